@@ -1,0 +1,60 @@
+# Sourced by the other scripts: a virtual environment in the checkout with the package in it, and the
+# data of the main job. Done once; after that it costs a comparison of two files.
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"
+  elif command -v sudo >/dev/null; then sudo -n "$@"
+  else return 1; fi
+}
+
+# Debian's packages, where this is a Debian and we may; quiet, and bounded where there is no network.
+debian_install() {
+  command -v apt-get >/dev/null || return 1
+  export DEBIAN_FRONTEND=noninteractive
+  as_root timeout 60 apt-get -qq update >/dev/null 2>&1
+  as_root timeout 180 apt-get -qq install -y --no-install-recommends "$@" >/dev/null 2>&1
+}
+
+find_python() {
+  local candidate
+  for candidate in "${PYTHON:-}" python3.11 python3 python3.12 python3.13; do
+    if [ -n "$candidate" ] && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+    then echo "$candidate"; return; fi
+  done
+  return 1
+}
+
+install_package() {
+  local python extra=cpu
+  if ! python=$(find_python); then
+    echo "No Python 3.11 or newer was found: install one, or name it as PYTHON=/path/to/python3." >&2
+    return 1
+  fi
+  command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1 && extra=gpu
+  echo "Setting up .venv with the extras $extra and test (once, a minute or two) ..." >&2
+  rm -rf .venv
+  if ! "$python" -m venv .venv >/dev/null 2>&1; then
+    rm -rf .venv
+    debian_install python3-venv
+    if ! "$python" -m venv .venv; then
+      rm -rf .venv
+      echo "$python cannot make a virtual environment: install its venv module (Debian: python3-venv)." >&2
+      return 1
+    fi
+  fi
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".[$extra,test]" || return 1
+  cp setup.cfg .venv/installed_setup.cfg
+}
+
+prepare_data() {
+  local prepared=${TFDS_DATA_DIR:-$HOME/tensorflow_datasets}/fashion_mnist
+  [ -d "$prepared" ] || [ -d /usr/share/datasets/fashion-mnist ] && return
+  # Without it, training falls back on TFDS's download, and says what to do where that fails.
+  debian_install dataset-fashion-mnist || true
+}
+
+set -e
+if ! cmp -s setup.cfg .venv/installed_setup.cfg; then install_package; fi
+prepare_data

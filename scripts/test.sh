@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Style, types and tests; sets up on first use. Arguments go to pytest: scripts/test.sh -k ghost
+. "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+.venv/bin/ruff check .
+.venv/bin/ruff format --check .
+.venv/bin/mypy
+exec .venv/bin/python -m pytest "$@"
