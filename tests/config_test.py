@@ -1,0 +1,56 @@
+import dataclasses
+
+import pytest
+from absl import flags
+
+from tests.configs import parsed
+from trainer import config
+
+
+def test_every_flag_is_a_field_and_every_field_a_flag():
+    own = {flag.name for flag in flags.FLAGS.get_key_flags_for_module("trainer.config")}
+    assert own == set(config.names())
+    assert set(config.names()) >= config.FREE
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--epochs=0", "flag --epochs=0.0: must be above 0"),
+        ("--epochs=-1", "must be above 0"),
+        ("--epochs=inf", "must be above 0"),
+        ("--epochs=nan", "must be above 0"),
+        ("--epochs=long", "could not convert string to float: 'long'"),
+        ("--initial_batch_size=0", "flag --initial_batch_size=0: must be above 0"),
+        ("--momentum=1", "flag --momentum=1.0: must be from 0 to below 1"),
+        ("--anneal_factor=1", "must be above 1"),
+        ("--seed=-1", "must be from 0 to 2147483647"),
+        ("--warmup_from=0", "must be above 0 and at most 1"),
+        ("--epoch=3", "Unknown command line flag 'epoch'. Did you mean: epochs ?"),
+        ("--anneal=stairs", "should be one of <constant|step|cosine|polynomial|exponential>"),
+        ("--flagfile=flags/nothing.flags", "flags/nothing.flags"),
+        ("stray", "unexpected argument 'stray'"),
+    ],
+)
+def test_wrong_flags_are_refused_with_value_and_remedy(argument, message):
+    with pytest.raises(config.UserError) as error:
+        parsed(argument)
+    assert message in str(error.value)
+    assert len(str(error.value).splitlines()) <= 2
+
+
+def test_the_flagfile_replays(tmp_path):
+    asked = parsed("--anneal=step", "--anneal_epochs=30%,60%", "--deterministic", "--epochs=2.5")
+    file = tmp_path / "flags.txt"
+    file.write_text(config.to_flagfile(asked), encoding="utf-8")
+    assert parsed(f"--flagfile={file}") == asked
+
+
+def test_differences_are_of_what_is_learned():
+    one = parsed("--epochs=2", "--momentum=0.9", "--model_dir=a", "--deterministic")
+    other = dataclasses.replace(
+        one, epochs=3.0, momentum=None, model_dir="b", deterministic=False, micro_batch_size=64
+    )
+    found = config.learned_differences(config.to_flagfile(one), config.to_flagfile(other))
+    assert found == ["--epochs: 2.0 → 3.0", "--momentum: 0.9 → unset"]
+    assert config.learned_differences(config.to_flagfile(one), config.to_flagfile(one)) == []

@@ -1,0 +1,72 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer.config import UserError
+from trainer.schedule import anneal
+
+
+def test_step_takes_effect_at_its_point():
+    at = anneal.step([4.8, 9.6, 12.8], 5)
+    assert [at(e) for e in (0, 4.7999, 4.8, 9.6, 12.8, 16)] == [
+        1,
+        1,
+        1 / 5,
+        1 / 25,
+        1 / 125,
+        1 / 125,
+    ]
+
+
+@given(st.integers(1, 10**7), st.integers(1, 99), st.integers(1, 300))
+def test_step_takes_effect_at_the_first_position_that_reaches_a_percentage(
+    examples, percent, total
+):
+    (point,) = anneal.points([f"{percent}%"], total)
+    at = anneal.step([point], 5)
+    first = -(-percent * total * examples // 100)  # exact, in integers
+    assert at(first / examples) == 1 / 5
+    assert at((first - 1) / examples) == 1
+
+
+def test_closed_forms():
+    assert anneal.constant()(7) == 1
+    assert anneal.cosine(90)(30) == pytest.approx((1 + math.cos(math.pi / 3)) / 2)
+    assert anneal.polynomial(90, 2)(30) == pytest.approx(4 / 9)
+    assert anneal.exponential(2.4, 1 / 0.97)(24) == pytest.approx(0.97**10)
+
+
+@given(st.floats(0, 90))
+def test_all_stay_in_range_and_never_rise(epochs):
+    for shape in (
+        anneal.constant(),
+        anneal.step([30, 60], 10),
+        anneal.cosine(90),
+        anneal.polynomial(90, 2),
+        anneal.exponential(10, 2),
+    ):
+        assert 0 < shape(epochs) <= 1
+        assert shape(epochs) <= shape(epochs * 0.9)
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["60%", "30%"], "out of order at 30%"),
+        (["4", "25%"], "out of order at 25%"),
+        (["17"], "17, which is not inside the run of 16 epochs"),
+        (["100%"], "not inside"),
+        (["0"], "not inside"),
+        (["soon"], "'soon': write epochs or percents"),
+        (["nan"], "nan, which is not inside"),
+    ],
+)
+def test_wrong_points_are_refused(texts, message):
+    with pytest.raises(UserError, match=message):
+        anneal.points(texts, 16)
+
+
+def test_points_in_epochs_and_percents():
+    assert anneal.points(["30%", "6", "60%"], 16) == [4.8, 6, 9.6]

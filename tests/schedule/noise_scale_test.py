@@ -1,0 +1,66 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer.config import UserError
+from trainer.schedule.noise_scale import Setting, noise_scale, solve
+
+REFERENCE = Setting(128, 0.1, 0.9)
+
+
+def start(ghost=32, reference=REFERENCE, **given_values):
+    values = {"learning_rate": None, "batch_size": None, "momentum": None} | given_values
+    return solve(reference, ghost_batch_size=ghost, **values)
+
+
+def test_noise_scale_is_equation_5_of_smith():
+    assert noise_scale(REFERENCE, 50_000) == pytest.approx(0.1 * 50_000 / (128 * (1 - 0.9)))
+
+
+def test_nothing_given_is_the_reference():
+    assert start() == REFERENCE
+
+
+def test_batch_given_scales_the_rate_linearly():
+    # Goyal et al. 2017: 0.1 at 256 is 3.2 at 8,192.
+    assert start(reference=Setting(256, 0.1, 0.9), batch_size=8192).learning_rate == pytest.approx(
+        3.2
+    )
+
+
+def test_rows_of_smith():
+    assert start(learning_rate=0.5) == Setting(640, 0.5, 0.9)
+    assert start(learning_rate=0.5, momentum=0.98) == Setting(3200, 0.5, 0.98)
+
+
+def test_only_momentum_keeps_the_rate_and_solves_the_batch():
+    assert start(momentum=0.98) == Setting(640, 0.1, 0.98)
+
+
+def test_all_three_may_agree_and_are_kept():
+    assert start(learning_rate=0.5, batch_size=3200, momentum=0.98) == Setting(3200, 0.5, 0.98)
+    assert start(learning_rate=0.5, batch_size=640) == Setting(640, 0.5, 0.9)
+
+
+@pytest.mark.parametrize("rate", [0.5 * (1 + 2e-6), 0.1])
+def test_a_third_that_contradicts_is_refused_with_what_would_agree(rate):
+    with pytest.raises(UserError, match=r"momentum 0.98.*\n.*--initial_learning_rate=0.5,"):
+        start(learning_rate=rate, batch_size=3200, momentum=0.98)
+
+
+@given(
+    rate=st.none() | st.floats(1e-4, 10),
+    size=st.none() | st.integers(1, 100_000),
+    momentum=st.none() | st.floats(0, 0.999),
+    ghost=st.integers(1, 512),
+)
+def test_the_solved_start_has_the_noise_scale_of_the_reference(rate, size, momentum, ghost):
+    if rate is not None and size is not None:
+        return
+    solved = start(ghost, learning_rate=rate, batch_size=size, momentum=momentum)
+    assert noise_scale(solved, 1000) == pytest.approx(noise_scale(REFERENCE, 1000), rel=1e-8)
+    assert solved.momentum == (0.9 if momentum is None else momentum)
+    if size is not None:
+        assert solved.batch_size == size
+    elif rate is not None or momentum is not None:
+        assert solved.batch_size % ghost == 0

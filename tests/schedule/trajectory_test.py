@@ -1,0 +1,95 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.configs import parsed
+from trainer.config import UserError
+from trainer.schedule.noise_scale import Setting, noise_scale
+from trainer.schedule.trajectory import from_config, position_of
+
+
+def trajectory(*arguments, examples=60_000, replicas=1):
+    return from_config(parsed(*arguments), examples, replicas)
+
+
+STEP = ("--anneal=step", "--anneal_epochs=30%,60%,80%", "--anneal_with=batch_size")
+
+
+def test_updates_tile_the_run_and_only_the_last_passes_its_end():
+    run = trajectory(*STEP, "--epochs=3.3", examples=1_001)
+    updates = list(run.updates())
+    ends = [position + setting.batch_size for position, setting in updates]
+    assert [position for position, _ in updates] == [0, *ends[:-1]]
+    assert ends[-2] < run.end == 3304 <= ends[-1]
+
+
+def test_a_milestone_takes_effect_at_the_first_update_that_starts_at_or_after_it():
+    run = trajectory(*STEP, "--epochs=10", "--max_batch_size=640", examples=1000)
+    changes = [p for p, s in run.updates() if s.batch_size == 640]
+    assert changes[0] == 3072  # 24 · 128, the first multiple of 128 from 3,000 on
+    run = trajectory(*STEP, "--epochs=10", "--max_batch_size=640", examples=1280)
+    assert next(p for p, s in run.updates() if s.batch_size == 640) == 3840  # exactly 30%
+
+
+def test_warm_up_moves_the_rate_alone():
+    run = trajectory("--initial_batch_size=640", "--warmup_epochs=5")
+    assert run.at(0) == Setting(640, pytest.approx(0.1), 0.9)  # from the reference's 0.1
+    assert run.at(150_000).learning_rate == pytest.approx(0.3)
+    assert run.at(300_000) == Setting(640, pytest.approx(0.5), 0.9)
+    run = trajectory("--initial_batch_size=640", "--warmup_epochs=5", "--warmup_from=0.5")
+    assert run.at(0).learning_rate == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("shape", ["cosine", "polynomial", "exponential"])
+def test_smooth_schedules_by_batch_follow_the_same_noise_scale_as_by_rate(shape):
+    length = ("--anneal_epochs=25%",) if shape == "exponential" else ()
+    by_rate = trajectory(f"--anneal={shape}", *length)
+    by_batch = trajectory(f"--anneal={shape}", *length, "--anneal_with=batch_size")
+    for position, setting in by_batch.updates():
+        wanted = noise_scale(by_rate.at(position), 60_000)
+        assert noise_scale(setting, 60_000) == pytest.approx(wanted, rel=1e-9)
+        assert setting.batch_size % 128 == 0
+        assert setting.batch_size <= 5888  # 46 · 128, the largest multiple up to N/10
+    assert setting.batch_size > 1000
+
+
+@given(st.sampled_from([1, 2, 4]), st.sampled_from([32, 64]))
+def test_replicas_do_not_change_the_settings(replicas, ghost):
+    arguments = (*STEP, "--initial_batch_size=512", f"--ghost_batch_size={ghost}")
+    alone = list(trajectory(*arguments).updates())
+    assert list(trajectory(*arguments, replicas=replicas).updates()) == alone
+
+
+@pytest.mark.parametrize(
+    ("arguments", "replicas", "message"),
+    [
+        (["--initial_batch_size=100"], 1, "initial batch size 100 does not divide by 1 replicas"),
+        (["--initial_batch_size=640"], 3, "by 3 replicas × ghost batch 32 = 96"),
+        (["--max_batch_size=1000"], 1, "--max_batch_size 1000 does not divide"),
+        (["--max_batch_size=64"], 1, "64 is below the initial batch size 128"),
+        (["--max_batch_size=61440"], 1, "61440 is larger than the 60000 training examples"),
+        (["--initial_batch_size=256", "--initial_learning_rate=0.1"], 1, "contradict|times the"),
+        (["--anneal=step"], 1, "--anneal=step takes one point or more in --anneal_epochs, not no"),
+        (["--anneal=cosine", "--anneal_epochs=5"], 1, "takes none in --anneal_epochs, not 5"),
+        (["--anneal=cosine", "--anneal_with=hybrid"], 1, "hybrid counts annealing steps"),
+        (["--optimizer=sgd", "--momentum=0.9"], 1, "sgd has no momentum, not 0.9"),
+        (["--micro_batch_size=16"], 1, "--micro_batch_size=16 is below"),
+    ],
+)
+def test_what_cannot_be_is_refused(arguments, replicas, message):
+    with pytest.raises(UserError, match=message):
+        trajectory(*arguments, replicas=replicas)
+
+
+def test_above_a_tenth_warns(caplog):
+    trajectory("--max_batch_size=6400")
+    assert "B_max 6400 is above N/10 = 6000" in caplog.text
+
+
+def test_sgd_needs_no_base_momentum():
+    assert trajectory("--optimizer=sgd").start == Setting(128, 0.1, 0.0)
+
+
+def test_position_of_forgives_rounding():
+    assert position_of(0.3 * 3, 1000) == 900  # 0.8999999999999999
+    assert position_of(1.0005, 1000) == 1001

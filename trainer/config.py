@@ -1,0 +1,257 @@
+"""Every flag of the program, and the frozen Config that they become.
+
+The only module besides main.py that touches absl's FLAGS: all others take a Config or plain values.
+A number that the user did not set is None, so that 0 is a value and can be refused. Every field of
+Config is the flag of the same name; a flag that is not in `FREE` changes what is learned.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from absl import flags
+
+
+class UserError(Exception):
+    """A mistake of the user's: one or two lines that name the value and the remedy."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What the user asked for, one field a flag; the units are in the flags' help below."""
+
+    model_dir: str | None
+    dataset: str
+    data_dir: str | None
+    train_split: str
+    eval_split: str
+    train_examples: int | None
+    model: str
+    image_size: int | None
+    num_classes: int | None
+    augment: str
+    epochs: float
+    seed: int
+    optimizer: str
+    weight_decay: float
+    label_smoothing: float
+    base_learning_rate: float
+    base_batch_size: int
+    base_momentum: float | None
+    initial_learning_rate: float | None
+    initial_batch_size: int | None
+    momentum: float | None
+    anneal: str
+    anneal_epochs: list[str]
+    anneal_factor: float
+    anneal_power: float
+    anneal_with: str
+    batch_anneals: int
+    max_batch_size: int | None
+    warmup_epochs: float
+    warmup_from: float | None
+    ghost_batch_size: int
+    ghost_decay: float
+    micro_batch_size: int
+    strategy: str
+    virtual_devices: int | None
+    deterministic: bool
+    checkpoint_minutes: float
+    keep_checkpoints: int
+    eval_every_epochs: float
+    log_every_updates: int
+    stop_at_epoch: float | None
+    format: str
+    plot: str | None
+
+
+# What may differ when a run is resumed: where things lie, how they are laid out, watched and shown.
+FREE = frozenset(
+    [
+        "model_dir",
+        "data_dir",
+        "train_examples",
+        "micro_batch_size",
+        "strategy",
+        "virtual_devices",
+        "deterministic",
+        "checkpoint_minutes",
+        "keep_checkpoints",
+        "eval_every_epochs",
+        "log_every_updates",
+        "stop_at_epoch",
+        "format",
+        "plot",
+    ]
+)
+
+# ---- The run directory and the data
+flags.DEFINE_string("model_dir", None, "The run directory; the same one again resumes the run.")
+flags.DEFINE_string("dataset", "fashion_mnist", "A TFDS image-classification set, by its name.")
+flags.DEFINE_string("data_dir", None, "Where TFDS sets lie (unset: TFDS's own default).")
+flags.DEFINE_string("train_split", "train", "Examples to train on, in TFDS's split syntax.")
+flags.DEFINE_string("eval_split", "test", "Examples to evaluate on, in TFDS's split syntax.")
+flags.DEFINE_integer(
+    "train_examples", None, "N, for `plan` where the data is not at hand, in examples."
+)
+flags.DEFINE_enum("augment", "none", ["none", "medium"], "medium: 4-pixel shifts and flips.")
+
+# ---- The model
+flags.DEFINE_string(
+    "model",
+    "wide_resnet_10_1",
+    "wide_resnet_<depth>_<width>, a keras.applications name, or module:function returning a model.",
+)
+flags.DEFINE_integer("image_size", None, "Side of the images in pixels (unset: the dataset's own).")
+flags.DEFINE_integer("num_classes", None, "Classes of the model (unset: the dataset's own).")
+flags.DEFINE_integer("ghost_batch_size", 32, "G: examples that share batch-norm statistics.")
+flags.DEFINE_float("ghost_decay", 0.99, "Decay of the moving statistics per ghost batch.")
+
+# ---- The run and its optimizer
+flags.DEFINE_float("epochs", 16.0, "Length of the run, in epochs.")
+flags.DEFINE_integer("seed", 0, "Seed of everything: weights, order of examples, augmentation.")
+flags.DEFINE_enum("optimizer", "momentum", ["sgd", "momentum", "nesterov"], "The optimizer.")
+flags.DEFINE_float("weight_decay", 0.0, "Coupled L2 on all but biases and batch-norm weights.")
+flags.DEFINE_float("label_smoothing", 0.0, "Probability spread evenly over all classes.")
+
+# ---- The start: the tuned reference, and what the user fixes; the rest is solved (same noise
+# scale)
+flags.DEFINE_float("base_learning_rate", 0.1, "Learning rate of the tuned reference.")
+flags.DEFINE_integer("base_batch_size", 128, "Batch size of the tuned reference, in examples.")
+flags.DEFINE_float("base_momentum", None, "Momentum of the reference (unset: 0.9; 0 for sgd).")
+flags.DEFINE_float("initial_learning_rate", None, "Learning rate at the start (unset: solved).")
+flags.DEFINE_integer("initial_batch_size", None, "Batch size at the start (unset: solved).")
+flags.DEFINE_float("momentum", None, "Momentum (unset: the reference's).")
+
+# ---- How the noise scale comes down, and what realises it
+flags.DEFINE_enum(
+    "anneal",
+    "constant",
+    ["constant", "step", "cosine", "polynomial", "exponential"],
+    "How the noise scale comes down over the run.",
+)
+flags.DEFINE_list(
+    "anneal_epochs",
+    [],
+    "Points of `step`, or the one length in which `exponential` divides by --anneal_factor; "
+    "in epochs, or in percents of the run: 30%,60%,80%.",
+)
+flags.DEFINE_float("anneal_factor", 5.0, "What one annealing step divides the noise scale by.")
+flags.DEFINE_float("anneal_power", 2.0, "Power of `polynomial`: (1 - epochs / total) ** power.")
+flags.DEFINE_enum(
+    "anneal_with",
+    "learning_rate",
+    ["learning_rate", "hybrid", "batch_size"],
+    "What realises the annealing: the learning rate alone; the batch for the first "
+    "--batch_anneals points of `step`; the batch, up to its maximum, throughout.",
+)
+flags.DEFINE_integer("batch_anneals", 1, "Annealing steps that `hybrid` gives to the batch.")
+flags.DEFINE_integer("max_batch_size", None, "B_max, in examples (unset: N/10, rounded down).")
+flags.DEFINE_float("warmup_epochs", 0.0, "Length of the learning rate's linear warm-up, in epochs.")
+flags.DEFINE_float(
+    "warmup_from",
+    None,
+    "Factor on the learning rate at the start of the warm-up "
+    "(unset: base over initial learning rate, at most 1).",
+)
+
+# ---- Layout: changes speed, and nothing that is learned
+flags.DEFINE_integer(
+    "micro_batch_size",
+    0,
+    "Most examples that a replica takes through one forward and backward pass (0: measured; "
+    "under --deterministic, 128).",
+)
+flags.DEFINE_enum(
+    "strategy",
+    "auto",
+    ["auto", "one_device", "mirrored"],
+    "Which tf.distribute strategy; auto: mirrored where there are several devices.",
+)
+flags.DEFINE_integer("virtual_devices", None, "Split one CPU into so many devices.")
+flags.DEFINE_bool("deterministic", False, "Bit-reproducible kernels, and nothing timed.")
+
+# ---- Watching
+flags.DEFINE_float("checkpoint_minutes", 10.0, "Minutes between checkpoints.")
+flags.DEFINE_integer("keep_checkpoints", 3, "Newest checkpoints that are kept.")
+flags.DEFINE_float("eval_every_epochs", 1.0, "Epochs between evaluations; the last always runs.")
+flags.DEFINE_integer("log_every_updates", 50, "Updates between logged points.")
+flags.DEFINE_float("stop_at_epoch", None, "Leave early, at this epoch, with a checkpoint.")
+flags.DEFINE_enum("format", "table", ["table", "json"], "What `plan` prints.")
+flags.DEFINE_string("plot", None, "PNG file that `plan` draws to.")
+
+
+def _require(condition: Callable[[float], bool], meaning: str, names: str) -> None:
+    """Refuses a flag's value, unless it is None, with `meaning` as the remedy."""
+    for name in names.split():
+        flags.register_validator(name, lambda v: v is None or condition(v), f"must be {meaning}")
+
+
+_require(
+    lambda v: 0 < v < float("inf"),
+    "above 0",
+    "epochs train_examples base_learning_rate base_batch_size initial_learning_rate "
+    "initial_batch_size anneal_power max_batch_size image_size num_classes ghost_batch_size "
+    "virtual_devices checkpoint_minutes keep_checkpoints eval_every_epochs log_every_updates "
+    "stop_at_epoch",
+)
+_require(
+    lambda v: 0 <= v < float("inf"),
+    "0 or above",
+    "weight_decay batch_anneals warmup_epochs micro_batch_size",
+)
+_require(lambda v: 0 <= v < 2**31, "from 0 to 2147483647", "seed")
+_require(lambda v: 0 <= v < 1, "from 0 to below 1", "base_momentum momentum label_smoothing")
+_require(lambda v: 0 < v < 1, "above 0 and below 1", "ghost_decay")
+_require(lambda v: 1 < v < float("inf"), "above 1", "anneal_factor")
+_require(
+    lambda v: 0 < v <= 1, "above 0 and at most 1, a factor on the learning rate", "warmup_from"
+)
+
+
+def from_flags(argv: Sequence[str]) -> Config:
+    """Parses a command line, program name first.
+
+    Raises:
+      UserError: on an unknown flag, a value that a flag refuses, or a stray argument.
+    """
+    try:
+        rest = flags.FLAGS(list(argv))
+    except flags.Error as error:
+        raise UserError(f"{error}\nSee python -m trainer --help.") from error
+    if len(rest) > 1:
+        raise UserError(f"unexpected argument {rest[1]!r}: flags are written --name=value.")
+    values: dict[str, Any] = {name: flags.FLAGS[name].value for name in names()}
+    return Config(**values)
+
+
+def names() -> list[str]:
+    """The names of all flags, in the order of Config."""
+    return [field.name for field in dataclasses.fields(Config)]
+
+
+def to_flagfile(config: Config) -> str:
+    """The flagfile that replays `config`: a line a flag, those that are None left out."""
+
+    def line(name: str, value: object) -> str:
+        if isinstance(value, bool):
+            return f"--{name}" if value else f"--no{name}"
+        return f"--{name}={','.join(value) if isinstance(value, list) else value}"
+
+    values = {name: getattr(config, name) for name in names()}
+    return "".join(f"{line(k, v)}\n" for k, v in values.items() if v is not None)
+
+
+def learned_differences(old: str, new: str) -> list[str]:
+    """What two flagfiles of `to_flagfile` disagree on that changes what is learned."""
+
+    def read(text: str) -> dict[str, str]:
+        pairs = (line[2:].partition("=") for line in text.splitlines())
+        return {name: value for name, _, value in pairs if name.removeprefix("no") not in FREE}
+
+    before, now = read(old), read(new)
+    return [
+        f"--{name}: {before.get(name, 'unset')} → {now.get(name, 'unset')}"
+        for name in dict.fromkeys([*before, *now])
+        if before.get(name) != now.get(name)
+    ]

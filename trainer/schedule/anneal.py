@@ -1,0 +1,92 @@
+"""How far the noise scale has come down: pure functions of epochs with values in (0, 1].
+
+Each builder returns `anneal(epochs)`. What realises the value, batch size or learning rate, is not
+decided here but in realize.py.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+from trainer.config import Config, UserError
+
+Anneal = Callable[[float], float]
+
+# Less than one example for any N below a billion: k · N / N may fall short of k in floats.
+_EPSILON = 1e-9
+
+
+def constant() -> Anneal:
+    """1 throughout."""
+    return lambda epochs: 1.0
+
+
+def step(points: Sequence[float], factor: float) -> Anneal:
+    """factor^−j from the j-th of `points`, in epochs, on."""
+    return lambda epochs: factor ** -sum(epochs >= point - _EPSILON for point in points)
+
+
+def cosine(total: float) -> Anneal:
+    """(1 + cos(π epochs/total)) / 2; Loshchilov & Hutter 2017 (1608.03983), eq. 5, one period."""
+    return lambda epochs: (1 + math.cos(math.pi * min(epochs / total, 1))) / 2 or _EPSILON
+
+
+def polynomial(total: float, power: float) -> Anneal:
+    """(1 − epochs/total)^power; You et al. 2017 (1708.03888) use power 2."""
+    return lambda epochs: max(1 - epochs / total, _EPSILON) ** power
+
+
+def exponential(length: float, factor: float) -> Anneal:
+    """factor^−(epochs/length): divided by `factor` over every `length` epochs."""
+    return lambda epochs: factor ** -(epochs / length)
+
+
+def points(texts: Sequence[str], total: float) -> list[float]:
+    """Points of a run of `total` epochs, in epochs, from texts such as `60` or `30%`.
+
+    Raises:
+      UserError: for what is no number, is out of order, or lies outside of the run.
+    """
+    found: list[float] = []
+    for text in texts:
+        try:
+            value = total * float(text[:-1]) / 100 if text.endswith("%") else float(text)
+        except ValueError as error:
+            raise UserError(
+                f"--anneal_epochs has {text!r}: write epochs or percents, as in 30%,60%,80%."
+            ) from error
+        if not 0 < value < total:
+            raise UserError(
+                f"--anneal_epochs has {text}, which is not inside the run of {total:g} epochs: "
+                "give points above 0 and before its end, or a longer --epochs."
+            )
+        if found and value <= found[-1]:
+            raise UserError(
+                f"--anneal_epochs={','.join(texts)} is out of order at {text}: "
+                "give points from early to late."
+            )
+        found.append(value)
+    return found
+
+
+def from_config(config: Config) -> Anneal:
+    """The annealing that the flags ask for.
+
+    Raises:
+      UserError: where --anneal_epochs does not fit --anneal, or is wrong in itself.
+    """
+    at = points(config.anneal_epochs, config.epochs)
+    wanted = {"step": "one point or more", "exponential": "one length"}.get(config.anneal, "none")
+    fits = {"step": len(at) >= 1, "exponential": len(at) == 1}.get(config.anneal, not at)
+    if not fits:
+        given = ",".join(config.anneal_epochs) or "nothing"
+        raise UserError(f"--anneal={config.anneal} takes {wanted} in --anneal_epochs, not {given}.")
+    match config.anneal:
+        case "step":
+            return step(at, config.anneal_factor)
+        case "cosine":
+            return cosine(config.epochs)
+        case "polynomial":
+            return polynomial(config.epochs, config.anneal_power)
+        case "exponential":
+            return exponential(at[0], config.anneal_factor)
+    return constant()

@@ -1,0 +1,145 @@
+"""The trajectory of a run: position → Setting, the same for `plan` and `train`."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+
+from absl import logging
+
+from trainer.config import Config, UserError
+from trainer.schedule import anneal, layout, noise_scale, warmup
+from trainer.schedule.noise_scale import Setting
+from trainer.schedule.realize import Limits, Target, realize
+
+
+@dataclasses.dataclass(frozen=True)
+class Trajectory:
+    """A schedule over `examples` · `epochs` positions; pure.
+
+    Attributes:
+      examples: N.
+      epochs: length of the run.
+      start: the Setting at position 0, before warm-up.
+      limits: how the batch may grow.
+      anneal: noise-scale factor at a number of epochs.
+      warmup: factor on the learning rate at a number of epochs.
+    """
+
+    examples: int
+    epochs: float
+    start: Setting
+    limits: Limits
+    anneal: Callable[[float], float]
+    warmup: Callable[[float], float]
+
+    @property
+    def end(self) -> int:
+        """The position that ends the run: the first update that ends at or after it is the last."""
+        return position_of(self.epochs, self.examples)
+
+    def at(self, position: int) -> Setting:
+        """The Setting of the update that starts at `position`."""
+        epochs = position / self.examples
+        target = Target(self.anneal(epochs), self.start.momentum, self.limits.smallest)
+        setting = realize(target, self.start, self.limits)
+        factor = self.warmup(epochs)
+        if factor == 1:
+            return setting
+        return dataclasses.replace(setting, learning_rate=setting.learning_rate * factor)
+
+    def updates(self) -> Iterator[tuple[int, Setting]]:
+        """Position and Setting of every update of the run."""
+        position, end = 0, self.end
+        while position < end:
+            setting = self.at(position)
+            yield position, setting
+            position += setting.batch_size
+
+
+def position_of(epochs: float, examples: int) -> int:
+    """The first position at or after `epochs`, which may be short of it by a rounding error."""
+    return math.ceil(epochs * examples - 1e-6)
+
+
+def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
+    """The trajectory that the flags ask for, for N = `examples`.
+
+    `replicas` decides only whether the batch sizes can be laid out, never what they are.
+
+    Raises:
+      UserError: for a start that contradicts the reference, a maximum below it or above N, batch
+        sizes that cannot be laid out, or wrong annealing points.
+    """
+    ghost = config.ghost_batch_size
+    reference = _reference(config)
+    if config.optimizer == "sgd" and (config.momentum or reference.momentum):
+        raise UserError(
+            f"--optimizer=sgd has no momentum, not {config.momentum or reference.momentum:g}: "
+            "use --optimizer=momentum, or leave --momentum and --base_momentum out."
+        )
+    start = noise_scale.solve(
+        reference,
+        learning_rate=config.initial_learning_rate,
+        batch_size=config.initial_batch_size,
+        momentum=config.momentum,
+        ghost_batch_size=ghost,
+    )
+    layout.check_divides("initial batch size", start.batch_size, replicas, ghost)
+    limits = Limits(start.batch_size, _largest(config, start, examples), _batch_floor(config))
+    layout.check_divides("--max_batch_size", limits.largest, replicas, ghost)
+    layout.lay_out(start.batch_size, replicas, ghost, config.micro_batch_size or ghost)
+    warmup_from = config.warmup_from or min(1, reference.learning_rate / start.learning_rate)
+    return Trajectory(
+        examples,
+        config.epochs,
+        start,
+        limits,
+        anneal.from_config(config),
+        warmup.linear(config.warmup_epochs, warmup_from),
+    )
+
+
+def _reference(config: Config) -> Setting:
+    default = 0.0 if config.optimizer == "sgd" else 0.9
+    momentum = default if config.base_momentum is None else config.base_momentum
+    return Setting(config.base_batch_size, config.base_learning_rate, momentum)
+
+
+def _largest(config: Config, start: Setting, examples: int) -> int:
+    """B_max: the user's, checked; or N/10 rounded down to a multiple of the start's batch."""
+    largest = config.max_batch_size
+    if largest is None:
+        largest = max(1, examples // 10 // start.batch_size) * start.batch_size
+    if largest < start.batch_size:
+        raise UserError(
+            f"--max_batch_size={largest} is below the initial batch size {start.batch_size}: "
+            f"raise it to {start.batch_size} or more, or lower the initial batch."
+        )
+    if largest > examples:
+        raise UserError(
+            f"a batch of {largest} is larger than the {examples} training examples: "
+            f"use {examples // 10} or less, N/10."
+        )
+    if largest > examples / 10:
+        logging.warning(
+            "B_max %d is above N/10 = %d, from where on larger batches cost accuracy "
+            "(Smith et al. 2018, section 5).",
+            largest,
+            examples // 10,
+        )
+    return largest
+
+
+def _batch_floor(config: Config) -> float:
+    """The noise-scale factor down to which the batch anneals."""
+    if config.anneal_with == "hybrid" and config.anneal != "step":
+        raise UserError(
+            f"--anneal_with=hybrid counts annealing steps, which --anneal={config.anneal} has not: "
+            "use --anneal=step, or --anneal_with=batch_size."
+        )
+    floors = {
+        "learning_rate": 1.0,
+        "hybrid": config.anneal_factor**-config.batch_anneals,
+        "batch_size": 0.0,
+    }
+    return floors[config.anneal_with]
