@@ -1,0 +1,63 @@
+"""Tiny real TFDS sets, written by TFDS itself, and Fashion-MNIST, really prepared."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from trainer.data.sources import Images, load
+
+
+@pytest.fixture
+def write_set(tmp_path) -> Callable[..., str]:
+    """write_set(name, features, {split: [example, ...]}, keys, shards) -> data_dir."""
+
+    def write(
+        name: str,
+        features: dict,
+        splits: dict[str, Sequence[dict]],
+        keys: tuple[str, str] | None = ("image", "label"),
+        file_format: str = "tfrecord",
+    ) -> str:
+        class Tiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+            VERSION = tfds.core.Version("1.0.0")
+
+            def _info(self) -> tfds.core.DatasetInfo:
+                return tfds.core.DatasetInfo(
+                    builder=self,
+                    features=tfds.features.FeaturesDict(features),
+                    supervised_keys=keys,
+                    disable_shuffling=True,
+                )
+
+            def _split_generators(self, dl_manager) -> dict[str, Iterator]:
+                return {split: enumerate(examples) for split, examples in splits.items()}
+
+            def _generate_examples(self) -> None:
+                raise NotImplementedError
+
+        Tiny.name = name
+        Tiny(data_dir=tmp_path, file_format=file_format).download_and_prepare()
+        return str(tmp_path)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def fashion_mnist_test() -> Images:
+    """Fashion-MNIST's 10,000 test images, prepared where they were not."""
+    return load("fashion_mnist", "test", None, None)
+
+
+@pytest.fixture
+def numbered() -> Callable[[int], Images]:
+    """numbered(N): 3 × 3 colour images whose pixels, like the labels, tell which example it is."""
+
+    def make(examples: int) -> Images:
+        images = np.zeros((examples, 3, 3, 2), np.uint8)
+        images[..., 0] = (np.arange(examples) % 256)[:, None, None]
+        images[..., 1] = (np.arange(examples) // 256)[:, None, None]
+        return Images(images, np.arange(examples), examples, "numbered")
+
+    return make

@@ -1,0 +1,156 @@
+"""Positions partition exactly, whatever batch sizes and replicas do; evaluation sees each once."""
+
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainer.data.order import example_indices
+from trainer.data.pipeline import evaluation, training
+from trainer.data.sources import Images, aligned_empty, as_tensor
+
+SEED = 5
+
+
+def take(images: Images, n: int, augment: str = "none", **where) -> list[tuple]:
+    """The first n elements from there, as arrays."""
+    dataset = training(images, augment=augment, seed=SEED, **where)
+    return list(itertools.islice(dataset.as_numpy_iterator(), n))
+
+
+@pytest.mark.parametrize("examples", [1, 7, 96, 300])
+def test_three_epochs_with_growth_and_replicas_that_change(numbered, examples):
+    """Every example three times, each epoch's once, while b grows and replicas go 1, 4, 2."""
+    images = numbered(examples)
+    layouts = itertools.chain(
+        [(1, 5, 3), (1, 7, 2), (4, 3, 2), (4, 11, 1)], itertools.repeat((2, 13, 2))
+    )
+    position, seen = 0, []
+    while position < 3 * examples:
+        replicas, b, micro_steps = next(layouts)
+        where = {"position": position, "micro_batch_size": b, "replicas": replicas}
+        elements = take(images, replicas * micro_steps, local_replicas=range(replicas), **where)
+        firsts = [int(first) for _, _, first in elements]
+        assert firsts == list(range(position, position + replicas * micro_steps * b, b))
+        for pixels, labels, _ in elements:
+            assert pixels.shape == (b, 3, 3, 2)
+            np.testing.assert_array_equal(pixels[:, 1, 1] @ np.array([1, 256]), labels)
+            seen.extend(labels)
+        position += replicas * micro_steps * b
+    for epoch in range(3):
+        assert sorted(seen[epoch * examples : (epoch + 1) * examples]) == list(range(examples))
+    expected = example_indices(np.arange(position), examples, SEED).numpy()
+    np.testing.assert_array_equal(seen, expected)
+
+
+@pytest.mark.parametrize("augment", ["none", "medium"])
+def test_a_position_yields_the_same_whatever_the_layout(numbered, augment):
+    images = numbered(50)
+    start, count = 10**9 + 17, 48
+    found = []
+    for replicas, b in ((1, 48), (1, 1), (2, 12), (4, 4), (3, 8)):
+        where = {"position": start, "micro_batch_size": b, "replicas": replicas}
+        elements = take(images, count // b, augment, local_replicas=range(replicas), **where)
+        found.append([np.concatenate(part) for part in list(zip(*elements, strict=True))[:2]])
+    for pixels, labels in found[1:]:
+        np.testing.assert_array_equal(pixels, found[0][0])
+        np.testing.assert_array_equal(labels, found[0][1])
+
+
+def test_hosts_share_the_replicas_out(numbered):
+    """Two hosts of two replicas get, replica by replica, what one host of four gets."""
+    images = numbered(40)
+    where = {"position": 3, "micro_batch_size": 5, "replicas": 4}
+    alone = take(images, 12, local_replicas=range(4), **where)
+    hosts = [take(images, 6, local_replicas=range(h, h + 2), **where) for h in (0, 2)]
+    dealt = [hosts[r // 2][j * 2 + r % 2] for j in range(3) for r in range(4)]
+    for mine, theirs in zip(dealt, alone, strict=True):
+        for a, b in zip(mine, theirs, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_shapes_are_static_and_fit_a_strategy(numbered, cpus):
+    images = numbered(40)
+    strategy = tf.distribute.MirroredStrategy(cpus)
+
+    def dataset(_: tf.distribute.InputContext) -> tf.data.Dataset:
+        return training(
+            images,
+            augment="medium",
+            seed=SEED,
+            position=0,
+            micro_batch_size=6,
+            replicas=4,
+            local_replicas=range(4),
+        )
+
+    image_spec, label_spec, first_spec = dataset(tf.distribute.InputContext()).element_spec
+    assert image_spec == tf.TensorSpec([6, 3, 3, 2], tf.uint8)
+    assert label_spec == tf.TensorSpec([6], tf.int32)
+    assert first_spec == tf.TensorSpec([], tf.int64)
+    elements = iter(strategy.distribute_datasets_from_function(dataset))
+    for step in range(3):
+        _, _, first = next(elements)
+        firsts = [int(value) for value in strategy.experimental_local_results(first)]
+        assert firsts == [step * 24 + replica * 6 for replica in range(4)]
+
+
+@pytest.mark.parametrize("examples", [1, 5, 12, 13, 100])
+@pytest.mark.parametrize("batch_size, shards", [(1, 1), (4, 1), (5, 3), (12, 4), (128, 2)])
+def test_evaluation_covers_each_example_once(numbered, examples, batch_size, shards):
+    batches = list(
+        evaluation(numbered(examples), batch_size=batch_size, shards=shards).as_numpy_iterator()
+    )
+    assert len(batches) % shards == 0
+    assert (len(batches) - shards) * batch_size < examples
+    seen = []
+    for pixels, labels, weights in batches:
+        assert pixels.shape == (batch_size, 3, 3, 2)
+        assert weights.shape == labels.shape == (batch_size,)
+        assert set(weights) <= {0, 1}
+        np.testing.assert_array_equal(pixels[:, 1, 1] @ np.array([1, 256]), labels)
+        seen.extend(labels[weights == 1])
+    assert seen == list(range(examples))
+
+
+def test_images_are_shared_not_copied():
+    """From load's arrays the tensor is a view; from an unaligned one it is an equal copy."""
+    array = aligned_empty((4, 3, 3, 1))
+    array[:] = 7
+    tensor = as_tensor(array)
+    array[2] = 9
+    np.testing.assert_array_equal(tensor, array)
+    unaligned = np.arange(65, dtype=np.uint8)[1:].reshape(4, 4, 4, 1)
+    np.testing.assert_array_equal(as_tensor(unaligned), unaligned)
+
+
+def test_the_set_is_not_copied_into_the_graph():
+    """Five pipelines over 200 MB raise the process's memory by far less than one copy."""
+
+    def resident_megabytes() -> float:
+        with open("/proc/self/statm") as statm:
+            return int(statm.read().split()[1]) * 4096 / 1e6
+
+    shape = (200_000, 32, 32, 1)
+    array = aligned_empty(shape)
+    array[:] = 1
+    images = Images(array, np.zeros(shape[0], np.int64), 10, "big")
+    before = resident_megabytes()
+    where = {"micro_batch_size": 8, "replicas": 1, "local_replicas": range(1)}
+    iterators = []
+    for position in range(5):
+        elements = iter(training(images, augment="medium", seed=0, position=position, **where))
+        next(elements)
+        iterators.append(elements)
+    assert resident_megabytes() - before < 100
+
+
+def test_starts_anywhere_at_once(numbered):
+    """A far position is reached without skipping, which would take days for this one."""
+    images = numbered(50)
+    where = {"micro_batch_size": 2, "replicas": 1, "local_replicas": range(1)}
+    (element,) = take(images, 1, position=10**15, **where)
+    np.testing.assert_array_equal(
+        element[1], example_indices(np.arange(10**15, 10**15 + 2), 50, SEED)
+    )

@@ -1,0 +1,195 @@
+"""Real TFDS sets, tiny and whole, read into memory; and those that are refused."""
+
+import os
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from trainer.config import UserError
+from trainer.data.sources import Images, load, pixel_statistics
+
+LABEL = tfds.features.ClassLabel(num_classes=5)
+
+
+def colour_examples(count: int, height: int = 6, width: int = 4, channels: int = 3) -> list[dict]:
+    rng = np.random.default_rng(count)
+    images = rng.integers(0, 256, (count, height, width, channels), dtype=np.uint8)
+    return [{"image": image, "label": i % 5} for i, image in enumerate(images)]
+
+
+def stacked(examples: list[dict]) -> np.ndarray:
+    return np.stack([example["image"] for example in examples])
+
+
+def test_images_and_labels_in_the_order_of_the_records(write_set):
+    train, test = colour_examples(600), colour_examples(7)
+    features = {"image": tfds.features.Image(shape=(6, 4, 3)), "label": LABEL}
+    data_dir = write_set("colour", features, {"train": train, "test": test})
+    for split, expected in (
+        ("train", train),
+        ("train[300:310]", train[300:310]),
+        ("test[5:]+train[:2]", test[5:] + train[:2]),
+    ):
+        images = load("colour", split, data_dir, None)
+        assert images.images.dtype == np.uint8
+        assert images.labels.dtype == np.int64
+        np.testing.assert_array_equal(images.images, stacked(expected))
+        assert images.labels.tolist() == [example["label"] for example in expected]
+        assert images.classes == 5
+        assert images.images.ctypes.data % 64 == 0
+
+
+def test_other_file_formats_are_refused(write_set):
+    features = {"image": tfds.features.Image(shape=(6, 4, 3)), "label": LABEL}
+    splits = {"train": colour_examples(2)}
+    data_dir = write_set("colour", features, splits, file_format="array_record")
+    with pytest.raises(UserError, match=r"colour is prepared as array_record .*only tfrecord"):
+        load("colour", "train", data_dir, None)
+
+
+def test_grayscale_stays_one_channel_and_other_features_are_ignored(write_set):
+    examples = [{**e, "id": f"name {i}"} for i, e in enumerate(colour_examples(9, channels=1))]
+    features = {
+        "id": tfds.features.Text(),
+        "image": tfds.features.Image(shape=(6, 4, 1)),
+        "label": LABEL,
+    }
+    data_dir = write_set("gray", features, {"train": examples})
+    np.testing.assert_array_equal(load("gray", "train", data_dir, None).images, stacked(examples))
+
+
+def test_varying_shapes_need_image_size(write_set):
+    examples = colour_examples(3, 6, 4) + colour_examples(2, 9, 12)
+    features = {"image": tfds.features.Image(shape=(None, None, 3)), "label": LABEL}
+    data_dir = write_set("varying", features, {"train": examples})
+    with pytest.raises(UserError, match="varying's images differ in size: give --image_size"):
+        load("varying", "train", data_dir, None)
+    images = load("varying", "train", data_dir, 5).images
+    assert images.shape == (5, 5, 5, 3)
+    for image, example in zip(images, examples, strict=True):
+        resized = tf.image.resize(example["image"], (5, 5), antialias=True).numpy()
+        assert np.abs(image - resized).max() <= 0.5
+
+
+def test_image_size_resizes_fixed_shapes_too(write_set):
+    features = {"image": tfds.features.Image(shape=(6, 4, 3)), "label": LABEL}
+    flat = [{"image": np.full((6, 4, 3), level, np.uint8), "label": 0} for level in (0, 77, 255)]
+    images = load("flat", "train", write_set("flat", features, {"train": flat}), 8).images
+    assert images.shape == (3, 8, 8, 3)
+    np.testing.assert_array_equal(images[:, 3, 5, 1], [0, 77, 255])
+
+
+@pytest.mark.parametrize(
+    "name, features, example, keys, message",
+    [
+        (
+            "deep",
+            {"image": tfds.features.Image(shape=(2, 2, 1), dtype=np.uint16), "label": LABEL},
+            {"image": np.full((2, 2, 1), 1000, np.uint16), "label": 1},
+            ("image", "label"),
+            "deep's images are uint16 .*8-bit",
+        ),
+        (
+            "captions",
+            {"image": tfds.features.Image(shape=(2, 2, 1)), "text": tfds.features.Text()},
+            {"image": np.zeros((2, 2, 1), np.uint8), "text": "a cat"},
+            ("image", "text"),
+            "captions is not an image-classification set",
+        ),
+        (
+            "keyless",
+            {"image": tfds.features.Image(shape=(2, 2, 1)), "label": LABEL},
+            {"image": np.zeros((2, 2, 1), np.uint8), "label": 1},
+            None,
+            "keyless is not an image-classification set: .* none",
+        ),
+        (
+            "unlabelled",
+            {"image": tfds.features.Image(shape=(2, 2, 1)), "label": LABEL},
+            {"image": np.zeros((2, 2, 1), np.uint8), "label": -1},
+            ("image", "label"),
+            "unlabelled train: 1 of 1 examples have no label",
+        ),
+    ],
+)
+def test_refused_sets(write_set, name, features, example, keys, message):
+    data_dir = write_set(name, features, {"train": [example]}, keys)
+    with pytest.raises(UserError, match=message):
+        load(name, "train", data_dir, None)
+
+
+def test_unknown_and_empty_splits(write_set):
+    features = {"image": tfds.features.Image(shape=(6, 4, 3)), "label": LABEL}
+    data_dir = write_set("colour", features, {"train": colour_examples(20)})
+    for split in ("test", "train[", "train[:0]", "train[:1%]"):
+        with pytest.raises(UserError, match=r"split .* of colour .*it has train \(20\)"):
+            load("colour", split, data_dir, None)
+
+
+def test_too_big_for_memory_is_refused_before_reading(write_set):
+    features = {"image": tfds.features.Image(shape=(6, 4, 3)), "label": LABEL}
+    data_dir = write_set("colour", features, {"train": colour_examples(20)})
+    with pytest.raises(UserError, match=r"colour train takes 60,000.0 GB in memory \(20 images\)"):
+        load("colour", "train", data_dir, 1_000_000)
+
+
+def records_file(data_dir: str) -> pathlib.Path:
+    (path,) = pathlib.Path(data_dir).glob("colour/*/*.tfrecord*")
+    return path
+
+
+def test_damaged_and_short_files(write_set):
+    features = {"image": tfds.features.Image(shape=(6, 4, 3)), "label": LABEL}
+    data_dir = write_set("colour", features, {"train": colour_examples(600)})
+    path = records_file(data_dir)
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"colour train is damaged in .* from number 256: delete"):
+        load("colour", "train", data_dir, None)
+    os.truncate(path, len(content) - 10)
+    with pytest.raises(UserError, match="colour train is damaged"):
+        load("colour", "train", data_dir, None)
+    path.unlink()
+    with pytest.raises(UserError, match="colour train is damaged"):
+        load("colour", "train", data_dir, None)
+    path.write_bytes(b"")
+    with pytest.raises(UserError, match="colour train has 0 of its 600 records"):
+        load("colour", "train", data_dir, None)
+
+
+def test_fashion_mnist(fashion_mnist_test: Images):
+    assert fashion_mnist_test.images.shape == (10_000, 28, 28, 1)
+    assert fashion_mnist_test.classes == 10
+    assert np.bincount(fashion_mnist_test.labels).tolist() == [1000] * 10
+    assert fashion_mnist_test.images.sum(dtype=np.int64) == 573_469_082
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (5, 7, 3, 3), (40, 16, 16, 4)])
+def test_pixel_statistics_equal_numpy(shape):
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    mean, std = pixel_statistics(images)
+    axes = (0, 1, 2)
+    np.testing.assert_allclose(mean, images.mean(axes, dtype=np.float64), rtol=1e-7)
+    expected = np.maximum(images.std(axes, dtype=np.float64), 1)
+    np.testing.assert_allclose(std, expected, rtol=1e-7)
+    assert all(type(value) is float for value in mean + std)
+
+
+def test_pixel_statistics_in_pieces(monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (9, 5, 5, 3), dtype=np.uint8)
+    whole = pixel_statistics(images)
+    monkeypatch.setattr("trainer.data.sources._STATISTICS_AT_ONCE", 7)
+    assert pixel_statistics(images) == whole
+
+
+def test_constant_channel_has_a_std_to_divide_by():
+    images = np.full((3, 2, 2, 2), 200, np.uint8)
+    images[..., 1] = np.arange(3)[:, None, None] * 100
+    mean, std = pixel_statistics(images)
+    assert mean == (200.0, 100.0)
+    assert std == (1.0, pytest.approx(np.sqrt(20_000 / 3)))
