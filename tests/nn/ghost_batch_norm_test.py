@@ -1,0 +1,364 @@
+"""Ghost batch norm against a float64 reference written from the formulas, and as a Keras layer."""
+
+import pathlib
+import threading
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trainer.config import UserError
+from trainer.nn.ghost_batch_norm import (
+    GhostBatchNormalization,
+    Statistics,
+    collect_statistics,
+    moved,
+    normalize_fused,
+    normalize_reshaped,
+)
+
+EPSILON = 1e-3
+KERNELS = ("fused", "reshaped")
+
+# [b, ..., c] and G: ranks 2, 3 and 4, one ghost batch and several, one position, odd sizes.
+SHAPES = [
+    ((6, 3), 2),
+    ((12, 5), 12),
+    ((9, 4, 2), 3),
+    ((8, 5, 3, 4), 4),
+    ((10, 3, 7, 1), 5),
+    ((64, 1, 1, 3), 32),
+]
+
+
+def reference(x, gamma, beta, dy, ghost_batch_size):
+    """Forward and backward in float64, one ghost batch at a time (Ioffe & Szegedy 2015, §3)."""
+    x, gamma, beta, dy = (np.asarray(value, np.float64) for value in (x, gamma, beta, dy))
+    y, dx = np.empty_like(x), np.empty_like(x)
+    dgamma, dbeta = np.zeros_like(gamma), np.zeros_like(beta)
+    means, variances = [], []
+    axes = tuple(range(x.ndim - 1))
+    for start in range(0, len(x), ghost_batch_size):
+        rows = slice(start, start + ghost_batch_size)
+        n = x[rows, ..., 0].size
+        mean = x[rows].sum(axes) / n
+        variance = ((x[rows] - mean) ** 2).sum(axes) / n
+        inverse = 1 / np.sqrt(variance + EPSILON)
+        normal = (x[rows] - mean) * inverse
+        y[rows] = gamma * normal + beta
+        dnormal = dy[rows] * gamma
+        dvariance = (dnormal * (x[rows] - mean)).sum(axes) * -0.5 * inverse**3
+        dmean = -(dnormal * inverse).sum(axes) - dvariance * 2 * (x[rows] - mean).sum(axes) / n
+        dx[rows] = dnormal * inverse + dvariance * 2 * (x[rows] - mean) / n + dmean / n
+        dgamma += (dy[rows] * normal).sum(axes)
+        dbeta += dy[rows].sum(axes)
+        means.append(mean)
+        variances.append(variance)
+    return y, np.stack(means), np.stack(variances), dx, dgamma, dbeta
+
+
+def draw(shape, seed=0, mean=0.0):
+    """Input of unit standard deviation, gamma, beta and the gradient of the output."""
+    generator = np.random.default_rng(seed)
+    x = (generator.normal(size=shape) + mean).astype(np.float32)
+    gamma = generator.uniform(0.5, 2, shape[-1]).astype(np.float32)
+    beta = generator.normal(size=shape[-1]).astype(np.float32)
+    return x, gamma, beta, generator.normal(size=shape).astype(np.float32)
+
+
+def run(kernel, x, gamma, beta, dy, ghost_batch_size, shift=0.0, jit_compile=False):
+    """What reference returns, from the kernel."""
+
+    @tf.function(jit_compile=jit_compile, autograph=False)
+    def forward_and_backward(x, gamma, beta, dy):
+        sizes = {"ghost_batch_size": ghost_batch_size, "epsilon": EPSILON}
+        with tf.GradientTape() as tape:
+            tape.watch([x, gamma, beta])
+            if kernel == "fused":
+                y, mean, variance = normalize_fused(x, gamma, beta, **sizes)
+            else:
+                k = tf.fill([x.shape[-1]], tf.constant(shift, tf.float32))
+                y, mean, variance = normalize_reshaped(x, gamma, beta, k, **sizes)
+        return y, mean, variance, *tape.gradient(y, [x, gamma, beta], dy)
+
+    values = forward_and_backward(*map(tf.constant, (x, gamma, beta, dy)))
+    return [value.numpy() for value in values]
+
+
+def assert_like_reference(got, x, gamma, beta, dy, ghost_batch_size, tolerance):
+    want = reference(x, gamma, beta, dy, ghost_batch_size)
+    for name, one, other in zip(
+        ("y", "mean", "variance", "dx", "dgamma", "dbeta"), got, want, strict=True
+    ):
+        np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(("shape", "ghost_batch_size"), SHAPES)
+def test_kernels_equal_the_reference(kernel, shape, ghost_batch_size):
+    drawn = draw(shape)
+    got = run(kernel, *drawn, ghost_batch_size)
+    assert_like_reference(got, *drawn, ghost_batch_size, 1e-4)
+
+
+@pytest.mark.parametrize(("shape", "ghost_batch_size"), SHAPES[::3])
+def test_reshaped_kernel_equals_the_reference_under_xla(shape, ghost_batch_size):
+    drawn = draw(shape)
+    got = run("reshaped", *drawn, ghost_batch_size, jit_compile=True)
+    assert_like_reference(got, *drawn, ghost_batch_size, 1e-4)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("mean", [0.0, 10.0, 100.0])
+def test_variance_far_from_zero_with_a_warm_shift(mean, jit_compile):
+    """10% off a mean of 100 standard deviations is 10 standard deviations off."""
+    drawn = draw((64, 28, 28, 3), mean=mean)
+    got = run("reshaped", *drawn, 32, shift=0.9 * mean, jit_compile=jit_compile)
+    _, means, variances, dx, *_ = reference(*drawn, 32)
+    np.testing.assert_allclose(got[1], means, atol=1e-5 * max(mean, 1))
+    np.testing.assert_allclose(got[2], variances, rtol=1e-4)
+    np.testing.assert_allclose(got[3], dx, atol=2e-4)
+
+
+@pytest.mark.parametrize("mean", [0.0, 10.0, 100.0])
+def test_variance_far_from_zero_by_the_fused_kernel(mean):
+    drawn = draw((64, 28, 28, 3), mean=mean)
+    got = run("fused", *drawn, 32)
+    _, _, variances, dx, *_ = reference(*drawn, 32)
+    np.testing.assert_allclose(got[2], variances, rtol=1e-5)
+    np.testing.assert_allclose(got[3], dx, atol=2e-4)
+
+
+@pytest.mark.parametrize(("mean", "bound"), [(10.0, 1e-4), (100.0, 1e-2)])
+def test_variance_at_a_cold_start_of_the_shift(mean, bound):
+    drawn = draw((64, 28, 28, 3), mean=mean)
+    _, _, variances, *_ = reference(*drawn, 32)
+    error = np.abs(run("reshaped", *drawn, 32, shift=0.0)[2] / variances - 1).max()
+    # The lower bound keeps the docstring honest: a cold start does lose digits.
+    assert bound / 100 < error < bound
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_constant_channel_has_no_variance_and_finite_gradients(kernel):
+    x, gamma, beta, dy = draw((4, 3, 3, 2))
+    x[..., 0] = 7.0
+    got = run(kernel, x, gamma, beta, dy, 2)
+    assert_like_reference(got, x, gamma, beta, dy, 2, 1e-4)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("dtype", [tf.bfloat16, tf.float16])
+def test_half_precision_keeps_float32_statistics(kernel, dtype):
+    x, gamma, beta, dy = draw((8, 6, 6, 3), mean=3.0)
+    x, dy = tf.cast(x, dtype), tf.cast(dy, dtype)
+    y, mean, variance, dx, dgamma, dbeta = run(kernel, x, gamma, beta, dy, 4, shift=2.0)
+    assert (y.dtype, dx.dtype) == (dtype.as_numpy_dtype, dtype.as_numpy_dtype)
+    want = reference(tf.cast(x, tf.float64), gamma, beta, tf.cast(dy, tf.float64), 4)
+    for got, expected in zip((mean, variance, dgamma, dbeta), want[1:3] + want[4:], strict=True):
+        assert got.dtype == np.float32
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(y.astype(np.float64), want[0], rtol=1e-2, atol=1e-2)
+    np.testing.assert_allclose(dx.astype(np.float64), want[3], rtol=1e-2, atol=2e-2)
+
+
+@given(
+    decay=st.floats(0.0, 1.0, exclude_max=True),
+    ghost_batches=st.integers(1, 10_000),
+    moving=st.floats(-100, 100),
+    mean=st.floats(-100, 100),
+)
+@settings(max_examples=60, deadline=None)
+def test_moved_is_the_closed_form(decay, ghost_batches, moving, mean):
+    got = moved(tf.constant([moving]), tf.constant([mean]), decay, tf.constant(ghost_batches))
+    want = decay**ghost_batches * moving + (1 - decay**ghost_batches) * mean
+    np.testing.assert_allclose(got, [want], rtol=1e-6, atol=1e-4)
+
+
+def test_moved_keeps_the_digits_of_a_small_weight():
+    for decay, ghost_batches in ((0.99, 1), (0.9999, 1), (0.9999, 3)):
+        weight = moved(tf.zeros([1]), tf.ones([1]), decay, ghost_batches).numpy()[0]
+        assert weight == pytest.approx(1 - decay**ghost_batches, rel=3e-7)
+
+
+# The layer.
+
+
+def layer_with_weights(kernel="fused", ghost_batch_size=4, channels=3, **kwargs):
+    layer = GhostBatchNormalization(ghost_batch_size, kernel, **kwargs)
+    layer.build((None, 5, 5, channels))
+    generator = np.random.default_rng(1)
+    layer.set_weights([generator.uniform(0.5, 2, weight.shape) for weight in layer.weights])
+    return layer
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("center", [True, False])
+@pytest.mark.parametrize("scale", [True, False])
+def test_layer_gradients_with_and_without_center_and_scale(kernel, center, scale):
+    layer = layer_with_weights(kernel, center=center, scale=scale)
+    x, _, _, dy = draw((8, 5, 5, 3), mean=1.0)
+    gamma = layer.gamma.numpy() if scale else np.ones(3)
+    beta = layer.beta.numpy() if center else np.zeros(3)
+    y_want, _, _, dx_want, dgamma, dbeta = reference(x, gamma, beta, dy, 4)
+
+    x = tf.constant(x)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = layer(x, training=True)
+    dx, *dweights = tape.gradient(y, [x, *(w.value for w in layer.trainable_weights)], dy)
+
+    np.testing.assert_allclose(y, y_want, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(dx, dx_want, rtol=1e-4, atol=1e-4)
+    wanted = [dgamma] * scale + [dbeta] * center
+    for got, want in zip(dweights, wanted, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_one_call_moves_the_statistics_by_its_n_ghost_batches(kernel):
+    layer = layer_with_weights(kernel, momentum=0.9)
+    before = layer.moving_mean.numpy(), layer.moving_variance.numpy()
+    x, gamma, beta, dy = draw((12, 5, 5, 3), mean=2.0)
+    _, means, variances, *_ = reference(x, gamma, beta, dy, 4)
+    layer(x, training=True)
+    for variable, old, values in zip(
+        (layer.moving_mean, layer.moving_variance), before, (means, variances), strict=True
+    ):
+        want = 0.9**3 * old + (1 - 0.9**3) * values.mean(0)
+        np.testing.assert_allclose(variable.numpy(), want, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_two_collected_micro_batches_equal_one_big_batch(kernel):
+    x, *_ = draw((16, 5, 5, 3), mean=2.0)
+    alone = layer_with_weights(kernel)
+    alone(x, training=True)
+
+    layer = layer_with_weights(kernel)
+    before = layer.moving_mean.numpy(), layer.moving_variance.numpy()
+    with collect_statistics() as collected:
+        layer(x[:8], training=True)
+        layer(x[8:], training=True)
+    assert [statistics.layer for statistics in collected] == [layer, layer]
+    np.testing.assert_array_equal(layer.moving_mean.numpy(), before[0])
+    np.testing.assert_array_equal(layer.moving_variance.numpy(), before[1])
+
+    mean = sum(statistics.mean_sum for statistics in collected) / 4
+    variance = sum(statistics.variance_sum for statistics in collected) / 4
+    for old, value, variable in zip(
+        before, (mean, variance), (alone.moving_mean, alone.moving_variance), strict=True
+    ):
+        got = moved(tf.constant(old), value, layer.momentum, 4)
+        np.testing.assert_allclose(got, variable.numpy(), rtol=1e-5)
+
+
+def test_a_scope_is_its_threads_own_and_ends():
+    layer = layer_with_weights()
+    x, *_ = draw((4, 5, 5, 3))
+    with collect_statistics() as collected:
+        other = threading.Thread(target=layer, args=(x,), kwargs={"training": True})
+        other.start()
+        other.join()
+        assert collected == []
+        with collect_statistics() as inner:
+            layer(x, training=True)
+        assert collected == []
+        assert len(inner) == 1
+        layer(x, training=True)
+    assert len(collected) == 1
+    assert isinstance(collected[0], Statistics)
+    before = layer.moving_mean.numpy()
+    layer(x, training=True)
+    assert len(collected) == 1
+    assert not np.array_equal(layer.moving_mean.numpy(), before)
+
+
+def test_with_g_equal_b_training_is_keras_batch_normalization():
+    x, *_ = draw((8, 5, 5, 3), mean=1.0)
+    ghost = layer_with_weights(ghost_batch_size=8)
+    plain = keras.layers.BatchNormalization()
+    plain.build((None, 5, 5, 3))
+    plain.set_weights(ghost.get_weights())
+    assert [w.name for w in ghost.weights] == [w.name for w in plain.weights]
+    np.testing.assert_allclose(
+        ghost(x, training=True), plain(x, training=True), rtol=1e-4, atol=1e-5
+    )
+    for one, other in zip(ghost.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_inference_uses_the_moving_statistics_for_any_batch(kernel):
+    layer = layer_with_weights(kernel)
+    x, *_ = draw((7, 5, 5, 3))
+    gamma, beta, mean, variance = (weight.numpy() for weight in layer.weights)
+    want = gamma * (x - mean) / np.sqrt(variance + EPSILON) + beta
+    np.testing.assert_allclose(layer(x), want, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(layer(x[:1], training=False), want[:1], rtol=1e-4, atol=1e-5)
+    layer.trainable = False  # As Keras: a frozen layer is in inference mode.
+    with collect_statistics() as collected:
+        np.testing.assert_allclose(layer(x, training=True), want, rtol=1e-4, atol=1e-5)
+    assert collected == []
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_mixed_precision_computes_in_bfloat16(kernel):
+    layer = layer_with_weights(kernel, dtype="mixed_bfloat16")
+    x, *_ = draw((8, 5, 5, 3))
+    with collect_statistics() as collected:
+        assert layer(x, training=True).dtype == tf.bfloat16
+    assert layer(x, training=False).dtype == tf.bfloat16
+    assert collected[0].mean_sum.dtype == collected[0].variance_sum.dtype == tf.float32
+    assert {weight.dtype for weight in layer.weights} == {"float32"}
+
+
+def test_refusals_name_the_value_and_the_remedy():
+    x, *_ = draw((10, 5, 5, 3))
+    with pytest.raises(UserError, match=r"4 does not divide .* 10 examples.*: 1, 2, 5, 10"):
+        layer_with_weights()(x, training=True)
+    with pytest.raises(UserError, match="drop_remainder"):
+        tf.function(
+            lambda x: layer_with_weights()(x, training=True),
+            input_signature=[tf.TensorSpec([None, 5, 5, 3])],
+            autograph=False,
+        ).get_concrete_function()
+    with pytest.raises(UserError, match=r"axis 1 .* rank 4"):
+        GhostBatchNormalization(5, axis=1)(x, training=True)
+    with pytest.raises(UserError, match="mask"):
+        GhostBatchNormalization(5)(x, training=True, mask=tf.ones([10, 5, 5], tf.bool))
+    with pytest.raises(UserError, match="ghost_batch_size 0"):
+        GhostBatchNormalization(0)
+    for contradiction in ({"renorm": True}, {"synchronized": True}):
+        with pytest.raises(UserError, match="synchronized"):
+            GhostBatchNormalization(4, **contradiction)
+    with pytest.raises(ValueError, match="split"):
+        GhostBatchNormalization(4, "split")
+
+
+def test_save_and_load_round_trip(tmp_path: pathlib.Path):
+    x, *_ = draw((8, 5, 5, 3))
+    model = keras.Sequential(
+        [keras.Input((5, 5, 3)), layer_with_weights("reshaped", momentum=0.97, epsilon=1e-4)]
+    )
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
+    (layer,) = loaded.layers
+    assert type(layer) is GhostBatchNormalization
+    assert layer.get_config() == model.layers[0].get_config()
+    assert (layer.ghost_batch_size, layer.kernel, layer.momentum) == (4, "reshaped", 0.97)
+    np.testing.assert_array_equal(loaded(x), model(x))
+    np.testing.assert_array_equal(loaded(x, training=True), model(x, training=True))
+
+
+def test_checkpoints_of_a_plain_batch_normalization_load(tmp_path: pathlib.Path):
+    plain = keras.layers.BatchNormalization()
+    plain.build((None, 3))
+    plain.set_weights(np.random.default_rng(0).uniform(1, 2, (4, 3)))
+    path = tf.train.Checkpoint(norm=plain).write(tmp_path / "plain")
+    ghost = layer_with_weights()
+    tf.train.Checkpoint(norm=ghost).read(path).assert_consumed()
+    for one, other in zip(plain.get_weights(), ghost.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -1,0 +1,108 @@
+"""Random layers' seeds: found, and set from outside by replica."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainer.nn.ghost_batch_norm import GhostBatchNormalization, collect_statistics
+from trainer.nn.seeds import seed_states
+
+
+def nested_model():
+    inner = keras.Sequential([keras.Input((4,)), keras.layers.Dropout(0.5)])
+    return keras.Sequential(
+        [keras.Input((4,)), inner, keras.layers.Dense(3), keras.layers.GaussianNoise(0.1)]
+    )
+
+
+def test_every_random_layer_has_one_state_in_a_fixed_order():
+    model = nested_model()
+    states = seed_states(model)
+    assert [tuple(state.shape) for state in states] == [(2,), (2,)]
+    assert states == seed_states(model)
+    assert states[0] is model.layers[0].layers[0].seed_generator.state
+    assert states[1] is model.layers[2].seed_generator.state
+    assert not {id(state) for state in states} & {id(weight) for weight in model.weights}
+
+
+def test_a_model_without_randomness_has_none():
+    assert seed_states(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])) == []
+
+
+@pytest.mark.parametrize(("name", "count"), [("MobileNet", 1), ("MobileNetV2", 0)])
+def test_keras_applications(name, count):
+    model = getattr(keras.applications, name)(input_shape=(32, 32, 3), weights=None, classes=3)
+    dropouts = [layer for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
+    assert len(seed_states(model)) == len(dropouts) == count
+
+
+class TestUnderStatelessScope:
+    """What the step relies on: masks, statistics and gradients by replica, variables untouched."""
+
+    @pytest.fixture
+    def replicas(self, cpus):
+        """run(seeds) → per replica: outputs, mean sums, the gradient of the dense kernel."""
+        strategy = tf.distribute.MirroredStrategy(cpus[:2])
+        with strategy.scope():
+            model = keras.Sequential(
+                [
+                    keras.Input((4,)),
+                    GhostBatchNormalization(8),
+                    keras.layers.Dropout(0.5),
+                    keras.layers.Dense(64, kernel_initializer="ones"),
+                    keras.layers.Dropout(0.5),
+                ]
+            )
+        images = tf.random.stateless_normal([8, 4], [0, 1])
+
+        def one_replica(seed):
+            values = [(state, tf.stack([seed, i])) for i, state in enumerate(seed_states(model))]
+            with (
+                keras.StatelessScope(state_mapping=values),
+                collect_statistics() as collected,
+                tf.GradientTape() as tape,
+            ):
+                outputs = model(images, training=True)
+                loss = tf.reduce_sum(outputs)
+            (statistics,) = collected
+            gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
+            return outputs, statistics.mean_sum, gradients[2]
+
+        @tf.function
+        def run(seeds):
+            per_replica = strategy.run(one_replica, (seeds,))
+            return [strategy.experimental_local_results(value) for value in per_replica]
+
+        def call(seeds):
+            distributed = strategy.experimental_distribute_values_from_function(
+                lambda context: tf.constant(seeds[context.replica_id_in_sync_group], tf.int64)
+            )
+            return run(distributed)
+
+        return model, call
+
+    def test_masks_follow_the_values(self, replicas):
+        model, run = replicas
+        before = [state.numpy() for state in seed_states(model)]
+        different, _, gradients = run([1, 2])
+        same, *_ = run([5, 5])
+        again, *_ = run([1, 2])
+        assert not np.array_equal(different[0] == 0, different[1] == 0)
+        np.testing.assert_array_equal(same[0], same[1])
+        np.testing.assert_array_equal(different[0], again[0])
+        for state, value in zip(seed_states(model), before, strict=True):
+            np.testing.assert_array_equal(state.numpy(), value)
+        # Gradients arrive, and through each replica's own mask.
+        assert np.abs(gradients[0]).max() > 0
+        assert not np.array_equal(gradients[0], gradients[1])
+
+    def test_statistics_are_collected_and_nothing_moves(self, replicas):
+        model, run = replicas
+        before = model.get_weights()
+        _, mean_sums, _ = run([1, 2])
+        images = tf.random.stateless_normal([8, 4], [0, 1])
+        for mean_sum in mean_sums:
+            np.testing.assert_allclose(mean_sum, tf.reduce_mean(images, axis=0), atol=1e-6)
+        for weight, value in zip(model.get_weights(), before, strict=True):
+            np.testing.assert_array_equal(weight, value)

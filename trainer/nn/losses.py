@@ -1,0 +1,12 @@
+"""The loss that is trained and evaluated."""
+
+import tensorflow as tf
+
+
+def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, label_smoothing: float = 0.0) -> tf.Tensor:
+    """Cross entropy of logits [b, classes] with labels [b], each smoothed over all classes; [b]."""
+    if not label_smoothing:
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    classes = logits.shape[-1]
+    targets = tf.one_hot(labels, classes, 1 - label_smoothing, 0.0) + label_smoothing / classes
+    return tf.nn.softmax_cross_entropy_with_logits(targets, logits)

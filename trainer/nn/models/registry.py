@@ -1,0 +1,169 @@
+"""From the value of --model to a Keras model: raw images in, float32 logits out.
+
+A name is `wide_resnet_<depth>_<width>`, a constructor of keras.applications as Keras spells it, or
+`module:function`. What stands in front of the network is part of the model, so that training,
+evaluation and export agree: pixels are standardised by the data's mean and standard deviation,
+unless the network has a Rescaling or Normalization layer of its own, which then gets the pixels
+0..255. Its batch normalization is made ghost.
+"""
+
+import difflib
+import importlib
+import inspect
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from trainer.config import UserError
+from trainer.nn.ghost_batch_norm import Kernel
+from trainer.nn.ghostify import ghostify
+from trainer.nn.models.wide_resnet import wide_resnet
+
+ImageShape = tuple[int, int, int]
+
+
+def build(
+    name: str,
+    *,
+    image_shape: ImageShape,
+    classes: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    seed: int,
+    ghost_batch_size: int,
+    ghost_decay: float,
+    kernel: Kernel,
+) -> keras.Model:
+    """The model of that name, its weights a function of `seed`, under the current strategy's scope.
+
+    Args:
+        name: see the module.
+        image_shape: (h, w, c), pixels.
+        classes: number of logits.
+        mean, std: per channel, in pixel values 0..255.
+        seed: of Python's, numpy's and TensorFlow's generators, which this sets.
+        ghost_batch_size: G, examples.
+        ghost_decay: d, per ghost batch.
+        kernel: of the ghost batch norm.
+
+    Returns:
+        A model from uint8 images [b, h, w, c] to float32 logits [b, classes].
+
+    Raises:
+        UserError: for a name that is none, or a network that cannot be built for these images and
+            classes, with its own reason, or does not return logits.
+    """
+    keras.utils.set_random_seed(seed)
+    network = _network(name, image_shape, classes)
+    images = keras.Input(image_shape, dtype="uint8", name="images")
+    pixels = keras.ops.cast(images, "float32")  # [b, h, w, c], 0..255
+    if not _standardises(network):
+        pixels = keras.layers.Normalization(
+            mean=list(mean), variance=[deviation**2 for deviation in std], dtype="float32"
+        )(pixels)
+    logits = _with_reason(name, lambda: network(pixels))  # [b, classes]
+    if tuple(getattr(logits, "shape", ())) != (None, classes):
+        shape = getattr(logits, "shape", type(logits).__name__)
+        raise UserError(
+            f"model {name} returns {shape}; it must return logits of shape (None, {classes})"
+        )
+    if logits.dtype != "float32":
+        logits = keras.layers.Identity(dtype="float32", name="float32_logits")(logits)
+    model = keras.Model(images, logits, name="classifier")
+    if ":" in name:
+        _refuse_probabilities(name, model)
+    return ghostify(model, ghost_batch_size=ghost_batch_size, decay=ghost_decay, kernel=kernel)
+
+
+def _network(name: str, image_shape: ImageShape, classes: int) -> keras.Model:
+    """The network of that name from float images to logits."""
+    if ":" in name:
+        return _from_function(name, image_shape, classes)
+    if match := re.fullmatch(r"wide_resnet_(\d+)_(\d+)", name):
+        return wide_resnet(int(match[1]), int(match[2]), image_shape, classes)
+    constructors = dict(inspect.getmembers(keras.applications, inspect.isfunction))
+    if name not in constructors:
+        raise UserError(f"--model={name} is no model; {_suggest(name, list(constructors))}")
+    arguments = {
+        "input_shape": image_shape,
+        "weights": None,
+        "classes": classes,
+        "classifier_activation": None,
+    }
+    if "include_preprocessing" in inspect.signature(constructors[name]).parameters:
+        arguments["include_preprocessing"] = False
+    return _with_reason(name, lambda: constructors[name](**arguments))
+
+
+def _suggest(name: str, constructors: list[str]) -> str:
+    def plain(name: str) -> str:
+        return name.lower().replace("_", "")
+
+    spelled = {plain(known): known for known in [*constructors, "wide_resnet_16_4"]}
+    near = difflib.get_close_matches(plain(name), spelled, n=3, cutoff=0.6)
+    forms = "wide_resnet_<depth>_<width>, a name in keras.applications or module:function"
+    if not near:
+        return f"it is {forms}"
+    return f"did you mean {' or '.join(spelled[match] for match in near)}? It is {forms}"
+
+
+def _from_function(name: str, image_shape: ImageShape, classes: int) -> keras.Model:
+    """What the user's function returns."""
+    module_name, _, function_name = name.partition(":")
+    if not {"", os.getcwd()} & set(sys.path):  # as `python -m` has it, for other entry points
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except (ImportError, SyntaxError, ValueError) as error:
+        raise UserError(f"--model={name}: cannot import {module_name!r}: {error}") from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise UserError(f"--model={name}: {module.__name__} has no function {function_name!r}")
+    try:
+        inspect.signature(function).bind(image_shape, classes)
+    except TypeError as error:
+        raise UserError(
+            f"--model={name}: it is called as {function_name}(image_shape, classes): {error}"
+        ) from error
+    model = _with_reason(name, lambda: function(image_shape, classes))
+    if not isinstance(model, keras.Model):
+        raise UserError(
+            f"--model={name} returned a {type(model).__name__}; it must return a keras.Model"
+        )
+    return model
+
+
+def _with_reason(name: str, construct: Callable[[], Any]) -> Any:
+    """What `construct` returns; where Keras refuses, an image too small for one, its reason."""
+    try:
+        return construct()
+    except ValueError as error:
+        # Keras spreads some reasons over a page, with terminal colours.
+        reason = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())
+        raise UserError(f"model {name} cannot be built: {reason}") from error
+
+
+def _standardises(network: keras.Model) -> bool:
+    own = (keras.layers.Rescaling, keras.layers.Normalization)
+    return any(isinstance(layer, own) for layer in network._flatten_layers())
+
+
+def _refuse_probabilities(name: str, model: keras.Model) -> None:
+    """Refuses an output that is a softmax: rows that are nowhere negative and sum to one.
+
+    Asking the output works for every kind of model; a subclassed one shows no last layer.
+    """
+    black_and_white = np.stack(
+        [np.full(model.input_shape[1:], pixel, np.uint8) for pixel in (0, 255)]
+    )
+    rows = np.asarray(model(black_and_white, training=False))
+    if np.all(rows >= 0) and np.allclose(rows.sum(axis=1), 1, atol=1e-2):
+        raise UserError(
+            f"--model={name} returns probabilities; it must return logits: remove the softmax "
+            "from its last layer"
+        )

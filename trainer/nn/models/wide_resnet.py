@@ -1,0 +1,75 @@
+"""Wide residual networks, WRN-depth-width: Zagoruyko & Komodakis 2016, arXiv:1605.07146.
+
+Pre-activation blocks of two 3×3 convolutions in three groups of 16k, 32k and 64k channels; depth
+counts the convolutions: 6n + 4 for n blocks a group.
+"""
+
+import keras
+
+from trainer.config import UserError
+
+_FIRST_CHANNELS = 16
+_EPSILON = 1e-5  # as the authors' Torch code; Keras' own default is 1e-3
+
+
+def wide_resnet(
+    depth: int, width: int, image_shape: tuple[int, int, int], classes: int
+) -> keras.Model:
+    """WRN-depth-width from float images [b, h, w, c] to float32 logits [b, classes].
+
+    Convolutions have no bias and start as the authors' (He normal over fan-out, not truncated); the
+    Dense layer starts as Keras has it.
+
+    Raises:
+        UserError: for a depth that is not 6n + 4 with n ≥ 1, or a width under 1.
+    """
+    blocks, rest = divmod(depth - 4, 6)
+    if rest or blocks < 1:
+        near = [6 * n + 4 for n in (blocks, blocks + 1) if n >= 1]
+        raise UserError(
+            f"wide_resnet of depth {depth}: a depth is 6n + 4; the nearest are "
+            f"{' and '.join(map(str, near or [10]))}"
+        )
+    if width < 1:
+        raise UserError(f"wide_resnet of width {width}: a width is 1 or more")
+
+    images = keras.Input(image_shape)
+    x = _conv(_FIRST_CHANNELS, 3, 1, "conv")(images)  # [b, h, w, 16]
+    for group, stride in enumerate((1, 2, 2)):
+        channels = _FIRST_CHANNELS * width * 2**group
+        for block in range(blocks):
+            name = f"group{group + 1}_block{block + 1}"
+            x = _block(x, channels, stride if block == 0 else 1, name)
+    x = _activate(x, "last")  # [b, h/4, w/4, 64k]
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)  # [b, 64k]
+    logits = keras.layers.Dense(classes, dtype="float32", name="logits")(x)
+    return keras.Model(images, logits, name=f"wide_resnet_{depth}_{width}")
+
+
+def _block(x: keras.KerasTensor, channels: int, stride: int, name: str) -> keras.KerasTensor:
+    active = _activate(x, f"{name}_1")
+    if stride != 1 or x.shape[-1] != channels:
+        # A shortcut that changes shape starts from the activated input (the authors' code).
+        x = _conv(channels, 1, stride, f"{name}_shortcut")(active)
+    y = _conv(channels, 3, stride, f"{name}_conv1")(active)
+    y = _conv(channels, 3, 1, f"{name}_conv2")(_activate(y, f"{name}_2"))
+    return keras.layers.Add(name=f"{name}_add")([x, y])
+
+
+def _activate(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    x = keras.layers.BatchNormalization(epsilon=_EPSILON, name=f"{name}_norm")(x)
+    return keras.layers.ReLU(name=f"{name}_relu")(x)
+
+
+def _conv(channels: int, size: int, stride: int, name: str) -> keras.layers.Conv2D:
+    return keras.layers.Conv2D(
+        channels,
+        size,
+        strides=stride,
+        padding="same",
+        use_bias=False,
+        kernel_initializer=keras.initializers.VarianceScaling(
+            scale=2.0, mode="fan_out", distribution="untruncated_normal"
+        ),
+        name=name,
+    )
