@@ -1,0 +1,52 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainer.cluster.strategy import mirrored
+from trainer.data.sources import Images
+from trainer.evaluation import evaluator
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 4])
+@pytest.mark.parametrize("examples", [1, 249, 251, 1500, 1777])
+def test_every_example_counts_once(cpus, replicas, examples):
+    pixels = RNG.integers(0, 256, (examples, 3, 3, 1), np.uint8)
+    labels = RNG.integers(0, 7, examples)
+    images = Images(images=pixels, labels=labels, classes=7, name="random")
+    strategy = mirrored(cpus[:replicas])
+    with strategy.scope():
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential(
+            [
+                keras.Input((3, 3, 1), dtype="uint8"),
+                keras.layers.Rescaling(1 / 99),
+                keras.layers.Flatten(),
+                keras.layers.Dense(7),
+            ]
+        )
+    found = evaluator(strategy, model, images)()
+    logits = model(pixels).numpy().astype(np.float64)
+    log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    rank = (logits > logits[np.arange(examples), labels][:, None]).sum(axis=1)
+    assert found.loss == pytest.approx(-log_p[np.arange(examples), labels].mean(), rel=1e-5)
+    assert found.top1 == pytest.approx((rank < 1).mean())
+    assert found.top5 == pytest.approx((rank < 5).mean())
+
+
+def test_a_second_call_sees_the_model_as_it_is(cpus):
+    images = Images(
+        images=np.zeros((9, 2, 2, 1), np.uint8), labels=np.full(9, 1), classes=2, name="zeros"
+    )
+    strategy = tf.distribute.OneDeviceStrategy(cpus[0])
+    with strategy.scope():
+        model = keras.Sequential(
+            [keras.Input((2, 2, 1), dtype="uint8"), keras.layers.Flatten(), keras.layers.Dense(2)]
+        )
+    evaluate = evaluator(strategy, model, images)
+    model.layers[-1].bias.assign([1.0, 0.0])
+    assert evaluate().top1 == 0
+    model.layers[-1].bias.assign([0.0, 1.0])
+    assert evaluate().top1 == 1

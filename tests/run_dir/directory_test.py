@@ -1,0 +1,87 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from trainer.config import UserError
+from trainer.run_dir.directory import claim, result, write_whole
+
+FLAGS = "--epochs=2.0\n--seed=0\n"
+
+
+def test_a_new_directory_keeps_the_flags(tmp_path):
+    with claim(tmp_path / "a" / "b", FLAGS):
+        assert (tmp_path / "a" / "b" / "flags.txt").read_text() == FLAGS
+
+
+def test_the_same_run_again(tmp_path):
+    for _ in range(2):
+        with claim(tmp_path, FLAGS):
+            assert result(tmp_path) is None
+
+
+def test_another_run_is_refused_with_the_differences(tmp_path):
+    with claim(tmp_path, FLAGS):
+        pass
+    with (
+        pytest.raises(UserError, match=r"other flags: --epochs: 2.0 → 3.0; --seed: 0 → 1\.\nGive"),
+        claim(tmp_path, "--epochs=3.0\n--seed=1\n"),
+    ):
+        pass
+
+
+def test_what_is_no_run_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(UserError, match="holds something that is no run"), claim(tmp_path, FLAGS):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_file_is_no_directory(tmp_path):
+    (tmp_path / "x").touch()
+    with pytest.raises(UserError, match="no run"), claim(tmp_path / "x", FLAGS):
+        pass
+    with pytest.raises(UserError, match="cannot be used"), claim(tmp_path / "x" / "y", FLAGS):
+        pass
+
+
+HOLD = """
+import pathlib, sys
+from trainer.run_dir.directory import claim
+with claim(pathlib.Path(sys.argv[1]), sys.argv[2]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_directory_in_use_names_the_holder_and_a_killed_one_frees_it(tmp_path):
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path), FLAGS],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert holder.stdout.readline() == b"held\n"
+        with (
+            pytest.raises(UserError, match=rf"in use by process {holder.pid} on "),
+            claim(tmp_path, FLAGS),
+        ):
+            pass
+    finally:
+        holder.kill()
+        holder.communicate()
+    with claim(tmp_path, FLAGS):
+        assert f"process {os.getpid()}" in (tmp_path / "lock").read_text()
+
+
+def test_other_errors_pass_through(tmp_path):
+    with pytest.raises(FileNotFoundError), claim(tmp_path, FLAGS):
+        (tmp_path.parent / "nowhere").read_text()
+
+
+def test_write_whole_replaces(tmp_path):
+    for text in ("one", "two"):
+        write_whole(tmp_path / "x", text)
+    assert (tmp_path / "x").read_text() == "two"
+    assert len(list(tmp_path.iterdir())) == 1

@@ -1,0 +1,197 @@
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainer.cluster.strategy import mirrored
+from trainer.nn.ghostify import ghostify
+from trainer.schedule.layout import Layout
+from trainer.schedule.noise_scale import Setting
+from trainer.schedule.stretch import Stretch
+from trainer.step import TrainingStep
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (1024, 6, 6, 1), np.uint8)
+LABELS = (IMAGES.mean(axis=(1, 2, 3)) > 127).astype(np.int64) + RNG.integers(0, 2, 1024)
+
+
+def tiny(*, ghost=None, dropout=0.0, regularizer=None):
+    """A convolution, batch norm and logits over 3 classes."""
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 1), dtype="uint8"),
+            keras.layers.Rescaling(1 / 64, -2),
+            keras.layers.Conv2D(4, 3, use_bias=False, kernel_regularizer=regularizer),
+            keras.layers.BatchNormalization(momentum=0.9),
+            keras.layers.ReLU(),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dropout(dropout),
+            keras.layers.Dense(3),
+        ]
+    )
+    if ghost:
+        ghostify(model, ghost_batch_size=ghost, decay=0.9, kernel="fused")
+    return model
+
+
+def strategy_of(cpus, replicas):
+    if replicas == 1:
+        return tf.distribute.OneDeviceStrategy(cpus[0])
+    return mirrored(cpus[:replicas])
+
+
+def step_on(strategy, model_of=lambda: tiny(ghost=16), **options):
+    options = {"optimizer": "momentum", "weight_decay": 1e-2, "label_smoothing": 0.1} | options
+    with strategy.scope():
+        model = model_of()
+    return TrainingStep(strategy, model, seed=0, **options)
+
+
+def iterator_from(strategy, position, b):
+    """Micro-batches of b from `position` on, dealt to the replicas in turn."""
+
+    def element(start):
+        index = tf.range(start, start + b) % len(LABELS)
+        return tf.gather(IMAGES, index), tf.gather(LABELS, index), start
+
+    def dataset(_):
+        starts = tf.data.Dataset.range(position, 10**9, b)
+        return starts.map(element).map(
+            lambda x, y, p: (tf.ensure_shape(x, [b, 6, 6, 1]), tf.ensure_shape(y, [b]), p)
+        )
+
+    return iter(strategy.distribute_datasets_from_function(dataset))
+
+
+# Batches that grow by a factor that is no integer, and a rate and a momentum that move.
+UPDATES = [(128, 0.5, 0.9)] * 3 + [(320, 0.5, 0.9)] * 2 + [(320, 0.1, 0.95), (640, 0.1, 0.95)]
+
+
+def run(step, b, updates=UPDATES):
+    """Losses, hits, norms and positions of `updates`, a stretch for each batch size."""
+    replicas = step.strategy.num_replicas_in_sync
+    iterator = iterator_from(step.strategy, 0, b)
+    position, records = 0, []
+    for size, group in itertools.groupby(updates, key=lambda update: update[0]):
+        settings = tuple(Setting(*update) for update in group)
+        layout = Layout(replicas, b, size // (replicas * b))
+        stretch = Stretch(position, settings, layout)
+        records.append(step.run(iterator, stretch))
+        position = stretch.end
+    return {
+        name: np.concatenate([getattr(record, name) for record in records])
+        for name in ("loss", "top1", "gradient_norm")
+    }
+
+
+def weights(step):
+    return [variable.numpy() for variable in step.model.weights]
+
+
+@pytest.fixture(scope="module")
+def reference():
+    cpus = [device.name for device in tf.config.list_logical_devices("CPU")]
+    step = step_on(strategy_of(cpus, 1))
+    return run(step, 64), weights(step)
+
+
+@pytest.mark.parametrize(("replicas", "b"), [(1, 16), (1, 32), (2, 16), (2, 32), (4, 16)])
+def test_the_layout_changes_nothing_that_is_learned(cpus, replicas, b, reference):
+    step = step_on(strategy_of(cpus, replicas))
+    found, wanted = run(step, b), reference[0]
+    np.testing.assert_allclose(found["loss"], wanted["loss"], atol=1e-5)
+    np.testing.assert_allclose(found["top1"], wanted["top1"], atol=1e-6)
+    np.testing.assert_allclose(found["gradient_norm"], wanted["gradient_norm"], rtol=1e-4)
+    for ours, theirs in zip(weights(step), reference[1], strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    assert step.traces == 1
+
+
+def test_updates_are_those_of_keras(cpus):
+    """One ghost batch an update is plain batch norm, and Keras' own optimizer does the same."""
+    step = step_on(
+        strategy_of(cpus, 1), lambda: tiny(ghost=64), weight_decay=0.0, label_smoothing=0.0
+    )
+    found = run(step, 64, [(64, 0.2, 0.9)] * 5)
+    model = tiny()
+    sgd = keras.optimizers.SGD(0.2, momentum=0.9)
+    losses = []
+    for i in range(5):
+        x, y = IMAGES[64 * i : 64 * (i + 1)], LABELS[64 * i : 64 * (i + 1)]
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(
+                keras.losses.sparse_categorical_crossentropy(
+                    y, model(x, training=True), from_logits=True
+                )
+            )
+        gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
+        sgd.apply(gradients, model.trainable_variables)
+        losses.append(float(loss))
+    np.testing.assert_allclose(found["loss"], losses, rtol=1e-5)
+    for ours, theirs in zip(weights(step), model.weights, strict=True):
+        np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-5)
+
+
+def test_weight_decay_is_coupled_and_for_kernels(cpus):
+    plain = step_on(strategy_of(cpus, 1), weight_decay=0.0, optimizer="sgd")
+    decayed = step_on(strategy_of(cpus, 1), weight_decay=0.5, optimizer="sgd")
+    before = weights(plain)
+    for step in (plain, decayed):
+        run(step, 64, [(64, 0.1, 0.0)])
+    for old, without, with_decay in zip(before, weights(plain), weights(decayed), strict=True):
+        pull = 0.1 * 0.5 * old if old.ndim > 1 else 0
+        np.testing.assert_allclose(with_decay, without - pull, atol=1e-6)
+
+
+@pytest.mark.parametrize(("replicas", "b"), [(1, 64), (1, 16), (2, 32)])
+def test_regularisation_losses_count_once_an_update(cpus, replicas, b):
+    strategy = strategy_of(cpus, replicas)
+    step = step_on(strategy, lambda: tiny(ghost=16, regularizer=keras.regularizers.L2(0.25)))
+    decayed = step_on(strategy_of(cpus, 1), lambda: tiny(ghost=16), weight_decay=0.0)
+    kernel = step.model.trainable_variables[0].numpy()
+    run(step, b, [(64, 0.1, 0.0)])
+    # L2(c) is c · w², so its gradient is 2 c w; the step's own weight decay adds 0.01 w.
+    run(decayed, 64, [(64, 0.1, 0.0)])
+    ours, theirs = (s.model.trainable_variables[0].numpy() for s in (step, decayed))
+    np.testing.assert_allclose(ours, theirs - 0.1 * (0.5 + 0.01) * kernel, atol=1e-6)
+
+
+def test_dropout_follows_the_position_and_differs_between_replicas(cpus):
+    def accumulate(replicas, seed=0):
+        with (strategy := strategy_of(cpus, replicas)).scope():
+            model = tiny(ghost=16, dropout=0.5)
+        step = TrainingStep(
+            strategy, model, optimizer="sgd", weight_decay=0.0, label_smoothing=0.0, seed=seed
+        )
+        return run(step, 32, [(64, 0.1, 0.0)] * 2)["loss"].tolist()
+
+    assert accumulate(1) == accumulate(1)
+    assert accumulate(1, seed=1) != accumulate(1)
+    # Replica 1 starts at position 32, as the second micro-batch of one replica does: same masks.
+    np.testing.assert_allclose(accumulate(2), accumulate(1), atol=1e-5)
+
+
+def test_the_wait_for_input_is_measured(cpus):
+    step = step_on(strategy_of(cpus, 1))
+
+    def slow(*element):
+        slept = tf.py_function(lambda: __import__("time").sleep(0.05), [], [])
+        with tf.control_dependencies([slept]):
+            return tf.nest.map_structure(tf.identity, element)
+
+    fast = iterator_from(step.strategy, 0, 64)
+    index = tf.data.Dataset.range(0, 10**6, 64)
+    dataset = index.map(
+        lambda p: (tf.zeros([64, 6, 6, 1], tf.uint8), tf.zeros([64], tf.int64), p)
+    ).map(slow)
+    dataset = dataset.map(
+        lambda x, y, p: (tf.ensure_shape(x, [64, 6, 6, 1]), tf.ensure_shape(y, [64]), p)
+    )
+    waiting = iter(step.strategy.distribute_datasets_from_function(lambda _: dataset))
+    stretch = Stretch(0, (Setting(128, 0.1, 0.9),) * 4, Layout(1, 64, 2))
+    assert step.run(fast, stretch).input_wait < 0.2
+    record = step.run(waiting, stretch)
+    assert 0.3 < record.input_wait <= record.seconds

@@ -1,0 +1,281 @@
+"""The device code: accumulate one micro-batch, apply one update, and a stretch made of both.
+
+An update at position p uses the positions [p, p+B): micro-step j takes the next R·b of them,
+replica r the r-th run of b. Gradients, batch-norm statistics, loss and hits are summed in
+variables of each replica's own and reduced together, once an update. B, k, ε and m are tensors, so
+that a growing batch changes numbers and not the graph: there is one trace for each micro-batch
+shape.
+"""
+
+import dataclasses
+import time
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from trainer.nn.ghost_batch_norm import GhostBatchNormalization, collect_statistics, moved
+from trainer.nn.losses import cross_entropy
+from trainer.nn.optimizers import OPTIMIZERS, decays
+from trainer.nn.seeds import seed_states
+from trainer.schedule.stretch import Stretch
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
+    """What a stretch of n updates did.
+
+    Attributes:
+      loss: mean data loss of each update's batch, before it, float [n].
+      top1: fraction of each batch that was right, float [n].
+      gradient_norm: Euclidean norm of each update's gradient of the data and regularisation losses.
+      seconds: the whole stretch took, without tracing.
+      input_wait: seconds of it in which the device waited for examples; None where not timed.
+    """
+
+    loss: np.ndarray
+    top1: np.ndarray
+    gradient_norm: np.ndarray
+    seconds: float
+    input_wait: float | None
+
+
+class TrainingStep:
+    """A model's parameters, its optimizer's slots and the compiled stretch, on one strategy."""
+
+    def __init__(
+        self,
+        strategy: tf.distribute.Strategy,
+        model: keras.Model,
+        *,
+        optimizer: str,
+        weight_decay: float,
+        label_smoothing: float,
+        seed: int,
+        timed: bool = True,
+    ) -> None:
+        """Makes slots and sums for `model`, which was built on `strategy`.
+
+        `timed` must be False under op determinism, which forbids the clock in a graph.
+        """
+        self.traces = 0
+        self._timed = timed
+        self.strategy = strategy
+        self.model = model
+        self._optimizer = OPTIMIZERS[optimizer]
+        self._weight_decay = weight_decay
+        self._label_smoothing = label_smoothing
+        self._seed = seed
+        self._seed_states = seed_states(model)
+        self._stretches: dict[int, Any] = {}
+        self._parameters = [variable.value for variable in model.trainable_variables]
+        self._norms = [
+            layer
+            for layer in model._flatten_layers()
+            if isinstance(layer, GhostBatchNormalization) and layer.trainable
+        ]
+        with strategy.scope():
+            # [parameter][slot]
+            self.slots = [
+                [
+                    tf.Variable(tf.zeros_like(p), trainable=False)
+                    for _ in range(self._optimizer.slots)
+                ]
+                for p in self._parameters
+            ]
+            self._gradients = [_accumulator(p.shape) for p in self._parameters]
+            self._statistics = [
+                (_accumulator(layer.moving_mean.shape), _accumulator(layer.moving_variance.shape))
+                for layer in self._norms
+            ]
+            self._loss = _accumulator([])
+            self._hits = _accumulator([])
+
+    def run(self, iterator: Any, stretch: Stretch) -> Records:
+        """Does the updates of `stretch` with the next micro-batches of `iterator`.
+
+        `iterator` is a distributed iterator over micro-batches of the stretch's layout, each
+        (images uint8 [b, h, w, c], labels [b], position of its first example []).
+        """
+        micro_batch_size = stretch.layout.micro_batch_size
+        if micro_batch_size not in self._stretches:
+            self._stretches[micro_batch_size] = self._compile(iterator)
+        arguments = (
+            iterator,
+            tf.constant([s.learning_rate for s in stretch.settings], tf.float32),
+            tf.constant([s.momentum for s in stretch.settings], tf.float32),
+            tf.constant(stretch.layout.accumulation, tf.int32),
+            tf.constant(stretch.batch_size, tf.float32),
+        )
+        start = time.perf_counter()
+        loss, top1, norm, wait = self._stretches[micro_batch_size](*arguments)
+        # .numpy() waits for the device.
+        arrays = loss.numpy(), top1.numpy(), norm.numpy()
+        seconds = time.perf_counter() - start
+        return Records(*arrays, seconds, float(wait.numpy()) if self._timed else None)
+
+    def _compile(self, iterator: Any) -> Any:
+        vector, scalar = tf.TensorSpec([None], tf.float32), tf.TensorSpec([], tf.float32)
+        count = tf.TensorSpec([], tf.int32)
+        signature = [tf.type_spec_from_value(iterator), vector, vector, count, scalar]
+        function = tf.function(self._stretch, input_signature=signature)
+        function.get_concrete_function()  # Traced here, so that run times the device alone.
+        return function
+
+    def _stretch(
+        self,
+        iterator: Any,
+        learning_rates: tf.Tensor,
+        momenta: tf.Tensor,
+        accumulation: tf.Tensor,
+        batch_size: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Losses, hits and gradient norms of the updates, each [n], and the input wait []."""
+        self.traces += 1
+        updates = tf.size(learning_rates)
+        records = tf.TensorArray(tf.float32, updates, element_shape=[3])
+        wait = tf.constant(0.0, tf.float64)
+        # What the next batch is asked for after: without it the graph would ask while it computes.
+        done = tf.constant(0.0)
+        for update in tf.range(updates):
+            tf.autograph.experimental.set_loop_options(parallel_iterations=1)
+            for _ in tf.range(accumulation):
+                tf.autograph.experimental.set_loop_options(parallel_iterations=1)
+                asked = self._clock([done])
+                with tf.control_dependencies([asked]):
+                    batch = next(iterator)
+                local = tf.nest.flatten(self.strategy.experimental_local_results(batch))
+                wait += self._clock(local) - asked
+                done = self._first(self.strategy.run(self.accumulate, batch))
+            results = self.strategy.run(
+                self._apply, (learning_rates[update], momenta[update], batch_size)
+            )
+            record = self._first(results)
+            done = record[0]
+            records = records.write(update, record)
+        loss, top1, norm = tf.unstack(records.stack(), axis=1)
+        return loss, top1, norm, wait
+
+    def _clock(self, after: list[tf.Tensor]) -> tf.Tensor:
+        """Seconds, read once `after` are there; 0 where nothing is timed."""
+        with tf.control_dependencies(after):
+            return tf.timestamp() if self._timed else tf.constant(0.0, tf.float64)
+
+    def _first(self, per_replica: Any) -> Any:
+        return self.strategy.experimental_local_results(per_replica)[0]
+
+    def accumulate(self, images: tf.Tensor, labels: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
+        """Adds one replica's micro-batch to its sums; returns its loss once all is added."""
+        with collect_statistics() as collected, tf.GradientTape() as tape:
+            logits, regularisation = self._forward(images, position)
+            loss = tf.reduce_sum(cross_entropy(logits, labels, self._label_smoothing))
+            # Of the mean over B examples, so that it counts once an update.
+            examples = tf.cast(tf.shape(labels)[0], tf.float32)
+            total = loss + examples * regularisation
+        gradients = tape.gradient(
+            total, self._parameters, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
+        added = [
+            accumulator.assign_add(tf.convert_to_tensor(gradient))
+            for accumulator, gradient in zip(self._gradients, gradients, strict=True)
+        ]
+        for layer, sums in zip(self._norms, self._statistics, strict=True):
+            calls = [entry for entry in collected if entry.layer is layer]
+            # A layer that is called twice counts as one, with the mean of both.
+            for accumulator, name in zip(sums, ("mean_sum", "variance_sum"), strict=True):
+                values = [getattr(entry, name) for entry in calls]
+                added.append(accumulator.assign_add(tf.add_n(values) / len(values)))
+        right = tf.equal(tf.argmax(logits, -1, output_type=labels.dtype), labels)
+        hits = tf.reduce_sum(tf.cast(right, tf.float32))
+        added += [self._loss.assign_add(loss), self._hits.assign_add(hits)]
+        with tf.control_dependencies(added):
+            return tf.identity(loss)
+
+    def _forward(self, images: tf.Tensor, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Logits, float32 [b, classes], and the sum of the model's own regularisation losses."""
+        # Masks follow the position, so that replicas differ and a resumed run needs no state.
+        seeds = [
+            (
+                state,
+                tf.stack(
+                    [position, tf.constant(self._seed * len(self._seed_states) + i, tf.int64)]
+                ),
+            )
+            for i, state in enumerate(self._seed_states)
+        ]
+        with keras.StatelessScope(state_mapping=seeds, collect_losses=True) as scope:
+            logits = self.model(images, training=True)
+        weights = [v.regularizer(v) for v in self.model.trainable_variables if v.regularizer]
+        return logits, tf.add_n([tf.constant(0.0), *scope.losses, *weights])
+
+    def _apply(
+        self, learning_rate: tf.Tensor, momentum: tf.Tensor, batch_size: tf.Tensor
+    ) -> tf.Tensor:
+        """One update from the sums, which it zeroes; returns [loss, top1, gradient norm]."""
+        accumulators = (self._gradients, self._statistics, self._loss, self._hits)
+        flat = tf.nest.flatten(accumulators)
+        totals = [accumulator.read_value() for accumulator in flat]
+        context = tf.distribute.get_replica_context()
+        if self.strategy.num_replicas_in_sync > 1:
+            totals = context.all_reduce(tf.distribute.ReduceOp.SUM, totals)
+        means = [total / batch_size for total in totals]
+        gradients, statistics, loss, top1 = tf.nest.pack_sequence_as(accumulators, means)
+        context.merge_call(
+            self._assign, args=(gradients, statistics, learning_rate, momentum, batch_size)
+        )
+        with tf.control_dependencies(totals):
+            self.zero()
+        return tf.stack([loss, top1, tf.linalg.global_norm(gradients)])
+
+    def zero(self) -> None:
+        """Empties the sums, which an update does by itself."""
+        sums = (self._gradients, self._statistics, self._loss, self._hits)
+        for accumulator in tf.nest.flatten(sums):
+            accumulator.assign(tf.zeros_like(accumulator))
+
+    def _assign(
+        self,
+        strategy: tf.distribute.Strategy,
+        gradients: Any,
+        statistics: Any,
+        learning_rate: tf.Tensor,
+        momentum: tf.Tensor,
+        batch_size: tf.Tensor,
+    ) -> None:
+        """Moves parameters, slots and moving statistics of all replicas; cross-replica context."""
+
+        def move(parameter: Any, gradient: tf.Tensor, slots: Any, decay: float) -> None:
+            if decay:
+                gradient += decay * parameter
+            values = tuple(slot.read_value() for slot in slots)
+            direction, new = self._optimizer.direction(gradient, values, momentum)
+            for slot, value in zip(slots, new, strict=True):
+                slot.assign(value)
+            parameter.assign_sub(learning_rate * direction)
+
+        for parameter, gradient, slots in zip(self._parameters, gradients, self.slots, strict=True):
+            decay = self._weight_decay if decays(parameter) else 0.0
+            strategy.extended.update(parameter, move, args=(gradient, slots, decay), group=False)
+
+        def average(moving: Any, total: tf.Tensor, layer: GhostBatchNormalization) -> None:
+            # Summed over ghost batches and divided by B: G times that is their mean.
+            mean = total * layer.ghost_batch_size
+            ghost_batches = batch_size / layer.ghost_batch_size
+            moving.assign(moved(moving, mean, layer.momentum, ghost_batches))
+
+        for layer, totals in zip(self._norms, statistics, strict=True):
+            for moving, total in zip(
+                (layer.moving_mean, layer.moving_variance), totals, strict=True
+            ):
+                strategy.extended.update(moving.value, average, args=(total, layer), group=False)
+
+
+def _accumulator(shape: Any) -> tf.Variable:
+    """A sum that each replica keeps for itself until it is reduced."""
+    return tf.Variable(
+        tf.zeros(shape),
+        trainable=False,
+        synchronization=tf.VariableSynchronization.ON_READ,
+        aggregation=tf.VariableAggregation.SUM,
+    )
