@@ -1,0 +1,136 @@
+"""The house stands as DESIGN §3 draws it: imports point down, and BUILD says the same."""
+
+import ast
+import pathlib
+import sys
+
+import pytest
+
+# From the bottom up; a module may import from levels below its own, and from its own folder.
+LEVELS = [
+    {"trainer.config"},
+    {"trainer.schedule"},
+    {"trainer.nn", "trainer.data", "trainer.cluster", "trainer.run_dir", "trainer.reports"},
+    {"trainer.nn.models"},
+    {"trainer.step", "trainer.evaluation"},
+    {"trainer.micro_batch", "trainer.loop"},
+    {"trainer.assemble"},
+    {"trainer.commands"},
+    {"trainer.main"},
+    {"trainer.__main__"},
+]
+FILES = {
+    ".".join(path.with_suffix("").parts): path
+    for path in sorted(pathlib.Path("trainer").glob("**/*.py"))
+    if path.name != "__init__.py"
+}
+
+
+def room(module):
+    """The entry of LEVELS that `module` belongs to."""
+    rooms = {name for level in LEVELS for name in level}
+    return max((name for name in rooms if f"{module}.".startswith(f"{name}.")), key=len)
+
+
+def level(module):
+    return next(i for i, names in enumerate(LEVELS) if room(module) in names)
+
+
+def inner_imports(module):
+    """All names that `module` imports, with the module they come from: absl.flags, os."""
+    found = set()
+    for node in ast.walk(ast.parse(FILES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} has a relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def imports(module):
+    """All modules that `module` imports, wherever in it the import stands."""
+    names = inner_imports(module)
+    return {name if name in FILES else name.rpartition(".")[0] or name for name in names}
+
+
+def own(module):
+    return {name for name in imports(module) if name.startswith("trainer")}
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_imports_point_down(module):
+    for imported in own(module):
+        assert imported in FILES, f"{module} imports the folder {imported}, not a module"
+        same_folder = room(module) == room(imported) and module != imported
+        assert same_folder or level(imported) < level(module), f"{module} imports {imported}"
+
+
+def test_no_imports_in_a_circle():
+    done = set()
+
+    def visit(module, path):
+        assert module not in path, " → ".join([*path, module])
+        if module not in done:
+            for imported in own(module):
+                visit(imported, [*path, module])
+            done.add(module)
+
+    for module in FILES:
+        visit(module, [])
+
+
+def test_config_imports_absl_alone():
+    first = {name.partition(".")[0] for name in imports("trainer.config")}
+    assert first - sys.stdlib_module_names == {"absl"}
+
+
+def test_only_config_and_main_touch_absl_flags():
+    touching = {module for module in FILES if "absl.flags" in inner_imports(module)}
+    assert touching == {"trainer.config", "trainer.main"}
+
+
+def test_the_schedule_is_pure_python():
+    for module in FILES:
+        if module.startswith("trainer.schedule"):
+            first = {name.partition(".")[0] for name in imports(module)}
+            assert not first & {"tensorflow", "keras", "numpy"}, module
+
+
+def test_no_room_without_a_name_of_its_own():
+    assert not {"utils", "util", "common", "helpers", "base", "misc"} & {
+        p.stem for p in FILES.values()
+    }
+
+
+def targets():
+    """BUILD's targets: name → (modules, first-party deps)."""
+    found = {}
+    for node in ast.parse(pathlib.Path("BUILD").read_text(encoding="utf-8")).body:
+        call = getattr(node, "value", None)
+        if not isinstance(call, ast.Call) or call.func.id not in ("py_library", "py_binary"):
+            continue
+        values = {keyword.arg: keyword.value for keyword in call.keywords}
+        sources = values["srcs"]
+        if isinstance(sources, ast.Call):  # glob([pattern])
+            (pattern,) = ast.literal_eval(sources.args[0])
+            paths = set(pathlib.Path().glob(pattern))
+        else:
+            paths = set(map(pathlib.Path, ast.literal_eval(sources)))
+        deps = ast.literal_eval(values["deps"]) if "deps" in values else []
+        modules = {".".join(p.with_suffix("").parts) for p in paths if p.name != "__init__.py"}
+        found[ast.literal_eval(values["name"])] = modules, {dep.removeprefix(":") for dep in deps}
+    return found
+
+
+def test_build_holds_every_module_once():
+    listed = sorted(module for modules, _ in targets().values() for module in modules)
+    assert listed == sorted(FILES)
+
+
+@pytest.mark.parametrize("name", targets())
+def test_build_deps_are_the_imports(name):
+    owner = {module: target for target, (modules, _) in targets().items() for module in modules}
+    modules, deps = targets()[name]
+    needed = {owner[imported] for module in modules for imported in own(module)} - {name}
+    assert deps == needed

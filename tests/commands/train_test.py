@@ -1,0 +1,198 @@
+"""Whole runs of the program, in processes of their own, on Fashion-MNIST."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from trainer.run_dir.summaries import read
+
+# 128 → 640 → 3,200 in a few seconds.
+SHORT = [
+    "--model=tests.models:tiny",
+    "--augment=medium",
+    "--train_split=train[:16000]",
+    "--eval_split=test[:1000]",
+    "--epochs=3",
+    "--anneal=step",
+    "--anneal_epochs=40%,70%",
+    "--anneal_with=batch_size",
+    "--max_batch_size=3200",
+    "--deterministic",
+    "--log_every_updates=10",
+]
+
+
+def command(model_dir, *arguments):
+    return [sys.executable, "-m", "trainer", "train", f"--model_dir={model_dir}", *arguments]
+
+
+def train(model_dir, *arguments, status=0):
+    done = subprocess.run(command(model_dir, *arguments), capture_output=True, text=True)
+    assert done.returncode == status, done.stderr
+    return done
+
+
+def result(model_dir):
+    return json.loads((model_dir / "result.json").read_text())
+
+
+def digest(model_dir):
+    return result(model_dir)["parameters_sha256"]
+
+
+def points(model_dir, split="train"):
+    """Logged points without what depends on the clock."""
+    clock = {"time", "examples_per_second", "input_wait"}
+    found = read(model_dir / "metrics.jsonl")
+    return [{k: v for k, v in p.items() if k not in clock} for p in found if p["split"] == split]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    model_dir = tmp_path_factory.mktemp("runs") / "uninterrupted"
+    return model_dir, train(model_dir, *SHORT)
+
+
+def test_a_growing_run(uninterrupted):
+    model_dir, done = uninterrupted
+    found = result(model_dir)
+    assert found["updates"] == 150 + 23 + 5
+    assert found["position"] == 150 * 128 + 23 * 640 + 5 * 3200
+    assert found["traces"] == 1  # three batch sizes, one micro-batch shape
+    assert found["resumes"] == 0
+    assert found["examples_per_second"] > 0
+    assert len(found["parameters_sha256"]) == 64
+    assert [p["batch_size"] for p in points(model_dir)] == [128] * 15 + [640] * 2
+    assert [p["epoch"] >= i + 1 for i, p in enumerate(points(model_dir, "eval"))] == [True] * 3
+    assert points(model_dir, "eval")[-1]["update"] == found["updates"]
+    assert done.stdout.splitlines()[0].split() == [
+        *("epoch", "update", "updates", "batch", "learning", "rate"),
+        *("momentum", "noise", "scale", "layout"),
+    ]
+
+
+def test_again_says_finished(uninterrupted):
+    model_dir, _ = uninterrupted
+    done = train(model_dir, *SHORT)
+    assert "is finished: top1" in done.stdout
+
+
+def test_the_runs_own_flags_replay_it(uninterrupted, tmp_path):
+    model_dir, _ = uninterrupted
+    train(
+        tmp_path / "replay", f"--flagfile={model_dir}/flags.txt", f"--model_dir={tmp_path}/replay"
+    )
+    assert (
+        result(tmp_path / "replay")["parameters_sha256"] == result(model_dir)["parameters_sha256"]
+    )
+
+
+def test_another_run_in_its_place_is_refused(uninterrupted):
+    model_dir, _ = uninterrupted
+    done = train(model_dir, *SHORT, "--seed=1", status=2)
+    assert "--seed: 0 → 1" in done.stderr
+
+
+def started(model_dir, *arguments):
+    return subprocess.Popen(
+        command(model_dir, *arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A process group of its own: the signal is for it alone.
+        start_new_session=True,
+    )
+
+
+def newest(model_dir):
+    return max((model_dir / "checkpoints").glob("0*"), default=None)
+
+
+def wait_for(condition, process):
+    for _ in range(1200):
+        if condition():
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    pytest.fail("nothing happened in a minute")
+
+
+def test_killed_anywhere_and_resumed_ends_with_the_same_bits(uninterrupted, tmp_path):
+    model_dir = tmp_path / "killed"
+    often = "--checkpoint_minutes=0.005"
+    choose = random.Random(time.time_ns())
+    delays = []
+    for _ in range(2):
+        before = newest(model_dir)
+        process = started(model_dir, *SHORT, often)
+        wait_for(lambda before=before: newest(model_dir) != before, process)
+        delays.append(choose.random() * 0.5)
+        time.sleep(delays[-1])
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    train(model_dir, *SHORT, often)
+    assert digest(model_dir) == digest(uninterrupted[0]), delays
+    assert result(model_dir)["resumes"] >= 1
+    for split in ("train", "eval"):
+        assert points(model_dir, split) == points(uninterrupted[0], split), delays
+
+
+def test_a_signal_stops_with_a_checkpoint(uninterrupted, tmp_path):
+    model_dir = tmp_path / "stopped"
+    process = started(model_dir, *SHORT, "--epochs=30")
+    wait_for(lambda: (model_dir / "metrics.jsonl").exists(), process)
+    process.terminate()
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert "stopped, with a checkpoint" in output
+    assert list((model_dir / "checkpoints").glob("0*"))
+
+
+def test_stop_at_epoch_and_go_on(uninterrupted, tmp_path):
+    model_dir = tmp_path / "early"
+    train(model_dir, *SHORT, "--stop_at_epoch=1.2")
+    assert not (model_dir / "result.json").exists()
+    train(model_dir, *SHORT)
+    assert digest(model_dir) == digest(uninterrupted[0])
+
+
+def test_the_layout_changes_nothing(tmp_path):
+    flags = [*SHORT, "--epochs=1", "--initial_batch_size=512", "--max_batch_size=1536"]
+    runs = {}
+    for devices, micro_batch in ((1, 64), (2, 128), (4, 32)):
+        model_dir = tmp_path / f"{devices}-{micro_batch}"
+        layout = (f"--virtual_devices={devices}", f"--micro_batch_size={micro_batch}")
+        train(model_dir, *flags, *layout, "--log_every_updates=1")
+        runs[devices] = points(model_dir)
+    assert [p["batch_size"] for p in runs[1]] == [512] * 13 + [1536] * 7
+    for devices in (2, 4):
+        for ours, theirs in zip(runs[devices], runs[1], strict=True):
+            assert ours["position"] == theirs["position"]
+            assert ours["batch_size"] == theirs["batch_size"]
+            assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-4)
+
+
+def test_a_diverging_run_stops(tmp_path):
+    wild = ("--base_learning_rate=1e30", "--epochs=1")
+    done = train(tmp_path / "wild", *SHORT, *wild, status=3)
+    assert "update " in done.stderr
+    assert "learning rate 1e+30 and batch size 128" in done.stderr
+
+
+def test_accuracy_of_a_short_real_run(tmp_path):
+    """The recipe of the main job, two of its epochs on a quarter of the set: 75% to 90%."""
+    train(
+        tmp_path / "short",
+        "--flagfile=flags/fashion_mnist_grow.flags",
+        *("--epochs=2", "--train_split=train[:25%]", "--max_batch_size=1408"),
+    )
+    found = result(tmp_path / "short")
+    assert 0.70 < found["top1"] < 0.90
+    assert found["traces"] == 1
+    assert found["input_wait"] < 0.1

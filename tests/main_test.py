@@ -1,0 +1,79 @@
+"""What the program says to wrong input: two lines at most, the value and the remedy, status 2."""
+
+import subprocess
+import sys
+
+import pytest
+from absl import flags
+
+from trainer import config
+from trainer.main import main
+
+
+def status_and_error(capsys, *arguments):
+    for name in config.names():
+        flags.FLAGS[name].unparse()
+    status = main(["crescendo", *arguments])
+    return status, capsys.readouterr().err
+
+
+WRONG = [
+    (["--epoch=2"], "Unknown command line flag 'epoch'. Did you mean: epochs ?"),
+    (["trian"], "unknown command 'trian': the commands are plan and train."),
+    (["--epochs=0"], "flag --epochs=0.0: must be above 0"),
+    (["--dataset=fashion_mnits"], "fashion_mnist"),
+    (["--model=wide_resnet_11_1"], "10"),
+    (["--model=ResNet51"], "ResNet50"),
+    (["--model=tests.models:nothing"], "tests.models:nothing"),
+    (["--model=tests.models:softmax"], "logits"),
+    (["--model=tests.absent:tiny"], "tests.absent"),
+    (["--train_split=trian"], "trian"),
+    (["--num_classes=5"], "--num_classes=5 is below the 10 classes"),
+    (["--train_examples=5"], "fashion_mnist's 'train' has 60000"),
+    (["--initial_batch_size=100"], "batch of 96 or 128"),
+    (["--max_batch_size=64"], "64 is below the initial batch size 128"),
+    (["--anneal=step", "--anneal_epochs=60%,30%"], "out of order at 30%"),
+    (["--anneal=step", "--anneal_epochs=20"], "not inside the run of 16 epochs"),
+    (
+        ["--initial_batch_size=640", "--initial_learning_rate=0.5", "--momentum=0.98"],
+        "--initial_learning_rate=0.1, or",
+    ),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG, ids=lambda value: str(value)[:40])
+def test_wrong_input(capsys, tmp_path, arguments, message):
+    model_dir = tmp_path / "run"
+    status, error = status_and_error(capsys, *arguments, f"--model_dir={model_dir}")
+    assert status == 2
+    assert message in error
+    assert error.startswith("crescendo ")
+    assert len(error.strip().splitlines()) <= 2
+    assert not (model_dir / "checkpoints").exists()
+
+
+def test_no_model_dir(capsys):
+    assert status_and_error(capsys) == (
+        2,
+        "crescendo train: --model_dir is missing: name the run's directory, as in runs/first.\n",
+    )
+
+
+def test_a_dataset_that_is_not_there_and_cannot_be_had(capsys, tmp_path, monkeypatch):
+    for name in ("http_proxy", "https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # the discard port: nobody listens
+    status, error = status_and_error(
+        capsys, "--dataset=cifar10", f"--data_dir={tmp_path}", f"--model_dir={tmp_path}/run"
+    )
+    assert status == 2
+    assert "cifar10" in error
+    assert "tfds build" in error
+    assert len(error.strip().splitlines()) <= 2
+
+
+def test_help_lists_the_flags():
+    run = subprocess.run(
+        [sys.executable, "-m", "trainer", "--helpfull"], capture_output=True, text=True
+    )
+    for name in config.names():
+        assert f"--{name}" in run.stdout or f"--[no]{name}" in run.stdout

@@ -1,0 +1,27 @@
+"""Models for tests, given to the program as --model=tests.models:<name>."""
+
+import keras
+
+
+def tiny(image_shape: tuple[int, int, int], classes: int) -> keras.Model:
+    """A strided convolution with batch norm: 28×28 images at 40,000 a second."""
+    return keras.Sequential(
+        [
+            keras.Input(image_shape),
+            keras.layers.Conv2D(8, 5, strides=4, use_bias=False),
+            keras.layers.BatchNormalization(),
+            keras.layers.ReLU(),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(classes),
+        ]
+    )
+
+
+def softmax(image_shape: tuple[int, int, int], classes: int) -> keras.Model:
+    """A model that does not return logits."""
+    model = tiny(image_shape, classes)
+    model.add(keras.layers.Softmax())
+    return model
+
+
+nothing = None

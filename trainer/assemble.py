@@ -1,0 +1,181 @@
+"""From a Config to a whole run: devices, data, schedule, model, step and loop put together."""
+
+import importlib.metadata
+import pathlib
+import platform
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from trainer import loop, micro_batch
+from trainer.cluster import strategy as cluster
+from trainer.config import Config, UserError
+from trainer.data import pipeline, sources
+from trainer.data.sources import Images
+from trainer.evaluation import evaluator
+from trainer.nn.models import registry
+from trainer.run_dir.checkpoints import Checkpoints, digest
+from trainer.run_dir.progress import Progress
+from trainer.run_dir.summaries import Summaries
+from trainer.schedule import plan, trajectory
+from trainer.schedule.layout import UNMEASURED
+from trainer.step import TrainingStep
+
+
+def train(config: Config, path: pathlib.Path, stopped: Callable[[], bool]) -> dict[str, Any] | None:
+    """Trains to the end and returns what result.json holds; None where `stopped` came before.
+
+    Raises:
+      UserError: for what cannot be trained, before any training.
+    """
+    strategy = cluster.connect(
+        config.strategy, virtual_devices=config.virtual_devices, deterministic=config.deterministic
+    )
+    replicas = strategy.num_replicas_in_sync
+    training, evaluation = (
+        sources.load(config.dataset, split, config.data_dir, config.image_size)
+        for split in (config.train_split, config.eval_split)
+    )
+    examples = len(training.labels)
+    if config.train_examples not in (None, examples):
+        raise UserError(
+            f"--train_examples={config.train_examples}, but {config.dataset}'s "
+            f"{config.train_split!r} has {examples}: leave it out, it is for `plan`."
+        )
+    schedule = trajectory.from_config(config, examples, replicas)
+    model = _model(config, training, strategy)
+    step = TrainingStep(
+        strategy,
+        model,
+        optimizer=config.optimizer,
+        weight_decay=config.weight_decay,
+        label_smoothing=config.label_smoothing,
+        seed=config.seed,
+        timed=not config.deterministic,
+    )
+
+    def batches(position: int, micro_batch_size: int) -> Iterator[Any]:
+        return iter(
+            strategy.distribute_datasets_from_function(
+                lambda _: pipeline.training(
+                    training,
+                    augment=config.augment,
+                    seed=config.seed,
+                    position=position,
+                    micro_batch_size=micro_batch_size,
+                    replicas=replicas,
+                    local_replicas=range(replicas),
+                )
+            )
+        )
+
+    largest = config.micro_batch_size or (
+        max(UNMEASURED, config.ghost_batch_size)
+        if config.deterministic
+        else micro_batch.choose(
+            path / "micro_batch.json",
+            step,
+            batches,
+            batch_size=schedule.limits.smallest,
+            ghost_batch_size=config.ghost_batch_size,
+        )
+    )
+    print(_table(schedule, replicas, config.ghost_batch_size, largest), flush=True)
+
+    variables = {"weights": _values(model), "slots": [slot for s in step.slots for slot in s]}
+    checkpoints = Checkpoints(path / "checkpoints", variables, keep=config.keep_checkpoints)
+    state = loop.restore(checkpoints, lambda text: print(text, flush=True))
+    if state.resumes:
+        print(f"resumed at update {state.update}, epoch {state.position / examples:.2f}")
+    summaries = Summaries(path, update=state.update)
+    progress = Progress(state.position, schedule.end)
+    try:
+        last = loop.train(
+            loop.Plan(
+                trajectory=schedule,
+                replicas=replicas,
+                ghost_batch_size=config.ghost_batch_size,
+                micro_batch_size=largest,
+                log_every_updates=config.log_every_updates,
+                eval_every_epochs=config.eval_every_epochs,
+                checkpoint_seconds=60 * config.checkpoint_minutes,
+                stop_at=None
+                if config.stop_at_epoch is None
+                else trajectory.position_of(config.stop_at_epoch, examples),
+            ),
+            state,
+            step,
+            batches,
+            evaluator(strategy, model, evaluation),
+            checkpoints,
+            summaries,
+            progress,
+            stopped,
+        )
+    finally:
+        progress.close()
+        summaries.close()
+    if last is None:
+        return None
+    return {
+        "top1": last.top1,
+        "top5": last.top5,
+        "loss": last.loss,
+        "updates": state.update,
+        "position": state.position,
+        "epochs": state.position / examples,
+        "seconds": state.seconds,
+        "examples_per_second": state.position / state.seconds,
+        "input_wait": None if config.deterministic else state.input_wait / state.seconds,
+        "micro_batch_size": largest,
+        "traces": step.traces,
+        "resumes": state.resumes,
+        "parameters_sha256": digest(_values(model)),
+        "versions": {
+            "python": platform.python_version(),
+            "crescendo": importlib.metadata.version("crescendo"),
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+        },
+    }
+
+
+def _model(config: Config, images: Images, strategy: tf.distribute.Strategy) -> keras.Model:
+    classes = config.num_classes or images.classes
+    if classes < images.classes:
+        raise UserError(
+            f"--num_classes={classes} is below the {images.classes} classes of {config.dataset}: "
+            "leave it out, or raise it."
+        )
+    mean, std = sources.pixel_statistics(images.images)
+    with strategy.scope():
+        return registry.build(
+            config.model,
+            image_shape=images.images.shape[1:],
+            classes=classes,
+            mean=mean,
+            std=std,
+            seed=config.seed,
+            ghost_batch_size=config.ghost_batch_size,
+            ghost_decay=config.ghost_decay,
+            kernel="fused" if cluster.on_cpu(strategy) else "reshaped",
+        )
+
+
+def _values(model: keras.Model) -> list[tf.Variable]:
+    """The model's parameters and moving statistics, in its own order."""
+    return [variable.value for variable in model.weights]
+
+
+def _table(
+    schedule: trajectory.Trajectory, replicas: int, ghost_batch_size: int, micro_batch_size: int
+) -> str:
+    phases = plan.phases(
+        schedule,
+        replicas=replicas,
+        ghost_batch_size=ghost_batch_size,
+        micro_batch_size=micro_batch_size,
+    )
+    return plan.table(list(phases))

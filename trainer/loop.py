@@ -1,0 +1,235 @@
+"""The training loop: restore, run a stretch, observe, save, stop.
+
+Position is the only clock of what is learned. Time decides when a checkpoint is written and how
+long a stretch is, and neither changes a number.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from trainer.evaluation import Evaluation
+from trainer.run_dir.checkpoints import Checkpoints
+from trainer.run_dir.progress import Progress
+from trainer.run_dir.summaries import Summaries
+from trainer.schedule.noise_scale import noise_scale
+from trainer.schedule.stretch import Stretch, next_stretch
+from trainer.schedule.trajectory import Trajectory, position_of
+from trainer.step import Records, TrainingStep
+
+# Signals wait for the end of a stretch, and Python is idle while it lasts.
+STRETCH_SECONDS = 2.0
+
+
+class NonFiniteLossError(Exception):
+    """The loss or the gradient is no number any more."""
+
+
+@dataclasses.dataclass
+class State:
+    """Where a run is, all that a checkpoint keeps besides variables.
+
+    Attributes:
+      position: examples consumed.
+      update: updates done.
+      seconds: of stretches, over all starts of the run.
+      input_wait: seconds of them in which the device waited for examples.
+      resumes: how often the run went on from a checkpoint.
+      window: losses and hits since the last logged point, weighted by examples, and its examples,
+        seconds and input wait.
+    """
+
+    position: int = 0
+    update: int = 0
+    seconds: float = 0.0
+    input_wait: float = 0.0
+    resumes: int = 0
+    window: dict[str, float] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What the loop follows: the trajectory, how it lies on the devices, and when to look up."""
+
+    trajectory: Trajectory
+    replicas: int
+    ghost_batch_size: int
+    micro_batch_size: int
+    log_every_updates: int
+    eval_every_epochs: float
+    checkpoint_seconds: float
+    stop_at: int | None
+
+
+def restore(checkpoints: Checkpoints, report: Callable[[str], None]) -> State:
+    """The state of the newest checkpoint that is whole, its variables read; or a new one."""
+    saved = checkpoints.restore(report)
+    if saved is None:
+        return State()
+    state = State(**saved)
+    state.resumes += 1
+    return state
+
+
+def train(
+    plan: Plan,
+    state: State,
+    step: TrainingStep,
+    batches: Callable[[int, int], Iterator[Any]],
+    evaluate: Callable[[], Evaluation],
+    checkpoints: Checkpoints,
+    summaries: Summaries,
+    progress: Progress,
+    stopped: Callable[[], bool],
+) -> Evaluation | None:
+    """Trains from `state`, which it moves, to the end of the trajectory.
+
+    Args:
+      batches: (position, micro-batch size) → distributed iterator over micro-batches from there.
+      stopped: whether the run shall stop at the end of the stretch.
+
+    Returns:
+      The evaluation at the end; None where the run was stopped, with a checkpoint, before it.
+
+    Raises:
+      NonFiniteLossError: with update, position, learning rate and batch size.
+    """
+    trajectory = plan.trajectory
+    end = trajectory.end
+    iterator: Iterator[Any] | None = None
+    micro_batch_size, rate, saved_at = 0, 0.0, time.monotonic()
+    evaluation = None
+    while state.position < end:
+        if stopped() or (plan.stop_at is not None and state.position >= plan.stop_at):
+            _save(checkpoints, summaries, state)
+            return None
+        due = _next_evaluation(plan, state.position)
+        stretch = next_stretch(
+            trajectory,
+            state.position,
+            until=min(end, due, plan.stop_at or end),
+            most_updates=_most_updates(plan, state, rate),
+            replicas=plan.replicas,
+            ghost_batch_size=plan.ghost_batch_size,
+            micro_batch_size=plan.micro_batch_size,
+        )
+        if iterator is None or stretch.layout.micro_batch_size != micro_batch_size:
+            micro_batch_size = stretch.layout.micro_batch_size
+            iterator = batches(state.position, micro_batch_size)
+        records = step.run(iterator, stretch)
+        _check_finite(stretch, records, state)
+        _observe(stretch, records, state)
+        rate = len(stretch.settings) * stretch.batch_size / records.seconds
+        if state.update % plan.log_every_updates == 0:
+            _log(stretch, records, state, trajectory.examples, summaries)
+        progress.update(
+            state.position,
+            loss=float(records.loss[-1]),
+            batch=stretch.batch_size,
+            epoch=state.position / trajectory.examples,
+        )
+        if state.position >= min(due, end):
+            evaluation = evaluate()
+            _report(evaluation, stretch, state, trajectory.examples, summaries, progress)
+        if time.monotonic() - saved_at >= plan.checkpoint_seconds and state.position < end:
+            _save(checkpoints, summaries, state)
+            saved_at = time.monotonic()
+    _save(checkpoints, summaries, state)
+    return evaluation or evaluate()
+
+
+def _next_evaluation(plan: Plan, position: int) -> int:
+    """The first position above `position` at which an evaluation is due."""
+    every, examples = plan.eval_every_epochs, plan.trajectory.examples
+    count = int(position / examples / every)
+    while position_of(count * every, examples) <= position:
+        count += 1
+    return position_of(count * every, examples)
+
+
+def _most_updates(plan: Plan, state: State, rate: float) -> int:
+    """Updates to the next logged point, or that fit in STRETCH_SECONDS; one to measure the rate."""
+    to_log = plan.log_every_updates - state.update % plan.log_every_updates
+    batch_size = plan.trajectory.at(state.position).batch_size
+    return max(1, min(to_log, int(rate * STRETCH_SECONDS / batch_size)))
+
+
+def _observe(stretch: Stretch, records: Records, state: State) -> None:
+    updates, size = len(stretch.settings), stretch.batch_size
+    state.position = stretch.end
+    state.update += updates
+    state.seconds += records.seconds
+    wait = records.input_wait or 0.0
+    state.input_wait += wait
+    sums = {
+        "loss": float(np.sum(records.loss, dtype=np.float64)) * size,
+        "top1": float(np.sum(records.top1, dtype=np.float64)) * size,
+        "examples": updates * size,
+        "seconds": records.seconds,
+        "input_wait": wait,
+    }
+    state.window = {name: state.window.get(name, 0.0) + value for name, value in sums.items()}
+
+
+def _check_finite(stretch: Stretch, records: Records, state: State) -> None:
+    finite = np.isfinite(records.loss) & np.isfinite(records.gradient_norm)
+    if finite.all():
+        return
+    bad = int(np.argmin(finite))
+    setting = stretch.settings[bad]
+    raise NonFiniteLossError(
+        f"the loss is {records.loss[bad]:g} and the gradient's norm "
+        f"{records.gradient_norm[bad]:g} at update {state.update + bad}, position "
+        f"{stretch.position + bad * stretch.batch_size}, with learning rate "
+        f"{setting.learning_rate:g} and batch size {setting.batch_size}.\n"
+        "Lower --initial_learning_rate or --max_batch_size, or lengthen --warmup_epochs; the last "
+        "checkpoint is from before."
+    )
+
+
+def _log(
+    stretch: Stretch, records: Records, state: State, examples: int, summaries: Summaries
+) -> None:
+    """A point with the means since the last one, and the values of the last update."""
+    window, setting = state.window, stretch.settings[-1]
+    timed = records.input_wait is not None
+    summaries.write(
+        "train",
+        state.update,
+        state.position,
+        epoch=state.position / examples,
+        loss=window["loss"] / window["examples"],
+        top1=window["top1"] / window["examples"],
+        **dataclasses.asdict(setting),
+        noise_scale=noise_scale(setting, examples),
+        gradient_norm=float(records.gradient_norm[-1]),
+        examples_per_second=window["examples"] / window["seconds"],
+        **({"input_wait": window["input_wait"] / window["seconds"]} if timed else {}),
+    )
+    state.window = {}
+
+
+def _report(
+    evaluation: Evaluation,
+    stretch: Stretch,
+    state: State,
+    examples: int,
+    summaries: Summaries,
+    progress: Progress,
+) -> None:
+    epoch, setting = state.position / examples, stretch.settings[-1]
+    values = dataclasses.asdict(evaluation)
+    summaries.write("eval", state.update, state.position, epoch=epoch, **values)
+    progress.line(
+        f"epoch {epoch:6.2f}  update {state.update:6d}  batch {setting.batch_size:5d}  "
+        f"learning rate {setting.learning_rate:.4g}  eval loss {evaluation.loss:.4f}  "
+        f"top1 {evaluation.top1:.4f}"
+    )
+
+
+def _save(checkpoints: Checkpoints, summaries: Summaries, state: State) -> None:
+    summaries.flush()
+    checkpoints.save(state.update, dataclasses.asdict(state))

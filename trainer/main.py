@@ -1,0 +1,49 @@
+"""Flags → Config → one command; the exit status says how it ended."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import app, flags
+
+from trainer import config
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command that `argv`, program name first, asks for; returns the exit status.
+
+    0: done. 2: a mistake of the user's. 3: the loss is not finite. 75: stopped by a signal, and
+    checkpointed; start it again.
+    """
+    # TensorFlow's start-up notes and Keras's choice of backend, unless the user set them.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    program, *rest = argv
+    name = rest.pop(0) if rest and not rest[0].startswith("-") else "train"
+    try:
+        command = _command(name)
+        return command(config.from_flags([program, *rest]))
+    except config.UserError as error:
+        print(f"crescendo {name}: {error}", file=sys.stderr)
+        return 2
+
+
+def _command(name: str) -> Callable[[config.Config], int]:
+    """The command's run; the imports are its own alone, so that plan answers without TensorFlow."""
+    match name:
+        case "plan":
+            from trainer.commands import plan
+
+            return plan.run
+        case "train":
+            from trainer.commands import train
+
+            return train.run
+    raise config.UserError(f"unknown command {name!r}: the commands are plan and train.")
+
+
+def entry() -> None:
+    """The program: absl's --help flags, then main."""
+    app.define_help_flags()
+    flags.FLAGS.set_default("stderrthreshold", "warning")
+    sys.exit(main(sys.argv))

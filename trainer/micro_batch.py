@@ -1,0 +1,71 @@
+"""The measured choice of the micro-batch: which of a few sizes trains the fastest here.
+
+A micro-batch changes nothing that is learned, so it is free to be measured. The choice is kept in
+the run directory, so that a resumed run compiles the same.
+"""
+
+import json
+import pathlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import tensorflow as tf
+
+from trainer.run_dir.directory import write_whole
+from trainer.schedule.layout import UNMEASURED, divisors
+from trainer.step import TrainingStep
+
+# On CPUs smaller ones pay for their overhead and larger ones for the cache that they overflow.
+_SMALLEST, _LARGEST, _EXAMPLES = 64, 256, 1024
+
+
+def choose(
+    path: pathlib.Path,
+    step: TrainingStep,
+    batches: Callable[[int, int], Iterator[Any]],
+    *,
+    batch_size: int,
+    ghost_batch_size: int,
+) -> int:
+    """The size of the kept choice in file `path`, or of one measured now and kept there.
+
+    Candidates divide `batch_size`, the run's smallest, per replica, and are multiples of the ghost
+    batch; at most three.
+    """
+    replicas = step.strategy.num_replicas_in_sync
+    if path.exists():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["replicas"] == replicas:
+            return kept["micro_batch_size"]
+    sizes = candidates(batch_size // replicas, ghost_batch_size)
+    rates = {size: _rate(step, batches(0, size), size * replicas) for size in sizes}
+    step.zero()
+    best = max(rates, key=rates.__getitem__)
+    choice = {"micro_batch_size": best, "replicas": replicas, "examples_per_second": rates}
+    write_whole(path, json.dumps(choice) + "\n")
+    return best
+
+
+def candidates(share: int, ghost_batch_size: int) -> list[int]:
+    """At most three sizes between 64 and 256, or the nearest to 128: multiples of the ghost batch
+    that divide `share`, the examples of one replica."""
+    sizes = [n * ghost_batch_size for n in divisors(share // ghost_batch_size)]
+    return [size for size in sizes if _SMALLEST <= size <= _LARGEST][-3:] or [
+        min(sizes, key=lambda size: abs(size - UNMEASURED))
+    ]
+
+
+def _rate(step: TrainingStep, iterator: Iterator[Any], examples: int) -> float:
+    """Examples per second of forward and backward passes over micro-batches of `examples`."""
+    passes = max(2, _EXAMPLES // examples)
+
+    @tf.function
+    def accumulate(count: tf.Tensor) -> None:
+        for _ in tf.range(count):
+            step.strategy.run(step.accumulate, next(iterator))
+
+    accumulate(tf.constant(2))  # Traces, and warms up.
+    start = time.perf_counter()
+    accumulate(tf.constant(passes))
+    return passes * examples / (time.perf_counter() - start)
