@@ -136,34 +136,32 @@ class TrainingStep:
         updates = tf.size(learning_rates)
         records = tf.TensorArray(tf.float32, updates, element_shape=[3])
         wait = tf.constant(0.0, tf.float64)
-        # What the next batch is asked for after: without it the graph would ask while it computes.
-        done = tf.constant(0.0)
+        done = self._clock([])
         for update in tf.range(updates):
             tf.autograph.experimental.set_loop_options(parallel_iterations=1)
             for _ in tf.range(accumulation):
                 tf.autograph.experimental.set_loop_options(parallel_iterations=1)
-                asked = self._clock([done])
-                with tf.control_dependencies([asked]):
-                    batch = next(iterator)
-                local = tf.nest.flatten(self.strategy.experimental_local_results(batch))
-                wait += self._clock(local) - asked
-                done = self._first(self.strategy.run(self.accumulate, batch))
+                batch = next(iterator)
+                ready = self._clock(batch)
+                wait += tf.maximum(ready - done, 0)
+                # Or the clock is read behind the first convolutions.
+                with tf.control_dependencies([ready]):
+                    done = self._clock(self.strategy.run(self.accumulate, batch))
             results = self.strategy.run(
                 self._apply, (learning_rates[update], momenta[update], batch_size)
             )
-            record = self._first(results)
-            done = record[0]
+            done = self._clock(results)
+            record, *_ = self.strategy.experimental_local_results(results)
             records = records.write(update, record)
         loss, top1, norm = tf.unstack(records.stack(), axis=1)
         return loss, top1, norm, wait
 
-    def _clock(self, after: list[tf.Tensor]) -> tf.Tensor:
-        """Seconds, read once `after` are there; 0 where nothing is timed."""
-        with tf.control_dependencies(after):
+    def _clock(self, after: Any) -> tf.Tensor:
+        """Seconds, read once `after` is there on all replicas; 0 where nothing is timed."""
+        with tf.control_dependencies(
+            tf.nest.flatten(self.strategy.experimental_local_results(after))
+        ):
             return tf.timestamp() if self._timed else tf.constant(0.0, tf.float64)
-
-    def _first(self, per_replica: Any) -> Any:
-        return self.strategy.experimental_local_results(per_replica)[0]
 
     def accumulate(self, images: tf.Tensor, labels: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
         """Adds one replica's micro-batch to its sums; returns its loss once all is added."""
