@@ -175,7 +175,9 @@ flags.DEFINE_bool("deterministic", False, "Bit-reproducible kernels, and nothing
 flags.DEFINE_float("checkpoint_minutes", 10.0, "Minutes between checkpoints.")
 flags.DEFINE_integer("keep_checkpoints", 3, "Newest checkpoints that are kept.")
 flags.DEFINE_float("eval_every_epochs", 1.0, "Epochs between evaluations; the last always runs.")
-flags.DEFINE_integer("log_every_updates", 50, "Updates between logged points.")
+flags.DEFINE_integer(
+    "log_every_updates", 50, "Updates between logged points; evaluations log one too."
+)
 flags.DEFINE_float("stop_at_epoch", None, "Leave early, at this epoch, with a checkpoint.")
 flags.DEFINE_enum("format", "table", ["table", "json"], "What `plan` prints.")
 flags.DEFINE_string("plot", None, "PNG file that `plan` draws to.")

@@ -123,7 +123,8 @@ def train(
         _check_finite(stretch, records, state)
         _observe(stretch, records, state)
         rate = len(stretch.settings) * stretch.batch_size / records.seconds
-        if state.update % plan.log_every_updates == 0:
+        evaluating = state.position >= min(due, end)
+        if evaluating or state.update % plan.log_every_updates == 0:
             _log(stretch, records, state, trajectory.examples, summaries)
         progress.update(
             state.position,
@@ -131,7 +132,7 @@ def train(
             batch=stretch.batch_size,
             epoch=state.position / trajectory.examples,
         )
-        if state.position >= min(due, end):
+        if evaluating:
             evaluation = evaluate()
             _report(evaluation, stretch, state, trajectory.examples, summaries, progress)
         if time.monotonic() - saved_at >= plan.checkpoint_seconds and state.position < end:

@@ -27,6 +27,8 @@ def draw(phases: Sequence[Phase], epochs: float, path: str) -> None:
     for axes, (label, values) in zip(rows, panels.items(), strict=True):
         axes.step([*starts, epochs], [*values, values[-1]], where="post", color="#0072b2")
         axes.set(ylabel=label, yscale="log", xlim=(0, epochs))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}" if max(values) < 10 * min(values) else "")
         axes.grid(alpha=0.3, which="both")
     axes.set_xlabel("epochs")
     total = sum(phase.updates for phase in phases)

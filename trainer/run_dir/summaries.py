@@ -42,11 +42,12 @@ class Summaries:
         temporary = self._path.with_suffix(".tmp")
         temporary.write_text("".join(map(_line, points)), encoding="utf-8")
         temporary.replace(self._path)
-        self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115, closed by close()
+        # A line at a time, for who reads along; closed by close().
+        self._file = open(self._path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115
         shutil.rmtree(folder / "tensorboard", ignore_errors=True)
         # Each writes from a thread of its own.
         self._writers = {
-            split: EventFileWriter(str(folder / "tensorboard" / split))
+            split: EventFileWriter(str(folder / "tensorboard" / split), flush_secs=10)
             for split in ("train", "eval")
         }
         for point in points:

@@ -1,0 +1,213 @@
+"""Speed against Keras' fit and PyTorch on this machine, as ratios within one run.
+
+    .venv/bin/python scripts/benchmark.py           # everything, about half an hour on two cores
+    .venv/bin/python scripts/benchmark.py --quick   # one model, one batch size, under two minutes
+
+Every competitor is a process that builds its model once and then waits. A round gives each of them
+its turn, so that a machine that slows down slows all alike; the table has medians over the rounds,
+their range, and the median of the ratios within a round. PyTorch is measured where it can be
+installed, in an environment of its own (.venv-torch), made on first use.
+
+Images are of the model's natural size: Fashion-MNIST's shape for wide_resnet_10_1, CIFAR-10's for
+wide_resnet_16_4, in memory and random, which no step's speed depends on.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+from typing import Any
+
+import numpy as np
+
+HERE = pathlib.Path(__file__).parent
+TORCH = HERE.parent / ".venv-torch" / "bin" / "python"
+SHAPES = {"wide_resnet_10_1": (28, 28, 1), "wide_resnet_16_4": (32, 32, 3)}
+# A round's updates by model: seconds each, since a large batch is one update.
+IMAGES_A_ROUND = {"wide_resnet_10_1": 6_400, "wide_resnet_16_4": 256}
+# Above it a batch's activations do not fit in 24 GiB for those who take it whole.
+LARGEST_WHOLE = {"wide_resnet_10_1": 3_200, "wide_resnet_16_4": 640}
+
+
+@dataclasses.dataclass
+class Worker:
+    """A competitor's process."""
+
+    name: str
+    process: subprocess.Popen[str]
+    updates: int
+    images: int
+    answers: list[dict[str, float]] = dataclasses.field(default_factory=list)
+
+    def round(self) -> None:
+        """One turn; a worker that has died stays out."""
+        try:
+            assert self.process.stdin
+            assert self.process.stdout
+            self.process.stdin.write(f"{self.updates}\n")
+            self.process.stdin.flush()
+            self.answers.append(json.loads(self.process.stdout.readline()))
+        except (BrokenPipeError, json.JSONDecodeError):
+            self.answers.clear()
+
+    def rates(self) -> list[float]:
+        """Images a second, by round."""
+        return [self.images / answer["seconds"] for answer in self.answers]
+
+
+def start(name: str, command: list[str], updates: int, images: int) -> Worker:
+    """Starts a competitor and waits until its model is built and warm."""
+    process = subprocess.Popen(
+        [str(part) for part in command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout
+    process.stdout.readline()
+    return Worker(name, process, updates, images)
+
+
+def competitors(model: str, batch_size: int, data: str, quick: bool) -> list[Worker]:
+    """Everyone who trains `model` with `batch_size`, Crescendo's step first."""
+    updates = max(1, IMAGES_A_ROUND[model] // batch_size)
+    worker = [sys.executable, HERE / "benchmark_worker.py", "--data", data, "--model", model]
+    worker += ["--batch_size", batch_size]
+    commands = {
+        "Crescendo, ghost 32, step": [*worker, "--trainer=crescendo"],
+        "Crescendo, ghost 32, with augmentation": [
+            *worker,
+            *("--trainer=crescendo", "--augment=medium"),
+        ],
+        "Crescendo, one ghost a micro-batch": [
+            *worker,
+            *("--trainer=crescendo", "--ghost_batch_size=128"),
+        ],
+    }
+    if batch_size <= LARGEST_WHOLE[model]:
+        commands["Keras fit"] = [*worker, "--trainer=keras"]
+    if batch_size <= LARGEST_WHOLE[model] and TORCH.exists():
+        _, _, depth, width = model.split("_")
+        torch = [TORCH, HERE / "benchmark_torch.py", "--data", data, "--batch_size", batch_size]
+        torch += ["--depth", depth, "--width", width]
+        commands["PyTorch float32, eager"] = torch
+        commands["PyTorch float32, compiled"] = [*torch, "--compile"]
+        if not quick:
+            commands["PyTorch bfloat16, eager"] = [*torch, "--bfloat16"]
+            commands["PyTorch bfloat16, compiled"] = [*torch, "--bfloat16", "--compile"]
+    return [start(name, c, updates, updates * batch_size) for name, c in commands.items()]
+
+
+def flops(model: str) -> float:
+    """Floating-point operations of an image's convolutions, forward and backward."""
+    height, _, channels = SHAPES[model]
+    _, _, depth, width = model.split("_")
+    widths = [16] + [16 * int(width) * 2**stage for stage in range(3)]
+    total = 2 * height**2 * 9 * channels * widths[0] * 2.0  # no gradient of the images
+    before = widths[0]
+    for stage, after in enumerate(widths[1:]):
+        for block in range((int(depth) - 4) // 6):
+            height = -(-height // 2) if stage and block == 0 else height
+            kernels = 9 * before * after + 9 * after**2 + (before * after if before != after else 0)
+            total += 3 * 2 * height**2 * kernels
+            before = after
+    return total
+
+
+def matrix_product_rate() -> float:
+    """The best of five float32 products of 4096², in floating-point operations a second."""
+    code = (
+        "import tensorflow as tf, time\n"
+        "a = tf.random.normal([4096, 4096]); best = 9e9\n"
+        "for _ in range(6):\n"
+        "  start = time.perf_counter(); (a @ a).numpy()\n"
+        "  best = min(best, time.perf_counter() - start)\n"
+        "print(2 * 4096**3 / best)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def compare(model: str, batch_size: int, rounds: int, quick: bool) -> None:
+    """Prints the table of one model and batch size."""
+    rng = np.random.default_rng(0)
+    with tempfile.NamedTemporaryFile(suffix=".npz") as file:
+        images = rng.integers(0, 256, (8_192, *SHAPES[model]), np.uint8)
+        np.savez(file.name, images=images, labels=rng.integers(0, 10, 8_192))
+        workers = competitors(model, batch_size, file.name, quick)
+        try:
+            peak = 0.0
+            for _ in range(rounds):
+                for worker in workers:
+                    worker.round()
+            peak = matrix_product_rate()
+        finally:
+            for worker in workers:
+                assert worker.process.stdin
+                worker.process.stdin.close()
+                worker.process.wait()
+    ours = workers[0].rates()
+    print(f"\n{model}, B {batch_size}, {rounds} rounds; matrix product {peak / 1e9:.0f} GFLOP/s")
+    print("| trainer | images/s | range | Crescendo's step is | of the product | peak memory |")
+    print("|---|---|---|---|---|---|")
+    for worker in workers:
+        rates = worker.rates()
+        if not rates:
+            print(f"| {worker.name} | died | | | | |")
+            continue
+        ratio = statistics.median(a / b for a, b in zip(ours, rates, strict=True))
+        share = statistics.median(rates) * flops(model) / peak
+        memory = worker.answers[-1]["peak_bytes"] / 2**30
+        print(
+            f"| {worker.name} | {statistics.median(rates):,.0f} | {min(rates):,.0f}–"
+            f"{max(rates):,.0f} | {ratio:.2f} × | {share:.0%} | {memory:.1f} GiB |"
+        )
+    waits = [a["input_wait"] / a["seconds"] for a in workers[1].answers]
+    print(f"input wait with augmentation: {statistics.median(waits):.1%}", flush=True)
+
+
+def stalls() -> None:
+    """Prints what a start, a growth and a checkpoint cost."""
+    command = [sys.executable, str(HERE / "benchmark_stalls.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    for name, value in found.items():
+        print(f"{name}: {value}")
+
+
+def install_torch() -> None:
+    """Makes .venv-torch where there is none; without PyTorch the rest is measured."""
+    if TORCH.exists():
+        return
+    folder = TORCH.parent.parent
+    print("Installing PyTorch in .venv-torch (once) ...", file=sys.stderr)
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    pip = [str(TORCH), "-m", "pip", "install", "--quiet", "numpy", "torch==2.13.*", "setuptools"]
+    if subprocess.run(pip, check=False).returncode != 0:
+        print("PyTorch cannot be installed here; it is left out.", file=sys.stderr)
+        TORCH.unlink()
+
+
+def main() -> None:
+    """Prints every table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one table of three rounds")
+    parser.add_argument("--rounds", type=int, default=7)
+    arguments = parser.parse_args()
+    if arguments.quick:
+        compare("wide_resnet_10_1", 128, 3, quick=True)
+        return
+    install_torch()
+    for model in SHAPES:
+        for batch_size in (128, 640, 3_200):
+            compare(model, batch_size, arguments.rounds, quick=False)
+    stalls()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""benchmark.py's PyTorch worker, in an environment of its own: imports nothing of ours.
+
+The same wide ResNet (pre-activation, 6n+4 layers), batch, momentum SGD and data on the CPU, in
+channels-last memory. Reads a line a round, trains on so many images, answers with the seconds.
+"""
+
+import argparse
+import contextlib
+import json
+import resource
+import sys
+import time
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+
+class Block(nn.Module):
+    """Pre-activation residual block; a 1×1 convolution where the shape changes."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.norm1 = nn.BatchNorm2d(channels_in)
+        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        changes = stride != 1 or channels_in != channels
+        self.shortcut = nn.Conv2d(channels_in, channels, 1, stride, bias=False) if changes else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        active = F.relu(self.norm1(x))
+        residual = self.conv2(F.relu(self.norm2(self.conv1(active))))
+        return residual + (x if self.shortcut is None else self.shortcut(active))
+
+
+def wide_resnet(depth: int, width: int, channels: int, classes: int) -> nn.Module:
+    """Zagoruyko & Komodakis 2016."""
+    widths = [16, 16 * width, 32 * width, 64 * width]
+    layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], 3, 1, 1, bias=False)]
+    for stage in range(3):
+        for block in range((depth - 4) // 6):
+            before = widths[stage] if block == 0 else widths[stage + 1]
+            layers.append(Block(before, widths[stage + 1], 2 if stage and block == 0 else 1))
+    layers += [nn.BatchNorm2d(widths[3]), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Linear(widths[3], classes))
+
+
+def main() -> None:
+    """Serves rounds on standard input until it closes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", required=True, help="npz with images [n, h, w, c] and labels")
+    parser.add_argument("--depth", type=int, required=True)
+    parser.add_argument("--width", type=int, required=True)
+    parser.add_argument("--batch_size", type=int, required=True)
+    parser.add_argument("--bfloat16", action="store_true")
+    parser.add_argument("--compile", action="store_true")
+    arguments = parser.parse_args()
+    data = np.load(arguments.data)
+    pixels = torch.from_numpy(data["images"]).permute(0, 3, 1, 2)  # [n, c, h, w], uint8
+    pixels = pixels.contiguous(memory_format=torch.channels_last)
+    labels = torch.from_numpy(data["labels"].astype(np.int64))
+    torch.manual_seed(0)
+    model = wide_resnet(arguments.depth, arguments.width, pixels.shape[1], 10)
+    model = model.to(memory_format=torch.channels_last)
+    forward = torch.compile(model) if arguments.compile else model
+    sgd = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=5e-4)
+
+    def precision() -> contextlib.AbstractContextManager[None]:
+        if arguments.bfloat16:
+            return torch.autocast("cpu", torch.bfloat16)
+        return contextlib.nullcontext()
+
+    def update(first: int) -> None:
+        index = torch.arange(first, first + arguments.batch_size) % len(labels)
+        x = (pixels[index].float() - 128) / 64
+        sgd.zero_grad()
+        with precision():
+            loss = F.cross_entropy(forward(x), labels[index])
+        loss.backward()
+        sgd.step()
+
+    update(0)
+    update(arguments.batch_size)
+    print("{}", flush=True)
+    for line in sys.stdin:
+        updates = int(line)
+        start = time.perf_counter()
+        for i in range(updates):
+            update(i * arguments.batch_size)
+        seconds = time.perf_counter() - start
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        print(json.dumps({"seconds": seconds, "peak_bytes": peak}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""benchmark.py's TensorFlow workers: Crescendo's step and whole run, and Keras' own fit.
+
+Each builds its model once, then reads a line a round on standard input, trains for so many updates
+and answers with a line of JSON. Keras and Crescendo train the same model on the same images; Keras
+with its own BatchNormalization over the whole batch, Crescendo with ghost batches of 32.
+"""
+
+import argparse
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+_STARTED = time.perf_counter()
+
+import numpy as np  # noqa: E402
+
+
+def crescendo(name: str, images: Any, batch_size: int, options: argparse.Namespace) -> Callable:
+    """A function that trains for some updates; the whole run's pipeline has augmentation."""
+    from trainer.cluster import strategy as cluster
+    from trainer.data import pipeline
+    from trainer.nn.models import registry
+    from trainer.schedule.layout import lay_out
+    from trainer.schedule.noise_scale import Setting
+    from trainer.schedule.stretch import Stretch
+    from trainer.step import TrainingStep
+
+    strategy = cluster.connect("one_device", virtual_devices=None, deterministic=False)
+    ghost = options.ghost_batch_size
+    model = registry.build(
+        name,
+        image_shape=images.images.shape[1:],
+        classes=10,
+        mean=[128.0] * images.images.shape[-1],
+        std=[64.0] * images.images.shape[-1],
+        seed=0,
+        ghost_batch_size=ghost,
+        ghost_decay=0.99,
+        kernel="fused",
+    )
+    step = TrainingStep(
+        strategy, model, optimizer="momentum", weight_decay=5e-4, label_smoothing=0.0, seed=0
+    )
+    layout = lay_out(batch_size, 1, ghost, max(options.micro_batch_size, ghost))
+    iterator = iter(
+        strategy.distribute_datasets_from_function(
+            lambda _: pipeline.training(
+                images,
+                augment=options.augment,
+                seed=0,
+                position=0,
+                micro_batch_size=layout.micro_batch_size,
+                replicas=1,
+                local_replicas=range(1),
+            )
+        )
+    )
+
+    def train(updates: int) -> dict[str, float]:
+        setting = Setting(batch_size, 0.1, 0.9)
+        records = step.run(iterator, Stretch(0, (setting,) * updates, layout))
+        return {"seconds": records.seconds, "input_wait": records.input_wait or 0.0}
+
+    return train
+
+
+def keras_fit(name: str, images: Any, batch_size: int, options: argparse.Namespace) -> Callable:
+    """`fit` as its documentation has it: compile, and arrays in memory."""
+    del options
+    import keras
+
+    from trainer.nn.models.wide_resnet import wide_resnet
+
+    depth, width = map(int, name.rsplit("_", 2)[1:])
+    channels = images.images.shape[-1]
+    inputs = keras.Input(images.images.shape[1:], dtype="uint8")
+    scaled = keras.layers.Rescaling(1 / 64, -2)(inputs)
+    network = wide_resnet(depth, width, (*images.images.shape[1:3], channels), 10)
+    model = keras.Model(inputs, network(scaled))
+    model.compile(
+        keras.optimizers.SGD(0.1, momentum=0.9),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+
+    def train(updates: int) -> dict[str, float]:
+        index = np.arange(updates * batch_size) % len(images.labels)
+        x, y = images.images[index], images.labels[index]
+        start = time.perf_counter()
+        model.fit(x, y, batch_size=batch_size, epochs=1, shuffle=False, verbose=0)
+        return {"seconds": time.perf_counter() - start}
+
+    return train
+
+
+def main() -> None:
+    """Serves rounds on standard input until it closes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trainer", choices=["crescendo", "keras"], required=True)
+    parser.add_argument("--data", required=True, help="npz with images [n, h, w, c] and labels")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--batch_size", type=int, required=True)
+    parser.add_argument("--ghost_batch_size", type=int, default=32)
+    parser.add_argument("--micro_batch_size", type=int, default=128)
+    parser.add_argument("--augment", default="none")
+    options = parser.parse_args()
+    from trainer.data.sources import Images
+
+    data = np.load(options.data)
+    images = Images(images=data["images"], labels=data["labels"], classes=10, name="benchmark")
+    make = {"crescendo": crescendo, "keras": keras_fit}[options.trainer]
+    train = make(options.model, images, options.batch_size, options)
+    train(2)
+    print(json.dumps({"start": time.perf_counter() - _STARTED}), flush=True)
+    for line in sys.stdin:
+        answer = train(int(line))
+        answer["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()
