@@ -1,7 +1,7 @@
 # Sourced by the other scripts: a virtual environment in the checkout with the package in it, and the
-# data of the main job. Done once; after that it costs a comparison of two files.
+# data of the main job. Done once; after that it compares setup.cfg with what was installed.
 
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+CDPATH= cd -- "$(dirname "${BASH_SOURCE[0]}")/.."
 
 as_root() {
   if [ "$(id -u)" = 0 ]; then "$@"
@@ -13,14 +13,15 @@ as_root() {
 debian_install() {
   command -v apt-get >/dev/null || return 1
   export DEBIAN_FRONTEND=noninteractive
-  as_root timeout 60 apt-get -qq update >/dev/null 2>&1
+  as_root timeout 60 apt-get -qq update >/dev/null 2>&1 || true
   as_root timeout 180 apt-get -qq install -y --no-install-recommends "$@" >/dev/null 2>&1
 }
 
 find_python() {
   local candidate
-  for candidate in "${PYTHON:-}" python3.11 python3 python3.12 python3.13; do
-    if [ -n "$candidate" ] && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+  # TensorFlow has wheels for 3.11 to 3.13.
+  for candidate in ${PYTHON:-python3.11 python3 python3.12 python3.13}; do
+    if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null
     then echo "$candidate"; return; fi
   done
   return 1
@@ -29,7 +30,7 @@ find_python() {
 install_package() {
   local python extra=cpu
   if ! python=$(find_python); then
-    echo "No Python 3.11 or newer was found: install one, or name it as PYTHON=/path/to/python3." >&2
+    echo "No Python 3.11 to 3.13 was found${PYTHON:+ as $PYTHON}: install one, or name it as PYTHON=/path/to/python3." >&2
     return 1
   fi
   command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1 && extra=gpu
@@ -37,7 +38,7 @@ install_package() {
   rm -rf .venv
   if ! "$python" -m venv .venv >/dev/null 2>&1; then
     rm -rf .venv
-    debian_install python3-venv
+    debian_install python3-venv || true
     if ! "$python" -m venv .venv; then
       rm -rf .venv
       echo "$python cannot make a virtual environment: install its venv module (Debian: python3-venv)." >&2
@@ -49,10 +50,12 @@ install_package() {
 }
 
 prepare_data() {
-  local prepared=${TFDS_DATA_DIR:-$HOME/tensorflow_datasets}/fashion_mnist
-  [ -d "$prepared" ] || [ -d /usr/share/datasets/fashion-mnist ] && return
+  local folder=${TFDS_DATA_DIR:-${HOME:-/root}/tensorflow_datasets}
+  if [ -e .venv/data_tried ] || [ -d /usr/share/datasets/fashion-mnist ] ||
+    ls "$folder"/fashion_mnist/*/dataset_info.json >/dev/null 2>&1; then return; fi
   # Without it, training falls back on TFDS's download, and says what to do where that fails.
   debian_install dataset-fashion-mnist || true
+  touch .venv/data_tried
 }
 
 set -e

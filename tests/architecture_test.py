@@ -87,7 +87,7 @@ def test_config_imports_absl_alone():
 
 def test_only_config_and_main_touch_absl_flags():
     touching = {module for module in FILES if "absl.flags" in inner_imports(module)}
-    assert touching == {"trainer.config", "trainer.main"}
+    assert touching <= {"trainer.config", "trainer.main"}
 
 
 def test_the_schedule_is_pure_python():

@@ -30,6 +30,8 @@ def test_every_flag_is_a_field_and_every_field_a_flag():
         ("--anneal=stairs", "should be one of <constant|step|cosine|polynomial|exponential>"),
         ("--flagfile=flags/nothing.flags", "flags/nothing.flags"),
         ("stray", "unexpected argument 'stray'"),
+        ("--flagfile=tests/__pycache__", "tests/__pycache__"),
+        ("--base_learning_rate=1e308", "must be above 0 and at most 1e30"),
     ],
 )
 def test_wrong_flags_are_refused_with_value_and_remedy(argument, message):
@@ -39,11 +41,24 @@ def test_wrong_flags_are_refused_with_value_and_remedy(argument, message):
     assert len(str(error.value).splitlines()) <= 2
 
 
+def test_one_of_several_devices_is_refused():
+    with pytest.raises(config.UserError, match="one_device uses one of --virtual_devices=4"):
+        parsed("--strategy=one_device", "--virtual_devices=4")
+
+
+def test_a_binary_flagfile_is_refused(tmp_path):
+    (tmp_path / "x.flags").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(config.UserError):
+        parsed(f"--flagfile={tmp_path}/x.flags")
+
+
 def test_the_flagfile_replays(tmp_path):
     asked = parsed("--anneal=step", "--anneal_epochs=30%,60%", "--deterministic", "--epochs=2.5")
     file = tmp_path / "flags.txt"
     file.write_text(config.to_flagfile(asked), encoding="utf-8")
     assert parsed(f"--flagfile={file}") == asked
+    stopped = dataclasses.replace(asked, stop_at_epoch=1.0)
+    assert config.to_flagfile(stopped) == config.to_flagfile(asked)
 
 
 def test_differences_are_of_what_is_learned():

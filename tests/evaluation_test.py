@@ -36,6 +36,22 @@ def test_every_example_counts_once(cpus, replicas, examples):
     assert found.top5 == pytest.approx((rank < 5).mean())
 
 
+def test_a_model_that_says_nothing_is_right_by_chance(cpus):
+    images = Images(
+        images=np.zeros((100, 2, 2, 1), np.uint8), labels=np.arange(100) % 10, classes=10, name="z"
+    )
+    model = keras.Sequential(
+        [
+            keras.Input((2, 2, 1), dtype="uint8"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(10, kernel_initializer="zeros"),
+        ]
+    )
+    found = evaluator(tf.distribute.OneDeviceStrategy(cpus[0]), model, images)()
+    assert found.top1 == pytest.approx(0.1)
+    assert found.top5 == pytest.approx(0.5)
+
+
 def test_a_second_call_sees_the_model_as_it_is(cpus):
     images = Images(
         images=np.zeros((9, 2, 2, 1), np.uint8), labels=np.full(9, 1), classes=2, name="zeros"

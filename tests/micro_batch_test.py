@@ -3,6 +3,7 @@ import json
 import pytest
 
 from trainer import micro_batch
+from trainer.schedule.realize import Limits
 
 
 @pytest.mark.parametrize(
@@ -30,4 +31,7 @@ def test_a_kept_choice_is_not_measured_again(tmp_path):
     path = tmp_path / "micro_batch.json"
     path.write_text(json.dumps({"micro_batch_size": 96, "replicas": 2}))
     never = lambda position, size: pytest.fail("measured")  # noqa: E731
-    assert micro_batch.choose(path, Step(), never, batch_size=384, ghost_batch_size=32) == 96
+    assert (
+        micro_batch.choose(path, Step(), never, limits=Limits(384, 384, 0), ghost_batch_size=32)
+        == 96
+    )

@@ -11,16 +11,17 @@ import tensorflow as tf
 
 from trainer import loop, micro_batch
 from trainer.cluster import strategy as cluster
-from trainer.config import Config, UserError
+from trainer.config import Config, UserError, to_flagfile
 from trainer.data import pipeline, sources
 from trainer.data.sources import Images
 from trainer.evaluation import evaluator
 from trainer.nn.models import registry
+from trainer.run_dir import directory
 from trainer.run_dir.checkpoints import Checkpoints, digest
 from trainer.run_dir.progress import Progress
 from trainer.run_dir.summaries import Summaries
 from trainer.schedule import plan, trajectory
-from trainer.schedule.layout import UNMEASURED
+from trainer.schedule.layout import unmeasured
 from trainer.step import TrainingStep
 
 
@@ -72,13 +73,13 @@ def train(config: Config, path: pathlib.Path, stopped: Callable[[], bool]) -> di
         )
 
     largest = config.micro_batch_size or (
-        max(UNMEASURED, config.ghost_batch_size)
+        unmeasured(config.ghost_batch_size)
         if config.deterministic
         else micro_batch.choose(
             path / "micro_batch.json",
             step,
             batches,
-            batch_size=schedule.limits.smallest,
+            limits=schedule.limits,
             ghost_batch_size=config.ghost_batch_size,
         )
     )
@@ -89,11 +90,12 @@ def train(config: Config, path: pathlib.Path, stopped: Callable[[], bool]) -> di
     state = loop.restore(checkpoints, lambda text: print(text, flush=True))
     if state.resumes:
         print(f"resumed at update {state.update}, epoch {state.position / examples:.2f}")
+    directory.keep_flags(path, to_flagfile(config))
     summaries = Summaries(path, update=state.update)
     progress = Progress(state.position, schedule.end)
     try:
         last = loop.train(
-            loop.Plan(
+            loop.Course(
                 trajectory=schedule,
                 replicas=replicas,
                 ghost_batch_size=config.ghost_batch_size,

@@ -2,7 +2,8 @@
 
 The only module besides main.py that touches absl's FLAGS: all others take a Config or plain values.
 A number that the user did not set is None, so that 0 is a value and can be refused. Every field of
-Config is the flag of the same name; a flag that is not in `FREE` changes what is learned.
+Config is the flag of the same name. A run may not be resumed with other flags than it was started
+with, but for those in `FREE`, which change nothing that is learned or reported.
 """
 
 import dataclasses
@@ -160,7 +161,7 @@ flags.DEFINE_integer(
     "micro_batch_size",
     0,
     "Most examples that a replica takes through one forward and backward pass (0: measured; "
-    "under --deterministic, 128).",
+    "under --deterministic, 128, or the ghost batch if that is larger).",
 )
 flags.DEFINE_enum(
     "strategy",
@@ -192,10 +193,13 @@ def _require(condition: Callable[[float], bool], meaning: str, names: str) -> No
 _require(
     lambda v: 0 < v < float("inf"),
     "above 0",
-    "epochs train_examples base_learning_rate base_batch_size initial_learning_rate "
+    "epochs train_examples base_batch_size "
     "initial_batch_size anneal_power max_batch_size image_size num_classes ghost_batch_size "
     "virtual_devices checkpoint_minutes keep_checkpoints eval_every_epochs log_every_updates "
     "stop_at_epoch",
+)
+_require(
+    lambda v: 0 < v <= 1e30, "above 0 and at most 1e30", "base_learning_rate initial_learning_rate"
 )
 _require(
     lambda v: 0 <= v < float("inf"),
@@ -219,12 +223,18 @@ def from_flags(argv: Sequence[str]) -> Config:
     """
     try:
         rest = flags.FLAGS(list(argv))
-    except flags.Error as error:
-        raise UserError(f"{error}\nSee python -m trainer --help.") from error
+    except (flags.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{error}\nSee python -m trainer --helpfull.") from error
     if len(rest) > 1:
         raise UserError(f"unexpected argument {rest[1]!r}: flags are written --name=value.")
     values: dict[str, Any] = {name: flags.FLAGS[name].value for name in names()}
-    return Config(**values)
+    config = Config(**values)
+    if config.strategy == "one_device" and (config.virtual_devices or 1) > 1:
+        raise UserError(
+            f"--strategy=one_device uses one of --virtual_devices={config.virtual_devices}: "
+            "use --strategy=mirrored, or leave --virtual_devices out."
+        )
+    return config
 
 
 def names() -> list[str]:
@@ -233,14 +243,18 @@ def names() -> list[str]:
 
 
 def to_flagfile(config: Config) -> str:
-    """The flagfile that replays `config`: a line a flag, those that are None left out."""
+    """The flagfile that replays the run of `config`.
+
+    A line a flag, but for those that are None, and those that are of one call and not of the run.
+    """
+    one_call = ("stop_at_epoch", "format", "plot")
 
     def line(name: str, value: object) -> str:
         if isinstance(value, bool):
             return f"--{name}" if value else f"--no{name}"
         return f"--{name}={','.join(value) if isinstance(value, list) else value}"
 
-    values = {name: getattr(config, name) for name in names()}
+    values = {name: getattr(config, name) for name in names() if name not in one_call}
     return "".join(f"{line(k, v)}\n" for k, v in values.items() if v is not None)
 
 

@@ -5,6 +5,7 @@ long a stretch is, and neither changes a number.
 """
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,6 +23,12 @@ from trainer.step import Records, TrainingStep
 
 # Signals wait for the end of a stretch, and Python is idle while it lasts.
 STRETCH_SECONDS = 2.0
+
+
+_CALMER = (
+    "Checkpoints are from before. In a new --model_dir, lower the learning rate or lengthen "
+    "--warmup_epochs."
+)
 
 
 class NonFiniteLossError(Exception):
@@ -51,7 +58,7 @@ class State:
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class Course:
     """What the loop follows: the trajectory, how it lies on the devices, and when to look up."""
 
     trajectory: Trajectory
@@ -75,7 +82,7 @@ def restore(checkpoints: Checkpoints, report: Callable[[str], None]) -> State:
 
 
 def train(
-    plan: Plan,
+    course: Course,
     state: State,
     step: TrainingStep,
     batches: Callable[[int, int], Iterator[Any]],
@@ -97,24 +104,24 @@ def train(
     Raises:
       NonFiniteLossError: with update, position, learning rate and batch size.
     """
-    trajectory = plan.trajectory
+    trajectory = course.trajectory
     end = trajectory.end
     iterator: Iterator[Any] | None = None
     micro_batch_size, rate, saved_at = 0, 0.0, time.monotonic()
     evaluation = None
     while state.position < end:
-        if stopped() or (plan.stop_at is not None and state.position >= plan.stop_at):
-            _save(checkpoints, summaries, state)
+        if stopped() or (course.stop_at is not None and state.position >= course.stop_at):
+            _save(checkpoints, summaries, step, state)
             return None
-        due = _next_evaluation(plan, state.position)
+        due = _next_evaluation(course, state.position)
         stretch = next_stretch(
             trajectory,
             state.position,
-            until=min(end, due, plan.stop_at or end),
-            most_updates=_most_updates(plan, state, rate),
-            replicas=plan.replicas,
-            ghost_batch_size=plan.ghost_batch_size,
-            micro_batch_size=plan.micro_batch_size,
+            until=min(end, due, course.stop_at or end),
+            most_updates=_most_updates(course, state, rate),
+            replicas=course.replicas,
+            ghost_batch_size=course.ghost_batch_size,
+            micro_batch_size=course.micro_batch_size,
         )
         if iterator is None or stretch.layout.micro_batch_size != micro_batch_size:
             micro_batch_size = stretch.layout.micro_batch_size
@@ -124,7 +131,8 @@ def train(
         _observe(stretch, records, state)
         rate = len(stretch.settings) * stretch.batch_size / records.seconds
         evaluating = state.position >= min(due, end)
-        if evaluating or state.update % plan.log_every_updates == 0:
+        growing = trajectory.at(state.position).batch_size != stretch.batch_size
+        if evaluating or growing or state.update % course.log_every_updates == 0:
             _log(stretch, records, state, trajectory.examples, summaries)
         progress.update(
             state.position,
@@ -133,28 +141,28 @@ def train(
             epoch=state.position / trajectory.examples,
         )
         if evaluating:
-            evaluation = evaluate()
+            evaluation = _finite(step, evaluate(), state)
             _report(evaluation, stretch, state, trajectory.examples, summaries, progress)
-        if time.monotonic() - saved_at >= plan.checkpoint_seconds and state.position < end:
-            _save(checkpoints, summaries, state)
+        if time.monotonic() - saved_at >= course.checkpoint_seconds and state.position < end:
+            _save(checkpoints, summaries, step, state)
             saved_at = time.monotonic()
-    _save(checkpoints, summaries, state)
-    return evaluation or evaluate()
+    _save(checkpoints, summaries, step, state)
+    return evaluation or _finite(step, evaluate(), state)
 
 
-def _next_evaluation(plan: Plan, position: int) -> int:
+def _next_evaluation(course: Course, position: int) -> int:
     """The first position above `position` at which an evaluation is due."""
-    every, examples = plan.eval_every_epochs, plan.trajectory.examples
+    every, examples = course.eval_every_epochs, course.trajectory.examples
     count = int(position / examples / every)
     while position_of(count * every, examples) <= position:
         count += 1
     return position_of(count * every, examples)
 
 
-def _most_updates(plan: Plan, state: State, rate: float) -> int:
+def _most_updates(course: Course, state: State, rate: float) -> int:
     """Updates to the next logged point, or that fit in STRETCH_SECONDS; one to measure the rate."""
-    to_log = plan.log_every_updates - state.update % plan.log_every_updates
-    batch_size = plan.trajectory.at(state.position).batch_size
+    to_log = course.log_every_updates - state.update % course.log_every_updates
+    batch_size = course.trajectory.at(state.position).batch_size
     return max(1, min(to_log, int(rate * STRETCH_SECONDS / batch_size)))
 
 
@@ -185,9 +193,7 @@ def _check_finite(stretch: Stretch, records: Records, state: State) -> None:
         f"the loss is {records.loss[bad]:g} and the gradient's norm "
         f"{records.gradient_norm[bad]:g} at update {state.update + bad}, position "
         f"{stretch.position + bad * stretch.batch_size}, with learning rate "
-        f"{setting.learning_rate:g} and batch size {setting.batch_size}.\n"
-        "Lower --initial_learning_rate or --max_batch_size, or lengthen --warmup_epochs; the last "
-        "checkpoint is from before."
+        f"{setting.learning_rate:g} and batch size {setting.batch_size}.\n{_CALMER}"
     )
 
 
@@ -222,8 +228,15 @@ def _report(
     progress: Progress,
 ) -> None:
     epoch, setting = state.position / examples, stretch.settings[-1]
-    values = dataclasses.asdict(evaluation)
-    summaries.write("eval", state.update, state.position, epoch=epoch, **values)
+    summaries.write(
+        "eval",
+        state.update,
+        state.position,
+        epoch=epoch,
+        **dataclasses.asdict(evaluation),
+        **dataclasses.asdict(setting),
+        noise_scale=noise_scale(setting, examples),
+    )
     progress.line(
         f"epoch {epoch:6.2f}  update {state.update:6d}  batch {setting.batch_size:5d}  "
         f"learning rate {setting.learning_rate:.4g}  eval loss {evaluation.loss:.4f}  "
@@ -231,6 +244,21 @@ def _report(
     )
 
 
-def _save(checkpoints: Checkpoints, summaries: Summaries, state: State) -> None:
+def _finite(step: TrainingStep, evaluation: Evaluation, state: State) -> Evaluation:
+    """The evaluation, if it and the parameters are numbers: a loss is of before its update."""
+    if math.isfinite(evaluation.loss) and step.finite():
+        return evaluation
+    raise NonFiniteLossError(
+        f"the evaluation's loss is {evaluation.loss:g} after update {state.update}, position "
+        f"{state.position}.\n{_CALMER}"
+    )
+
+
+def _save(checkpoints: Checkpoints, summaries: Summaries, step: TrainingStep, state: State) -> None:
+    if not step.finite():
+        raise NonFiniteLossError(
+            f"parameters are no numbers after update {state.update}, position {state.position}.\n"
+            f"{_CALMER}"
+        )
     summaries.flush()
     checkpoints.save(state.update, dataclasses.asdict(state))

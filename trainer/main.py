@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from absl import app, flags
+from absl import app, logging
 
 from trainer import config
 
@@ -15,9 +15,8 @@ def main(argv: Sequence[str]) -> int:
     0: done. 2: a mistake of the user's. 3: the loss is not finite. 75: stopped by a signal, and
     checkpointed; start it again.
     """
-    # TensorFlow's start-up notes and Keras's choice of backend, unless the user set them.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Without TensorFlow's start-up notes.
     program, *rest = argv
     name = rest.pop(0) if rest and not rest[0].startswith("-") else "train"
     try:
@@ -45,5 +44,5 @@ def _command(name: str) -> Callable[[config.Config], int]:
 def entry() -> None:
     """The program: absl's --help flags, then main."""
     app.define_help_flags()
-    flags.FLAGS.set_default("stderrthreshold", "warning")
+    logging.use_absl_handler()
     sys.exit(main(sys.argv))

@@ -13,7 +13,8 @@ from typing import Any
 import tensorflow as tf
 
 from trainer.run_dir.directory import write_whole
-from trainer.schedule.layout import UNMEASURED, divisors
+from trainer.schedule.layout import divisors, unmeasured
+from trainer.schedule.realize import Limits
 from trainer.step import TrainingStep
 
 # On CPUs smaller ones pay for their overhead and larger ones for the cache that they overflow.
@@ -25,20 +26,22 @@ def choose(
     step: TrainingStep,
     batches: Callable[[int, int], Iterator[Any]],
     *,
-    batch_size: int,
+    limits: Limits,
     ghost_batch_size: int,
 ) -> int:
     """The size of the kept choice in file `path`, or of one measured now and kept there.
 
-    Candidates divide `batch_size`, the run's smallest, per replica, and are multiples of the ghost
-    batch; at most three.
+    Candidates divide a replica's share of the run's smallest batch, or of its largest where that is
+    too small to compare any.
     """
     replicas = step.strategy.num_replicas_in_sync
     if path.exists():
         kept = json.loads(path.read_text(encoding="utf-8"))
         if kept["replicas"] == replicas:
             return kept["micro_batch_size"]
-    sizes = candidates(batch_size // replicas, ghost_batch_size)
+    smallest = limits.smallest // replicas
+    share = smallest if smallest > _SMALLEST else limits.largest // replicas
+    sizes = candidates(share, ghost_batch_size)
     rates = {size: _rate(step, batches(0, size), size * replicas) for size in sizes}
     step.zero()
     best = max(rates, key=rates.__getitem__)
@@ -52,7 +55,7 @@ def candidates(share: int, ghost_batch_size: int) -> list[int]:
     that divide `share`, the examples of one replica."""
     sizes = [n * ghost_batch_size for n in divisors(share // ghost_batch_size)]
     return [size for size in sizes if _SMALLEST <= size <= _LARGEST][-3:] or [
-        min(sizes, key=lambda size: abs(size - UNMEASURED))
+        min(sizes, key=lambda size: abs(size - unmeasured(ghost_batch_size)))
     ]
 
 

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from trainer.config import UserError
 from trainer.nn.ghost_batch_norm import GhostBatchNormalization, collect_statistics, moved
 from trainer.nn.losses import cross_entropy
 from trainer.nn.optimizers import OPTIMIZERS, decays
@@ -180,6 +181,10 @@ class TrainingStep:
         ]
         for layer, sums in zip(self._norms, self._statistics, strict=True):
             calls = [entry for entry in collected if entry.layer is layer]
+            if not calls:
+                raise UserError(
+                    f"the model never calls its layer {layer.path} in training: leave it out."
+                )
             # A layer that is called twice counts as one, with the mean of both.
             for accumulator, name in zip(sums, ("mean_sum", "variance_sum"), strict=True):
                 values = [getattr(entry, name) for entry in calls]
@@ -192,18 +197,22 @@ class TrainingStep:
 
     def _forward(self, images: tf.Tensor, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Logits, float32 [b, classes], and the sum of the model's own regularisation losses."""
-        # Masks follow the position, so that replicas differ and a resumed run needs no state.
+        # Masks follow the position, so that replicas differ and a resumed run needs no state. A
+        # layer that draws several times counts up from its seed.
+        first = self._seed * len(self._seed_states)
         seeds = [
-            (
-                state,
-                tf.stack(
-                    [position, tf.constant(self._seed * len(self._seed_states) + i, tf.int64)]
-                ),
-            )
+            (state, tf.stack([position, tf.constant((first + i) << 16, tf.int64)]))
             for i, state in enumerate(self._seed_states)
         ]
         with keras.StatelessScope(state_mapping=seeds, collect_losses=True) as scope:
             logits = self.model(images, training=True)
+        for variable in self.model.non_trainable_variables:
+            if scope.get_current_value(variable) is not None and variable not in self._seed_states:
+                raise UserError(
+                    f"the model changes {variable.path} as it trains, which an update of several "
+                    "micro-batches cannot follow:\nleave that layer out; batch normalization and "
+                    "dropout are taken care of."
+                )
         weights = [v.regularizer(v) for v in self.model.trainable_variables if v.regularizer]
         return logits, tf.add_n([tf.constant(0.0), *scope.losses, *weights])
 
@@ -225,6 +234,10 @@ class TrainingStep:
         with tf.control_dependencies(totals):
             self.zero()
         return tf.stack([loss, top1, tf.linalg.global_norm(gradients)])
+
+    def finite(self) -> bool:
+        """Whether all parameters are numbers."""
+        return all(np.isfinite(parameter.numpy()).all() for parameter in self._parameters)
 
     def zero(self) -> None:
         """Empties the sums, which an update does by itself."""

@@ -1,8 +1,6 @@
-import pytest
 import tensorflow as tf
 
 from trainer.cluster.strategy import connect, mirrored, on_cpu
-from trainer.config import UserError
 
 
 def test_auto_is_one_device_where_there_is_one(cpus):
@@ -16,11 +14,6 @@ def test_auto_is_mirrored_over_virtual_devices(cpus):
     assert isinstance(strategy, tf.distribute.MirroredStrategy)
     assert strategy.num_replicas_in_sync == 4
     assert on_cpu(strategy)
-
-
-def test_one_device_of_several_is_refused(cpus):
-    with pytest.raises(UserError, match="one_device uses one of --virtual_devices=4"):
-        connect("one_device", virtual_devices=4, deterministic=False)
 
 
 def test_strategies_of_several_sizes_live_in_one_process(cpus):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from trainer.config import UserError
 from trainer.run_dir.checkpoints import Checkpoints, digest
 
 
@@ -68,6 +69,33 @@ def test_a_damaged_newest_is_reported_and_the_one_before_used(tmp_path, variable
     assert values(variables) == before
     assert len(reports) == 1
     assert "000000002 is damaged" in reports[0]
+
+
+def test_a_damaged_one_is_put_aside_and_never_kept_instead_of_a_whole_one(tmp_path, variables):
+    checkpoints = Checkpoints(tmp_path, variables, keep=2)
+    for update in (800, 900):
+        checkpoints.save(update, {"update": update})
+    (tmp_path / "000000900" / "checkpoint.index").write_bytes(b"")
+    again = Checkpoints(tmp_path, variables, keep=1)
+    assert again.restore(lambda text: None) == {"update": 800}
+    again.save(850, {"update": 850})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["000000850", "damaged-000000900"]
+
+
+def test_none_whole_is_refused(tmp_path, variables):
+    checkpoints = Checkpoints(tmp_path, variables, keep=2)
+    checkpoints.save(1, {})
+    (tmp_path / "000000001" / "checkpoint.index").unlink()
+    with pytest.raises(UserError, match=r"every checkpoint in .* is damaged"):
+        Checkpoints(tmp_path, variables, keep=2).restore(lambda text: None)
+
+
+@pytest.mark.parametrize("weights", [[[1.0, 2.0]], [[1.0, 2.0], [[3.0, 4.0]]], [[1.0], [[3.0]]]])
+def test_other_variables_are_refused(tmp_path, variables, weights):
+    Checkpoints(tmp_path, variables, keep=2).save(1, {})
+    other = {**variables, "weights": [tf.Variable(value) for value in weights]}
+    with pytest.raises(UserError, match="is of another model"):
+        Checkpoints(tmp_path, other, keep=2).restore(nothing)
 
 
 def test_a_half_written_checkpoint_is_no_checkpoint(tmp_path, variables):

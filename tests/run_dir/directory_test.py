@@ -5,13 +5,14 @@ import sys
 import pytest
 
 from trainer.config import UserError
-from trainer.run_dir.directory import claim, result, write_whole
+from trainer.run_dir.directory import claim, keep_flags, result, write_whole
 
 FLAGS = "--epochs=2.0\n--seed=0\n"
 
 
 def test_a_new_directory_keeps_the_flags(tmp_path):
     with claim(tmp_path / "a" / "b", FLAGS):
+        keep_flags(tmp_path / "a" / "b", FLAGS)
         assert (tmp_path / "a" / "b" / "flags.txt").read_text() == FLAGS
 
 
@@ -23,11 +24,18 @@ def test_the_same_run_again(tmp_path):
 
 def test_another_run_is_refused_with_the_differences(tmp_path):
     with claim(tmp_path, FLAGS):
-        pass
+        keep_flags(tmp_path, FLAGS)
     with (
         pytest.raises(UserError, match=r"other flags: --epochs: 2.0 → 3.0; --seed: 0 → 1\.\nGive"),
         claim(tmp_path, "--epochs=3.0\n--seed=1\n"),
     ):
+        pass
+
+
+def test_a_start_that_failed_does_not_bind(tmp_path):
+    with pytest.raises(UserError, match="bad batch"), claim(tmp_path, FLAGS):
+        raise UserError("bad batch")
+    with claim(tmp_path, "--epochs=3.0\n"):
         pass
 
 

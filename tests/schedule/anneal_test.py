@@ -46,6 +46,9 @@ def test_all_stay_in_range_and_never_rise(epochs):
         anneal.cosine(90),
         anneal.polynomial(90, 2),
         anneal.exponential(10, 2),
+        anneal.exponential(1e-3, 5),
+        anneal.polynomial(90, 1e6),
+        anneal.step([30, 60], 1e200),
     ):
         assert 0 < shape(epochs) <= 1
         assert shape(epochs) <= shape(epochs * 0.9)

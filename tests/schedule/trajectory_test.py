@@ -63,12 +63,12 @@ def test_replicas_do_not_change_the_settings(replicas, ghost):
 @pytest.mark.parametrize(
     ("arguments", "replicas", "message"),
     [
-        (["--initial_batch_size=100"], 1, "initial batch size 100 does not divide by 1 replicas"),
-        (["--initial_batch_size=640"], 3, "by 3 replicas × ghost batch 32 = 96"),
-        (["--max_batch_size=1000"], 1, "--max_batch_size 1000 does not divide"),
+        (["--initial_batch_size=100"], 1, "initial batch size 100 is no multiple of 1 replicas"),
+        (["--initial_batch_size=640"], 3, "of 3 replicas × ghost batch 32 = 96"),
+        (["--max_batch_size=1000"], 1, "--max_batch_size 1000 is no multiple"),
         (["--max_batch_size=64"], 1, "64 is below the initial batch size 128"),
         (["--max_batch_size=61440"], 1, "61440 is larger than the 60000 training examples"),
-        (["--initial_batch_size=256", "--initial_learning_rate=0.1"], 1, "contradict|times the"),
+        (["--initial_batch_size=256", "--initial_learning_rate=0.1"], 1, "0.5 times the reference"),
         (["--anneal=step"], 1, "--anneal=step takes one point or more in --anneal_epochs, not no"),
         (["--anneal=cosine", "--anneal_epochs=5"], 1, "takes none in --anneal_epochs, not 5"),
         (["--anneal=cosine", "--anneal_with=hybrid"], 1, "hybrid counts annealing steps"),
@@ -88,6 +88,10 @@ def test_above_a_tenth_warns(caplog):
 
 def test_sgd_needs_no_base_momentum():
     assert trajectory("--optimizer=sgd").start == Setting(128, 0.1, 0.0)
+
+
+def test_a_run_has_an_update():
+    assert len(list(trajectory("--epochs=1e-12").updates())) == 1
 
 
 def test_position_of_forgives_rounding():

@@ -13,7 +13,7 @@ def connect(
     `auto` takes every GPU, else the CPU or its `virtual_devices`.
 
     Raises:
-      UserError: for virtual devices on a machine with GPUs, or with one_device.
+      UserError: for virtual devices on a machine with GPUs.
     """
     if deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -36,11 +36,6 @@ def connect(
         name = "mirrored" if len(devices) > 1 else "one_device"
     if name == "mirrored":
         return mirrored(devices)
-    if virtual_devices and virtual_devices > 1:
-        raise UserError(
-            f"--strategy=one_device uses one of --virtual_devices={virtual_devices}: "
-            "use --strategy=mirrored, or leave --virtual_devices out."
-        )
     return tf.distribute.OneDeviceStrategy(devices[0])
 
 

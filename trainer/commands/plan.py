@@ -7,7 +7,7 @@ from trainer.config import Config, UserError
 from trainer.data import sizes
 from trainer.reports import plan_plot
 from trainer.schedule import plan, trajectory
-from trainer.schedule.layout import UNMEASURED
+from trainer.schedule.layout import unmeasured
 
 
 def run(config: Config) -> int:
@@ -31,7 +31,7 @@ def run(config: Config) -> int:
             schedule,
             replicas=replicas,
             ghost_batch_size=config.ghost_batch_size,
-            micro_batch_size=config.micro_batch_size or max(UNMEASURED, config.ghost_batch_size),
+            micro_batch_size=config.micro_batch_size or unmeasured(config.ghost_batch_size),
         )
     )
     updates = sum(phase.updates for phase in phases)

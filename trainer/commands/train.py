@@ -1,10 +1,11 @@
 """train: starts a run in its directory, or goes on with the one that is there."""
 
+import contextlib
 import json
 import pathlib
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from trainer.config import Config, UserError, to_flagfile
 from trainer.run_dir import directory
@@ -33,33 +34,49 @@ def run(config: Config) -> int:
 
 
 def _train(config: Config, path: pathlib.Path) -> int:
-    # TensorFlow takes four seconds to import, which a directory in use or finished need not wait
-    # for.
-    from trainer import assemble, loop
+    with _stop_signal() as stopped:
+        # TensorFlow takes four seconds to import, for which a directory in use need not wait.
+        from trainer import assemble, loop
 
-    stopped = _stop_signal()
-    try:
-        result = assemble.train(config, path, stopped)
-    except loop.NonFiniteLossError as error:
-        print(f"crescendo train: {error}", file=sys.stderr)
-        return NON_FINITE
-    if result is None:
-        print(f"stopped, with a checkpoint; the same command goes on in {path}")
-        return STOPPED if stopped() else 0
+        try:
+            result = assemble.train(config, path, stopped)
+        except loop.NonFiniteLossError as error:
+            print(f"crescendo train: {error}", file=sys.stderr)
+            return NON_FINITE
+        if result is None and stopped():
+            print(f"stopped, with a checkpoint; the same command goes on in {path}")
+            return STOPPED
+        if result is None:
+            print(f"stopped at --stop_at_epoch={config.stop_at_epoch:g}, with a checkpoint")
+            return 0
     directory.write_whole(path / "result.json", json.dumps(result, indent=2) + "\n")
     print(f"top1 {result['top1']:.4f} in {result['updates']} updates; see {path}/result.json")
     return 0
 
 
-def _stop_signal() -> Callable[[], bool]:
-    """Whether SIGTERM or SIGINT has come; a second one ends the process at once."""
+@contextlib.contextmanager
+def _stop_signal() -> Iterator[Callable[[], bool]]:
+    """Whether SIGTERM or SIGINT has come, for who asks.
+
+    Before somebody has asked, there is nothing to be saved, and a signal ends the process; so does
+    a second one.
+    """
     received: list[int] = []
+    asked = False
 
     def receive(number: int, frame: object) -> None:
+        if received or not asked:
+            raise SystemExit(STOPPED)
         received.append(number)
-        for each in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(each, signal.SIG_DFL)
 
-    for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, receive)
-    return lambda: bool(received)
+    def stopped() -> bool:
+        nonlocal asked
+        asked = True
+        return bool(received)
+
+    before = {each: signal.signal(each, receive) for each in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stopped
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

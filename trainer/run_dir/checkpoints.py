@@ -15,10 +15,16 @@ from typing import Any
 
 import tensorflow as tf
 
+from trainer.config import UserError
+
 Variables = Mapping[str, Sequence[Any]]
 
-# What TensorFlow's reader raises for files that are cut, flipped, missing or of other variables.
-_DAMAGED = (tf.errors.OpError, IndexError, RuntimeError, ValueError, AssertionError)
+# What TensorFlow's reader raises for files that are cut, flipped or missing.
+_DAMAGED = (
+    tf.errors.OpError,
+    IndexError,
+    RuntimeError,
+)
 
 
 class Checkpoints:
@@ -27,41 +33,57 @@ class Checkpoints:
     def __init__(self, folder: pathlib.Path, variables: Variables, *, keep: int) -> None:
         self._folder = folder
         self._keep = keep
+        self._newest: int | None = None
         self._progress = tf.Variable("", trainable=False, dtype=tf.string)
         # Lists, saved by their order: names of layers may differ from process to process.
         self._checkpoint = tf.train.Checkpoint(progress=self._progress, **variables)
 
     def save(self, update: int, progress: dict[str, Any]) -> None:
         """Writes the variables' values and `progress`, which JSON can hold, as of `update`."""
+        if update == self._newest:
+            return
         self._progress.assign(json.dumps(progress))
-        final = self._folder / f"{update:09d}"
         temporary = self._folder / "incomplete"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         self._checkpoint.write(str(temporary / "checkpoint"))
         for path in (*temporary.iterdir(), temporary):
             _flush(path)
-        # A checkpoint of this update is there only where it was found damaged and gone past.
-        shutil.rmtree(final, ignore_errors=True)
-        temporary.rename(final)
+        temporary.rename(self._folder / f"{update:09d}")
         _flush(self._folder)
+        self._newest = update
         for old in self._all()[: -self._keep]:
             shutil.rmtree(old)
 
     def restore(self, report: Callable[[str], None]) -> dict[str, Any] | None:
         """Reads the newest checkpoint that is whole, and returns its progress; None without one.
 
-        What is damaged is told to `report`, and the one before it is read.
+        What is damaged is told to `report`, put aside as `damaged-<update>`, and the one before it
+        is read.
+
+        Raises:
+          UserError: where no checkpoint of several is whole, or they are of other variables.
         """
-        for path in reversed(self._all()):
+        found = self._all()
+        for path in reversed(found):
             try:
-                status = self._checkpoint.read(str(path / "checkpoint"))
-                status.assert_existing_objects_matched()
+                self._checkpoint.read(str(path / "checkpoint")).assert_consumed()
+            except (AssertionError, ValueError) as error:
+                raise UserError(
+                    f"checkpoint {path} is of another model or optimizer: {_line(error)}.\n"
+                    "Bring back the model that the run was started with, or name a new --model_dir."
+                ) from error
             except _DAMAGED as error:
-                reason = str(error).splitlines()[0]
-                report(f"checkpoint {path} is damaged and left out: {reason}")
+                report(f"checkpoint {path} is damaged and left out: {_line(error)}")
+                path.rename(path.with_name(f"damaged-{path.name}"))
                 continue
+            self._newest = int(path.name)
             return json.loads(self._progress.numpy())
+        if found:
+            raise UserError(
+                f"every checkpoint in {self._folder} is damaged.\n"
+                "Restore one from a copy, or name a new --model_dir to begin anew."
+            )
         return None
 
     def _all(self) -> list[pathlib.Path]:
@@ -69,6 +91,10 @@ class Checkpoints:
         if not self._folder.exists():
             return []
         return sorted(path for path in self._folder.iterdir() if path.name.isdigit())
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _flush(path: pathlib.Path) -> None:

@@ -14,38 +14,43 @@ from trainer.config import UserError, learned_differences
 
 @contextlib.contextmanager
 def claim(path: pathlib.Path, flagfile: str) -> Iterator[None]:
-    """Holds `path` for the run of `flagfile`, made or found there, while the context lasts.
+    """Holds `path` for the run of `flagfile`, new or begun there, while the context lasts.
 
     The lock is the kernel's on an open file, so that it goes with its process, however that ends.
+    The flags are compared with the run's, and not kept: `keep_flags` does when all else is right.
 
     Raises:
-      UserError: where another process has it, where it holds a run that would learn otherwise,
-      where
-        it holds something else, or where it cannot be written.
+      UserError: where another process has it, where it holds a run that would learn otherwise or
+        something else, or where it cannot be written.
     """
-    try:
-        if path.exists() and not (path / "flags.txt").exists() and not _claimable(path):
-            raise UserError(
-                f"--model_dir={path} holds something that is no run: name a new folder or a run's."
-            )
-        path.mkdir(parents=True, exist_ok=True)
-        with open(path / "lock", "a+", encoding="utf-8") as lock:
+    with contextlib.ExitStack() as held:
+        try:
+            if path.exists() and not (path / "flags.txt").exists() and not _claimable(path):
+                raise UserError(
+                    f"--model_dir={path} holds something that is no run: "
+                    "name a new folder or a run's."
+                )
+            path.mkdir(parents=True, exist_ok=True)
+            lock = held.enter_context(open(path / "lock", "a+", encoding="utf-8"))
             _take(lock, path)
             _check_same(path, flagfile)
-            write_whole(path / "flags.txt", flagfile)
-            yield
-    except OSError as error:
-        if error.filename is None or not str(error.filename).startswith(str(path)):
-            raise
-        raise UserError(
-            f"--model_dir={path} cannot be used: {error.strerror} ({error.filename}).\n"
-            "Name a folder that can be written."
-        ) from error
+        except OSError as error:
+            raise UserError(
+                f"--model_dir={path} cannot be used: {error.strerror} ({error.filename}).\n"
+                "Name a folder that can be written."
+            ) from error
+        yield
+
+
+def keep_flags(path: pathlib.Path, flagfile: str) -> None:
+    """Makes `path` the directory of the run of `flagfile`."""
+    write_whole(path / "flags.txt", flagfile)
 
 
 def _claimable(path: pathlib.Path) -> bool:
-    """Empty, or left by a run that died before it wrote its flags."""
-    return path.is_dir() and {entry.name for entry in path.iterdir()} <= {"lock", "flags.txt.tmp"}
+    """Empty, or left by a run that ended before it kept its flags."""
+    early = {"lock", "flags.txt.tmp", "micro_batch.json", "micro_batch.json.tmp"}
+    return path.is_dir() and {entry.name for entry in path.iterdir()} <= early
 
 
 def _take(lock: Any, path: pathlib.Path) -> None:

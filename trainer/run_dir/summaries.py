@@ -15,6 +15,8 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+from trainer.run_dir.directory import write_whole
+
 # metrics.jsonl's names → TensorBoard's tags. Stable: dashboards and reports build on them.
 TAGS = {
     "loss": "loss",
@@ -39,9 +41,7 @@ class Summaries:
     def __init__(self, folder: pathlib.Path, *, update: int) -> None:
         self._path = folder / "metrics.jsonl"
         points = [point for point in read(self._path) if point["update"] <= update]
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text("".join(map(_line, points)), encoding="utf-8")
-        temporary.replace(self._path)
+        write_whole(self._path, "".join(map(_line, points)))
         # A line at a time, for who reads along; closed by close().
         self._file = open(self._path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115
         shutil.rmtree(folder / "tensorboard", ignore_errors=True)

@@ -35,7 +35,7 @@ class Trajectory:
     @property
     def end(self) -> int:
         """The position that ends the run: the first update that ends at or after it is the last."""
-        return position_of(self.epochs, self.examples)
+        return max(1, position_of(self.epochs, self.examples))
 
     def at(self, position: int) -> Setting:
         """The Setting of the update that starts at `position`."""
@@ -118,7 +118,7 @@ def _largest(config: Config, start: Setting, examples: int) -> int:
     if largest > examples:
         raise UserError(
             f"a batch of {largest} is larger than the {examples} training examples: "
-            f"use {examples // 10} or less, N/10."
+            f"use N/10 = {max(1, examples // 10)} or less."
         )
     if largest > examples / 10:
         logging.warning(
