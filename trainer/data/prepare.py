@@ -12,6 +12,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 import urllib.parse
@@ -19,7 +20,6 @@ from collections.abc import Iterator
 
 import requests
 import tensorflow_datasets as tfds
-from absl import logging
 
 from trainer.config import UserError
 
@@ -67,8 +67,8 @@ def find_builder(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder
         )
         raise UserError(f"--dataset={dataset}: TFDS has no such dataset; {remedy}") from error
     except (ValueError, AssertionError, TypeError, ImportError, OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0].rpartition('}": ')[2]  # after TFDS's own preamble
-        raise UserError(f"--dataset={dataset}: {reason}") from error
+        reason = str(error).rpartition('}": ')[2] or type(error).__name__  # after TFDS's preamble
+        raise UserError(f"--dataset={dataset}: {textwrap.shorten(reason, 300)}") from error
 
 
 def is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
@@ -200,7 +200,7 @@ def _ask(url: str, problems: list[str]) -> None:
 
 def _build(dataset: str, data_dir: str, manual_dir: str) -> None:
     """Runs TFDS's `download_and_prepare` in a child process, for at most `PREPARE_SECONDS`."""
-    logging.info("Preparing %s in %s", dataset, data_dir)
+    print(f"Preparing {dataset} in {data_dir} (once) ...", file=sys.stderr, flush=True)
     with tempfile.TemporaryFile("w+") as output:
         try:
             status = subprocess.run(
