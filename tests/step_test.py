@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from trainer.cluster.strategy import mirrored
+from trainer.config import UserError
 from trainer.nn.ghostify import ghostify
 from trainer.schedule.layout import Layout
 from trainer.schedule.noise_scale import Setting
@@ -29,6 +30,7 @@ def tiny(*, ghost=None, dropout=0.0, regularizer=None):
             keras.layers.ReLU(),
             keras.layers.GlobalAveragePooling2D(),
             keras.layers.Dropout(dropout),
+            keras.layers.Dropout(dropout / 2),
             keras.layers.Dense(3),
         ]
     )
@@ -172,6 +174,31 @@ def test_dropout_follows_the_position_and_differs_between_replicas(cpus):
     assert accumulate(1, seed=1) != accumulate(1)
     # Replica 1 starts at position 32, as the second micro-batch of one replica does: same masks.
     np.testing.assert_allclose(accumulate(2), accumulate(1), atol=1e-5)
+
+
+class Counting(keras.layers.Layer):
+    """A layer with a state that every training call moves."""
+
+    def build(self, input_shape):
+        self.count = self.add_weight(name="count", shape=(), trainable=False)
+
+    def call(self, inputs):
+        self.count.assign_add(1.0)
+        return inputs
+
+
+def test_a_state_that_accumulation_would_lose_is_refused(cpus):
+    def model_of():
+        inputs = keras.Input((6, 6, 1), dtype="uint8")
+        x = Counting()(keras.layers.Rescaling(1 / 64)(inputs))
+        return keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(x)))
+
+    step = step_on(strategy_of(cpus, 1), model_of)
+    with pytest.raises(
+        UserError, match=r"^the model changes counting.*count as it trains"
+    ) as error:
+        run(step, 64, [(64, 0.1, 0.0)])
+    assert len(str(error.value).splitlines()) <= 2
 
 
 def test_the_wait_for_input_is_measured(cpus):

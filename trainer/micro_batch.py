@@ -15,7 +15,7 @@ import tensorflow as tf
 from trainer.run_dir.directory import write_whole
 from trainer.schedule.layout import divisors, unmeasured
 from trainer.schedule.realize import Limits
-from trainer.step import TrainingStep
+from trainer.step import TrainingStep, plain_errors
 
 # On CPUs smaller ones pay for their overhead and larger ones for the cache that they overflow.
 _SMALLEST, _LARGEST, _EXAMPLES = 64, 256, 1024
@@ -68,7 +68,8 @@ def _rate(step: TrainingStep, iterator: Iterator[Any], examples: int) -> float:
         for _ in tf.range(count):
             step.strategy.run(step.accumulate, next(iterator))
 
-    accumulate(tf.constant(2))  # Traces, and warms up.
+    with plain_errors():
+        accumulate(tf.constant(2))  # Traces, and warms up.
     start = time.perf_counter()
     accumulate(tf.constant(passes))
     return passes * examples / (time.perf_counter() - start)

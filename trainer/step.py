@@ -7,8 +7,10 @@ that a growing batch changes numbers and not the graph: there is one trace for e
 shape.
 """
 
+import contextlib
 import dataclasses
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -121,7 +123,8 @@ class TrainingStep:
         count = tf.TensorSpec([], tf.int32)
         signature = [tf.type_spec_from_value(iterator), vector, vector, count, scalar]
         function = tf.function(self._stretch, input_signature=signature)
-        function.get_concrete_function()  # Traced here, so that run times the device alone.
+        with plain_errors():
+            function.get_concrete_function()  # Traced here, so that run times the device alone.
         return function
 
     def _stretch(
@@ -206,8 +209,9 @@ class TrainingStep:
         ]
         with keras.StatelessScope(state_mapping=seeds, collect_losses=True) as scope:
             logits = self.model(images, training=True)
+        own = {id(state) for state in self._seed_states}  # == of variables compares their values
         for variable in self.model.non_trainable_variables:
-            if scope.get_current_value(variable) is not None and variable not in self._seed_states:
+            if scope.get_current_value(variable) is not None and id(variable) not in own:
                 raise UserError(
                     f"the model changes {variable.path} as it trains, which an update of several "
                     "micro-batches cannot follow:\nleave that layer out; batch normalization and "
@@ -280,6 +284,21 @@ class TrainingStep:
                 (layer.moving_mean, layer.moving_variance), totals, strict=True
             ):
                 strategy.extended.update(moving.value, average, args=(total, layer), group=False)
+
+
+@contextlib.contextmanager
+def plain_errors() -> Iterator[None]:
+    """Raises a UserError of a function that is traced within as it was.
+
+    AutoGraph raises another in its place, with the source of every call on the way to it.
+    """
+    try:
+        yield
+    except UserError as error:
+        first: BaseException = error
+        while isinstance(first.__context__, UserError):
+            first = first.__context__
+        raise UserError(str(first)) from None
 
 
 def _accumulator(shape: Any) -> tf.Variable:
