@@ -140,7 +140,7 @@ class TrainingStep:
         updates = tf.size(learning_rates)
         records = tf.TensorArray(tf.float32, updates, element_shape=[3])
         wait = tf.constant(0.0, tf.float64)
-        done, summed = self._clock([]), tf.constant(0.0)
+        done = self._clock([])
         for update in tf.range(updates):
             tf.autograph.experimental.set_loop_options(parallel_iterations=1)
             for _ in tf.range(accumulation):
@@ -152,13 +152,8 @@ class TrainingStep:
                 with tf.control_dependencies([ready]):
                     losses = self.strategy.run(self.accumulate, batch)
                 done = self._clock(losses)
-                summed = tf.add_n(self.strategy.experimental_local_results(losses))
-            # A loop ends on its own device while another replica may still add to its sums: what
-            # reads them waits for a value that all replicas made.
-            with tf.control_dependencies([summed]):
-                size = tf.identity(batch_size)
             results = self.strategy.run(
-                self._apply, (learning_rates[update], momenta[update], size)
+                self._apply, (learning_rates[update], momenta[update], batch_size)
             )
             done = self._clock(results)
             record, *_ = self.strategy.experimental_local_results(results)
@@ -232,8 +227,7 @@ class TrainingStep:
         """One update from the sums, which it zeroes; returns [loss, top1, gradient norm]."""
         accumulators = (self._gradients, self._statistics, self._loss, self._hits)
         flat = tf.nest.flatten(accumulators)
-        with tf.control_dependencies([batch_size]):
-            totals = [accumulator.read_value() for accumulator in flat]
+        totals = [accumulator.read_value() for accumulator in flat]
         context = tf.distribute.get_replica_context()
         if self.strategy.num_replicas_in_sync > 1:
             totals = context.all_reduce(tf.distribute.ReduceOp.SUM, totals)
@@ -242,8 +236,11 @@ class TrainingStep:
         context.merge_call(
             self._assign, args=(gradients, statistics, learning_rate, momentum, batch_size)
         )
-        with tf.control_dependencies(totals):
-            self.zero()
+        # After their reads, as tf.function orders what touches one variable. Waiting for the totals
+        # too would make that order redundant to Grappler, which drops it, and then drops the totals
+        # that a replica does not use: loss and hits of all replicas but the first were lost at
+        # times.
+        self.zero()
         return tf.stack([loss, top1, tf.linalg.global_norm(gradients)])
 
     def finite(self) -> bool:
