@@ -30,7 +30,12 @@ def crescendo(name: str, images: Any, batch_size: int, options: argparse.Namespa
     from trainer.schedule.stretch import Stretch
     from trainer.step import TrainingStep
 
-    strategy = cluster.connect("one_device", virtual_devices=None, deterministic=False)
+    strategy, lanes = cluster.connect(
+        "one_device",
+        virtual_devices=None,
+        deterministic=False,
+        ghost_batch_size=options.ghost_batch_size,
+    )
     ghost = options.ghost_batch_size
     model = registry.build(
         name,
@@ -44,7 +49,13 @@ def crescendo(name: str, images: Any, batch_size: int, options: argparse.Namespa
         kernel="fused",
     )
     step = TrainingStep(
-        strategy, model, optimizer="momentum", weight_decay=5e-4, label_smoothing=0.0, seed=0
+        strategy,
+        model,
+        optimizer="momentum",
+        weight_decay=5e-4,
+        label_smoothing=0.0,
+        seed=0,
+        lanes=lanes,
     )
     layout = lay_out(batch_size, 1, ghost, max(options.micro_batch_size, ghost))
     iterator = iter(

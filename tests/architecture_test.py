@@ -12,6 +12,7 @@ LEVELS = [
     {"trainer.schedule"},
     {"trainer.nn", "trainer.data", "trainer.cluster", "trainer.run_dir", "trainer.reports"},
     {"trainer.nn.models"},
+    {"trainer.backward"},
     {"trainer.step", "trainer.evaluation"},
     {"trainer.micro_batch", "trainer.loop"},
     {"trainer.assemble"},

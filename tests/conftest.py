@@ -7,8 +7,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import pytest
 import tensorflow as tf
 
+from trainer.cluster.strategy import share_cores
+
 
 def pytest_configure() -> None:
+    # What connect sets for ghost batches of 32: it cannot be changed once TensorFlow has started.
+    tf.config.threading.set_intra_op_parallelism_threads(share_cores(1, 32)[1])
     (cpu,) = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 4)
 

@@ -10,9 +10,9 @@ from trainer.evaluation import evaluator
 RNG = np.random.default_rng(0)
 
 
-@pytest.mark.parametrize("replicas", [1, 2, 4])
+@pytest.mark.parametrize(("replicas", "lanes"), [(1, 1), (1, 2), (2, 3), (4, 1)])
 @pytest.mark.parametrize("examples", [1, 249, 251, 1500, 1777])
-def test_every_example_counts_once(cpus, replicas, examples):
+def test_every_example_counts_once(cpus, replicas, lanes, examples):
     pixels = RNG.integers(0, 256, (examples, 3, 3, 1), np.uint8)
     labels = RNG.integers(0, 7, examples)
     images = Images(images=pixels, labels=labels, classes=7, name="random")
@@ -27,7 +27,7 @@ def test_every_example_counts_once(cpus, replicas, examples):
                 keras.layers.Dense(7),
             ]
         )
-    found = evaluator(strategy, model, images)()
+    found = evaluator(strategy, model, images, lanes)()
     logits = model(pixels).numpy().astype(np.float64)
     log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     rank = (logits > logits[np.arange(examples), labels][:, None]).sum(axis=1)

@@ -101,9 +101,12 @@ def reference():
     return run(step, 64), weights(step)
 
 
-@pytest.mark.parametrize(("replicas", "b"), [(1, 16), (1, 32), (2, 16), (2, 32), (4, 16)])
-def test_the_layout_changes_nothing_that_is_learned(cpus, replicas, b, reference):
-    step = step_on(strategy_of(cpus, replicas))
+@pytest.mark.parametrize(
+    ("replicas", "b", "lanes"),
+    [(1, 16, 2), (1, 32, 1), (1, 32, 2), (1, 64, 3), (2, 16, 1), (2, 32, 2), (4, 16, 1)],
+)
+def test_the_layout_changes_nothing_that_is_learned(cpus, replicas, b, lanes, reference):
+    step = step_on(strategy_of(cpus, replicas), lanes=lanes)
     found, wanted = run(step, b), reference[0]
     np.testing.assert_allclose(found["loss"], wanted["loss"], atol=1e-5)
     np.testing.assert_allclose(found["top1"], wanted["top1"], atol=1e-6)

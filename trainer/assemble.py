@@ -31,8 +31,11 @@ def train(config: Config, path: pathlib.Path, stopped: Callable[[], bool]) -> di
     Raises:
       UserError: for what cannot be trained, before any training.
     """
-    strategy = cluster.connect(
-        config.strategy, virtual_devices=config.virtual_devices, deterministic=config.deterministic
+    strategy, lanes = cluster.connect(
+        config.strategy,
+        virtual_devices=config.virtual_devices,
+        deterministic=config.deterministic,
+        ghost_batch_size=config.ghost_batch_size,
     )
     replicas = strategy.num_replicas_in_sync
     training, evaluation = (
@@ -54,6 +57,7 @@ def train(config: Config, path: pathlib.Path, stopped: Callable[[], bool]) -> di
         weight_decay=config.weight_decay,
         label_smoothing=config.label_smoothing,
         seed=config.seed,
+        lanes=lanes,
         timed=not config.deterministic,
     )
 
@@ -110,7 +114,7 @@ def train(config: Config, path: pathlib.Path, stopped: Callable[[], bool]) -> di
             state,
             step,
             batches,
-            evaluator(strategy, model, evaluation),
+            evaluator(strategy, model, evaluation, lanes),
             checkpoints,
             summaries,
             progress,

@@ -12,10 +12,11 @@ from typing import Any
 
 import tensorflow as tf
 
+from trainer.backward import plain_errors
 from trainer.run_dir.directory import write_whole
 from trainer.schedule.layout import divisors, unmeasured
 from trainer.schedule.realize import Limits
-from trainer.step import TrainingStep, plain_errors
+from trainer.step import TrainingStep
 
 # On CPUs smaller ones pay for their overhead and larger ones for the cache that they overflow.
 _SMALLEST, _LARGEST, _EXAMPLES = 64, 256, 1024

@@ -7,21 +7,19 @@ that a growing batch changes numbers and not the graph: there is one trace for e
 shape.
 """
 
-import contextlib
 import dataclasses
+import math
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer.config import UserError
-from trainer.nn.ghost_batch_norm import GhostBatchNormalization, collect_statistics, moved
-from trainer.nn.losses import cross_entropy
+from trainer.backward import Backward, Sums, plain_errors
+from trainer.nn.ghost_batch_norm import GhostBatchNormalization, moved
 from trainer.nn.optimizers import OPTIMIZERS, decays
-from trainer.nn.seeds import seed_states
+from trainer.schedule.layout import divisors
 from trainer.schedule.stretch import Stretch
 
 
@@ -56,28 +54,24 @@ class TrainingStep:
         weight_decay: float,
         label_smoothing: float,
         seed: int,
+        lanes: int = 1,
         timed: bool = True,
     ) -> None:
         """Makes slots and sums for `model`, which was built on `strategy`.
 
-        `timed` must be False under op determinism, which forbids the clock in a graph.
+        A micro-batch is computed in up to `lanes` equal parts side by side, whole ghost batches
+        each. `timed` must be False under op determinism, which forbids the clock in a graph.
         """
         self.traces = 0
+        self._lanes = lanes
         self._timed = timed
         self.strategy = strategy
         self.model = model
         self._optimizer = OPTIMIZERS[optimizer]
         self._weight_decay = weight_decay
-        self._label_smoothing = label_smoothing
-        self._seed = seed
-        self._seed_states = seed_states(model)
+        self._backward = Backward(model, label_smoothing=label_smoothing, seed=seed)
+        self._parameters, self._norms = self._backward.parameters, self._backward.norms
         self._stretches: dict[int, Any] = {}
-        self._parameters = [variable.value for variable in model.trainable_variables]
-        self._norms = [
-            layer
-            for layer in model._flatten_layers()
-            if isinstance(layer, GhostBatchNormalization) and layer.trainable
-        ]
         with strategy.scope():
             # [parameter][slot]
             self.slots = [
@@ -87,13 +81,15 @@ class TrainingStep:
                 ]
                 for p in self._parameters
             ]
-            self._gradients = [_accumulator(p.shape) for p in self._parameters]
-            self._statistics = [
-                (_accumulator(layer.moving_mean.shape), _accumulator(layer.moving_variance.shape))
-                for layer in self._norms
-            ]
-            self._loss = _accumulator([])
-            self._hits = _accumulator([])
+            self._sums = Sums(
+                [_accumulator(p.shape) for p in self._parameters],
+                [
+                    (_accumulator(norm.moving_mean.shape), _accumulator(norm.moving_mean.shape))
+                    for norm in self._norms
+                ],
+                _accumulator([]),
+                _accumulator([]),
+            )
 
     def run(self, iterator: Any, stretch: Stretch) -> Records:
         """Does the updates of `stretch` with the next micro-batches of `iterator`.
@@ -169,70 +165,34 @@ class TrainingStep:
             return tf.timestamp() if self._timed else tf.constant(0.0, tf.float64)
 
     def accumulate(self, images: tf.Tensor, labels: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
-        """Adds one replica's micro-batch to its sums; returns its loss once all is added."""
-        with collect_statistics() as collected, tf.GradientTape() as tape:
-            logits, regularisation = self._forward(images, position)
-            loss = tf.reduce_sum(cross_entropy(logits, labels, self._label_smoothing))
-            # Of the mean over B examples, so that it counts once an update.
-            examples = tf.cast(tf.shape(labels)[0], tf.float32)
-            total = loss + examples * regularisation
-        gradients = tape.gradient(
-            total, self._parameters, unconnected_gradients=tf.UnconnectedGradients.ZERO
-        )
+        """Adds one replica's micro-batch to its sums; returns a loss once all is added."""
+        ghost = math.lcm(*(norm.ghost_batch_size for norm in self._norms))
+        ghosts = max(1, images.shape[0] // ghost)
+        lanes = max(n for n in divisors(ghosts) if n <= self._lanes)
+        size = images.shape[0] // lanes
+        parts = [
+            self._backward(*examples, position + i * size)
+            for i, examples in enumerate(
+                zip(tf.split(images, lanes), tf.split(labels, lanes), strict=True)
+            )
+        ]
         added = [
-            accumulator.assign_add(tf.convert_to_tensor(gradient))
-            for accumulator, gradient in zip(self._gradients, gradients, strict=True)
+            total.assign_add(tf.add_n(values))
+            for total, *values in zip(*map(tf.nest.flatten, (self._sums, *parts)), strict=True)
         ]
-        for layer, sums in zip(self._norms, self._statistics, strict=True):
-            calls = [entry for entry in collected if entry.layer is layer]
-            if not calls:
-                raise UserError(
-                    f"the model never calls its layer {layer.path} in training: leave it out."
-                )
-            # A layer that is called twice counts as one, with the mean of both.
-            for accumulator, name in zip(sums, ("mean_sum", "variance_sum"), strict=True):
-                values = [getattr(entry, name) for entry in calls]
-                added.append(accumulator.assign_add(tf.add_n(values) / len(values)))
-        right = tf.equal(tf.argmax(logits, -1, output_type=labels.dtype), labels)
-        hits = tf.reduce_sum(tf.cast(right, tf.float32))
-        added += [self._loss.assign_add(loss), self._hits.assign_add(hits)]
         with tf.control_dependencies(added):
-            return tf.identity(loss)
-
-    def _forward(self, images: tf.Tensor, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Logits, float32 [b, classes], and the sum of the model's own regularisation losses."""
-        # Masks follow the position, so that replicas differ and a resumed run needs no state. A
-        # layer that draws several times counts up from its seed.
-        first = self._seed * len(self._seed_states)
-        seeds = [
-            (state, tf.stack([position, tf.constant((first + i) << 16, tf.int64)]))
-            for i, state in enumerate(self._seed_states)
-        ]
-        with keras.StatelessScope(state_mapping=seeds, collect_losses=True) as scope:
-            logits = self.model(images, training=True)
-        own = {id(state) for state in self._seed_states}  # == of variables compares their values
-        for variable in self.model.non_trainable_variables:
-            if scope.get_current_value(variable) is not None and id(variable) not in own:
-                raise UserError(
-                    f"the model changes {variable.path} as it trains, which an update of several "
-                    "micro-batches cannot follow:\nleave that layer out; batch normalization and "
-                    "dropout are taken care of."
-                )
-        weights = [v.regularizer(v) for v in self.model.trainable_variables if v.regularizer]
-        return logits, tf.add_n([tf.constant(0.0), *scope.losses, *weights])
+            return tf.identity(parts[0].loss)
 
     def _apply(
         self, learning_rate: tf.Tensor, momentum: tf.Tensor, batch_size: tf.Tensor
     ) -> tf.Tensor:
         """One update from the sums, which it zeroes; returns [loss, top1, gradient norm]."""
-        accumulators = (self._gradients, self._statistics, self._loss, self._hits)
-        flat = tf.nest.flatten(accumulators)
-        totals = [accumulator.read_value() for accumulator in flat]
+        totals = [total.read_value() for total in tf.nest.flatten(self._sums)]
         context = tf.distribute.get_replica_context()
         if self.strategy.num_replicas_in_sync > 1:
             totals = context.all_reduce(tf.distribute.ReduceOp.SUM, totals)
         means = [total / batch_size for total in totals]
-        gradients, statistics, loss, top1 = tf.nest.pack_sequence_as(accumulators, means)
+        gradients, statistics, loss, top1 = tf.nest.pack_sequence_as(self._sums, means)
         context.merge_call(
             self._assign, args=(gradients, statistics, learning_rate, momentum, batch_size)
         )
@@ -249,9 +209,8 @@ class TrainingStep:
 
     def zero(self) -> None:
         """Empties the sums, which an update does by itself."""
-        sums = (self._gradients, self._statistics, self._loss, self._hits)
-        for accumulator in tf.nest.flatten(sums):
-            accumulator.assign(tf.zeros_like(accumulator))
+        for total in tf.nest.flatten(self._sums):
+            total.assign(tf.zeros_like(total))
 
     def _assign(
         self,
@@ -288,21 +247,6 @@ class TrainingStep:
                 (layer.moving_mean, layer.moving_variance), totals, strict=True
             ):
                 strategy.extended.update(moving.value, average, args=(total, layer), group=False)
-
-
-@contextlib.contextmanager
-def plain_errors() -> Iterator[None]:
-    """Raises a UserError of a function that is traced within as it was.
-
-    AutoGraph raises another in its place, with the source of every call on the way to it.
-    """
-    try:
-        yield
-    except UserError as error:
-        first: BaseException = error
-        while isinstance(first.__context__, UserError):
-            first = first.__context__
-        raise UserError(str(first)) from None
 
 
 def _accumulator(shape: Any) -> tf.Variable:

@@ -1,19 +1,56 @@
+import os
+import subprocess
+import sys
+
+import pytest
 import tensorflow as tf
 
-from trainer.cluster.strategy import connect, mirrored, on_cpu
+from trainer.cluster.strategy import connect, mirrored, on_cpu, share_cores
+
+CONNECT = """
+import tensorflow as tf
+from trainer.cluster.strategy import connect, on_cpu
+strategy, lanes = connect("auto", virtual_devices=4, deterministic=False, ghost_batch_size=32)
+assert isinstance(strategy, tf.distribute.MirroredStrategy)
+assert strategy.num_replicas_in_sync == 4
+assert on_cpu(strategy)
+print(lanes, tf.config.threading.get_intra_op_parallelism_threads())
+"""
 
 
 def test_auto_is_one_device_where_there_is_one(cpus):
-    strategy = connect("auto", virtual_devices=None, deterministic=False)
+    strategy, lanes = connect(
+        "auto", virtual_devices=None, deterministic=False, ghost_batch_size=32
+    )
     assert isinstance(strategy, tf.distribute.OneDeviceStrategy)
     assert on_cpu(strategy)
+    assert lanes == share_cores(1, 32)[0]
 
 
-def test_auto_is_mirrored_over_virtual_devices(cpus):
-    strategy = connect("auto", virtual_devices=4, deterministic=False)
-    assert isinstance(strategy, tf.distribute.MirroredStrategy)
-    assert strategy.num_replicas_in_sync == 4
-    assert on_cpu(strategy)
+def test_auto_is_mirrored_over_virtual_devices():
+    # In a process of its own: TensorFlow takes its threads at its start.
+    done = subprocess.run(
+        [sys.executable, "-c", CONNECT], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [str(number) for number in share_cores(4, 32)]
+
+
+@pytest.mark.parametrize(
+    ("cores", "replicas", "ghost", "lanes", "threads"),
+    [
+        (1, 1, 32, 1, 1),
+        (2, 1, 32, 2, 1),
+        (2, 1, 128, 1, 2),
+        (2, 1, 500, 1, 2),
+        (2, 4, 32, 1, 1),
+        (16, 1, 32, 4, 4),
+        (16, 4, 32, 4, 1),
+        (3, 1, 48, 2, 1),
+    ],
+)
+def test_cores_are_shared_out(monkeypatch, cores, replicas, ghost, lanes, threads):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    assert share_cores(replicas, ghost) == (lanes, threads)
 
 
 def test_strategies_of_several_sizes_live_in_one_process(cpus):

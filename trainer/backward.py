@@ -1,0 +1,113 @@
+"""Forward and back over one run of examples: all that they add to an update."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from trainer.config import UserError
+from trainer.nn.ghost_batch_norm import GhostBatchNormalization, collect_statistics
+from trainer.nn.losses import cross_entropy
+from trainer.nn.seeds import seed_states
+
+
+class Sums(NamedTuple):
+    """Sums over examples, all float32.
+
+    Attributes:
+      gradients: of the data and regularisation losses, one a parameter, of its shape.
+      statistics: (means, biased variances) by batch-norm layer, each [c], over ghost batches.
+      loss: data loss, [].
+      hits: examples that were right, [].
+    """
+
+    gradients: list[tf.Tensor]
+    statistics: list[tuple[tf.Tensor, tf.Tensor]]
+    loss: tf.Tensor
+    hits: tf.Tensor
+
+
+class Backward:
+    """The pass over a model's parameters: call it with examples in a traced function.
+
+    Attributes:
+      parameters: what is trained.
+      norms: the ghost batch norms whose moving statistics move.
+    """
+
+    def __init__(self, model: keras.Model, *, label_smoothing: float, seed: int) -> None:
+        self.parameters = [variable.value for variable in model.trainable_variables]
+        self.norms = [
+            layer
+            for layer in model._flatten_layers()
+            if isinstance(layer, GhostBatchNormalization) and layer.trainable
+        ]
+        self._model = model
+        self._label_smoothing = label_smoothing
+        self._seed = seed
+        self._seed_states = seed_states(model)
+
+    def __call__(self, images: tf.Tensor, labels: tf.Tensor, position: tf.Tensor) -> Sums:
+        """What images uint8 [b, h, w, c] with labels [b] add, the first of them at `position`."""
+        with collect_statistics() as collected, tf.GradientTape() as tape:
+            logits, regularisation = self._forward(images, position)
+            loss = tf.reduce_sum(cross_entropy(logits, labels, self._label_smoothing))
+            # Of the mean over B examples, so that it counts once an update.
+            examples = tf.cast(tf.shape(labels)[0], tf.float32)
+            total = loss + examples * regularisation
+        gradients = tape.gradient(
+            total, self.parameters, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
+        statistics = []
+        for layer in self.norms:
+            calls = [entry for entry in collected if entry.layer is layer]
+            if not calls:
+                raise UserError(
+                    f"the model never calls its layer {layer.path} in training: leave it out."
+                )
+            # A layer that is called twice counts as one, with the mean of both.
+            means = tf.add_n([entry.mean_sum for entry in calls]) / len(calls)
+            variances = tf.add_n([entry.variance_sum for entry in calls]) / len(calls)
+            statistics.append((means, variances))
+        right = tf.equal(tf.argmax(logits, -1, output_type=labels.dtype), labels)
+        hits = tf.reduce_sum(tf.cast(right, tf.float32))
+        return Sums([tf.convert_to_tensor(g) for g in gradients], statistics, loss, hits)
+
+    def _forward(self, images: tf.Tensor, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Logits, float32 [b, classes], and the sum of the model's own regularisation losses."""
+        # Masks follow the position, so that replicas differ and a resumed run needs no state. A
+        # layer that draws several times counts up from its seed.
+        first = self._seed * len(self._seed_states)
+        seeds = [
+            (state, tf.stack([position, tf.constant((first + i) << 16, tf.int64)]))
+            for i, state in enumerate(self._seed_states)
+        ]
+        with keras.StatelessScope(state_mapping=seeds, collect_losses=True) as scope:
+            logits = self._model(images, training=True)
+        own = {id(state) for state in self._seed_states}  # == of variables compares their values
+        for variable in self._model.non_trainable_variables:
+            if scope.get_current_value(variable) is not None and id(variable) not in own:
+                raise UserError(
+                    f"the model changes {variable.path} as it trains, which an update of several "
+                    "micro-batches cannot follow:\nleave that layer out; batch normalization and "
+                    "dropout are taken care of."
+                )
+        weights = [v.regularizer(v) for v in self._model.trainable_variables if v.regularizer]
+        return logits, tf.add_n([tf.constant(0.0), *scope.losses, *weights])
+
+
+@contextlib.contextmanager
+def plain_errors() -> Iterator[None]:
+    """Raises a UserError of a function that is traced within as it was.
+
+    AutoGraph raises another in its place, with the source of every call on the way to it.
+    """
+    try:
+        yield
+    except UserError as error:
+        first: BaseException = error
+        while isinstance(first.__context__, UserError):
+            first = first.__context__
+        raise UserError(str(first)) from None
