@@ -167,6 +167,7 @@ def _model(config: Config, images: Images, strategy: tf.distribute.Strategy) -> 
             ghost_batch_size=config.ghost_batch_size,
             ghost_decay=config.ghost_decay,
             kernel="fused" if cluster.on_cpu(strategy) else "reshaped",
+            precision=config.precision,
         )
 
 

@@ -53,6 +53,7 @@ class Config:
     warmup_from: float | None
     ghost_batch_size: int
     ghost_decay: float
+    precision: str
     micro_batch_size: int
     strategy: str
     virtual_devices: int | None
@@ -107,6 +108,12 @@ flags.DEFINE_integer("image_size", None, "Side of the images in pixels (unset: t
 flags.DEFINE_integer("num_classes", None, "Classes of the model (unset: the dataset's own).")
 flags.DEFINE_integer("ghost_batch_size", 32, "G: examples that share batch-norm statistics.")
 flags.DEFINE_float("ghost_decay", 0.99, "Decay of the moving statistics per ghost batch.")
+flags.DEFINE_enum(
+    "precision",
+    "float32",
+    ["float32", "bfloat16"],
+    "Of layers and their outputs; parameters, normalisation and loss are float32 always.",
+)
 
 # ---- The run and its optimizer
 flags.DEFINE_float("epochs", 16.0, "Length of the run, in epochs.")

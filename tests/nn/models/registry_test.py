@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from trainer.config import UserError
-from trainer.nn.ghost_batch_norm import GhostBatchNormalization
+from trainer.nn.ghost_batch_norm import GhostBatchNormalization, collect_statistics
 from trainer.nn.models.registry import build
 from trainer.nn.models.wide_resnet import wide_resnet
 
@@ -195,16 +195,27 @@ def test_under_mirrored_strategy(cpus):
         np.testing.assert_allclose(logits, model(images_of(2)), rtol=1e-4, atol=1e-5)
 
 
-def test_logits_are_float32_under_mixed_precision():
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
-        models = [make("wide_resnet_10_1"), make("MobileNetV2")]
-    finally:
-        keras.config.set_dtype_policy("float32")
-    for model in models:
-        logits = model(images_of(2), training=True)
-        assert (logits.dtype, model.output.dtype) == (tf.float32, "float32")
-        assert norms_of(model)[0].compute_dtype == "bfloat16"
+@pytest.mark.parametrize("name", ["wide_resnet_10_1", "MobileNetV2"])
+def test_in_bfloat16_parameters_statistics_and_logits_are_float32(name):
+    exact, model = (
+        make(name, ghost_batch_size=32, precision=precision)
+        for precision in ("float32", "bfloat16")
+    )
+    assert keras.config.dtype_policy().name == "float32"
+    assert {variable.dtype for variable in model.weights} == {"float32"}
+    assert all(norm.compute_dtype == "bfloat16" for norm in norms_of(model))
+    images = images_of(32)
+    with collect_statistics() as collected:
+        logits = model(images, training=True)
+    with collect_statistics() as wanted:
+        wanted_logits = exact(images, training=True)
+    assert (logits.dtype, model.output.dtype) == (tf.float32, "float32")
+    # Eight bits a value: 0.4% each, and more the deeper the layer.
+    first, wanted_first = collected[0], wanted[0]
+    assert first.variance_sum.dtype == tf.float32
+    np.testing.assert_allclose(first.variance_sum, wanted_first.variance_sum, rtol=0.01)
+    assert np.corrcoef(np.ravel(logits), np.ravel(wanted_logits))[0, 1] > 0.95
+    assert np.any(logits != wanted_logits)
 
 
 def test_the_whole_model_saves_and_loads(tmp_path: pathlib.Path):

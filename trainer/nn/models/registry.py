@@ -7,13 +7,14 @@ unless the network has a Rescaling or Normalization layer of its own, which then
 0..255. Its batch normalization is made ghost.
 """
 
+import contextlib
 import difflib
 import importlib
 import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -38,6 +39,7 @@ def build(
     ghost_batch_size: int,
     ghost_decay: float,
     kernel: Kernel,
+    precision: str = "float32",
 ) -> keras.Model:
     """The model of that name, its weights a function of `seed`, under the current strategy's scope.
 
@@ -50,6 +52,8 @@ def build(
         ghost_batch_size: G, examples.
         ghost_decay: d, per ghost batch.
         kernel: of the ghost batch norm.
+        precision: float32 or bfloat16, of the network's layers and what they hand on; parameters,
+            batch-norm statistics and logits are float32 always.
 
     Returns:
         A model from uint8 images [b, h, w, c] to float32 logits [b, classes].
@@ -59,7 +63,8 @@ def build(
             classes, with its own reason, or does not return logits.
     """
     keras.utils.set_random_seed(seed)
-    network = _network(name, image_shape, classes)
+    with _layers_in(precision):
+        network = _network(name, image_shape, classes)
     images = keras.Input(image_shape, dtype="uint8", name="images")
     pixels = keras.ops.cast(images, "float32")  # [b, h, w, c], 0..255
     if not _standardises(network):
@@ -78,6 +83,17 @@ def build(
     if ":" in name:
         _refuse_probabilities(name, model)
     return ghostify(model, ghost_batch_size=ghost_batch_size, decay=ghost_decay, kernel=kernel)
+
+
+@contextlib.contextmanager
+def _layers_in(precision: str) -> Iterator[None]:
+    """Layers made within compute in `precision` unless they say otherwise."""
+    outer = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else precision)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(outer)
 
 
 def _network(name: str, image_shape: ImageShape, classes: int) -> keras.Model:

@@ -17,8 +17,9 @@ def wide_resnet(
 ) -> keras.Model:
     """WRN-depth-width from float images [b, h, w, c] to float32 logits [b, classes].
 
-    Convolutions have no bias and start as the authors' (He normal over fan-out, not truncated); the
-    Dense layer starts as Keras has it.
+    Layers have Keras' current dtype policy, from the pooling on float32. Convolutions have no bias
+    and start as the authors' (He normal over fan-out, not truncated); the Dense layer starts as
+    Keras has it.
 
     Raises:
         UserError: for a depth that is not 6n + 4 with n ≥ 1, or a width under 1.
@@ -41,7 +42,7 @@ def wide_resnet(
             name = f"group{group + 1}_block{block + 1}"
             x = _block(x, channels, stride if block == 0 else 1, name)
     x = _activate(x, "last")  # [b, h/4, w/4, 64k]
-    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)  # [b, 64k]
+    x = keras.layers.GlobalAveragePooling2D(dtype="float32", name="pool")(x)  # [b, 64k]
     logits = keras.layers.Dense(classes, dtype="float32", name="logits")(x)
     return keras.Model(images, logits, name=f"wide_resnet_{depth}_{width}")
 
