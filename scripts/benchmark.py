@@ -1,12 +1,13 @@
 """Speed against Keras' fit and PyTorch on this machine, as ratios within one run.
 
     .venv/bin/python scripts/benchmark.py           # everything, about half an hour on two cores
-    .venv/bin/python scripts/benchmark.py --quick   # one model, one batch size, under two minutes
+    .venv/bin/python scripts/benchmark.py --quick   # one model, one batch size, in a minute
 
 Every competitor is a process that builds its model once and then waits. A round gives each of them
-its turn, so that a machine that slows down slows all alike; the table has medians over the rounds,
-their range, and the median of the ratios within a round. PyTorch is measured where it can be
-installed, in an environment of its own (.venv-torch), made on first use.
+its turn, from another one on each time, so that a machine that slows down slows all alike; the
+table has medians over the rounds, their range, and the median of the ratios within a round. PyTorch
+is measured where it can be installed, in an environment of its own (.venv-torch), made on first
+use.
 
 Images are of the model's natural size: Fashion-MNIST's shape for wide_resnet_10_1, CIFAR-10's for
 wide_resnet_16_4, in memory and random, which no step's speed depends on.
@@ -20,6 +21,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from typing import Any
 
 import numpy as np
@@ -27,10 +29,13 @@ import numpy as np
 HERE = pathlib.Path(__file__).parent
 TORCH = HERE.parent / ".venv-torch" / "bin" / "python"
 SHAPES = {"wide_resnet_10_1": (28, 28, 1), "wide_resnet_16_4": (32, 32, 3)}
-# A round's updates by model: seconds each, since a large batch is one update.
+# A turn is seconds long; an update at the least.
 IMAGES_A_ROUND = {"wide_resnet_10_1": 6_400, "wide_resnet_16_4": 256}
 # Above it a batch's activations do not fit in 24 GiB for those who take it whole.
 LARGEST_WHOLE = {"wide_resnet_10_1": 3_200, "wide_resnet_16_4": 640}
+STEP, AUGMENTED = "Crescendo, ghost 32", "Crescendo, ghost 32, with augmentation"
+# PyTorch's threads spin for a while when their work is done.
+PAUSE_SECONDS = 0.3
 
 
 @dataclasses.dataclass
@@ -60,7 +65,7 @@ class Worker:
 
 
 def start(name: str, command: list[str], updates: int, images: int) -> Worker:
-    """Starts a competitor and waits until its model is built and warm."""
+    """Starts a competitor, which says so when its model is built and warm."""
     process = subprocess.Popen(
         [str(part) for part in command],
         stdin=subprocess.PIPE,
@@ -68,8 +73,6 @@ def start(name: str, command: list[str], updates: int, images: int) -> Worker:
         stderr=subprocess.DEVNULL,
         text=True,
     )
-    assert process.stdout
-    process.stdout.readline()
     return Worker(name, process, updates, images)
 
 
@@ -78,28 +81,23 @@ def competitors(model: str, batch_size: int, data: str, quick: bool) -> list[Wor
     updates = max(1, IMAGES_A_ROUND[model] // batch_size)
     worker = [sys.executable, HERE / "benchmark_worker.py", "--data", data, "--model", model]
     worker += ["--batch_size", batch_size]
-    commands = {
-        "Crescendo, ghost 32, step": [*worker, "--trainer=crescendo"],
-        "Crescendo, ghost 32, with augmentation": [
-            *worker,
-            *("--trainer=crescendo", "--augment=medium"),
-        ],
-        "Crescendo, one ghost a micro-batch": [
-            *worker,
-            *("--trainer=crescendo", "--ghost_batch_size=128"),
-        ],
-    }
+    ours = [*worker, "--trainer=crescendo"]
+    commands = {STEP: ours}
+    if not quick:
+        commands["Crescendo, bfloat16"] = [*ours, "--precision=bfloat16"]
     if batch_size <= LARGEST_WHOLE[model]:
+        commands["Crescendo, ghost 128: plain batch norm"] = [*ours, "--ghost_batch_size=128"]
         commands["Keras fit"] = [*worker, "--trainer=keras"]
-    if batch_size <= LARGEST_WHOLE[model] and TORCH.exists():
+        if not quick:
+            commands[AUGMENTED] = [*ours, "--augment=medium"]
+    if batch_size <= LARGEST_WHOLE[model] and TORCH.exists() and not quick:
         _, _, depth, width = model.split("_")
         torch = [TORCH, HERE / "benchmark_torch.py", "--data", data, "--batch_size", batch_size]
         torch += ["--depth", depth, "--width", width]
         commands["PyTorch float32, eager"] = torch
         commands["PyTorch float32, compiled"] = [*torch, "--compile"]
-        if not quick:
-            commands["PyTorch bfloat16, eager"] = [*torch, "--bfloat16"]
-            commands["PyTorch bfloat16, compiled"] = [*torch, "--bfloat16", "--compile"]
+        commands["PyTorch bfloat16, eager"] = [*torch, "--bfloat16"]
+        commands["PyTorch bfloat16, compiled"] = [*torch, "--bfloat16", "--compile"]
     return [start(name, c, updates, updates * batch_size) for name, c in commands.items()]
 
 
@@ -141,10 +139,13 @@ def compare(model: str, batch_size: int, rounds: int, quick: bool) -> None:
         np.savez(file.name, images=images, labels=rng.integers(0, 10, 8_192))
         workers = competitors(model, batch_size, file.name, quick)
         try:
-            peak = 0.0
-            for _ in range(rounds):
-                for worker in workers:
-                    worker.round()
+            for worker in workers:
+                assert worker.process.stdout
+                worker.process.stdout.readline()
+            for first in range(rounds):
+                for turn in range(len(workers)):
+                    workers[(first + turn) % len(workers)].round()
+                    time.sleep(PAUSE_SECONDS)
             peak = matrix_product_rate()
         finally:
             for worker in workers:
@@ -167,8 +168,25 @@ def compare(model: str, batch_size: int, rounds: int, quick: bool) -> None:
             f"| {worker.name} | {statistics.median(rates):,.0f} | {min(rates):,.0f}–"
             f"{max(rates):,.0f} | {ratio:.2f} × | {share:.0%} | {memory:.1f} GiB |"
         )
-    waits = [a["input_wait"] / a["seconds"] for a in workers[1].answers]
-    print(f"input wait with augmentation: {statistics.median(waits):.1%}", flush=True)
+    for worker in workers:
+        if worker.name == AUGMENTED:
+            waits = [answer["input_wait"] / answer["seconds"] for answer in worker.answers]
+            print(f"input wait with augmentation: {statistics.median(waits):.1%}", flush=True)
+
+
+def whole_run() -> None:
+    """Prints the speed of a program's whole run, two epochs with two evaluations."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "trainer", "train", f"--model_dir={folder}/run"]
+        command += ["--flagfile=flags/fashion_mnist_decay.flags", "--epochs=2"]
+        start = time.perf_counter()
+        subprocess.run(command, cwd=HERE.parent, capture_output=True, check=True)
+        seconds = time.perf_counter() - start
+        result = json.loads((pathlib.Path(folder) / "run" / "result.json").read_text())
+    print(
+        f"\na run of two epochs, B 128: {result['examples_per_second']:,.0f} images/s in training, "
+        f"{result['position'] / seconds:,.0f} from the start of the process to its end"
+    )
 
 
 def stalls() -> None:
@@ -206,6 +224,7 @@ def main() -> None:
     for model in SHAPES:
         for batch_size in (128, 640, 3_200):
             compare(model, batch_size, arguments.rounds, quick=False)
+    whole_run()
     stalls()
 
 

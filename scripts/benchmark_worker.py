@@ -47,6 +47,7 @@ def crescendo(name: str, images: Any, batch_size: int, options: argparse.Namespa
         ghost_batch_size=ghost,
         ghost_decay=0.99,
         kernel="fused",
+        precision=options.precision,
     )
     step = TrainingStep(
         strategy,
@@ -118,6 +119,7 @@ def main() -> None:
     parser.add_argument("--ghost_batch_size", type=int, default=32)
     parser.add_argument("--micro_batch_size", type=int, default=128)
     parser.add_argument("--augment", default="none")
+    parser.add_argument("--precision", default="float32")
     options = parser.parse_args()
     from trainer.data.sources import Images
 
