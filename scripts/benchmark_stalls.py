@@ -94,12 +94,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         weights = [variable.value for variable in model.weights]
         slots = [slot for slots in step.slots for slot in slots]
-        saved = Checkpoints(pathlib.Path(folder), {"weights": weights, "slots": slots}, keep=3)
+        saved = Checkpoints(
+            pathlib.Path(folder), {"weights": weights, "slots": slots}, keep=3, report=print
+        )
         seconds = []
         for update in range(7):
             start = time.perf_counter()
             saved.save(update, {"position": update})
             seconds.append(time.perf_counter() - start)
+            saved.wait()
     stall = statistics.median(seconds)
     found["checkpoint (s)"] = round(stall, 3)
     found["checkpoints' share, one a minute"] = f"{stall / 60:.2%}"

@@ -7,6 +7,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import pytest
 import tensorflow as tf
 
+from tests import runs
 from trainer.cluster.strategy import share_cores
 
 
@@ -21,3 +22,14 @@ def pytest_configure() -> None:
 def cpus() -> list[str]:
     """Names of the four logical CPU devices."""
     return [device.name for device in tf.config.list_logical_devices("CPU")]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=5, help="SIGKILLs over one run in tests/faults.")
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(tmp_path_factory):
+    """A run of runs.SHORT in one go: its directory, and the finished process."""
+    model_dir = tmp_path_factory.mktemp("runs") / "uninterrupted"
+    return model_dir, runs.train(model_dir, *runs.SHORT)

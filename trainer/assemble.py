@@ -90,12 +90,14 @@ def train(config: Config, path: pathlib.Path, stopped: Callable[[], bool]) -> di
     print(_table(schedule, replicas, config.ghost_batch_size, largest), flush=True)
 
     variables = {"weights": _values(model), "slots": [slot for s in step.slots for slot in s]}
-    checkpoints = Checkpoints(path / "checkpoints", variables, keep=config.keep_checkpoints)
-    state = loop.restore(checkpoints, lambda text: print(text, flush=True))
+    checkpoints = Checkpoints(
+        path / "checkpoints", variables, keep=config.keep_checkpoints, report=Progress.line
+    )
+    state = loop.restore(checkpoints)
     if state.resumes:
         print(f"resumed at update {state.update}, epoch {state.position / examples:.2f}")
     directory.keep_flags(path, to_flagfile(config))
-    summaries = Summaries(path, update=state.update)
+    summaries = Summaries(path, update=state.update, report=Progress.line)
     progress = Progress(state.position, schedule.end)
     try:
         last = loop.train(
@@ -129,6 +131,7 @@ def train(config: Config, path: pathlib.Path, stopped: Callable[[], bool]) -> di
         "top1": last.top1,
         "top5": last.top5,
         "loss": last.loss,
+        "best": state.best,
         "updates": state.update,
         "position": state.position,
         "epochs": state.position / examples,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from trainer.evaluation import Evaluation
-from trainer.run_dir.checkpoints import Checkpoints
+from trainer.run_dir.checkpoints import Checkpoints, NotSavedError
 from trainer.run_dir.progress import Progress
 from trainer.run_dir.summaries import Summaries
 from trainer.schedule.noise_scale import noise_scale
@@ -47,6 +47,7 @@ class State:
       resumes: how often the run went on from a checkpoint.
       window: losses and hits since the last logged point, weighted by examples, and its examples,
         seconds and input wait.
+      best: top1 and update of the best evaluation.
     """
 
     position: int = 0
@@ -55,6 +56,7 @@ class State:
     input_wait: float = 0.0
     resumes: int = 0
     window: dict[str, float] = dataclasses.field(default_factory=dict)
+    best: dict[str, Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,9 +73,9 @@ class Course:
     stop_at: int | None
 
 
-def restore(checkpoints: Checkpoints, report: Callable[[str], None]) -> State:
+def restore(checkpoints: Checkpoints) -> State:
     """The state of the newest checkpoint that is whole, its variables read; or a new one."""
-    saved = checkpoints.restore(report)
+    saved = checkpoints.restore()
     if saved is None:
         return State()
     state = State(**saved)
@@ -103,6 +105,7 @@ def train(
 
     Raises:
       NonFiniteLossError: with update, position, learning rate and batch size.
+      NotSavedError: where the run ends or stops and its last checkpoint cannot be written.
     """
     trajectory = course.trajectory
     end = trajectory.end
@@ -112,6 +115,7 @@ def train(
     while state.position < end:
         if stopped() or (course.stop_at is not None and state.position >= course.stop_at):
             _save(checkpoints, summaries, step, state)
+            _check_saved(checkpoints, state)
             return None
         due = _next_evaluation(course, state.position)
         stretch = next_stretch(
@@ -140,13 +144,18 @@ def train(
             batch=stretch.batch_size,
             epoch=state.position / trajectory.examples,
         )
+        better = False
         if evaluating:
             evaluation = _finite(step, evaluate(), state)
             _report(evaluation, stretch, state, trajectory.examples, summaries, progress)
-        if time.monotonic() - saved_at >= course.checkpoint_seconds and state.position < end:
+            better = state.best is None or evaluation.top1 > state.best["top1"]
+            if better:
+                state.best = {"top1": evaluation.top1, "update": state.update}
+        if better or time.monotonic() - saved_at >= course.checkpoint_seconds:
             _save(checkpoints, summaries, step, state)
             saved_at = time.monotonic()
     _save(checkpoints, summaries, step, state)
+    _check_saved(checkpoints, state)
     return evaluation or _finite(step, evaluate(), state)
 
 
@@ -260,5 +269,15 @@ def _save(checkpoints: Checkpoints, summaries: Summaries, step: TrainingStep, st
             f"parameters are no numbers after update {state.update}, position {state.position}.\n"
             f"{_CALMER}"
         )
-    summaries.flush()
-    checkpoints.save(state.update, dataclasses.asdict(state))
+    if summaries.flush():
+        best = state.best["update"] if state.best else None
+        checkpoints.save(state.update, dataclasses.asdict(state), best)
+
+
+def _check_saved(checkpoints: Checkpoints, state: State) -> None:
+    newest = checkpoints.wait()
+    if newest != state.update:
+        raise NotSavedError(
+            f"update {state.update} is not saved; the newest checkpoint is of update {newest}.\n"
+            "Make room, and give the same command again: it goes on from there."
+        )

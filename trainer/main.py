@@ -12,8 +12,8 @@ from trainer import config
 def main(argv: Sequence[str]) -> int:
     """Runs the command that `argv`, program name first, asks for; returns the exit status.
 
-    0: done. 2: a mistake of the user's. 3: the loss is not finite. 75: stopped by a signal, and
-    checkpointed; start it again.
+    0: done. 2: a mistake of the user's. 3: the loss is not finite. 74: what the run learned last
+    cannot be written. 75: stopped by a signal, and checkpointed; start it again.
     """
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Without TensorFlow's start-up notes.

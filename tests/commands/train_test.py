@@ -1,62 +1,8 @@
 """Whole runs of the program, in processes of their own, on Fashion-MNIST."""
 
-import json
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
-
 import pytest
 
-from trainer.run_dir.summaries import read
-
-# 128 → 640 → 3,200 in a few seconds.
-SHORT = [
-    "--model=tests.models:tiny",
-    "--augment=medium",
-    "--train_split=train[:16000]",
-    "--eval_split=test[:1000]",
-    "--epochs=3",
-    "--anneal=step",
-    "--anneal_epochs=40%,70%",
-    "--anneal_with=batch_size",
-    "--max_batch_size=3200",
-    "--deterministic",
-    "--log_every_updates=10",
-]
-
-
-def command(model_dir, *arguments):
-    return [sys.executable, "-m", "trainer", "train", f"--model_dir={model_dir}", *arguments]
-
-
-def train(model_dir, *arguments, status=0):
-    done = subprocess.run(command(model_dir, *arguments), capture_output=True, text=True)
-    assert done.returncode == status, done.stderr
-    return done
-
-
-def result(model_dir):
-    return json.loads((model_dir / "result.json").read_text())
-
-
-def digest(model_dir):
-    return result(model_dir)["parameters_sha256"]
-
-
-def points(model_dir, split="train"):
-    """Logged points without what depends on the clock."""
-    clock = {"time", "examples_per_second", "input_wait"}
-    found = read(model_dir / "metrics.jsonl")
-    return [{k: v for k, v in p.items() if k not in clock} for p in found if p["split"] == split]
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    model_dir = tmp_path_factory.mktemp("runs") / "uninterrupted"
-    return model_dir, train(model_dir, *SHORT)
+from tests.runs import SHORT, digest, newest, points, result, train
 
 
 def test_a_growing_run(uninterrupted):
@@ -102,70 +48,6 @@ def test_another_run_in_its_place_is_refused(uninterrupted):
     model_dir, _ = uninterrupted
     done = train(model_dir, *SHORT, "--seed=1", status=2)
     assert "--seed: 0 → 1" in done.stderr
-
-
-def started(model_dir, *arguments):
-    return subprocess.Popen(
-        command(model_dir, *arguments),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A process group of its own: the signal is for it alone.
-        start_new_session=True,
-    )
-
-
-def newest(model_dir):
-    return max((model_dir / "checkpoints").glob("0*"), default=None)
-
-
-def wait_for(condition, process):
-    for _ in range(1200):
-        if condition():
-            return
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-    pytest.fail("nothing happened in a minute")
-
-
-def test_killed_anywhere_and_resumed_ends_with_the_same_bits(uninterrupted, tmp_path):
-    model_dir = tmp_path / "killed"
-    often = "--checkpoint_minutes=0.005"
-    choose = random.Random(time.time_ns())
-    delays = []
-    for _ in range(2):
-        before = newest(model_dir)
-        process = started(model_dir, *SHORT, often)
-        wait_for(lambda before=before: newest(model_dir) != before, process)
-        delays.append(choose.random() * 0.5)
-        time.sleep(delays[-1])
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-    train(model_dir, *SHORT, often)
-    assert digest(model_dir) == digest(uninterrupted[0]), delays
-    assert result(model_dir)["resumes"] >= 1
-    for split in ("train", "eval"):
-        assert points(model_dir, split) == points(uninterrupted[0], split), delays
-
-
-def test_a_signal_stops_with_a_checkpoint(uninterrupted, tmp_path):
-    model_dir = tmp_path / "stopped"
-    process = started(model_dir, *SHORT, "--epochs=30")
-    wait_for(lambda: read(model_dir / "metrics.jsonl"), process)
-    process.terminate()
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 75
-    assert "stopped, with a checkpoint; the same command goes on" in output
-    assert newest(model_dir) is not None
-
-
-def test_a_signal_before_training_ends_at_once(tmp_path):
-    process = started(tmp_path / "early", *SHORT)
-    wait_for(lambda: (tmp_path / "early" / "lock").exists(), process)
-    time.sleep(1)  # in the midst of TensorFlow's import
-    process.terminate()
-    process.communicate(timeout=60)
-    assert process.returncode == 75
 
 
 def test_a_wrong_start_can_be_corrected_in_its_place(tmp_path):

@@ -1,3 +1,5 @@
+import resource
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -25,36 +27,45 @@ def zero(variables):
 
 
 def nothing(text):
-    pytest.fail(f"reported {text!r}")
+    raise AssertionError(text)
+
+
+def opened(folder, variables, *, keep=3, report=nothing):
+    return Checkpoints(folder, variables, keep=keep, report=report)
+
+
+def save(checkpoints, update, **progress):
+    checkpoints.save(update, {"update": update, **progress})
+    assert checkpoints.wait() == update
 
 
 def test_round_trip(tmp_path, variables):
     before = values(variables)
-    Checkpoints(tmp_path, variables, keep=3).save(7, {"position": 896})
+    save(opened(tmp_path, variables), 7, position=896)
     zero(variables)
-    assert Checkpoints(tmp_path, variables, keep=3).restore(nothing) == {"position": 896}
+    assert opened(tmp_path, variables).restore() == {"update": 7, "position": 896}
     assert values(variables) == before
 
 
 def test_none_to_restore(tmp_path, variables):
-    assert Checkpoints(tmp_path / "none", variables, keep=3).restore(nothing) is None
+    assert opened(tmp_path / "none", variables).restore() is None
 
 
 def test_the_newest_are_kept_across_a_change_of_digits(tmp_path, variables):
-    checkpoints = Checkpoints(tmp_path, variables, keep=2)
+    checkpoints = opened(tmp_path, variables, keep=2)
     for update in (9, 10, 99, 100):
-        checkpoints.save(update, {"update": update})
+        save(checkpoints, update)
     assert sorted(int(path.name) for path in tmp_path.iterdir()) == [99, 100]
-    assert checkpoints.restore(nothing) == {"update": 100}
+    assert checkpoints.restore() == {"update": 100}
 
 
 @pytest.mark.parametrize("damage", ["bit", "truncated", "missing"])
 def test_a_damaged_newest_is_reported_and_the_one_before_used(tmp_path, variables, damage):
-    checkpoints = Checkpoints(tmp_path, variables, keep=3)
-    checkpoints.save(1, {"update": 1})
+    checkpoints = opened(tmp_path, variables)
+    save(checkpoints, 1)
     before = values(variables)
     zero(variables)
-    checkpoints.save(2, {"update": 2})
+    save(checkpoints, 2)
     (data,) = (tmp_path / "000000002").glob("*.data-*")
     content = bytearray(data.read_bytes())
     if damage == "bit":
@@ -65,47 +76,88 @@ def test_a_damaged_newest_is_reported_and_the_one_before_used(tmp_path, variable
     else:
         data.unlink()
     reports = []
-    assert checkpoints.restore(reports.append) == {"update": 1}
+    again = opened(tmp_path, variables, report=reports.append)
+    assert again.restore() == {"update": 1}
     assert values(variables) == before
     assert len(reports) == 1
     assert "000000002 is damaged" in reports[0]
 
 
 def test_a_damaged_one_is_put_aside_and_never_kept_instead_of_a_whole_one(tmp_path, variables):
-    checkpoints = Checkpoints(tmp_path, variables, keep=2)
+    checkpoints = opened(tmp_path, variables, keep=2)
     for update in (800, 900):
-        checkpoints.save(update, {"update": update})
+        save(checkpoints, update)
     (tmp_path / "000000900" / "checkpoint.index").write_bytes(b"")
-    again = Checkpoints(tmp_path, variables, keep=1)
-    assert again.restore(lambda text: None) == {"update": 800}
-    again.save(850, {"update": 850})
+    again = opened(tmp_path, variables, keep=1, report=[].append)
+    assert again.restore() == {"update": 800}
+    save(again, 850)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["000000850", "damaged-000000900"]
 
 
 def test_none_whole_is_refused(tmp_path, variables):
-    checkpoints = Checkpoints(tmp_path, variables, keep=2)
-    checkpoints.save(1, {})
+    checkpoints = opened(tmp_path, variables, keep=2)
+    save(checkpoints, 1)
     (tmp_path / "000000001" / "checkpoint.index").unlink()
     with pytest.raises(UserError, match=r"every checkpoint in .* is damaged"):
-        Checkpoints(tmp_path, variables, keep=2).restore(lambda text: None)
+        opened(tmp_path, variables, report=[].append).restore()
 
 
 @pytest.mark.parametrize("weights", [[[1.0, 2.0]], [[1.0, 2.0], [[3.0, 4.0]]], [[1.0], [[3.0]]]])
 def test_other_variables_are_refused(tmp_path, variables, weights):
-    Checkpoints(tmp_path, variables, keep=2).save(1, {})
+    save(opened(tmp_path, variables), 1)
     other = {**variables, "weights": [tf.Variable(value) for value in weights]}
     with pytest.raises(UserError, match="is of another model"):
-        Checkpoints(tmp_path, other, keep=2).restore(nothing)
+        opened(tmp_path, other, keep=2).restore()
 
 
 def test_a_half_written_checkpoint_is_no_checkpoint(tmp_path, variables):
-    checkpoints = Checkpoints(tmp_path, variables, keep=3)
-    checkpoints.save(1, {"update": 1})
+    checkpoints = opened(tmp_path, variables)
+    save(checkpoints, 1)
     (tmp_path / "incomplete").mkdir()
     (tmp_path / "incomplete" / "checkpoint.data-00000-of-00001").write_bytes(b"half")
-    assert checkpoints.restore(nothing) == {"update": 1}
-    checkpoints.save(2, {"update": 2})
-    assert checkpoints.restore(nothing) == {"update": 2}
+    assert checkpoints.restore() == {"update": 1}
+    save(checkpoints, 2)
+    assert checkpoints.restore() == {"update": 2}
+
+
+def test_the_values_are_those_of_the_call(tmp_path, variables):
+    checkpoints = opened(tmp_path, variables)
+    before = values(variables)
+    checkpoints.save(1, {})
+    zero(variables)
+    checkpoints.wait()
+    checkpoints.restore()
+    assert values(variables) == before
+
+
+def test_the_best_is_kept_besides_the_newest(tmp_path, variables):
+    checkpoints = opened(tmp_path, variables, keep=2)
+    for update, best in ((1, 1), (2, 2), (3, 2), (4, 2), (5, 5), (6, 5), (7, 5), (8, 5)):
+        checkpoints.save(update, {}, best=best)
+    checkpoints.wait()
+    assert sorted(int(path.name) for path in tmp_path.iterdir()) == [5, 7, 8]
+
+
+def test_where_files_are_limited_the_run_goes_on_with_the_last_good_one(tmp_path, variables):
+    """A real limit of the kernel's on the size of files, as a full disk: it ends a write."""
+    reports = []
+    checkpoints = opened(tmp_path, variables, report=reports.append)
+    save(checkpoints, 1)
+    before = values(variables)
+    zero(variables)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))
+    try:
+        checkpoints.save(2, {})
+        assert checkpoints.wait() == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    (report,) = reports
+    assert "the checkpoint of update 2 cannot be written" in report
+    assert [path.name for path in tmp_path.iterdir()] == ["000000001"]
+    checkpoints.restore()
+    assert values(variables) == before
+    save(checkpoints, 3)
 
 
 def test_digest_sees_values_shapes_and_order():

@@ -1,5 +1,7 @@
 import json
+import resource
 
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from trainer.run_dir.summaries import Summaries, read
@@ -13,12 +15,12 @@ def curve(folder, split, tag):
 
 def log(folder, updates, *, after=0):
     folder.mkdir(exist_ok=True)
-    summaries = Summaries(folder, update=after)
+    summaries = Summaries(folder, update=after, report=pytest.fail)
     for update in updates:
         summaries.write("train", update, update * 128, loss=1 / update, learning_rate=0.1)
         if update % 20 == 0:
             summaries.write("eval", update, update * 128, loss=2 / update, top1=0.5, top5=0.9)
-    summaries.flush()
+    assert summaries.flush()
     return summaries
 
 
@@ -49,3 +51,25 @@ def test_a_resumed_run_has_no_point_twice_and_none_missing(tmp_path):
         return [{k: v for k, v in json.loads(line).items() if k != "time"} for line in lines]
 
     assert points("resumed") == points("whole")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_points_that_cannot_be_written_are_kept_for_later(tmp_path):
+    """A real limit of the kernel's on the size of files, as a full disk: it ends a write."""
+    reports = []
+    summaries = Summaries(tmp_path, update=0, report=reports.append)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (150, limits[1]))
+    try:
+        for update in range(1, 100):
+            summaries.write("train", update, update, loss=1 / update)
+        assert not summaries.flush()
+        assert [point["update"] for point in read(tmp_path / "metrics.jsonl")] == [1]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert sum("metrics.jsonl cannot be written: File too large" in text for text in reports) == 1
+    assert summaries.flush()
+    summaries.write("train", 100, 100, loss=1 / 100)
+    summaries.close()
+    assert [p["update"] for p in read(tmp_path / "metrics.jsonl")] == list(range(1, 101))
+    assert [step for step, _ in curve(tmp_path, "train", "loss")] == list(range(1, 101))

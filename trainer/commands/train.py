@@ -2,9 +2,11 @@
 
 import contextlib
 import json
+import os
 import pathlib
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 
 from trainer.config import Config, UserError, to_flagfile
@@ -13,6 +15,7 @@ from trainer.run_dir import directory
 # A scheduler that sees it starts the run again: EX_TEMPFAIL of sysexits.h.
 STOPPED = 75
 NON_FINITE = 3
+NOT_WRITTEN = 74  # EX_IOERR
 
 
 def run(config: Config) -> int:
@@ -37,12 +40,23 @@ def _train(config: Config, path: pathlib.Path) -> int:
     with _stop_signal() as stopped:
         # TensorFlow takes four seconds to import, for which a directory in use need not wait.
         from trainer import assemble, loop
+        from trainer.run_dir.checkpoints import NotSavedError
+        from trainer.run_dir.summaries import UNWRITABLE
 
+        def quiet(ended: threading.ExceptHookArgs) -> None:
+            # TensorBoard's thread keeps its error for who writes next, and that one reports it.
+            if not isinstance(ended.exc_value, UNWRITABLE):
+                threading.__excepthook__(ended)
+
+        threading.excepthook = quiet
         try:
             result = assemble.train(config, path, stopped)
         except loop.NonFiniteLossError as error:
             print(f"crescendo train: {error}", file=sys.stderr)
             return NON_FINITE
+        except NotSavedError as error:
+            print(f"crescendo train: {error}", file=sys.stderr)
+            return NOT_WRITTEN
         if result is None and stopped():
             print(f"stopped, with a checkpoint; the same command goes on in {path}")
             return STOPPED
@@ -58,25 +72,36 @@ def _train(config: Config, path: pathlib.Path) -> int:
 def _stop_signal() -> Iterator[Callable[[], bool]]:
     """Whether SIGTERM or SIGINT has come, for who asks.
 
-    Before somebody has asked, there is nothing to be saved, and a signal ends the process; so does
-    a second one.
+    Before somebody has asked, there is nothing to be saved, and a signal ends the process at once;
+    so does a second one: what is on the disk is whole at every moment. A thread watches, since
+    Python runs its handlers only where TensorFlow returns.
     """
-    received: list[int] = []
-    asked = False
+    received = threading.Event()
+    asked = threading.Event()
 
-    def receive(number: int, frame: object) -> None:
-        if received or not asked:
-            raise SystemExit(STOPPED)
-        received.append(number)
+    def watch() -> None:
+        while os.read(out, 1):
+            if received.is_set() or not asked.is_set():
+                os._exit(STOPPED)
+            received.set()
 
     def stopped() -> bool:
-        nonlocal asked
-        asked = True
-        return bool(received)
+        asked.set()
+        return received.is_set()
 
-    before = {each: signal.signal(each, receive) for each in (signal.SIGTERM, signal.SIGINT)}
+    out, into = os.pipe()
+    os.set_blocking(into, False)
+    signals = (signal.SIGTERM, signal.SIGINT)
+    before = {each: signal.signal(each, lambda *_: None) for each in signals}
+    signal.set_wakeup_fd(into)
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
     try:
         yield stopped
     finally:
+        signal.set_wakeup_fd(-1)
         for each, handler in before.items():
             signal.signal(each, handler)
+        os.close(into)
+        watcher.join()
+        os.close(out)

@@ -1,8 +1,8 @@
 """Checkpoints: parameters, moving statistics, optimizer slots and progress, whole or not at all.
 
-Each is a folder `checkpoints/<update>` that tf.train.Checkpoint wrote under another name and that
-was renamed when it was complete. TensorFlow keeps a checksum of every tensor and compares it on
-reading.
+Each is a folder `checkpoints/<update>` that tf.train.Checkpoint wrote under another name, from a
+thread of its own and from copies, and that was renamed when it was complete. TensorFlow keeps a
+checksum of every tensor and compares it on reading.
 """
 
 import hashlib
@@ -10,9 +10,11 @@ import json
 import os
 import pathlib
 import shutil
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from trainer.config import UserError
@@ -25,41 +27,106 @@ _DAMAGED = (
     IndexError,
     RuntimeError,
 )
+# Beyond the tensors themselves: names, shapes, and what the log writes meanwhile.
+_SPARE_BYTES = 2**20
+
+
+class NotSavedError(Exception):
+    """What a run has learned last is not on the disk, which is full or gone."""
 
 
 class Checkpoints:
-    """The newest `keep` checkpoints of some groups of variables, under `folder`."""
+    """The newest `keep` checkpoints of some groups of variables, and the best one, under `folder`.
 
-    def __init__(self, folder: pathlib.Path, variables: Variables, *, keep: int) -> None:
+    Args:
+      folder: made when it is needed.
+      variables: groups of variables, each saved by its order: names of layers may differ from
+        process to process.
+      keep: how many of the newest.
+      report: told of what is damaged, and of what cannot be written.
+    """
+
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        variables: Variables,
+        *,
+        keep: int,
+        report: Callable[[str], None],
+    ) -> None:
         self._folder = folder
         self._keep = keep
+        self._report = report
+        self._variables = variables
         self._newest: int | None = None
+        self._writer: threading.Thread | None = None
         self._progress = tf.Variable("", trainable=False, dtype=tf.string)
-        # Lists, saved by their order: names of layers may differ from process to process.
         self._checkpoint = tf.train.Checkpoint(progress=self._progress, **variables)
 
-    def save(self, update: int, progress: dict[str, Any]) -> None:
-        """Writes the variables' values and `progress`, which JSON can hold, as of `update`."""
+    def save(self, update: int, progress: Mapping[str, Any], best: int | None = None) -> None:
+        """Copies the variables' values, and writes them and `progress` in the background.
+
+        Args:
+          update: that the values are of.
+          progress: what JSON can hold.
+          best: the update of the checkpoint that is kept besides the newest.
+        """
+        self.wait()
         if update == self._newest:
             return
-        self._progress.assign(json.dumps(progress))
+        copies = {name: [v.numpy() for v in group] for name, group in self._variables.items()}
+        # A daemon: a process that has to leave at once does not wait for it, and what is
+        # incomplete harms nobody.
+        self._writer = threading.Thread(
+            target=self._write, args=(update, copies, json.dumps(progress), best), daemon=True
+        )
+        self._writer.start()
+
+    def wait(self) -> int | None:
+        """Waits for what is being written; returns the update of the newest whole checkpoint."""
+        if self._writer is not None:
+            self._writer.join()
+            self._writer = None
+        return self._newest
+
+    def _write(
+        self, update: int, copies: dict[str, list[np.ndarray]], progress: str, best: int | None
+    ) -> None:
         temporary = self._folder / "incomplete"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        self._checkpoint.write(str(temporary / "checkpoint"))
-        for path in (*temporary.iterdir(), temporary):
-            _flush(path)
-        temporary.rename(self._folder / f"{update:09d}")
-        _flush(self._folder)
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            needed = sum(copy.nbytes for group in copies.values() for copy in group) + _SPARE_BYTES
+            free = shutil.disk_usage(temporary).free
+            if free < needed:
+                raise OSError(f"it needs {needed:,} bytes and {free:,} are free")
+            with tf.device("CPU:0"):
+                groups = {name: [tf.Variable(c) for c in group] for name, group in copies.items()}
+                text = tf.Variable(progress, dtype=tf.string)
+            tf.train.Checkpoint(progress=text, **groups).write(str(temporary / "checkpoint"))
+            for path in (*temporary.iterdir(), temporary):
+                _flush(path)
+            temporary.rename(self._folder / f"{update:09d}")
+            _flush(self._folder)
+        except (OSError, tf.errors.OpError) as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            newest = (
+                "there is none yet" if self._newest is None else f"{self._newest} is the newest"
+            )
+            self._report(
+                f"the checkpoint of update {update} cannot be written: {_line(error)};\n"
+                f"{newest}. The run goes on and tries again at the next interval."
+            )
+            return
         self._newest = update
         for old in self._all()[: -self._keep]:
-            shutil.rmtree(old)
+            if int(old.name) != best:
+                shutil.rmtree(old, ignore_errors=True)
 
-    def restore(self, report: Callable[[str], None]) -> dict[str, Any] | None:
+    def restore(self) -> dict[str, Any] | None:
         """Reads the newest checkpoint that is whole, and returns its progress; None without one.
 
-        What is damaged is told to `report`, put aside as `damaged-<update>`, and the one before it
-        is read.
+        What is damaged is reported, put aside as `damaged-<update>`, and the one before it is read.
 
         Raises:
           UserError: where no checkpoint of several is whole, or they are of other variables.
@@ -74,7 +141,7 @@ class Checkpoints:
                     "Bring back the model that the run was started with, or name a new --model_dir."
                 ) from error
             except _DAMAGED as error:
-                report(f"checkpoint {path} is damaged and left out: {_line(error)}")
+                self._report(f"checkpoint {path} is damaged and left out: {_line(error)}")
                 path.rename(path.with_name(f"damaged-{path.name}"))
                 continue
             self._newest = int(path.name)

@@ -19,7 +19,8 @@ class Progress:
         self._bar.set_postfix({k: f"{v:.4g}" for k, v in values.items()}, refresh=False)
         self._bar.update(min(position, self._bar.total) - self._bar.n)
 
-    def line(self, text: str) -> None:
+    @staticmethod
+    def line(text: str) -> None:
         """Prints a line."""
         tqdm.write(text, file=sys.stdout)
         sys.stdout.flush()

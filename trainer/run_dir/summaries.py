@@ -4,13 +4,16 @@ metrics.jsonl is the record. TensorBoard's files are written beside it, and agai
 resumes, so that no point is there twice and none is missing.
 """
 
+import contextlib
 import json
 import os
 import pathlib
 import shutil
 import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from tensorboard.compat import tf as files
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
@@ -35,50 +38,105 @@ TAGS = {
 }
 
 
-class Summaries:
-    """The logged points of the run in `folder`, those after `update` dropped on opening."""
+# What a disk that is full or gone raises, by way of Python's files and of TensorBoard's.
+UNWRITABLE = (OSError, files.errors.OpError)
 
-    def __init__(self, folder: pathlib.Path, *, update: int) -> None:
+
+class Summaries:
+    """The logged points of the run in `folder`, those after `update` dropped on opening.
+
+    A disk that is full keeps no point from being logged once there is room again; `report` is told.
+    """
+
+    def __init__(self, folder: pathlib.Path, *, update: int, report: Callable[[str], None]) -> None:
         self._path = folder / "metrics.jsonl"
+        self._report = report
         points = [point for point in read(self._path) if point["update"] <= update]
         write_whole(self._path, "".join(map(_line, points)))
-        # A line at a time, for who reads along; closed by close().
-        self._file = open(self._path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115
-        shutil.rmtree(folder / "tensorboard", ignore_errors=True)
-        # Each writes from a thread of its own.
-        self._writers = {
-            split: EventFileWriter(str(folder / "tensorboard" / split), flush_secs=10)
-            for split in ("train", "eval")
-        }
-        for point in points:
-            self._draw(point)
+        # Unbuffered, for who reads along; closed by close().
+        self._file = open(self._path, "r+b", buffering=0)  # noqa: SIM115
+        self._size = self._file.seek(0, os.SEEK_END)
+        self._unwritten, self._failing = b"", False
+        self._curves: dict[str, EventFileWriter] | None = None
+        self._draw_all()
 
     def write(self, split: str, update: int, position: int, **values: float) -> None:
         """Logs a point of `split`, train or eval, after `update` updates of `position` examples."""
         point = {"split": split, "update": update, "position": position, **values}
         point["time"] = time.time()
-        self._file.write(_line(point))
-        self._draw(point)
+        self._unwritten += _line(point).encode()
+        self._append()
+        self._draw([point])
 
-    def _draw(self, point: dict[str, Any]) -> None:
-        values = [
-            Summary.Value(tag=tag, simple_value=point[name])
-            for name, tag in TAGS.items()
-            if name in point
-        ]
-        event = Event(wall_time=point["time"], step=point["update"], summary=Summary(value=values))
-        self._writers[point["split"]].add_event(event)
+    def _append(self) -> None:
+        """Writes what is unwritten, all of it or nothing."""
+        try:
+            self._file.seek(self._size)
+            rest = self._unwritten
+            while rest:
+                rest = rest[self._file.write(rest) or 0 :]
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._size)
+            if not self._failing:
+                self._report(f"{self._path} cannot be written: {error.strerror}; kept for later.")
+            self._failing = True
+            return
+        self._size += len(self._unwritten)
+        self._unwritten, self._failing = b"", False
 
-    def flush(self) -> None:
-        """To the disk: a checkpoint must not know of more than the log does."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+    def _draw_all(self) -> None:
+        folder = self._path.with_name("tensorboard")
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            # Each writes from a thread of its own.
+            self._curves = {
+                split: EventFileWriter(str(folder / split), flush_secs=10)
+                for split in ("train", "eval")
+            }
+        except UNWRITABLE as error:
+            self._report(f"{folder} cannot be written: {error}; drawn again later.")
+            return
+        self._draw(read(self._path))
+
+    def _draw(self, points: Iterable[dict[str, Any]]) -> None:
+        if self._curves is None:
+            return
+        try:
+            for point in points:
+                self._curves[point["split"]].add_event(_event(point))
+        except UNWRITABLE as error:  # of the thread, at an earlier point
+            self._curves = None
+            self._report(f"TensorBoard's files cannot be written: {error}; drawn again later.")
+
+    def flush(self) -> bool:
+        """Whether all points are on the disk: a checkpoint must not know of more than the log."""
+        if self._unwritten:
+            self._append()
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            self._report(f"{self._path} cannot be flushed: {error.strerror}.")
+            return False
+        if self._curves is None and not self._unwritten:
+            self._draw_all()
+        return not self._unwritten
 
     def close(self) -> None:
         """Flushes and closes all files."""
         self._file.close()
-        for writer in self._writers.values():
-            writer.close()
+        for writer in (self._curves or {}).values():
+            with contextlib.suppress(*UNWRITABLE):
+                writer.close()
+
+
+def _event(point: dict[str, Any]) -> Event:
+    values = [
+        Summary.Value(tag=tag, simple_value=point[name])
+        for name, tag in TAGS.items()
+        if name in point
+    ]
+    return Event(wall_time=point["time"], step=point["update"], summary=Summary(value=values))
 
 
 def read(path: pathlib.Path) -> list[dict[str, Any]]:

@@ -1,0 +1,56 @@
+"""A disk that is really full: a small file system of its own, filled while the run goes on."""
+
+import shutil
+import subprocess
+
+import pytest
+
+from tests.runs import SHORT, command, digest, points, train
+
+# $1: a folder to mount on; $2: where the run is copied to; then the command.
+SMALL_DISK = """
+mount -t tmpfs -o size=4m none "$1" || exit 99
+"${@:3}" & run=$!
+until ls "$1"/run/checkpoints/0* > /dev/null 2>&1; do sleep 0.05; done
+cat /dev/zero > "$1"/fill 2> /dev/null
+sleep 0.7
+%s
+wait $run; status=$?
+rm -f "$1"/fill
+cp -r "$1"/run "$2"
+exit $status
+"""
+namespaces = pytest.mark.skipif(
+    subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode != 0,
+    reason="needs the right to mount in a namespace of its own",
+)
+
+
+def on_a_small_disk(tmp_path, script, *arguments):
+    """The finished process; its run is copied to tmp_path / "run"."""
+    (tmp_path / "disk").mkdir()
+    run = command(tmp_path / "disk" / "run", *arguments)
+    shell = ["unshare", "-rm", "bash", "-c", script, "-", tmp_path / "disk", tmp_path / "run"]
+    done = subprocess.run([*shell, *run], capture_output=True, text=True)
+    assert done.returncode != 99, done.stderr
+    return done
+
+
+@namespaces
+@pytest.mark.parametrize("emptied", [True, False])
+def test_a_full_disk(uninterrupted, tmp_path, emptied):
+    script = SMALL_DISK % ('rm "$1"/fill' if emptied else "")
+    done = on_a_small_disk(tmp_path, script, *SHORT, "--checkpoint_minutes=0.005")
+    assert "cannot be written" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    if not emptied:
+        assert done.returncode == 74
+        assert "Make room, and give the same command again" in done.stderr
+        shutil.copytree(tmp_path / "run", tmp_path / "again")
+        train(tmp_path / "again", *SHORT)
+    else:
+        assert done.returncode == 0, done.stderr
+    finished = tmp_path / ("run" if emptied else "again")
+    assert digest(finished) == digest(uninterrupted[0])
+    for split in ("train", "eval"):
+        assert points(finished, split) == points(uninterrupted[0], split)

@@ -1,0 +1,45 @@
+"""SIGTERM and SIGINT to a run that is on its way."""
+
+import signal
+import time
+
+import pytest
+
+from tests.runs import SHORT, digest, newest, started, train, wait_for
+from trainer.run_dir.summaries import read
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_with_a_checkpoint(uninterrupted, tmp_path, number):
+    model_dir = tmp_path / "stopped"
+    process = started(model_dir, *SHORT)
+    wait_for(lambda: read(model_dir / "metrics.jsonl"), process)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert "stopped, with a checkpoint; the same command goes on" in output
+    assert newest(model_dir) is not None
+    train(model_dir, *SHORT)
+    assert digest(model_dir) == digest(uninterrupted[0])
+
+
+def test_a_second_signal_leaves_at_once(uninterrupted, tmp_path):
+    model_dir = tmp_path / "left"
+    process = started(model_dir, *SHORT, "--checkpoint_minutes=0.005")
+    wait_for(lambda: newest(model_dir), process)
+    process.terminate()
+    time.sleep(0.002)  # or the kernel makes one of two
+    process.terminate()
+    process.communicate(timeout=5)
+    assert process.returncode == 75
+    train(model_dir, *SHORT)
+    assert digest(model_dir) == digest(uninterrupted[0])
+
+
+def test_a_signal_before_training_ends_at_once(tmp_path):
+    process = started(tmp_path / "early", *SHORT)
+    wait_for(lambda: (tmp_path / "early" / "lock").exists(), process)
+    time.sleep(1)  # in the midst of TensorFlow's import
+    process.terminate()
+    process.communicate(timeout=5)
+    assert process.returncode == 75

@@ -1,0 +1,74 @@
+"""Whole runs of the program on Fashion-MNIST, in processes of their own, and what they leave."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from trainer.run_dir.summaries import read
+
+# 128 → 640 → 3,200 in a few seconds.
+SHORT = [
+    "--model=tests.models:tiny",
+    "--augment=medium",
+    "--train_split=train[:16000]",
+    "--eval_split=test[:1000]",
+    "--epochs=3",
+    "--anneal=step",
+    "--anneal_epochs=40%,70%",
+    "--anneal_with=batch_size",
+    "--max_batch_size=3200",
+    "--deterministic",
+    "--log_every_updates=10",
+]
+
+
+def command(model_dir, *arguments):
+    return [sys.executable, "-m", "trainer", "train", f"--model_dir={model_dir}", *arguments]
+
+
+def train(model_dir, *arguments, status=0):
+    done = subprocess.run(command(model_dir, *arguments), capture_output=True, text=True)
+    assert done.returncode == status, done.stderr
+    return done
+
+
+def result(model_dir):
+    return json.loads((model_dir / "result.json").read_text())
+
+
+def digest(model_dir):
+    return result(model_dir)["parameters_sha256"]
+
+
+def points(model_dir, split="train"):
+    """Logged points without what depends on the clock."""
+    clock = {"time", "examples_per_second", "input_wait"}
+    found = read(model_dir / "metrics.jsonl")
+    return [{k: v for k, v in p.items() if k not in clock} for p in found if p["split"] == split]
+
+
+def started(model_dir, *arguments):
+    return subprocess.Popen(
+        command(model_dir, *arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A process group of its own: the signal is for it alone.
+        start_new_session=True,
+    )
+
+
+def newest(model_dir):
+    return max((model_dir / "checkpoints").glob("0*"), default=None)
+
+
+def wait_for(condition, process):
+    for _ in range(1200):
+        if condition():
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    pytest.fail("nothing happened in a minute")
