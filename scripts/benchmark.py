@@ -1,6 +1,6 @@
 """Speed against Keras' fit and PyTorch on this machine, as ratios within one run.
 
-    .venv/bin/python scripts/benchmark.py           # everything, about half an hour on two cores
+    .venv/bin/python scripts/benchmark.py           # everything, 45 minutes on two cores
     .venv/bin/python scripts/benchmark.py --quick   # one model, one batch size, in a minute
 
 Every competitor is a process that builds its model once and then waits. A round gives each of them
