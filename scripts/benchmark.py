@@ -31,7 +31,7 @@ TORCH = HERE.parent / ".venv-torch" / "bin" / "python"
 SHAPES = {"wide_resnet_10_1": (28, 28, 1), "wide_resnet_16_4": (32, 32, 3)}
 # A turn is seconds long; an update at the least.
 IMAGES_A_ROUND = {"wide_resnet_10_1": 6_400, "wide_resnet_16_4": 256}
-# Above it a batch's activations do not fit in 24 GiB for those who take it whole.
+# Above it those who take a batch whole would need 15 GiB each: five times what they do at 640.
 LARGEST_WHOLE = {"wide_resnet_10_1": 3_200, "wide_resnet_16_4": 640}
 STEP, AUGMENTED = "Crescendo, ghost 32", "Crescendo, ghost 32, with augmentation"
 # PyTorch's threads spin for a while when their work is done.

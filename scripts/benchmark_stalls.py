@@ -22,15 +22,15 @@ def main() -> None:
         return round(clock[-1] - clock[-2], 2)
 
     found: dict[str, object] = {}
+    import benchmark_worker
+
     from trainer import assemble
     from trainer.cluster import strategy as cluster
-    from trainer.data import pipeline, sources
-    from trainer.nn.models import registry
+    from trainer.data import sources
     from trainer.run_dir.checkpoints import Checkpoints
     from trainer.schedule.layout import Layout
     from trainer.schedule.noise_scale import Setting
     from trainer.schedule.stretch import Stretch
-    from trainer.step import TrainingStep
 
     del assemble  # Imported for its time: it is all that train imports.
     found["start: import (s)"] = lap()
@@ -38,42 +38,12 @@ def main() -> None:
         "one_device", virtual_devices=None, deterministic=False, ghost_batch_size=32
     )
     images = sources.load("fashion_mnist", "train", None, None)
-    mean, std = sources.pixel_statistics(images.images)
     found["start: data (s)"] = lap()
-    model = registry.build(
-        "wide_resnet_10_1",
-        image_shape=images.images.shape[1:],
-        classes=10,
-        mean=mean,
-        std=std,
-        seed=0,
-        ghost_batch_size=32,
-        ghost_decay=0.99,
-        kernel="fused",
-    )
-    step = TrainingStep(
-        strategy,
-        model,
-        optimizer="momentum",
-        weight_decay=5e-4,
-        label_smoothing=0.0,
-        seed=0,
-        lanes=lanes,
+    step = benchmark_worker.built(
+        strategy, lanes, "wide_resnet_10_1", images, ghost_batch_size=32, precision="float32"
     )
     found["start: build (s)"] = lap()
-    iterator = iter(
-        strategy.distribute_datasets_from_function(
-            lambda _: pipeline.training(
-                images,
-                augment="medium",
-                seed=0,
-                position=0,
-                micro_batch_size=128,
-                replicas=1,
-                local_replicas=range(1),
-            )
-        )
-    )
+    iterator = benchmark_worker.micro_batches(strategy, images, 128, "medium")
 
     def stretch(batch_size: int, updates: int) -> Stretch:
         settings = (Setting(batch_size, 0.1, 0.9),) * updates
@@ -92,7 +62,7 @@ def main() -> None:
     )
     found["traces"] = step.traces
     with tempfile.TemporaryDirectory() as folder:
-        weights = [variable.value for variable in model.weights]
+        weights = [variable.value for variable in step.model.weights]
         slots = [slot for slots in step.slots for slot in slots]
         saved = Checkpoints(
             pathlib.Path(folder), {"weights": weights, "slots": slots}, keep=3, report=print

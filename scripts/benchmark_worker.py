@@ -20,36 +20,28 @@ _STARTED = time.perf_counter()
 import numpy as np  # noqa: E402
 
 
-def crescendo(name: str, images: Any, batch_size: int, options: argparse.Namespace) -> Callable:
-    """A function that trains for some updates; the whole run's pipeline has augmentation."""
-    from trainer.cluster import strategy as cluster
-    from trainer.data import pipeline
+def built(
+    strategy: Any, lanes: int, name: str, images: Any, *, ghost_batch_size: int, precision: str
+) -> Any:
+    """Crescendo's training step of the model `name`."""
+    from trainer.data import sources
     from trainer.nn.models import registry
-    from trainer.schedule.layout import lay_out
-    from trainer.schedule.noise_scale import Setting
-    from trainer.schedule.stretch import Stretch
     from trainer.step import TrainingStep
 
-    strategy, lanes = cluster.connect(
-        "one_device",
-        virtual_devices=None,
-        deterministic=False,
-        ghost_batch_size=options.ghost_batch_size,
-    )
-    ghost = options.ghost_batch_size
+    mean, std = sources.pixel_statistics(images.images)
     model = registry.build(
         name,
         image_shape=images.images.shape[1:],
         classes=10,
-        mean=[128.0] * images.images.shape[-1],
-        std=[64.0] * images.images.shape[-1],
+        mean=mean,
+        std=std,
         seed=0,
-        ghost_batch_size=ghost,
+        ghost_batch_size=ghost_batch_size,
         ghost_decay=0.99,
         kernel="fused",
-        precision=options.precision,
+        precision=precision,
     )
-    step = TrainingStep(
+    return TrainingStep(
         strategy,
         model,
         optimizer="momentum",
@@ -58,20 +50,41 @@ def crescendo(name: str, images: Any, batch_size: int, options: argparse.Namespa
         seed=0,
         lanes=lanes,
     )
-    layout = lay_out(batch_size, 1, ghost, max(options.micro_batch_size, ghost))
-    iterator = iter(
+
+
+def micro_batches(strategy: Any, images: Any, micro_batch_size: int, augment: str) -> Any:
+    """The iterator that the step takes, over micro-batches from position 0 on."""
+    from trainer.data import pipeline
+
+    return iter(
         strategy.distribute_datasets_from_function(
             lambda _: pipeline.training(
                 images,
-                augment=options.augment,
+                augment=augment,
                 seed=0,
                 position=0,
-                micro_batch_size=layout.micro_batch_size,
+                micro_batch_size=micro_batch_size,
                 replicas=1,
                 local_replicas=range(1),
             )
         )
     )
+
+
+def crescendo(name: str, images: Any, batch_size: int, options: argparse.Namespace) -> Callable:
+    """A function that trains for some updates; the whole run's pipeline has augmentation."""
+    from trainer.cluster import strategy as cluster
+    from trainer.schedule.layout import lay_out
+    from trainer.schedule.noise_scale import Setting
+    from trainer.schedule.stretch import Stretch
+
+    ghost = options.ghost_batch_size
+    strategy, lanes = cluster.connect(
+        "one_device", virtual_devices=None, deterministic=False, ghost_batch_size=ghost
+    )
+    step = built(strategy, lanes, name, images, ghost_batch_size=ghost, precision=options.precision)
+    layout = lay_out(batch_size, 1, ghost, max(options.micro_batch_size, ghost))
+    iterator = micro_batches(strategy, images, layout.micro_batch_size, options.augment)
 
     def train(updates: int) -> dict[str, float]:
         setting = Setting(batch_size, 0.1, 0.9)

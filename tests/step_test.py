@@ -139,9 +139,8 @@ def test_every_sum_is_read_before_it_is_zeroed(cpus):
 
     zeroings = [n for n in nodes if n.op == "AssignVariableOp" and "zeros_like" in n.input[1]]
     reads = {n.input[0]: n.name for n in nodes if n.op == "ReadVariableOp"}
-    assert len(zeroings) == 2 * (
-        5 + 2 + 2
-    )  # replicas × (parameters, mean and variance, loss, hits)
+    # On two replicas: five parameters, mean and variance, loss and hits.
+    assert len(zeroings) == 2 * (5 + 2 + 2)
     for zeroing in zeroings:
         assert reads[zeroing.input[0]] in before(zeroing.name), zeroing
 

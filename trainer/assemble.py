@@ -123,6 +123,7 @@ def train(config: Config, path: pathlib.Path, stopped: Callable[[], bool]) -> di
             stopped,
         )
     finally:
+        checkpoints.wait()
         progress.close()
         summaries.close()
     if last is None:

@@ -54,3 +54,25 @@ def test_a_full_disk(uninterrupted, tmp_path, emptied):
     assert digest(finished) == digest(uninterrupted[0])
     for split in ("train", "eval"):
         assert points(finished, split) == points(uninterrupted[0], split)
+
+
+@namespaces
+@pytest.mark.parametrize(
+    ("before", "status"),
+    [
+        ('mkdir "$1"/run && touch "$1"/run/lock', 2),  # and no room to write in it
+        ('"${@:3}" & run=$!; until [ -s "$1"/run/lock ]; do sleep 0.05; done', 74),
+    ],
+)
+def test_a_disk_that_is_full_at_the_start(tmp_path, before, status):
+    script = f"""
+    mount -t tmpfs -o size=4m none "$1" || exit 99
+    {before}
+    cat /dev/zero > "$1"/fill 2> /dev/null
+    if [ -n "$run" ]; then wait $run; else "${{@:3}}"; fi
+    """
+    done = on_a_small_disk(tmp_path, script, *SHORT)
+    assert done.returncode == status
+    message = done.stderr[done.stderr.index("crescendo train:") :]
+    assert "No space left on device" in message
+    assert len(message.splitlines()) == 2

@@ -33,7 +33,17 @@ def run(config: Config) -> int:
         if ended is not None:
             print(f"{path} is finished: top1 {ended['top1']:.4f} in {ended['updates']} updates.")
             return 0
-        return _train(config, path)
+        try:
+            return _train(config, path)
+        except OSError as error:
+            if error.filename is None or path not in pathlib.Path(error.filename).parents:
+                raise
+            print(
+                f"crescendo train: {error.filename} cannot be written: {error.strerror}.\n"
+                "Make room, and give the same command again.",
+                file=sys.stderr,
+            )
+            return NOT_WRITTEN
 
 
 def _train(config: Config, path: pathlib.Path) -> int:

@@ -31,7 +31,8 @@ def claim(path: pathlib.Path, flagfile: str) -> Iterator[None]:
                     "name a new folder or a run's."
                 )
             path.mkdir(parents=True, exist_ok=True)
-            lock = held.enter_context(open(path / "lock", "a+", encoding="utf-8"))
+            # Unbuffered: on a full disk, what is left to write would fail again on closing.
+            lock = held.enter_context(open(path / "lock", "a+b", buffering=0))
             _take(lock, path)
             _check_same(path, flagfile)
         except OSError as error:
@@ -59,12 +60,11 @@ def _take(lock: Any, path: pathlib.Path) -> None:
     except BlockingIOError as error:
         lock.seek(0)
         raise UserError(
-            f"--model_dir={path} is in use by {lock.read().strip() or 'another process'}: "
+            f"--model_dir={path} is in use by {lock.read().decode().strip() or 'another process'}: "
             "wait for it, stop it, or name another folder."
         ) from error
     lock.truncate(0)
-    lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-    lock.flush()
+    lock.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
 
 
 def _check_same(path: pathlib.Path, flagfile: str) -> None:
@@ -86,10 +86,17 @@ def result(path: pathlib.Path) -> dict[str, Any] | None:
 
 
 def write_whole(path: pathlib.Path, text: str) -> None:
-    """Writes a file that appears whole or not at all, and stays."""
+    """Writes a file that appears whole or not at all, and stays.
+
+    Raises:
+      OSError: where it cannot, with the file's name, which the system's own lacks on a full disk.
+    """
     temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
