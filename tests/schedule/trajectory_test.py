@@ -81,6 +81,12 @@ def test_what_cannot_be_is_refused(arguments, replicas, message):
         trajectory(*arguments, replicas=replicas)
 
 
+def test_the_replica_counts_named_can_share_every_size():
+    # 128 = 4 ghost batches, and 4,160 = 130.
+    with pytest.raises(UserError, match="or one of 1, 2 replicas"):
+        trajectory("--max_batch_size=4160", replicas=4)
+
+
 def test_above_a_tenth_warns(caplog):
     trajectory("--max_batch_size=6400")
     assert "B_max 6400 is above N/10 = 6000" in caplog.text

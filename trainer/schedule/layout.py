@@ -47,8 +47,12 @@ def unmeasured(ghost_batch_size: int) -> int:
     return max(_UNMEASURED, ghost_batch_size)
 
 
-def check_divides(what: str, batch_size: int, replicas: int, ghost_batch_size: int) -> None:
+def check_divides(
+    what: str, batch_size: int, replicas: int, ghost_batch_size: int, *others: int
+) -> None:
     """Refuses a batch that replicas × ghost batch does not divide, naming sizes and counts that do.
+
+    The counts named are those that divide the `others`, the run's further sizes, as well.
 
     Raises:
       UserError: when it does not.
@@ -59,8 +63,9 @@ def check_divides(what: str, batch_size: int, replicas: int, ghost_batch_size: i
     below = batch_size // unit * unit
     sizes = f"{below} or {below + unit}" if below else f"{unit}"
     remedy = f"Use a batch of {sizes}"
-    if batch_size % ghost_batch_size == 0:
-        counts = ", ".join(map(str, divisors(batch_size // ghost_batch_size)))
+    shared = math.gcd(batch_size, *others)
+    if shared % ghost_batch_size == 0:
+        counts = ", ".join(map(str, divisors(shared // ghost_batch_size)))
         remedy += f", or one of {counts} replicas"
     raise UserError(
         f"{what} {batch_size} is no multiple of {replicas} replicas × ghost batch "

@@ -84,9 +84,10 @@ def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
         momentum=config.momentum,
         ghost_batch_size=ghost,
     )
-    layout.check_divides("initial batch size", start.batch_size, replicas, ghost)
     limits = Limits(start.batch_size, _largest(config, start, examples), _batch_floor(config))
-    layout.check_divides("--max_batch_size", limits.largest, replicas, ghost)
+    sizes = {"initial batch size": limits.smallest, "--max_batch_size": limits.largest}
+    for what, size in sizes.items():
+        layout.check_divides(what, size, replicas, ghost, *sizes.values())
     layout.lay_out(start.batch_size, replicas, ghost, config.micro_batch_size or ghost)
     warmup_from = config.warmup_from or min(1, reference.learning_rate / start.learning_rate)
     return Trajectory(
