@@ -180,6 +180,22 @@ def test_prepared_set_needs_neither_network_nor_a_writable_folder(no_network, wr
     assert sorted(os.listdir(data_dir)) == before
 
 
+def test_a_prepared_folder_runs_no_code_of_its_own(write_set, tmp_path, monkeypatch):
+    """features.json names modules; TFDS would import one beside it from the working folder."""
+    example = {"image": np.zeros((2, 2, 1), np.uint8), "label": 1}
+    data_dir = pathlib.Path(write_set("tiny", TINY, {"train": [example]}))
+    (features,) = data_dir.glob("tiny/*/features.json")
+    text = features.read_text()
+    name = "tensorflow_datasets.core.features.class_label_feature.ClassLabel"
+    assert name in text
+    features.write_text(text.replace(name, "tiny.evil.Label"))
+    (data_dir / "tiny" / "evil.py").write_text("raise SystemExit('it ran')")
+    monkeypatch.chdir(data_dir)
+    monkeypatch.syspath_prepend(str(data_dir))
+    with pytest.raises(UserError, match=r"FeatureConnector type: tiny\.evil\.Label"):
+        prepare("tiny", str(data_dir))
+
+
 def test_folder_without_a_prepared_set(tmp_path):
     (tmp_path / "cifar10" / "3.0.2").mkdir(parents=True)
     with pytest.raises(UserError, match=r"cifar10/3.0.2 holds no prepared cifar10: delete it"):

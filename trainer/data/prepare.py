@@ -52,11 +52,15 @@ tfds.builder(dataset, data_dir=data_dir).download_and_prepare(
 def find_builder(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
     """TFDS's builder of a dataset, prepared or not; imports no TensorFlow.
 
+    A prepared folder's features.json names the modules of its features, and TFDS imports them. A
+    folder from elsewhere may hold modules, so that what is imported is only what is installed.
+
     Raises:
         UserError: TFDS knows no such dataset, configuration or version; the names nearest to it.
     """
     try:
-        return tfds.builder(dataset, data_dir=data_dir)
+        with _only_installed_modules():
+            return tfds.builder(dataset, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError as error:
         names = tfds.list_builders(with_community_datasets=False)
         near = difflib.get_close_matches(dataset, names, n=3)
@@ -69,6 +73,17 @@ def find_builder(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder
     except (ValueError, AssertionError, TypeError, ImportError, OSError, RuntimeError) as error:
         reason = str(error).rpartition('}": ')[2] or type(error).__name__  # after TFDS's preamble
         raise UserError(f"--dataset={dataset}: {textwrap.shorten(reason, 300)}") from error
+
+
+@contextlib.contextmanager
+def _only_installed_modules() -> Iterator[None]:
+    """Without the working folder in the path of imports, where `python -m` puts it."""
+    path = sys.path[:]
+    sys.path[:] = [entry for entry in path if pathlib.Path(entry).resolve() != pathlib.Path.cwd()]
+    try:
+        yield
+    finally:
+        sys.path[:] = path
 
 
 def is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
