@@ -1,6 +1,8 @@
 """Whole runs of the program on Fashion-MNIST, in processes of their own, and what they leave."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -23,10 +25,15 @@ SHORT = [
     "--deterministic",
     "--log_every_updates=10",
 ]
+# After SHORT: one batch size and one rate.
+CONSTANT = ["--anneal=constant", "--anneal_epochs=", "--anneal_with=learning_rate"]
+# A checkpoint each 0.06 s.
+OFTEN = "--checkpoint_minutes=0.001"
 
 
-def command(model_dir, *arguments):
-    return [sys.executable, "-m", "trainer", "train", f"--model_dir={model_dir}", *arguments]
+def command(model_dir, *arguments, program=("trainer",)):
+    run = ["-m", *program, "train", f"--model_dir={model_dir}", *arguments]
+    return [sys.executable, *run]
 
 
 def train(model_dir, *arguments, status=0):
@@ -50,19 +57,39 @@ def points(model_dir, split="train"):
     return [{k: v for k, v in p.items() if k not in clock} for p in found if p["split"] == split]
 
 
-def started(model_dir, *arguments):
+def started(model_dir, *arguments, program=("trainer",), env=None):
     return subprocess.Popen(
-        command(model_dir, *arguments),
+        command(model_dir, *arguments, program=program),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         # A process group of its own: the signal is for it alone.
         start_new_session=True,
+        env=env,
     )
 
 
+def checkpoints(model_dir):
+    """Oldest first."""
+    return sorted((model_dir / "checkpoints").glob("0*"))
+
+
 def newest(model_dir):
-    return max((model_dir / "checkpoints").glob("0*"), default=None)
+    return max(checkpoints(model_dir), default=None)
+
+
+def kill_after(process, model_dir, update, seconds=0.0):
+    """SIGKILL, some seconds after it has written a checkpoint of `update` or a later one."""
+    before = newest(model_dir)
+
+    def went_on():
+        path = newest(model_dir)
+        return path and path != before and int(path.name) >= update
+
+    wait_for(went_on, process)
+    time.sleep(seconds)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
 
 
 def wait_for(condition, process):

@@ -22,6 +22,7 @@ from trainer.run_dir.progress import Progress
 from trainer.run_dir.summaries import Summaries
 from trainer.schedule import plan, trajectory
 from trainer.schedule.layout import unmeasured
+from trainer.state import restore
 from trainer.step import TrainingStep
 
 
@@ -93,7 +94,7 @@ def train(config: Config, path: pathlib.Path, stopped: Callable[[], bool]) -> di
     checkpoints = Checkpoints(
         path / "checkpoints", variables, keep=config.keep_checkpoints, report=Progress.line
     )
-    state = loop.restore(checkpoints)
+    state = restore(checkpoints)
     if state.resumes:
         print(f"resumed at update {state.update}, epoch {state.position / examples:.2f}")
     directory.keep_flags(path, to_flagfile(config))

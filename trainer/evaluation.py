@@ -1,6 +1,7 @@
 """Evaluation: every example exactly once, padded to full batches and masked."""
 
 import dataclasses
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,8 @@ from trainer.nn.losses import cross_entropy
 
 # Examples that a lane takes at once; larger was no faster on two cores.
 BATCH_SIZE = 125
+# Signals wait so long for the device.
+_SECONDS = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,10 +29,11 @@ class Evaluation:
 
 def evaluator(
     strategy: tf.distribute.Strategy, model: keras.Model, images: Images, lanes: int = 1
-) -> Callable[[], Evaluation]:
+) -> Callable[[Callable[[], bool]], Evaluation | None]:
     """A function that evaluates `model`, as it is when called, on all of `images`.
 
-    Each replica computes `lanes` batches side by side.
+    It gives up, and returns None, once its argument says that the run shall stop; it asks about
+    every second. Each replica computes `lanes` batches side by side.
     """
 
     def side_by_side(*batch: tf.Tensor) -> tf.Tensor:
@@ -53,16 +57,30 @@ def evaluator(
     rounds = -(-len(images.labels) // (batch_size * shards))
 
     @tf.function
-    def total(iterator: Any) -> tf.Tensor:
-        result = tf.zeros([3], tf.float64)
-        for _ in tf.range(rounds):
+    def add(iterator: Any, some: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
+        for _ in tf.range(some):
             parts = strategy.run(side_by_side, next(iterator))
             part = strategy.reduce(tf.distribute.ReduceOp.SUM, parts, axis=None)
-            result += tf.cast(part, tf.float64)
-        return result
+            total += tf.cast(part, tf.float64)
+        return total
 
-    def evaluate() -> Evaluation:
-        loss, top1, top5 = (total(iter(dataset)) / len(images.labels)).numpy().tolist()
+    def evaluate(stopped: Callable[[], bool]) -> Evaluation | None:
+        iterator, total = iter(dataset), tf.zeros([3], tf.float64)
+        done, some = 0, 1
+        while done < rounds:
+            if stopped():
+                return None
+            some, start = min(some, rounds - done), time.monotonic()
+            # Carried along, so that where it is cut changes no bit.
+            total = add(iterator, tf.constant(some), total)
+            total.numpy()  # Waits for the device.
+            done += some
+            seconds = time.monotonic() - start
+            if seconds < _SECONDS / 2:
+                some *= 2
+            elif seconds > _SECONDS:
+                some = max(1, some // 2)
+        loss, top1, top5 = (total / len(images.labels)).numpy().tolist()
         return Evaluation(loss, top1, top5)
 
     return evaluate

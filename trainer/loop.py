@@ -1,4 +1,4 @@
-"""The training loop: restore, run a stretch, observe, save, stop.
+"""The training loop: evaluate, save, stop, run a stretch, observe.
 
 Position is the only clock of what is learned. Time decides when a checkpoint is written and how
 long a stretch is, and neither changes a number.
@@ -16,47 +16,33 @@ from trainer.evaluation import Evaluation
 from trainer.run_dir.checkpoints import Checkpoints, NotSavedError
 from trainer.run_dir.progress import Progress
 from trainer.run_dir.summaries import Summaries
-from trainer.schedule.noise_scale import noise_scale
+from trainer.schedule.noise_scale import Setting, noise_scale
 from trainer.schedule.stretch import Stretch, next_stretch
 from trainer.schedule.trajectory import Trajectory, position_of
+from trainer.state import State
 from trainer.step import Records, TrainingStep
 
 # Signals wait for the end of a stretch, and Python is idle while it lasts.
 STRETCH_SECONDS = 2.0
 
 
-_CALMER = (
-    "Checkpoints are from before. In a new --model_dir, lower the learning rate or lengthen "
-    "--warmup_epochs."
-)
-
-
 class NonFiniteLossError(Exception):
-    """The loss or the gradient is no number any more."""
+    """The loss, the gradient or a parameter is no number any more.
 
-
-@dataclasses.dataclass
-class State:
-    """Where a run is, all that a checkpoint keeps besides variables.
-
-    Attributes:
-      position: examples consumed.
-      update: updates done.
-      seconds: of stretches, over all starts of the run.
-      input_wait: seconds of them in which the device waited for examples.
-      resumes: how often the run went on from a checkpoint.
-      window: losses and hits since the last logged point, weighted by examples, and its examples,
-        seconds and input wait.
-      best: top1 and update of the best evaluation.
+    Args:
+      what: is none.
+      when: `at` an update, or `after` it.
+      update, position: of that update.
+      setting: that it used.
     """
 
-    position: int = 0
-    update: int = 0
-    seconds: float = 0.0
-    input_wait: float = 0.0
-    resumes: int = 0
-    window: dict[str, float] = dataclasses.field(default_factory=dict)
-    best: dict[str, Any] | None = None
+    def __init__(self, what: str, when: str, update: int, position: int, setting: Setting) -> None:
+        super().__init__(
+            f"{what} {when} update {update}, position {position}, with learning rate "
+            f"{setting.learning_rate:g} and batch size {setting.batch_size}.\n"
+            "Checkpoints are from before. In a new --model_dir, lower the learning rate or "
+            "lengthen --warmup_epochs."
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,22 +59,12 @@ class Course:
     stop_at: int | None
 
 
-def restore(checkpoints: Checkpoints) -> State:
-    """The state of the newest checkpoint that is whole, its variables read; or a new one."""
-    saved = checkpoints.restore()
-    if saved is None:
-        return State()
-    state = State(**saved)
-    state.resumes += 1
-    return state
-
-
 def train(
     course: Course,
     state: State,
     step: TrainingStep,
     batches: Callable[[int, int], Iterator[Any]],
-    evaluate: Callable[[], Evaluation],
+    evaluate: Callable[[Callable[[], bool]], Evaluation | None],
     checkpoints: Checkpoints,
     summaries: Summaries,
     progress: Progress,
@@ -98,6 +74,7 @@ def train(
 
     Args:
       batches: (position, micro-batch size) → distributed iterator over micro-batches from there.
+      evaluate: evaluates the model, or returns None once its argument, `stopped`, says so.
       stopped: whether the run shall stop at the end of the stretch.
 
     Returns:
@@ -111,17 +88,25 @@ def train(
     end = trajectory.end
     iterator: Iterator[Any] | None = None
     micro_batch_size, rate, saved_at = 0, 0.0, time.monotonic()
-    evaluation = None
-    while state.position < end:
-        if stopped() or (course.stop_at is not None and state.position >= course.stop_at):
+    while True:
+        better = False
+        if _evaluation_due(course, state):
+            evaluation = evaluate(stopped)
+            if evaluation is None:  # It is made when the run goes on.
+                break
+            better = state.evaluated(_finite(step, evaluation, state))
+            _report(evaluation, state, trajectory.examples, summaries, progress)
+        if state.position >= end:
+            break
+        if better or time.monotonic() - saved_at >= course.checkpoint_seconds:
             _save(checkpoints, summaries, step, state)
-            _check_saved(checkpoints, state)
-            return None
-        due = _next_evaluation(course, state.position)
+            saved_at = time.monotonic()
+        if stopped() or (course.stop_at is not None and state.position >= course.stop_at):
+            break
         stretch = next_stretch(
             trajectory,
             state.position,
-            until=min(end, due, course.stop_at or end),
+            until=min(end, _next_evaluation(course, state), course.stop_at or end),
             most_updates=_most_updates(course, state, rate),
             replicas=course.replicas,
             ghost_batch_size=course.ghost_batch_size,
@@ -132,40 +117,41 @@ def train(
             iterator = batches(state.position, micro_batch_size)
         records = step.run(iterator, stretch)
         _check_finite(stretch, records, state)
-        _observe(stretch, records, state)
+        state.trained(stretch, records)
         rate = len(stretch.settings) * stretch.batch_size / records.seconds
-        evaluating = state.position >= min(due, end)
         growing = trajectory.at(state.position).batch_size != stretch.batch_size
-        if evaluating or growing or state.update % course.log_every_updates == 0:
-            _log(stretch, records, state, trajectory.examples, summaries)
+        if (
+            growing
+            or state.update % course.log_every_updates == 0
+            or _evaluation_due(course, state)
+        ):
+            _log(records, state, trajectory.examples, summaries)
         progress.update(
             state.position,
             loss=float(records.loss[-1]),
             batch=stretch.batch_size,
             epoch=state.position / trajectory.examples,
         )
-        better = False
-        if evaluating:
-            evaluation = _finite(step, evaluate(), state)
-            _report(evaluation, stretch, state, trajectory.examples, summaries, progress)
-            better = state.best is None or evaluation.top1 > state.best["top1"]
-            if better:
-                state.best = {"top1": evaluation.top1, "update": state.update}
-        if better or time.monotonic() - saved_at >= course.checkpoint_seconds:
-            _save(checkpoints, summaries, step, state)
-            saved_at = time.monotonic()
     _save(checkpoints, summaries, step, state)
     _check_saved(checkpoints, state)
-    return evaluation or _finite(step, evaluate(), state)
+    if state.position < end or _evaluation_due(course, state):
+        return None
+    return Evaluation(**{name: state.evaluation[name] for name in ("loss", "top1", "top5")})
 
 
-def _next_evaluation(course: Course, position: int) -> int:
-    """The first position above `position` at which an evaluation is due."""
+def _next_evaluation(course: Course, state: State) -> int:
+    """The position at which the next evaluation is due, but for the one at the end."""
     every, examples = course.eval_every_epochs, course.trajectory.examples
-    count = int(position / examples / every)
-    while position_of(count * every, examples) <= position:
+    last = state.evaluated_at
+    count = int(last / examples / every)
+    while position_of(count * every, examples) <= last:
         count += 1
     return position_of(count * every, examples)
+
+
+def _evaluation_due(course: Course, state: State) -> bool:
+    due = min(_next_evaluation(course, state), course.trajectory.end)
+    return state.position >= due and state.position > state.evaluated_at
 
 
 def _most_updates(course: Course, state: State, rate: float) -> int:
@@ -175,42 +161,21 @@ def _most_updates(course: Course, state: State, rate: float) -> int:
     return max(1, min(to_log, int(rate * STRETCH_SECONDS / batch_size)))
 
 
-def _observe(stretch: Stretch, records: Records, state: State) -> None:
-    updates, size = len(stretch.settings), stretch.batch_size
-    state.position = stretch.end
-    state.update += updates
-    state.seconds += records.seconds
-    wait = records.input_wait or 0.0
-    state.input_wait += wait
-    sums = {
-        "loss": float(np.sum(records.loss, dtype=np.float64)) * size,
-        "top1": float(np.sum(records.top1, dtype=np.float64)) * size,
-        "examples": updates * size,
-        "seconds": records.seconds,
-        "input_wait": wait,
-    }
-    state.window = {name: state.window.get(name, 0.0) + value for name, value in sums.items()}
-
-
 def _check_finite(stretch: Stretch, records: Records, state: State) -> None:
     finite = np.isfinite(records.loss) & np.isfinite(records.gradient_norm)
     if finite.all():
         return
     bad = int(np.argmin(finite))
-    setting = stretch.settings[bad]
-    raise NonFiniteLossError(
-        f"the loss is {records.loss[bad]:g} and the gradient's norm "
-        f"{records.gradient_norm[bad]:g} at update {state.update + bad}, position "
-        f"{stretch.position + bad * stretch.batch_size}, with learning rate "
-        f"{setting.learning_rate:g} and batch size {setting.batch_size}.\n{_CALMER}"
+    what = (
+        f"the loss is {records.loss[bad]:g} and the gradient's norm {records.gradient_norm[bad]:g}"
     )
+    position = stretch.position + bad * stretch.batch_size
+    raise NonFiniteLossError(what, "at", state.update + bad, position, stretch.settings[bad])
 
 
-def _log(
-    stretch: Stretch, records: Records, state: State, examples: int, summaries: Summaries
-) -> None:
+def _log(records: Records, state: State, examples: int, summaries: Summaries) -> None:
     """A point with the means since the last one, and the values of the last update."""
-    window, setting = state.window, stretch.settings[-1]
+    window, setting = state.window, Setting(**state.setting)
     timed = records.input_wait is not None
     summaries.write(
         "train",
@@ -219,7 +184,7 @@ def _log(
         epoch=state.position / examples,
         loss=window["loss"] / window["examples"],
         top1=window["top1"] / window["examples"],
-        **dataclasses.asdict(setting),
+        **state.setting,
         noise_scale=noise_scale(setting, examples),
         gradient_norm=float(records.gradient_norm[-1]),
         examples_per_second=window["examples"] / window["seconds"],
@@ -230,20 +195,19 @@ def _log(
 
 def _report(
     evaluation: Evaluation,
-    stretch: Stretch,
     state: State,
     examples: int,
     summaries: Summaries,
     progress: Progress,
 ) -> None:
-    epoch, setting = state.position / examples, stretch.settings[-1]
+    epoch, setting = state.position / examples, Setting(**state.setting)
     summaries.write(
         "eval",
         state.update,
         state.position,
         epoch=epoch,
         **dataclasses.asdict(evaluation),
-        **dataclasses.asdict(setting),
+        **state.setting,
         noise_scale=noise_scale(setting, examples),
     )
     progress.line(
@@ -257,18 +221,17 @@ def _finite(step: TrainingStep, evaluation: Evaluation, state: State) -> Evaluat
     """The evaluation, if it and the parameters are numbers: a loss is of before its update."""
     if math.isfinite(evaluation.loss) and step.finite():
         return evaluation
-    raise NonFiniteLossError(
-        f"the evaluation's loss is {evaluation.loss:g} after update {state.update}, position "
-        f"{state.position}.\n{_CALMER}"
-    )
+    raise _lost(f"the evaluation's loss is {evaluation.loss:g}", state)
+
+
+def _lost(what: str, state: State) -> NonFiniteLossError:
+    setting = Setting(**state.setting)
+    return NonFiniteLossError(what, "after", state.update, state.position, setting)
 
 
 def _save(checkpoints: Checkpoints, summaries: Summaries, step: TrainingStep, state: State) -> None:
     if not step.finite():
-        raise NonFiniteLossError(
-            f"parameters are no numbers after update {state.update}, position {state.position}.\n"
-            f"{_CALMER}"
-        )
+        raise _lost("parameters or moving statistics are no numbers", state)
     if summaries.flush():
         best = state.best["update"] if state.best else None
         checkpoints.save(state.update, dataclasses.asdict(state), best)

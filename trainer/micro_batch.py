@@ -4,6 +4,7 @@ A micro-batch changes nothing that is learned, so it is free to be measured. The
 the run directory, so that a resumed run compiles the same.
 """
 
+import contextlib
 import json
 import pathlib
 import time
@@ -36,10 +37,11 @@ def choose(
     too small to compare any.
     """
     replicas = step.strategy.num_replicas_in_sync
-    if path.exists():
-        kept = json.loads(path.read_text(encoding="utf-8"))
+    # What is not there, or damaged, is measured.
+    with contextlib.suppress(FileNotFoundError, ValueError, TypeError, KeyError):
+        kept = json.loads(path.read_bytes())
         if kept["replicas"] == replicas:
-            return kept["micro_batch_size"]
+            return int(kept["micro_batch_size"])
     smallest = limits.smallest // replicas
     share = smallest if smallest > _SMALLEST else limits.largest // replicas
     sizes = candidates(share, ghost_batch_size)

@@ -112,7 +112,9 @@ class TrainingStep:
         # .numpy() waits for the device.
         arrays = loss.numpy(), top1.numpy(), norm.numpy()
         seconds = time.perf_counter() - start
-        return Records(*arrays, seconds, float(wait.numpy()) if self._timed else None)
+        # The graph's clock is the wall's, which may be set while it runs.
+        wait = min(float(wait.numpy()), seconds) if self._timed else None
+        return Records(*arrays, seconds, wait)
 
     def _compile(self, iterator: Any) -> Any:
         vector, scalar = tf.TensorSpec([None], tf.float32), tf.TensorSpec([], tf.float32)
@@ -204,8 +206,13 @@ class TrainingStep:
         return tf.stack([loss, top1, tf.linalg.global_norm(gradients)])
 
     def finite(self) -> bool:
-        """Whether all parameters are numbers."""
-        return all(np.isfinite(parameter.numpy()).all() for parameter in self._parameters)
+        """Whether all parameters, slots and moving statistics are numbers.
+
+        Loss and gradient may be while these are not: statistics overflow first.
+        """
+        moving = [s.value for norm in self._norms for s in (norm.moving_mean, norm.moving_variance)]
+        variables = [*self._parameters, *tf.nest.flatten(self.slots), *moving]
+        return all(tf.reduce_all(tf.math.is_finite(v)) for v in variables)
 
     def zero(self) -> None:
         """Empties the sums, which an update does by itself."""

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from tests.runs import SHORT, command, digest, points, train
+from tests.runs import OFTEN, SHORT, command, digest, points, train
 
 # $1: a folder to mount on; $2: where the run is copied to; then the command.
 SMALL_DISK = """
@@ -40,7 +40,7 @@ def on_a_small_disk(tmp_path, script, *arguments):
 @pytest.mark.parametrize("emptied", [True, False])
 def test_a_full_disk(uninterrupted, tmp_path, emptied):
     script = SMALL_DISK % ('rm "$1"/fill' if emptied else "")
-    done = on_a_small_disk(tmp_path, script, *SHORT, "--checkpoint_minutes=0.005")
+    done = on_a_small_disk(tmp_path, script, *SHORT, OFTEN)
     assert "cannot be written" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
     if not emptied:

@@ -1,13 +1,9 @@
 """SIGKILL at random moments, each after the run has visibly gone on."""
 
-import os
 import random
-import signal
 import time
 
-from tests.runs import SHORT, digest, newest, points, result, started, train, wait_for
-
-OFTEN = "--checkpoint_minutes=0.005"
+from tests.runs import OFTEN, SHORT, digest, kill_after, newest, points, result, started, train
 
 
 def test_killed_again_and_again_ends_with_the_same_bits(uninterrupted, tmp_path, pytestconfig):
@@ -20,18 +16,11 @@ def test_killed_again_and_again_ends_with_the_same_bits(uninterrupted, tmp_path,
         train(reference, *flags)
     choose, moments, alive = random.Random(4), [], 0.0
     # Three epochs are 178 updates; from 150 on, for three fifths of the examples, B is larger.
-    for least in sorted(choose.randrange(32 * kills) for _ in range(kills)):
-        before, start = newest(model_dir), time.monotonic()
+    for kill in range(kills):
+        least = choose.randrange(34 * kill, 34 * (kill + 1))
+        start = time.monotonic()
         process = started(model_dir, *flags, OFTEN)
-
-        def went_on(before=before, least=least):
-            path = newest(model_dir)
-            return path and path != before and int(path.name) >= least
-
-        wait_for(went_on, process)
-        time.sleep(choose.random() * 0.3)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        kill_after(process, model_dir, least, choose.random() * 0.3)
         alive += time.monotonic() - start
         moments.append(newest(model_dir).name)
     start = time.monotonic()

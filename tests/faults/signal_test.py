@@ -5,7 +5,18 @@ import time
 
 import pytest
 
-from tests.runs import SHORT, digest, newest, started, train, wait_for
+from tests.runs import (
+    CONSTANT,
+    OFTEN,
+    SHORT,
+    digest,
+    newest,
+    points,
+    result,
+    started,
+    train,
+    wait_for,
+)
 from trainer.run_dir.summaries import read
 
 
@@ -25,7 +36,7 @@ def test_a_signal_stops_with_a_checkpoint(uninterrupted, tmp_path, number):
 
 def test_a_second_signal_leaves_at_once(uninterrupted, tmp_path):
     model_dir = tmp_path / "left"
-    process = started(model_dir, *SHORT, "--checkpoint_minutes=0.005")
+    process = started(model_dir, *SHORT, OFTEN)
     wait_for(lambda: newest(model_dir), process)
     process.terminate()
     time.sleep(0.002)  # or the kernel makes one of two
@@ -34,6 +45,24 @@ def test_a_second_signal_leaves_at_once(uninterrupted, tmp_path):
     assert process.returncode == 75
     train(model_dir, *SHORT)
     assert digest(model_dir) == digest(uninterrupted[0])
+
+
+def test_a_signal_in_a_long_evaluation(tmp_path):
+    """It is made when the run goes on, once."""
+    model_dir = tmp_path / "long"
+    flags = [*SHORT, *CONSTANT, "--epochs=0.04"]
+    flags += ["--model=wide_resnet_10_1", "--eval_split=train[:40000]"]
+    process = started(model_dir, *flags)
+    wait_for(lambda: points(model_dir), process)  # the last of five updates
+    process.terminate()
+    output, _ = process.communicate(timeout=10)
+    assert process.returncode == 75, output
+    assert newest(model_dir).name == "000000005"
+    assert points(model_dir, "eval") == []
+    train(model_dir, *flags)
+    assert [point["update"] for point in points(model_dir, "eval")] == [5]
+    assert result(model_dir)["top1"] == points(model_dir, "eval")[0]["top1"]
+    assert result(model_dir)["updates"] == 5
 
 
 def test_a_signal_before_training_ends_at_once(tmp_path):

@@ -135,6 +135,7 @@ class Checkpoints:
         for path in reversed(found):
             try:
                 self._checkpoint.read(str(path / "checkpoint")).assert_consumed()
+                progress = json.loads(self._progress.numpy())
             except (AssertionError, ValueError) as error:
                 raise UserError(
                     f"checkpoint {path} is of another model or optimizer: {_line(error)}.\n"
@@ -145,7 +146,7 @@ class Checkpoints:
                 path.rename(path.with_name(f"damaged-{path.name}"))
                 continue
             self._newest = int(path.name)
-            return json.loads(self._progress.numpy())
+            return progress
         if found:
             raise UserError(
                 f"every checkpoint in {self._folder} is damaged.\n"

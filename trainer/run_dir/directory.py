@@ -9,6 +9,8 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
+from absl import logging
+
 from trainer.config import UserError, learned_differences
 
 
@@ -16,12 +18,13 @@ from trainer.config import UserError, learned_differences
 def claim(path: pathlib.Path, flagfile: str) -> Iterator[None]:
     """Holds `path` for the run of `flagfile`, new or begun there, while the context lasts.
 
-    The lock is the kernel's on an open file, so that it goes with its process, however that ends.
-    The flags are compared with the run's, and not kept: `keep_flags` does when all else is right.
+    The lock is the kernel's on an open file, so that it goes with its process, however that ends;
+    it reaches other hosts as far as the file system passes locks on, as NFS does. The flags are
+    compared with the run's, and not kept: `keep_flags` does when all else is right.
 
     Raises:
-      UserError: where another process has it, where it holds a run that would learn otherwise or
-        something else, or where it cannot be written.
+      UserError: where another process has it, where it holds a run that would learn otherwise,
+        something else, or links that lead out of it, or where it cannot be written.
     """
     with contextlib.ExitStack() as held:
         try:
@@ -31,9 +34,11 @@ def claim(path: pathlib.Path, flagfile: str) -> Iterator[None]:
                     "name a new folder or a run's."
                 )
             path.mkdir(parents=True, exist_ok=True)
+            _check_links(path)
             # Unbuffered: on a full disk, what is left to write would fail again on closing.
             lock = held.enter_context(open(path / "lock", "a+b", buffering=0))
             _take(lock, path)
+            held.callback(lock.truncate, 0)
             _check_same(path, flagfile)
         except OSError as error:
             raise UserError(
@@ -54,24 +59,45 @@ def _claimable(path: pathlib.Path) -> bool:
     return path.is_dir() and {entry.name for entry in path.iterdir()} <= early
 
 
+def _check_links(path: pathlib.Path) -> None:
+    """Refuses links that lead out of `path`: a run that came from elsewhere writes nowhere else."""
+    for folder, folders, files in os.walk(path):
+        for entry in (pathlib.Path(folder, name) for name in (*folders, *files)):
+            if entry.is_symlink() and not entry.resolve().is_relative_to(path.resolve()):
+                raise UserError(
+                    f"--model_dir={path} holds a link to {entry.resolve()}: {entry}.\n"
+                    "Put what it leads to in its place, or name another folder."
+                )
+
+
 def _take(lock: Any, path: pathlib.Path) -> None:
+    host = socket.gethostname()
+    lock.seek(0)
+    last = lock.read().decode(errors="replace").strip()  # Empty where it ended by itself.
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        lock.seek(0)
         raise UserError(
-            f"--model_dir={path} is in use by {lock.read().decode().strip() or 'another process'}: "
+            f"--model_dir={path} is in use by {last or 'another process'}: "
             "wait for it, stop it, or name another folder."
         ) from error
+    if last and not last.endswith(f" on {host}"):
+        logging.warning(
+            "%s was last held by %s, which was killed, or runs on if this file system keeps locks "
+            "from other hosts: in that case stop one of the two.",
+            path,
+            last,
+        )
     lock.truncate(0)
-    lock.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+    lock.write(f"process {os.getpid()} on {host}\n".encode())
 
 
 def _check_same(path: pathlib.Path, flagfile: str) -> None:
     flags = path / "flags.txt"
     if not flags.exists():
         return
-    differences = learned_differences(flags.read_text(encoding="utf-8"), flagfile)
+    kept = flags.read_bytes().decode(errors="replace")
+    differences = learned_differences(kept, flagfile)
     if differences:
         raise UserError(
             f"--model_dir={path} holds a run with other flags: {'; '.join(differences)}.\n"
@@ -80,9 +106,21 @@ def _check_same(path: pathlib.Path, flagfile: str) -> None:
 
 
 def result(path: pathlib.Path) -> dict[str, Any] | None:
-    """How the run in `path` ended, or None where it has not."""
+    """How the run in `path` ended, or None where it has not.
+
+    Raises:
+      UserError: where that is damaged.
+    """
     file = path / "result.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+    if not file.exists():
+        return None
+    try:
+        found = json.loads(file.read_bytes())
+        return {**found, "top1": float(found["top1"]), "updates": int(found["updates"])}
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"{file} is damaged.\nDelete it: the same command makes it again from the checkpoint."
+        ) from error
 
 
 def write_whole(path: pathlib.Path, text: str) -> None:

@@ -51,7 +51,7 @@ class Summaries:
     def __init__(self, folder: pathlib.Path, *, update: int, report: Callable[[str], None]) -> None:
         self._path = folder / "metrics.jsonl"
         self._report = report
-        points = [point for point in read(self._path) if point["update"] <= update]
+        points = [point for point in read(self._path, report) if point["update"] <= update]
         write_whole(self._path, "".join(map(_line, points)))
         # Unbuffered, for who reads along; closed by close().
         self._file = open(self._path, "r+b", buffering=0)  # noqa: SIM115
@@ -139,12 +139,26 @@ def _event(point: dict[str, Any]) -> Event:
     return Event(wall_time=point["time"], step=point["update"], summary=Summary(value=values))
 
 
-def read(path: pathlib.Path) -> list[dict[str, Any]]:
-    """The points of a metrics.jsonl, without a last line that a kill cut short."""
+def read(
+    path: pathlib.Path, report: Callable[[str], None] = lambda _: None
+) -> list[dict[str, Any]]:
+    """The points of a metrics.jsonl, without a last line that a kill cut short.
+
+    Lines that are damaged are left out, and `report` is told.
+    """
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    points = []
+    for number, line in enumerate(lines, start=1):
+        if not line.endswith("\n"):
+            continue
+        try:
+            point = json.loads(line)
+            points.append({**point, "split": str(point["split"]), "update": int(point["update"])})
+        except (ValueError, TypeError, KeyError):
+            report(f"line {number} of {path} is damaged and left out.")
+    return points
 
 
 def _line(point: dict[str, Any]) -> str:

@@ -1,0 +1,29 @@
+"""A learning rate that diverges in the midst of a run."""
+
+import re
+
+import numpy as np
+import tensorflow as tf
+
+from tests.runs import CONSTANT, OFTEN, SHORT, checkpoints, points, train
+
+WILD = [*CONSTANT, "--base_learning_rate=1e12", "--warmup_epochs=3", "--warmup_from=1e-14"]
+
+
+def test_the_newest_checkpoint_is_of_before(tmp_path):
+    done = train(tmp_path / "run", *SHORT, OFTEN, *WILD, status=3)
+    line, remedy = done.stderr.splitlines()[-2:]
+    found = re.search(
+        r"update (\d+), position (\d+), with learning rate [\d.e+]+ and batch size 128", line
+    )
+    assert found, line
+    update, position = map(int, found.groups())
+    assert position == 128 * update
+    assert "lower the learning rate or lengthen --warmup_epochs" in remedy
+    *_, newest = checkpoints(tmp_path / "run")
+    assert 0 < int(newest.name) <= update
+    reader = tf.train.load_checkpoint(str(newest / "checkpoint"))
+    for name, shape in reader.get_variable_to_shape_map().items():
+        if shape:
+            assert np.isfinite(reader.get_tensor(name)).all(), name
+    assert all(np.isfinite(point["loss"]) for point in points(tmp_path / "run"))

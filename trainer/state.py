@@ -1,0 +1,91 @@
+"""Where a run is: all that a checkpoint keeps besides variables, as JSON can hold it."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from trainer.config import UserError
+from trainer.evaluation import Evaluation
+from trainer.run_dir.checkpoints import Checkpoints
+from trainer.schedule.stretch import Stretch
+from trainer.step import Records
+
+
+@dataclasses.dataclass
+class State:
+    """What a run has done so far.
+
+    Attributes:
+      position: examples consumed.
+      update: updates done.
+      seconds: of stretches, over all starts of the run.
+      input_wait: seconds of them in which the device waited for examples.
+      resumes: how often the run went on from a checkpoint.
+      window: losses and hits since the last logged point, weighted by examples, and its examples,
+        seconds and input wait.
+      setting: what the last update used.
+      evaluation: the last one's values, and the position that it is of.
+      best: top1 and update of the best evaluation.
+    """
+
+    position: int = 0
+    update: int = 0
+    seconds: float = 0.0
+    input_wait: float = 0.0
+    resumes: int = 0
+    window: dict[str, float] = dataclasses.field(default_factory=dict)
+    setting: dict[str, Any] = dataclasses.field(default_factory=dict)
+    evaluation: dict[str, Any] = dataclasses.field(default_factory=dict)
+    best: dict[str, Any] | None = None
+
+    @property
+    def evaluated_at(self) -> int:
+        """The position of the last evaluation."""
+        return self.evaluation.get("position", 0)
+
+    def trained(self, stretch: Stretch, records: Records) -> None:
+        """Goes on by a stretch."""
+        updates, size = len(stretch.settings), stretch.batch_size
+        self.position = stretch.end
+        self.update += updates
+        self.setting = dataclasses.asdict(stretch.settings[-1])
+        self.seconds += records.seconds
+        wait = records.input_wait or 0.0
+        self.input_wait += wait
+        sums = {
+            "loss": float(np.sum(records.loss, dtype=np.float64)) * size,
+            "top1": float(np.sum(records.top1, dtype=np.float64)) * size,
+            "examples": updates * size,
+            "seconds": records.seconds,
+            "input_wait": wait,
+        }
+        self.window = {name: self.window.get(name, 0.0) + value for name, value in sums.items()}
+
+    def evaluated(self, evaluation: Evaluation) -> bool:
+        """Keeps an evaluation at this position; returns whether it is the best so far."""
+        self.evaluation = {"position": self.position, **dataclasses.asdict(evaluation)}
+        better = self.best is None or evaluation.top1 > self.best["top1"]
+        if better:
+            self.best = {"top1": evaluation.top1, "update": self.update}
+        return better
+
+
+def restore(checkpoints: Checkpoints) -> State:
+    """The state of the newest checkpoint that is whole, its variables read; or a new one.
+
+    Raises:
+      UserError: where it is of another program.
+    """
+    saved = checkpoints.restore()
+    if saved is None:
+        return State()
+    try:
+        state = State(**saved)
+    except TypeError as error:
+        raise UserError(
+            f"the newest checkpoint is none of this version's: {error}.\n"
+            "Go on with the version that wrote it, or name a new --model_dir."
+        ) from error
+    state.resumes += 1
+    return state
