@@ -92,6 +92,16 @@ def test_only_config_and_main_touch_absl_flags():
     assert touching <= {"trainer.config", "trainer.main"}
 
 
+def test_nothing_is_unpickled():
+    """Run directories and datasets from elsewhere are data, and run no code."""
+    for module in FILES:
+        names = {name.partition(".")[0] for name in inner_imports(module)}
+        assert not names & {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib"}, module
+        text = FILES[module].read_text(encoding="utf-8")
+        assert "allow_pickle" not in text, module
+        assert "unsafe" not in text, module
+
+
 def test_the_schedule_is_pure_python():
     for module in FILES:
         if module.startswith("trainer.schedule"):
