@@ -49,6 +49,10 @@ class Config:
     anneal_with: str
     batch_anneals: int
     max_batch_size: int | None
+    cycle_epochs: float
+    min_learning_rate: float | None
+    cycle_factor: float
+    cycle_factor_per: str
     warmup_epochs: float
     warmup_from: float | None
     ghost_batch_size: int
@@ -135,7 +139,7 @@ flags.DEFINE_float("momentum", None, "Momentum (unset: the reference's).")
 flags.DEFINE_enum(
     "anneal",
     "constant",
-    ["constant", "step", "cosine", "polynomial", "exponential"],
+    ["constant", "step", "cosine", "polynomial", "exponential", "cyclical"],
     "How the noise scale comes down over the run.",
 )
 flags.DEFINE_list(
@@ -155,6 +159,24 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_integer("batch_anneals", 1, "Annealing steps that `hybrid` gives to the batch.")
 flags.DEFINE_integer("max_batch_size", None, "B_max, in examples (unset: N/10, rounded down).")
+flags.DEFINE_float("cycle_epochs", 4.0, "Length of a whole cycle of `cyclical`, in epochs.")
+flags.DEFINE_float(
+    "min_learning_rate",
+    None,
+    "Trough of `cyclical`, whose peak is the initial learning rate (unset: a quarter of it).",
+)
+flags.DEFINE_float(
+    "cycle_factor",
+    1.0,
+    "What each cycle multiplies the height of `cyclical` by: 1 is triangular, 0.5 triangular2, "
+    "0.693 gentler; with --cycle_factor_per=update, the base of exp_range.",
+)
+flags.DEFINE_enum(
+    "cycle_factor_per",
+    "cycle",
+    ["cycle", "update"],
+    "How often --cycle_factor multiplies; `update` means an update of the initial batch.",
+)
 flags.DEFINE_float("warmup_epochs", 0.0, "Length of the learning rate's linear warm-up, in epochs.")
 flags.DEFINE_float(
     "warmup_from",
@@ -203,11 +225,14 @@ _require(
     "epochs train_examples base_batch_size "
     "initial_batch_size anneal_power max_batch_size image_size num_classes ghost_batch_size "
     "virtual_devices checkpoint_minutes keep_checkpoints eval_every_epochs log_every_updates "
-    "stop_at_epoch",
+    "stop_at_epoch cycle_epochs",
 )
 _require(
-    lambda v: 0 < v <= 1e30, "above 0 and at most 1e30", "base_learning_rate initial_learning_rate"
+    lambda v: 0 < v <= 1e30,
+    "above 0 and at most 1e30",
+    "base_learning_rate initial_learning_rate min_learning_rate",
 )
+_require(lambda v: 0 < v <= 1, "above 0 and at most 1", "cycle_factor")
 _require(
     lambda v: 0 <= v < float("inf"),
     "0 or above",

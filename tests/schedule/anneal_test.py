@@ -73,3 +73,9 @@ def test_wrong_points_are_refused(texts, message):
 
 def test_points_in_epochs_and_percents():
     assert anneal.points(["30%", "6", "60%"], 16) == [4.8, 6, 9.6]
+
+
+def test_cycles_end_at_their_trough_and_peak_in_between():
+    at = anneal.cyclical(4.0, 0.25, lambda cycle, epochs: 0.5 ** (cycle - 1))
+    assert [at(e) for e in (0, 2, 4, 6, 8, 10)] == [0.25, 1, 0.25, 0.625, 0.25, 0.4375]
+    assert at(1) == at(3) == 0.625

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,6 +55,47 @@ def test_smooth_schedules_by_batch_follow_the_same_noise_scale_as_by_rate(shape)
     assert setting.batch_size > 1000
 
 
+def published(iteration, step_size, lowest, highest, scale):
+    """Smith 2015, section 3.2, with the names of its listing."""
+    cycle = math.floor(1 + iteration / (2 * step_size))
+    x = abs(iteration / step_size - 2 * cycle + 1)
+    return lowest + (highest - lowest) * max(0, 1 - x) * scale(cycle, iteration)
+
+
+@pytest.mark.parametrize(
+    ("flags", "scale"),
+    [
+        ([], lambda cycle, iteration: 1),
+        (["--cycle_factor=0.5"], lambda cycle, iteration: 1 / 2 ** (cycle - 1)),
+        (["--cycle_factor=0.693"], lambda cycle, iteration: 0.693 ** (cycle - 1)),
+        (
+            ["--cycle_factor=0.999", "--cycle_factor_per=update"],
+            lambda cycle, iteration: 0.999**iteration,
+        ),
+    ],
+    ids=["triangular", "triangular2", "ln 2 a cycle", "exp_range"],
+)
+@pytest.mark.parametrize("cycle_epochs", [4.0, 0.7])
+def test_cycles_are_the_published_ones_at_every_update(flags, scale, cycle_epochs):
+    run = trajectory("--anneal=cyclical", f"--cycle_epochs={cycle_epochs}", *flags, "--epochs=9")
+    step_size = cycle_epochs / 2 * 60_000 / 128
+    for iteration, (_, setting) in enumerate(run.updates()):
+        wanted = published(iteration, step_size, 0.025, 0.1, scale)
+        assert setting.learning_rate == pytest.approx(wanted, rel=1e-9)
+        assert setting.batch_size == 128
+
+
+def test_the_batch_breathes_in_place_of_the_rate():
+    cycles = ("--anneal=cyclical", "--min_learning_rate=0.02", "--cycle_epochs=1", "--epochs=4")
+    by_rate = trajectory(*cycles)
+    by_batch = trajectory(*cycles, "--anneal_with=batch_size")
+    sizes = [setting.batch_size for _, setting in by_batch.updates()]
+    assert (sizes[0], min(sizes), max(sizes)) == (640, 128, 640)
+    for position, setting in by_batch.updates():
+        wanted = noise_scale(by_rate.at(position), 60_000)
+        assert noise_scale(setting, 60_000) == pytest.approx(wanted, rel=1e-9)
+
+
 @given(st.sampled_from([1, 2, 4]), st.sampled_from([32, 64]))
 def test_replicas_do_not_change_the_settings(replicas, ghost):
     arguments = (*STEP, "--initial_batch_size=512", f"--ghost_batch_size={ghost}")
@@ -71,6 +114,11 @@ def test_replicas_do_not_change_the_settings(replicas, ghost):
         (["--initial_batch_size=256", "--initial_learning_rate=0.1"], 1, "0.5 times the reference"),
         (["--anneal=step"], 1, "--anneal=step takes one point or more in --anneal_epochs, not no"),
         (["--anneal=cosine", "--anneal_epochs=5"], 1, "takes none in --anneal_epochs, not 5"),
+        (
+            ["--anneal=cyclical", "--min_learning_rate=0.1"],
+            1,
+            "not below the initial learning rate",
+        ),
         (["--anneal=cosine", "--anneal_with=hybrid"], 1, "hybrid counts annealing steps"),
         (["--optimizer=sgd", "--momentum=0.9"], 1, "sgd has no momentum, not 0.9"),
         (["--micro_batch_size=16"], 1, "--micro_batch_size=16 is below"),

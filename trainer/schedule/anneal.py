@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from trainer.config import Config, UserError
+from trainer.schedule.noise_scale import Setting
 
 Anneal = Callable[[float], float]
 
@@ -41,6 +42,23 @@ def exponential(length: float, factor: float) -> Anneal:
     return lambda epochs: max(math.exp(-math.log(factor) * epochs / length), _EPSILON)
 
 
+def cyclical(length: float, trough: float, scale: Callable[[int, float], float]) -> Anneal:
+    """Smith 2015 (1506.01186), section 3: a triangle between `trough` and 1 over `length` epochs.
+
+    For e epochs and half a cycle s: cycle = ⌊1 + e/(2s)⌋, x = |e/s − 2 cycle + 1| and
+    value = trough + (1 − trough) max(0, 1 − x) scale, with `scale` a function of (cycle, e) in
+    (0, 1]. It starts at the trough, and 1 is the peak.
+    """
+
+    def value(epochs: float) -> float:
+        half = length / 2
+        cycle = math.floor(1 + epochs / length)
+        x = abs(epochs / half - 2 * cycle + 1)
+        return trough + (1 - trough) * max(0.0, 1 - x) * scale(cycle, epochs)
+
+    return value
+
+
 def points(texts: Sequence[str], total: float) -> list[float]:
     """Points of a run of `total` epochs, in epochs, from texts such as `60` or `30%`.
 
@@ -69,11 +87,12 @@ def points(texts: Sequence[str], total: float) -> list[float]:
     return found
 
 
-def from_config(config: Config) -> Anneal:
-    """The annealing that the flags ask for.
+def from_config(config: Config, start: Setting, examples: int) -> Anneal:
+    """The annealing that the flags ask for, of a run from `start` over N = `examples`.
 
     Raises:
-      UserError: where --anneal_epochs does not fit --anneal, or is wrong in itself.
+      UserError: where --anneal_epochs or --min_learning_rate does not fit --anneal, or is wrong in
+        itself.
     """
     at = points(config.anneal_epochs, config.epochs)
     wanted = {"step": "one point or more", "exponential": "one length"}.get(config.anneal, "none")
@@ -90,4 +109,25 @@ def from_config(config: Config) -> Anneal:
             return polynomial(config.epochs, config.anneal_power)
         case "exponential":
             return exponential(at[0], config.anneal_factor)
+        case "cyclical":
+            return _cyclical(config, start, examples)
     return constant()
+
+
+def _cyclical(config: Config, start: Setting, examples: int) -> Anneal:
+    lowest = config.min_learning_rate
+    if lowest is None:
+        lowest = start.learning_rate / 4
+    if lowest >= start.learning_rate:
+        raise UserError(
+            f"--min_learning_rate={lowest:g} is not below the initial learning rate "
+            f"{start.learning_rate:g}, the peak of the cycles: lower it, or raise the other."
+        )
+
+    def scale(cycle: int, epochs: float) -> float:
+        if config.cycle_factor_per == "cycle":
+            return config.cycle_factor ** (cycle - 1)
+        # An iteration is an update of the initial batch, so that position stays the only clock.
+        return config.cycle_factor ** (epochs * examples / start.batch_size)
+
+    return cyclical(config.cycle_epochs, lowest / start.learning_rate, scale)

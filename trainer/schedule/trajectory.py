@@ -95,7 +95,7 @@ def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
         config.epochs,
         start,
         limits,
-        anneal.from_config(config),
+        anneal.from_config(config, start, examples),
         warmup.linear(config.warmup_epochs, warmup_from),
     )
 
