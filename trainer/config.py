@@ -49,6 +49,10 @@ class Config:
     anneal_with: str
     batch_anneals: int
     max_batch_size: int | None
+    min_improvement: float
+    patience: int
+    cooldown: int
+    max_anneals: int
     cycle_epochs: float
     min_learning_rate: float | None
     cycle_factor: float
@@ -71,7 +75,8 @@ class Config:
     plot: str | None
 
 
-# What may differ when a run is resumed: where things lie, how they are laid out, watched and shown.
+# What may differ when a run is resumed: where things lie, how they are laid out, watched and shown;
+# but for what a controller decides by.
 FREE = frozenset(
     [
         "model_dir",
@@ -90,6 +95,8 @@ FREE = frozenset(
         "plot",
     ]
 )
+
+DECIDES = {"plateau": frozenset(["eval_every_epochs"])}
 
 # ---- The run directory and the data
 flags.DEFINE_string("model_dir", None, "The run directory; the same one again resumes the run.")
@@ -139,8 +146,9 @@ flags.DEFINE_float("momentum", None, "Momentum (unset: the reference's).")
 flags.DEFINE_enum(
     "anneal",
     "constant",
-    ["constant", "step", "cosine", "polynomial", "exponential", "cyclical"],
-    "How the noise scale comes down over the run.",
+    ["constant", "step", "cosine", "polynomial", "exponential", "cyclical", "plateau"],
+    "How the noise scale comes down over the run; plateau: by a step of --anneal_factor whenever "
+    "the evaluation stands still.",
 )
 flags.DEFINE_list(
     "anneal_epochs",
@@ -155,10 +163,18 @@ flags.DEFINE_enum(
     "learning_rate",
     ["learning_rate", "hybrid", "batch_size"],
     "What realises the annealing: the learning rate alone; the batch for the first "
-    "--batch_anneals points of `step`; the batch, up to its maximum, throughout.",
+    "--batch_anneals steps of `step` or `plateau`; the batch, up to its maximum, throughout.",
 )
 flags.DEFINE_integer("batch_anneals", 1, "Annealing steps that `hybrid` gives to the batch.")
 flags.DEFINE_integer("max_batch_size", None, "B_max, in examples (unset: N/10, rounded down).")
+flags.DEFINE_float(
+    "min_improvement",
+    0.0,
+    "What top-1 has to gain on its best for `plateau` to count it, as a fraction: 0.001.",
+)
+flags.DEFINE_integer("patience", 3, "Evaluations in a row without improvement: a plateau.")
+flags.DEFINE_integer("cooldown", 0, "Evaluations after a step that `plateau` does not count.")
+flags.DEFINE_integer("max_anneals", 2, "Steps of `plateau`; the next plateau ends the run.")
 flags.DEFINE_float("cycle_epochs", 4.0, "Length of a whole cycle of `cyclical`, in epochs.")
 flags.DEFINE_float(
     "min_learning_rate",
@@ -225,7 +241,7 @@ _require(
     "epochs train_examples base_batch_size "
     "initial_batch_size anneal_power max_batch_size image_size num_classes ghost_batch_size "
     "virtual_devices checkpoint_minutes keep_checkpoints eval_every_epochs log_every_updates "
-    "stop_at_epoch cycle_epochs",
+    "stop_at_epoch cycle_epochs patience",
 )
 _require(
     lambda v: 0 < v <= 1e30,
@@ -236,10 +252,14 @@ _require(lambda v: 0 < v <= 1, "above 0 and at most 1", "cycle_factor")
 _require(
     lambda v: 0 <= v < float("inf"),
     "0 or above",
-    "weight_decay batch_anneals warmup_epochs micro_batch_size",
+    "weight_decay batch_anneals warmup_epochs micro_batch_size cooldown max_anneals",
 )
 _require(lambda v: 0 <= v < 2**31, "from 0 to 2147483647", "seed")
-_require(lambda v: 0 <= v < 1, "from 0 to below 1", "base_momentum momentum label_smoothing")
+_require(
+    lambda v: 0 <= v < 1,
+    "from 0 to below 1",
+    "base_momentum momentum label_smoothing min_improvement",
+)
 _require(lambda v: 0 < v < 1, "above 0 and below 1", "ghost_decay")
 _require(lambda v: 1 < v < float("inf"), "above 1", "anneal_factor")
 _require(
@@ -295,7 +315,9 @@ def learned_differences(old: str, new: str) -> list[str]:
 
     def read(text: str) -> dict[str, str]:
         pairs = (line[2:].partition("=") for line in text.splitlines())
-        return {name: value for name, _, value in pairs if name.removeprefix("no") not in FREE}
+        values = {name: value for name, _, value in pairs}
+        free = FREE - DECIDES.get(values.get("anneal", ""), frozenset())
+        return {name: v for name, v in values.items() if name.removeprefix("no") not in free}
 
     before, now = read(old), read(new)
     return [

@@ -85,7 +85,9 @@ def train(
       NotSavedError: where the run ends or stops and its last checkpoint cannot be written.
     """
     trajectory = course.trajectory
-    end = trajectory.end
+    control, end = trajectory.control, trajectory.end
+    if state.control:
+        control.recall(state.control)
     iterator: Iterator[Any] | None = None
     micro_batch_size, rate, saved_at = 0, 0.0, time.monotonic()
     while True:
@@ -95,8 +97,10 @@ def train(
             if evaluation is None:  # It is made when the run goes on.
                 break
             better = state.evaluated(_finite(step, evaluation, state))
-            _report(evaluation, state, trajectory.examples, summaries, progress)
-        if state.position >= end:
+            decision = control.evaluated(evaluation.top1)
+            state.control = control.memory()
+            _report(evaluation, decision, trajectory, state, summaries, progress)
+        if control.ended or state.position >= end:
             break
         if better or time.monotonic() - saved_at >= course.checkpoint_seconds:
             _save(checkpoints, summaries, step, state)
@@ -134,7 +138,7 @@ def train(
         )
     _save(checkpoints, summaries, step, state)
     _check_saved(checkpoints, state)
-    if state.position < end or _evaluation_due(course, state):
+    if (state.position < end and not control.ended) or _evaluation_due(course, state):
         return None
     return Evaluation(**{name: state.evaluation[name] for name in ("loss", "top1", "top5")})
 
@@ -195,12 +199,13 @@ def _log(records: Records, state: State, examples: int, summaries: Summaries) ->
 
 def _report(
     evaluation: Evaluation,
+    decision: str | None,
+    trajectory: Trajectory,
     state: State,
-    examples: int,
     summaries: Summaries,
     progress: Progress,
 ) -> None:
-    epoch, setting = state.position / examples, Setting(**state.setting)
+    epoch, setting = state.position / trajectory.examples, Setting(**state.setting)
     summaries.write(
         "eval",
         state.update,
@@ -208,13 +213,20 @@ def _report(
         epoch=epoch,
         **dataclasses.asdict(evaluation),
         **state.setting,
-        noise_scale=noise_scale(setting, examples),
+        noise_scale=noise_scale(setting, trajectory.examples),
+        **({"decision": decision} if decision else {}),
     )
     progress.line(
         f"epoch {epoch:6.2f}  update {state.update:6d}  batch {setting.batch_size:5d}  "
         f"learning rate {setting.learning_rate:.4g}  eval loss {evaluation.loss:.4f}  "
         f"top1 {evaluation.top1:.4f}"
     )
+    if decision:
+        then = trajectory.at(state.position)
+        progress.line(
+            f"{decision}; batch {setting.batch_size} → {then.batch_size}, "
+            f"learning rate {setting.learning_rate:.4g} → {then.learning_rate:.4g}"
+        )
 
 
 def _finite(step: TrainingStep, evaluation: Evaluation, state: State) -> Evaluation:

@@ -27,6 +27,7 @@ class State:
       setting: what the last update used.
       evaluation: the last one's values, and the position that it is of.
       best: top1 and update of the best evaluation.
+      control: what the controller remembers.
     """
 
     position: int = 0
@@ -38,6 +39,7 @@ class State:
     setting: dict[str, Any] = dataclasses.field(default_factory=dict)
     evaluation: dict[str, Any] = dataclasses.field(default_factory=dict)
     best: dict[str, Any] | None = None
+    control: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def evaluated_at(self) -> int:

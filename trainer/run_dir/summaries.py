@@ -60,9 +60,12 @@ class Summaries:
         self._curves: dict[str, EventFileWriter] | None = None
         self._draw_all()
 
-    def write(self, split: str, update: int, position: int, **values: float) -> None:
-        """Logs a point of `split`, train or eval, after `update` updates of `position` examples."""
-        point = {"split": split, "update": update, "position": position, **values}
+    def write(self, split: str, update: int, position: int, **values: float | str) -> None:
+        """Logs a point of `split`, train or eval, after `update` updates of `position` examples.
+
+        TensorBoard gets the values that TAGS names.
+        """
+        point: dict[str, Any] = {"split": split, "update": update, "position": position, **values}
         point["time"] = time.time()
         self._unwritten += _line(point).encode()
         self._append()

@@ -8,29 +8,33 @@ from absl import logging
 
 from trainer.config import Config, UserError
 from trainer.schedule import anneal, layout, noise_scale, warmup
+from trainer.schedule.control import Control
 from trainer.schedule.noise_scale import Setting
+from trainer.schedule.plateau import Plateau
 from trainer.schedule.realize import Limits, Target, realize
 
 
 @dataclasses.dataclass(frozen=True)
 class Trajectory:
-    """A schedule over `examples` · `epochs` positions; pure.
+    """A schedule over `examples` · `epochs` positions: pure, or a function of a control's memory.
 
     Attributes:
       examples: N.
       epochs: length of the run.
       start: the Setting at position 0, before warm-up.
       limits: how the batch may grow.
-      anneal: noise-scale factor at a number of epochs.
+      target: what is wanted at a number of epochs.
       warmup: factor on the learning rate at a number of epochs.
+      control: what decides while the run goes on.
     """
 
     examples: int
     epochs: float
     start: Setting
     limits: Limits
-    anneal: Callable[[float], float]
+    target: Callable[[float], Target]
     warmup: Callable[[float], float]
+    control: Control
 
     @property
     def end(self) -> int:
@@ -40,8 +44,7 @@ class Trajectory:
     def at(self, position: int) -> Setting:
         """The Setting of the update that starts at `position`."""
         epochs = position / self.examples
-        target = Target(self.anneal(epochs), self.start.momentum, self.limits.smallest)
-        setting = realize(target, self.start, self.limits)
+        setting = realize(self.target(epochs), self.start, self.limits)
         factor = self.warmup(epochs)
         if factor == 1:
             return setting
@@ -90,14 +93,33 @@ def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
         layout.check_divides(what, size, replicas, ghost, *sizes.values())
     layout.lay_out(start.batch_size, replicas, ghost, config.micro_batch_size or ghost)
     warmup_from = config.warmup_from or min(1, reference.learning_rate / start.learning_rate)
+    control, factor = _annealing(config, start, examples)
     return Trajectory(
         examples,
         config.epochs,
         start,
         limits,
-        anneal.from_config(config, start, examples),
+        lambda epochs: Target(factor(epochs), start.momentum, limits.smallest),
         warmup.linear(config.warmup_epochs, warmup_from),
+        control,
     )
+
+
+def _annealing(
+    config: Config, start: Setting, examples: int
+) -> tuple[Control, Callable[[float], float]]:
+    """What decides while the run goes on, and the noise-scale factor at a number of epochs."""
+    fixed = anneal.from_config(config, start, examples)
+    if config.anneal != "plateau":
+        return Control(), fixed
+    plateau = Plateau(
+        factor=config.anneal_factor,
+        min_improvement=config.min_improvement,
+        patience=config.patience,
+        cooldown=config.cooldown,
+        max_anneals=config.max_anneals,
+    )
+    return plateau, lambda epochs: plateau.noise_scale_factor()
 
 
 def _reference(config: Config) -> Setting:
@@ -133,10 +155,10 @@ def _largest(config: Config, start: Setting, examples: int) -> int:
 
 def _batch_floor(config: Config) -> float:
     """The noise-scale factor down to which the batch anneals."""
-    if config.anneal_with == "hybrid" and config.anneal != "step":
+    if config.anneal_with == "hybrid" and config.anneal not in ("step", "plateau"):
         raise UserError(
             f"--anneal_with=hybrid counts annealing steps, which --anneal={config.anneal} has not: "
-            "use --anneal=step, or --anneal_with=batch_size."
+            "use --anneal=step or plateau, or --anneal_with=batch_size."
         )
     floors = {
         "learning_rate": 1.0,

@@ -1,0 +1,61 @@
+"""Runs that decide their own batches, in processes of their own."""
+
+import pytest
+
+from tests.runs import OFTEN, SHORT, digest, kill_after, points, result, started, train
+
+# Accuracies of a tiny model on 1,000 images wobble: a gain below 2 points is none.
+PLATEAU = [
+    *SHORT,
+    *("--epochs=6", "--anneal=plateau", "--anneal_epochs=", "--eval_every_epochs=0.25"),
+    *("--min_improvement=0.02", "--patience=2", "--cooldown=1", "--max_anneals=2"),
+]
+
+
+@pytest.fixture(scope="module")
+def plateau(tmp_path_factory):
+    model_dir = tmp_path_factory.mktemp("plateau") / "run"
+    return model_dir, train(model_dir, *PLATEAU)
+
+
+def decisions(model_dir):
+    return [p["decision"] for p in points(model_dir, "eval") if "decision" in p]
+
+
+def test_a_plateau_grows_the_batch_and_the_last_ends_the_run(plateau):
+    model_dir, done = plateau
+    first, second, last = decisions(model_dir)
+    assert "annealing step 1 of 2, the noise scale is divided by 5" in first
+    assert "annealing step 2 of 2" in second
+    assert "after 2 annealing steps, the run ends" in last
+    assert f"{first}; batch 128 → 640, learning rate 0.1 → 0.1" in done.stdout
+    sizes = [point["batch_size"] for point in points(model_dir)]
+    assert sorted(set(sizes)) == [128, 640, 3200]
+    assert sizes == sorted(sizes)
+    assert result(model_dir)["epochs"] < 6
+    assert result(model_dir)["traces"] == 1
+    assert result(model_dir)["top1"] == points(model_dir, "eval")[-1]["top1"]
+
+
+def test_killed_in_the_midst_of_patience_and_cooldown(plateau, tmp_path):
+    model_dir = tmp_path / "killed"
+    updates = result(plateau[0])["updates"]
+    for share in (0.2, 0.4, 0.6, 0.8):
+        process = started(model_dir, *PLATEAU, OFTEN)
+        kill_after(process, model_dir, int(share * updates))
+    train(model_dir, *PLATEAU, OFTEN)
+    assert decisions(model_dir) == decisions(plateau[0])
+    assert digest(model_dir) == digest(plateau[0])
+
+
+def test_the_same_plateaus_by_the_rate(tmp_path):
+    model_dir = tmp_path / "rate"
+    train(model_dir, *PLATEAU, "--anneal_with=hybrid", "--batch_anneals=1")
+    assert len(decisions(model_dir)) == 3
+    found = {(p["batch_size"], round(p["learning_rate"], 6)) for p in points(model_dir)}
+    assert found == {(128, 0.1), (640, 0.1), (640, 0.02)}
+
+
+def test_what_a_controller_decides_by_is_learned(plateau):
+    done = train(plateau[0], *PLATEAU, "--eval_every_epochs=1", status=2)
+    assert "--eval_every_epochs: 0.25 → 1.0" in done.stderr

@@ -1,0 +1,26 @@
+"""Control: what a run decides from what it observes, where a schedule is fixed in advance.
+
+A controller remembers, and what it remembers is the checkpoint's to keep. It yields the same Target
+as a schedule does, so that `realize` is all there is between a decision and the batch.
+"""
+
+from typing import Any
+
+
+class Control:
+    """Decides nothing: what a run has whose schedule is fixed."""
+
+    ended = False  # whether the run shall end before its epochs are over
+
+    def evaluated(self, top1: float) -> str | None:
+        """Takes note of an evaluation; returns what it decided, and on which numbers."""
+        del top1
+        return None
+
+    def memory(self) -> dict[str, Any]:
+        """All that it has to remember, as JSON can hold it."""
+        return {}
+
+    def recall(self, memory: dict[str, Any]) -> None:
+        """Goes on from a memory."""
+        del memory
