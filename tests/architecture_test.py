@@ -15,6 +15,7 @@ LEVELS = [
     {"trainer.backward"},
     {"trainer.step", "trainer.evaluation"},
     {"trainer.micro_batch", "trainer.state"},
+    {"trainer.points"},
     {"trainer.loop"},
     {"trainer.assemble"},
     {"trainer.commands"},

@@ -86,7 +86,7 @@ def run(step, b, updates=UPDATES):
         position = stretch.end
     return {
         name: np.concatenate([getattr(record, name) for record in records])
-        for name in ("loss", "top1", "gradient_norm")
+        for name in ("loss", "top1", "gradient_norm", "part_square", "whole_square")
     }
 
 
@@ -139,8 +139,8 @@ def test_every_sum_is_read_before_it_is_zeroed(cpus):
 
     zeroings = [n for n in nodes if n.op == "AssignVariableOp" and "zeros_like" in n.input[1]]
     reads = {n.input[0]: n.name for n in nodes if n.op == "ReadVariableOp"}
-    # On two replicas: five parameters, mean and variance, loss and hits.
-    assert len(zeroings) == 2 * (5 + 2 + 2)
+    # On two replicas: five parameters, mean and variance, loss, hits and squares.
+    assert len(zeroings) == 2 * (5 + 2 + 3)
     for zeroing in zeroings:
         assert reads[zeroing.input[0]] in before(zeroing.name), zeroing
 
@@ -179,6 +179,37 @@ def test_weight_decay_is_coupled_and_for_kernels(cpus):
     for old, without, with_decay in zip(before, weights(plain), weights(decayed), strict=True):
         pull = 0.1 * 0.5 * old if old.ndim > 1 else 0
         np.testing.assert_allclose(with_decay, without - pull, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("replicas", "b", "lanes"), [(1, 64, 1), (1, 16, 1), (1, 32, 2), (2, 16, 1)]
+)
+def test_squares_are_those_of_the_micro_batches_gradients(cpus, replicas, b, lanes):
+    """Of the data loss alone; the model's moving statistics have no part in it."""
+    regularizer = keras.regularizers.L2(0.25)
+    step = step_on(
+        *(strategy_of(cpus, replicas), lambda: tiny(ghost=16, regularizer=regularizer)),
+        label_smoothing=0.0,
+        lanes=lanes,
+        optimizer="sgd",
+    )
+    model = tiny(ghost=16)
+
+    def gradient(start, stop):
+        with tf.GradientTape() as tape:
+            logits = model(IMAGES[start:stop], training=True)
+            loss = tf.reduce_mean(
+                keras.losses.sparse_categorical_crossentropy(LABELS[start:stop], logits, True)
+            )
+        parts = tape.gradient(loss, [v.value for v in model.trainable_variables])
+        return np.concatenate([part.numpy().ravel() for part in parts]).astype(np.float64)
+
+    found = run(step, b, [(64, 0.1, 0.0)])
+    parts = [gradient(start, start + b) for start in range(0, 64, b)]
+    part_square = np.mean([part @ part for part in parts])
+    np.testing.assert_allclose(found["part_square"], [part_square], rtol=1e-4)
+    whole = np.mean(parts, axis=0)
+    np.testing.assert_allclose(found["whole_square"], [whole @ whole], rtol=1e-4)
 
 
 @pytest.mark.parametrize(("replicas", "b"), [(1, 64), (1, 16), (2, 32)])

@@ -77,7 +77,7 @@ def train(config: Config, path: pathlib.Path, stopped: Callable[[], bool]) -> di
             )
         )
 
-    largest = config.micro_batch_size or (
+    largest = (schedule.micro_batch_size or config.micro_batch_size) or (
         unmeasured(config.ghost_batch_size)
         if config.deterministic
         else micro_batch.choose(
@@ -110,6 +110,7 @@ def train(config: Config, path: pathlib.Path, stopped: Callable[[], bool]) -> di
                 log_every_updates=config.log_every_updates,
                 eval_every_epochs=config.eval_every_epochs,
                 checkpoint_seconds=60 * config.checkpoint_minutes,
+                noise_horizon=trajectory.noise_horizon(config, examples),
                 stop_at=None
                 if config.stop_at_epoch is None
                 else trajectory.position_of(config.stop_at_epoch, examples),

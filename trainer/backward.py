@@ -17,7 +17,7 @@ class Sums(NamedTuple):
     """Sums over examples, all float32.
 
     Attributes:
-      gradients: of the data and regularisation losses, one a parameter, of its shape.
+      gradients: of the data loss and of losses that layers add, one a parameter, of its shape.
       statistics: (means, biased variances) by batch-norm layer, each [c], over ghost batches.
       loss: data loss, [].
       hits: examples that were right, [].
@@ -52,11 +52,10 @@ class Backward:
     def __call__(self, images: tf.Tensor, labels: tf.Tensor, position: tf.Tensor) -> Sums:
         """What images uint8 [b, h, w, c] with labels [b] add, the first of them at `position`."""
         with collect_statistics() as collected, tf.GradientTape() as tape:
-            logits, regularisation = self._forward(images, position)
+            logits, added = self._forward(images, position)
             loss = tf.reduce_sum(cross_entropy(logits, labels, self._label_smoothing))
-            # Of the mean over B examples, so that it counts once an update.
-            examples = tf.cast(tf.shape(labels)[0], tf.float32)
-            total = loss + examples * regularisation
+            # Of the mean over B examples, so that they count once an update.
+            total = loss + tf.cast(tf.shape(labels)[0], tf.float32) * added
         gradients = tape.gradient(
             total, self.parameters, unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
@@ -76,7 +75,7 @@ class Backward:
         return Sums([tf.convert_to_tensor(g) for g in gradients], statistics, loss, hits)
 
     def _forward(self, images: tf.Tensor, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Logits, float32 [b, classes], and the sum of the model's own regularisation losses."""
+        """Logits, float32 [b, classes], and the sum of the losses that layers add."""
         # Masks follow the position, so that replicas differ and a resumed run needs no state. A
         # layer that draws several times counts up from its seed.
         first = self._seed * len(self._seed_states)
@@ -94,8 +93,19 @@ class Backward:
                     "micro-batches cannot follow:\nleave that layer out; batch normalization and "
                     "dropout are taken care of."
                 )
-        weights = [v.regularizer(v) for v in self._model.trainable_variables if v.regularizer]
-        return logits, tf.add_n([tf.constant(0.0), *scope.losses, *weights])
+        return logits, tf.add_n([tf.constant(0.0), *scope.losses])
+
+    def regularisation(self) -> list[tf.Tensor]:
+        """The gradient of the weights' own regularizers, one a parameter; once an update.
+
+        No example has a part in it, so that it adds nothing to the gradient's noise.
+        """
+        with tf.GradientTape() as tape:
+            losses = [v.regularizer(v) for v in self._model.trainable_variables if v.regularizer]
+            total = tf.add_n([tf.constant(0.0), *losses])
+        return tape.gradient(
+            total, self.parameters, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
 
 
 @contextlib.contextmanager

@@ -53,6 +53,8 @@ class Config:
     patience: int
     cooldown: int
     max_anneals: int
+    growth_threshold: float
+    noise_horizon: int | None
     cycle_epochs: float
     min_learning_rate: float | None
     cycle_factor: float
@@ -90,13 +92,17 @@ FREE = frozenset(
         "keep_checkpoints",
         "eval_every_epochs",
         "log_every_updates",
+        "noise_horizon",
         "stop_at_epoch",
         "format",
         "plot",
     ]
 )
 
-DECIDES = {"plateau": frozenset(["eval_every_epochs"])}
+DECIDES = {
+    "plateau": frozenset(["eval_every_epochs"]),
+    "measured": frozenset(["micro_batch_size", "noise_horizon"]),
+}
 
 # ---- The run directory and the data
 flags.DEFINE_string("model_dir", None, "The run directory; the same one again resumes the run.")
@@ -146,9 +152,9 @@ flags.DEFINE_float("momentum", None, "Momentum (unset: the reference's).")
 flags.DEFINE_enum(
     "anneal",
     "constant",
-    ["constant", "step", "cosine", "polynomial", "exponential", "cyclical", "plateau"],
+    ["constant", "step", "cosine", "polynomial", "exponential", "cyclical", "plateau", "measured"],
     "How the noise scale comes down over the run; plateau: by a step of --anneal_factor whenever "
-    "the evaluation stands still.",
+    "the evaluation stands still. measured: it stays, and the batch follows the gradient noise.",
 )
 flags.DEFINE_list(
     "anneal_epochs",
@@ -175,6 +181,17 @@ flags.DEFINE_float(
 flags.DEFINE_integer("patience", 3, "Evaluations in a row without improvement: a plateau.")
 flags.DEFINE_integer("cooldown", 0, "Evaluations after a step that `plateau` does not count.")
 flags.DEFINE_integer("max_anneals", 2, "Steps of `plateau`; the next plateau ends the run.")
+flags.DEFINE_float(
+    "growth_threshold",
+    2.0,
+    "`measured` multiplies the batch by this once the gradient noise scale is as many times it.",
+)
+flags.DEFINE_integer(
+    "noise_horizon",
+    None,
+    "Examples after which a measurement of the gradient noise counts 1/e (unset: N/4); `measured` "
+    "decides as often.",
+)
 flags.DEFINE_float("cycle_epochs", 4.0, "Length of a whole cycle of `cyclical`, in epochs.")
 flags.DEFINE_float(
     "min_learning_rate",
@@ -241,7 +258,7 @@ _require(
     "epochs train_examples base_batch_size "
     "initial_batch_size anneal_power max_batch_size image_size num_classes ghost_batch_size "
     "virtual_devices checkpoint_minutes keep_checkpoints eval_every_epochs log_every_updates "
-    "stop_at_epoch cycle_epochs patience",
+    "stop_at_epoch cycle_epochs patience noise_horizon",
 )
 _require(
     lambda v: 0 < v <= 1e30,
@@ -261,7 +278,7 @@ _require(
     "base_momentum momentum label_smoothing min_improvement",
 )
 _require(lambda v: 0 < v < 1, "above 0 and below 1", "ghost_decay")
-_require(lambda v: 1 < v < float("inf"), "above 1", "anneal_factor")
+_require(lambda v: 1 < v < float("inf"), "above 1", "anneal_factor growth_threshold")
 _require(
     lambda v: 0 < v <= 1, "above 0 and at most 1, a factor on the learning rate", "warmup_from"
 )

@@ -12,11 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from trainer import points
 from trainer.evaluation import Evaluation
 from trainer.run_dir.checkpoints import Checkpoints, NotSavedError
 from trainer.run_dir.progress import Progress
 from trainer.run_dir.summaries import Summaries
-from trainer.schedule.noise_scale import Setting, noise_scale
+from trainer.schedule.control import Control
+from trainer.schedule.gradient_noise import GradientNoise
+from trainer.schedule.noise_scale import Setting
 from trainer.schedule.stretch import Stretch, next_stretch
 from trainer.schedule.trajectory import Trajectory, position_of
 from trainer.state import State
@@ -56,6 +59,7 @@ class Course:
     log_every_updates: int
     eval_every_epochs: float
     checkpoint_seconds: float
+    noise_horizon: int
     stop_at: int | None
 
 
@@ -86,8 +90,10 @@ def train(
     """
     trajectory = course.trajectory
     control, end = trajectory.control, trajectory.end
-    if state.control:
+    noise = GradientNoise(course.noise_horizon)
+    if state.noise:
         control.recall(state.control)
+        noise.recall(state.noise)
     iterator: Iterator[Any] | None = None
     micro_batch_size, rate, saved_at = 0, 0.0, time.monotonic()
     while True:
@@ -99,7 +105,7 @@ def train(
             better = state.evaluated(_finite(step, evaluation, state))
             decision = control.evaluated(evaluation.top1)
             state.control = control.memory()
-            _report(evaluation, decision, trajectory, state, summaries, progress)
+            points.evaluated(evaluation, decision, trajectory, state, summaries, progress)
         if control.ended or state.position >= end:
             break
         if better or time.monotonic() - saved_at >= course.checkpoint_seconds:
@@ -110,7 +116,12 @@ def train(
         stretch = next_stretch(
             trajectory,
             state.position,
-            until=min(end, _next_evaluation(course, state), course.stop_at or end),
+            until=min(
+                end,
+                course.stop_at or end,
+                _next_evaluation(course, state),
+                _next_look(control, state.position) or end,
+            ),
             most_updates=_most_updates(course, state, rate),
             replicas=course.replicas,
             ghost_batch_size=course.ghost_batch_size,
@@ -122,6 +133,11 @@ def train(
         records = step.run(iterator, stretch)
         _check_finite(stretch, records, state)
         state.trained(stretch, records)
+        squares = records.part_square.tolist(), records.whole_square.tolist()
+        noise.add(micro_batch_size, stretch.batch_size, *squares)
+        looked = (_next_look(control, stretch.position) or math.inf) <= state.position
+        decision = control.measured(noise) if looked else None
+        state.control, state.noise = control.memory(), noise.memory()
         rate = len(stretch.settings) * stretch.batch_size / records.seconds
         growing = trajectory.at(state.position).batch_size != stretch.batch_size
         if (
@@ -129,7 +145,7 @@ def train(
             or state.update % course.log_every_updates == 0
             or _evaluation_due(course, state)
         ):
-            _log(records, state, trajectory.examples, summaries)
+            points.trained(records, noise, decision, trajectory, state, summaries, progress)
         progress.update(
             state.position,
             loss=float(records.loss[-1]),
@@ -158,6 +174,11 @@ def _evaluation_due(course: Course, state: State) -> bool:
     return state.position >= due and state.position > state.evaluated_at
 
 
+def _next_look(control: Control, position: int) -> int | None:
+    """The first position above `position` at which the controller looks at the gradient noise."""
+    return control.every and (position // control.every + 1) * control.every
+
+
 def _most_updates(course: Course, state: State, rate: float) -> int:
     """Updates to the next logged point, or that fit in STRETCH_SECONDS; one to measure the rate."""
     to_log = course.log_every_updates - state.update % course.log_every_updates
@@ -175,58 +196,6 @@ def _check_finite(stretch: Stretch, records: Records, state: State) -> None:
     )
     position = stretch.position + bad * stretch.batch_size
     raise NonFiniteLossError(what, "at", state.update + bad, position, stretch.settings[bad])
-
-
-def _log(records: Records, state: State, examples: int, summaries: Summaries) -> None:
-    """A point with the means since the last one, and the values of the last update."""
-    window, setting = state.window, Setting(**state.setting)
-    timed = records.input_wait is not None
-    summaries.write(
-        "train",
-        state.update,
-        state.position,
-        epoch=state.position / examples,
-        loss=window["loss"] / window["examples"],
-        top1=window["top1"] / window["examples"],
-        **state.setting,
-        noise_scale=noise_scale(setting, examples),
-        gradient_norm=float(records.gradient_norm[-1]),
-        examples_per_second=window["examples"] / window["seconds"],
-        **({"input_wait": window["input_wait"] / window["seconds"]} if timed else {}),
-    )
-    state.window = {}
-
-
-def _report(
-    evaluation: Evaluation,
-    decision: str | None,
-    trajectory: Trajectory,
-    state: State,
-    summaries: Summaries,
-    progress: Progress,
-) -> None:
-    epoch, setting = state.position / trajectory.examples, Setting(**state.setting)
-    summaries.write(
-        "eval",
-        state.update,
-        state.position,
-        epoch=epoch,
-        **dataclasses.asdict(evaluation),
-        **state.setting,
-        noise_scale=noise_scale(setting, trajectory.examples),
-        **({"decision": decision} if decision else {}),
-    )
-    progress.line(
-        f"epoch {epoch:6.2f}  update {state.update:6d}  batch {setting.batch_size:5d}  "
-        f"learning rate {setting.learning_rate:.4g}  eval loss {evaluation.loss:.4f}  "
-        f"top1 {evaluation.top1:.4f}"
-    )
-    if decision:
-        then = trajectory.at(state.position)
-        progress.line(
-            f"{decision}; batch {setting.batch_size} → {then.batch_size}, "
-            f"learning rate {setting.learning_rate:.4g} → {then.learning_rate:.4g}"
-        )
 
 
 def _finite(step: TrainingStep, evaluation: Evaluation, state: State) -> Evaluation:

@@ -28,6 +28,7 @@ class State:
       evaluation: the last one's values, and the position that it is of.
       best: top1 and update of the best evaluation.
       control: what the controller remembers.
+      noise: the gradient noise measured so far.
     """
 
     position: int = 0
@@ -40,6 +41,7 @@ class State:
     evaluation: dict[str, Any] = dataclasses.field(default_factory=dict)
     best: dict[str, Any] | None = None
     control: dict[str, Any] = dataclasses.field(default_factory=dict)
+    noise: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def evaluated_at(self) -> int:

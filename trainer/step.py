@@ -31,6 +31,9 @@ class Records:
       loss: mean data loss of each update's batch, before it, float [n].
       top1: fraction of each batch that was right, float [n].
       gradient_norm: Euclidean norm of each update's gradient of the data and regularisation losses.
+      part_square: squared norm of a micro-batch's mean gradient of the data loss, the mean of it
+        over all micro-batches of each update.
+      whole_square: squared norm of each whole batch's mean gradient of the data loss.
       seconds: the whole stretch took, without tracing.
       input_wait: seconds of it in which the device waited for examples; None where not timed.
     """
@@ -38,6 +41,8 @@ class Records:
     loss: np.ndarray
     top1: np.ndarray
     gradient_norm: np.ndarray
+    part_square: np.ndarray
+    whole_square: np.ndarray
     seconds: float
     input_wait: float | None
 
@@ -90,6 +95,8 @@ class TrainingStep:
                 _accumulator([]),
                 _accumulator([]),
             )
+            # Over micro-batches: squared norms of their gradients, each summed over its examples.
+            self._squares = _accumulator([])
 
     def run(self, iterator: Any, stretch: Stretch) -> Records:
         """Does the updates of `stretch` with the next micro-batches of `iterator`.
@@ -108,13 +115,13 @@ class TrainingStep:
             tf.constant(stretch.batch_size, tf.float32),
         )
         start = time.perf_counter()
-        loss, top1, norm, wait = self._stretches[micro_batch_size](*arguments)
-        # .numpy() waits for the device.
-        arrays = loss.numpy(), top1.numpy(), norm.numpy()
+        records, wait = self._stretches[micro_batch_size](*arguments)
+        loss, top1, norm, squares, whole_square = records.numpy().T  # Waits for the device.
+        part_square = squares / (stretch.batch_size * micro_batch_size)  # R·k · b² = B · b
         seconds = time.perf_counter() - start
         # The graph's clock is the wall's, which may be set while it runs.
         wait = min(float(wait.numpy()), seconds) if self._timed else None
-        return Records(*arrays, seconds, wait)
+        return Records(loss, top1, norm, part_square, whole_square, seconds, wait)
 
     def _compile(self, iterator: Any) -> Any:
         vector, scalar = tf.TensorSpec([None], tf.float32), tf.TensorSpec([], tf.float32)
@@ -132,11 +139,11 @@ class TrainingStep:
         momenta: tf.Tensor,
         accumulation: tf.Tensor,
         batch_size: tf.Tensor,
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Losses, hits and gradient norms of the updates, each [n], and the input wait []."""
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """What `_apply` returns of each update, [n, 5], and the input wait []."""
         self.traces += 1
         updates = tf.size(learning_rates)
-        records = tf.TensorArray(tf.float32, updates, element_shape=[3])
+        records = tf.TensorArray(tf.float32, updates, element_shape=[5])
         wait = tf.constant(0.0, tf.float64)
         done = self._clock([])
         for update in tf.range(updates):
@@ -156,8 +163,7 @@ class TrainingStep:
             done = self._clock(results)
             record, *_ = self.strategy.experimental_local_results(results)
             records = records.write(update, record)
-        loss, top1, norm = tf.unstack(records.stack(), axis=1)
-        return loss, top1, norm, wait
+        return records.stack(), wait
 
     def _clock(self, after: Any) -> tf.Tensor:
         """Seconds, read once `after` is there on all replicas; 0 where nothing is timed."""
@@ -178,23 +184,33 @@ class TrainingStep:
                 zip(tf.split(images, lanes), tf.split(labels, lanes), strict=True)
             )
         ]
+        micro_batch: Any = tf.nest.map_structure(lambda *values: tf.add_n(values), *parts)
         added = [
-            total.assign_add(tf.add_n(values))
-            for total, *values in zip(*map(tf.nest.flatten, (self._sums, *parts)), strict=True)
+            total.assign_add(value)
+            for total, value in zip(
+                tf.nest.flatten(self._sums), tf.nest.flatten(micro_batch), strict=True
+            )
         ]
+        added.append(self._squares.assign_add(_squared_norm(micro_batch.gradients)))
         with tf.control_dependencies(added):
             return tf.identity(parts[0].loss)
 
     def _apply(
         self, learning_rate: tf.Tensor, momentum: tf.Tensor, batch_size: tf.Tensor
     ) -> tf.Tensor:
-        """One update from the sums, which it zeroes; returns [loss, top1, gradient norm]."""
-        totals = [total.read_value() for total in tf.nest.flatten(self._sums)]
+        """One update from the sums, which it zeroes.
+
+        Returns [loss, top1, gradient norm, squares of the micro-batches, square of the whole].
+        """
+        totals = [total.read_value() for total in (*tf.nest.flatten(self._sums), self._squares)]
         context = tf.distribute.get_replica_context()
         if self.strategy.num_replicas_in_sync > 1:
             totals = context.all_reduce(tf.distribute.ReduceOp.SUM, totals)
+        *totals, squares = totals
         means = [total / batch_size for total in totals]
         gradients, statistics, loss, top1 = tf.nest.pack_sequence_as(self._sums, means)
+        whole_square = _squared_norm(gradients)
+        gradients = [g + r for g, r in zip(gradients, self._backward.regularisation(), strict=True)]
         context.merge_call(
             self._assign, args=(gradients, statistics, learning_rate, momentum, batch_size)
         )
@@ -203,7 +219,8 @@ class TrainingStep:
         # that a replica does not use: loss and hits of all replicas but the first were lost at
         # times.
         self.zero()
-        return tf.stack([loss, top1, tf.linalg.global_norm(gradients)])
+        norm = tf.linalg.global_norm(gradients)
+        return tf.stack([loss, top1, norm, squares, whole_square])
 
     def finite(self) -> bool:
         """Whether all parameters, slots and moving statistics are numbers.
@@ -216,7 +233,7 @@ class TrainingStep:
 
     def zero(self) -> None:
         """Empties the sums, which an update does by itself."""
-        for total in tf.nest.flatten(self._sums):
+        for total in (*tf.nest.flatten(self._sums), self._squares):
             total.assign(tf.zeros_like(total))
 
     def _assign(
@@ -254,6 +271,10 @@ class TrainingStep:
                 (layer.moving_mean, layer.moving_variance), totals, strict=True
             ):
                 strategy.extended.update(moving.value, average, args=(total, layer), group=False)
+
+
+def _squared_norm(gradients: list[tf.Tensor]) -> tf.Tensor:
+    return tf.add_n([tf.reduce_sum(tf.square(gradient)) for gradient in gradients])
 
 
 def _accumulator(shape: Any) -> tf.Variable:

@@ -59,3 +59,57 @@ def test_the_same_plateaus_by_the_rate(tmp_path):
 def test_what_a_controller_decides_by_is_learned(plateau):
     done = train(plateau[0], *PLATEAU, "--eval_every_epochs=1", status=2)
     assert "--eval_every_epochs: 0.25 → 1.0" in done.stderr
+
+
+MEASURED = [
+    *SHORT,
+    *("--anneal=measured", "--anneal_epochs=", "--noise_horizon=2000", "--growth_threshold=1.5"),
+]
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    model_dir = tmp_path_factory.mktemp("measured") / "run"
+    return model_dir, train(model_dir, *MEASURED)
+
+
+def grown(model_dir):
+    return [(p["position"], p["decision"]) for p in points(model_dir) if "decision" in p]
+
+
+def test_the_batch_follows_the_gradient_noise(measured):
+    model_dir, done = measured
+    decisions = grown(model_dir)
+    assert decisions
+    for _, decision in decisions:
+        assert decision.startswith("the gradient noise scale is ")
+        assert f"{decision}; batch " in done.stdout
+    found = points(model_dir)
+    assert all(point["gradient_noise_scale"] > 0 for point in found)
+    sizes = [point["batch_size"] for point in found]
+    assert sizes == sorted(sizes)
+    assert max(sizes) > 128
+    for point in found:
+        assert point["learning_rate"] == pytest.approx(0.1 * point["batch_size"] / 128)
+    assert result(model_dir)["traces"] == 1
+
+
+def test_killed_in_the_midst_of_smoothing(measured, tmp_path):
+    model_dir = tmp_path / "killed"
+    updates = result(measured[0])["updates"]
+    for share in (0.3, 0.6):
+        process = started(model_dir, *MEASURED, OFTEN)
+        kill_after(process, model_dir, int(share * updates))
+    train(model_dir, *MEASURED, OFTEN)
+    assert points(model_dir) == points(measured[0])
+    assert digest(model_dir) == digest(measured[0])
+
+
+def test_the_micro_batch_is_part_of_what_is_learned(measured, tmp_path):
+    done = train(measured[0], *MEASURED, "--micro_batch_size=32", status=2)
+    assert "--micro_batch_size: 0 → 32" in done.stderr
+    # Two replicas take the same micro-batches, and so measure the same.
+    train(tmp_path / "two", *MEASURED, "--virtual_devices=2")
+    assert [p["batch_size"] for p in points(tmp_path / "two")] == [
+        p["batch_size"] for p in points(measured[0])
+    ]

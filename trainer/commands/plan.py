@@ -31,7 +31,9 @@ def run(config: Config) -> int:
             schedule,
             replicas=replicas,
             ghost_batch_size=config.ghost_batch_size,
-            micro_batch_size=config.micro_batch_size or unmeasured(config.ghost_batch_size),
+            micro_batch_size=schedule.micro_batch_size
+            or config.micro_batch_size
+            or unmeasured(config.ghost_batch_size),
         )
     )
     updates = sum(phase.updates for phase in phases)
@@ -40,6 +42,8 @@ def run(config: Config) -> int:
         print(json.dumps({"examples": examples, "total_updates": updates, "phases": rows}))
     else:
         print(plan.table(phases))
+        if config.anneal in ("plateau", "measured"):
+            print(f"--anneal={config.anneal} decides as it goes; this is the run if it never does:")
         print(f"{updates:,} updates over {config.epochs:g} epochs of {examples:,} examples")
     if config.plot:
         plan_plot.draw(phases, schedule.epochs, config.plot)

@@ -30,6 +30,7 @@ TAGS = {
     "momentum": "schedule/momentum",
     "noise_scale": "schedule/noise_scale",
     "gradient_norm": "gradient/norm",
+    "gradient_noise_scale": "gradient/noise_scale",
     "examples_per_second": "throughput/examples_per_second",
     "input_wait": "throughput/input_wait",
     "epoch": "progress/epoch",

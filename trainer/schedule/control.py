@@ -6,15 +6,23 @@ as a schedule does, so that `realize` is all there is between a decision and the
 
 from typing import Any
 
+from trainer.schedule.gradient_noise import GradientNoise
+
 
 class Control:
     """Decides nothing: what a run has whose schedule is fixed."""
 
     ended = False  # whether the run shall end before its epochs are over
+    every: int | None = None  # examples between two looks at the gradient noise
 
     def evaluated(self, top1: float) -> str | None:
         """Takes note of an evaluation; returns what it decided, and on which numbers."""
         del top1
+        return None
+
+    def measured(self, noise: GradientNoise) -> str | None:
+        """Takes note of the gradient noise; returns what it decided, and on which numbers."""
+        del noise
         return None
 
     def memory(self) -> dict[str, Any]:

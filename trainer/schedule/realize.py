@@ -47,7 +47,7 @@ def realize(target: Target, start: Setting, limits: Limits) -> Setting:
     # B that keeps ε: g ∝ ε / (B (1 − m)).
     spent = max(target.noise_scale_factor, limits.batch_floor)
     ideal = start.batch_size * (1 - start.momentum) / ((1 - target.momentum) * spent)
-    size = _on_grid(max(ideal, target.min_batch_size), limits)
+    size = on_grid(max(ideal, target.min_batch_size), limits)
     grown = size * (1 - target.momentum) / (start.batch_size * (1 - start.momentum))
     rate = start.learning_rate * target.noise_scale_factor * grown
     # A size that keeps ε keeps it to the last bit: 0.1 stays 0.1 through 5 · (1 / 5).
@@ -55,8 +55,8 @@ def realize(target: Target, start: Setting, limits: Limits) -> Setting:
     return Setting(size, start.learning_rate if exact else rate, target.momentum)
 
 
-def _on_grid(ideal: float, limits: Limits) -> int:
-    """The ideal size rounded down to a multiple of the smallest, or the largest where it is met."""
+def on_grid(ideal: float, limits: Limits) -> int:
+    """An ideal size rounded down to a multiple of the smallest, or the largest where it is met."""
     if _snap(ideal) >= limits.largest:
         return limits.largest
     return max(1, math.floor(_snap(ideal / limits.smallest))) * limits.smallest

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from absl import logging
 
 from trainer.config import Config, UserError
-from trainer.schedule import anneal, layout, noise_scale, warmup
+from trainer.schedule import anneal, layout, measured, noise_scale, warmup
 from trainer.schedule.control import Control
+from trainer.schedule.measured import Measured
 from trainer.schedule.noise_scale import Setting
 from trainer.schedule.plateau import Plateau
 from trainer.schedule.realize import Limits, Target, realize
@@ -26,6 +27,7 @@ class Trajectory:
       target: what is wanted at a number of epochs.
       warmup: factor on the learning rate at a number of epochs.
       control: what decides while the run goes on.
+      micro_batch_size: b, where that is part of what is learned.
     """
 
     examples: int
@@ -35,6 +37,7 @@ class Trajectory:
     target: Callable[[float], Target]
     warmup: Callable[[float], float]
     control: Control
+    micro_batch_size: int | None = None
 
     @property
     def end(self) -> int:
@@ -93,33 +96,47 @@ def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
         layout.check_divides(what, size, replicas, ghost, *sizes.values())
     layout.lay_out(start.batch_size, replicas, ghost, config.micro_batch_size or ghost)
     warmup_from = config.warmup_from or min(1, reference.learning_rate / start.learning_rate)
-    control, factor = _annealing(config, start, examples)
+    control, target = _wanted(config, start, limits, examples)
     return Trajectory(
         examples,
         config.epochs,
         start,
         limits,
-        lambda epochs: Target(factor(epochs), start.momentum, limits.smallest),
+        target,
         warmup.linear(config.warmup_epochs, warmup_from),
         control,
+        measured.micro_batch(start.batch_size, replicas, ghost, config.micro_batch_size)
+        if config.anneal == "measured"
+        else None,
     )
 
 
-def _annealing(
-    config: Config, start: Setting, examples: int
-) -> tuple[Control, Callable[[float], float]]:
-    """What decides while the run goes on, and the noise-scale factor at a number of epochs."""
-    fixed = anneal.from_config(config, start, examples)
-    if config.anneal != "plateau":
-        return Control(), fixed
-    plateau = Plateau(
-        factor=config.anneal_factor,
-        min_improvement=config.min_improvement,
-        patience=config.patience,
-        cooldown=config.cooldown,
-        max_anneals=config.max_anneals,
-    )
-    return plateau, lambda epochs: plateau.noise_scale_factor()
+def _wanted(
+    config: Config, start: Setting, limits: Limits, examples: int
+) -> tuple[Control, Callable[[float], Target]]:
+    """What decides while the run goes on, and what is wanted at a number of epochs."""
+    factor = anneal.from_config(config, start, examples)
+    if config.anneal == "plateau":
+        plateau = Plateau(
+            factor=config.anneal_factor,
+            min_improvement=config.min_improvement,
+            patience=config.patience,
+            cooldown=config.cooldown,
+            max_anneals=config.max_anneals,
+        )
+        return plateau, lambda _: Target(
+            plateau.noise_scale_factor(), start.momentum, limits.smallest
+        )
+    if config.anneal == "measured":
+        horizon = noise_horizon(config, examples)
+        follower = Measured(config.growth_threshold, limits, horizon, start.batch_size)
+        return follower, lambda _: Target(1.0, start.momentum, follower.batch_size)
+    return Control(), lambda epochs: Target(factor(epochs), start.momentum, limits.smallest)
+
+
+def noise_horizon(config: Config, examples: int) -> int:
+    """Examples over which the measured gradient noise is smoothed."""
+    return config.noise_horizon or max(1, examples // 4)
 
 
 def _reference(config: Config) -> Setting:
