@@ -39,6 +39,7 @@ class Config:
     base_learning_rate: float
     base_batch_size: int
     base_momentum: float | None
+    scaling: str
     initial_learning_rate: float | None
     initial_batch_size: int | None
     momentum: float | None
@@ -144,6 +145,13 @@ flags.DEFINE_float("label_smoothing", 0.0, "Probability spread evenly over all c
 flags.DEFINE_float("base_learning_rate", 0.1, "Learning rate of the tuned reference.")
 flags.DEFINE_integer("base_batch_size", 128, "Batch size of the tuned reference, in examples.")
 flags.DEFINE_float("base_momentum", None, "Momentum of the reference (unset: 0.9; 0 for sgd).")
+flags.DEFINE_enum(
+    "scaling",
+    "linear",
+    ["linear", "sqrt", "none"],
+    "How the learning rate follows the batch at an equal noise scale: linear for SGD; sqrt is "
+    "offered for adam and lamb; none: not at all.",
+)
 flags.DEFINE_float("initial_learning_rate", None, "Learning rate at the start (unset: solved).")
 flags.DEFINE_integer("initial_batch_size", None, "Batch size at the start (unset: solved).")
 flags.DEFINE_float("momentum", None, "Momentum (unset: the reference's).")

@@ -7,7 +7,7 @@ from trainer.evaluation import Evaluation
 from trainer.run_dir.progress import Progress
 from trainer.run_dir.summaries import Summaries
 from trainer.schedule.gradient_noise import GradientNoise
-from trainer.schedule.noise_scale import Setting, noise_scale
+from trainer.schedule.noise_scale import Setting
 from trainer.schedule.trajectory import Trajectory
 from trainer.state import State
 from trainer.step import Records
@@ -77,8 +77,7 @@ def evaluated(
 
 def _schedule(state: State, trajectory: Trajectory) -> dict[str, float]:
     """What the last update used."""
-    scale = noise_scale(Setting(**state.setting), trajectory.examples)
-    return {**state.setting, "noise_scale": scale}
+    return {**state.setting, "noise_scale": trajectory.noise_scale(Setting(**state.setting))}
 
 
 def _decided(

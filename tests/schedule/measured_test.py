@@ -57,6 +57,9 @@ def test_the_rate_follows_the_batch_so_that_growth_is_no_annealing():
     assert run.at(0).batch_size == 512
     assert run.at(0).learning_rate == pytest.approx(0.4)
     assert run.control.every == 15_000
+    run = from_config(parsed("--anneal=measured", "--scaling=none"), 60_000, 1)
+    run.control.recall({"batch_size": 512})
+    assert (run.at(0).batch_size, run.at(0).learning_rate) == (512, 0.1)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.config import UserError
-from trainer.schedule.noise_scale import Setting, noise_scale, solve
+from trainer.schedule.noise_scale import Scaling, Setting, noise_scale, solve
 
 REFERENCE = Setting(128, 0.1, 0.9)
 
@@ -64,3 +64,23 @@ def test_the_solved_start_has_the_noise_scale_of_the_reference(rate, size, momen
         assert solved.batch_size == size
     elif rate is not None or momentum is not None:
         assert solved.batch_size % ghost == 0
+
+
+def test_the_square_root():
+    root = Scaling(0.5)
+    assert start(batch_size=2048, scaling=root) == Setting(2048, pytest.approx(0.4), 0.9)
+    assert start(learning_rate=0.2, scaling=root) == Setting(512, 0.2, 0.9)
+    with pytest.raises(UserError, match=r"0.5 times .*\n.*_rate=0.4, or --initial_batch_size=512"):
+        start(learning_rate=0.2, batch_size=2048, scaling=root)
+
+
+def test_a_rate_that_does_not_follow():
+    alone = Scaling(0.0, momentum_counts=False)
+    assert start(batch_size=2048, scaling=alone) == Setting(2048, 0.1, 0.9)
+    assert start(learning_rate=0.7, scaling=alone) == Setting(128, 0.7, 0.9)
+
+
+def test_a_momentum_that_is_a_mean_does_not_count():
+    adam = Scaling(momentum_counts=False)
+    assert start(momentum=0.98, scaling=adam) == Setting(128, 0.1, 0.98)
+    assert noise_scale(REFERENCE, 1000, adam) == pytest.approx(0.1 * 1000 / 128)

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.schedule.noise_scale import Setting, noise_scale
+from trainer.schedule.noise_scale import Scaling, Setting, noise_scale
 from trainer.schedule.realize import Limits, Target, realize
 
 START = Setting(128, 0.1, 0.9)
@@ -65,3 +65,18 @@ def test_the_noise_scale_is_met_exactly(factor, floor, momentum, smallest, multi
 def test_a_lower_noise_scale_never_shrinks_the_batch(a, b):
     low, high = sorted((a, b))
     assert realized(low).batch_size >= realized(high).batch_size
+
+
+def test_the_square_root_of_the_batch_pays_for_the_rate():
+    limits = Limits(128, 5120, 0.0, Scaling(0.5))
+    # A fifth of the rate is what 25 times the batch keeps.
+    assert realize(Target(1 / 5, 0.9, 0), START, limits) == Setting(3200, 0.1, 0.9)
+    top = realize(Target(1 / 25, 0.9, 0), START, limits)
+    assert top == Setting(5120, pytest.approx(0.1 / 25 * 40**0.5), 0.9)
+    assert realize(Target(1, 0.9, 512), START, limits) == Setting(512, pytest.approx(0.2), 0.9)
+
+
+def test_a_rate_that_does_not_follow_the_batch_is_held():
+    limits = Limits(128, 5120, 1.0, Scaling(0.0, momentum_counts=False))
+    assert realize(Target(1, 0.9, 512), START, limits) == Setting(512, 0.1, 0.9)
+    assert realize(Target(1 / 5, 0.9, 512), START, limits) == Setting(512, pytest.approx(0.02), 0.9)

@@ -120,6 +120,7 @@ def test_replicas_do_not_change_the_settings(replicas, ghost):
             "not below the initial learning rate",
         ),
         (["--anneal=cosine", "--anneal_with=hybrid"], 1, "hybrid counts annealing steps"),
+        (["--scaling=none", "--anneal_with=batch_size"], 1, "use --anneal_with=learning_rate"),
         (["--optimizer=sgd", "--momentum=0.9"], 1, "sgd has no momentum, not 0.9"),
         (["--micro_batch_size=16"], 1, "--micro_batch_size=16 is below"),
     ],

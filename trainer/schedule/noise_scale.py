@@ -20,13 +20,41 @@ class Setting:
     momentum: float
 
 
-def noise_scale(setting: Setting, examples: int) -> float:
-    """g ≈ ε N / (B (1 − m)) for N = `examples`."""
-    return examples * _per_example(setting)
+@dataclasses.dataclass(frozen=True)
+class Scaling:
+    """How ε follows B and m at an equal noise scale: ε / (B^exponent (1 − m)) stays.
+
+    Attributes:
+      exponent: 1 for SGD (Goyal et al. 2017), 1/2 offered for adaptive optimizers (Krizhevsky
+        2014, 1404.5997, section 5), 0 where ε does not follow.
+      momentum_counts: whether momentum lengthens the steps by 1 / (1 − m), as it does in the
+        paper's u ← m u + ∇; Adam's and LAMB's means of gradients do not.
+    """
+
+    exponent: float = 1.0
+    momentum_counts: bool = True
+
+    def room(self, momentum: float) -> float:
+        """1 − m, where m counts."""
+        return 1 - momentum if self.momentum_counts else 1.0
+
+    def kept(self, setting: Setting) -> float:
+        """What stays equal with the noise scale."""
+        size = setting.batch_size**self.exponent
+        return setting.learning_rate / (size * self.room(setting.momentum))
+
+    def growth(self, ratio: float) -> float:
+        """How many times B lets ε be `ratio` times as high."""
+        return ratio ** (1 / self.exponent) if self.exponent else 1.0
 
 
-def _per_example(setting: Setting) -> float:
-    return setting.learning_rate / (setting.batch_size * (1 - setting.momentum))
+LINEAR = Scaling()
+
+
+def noise_scale(setting: Setting, examples: int, scaling: Scaling = LINEAR) -> float:
+    """g ≈ ε N / (B (1 − m)) for N = `examples`; without the momentum where that does not count."""
+    per_example = setting.learning_rate / (setting.batch_size * scaling.room(setting.momentum))
+    return examples * per_example
 
 
 def solve(
@@ -36,12 +64,14 @@ def solve(
     batch_size: int | None,
     momentum: float | None,
     ghost_batch_size: int,
+    scaling: Scaling = LINEAR,
 ) -> Setting:
     """The start with the reference's noise scale in which what is not None is kept.
 
     m not given is m₀. B given solves ε (for m = m₀: Goyal et al. 2017's linear scaling rule). ε
     given solves B; only m given keeps ε₀ and solves B. A solved B is rounded to a multiple of
-    `ghost_batch_size`, and ε takes the residual.
+    `ghost_batch_size`, and ε takes the residual. Where ε does not follow B, what is not given is
+    the reference's.
 
     Raises:
       UserError: when both ε and B are given and disagree with g by more than 1e-6.
@@ -49,22 +79,27 @@ def solve(
     if learning_rate is None and batch_size is None and momentum is None:
         return reference
     m = reference.momentum if momentum is None else momentum
-    g = _per_example(reference)  # of one example: N cancels
+    if scaling.exponent == 0:
+        rate = learning_rate or reference.learning_rate
+        return Setting(batch_size or reference.batch_size, rate, m)
+    room, exponent = scaling.room(m), scaling.exponent
+    kept = scaling.kept(reference)
     if batch_size is not None:
-        solved = g * batch_size * (1 - m)
+        solved = kept * batch_size**exponent * room
         if learning_rate is None:
             return Setting(batch_size, solved, m)
         if abs(learning_rate / solved - 1) > 1e-6:
+            fitting = scaling.growth(learning_rate / (kept * room))
             raise UserError(
                 f"learning rate {learning_rate:g}, batch size {batch_size} and momentum {m:g} have "
                 f"{learning_rate / solved:.3g} times the reference's noise scale.\n"
                 f"Leave one out, or use --initial_learning_rate={solved:g}, or "
-                f"--initial_batch_size={learning_rate / (g * (1 - m)):.0f}."
+                f"--initial_batch_size={fitting:.0f}."
             )
         return Setting(batch_size, learning_rate, m)
-    kept = reference.learning_rate if learning_rate is None else learning_rate
-    ideal = kept / (g * (1 - m))
+    wanted = reference.learning_rate if learning_rate is None else learning_rate
+    ideal = scaling.growth(wanted / (kept * room))
     solved_size = max(1, round(ideal / ghost_batch_size)) * ghost_batch_size
     if abs(solved_size / ideal - 1) < 1e-9:
-        return Setting(solved_size, kept, m)
-    return Setting(solved_size, g * solved_size * (1 - m), m)
+        return Setting(solved_size, wanted, m)
+    return Setting(solved_size, kept * solved_size**exponent * room, m)

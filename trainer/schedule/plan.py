@@ -5,7 +5,6 @@ import itertools
 from collections.abc import Iterator, Sequence
 
 from trainer.schedule.layout import lay_out
-from trainer.schedule.noise_scale import noise_scale
 from trainer.schedule.trajectory import Trajectory
 
 
@@ -43,7 +42,7 @@ def phases(
             batch_size=setting.batch_size,
             learning_rate=setting.learning_rate,
             momentum=setting.momentum,
-            noise_scale=noise_scale(setting, trajectory.examples),
+            noise_scale=trajectory.noise_scale(setting),
             micro_batch_size=layout.micro_batch_size,
             accumulation=layout.accumulation,
         )

@@ -8,7 +8,7 @@ exactly what remains, so that g ≈ ε N / (B (1 − m)) is met at every update.
 import dataclasses
 import math
 
-from trainer.schedule.noise_scale import Setting
+from trainer.schedule.noise_scale import LINEAR, Scaling, Setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,21 +35,25 @@ class Limits:
       largest: B_max, in examples.
       batch_floor: the noise-scale factor down to which the batch anneals; below it ε does. 1: the
         learning rate anneals alone; 0: the batch alone, up to `largest`.
+      scaling: how ε follows it.
     """
 
     smallest: int
     largest: int
     batch_floor: float
+    scaling: Scaling = LINEAR
 
 
 def realize(target: Target, start: Setting, limits: Limits) -> Setting:
     """The Setting that meets `target`, relative to the run's `start`."""
+    scaling = limits.scaling
     # B that keeps ε: g ∝ ε / (B (1 − m)).
     spent = max(target.noise_scale_factor, limits.batch_floor)
-    ideal = start.batch_size * (1 - start.momentum) / ((1 - target.momentum) * spent)
+    room = scaling.room(target.momentum) / scaling.room(start.momentum)
+    ideal = start.batch_size * scaling.growth(1 / (room * spent))
     size = on_grid(max(ideal, target.min_batch_size), limits)
-    grown = size * (1 - target.momentum) / (start.batch_size * (1 - start.momentum))
-    rate = start.learning_rate * target.noise_scale_factor * grown
+    grown = (size / start.batch_size) ** scaling.exponent
+    rate = start.learning_rate * target.noise_scale_factor * grown * room
     # A size that keeps ε keeps it to the last bit: 0.1 stays 0.1 through 5 · (1 / 5).
     exact = math.isclose(rate, start.learning_rate, rel_tol=1e-12)
     return Setting(size, start.learning_rate if exact else rate, target.momentum)

@@ -10,7 +10,7 @@ from trainer.config import Config, UserError
 from trainer.schedule import anneal, layout, measured, noise_scale, warmup
 from trainer.schedule.control import Control
 from trainer.schedule.measured import Measured
-from trainer.schedule.noise_scale import Setting
+from trainer.schedule.noise_scale import Scaling, Setting
 from trainer.schedule.plateau import Plateau
 from trainer.schedule.realize import Limits, Target, realize
 
@@ -53,6 +53,10 @@ class Trajectory:
             return setting
         return dataclasses.replace(setting, learning_rate=setting.learning_rate * factor)
 
+    def noise_scale(self, setting: Setting) -> float:
+        """g of a Setting, as predicted."""
+        return noise_scale.noise_scale(setting, self.examples, self.limits.scaling)
+
     def updates(self) -> Iterator[tuple[int, Setting]]:
         """Position and Setting of every update of the run."""
         position, end = 0, self.end
@@ -83,14 +87,20 @@ def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
             f"--optimizer=sgd has no momentum, not {config.momentum or reference.momentum:g}: "
             "use --optimizer=momentum, or leave --momentum and --base_momentum out."
         )
+    scaling = Scaling(
+        {"linear": 1.0, "sqrt": 0.5, "none": 0.0}[config.scaling],
+        momentum_counts=config.optimizer not in ("adam", "lamb"),
+    )
     start = noise_scale.solve(
         reference,
         learning_rate=config.initial_learning_rate,
         batch_size=config.initial_batch_size,
         momentum=config.momentum,
         ghost_batch_size=ghost,
+        scaling=scaling,
     )
-    limits = Limits(start.batch_size, _largest(config, start, examples), _batch_floor(config))
+    largest, floor = _largest(config, start, examples), _batch_floor(config)
+    limits = Limits(start.batch_size, largest, floor, scaling)
     sizes = {"initial batch size": limits.smallest, "--max_batch_size": limits.largest}
     for what, size in sizes.items():
         layout.check_divides(what, size, replicas, ghost, *sizes.values())
@@ -172,6 +182,11 @@ def _largest(config: Config, start: Setting, examples: int) -> int:
 
 def _batch_floor(config: Config) -> float:
     """The noise-scale factor down to which the batch anneals."""
+    if config.scaling == "none" and config.anneal_with != "learning_rate":
+        raise UserError(
+            f"--scaling=none says that the batch has no part in the noise scale, and --anneal_with="
+            f"{config.anneal_with} anneals by it: use --anneal_with=learning_rate."
+        )
     if config.anneal_with == "hybrid" and config.anneal not in ("step", "plateau"):
         raise UserError(
             f"--anneal_with=hybrid counts annealing steps, which --anneal={config.anneal} has not: "
