@@ -5,6 +5,7 @@ from absl import flags
 
 from tests.configs import parsed
 from trainer import config
+from trainer.nn.optimizers import OPTIMIZERS
 
 
 def test_every_flag_is_a_field_and_every_field_a_flag():
@@ -39,6 +40,10 @@ def test_wrong_flags_are_refused_with_value_and_remedy(argument, message):
         parsed(argument)
     assert message in str(error.value)
     assert len(str(error.value).splitlines()) <= 2
+
+
+def test_every_optimizer_is_a_value_of_its_flag():
+    assert flags.FLAGS["optimizer"].parser.enum_values == list(OPTIMIZERS)
 
 
 def test_one_of_several_devices_is_refused():

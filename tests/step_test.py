@@ -9,6 +9,7 @@ from tensorflow.python.eager import context
 from trainer.cluster.strategy import mirrored
 from trainer.config import UserError
 from trainer.nn.ghostify import ghostify
+from trainer.run_dir.checkpoints import Checkpoints
 from trainer.schedule.layout import Layout
 from trainer.schedule.noise_scale import Setting
 from trainer.schedule.stretch import Stretch
@@ -94,6 +95,10 @@ def weights(step):
     return [variable.numpy() for variable in step.model.weights]
 
 
+def with_slots(step):
+    return [*weights(step), *(slot.numpy() for slot in tf.nest.flatten(step.slots))]
+
+
 @pytest.fixture(scope="module")
 def reference():
     cpus = [device.name for device in tf.config.list_logical_devices("CPU")]
@@ -114,6 +119,56 @@ def test_the_layout_changes_nothing_that_is_learned(cpus, replicas, b, lanes, re
     for ours, theirs in zip(weights(step), reference[1], strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
     assert step.traces == 1
+
+
+# A tenth of the rate for adam, whose directions have the size of signs.
+SMALL_RATES = [(size, rate / 10, momentum) for size, rate, momentum in UPDATES]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "lars"])
+def test_the_layout_changes_nothing_for_the_others(cpus, optimizer):
+    updates = UPDATES if optimizer == "lars" else SMALL_RATES
+    found = []
+    for replicas, b in ((1, 64), (2, 32), (4, 16)):
+        strategy = strategy_of(cpus, replicas)
+        step = step_on(strategy, optimizer=optimizer)
+        before = weights(step)
+        found.append([run(step, b, updates)["loss"], *with_slots(step)])
+        parameters = [variable.value for variable in step.model.trainable_variables]
+        for variable in (*parameters, *tf.nest.flatten(step.slots)):
+            copies = strategy.experimental_local_results(variable)
+            assert len(copies) == replicas
+            for copy in copies[1:]:
+                np.testing.assert_array_equal(copy, copies[0])
+    for new, old in zip(weights(step), before, strict=True):
+        assert np.abs(new - old).max() > 1e-3
+    for other in found[1:]:
+        for ours, theirs in zip(other, found[0], strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "replicas"), [("momentum", 1), ("lars", 1), ("adam", 1), ("lamb", 2)]
+)
+def test_from_a_checkpoint_it_goes_on_as_before(cpus, tmp_path, optimizer, replicas):
+    def new_step():
+        step = step_on(strategy_of(cpus, replicas), optimizer=optimizer)
+        variables = {
+            "weights": [variable.value for variable in step.model.weights],
+            "slots": tf.nest.flatten(step.slots),
+        }
+        return step, Checkpoints(tmp_path, variables, keep=1, report=print)
+
+    step, checkpoints = new_step()
+    run(step, 32, SMALL_RATES[:3])
+    checkpoints.save(3, {})
+    checkpoints.wait()
+    again, checkpoints = new_step()
+    checkpoints.restore()
+    for one in (step, again):
+        run(one, 32, SMALL_RATES[3:])
+    for ours, theirs in zip(with_slots(again), with_slots(step), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_every_sum_is_read_before_it_is_zeroed(cpus):

@@ -120,7 +120,8 @@ flags.DEFINE_enum("augment", "none", ["none", "medium"], "medium: 4-pixel shifts
 flags.DEFINE_string(
     "model",
     "wide_resnet_10_1",
-    "wide_resnet_<depth>_<width>, a keras.applications name, or module:function returning a model.",
+    "wide_resnet_<depth>_<width>, vgg_16, plain_9, a keras.applications name, or module:function "
+    "returning a model.",
 )
 flags.DEFINE_integer("image_size", None, "Side of the images in pixels (unset: the dataset's own).")
 flags.DEFINE_integer("num_classes", None, "Classes of the model (unset: the dataset's own).")
@@ -136,8 +137,17 @@ flags.DEFINE_enum(
 # ---- The run and its optimizer
 flags.DEFINE_float("epochs", 16.0, "Length of the run, in epochs.")
 flags.DEFINE_integer("seed", 0, "Seed of everything: weights, order of examples, augmentation.")
-flags.DEFINE_enum("optimizer", "momentum", ["sgd", "momentum", "nesterov"], "The optimizer.")
-flags.DEFINE_float("weight_decay", 0.0, "Coupled L2 on all but biases and batch-norm weights.")
+flags.DEFINE_enum(
+    "optimizer",
+    "momentum",
+    ["sgd", "momentum", "nesterov", "adam", "lars", "lamb"],
+    "The optimizer; the momentum of adam and lamb is their beta1, and beta2 is 0.999.",
+)
+flags.DEFINE_float(
+    "weight_decay",
+    0.0,
+    "Coupled L2 on all but biases and batch-norm weights (lamb: added to the normalised gradient).",
+)
 flags.DEFINE_float("label_smoothing", 0.0, "Probability spread evenly over all classes.")
 
 # ---- The start: the tuned reference, and what the user fixes; the rest is solved (same noise

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from trainer.backward import Backward, Sums, plain_errors
 from trainer.nn.ghost_batch_norm import GhostBatchNormalization, moved
-from trainer.nn.optimizers import OPTIMIZERS, decays
+from trainer.nn.optimizers import OPTIMIZERS, Update
 from trainer.schedule.layout import divisors
 from trainer.schedule.stretch import Stretch
 
@@ -80,10 +80,7 @@ class TrainingStep:
         with strategy.scope():
             # [parameter][slot]
             self.slots = [
-                [
-                    tf.Variable(tf.zeros_like(p), trainable=False)
-                    for _ in range(self._optimizer.slots)
-                ]
+                [tf.Variable(slot, trainable=False) for slot in self._optimizer.start(p)]
                 for p in self._parameters
             ]
             self._sums = Sums(
@@ -247,18 +244,16 @@ class TrainingStep:
     ) -> None:
         """Moves parameters, slots and moving statistics of all replicas; cross-replica context."""
 
-        def move(parameter: Any, gradient: tf.Tensor, slots: Any, decay: float) -> None:
-            if decay:
-                gradient += decay * parameter
+        def move(parameter: Any, gradient: tf.Tensor, slots: Any) -> None:
+            update = Update(parameter.read_value(), gradient, momentum, self._weight_decay)
             values = tuple(slot.read_value() for slot in slots)
-            direction, new = self._optimizer.direction(gradient, values, momentum)
+            direction, new = self._optimizer.direction(update, values)
             for slot, value in zip(slots, new, strict=True):
                 slot.assign(value)
             parameter.assign_sub(learning_rate * direction)
 
         for parameter, gradient, slots in zip(self._parameters, gradients, self.slots, strict=True):
-            decay = self._weight_decay if decays(parameter) else 0.0
-            strategy.extended.update(parameter, move, args=(gradient, slots, decay), group=False)
+            strategy.extended.update(parameter, move, args=(gradient, slots), group=False)
 
         def average(moving: Any, total: tf.Tensor, layer: GhostBatchNormalization) -> None:
             # Summed over ghost batches and divided by B: G times that is their mean.

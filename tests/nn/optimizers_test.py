@@ -1,51 +1,176 @@
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.nn.optimizers import OPTIMIZERS, decays
+from trainer.nn.optimizers import OPTIMIZERS, Update, decays
 
-RATES = [0.1, 0.1, 0.02, 0.5]
-MOMENTA = [0.9, 0.9, 0.98, 0.5]
+UPDATES = 120
+# A warm-up, a step down and a step up; a momentum that rises, and falls to zero once.
+RATES = np.concatenate([np.linspace(0.01, 0.1, 20), np.full(50, 0.02), np.full(50, 0.05)])
+MOMENTA = np.concatenate([np.full(40, 0.9), np.linspace(0.9, 0.99, 39), [0.0], np.full(40, 0.5)])
+DECAY = 0.03
+SHAPES = [(3, 3, 2, 4), (5, 3), (4,)]
 
 
-def slow(name, w, gradients):
-    """The papers' formulas, ε outside the velocity."""
-    u = np.zeros_like(w)
+def gradients_of(shape, seed=1):
+    """Noise around a mean, of sizes that differ by a thousand between updates."""
+    rng = np.random.default_rng(seed)
+    sizes = 10.0 ** rng.uniform(-3, 0, UPDATES)
+    return [size * (rng.normal(size=shape) + 0.5) for size in sizes]
+
+
+def slow_velocity(w, gradients, nesterov):
+    u, decay = np.zeros_like(w), DECAY if w.ndim > 1 else 0.0
     for g, rate, m in zip(gradients, RATES, MOMENTA, strict=True):
-        if name == "sgd":
-            w = w - rate * g
-            continue
+        g = g + decay * w
         u = m * u + g
-        w = w - rate * (u if name == "momentum" else g + m * u)
+        w = w - rate * (g + m * u if nesterov else u)
     return w
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_against_a_slow_reference(name):
-    rng = np.random.default_rng(1)
-    w, gradients = rng.normal(size=3), rng.normal(size=(4, 3))
-    optimizer = OPTIMIZERS[name]
-    x, slots = tf.constant(w), tuple(tf.zeros(3, tf.float64) for _ in range(optimizer.slots))
+def slow_sgd(w, gradients):
+    for g, rate in zip(gradients, RATES, strict=True):
+        w = w - rate * (g + DECAY * w if w.ndim > 1 else g)
+    return w
+
+
+def slow_moments(gradients):
+    """m̂ and v̂ of Kingma & Ba's algorithm 1, each as the weighted mean that its recursion is."""
+    for t in range(1, len(gradients) + 1):
+        first = [(1 - MOMENTA[i]) * np.prod(MOMENTA[i + 1 : t]) for i in range(t)]
+        second = [(1 - 0.999) * 0.999 ** (t - 1 - i) for i in range(t)]
+        assert sum(second) == pytest.approx(1 - 0.999**t)
+        yield (
+            np.average(gradients[:t], axis=0, weights=first),
+            np.average(np.square(gradients[:t]), axis=0, weights=second),
+        )
+
+
+def slow_adam(w, gradients):
+    """Coupled decay makes the gradient depend on w, so that the moments are the recursions."""
+    m, v, left = np.zeros_like(w), np.zeros_like(w), 1.0
+    for t, (g, rate, beta1) in enumerate(zip(gradients, RATES, MOMENTA, strict=True), start=1):
+        g = g + DECAY * w if w.ndim > 1 else g
+        m = beta1 * m + (1 - beta1) * g
+        v = 0.999 * v + (1 - 0.999) * g * g
+        left *= beta1
+        w = w - rate * (m / (1 - left)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+    return w
+
+
+def slow_lars(w, gradients):
+    u = np.zeros_like(w)
     for g, rate, m in zip(gradients, RATES, MOMENTA, strict=True):
-        direction, slots = optimizer.direction(tf.constant(g), slots, tf.constant(m, tf.float64))
-        x = x - rate * direction
-    np.testing.assert_allclose(x, slow(name, w, gradients), rtol=1e-12)
+        if w.ndim > 1:
+            size = np.sqrt(np.sum(w**2))
+            local = 0.001 * size / (np.sqrt(np.sum(g**2)) + DECAY * size)
+            g = local * (g + DECAY * w)
+        u = m * u + g
+        w = w - rate * u
+    return w
 
 
-def test_velocity_with_a_constant_rate_is_keras_sgd():
-    import keras
+def slow_lamb(w, gradients):
+    for (m, v), rate in zip(slow_moments(gradients), RATES, strict=True):
+        r = m / (np.sqrt(v) + 1e-6)
+        if w.ndim > 1:
+            r = r + DECAY * w
+            r = r * np.sqrt(np.sum(w**2)) / np.sqrt(np.sum(r**2))
+        w = w - rate * r
+    return w
 
-    rng = np.random.default_rng(2)
-    gradients = rng.normal(size=(5, 3)).astype(np.float32)
-    for name in ("momentum", "nesterov"):
-        theirs = keras.Variable(np.ones(3, np.float32))
-        sgd = keras.optimizers.SGD(0.1, momentum=0.9, nesterov=name == "nesterov")
-        ours, slots = tf.ones(3), (tf.zeros(3),)
-        for g in gradients:
-            sgd.apply([tf.constant(g)], [theirs])
-            direction, slots = OPTIMIZERS[name].direction(tf.constant(g), slots, tf.constant(0.9))
-            ours = ours - 0.1 * direction
-        np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-5)
+
+SLOW = {
+    "sgd": slow_sgd,
+    "momentum": lambda w, gradients: slow_velocity(w, gradients, nesterov=False),
+    "nesterov": lambda w, gradients: slow_velocity(w, gradients, nesterov=True),
+    "adam": slow_adam,
+    "lars": slow_lars,
+    "lamb": slow_lamb,
+}
+
+
+def moved(name, w, gradients, dtype, rates=RATES, momenta=MOMENTA, decay=DECAY):
+    """w after an update with each of the gradients."""
+    optimizer = OPTIMIZERS[name]
+    x = tf.constant(w, dtype)
+    slots = optimizer.start(x)
+    for g, rate, m in zip(gradients, rates, momenta, strict=True):
+        update = Update(x, tf.constant(g, dtype), tf.constant(m, dtype), decay)
+        direction, slots = optimizer.direction(update, slots)
+        assert direction.dtype == dtype
+        assert {slot.dtype for slot in slots} <= {dtype}
+        assert [slot.shape for slot in slots] == [slot.shape for slot in optimizer.start(x)]
+        x = x - tf.constant(rate, dtype) * direction
+    return x.numpy()
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_against_a_slow_reference(name, shape):
+    w, gradients = np.random.default_rng(2).normal(size=shape), gradients_of(shape)
+    wanted = SLOW[name](w, gradients)
+    assert np.abs(wanted - w).max() > 0.01
+    np.testing.assert_allclose(moved(name, w, gradients, tf.float64), wanted, rtol=1e-9)
+    np.testing.assert_allclose(moved(name, w, gradients, tf.float32), wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["adam", "lamb"])
+def test_the_first_direction_of_the_moments_is_the_sign_of_the_gradient(name):
+    for m in (0.0, 0.9, 0.999999):
+        g = np.float32([2.0, -0.1, 30.0])
+        step = moved(name, np.zeros(3), [g], tf.float32, [1.0], [m])
+        np.testing.assert_allclose(step, -np.sign(g), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["lars", "lamb"])
+def test_layer_rates_are_those_of_the_whole_kernel_and_of_kernels_only(name):
+    rng = np.random.default_rng(3)
+    w, g = rng.normal(size=(3, 3, 2, 4)), rng.uniform(1, 2, size=(3, 3, 2, 4))
+    trust = 0.001 if name == "lars" else 1.0
+    one = moved(name, w, [g], tf.float64, [1.0], [0.9], decay=0.0) - w
+    assert np.linalg.norm(one) == pytest.approx(trust * np.linalg.norm(w))
+    # The size of a kernel's gradient does not matter, that of a vector's does to lars.
+    thousandfold = moved(name, w, [1000 * g], tf.float64, [1.0], [0.9], decay=0.0) - w
+    np.testing.assert_allclose(thousandfold, one, rtol=1e-5)
+    plain = "momentum" if name == "lars" else "adam"
+    for decay in (0.0, DECAY):
+        vector = moved(name, w.ravel(), [g.ravel()], tf.float64, [1.0], [0.9], decay)
+        wanted = moved(plain, w.ravel(), [g.ravel()], tf.float64, [1.0], [0.9], decay)
+        np.testing.assert_allclose(vector, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("decay", [0.0, DECAY])
+@pytest.mark.parametrize("name", ["lars", "lamb"])
+def test_norms_of_zero_have_the_ratio_one(name, decay):
+    zeros, ones = np.zeros((2, 3)), np.ones((2, 3))
+    step = moved(name, zeros, [0.5 * ones], tf.float32, [1.0], [0.0], decay)
+    np.testing.assert_allclose(step, -0.5 * ones if name == "lars" else -ones, rtol=1e-5)
+    still = moved(name, ones, [zeros], tf.float32, [1.0], [0.0], decay)
+    # lamb's norm is of r + λ w, which is zero only without decay.
+    left = {"lars": 1 - decay, "lamb": 0.0 if decay else 1.0}[name]
+    np.testing.assert_allclose(still, left * ones, atol=1e-6)
+    np.testing.assert_array_equal(moved(name, zeros, [zeros], tf.float32, [1.0], [0.0]), zeros)
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [
+        ("momentum", lambda: keras.optimizers.SGD(0.1, momentum=0.9)),
+        ("nesterov", lambda: keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True)),
+        ("adam", lambda: keras.optimizers.Adam(0.1, epsilon=1e-8)),
+        ("lamb", lambda: keras.optimizers.Lamb(0.1, epsilon=1e-6)),
+    ],
+)
+def test_with_constant_rate_and_momentum_it_is_keras_own(name, theirs):
+    gradients = gradients_of((5, 3))
+    w = np.random.default_rng(4).normal(size=(5, 3)).astype(np.float32)
+    variable, optimizer = keras.Variable(w), theirs()
+    for g in gradients:
+        optimizer.apply([tf.constant(g, tf.float32)], [variable])
+    ours = moved(name, w, gradients, tf.float32, [0.1] * UPDATES, [0.9] * UPDATES, decay=0.0)
+    np.testing.assert_allclose(ours, variable.numpy(), rtol=1e-3, atol=1e-4)
 
 
 def test_kernels_decay_and_vectors_do_not():

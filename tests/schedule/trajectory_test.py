@@ -145,6 +145,13 @@ def test_sgd_needs_no_base_momentum():
     assert trajectory("--optimizer=sgd").start == Setting(128, 0.1, 0.0)
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "lars", "lamb"])
+def test_the_others_have_a_momentum(optimizer):
+    assert trajectory(f"--optimizer={optimizer}").start == Setting(128, 0.1, 0.9)
+    start = trajectory(f"--optimizer={optimizer}", "--base_momentum=0.8").start
+    assert start == Setting(128, 0.1, 0.8)
+
+
 def test_a_run_has_an_update():
     assert len(list(trajectory("--epochs=1e-12").updates())) == 1
 

@@ -126,7 +126,10 @@ def norms_of(model):
     return [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
 
 
-@pytest.mark.parametrize("name", ["wide_resnet_10_1", "MobileNetV2", "MobileNetV3Small", "VGG16"])
+@pytest.mark.parametrize(
+    "name",
+    ["wide_resnet_10_1", "vgg_16", "plain_9", "MobileNetV2", "MobileNetV3Small", "VGG16"],
+)
 def test_models_train_on_ghosts_and_return_logits(name):
     model = make(name, kernel="reshaped")
     norms = norms_of(model)
@@ -235,6 +238,8 @@ def test_the_whole_model_saves_and_loads(tmp_path: pathlib.Path):
     [
         ("resnet_50", "did you mean ResNet50"),
         ("MobilNetV2", "did you mean MobileNetV2"),
+        ("vgg16", "did you mean VGG16 or vgg_16 or VGG19"),
+        ("plain_8", "did you mean plain_9"),
         ("wide_resnet_16", "did you mean wide_resnet_16_4"),
         ("wide_resnet_17_4", "16 and 22"),
         ("zzz", "module:function"),

@@ -1,10 +1,10 @@
 """From the value of --model to a Keras model: raw images in, float32 logits out.
 
-A name is `wide_resnet_<depth>_<width>`, a constructor of keras.applications as Keras spells it, or
-`module:function`. What stands in front of the network is part of the model, so that training,
-evaluation and export agree: pixels are standardised by the data's mean and standard deviation,
-unless the network has a Rescaling or Normalization layer of its own, which then gets the pixels
-0..255. Its batch normalization is made ghost.
+A name is `wide_resnet_<depth>_<width>`, `vgg_16`, `plain_9`, a constructor of keras.applications as
+Keras spells it, or `module:function`. What stands in front of the network is part of the model, so
+that training, evaluation and export agree: pixels are standardised by the data's mean and standard
+deviation, unless the network has a Rescaling or Normalization layer of its own, which then gets the
+pixels 0..255. Its batch normalization is made ghost.
 """
 
 import contextlib
@@ -23,9 +23,12 @@ import numpy as np
 from trainer.config import UserError
 from trainer.nn.ghost_batch_norm import Kernel
 from trainer.nn.ghostify import ghostify
+from trainer.nn.models.plain import plain_9, vgg_16
 from trainer.nn.models.wide_resnet import wide_resnet
 
 ImageShape = tuple[int, int, int]
+
+_PLAIN = {"vgg_16": vgg_16, "plain_9": plain_9}
 
 
 def build(
@@ -102,6 +105,8 @@ def _network(name: str, image_shape: ImageShape, classes: int) -> keras.Model:
         return _from_function(name, image_shape, classes)
     if match := re.fullmatch(r"wide_resnet_(\d+)_(\d+)", name):
         return wide_resnet(int(match[1]), int(match[2]), image_shape, classes)
+    if name in _PLAIN:
+        return _PLAIN[name](image_shape, classes)
     constructors = dict(inspect.getmembers(keras.applications, inspect.isfunction))
     if name not in constructors:
         raise UserError(f"--model={name} is no model; {_suggest(name, list(constructors))}")
@@ -120,12 +125,15 @@ def _suggest(name: str, constructors: list[str]) -> str:
     def plain(name: str) -> str:
         return name.lower().replace("_", "")
 
-    spelled = {plain(known): known for known in [*constructors, "wide_resnet_16_4"]}
-    near = difflib.get_close_matches(plain(name), spelled, n=3, cutoff=0.6)
-    forms = "wide_resnet_<depth>_<width>, a name in keras.applications or module:function"
+    known = [*constructors, *_PLAIN, "wide_resnet_16_4"]
+    near = difflib.get_close_matches(plain(name), set(map(plain, known)), n=3, cutoff=0.6)
+    own = ", ".join(["wide_resnet_<depth>_<width>", *_PLAIN])
+    forms = f"{own}, a name in keras.applications or module:function"
     if not near:
         return f"it is {forms}"
-    return f"did you mean {' or '.join(spelled[match] for match in near)}? It is {forms}"
+    # VGG16 and vgg_16 are written alike: both are named.
+    matches = [model for match in near for model in known if plain(model) == match]
+    return f"did you mean {' or '.join(matches)}? It is {forms}"
 
 
 def _from_function(name: str, image_shape: ImageShape, classes: int) -> keras.Model:

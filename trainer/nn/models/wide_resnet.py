@@ -7,9 +7,9 @@ counts the convolutions: 6n + 4 for n blocks a group.
 import keras
 
 from trainer.config import UserError
+from trainer.nn.models.convolution import activate, convolution
 
 _FIRST_CHANNELS = 16
-_EPSILON = 1e-5  # as the authors' Torch code; Keras' own default is 1e-3
 
 
 def wide_resnet(
@@ -35,42 +35,23 @@ def wide_resnet(
         raise UserError(f"wide_resnet of width {width}: a width is 1 or more")
 
     images = keras.Input(image_shape)
-    x = _conv(_FIRST_CHANNELS, 3, 1, "conv")(images)  # [b, h, w, 16]
+    x = convolution(_FIRST_CHANNELS, 3, 1, "conv")(images)  # [b, h, w, 16]
     for group, stride in enumerate((1, 2, 2)):
         channels = _FIRST_CHANNELS * width * 2**group
         for block in range(blocks):
             name = f"group{group + 1}_block{block + 1}"
             x = _block(x, channels, stride if block == 0 else 1, name)
-    x = _activate(x, "last")  # [b, h/4, w/4, 64k]
+    x = activate(x, "last")  # [b, h/4, w/4, 64k]
     x = keras.layers.GlobalAveragePooling2D(dtype="float32", name="pool")(x)  # [b, 64k]
     logits = keras.layers.Dense(classes, dtype="float32", name="logits")(x)
     return keras.Model(images, logits, name=f"wide_resnet_{depth}_{width}")
 
 
 def _block(x: keras.KerasTensor, channels: int, stride: int, name: str) -> keras.KerasTensor:
-    active = _activate(x, f"{name}_1")
+    active = activate(x, f"{name}_1")
     if stride != 1 or x.shape[-1] != channels:
         # A shortcut that changes shape starts from the activated input (the authors' code).
-        x = _conv(channels, 1, stride, f"{name}_shortcut")(active)
-    y = _conv(channels, 3, stride, f"{name}_conv1")(active)
-    y = _conv(channels, 3, 1, f"{name}_conv2")(_activate(y, f"{name}_2"))
+        x = convolution(channels, 1, stride, f"{name}_shortcut")(active)
+    y = convolution(channels, 3, stride, f"{name}_conv1")(active)
+    y = convolution(channels, 3, 1, f"{name}_conv2")(activate(y, f"{name}_2"))
     return keras.layers.Add(name=f"{name}_add")([x, y])
-
-
-def _activate(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
-    x = keras.layers.BatchNormalization(epsilon=_EPSILON, name=f"{name}_norm")(x)
-    return keras.layers.ReLU(name=f"{name}_relu")(x)
-
-
-def _conv(channels: int, size: int, stride: int, name: str) -> keras.layers.Conv2D:
-    return keras.layers.Conv2D(
-        channels,
-        size,
-        strides=stride,
-        padding="same",
-        use_bias=False,
-        kernel_initializer=keras.initializers.VarianceScaling(
-            scale=2.0, mode="fan_out", distribution="untruncated_normal"
-        ),
-        name=name,
-    )

@@ -1,0 +1,92 @@
+"""The plain networks' size, shape and start."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainer.nn.models.plain import plain_9, vgg_16
+
+# Channels of the convolutions, in order.
+CHANNELS = {
+    vgg_16: [64] * 2 + [128] * 2 + [256] * 3 + [512] * 6,
+    plain_9: [64] * 3 + [128] * 3 + [256] * 3,
+}
+SMALL = [(28, 28, 1), (32, 32, 3)]
+
+
+def closed_form(channels, entering, classes):
+    """Trainable parameters: a 3×3 kernel and a norm's two vectors a convolution, and the logits."""
+    total = 0
+    for leaving in channels:
+        total += 9 * entering * leaving + 2 * leaving
+        entering = leaving
+    return total + (entering + 1) * classes
+
+
+@pytest.mark.parametrize("image_shape", SMALL, ids=str)
+@pytest.mark.parametrize("network", CHANNELS)
+def test_parameters_and_shapes(network, image_shape):
+    model = network(image_shape, 10)
+    channels = CHANNELS[network]
+    trainable = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+    assert trainable == closed_form(channels, image_shape[-1], 10)
+    assert len(model.non_trainable_weights) == 2 * len(channels)  # moving mean and variance
+    convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    assert [layer.filters for layer in convolutions] == channels
+    assert all(layer.bias is None for layer in convolutions)
+    images = np.random.default_rng(0).normal(size=(2, *image_shape)).astype(np.float32)
+    assert model(images, training=True).shape == (2, 10)
+    assert model.output_shape == (None, 10)
+
+
+def test_the_known_size():
+    """VGG16's well-known 14,714,688 of kernels and biases, which keras.applications has without its
+    top, and one vector more: two of a norm for each bias of 4,224 channels."""
+    trainable = vgg_16((32, 32, 3), 10).trainable_weights
+    convolutions = sum(int(np.prod(weight.shape)) for weight in trainable[:-2])
+    assert convolutions == 14_714_688 + 4_224
+
+
+@pytest.mark.parametrize(
+    ("network", "side", "sides"),
+    [
+        (vgg_16, 28, [28, 14, 7, 4, 2]),
+        (vgg_16, 32, [32, 16, 8, 4, 2]),
+        (plain_9, 28, [28, 14, 7]),
+        (plain_9, 32, [32, 16, 8]),
+    ],
+)
+def test_every_stage_halves_the_image(network, side, sides):
+    model = network((side, side, 3), 10)
+    stages = [model.get_layer(f"stage{i + 1}_conv1").output.shape[1:3] for i in range(len(sides))]
+    assert stages == [(s, s) for s in sides]
+
+
+def test_one_pools_the_largest_and_the_other_the_mean():
+    x = np.arange(16.0, dtype=np.float32).reshape(1, 4, 4, 1)
+    largest = vgg_16((32, 32, 3), 10).get_layer("stage1_pool")(x)
+    mean = plain_9((32, 32, 3), 10).get_layer("stage2_pool")(x)
+    np.testing.assert_array_equal(np.ravel(largest), [5, 7, 13, 15])
+    np.testing.assert_array_equal(np.ravel(mean), [2.5, 4.5, 10.5, 12.5])
+
+
+@pytest.mark.parametrize("network", CHANNELS)
+def test_convolutions_start_as_he_normal_over_fan_out(network):
+    keras.utils.set_random_seed(0)
+    model = network((32, 32, 3), 10)
+    kernel = model.get_layer("stage3_conv2").kernel.numpy()
+    assert kernel.std() == pytest.approx((2 / (9 * 256)) ** 0.5, rel=0.01)
+    assert np.abs(kernel).max() > 3 * kernel.std()  # not truncated at two
+
+
+@pytest.mark.parametrize("network", CHANNELS)
+def test_logits_are_float32_under_mixed_precision(network):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = network((8, 8, 1), 3)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert model.output.dtype == "float32"
+    assert model.get_layer("stage1_conv1").compute_dtype == "bfloat16"
+    assert model(np.zeros((1, 8, 8, 1), np.float32)).dtype == tf.float32

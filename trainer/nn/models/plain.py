@@ -1,0 +1,54 @@
+"""Plain networks: 3×3 convolutions, each with batch norm and ReLU, in stages with pooling between.
+
+`vgg_16` is configuration D of Simonyan & Zisserman 2015 (arXiv:1409.1556, table 1) as it is used on
+small images: batch norm behind each of the 13 convolutions, and one dense layer for its three.
+`plain_9` is the three-stage network of the articles on accuracy against batch size.
+
+Both map float images [b, h, w, c] to float32 logits [b, classes]. Layers have Keras' current dtype
+policy, from the last activation on float32; the Dense layer starts as Keras has it.
+"""
+
+import keras
+
+from trainer.nn.models.convolution import activate, convolution
+
+ImageShape = tuple[int, int, int]
+
+_VGG_STAGES = [(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)]  # channels, convolutions
+_PLAIN_STAGES = [(64, 3), (128, 3), (256, 3)]
+
+
+def vgg_16(image_shape: ImageShape, classes: int) -> keras.Model:
+    """Max pooling by 2 behind each stage; the dense layer sees all h/32 · w/32 · 512 values."""
+    x = images = keras.Input(image_shape)
+    for number, (channels, convolutions) in enumerate(_VGG_STAGES, start=1):
+        x = _stage(x, channels, convolutions, f"stage{number}")
+        # "same" rounds up: 28 pixels become 14, 7, 4, 2, 1.
+        x = keras.layers.MaxPooling2D(2, padding="same", name=f"stage{number}_pool")(x)
+    x = keras.layers.Flatten(dtype="float32", name="flat")(x)  # [b, 512] for up to 32 pixels
+    return _classifier(images, x, classes, "vgg_16")
+
+
+def plain_9(image_shape: ImageShape, classes: int) -> keras.Model:
+    """Average pooling by 2 between the stages, and over the whole image behind the last."""
+    x = images = keras.Input(image_shape)
+    for number, (channels, convolutions) in enumerate(_PLAIN_STAGES, start=1):
+        if number > 1:
+            x = keras.layers.AveragePooling2D(2, padding="same", name=f"stage{number}_pool")(x)
+        x = _stage(x, channels, convolutions, f"stage{number}")
+    x = keras.layers.GlobalAveragePooling2D(dtype="float32", name="pool")(x)  # [b, 256]
+    return _classifier(images, x, classes, "plain_9")
+
+
+def _stage(x: keras.KerasTensor, channels: int, convolutions: int, name: str) -> keras.KerasTensor:
+    for number in range(1, convolutions + 1):
+        x = convolution(channels, 3, 1, f"{name}_conv{number}")(x)
+        x = activate(x, f"{name}_{number}")
+    return x
+
+
+def _classifier(
+    images: keras.KerasTensor, x: keras.KerasTensor, classes: int, name: str
+) -> keras.Model:
+    logits = keras.layers.Dense(classes, dtype="float32", name="logits")(x)
+    return keras.Model(images, logits, name=name)
