@@ -54,6 +54,9 @@ class Config:
     patience: int
     cooldown: int
     max_anneals: int
+    range_from: float
+    range_to: float
+    range_scale: str
     growth_threshold: float
     noise_horizon: int | None
     cycle_epochs: float
@@ -170,9 +173,20 @@ flags.DEFINE_float("momentum", None, "Momentum (unset: the reference's).")
 flags.DEFINE_enum(
     "anneal",
     "constant",
-    ["constant", "step", "cosine", "polynomial", "exponential", "cyclical", "plateau", "measured"],
+    [
+        "constant",
+        "step",
+        "cosine",
+        "polynomial",
+        "exponential",
+        "cyclical",
+        "plateau",
+        "measured",
+        "range_test",
+    ],
     "How the noise scale comes down over the run; plateau: by a step of --anneal_factor whenever "
-    "the evaluation stands still. measured: it stays, and the batch follows the gradient noise.",
+    "the evaluation stands still. measured: it stays, and the batch follows the gradient noise. "
+    "range_test: what the command of that name does.",
 )
 flags.DEFINE_list(
     "anneal_epochs",
@@ -199,6 +213,11 @@ flags.DEFINE_float(
 flags.DEFINE_integer("patience", 3, "Evaluations in a row without improvement: a plateau.")
 flags.DEFINE_integer("cooldown", 0, "Evaluations after a step that `plateau` does not count.")
 flags.DEFINE_integer("max_anneals", 2, "Steps of `plateau`; the next plateau ends the run.")
+flags.DEFINE_float("range_from", 1e-4, "Learning rate at the start of a range test.")
+flags.DEFINE_float("range_to", 10.0, "Learning rate at the end of a range test.")
+flags.DEFINE_enum(
+    "range_scale", "geometric", ["geometric", "linear"], "How a range test raises the rate."
+)
 flags.DEFINE_float(
     "growth_threshold",
     2.0,
@@ -281,7 +300,7 @@ _require(
 _require(
     lambda v: 0 < v <= 1e30,
     "above 0 and at most 1e30",
-    "base_learning_rate initial_learning_rate min_learning_rate",
+    "base_learning_rate initial_learning_rate min_learning_rate range_from range_to",
 )
 _require(lambda v: 0 < v <= 1, "above 0 and at most 1", "cycle_factor")
 _require(

@@ -38,7 +38,13 @@ def _command(name: str) -> Callable[[config.Config], int]:
             from trainer.commands import train
 
             return train.run
-    raise config.UserError(f"unknown command {name!r}: the commands are plan and train.")
+        case "range_test":
+            from trainer.commands import range_test
+
+            return range_test.run
+    raise config.UserError(
+        f"unknown command {name!r}: the commands are plan, train and range_test."
+    )
 
 
 def entry() -> None:

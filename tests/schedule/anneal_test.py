@@ -79,3 +79,9 @@ def test_cycles_end_at_their_trough_and_peak_in_between():
     at = anneal.cyclical(4.0, 0.25, lambda cycle, epochs: 0.5 ** (cycle - 1))
     assert [at(e) for e in (0, 2, 4, 6, 8, 10)] == [0.25, 1, 0.25, 0.625, 0.25, 0.4375]
     assert at(1) == at(3) == 0.625
+
+
+def test_ramps_rise_in_equal_factors_or_equal_steps():
+    geometric, linear = (anneal.ramp(2.0, 1e-4, scale) for scale in ("geometric", "linear"))
+    assert [geometric(e) for e in (0, 1, 2)] == pytest.approx([1e-4, 1e-2, 1])
+    assert [linear(e) for e in (0, 1, 2)] == pytest.approx([1e-4, 0.50005, 1])

@@ -42,6 +42,16 @@ def exponential(length: float, factor: float) -> Anneal:
     return lambda epochs: max(math.exp(-math.log(factor) * epochs / length), _EPSILON)
 
 
+def ramp(total: float, start: float, scale: str) -> Anneal:
+    """From `start` up to 1 at `total` epochs, in equal steps or, geometric, in equal factors."""
+
+    def value(epochs: float) -> float:
+        share = min(epochs / total, 1)
+        return start ** (1 - share) if scale == "geometric" else start + (1 - start) * share
+
+    return value
+
+
 def cyclical(length: float, trough: float, scale: Callable[[int, float], float]) -> Anneal:
     """Smith 2015 (1506.01186), section 3: a triangle between `trough` and 1 over `length` epochs.
 
@@ -111,6 +121,8 @@ def from_config(config: Config, start: Setting, examples: int) -> Anneal:
             return exponential(at[0], config.anneal_factor)
         case "cyclical":
             return _cyclical(config, start, examples)
+        case "range_test":
+            return ramp(config.epochs, config.range_from / config.range_to, config.range_scale)
     return constant()
 
 

@@ -99,6 +99,8 @@ def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
         ghost_batch_size=ghost,
         scaling=scaling,
     )
+    if config.anneal == "range_test":
+        start = _range_end(config, start)
     largest, floor = _largest(config, start, examples), _batch_floor(config)
     limits = Limits(start.batch_size, largest, floor, scaling)
     sizes = {"initial batch size": limits.smallest, "--max_batch_size": limits.largest}
@@ -142,6 +144,21 @@ def _wanted(
         follower = Measured(config.growth_threshold, limits, horizon, start.batch_size)
         return follower, lambda _: Target(1.0, start.momentum, follower.batch_size)
     return Control(), lambda epochs: Target(factor(epochs), start.momentum, limits.smallest)
+
+
+def _range_end(config: Config, start: Setting) -> Setting:
+    """The last update of a range test, from which its ramp is counted back."""
+    if config.range_from >= config.range_to:
+        raise UserError(
+            f"--range_from={config.range_from:g} is not below --range_to={config.range_to:g}: "
+            "a range test raises the learning rate."
+        )
+    if config.anneal_with != "learning_rate" or config.warmup_epochs:
+        raise UserError(
+            "a range test moves the learning rate alone: "
+            "use --anneal_with=learning_rate and --warmup_epochs=0."
+        )
+    return dataclasses.replace(start, learning_rate=config.range_to)
 
 
 def noise_horizon(config: Config, examples: int) -> int:

@@ -1,0 +1,62 @@
+"""The program's range test, in processes of its own."""
+
+import csv
+import itertools
+import subprocess
+import sys
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+FLAGS = [
+    *("--flagfile=flags/fashion_mnist_grow.flags", "--epochs=1"),
+    *("--model=tests.models:tiny", "--train_split=train[:12800]", "--eval_split=test[:500]"),
+]
+
+
+def range_test(model_dir, *arguments, status=0):
+    command = [sys.executable, "-m", "trainer", "range_test", *FLAGS, f"--model_dir={model_dir}"]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True)
+    assert done.returncode == status, done.stderr
+    return done
+
+
+def test_a_range_test_and_again(tmp_path):
+    model_dir = tmp_path / "range"
+    done = range_test(model_dir)
+    *_, suggestion, why, _ = done.stdout.splitlines()
+    assert suggestion.startswith("--min_learning_rate=")
+    assert "training top1 is above" in why
+    with open(model_dir / "range_test.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 100
+    rates = [float(row["learning_rate"]) for row in rows]
+    assert rates[0] == pytest.approx(1e-4)
+    ratios = [b / a for a, b in itertools.pairwise(rates)]
+    assert ratios == pytest.approx([1e5 ** (1 / 100)] * 99)
+    assert (model_dir / "range_test.png").stat().st_size > 10_000
+    events = EventAccumulator(str(model_dir / "tensorboard" / "range_test"))
+    events.Reload()
+    assert events.Images("range_test")
+    again = range_test(model_dir)
+    assert "is finished" in again.stdout
+    assert suggestion in again.stdout
+
+
+def test_a_test_that_diverges_is_one(tmp_path):
+    flags = ["--range_to=1e25", "--range_from=0.01", "--deterministic"]
+    done = range_test(tmp_path / "wild", *flags)
+    assert "crescendo train: " in done.stderr
+    assert "with learning rate" in done.stderr
+    assert "--min_learning_rate=" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--range_from=1", "--range_to=1"], "--range_from=1 is not below --range_to=1"),
+        (["--epochs=0.05"], "5 points are too few to tell an interval from"),
+    ],
+)
+def test_what_cannot_tell_is_refused(tmp_path, flags, message):
+    assert message in range_test(tmp_path / "run", *flags, status=2).stderr

@@ -1,0 +1,95 @@
+"""The range test of Smith 2015 (1506.01186, section 3.3): where learning starts and where it ends.
+
+He reads both off the curve by eye: the rate at which accuracy begins to rise, and the one at which
+it slows, gets ragged or falls. Here they are read by rule, from curves smoothed over five points.
+"""
+
+import dataclasses
+import io
+from collections.abc import Sequence
+from typing import Any
+
+Point = dict[str, Any]
+
+FEWEST = 10
+_SMOOTHED = 5
+_STARTED = 0.1  # of what top-1 gains in all
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """Learning rates between which to train, and why."""
+
+    lowest: float
+    highest: float
+    why: str
+
+
+def suggest(points: Sequence[Point]) -> Interval:
+    """The interval that `points`, with `learning_rate` and `top1` in their order, speak for."""
+    rates = [point["learning_rate"] for point in points]
+    accuracies = smoothed([point["top1"] for point in points])
+    best = max(range(len(points)), key=accuracies.__getitem__)
+    start = accuracies[0] + _STARTED * (accuracies[best] - accuracies[0])
+    # From where on it stays above: noise alone crosses it early.
+    first = max((i + 1 for i, top1 in enumerate(accuracies[:best]) if top1 < start), default=0)
+    after = min(accuracies[best:])
+    fate = (
+        f"falls to {after:.3f} after it"
+        if after < accuracies[best]
+        else "has not fallen by the end: raise --range_to to see where it does"
+    )
+    why = (
+        f"from {rates[first]:.3g} on, training top1 is above {start:.3f}, a tenth of what it "
+        f"gains; it is highest, {accuracies[best]:.3f}, at {rates[best]:.3g}, and {fate}."
+    )
+    return Interval(rates[first], rates[best], why)
+
+
+def smoothed(values: Sequence[float]) -> list[float]:
+    """Means over up to five neighbours, as many before as after."""
+    reach = _SMOOTHED // 2
+    means = []
+    for i in range(len(values)):
+        side = min(reach, i, len(values) - 1 - i)
+        window = values[i - side : i + side + 1]
+        means.append(sum(window) / len(window))
+    return means
+
+
+def csv(points: Sequence[Point]) -> str:
+    """A line a point, after a header."""
+    names = ("update", "learning_rate", "loss", "top1")
+    rows = [",".join(f"{point[name]:.9g}" for name in names) for point in points]
+    return "\n".join([",".join(names), *rows]) + "\n"
+
+
+def draw(points: Sequence[Point], interval: Interval, scale: str) -> bytes:
+    """Loss and accuracy against the rate, the interval shaded, as a PNG; `scale` is the ramp's."""
+    from matplotlib.figure import Figure
+
+    rates = [point["learning_rate"] for point in points]
+    xscale = "log" if scale == "geometric" else scale
+    figure = Figure(figsize=(7, 6), layout="constrained")
+    rows: Any = figure.subplots(2, 1, sharex=True)
+    for axes, name, label in zip(
+        rows, ("loss", "top1"), ("training loss", "training top-1"), strict=True
+    ):
+        values = [point[name] for point in points]
+        axes.plot(rates, values, ".", color="#999999", markersize=4)
+        axes.plot(rates, smoothed(values), color="#0072b2")
+        axes.axvspan(interval.lowest, interval.highest, color="#0072b2", alpha=0.12, lw=0)
+        axes.set(
+            ylabel=label,
+            xscale="log" if scale == "geometric" else scale,
+            xlim=(rates[0], rates[-1]),
+        )
+        axes.grid(alpha=0.3, which="both")
+    # A loss that diverges would hide where it fell.
+    rows[0].set_ylim(0, 2 * points[0]["loss"])
+    rows[1].set_ylim(0, 1)
+    rows[1].set_xlabel("learning rate")
+    figure.suptitle(f"learning rates from {interval.lowest:.3g} to {interval.highest:.3g}")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=120)
+    return buffer.getvalue()
