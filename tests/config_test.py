@@ -5,6 +5,7 @@ from absl import flags
 
 from tests.configs import parsed
 from trainer import config
+from trainer.data.augment import AUGMENTS
 from trainer.nn.optimizers import OPTIMIZERS
 
 
@@ -12,6 +13,10 @@ def test_every_flag_is_a_field_and_every_field_a_flag():
     own = {flag.name for flag in flags.FLAGS.get_key_flags_for_module("trainer.config")}
     assert own == set(config.names())
     assert set(config.names()) >= config.FREE
+
+
+def test_every_augmentation_is_a_value_of_its_flag():
+    assert flags.FLAGS["augment"].parser.enum_values == list(AUGMENTS)
 
 
 @pytest.mark.parametrize(

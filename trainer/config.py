@@ -117,7 +117,13 @@ flags.DEFINE_string("eval_split", "test", "Examples to evaluate on, in TFDS's sp
 flags.DEFINE_integer(
     "train_examples", None, "N, for `plan` where the data is not at hand, in examples."
 )
-flags.DEFINE_enum("augment", "none", ["none", "medium"], "medium: 4-pixel shifts and flips.")
+flags.DEFINE_enum(
+    "augment",
+    "none",
+    ["none", "medium", "strong"],
+    "medium: 4-pixel shifts and flips; strong: also zoom by 0.75 to 1.25, rotation by up to 10 "
+    "degrees, channel shift by up to 50 grey levels, random erasing of half of the images.",
+)
 
 # ---- The model
 flags.DEFINE_string(

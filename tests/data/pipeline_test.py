@@ -44,7 +44,7 @@ def test_three_epochs_with_growth_and_replicas_that_change(numbered, examples):
     np.testing.assert_array_equal(seen, expected)
 
 
-@pytest.mark.parametrize("augment", ["none", "medium"])
+@pytest.mark.parametrize("augment", ["none", "medium", "strong"])
 def test_a_position_yields_the_same_whatever_the_layout(numbered, augment):
     images = numbered(50)
     start, count = 10**9 + 17, 48

@@ -1,10 +1,12 @@
 """Augmentation: a pure function of (seed, position), vectorised over a micro-batch.
 
-All randomness is one 64-bit hash of (seed, position), so that an example is augmented alike in
-whatever batch, replica or restart it falls, and differently in the next epoch, where its position
-is another. An augmentation maps (images, positions, seed) to images of the same shape.
+All randomness is a 64-bit hash of (seed, position) and, where an augmentation needs more, the
+sequence of splitmix64 that starts from it. So an example is augmented alike in whatever batch,
+replica or restart it falls, and differently in the next epoch, where its position is another. An
+augmentation maps (images, positions, seed) to images of the same shape.
 """
 
+import math
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -12,6 +14,14 @@ import tensorflow as tf
 Augment = Callable[[tf.Tensor, tf.Tensor, int], tf.Tensor]
 
 PADDING = 4  # pixels on each side before the crop: He et al. 2016, §4.2
+
+# Of `strong`. Ranges are [lowest, highest]; draws are uniform.
+ZOOM = (0.75, 1.25)  # times as large
+ROTATION = (-math.pi / 18, math.pi / 18)  # 10° either way, in radians
+CHANNEL_SHIFT = (-50.0, 50.0)  # grey levels
+ERASING_PROBABILITY = 0.5
+ERASED_AREA = (0.05, 0.2)  # of the image's area
+ERASED_ASPECT = (0.2, 0.8)  # height / width, in the image's own height and width
 
 _MASK = 2**64 - 1
 # splitmix64's increment and multipliers: Steele, Lea & Flood 2014; Vigna, splitmix64.c
@@ -45,17 +55,48 @@ def random_bits(positions: tf.Tensor, seed: int) -> tf.Tensor:
     return _splitmix64(key + tf.cast(positions, tf.uint64))
 
 
+def further_bits(bits: tf.Tensor, words: int) -> tf.Tensor:
+    """More bits of each position: the sequence of splitmix64 whose state starts at `bits`.
+
+    Args:
+        bits: uint64 [n], from `random_bits`.
+        words: how many words of 64 bits.
+
+    Returns:
+        uint64 [n, words].
+    """
+    steps = tf.cast(tf.range(words, dtype=tf.int64), tf.uint64) * tf.constant(_GAMMA, tf.uint64)
+    return _splitmix64(bits[:, None] + steps)
+
+
 def none(images: tf.Tensor, positions: tf.Tensor, seed: int) -> tf.Tensor:
     """The images as they are."""
     del positions, seed
     return images
 
 
-def medium(images: tf.Tensor, positions: tf.Tensor, seed: int) -> tf.Tensor:
-    """Pad by 4 black pixels, crop at random to the old size, flip half of the images left to right.
+def _flips_and_places(bits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Whether to flip, and the crop's first row and column in the padded image.
 
     Of each position's 64 bits, the lowest decides the flip, the next 31 the row and the highest 32
     the column of the crop (their remainders by 9 are uniform to 4e-9).
+
+    Args:
+        bits: uint64 [b], from `random_bits`.
+
+    Returns:
+        bool [b]; int32 [b] in [0, 8]; int32 [b] in [0, 8].
+    """
+    flip = tf.bitwise.bitwise_and(bits, tf.constant(1, tf.uint64)) == 1
+    row_bits = tf.bitwise.bitwise_and(_shift_right(bits, 1), tf.constant(2**31 - 1, tf.uint64))
+    places = 2 * PADDING + 1
+    top = tf.cast(tf.cast(row_bits, tf.int64) % places, tf.int32)
+    left = tf.cast(tf.cast(_shift_right(bits, 32), tf.int64) % places, tf.int32)
+    return flip, top, left
+
+
+def medium(images: tf.Tensor, positions: tf.Tensor, seed: int) -> tf.Tensor:
+    """Pad by 4 black pixels, crop at random to the old size, flip half of the images left to right.
 
     The crop and the flip are one gather of pixels, the flip folded into the column's index. With
     the selection of the examples, two threads make 150,000 to 300,000 images/s of 28×28×1 in
@@ -76,13 +117,7 @@ def medium(images: tf.Tensor, positions: tf.Tensor, seed: int) -> tf.Tensor:
     padded = tf.pad(images, [[0, 0], pad, pad, [0, 0]])  # [b, h + 8, w + 8, c]
     _, padded_height, padded_width, _ = padded.shape
 
-    bits = random_bits(positions, seed)  # [b]
-    flip = tf.bitwise.bitwise_and(bits, tf.constant(1, tf.uint64)) == 1
-    row_bits = tf.bitwise.bitwise_and(_shift_right(bits, 1), tf.constant(2**31 - 1, tf.uint64))
-    places = 2 * PADDING + 1
-    top = tf.cast(tf.cast(row_bits, tf.int64) % places, tf.int32)  # [b], in [0, 8]
-    left = tf.cast(tf.cast(_shift_right(bits, 32), tf.int64) % places, tf.int32)
-
+    flip, top, left = _flips_and_places(random_bits(positions, seed))  # [b]
     rows = tf.range(height) + top[:, None]  # [b, h]
     columns = tf.range(width)
     columns = tf.where(flip[:, None], width - 1 - columns, columns) + left[:, None]  # [b, w]
@@ -91,4 +126,132 @@ def medium(images: tf.Tensor, positions: tf.Tensor, seed: int) -> tf.Tensor:
     return tf.gather(tf.reshape(padded, [-1, channels]), pixels)  # [b, h, w, c]
 
 
-AUGMENTS: dict[str, Augment] = {"none": none, "medium": medium}
+def _between(uniform: tf.Tensor, limits: tuple[float, float]) -> tf.Tensor:
+    """Numbers in [0, 1), stretched to the limits."""
+    lowest, highest = limits
+    return lowest + (highest - lowest) * uniform
+
+
+def projections(
+    bits: tf.Tensor, zoom: tf.Tensor, angle: tf.Tensor, height: int, width: int
+) -> tf.Tensor:
+    """Where each pixel of the result comes from: the inverse of shift, flip, zoom and rotation.
+
+    All four are one map, so that nothing is cropped between them and pixels are blended once.
+
+    Args:
+        bits: uint64 [b], from which `medium` draws its shift and flip.
+        zoom: float64 [b], how many times as large.
+        angle: float64 [b], in radians.
+        height: of the images, in pixels.
+        width: of the images, in pixels.
+
+    Returns:
+        float32 [b, 8]. Of its 8 numbers, the pixel at column x and row y of the result comes from
+        column n₀ x + n₁ y + n₂ and row n₃ x + n₄ y + n₅ of the image; the last two are 0.
+    """
+    flip, top, left = _flips_and_places(bits)
+    # Sine and cosine by their series, right to 1e-9 up to 10°. TensorFlow's own may depend on the
+    # place in the batch: of 4,096 float32 sines, 37 were another number when computed alone.
+    square = angle * angle
+    sine = angle * (1 - square / 6 * (1 - square / 20))
+    cosine = 1 - square / 2 * (1 - square / 12 * (1 - square / 30))
+    mirror = tf.where(flip, tf.constant(-1, tf.float64), tf.constant(1, tf.float64))  # [b]
+    column_by_x, column_by_y = mirror * cosine / zoom, mirror * sine / zoom
+    row_by_x, row_by_y = -sine / zoom, cosine / zoom
+    # Zoom, rotation and flip hold the image's centre.
+    x, y = (width - 1) / 2, (height - 1) / 2
+    column = x - column_by_x * x - column_by_y * y + tf.cast(left - PADDING, tf.float64)
+    row = y - row_by_x * x - row_by_y * y + tf.cast(top - PADDING, tf.float64)
+    zero = tf.zeros_like(row)
+    numbers = [column_by_x, column_by_y, column, row_by_x, row_by_y, row, zero, zero]
+    return tf.cast(tf.stack(numbers, axis=1), tf.float32)
+
+
+def _erase(images: tf.Tensor, draws: list[tf.Tensor], noise: tf.Tensor) -> tf.Tensor:
+    """Random erasing (Zhong et al. 2017, algorithm 1): a rectangle of some images becomes noise.
+
+    As there, area and aspect are uniform, and each pixel and channel is filled with a random value
+    of its own. The aspect counts in the image's own height and width, which for a square image is
+    the paper's: so every rectangle fits, and none is drawn again. Sides are rounded to pixels;
+    all places where the rectangle fits are as likely.
+
+    Args:
+        images: uint8 [b, h, w, c].
+        draws: five float64 [b] in [0, 1): for erasing at all, area, aspect, row and column.
+        noise: uint8 [b, h, w, c].
+
+    Returns:
+        uint8 [b, h, w, c].
+    """
+    _, height, width, channels = images.shape
+    erased, area, aspect, row, column = draws
+    area, aspect = _between(area, ERASED_AREA), _between(aspect, ERASED_ASPECT)
+    rows = tf.floor(height * tf.sqrt(area * aspect) + 0.5)  # [b], of the rectangle
+    columns = tf.floor(width * tf.sqrt(area / aspect) + 0.5)
+    rows = tf.where(erased < ERASING_PROBABILITY, rows, tf.zeros_like(rows))
+    top = tf.floor(row * (height - rows + 1))
+    left = tf.floor(column * (width - columns + 1))
+
+    # Columns and channels as one axis: a mask that is broadcast over channels takes 1 ms more.
+    y = tf.range(height, dtype=tf.float64)
+    x = tf.cast(tf.range(width * channels) // channels, tf.float64)
+    inside_rows = (y >= top[:, None]) & (y < (top + rows)[:, None])  # [b, h]
+    inside_columns = (x >= left[:, None]) & (x < (left + columns)[:, None])  # [b, w · c]
+    inside = inside_rows[:, :, None] & inside_columns[:, None, :]
+    flat = [-1, height, width * channels]
+    result = tf.where(inside, tf.reshape(noise, flat), tf.reshape(images, flat))
+    return tf.reshape(result, tf.shape(images))
+
+
+def strong(images: tf.Tensor, positions: tf.Tensor, seed: int) -> tf.Tensor:
+    """`medium`'s shift and flip, then zoom, rotation, channel shift and random erasing.
+
+    - Shift and flip are those that `medium` makes at this position; zoom, alike in both
+      directions, and rotation hold the centre. Bilinear, black outside.
+    - The channel shift is one number for all channels, as by Keras' channel_shift_range, but cut
+      off at 0 and 255: Keras cuts off at the image's own extremes, where dark images lose detail.
+    - Half of the images lose a rectangle to noise.
+
+    A position's bits decide shift and flip; of its further words, eight one number each, and the
+    others are the noise.
+
+    With the selection of the examples, one thread makes 75,000 images/s of 28×28×1 in micro-batches
+    of 128 and 28,000 of 32×32×3 (1.7 and 4.6 ms); in those of 32, 48,000 and 23,000. While others
+    keep the machine's two cores busy, everything takes 1.5 times as long. The projection takes 1.2
+    and 3.7 ms, the noise 0.2 and 0.3. In the projection's place, gathering the four neighbours took
+    2.3 and 4.4 ms, gathering them packed into one word 1.6 and 4.9.
+
+    Args:
+        images: uint8 [b, h, w, c].
+        positions: int64 [b].
+        seed: the run's seed.
+
+    Returns:
+        uint8 [b, h, w, c].
+    """
+    height, width, channels = images.shape[1:]
+    pixels = height * width * channels
+    bits = random_bits(positions, seed)  # [b]
+    words = further_bits(bits, 8 + -(-pixels // 8))  # [b, 8 + ⌈h w c / 8⌉]
+    # The highest 53 bits, which float64 holds exactly.
+    draws = tf.cast(_shift_right(words[:, :8], 11), tf.float64) * 2.0**-53  # [b, 8]
+    zoom, angle, level, *erasing = tf.unstack(draws, axis=1)  # [b] each, in [0, 1)
+    noise = tf.reshape(tf.bitcast(words[:, 8:], tf.uint8), [tf.shape(images)[0], -1])
+
+    moved = tf.raw_ops.ImageProjectiveTransformV3(
+        images=tf.cast(images, tf.float32),  # from uint8 it would round down
+        transforms=projections(
+            bits, _between(zoom, ZOOM), _between(angle, ROTATION), height, width
+        ),
+        output_shape=[height, width],
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="CONSTANT",
+    )  # [b, h, w, c]
+    level = tf.cast(_between(level, CHANNEL_SHIFT), tf.float32)[:, None, None, None]
+    shifted = tf.saturate_cast(moved + (level + 0.5), tf.uint8)  # the cast rounds down
+    return _erase(shifted, erasing, tf.reshape(noise[:, :pixels], tf.shape(images)))
+
+
+AUGMENTS: dict[str, Augment] = {"none": none, "medium": medium, "strong": strong}
