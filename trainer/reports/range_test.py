@@ -79,11 +79,7 @@ def draw(points: Sequence[Point], interval: Interval, scale: str) -> bytes:
         axes.plot(rates, values, ".", color="#999999", markersize=4)
         axes.plot(rates, smoothed(values), color="#0072b2")
         axes.axvspan(interval.lowest, interval.highest, color="#0072b2", alpha=0.12, lw=0)
-        axes.set(
-            ylabel=label,
-            xscale="log" if scale == "geometric" else scale,
-            xlim=(rates[0], rates[-1]),
-        )
+        axes.set(ylabel=label, xscale=xscale, xlim=(rates[0], rates[-1]))
         axes.grid(alpha=0.3, which="both")
     # A loss that diverges would hide where it fell.
     rows[0].set_ylim(0, 2 * points[0]["loss"])
