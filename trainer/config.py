@@ -43,6 +43,9 @@ class Config:
     initial_learning_rate: float | None
     initial_batch_size: int | None
     momentum: float | None
+    momentum_warmup_epochs: float
+    momentum_from: float | None
+    momentum_to: float | None
     anneal: str
     anneal_epochs: list[str]
     anneal_factor: float
@@ -174,6 +177,20 @@ flags.DEFINE_enum(
 flags.DEFINE_float("initial_learning_rate", None, "Learning rate at the start (unset: solved).")
 flags.DEFINE_integer("initial_batch_size", None, "Batch size at the start (unset: solved).")
 flags.DEFINE_float("momentum", None, "Momentum (unset: the reference's).")
+
+flags.DEFINE_float(
+    "momentum_warmup_epochs",
+    0.0,
+    "Epochs in which momentum and batch rise together from --momentum_from; noise scale and "
+    "learning rate stay.",
+)
+flags.DEFINE_float("momentum_from", None, "Momentum at the start (unset: the reference's).")
+flags.DEFINE_float(
+    "momentum_to",
+    None,
+    "Momentum down to which the annealing goes once the batch is largest, before the learning "
+    "rate (unset: the momentum stays).",
+)
 
 # ---- How the noise scale comes down, and what realises it
 flags.DEFINE_enum(
@@ -312,13 +329,14 @@ _require(lambda v: 0 < v <= 1, "above 0 and at most 1", "cycle_factor")
 _require(
     lambda v: 0 <= v < float("inf"),
     "0 or above",
-    "weight_decay batch_anneals warmup_epochs micro_batch_size cooldown max_anneals",
+    "weight_decay batch_anneals warmup_epochs micro_batch_size cooldown max_anneals "
+    "momentum_warmup_epochs",
 )
 _require(lambda v: 0 <= v < 2**31, "from 0 to 2147483647", "seed")
 _require(
     lambda v: 0 <= v < 1,
     "from 0 to below 1",
-    "base_momentum momentum label_smoothing min_improvement",
+    "base_momentum momentum label_smoothing min_improvement momentum_from momentum_to",
 )
 _require(lambda v: 0 < v < 1, "above 0 and below 1", "ghost_decay")
 _require(lambda v: 1 < v < float("inf"), "above 1", "anneal_factor growth_threshold")

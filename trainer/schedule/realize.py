@@ -1,5 +1,7 @@
 """From Target to Setting: the noise scale is met by the batch first and the learning rate last.
 
+In between, where a momentum that was raised may come down again, by that.
+
 This is the only way to a Setting. A schedule or a controller says how far g shall have come down
 and with which momentum; `realize` grows the batch as far as it may, on its grid, and gives ε
 exactly what remains, so that g ≈ ε N / (B (1 − m)) is met at every update.
@@ -36,12 +38,14 @@ class Limits:
       batch_floor: the noise-scale factor down to which the batch anneals; below it ε does. 1: the
         learning rate anneals alone; 0: the batch alone, up to `largest`.
       scaling: how ε follows it.
+      lowest_momentum: down to which m anneals where the batch is largest, before ε; None: not.
     """
 
     smallest: int
     largest: int
     batch_floor: float
     scaling: Scaling = LINEAR
+    lowest_momentum: float | None = None
 
 
 def realize(target: Target, start: Setting, limits: Limits) -> Setting:
@@ -49,14 +53,20 @@ def realize(target: Target, start: Setting, limits: Limits) -> Setting:
     scaling = limits.scaling
     # B that keeps ε: g ∝ ε / (B (1 − m)).
     spent = max(target.noise_scale_factor, limits.batch_floor)
-    room = scaling.room(target.momentum) / scaling.room(start.momentum)
+    momentum = target.momentum
+    room = scaling.room(momentum) / scaling.room(start.momentum)
     ideal = start.batch_size * scaling.growth(1 / (room * spent))
     size = on_grid(max(ideal, target.min_batch_size), limits)
+    if limits.lowest_momentum is not None and ideal > size == limits.largest:
+        # As far as the batch falls short: (1 − m) ∝ 1/g.
+        fitting = 1 - (1 - momentum) * (ideal / size) ** scaling.exponent
+        momentum = min(momentum, max(limits.lowest_momentum, fitting))
+        room = scaling.room(momentum) / scaling.room(start.momentum)
     grown = (size / start.batch_size) ** scaling.exponent
     rate = start.learning_rate * target.noise_scale_factor * grown * room
     # A size that keeps ε keeps it to the last bit: 0.1 stays 0.1 through 5 · (1 / 5).
     exact = math.isclose(rate, start.learning_rate, rel_tol=1e-12)
-    return Setting(size, start.learning_rate if exact else rate, target.momentum)
+    return Setting(size, start.learning_rate if exact else rate, momentum)
 
 
 def on_grid(ideal: float, limits: Limits) -> int:

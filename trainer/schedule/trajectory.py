@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from absl import logging
 
 from trainer.config import Config, UserError
-from trainer.schedule import anneal, layout, measured, noise_scale, warmup
+from trainer.schedule import anneal, layout, measured, momentum, noise_scale, warmup
 from trainer.schedule.control import Control
 from trainer.schedule.measured import Measured
 from trainer.schedule.noise_scale import Scaling, Setting
@@ -101,12 +101,18 @@ def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
     )
     if config.anneal == "range_test":
         start = _range_end(config, start)
-    largest, floor = _largest(config, start, examples), _batch_floor(config)
-    limits = Limits(start.batch_size, largest, floor, scaling)
+    smallest = _first_batch(config, start, reference, scaling)
+    limits = Limits(
+        smallest,
+        _largest(config, start, smallest, examples),
+        _batch_floor(config),
+        scaling,
+        config.momentum_to,
+    )
     sizes = {"initial batch size": limits.smallest, "--max_batch_size": limits.largest}
     for what, size in sizes.items():
         layout.check_divides(what, size, replicas, ghost, *sizes.values())
-    layout.lay_out(start.batch_size, replicas, ghost, config.micro_batch_size or ghost)
+    layout.lay_out(limits.smallest, replicas, ghost, config.micro_batch_size or ghost)
     warmup_from = config.warmup_from or min(1, reference.learning_rate / start.learning_rate)
     control, target = _wanted(config, start, limits, examples)
     return Trajectory(
@@ -117,7 +123,7 @@ def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
         target,
         warmup.linear(config.warmup_epochs, warmup_from),
         control,
-        measured.micro_batch(start.batch_size, replicas, ghost, config.micro_batch_size)
+        measured.micro_batch(limits.smallest, replicas, ghost, config.micro_batch_size)
         if config.anneal == "measured"
         else None,
     )
@@ -128,6 +134,7 @@ def _wanted(
 ) -> tuple[Control, Callable[[float], Target]]:
     """What decides while the run goes on, and what is wanted at a number of epochs."""
     factor = anneal.from_config(config, start, examples)
+    m = momentum.warmup(config.momentum_warmup_epochs, start, limits.smallest)
     if config.anneal == "plateau":
         plateau = Plateau(
             factor=config.anneal_factor,
@@ -136,14 +143,14 @@ def _wanted(
             cooldown=config.cooldown,
             max_anneals=config.max_anneals,
         )
-        return plateau, lambda _: Target(
-            plateau.noise_scale_factor(), start.momentum, limits.smallest
+        return plateau, lambda epochs: Target(
+            plateau.noise_scale_factor(), m(epochs), limits.smallest
         )
     if config.anneal == "measured":
         horizon = noise_horizon(config, examples)
-        follower = Measured(config.growth_threshold, limits, horizon, start.batch_size)
-        return follower, lambda _: Target(1.0, start.momentum, follower.batch_size)
-    return Control(), lambda epochs: Target(factor(epochs), start.momentum, limits.smallest)
+        follower = Measured(config.growth_threshold, limits, horizon, limits.smallest)
+        return follower, lambda epochs: Target(1.0, m(epochs), follower.batch_size)
+    return Control(), lambda epochs: Target(factor(epochs), m(epochs), limits.smallest)
 
 
 def _range_end(config: Config, start: Setting) -> Setting:
@@ -172,11 +179,25 @@ def _reference(config: Config) -> Setting:
     return Setting(config.base_batch_size, config.base_learning_rate, momentum)
 
 
-def _largest(config: Config, start: Setting, examples: int) -> int:
-    """B_max: the user's, checked; or N/10 rounded down to a multiple of the start's batch."""
+def _first_batch(config: Config, start: Setting, reference: Setting, scaling: Scaling) -> int:
+    """The batch at position 0: that of `start`, or of a lower momentum that is warmed up."""
+    if not config.momentum_warmup_epochs:
+        return start.batch_size
+    lowest = reference.momentum if config.momentum_from is None else config.momentum_from
+    if lowest >= start.momentum or not scaling.momentum_counts:
+        raise UserError(
+            f"--momentum_warmup_epochs={config.momentum_warmup_epochs:g} has nothing to warm up "
+            f"from {lowest:g} to {start.momentum:g} under --optimizer={config.optimizer}: "
+            "leave it out, or give a --momentum above --momentum_from."
+        )
+    return momentum.first_batch(start, lowest, config.ghost_batch_size)
+
+
+def _largest(config: Config, start: Setting, smallest: int, examples: int) -> int:
+    """B_max: the user's, checked; or N/10 rounded down to a multiple of the smallest batch."""
     largest = config.max_batch_size
     if largest is None:
-        largest = max(1, examples // 10 // start.batch_size) * start.batch_size
+        largest = max(start.batch_size, examples // 10 // smallest * smallest)
     if largest < start.batch_size:
         raise UserError(
             f"--max_batch_size={largest} is below the initial batch size {start.batch_size}: "

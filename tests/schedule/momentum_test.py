@@ -1,0 +1,70 @@
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.configs import parsed
+from trainer.config import UserError
+from trainer.schedule.momentum import first_batch, warmup
+from trainer.schedule.noise_scale import Setting, noise_scale
+from trainer.schedule.trajectory import from_config
+
+START = Setting(3200, 0.5, 0.98)
+RECIPE = ("--flagfile=flags/fashion_mnist_decay.flags", "--initial_learning_rate=0.5")
+HIGH = (*RECIPE, "--momentum=0.98", "--anneal_with=batch_size", "--max_batch_size=5120")
+
+
+def test_the_first_batch_is_that_of_the_lower_momentum():
+    assert first_batch(START, 0.9, 32) == 640
+    # 711 has no place: 640 is the nearest below that divides 3,200.
+    assert first_batch(START, 0.91, 32) == 640
+    assert first_batch(Setting(64, 0.1, 0.99), 0.0, 32) == 32
+
+
+@given(st.floats(0.1, 10), st.floats(0, 12), st.sampled_from([64, 320, 640, 1600]))
+def test_the_product_of_batch_and_room_stays(length, epochs, smallest):
+    size = START.batch_size * (1 - START.momentum) / (1 - warmup(length, START, smallest)(epochs))
+    assert size == pytest.approx(round(size))
+    assert round(size) % smallest == 0
+    assert smallest <= round(size) <= 3200
+
+
+def test_momentum_and_batch_rise_and_noise_scale_and_rate_stay():
+    run = from_config(parsed(*HIGH, "--momentum_warmup_epochs=4"), 60_000, 1)
+    early = [setting for position, setting in run.updates() if position < 4.5 * 60_000]
+    found = [(s.batch_size, round(s.momentum, 6)) for s, _ in itertools.groupby(early)]
+    assert found == [(640, 0.9), (1280, 0.95), (1920, 0.966667), (2560, 0.975), (3200, 0.98)]
+    for setting in early:
+        assert setting.learning_rate == 0.5
+        assert noise_scale(setting, 60_000) == pytest.approx(noise_scale(START, 60_000))
+
+
+def test_the_momentum_comes_down_before_the_rate():
+    run = from_config(parsed(*HIGH, "--momentum_to=0.9"), 60_000, 1)
+    found = [setting for setting, _ in itertools.groupby(s for _, s in run.updates())]
+    first, second, third, last = found
+    assert first == START
+    # Of the first fifth, 5,120 / 3,200 = 1.6 is the batch's and 3.125 the momentum's.
+    assert (second.batch_size, second.learning_rate) == (5120, 0.5)
+    assert second.momentum == pytest.approx(1 - 0.02 * 3.125)
+    # Of the second, 1.6 brings it to 0.9, and the rest is the rate's.
+    assert (third.batch_size, third.momentum) == (5120, pytest.approx(0.9))
+    assert third.learning_rate == pytest.approx(0.5 / 3.125)
+    assert last.learning_rate == pytest.approx(0.5 / 3.125 / 5)
+    for setting, factor in zip(found, (1, 5, 25, 125), strict=True):
+        wanted = noise_scale(START, 60_000) / factor
+        assert noise_scale(setting, 60_000) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--momentum_from=0.98",),
+        ("--momentum=0.9",),
+        ("--optimizer=adam",),
+    ],
+)
+def test_what_cannot_be_warmed_up_is_refused(flags):
+    with pytest.raises(UserError, match="has nothing to warm up from"):
+        from_config(parsed(*HIGH, "--momentum_warmup_epochs=4", *flags), 60_000, 1)

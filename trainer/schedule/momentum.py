@@ -1,0 +1,34 @@
+"""Momentum warm-up: m and B rise together, so that neither g nor ε moves.
+
+The velocity starts at zero, and a high momentum fills it over about B/(N(1 − m)) epochs, in which
+the run moves less than it should (Smith et al. 2018, section 5.2). From a lower m and, at the same
+g and ε, a smaller B, it is filled soon, and the early epochs have updates enough.
+"""
+
+from collections.abc import Callable
+
+from trainer.schedule.layout import divisors
+from trainer.schedule.noise_scale import Setting
+
+
+def first_batch(start: Setting, momentum: float, ghost_batch_size: int) -> int:
+    """The batch that has the noise scale of `start` at a lower `momentum` and the same ε.
+
+    It is the nearest below that divides the batch of `start` and that ghost batches divide.
+    """
+    ideal = start.batch_size * (1 - start.momentum) / (1 - momentum)
+    sizes = [n * ghost_batch_size for n in divisors(start.batch_size // ghost_batch_size)]
+    return max((size for size in sizes if size <= ideal * (1 + 1e-9)), default=ghost_batch_size)
+
+
+def warmup(length: float, start: Setting, smallest: int) -> Callable[[float], float]:
+    """m at a number of epochs: that for which B is `smallest` at 0 and, in equal steps of that
+    size, the batch of `start` from `length` on; B (1 − m) stays."""
+
+    def momentum(epochs: float) -> float:
+        if epochs >= length:
+            return start.momentum
+        ramp = smallest + (start.batch_size - smallest) * epochs / length
+        return 1 - (1 - start.momentum) * start.batch_size / (ramp // smallest * smallest)
+
+    return momentum
