@@ -9,6 +9,7 @@ import pytest
 # From the bottom up; a module may import from levels below its own, and from its own folder.
 LEVELS = [
     {"trainer.config"},
+    {"trainer.flagfile"},
     {"trainer.schedule"},
     {"trainer.nn", "trainer.data", "trainer.cluster", "trainer.run_dir", "trainer.reports"},
     {"trainer.nn.models"},

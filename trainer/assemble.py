@@ -11,10 +11,11 @@ import tensorflow as tf
 
 from trainer import loop, micro_batch
 from trainer.cluster import strategy as cluster
-from trainer.config import Config, UserError, to_flagfile
+from trainer.config import Config, UserError
 from trainer.data import pipeline, sources
 from trainer.data.sources import Images
 from trainer.evaluation import evaluator
+from trainer.flagfile import to_flagfile
 from trainer.nn.models import registry
 from trainer.run_dir import directory
 from trainer.run_dir.checkpoints import Checkpoints, digest

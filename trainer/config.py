@@ -2,8 +2,7 @@
 
 The only module besides main.py that touches absl's FLAGS: all others take a Config or plain values.
 A number that the user did not set is None, so that 0 is a value and can be refused. Every field of
-Config is the flag of the same name. A run may not be resumed with other flags than it was started
-with, but for those in `FREE`, which change nothing that is learned or reported.
+Config is the flag of the same name.
 """
 
 import dataclasses
@@ -83,33 +82,6 @@ class Config:
     format: str
     plot: str | None
 
-
-# What may differ when a run is resumed: where things lie, how they are laid out, watched and shown;
-# but for what a controller decides by.
-FREE = frozenset(
-    [
-        "model_dir",
-        "data_dir",
-        "train_examples",
-        "micro_batch_size",
-        "strategy",
-        "virtual_devices",
-        "deterministic",
-        "checkpoint_minutes",
-        "keep_checkpoints",
-        "eval_every_epochs",
-        "log_every_updates",
-        "noise_horizon",
-        "stop_at_epoch",
-        "format",
-        "plot",
-    ]
-)
-
-DECIDES = {
-    "plateau": frozenset(["eval_every_epochs"]),
-    "measured": frozenset(["micro_batch_size", "noise_horizon"]),
-}
 
 # ---- The run directory and the data
 flags.DEFINE_string("model_dir", None, "The run directory; the same one again resumes the run.")
@@ -370,36 +342,3 @@ def from_flags(argv: Sequence[str]) -> Config:
 def names() -> list[str]:
     """The names of all flags, in the order of Config."""
     return [field.name for field in dataclasses.fields(Config)]
-
-
-def to_flagfile(config: Config) -> str:
-    """The flagfile that replays the run of `config`.
-
-    A line a flag, but for those that are None, and those that are of one call and not of the run.
-    """
-    one_call = ("stop_at_epoch", "format", "plot")
-
-    def line(name: str, value: object) -> str:
-        if isinstance(value, bool):
-            return f"--{name}" if value else f"--no{name}"
-        return f"--{name}={','.join(value) if isinstance(value, list) else value}"
-
-    values = {name: getattr(config, name) for name in names() if name not in one_call}
-    return "".join(f"{line(k, v)}\n" for k, v in values.items() if v is not None)
-
-
-def learned_differences(old: str, new: str) -> list[str]:
-    """What two flagfiles of `to_flagfile` disagree on that changes what is learned."""
-
-    def read(text: str) -> dict[str, str]:
-        pairs = (line[2:].partition("=") for line in text.splitlines())
-        values = {name: value for name, _, value in pairs}
-        free = FREE - DECIDES.get(values.get("anneal", ""), frozenset())
-        return {name: v for name, v in values.items() if name.removeprefix("no") not in free}
-
-    before, now = read(old), read(new)
-    return [
-        f"--{name}: {before.get(name, 'unset')} → {now.get(name, 'unset')}"
-        for name in dict.fromkeys([*before, *now])
-        if before.get(name) != now.get(name)
-    ]

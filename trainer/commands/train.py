@@ -9,7 +9,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 
-from trainer.config import Config, UserError, to_flagfile
+from trainer.config import Config, UserError
+from trainer.flagfile import to_flagfile
 from trainer.run_dir import directory
 
 # A scheduler that sees it starts the run again: EX_TEMPFAIL of sysexits.h.

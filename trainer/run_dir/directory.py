@@ -11,7 +11,8 @@ from typing import Any
 
 from absl import logging
 
-from trainer.config import UserError, learned_differences
+from trainer.config import UserError
+from trainer.flagfile import learned_differences
 
 
 @contextlib.contextmanager

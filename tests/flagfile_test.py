@@ -1,0 +1,29 @@
+import dataclasses
+
+from tests.configs import parsed
+from trainer import flagfile
+from trainer.config import names
+
+
+def test_what_is_free_is_a_flag():
+    assert set(names()) >= flagfile.FREE
+    assert set().union(*flagfile.DECIDES.values()) <= flagfile.FREE
+
+
+def test_the_flagfile_replays(tmp_path):
+    asked = parsed("--anneal=step", "--anneal_epochs=30%,60%", "--deterministic", "--epochs=2.5")
+    file = tmp_path / "flags.txt"
+    file.write_text(flagfile.to_flagfile(asked), encoding="utf-8")
+    assert parsed(f"--flagfile={file}") == asked
+    stopped = dataclasses.replace(asked, stop_at_epoch=1.0)
+    assert flagfile.to_flagfile(stopped) == flagfile.to_flagfile(asked)
+
+
+def test_differences_are_of_what_is_learned():
+    one = parsed("--epochs=2", "--momentum=0.9", "--model_dir=a", "--deterministic")
+    other = dataclasses.replace(
+        one, epochs=3.0, momentum=None, model_dir="b", deterministic=False, micro_batch_size=64
+    )
+    found = flagfile.learned_differences(flagfile.to_flagfile(one), flagfile.to_flagfile(other))
+    assert found == ["--epochs: 2.0 → 3.0", "--momentum: 0.9 → unset"]
+    assert flagfile.learned_differences(flagfile.to_flagfile(one), flagfile.to_flagfile(one)) == []

@@ -1,0 +1,67 @@
+"""The flags of a run as a flagfile: what replays it, and what may differ when it goes on.
+
+A run may not be resumed with other flags than it was started with, but for those in `FREE`, which
+change nothing that is learned or reported.
+"""
+
+from trainer.config import Config, names
+
+# Where things lie, how they are laid out, watched and shown.
+FREE = frozenset(
+    [
+        "model_dir",
+        "data_dir",
+        "train_examples",
+        "micro_batch_size",
+        "strategy",
+        "virtual_devices",
+        "deterministic",
+        "checkpoint_minutes",
+        "keep_checkpoints",
+        "eval_every_epochs",
+        "log_every_updates",
+        "noise_horizon",
+        "stop_at_epoch",
+        "format",
+        "plot",
+    ]
+)
+
+# But for what a controller decides by, by the value of --anneal.
+DECIDES = {
+    "plateau": frozenset(["eval_every_epochs"]),
+    "measured": frozenset(["micro_batch_size", "noise_horizon"]),
+}
+
+
+def to_flagfile(config: Config) -> str:
+    """The flagfile that replays the run of `config`.
+
+    A line a flag, but for those that are None, and those that are of one call and not of the run.
+    """
+    one_call = ("stop_at_epoch", "format", "plot")
+
+    def line(name: str, value: object) -> str:
+        if isinstance(value, bool):
+            return f"--{name}" if value else f"--no{name}"
+        return f"--{name}={','.join(value) if isinstance(value, list) else value}"
+
+    values = {name: getattr(config, name) for name in names() if name not in one_call}
+    return "".join(f"{line(k, v)}\n" for k, v in values.items() if v is not None)
+
+
+def learned_differences(old: str, new: str) -> list[str]:
+    """What two flagfiles of `to_flagfile` disagree on that changes what is learned."""
+
+    def read(text: str) -> dict[str, str]:
+        pairs = (line[2:].partition("=") for line in text.splitlines())
+        values = {name: value for name, _, value in pairs}
+        free = FREE - DECIDES.get(values.get("anneal", ""), frozenset())
+        return {name: v for name, v in values.items() if name.removeprefix("no") not in free}
+
+    before, now = read(old), read(new)
+    return [
+        f"--{name}: {before.get(name, 'unset')} → {now.get(name, 'unset')}"
+        for name in dict.fromkeys([*before, *now])
+        if before.get(name) != now.get(name)
+    ]
