@@ -27,3 +27,13 @@ def test_differences_are_of_what_is_learned():
     found = flagfile.learned_differences(flagfile.to_flagfile(one), flagfile.to_flagfile(other))
     assert found == ["--epochs: 2.0 → 3.0", "--momentum: 0.9 → unset"]
     assert flagfile.learned_differences(flagfile.to_flagfile(one), flagfile.to_flagfile(one)) == []
+
+
+def test_a_flag_that_is_younger_than_the_run_had_its_default():
+    text = flagfile.to_flagfile(parsed("--epochs=2"))
+    lines = text.splitlines(keepends=True)
+    old = "".join(line for line in lines if not line.startswith("--scaling="))
+    assert old != text
+    assert flagfile.learned_differences(old, text) == []
+    changed = flagfile.to_flagfile(parsed("--epochs=2", "--scaling=sqrt"))
+    assert flagfile.learned_differences(old, changed) == ["--scaling: linear → sqrt"]

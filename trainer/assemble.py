@@ -186,10 +186,19 @@ def _values(model: keras.Model) -> list[tf.Variable]:
 def _table(
     schedule: trajectory.Trajectory, replicas: int, ghost_batch_size: int, micro_batch_size: int
 ) -> str:
-    phases = plan.phases(
-        schedule,
-        replicas=replicas,
-        ghost_batch_size=ghost_batch_size,
-        micro_batch_size=micro_batch_size,
+    """The plan, and where it leaves the gradient noise unmeasured."""
+    phases = list(
+        plan.phases(
+            schedule,
+            replicas=replicas,
+            ghost_batch_size=ghost_batch_size,
+            micro_batch_size=micro_batch_size,
+        )
     )
-    return plan.table(list(phases))
+    whole = {phase.batch_size for phase in phases if phase.micro_batch_size == phase.batch_size}
+    lines = [
+        f"the gradient noise scale is not measured at batch {size}, which is one micro-batch"
+        + ("" if size == ghost_batch_size else ": a smaller --micro_batch_size measures it")
+        for size in sorted(whole)
+    ]
+    return "\n".join([plan.table(phases), *lines])

@@ -342,3 +342,9 @@ def from_flags(argv: Sequence[str]) -> Config:
 def names() -> list[str]:
     """The names of all flags, in the order of Config."""
     return [field.name for field in dataclasses.fields(Config)]
+
+
+def defaults() -> Config:
+    """The Config of a command line without flags."""
+    values: dict[str, Any] = {name: flags.FLAGS[name].default for name in names()}
+    return Config(**values)

@@ -4,7 +4,7 @@ A run may not be resumed with other flags than it was started with, but for thos
 change nothing that is learned or reported.
 """
 
-from trainer.config import Config, names
+from trainer.config import Config, defaults, names
 
 # Where things lie, how they are laid out, watched and shown.
 FREE = frozenset(
@@ -51,15 +51,21 @@ def to_flagfile(config: Config) -> str:
 
 
 def learned_differences(old: str, new: str) -> list[str]:
-    """What two flagfiles of `to_flagfile` disagree on that changes what is learned."""
+    """What two flagfiles of `to_flagfile` disagree on that changes what is learned.
+
+    A flag that one lacks is younger than it, and had its default.
+    """
 
     def read(text: str) -> dict[str, str]:
         pairs = (line[2:].partition("=") for line in text.splitlines())
-        values = {name: value for name, _, value in pairs}
+        return {name: value for name, _, value in pairs}
+
+    def learned(values: dict[str, str]) -> dict[str, str]:
         free = FREE - DECIDES.get(values.get("anneal", ""), frozenset())
         return {name: v for name, v in values.items() if name.removeprefix("no") not in free}
 
-    before, now = read(old), read(new)
+    default = read(to_flagfile(defaults()))
+    before, now = learned(default | read(old)), learned(default | read(new))
     return [
         f"--{name}: {before.get(name, 'unset')} → {now.get(name, 'unset')}"
         for name in dict.fromkeys([*before, *now])

@@ -26,6 +26,9 @@ def test_a_growing_run(uninterrupted):
         *("epoch", "update", "updates", "batch", "learning", "rate"),
         *("momentum", "noise", "scale", "layout"),
     ]
+    assert "noise scale is not measured at batch 128, which is one micro-batch" in done.stdout
+    measured = {p["batch_size"] for p in points(model_dir) if "gradient_noise_scale" in p}
+    assert measured == {640, 3200}
 
 
 def test_again_says_finished(uninterrupted):
