@@ -84,10 +84,11 @@ def kill_after(process, model_dir, update, seconds=0.0):
 
     def went_on():
         path = newest(model_dir)
-        return path and path != before and int(path.name) >= update
+        return path and path != before and int(path.stem) >= update
 
     wait_for(went_on, process)
     time.sleep(seconds)
+    assert process.poll() is None, process.communicate()
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
 

@@ -1,4 +1,4 @@
-"""python -m trainer [plan|train] --flag=value ..."""
+"""python -m trainer [plan|train|range_test] --flag=value ..."""
 
 from trainer.main import entry
 

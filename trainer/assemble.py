@@ -89,7 +89,8 @@ def train(config: Config, path: pathlib.Path, stopped: Callable[[], bool]) -> di
             ghost_batch_size=config.ghost_batch_size,
         )
     )
-    print(_table(schedule, replicas, config.ghost_batch_size, largest), flush=True)
+    table = _table(schedule, replicas, config.ghost_batch_size, largest)
+    print(plan.uncertain(config) + table, flush=True)
 
     variables = {"weights": _values(model), "slots": [slot for s in step.slots for slot in s]}
     checkpoints = Checkpoints(

@@ -267,7 +267,9 @@ flags.DEFINE_integer("virtual_devices", None, "Split one CPU into so many device
 flags.DEFINE_bool("deterministic", False, "Bit-reproducible kernels, and nothing timed.")
 
 # ---- Watching
-flags.DEFINE_float("checkpoint_minutes", 10.0, "Minutes between checkpoints.")
+flags.DEFINE_float(
+    "checkpoint_minutes", 10.0, "Minutes between checkpoints; evaluations have one besides."
+)
 flags.DEFINE_integer("keep_checkpoints", 3, "Newest checkpoints that are kept.")
 flags.DEFINE_float("eval_every_epochs", 1.0, "Epochs between evaluations; the last always runs.")
 flags.DEFINE_integer(

@@ -91,24 +91,24 @@ def train(
     trajectory = course.trajectory
     control, end = trajectory.control, trajectory.end
     noise = GradientNoise(course.noise_horizon)
-    if state.noise:
+    if state.update:
         control.recall(state.control)
         noise.recall(state.noise)
     iterator: Iterator[Any] | None = None
     micro_batch_size, rate, saved_at = 0, 0.0, time.monotonic()
     while True:
-        better = False
-        if _evaluation_due(course, state):
+        evaluated = _evaluation_due(course, state)
+        if evaluated:
             evaluation = evaluate(stopped)
             if evaluation is None:  # It is made when the run goes on.
                 break
-            better = state.evaluated(_finite(step, evaluation, state))
+            state.evaluated(_finite(step, evaluation, state))
             decision = control.evaluated(evaluation.top1)
             state.control = control.memory()
             points.evaluated(evaluation, decision, trajectory, state, summaries, progress)
         if control.ended or state.position >= end:
             break
-        if better or time.monotonic() - saved_at >= course.checkpoint_seconds:
+        if evaluated or time.monotonic() - saved_at >= course.checkpoint_seconds:
             _save(checkpoints, summaries, step, state)
             saved_at = time.monotonic()
         if stopped() or (course.stop_at is not None and state.position >= course.stop_at):
@@ -134,7 +134,7 @@ def train(
         _check_finite(stretch, records, state)
         state.trained(stretch, records)
         squares = records.part_square.tolist(), records.whole_square.tolist()
-        noise.add(micro_batch_size, stretch.batch_size, *squares)
+        measured = noise.add(micro_batch_size, stretch.batch_size, *squares)
         looked = (_next_look(control, stretch.position) or math.inf) <= state.position
         decision = control.measured(noise) if looked else None
         state.control, state.noise = control.memory(), noise.memory()
@@ -145,7 +145,8 @@ def train(
             or state.update % course.log_every_updates == 0
             or _evaluation_due(course, state)
         ):
-            points.trained(records, noise, decision, trajectory, state, summaries, progress)
+            now = noise if measured else None
+            points.trained(records, now, decision, trajectory, state, summaries, progress)
         progress.update(
             state.position,
             loss=float(records.loss[-1]),
@@ -221,7 +222,8 @@ def _save(checkpoints: Checkpoints, summaries: Summaries, step: TrainingStep, st
 def _check_saved(checkpoints: Checkpoints, state: State) -> None:
     newest = checkpoints.wait()
     if newest != state.update:
+        there_is = "there is no checkpoint" if newest is None else f"the newest is of {newest}"
         raise NotSavedError(
-            f"update {state.update} is not saved; the newest checkpoint is of update {newest}.\n"
+            f"update {state.update} is not saved; {there_is}.\n"
             "Make room, and give the same command again: it goes on from there."
         )

@@ -15,18 +15,22 @@ from trainer.step import Records
 
 def trained(
     records: Records,
-    noise: GradientNoise,
+    noise: GradientNoise | None,
     decision: str | None,
     trajectory: Trajectory,
     state: State,
     summaries: Summaries,
     progress: Progress,
 ) -> None:
-    """Logs the means since the last train point, which it empties, and the last update's values."""
+    """Logs the means since the last train point, which it empties, and the last update's values.
+
+    `noise` is what that update's gradients have been measured into, or None where they were not.
+    """
     window = state.window
     optional: dict[str, float | str] = {}
-    if noise.scale is not None and math.isfinite(noise.scale):
-        optional["gradient_noise_scale"] = noise.scale
+    scale = noise.scale if noise else None
+    if scale is not None and math.isfinite(scale):
+        optional["gradient_noise_scale"] = scale
     if records.input_wait is not None:
         optional["input_wait"] = window["input_wait"] / window["seconds"]
     if decision:

@@ -66,13 +66,11 @@ class State:
         }
         self.window = {name: self.window.get(name, 0.0) + value for name, value in sums.items()}
 
-    def evaluated(self, evaluation: Evaluation) -> bool:
-        """Keeps an evaluation at this position; returns whether it is the best so far."""
+    def evaluated(self, evaluation: Evaluation) -> None:
+        """Keeps an evaluation at this position."""
         self.evaluation = {"position": self.position, **dataclasses.asdict(evaluation)}
-        better = self.best is None or evaluation.top1 > self.best["top1"]
-        if better:
+        if self.best is None or evaluation.top1 > self.best["top1"]:
             self.best = {"top1": evaluation.top1, "update": self.update}
-        return better
 
 
 def restore(checkpoints: Checkpoints) -> State:

@@ -1,8 +1,11 @@
 """Runs that decide their own batches, in processes of their own."""
 
-import pytest
+import json
 
-from tests.runs import OFTEN, SHORT, digest, kill_after, points, result, started, train
+import pytest
+import tensorflow as tf
+
+from tests.runs import OFTEN, SHORT, digest, kill_after, newest, points, result, started, train
 
 # Accuracies of a tiny model on 1,000 images wobble: a gain below 2 points is none.
 PLATEAU = [
@@ -16,6 +19,12 @@ PLATEAU = [
 def plateau(tmp_path_factory):
     model_dir = tmp_path_factory.mktemp("plateau") / "run"
     return model_dir, train(model_dir, *PLATEAU)
+
+
+def memory(model_dir):
+    """What the controller remembers in the newest checkpoint."""
+    reader = tf.train.load_checkpoint(str(newest(model_dir) / "checkpoint"))
+    return json.loads(reader.get_tensor("progress/.ATTRIBUTES/VARIABLE_VALUE"))["control"]
 
 
 def decisions(model_dir):
@@ -37,13 +46,17 @@ def test_a_plateau_grows_the_batch_and_the_last_ends_the_run(plateau):
     assert result(model_dir)["top1"] == points(model_dir, "eval")[-1]["top1"]
 
 
-def test_killed_in_the_midst_of_patience_and_cooldown(plateau, tmp_path):
+def test_stopped_and_killed_in_the_midst_of_patience_and_cooldown(plateau, tmp_path):
     model_dir = tmp_path / "killed"
-    updates = result(plateau[0])["updates"]
-    for share in (0.2, 0.4, 0.6, 0.8):
-        process = started(model_dir, *PLATEAU, OFTEN)
-        kill_after(process, model_dir, int(share * updates))
-    train(model_dir, *PLATEAU, OFTEN)
+    evaluations = points(plateau[0], "eval")
+    step = next(i for i, point in enumerate(evaluations) if "decision" in point)
+    remembered = []
+    for evaluation in evaluations[step - 1 : step + 1]:
+        train(model_dir, *PLATEAU, f"--stop_at_epoch={evaluation['epoch'] + 0.01}")
+        remembered.append(memory(model_dir))
+    assert [(now["waited"], now["cooling"]) for now in remembered] == [(1, 0), (0, 1)]
+    kill_after(started(model_dir, *PLATEAU, OFTEN), model_dir, 1)
+    train(model_dir, *PLATEAU)
     assert decisions(model_dir) == decisions(plateau[0])
     assert digest(model_dir) == digest(plateau[0])
 

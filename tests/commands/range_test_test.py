@@ -8,6 +8,9 @@ import sys
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tests.configs import parsed
+from trainer.schedule import trajectory
+
 FLAGS = [
     *("--flagfile=flags/fashion_mnist_grow.flags", "--epochs=1"),
     *("--model=tests.models:tiny", "--train_split=train[:12800]", "--eval_split=test[:500]"),
@@ -24,8 +27,12 @@ def range_test(model_dir, *arguments, status=0):
 def test_a_range_test_and_again(tmp_path):
     model_dir = tmp_path / "range"
     done = range_test(model_dir)
-    *_, suggestion, why, _ = done.stdout.splitlines()
-    assert suggestion.startswith("--min_learning_rate=")
+    *_, why, _, suggestion = done.stdout.splitlines()
+    # They are flags, of a schedule with the batch and the momentum that were tested.
+    asked = parsed(*suggestion.split(), "--anneal=cyclical")
+    start = trajectory.from_config(asked, 12_800, 1).start
+    assert (start.batch_size, start.momentum) == (128, 0.9)
+    assert 1e-4 < asked.min_learning_rate < start.learning_rate < 10
     assert "training top1 is above" in why
     with open(model_dir / "range_test.csv") as file:
         rows = list(csv.DictReader(file))
@@ -48,14 +55,17 @@ def test_a_test_that_diverges_is_one(tmp_path):
     done = range_test(tmp_path / "wild", *flags)
     assert "crescendo train: " in done.stderr
     assert "with learning rate" in done.stderr
-    assert "--min_learning_rate=" in done.stdout
+    assert "--base_learning_rate=" in done.stdout
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (["--range_from=1", "--range_to=1"], "--range_from=1 is not below --range_to=1"),
-        (["--epochs=0.05"], "5 points are too few to tell an interval from"),
+        (
+            ["--epochs=0.05"],
+            "5 updates are too few to tell an interval from: raise --epochs",
+        ),
     ],
 )
 def test_what_cannot_tell_is_refused(tmp_path, flags, message):

@@ -74,6 +74,14 @@ def test_stop_at_epoch_and_go_on(uninterrupted, tmp_path):
     assert digest(model_dir) == digest(uninterrupted[0])
 
 
+def test_an_evaluation_where_the_run_goes_on_is_logged_once(tmp_path):
+    flags = [*SHORT, "--epochs=0.2", "--stop_at_epoch=0.04"]
+    train(tmp_path / "run", *flags)
+    for _ in range(2):
+        train(tmp_path / "run", *flags, "--eval_every_epochs=0.04")
+    assert [point["update"] for point in points(tmp_path / "run", "eval")] == [5]
+
+
 def test_the_layout_changes_nothing(tmp_path):
     flags = [*SHORT, "--epochs=1", "--initial_batch_size=512", "--max_batch_size=1536"]
     runs = {}

@@ -21,7 +21,7 @@ def test_the_newest_checkpoint_is_of_before(tmp_path):
     assert position == 128 * update
     assert "lower the learning rate or lengthen --warmup_epochs" in remedy
     *_, newest = checkpoints(tmp_path / "run")
-    assert 0 < int(newest.name) <= update
+    assert 0 < int(newest.stem) <= update
     reader = tf.train.load_checkpoint(str(newest / "checkpoint"))
     for name, shape in reader.get_variable_to_shape_map().items():
         if shape:

@@ -1,3 +1,4 @@
+import os
 import resource
 
 import numpy as np
@@ -98,8 +99,34 @@ def test_none_whole_is_refused(tmp_path, variables):
     checkpoints = opened(tmp_path, variables, keep=2)
     save(checkpoints, 1)
     (tmp_path / "000000001" / "checkpoint.index").unlink()
-    with pytest.raises(UserError, match=r"every checkpoint in .* is damaged"):
-        opened(tmp_path, variables, report=[].append).restore()
+    for _ in range(2):  # and nothing begins anew
+        with pytest.raises(UserError, match=r"every checkpoint in .* is damaged"):
+            opened(tmp_path, variables, report=[].append).restore()
+
+
+def test_the_same_update_may_be_damaged_twice(tmp_path, variables):
+    checkpoints = opened(tmp_path, variables, keep=2)
+    save(checkpoints, 1)
+    for _ in range(2):
+        checkpoints.save(2, {"update": 2, "when": os.urandom(4).hex()})
+        checkpoints.wait()
+        (tmp_path / "000000002" / "checkpoint.index").write_bytes(b"")
+        assert opened(tmp_path, variables, report=[].append).restore() == {"update": 1}
+        checkpoints = opened(tmp_path, variables, keep=2)
+        checkpoints.restore()
+
+
+def test_the_same_update_with_more_progress_takes_the_place_of_the_first(tmp_path, variables):
+    checkpoints = opened(tmp_path, variables, keep=2)
+    names = []
+    for update, progress in ((1, {}), (1, {}), (1, {"top1": 0.5}), (1, {"top1": 0.6}), (2, {})):
+        checkpoints.save(update, progress)
+        checkpoints.wait()
+        names.append(sorted(path.name for path in tmp_path.iterdir()))
+    one = "000000001"
+    assert names == [[one], [one], [f"{one}.1"], [f"{one}.2"], [f"{one}.2", "000000002"]]
+    (tmp_path / "000000002" / "checkpoint.index").unlink()
+    assert opened(tmp_path, variables, report=[].append).restore() == {"top1": 0.6}
 
 
 @pytest.mark.parametrize("weights", [[[1.0, 2.0]], [[1.0, 2.0], [[3.0, 4.0]]], [[1.0], [[3.0]]]])

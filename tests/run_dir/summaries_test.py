@@ -53,6 +53,22 @@ def test_a_resumed_run_has_no_point_twice_and_none_missing(tmp_path):
     assert points("resumed") == points("whole")
 
 
+def test_a_flipped_bit_is_left_out_or_harmless(tmp_path):
+    """Wherever it is: in a name, a number or a bracket, and where the line is JSON still."""
+    log(tmp_path, [10, 20]).close()
+    file = tmp_path / "metrics.jsonl"
+    content = file.read_bytes()
+    left_out = 0
+    for i in range(content.index(b"\n")):
+        file.write_bytes(content[:i] + bytes([content[i] ^ 1]) + content[i + 1 :])
+        reports = []
+        again = Summaries(tmp_path, update=10**9, report=reports.append)
+        again.close()
+        left_out += len(reports)
+        assert curve(tmp_path, "train", "loss")[-1] == (20, 0.05)
+    assert left_out > 50
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_points_that_cannot_be_written_are_kept_for_later(tmp_path):
     """A real limit of the kernel's on the size of files, as a full disk: it ends a write."""

@@ -58,13 +58,29 @@ def test_the_momentum_comes_down_before_the_rate():
 
 
 @pytest.mark.parametrize(
-    "flags",
+    ("flags", "message"),
     [
-        ("--momentum_from=0.98",),
-        ("--momentum=0.9",),
-        ("--optimizer=adam",),
+        (
+            ["--momentum_warmup_epochs=4", "--momentum_from=0.98"],
+            "has nothing to warm up from 0.98",
+        ),
+        (["--momentum_warmup_epochs=4", "--momentum=0.9"], "has nothing to warm up from 0.9"),
+        (
+            ["--momentum_warmup_epochs=4", "--anneal=measured", "--anneal_epochs="],
+            "with --anneal=measured",
+        ),
+        (["--momentum_warmup_epochs=4", "--optimizer=adam"], "another optimizer than adam"),
+        (["--momentum_warmup_epochs=4", "--scaling=sqrt"], "--scaling=linear"),
+        (
+            ["--momentum_warmup_epochs=4", "--initial_batch_size=3200", "--ghost_batch_size=33"],
+            "33",
+        ),
+        (["--momentum_from=0.5"], "is where --momentum_warmup_epochs starts"),
+        (["--momentum_to=0.99"], "give a lower one"),
+        (["--momentum_to=0.9", "--anneal_with=learning_rate"], "and --anneal_with=batch_size"),
+        (["--momentum_to=0.9", "--optimizer=lamb"], "another optimizer than lamb"),
     ],
 )
-def test_what_cannot_be_warmed_up_is_refused(flags):
-    with pytest.raises(UserError, match="has nothing to warm up from"):
-        from_config(parsed(*HIGH, "--momentum_warmup_epochs=4", *flags), 60_000, 1)
+def test_what_cannot_move_is_refused(flags, message):
+    with pytest.raises(UserError, match=message):
+        from_config(parsed(*HIGH, *flags), 60_000, 1)

@@ -46,3 +46,10 @@ def test_the_table_condenses_a_ramp():
     assert len(rows) == 3
     assert "0.1 → 0.4994" in rows[1]
     assert rows[2].split()[:4] == ["1.01", "79", "78", "640"]
+
+
+def test_a_ramp_that_turns_is_shown_with_its_peak():
+    rows = plan.table(phases("--anneal=cyclical", "--cycle_epochs=1", "--epochs=2")).splitlines()
+    assert len(rows) == 5  # up, down, up, down
+    assert "0.025 → 0.099" in rows[1]
+    assert "→ 0.02" in rows[2]

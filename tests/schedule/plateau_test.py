@@ -37,6 +37,12 @@ def test_the_plateau_after_the_last_step_ends_the_run():
     assert control.noise_scale_factor() == 1 / 5
 
 
+def test_the_noise_scale_never_comes_to_nothing():
+    control = plateau(factor=1e200)
+    decisions(control, [0.5] * 9)
+    assert control.noise_scale_factor() == 1e-9
+
+
 def test_without_steps_it_is_early_stopping():
     assert decisions(plateau(max_anneals=0), [0.5] * 9) == ([], 2)
 

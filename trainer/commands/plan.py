@@ -41,9 +41,7 @@ def run(config: Config) -> int:
         rows = [dataclasses.asdict(phase) for phase in phases]
         print(json.dumps({"examples": examples, "total_updates": updates, "phases": rows}))
     else:
-        print(plan.table(phases))
-        if config.anneal in ("plateau", "measured"):
-            print(f"--anneal={config.anneal} decides as it goes; this is the run if it never does:")
+        print(plan.uncertain(config) + plan.table(phases))
         print(f"{updates:,} updates over {config.epochs:g} epochs of {examples:,} examples")
     if config.plot:
         plan_plot.draw(phases, schedule.epochs, config.plot)

@@ -8,15 +8,17 @@ from trainer.config import Config, UserError
 from trainer.data import sizes
 from trainer.reports import range_test
 from trainer.run_dir.directory import write_whole
+from trainer.schedule import trajectory
 
 _POINTS = 100
+_FEWEST = 20
 
 
 def run(config: Config) -> int:
     """Trains while the rate rises, to the end or to divergence, and reports; the exit status.
 
     Raises:
-      UserError: as `train`, and where the run is too short to tell.
+      UserError: as `train`, and where the run is too short to tell an interval from.
     """
     # A recipe's own schedule gives way; its model, data, batch and optimizer are what is tested.
     config = dataclasses.replace(
@@ -25,28 +27,32 @@ def run(config: Config) -> int:
         anneal_epochs=[],
         anneal_with="learning_rate",
         warmup_epochs=0.0,
-        log_every_updates=_log_every(config),
+        momentum_warmup_epochs=0.0,
+        momentum_from=None,
+        momentum_to=None,
     )
-    status = train.run(config)
-    if status not in (0, train.NON_FINITE) or config.model_dir is None:
-        return status
+    config = dataclasses.replace(config, log_every_updates=_log_every(config))
+    status = train.run(config, lambda path: _report(config, path))
+    return 0 if status == train.NON_FINITE else status
+
+
+def _report(config: Config, folder: pathlib.Path) -> None:
     from trainer.run_dir.summaries import read, write_image
 
-    folder = pathlib.Path(config.model_dir)
     points = [p for p in read(folder / "metrics.jsonl") if p["split"] == "train"]
-    if len(points) < range_test.FEWEST:
-        raise UserError(
-            f"{len(points)} points are too few to tell an interval from: lengthen --epochs, or "
-            "lower --log_every_updates."
-        )
+    if not points:
+        raise UserError("the loss was no number from the start on: lower --range_from.")
     found = range_test.suggest(points)
     write_whole(folder / "range_test.csv", range_test.csv(points))
     picture = range_test.draw(points, found, config.range_scale)
-    (folder / "range_test.png").write_bytes(picture)
+    write_whole(folder / "range_test.png", picture)
     write_image(folder / "tensorboard" / "range_test", "range_test", picture)
-    print(f"--min_learning_rate={found.lowest:.3g} --initial_learning_rate={found.highest:.3g}")
-    print(f"{found.why}\nsee {folder}/range_test.png and .csv")
-    return 0
+    print(f"{found.why}\nsee {folder}/range_test.png and .csv; as the reference of a recipe:")
+    batch_size, momentum = points[0]["batch_size"], points[0]["momentum"]
+    print(
+        f"--base_learning_rate={found.highest:.3g} --base_batch_size={batch_size} "
+        f"--base_momentum={momentum:g} --min_learning_rate={found.lowest:.3g}"
+    )
 
 
 def _log_every(config: Config) -> int:
@@ -54,7 +60,12 @@ def _log_every(config: Config) -> int:
     examples = config.train_examples or sizes.count_examples(
         config.dataset, config.train_split, config.data_dir
     )
-    if examples is None:
+    if examples is None:  # Prepared by the run; the points are then as many as the user says.
         return config.log_every_updates
-    batch_size = config.initial_batch_size or config.base_batch_size
-    return max(1, int(examples * config.epochs / batch_size / _POINTS))
+    updates = sum(1 for _ in trajectory.from_config(config, examples, 1).updates())
+    if updates < _FEWEST:
+        raise UserError(
+            f"{updates} updates are too few to tell an interval from: "
+            f"raise --epochs to {config.epochs * _FEWEST / updates:.2g} or more."
+        )
+    return max(1, updates // _POINTS)

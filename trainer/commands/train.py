@@ -19,8 +19,10 @@ NON_FINITE = 3
 NOT_WRITTEN = 74  # EX_IOERR
 
 
-def run(config: Config) -> int:
+def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) -> int:
     """Trains as `config` says; returns the exit status.
+
+    `report` is called with the directory, while it is held, once the run has ended or diverged.
 
     Raises:
       UserError: for flags, data, a model or a directory that cannot be trained with, before any
@@ -31,11 +33,16 @@ def run(config: Config) -> int:
     path = pathlib.Path(config.model_dir)
     with directory.claim(path, to_flagfile(config)):
         ended = directory.result(path)
-        if ended is not None:
-            print(f"{path} is finished: top1 {ended['top1']:.4f} in {ended['updates']} updates.")
-            return 0
         try:
-            return _train(config, path)
+            if ended is None:
+                status = _train(config, path)
+            else:
+                top1, updates = ended["top1"], ended["updates"]
+                print(f"{path} is finished: top1 {top1:.4f} in {updates} updates.")
+                status = 0
+            if report and (status == NON_FINITE or directory.result(path)):
+                report(path)
+            return status
         except OSError as error:
             if error.filename is None or path not in pathlib.Path(error.filename).parents:
                 raise

@@ -11,7 +11,6 @@ from typing import Any
 
 Point = dict[str, Any]
 
-FEWEST = 10
 _SMOOTHED = 5
 _STARTED = 0.1  # of what top-1 gains in all
 

@@ -1,7 +1,8 @@
 """Checkpoints: parameters, moving statistics, optimizer slots and progress, whole or not at all.
 
 Each is a folder `checkpoints/<update>` that tf.train.Checkpoint wrote under another name, from a
-thread of its own and from copies, and that was renamed when it was complete. TensorFlow keeps a
+thread of its own and from copies, and that was renamed when it was complete. A later one of the
+same update, after an evaluation, is `<update>.1`. TensorFlow keeps a
 checksum of every tensor and compares it on reading.
 """
 
@@ -59,6 +60,7 @@ class Checkpoints:
         self._report = report
         self._variables = variables
         self._newest: int | None = None
+        self._newest_progress = ""
         self._writer: threading.Thread | None = None
         self._progress = tf.Variable("", trainable=False, dtype=tf.string)
         self._checkpoint = tf.train.Checkpoint(progress=self._progress, **variables)
@@ -72,13 +74,14 @@ class Checkpoints:
           best: the update of the checkpoint that is kept besides the newest.
         """
         self.wait()
-        if update == self._newest:
+        text = json.dumps(progress)
+        if (update, text) == (self._newest, self._newest_progress):
             return
         copies = {name: [v.numpy() for v in group] for name, group in self._variables.items()}
         # A daemon: a process that has to leave at once does not wait for it, and what is
         # incomplete harms nobody.
         self._writer = threading.Thread(
-            target=self._write, args=(update, copies, json.dumps(progress), best), daemon=True
+            target=self._write, args=(update, copies, text, best), daemon=True
         )
         self._writer.start()
 
@@ -106,7 +109,7 @@ class Checkpoints:
             tf.train.Checkpoint(progress=text, **groups).write(str(temporary / "checkpoint"))
             for path in (*temporary.iterdir(), temporary):
                 _flush(path)
-            temporary.rename(self._folder / f"{update:09d}")
+            temporary.rename(self._unused(update))
             _flush(self._folder)
         except (OSError, tf.errors.OpError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -118,9 +121,12 @@ class Checkpoints:
                 f"{newest}. The run goes on and tries again at the next interval."
             )
             return
-        self._newest = update
-        for old in self._all()[: -self._keep]:
-            if int(old.name) != best:
+        self._newest, self._newest_progress = update, progress
+        others = self._all()[:-1]
+        updates = sorted({update, *map(_update, others)})
+        kept = {*updates[-self._keep :], best} - {update}
+        for old in others:
+            if _update(old) not in kept:
                 shutil.rmtree(old, ignore_errors=True)
 
     def restore(self) -> dict[str, Any] | None:
@@ -131,11 +137,12 @@ class Checkpoints:
         Raises:
           UserError: where no checkpoint of several is whole, or they are of other variables.
         """
-        found = self._all()
+        found, damaged = self._all(), []
         for path in reversed(found):
             try:
                 self._checkpoint.read(str(path / "checkpoint")).assert_consumed()
-                progress = json.loads(self._progress.numpy())
+                text = self._progress.numpy().decode()
+                progress = json.loads(text)
             except (AssertionError, ValueError) as error:
                 raise UserError(
                     f"checkpoint {path} is of another model or optimizer: {_line(error)}.\n"
@@ -143,9 +150,13 @@ class Checkpoints:
                 ) from error
             except _DAMAGED as error:
                 self._report(f"checkpoint {path} is damaged and left out: {_line(error)}")
-                path.rename(path.with_name(f"damaged-{path.name}"))
+                damaged.append(path)
                 continue
-            self._newest = int(path.name)
+            for other in damaged:
+                aside = other.with_name(f"damaged-{other.name}")
+                shutil.rmtree(aside, ignore_errors=True)
+                other.rename(aside)
+            self._newest, self._newest_progress = _update(path), text
             return progress
         if found:
             raise UserError(
@@ -158,7 +169,19 @@ class Checkpoints:
         """Oldest first."""
         if not self._folder.exists():
             return []
-        return sorted(path for path in self._folder.iterdir() if path.name.isdigit())
+        found = [path for path in self._folder.iterdir() if path.name.replace(".", "").isdigit()]
+        return sorted(found, key=lambda path: tuple(map(int, path.name.split("."))))
+
+    def _unused(self, update: int) -> pathlib.Path:
+        """A name that is not there yet, the last in order of those of `update`."""
+        numbers = [path.suffix for path in self._all() if _update(path) == update]
+        if not numbers:
+            return self._folder / f"{update:09d}"
+        return self._folder / f"{update:09d}.{int(numbers[-1].lstrip('.') or 0) + 1}"
+
+
+def _update(path: pathlib.Path) -> int:
+    return int(path.stem)
 
 
 def _line(error: Exception) -> str:

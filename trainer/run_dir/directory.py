@@ -124,16 +124,16 @@ def result(path: pathlib.Path) -> dict[str, Any] | None:
         ) from error
 
 
-def write_whole(path: pathlib.Path, text: str) -> None:
-    """Writes a file that appears whole or not at all, and stays.
+def write_whole(path: pathlib.Path, content: str | bytes) -> None:
+    """Writes a file that appears whole or not at all, and stays; text is UTF-8.
 
     Raises:
       OSError: where it cannot, with the file's name, which the system's own lacks on a full disk.
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
+        with open(temporary, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

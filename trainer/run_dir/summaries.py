@@ -169,12 +169,23 @@ def read(
     for number, line in enumerate(lines, start=1):
         if not line.endswith("\n"):
             continue
-        try:
-            point = json.loads(line)
-            points.append({**point, "split": str(point["split"]), "update": int(point["update"])})
-        except (ValueError, TypeError, KeyError):
+        point = _point(line)
+        if point is None:
             report(f"line {number} of {path} is damaged and left out.")
+        else:
+            points.append(point)
     return points
+
+
+def _point(line: str) -> dict[str, Any] | None:
+    """What a line holds, if it is a point that can be drawn."""
+    try:
+        point = json.loads(line)
+        numbers = [point["time"], *(point[name] for name in TAGS if name in point)]
+        drawn = point["split"] in ("train", "eval") and {"update", "position"} <= point.keys()
+    except (ValueError, TypeError, KeyError):
+        return None
+    return point if drawn and all(isinstance(n, int | float) for n in numbers) else None
 
 
 def _line(point: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ Anneal = Callable[[float], float]
 
 # Less than one example for any N below a billion, since k · N / N may fall short of k in floats;
 # and the lowest value, since a learning rate of 0 trains nothing and a batch over 0 is no number.
-_EPSILON = 1e-9
+LOWEST = 1e-9
 
 
 def constant() -> Anneal:
@@ -24,22 +24,22 @@ def constant() -> Anneal:
 
 def step(points: Sequence[float], factor: float) -> Anneal:
     """factor^−j from the j-th of `points`, in epochs, on."""
-    return lambda epochs: max(factor ** -sum(epochs >= p - _EPSILON for p in points), _EPSILON)
+    return lambda epochs: max(factor ** -sum(epochs >= p - LOWEST for p in points), LOWEST)
 
 
 def cosine(total: float) -> Anneal:
     """(1 + cos(π epochs/total)) / 2; Loshchilov & Hutter 2017 (1608.03983), eq. 5, one period."""
-    return lambda epochs: max((1 + math.cos(math.pi * min(epochs / total, 1))) / 2, _EPSILON)
+    return lambda epochs: max((1 + math.cos(math.pi * min(epochs / total, 1))) / 2, LOWEST)
 
 
 def polynomial(total: float, power: float) -> Anneal:
     """(1 − epochs/total)^power; You et al. 2017 (1708.03888) use power 2."""
-    return lambda epochs: max((1 - min(epochs / total, 1)) ** power, _EPSILON)
+    return lambda epochs: max((1 - min(epochs / total, 1)) ** power, LOWEST)
 
 
 def exponential(length: float, factor: float) -> Anneal:
     """factor^−(epochs/length): divided by `factor` over every `length` epochs."""
-    return lambda epochs: max(math.exp(-math.log(factor) * epochs / length), _EPSILON)
+    return lambda epochs: max(math.exp(-math.log(factor) * epochs / length), LOWEST)
 
 
 def ramp(total: float, start: float, scale: str) -> Anneal:

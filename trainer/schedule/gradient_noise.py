@@ -35,10 +35,10 @@ class GradientNoise:
         batch_size: int,
         part_squares: Iterable[float],
         whole_squares: Iterable[float],
-    ) -> None:
-        """Takes note of some updates.
+    ) -> bool:
+        """Takes note of some updates; returns whether they could be measured.
 
-        Where an update is one micro-batch, nothing can be measured, and nothing changes.
+        Where an update is one micro-batch, nothing can be, and nothing changes.
 
         Args:
           micro_batch_size: b.
@@ -48,7 +48,7 @@ class GradientNoise:
         """
         b, size = micro_batch_size, batch_size
         if b == size:
-            return
+            return False
         keep = math.exp(-size / self.horizon)
         for part, whole in zip(part_squares, whole_squares, strict=True):
             trace = (part - whole) / (1 / b - 1 / size)
@@ -56,6 +56,7 @@ class GradientNoise:
             self.trace = keep * self.trace + (1 - keep) * trace
             self.square = keep * self.square + (1 - keep) * square
             self.weight = keep * self.weight + (1 - keep)
+        return True
 
     @property
     def scale(self) -> float | None:

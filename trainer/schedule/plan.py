@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 
+from trainer.config import Config
 from trainer.schedule.layout import lay_out
 from trainer.schedule.trajectory import Trajectory
 
@@ -49,6 +50,13 @@ def phases(
         start_update += len(positions)
 
 
+def uncertain(config: Config) -> str:
+    """What a plan has to say where a controller decides; empty where none does."""
+    if config.anneal not in ("plateau", "measured"):
+        return ""
+    return f"--anneal={config.anneal} decides as it goes; this is the run if it never does:\n"
+
+
 def table(found: Sequence[Phase]) -> str:
     """The phases as aligned text; a ramp, phases of one update with one batch size, is one row."""
     header = ("epoch", "update", "updates", "batch", "learning rate", "momentum", "noise scale")
@@ -73,13 +81,20 @@ def table(found: Sequence[Phase]) -> str:
 
 
 def _ramps(found: Sequence[Phase]) -> list[list[Phase]]:
-    def joins(a: Phase, b: Phase) -> bool:
+    """Runs of phases of one update each, whose rate only rises or only falls; others alone."""
+
+    def rises(a: Phase, b: Phase) -> bool:
+        return b.learning_rate > a.learning_rate
+
+    def joins(ramp: list[Phase], b: Phase) -> bool:
+        a = ramp[-1]
         same = (a.batch_size, a.momentum) == (b.batch_size, b.momentum)
-        return same and a.updates == b.updates == 1
+        turns = len(ramp) > 1 and rises(*ramp[-2:]) != rises(a, b)
+        return same and a.updates == b.updates == 1 and not turns
 
     ramps: list[list[Phase]] = []
     for phase in found:
-        if ramps and joins(ramps[-1][-1], phase):
+        if ramps and joins(ramps[-1], phase):
             ramps[-1].append(phase)
         else:
             ramps.append([phase])

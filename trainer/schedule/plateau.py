@@ -7,6 +7,7 @@ and an end: after the last step, the next plateau ends the run.
 import dataclasses
 from typing import Any
 
+from trainer.schedule.anneal import LOWEST
 from trainer.schedule.control import Control
 
 _REMEMBERED = ("best", "waited", "cooling", "anneals", "ended")
@@ -42,7 +43,7 @@ class Plateau(Control):
 
     def noise_scale_factor(self) -> float:
         """How far the noise scale has come down."""
-        return self.factor**-self.anneals
+        return max(self.factor**-self.anneals, LOWEST)
 
     def evaluated(self, top1: float) -> str | None:
         """Waits, takes a step, or ends the run."""

@@ -59,7 +59,7 @@ def realize(target: Target, start: Setting, limits: Limits) -> Setting:
     size = on_grid(max(ideal, target.min_batch_size), limits)
     if limits.lowest_momentum is not None and ideal > size == limits.largest:
         # As far as the batch falls short: (1 − m) ∝ 1/g.
-        fitting = 1 - (1 - momentum) * (ideal / size) ** scaling.exponent
+        fitting = 1 - (1 - momentum) * ideal / size
         momentum = min(momentum, max(limits.lowest_momentum, fitting))
         room = scaling.room(momentum) / scaling.room(start.momentum)
     grown = (size / start.batch_size) ** scaling.exponent

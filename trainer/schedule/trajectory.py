@@ -101,6 +101,7 @@ def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
     )
     if config.anneal == "range_test":
         start = _range_end(config, start)
+    layout.check_divides("initial batch size", start.batch_size, replicas, ghost)
     smallest = _first_batch(config, start, reference, scaling)
     limits = Limits(
         smallest,
@@ -149,7 +150,7 @@ def _wanted(
     if config.anneal == "measured":
         horizon = noise_horizon(config, examples)
         follower = Measured(config.growth_threshold, limits, horizon, limits.smallest)
-        return follower, lambda epochs: Target(1.0, m(epochs), follower.batch_size)
+        return follower, lambda _: Target(1.0, start.momentum, follower.batch_size)
     return Control(), lambda epochs: Target(factor(epochs), m(epochs), limits.smallest)
 
 
@@ -181,14 +182,36 @@ def _reference(config: Config) -> Setting:
 
 def _first_batch(config: Config, start: Setting, reference: Setting, scaling: Scaling) -> int:
     """The batch at position 0: that of `start`, or of a lower momentum that is warmed up."""
-    if not config.momentum_warmup_epochs:
-        return start.batch_size
+    moved = {
+        "--momentum_warmup_epochs": config.momentum_warmup_epochs,
+        "--momentum_from": config.momentum_from,
+        "--momentum_to": config.momentum_to,
+    }
+    given = [name for name, value in moved.items() if value]
+    if given and scaling != noise_scale.LINEAR:
+        raise UserError(
+            f"{given[0]} moves the momentum for the batch, by the linear rule of SGD: use it with "
+            f"--scaling=linear and another optimizer than {config.optimizer}, or leave it out."
+        )
+    if config.momentum_to is not None and (
+        config.anneal_with != "batch_size" or config.momentum_to > start.momentum
+    ):
+        raise UserError(
+            f"--momentum_to={config.momentum_to:g} is where the momentum of {start.momentum:g} "
+            "goes once the batch is largest: give a lower one, and --anneal_with=batch_size."
+        )
     lowest = reference.momentum if config.momentum_from is None else config.momentum_from
-    if lowest >= start.momentum or not scaling.momentum_counts:
+    if not config.momentum_warmup_epochs:
+        if config.momentum_from is not None:
+            raise UserError(
+                f"--momentum_from={lowest:g} is where --momentum_warmup_epochs starts: give it too."
+            )
+        return start.batch_size
+    if lowest >= start.momentum or config.anneal == "measured":
         raise UserError(
             f"--momentum_warmup_epochs={config.momentum_warmup_epochs:g} has nothing to warm up "
-            f"from {lowest:g} to {start.momentum:g} under --optimizer={config.optimizer}: "
-            "leave it out, or give a --momentum above --momentum_from."
+            f"from {lowest:g} to {start.momentum:g} with --anneal={config.anneal}: leave it out, "
+            "or give a --momentum above --momentum_from, and a schedule."
         )
     return momentum.first_batch(start, lowest, config.ghost_batch_size)
 
