@@ -54,11 +54,13 @@ def built(
 
 def micro_batches(strategy: Any, images: Any, micro_batch_size: int, augment: str) -> Any:
     """The iterator that the step takes, over micro-batches from position 0 on."""
+    from trainer.cluster.strategy import distributed
     from trainer.data import pipeline
 
     return iter(
-        strategy.distribute_datasets_from_function(
-            lambda _: pipeline.training(
+        distributed(
+            strategy,
+            lambda: pipeline.training(
                 images,
                 augment=augment,
                 seed=0,
@@ -66,7 +68,7 @@ def micro_batches(strategy: Any, images: Any, micro_batch_size: int, augment: st
                 micro_batch_size=micro_batch_size,
                 replicas=1,
                 local_replicas=range(1),
-            )
+            ),
         )
     )
 

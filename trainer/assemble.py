@@ -65,8 +65,9 @@ def train(config: Config, path: pathlib.Path, stopped: Callable[[], bool]) -> di
 
     def batches(position: int, micro_batch_size: int) -> Iterator[Any]:
         return iter(
-            strategy.distribute_datasets_from_function(
-                lambda _: pipeline.training(
+            cluster.distributed(
+                strategy,
+                lambda: pipeline.training(
                     training,
                     augment=config.augment,
                     seed=config.seed,
@@ -74,7 +75,7 @@ def train(config: Config, path: pathlib.Path, stopped: Callable[[], bool]) -> di
                     micro_batch_size=micro_batch_size,
                     replicas=replicas,
                     local_replicas=range(replicas),
-                )
+                ),
             )
         )
 

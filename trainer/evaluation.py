@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from trainer.cluster.strategy import distributed
 from trainer.data import pipeline
 from trainer.data.sources import Images
 from trainer.nn.losses import cross_entropy
@@ -51,8 +52,8 @@ def evaluator(
         return tf.reduce_sum(tf.where(weights > 0, values, 0.0), axis=1)
 
     shards, batch_size = strategy.num_replicas_in_sync, lanes * BATCH_SIZE
-    dataset = strategy.distribute_datasets_from_function(
-        lambda _: pipeline.evaluation(images, batch_size=batch_size, shards=shards)
+    dataset = distributed(
+        strategy, lambda: pipeline.evaluation(images, batch_size=batch_size, shards=shards)
     )
     rounds = -(-len(images.labels) // (batch_size * shards))
 

@@ -5,7 +5,7 @@ import sys
 import pytest
 import tensorflow as tf
 
-from trainer.cluster.strategy import connect, mirrored, on_cpu, share_cores
+from trainer.cluster.strategy import connect, distributed, mirrored, on_cpu, share_cores
 
 CONNECT = """
 import tensorflow as tf
@@ -66,3 +66,19 @@ def test_strategies_of_several_sizes_live_in_one_process(cpus):
             return strategy.experimental_local_results(strategy.run(one))
 
         assert [value.numpy() for value in total()] == [replicas] * replicas
+
+
+def test_one_cpu_reads_the_pipeline_as_it_is(cpus):
+    """Or a thread that tunes the copy would hold up its end for up to a minute."""
+
+    def dataset():
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        return tf.data.Dataset.range(3).with_options(options)
+
+    one = distributed(tf.distribute.OneDeviceStrategy(cpus[0]), dataset)
+    assert isinstance(iter(one), tf.data.Iterator)
+    assert one.options().autotune.enabled is False
+    assert [int(element) for element in one] == [0, 1, 2]
+    two = iter(distributed(mirrored(cpus[:2]), dataset))
+    assert [int(element) for element in next(two).values] == [0, 1]
