@@ -136,7 +136,7 @@ def main() -> None:
     parser.add_argument("--augment", default="none")
     parser.add_argument("--precision", default="float32")
     options = parser.parse_args()
-    from trainer.data.sources import Images
+    from trainer.data.images import Images
 
     data = np.load(options.data)
     images = Images(images=data["images"], labels=data["labels"], classes=10, name="benchmark")

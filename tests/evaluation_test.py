@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from trainer.cluster.strategy import mirrored
-from trainer.data.sources import Images
+from trainer.data.images import Images
 from trainer.evaluation import evaluator
 
 RNG = np.random.default_rng(0)

@@ -19,7 +19,7 @@ def status_and_error(capsys, *arguments):
 
 WRONG = [
     (["--epoch=2"], "Unknown command line flag 'epoch'. Did you mean: epochs ?"),
-    (["trian"], "unknown command 'trian': the commands are plan, train and range_test."),
+    (["trian"], "unknown command 'trian': the commands are plan, train, range_test and convert."),
     (["--epochs=0"], "flag --epochs=0.0: must be above 0"),
     (["--dataset=fashion_mnits"], "fashion_mnist"),
     (["--model=wide_resnet_11_1"], "10"),

@@ -13,7 +13,9 @@ from trainer import loop, micro_batch
 from trainer.cluster import strategy as cluster
 from trainer.config import Config, UserError
 from trainer.data import pipeline, sources
-from trainer.data.sources import Images
+from trainer.data.bad_examples import BadExamples
+from trainer.data.encoded import Encoded
+from trainer.data.images import Images
 from trainer.evaluation import evaluator
 from trainer.flagfile import to_flagfile
 from trainer.nn.models import registry
@@ -31,8 +33,17 @@ def train(config: Config, path: pathlib.Path, stopped: Callable[[], bool]) -> di
     """Trains to the end and returns what result.json holds; None where `stopped` came before.
 
     Raises:
-      UserError: for what cannot be trained, before any training.
+      UserError: for what cannot be trained, before any training; for an example that cannot be
+        decoded, when it is met.
     """
+    bad = BadExamples(config.skip_bad_examples, path / "bad_examples.txt", Progress.line)
+    with bad.explained():
+        return _train(config, path, stopped, bad)
+
+
+def _train(
+    config: Config, path: pathlib.Path, stopped: Callable[[], bool], bad: BadExamples
+) -> dict[str, Any] | None:
     strategy, lanes = cluster.connect(
         config.strategy,
         virtual_devices=config.virtual_devices,
@@ -41,17 +52,25 @@ def train(config: Config, path: pathlib.Path, stopped: Callable[[], bool]) -> di
     )
     replicas = strategy.num_replicas_in_sync
     training, evaluation = (
-        sources.load(config.dataset, split, config.data_dir, config.image_size)
-        for split in (config.train_split, config.eval_split)
+        sources.load(
+            config.dataset,
+            split,
+            config.data_dir,
+            config.image_size,
+            augment=config.augment,
+            train_split=config.train_split,
+            bad=bad,
+        )
+        for split in (config.train_split, sources.evaluation_split(config))
     )
-    examples = len(training.labels)
+    examples = training.examples
     if config.train_examples not in (None, examples):
         raise UserError(
             f"--train_examples={config.train_examples}, but {config.dataset}'s "
             f"{config.train_split!r} has {examples}: leave it out, it is for `plan`."
         )
     schedule = trajectory.from_config(config, examples, replicas)
-    model = _model(config, training, strategy)
+    model = _model(config, training, strategy, bad)
     step = TrainingStep(
         strategy,
         model,
@@ -75,6 +94,7 @@ def train(config: Config, path: pathlib.Path, stopped: Callable[[], bool]) -> di
                     micro_batch_size=micro_batch_size,
                     replicas=replicas,
                     local_replicas=range(replicas),
+                    bad=bad,
                 ),
             )
         )
@@ -121,7 +141,7 @@ def train(config: Config, path: pathlib.Path, stopped: Callable[[], bool]) -> di
             state,
             step,
             batches,
-            evaluator(strategy, model, evaluation, lanes),
+            evaluator(strategy, model, evaluation, lanes, config.augment, bad),
             checkpoints,
             summaries,
             progress,
@@ -147,6 +167,7 @@ def train(config: Config, path: pathlib.Path, stopped: Callable[[], bool]) -> di
         "micro_batch_size": largest,
         "traces": step.traces,
         "resumes": state.resumes,
+        "bad_examples": bad.count,
         "parameters_sha256": digest(_values(model)),
         "versions": {
             "python": platform.python_version(),
@@ -157,18 +178,23 @@ def train(config: Config, path: pathlib.Path, stopped: Callable[[], bool]) -> di
     }
 
 
-def _model(config: Config, images: Images, strategy: tf.distribute.Strategy) -> keras.Model:
-    classes = config.num_classes or images.classes
-    if classes < images.classes:
+def _model(
+    config: Config,
+    source: Images | Encoded,
+    strategy: tf.distribute.Strategy,
+    bad: BadExamples,
+) -> keras.Model:
+    classes = config.num_classes or source.classes
+    if classes < source.classes:
         raise UserError(
-            f"--num_classes={classes} is below the {images.classes} classes of {config.dataset}: "
+            f"--num_classes={classes} is below the {source.classes} classes of {config.dataset}: "
             "leave it out, or raise it."
         )
-    mean, std = sources.pixel_statistics(images.images)
+    mean, std = sources.image_statistics(source, config.augment, bad)
     with strategy.scope():
         return registry.build(
             config.model,
-            image_shape=images.images.shape[1:],
+            image_shape=source.image_shape,
             classes=classes,
             mean=mean,
             std=std,

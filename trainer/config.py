@@ -24,12 +24,13 @@ class Config:
     dataset: str
     data_dir: str | None
     train_split: str
-    eval_split: str
+    eval_split: str | None
     train_examples: int | None
     model: str
     image_size: int | None
     num_classes: int | None
     augment: str
+    skip_bad_examples: bool
     epochs: float
     seed: int
     optimizer: str
@@ -85,19 +86,31 @@ class Config:
 
 # ---- The run directory and the data
 flags.DEFINE_string("model_dir", None, "The run directory; the same one again resumes the run.")
-flags.DEFINE_string("dataset", "fashion_mnist", "A TFDS image-classification set, by its name.")
+flags.DEFINE_string(
+    "dataset",
+    "fashion_mnist",
+    "A TFDS image-classification set, by its name; or image_folder:PATH, of PATH/train/cat/1.jpg.",
+)
 flags.DEFINE_string("data_dir", None, "Where TFDS sets lie (unset: TFDS's own default).")
 flags.DEFINE_string("train_split", "train", "Examples to train on, in TFDS's split syntax.")
-flags.DEFINE_string("eval_split", "test", "Examples to evaluate on, in TFDS's split syntax.")
+flags.DEFINE_string(
+    "eval_split",
+    None,
+    "Examples to evaluate on, likewise (unset: test; of a folder, val, validation or test).",
+)
 flags.DEFINE_integer(
     "train_examples", None, "N, for `plan` where the data is not at hand, in examples."
 )
 flags.DEFINE_enum(
     "augment",
     "none",
-    ["none", "medium", "strong"],
+    ["none", "medium", "strong", "imagenet"],
     "medium: 4-pixel shifts and flips; strong: also zoom by 0.75 to 1.25, rotation by up to 10 "
-    "degrees, channel shift by up to 50 grey levels, random erasing of half of the images.",
+    "degrees, channel shift by up to 50 grey levels, random erasing of half of the images; "
+    "imagenet: a part of 8% to 100% of the image, resized, and flips; evaluated on the middle.",
+)
+flags.DEFINE_bool(
+    "skip_bad_examples", False, "Count, name and leave out what cannot be read or decoded."
 )
 
 # ---- The model

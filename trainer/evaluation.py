@@ -9,8 +9,11 @@ import keras
 import tensorflow as tf
 
 from trainer.cluster.strategy import distributed
+from trainer.config import UserError
 from trainer.data import pipeline
-from trainer.data.sources import Images
+from trainer.data.bad_examples import BadExamples
+from trainer.data.encoded import Encoded
+from trainer.data.images import Images
 from trainer.nn.losses import cross_entropy
 
 # Examples that a lane takes at once; larger was no faster on two cores.
@@ -29,9 +32,15 @@ class Evaluation:
 
 
 def evaluator(
-    strategy: tf.distribute.Strategy, model: keras.Model, images: Images, lanes: int = 1
+    strategy: tf.distribute.Strategy,
+    model: keras.Model,
+    source: Images | Encoded,
+    lanes: int = 1,
+    augment: str = "none",
+    bad: BadExamples | None = None,
 ) -> Callable[[Callable[[], bool]], Evaluation | None]:
-    """A function that evaluates `model`, as it is when called, on all of `images`.
+    """A function that evaluates `model`, as it is when called, on all of `source`
+    that can be decoded.
 
     It gives up, and returns None, once its argument says that the run shall stop; it asks about
     every second. Each replica computes `lanes` batches side by side.
@@ -47,15 +56,19 @@ def evaluator(
         _, first = tf.math.top_k(logits, min(5, logits.shape[-1]))  # [b, 5]
         right = tf.cast(tf.equal(first, labels[:, None]), tf.float32)
         hits = [right[:, 0], tf.reduce_sum(right, axis=1)]
-        values = tf.stack([cross_entropy(logits, labels), *hits])  # [3, b]
+        count = tf.ones_like(weights)
+        values = tf.stack([cross_entropy(logits, labels), *hits, count])  # [4, b]
         # A padded example may have any loss, and inf · 0 is no 0.
         return tf.reduce_sum(tf.where(weights > 0, values, 0.0), axis=1)
 
     shards, batch_size = strategy.num_replicas_in_sync, lanes * BATCH_SIZE
     dataset = distributed(
-        strategy, lambda: pipeline.evaluation(images, batch_size=batch_size, shards=shards)
+        strategy,
+        lambda: pipeline.evaluation(
+            source, batch_size=batch_size, shards=shards, augment=augment, bad=bad
+        ),
     )
-    rounds = -(-len(images.labels) // (batch_size * shards))
+    rounds = pipeline.evaluation_batches(source.examples, batch_size, shards) // shards
 
     @tf.function
     def add(iterator: Any, some: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
@@ -66,7 +79,7 @@ def evaluator(
         return total
 
     def evaluate(stopped: Callable[[], bool]) -> Evaluation | None:
-        iterator, total = iter(dataset), tf.zeros([3], tf.float64)
+        iterator, total = iter(dataset), tf.zeros([4], tf.float64)
         done, some = 0, 1
         while done < rounds:
             if stopped():
@@ -81,7 +94,9 @@ def evaluator(
                 some *= 2
             elif seconds > _SECONDS:
                 some = max(1, some // 2)
-        loss, top1, top5 = (total / len(images.labels)).numpy().tolist()
-        return Evaluation(loss, top1, top5)
+        loss, top1, top5, count = total.numpy().tolist()
+        if count == 0:
+            raise UserError(f"{source.name}: none of {source.examples:,} examples can be used.")
+        return Evaluation(loss / count, top1 / count, top5 / count)
 
     return evaluate

@@ -11,6 +11,7 @@ FREE = frozenset(
     [
         "model_dir",
         "data_dir",
+        "skip_bad_examples",
         "train_examples",
         "micro_batch_size",
         "strategy",

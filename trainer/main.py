@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
 from absl import app, logging
@@ -38,12 +39,16 @@ def _command(name: str) -> Callable[[config.Config], int]:
             from trainer.commands import train
 
             return train.run
+        case "convert":
+            from trainer.commands import convert
+
+            return convert.run
         case "range_test":
             from trainer.commands import range_test
 
             return range_test.run
     raise config.UserError(
-        f"unknown command {name!r}: the commands are plan, train and range_test."
+        f"unknown command {name!r}: the commands are plan, train, range_test and convert."
     )
 
 
@@ -51,4 +56,12 @@ def entry() -> None:
     """The program: absl's --help flags, then main."""
     app.define_help_flags()
     logging.use_absl_handler()
-    sys.exit(main(sys.argv))
+    try:
+        status = main(sys.argv)
+    except Exception:
+        traceback.print_exc()
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # The input pipeline's threads call Python: one that outlives the interpreter hangs or aborts.
+    os._exit(status)

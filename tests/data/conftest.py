@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from trainer.data.sources import Images, load
+from trainer.data.images import Images
+from trainer.data.sources import load
 
 
 @pytest.fixture

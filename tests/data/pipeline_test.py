@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from trainer.data.images import Images, aligned_empty, as_tensor
 from trainer.data.order import example_indices
 from trainer.data.pipeline import evaluation, training
-from trainer.data.sources import Images, aligned_empty, as_tensor
 
 SEED = 5
 

@@ -9,7 +9,13 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from trainer.config import UserError
-from trainer.data.sources import Images, load, pixel_statistics
+from trainer.data.bad_examples import BadExamples
+from trainer.data.convert import convert
+from trainer.data.encoded import Encoded
+from trainer.data.images import Images, pixel_statistics
+from trainer.data.pipeline import evaluation
+from trainer.data.sources import load
+from trainer.main import main
 
 LABEL = tfds.features.ClassLabel(num_classes=5)
 
@@ -42,12 +48,98 @@ def test_images_and_labels_in_the_order_of_the_records(write_set):
         assert images.images.ctypes.data % 64 == 0
 
 
-def test_other_file_formats_are_refused(write_set):
+@pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
+def test_either_format_gives_the_same(write_set, file_format):
+    examples = colour_examples(600)
     features = {"image": tfds.features.Image(shape=(6, 4, 3)), "label": LABEL}
-    splits = {"train": colour_examples(2)}
-    data_dir = write_set("colour", features, splits, file_format="array_record")
-    with pytest.raises(UserError, match=r"colour is prepared as array_record .*only tfrecord"):
+    data_dir = write_set("colour", features, {"train": examples}, file_format=file_format)
+    for split, expected in (
+        ("train", examples),
+        ("train[20:30]+train[:7]", [*examples[20:30], *examples[:7]]),
+    ):
+        images = load("colour", split, data_dir, None)
+        np.testing.assert_array_equal(images.images, stacked(expected))
+        assert images.labels.tolist() == [example["label"] for example in expected]
+
+
+def test_without_an_index_it_is_converted_once(write_set, capsys):
+    """What is read by index is refused with a command that makes the index."""
+    examples = colour_examples(300)
+    features = {"image": tfds.features.Image(shape=(6, 4, 3)), "label": LABEL}
+    data_dir = write_set("colour", features, {"train": examples, "test": examples[:9]})
+    with pytest.raises(UserError, match=rf"(?s)convert --dataset=colour --data_dir={data_dir}$"):
+        load("colour", "train", data_dir, 4, augment="imagenet")
+    assert main(["crescendo", "convert", "--dataset=colour", f"--data_dir={data_dir}"]) == 0
+    assert main(["crescendo", "convert", "--dataset=colour", f"--data_dir={data_dir}"]) == 0
+    assert "it has an index already" in capsys.readouterr().out
+    source = load("colour", "train[10%:]", data_dir, 4, augment="imagenet")
+    assert isinstance(source, Encoded)
+    assert (source.examples, source.classes, source.image_shape) == (270, 5, (4, 4, 3))
+    (records,) = source.fetch(tf.constant([3, 269, 0], tf.int64))
+    for record, example in zip(records, (examples[33], examples[299], examples[30]), strict=True):
+        encoded, label = source.open(record)
+        np.testing.assert_array_equal(tf.io.decode_png(encoded), example["image"])
+        assert label == example["label"]
+    # In memory where that is enough, as before.
+    np.testing.assert_array_equal(
+        load("colour", "test", data_dir, None).images, stacked(examples[:9])
+    )
+
+
+def test_too_large_for_memory_is_read_by_index(write_set, monkeypatch):
+    examples = colour_examples(50)
+    features = {"image": tfds.features.Image(shape=(6, 4, 3)), "label": LABEL}
+    monkeypatch.setattr(os, "sysconf", lambda _: 90)  # 8,100 bytes, and 72 an image
+    data_dir = write_set("colour", features, {"train": [*examples, *examples]})
+    with pytest.raises(UserError, match=r"no index, and its 100 images take .* GB, more than half"):
         load("colour", "train", data_dir, None)
+    assert main(["crescendo", "convert", "--dataset=colour", f"--data_dir={data_dir}"]) == 0
+    assert isinstance(load("colour", "train", data_dir, None), Encoded)
+    assert isinstance(load("colour", "train[:50]", data_dir, None), Images)
+
+
+def test_a_damaged_file_is_not_converted(write_set):
+    features = {"image": tfds.features.Image(shape=(6, 4, 3)), "label": LABEL}
+    data_dir = write_set("colour", features, {"train": colour_examples(50)})
+    (path,) = pathlib.Path(data_dir).glob("colour/*/*.tfrecord-*")
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(UserError, match=r"(?s)colour is damaged in .*prepare it again"):
+        convert("colour", data_dir)
+    assert not list(path.parent.glob("*.array_record-0*-of-00001"))
+    with pytest.raises(UserError, match="no index"):
+        load("colour", "train", data_dir, 4, augment="imagenet")
+
+
+def test_a_damaged_record_is_named_and_the_others_are_read(write_set):
+    """Bytes of one record flipped in the ArrayRecord file."""
+    examples = colour_examples(40)
+    features = {"image": tfds.features.Image(shape=(6, 4, 3)), "label": LABEL}
+    data_dir = write_set("colour", features, {"train": examples}, file_format="array_record")
+    (path,) = pathlib.Path(data_dir).glob("colour/*/*.array_record-*")
+    damaged = bytearray(path.read_bytes())
+    # Past the first block's header of 64 KiB files hold one record a chunk: the middle of the data.
+    damaged[1500] ^= 255
+    path.write_bytes(damaged)
+    with pytest.raises(
+        UserError, match=r"(?s)record \d+ of .*array_record.* cannot be used: .*--skip"
+    ):
+        load("colour", "train", data_dir, None)
+    told = []
+    bad = BadExamples(skip=True, report=told.append)
+    source = load("colour", "train", data_dir, None, bad=bad)
+    seen = [
+        (image, label)
+        for images, labels, weights in evaluation(source, batch_size=7, shards=1, bad=bad)
+        for image, label, weight in zip(images, labels, weights, strict=True)
+        if weight
+    ]
+    assert bad.count == len(told) == 1
+    lost = int(told[0].split()[1])
+    left = [example for i, example in enumerate(examples) if i != lost]
+    np.testing.assert_array_equal([image for image, _ in seen], stacked(left))
+    assert [int(label) for _, label in seen] == [example["label"] for example in left]
 
 
 def test_grayscale_stays_one_channel_and_other_features_are_ignored(write_set):
@@ -129,13 +221,6 @@ def test_unknown_and_empty_splits(write_set):
             load("colour", split, data_dir, None)
 
 
-def test_too_big_for_memory_is_refused_before_reading(write_set):
-    features = {"image": tfds.features.Image(shape=(6, 4, 3)), "label": LABEL}
-    data_dir = write_set("colour", features, {"train": colour_examples(20)})
-    with pytest.raises(UserError, match=r"colour train takes 60,000.0 GB in memory \(20 images\)"):
-        load("colour", "train", data_dir, 1_000_000)
-
-
 def records_file(data_dir: str) -> pathlib.Path:
     (path,) = pathlib.Path(data_dir).glob("colour/*/*.tfrecord*")
     return path
@@ -183,7 +268,7 @@ def test_pixel_statistics_equal_numpy(shape):
 def test_pixel_statistics_in_pieces(monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (9, 5, 5, 3), dtype=np.uint8)
     whole = pixel_statistics(images)
-    monkeypatch.setattr("trainer.data.sources._STATISTICS_AT_ONCE", 7)
+    monkeypatch.setattr("trainer.data.images._STATISTICS_AT_ONCE", 7)
     assert pixel_statistics(images) == whole
 
 

@@ -1,4 +1,4 @@
-"""From a position to the micro-batches that follow it: tf.data over a set that is in memory.
+"""From a position to the micro-batches that follow it, from memory or from encoded files.
 
 A training pipeline has no state but its counter: it is rebuilt in milliseconds at any position, for
 any micro-batch size and number of replicas, and what comes at a position is always the same.
@@ -9,18 +9,22 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from trainer.data.augment import AUGMENTS
+from trainer.data import decode, stream
+from trainer.data.augment import AUGMENTS, further_bits, none, random_bits
+from trainer.data.bad_examples import BadExamples
+from trainer.data.encoded import Encoded
+from trainer.data.images import Images, as_tensor
 from trainer.data.order import example_indices
-from trainer.data.sources import Images, as_tensor
 
 # Threads that make micro-batches, a fixed number: a thread that tunes it holds up the end of a
 # pipeline by 0.2 to 0.6 s, at every growth, and gains nothing.
 _PARALLEL_CALLS = min(16, os.cpu_count() or 1)
 _PREFETCH = 4  # micro-batches: hides the jitter of a busy machine, costs 1.6 MB at b = 512, 28×28×1
+_STAND_INS = 100  # tried in place of a bad example before the run gives up
 
 
 def training(
-    images: Images,
+    source: Images | Encoded,
     *,
     augment: str,
     seed: int,
@@ -28,6 +32,7 @@ def training(
     micro_batch_size: int,
     replicas: int,
     local_replicas: range,
+    bad: BadExamples | None = None,
 ) -> tf.data.Dataset:
     """The micro-batches from `position` on, without end, dealt to this host's replicas in turn.
 
@@ -35,59 +40,160 @@ def training(
     the b consecutive positions from position + (j · replicas + r) · b on.
 
     Args:
-        images: the training set.
-        augment: a name in `AUGMENTS`.
+        source: the training set.
+        augment: a name in `AUGMENTS`, or imagenet, of an encoded set.
         seed: the run's seed.
         position: examples consumed before the first element.
         micro_batch_size: b.
         replicas: over all hosts.
         local_replicas: the indices of the n replicas on this host.
+        bad: told of what cannot be decoded; None: an error.
 
     Returns:
         Elements of (images uint8 [b, h, w, c], labels int32 [b], first position int64 []).
     """
-    examples = len(images.labels)
+
+    def first_of(t: tf.Tensor) -> tf.Tensor:
+        local = len(local_replicas)
+        replica = local_replicas.start + t % local * local_replicas.step
+        return position + (t // local * replicas + replica) * micro_batch_size
+
+    if isinstance(source, Encoded):
+        return _encoded_training(source, augment, seed, first_of, micro_batch_size, bad)
     augmented = AUGMENTS[augment]
 
     def micro_batch(
         t: tf.Tensor, pixels: tf.Tensor, labels: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        local = len(local_replicas)
-        replica = local_replicas.start + t % local * local_replicas.step
-        first = position + (t // local * replicas + replica) * micro_batch_size
+        first = first_of(t)
         positions = first + tf.range(micro_batch_size, dtype=tf.int64)  # [b]
-        indices = example_indices(positions, examples, seed)
+        indices = example_indices(positions, source.examples, seed)
         selected = augmented(tf.gather(pixels, indices), positions, seed)
         return selected, tf.gather(labels, indices), first
 
-    return _mapped(tf.data.Dataset.counter(), micro_batch, images)
+    return _mapped(tf.data.Dataset.counter(), micro_batch, source)
 
 
-def evaluation(images: Images, *, batch_size: int, shards: int) -> tf.data.Dataset:
+def _encoded_training(
+    source: Encoded,
+    augment: str,
+    seed: int,
+    first_of: Callable[[tf.Tensor], tf.Tensor],
+    micro_batch_size: int,
+    bad: BadExamples | None,
+) -> tf.data.Dataset:
+    """As `training`; `first_of` is the first position of element t."""
+    shape, chunk = source.image_shape, stream.chunk_size(micro_batch_size)
+    chunks = micro_batch_size // chunk
+    augmented = AUGMENTS.get(augment, none)
+
+    def place(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        first = first_of(number // chunks) + number % chunks * chunk
+        positions = first + tf.range(chunk, dtype=tf.int64)
+        return example_indices(positions, source.examples, seed), positions
+
+    def pixels(encoded: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
+        if augment != "imagenet":
+            return decode.whole(encoded, shape)
+        return decode.random_crop(encoded, random_bits(position[None], seed)[0], shape)
+
+    def stand_ins(position: int) -> list[int]:
+        bits = further_bits(random_bits(tf.constant([position], tf.int64), seed), _STAND_INS)
+        return [int(word) % source.examples for word in bits[0].numpy()]
+
+    def finished(
+        images: tf.Tensor, labels: tf.Tensor, _: tf.Tensor, positions: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        return augmented(images, positions, seed), labels, positions
+
+    def joined(
+        images: tf.Tensor, labels: tf.Tensor, positions: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """[chunks, chunk, ...] → [b, ...]."""
+        return (
+            tf.reshape(images, [micro_batch_size, *shape]),
+            tf.reshape(labels, [micro_batch_size]),
+            positions[0, 0],
+        )
+
+    places = tf.data.Dataset.counter().map(place)
+    parts = stream.decoded(source, places, pixels, bad or BadExamples(skip=False), stand_ins)
+    batches = parts.map(finished).batch(chunks, drop_remainder=True).map(joined)
+    return _with_options(batches.prefetch(_PREFETCH))
+
+
+def evaluation(
+    source: Images | Encoded,
+    *,
+    batch_size: int,
+    shards: int,
+    augment: str = "none",
+    bad: BadExamples | None = None,
+) -> tf.data.Dataset:
     """Every example exactly once, in batches whose number is a multiple of `shards`.
 
-    What is missing from the last batches is filled with the last example at weight 0.
+    What is missing from the last batches is filled with the last example at weight 0; examples that
+    cannot be decoded are black, at weight 0.
 
     Args:
-        images: the set.
+        source: the set.
         batch_size: b.
         shards: replicas that the batches are dealt to in turn; each gets as many.
+        augment: of the training set; after imagenet's crops, the central part is evaluated.
+        bad: told of what cannot be decoded; None: an error.
 
     Returns:
         Elements of (images uint8 [b, h, w, c], labels int32 [b], weights float32 [b], 1 or 0).
     """
-    examples = len(images.labels)
-    batches = -(-examples // (batch_size * shards)) * shards
+    batches = evaluation_batches(source.examples, batch_size, shards)
+    if isinstance(source, Encoded):
+        return _encoded_evaluation(source, batch_size, batches, augment, bad)
 
     def batch(
         t: tf.Tensor, pixels: tf.Tensor, labels: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         indices = t * batch_size + tf.range(batch_size, dtype=tf.int64)  # [b]
-        weights = tf.cast(indices < examples, tf.float32)
-        indices = tf.minimum(indices, examples - 1)
+        weights = tf.cast(indices < source.examples, tf.float32)
+        indices = tf.minimum(indices, source.examples - 1)
         return tf.gather(pixels, indices), tf.gather(labels, indices), weights
 
-    return _mapped(tf.data.Dataset.range(batches), batch, images)
+    return _mapped(tf.data.Dataset.range(batches), batch, source)
+
+
+def evaluation_batches(examples: int, batch_size: int, shards: int) -> int:
+    """How many elements `evaluation` has."""
+    return -(-examples // (batch_size * shards)) * shards
+
+
+def _encoded_evaluation(
+    source: Encoded, batch_size: int, batches: int, augment: str, bad: BadExamples | None
+) -> tf.data.Dataset:
+    shape, chunk = source.image_shape, stream.chunk_size(batch_size)
+    chunks = batch_size // chunk
+    part = decode.central_crop if augment == "imagenet" else decode.whole
+
+    def place(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        indices = number * chunk + tf.range(chunk, dtype=tf.int64)
+        return tf.minimum(indices, source.examples - 1), indices
+
+    def joined(
+        images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, indices: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """[chunks, chunk, ...] → [b, ...]."""
+        weights = tf.where(indices < source.examples, weights, 0.0)
+        flat = tf.reshape(images, [batch_size, *shape])
+        return flat, tf.reshape(labels, [batch_size]), tf.reshape(weights, [batch_size])
+
+    places = tf.data.Dataset.range(batches * chunks).map(place)
+    parts = stream.decoded(
+        source,
+        places,
+        lambda encoded, _: part(encoded, shape),
+        bad or BadExamples(skip=False),
+        None,
+    )
+    batched = parts.batch(chunks, drop_remainder=True).map(joined)
+    return _with_options(batched.prefetch(_PREFETCH))
 
 
 def _mapped(
@@ -96,6 +202,16 @@ def _mapped(
     """element(t, images uint8 [N, h, w, c], labels int32 [N]) for each t of `counter`, in order."""
     with tf.device("CPU:0"):
         pixels, labels = as_tensor(images.images), tf.constant(images.labels, tf.int32)
+    return _with_options(
+        counter.map(
+            lambda t: element(t, pixels, labels),
+            num_parallel_calls=_PARALLEL_CALLS,
+            deterministic=True,
+        ).prefetch(_PREFETCH)
+    )
+
+
+def _with_options(dataset: tf.data.Dataset) -> tf.data.Dataset:
     options = tf.data.Options()
     options.deterministic = True
     options.autotune.enabled = False
@@ -105,12 +221,4 @@ def _mapped(
     options.experimental_optimization.apply_default_optimizations = False
     # The elements are dealt already; TensorFlow's own sharding would deal them again.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    return (
-        counter.map(
-            lambda t: element(t, pixels, labels),
-            num_parallel_calls=_PARALLEL_CALLS,
-            deterministic=True,
-        )
-        .prefetch(_PREFETCH)
-        .with_options(options)
-    )
+    return dataset.with_options(options)

@@ -42,8 +42,8 @@ _BUILD = """
 import sys
 import tensorflow_datasets as tfds
 sys.excepthook = lambda kind, error, _: print("\\n" + f"{kind.__name__}: {error}".splitlines()[0])
-dataset, data_dir, manual_dir = sys.argv[1:]
-tfds.builder(dataset, data_dir=data_dir).download_and_prepare(
+dataset, data_dir, file_format, manual_dir = sys.argv[1:]
+tfds.builder(dataset, data_dir=data_dir, file_format=file_format).download_and_prepare(
     download_dir=manual_dir or None,
     download_config=tfds.download.DownloadConfig(manual_dir=manual_dir or None))
 """
@@ -91,7 +91,11 @@ def is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
     return bool(builder.info.splits)
 
 
-def prepare(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
+def prepare(
+    dataset: str,
+    data_dir: str | None,
+    file_format: tfds.core.FileFormat = tfds.core.FileFormat.TFRECORD,
+) -> tfds.core.DatasetBuilder:
     """Makes a dataset's files present and returns a builder that can read them.
 
     Several processes may ask at once: a lock file in the data directory lets one work and the
@@ -100,6 +104,7 @@ def prepare(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
     Args:
         dataset: a TFDS name, with configuration and version if need be.
         data_dir: where prepared sets are; None: TFDS's own default.
+        file_format: of what is made; what is there already keeps its own.
 
     Raises:
         UserError: the dataset is unknown, or not there and cannot be had: says what to do.
@@ -121,11 +126,11 @@ def prepare(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
         if builder.name == "fashion_mnist" and DEBIAN_FASHION_MNIST.is_dir():
             with tempfile.TemporaryDirectory() as manual_dir:
                 restore_gzip_headers(DEBIAN_FASHION_MNIST, pathlib.Path(manual_dir))
-                _build(dataset, root, manual_dir)
+                _build(dataset, root, file_format, manual_dir)
         else:
             _check_manual_files(builder, dataset)
             _check_reachable(builder, dataset)
-            _build(dataset, root, "")
+            _build(dataset, root, file_format, "")
         return find_builder(dataset, data_dir)
 
 
@@ -213,13 +218,13 @@ def _ask(url: str, problems: list[str]) -> None:
         problems[0] = type(error).__name__
 
 
-def _build(dataset: str, data_dir: str, manual_dir: str) -> None:
+def _build(dataset: str, data_dir: str, file_format: tfds.core.FileFormat, manual_dir: str) -> None:
     """Runs TFDS's `download_and_prepare` in a child process, for at most `PREPARE_SECONDS`."""
     print(f"Preparing {dataset} in {data_dir} (once) ...", file=sys.stderr, flush=True)
     with tempfile.TemporaryFile("w+") as output:
         try:
             status = subprocess.run(
-                [sys.executable, "-c", _BUILD, dataset, data_dir, manual_dir],
+                [sys.executable, "-c", _BUILD, dataset, data_dir, file_format.value, manual_dir],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=None if sys.stderr.isatty() else subprocess.DEVNULL,  # progress bars

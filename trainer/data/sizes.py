@@ -4,13 +4,8 @@
 the description of a set that is prepared on this machine.
 """
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
-from trainer.config import UserError
-
-if TYPE_CHECKING:
-    import tensorflow_datasets as tfds
+from trainer.data import folder
+from trainer.data.splits import count_split, split_infos
 
 # What TFDS's catalogue says of them; only sets whose every version has had these sizes.
 _MNIST = {"train": 60_000, "test": 10_000}
@@ -51,60 +46,24 @@ def count_examples(dataset: str, split: str, data_dir: str | None) -> int | None
     """N of a split, or None where the set is neither well known nor prepared on this machine.
 
     Args:
-        dataset: a TFDS name, with its configuration if need be.
+        dataset: a TFDS name, with its configuration if need be, or image_folder:PATH.
         split: TFDS's split syntax: `train`, `train[:90%]`, `train+test`.
         data_dir: where prepared sets are; None: TFDS's own default.
 
     Raises:
         UserError: TFDS knows no such dataset, or the dataset has no such split.
     """
+    if dataset.startswith(folder.PREFIX):
+        return len(folder.list_files(dataset.removeprefix(folder.PREFIX), split))
     sizes = KNOWN_SIZES.get(dataset, {})
     if split in sizes:
         return sizes[split]
-    # Only now, because it takes 0.4 s.
-    import tensorflow_datasets as tfds
-
     if sizes:
         if "shard" in split:
             return None  # how many there are depends on who prepared the files
-        infos = {
-            name: tfds.core.SplitInfo(name=name, shard_lengths=[size], num_bytes=0)
-            for name, size in sizes.items()
-        }
-        return count_split(infos, split, dataset)
-
+        return count_split(split_infos(sizes), split, dataset)
+    # Only now, because TFDS takes 0.4 s to import.
     from trainer.data.prepare import find_builder, is_prepared
 
     builder = find_builder(dataset, data_dir)
     return count_split(builder.info.splits, split, dataset) if is_prepared(builder) else None
-
-
-def count_split(splits: Mapping[str, "tfds.core.SplitInfo"], split: str, dataset: str) -> int:
-    """The examples of a split in TFDS's syntax.
-
-    Raises:
-        UserError: it is ill-formed, unknown or empty; names the splits that there are.
-    """
-    import tensorflow_datasets as tfds
-
-    try:
-        pieces = tfds.core.ReadInstruction.from_spec(split).to_absolute(splits)
-    except ValueError as error:
-        raise _no_such_split(splits, split, dataset) from error
-    count = 0
-    for piece in pieces:
-        stop = splits[piece.splitname].num_examples if piece.to is None else piece.to
-        count += max(stop - (piece.from_ or 0), 0)
-    if count == 0:
-        raise _no_such_split(splits, split, dataset)
-    return count
-
-
-def _no_such_split(
-    splits: Mapping[str, "tfds.core.SplitInfo"], split: str, dataset: str
-) -> UserError:
-    there_are = ", ".join(f"{name} ({info.num_examples:,})" for name, info in splits.items())
-    return UserError(
-        f"split {split!r} of {dataset} is unknown, ill-formed or empty: it has {there_are}, and "
-        "slices such as train[:90%] or train+test"
-    )

@@ -57,6 +57,7 @@ def keep_flags(path: pathlib.Path, flagfile: str) -> None:
 def _claimable(path: pathlib.Path) -> bool:
     """Empty, or left by a run that ended before it kept its flags."""
     early = {"lock", "flags.txt.tmp", "micro_batch.json", "micro_batch.json.tmp"}
+    early |= {"bad_examples.txt"}
     return path.is_dir() and {entry.name for entry in path.iterdir()} <= early
 
 

@@ -1,0 +1,113 @@
+"""Folders of images as they really are: odd names, other files, splits, slices, mistakes."""
+
+import os
+import pathlib
+
+import pytest
+
+from trainer.config import UserError
+from trainer.data.folder import classes, evaluation_split, list_files
+from trainer.data.sizes import count_examples
+
+
+@pytest.fixture
+def touch(tmp_path):
+    """touch("train/cat/1.jpg", ...) makes these files, empty, and returns their root."""
+
+    def make(*names: str) -> str:
+        for name in names:
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        return str(tmp_path)
+
+    return make
+
+
+def paths(files) -> list[str]:
+    return [files.path(i) for i in range(len(files))]
+
+
+def test_every_image_once_whatever_its_name(touch):
+    images = ["train/cat/a.jpg", "train/cat/b.JPEG", "train/a dog/ü ß.png", "train/a dog/1.JPG"]
+    root = touch(*images, "train/cat/notes.txt", "train/cat/.DS_Store", "train/README.jpg", "x.jpg")
+    assert sorted(paths(list_files(root, "train"))) == sorted(os.path.join(root, n) for n in images)
+    assert classes(root, "train") == ["a dog", "cat"]
+
+
+def test_the_order_is_random_and_does_not_depend_on_where_the_folder_is(touch, tmp_path):
+    names = [f"train/{label}/{i:03d}.jpg" for label in "abc" for i in range(200)]
+    first = list_files(touch(*names), "train")
+    moved = tmp_path.with_name("moved")
+    tmp_path.rename(moved)
+    second = list_files(str(moved), "train")
+    assert [os.path.relpath(path, tmp_path) for path in paths(first)] == [
+        os.path.relpath(path, moved) for path in paths(second)
+    ]
+    # Of each class's 200 files about 60 are among the first 180: 5 standard deviations.
+    counts = [sum(f"/{label}/" in path for path in paths(second)[:180]) for label in "abc"]
+    assert all(30 < count < 90 for count in counts)
+
+
+def test_slices_are_disjoint_and_whole(touch):
+    root = touch(*(f"train/{label}/{i}.png" for label in "ab" for i in range(50)), "more/b/1.jpg")
+    everything = paths(list_files(root, "train"))
+    parts = [paths(list_files(root, split)) for split in ("train[:90%]", "train[90%:]")]
+    assert parts[0] + parts[1] == everything
+    joined = list_files(root, "train[:3]+more+train[97:]")
+    assert paths(joined) == [*everything[:3], f"{root}/more/b/1.jpg", *everything[97:]]
+    assert count_examples(f"image_folder:{root}", "train[:90%]+more", None) == 91
+
+
+def test_classes_are_those_of_all_parts(touch):
+    root = touch("train/b/1.jpg", "more/a/1.jpg", "more/c/1.jpg")
+    assert classes(root, "train+more") == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("there, found", [("test", "test"), ("validation", "validation")])
+def test_what_is_evaluated_on(touch, there, found):
+    root = touch("train/a/1.jpg", f"{there}/a/1.jpg")
+    assert evaluation_split(root) == found
+    assert evaluation_split(touch("val/a/1.jpg")) == "val"
+
+
+@pytest.mark.parametrize(
+    "names, split, message",
+    [
+        (
+            ["train/a/1.jpg", "val/a/1.jpg"],
+            "test",
+            r"(?s)test cannot be read: .*holds train, val\.",
+        ),
+        (
+            ["train/a/1.jpg", "train/b/1.gif"],
+            "train",
+            r"train/b holds no \.jpg, \.jpeg, \.png file",
+        ),
+        (["train/a/1.jpg"], "train[:", r"split 'train\[:' .* is unknown, ill-formed or empty"),
+        (["train/a/1.jpg"], "train[:1%]", r"'train\[:1%\]' .* empty: it has train \(1\)"),
+    ],
+)
+def test_mistakes(touch, names, split, message):
+    root = touch(*names)
+    with pytest.raises(UserError, match=message):
+        list_files(root, split)
+
+
+def test_no_such_folder(tmp_path):
+    with pytest.raises(UserError, match=r"(?s)nowhere/train cannot be read: No such file"):
+        list_files(str(tmp_path / "nowhere"), "train")
+    (tmp_path / "train").mkdir()
+    with pytest.raises(UserError, match=r"none of val, validation, test: give --eval_split"):
+        evaluation_split(str(tmp_path))
+    with pytest.raises(UserError, match=r"train holds no folders: a class is a folder"):
+        list_files(str(tmp_path), "train")
+
+
+def test_links_to_files_and_folders_count(touch, tmp_path):
+    root = touch("elsewhere/1.jpg")
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "a").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "2.jpg").symlink_to("1.jpg")
+    assert len(list_files(root, "train")) == 2
+    assert pathlib.Path(list_files(root, "train").path(0)).exists()

@@ -1,0 +1,17 @@
+"""convert: gives a prepared set an index, for training on what is too large for memory."""
+
+from trainer.config import Config
+from trainer.data.convert import convert
+
+
+def run(config: Config) -> int:
+    """Converts the set of --dataset in --data_dir, and says where.
+
+    Raises:
+      UserError: for a set that cannot be converted.
+    """
+    folder = convert(config.dataset, config.data_dir)
+    print(
+        f"{config.dataset}: " + (f"converted in {folder}" if folder else "it has an index already")
+    )
+    return 0

@@ -1,0 +1,94 @@
+"""Examples that cannot be read or decoded: an error that names them, or counted and named."""
+
+import contextlib
+import pathlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import NoReturn
+
+import tensorflow as tf
+
+from trainer.config import UserError
+
+# So many are told one by one.
+_TOLD = 10
+
+
+class BadExamples:
+    """The distinct bad examples of a run, over all its starts.
+
+    The threads of the input pipeline add them.
+
+    Args:
+      skip: whether they are left out, or end the run.
+      path: a file with a line for each; None: nothing is kept.
+      report: told of what is left out.
+    """
+
+    def __init__(
+        self,
+        skip: bool,
+        path: pathlib.Path | None = None,
+        report: Callable[[str], None] = print,
+    ) -> None:
+        self.skip = skip
+        self._path = path
+        self._report = report
+        self._lock = threading.Lock()
+        self._refused: UserError | None = None
+        self._names: set[str] = set()
+        with contextlib.suppress(FileNotFoundError):
+            lines = path.read_text(errors="replace").splitlines() if path else []
+            self._names = {line.partition("\t")[0] for line in lines}
+
+    def knows(self, name: str) -> bool:
+        """Whether it has been added."""
+        return name in self._names
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._names)
+
+    def add(self, name: str, reason: str) -> None:
+        """Counts one, if it is not known yet.
+
+        Raises:
+          UserError: where none is left out.
+        """
+        if not self.skip:
+            self.refuse(
+                f"{name} cannot be used: {reason}.\n"
+                "Mend or remove it, or give --skip_bad_examples to leave out what is like it."
+            )
+        with self._lock:
+            if name in self._names:
+                return
+            self._names.add(name)
+            if self._path:
+                with contextlib.suppress(OSError), self._path.open("a") as file:
+                    file.write(f"{name}\t{reason}\n")
+        if self.count <= _TOLD:
+            self._report(f"{name} is left out: {reason}")
+            if self.count == _TOLD and self._path:
+                self._report(f"further ones are in {self._path}")
+
+    def refuse(self, message: str) -> NoReturn:
+        """Ends the run; of several threads' messages the first counts.
+
+        Raises:
+          UserError: always.
+        """
+        with self._lock:
+            self._refused = self._refused or UserError(message)
+        raise self._refused
+
+    @contextlib.contextmanager
+    def explained(self) -> Iterator[None]:
+        """Raises the UserError of `add` in place of what TensorFlow makes of it."""
+        try:
+            yield
+        except tf.errors.OpError:
+            if self._refused:
+                raise self._refused from None
+            raise

@@ -1,0 +1,30 @@
+"""A set of encoded images that is read by index, in TensorFlow's graph."""
+
+import dataclasses
+from collections.abc import Callable
+
+import tensorflow as tf
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Encoded:
+    """A split on the disk, too large for memory or to be cropped before it is decoded.
+
+    Attributes:
+      examples: N.
+      classes: how many.
+      image_shape: (h, w, c) of what is trained on; the files' own sizes may differ.
+      name: for messages.
+      fetch: int64 indices [n], each in [0, N) → tensors [n], in batches, since a call has a cost.
+        What cannot be read becomes an empty string.
+      open: one of each of these tensors, [] → (the file's bytes [], label int32 []).
+      describe: an index → where it lies, for messages.
+    """
+
+    examples: int
+    classes: int
+    image_shape: tuple[int, int, int]
+    name: str
+    fetch: Callable[[tf.Tensor], tuple[tf.Tensor, ...]]
+    open: Callable[..., tuple[tf.Tensor, tf.Tensor]]
+    describe: Callable[[int], str]

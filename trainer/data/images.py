@@ -1,0 +1,79 @@
+"""A set that is whole in memory: decoded images in one array, which TensorFlow shares."""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+_STATISTICS_AT_ONCE = 2**22  # pixels; bincount takes 8 bytes for each
+_ALIGNMENT = 64  # bytes: where TensorFlow's own tensors start
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Images:
+    """A split in memory.
+
+    images: uint8 [N, h, w, c]; labels: int64 [N], each in [0, classes); name: for messages.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    classes: int
+    name: str
+
+    @property
+    def examples(self) -> int:
+        """N."""
+        return len(self.labels)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(h, w, c)."""
+        return self.images.shape[1:]
+
+
+def aligned_empty(shape: tuple[int, ...]) -> np.ndarray:
+    """An uninitialised uint8 array that starts where TensorFlow can use it without a copy."""
+    size = int(np.prod(shape, dtype=np.int64))
+    buffer = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -buffer.ctypes.data % _ALIGNMENT
+    return buffer[start : start + size].reshape(shape)
+
+
+def as_tensor(images: np.ndarray) -> tf.Tensor:
+    """The images as a tensor on the CPU that shares their memory if they are aligned.
+
+    `tf.constant` would hold two more copies (measured: 1,017 MB for an array of 500 MB).
+    """
+    if images.ctypes.data % _ALIGNMENT or not images.flags.c_contiguous:
+        aligned = aligned_empty(images.shape)
+        aligned[:] = images
+        images = aligned
+    return tf.experimental.dlpack.from_dlpack(images.__dlpack__())
+
+
+def pixel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel over all pixels, exact, from 256-bin histograms.
+
+    Args:
+        images: uint8 [N, h, w, c].
+
+    Returns:
+        (mean, std): c floats each, in grey levels (0 to 255), rounded to float32. A std is at least
+        1 grey level, so that dividing by it never blows up a constant channel.
+    """
+    channels = images.shape[-1]
+    pixels = images.reshape(-1, channels)  # [N·h·w, c]
+    histograms = np.zeros((channels, 256), np.int64)
+    for start in range(0, len(pixels), _STATISTICS_AT_ONCE):
+        some = pixels[start : start + _STATISTICS_AT_ONCE]
+        for channel in range(channels):
+            histograms[channel] += np.bincount(some[:, channel], minlength=256)
+    levels = np.arange(256)
+    means = histograms @ levels / len(pixels)
+    variances = np.sum(histograms * (levels - means[:, None]) ** 2, axis=1) / len(pixels)
+    stds = np.maximum(np.sqrt(variances), 1.0)
+    return (
+        tuple(float(mean) for mean in means.astype(np.float32)),
+        tuple(float(std) for std in stds.astype(np.float32)),
+    )

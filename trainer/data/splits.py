@@ -1,0 +1,65 @@
+"""TFDS's split syntax, `train`, `train[:90%]`, `train+test`: which examples it names."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from trainer.config import UserError
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
+
+
+def count_split(splits: Mapping[str, "tfds.core.SplitInfo"], split: str, dataset: str) -> int:
+    """The examples of a split in TFDS's syntax.
+
+    Raises:
+        UserError: it is ill-formed, unknown or empty; names the splits that there are.
+    """
+    return sum(stop - start for _, start, stop in pieces(splits, split, dataset))
+
+
+def pieces(
+    splits: Mapping[str, "tfds.core.SplitInfo"], split: str, dataset: str
+) -> list[tuple[str, int, int]]:
+    """What a split in TFDS's syntax consists of: name, first example, and the one after the last.
+
+    Raises:
+        UserError: it is ill-formed, unknown or empty; names the splits that there are.
+    """
+    import tensorflow_datasets as tfds
+
+    try:
+        found = tfds.core.ReadInstruction.from_spec(split).to_absolute(splits)
+    except ValueError as error:
+        raise _no_such_split(splits, split, dataset) from error
+    ends = [
+        (
+            piece.splitname,
+            piece.from_ or 0,
+            splits[piece.splitname].num_examples if piece.to is None else piece.to,
+        )
+        for piece in found
+    ]
+    if not any(stop > start for _, start, stop in ends):
+        raise _no_such_split(splits, split, dataset)
+    return [(name, start, max(start, stop)) for name, start, stop in ends]
+
+
+def split_infos(sizes: Mapping[str, int]) -> dict[str, "tfds.core.SplitInfo"]:
+    """Splits of these sizes, for `pieces`, where TFDS itself has not prepared them."""
+    import tensorflow_datasets as tfds
+
+    return {
+        name: tfds.core.SplitInfo(name=name, shard_lengths=[size], num_bytes=0)
+        for name, size in sizes.items()
+    }
+
+
+def _no_such_split(
+    splits: Mapping[str, "tfds.core.SplitInfo"], split: str, dataset: str
+) -> UserError:
+    there_are = ", ".join(f"{name} ({info.num_examples:,})" for name, info in splits.items())
+    return UserError(
+        f"split {split!r} of {dataset} is unknown, ill-formed or empty: it has {there_are}, and "
+        "slices such as train[:90%] or train+test"
+    )
