@@ -95,7 +95,7 @@ flags.DEFINE_integer(
 flags.DEFINE_enum(
     "augment",
     "none",
-    ["none", "medium", "strong"],
+    ["none", "medium", "strong", "imagenet"],
     "medium: 4-pixel shifts and flips; strong: also zoom by 0.75 to 1.25, rotation by up to 10 "
     "degrees, channel shift by up to 50 grey levels, random erasing of half of the images.",
 )
