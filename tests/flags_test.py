@@ -1,6 +1,7 @@
 """Every recipe in flags/ is parsed and planned, and says what a recipe must say."""
 
 import pathlib
+import re
 
 import pytest
 
@@ -21,9 +22,12 @@ def test_recipe(recipe):
         ghost_batch_size=config.ghost_batch_size,
         micro_batch_size=128,
     )
-    assert sum(phase.updates for phase in phases) > 0
+    updates = sum(phase.updates for phase in phases)
+    assert updates > 0
     text = recipe.read_text(encoding="utf-8")
     head = "\n".join(line for line in text.splitlines() if line.startswith("#"))
+    if claimed := re.search(r": ([\d,]+) updates", text.splitlines()[0]):
+        assert claimed[1] == f"{updates:,}"
     assert "# Source: " in head
     assert f"--flagfile={recipe} " in head
     assert "not yet measured" in head or "n = " in head

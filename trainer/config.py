@@ -117,8 +117,8 @@ flags.DEFINE_bool(
 flags.DEFINE_string(
     "model",
     "wide_resnet_10_1",
-    "wide_resnet_<depth>_<width>, vgg_16, plain_9, a keras.applications name, or module:function "
-    "returning a model.",
+    "wide_resnet_<depth>_<width>, resnet_50, vgg_16, plain_9, a keras.applications name, "
+    "inception_resnet_v2, or module:function returning a model.",
 )
 flags.DEFINE_integer("image_size", None, "Side of the images in pixels (unset: the dataset's own).")
 flags.DEFINE_integer("num_classes", None, "Classes of the model (unset: the dataset's own).")

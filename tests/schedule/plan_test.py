@@ -1,4 +1,4 @@
-import itertools
+from itertools import pairwise
 
 import pytest
 
@@ -28,11 +28,73 @@ def test_updates_of_smith_on_cifar10(recipe, updates):
     assert abs(sum(phase.updates for phase in found) - updates) <= 3
 
 
+IMAGENET = 1_281_167
+IMAGENET_UPDATES = {
+    "inception_resnet_v2_decay": 14_075,
+    "inception_resnet_v2_grow": 5_865,
+    "inception_resnet_v2_momentum_95": 3_519,
+    "inception_resnet_v2_momentum_975": 2_346,
+    "resnet_50_goyal_256": 90 * IMAGENET // 256,
+    "resnet_50_goyal_8192": 90 * IMAGENET // 8192,
+    "resnet_50_smith": 30 * IMAGENET // 8192 + 60 * IMAGENET // 16384,
+    "resnet_50_lars_32768": 90 * IMAGENET // 32768,
+}
+
+
+def imagenet(recipe, **options):
+    return phases(f"--flagfile=flags/imagenet_{recipe}.flags", examples=IMAGENET, **options)
+
+
+@pytest.mark.parametrize(("recipe", "updates"), IMAGENET_UPDATES.items())
+def test_updates_on_imagenet_on_eight_devices(recipe, updates):
+    found = imagenet(recipe, replicas=8)
+    assert abs(sum(phase.updates for phase in found) - updates) <= 5
+    for phase in found:
+        assert 8 * phase.micro_batch_size * phase.accumulation == phase.batch_size
+
+
+def test_growth_on_imagenet_takes_the_first_point_alone():
+    for recipe, sizes in [
+        ("inception_resnet_v2_grow", [8192] + 3 * [65536]),
+        ("inception_resnet_v2_momentum_95", [16384] + 3 * [65536]),
+        ("inception_resnet_v2_momentum_975", [32768] + 3 * [65536]),
+    ]:
+        found, decay = imagenet(recipe), imagenet("inception_resnet_v2_decay")
+        assert [phase.batch_size for phase in found] == sizes
+        assert found[0].learning_rate == 3.0
+        for phase, other in zip(found, decay, strict=True):
+            assert phase.noise_scale == pytest.approx(other.noise_scale)
+
+
+def test_warm_up_of_goyal_and_smith():
+    for recipe, sizes in [
+        ("resnet_50_goyal_8192", [8192] * 4),
+        ("resnet_50_smith", [8192, 16384, 16384, 16384]),
+    ]:
+        *ramp, first, second, third, fourth = imagenet(recipe)
+        assert ramp[0].learning_rate == pytest.approx(0.1)
+        rises = [after.learning_rate - before.learning_rate for before, after in pairwise(ramp)]
+        assert rises == pytest.approx([3.1 * 8192 / (5 * IMAGENET)] * len(rises))
+        assert (first.learning_rate, first.start_epoch) == (3.2, pytest.approx(5, abs=0.01))
+        assert [p.batch_size for p in (first, second, third, fourth)] == sizes
+
+
+def test_lars_rate_is_the_published_polynomial_after_its_warm_up():
+    found = imagenet("resnet_50_lars_32768")
+    rates = {phase.start_epoch: phase.learning_rate for phase in found}
+    for epoch, rate in rates.items():
+        if epoch >= 14:
+            assert rate == pytest.approx(32 * (1 - (epoch - 14) / 76) ** 2, rel=1e-4)
+        else:
+            assert 32 * epoch / 14 <= rate <= 32 * epoch / 14 + 3.2
+    assert max(rates.values()) == pytest.approx(32, rel=2e-3)
+
+
 def test_phases_are_maximal_and_contiguous():
     found = phases("--flagfile=flags/cifar10_wrn_16_4_grow.flags")
     assert [p.batch_size for p in found] == [128, 640, 3200, 5120]
     assert [p.micro_batch_size * p.accumulation for p in found] == [128, 640, 3200, 5120]
-    for before, after in itertools.pairwise(found):
+    for before, after in pairwise(found):
         assert after.start_update == before.start_update + before.updates
         examples = (after.start_epoch - before.start_epoch) * 50_000
         assert examples == pytest.approx(before.updates * before.batch_size)

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from trainer.backward import Backward
 from trainer.config import UserError
 from trainer.nn.ghost_batch_norm import GhostBatchNormalization, collect_statistics
 from trainer.nn.models.registry import build
 from trainer.nn.models.wide_resnet import wide_resnet
+from trainer.nn.optimizers import decays
 
 MEAN, STD = [120.0, 110.0, 100.0], [60.0, 50.0, 40.0]
 
@@ -142,6 +144,103 @@ def test_models_train_on_ghosts_and_return_logits(name):
     assert not np.allclose(tf.reduce_sum(logits, axis=1), 1)
 
 
+# Parameters with 1,000 classes, moving statistics included: Keras' own, and the papers'.
+PUBLISHED = {
+    "resnet_50": 25_557_032 + 53_120,
+    "MobileNet": 4_253_864,
+    "MobileNetV2": 3_538_984,
+    "DenseNet121": 8_062_504,
+    "EfficientNetB0": 5_330_571,  # with its Normalization
+    "ResNet50": 25_636_712,  # with biases in its convolutions
+}
+
+
+@pytest.mark.parametrize(("name", "parameters"), PUBLISHED.items())
+def test_the_published_sizes(name, parameters):
+    assert make(name, classes=1000).count_params() == parameters
+
+
+def test_inception_resnet_v2():
+    model = make("inception_resnet_v2", image_shape=(75, 75, 3), classes=1000)
+    assert model.count_params() == 55_873_736
+    assert sum(int(np.prod(w.shape)) for w in model.trainable_weights) == 55_813_192
+    assert len(norms_of(model)) == 204
+    assert {type(layer) for layer in norms_of(model)} == {GhostBatchNormalization}
+    # A layer of Keras' own that it does not export: its files have to name it.
+    scales = [layer for layer in model._flatten_layers() if "scale" in layer.name]
+    assert len(scales) == 10 + 20 + 10
+    for layer in scales:
+        saved = keras.saving.serialize_keras_object(layer)
+        loaded = keras.saving.deserialize_keras_object(saved, safe_mode=True)
+        assert (type(loaded), loaded.scale) == (type(layer), layer.scale)
+
+
+def forward_and_back(model, batch):
+    """The traced function of one pass over `batch` examples."""
+    backward = Backward(model, label_smoothing=0.0, seed=0)
+    images = tf.constant(images_of(batch, model.input_shape[1:]))
+    labels = tf.range(batch, dtype=tf.int64)
+    function = tf.function(lambda: backward(images, labels, tf.constant(0, tf.int64)))
+    return function.get_concrete_function()
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "precision"),
+    [
+        ("MobileNet", 32, "bfloat16"),
+        ("MobileNetV3Small", 32, "float32"),  # squeeze and excitation, dropout
+        ("Xception", 71, "bfloat16"),  # separable convolutions
+        ("ConvNeXtTiny", 32, "float32"),  # layer norm, and scales that have no name
+    ],
+)
+def test_families_of_keras_applications_go_forward_and_back(name, side, precision):
+    model = make(name, image_shape=(side, side, 3), precision=precision, ghost_batch_size=4)
+    sums = forward_and_back(model, 4)()
+    for variable, gradient in zip(model.trainable_variables, sums.gradients, strict=True):
+        assert gradient.dtype == tf.float32
+        assert np.all(np.isfinite(gradient))
+        assert np.any(gradient != 0), variable.path
+        kernel = variable.name.endswith("kernel")  # depthwise and pointwise ones as well
+        assert decays(variable.value) == kernel, variable.path
+    assert len(sums.statistics) == len(norms_of(model))
+    for mean, variance in sums.statistics:
+        assert np.all(np.isfinite(mean))
+        assert np.all(variance >= 0)
+
+
+@pytest.mark.parametrize("kernel", ["fused", "reshaped"])
+def test_in_bfloat16_resnet_50_has_float32_norms_logits_and_loss(kernel):
+    function = forward_and_back(make("resnet_50", precision="bfloat16", kernel=kernel), 2)
+    kinds = {}
+    for operation in function.graph.get_operations():
+        kinds.setdefault(operation.type, []).append(operation)
+
+    def types(kind, attribute="T"):
+        return {operation.get_attr(attribute) for operation in kinds[kind]}
+
+    assert len(kinds["Conv2D"]) == 53
+    assert types("Conv2D") == {tf.bfloat16}
+    assert types("MatMul") == types("SparseSoftmaxCrossEntropyWithLogits") == {tf.float32}
+    if kernel == "fused":
+        for kind in ("FusedBatchNormV3", "FusedBatchNormGradV3"):
+            assert len(kinds[kind]) == 53
+            assert (types(kind), types(kind, "U")) == ({tf.bfloat16}, {tf.float32})
+    else:
+        assert len(kinds["Rsqrt"]) == 53
+        assert types("Rsqrt") == types("Square") == {tf.float32}
+    sums = function.structured_outputs
+    assert {x.dtype for x in tf.nest.flatten(sums)} == {tf.float32}
+
+
+def test_logits_of_keras_applications_are_computed_in_float32(tmp_path: pathlib.Path):
+    model = make("MobileNet", precision="bfloat16")
+    logits = model(images_of(2), training=True)
+    assert not np.all(logits == tf.cast(tf.cast(logits, tf.bfloat16), tf.float32))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(images_of(2)), model(images_of(2)))
+
+
 def test_a_network_with_preprocessing_of_its_own_gets_raw_pixels():
     model = make("EfficientNetB0")
     keras.utils.set_random_seed(0)
@@ -236,7 +335,8 @@ def test_the_whole_model_saves_and_loads(tmp_path: pathlib.Path):
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("resnet_50", "did you mean ResNet50"),
+        ("resnet_5", "did you mean .*ResNet50 or resnet_50"),
+        ("inception_resnet_v3", "did you mean InceptionResNetV2 or inception_resnet_v2"),
         ("MobilNetV2", "did you mean MobileNetV2"),
         ("vgg16", "did you mean VGG16 or vgg_16 or VGG19"),
         ("plain_8", "did you mean plain_9"),

@@ -1,10 +1,11 @@
 """From the value of --model to a Keras model: raw images in, float32 logits out.
 
-A name is `wide_resnet_<depth>_<width>`, `vgg_16`, `plain_9`, a constructor of keras.applications as
-Keras spells it, or `module:function`. What stands in front of the network is part of the model, so
-that training, evaluation and export agree: pixels are standardised by the data's mean and standard
-deviation, unless the network has a Rescaling or Normalization layer of its own, which then gets the
-pixels 0..255. Its batch normalization is made ghost.
+A name is `wide_resnet_<depth>_<width>`, `resnet_50`, `vgg_16`, `plain_9`, a constructor of
+keras.applications as Keras spells it (and `inception_resnet_v2`), or `module:function`. What stands
+in front of the network is part of the model, so that training, evaluation and export agree: pixels
+are standardised by the data's mean and standard deviation, unless the network has a Rescaling or
+Normalization layer of its own, which then gets the pixels 0..255. Its batch normalization is made
+ghost.
 """
 
 import contextlib
@@ -24,11 +25,13 @@ from trainer.config import UserError
 from trainer.nn.ghost_batch_norm import Kernel
 from trainer.nn.ghostify import ghostify
 from trainer.nn.models.plain import plain_9, vgg_16
+from trainer.nn.models.resnet import resnet_50
 from trainer.nn.models.wide_resnet import wide_resnet
 
 ImageShape = tuple[int, int, int]
 
-_PLAIN = {"vgg_16": vgg_16, "plain_9": plain_9}
+_OWN = {"resnet_50": resnet_50, "vgg_16": vgg_16, "plain_9": plain_9}
+_ALIASES = {"inception_resnet_v2": "InceptionResNetV2"}  # of constructors in keras.applications
 
 
 def build(
@@ -105,10 +108,11 @@ def _network(name: str, image_shape: ImageShape, classes: int) -> keras.Model:
         return _from_function(name, image_shape, classes)
     if match := re.fullmatch(r"wide_resnet_(\d+)_(\d+)", name):
         return wide_resnet(int(match[1]), int(match[2]), image_shape, classes)
-    if name in _PLAIN:
-        return _PLAIN[name](image_shape, classes)
+    if name in _OWN:
+        return _OWN[name](image_shape, classes)
     constructors = dict(inspect.getmembers(keras.applications, inspect.isfunction))
-    if name not in constructors:
+    constructor = constructors.get(_ALIASES.get(name, name))
+    if constructor is None:
         raise UserError(f"--model={name} is no model; {_suggest(name, list(constructors))}")
     arguments = {
         "input_shape": image_shape,
@@ -116,18 +120,31 @@ def _network(name: str, image_shape: ImageShape, classes: int) -> keras.Model:
         "classes": classes,
         "classifier_activation": None,
     }
-    if "include_preprocessing" in inspect.signature(constructors[name]).parameters:
+    if "include_preprocessing" in inspect.signature(constructor).parameters:
         arguments["include_preprocessing"] = False
-    return _with_reason(name, lambda: constructors[name](**arguments))
+    network = _with_reason(name, lambda: constructor(**arguments))
+    _return_in_float32(network)
+    return network
+
+
+def _return_in_float32(network: keras.Model) -> None:
+    """Makes the layer that has the logits' weights, and those behind it, compute in float32.
+
+    Logits in bfloat16 are off by up to 0.4%, the loss and its gradient with them.
+    """
+    for layer in reversed(network.layers):
+        layer.dtype_policy = "float32"
+        if layer.weights:
+            return
 
 
 def _suggest(name: str, constructors: list[str]) -> str:
     def plain(name: str) -> str:
         return name.lower().replace("_", "")
 
-    known = [*constructors, *_PLAIN, "wide_resnet_16_4"]
+    known = [*constructors, *_OWN, *_ALIASES, "wide_resnet_16_4"]
     near = difflib.get_close_matches(plain(name), set(map(plain, known)), n=3, cutoff=0.6)
-    own = ", ".join(["wide_resnet_<depth>_<width>", *_PLAIN])
+    own = ", ".join(["wide_resnet_<depth>_<width>", *_OWN])
     forms = f"{own}, a name in keras.applications or module:function"
     if not near:
         return f"it is {forms}"

@@ -1,0 +1,108 @@
+"""ResNet-50's size, start and paddings."""
+
+import keras
+import numpy as np
+import pytest
+
+from trainer.nn.models.resnet import resnet_50
+from trainer.nn.optimizers import decays
+
+
+@pytest.fixture(scope="module")
+def model():
+    keras.utils.set_random_seed(0)
+    return resnet_50((32, 32, 3), 10)
+
+
+def count(weights):
+    return sum(int(np.prod(weight.shape)) for weight in weights)
+
+
+def test_the_published_size():
+    """torchvision's resnet50 has as many; the moving statistics are not among them."""
+    model = resnet_50((224, 224, 3), 1000)
+    assert count(model.trainable_weights) == 25_557_032
+    assert count(model.non_trainable_weights) == 53_120
+    assert model.output_shape == (None, 1000)
+
+
+@pytest.mark.parametrize(
+    ("side", "sides"), [(32, [8, 4, 2, 1]), (33, [9, 5, 3, 2]), (224, [56, 28, 14, 7])]
+)
+def test_stages_halve_the_image_in_the_3x3_convolution(side, sides):
+    model = resnet_50((side, side, 3), 10)
+    for stage, wanted in enumerate(sides, start=1):
+        block = f"stage{stage}_block1"
+        assert model.get_layer(f"{block}_relu").output.shape[1:3] == (wanted, wanted)
+        strides = [model.get_layer(f"{block}_conv{i}").strides for i in (1, 2, 3)]
+        assert strides == [(1, 1), (1, 1) if stage == 1 else (2, 2), (1, 1)]
+    images = np.random.default_rng(0).normal(size=(2, side, side, 3)).astype(np.float32)
+    assert model(images, training=True).shape == (2, 10)
+
+
+def windows(x, size, stride, pixels, empty):
+    """Torch's: with `pixels` of `empty` on every side, [b, h', w', size, size, c]."""
+    edges = ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0))
+    x = np.pad(x, edges, constant_values=empty)
+    seen = np.lib.stride_tricks.sliding_window_view(x, (size, size), axis=(1, 2))
+    return np.moveaxis(seen[:, ::stride, ::stride], 3, -1)
+
+
+def part(model, first, last):
+    return keras.Model(model.get_layer(first).input, model.get_layer(last).output)
+
+
+@pytest.mark.parametrize("side", [32, 36])
+@pytest.mark.parametrize(
+    ("first", "last", "scale", "channels"),
+    [("stem_padding", "stem_conv", 1, 3), ("stage2_block1_padding", "stage2_block1_conv2", 4, 128)],
+)
+def test_strided_convolutions_are_padded_alike_on_both_sides(first, last, scale, channels, side):
+    model = resnet_50((side, side, 3), 10)
+    shape = (1, side // scale, side // scale, channels)  # even and odd ones
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    kernel = model.get_layer(last).kernel.numpy()
+    seen = windows(x, len(kernel), 2, len(kernel) // 2, 0.0)  # [1, h', w', size, size, c]
+    wanted = np.einsum("bhwuvc,uvcd->bhwd", seen, kernel)
+    np.testing.assert_allclose(part(model, first, last)(x), wanted, atol=1e-4)
+
+
+def test_the_pooling_is_padded_alike_on_both_sides(model):
+    x = np.random.default_rng(0).uniform(size=(1, 16, 16, 64)).astype(np.float32)
+    wanted = windows(x, 3, 2, 1, -np.inf).max(axis=(3, 4))
+    np.testing.assert_array_equal(part(model, "pool_padding", "stem_pool")(x), wanted)
+
+
+def test_blocks_begin_as_their_shortcuts(model):
+    gammas = {v.path: v.numpy() for v in model.trainable_variables if v.name == "gamma"}
+    last = [path for path in gammas if path.split("/")[-2].endswith("_3_norm")]
+    assert len(last) == 16
+    for path, gamma in gammas.items():
+        np.testing.assert_array_equal(gamma, 0.0 if path in last else 1.0)
+    images = np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype(np.float32)
+    before = model(images, training=True).numpy()
+    inside = [layer for layer in model.layers if layer.name.endswith(("conv1", "conv2", "conv3"))]
+    assert len(inside) == 16 * 3
+    for layer in inside:
+        layer.kernel.assign(-layer.kernel)
+    np.testing.assert_array_equal(model(images, training=True), before)
+
+
+def test_kernels_start_as_in_the_papers():
+    keras.utils.set_random_seed(0)
+    model = resnet_50((32, 32, 3), 1000)
+    convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    assert len(convolutions) == 1 + 16 * 3 + 4
+    for layer in convolutions:
+        assert layer.bias is None
+        fan_out = np.prod(layer.kernel_size) * layer.filters
+        assert layer.kernel.numpy().std() == pytest.approx((2 / fan_out) ** 0.5, rel=0.05)
+    logits = model.get_layer("logits")
+    assert logits.kernel.numpy().std() == pytest.approx(0.01, rel=0.01)
+    np.testing.assert_array_equal(logits.bias, 0)
+
+
+def test_kernels_decay_alone(model):
+    decaying = [v for v in model.trainable_variables if decays(v.value)]
+    assert {v.name for v in decaying} == {"kernel"}
+    assert len(decaying) == 53 + 1
