@@ -65,17 +65,14 @@ def train(config: Config, path: pathlib.Path, stopped: Callable[[], bool]) -> di
 
     def batches(position: int, micro_batch_size: int) -> Iterator[Any]:
         return iter(
-            cluster.distributed(
-                strategy,
-                lambda: pipeline.training(
-                    training,
-                    augment=config.augment,
-                    seed=config.seed,
-                    position=position,
-                    micro_batch_size=micro_batch_size,
-                    replicas=replicas,
-                    local_replicas=range(replicas),
-                ),
+            pipeline.training(
+                training,
+                augment=config.augment,
+                seed=config.seed,
+                position=position,
+                micro_batch_size=micro_batch_size,
+                replicas=replicas,
+                local_replicas=range(replicas),
             )
         )
 

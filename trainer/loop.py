@@ -77,7 +77,7 @@ def train(
     """Trains from `state`, which it moves, to the end of the trajectory.
 
     Args:
-      batches: (position, micro-batch size) → distributed iterator over micro-batches from there.
+      batches: (position, micro-batch size) → iterator over micro-batches from there.
       evaluate: evaluates the model, or returns None once its argument, `stopped`, says so.
       stopped: whether the run shall stop at the end of the stretch.
 
