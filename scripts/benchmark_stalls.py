@@ -43,7 +43,7 @@ def main() -> None:
         strategy, lanes, "wide_resnet_10_1", images, ghost_batch_size=32, precision="float32"
     )
     found["start: build (s)"] = lap()
-    iterator = benchmark_worker.micro_batches(strategy, images, 128, "medium")
+    iterator = benchmark_worker.micro_batches(images, 128, "medium")
 
     def stretch(batch_size: int, updates: int) -> Stretch:
         settings = (Setting(batch_size, 0.1, 0.9),) * updates

@@ -52,23 +52,19 @@ def built(
     )
 
 
-def micro_batches(strategy: Any, images: Any, micro_batch_size: int, augment: str) -> Any:
+def micro_batches(images: Any, micro_batch_size: int, augment: str) -> Any:
     """The iterator that the step takes, over micro-batches from position 0 on."""
-    from trainer.cluster.strategy import distributed
     from trainer.data import pipeline
 
     return iter(
-        distributed(
-            strategy,
-            lambda: pipeline.training(
-                images,
-                augment=augment,
-                seed=0,
-                position=0,
-                micro_batch_size=micro_batch_size,
-                replicas=1,
-                local_replicas=range(1),
-            ),
+        pipeline.training(
+            images,
+            augment=augment,
+            seed=0,
+            position=0,
+            micro_batch_size=micro_batch_size,
+            replicas=1,
+            local_replicas=range(1),
         )
     )
 
@@ -86,7 +82,7 @@ def crescendo(name: str, images: Any, batch_size: int, options: argparse.Namespa
     )
     step = built(strategy, lanes, name, images, ghost_batch_size=ghost, precision=options.precision)
     layout = lay_out(batch_size, 1, ghost, max(options.micro_batch_size, ghost))
-    iterator = micro_batches(strategy, images, layout.micro_batch_size, options.augment)
+    iterator = micro_batches(images, layout.micro_batch_size, options.augment)
 
     def train(updates: int) -> dict[str, float]:
         setting = Setting(batch_size, 0.1, 0.9)

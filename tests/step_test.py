@@ -54,20 +54,19 @@ def step_on(strategy, model_of=lambda: tiny(ghost=16), **options):
     return TrainingStep(strategy, model, seed=0, **options)
 
 
-def iterator_from(strategy, position, b):
-    """Micro-batches of b from `position` on, dealt to the replicas in turn."""
+def iterator_from(position, b):
+    """Micro-batches of b from `position` on."""
 
     def element(start):
         index = tf.range(start, start + b) % len(LABELS)
         return tf.gather(IMAGES, index), tf.gather(LABELS, index), start
 
-    def dataset(_):
-        starts = tf.data.Dataset.range(position, 10**9, b)
-        return starts.map(element).map(
+    starts = tf.data.Dataset.range(position, 10**9, b)
+    return iter(
+        starts.map(element).map(
             lambda x, y, p: (tf.ensure_shape(x, [b, 6, 6, 1]), tf.ensure_shape(y, [b]), p)
         )
-
-    return iter(strategy.distribute_datasets_from_function(dataset))
+    )
 
 
 # Batches that grow by a factor that is no integer, and a rate and a momentum that move.
@@ -77,7 +76,7 @@ UPDATES = [(128, 0.5, 0.9)] * 3 + [(320, 0.5, 0.9)] * 2 + [(320, 0.1, 0.95), (64
 def run(step, b, updates=UPDATES):
     """Losses, hits, norms and positions of `updates`, a stretch for each batch size."""
     replicas = step.strategy.num_replicas_in_sync
-    iterator = iterator_from(step.strategy, 0, b)
+    iterator = iterator_from(0, b)
     position, records = 0, []
     for size, group in itertools.groupby(updates, key=lambda update: update[0]):
         settings = tuple(Setting(*update) for update in group)
@@ -328,7 +327,7 @@ def test_the_wait_for_input_is_measured(cpus):
         with tf.control_dependencies([slept]):
             return tf.nest.map_structure(tf.identity, element)
 
-    fast = iterator_from(step.strategy, 0, 64)
+    fast = iterator_from(0, 64)
     index = tf.data.Dataset.range(0, 10**6, 64)
     dataset = index.map(
         lambda p: (tf.zeros([64, 6, 6, 1], tf.uint8), tf.zeros([64], tf.int64), p)
@@ -336,7 +335,7 @@ def test_the_wait_for_input_is_measured(cpus):
     dataset = dataset.map(
         lambda x, y, p: (tf.ensure_shape(x, [64, 6, 6, 1]), tf.ensure_shape(y, [64]), p)
     )
-    waiting = iter(step.strategy.distribute_datasets_from_function(lambda _: dataset))
+    waiting = iter(dataset)
     stretch = Stretch(0, (Setting(128, 0.1, 0.9),) * 4, Layout(1, 64, 2))
     assert step.run(fast, stretch).input_wait < 0.2
     record = step.run(waiting, stretch)

@@ -84,18 +84,15 @@ def _train(
 
     def batches(position: int, micro_batch_size: int) -> Iterator[Any]:
         return iter(
-            cluster.distributed(
-                strategy,
-                lambda: pipeline.training(
-                    training,
-                    augment=config.augment,
-                    seed=config.seed,
-                    position=position,
-                    micro_batch_size=micro_batch_size,
-                    replicas=replicas,
-                    local_replicas=range(replicas),
-                    bad=bad,
-                ),
+            pipeline.training(
+                training,
+                augment=config.augment,
+                seed=config.seed,
+                position=position,
+                micro_batch_size=micro_batch_size,
+                replicas=replicas,
+                local_replicas=range(replicas),
+                bad=bad,
             )
         )
 

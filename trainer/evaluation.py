@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from trainer.cluster.strategy import distributed
+from trainer.cluster.strategy import dealt
 from trainer.config import UserError
 from trainer.data import pipeline
 from trainer.data.bad_examples import BadExamples
@@ -62,18 +62,15 @@ def evaluator(
         return tf.reduce_sum(tf.where(weights > 0, values, 0.0), axis=1)
 
     shards, batch_size = strategy.num_replicas_in_sync, lanes * BATCH_SIZE
-    dataset = distributed(
-        strategy,
-        lambda: pipeline.evaluation(
-            source, batch_size=batch_size, shards=shards, augment=augment, bad=bad
-        ),
+    dataset = pipeline.evaluation(
+        source, batch_size=batch_size, shards=shards, augment=augment, bad=bad
     )
     rounds = pipeline.evaluation_batches(source.examples, batch_size, shards) // shards
 
     @tf.function
     def add(iterator: Any, some: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
         for _ in tf.range(some):
-            parts = strategy.run(side_by_side, next(iterator))
+            parts = strategy.run(side_by_side, dealt(strategy, iterator))
             part = strategy.reduce(tf.distribute.ReduceOp.SUM, parts, axis=None)
             total += tf.cast(part, tf.float64)
         return total

@@ -77,7 +77,7 @@ def train(
     """Trains from `state`, which it moves, to the end of the trajectory.
 
     Args:
-      batches: (position, micro-batch size) → distributed iterator over micro-batches from there.
+      batches: (position, micro-batch size) → iterator over micro-batches from there.
       evaluate: evaluates the model, or returns None once its argument, `stopped`, says so.
       stopped: whether the run shall stop at the end of the stretch.
 
@@ -102,7 +102,7 @@ def train(
             evaluation = evaluate(stopped)
             if evaluation is None:  # It is made when the run goes on.
                 break
-            state.evaluated(_finite(step, evaluation, state))
+            state.evaluated(_finite(evaluation, state))
             decision = control.evaluated(evaluation.top1)
             state.control = control.memory()
             points.evaluated(evaluation, decision, trajectory, state, summaries, progress)
@@ -199,9 +199,9 @@ def _check_finite(stretch: Stretch, records: Records, state: State) -> None:
     raise NonFiniteLossError(what, "at", state.update + bad, position, stretch.settings[bad])
 
 
-def _finite(step: TrainingStep, evaluation: Evaluation, state: State) -> Evaluation:
-    """The evaluation, if it and the parameters are numbers: a loss is of before its update."""
-    if math.isfinite(evaluation.loss) and step.finite():
+def _finite(evaluation: Evaluation, state: State) -> Evaluation:
+    """The evaluation, if its loss is a number."""
+    if math.isfinite(evaluation.loss):
         return evaluation
     raise _lost(f"the evaluation's loss is {evaluation.loss:g}", state)
 

@@ -14,6 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from trainer.backward import plain_errors
+from trainer.cluster.strategy import dealt
 from trainer.run_dir.directory import write_whole
 from trainer.schedule.layout import divisors, unmeasured
 from trainer.schedule.realize import Limits
@@ -69,7 +70,7 @@ def _rate(step: TrainingStep, iterator: Iterator[Any], examples: int) -> float:
     @tf.function
     def accumulate(count: tf.Tensor) -> None:
         for _ in tf.range(count):
-            step.strategy.run(step.accumulate, next(iterator))
+            step.strategy.run(step.accumulate, dealt(step.strategy, iterator))
 
     with plain_errors():
         accumulate(tf.constant(2))  # Traces, and warms up.

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.backward import Backward, Sums, plain_errors
+from trainer.cluster.strategy import dealt
 from trainer.nn.ghost_batch_norm import GhostBatchNormalization, moved
 from trainer.nn.optimizers import OPTIMIZERS, Update
 from trainer.schedule.layout import divisors
@@ -98,8 +99,8 @@ class TrainingStep:
     def run(self, iterator: Any, stretch: Stretch) -> Records:
         """Does the updates of `stretch` with the next micro-batches of `iterator`.
 
-        `iterator` is a distributed iterator over micro-batches of the stretch's layout, each
-        (images uint8 [b, h, w, c], labels [b], position of its first example []).
+        `iterator` is a dataset's, over micro-batches of the stretch's layout for the replicas in
+        turn, each (images uint8 [b, h, w, c], labels [b], position of its first example []).
         """
         micro_batch_size = stretch.layout.micro_batch_size
         if micro_batch_size not in self._stretches:
@@ -147,7 +148,7 @@ class TrainingStep:
             tf.autograph.experimental.set_loop_options(parallel_iterations=1)
             for _ in tf.range(accumulation):
                 tf.autograph.experimental.set_loop_options(parallel_iterations=1)
-                batch = next(iterator)
+                batch = dealt(self.strategy, iterator)
                 ready = self._clock(batch)
                 wait += tf.maximum(ready - done, 0)
                 # Or the clock is read behind the first convolutions.

@@ -1,11 +1,12 @@
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 import tensorflow as tf
 
-from trainer.cluster.strategy import connect, distributed, mirrored, on_cpu, share_cores
+from trainer.cluster.strategy import connect, dealt, mirrored, on_cpu, share_cores
 
 CONNECT = """
 import tensorflow as tf
@@ -68,17 +69,35 @@ def test_strategies_of_several_sizes_live_in_one_process(cpus):
         assert [value.numpy() for value in total()] == [replicas] * replicas
 
 
-def test_one_cpu_reads_the_pipeline_as_it_is(cpus):
-    """Or a thread that tunes the copy would hold up its end for up to a minute."""
+@pytest.mark.parametrize("replicas", [0, 1, 2, 4])  # 0: without a mirror
+def test_replicas_are_dealt_to_in_turn(cpus, replicas):
+    strategy = mirrored(cpus[:replicas]) if replicas else tf.distribute.OneDeviceStrategy(cpus[0])
+    iterator = iter(tf.data.Dataset.counter().map(lambda t: (t, (10 * t,))))
 
-    def dataset():
-        options = tf.data.Options()
-        options.autotune.enabled = False
-        return tf.data.Dataset.range(3).with_options(options)
+    @tf.function
+    def rounds(iterator, count):
+        found = tf.TensorArray(tf.int64, count)
+        for i in tf.range(count):
+            t, (tens,) = dealt(strategy, iterator)
+            both = strategy.run(lambda a, b: tf.stack([a, b]), (t, tens))
+            found = found.write(i, tf.stack(strategy.experimental_local_results(both)))
+        return tf.reshape(found.stack(), [-1, 2])
 
-    one = distributed(tf.distribute.OneDeviceStrategy(cpus[0]), dataset)
-    assert isinstance(iter(one), tf.data.Iterator)
-    assert one.options().autotune.enabled is False
-    assert [int(element) for element in one] == [0, 1, 2]
-    two = iter(distributed(mirrored(cpus[:2]), dataset))
-    assert [int(element) for element in next(two).values] == [0, 1]
+    n = 3 * max(1, replicas)
+    for start in (0, n):
+        wanted = [[t, 10 * t] for t in range(start, start + n)]
+        assert rounds(iterator, tf.constant(3)).numpy().tolist() == wanted
+
+
+def test_the_end_of_an_iterator_is_not_waited_for(cpus):
+    """After half a second's use, that of TensorFlow's distributed iterator took 0.6 s to 4.4 s."""
+    strategy = mirrored(cpus)
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    iterator = iter(tf.data.Dataset.counter().prefetch(4).with_options(options))
+    end = time.monotonic() + 0.5
+    while time.monotonic() < end:
+        dealt(strategy, iterator)
+    start = time.monotonic()
+    del iterator
+    assert time.monotonic() - start < 0.2

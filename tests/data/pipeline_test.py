@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from trainer.cluster.strategy import dealt
 from trainer.data.images import Images, aligned_empty, as_tensor
 from trainer.data.order import example_indices
 from trainer.data.pipeline import evaluation, training
@@ -74,24 +75,22 @@ def test_shapes_are_static_and_fit_a_strategy(numbered, cpus):
     images = numbered(40)
     strategy = tf.distribute.MirroredStrategy(cpus)
 
-    def dataset(_: tf.distribute.InputContext) -> tf.data.Dataset:
-        return training(
-            images,
-            augment="medium",
-            seed=SEED,
-            position=0,
-            micro_batch_size=6,
-            replicas=4,
-            local_replicas=range(4),
-        )
-
-    image_spec, label_spec, first_spec = dataset(tf.distribute.InputContext()).element_spec
+    dataset = training(
+        images,
+        augment="medium",
+        seed=SEED,
+        position=0,
+        micro_batch_size=6,
+        replicas=4,
+        local_replicas=range(4),
+    )
+    image_spec, label_spec, first_spec = dataset.element_spec
     assert image_spec == tf.TensorSpec([6, 3, 3, 2], tf.uint8)
     assert label_spec == tf.TensorSpec([6], tf.int32)
     assert first_spec == tf.TensorSpec([], tf.int64)
-    elements = iter(strategy.distribute_datasets_from_function(dataset))
+    elements = iter(dataset)
     for step in range(3):
-        _, _, first = next(elements)
+        _, _, first = dealt(strategy, elements)
         firsts = [int(value) for value in strategy.experimental_local_results(first)]
         assert firsts == [step * 24 + replica * 6 for replica in range(4)]
 

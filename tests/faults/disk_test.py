@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -26,10 +27,10 @@ namespaces = pytest.mark.skipif(
 )
 
 
-def on_a_small_disk(tmp_path, script, *arguments):
+def on_a_small_disk(tmp_path, script, *arguments, run=None):
     """The finished process; its run is copied to tmp_path / "run"."""
     (tmp_path / "disk").mkdir()
-    run = command(tmp_path / "disk" / "run", *arguments)
+    run = run or command(tmp_path / "disk" / "run", *arguments)
     shell = ["unshare", "-rm", "bash", "-c", script, "-", tmp_path / "disk", tmp_path / "run"]
     done = subprocess.run([*shell, *run], capture_output=True, text=True)
     assert done.returncode != 99, done.stderr
@@ -76,3 +77,33 @@ def test_a_disk_that_is_full_at_the_start(tmp_path, before, status):
     message = done.stderr[done.stderr.index("crescendo train:") :]
     assert "No space left on device" in message
     assert len(message.splitlines()) == 2
+
+
+# The run is finished, and of its report the picture that TensorBoard shows finds no room: there is
+# some for one and a half.
+NO_ROOM_FOR_A_PICTURE = """
+mount -t tmpfs -o size=4m none "$1" || exit 99
+"${@:3}" > "$2" 2>&1 || exit
+cd "$1"/run
+size=$(stat -c %s range_test.png)
+rm -r range_test.png tensorboard/range_test
+cat /dev/zero > "$1"/fill 2> /dev/null
+truncate -s -$((size * 3 / 2)) "$1"/fill
+cd - > /dev/null
+"${@:3}"; status=$?
+ls "$1"/run
+exit $status
+"""
+
+
+@namespaces
+def test_no_room_for_the_picture_of_a_range_test(tmp_path):
+    run = [sys.executable, *("-m", "trainer", "range_test", *SHORT, "--epochs=0.5")]
+    run.append(f"--model_dir={tmp_path}/disk/run")
+    done = on_a_small_disk(tmp_path, NO_ROOM_FOR_A_PICTURE, run=run)
+    assert done.returncode == 74, done.stderr
+    assert "range_test.png" in done.stdout.split()
+    error, remedy = done.stderr[done.stderr.index("crescendo train:") :].splitlines()
+    assert "/tensorboard/range_test/events.out.tfevents." in error
+    assert "cannot be written: No space left on device" in error
+    assert remedy == "Make room, and give the same command again."

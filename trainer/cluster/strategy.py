@@ -1,7 +1,6 @@
 """Which devices a run uses, one or several of this machine, and how it shares out the cores."""
 
 import os
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import tensorflow as tf
@@ -72,18 +71,14 @@ def mirrored(devices: list[str]) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy(devices, cross_device_ops=reduction)
 
 
-def distributed(
-    strategy: tf.distribute.Strategy, dataset: Callable[[], tf.data.Dataset]
-) -> Iterable[Any]:
-    """What iterates over `dataset()`, dealt to the strategy's replicas in turn.
+def dealt(strategy: tf.distribute.Strategy, iterator: Any) -> Any:
+    """The next elements of a dataset's `iterator`, one for each replica of this process, in turn.
 
-    One CPU reads it as it is. TensorFlow's way to several devices, and to another than the host's,
-    has an iterator of its own for each, with a thread that tunes it whatever the options say; that
-    thread sleeps for up to a minute at a time, and the end of the iterator waits for it.
+    TensorFlow's own way to several devices has an iterator for each, with a thread that tunes it
+    whatever the options say; that thread sleeps for up to a minute at a time, and the end of the
+    iterator waits for it.
     """
-    if on_cpu(strategy) and strategy.num_replicas_in_sync == 1:
-        return dataset()
-    return strategy.distribute_datasets_from_function(lambda _: dataset())
+    return strategy.experimental_distribute_values_from_function(lambda _: iterator.get_next())
 
 
 def on_cpu(strategy: tf.distribute.Strategy) -> bool:

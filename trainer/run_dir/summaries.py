@@ -5,6 +5,7 @@ resumes, so that no point is there twice and none is missing.
 """
 
 import contextlib
+import io
 import json
 import os
 import pathlib
@@ -17,6 +18,7 @@ from tensorboard.compat import tf as files
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from trainer.run_dir.directory import write_whole
 
@@ -41,6 +43,7 @@ TAGS = {
 
 # What a disk that is full or gone raises, by way of Python's files and of TensorBoard's.
 UNWRITABLE = (OSError, files.errors.OpError)
+_VERSION = "brain.Event:2"  # of event files, in their first record
 
 
 class Summaries:
@@ -135,15 +138,21 @@ class Summaries:
 
 
 def write_image(folder: pathlib.Path, tag: str, png: bytes) -> None:
-    """Shows TensorBoard a picture, in place of what is in `folder`."""
+    """Shows TensorBoard a picture, in place of what is in `folder`.
+
+    Raises:
+      OSError: where it cannot be written, with the file's name.
+    """
     shutil.rmtree(folder, ignore_errors=True)
-    writer = EventFileWriter(str(folder))
-    image = Summary.Image(encoded_image_string=png)
-    event = Event(
-        wall_time=time.time(), summary=Summary(value=[Summary.Value(tag=tag, image=image)])
-    )
-    writer.add_event(event)
-    writer.close()
+    folder.mkdir(parents=True)
+    now = time.time()
+    image = Summary(value=[Summary.Value(tag=tag, image=Summary.Image(encoded_image_string=png))])
+    content = io.BytesIO()
+    records = RecordWriter(content)
+    # TensorBoard's own writer raises on a full disk from a thread.
+    for event in (Event(wall_time=now, file_version=_VERSION), Event(wall_time=now, summary=image)):
+        records.write(event.SerializeToString())
+    write_whole(folder / f"events.out.tfevents.{now:.0f}", content.getvalue())
 
 
 def _event(point: dict[str, Any]) -> Event:
