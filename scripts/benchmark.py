@@ -1,20 +1,18 @@
 """Speed against Keras' fit and PyTorch on this machine, as ratios within one run.
 
-    .venv/bin/python scripts/benchmark.py           # everything, 45 minutes on two cores
+    .venv/bin/python scripts/benchmark.py           # everything, an hour on two cores
     .venv/bin/python scripts/benchmark.py --quick   # one model, one batch size, in a minute
+    .venv/bin/python scripts/benchmark.py --input   # reading and decoding photographs, 15 minutes
 
-Every competitor is a process that builds its model once and then waits. A round gives each of them
-its turn, from another one on each time, so that a machine that slows down slows all alike; the
-table has medians over the rounds, their range, and the median of the ratios within a round. PyTorch
-is measured where it can be installed, in an environment of its own (.venv-torch), made on first
-use.
+Competitors take turns (benchmark_turns.py): tables have medians over the rounds, their range, and
+the median of the ratios within a round. PyTorch is measured where it can be installed, in an
+environment of its own (.venv-torch), made on first use.
 
 Images are of the model's natural size: Fashion-MNIST's shape for wide_resnet_10_1, CIFAR-10's for
 wide_resnet_16_4, in memory and random, which no step's speed depends on.
 """
 
 import argparse
-import dataclasses
 import json
 import pathlib
 import statistics
@@ -24,7 +22,9 @@ import tempfile
 import time
 from typing import Any
 
+import benchmark_input
 import numpy as np
+from benchmark_turns import Worker, start, take_turns
 
 HERE = pathlib.Path(__file__).parent
 TORCH = HERE.parent / ".venv-torch" / "bin" / "python"
@@ -34,46 +34,11 @@ IMAGES_A_ROUND = {"wide_resnet_10_1": 6_400, "wide_resnet_16_4": 256}
 # Above it those who take a batch whole would need 15 GiB each: five times what they do at 640.
 LARGEST_WHOLE = {"wide_resnet_10_1": 3_200, "wide_resnet_16_4": 640}
 STEP, AUGMENTED = "Crescendo, ghost 32", "Crescendo, ghost 32, with augmentation"
-# PyTorch's threads spin for a while when their work is done.
-PAUSE_SECONDS = 0.3
-
-
-@dataclasses.dataclass
-class Worker:
-    """A competitor's process."""
-
-    name: str
-    process: subprocess.Popen[str]
-    updates: int
-    images: int
-    answers: list[dict[str, float]] = dataclasses.field(default_factory=list)
-
-    def round(self) -> None:
-        """One turn; a worker that has died stays out."""
-        try:
-            assert self.process.stdin
-            assert self.process.stdout
-            self.process.stdin.write(f"{self.updates}\n")
-            self.process.stdin.flush()
-            self.answers.append(json.loads(self.process.stdout.readline()))
-        except (BrokenPipeError, json.JSONDecodeError):
-            self.answers.clear()
-
-    def rates(self) -> list[float]:
-        """Images a second, by round."""
-        return [self.images / answer["seconds"] for answer in self.answers]
-
-
-def start(name: str, command: list[str], updates: int, images: int) -> Worker:
-    """Starts a competitor, which says so when its model is built and warm."""
-    process = subprocess.Popen(
-        [str(part) for part in command],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    return Worker(name, process, updates, images)
+TORCH_PACKAGES = (
+    *("numpy", "torch==2.13.*", "setuptools"),
+    *("torchvision", "simplejpeg", "pillow"),  # other ways to read photographs
+    *("scikit-image", "scikit-learn"),  # which ship some
+)
 
 
 def competitors(model: str, batch_size: int, data: str, quick: bool) -> list[Worker]:
@@ -138,21 +103,8 @@ def compare(model: str, batch_size: int, rounds: int, quick: bool) -> None:
         images = rng.integers(0, 256, (8_192, *SHAPES[model]), np.uint8)
         np.savez(file.name, images=images, labels=rng.integers(0, 10, 8_192))
         workers = competitors(model, batch_size, file.name, quick)
-        try:
-            for worker in workers:
-                assert worker.process.stdout
-                worker.process.stdout.readline()
-            for first in range(rounds):
-                for turn in range(len(workers)):
-                    workers[(first + turn) % len(workers)].round()
-                    time.sleep(PAUSE_SECONDS)
-            peak = matrix_product_rate()
-        finally:
-            for worker in workers:
-                assert worker.process.stdin
-                worker.process.stdin.close()
-                worker.process.wait()
-    ours = workers[0].rates()
+        take_turns(workers, rounds)
+    peak = matrix_product_rate()
     print(f"\n{model}, B {batch_size}, {rounds} rounds; matrix product {peak / 1e9:.0f} GFLOP/s")
     print("| trainer | images/s | range | Crescendo's step is | of the product | peak memory |")
     print("|---|---|---|---|---|---|")
@@ -161,12 +113,12 @@ def compare(model: str, batch_size: int, rounds: int, quick: bool) -> None:
         if not rates:
             print(f"| {worker.name} | died | | | | |")
             continue
-        ratio = statistics.median(a / b for a, b in zip(ours, rates, strict=True))
         share = statistics.median(rates) * flops(model) / peak
         memory = worker.answers[-1]["peak_bytes"] / 2**30
         print(
-            f"| {worker.name} | {statistics.median(rates):,.0f} | {min(rates):,.0f}–"
-            f"{max(rates):,.0f} | {ratio:.2f} × | {share:.0%} | {memory:.1f} GiB |"
+            f"| {worker.name} | {statistics.median(rates):,.0f} | "
+            f"{min(rates):,.0f}–{max(rates):,.0f} | {worker.behind(workers[0]):.2f} × | "
+            f"{share:.0%} | {memory:.1f} GiB |"
         )
     for worker in workers:
         if worker.name == AUGMENTED:
@@ -199,14 +151,17 @@ def stalls() -> None:
 
 
 def install_torch() -> None:
-    """Makes .venv-torch where there is none; without PyTorch the rest is measured."""
-    if TORCH.exists():
-        return
+    """Makes .venv-torch or completes it; without PyTorch the rest is measured."""
     folder = TORCH.parent.parent
+    installed = folder / "installed.txt"
+    if installed.exists() and installed.read_text() == " ".join(TORCH_PACKAGES):
+        return
     print("Installing PyTorch in .venv-torch (once) ...", file=sys.stderr)
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    pip = [str(TORCH), "-m", "pip", "install", "--quiet", "numpy", "torch==2.13.*", "setuptools"]
-    if subprocess.run(pip, check=False).returncode != 0:
+    pip = [str(TORCH), "-m", "pip", "install", "--quiet", *TORCH_PACKAGES]
+    if subprocess.run(pip, check=False).returncode == 0:
+        installed.write_text(" ".join(TORCH_PACKAGES))
+    else:
         print("PyTorch cannot be installed here; it is left out.", file=sys.stderr)
         TORCH.unlink()
 
@@ -215,17 +170,22 @@ def main() -> None:
     """Prints every table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one table of three rounds")
+    parser.add_argument("--input", action="store_true", help="only the host side")
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
     if arguments.quick:
         compare("wide_resnet_10_1", 128, 3, quick=True)
         return
     install_torch()
+    if arguments.input:
+        benchmark_input.compare(TORCH, arguments.rounds)
+        return
     for model in SHAPES:
         for batch_size in (128, 640, 3_200):
             compare(model, batch_size, arguments.rounds, quick=False)
     whole_run()
     stalls()
+    benchmark_input.compare(TORCH, arguments.rounds)
 
 
 if __name__ == "__main__":

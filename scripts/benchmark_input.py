@@ -1,0 +1,92 @@
+"""benchmark.py's host side: photographs read, cropped, resized and batched, on one core and on two.
+
+Crescendo's `imagenet` pipeline, from a folder of JPEGs and from the same files as ArrayRecord,
+against TensorFlow's operations alone, PyTorch's DataLoader with Pillow, and plain decoding. Files
+are read anew each time, from the page cache. Images a second of processor time are beside those of
+the clock, because they hold on a machine that others keep busy, too.
+"""
+
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+
+import benchmark_input_records
+import benchmark_input_worker
+from benchmark_turns import Worker, start, take_turns
+
+HERE = pathlib.Path(__file__).parent
+TRAIN, VAL = 4_000, 10
+BATCHES_A_CORE = 20  # a turn: some seconds
+
+
+def competitors(cores: int, photographs: str, data_dir: str, torch: pathlib.Path) -> list[Worker]:
+    """Everyone, Crescendo from the folder first."""
+    script = HERE / "benchmark_input_worker.py"
+    train = f"{photographs}/train"
+    commands = {
+        "Crescendo, folder": [sys.executable, script, "crescendo", f"image_folder:{photographs}"],
+        "Crescendo, ArrayRecord": [
+            *[sys.executable, script, "crescendo", benchmark_input_records.NAME],
+            *["--data_dir", data_dir],
+        ],
+        "TensorFlow's operations alone": [sys.executable, script, "tensorflow", train],
+        "PyTorch DataLoader, Pillow": [torch, script, "torch", train],
+        "libjpeg-turbo, decoding alone": [torch, script, "libjpeg", train],
+    }
+    count = BATCHES_A_CORE * cores
+    images = count * benchmark_input_worker.BATCH_SIZE
+    return [start(n, [*c, "--cores", cores], count, images) for n, c in commands.items()]
+
+
+def table(workers: list[Worker], cores: int, rounds: int) -> None:
+    """Prints what came out on so many cores."""
+    size = benchmark_input_worker.IMAGE_SIZE
+    print(f"\nphotographs to {size} × {size}, cores: {cores}, {rounds} rounds")
+    print("| who | images/s | range | Crescendo is | a processor second | Crescendo is | memory |")
+    print("|---|---|---|---|---|---|---|")
+    for worker in workers:
+        rates = worker.rates()
+        if not rates:
+            print(f"| {worker.name} | died | | | | | |")
+            continue
+        memory = max(answer["peak_bytes"] for answer in worker.answers) / 2**20
+        print(
+            f"| {worker.name} | {statistics.median(rates):,.0f} | {min(rates):,.0f}–"
+            f"{max(rates):,.0f} | {worker.behind(workers[0]):.2f} × | "
+            f"{worker.images / worker.median('processor_seconds'):,.0f} | "
+            f"{worker.behind(workers[0], 'processor_seconds'):.2f} × | {memory:,.0f} MiB |",
+            flush=True,
+        )
+
+
+def compare(torch: pathlib.Path, rounds: int) -> None:
+    """Makes the photographs with PyTorch's environment and prints every table."""
+    if not torch.exists():
+        print("\nphotographs: left out, because their packages are not there")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        photographs, data_dir = f"{folder}/photographs", f"{folder}/data"
+        make = [
+            torch,
+            HERE / "make_photographs.py",
+            photographs,
+            f"--train={TRAIN}",
+            f"--val={VAL}",
+        ]
+        print("", subprocess.check_output(make, text=True).splitlines()[0], sep="\n")
+        write = [
+            sys.executable,
+            HERE / "benchmark_input_records.py",
+            f"{photographs}/train",
+            data_dir,
+        ]
+        done = subprocess.run(write, capture_output=True, text=True, check=True)
+        for name, value in json.loads(done.stdout.splitlines()[-1]).items():
+            print(f"{name}: {value}", flush=True)
+        for cores in (1, 2):
+            workers = competitors(cores, photographs, data_dir, torch)
+            take_turns(workers, rounds)
+            table(workers, cores, rounds)

@@ -1,0 +1,197 @@
+"""benchmark_input.py's competitors: who makes batches of 224 × 224 pixels from photographs.
+
+Each is pinned to its cores, and answers a turn with the seconds that so many batches of 128 took
+after its buffers had come to their steady state. Every turn is a new pass, and leaves nothing that
+works on while others have their turn. In the package's environment: `crescendo`, and `tensorflow`,
+whose own operations ours are made of; in .venv-torch: `torch`, and `libjpeg`, which only decodes.
+"""
+
+import argparse
+import itertools
+import multiprocessing
+import os
+import pathlib
+import resource
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import benchmark_turns
+
+BATCH_SIZE = 128
+IMAGE_SIZE = 224
+LEAD_IN = 10  # batches before the clock starts: more than anyone's buffers hold
+
+Batches = Callable[[int], Iterator[Any]]  # so many batches, at the least
+
+
+def children() -> list[int]:
+    """The processes that this one has started."""
+    found = [child.pid for child in multiprocessing.active_children()]
+    return [process for process in found if process is not None]
+
+
+def peak_memory() -> int:
+    """The most bytes that this process has held, and those that its children do not share."""
+    total = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for process in children():
+        for line in pathlib.Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
+            total += int(line.split()[1]) if line.startswith("Private_") else 0
+    return 1024 * total
+
+
+def processor_time() -> float:
+    """Seconds for which this process and its children have computed."""
+    ticks = 0
+    for process in (os.getpid(), *children()):
+        stat = pathlib.Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(stat[11]) + int(stat[12])  # in user mode, and in the kernel
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def measured(batches: Batches, count: int) -> benchmark_turns.Answer:
+    """One turn."""
+    built = time.perf_counter()
+    iterator = batches(LEAD_IN + count)
+    next(iterator)
+    first = time.perf_counter() - built
+    for _ in range(LEAD_IN - 1):
+        next(iterator)
+    computed, start = processor_time(), time.perf_counter()
+    for _ in range(count):
+        next(iterator)
+    seconds = time.perf_counter() - start
+    return {
+        "seconds": seconds,
+        "processor_seconds": processor_time() - computed,
+        "first_batch": first,
+        "peak_bytes": peak_memory(),
+    }
+
+
+def crescendo(options: argparse.Namespace) -> Batches:
+    """The whole pipeline: order, reading, decoding of the crop, resize, flip, errors."""
+    from trainer.data import pipeline, sources
+
+    source = sources.load(options.data, "train", options.data_dir, IMAGE_SIZE, augment="imagenet")
+    positions = itertools.count(step=100 * BATCH_SIZE)
+
+    def batches(count: int) -> Iterator[Any]:
+        del count  # without end
+        return iter(
+            pipeline.training(
+                source,
+                augment="imagenet",
+                seed=0,
+                position=next(positions),
+                micro_batch_size=BATCH_SIZE,
+                replicas=1,
+                local_replicas=range(1),
+            )
+        )
+
+    return batches
+
+
+def tensorflow(options: argparse.Namespace) -> Batches:
+    """TensorFlow's operations alone: files in any order, no flip, and an error ends it."""
+    import tensorflow as tf
+
+    paths = tf.constant(sorted(str(path) for path in pathlib.Path(options.data).glob("*/*")))
+
+    def image(path: tf.Tensor) -> tf.Tensor:
+        encoded = tf.io.read_file(path)
+        begin, size, _ = tf.image.sample_distorted_bounding_box(
+            tf.io.extract_jpeg_shape(encoded),
+            tf.zeros([1, 0, 4]),
+            min_object_covered=0.0,
+            aspect_ratio_range=(3 / 4, 4 / 3),
+            area_range=(0.08, 1.0),
+            max_attempts=10,
+            use_image_if_no_bounding_boxes=True,
+        )
+        window = tf.concat([begin[:2], size[:2]], axis=0)  # top, left, height, width
+        pixels = tf.io.decode_and_crop_jpeg(encoded, window, channels=3)
+        return tf.cast(tf.image.resize(pixels, (IMAGE_SIZE, IMAGE_SIZE)), tf.uint8)
+
+    dataset = tf.data.Dataset.from_tensor_slices(paths).shuffle(len(paths)).repeat()
+    dataset = dataset.map(image, num_parallel_calls=options.cores, deterministic=False)
+    dataset = dataset.batch(BATCH_SIZE, drop_remainder=True).prefetch(1)
+
+    def batches(count: int) -> Iterator[Any]:
+        del count  # without end
+        return iter(dataset)
+
+    return batches
+
+
+def torch(options: argparse.Namespace) -> Batches:
+    """torchvision's training preprocessing with Pillow, a worker a core, up to uint8 pixels."""
+    import torch
+    from torch.utils import data
+
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError:
+        # Its compiled part is for CUDA, and a PyTorch without it cannot load that. All that is used
+        # here is Python; the import asks only that these operators were declared.
+        for operator in ("nms", "qnms"):
+            signature = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            torch.library.define(f"torchvision::{operator}", signature)
+    from torchvision import datasets
+    from torchvision.transforms import v2
+
+    folder = datasets.ImageFolder(
+        options.data,
+        v2.Compose([v2.RandomResizedCrop(IMAGE_SIZE), v2.RandomHorizontalFlip(), v2.PILToTensor()]),
+    )
+
+    def batches(count: int) -> Iterator[Any]:
+        # More, so that its workers are as busy at the end.
+        sampler = data.RandomSampler(folder, num_samples=(count + LEAD_IN) * BATCH_SIZE)
+        return iter(data.DataLoader(folder, BATCH_SIZE, sampler=sampler, num_workers=options.cores))
+
+    return batches
+
+
+def decode(paths: list[str]) -> None:
+    """Reads and decodes whole files with libjpeg-turbo, at its default settings."""
+    import simplejpeg
+
+    for path in paths:
+        simplejpeg.decode_jpeg(pathlib.Path(path).read_bytes())
+
+
+def libjpeg(options: argparse.Namespace) -> Batches:
+    """Nothing but decoding, in a process a core, in tasks of an eighth of a batch."""
+    paths = sorted(str(path) for path in pathlib.Path(options.data).glob("*/*"))
+    pool = multiprocessing.Pool(options.cores)
+    size = BATCH_SIZE // 8
+
+    def batches(count: int) -> Iterator[Any]:
+        endless = itertools.cycle(paths)
+        tasks = [list(itertools.islice(endless, size)) for _ in range(8 * count)]
+        decoded = pool.imap_unordered(decode, tasks)
+        return (list(itertools.islice(decoded, 8)) for _ in range(count))
+
+    return batches
+
+
+def main() -> None:
+    """Serves turns."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("peer", choices=["crescendo", "tensorflow", "torch", "libjpeg"])
+    parser.add_argument("--cores", type=int, required=True)
+    parser.add_argument("data", help="Crescendo's --dataset; others' folder of classes")
+    parser.add_argument("--data_dir", help="where a prepared dataset is")
+    options = parser.parse_args()
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
+    batches = globals()[options.peer](options)
+    measured(batches, 1)
+    benchmark_turns.serve(lambda count: measured(batches, count))
+
+
+if __name__ == "__main__":
+    main()
