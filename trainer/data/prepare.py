@@ -126,11 +126,13 @@ def prepare(
         if builder.name == "fashion_mnist" and DEBIAN_FASHION_MNIST.is_dir():
             with tempfile.TemporaryDirectory() as manual_dir:
                 restore_gzip_headers(DEBIAN_FASHION_MNIST, pathlib.Path(manual_dir))
-                _build(dataset, root, file_format, manual_dir)
+                _build(dataset, root, file_format, manual_dir, PREPARE_SECONDS)
         else:
             _check_manual_files(builder, dataset)
             _check_reachable(builder, dataset)
-            _build(dataset, root, file_format, "")
+            # Files that are there need no bound: ImageNet's take hours.
+            by_hand = bool(builder.MANUAL_DOWNLOAD_INSTRUCTIONS)
+            _build(dataset, root, file_format, "", None if by_hand else PREPARE_SECONDS)
         return find_builder(dataset, data_dir)
 
 
@@ -218,8 +220,14 @@ def _ask(url: str, problems: list[str]) -> None:
         problems[0] = type(error).__name__
 
 
-def _build(dataset: str, data_dir: str, file_format: tfds.core.FileFormat, manual_dir: str) -> None:
-    """Runs TFDS's `download_and_prepare` in a child process, for at most `PREPARE_SECONDS`."""
+def _build(
+    dataset: str,
+    data_dir: str,
+    file_format: tfds.core.FileFormat,
+    manual_dir: str,
+    seconds: float | None,
+) -> None:
+    """Runs TFDS's `download_and_prepare` in a child process, for at most so many seconds."""
     print(f"Preparing {dataset} in {data_dir} (once) ...", file=sys.stderr, flush=True)
     with tempfile.TemporaryFile("w+") as output:
         try:
@@ -229,13 +237,14 @@ def _build(dataset: str, data_dir: str, file_format: tfds.core.FileFormat, manua
                 stdout=output,
                 stderr=None if sys.stderr.isatty() else subprocess.DEVNULL,  # progress bars
                 env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},  # it has no use for a GPU's memory
-                timeout=PREPARE_SECONDS,
+                timeout=seconds,
                 check=False,
             ).returncode
         except subprocess.TimeoutExpired as error:
             raise UserError(
                 f"preparing {dataset} in {data_dir} took more than {PREPARE_SECONDS / 60:.0f} "
-                f"minutes: run `tfds build {dataset} --data_dir={data_dir}` first"
+                f"minutes: run `tfds build {dataset} --data_dir={data_dir} "
+                f"--file_format={file_format.value}` first"
             ) from error
         output.seek(0)
         reason = output.read().splitlines()[-1] if status == 1 else f"exit status {status}"

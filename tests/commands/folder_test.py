@@ -1,0 +1,60 @@
+"""The program on a folder of photographs: refused for a bad file, trained without it, resumed."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests import runs
+
+FLAGS = [
+    "--model=tests.models:tiny",
+    "--image_size=24",
+    "--epochs=3",
+    "--initial_batch_size=16",
+    "--ghost_batch_size=16",
+    "--max_batch_size=32",
+    "--anneal=step",
+    "--anneal_epochs=50%",
+    "--anneal_factor=2",
+    "--anneal_with=batch_size",
+    "--log_every_updates=5",
+    "--deterministic",
+]
+BAD = 7
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """320 images of two classes, dark above and dark below; one of them is cut off."""
+    root = tmp_path_factory.mktemp("photographs")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 320), ("val", 40)):
+        for number in range(count):
+            label = number % 2
+            path = root / split / str(label) / f"{number}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            light = np.linspace(40, 200, 40)[:, None, None] * np.ones((40, 50, 3))
+            pixels = (light[::-1] if label else light) + rng.normal(0, 20, (40, 50, 3))
+            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
+    bad = root / "train" / str(BAD % 2) / f"{BAD}.jpg"
+    bad.write_bytes(bad.read_bytes()[:300])
+    return root
+
+
+def test_refused_then_trained_in_one_go_and_in_two(dataset, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    flags = [f"--dataset=image_folder:{dataset}", "--augment=imagenet", *FLAGS]
+    refused = runs.train(whole, *flags, status=2)
+    assert f"{dataset}/train/1/{BAD}.jpg cannot be used: " in refused.stderr
+    flags.append("--skip_bad_examples")
+    runs.train(whole, *flags)
+    runs.train(parts, *flags, "--stop_at_epoch=1.2")
+    runs.train(parts, *flags)
+    assert runs.digest(parts) == runs.digest(whole)
+    assert runs.points(parts) == runs.points(whole)
+    for path in (whole, parts):
+        result = runs.result(path)
+        assert result["bad_examples"] == 1
+        assert result["top1"] > 0.9
+        (line,) = (path / "bad_examples.txt").read_text().splitlines()
+        assert line.startswith(f"{dataset}/train/1/{BAD}.jpg\t")
