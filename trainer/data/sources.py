@@ -20,8 +20,9 @@ from trainer.data.sizes import KNOWN_SIZES
 from trainer.data.splits import count_split
 
 _AT_ONCE = 250
-# Evenly spaced, where reading all would take minutes.
-_STATISTICS_EXAMPLES = 1000
+# Of more bytes, means and deviations are those of so many examples, evenly spaced: reading
+# all would take minutes. It depends on the set alone, and not on what fits into a machine's memory.
+_STATISTICS_BYTES, _STATISTICS_EXAMPLES = 2**30, 1000
 
 
 def load(
@@ -99,17 +100,16 @@ def evaluation_split(config: Config) -> str:
 def image_statistics(
     source: Images | Encoded, augment: str, bad: BadExamples
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, as `pixel_statistics`.
-
-    Of all images in memory; of an encoded set, of a thousand, evenly spaced, as they are evaluated:
-    reading all would take minutes.
-    """
+    """Mean and standard deviation of each channel, as `pixel_statistics`, of images as they are
+    evaluated: all, or of a large set a thousand."""
+    large = source.examples * int(np.prod(source.image_shape)) > _STATISTICS_BYTES
+    step = max(1, source.examples // _STATISTICS_EXAMPLES) if large else 1
     if isinstance(source, Images):
-        return pixel_statistics(source.images)
-    count = min(_STATISTICS_EXAMPLES, source.examples)
-    step = source.examples // count
+        return pixel_statistics(source.images[::step])
     some = dataclasses.replace(
-        source, examples=count, fetch=lambda indices: source.fetch(indices * step)
+        source,
+        examples=-(-source.examples // step),
+        fetch=lambda indices: source.fetch(indices * step),
     )
     return pixel_statistics(_decoded(some, augment, bad).images)
 
@@ -160,6 +160,8 @@ def _decoded(source: Encoded, augment: str, bad: BadExamples) -> Images:
             end = count + int(np.count_nonzero(good))
             images[count:end], labels[count:end] = some_images[good], some_labels[good]
             count = end
+        if not count:
+            bad.refuse(f"{source.name}: none of {source.examples:,} examples can be used.")
     return Images(images[:count], labels[:count], source.classes, source.name)
 
 

@@ -75,7 +75,7 @@ def decoded(
                 bad.refuse(f"{source.name}: {len(tried)} examples in a row cannot be used.")
         return images, labels, weights
 
-    def whole(indices: tf.Tensor, positions: tf.Tensor, *fetched: tf.Tensor) -> tf.data.Dataset:
+    def one_chunk(indices: tf.Tensor, positions: tf.Tensor, *fetched: tf.Tensor) -> tf.data.Dataset:
         slots = tf.range(chunk)
         parts = tf.data.Dataset.from_tensor_slices((slots, positions, *fetched))
         good = parts.map(lambda slot, *rest: (slot, *example(*rest))).ignore_errors()
@@ -94,8 +94,8 @@ def decoded(
                 lambda: tf.numpy_function(filled, [*some, indices, positions], types),
             )
             shapes = [(chunk, *source.image_shape), (chunk,), (chunk,)]
-            whole = [tf.ensure_shape(v, shape) for v, shape in zip(values, shapes, strict=True)]
-            return *whole, positions
+            full = [tf.ensure_shape(v, shape) for v, shape in zip(values, shapes, strict=True)]
+            return *full, positions
 
         return good.concatenate(last).batch(chunk + 1).map(complete)
 
@@ -104,7 +104,7 @@ def decoded(
         num_parallel_calls=cores,
         deterministic=True,
     ).interleave(
-        whole,
+        one_chunk,
         cycle_length=cores,
         block_length=1,
         num_parallel_calls=cores,
