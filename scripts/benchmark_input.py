@@ -45,19 +45,21 @@ def table(workers: list[Worker], cores: int, rounds: int) -> None:
     """Prints what came out on so many cores."""
     size = benchmark_input_worker.IMAGE_SIZE
     print(f"\nphotographs to {size} × {size}, cores: {cores}, {rounds} rounds")
-    print("| who | images/s | range | Crescendo is | a processor second | Crescendo is | memory |")
-    print("|---|---|---|---|---|---|---|")
+    print("| who | images/s | range | Crescendo is | ", end="")
+    print("a processor second | Crescendo is | first batch | peak memory |")
+    print("|---|---|---|---|---|---|---|---|")
     for worker in workers:
         rates = worker.rates()
         if not rates:
-            print(f"| {worker.name} | died | | | | | |")
+            print(f"| {worker.name} | died | | | | | | |")
             continue
         memory = max(answer["peak_bytes"] for answer in worker.answers) / 2**20
+        a_second = worker.images / worker.median("processor_seconds")
         print(
-            f"| {worker.name} | {statistics.median(rates):,.0f} | {min(rates):,.0f}–"
-            f"{max(rates):,.0f} | {worker.behind(workers[0]):.2f} × | "
-            f"{worker.images / worker.median('processor_seconds'):,.0f} | "
-            f"{worker.behind(workers[0], 'processor_seconds'):.2f} × | {memory:,.0f} MiB |",
+            f"| {worker.name} | {statistics.median(rates):,.0f} | "
+            f"{min(rates):,.0f}–{max(rates):,.0f} | {worker.behind(workers[0]):.2f} × | "
+            f"{a_second:,.0f} | {worker.behind(workers[0], 'processor_seconds'):.2f} × | "
+            f"{worker.median('first_batch'):.1f} s | {memory:,.0f} MiB |",
             flush=True,
         )
 
@@ -69,21 +71,13 @@ def compare(torch: pathlib.Path, rounds: int) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         photographs, data_dir = f"{folder}/photographs", f"{folder}/data"
-        make = [
-            torch,
-            HERE / "make_photographs.py",
-            photographs,
-            f"--train={TRAIN}",
-            f"--val={VAL}",
-        ]
-        print("", subprocess.check_output(make, text=True).splitlines()[0], sep="\n")
-        write = [
-            sys.executable,
-            HERE / "benchmark_input_records.py",
-            f"{photographs}/train",
-            data_dir,
-        ]
-        done = subprocess.run(write, capture_output=True, text=True, check=True)
+        make = HERE / "make_photographs.py"
+        sizes = [f"--train={TRAIN}", f"--val={VAL}"]
+        made = subprocess.check_output([torch, make, photographs, *sizes], text=True)
+        print(f"\n{made.splitlines()[0]}", flush=True)
+        write = HERE / "benchmark_input_records.py"
+        read = [sys.executable, write, f"{photographs}/train", data_dir]
+        done = subprocess.run(read, capture_output=True, text=True, check=True)
         for name, value in json.loads(done.stdout.splitlines()[-1]).items():
             print(f"{name}: {value}", flush=True)
         for cores in (1, 2):
