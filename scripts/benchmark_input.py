@@ -2,7 +2,7 @@
 
 Crescendo's `imagenet` pipeline, from a folder of JPEGs and from the same files as ArrayRecord,
 against TensorFlow's operations alone, PyTorch's DataLoader with Pillow, and plain decoding. Files
-are read anew each time, from the page cache. Images a second of processor time are beside those of
+are read anew each time, from the page cache. Before them, the index of a million records. Images a second of processor time are beside those of
 the clock, because they hold on a machine that others keep busy, too.
 """
 
@@ -66,6 +66,10 @@ def table(workers: list[Worker], cores: int, rounds: int) -> None:
 
 def compare(torch: pathlib.Path, rounds: int) -> None:
     """Makes the photographs with PyTorch's environment and prints every table."""
+    done = subprocess.run(
+        [sys.executable, HERE / "benchmark_index.py"], capture_output=True, text=True, check=True
+    )
+    print(f"\n{done.stdout.strip()}", flush=True)
     if not torch.exists():
         print("\nphotographs: left out, because their packages are not there")
         return
