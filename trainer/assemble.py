@@ -85,6 +85,8 @@ def train(config: Config, path: pathlib.Path, stopped: Callable[[], bool]) -> di
             batches,
             limits=schedule.limits,
             ghost_batch_size=config.ghost_batch_size,
+            model=config.model,
+            report=print,
         )
     )
     table = _table(schedule, replicas, config.ghost_batch_size, largest)
