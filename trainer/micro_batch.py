@@ -171,14 +171,17 @@ def _rate(step: TrainingStep, iterator: Iterator[Any], examples: int) -> float:
             loss = step.strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
         return loss
 
+    with plain_errors():
+        # Called as such: TensorFlow warns of a function that is often traced.
+        traced = accumulate.get_concrete_function(tf.TensorSpec([], tf.int32))
+
     def seconds(passes: int) -> float:
         """Of one pass."""
         start = time.perf_counter()
-        accumulate(tf.constant(passes)).numpy()  # Waits for the device.
+        traced(tf.constant(passes)).numpy()  # Waits for the device.
         return (time.perf_counter() - start) / passes
 
-    with plain_errors():
-        accumulate(tf.constant(1)).numpy()  # Traces, and warms up.
+    seconds(1)  # Warms up.
     start = time.perf_counter()
     best = seconds(1)
     # The fastest tenth of a second: other processes slow passes down, and nothing speeds them up.
