@@ -2,8 +2,9 @@
 
 Crescendo's `imagenet` pipeline, from a folder of JPEGs and from the same files as ArrayRecord,
 against TensorFlow's operations alone, PyTorch's DataLoader with Pillow, and plain decoding. Files
-are read anew each time, from the page cache. Before them, the index of a million records. Images a second of processor time are beside those of
-the clock, because they hold on a machine that others keep busy, too.
+are read anew each time, from the page cache. Images a second of processor time are beside those of
+the clock, because they hold on a machine that others keep busy, too. The index of a million records
+comes first.
 """
 
 import json

@@ -3,7 +3,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.models import huge
 from trainer.cluster.strategy import mirrored
+from trainer.config import UserError
 from trainer.data.images import Images
 from trainer.evaluation import evaluator
 
@@ -70,3 +72,15 @@ def test_a_second_call_sees_the_model_as_it_is(cpus):
     assert evaluate(never).top1 == 0
     model.layers[-1].bias.assign([0.0, 1.0])
     assert evaluate(never).top1 == 1
+
+
+def test_an_evaluation_that_does_not_fit(cpus):
+    images = Images(
+        images=np.zeros((9, 6, 6, 1), np.uint8), labels=np.full(9, 1), classes=2, name="zeros"
+    )
+    model = huge((6, 6, 1), 2)
+    with pytest.raises(UserError) as error:
+        evaluator(tf.distribute.OneDeviceStrategy(cpus[0]), model, images)(never)
+    line, remedy = str(error.value).splitlines()
+    assert line == "an evaluation of 125 images at a time does not fit in memory."
+    assert remedy == "Use a smaller --image_size, or --precision=bfloat16."

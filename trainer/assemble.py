@@ -105,6 +105,8 @@ def _train(
             batches,
             limits=schedule.limits,
             ghost_batch_size=config.ghost_batch_size,
+            model=config.model,
+            report=print,
         )
     )
     table = _table(schedule, replicas, config.ghost_batch_size, largest)

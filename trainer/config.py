@@ -267,8 +267,8 @@ flags.DEFINE_float(
 flags.DEFINE_integer(
     "micro_batch_size",
     0,
-    "Most examples that a replica takes through one forward and backward pass (0: measured; "
-    "under --deterministic, 128, or the ghost batch if that is larger).",
+    "Most examples that a replica takes through one forward and backward pass (0: the fastest that "
+    "fits in memory, measured; under --deterministic, 128, or the ghost batch if that is larger).",
 )
 flags.DEFINE_enum(
     "strategy",

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from trainer.cluster.memory import enough
 from trainer.cluster.strategy import dealt
 from trainer.config import UserError
 from trainer.data import pipeline
@@ -20,6 +21,7 @@ from trainer.nn.losses import cross_entropy
 BATCH_SIZE = 125
 # Signals wait so long for the device.
 _SECONDS = 2.0
+_REMEDY = "Use a smaller --image_size, or --precision=bfloat16."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,8 +85,9 @@ def evaluator(
                 return None
             some, start = min(some, rounds - done), time.monotonic()
             # Carried along, so that where it is cut changes no bit.
-            total = add(iterator, tf.constant(some), total)
-            total.numpy()  # Waits for the device.
+            with enough(f"an evaluation of {batch_size} images at a time", _REMEDY):
+                total = add(iterator, tf.constant(some), total)
+                total.numpy()  # Waits for the device.
             done += some
             seconds = time.monotonic() - start
             if seconds < _SECONDS / 2:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from trainer import points
+from trainer.cluster import memory
 from trainer.evaluation import Evaluation
 from trainer.run_dir.checkpoints import Checkpoints, NotSavedError
 from trainer.run_dir.progress import Progress
@@ -87,6 +88,7 @@ def train(
     Raises:
       NonFiniteLossError: with update, position, learning rate and batch size.
       NotSavedError: where the run ends or stops and its last checkpoint cannot be written.
+      UserError: where memory runs out.
     """
     trajectory = course.trajectory
     control, end = trajectory.control, trajectory.end
@@ -130,7 +132,8 @@ def train(
         if iterator is None or stretch.layout.micro_batch_size != micro_batch_size:
             micro_batch_size = stretch.layout.micro_batch_size
             iterator = batches(state.position, micro_batch_size)
-        records = step.run(iterator, stretch)
+        with memory.enough(*_too_much(stretch, course)):
+            records = step.run(iterator, stretch)
         _check_finite(stretch, records, state)
         state.trained(stretch, records)
         squares = records.part_square.tolist(), records.whole_square.tolist()
@@ -185,6 +188,18 @@ def _most_updates(course: Course, state: State, rate: float) -> int:
     to_log = course.log_every_updates - state.update % course.log_every_updates
     batch_size = course.trajectory.at(state.position).batch_size
     return max(1, min(to_log, int(rate * STRETCH_SECONDS / batch_size)))
+
+
+def _too_much(stretch: Stretch, course: Course) -> tuple[str, str]:
+    """What is said, and to be done, where a micro-batch does not fit in memory."""
+    size, ghost = stretch.layout.micro_batch_size, course.ghost_batch_size
+    half = max(1, size // ghost // 2) * ghost
+    remedy = (
+        f"Use --micro_batch_size={half} or less, or 0 for the fastest that fits."
+        if half < size
+        else memory.LESS
+    )
+    return f"a micro-batch of {size} examples", remedy
 
 
 def _check_finite(stretch: Stretch, records: Records, state: State) -> None:

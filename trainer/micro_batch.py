@@ -1,11 +1,14 @@
-"""The measured choice of the micro-batch: which of a few sizes trains the fastest here.
+"""The measured choice of the micro-batch: the fastest that fits in memory here.
 
 A micro-batch changes nothing that is learned, so it is free to be measured. The choice is kept in
-the run directory, so that a resumed run compiles the same.
+the run directory, with what it was chosen from, so that a resumed run compiles the same.
 """
 
 import contextlib
+import dataclasses
+import gc
 import json
+import math
 import pathlib
 import time
 from collections.abc import Callable, Iterator
@@ -14,14 +17,36 @@ from typing import Any
 import tensorflow as tf
 
 from trainer.backward import plain_errors
-from trainer.cluster.strategy import dealt
+from trainer.cluster import memory
+from trainer.cluster.strategy import dealt, on_cpu
+from trainer.config import UserError
 from trainer.run_dir.directory import write_whole
-from trainer.schedule.layout import divisors, unmeasured
+from trainer.schedule.layout import divisors
 from trainer.schedule.realize import Limits
 from trainer.step import TrainingStep
 
-# On CPUs smaller ones pay for their overhead and larger ones for the cache that they overflow.
-_SMALLEST, _LARGEST, _EXAMPLES = 64, 256, 1024
+# Up to so many examples, a run's smallest batch leaves too little to choose from.
+_FEW = 64
+# Larger ones overflow the caches of a CPU.
+_MOST_ON_CPU = 256
+# Of one candidate to the next: each costs seconds of tracing.
+_GROWTH = 1.5
+# A doubling halves what a pass costs besides its examples, so that all that follow gain together
+# what one has gained: below this, no more than the clock's noise.
+_GAIN = 1.03
+_SECONDS = 1.0
+# Of the memory that is free; the rest is for what an update, an evaluation and a checkpoint take
+# besides, and for other processes.
+_USABLE = 0.8
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A size that was tried, its speed, and the bytes at the peak; None where no one tells."""
+
+    micro_batch_size: int
+    examples_per_second: float
+    peak_bytes: int | None
 
 
 def choose(
@@ -31,11 +56,16 @@ def choose(
     *,
     limits: Limits,
     ghost_batch_size: int,
+    model: str,
+    report: Callable[[str], None],
 ) -> int:
     """The size of the kept choice in file `path`, or of one measured now and kept there.
 
     Candidates divide a replica's share of the run's smallest batch, or of its largest where that is
-    too small to compare any.
+    too small to compare any. `report` is told why a size was chosen.
+
+    Raises:
+      UserError: where `model` does not fit in memory at all.
     """
     replicas = step.strategy.num_replicas_in_sync
     # What is not there, or damaged, is measured.
@@ -44,36 +74,118 @@ def choose(
         if kept["replicas"] == replicas:
             return int(kept["micro_batch_size"])
     smallest = limits.smallest // replicas
-    share = smallest if smallest > _SMALLEST else limits.largest // replicas
-    sizes = candidates(share, ghost_batch_size)
-    rates = {size: _rate(step, batches(0, size), size * replicas) for size in sizes}
-    step.zero()
-    best = max(rates, key=rates.__getitem__)
-    choice = {"micro_batch_size": best, "replicas": replicas, "examples_per_second": rates}
-    write_whole(path, json.dumps(choice) + "\n")
+    share = smallest if smallest > _FEW else limits.largest // replicas
+    most = _MOST_ON_CPU if on_cpu(step.strategy) else share
+    tried, why = _search(step, batches, candidates(share, ghost_batch_size, most), model)
+    best = max(tried, key=lambda candidate: candidate.examples_per_second).micro_batch_size
+    choice = {
+        "micro_batch_size": best,
+        "replicas": replicas,
+        "why": why,
+        "tried": [dataclasses.asdict(candidate) for candidate in tried],
+    }
+    write_whole(path, json.dumps(choice, indent=2) + "\n")
+    report(f"micro-batch {best}: {why}")
     return best
 
 
-def candidates(share: int, ghost_batch_size: int) -> list[int]:
-    """At most three sizes between 64 and 256, or the nearest to 128: multiples of the ghost batch
-    that divide `share`, the examples of one replica."""
-    sizes = [n * ghost_batch_size for n in divisors(share // ghost_batch_size)]
-    return [size for size in sizes if _SMALLEST <= size <= _LARGEST][-3:] or [
-        min(sizes, key=lambda size: abs(size - unmeasured(ghost_batch_size)))
-    ]
+def candidates(share: int, ghost_batch_size: int, most: int) -> list[int]:
+    """From the ghost batch to `most` examples, about doubling: multiples of the ghost batch that
+    divide `share`, the examples of one replica."""
+    sizes = [ghost_batch_size]
+    for n in divisors(share // ghost_batch_size):
+        if _GROWTH * sizes[-1] <= n * ghost_batch_size <= most:
+            sizes.append(n * ghost_batch_size)
+    return sizes
+
+
+def _search(
+    step: TrainingStep,
+    batches: Callable[[int, int], Iterator[Any]],
+    sizes: list[int],
+    model: str,
+) -> tuple[list[Candidate], str]:
+    """Tries `sizes` in turn while they fit and gain; those that were, and why one of them is it."""
+    devices = step.strategy.extended.worker_devices
+    replicas = step.strategy.num_replicas_in_sync
+    before = after = memory.uses(devices)
+    tried: list[Candidate] = []
+    fastest, end = 0.0, ""
+    for size in sizes:
+        if tried:
+            ratio = size / tried[-1].micro_batch_size
+            if end := _lack(before, after, ratio):
+                end = f"{size} was not tried: {end}"
+                break
+        memory.restart(devices)
+        rate = None
+        with contextlib.suppress(tf.errors.ResourceExhaustedError):
+            rate = _rate(step, batches(0, size), size * replicas)
+        gc.collect()  # The function and its graph, which are a circle.
+        step.zero()
+        if rate is None:
+            end = f"{size} does not fit in memory"
+            break
+        after = memory.uses(devices)
+        tried.append(Candidate(size, rate, after[0].peak if after else None))
+        if rate < _GAIN * fastest:
+            break
+        fastest = rate
+    if not tried:
+        free = min((use.limit - use.now for use in before), default=math.inf)
+        where = f"the {_gigabytes(free)} of memory that are free" if free < math.inf else "memory"
+        raise UserError(
+            f"a micro-batch of {sizes[0]} examples does not fit in {where} with --model={model}.\n"
+            + memory.LESS
+        )
+    compared = ", ".join(str(candidate.micro_batch_size) for candidate in tried)
+    reasons = [f"fastest of {compared}"] if len(tried) > 1 else []
+    return tried, "; ".join([*reasons, end] if end else reasons or ["no other divides the batches"])
+
+
+def _lack(before: list[memory.Use], after: list[memory.Use], ratio: float) -> str:
+    """Says which memory lacks for `ratio` times what was tried between the two; "" where none does.
+
+    All that was taken counts as if it grew with the examples, and a part of it does not.
+    """
+    for start, use in zip(before, after, strict=True):
+        needed, free = ratio * (use.peak - start.now), use.limit - start.now
+        if needed > _USABLE * free:
+            return f"it would take {_gigabytes(needed)} of the {_gigabytes(free)} that are free"
+    return ""
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:.1f} GB"
 
 
 def _rate(step: TrainingStep, iterator: Iterator[Any], examples: int) -> float:
     """Examples per second of forward and backward passes over micro-batches of `examples`."""
-    passes = max(2, _EXAMPLES // examples)
 
     @tf.function
-    def accumulate(count: tf.Tensor) -> None:
+    def accumulate(count: tf.Tensor) -> tf.Tensor:
+        loss = tf.constant(0.0)
         for _ in tf.range(count):
-            step.strategy.run(step.accumulate, dealt(step.strategy, iterator))
+            tf.autograph.experimental.set_loop_options(parallel_iterations=1)
+            losses = step.strategy.run(step.accumulate, dealt(step.strategy, iterator))
+            loss = step.strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
+        return loss
 
     with plain_errors():
-        accumulate(tf.constant(2))  # Traces, and warms up.
+        # Called as such: TensorFlow warns of a function that is often traced.
+        traced = accumulate.get_concrete_function(tf.TensorSpec([], tf.int32))
+
+    def seconds(passes: int) -> float:
+        """Of one pass."""
+        start = time.perf_counter()
+        traced(tf.constant(passes)).numpy()  # Waits for the device.
+        return (time.perf_counter() - start) / passes
+
+    seconds(1)  # Warms up.
     start = time.perf_counter()
-    accumulate(tf.constant(passes))
-    return passes * examples / (time.perf_counter() - start)
+    best = seconds(1)
+    # The fastest tenth of a second: other processes slow passes down, and nothing speeds them up.
+    passes = max(1, int(_SECONDS / 10 / best))
+    while time.perf_counter() - start + passes * best < _SECONDS:
+        best = min(best, seconds(passes))
+    return examples / best

@@ -144,7 +144,7 @@ def write_image(folder: pathlib.Path, tag: str, png: bytes) -> None:
       OSError: where it cannot be written, with the file's name.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     now = time.time()
     image = Summary(value=[Summary.Value(tag=tag, image=Summary.Image(encoded_image_string=png))])
     content = io.BytesIO()
