@@ -113,6 +113,20 @@ def test_evaluation_covers_each_example_once(numbered, examples, batch_size, sha
     assert seen == list(range(examples))
 
 
+@pytest.mark.parametrize("local", [1, 2])
+def test_hosts_evaluate_shares_of_one_evaluation(numbered, local):
+    """Three hosts of one or two replicas: dealt to all replicas in turn, each batch once."""
+    images, shards = numbered(100), 3 * local
+    whole = list(evaluation(images, batch_size=7, shards=shards).as_numpy_iterator())
+    for host in range(3):
+        own = range(host * local, (host + 1) * local)
+        found = evaluation(images, batch_size=7, shards=shards, local_shards=own)
+        wanted = [batch for i, batch in enumerate(whole) if i % shards in own]
+        for ours, theirs in zip(found.as_numpy_iterator(), wanted, strict=True):
+            for one, other in zip(ours, theirs, strict=True):
+                np.testing.assert_array_equal(one, other)
+
+
 def test_images_are_shared_not_copied():
     """From load's arrays the tensor is a view; from an unaligned one it is an equal copy."""
     array = aligned_empty((4, 3, 3, 1))

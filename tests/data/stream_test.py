@@ -85,9 +85,11 @@ def test_from_the_disk_as_from_memory(folder, augment):
         where = {"position": position, "micro_batch_size": b, "augment": augment}
         for found, expected in zip(take(disk, 60, **where), take(memory, 60, **where), strict=True):
             np.testing.assert_array_equal(found, expected)
-    for batch_size, shards in ((8, 1), (7, 3), (50, 1), (64, 2)):
+    shares = ((8, 1, range(1)), (7, 3, range(3)), (64, 2, range(2)), (8, 4, range(2, 4)))
+    for batch_size, shards, local in shares:
         pairs = (
-            evaluation(source, batch_size=batch_size, shards=shards) for source in (disk, memory)
+            evaluation(source, batch_size=batch_size, shards=shards, local_shards=local)
+            for source in (disk, memory)
         )
         for found, expected in zip(*pairs, strict=True):
             for a, b in zip(found, expected, strict=True):

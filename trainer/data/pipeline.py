@@ -127,32 +127,40 @@ def evaluation(
     *,
     batch_size: int,
     shards: int,
+    local_shards: range | None = None,
     augment: str = "none",
     bad: BadExamples | None = None,
 ) -> tf.data.Dataset:
     """Every example exactly once, in batches whose number is a multiple of `shards`.
 
+    Batch i is for shard i mod `shards`, and the elements are those of this host's shards in turn.
     What is missing from the last batches is filled with the last example at weight 0; examples that
     cannot be decoded are black, at weight 0.
 
     Args:
         source: the set.
         batch_size: b.
-        shards: replicas that the batches are dealt to in turn; each gets as many.
+        shards: replicas of all hosts that the batches are dealt to in turn; each gets as many.
+        local_shards: those on this host; None: all.
         augment: of the training set; after imagenet's crops, the central part is evaluated.
         bad: told of what cannot be decoded; None: an error.
 
     Returns:
         Elements of (images uint8 [b, h, w, c], labels int32 [b], weights float32 [b], 1 or 0).
     """
-    batches = evaluation_batches(source.examples, batch_size, shards)
+    local = range(shards) if local_shards is None else local_shards
+    batches = evaluation_batches(source.examples, batch_size, shards) // shards * len(local)
+
+    def number_of(t: tf.Tensor) -> tf.Tensor:
+        return t // len(local) * shards + local.start + t % len(local) * local.step
+
     if isinstance(source, Encoded):
-        return _encoded_evaluation(source, batch_size, batches, augment, bad)
+        return _encoded_evaluation(source, batch_size, batches, number_of, augment, bad)
 
     def batch(
         t: tf.Tensor, pixels: tf.Tensor, labels: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        indices = t * batch_size + tf.range(batch_size, dtype=tf.int64)  # [b]
+        indices = number_of(t) * batch_size + tf.range(batch_size, dtype=tf.int64)  # [b]
         weights = tf.cast(indices < source.examples, tf.float32)
         indices = tf.minimum(indices, source.examples - 1)
         return tf.gather(pixels, indices), tf.gather(labels, indices), weights
@@ -161,19 +169,26 @@ def evaluation(
 
 
 def evaluation_batches(examples: int, batch_size: int, shards: int) -> int:
-    """How many elements `evaluation` has."""
+    """How many batches `evaluation` deals to all shards."""
     return -(-examples // (batch_size * shards)) * shards
 
 
 def _encoded_evaluation(
-    source: Encoded, batch_size: int, batches: int, augment: str, bad: BadExamples | None
+    source: Encoded,
+    batch_size: int,
+    batches: int,
+    number_of: Callable[[tf.Tensor], tf.Tensor],
+    augment: str,
+    bad: BadExamples | None,
 ) -> tf.data.Dataset:
+    """As `evaluation`; `number_of` is which of all batches the t-th of `batches` elements is."""
     shape, chunk = source.image_shape, stream.chunk_size(batch_size)
     chunks = batch_size // chunk
     part = decode.central_crop if augment == "imagenet" else decode.whole
 
     def place(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        indices = number * chunk + tf.range(chunk, dtype=tf.int64)
+        first = number_of(number // chunks) * batch_size + number % chunks * chunk
+        indices = first + tf.range(chunk, dtype=tf.int64)
         return tf.minimum(indices, source.examples - 1), indices
 
     def joined(
