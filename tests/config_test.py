@@ -54,6 +54,11 @@ def test_one_of_several_devices_is_refused():
         parsed("--strategy=one_device", "--virtual_devices=4")
 
 
+def test_virtual_devices_of_several_workers_are_refused():
+    with pytest.raises(config.UserError, match="--virtual_devices=2 splits one process"):
+        parsed("--strategy=multi_worker", "--virtual_devices=2")
+
+
 def test_a_binary_flagfile_is_refused(tmp_path):
     (tmp_path / "x.flags").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(config.UserError):

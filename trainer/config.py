@@ -74,6 +74,7 @@ class Config:
     micro_batch_size: int
     strategy: str
     virtual_devices: int | None
+    worker_timeout: float
     deterministic: bool
     checkpoint_minutes: float
     keep_checkpoints: int
@@ -273,10 +274,14 @@ flags.DEFINE_integer(
 flags.DEFINE_enum(
     "strategy",
     "auto",
-    ["auto", "one_device", "mirrored"],
-    "Which tf.distribute strategy; auto: mirrored where there are several devices.",
+    ["auto", "one_device", "mirrored", "multi_worker"],
+    "Which tf.distribute strategy; auto: mirrored where there are several devices. multi_worker: "
+    "several processes, which TF_CONFIG or Slurm's environment names.",
 )
 flags.DEFINE_integer("virtual_devices", None, "Split one CPU into so many devices.")
+flags.DEFINE_float(
+    "worker_timeout", 60.0, "Seconds after which a worker that is not heard of counts as lost."
+)
 flags.DEFINE_bool("deterministic", False, "Bit-reproducible kernels, and nothing timed.")
 
 # ---- Watching
@@ -304,8 +309,8 @@ _require(
     "above 0",
     "epochs train_examples base_batch_size "
     "initial_batch_size anneal_power max_batch_size image_size num_classes ghost_batch_size "
-    "virtual_devices checkpoint_minutes keep_checkpoints eval_every_epochs log_every_updates "
-    "stop_at_epoch cycle_epochs patience noise_horizon",
+    "virtual_devices worker_timeout checkpoint_minutes keep_checkpoints eval_every_epochs "
+    "log_every_updates stop_at_epoch cycle_epochs patience noise_horizon",
 )
 _require(
     lambda v: 0 < v <= 1e30,
@@ -350,6 +355,11 @@ def from_flags(argv: Sequence[str]) -> Config:
         raise UserError(
             f"--strategy=one_device uses one of --virtual_devices={config.virtual_devices}: "
             "use --strategy=mirrored, or leave --virtual_devices out."
+        )
+    if config.strategy == "multi_worker" and config.virtual_devices:
+        raise UserError(
+            f"--virtual_devices={config.virtual_devices} splits one process, and "
+            "--strategy=multi_worker has several: leave one of the two out."
         )
     return config
 

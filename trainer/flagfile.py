@@ -16,6 +16,7 @@ FREE = frozenset(
         "micro_batch_size",
         "strategy",
         "virtual_devices",
+        "worker_timeout",
         "deterministic",
         "checkpoint_minutes",
         "keep_checkpoints",

@@ -5,20 +5,29 @@ from typing import Any
 
 import tensorflow as tf
 
+from trainer.cluster.multi_worker import join
+from trainer.cluster.workers import Worker
 from trainer.config import UserError
 from trainer.schedule.layout import unmeasured
 
 
 def connect(
-    name: str, *, virtual_devices: int | None, deterministic: bool, ghost_batch_size: int
+    name: str,
+    *,
+    virtual_devices: int | None,
+    deterministic: bool,
+    ghost_batch_size: int,
+    worker: Worker | None = None,
+    worker_timeout: float = 60.0,
 ) -> tuple[tf.distribute.Strategy, int]:
     """The strategy for `--strategy=name`, and its lanes; call once, before TensorFlow computes.
 
     `auto` takes every GPU, else the CPU or its `virtual_devices`. Lanes are equal parts of a
-    micro-batch that are computed side by side; GPUs have one.
+    micro-batch that are computed side by side; GPUs have one. `multi_worker` waits for the other
+    workers of `worker`'s run, for `worker_timeout` seconds.
 
     Raises:
-      UserError: for virtual devices on a machine with GPUs.
+      UserError: for virtual devices on a machine with GPUs; where other workers do not come.
     """
     if deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -41,6 +50,8 @@ def connect(
     if not gpus:
         lanes, threads = share_cores(len(devices), ghost_batch_size)
         tf.config.threading.set_intra_op_parallelism_threads(threads)
+    if worker:
+        return join(worker, len(gpus), worker_timeout), lanes
     if name == "auto":
         name = "mirrored" if len(devices) > 1 else "one_device"
     if name == "mirrored":

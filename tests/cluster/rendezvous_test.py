@@ -1,0 +1,90 @@
+import concurrent.futures
+import socket
+import time
+
+import pytest
+
+from trainer.cluster.rendezvous import meet
+from trainer.cluster.workers import Worker
+from trainer.config import UserError
+
+
+def free_ports(n):
+    servers = [socket.create_server(("", 0)) for _ in range(n)]
+    found = [server.getsockname()[1] for server in servers]
+    for server in servers:
+        server.close()
+    return found
+
+
+@pytest.fixture
+def addresses():
+    return tuple(f"localhost:{port}" for port in free_ports(3))
+
+
+def called(addresses, indices, devices=(1, 1, 1), timeout=5.0, late=0.0):
+    """What meet raises in each of `indices`, or None, and the seconds that it took."""
+
+    def one(index):
+        time.sleep(late * index)
+        start = time.monotonic()
+        try:
+            meet(Worker(addresses, index), devices[index], timeout)
+            return None, time.monotonic() - start
+        except UserError as error:
+            return str(error), time.monotonic() - start
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        return list(pool.map(one, indices))
+
+
+def test_all_go_on_once_all_are_there(addresses):
+    found = called(addresses, [0, 1, 2], late=0.5)
+    assert [error for error, _ in found] == [None] * 3
+    assert 0.9 < found[0][1] < 2.5
+    # The ports are free again for TensorFlow.
+    for address in addresses:
+        socket.create_server(("", int(address.rpartition(":")[2]))).close()
+
+
+def test_alone_there_is_none_to_wait_for(addresses):
+    assert called(addresses[:1], [0])[0][0] is None
+
+
+@pytest.mark.parametrize(("there", "missing"), [([0, 2], 1), ([1, 2], 0)])
+def test_one_that_does_not_come_is_named_in_time(addresses, there, missing):
+    (first, seconds), *_ = called(addresses, there, timeout=1.0)
+    assert f"worker {missing} ({addresses[missing]}) did not come within 1 s" in first
+    assert len(first.splitlines()) == 2
+    assert seconds < 3
+
+
+def test_another_number_of_devices_is_refused(addresses):
+    found = called(addresses, [0, 1], devices=[1, 2, 1], timeout=2.0)
+    assert "worker 1 has the devices 2, and worker 0" in found[0][0]
+
+
+def test_a_port_that_is_taken_is_refused_at_once(addresses):
+    with socket.create_server(("", int(addresses[1].rpartition(":")[2]))):
+        ((error, seconds),) = called(addresses, [1], timeout=60.0)
+    assert f"worker 1 ({addresses[1]}) cannot listen on its port: " in error
+    assert seconds < 1
+
+
+def test_other_programs_calls_do_no_harm(addresses):
+    def stray():
+        for text in (b"GET / HTTP/1.1\n", b"\n", b"{}\n", b"[]\n", b'{"index": null}\n'):
+            while True:
+                try:
+                    host, _, port = addresses[0].rpartition(":")
+                    with socket.create_connection((host, int(port))) as call:
+                        call.sendall(text)
+                        break
+                except OSError:
+                    time.sleep(0.05)
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        strays = pool.submit(stray)
+        found = called(addresses, [0, 1, 2], late=0.5)
+        strays.result()
+    assert [error for error, _ in found] == [None] * 3

@@ -1,0 +1,84 @@
+import json
+
+import pytest
+
+from trainer.cluster.workers import from_environment
+from trainer.config import UserError
+
+
+@pytest.fixture(autouse=True)
+def nowhere(monkeypatch):
+    for name in ("TF_CONFIG", "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def tf_config(monkeypatch, cluster, kind="worker", index=0):
+    value = {"cluster": cluster, "task": {"type": kind, "index": index}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(value))
+
+
+def test_tf_config(monkeypatch):
+    tf_config(monkeypatch, {"worker": ["a:1", "b:22"]}, index=1)
+    worker = from_environment()
+    assert worker.addresses == ("a:1", "b:22")
+    assert (worker.index, worker.chief, worker.port) == (1, False, 22)
+    assert str(worker) == "worker 1 (b:22)"
+
+
+@pytest.mark.parametrize(("kind", "index", "wanted"), [("chief", 0, 0), ("worker", 1, 2)])
+def test_a_chief_with_a_name_of_its_own_is_the_first(monkeypatch, kind, index, wanted):
+    tf_config(monkeypatch, {"worker": ["b:1", "c:1"], "chief": ["a:1"]}, kind, index)
+    worker = from_environment()
+    assert worker.addresses == ("a:1", "b:1", "c:1")
+    assert worker.index == wanted
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "worker 0 of 2",
+        "[1, 2]",
+        "{}",
+        '{"cluster": {"worker": ["a:1"]}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "chief", "index": 0}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": "x"}}',
+        '{"cluster": {"worker": ["a:1", "a:1"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["a"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "worker", "index": 0}}',
+    ],
+)
+def test_a_wrong_tf_config_is_refused_in_two_lines(monkeypatch, value):
+    monkeypatch.setenv("TF_CONFIG", value)
+    with pytest.raises(UserError, match="TF_CONFIG") as error:
+        from_environment()
+    assert len(str(error.value).splitlines()) <= 2
+
+
+SLURM = {
+    "SLURM_JOB_ID": "1000042",
+    "SLURM_STEP_NUM_TASKS": "5",
+    "SLURM_STEP_NODELIST": "gpu[9-11]",
+    "SLURM_STEP_TASKS_PER_NODE": "2(x2),1",
+}
+
+
+@pytest.mark.parametrize(
+    ("process", "node", "local", "address"),
+    [(0, "gpu9", 0, "gpu9:20042"), (3, "gpu10", 1, "gpu10:20043"), (4, "gpu11", 0, "gpu11:20042")],
+)
+def test_slurm(monkeypatch, process, node, local, address):
+    """Its resolver sorts gpu10 before gpu9, and Slurm does not: each finds itself all the same."""
+    own = {"SLURM_PROCID": process, "SLURMD_NODENAME": node, "SLURM_LOCALID": local}
+    for name, value in (SLURM | own).items():
+        monkeypatch.setenv(name, str(value))
+    worker = from_environment()
+    assert sorted(worker.addresses) == [
+        *("gpu10:20042", "gpu10:20043", "gpu11:20042", "gpu9:20042", "gpu9:20043")
+    ]
+    assert worker.addresses[worker.index] == address
+
+
+def test_without_any_the_remedy_is_named():
+    with pytest.raises(UserError, match=r"scripts/launch_local\.sh"):
+        from_environment()

@@ -1,0 +1,113 @@
+"""The workers of a run over several processes: who they are, and which of them this one is.
+
+TF_CONFIG says it, or else Slurm's environment; TensorFlow's own resolvers read them.
+"""
+
+import dataclasses
+import os
+import re
+from collections.abc import Sequence
+
+from trainer.config import UserError
+
+# Of the first worker on a node: Slurm gives no ports, and two jobs may share a node.
+_FIRST_PORT = 20_000
+_PORTS = 10_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Worker:
+    """One process of several.
+
+    Attributes:
+      addresses: of all, as `host:port`, in the order of their replicas.
+      index: of this one.
+    """
+
+    addresses: tuple[str, ...]
+    index: int
+
+    @property
+    def chief(self) -> bool:
+        """Whether it is the one that writes the run directory, and decides what time decides."""
+        return self.index == 0
+
+    @property
+    def port(self) -> int:
+        """That it listens on."""
+        return int(self.addresses[self.index].rpartition(":")[2])
+
+    def __str__(self) -> str:
+        return self.name(self.index)
+
+    def name(self, index: int) -> str:
+        """Of any of them, for a message."""
+        return f"worker {index} ({self.addresses[index]})"
+
+
+def from_environment() -> Worker:
+    """The worker that the environment says this process is.
+
+    Raises:
+      UserError: where it says none, or not which.
+    """
+    if "TF_CONFIG" in os.environ:
+        return _from_tf_config()
+    if "SLURM_STEP_NUM_TASKS" in os.environ:
+        return _from_slurm()
+    raise UserError(
+        "--strategy=multi_worker finds no other workers: neither TF_CONFIG nor Slurm's variables "
+        "are set.\nStart it with srun, or with scripts/launch_local.sh, or set TF_CONFIG."
+    )
+
+
+def _from_tf_config() -> Worker:
+    # TensorFlow takes four seconds to import, for which wrong flags need not wait.
+    import tensorflow as tf
+
+    try:
+        resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+        jobs = resolver.cluster_spec().as_dict()
+        kind, index = resolver.task_type, resolver.task_id
+        # The chief, where it has a name of its own, is the first.
+        addresses = [*jobs.pop("chief", []), *jobs.pop("worker", [])]
+        own = resolver.cluster_spec().task_address(kind, index)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"TF_CONFIG={os.environ['TF_CONFIG']} cannot be used: {error}.\n"
+            'Write {"cluster": {"worker": ["host:port", ...]}, '
+            '"task": {"type": "worker", "index": 0}}.'
+        ) from error
+    if jobs:
+        raise UserError(
+            f"TF_CONFIG has tasks of the type {min(jobs)!r}: leave them out, all are workers here."
+        )
+    return _worker(addresses, own, "TF_CONFIG")
+
+
+def _from_slurm() -> Worker:
+    import tensorflow as tf
+
+    tasks = int(os.environ["SLURM_STEP_NUM_TASKS"])
+    first_port = _FIRST_PORT + int(os.environ["SLURM_JOB_ID"]) % _PORTS
+    # Which GPUs are a task's is Slurm's to say, by --gpus-per-task; without GPUs the resolver
+    # would fail.
+    resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
+        port_base=first_port, gpus_per_node=tasks, gpus_per_task=1, auto_set_gpu=False
+    )
+    addresses = resolver.cluster_spec().job_tasks("worker")
+    # It counts tasks in the order of their hosts' names, node10 before node9, and Slurm does not.
+    port = first_port + int(os.environ["SLURM_LOCALID"])
+    return _worker(addresses, f"{os.environ['SLURMD_NODENAME']}:{port}", "Slurm's environment")
+
+
+def _worker(addresses: Sequence[str], own: str, source: str) -> Worker:
+    wrong = [a for a in addresses if not re.fullmatch(r".+:\d{1,5}", a)]
+    if wrong:
+        raise UserError(f"{source} has the address {wrong[0]!r}: write host:port.")
+    if own not in addresses or len(set(addresses)) < len(addresses):
+        raise UserError(
+            f"{source} has the workers {', '.join(addresses)}, and this one is {own}: "
+            "name each of them once."
+        )
+    return Worker(tuple(addresses), list(addresses).index(own))
