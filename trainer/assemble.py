@@ -1,6 +1,7 @@
 """From a Config to a whole run: devices, data, schedule, model, step and loop put together."""
 
 import importlib.metadata
+import itertools
 import pathlib
 import platform
 from collections.abc import Callable, Iterator
@@ -10,7 +11,10 @@ import keras
 import tensorflow as tf
 
 from trainer import loop, micro_batch
+from trainer.cluster import hosts as cluster_hosts
 from trainer.cluster import strategy as cluster
+from trainer.cluster.multi_worker import noticed
+from trainer.cluster.workers import Worker
 from trainer.config import Config, UserError
 from trainer.data import pipeline, sources
 from trainer.data.bad_examples import BadExamples
@@ -20,37 +24,59 @@ from trainer.evaluation import evaluator
 from trainer.flagfile import to_flagfile
 from trainer.nn.models import registry
 from trainer.run_dir import directory
-from trainer.run_dir.checkpoints import Checkpoints, digest
-from trainer.run_dir.progress import Progress
-from trainer.run_dir.summaries import Summaries
+from trainer.run_dir.checkpoints import Checkpoints, NoCheckpoints, digest
+from trainer.run_dir.progress import Progress, line
+from trainer.run_dir.summaries import NoSummaries, Summaries
 from trainer.schedule import plan, trajectory
 from trainer.schedule.layout import unmeasured
-from trainer.state import restore
+from trainer.state import restore, share
 from trainer.step import TrainingStep
 
 
-def train(config: Config, path: pathlib.Path, stopped: Callable[[], bool]) -> dict[str, Any] | None:
-    """Trains to the end and returns what result.json holds; None where `stopped` came before.
+def train(
+    config: Config,
+    path: pathlib.Path,
+    stopped: Callable[[], bool],
+    worker: Worker | None = None,
+    ended: bool = False,
+) -> dict[str, Any] | loop.Early | None:
+    """Trains to the end and returns what result.json holds; or why it ended before.
+
+    Of several workers, each calls it, and the chief alone touches `path`. Where that has `ended`
+    before, nothing is trained, and None is returned to all.
 
     Raises:
       UserError: for what cannot be trained, before any training; for an example that cannot be
         decoded, when it is met.
+      LostWorkerError: where another worker has left, or hangs.
     """
-    bad = BadExamples(config.skip_bad_examples, path / "bad_examples.txt", Progress.line)
-    with bad.explained():
-        return _train(config, path, stopped, bad)
+    kept = path / "bad_examples.txt" if worker is None or worker.chief else None
+    bad = BadExamples(config.skip_bad_examples, kept, line)
+    with noticed(worker), bad.explained():
+        return _train(config, path, stopped, bad, worker, ended)
 
 
 def _train(
-    config: Config, path: pathlib.Path, stopped: Callable[[], bool], bad: BadExamples
-) -> dict[str, Any] | None:
+    config: Config,
+    path: pathlib.Path,
+    stopped: Callable[[], bool],
+    bad: BadExamples,
+    worker: Worker | None,
+    ended: bool,
+) -> dict[str, Any] | loop.Early | None:
     strategy, lanes = cluster.connect(
         config.strategy,
         virtual_devices=config.virtual_devices,
         deterministic=config.deterministic,
         ghost_batch_size=config.ghost_batch_size,
+        worker=worker,
+        worker_timeout=config.worker_timeout,
     )
     replicas = strategy.num_replicas_in_sync
+    hosts = cluster_hosts.of(strategy, worker)
+    report = line if hosts.chief else _unsaid
+    if hosts.agreed(ended and hosts.chief)[0]:
+        return None
     training, evaluation = (
         sources.load(
             config.dataset,
@@ -91,37 +117,42 @@ def _train(
                 position=position,
                 micro_batch_size=micro_batch_size,
                 replicas=replicas,
-                local_replicas=range(replicas),
+                local_replicas=hosts.local(replicas),
                 bad=bad,
             )
         )
 
-    largest = (schedule.micro_batch_size or config.micro_batch_size) or (
-        unmeasured(config.ghost_batch_size)
-        if config.deterministic
-        else micro_batch.choose(
-            path / "micro_batch.json",
-            step,
-            batches,
-            limits=schedule.limits,
-            ghost_batch_size=config.ghost_batch_size,
-            model=config.model,
-            report=print,
-        )
-    )
-    table = _table(schedule, replicas, config.ghost_batch_size, largest)
-    print(plan.uncertain(config) + table, flush=True)
+    largest = schedule.micro_batch_size or config.micro_batch_size
+    if not largest and config.deterministic:
+        largest = unmeasured(config.ghost_batch_size)
+    if not largest:
+        if hosts.chief:
+            largest = micro_batch.choose(
+                path / "micro_batch.json",
+                step,
+                batches,
+                limits=schedule.limits,
+                ghost_batch_size=config.ghost_batch_size,
+                model=config.model,
+                report=report,
+            )
+        _, (largest,) = hosts.agreed(False, largest)
+    report(plan.uncertain(config) + _table(schedule, replicas, config.ghost_batch_size, largest))
 
     variables = {"weights": _values(model), "slots": [slot for s in step.slots for slot in s]}
-    checkpoints = Checkpoints(
-        path / "checkpoints", variables, keep=config.keep_checkpoints, report=Progress.line
+    checkpoints = (
+        Checkpoints(path / "checkpoints", variables, keep=config.keep_checkpoints, report=report)
+        if hosts.chief
+        else NoCheckpoints()
     )
-    state = restore(checkpoints)
+    state = share(restore(checkpoints), itertools.chain(*variables.values()), hosts)
     if state.resumes:
-        print(f"resumed at update {state.update}, epoch {state.position / examples:.2f}")
-    directory.keep_flags(path, to_flagfile(config))
-    summaries = Summaries(path, update=state.update, report=Progress.line)
-    progress = Progress(state.position, schedule.end)
+        report(f"resumed at update {state.update}, epoch {state.position / examples:.2f}")
+    summaries: Summaries = NoSummaries()
+    if hosts.chief:
+        directory.keep_flags(path, to_flagfile(config))
+        summaries = Summaries(path, update=state.update, report=report)
+    progress = Progress(state.position, schedule.end, shown=hosts.chief, report=report)
     try:
         last = loop.train(
             loop.Course(
@@ -140,18 +171,21 @@ def _train(
             state,
             step,
             batches,
-            evaluator(strategy, model, evaluation, lanes, config.augment, bad),
+            evaluator(strategy, model, evaluation, lanes, config.augment, bad, hosts),
             checkpoints,
             summaries,
             progress,
             stopped,
+            hosts,
         )
     finally:
         checkpoints.wait()
         progress.close()
         summaries.close()
-    if last is None:
-        return None
+    # Nobody leaves while another one is still at work, and would take it for lost.
+    hosts.agreed(False)
+    if isinstance(last, loop.Early):
+        return last
     return {
         "top1": last.top1,
         "top5": last.top5,
@@ -175,6 +209,10 @@ def _train(
             "keras": keras.__version__,
         },
     }
+
+
+def _unsaid(_: str) -> None:
+    """Where the chief says it."""
 
 
 def _model(

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from trainer.cluster.hosts import Hosts
 from trainer.cluster.memory import enough
 from trainer.cluster.strategy import dealt
 from trainer.config import UserError
@@ -40,13 +41,16 @@ def evaluator(
     lanes: int = 1,
     augment: str = "none",
     bad: BadExamples | None = None,
+    hosts: Hosts | None = None,
 ) -> Callable[[Callable[[], bool]], Evaluation | None]:
     """A function that evaluates `model`, as it is when called, on all of `source`
     that can be decoded.
 
-    It gives up, and returns None, once its argument says that the run shall stop; it asks about
-    every second. Each replica computes `lanes` batches side by side.
+    It gives up, and returns None, once its argument says on one of `hosts` that the run shall stop;
+    it asks about every second. A host takes its share; each of its replicas computes `lanes`
+    batches side by side.
     """
+    hosts = hosts or Hosts()
 
     def side_by_side(*batch: tf.Tensor) -> tf.Tensor:
         parts = zip(*(tf.split(values, lanes) for values in batch), strict=True)
@@ -65,7 +69,12 @@ def evaluator(
 
     shards, batch_size = strategy.num_replicas_in_sync, lanes * BATCH_SIZE
     dataset = pipeline.evaluation(
-        source, batch_size=batch_size, shards=shards, augment=augment, bad=bad
+        source,
+        batch_size=batch_size,
+        shards=shards,
+        local_shards=hosts.local(shards),
+        augment=augment,
+        bad=bad,
     )
     rounds = pipeline.evaluation_batches(source.examples, batch_size, shards) // shards
 
@@ -73,7 +82,7 @@ def evaluator(
     def add(iterator: Any, some: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
         for _ in tf.range(some):
             parts = strategy.run(side_by_side, dealt(strategy, iterator))
-            part = strategy.reduce(tf.distribute.ReduceOp.SUM, parts, axis=None)
+            part = tf.add_n(strategy.experimental_local_results(parts))
             total += tf.cast(part, tf.float64)
         return total
 
@@ -81,7 +90,8 @@ def evaluator(
         iterator, total = iter(dataset), tf.zeros([4], tf.float64)
         done, some = 0, 1
         while done < rounds:
-            if stopped():
+            stopping, (some,) = hosts.agreed(stopped(), some)
+            if stopping:
                 return None
             some, start = min(some, rounds - done), time.monotonic()
             # Carried along, so that where it is cut changes no bit.
@@ -94,7 +104,7 @@ def evaluator(
                 some *= 2
             elif seconds > _SECONDS:
                 some = max(1, some // 2)
-        loss, top1, top5, count = total.numpy().tolist()
+        loss, top1, top5, count = hosts.summed(total.numpy()).tolist()
         if count == 0:
             raise UserError(f"{source.name}: none of {source.examples:,} examples can be used.")
         return Evaluation(loss / count, top1 / count, top5 / count)

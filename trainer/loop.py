@@ -5,6 +5,7 @@ long a stretch is, and neither changes a number.
 """
 
 import dataclasses
+import enum
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import numpy as np
 
 from trainer import points
 from trainer.cluster import memory
+from trainer.cluster.hosts import Hosts
 from trainer.evaluation import Evaluation
 from trainer.run_dir.checkpoints import Checkpoints, NotSavedError
 from trainer.run_dir.progress import Progress
@@ -49,6 +51,13 @@ class NonFiniteLossError(Exception):
         )
 
 
+class Early(enum.Enum):
+    """Why a run ended before its end, with a checkpoint."""
+
+    SIGNAL = "a wish to stop, of any host"
+    EPOCH = "--stop_at_epoch"
+
+
 @dataclasses.dataclass(frozen=True)
 class Course:
     """What the loop follows: the trajectory, how it lies on the devices, and when to look up."""
@@ -74,16 +83,18 @@ def train(
     summaries: Summaries,
     progress: Progress,
     stopped: Callable[[], bool],
-) -> Evaluation | None:
+    hosts: Hosts,
+) -> Evaluation | Early:
     """Trains from `state`, which it moves, to the end of the trajectory.
 
     Args:
       batches: (position, micro-batch size) → iterator over micro-batches from there.
       evaluate: evaluates the model, or returns None once its argument, `stopped`, says so.
       stopped: whether the run shall stop at the end of the stretch.
+      hosts: the processes that train together; all stop with one of them.
 
     Returns:
-      The evaluation at the end; None where the run was stopped, with a checkpoint, before it.
+      The evaluation at the end; or why the run was stopped before it.
 
     Raises:
       NonFiniteLossError: with update, position, learning rate and batch size.
@@ -98,11 +109,13 @@ def train(
         noise.recall(state.noise)
     iterator: Iterator[Any] | None = None
     micro_batch_size, rate, saved_at = 0, 0.0, time.monotonic()
+    early = Early.EPOCH
     while True:
         evaluated = _evaluation_due(course, state)
         if evaluated:
             evaluation = evaluate(stopped)
             if evaluation is None:  # It is made when the run goes on.
+                early = Early.SIGNAL
                 break
             state.evaluated(_finite(evaluation, state))
             decision = control.evaluated(evaluation.top1)
@@ -110,10 +123,17 @@ def train(
             points.evaluated(evaluation, decision, trajectory, state, summaries, progress)
         if control.ended or state.position >= end:
             break
-        if evaluated or time.monotonic() - saved_at >= course.checkpoint_seconds:
+        due = evaluated or time.monotonic() - saved_at >= course.checkpoint_seconds
+        stopping, (save, most_updates) = hosts.agreed(
+            stopped(), due, _most_updates(course, state, rate)
+        )
+        if save:
             _save(checkpoints, summaries, step, state)
             saved_at = time.monotonic()
-        if stopped() or (course.stop_at is not None and state.position >= course.stop_at):
+        if stopping:
+            early = Early.SIGNAL
+            break
+        if course.stop_at is not None and state.position >= course.stop_at:
             break
         stretch = next_stretch(
             trajectory,
@@ -124,7 +144,7 @@ def train(
                 _next_evaluation(course, state),
                 _next_look(control, state.position) or end,
             ),
-            most_updates=_most_updates(course, state, rate),
+            most_updates=most_updates,
             replicas=course.replicas,
             ghost_batch_size=course.ghost_batch_size,
             micro_batch_size=course.micro_batch_size,
@@ -133,7 +153,7 @@ def train(
             micro_batch_size = stretch.layout.micro_batch_size
             iterator = batches(state.position, micro_batch_size)
         with memory.enough(*_too_much(stretch, course)):
-            records = step.run(iterator, stretch)
+            records = _chiefs(step.run(iterator, stretch), hosts)
         _check_finite(stretch, records, state)
         state.trained(stretch, records)
         squares = records.part_square.tolist(), records.whole_square.tolist()
@@ -159,8 +179,18 @@ def train(
     _save(checkpoints, summaries, step, state)
     _check_saved(checkpoints, state)
     if (state.position < end and not control.ended) or _evaluation_due(course, state):
-        return None
+        return early
     return Evaluation(**{name: state.evaluation[name] for name in ("loss", "top1", "top5")})
+
+
+def _chiefs(records: Records, hosts: Hosts) -> Records:
+    """Those of the chief: a norm's last bits may differ from one host to another, and all have to
+    decide the same by it."""
+    if hosts.count == 1:
+        return records
+    names = ("loss", "top1", "gradient_norm", "part_square", "whole_square")
+    values = hosts.chiefs(np.stack([getattr(records, name) for name in names]))  # [5, n]
+    return dataclasses.replace(records, **dict(zip(names, values.astype(np.float32), strict=True)))
 
 
 def _next_evaluation(course: Course, state: State) -> int:

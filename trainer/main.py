@@ -15,6 +15,7 @@ def main(argv: Sequence[str]) -> int:
 
     0: done. 2: a mistake of the user's. 3: the loss is not finite. 74: what the run learned last
     cannot be written. 75: stopped by a signal, and checkpointed; start it again.
+    76: another worker was lost; start all again.
     """
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Without TensorFlow's start-up notes.

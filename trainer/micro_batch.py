@@ -122,7 +122,7 @@ def _search(
         with contextlib.suppress(tf.errors.ResourceExhaustedError):
             rate = _rate(step, batches(0, size), size * replicas)
         gc.collect()  # The function and its graph, which are a circle.
-        step.zero()
+        step.strategy.run(step.zero)
         if rate is None:
             end = f"{size} does not fit in memory"
             break
@@ -168,7 +168,8 @@ def _rate(step: TrainingStep, iterator: Iterator[Any], examples: int) -> float:
         for _ in tf.range(count):
             tf.autograph.experimental.set_loop_options(parallel_iterations=1)
             losses = step.strategy.run(step.accumulate, dealt(step.strategy, iterator))
-            loss = step.strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
+            # Of this process alone: the others do not measure.
+            loss = tf.add_n(step.strategy.experimental_local_results(losses))
         return loss
 
     with plain_errors():

@@ -1,10 +1,13 @@
 """Where a run is: all that a checkpoint keeps besides variables, as JSON can hold it."""
 
 import dataclasses
+import json
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
+from trainer.cluster.hosts import Hosts
 from trainer.config import UserError
 from trainer.evaluation import Evaluation
 from trainer.run_dir.checkpoints import Checkpoints
@@ -91,3 +94,16 @@ def restore(checkpoints: Checkpoints) -> State:
         ) from error
     state.resumes += 1
     return state
+
+
+def share(state: State, variables: Iterable[Any], hosts: Hosts) -> State:
+    """The chief's state, and in `variables` its values, on all `hosts`: it alone reads the disk."""
+    if hosts.count == 1:
+        return state
+    text = np.frombuffer(json.dumps(dataclasses.asdict(state)).encode(), np.uint8)
+    _, (size,) = hosts.agreed(False, text.size)
+    text = hosts.chiefs(text if hosts.chief else np.zeros(size))
+    for variable in variables:
+        value = variable.numpy()
+        variable.assign(hosts.chiefs(value).astype(value.dtype))
+    return State(**json.loads(text.astype(np.uint8).tobytes()))

@@ -9,12 +9,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 
+from trainer.cluster.workers import Worker, from_environment
 from trainer.config import Config, UserError
 from trainer.flagfile import to_flagfile
 from trainer.run_dir import directory
 
 # A scheduler that sees it starts the run again: EX_TEMPFAIL of sysexits.h.
 STOPPED = 75
+LOST = 76  # Likewise.
 NON_FINITE = 3
 NOT_WRITTEN = 74  # EX_IOERR
 
@@ -31,12 +33,17 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
     if config.model_dir is None:
         raise UserError("--model_dir is missing: name the run's directory, as in runs/first.")
     path = pathlib.Path(config.model_dir)
+    worker = None
+    if config.strategy == "multi_worker":
+        worker = from_environment()
+        if not worker.chief:
+            return _train(config, path, worker)
     with directory.claim(path, to_flagfile(config)):
         ended = directory.result(path)
         try:
-            if ended is None:
-                status = _train(config, path)
-            else:
+            if ended is None or worker:
+                status = _train(config, path, worker, ended is not None)
+            if ended is not None:
                 top1, updates = ended["top1"], ended["updates"]
                 print(f"{path} is finished: top1 {top1:.4f} in {updates} updates.")
                 status = 0
@@ -54,10 +61,14 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
             return NOT_WRITTEN
 
 
-def _train(config: Config, path: pathlib.Path) -> int:
+def _train(
+    config: Config, path: pathlib.Path, worker: Worker | None = None, ended: bool = False
+) -> int:
+    """The exit status of what `assemble.train` does with the same."""
     with _stop_signal() as stopped:
         # TensorFlow takes four seconds to import, for which a directory in use need not wait.
         from trainer import assemble, loop
+        from trainer.cluster.multi_worker import LostWorkerError
         from trainer.run_dir.checkpoints import NotSavedError
         from trainer.run_dir.summaries import UNWRITABLE
 
@@ -68,19 +79,26 @@ def _train(config: Config, path: pathlib.Path) -> int:
 
         threading.excepthook = quiet
         try:
-            result = assemble.train(config, path, stopped)
+            result = assemble.train(config, path, stopped, worker, ended)
         except loop.NonFiniteLossError as error:
             print(f"crescendo train: {error}", file=sys.stderr)
             return NON_FINITE
         except NotSavedError as error:
             print(f"crescendo train: {error}", file=sys.stderr)
             return NOT_WRITTEN
-        if result is None and stopped():
+        except LostWorkerError as error:
+            print(f"crescendo train: {error}", file=sys.stderr)
+            return LOST
+    chief = worker is None or worker.chief
+    if result is loop.Early.SIGNAL:
+        if chief:
             print(f"stopped, with a checkpoint; the same command goes on in {path}")
-            return STOPPED
-        if result is None:
-            print(f"stopped at --stop_at_epoch={config.stop_at_epoch:g}, with a checkpoint")
-            return 0
+        return STOPPED
+    if result is None or not chief:
+        return 0
+    if isinstance(result, loop.Early):
+        print(f"stopped at --stop_at_epoch={config.stop_at_epoch:g}, with a checkpoint")
+        return 0
     directory.write_whole(path / "result.json", json.dumps(result, indent=2) + "\n")
     print(f"top1 {result['top1']:.4f} in {result['updates']} updates; see {path}/result.json")
     return 0

@@ -180,6 +180,24 @@ class Checkpoints:
         return self._folder / f"{update:09d}.{int(numbers[-1].lstrip('.') or 0) + 1}"
 
 
+class NoCheckpoints(Checkpoints):
+    """Those of a process that leaves them to another one."""
+
+    def __init__(self) -> None:
+        self._newest: int | None = None
+
+    def save(self, update: int, progress: Mapping[str, Any], best: int | None = None) -> None:
+        """Counts it as saved."""
+        self._newest = update
+
+    def wait(self) -> int | None:
+        """The update of the newest."""
+        return self._newest
+
+    def restore(self) -> None:
+        """There is nothing."""
+
+
 def _update(path: pathlib.Path) -> int:
     return int(path.stem)
 

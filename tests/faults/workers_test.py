@@ -1,0 +1,124 @@
+"""Runs of several processes, one replica each, through scripts/launch_local.sh."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.runs import OFTEN, checkpoints, digest, newest, points, result, train, wait_for
+from trainer.run_dir.summaries import read
+
+# B 192 → 960 at 1.2 epochs, → 2,880 at 2.1, which two and three can share.
+SMOOTH = [
+    "--model=tests.models:smooth",
+    "--augment=medium",
+    "--train_split=train[:9600]",
+    "--eval_split=test[:1000]",
+    "--epochs=3",
+    "--initial_batch_size=192",
+    "--anneal=step",
+    "--anneal_epochs=40%,70%",
+    "--anneal_with=batch_size",
+    "--max_batch_size=2880",
+    "--deterministic",
+    "--log_every_updates=1",
+]
+# After SMOOTH: updates enough to be interrupted.
+LONG = ["--epochs=100", "--anneal=constant", "--anneal_epochs=", "--log_every_updates=50", OFTEN]
+
+
+def launched(workers, model_dir, *arguments, restarts=0):
+    return subprocess.Popen(
+        ["scripts/launch_local.sh", str(workers), f"--model_dir={model_dir}", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"VIRTUAL_ENV": sys.prefix, "RESTARTS": str(restarts)},
+    )
+
+
+def finished(process, status=0):
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == status, output + errors
+    return output
+
+
+def workers_of(process):
+    """Process ids by index."""
+    found = {}
+    for folder in os.listdir("/proc"):
+        try:
+            with open(f"/proc/{folder}/environ") as environ, open(f"/proc/{folder}/stat") as stat:
+                parent = stat.read().rpartition(")")[2].split()[1]
+                match = re.search(r'TF_CONFIG=.*"index": (\d+)', environ.read())
+        except (OSError, UnicodeDecodeError):
+            continue
+        if match and parent == str(process.pid):
+            found[int(match[1])] = int(folder)
+    return found
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    """The run in one process throughout, a point an update."""
+    model_dir = tmp_path_factory.mktemp("one") / "run"
+    train(model_dir, *SMOOTH)
+    return model_dir
+
+
+def test_one_three_two_one_workers(one, tmp_path):
+    """With a growth under three and under two; each goes on where another number has stopped."""
+    model_dir = tmp_path / "run"
+    train(model_dir, *SMOOTH, "--stop_at_epoch=0.6")
+    for workers, until in ((3, 1.4), (2, 2.4)):
+        output = finished(launched(workers, model_dir, *SMOOTH, f"--stop_at_epoch={until}"))
+        # The chief alone speaks.
+        assert {line[:4] for line in output.splitlines() if "epoch" in line} == {"[0] "}
+    train(model_dir, *SMOOTH)
+    assert result(model_dir)["resumes"] == 3
+    for split in ("train", "eval"):
+        for ours, theirs in zip(points(model_dir, split), points(one, split), strict=True):
+            for name in ("update", "position", "batch_size", "learning_rate"):
+                assert ours[name] == theirs[name]
+            assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-5)
+            assert ours["top1"] == pytest.approx(theirs["top1"], abs=1e-6)
+
+
+def test_a_finished_run_says_so_to_all(tmp_path):
+    model_dir = tmp_path / "run"
+    finished(launched(2, model_dir, *SMOOTH, "--epochs=0.2"))
+    kept = read(model_dir / "metrics.jsonl"), digest(model_dir)
+    output = finished(launched(2, model_dir, *SMOOTH, "--epochs=0.2"))
+    assert "is finished" in output
+    assert (read(model_dir / "metrics.jsonl"), digest(model_dir)) == kept
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_signal_to_one_stops_all(tmp_path, index):
+    model_dir = tmp_path / "run"
+    process = launched(2, model_dir, *SMOOTH, *LONG)
+    wait_for(lambda: newest(model_dir), process)
+    os.kill(workers_of(process)[index], signal.SIGTERM)
+    assert "stopped, with a checkpoint" in finished(process, 75)
+    updates = [point["update"] for point in points(model_dir)]
+    assert updates[-1] <= int(newest(model_dir).stem)
+    assert len(checkpoints(model_dir)) <= 4
+
+
+def test_a_killed_worker_ends_all_and_all_start_again(tmp_path):
+    model_dir = tmp_path / "run"
+    process = launched(2, model_dir, *SMOOTH, *LONG, restarts=1)
+    wait_for(lambda: newest(model_dir), process)
+    os.kill(workers_of(process)[1], signal.SIGKILL)
+    lost = newest(model_dir)
+    wait_for(lambda: int(newest(model_dir).stem) > int(lost.stem) + 200, process)
+    process.terminate()
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, output + errors
+    assert re.search(r"\[0\] crescendo train: worker 0 \(.*\) has lost worker 1 \(", output)
+    assert "launch_local: start 2" in errors
+    assert re.search(r"\[0\] resumed at update \d+", output)
