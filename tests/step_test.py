@@ -199,6 +199,21 @@ def test_every_sum_is_read_before_it_is_zeroed(cpus):
         assert reads[zeroing.input[0]] in before(zeroing.name), zeroing
 
 
+def test_an_update_is_one_collective(cpus):
+    """Where replicas meet in collectives, as on several hosts: all that is summed, in one piece."""
+    step = step_on(tf.distribute.MultiWorkerMirroredStrategy._from_local_devices(cpus[:2]))
+    graph = step._compile(iterator_from(0, 32)).get_concrete_function().graph
+    sizes = [
+        [dimension.size for dimension in node.attr["_output_shapes"].list.shape[0].dim]
+        for function in graph.as_graph_def(add_shapes=True).library.function
+        for node in function.node_def
+        if node.op.startswith("Collective")
+    ]
+    parameters = sum(np.size(v) for v in step.model.trainable_variables)
+    # Means and variances of four channels; loss, hits and squares.
+    assert sizes == [[parameters + 2 * 4 + 3]] * 2
+
+
 def test_updates_are_those_of_keras(cpus):
     """One ghost batch an update is plain batch norm, and Keras' own optimizer does the same."""
     step = step_on(

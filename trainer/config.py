@@ -276,7 +276,7 @@ flags.DEFINE_enum(
     "auto",
     ["auto", "one_device", "mirrored", "multi_worker"],
     "Which tf.distribute strategy; auto: mirrored where there are several devices. multi_worker: "
-    "several processes, which TF_CONFIG or Slurm's environment names.",
+    "several processes, which TF_CONFIG, or Slurm's or Kubernetes' environment, names.",
 )
 flags.DEFINE_integer("virtual_devices", None, "Split one CPU into so many devices.")
 flags.DEFINE_float(

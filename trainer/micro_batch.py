@@ -122,7 +122,7 @@ def _search(
         with contextlib.suppress(tf.errors.ResourceExhaustedError):
             rate = _rate(step, batches(0, size), size * replicas)
         gc.collect()  # The function and its graph, which are a circle.
-        step.strategy.run(step.zero)
+        tf.function(lambda: step.strategy.run(step.zero))()
         if rate is None:
             end = f"{size} does not fit in memory"
             break

@@ -8,7 +8,7 @@ from trainer.config import UserError
 
 @pytest.fixture(autouse=True)
 def nowhere(monkeypatch):
-    for name in ("TF_CONFIG", "SLURM_STEP_NUM_TASKS"):
+    for name in ("TF_CONFIG", "SLURM_STEP_NUM_TASKS", "KUBERNETES_SERVICE_HOST"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -19,7 +19,7 @@ def tf_config(monkeypatch, cluster, kind="worker", index=0):
 
 def test_tf_config(monkeypatch):
     tf_config(monkeypatch, {"worker": ["a:1", "b:22"]}, index=1)
-    worker = from_environment()
+    worker = from_environment(0.0)
     assert worker.addresses == ("a:1", "b:22")
     assert (worker.index, worker.chief, worker.port) == (1, False, 22)
     assert str(worker) == "worker 1 (b:22)"
@@ -28,7 +28,7 @@ def test_tf_config(monkeypatch):
 @pytest.mark.parametrize(("kind", "index", "wanted"), [("chief", 0, 0), ("worker", 1, 2)])
 def test_a_chief_with_a_name_of_its_own_is_the_first(monkeypatch, kind, index, wanted):
     tf_config(monkeypatch, {"worker": ["b:1", "c:1"], "chief": ["a:1"]}, kind, index)
-    worker = from_environment()
+    worker = from_environment(0.0)
     assert worker.addresses == ("a:1", "b:1", "c:1")
     assert worker.index == wanted
 
@@ -51,7 +51,7 @@ def test_a_chief_with_a_name_of_its_own_is_the_first(monkeypatch, kind, index, w
 def test_a_wrong_tf_config_is_refused_in_two_lines(monkeypatch, value):
     monkeypatch.setenv("TF_CONFIG", value)
     with pytest.raises(UserError, match="TF_CONFIG") as error:
-        from_environment()
+        from_environment(0.0)
     assert len(str(error.value).splitlines()) <= 2
 
 
@@ -72,7 +72,7 @@ def test_slurm(monkeypatch, process, node, local, address):
     own = {"SLURM_PROCID": process, "SLURMD_NODENAME": node, "SLURM_LOCALID": local}
     for name, value in (SLURM | own).items():
         monkeypatch.setenv(name, str(value))
-    worker = from_environment()
+    worker = from_environment(0.0)
     assert sorted(worker.addresses) == [
         *("gpu10:20042", "gpu10:20043", "gpu11:20042", "gpu9:20042", "gpu9:20043")
     ]
@@ -81,4 +81,4 @@ def test_slurm(monkeypatch, process, node, local, address):
 
 def test_without_any_the_remedy_is_named():
     with pytest.raises(UserError, match=r"scripts/launch_local\.sh"):
-        from_environment()
+        from_environment(0.0)

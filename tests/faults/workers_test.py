@@ -26,8 +26,15 @@ SMOOTH = [
     "--deterministic",
     "--log_every_updates=1",
 ]
-# After SMOOTH: updates enough to be interrupted.
-LONG = ["--epochs=100", "--anneal=constant", "--anneal_epochs=", "--log_every_updates=50", OFTEN]
+# After SMOOTH: updates enough to be interrupted, with a micro-batch that is measured.
+LONG = [
+    "--nodeterministic",
+    "--epochs=100",
+    "--anneal=constant",
+    "--anneal_epochs=",
+    "--log_every_updates=50",
+    OFTEN,
+]
 
 
 def launched(workers, model_dir, *arguments, restarts=0):

@@ -1,6 +1,6 @@
 """The workers of a run over several processes: who they are, and which of them this one is.
 
-TF_CONFIG says it, or else Slurm's environment; TensorFlow's own resolvers read them.
+TF_CONFIG says it, or else Slurm's or Kubernetes' environment; TensorFlow's own resolvers read them.
 """
 
 import dataclasses
@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Sequence
 
+from trainer.cluster import pods
 from trainer.config import UserError
 
 # Of the first worker on a node: Slurm gives no ports, and two jobs may share a node.
@@ -45,19 +46,22 @@ class Worker:
         return f"worker {index} ({self.addresses[index]})"
 
 
-def from_environment() -> Worker:
+def from_environment(timeout: float) -> Worker:
     """The worker that the environment says this process is.
 
     Raises:
-      UserError: where it says none, or not which.
+      UserError: where it says none, or not which, or not all within `timeout` seconds.
     """
     if "TF_CONFIG" in os.environ:
         return _from_tf_config()
     if "SLURM_STEP_NUM_TASKS" in os.environ:
         return _from_slurm()
+    if "KUBERNETES_SERVICE_HOST" in os.environ:
+        return _worker(*pods.addresses(pods.client(), timeout), "Kubernetes")
     raise UserError(
-        "--strategy=multi_worker finds no other workers: neither TF_CONFIG nor Slurm's variables "
-        "are set.\nStart it with srun, or with scripts/launch_local.sh, or set TF_CONFIG."
+        "--strategy=multi_worker finds no other workers: neither TF_CONFIG nor Slurm's or "
+        "Kubernetes' variables are set.\n"
+        "Start it with srun, or with scripts/launch_local.sh, or set TF_CONFIG."
     )
 
 

@@ -35,7 +35,7 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
     path = pathlib.Path(config.model_dir)
     worker = None
     if config.strategy == "multi_worker":
-        worker = from_environment()
+        worker = from_environment(config.worker_timeout)
         if not worker.chief:
             return _train(config, path, worker)
     with directory.claim(path, to_flagfile(config)):
