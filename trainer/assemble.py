@@ -1,25 +1,17 @@
 """From a Config to a whole run: devices, data, schedule, model, step and loop put together."""
 
-import importlib.metadata
 import pathlib
-import platform
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import keras
-import tensorflow as tf
-
 from trainer import loop, micro_batch
-from trainer.cluster import strategy as cluster
+from trainer.classifier import build, devices, load, training_data_of, values, versions
 from trainer.config import Config, UserError
 from trainer.data import pipeline, sources
 from trainer.data.bad_examples import BadExamples
-from trainer.data.encoded import Encoded
-from trainer.data.images import Images
 from trainer.evaluation import evaluator
 from trainer.flagfile import to_flagfile
-from trainer.nn.models import registry
-from trainer.run_dir import directory
+from trainer.run_dir import directory, training_data
 from trainer.run_dir.checkpoints import Checkpoints, digest
 from trainer.run_dir.progress import Progress
 from trainer.run_dir.summaries import Summaries
@@ -44,24 +36,10 @@ def train(config: Config, path: pathlib.Path, stopped: Callable[[], bool]) -> di
 def _train(
     config: Config, path: pathlib.Path, stopped: Callable[[], bool], bad: BadExamples
 ) -> dict[str, Any] | None:
-    strategy, lanes = cluster.connect(
-        config.strategy,
-        virtual_devices=config.virtual_devices,
-        deterministic=config.deterministic,
-        ghost_batch_size=config.ghost_batch_size,
-    )
+    strategy, lanes = devices(config)
     replicas = strategy.num_replicas_in_sync
     training, evaluation = (
-        sources.load(
-            config.dataset,
-            split,
-            config.data_dir,
-            config.image_size,
-            augment=config.augment,
-            train_split=config.train_split,
-            bad=bad,
-        )
-        for split in (config.train_split, sources.evaluation_split(config))
+        load(config, split, bad) for split in (config.train_split, sources.evaluation_split(config))
     )
     examples = training.examples
     if config.train_examples not in (None, examples):
@@ -70,7 +48,8 @@ def _train(
             f"{config.train_split!r} has {examples}: leave it out, it is for `plan`."
         )
     schedule = trajectory.from_config(config, examples, replicas)
-    model = _model(config, training, strategy, bad)
+    data = training_data_of(config, path, bad, training)
+    model = build(config, data, strategy)
     step = TrainingStep(
         strategy,
         model,
@@ -112,7 +91,7 @@ def _train(
     table = _table(schedule, replicas, config.ghost_batch_size, largest)
     print(plan.uncertain(config) + table, flush=True)
 
-    variables = {"weights": _values(model), "slots": [slot for s in step.slots for slot in s]}
+    variables = {"weights": values(model), "slots": [slot for s in step.slots for slot in s]}
     checkpoints = Checkpoints(
         path / "checkpoints", variables, keep=config.keep_checkpoints, report=Progress.line
     )
@@ -120,6 +99,7 @@ def _train(
     if state.resumes:
         print(f"resumed at update {state.update}, epoch {state.position / examples:.2f}")
     directory.keep_flags(path, to_flagfile(config))
+    training_data.keep(path, data)
     summaries = Summaries(path, update=state.update, report=Progress.line)
     progress = Progress(state.position, schedule.end)
     try:
@@ -167,47 +147,9 @@ def _train(
         "traces": step.traces,
         "resumes": state.resumes,
         "bad_examples": bad.count,
-        "parameters_sha256": digest(_values(model)),
-        "versions": {
-            "python": platform.python_version(),
-            "crescendo": importlib.metadata.version("crescendo"),
-            "tensorflow": tf.__version__,
-            "keras": keras.__version__,
-        },
+        "parameters_sha256": digest(values(model)),
+        "versions": versions(),
     }
-
-
-def _model(
-    config: Config,
-    source: Images | Encoded,
-    strategy: tf.distribute.Strategy,
-    bad: BadExamples,
-) -> keras.Model:
-    classes = config.num_classes or source.classes
-    if classes < source.classes:
-        raise UserError(
-            f"--num_classes={classes} is below the {source.classes} classes of {config.dataset}: "
-            "leave it out, or raise it."
-        )
-    mean, std = sources.image_statistics(source, config.augment, bad)
-    with strategy.scope():
-        return registry.build(
-            config.model,
-            image_shape=source.image_shape,
-            classes=classes,
-            mean=mean,
-            std=std,
-            seed=config.seed,
-            ghost_batch_size=config.ghost_batch_size,
-            ghost_decay=config.ghost_decay,
-            kernel="fused" if cluster.on_cpu(strategy) else "reshaped",
-            precision=config.precision,
-        )
-
-
-def _values(model: keras.Model) -> list[tf.Variable]:
-    """The model's parameters and moving statistics, in its own order."""
-    return [variable.value for variable in model.weights]
 
 
 def _table(
