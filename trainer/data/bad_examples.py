@@ -41,10 +41,6 @@ class BadExamples:
             lines = path.read_text(errors="replace").splitlines() if path else []
             self._names = {line.partition("\t")[0] for line in lines}
 
-    def knows(self, name: str) -> bool:
-        """Whether it has been added."""
-        return name in self._names
-
     @property
     def count(self) -> int:
         """How many there are."""

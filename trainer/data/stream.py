@@ -119,10 +119,11 @@ def _example(
     position: int,
     bad: BadExamples,
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Image and label at an index, decoded now; None where it is bad, which is told."""
-    name = source.describe(index)
-    if bad.knows(name):
-        return None
+    """Image and label at an index, decoded now; None where it is bad, which is told.
+
+    What is known to be bad is tried again: of a file that is cut off, some positions' crops can be
+    decoded, and what stands in for another must not depend on which were met before.
+    """
     with tf.init_scope(), tf.device("CPU:0"):
         try:
             fetched = [values[0] for values in source.fetch(tf.constant([index], tf.int64))]
@@ -135,5 +136,5 @@ def _example(
             # Without the name of TensorFlow's function, and with one dot at the end.
             text = re.sub(r"\{\{.*?\}\}|\[Op:.*", "", error.message, flags=re.DOTALL)
             reason = " ".join(text.split()).rstrip(".")
-    bad.add(name, reason)
+    bad.add(source.describe(index), reason)
     return None
