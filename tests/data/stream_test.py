@@ -240,6 +240,19 @@ def test_statistics_do_not_depend_on_where_the_set_is(folder, monkeypatch, large
     np.testing.assert_allclose(found, (pixels.mean(0), pixels.std(0)), rtol=1e-6)
 
 
+def test_statistics_name_the_file_that_is_bad(folder, monkeypatch):
+    monkeypatch.setattr("trainer.data.sources._STATISTICS_BYTES", 5000)
+    monkeypatch.setattr("trainer.data.sources._STATISTICS_EXAMPLES", 16)
+    source = load(
+        folder(50, dict.fromkeys(range(50), b"")), "train", None, SIZE, augment="imagenet"
+    )
+    told = []
+    bad = BadExamples(skip=True, report=told.append)
+    with pytest.raises(UserError, match="none of"):
+        image_statistics(source, "imagenet", bad)
+    assert {line.split()[0] for line in told} <= {source.describe(i) for i in range(0, 50, 3)}
+
+
 def test_all_bad_ends_with_an_error(folder):
     bad = BadExamples(skip=True, report=lambda _: None)
     source = load(folder(4, dict.fromkeys(range(4), b"")), "train", None, SIZE, bad=bad)

@@ -110,6 +110,7 @@ def image_statistics(
         source,
         examples=-(-source.examples // step),
         fetch=lambda indices: source.fetch(indices * step),
+        describe=lambda index: source.describe(index * step),
     )
     return pixel_statistics(_decoded(some, augment, bad).images)
 
