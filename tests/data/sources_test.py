@@ -1,7 +1,10 @@
 """Real TFDS sets, tiny and whole, read into memory; and those that are refused."""
 
+import json
 import os
 import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -140,6 +143,46 @@ def test_a_damaged_record_is_named_and_the_others_are_read(write_set):
     left = [example for i, example in enumerate(examples) if i != lost]
     np.testing.assert_array_equal([image for image, _ in seen], stacked(left))
     assert [int(label) for _, label in seen] == [example["label"] for example in left]
+
+
+def test_several_splits_may_open_more_files_than_the_limit_was(write_set):
+    """In a process of its own: beyond the limit ArrayRecord's reader crashes."""
+    features = {"image": tfds.features.Image(shape=(6, 4, 3)), "label": LABEL}
+    examples = {split: colour_examples(2) for split in "abcdefgh"}
+    data_dir = write_set("colour", features, examples, file_format="array_record")
+    program = (
+        "import os, resource, sys\n"
+        "from trainer.data import records\n"
+        "from trainer.data.prepare import find_builder\n"
+        "builder = find_builder('colour', sys.argv[1])\n"
+        "first = records.tf.constant([0], 'int64')\n"
+        "records.indexed(builder, 'a', (6, 4, 3), 5, 'a').fetch(first)\n"
+        "records._SPARE_FILES = 0\n"
+        "free = len(os.listdir('/proc/self/fd')) + 2\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (free, 4096))\n"
+        "sets = [records.indexed(builder, s, (6, 4, 3), 5, s) for s in 'bcdefgh']\n"
+        "assert all(each.fetch(first)[0].numpy()[0] for each in sets)\n"
+        "print('read', flush=True)\n"
+        "os._exit(0)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, data_dir], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "read\n", done.stderr
+
+
+def test_tfrecord_beside_array_record_is_read(write_set):
+    """The description names ArrayRecord first, and TFRecord as the other format."""
+    features = {"image": tfds.features.Image(shape=(6, 4, 3)), "label": LABEL}
+    examples = colour_examples(9)
+    data_dir = write_set("colour", features, {"train": examples})
+    assert main(["crescendo", "convert", "--dataset=colour", f"--data_dir={data_dir}"]) == 0
+    (path,) = pathlib.Path(data_dir).glob("colour/*/dataset_info.json")
+    info = json.loads(path.read_text())
+    info["fileFormat"], info["alternativeFileFormats"] = "array_record", ["tfrecord"]
+    path.write_text(json.dumps(info))
+    images = load("colour", "train", data_dir, None).images
+    np.testing.assert_array_equal(images, stacked(examples))
 
 
 def test_grayscale_stays_one_channel_and_other_features_are_ignored(write_set):
