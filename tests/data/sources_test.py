@@ -3,8 +3,10 @@
 import json
 import os
 import pathlib
+import resource
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -99,6 +101,60 @@ def test_too_large_for_memory_is_read_by_index(write_set, monkeypatch):
     assert main(["crescendo", "convert", "--dataset=colour", f"--data_dir={data_dir}"]) == 0
     assert isinstance(load("colour", "train", data_dir, None), Encoded)
     assert isinstance(load("colour", "train[:50]", data_dir, None), Images)
+
+
+def test_files_named_otherwise_are_converted(write_set):
+    """By a template of the set's own, in a folder whose name holds what names a format."""
+    features = {"image": tfds.features.Image(shape=(6, 4, 3)), "label": LABEL}
+    parent = pathlib.Path(write_set("colour", features, {"train": colour_examples(9)}))
+    data_dir = parent / "all.tfrecord-sets"
+    data_dir.mkdir()
+    (parent / "colour").rename(data_dir / "colour")
+    (path,) = data_dir.glob("colour/*/dataset_info.json")
+    info = json.loads(path.read_text())
+    info["splits"][0]["filepathTemplate"] = "{SPLIT}-{SHARD_X_OF_Y}.{FILEFORMAT}"
+    path.write_text(json.dumps(info))
+    (old,) = data_dir.glob("colour/*/*.tfrecord-*")
+    old.rename(path.parent / "train-00000-of-00001.tfrecord")
+    assert convert("colour", str(data_dir)) == path.parent
+    assert (path.parent / "train-00000-of-00001.array_record").exists()
+    source = load("colour", "train", str(data_dir), None, augment="imagenet")
+    assert source.fetch(tf.constant([8], tf.int64))[0].numpy()[0]
+
+
+def test_after_an_error_no_further_file_is_begun(write_set, monkeypatch):
+    features = {"image": tfds.features.Image(shape=(6, 4, 3)), "label": LABEL}
+    splits = {f"s{i}": colour_examples(2) for i in range(20)}
+    data_dir = write_set("colour", features, splits)
+    begun = []
+
+    def fails(*file: object) -> None:
+        begun.append(file)
+        time.sleep(0.05)
+        raise RuntimeError("write() failed")  # as ArrayRecord's writer on a full disk
+
+    monkeypatch.setattr("trainer.data.convert._copy", fails)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    with pytest.raises(UserError, match=r"cannot be converted in .*: write\(\) failed"):
+        convert("colour", data_dir)
+    assert len(begun) < 10
+
+
+def test_a_description_that_cannot_be_written_stays(write_set, monkeypatch):
+    features = {"image": tfds.features.Image(shape=(6, 4, 3)), "label": LABEL}
+    data_dir = write_set("colour", features, {"train": colour_examples(2)})
+    (path,) = pathlib.Path(data_dir).glob("colour/*/dataset_info.json")
+    before = json.loads(path.read_text())
+    before["description"] = "long " * 100_000
+    path.write_text(json.dumps(before))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot be converted in .*: File too large"):
+            convert("colour", data_dir)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert json.loads(path.read_text()) == before
 
 
 def test_a_damaged_file_is_not_converted(write_set):
