@@ -1,5 +1,6 @@
 """Real TFDS sets, tiny and whole, read into memory; and those that are refused."""
 
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -14,6 +15,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from trainer.config import UserError
+from trainer.data import convert as convert_module
 from trainer.data.bad_examples import BadExamples
 from trainer.data.convert import convert
 from trainer.data.encoded import Encoded
@@ -120,6 +122,29 @@ def test_files_named_otherwise_are_converted(write_set):
     assert (path.parent / "train-00000-of-00001.array_record").exists()
     source = load("colour", "train", str(data_dir), None, augment="imagenet")
     assert source.fetch(tf.constant([8], tf.int64))[0].numpy()[0]
+
+
+def test_two_convert_at_once(write_set, monkeypatch):
+    """One makes each file, the other waits and finds them."""
+    features = {"image": tfds.features.Image(shape=(6, 4, 3)), "label": LABEL}
+    data_dir = write_set("colour", features, {"train": colour_examples(9)})
+    copy, begun = convert_module._copy, []
+
+    def slowly(*file) -> None:
+        begun.append(file)
+        time.sleep(0.5)
+        copy(*file)
+
+    monkeypatch.setattr(convert_module, "_copy", slowly)
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        made = list(threads.map(lambda _: convert("colour", data_dir), range(2)))
+    assert len(begun) == 1
+    assert made.count(None) == 1
+
+
+def test_a_folder_is_not_converted(tmp_path):
+    with pytest.raises(UserError, match="needs no converting"):
+        convert(f"image_folder:{tmp_path}", None)
 
 
 def test_after_an_error_no_further_file_is_begun(write_set, monkeypatch):

@@ -19,7 +19,8 @@ from tensorflow_datasets.core.file_adapters import ArrayRecordFileAdapter
 
 from trainer.config import UserError
 from trainer.data import records
-from trainer.data.prepare import find_builder, is_prepared
+from trainer.data.folder import PREFIX
+from trainer.data.prepare import find_builder, is_prepared, only_one
 
 
 def convert(dataset: str, data_dir: str | None) -> pathlib.Path | None:
@@ -31,7 +32,16 @@ def convert(dataset: str, data_dir: str | None) -> pathlib.Path | None:
     Raises:
         UserError: the set is not prepared here as TFRecord, damaged, or too large for the disk.
     """
+    if dataset.startswith(PREFIX):
+        raise UserError(f"{dataset} needs no converting: a folder's files are read by name.")
     builder = find_builder(dataset, data_dir)
+    if not is_prepared(builder) or records.ARRAY_RECORD in records.formats(builder):
+        return _convert(dataset, builder)
+    with only_one(builder, dataset):  # or two would write one file
+        return _convert(dataset, find_builder(dataset, data_dir))
+
+
+def _convert(dataset: str, builder: tfds.core.DatasetBuilder) -> pathlib.Path | None:
     formats = records.formats(builder) if is_prepared(builder) else set()
     if records.ARRAY_RECORD in formats:
         return None
