@@ -3,6 +3,7 @@
 import collections
 import io
 import itertools
+import os
 
 import numpy as np
 import pytest
@@ -251,6 +252,23 @@ def test_statistics_name_the_file_that_is_bad(folder, monkeypatch):
     with pytest.raises(UserError, match="none of"):
         image_statistics(source, "imagenet", bad)
     assert {line.split()[0] for line in told} <= {source.describe(i) for i in range(0, 50, 3)}
+
+
+def test_bad_examples_of_any_name_are_counted_once(tmp_path):
+    """With a tab, a newline, and Latin-1 in file and folder, in two starts."""
+    names = [b"a/x\ty.jpg", b"a/x\nz.jpg", b"caf\xe9/\xe9.jpg"]
+    for name in [*names, b"a/good.jpg"]:
+        path = os.path.join(os.fsencode(tmp_path), b"train", name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(b"" if name in names else file_of("JPEG", 1))
+    for _ in range(2):
+        bad = BadExamples(skip=True, path=tmp_path / "bad.txt", report=lambda _: None)
+        source = load(f"image_folder:{tmp_path}", "train", None, SIZE, bad=bad)
+        batches = evaluation(source, batch_size=4, shards=1, bad=bad)
+        assert sum(float(tf.reduce_sum(weights)) for _, _, weights in batches) == 1
+        assert bad.count == 3
+    assert len((tmp_path / "bad.txt").read_text().splitlines()) == 3
 
 
 def test_all_bad_ends_with_an_error(folder):
