@@ -207,7 +207,8 @@ def test_a_damaged_record_is_named_and_the_others_are_read(write_set):
     damaged[1500] ^= 255
     path.write_bytes(damaged)
     with pytest.raises(
-        UserError, match=r"(?s)record \d+ of .*array_record.* cannot be used: .*--skip"
+        UserError,
+        match=r"(?s)record \d+ of .*array_record.* cannot be used: it cannot be read; .*--skip",
     ):
         load("colour", "train", data_dir, None)
     told = []

@@ -127,11 +127,13 @@ def _example(
     with tf.init_scope(), tf.device("CPU:0"):
         try:
             fetched = [values[0] for values in source.fetch(tf.constant([index], tf.int64))]
-            _, label = source.open(*fetched)
-            if 0 <= label < source.classes:
-                image, _ = example(tf.constant(position, tf.int64), *fetched)
+            if fetched[0].numpy() == b"":
+                reason = "it cannot be read; its file is missing or damaged"
+            elif 0 <= source.open(*fetched)[1] < source.classes:
+                image, label = example(tf.constant(position, tf.int64), *fetched)
                 return image.numpy(), label.numpy()
-            reason = "training knows no such label"
+            else:
+                reason = "training knows no such label"
         except tf.errors.OpError as error:
             # Without the name of TensorFlow's function, and with one dot at the end.
             text = re.sub(r"\{\{.*?\}\}|\[Op:.*", "", error.message, flags=re.DOTALL)
