@@ -108,7 +108,7 @@ def _classes(path: str) -> list[str]:
 def _folders(path: str) -> list[str]:
     try:
         with os.scandir(path) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir())
+            return sorted(entry.name for entry in entries if _is_folder(entry))
     except OSError as error:
         around = os.path.dirname(path)
         there_are = ", ".join(_folders(around)) if os.path.isdir(around) else ""
@@ -116,6 +116,11 @@ def _folders(path: str) -> list[str]:
             f"{path} cannot be read: {error.strerror}.\n"
             + (f"{around} holds {there_are}." if there_are else f"--dataset={PREFIX}PATH names it.")
         ) from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """No error where a link leads to itself."""
+    return entry.is_dir(follow_symlinks=False) or os.path.isdir(entry)
 
 
 def _listed(path: str) -> Files:
@@ -145,6 +150,9 @@ def _listed(path: str) -> Files:
 
 def _images(path: str) -> list[bytes]:
     """Names only: what cannot be read is found out when it is read."""
-    with os.scandir(path) as entries:
-        names = (entry.name for entry in entries if entry.name.lower().endswith(SUFFIXES))
-        return sorted(map(os.fsencode, names))
+    try:
+        with os.scandir(path) as entries:
+            names = (entry.name for entry in entries if entry.name.lower().endswith(SUFFIXES))
+            return sorted(map(os.fsencode, names))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error

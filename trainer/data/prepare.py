@@ -115,7 +115,7 @@ def prepare(
     root = os.fspath(builder.data_dir_root)
     if "://" in root:
         raise UserError(f"{dataset} is not prepared in {root}: {_elsewhere(dataset)} {root}")
-    with _only_one(pathlib.Path(root) / f".{builder.name}.lock", dataset):
+    with only_one(builder, dataset):
         builder = find_builder(dataset, data_dir)
         if is_prepared(builder):  # by the process that held the lock
             return builder
@@ -150,14 +150,19 @@ def _elsewhere(dataset: str) -> str:
 
 
 @contextlib.contextmanager
-def _only_one(path: pathlib.Path, dataset: str) -> Iterator[None]:
-    """Holds the lock file at `path`; waits for at most `PREPARE_SECONDS`."""
+def only_one(builder: tfds.core.DatasetBuilder, dataset: str) -> Iterator[None]:
+    """Holds the set's lock file in the data directory; waits for at most `PREPARE_SECONDS`.
+
+    Raises:
+        UserError: the directory cannot be written, or another process holds the file for longer.
+    """
+    path = pathlib.Path(builder.data_dir_root) / f".{builder.name}.lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.open("w")
     except OSError as error:
         raise UserError(
-            f"{dataset} is not prepared in {path.parent}, which cannot be written "
+            f"{dataset} cannot be prepared in {path.parent}, which cannot be written "
             f"({error.strerror}): give another --data_dir"
         ) from error
     with lock:

@@ -110,6 +110,7 @@ def image_statistics(
         source,
         examples=-(-source.examples // step),
         fetch=lambda indices: source.fetch(indices * step),
+        describe=lambda index: source.describe(index * step),
     )
     return pixel_statistics(_decoded(some, augment, bad).images)
 
@@ -129,7 +130,9 @@ def _from_folder(
             "rename it, or give --skip_bad_examples to leave it out."
         )
     with tf.device("CPU:0"):
-        folders, label_of = tf.constant(files.folders), tf.constant(labels, tf.int32)  # [folders]
+        # As bytes, for names that are no UTF-8.
+        folders = tf.constant([os.fsencode(path) for path in files.folders])  # [folders]
+        label_of = tf.constant(labels, tf.int32)
         folder_of, names = tf.constant(files.folder_of), tf.constant(files.names)  # [N]
 
     def fetch(indices: tf.Tensor) -> tuple[tf.Tensor, ...]:

@@ -119,21 +119,24 @@ def _example(
     position: int,
     bad: BadExamples,
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Image and label at an index, decoded now; None where it is bad, which is told."""
-    name = source.describe(index)
-    if bad.knows(name):
-        return None
+    """Image and label at an index, decoded now; None where it is bad, which is told.
+
+    What is known to be bad is tried again: of a file that is cut off, some positions' crops can be
+    decoded, and what stands in for another must not depend on which were met before.
+    """
     with tf.init_scope(), tf.device("CPU:0"):
         try:
             fetched = [values[0] for values in source.fetch(tf.constant([index], tf.int64))]
-            _, label = source.open(*fetched)
-            if 0 <= label < source.classes:
-                image, _ = example(tf.constant(position, tf.int64), *fetched)
+            if fetched[0].numpy() == b"":
+                reason = "it cannot be read; its file is missing or damaged"
+            elif 0 <= source.open(*fetched)[1] < source.classes:
+                image, label = example(tf.constant(position, tf.int64), *fetched)
                 return image.numpy(), label.numpy()
-            reason = "training knows no such label"
+            else:
+                reason = "training knows no such label"
         except tf.errors.OpError as error:
             # Without the name of TensorFlow's function, and with one dot at the end.
             text = re.sub(r"\{\{.*?\}\}|\[Op:.*", "", error.message, flags=re.DOTALL)
             reason = " ".join(text.split()).rstrip(".")
-    bad.add(name, reason)
+    bad.add(source.describe(index), reason)
     return None
