@@ -1,5 +1,6 @@
 """Flags → Config → one command; the exit status says how it ended."""
 
+import contextlib
 import os
 import sys
 import traceback
@@ -14,8 +15,7 @@ from trainer.run_dir import subject
 def main(argv: Sequence[str]) -> int:
     """Runs the command that `argv`, program name first, asks for; returns the exit status.
 
-    0: done. 2: a mistake of the user's. 3: the loss is not finite. 74: what the run learned last
-    cannot be written. 75: stopped by a signal, and checkpointed; start it again.
+    0: done. 2: the user's mistake. 3: no finite loss. 74: not written. 75: stopped, start again.
     """
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Without TensorFlow's start-up notes.
@@ -63,7 +63,8 @@ def entry() -> None:
     except (Exception, KeyboardInterrupt):
         traceback.print_exc()
         status = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # Who read it has left, as head does.
+            stream.flush()
     # The input pipeline's threads call Python: one that outlives the interpreter hangs or aborts.
     os._exit(status)

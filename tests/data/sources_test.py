@@ -196,6 +196,20 @@ def test_a_damaged_file_is_not_converted(write_set):
         load("colour", "train", data_dir, 4, augment="imagenet")
 
 
+def test_a_missing_file_and_an_empty_description(write_set):
+    features = {"image": tfds.features.Image(shape=(6, 4, 3)), "label": LABEL}
+    data_dir = write_set(
+        "colour", features, {"train": colour_examples(40)}, file_format="array_record"
+    )
+    (path,) = pathlib.Path(data_dir).glob("colour/*/*.array_record-*")
+    path.rename(path.with_name("elsewhere"))
+    with pytest.raises(UserError, match=rf"{path} is missing, one of 1 of 1 files"):
+        load("colour", "train", data_dir, None)
+    path.with_name("dataset_info.json").write_text("")
+    with pytest.raises(UserError, match="--dataset=colour: "):
+        load("colour", "train", data_dir, None)
+
+
 def test_a_damaged_record_is_named_and_the_others_are_read(write_set):
     """Bytes of one record flipped in the ArrayRecord file."""
     examples = colour_examples(40)

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 
 import requests
 import tensorflow_datasets as tfds
+from google.protobuf import json_format
 
 from trainer.config import UserError
 
@@ -49,6 +50,18 @@ tfds.builder(dataset, data_dir=data_dir, file_format=file_format).download_and_p
 """
 
 
+# What TFDS raises for a folder or a name that it cannot use; the last of an empty description.
+_UNUSABLE = (
+    ValueError,
+    AssertionError,
+    TypeError,
+    ImportError,
+    OSError,
+    RuntimeError,
+    json_format.ParseError,
+)
+
+
 def find_builder(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
     """TFDS's builder of a dataset, prepared or not; imports no TensorFlow.
 
@@ -70,7 +83,7 @@ def find_builder(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder
             else "its catalogue is at tensorflow.org/datasets"
         )
         raise UserError(f"--dataset={dataset}: TFDS has no such dataset; {remedy}") from error
-    except (ValueError, AssertionError, TypeError, ImportError, OSError, RuntimeError) as error:
+    except _UNUSABLE as error:
         reason = str(error).rpartition('}": ')[2] or type(error).__name__  # after TFDS's preamble
         raise UserError(f"--dataset={dataset}: {textwrap.shorten(reason, 300)}") from error
 

@@ -4,6 +4,7 @@ TFRecord has no index. A set that is in it is read into memory whole, or convert
 """
 
 import functools
+import os
 import resource
 import threading
 from typing import Any
@@ -65,8 +66,19 @@ def indexed(
     classes: int,
     name: str,
 ) -> Encoded:
-    """A split of a set that is there as ArrayRecord, read by index."""
-    shards = _Shards([piece for piece in _files(builder, split, ARRAY_RECORD) if piece.take > 0])
+    """A split of a set that is there as ArrayRecord, read by index.
+
+    Raises:
+        UserError: files are missing.
+    """
+    files = [piece for piece in _files(builder, split, ARRAY_RECORD) if piece.take > 0]
+    missing = [piece.filename for piece in files if not os.path.exists(piece.filename)]
+    if missing:
+        raise UserError(
+            f"{name}: {missing[0]} is missing, one of {len(missing)} of {len(files)} files: bring "
+            "them back, or delete the folder and prepare it again."
+        )
+    shards = _Shards(files)
     image_key, label_key = builder.info.supervised_keys
 
     def fetch(indices: tf.Tensor) -> tuple[tf.Tensor, ...]:
