@@ -13,7 +13,7 @@ LEVELS = [
     {"trainer.schedule"},
     {"trainer.nn", "trainer.data", "trainer.cluster", "trainer.run_dir", "trainer.reports"},
     {"trainer.nn.models"},
-    {"trainer.backward"},
+    {"trainer.backward", "trainer.classifier"},
     {"trainer.step", "trainer.evaluation"},
     {"trainer.micro_batch", "trainer.state"},
     {"trainer.points"},

@@ -1,12 +1,28 @@
-"""Configs for tests: what the program makes of flags, without the program."""
+"""Command lines in this process, whatever an earlier one said."""
 
+import pytest
 from absl import flags
 
 from trainer import config
+from trainer.main import main
 
 
 def parsed(*arguments: str) -> config.Config:
-    """The Config of a command line, whatever an earlier one of this process said."""
+    """The Config that the program makes of a command line."""
+    _forget()
+    return config.from_flags(["crescendo", *arguments])
+
+
+def done(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """The program's status, and what it prints: stdout, stderr.
+
+    Op determinism would stay on for all tests after it, so that no run's flags may ask for it.
+    """
+    _forget()
+    capsys.readouterr()
+    return main(["crescendo", *arguments, "--nodeterministic"]), *capsys.readouterr()
+
+
+def _forget() -> None:
     for name in config.names():
         flags.FLAGS[name].unparse()
-    return config.from_flags(["crescendo", *arguments])

@@ -1,6 +1,7 @@
 """One process-wide setting for every test: TensorFlow sees four logical CPU devices."""
 
 import os
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -9,6 +10,8 @@ import tensorflow as tf
 
 from tests import runs
 from trainer.cluster.strategy import share_cores
+
+_STATUS = pytest.StashKey[int]()
 
 
 def pytest_configure() -> None:
@@ -26,6 +29,19 @@ def cpus() -> list[str]:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=5, help="SIGKILLs over one run in tests/faults.")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    session.config.stash[_STATUS] = exitstatus
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """As main.entry: a failed test's traceback may hold an iterator whose threads call Python."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(config.stash.get(_STATUS, 4))
 
 
 @pytest.fixture(scope="session")

@@ -4,22 +4,16 @@ import subprocess
 import sys
 
 import pytest
-from absl import flags
 
+from tests.configs import done
 from trainer import config
-from trainer.main import main
-
-
-def status_and_error(capsys, *arguments):
-    for name in config.names():
-        flags.FLAGS[name].unparse()
-    status = main(["crescendo", *arguments])
-    return status, capsys.readouterr().err
-
 
 WRONG = [
     (["--epoch=2"], "Unknown command line flag 'epoch'. Did you mean: epochs ?"),
-    (["trian"], "unknown command 'trian': the commands are plan, train, range_test and convert."),
+    (
+        ["trian"],
+        "unknown command 'trian': plan, train, range_test, evaluate, export or convert.",
+    ),
     (["--epochs=0"], "flag --epochs=0.0: must be above 0"),
     (["--dataset=fashion_mnits"], "fashion_mnist"),
     (["--model=wide_resnet_11_1"], "10"),
@@ -44,7 +38,7 @@ WRONG = [
 @pytest.mark.parametrize(("arguments", "message"), WRONG, ids=lambda value: str(value)[:40])
 def test_wrong_input(capsys, tmp_path, arguments, message):
     model_dir = tmp_path / "run"
-    status, error = status_and_error(capsys, *arguments, f"--model_dir={model_dir}")
+    status, _, error = done(capsys, *arguments, f"--model_dir={model_dir}")
     assert status == 2
     assert message in error
     assert error.startswith("crescendo ")
@@ -53,8 +47,9 @@ def test_wrong_input(capsys, tmp_path, arguments, message):
 
 
 def test_no_model_dir(capsys):
-    assert status_and_error(capsys) == (
+    assert done(capsys) == (
         2,
+        "",
         "crescendo train: --model_dir is missing: name the run's directory, as in runs/first.\n",
     )
 
@@ -62,7 +57,7 @@ def test_no_model_dir(capsys):
 def test_a_dataset_that_is_not_there_and_cannot_be_had(capsys, tmp_path, monkeypatch):
     for name in ("http_proxy", "https_proxy", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # the discard port: nobody listens
-    status, error = status_and_error(
+    status, _, error = done(
         capsys, "--dataset=cifar10", f"--data_dir={tmp_path}", f"--model_dir={tmp_path}/run"
     )
     assert status == 2

@@ -33,6 +33,38 @@ def softmax(image_shape: tuple[int, int, int], classes: int) -> keras.Model:
     return model
 
 
+@keras.saving.register_keras_serializable(package="tests")
+class Double(keras.layers.Layer):
+    """A layer that is not Keras' own, which a Keras file names."""
+
+    def call(self, x: keras.KerasTensor) -> keras.KerasTensor:
+        return 2 * x
+
+
+class Subclassed(keras.Model):
+    """Keras cannot save it, for want of get_config, and it trains unless it is told not to."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.layer = keras.layers.Dense(classes)
+        self.norm = keras.layers.BatchNormalization()
+
+    def call(self, x: keras.KerasTensor, training: bool = True) -> keras.KerasTensor:
+        return self.layer(self.norm(keras.ops.mean(x, axis=(1, 2)), training=training))
+
+
+def with_a_layer_of_its_own(image_shape: tuple[int, int, int], classes: int) -> keras.Model:
+    """It loads where this module is imported."""
+    model = tiny(image_shape, classes)
+    model.add(Double())
+    return model
+
+
+def subclassed(image_shape: tuple[int, int, int], classes: int) -> keras.Model:
+    """It can be exported as a SavedModel alone."""
+    return Subclassed(classes)
+
+
 nothing = None
 
 

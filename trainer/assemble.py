@@ -1,32 +1,29 @@
 """From a Config to a whole run: devices, data, schedule, model, step and loop put together."""
 
-import importlib.metadata
+import dataclasses
 import itertools
 import pathlib
-import platform
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import keras
-import tensorflow as tf
+import numpy as np
 
 from trainer import loop, micro_batch
-from trainer.cluster import hosts as cluster_hosts
-from trainer.cluster import strategy as cluster
+from trainer.classifier import build, devices, load, training_data_of, values, versions
+from trainer.cluster.hosts import Hosts
+from trainer.cluster.hosts import of as hosts_of
 from trainer.cluster.multi_worker import noticed
 from trainer.cluster.workers import Worker
 from trainer.config import Config, UserError
 from trainer.data import pipeline, sources
 from trainer.data.bad_examples import BadExamples
-from trainer.data.encoded import Encoded
-from trainer.data.images import Images
 from trainer.evaluation import evaluator
 from trainer.flagfile import to_flagfile
-from trainer.nn.models import registry
-from trainer.run_dir import directory
+from trainer.run_dir import directory, training_data
 from trainer.run_dir.checkpoints import Checkpoints, NoCheckpoints, digest
 from trainer.run_dir.progress import Progress, line
 from trainer.run_dir.summaries import NoSummaries, Summaries
+from trainer.run_dir.training_data import TrainingData
 from trainer.schedule import plan, trajectory
 from trainer.schedule.layout import unmeasured
 from trainer.state import restore, share
@@ -64,30 +61,14 @@ def _train(
     worker: Worker | None,
     ended: bool,
 ) -> dict[str, Any] | loop.Early | None:
-    strategy, lanes = cluster.connect(
-        config.strategy,
-        virtual_devices=config.virtual_devices,
-        deterministic=config.deterministic,
-        ghost_batch_size=config.ghost_batch_size,
-        worker=worker,
-        worker_timeout=config.worker_timeout,
-    )
+    strategy, lanes = devices(config, worker)
     replicas = strategy.num_replicas_in_sync
-    hosts = cluster_hosts.of(strategy, worker)
+    hosts = hosts_of(strategy, worker)
     report = line if hosts.chief else _unsaid
     if hosts.agreed(ended and hosts.chief)[0]:
         return None
     training, evaluation = (
-        sources.load(
-            config.dataset,
-            split,
-            config.data_dir,
-            config.image_size,
-            augment=config.augment,
-            train_split=config.train_split,
-            bad=bad,
-        )
-        for split in (config.train_split, sources.evaluation_split(config))
+        load(config, split, bad) for split in (config.train_split, sources.evaluation_split(config))
     )
     examples = training.examples
     if config.train_examples not in (None, examples):
@@ -96,7 +77,8 @@ def _train(
             f"{config.train_split!r} has {examples}: leave it out, it is for `plan`."
         )
     schedule = trajectory.from_config(config, examples, replicas)
-    model = _model(config, training, strategy, bad)
+    data = _chiefs(training_data_of(config, path, bad, training), hosts)
+    model = build(config, data, strategy)
     step = TrainingStep(
         strategy,
         model,
@@ -139,7 +121,7 @@ def _train(
         _, (largest,) = hosts.agreed(False, largest)
     report(plan.uncertain(config) + _table(schedule, replicas, config.ghost_batch_size, largest))
 
-    variables = {"weights": _values(model), "slots": [slot for s in step.slots for slot in s]}
+    variables = {"weights": values(model), "slots": [slot for s in step.slots for slot in s]}
     checkpoints = (
         Checkpoints(path / "checkpoints", variables, keep=config.keep_checkpoints, report=report)
         if hosts.chief
@@ -151,6 +133,7 @@ def _train(
     summaries: Summaries = NoSummaries()
     if hosts.chief:
         directory.keep_flags(path, to_flagfile(config))
+        training_data.keep(path, data)
         summaries = Summaries(path, update=state.update, report=report)
     progress = Progress(state.position, schedule.end, shown=hosts.chief, report=report)
     try:
@@ -201,13 +184,8 @@ def _train(
         "traces": step.traces,
         "resumes": state.resumes,
         "bad_examples": bad.count,
-        "parameters_sha256": digest(_values(model)),
-        "versions": {
-            "python": platform.python_version(),
-            "crescendo": importlib.metadata.version("crescendo"),
-            "tensorflow": tf.__version__,
-            "keras": keras.__version__,
-        },
+        "parameters_sha256": digest(values(model)),
+        "versions": versions(),
     }
 
 
@@ -215,37 +193,10 @@ def _unsaid(_: str) -> None:
     """Where the chief says it."""
 
 
-def _model(
-    config: Config,
-    source: Images | Encoded,
-    strategy: tf.distribute.Strategy,
-    bad: BadExamples,
-) -> keras.Model:
-    classes = config.num_classes or source.classes
-    if classes < source.classes:
-        raise UserError(
-            f"--num_classes={classes} is below the {source.classes} classes of {config.dataset}: "
-            "leave it out, or raise it."
-        )
-    mean, std = sources.image_statistics(source, config.augment, bad)
-    with strategy.scope():
-        return registry.build(
-            config.model,
-            image_shape=source.image_shape,
-            classes=classes,
-            mean=mean,
-            std=std,
-            seed=config.seed,
-            ghost_batch_size=config.ghost_batch_size,
-            ghost_decay=config.ghost_decay,
-            kernel="fused" if cluster.on_cpu(strategy) else "reshaped",
-            precision=config.precision,
-        )
-
-
-def _values(model: keras.Model) -> list[tf.Variable]:
-    """The model's parameters and moving statistics, in its own order."""
-    return [variable.value for variable in model.weights]
+def _chiefs(data: TrainingData, hosts: Hosts) -> TrainingData:
+    """Normalised as the chief does, which may go on with what a run was begun with."""
+    mean, std = hosts.chiefs(np.array([data.mean, data.std])).tolist()  # [2, c]
+    return dataclasses.replace(data, mean=tuple(mean), std=tuple(std))
 
 
 def _table(

@@ -81,6 +81,8 @@ class Config:
     eval_every_epochs: float
     log_every_updates: int
     stop_at_epoch: float | None
+    checkpoint: str
+    export_dir: str | None
     format: str
     plot: str | None
 
@@ -294,7 +296,19 @@ flags.DEFINE_integer(
     "log_every_updates", 50, "Updates between logged points; evaluations log one too."
 )
 flags.DEFINE_float("stop_at_epoch", None, "Leave early, at this epoch, with a checkpoint.")
-flags.DEFINE_enum("format", "table", ["table", "json"], "What `plan` prints.")
+flags.DEFINE_string(
+    "checkpoint",
+    "newest",
+    "What `evaluate` and `export` take of a run: newest, best, an update, or the path of a "
+    "checkpoint.",
+)
+flags.DEFINE_string(
+    "export_dir",
+    None,
+    "Where `export` writes (unset: export in the run directory), and what `evaluate` evaluates "
+    "instead of a run: an export's SavedModel, or its file if model.keras is named.",
+)
+flags.DEFINE_enum("format", "table", ["table", "json"], "What `plan` and `evaluate` print.")
 flags.DEFINE_string("plot", None, "PNG file that `plan` draws to.")
 
 

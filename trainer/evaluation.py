@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from trainer.cluster.hosts import Hosts
@@ -36,7 +35,7 @@ class Evaluation:
 
 def evaluator(
     strategy: tf.distribute.Strategy,
-    model: keras.Model,
+    model: Callable[..., tf.Tensor],
     source: Images | Encoded,
     lanes: int = 1,
     augment: str = "none",
@@ -46,6 +45,7 @@ def evaluator(
     """A function that evaluates `model`, as it is when called, on all of `source`
     that can be decoded.
 
+    `model` is a Keras model or what is called as one: (images, training=False) → logits.
     It gives up, and returns None, once its argument says on one of `hosts` that the run shall stop;
     it asks about every second. A host takes its share; each of its replicas computes `lanes`
     batches side by side.

@@ -6,8 +6,11 @@ change nothing that is learned or reported.
 
 from trainer.config import Config, defaults, names
 
-# Where things lie, how they are laid out, watched and shown.
-FREE = frozenset(
+# Of one call, and not of the run.
+ONE_CALL = frozenset(["stop_at_epoch", "checkpoint", "export_dir", "format", "plot"])
+
+# Those, and where things lie, how they are laid out, watched and shown.
+FREE = ONE_CALL | frozenset(
     [
         "model_dir",
         "data_dir",
@@ -23,9 +26,6 @@ FREE = frozenset(
         "eval_every_epochs",
         "log_every_updates",
         "noise_horizon",
-        "stop_at_epoch",
-        "format",
-        "plot",
     ]
 )
 
@@ -41,14 +41,13 @@ def to_flagfile(config: Config) -> str:
 
     A line a flag, but for those that are None, and those that are of one call and not of the run.
     """
-    one_call = ("stop_at_epoch", "format", "plot")
 
     def line(name: str, value: object) -> str:
         if isinstance(value, bool):
             return f"--{name}" if value else f"--no{name}"
         return f"--{name}={','.join(value) if isinstance(value, list) else value}"
 
-    values = {name: getattr(config, name) for name in names() if name not in one_call}
+    values = {name: getattr(config, name) for name in names() if name not in ONE_CALL}
     return "".join(f"{line(k, v)}\n" for k, v in values.items() if v is not None)
 
 

@@ -1,5 +1,6 @@
 """Flags → Config → one command; the exit status says how it ended."""
 
+import contextlib
 import os
 import sys
 import traceback
@@ -8,14 +9,13 @@ from collections.abc import Callable, Sequence
 from absl import app, logging
 
 from trainer import config
+from trainer.run_dir import subject
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command that `argv`, program name first, asks for; returns the exit status.
 
-    0: done. 2: a mistake of the user's. 3: the loss is not finite. 74: what the run learned last
-    cannot be written. 75: stopped by a signal, and checkpointed; start it again.
-    76: another worker was lost; start all again.
+    0: done. 2: user's mistake. 3: no finite loss. 74: not written. 75: stopped, 76: worker lost.
     """
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Without TensorFlow's start-up notes.
@@ -23,7 +23,10 @@ def main(argv: Sequence[str]) -> int:
     name = rest.pop(0) if rest and not rest[0].startswith("-") else "train"
     try:
         command = _command(name)
-        return command(config.from_flags([program, *rest]))
+        asked = config.from_flags([program, *rest])
+        if kept := subject.kept_flags(name, asked):  # In front, so that those given now win.
+            asked = config.from_flags([program, *kept, *rest])
+        return command(asked)
     except config.UserError as error:
         print(f"crescendo {name}: {error}", file=sys.stderr)
         return 2
@@ -33,24 +36,22 @@ def _command(name: str) -> Callable[[config.Config], int]:
     """The command's run; the imports are its own alone, so that plan answers without TensorFlow."""
     match name:
         case "plan":
-            from trainer.commands import plan
-
-            return plan.run
+            from trainer.commands.plan import run
         case "train":
-            from trainer.commands import train
-
-            return train.run
-        case "convert":
-            from trainer.commands import convert
-
-            return convert.run
+            from trainer.commands.train import run
         case "range_test":
-            from trainer.commands import range_test
-
-            return range_test.run
-    raise config.UserError(
-        f"unknown command {name!r}: the commands are plan, train, range_test and convert."
-    )
+            from trainer.commands.range_test import run
+        case "evaluate":
+            from trainer.commands.evaluate import run
+        case "export":
+            from trainer.commands.export import run
+        case "convert":
+            from trainer.commands.convert import run
+        case _:
+            raise config.UserError(
+                f"unknown command {name!r}: plan, train, range_test, evaluate, export or convert."
+            )
+    return run
 
 
 def entry() -> None:
@@ -59,10 +60,11 @@ def entry() -> None:
     logging.use_absl_handler()
     try:
         status = main(sys.argv)
-    except Exception:
+    except (Exception, KeyboardInterrupt):
         traceback.print_exc()
         status = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # Who read it has left, as head does.
+            stream.flush()
     # The input pipeline's threads call Python: one that outlives the interpreter hangs or aborts.
     os._exit(status)

@@ -1,10 +1,14 @@
-"""The program on a folder of photographs: refused for a bad file, trained without it, resumed."""
+"""The program on a folder of photographs: refused for a bad file, trained without it, resumed,
+evaluated and exported."""
+
+import json
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests import runs
+from tests.configs import done
 
 FLAGS = [
     "--model=tests.models:tiny",
@@ -41,7 +45,7 @@ def dataset(tmp_path_factory):
     return root
 
 
-def test_refused_then_trained_in_one_go_and_in_two(dataset, tmp_path):
+def test_refused_then_trained_in_one_go_and_in_two_then_evaluated(dataset, tmp_path, capsys):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     flags = [f"--dataset=image_folder:{dataset}", "--augment=imagenet", *FLAGS]
     refused = runs.train(whole, *flags, status=2)
@@ -58,3 +62,16 @@ def test_refused_then_trained_in_one_go_and_in_two(dataset, tmp_path):
         assert result["top1"] > 0.9
         (line,) = (path / "bad_examples.txt").read_text().splitlines()
         assert line.startswith(f"{dataset}/train/1/{BAD}.jpg\t")
+
+    status, _, error = done(capsys, "export", f"--model_dir={whole}")
+    assert (status, error) == (0, "")
+    for of in (f"--model_dir={whole}", f"--export_dir={whole}/export"):
+        status, out, _ = done(capsys, "evaluate", of, "--format=json")
+        found, logged = json.loads(out), runs.result(whole)
+        assert (status, found["examples"], found["top1"]) == (0, 40, logged["top1"])
+        assert found["loss"] == pytest.approx(logged["loss"], abs=1e-6)
+        status, out, error = done(capsys, "evaluate", of, "--eval_split=train")
+        assert (status, error.count("\n")) == (0, 1)
+        assert f"crescendo evaluate: {dataset}/train/1/{BAD}.jpg is left out: " in error
+        assert "  319 examples of image_folder:" in out
+    assert (whole / "bad_examples.txt").read_text().splitlines() == [line]

@@ -104,6 +104,29 @@ def test_no_such_folder(tmp_path):
         list_files(str(tmp_path), "train")
 
 
+def test_a_link_to_itself_is_no_class(touch, tmp_path):
+    root = touch("train/a/1.jpg")
+    (tmp_path / "train" / "loop").symlink_to("loop")
+    (tmp_path / "loop").symlink_to("loop")
+    assert classes(root, "train") == ["a"]
+    with pytest.raises(UserError, match=r"holds train, but none of val"):
+        evaluation_split(root)
+
+
+def test_a_class_that_cannot_be_listed(touch, monkeypatch):
+    root = touch("train/a/1.jpg")
+    listed = os.scandir
+
+    def denied(path: str):
+        if path.endswith("/a"):
+            raise PermissionError(13, "Permission denied", path)
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", denied)  # the tests' user may be root, who may all
+    with pytest.raises(UserError, match=r"train/a cannot be read: Permission denied"):
+        list_files(root, "train")
+
+
 def test_links_to_files_and_folders_count(touch, tmp_path):
     root = touch("elsewhere/1.jpg")
     (tmp_path / "train").mkdir()

@@ -1,7 +1,13 @@
 """Real TFDS sets, tiny and whole, read into memory; and those that are refused."""
 
+import concurrent.futures
+import json
 import os
 import pathlib
+import resource
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -9,6 +15,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from trainer.config import UserError
+from trainer.data import convert as convert_module
 from trainer.data.bad_examples import BadExamples
 from trainer.data.convert import convert
 from trainer.data.encoded import Encoded
@@ -98,6 +105,83 @@ def test_too_large_for_memory_is_read_by_index(write_set, monkeypatch):
     assert isinstance(load("colour", "train[:50]", data_dir, None), Images)
 
 
+def test_files_named_otherwise_are_converted(write_set):
+    """By a template of the set's own, in a folder whose name holds what names a format."""
+    features = {"image": tfds.features.Image(shape=(6, 4, 3)), "label": LABEL}
+    parent = pathlib.Path(write_set("colour", features, {"train": colour_examples(9)}))
+    data_dir = parent / "all.tfrecord-sets"
+    data_dir.mkdir()
+    (parent / "colour").rename(data_dir / "colour")
+    (path,) = data_dir.glob("colour/*/dataset_info.json")
+    info = json.loads(path.read_text())
+    info["splits"][0]["filepathTemplate"] = "{SPLIT}-{SHARD_X_OF_Y}.{FILEFORMAT}"
+    path.write_text(json.dumps(info))
+    (old,) = data_dir.glob("colour/*/*.tfrecord-*")
+    old.rename(path.parent / "train-00000-of-00001.tfrecord")
+    assert convert("colour", str(data_dir)) == path.parent
+    assert (path.parent / "train-00000-of-00001.array_record").exists()
+    source = load("colour", "train", str(data_dir), None, augment="imagenet")
+    assert source.fetch(tf.constant([8], tf.int64))[0].numpy()[0]
+
+
+def test_two_convert_at_once(write_set, monkeypatch):
+    """One makes each file, the other waits and finds them."""
+    features = {"image": tfds.features.Image(shape=(6, 4, 3)), "label": LABEL}
+    data_dir = write_set("colour", features, {"train": colour_examples(9)})
+    copy, begun = convert_module._copy, []
+
+    def slowly(*file) -> None:
+        begun.append(file)
+        time.sleep(0.5)
+        copy(*file)
+
+    monkeypatch.setattr(convert_module, "_copy", slowly)
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        made = list(threads.map(lambda _: convert("colour", data_dir), range(2)))
+    assert len(begun) == 1
+    assert made.count(None) == 1
+
+
+def test_a_folder_is_not_converted(tmp_path):
+    with pytest.raises(UserError, match="needs no converting"):
+        convert(f"image_folder:{tmp_path}", None)
+
+
+def test_after_an_error_no_further_file_is_begun(write_set, monkeypatch):
+    features = {"image": tfds.features.Image(shape=(6, 4, 3)), "label": LABEL}
+    splits = {f"s{i}": colour_examples(2) for i in range(20)}
+    data_dir = write_set("colour", features, splits)
+    begun = []
+
+    def fails(*file: object) -> None:
+        begun.append(file)
+        time.sleep(0.05)
+        raise RuntimeError("write() failed")  # as ArrayRecord's writer on a full disk
+
+    monkeypatch.setattr("trainer.data.convert._copy", fails)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    with pytest.raises(UserError, match=r"cannot be converted in .*: write\(\) failed"):
+        convert("colour", data_dir)
+    assert len(begun) < 10
+
+
+def test_a_description_that_cannot_be_written_stays(write_set, monkeypatch):
+    features = {"image": tfds.features.Image(shape=(6, 4, 3)), "label": LABEL}
+    data_dir = write_set("colour", features, {"train": colour_examples(2)})
+    (path,) = pathlib.Path(data_dir).glob("colour/*/dataset_info.json")
+    before = json.loads(path.read_text())
+    before["description"] = "long " * 100_000
+    path.write_text(json.dumps(before))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot be converted in .*: File too large"):
+            convert("colour", data_dir)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert json.loads(path.read_text()) == before
+
+
 def test_a_damaged_file_is_not_converted(write_set):
     features = {"image": tfds.features.Image(shape=(6, 4, 3)), "label": LABEL}
     data_dir = write_set("colour", features, {"train": colour_examples(50)})
@@ -112,6 +196,20 @@ def test_a_damaged_file_is_not_converted(write_set):
         load("colour", "train", data_dir, 4, augment="imagenet")
 
 
+def test_a_missing_file_and_an_empty_description(write_set):
+    features = {"image": tfds.features.Image(shape=(6, 4, 3)), "label": LABEL}
+    data_dir = write_set(
+        "colour", features, {"train": colour_examples(40)}, file_format="array_record"
+    )
+    (path,) = pathlib.Path(data_dir).glob("colour/*/*.array_record-*")
+    path.rename(path.with_name("elsewhere"))
+    with pytest.raises(UserError, match=rf"{path} is missing, one of 1 of 1 files"):
+        load("colour", "train", data_dir, None)
+    path.with_name("dataset_info.json").write_text("")
+    with pytest.raises(UserError, match="--dataset=colour: "):
+        load("colour", "train", data_dir, None)
+
+
 def test_a_damaged_record_is_named_and_the_others_are_read(write_set):
     """Bytes of one record flipped in the ArrayRecord file."""
     examples = colour_examples(40)
@@ -123,7 +221,8 @@ def test_a_damaged_record_is_named_and_the_others_are_read(write_set):
     damaged[1500] ^= 255
     path.write_bytes(damaged)
     with pytest.raises(
-        UserError, match=r"(?s)record \d+ of .*array_record.* cannot be used: .*--skip"
+        UserError,
+        match=r"(?s)record \d+ of .*array_record.* cannot be used: it cannot be read; .*--skip",
     ):
         load("colour", "train", data_dir, None)
     told = []
@@ -140,6 +239,46 @@ def test_a_damaged_record_is_named_and_the_others_are_read(write_set):
     left = [example for i, example in enumerate(examples) if i != lost]
     np.testing.assert_array_equal([image for image, _ in seen], stacked(left))
     assert [int(label) for _, label in seen] == [example["label"] for example in left]
+
+
+def test_several_splits_may_open_more_files_than_the_limit_was(write_set):
+    """In a process of its own: beyond the limit ArrayRecord's reader crashes."""
+    features = {"image": tfds.features.Image(shape=(6, 4, 3)), "label": LABEL}
+    examples = {split: colour_examples(2) for split in "abcdefgh"}
+    data_dir = write_set("colour", features, examples, file_format="array_record")
+    program = (
+        "import os, resource, sys\n"
+        "from trainer.data import records\n"
+        "from trainer.data.prepare import find_builder\n"
+        "builder = find_builder('colour', sys.argv[1])\n"
+        "first = records.tf.constant([0], 'int64')\n"
+        "records.indexed(builder, 'a', (6, 4, 3), 5, 'a').fetch(first)\n"
+        "records._SPARE_FILES = 0\n"
+        "free = len(os.listdir('/proc/self/fd')) + 2\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (free, 4096))\n"
+        "sets = [records.indexed(builder, s, (6, 4, 3), 5, s) for s in 'bcdefgh']\n"
+        "assert all(each.fetch(first)[0].numpy()[0] for each in sets)\n"
+        "print('read', flush=True)\n"
+        "os._exit(0)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, data_dir], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "read\n", done.stderr
+
+
+def test_tfrecord_beside_array_record_is_read(write_set):
+    """The description names ArrayRecord first, and TFRecord as the other format."""
+    features = {"image": tfds.features.Image(shape=(6, 4, 3)), "label": LABEL}
+    examples = colour_examples(9)
+    data_dir = write_set("colour", features, {"train": examples})
+    assert main(["crescendo", "convert", "--dataset=colour", f"--data_dir={data_dir}"]) == 0
+    (path,) = pathlib.Path(data_dir).glob("colour/*/dataset_info.json")
+    info = json.loads(path.read_text())
+    info["fileFormat"], info["alternativeFileFormats"] = "array_record", ["tfrecord"]
+    path.write_text(json.dumps(info))
+    images = load("colour", "train", data_dir, None).images
+    np.testing.assert_array_equal(images, stacked(examples))
 
 
 def test_grayscale_stays_one_channel_and_other_features_are_ignored(write_set):

@@ -11,12 +11,13 @@ from tests.runs import OFTEN, SHORT, command, digest, points, train
 # $1: a folder to mount on; $2: where the run is copied to; then the command.
 SMALL_DISK = """
 mount -t tmpfs -o size=4m none "$1" || exit 99
-"${@:3}" & run=$!
+"${@:3}" > "$2".log & run=$!
 until ls "$1"/run/checkpoints/0* > /dev/null 2>&1; do sleep 0.05; done
 cat /dev/zero > "$1"/fill 2> /dev/null
-sleep 0.7
+until grep -q "cannot be written" "$2".log || ! kill -0 $run; do sleep 0.05; done
 %s
 wait $run; status=$?
+cat "$2".log
 rm -f "$1"/fill
 cp -r "$1"/run "$2"
 exit $status

@@ -1,6 +1,8 @@
 """Every kind of Keras model made ghost: same weights and inference, other statistics."""
 
 import pathlib
+import re
+import zipfile
 
 import keras
 import numpy as np
@@ -9,7 +11,7 @@ import tensorflow as tf
 
 from trainer.config import UserError
 from trainer.nn.ghost_batch_norm import GhostBatchNormalization, collect_statistics
-from trainer.nn.ghostify import ghostify
+from trainer.nn.ghostify import ghostify, unghostify
 
 BATCH = 4
 
@@ -150,6 +152,34 @@ def test_files_load_back_as_ghosts(make, tmp_path: pathlib.Path):
     ]
     np.testing.assert_array_equal(loaded(images), model(images))
     np.testing.assert_array_equal(loaded(images, training=True), model(images, training=True))
+
+
+@pytest.mark.parametrize("make", [sequential, nested, subclassed, mobile_net_v2])
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_back_to_plain(make, precision, tmp_path: pathlib.Path):
+    """Inference stays, bit for bit, and files know nothing of this package."""
+    outer = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        model = make_ghost(make())
+    finally:
+        keras.config.set_dtype_policy(outer)
+    images = images_for(model)
+    model(images, training=True)
+    names, inference = [weight.path for weight in model.weights], model(images, training=False)
+    assert unghostify(model) is model
+    assert {type(layer) for layer in norms_of(model)} == {keras.layers.BatchNormalization}
+    assert [weight.path for weight in model.weights] == names
+    np.testing.assert_array_equal(model(images, training=False), inference)
+    if make is subclassed:
+        return
+    model.save(tmp_path / "model.keras")
+    with zipfile.ZipFile(tmp_path / "model.keras") as file:
+        config = file.read("config.json").decode()
+    assert "BatchNormalization" in config
+    assert not re.search("ghost|crescendo|trainer", config, re.IGNORECASE)
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(images, training=False), inference)
 
 
 def test_checkpoints_of_a_plain_model_restore(tmp_path: pathlib.Path):

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from trainer.config import UserError
-from trainer.run_dir.checkpoints import Checkpoints, digest
+from trainer.run_dir.checkpoints import Checkpoints, digest, read
 
 
 @pytest.fixture
@@ -129,12 +129,31 @@ def test_the_same_update_with_more_progress_takes_the_place_of_the_first(tmp_pat
     assert opened(tmp_path, variables, report=[].append).restore() == {"top1": 0.6}
 
 
-@pytest.mark.parametrize("weights", [[[1.0, 2.0]], [[1.0, 2.0], [[3.0, 4.0]]], [[1.0], [[3.0]]]])
+@pytest.mark.parametrize(
+    "weights",
+    [
+        [],
+        [[1.0, 2.0]],
+        [[1.0, 2.0], [[3.0, 4.0]]],
+        [[1.0], [[3.0]]],
+        [[1.0, 2.0], [[3.0]], [4.0]],
+    ],
+)
 def test_other_variables_are_refused(tmp_path, variables, weights):
     save(opened(tmp_path, variables), 1)
     other = {**variables, "weights": [tf.Variable(value) for value in weights]}
     with pytest.raises(UserError, match="is of another model"):
         opened(tmp_path, other, keep=2).restore()
+
+
+def test_a_group_alone_can_be_read(tmp_path, variables):
+    save(opened(tmp_path, variables), 1)
+    before = variables["weights"][0].numpy().tolist()
+    zero(variables)
+    variables["slots"][0].assign([5.0, 5.0])
+    assert read(tmp_path / "000000001", {"weights": variables["weights"]}) == {"update": 1}
+    assert variables["weights"][0].numpy().tolist() == before
+    assert variables["slots"][0].numpy().tolist() == [5.0, 5.0]
 
 
 def test_a_half_written_checkpoint_is_no_checkpoint(tmp_path, variables):

@@ -38,12 +38,8 @@ class BadExamples:
         self._refused: UserError | None = None
         self._names: set[str] = set()
         with contextlib.suppress(FileNotFoundError):
-            lines = path.read_text(errors="replace").splitlines() if path else []
+            lines = path.read_text("utf-8", "replace").splitlines() if path else []
             self._names = {line.partition("\t")[0] for line in lines}
-
-    def knows(self, name: str) -> bool:
-        """Whether it has been added."""
-        return name in self._names
 
     @property
     def count(self) -> int:
@@ -56,6 +52,7 @@ class BadExamples:
         Raises:
           UserError: where none is left out.
         """
+        name, reason = _on_one_line(name), _on_one_line(reason)
         if not self.skip:
             self.refuse(
                 f"{name} cannot be used: {reason}.\n"
@@ -66,7 +63,7 @@ class BadExamples:
                 return
             self._names.add(name)
             if self._path:
-                with contextlib.suppress(OSError), self._path.open("a") as file:
+                with contextlib.suppress(OSError), self._path.open("a", encoding="utf-8") as file:
                     file.write(f"{name}\t{reason}\n")
         if self.count <= _TOLD:
             self._report(f"{name} is left out: {reason}")
@@ -92,3 +89,8 @@ class BadExamples:
             if self._refused:
                 raise self._refused from None
             raise
+
+
+def _on_one_line(text: str) -> str:
+    r"""With \t for a tab: names of files may hold anything, and bytes that are no UTF-8."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -8,16 +8,19 @@ import concurrent.futures
 import os
 import pathlib
 import shutil
+import tempfile
 from collections.abc import Iterator
 
 import tensorflow as tf
+import tensorflow_datasets as tfds
 import tqdm
 from tensorflow_datasets.core import dataset_info
 from tensorflow_datasets.core.file_adapters import ArrayRecordFileAdapter
 
 from trainer.config import UserError
 from trainer.data import records
-from trainer.data.prepare import find_builder, is_prepared
+from trainer.data.folder import PREFIX
+from trainer.data.prepare import find_builder, is_prepared, only_one
 
 
 def convert(dataset: str, data_dir: str | None) -> pathlib.Path | None:
@@ -29,7 +32,16 @@ def convert(dataset: str, data_dir: str | None) -> pathlib.Path | None:
     Raises:
         UserError: the set is not prepared here as TFRecord, damaged, or too large for the disk.
     """
+    if dataset.startswith(PREFIX):
+        raise UserError(f"{dataset} needs no converting: a folder's files are read by name.")
     builder = find_builder(dataset, data_dir)
+    if not is_prepared(builder) or records.ARRAY_RECORD in records.formats(builder):
+        return _convert(dataset, builder)
+    with only_one(builder, dataset):  # or two would write one file
+        return _convert(dataset, find_builder(dataset, data_dir))
+
+
+def _convert(dataset: str, builder: tfds.core.DatasetBuilder) -> pathlib.Path | None:
     formats = records.formats(builder) if is_prepared(builder) else set()
     if records.ARRAY_RECORD in formats:
         return None
@@ -39,36 +51,63 @@ def convert(dataset: str, data_dir: str | None) -> pathlib.Path | None:
             "it as it needs it. Name the --data_dir of one that is."
         )
     folder = pathlib.Path(builder.data_path)
-    shards = [
-        (split.filename_template.sharded_filepath(shard_index=i, num_shards=split.num_shards), n)
-        for split in builder.info.splits.values()
-        for i, n in enumerate(split.shard_lengths)
+    sources, targets = _files(builder, records.TFRECORD), _files(builder, records.ARRAY_RECORD)
+    missing = [
+        (source, target, examples)
+        for (source, examples), (target, _) in zip(sources, targets, strict=True)
+        if not os.path.exists(target)
     ]
-    pairs = [
-        (str(path), str(path).replace(".tfrecord-", ".array_record-"), n) for path, n in shards
-    ]
-    missing = [pair for pair in pairs if not os.path.exists(pair[1])]
     try:
         _check_space(folder, [source for source, _, _ in missing])
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
-            copies = [threads.submit(_copy, *pair) for pair in missing]
-            for copy in tqdm.tqdm(
-                concurrent.futures.as_completed(copies), total=len(copies), unit=" files"
-            ):
-                copy.result()
-    except OSError as error:
-        raise UserError(
-            f"{dataset} cannot be converted in {folder}: {error.strerror or error}"
-        ) from error
+        _copy_all(missing)
+        _describe(builder, folder)
+    # ArrayRecord's writer raises RuntimeError where the disk is full.
+    except (OSError, RuntimeError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise UserError(f"{dataset} cannot be converted in {folder}: {reason}") from error
     except tf.errors.OpError as error:
         raise UserError(
             f"{dataset} is damaged in {folder}: {' '.join(error.message.split())}.\n"
             "Delete that folder and prepare it again."
         ) from error
+    return folder
+
+
+def _files(
+    builder: tfds.core.DatasetBuilder, file_format: tfds.core.FileFormat
+) -> list[tuple[str, int]]:
+    """Each file of the set in a format, whether there or not, and how many records it has."""
+    splits = dataset_info.get_split_dict_from_proto(
+        builder.info.as_proto, builder.data_path, file_format
+    )
+    return [
+        (str(path), examples)
+        for split in splits.values()
+        for path, examples in zip(split.filepaths, split.shard_lengths, strict=True)
+    ]
+
+
+def _copy_all(files: list[tuple[str, str, int]]) -> None:
+    threads = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
+    try:
+        copies = [threads.submit(_copy, *each) for each in files]
+        for copy in tqdm.tqdm(
+            concurrent.futures.as_completed(copies), total=len(copies), unit=" files"
+        ):
+            copy.result()
+    finally:
+        # After an error or Ctrl-C, no further file is begun.
+        threads.shutdown(cancel_futures=True)
+
+
+def _describe(builder: tfds.core.DatasetBuilder, folder: pathlib.Path) -> None:
+    """Adds the format to the description, which is whole at every moment, even on a full disk."""
     description = builder.info.as_proto
     description.alternative_file_formats.append(records.ARRAY_RECORD.value)
-    dataset_info.write_dataset_info_proto(description, dataset_info_dir=builder.data_path)
-    return folder
+    with tempfile.TemporaryDirectory(dir=folder) as new:
+        dataset_info.write_dataset_info_proto(description, dataset_info_dir=new)
+        (name,) = os.listdir(new)
+        os.replace(os.path.join(new, name), folder / name)
 
 
 def _check_space(folder: pathlib.Path, sources: list[str]) -> None:

@@ -16,7 +16,7 @@ class Encoded:
       image_shape: (h, w, c) of what is trained on; the files' own sizes may differ.
       name: for messages.
       fetch: int64 indices [n], each in [0, N) → tensors [n], in batches, since a call has a cost.
-        What cannot be read becomes an empty string.
+        The first is of strings; what cannot be read is empty there.
       open: one of each of these tensors, [] → (the file's bytes [], label int32 []).
       describe: an index → where it lies, for messages.
     """

@@ -84,7 +84,7 @@ def evaluation_split(root: str) -> str:
     found = [name for name in EVALUATION if name in there_are]
     if not found:
         raise UserError(
-            f"{root} holds {', '.join(there_are) or 'no folders'}, but none of "
+            f"{root} holds {_some(there_are) or 'no folders'}, but none of "
             f"{', '.join(EVALUATION)}: give --eval_split, such as train[90%:] beside "
             "--train_split=train[:90%]."
         )
@@ -108,14 +108,24 @@ def _classes(path: str) -> list[str]:
 def _folders(path: str) -> list[str]:
     try:
         with os.scandir(path) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir())
+            return sorted(entry.name for entry in entries if _is_folder(entry))
     except OSError as error:
         around = os.path.dirname(path)
-        there_are = ", ".join(_folders(around)) if os.path.isdir(around) else ""
+        there_are = _some(_folders(around)) if os.path.isdir(around) else ""
         raise UserError(
             f"{path} cannot be read: {error.strerror}.\n"
             + (f"{around} holds {there_are}." if there_are else f"--dataset={PREFIX}PATH names it.")
         ) from error
+
+
+def _some(names: list[str]) -> str:
+    """At most ten of them, in words."""
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} others" if len(names) > 10 else "")
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """No error where a link leads to itself."""
+    return entry.is_dir(follow_symlinks=False) or os.path.isdir(entry)
 
 
 def _listed(path: str) -> Files:
@@ -145,6 +155,9 @@ def _listed(path: str) -> Files:
 
 def _images(path: str) -> list[bytes]:
     """Names only: what cannot be read is found out when it is read."""
-    with os.scandir(path) as entries:
-        names = (entry.name for entry in entries if entry.name.lower().endswith(SUFFIXES))
-        return sorted(map(os.fsencode, names))
+    try:
+        with os.scandir(path) as entries:
+            names = (entry.name for entry in entries if entry.name.lower().endswith(SUFFIXES))
+            return sorted(map(os.fsencode, names))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error

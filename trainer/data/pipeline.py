@@ -119,7 +119,7 @@ def _encoded_training(
     places = tf.data.Dataset.counter().map(place)
     parts = stream.decoded(source, places, pixels, bad or BadExamples(skip=False), stand_ins)
     batches = parts.map(finished).batch(chunks, drop_remainder=True).map(joined)
-    return _with_options(batches.prefetch(_PREFETCH))
+    return _with_options(batches.prefetch(_PREFETCH), stream.threads())
 
 
 def evaluation(
@@ -208,7 +208,7 @@ def _encoded_evaluation(
         None,
     )
     batched = parts.batch(chunks, drop_remainder=True).map(joined)
-    return _with_options(batched.prefetch(_PREFETCH))
+    return _with_options(batched.prefetch(_PREFETCH), stream.threads())
 
 
 def _mapped(
@@ -226,8 +226,11 @@ def _mapped(
     )
 
 
-def _with_options(dataset: tf.data.Dataset) -> tf.data.Dataset:
+def _with_options(dataset: tf.data.Dataset, threads: int | None = None) -> tf.data.Dataset:
+    """`threads` of its own, or those that TensorFlow has for operations, one a core."""
     options = tf.data.Options()
+    if threads is not None:
+        options.threading.private_threadpool_size = threads
     options.deterministic = True
     options.autotune.enabled = False
     # tf.data's graph rewriting would copy into its graph what the function captures, which is the

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 
 import requests
 import tensorflow_datasets as tfds
+from google.protobuf import json_format
 
 from trainer.config import UserError
 
@@ -49,6 +50,18 @@ tfds.builder(dataset, data_dir=data_dir, file_format=file_format).download_and_p
 """
 
 
+# What TFDS raises for a folder or a name that it cannot use; the last of an empty description.
+_UNUSABLE = (
+    ValueError,
+    AssertionError,
+    TypeError,
+    ImportError,
+    OSError,
+    RuntimeError,
+    json_format.ParseError,
+)
+
+
 def find_builder(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
     """TFDS's builder of a dataset, prepared or not; imports no TensorFlow.
 
@@ -70,7 +83,7 @@ def find_builder(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder
             else "its catalogue is at tensorflow.org/datasets"
         )
         raise UserError(f"--dataset={dataset}: TFDS has no such dataset; {remedy}") from error
-    except (ValueError, AssertionError, TypeError, ImportError, OSError, RuntimeError) as error:
+    except _UNUSABLE as error:
         reason = str(error).rpartition('}": ')[2] or type(error).__name__  # after TFDS's preamble
         raise UserError(f"--dataset={dataset}: {textwrap.shorten(reason, 300)}") from error
 
@@ -115,7 +128,7 @@ def prepare(
     root = os.fspath(builder.data_dir_root)
     if "://" in root:
         raise UserError(f"{dataset} is not prepared in {root}: {_elsewhere(dataset)} {root}")
-    with _only_one(pathlib.Path(root) / f".{builder.name}.lock", dataset):
+    with only_one(builder, dataset):
         builder = find_builder(dataset, data_dir)
         if is_prepared(builder):  # by the process that held the lock
             return builder
@@ -150,14 +163,19 @@ def _elsewhere(dataset: str) -> str:
 
 
 @contextlib.contextmanager
-def _only_one(path: pathlib.Path, dataset: str) -> Iterator[None]:
-    """Holds the lock file at `path`; waits for at most `PREPARE_SECONDS`."""
+def only_one(builder: tfds.core.DatasetBuilder, dataset: str) -> Iterator[None]:
+    """Holds the set's lock file in the data directory; waits for at most `PREPARE_SECONDS`.
+
+    Raises:
+        UserError: the directory cannot be written, or another process holds the file for longer.
+    """
+    path = pathlib.Path(builder.data_dir_root) / f".{builder.name}.lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.open("w")
     except OSError as error:
         raise UserError(
-            f"{dataset} is not prepared in {path.parent}, which cannot be written "
+            f"{dataset} cannot be prepared in {path.parent}, which cannot be written "
             f"({error.strerror}): give another --data_dir"
         ) from error
     with lock:

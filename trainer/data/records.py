@@ -4,6 +4,7 @@ TFRecord has no index. A set that is in it is read into memory whole, or convert
 """
 
 import functools
+import os
 import resource
 import threading
 from typing import Any
@@ -65,11 +66,19 @@ def indexed(
     classes: int,
     name: str,
 ) -> Encoded:
-    """A split of a set that is there as ArrayRecord, read by index."""
-    splits = dataset_info.get_split_dict_from_proto(
-        builder.info.as_proto, builder.data_path, ARRAY_RECORD
-    )
-    shards = _Shards([piece for piece in splits[split].file_instructions if piece.take > 0])
+    """A split of a set that is there as ArrayRecord, read by index.
+
+    Raises:
+        UserError: files are missing.
+    """
+    files = [piece for piece in _files(builder, split, ARRAY_RECORD) if piece.take > 0]
+    missing = [piece.filename for piece in files if not os.path.exists(piece.filename)]
+    if missing:
+        raise UserError(
+            f"{name}: {missing[0]} is missing, one of {len(missing)} of {len(files)} files: bring "
+            "them back, or delete the folder and prepare it again."
+        )
+    shards = _Shards(files)
     image_key, label_key = builder.info.supervised_keys
 
     def fetch(indices: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -91,6 +100,16 @@ def indexed(
     )
 
 
+def _files(
+    builder: tfds.core.DatasetBuilder, split: str, file_format: tfds.core.FileFormat
+) -> list[Any]:
+    """The files of a split in one of the formats in which it is there: name, skip, take."""
+    splits = dataset_info.get_split_dict_from_proto(
+        builder.info.as_proto, builder.data_path, file_format
+    )
+    return splits[split].file_instructions
+
+
 class _Shards:
     """Records of ArrayRecord files by index.
 
@@ -106,7 +125,7 @@ class _Shards:
         self._offsets = np.array([piece.skip for piece in pieces]) - self._ends + takes
         self._readers: list[Any] = [None] * len(pieces)
         self._lock = threading.Lock()
-        _allow_open_files(len(pieces))
+        _allow_open_files(len({str(piece.filename) for piece in pieces}))
 
     def read(self, indices: np.ndarray) -> np.ndarray:
         """int64 [n] → bytes [n]; empty where a record cannot be read."""
@@ -147,12 +166,21 @@ class _Shards:
 
 
 def _allow_open_files(count: int) -> None:
-    """Raises this process's limit: ImageNet has 1,024 shards, and 1,024 is a usual limit."""
+    """Raises this process's limit by so many: each split that is read keeps its own open.
+
+    ImageNet has 1,024 shards, and 1,024 is a usual limit. ArrayRecord's reader crashes beyond it.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = count + _SPARE_FILES
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    if soft == resource.RLIM_INFINITY:
+        return
+    if hard != resource.RLIM_INFINITY and soft + count > hard and count + _SPARE_FILES > hard:
+        raise UserError(
+            f"{count:,} files have to be open, and this process may open {hard:,}: raise the limit "
+            "(ulimit -Hn), or prepare the set in fewer files."
+        )
+    wanted = soft + count
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _features(image_key: str, label_key: str) -> dict[str, tf.io.FixedLenFeature]:
@@ -222,7 +250,7 @@ def _batches(
 
     files = [
         tf.data.TFRecordDataset(piece.filename).skip(piece.skip).take(piece.take)
-        for piece in builder.info.splits[split].file_instructions
+        for piece in _files(builder, split, TFRECORD)
     ]
     records = functools.reduce(tf.data.Dataset.concatenate, files)
     return records.batch(_RECORDS_AT_ONCE).map(

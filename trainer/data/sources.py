@@ -5,6 +5,7 @@ Either way an index names the same example on every machine, which is part of th
 
 import dataclasses
 import os
+import shlex
 
 import numpy as np
 import tensorflow as tf
@@ -16,7 +17,7 @@ from trainer.data.bad_examples import BadExamples
 from trainer.data.encoded import Encoded
 from trainer.data.images import Images, aligned_empty, pixel_statistics
 from trainer.data.prepare import find_builder, prepare
-from trainer.data.sizes import KNOWN_SIZES
+from trainer.data.sizes import count_examples
 from trainer.data.splits import count_split
 
 _AT_ONCE = 250
@@ -71,7 +72,7 @@ def load(
     elif height is None or width is None:
         raise UserError(f"{dataset}'s images differ in size: give --image_size=n to resize them")
     shape = height, width, channels
-    expected = KNOWN_SIZES.get(dataset, {}).get(split, 0)
+    expected = count_examples(dataset, split, data_dir) or 0
     # Photographs are too large for memory, or will be cropped.
     with_index = streamed or None in image.shape or not _fits(expected, shape)
     builder = prepare(dataset, data_dir, records.ARRAY_RECORD if with_index else records.TFRECORD)
@@ -103,13 +104,14 @@ def image_statistics(
     """Mean and standard deviation of each channel, as `pixel_statistics`, of images as they are
     evaluated: all, or of a large set a thousand."""
     large = source.examples * int(np.prod(source.image_shape)) > _STATISTICS_BYTES
-    step = max(1, source.examples // _STATISTICS_EXAMPLES) if large else 1
+    step = -(-source.examples // _STATISTICS_EXAMPLES) if large else 1
     if isinstance(source, Images):
         return pixel_statistics(source.images[::step])
     some = dataclasses.replace(
         source,
         examples=-(-source.examples // step),
         fetch=lambda indices: source.fetch(indices * step),
+        describe=lambda index: source.describe(index * step),
     )
     return pixel_statistics(_decoded(some, augment, bad).images)
 
@@ -129,7 +131,9 @@ def _from_folder(
             "rename it, or give --skip_bad_examples to leave it out."
         )
     with tf.device("CPU:0"):
-        folders, label_of = tf.constant(files.folders), tf.constant(labels, tf.int32)  # [folders]
+        # As bytes, for names that are no UTF-8.
+        folders = tf.constant([os.fsencode(path) for path in files.folders])  # [folders]
+        label_of = tf.constant(labels, tf.int32)
         folder_of, names = tf.constant(files.folder_of), tf.constant(files.names)  # [N]
 
     def fetch(indices: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -174,7 +178,7 @@ def _fits(examples: int, shape: tuple[int, ...]) -> bool:
 def _needs_index(
     builder: tfds.core.DatasetBuilder, dataset: str, data_dir: str | None, reason: str
 ) -> UserError:
-    where = f" --data_dir={data_dir}" if data_dir else ""
+    where = f" --data_dir={shlex.quote(data_dir)}" if data_dir else ""
     formats = " and ".join(sorted(each.value for each in records.formats(builder)))
     return UserError(
         f"{dataset} is prepared as {formats}, which has no index, and {reason}. Convert it, once:\n"

@@ -1,4 +1,4 @@
-"""Any Keras model's batch normalization made ghost, in place.
+"""Any Keras model's batch normalization made ghost, in place, and Keras' own again.
 
 A layer object keeps its identity, weights, name and place in the model's graph and only changes
 class. keras.models.clone_model, the other way, cannot copy subclassed models. Keras files and
@@ -46,4 +46,19 @@ def ghostify(
         layer.momentum = decay
         layer.synchronized = False
         layer.set_ghost(ghost_batch_size, kernel)
+    return model
+
+
+def unghostify(model: keras.Model) -> keras.Model:
+    """Turns every GhostBatchNormalization of the model back into Keras' BatchNormalization.
+
+    Inference, weights and names stay, and Keras files of the model load without this package.
+
+    Returns:
+        The same model.
+    """
+    for layer in model._flatten_layers(include_self=False):
+        if isinstance(layer, GhostBatchNormalization):
+            del layer.ghost_batch_size, layer.kernel
+            layer.__class__ = keras.layers.BatchNormalization
     return model

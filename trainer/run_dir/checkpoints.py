@@ -8,7 +8,6 @@ checksum of every tensor and compares it on reading.
 
 import hashlib
 import json
-import os
 import pathlib
 import shutil
 import threading
@@ -19,15 +18,18 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.config import UserError
+from trainer.run_dir.directory import move_whole
 
 Variables = Mapping[str, Sequence[Any]]
 
 # What TensorFlow's reader raises for files that are cut, flipped or missing.
-_DAMAGED = (
+DAMAGED = (
     tf.errors.OpError,
     IndexError,
     RuntimeError,
 )
+# How tf.train.Checkpoint names a variable's value.
+_VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 # Beyond the tensors themselves: names, shapes, and what the log writes meanwhile.
 _SPARE_BYTES = 2**20
 
@@ -62,8 +64,6 @@ class Checkpoints:
         self._newest: int | None = None
         self._newest_progress = ""
         self._writer: threading.Thread | None = None
-        self._progress = tf.Variable("", trainable=False, dtype=tf.string)
-        self._checkpoint = tf.train.Checkpoint(progress=self._progress, **variables)
 
     def save(self, update: int, progress: Mapping[str, Any], best: int | None = None) -> None:
         """Copies the variables' values, and writes them and `progress` in the background.
@@ -107,26 +107,23 @@ class Checkpoints:
                 groups = {name: [tf.Variable(c) for c in group] for name, group in copies.items()}
                 text = tf.Variable(progress, dtype=tf.string)
             tf.train.Checkpoint(progress=text, **groups).write(str(temporary / "checkpoint"))
-            for path in (*temporary.iterdir(), temporary):
-                _flush(path)
-            temporary.rename(self._unused(update))
-            _flush(self._folder)
+            move_whole(temporary, self._unused(update))
         except (OSError, tf.errors.OpError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
             newest = (
                 "there is none yet" if self._newest is None else f"{self._newest} is the newest"
             )
             self._report(
-                f"the checkpoint of update {update} cannot be written: {_line(error)};\n"
+                f"the checkpoint of update {update} cannot be written: {first_line(error)};\n"
                 f"{newest}. The run goes on and tries again at the next interval."
             )
             return
         self._newest, self._newest_progress = update, progress
-        others = self._all()[:-1]
-        updates = sorted({update, *map(_update, others)})
+        others = found(self._folder)[:-1]
+        updates = sorted({update, *map(update_of, others)})
         kept = {*updates[-self._keep :], best} - {update}
         for old in others:
-            if _update(old) not in kept:
+            if update_of(old) not in kept:
                 shutil.rmtree(old, ignore_errors=True)
 
     def restore(self) -> dict[str, Any] | None:
@@ -137,44 +134,30 @@ class Checkpoints:
         Raises:
           UserError: where no checkpoint of several is whole, or they are of other variables.
         """
-        found, damaged = self._all(), []
-        for path in reversed(found):
+        there, damaged = found(self._folder), []
+        for path in reversed(there):
             try:
-                self._checkpoint.read(str(path / "checkpoint")).assert_consumed()
-                text = self._progress.numpy().decode()
-                progress = json.loads(text)
-            except (AssertionError, ValueError) as error:
-                raise UserError(
-                    f"checkpoint {path} is of another model or optimizer: {_line(error)}.\n"
-                    "Bring back the model that the run was started with, or name a new --model_dir."
-                ) from error
-            except _DAMAGED as error:
-                self._report(f"checkpoint {path} is damaged and left out: {_line(error)}")
+                progress = read(path, self._variables)
+            except DAMAGED as error:
+                self._report(f"checkpoint {path} is damaged and left out: {first_line(error)}")
                 damaged.append(path)
                 continue
             for other in damaged:
                 aside = other.with_name(f"damaged-{other.name}")
                 shutil.rmtree(aside, ignore_errors=True)
                 other.rename(aside)
-            self._newest, self._newest_progress = _update(path), text
+            self._newest, self._newest_progress = update_of(path), json.dumps(progress)
             return progress
-        if found:
+        if there:
             raise UserError(
                 f"every checkpoint in {self._folder} is damaged.\n"
                 "Restore one from a copy, or name a new --model_dir to begin anew."
             )
         return None
 
-    def _all(self) -> list[pathlib.Path]:
-        """Oldest first."""
-        if not self._folder.exists():
-            return []
-        found = [path for path in self._folder.iterdir() if path.name.replace(".", "").isdigit()]
-        return sorted(found, key=lambda path: tuple(map(int, path.name.split("."))))
-
     def _unused(self, update: int) -> pathlib.Path:
         """A name that is not there yet, the last in order of those of `update`."""
-        numbers = [path.suffix for path in self._all() if _update(path) == update]
+        numbers = [path.suffix for path in found(self._folder) if update_of(path) == update]
         if not numbers:
             return self._folder / f"{update:09d}"
         return self._folder / f"{update:09d}.{int(numbers[-1].lstrip('.') or 0) + 1}"
@@ -198,21 +181,48 @@ class NoCheckpoints(Checkpoints):
         """There is nothing."""
 
 
-def _update(path: pathlib.Path) -> int:
+def found(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The checkpoints in `folder`, oldest first."""
+    if not folder.exists():
+        return []
+    paths = [path for path in folder.iterdir() if path.name.replace(".", "").isdigit()]
+    return sorted(paths, key=lambda path: tuple(map(int, path.name.split("."))))
+
+
+def update_of(path: pathlib.Path) -> int:
+    """The update that a checkpoint is of."""
     return int(path.stem)
 
 
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def read(path: pathlib.Path, variables: Variables) -> dict[str, Any]:
+    """Reads some groups of variables, or all, from the checkpoint at `path`; returns its progress.
 
-
-def _flush(path: pathlib.Path) -> None:
-    """To the disk, so that a rename never comes before what it names."""
-    descriptor = os.open(path, os.O_RDONLY)
+    Raises:
+      UserError: where it holds others in one of the groups.
+      DAMAGED: where it is not whole.
+    """
+    # tf.train.Checkpoint's own reading warns of what is left out.
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        reader = tf.train.load_checkpoint(str(path / "checkpoint"))
+        names = reader.get_variable_to_shape_map()
+        reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH")  # Not used; compared with its checksum.
+        for group, ours in variables.items():
+            saved = sum(name.startswith(f"{group}/") for name in names)
+            if saved != len(ours):
+                raise ValueError(f"it holds {saved} {group}, and the model has {len(ours)}")
+            for i, variable in enumerate(ours):
+                variable.assign(reader.get_tensor(f"{group}/{i}{_VALUE}"))
+        return json.loads(reader.get_tensor(f"progress{_VALUE}"))
+    except ValueError as error:
+        raise UserError(
+            f"checkpoint {path} is of another model or optimizer: {first_line(error)}.\n"
+            "Bring back the model that the run was started with, or name another --model_dir."
+        ) from error
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in a line."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def digest(variables: Sequence[Any]) -> str:

@@ -140,3 +140,27 @@ def write_whole(path: pathlib.Path, content: str | bytes) -> None:
         temporary.replace(path)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def move_whole(
+    temporary: pathlib.Path, path: pathlib.Path, aside: pathlib.Path | None = None
+) -> None:
+    """Gives a folder of complete files its name, under which it appears whole or not at all.
+
+    What has the name is moved `aside` first.
+    """
+    for each in (*temporary.rglob("*"), temporary):
+        _flush(each)
+    if aside is not None and path.exists():
+        path.rename(aside)
+    temporary.rename(path)
+    _flush(path.parent)
+
+
+def _flush(path: pathlib.Path) -> None:
+    """To the disk, so that a rename never comes before what it names."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

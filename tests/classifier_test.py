@@ -1,0 +1,36 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from tests.configs import parsed
+from trainer import classifier
+from trainer.config import UserError
+from trainer.data.bad_examples import BadExamples
+from trainer.data.images import Images
+from trainer.run_dir import training_data
+
+IMAGES = Images(np.full((6, 4, 4, 2), 7, np.uint8), np.arange(6) % 3, 3, "sevens")
+NONE = BadExamples(skip=False)
+
+
+def test_what_a_run_knows_of_its_training_data(tmp_path):
+    config = parsed()
+    data = classifier.training_data_of(config, tmp_path, NONE, IMAGES)
+    assert data == training_data.TrainingData(6, (4, 4, 2), 3, (7.0, 7.0), (1.0, 1.0))
+    # What it has kept is what it goes on with.
+    kept = dataclasses.replace(data, mean=(5.0, 5.0))
+    training_data.keep(tmp_path, kept)
+    assert classifier.training_data_of(config, tmp_path, NONE, IMAGES) == kept
+    assert classifier.training_data_of(config, tmp_path, NONE) == kept
+
+
+@pytest.mark.parametrize(
+    "other", [{"examples": 5}, {"image_shape": (4, 5, 2)}, {"classes": 4}], ids=str
+)
+def test_a_training_set_that_has_changed(tmp_path, other):
+    data = classifier.training_data_of(parsed(), tmp_path, NONE, IMAGES)
+    training_data.keep(tmp_path, dataclasses.replace(data, **other))
+    with pytest.raises(UserError, match=r"'train' is not what this run began with: it had") as e:
+        classifier.training_data_of(parsed(), tmp_path, NONE, IMAGES)
+    assert "and has 6 of (4, 4, 2) in 3." in str(e.value)

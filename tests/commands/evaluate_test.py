@@ -1,0 +1,162 @@
+"""What evaluate says of a run, of its checkpoints and of its export is what the run logged."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.configs import done
+from tests.runs import (
+    CONSTANT,
+    OFTEN,
+    SHORT,
+    checkpoints,
+    newest,
+    points,
+    result,
+    started,
+    wait_for,
+)
+
+
+def evaluate(capsys, *flags):
+    status, out, err = done(capsys, "evaluate", "--format=json", *flags)
+    assert status == 0, err
+    return json.loads(out)
+
+
+def logged(model_dir, update):
+    (point,) = [p for p in points(model_dir, "eval") if p["update"] == update]
+    return {name: point[name] for name in ("top1", "top5", "loss")}
+
+
+def same(found, expected, examples=1000):
+    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-6)
+    assert found["examples"] == examples
+
+
+def evaluate_alone(*flags):
+    command = [sys.executable, "-m", "trainer", "evaluate", "--format=json", *flags]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return json.loads(out)
+
+
+@pytest.mark.parametrize(
+    ("which", "update"), [("newest", 178), ("best", 178), ("125", 125), ("{0}/000000170", 170)]
+)
+def test_a_run(capsys, uninterrupted, which, update):
+    model_dir, _ = uninterrupted
+    assert result(model_dir)["best"]["update"] == 178
+    flag = f"--checkpoint={which.format(model_dir / 'checkpoints')}"
+    found = evaluate(capsys, f"--model_dir={model_dir}", flag)
+    same(found, logged(model_dir, update))
+    assert found["checkpoint"] == str(model_dir / "checkpoints" / f"{update:09d}")
+
+
+def test_a_checkpoint_without_its_run_named(capsys, uninterrupted):
+    model_dir, _ = uninterrupted
+    found = evaluate(capsys, f"--checkpoint={model_dir}/checkpoints/000000125")
+    same(found, logged(model_dir, 125))
+
+
+def test_two_replicas_in_a_process_of_its_own(uninterrupted):
+    model_dir, _ = uninterrupted
+    found = evaluate_alone(f"--model_dir={model_dir}", "--virtual_devices=2")
+    same(found, logged(model_dir, 178))
+
+
+def test_the_command_line_wins(capsys, uninterrupted):
+    model_dir, _ = uninterrupted
+    flags = (f"--model_dir={model_dir}", "--eval_split=train[:100]")
+    status, out, _ = done(capsys, "evaluate", *flags)
+    assert status == 0
+    assert out.startswith("top1 0.")
+    assert "  100 examples of fashion_mnist train[:100]  " in out
+    assert out.endswith("/checkpoints/000000178\n")
+
+
+def everything(folder):
+    return {
+        path: (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else None)
+        for path in folder.rglob("*")
+    }
+
+
+def test_nothing_is_written_and_a_run_from_before_training_data_json_is_evaluated(
+    capsys, uninterrupted, tmp_path
+):
+    model_dir = shutil.copytree(uninterrupted[0], tmp_path / "run")
+    (model_dir / "training_data.json").unlink()
+    before = everything(model_dir)
+    same(evaluate(capsys, f"--model_dir={model_dir}"), logged(model_dir, 178))
+    assert everything(model_dir) == before
+
+
+def test_the_training_set_is_not_read(capsys, uninterrupted, tmp_path):
+    """The statistics of its pixels are the run's own."""
+    flags = (f"--model_dir={uninterrupted[0]}", "--train_split=none_of_that_name")
+    same(evaluate(capsys, *flags), logged(uninterrupted[0], 178))
+
+
+def test_a_damaged_newest(capsys, uninterrupted, tmp_path):
+    model_dir = shutil.copytree(uninterrupted[0], tmp_path / "run")
+    (newest(model_dir) / "checkpoint.index").unlink()
+    status, out, err = done(capsys, "evaluate", f"--model_dir={model_dir}", "--format=json")
+    assert status == 0
+    assert err.startswith(f"crescendo evaluate: checkpoint {newest(model_dir)} is damaged and left")
+    same(json.loads(out), logged(model_dir, 170))
+    status, _, err = done(capsys, "evaluate", f"--model_dir={model_dir}", "--checkpoint=178")
+    assert status == 2
+    assert "000000178 is damaged" in err
+    assert "updates 125, 170 are there" in err
+
+
+def test_a_run_that_trains_meanwhile(capsys, tmp_path):
+    """Its checkpoints come and go ten times a second."""
+    model_dir = tmp_path / "run"
+    flags = (*SHORT, *CONSTANT, OFTEN, "--epochs=100", "--keep_checkpoints=1")
+    process = started(model_dir, *flags)
+    try:
+        wait_for(lambda: len(checkpoints(model_dir)) > 1, process)
+        seen = {evaluate(capsys, f"--model_dir={model_dir}")["checkpoint"] for _ in range(5)}
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.communicate()
+    assert len(seen) > 1
+    assert not os.path.exists(min(seen))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--model_dir={0}", "--checkpoint=bset"], "updates 125, 170, 178 are there"),
+        (["--model_dir={0}", "--checkpoint=126"], "--checkpoint=126 is none"),
+        (["--model_dir={0}", "--checkpoint={0}/checkpoints/000000126"], "000000126 is none"),
+        (["--model_dir={0}/nowhere"], "holds no run: there is no flags.txt"),
+        (["--export_dir={0}"], "holds no export"),
+        (["--model_dir={0}", "--dataset=cifar10_1"], "cifar10_1"),
+        (["--model_dir={0}", "--model=tests.models:subclassed"], "is of another model"),
+        (["--model_dir={0}", "--model=plain_9"], "is of another model"),
+        (["--model_dir={0}", "--num_classes=11"], "is of another model"),
+        ([], "--model_dir is missing"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_evaluated(capsys, uninterrupted, flags, message):
+    flags = [flag.format(uninterrupted[0]) for flag in flags]
+    status, out, err = done(capsys, "evaluate", *flags)
+    assert (status, out) == (2, "")
+    assert message in err
+    assert len(err.splitlines()) <= 2
+
+
+def test_a_run_without_checkpoints(capsys, uninterrupted, tmp_path):
+    model_dir = shutil.copytree(uninterrupted[0], tmp_path / "run")
+    shutil.rmtree(model_dir / "checkpoints")
+    status, _, err = done(capsys, "evaluate", f"--model_dir={model_dir}")
+    assert status == 2
+    assert "holds no checkpoint: wait for" in err

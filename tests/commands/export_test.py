@@ -1,0 +1,169 @@
+"""What export writes: it loads without this program, and is the model that was trained."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.commands.evaluate_test import everything, logged, same
+from tests.configs import done, parsed
+from tests.runs import SHORT, train
+from trainer import classifier
+from trainer.run_dir import subject, training_data, weights
+
+# As on a machine that has TensorFlow alone.
+LOAD = """
+import sys
+sys.modules["trainer"] = sys.modules["tests"] = None
+import keras, numpy, tensorflow as tf
+images = numpy.load("images.npy")
+saved_model = tf.saved_model.load("export/saved_model")
+forms = {"saved_model": saved_model.serve}
+if len(sys.argv) == 1:
+    forms["keras"] = keras.models.load_model("export/model.keras")
+for size in (1, 7, 100):
+    for name, model in forms.items():
+        logits = model(images[:size])
+        assert logits.dtype == tf.float32
+        numpy.save(f"{name}_{size}.npy", logits)
+"""
+
+
+def export(capsys, *flags):
+    status, out, err = done(capsys, "export", *flags)
+    assert status == 0, err
+    return out
+
+
+def logits_elsewhere(export_dir, images, *arguments):
+    """By a process that knows of this program nothing but the export: name and batch → logits."""
+    folder = export_dir.parent
+    np.save(folder / "images.npy", images)
+    subprocess.run([sys.executable, "-I", "-c", LOAD, *arguments], cwd=folder, check=True)
+    return {path.stem: np.load(path) for path in folder.glob("*_*.npy")}
+
+
+def logits_of_checkpoint(model_dir, update, images):
+    kept = subject.kept_flags("evaluate", parsed(f"--model_dir={model_dir}"))
+    config = parsed(*kept)
+    strategy = tf.distribute.OneDeviceStrategy("CPU:0")
+    model = classifier.build(config, training_data.read(model_dir), strategy)
+    variables = {"weights": classifier.values(model)}
+    weights.load(model_dir / "checkpoints", update, variables, pytest.fail)
+    return model(images, training=False).numpy()
+
+
+def random_images(shape=(28, 28, 1)):
+    return np.random.default_rng(0).integers(0, 256, (100, *shape), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def exported(uninterrupted, tmp_path_factory):
+    """The export of update 170, by a process of its own, and what that printed."""
+    folder = tmp_path_factory.mktemp("exports") / "export"
+    flags = [f"--model_dir={uninterrupted[0]}", "--checkpoint=170", f"--export_dir={folder}"]
+    command = [sys.executable, "-m", "trainer", "export", *flags]
+    return folder, subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_it_loads_elsewhere_with_the_same_logits(uninterrupted, exported):
+    images = random_images()
+    expected = logits_of_checkpoint(uninterrupted[0], "170", images)
+    found = logits_elsewhere(exported[0], images)
+    assert len(found) == 6
+    for name, logits in found.items():
+        size = int(name.rpartition("_")[2])
+        assert logits.shape == (size, 10)
+        np.testing.assert_allclose(logits, expected[:size], rtol=1e-5, atol=1e-6)
+
+
+def test_it_says_how_to_load_it(uninterrupted, exported):
+    folder, said = exported
+    head, *ways = said.splitlines()
+    assert head == (
+        f"{folder} holds update 170 of {uninterrupted[0]}, "
+        "from uint8 images [b, 28, 28, 1] to float32 logits [b, 10]:"
+    )
+    images = random_images()
+    names = {"tf": tf, "keras": keras, "images": images}
+    found = []
+    for way in ways:
+        exec(way.strip(), names)
+        found.append(names["logits"])
+    one, other = found
+    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["", "/model.keras"])
+def test_it_evaluates_as_the_run_did(capsys, uninterrupted, exported, form):
+    flags = (f"--export_dir={exported[0]}{form}", "--format=json")
+    status, out, err = done(capsys, "evaluate", *flags)
+    assert status == 0, err
+    same(json.loads(out), logged(uninterrupted[0], 170))
+    assert json.loads(out)["export"] == f"{exported[0]}{form}"
+
+
+def test_an_export_of_the_same_run_is_replaced(capsys, uninterrupted, tmp_path):
+    flags = [f"--model_dir={uninterrupted[0]}", f"--export_dir={tmp_path}/export"]
+    updates = []
+    for which in ("125", "newest"):
+        export(capsys, *flags, f"--checkpoint={which}")
+        updates.append(json.loads((tmp_path / "export" / "export.json").read_text())["update"])
+        assert [path.name for path in tmp_path.iterdir()] == ["export"]
+    assert updates == [125, 178]
+
+
+def test_what_is_something_else_is_left_alone(capsys, uninterrupted, exported, tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    run = f"--model_dir={uninterrupted[0]}"
+    for flags, message in (
+        ([f"--export_dir={tmp_path}"], "holds something that is no export"),
+        ([f"--export_dir={tmp_path}/thesis.tex"], "holds something that is no export"),
+        ([f"--export_dir={uninterrupted[0]}"], "holds something that is no export"),
+        ([f"--export_dir={tmp_path}/thesis.tex/x"], "cannot be written: "),
+        ([f"--export_dir={exported[0]}", "--seed=5"], "of another run: --seed: 0 → 5"),
+        (["--checkpoint=126"], "--checkpoint=126 is none"),
+    ):
+        before = everything(tmp_path), everything(exported[0]), everything(uninterrupted[0])
+        status, _, err = done(capsys, "export", run, *flags)
+        assert status == 2
+        assert message in err
+        assert len(err.splitlines()) <= 2
+        after = everything(tmp_path), everything(exported[0]), everything(uninterrupted[0])
+        assert after == before
+
+
+def test_a_model_with_a_layer_of_its_own(capsys, tmp_path):
+    """In bfloat16, and in the run directory, where no other is named."""
+    own = ["--model=tests.models:with_a_layer_of_its_own", "--precision=bfloat16"]
+    model_dir = tmp_path / "run"
+    train(model_dir, *SHORT, *own, "--epochs=0.05")
+    *_, last = export(capsys, f"--model_dir={model_dir}").splitlines()
+    assert last == "  after import tests.models, whose layers it has"
+    assert keras.models.load_model(model_dir / "export" / "model.keras")
+    images = random_images()
+    found = logits_elsewhere(model_dir / "export", images, "saved_model")
+    expected = logits_of_checkpoint(model_dir, "newest", images)
+    np.testing.assert_allclose(found["saved_model_100"], expected, rtol=0.02, atol=0.02)
+
+
+def test_the_size_of_images_may_be_another(capsys, uninterrupted, tmp_path):
+    folder = pathlib.Path(tmp_path, "export")
+    out = export(
+        capsys, f"--model_dir={uninterrupted[0]}", f"--export_dir={folder}", "--image_size=40"
+    )
+    assert "uint8 images [b, 40, 40, 1]" in out
+    model = tf.saved_model.load(str(folder / "saved_model"))
+    assert model.serve(random_images((40, 40, 1))).shape == (100, 10)
+    flags = [f"--export_dir={folder}", "--format=json"]
+    status, out, _ = done(capsys, "evaluate", *flags)  # It brings --image_size.
+    assert status == 0
+    assert json.loads(out)["examples"] == 1000
+    status, _, err = done(capsys, "evaluate", *flags, "--image_size=20")
+    assert status == 2
+    assert "images of shape (20, 20, 1), and the model takes (40, 40, 1)" in err

@@ -1,0 +1,184 @@
+import resource
+import shutil
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainer.cluster.strategy import mirrored
+from trainer.config import UserError
+from trainer.data.images import Images
+from trainer.evaluation import evaluator
+from trainer.nn.ghostify import unghostify
+from trainer.nn.models import registry
+from trainer.run_dir import exports
+
+SHAPE = (28, 28, 3)
+IMAGES = np.random.default_rng(0).integers(0, 256, (64, *SHAPE), np.uint8)
+ABOUT = exports.About("checkpoints/000000007", 7, SHAPE, 5, {"keras": keras.__version__})
+FLAGS = "--epochs=2.0\n"
+
+
+def built(name):
+    model = registry.build(
+        f"tests.models:{name}",
+        image_shape=SHAPE,
+        classes=5,
+        mean=[100.0] * 3,
+        std=[60.0] * 3,
+        seed=0,
+        ghost_batch_size=16,
+        ghost_decay=0.5,
+        kernel="fused",
+    )
+    model(IMAGES, training=True)  # Moves the statistics.
+    return unghostify(model)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return built("tiny")
+
+
+@pytest.fixture(scope="module")
+def whole(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "export"
+    assert exports.write(folder, tiny, FLAGS, ABOUT) is None
+    return folder
+
+
+@pytest.fixture
+def export(whole, tmp_path):
+    return shutil.copytree(whole, tmp_path / "export")
+
+
+def forms(folder):
+    return folder, folder / "model.keras"
+
+
+def test_both_forms_are_the_model(tiny, whole):
+    expected = tiny(IMAGES, training=False)
+    for form in forms(whole):
+        model = exports.load(form)
+        for size in (1, 13, 64):
+            logits = model(IMAGES[:size], training=False)
+            assert logits.dtype == tf.float32
+            np.testing.assert_allclose(logits, expected[:size], rtol=1e-5, atol=1e-6)
+
+
+def test_weights_are_written_once(tiny, whole):
+    size = 4 * tiny.count_params()
+    data = whole / "saved_model" / "variables" / "variables.data-00000-of-00001"
+    assert size <= data.stat().st_size < 1.9 * size + 4096
+
+
+def test_both_forms_on_replicas(tiny, whole, cpus):
+    labels = np.arange(64) % 5
+    images = Images(IMAGES, labels, 5, "random")
+    one = tf.distribute.OneDeviceStrategy(cpus[0])
+    expected = evaluator(one, tiny, images)(lambda: False)
+    strategy = mirrored(cpus[:3])
+    for form in forms(whole):
+        with strategy.scope():
+            model = exports.load(form)
+        found = evaluator(strategy, model, images)(lambda: False)
+        assert found.loss == pytest.approx(expected.loss, rel=1e-6)
+        assert found.top1 == expected.top1
+
+
+def test_about(whole):
+    assert exports.about(whole) == ABOUT
+    assert (whole / "flags.txt").read_text() == FLAGS
+
+
+def test_modules_that_it_needs(tiny):
+    assert exports.modules_needed(tiny) == []
+    assert exports.modules_needed(built("with_a_layer_of_its_own")) == ["tests.models"]
+
+
+def test_a_model_that_keras_cannot_save(tmp_path):
+    """And that trains unless it is told not to."""
+    model = built("subclassed")
+    expected = model(IMAGES, training=False)
+    reason = exports.write(tmp_path / "export", model, FLAGS, ABOUT)
+    assert reason.startswith("Object Subclassed was created by passing non-serializable")
+    assert len(reason) <= 200
+    logits = exports.load(tmp_path / "export")(IMAGES, training=False)
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
+    with pytest.raises(UserError, match=rf"or take --export_dir={tmp_path}/export\."):
+        exports.load(tmp_path / "export" / "model.keras")
+
+
+def test_what_is_free(export, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "new", tmp_path / "empty", export):
+        exports.check_free(folder, FLAGS + "--data_dir=elsewhere\n")
+    with pytest.raises(UserError, match=r"export of another run: --epochs: 2.0 → 3.0"):
+        exports.check_free(export, "--epochs=3.0\n")
+    with pytest.raises(UserError, match="something that is no export"):
+        exports.check_free(tmp_path, FLAGS)
+
+
+@pytest.mark.parametrize("limit", [1_000, 20_000])
+def test_where_files_are_limited_the_one_before_stays(tiny, export, limit):
+    """A real limit of the kernel's on the size of files, as a full disk: it ends a write."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot be written: ") as error:
+            exports.write(export, tiny, FLAGS, ABOUT)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert len(str(error.value).splitlines()) == 2
+    assert [path.name for path in export.parent.iterdir()] == ["export"]
+    assert exports.load(export)(IMAGES[:1], training=False).shape == (1, 5)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def remove(path):
+    path.unlink()
+
+
+VARIABLES = "saved_model/variables/variables"
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("saved_model/saved_model.pb", cut),
+        ("saved_model/saved_model.pb", remove),
+        (f"{VARIABLES}.index", cut),
+        (f"{VARIABLES}.index", flip),
+        (f"{VARIABLES}.index", remove),
+        (f"{VARIABLES}.data-00000-of-00001", cut),
+        (f"{VARIABLES}.data-00000-of-00001", flip),
+        (f"{VARIABLES}.data-00000-of-00001", remove),
+        ("model.keras", cut),
+        ("model.keras", flip),
+        ("model.keras", remove),
+    ],
+)
+def test_what_is_damaged(export, file, damage):
+    path = export / file
+    damage(path)
+    form = path if path.suffix == ".keras" else export
+    with pytest.raises(UserError, match=r"cannot be loaded: .*\nExport the run again") as error:
+        exports.load(form)
+    assert len(str(error.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"update": 7}', "null"])
+def test_what_it_says_is_damaged(export, content):
+    (export / "export.json").write_text(content)
+    with pytest.raises(UserError, match=r"export.json is damaged"):
+        exports.about(export)

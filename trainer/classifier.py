@@ -1,0 +1,127 @@
+"""The devices, data and model of a run: the same for who trains, evaluates and exports it."""
+
+import importlib.metadata
+import pathlib
+import platform
+
+import keras
+import tensorflow as tf
+
+from trainer.cluster import strategy as cluster
+from trainer.cluster.workers import Worker
+from trainer.config import Config, UserError
+from trainer.data import sources
+from trainer.data.bad_examples import BadExamples
+from trainer.data.encoded import Encoded
+from trainer.data.images import Images
+from trainer.nn.models import registry
+from trainer.run_dir import training_data
+from trainer.run_dir.training_data import TrainingData
+
+
+def devices(config: Config, worker: Worker | None = None) -> tuple[tf.distribute.Strategy, int]:
+    """The strategy that `config` asks for, and its lanes; call once, before TensorFlow computes.
+
+    With `worker`, one of several, it waits for the others.
+
+    Raises:
+      UserError: where this machine cannot have it.
+    """
+    return cluster.connect(
+        config.strategy,
+        virtual_devices=config.virtual_devices,
+        deterministic=config.deterministic,
+        ghost_batch_size=config.ghost_batch_size,
+        worker=worker,
+        worker_timeout=config.worker_timeout,
+    )
+
+
+def load(config: Config, split: str, bad: BadExamples) -> Images | Encoded:
+    """A split of the run's dataset, as the run reads it.
+
+    Raises:
+      UserError: where there is no such split, or it cannot be read.
+    """
+    return sources.load(
+        config.dataset,
+        split,
+        config.data_dir,
+        config.image_size,
+        augment=config.augment,
+        train_split=config.train_split,
+        bad=bad,
+    )
+
+
+def training_data_of(
+    config: Config, path: pathlib.Path, bad: BadExamples, source: Images | Encoded | None = None
+) -> TrainingData:
+    """What the run in `path` keeps of its training data; where it keeps none yet, from the data.
+
+    `source` is the training split, for who has it: it is then compared with what the run began
+    with. Else it is loaded where it is needed.
+
+    Raises:
+      UserError: where the run began with others, or they are needed and cannot be read.
+    """
+    kept = training_data.read(path)
+    if kept is not None and source is None:
+        return kept
+    source = source or load(config, config.train_split, bad)
+    now = source.examples, source.image_shape, source.classes
+    if kept is None:
+        return TrainingData(*now, *sources.image_statistics(source, config.augment, bad))
+    began = kept.examples, kept.image_shape, kept.classes
+    if began != now:
+        raise UserError(
+            f"{config.dataset}'s {config.train_split!r} is not what this run began with: it had "
+            "{:,} examples of shape {} in {} classes, and has {:,} of {} in {}.\n"
+            "Bring the data back, with --data_dir, or name a new --model_dir.".format(*began, *now)
+        )
+    return kept
+
+
+def build(config: Config, data: TrainingData, strategy: tf.distribute.Strategy) -> keras.Model:
+    """The model of a run with that training data; its weights are those of the start.
+
+    It takes images of --image_size, or of the training data's size.
+
+    Raises:
+      UserError: where there is no such model.
+    """
+    classes = config.num_classes or data.classes
+    if classes < data.classes:
+        raise UserError(
+            f"--num_classes={classes} is below the {data.classes} classes of {config.dataset}: "
+            "leave it out, or raise it."
+        )
+    h, w, c = data.image_shape
+    with strategy.scope():
+        return registry.build(
+            config.model,
+            image_shape=(config.image_size or h, config.image_size or w, c),
+            classes=classes,
+            mean=data.mean,
+            std=data.std,
+            seed=config.seed,
+            ghost_batch_size=config.ghost_batch_size,
+            ghost_decay=config.ghost_decay,
+            kernel="fused" if cluster.on_cpu(strategy) else "reshaped",
+            precision=config.precision,
+        )
+
+
+def values(model: keras.Model) -> list[tf.Variable]:
+    """The model's parameters and moving statistics, in its own order."""
+    return [variable.value for variable in model.weights]
+
+
+def versions() -> dict[str, str]:
+    """Of Python, and of the packages that make a model what it is."""
+    return {
+        "python": platform.python_version(),
+        "crescendo": importlib.metadata.version("crescendo"),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+    }

@@ -1,0 +1,77 @@
+"""evaluate: the accuracy of a run's checkpoint or of an export, as the run itself evaluates."""
+
+import dataclasses
+import json
+import pathlib
+import sys
+
+from trainer.config import Config, UserError
+from trainer.run_dir import subject
+
+
+def run(config: Config) -> int:
+    """Evaluates what `config` names, on its evaluation split, and prints it; writes nothing.
+
+    Raises:
+      UserError: where there is no such model, or it does not fit the data.
+    """
+    folder = subject.run_or_export(config)
+    # TensorFlow takes four seconds to import, for which a wrong name need not wait.
+    from trainer import classifier
+    from trainer.data.bad_examples import BadExamples
+    from trainer.data.sources import evaluation_split
+    from trainer.evaluation import evaluator
+    from trainer.run_dir import exports, weights
+
+    strategy, lanes = classifier.devices(config)
+    bad = BadExamples(config.skip_bad_examples, report=_report)
+    if config.export_dir:
+        path = pathlib.Path(config.export_dir)
+        about = exports.about(folder)
+        shape, classes = about.image_shape, about.classes
+        with strategy.scope():
+            model = exports.load(path)
+    else:
+        data = classifier.training_data_of(config, folder, bad)
+        model = classifier.build(config, data, strategy)
+        shape, classes = model.input_shape[1:], model.output_shape[-1]
+        variables = {"weights": classifier.values(model)}
+        path, _ = weights.load(folder / "checkpoints", config.checkpoint, variables, _report)
+
+    before = bad.count  # Of the training data, where that had to be read.
+    with bad.explained():
+        source = classifier.load(config, evaluation_split(config), bad)
+        _check_fits(source.image_shape, source.classes, shape, classes, source.name)
+        found = evaluator(strategy, model, source, lanes, config.augment, bad)(lambda: False)
+    assert found is not None  # It is given up only where it is told to.
+    examples = source.examples - (bad.count - before)
+    if config.format == "json":
+        kind = "export" if config.export_dir else "checkpoint"
+        values = {**dataclasses.asdict(found), "examples": examples, kind: str(path)}
+        print(json.dumps(values))
+    else:
+        print(
+            f"top1 {found.top1:.4f}  top5 {found.top5:.4f}  loss {found.loss:.4f}  "
+            f"{examples:,} examples of {source.name}  {path}"
+        )
+    return 0
+
+
+def _check_fits(
+    images: tuple[int, ...], labels: int, shape: tuple[int, ...], classes: int, name: str
+) -> None:
+    """Refuses images of another shape than the model's, and labels that it has no logit for."""
+    if images != shape:
+        raise UserError(
+            f"{name} has images of shape {images}, and the model takes {shape}: name the data that "
+            f"it was trained on with --dataset, or give --image_size={shape[0]}."
+        )
+    if labels > classes:
+        raise UserError(
+            f"{name} has {labels} classes, and the model {classes}: name the data that it was "
+            "trained on with --dataset."
+        )
+
+
+def _report(text: str) -> None:
+    print(f"crescendo evaluate: {text}", file=sys.stderr)

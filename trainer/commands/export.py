@@ -1,0 +1,59 @@
+"""export: the inference model of a run's checkpoint, to be loaded without this program."""
+
+import dataclasses
+import pathlib
+import sys
+
+from trainer.config import Config
+from trainer.flagfile import to_flagfile
+from trainer.run_dir import subject
+
+
+def run(config: Config) -> int:
+    """Exports the checkpoint that `config` names, and prints where to and how to load it.
+
+    An export of the same run is replaced.
+
+    Raises:
+      UserError: where there is no such checkpoint, or the folder is another's or cannot be written.
+    """
+    folder = subject.run(config)
+    target = pathlib.Path(config.export_dir or folder / "export")
+    # TensorFlow takes four seconds to import, for which a wrong name need not wait.
+    import tensorflow as tf
+
+    from trainer import classifier
+    from trainer.data.bad_examples import BadExamples
+    from trainer.nn.ghostify import unghostify
+    from trainer.run_dir import exports, weights
+
+    flags = to_flagfile(dataclasses.replace(config, model_dir=None))
+    exports.check_free(target, flags)
+    bad = BadExamples(config.skip_bad_examples, report=_report)
+    data = classifier.training_data_of(config, folder, bad)
+    model = classifier.build(config, data, tf.distribute.OneDeviceStrategy("CPU:0"))
+    variables = {"weights": classifier.values(model)}
+    path, progress = weights.load(folder / "checkpoints", config.checkpoint, variables, _report)
+    unghostify(model)
+    h, w, c = model.input_shape[1:]
+    update, classes = progress["update"], model.output_shape[-1]
+    about = exports.About(str(path), update, (h, w, c), classes, classifier.versions())
+    without = exports.write(target, model, flags, about)
+
+    print(
+        f"{target} holds update {update} of {folder}, "
+        f"from uint8 images [b, {h}, {w}, {c}] to float32 logits [b, {classes}]:"
+    )
+    # With a name of its own: serve alone does not keep the variables.
+    print(f'  model = tf.saved_model.load("{target}/saved_model"); logits = model.serve(images)')
+    if without:
+        print(f"  no model.keras, which Keras could not load: {without}")
+        return 0
+    print(f'  model = keras.models.load_model("{target}/model.keras"); logits = model(images)')
+    for module in exports.modules_needed(model):
+        print(f"  after import {module}, whose layers it has")
+    return 0
+
+
+def _report(text: str) -> None:
+    print(f"crescendo export: {text}", file=sys.stderr)

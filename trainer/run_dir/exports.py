@@ -1,0 +1,142 @@
+"""An export: the inference model of a run, twice, in a folder that is whole or not there at all.
+
+`saved_model/` needs TensorFlow alone: `serve`, from uint8 images [b, h, w, c] to float32 logits
+[b, classes], for any b. `model.keras` needs Keras, and the module of layers that are the user's
+own; where Keras cannot load what it saved, it is left out. `flags.txt` are the run's, and
+`export.json` says which checkpoint it is of.
+"""
+
+import dataclasses
+import json
+import pathlib
+import tempfile
+import textwrap
+import zipfile
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+from trainer.config import UserError
+from trainer.flagfile import learned_differences
+from trainer.run_dir.checkpoints import DAMAGED, first_line
+from trainer.run_dir.directory import move_whole, write_whole
+
+
+@dataclasses.dataclass(frozen=True)
+class About:
+    """What export.json says: the checkpoint and its update, the images' (h, w, c), the number of
+    logits, and the versions of what wrote it."""
+
+    checkpoint: str
+    update: int
+    image_shape: tuple[int, int, int]
+    classes: int
+    versions: dict[str, str]
+
+
+def check_free(folder: pathlib.Path, flagfile: str) -> None:
+    """Refuses a folder that holds something else than an export of the run of `flagfile`."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not (folder / "export.json").exists():
+        raise UserError(f"--export_dir={folder} holds something that is no export: name another.")
+    kept = (folder / "flags.txt").read_text(encoding="utf-8", errors="replace")
+    differences = learned_differences(kept, flagfile)
+    if differences:
+        raise UserError(
+            f"--export_dir={folder} holds an export of another run: {'; '.join(differences)}.\n"
+            "Name another folder, or delete this one."
+        )
+
+
+def write(folder: pathlib.Path, model: keras.Model, flagfile: str, about: About) -> str | None:
+    """Writes an export of `model`, in place of what is there.
+
+    Returns:
+      Why it has no model.keras, or None.
+
+    Raises:
+      UserError: where it cannot be written.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as work:
+            new = pathlib.Path(work, "new")
+            new.mkdir()
+            _write_saved_model(model, about, new / "saved_model")
+            reason = _write_keras_file(model, new / "model.keras")
+            write_whole(new / "flags.txt", flagfile)
+            write_whole(new / "export.json", json.dumps(dataclasses.asdict(about), indent=2) + "\n")
+            move_whole(new, folder, aside=pathlib.Path(work, "old"))
+    except (OSError, tf.errors.OpError) as error:
+        raise UserError(
+            f"--export_dir={folder} cannot be written: {first_line(error)}.\n"
+            "Make room, or name a folder that can be written."
+        ) from error
+    return reason
+
+
+def _write_saved_model(model: keras.Model, about: About, path: pathlib.Path) -> None:
+    """Not by Keras' own export, which writes each variable twice: 421 MB for InceptionResNetV2's
+    211."""
+    images = tf.TensorSpec([None, *about.image_shape], tf.uint8, name="images")
+    module = tf.Module()
+    module.weights = [variable.value for variable in model.weights]
+    module.serve = tf.function(
+        lambda images: model(images, training=False), input_signature=[images], autograph=False
+    )
+    tf.saved_model.save(module, str(path), signatures=module.serve)
+
+
+def _write_keras_file(model: keras.Model, path: pathlib.Path) -> str | None:
+    try:
+        model.save(path)
+        keras.models.load_model(path)
+    except (NotImplementedError, TypeError, ValueError) as error:
+        path.unlink(missing_ok=True)
+        return textwrap.shorten(str(error), 200, placeholder=" ...")
+    return None
+
+
+def modules_needed(model: keras.Model) -> list[str]:
+    """The modules of layers that are not Keras' own, which who loads model.keras imports first."""
+    modules = {type(layer).__module__ for layer in model._flatten_layers()}
+    return sorted(module for module in modules if module.partition(".")[0] != "keras")
+
+
+def about(folder: pathlib.Path) -> About:
+    """What the export.json of an export says.
+
+    Raises:
+      UserError: where it is damaged.
+    """
+    try:
+        found = About(**json.loads((folder / "export.json").read_bytes()))
+        h, w, c = map(int, found.image_shape)
+        return dataclasses.replace(found, image_shape=(h, w, c), classes=int(found.classes))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{folder}/export.json is damaged: export the run again.") from error
+
+
+def load(path: pathlib.Path) -> Callable[..., tf.Tensor]:
+    """An export's model, on the current strategy: (images, training=False) → logits.
+
+    Args:
+      path: of the export, whose SavedModel it then is, or of its model.keras.
+
+    Raises:
+      UserError: where it is damaged, or Keras cannot load it.
+    """
+    try:
+        if path.suffix == ".keras":
+            return keras.models.load_model(path)
+        # Holds the variables, too.
+        loaded = tf.saved_model.load(str(path / "saved_model"))
+    except (*DAMAGED, OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
+        reason = textwrap.shorten(str(error), 200, placeholder=" ...")
+        instead = f", or take --export_dir={path.parent}" if path.suffix == ".keras" else ""
+        raise UserError(
+            f"{path} cannot be loaded: {reason}\nExport the run again{instead}."
+        ) from error
+    return lambda images, training: loaded.serve(images)

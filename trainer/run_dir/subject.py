@@ -1,0 +1,85 @@
+"""What `evaluate` and `export` are asked about, a run or an export, and the flags it was made with.
+
+Those come before the flags of the command line, so that only what shall differ need be given. What
+they say of the machine that the run was on is left out.
+"""
+
+import os
+import pathlib
+
+from trainer.config import Config, UserError, names
+from trainer.flagfile import ONE_CALL
+
+_OF_THE_MACHINE = frozenset(["model_dir", "strategy", "virtual_devices", "worker_timeout"])
+
+
+def run(config: Config) -> pathlib.Path:
+    """The directory of the run that --model_dir names, or else the path of one of its checkpoints.
+
+    Raises:
+      UserError: where none is named, or it holds no run.
+    """
+    if config.model_dir is not None:
+        folder = pathlib.Path(config.model_dir)
+    elif os.sep in config.checkpoint:
+        folder = pathlib.Path(config.checkpoint).parent.parent  # <run>/checkpoints/<update>
+    else:
+        raise UserError("--model_dir is missing: name a run's directory, as in runs/first.")
+    if is_export(folder):
+        raise UserError(f"{folder} holds an export: `evaluate --export_dir={folder}` takes it.")
+    if not (folder / "flags.txt").exists():
+        raise UserError(f"{folder} holds no run: there is no flags.txt in it. Name a run's folder.")
+    return folder
+
+
+def run_or_export(config: Config) -> pathlib.Path:
+    """The directory of the run or of the export that `evaluate` is asked about.
+
+    Raises:
+      UserError: as `run`, where both are named, or --export_dir holds no export.
+    """
+    if not config.export_dir:
+        return run(config)
+    if config.model_dir is not None or config.checkpoint != "newest":
+        raise UserError(
+            "--export_dir is evaluated by itself: leave it out to evaluate a run, or leave out "
+            "--model_dir and --checkpoint."
+        )
+    path = pathlib.Path(config.export_dir)
+    folder = path.parent if path.suffix == ".keras" else path
+    if not is_export(folder):
+        raise UserError(
+            f"--export_dir={path} holds no export: there is no export.json in it.\n"
+            "`python -m trainer export --model_dir=<run>` makes one and says where."
+        )
+    return folder
+
+
+def is_export(folder: pathlib.Path) -> bool:
+    """Whether `export` wrote `folder`."""
+    return (folder / "export.json").exists()
+
+
+def kept_flags(command: str, config: Config) -> list[str]:
+    """The flags of what `command` is asked about, as a command line has them; [] for others.
+
+    Raises:
+      UserError: where nothing is named that has any, or its flags.txt holds something else.
+    """
+    if command not in ("evaluate", "export"):
+        return []
+    folder = run(config) if command == "export" else run_or_export(config)
+    text = (folder / "flags.txt").read_text(encoding="utf-8", errors="replace")
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    known = {*names(), *(f"no{name}" for name in names())}
+    for line in lines:
+        if not line.startswith("--") or _name(line) not in known:
+            raise UserError(
+                f"{folder}/flags.txt has a line that is no flag of this version: {line!r}.\n"
+                "Correct it, or use the version that wrote it."
+            )
+    return [line for line in lines if _name(line) not in ONE_CALL | _OF_THE_MACHINE]
+
+
+def _name(line: str) -> str:
+    return line[2:].partition("=")[0]
