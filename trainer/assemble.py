@@ -12,7 +12,7 @@ from trainer import loop, micro_batch
 from trainer.classifier import build, devices, load, training_data_of, values, versions
 from trainer.cluster.hosts import Hosts
 from trainer.cluster.hosts import of as hosts_of
-from trainer.cluster.multi_worker import noticed
+from trainer.cluster.multi_worker import together
 from trainer.cluster.workers import Worker
 from trainer.config import Config, UserError
 from trainer.data import pipeline, sources
@@ -49,7 +49,7 @@ def train(
     """
     kept = path / "bad_examples.txt" if worker is None or worker.chief else None
     bad = BadExamples(config.skip_bad_examples, kept, line)
-    with noticed(worker), bad.explained():
+    with together(worker, config.worker_timeout), bad.explained():
         return _train(config, path, stopped, bad, worker, ended)
 
 
