@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
@@ -22,12 +22,13 @@ _LATER = 10  # times the timeout: TensorFlow's own watch, which ends processes w
 
 
 @contextlib.contextmanager
-def together(worker: Worker | None, timeout: float) -> Iterator[None]:
+def together(worker: Worker | None, timeout: float, flags: Sequence[str] = ()) -> Iterator[None]:
     """Meets the other workers of `worker`'s run, and watches over them until all are done.
 
     Where one is lost, this process ends: by a LostWorkerError in place of what TensorFlow makes of
     it, or, where a collective waits on, by the watch itself, with the same message and status. It
-    takes at most `timeout` seconds from the last sign of life. None: there is no other worker.
+    takes at most `timeout` seconds from the last sign of life. `flags` are the same on all.
+    None: there is no other worker.
 
     Raises:
       LostWorkerError: where another worker does not come, dies or hangs.
@@ -38,7 +39,8 @@ def together(worker: Worker | None, timeout: float) -> Iterator[None]:
         return
     gpus = len(tf.config.list_physical_devices("GPU"))
     lost = _Lost(worker, timeout * _GRACE)
-    pulse = Pulse(meet(worker, gpus or 1, timeout), timeout * _SILENCE, lost.note)
+    same = {"devices": gpus or 1, "flags": list(flags)}
+    pulse = Pulse(meet(worker, same, timeout), timeout * _SILENCE, lost.note)
     try:
         yield
     except tf.errors.OpError as error:

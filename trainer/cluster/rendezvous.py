@@ -2,13 +2,14 @@
 
 TensorFlow's first worker waits for the others without a bound, and Python waits with it, deaf to
 signals. So all of them meet here first: the others call on the chief, on the port that TensorFlow
-listens on later, and the chief lets them go on once it has heard from all.
+listens on later, and the chief lets them go on once it has heard from all, and the same.
 """
 
 import contextlib
 import json
 import socket
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from trainer.cluster.workers import LostWorkerError, Worker
@@ -17,15 +18,14 @@ from trainer.config import UserError
 _MOST_BYTES = 2**20
 _PAUSE = 0.1
 _PATIENCE = 5.0  # with a caller that says nothing
-_GO = b"go\n"
 
 
-def meet(worker: Worker, devices: int, timeout: float) -> dict[int, socket.socket]:
+def meet(worker: Worker, same: Mapping[str, Any], timeout: float) -> dict[int, socket.socket]:
     """Returns once all workers of `worker`'s run have called it.
 
     Args:
       worker: this one.
-      devices: that it computes on; all have as many.
+      same: what all of them have to agree on, by its name, as JSON can hold it.
       timeout: seconds to wait for the others.
 
     Returns:
@@ -34,16 +34,11 @@ def meet(worker: Worker, devices: int, timeout: float) -> dict[int, socket.socke
 
     Raises:
       LostWorkerError: where one does not come in time.
-      UserError: where one is of another run or has another number of devices, or this one's port
-        is taken.
+      UserError: where one is of another run, or this one's port is taken.
     """
     with _listening(worker) as server:
         end = time.monotonic() + timeout
-        greeting: dict[str, Any] = {
-            "addresses": list(worker.addresses),
-            "index": worker.index,
-            "devices": devices,
-        }
+        greeting = {"index": worker.index, "addresses": list(worker.addresses), **same}
         if worker.chief:
             return _receive(worker, server, greeting, end, timeout)
         return {0: _call(worker, greeting, end, timeout)}
@@ -80,29 +75,37 @@ def _receive(
                 stray.enter_context(call)
                 with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # No worker's.
                     call.settimeout(_PATIENCE)
-                    calls[_checked(worker, json.loads(_line(call)), greeting)] = call
+                    other = json.loads(_line(call))
+                    calls[int(other["index"])] = call
+                    if refusal := _refusal(worker, other, greeting):
+                        _tell(calls, refusal)
+                        raise UserError(refusal)
                     held.push(stray.pop_all())
-        for call in calls.values():
-            with contextlib.suppress(OSError):  # It left, as its line will say.
-                call.sendall(_GO)
+        _tell(calls, "")
         held.pop_all()
     return calls
 
 
-def _checked(worker: Worker, other: dict[str, Any], greeting: dict[str, Any]) -> int:
-    """Whose greeting `other` is.
+def _tell(calls: Mapping[int, socket.socket], refusal: str) -> None:
+    for call in calls.values():
+        with contextlib.suppress(OSError):  # It left, as its line will say.
+            call.sendall(json.dumps(refusal).encode() + b"\n")
 
-    Raises:
-      UserError: where it is of another run.
-    """
-    index = int(other["index"])
-    for name in ("addresses", "devices"):
-        if other[name] != greeting[name]:
-            raise UserError(
-                f"worker {index} has the {name} {other[name]}, and {worker} {greeting[name]}:\n"
-                "start all workers with the same."
-            )
-    return index
+
+def _refusal(worker: Worker, other: dict[str, Any], greeting: dict[str, Any]) -> str:
+    """Why `other` greets from another run; empty where it does not."""
+    for name in greeting.keys() - {"index"}:
+        theirs, ours = other[name], greeting[name]
+        if theirs == ours:
+            continue
+        if isinstance(ours, list) and len(theirs) == len(ours):  # Or the message has no end.
+            pairs = [(t, o) for t, o in zip(theirs, ours, strict=True) if t != o]
+            theirs, ours = (", ".join(part) for part in zip(*pairs, strict=True))
+        return (
+            f"worker {other['index']} has the {name} {theirs}, and {worker} {ours}:\n"
+            "start all workers with the same."
+        )
+    return ""
 
 
 def _call(worker: Worker, greeting: dict[str, Any], end: float, timeout: float) -> socket.socket:
@@ -116,7 +119,9 @@ def _call(worker: Worker, greeting: dict[str, Any], end: float, timeout: float) 
             )
             call.sendall(json.dumps(greeting).encode() + b"\n")
             call.settimeout(max(0.01, end - time.monotonic()))
-            if _line(call) == _GO:
+            if answer := _line(call):
+                if refusal := json.loads(answer):
+                    raise UserError(refusal)
                 held.pop_all()
                 return call
         time.sleep(_PAUSE)
