@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from trainer.cluster.strategy import connect, dealt, mirrored, on_cpu, share_cores
+from trainer.config import UserError
 
 CONNECT = """
 import tensorflow as tf
@@ -26,6 +27,11 @@ def test_auto_is_one_device_where_there_is_one(cpus):
     assert isinstance(strategy, tf.distribute.OneDeviceStrategy)
     assert on_cpu(strategy)
     assert lanes == share_cores(1, 32)[0]
+
+
+def test_several_workers_are_for_training():
+    with pytest.raises(UserError, match="--strategy=multi_worker is for train"):
+        connect("multi_worker", virtual_devices=None, deterministic=False, ghost_batch_size=32)
 
 
 def test_auto_is_mirrored_over_virtual_devices():

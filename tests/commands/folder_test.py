@@ -2,6 +2,7 @@
 evaluated and exported."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -9,6 +10,9 @@ from PIL import Image
 
 from tests import runs
 from tests.configs import done
+from tests.faults.workers_test import finished, launched
+from trainer.data import sources
+from trainer.data.bad_examples import BadExamples
 
 FLAGS = [
     "--model=tests.models:tiny",
@@ -29,10 +33,11 @@ BAD = 7
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
-    """320 images of two classes, dark above and dark below; one of them is cut off."""
+    """320 images of two classes, dark above and dark below; one of them is cut off. 40 for
+    evaluation, and 300 more for another."""
     root = tmp_path_factory.mktemp("photographs")
     rng = np.random.default_rng(0)
-    for split, count in (("train", 320), ("val", 40)):
+    for split, count in (("train", 320), ("val", 40), ("more", 300)):
         for number in range(count):
             label = number % 2
             path = root / split / str(label) / f"{number}.jpg"
@@ -75,3 +80,25 @@ def test_refused_then_trained_in_one_go_and_in_two_then_evaluated(dataset, tmp_p
         assert f"crescendo evaluate: {dataset}/train/1/{BAD}.jpg is left out: " in error
         assert "  319 examples of image_folder:" in out
     assert (whole / "bad_examples.txt").read_text().splitlines() == [line]
+
+
+def test_the_chief_knows_what_another_worker_left_out(dataset, tmp_path):
+    """Of 300 images, 125 to 249 are evaluated by the second worker."""
+    known = BadExamples(skip=True)
+    source = sources.load(
+        f"image_folder:{dataset}", "more", None, 24, augment="none", train_split="train", bad=known
+    )
+    bad = pathlib.Path(source.describe(200))
+    bad.write_bytes(b"")
+    process = launched(
+        2,
+        tmp_path / "run",
+        *(f"--dataset=image_folder:{dataset}", *FLAGS, "--initial_batch_size=32"),
+        *("--eval_split=more", "--epochs=1", "--skip_bad_examples"),
+    )
+    output = finished(process)
+    assert f"[1] {bad} is left out: " in output
+    kept = (tmp_path / "run" / "bad_examples.txt").read_text()
+    names = {line.partition("\t")[0] for line in kept.splitlines()}
+    assert names == {f"{dataset}/train/1/{BAD}.jpg", str(bad)}
+    assert runs.result(tmp_path / "run")["bad_examples"] == 2
