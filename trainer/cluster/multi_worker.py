@@ -61,9 +61,11 @@ class _Lost:
 
     def note(self, index: int) -> None:
         """Ends this process with the message, unless it takes notice by itself."""
+        what = f"has lost {self._worker.name(index)}"
+        if index == self._worker.index:  # It was stopped for a while.
+            what = "was silent for too long, and the others have left"
         self.message = (
-            f"{self._worker} has lost {self._worker.name(index)}.\n"
-            "Start all workers again: they go on from the last checkpoint."
+            f"{self._worker} {what}.\nStart all workers again: they go on from the last checkpoint."
         )
         self._known.set()
         if not self._taken.wait(self._grace):
