@@ -23,9 +23,9 @@ from trainer.flagfile import shared, to_flagfile
 from trainer.run_dir import directory, training_data
 from trainer.run_dir.checkpoints import Checkpoints, NoCheckpoints, digest
 from trainer.run_dir.progress import Progress, line
-from trainer.run_dir.summaries import NoSummaries, Summaries
+from trainer.run_dir.summaries import NoSummaries, Summaries, read
 from trainer.run_dir.training_data import TrainingData
-from trainer.schedule import plan, trajectory
+from trainer.schedule import cost, plan, trajectory
 from trainer.schedule.layout import unmeasured
 from trainer.state import restore, share
 from trainer.step import TrainingStep
@@ -189,6 +189,12 @@ def _train(
         "epochs": state.position / examples,
         "seconds": state.seconds,
         "examples_per_second": state.position / state.seconds,
+        "update_seconds": cost.medians(
+            p for p in read(path / "metrics.jsonl") if p["split"] == "train"
+        ),
+        "replicas": replicas,
+        "hosts": hosts.count,
+        "parameters": sum(variable.shape.num_elements() for variable in values(model)),
         "input_wait": None if config.deterministic else state.input_wait / state.seconds,
         "micro_batch_size": largest,
         "traces": step.traces,

@@ -85,6 +85,12 @@ class Config:
     export_dir: str | None
     format: str
     plot: str | None
+    replicas: int | None
+    hosts: int | None
+    examples_per_second: float | None
+    parameters: int | None
+    link_bandwidth: float
+    link_latency: float
 
 
 # ---- The run directory and the data
@@ -311,6 +317,38 @@ flags.DEFINE_string(
 flags.DEFINE_enum("format", "table", ["table", "json"], "What `plan` and `evaluate` print.")
 flags.DEFINE_string("plot", None, "PNG file that `plan` draws to.")
 
+# ---- What `plan` reckons the time of a run with
+flags.DEFINE_integer(
+    "replicas",
+    None,
+    "Replicas that `plan` lays the run out on, over all hosts (unset: --virtual_devices, or one a "
+    "host).",
+)
+flags.DEFINE_integer("hosts", None, "Hosts that share out `plan`'s replicas evenly (unset: 1).")
+flags.DEFINE_float(
+    "examples_per_second",
+    None,
+    "Examples that one replica trains in a second (unset: what the ended run in --model_dir did).",
+)
+flags.DEFINE_integer(
+    "parameters",
+    None,
+    "Numbers of the model, moving statistics included, which hosts sum in an update (unset: those "
+    "of the ended run in --model_dir).",
+)
+flags.DEFINE_float(
+    "link_bandwidth",
+    10.0,
+    "Gigabits that a host sends to the next one in a second; scripts/benchmark_link.py measures "
+    "it, and the latency.",
+)
+flags.DEFINE_float(
+    "link_latency",
+    50.0,
+    "Microseconds of a step from host to host besides its bytes; between CPUs, TensorFlow's ring "
+    "takes about 400.",
+)
+
 
 def _require(condition: Callable[[float], bool], meaning: str, names: str) -> None:
     """Refuses a flag's value, unless it is None, with `meaning` as the remedy."""
@@ -324,7 +362,8 @@ _require(
     "epochs train_examples base_batch_size "
     "initial_batch_size anneal_power max_batch_size image_size num_classes ghost_batch_size "
     "virtual_devices worker_timeout checkpoint_minutes keep_checkpoints eval_every_epochs "
-    "log_every_updates stop_at_epoch cycle_epochs patience noise_horizon",
+    "log_every_updates stop_at_epoch cycle_epochs patience noise_horizon replicas hosts "
+    "examples_per_second parameters link_bandwidth",
 )
 _require(
     lambda v: 0 < v <= 1e30,
@@ -336,7 +375,7 @@ _require(
     lambda v: 0 <= v < float("inf"),
     "0 or above",
     "weight_decay batch_anneals warmup_epochs micro_batch_size cooldown max_anneals "
-    "momentum_warmup_epochs",
+    "momentum_warmup_epochs link_latency",
 )
 _require(lambda v: 0 <= v < 2**31, "from 0 to 2147483647", "seed")
 _require(

@@ -7,7 +7,21 @@ change nothing that is learned or reported.
 from trainer.config import Config, defaults, names
 
 # Of one call, and not of the run.
-ONE_CALL = frozenset(["stop_at_epoch", "checkpoint", "export_dir", "format", "plot"])
+ONE_CALL = frozenset(
+    [
+        "stop_at_epoch",
+        "checkpoint",
+        "export_dir",
+        "format",
+        "plot",
+        "replicas",
+        "hosts",
+        "examples_per_second",
+        "parameters",
+        "link_bandwidth",
+        "link_latency",
+    ]
+)
 
 # Those, and where things lie, how they are laid out, watched and shown.
 FREE = ONE_CALL | frozenset(

@@ -66,7 +66,106 @@ def test_examples_that_are_not_known_are_asked_for(tmp_path, capsys):
 def test_tensorflow_is_not_imported():
     code = (
         "import sys; from trainer.main import main; "
-        f"status = main(['crescendo', 'plan', '{RECIPE}', '--train_split=train[:90%]']); "
+        f"status = main(['crescendo', 'plan', '{RECIPE}', '--train_split=train[:90%]', "
+        "'--model_dir=runs/none', '--replicas=1']); "
         "sys.exit(status or 'tensorflow' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+# Ghost batches of 32, and 60,000 examples.
+FASHION = "--flagfile=flags/fashion_mnist_grow.flags"
+HOSTS = ("--replicas=4", "--hosts=2", "--examples_per_second=1000", "--parameters=1000000")
+TEN_MEGABYTES_A_SECOND = ("--link_bandwidth=0.08", "--link_latency=1000")
+
+
+def test_the_cost_on_several_hosts(capsys):
+    assert plan.run(parsed(FASHION, "--format=json", *HOSTS, *TEN_MEGABYTES_A_SECOND)) == 0
+    found = json.loads(capsys.readouterr().out)
+    for phase in found["phases"]:
+        # 4 MB in 2 steps of 2 MB, 1 ms each besides.
+        seconds = phase["batch_size"] / 4 / 1000 + 0.4 + 0.002
+        assert phase["update_seconds"] == pytest.approx(seconds)
+        assert phase["communication_share"] == pytest.approx(0.402 / seconds)
+        assert phase["bytes_per_example"] == pytest.approx(4e6 / phase["batch_size"])
+        assert 4 * phase["micro_batch_size"] * phase["accumulation"] == phase["batch_size"]
+    assert found["seconds"] == pytest.approx(sum(phase["seconds"] for phase in found["phases"]))
+    alone = sum(phase["updates"] * phase["batch_size"] for phase in found["phases"]) / 1000
+    assert found["efficiency"] == pytest.approx(alone / 4 / found["seconds"])
+    assert found["half_communication_batch_size"] == 1608
+    assert found["largest_paying_batch_size"] == 9 * 1608
+    assert (found["replicas"], found["hosts"]) == (4, 2)
+
+
+def test_the_cost_in_the_table(capsys):
+    plan.run(parsed(FASHION, *HOSTS, *TEN_MEGABYTES_A_SECOND))
+    header, first, *_ = lines = capsys.readouterr().out.splitlines()
+    assert header.endswith("update takes  communication  bytes an example  epochs an hour")
+    assert first.split()[-5:] == ["434", "ms", "92.6%", "31,250", "17.7"]
+    assert "on 4 replicas over 2 hosts, evaluations apart: 0.706 × the speed of one" in lines[-3]
+    assert lines[-2] == "below a batch of 1,608, more than half of an update is communication"
+    assert lines[-1] == "above a batch of 14,472, a larger one saves less than 10% of the time"
+
+
+def test_replicas_alone_lay_the_run_out(capsys):
+    plan.run(parsed(FASHION, "--replicas=4"))
+    _, first, *_, note, _ = capsys.readouterr().out.splitlines()
+    assert first.endswith("32 × 1")
+    assert note.startswith("how long they take is not known: pass --examples_per_second")
+    with pytest.raises(UserError, match="batch size 128 is no multiple of 8 replicas"):
+        plan.run(parsed(FASHION, "--replicas=8"))
+
+
+def test_hosts_alone_have_a_replica_each(capsys):
+    plan.run(parsed(FASHION, "--hosts=4", "--examples_per_second=1", "--parameters=1"))
+    assert "on 4 replicas over 4 hosts" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--replicas=3", "--hosts=2"), r"cannot share out 3 replicas evenly.\nUse --replicas=4,"),
+        (("--hosts=2", "--examples_per_second=9"), r"is not known.\nPass --parameters, or"),
+        (("--hosts=2", "--examples_per_second=0"), "must be above 0"),
+        (("--hosts=2", "--link_bandwidth=0"), "must be above 0"),
+        (("--hosts=2", "--link_latency=-1"), "must be 0 or above"),
+    ],
+)
+def test_costs_that_cannot_be_told(arguments, message):
+    with pytest.raises(UserError, match=message) as error:
+        plan.run(parsed(FASHION, *arguments))
+    assert len(str(error.value).splitlines()) <= 2
+
+
+def test_the_cost_by_a_run(uninterrupted, tmp_path, capsys):
+    model_dir, _ = uninterrupted
+    ended = json.loads((model_dir / "result.json").read_text())
+    assert (ended["replicas"], ended["hosts"]) == (1, 1)
+    # Of tests.models.tiny: 5 × 5 × 8, 4 of 8 channels, 8 × 10 + 10.
+    assert ended["parameters"] == 200 + 4 * 8 + 90
+    assert list(ended["update_seconds"]) == ["128", "640", "3200"]
+    asked = (FASHION, "--format=json", "--hosts=2")
+    plan.run(parsed(*asked, f"--model_dir={model_dir}", *TEN_MEGABYTES_A_SECOND))
+    first = json.loads(capsys.readouterr().out)["phases"][0]
+    communication = 0.002 + 4 * ended["parameters"] / 1e7
+    alone = ended["update_seconds"]["128"]
+    assert alone / 2 <= first["update_seconds"] - communication <= alone * (1 + 1e-9)
+    assert first["bytes_per_example"] == pytest.approx(4 * ended["parameters"] / 128)
+
+    other = tmp_path / "run"
+    other.mkdir()
+    (other / "result.json").write_text(json.dumps(ended | {"hosts": 2}))
+    with pytest.raises(UserError, match=r"was trained by 2 hosts.*\nName a run of one host"):
+        plan.run(parsed(*asked, f"--model_dir={other}"))
+    given = ("--examples_per_second=10", f"--model_dir={other}")
+    assert plan.run(parsed(*asked, *given)) == 0
+
+
+def test_a_run_that_has_not_ended_tells_no_cost(tmp_path, capsys):
+    asked = (FASHION, f"--model_dir={tmp_path}/new")
+    plan.run(parsed(*asked))
+    assert "is not known" not in capsys.readouterr().out
+    plan.run(parsed(*asked, "--replicas=2"))
+    assert "is not known" in capsys.readouterr().out
+    plan.run(parsed(*asked, "--replicas=2", "--format=json"))
+    assert "seconds" not in json.loads(capsys.readouterr().out)

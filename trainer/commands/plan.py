@@ -2,11 +2,14 @@
 
 import dataclasses
 import json
+import pathlib
+from typing import Any
 
 from trainer.config import Config, UserError
 from trainer.data import sizes
 from trainer.reports import plan_plot
-from trainer.schedule import plan, trajectory
+from trainer.run_dir import directory
+from trainer.schedule import cost, plan, trajectory
 from trainer.schedule.layout import unmeasured
 
 
@@ -24,7 +27,13 @@ def run(config: Config) -> int:
             f"how many examples {config.dataset}'s {config.train_split!r} has is not known here: "
             "pass --train_examples."
         )
-    replicas = config.virtual_devices or 1
+    hosts = config.hosts or 1
+    replicas = config.replicas or config.virtual_devices or hosts
+    if replicas % hosts:
+        raise UserError(
+            f"--hosts={hosts} cannot share out {replicas} replicas evenly.\n"
+            f"Use --replicas={-(-replicas // hosts) * hosts}, or --hosts that divide {replicas}."
+        )
     schedule = trajectory.from_config(config, examples, replicas)
     phases = list(
         plan.phases(
@@ -37,12 +46,70 @@ def run(config: Config) -> int:
         )
     )
     updates = sum(phase.updates for phase in phases)
+    machines = _machines(config, replicas, hosts)
     if config.format == "json":
+        found: dict[str, Any] = {"examples": examples, "total_updates": updates}
         rows = [dataclasses.asdict(phase) for phase in phases]
-        print(json.dumps({"examples": examples, "total_updates": updates, "phases": rows}))
+        if machines:
+            found |= cost.whole(phases, machines)
+            for row, phase in zip(rows, phases, strict=True):
+                row |= dataclasses.asdict(cost.of(phase, machines))
+        print(json.dumps(found | {"phases": rows}))
     else:
-        print(plan.uncertain(config) + plan.table(phases))
+        columns = cost.columns(machines, examples) if machines else None
+        print(plan.uncertain(config) + plan.table(phases, columns))
         print(f"{updates:,} updates over {config.epochs:g} epochs of {examples:,} examples")
+        if machines:
+            print(cost.summary(phases, machines))
+        elif _asks_for_cost(config):
+            print(
+                "how long they take is not known: pass --examples_per_second of one replica,\n"
+                "or --model_dir of a run that has ended"
+            )
     if config.plot:
         plan_plot.draw(phases, schedule.epochs, config.plot)
     return 0
+
+
+def _machines(config: Config, replicas: int, hosts: int) -> cost.Machines | None:
+    """What the run is to be laid out on; None where that is not asked, or a replica's speed not
+    known.
+
+    Raises:
+      UserError: for a measured run that does not say what is needed.
+    """
+    if not _asks_for_cost(config):
+        return None
+    ended = (directory.result(pathlib.Path(config.model_dir)) if config.model_dir else None) or {}
+    if config.examples_per_second:
+        compute = cost.Compute(example=1 / config.examples_per_second)
+    elif ended.get("update_seconds"):
+        if ended["hosts"] > 1:
+            raise UserError(
+                f"{config.model_dir} was trained by {ended['hosts']} hosts, so that communication "
+                "is in its speed.\n"
+                "Name a run of one host, or pass --examples_per_second of one replica."
+            )
+        by_size = {int(size): seconds for size, seconds in ended["update_seconds"].items()}
+        compute = cost.measured(by_size, ended["replicas"])
+    else:
+        return None
+    parameters = config.parameters or ended.get("parameters")
+    if hosts > 1 and not parameters:
+        raise UserError(
+            f"--hosts={hosts} sum all parameters of the model in each update, and how many it has "
+            "is not known.\n"
+            "Pass --parameters, or --model_dir of a run that has ended."
+        )
+    return cost.machines(
+        replicas=replicas,
+        hosts=hosts,
+        compute=compute,
+        parameters=parameters or 0,
+        bandwidth=config.link_bandwidth,
+        latency=config.link_latency,
+    )
+
+
+def _asks_for_cost(config: Config) -> bool:
+    return config.replicas is not None or config.hosts is not None

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from trainer.config import Config
 from trainer.schedule.layout import lay_out
@@ -57,10 +57,16 @@ def uncertain(config: Config) -> str:
     return f"--anneal={config.anneal} decides as it goes; this is the run if it never does:\n"
 
 
-def table(found: Sequence[Phase]) -> str:
-    """The phases as aligned text; a ramp, phases of one update with one batch size, is one row."""
+def table(
+    found: Sequence[Phase], columns: Mapping[str, Callable[[Phase], str]] | None = None
+) -> str:
+    """The phases as aligned text; a ramp, phases of one update with one batch size, is one row.
+
+    `columns` are further ones, of what has one value for all of a ramp, by their headers.
+    """
+    columns = columns or {}
     header = ("epoch", "update", "updates", "batch", "learning rate", "momentum", "noise scale")
-    rows = [(*header, "layout")]
+    rows = [(*header, "layout", *columns)]
     for ramp in _ramps(found):
         first, last = ramp[0], ramp[-1]
         rows.append(
@@ -73,6 +79,7 @@ def table(found: Sequence[Phase]) -> str:
                 f"{first.momentum:g}",
                 _span(first.noise_scale, last.noise_scale),
                 f"{first.micro_batch_size} × {first.accumulation}",
+                *(column(first) for column in columns.values()),
             )
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
