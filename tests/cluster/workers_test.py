@@ -55,28 +55,45 @@ def test_a_wrong_tf_config_is_refused_in_two_lines(monkeypatch, value):
     assert len(str(error.value).splitlines()) <= 2
 
 
-SLURM = {
-    "SLURM_JOB_ID": "1000042",
-    "SLURM_STEP_NUM_TASKS": "5",
-    "SLURM_STEP_NODELIST": "gpu[9-11]",
-    "SLURM_STEP_TASKS_PER_NODE": "2(x2),1",
-}
+def slurm(monkeypatch, nodes, tasks_per_node, tasks, process, node, local):
+    """What srun of Slurm 22.05 tells a task."""
+    values = {
+        "SLURM_JOB_ID": 1000042,
+        "SLURM_STEP_NODELIST": nodes,
+        "SLURM_STEP_TASKS_PER_NODE": tasks_per_node,
+        "SLURM_STEP_NUM_TASKS": tasks,
+        "SLURM_PROCID": process,
+        "SLURMD_NODENAME": node,
+        "SLURM_LOCALID": local,
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(name, str(value))
+    return from_environment(0.0)
 
 
 @pytest.mark.parametrize(
-    ("process", "node", "local", "address"),
-    [(0, "gpu9", 0, "gpu9:20042"), (3, "gpu10", 1, "gpu10:20043"), (4, "gpu11", 0, "gpu11:20042")],
+    ("nodes", "tasks_per_node", "tasks"),
+    [
+        ("gpu9", "1", [("gpu9", 0)]),
+        ("gpu[9-10]", "1(x2)", [("gpu9", 0), ("gpu10", 0)]),
+        ("gpu[9-10]", "2,1", [("gpu9", 0), ("gpu9", 1), ("gpu10", 0)]),
+        # --distribution=cyclic
+        ("gpu[9-10]", "2(x2)", [("gpu9", 0), ("gpu10", 0), ("gpu9", 1), ("gpu10", 1)]),
+        ("gpu[1-3,7]", "1(x4)", [("gpu1", 0), ("gpu2", 0), ("gpu3", 0), ("gpu7", 0)]),
+        (
+            "n[08-10],big,r2-n1",
+            "1(x3),2,1",
+            [(f"n{i}", 0) for i in ("08", "09", "10")] + [("big", 0), ("big", 1), ("r2-n1", 0)],
+        ),
+    ],
 )
-def test_slurm(monkeypatch, process, node, local, address):
+def test_slurm(monkeypatch, nodes, tasks_per_node, tasks):
     """Its resolver sorts gpu10 before gpu9, and Slurm does not: each finds itself all the same."""
-    own = {"SLURM_PROCID": process, "SLURMD_NODENAME": node, "SLURM_LOCALID": local}
-    for name, value in (SLURM | own).items():
-        monkeypatch.setenv(name, str(value))
-    worker = from_environment(0.0)
-    assert sorted(worker.addresses) == [
-        *("gpu10:20042", "gpu10:20043", "gpu11:20042", "gpu9:20042", "gpu9:20043")
-    ]
-    assert worker.addresses[worker.index] == address
+    wanted = [f"{node}:{20042 + local}" for node, local in tasks]
+    for process, (node, local) in enumerate(tasks):
+        found = slurm(monkeypatch, nodes, tasks_per_node, len(tasks), process, node, local)
+        assert found.addresses == tuple(sorted(wanted))
+        assert found.addresses[found.index] == wanted[process]
 
 
 def test_without_any_the_remedy_is_named():

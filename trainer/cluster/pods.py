@@ -1,7 +1,10 @@
-"""The workers that are the pods of one Kubernetes Job, by TensorFlow's own resolver.
+"""The workers that are the pods of one indexed Kubernetes Job, by TensorFlow's own resolver.
+
+A pod that failed is started again with another address, and some of the old ones may run on for a
+while: only a name in a headless Service stays. So workers go by these names.
 
 A pod learns from its manifest, by environment variables: JOB_NAME, WORKERS (how many there are),
-POD_NAMESPACE and POD_IP.
+POD_NAMESPACE and POD_NAME.
 """
 
 import os
@@ -11,8 +14,12 @@ from typing import Any
 from trainer.config import UserError
 
 PORT = 8470
-_NAMES = ("JOB_NAME", "POD_NAMESPACE", "POD_IP", "WORKERS")
+NAMES = ("JOB_NAME", "WORKERS", "POD_NAMESPACE", "POD_NAME")
 _PAUSE = 1.0
+_PATIENCE = (10.0, 10.0)  # to connect to the API and to hear from it, before it is asked again
+# Times the timeout, which is for workers that run: others may still have no node, or be started
+# again after the six minutes that are Kubernetes' longest back-off.
+_LONGER = 10
 
 
 class _RunningPods:
@@ -26,14 +33,25 @@ class _RunningPods:
     def __init__(self, api: Any, namespace: str) -> None:
         self._api = api
         self._namespace = namespace
+        self.hosts: dict[str, str] = {}
 
     def list_pod_for_all_namespaces(self, label_selector: str) -> Any:
-        """The running pods."""
+        """The running pods; their hosts, by the pods' names, are kept."""
         found = self._api.list_namespaced_pod(
-            self._namespace, label_selector=label_selector, field_selector="status.phase=Running"
+            self._namespace,
+            label_selector=label_selector,
+            field_selector="status.phase=Running",
+            _request_timeout=_PATIENCE,
         )
+        self.hosts = {}
         for pod in found.items:
-            pod.status.host_ip = pod.status.pod_ip
+            name = pod.metadata.name
+            if not (pod.spec.hostname and pod.spec.subdomain):
+                raise UserError(
+                    f"pod {name} has no name that others can call: make its Job\n"
+                    "an indexed one with a headless Service, as in scripts/train_k8s.yaml."
+                )
+            self.hosts[name] = pod.status.host_ip = f"{pod.spec.hostname}.{pod.spec.subdomain}"
         return found
 
 
@@ -48,7 +66,7 @@ def client() -> Any:
     except ImportError as error:
         raise UserError(
             "on Kubernetes, the Python package kubernetes is needed to find the other workers:\n"
-            "install it, or set TF_CONFIG."
+            "install Crescendo with the extra kubernetes, or set TF_CONFIG."
         ) from error
     try:
         kubernetes.config.load_incluster_config()
@@ -63,31 +81,51 @@ def client() -> Any:
 def addresses(api: Any, timeout: float) -> tuple[list[str], str]:
     """Of all workers, once all of them run, and this one's.
 
+    Args:
+      api: of `client`.
+      timeout: seconds after which a worker that runs counts as lost; the others get ten times as
+        many to start.
+
     Raises:
-      UserError: where they do not within `timeout` seconds, or a variable is missing.
+      TimeoutError: where they do not within that time.
+      UserError: where the pods may not be listed or have no names, or a variable is missing.
     """
     # TensorFlow takes four seconds to import, for which wrong flags need not wait.
+    import kubernetes
     import tensorflow as tf
+    import urllib3
 
-    missing = [name for name in _NAMES if name not in os.environ]
+    missing = [name for name in NAMES if name not in os.environ]
     if missing:
         raise UserError(
             f"the pod's environment lacks {', '.join(missing)}: set them in its manifest."
         )
-    job, namespace, address, workers = (os.environ[name] for name in _NAMES)
+    job, workers, namespace, own = (os.environ[name] for name in NAMES)
+    if not workers.isdecimal():
+        raise UserError(f"WORKERS={workers} in the pod's manifest: write the Job's parallelism.")
+    pods = _RunningPods(api, namespace)
     resolver = tf.distribute.cluster_resolver.KubernetesClusterResolver(
-        {"worker": [f"job-name={job}"]},
-        tf_server_port=PORT,
-        override_client=_RunningPods(api, namespace),
+        {"worker": [f"job-name={job}"]}, tf_server_port=PORT, override_client=pods
     )
-    end = time.monotonic() + timeout
+    end = time.monotonic() + _LONGER * timeout
     while True:
-        found = resolver.cluster_spec().as_dict().get("worker", [])
-        if len(found) == int(workers):
-            return found, f"{address}:{PORT}"
+        try:
+            found = resolver.cluster_spec().as_dict().get("worker", [])
+            state = f"{len(found)} pods of Job {job} run, and WORKERS={workers}"
+            if len(found) == int(workers) and own in pods.hosts:
+                return found, f"{pods.hosts[own]}:{PORT}"
+        except kubernetes.client.ApiException as error:
+            state = f"Kubernetes answers {error.status} {error.reason}"
+            if error.status in (401, 403):
+                raise UserError(
+                    f"{state} to who lists the pods of the namespace {namespace}.\n"
+                    "Give the pod's service account a Role for it, as scripts/train_k8s.yaml does."
+                ) from error
+        except urllib3.exceptions.HTTPError as error:
+            state = f"Kubernetes does not answer: {error}"
         if time.monotonic() >= end:
-            raise UserError(
-                f"{len(found)} pods of Job {job} run after {timeout:g} s, and WORKERS={workers}.\n"
+            raise TimeoutError(
+                f"{state}, after {_LONGER * timeout:g} s.\n"
                 "Make room for all, or give a longer --worker_timeout."
             )
         time.sleep(_PAUSE)

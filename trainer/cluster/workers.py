@@ -57,15 +57,22 @@ class Worker:
 def from_environment(timeout: float) -> Worker:
     """The worker that the environment says this process is.
 
+    Args:
+      timeout: seconds after which a worker that is not heard of counts as lost.
+
     Raises:
-      UserError: where it says none, or not which, or not all within `timeout` seconds.
+      LostWorkerError: where Kubernetes has not started all of them in ten times as long.
+      UserError: where it says none, or not which.
     """
     if "TF_CONFIG" in os.environ:
         return _from_tf_config()
     if "SLURM_STEP_NUM_TASKS" in os.environ:
         return _from_slurm()
     if "KUBERNETES_SERVICE_HOST" in os.environ:
-        return _worker(*pods.addresses(pods.client(), timeout), "Kubernetes")
+        try:
+            return _worker(*pods.addresses(pods.client(), timeout), "Kubernetes")
+        except TimeoutError as error:
+            raise LostWorkerError(str(error)) from error
     raise UserError(
         "--strategy=multi_worker finds no other workers: neither TF_CONFIG nor Slurm's or "
         "Kubernetes' variables are set.\n"

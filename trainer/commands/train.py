@@ -34,7 +34,11 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
     path = pathlib.Path(config.model_dir)
     worker = None
     if config.strategy == "multi_worker":
-        worker = from_environment(config.worker_timeout)
+        try:
+            worker = from_environment(config.worker_timeout)
+        except LostWorkerError as error:
+            print(f"crescendo train: {error}", file=sys.stderr)
+            return LOST
         if not worker.chief:
             return _train(config, path, worker)
     with directory.claim(path, to_flagfile(config)):

@@ -1,0 +1,129 @@
+"""The files for schedulers: they are whole, and what they name exists in the program."""
+
+import pathlib
+import subprocess
+
+import kubernetes
+import pytest
+import yaml
+
+from tests.configs import parsed
+from trainer.cluster import pods, workers
+from trainer.commands import train
+
+MANIFEST = "scripts/train_k8s.yaml"
+
+
+@pytest.mark.parametrize("path", sorted(pathlib.Path("scripts").glob("*.s[hb]*")))
+def test_bash_can_read_it(path):
+    subprocess.run(["bash", "-n", path], check=True)
+
+
+def submitted(folder, statuses, restarts=0):
+    """The status of train.sbatch where srun returns one after the other; what it has called."""
+    calls, left = folder / "calls", folder / "statuses"
+    calls.write_text("")
+    left.write_text("".join(f"{status}\n" for status in statuses))
+    for name, body in {
+        "srun": f"s=$(head -1 {left}); sed -i 1d {left}; exit $s",
+        "scontrol": "",
+        "bin/python": "",
+    }.items():
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(
+            f'#!/bin/bash\nprintf "%s|" {path.name} "$@" >> {calls}\necho >> {calls}\n{body}\n'
+        )
+        path.chmod(0o755)
+    environment = {
+        "PATH": f"{folder}:/usr/bin:/bin",
+        "VIRTUAL_ENV": str(folder),
+        "SLURM_JOB_ID": "7",
+        "SLURM_CPUS_PER_TASK": "4",
+        "SLURM_RESTART_COUNT": str(restarts),
+    }
+    done = subprocess.run(
+        ["scripts/train.sbatch", "--model_dir=a b", "--epochs=3"], env=environment, check=False
+    )
+    return done.returncode, calls.read_text().splitlines()
+
+
+def test_slurm_passes_everything_on(tmp_path):
+    status, (call,) = submitted(tmp_path, [0])
+    assert status == 0
+    program, *arguments = call.removesuffix("|").split("|")
+    assert program == "srun"
+    assert "--cpus-per-task=4" in arguments
+    ours = arguments[arguments.index(f"{tmp_path}/bin/python") :]
+    assert ours[1:] == [
+        *("-m", "trainer", "train", "--strategy=multi_worker", "--model_dir=a b", "--epochs=3")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("statuses", "starts"),
+    [([76, 137, 0], 3), ([139, 76, 76, 76, 0], 4), ([2], 1), ([74], 1), ([1], 1), ([76, 3], 2)],
+)
+def test_slurm_starts_again_where_a_worker_was_lost(tmp_path, statuses, starts):
+    status, calls = submitted(tmp_path, statuses)
+    assert [call.partition("|")[0] for call in calls] == ["srun"] * starts
+    assert status == statuses[starts - 1]
+
+
+@pytest.mark.parametrize(("last", "restarts", "queued"), [(75, 0, 1), (143, 99, 1), (75, 100, 0)])
+def test_slurm_queues_again_what_was_stopped(tmp_path, last, restarts, queued):
+    status, calls = submitted(tmp_path, [76, last, 0], restarts)
+    assert status == last
+    assert calls[2:] == ["scontrol|requeue|7|"] * queued
+
+
+def documents():
+    with open(MANIFEST) as file:
+        return {document["kind"]: document for document in yaml.safe_load_all(file)}
+
+
+@pytest.mark.parametrize("kind", documents())
+def test_kubernetes_knows_all_that_is_asked(kind):
+    """Its client refuses wrong types, and leaves out what it does not know."""
+    document = documents()[kind]
+    read = getattr(kubernetes.client, f"V1{kind}").from_dict(document)
+    assert kubernetes.client.ApiClient().sanitize_for_serialization(read) == document
+
+
+def test_the_manifest_and_the_program_agree():
+    found = documents()
+    job = found["Job"]["spec"]
+    pod = job["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["command"] == ["python", "-m", "trainer", "train"]
+    assert parsed(*container["args"]).strategy == "multi_worker"
+    environment = {each["name"]: each for each in container["env"]}
+    assert set(environment) == set(pods.NAMES)
+    assert int(environment["WORKERS"]["value"]) == job["parallelism"] == job["completions"]
+    assert job["completionMode"] == "Indexed"
+    (port,) = found["Service"]["spec"]["ports"]
+    assert port["port"] == pods.PORT
+    assert pod["subdomain"] == found["Service"]["metadata"]["name"]
+    assert found["Service"]["spec"]["selector"] == {"job-name": found["Job"]["metadata"]["name"]}
+    assert pod["serviceAccountName"] == found["RoleBinding"]["subjects"][0]["name"]
+    assert found["RoleBinding"]["roleRef"]["name"] == found["Role"]["metadata"]["name"]
+    assert {mount["name"] for mount in container["volumeMounts"]} == {
+        volume["name"] for volume in pod["volumes"]
+    }
+
+
+def test_kubernetes_starts_again_what_slurm_does():
+    job = documents()["Job"]["spec"]
+    assert job["template"]["spec"]["restartPolicy"] == "Never"
+    actions = {}
+    for rule in job["podFailurePolicy"]["rules"]:
+        if ended := rule.get("onExitCodes"):
+            assert ended["containerName"] == "worker"
+            actions |= dict.fromkeys(ended["values"], rule["action"])
+    assert actions == {
+        train.STOPPED: "Ignore",
+        workers.LOST: "Ignore",
+        2: "FailJob",
+        train.NON_FINITE: "FailJob",
+        train.NOT_WRITTEN: "FailJob",
+    }
