@@ -118,7 +118,7 @@ def test_all_pods_of_the_job_once_all_run(server):
         [*others, pod(0), pod(1, "Pending")],
         [*others, pod(1), pod(0)],
     ]
-    assert from_environment(10.0) == Worker(("long-0.ring:8470", "long-1.ring:8470"), 1)
+    assert from_environment(1.0) == Worker(("long-0.ring:8470", "long-1.ring:8470"), 1)
     assert len(server.answers) == 1
 
 
@@ -156,13 +156,13 @@ def test_trouble_of_kubernetes_own_passes(server, trouble):
 def test_without_the_right_to_list_pods_the_remedy_is_named(server, status):
     server.answers = [status]
     with pytest.raises(UserError, match=f"answers {status} .*namespace team.\n.*Role"):
-        from_environment(10.0)
+        from_environment(1.0)
 
 
 def test_another_namespace_is_not_asked(server, monkeypatch):
     monkeypatch.setenv("POD_NAMESPACE", "other")
     with pytest.raises(UserError, match="answers 403 Forbidden"):
-        from_environment(10.0)
+        from_environment(1.0)
 
 
 def test_pods_that_do_not_come_are_not_waited_for_for_ever(server):
