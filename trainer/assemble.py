@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,13 +13,13 @@ from trainer import loop, micro_batch
 from trainer.classifier import build, devices, load, training_data_of, values, versions
 from trainer.cluster.hosts import Hosts
 from trainer.cluster.hosts import of as hosts_of
-from trainer.cluster.multi_worker import noticed
+from trainer.cluster.multi_worker import together
 from trainer.cluster.workers import Worker
 from trainer.config import Config, UserError
 from trainer.data import pipeline, sources
 from trainer.data.bad_examples import BadExamples
 from trainer.evaluation import evaluator
-from trainer.flagfile import to_flagfile
+from trainer.flagfile import shared, to_flagfile
 from trainer.run_dir import directory, training_data
 from trainer.run_dir.checkpoints import Checkpoints, NoCheckpoints, digest
 from trainer.run_dir.progress import Progress, line
@@ -49,7 +50,7 @@ def train(
     """
     kept = path / "bad_examples.txt" if worker is None or worker.chief else None
     bad = BadExamples(config.skip_bad_examples, kept, line)
-    with noticed(worker), bad.explained():
+    with together(worker, config.worker_timeout, shared(config)), bad.explained():
         return _train(config, path, stopped, bad, worker, ended)
 
 
@@ -75,6 +76,12 @@ def _train(
         raise UserError(
             f"--train_examples={config.train_examples}, but {config.dataset}'s "
             f"{config.train_split!r} has {examples}: leave it out, it is for `plan`."
+        )
+    _, (chiefs,) = hosts.agreed(False, examples)
+    if examples != chiefs:
+        raise UserError(
+            f"{worker} has {examples:,} examples of {config.dataset}'s {config.train_split!r}, and "
+            f"the first worker {chiefs:,}: give all the same data."
         )
     schedule = trajectory.from_config(config, examples, replicas)
     data = _chiefs(training_data_of(config, path, bad, training), hosts)
@@ -165,8 +172,11 @@ def _train(
         checkpoints.wait()
         progress.close()
         summaries.close()
-    # Nobody leaves while another one is still at work, and would take it for lost.
-    hosts.agreed(False)
+    # Nobody leaves before all come here: it would be taken for lost.
+    for found in hosts.gathered(json.dumps(bad.reasons)):
+        if hosts.chief:
+            for name, reason in json.loads(found).items():
+                bad.add(name, reason)
     if isinstance(last, loop.Early):
         return last
     return {

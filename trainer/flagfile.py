@@ -65,6 +65,12 @@ def to_flagfile(config: Config) -> str:
     return "".join(f"{line(k, v)}\n" for k, v in values.items() if v is not None)
 
 
+def shared(config: Config) -> list[str]:
+    """The flags that all workers of a run have the same: all but where things lie on each."""
+    own = ("model_dir", "data_dir")
+    return [f"--{name}={getattr(config, name)}" for name in names() if name not in own]
+
+
 def learned_differences(old: str, new: str) -> list[str]:
     """What two flagfiles of `to_flagfile` disagree on that changes what is learned.
 

@@ -49,3 +49,9 @@ def test_alone_one_agrees_with_oneself():
     assert Hosts().agreed(True, 3) == (True, [3])
     assert Hosts().local(4) == range(4)
     assert Hosts().chief
+
+
+def test_all_hear_what_each_says():
+    texts = ["", "zwölf", "a"]
+    assert on_all(3, lambda hosts: hosts.gathered(texts[hosts.index])) == [texts] * 3
+    assert Hosts().gathered("alone") == ["alone"]

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from trainer.cluster.rendezvous import meet
-from trainer.cluster.workers import Worker
+from trainer.cluster.workers import LostWorkerError, Worker
 from trainer.config import UserError
 
 
@@ -22,16 +22,23 @@ def addresses():
     return tuple(f"localhost:{port}" for port in free_ports(3))
 
 
-def called(addresses, indices, devices=(1, 1, 1), timeout=5.0, late=0.0):
-    """What meet raises in each of `indices`, or None, and the seconds that it took."""
+def called(addresses, indices, same=({},) * 3, timeout=5.0, late=0.0):
+    """What meet raises in each of `indices`, or to whom it has lines, and the seconds it took."""
 
     def one(index):
         time.sleep(late * index)
         start = time.monotonic()
         try:
-            meet(Worker(addresses, index), devices[index], timeout)
-            return None, time.monotonic() - start
-        except UserError as error:
+            lines = meet(Worker(addresses, index), same[index], timeout)
+            # The ports are free for TensorFlow, with the lines open.
+            socket.create_server(("", int(addresses[index].rpartition(":")[2]))).close()
+            for other, line in lines.items():
+                line.sendall(b"%d\n" % index)
+                line.settimeout(timeout)
+                assert line.makefile("rb").readline() == b"%d\n" % other
+                line.close()
+            return set(lines), time.monotonic() - start
+        except (UserError, LostWorkerError) as error:
             return str(error), time.monotonic() - start
 
     with concurrent.futures.ThreadPoolExecutor() as pool:
@@ -40,15 +47,12 @@ def called(addresses, indices, devices=(1, 1, 1), timeout=5.0, late=0.0):
 
 def test_all_go_on_once_all_are_there(addresses):
     found = called(addresses, [0, 1, 2], late=0.5)
-    assert [error for error, _ in found] == [None] * 3
+    assert [lines for lines, _ in found] == [{1, 2}, {0}, {0}]
     assert 0.9 < found[0][1] < 2.5
-    # The ports are free again for TensorFlow.
-    for address in addresses:
-        socket.create_server(("", int(address.rpartition(":")[2]))).close()
 
 
 def test_alone_there_is_none_to_wait_for(addresses):
-    assert called(addresses[:1], [0])[0][0] is None
+    assert called(addresses[:1], [0])[0][0] == set()
 
 
 @pytest.mark.parametrize(("there", "missing"), [([0, 2], 1), ([1, 2], 0)])
@@ -59,9 +63,15 @@ def test_one_that_does_not_come_is_named_in_time(addresses, there, missing):
     assert seconds < 3
 
 
-def test_another_number_of_devices_is_refused(addresses):
-    found = called(addresses, [0, 1], devices=[1, 2, 1], timeout=2.0)
-    assert "worker 1 has the devices 2, and worker 0" in found[0][0]
+def test_what_differs_is_refused_to_all(addresses):
+    flags = [{"devices": 1, "flags": ["--seed=1", f"--epochs={n}"]} for n in (3, 3, 4)]
+    found = called(addresses, [0, 1, 2], flags, late=0.5)
+    text = (
+        f"worker 2 has the flags --epochs=4, and worker 0 ({addresses[0]}) --epochs=3:\n"
+        "start all workers with the same."
+    )
+    assert [error for error, _ in found] == [text] * 3
+    assert found[0][1] < 3
 
 
 def test_a_port_that_is_taken_is_refused_at_once(addresses):
@@ -87,4 +97,4 @@ def test_other_programs_calls_do_no_harm(addresses):
         strays = pool.submit(stray)
         found = called(addresses, [0, 1, 2], late=0.5)
         strays.result()
-    assert [error for error, _ in found] == [None] * 3
+    assert [lines for lines, _ in found] == [{1, 2}, {0}, {0}]

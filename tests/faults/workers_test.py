@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -44,7 +45,7 @@ def launched(workers, model_dir, *arguments, restarts=0):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        env=os.environ | {"VIRTUAL_ENV": sys.prefix, "RESTARTS": str(restarts)},
+        env=os.environ | {"VIRTUAL_ENV": sys.prefix, "RESTARTS": str(restarts), "PATIENCE": "10"},
     )
 
 
@@ -116,16 +117,22 @@ def test_a_signal_to_one_stops_all(tmp_path, index):
     assert len(checkpoints(model_dir)) <= 4
 
 
-def test_a_killed_worker_ends_all_and_all_start_again(tmp_path):
+@pytest.mark.parametrize(("sent", "index"), [(signal.SIGKILL, 0), (signal.SIGSTOP, 1)])
+def test_a_worker_that_dies_or_hangs_ends_all_and_all_start_again(tmp_path, sent, index):
     model_dir = tmp_path / "run"
-    process = launched(2, model_dir, *SMOOTH, *LONG, restarts=1)
+    process = launched(2, model_dir, *SMOOTH, *LONG, "--worker_timeout=8", restarts=1)
     wait_for(lambda: newest(model_dir), process)
-    os.kill(workers_of(process)[1], signal.SIGKILL)
-    lost = newest(model_dir)
+    os.kill(workers_of(process)[index], sent)
+    lost, start = newest(model_dir), time.monotonic()
+    wait_for(lambda: 1 - index not in workers_of(process), process)
+    assert time.monotonic() - start < 8
     wait_for(lambda: int(newest(model_dir).stem) > int(lost.stem) + 200, process)
     process.terminate()
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 75, output + errors
-    assert re.search(r"\[0\] crescendo train: worker 0 \(.*\) has lost worker 1 \(", output)
+    assert re.search(
+        rf"\[{1 - index}\] crescendo train: worker {1 - index} \(.*\) has lost worker {index} \(",
+        output,
+    )
     assert "launch_local: start 2" in errors
     assert re.search(r"\[0\] resumed at update \d+", output)

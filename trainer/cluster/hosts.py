@@ -50,6 +50,17 @@ class Hosts:
         wishes, *agreed = self.summed(np.array([wish, *own], np.float64))
         return bool(wishes), [int(number) for number in agreed]
 
+    def gathered(self, text: str) -> list[str]:
+        """The text of each."""
+        own = np.frombuffer(text.encode(), np.uint8)
+        sizes = np.zeros(self.count)
+        sizes[self.index] = own.size
+        ends = np.cumsum(self.summed(sizes)).astype(int)
+        whole = np.zeros(ends[-1])
+        whole[ends[self.index] - own.size : ends[self.index]] = own
+        parts = np.split(self.summed(whole).astype(np.uint8), ends[:-1])
+        return [part.tobytes().decode() for part in parts]
+
 
 def of(strategy: tf.distribute.Strategy, worker: Worker | None) -> Hosts:
     """The processes that share `strategy`, seen from `worker`; None: it is alone."""

@@ -1,52 +1,91 @@
 """The strategy over several processes: TensorFlow's MultiWorkerMirroredStrategy, with bounds."""
 
 import contextlib
-import faulthandler
-import re
+import os
 import signal
-from collections.abc import Iterator
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
 from tensorflow.python.eager import context
 
-from trainer.cluster import rendezvous
-from trainer.cluster.workers import Worker
-from trainer.config import UserError
+from trainer.cluster.pulse import Pulse
+from trainer.cluster.rendezvous import meet
+from trainer.cluster.workers import LOST, LostWorkerError, Worker
 
-
-class LostWorkerError(Exception):
-    """Another worker has died or hangs, and the update in which it was missed is void."""
+# Of the timeout: silence that counts as loss, and what this process has to leave by itself.
+_SILENCE, _GRACE = 0.6, 0.15
+_LATER = 10  # times the timeout: TensorFlow's own watch, which ends processes without a word.
 
 
 @contextlib.contextmanager
-def noticed(worker: Worker | None) -> Iterator[None]:
-    """Raises a LostWorkerError in place of what TensorFlow makes of one that is lost."""
+def together(worker: Worker | None, timeout: float, flags: Sequence[str] = ()) -> Iterator[None]:
+    """Meets the other workers of `worker`'s run, and watches over them until all are done.
+
+    Where one is lost, this process ends: by a LostWorkerError in place of what TensorFlow makes of
+    it, or, where a collective waits on, by the watch itself, with the same message and status. It
+    takes at most `timeout` seconds from the last sign of life. `flags` are the same on all.
+    None: there is no other worker.
+
+    Raises:
+      LostWorkerError: where another worker does not come, dies or hangs.
+      UserError: where another one is another run's, or this one's port is taken.
+    """
+    if worker is None:
+        yield
+        return
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    lost = _Lost(worker, timeout * _GRACE)
+    same = {"devices": gpus or 1, "flags": list(flags)}
+    pulse = Pulse(meet(worker, same, timeout), timeout * _SILENCE, lost.note)
     try:
         yield
     except tf.errors.OpError as error:
-        text = str(error)
-        if worker is None or "Collective ops is aborted" not in text:
-            raise
-        named = [int(index) for index in re.findall(r"/task:(\d+)", text)]
-        lost = next((i for i in named if i != worker.index), None)
-        who = "another worker" if lost is None else worker.name(lost)
-        raise LostWorkerError(
-            f"{worker} has lost {who}.\n"
+        # TensorFlow may know before the pulse does.
+        if "ollective" in str(error) and lost.known(timeout):
+            raise LostWorkerError(lost.message) from error
+        raise
+    pulse.leave()
+
+
+class _Lost:
+    """Which worker is lost; ends this process then, where it does not end by itself."""
+
+    def __init__(self, worker: Worker, grace: float) -> None:
+        self.message = ""
+        self._worker, self._grace = worker, grace
+        self._known, self._taken = threading.Event(), threading.Event()
+
+    def note(self, index: int) -> None:
+        """Ends this process with the message, unless it takes notice by itself."""
+        self.message = (
+            f"{self._worker} has lost {self._worker.name(index)}.\n"
             "Start all workers again: they go on from the last checkpoint."
-        ) from error
+        )
+        self._known.set()
+        if not self._taken.wait(self._grace):
+            print(f"crescendo train: {self.message}", file=sys.stderr, flush=True)
+            os._exit(LOST)
+        # What is left to do then is to finish a checkpoint.
+        time.sleep(self._grace)
+        os._exit(LOST)
+
+    def known(self, seconds: float) -> bool:
+        """Whether one is lost, known within so many seconds; to say so is the caller's then."""
+        found = self._known.wait(seconds)
+        self._taken.set()
+        return found
 
 
 def join(worker: Worker, gpus: int, timeout: float) -> tf.distribute.Strategy:
-    """The strategy over all workers' GPUs, or their CPUs, a replica each.
-
-    A worker from which nothing has come for `timeout` seconds is lost: the others' collectives
-    raise a tf.errors.OpError then.
+    """The strategy over all workers' GPUs, or their CPUs, a replica each; they have met before.
 
     Raises:
-      UserError: where another worker does not come, or is another run's.
+      LostWorkerError: where another worker has left since.
     """
-    rendezvous.meet(worker, gpus or 1, timeout)
     workers = tf.train.ClusterSpec({"worker": worker.addresses})
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         workers,
@@ -60,7 +99,7 @@ def join(worker: Worker, gpus: int, timeout: float) -> tf.distribute.Strategy:
         service_type="standalone",
         service_leader="/job:worker/replica:0/task:0",
         cluster_register_timeout_in_ms=int(1000 * timeout),
-        heartbeat_timeout_in_ms=int(1000 * timeout),
+        heartbeat_timeout_in_ms=int(_LATER * 1000 * timeout),
         coordinated_jobs=[
             coordination_config_pb2.CoordinatedJob(name="worker", num_tasks=len(worker.addresses))
         ],
@@ -70,15 +109,17 @@ def join(worker: Worker, gpus: int, timeout: float) -> tf.distribute.Strategy:
         implementation=communication.AUTO if gpus else communication.RING
     )
     handler = signal.getsignal(signal.SIGTERM)
-    # Of a worker that leaves right after the meeting TensorFlow would wait for ever, and no thread
-    # of Python's runs meanwhile.
-    faulthandler.dump_traceback_later(2 * timeout, exit=True)
+    # For a worker that died in the 0.1 s since the meeting TensorFlow would wait for ever, and no
+    # thread of Python's would run. The kernel then ends this one, by SIGALRM.
+    signal.setitimer(signal.ITIMER_REAL, timeout)
     try:
         return tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
     except tf.errors.OpError as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"{worker} cannot join the others: {reason}.\nStart all again.") from error
+        raise LostWorkerError(
+            f"{worker} cannot join the others: {reason}.\nStart all workers again."
+        ) from error
     finally:
-        faulthandler.cancel_dump_traceback_later()
+        signal.setitimer(signal.ITIMER_REAL, 0)
         # TensorFlow takes this signal for a notice of preemption that nobody reads.
         signal.signal(signal.SIGTERM, handler)

@@ -23,11 +23,12 @@ def connect(
     """The strategy for `--strategy=name`, and its lanes; call once, before TensorFlow computes.
 
     `auto` takes every GPU, else the CPU or its `virtual_devices`. Lanes are equal parts of a
-    micro-batch that are computed side by side; GPUs have one. `multi_worker` waits for the other
-    workers of `worker`'s run, for `worker_timeout` seconds.
+    micro-batch that are computed side by side; GPUs have one. `multi_worker` is for `worker`
+    and the others of its run, which have met.
 
     Raises:
-      UserError: for virtual devices on a machine with GPUs; where other workers do not come.
+      UserError: for virtual devices on a machine with GPUs; for multi_worker without a worker.
+      LostWorkerError: where another worker has left since they have met.
     """
     if deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -50,6 +51,8 @@ def connect(
     if not gpus:
         lanes, threads = share_cores(len(devices), ghost_batch_size)
         tf.config.threading.set_intra_op_parallelism_threads(threads)
+    if name == "multi_worker" and worker is None:
+        raise UserError("--strategy=multi_worker is for train and range_test: leave it out.")
     if worker:
         return join(worker, len(gpus), worker_timeout), lanes
     if name == "auto":

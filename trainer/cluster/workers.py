@@ -16,6 +16,14 @@ _FIRST_PORT = 20_000
 _PORTS = 10_000
 
 
+# The exit status then; a scheduler that sees it starts all workers again.
+LOST = 76
+
+
+class LostWorkerError(Exception):
+    """Another worker has died, hangs or does not come; what was not checkpointed is void."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Worker:
     """One process of several.

@@ -9,14 +9,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 
-from trainer.cluster.workers import Worker, from_environment
+from trainer.cluster.workers import LOST, LostWorkerError, Worker, from_environment
 from trainer.config import Config, UserError
 from trainer.flagfile import to_flagfile
 from trainer.run_dir import directory
 
 # A scheduler that sees it starts the run again: EX_TEMPFAIL of sysexits.h.
 STOPPED = 75
-LOST = 76  # Likewise.
 NON_FINITE = 3
 NOT_WRITTEN = 74  # EX_IOERR
 
@@ -68,7 +67,6 @@ def _train(
     with _stop_signal() as stopped:
         # TensorFlow takes four seconds to import, for which a directory in use need not wait.
         from trainer import assemble, loop
-        from trainer.cluster.multi_worker import LostWorkerError
         from trainer.run_dir.checkpoints import NotSavedError
         from trainer.run_dir.summaries import UNWRITABLE
 

@@ -36,15 +36,22 @@ class BadExamples:
         self._report = report
         self._lock = threading.Lock()
         self._refused: UserError | None = None
-        self._names: set[str] = set()
+        self._reasons: dict[str, str] = {}
         with contextlib.suppress(FileNotFoundError):
             lines = path.read_text("utf-8", "replace").splitlines() if path else []
-            self._names = {line.partition("\t")[0] for line in lines}
+            pairs = (line.partition("\t") for line in lines)
+            self._reasons = {name: reason for name, _, reason in pairs}
 
     @property
     def count(self) -> int:
         """How many there are."""
-        return len(self._names)
+        return len(self._reasons)
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Of all of them, by their names."""
+        with self._lock:
+            return dict(self._reasons)
 
     def add(self, name: str, reason: str) -> None:
         """Counts one, if it is not known yet.
@@ -59,9 +66,9 @@ class BadExamples:
                 "Mend or remove it, or give --skip_bad_examples to leave out what is like it."
             )
         with self._lock:
-            if name in self._names:
+            if name in self._reasons:
                 return
-            self._names.add(name)
+            self._reasons[name] = reason
             if self._path:
                 with contextlib.suppress(OSError), self._path.open("a", encoding="utf-8") as file:
                     file.write(f"{name}\t{reason}\n")

@@ -1,0 +1,95 @@
+"""Runs N workers of one training on this machine, and all of them again when one was lost.
+
+Called by launch_local.sh, which says how it is used.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+# A worker that ends so, or by a signal that was not ours, is started again with the others.
+AGAIN = (75, 76)
+
+
+def tasks(n: int) -> list[tuple[set[int], dict[str, str]]]:
+    """Each worker's cores and environment; their ports are free ones."""
+    held = [socket.create_server(("", 0)) for _ in range(n)]
+    addresses = [f"localhost:{one.getsockname()[1]}" for one in held]
+    for one in held:
+        one.close()
+    cores = sorted(os.sched_getaffinity(0))
+    found = []
+    for i in range(n):
+        own = cores[i * len(cores) // n : (i + 1) * len(cores) // n] or [cores[i % len(cores)]]
+        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": i}}
+        found.append((set(own), os.environ | {"TF_CONFIG": json.dumps(task)}))
+    return found
+
+
+def start(index: int, cores: set[int], environment: dict[str, str]) -> subprocess.Popen[str]:
+    """A worker, whose lines appear here with its number."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trainer", "train", "--strategy=multi_worker", *sys.argv[2:]],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        start_new_session=True,  # A Ctrl-C would reach it twice.
+    )
+    os.sched_setaffinity(process.pid, cores)
+
+    def relay() -> None:
+        for line in process.stdout:
+            print(f"[{index}] {line}", end="", flush=True)
+
+    threading.Thread(target=relay).start()
+    return process
+
+
+def ended(workers: list[subprocess.Popen[str]], patience: float) -> list[int]:
+    """Their exit statuses once all have left; a signal's is negative."""
+    deadline = float("inf")
+    while None in (statuses := [worker.poll() for worker in workers]):
+        if any(statuses) and deadline == float("inf"):
+            deadline = time.monotonic() + patience
+        if time.monotonic() > deadline:
+            for worker in workers:
+                worker.kill()
+        time.sleep(0.1)
+    return statuses
+
+
+def main() -> int:
+    """The exit status: of the workers' the one that no new start mends, else the first but 0."""
+    if len(sys.argv) < 2 or not sys.argv[1].isdigit() or sys.argv[1] == "0":
+        print("usage: scripts/launch_local.sh N --flag=value ...", file=sys.stderr)
+        return 2
+    workers: list[subprocess.Popen[str]] = []
+    stopped = threading.Event()
+
+    def forward(*_: object) -> None:
+        stopped.set()
+        for worker in workers:
+            worker.terminate()
+
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, forward)
+    for again in range(int(os.environ.get("RESTARTS", "3")) + 1):
+        if again:
+            print(f"launch_local: start {again + 1}", file=sys.stderr)
+        workers[:] = [start(i, *task) for i, task in enumerate(tasks(int(sys.argv[1])))]
+        failed = [s for s in ended(workers, float(os.environ.get("PATIENCE", "90"))) if s]
+        lasting = [s for s in failed if s > 0 and s not in AGAIN]
+        if lasting or not failed or stopped.is_set():
+            break
+    status = (lasting or failed or [0])[0]
+    return status if status >= 0 else 128 - status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
