@@ -14,6 +14,8 @@ import subprocess
 import sys
 import time
 
+from trainer.cluster.workers import Worker
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 _SHORT, _LONG = 256, 8 * 2**20  # float32 numbers
@@ -22,7 +24,7 @@ _TIMEOUT = 60.0
 
 
 def _pair() -> int:
-    """Two workers on this machine; the exit status of the first that failed, or 0."""
+    """Two workers on this machine; the exit status."""
     sockets = [socket.create_server(("", 0)) for _ in range(2)]
     addresses = [f"localhost:{s.getsockname()[1]}" for s in sockets]
     for each in sockets:
@@ -35,18 +37,26 @@ def _pair() -> int:
         command = ["taskset", "-c", str(own[0]), sys.executable, __file__]
         environment = {**os.environ, "TF_CONFIG": json.dumps(task)}
         processes.append(subprocess.Popen(command, env=environment))
-    return max([process.wait() for process in processes], key=bool)
+    return max(process.wait() for process in processes)
 
 
 def _measure() -> None:
-    """One worker's part; the chief prints."""
+    """One worker's part."""
+    from trainer.cluster.multi_worker import together
+    from trainer.cluster.workers import from_environment
+
+    worker = from_environment(_TIMEOUT)
+    with together(worker, _TIMEOUT):
+        _sum(worker)
+
+
+def _sum(worker: Worker) -> None:
+    """Sums with the others; the chief prints."""
     import tensorflow as tf
 
     from trainer.cluster.multi_worker import join
-    from trainer.cluster.workers import from_environment
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
-    worker = from_environment(_TIMEOUT)
     strategy = join(worker, len(tf.config.list_physical_devices("GPU")), _TIMEOUT)
     hosts, replicas = len(worker.addresses), strategy.num_replicas_in_sync
 

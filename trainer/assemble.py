@@ -40,8 +40,8 @@ def train(
 ) -> dict[str, Any] | loop.Early | None:
     """Trains to the end and returns what result.json holds; or why it ended before.
 
-    Of several workers, each calls it, and the chief alone touches `path`. Where that has `ended`
-    before, nothing is trained, and None is returned to all.
+    Of several workers, each calls it, and the chief alone touches `path` and has the result; the
+    others get None. Where that has `ended` before, nothing is trained, and all get None.
 
     Raises:
       UserError: for what cannot be trained, before any training; for an example that cannot be
@@ -179,6 +179,8 @@ def _train(
                 bad.add(name, reason)
     if isinstance(last, loop.Early):
         return last
+    if not hosts.chief:
+        return None
     return {
         "top1": last.top1,
         "top5": last.top5,

@@ -106,8 +106,7 @@ def _search(
     model: str,
 ) -> tuple[list[Candidate], str]:
     """Tries `sizes` in turn while they fit and gain; those that were, and why one of them is it."""
-    devices = step.strategy.extended.worker_devices
-    replicas = step.strategy.num_replicas_in_sync
+    devices = step.strategy.extended.worker_devices  # This process's.
     before = after = memory.uses(devices)
     tried: list[Candidate] = []
     fastest, end = 0.0, ""
@@ -120,7 +119,7 @@ def _search(
         memory.restart(devices)
         rate = None
         with contextlib.suppress(tf.errors.ResourceExhaustedError):
-            rate = _rate(step, batches(0, size), size * replicas)
+            rate = _rate(step, batches(0, size), size * len(devices))
         gc.collect()  # The function and its graph, which are a circle.
         tf.function(lambda: step.strategy.run(step.zero))()
         if rate is None:
