@@ -38,7 +38,7 @@ def train(
     worker: Worker | None = None,
     ended: bool = False,
 ) -> dict[str, Any] | loop.Early | None:
-    """Trains to the end and returns what result.json holds; or why it ended before.
+    """Trains to the end and returns what result.json then holds; or why it ended before.
 
     Of several workers, each calls it, and the chief alone touches `path` and has the result; the
     others get None. Where that has `ended` before, nothing is trained, and all get None.
@@ -172,39 +172,42 @@ def _train(
         checkpoints.wait()
         progress.close()
         summaries.close()
-    # Nobody leaves before all come here: it would be taken for lost.
     for found in hosts.gathered(json.dumps(bad.reasons)):
         if hosts.chief:
             for name, reason in json.loads(found).items():
                 bad.add(name, reason)
     if isinstance(last, loop.Early):
         return last
-    if not hosts.chief:
-        return None
-    return {
-        "top1": last.top1,
-        "top5": last.top5,
-        "loss": last.loss,
-        "best": state.best,
-        "updates": state.update,
-        "position": state.position,
-        "epochs": state.position / examples,
-        "seconds": state.seconds,
-        "examples_per_second": state.position / state.seconds,
-        "update_seconds": cost.medians(
-            p for p in read(path / "metrics.jsonl") if p["split"] == "train"
-        ),
-        "replicas": replicas,
-        "hosts": hosts.count,
-        "parameters": sum(variable.shape.num_elements() for variable in values(model)),
-        "input_wait": None if config.deterministic else state.input_wait / state.seconds,
-        "micro_batch_size": largest,
-        "traces": step.traces,
-        "resumes": state.resumes,
-        "bad_examples": bad.count,
-        "parameters_sha256": digest(values(model)),
-        "versions": versions(),
-    }
+    result = None
+    if hosts.chief:
+        result = {
+            "top1": last.top1,
+            "top5": last.top5,
+            "loss": last.loss,
+            "best": state.best,
+            "updates": state.update,
+            "position": state.position,
+            "epochs": state.position / examples,
+            "seconds": state.seconds,
+            "examples_per_second": state.position / state.seconds,
+            "update_seconds": cost.medians(
+                p for p in read(path / "metrics.jsonl") if p["split"] == "train"
+            ),
+            "replicas": replicas,
+            "hosts": hosts.count,
+            "parameters": sum(variable.shape.num_elements() for variable in values(model)),
+            "input_wait": None if config.deterministic else state.input_wait / state.seconds,
+            "micro_batch_size": largest,
+            "traces": step.traces,
+            "resumes": state.resumes,
+            "bad_examples": bad.count,
+            "parameters_sha256": digest(values(model)),
+            "versions": versions(),
+        }
+        directory.write_whole(path / "result.json", json.dumps(result, indent=2) + "\n")
+    # Nobody leaves before: a chief that has to be started again would wait for the others.
+    hosts.agreed(False)
+    return result
 
 
 def _unsaid(_: str) -> None:

@@ -98,3 +98,21 @@ def test_other_programs_calls_do_no_harm(addresses):
         found = called(addresses, [0, 1, 2], late=0.5)
         strays.result()
     assert [lines for lines, _ in found] == [{1, 2}, {0}, {0}]
+
+
+def test_a_chief_of_before_that_still_listens_is_not_met(addresses):
+    """As a server of gRPC does, it greets with bytes that are no text."""
+    host, _, port = addresses[0].rpartition(":")
+
+    def old():
+        with socket.create_server((host, int(port))) as server:
+            call, _ = server.accept()
+            with call:
+                call.sendall(bytes([0, 0, 24, 4, 0, 0xFF, 0xFE]) + b"\n")
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        before = pool.submit(old)
+        other = pool.submit(called, addresses[:2], [1])
+        before.result()
+        first = called(addresses[:2], [0])
+        assert [first[0][0], other.result()[0][0]] == [{1}, {0}]

@@ -112,8 +112,8 @@ def _call(worker: Worker, greeting: dict[str, Any], end: float, timeout: float) 
     """The others' part: calls on the chief until it answers that all are there."""
     host, _, port = worker.addresses[0].rpartition(":")
     while time.monotonic() < end:
-        # An OSError: not there yet, or it has just left and is started again.
-        with contextlib.suppress(OSError), contextlib.ExitStack() as held:
+        # An OSError: it is not there yet. A ValueError: TensorFlow listens there, of an old chief.
+        with contextlib.suppress(OSError, ValueError), contextlib.ExitStack() as held:
             call = held.enter_context(
                 socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE)
             )

@@ -1,7 +1,6 @@
 """train: starts a run in its directory, or goes on with the one that is there."""
 
 import contextlib
-import json
 import os
 import pathlib
 import signal
@@ -101,7 +100,6 @@ def _train(
     if isinstance(result, loop.Early):
         print(f"stopped at --stop_at_epoch={config.stop_at_epoch:g}, with a checkpoint")
         return 0
-    directory.write_whole(path / "result.json", json.dumps(result, indent=2) + "\n")
     print(f"top1 {result['top1']:.4f} in {result['updates']} updates; see {path}/result.json")
     return 0
 
