@@ -1,0 +1,211 @@
+"""A gcloud for tests: one queued resource, its machine and a bucket, in its own folder (STAND_IN).
+
+    calls           every call, a line each: what was asked, as words that a shell would take
+    made, deleted   a line for each request that succeeded
+    resource.json   the queued resource, while there is one: state, type, made_by
+    machine/        its home folder while it is ACTIVE; commands are really run there
+    bucket/         what gs://bucket holds
+    scenario.json   what goes wrong, below
+    plays           what the next starts of the trainer do, see TRAINER
+
+The scenario: `states`, those that descriptions go through after each creation; `quota`, refused;
+`create_seconds`; `install`: "fails"; `delete`: "fails" or "hangs"; `account`: who is logged in;
+`copies`: "fail", those out of the machine; `drops`, how many connections to the log are cut.
+"""
+
+import json
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+HERE = pathlib.Path(__file__).parent
+RESOURCE, MACHINE = HERE / "resource.json", HERE / "machine"
+ZONE = ["--zone=us-west4-a", "--project=my-project", "--quiet"]
+
+# The machine's python3: uv's environment holds a python that plays the trainer.
+PYTHON = """#!/bin/sh
+case "$*" in
+  *"pip install"*"[tpu]"*) grep -q '"install": "fails"' "$STAND_IN/scenario.json" && {
+      echo "no matching distribution" >&2; exit 1; } ;;
+  *"uv venv"*) mkdir -p .venv/bin && cp "$STAND_IN/trainer" .venv/bin/python ;;
+esac
+exit 0
+"""
+
+# Trains 100 updates more than the run has, and then plays the next line of `plays`: a status to end
+# with; `wait` for SIGTERM; or `preempted`, at once and with all that runs there.
+TRAINER = """#!/usr/bin/env bash
+[ "$1" = -c ] && { echo /lib/libtpu.so; exit; }
+echo "$@" >>"$STAND_IN/trained"
+echo "$TF_PLUGGABLE_DEVICE_LIBRARY_PATH" >>"$STAND_IN/libraries"
+mkdir -p job/run/checkpoints/incomplete
+echo $(($(cat job/run/updates 2>/dev/null || echo 0) + 100)) >job/run/updates
+touch job/run/lock job/run/flags.txt.tmp job/run/checkpoints/incomplete/x
+play=$(head -n 1 "$STAND_IN/plays")
+sed -i 1d "$STAND_IN/plays"
+echo "update $(cat job/run/updates), then $play"
+case $play in
+  wait) trap 'echo stopped, with a checkpoint; exit 75' TERM; while :; do sleep 0.1; done ;;
+  preempted) sleep 1; "$STAND_IN/gcloud" preempt ;;
+  *) exit "$play" ;;
+esac
+"""
+
+
+def scenario(name):
+    return json.loads((HERE / "scenario.json").read_text()).get(name)
+
+
+def note(file, line):
+    with open(HERE / file, "a", encoding="utf-8") as out:
+        out.write(line + "\n")
+
+
+def fail(message, status=1):
+    print(f"ERROR: (gcloud) {message}", file=sys.stderr)
+    sys.exit(status)
+
+
+def resource():
+    if not RESOURCE.exists():
+        fail("NOT_FOUND: Resource 'projects/my-project/…/queuedResources/…' was not found")
+    return json.loads(RESOURCE.read_text())
+
+
+def keep(found):
+    temporary = RESOURCE.with_suffix(f".{os.getpid()}")
+    temporary.write_text(json.dumps(found))
+    temporary.replace(RESOURCE)
+
+
+def end_machine():
+    """As the power going: whatever runs there is killed, and its disk is gone."""
+    for file in MACHINE.glob("crescendo/*.pid"):
+        for kill in (os.killpg, os.kill):
+            try:
+                kill(int(file.read_text()), signal.SIGKILL)
+            except OSError:
+                continue
+    if MACHINE.exists():
+        MACHINE.rename(HERE / f"gone{time.monotonic_ns()}")
+
+
+def create(words):
+    time.sleep(scenario("create_seconds") or 0)
+    if RESOURCE.exists():
+        fail("ALREADY_EXISTS: it is there")
+    if scenario("quota"):
+        fail("RESOURCE_EXHAUSTED: Quota limit 'TPUV5sLitepodPerProjectPerZoneForTPUAPI' exceeded")
+    given = dict(word.removeprefix("--").partition("=")[::2] for word in words)
+    assert given["node-id"] == words[0], words
+    labels = given.get("labels", "").removeprefix("made_by=")
+    keep({"state": "CREATING", "type": given["accelerator-type"], "made_by": labels})
+    (HERE / "states").write_text("\n".join(scenario("states") or ["PROVISIONING", "ACTIVE"]))
+    note("made", words[0])
+
+
+def describe(words):
+    found = resource()
+    states = (HERE / "states").read_text().split() if (HERE / "states").exists() else []
+    if states:
+        found["state"] = states.pop(0)
+        (HERE / "states").write_text("\n".join(states))
+        keep(found)
+    if found["state"] == "ACTIVE":
+        MACHINE.mkdir(exist_ok=True)
+    if words[-1] == "--format=value(state.failedData.error.message)":
+        print("There is no more capacity in the zone")
+    else:
+        print(found["state"], found["type"], found["made_by"], sep="\t")
+
+
+def delete(words):
+    assert "--force" in words
+    resource()
+    if scenario("delete") == "hangs":
+        time.sleep(600)
+    if scenario("delete") == "fails":
+        fail("PERMISSION_DENIED: tpu.queuedResources.delete")
+    end_machine()
+    RESOURCE.unlink()
+    note("deleted", words[0])
+
+
+def on_machine():
+    if resource()["state"] != "ACTIVE":
+        fail("Cloud TPU node is not READY")
+    return dict(os.environ, HOME=str(MACHINE), PATH=f"{HERE}/machine_bin:{os.environ['PATH']}")
+
+
+def ssh(words):
+    (command,) = [w.removeprefix("--command=") for w in words if w.startswith("--command=")]
+    environment = on_machine()
+    drops = scenario("drops") or 0
+    cut = " follow " in command and (HERE / "calls").read_text().count(" follow ") <= drops
+    if cut:
+        command = command.replace("bash", "timeout 0.7 bash", 1)
+    sys.exit(subprocess.run(["bash", "-c", command], cwd=MACHINE, env=environment).returncode)
+
+
+def scp(words):
+    on_machine()
+    shutil.copy(words[0], MACHINE)
+
+
+def place(name):
+    return HERE / name.removeprefix("gs://") if name.startswith("gs://") else pathlib.Path(name)
+
+
+def rsync(words):
+    source, destination = map(place, [word for word in words if not word.startswith("--")])
+    if scenario("copies") == "fail" and destination.is_relative_to(HERE / "bucket"):
+        fail("403: no storage.objects.create")
+    if not source.is_dir():
+        fail("Did not find existing container")
+    (left_out,) = [w for w in words if w.startswith("--exclude=")] or ["--exclude=(?!)"]
+    left_out = re.compile(left_out.removeprefix("--exclude="))
+    files = [str(p.relative_to(source)) for p in source.rglob("*") if p.is_file()]
+    files = [name for name in files if not left_out.match(name)]
+    for name in files:
+        (destination / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, destination / name)
+    if "--delete-unmatched-destination-objects" in words:
+        for old in [p for p in destination.rglob("*") if p.is_file()]:
+            if str(old.relative_to(destination)) not in files:
+                old.unlink()
+
+
+def main():
+    words = sys.argv[1:]
+    if words == ["preempt"]:
+        keep({**resource(), "state": "SUSPENDED"})
+        end_machine()
+        return
+    note("calls", shlex.join(words))
+    if words[0] == "auth":
+        print(scenario("account") or "")
+    elif words[:2] == ["storage", "ls"]:
+        if words[2] != "gs://bucket":
+            fail(f"{words[2]} not found: 404.")
+    elif words[:2] == ["storage", "cp"]:
+        path = place(words[3])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(sys.stdin.buffer.read())
+    elif words[:2] == ["storage", "rsync"]:
+        rsync(words[2:])
+    else:
+        assert words[:2] == ["compute", "tpus"], words
+        assert set(ZONE) <= set(words), words
+        verbs = {"create": create, "describe": describe, "delete": delete, "ssh": ssh, "scp": scp}
+        assert words[2] == ("tpu-vm" if words[3] in ("ssh", "scp") else "queued-resources"), words
+        verbs[words[3]]([word for word in words[4:] if word not in ZONE])
+
+
+if __name__ == "__main__":
+    main()
