@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(not allowed(), reason="needs the right to make n
 
 
 # After SMOOTH: seconds enough to be cut off in.
-LONGER = ["--epochs=24", OFTEN]
+LONGER = ["--epochs=9", OFTEN]
 
 
 def left(processes, status):
