@@ -157,13 +157,14 @@ def _check_answers(tpu: Tpu) -> None:
     _wait_for_healthy(tpu)
     with _asking(tpu) as client:
         version = client.runtime_version() or ""
-        endpoints = client.network_endpoints()
     theirs = re.match(r"(?:tpu-vm-tf-)?(\d+\.\d+)", version)
     if theirs and _numbers(theirs[1]) != _numbers(tf.__version__)[:2]:
         raise UserError(
             f"{tpu} has TensorFlow {version}, and here is {tf.__version__}: they do not go "
             f"together.\nInstall {theirs[1]} here, or create it with --version={tf.__version__}."
         )
+    with _asking(tpu) as client:
+        endpoints = client.network_endpoints()
     for endpoint in endpoints:
         _probe(tpu, f"{endpoint['ipAddress']}:{endpoint['port']}", version)
 
