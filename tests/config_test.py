@@ -59,6 +59,32 @@ def test_virtual_devices_of_several_workers_are_refused():
         parsed("--strategy=multi_worker", "--virtual_devices=2")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--strategy=tpu", "--strategy=tpu needs --tpu: local on a TPU VM, or else"),
+        ("--strategy=tpu --tpu=v5", "--tpu=v5 is a name, which is looked up by zone and project"),
+        ("--strategy=tpu --tpu=v5 --tpu_zone=a", "--tpu=v5 is a name"),
+        ("--strategy=tpu --tpu=local --virtual_devices=8", "--virtual_devices=8 splits a CPU"),
+        ("--tpu=local", "--tpu=local is for --strategy=tpu: add that, or leave --tpu out"),
+        ("--strategy=tpu --tpu=grpc://1.2.3.4:8470", "flag --tpu=grpc://1.2.3.4:8470: must be a"),
+        ("--tpu_zone=../x", "flag --tpu_zone=../x: must be a name"),
+    ],
+)
+def test_a_tpu_is_named_whole(arguments, message):
+    with pytest.raises(config.UserError) as error:
+        parsed(*arguments.split())
+    assert message in str(error.value)
+    assert len(str(error.value).splitlines()) <= 2
+
+
+def test_precision_is_said_where_it_is_not_given():
+    on_tpu = ["--strategy=tpu", "--tpu=local"]
+    assert parsed().precision == config.defaults().precision == "float32"
+    assert parsed(*on_tpu).precision == "bfloat16"
+    assert parsed(*on_tpu, "--precision=float32").precision == "float32"
+
+
 def test_a_binary_flagfile_is_refused(tmp_path):
     (tmp_path / "x.flags").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(config.UserError):

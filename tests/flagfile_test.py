@@ -37,3 +37,13 @@ def test_a_flag_that_is_younger_than_the_run_had_its_default():
     assert flagfile.learned_differences(old, text) == []
     changed = flagfile.to_flagfile(parsed("--epochs=2", "--scaling=sqrt"))
     assert flagfile.learned_differences(old, changed) == ["--scaling: linear → sqrt"]
+
+
+def test_what_a_tpu_learned_with_is_not_changed_elsewhere():
+    tpu = flagfile.to_flagfile(parsed("--strategy=tpu", "--tpu=local"))
+    assert "--precision=bfloat16\n" in tpu
+    here = flagfile.to_flagfile(parsed())
+    assert flagfile.learned_differences(tpu, here) == ["--precision: bfloat16 → float32"]
+    assert flagfile.learned_differences(here, tpu) == ["--precision: float32 → bfloat16"]
+    same = flagfile.to_flagfile(parsed("--precision=bfloat16"))
+    assert flagfile.learned_differences(tpu, same) == []

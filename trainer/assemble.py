@@ -11,9 +11,11 @@ import numpy as np
 
 from trainer import loop, micro_batch
 from trainer.classifier import build, devices, load, training_data_of, values, versions
+from trainer.cluster import tpu
 from trainer.cluster.hosts import Hosts
 from trainer.cluster.hosts import of as hosts_of
 from trainer.cluster.multi_worker import together
+from trainer.cluster.strategy import is_tpu
 from trainer.cluster.workers import Worker
 from trainer.config import Config, UserError
 from trainer.data import pipeline, sources
@@ -46,11 +48,15 @@ def train(
     Raises:
       UserError: for what cannot be trained, before any training; for an example that cannot be
         decoded, when it is met.
-      LostWorkerError: where another worker has left, or hangs.
+      LostWorkerError: where another worker has left, or hangs, or the TPU is lost.
     """
     kept = path / "bad_examples.txt" if worker is None or worker.chief else None
     bad = BadExamples(config.skip_bad_examples, kept, line)
-    with together(worker, config.worker_timeout, shared(config)), bad.explained():
+    with (
+        together(worker, config.worker_timeout, shared(config)),
+        tpu.watched(tpu.of(config)),
+        bad.explained(),
+    ):
         return _train(config, path, stopped, bad, worker, ended)
 
 
@@ -94,7 +100,8 @@ def _train(
         label_smoothing=config.label_smoothing,
         seed=config.seed,
         lanes=lanes,
-        timed=not config.deterministic,
+        # A TPU is given work ahead: a clock on the host says when, and not how long it takes.
+        timed=not config.deterministic and not is_tpu(strategy),
     )
 
     def batches(position: int, micro_batch_size: int) -> Iterator[Any]:
@@ -196,7 +203,7 @@ def _train(
             "replicas": replicas,
             "hosts": hosts.count,
             "parameters": sum(variable.shape.num_elements() for variable in values(model)),
-            "input_wait": None if config.deterministic else state.input_wait / state.seconds,
+            "input_wait": state.input_wait / state.seconds if step.timed else None,
             "micro_batch_size": largest,
             "traces": step.traces,
             "resumes": state.resumes,

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from trainer.cluster import strategy as cluster
+from trainer.cluster import tpu
 from trainer.cluster.workers import Worker
 from trainer.config import Config, UserError
 from trainer.data import sources
@@ -34,6 +35,7 @@ def devices(config: Config, worker: Worker | None = None) -> tuple[tf.distribute
         ghost_batch_size=config.ghost_batch_size,
         worker=worker,
         worker_timeout=config.worker_timeout,
+        on_tpu=tpu.of(config),
     )
 
 

@@ -6,6 +6,7 @@ Config is the flag of the same name.
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -74,6 +75,9 @@ class Config:
     micro_batch_size: int
     strategy: str
     virtual_devices: int | None
+    tpu: str | None
+    tpu_zone: str | None
+    tpu_project: str | None
     worker_timeout: float
     deterministic: bool
     checkpoint_minutes: float
@@ -135,9 +139,10 @@ flags.DEFINE_integer("ghost_batch_size", 32, "G: examples that share batch-norm 
 flags.DEFINE_float("ghost_decay", 0.99, "Decay of the moving statistics per ghost batch.")
 flags.DEFINE_enum(
     "precision",
-    "float32",
+    None,
     ["float32", "bfloat16"],
-    "Of layers and their outputs; parameters, normalisation and loss are float32 always.",
+    "Of layers and their outputs (unset: bfloat16 with --strategy=tpu, else float32); parameters, "
+    "normalisation and loss are float32 always.",
 )
 
 # ---- The run and its optimizer
@@ -282,11 +287,17 @@ flags.DEFINE_integer(
 flags.DEFINE_enum(
     "strategy",
     "auto",
-    ["auto", "one_device", "mirrored", "multi_worker"],
+    ["auto", "one_device", "mirrored", "multi_worker", "tpu"],
     "Which tf.distribute strategy; auto: mirrored where there are several devices. multi_worker: "
-    "several processes, which TF_CONFIG, or Slurm's or Kubernetes' environment, names.",
+    "several processes, which TF_CONFIG, or Slurm's or Kubernetes' environment, names. tpu: all "
+    "cores of --tpu.",
 )
 flags.DEFINE_integer("virtual_devices", None, "Split one CPU into so many devices.")
+flags.DEFINE_string(
+    "tpu", None, "local, on a TPU VM; or a TPU's name, with --tpu_zone and --tpu_project."
+)
+flags.DEFINE_string("tpu_zone", None, "Google Cloud's zone of --tpu: us-west4-a.")
+flags.DEFINE_string("tpu_project", None, "Google Cloud's project of --tpu.")
 flags.DEFINE_float(
     "worker_timeout", 60.0, "Seconds after which a worker that is not heard of counts as lost."
 )
@@ -389,6 +400,13 @@ _require(
     lambda v: 0 < v <= 1, "above 0 and at most 1, a factor on the learning rate", "warmup_from"
 )
 
+for _name in ("tpu", "tpu_zone", "tpu_project"):
+    flags.register_validator(
+        _name,
+        lambda v: v is None or re.fullmatch(r"[a-z]([-a-z0-9.:]*[a-z0-9])?", v),
+        "must be a name of small letters, digits and dashes",
+    )
+
 
 def from_flags(argv: Sequence[str]) -> Config:
     """Parses a command line, program name first.
@@ -402,8 +420,19 @@ def from_flags(argv: Sequence[str]) -> Config:
         raise UserError(f"{error}\nSee python -m trainer --helpfull.") from error
     if len(rest) > 1:
         raise UserError(f"unexpected argument {rest[1]!r}: flags are written --name=value.")
-    values: dict[str, Any] = {name: flags.FLAGS[name].value for name in names()}
-    config = Config(**values)
+    config = _config({name: flags.FLAGS[name].value for name in names()})
+    _check_strategy(config)
+    return config
+
+
+def _config(values: dict[str, Any]) -> Config:
+    """With the precision that an unset one means: a run elsewhere would learn with another."""
+    default = "bfloat16" if values["strategy"] == "tpu" else "float32"
+    return Config(**{**values, "precision": values["precision"] or default})
+
+
+def _check_strategy(config: Config) -> None:
+    """Refuses flags of one strategy with another."""
     if config.strategy == "one_device" and (config.virtual_devices or 1) > 1:
         raise UserError(
             f"--strategy=one_device uses one of --virtual_devices={config.virtual_devices}: "
@@ -414,7 +443,25 @@ def from_flags(argv: Sequence[str]) -> Config:
             f"--virtual_devices={config.virtual_devices} splits one process, and "
             "--strategy=multi_worker has several: leave one of the two out."
         )
-    return config
+    if config.strategy == "auto" and config.tpu:
+        raise UserError(f"--tpu={config.tpu} is for --strategy=tpu: add that, or leave --tpu out.")
+    if config.strategy != "tpu":
+        return
+    if config.virtual_devices:
+        raise UserError(
+            f"--virtual_devices={config.virtual_devices} splits a CPU, and --strategy=tpu uses "
+            "none: leave one of the two out."
+        )
+    if not config.tpu:
+        raise UserError(
+            "--strategy=tpu needs --tpu: local on a TPU VM, or else a TPU's name with --tpu_zone "
+            "and --tpu_project."
+        )
+    if config.tpu != "local" and not (config.tpu_zone and config.tpu_project):
+        raise UserError(
+            f"--tpu={config.tpu} is a name, which is looked up by zone and project: add "
+            "--tpu_zone and --tpu_project, or use --tpu=local on the TPU VM."
+        )
 
 
 def names() -> list[str]:
@@ -424,5 +471,4 @@ def names() -> list[str]:
 
 def defaults() -> Config:
     """The Config of a command line without flags."""
-    values: dict[str, Any] = {name: flags.FLAGS[name].default for name in names()}
-    return Config(**values)
+    return _config({name: flags.FLAGS[name].default for name in names()})

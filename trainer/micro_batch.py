@@ -106,6 +106,12 @@ def _search(
     model: str,
 ) -> tuple[list[Candidate], str]:
     """Tries `sizes` in turn while they fit and gain; those that were, and why one of them is it."""
+
+    # By a name: a TPU's computation is called as its function, and <lambda> is no name there.
+    @tf.function
+    def empty() -> None:
+        step.strategy.run(step.zero)
+
     devices = step.strategy.extended.worker_devices  # This process's.
     before = after = memory.uses(devices)
     tried: list[Candidate] = []
@@ -121,7 +127,7 @@ def _search(
         with contextlib.suppress(tf.errors.ResourceExhaustedError):
             rate = _rate(step, batches(0, size), size * len(devices))
         gc.collect()  # The function and its graph, which are a circle.
-        tf.function(lambda: step.strategy.run(step.zero))()
+        empty()
         if rate is None:
             end = f"{size} does not fit in memory"
             break

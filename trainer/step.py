@@ -66,11 +66,12 @@ class TrainingStep:
         """Makes slots and sums for `model`, which was built on `strategy`.
 
         A micro-batch is computed in up to `lanes` equal parts side by side, whole ghost batches
-        each. `timed` must be False under op determinism, which forbids the clock in a graph.
+        each. `timed` must be False under op determinism, which forbids the clock in a graph, and on
+        TPUs, whose work the host only enqueues.
         """
         self.traces = 0
         self._lanes = lanes
-        self._timed = timed
+        self.timed = timed
         self.strategy = strategy
         self.model = model
         self._optimizer = OPTIMIZERS[optimizer]
@@ -118,7 +119,7 @@ class TrainingStep:
         part_square = squares / (stretch.batch_size * micro_batch_size)  # R·k · b² = B · b
         seconds = time.perf_counter() - start
         # The graph's clock is the wall's, which may be set while it runs.
-        wait = min(float(wait.numpy()), seconds) if self._timed else None
+        wait = min(float(wait.numpy()), seconds) if self.timed else None
         return Records(loss, top1, norm, part_square, whole_square, seconds, wait)
 
     def _compile(self, iterator: Any) -> Any:
@@ -152,7 +153,7 @@ class TrainingStep:
                 ready = self._clock(batch)
                 wait += tf.maximum(ready - done, 0)
                 # Or the clock is read behind the first convolutions.
-                with tf.control_dependencies([ready]):
+                with tf.control_dependencies([ready] if self.timed else []):
                     losses = self.strategy.run(self.accumulate, batch)
                 done = self._clock(losses)
             results = self.strategy.run(
@@ -165,10 +166,12 @@ class TrainingStep:
 
     def _clock(self, after: Any) -> tf.Tensor:
         """Seconds, read once `after` is there on all replicas; 0 where nothing is timed."""
+        if not self.timed:
+            return tf.constant(0.0, tf.float64)
         with tf.control_dependencies(
             tf.nest.flatten(self.strategy.experimental_local_results(after))
         ):
-            return tf.timestamp() if self._timed else tf.constant(0.0, tf.float64)
+            return tf.timestamp()
 
     def accumulate(self, images: tf.Tensor, labels: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
         """Adds one replica's micro-batch to its sums; returns a loss once all is added."""

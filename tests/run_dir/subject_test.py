@@ -40,6 +40,14 @@ def test_a_run_brings_its_flags_but_for_the_machines(run, flags):
         assert (again.epochs, again.deterministic, again.virtual_devices) == (3, True, None)
 
 
+def test_what_was_on_a_tpu_is_evaluated_anywhere_with_its_precision(run):
+    made = parsed("--strategy=tpu", "--tpu=v5", "--tpu_zone=us-west4-a", "--tpu_project=mine")
+    (run / "flags.txt").write_text(to_flagfile(made))
+    kept = subject.kept_flags("evaluate", parsed(f"--model_dir={run}"))
+    again = parsed(*kept, f"--model_dir={run}")
+    assert (again.strategy, again.tpu, again.precision) == ("auto", None, "bfloat16")
+
+
 def test_other_commands_take_what_is_given():
     assert subject.kept_flags("train", parsed("--model_dir=nowhere")) == []
 

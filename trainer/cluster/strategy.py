@@ -5,6 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from trainer.cluster import tpu
 from trainer.cluster.multi_worker import join
 from trainer.cluster.workers import Worker
 from trainer.config import UserError
@@ -19,19 +20,23 @@ def connect(
     ghost_batch_size: int,
     worker: Worker | None = None,
     worker_timeout: float = 60.0,
+    on_tpu: tpu.Tpu | None = None,
 ) -> tuple[tf.distribute.Strategy, int]:
     """The strategy for `--strategy=name`, and its lanes; call once, before TensorFlow computes.
 
     `auto` takes every GPU, else the CPU or its `virtual_devices`. Lanes are equal parts of a
-    micro-batch that are computed side by side; GPUs have one. `multi_worker` is for `worker`
-    and the others of its run, which have met.
+    micro-batch that are computed side by side; GPUs and TPUs have one. `multi_worker` is for
+    `worker` and the others of its run, which have met. `tpu` is `on_tpu`.
 
     Raises:
-      UserError: for virtual devices on a machine with GPUs; for multi_worker without a worker.
+      UserError: for virtual devices on a machine with GPUs; for multi_worker without a worker;
+        where the TPU cannot be had.
       LostWorkerError: where another worker has left since they have met.
     """
     if deterministic:
         tf.config.experimental.enable_op_determinism()
+    if on_tpu:
+        return tpu.connect(on_tpu), 1
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
         # Or the first process takes the whole GPU, though it needs a part.
@@ -90,7 +95,7 @@ def dealt(strategy: tf.distribute.Strategy, iterator: Any) -> Any:
 
     TensorFlow's own way to several devices has an iterator for each, with a thread that tunes it
     whatever the options say; that thread sleeps for up to a minute at a time, and the end of the
-    iterator waits for it.
+    iterator waits for it. To a TPU's cores they come from the host that runs the program.
     """
     return strategy.experimental_distribute_values_from_function(lambda _: iterator.get_next())
 
@@ -98,3 +103,8 @@ def dealt(strategy: tf.distribute.Strategy, iterator: Any) -> Any:
 def on_cpu(strategy: tf.distribute.Strategy) -> bool:
     """Whether the strategy's replicas compute on CPUs."""
     return all("CPU" in device for device in strategy.extended.worker_devices)
+
+
+def is_tpu(strategy: tf.distribute.Strategy) -> bool:
+    """Whether the strategy's replicas compute on a TPU."""
+    return isinstance(strategy, tf.distribute.TPUStrategy)

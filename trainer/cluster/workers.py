@@ -21,7 +21,7 @@ LOST = 76
 
 
 class LostWorkerError(Exception):
-    """Another worker has died, hangs or does not come; what was not checkpointed is void."""
+    """Another worker or the TPU has died, hangs or does not come; what is not saved is void."""
 
 
 @dataclasses.dataclass(frozen=True)

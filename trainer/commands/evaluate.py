@@ -5,6 +5,7 @@ import json
 import pathlib
 import sys
 
+from trainer.cluster import tpu
 from trainer.config import Config, UserError
 from trainer.run_dir import subject
 
@@ -16,6 +17,8 @@ def run(config: Config) -> int:
       UserError: where there is no such model, or it does not fit the data.
     """
     folder = subject.run_or_export(config)
+    if config.strategy == "tpu":
+        tpu.check_packages()
     # TensorFlow takes four seconds to import, for which a wrong name need not wait.
     from trainer import classifier
     from trainer.data.bad_examples import BadExamples

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 
+from trainer.cluster import tpu
 from trainer.cluster.workers import LOST, LostWorkerError, Worker, from_environment
 from trainer.config import Config, UserError
 from trainer.flagfile import to_flagfile
@@ -31,6 +32,8 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
     if config.model_dir is None:
         raise UserError("--model_dir is missing: name the run's directory, as in runs/first.")
     path = pathlib.Path(config.model_dir)
+    if config.strategy == "tpu":
+        tpu.check_packages()
     worker = None
     if config.strategy == "multi_worker":
         try:

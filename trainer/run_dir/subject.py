@@ -10,7 +10,17 @@ import pathlib
 from trainer.config import Config, UserError, names
 from trainer.flagfile import ONE_CALL
 
-_OF_THE_MACHINE = frozenset(["model_dir", "strategy", "virtual_devices", "worker_timeout"])
+_OF_THE_MACHINE = frozenset(
+    [
+        "model_dir",
+        "strategy",
+        "virtual_devices",
+        "tpu",
+        "tpu_zone",
+        "tpu_project",
+        "worker_timeout",
+    ]
+)
 
 
 def run(config: Config) -> pathlib.Path:
