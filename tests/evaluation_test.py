@@ -1,8 +1,11 @@
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.cluster.hosts_test import on_all
 from tests.models import huge
 from trainer.cluster.strategy import mirrored
 from trainer.config import UserError
@@ -40,6 +43,36 @@ def test_every_example_counts_once(cpus, replicas, lanes, examples):
     assert found.loss == pytest.approx(-log_p[np.arange(examples), labels].mean(), rel=1e-5)
     assert found.top1 == pytest.approx((rank < 1).mean())
     assert found.top5 == pytest.approx((rank < 5).mean())
+
+
+class OfTwoHosts:
+    """A strategy that has another replica elsewhere."""
+
+    num_replicas_in_sync = 2
+
+    def __init__(self, local):
+        self.local = local
+
+    def __getattr__(self, name):
+        return getattr(self.local, name)
+
+
+def test_hosts_of_few_and_of_many_cores_share_the_examples(cpus):
+    labels = RNG.integers(0, 7, 1777)
+    pixels = np.repeat(labels, 4).reshape(-1, 2, 2, 1).astype(np.uint8)
+    images = Images(images=pixels, labels=labels % 2, classes=2, name="random")
+    model = keras.Sequential(
+        [keras.Input((2, 2, 1), dtype="uint8"), keras.layers.Flatten(), keras.layers.Dense(2)]
+    )
+    strategy = tf.distribute.OneDeviceStrategy(cpus[0])
+    alone = evaluator(strategy, model, images)(never)
+
+    def evaluated(hosts):
+        lanes = (2, 3)[hosts.index]
+        return evaluator(OfTwoHosts(strategy), model, images, lanes, hosts=hosts)(never)
+
+    for found in on_all(2, evaluated):
+        assert dataclasses.astuple(found) == pytest.approx(dataclasses.astuple(alone), rel=1e-5)
 
 
 def test_a_model_that_says_nothing_is_right_by_chance(cpus):

@@ -179,8 +179,9 @@ def _train(
         checkpoints.wait()
         progress.close()
         summaries.close()
-    for found in hosts.gathered(json.dumps(bad.reasons)):
-        if hosts.chief:
+    _, *others = hosts.gathered(json.dumps(bad.reasons))
+    if hosts.chief:
+        for found in others:
             for name, reason in json.loads(found).items():
                 bad.add(name, reason)
     if isinstance(last, loop.Early):

@@ -48,9 +48,11 @@ def evaluator(
     `model` is a Keras model or what is called as one: (images, training=False) → logits.
     It gives up, and returns None, once its argument says on one of `hosts` that the run shall stop;
     it asks about every second. A host takes its share; each of its replicas computes `lanes`
-    batches side by side.
+    batches side by side, the chief's number on all hosts.
     """
     hosts = hosts or Hosts()
+    # By them the examples are dealt out, and hosts may have more cores or fewer.
+    _, (lanes,) = hosts.agreed(False, lanes)
 
     def side_by_side(*batch: tf.Tensor) -> tf.Tensor:
         parts = zip(*(tf.split(values, lanes) for values in batch), strict=True)

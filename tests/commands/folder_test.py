@@ -82,6 +82,14 @@ def test_refused_then_trained_in_one_go_and_in_two_then_evaluated(dataset, tmp_p
     assert (whole / "bad_examples.txt").read_text().splitlines() == [line]
 
 
+def test_what_was_left_out_and_mended_since_ends_no_run(tmp_path):
+    short = [*runs.SHORT, *runs.CONSTANT, "--epochs=0.2"]
+    runs.train(tmp_path, *short, "--stop_at_epoch=0.1")
+    (tmp_path / "bad_examples.txt").write_text("images/1.png\tit was cut\n")
+    runs.train(tmp_path, *short)
+    assert runs.result(tmp_path)["bad_examples"] == 1
+
+
 def test_the_chief_knows_what_another_worker_left_out(dataset, tmp_path):
     """Of 300 images, 125 to 249 are evaluated by the second worker."""
     known = BadExamples(skip=True)
