@@ -1,0 +1,227 @@
+"""scripts/tpu_fit.py: its arithmetic and its trace always, and libtpu's compiler where it is there.
+
+`scripts/tpu_fit.sh` makes the compiler's environment; a test run does not fetch 300 MB for it.
+"""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scripts import tpu_fit, tpu_fit_compile, tpu_fit_trace
+from tests import configs
+from trainer.config import UserError
+
+TINY = ["--model=tests.models:tiny", "--dataset=cifar10", "--ghost_batch_size=8"]
+TINY += ["--base_batch_size=256", "--epochs=1", "--optimizer=lamb", "--weight_decay=1e-4"]
+with_compiler = pytest.mark.skipif(
+    not tpu_fit._COMPILER.exists(), reason="scripts/tpu_fit.sh makes the compiler's environment"
+)
+
+# As libtpu prints it, shortened. %far is called from the loop's body by way of %near.
+HLO = """HloModule update, is_scheduled=true
+
+%add (x: f32[], y: f32[]) -> f32[] {
+  ROOT %sum = f32[]{:T(128)} add(%x, %y)
+}
+
+%far (p: bf16[4,3]) -> bf16[4,3] {
+  ROOT %all-reduce.3 = bf16[4,3]{1,0:T(8,128)(2,1)} all-reduce(%p), to_apply=%add
+}
+
+%near (p: bf16[4,3]) -> bf16[4,3] {
+  ROOT %call.1 = bf16[4,3]{1,0} call(%p), to_apply=%far
+}
+
+%body (p: (s32[], bf16[4,3])) -> (s32[], bf16[4,3]) {
+  %fusion.1 = bf16[4,3]{1,0} fusion(%g), kind=kLoop, calls=%near, metadata={op_name="x"}
+  ROOT %tuple.1 = (s32[], bf16[4,3]{1,0}) tuple(%i, %fusion.1)
+}
+
+%condition (p: (s32[], bf16[4,3])) -> pred[] {
+  ROOT %less = pred[]{:T(512)} compare(%i, %n), direction=LT
+}
+
+ENTRY %main (a: f32[5], b: f32[2,2]) -> (f32[5], f32[2,2]) {
+  %while.1 = (s32[]{:T(128)}, bf16[4,3]{1,0}) while(%init), condition=%condition, body=%body
+  %all-reduce.1 = (f32[5]{0:T(128)S(1)}, /*index=1*/f32[2,2]{1,0}) all-reduce(%a, %b), to_apply=%add
+  %all-reduce-start.2 = f32[7]{0} all-reduce-start(%c), to_apply=%add
+  %all-reduce-done.2 = f32[7]{0} all-reduce-done(%all-reduce-start.2)
+  ROOT %get-tuple-element.1 = f32[5]{0} get-tuple-element(%all-reduce.1), index=0
+}
+"""
+
+
+@given(
+    kept=st.integers(0, 3),
+    of_an_example=st.floats(1e-4, 1.0),
+    first=st.integers(0, 7),
+    count=st.integers(1, 8),
+)
+def test_the_search_ends_at_the_largest_that_fits(kept, of_an_example, first, count):
+    sizes = [32 * 2**i for i in range(count)]
+    has = 16.0
+
+    def compiled(size):
+        needs = kept + of_an_example * size
+        return {"needs": needs, "fits": needs <= has}
+
+    tried = tpu_fit.search(sizes, sizes[first % count], has, compiled)
+    assert len(tried) <= tpu_fit._COMPILES
+    if tpu_fit.settled(sizes, tried):
+        largest = max((size for size in sizes if compiled(size)["fits"]), default=None)
+        assert max((size for size in tried if tried[size]["fits"]), default=None) == largest
+    else:
+        assert len(tried) == tpu_fit._COMPILES
+
+
+def test_a_search_of_few_compilations():
+    """Straight to the largest, and the next one, which the compiler refuses at once."""
+    asked = []
+
+    def compiled(size):
+        asked.append(size)
+        return {"needs": 1 + size / 32, "fits": 1 + size / 32 <= 16}
+
+    tpu_fit.search([32, 64, 128, 256, 512, 1024, 2048], 64, 16, compiled)
+    assert asked == [64, 256, 512]
+
+
+@pytest.mark.parametrize(
+    ("message", "needs", "has"),
+    [
+        (
+            "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory "
+            "space hbm. Used 107.09G of 15.75G hbm. Exceeded hbm capacity by 91.34G.",
+            107.09,
+            15.75,
+        ),
+        (
+            "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO "
+            "temporaries (8.00T) exceeds available HBM (30.75G).",
+            8192,
+            30.75,
+        ),
+    ],
+)
+def test_what_the_compiler_says_of_a_program_that_is_too_large(message, needs, has):
+    gibibytes = 2**30
+    refusal = tpu_fit_compile.refusal(message)
+    assert refusal == {"needs": int(needs * gibibytes), "has": int(has * gibibytes)}
+
+
+def test_another_error_is_none_of_size():
+    assert tpu_fit_compile.refusal("INVALID_ARGUMENT: no such thing, 3G of 4G") is None
+
+
+def test_collectives_with_their_bytes_in_the_loop_and_out_of_it():
+    assert tpu_fit_compile.collectives(HLO) == [
+        {"kind": "all-reduce", "bytes": 2 * 12, "in_loop": True},
+        {"kind": "all-reduce", "bytes": 4 * 5 + 4 * 4, "in_loop": False},
+        {"kind": "all-reduce", "bytes": 4 * 7, "in_loop": False},
+    ]
+
+
+def test_the_largest_phase_is_laid_out_on_the_cores():
+    growing = ["--base_batch_size=512", "--anneal=step", "--anneal_epochs=1", "--epochs=2"]
+    growing += ["--anneal_with=batch_size", "--anneal_factor=2", "--max_batch_size=1024"]
+    config = configs.parsed(*TINY, *growing, "--micro_batch_size=24")
+    phase = tpu_fit.largest_phase(config, 50_000, 16)
+    assert (phase.batch_size, phase.micro_batch_size, phase.accumulation) == (1024, 16, 4)
+
+
+def test_a_batch_that_the_cores_do_not_divide_is_refused():
+    with pytest.raises(UserError, match="256 is no multiple of 12 replicas") as error:
+        tpu_fit.largest_phase(configs.parsed(*TINY), 50_000, 12)
+    assert len(str(error.value).splitlines()) == 2
+
+
+def test_a_photograph_has_no_size_of_its_own():
+    config = configs.parsed("--dataset=imagenet2012")
+    with pytest.raises(UserError, match="--image_size"):
+        tpu_fit_trace.training_data(config, 10)
+    config = configs.parsed("--dataset=imagenet2012", "--image_size=32")
+    data = tpu_fit_trace.training_data(config, 10)
+    assert (data.image_shape, data.classes) == ((32, 32, 3), 1000)
+
+
+def test_the_trace_is_the_step_with_one_reduction_of_each_sum():
+    config = configs.parsed(*TINY)
+    data = tpu_fit_trace.training_data(config, 50_000)
+    step = tpu_fit_trace.training_step(config, data, 8)
+    assert {norm.kernel for norm in step._norms} == {"reshaped"}
+    text = tpu_fit_trace.lowered(step, 16)
+    sums = len(tf.nest.flatten(step._sums)) + 1
+    assert text.count('"stablehlo.all_reduce"') == sums
+    assert text.count("[[0, 1, 2, 3, 4, 5, 6, 7]]> : tensor<1x8xi64>") == sums
+    assert text.count("stablehlo.while") == 1
+    assert "%arg0: tensor<2x16x32x32x3xui8>" in text
+    # What an update changes: parameters, slots, moving statistics, sums.
+    changed = len(step._parameters) + len(tf.nest.flatten(step.slots)) + 2 * len(step._norms) + sums
+    assert text.count("tf.aliasing_output") == changed
+    assert "mhlo.copy" not in text
+    assert "mhlo.input_output_alias" not in text
+
+
+def test_without_the_compiler_two_lines_say_how_to_get_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(tpu_fit, "_COMPILER", tmp_path / "venv/bin/python")
+    with pytest.raises(UserError, match=r"missing.*\nRun scripts/tpu_fit.sh"):
+        tpu_fit.compiler("v5e:2x4")
+    monkeypatch.setattr(tpu_fit, "_COMPILER", pathlib.Path(sys.executable))  # Has no JAX.
+    with pytest.raises(UserError, match=r"No module named 'jax'.*\nRemove"):
+        tpu_fit.compiler("v5e:2x4")
+
+
+def fit(*arguments):
+    """The program's status, and what it prints: stdout, stderr without TensorFlow's notes."""
+    done = subprocess.run(
+        [sys.executable, "scripts/tpu_fit.py", *TINY, *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": "."},
+        check=False,
+    )
+    said = done.stderr.splitlines()
+    start = next((i for i, line in enumerate(said) if line.startswith("tpu_fit: ")), len(said))
+    return done.returncode, done.stdout, said[start:]
+
+
+@with_compiler
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--topology=v9:2x2"], "v9:2x2"),
+        (["--topology=v5e:2x3"], "v5e:2x3"),
+        ([], "--topology"),
+        (["--topology=v5e:2x4", "--initial_batch_size=24"], "24 is no multiple of 8 replicas"),
+    ],
+)
+def test_users_mistakes(arguments, named):
+    status, out, said = fit(*arguments)
+    assert (status, out, len(said)) == (2, "", 2), said
+    assert named in said[0]
+
+
+@with_compiler
+def test_a_tiny_model_fits_and_its_update_is_one_reduction():
+    status, out, _ = fit("--topology=v5e:2x4", "--micro_batch_size=16")
+    assert status == 0, out
+    assert "v5e:2x4: 8 cores (TPU v5 lite), 15.75 GiB each" in out
+    assert "largest batch 256 = 8 cores × micro-batch 16 × 2" in out
+    assert "micro-batch 16: fits: 0.0" in out
+    assert "collectives: an update 1 × all-reduce, 0.0 MB; within accumulation none" in out
+    assert "largest micro-batch that fits: 32, of 8, 16, 32" in out
+
+
+@with_compiler
+def test_what_does_not_fit_is_said_with_its_size():
+    huge = ["--image_size=1024", "--ghost_batch_size=4096", "--base_batch_size=32768"]
+    status, out, _ = fit("--topology=v5e:2x4", *huge)
+    assert status == 1, out
+    assert "micro-batch 4096: does not fit: " in out
+    assert " of 15.75 GiB a core\nno micro-batch was found that fits.\n" in out
