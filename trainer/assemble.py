@@ -20,7 +20,7 @@ from trainer.cluster.workers import Worker
 from trainer.config import Config, UserError
 from trainer.data import pipeline, sources
 from trainer.data.bad_examples import BadExamples
-from trainer.evaluation import evaluator
+from trainer.evaluation import Evaluation, evaluator
 from trainer.flagfile import shared, to_flagfile
 from trainer.run_dir import directory, training_data
 from trainer.run_dir.checkpoints import Checkpoints, NoCheckpoints, digest
@@ -150,6 +150,7 @@ def _train(
         training_data.keep(path, data)
         summaries = Summaries(path, update=state.update, report=report)
     progress = Progress(state.position, schedule.end, shown=hosts.chief, report=report)
+    last: Evaluation | loop.Early | loop.NonFiniteLossError
     try:
         last = loop.train(
             loop.Course(
@@ -175,6 +176,8 @@ def _train(
             stopped,
             hosts,
         )
+    except loop.NonFiniteLossError as error:
+        last = error  # Of all at once; nobody leaves while a checkpoint is being written.
     finally:
         checkpoints.wait()
         progress.close()
@@ -184,6 +187,8 @@ def _train(
         for found in others:
             for name, reason in json.loads(found).items():
                 bad.add(name, reason)
+    if isinstance(last, loop.NonFiniteLossError):
+        raise last
     if isinstance(last, loop.Early):
         return last
     result = None

@@ -128,7 +128,7 @@ def train(
             stopped(), due, _most_updates(course, state, rate)
         )
         if save:
-            _save(checkpoints, summaries, step, state)
+            _save(checkpoints, summaries, step, state, hosts)
             saved_at = time.monotonic()
         if stopping:
             early = Early.SIGNAL
@@ -176,7 +176,7 @@ def train(
             batch=stretch.batch_size,
             epoch=state.position / trajectory.examples,
         )
-    _save(checkpoints, summaries, step, state)
+    _save(checkpoints, summaries, step, state, hosts)
     _check_saved(checkpoints, state)
     if (state.position < end and not control.ended) or _evaluation_due(course, state):
         return early
@@ -256,8 +256,15 @@ def _lost(what: str, state: State) -> NonFiniteLossError:
     return NonFiniteLossError(what, "after", state.update, state.position, setting)
 
 
-def _save(checkpoints: Checkpoints, summaries: Summaries, step: TrainingStep, state: State) -> None:
-    if not step.finite():
+def _save(
+    checkpoints: Checkpoints,
+    summaries: Summaries,
+    step: TrainingStep,
+    state: State,
+    hosts: Hosts,
+) -> None:
+    infinite, _ = hosts.agreed(not step.finite())
+    if infinite:
         raise _lost("parameters or moving statistics are no numbers", state)
     if summaries.flush():
         best = state.best["update"] if state.best else None

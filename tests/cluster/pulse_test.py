@@ -28,7 +28,7 @@ def test_who_beats_is_not_lost(star):
     pulses = beating(star, 0, 1, 2)
     time.sleep(3 * SILENCE)
     for pulse, _ in pulses:
-        pulse.leave()
+        pulse.leave(done=True)
     time.sleep(SILENCE)
     assert all(learned.empty() for _, learned in pulses)
 
@@ -53,12 +53,22 @@ def test_whose_process_ends_is_lost_at_once(star, dies):
 
 def test_who_says_goodbye_is_not_lost(star):
     (leaving, _), (_, learned), (_, others) = beating(star, 2, 0, 1)
-    leaving.leave()
+    leaving.leave(done=True)
     for line in star[2].values():
         line.close()
     time.sleep(2 * SILENCE)
     assert learned.empty()
     assert others.empty()
+
+
+def test_who_fails_is_lost_and_does_not_hear_of_others(star):
+    (failing, heard), (_, learned), (_, others) = beating(star, 2, 0, 1)
+    failing.leave(done=False)
+    assert learned.get(timeout=3 * SILENCE) == others.get(timeout=SILENCE) == 2
+    for line in star[0].values():
+        line.close()
+    time.sleep(SILENCE / 2)
+    assert heard.empty()
 
 
 def test_one_is_lost_once(star):

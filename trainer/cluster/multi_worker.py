@@ -28,7 +28,7 @@ def together(worker: Worker | None, timeout: float, flags: Sequence[str] = ()) -
     Where one is lost, this process ends: by a LostWorkerError in place of what TensorFlow makes of
     it, or, where a collective waits on, by the watch itself, with the same message and status. It
     takes at most `timeout` seconds from the last sign of life. `flags` are the same on all.
-    None: there is no other worker.
+    Another error is this process's own, and the others lose it. None: there is no other worker.
 
     Raises:
       LostWorkerError: where another worker does not come, dies or hangs.
@@ -40,15 +40,18 @@ def together(worker: Worker | None, timeout: float, flags: Sequence[str] = ()) -
     gpus = len(tf.config.list_physical_devices("GPU"))
     lost = _Lost(worker, timeout * _GRACE)
     same = {"devices": gpus or 1, "flags": list(flags)}
-    pulse = Pulse(meet(worker, same, timeout), timeout * _SILENCE, lost.note)
+    pulse, done = Pulse(meet(worker, same, timeout), timeout * _SILENCE, lost.note), False
     try:
         yield
+        done = True
     except tf.errors.OpError as error:
         # TensorFlow may know before the pulse does.
         if "ollective" in str(error) and lost.known(timeout):
             raise LostWorkerError(lost.message) from error
         raise
-    pulse.leave()
+    finally:
+        # Nor does this one end by the loss of another, which may have failed alike, from here on.
+        pulse.leave(done)
 
 
 class _Lost:

@@ -33,10 +33,11 @@ class Pulse:
             threading.Thread(target=self._listen, args=(index, line), daemon=True).start()
         threading.Thread(target=self._beat, args=(silence / 10,), daemon=True).start()
 
-    def leave(self) -> None:
-        """Tells the others that this one leaves because all is done."""
+    def leave(self, done: bool) -> None:
+        """Hears and says no more; unless all is `done`, the others soon take this one for lost."""
         self._ended.set()
-        self._tell(_BYE)
+        if done:
+            self._tell(_BYE)
 
     def _listen(self, index: int, line: socket.socket) -> None:
         with contextlib.suppress(OSError), line.makefile("rb") as words:  # Silent for too long.

@@ -1,0 +1,39 @@
+"""How a process leaves the others, or is left by them: `together`, in a process of its own."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.cluster.rendezvous_test import free_ports
+from trainer.cluster.rendezvous import meet
+from trainer.cluster.workers import LOST, Worker
+
+# The chief, which takes longer to leave than is allowed to who has lost another.
+CHIEF = """
+import sys, time
+from trainer.cluster.multi_worker import together
+from trainer.cluster.workers import Worker
+
+try:
+    with together(Worker(tuple(sys.argv[2:]), 0), 4.0):
+        exec(sys.argv[1])
+finally:
+    time.sleep(2)
+"""
+
+
+@pytest.mark.parametrize(
+    ("does", "status"),
+    [("pass", 0), ("raise SystemExit(5)", 5), ("time.sleep(60)", LOST)],
+)
+def test_who_is_on_the_way_out_does_not_mind_the_others_end(does, status):
+    addresses = tuple(f"localhost:{port}" for port in free_ports(2))
+    chief = subprocess.Popen([sys.executable, "-c", CHIEF, does, *addresses])
+    (line,) = meet(Worker(addresses, 1), {"devices": 1, "flags": []}, 60.0).values()
+    time.sleep(0.5)
+    line.close()
+    start = time.monotonic()
+    assert chief.wait(30) == status
+    assert time.monotonic() - start < 5
