@@ -9,7 +9,7 @@ import pytest
 # From the bottom up; a module may import from levels below its own, and from its own folder.
 LEVELS = [
     {"trainer.config"},
-    {"trainer.flagfile"},
+    {"trainer.flagfile", "trainer.grid"},
     {"trainer.schedule"},
     {"trainer.nn", "trainer.data", "trainer.cluster", "trainer.run_dir", "trainer.reports"},
     {"trainer.nn.models"},
@@ -18,7 +18,7 @@ LEVELS = [
     {"trainer.micro_batch", "trainer.state"},
     {"trainer.points"},
     {"trainer.loop"},
-    {"trainer.assemble"},
+    {"trainer.assemble", "trainer.attempts"},
     {"trainer.commands"},
     {"trainer.main"},
     {"trainer.__main__"},

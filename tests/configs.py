@@ -1,7 +1,6 @@
 """Command lines in this process, whatever an earlier one said."""
 
 import pytest
-from absl import flags
 
 from trainer import config
 from trainer.main import main
@@ -9,7 +8,6 @@ from trainer.main import main
 
 def parsed(*arguments: str) -> config.Config:
     """The Config that the program makes of a command line."""
-    _forget()
     return config.from_flags(["crescendo", *arguments])
 
 
@@ -18,11 +16,5 @@ def done(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
 
     Op determinism would stay on for all tests after it, so that no run's flags may ask for it.
     """
-    _forget()
     capsys.readouterr()
     return main(["crescendo", *arguments, "--nodeterministic"]), *capsys.readouterr()
-
-
-def _forget() -> None:
-    for name in config.names():
-        flags.FLAGS[name].unparse()

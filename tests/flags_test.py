@@ -6,14 +6,27 @@ import re
 import pytest
 
 from tests.configs import parsed
+from trainer import grid
+from trainer.commands import sweep
 from trainer.data import sizes
 from trainer.schedule import plan, trajectory
 
 RECIPES = sorted(pathlib.Path("flags").glob("**/*.flags"))
+SWEEPS = [path for path in RECIPES if "--sweep=" in path.read_text(encoding="utf-8")]
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_recipe(recipe):
+def test_what_a_recipe_must_say(recipe):
+    text = recipe.read_text(encoding="utf-8")
+    head = "\n".join(line for line in text.splitlines() if line.startswith("#"))
+    assert "# Source: " in head
+    command = "sweep" if recipe in SWEEPS else "train"
+    assert f"# Command: python -m trainer {command} --flagfile={recipe} " in head
+    assert "not yet measured" in head or "n = " in head
+
+
+@pytest.mark.parametrize("recipe", [r for r in RECIPES if r not in SWEEPS], ids=lambda p: p.stem)
+def test_a_recipe_can_be_trained(recipe):
     config = parsed(f"--flagfile={recipe}")
     examples = sizes.count_examples(config.dataset, config.train_split, config.data_dir)
     phases = plan.phases(
@@ -24,10 +37,42 @@ def test_recipe(recipe):
     )
     updates = sum(phase.updates for phase in phases)
     assert updates > 0
-    text = recipe.read_text(encoding="utf-8")
-    head = "\n".join(line for line in text.splitlines() if line.startswith("#"))
-    if claimed := re.search(r": ([\d,]+) updates", text.splitlines()[0]):
+    title = recipe.read_text(encoding="utf-8").splitlines()[0]
+    if claimed := re.search(r": ([\d,]+) updates", title):
         assert claimed[1] == f"{updates:,}"
-    assert "# Source: " in head
-    assert f"--flagfile={recipe} " in head
-    assert "not yet measured" in head or "n = " in head
+
+
+@pytest.mark.parametrize("recipe", SWEEPS, ids=lambda path: path.stem)
+def test_every_point_of_a_sweep_can_be_trained(recipe, tmp_path):
+    points = grid.parse(parsed(f"--flagfile={recipe}").sweep)
+    runs, wrong = sweep.checked(points, tmp_path)
+    assert wrong == {}
+    assert len(runs) == len(points) > 1
+    configs = [parsed(*run.flags) for run in runs]
+    assert len(set(map(str, configs))) == len(points)
+
+
+def test_the_five_schedules_are_told_apart_by_their_recipes(tmp_path):
+    """The length that the sweep names wins over theirs, and their batches over its."""
+    points = grid.parse(parsed("--flagfile=flags/fashion_mnist_sweep_schedules.flags").sweep)
+    runs, _ = sweep.checked(points, tmp_path)
+    configs = [parsed(*run.flags) for run in runs]
+    assert {config.epochs for config in configs} == {24.0}
+    assert [config.anneal_with for config in configs[::3]] == [
+        *("learning_rate", "hybrid", "batch_size", "batch_size", "batch_size")
+    ]
+    assert [config.seed for config in configs[:4]] == [0, 1, 2, 0]
+
+
+def test_the_grid_of_base_rates_is_of_rates_per_example(tmp_path):
+    """Masters & Luschi 2018: ε = B times the base rate."""
+    points = grid.parse(parsed("--flagfile=flags/fashion_mnist_sweep_base_rate.flags").sweep)
+    runs, _ = sweep.checked(points, tmp_path)
+    for run in runs:
+        config = parsed(*run.flags)
+        start = trajectory.from_config(config, 60_000, 1).start
+        assert start.batch_size == int(run.point["initial_batch_size"])
+        rate = start.batch_size * float(run.point["base_learning_rate"])
+        assert start.learning_rate == pytest.approx(rate)
+        assert start.momentum == 0
+        assert config.ghost_batch_size == min(32, start.batch_size)

@@ -31,13 +31,14 @@ CONSTANT = ["--anneal=constant", "--anneal_epochs=", "--anneal_with=learning_rat
 OFTEN = "--checkpoint_minutes=0.001"
 
 
-def command(model_dir, *arguments, program=("trainer",)):
-    run = ["-m", *program, "train", f"--model_dir={model_dir}", *arguments]
+def command(model_dir, *arguments, program=("trainer",), name="train"):
+    run = ["-m", *program, name, f"--model_dir={model_dir}", *arguments]
     return [sys.executable, *run]
 
 
-def train(model_dir, *arguments, status=0):
-    done = subprocess.run(command(model_dir, *arguments), capture_output=True, text=True)
+def train(model_dir, *arguments, status=0, name="train"):
+    line = command(model_dir, *arguments, name=name)
+    done = subprocess.run(line, capture_output=True, text=True)
     assert done.returncode == status, done.stderr
     return done
 
@@ -57,9 +58,9 @@ def points(model_dir, split="train"):
     return [{k: v for k, v in p.items() if k not in clock} for p in found if p["split"] == split]
 
 
-def started(model_dir, *arguments, program=("trainer",), env=None):
+def started(model_dir, *arguments, program=("trainer",), name="train", env=None):
     return subprocess.Popen(
-        command(model_dir, *arguments, program=program),
+        command(model_dir, *arguments, program=program, name=name),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

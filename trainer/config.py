@@ -95,6 +95,10 @@ class Config:
     parameters: int | None
     link_bandwidth: float
     link_latency: float
+    sweep: str | None
+    sweep_part: str | None
+    sweep_parallel: int
+    sweep_retry: bool
 
 
 # ---- The run directory and the data
@@ -325,7 +329,9 @@ flags.DEFINE_string(
     "Where `export` writes (unset: export in the run directory), and what `evaluate` evaluates "
     "instead of a run: an export's SavedModel, or its file if model.keras is named.",
 )
-flags.DEFINE_enum("format", "table", ["table", "json"], "What `plan` and `evaluate` print.")
+flags.DEFINE_enum(
+    "format", "table", ["table", "json"], "What `plan`, `evaluate` and `sweep` print."
+)
 flags.DEFINE_string("plot", None, "PNG file that `plan` draws to.")
 
 # ---- What `plan` reckons the time of a run with
@@ -360,6 +366,25 @@ flags.DEFINE_float(
     "takes about 400.",
 )
 
+# ---- What `sweep` trains
+flags.DEFINE_string(
+    "sweep",
+    None,
+    "The grid: initial_batch_size=128,256;seed=0,1 has four points; "
+    "initial_batch_size/ghost_batch_size=2/2,128/32 moves two flags together; a value with commas "
+    "stands in braces, as in anneal_epochs={30%,60%},{50%,75%}. A flagfile may be a value: what "
+    "the sweep's own command line or flagfile says wins over it.",
+)
+flags.DEFINE_string(
+    "sweep_part",
+    None,
+    "The points that this process trains: 1/4 the first and every fourth from there, to 4/4.",
+)
+flags.DEFINE_integer(
+    "sweep_parallel", 1, "Points that are trained at once; they share the cores out evenly."
+)
+flags.DEFINE_bool("sweep_retry", False, "Train points that have failed again.")
+
 
 def _require(condition: Callable[[float], bool], meaning: str, names: str) -> None:
     """Refuses a flag's value, unless it is None, with `meaning` as the remedy."""
@@ -374,7 +399,7 @@ _require(
     "initial_batch_size anneal_power max_batch_size image_size num_classes ghost_batch_size "
     "virtual_devices worker_timeout checkpoint_minutes keep_checkpoints eval_every_epochs "
     "log_every_updates stop_at_epoch cycle_epochs patience noise_horizon replicas hosts "
-    "examples_per_second parameters link_bandwidth",
+    "examples_per_second parameters link_bandwidth sweep_parallel",
 )
 _require(
     lambda v: 0 < v <= 1e30,
@@ -414,6 +439,8 @@ def from_flags(argv: Sequence[str]) -> Config:
     Raises:
       UserError: on an unknown flag, a value that a flag refuses, or a stray argument.
     """
+    for name in names():
+        flags.FLAGS[name].unparse()  # Whatever an earlier command line said.
     try:
         rest = flags.FLAGS(list(argv))
     except (flags.Error, UnicodeDecodeError) as error:
@@ -462,6 +489,11 @@ def _check_strategy(config: Config) -> None:
             f"--tpu={config.tpu} is a name, which is looked up by zone and project: add "
             "--tpu_zone and --tpu_project, or use --tpu=local on the TPU VM."
         )
+
+
+def given() -> dict[str, str]:
+    """The flags that the last command line set, its flagfiles' included, by name: --name=value."""
+    return {name: flags.FLAGS[name].serialize() for name in names() if flags.FLAGS[name].present}
 
 
 def names() -> list[str]:

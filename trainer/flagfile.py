@@ -20,6 +20,10 @@ ONE_CALL = frozenset(
         "parameters",
         "link_bandwidth",
         "link_latency",
+        "sweep",
+        "sweep_part",
+        "sweep_parallel",
+        "sweep_retry",
     ]
 )
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 from trainer.config import Config, UserError
@@ -19,7 +20,55 @@ def run(config: Config) -> int:
     Raises:
       UserError: for flags that no run can have, or where N is not known.
     """
-    examples = config.train_examples or sizes.count_examples(
+    schedule, replicas, hosts = planned(config)
+    phases = list(
+        plan.phases(
+            schedule,
+            replicas=replicas,
+            ghost_batch_size=config.ghost_batch_size,
+            micro_batch_size=schedule.micro_batch_size
+            or config.micro_batch_size
+            or unmeasured(config.ghost_batch_size),
+        )
+    )
+    examples, updates = schedule.examples, sum(phase.updates for phase in phases)
+    machines = _machines(config, replicas, hosts)
+    if config.format == "json":
+        found: dict[str, Any] = {"examples": examples, "total_updates": updates}
+        rows = [dataclasses.asdict(phase) for phase in phases]
+        if machines:
+            found |= cost.whole(phases, machines)
+            for row, phase in zip(rows, phases, strict=True):
+                row |= dataclasses.asdict(cost.of(phase, machines))
+        print(json.dumps(found | {"phases": rows}))
+    else:
+        columns = cost.columns(machines, examples) if machines else None
+        print(plan.uncertain(config) + plan.table(phases, columns))
+        print(
+            f"{updates:,} updates over {config.epochs:g} epochs of {schedule.examples:,} examples"
+        )
+        if machines:
+            print(cost.summary(phases, machines))
+        elif _asks_for_cost(config):
+            print(
+                "how long they take is not known: pass --examples_per_second of one replica,\n"
+                "or --model_dir of a run that has ended"
+            )
+    if config.plot:
+        plan_plot.draw(phases, schedule.epochs, config.plot)
+    return 0
+
+
+def planned(
+    config: Config,
+    count_examples: Callable[[str, str, str | None], int | None] = sizes.count_examples,
+) -> tuple[trajectory.Trajectory, int, int]:
+    """What the run of `config` will follow, over how many replicas, and over how many hosts.
+
+    Raises:
+      UserError: as `run`.
+    """
+    examples = config.train_examples or count_examples(
         config.dataset, config.train_split, config.data_dir
     )
     if examples is None:
@@ -34,41 +83,7 @@ def run(config: Config) -> int:
             f"--hosts={hosts} cannot share out {replicas} replicas evenly.\n"
             f"Use --replicas={-(-replicas // hosts) * hosts}, or --hosts that divide {replicas}."
         )
-    schedule = trajectory.from_config(config, examples, replicas)
-    phases = list(
-        plan.phases(
-            schedule,
-            replicas=replicas,
-            ghost_batch_size=config.ghost_batch_size,
-            micro_batch_size=schedule.micro_batch_size
-            or config.micro_batch_size
-            or unmeasured(config.ghost_batch_size),
-        )
-    )
-    updates = sum(phase.updates for phase in phases)
-    machines = _machines(config, replicas, hosts)
-    if config.format == "json":
-        found: dict[str, Any] = {"examples": examples, "total_updates": updates}
-        rows = [dataclasses.asdict(phase) for phase in phases]
-        if machines:
-            found |= cost.whole(phases, machines)
-            for row, phase in zip(rows, phases, strict=True):
-                row |= dataclasses.asdict(cost.of(phase, machines))
-        print(json.dumps(found | {"phases": rows}))
-    else:
-        columns = cost.columns(machines, examples) if machines else None
-        print(plan.uncertain(config) + plan.table(phases, columns))
-        print(f"{updates:,} updates over {config.epochs:g} epochs of {examples:,} examples")
-        if machines:
-            print(cost.summary(phases, machines))
-        elif _asks_for_cost(config):
-            print(
-                "how long they take is not known: pass --examples_per_second of one replica,\n"
-                "or --model_dir of a run that has ended"
-            )
-    if config.plot:
-        plan_plot.draw(phases, schedule.epochs, config.plot)
-    return 0
+    return trajectory.from_config(config, examples, replicas), replicas, hosts
 
 
 def _machines(config: Config, replicas: int, hosts: int) -> cost.Machines | None:

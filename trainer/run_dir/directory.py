@@ -14,6 +14,9 @@ from absl import logging
 from trainer.config import UserError
 from trainer.flagfile import learned_differences
 
+# What a run has printed, where a sweep has started it.
+OUTPUT = "output.txt"
+
 
 @contextlib.contextmanager
 def claim(path: pathlib.Path, flagfile: str) -> Iterator[None]:
@@ -29,11 +32,7 @@ def claim(path: pathlib.Path, flagfile: str) -> Iterator[None]:
     """
     with contextlib.ExitStack() as held:
         try:
-            if path.exists() and not (path / "flags.txt").exists() and not _claimable(path):
-                raise UserError(
-                    f"--model_dir={path} holds something that is no run: "
-                    "name a new folder or a run's."
-                )
+            _check_is_run(path)
             path.mkdir(parents=True, exist_ok=True)
             _check_links(path)
             # Unbuffered: on a full disk, what is left to write would fail again on closing.
@@ -49,15 +48,34 @@ def claim(path: pathlib.Path, flagfile: str) -> Iterator[None]:
         yield
 
 
+def check(path: pathlib.Path, flagfile: str) -> None:
+    """Refuses a folder in which the run of `flagfile` can neither begin nor go on.
+
+    Raises:
+      UserError: where it holds a run that would learn otherwise, or something else.
+    """
+    _check_is_run(path)
+    _check_same(path, flagfile)
+
+
 def keep_flags(path: pathlib.Path, flagfile: str) -> None:
     """Makes `path` the directory of the run of `flagfile`."""
     write_whole(path / "flags.txt", flagfile)
 
 
+def _check_is_run(path: pathlib.Path) -> None:
+    if path.exists() and not (path / "flags.txt").exists() and not _claimable(path):
+        raise UserError(
+            f"--model_dir={path} holds something that is no run: name a new folder or a run's."
+        )
+
+
 def _claimable(path: pathlib.Path) -> bool:
     """Empty, or left by a run that ended before it kept its flags."""
     early = {"lock", "flags.txt.tmp", "micro_batch.json", "micro_batch.json.tmp"}
-    early |= {"bad_examples.txt"}
+    early |= {"bad_examples.txt", OUTPUT}
+    # HParams' row of a point of a sweep that has failed so early.
+    early |= {"tensorboard"}
     return path.is_dir() and {entry.name for entry in path.iterdir()} <= early
 
 

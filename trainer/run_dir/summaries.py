@@ -5,7 +5,6 @@ resumes, so that no point is there twice and none is missing.
 """
 
 import contextlib
-import io
 import json
 import os
 import pathlib
@@ -18,8 +17,8 @@ from tensorboard.compat import tf as files
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
-from tensorboard.summary.writer.record_writer import RecordWriter
 
+from trainer.run_dir import event_files
 from trainer.run_dir.directory import write_whole
 
 # metrics.jsonl's names → TensorBoard's tags. Stable: dashboards and reports build on them.
@@ -43,7 +42,6 @@ TAGS = {
 
 # What a disk that is full or gone raises, by way of Python's files and of TensorBoard's.
 UNWRITABLE = (OSError, files.errors.OpError)
-_VERSION = "brain.Event:2"  # of event files, in their first record
 
 
 class Summaries:
@@ -160,16 +158,8 @@ def write_image(folder: pathlib.Path, tag: str, png: bytes) -> None:
     Raises:
       OSError: where it cannot be written, with the file's name.
     """
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    now = time.time()
-    image = Summary(value=[Summary.Value(tag=tag, image=Summary.Image(encoded_image_string=png))])
-    content = io.BytesIO()
-    records = RecordWriter(content)
-    # TensorBoard's own writer raises on a full disk from a thread.
-    for event in (Event(wall_time=now, file_version=_VERSION), Event(wall_time=now, summary=image)):
-        records.write(event.SerializeToString())
-    write_whole(folder / f"events.out.tfevents.{now:.0f}", content.getvalue())
+    image = Summary.Value(tag=tag, image=Summary.Image(encoded_image_string=png))
+    event_files.replace(folder, [Summary(value=[image])])
 
 
 def _event(point: dict[str, Any]) -> Event:

@@ -1,0 +1,202 @@
+"""Sweeps over tiny runs in processes of their own, and what is said of wrong ones."""
+
+import json
+import os
+
+import pytest
+
+from tests.configs import done
+from tests.runs import result, started, train
+from trainer import grid
+
+TINY = [
+    "--model=tests.models:tiny",
+    "--train_split=train[:4000]",
+    "--eval_split=test[:500]",
+    "--epochs=1",
+    "--deterministic",
+]
+GOOD, DIVERGES, WRONG = "tests.models:tiny/0.1", "tests.models:tiny/1e15", "wide_resnet_11_1/0.1"
+MIXED = f"--sweep=model/base_learning_rate={WRONG},{DIVERGES},{GOOD};seed=0"
+NAMES = [
+    "model=wide_resnet_11_1,base_learning_rate=0.1,seed=0",
+    "model=tests.models-tiny,base_learning_rate=1e15,seed=0",
+    "model=tests.models-tiny,base_learning_rate=0.1,seed=0",
+]
+
+
+def sweep(folder, *arguments, status=0):
+    return train(folder, *TINY, *arguments, status=status, name="sweep")
+
+
+def kept(folder):
+    return json.loads((folder / "sweep.json").read_text())["points"]
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """A point that is wrong only when it trains, one that diverges, and one that ends."""
+    folder = tmp_path_factory.mktemp("sweeps") / "mixed"
+    return folder, sweep(folder, MIXED, "--sweep_parallel=2", status=2)
+
+
+def test_failed_points_leave_their_reason_and_the_others_finish(mixed):
+    folder, called = mixed
+    wrong, diverged, good = kept(folder)
+    assert [point["folder"] for point in (wrong, diverged, good)] == NAMES
+    assert [point["status"] for point in (wrong, diverged, good)] == [2, 3, 0]
+    swept = {"model": "tests.models:tiny", "base_learning_rate": "0.1", "seed": "0"}
+    assert good["flags"] == swept
+    assert "depth 11" in wrong["reason"]
+    first, second = diverged["reason"].splitlines()
+    assert "with learning rate 1e+15 and batch size 128" in first
+    assert "lower the learning rate" in second
+    assert good["reason"] is None
+    top1 = result(folder / NAMES[2])["top1"]
+    table = called.stdout.split("\n\n")[1].splitlines()
+    assert table[3].split()[:5] == ["tests.models:tiny", "0.1", "0", "0", f"{top1:.4f}"]
+    assert (
+        f"best: model=tests.models:tiny, base_learning_rate=0.1: top1 {top1:.4f}" in called.stdout
+    )
+    for reason in (wrong["reason"], diverged["reason"]):
+        assert all(f"  {line}" in called.stdout for line in reason.splitlines())
+
+
+def test_a_second_call_repeats_nothing(mixed):
+    folder, _ = mixed
+    before = [os.stat(folder / name / "output.txt").st_size for name in NAMES]
+    again = sweep(folder, MIXED, "--format=json", status=2)
+    assert [os.stat(folder / name / "output.txt").st_size for name in NAMES] == before
+    assert "1 of 3 points are finished" in again.stderr
+    assert again.stderr.count("failed before") == 2
+    found = json.loads(again.stdout)
+    assert [point["status"] for point in found["points"]] == [2, 3, 0]
+    ended = result(folder / NAMES[2])
+    assert found["points"][2]["results"] == {
+        name: ended[name] for name in ("top1", "loss", "updates", "seconds")
+    }
+    assert [cell["n"] for cell in found["cells"]] == [0, 0, 1]
+    assert found["best"]["mean"]["top1"] == ended["top1"]
+
+
+def test_failed_points_are_retried_when_asked(mixed):
+    folder, _ = mixed
+    before = [os.stat(folder / name / "output.txt").st_size for name in NAMES]
+    again = sweep(folder, MIXED, "--sweep_retry", status=2)
+    after = [os.stat(folder / name / "output.txt").st_size for name in NAMES]
+    assert [a > b for a, b in zip(after, before, strict=True)] == [True, True, False]
+    assert [point["status"] for point in kept(folder)] == [2, 3, 0]
+    assert "starts" in again.stdout
+
+
+def test_two_parts_in_two_processes_make_one_sweep(tmp_path):
+    folder = tmp_path / "sweep"
+    seeds = "--sweep=seed=0,1,2"
+    parts = [started(folder, *TINY, seeds, f"--sweep_part={i}/2", name="sweep") for i in (1, 2)]
+    said = [part.communicate(timeout=300) for part in parts]
+    assert [part.returncode for part in parts] == [0, 0], said
+    assert [
+        [line.split(": ")[0] for line in out.splitlines() if line.endswith(": starts")]
+        for out, _ in said
+    ] == [["[1/3] seed=0", "[3/3] seed=2"], ["[2/3] seed=1"]]
+    assert [point["folder"] for point in kept(folder)] == ["seed=0", "seed=1", "seed=2"]
+    assert [point["status"] for point in kept(folder)] == [0, 0, 0]
+    whole = sweep(folder, seeds)
+    assert "3 of 3 points are finished" in whole.stdout
+    assert "starts" not in whole.stdout
+    assert "3 of 3" in whole.stdout.split("\n\n")[2]
+
+
+def test_two_sweeps_without_parts_share_the_points_out(tmp_path):
+    folder = tmp_path / "sweep"
+    both = [started(folder, *TINY, "--sweep=seed=0,1", name="sweep") for _ in range(2)]
+    said = [each.communicate(timeout=300) for each in both]
+    assert [each.returncode for each in both] == [0, 0], said
+    assert sum(out.count(": starts") for out, _ in said) == 2
+    assert [point["status"] for point in kept(folder)] == [0, 0]
+
+
+def test_a_run_is_the_same_in_a_sweep_as_by_itself(mixed, tmp_path):
+    """But for the number of cores: its kernels' threads share out the sums."""
+    folder, _ = mixed
+    alone = tmp_path / "alone"
+    train(alone, *TINY)
+    swept = folder / NAMES[2]
+    assert result(alone)["updates"] == result(swept)["updates"]
+    assert result(alone)["loss"] == pytest.approx(result(swept)["loss"], rel=1e-3)
+    flags = {(path / "flags.txt").read_text().replace(str(path), "") for path in (alone, swept)}
+    assert len(flags) == 1
+
+
+def refused(capsys, folder, *arguments):
+    status, out, error = done(capsys, "sweep", *arguments, f"--model_dir={folder}")
+    assert (status, out) == (2, "")
+    return error
+
+
+def test_every_wrong_point_is_reported_before_anything_starts(capsys, tmp_path):
+    error = refused(
+        capsys,
+        tmp_path / "sweep",
+        "--sweep=initial_batch_size/max_batch_size=100/1000,128/1280,640/64;augment=none,heavy",
+    )
+    lines = error.splitlines()
+    assert lines[0] == "crescendo sweep: 5 of 6 points are wrong; nothing was started."
+    first = "initial_batch_size=100,max_batch_size=1000,augment=none"
+    after = lines[lines.index(first) + 1 :]
+    assert "  initial batch size 100 is no multiple of 1 replicas × ghost batch 32 = 32." in after
+    assert "  Use a batch of 96 or 128." in after
+    assert any("--max_batch_size=64 is below the initial batch size 640" in line for line in after)
+    # One message for the three.
+    assert sum(line.endswith("augment=heavy") for line in lines) == 3
+    assert sum("--augment=heavy" in line for line in lines) == 1
+    assert not (tmp_path / "sweep").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--sweep=sead=0,1"], "Unknown command line flag 'sead'"),
+        (["--sweep=model_dir=a,b"], "--model_dir cannot be swept"),
+        (["--sweep=format=json,table"], "--format cannot be swept"),
+        (["--sweep=strategy=multi_worker,auto"], "give each host a --sweep_part"),
+        (["--sweep=flagfile=flags/absent.flags"], "flags/absent.flags"),
+        (["--sweep=dataset=mnist,image_folder:/nowhere"], "/nowhere"),
+        (["--sweep=seed=0,1", "--sweep_part=3/2"], "--sweep_part=3/2 is no part"),
+        (["--sweep=seed=0,1", "--sweep_parallel=0"], "--sweep_parallel=0: must be above 0"),
+        ([], "--sweep is missing"),
+    ],
+)
+def test_a_wrong_sweep(capsys, tmp_path, arguments, message):
+    assert message in refused(capsys, tmp_path / "sweep", *arguments)
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_without_a_folder(capsys):
+    status, _, error = done(capsys, "sweep", "--sweep=seed=0")
+    assert (status, error) == (
+        2,
+        "crescendo sweep: --model_dir is missing: name the sweep's folder, as in runs/sweep.\n",
+    )
+
+
+def test_a_folder_that_is_no_sweep(capsys, mixed, tmp_path):
+    run = mixed[0] / NAMES[2]
+    assert "holds something that is no sweep" in refused(capsys, run, "--sweep=seed=0,1")
+    assert not (run / "sweep.json").exists()
+
+
+def test_other_flags_than_the_finished_points_have(capsys, mixed):
+    error = refused(capsys, mixed[0], *TINY, MIXED, "--epochs=2")
+    assert "2 of 3 points are wrong" in error
+    assert "--epochs: 1.0 → 2.0" in error
+    assert grid.folder({"model": "tests.models:tiny", "base_learning_rate": "0.1"}) in error
+
+
+def test_a_damaged_result_is_reported(capsys, tmp_path):
+    point = tmp_path / "sweep" / "seed=0"
+    point.mkdir(parents=True)
+    (tmp_path / "sweep" / "sweep.json").write_text('{"points": []}')
+    (point / "flags.txt").write_text("")
+    (point / "result.json").write_text("{")
+    assert "result.json is damaged" in refused(capsys, tmp_path / "sweep", "--sweep=seed=0,1")

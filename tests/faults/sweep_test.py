@@ -1,0 +1,76 @@
+"""A sweep that is killed or stopped in the middle."""
+
+import json
+import os
+import signal
+
+import pytest
+
+from tests.runs import OFTEN, SHORT, digest, newest, points, result, started, train, wait_for
+
+
+def ends(folder):
+    return [point["status"] for point in json.loads((folder / "sweep.json").read_text())["points"]]
+
+
+def test_killed_in_the_middle_and_called_again(uninterrupted, tmp_path):
+    """Finished points are not repeated; the one that was killed goes on, and ends the same."""
+    folder = tmp_path / "sweep"
+    flags = [*SHORT, OFTEN, "--sweep=seed=1,0,2"]
+    process = started(folder, *flags, name="sweep")
+    wait_for(lambda: newest(folder / "seed=0"), process)
+    os.kill(process.pid, signal.SIGKILL)  # It alone.
+    process.communicate()
+    before = os.stat(folder / "seed=1" / "result.json")
+    assert ends(folder) == [0, None, None]
+
+    # At once, while what the killed one had started may still write its checkpoint.
+    again = train(folder, *flags, name="sweep")
+    assert "1 of 3 points are finished" in again.stdout
+    assert "seed=1: starts" not in again.stdout
+    assert os.stat(folder / "seed=1" / "result.json").st_ino == before.st_ino
+    assert (folder / "seed=1" / "output.txt").read_text().count("top1 ") == 4  # thrice, and at last
+    # The process did not outlive the sweep: it stopped, with a checkpoint.
+    assert "[2/3] seed=0: goes on" in again.stdout
+    assert "stopped, with a checkpoint" in (folder / "seed=0" / "output.txt").read_text()
+    assert result(folder / "seed=0")["resumes"] == 1
+    assert digest(folder / "seed=0") == digest(uninterrupted[0])
+    assert points(folder / "seed=0", "eval") == points(uninterrupted[0], "eval")
+    assert ends(folder) == [0, 0, 0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_goes_to_the_points_which_checkpoint(tmp_path, number):
+    folder = tmp_path / "sweep"
+    flags = [*SHORT, "--epochs=10", "--sweep=seed=0,1,2", "--sweep_parallel=2"]
+    process = started(folder, *flags, name="sweep")
+    wait_for(lambda: all(points(folder / f"seed={seed}") for seed in (0, 1)), process)
+    process.send_signal(number)
+    out, error = process.communicate(timeout=30)
+    assert process.returncode == 75, error
+    assert "[3/3] seed=2: starts" not in out
+    assert ends(folder) == [75, 75, None]
+    assert newest(folder / "seed=0") is not None
+    assert newest(folder / "seed=1") is not None
+    if number == signal.SIGTERM:
+        again = train(folder, *flags, name="sweep")
+        assert again.stdout.count(": goes on") == 2
+        assert ends(folder) == [0, 0, 0]
+        assert result(folder / "seed=0")["resumes"] == 1
+
+
+def test_a_point_that_is_killed_goes_on_at_the_next_call(tmp_path):
+    """As by the kernel, where memory is short: the others finish, and it is not called failed."""
+    folder = tmp_path / "sweep"
+    flags = [*SHORT, OFTEN, "--epochs=1", "--sweep=seed=0,1"]
+    process = started(folder, *flags, name="sweep")
+    wait_for(lambda: newest(folder / "seed=0"), process)
+    owner = (folder / "seed=0" / "lock").read_text()  # process 12 on here
+    os.kill(int(owner.split()[1]), signal.SIGKILL)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 137
+    assert ends(folder) == [137, 0]
+    assert "[1/2] seed=0: status 137: killed by SIGKILL" in out
+    again = train(folder, *flags, name="sweep")
+    assert "[1/2] seed=0: goes on" in again.stdout
+    assert ends(folder) == [0, 0]

@@ -1,0 +1,71 @@
+import json
+import multiprocessing
+import pathlib
+
+import pytest
+
+from trainer.config import UserError
+from trainer.run_dir import sweeps
+from trainer.run_dir.sweeps import End
+
+POINTS = [{"seed": str(seed)} for seed in range(8)]
+
+
+def test_ends_are_kept_and_further_points_join(tmp_path):
+    sweeps.begin(tmp_path / "sweep", POINTS[:2])
+    sweeps.note(tmp_path / "sweep", POINTS[1], End(3, "the loss is nan"))
+    sweeps.begin(tmp_path / "sweep", POINTS[1:3])
+    ends = {"seed=0": End(), "seed=1": End(3, "the loss is nan"), "seed=2": End()}
+    assert sweeps.read(tmp_path / "sweep") == ends
+    second = json.loads((tmp_path / "sweep" / "sweep.json").read_text())["points"][1]
+    assert second == {
+        "folder": "seed=1",
+        "flags": {"seed": "1"},
+        "status": 3,
+        "reason": "the loss is nan",
+    }
+
+
+def _note_often(path: pathlib.Path, own: list[dict[str, str]]) -> None:
+    sweeps.begin(path, POINTS)
+    for number in range(20):
+        for point in own:
+            sweeps.note(path, point, End(number))
+
+
+def test_processes_at_once_lose_nothing(tmp_path):
+    processes = [
+        multiprocessing.get_context("spawn").Process(
+            target=_note_often, args=(tmp_path / "sweep", POINTS[i::4])
+        )
+        for i in range(4)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert sweeps.read(tmp_path / "sweep") == {f"seed={i}": End(19) for i in range(8)}
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"points": [1]}', '{"points": [{}]}', "\xff"])
+def test_a_damaged_file_is_named(tmp_path, content):
+    (tmp_path / "sweep.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(UserError, match=r"sweep.json is damaged.\nDelete it"):
+        sweeps.read(tmp_path)
+
+
+def test_something_else_is_not_taken(tmp_path):
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(UserError, match="something that is no sweep"):
+        sweeps.begin(tmp_path, POINTS)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("status", [None, 0, 74, 75, 76, 137])
+def test_what_goes_on_or_has_ended_has_not_failed(status):
+    assert not End(status).failed
+
+
+@pytest.mark.parametrize("status", [1, 2, 3])
+def test_what_would_end_the_same_again_has_failed(status):
+    assert End(status).failed

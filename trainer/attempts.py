@@ -1,0 +1,200 @@
+"""The runs of a sweep, each in a process of its own, several at once, until all have ended.
+
+What a run prints goes to output.txt in its directory. That file is locked from before the process
+starts until its end is noted, by this process and by the one that it starts: so two sweeps never
+train one point at once, and a point of a sweep that was killed is held until its process has left.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import fcntl
+import pathlib
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO, Any
+
+from trainer.cluster import children
+from trainer.grid import Point, folder, shown
+from trainer.run_dir import directory, hparams, sweeps
+from trainer.run_dir.sweeps import End
+
+# The numbers of a result.json that TensorBoard's table of a sweep shows.
+SHOWN = ("top1", "loss", "updates", "seconds")
+
+_SAYS = "crescendo train: "
+_LONGEST_REASON = 65536  # bytes of output in which it is looked for
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A point of a sweep.
+
+    Attributes:
+      point: the values of the swept flags.
+      flags: all that `train` is given, --model_dir among it.
+      title: what lines about it begin with.
+    """
+
+    point: Point
+    flags: Sequence[str]
+    title: str
+
+
+@dataclasses.dataclass
+class _Attempt:
+    run: Run
+    process: "subprocess.Popen[bytes]"
+    cores: set[int]
+    output: IO[bytes]
+    begin: int  # of its output in the file
+    signals: int = 0
+
+
+def carry_out(
+    runs: Sequence[Run],
+    sweep: pathlib.Path,
+    *,
+    parallel: int,
+    retry: bool,
+    say: Callable[[str], None],
+) -> bool:
+    """Trains what is not finished of `runs`, in the folder `sweep`, `parallel` at once.
+
+    What has failed before is left alone, unless `retry`. A signal goes on to the processes, which
+    checkpoint; returns whether one came. What cannot be written is said, and left for another call.
+    """
+    waiting = collections.deque(runs)
+    held: set[str] = set()
+    free = children.shares(parallel)
+    running: list[_Attempt] = []
+    with _signals() as received:
+        while running or (waiting and not received):
+            for ended in [each for each in running if each.process.poll() is not None]:
+                running.remove(ended)
+                free.append(ended.cores)
+                _end(ended, sweep, say)
+            for _ in range(len(waiting)):
+                if not free or received:
+                    break
+                run = waiting.popleft()
+                try:
+                    output = _hold(sweep / folder(run.point))
+                    if output is None:
+                        waiting.append(run)
+                        if run.title not in held:
+                            say(f"{run.title}: another process has it, and is waited for")
+                        held.add(run.title)
+                    elif attempt := _start(run, sweep, output, free[0], retry, say):
+                        running.append(attempt)
+                        del free[0]
+                except OSError as error:
+                    say(f"{run.title}: {error.filename} cannot be written: {error.strerror}")
+            for each in running:
+                for _ in range(len(received) - each.signals):
+                    each.process.terminate()
+                each.signals = len(received)
+            time.sleep(0.1)
+        return bool(received)
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+    """The signals that ask to stop, as they come."""
+    received: list[int] = []
+    asking = (signal.SIGTERM, signal.SIGINT)
+    before = {each: signal.signal(each, lambda n, _: received.append(n)) for each in asking}
+    try:
+        yield received
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def _hold(path: pathlib.Path) -> IO[bytes] | None:
+    """The output of the run in `path`, locked; None where another process has locked it."""
+    path.mkdir(parents=True, exist_ok=True)
+    output = open(path / directory.OUTPUT, "a+b", buffering=0)  # noqa: SIM115
+    try:
+        fcntl.flock(output, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        output.close()
+        return None
+    output.seek(0, 2)
+    return output
+
+
+def _start(
+    run: Run,
+    sweep: pathlib.Path,
+    output: IO[bytes],
+    cores: set[int],
+    retry: bool,
+    say: Callable[[str], None],
+) -> _Attempt | None:
+    """The process that trains `run`; None, and `output` closed, where there is nothing to train."""
+    last = sweeps.read(sweep).get(folder(run.point), End())
+    result = directory.result(sweep / folder(run.point))
+    if result and last.status != 0:  # By a sweep that was killed before it could note the end.
+        say(_line(run, End(0), result))
+        _note(run, sweep, End(0), result)
+    elif last.failed and not result and not retry:
+        say(f"{run.title}: failed before, with status {last.status}; --sweep_retry tries it again")
+    elif not result:
+        say(f"{run.title}: {'goes on' if _begun(sweep / folder(run.point)) else 'starts'}")
+        begin = output.tell()
+        process = children.start(["train", *run.flags], cores, output)
+        return _Attempt(run, process, cores, output, begin)
+    output.close()
+    return None
+
+
+def _begun(path: pathlib.Path) -> bool:
+    return any((path / "checkpoints").glob("0*"))
+
+
+def _end(attempt: _Attempt, sweep: pathlib.Path, say: Callable[[str], None]) -> None:
+    """Notes and says how an attempt has ended, and lets go of the point."""
+    code = attempt.process.returncode
+    if code < 0:
+        end = End(128 - code, f"killed by {signal.Signals(-code).name}")
+    else:
+        end = End(code, _reason(attempt.output, attempt.begin) if code else None)
+    result = directory.result(sweep / folder(attempt.run.point))
+    say(_line(attempt.run, end, result))
+    try:
+        _note(attempt.run, sweep, end, result)
+    except OSError as error:
+        say(f"{attempt.run.title}: {error.filename} cannot be written: {error.strerror}")
+    attempt.output.close()
+
+
+def _note(run: Run, sweep: pathlib.Path, end: End, result: dict[str, Any] | None) -> None:
+    """Keeps how an attempt has ended, and shows it to TensorBoard where that is for good."""
+    if result or end.failed:
+        numbers = {name: result[name] for name in SHOWN} if result else None
+        flags = {name: shown(name, value) for name, value in run.point.items()}
+        hparams.write(sweep / folder(run.point), flags, numbers)
+    sweeps.note(sweep, run.point, end)
+
+
+def _line(run: Run, end: End, result: dict[str, Any] | None) -> str:
+    if result:
+        return (
+            f"{run.title}: top1 {result['top1']:.4f}, loss {result['loss']:.4f} in "
+            f"{result['updates']:,} updates, {result['seconds']:.0f} s"
+        )
+    if not end.status:
+        return f"{run.title}: stopped at --stop_at_epoch"
+    return f"{run.title}: status {end.status}: " + (end.reason or "").partition("\n")[0]
+
+
+def _reason(output: IO[bytes], begin: int) -> str:
+    """The last lines that an attempt printed: two, from where it says what is wrong if it does."""
+    output.seek(max(begin, output.seek(0, 2) - _LONGEST_REASON))
+    lines = output.read().decode(errors="replace").splitlines()
+    lines = [line.rstrip() for line in lines if line.strip()]
+    said = [i for i, line in enumerate(lines) if line.startswith(_SAYS)]
+    return "\n".join(lines[said[-1] :][:2] if said else lines[-2:]).removeprefix(_SAYS)

@@ -1,0 +1,55 @@
+"""Processes of the program that this one starts on its machine, each on a share of the cores."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import IO
+
+_PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
+
+
+def shares(n: int) -> list[set[int]]:
+    """The cores of this process in `n` even parts; one each, in turn, where they are fewer.
+
+    Empty sets where the system, macOS, does not say which they are.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return [set() for _ in range(n)]
+    cores = sorted(os.sched_getaffinity(0))
+    return [
+        set(cores[i * len(cores) // n : (i + 1) * len(cores) // n]) or {cores[i % len(cores)]}
+        for i in range(n)
+    ]
+
+
+def start(
+    arguments: Sequence[str], cores: set[int], output: IO[bytes]
+) -> "subprocess.Popen[bytes]":
+    """Starts the program with `arguments` on `cores` (empty: all); what it prints goes to `output`.
+
+    Signals from the terminal do not reach it. On Linux it gets SIGTERM when the thread that called
+    this ends, however that happens: a sweep that is killed leaves nothing running.
+    """
+    parent = os.getpid()
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+    def prepare() -> None:
+        """In the child, before it becomes the program."""
+        if cores:
+            os.sched_setaffinity(0, cores)
+        if libc:
+            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+            if os.getppid() != parent:  # Which has ended meanwhile.
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    return subprocess.Popen(
+        [sys.executable, "-m", "trainer", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        preexec_fn=prepare,
+    )

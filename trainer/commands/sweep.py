@@ -1,0 +1,140 @@
+"""sweep: a run for every point of a grid of flags, each in a process of its own."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+
+from absl import logging
+
+from trainer import attempts, grid
+from trainer import config as command_line
+from trainer.commands import plan
+from trainer.commands.train import NOT_WRITTEN, STOPPED
+from trainer.config import Config, UserError
+from trainer.data import sizes
+from trainer.flagfile import ONE_CALL, to_flagfile
+from trainer.reports import sweep_table
+from trainer.run_dir import directory, sweeps
+
+
+def run(config: Config) -> int:
+    """Trains the points of --sweep that are not finished, and prints them all; the exit status.
+
+    Raises:
+      UserError: for a sweep that cannot be read, or another thing than a sweep in --model_dir.
+    """
+    if config.sweep is None:
+        raise UserError(
+            '--sweep is missing: name the grid, as in --sweep="momentum=0.9,0.98;seed=0,1".'
+        )
+    if config.model_dir is None:
+        raise UserError("--model_dir is missing: name the sweep's folder, as in runs/sweep.")
+    path = pathlib.Path(config.model_dir)
+    points = grid.parse(config.sweep)
+    mine = grid.part(points, config.sweep_part)
+    logging.set_verbosity(logging.ERROR)  # What each run warns of, its own output says.
+    runs, wrong = checked(points, path)
+    if wrong:
+        print(_wrong(wrong, len(points)), file=sys.stderr)
+        return 2
+    sweeps.begin(path, points)
+    finished = sum(row.results is not None for row in _rows(points, path))
+    say = functools.partial(
+        print, file=sys.stdout if config.format == "table" else sys.stderr, flush=True
+    )
+    if finished:
+        say(f"{finished} of {len(points)} points are finished")
+    stopped = attempts.carry_out(
+        [each for each in runs if each.point in mine],
+        path,
+        parallel=config.sweep_parallel,
+        retry=config.sweep_retry,
+        say=say,
+    )
+    rows = _rows(points, path)
+    if config.format == "json":
+        found = sweep_table.cells(rows)
+        values = {"points": rows, "cells": found, "best": sweep_table.best(found)}
+        print(json.dumps(values, default=dataclasses.asdict))
+    else:
+        print("\n" + sweep_table.text(rows))
+    return STOPPED if stopped else _status([row for row in rows if row.flags in mine])
+
+
+def checked(
+    points: Sequence[grid.Point], path: pathlib.Path
+) -> tuple[list[attempts.Run], dict[str, list[grid.Point]]]:
+    """The runs of `points` in the folder `path`, and what is wrong: the points by what is said.
+
+    Each has the flags of the command line besides its own, which win; of a recipe that is swept,
+    the command line's win.
+    """
+    given = command_line.given().values()
+    count_examples = functools.cache(sizes.count_examples)
+    runs: list[attempts.Run] = []
+    wrong: dict[str, list[grid.Point]] = {}
+    for number, point in enumerate(points, start=1):
+        name = grid.folder(point)
+        own = [f"--{flag}={value}" for flag, value in point.items()]
+        recipes = [flag for flag in own if flag.startswith("--flagfile=")]
+        others = [flag for flag in own if flag not in recipes]
+        try:
+            _check_can_be_swept(point)
+            config = command_line.from_flags(
+                ["crescendo", *recipes, *given, *others, f"--model_dir={path / name}"]
+            )
+            if config.strategy == "multi_worker":
+                raise UserError(
+                    "--strategy=multi_worker is for train: give each host a --sweep_part."
+                )
+            plan.planned(config, count_examples)
+            flagfile = to_flagfile(config)
+            directory.check(path / name, flagfile)
+            directory.result(path / name)
+        except UserError as error:
+            wrong.setdefault(str(error), []).append(point)
+            continue
+        flags = flagfile.splitlines()
+        if config.stop_at_epoch is not None:
+            flags.append(f"--stop_at_epoch={config.stop_at_epoch}")
+        runs.append(attempts.Run(point, flags, f"[{number}/{len(points)}] {name}"))
+    return runs, wrong
+
+
+def _check_can_be_swept(point: grid.Point) -> None:
+    for name in point:
+        if name == "model_dir" or name in ONE_CALL:
+            raise UserError(f"--{name} cannot be swept: it is of one call, and not of a run.")
+
+
+def _wrong(wrong: Mapping[str, Sequence[grid.Point]], of: int) -> str:
+    """All that is wrong, each thing once, after the points that it is said of."""
+    count = sum(map(len, wrong.values()))
+    lines = [f"crescendo sweep: {count} of {of} points are wrong; nothing was started."]
+    for message, points in wrong.items():
+        lines += [grid.folder(point) for point in points]
+        lines += [f"  {line}" for line in message.splitlines()]
+    return "\n".join(lines)
+
+
+def _rows(points: Sequence[grid.Point], path: pathlib.Path) -> list[sweep_table.Row]:
+    ends = sweeps.read(path)
+    rows = []
+    for point in points:
+        name = grid.folder(point)
+        end = ends[name]
+        found = directory.result(path / name)
+        results = {key: found[key] for key in attempts.SHOWN} if found else None
+        rows.append(sweep_table.Row(name, point, end.status, end.reason, results))
+    return rows
+
+
+def _status(rows: Sequence[sweep_table.Row]) -> int:
+    """0 where all are finished; else that of a failure, or of what a further call goes on with."""
+    ends = [sweeps.End(row.status) for row in rows if not row.results]
+    ends.sort(key=lambda end: not end.failed)
+    # One without a status could not even be noted.
+    return next((NOT_WRITTEN if e.status is None else e.status for e in ends if e.status != 0), 0)
