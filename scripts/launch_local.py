@@ -83,6 +83,8 @@ def main() -> int:
         if again:
             print(f"launch_local: start {again + 1}", file=sys.stderr)
         workers[:] = [start(i, *task) for i, task in enumerate(tasks(int(sys.argv[1])))]
+        if stopped.is_set():  # Meanwhile: they have not heard of it.
+            forward()
         failed = [s for s in ended(workers, float(os.environ.get("PATIENCE", "90"))) if s]
         lasting = [s for s in failed if s > 0 and s not in AGAIN]
         if lasting or not failed or stopped.is_set():

@@ -83,12 +83,15 @@ def _train(
             f"--train_examples={config.train_examples}, but {config.dataset}'s "
             f"{config.train_split!r} has {examples}: leave it out, it is for `plan`."
         )
-    _, (chiefs,) = hosts.agreed(False, examples)
-    if examples != chiefs:
-        raise UserError(
-            f"{worker} has {examples:,} examples of {config.dataset}'s {config.train_split!r}, and "
-            f"the first worker {chiefs:,}: give all the same data."
-        )
+    for source in (training, evaluation):
+        has = f"{source.examples:,} examples, {source.classes} classes, shape {source.image_shape}"
+        first, *others = hosts.gathered(has)
+        for index, other in enumerate(others, start=1):
+            if other != first:
+                raise UserError(
+                    f"of {source.name}, worker {index} has {other},\n"
+                    f"and worker 0 {first}: give all the same data."
+                )
     schedule = trajectory.from_config(config, examples, replicas)
     data = _chiefs(training_data_of(config, path, bad, training), hosts)
     model = build(config, data, strategy)

@@ -31,7 +31,7 @@ finally:
 def test_who_is_on_the_way_out_does_not_mind_the_others_end(does, status):
     addresses = tuple(f"localhost:{port}" for port in free_ports(2))
     chief = subprocess.Popen([sys.executable, "-c", CHIEF, does, *addresses])
-    (line,) = meet(Worker(addresses, 1), {"devices": 1, "flags": []}, 60.0).values()
+    (line,) = meet(Worker(addresses, 1), {"GPUs": 0, "flags": []}, 60.0).values()
     time.sleep(0.5)
     line.close()
     start = time.monotonic()

@@ -64,7 +64,7 @@ def test_one_that_does_not_come_is_named_in_time(addresses, there, missing):
 
 
 def test_what_differs_is_refused_to_all(addresses):
-    flags = [{"devices": 1, "flags": ["--seed=1", f"--epochs={n}"]} for n in (3, 3, 4)]
+    flags = [{"GPUs": 1, "flags": ["--seed=1", f"--epochs={n}"]} for n in (3, 3, 4)]
     found = called(addresses, [0, 1, 2], flags, late=0.5)
     text = (
         f"worker 2 has the flags --epochs=4, and worker 0 ({addresses[0]}) --epochs=3:\n"
@@ -83,12 +83,13 @@ def test_a_port_that_is_taken_is_refused_at_once(addresses):
 
 def test_other_programs_calls_do_no_harm(addresses):
     def stray():
-        for text in (b"GET / HTTP/1.1\n", b"\n", b"{}\n", b"[]\n", b'{"index": null}\n'):
+        lines = (b"GET / HTTP/1.1", b"", b"{}", b"[]", b'{"index": null}', b'{"index": 2}')
+        for text in lines:
             while True:
                 try:
                     host, _, port = addresses[0].rpartition(":")
                     with socket.create_connection((host, int(port))) as call:
-                        call.sendall(text)
+                        call.sendall(text + b"\n")
                         break
                 except OSError:
                     time.sleep(0.05)

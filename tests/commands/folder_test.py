@@ -2,13 +2,16 @@
 evaluated and exported."""
 
 import json
+import os
 import pathlib
+import subprocess
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests import runs
+from tests.cluster.rendezvous_test import free_ports
 from tests.configs import done
 from tests.faults.workers_test import finished, launched
 from trainer.data import sources
@@ -80,6 +83,33 @@ def test_refused_then_trained_in_one_go_and_in_two_then_evaluated(dataset, tmp_p
         assert f"crescendo evaluate: {dataset}/train/1/{BAD}.jpg is left out: " in error
         assert "  319 examples of image_folder:" in out
     assert (whole / "bad_examples.txt").read_text().splitlines() == [line]
+
+
+def test_workers_that_have_other_images_are_refused(dataset, tmp_path):
+    """The same number to train with; they would not take turns alike in the evaluation."""
+    workers = []
+    addresses = [f"localhost:{port}" for port in free_ports(2)]
+    for index, split in enumerate(("val", "more")):
+        images = tmp_path / str(index) / "images"
+        images.mkdir(parents=True)
+        (images / "train").symlink_to(dataset / "more")
+        (images / "test").symlink_to(dataset / split)
+        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        flags = ["--dataset=image_folder:images", "--eval_split=test", *FLAGS]
+        workers.append(
+            subprocess.Popen(
+                runs.command(tmp_path / "run", "--strategy=multi_worker", *flags),
+                cwd=images.parent,
+                env=os.environ | {"TF_CONFIG": json.dumps(task), "PYTHONPATH": os.getcwd()},
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    errors = [worker.communicate(timeout=60)[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [2, 2], errors
+    for error in errors:
+        assert "of image_folder:images test, worker 1 has 300 examples, 2 classes, sh" in error
+        assert "and worker 0 40 examples" in error
 
 
 def test_what_was_left_out_and_mended_since_ends_no_run(tmp_path):

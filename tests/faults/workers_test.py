@@ -1,5 +1,6 @@
 """Runs of several processes, one replica each, through scripts/launch_local.sh."""
 
+import json
 import os
 import re
 import signal
@@ -9,7 +10,8 @@ import time
 
 import pytest
 
-from tests.runs import OFTEN, checkpoints, digest, newest, points, result, train, wait_for
+from tests.cluster.rendezvous_test import free_ports
+from tests.runs import OFTEN, checkpoints, digest, newest, points, result, started, train, wait_for
 from trainer.run_dir.summaries import read
 
 # B 192 → 960 at 1.2 epochs, → 2,880 at 2.1, which two and three can share.
@@ -103,6 +105,12 @@ def test_a_finished_run_says_so_to_all(tmp_path):
     output = finished(launched(2, model_dir, *SMOOTH, "--epochs=0.2"))
     assert "is finished" in output
     assert (read(model_dir / "metrics.jsonl"), digest(model_dir)) == kept
+    # A chief that was content with itself would leave the others to wait for it for ever.
+    addresses = [f"localhost:{port}" for port in free_ports(2)]
+    task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": 0}}
+    flags = [*SMOOTH, "--epochs=0.2", "--strategy=multi_worker", "--worker_timeout=1"]
+    process = started(model_dir, *flags, env=os.environ | {"TF_CONFIG": json.dumps(task)})
+    assert "is finished" in finished(process, 76)
 
 
 @pytest.mark.parametrize("index", [0, 1])

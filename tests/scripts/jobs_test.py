@@ -1,7 +1,11 @@
 """The files for schedulers: they are whole, and what they name exists in the program."""
 
+import importlib.util
 import pathlib
+import signal
 import subprocess
+import sys
+import time
 
 import kubernetes
 import pytest
@@ -75,6 +79,27 @@ def test_slurm_queues_again_what_was_stopped(tmp_path, last, restarts, queued):
     status, calls = submitted(tmp_path, [76, last, 0], restarts)
     assert status == last
     assert calls[2:] == ["scontrol|requeue|7|"] * queued
+
+
+def test_a_signal_while_the_workers_are_started_reaches_them(monkeypatch):
+    spec = importlib.util.spec_from_file_location("launch_local", "scripts/launch_local.py")
+    launcher = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(launcher)
+
+    def start(*_):
+        signal.raise_signal(signal.SIGTERM)
+        return subprocess.Popen(["sleep", "60"])
+
+    monkeypatch.setattr(launcher, "start", start)
+    monkeypatch.setattr(sys, "argv", ["launch_local.py", "2"])
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+    begin = time.monotonic()
+    try:
+        assert launcher.main() == 128 + signal.SIGTERM
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    assert time.monotonic() - begin < 30
 
 
 def documents():

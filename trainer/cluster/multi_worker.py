@@ -39,7 +39,7 @@ def together(worker: Worker | None, timeout: float, flags: Sequence[str] = ()) -
         return
     gpus = len(tf.config.list_physical_devices("GPU"))
     lost = _Lost(worker, timeout * _GRACE)
-    same = {"devices": gpus or 1, "flags": list(flags)}
+    same = {"GPUs": gpus, "flags": list(flags)}
     pulse, done = Pulse(meet(worker, same, timeout), timeout * _SILENCE, lost.note), False
     try:
         yield

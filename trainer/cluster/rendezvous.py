@@ -76,8 +76,9 @@ def _receive(
                 with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # No worker's.
                     call.settimeout(_PATIENCE)
                     other = json.loads(_line(call))
+                    refusal = _refusal(worker, other, greeting)
                     calls[int(other["index"])] = call
-                    if refusal := _refusal(worker, other, greeting):
+                    if refusal:
                         _tell(calls, refusal)
                         raise UserError(refusal)
                     held.push(stray.pop_all())

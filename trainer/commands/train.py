@@ -44,14 +44,13 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
         if not worker.chief:
             return _train(config, path, worker)
     with directory.claim(path, to_flagfile(config)):
-        ended = directory.result(path)
+        ended, status = directory.result(path), 0
         try:
             if ended is None or worker:
                 status = _train(config, path, worker, ended is not None)
             if ended is not None:
                 top1, updates = ended["top1"], ended["updates"]
                 print(f"{path} is finished: top1 {top1:.4f} in {updates} updates.")
-                status = 0
             if report and (status == NON_FINITE or directory.result(path)):
                 report(path)
             return status
