@@ -93,7 +93,8 @@ def _train(
                     f"and worker 0 {first}: give all the same data."
                 )
     schedule = trajectory.from_config(config, examples, replicas)
-    data = _chiefs(training_data_of(config, path, bad, training), hosts)
+    kept = path if hosts.chief else None
+    data = _chiefs(training_data_of(config, kept, bad, training), hosts)
     model = build(config, data, strategy)
     step = TrainingStep(
         strategy,

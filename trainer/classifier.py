@@ -57,9 +57,13 @@ def load(config: Config, split: str, bad: BadExamples) -> Images | Encoded:
 
 
 def training_data_of(
-    config: Config, path: pathlib.Path, bad: BadExamples, source: Images | Encoded | None = None
+    config: Config,
+    path: pathlib.Path | None,
+    bad: BadExamples,
+    source: Images | Encoded | None = None,
 ) -> TrainingData:
-    """What the run in `path` keeps of its training data; where it keeps none yet, from the data.
+    """What the run in `path` keeps of its training data; where it keeps none yet, or None is given,
+    from the data.
 
     `source` is the training split, for who has it: it is then compared with what the run began
     with. Else it is loaded where it is needed.
@@ -67,7 +71,7 @@ def training_data_of(
     Raises:
       UserError: where the run began with others, or they are needed and cannot be read.
     """
-    kept = training_data.read(path)
+    kept = training_data.read(path) if path else None
     if kept is not None and source is None:
         return kept
     source = source or load(config, config.train_split, bad)
