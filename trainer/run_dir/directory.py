@@ -14,6 +14,9 @@ from absl import logging
 from trainer.config import UserError
 from trainer.flagfile import learned_differences
 
+# Holds why the run has no finite loss any more, where that is how it ended.
+DIVERGED = "diverged.txt"
+
 
 @contextlib.contextmanager
 def claim(path: pathlib.Path, flagfile: str) -> Iterator[None]:
