@@ -91,6 +91,9 @@ class Config:
     parameters: int | None
     link_bandwidth: float
     link_latency: float
+    runs: list[str]
+    output: str
+    pictures: bool
 
 
 # ---- The run directory and the data
@@ -349,6 +352,18 @@ flags.DEFINE_float(
     "takes about 400.",
 )
 
+# ---- What `report` reads and writes
+flags.DEFINE_multi_string(
+    "runs",
+    [],
+    "Run directories that `report` reads, or folders of them; what stands on its command line "
+    "without a flag's name is taken for one.",
+)
+flags.DEFINE_string("output", "report.html", "The page that `report` writes.")
+flags.DEFINE_bool(
+    "pictures", False, "Also write `report`'s figures as PNG files, into a folder beside the page."
+)
+
 
 def _require(condition: Callable[[float], bool], meaning: str, names: str) -> None:
     """Refuses a flag's value, unless it is None, with `meaning` as the remedy."""
@@ -390,19 +405,24 @@ _require(
 )
 
 
-def from_flags(argv: Sequence[str]) -> Config:
+def from_flags(argv: Sequence[str], nameless: str | None = None) -> Config:
     """Parses a command line, program name first.
+
+    Arguments that are no flags, which may stand between them, go to the list flag `nameless`.
 
     Raises:
       UserError: on an unknown flag, a value that a flag refuses, or a stray argument.
     """
+    flags.FLAGS.set_gnu_getopt()
     try:
         rest = flags.FLAGS(list(argv))
     except (flags.Error, UnicodeDecodeError) as error:
         raise UserError(f"{error}\nSee python -m trainer --helpfull.") from error
-    if len(rest) > 1:
+    if len(rest) > 1 and nameless is None:
         raise UserError(f"unexpected argument {rest[1]!r}: flags are written --name=value.")
     values: dict[str, Any] = {name: flags.FLAGS[name].value for name in names()}
+    if nameless:
+        values[nameless] = [*values[nameless], *rest[1:]]
     config = Config(**values)
     if config.strategy == "one_device" and (config.virtual_devices or 1) > 1:
         raise UserError(

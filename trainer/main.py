@@ -4,11 +4,12 @@ import contextlib
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from absl import app, logging
 
 from trainer import config
+from trainer.commands import by_name
 from trainer.run_dir import subject
 
 
@@ -22,36 +23,14 @@ def main(argv: Sequence[str]) -> int:
     program, *rest = argv
     name = rest.pop(0) if rest and not rest[0].startswith("-") else "train"
     try:
-        command = _command(name)
-        asked = config.from_flags([program, *rest])
+        command = by_name.command(name)
+        asked = config.from_flags([program, *rest], "runs" if name == "report" else None)
         if kept := subject.kept_flags(name, asked):  # In front, so that those given now win.
             asked = config.from_flags([program, *kept, *rest])
         return command(asked)
     except config.UserError as error:
         print(f"crescendo {name}: {error}", file=sys.stderr)
         return 2
-
-
-def _command(name: str) -> Callable[[config.Config], int]:
-    """The command's run; the imports are its own alone, so that plan answers without TensorFlow."""
-    match name:
-        case "plan":
-            from trainer.commands.plan import run
-        case "train":
-            from trainer.commands.train import run
-        case "range_test":
-            from trainer.commands.range_test import run
-        case "evaluate":
-            from trainer.commands.evaluate import run
-        case "export":
-            from trainer.commands.export import run
-        case "convert":
-            from trainer.commands.convert import run
-        case _:
-            raise config.UserError(
-                f"unknown command {name!r}: plan, train, range_test, evaluate, export or convert."
-            )
-    return run
 
 
 def entry() -> None:
