@@ -107,6 +107,17 @@ def test_labels_of_runs_that_differ_in_the_seed(tmp_path, names, labels):
     assert [each.label for each in conditions(read(tmp_path))] == labels
 
 
+def test_what_only_a_controller_decides_by_differs_among_controllers_alone(tmp_path):
+    write(tmp_path / "a", "--eval_every_epochs=2")
+    write(tmp_path / "b", "--anneal=plateau", "--eval_every_epochs=1", "--anneal_epochs=")
+    found = conditions(read(tmp_path))
+    assert [each.values for each in found] == [{"anneal": "constant"}, {"anneal": "plateau"}]
+    write(tmp_path / "c", "--anneal=plateau", "--eval_every_epochs=0.5")
+    table = tables.flags(conditions(read(tmp_path)))
+    assert table.head == ["condition", "anneal", "eval_every_epochs"]
+    assert [row[2] for row in table.rows] == ["–", "1", "0.5"]
+
+
 def test_labels_are_no_other_conditions(tmp_path):
     for i, anneal in enumerate(("cosine", "constant", "polynomial")):
         write(tmp_path / f"run_seed{i}", f"--anneal={anneal}")

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from trainer import flagfile
 from trainer.run_dir.record import Record
 
 UNSET = "–"
@@ -60,8 +61,14 @@ def spread(values: Iterable[float]) -> Spread | None:
 def differing(runs: Sequence[Record]) -> list[str]:
     """The flags in which `runs` differ, but for the seed; a run without flags differs in none."""
     known = [run.flags for run in runs if run.flags]
+
+    def differs(name: str) -> bool:
+        values = {flags.get(name) for flags in known}
+        # A flag that only some of them decide by is not in the others' flags.
+        return len(values - {None} if name in flagfile.FREE else values) > 1
+
     names = dict.fromkeys(name for flags in known for name in flags if name != "seed")
-    return [name for name in names if len({flags.get(name, UNSET) for flags in known}) > 1]
+    return list(filter(differs, names))
 
 
 def conditions(runs: Sequence[Record]) -> list[Condition]:

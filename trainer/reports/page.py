@@ -28,7 +28,10 @@ figcaption { margin-top: .2rem; }
   gap: .15rem 1.2rem; background: var(--paper); font-size: .875rem; }
 .legend li { display: flex; align-items: center; gap: .4rem; overflow-wrap: anywhere; }
 .legend svg { flex: none; background: #fff; }
-.table { overflow-x: auto; margin: .5rem 0; }
+.table { overflow-x: auto; margin: .5rem 0;  /* A shadow where more is to the right. */
+  background: linear-gradient(to left, var(--paper) 1.5rem, transparent) 100% 0 / 3rem 100%
+    no-repeat local,
+    linear-gradient(to left, var(--rule), transparent) 100% 0 / 1.2rem 100% no-repeat scroll; }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .6rem; text-align: right; vertical-align: top; white-space: nowrap;
   border-bottom: 1px solid var(--rule); }
@@ -50,7 +53,7 @@ tbody th { font-weight: 600; text-align: left; position: sticky; left: 0;
   h2, .legend { break-after: avoid; }
   .legend { position: static; }
   .figures { grid-template-columns: 1fr 1fr; gap: 4mm; }
-  .table { overflow: visible; }
+  .table { overflow: visible; background: none; }
   table { font-size: 7.5pt; width: 100%; }
   th, td { padding: .15rem .3rem; }
   td.text, td.long { min-width: 0; overflow-wrap: anywhere; }

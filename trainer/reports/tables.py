@@ -51,7 +51,10 @@ def by_condition(conditions: Sequence[Condition]) -> Table:
 def flags(conditions: Sequence[Condition]) -> Table:
     """A row a condition: the flags in which they differ."""
     names = list(dict.fromkeys(name for each in conditions for name in each.values))
-    rows = [[each.label, *(each.values.get(name, "?") for name in names)] for each in conditions]
+    rows = [
+        [each.label, *(each.values.get(name, "?").removesuffix(".0") or UNSET for name in names)]
+        for each in conditions
+    ]
     return Table(["condition", *names], rows, set(range(len(names) + 1)))
 
 
