@@ -16,9 +16,9 @@ def test_a_folder_stands_for_the_runs_below_it(tmp_path):
     (tmp_path / "sweep" / "empty").mkdir()
     export = write(tmp_path / "sweep" / "export")
     (export / "export.json").write_text("{}")
-    paths = [tmp_path / "sweep" / "batch_128", tmp_path / "sweep", tmp_path / "none"]
+    paths = [tmp_path / "sweep" / "deep" / "er" / "a", tmp_path / "sweep", tmp_path / "none"]
     found, without = record.find(paths)
-    assert record.names(found) == ["batch_128", "batch_32", "deep/er/a"]
+    assert record.names(found) == ["deep/er/a", "batch_32", "batch_128"]
     assert without == [tmp_path / "none"]
 
 

@@ -49,7 +49,8 @@ tbody th { font-weight: 600; text-align: left; position: sticky; left: 0;
   @page { size: A4; margin: 14mm; }
   :root { color-scheme: light; --ink: #000; --faint: #333; --rule: #bbb; --paper: #fff;
     --head: #eee; }
-  body { max-width: none; padding: 0; font-size: 10pt; }
+  html { font-size: 9.5pt; }
+  body { max-width: none; padding: 0; font-size: 1rem; }
   h2, .legend { break-after: avoid; }
   .legend { position: static; }
   .figures { grid-template-columns: 1fr 1fr; gap: 4mm; }
