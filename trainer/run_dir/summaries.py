@@ -19,7 +19,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from trainer.run_dir import metrics
+from trainer.run_dir import dashboard, metrics
 from trainer.run_dir.directory import write_whole
 
 # What a disk that is full or gone raises, by way of Python's files and of TensorBoard's.
@@ -85,6 +85,7 @@ class Summaries:
         except UNWRITABLE as error:
             self._report(f"{folder} cannot be written: {error}; drawn again later.")
             return
+        self._curves["train"].add_event(dashboard.event(time.time()))
         self._draw(metrics.read(self._path))
 
     def _draw(self, points: Iterable[dict[str, Any]]) -> None:
