@@ -12,7 +12,8 @@ WRONG = [
     (["--epoch=2"], "Unknown command line flag 'epoch'. Did you mean: epochs ?"),
     (
         ["trian"],
-        "unknown command 'trian': plan, train, range_test, evaluate, export, convert or sweep.",
+        "unknown command 'trian': plan, train, range_test, evaluate, export, convert, sweep or "
+        "report.",
     ),
     (["--epochs=0"], "flag --epochs=0.0: must be above 0"),
     (["--dataset=fashion_mnits"], "fashion_mnist"),

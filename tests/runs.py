@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from trainer.run_dir.summaries import read
+from trainer.run_dir.metrics import read
 
 # 128 → 640 → 3,200 in a few seconds.
 SHORT = [

@@ -24,8 +24,9 @@ from trainer.evaluation import Evaluation, evaluator
 from trainer.flagfile import shared, to_flagfile
 from trainer.run_dir import directory, training_data
 from trainer.run_dir.checkpoints import Checkpoints, NoCheckpoints, digest
+from trainer.run_dir.metrics import read
 from trainer.run_dir.progress import Progress, line
-from trainer.run_dir.summaries import NoSummaries, Summaries, read
+from trainer.run_dir.summaries import NoSummaries, Summaries
 from trainer.run_dir.training_data import TrainingData
 from trainer.schedule import cost, plan, trajectory
 from trainer.schedule.layout import unmeasured

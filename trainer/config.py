@@ -99,6 +99,9 @@ class Config:
     sweep_part: str | None
     sweep_parallel: int
     sweep_retry: bool
+    runs: list[str]
+    output: str
+    pictures: bool
 
 
 # ---- The run directory and the data
@@ -384,6 +387,17 @@ flags.DEFINE_integer(
     "sweep_parallel", 1, "Points that are trained at once; they share the cores out evenly."
 )
 flags.DEFINE_bool("sweep_retry", False, "Train points that have failed again.")
+# ---- What `report` reads and writes
+flags.DEFINE_multi_string(
+    "runs",
+    [],
+    "Run directories that `report` reads, or folders of them; what stands on its command line "
+    "without a flag's name is taken for one.",
+)
+flags.DEFINE_string("output", "report.html", "The page that `report` writes.")
+flags.DEFINE_bool(
+    "pictures", False, "Also write `report`'s figures as PNG files, into a folder beside the page."
+)
 
 
 def _require(condition: Callable[[float], bool], meaning: str, names: str) -> None:
@@ -433,21 +447,27 @@ for _name in ("tpu", "tpu_zone", "tpu_project"):
     )
 
 
-def from_flags(argv: Sequence[str]) -> Config:
+def from_flags(argv: Sequence[str], nameless: str | None = None) -> Config:
     """Parses a command line, program name first.
+
+    Arguments that are no flags, which may stand between them, go to the list flag `nameless`.
 
     Raises:
       UserError: on an unknown flag, a value that a flag refuses, or a stray argument.
     """
     for name in names():
         flags.FLAGS[name].unparse()  # Whatever an earlier command line said.
+    flags.FLAGS.set_gnu_getopt()
     try:
         rest = flags.FLAGS(list(argv))
     except (flags.Error, UnicodeDecodeError) as error:
         raise UserError(f"{error}\nSee python -m trainer --helpfull.") from error
-    if len(rest) > 1:
+    if len(rest) > 1 and nameless is None:
         raise UserError(f"unexpected argument {rest[1]!r}: flags are written --name=value.")
-    config = _config({name: flags.FLAGS[name].value for name in names()})
+    values: dict[str, Any] = {name: flags.FLAGS[name].value for name in names()}
+    if nameless:
+        values[nameless] = [*values[nameless], *rest[1:]]
+    config = _config(values)
     _check_strategy(config)
     return config
 

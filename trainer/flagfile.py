@@ -24,6 +24,9 @@ ONE_CALL = frozenset(
         "sweep_part",
         "sweep_parallel",
         "sweep_retry",
+        "runs",
+        "output",
+        "pictures",
     ]
 )
 
@@ -78,24 +81,26 @@ def shared(config: Config) -> list[str]:
     return [f"--{name}={getattr(config, name)}" for name in names() if name not in own]
 
 
-def learned_differences(old: str, new: str) -> list[str]:
-    """What two flagfiles of `to_flagfile` disagree on that changes what is learned.
+def learned(text: str) -> dict[str, str]:
+    """What a flagfile of `to_flagfile` says that changes what is learned, by flag.
 
-    A flag that one lacks is younger than it, and had its default.
+    A flag that it lacks is younger than it, and had its default.
     """
+    values = {**_read(to_flagfile(defaults())), **_read(text)}
+    free = FREE - DECIDES.get(values.get("anneal", ""), frozenset())
+    return {name: v for name, v in values.items() if name.removeprefix("no") not in free}
 
-    def read(text: str) -> dict[str, str]:
-        pairs = (line[2:].partition("=") for line in text.splitlines())
-        return {name: value for name, _, value in pairs}
 
-    def learned(values: dict[str, str]) -> dict[str, str]:
-        free = FREE - DECIDES.get(values.get("anneal", ""), frozenset())
-        return {name: v for name, v in values.items() if name.removeprefix("no") not in free}
-
-    default = read(to_flagfile(defaults()))
-    before, now = learned(default | read(old)), learned(default | read(new))
+def learned_differences(old: str, new: str) -> list[str]:
+    """What two flagfiles of `to_flagfile` disagree on that changes what is learned."""
+    before, now = learned(old), learned(new)
     return [
         f"--{name}: {before.get(name, 'unset')} → {now.get(name, 'unset')}"
         for name in dict.fromkeys([*before, *now])
         if before.get(name) != now.get(name)
     ]
+
+
+def _read(text: str) -> dict[str, str]:
+    pairs = (line[2:].partition("=") for line in text.splitlines())
+    return {name: value for name, _, value in pairs}

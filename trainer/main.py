@@ -24,7 +24,7 @@ def main(argv: Sequence[str]) -> int:
     name = rest.pop(0) if rest and not rest[0].startswith("-") else "train"
     try:
         command = by_name.command(name)
-        asked = config.from_flags([program, *rest])
+        asked = config.from_flags([program, *rest], "runs" if name == "report" else None)
         if kept := subject.kept_flags(name, asked):  # In front, so that those given now win.
             asked = config.from_flags([program, *kept, *rest])
         return command(asked)

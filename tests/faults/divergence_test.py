@@ -19,6 +19,9 @@ def test_the_newest_checkpoint_is_of_before(tmp_path):
     assert found, line
     update, position = map(int, found.groups())
     assert position == 128 * update
+    assert (
+        tmp_path / "run" / "diverged.txt"
+    ).read_text() == f"{line.partition(': ')[2]}\n{remedy}\n"
     assert "lower the learning rate or lengthen --warmup_epochs" in remedy
     *_, newest = checkpoints(tmp_path / "run")
     assert 0 < int(newest.stem) <= update

@@ -17,7 +17,7 @@ from tests.runs import (
     train,
     wait_for,
 )
-from trainer.run_dir.summaries import read
+from trainer.run_dir.metrics import read
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

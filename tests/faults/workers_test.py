@@ -12,7 +12,7 @@ import pytest
 
 from tests.cluster.rendezvous_test import free_ports
 from tests.runs import OFTEN, checkpoints, digest, newest, points, result, started, train, wait_for
-from trainer.run_dir.summaries import read
+from trainer.run_dir.metrics import read
 
 # B 192 → 960 at 1.2 epochs, → 2,880 at 2.1, which two and three can share.
 SMOOTH = [

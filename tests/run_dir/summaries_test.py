@@ -4,7 +4,8 @@ import resource
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from trainer.run_dir.summaries import Summaries, read
+from trainer.run_dir.metrics import read
+from trainer.run_dir.summaries import Summaries
 
 
 def curve(folder, split, tag):

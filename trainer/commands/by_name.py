@@ -26,9 +26,11 @@ def command(name: str) -> Callable[[Config], int]:
             from trainer.commands.convert import run
         case "sweep":
             from trainer.commands.sweep import run
+        case "report":
+            from trainer.commands.report import run
         case _:
             raise UserError(
-                f"unknown command {name!r}: plan, train, range_test, evaluate, export, convert "
-                "or sweep."
+                f"unknown command {name!r}: plan, train, range_test, evaluate, export, convert, "
+                "sweep or report."
             )
     return run

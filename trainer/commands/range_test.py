@@ -37,7 +37,8 @@ def run(config: Config) -> int:
 
 
 def _report(config: Config, folder: pathlib.Path) -> None:
-    from trainer.run_dir.summaries import read, write_image
+    from trainer.run_dir.metrics import read
+    from trainer.run_dir.summaries import write_image
 
     points = [p for p in read(folder / "metrics.jsonl") if p["split"] == "train"]
     if not points:

@@ -81,10 +81,15 @@ def _train(
                 threading.__excepthook__(ended)
 
         threading.excepthook = quiet
+        chief = worker is None or worker.chief
+        if chief:
+            (path / directory.DIVERGED).unlink(missing_ok=True)
         try:
             result = assemble.train(config, path, stopped, worker, ended)
         except loop.NonFiniteLossError as error:
             print(f"crescendo train: {error}", file=sys.stderr)
+            if chief:
+                directory.write_whole(path / directory.DIVERGED, f"{error}\n")
             return NON_FINITE
         except NotSavedError as error:
             print(f"crescendo train: {error}", file=sys.stderr)
@@ -92,7 +97,6 @@ def _train(
         except LostWorkerError as error:
             print(f"crescendo train: {error}", file=sys.stderr)
             return LOST
-    chief = worker is None or worker.chief
     if result is loop.Early.SIGNAL:
         if chief:
             print(f"stopped, with a checkpoint; the same command goes on in {path}")

@@ -65,11 +65,21 @@ def csv(points: Sequence[Point]) -> str:
 
 def draw(points: Sequence[Point], interval: Interval, scale: str) -> bytes:
     """Loss and accuracy against the rate, the interval shaded, as a PNG; `scale` is the ramp's."""
+    # Takes 0.5 s to import, while a run begins.
     from matplotlib.figure import Figure
 
+    figure = Figure(figsize=(7, 6), layout="constrained")
+    plot(figure, points, interval, scale)
+    figure.suptitle(f"learning rates from {interval.lowest:.3g} to {interval.highest:.3g}")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=120)
+    return buffer.getvalue()
+
+
+def plot(figure: Any, points: Sequence[Point], interval: Interval, scale: str) -> None:
+    """As `draw`, into an empty figure of matplotlib."""
     rates = [point["learning_rate"] for point in points]
     xscale = "log" if scale == "geometric" else scale
-    figure = Figure(figsize=(7, 6), layout="constrained")
     rows: Any = figure.subplots(2, 1, sharex=True)
     for axes, name, label in zip(
         rows, ("loss", "top1"), ("training loss", "training top-1"), strict=True
@@ -84,7 +94,3 @@ def draw(points: Sequence[Point], interval: Interval, scale: str) -> bytes:
     rows[0].set_ylim(0, 2 * points[0]["loss"])
     rows[1].set_ylim(0, 1)
     rows[1].set_xlabel("learning rate")
-    figure.suptitle(f"learning rates from {interval.lowest:.3g} to {interval.highest:.3g}")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=120)
-    return buffer.getvalue()

@@ -16,6 +16,8 @@ from trainer.flagfile import learned_differences
 
 # What a run has printed, where a sweep has started it.
 OUTPUT = "output.txt"
+# Holds why the run has no finite loss any more, where that is how it ended.
+DIVERGED = "diverged.txt"
 
 
 @contextlib.contextmanager

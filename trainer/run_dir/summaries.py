@@ -5,7 +5,6 @@ resumes, so that no point is there twice and none is missing.
 """
 
 import contextlib
-import json
 import os
 import pathlib
 import shutil
@@ -18,27 +17,8 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from trainer.run_dir import event_files
+from trainer.run_dir import dashboard, event_files, metrics
 from trainer.run_dir.directory import write_whole
-
-# metrics.jsonl's names → TensorBoard's tags. Stable: dashboards and reports build on them.
-TAGS = {
-    "loss": "loss",
-    "top1": "top1",
-    "top5": "top5",
-    "learning_rate": "schedule/learning_rate",
-    "batch_size": "schedule/batch_size",
-    "momentum": "schedule/momentum",
-    "noise_scale": "schedule/noise_scale",
-    "gradient_norm": "gradient/norm",
-    "gradient_noise_scale": "gradient/noise_scale",
-    "examples_per_second": "throughput/examples_per_second",
-    "input_wait": "throughput/input_wait",
-    "epoch": "progress/epoch",
-    "update": "progress/update",
-    "position": "progress/position",
-}
-
 
 # What a disk that is full or gone raises, by way of Python's files and of TensorBoard's.
 UNWRITABLE = (OSError, files.errors.OpError)
@@ -53,8 +33,8 @@ class Summaries:
     def __init__(self, folder: pathlib.Path, *, update: int, report: Callable[[str], None]) -> None:
         self._path = folder / "metrics.jsonl"
         self._report = report
-        points = [point for point in read(self._path, report) if point["update"] <= update]
-        write_whole(self._path, "".join(map(_line, points)))
+        points = [point for point in metrics.read(self._path, report) if point["update"] <= update]
+        write_whole(self._path, "".join(map(metrics.line, points)))
         # Unbuffered, for who reads along; closed by close().
         self._file = open(self._path, "r+b", buffering=0)  # noqa: SIM115
         self._size = self._file.seek(0, os.SEEK_END)
@@ -65,11 +45,11 @@ class Summaries:
     def write(self, split: str, update: int, position: int, **values: float | str) -> None:
         """Logs a point of `split`, train or eval, after `update` updates of `position` examples.
 
-        TensorBoard gets the values that TAGS names.
+        TensorBoard gets the values that metrics.TAGS names.
         """
         point: dict[str, Any] = {"split": split, "update": update, "position": position, **values}
         point["time"] = time.time()
-        self._unwritten += _line(point).encode()
+        self._unwritten += metrics.line(point).encode()
         self._append()
         self._draw([point])
 
@@ -102,7 +82,8 @@ class Summaries:
         except UNWRITABLE as error:
             self._report(f"{folder} cannot be written: {error}; drawn again later.")
             return
-        self._draw(read(self._path))
+        self._curves["train"].add_event(dashboard.event(time.time()))
+        self._draw(metrics.read(self._path))
 
     def _draw(self, points: Iterable[dict[str, Any]]) -> None:
         if self._curves is None:
@@ -165,44 +146,7 @@ def write_image(folder: pathlib.Path, tag: str, png: bytes) -> None:
 def _event(point: dict[str, Any]) -> Event:
     values = [
         Summary.Value(tag=tag, simple_value=point[name])
-        for name, tag in TAGS.items()
+        for name, tag in metrics.TAGS.items()
         if name in point
     ]
     return Event(wall_time=point["time"], step=point["update"], summary=Summary(value=values))
-
-
-def read(
-    path: pathlib.Path, report: Callable[[str], None] = lambda _: None
-) -> list[dict[str, Any]]:
-    """The points of a metrics.jsonl, without a last line that a kill cut short.
-
-    Lines that are damaged are left out, and `report` is told.
-    """
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    points = []
-    for number, line in enumerate(lines, start=1):
-        if not line.endswith("\n"):
-            continue
-        point = _point(line)
-        if point is None:
-            report(f"line {number} of {path} is damaged and left out.")
-        else:
-            points.append(point)
-    return points
-
-
-def _point(line: str) -> dict[str, Any] | None:
-    """What a line holds, if it is a point that can be drawn."""
-    try:
-        point = json.loads(line)
-        numbers = [point["time"], *(point[name] for name in TAGS if name in point)]
-        drawn = point["split"] in ("train", "eval") and {"update", "position"} <= point.keys()
-    except (ValueError, TypeError, KeyError):
-        return None
-    return point if drawn and all(isinstance(n, int | float) for n in numbers) else None
-
-
-def _line(point: dict[str, Any]) -> str:
-    return json.dumps(point) + "\n"

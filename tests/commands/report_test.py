@@ -1,0 +1,154 @@
+import html.parser
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.configs import done
+from tests.reports.comparisons_test import grid
+from tests.reports.run_directories import write
+from tests.runs import result
+
+_VOID = {"meta", "img", "wbr", "line", "br"}
+
+
+class Page(html.parser.HTMLParser):
+    """What a report holds; all of its elements are closed."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.open, self.titles, self.images, self.cells, self.links = [], [], [], [], []
+        self.text = path.read_text(encoding="utf-8")
+        self.feed(self.text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        self.links += [v for k, v in attrs if k in ("src", "href", "srcset", "action", "data")]
+        if tag == "img":
+            self.images.append(found)
+        if tag in ("td", "th"):
+            self.cells.append("")
+        if tag == "h2":
+            self.titles.append("")
+        if tag not in _VOID:
+            self.open.append(tag)
+        assert tag != "script"
+
+    def handle_endtag(self, tag):
+        if tag not in _VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] in ("td", "th"):
+            self.cells[-1] += data
+        if self.open and self.open[-1] == "h2":
+            self.titles[-1] += data
+
+
+def report(capsys, tmp_path, *arguments):
+    output = tmp_path / "report.html"
+    status, out, error = done(capsys, "report", *map(str, arguments), f"--output={output}")
+    assert status == 0, error
+    page = Page(output)
+    for link in page.links:
+        assert link.startswith("data:image/svg+xml;base64,")
+    assert "url(" not in page.text
+    assert "@import" not in page.text
+    assert page.images
+    for image in page.images:
+        assert len(image["alt"]) > 40
+    return page, out, error
+
+
+def test_a_real_run(uninterrupted, capsys, tmp_path):
+    model_dir, _ = uninterrupted
+    page, out, error = report(capsys, tmp_path, model_dir)
+    assert ": 1 run, " in out
+    assert error == ""
+    assert page.titles == ["Results", "Learning curves", "The schedule over the run", "Every run"]
+    ended = result(model_dir)
+    for said in (f"{ended['updates']}", f"{100 * ended['top1']:.2f}", f"{ended['loss']:.3f}"):
+        assert page.cells.count(said) >= 2  # Of the condition and of the run.
+    names = [image["alt"].partition(".")[0] for image in page.images]
+    assert "Line chart of evaluation top-1 against updates" in names
+
+
+def test_thirty_runs_of_a_sweep_one_damaged_one_late(capsys, tmp_path):
+    runs = tmp_path / "runs"
+    for seed in (0, 1, 2):
+        grid(runs, (32, 64, 128), (0.1, 0.2, 0.4), f"--seed={seed}")
+    write(runs / "late", "--initial_batch_size=256", ended=False)
+    write(runs / "with & <b>", "--anneal=cosine")
+    damaged = write(runs / "damaged", "--anneal=polynomial")
+    (damaged / "metrics.jsonl").write_bytes(b"{\n" + os.urandom(100))
+    page, out, error = report(capsys, tmp_path, runs)
+    assert "30 runs" in out
+    assert error == "crescendo report: damaged: metrics.jsonl has a line damaged and left out\n"
+    assert "metrics.jsonl has a line damaged and left out" in page.cells
+    assert "Accuracy by batch size and learning rate" in page.titles
+    assert "with & <b>" in page.cells
+    assert page.cells.count("3 of 3") == 9
+
+
+def test_pictures_beside_the_page_and_paths_behind_flags(capsys, tmp_path):
+    write(tmp_path / "a")
+    _, out, _ = report(capsys, tmp_path, "--pictures", tmp_path / "a")
+    pngs = sorted((tmp_path / "report").iterdir())
+    assert f"{len(pngs)} figures" in out
+    assert {png.read_bytes()[:4] for png in pngs} == {b"\x89PNG"}
+    assert "eval_top1_epochs.png" in [png.name for png in pngs]
+
+
+def test_the_same_runs_make_the_same_page(capsys, tmp_path):
+    write(tmp_path / "a")
+    one, _, _ = report(capsys, tmp_path, tmp_path / "a")
+    other, _, _ = report(capsys, tmp_path, tmp_path / "a", tmp_path / "a")
+    assert one.text == other.text
+
+
+def test_a_range_test_is_no_condition(capsys, tmp_path):
+    write(tmp_path / "runs" / "a")
+    folder = write(tmp_path / "runs" / "range", "--anneal=range_test", ended=False)
+    rows = "".join(f"{i},{0.001 * 2**i},{3 - i / 10},{i / 20}\n" for i in range(15))
+    (folder / "range_test.csv").write_text("update,learning_rate,loss,top1\n" + rows + "9,0.")
+    page, _, error = report(capsys, tmp_path, tmp_path / "runs")
+    assert "Learning rate range tests" in page.titles
+    assert "range_test.csv is damaged" in error
+    assert "2 runs, 1 condition<" in page.text
+    assert re.search("Suggested: 0.00[0-9]+ to 16", page.images[-1]["alt"])
+
+
+def test_it_needs_no_tensorflow(tmp_path):
+    write(tmp_path / "a")
+    code = (
+        "import sys; from trainer.main import main; "
+        f"status = main(['', 'report', {str(tmp_path)!r}, '--output', '{tmp_path}/x.html']); "
+        "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules; sys.exit(status)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    Page(tmp_path / "x.html")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "no run directories given"),
+        (["{}/none"], "there is no run to read in {}/none"),
+        (["{}/empty", "{}/damaged"], "there is no run to read"),
+        (["{}/a", "--output={}/a/flags.txt/x.html"], "cannot be written"),
+        (["{}/a", "--outptu=x"], "Did you mean: output ?"),
+    ],
+)
+def test_mistakes(capsys, tmp_path, arguments, message):
+    write(tmp_path / "a")
+    (tmp_path / "empty").mkdir()
+    damaged = write(tmp_path / "damaged", ended=False)
+    (damaged / "metrics.jsonl").write_text("{")
+    status, _, error = done(capsys, "report", *(each.format(tmp_path) for each in arguments))
+    assert status == 2
+    assert message.format(tmp_path) in error
+    assert len(error.strip().splitlines()) <= 2

@@ -1,0 +1,115 @@
+import json
+
+import pytest
+from matplotlib.figure import Figure
+
+from tests.reports.run_directories import write
+from tests.reports.tables_test import read
+from trainer.reports import curves
+from trainer.reports.conditions import conditions
+from trainer.reports.pictures import GREY
+
+
+def drawn(pictures):
+    found = {}
+    for picture in pictures:
+        figure = Figure()
+        picture.draw(figure)
+        (found[picture.name],) = figure.axes
+    return found
+
+
+def learned(folder):
+    groups = conditions(read(folder))
+    return drawn(curves.learned(groups, curves.lines(groups)))
+
+
+def thick(axes):
+    """The labelled lines: label → (xs, ys)."""
+    lines = [each for each in axes.lines if not each.get_label().startswith("_")]
+    return {each.get_label(): (list(each.get_xdata()), list(each.get_ydata())) for each in lines}
+
+
+def test_the_mean_of_seeds_is_thick_and_each_is_thin(tmp_path):
+    for seed, top1 in enumerate((0.5, 0.7)):
+        write(tmp_path / f"run_seed{seed}", f"--seed={seed}", top1=top1)
+    axes = learned(tmp_path)
+    assert thick(axes["eval_top1_epochs"]) == {"run": ([1, 2], pytest.approx([30, 60]))}
+    assert thick(axes["eval_top1_updates"])["run"][0] == [10, 20]
+    assert len(axes["eval_top1_epochs"].lines) == 3
+    xs, ys = thick(axes["train_loss_updates"])["run"]
+    assert (xs[0], xs[-1], ys[-1]) == (1, 20, 1)
+
+
+def test_runs_of_different_length_and_one_cut(tmp_path):
+    write(tmp_path / "short", "--seed=1", updates=10)
+    write(tmp_path / "long", "--anneal=cosine", updates=200)
+    cut = write(tmp_path / "cut", "--anneal=polynomial")
+    lines = (cut / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (cut / "metrics.jsonl").write_text("".join(lines[:3]))
+    axes = learned(tmp_path)
+    assert set(thick(axes["eval_top1_epochs"])) == {"short", "long", "cut"}
+    assert thick(axes["eval_top1_epochs"])["cut"] == ([], [])
+    assert len(thick(axes["train_loss_epochs"])["cut"][0]) == 3
+    # 200 updates beside 10 would leave those a twentieth of the axis.
+    assert axes["eval_top1_updates"].get_xscale() == "log"
+    assert "log scale" in axes["eval_top1_updates"].get_xlabel()
+    assert axes["eval_top1_epochs"].get_xlim()[0] == 0
+
+
+def test_both_axes_of_accuracy_are_the_same_and_say_where_they_begin(tmp_path):
+    write(tmp_path / "a", top1=0.9)
+    groups = conditions(read(tmp_path))
+    pictures = {p.name: p for p in curves.learned(groups, curves.lines(groups))}
+    axes = drawn(pictures.values())
+    limits = [axes[f"eval_top1_{x}"].get_ylim() for x in ("epochs", "updates")]
+    assert limits[0] == limits[1]
+    low, high = limits[0]
+    assert 0 < low < 45 < 90 < high <= 100
+    assert f"begins at {low:.0f}%, not at 0" in pictures["eval_top1_epochs"].caption
+
+
+def test_a_loss_that_diverges_does_not_hide_the_others(tmp_path):
+    write(tmp_path / "good")
+    bad = write(tmp_path / "bad", "--anneal=cosine", ended=False)
+    points = [json.loads(line) for line in (bad / "metrics.jsonl").read_text().splitlines()]
+    points[-2]["loss"] = 1e30
+    points[-1]["loss"] = float("nan")
+    text = "".join(json.dumps(point) + "\n" for point in points)
+    (bad / "metrics.jsonl").write_text(text)
+    (bad / "diverged.txt").write_text("the loss is nan\n")
+    groups = conditions(read(tmp_path))
+    pictures = {p.name: p for p in curves.learned(groups, curves.lines(groups))}
+    axes = drawn(pictures.values())["train_loss_epochs"]
+    low, high = axes.get_ylim()
+    assert (low < 1, high) == (True, 2 * 1.95)  # What both began at.
+    assert "Losses above 3.9 are off the axis" in pictures["train_loss_epochs"].caption
+    (cross,) = [line for line in axes.lines if line.get_marker() == "x"]
+    assert cross.get_ydata() == [high]
+
+
+def test_the_schedule_holds_up_to_its_point_and_what_never_changes_is_said(tmp_path):
+    folder = write(tmp_path / "a", noise=100.0)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for point in lines:
+        point["batch_size"] = 100 if point["update"] <= 10 else 500
+    text = "".join(json.dumps(point) + "\n" for point in lines)
+    (folder / "metrics.jsonl").write_text(text)
+    groups = conditions(read(tmp_path))
+    pictures, still = curves.schedule(groups, curves.lines(groups))
+    assert [p.name for p in pictures] == ["schedule_batch_size", "schedule_gradient_noise_scale"]
+    assert "The momentum is 0.9 throughout." in still
+    (line,) = drawn(pictures)["schedule_batch_size"].lines
+    assert line.get_drawstyle() == "steps-pre"
+    assert (line.get_xdata()[0], line.get_ydata()[0]) == (0, 100)
+    rises = [x for x, y in zip(*line.get_data(), strict=True) if y == 500]
+    assert rises[0] == pytest.approx(1.1)  # Drawn up from the point before it, at epoch 1.
+
+
+def test_of_many_conditions_the_first_and_the_best_are_in_colour(tmp_path):
+    for i in range(30):
+        write(tmp_path / f"{i:02}", f"--weight_decay={i}", top1=0.5 + i / 100)
+    lines = curves.lines(conditions(read(tmp_path)))
+    coloured = [label for label, line in lines.items() if line != GREY]
+    assert coloured == ["00", *(f"{i}" for i in range(23, 30))]
+    assert len({lines[label] for label in coloured}) == 8

@@ -1,0 +1,133 @@
+import math
+
+import pytest
+
+from tests.reports.run_directories import write
+from trainer.reports import tables
+from trainer.reports.conditions import conditions, spread
+from trainer.run_dir import record
+
+# Of 0.7, 0.8 and 0.9: (0.1² + 0 + 0.1²) / (3 − 1) = 0.1²
+TOP1 = (0.7, 0.8, 0.9)
+
+
+def read(folder):
+    found, _ = record.find([folder])
+    return [record.read(path, name) for path, name in zip(found, record.names(found), strict=True)]
+
+
+@pytest.fixture
+def runs(tmp_path):
+    for seed, top1 in enumerate(TOP1):
+        write(tmp_path / f"decay_seed{seed}", f"--seed={seed}", top1=top1, updates=40)
+        grow = ["--anneal_with=batch_size", f"--seed={seed}"]
+        write(tmp_path / f"grow_seed{seed}", *grow, top1=top1 + 0.05, updates=10, seconds=5.0)
+    write(tmp_path / "late", "--anneal_with=hybrid", updates=20, ended=False)
+    return read(tmp_path)
+
+
+def test_seeds_are_one_condition(runs):
+    found = conditions(runs)
+    assert [(each.label, len(each.runs)) for each in found] == [
+        ("decay", 3),
+        ("grow", 3),
+        ("late", 1),
+    ]
+    assert found[1].values == {"anneal_with": "batch_size"}
+
+
+def test_means_spread_and_savings_are_closed_forms(runs):
+    table = tables.by_condition(conditions(runs))
+    rows = {row[0]: dict(zip(table.head, row, strict=True)) for row in table.rows}
+    decay, grow, late = rows["decay"], rows["grow"], rows["late"]
+    assert decay["top-1, %"] == "80.00 ± 10.00"
+    assert grow["top-1, %"] == "85.00 ± 10.00"
+    assert decay["updates saved"] == "reference"
+    assert grow["updates saved"] == "75.0%"
+    assert grow["time saved"] == "50.0%"
+    assert grow["anneal_with"] == "batch_size"
+    assert (late["runs ended"], late["top-1, %"], late["updates saved"]) == ("0 of 1", "–", "–")
+
+
+def test_what_takes_longer_saves_less_than_nothing(tmp_path):
+    write(tmp_path / "a", updates=10)
+    write(tmp_path / "b", "--anneal=cosine", updates=40)
+    (_, b) = tables.by_condition(conditions(read(tmp_path))).rows
+    assert b[5] == "−300.0%"
+
+
+def test_every_run_has_a_row(runs):
+    table = tables.by_run(runs)
+    assert [row[0] for row in table.rows] == [run.name for run in runs]
+    late = dict(zip(table.head, table.rows[-1], strict=True))
+    assert late["run"] == "late"
+    assert late["state"] == "not finished"
+    # Of its last evaluation.
+    assert (late["updates"], late["top-1, %"], late["seconds"]) == ("20", "80.00", "–")
+
+
+def test_summary_names_the_best_and_the_fewest(runs):
+    best, fewest = tables.summary(conditions(runs))
+    assert best == "Highest mean top-1: 85.00 ± 10.00% (n = 3), of grow."
+    assert fewest.startswith("Fewest updates: 10, of grow, 4 times fewer than decay (40)")
+
+
+def test_many_flags_have_a_table_of_their_own(tmp_path):
+    flags = ["--anneal=cosine", "--augment=medium", "--optimizer=lars", "--precision=bfloat16"]
+    write(tmp_path / "a")
+    write(tmp_path / "b", *flags)
+    found = conditions(read(tmp_path))
+    assert tables.by_condition(found).head[-4:] == ["augment", "optimizer", "anneal", "precision"]
+    write(tmp_path / "c", *flags, "--weight_decay=1e-4")
+    found = conditions(read(tmp_path))
+    assert tables.by_condition(found).head[-1] == "time saved"
+    assert len(tables.flags(found).head) == 6
+
+
+def test_a_run_without_flags_is_a_condition_of_its_own(tmp_path):
+    for name in ("a", "b", "c"):
+        write(tmp_path / name)
+    for name in ("b", "c"):
+        (tmp_path / name / "flags.txt").unlink()
+    assert [each.label for each in conditions(read(tmp_path))] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        (["x=1,seed=0", "x=1,seed=1"], ["x=1"]),
+        (["seed0/x", "seed1/x"], ["x"]),
+        (["first", "other"], ["first and 1 more"]),
+        (["run1", "run2", "run30"], ["run"]),
+    ],
+)
+def test_labels_of_runs_that_differ_in_the_seed(tmp_path, names, labels):
+    for seed, name in enumerate(names):
+        write(tmp_path / name, f"--seed={seed}")
+    assert [each.label for each in conditions(read(tmp_path))] == labels
+
+
+def test_what_only_a_controller_decides_by_differs_among_controllers_alone(tmp_path):
+    write(tmp_path / "a", "--eval_every_epochs=2")
+    write(tmp_path / "b", "--anneal=plateau", "--eval_every_epochs=1", "--anneal_epochs=")
+    found = conditions(read(tmp_path))
+    assert [each.values for each in found] == [{"anneal": "constant"}, {"anneal": "plateau"}]
+    write(tmp_path / "c", "--anneal=plateau", "--eval_every_epochs=0.5")
+    table = tables.flags(conditions(read(tmp_path)))
+    assert table.head == ["condition", "anneal", "eval_every_epochs"]
+    assert [row[2] for row in table.rows] == ["–", "1", "0.5"]
+
+
+def test_labels_are_no_other_conditions(tmp_path):
+    for i, anneal in enumerate(("cosine", "constant", "polynomial")):
+        write(tmp_path / f"run_seed{i}", f"--anneal={anneal}")
+    labels = [each.label for each in conditions(read(tmp_path))]
+    assert labels == ["run", "run (2)", "run (3)"]
+
+
+def test_spread():
+    assert spread([]) is None
+    assert spread([2.0]).deviation is None
+    found = spread([1.0, 2.0, 4.0])
+    assert (found.mean, found.n) == (7 / 3, 3)
+    assert found.deviation == pytest.approx(math.sqrt((16 + 1 + 25) / 9 / 2))

@@ -1,0 +1,113 @@
+import os
+import pathlib
+import socket
+import subprocess
+
+import pytest
+
+from tests.reports.run_directories import write
+from trainer.run_dir import record
+
+
+def test_a_folder_stands_for_the_runs_below_it(tmp_path):
+    for name in ("batch_128", "batch_32", "deep/er/a"):
+        write(tmp_path / "sweep" / name)
+    (tmp_path / "sweep" / "notes.txt").write_text("no run")
+    (tmp_path / "sweep" / "empty").mkdir()
+    export = write(tmp_path / "sweep" / "export")
+    (export / "export.json").write_text("{}")
+    paths = [tmp_path / "sweep" / "deep" / "er" / "a", tmp_path / "sweep", tmp_path / "none"]
+    found, without = record.find(paths)
+    assert record.names(found) == ["deep/er/a", "batch_32", "batch_128"]
+    assert without == [tmp_path / "none"]
+
+
+def test_runs_below_a_run_are_its_own(tmp_path):
+    write(tmp_path / "run")
+    write(tmp_path / "run" / "inner")
+    assert record.find([tmp_path])[0] == [tmp_path / "run"]
+
+
+def test_what_is_as_a_run_leaves_it(tmp_path):
+    run = record.read(write(tmp_path / "run", "--seed=3", "--epochs=4"), "run")
+    assert run.state == "finished"
+    assert run.notes == []
+    assert run.flags["seed"] == "3"
+    assert run.flags["epochs"] == "4.0"
+    assert "model_dir" not in run.flags
+    assert [point["update"] for point in run.of("eval")] == [10, 20]
+    assert run.result["top1"] == 0.8
+
+
+def _cut(folder):
+    text = (folder / "metrics.jsonl").read_text()
+    (folder / "metrics.jsonl").write_text(text[: len(text) // 2])
+
+
+def _garbled(folder):
+    (folder / "metrics.jsonl").write_bytes(os.urandom(999) + b"\n{}\n")
+
+
+def _a_folder_instead(name):
+    def damage(folder):
+        (folder / name).unlink()
+        (folder / name).mkdir()
+
+    return damage
+
+
+def _without(name):
+    return lambda folder: (folder / name).unlink()
+
+
+def _holding(name, content):
+    return lambda folder: (folder / name).write_text(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "note", "state"),
+    [
+        (_cut, "metrics.jsonl ends at update 10 of 20", "finished"),
+        (_garbled, "damaged and left out", "finished"),
+        (_without("metrics.jsonl"), "metrics.jsonl is missing", "finished"),
+        (_a_folder_instead("metrics.jsonl"), "metrics.jsonl cannot be read: Is a dir", "finished"),
+        (_without("flags.txt"), "flags.txt is missing", "finished"),
+        (_holding("flags.txt", "PK\x00\x01"), "flags.txt is damaged", "finished"),
+        (_a_folder_instead("flags.txt"), "flags.txt cannot be read: Is a directory", "finished"),
+        (_holding("result.json", '{"top1": 0.'), "result.json is damaged", "not finished"),
+        (_holding("result.json", '{"top1": 1, "updates": 3}'), "result.json is", "not finished"),
+        (_a_folder_instead("result.json"), "result.json cannot be read: Is a dir", "not finished"),
+        (_holding("range_test.csv", "learning_rate,loss\n1,x"), "range_test.csv is", "finished"),
+    ],
+)
+def test_what_is_wrong_is_noted(tmp_path, damage, note, state):
+    folder = write(tmp_path / "run")
+    damage(folder)
+    run = record.read(folder, "run")
+    (found,) = run.notes
+    assert note in found
+    assert run.state == state
+
+
+def test_a_run_that_goes_on_one_that_was_killed_and_one_elsewhere(tmp_path):
+    folder = write(tmp_path / "run", ended=False)
+    assert record.read(folder, "run").state == "not finished"
+    lock = folder / "lock"
+    lock.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
+    assert record.read(folder, "run").state == "running"
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    lock.write_text(f"process {gone.pid} on {socket.gethostname()}\n")
+    assert record.read(folder, "run").state == "killed"
+    lock.write_text("process 1 on elsewhere\n")
+    run = record.read(folder, "run")
+    assert run.state == "not finished"
+    assert run.notes == ["process 1 on elsewhere runs, or was killed"]
+    (folder / "diverged.txt").write_text("the loss is nan at update 3.\nLower it.\n")
+    run = record.read(folder, "run")
+    assert (run.state, run.notes) == ("diverged", ["the loss is nan at update 3."])
+
+
+def test_names_of_one_and_of_far_ones():
+    assert record.names([pathlib.Path("/a/b/c")]) == ["c"]
+    assert record.names([pathlib.Path("/a/b/c"), pathlib.Path("/a/d")]) == ["b/c", "d"]

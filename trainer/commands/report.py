@@ -1,0 +1,55 @@
+"""report: one HTML page from any set of run directories, without TensorFlow."""
+
+import pathlib
+import sys
+
+from trainer.config import Config, UserError
+from trainer.run_dir import record
+from trainer.run_dir.directory import write_whole
+
+
+def run(config: Config) -> int:
+    """Writes the page, and its figures where that is asked for; says where, and what is wrong.
+
+    Raises:
+      UserError: where nothing can be read, or the page not written.
+    """
+    if not config.runs:
+        raise UserError("no run directories given: name some, as in `report runs/*`.")
+    folders, without = record.find([pathlib.Path(path) for path in config.runs])
+    runs = [
+        record.read(folder, name)
+        for folder, name in zip(folders, record.names(folders), strict=True)
+    ]
+    if not any(run.points or run.result or run.range_test for run in runs):
+        raise UserError(
+            f"there is no run to read in {', '.join(config.runs[:3])}"
+            f"{', …' if len(config.runs) > 3 else ''}.\n"
+            "Name run directories: they hold flags.txt and metrics.jsonl."
+        )
+    # Takes 0.5 s to import, for which a wrong name need not wait.
+    from trainer.reports import contents
+    from trainer.reports.pictures import png
+
+    html, pictures = contents.report(runs)
+    output = pathlib.Path(config.output)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(output, html)
+        if config.pictures:
+            beside = output.with_suffix("")
+            beside.mkdir(exist_ok=True)
+            for picture in pictures:
+                write_whole(beside / f"{picture.name}.png", png(picture))
+    except OSError as error:
+        raise UserError(
+            f"--output={output} cannot be written: {error.strerror} ({error.filename})."
+        ) from error
+    for path in without:
+        print(f"crescendo report: {path} holds no run and is left out.", file=sys.stderr)
+    for run in runs:
+        if run.notes:
+            print(f"crescendo report: {run.name}: {'; '.join(run.notes)}", file=sys.stderr)
+    count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+    print(f"{output}: {count}, {len(pictures)} figures")
+    return 0

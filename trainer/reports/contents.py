@@ -1,0 +1,122 @@
+"""What a report on some runs says, and shows: sections for what those runs have, and no others."""
+
+import functools
+import itertools
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from trainer.reports import comparisons, curves, page, range_test, tables
+from trainer.reports.conditions import Condition, conditions
+from trainer.reports.pictures import Picture
+from trainer.run_dir.record import DIVERGED, Record
+
+_FEWEST = 2  # points of a range test
+
+
+def report(runs: Sequence[Record]) -> tuple[str, list[Picture]]:
+    """The page on `runs`, and its pictures."""
+    tests = [run for run in runs if len(run.range_test) >= _FEWEST]
+    groups = conditions([run for run in runs if not run.range_test])
+    shown = [_results(groups), _comparisons(groups), _learned(groups), _schedule(groups)]
+    shown += [_range_tests(tests), _runs(groups, tests)]
+    sections = [(section, pictures) for section, pictures in shown if section.body]
+    html = page.page(
+        f"Crescendo: {_count(len(runs), 'run')}, {_count(len(groups), 'condition')}",
+        tables.summary(groups) if groups else [],
+        [section for section, _ in sections],
+    )
+    return html, list(itertools.chain.from_iterable(pictures for _, pictures in sections))
+
+
+_Part = tuple[page.Section, list[Picture]]
+
+
+def _results(groups: Sequence[Condition]) -> _Part:
+    first = tables.reference(groups)
+    notes = []
+    if first:
+        seeds = any(len(each.ended) > 1 for each in groups)
+        notes = [
+            (
+                "Means ± one sample standard deviation (n − 1) over runs that differ in the seed. "
+                if seeds
+                else "One run each: no spread is known. "
+            )
+            + f"Only runs that have ended count. What is saved is against {first.label}, the first "
+            "condition given; seconds are of training alone and compare only on one machine."
+        ]
+    body = page.table(tables.by_condition(groups)) + page.paragraphs(notes, "note")
+    if tables.flags_apart(groups):
+        said = ["The flags in which they differ (–: unset):"]
+        body += page.paragraphs(said) + page.table(tables.flags(groups))
+    return page.Section("Results", body if groups else ""), []
+
+
+def _comparisons(groups: Sequence[Condition]) -> _Part:
+    pictures = comparisons.against_batch(groups) + comparisons.heat_maps(groups)
+    body = page.figures(pictures) if pictures else ""
+    return page.Section("Accuracy by batch size and learning rate", body), pictures
+
+
+def _learned(groups: Sequence[Condition]) -> _Part:
+    drawn = curves.lines(groups)
+    pictures = curves.learned(groups, drawn)
+    notes = _how_drawn(groups)
+    body = page.legend(drawn) + page.figures(pictures) + page.paragraphs(notes, "note")
+    return page.Section("Learning curves", body if pictures else ""), pictures
+
+
+def _how_drawn(groups: Sequence[Condition]) -> list[str]:
+    notes = []
+    if any(len(each.runs) > 1 for each in groups):
+        notes.append("Thin: single runs. Thick: the mean of those that have ended.")
+    if len(groups) > curves.COLOURED:
+        notes.append(
+            f"In colour: the first condition and the {curves.COLOURED - 1} of the highest top-1."
+        )
+    if any(run.state == DIVERGED for each in groups for run in each.runs):
+        notes.append("×: the last point before the loss was no number any more.")
+    return [" ".join(notes)] if notes else []
+
+
+def _schedule(groups: Sequence[Condition]) -> _Part:
+    drawn = curves.lines(groups)
+    pictures, still = curves.schedule(groups, drawn)
+    body = page.paragraphs(still)
+    if pictures:
+        body = page.legend(drawn) + page.figures(pictures) + body
+    return page.Section("The schedule over the run", body), pictures
+
+
+def _range_tests(tests: Sequence[Record]) -> _Part:
+    pictures = []
+    for i, run in enumerate(tests):
+        found = range_test.suggest(run.range_test)
+        scale = run.flags.get("range_scale", "geometric")
+        pictures.append(
+            Picture(
+                name="range_test" + (f"_{i}" if len(tests) > 1 else ""),
+                alt=f"Training loss and top-1 against a rising learning rate, in {run.name}. "
+                f"Suggested: {found.lowest:.3g} to {found.highest:.3g}.",
+                caption=f"{run.name}: {found.why}",
+                draw=functools.partial(_draw_range_test, run=run, found=found, scale=scale),
+                height=4.2,
+            )
+        )
+    body = page.figures(pictures) if pictures else ""
+    return page.Section("Learning rate range tests", body), pictures
+
+
+def _draw_range_test(figure: Figure, run: Record, found: range_test.Interval, scale: str) -> None:
+    range_test.plot(figure, run.range_test, found, scale)
+    figure.axes[0].set_title(f"{run.name}: {found.lowest:.3g} to {found.highest:.3g}")
+
+
+def _runs(groups: Sequence[Condition], tests: Sequence[Record]) -> _Part:
+    content = tables.by_run([run for each in groups for run in each.runs] + list(tests))
+    return page.Section("Every run", page.table(content)), []
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" + ("" if n == 1 else "s")

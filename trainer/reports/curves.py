@@ -1,0 +1,255 @@
+"""Curves over a run: what was learned, and the schedule that it was learned with."""
+
+import functools
+import math
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
+
+from trainer.reports.conditions import Condition
+from trainer.reports.pictures import GREY, Line, Picture, line
+from trainer.run_dir.record import DIVERGED, Record
+
+Point = dict[str, Any]
+# Conditions that are told apart by colour; of more, the others are grey.
+COLOURED = 8
+# A loss above so many times what it began at is off the axis: it would hide where it fell.
+_LOSS_ABOVE = 2.0
+# Updates of the longest and the shortest run, from which on the axis of updates is logarithmic.
+_MANY = 8
+# Of the points of the shortest run, so many at the same updates as in the others make a mean.
+_SHARED = 0.8
+
+_LEARNED = {
+    ("eval", "top1"): "evaluation top-1 (%)",
+    ("eval", "loss"): "evaluation loss (log scale)",
+    ("train", "loss"): "training loss (log scale)",
+}
+_AGAINST = {"epoch": "epochs", "update": "updates"}
+_SCHEDULE = {
+    "batch_size": ("batch size", "examples per update (log scale)"),
+    "learning_rate": ("learning rate", "learning rate (log scale)"),
+    "momentum": ("momentum", "momentum"),
+    "noise_scale": ("predicted noise scale g ≈ εN / (B(1 − m))", "g (log scale)"),
+    "gradient_noise_scale": (
+        "measured gradient noise scale tr Σ / ‖G‖²",
+        "examples (log scale)",
+    ),
+}
+
+
+def lines(conditions: Sequence[Condition]) -> dict[str, Line]:
+    """How each condition is drawn, by its label: the first and the best ones in colour."""
+
+    def rank(i: int) -> float:
+        top1 = conditions[i].of("top1")
+        return -math.inf if i == 0 else math.inf if top1 is None else -top1.mean
+
+    best = sorted(range(len(conditions)), key=rank)[:COLOURED]
+    coloured = {i: line(k) for k, i in enumerate(sorted(best))}
+    return {each.label: coloured.get(i, GREY) for i, each in enumerate(conditions)}
+
+
+def learned(conditions: Sequence[Condition], drawn: Mapping[str, Line]) -> list[Picture]:
+    """Loss and accuracy against epochs and against updates; without what no run has logged."""
+    pictures = []
+    for (split, name), label in _LEARNED.items():
+        get = functools.partial(_points, split=split, name=name)
+        if not any(get(run) for each in conditions for run in each.runs):
+            continue
+        limits = _accuracies(conditions) if name == "top1" else _losses(conditions, get)
+        for x, against in _AGAINST.items():
+            what = label.partition(" (")[0]
+            unit = "%" if name == "top1" else ""
+            ends = "; ".join(_ends(conditions, get, unit))
+            pictures.append(
+                Picture(
+                    name=f"{split}_{name}_{against}",
+                    alt=f"Line chart of {what} against {against}. Last values: {ends}.",
+                    caption=_said_of_axis(name, limits, conditions, get),
+                    draw=functools.partial(
+                        _draw,
+                        conditions=conditions,
+                        drawn=drawn,
+                        get=get,
+                        x=x,
+                        title=f"{what[0].upper()}{what[1:]} against {against}",
+                        ylabel=label,
+                        limits=limits,
+                    ),
+                )
+            )
+    return pictures
+
+
+def schedule(
+    conditions: Sequence[Condition], drawn: Mapping[str, Line]
+) -> tuple[list[Picture], list[str]]:
+    """Each value of the schedule over the epochs, and a sentence on each that never changes."""
+    pictures, still = [], []
+    for name, (what, label) in _SCHEDULE.items():
+        get = functools.partial(_points, split=None, name=name)
+        values = [p[name] for each in conditions for run in each.runs for p in get(run)]
+        if not values:
+            continue
+        if min(values) == max(values):
+            still.append(f"The {what} is {values[0]:g} throughout.")
+            continue
+        measured = name == "gradient_noise_scale"
+        pictures.append(
+            Picture(
+                name=f"schedule_{name}",
+                alt=f"Line chart of {what} over the epochs, from {min(values):.3g} to "
+                f"{max(values):.3g}. Last values: {'; '.join(_ends(conditions, get, ''))}.",
+                caption="A batch well below it wastes few examples." if measured else "",
+                draw=functools.partial(
+                    _draw,
+                    conditions=conditions,
+                    drawn=drawn,
+                    get=get,
+                    x="epoch",
+                    title=f"{what[0].upper()}{what[1:]}",
+                    ylabel=label,
+                    limits=None,
+                    log=name != "momentum",
+                    steps=not measured,
+                ),
+            )
+        )
+    return pictures, still
+
+
+def _points(run: Record, split: str | None, name: str) -> list[Point]:
+    """Points with a finite `name`, top-1 in percent."""
+    found = run.points if split is None else run.of(split)
+    scale = 100 if name == "top1" else 1
+    return [
+        {**p, name: scale * p[name], "y": scale * p[name]}
+        for p in found
+        if math.isfinite(p.get(name, math.nan))
+    ]
+
+
+def _draw(
+    figure: Figure,
+    conditions: Sequence[Condition],
+    drawn: Mapping[str, Line],
+    get: Callable[[Record], list[Point]],
+    x: str,
+    title: str,
+    ylabel: str,
+    limits: tuple[float, float] | None,
+    log: bool = True,
+    steps: bool = False,
+) -> None:
+    axes: Axes = figure.subplots()
+    for each in conditions:
+        style = drawn[each.label]
+        # Dashes above what is solid, so that lines on the same values are both seen.
+        below = 1.9 if style == GREY else 2 + 0.1 * len(style.dashes)
+        look: dict[str, Any] = {"color": style.colour, "linestyle": style.linestyle}
+        look |= {"zorder": below, "drawstyle": "steps-pre" if steps else "default"}
+        look |= {"linewidth": 0.8 if style == GREY else 1.6}
+        label = "other conditions" if style == GREY else each.label
+        curves = [get(run) for run in each.runs]
+        mean = _mean([get(run) for run in each.ended] or curves)
+        if mean:
+            axes.plot(*_xy(mean, x, steps), label=label, **look)
+        for run, curve in zip(each.runs, curves, strict=True):
+            if len(each.runs) > 1 or not mean:
+                thin = {"linewidth": 0.7, "alpha": 0.45} if mean else {"linewidth": 1.1}
+                axes.plot(*_xy(curve, x, steps), **(look | thin | {"linestyle": "-"}))
+            if curve and run.state == DIVERGED:
+                last = curve[-1]
+                low, high = limits or (last["y"], last["y"])
+                at = min(max(last["y"], low), high)  # On the edge, where it is off the axis.
+                axes.plot(last[x], at, "x", color=style.colour, markersize=8, clip_on=False)
+        if not mean:
+            axes.plot([], [], label=label, **look)
+    axes.set(title=title, xlabel=_AGAINST[x], ylabel=ylabel)
+    if limits:
+        axes.set_ylim(*limits)
+    if log and "top-1" not in ylabel:
+        axes.set_yscale("log")
+        _name_ticks(axes.yaxis, *axes.get_ylim())
+    ends = [points[-1][x] for each in conditions for run in each.runs if (points := get(run))]
+    if x == "update" and max(ends) >= _MANY * min(ends):
+        axes.set(xscale="log", xlabel="updates (log scale)")
+        _name_ticks(axes.xaxis, *axes.get_xlim())
+    else:
+        axes.set_xlim(left=0)
+
+
+def _name_ticks(axis: Any, low: float, high: float) -> None:
+    """Plain numbers on a logarithmic axis: at 1, 2 and 5, or at powers of ten if there are many."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,)))
+    axis.set_major_formatter(
+        lambda value, _: f"{value:,.0f}" if 1e3 <= value < 1e6 else f"{value:g}"
+    )
+    axis.set_minor_formatter("")
+
+
+def _xy(points: Sequence[Point], x: str, steps: bool) -> tuple[list[float], list[float]]:
+    """A step holds up to its point, from the one before, or from the start."""
+    xs, ys = [p[x] for p in points], [p["y"] for p in points]
+    return ([0, *xs], [ys[0], *ys]) if steps and xs else (xs, ys)
+
+
+def _mean(curves: Sequence[Sequence[Point]]) -> list[Point]:
+    """The mean of the seeds, where they have logged at the same updates; [] where they have not."""
+    at = [{point["update"]: point for point in curve} for curve in curves if curve]
+    shared = sorted(set.intersection(*map(set, at))) if at else []
+    if not shared or len(shared) < _SHARED * min(map(len, at)):
+        return []
+    return [{**at[0][u], "y": statistics.fmean(each[u]["y"] for each in at)} for u in shared]
+
+
+def _accuracies(conditions: Sequence[Condition]) -> tuple[float, float]:
+    """An axis of percents that has all evaluations of each run but those of its first quarter."""
+    found = []
+    for run in (run for each in conditions for run in each.runs):
+        points = _points(run, "eval", "top1")
+        last = points[-1]["epoch"] if points else 0
+        found += [p["y"] for p in points if p["epoch"] >= last / 4]
+    low, high = min(found), max(found)
+    room = max(0.06 * (high - low), 0.5)
+    if high - low > 50:
+        low = 0
+    return max(0, low - room), min(100, high + room)
+
+
+def _losses(
+    conditions: Sequence[Condition], get: Callable[[Record], list[Point]]
+) -> tuple[float, float]:
+    found = [points for each in conditions for run in each.runs if (points := get(run))]
+    values = [p["y"] for points in found for p in points]
+    most = _LOSS_ABOVE * max(statistics.median(points[0]["y"] for points in found), 1e-9)
+    low = min((v for v in values if v > 0), default=most / 10)
+    return 0.9 * low, max(min(1.1 * max(values), most), 1.1 * low)
+
+
+def _said_of_axis(
+    name: str,
+    limits: tuple[float, float],
+    conditions: Sequence[Condition],
+    get: Callable[[Record], list[Point]],
+) -> str:
+    values = [p["y"] for each in conditions for run in each.runs for p in get(run)]
+    low, high = limits
+    if name == "top1":
+        off = ", with what is below it in the first quarter of a run" if min(values) < low else ""
+        return f"The axis begins at {low:.0f}%, not at 0{off}." if low > 0 else ""
+    return f"Losses above {high:.3g} are off the axis." if max(values) > high else ""
+
+
+def _ends(
+    conditions: Sequence[Condition], get: Callable[[Record], list[Point]], unit: str
+) -> Iterable[str]:
+    for each in conditions[:COLOURED]:
+        ends = [points[-1]["y"] for run in each.runs if (points := get(run))]
+        if ends:
+            yield f"{each.label} {statistics.fmean(ends):.4g}{unit}"

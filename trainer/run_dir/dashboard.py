@@ -1,0 +1,38 @@
+"""TensorBoard's Custom Scalars: the schedule beside the curves, all in sight.
+
+Its other pages sort by tag: the batch size is in a group below loss, closed until it is clicked.
+"""
+
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.types_pb2 import DT_STRING
+from tensorboard.plugins.custom_scalar import layout_pb2, metadata
+
+from trainer.run_dir.metrics import TAGS
+
+# Two in a row on a laptop: what is learned, and below it what it is learned with.
+_CHARTS = {
+    "top-1": "top1",
+    "loss": "loss",
+    "batch size": "batch_size",
+    "learning rate": "learning_rate",
+    "noise scale g, predicted": "noise_scale",
+    "gradient noise scale, measured": "gradient_noise_scale",
+    "momentum": "momentum",
+}
+
+
+def event(time: float) -> Event:
+    """The layout as an event of `time`, to be written once."""
+    charts = [
+        layout_pb2.Chart(title=title, multiline={"tag": [f"^{TAGS[name]}$"]})
+        for title, name in _CHARTS.items()
+    ]
+    category = layout_pb2.Category(title="what is learned, and the schedule", chart=charts)
+    layout = layout_pb2.Layout(category=[category])
+    tensor = TensorProto(dtype=DT_STRING, string_val=[layout.SerializeToString()])
+    value = Summary.Value(
+        tag=metadata.CONFIG_SUMMARY_TAG, metadata=metadata.create_summary_metadata(), tensor=tensor
+    )
+    return Event(wall_time=time, summary=Summary(value=[value]))

@@ -1,0 +1,187 @@
+"""What a run directory records, read as it is: in progress, killed, diverged or damaged."""
+
+import dataclasses
+import os
+import pathlib
+import re
+import socket
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from trainer import flagfile
+from trainer.config import UserError
+from trainer.run_dir import directory, metrics
+from trainer.run_dir.subject import is_export
+
+DIVERGED = "diverged"
+_FILES = ("flags.txt", "metrics.jsonl", "result.json")
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """A run.
+
+    Attributes:
+      name: of the directory, as short as tells it from the others.
+      flags: what changes what is learned, by flag; {} where flags.txt cannot be read.
+      points: logged points of both splits, in the order of updates.
+      result: result.json; None where the run has not ended, or it cannot be read.
+      range_test: rows of range_test.csv.
+      state: finished, running, killed, DIVERGED, or not finished, as after a signal.
+      notes: what else is to be known of it, such as what is wrong with its files.
+    """
+
+    name: str
+    flags: dict[str, str]
+    points: list[dict[str, Any]]
+    result: dict[str, Any] | None
+    range_test: list[dict[str, float]]
+    state: str
+    notes: list[str]
+
+    def of(self, split: str) -> list[dict[str, Any]]:
+        """The points of `split`."""
+        return [point for point in self.points if point["split"] == split]
+
+
+def find(paths: Sequence[pathlib.Path]) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
+    """The run directories among `paths` and below them, each once, and the paths without any."""
+    found: dict[pathlib.Path, pathlib.Path] = {}
+    without = []
+    for path in paths:
+        runs = list(_runs(path))
+        found |= {run.resolve(): run for run in runs if run.resolve() not in found}
+        if not runs:
+            without.append(path)
+    return list(found.values()), without
+
+
+def _runs(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    if any(os.path.lexists(path / name) for name in _FILES):
+        if not is_export(path):
+            yield path
+        return
+    try:
+        inner = [each for each in path.iterdir() if each.is_dir() and not each.is_symlink()]
+    except OSError:  # A file, or a folder that may not be read.
+        return
+    for each in sorted(inner, key=_natural):
+        yield from _runs(each)
+
+
+def _natural(path: pathlib.Path) -> list[tuple[float, str]]:
+    """Sorts batch_128 behind batch_32."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)|(\D)", path.name)
+    return [(float(number or "inf"), other) for number, other in parts]
+
+
+def names(folders: Sequence[pathlib.Path]) -> list[str]:
+    """What tells `folders` apart: their paths below what they share."""
+    whole = [pathlib.Path(os.path.abspath(folder)) for folder in folders]
+    shared = os.path.commonpath([folder.parent for folder in whole]) if whole else ""
+    return [str(folder.relative_to(shared)) for folder in whole]
+
+
+def read(folder: pathlib.Path, name: str) -> Record:
+    """The run in `folder`; what cannot be read is noted."""
+    notes: list[str] = []
+    flags = _flags(folder / "flags.txt", notes)
+    points = _points(folder / "metrics.jsonl", notes)
+    result = _result(folder, points, notes)
+    if result and result.get("resumes"):
+        notes.append(f"resumed {result['resumes']} times" if result["resumes"] > 1 else "resumed")
+    return Record(
+        name=name,
+        flags=flags,
+        points=points,
+        result=result,
+        range_test=_range_test(folder / "range_test.csv", notes),
+        state=_state(folder, result, notes),
+        notes=notes,
+    )
+
+
+def _flags(path: pathlib.Path, notes: list[str]) -> dict[str, str]:
+    text = _text(path, notes)
+    if text is None:
+        return {}
+    if not text.startswith("--") or "\ufffd" in text:
+        notes.append("flags.txt is damaged")
+        return {}
+    return flagfile.learned(text)
+
+
+def _points(path: pathlib.Path, notes: list[str]) -> list[dict[str, Any]]:
+    damaged: list[str] = []
+    try:
+        points = metrics.read(path, damaged.append)
+    except OSError as error:
+        notes.append(f"metrics.jsonl cannot be read: {error.strerror}")
+        return []
+    if not path.exists():
+        notes.append("metrics.jsonl is missing")
+    if damaged:
+        lines = "a line" if len(damaged) == 1 else f"{len(damaged)} lines"
+        notes.append(f"metrics.jsonl has {lines} damaged and left out")
+    return sorted((p for p in points if "epoch" in p), key=lambda point: point["update"])
+
+
+def _result(
+    folder: pathlib.Path, points: list[dict[str, Any]], notes: list[str]
+) -> dict[str, Any] | None:
+    try:
+        found = directory.result(folder)
+        if found is None:
+            return None
+        found = {**found, "loss": float(found["loss"]), "seconds": float(found["seconds"])}
+    except (UserError, TypeError, ValueError, KeyError):
+        notes.append("result.json is damaged")
+        return None
+    except OSError as error:
+        notes.append(f"result.json cannot be read: {error.strerror}")
+        return None
+    if points and points[-1]["update"] < found["updates"]:
+        notes.append(f"metrics.jsonl ends at update {points[-1]['update']} of {found['updates']}")
+    return found
+
+
+def _range_test(path: pathlib.Path, notes: list[str]) -> list[dict[str, float]]:
+    """Whole rows alone."""
+    if not path.exists():
+        return []
+    header, *lines = (_text(path, notes) or "").splitlines() or [""]
+    columns = header.split(",")
+    rows = []
+    for line in lines:
+        try:
+            rows.append(dict(zip(columns, map(float, line.split(",")), strict=True)))
+        except ValueError:
+            notes.append("range_test.csv is damaged")
+            break
+    return rows if {"learning_rate", "loss", "top1"} <= set(columns) else []
+
+
+def _text(path: pathlib.Path, notes: list[str]) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        notes.append(f"{path.name} is missing")
+    except OSError as error:
+        notes.append(f"{path.name} cannot be read: {error.strerror}")
+    return None
+
+
+def _state(folder: pathlib.Path, result: dict[str, Any] | None, notes: list[str]) -> str:
+    if result:
+        return "finished"
+    if why := _text(folder / directory.DIVERGED, []):
+        notes.append(why.partition("\n")[0])
+        return DIVERGED
+    last = _text(folder / "lock", []) or ""  # Empty where its owner ended by itself.
+    owner = re.fullmatch(r"process (\d+) on (.+)\n", last)
+    if not owner:
+        return "not finished"
+    if owner[2] == socket.gethostname():
+        return "running" if pathlib.Path("/proc", owner[1]).exists() else "killed"
+    notes.append(f"{last.strip()} runs, or was killed")
+    return "not finished"
