@@ -1,5 +1,4 @@
 import html.parser
-import os
 import re
 import subprocess
 import sys
@@ -77,16 +76,19 @@ def test_a_real_run(uninterrupted, capsys, tmp_path):
     assert "Line chart of evaluation top-1 against updates" in names
 
 
-def test_thirty_runs_of_a_sweep_one_damaged_one_late(capsys, tmp_path):
+def test_thirty_runs_of_a_sweep_one_damaged_one_late_one_begun(capsys, tmp_path):
     runs = tmp_path / "runs"
     for seed in (0, 1, 2):
         grid(runs, (32, 64, 128), (0.1, 0.2, 0.4), f"--seed={seed}")
     write(runs / "late", "--initial_batch_size=256", ended=False)
     write(runs / "with & <b>", "--anneal=cosine")
+    (write(runs / "just_begun", ended=False) / "metrics.jsonl").write_text("")
     damaged = write(runs / "damaged", "--anneal=polynomial")
-    (damaged / "metrics.jsonl").write_bytes(b"{\n" + os.urandom(100))
+    (damaged / "metrics.jsonl").write_bytes(b"{\n" + bytes(100))
     page, out, error = report(capsys, tmp_path, runs)
-    assert "30 runs" in out
+    assert "31 runs" in out
+    assert "31 runs, 12 conditions<" in page.text
+    assert page.cells.count("just_begun") == 1
     assert error == "crescendo report: damaged: metrics.jsonl has a line damaged and left out\n"
     assert "metrics.jsonl has a line damaged and left out" in page.cells
     assert "Accuracy by batch size and learning rate" in page.titles

@@ -57,6 +57,16 @@ def test_runs_of_different_length_and_one_cut(tmp_path):
     assert axes["eval_top1_epochs"].get_xlim()[0] == 0
 
 
+def test_a_single_point_is_seen(tmp_path):
+    folder = write(tmp_path / "a")
+    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (folder / "metrics.jsonl").write_text("".join(lines[:11]))
+    axes = learned(tmp_path)
+    (line,) = axes["eval_top1_epochs"].lines
+    assert (len(line.get_xdata()), line.get_marker()) == (1, "o")
+    assert axes["train_loss_epochs"].lines[0].get_marker() == ""
+
+
 def test_both_axes_of_accuracy_are_the_same_and_say_where_they_begin(tmp_path):
     write(tmp_path / "a", top1=0.9)
     groups = conditions(read(tmp_path))

@@ -97,6 +97,7 @@ def test_a_run_without_flags_is_a_condition_of_its_own(tmp_path):
     [
         (["x=1,seed=0", "x=1,seed=1"], ["x=1"]),
         (["seed0/x", "seed1/x"], ["x"]),
+        (["seed=0", "seed=1"], ["all seeds"]),
         (["first", "other"], ["first and 1 more"]),
         (["run1", "run2", "run30"], ["run"]),
     ],

@@ -95,8 +95,8 @@ def conditions(runs: Sequence[Record]) -> list[Condition]:
 def _label(group: Sequence[Record], said: str) -> str:
     """What the names of `group` share, without the seed; or its flags, where that is nothing."""
     stripped = {re.sub(r"[\W_]*seed[\W_]*\d+", "", run.name).strip("/_-., =") for run in group}
-    if len(stripped) == 1 and (label := stripped.pop()):
-        return label
+    if len(stripped) == 1:
+        return stripped.pop() or "all seeds"
     letters = zip(*(run.name for run in group), strict=False)
     shared = "".join(same[0] for same in itertools.takewhile(lambda s: len(set(s)) == 1, letters))
     label = re.sub(r"(seed)?[\W_]*$", "", re.sub(r"\d+$", "", shared))

@@ -17,9 +17,10 @@ _FEWEST = 2  # points of a range test
 def report(runs: Sequence[Record]) -> tuple[str, list[Picture]]:
     """The page on `runs`, and its pictures."""
     tests = [run for run in runs if len(run.range_test) >= _FEWEST]
-    groups = conditions([run for run in runs if not run.range_test])
+    hollow = [run for run in runs if not (run.points or run.result or run.range_test)]
+    groups = conditions([run for run in runs if not run.range_test and run not in hollow])
     shown = [_results(groups), _comparisons(groups), _learned(groups), _schedule(groups)]
-    shown += [_range_tests(tests), _runs(groups, tests)]
+    shown += [_range_tests(tests), _runs(groups, [*tests, *hollow])]
     sections = [(section, pictures) for section, pictures in shown if section.body]
     html = page.page(
         f"Crescendo: {_count(len(runs), 'run')}, {_count(len(groups), 'condition')}",
@@ -113,8 +114,8 @@ def _draw_range_test(figure: Figure, run: Record, found: range_test.Interval, sc
     figure.axes[0].set_title(f"{run.name}: {found.lowest:.3g} to {found.highest:.3g}")
 
 
-def _runs(groups: Sequence[Condition], tests: Sequence[Record]) -> _Part:
-    content = tables.by_run([run for each in groups for run in each.runs] + list(tests))
+def _runs(groups: Sequence[Condition], others: Sequence[Record]) -> _Part:
+    content = tables.by_run([run for each in groups for run in each.runs] + list(others))
     return page.Section("Every run", page.table(content)), []
 
 

@@ -158,11 +158,14 @@ def _draw(
         curves = [get(run) for run in each.runs]
         mean = _mean([get(run) for run in each.ended] or curves)
         if mean:
-            axes.plot(*_xy(mean, x, steps), label=label, **look)
+            axes.plot(*_xy(mean, x, steps), label=label, marker=_marker(mean), **look)
         for run, curve in zip(each.runs, curves, strict=True):
             if len(each.runs) > 1 or not mean:
-                thin = {"linewidth": 0.7, "alpha": 0.45} if mean else {"linewidth": 1.1}
-                axes.plot(*_xy(curve, x, steps), **(look | thin | {"linestyle": "-"}))
+                thin: dict[str, Any] = {"linewidth": 1.1}
+                if mean:
+                    thin = {"linewidth": 0.7, "alpha": 0.45}
+                thin |= {"linestyle": "-", "marker": _marker(curve), "markersize": 3}
+                axes.plot(*_xy(curve, x, steps), **(look | thin))
             if curve and run.state == DIVERGED:
                 last = curve[-1]
                 low, high = limits or (last["y"], last["y"])
@@ -191,6 +194,11 @@ def _name_ticks(axis: Any, low: float, high: float) -> None:
         lambda value, _: f"{value:,.0f}" if 1e3 <= value < 1e6 else f"{value:g}"
     )
     axis.set_minor_formatter("")
+
+
+def _marker(points: Sequence[Point]) -> str:
+    """A dot where a line would not be seen."""
+    return "o" if len(points) == 1 else ""
 
 
 def _xy(points: Sequence[Point], x: str, steps: bool) -> tuple[list[float], list[float]]:

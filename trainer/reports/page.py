@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 
@@ -14,7 +15,7 @@ _STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 1120px; padding: 1rem clamp(.75rem, 3vw, 2rem) 3rem;
   font: 16px/1.5 system-ui, "Liberation Sans", "DejaVu Sans", sans-serif;
-  color: var(--ink); background: var(--paper); }
+  color: var(--ink); background: var(--paper); overflow-wrap: anywhere; }
 h1 { font-size: 1.6rem; line-height: 1.2; margin: .5rem 0; }
 h2 { font-size: 1.2rem; margin: 2.2rem 0 .5rem; border-bottom: 1px solid var(--rule); }
 p { max-width: 46rem; margin: .4rem 0 .8rem; }
@@ -33,6 +34,7 @@ figcaption { margin-top: .2rem; }
     no-repeat local,
     linear-gradient(to left, var(--rule), transparent) 100% 0 / 1.2rem 100% no-repeat scroll; }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
+table { overflow-wrap: normal; }
 th, td { padding: .3rem .6rem; text-align: right; vertical-align: top; white-space: nowrap;
   border-bottom: 1px solid var(--rule); }
 thead th { background: var(--head); vertical-align: bottom; white-space: normal; }
@@ -42,7 +44,7 @@ td.long { min-width: 16rem; }
 tbody th { font-weight: 600; text-align: left; position: sticky; left: 0;
   background: var(--paper); min-width: 8.5rem; max-width: 14rem; white-space: normal;
   overflow-wrap: break-word; }
-@media (min-width: 900px) { .legend { position: sticky; top: 0; } }
+@media (min-width: 900px) { .legend { position: sticky; top: 0; } tbody th { min-width: 12rem; } }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e6e6; --faint: #a8a8a8; --rule: #444;
   --paper: #161616; --head: #262626; } }
 @media print {
@@ -56,7 +58,8 @@ tbody th { font-weight: 600; text-align: left; position: sticky; left: 0;
   .figures { grid-template-columns: 1fr 1fr; gap: 4mm; }
   .table { overflow: visible; background: none; }
   table { font-size: 7.5pt; width: 100%; }
-  th, td { padding: .15rem .3rem; }
+  table { overflow-wrap: normal; }
+th, td { padding: .15rem .3rem; }
   td.text, td.long { min-width: 0; overflow-wrap: anywhere; }
   tbody th { position: static; min-width: 4.5rem; }
   tr { break-inside: avoid; }
@@ -129,7 +132,7 @@ def table(content: Table) -> str:
         long = " long" if len(text) > _LONG else ""
         mark = f' class="text{long}"' if i in content.texts else ""
         # Names of flags and folders break at their words.
-        broken = escape(text).replace("_", "_<wbr>").replace("/", "/<wbr>")
+        broken = re.sub("([_/,])(?=[^ ])", r"\1<wbr>", escape(text))
         return f"<{kind}{mark}>{broken}</{kind.split()[0]}>"
 
     head = "".join(cell(i, text, 'th scope="col"') for i, text in enumerate(content.head))
