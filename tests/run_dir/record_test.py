@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from tests.reports.run_directories import write
-from trainer.run_dir import record
+from trainer.run_dir import record, sweeps
 
 
 def test_a_folder_stands_for_the_runs_below_it(tmp_path):
@@ -111,3 +111,22 @@ def test_a_run_that_goes_on_one_that_was_killed_and_one_elsewhere(tmp_path):
 def test_names_of_one_and_of_far_ones():
     assert record.names([pathlib.Path("/a/b/c")]) == ["c"]
     assert record.names([pathlib.Path("/a/b/c"), pathlib.Path("/a/d")]) == ["b/c", "d"]
+
+
+def test_points_of_a_sweep_that_failed_say_why(tmp_path):
+    points = [{"seed": "0"}, {"seed": "1"}, {"seed": "2"}]
+    sweeps.begin(tmp_path / "sweep", points)
+    # The first in the midst of its run, the second before it kept its flags; the third was stopped.
+    for point, status in zip(points, (1, 2, 75), strict=True):
+        sweeps.note(tmp_path / "sweep", point, sweeps.End(status, f"said {status}\nand more"))
+    write(tmp_path / "sweep" / "seed=0", ended=False)
+    (tmp_path / "sweep" / "seed=1").mkdir()
+    write(tmp_path / "sweep" / "seed=2", ended=False)
+    found, _ = record.find([tmp_path / "sweep"])
+    runs = [record.read(path, path.name) for path in found]
+    assert [(run.name, run.state, run.notes) for run in runs] == [
+        ("seed=0", "failed", ["said 1 and more"]),
+        ("seed=1", "failed", ["said 2 and more"]),
+        ("seed=2", "not finished", []),
+    ]
+    assert (len(runs[0].points), runs[1].points) == (22, [])

@@ -10,7 +10,7 @@ from typing import Any
 
 from trainer import flagfile
 from trainer.config import UserError
-from trainer.run_dir import directory, metrics
+from trainer.run_dir import directory, metrics, sweeps
 from trainer.run_dir.subject import is_export
 
 DIVERGED = "diverged"
@@ -27,7 +27,8 @@ class Record:
       points: logged points of both splits, in the order of updates.
       result: result.json; None where the run has not ended, or it cannot be read.
       range_test: rows of range_test.csv.
-      state: finished, running, killed, DIVERGED, or not finished, as after a signal.
+      state: finished, running, killed, DIVERGED, failed (as a point of a sweep), or not finished,
+        as after a signal.
       notes: what else is to be known of it, such as what is wrong with its files.
     """
 
@@ -57,7 +58,7 @@ def find(paths: Sequence[pathlib.Path]) -> tuple[list[pathlib.Path], list[pathli
 
 
 def _runs(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    if any(os.path.lexists(path / name) for name in _FILES):
+    if any(os.path.lexists(path / name) for name in _FILES) or _failed(path):
         if not is_export(path):
             yield path
         return
@@ -84,6 +85,8 @@ def names(folders: Sequence[pathlib.Path]) -> list[str]:
 
 def read(folder: pathlib.Path, name: str) -> Record:
     """The run in `folder`; what cannot be read is noted."""
+    if not (folder / "flags.txt").exists() and (reason := _failed(folder)):
+        return Record(name, {}, [], None, [], "failed", [reason])
     notes: list[str] = []
     flags = _flags(folder / "flags.txt", notes)
     points = _points(folder / "metrics.jsonl", notes)
@@ -171,12 +174,24 @@ def _text(path: pathlib.Path, notes: list[str]) -> str | None:
     return None
 
 
+def _failed(folder: pathlib.Path) -> str | None:
+    """Why the run has failed, if it is a point of a sweep that has."""
+    try:
+        end = sweeps.read(folder.parent).get(folder.name, sweeps.End())
+    except (UserError, OSError):
+        return None
+    return " ".join((end.reason or f"status {end.status}").split()) if end.failed else None
+
+
 def _state(folder: pathlib.Path, result: dict[str, Any] | None, notes: list[str]) -> str:
     if result:
         return "finished"
     if why := _text(folder / directory.DIVERGED, []):
         notes.append(why.partition("\n")[0])
         return DIVERGED
+    if reason := _failed(folder):
+        notes.append(reason)
+        return "failed"
     last = _text(folder / "lock", []) or ""  # Empty where its owner ended by itself.
     owner = re.fullmatch(r"process (\d+) on (.+)\n", last)
     if not owner:
