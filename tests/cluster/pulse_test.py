@@ -1,5 +1,6 @@
 import queue
 import socket
+import threading
 import time
 
 import pytest
@@ -69,6 +70,23 @@ def test_who_fails_is_lost_and_does_not_hear_of_others(star):
         line.close()
     time.sleep(SILENCE / 2)
     assert heard.empty()
+
+
+def test_nobody_leaves_before_all_are_done(star):
+    """What one still computes may need the others' processes."""
+    pulses = [pulse for pulse, _ in beating(star, 0, 1, 2)]
+    left = queue.Queue()
+
+    def leave(index):
+        pulses[index].leave(done=True)
+        left.put(index)
+
+    for index in (1, 0):
+        threading.Thread(target=leave, args=(index,)).start()
+    with pytest.raises(queue.Empty):
+        left.get(timeout=SILENCE / 2)
+    leave(2)
+    assert {left.get(timeout=SILENCE / 4) for _ in pulses} == {0, 1, 2}
 
 
 def test_one_is_lost_once(star):

@@ -26,33 +26,54 @@ class Pulse:
           silence: seconds without a beat after which one is lost; where its process ends, at once.
           lost: called once, with the first worker that is, in a thread of this object's.
         """
-        self._lines, self._lost = lines, lost
-        self._ended, self._once = threading.Event(), threading.Lock()
+        self._lines, self._lost, self._silence = lines, lost, silence
+        self._ended, self._settled = threading.Event(), threading.Event()
+        self._once = threading.Lock()
+        self._heard_out = {index: threading.Event() for index in lines}
         for index, line in lines.items():
             line.settimeout(silence)
             threading.Thread(target=self._listen, args=(index, line), daemon=True).start()
         threading.Thread(target=self._beat, args=(silence / 10,), daemon=True).start()
 
     def leave(self, done: bool) -> None:
-        """Hears and says no more; unless all is `done`, the others soon take this one for lost."""
-        self._ended.set()
+        """Takes nobody for lost any more; unless all is `done`, the others soon do this one.
+
+        Where it is, returns once the others have come as far, or are silent: a collective that has
+        ended here may still need this process to end elsewhere.
+        """
+        self._settled.set()
         if done:
-            self._tell(_BYE)
+            chief = 0 not in self._lines
+            if not chief:
+                self._tell(_BYE)
+            for heard_out in self._heard_out.values():
+                heard_out.wait(self._silence)
+            if chief:  # It has heard from all, and lets them go.
+                self._tell(_BYE)
+        self._ended.set()
 
     def _listen(self, index: int, line: socket.socket) -> None:
+        lost = self._hear(index, line)
+        self._heard_out[index].set()
+        if lost is None:
+            return
+        with self._once:
+            if self._settled.is_set():
+                return
+            self._settled.set()
+        self._ended.set()
+        self._tell(_LOST + b"%d\n" % lost)
+        self._lost(lost)
+
+    def _hear(self, index: int, line: socket.socket) -> int | None:
+        """Which worker is lost, as the one at the other end, or its end, says; None: it leaves."""
         with contextlib.suppress(OSError), line.makefile("rb") as words:  # Silent for too long.
             for word in words:
                 if word == _BYE:
-                    return
+                    return None
                 if word.startswith(_LOST):
-                    index = int(word.removeprefix(_LOST))
-                    break
-        with self._once:
-            if self._ended.is_set():
-                return
-            self._ended.set()
-        self._tell(_LOST + b"%d\n" % index)
-        self._lost(index)
+                    return int(word.removeprefix(_LOST))
+        return index
 
     def _beat(self, seconds: float) -> None:
         while not self._ended.wait(seconds):
