@@ -58,10 +58,10 @@ def test_the_five_schedules_are_told_apart_by_their_recipes(tmp_path):
     runs, _ = sweep.checked(points, tmp_path)
     configs = [parsed(*run.flags) for run in runs]
     assert {config.epochs for config in configs} == {24.0}
-    assert [config.anneal_with for config in configs[::3]] == [
+    assert [config.anneal_with for config in configs[:5]] == [
         *("learning_rate", "hybrid", "batch_size", "batch_size", "batch_size")
     ]
-    assert [config.seed for config in configs[:4]] == [0, 1, 2, 0]
+    assert [config.seed for config in configs[::5]] == [0, 1, 2]
 
 
 def test_the_grid_of_base_rates_is_of_rates_per_example(tmp_path):
