@@ -9,7 +9,7 @@ if ! command -v bazel-4 >/dev/null; then
   echo "Installing Debian's Bazel (once, 150 MB and a JDK) ..." >&2
   if ! debian_install "${packages[@]}"; then
     echo "Debian's Bazel could not be installed: as root, apt-get install ${packages[*]}." >&2
-    echo "Another Bazel, of version 7 or later, reads MODULE.bazel and needs no script." >&2
+    echo "Another Bazel, of version 7.4.1 or later, reads MODULE.bazel and needs no script." >&2
     exit 1
   fi
 fi
