@@ -23,11 +23,18 @@ LEVELS = [
     {"trainer.main"},
     {"trainer.__main__"},
 ]
-FILES = {
-    ".".join(path.with_suffix("").parts): path
-    for path in sorted(pathlib.Path("trainer").glob("**/*.py"))
-    if path.name != "__init__.py"
-}
+
+
+def modules(folder):
+    return {
+        ".".join(path.with_suffix("").parts): path
+        for path in sorted(pathlib.Path(folder).glob("**/*.py"))
+        if path.name != "__init__.py"
+    }
+
+
+FILES = modules("trainer")
+TESTS = modules("tests")
 
 
 def room(module):
@@ -43,7 +50,7 @@ def level(module):
 def inner_imports(module):
     """All names that `module` imports, with the module they come from: absl.flags, os."""
     found = set()
-    for node in ast.walk(ast.parse(FILES[module].read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse({**FILES, **TESTS}[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -118,33 +125,46 @@ def test_no_room_without_a_name_of_its_own():
 
 
 def targets():
-    """BUILD's targets: name → (modules, first-party deps)."""
+    """BUILD's targets, as Bazel's own language reads it: name → what it was called with."""
     found = {}
-    for node in ast.parse(pathlib.Path("BUILD").read_text(encoding="utf-8")).body:
-        call = getattr(node, "value", None)
-        if not isinstance(call, ast.Call) or call.func.id not in ("py_library", "py_binary"):
-            continue
-        values = {keyword.arg: keyword.value for keyword in call.keywords}
-        sources = values["srcs"]
-        if isinstance(sources, ast.Call):  # glob([pattern])
-            (pattern,) = ast.literal_eval(sources.args[0])
-            paths = set(pathlib.Path().glob(pattern))
-        else:
-            paths = set(map(pathlib.Path, ast.literal_eval(sources)))
-        deps = ast.literal_eval(values["deps"]) if "deps" in values else []
-        modules = {".".join(p.with_suffix("").parts) for p in paths if p.name != "__init__.py"}
-        found[ast.literal_eval(values["name"])] = modules, {dep.removeprefix(":") for dep in deps}
+
+    def glob(patterns):
+        return sorted({str(path) for pattern in patterns for path in pathlib.Path().glob(pattern)})
+
+    def rule(name, **attributes):
+        assert name not in found
+        found[name] = attributes
+
+    rules = dict.fromkeys(["py_library", "py_binary", "py_test"], rule)
+    words = {**rules, "glob": glob, "load": lambda *_: None, "package": lambda **_: None}
+    exec(pathlib.Path("BUILD").read_text(encoding="utf-8"), words)
     return found
 
 
+def sources(target):
+    """The modules that one of `targets()` holds."""
+    names = {".".join(pathlib.Path(p).with_suffix("").parts) for p in target["srcs"]}
+    return names & {*FILES, *TESTS}
+
+
+# Those with modules of their own: a test's are those of tests.
+HOLDERS = {name: target for name, target in targets().items() if "args" not in target}
+
+
 def test_build_holds_every_module_once():
-    listed = sorted(module for modules, _ in targets().values() for module in modules)
-    assert listed == sorted(FILES)
+    listed = sorted(module for target in HOLDERS.values() for module in sources(target))
+    assert listed == sorted([*FILES, *TESTS])
 
 
-@pytest.mark.parametrize("name", targets())
+@pytest.mark.parametrize("name", HOLDERS)
 def test_build_deps_are_the_imports(name):
-    owner = {module: target for target, (modules, _) in targets().items() for module in modules}
-    modules, deps = targets()[name]
-    needed = {owner[imported] for module in modules for imported in own(module)} - {name}
-    assert deps == needed
+    owner = {module: holder for holder, t in HOLDERS.items() for module in sources(t)}
+    mine = sources(HOLDERS[name])
+    needed = {owner[imported] for module in mine for imported in own(module)} - {name}
+    assert {dep.removeprefix(":") for dep in HOLDERS[name].get("deps", [])} == needed
+
+
+def test_build_has_every_test_once():
+    listed = {name: target["args"][0] for name, target in targets().items() if "args" in target}
+    files = [path for path in TESTS.values() if path.match("*_test.py")]
+    assert listed == {str(path.with_suffix("")): str(path) for path in files}
