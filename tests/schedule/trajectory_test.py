@@ -123,6 +123,13 @@ def test_replicas_do_not_change_the_settings(replicas, ghost):
         (["--scaling=none", "--anneal_with=batch_size"], 1, "use --anneal_with=learning_rate"),
         (["--optimizer=sgd", "--momentum=0.9"], 1, "sgd has no momentum, not 0.9"),
         (["--micro_batch_size=16"], 1, "--micro_batch_size=16 is below"),
+        # Solved: 10¹⁸ · 1,280 examples, and nobody asks for their divisors.
+        (["--initial_learning_rate=1e18"], 3, "is larger than the 60000 training examples"),
+        (
+            ["--initial_learning_rate=1e18", "--momentum=0.98", "--momentum_warmup_epochs=1"],
+            1,
+            "is larger than the 60000 training examples",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(arguments, replicas, message):

@@ -12,7 +12,7 @@ from trainer.schedule.noise_scale import Setting
 
 
 def first_batch(start: Setting, momentum: float, ghost_batch_size: int) -> int:
-    """The batch that has the noise scale of `start` at a lower `momentum` and the same ε.
+    """The batch that has the noise scale and ε of `start` at a `momentum` up to that of `start`.
 
     It is the nearest below that divides the batch of `start` and that ghost batches divide.
     """

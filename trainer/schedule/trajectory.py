@@ -101,8 +101,10 @@ def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
     )
     if config.anneal == "range_test":
         start = _range_end(config, start)
+    lowest = _first_momentum(config, start, reference, scaling)
+    _check_fits(start.batch_size, examples)  # Before: the divisors of a huge one take hours.
     layout.check_divides("initial batch size", start.batch_size, replicas, ghost)
-    smallest = _first_batch(config, start, reference, scaling)
+    smallest = momentum.first_batch(start, lowest, ghost)
     limits = Limits(
         smallest,
         _largest(config, start, smallest, examples),
@@ -180,8 +182,8 @@ def _reference(config: Config) -> Setting:
     return Setting(config.base_batch_size, config.base_learning_rate, momentum)
 
 
-def _first_batch(config: Config, start: Setting, reference: Setting, scaling: Scaling) -> int:
-    """The batch at position 0: that of `start`, or of a lower momentum that is warmed up."""
+def _first_momentum(config: Config, start: Setting, reference: Setting, scaling: Scaling) -> float:
+    """The momentum at position 0: that of `start`, or a lower one that is warmed up."""
     moved = {
         "--momentum_warmup_epochs": config.momentum_warmup_epochs,
         "--momentum_from": config.momentum_from,
@@ -206,14 +208,14 @@ def _first_batch(config: Config, start: Setting, reference: Setting, scaling: Sc
             raise UserError(
                 f"--momentum_from={lowest:g} is where --momentum_warmup_epochs starts: give it too."
             )
-        return start.batch_size
+        return start.momentum
     if lowest >= start.momentum or config.anneal == "measured":
         raise UserError(
             f"--momentum_warmup_epochs={config.momentum_warmup_epochs:g} has nothing to warm up "
             f"from {lowest:g} to {start.momentum:g} with --anneal={config.anneal}: leave it out, "
             "or give a --momentum above --momentum_from, and a schedule."
         )
-    return momentum.first_batch(start, lowest, config.ghost_batch_size)
+    return lowest
 
 
 def _largest(config: Config, start: Setting, smallest: int, examples: int) -> int:
@@ -226,11 +228,7 @@ def _largest(config: Config, start: Setting, smallest: int, examples: int) -> in
             f"--max_batch_size={largest} is below the initial batch size {start.batch_size}: "
             f"raise it to {start.batch_size} or more, or lower the initial batch."
         )
-    if largest > examples:
-        raise UserError(
-            f"a batch of {largest} is larger than the {examples} training examples: "
-            f"use N/10 = {max(1, examples // 10)} or less."
-        )
+    _check_fits(largest, examples)
     if largest > examples / 10:
         logging.warning(
             "B_max %d is above N/10 = %d, from where on larger batches cost accuracy "
@@ -239,6 +237,14 @@ def _largest(config: Config, start: Setting, smallest: int, examples: int) -> in
             examples // 10,
         )
     return largest
+
+
+def _check_fits(batch_size: int, examples: int) -> None:
+    if batch_size > examples:
+        raise UserError(
+            f"a batch of {batch_size} is larger than the {examples} training examples: "
+            f"use N/10 = {max(1, examples // 10)} or less."
+        )
 
 
 def _batch_floor(config: Config) -> float:
