@@ -79,6 +79,7 @@ def test_the_momentum_comes_down_before_the_rate():
         (["--momentum_to=0.99"], "give a lower one"),
         (["--momentum_to=0.9", "--anneal_with=learning_rate"], "and --anneal_with=batch_size"),
         (["--momentum_to=0.9", "--optimizer=lamb"], "another optimizer than lamb"),
+        (["--momentum_to=0", "--optimizer=adam"], "another optimizer than adam"),
     ],
 )
 def test_what_cannot_move_is_refused(flags, message):

@@ -185,11 +185,11 @@ def _reference(config: Config) -> Setting:
 def _first_momentum(config: Config, start: Setting, reference: Setting, scaling: Scaling) -> float:
     """The momentum at position 0: that of `start`, or a lower one that is warmed up."""
     moved = {
-        "--momentum_warmup_epochs": config.momentum_warmup_epochs,
+        "--momentum_warmup_epochs": config.momentum_warmup_epochs or None,
         "--momentum_from": config.momentum_from,
         "--momentum_to": config.momentum_to,
     }
-    given = [name for name, value in moved.items() if value]
+    given = [name for name, value in moved.items() if value is not None]
     if given and scaling != noise_scale.LINEAR:
         raise UserError(
             f"{given[0]} moves the momentum for the batch, by the linear rule of SGD: use it with "
