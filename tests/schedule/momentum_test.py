@@ -8,6 +8,7 @@ from tests.configs import parsed
 from trainer.config import UserError
 from trainer.schedule.momentum import first_batch, warmup
 from trainer.schedule.noise_scale import Setting, noise_scale
+from trainer.schedule.realize import Limits
 from trainer.schedule.trajectory import from_config
 
 START = Setting(3200, 0.5, 0.98)
@@ -24,10 +25,21 @@ def test_the_first_batch_is_that_of_the_lower_momentum():
 
 @given(st.floats(0.1, 10), st.floats(0, 12), st.sampled_from([64, 320, 640, 1600]))
 def test_the_product_of_batch_and_room_stays(length, epochs, smallest):
-    size = START.batch_size * (1 - START.momentum) / (1 - warmup(length, START, smallest)(epochs))
+    limits = Limits(smallest, 5120, 0.0)
+    size = START.batch_size * (1 - START.momentum) / (1 - warmup(length, START, limits)(epochs))
     assert size == pytest.approx(round(size))
     assert round(size) % smallest == 0
     assert smallest <= round(size) <= 3200
+
+
+@given(st.integers(1, 50), st.integers(2, 12), st.integers(1, 10**7))
+def test_a_step_is_taken_at_the_first_position_that_reaches_it(tenths, steps, examples):
+    """In floats, 128 + 640 · (0.94 / 4.7) falls short of 256."""
+    start = Setting(128 * steps, 0.1, 0.9)
+    at = warmup(tenths / 10, start, Limits(128, 10**6, 0.0))
+    for step in range(1, steps):
+        first = -(-step * tenths * examples // (10 * (steps - 1)))  # exact, in integers
+        assert at(first / examples) >= 1 - 0.1 * steps / (step + 1) - 1e-9
 
 
 def test_momentum_and_batch_rise_and_noise_scale_and_rate_stay():

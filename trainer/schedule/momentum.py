@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from trainer.schedule.layout import divisors
 from trainer.schedule.noise_scale import Setting
+from trainer.schedule.realize import Limits, on_grid
 
 
 def first_batch(start: Setting, momentum: float, ghost_batch_size: int) -> int:
@@ -21,14 +22,14 @@ def first_batch(start: Setting, momentum: float, ghost_batch_size: int) -> int:
     return max((size for size in sizes if size <= ideal * (1 + 1e-9)), default=ghost_batch_size)
 
 
-def warmup(length: float, start: Setting, smallest: int) -> Callable[[float], float]:
-    """m at a number of epochs: that for which B is `smallest` at 0 and, in equal steps of that
+def warmup(length: float, start: Setting, limits: Limits) -> Callable[[float], float]:
+    """m at a number of epochs: that for which B is the smallest at 0 and, in equal steps of that
     size, the batch of `start` from `length` on; B (1 − m) stays."""
 
     def momentum(epochs: float) -> float:
         if epochs >= length:
             return start.momentum
-        ramp = smallest + (start.batch_size - smallest) * epochs / length
-        return 1 - (1 - start.momentum) * start.batch_size / (ramp // smallest * smallest)
+        ramp = limits.smallest + (start.batch_size - limits.smallest) * epochs / length
+        return 1 - (1 - start.momentum) * start.batch_size / on_grid(ramp, limits)
 
     return momentum

@@ -137,7 +137,7 @@ def _wanted(
 ) -> tuple[Control, Callable[[float], Target]]:
     """What decides while the run goes on, and what is wanted at a number of epochs."""
     factor = anneal.from_config(config, start, examples)
-    m = momentum.warmup(config.momentum_warmup_epochs, start, limits.smallest)
+    m = momentum.warmup(config.momentum_warmup_epochs, start, limits)
     if config.anneal == "plateau":
         plateau = Plateau(
             factor=config.anneal_factor,
