@@ -148,6 +148,22 @@ def test_above_a_tenth_warns(caplog):
     assert "B_max 6400 is above N/10 = 6000" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("arguments", "largest"),
+    [
+        (["--anneal=cosine"], 32),
+        (["--anneal=cosine", "--anneal_with=batch_size"], 5984),
+        (["--anneal=plateau", "--anneal_with=hybrid"], 5984),
+        (["--anneal=measured", "--ghost_batch_size=16"], 5984),
+        (["--momentum=0.95", "--momentum_warmup_epochs=1"], 64),
+    ],
+    ids=str,
+)
+def test_the_largest_batch_is_one_that_the_run_can_have(arguments, largest):
+    """A micro-batch is measured for it."""
+    assert trajectory("--base_batch_size=32", *arguments).limits.largest == largest
+
+
 def test_sgd_needs_no_base_momentum():
     assert trajectory("--optimizer=sgd").start == Setting(128, 0.1, 0.0)
 

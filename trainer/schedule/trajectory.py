@@ -105,17 +105,19 @@ def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
     _check_fits(start.batch_size, examples)  # Before: the divisors of a huge one take hours.
     layout.check_divides("initial batch size", start.batch_size, replicas, ghost)
     smallest = momentum.first_batch(start, lowest, ghost)
+    largest = _largest(config, start, smallest, examples)
+    grows = config.anneal_with != "learning_rate" or config.anneal == "measured"
     limits = Limits(
         smallest,
-        _largest(config, start, smallest, examples),
+        largest if grows else start.batch_size,
         _batch_floor(config),
         scaling,
         config.momentum_to,
     )
-    sizes = {"initial batch size": limits.smallest, "--max_batch_size": limits.largest}
+    sizes = {"initial batch size": smallest, "--max_batch_size": largest}
     for what, size in sizes.items():
         layout.check_divides(what, size, replicas, ghost, *sizes.values())
-    layout.lay_out(limits.smallest, replicas, ghost, config.micro_batch_size or ghost)
+    layout.lay_out(smallest, replicas, ghost, config.micro_batch_size or ghost)
     warmup_from = config.warmup_from or min(1, reference.learning_rate / start.learning_rate)
     control, target = _wanted(config, start, limits, examples)
     return Trajectory(
