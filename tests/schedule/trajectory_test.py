@@ -121,6 +121,12 @@ def test_replicas_do_not_change_the_settings(replicas, ghost):
         ),
         (["--anneal=cosine", "--anneal_with=hybrid"], 1, "hybrid counts annealing steps"),
         (["--scaling=none", "--anneal_with=batch_size"], 1, "use --anneal_with=learning_rate"),
+        (["--anneal=range_test", "--warmup_epochs=1"], 1, "moves the learning rate alone"),
+        (
+            ["--anneal=range_test", "--momentum=0.95", "--momentum_warmup_epochs=1"],
+            1,
+            "moves the learning rate alone",
+        ),
         (["--optimizer=sgd", "--momentum=0.9"], 1, "sgd has no momentum, not 0.9"),
         (["--micro_batch_size=16"], 1, "--micro_batch_size=16 is below"),
         # Solved: 10¹⁸ · 1,280 examples, and nobody asks for their divisors.

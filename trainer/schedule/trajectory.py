@@ -165,10 +165,14 @@ def _range_end(config: Config, start: Setting) -> Setting:
             f"--range_from={config.range_from:g} is not below --range_to={config.range_to:g}: "
             "a range test raises the learning rate."
         )
-    if config.anneal_with != "learning_rate" or config.warmup_epochs:
+    if (
+        config.anneal_with != "learning_rate"
+        or config.warmup_epochs
+        or config.momentum_warmup_epochs
+    ):
         raise UserError(
-            "a range test moves the learning rate alone: "
-            "use --anneal_with=learning_rate and --warmup_epochs=0."
+            "a range test moves the learning rate alone: use --anneal_with=learning_rate, "
+            "--warmup_epochs=0 and --momentum_warmup_epochs=0."
         )
     return dataclasses.replace(start, learning_rate=config.range_to)
 
