@@ -21,6 +21,20 @@ def test_the_first_batch_is_that_of_the_lower_momentum():
     # 711 has no place: 640 is the nearest below that divides 3,200.
     assert first_batch(START, 0.91, 32) == 640
     assert first_batch(Setting(64, 0.1, 0.99), 0.0, 32) == 32
+    # At 112, m would be 0; 32 is the nearest below, where it would be −2.5.
+    assert first_batch(Setting(1120, 0.1, 0.9), 0.0, 32) == 160
+    assert first_batch(START, 0.98, 32) == 3200
+
+
+@given(
+    st.integers(1, 300), st.integers(1, 64), st.floats(0, 0.999), st.floats(0, 1, exclude_max=True)
+)
+def test_no_momentum_is_below_zero_or_above_what_it_goes_to(ghosts, ghost, momentum, share):
+    start = Setting(ghosts * ghost, 0.1, momentum)
+    smallest = first_batch(start, share * momentum, ghost)
+    assert smallest % ghost == start.batch_size % smallest == 0
+    at = warmup(1.0, start, Limits(smallest, start.batch_size, 0.0))
+    assert 0 <= at(0.0) <= momentum + 1e-9
 
 
 @given(st.floats(0.1, 10), st.floats(0, 12), st.sampled_from([64, 320, 640, 1600]))

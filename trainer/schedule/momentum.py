@@ -15,11 +15,14 @@ from trainer.schedule.realize import Limits, on_grid
 def first_batch(start: Setting, momentum: float, ghost_batch_size: int) -> int:
     """The batch that has the noise scale and ε of `start` at a `momentum` up to that of `start`.
 
-    It is the nearest below that divides the batch of `start` and that ghost batches divide.
+    It is the nearest below that divides the batch of `start` and that ghost batches divide; or the
+    nearest above, where no momentum of 0 or more goes with those below.
     """
-    ideal = start.batch_size * (1 - start.momentum) / (1 - momentum)
-    sizes = [n * ghost_batch_size for n in divisors(start.batch_size // ghost_batch_size)]
-    return max((size for size in sizes if size <= ideal * (1 + 1e-9)), default=ghost_batch_size)
+    without = start.batch_size * (1 - start.momentum)  # momentum
+    ideal = without / (1 - momentum)
+    divide = [n * ghost_batch_size for n in divisors(start.batch_size // ghost_batch_size)]
+    sizes = [size for size in divide if size >= without * (1 - 1e-9)]
+    return max((size for size in sizes if size <= ideal * (1 + 1e-9)), default=sizes[0])
 
 
 def warmup(length: float, start: Setting, limits: Limits) -> Callable[[float], float]:
@@ -30,6 +33,6 @@ def warmup(length: float, start: Setting, limits: Limits) -> Callable[[float], f
         if epochs >= length:
             return start.momentum
         ramp = limits.smallest + (start.batch_size - limits.smallest) * epochs / length
-        return 1 - (1 - start.momentum) * start.batch_size / on_grid(ramp, limits)
+        return max(0.0, 1 - (1 - start.momentum) * start.batch_size / on_grid(ramp, limits))
 
     return momentum
