@@ -1,5 +1,7 @@
 import dataclasses
 
+import pytest
+
 from tests.configs import parsed
 from trainer import flagfile
 from trainer.config import names
@@ -27,6 +29,21 @@ def test_differences_are_of_what_is_learned():
     found = flagfile.learned_differences(flagfile.to_flagfile(one), flagfile.to_flagfile(other))
     assert found == ["--epochs: 2.0 → 3.0", "--momentum: 0.9 → unset"]
     assert flagfile.learned_differences(flagfile.to_flagfile(one), flagfile.to_flagfile(one)) == []
+
+
+@pytest.mark.parametrize("anneal", ["constant", "plateau", "measured"])
+def test_a_run_goes_on_with_other_values_of_what_is_free_alone(anneal):
+    """Of --noise_horizon too, which is no --ise_horizon that was switched off."""
+    one = parsed(f"--anneal={anneal}")
+
+    def is_free(name):
+        old = getattr(one, name)
+        other = not old if isinstance(old, bool) else [] if isinstance(old, list) else "7"
+        changed = dataclasses.replace(one, **{name: other})
+        return not flagfile.learned_differences(*map(flagfile.to_flagfile, (one, changed)))
+
+    decides = flagfile.DECIDES.get(anneal, frozenset())
+    assert {name for name in flagfile.FREE if is_free(name)} == flagfile.FREE - decides
 
 
 def test_a_flag_that_is_younger_than_the_run_had_its_default():

@@ -1,5 +1,6 @@
 """What the program says to wrong input: two lines at most, the value and the remedy, status 2."""
 
+import pathlib
 import subprocess
 import sys
 
@@ -67,9 +68,24 @@ def test_a_dataset_that_is_not_there_and_cannot_be_had(capsys, tmp_path, monkeyp
     assert len(error.strip().splitlines()) <= 2
 
 
-def test_help_lists_the_flags():
+def test_who_reads_the_output_may_leave():
+    """As `| head` does: of a long plan, more than a buffer is still to be written."""
+    plan = ["plan", "--format=json", "--warmup_epochs=2", "--epochs=2"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "trainer", *plan], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.close()
+        assert process.wait(60) == 1
+        assert process.stderr.read() == b""
+
+
+def test_help_lists_the_commands_and_the_flags():
     run = subprocess.run(
         [sys.executable, "-m", "trainer", "--helpfull"], capture_output=True, text=True
     )
+    usage, *_ = run.stdout.splitlines()
+    files = {path.stem for path in pathlib.Path("trainer/commands").glob("*.py")}
+    for command in files - {"__init__", "by_name"}:
+        assert command in usage
     for name in config.names():
         assert f"--{name}" in run.stdout or f"--[no]{name}" in run.stdout

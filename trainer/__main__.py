@@ -1,4 +1,4 @@
-"""python -m trainer [plan|train|range_test|evaluate|export|convert|sweep] --flag=value ..."""
+"""python -m trainer [plan|train|range_test|evaluate|export|convert|sweep|report] --flag=value"""
 
 from trainer.main import entry
 

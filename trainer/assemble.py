@@ -20,6 +20,8 @@ from trainer.cluster.workers import Worker
 from trainer.config import Config, UserError
 from trainer.data import pipeline, sources
 from trainer.data.bad_examples import BadExamples
+from trainer.data.encoded import Encoded
+from trainer.data.images import Images
 from trainer.evaluation import Evaluation, evaluator
 from trainer.flagfile import shared, to_flagfile
 from trainer.run_dir import directory, training_data
@@ -75,24 +77,8 @@ def _train(
     report = line if hosts.chief else _unsaid
     if hosts.agreed(ended and hosts.chief)[0]:
         return None
-    training, evaluation = (
-        load(config, split, bad) for split in (config.train_split, sources.evaluation_split(config))
-    )
+    training, evaluation = _splits(config, bad, hosts)
     examples = training.examples
-    if config.train_examples not in (None, examples):
-        raise UserError(
-            f"--train_examples={config.train_examples}, but {config.dataset}'s "
-            f"{config.train_split!r} has {examples}: leave it out, it is for `plan`."
-        )
-    for source in (training, evaluation):
-        has = f"{source.examples:,} examples, {source.classes} classes, shape {source.image_shape}"
-        first, *others = hosts.gathered(has)
-        for index, other in enumerate(others, start=1):
-            if other != first:
-                raise UserError(
-                    f"of {source.name}, worker {index} has {other},\n"
-                    f"and worker 0 {first}: give all the same data."
-                )
     schedule = trajectory.from_config(config, examples, replicas)
     kept = path if hosts.chief else None
     data = _chiefs(training_data_of(config, kept, bad, training), hosts)
@@ -123,21 +109,7 @@ def _train(
             )
         )
 
-    largest = schedule.micro_batch_size or config.micro_batch_size
-    if not largest and config.deterministic:
-        largest = unmeasured(config.ghost_batch_size)
-    if not largest:
-        if hosts.chief:
-            largest = micro_batch.choose(
-                path / "micro_batch.json",
-                step,
-                batches,
-                limits=schedule.limits,
-                ghost_batch_size=config.ghost_batch_size,
-                model=config.model,
-                report=report,
-            )
-        _, (largest,) = hosts.agreed(False, largest)
+    largest = _micro_batch_size(config, path, schedule, step, batches, hosts, report)
     report(plan.uncertain(config) + _table(schedule, replicas, config.ghost_batch_size, largest))
 
     variables = {"weights": values(model), "slots": [slot for s in step.slots for slot in s]}
@@ -226,6 +198,59 @@ def _train(
     # Nobody leaves before: a chief that has to be started again would wait for the others.
     hosts.agreed(False)
     return result
+
+
+def _splits(
+    config: Config, bad: BadExamples, hosts: Hosts
+) -> tuple[Images | Encoded, Images | Encoded]:
+    """The examples to train on, and those to evaluate on, the same on all `hosts`."""
+    training, evaluation = (
+        load(config, split, bad) for split in (config.train_split, sources.evaluation_split(config))
+    )
+    if config.train_examples not in (None, training.examples):
+        raise UserError(
+            f"--train_examples={config.train_examples}, but {config.dataset}'s "
+            f"{config.train_split!r} has {training.examples}: leave it out, it is for `plan`."
+        )
+    for source in (training, evaluation):
+        has = f"{source.examples:,} examples, {source.classes} classes, shape {source.image_shape}"
+        first, *others = hosts.gathered(has)
+        for index, other in enumerate(others, start=1):
+            if other != first:
+                raise UserError(
+                    f"of {source.name}, worker {index} has {other},\n"
+                    f"and worker 0 {first}: give all the same data."
+                )
+    return training, evaluation
+
+
+def _micro_batch_size(
+    config: Config,
+    path: pathlib.Path,
+    schedule: trajectory.Trajectory,
+    step: TrainingStep,
+    batches: Callable[[int, int], Iterator[Any]],
+    hosts: Hosts,
+    report: Callable[[str], None],
+) -> int:
+    """The largest that the run may take: what is learned with, what the user says, or measured."""
+    largest = schedule.micro_batch_size or config.micro_batch_size
+    if not largest and config.deterministic:
+        largest = unmeasured(config.ghost_batch_size)
+    if largest:
+        return largest
+    if hosts.chief:
+        largest = micro_batch.choose(
+            path / "micro_batch.json",
+            step,
+            batches,
+            limits=schedule.limits,
+            ghost_batch_size=config.ghost_batch_size,
+            model=config.model,
+            report=report,
+        )
+    _, (largest,) = hosts.agreed(False, largest)
+    return largest
 
 
 def _unsaid(_: str) -> None:

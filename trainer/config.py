@@ -181,7 +181,9 @@ flags.DEFINE_enum(
     "offered for adam and lamb; none: not at all.",
 )
 flags.DEFINE_float("initial_learning_rate", None, "Learning rate at the start (unset: solved).")
-flags.DEFINE_integer("initial_batch_size", None, "Batch size at the start (unset: solved).")
+flags.DEFINE_integer(
+    "initial_batch_size", None, "Batch size at the start, in examples (unset: solved)."
+)
 flags.DEFINE_float("momentum", None, "Momentum (unset: the reference's).")
 
 flags.DEFINE_float(
@@ -387,6 +389,7 @@ flags.DEFINE_integer(
     "sweep_parallel", 1, "Points that are trained at once; they share the cores out evenly."
 )
 flags.DEFINE_bool("sweep_retry", False, "Train points that have failed again.")
+
 # ---- What `report` reads and writes
 flags.DEFINE_multi_string(
     "runs",

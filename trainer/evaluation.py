@@ -18,7 +18,7 @@ from trainer.data.images import Images
 from trainer.nn.losses import cross_entropy
 
 # Examples that a lane takes at once; larger was no faster on two cores.
-BATCH_SIZE = 125
+_BATCH_SIZE = 125
 # Signals wait so long for the device.
 _SECONDS = 2.0
 _REMEDY = "Use a smaller --image_size, or --precision=bfloat16."
@@ -69,7 +69,7 @@ def evaluator(
         # A padded example may have any loss, and inf · 0 is no 0.
         return tf.reduce_sum(tf.where(weights > 0, values, 0.0), axis=1)
 
-    shards, batch_size = strategy.num_replicas_in_sync, lanes * BATCH_SIZE
+    shards, batch_size = strategy.num_replicas_in_sync, lanes * _BATCH_SIZE
     dataset = pipeline.evaluation(
         source,
         batch_size=batch_size,

@@ -1,7 +1,7 @@
 """The flags of a run as a flagfile: what replays it, and what may differ when it goes on.
 
 A run may not be resumed with other flags than it was started with, but for those in `FREE`, which
-change nothing that is learned or reported.
+change nothing that is learned.
 """
 
 from trainer.config import Config, defaults, names
@@ -88,7 +88,8 @@ def learned(text: str) -> dict[str, str]:
     """
     values = {**_read(to_flagfile(defaults())), **_read(text)}
     free = FREE - DECIDES.get(values.get("anneal", ""), frozenset())
-    return {name: v for name, v in values.items() if name.removeprefix("no") not in free}
+    spelled = free | {f"no{name}" for name in free}
+    return {name: value for name, value in values.items() if name not in spelled}
 
 
 def learned_differences(old: str, new: str) -> list[str]:

@@ -29,7 +29,7 @@ from trainer.state import State
 from trainer.step import Records, TrainingStep
 
 # Signals wait for the end of a stretch, and Python is idle while it lasts.
-STRETCH_SECONDS = 2.0
+_STRETCH_SECONDS = 2.0
 
 
 class NonFiniteLossError(Exception):
@@ -214,10 +214,10 @@ def _next_look(control: Control, position: int) -> int | None:
 
 
 def _most_updates(course: Course, state: State, rate: float) -> int:
-    """Updates to the next logged point, or that fit in STRETCH_SECONDS; one to measure the rate."""
+    """Updates to the next logged point, or that fit in a stretch; one to measure the rate."""
     to_log = course.log_every_updates - state.update % course.log_every_updates
     batch_size = course.trajectory.at(state.position).batch_size
-    return max(1, min(to_log, int(rate * STRETCH_SECONDS / batch_size)))
+    return max(1, min(to_log, int(rate * _STRETCH_SECONDS / batch_size)))
 
 
 def _too_much(stretch: Stretch, course: Course) -> tuple[str, str]:

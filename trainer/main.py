@@ -37,13 +37,17 @@ def entry() -> None:
     """The program: absl's --help flags, then main."""
     app.define_help_flags()
     logging.use_absl_handler()
-    try:
-        status = main(sys.argv)
-    except (Exception, KeyboardInterrupt):
-        traceback.print_exc()
-        status = 1
+    status = 1
+    # Who reads what it prints may leave, as head does.
+    with contextlib.suppress(BrokenPipeError):
+        try:
+            status = main(sys.argv)
+        except BrokenPipeError:
+            raise
+        except (Exception, KeyboardInterrupt):
+            traceback.print_exc()
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):  # Who read it has left, as head does.
+        with contextlib.suppress(OSError):
             stream.flush()
     # The input pipeline's threads call Python: one that outlives the interpreter hangs or aborts.
     os._exit(status)

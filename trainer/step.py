@@ -31,10 +31,10 @@ class Records:
     Attributes:
       loss: mean data loss of each update's batch, before it, float [n].
       top1: fraction of each batch that was right, float [n].
-      gradient_norm: Euclidean norm of each update's gradient of the data and regularisation losses.
-      part_square: squared norm of a micro-batch's mean gradient of the data loss, the mean of it
+      gradient_norm: Euclidean norm of each update's gradient, the regularizers' part included.
+      part_square: squared norm of a micro-batch's mean gradient without that part, the mean of it
         over all micro-batches of each update.
-      whole_square: squared norm of each whole batch's mean gradient of the data loss.
+      whole_square: squared norm of each whole batch's mean gradient, likewise.
       seconds: the whole stretch took, without tracing.
       input_wait: seconds of it in which the device waited for examples; None where not timed.
     """

@@ -8,6 +8,7 @@ from tests.configs import parsed
 from trainer.config import UserError
 from trainer.schedule.momentum import first_batch, warmup
 from trainer.schedule.noise_scale import Setting, noise_scale
+from trainer.schedule.realize import Limits
 from trainer.schedule.trajectory import from_config
 
 START = Setting(3200, 0.5, 0.98)
@@ -20,14 +21,39 @@ def test_the_first_batch_is_that_of_the_lower_momentum():
     # 711 has no place: 640 is the nearest below that divides 3,200.
     assert first_batch(START, 0.91, 32) == 640
     assert first_batch(Setting(64, 0.1, 0.99), 0.0, 32) == 32
+    # At 112, m would be 0; 32 is the nearest below, where it would be −2.5.
+    assert first_batch(Setting(1120, 0.1, 0.9), 0.0, 32) == 160
+    assert first_batch(START, 0.98, 32) == 3200
+
+
+@given(
+    st.integers(1, 300), st.integers(1, 64), st.floats(0, 0.999), st.floats(0, 1, exclude_max=True)
+)
+def test_no_momentum_is_below_zero_or_above_what_it_goes_to(ghosts, ghost, momentum, share):
+    start = Setting(ghosts * ghost, 0.1, momentum)
+    smallest = first_batch(start, share * momentum, ghost)
+    assert smallest % ghost == start.batch_size % smallest == 0
+    at = warmup(1.0, start, Limits(smallest, start.batch_size, 0.0))
+    assert 0 <= at(0.0) <= momentum + 1e-9
 
 
 @given(st.floats(0.1, 10), st.floats(0, 12), st.sampled_from([64, 320, 640, 1600]))
 def test_the_product_of_batch_and_room_stays(length, epochs, smallest):
-    size = START.batch_size * (1 - START.momentum) / (1 - warmup(length, START, smallest)(epochs))
+    limits = Limits(smallest, 5120, 0.0)
+    size = START.batch_size * (1 - START.momentum) / (1 - warmup(length, START, limits)(epochs))
     assert size == pytest.approx(round(size))
     assert round(size) % smallest == 0
     assert smallest <= round(size) <= 3200
+
+
+@given(st.integers(1, 50), st.integers(2, 12), st.integers(1, 10**7))
+def test_a_step_is_taken_at_the_first_position_that_reaches_it(tenths, steps, examples):
+    """In floats, 128 + 640 · (0.94 / 4.7) falls short of 256."""
+    start = Setting(128 * steps, 0.1, 0.9)
+    at = warmup(tenths / 10, start, Limits(128, 10**6, 0.0))
+    for step in range(1, steps):
+        first = -(-step * tenths * examples // (10 * (steps - 1)))  # exact, in integers
+        assert at(first / examples) >= 1 - 0.1 * steps / (step + 1) - 1e-9
 
 
 def test_momentum_and_batch_rise_and_noise_scale_and_rate_stay():
@@ -79,6 +105,7 @@ def test_the_momentum_comes_down_before_the_rate():
         (["--momentum_to=0.99"], "give a lower one"),
         (["--momentum_to=0.9", "--anneal_with=learning_rate"], "and --anneal_with=batch_size"),
         (["--momentum_to=0.9", "--optimizer=lamb"], "another optimizer than lamb"),
+        (["--momentum_to=0", "--optimizer=adam"], "another optimizer than adam"),
     ],
 )
 def test_what_cannot_move_is_refused(flags, message):

@@ -1,5 +1,7 @@
+import re
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from trainer.config import UserError
@@ -46,6 +48,25 @@ def test_all_three_may_agree_and_are_kept():
 def test_a_third_that_contradicts_is_refused_with_what_would_agree(rate):
     with pytest.raises(UserError, match=r"momentum 0.98.*\n.*--initial_learning_rate=0.5,"):
         start(learning_rate=rate, batch_size=3200, momentum=0.98)
+
+
+@given(st.floats(1e-4, 10), st.integers(1, 5000), st.integers(1, 64), st.sampled_from([1, 0.5]))
+@example(0.33, 640, 32, 1)  # 422.4 examples would have its noise scale
+@example(0.1, 100, 1, 1)  # of 0.078125 six digits are enough, of 0.10416666 they are not
+def test_what_a_contradiction_is_told_to_use_agrees(rate, size, ghost, exponent):
+    given_values = {
+        "reference": Setting(96, 0.1, 0.9),
+        "ghost": ghost,
+        "scaling": Scaling(exponent),
+    }
+    try:
+        start(learning_rate=rate, batch_size=size, **given_values)
+    except UserError as error:
+        found = dict(re.findall(r"--initial_(\w+)=([\d.e+-]*\d)", str(error)))
+        assert start(learning_rate=float(found["learning_rate"]), batch_size=size, **given_values)
+        if other := found.get("batch_size"):
+            assert int(other) % ghost == 0
+            assert start(learning_rate=rate, batch_size=int(other), **given_values)
 
 
 @given(

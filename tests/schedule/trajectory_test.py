@@ -121,8 +121,21 @@ def test_replicas_do_not_change_the_settings(replicas, ghost):
         ),
         (["--anneal=cosine", "--anneal_with=hybrid"], 1, "hybrid counts annealing steps"),
         (["--scaling=none", "--anneal_with=batch_size"], 1, "use --anneal_with=learning_rate"),
+        (["--anneal=range_test", "--warmup_epochs=1"], 1, "moves the learning rate alone"),
+        (
+            ["--anneal=range_test", "--momentum=0.95", "--momentum_warmup_epochs=1"],
+            1,
+            "moves the learning rate alone",
+        ),
         (["--optimizer=sgd", "--momentum=0.9"], 1, "sgd has no momentum, not 0.9"),
         (["--micro_batch_size=16"], 1, "--micro_batch_size=16 is below"),
+        # Solved: 10¹⁸ · 1,280 examples, and nobody asks for their divisors.
+        (["--initial_learning_rate=1e18"], 3, "is larger than the 60000 training examples"),
+        (
+            ["--initial_learning_rate=1e18", "--momentum=0.98", "--momentum_warmup_epochs=1"],
+            1,
+            "is larger than the 60000 training examples",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(arguments, replicas, message):
@@ -139,6 +152,22 @@ def test_the_replica_counts_named_can_share_every_size():
 def test_above_a_tenth_warns(caplog):
     trajectory("--max_batch_size=6400")
     assert "B_max 6400 is above N/10 = 6000" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "largest"),
+    [
+        (["--anneal=cosine"], 32),
+        (["--anneal=cosine", "--anneal_with=batch_size"], 5984),
+        (["--anneal=plateau", "--anneal_with=hybrid"], 5984),
+        (["--anneal=measured", "--ghost_batch_size=16"], 5984),
+        (["--momentum=0.95", "--momentum_warmup_epochs=1"], 64),
+    ],
+    ids=str,
+)
+def test_the_largest_batch_is_one_that_the_run_can_have(arguments, largest):
+    """A micro-batch is measured for it."""
+    assert trajectory("--base_batch_size=32", *arguments).limits.largest == largest
 
 
 def test_sgd_needs_no_base_momentum():

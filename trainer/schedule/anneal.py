@@ -12,9 +12,10 @@ from trainer.schedule.noise_scale import Setting
 
 Anneal = Callable[[float], float]
 
-# Less than one example for any N below a billion, since k · N / N may fall short of k in floats;
-# and the lowest value, since a learning rate of 0 trains nothing and a batch over 0 is no number.
+# The lowest value: a learning rate of 0 trains nothing, and a batch over 0 is no number.
 LOWEST = 1e-9
+# Epochs by which k · N / N may fall short of k in floats: less than an example for N to a billion.
+_ROUNDING = 1e-9
 
 
 def constant() -> Anneal:
@@ -24,7 +25,7 @@ def constant() -> Anneal:
 
 def step(points: Sequence[float], factor: float) -> Anneal:
     """factor^−j from the j-th of `points`, in epochs, on."""
-    return lambda epochs: max(factor ** -sum(epochs >= p - LOWEST for p in points), LOWEST)
+    return lambda epochs: max(factor ** -sum(epochs >= p - _ROUNDING for p in points), LOWEST)
 
 
 def cosine(total: float) -> Anneal:

@@ -9,26 +9,30 @@ from collections.abc import Callable
 
 from trainer.schedule.layout import divisors
 from trainer.schedule.noise_scale import Setting
+from trainer.schedule.realize import Limits, on_grid
 
 
 def first_batch(start: Setting, momentum: float, ghost_batch_size: int) -> int:
-    """The batch that has the noise scale of `start` at a lower `momentum` and the same ε.
+    """The batch that has the noise scale and ε of `start` at a `momentum` up to that of `start`.
 
-    It is the nearest below that divides the batch of `start` and that ghost batches divide.
+    It is the nearest below that divides the batch of `start` and that ghost batches divide; or the
+    nearest above, where no momentum of 0 or more goes with those below.
     """
-    ideal = start.batch_size * (1 - start.momentum) / (1 - momentum)
-    sizes = [n * ghost_batch_size for n in divisors(start.batch_size // ghost_batch_size)]
-    return max((size for size in sizes if size <= ideal * (1 + 1e-9)), default=ghost_batch_size)
+    without = start.batch_size * (1 - start.momentum)  # momentum
+    ideal = without / (1 - momentum)
+    divide = [n * ghost_batch_size for n in divisors(start.batch_size // ghost_batch_size)]
+    sizes = [size for size in divide if size >= without * (1 - 1e-9)]
+    return max((size for size in sizes if size <= ideal * (1 + 1e-9)), default=sizes[0])
 
 
-def warmup(length: float, start: Setting, smallest: int) -> Callable[[float], float]:
-    """m at a number of epochs: that for which B is `smallest` at 0 and, in equal steps of that
+def warmup(length: float, start: Setting, limits: Limits) -> Callable[[float], float]:
+    """m at a number of epochs: that for which B is the smallest at 0 and, in equal steps of that
     size, the batch of `start` from `length` on; B (1 − m) stays."""
 
     def momentum(epochs: float) -> float:
         if epochs >= length:
             return start.momentum
-        ramp = smallest + (start.batch_size - smallest) * epochs / length
-        return 1 - (1 - start.momentum) * start.batch_size / (ramp // smallest * smallest)
+        ramp = limits.smallest + (start.batch_size - limits.smallest) * epochs / length
+        return max(0.0, 1 - (1 - start.momentum) * start.batch_size / on_grid(ramp, limits))
 
     return momentum

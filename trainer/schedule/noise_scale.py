@@ -82,24 +82,31 @@ def solve(
     if scaling.exponent == 0:
         rate = learning_rate or reference.learning_rate
         return Setting(batch_size or reference.batch_size, rate, m)
-    room, exponent = scaling.room(m), scaling.exponent
-    kept = scaling.kept(reference)
-    if batch_size is not None:
-        solved = kept * batch_size**exponent * room
-        if learning_rate is None:
-            return Setting(batch_size, solved, m)
-        if abs(learning_rate / solved - 1) > 1e-6:
-            fitting = scaling.growth(learning_rate / (kept * room))
-            raise UserError(
-                f"learning rate {learning_rate:g}, batch size {batch_size} and momentum {m:g} have "
-                f"{learning_rate / solved:.3g} times the reference's noise scale.\n"
-                f"Leave one out, or use --initial_learning_rate={solved:g}, or "
-                f"--initial_batch_size={fitting:.0f}."
-            )
-        return Setting(batch_size, learning_rate, m)
+    room, kept = scaling.room(m), scaling.kept(reference)
+
+    def rate_at(size: int) -> float:
+        return kept * size**scaling.exponent * room
+
     wanted = reference.learning_rate if learning_rate is None else learning_rate
     ideal = scaling.growth(wanted / (kept * room))
     solved_size = max(1, round(ideal / ghost_batch_size)) * ghost_batch_size
-    if abs(solved_size / ideal - 1) < 1e-9:
-        return Setting(solved_size, wanted, m)
-    return Setting(solved_size, kept * solved_size**exponent * room, m)
+    if batch_size is None:
+        exact = abs(solved_size / ideal - 1) < 1e-9
+        return Setting(solved_size, wanted if exact else rate_at(solved_size), m)
+    solved_rate = rate_at(batch_size)
+    if learning_rate is None:
+        return Setting(batch_size, solved_rate, m)
+    if _disagree(learning_rate, solved_rate):
+        fits = not _disagree(learning_rate, rate_at(solved_size))
+        raise UserError(
+            f"learning rate {learning_rate:g}, batch size {batch_size} and momentum {m:g} have "
+            f"{learning_rate / solved_rate:.3g} times the reference's noise scale.\n"
+            f"Use --initial_learning_rate={solved_rate:.9g}, or "
+            + (f"--initial_batch_size={solved_size}, or " if fits else "")
+            + "leave one of them out."
+        )
+    return Setting(batch_size, learning_rate, m)
+
+
+def _disagree(a: float, b: float) -> bool:
+    return abs(a / b - 1) > 1e-6

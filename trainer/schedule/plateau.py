@@ -1,7 +1,8 @@
 """Plateau control: the noise scale comes down a step when the validation accuracy stands still.
 
-The rule is that of Keras' ReduceLROnPlateau, with the step realised by the batch or by the rate,
-and an end: after the last step, the next plateau ends the run.
+The rule is that of Keras' ReduceLROnPlateau, whose cooldown is one longer for the same effect. The
+step is realised by the batch or by the rate, and there is an end: after the last step, the next
+plateau ends the run.
 """
 
 import dataclasses

@@ -34,7 +34,7 @@ class Limits:
 
     Attributes:
       smallest: the run's smallest batch, in examples; others are whole multiples of it.
-      largest: B_max, in examples.
+      largest: B_max, in examples; where nothing grows the batch, the one at the start.
       batch_floor: the noise-scale factor down to which the batch anneals; below it ε does. 1: the
         learning rate anneals alone; 0: the batch alone, up to `largest`.
       scaling: how ε follows it.

@@ -101,19 +101,23 @@ def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
     )
     if config.anneal == "range_test":
         start = _range_end(config, start)
+    lowest = _first_momentum(config, start, reference, scaling)
+    _check_fits(start.batch_size, examples)  # Before: the divisors of a huge one take hours.
     layout.check_divides("initial batch size", start.batch_size, replicas, ghost)
-    smallest = _first_batch(config, start, reference, scaling)
+    smallest = momentum.first_batch(start, lowest, ghost)
+    largest = _largest(config, start, smallest, examples)
+    grows = config.anneal_with != "learning_rate" or config.anneal == "measured"
     limits = Limits(
         smallest,
-        _largest(config, start, smallest, examples),
+        largest if grows else start.batch_size,
         _batch_floor(config),
         scaling,
         config.momentum_to,
     )
-    sizes = {"initial batch size": limits.smallest, "--max_batch_size": limits.largest}
+    sizes = {"initial batch size": smallest, "--max_batch_size": largest}
     for what, size in sizes.items():
         layout.check_divides(what, size, replicas, ghost, *sizes.values())
-    layout.lay_out(limits.smallest, replicas, ghost, config.micro_batch_size or ghost)
+    layout.lay_out(smallest, replicas, ghost, config.micro_batch_size or ghost)
     warmup_from = config.warmup_from or min(1, reference.learning_rate / start.learning_rate)
     control, target = _wanted(config, start, limits, examples)
     return Trajectory(
@@ -135,7 +139,7 @@ def _wanted(
 ) -> tuple[Control, Callable[[float], Target]]:
     """What decides while the run goes on, and what is wanted at a number of epochs."""
     factor = anneal.from_config(config, start, examples)
-    m = momentum.warmup(config.momentum_warmup_epochs, start, limits.smallest)
+    m = momentum.warmup(config.momentum_warmup_epochs, start, limits)
     if config.anneal == "plateau":
         plateau = Plateau(
             factor=config.anneal_factor,
@@ -161,10 +165,14 @@ def _range_end(config: Config, start: Setting) -> Setting:
             f"--range_from={config.range_from:g} is not below --range_to={config.range_to:g}: "
             "a range test raises the learning rate."
         )
-    if config.anneal_with != "learning_rate" or config.warmup_epochs:
+    if (
+        config.anneal_with != "learning_rate"
+        or config.warmup_epochs
+        or config.momentum_warmup_epochs
+    ):
         raise UserError(
-            "a range test moves the learning rate alone: "
-            "use --anneal_with=learning_rate and --warmup_epochs=0."
+            "a range test moves the learning rate alone: use --anneal_with=learning_rate, "
+            "--warmup_epochs=0 and --momentum_warmup_epochs=0."
         )
     return dataclasses.replace(start, learning_rate=config.range_to)
 
@@ -180,14 +188,14 @@ def _reference(config: Config) -> Setting:
     return Setting(config.base_batch_size, config.base_learning_rate, momentum)
 
 
-def _first_batch(config: Config, start: Setting, reference: Setting, scaling: Scaling) -> int:
-    """The batch at position 0: that of `start`, or of a lower momentum that is warmed up."""
+def _first_momentum(config: Config, start: Setting, reference: Setting, scaling: Scaling) -> float:
+    """The momentum at position 0: that of `start`, or a lower one that is warmed up."""
     moved = {
-        "--momentum_warmup_epochs": config.momentum_warmup_epochs,
+        "--momentum_warmup_epochs": config.momentum_warmup_epochs or None,
         "--momentum_from": config.momentum_from,
         "--momentum_to": config.momentum_to,
     }
-    given = [name for name, value in moved.items() if value]
+    given = [name for name, value in moved.items() if value is not None]
     if given and scaling != noise_scale.LINEAR:
         raise UserError(
             f"{given[0]} moves the momentum for the batch, by the linear rule of SGD: use it with "
@@ -206,14 +214,14 @@ def _first_batch(config: Config, start: Setting, reference: Setting, scaling: Sc
             raise UserError(
                 f"--momentum_from={lowest:g} is where --momentum_warmup_epochs starts: give it too."
             )
-        return start.batch_size
+        return start.momentum
     if lowest >= start.momentum or config.anneal == "measured":
         raise UserError(
             f"--momentum_warmup_epochs={config.momentum_warmup_epochs:g} has nothing to warm up "
             f"from {lowest:g} to {start.momentum:g} with --anneal={config.anneal}: leave it out, "
             "or give a --momentum above --momentum_from, and a schedule."
         )
-    return momentum.first_batch(start, lowest, config.ghost_batch_size)
+    return lowest
 
 
 def _largest(config: Config, start: Setting, smallest: int, examples: int) -> int:
@@ -226,11 +234,7 @@ def _largest(config: Config, start: Setting, smallest: int, examples: int) -> in
             f"--max_batch_size={largest} is below the initial batch size {start.batch_size}: "
             f"raise it to {start.batch_size} or more, or lower the initial batch."
         )
-    if largest > examples:
-        raise UserError(
-            f"a batch of {largest} is larger than the {examples} training examples: "
-            f"use N/10 = {max(1, examples // 10)} or less."
-        )
+    _check_fits(largest, examples)
     if largest > examples / 10:
         logging.warning(
             "B_max %d is above N/10 = %d, from where on larger batches cost accuracy "
@@ -239,6 +243,14 @@ def _largest(config: Config, start: Setting, smallest: int, examples: int) -> in
             examples // 10,
         )
     return largest
+
+
+def _check_fits(batch_size: int, examples: int) -> None:
+    if batch_size > examples:
+        raise UserError(
+            f"a batch of {batch_size} is larger than the {examples} training examples: "
+            f"use N/10 = {max(1, examples // 10)} or less."
+        )
 
 
 def _batch_floor(config: Config) -> float:
