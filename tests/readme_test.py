@@ -61,7 +61,7 @@ def expanded(text):
 def test_the_files_that_it_names_are_there(page):
     named = re.findall(r"\b(?:flags|scripts|tests|trainer)/[\w./{},-]*\w[}/]?", PAGES[page])
     assert named
-    for name in (each for name in named for each in expanded(name)):
+    for name in (each for text in named for each in expanded(text)):
         # A target of Bazel's has the name of a file without its suffix, and X stands for any.
         there = [pathlib.Path(path).exists() for path in (name, f"{name}.py")]
         assert any(there) or name == "flags/X.flags", name

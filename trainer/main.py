@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import sys
 import traceback
 from collections.abc import Sequence
@@ -38,16 +39,20 @@ def entry() -> None:
     app.define_help_flags()
     logging.use_absl_handler()
     status = 1
-    # Who reads what it prints may leave, as head does.
-    with contextlib.suppress(BrokenPipeError):
-        try:
-            status = main(sys.argv)
-        except BrokenPipeError:
-            raise
-        except (Exception, KeyboardInterrupt):
+    try:
+        status = main(sys.argv)
+    except (Exception, KeyboardInterrupt) as error:
+        if not (isinstance(error, BrokenPipeError) and _reader_has_left()):
             traceback.print_exc()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
             stream.flush()
     # The input pipeline's threads call Python: one that outlives the interpreter hangs or aborts.
     os._exit(status)
+
+
+def _reader_has_left() -> bool:
+    """Whether nobody reads what this prints any more, as `| head` does not."""
+    output = select.poll()
+    output.register(sys.stdout, 0)
+    return any(event & select.POLLERR for _, event in output.poll(0))
