@@ -166,7 +166,9 @@ def _elsewhere(dataset: str) -> str:
 
 @contextlib.contextmanager
 def only_one(builder: tfds.core.DatasetBuilder, dataset: str) -> Iterator[IO[str]]:
-    """Holds, and yields, the set's lock file in the data directory; waits for at most `PREPARE_SECONDS`.
+    """Holds the set's lock file in the data directory, and yields it.
+
+    Waits for it for at most `PREPARE_SECONDS`.
 
     Raises:
         UserError: the directory cannot be written, or another process holds the file for longer.
