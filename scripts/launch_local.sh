@@ -9,7 +9,7 @@
 set -eu
 if [ -n "${VIRTUAL_ENV:-}" ]; then
   python=$VIRTUAL_ENV/bin/python
-  CDPATH= cd -- "$(dirname "${BASH_SOURCE[0]}")/.."
+  CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")/.."
 else
   . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
   python=.venv/bin/python
