@@ -1,16 +1,15 @@
-"""benchmark.py's PyTorch worker, in an environment of its own: imports nothing of ours.
+"""benchmark.py's PyTorch worker, in an environment of its own: imports nothing of the package.
 
 The same wide ResNet (pre-activation, 6n+4 layers), batch, momentum SGD and data on the CPU, in
-channels-last memory. Reads a line a round, trains on so many images, answers with the seconds.
+channels-last memory. A turn trains for so many updates.
 """
 
 import argparse
 import contextlib
-import json
 import resource
-import sys
 import time
 
+import benchmark_turns
 import numpy as np
 import torch
 from torch import nn
@@ -48,7 +47,7 @@ def wide_resnet(depth: int, width: int, channels: int, classes: int) -> nn.Modul
 
 
 def main() -> None:
-    """Serves rounds on standard input until it closes."""
+    """Serves turns."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", required=True, help="npz with images [n, h, w, c] and labels")
     parser.add_argument("--depth", type=int, required=True)
@@ -83,15 +82,16 @@ def main() -> None:
 
     update(0)
     update(arguments.batch_size)
-    print("{}", flush=True)
-    for line in sys.stdin:
-        updates = int(line)
+
+    def turn(updates: int) -> benchmark_turns.Answer:
         start = time.perf_counter()
         for i in range(updates):
             update(i * arguments.batch_size)
         seconds = time.perf_counter() - start
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        print(json.dumps({"seconds": seconds, "peak_bytes": peak}), flush=True)
+        return {"seconds": seconds, "peak_bytes": peak}
+
+    benchmark_turns.serve(turn)
 
 
 if __name__ == "__main__":

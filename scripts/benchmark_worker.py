@@ -1,23 +1,23 @@
-"""benchmark.py's TensorFlow workers: Crescendo's step and whole run, and Keras' own fit.
+"""benchmark.py's TensorFlow workers: Crescendo's step, and Keras' own fit.
 
-Each builds its model once, then reads a line a round on standard input, trains for so many updates
-and answers with a line of JSON. Keras and Crescendo train the same model on the same images; Keras
-with its own BatchNormalization over the whole batch, Crescendo with ghost batches of 32.
+Each builds its model once; a turn trains for so many updates. Keras and Crescendo train the same
+model on the same images; Keras with its own BatchNormalization over the whole batch, Crescendo with
+ghost batches.
 """
 
 import argparse
-import json
 import os
 import resource
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-_STARTED = time.perf_counter()
 
-import numpy as np  # noqa: E402
+import benchmark_turns
+import numpy as np
+
+MICRO_BATCH_SIZE = 128
 
 
 def built(
@@ -70,7 +70,7 @@ def micro_batches(images: Any, micro_batch_size: int, augment: str) -> Any:
 
 
 def crescendo(name: str, images: Any, batch_size: int, options: argparse.Namespace) -> Callable:
-    """A function that trains for some updates; the whole run's pipeline has augmentation."""
+    """A function that trains for some updates."""
     from trainer.cluster import strategy as cluster
     from trainer.schedule.layout import lay_out
     from trainer.schedule.noise_scale import Setting
@@ -81,10 +81,10 @@ def crescendo(name: str, images: Any, batch_size: int, options: argparse.Namespa
         "one_device", virtual_devices=None, deterministic=False, ghost_batch_size=ghost
     )
     step = built(strategy, lanes, name, images, ghost_batch_size=ghost, precision=options.precision)
-    layout = lay_out(batch_size, 1, ghost, max(options.micro_batch_size, ghost))
+    layout = lay_out(batch_size, 1, ghost, MICRO_BATCH_SIZE)
     iterator = micro_batches(images, layout.micro_batch_size, options.augment)
 
-    def train(updates: int) -> dict[str, float]:
+    def train(updates: int) -> benchmark_turns.Answer:
         setting = Setting(batch_size, 0.1, 0.9)
         records = step.run(iterator, Stretch(0, (setting,) * updates, layout))
         return {"seconds": records.seconds, "input_wait": records.input_wait or 0.0}
@@ -110,7 +110,7 @@ def keras_fit(name: str, images: Any, batch_size: int, options: argparse.Namespa
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
 
-    def train(updates: int) -> dict[str, float]:
+    def train(updates: int) -> benchmark_turns.Answer:
         index = np.arange(updates * batch_size) % len(images.labels)
         x, y = images.images[index], images.labels[index]
         start = time.perf_counter()
@@ -121,14 +121,13 @@ def keras_fit(name: str, images: Any, batch_size: int, options: argparse.Namespa
 
 
 def main() -> None:
-    """Serves rounds on standard input until it closes."""
+    """Serves turns."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trainer", choices=["crescendo", "keras"], required=True)
     parser.add_argument("--data", required=True, help="npz with images [n, h, w, c] and labels")
     parser.add_argument("--model", required=True)
     parser.add_argument("--batch_size", type=int, required=True)
     parser.add_argument("--ghost_batch_size", type=int, default=32)
-    parser.add_argument("--micro_batch_size", type=int, default=128)
     parser.add_argument("--augment", default="none")
     parser.add_argument("--precision", default="float32")
     options = parser.parse_args()
@@ -139,11 +138,13 @@ def main() -> None:
     make = {"crescendo": crescendo, "keras": keras_fit}[options.trainer]
     train = make(options.model, images, options.batch_size, options)
     train(2)
-    print(json.dumps({"start": time.perf_counter() - _STARTED}), flush=True)
-    for line in sys.stdin:
-        answer = train(int(line))
-        answer["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        print(json.dumps(answer), flush=True)
+
+    def turn(updates: int) -> benchmark_turns.Answer:
+        answer = train(updates)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return answer | {"peak_bytes": peak}
+
+    benchmark_turns.serve(turn)
 
 
 if __name__ == "__main__":

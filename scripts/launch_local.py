@@ -12,46 +12,38 @@ import sys
 import threading
 import time
 
+from trainer.cluster import children
+
 # A worker that ends so, or by a signal that was not ours, is started again with the others.
 AGAIN = (75, 76)
 
 
-def tasks(n: int) -> list[tuple[set[int], dict[str, str]]]:
-    """Each worker's cores and environment; their ports are free ones."""
+def environments(n: int) -> list[dict[str, str]]:
+    """Each worker's; their ports are free ones."""
     held = [socket.create_server(("", 0)) for _ in range(n)]
     addresses = [f"localhost:{one.getsockname()[1]}" for one in held]
     for one in held:
         one.close()
-    cores = sorted(os.sched_getaffinity(0))
-    found = []
-    for i in range(n):
-        own = cores[i * len(cores) // n : (i + 1) * len(cores) // n] or [cores[i % len(cores)]]
-        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": i}}
-        found.append((set(own), os.environ | {"TF_CONFIG": json.dumps(task)}))
-    return found
+    cluster = {"worker": addresses}
+    tasks = [{"cluster": cluster, "task": {"type": "worker", "index": i}} for i in range(n)]
+    return [os.environ | {"TF_CONFIG": json.dumps(task)} for task in tasks]
 
 
-def start(index: int, cores: set[int], environment: dict[str, str]) -> subprocess.Popen[str]:
+def start(index: int, cores: set[int], environment: dict[str, str]) -> "subprocess.Popen[bytes]":
     """A worker, whose lines appear here with its number."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "trainer", "train", "--strategy=multi_worker", *sys.argv[2:]],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-        start_new_session=True,  # A Ctrl-C would reach it twice.
-    )
-    os.sched_setaffinity(process.pid, cores)
+    arguments = ["train", "--strategy=multi_worker", *sys.argv[2:]]
+    process = children.start(arguments, cores, subprocess.PIPE, environment)
 
     def relay() -> None:
         for line in process.stdout:
-            print(f"[{index}] {line}", end="", flush=True)
+            sys.stdout.buffer.write(b"[%d] %b" % (index, line))
+            sys.stdout.buffer.flush()
 
     threading.Thread(target=relay).start()
     return process
 
 
-def ended(workers: list[subprocess.Popen[str]], patience: float) -> list[int]:
+def ended(workers: list["subprocess.Popen[bytes]"], patience: float) -> list[int]:
     """Their exit statuses once all have left; a signal's is negative."""
     deadline = float("inf")
     while None in (statuses := [worker.poll() for worker in workers]):
@@ -69,7 +61,8 @@ def main() -> int:
     if len(sys.argv) < 2 or not sys.argv[1].isdigit() or sys.argv[1] == "0":
         print("usage: scripts/launch_local.sh N --flag=value ...", file=sys.stderr)
         return 2
-    workers: list[subprocess.Popen[str]] = []
+    n = int(sys.argv[1])
+    workers: list[subprocess.Popen[bytes]] = []
     stopped = threading.Event()
 
     def forward(*_: object) -> None:
@@ -82,7 +75,8 @@ def main() -> int:
     for again in range(int(os.environ.get("RESTARTS", "3")) + 1):
         if again:
             print(f"launch_local: start {again + 1}", file=sys.stderr)
-        workers[:] = [start(i, *task) for i, task in enumerate(tasks(int(sys.argv[1])))]
+        own = zip(range(n), children.shares(n), environments(n), strict=True)
+        workers[:] = [start(*each) for each in own]
         if stopped.is_set():  # Meanwhile: they have not heard of it.
             forward()
         failed = [s for s in ended(workers, float(os.environ.get("PATIENCE", "90"))) if s]

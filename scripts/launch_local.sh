@@ -4,11 +4,12 @@
 # Each line of output begins with its worker's number. Once all have left, and one because it was
 # stopped (75), killed, or had lost another one (76), all start again, up to RESTARTS times (3); those
 # that are left PATIENCE seconds (90) after the first one has failed are killed. SIGTERM and SIGINT go
-# to the workers, and end it. Uses the active virtual environment, or .venv.
+# to the workers, and end it; where it is killed, they stop as by SIGTERM. Uses the active virtual
+# environment, or .venv.
 set -eu
 if [ -n "${VIRTUAL_ENV:-}" ]; then
   python=$VIRTUAL_ENV/bin/python
-  CDPATH= cd -- "$(dirname "${BASH_SOURCE[0]}")/.."
+  CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")/.."
 else
   . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
   python=.venv/bin/python

@@ -1,7 +1,8 @@
 # Sourced by the other scripts: a virtual environment in the checkout with the package in it, and the
 # data of the main job. Done once; after that it compares setup.cfg with what was installed.
+# shellcheck shell=bash
 
-CDPATH= cd -- "$(dirname "${BASH_SOURCE[0]}")/.."
+CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")/.."
 
 as_root() {
   if [ "$(id -u)" = 0 ]; then "$@"

@@ -12,6 +12,7 @@ not be the fastest: the cycles an example show it.
 Exit status: 0 where the recipe's layout fits, 1 where it does not, 2 for a user's mistake.
 """
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -26,10 +27,9 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # TensorFlow's notes, and XLA's on eac
 
 from absl import flags
 
+from trainer.commands.plan import laid_out, planned
 from trainer.config import Config, UserError, from_flags
-from trainer.data import sizes
-from trainer.schedule import plan, trajectory
-from trainer.schedule.layout import unmeasured
+from trainer.schedule.plan import Phase
 
 _COMPILER = pathlib.Path(__file__).parent.parent / ".venv-tpu-compiler/bin/python"
 # Of a large network each takes minutes.
@@ -72,22 +72,15 @@ def compiler(topology: str, *module: str) -> dict[str, Any]:
     return answer
 
 
-def largest_phase(config: Config, examples: int, cores: int) -> plan.Phase:
-    """The phase of the recipe's largest batch on so many cores.
+def largest_phase(config: Config, cores: int) -> tuple[Phase, int]:
+    """The phase of the recipe's largest batch on so many cores, and N.
 
     Raises:
-      UserError: for flags that no run can have, or batches that cores × G does not divide.
+      UserError: for flags that no run can have, or where N is not known.
     """
-    schedule = trajectory.from_config(config, examples, cores)
-    phases = plan.phases(
-        schedule,
-        replicas=cores,
-        ghost_batch_size=config.ghost_batch_size,
-        micro_batch_size=schedule.micro_batch_size
-        or config.micro_batch_size
-        or unmeasured(config.ghost_batch_size),
-    )
-    return max(phases, key=lambda phase: phase.batch_size)
+    schedule, *_ = planned(dataclasses.replace(config, replicas=cores, hosts=1))
+    phases = laid_out(config, schedule, cores)
+    return max(phases, key=lambda phase: phase.batch_size), schedule.examples
 
 
 def search(
@@ -153,15 +146,7 @@ def run(config: Config, topology: str | None) -> int:
         raise UserError("--topology is missing.\nName a TPU slice, such as --topology=v5e:2x4.")
     tpu = compiler(topology)
     cores, has = tpu["cores"], tpu["has"]
-    examples = config.train_examples or sizes.count_examples(
-        config.dataset, config.train_split, config.data_dir
-    )
-    if examples is None:
-        raise UserError(
-            f"how many examples {config.dataset}'s {config.train_split!r} has is not known here: "
-            "pass --train_examples."
-        )
-    phase = largest_phase(config, examples, cores)
+    phase, examples = largest_phase(config, cores)
 
     # Only now: TensorFlow takes seconds to import.
     import tpu_fit_trace

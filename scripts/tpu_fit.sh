@@ -7,18 +7,18 @@
 set -eu
 if [ -n "${VIRTUAL_ENV:-}" ]; then
   python=$VIRTUAL_ENV/bin/python
-  CDPATH= cd -- "$(dirname "${BASH_SOURCE[0]}")/.."
+  CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")/.."
 else
   . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
   python=.venv/bin/python
 fi
 # Pinned: what tpu_fit_compile.py calls is private to JAX, and what it reads is libtpu's own text.
-packages="jax==0.10.2 jaxlib==0.10.2 libtpu==0.0.42.1"
-if [ "$(cat .venv-tpu-compiler/installed 2>/dev/null)" != "$packages" ]; then
-  echo "Setting up .venv-tpu-compiler with $packages (once, a minute or two) ..." >&2
+packages=(jax==0.10.2 jaxlib==0.10.2 libtpu==0.0.42.1)
+if [ "$(cat .venv-tpu-compiler/installed 2>/dev/null)" != "${packages[*]}" ]; then
+  echo "Setting up .venv-tpu-compiler with ${packages[*]} (once, a minute or two) ..." >&2
   rm -rf .venv-tpu-compiler
   "$python" -m venv .venv-tpu-compiler
-  .venv-tpu-compiler/bin/python -m pip install --quiet --disable-pip-version-check $packages
-  echo "$packages" > .venv-tpu-compiler/installed
+  .venv-tpu-compiler/bin/python -m pip install --quiet --disable-pip-version-check "${packages[@]}"
+  echo "${packages[*]}" > .venv-tpu-compiler/installed
 fi
 exec "$python" scripts/tpu_fit.py "$@"

@@ -59,10 +59,6 @@ class Network:
         """Takes the link of a host down."""
         ip("-n", self.hosts[i], "link", "set", "eth0", "down")
 
-    def mend(self, i):
-        """And up again."""
-        ip("-n", self.hosts[i], "link", "set", "eth0", "up")
-
     def bytes_sent(self, i):
         """By a host, since it is there."""
         (link,) = json.loads(ip("-n", self.hosts[i], "-s", "-j", "link", "show", "eth0"))

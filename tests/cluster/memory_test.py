@@ -1,5 +1,6 @@
 import contextlib
 import gc
+import os
 import resource
 
 import numpy as np
@@ -12,6 +13,7 @@ from trainer.config import UserError
 CPU = ["/job:localhost/replica:0/task:0/device:CPU:0"]
 MEMINFO = "MemTotal:       24684100 kB\nMemAvailable:   20000000 kB\nHugePages_Total:       0\n"
 NOT_LIMITED = 9223372036854771712
+LIMITS = ("memory.limit_in_bytes", "memory.max")
 
 
 def v1(limit, taken, dropped=0):
@@ -70,6 +72,9 @@ def test_what_is_left_of_the_machine_and_of_each_group(tmp_path, groups, folders
         for name, content in files.items():
             (root / folder / name).write_text(f"{content}\n")
     assert memory.available(proc, root) == wanted
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limits = [files[name] for files in folders.values() for name in LIMITS if name in files]
+    assert memory.total(proc, root) == min([machine, *(each for each in limits if each != "max")])
 
 
 def test_a_peak_is_of_what_came_after_the_restart():

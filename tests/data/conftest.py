@@ -12,7 +12,7 @@ from trainer.data.sources import load
 
 @pytest.fixture
 def write_set(tmp_path) -> Callable[..., str]:
-    """write_set(name, features, {split: [example, ...]}, keys, shards) -> data_dir."""
+    """write_set(name, features, {split: [example, ...]}, keys, file_format) -> data_dir."""
 
     def write(
         name: str,

@@ -126,6 +126,21 @@ def test_two_processes_download_at_once(internet, no_package, tmp_path):
     assert [path.name for path in (data_dir / "fashion_mnist").iterdir()] == ["3.0.1"]
 
 
+@needs_debian
+def test_what_a_killed_process_has_begun_is_waited_for(tmp_path):
+    """TFDS works on in the child; building a second time would fail."""
+    program = "import sys; from trainer.data.prepare import prepare; prepare(*sys.argv[1:])"
+    first = subprocess.Popen([sys.executable, "-c", program, "fashion_mnist", str(tmp_path)])
+    while not list(tmp_path.glob("fashion_mnist/*")):
+        assert first.poll() is None
+        time.sleep(0.05)
+    first.kill()
+    first.wait()
+    found = prepare("fashion_mnist", str(tmp_path))
+    assert found.info.splits["test"].num_examples == 10_000
+    assert [path.name for path in (tmp_path / "fashion_mnist").iterdir()] == ["3.0.1"]
+
+
 def test_offline_says_what_to_do(no_network, tmp_path):
     start = time.monotonic()
     with pytest.raises(UserError) as error:

@@ -78,7 +78,9 @@ def test_without_an_index_it_is_converted_once(write_set, capsys):
         load("colour", "train", data_dir, 4, augment="imagenet")
     assert main(["crescendo", "convert", "--dataset=colour", f"--data_dir={data_dir}"]) == 0
     assert main(["crescendo", "convert", "--dataset=colour", f"--data_dir={data_dir}"]) == 0
-    assert "it has an index already" in capsys.readouterr().out
+    captured = capsys.readouterr()
+    assert "it has an index already" in captured.out
+    assert "files" not in captured.err  # A bar is for terminals.
     source = load("colour", "train[10%:]", data_dir, 4, augment="imagenet")
     assert isinstance(source, Encoded)
     assert (source.examples, source.classes, source.image_shape) == (270, 5, (4, 4, 3))
@@ -191,7 +193,7 @@ def test_a_damaged_file_is_not_converted(write_set):
     path.write_bytes(damaged)
     with pytest.raises(UserError, match=r"(?s)colour is damaged in .*prepare it again"):
         convert("colour", data_dir)
-    assert not list(path.parent.glob("*.array_record-0*-of-00001"))
+    assert not list(path.parent.glob("*.array_record*"))
     with pytest.raises(UserError, match="no index"):
         load("colour", "train", data_dir, 4, augment="imagenet")
 

@@ -117,12 +117,26 @@ def test_a_finished_run_says_so_to_all(tmp_path):
 def test_a_signal_to_one_stops_all(tmp_path, index):
     model_dir = tmp_path / "run"
     process = launched(2, model_dir, *SMOOTH, *LONG)
-    wait_for(lambda: newest(model_dir), process)
+    wait_for(lambda: points(model_dir), process)
     os.kill(workers_of(process)[index], signal.SIGTERM)
     assert "stopped, with a checkpoint" in finished(process, 75)
     updates = [point["update"] for point in points(model_dir)]
     assert updates[-1] <= int(newest(model_dir).stem)
     assert len(checkpoints(model_dir)) <= 4
+
+
+def test_workers_stop_with_a_checkpoint_where_their_launcher_is_killed(tmp_path):
+    model_dir = tmp_path / "run"
+    process = launched(2, model_dir, *SMOOTH, "--epochs=100", "--eval_every_epochs=100")
+    wait_for(lambda: points(model_dir), process)
+    workers = workers_of(process)
+    process.kill()
+    process.communicate()
+    end = time.monotonic() + 60
+    while any(os.path.exists(f"/proc/{worker}") for worker in workers.values()):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    assert points(model_dir)[-1]["update"] <= int(newest(model_dir).stem)
 
 
 @pytest.mark.parametrize(("sent", "index"), [(signal.SIGKILL, 0), (signal.SIGSTOP, 1)])

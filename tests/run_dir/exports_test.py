@@ -118,6 +118,9 @@ def test_what_is_free(export, tmp_path):
         exports.check_free(export, "--epochs=3.0\n")
     with pytest.raises(UserError, match="something that is no export"):
         exports.check_free(tmp_path, FLAGS)
+    (export / "flags.txt").unlink()
+    with pytest.raises(UserError, match="something that is no export"):
+        exports.check_free(export, FLAGS)
 
 
 @pytest.mark.parametrize("limit", [1_000, 20_000])

@@ -48,6 +48,12 @@ def test_what_was_on_a_tpu_is_evaluated_anywhere_with_its_precision(run):
     assert (again.strategy, again.tpu, again.precision) == ("auto", None, "bfloat16")
 
 
+def test_an_export_without_its_flags_is_none(export):
+    (export / "flags.txt").unlink()
+    with pytest.raises(UserError, match=r"holds no export: it lacks export.json or flags.txt"):
+        subject.kept_flags("evaluate", parsed(f"--export_dir={export}"))
+
+
 def test_other_commands_take_what_is_given():
     assert subject.kept_flags("train", parsed("--model_dir=nowhere")) == []
 

@@ -131,13 +131,14 @@ def test_the_largest_phase_is_laid_out_on_the_cores():
     growing = ["--base_batch_size=512", "--anneal=step", "--anneal_epochs=1", "--epochs=2"]
     growing += ["--anneal_with=batch_size", "--anneal_factor=2", "--max_batch_size=1024"]
     config = configs.parsed(*TINY, *growing, "--micro_batch_size=24")
-    phase = tpu_fit.largest_phase(config, 50_000, 16)
+    phase, examples = tpu_fit.largest_phase(config, 16)
+    assert examples == 50_000
     assert (phase.batch_size, phase.micro_batch_size, phase.accumulation) == (1024, 16, 4)
 
 
 def test_a_batch_that_the_cores_do_not_divide_is_refused():
     with pytest.raises(UserError, match="256 is no multiple of 12 replicas") as error:
-        tpu_fit.largest_phase(configs.parsed(*TINY), 50_000, 12)
+        tpu_fit.largest_phase(configs.parsed(*TINY), 12)
     assert len(str(error.value).splitlines()) == 2
 
 

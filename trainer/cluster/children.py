@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import IO
 
 _PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
@@ -26,12 +26,16 @@ def shares(n: int) -> list[set[int]]:
 
 
 def start(
-    arguments: Sequence[str], cores: set[int], output: IO[bytes]
+    arguments: Sequence[str],
+    cores: set[int],
+    output: IO[bytes] | int,
+    environment: Mapping[str, str] | None = None,
 ) -> "subprocess.Popen[bytes]":
     """Starts the program with `arguments` on `cores` (empty: all); what it prints goes to `output`.
 
-    Signals from the terminal do not reach it. On Linux it gets SIGTERM when the thread that called
-    this ends, however that happens: a sweep that is killed leaves nothing running.
+    Its environment is this process's, unless given. Signals from the terminal do not reach it. On
+    Linux it gets SIGTERM when the thread that called this ends, however that happens: a sweep that
+    is killed leaves nothing running.
     """
     parent = os.getpid()
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -50,6 +54,7 @@ def start(
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT,
+        env=environment,
         start_new_session=True,
         preexec_fn=prepare,
     )

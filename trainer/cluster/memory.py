@@ -8,6 +8,7 @@ shall hold is asked for here beforehand.
 import contextlib
 import dataclasses
 import math
+import os
 import pathlib
 import resource
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ from trainer.config import UserError
 # What makes a model's smallest micro-batch smaller.
 LESS = "Use a smaller --ghost_batch_size or --image_size, or --precision=bfloat16."
 
+_PROC, _CGROUP = pathlib.Path("/proc"), pathlib.Path("/sys/fs/cgroup")
 # By /proc/self/cgroup's name of the controller, "" for version 2: the folder, and the files with
 # the limit and the bytes taken, and what memory.stat calls files that can be dropped from it.
 _CGROUPS = {
@@ -100,16 +102,23 @@ def _process() -> list[Use]:
     return found
 
 
-def available(
-    proc: pathlib.Path = pathlib.Path("/proc"),
-    cgroups: pathlib.Path = pathlib.Path("/sys/fs/cgroup"),
-) -> float:
-    """Bytes of RAM that this process can still take.
+def total(proc: pathlib.Path = _PROC, cgroups: pathlib.Path = _CGROUP) -> int:
+    """Bytes of RAM that this process may ever take: the machine's, or its container's if less."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([machine, *(most for most, _ in _limits(proc, cgroups))])
 
-    What the machine has, or its container, slice or job where that has less: the cgroups that it is
-    in, of version 1 or 2, and those that these are in.
-    """
+
+def available(proc: pathlib.Path = _PROC, cgroups: pathlib.Path = _CGROUP) -> int:
+    """Bytes of RAM that this process can still take: what the machine has, or its container."""
     free = [_fields(proc / "meminfo")["MemAvailable"]]
+    return max(0, min([*free, *(most - taken for most, taken in _limits(proc, cgroups))]))
+
+
+def _limits(proc: pathlib.Path, cgroups: pathlib.Path) -> Iterator[tuple[int, int]]:
+    """Bytes that a container, slice or job may take, and has taken, where there is a limit.
+
+    Those of the cgroups that this process is in, of version 1 or 2, and those that these are in.
+    """
     groups = proc / "self" / "cgroup"
     for line in groups.read_text().splitlines() if groups.exists() else []:
         _, controllers, path = line.split(":", 2)
@@ -121,9 +130,7 @@ def available(
                     most = (folder / limit).read_text().strip()
                     if most != "max":
                         taken = int((folder / usage).read_text())
-                        dropped = _fields(folder / "memory.stat").get(cache, 0)
-                        free.append(int(most) - taken + dropped)
-    return max(0, min(free))
+                        yield int(most), taken - _fields(folder / "memory.stat").get(cache, 0)
 
 
 def _below(root: pathlib.Path, path: str) -> Iterator[pathlib.Path]:

@@ -21,16 +21,7 @@ def run(config: Config) -> int:
       UserError: for flags that no run can have, or where N is not known.
     """
     schedule, replicas, hosts = planned(config)
-    phases = list(
-        plan.phases(
-            schedule,
-            replicas=replicas,
-            ghost_batch_size=config.ghost_batch_size,
-            micro_batch_size=schedule.micro_batch_size
-            or config.micro_batch_size
-            or unmeasured(config.ghost_batch_size),
-        )
-    )
+    phases = laid_out(config, schedule, replicas)
     examples, updates = schedule.examples, sum(phase.updates for phase in phases)
     machines = _machines(config, replicas, hosts)
     if config.format == "json":
@@ -84,6 +75,20 @@ def planned(
             f"Use --replicas={-(-replicas // hosts) * hosts}, or --hosts that divide {replicas}."
         )
     return trajectory.from_config(config, examples, replicas), replicas, hosts
+
+
+def laid_out(config: Config, schedule: trajectory.Trajectory, replicas: int) -> list[plan.Phase]:
+    """The phases of `schedule`, with what a run that may not measure takes for a micro-batch."""
+    return list(
+        plan.phases(
+            schedule,
+            replicas=replicas,
+            ghost_batch_size=config.ghost_batch_size,
+            micro_batch_size=schedule.micro_batch_size
+            or config.micro_batch_size
+            or unmeasured(config.ghost_batch_size),
+        )
+    )
 
 
 def _machines(config: Config, replicas: int, hosts: int) -> cost.Machines | None:

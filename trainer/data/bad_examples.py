@@ -69,12 +69,13 @@ class BadExamples:
             if name in self._reasons:
                 return
             self._reasons[name] = reason
+            number = self.count
             if self._path:
                 with contextlib.suppress(OSError), self._path.open("a", encoding="utf-8") as file:
                     file.write(f"{name}\t{reason}\n")
-        if self.count <= _TOLD:
+        if number <= _TOLD:
             self._report(f"{name} is left out: {reason}")
-            if self.count == _TOLD and self._path:
+            if number == _TOLD and self._path:
                 self._report(f"further ones are in {self._path}")
 
     def refuse(self, message: str) -> NoReturn:

@@ -91,9 +91,9 @@ def _copy_all(files: list[tuple[str, str, int]]) -> None:
     threads = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
     try:
         copies = [threads.submit(_copy, *each) for each in files]
-        for copy in tqdm.tqdm(
-            concurrent.futures.as_completed(copies), total=len(copies), unit=" files"
-        ):
+        done = concurrent.futures.as_completed(copies)
+        # disable=None: only on a terminal.
+        for copy in tqdm.tqdm(done, total=len(copies), unit=" files", disable=None):
             copy.result()
     finally:
         # After an error or Ctrl-C, no further file is begun.
@@ -121,9 +121,12 @@ def _copy(source: str, target: str, examples: int) -> None:
     def examples_of() -> Iterator[tuple[int, bytes]]:
         yield from enumerate(tf.data.TFRecordDataset(source).as_numpy_iterator())
 
-    temporary = f"{target}.incomplete"
-    ArrayRecordFileAdapter.write_examples(temporary, examples_of())
-    written = ArrayRecordFileAdapter.num_examples(temporary)
-    if written != examples:
-        raise OSError(f"{source} has {written:,} of its {examples:,} records: prepare it again")
-    os.replace(temporary, target)
+    temporary = pathlib.Path(f"{target}.incomplete")
+    try:
+        ArrayRecordFileAdapter.write_examples(temporary, examples_of())
+        written = ArrayRecordFileAdapter.num_examples(temporary)
+        if written != examples:
+            raise OSError(f"{source} has {written:,} of its {examples:,} records: prepare it again")
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)  # Or a disk that is full stays so.

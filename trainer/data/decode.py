@@ -1,8 +1,8 @@
 """From the bytes of one JPEG or PNG file to pixels of the model's size.
 
-JPEGs are cropped while they are decoded: blocks outside of the crop are skipped. Crops are a
-function of 64 random bits that belong to the position. Resizing is bilinear between the four
-nearest pixels: with antialiasing it would cost as much as the decoding.
+JPEGs are cropped while they are decoded: blocks outside of the crop are skipped. Random crops are
+a function of 64 random bits that belong to the position. Crops are resized between the four nearest
+pixels: with antialiasing, as whole images are, it would cost as much as the decoding.
 """
 
 from collections.abc import Callable

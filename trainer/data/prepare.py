@@ -17,6 +17,7 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Iterator
+from typing import IO
 
 import requests
 import tensorflow_datasets as tfds
@@ -113,6 +114,7 @@ def prepare(
 
     Several processes may ask at once: a lock file in the data directory lets one work and the
     others wait for what it makes. (Unlocked, TFDS would build twice and the second fail to rename.)
+    The child holds it, too: where this process is killed, the child works on.
 
     Args:
         dataset: a TFDS name, with configuration and version if need be.
@@ -128,7 +130,7 @@ def prepare(
     root = os.fspath(builder.data_dir_root)
     if "://" in root:
         raise UserError(f"{dataset} is not prepared in {root}: {_elsewhere(dataset)} {root}")
-    with only_one(builder, dataset):
+    with only_one(builder, dataset) as lock:
         builder = find_builder(dataset, data_dir)
         if is_prepared(builder):  # by the process that held the lock
             return builder
@@ -139,13 +141,13 @@ def prepare(
         if builder.name == "fashion_mnist" and DEBIAN_FASHION_MNIST.is_dir():
             with tempfile.TemporaryDirectory() as manual_dir:
                 restore_gzip_headers(DEBIAN_FASHION_MNIST, pathlib.Path(manual_dir))
-                _build(dataset, root, file_format, manual_dir, PREPARE_SECONDS)
+                _build(dataset, root, file_format, manual_dir, PREPARE_SECONDS, lock)
         else:
             _check_manual_files(builder, dataset)
             _check_reachable(builder, dataset)
             # Files that are there need no bound: ImageNet's take hours.
             by_hand = bool(builder.MANUAL_DOWNLOAD_INSTRUCTIONS)
-            _build(dataset, root, file_format, "", None if by_hand else PREPARE_SECONDS)
+            _build(dataset, root, file_format, "", None if by_hand else PREPARE_SECONDS, lock)
         return find_builder(dataset, data_dir)
 
 
@@ -163,8 +165,10 @@ def _elsewhere(dataset: str) -> str:
 
 
 @contextlib.contextmanager
-def only_one(builder: tfds.core.DatasetBuilder, dataset: str) -> Iterator[None]:
-    """Holds the set's lock file in the data directory; waits for at most `PREPARE_SECONDS`.
+def only_one(builder: tfds.core.DatasetBuilder, dataset: str) -> Iterator[IO[str]]:
+    """Holds the set's lock file in the data directory, and yields it.
+
+    Waits for it for at most `PREPARE_SECONDS`.
 
     Raises:
         UserError: the directory cannot be written, or another process holds the file for longer.
@@ -191,7 +195,7 @@ def only_one(builder: tfds.core.DatasetBuilder, dataset: str) -> Iterator[None]:
                         f"{PREPARE_SECONDS / 60:.0f} minutes: end it and start again"
                     ) from None
                 time.sleep(0.2)
-        yield
+        yield lock
 
 
 def _check_manual_files(builder: tfds.core.DatasetBuilder, dataset: str) -> None:
@@ -244,6 +248,7 @@ def _build(
     file_format: tfds.core.FileFormat,
     manual_dir: str,
     seconds: float | None,
+    lock: IO[str],
 ) -> None:
     """Runs TFDS's `download_and_prepare` in a child process, for at most so many seconds."""
     print(f"Preparing {dataset} in {data_dir} (once) ...", file=sys.stderr, flush=True)
@@ -255,6 +260,7 @@ def _build(
                 stdout=output,
                 stderr=None if sys.stderr.isatty() else subprocess.DEVNULL,  # progress bars
                 env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},  # it has no use for a GPU's memory
+                pass_fds=[lock.fileno()],
                 timeout=seconds,
                 check=False,
             ).returncode

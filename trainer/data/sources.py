@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from trainer.cluster import memory
 from trainer.config import Config, UserError
 from trainer.data import folder, pipeline, records
 from trainer.data.bad_examples import BadExamples
@@ -170,9 +171,8 @@ def _decoded(source: Encoded, augment: str, bad: BadExamples) -> Images:
 
 
 def _fits(examples: int, shape: tuple[int, ...]) -> bool:
-    """Whether decoded images take at most half of this machine's memory."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return examples * int(np.prod(shape)) <= memory // 2
+    """Whether decoded images take at most half of this machine's memory, or its container's."""
+    return examples * int(np.prod(shape)) <= memory.total() // 2
 
 
 def _needs_index(

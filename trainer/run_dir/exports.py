@@ -21,6 +21,7 @@ from trainer.config import UserError
 from trainer.flagfile import learned_differences
 from trainer.run_dir.checkpoints import DAMAGED, first_line
 from trainer.run_dir.directory import move_whole, write_whole
+from trainer.run_dir.subject import is_export
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +40,7 @@ def check_free(folder: pathlib.Path, flagfile: str) -> None:
     """Refuses a folder that holds something else than an export of the run of `flagfile`."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
-    if not (folder / "export.json").exists():
+    if not is_export(folder):
         raise UserError(f"--export_dir={folder} holds something that is no export: name another.")
     kept = (folder / "flags.txt").read_text(encoding="utf-8", errors="replace")
     differences = learned_differences(kept, flagfile)

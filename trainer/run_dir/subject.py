@@ -59,15 +59,15 @@ def run_or_export(config: Config) -> pathlib.Path:
     folder = path.parent if path.suffix == ".keras" else path
     if not is_export(folder):
         raise UserError(
-            f"--export_dir={path} holds no export: there is no export.json in it.\n"
+            f"--export_dir={path} holds no export: it lacks export.json or flags.txt.\n"
             "`python -m trainer export --model_dir=<run>` makes one and says where."
         )
     return folder
 
 
 def is_export(folder: pathlib.Path) -> bool:
-    """Whether `export` wrote `folder`."""
-    return (folder / "export.json").exists()
+    """Whether `folder` holds what makes an export one."""
+    return (folder / "export.json").exists() and (folder / "flags.txt").exists()
 
 
 def kept_flags(command: str, config: Config) -> list[str]:
