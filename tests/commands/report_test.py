@@ -112,16 +112,30 @@ def test_the_same_runs_make_the_same_page(capsys, tmp_path):
     assert one.text == other.text
 
 
+def write_range_test(folder, rows=15, more=""):
+    write(folder, "--anneal=range_test", ended=False)
+    lines = [f"{i},{0.001 * 2**i},{3 - i / 10},{i / 20}\n" for i in range(rows)]
+    text = "".join(["update,learning_rate,loss,top1\n", *lines, more])
+    (folder / "range_test.csv").write_text(text)
+
+
 def test_a_range_test_is_no_condition(capsys, tmp_path):
     write(tmp_path / "runs" / "a")
-    folder = write(tmp_path / "runs" / "range", "--anneal=range_test", ended=False)
-    rows = "".join(f"{i},{0.001 * 2**i},{3 - i / 10},{i / 20}\n" for i in range(15))
-    (folder / "range_test.csv").write_text("update,learning_rate,loss,top1\n" + rows + "9,0.")
+    write_range_test(tmp_path / "runs" / "range", more="9,0.")
     page, _, error = report(capsys, tmp_path, tmp_path / "runs")
     assert "Learning rate range tests" in page.titles
     assert "range_test.csv is damaged" in error
     assert "2 runs, 1 condition<" in page.text
     assert re.search("Suggested: 0.00[0-9]+ to 16", page.images[-1]["alt"])
+
+
+def test_names_are_no_formulas(capsys, tmp_path):
+    write(tmp_path / "runs" / "a")
+    write(tmp_path / "runs" / "$a^$", "--anneal=cosine")
+    write_range_test(tmp_path / "runs" / "$b_$")
+    page, _, _ = report(capsys, tmp_path, "--pictures", tmp_path / "runs")
+    assert page.cells.count("$a^$") == 2
+    assert "in $b_$." in page.images[-1]["alt"]
 
 
 def test_it_needs_no_tensorflow(tmp_path):
