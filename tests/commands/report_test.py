@@ -138,6 +138,29 @@ def test_names_are_no_formulas(capsys, tmp_path):
     assert "in $b_$." in page.images[-1]["alt"]
 
 
+def test_a_run_that_diverged_at_once_is_compared(capsys, tmp_path):
+    """It has logged no point, and is no cell without a run."""
+    grid(tmp_path / "runs", (32, 64), (0.1, 0.2), skip=[(64, 0.2)])
+    flags = ["--initial_batch_size=64", "--base_learning_rate=0.2"]
+    folder = write(tmp_path / "runs" / "diverged", *flags, ended=False)
+    (folder / "metrics.jsonl").write_text("")
+    (folder / "diverged.txt").write_text("the loss is nan at update 1\n")
+    page, _, _ = report(capsys, tmp_path, tmp_path / "runs")
+    assert "4 runs, 4 conditions<" in page.text
+    assert page.cells.count("0 of 1") == 1
+    assert page.cells.count("diverged") == 3  # As a condition, and as a run and its state.
+    (section,) = re.findall("<h2>Learning curves.*?</section>", page.text, re.DOTALL)
+    assert section.count("</li>") == 3  # Nothing of it is drawn.
+
+
+def test_a_range_test_that_has_just_begun_is_in_the_table(capsys, tmp_path):
+    write(tmp_path / "runs" / "a")
+    write_range_test(tmp_path / "runs" / "range", rows=1)
+    page, _, _ = report(capsys, tmp_path, tmp_path / "runs")
+    assert page.cells.count("range") == 1
+    assert "Learning rate range tests" not in page.titles
+
+
 def test_it_needs_no_tensorflow(tmp_path):
     write(tmp_path / "a")
     code = (
