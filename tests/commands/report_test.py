@@ -27,6 +27,9 @@ class Page(html.parser.HTMLParser):
     def handle_starttag(self, tag, attrs):
         found = dict(attrs)
         self.links += [v for k, v in attrs if k in ("src", "href", "srcset", "action", "data")]
+        if "tabindex" in found:  # What is stopped at says what it is.
+            assert found["role"] == "region"
+            assert found["aria-label"]
         if tag == "img":
             self.images.append(found)
         if tag in ("td", "th"):

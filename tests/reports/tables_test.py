@@ -49,6 +49,13 @@ def test_means_spread_and_savings_are_closed_forms(runs):
     assert (late["runs ended"], late["top-1, %"], late["updates saved"]) == ("0 of 1", "–", "–")
 
 
+def test_a_spread_of_nothing_is_told_but_of_updates(tmp_path):
+    for seed in range(2):
+        write(tmp_path / f"seed{seed}", f"--seed={seed}", updates=20)
+    (row,) = tables.by_condition(conditions(read(tmp_path))).rows
+    assert row[2:5] == ["80.00 ± 0.00", "1.000 ± 0.000", "20"]
+
+
 def test_what_takes_longer_saves_less_than_nothing(tmp_path):
     write(tmp_path / "a", updates=10)
     write(tmp_path / "b", "--anneal=cosine", updates=40)

@@ -11,8 +11,12 @@ _FEW = 4  # flags, which fit on paper beside the results
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Rows under a head; the first cell of a row names it, and those of `texts` are not numbers."""
+    """Rows under a head; the first cell of a row names it, and those of `texts` are not numbers.
 
+    `name` is for who does not see what is above it.
+    """
+
+    name: str
     head: list[str]
     rows: list[list[str]]
     texts: set[int]
@@ -26,6 +30,7 @@ def reference(conditions: Sequence[Condition]) -> Condition | None:
 def by_condition(conditions: Sequence[Condition]) -> Table:
     """A row a condition: means over its ended runs, what it saves; and its flags, if few differ."""
     first = reference(conditions)
+    name = "results by condition"
     head = ["condition", "runs ended", "top-1, %", "loss", "updates", "updates saved", "seconds"]
     head += ["time saved"]
     rows = []
@@ -43,9 +48,9 @@ def by_condition(conditions: Sequence[Condition]) -> Table:
         rows.append(row)
     differ = flags(conditions)
     if flags_apart(conditions):
-        return Table(head, rows, {0})
+        return Table(name, head, rows, {0})
     rows = [row + more[1:] for row, more in zip(rows, differ.rows, strict=True)]
-    return Table(head + differ.head[1:], rows, {0, *range(len(head), len(head) + _FEW)})
+    return Table(name, head + differ.head[1:], rows, {0, *range(len(head), len(head) + _FEW)})
 
 
 def flags(conditions: Sequence[Condition]) -> Table:
@@ -55,7 +60,7 @@ def flags(conditions: Sequence[Condition]) -> Table:
         [each.label, *(each.values.get(name, "?").removesuffix(".0") or UNSET for name in names)]
         for each in conditions
     ]
-    return Table(["condition", *names], rows, set(range(len(names) + 1)))
+    return Table("flags by condition", ["condition", *names], rows, set(range(len(names) + 1)))
 
 
 def flags_apart(conditions: Sequence[Condition]) -> bool:
@@ -66,9 +71,9 @@ def flags_apart(conditions: Sequence[Condition]) -> bool:
 def by_run(runs: Sequence[Record]) -> Table:
     """A row a run: how it ended, its last values, and what is wrong with it."""
     head = ["run", "state", "seed", "epochs", "updates", "top-1, %", "best top-1, %", "loss"]
-    head += ["seconds", "examples/s", "notes"]
+    head += ["seconds", "examples per second", "notes"]
     rows = [_run(run) for run in runs]
-    return Table(head, rows, {0, 1, len(head) - 1})
+    return Table("every run", head, rows, {0, 1, len(head) - 1})
 
 
 def summary(conditions: Sequence[Condition]) -> list[str]:
@@ -128,8 +133,10 @@ def _spread(found: Spread | None, digits: int, scale: float = 1) -> str:
     if found is None:
         return UNSET
     mean = f"{scale * found.mean:,.{digits}f}"
-    # Updates are those of the flags, the same for every seed.
-    return f"{mean} ± {scale * found.deviation:,.{digits}f}" if found.deviation else mean
+    # Updates are mostly those of the flags, the same for every seed.
+    if found.deviation is None or not (found.deviation or digits):
+        return mean
+    return f"{mean} ± {scale * found.deviation:,.{digits}f}"
 
 
 def _mean(condition: Condition, name: str) -> float:
