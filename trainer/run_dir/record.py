@@ -1,6 +1,7 @@
 """What a run directory records, read as it is: in progress, killed, diverged or damaged."""
 
 import dataclasses
+import math
 import os
 import pathlib
 import re
@@ -137,6 +138,8 @@ def _result(
         if found is None:
             return None
         found = {**found, "loss": float(found["loss"]), "seconds": float(found["seconds"])}
+        if not all(math.isfinite(found[name]) for name in ("top1", "loss", "seconds")):
+            raise ValueError("no numbers")
     except (UserError, TypeError, ValueError, KeyError):
         notes.append("result.json is damaged")
         return None
