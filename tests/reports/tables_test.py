@@ -91,6 +91,16 @@ def test_many_flags_have_a_table_of_their_own(tmp_path):
     assert len(tables.flags(found).head) == 6
 
 
+def test_flags_that_the_labels_tell_are_not_told_twice(tmp_path):
+    for size, rate in ((32, 0.1), (64, 0.1), (64, 0.2)):
+        flags = [f"initial_batch_size={size}", f"base_learning_rate={rate}"]
+        write(tmp_path / ",".join(flags), *(f"--{flag}" for flag in flags))
+    assert tables.flags(conditions(read(tmp_path))).head == ["condition"]
+    write(tmp_path / "initial_batch_size=128", "--initial_batch_size=128")
+    table = tables.flags(conditions(read(tmp_path)))
+    assert table.head == ["condition", "base_learning_rate"]
+
+
 def test_a_run_without_flags_is_a_condition_of_its_own(tmp_path):
     for name in ("a", "b", "c"):
         write(tmp_path / name)

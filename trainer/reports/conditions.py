@@ -81,7 +81,7 @@ def conditions(runs: Sequence[Record]) -> list[Condition]:
     found: dict[str, Condition] = {}
     for group in groups.values():
         flags = group[0].flags
-        values = {name: flags.get(name, UNSET) for name in names} if flags else {}
+        values = {name: flags.get(name, "").removesuffix(".0") or UNSET for name in names if flags}
         said = ", ".join(f"{name}={value}" for name, value in values.items())
         label = _label(group, said)
         number = itertools.count(2)

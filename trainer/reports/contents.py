@@ -19,7 +19,7 @@ def report(runs: Sequence[Record]) -> tuple[str, list[Picture]]:
     tests = [run for run in runs if len(run.range_test) >= _FEWEST]
     groups = conditions(list(filter(_is_compared, runs)))
     drawn = [each for each in groups if any(run.points for run in each.runs)]
-    shown = [_results(groups), _comparisons(groups), _learned(drawn), _schedule(drawn)]
+    shown = [_comparisons(groups), _results(groups), _learned(drawn), _schedule(drawn)]
     shown += [_range_tests(tests), _runs(groups, itertools.filterfalse(_is_compared, runs))]
     sections = [(section, pictures) for section, pictures in shown if section.body]
     html = page.page(

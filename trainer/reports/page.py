@@ -44,7 +44,8 @@ td.long { min-width: 16rem; }
 tbody th { font-weight: 600; text-align: left; position: sticky; left: 0;
   background: var(--paper); min-width: 8.5rem; max-width: 14rem; white-space: normal;
   overflow-wrap: break-word; }
-@media (min-width: 900px) { .legend { position: sticky; top: 0; } tbody th { min-width: 12rem; } }
+@media (min-width: 900px) { .legend { position: sticky; top: 0; }
+  tbody th { min-width: 12rem; max-width: 28rem; } }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e6e6; --faint: #a8a8a8; --rule: #444;
   --paper: #161616; --head: #262626; } }
 @media print {

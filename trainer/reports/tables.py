@@ -54,12 +54,16 @@ def by_condition(conditions: Sequence[Condition]) -> Table:
 
 
 def flags(conditions: Sequence[Condition]) -> Table:
-    """A row a condition: the flags in which they differ."""
-    names = list(dict.fromkeys(name for each in conditions for name in each.values))
-    rows = [
-        [each.label, *(each.values.get(name, "?").removesuffix(".0") or UNSET for name in names)]
-        for each in conditions
+    """A row a condition: the flags in which they differ, but for those that all labels tell."""
+
+    names = [
+        name
+        for name in dict.fromkeys(name for each in conditions for name in each.values)
+        if not all(
+            f"{name}={each.values.get(name)}" in each.label.split(",") for each in conditions
+        )
     ]
+    rows = [[each.label, *(each.values.get(name, "?") for name in names)] for each in conditions]
     return Table("flags by condition", ["condition", *names], rows, set(range(len(names) + 1)))
 
 
