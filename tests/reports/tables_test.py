@@ -59,8 +59,10 @@ def test_a_spread_of_nothing_is_told_but_of_updates(tmp_path):
 def test_what_takes_longer_saves_less_than_nothing(tmp_path):
     write(tmp_path / "a", updates=10)
     write(tmp_path / "b", "--anneal=cosine", updates=40)
-    (_, b) = tables.by_condition(conditions(read(tmp_path))).rows
-    assert b[5] == "−300.0%"
+    write(tmp_path / "c", "--anneal=polynomial", updates=10, seconds=10.001)
+    (_, b, c) = tables.by_condition(conditions(read(tmp_path))).rows
+    assert (b[5], b[7]) == ("−300.0%", "0.0%")
+    assert (c[5], c[7]) == ("0.0%", "0.0%")
 
 
 def test_every_run_has_a_row(runs):

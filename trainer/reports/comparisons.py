@@ -55,7 +55,7 @@ def heat_maps(conditions: Sequence[Condition]) -> list[Picture]:
             best = max(top1, key=lambda at: top1[at].mean)
             size, highest = best
             where = f"{label}: " if label else ""
-            said = f"{_percent(top1[best])} at batch size {size:g} and {rate} {highest:g}"
+            said = f"{top1[best].percent} at batch size {size:g} and {rate} {highest:g}"
             pictures.append(
                 Picture(
                     name=f"heat_map_{rate}" + (f"_{i}" if len(families) > 1 else ""),
@@ -126,11 +126,6 @@ def _accuracies(grid: _Grid) -> dict[tuple[float, ...], Spread]:
 
 def _with(tied: set[str]) -> str:
     return f"What goes with the batch size: {', '.join(sorted(tied))}. " if tied else ""
-
-
-def _percent(top1: Spread) -> str:
-    more = "" if top1.deviation is None else f" ± {100 * top1.deviation:.2f}"
-    return f"{100 * top1.mean:.2f}{more}% (n = {top1.n})"
 
 
 def _draw_against(figure: Figure, curves: dict[str, dict[tuple[float, ...], Spread]]) -> None:

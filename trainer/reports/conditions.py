@@ -24,6 +24,12 @@ class Spread:
     deviation: float | None
     n: int
 
+    @property
+    def percent(self) -> str:
+        """Of fractions: with how many they are."""
+        more = "" if self.deviation is None else f" ± {100 * self.deviation:.2f}"
+        return f"{100 * self.mean:.2f}{more}% (n = {self.n})"
+
 
 @dataclasses.dataclass(frozen=True)
 class Condition:

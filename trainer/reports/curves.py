@@ -198,7 +198,7 @@ def _name_ticks(axis: Any, low: float, high: float) -> None:
     subs = (1, 2, 5) if high < 1000 * low else (1,)
     axis.set_major_locator(MaxNLocator(6) if near else LogLocator(subs=subs))
     axis.set_major_formatter(
-        lambda value, _: f"{value:,.0f}" if 1e3 <= value < 1e6 else f"{value:g}"
+        lambda value, _: f"{value:,.0f}" if 1e3 <= value < 1e7 else f"{value:g}"
     )
     axis.set_minor_formatter("")
 

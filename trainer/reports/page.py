@@ -37,7 +37,8 @@ table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tab
   overflow-wrap: normal; }
 th, td { padding: .3rem .6rem; text-align: right; vertical-align: top; white-space: nowrap;
   border-bottom: 1px solid var(--rule); }
-thead th { background: var(--head); vertical-align: bottom; white-space: normal; }
+thead th { background: var(--head); vertical-align: bottom; white-space: normal;
+  min-width: 4rem; }
 .text { text-align: left; }
 td.text { white-space: normal; min-width: 6rem; max-width: 24rem; }
 td.long { min-width: 16rem; }

@@ -87,10 +87,9 @@ def summary(conditions: Sequence[Condition]) -> list[str]:
         return ["No run has ended yet: the tables and curves show how far each has come."]
     scored = [(top1, each) for each in conditions if (top1 := each.of("top1"))]
     top1, best = max(scored, key=lambda pair: pair[0].mean)
-    said = f"highest mean top-1: {_spread(top1, 2, 100)}% (n = {top1.n}), of {best.label}"
     if len(scored) == 1:
-        return [f"Top-1 {_spread(top1, 2, 100)}% (n = {top1.n})."]
-    lines = [said[0].upper() + said[1:] + "."]
+        return [f"Top-1 {top1.percent}."]
+    lines = [f"Highest mean top-1: {top1.percent}, of {best.label}."]
     fewest = min((each for _, each in scored), key=lambda each: _mean(each, "updates"))
     ours, theirs = _mean(fewest, "updates"), _mean(first, "updates")
     if ours < theirs:
@@ -155,4 +154,5 @@ def _saved(condition: Condition, first: Condition | None, name: str) -> str:
         return UNSET
     if condition is first:
         return "reference"
-    return f"{100 * (1 - _mean(condition, name) / _mean(first, name)):.1f}%".replace("-", "−")
+    percent = 100 * (1 - _mean(condition, name) / _mean(first, name))
+    return f"{percent:z.1f}%".replace("-", "−")  # z: not -0.0
