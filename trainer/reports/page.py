@@ -63,7 +63,7 @@ tbody th { font-weight: 600; text-align: left; position: sticky; left: 0;
   th, td { padding: .15rem .3rem; }
   td.text { min-width: 0; }
   td.long { min-width: 0; overflow-wrap: anywhere; }
-  tbody th { position: static; min-width: 4.5rem; }
+  tbody th { position: static; min-width: 4.5rem; max-width: 24rem; }
   tr { break-inside: avoid; }
 }
 """
