@@ -132,6 +132,13 @@ def test_a_range_test_is_no_condition(capsys, tmp_path):
     assert re.search("Suggested: 0.00[0-9]+ to 16", page.images[-1]["alt"])
 
 
+def test_names_break_at_their_words_and_numbers_do_not(capsys, tmp_path):
+    write(tmp_path / "runs" / "one_run", updates=1200)
+    page, _, _ = report(capsys, tmp_path, tmp_path / "runs")
+    assert "one_<wbr>run</th>" in page.text
+    assert page.text.count("<td>1,200</td>") == 2
+
+
 def test_names_are_no_formulas(capsys, tmp_path):
     write(tmp_path / "runs" / "a")
     write(tmp_path / "runs" / "$a^$", "--anneal=cosine")

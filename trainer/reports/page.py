@@ -38,7 +38,7 @@ table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tab
 th, td { padding: .3rem .6rem; text-align: right; vertical-align: top; white-space: nowrap;
   border-bottom: 1px solid var(--rule); }
 thead th { background: var(--head); vertical-align: bottom; white-space: normal;
-  min-width: 4rem; }
+  min-width: 4.75rem; }
 .text { text-align: left; }
 td.text { white-space: normal; min-width: 6rem; max-width: 24rem; }
 td.long { min-width: 16rem; }
@@ -133,9 +133,10 @@ def table(content: Table) -> str:
     def cell(i: int, text: str, kind: str) -> str:
         long = " long" if len(text) > _LONG else ""
         mark = f' class="text{long}"' if i in content.texts else ""
-        # Names of flags and folders break at their words.
-        broken = re.sub("([_/,])(?=[^ ])", r"\1<wbr>", escape(text))
-        return f"<{kind}{mark}>{broken}</{kind.split()[0]}>"
+        said = escape(text)
+        if mark or kind != "td":  # Names of flags and folders break at their words.
+            said = re.sub("([_/,])(?=[^ ])", r"\1<wbr>", said)
+        return f"<{kind}{mark}>{said}</{kind.split()[0]}>"
 
     head = "".join(cell(i, text, 'th scope="col"') for i, text in enumerate(content.head))
     rows = "".join(
