@@ -21,9 +21,6 @@ from trainer.grid import Point, folder, shown
 from trainer.run_dir import directory, hparams, sweeps
 from trainer.run_dir.sweeps import End
 
-# The numbers of a result.json that TensorBoard's table of a sweep shows.
-SHOWN = ("top1", "loss", "updates", "seconds")
-
 _SAYS = "crescendo train: "
 _LONGEST_REASON = 65536  # bytes of output in which it is looked for
 
@@ -174,7 +171,7 @@ def _end(attempt: _Attempt, sweep: pathlib.Path, say: Callable[[str], None]) -> 
 def _note(run: Run, sweep: pathlib.Path, end: End, result: dict[str, Any] | None) -> None:
     """Keeps how an attempt has ended, and shows it to TensorBoard where that is for good."""
     if result or end.failed:
-        numbers = {name: result[name] for name in SHOWN} if result else None
+        numbers = {name: result[name] for name in directory.RESULTS} if result else None
         flags = {name: shown(name, value) for name, value in run.point.items()}
         hparams.write(sweep / folder(run.point), flags, numbers)
     sweeps.note(sweep, run.point, end)

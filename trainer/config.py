@@ -397,7 +397,7 @@ flags.DEFINE_multi_string(
     "Run directories that `report` reads, or folders of them; what stands on its command line "
     "without a flag's name is taken for one.",
 )
-flags.DEFINE_string("output", "report.html", "The page that `report` writes.")
+flags.DEFINE_string("output", "report.html", "The page that `report` writes: a .html file.")
 flags.DEFINE_bool(
     "pictures", False, "Also write `report`'s figures as PNG files, into a folder beside the page."
 )
@@ -442,6 +442,8 @@ _require(
     lambda v: 0 < v <= 1, "above 0 and at most 1, a factor on the learning rate", "warmup_from"
 )
 
+# Its figures lie in a folder of the same name without the suffix.
+flags.register_validator("output", lambda v: re.search(r"[^/]\.html$", v), "must end with .html")
 for _name in ("tpu", "tpu_zone", "tpu_project"):
     flags.register_validator(
         _name,

@@ -27,6 +27,9 @@ class Page(html.parser.HTMLParser):
     def handle_starttag(self, tag, attrs):
         found = dict(attrs)
         self.links += [v for k, v in attrs if k in ("src", "href", "srcset", "action", "data")]
+        if "tabindex" in found:  # What is stopped at says what it is.
+            assert found["role"] == "region"
+            assert found["aria-label"]
         if tag == "img":
             self.images.append(found)
         if tag in ("td", "th"):
@@ -112,16 +115,60 @@ def test_the_same_runs_make_the_same_page(capsys, tmp_path):
     assert one.text == other.text
 
 
+def write_range_test(folder, rows=15, more=""):
+    write(folder, "--anneal=range_test", ended=False)
+    lines = [f"{i},{0.001 * 2**i},{3 - i / 10},{i / 20}\n" for i in range(rows)]
+    text = "".join(["update,learning_rate,loss,top1\n", *lines, more])
+    (folder / "range_test.csv").write_text(text)
+
+
 def test_a_range_test_is_no_condition(capsys, tmp_path):
     write(tmp_path / "runs" / "a")
-    folder = write(tmp_path / "runs" / "range", "--anneal=range_test", ended=False)
-    rows = "".join(f"{i},{0.001 * 2**i},{3 - i / 10},{i / 20}\n" for i in range(15))
-    (folder / "range_test.csv").write_text("update,learning_rate,loss,top1\n" + rows + "9,0.")
+    write_range_test(tmp_path / "runs" / "range", more="9,0.")
     page, _, error = report(capsys, tmp_path, tmp_path / "runs")
     assert "Learning rate range tests" in page.titles
     assert "range_test.csv is damaged" in error
     assert "2 runs, 1 condition<" in page.text
     assert re.search("Suggested: 0.00[0-9]+ to 16", page.images[-1]["alt"])
+
+
+def test_names_break_at_their_words_and_numbers_do_not(capsys, tmp_path):
+    write(tmp_path / "runs" / "one_run", updates=1200)
+    page, _, _ = report(capsys, tmp_path, tmp_path / "runs")
+    assert "one_<wbr>run</th>" in page.text
+    assert page.text.count("<td>1,200</td>") == 2
+
+
+def test_names_are_no_formulas(capsys, tmp_path):
+    write(tmp_path / "runs" / "a")
+    write(tmp_path / "runs" / "$a^$", "--anneal=cosine")
+    write_range_test(tmp_path / "runs" / "$b_$")
+    page, _, _ = report(capsys, tmp_path, "--pictures", tmp_path / "runs")
+    assert page.cells.count("$a^$") == 2
+    assert "in $b_$." in page.images[-1]["alt"]
+
+
+def test_a_run_that_diverged_at_once_is_compared(capsys, tmp_path):
+    """It has logged no point, and is no cell without a run."""
+    grid(tmp_path / "runs", (32, 64), (0.1, 0.2), skip=[(64, 0.2)])
+    flags = ["--initial_batch_size=64", "--base_learning_rate=0.2"]
+    folder = write(tmp_path / "runs" / "diverged", *flags, ended=False)
+    (folder / "metrics.jsonl").write_text("")
+    (folder / "diverged.txt").write_text("the loss is nan at update 1\n")
+    page, _, _ = report(capsys, tmp_path, tmp_path / "runs")
+    assert "4 runs, 4 conditions<" in page.text
+    assert page.cells.count("0 of 1") == 1
+    assert page.cells.count("diverged") == 3  # As a condition, and as a run and its state.
+    (section,) = re.findall("<h2>Learning curves.*?</section>", page.text, re.DOTALL)
+    assert section.count("</li>") == 3  # Nothing of it is drawn.
+
+
+def test_a_range_test_that_has_just_begun_is_in_the_table(capsys, tmp_path):
+    write(tmp_path / "runs" / "a")
+    write_range_test(tmp_path / "runs" / "range", rows=1)
+    page, _, _ = report(capsys, tmp_path, tmp_path / "runs")
+    assert page.cells.count("range") == 1
+    assert "Learning rate range tests" not in page.titles
 
 
 def test_it_needs_no_tensorflow(tmp_path):
@@ -142,6 +189,8 @@ def test_it_needs_no_tensorflow(tmp_path):
         (["{}/none"], "there is no run to read in {}/none"),
         (["{}/empty", "{}/damaged"], "there is no run to read"),
         (["{}/a", "--output={}/a/flags.txt/x.html"], "cannot be written"),
+        (["{}/a", "--output="], "--output=: must end with .html"),
+        (["{}/a", "--output={}/report", "--pictures"], "must end with .html"),
         (["{}/a", "--outptu=x"], "Did you mean: output ?"),
     ],
 )

@@ -193,10 +193,11 @@ def test_other_flags_than_the_finished_points_have(capsys, mixed):
     assert grid.folder({"model": "tests.models:tiny", "base_learning_rate": "0.1"}) in error
 
 
-def test_a_damaged_result_is_reported(capsys, tmp_path):
+@pytest.mark.parametrize("content", ["{", '{"top1": 0.5, "updates": 3}'])
+def test_a_damaged_result_is_reported(capsys, tmp_path, content):
     point = tmp_path / "sweep" / "seed=0"
     point.mkdir(parents=True)
     (tmp_path / "sweep" / "sweep.json").write_text('{"points": []}')
     (point / "flags.txt").write_text("")
-    (point / "result.json").write_text("{")
+    (point / "result.json").write_text(content)
     assert "result.json is damaged" in refused(capsys, tmp_path / "sweep", "--sweep=seed=0,1")

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 from matplotlib.figure import Figure
 
@@ -72,6 +74,20 @@ def test_the_heat_map_marks_the_best_cell(tmp_path):
     assert "90.00% (n = 1) at batch size 64 and base_learning_rate 0.2" in picture.caption
 
 
+def test_numbers_of_ten_batch_sizes_do_not_touch(tmp_path):
+    """As many as the recipes for Masters & Luschi's figures have."""
+    grid(tmp_path, [2**i for i in range(1, 11)], (2**-11, 2**-10))
+    (picture,) = comparisons.heat_maps(conditions(read(tmp_path)))
+    figure = Figure(figsize=(4.8, picture.height), layout="constrained")
+    picture.draw(figure)
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    for row in (axes.texts[:10], axes.texts[10:], axes.get_xticklabels()):
+        boxes = [text.get_window_extent() for text in row]
+        assert len(boxes) == 10
+        assert all(a.x1 < b.x0 for a, b in itertools.pairwise(boxes))
+
+
 def test_what_else_differs_has_a_map_of_its_own_with_the_same_colours(tmp_path):
     grid(tmp_path, (32, 64), (0.1, 0.2))
     grid(tmp_path, (32, 64), (0.1, 0.2), "--augment=strong")
@@ -79,6 +95,9 @@ def test_what_else_differs_has_a_map_of_its_own_with_the_same_colours(tmp_path):
     grid(tmp_path, (32,), (0.1, 0.2), "--augment=medium")
     one, other = comparisons.heat_maps(conditions(read(tmp_path)))
     assert one.name != other.name
-    assert [drawn(each).get_title() for each in (one, other)] == ["augment=none", "augment=strong"]
+    assert [drawn(each).get_title() for each in (one, other)] == [
+        "Final top-1 (%)\naugment=none",
+        "Final top-1 (%)\naugment=strong",
+    ]
     limits = [drawn(each).images[0].get_clim() for each in (one, other)]
     assert limits[0] == limits[1] == pytest.approx((76.8, 90))

@@ -57,6 +57,19 @@ def test_runs_of_different_length_and_one_cut(tmp_path):
     assert axes["eval_top1_epochs"].get_xlim()[0] == 0
 
 
+def test_a_run_that_has_just_begun_makes_no_axis_logarithmic(tmp_path):
+    write(tmp_path / "long", updates=200)
+    begun = write(tmp_path / "begun", "--anneal=cosine", updates=200, ended=False)
+    lines = (begun / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (begun / "metrics.jsonl").write_text("".join(lines[:3]))
+    axes = learned(tmp_path)["train_loss_updates"]
+    assert len(axes.lines) == 2
+    assert axes.get_xscale() == "linear"
+    # All of its values are between 1 and 2.
+    low, high = axes.get_ylim()
+    assert len([tick for tick in axes.get_yticks() if low <= tick <= high]) >= 4
+
+
 def test_a_single_point_is_seen(tmp_path):
     folder = write(tmp_path / "a")
     lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
@@ -103,12 +116,14 @@ def test_the_schedule_holds_up_to_its_point_and_what_never_changes_is_said(tmp_p
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     for point in lines:
         point["batch_size"] = 100 if point["update"] <= 10 else 500
+        point["noise_scale"] = 93.75 if point["update"] <= 10 else 93.75000000000004
     text = "".join(json.dumps(point) + "\n" for point in lines)
     (folder / "metrics.jsonl").write_text(text)
     groups = conditions(read(tmp_path))
     pictures, still = curves.schedule(groups, curves.lines(groups))
     assert [p.name for p in pictures] == ["schedule_batch_size", "schedule_gradient_noise_scale"]
     assert "The momentum is 0.9 throughout." in still
+    assert any("is 93.75 throughout" in said for said in still)
     (line,) = drawn(pictures)["schedule_batch_size"].lines
     assert line.get_drawstyle() == "steps-pre"
     assert (line.get_xdata()[0], line.get_ydata()[0]) == (0, 100)

@@ -49,11 +49,20 @@ def test_means_spread_and_savings_are_closed_forms(runs):
     assert (late["runs ended"], late["top-1, %"], late["updates saved"]) == ("0 of 1", "–", "–")
 
 
+def test_a_spread_of_nothing_is_told_but_of_updates(tmp_path):
+    for seed in range(2):
+        write(tmp_path / f"seed{seed}", f"--seed={seed}", updates=20)
+    (row,) = tables.by_condition(conditions(read(tmp_path))).rows
+    assert row[2:5] == ["80.00 ± 0.00", "1.000 ± 0.000", "20"]
+
+
 def test_what_takes_longer_saves_less_than_nothing(tmp_path):
     write(tmp_path / "a", updates=10)
     write(tmp_path / "b", "--anneal=cosine", updates=40)
-    (_, b) = tables.by_condition(conditions(read(tmp_path))).rows
-    assert b[5] == "−300.0%"
+    write(tmp_path / "c", "--anneal=polynomial", updates=10, seconds=10.001)
+    (_, b, c) = tables.by_condition(conditions(read(tmp_path))).rows
+    assert (b[5], b[7]) == ("−300.0%", "0.0%")
+    assert (c[5], c[7]) == ("0.0%", "0.0%")
 
 
 def test_every_run_has_a_row(runs):
@@ -82,6 +91,16 @@ def test_many_flags_have_a_table_of_their_own(tmp_path):
     found = conditions(read(tmp_path))
     assert tables.by_condition(found).head[-1] == "time saved"
     assert len(tables.flags(found).head) == 6
+
+
+def test_flags_that_the_labels_tell_are_not_told_twice(tmp_path):
+    for size, rate in ((32, 0.1), (64, 0.1), (64, 0.2)):
+        flags = [f"initial_batch_size={size}", f"base_learning_rate={rate}"]
+        write(tmp_path / ",".join(flags), *(f"--{flag}" for flag in flags))
+    assert tables.flags(conditions(read(tmp_path))).head == ["condition"]
+    write(tmp_path / "initial_batch_size=128", "--initial_batch_size=128")
+    table = tables.flags(conditions(read(tmp_path)))
+    assert table.head == ["condition", "base_learning_rate"]
 
 
 def test_a_run_without_flags_is_a_condition_of_its_own(tmp_path):

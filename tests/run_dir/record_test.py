@@ -64,6 +64,9 @@ def _holding(name, content):
     return lambda folder: (folder / name).write_text(content)
 
 
+_NAN = '{"top1": 1, "updates": 3, "loss": NaN, "seconds": 9}'
+
+
 @pytest.mark.parametrize(
     ("damage", "note", "state"),
     [
@@ -76,6 +79,7 @@ def _holding(name, content):
         (_a_folder_instead("flags.txt"), "flags.txt cannot be read: Is a directory", "finished"),
         (_holding("result.json", '{"top1": 0.'), "result.json is damaged", "not finished"),
         (_holding("result.json", '{"top1": 1, "updates": 3}'), "result.json is", "not finished"),
+        (_holding("result.json", _NAN), "result.json is", "not finished"),
         (_a_folder_instead("result.json"), "result.json cannot be read: Is a dir", "not finished"),
         (_holding("range_test.csv", "learning_rate,loss\n1,x"), "range_test.csv is", "finished"),
     ],

@@ -127,7 +127,7 @@ def _rows(points: Sequence[grid.Point], path: pathlib.Path) -> list[sweep_table.
         name = grid.folder(point)
         end = ends[name]
         found = directory.result(path / name)
-        results = {key: found[key] for key in attempts.SHOWN} if found else None
+        results = {key: found[key] for key in directory.RESULTS} if found else None
         rows.append(sweep_table.Row(name, point, end.status, end.reason, results))
     return rows
 

@@ -15,6 +15,8 @@ from trainer.reports.pictures import Picture, line
 _FOLLOW = frozenset(
     ["ghost_batch_size", "max_batch_size", "initial_learning_rate", "warmup_epochs"]
 )
+# Of a heat map's numbers: their size in points times how many are in a row.
+_LETTERS = 90
 # (batch size,) or (batch size, rate) → condition
 _Grid = dict[tuple[float, ...], Condition]
 
@@ -53,7 +55,7 @@ def heat_maps(conditions: Sequence[Condition]) -> list[Picture]:
             best = max(top1, key=lambda at: top1[at].mean)
             size, highest = best
             where = f"{label}: " if label else ""
-            said = f"{_percent(top1[best])} at batch size {size:g} and {rate} {highest:g}"
+            said = f"{top1[best].percent} at batch size {size:g} and {rate} {highest:g}"
             pictures.append(
                 Picture(
                     name=f"heat_map_{rate}" + (f"_{i}" if len(families) > 1 else ""),
@@ -126,11 +128,6 @@ def _with(tied: set[str]) -> str:
     return f"What goes with the batch size: {', '.join(sorted(tied))}. " if tied else ""
 
 
-def _percent(top1: Spread) -> str:
-    more = "" if top1.deviation is None else f" ± {100 * top1.deviation:.2f}"
-    return f"{100 * top1.mean:.2f}{more}% (n = {top1.n})"
-
-
 def _draw_against(figure: Figure, curves: dict[str, dict[tuple[float, ...], Spread]]) -> None:
     axes: Axes = figure.subplots()
     for i, (label, points) in enumerate(curves.items()):
@@ -173,27 +170,25 @@ def _draw_map(
         [100 * top1[b, r].mean if (b, r) in top1 else float("nan") for b in sizes] for r in rates
     ]
     low, high = limits
-    image = axes.imshow(
+    axes.imshow(
         cells, cmap="cividis", origin="lower", aspect="auto", vmin=low, vmax=max(high, low + 0.1)
     )
+    letters = min(10, _LETTERS / len(sizes))
     for y, r in enumerate(rates):
         for x, b in enumerate(sizes):
-            value: Any = cells[y][x]
+            look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": letters}
             if (b, r) in top1:
-                dark = value < (low + high) / 2
-                mark = "bold" if (b, r) == best else "normal"
-                colour = "white" if dark else "black"
-                text = f"{value:.1f}"
-                axes.text(x, y, text, ha="center", va="center", color=colour, fontweight=mark)
+                look["color"] = "white" if cells[y][x] < (low + high) / 2 else "black"
+                look["fontweight"] = "bold" if (b, r) == best else "normal"
+                axes.text(x, y, f"{cells[y][x]:.1f}", **look)
             else:
-                axes.text(x, y, "×" if (b, r) in grid else "–", ha="center", va="center")
+                axes.text(x, y, "×" if (b, r) in grid else "–", **look)
     x, y = sizes.index(best[0]), rates.index(best[1])
     frame = Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, edgecolor="#d55e00", linewidth=3)
     frame.set_clip_on(False)
     axes.add_patch(frame)
-    axes.set_xticks(range(len(sizes)), [f"{b:g}" for b in sizes])
-    axes.set_yticks(range(len(rates)), [f"{r:g}" for r in rates])
+    axes.set_xticks(range(len(sizes)), [f"{b:g}" for b in sizes], fontsize=letters)
+    axes.set_yticks(range(len(rates)), [f"{r:.3g}" for r in rates])
     axes.set(xlabel="initial batch size (examples)", ylabel=rate.replace("_", " "))
-    axes.set_title(label or "Final top-1 (%) by rate and batch size")
+    axes.set_title("Final top-1 (%)" + (f"\n{label}" if label else " by rate and batch size"))
     axes.grid(visible=False)
-    figure.colorbar(image, label="evaluation top-1 (%)")

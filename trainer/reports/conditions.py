@@ -24,6 +24,12 @@ class Spread:
     deviation: float | None
     n: int
 
+    @property
+    def percent(self) -> str:
+        """Of fractions: with how many they are."""
+        more = "" if self.deviation is None else f" ± {100 * self.deviation:.2f}"
+        return f"{100 * self.mean:.2f}{more}% (n = {self.n})"
+
 
 @dataclasses.dataclass(frozen=True)
 class Condition:
@@ -81,7 +87,7 @@ def conditions(runs: Sequence[Record]) -> list[Condition]:
     found: dict[str, Condition] = {}
     for group in groups.values():
         flags = group[0].flags
-        values = {name: flags.get(name, UNSET) for name in names} if flags else {}
+        values = {name: flags.get(name, "").removesuffix(".0") or UNSET for name in names if flags}
         said = ", ".join(f"{name}={value}" for name, value in values.items())
         label = _label(group, said)
         number = itertools.count(2)

@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from matplotlib.figure import Figure
 
@@ -17,10 +17,10 @@ _FEWEST = 2  # points of a range test
 def report(runs: Sequence[Record]) -> tuple[str, list[Picture]]:
     """The page on `runs`, and its pictures."""
     tests = [run for run in runs if len(run.range_test) >= _FEWEST]
-    hollow = [run for run in runs if not (run.points or run.result or run.range_test)]
-    groups = conditions([run for run in runs if not run.range_test and run not in hollow])
-    shown = [_results(groups), _comparisons(groups), _learned(groups), _schedule(groups)]
-    shown += [_range_tests(tests), _runs(groups, [*tests, *hollow])]
+    groups = conditions(list(filter(_is_compared, runs)))
+    drawn = [each for each in groups if any(run.points for run in each.runs)]
+    shown = [_comparisons(groups), _results(groups), _learned(drawn), _schedule(drawn)]
+    shown += [_range_tests(tests), _runs(groups, itertools.filterfalse(_is_compared, runs))]
     sections = [(section, pictures) for section, pictures in shown if section.body]
     html = page.page(
         f"Crescendo: {_count(len(runs), 'run')}, {_count(len(groups), 'condition')}",
@@ -31,6 +31,12 @@ def report(runs: Sequence[Record]) -> tuple[str, list[Picture]]:
 
 
 _Part = tuple[page.Section, list[Picture]]
+
+
+def _is_compared(run: Record) -> bool:
+    """Not a range test, and not one of which nothing is known but that it began."""
+    known = run.points or run.result or (run.flags and run.state in (DIVERGED, "failed"))
+    return bool(known) and not run.range_test
 
 
 def _results(groups: Sequence[Condition]) -> _Part:
@@ -114,8 +120,8 @@ def _draw_range_test(figure: Figure, run: Record, found: range_test.Interval, sc
     figure.axes[0].set_title(f"{run.name}: {found.lowest:.3g} to {found.highest:.3g}")
 
 
-def _runs(groups: Sequence[Condition], others: Sequence[Record]) -> _Part:
-    content = tables.by_run([run for each in groups for run in each.runs] + list(others))
+def _runs(groups: Sequence[Condition], others: Iterable[Record]) -> _Part:
+    content = tables.by_run([*(run for each in groups for run in each.runs), *others])
     return page.Section("Every run", page.table(content)), []
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from trainer.reports.conditions import Condition
 from trainer.reports.pictures import GREY, Line, Picture, line
@@ -21,6 +21,8 @@ COLOURED = 8
 _LOSS_ABOVE = 2.0
 # Updates of the longest and the shortest run, from which on the axis of updates is logarithmic.
 _MANY = 8
+# Ends of a logarithmic axis, below which few of 1, 2 and 5 would be on it.
+_NEAR = 5
 # Of the points of the shortest run, so many at the same updates as in the others make a mean.
 _SHARED = 0.8
 
@@ -96,7 +98,7 @@ def schedule(
         values = [p[name] for each in conditions for run in each.runs for p in get(run)]
         if not values:
             continue
-        if min(values) == max(values):
+        if math.isclose(min(values), max(values)):  # But for rounding.
             still.append(f"The {what} is {values[0]:g} throughout.")
             continue
         measured = name == "gradient_noise_scale"
@@ -179,7 +181,10 @@ def _draw(
     if log and "top-1" not in ylabel:
         axes.set_yscale("log")
         _name_ticks(axes.yaxis, *axes.get_ylim())
-    ends = [points[-1][x] for each in conditions for run in each.runs if (points := get(run))]
+    runs = [run for each in conditions for run in each.runs if get(run)]
+    # One that has only begun does not say how long it will be.
+    ended = [run for run in runs if run.result]
+    ends = [get(run)[-1][x] for run in ended or runs]
     if x == "update" and max(ends) >= _MANY * min(ends):
         axes.set(xscale="log", xlabel="updates (log scale)")
         _name_ticks(axes.xaxis, *axes.get_xlim())
@@ -189,9 +194,11 @@ def _draw(
 
 def _name_ticks(axis: Any, low: float, high: float) -> None:
     """Plain numbers on a logarithmic axis: at 1, 2 and 5, or at powers of ten if there are many."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,)))
+    near = high < _NEAR * low
+    subs = (1, 2, 5) if high < 1000 * low else (1,)
+    axis.set_major_locator(MaxNLocator(6) if near else LogLocator(subs=subs))
     axis.set_major_formatter(
-        lambda value, _: f"{value:,.0f}" if 1e3 <= value < 1e6 else f"{value:g}"
+        lambda value, _: f"{value:,.0f}" if 1e3 <= value < 1e7 else f"{value:g}"
     )
     axis.set_minor_formatter("")
 

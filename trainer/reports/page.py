@@ -33,18 +33,20 @@ figcaption { margin-top: .2rem; }
   background: linear-gradient(to left, var(--paper) 1.5rem, transparent) 100% 0 / 3rem 100%
     no-repeat local,
     linear-gradient(to left, var(--rule), transparent) 100% 0 / 1.2rem 100% no-repeat scroll; }
-table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
-table { overflow-wrap: normal; }
+table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums;
+  overflow-wrap: normal; }
 th, td { padding: .3rem .6rem; text-align: right; vertical-align: top; white-space: nowrap;
   border-bottom: 1px solid var(--rule); }
-thead th { background: var(--head); vertical-align: bottom; white-space: normal; }
+thead th { background: var(--head); vertical-align: bottom; white-space: normal;
+  min-width: 4.75rem; }
 .text { text-align: left; }
 td.text { white-space: normal; min-width: 6rem; max-width: 24rem; }
 td.long { min-width: 16rem; }
 tbody th { font-weight: 600; text-align: left; position: sticky; left: 0;
   background: var(--paper); min-width: 8.5rem; max-width: 14rem; white-space: normal;
   overflow-wrap: break-word; }
-@media (min-width: 900px) { .legend { position: sticky; top: 0; } tbody th { min-width: 12rem; } }
+@media (min-width: 900px) { .legend { position: sticky; top: 0; }
+  tbody th { min-width: 12rem; max-width: 28rem; } }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e6e6; --faint: #a8a8a8; --rule: #444;
   --paper: #161616; --head: #262626; } }
 @media print {
@@ -53,15 +55,15 @@ tbody th { font-weight: 600; text-align: left; position: sticky; left: 0;
     --head: #eee; }
   html { font-size: 9.5pt; }
   body { max-width: none; padding: 0; font-size: 1rem; }
-  h2, .legend { break-after: avoid; }
+  h2, .legend { break-inside: avoid; break-after: avoid; }
   .legend { position: static; }
   .figures { grid-template-columns: 1fr 1fr; gap: 4mm; }
   .table { overflow: visible; background: none; }
   table { font-size: 7.5pt; width: 100%; }
-  table { overflow-wrap: normal; }
-th, td { padding: .15rem .3rem; }
-  td.text, td.long { min-width: 0; overflow-wrap: anywhere; }
-  tbody th { position: static; min-width: 4.5rem; }
+  th, td { padding: .15rem .3rem; }
+  td.text { min-width: 0; }
+  td.long { min-width: 0; overflow-wrap: anywhere; }
+  tbody th { position: static; min-width: 4.5rem; max-width: 24rem; }
   tr { break-inside: avoid; }
 }
 """
@@ -114,7 +116,7 @@ def legend(drawn: Mapping[str, Line]) -> str:
     named = {label: line for label, line in drawn.items() if line != GREY}
     grey = len(drawn) - len(named)
     if grey:
-        named[f"{grey} other conditions"] = GREY
+        named["1 other condition" if grey == 1 else f"{grey} other conditions"] = GREY
     items = "".join(
         f'<li><svg width="34" height="12" aria-hidden="true"><line x1="1" y1="6" x2="33" y2="6" '
         f'stroke="{line.colour}" stroke-width="2.4" '
@@ -131,9 +133,10 @@ def table(content: Table) -> str:
     def cell(i: int, text: str, kind: str) -> str:
         long = " long" if len(text) > _LONG else ""
         mark = f' class="text{long}"' if i in content.texts else ""
-        # Names of flags and folders break at their words.
-        broken = re.sub("([_/,])(?=[^ ])", r"\1<wbr>", escape(text))
-        return f"<{kind}{mark}>{broken}</{kind.split()[0]}>"
+        said = escape(text)
+        if mark or kind != "td":  # Names of flags and folders break at their words.
+            said = re.sub("([_/,])(?=[^ ])", r"\1<wbr>", said)
+        return f"<{kind}{mark}>{said}</{kind.split()[0]}>"
 
     head = "".join(cell(i, text, 'th scope="col"') for i, text in enumerate(content.head))
     rows = "".join(
@@ -143,6 +146,6 @@ def table(content: Table) -> str:
         for row in content.rows
     )
     return (
-        '<div class="table" tabindex="0">\n<table>\n'
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table>\n</div>\n"
+        f'<div class="table" role="region" aria-label="{escape(content.name)}" tabindex="0">\n'
+        f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table>\n</div>\n"
     )

@@ -39,6 +39,7 @@ _RC: dict[Any, Any] = {
     "legend.fontsize": 9,
     "legend.handlelength": 3.2,
     "lines.linewidth": 1.6,
+    "text.parse_math": False,  # Names of runs may have dollars.
     "svg.hashsalt": "crescendo",  # The same runs make the same page, byte for byte.
 }
 

@@ -93,4 +93,6 @@ def plot(figure: Any, points: Sequence[Point], interval: Interval, scale: str) -
     # A loss that diverges would hide where it fell.
     rows[0].set_ylim(0, 2 * points[0]["loss"])
     rows[1].set_ylim(0, 1)
+    rows[1].xaxis.set_major_formatter("{x:g}")
+    rows[1].xaxis.set_minor_formatter("{x:g}" if rates[-1] < 10 * rates[0] else "")
     rows[1].set_xlabel("learning rate")

@@ -5,8 +5,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
 from trainer.grid import Point, shown
-
-RESULTS = ("top1", "loss", "updates", "seconds")
+from trainer.run_dir.directory import RESULTS
 
 
 @dataclasses.dataclass(frozen=True)

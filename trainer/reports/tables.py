@@ -11,8 +11,12 @@ _FEW = 4  # flags, which fit on paper beside the results
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Rows under a head; the first cell of a row names it, and those of `texts` are not numbers."""
+    """Rows under a head; the first cell of a row names it, and those of `texts` are not numbers.
 
+    `name` is for who does not see what is above it.
+    """
+
+    name: str
     head: list[str]
     rows: list[list[str]]
     texts: set[int]
@@ -26,6 +30,7 @@ def reference(conditions: Sequence[Condition]) -> Condition | None:
 def by_condition(conditions: Sequence[Condition]) -> Table:
     """A row a condition: means over its ended runs, what it saves; and its flags, if few differ."""
     first = reference(conditions)
+    name = "results by condition"
     head = ["condition", "runs ended", "top-1, %", "loss", "updates", "updates saved", "seconds"]
     head += ["time saved"]
     rows = []
@@ -43,19 +48,23 @@ def by_condition(conditions: Sequence[Condition]) -> Table:
         rows.append(row)
     differ = flags(conditions)
     if flags_apart(conditions):
-        return Table(head, rows, {0})
+        return Table(name, head, rows, {0})
     rows = [row + more[1:] for row, more in zip(rows, differ.rows, strict=True)]
-    return Table(head + differ.head[1:], rows, {0, *range(len(head), len(head) + _FEW)})
+    return Table(name, head + differ.head[1:], rows, {0, *range(len(head), len(head) + _FEW)})
 
 
 def flags(conditions: Sequence[Condition]) -> Table:
-    """A row a condition: the flags in which they differ."""
-    names = list(dict.fromkeys(name for each in conditions for name in each.values))
-    rows = [
-        [each.label, *(each.values.get(name, "?").removesuffix(".0") or UNSET for name in names)]
-        for each in conditions
+    """A row a condition: the flags in which they differ, but for those that all labels tell."""
+
+    names = [
+        name
+        for name in dict.fromkeys(name for each in conditions for name in each.values)
+        if not all(
+            f"{name}={each.values.get(name)}" in each.label.split(",") for each in conditions
+        )
     ]
-    return Table(["condition", *names], rows, set(range(len(names) + 1)))
+    rows = [[each.label, *(each.values.get(name, "?") for name in names)] for each in conditions]
+    return Table("flags by condition", ["condition", *names], rows, set(range(len(names) + 1)))
 
 
 def flags_apart(conditions: Sequence[Condition]) -> bool:
@@ -66,9 +75,9 @@ def flags_apart(conditions: Sequence[Condition]) -> bool:
 def by_run(runs: Sequence[Record]) -> Table:
     """A row a run: how it ended, its last values, and what is wrong with it."""
     head = ["run", "state", "seed", "epochs", "updates", "top-1, %", "best top-1, %", "loss"]
-    head += ["seconds", "examples/s", "notes"]
+    head += ["seconds", "examples per second", "notes"]
     rows = [_run(run) for run in runs]
-    return Table(head, rows, {0, 1, len(head) - 1})
+    return Table("every run", head, rows, {0, 1, len(head) - 1})
 
 
 def summary(conditions: Sequence[Condition]) -> list[str]:
@@ -78,10 +87,9 @@ def summary(conditions: Sequence[Condition]) -> list[str]:
         return ["No run has ended yet: the tables and curves show how far each has come."]
     scored = [(top1, each) for each in conditions if (top1 := each.of("top1"))]
     top1, best = max(scored, key=lambda pair: pair[0].mean)
-    said = f"highest mean top-1: {_spread(top1, 2, 100)}% (n = {top1.n}), of {best.label}"
     if len(scored) == 1:
-        return [f"Top-1 {_spread(top1, 2, 100)}% (n = {top1.n})."]
-    lines = [said[0].upper() + said[1:] + "."]
+        return [f"Top-1 {top1.percent}."]
+    lines = [f"Highest mean top-1: {top1.percent}, of {best.label}."]
     fewest = min((each for _, each in scored), key=lambda each: _mean(each, "updates"))
     ours, theirs = _mean(fewest, "updates"), _mean(first, "updates")
     if ours < theirs:
@@ -128,8 +136,10 @@ def _spread(found: Spread | None, digits: int, scale: float = 1) -> str:
     if found is None:
         return UNSET
     mean = f"{scale * found.mean:,.{digits}f}"
-    # Updates are those of the flags, the same for every seed.
-    return f"{mean} ± {scale * found.deviation:,.{digits}f}" if found.deviation else mean
+    # Updates are mostly those of the flags, the same for every seed.
+    if found.deviation is None or not (found.deviation or digits):
+        return mean
+    return f"{mean} ± {scale * found.deviation:,.{digits}f}"
 
 
 def _mean(condition: Condition, name: str) -> float:
@@ -144,4 +154,5 @@ def _saved(condition: Condition, first: Condition | None, name: str) -> str:
         return UNSET
     if condition is first:
         return "reference"
-    return f"{100 * (1 - _mean(condition, name) / _mean(first, name)):.1f}%".replace("-", "−")
+    percent = 100 * (1 - _mean(condition, name) / _mean(first, name))
+    return f"{percent:z.1f}%".replace("-", "−")  # z: not -0.0

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import json
+import math
 import os
 import pathlib
 import socket
@@ -16,6 +17,8 @@ from trainer.flagfile import learned_differences
 
 # What a run has printed, where a sweep has started it.
 OUTPUT = "output.txt"
+# The numbers of a result.json by which runs are compared.
+RESULTS = ("top1", "loss", "updates", "seconds")
 # Holds why the run has no finite loss any more, where that is how it ended.
 DIVERGED = "diverged.txt"
 
@@ -138,7 +141,10 @@ def result(path: pathlib.Path) -> dict[str, Any] | None:
         return None
     try:
         found = json.loads(file.read_bytes())
-        return {**found, "top1": float(found["top1"]), "updates": int(found["updates"])}
+        numbers = {name: float(found[name]) for name in RESULTS}
+        if not all(map(math.isfinite, numbers.values())):
+            raise ValueError(f"{numbers} are not all numbers")
+        return {**found, **numbers, "updates": int(found["updates"])}
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"{file} is damaged.\nDelete it: the same command makes it again from the checkpoint."
