@@ -6,6 +6,7 @@ import subprocess
 import pytest
 
 from tests.reports.run_directories import write
+from trainer import grid
 from trainer.run_dir import record, sweeps
 
 
@@ -20,6 +21,16 @@ def test_a_folder_stands_for_the_runs_below_it(tmp_path):
     found, without = record.find(paths)
     assert record.names(found) == ["deep/er/a", "batch_32", "batch_128"]
     assert without == [tmp_path / "none"]
+
+
+def test_the_runs_of_a_sweep_come_in_its_order(tmp_path):
+    points = grid.parse("seed=0,1;augment=none,medium")
+    sweeps.begin(tmp_path, points)
+    folders = [write(tmp_path / grid.folder(point)) for point in points]
+    other = write(tmp_path / "a")
+    assert record.find([tmp_path])[0] == [*folders, other]
+    (tmp_path / "sweep.json").write_text("{")
+    assert record.find([tmp_path])[0] == [other, *map(folders.__getitem__, (1, 0, 3, 2))]
 
 
 def test_runs_below_a_run_are_its_own(tmp_path):

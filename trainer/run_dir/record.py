@@ -46,7 +46,10 @@ class Record:
 
 
 def find(paths: Sequence[pathlib.Path]) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
-    """The run directories among `paths` and below them, each once, and the paths without any."""
+    """The run directories among `paths` and below them, each once, and the paths without any.
+
+    Those of a sweep come in the order of its grid, others by name.
+    """
     found: dict[pathlib.Path, pathlib.Path] = {}
     without = []
     for path in paths:
@@ -66,7 +69,8 @@ def _runs(path: pathlib.Path) -> Iterator[pathlib.Path]:
         inner = [each for each in path.iterdir() if each.is_dir() and not each.is_symlink()]
     except OSError:  # A file, or a folder that may not be read.
         return
-    for each in sorted(inner, key=_natural):
+    order = {name: i for i, name in enumerate(_ends(path))}
+    for each in sorted(inner, key=lambda each: (order.get(each.name, len(order)), _natural(each))):
         yield from _runs(each)
 
 
@@ -175,11 +179,16 @@ def _text(path: pathlib.Path, notes: list[str]) -> str | None:
 
 def _failed(folder: pathlib.Path) -> str | None:
     """Why the run has failed, if it is a point of a sweep that has."""
-    try:
-        end = sweeps.read(folder.parent).get(folder.name, sweeps.End())
-    except (UserError, OSError):
-        return None
+    end = _ends(folder.parent).get(folder.name, sweeps.End())
     return " ".join((end.reason or f"status {end.status}").split()) if end.failed else None
+
+
+def _ends(path: pathlib.Path) -> dict[str, sweeps.End]:
+    """How the points of the sweep in `path` have ended; {} where it is none, or is damaged."""
+    try:
+        return sweeps.read(path)
+    except (UserError, OSError):
+        return {}
 
 
 def _state(folder: pathlib.Path, result: dict[str, Any] | None, notes: list[str]) -> str:
