@@ -29,21 +29,25 @@ def environments(n: int) -> list[dict[str, str]]:
     return [os.environ | {"TF_CONFIG": json.dumps(task)} for task in tasks]
 
 
-def start(index: int, cores: set[int], environment: dict[str, str]) -> "subprocess.Popen[bytes]":
-    """A worker, whose lines appear here with its number."""
+Process = subprocess.Popen[bytes]
+
+
+def start(index: int, cores: set[int], environment: dict[str, str]) -> tuple[Process, Process]:
+    """A worker, and what puts its number before its lines.
+
+    That is no thread of this process: a worker would get a SIGTERM for each of its threads when it
+    is killed, and a second one means to leave without a checkpoint.
+    """
+    numbered = ["sed", "-u", f"s/^/[{index}] /"]
+    # In a session of its own, so that Ctrl-C does not end it before the worker's last line.
+    relay = subprocess.Popen(numbered, stdin=subprocess.PIPE, start_new_session=True)
     arguments = ["train", "--strategy=multi_worker", *sys.argv[2:]]
-    process = children.start(arguments, cores, subprocess.PIPE, environment)
-
-    def relay() -> None:
-        for line in process.stdout:
-            sys.stdout.buffer.write(b"[%d] %b" % (index, line))
-            sys.stdout.buffer.flush()
-
-    threading.Thread(target=relay).start()
-    return process
+    worker = children.start(arguments, cores, relay.stdin, environment)
+    relay.stdin.close()
+    return worker, relay
 
 
-def ended(workers: list["subprocess.Popen[bytes]"], patience: float) -> list[int]:
+def ended(workers: list[Process], patience: float) -> list[int]:
     """Their exit statuses once all have left; a signal's is negative."""
     deadline = float("inf")
     while None in (statuses := [worker.poll() for worker in workers]):
@@ -62,7 +66,7 @@ def main() -> int:
         print("usage: scripts/launch_local.sh N --flag=value ...", file=sys.stderr)
         return 2
     n = int(sys.argv[1])
-    workers: list[subprocess.Popen[bytes]] = []
+    workers: list[Process] = []
     stopped = threading.Event()
 
     def forward(*_: object) -> None:
@@ -76,10 +80,12 @@ def main() -> int:
         if again:
             print(f"launch_local: start {again + 1}", file=sys.stderr)
         own = zip(range(n), children.shares(n), environments(n), strict=True)
-        workers[:] = [start(*each) for each in own]
+        workers[:], relays = zip(*(start(*each) for each in own), strict=True)
         if stopped.is_set():  # Meanwhile: they have not heard of it.
             forward()
         failed = [s for s in ended(workers, float(os.environ.get("PATIENCE", "90"))) if s]
+        for relay in relays:
+            relay.wait()
         lasting = [s for s in failed if s > 0 and s not in AGAIN]
         if lasting or not failed or stopped.is_set():
             break

@@ -88,7 +88,7 @@ def test_a_signal_while_the_workers_are_started_reaches_them(monkeypatch):
 
     def start(*_):
         signal.raise_signal(signal.SIGTERM)
-        return subprocess.Popen(["sleep", "60"])
+        return subprocess.Popen(["sleep", "60"]), subprocess.Popen(["true"])
 
     monkeypatch.setattr(launcher, "start", start)
     monkeypatch.setattr(sys, "argv", ["launch_local.py", "2"])
