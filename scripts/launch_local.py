@@ -35,8 +35,7 @@ Process = subprocess.Popen[bytes]
 def start(index: int, cores: set[int], environment: dict[str, str]) -> tuple[Process, Process]:
     """A worker, and what puts its number before its lines.
 
-    That is no thread of this process: a worker would get a SIGTERM for each of its threads when it
-    is killed, and a second one means to leave without a checkpoint.
+    That is no thread of this process, which for `children.start` has to have one alone.
     """
     numbered = ["sed", "-u", f"s/^/[{index}] /"]
     # In a session of its own, so that Ctrl-C does not end it before the worker's last line.

@@ -35,7 +35,8 @@ def start(
 
     Its environment is this process's, unless given. Signals from the terminal do not reach it. On
     Linux it gets SIGTERM when the thread that called this ends, however that happens: a sweep that
-    is killed leaves nothing running.
+    is killed leaves nothing running. Of a caller with several threads it gets one from each, as it
+    is handed on from one to the next, and a second one means to leave without a checkpoint.
     """
     parent = os.getpid()
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
