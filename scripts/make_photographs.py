@@ -1,6 +1,6 @@
 """Makes a folder of photographs, OUT/{train,val}/<class>/<name>.jpg, without downloading any.
 
-    .venv-torch/bin/python scripts/make_photographs.py OUT --train=4000 --val=1000
+    python scripts/make_photographs.py OUT --train=4000 --val=1000
 
 A class is one of the ten colour photographs in the wheels of scikit-image and scikit-learn; a file
 is a crop of it of random place, size and shape, encoded anew. Such files are about as fast to read
@@ -9,7 +9,7 @@ that no noise has. Validation's crops come from a photograph's right side and tr
 rest, so that they share no pixel. The same arguments make the same files, and a file does not
 depend on how many there are.
 
-Needs Pillow, scikit-image and scikit-learn, which benchmark.py puts into .venv-torch.
+Needs Pillow, scikit-image and scikit-learn: pip install pillow scikit-image scikit-learn
 """
 
 import argparse
@@ -52,7 +52,7 @@ def region(name: str, split: str) -> Image.Image:
     package, path = PHOTOGRAPHS[name]
     found = importlib.util.find_spec(package)
     if found is None or found.origin is None:
-        sys.exit(f"{package} is missing: run this with .venv-torch, which benchmark.py makes")
+        sys.exit(f"{package} is missing: pip install scikit-image scikit-learn")
     image = Image.open(pathlib.Path(found.origin).parent / path).convert("RGB")
     middle = round(SPLIT_AT * image.width)
     left, right = (0, middle) if split == "train" else (middle, image.width)

@@ -1,12 +1,16 @@
 """What the program says to wrong input: two lines at most, the value and the remedy, status 2."""
 
+import contextlib
+import os
 import pathlib
+import signal
 import subprocess
 import sys
 
 import pytest
 
 from tests.configs import done
+from tests.runs import started, wait_for
 from trainer import config
 
 WRONG = [
@@ -77,6 +81,21 @@ def test_who_reads_the_output_may_leave():
         process.stdout.close()
         assert process.wait(60) == 1
         assert process.stderr.read() == b""
+
+
+def test_ctrl_c_shows_no_traceback(tmp_path):
+    """While it reads a flag file that nobody writes."""
+    os.mkfifo(tmp_path / "flags")
+    process = started(tmp_path / "run", f"--flagfile={tmp_path}/flags", name="plan")
+
+    def reads():
+        with contextlib.suppress(OSError):  # ENXIO: nobody has opened the other end.
+            return os.open(tmp_path / "flags", os.O_WRONLY | os.O_NONBLOCK)
+
+    wait_for(reads, process)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=10) == ("", "")
+    assert process.returncode == 130
 
 
 def test_help_lists_the_commands_and_the_flags():

@@ -1,6 +1,6 @@
 """Every flag of the program, and the frozen Config that they become.
 
-The only module besides main.py that touches absl's FLAGS: all others take a Config or plain values.
+The only module that touches absl's FLAGS: all others take a Config or plain values.
 A number that the user did not set is None, so that 0 is a value and can be refused. Every field of
 Config is the flag of the same name.
 """
@@ -130,7 +130,9 @@ flags.DEFINE_enum(
     "imagenet: a part of 8% to 100% of the image, resized, and flips; evaluated on the middle.",
 )
 flags.DEFINE_bool(
-    "skip_bad_examples", False, "Count, name and leave out what cannot be read or decoded."
+    "skip_bad_examples",
+    False,
+    "Count, name and leave out what cannot be read or decoded; of TFDS's sets, ArrayRecord only.",
 )
 
 # ---- The model
@@ -192,7 +194,9 @@ flags.DEFINE_float(
     "Epochs in which momentum and batch rise together from --momentum_from; noise scale and "
     "learning rate stay.",
 )
-flags.DEFINE_float("momentum_from", None, "Momentum at the start (unset: the reference's).")
+flags.DEFINE_float(
+    "momentum_from", None, "Momentum at which its warm-up begins (unset: the reference's)."
+)
 flags.DEFINE_float(
     "momentum_to",
     None,
@@ -235,7 +239,11 @@ flags.DEFINE_enum(
     "--batch_anneals steps of `step` or `plateau`; the batch, up to its maximum, throughout.",
 )
 flags.DEFINE_integer("batch_anneals", 1, "Annealing steps that `hybrid` gives to the batch.")
-flags.DEFINE_integer("max_batch_size", None, "B_max, in examples (unset: N/10, rounded down).")
+flags.DEFINE_integer(
+    "max_batch_size",
+    None,
+    "B_max, in examples (unset: N/10, rounded down to whole smallest batches).",
+)
 flags.DEFINE_float(
     "min_improvement",
     0.0,
@@ -270,7 +278,7 @@ flags.DEFINE_float(
     "cycle_factor",
     1.0,
     "What each cycle multiplies the height of `cyclical` by: 1 is triangular, 0.5 triangular2, "
-    "0.693 gentler; with --cycle_factor_per=update, the base of exp_range.",
+    "ln 2 = 0.693 gentler; with --cycle_factor_per=update, the base of exp_range.",
 )
 flags.DEFINE_enum(
     "cycle_factor_per",
@@ -291,7 +299,8 @@ flags.DEFINE_integer(
     "micro_batch_size",
     0,
     "Most examples that a replica takes through one forward and backward pass (0: the fastest that "
-    "fits in memory, measured; under --deterministic, 128, or the ghost batch if that is larger).",
+    "fits in memory, measured; under --deterministic, 128, or the ghost batch if that is larger; "
+    "under --anneal=measured, at most 128 and half of the first batch).",
 )
 flags.DEFINE_enum(
     "strategy",

@@ -4,6 +4,7 @@ import contextlib
 import gc
 import os
 import select
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -44,7 +45,9 @@ def entry() -> None:
     status = 1
     try:
         status = main(sys.argv)
-    except (Exception, KeyboardInterrupt) as error:
+    except KeyboardInterrupt:
+        status = 128 + signal.SIGINT
+    except Exception as error:
         if not (isinstance(error, BrokenPipeError) and _reader_has_left()):
             traceback.print_exc()
     for stream in (sys.stdout, sys.stderr):
