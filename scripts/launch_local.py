@@ -13,6 +13,7 @@ import threading
 import time
 
 from trainer.cluster import children
+from trainer.cluster.cores import shares
 
 # A worker that ends so, or by a signal that was not ours, is started again with the others.
 AGAIN = (75, 76)
@@ -78,7 +79,7 @@ def main() -> int:
     for again in range(int(os.environ.get("RESTARTS", "3")) + 1):
         if again:
             print(f"launch_local: start {again + 1}", file=sys.stderr)
-        own = zip(range(n), children.shares(n), environments(n), strict=True)
+        own = zip(range(n), shares(n), environments(n), strict=True)
         workers[:], relays = zip(*(start(*each) for each in own), strict=True)
         if stopped.is_set():  # Meanwhile: they have not heard of it.
             forward()

@@ -101,6 +101,15 @@ def test_only_config_touches_absl_flags():
     assert touching == {"trainer.config"}
 
 
+def test_one_module_asks_which_cores_are_ours():
+    """The machine's number is another one where a scheduler gives a task a part of a node."""
+    asking = ("cpu_count", "sched_getaffinity")
+    found = {
+        m for m, path in FILES.items() if any(word in path.read_text("utf-8") for word in asking)
+    }
+    assert found == {"trainer.cluster.cores"}
+
+
 def test_nothing_is_unpickled():
     """Run directories and datasets from elsewhere are data, and run no code."""
     for module in FILES:

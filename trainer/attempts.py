@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any
 
 from trainer.cluster import children
+from trainer.cluster.cores import shares
 from trainer.grid import Point, folder, shown
 from trainer.run_dir import directory, hparams, sweeps
 from trainer.run_dir.sweeps import End
@@ -65,7 +66,7 @@ def carry_out(
     """
     waiting = collections.deque(runs)
     held: set[str] = set()
-    free = children.shares(parallel)
+    free = shares(parallel)
     running: list[_Attempt] = []
     with _signals() as received:
         while running or (waiting and not received):

@@ -1,27 +1,7 @@
 import os
 import subprocess
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from trainer.cluster import children
-
-
-@given(st.integers(1, 9), st.sets(st.integers(0, 40), min_size=1, max_size=12))
-def test_shares_are_even_and_leave_no_core_out(n, cores):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "sched_getaffinity", lambda _: cores)
-        shares = children.shares(n)
-    assert len(shares) == n
-    assert all(shares)
-    assert set().union(*shares) <= cores
-    if n <= len(cores):
-        assert sorted(core for share in shares for core in share) == sorted(cores)
-        sizes = [len(share) for share in shares]
-        assert max(sizes) - min(sizes) <= 1
-    else:
-        assert all(len(share) == 1 for share in shares)
 
 
 def test_it_runs_the_program_on_its_cores(tmp_path):

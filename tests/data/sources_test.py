@@ -161,7 +161,8 @@ def test_after_an_error_no_further_file_is_begun(write_set, monkeypatch):
         raise RuntimeError("write() failed")  # as ArrayRecord's writer on a full disk
 
     monkeypatch.setattr("trainer.data.convert._copy", fails)
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("os.cpu_count", lambda: 128)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {3, 5})
     with pytest.raises(UserError, match=r"cannot be converted in .*: write\(\) failed"):
         convert("colour", data_dir)
     assert len(begun) < 10

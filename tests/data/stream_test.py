@@ -18,6 +18,7 @@ from trainer.data.images import Images
 from trainer.data.order import example_indices
 from trainer.data.pipeline import evaluation, training
 from trainer.data.sources import image_statistics, load
+from trainer.data.stream import threads
 
 SEED = 11
 SIZE = 6  # pixels
@@ -280,6 +281,12 @@ def test_all_bad_ends_with_an_error(folder):
         take(source, 8, bad=bad)
     with pytest.raises(UserError, match="none of 4 examples can be used"):
         image_statistics(source, "none", BadExamples(skip=True, report=lambda _: None))
+
+
+def test_threads_are_for_the_cores_of_this_task(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 128)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {4, 5, 6, 7})
+    assert threads() == 16
 
 
 def test_starts_anywhere_at_once(folder):

@@ -11,20 +11,6 @@ from typing import IO
 _PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 
-def shares(n: int) -> list[set[int]]:
-    """The cores of this process in `n` even parts; one each, in turn, where they are fewer.
-
-    Empty sets where the system, macOS, does not say which they are.
-    """
-    if not hasattr(os, "sched_getaffinity"):
-        return [set() for _ in range(n)]
-    cores = sorted(os.sched_getaffinity(0))
-    return [
-        set(cores[i * len(cores) // n : (i + 1) * len(cores) // n]) or {cores[i % len(cores)]}
-        for i in range(n)
-    ]
-
-
 def start(
     arguments: Sequence[str],
     cores: set[int],
@@ -43,7 +29,7 @@ def start(
 
     def prepare() -> None:
         """In the child, before it becomes the program."""
-        if cores:
+        if cores and hasattr(os, "sched_setaffinity"):  # macOS has no such call.
             os.sched_setaffinity(0, cores)
         if libc:
             libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,11 +1,11 @@
 """Which devices a run uses, one or several of this machine, and how it shares out the cores."""
 
-import os
 from typing import Any
 
 import tensorflow as tf
 
 from trainer.cluster import tpu
+from trainer.cluster.cores import usable
 from trainer.cluster.multi_worker import join
 from trainer.cluster.workers import Worker
 from trainer.config import UserError
@@ -73,9 +73,7 @@ def share_cores(replicas: int, ghost_batch_size: int) -> tuple[int, int]:
     As many lanes as there are cores, or ghost batches in a micro-batch: two cores that each take
     their part of the examples train 1.2 times as fast as two that meet at every operation's end.
     """
-    # All but macOS know which cores are this process's.
-    usable = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
-    cores = max(1, len(usable(0)) // replicas)
+    cores = max(1, len(usable()) // replicas)
     lanes = min(cores, unmeasured(ghost_batch_size) // ghost_batch_size)
     return lanes, cores // lanes
 

@@ -17,6 +17,7 @@ import tqdm
 from tensorflow_datasets.core import dataset_info
 from tensorflow_datasets.core.file_adapters import ArrayRecordFileAdapter
 
+from trainer.cluster.cores import usable
 from trainer.config import UserError
 from trainer.data import records
 from trainer.data.folder import PREFIX
@@ -88,7 +89,7 @@ def _files(
 
 
 def _copy_all(files: list[tuple[str, str, int]]) -> None:
-    threads = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
+    threads = concurrent.futures.ThreadPoolExecutor(len(usable()))
     try:
         copies = [threads.submit(_copy, *each) for each in files]
         done = concurrent.futures.as_completed(copies)

@@ -4,11 +4,11 @@ A training pipeline has no state but its counter: it is rebuilt in milliseconds 
 any micro-batch size and number of replicas, and what comes at a position is always the same.
 """
 
-import os
 from collections.abc import Callable
 
 import tensorflow as tf
 
+from trainer.cluster.cores import usable
 from trainer.data import decode, stream
 from trainer.data.augment import AUGMENTS, further_bits, none, random_bits
 from trainer.data.bad_examples import BadExamples
@@ -16,9 +16,7 @@ from trainer.data.encoded import Encoded
 from trainer.data.images import Images, as_tensor
 from trainer.data.order import example_indices
 
-# Threads that make micro-batches, a fixed number: a thread that tunes it holds up the end of a
-# pipeline by 0.2 to 0.6 s, at every growth, and gains nothing.
-_PARALLEL_CALLS = min(16, os.cpu_count() or 1)
+_MOST_PARALLEL_CALLS = 16
 _PREFETCH = 4  # micro-batches: hides the jitter of a busy machine, costs 1.6 MB at b = 512, 28×28×1
 _STAND_INS = 100  # tried in place of a bad example before the run gives up
 
@@ -215,12 +213,15 @@ def _mapped(
     counter: tf.data.Dataset, element: Callable[..., tuple[tf.Tensor, ...]], images: Images
 ) -> tf.data.Dataset:
     """element(t, images uint8 [N, h, w, c], labels int32 [N]) for each t of `counter`, in order."""
+    # Threads that make micro-batches, a fixed number: a thread that tunes it holds up the end of a
+    # pipeline by 0.2 to 0.6 s, at every growth, and gains nothing.
+    parallel_calls = min(_MOST_PARALLEL_CALLS, len(usable()))
     with tf.device("CPU:0"):
         pixels, labels = as_tensor(images.images), tf.constant(images.labels, tf.int32)
     return _with_options(
         counter.map(
             lambda t: element(t, pixels, labels),
-            num_parallel_calls=_PARALLEL_CALLS,
+            num_parallel_calls=parallel_calls,
             deterministic=True,
         ).prefetch(_PREFETCH)
     )

@@ -7,13 +7,13 @@ such chunks, 1,693 without). What is missing afterwards is filled in by Python, 
 reason can be had, and another example in its place.
 """
 
-import os
 import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
 
+from trainer.cluster.cores import usable
 from trainer.data.bad_examples import BadExamples
 from trainer.data.encoded import Encoded
 
@@ -33,7 +33,7 @@ def threads() -> int:
     Where each read took 3 ms, two cores made 1,250 images/s by four threads each, and 459 by one;
     from the page cache as many by either.
     """
-    cores = os.cpu_count() or 1
+    cores = len(usable())
     return min(4 * cores, cores + 64)  # a chunk of photographs takes 4 MB
 
 
