@@ -55,10 +55,10 @@ def test_a_wrong_tf_config_is_refused_in_two_lines(monkeypatch, value):
     assert len(str(error.value).splitlines()) <= 2
 
 
-def slurm(monkeypatch, nodes, tasks_per_node, tasks, process, node, local):
+def slurm(monkeypatch, nodes, tasks_per_node, tasks, process, node, local, job=1000042):
     """What srun of Slurm 22.05 tells a task."""
     values = {
-        "SLURM_JOB_ID": 1000042,
+        "SLURM_JOB_ID": job,
         "SLURM_STEP_NODELIST": nodes,
         "SLURM_STEP_TASKS_PER_NODE": tasks_per_node,
         "SLURM_STEP_NUM_TASKS": tasks,
@@ -89,11 +89,21 @@ def slurm(monkeypatch, nodes, tasks_per_node, tasks, process, node, local):
 )
 def test_slurm(monkeypatch, nodes, tasks_per_node, tasks):
     """Its resolver sorts gpu10 before gpu9, and Slurm does not: each finds itself all the same."""
-    wanted = [f"{node}:{20042 + local}" for node, local in tasks]
+    wanted = [f"{node}:{20672 + local}" for node, local in tasks]
     for process, (node, local) in enumerate(tasks):
         found = slurm(monkeypatch, nodes, tasks_per_node, len(tasks), process, node, local)
         assert found.addresses == tuple(sorted(wanted))
         assert found.addresses[found.index] == wanted[process]
+
+
+@pytest.mark.parametrize("job", [100, 624, 12_499_999])
+def test_slurm_jobs_of_one_node_have_ports_of_their_own(monkeypatch, job):
+    jobs = (job, job + 1, job + 2)
+    found = [slurm(monkeypatch, "gpu9", "16", 16, 3, "gpu9", 3, each).addresses for each in jobs]
+    ports = [int(address.rpartition(":")[2]) for addresses in found for address in addresses]
+    assert len(set(ports)) == 3 * 16
+    assert min(ports) >= 20_000
+    assert max(ports) < 30_000
 
 
 def test_without_any_the_remedy_is_named():

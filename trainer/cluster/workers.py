@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from trainer.cluster import pods
 from trainer.config import UserError
 
-# Of the first worker on a node: Slurm gives no ports, and two jobs may share a node.
+# Slurm gives no ports, and jobs with neighbouring ids may share a node: each has some of its own,
+# for its workers there. All are below 32768, where those begin that Linux gives out by itself.
 _FIRST_PORT = 20_000
 _PORTS = 10_000
+_PORTS_A_JOB = 16
 
 
 # The exit status then; a scheduler that sees it starts all workers again.
@@ -108,7 +110,7 @@ def _from_slurm() -> Worker:
     import tensorflow as tf
 
     tasks = int(os.environ["SLURM_STEP_NUM_TASKS"])
-    first_port = _FIRST_PORT + int(os.environ["SLURM_JOB_ID"]) % _PORTS
+    first_port = _FIRST_PORT + int(os.environ["SLURM_JOB_ID"]) * _PORTS_A_JOB % _PORTS
     # Which GPUs are a task's is Slurm's to say, by --gpus-per-task; without GPUs the resolver
     # would fail.
     resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
