@@ -147,6 +147,7 @@ def test_kubernetes_starts_again_what_slurm_does():
             actions |= dict.fromkeys(ended["values"], rule["action"])
     assert actions == {
         train.STOPPED: "Ignore",
+        128 + signal.SIGTERM: "Ignore",
         workers.LOST: "Ignore",
         2: "FailJob",
         train.NON_FINITE: "FailJob",
