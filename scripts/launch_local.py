@@ -4,6 +4,7 @@ Called by launch_local.sh, which says how it is used.
 """
 
 import json
+import math
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ import time
 
 from trainer.cluster import children
 from trainer.cluster.cores import shares
+from trainer.config import UserError
 
 # A worker that ends so, or by a signal that was not ours, is started again with the others.
 AGAIN = (75, 76)
@@ -60,12 +62,41 @@ def ended(workers: list[Process], patience: float) -> list[int]:
     return statuses
 
 
+def limits() -> tuple[int, float]:
+    """How often to start again, and seconds of patience, from the environment.
+
+    Raises:
+      UserError: where it has something else.
+    """
+    restarts, patience = os.environ.get("RESTARTS", "3"), os.environ.get("PATIENCE", "90")
+    if not restarts.isdecimal():
+        raise UserError(
+            f"RESTARTS={restarts} is no number of new starts.\n"
+            "Write a whole number, 0 for none, or leave it out for 3."
+        )
+    try:
+        seconds = float(patience)
+    except ValueError:
+        seconds = math.nan
+    if not seconds >= 0:  # NaN is not either.
+        raise UserError(
+            f"PATIENCE={patience} is no number of seconds.\n"
+            "Write a number, 0 or more, or leave it out for 90."
+        )
+    return int(restarts), seconds
+
+
 def main() -> int:
     """The exit status: of the workers' the one that no new start mends, else the first but 0."""
     if len(sys.argv) < 2 or not sys.argv[1].isdigit() or sys.argv[1] == "0":
         print("usage: scripts/launch_local.sh N --flag=value ...", file=sys.stderr)
         return 2
     n = int(sys.argv[1])
+    try:
+        restarts, patience = limits()
+    except UserError as error:
+        print(f"launch_local: {error}", file=sys.stderr)
+        return 2
     workers: list[Process] = []
     stopped = threading.Event()
 
@@ -76,14 +107,14 @@ def main() -> int:
 
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, forward)
-    for again in range(int(os.environ.get("RESTARTS", "3")) + 1):
+    for again in range(restarts + 1):
         if again:
             print(f"launch_local: start {again + 1}", file=sys.stderr)
         own = zip(range(n), shares(n), environments(n), strict=True)
         workers[:], relays = zip(*(start(*each) for each in own), strict=True)
         if stopped.is_set():  # Meanwhile: they have not heard of it.
             forward()
-        failed = [s for s in ended(workers, float(os.environ.get("PATIENCE", "90"))) if s]
+        failed = [s for s in ended(workers, patience) if s]
         for relay in relays:
             relay.wait()
         lasting = [s for s in failed if s > 0 and s not in AGAIN]

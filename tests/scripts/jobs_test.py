@@ -1,6 +1,7 @@
 """The files for schedulers: they are whole, and what they name exists in the program."""
 
 import importlib.util
+import os
 import pathlib
 import signal
 import subprocess
@@ -79,6 +80,26 @@ def test_slurm_queues_again_what_was_stopped(tmp_path, last, restarts, queued):
     status, calls = submitted(tmp_path, [76, last, 0], restarts)
     assert status == last
     assert calls[2:] == ["scontrol|requeue|7|"] * queued
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["RESTARTS=-1", "RESTARTS=x", "RESTARTS=", "PATIENCE=-1", "PATIENCE=soon", "PATIENCE=nan"],
+)
+def test_wrong_limits_of_the_launcher_are_refused_in_two_lines(wrong):
+    name, _, value = wrong.partition("=")
+    done = subprocess.run(
+        [sys.executable, "scripts/launch_local.py", "2"],
+        env=os.environ | {name: value, "PYTHONPATH": os.getcwd()},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 2
+    what, remedy = done.stderr.splitlines()
+    assert what.startswith(f"launch_local: {wrong} is no number")
+    assert "leave it out" in remedy
 
 
 def test_a_signal_while_the_workers_are_started_reaches_them(monkeypatch):
