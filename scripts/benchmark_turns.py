@@ -6,6 +6,7 @@ line of JSON on its standard output, with the seconds it took at the least. Both
 any environment: this file imports nothing but Python's own.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -85,7 +86,8 @@ def take_turns(workers: list[Worker], rounds: int) -> None:
     finally:
         for worker in workers:
             assert worker.process.stdin
-            worker.process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # What one that died has not read.
+                worker.process.stdin.close()
             worker.process.wait()
 
 
