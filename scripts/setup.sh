@@ -60,5 +60,12 @@ prepare_data() {
 }
 
 set -e
-if ! cmp -s setup.cfg .venv/installed_setup.cfg; then install_package; fi
+if ! cmp -s setup.cfg .venv/installed_setup.cfg; then
+  # Of two first uses at once the second waits for the first, or it would delete its .venv. The lock
+  # ends with the descriptor, however this ends.
+  (
+    if command -v flock >/dev/null; then flock 9; fi
+    if ! cmp -s setup.cfg .venv/installed_setup.cfg; then install_package; fi
+  ) 9<>setup.cfg
+fi
 prepare_data
