@@ -6,14 +6,15 @@ takes 2 (h - 1) steps, each a latency and the time for 1/h of the bytes. Where n
 workers, it starts two of one core each on this machine, and measures the way between them.
 """
 
-import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
 import time
 
+from launch_local import environments
+
+from trainer.cluster.cores import shares
 from trainer.cluster.workers import Worker
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -24,18 +25,10 @@ _TIMEOUT = 60.0
 
 
 def _pair() -> int:
-    """Two workers on this machine; the exit status."""
-    sockets = [socket.create_server(("", 0)) for _ in range(2)]
-    addresses = [f"localhost:{s.getsockname()[1]}" for s in sockets]
-    for each in sockets:
-        each.close()
-    cores = sorted(os.sched_getaffinity(0))
+    """Two workers of a core each on this machine; the exit status."""
     processes = []
-    for i in range(2):
-        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": i}}
-        own = [cores[i % len(cores)]]
-        command = ["taskset", "-c", str(own[0]), sys.executable, __file__]
-        environment = {**os.environ, "TF_CONFIG": json.dumps(task)}
+    for cores, environment in zip(shares(2), environments(2), strict=True):
+        command = ["taskset", "-c", str(min(cores)), sys.executable, __file__]
         processes.append(subprocess.Popen(command, env=environment))
     return max(process.wait() for process in processes)
 
