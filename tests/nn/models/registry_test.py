@@ -347,6 +347,7 @@ def test_the_whole_model_saves_and_loads(tmp_path: pathlib.Path):
         ("InceptionV3", "at least 75x75"),
         ("no_such_module:model", "cannot import 'no_such_module'"),
         (":model", "cannot import ''"),
+        (".own_models:model", "cannot import '.own_models'"),
         ("broken_models:model", "no_such_module"),
         ("unfinished_models:model", "cannot import 'unfinished_models'"),
         ("own_models:no_such_function", "no function 'no_such_function'"),
