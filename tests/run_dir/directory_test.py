@@ -1,11 +1,13 @@
+import fcntl
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from trainer.config import UserError
-from trainer.run_dir.directory import claim, keep_flags, result, write_whole
+from trainer.run_dir.directory import claim, is_held, keep_flags, result, write_whole
 
 FLAGS = "--epochs=2.0\n--seed=0\n"
 
@@ -83,6 +85,19 @@ def test_a_directory_in_use_names_the_holder_and_a_killed_one_frees_it(tmp_path)
         assert f"process {os.getpid()}" in (tmp_path / "lock").read_text()
 
 
+def test_who_looks_whether_it_is_held_is_in_nobodys_way(tmp_path):
+    with claim(tmp_path, FLAGS):
+        assert is_held(tmp_path)
+    assert not is_held(tmp_path)
+    with open(tmp_path / "lock", "rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        # Longer than anybody looks.
+        timer = threading.Timer(0.05, fcntl.flock, (lock, fcntl.LOCK_UN))
+        timer.start()
+        with claim(tmp_path, FLAGS):
+            timer.join()
+
+
 def test_other_errors_pass_through(tmp_path):
     with pytest.raises(FileNotFoundError), claim(tmp_path, FLAGS):
         (tmp_path.parent / "nowhere").read_text()
@@ -92,4 +107,11 @@ def test_write_whole_replaces(tmp_path):
     for text in ("one", "two"):
         write_whole(tmp_path / "x", text)
     assert (tmp_path / "x").read_text() == "two"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_write_whole_leaves_nothing_where_it_cannot(tmp_path):
+    (tmp_path / "x").mkdir()
+    with pytest.raises(IsADirectoryError, match="x"):
+        write_whole(tmp_path / "x", "one")
     assert len(list(tmp_path.iterdir())) == 1

@@ -21,7 +21,7 @@ def run(config: Config) -> int:
         record.read(folder, name)
         for folder, name in zip(folders, record.names(folders), strict=True)
     ]
-    if not any(run.points or run.result or run.range_test for run in runs):
+    if not any(run.points or run.result for run in runs):
         raise UserError(
             f"there is no run to read in {', '.join(config.runs[:3])}"
             f"{', …' if len(config.runs) > 3 else ''}.\n"

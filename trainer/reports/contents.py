@@ -16,7 +16,7 @@ _FEWEST = 2  # points of a range test
 
 def report(runs: Sequence[Record]) -> tuple[str, list[Picture]]:
     """The page on `runs`, and its pictures."""
-    tests = [run for run in runs if len(run.range_test) >= _FEWEST]
+    tests = [run for run in runs if run.is_range_test and len(run.of("train")) >= _FEWEST]
     groups = conditions(list(filter(_is_compared, runs)))
     drawn = [each for each in groups if any(run.points for run in each.runs)]
     shown = [_comparisons(groups), _results(groups), _learned(drawn), _schedule(drawn)]
@@ -36,7 +36,7 @@ _Part = tuple[page.Section, list[Picture]]
 def _is_compared(run: Record) -> bool:
     """Not a range test, and not one of which nothing is known but that it began."""
     known = run.points or run.result or (run.flags and run.state in (DIVERGED, "failed"))
-    return bool(known) and not run.range_test
+    return bool(known) and not run.is_range_test
 
 
 def _results(groups: Sequence[Condition]) -> _Part:
@@ -99,7 +99,7 @@ def _schedule(groups: Sequence[Condition]) -> _Part:
 def _range_tests(tests: Sequence[Record]) -> _Part:
     pictures = []
     for i, run in enumerate(tests):
-        found = range_test.suggest(run.range_test)
+        found = range_test.suggest(run.of("train"))
         scale = run.flags.get("range_scale", "geometric")
         pictures.append(
             Picture(
@@ -116,7 +116,7 @@ def _range_tests(tests: Sequence[Record]) -> _Part:
 
 
 def _draw_range_test(figure: Figure, run: Record, found: range_test.Interval, scale: str) -> None:
-    range_test.plot(figure, run.range_test, found, scale)
+    range_test.plot(figure, run.of("train"), found, scale)
     figure.axes[0].set_title(f"{run.name}: {found.lowest:.3g} to {found.highest:.3g}")
 
 

@@ -7,6 +7,7 @@ import math
 import os
 import pathlib
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -63,6 +64,16 @@ def check(path: pathlib.Path, flagfile: str) -> None:
     _check_same(path, flagfile)
 
 
+def is_held(path: pathlib.Path) -> bool:
+    """Whether a process has claimed `path`; of one on another host, where the locks reach here."""
+    try:
+        with open(path / "lock", "rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
+
+
 def keep_flags(path: pathlib.Path, flagfile: str) -> None:
     """Makes `path` the directory of the run of `flagfile`."""
     write_whole(path / "flags.txt", flagfile)
@@ -99,13 +110,17 @@ def _take(lock: Any, path: pathlib.Path) -> None:
     host = socket.gethostname()
     lock.seek(0)
     last = lock.read().decode(errors="replace").strip()  # Empty where it ended by itself.
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise UserError(
-            f"--model_dir={path} is in use by {last or 'another process'}: "
-            "wait for it, stop it, or name another folder."
-        ) from error
+    for pause in (0.1, None):  # A report that looks whether it is held has it for a moment.
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError as error:
+            if pause is None:
+                raise UserError(
+                    f"--model_dir={path} is in use by {last or 'another process'}: "
+                    "wait for it, stop it, or name another folder."
+                ) from error
+            time.sleep(pause)
     if last and not last.endswith(f" on {host}"):
         logging.warning(
             "%s was last held by %s, which was killed, or runs on if this file system keeps locks "
@@ -165,6 +180,8 @@ def write_whole(path: pathlib.Path, content: str | bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)  # It may be what the disk is full of.
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 

@@ -26,7 +26,6 @@ class Record:
       flags: what changes what is learned, by flag; {} where flags.txt cannot be read.
       points: logged points of both splits, in the order of updates.
       result: result.json; None where the run has not ended, or it cannot be read.
-      range_test: rows of range_test.csv.
       state: finished, running, killed, DIVERGED, failed (as a point of a sweep), or not finished,
         as after a signal.
       notes: what else is to be known of it, such as what is wrong with its files.
@@ -36,13 +35,17 @@ class Record:
     flags: dict[str, str]
     points: list[dict[str, Any]]
     result: dict[str, Any] | None
-    range_test: list[dict[str, float]]
     state: str
     notes: list[str]
 
     def of(self, split: str) -> list[dict[str, Any]]:
         """The points of `split`."""
         return [point for point in self.points if point["split"] == split]
+
+    @property
+    def is_range_test(self) -> bool:
+        """Whether its rate rises to find one, so that it is no run to compare with others."""
+        return self.flags.get("anneal") == "range_test"
 
 
 def find(paths: Sequence[pathlib.Path]) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
@@ -90,7 +93,7 @@ def names(folders: Sequence[pathlib.Path]) -> list[str]:
 def read(folder: pathlib.Path, name: str) -> Record:
     """The run in `folder`; what cannot be read is noted."""
     if not (folder / "flags.txt").exists() and (reason := _failed(folder)):
-        return Record(name, {}, [], None, [], "failed", [reason])
+        return Record(name, {}, [], None, "failed", [reason])
     notes: list[str] = []
     flags = _flags(folder / "flags.txt", notes)
     points = _points(folder / "metrics.jsonl", notes)
@@ -102,7 +105,6 @@ def read(folder: pathlib.Path, name: str) -> Record:
         flags=flags,
         points=points,
         result=result,
-        range_test=_range_test(folder / "range_test.csv", notes),
         state=_state(folder, result, notes),
         notes=notes,
     )
@@ -151,22 +153,6 @@ def _result(
     return found
 
 
-def _range_test(path: pathlib.Path, notes: list[str]) -> list[dict[str, float]]:
-    """Whole rows alone."""
-    if not path.exists():
-        return []
-    header, *lines = (_text(path, notes) or "").splitlines() or [""]
-    columns = header.split(",")
-    rows = []
-    for line in lines:
-        try:
-            rows.append(dict(zip(columns, map(float, line.split(",")), strict=True)))
-        except ValueError:
-            notes.append("range_test.csv is damaged")
-            break
-    return rows if {"learning_rate", "loss", "top1"} <= set(columns) else []
-
-
 def _text(path: pathlib.Path, notes: list[str]) -> str | None:
     try:
         return path.read_text(encoding="utf-8", errors="replace")
@@ -204,7 +190,9 @@ def _state(folder: pathlib.Path, result: dict[str, Any] | None, notes: list[str]
     owner = re.fullmatch(r"process (\d+) on (.+)\n", last)
     if not owner:
         return "not finished"
+    if directory.is_held(folder):
+        return "running"
     if owner[2] == socket.gethostname():
-        return "running" if pathlib.Path("/proc", owner[1]).exists() else "killed"
+        return "killed"
     notes.append(f"{last.strip()} runs, or was killed")
     return "not finished"
