@@ -36,6 +36,11 @@ def test_every_augmentation_is_a_value_of_its_flag():
         ("stray", "unexpected argument 'stray'"),
         ("--flagfile=tests/__pycache__", "tests/__pycache__"),
         ("--base_learning_rate=1e308", "must be above 0 and at most 1e30"),
+        ("--epochs=1e305", "must be above 0, from 1e-9 to 1e9"),
+        ("--eval_every_epochs=1e-300", "must be above 0, from 1e-9 to 1e9"),
+        ("--growth_threshold=1e308", "must be above 1 and at most 1e9"),
+        ("--model_dir=~/runs/x", "the shell leaves ~ as it is"),
+        ("--dataset=image_folder:/tmp/caf\udce9", r"caf\udce9' is no UTF-8"),
     ],
 )
 def test_wrong_flags_are_refused_with_value_and_remedy(argument, message):

@@ -72,6 +72,14 @@ def test_a_dataset_that_is_not_there_and_cannot_be_had(capsys, tmp_path, monkeyp
     assert len(error.strip().splitlines()) <= 2
 
 
+def test_a_name_that_no_file_can_have(capsys):
+    status, _, error = done(capsys, "evaluate", f"--model_dir={300 * 'a'}")
+    assert status == 2
+    assert error.endswith(
+        "aaa/export.json: File name too long.\nName what may be read and written.\n"
+    )
+
+
 def test_who_reads_the_output_may_leave():
     """As `| head` does: of a long plan, more than a buffer is still to be written."""
     plan = ["plan", "--format=json", "--warmup_epochs=2", "--epochs=2"]

@@ -421,16 +421,21 @@ def _require(condition: Callable[[float], bool], meaning: str, names: str) -> No
 _require(
     lambda v: 0 < v < float("inf"),
     "above 0",
-    "epochs train_examples base_batch_size "
+    "train_examples base_batch_size "
     "initial_batch_size anneal_power max_batch_size image_size num_classes ghost_batch_size "
-    "virtual_devices worker_timeout checkpoint_minutes keep_checkpoints eval_every_epochs "
-    "log_every_updates stop_at_epoch cycle_epochs patience noise_horizon replicas hosts "
+    "virtual_devices worker_timeout checkpoint_minutes keep_checkpoints "
+    "log_every_updates patience noise_horizon replicas hosts "
     "examples_per_second parameters link_bandwidth sweep_parallel",
 )
 _require(
     lambda v: 0 < v <= 1e30,
     "above 0 and at most 1e30",
     "base_learning_rate initial_learning_rate min_learning_rate range_from range_to",
+)
+_require(
+    lambda v: 1e-9 <= v <= 1e9,
+    "above 0, from 1e-9 to 1e9",
+    "epochs eval_every_epochs stop_at_epoch cycle_epochs",
 )
 _require(lambda v: 0 < v <= 1, "above 0 and at most 1", "cycle_factor")
 _require(
@@ -446,13 +451,19 @@ _require(
     "base_momentum momentum label_smoothing min_improvement momentum_from momentum_to",
 )
 _require(lambda v: 0 < v < 1, "above 0 and below 1", "ghost_decay")
-_require(lambda v: 1 < v < float("inf"), "above 1", "anneal_factor growth_threshold")
+_require(lambda v: 1 < v <= 1e9, "above 1 and at most 1e9", "anneal_factor growth_threshold")
 _require(
     lambda v: 0 < v <= 1, "above 0 and at most 1, a factor on the learning rate", "warmup_from"
 )
 
 # Its figures lie in a folder of the same name without the suffix.
 flags.register_validator("output", lambda v: re.search(r"[^/]\.html$", v), "must end with .html")
+for _name in ("model_dir", "export_dir", "output", "plot"):
+    flags.register_validator(
+        _name,
+        lambda v: v is None or not v.startswith("~"),
+        "the shell leaves ~ as it is behind a =: write $HOME",
+    )
 for _name in ("tpu", "tpu_zone", "tpu_project"):
     flags.register_validator(
         _name,
@@ -472,6 +483,11 @@ def from_flags(argv: Sequence[str], nameless: str | None = None) -> Config:
     for name in names():
         flags.FLAGS[name].unparse()  # Whatever an earlier command line said.
     flags.FLAGS.set_gnu_getopt()
+    for argument in argv:
+        if any("\udc80" <= character <= "\udcff" for character in argument):
+            raise UserError(
+                f"{argument!r} is no UTF-8, as flags.txt is: rename it, or lead to it by a link."
+            )
     try:
         rest = flags.FLAGS(list(argv))
     except (flags.Error, UnicodeDecodeError) as error:

@@ -1,6 +1,7 @@
 """Flags → Config → one command; the exit status says how it ended."""
 
 import contextlib
+import errno
 import gc
 import os
 import select
@@ -33,7 +34,12 @@ def main(argv: Sequence[str]) -> int:
         return command(asked)
     except config.UserError as error:
         print(f"crescendo {name}: {error}", file=sys.stderr)
-        return 2
+    except OSError as error:  # Others are mistakes of ours.
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG):
+            raise
+        said = f"{error.filename}: {error.strerror}.\nName what may be read and written."
+        print(f"crescendo {name}: {said}", file=sys.stderr)
+    return 2
 
 
 def entry() -> None:

@@ -19,6 +19,7 @@ def run(tmp_path):
 def export(tmp_path):
     folder = tmp_path / "export"
     folder.mkdir()
+    (folder / "model.keras").touch()
     (folder / "flags.txt").write_text("# by hand\n\n--epochs=2.0\n--nodeterministic\n")
     (folder / "export.json").touch()
     return folder
@@ -63,6 +64,11 @@ def test_an_export_brings_its_flags(export, file):
     asked = parsed(f"--export_dir={export}{file}")
     assert subject.run_or_export(asked) == export
     assert subject.kept_flags("evaluate", asked) == ["--epochs=2.0", "--nodeterministic"]
+
+
+def test_an_export_may_have_any_name(export):
+    named = export.rename(export.with_name("x.keras"))
+    assert subject.run_or_export(parsed(f"--export_dir={named}")) == named
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """range_test: loss and accuracy against a rising learning rate, and the interval to train in."""
 
 import dataclasses
+import math
 import pathlib
 
 from trainer.commands import train
@@ -63,10 +64,12 @@ def _log_every(config: Config) -> int:
     )
     if examples is None:  # Prepared by the run; the points are then as many as the user says.
         return config.log_every_updates
-    updates = sum(1 for _ in trajectory.from_config(config, examples, 1).updates())
+    schedule = trajectory.from_config(config, examples, 1)
+    updates = sum(1 for _ in schedule.updates())
     if updates < _FEWEST:
+        least = _FEWEST * schedule.at(0).batch_size / examples
         raise UserError(
             f"{updates} updates are too few to tell an interval from: "
-            f"raise --epochs to {config.epochs * _FEWEST / updates:.2g} or more."
+            f"raise --epochs to {math.ceil(100 * least) / 100:g} or more."
         )
     return max(1, updates // _POINTS)

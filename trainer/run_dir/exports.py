@@ -130,13 +130,13 @@ def load(path: pathlib.Path) -> Callable[..., tf.Tensor]:
       UserError: where it is damaged, or Keras cannot load it.
     """
     try:
-        if path.suffix == ".keras":
+        if path.is_file():
             return keras.models.load_model(path)
         # Holds the variables, too.
         loaded = tf.saved_model.load(str(path / "saved_model"))
     except (*DAMAGED, OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
         reason = textwrap.shorten(str(error), 200, placeholder=" ...")
-        instead = f", or take --export_dir={path.parent}" if path.suffix == ".keras" else ""
+        instead = f", or take --export_dir={path.parent}" if path.is_file() else ""
         raise UserError(
             f"{path} cannot be loaded: {reason}\nExport the run again{instead}."
         ) from error

@@ -56,7 +56,7 @@ def run_or_export(config: Config) -> pathlib.Path:
             "--model_dir and --checkpoint."
         )
     path = pathlib.Path(config.export_dir)
-    folder = path.parent if path.suffix == ".keras" else path
+    folder = path.parent if path.is_file() else path
     if not is_export(folder):
         raise UserError(
             f"--export_dir={path} holds no export: it lacks export.json or flags.txt.\n"
