@@ -41,12 +41,11 @@ def train(
     path: pathlib.Path,
     stopped: Callable[[], bool],
     worker: Worker | None = None,
-    ended: bool = False,
 ) -> dict[str, Any] | loop.Early | None:
     """Trains to the end and returns what result.json then holds; or why it ended before.
 
     Of several workers, each calls it, and the chief alone touches `path` and has the result; the
-    others get None. Where that has `ended` before, nothing is trained, and all get None.
+    others get None. Where the run has ended before, nothing is trained, and all get None.
 
     Raises:
       UserError: for what cannot be trained, before any training; for an example that cannot be
@@ -60,7 +59,7 @@ def train(
         tpu.watched(tpu.of(config)),
         bad.explained(),
     ):
-        return _train(config, path, stopped, bad, worker, ended)
+        return _train(config, path, stopped, bad, worker)
 
 
 def _train(
@@ -69,13 +68,12 @@ def _train(
     stopped: Callable[[], bool],
     bad: BadExamples,
     worker: Worker | None,
-    ended: bool,
 ) -> dict[str, Any] | loop.Early | None:
     strategy, lanes = devices(config, worker)
     replicas = strategy.num_replicas_in_sync
     hosts = hosts_of(strategy, worker)
     report = line if hosts.chief else _unsaid
-    if hosts.agreed(ended and hosts.chief)[0]:
+    if hosts.agreed(hosts.chief and directory.result(path) is not None)[0]:
         return None
     training, evaluation = _splits(config, bad, hosts)
     examples = training.examples

@@ -13,8 +13,16 @@ from typing import Any
 from absl import flags
 
 
-class UserError(Exception):
-    """A mistake of the user's: one or two lines that name the value and the remedy."""
+class ExitError(Exception):
+    """What ends the program: one or two lines that say what it was and what to do."""
+
+    status: int
+
+
+class UserError(ExitError):
+    """A mistake of the user's; its lines name the value and the remedy."""
+
+    status = 2
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,8 @@ from trainer import points
 from trainer.cluster import memory
 from trainer.cluster.hosts import Hosts
 from trainer.evaluation import Evaluation
-from trainer.run_dir.checkpoints import Checkpoints, NotSavedError
+from trainer.run_dir.checkpoints import Checkpoints
+from trainer.run_dir.directory import NotSavedError
 from trainer.run_dir.progress import Progress
 from trainer.run_dir.summaries import Summaries
 from trainer.schedule.control import Control

@@ -32,14 +32,15 @@ def main(argv: Sequence[str]) -> int:
         if kept := subject.kept_flags(name, asked):  # In front, so that those given now win.
             asked = config.from_flags([program, *kept, *rest])
         return command(asked)
-    except config.UserError as error:
+    except config.ExitError as error:
         print(f"crescendo {name}: {error}", file=sys.stderr)
+        return error.status
     except OSError as error:  # Others are mistakes of ours.
         if error.errno not in (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG):
             raise
         said = f"{error.filename}: {error.strerror}.\nName what may be read and written."
         print(f"crescendo {name}: {said}", file=sys.stderr)
-    return 2
+        return config.UserError.status
 
 
 def entry() -> None:

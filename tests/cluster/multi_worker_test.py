@@ -8,7 +8,7 @@ import pytest
 
 from tests.cluster.rendezvous_test import free_ports
 from trainer.cluster.rendezvous import meet
-from trainer.cluster.workers import LOST, Worker
+from trainer.cluster.workers import LostWorkerError, Worker
 
 # The chief, which takes longer to leave than is allowed to who has lost another.
 CHIEF = """
@@ -26,7 +26,7 @@ finally:
 
 @pytest.mark.parametrize(
     ("does", "status"),
-    [("pass", 0), ("raise SystemExit(5)", 5), ("time.sleep(60)", LOST)],
+    [("pass", 0), ("raise SystemExit(5)", 5), ("time.sleep(60)", LostWorkerError.status)],
 )
 def test_who_is_on_the_way_out_does_not_mind_the_others_end(does, status):
     addresses = tuple(f"localhost:{port}" for port in free_ports(2))

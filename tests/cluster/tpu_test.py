@@ -11,7 +11,7 @@ from tests.cluster.tpu_api import HEALTHY
 from tests.configs import parsed
 from trainer.cluster import tpu
 from trainer.cluster.tpu import Tpu
-from trainer.cluster.workers import LOST, LostWorkerError
+from trainer.cluster.workers import LostWorkerError
 from trainer.config import UserError
 
 V5 = Tpu("v5", "us-west4-a", "mine")
@@ -212,7 +212,7 @@ import sys
 import tensorflow as tf
 from trainer import config
 from trainer.cluster.tpu import Tpu, watched
-from trainer.cluster.workers import LOST, LostWorkerError
+from trainer.cluster.workers import LostWorkerError
 config.from_flags(["crescendo"])
 resolver = tf.distribute.cluster_resolver.TPUClusterResolver(f"grpc://127.0.0.1:{sys.argv[1]}")
 tf.config.experimental_connect_to_cluster(resolver)
@@ -229,7 +229,7 @@ try:
             print(add().numpy(), flush=True)
 except LostWorkerError as error:
     print(error, file=sys.stderr)
-    sys.exit(LOST)
+    sys.exit(LostWorkerError.status)
 """
 
 
@@ -246,7 +246,7 @@ def test_a_host_that_is_lost_while_it_computes(api, environment):
         assert process.stdout.readline()
         server.kill()
         _, errors = process.communicate(timeout=100)
-    assert process.returncode == LOST, errors
+    assert process.returncode == LostWorkerError.status, errors
     lines = errors.splitlines()
     (first,) = [line for line in lines if line.startswith("TPU v5 is lost: ")]
     assert lines[lines.index(first) + 1] == (

@@ -15,6 +15,8 @@ import yaml
 from tests.configs import parsed
 from trainer.cluster import pods, workers
 from trainer.commands import train
+from trainer.config import UserError
+from trainer.run_dir import directory
 
 MANIFEST = "scripts/train_k8s.yaml"
 
@@ -169,8 +171,8 @@ def test_kubernetes_starts_again_what_slurm_does():
     assert actions == {
         train.STOPPED: "Ignore",
         128 + signal.SIGTERM: "Ignore",
-        workers.LOST: "Ignore",
-        2: "FailJob",
+        workers.LostWorkerError.status: "Ignore",
+        UserError.status: "FailJob",
         train.NON_FINITE: "FailJob",
-        train.NOT_WRITTEN: "FailJob",
+        directory.NotSavedError.status: "FailJob",
     }

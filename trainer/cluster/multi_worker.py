@@ -14,7 +14,7 @@ from tensorflow.python.eager import context
 
 from trainer.cluster.pulse import Pulse
 from trainer.cluster.rendezvous import meet
-from trainer.cluster.workers import LOST, LostWorkerError, Worker
+from trainer.cluster.workers import LostWorkerError, Worker
 
 # Of the timeout: silence that counts as loss, and what this process has to leave by itself.
 _SILENCE, _GRACE = 0.6, 0.15
@@ -73,10 +73,10 @@ class _Lost:
         self._known.set()
         if not self._taken.wait(self._grace):
             print(f"crescendo train: {self.message}", file=sys.stderr, flush=True)
-            os._exit(LOST)
+            os._exit(LostWorkerError.status)
         # What is left to do then is to finish a checkpoint.
         time.sleep(self._grace)
-        os._exit(LOST)
+        os._exit(LostWorkerError.status)
 
     def known(self, seconds: float) -> bool:
         """Whether one is lost, known within so many seconds; to say so is the caller's then."""

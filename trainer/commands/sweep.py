@@ -12,7 +12,7 @@ from absl import logging
 from trainer import attempts, grid
 from trainer import config as command_line
 from trainer.commands import plan
-from trainer.commands.train import NOT_WRITTEN, STOPPED
+from trainer.commands.train import STOPPED
 from trainer.config import Config, UserError
 from trainer.data import sizes
 from trainer.flagfile import ONE_CALL, to_flagfile
@@ -137,4 +137,5 @@ def _status(rows: Sequence[sweep_table.Row]) -> int:
     ends = [sweeps.End(row.status) for row in rows if not row.results]
     ends.sort(key=lambda end: not end.failed)
     # One without a status could not even be noted.
-    return next((NOT_WRITTEN if e.status is None else e.status for e in ends if e.status != 0), 0)
+    statuses = (directory.NotSavedError.status if e.status is None else e.status for e in ends)
+    return next((status for status in statuses if status), 0)

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 from trainer.cluster import tpu
-from trainer.cluster.workers import LOST, LostWorkerError, Worker, from_environment
+from trainer.cluster.workers import Worker, from_environment
 from trainer.config import Config, UserError
 from trainer.flagfile import to_flagfile
 from trainer.run_dir import directory
@@ -17,7 +17,6 @@ from trainer.run_dir import directory
 # A scheduler that sees it starts the run again: EX_TEMPFAIL of sysexits.h.
 STOPPED = 75
 NON_FINITE = 3
-NOT_WRITTEN = 74  # EX_IOERR
 
 
 def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) -> int:
@@ -28,6 +27,8 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
     Raises:
       UserError: for flags, data, a model or a directory that cannot be trained with, before any
         training.
+      LostWorkerError: where another worker, or the TPU, is lost.
+      NotSavedError: where the run ends or stops, and what it did last cannot be written.
     """
     if config.model_dir is None:
         raise UserError("--model_dir is missing: name the run's directory, as in runs/first.")
@@ -36,18 +37,14 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
         tpu.check_packages()
     worker = None
     if config.strategy == "multi_worker":
-        try:
-            worker = from_environment(config.worker_timeout)
-        except LostWorkerError as error:
-            print(f"crescendo train: {error}", file=sys.stderr)
-            return LOST
+        worker = from_environment(config.worker_timeout)
         if not worker.chief:
             return _train(config, path, worker)
     with directory.claim(path, to_flagfile(config)):
         ended, status = directory.result(path), 0
         try:
             if ended is None or worker:
-                status = _train(config, path, worker, ended is not None)
+                status = _train(config, path, worker)
             if ended is not None:
                 top1, updates = ended["top1"], ended["updates"]
                 print(f"{path} is finished: top1 {top1:.4f} in {updates} updates.")
@@ -57,22 +54,17 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
         except OSError as error:
             if error.filename is None or path not in pathlib.Path(error.filename).parents:
                 raise
-            print(
-                f"crescendo train: {error.filename} cannot be written: {error.strerror}.\n"
-                "Make room, and give the same command again.",
-                file=sys.stderr,
-            )
-            return NOT_WRITTEN
+            raise directory.NotSavedError(
+                f"{error.filename} cannot be written: {error.strerror}.\n"
+                "Make room, and give the same command again."
+            ) from error
 
 
-def _train(
-    config: Config, path: pathlib.Path, worker: Worker | None = None, ended: bool = False
-) -> int:
+def _train(config: Config, path: pathlib.Path, worker: Worker | None = None) -> int:
     """The exit status of what `assemble.train` does with the same."""
     with _stop_signal() as stopped:
         # TensorFlow takes four seconds to import, for which a directory in use need not wait.
         from trainer import assemble, loop
-        from trainer.run_dir.checkpoints import NotSavedError
         from trainer.run_dir.summaries import UNWRITABLE
 
         def quiet(ended: threading.ExceptHookArgs) -> None:
@@ -85,18 +77,12 @@ def _train(
         if chief:
             (path / directory.DIVERGED).unlink(missing_ok=True)
         try:
-            result = assemble.train(config, path, stopped, worker, ended)
+            result = assemble.train(config, path, stopped, worker)
         except loop.NonFiniteLossError as error:
             print(f"crescendo train: {error}", file=sys.stderr)
             if chief:
                 directory.write_whole(path / directory.DIVERGED, f"{error}\n")
             return NON_FINITE
-        except NotSavedError as error:
-            print(f"crescendo train: {error}", file=sys.stderr)
-            return NOT_WRITTEN
-        except LostWorkerError as error:
-            print(f"crescendo train: {error}", file=sys.stderr)
-            return LOST
     if result is loop.Early.SIGNAL:
         if chief:
             print(f"stopped, with a checkpoint; the same command goes on in {path}")

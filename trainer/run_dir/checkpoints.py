@@ -34,10 +34,6 @@ _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 _SPARE_BYTES = 2**20
 
 
-class NotSavedError(Exception):
-    """What a run has learned last is not on the disk, which is full or gone."""
-
-
 class Checkpoints:
     """The newest `keep` checkpoints of some groups of variables, and the best one, under `folder`.
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from absl import logging
 
-from trainer.config import UserError
+from trainer.config import ExitError, UserError
 from trainer.flagfile import learned_differences
 
 # What a run has printed, where a sweep has started it.
@@ -22,6 +22,12 @@ OUTPUT = "output.txt"
 RESULTS = ("top1", "loss", "updates", "seconds")
 # Holds why the run has no finite loss any more, where that is how it ended.
 DIVERGED = "diverged.txt"
+
+
+class NotSavedError(ExitError):
+    """What a run has done last is not on the disk, which is full or gone."""
+
+    status = 74  # EX_IOERR of sysexits.h.
 
 
 @contextlib.contextmanager
