@@ -34,6 +34,4 @@ def test_who_is_on_the_way_out_does_not_mind_the_others_end(does, status):
     (line,) = meet(Worker(addresses, 1), {"GPUs": 0, "flags": []}, 60.0).values()
     time.sleep(0.5)
     line.close()
-    start = time.monotonic()
     assert chief.wait(30) == status
-    assert time.monotonic() - start < 5
