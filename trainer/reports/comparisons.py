@@ -132,11 +132,12 @@ def _draw_against(figure: Figure, curves: dict[str, dict[tuple[float, ...], Spre
     axes: Axes = figure.subplots()
     for i, (label, points) in enumerate(curves.items()):
         sizes = [size for (size,) in sorted(points)]
+        deviations = [100 * (points[size,].deviation or 0) for size in sizes]
         style = line(i)
         axes.errorbar(
             sizes,
             [100 * points[size,].mean for size in sizes],
-            yerr=[100 * (points[size,].deviation or 0) for size in sizes],
+            yerr=deviations if any(deviations) else None,  # Of one seed there is none to show.
             color=style.colour,
             linestyle=style.linestyle,
             marker="osD^v"[i % 5],
