@@ -1,4 +1,4 @@
-"""plan: what a run would do, in well under a second and without TensorFlow."""
+"""plan: what a run would do, without TensorFlow: in under a second, or two of 450,000 updates."""
 
 import dataclasses
 import json
