@@ -31,15 +31,6 @@ def test_differences_are_of_what_is_learned():
     assert flagfile.learned_differences(flagfile.to_flagfile(one), flagfile.to_flagfile(one)) == []
 
 
-def test_where_a_folder_of_images_lies_is_not_learned():
-    def differences(one, other):
-        texts = (flagfile.to_flagfile(parsed(f"--dataset={each}")) for each in (one, other))
-        return flagfile.learned_differences(*texts)
-
-    assert differences("image_folder:/scratch/101/p", "image_folder:p/") == []
-    assert differences("image_folder:p", "mnist") == ["--dataset: image_folder: → mnist"]
-
-
 @pytest.mark.parametrize("anneal", ["constant", "plateau", "measured"])
 def test_a_run_goes_on_with_other_values_of_what_is_free_alone(anneal):
     """Of --noise_horizon too, which is no --ise_horizon that was switched off."""

@@ -491,7 +491,7 @@ def from_flags(argv: Sequence[str], nameless: str | None = None) -> Config:
     for name in names():
         flags.FLAGS[name].unparse()  # Whatever an earlier command line said.
     flags.FLAGS.set_gnu_getopt()
-    for argument in argv:
+    for argument in argv[1:]:
         if any("\udc80" <= character <= "\udcff" for character in argument):
             raise UserError(
                 f"{argument!r} is no UTF-8, as flags.txt is: rename it, or lead to it by a link."

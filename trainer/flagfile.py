@@ -4,8 +4,6 @@ A run may not be resumed with other flags than it was started with, but for thos
 change nothing that is learned.
 """
 
-import re
-
 from trainer.config import Config, defaults, names
 
 # Of one call, and not of the run.
@@ -95,14 +93,8 @@ def learned(text: str) -> dict[str, str]:
 
 
 def learned_differences(old: str, new: str) -> list[str]:
-    """What two flagfiles of `to_flagfile` disagree on that changes what is learned.
-
-    Where a folder of images lies does not: a job's scratch disk is another one each time.
-    """
-    before, now = (
-        {name: re.sub("(?<=^image_folder:).*", "", value) for name, value in learned(text).items()}
-        for text in (old, new)
-    )
+    """What two flagfiles of `to_flagfile` disagree on that changes what is learned."""
+    before, now = learned(old), learned(new)
     return [
         f"--{name}: {before.get(name, 'unset')} → {now.get(name, 'unset')}"
         for name in dict.fromkeys([*before, *now])

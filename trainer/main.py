@@ -36,7 +36,8 @@ def main(argv: Sequence[str]) -> int:
         print(f"crescendo {name}: {error}", file=sys.stderr)
         return error.status
     except OSError as error:  # Others are mistakes of ours.
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG):
+        named = error.filename is not None
+        if not named or error.errno not in (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG):
             raise
         said = f"{error.filename}: {error.strerror}.\nName what may be read and written."
         print(f"crescendo {name}: {said}", file=sys.stderr)

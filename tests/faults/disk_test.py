@@ -104,7 +104,7 @@ def test_no_room_for_the_picture_of_a_range_test(tmp_path):
     done = on_a_small_disk(tmp_path, NO_ROOM_FOR_A_PICTURE, run=run)
     assert done.returncode == 74, done.stderr
     assert "range_test.png" in done.stdout.split()
-    error, remedy = done.stderr[done.stderr.index("crescendo train:") :].splitlines()
+    error, remedy = done.stderr[done.stderr.index("crescendo range_test:") :].splitlines()
     assert "/tensorboard/range_test/events.out.tfevents." in error
     assert "cannot be written: No space left on device" in error
     assert remedy == "Make room, and give the same command again."

@@ -19,7 +19,6 @@ def run(tmp_path):
 def export(tmp_path):
     folder = tmp_path / "export"
     folder.mkdir()
-    (folder / "model.keras").touch()
     (folder / "flags.txt").write_text("# by hand\n\n--epochs=2.0\n--nodeterministic\n")
     (folder / "export.json").touch()
     return folder

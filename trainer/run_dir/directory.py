@@ -114,9 +114,9 @@ def _check_links(path: pathlib.Path) -> None:
 
 def _take(lock: Any, path: pathlib.Path) -> None:
     host = socket.gethostname()
-    lock.seek(0)
-    last = lock.read().decode(errors="replace").strip()  # Empty where it ended by itself.
-    for pause in (0.1, None):  # A report that looks whether it is held has it for a moment.
+    for pause in (*[0.1] * 5, None):  # A report that looks whether it is held has it for a moment.
+        lock.seek(0)
+        last = lock.read().decode(errors="replace").strip()  # Empty where it ended by itself.
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             break

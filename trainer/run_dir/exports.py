@@ -21,7 +21,7 @@ from trainer.config import UserError
 from trainer.flagfile import learned_differences
 from trainer.run_dir.checkpoints import DAMAGED, first_line
 from trainer.run_dir.directory import move_whole, write_whole
-from trainer.run_dir.subject import is_export
+from trainer.run_dir.subject import is_export, is_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,13 +130,13 @@ def load(path: pathlib.Path) -> Callable[..., tf.Tensor]:
       UserError: where it is damaged, or Keras cannot load it.
     """
     try:
-        if path.is_file():
+        if is_model(path):
             return keras.models.load_model(path)
         # Holds the variables, too.
         loaded = tf.saved_model.load(str(path / "saved_model"))
     except (*DAMAGED, OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
         reason = textwrap.shorten(str(error), 200, placeholder=" ...")
-        instead = f", or take --export_dir={path.parent}" if path.is_file() else ""
+        instead = f", or take --export_dir={path.parent}" if is_model(path) else ""
         raise UserError(
             f"{path} cannot be loaded: {reason}\nExport the run again{instead}."
         ) from error

@@ -1,5 +1,6 @@
 """What a run directory records, read as it is: in progress, killed, diverged or damaged."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -190,9 +191,10 @@ def _state(folder: pathlib.Path, result: dict[str, Any] | None, notes: list[str]
     owner = re.fullmatch(r"process (\d+) on (.+)\n", last)
     if not owner:
         return "not finished"
-    if directory.is_held(folder):
-        return "running"
-    if owner[2] == socket.gethostname():
-        return "killed"
+    with contextlib.suppress(OSError):  # On a file system without locks.
+        if directory.is_held(folder):
+            return "running"
+        if owner[2] == socket.gethostname():
+            return "killed"
     notes.append(f"{last.strip()} runs, or was killed")
     return "not finished"

@@ -56,13 +56,18 @@ def run_or_export(config: Config) -> pathlib.Path:
             "--model_dir and --checkpoint."
         )
     path = pathlib.Path(config.export_dir)
-    folder = path.parent if path.is_file() else path
+    folder = path.parent if is_model(path) else path
     if not is_export(folder):
         raise UserError(
             f"--export_dir={path} holds no export: it lacks export.json or flags.txt.\n"
             "`python -m trainer export --model_dir=<run>` makes one and says where."
         )
     return folder
+
+
+def is_model(path: pathlib.Path) -> bool:
+    """Whether `path` names the model.keras of an export, which need not be there, and no export."""
+    return path.suffix == ".keras" and not path.is_dir()
 
 
 def is_export(folder: pathlib.Path) -> bool:

@@ -159,8 +159,10 @@ def _from_function(name: str, image_shape: ImageShape, classes: int) -> keras.Mo
     if not {"", os.getcwd()} & set(sys.path):  # as `python -m` has it, for other entry points
         sys.path.insert(0, os.getcwd())
     try:
+        if module_name.startswith("."):
+            raise ImportError("name it from the top, without the first dot")
         module = importlib.import_module(module_name)
-    except (ImportError, SyntaxError, TypeError, ValueError) as error:
+    except (ImportError, SyntaxError, ValueError) as error:
         raise UserError(f"--model={name}: cannot import {module_name!r}: {error}") from error
     function = getattr(module, function_name, None)
     if not callable(function):
