@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tests import runs
 from trainer.cluster.strategy import share_cores
+from trainer.data.prepare import prepare
 
 _STATUS = pytest.StashKey[int]()
 
@@ -42,6 +43,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(config.stash.get(_STATUS, 4))
+
+
+@pytest.fixture(scope="session")
+def fashion_mnist():
+    """Prepared, for tests of what a process says: the first that needs it says that, too."""
+    prepare("fashion_mnist", None)
 
 
 @pytest.fixture(scope="session")

@@ -41,6 +41,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.usefixtures("fashion_mnist")
 @pytest.mark.parametrize(("arguments", "message"), WRONG, ids=lambda value: str(value)[:40])
 def test_wrong_input(capsys, tmp_path, arguments, message):
     model_dir = tmp_path / "run"
@@ -94,7 +95,10 @@ def test_who_reads_the_output_may_leave():
 def test_ctrl_c_shows_no_traceback(tmp_path):
     """While it reads a flag file that nobody writes."""
     os.mkfifo(tmp_path / "flags")
+    # A process of the background is started with it ignored, as are its children then.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = started(tmp_path / "run", f"--flagfile={tmp_path}/flags", name="plan")
+    signal.signal(signal.SIGINT, before)
 
     def reads():
         with contextlib.suppress(OSError):  # ENXIO: nobody has opened the other end.

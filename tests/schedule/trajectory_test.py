@@ -182,7 +182,7 @@ def test_the_others_have_a_momentum(optimizer):
 
 
 def test_a_run_has_an_update():
-    assert len(list(trajectory("--epochs=1e-12").updates())) == 1
+    assert len(list(trajectory("--epochs=1e-9").updates())) == 1
 
 
 def test_position_of_forgives_rounding():

@@ -42,12 +42,12 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
             return _train(config, path, worker)
     with directory.claim(path, to_flagfile(config)):
         ended, status = directory.result(path), 0
+        if ended is not None:
+            top1, updates = ended["top1"], ended["updates"]
+            print(f"{path} is finished: top1 {top1:.4f} in {updates} updates.", flush=True)
         try:
-            if ended is None or worker:
+            if ended is None or worker:  # Other workers wait to be told.
                 status = _train(config, path, worker)
-            if ended is not None:
-                top1, updates = ended["top1"], ended["updates"]
-                print(f"{path} is finished: top1 {top1:.4f} in {updates} updates.")
             if report and (status == NON_FINITE or directory.result(path)):
                 report(path)
             return status
