@@ -36,11 +36,10 @@ def main(argv: Sequence[str]) -> int:
         print(f"crescendo {name}: {error}", file=sys.stderr)
         return error.status
     except OSError as error:  # Others are mistakes of ours.
-        named = error.filename is not None
-        if not named or error.errno not in (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG):
+        if error.filename is None or error.errno not in (errno.EACCES, errno.ENAMETOOLONG):
             raise
-        said = f"{error.filename}: {error.strerror}.\nName what may be read and written."
-        print(f"crescendo {name}: {said}", file=sys.stderr)
+        print(f"crescendo {name}: {error.filename}: {error.strerror}.", file=sys.stderr)
+        print("Name what may be read and written.", file=sys.stderr)
         return config.UserError.status
 
 
