@@ -2,7 +2,7 @@
 
     .venv/bin/python scripts/benchmark.py           # everything, an hour on two cores
     .venv/bin/python scripts/benchmark.py --quick   # one model, one batch size, in a minute
-    .venv/bin/python scripts/benchmark.py --input   # reading and decoding photographs, ten minutes
+    .venv/bin/python scripts/benchmark.py --input   # reading and decoding photographs
 
 Competitors take turns (benchmark_turns.py): tables have medians over the rounds, their range, and
 the median of the ratios within a round. PyTorch is measured where it can be installed, in an
