@@ -120,13 +120,15 @@ def lowered(step: TrainingStep, micro_batch_size: int) -> str:
         learning_rate: tf.Tensor,
         momentum: tf.Tensor,
         batch_size: tf.Tensor,
+        statistics_weights: tf.Tensor,  # [norms]
     ) -> tf.Tensor:
         done = tf.constant(0)
         while done < accumulation:  # tf.range would have to be of known length.
             first = position + tf.cast(done, tf.int64) * micro_batch_size
             step.strategy.run(step.accumulate, (images[done % 2], labels[done % 2], first))
             done += 1
-        return step.strategy.run(step._apply, (learning_rate, momentum, batch_size))
+        used = learning_rate, momentum, batch_size, statistics_weights
+        return step.strategy.run(step.apply, used)
 
     number = tf.TensorSpec([], tf.float32)
     lowering = update.experimental_get_compiler_ir(
@@ -137,6 +139,7 @@ def lowered(step: TrainingStep, micro_batch_size: int) -> str:
         number,
         number,
         number,
+        tf.TensorSpec([len(step.starts)], tf.float32),
     )
     return for_jax(lowering(stage="stablehlo", platform_name="CPU"))
 

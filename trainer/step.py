@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from trainer.backward import Backward, Sums, plain_errors
 from trainer.cluster.strategy import dealt
-from trainer.nn.ghost_batch_norm import GhostBatchNormalization, moved
+from trainer.nn import moving_statistics
 from trainer.nn.optimizers import OPTIMIZERS, Update
 from trainer.schedule.layout import divisors
 from trainer.schedule.stretch import Stretch
@@ -78,6 +78,9 @@ class TrainingStep:
         self._weight_decay = weight_decay
         self._backward = Backward(model, label_smoothing=label_smoothing, seed=seed)
         self._parameters, self._norms = self._backward.parameters, self._backward.norms
+        # Where each batch norm's statistics start; a checkpoint's take their place on resume.
+        self._trained = moving_statistics.trained_norms(model)
+        self.starts = moving_statistics.starts(self._trained, 0, {})
         self._stretches: dict[int, Any] = {}
         with strategy.scope():
             # [parameter][slot]
@@ -106,17 +109,21 @@ class TrainingStep:
         micro_batch_size = stretch.layout.micro_batch_size
         if micro_batch_size not in self._stretches:
             self._stretches[micro_batch_size] = self._compile(iterator)
+        size = stretch.batch_size
+        ends = range(stretch.position + size, stretch.end + size, size)
+        weights = moving_statistics.update_weights(self._trained, self.starts, size, ends)
         arguments = (
             iterator,
             tf.constant([s.learning_rate for s in stretch.settings], tf.float32),
             tf.constant([s.momentum for s in stretch.settings], tf.float32),
             tf.constant(stretch.layout.accumulation, tf.int32),
-            tf.constant(stretch.batch_size, tf.float32),
+            tf.constant(size, tf.float32),
+            tf.constant(weights, tf.float32),
         )
         start = time.perf_counter()
         records, wait = self._stretches[micro_batch_size](*arguments)
         loss, top1, norm, squares, whole_square = records.numpy().T  # Waits for the device.
-        part_square = squares / (stretch.batch_size * micro_batch_size)  # R·k · b² = B · b
+        part_square = squares / (size * micro_batch_size)  # R·k · b² = B · b
         seconds = time.perf_counter() - start
         # The graph's clock is the wall's, which may be set while it runs.
         wait = min(float(wait.numpy()), seconds) if self.timed else None
@@ -125,7 +132,8 @@ class TrainingStep:
     def _compile(self, iterator: Any) -> Any:
         vector, scalar = tf.TensorSpec([None], tf.float32), tf.TensorSpec([], tf.float32)
         count = tf.TensorSpec([], tf.int32)
-        signature = [tf.type_spec_from_value(iterator), vector, vector, count, scalar]
+        weights = tf.TensorSpec([None, len(self._norms)], tf.float32)
+        signature = [tf.type_spec_from_value(iterator), vector, vector, count, scalar, weights]
         function = tf.function(self._stretch, input_signature=signature)
         with plain_errors():
             function.get_concrete_function()  # Traced here, so that run times the device alone.
@@ -138,8 +146,9 @@ class TrainingStep:
         momenta: tf.Tensor,
         accumulation: tf.Tensor,
         batch_size: tf.Tensor,
+        statistics_weights: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """What `_apply` returns of each update, [n, 5], and the input wait []."""
+        """What `apply` returns of each update, [n, 5], and the input wait []."""
         self.traces += 1
         updates = tf.size(learning_rates)
         records = tf.TensorArray(tf.float32, updates, element_shape=[5])
@@ -156,9 +165,8 @@ class TrainingStep:
                 with tf.control_dependencies([ready] if self.timed else []):
                     losses = self.strategy.run(self.accumulate, batch)
                 done = self._clock(losses)
-            results = self.strategy.run(
-                self._apply, (learning_rates[update], momenta[update], batch_size)
-            )
+            used = learning_rates[update], momenta[update], batch_size, statistics_weights[update]
+            results = self.strategy.run(self.apply, used)
             done = self._clock(results)
             record, *_ = self.strategy.experimental_local_results(results)
             records = records.write(update, record)
@@ -196,10 +204,14 @@ class TrainingStep:
         with tf.control_dependencies(added):
             return tf.identity(parts[0].loss)
 
-    def _apply(
-        self, learning_rate: tf.Tensor, momentum: tf.Tensor, batch_size: tf.Tensor
+    def apply(
+        self,
+        learning_rate: tf.Tensor,
+        momentum: tf.Tensor,
+        batch_size: tf.Tensor,
+        statistics_weights: tf.Tensor,
     ) -> tf.Tensor:
-        """One update from the sums, which it zeroes.
+        """Does one update from the sums, which it zeroes; statistics_weights is [norms].
 
         Returns [loss, top1, gradient norm, squares of the micro-batches, square of the whole].
         """
@@ -212,8 +224,9 @@ class TrainingStep:
         gradients, statistics, loss, top1 = tf.nest.pack_sequence_as(self._sums, means)
         whole_square = _squared_norm(gradients)
         gradients = [g + r for g, r in zip(gradients, self._backward.regularisation(), strict=True)]
+        shares = tf.unstack(statistics_weights, num=len(self._norms))
         context.merge_call(
-            self._assign, args=(gradients, statistics, learning_rate, momentum, batch_size)
+            self._assign, args=(gradients, statistics, learning_rate, momentum, shares)
         )
         # After their reads, as tf.function orders what touches one variable. Waiting for the totals
         # too would make that order redundant to Grappler, which drops it, and then drops the totals
@@ -244,7 +257,7 @@ class TrainingStep:
         statistics: Any,
         learning_rate: tf.Tensor,
         momentum: tf.Tensor,
-        batch_size: tf.Tensor,
+        shares: Any,
     ) -> None:
         """Moves parameters, slots and moving statistics of all replicas; cross-replica context."""
 
@@ -259,17 +272,16 @@ class TrainingStep:
         for parameter, gradient, slots in zip(self._parameters, gradients, self.slots, strict=True):
             strategy.extended.update(parameter, move, args=(gradient, slots), group=False)
 
-        def average(moving: Any, total: tf.Tensor, layer: GhostBatchNormalization) -> None:
+        def average(moving: Any, total: tf.Tensor, size: int, weight: tf.Tensor) -> None:
             # Summed over ghost batches and divided by B: G times that is their mean.
-            mean = total * layer.ghost_batch_size
-            ghost_batches = batch_size / layer.ghost_batch_size
-            moving.assign(moved(moving, mean, layer.momentum, ghost_batches))
+            moving.assign_add(weight * (total * size - moving))
 
-        for layer, totals in zip(self._norms, statistics, strict=True):
+        for layer, totals, share in zip(self._norms, statistics, shares, strict=True):
             for moving, total in zip(
                 (layer.moving_mean, layer.moving_variance), totals, strict=True
             ):
-                strategy.extended.update(moving.value, average, args=(total, layer), group=False)
+                args = (total, layer.ghost_batch_size, share)
+                strategy.extended.update(moving.value, average, args=args, group=False)
 
 
 def _squared_norm(gradients: list[tf.Tensor]) -> tf.Tensor:

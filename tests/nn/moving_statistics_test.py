@@ -1,0 +1,71 @@
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trainer.nn.ghost_batch_norm import GhostBatchNormalization
+from trainer.nn.moving_statistics import starts, trained_norms, update_weights
+
+
+def norm(ghost_batch_size=32, decay=0.99):
+    layer = GhostBatchNormalization(ghost_batch_size, momentum=decay)
+    layer.build((None, 3))
+    return layer
+
+
+LAYER = norm(4)
+
+
+@given(
+    decay=st.floats(0.001, 0.9999),
+    batches=st.lists(st.integers(1, 400), min_size=1, max_size=20),
+    start=st.integers(0, 10**12),
+)
+@settings(max_examples=60, deadline=None)
+def test_all_updates_together_weigh_as_their_ghost_batches(decay, batches, start):
+    """An update's share in the final mean: d^(ghost batches after it) · (1 − dⁿ) / (1 − d^S)."""
+    layer, shares, position = LAYER, np.zeros(0), 4 * start
+    layer.momentum = decay
+    for count in batches:
+        position += 4 * count
+        ((weight,),) = update_weights({"0": layer}, {"0": 4 * start}, 4 * count, [position])
+        shares = np.append(shares * (1 - weight), weight)
+    after = np.array([sum(batches[i + 1 :]) for i in range(len(batches))])
+    wanted = decay**after * -np.expm1(np.array(batches) * np.log(decay))
+    wanted /= -np.expm1(sum(batches) * np.log(decay))
+    assert shares.sum() == pytest.approx(1)
+    np.testing.assert_allclose(shares, wanted, rtol=1e-9, atol=1e-12)
+
+
+def test_the_first_update_is_all_there_is():
+    for decay in (0.0, 0.5, 0.999999):
+        assert update_weights({"0": norm(32, decay)}, {"0": 64}, 96, [160]) == 1
+
+
+def test_a_settled_layer_moves_by_the_decay_alone():
+    weights = update_weights(
+        {"a": norm(), "b": norm(8, 0.9)}, {"a": None, "b": None}, 64, [64, 128]
+    )
+    np.testing.assert_allclose(weights, [[1 - 0.99**2, 1 - 0.9**8]] * 2)
+
+
+def test_after_many_examples_the_start_no_longer_counts():
+    far = 32 * 10**13  # Ghost batches of a position that float32 could not count.
+    ((weight,),) = update_weights({"0": norm()}, {"0": 0}, 32, [far])
+    assert weight == pytest.approx(0.01, rel=1e-12)
+
+
+def test_starts_are_kept_and_new_layers_start_at_the_position():
+    loaded = norm()
+    loaded.moving_variance.assign([1.0, 2.0, 1.0])
+    layers = {"0": norm(), "1": norm(), "3": loaded}
+    assert starts(layers, 640, {"0": 0}) == {"0": 0, "1": 640, "3": None}
+    assert starts({}, 640, {"7": 32}) == {"7": 32}
+
+
+def test_frozen_layers_keep_their_number():
+    frozen, plain, last = norm(), keras.layers.BatchNormalization(), norm()
+    frozen.trainable = False
+    model = keras.Sequential([keras.Input((3,)), frozen, plain, last])
+    assert trained_norms(model) == {"1": last}
