@@ -116,7 +116,10 @@ def _train(
         if hosts.chief
         else NoCheckpoints()
     )
-    state = share(restore(checkpoints), itertools.chain(*variables.values()), hosts)
+    state = share(restore(checkpoints, step), itertools.chain(*variables.values()), hosts)
+    step.starts = state.statistics_starts or {}
+    training_data.check_learned(state.training_data, data, path / training_data.FILE)
+    state.training_data = data.as_json()
     if state.resumes:
         report(f"resumed at update {state.update}, epoch {state.position / examples:.2f}")
     summaries: Summaries = NoSummaries()

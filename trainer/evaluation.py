@@ -1,6 +1,7 @@
 """Evaluation: every example exactly once, padded to full batches and masked."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +22,9 @@ from trainer.nn.losses import cross_entropy
 _BATCH_SIZE = 125
 # Signals wait so long for the device.
 _SECONDS = 2.0
+# An evaluation loss is warned of if it is so many times the training loss, and so many times ln of
+# the number of classes, the loss of a model that knows nothing.
+_MANY_TIMES, _WORSE_THAN_NOTHING = 10.0, 2.0
 _REMEDY = "Use a smaller --image_size, or --precision=bfloat16."
 
 
@@ -31,6 +35,35 @@ class Evaluation:
     loss: float
     top1: float
     top5: float
+
+
+def gap_warning(
+    evaluation: Evaluation, training_loss: float, classes: int, *, batch_norm: bool
+) -> str | None:
+    """Returns a warning if the evaluation loss is many times the training loss, else None.
+
+    Args:
+      evaluation: made now.
+      training_loss: mean over the last updates.
+      classes: of the model.
+      batch_norm: whether the model has moving statistics that training moves.
+    """
+    loss = evaluation.loss
+    nothing = _WORSE_THAN_NOTHING * math.log(max(2, classes))
+    if loss < _MANY_TIMES * training_loss or loss < nothing:
+        return None
+    reason = (
+        "the moving statistics of batch normalization lag behind parameters that change fast: "
+        "lower the learning rate, or train for more epochs"
+        if batch_norm
+        else "the model fits the training images alone, or the two splits differ in their images "
+        "or classes"
+    )
+    times = loss / training_loss if training_loss else math.inf
+    return (
+        f"the evaluation loss, {loss:.4g}, is {times:.0f} times the training loss, "
+        f"{training_loss:.4g}; likely, {reason}."
+    )
 
 
 def evaluator(

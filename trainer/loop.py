@@ -16,7 +16,7 @@ import numpy as np
 from trainer import points
 from trainer.cluster import memory
 from trainer.cluster.hosts import Hosts
-from trainer.evaluation import Evaluation
+from trainer.evaluation import Evaluation, gap_warning
 from trainer.run_dir.checkpoints import Checkpoints
 from trainer.run_dir.directory import NotSavedError
 from trainer.run_dir.progress import Progress
@@ -110,6 +110,7 @@ def train(
         noise.recall(state.noise)
     iterator: Iterator[Any] | None = None
     micro_batch_size, rate, saved_at = 0, 0.0, time.monotonic()
+    training_loss = math.inf  # After a resume it is not known until the next stretch.
     early = Early.EPOCH
     while True:
         evaluated = _evaluation_due(course, state)
@@ -122,6 +123,9 @@ def train(
             decision = control.evaluated(evaluation.top1)
             state.control = control.memory()
             points.evaluated(evaluation, decision, trajectory, state, summaries, progress)
+            classes, norms = step.model.output_shape[-1], bool(step.starts)
+            if warning := gap_warning(evaluation, training_loss, classes, batch_norm=norms):
+                progress.line(warning)
         if control.ended or state.position >= end:
             break
         due = evaluated or time.monotonic() - saved_at >= course.checkpoint_seconds
@@ -163,6 +167,7 @@ def train(
         decision = control.measured(noise) if looked else None
         state.control, state.noise = control.memory(), noise.memory()
         rate = len(stretch.settings) * stretch.batch_size / records.seconds
+        training_loss = float(np.mean(records.loss))
         growing = trajectory.at(state.position).batch_size != stretch.batch_size
         if (
             growing

@@ -12,7 +12,7 @@ from trainer.config import UserError
 from trainer.evaluation import Evaluation
 from trainer.run_dir.checkpoints import Checkpoints
 from trainer.schedule.stretch import Stretch
-from trainer.step import Records
+from trainer.step import Records, TrainingStep
 
 
 @dataclasses.dataclass
@@ -32,6 +32,10 @@ class State:
       best: top1 and update of the best evaluation.
       control: what the controller remembers.
       noise: the gradient noise measured so far.
+      statistics_starts: the position at which each batch norm first trained, by its number among
+        the model's; None: its statistics were loaded. None for all in a checkpoint from before
+        they were kept.
+      training_data: what the run learns with, as training_data.json has it.
     """
 
     position: int = 0
@@ -45,6 +49,8 @@ class State:
     best: dict[str, Any] | None = None
     control: dict[str, Any] = dataclasses.field(default_factory=dict)
     noise: dict[str, Any] = dataclasses.field(default_factory=dict)
+    statistics_starts: dict[str, int | None] | None = None
+    training_data: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def evaluated_at(self) -> int:
@@ -76,23 +82,25 @@ class State:
             self.best = {"top1": evaluation.top1, "update": self.update}
 
 
-def restore(checkpoints: Checkpoints) -> State:
-    """The state of the newest checkpoint that is whole, its variables read; or a new one.
+def restore(checkpoints: Checkpoints, step: TrainingStep) -> State:
+    """Returns the state of the newest checkpoint that is whole, its variables read; or a new one.
 
     Raises:
-      UserError: where it is of another program.
+      UserError: the checkpoint is of another program.
     """
     saved = checkpoints.restore()
     if saved is None:
-        return State()
+        return State(statistics_starts=step.starts)
     try:
         state = State(**saved)
     except TypeError as error:
         raise UserError(
-            f"the newest checkpoint is none of this version's: {error}.\n"
+            f"the newest checkpoint was written by another version: {error}.\n"
             "Go on with the version that wrote it, or name a new --model_dir."
         ) from error
     state.resumes += 1
+    if state.statistics_starts is None:  # From before they were kept: all trained from the start.
+        state.statistics_starts = step.starts
     return state
 
 
