@@ -1,18 +1,74 @@
+import dataclasses
+import json
+import re
+
 import pytest
 
+from trainer.config import UserError
 from trainer.run_dir import training_data
-from trainer.run_dir.training_data import TrainingData
+from trainer.run_dir.training_data import FILE, TrainingData
 
-DATA = TrainingData(60_000, (28, 28, 3), 10, (72.91172790527344, 0.1, 1e-7), (1.0, 90.5, 3.0))
+DATA = TrainingData(
+    60_000, (28, 28, 3), 2, (72.91172790527344, 0.1, 1e-7), (1.0, 90.5, 3.0), ("cat", "\udcff\n")
+)
 
 
-def test_round_trip(tmp_path):
+@pytest.mark.parametrize("data", [DATA, dataclasses.replace(DATA, class_names=None)])
+def test_round_trip(tmp_path, data):
     assert training_data.read(tmp_path) is None
-    training_data.keep(tmp_path, DATA)
-    assert training_data.read(tmp_path) == DATA
+    training_data.keep(tmp_path, data)
+    assert training_data.read(tmp_path) == data
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"examples": 1}', "\0", "3"])
-def test_what_is_damaged_is_not_there(tmp_path, content):
-    (tmp_path / "training_data.json").write_text(content)
-    assert training_data.read(tmp_path) is None
+def test_a_file_from_before_class_names_is_read(tmp_path):
+    kept = DATA.as_json()
+    del kept["class_names"]
+    (tmp_path / FILE).write_text(json.dumps(kept))
+    assert training_data.read(tmp_path) == dataclasses.replace(DATA, class_names=None)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "3", "\0", "{}", '{"examples": 1}', "[" * 10**5, "\udcff"]
+)
+def test_a_file_without_values_is_damaged(tmp_path, content):
+    (tmp_path / FILE).write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(UserError, match=f"{FILE} is damaged: .*\nRestore it from a copy"):
+        training_data.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("examples", 0),
+        ("examples", 1.5),
+        ("examples", True),
+        ("image_shape", [28, 28]),
+        ("image_shape", [28, 0, 3]),
+        ("classes", "2"),
+        ("mean", [12.9]),
+        ("mean", [float("nan"), 0, 0]),
+        ("mean", [-1, 0, 0]),
+        ("std", [0, 1, 1]),
+        ("std", [float("inf"), 1, 1]),
+        ("std", [10**400, 1, 1]),
+        ("std", None),
+        ("std", [1, 1, 1, 1]),
+        ("class_names", ["cat"]),
+        ("class_names", ["cat", "cat"]),
+        ("class_names", ["cat", 2]),
+    ],
+)
+def test_an_impossible_value_is_named(tmp_path, field, value):
+    (tmp_path / FILE).write_text(json.dumps(DATA.as_json() | {field: value}))
+    with pytest.raises(UserError, match=f"{FILE} is damaged: {field} "):
+        training_data.read(tmp_path)
+
+
+def test_values_that_differ_from_the_checkpoints_are_named(tmp_path):
+    file = tmp_path / FILE
+    training_data.check_learned({}, DATA, file)  # A checkpoint from before.
+    training_data.check_learned(DATA.as_json(), DATA, file)
+    changed = dataclasses.replace(DATA, mean=(12.9, 0.1, 1e-7))
+    message = f"{FILE} differs .*: mean [12.9, 0.1, 1e-07] instead of [72.91172790527344, 0.1"
+    with pytest.raises(UserError, match=re.escape(message).replace("\\.\\*", ".*")):
+        training_data.check_learned(DATA.as_json(), changed, file)
