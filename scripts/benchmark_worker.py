@@ -134,7 +134,8 @@ def main() -> None:
     from trainer.data.images import Images
 
     data = np.load(options.data)
-    images = Images(images=data["images"], labels=data["labels"], classes=10, name="benchmark")
+    names = tuple("0123456789")
+    images = Images(data["images"], data["labels"], names, "benchmark")
     make = {"crescendo": crescendo, "keras": keras_fit}[options.trainer]
     train = make(options.model, images, options.batch_size, options)
     train(2)

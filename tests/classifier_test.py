@@ -10,7 +10,7 @@ from trainer.data.bad_examples import BadExamples
 from trainer.data.images import Images
 from trainer.run_dir import training_data
 
-IMAGES = Images(np.full((6, 4, 4, 2), 7, np.uint8), np.arange(6) % 3, 3, "sevens")
+IMAGES = Images(np.full((6, 4, 4, 2), 7, np.uint8), np.arange(6) % 3, ("a", "b", "c"), "sevens")
 NONE = BadExamples(skip=False)
 
 

@@ -71,7 +71,9 @@ def step_of(strategy, model):
 
 
 def source(shape):
-    return Images(np.zeros((300, *shape), np.uint8), np.zeros(300, np.int64), 10, "none")
+    return Images(
+        np.zeros((300, *shape), np.uint8), np.zeros(300, np.int64), tuple("0123456789"), "none"
+    )
 
 
 def batches(strategy, shape, size):

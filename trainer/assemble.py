@@ -205,9 +205,8 @@ def _splits(
     config: Config, bad: BadExamples, hosts: Hosts
 ) -> tuple[Images | Encoded, Images | Encoded]:
     """The examples to train on, and those to evaluate on, the same on all `hosts`."""
-    training, evaluation = (
-        load(config, split, bad) for split in (config.train_split, sources.evaluation_split(config))
-    )
+    training = load(config, config.train_split, bad)
+    evaluation = load(config, sources.evaluation_split(config), bad, training.class_names)
     if config.train_examples not in (None, training.examples):
         raise UserError(
             f"--train_examples={config.train_examples}, but {config.dataset}'s "

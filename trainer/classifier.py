@@ -3,6 +3,7 @@
 import importlib.metadata
 import pathlib
 import platform
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
@@ -39,8 +40,12 @@ def devices(config: Config, worker: Worker | None = None) -> tuple[tf.distribute
     )
 
 
-def load(config: Config, split: str, bad: BadExamples) -> Images | Encoded:
+def load(
+    config: Config, split: str, bad: BadExamples, class_names: Sequence[str] | None = None
+) -> Images | Encoded:
     """A split of the run's dataset, as the run reads it.
+
+    Labels are places in the run's `class_names`; None: the split's own classes.
 
     Raises:
       UserError: where there is no such split, or it cannot be read.
@@ -51,7 +56,7 @@ def load(config: Config, split: str, bad: BadExamples) -> Images | Encoded:
         config.data_dir,
         config.image_size,
         augment=config.augment,
-        train_split=config.train_split,
+        class_names=class_names,
         bad=bad,
     )
 

@@ -59,6 +59,6 @@ def numbered() -> Callable[[int], Images]:
         images = np.zeros((examples, 3, 3, 2), np.uint8)
         images[..., 0] = (np.arange(examples) % 256)[:, None, None]
         images[..., 1] = (np.arange(examples) // 256)[:, None, None]
-        return Images(images, np.arange(examples), examples, "numbered")
+        return Images(images, np.arange(examples), tuple(map(str, range(examples))), "numbered")
 
     return make

@@ -148,7 +148,7 @@ def test_the_set_is_not_copied_into_the_graph():
     shape = (200_000, 32, 32, 1)
     array = aligned_empty(shape)
     array[:] = 1
-    images = Images(array, np.zeros(shape[0], np.int64), 10, "big")
+    images = Images(array, np.zeros(shape[0], np.int64), tuple("0123456789"), "big")
     before = resident_megabytes()
     where = {"micro_batch_size": 8, "replicas": 1, "local_replicas": range(1)}
     iterators = []

@@ -75,7 +75,7 @@ def test_weights_are_written_once(tiny, whole):
 
 def test_both_forms_on_replicas(tiny, whole, cpus):
     labels = np.arange(64) % 5
-    images = Images(IMAGES, labels, 5, "random")
+    images = Images(IMAGES, labels, tuple("abcde"), "random")
     one = tf.distribute.OneDeviceStrategy(cpus[0])
     expected = evaluator(one, tiny, images)(lambda: False)
     strategy = mirrored(cpus[:3])

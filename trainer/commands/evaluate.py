@@ -22,7 +22,7 @@ def run(config: Config) -> int:
     # TensorFlow takes four seconds to import, for which a wrong name need not wait.
     from trainer import classifier
     from trainer.data.bad_examples import BadExamples
-    from trainer.data.sources import evaluation_split
+    from trainer.data.sources import class_names, evaluation_split
     from trainer.evaluation import evaluator
     from trainer.run_dir import exports, weights
 
@@ -43,7 +43,8 @@ def run(config: Config) -> int:
 
     before = bad.count  # Of the training data, where that had to be read.
     with bad.explained():
-        source = classifier.load(config, evaluation_split(config), bad)
+        names = class_names(config.dataset, config.train_split, config.data_dir)
+        source = classifier.load(config, evaluation_split(config), bad, names)
         _check_fits(source.image_shape, source.classes, shape, classes, source.name)
         found = evaluator(strategy, model, source, lanes, config.augment, bad)(lambda: False)
     assert found is not None  # It is given up only where it is told to.

@@ -9,6 +9,7 @@ from typing import NoReturn
 import tensorflow as tf
 
 from trainer.config import UserError
+from trainer.data.names import printable
 
 # So many are told one by one.
 _TOLD = 10
@@ -59,7 +60,7 @@ class BadExamples:
         Raises:
           UserError: where none is left out.
         """
-        name, reason = _on_one_line(name), _on_one_line(reason)
+        name, reason = printable(name), printable(reason)
         if not self.skip:
             self.refuse(
                 f"{name} cannot be used: {reason}.\n"
@@ -97,8 +98,3 @@ class BadExamples:
             if self._refused:
                 raise self._refused from None
             raise
-
-
-def _on_one_line(text: str) -> str:
-    r"""With \t for a tab: names of files may hold anything, and bytes that are no UTF-8."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -12,7 +12,7 @@ class Encoded:
 
     Attributes:
       examples: N.
-      classes: how many.
+      class_names: the names of the classes; a label is a place in this list.
       image_shape: (h, w, c) of what is trained on; the files' own sizes may differ.
       name: for messages.
       fetch: int64 indices [n], each in [0, N) → tensors [n], in batches, since a call has a cost.
@@ -22,9 +22,14 @@ class Encoded:
     """
 
     examples: int
-    classes: int
+    class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
     name: str
     fetch: Callable[[tf.Tensor], tuple[tf.Tensor, ...]]
     open: Callable[..., tuple[tf.Tensor, tf.Tensor]]
     describe: Callable[[int], str]
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from trainer.config import UserError
+from trainer.data.names import few
 from trainer.data.splits import pieces, split_infos
 
 PREFIX = "image_folder:"
@@ -84,7 +85,7 @@ def evaluation_split(root: str) -> str:
     found = [name for name in EVALUATION if name in there_are]
     if not found:
         raise UserError(
-            f"{root} holds {_some(there_are) or 'no folders'}, but none of "
+            f"{root} holds {few(there_are) or 'no folders'}, but none of "
             f"{', '.join(EVALUATION)}: give --eval_split, such as train[90%:] beside "
             "--train_split=train[:90%]."
         )
@@ -111,16 +112,11 @@ def _folders(path: str) -> list[str]:
             return sorted(entry.name for entry in entries if _is_folder(entry))
     except OSError as error:
         around = os.path.dirname(path)
-        there_are = _some(_folders(around)) if os.path.isdir(around) else ""
+        there_are = few(_folders(around)) if os.path.isdir(around) else ""
         raise UserError(
             f"{path} cannot be read: {error.strerror}.\n"
             + (f"{around} holds {there_are}." if there_are else f"--dataset={PREFIX}PATH names it.")
         ) from error
-
-
-def _some(names: list[str]) -> str:
-    """At most ten of them, in words."""
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} others" if len(names) > 10 else "")
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

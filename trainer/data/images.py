@@ -13,18 +13,24 @@ _ALIGNMENT = 64  # bytes: where TensorFlow's own tensors start
 class Images:
     """A split in memory.
 
-    images: uint8 [N, h, w, c]; labels: int64 [N], each in [0, classes); name: for messages.
+    images: uint8 [N, h, w, c]; labels: int64 [N], each a place in `class_names`; name: for
+    messages.
     """
 
     images: np.ndarray
     labels: np.ndarray
-    classes: int
+    class_names: tuple[str, ...]
     name: str
 
     @property
     def examples(self) -> int:
         """N."""
         return len(self.labels)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -19,6 +19,7 @@ from trainer.config import UserError
 from trainer.data.decode import whole
 from trainer.data.encoded import Encoded
 from trainer.data.images import Images, aligned_empty
+from trainer.data.names import places
 from trainer.data.splits import count_split
 
 ARRAY_RECORD = tfds.core.FileFormat.ARRAY_RECORD
@@ -53,6 +54,17 @@ def supervised_features(
     return image, label
 
 
+def label_names(label: tfds.features.ClassLabel, dataset: str) -> tuple[str, ...]:
+    """The names of a set's classes, by label; numbers if it has no other names.
+
+    Raises:
+        UserError: the set does not say how many classes it has.
+    """
+    if label.num_classes is None:
+        raise UserError(f"{dataset} does not say how many classes it has: choose another set.")
+    return tuple(label.names)
+
+
 def formats(builder: tfds.core.DatasetBuilder) -> set[tfds.core.FileFormat]:
     """In which formats a prepared set is there."""
     others = builder.info.as_proto.alternative_file_formats
@@ -63,10 +75,17 @@ def indexed(
     builder: tfds.core.DatasetBuilder,
     split: str,
     image_shape: tuple[int, int, int],
-    classes: int,
+    class_names: tuple[str, ...],
     name: str,
 ) -> Encoded:
     """A split of a set that is there as ArrayRecord, read by index.
+
+    Args:
+        builder: of a prepared set.
+        split: in TFDS's syntax.
+        image_shape: (h, w, c) of what is trained on.
+        class_names: a label becomes the place of its name in this list; −1 if it is not there.
+        name: for messages.
 
     Raises:
         UserError: files are missing.
@@ -80,6 +99,9 @@ def indexed(
         )
     shards = _Shards(files)
     image_key, label_key = builder.info.supervised_keys
+    own_names = label_names(supervised_features(builder, name)[1], name)
+    # [own classes + 1]: a label that is out of range, as −1, has no name either.
+    place_of = np.array([*places(own_names, class_names), -1], np.int32)
 
     def fetch(indices: tf.Tensor) -> tuple[tf.Tensor, ...]:
         records = tf.numpy_function(shards.read, [indices], tf.string, stateful=False)
@@ -87,11 +109,14 @@ def indexed(
 
     def open_record(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         values = tf.io.parse_single_example(record, _features(image_key, label_key))
-        return values[image_key], tf.cast(values[label_key], tf.int32)
+        label = values[label_key]
+        known = (label >= 0) & (label < len(own_names))
+        own = tf.where(known, label, len(own_names))
+        return values[image_key], tf.gather(place_of, own)
 
     return Encoded(
         count_split(builder.info.splits, split, name),
-        classes,
+        class_names,
         image_shape,
         name,
         fetch,
@@ -191,7 +216,11 @@ def _features(image_key: str, label_key: str) -> dict[str, tf.io.FixedLenFeature
 
 
 def in_memory(
-    builder: tfds.core.DatasetBuilder, split: str, image_size: int | None, name: str
+    builder: tfds.core.DatasetBuilder,
+    split: str,
+    image_size: int | None,
+    class_names: tuple[str, ...],
+    name: str,
 ) -> Images:
     """A split of a set that is there as TFRecord, decoded in the order of its files.
 
@@ -202,6 +231,8 @@ def in_memory(
         builder: of a prepared set.
         split: in TFDS's syntax.
         image_size: side of the square to which every image is resized; None: its own size.
+        class_names: a label becomes the place of its name in this list; all of the set's names
+            are in it.
         name: for messages.
 
     Raises:
@@ -227,12 +258,14 @@ def in_memory(
             f"{name} has {count:,} of its {examples:,} records in {builder.data_path}: "
             "delete that folder and prepare it again"
         )
-    unlabelled = np.count_nonzero((labels < 0) | (labels >= label.num_classes))
+    own_names = label_names(label, name)
+    unlabelled = np.count_nonzero((labels < 0) | (labels >= len(own_names)))
     if unlabelled:
         raise UserError(
             f"{name}: {unlabelled:,} of {examples:,} examples have no label: choose another split"
         )
-    return Images(images, labels, label.num_classes, name)
+    place_of = np.array(places(own_names, class_names), np.int64)
+    return Images(images, place_of[labels], class_names, name)
 
 
 def _batches(

@@ -6,6 +6,7 @@ Either way an index names the same example on every machine, which is part of th
 import dataclasses
 import os
 import shlex
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -17,6 +18,7 @@ from trainer.data import folder, pipeline, records
 from trainer.data.bad_examples import BadExamples
 from trainer.data.encoded import Encoded
 from trainer.data.images import Images, aligned_empty, pixel_statistics
+from trainer.data.names import few, places
 from trainer.data.prepare import find_builder, prepare
 from trainer.data.sizes import count_examples
 from trainer.data.splits import count_split
@@ -34,7 +36,7 @@ def load(
     image_size: int | None,
     *,
     augment: str = "none",
-    train_split: str | None = None,
+    class_names: Sequence[str] | None = None,
     bad: BadExamples | None = None,
 ) -> Images | Encoded:
     """A split of a TFDS image-classification set, prepared if need be, or of a folder of images.
@@ -46,12 +48,14 @@ def load(
         image_size: side of the square, in pixels, to which every image is resized; None: the
             dataset's own size.
         augment: a set that `imagenet` crops stays encoded.
-        train_split: of a folder, whose classes count; None: those of `split`.
+        class_names: the run's class names: each label becomes the place of its class's name in
+            this list. None: the split's own classes.
         bad: told of what cannot be decoded; where it may be left out, the set stays encoded.
 
     Raises:
-        UserError: no such dataset or split, no 8-bit images with one label each, images of varying
-            shape and no `image_size`, too big for memory without an index, or damaged files.
+        UserError: no such dataset or split, a class that is not in `class_names`, no 8-bit images
+            with one label each, images of varying shape and no `image_size`, too big for memory
+            without an index, or damaged files.
     """
     bad = bad or BadExamples(skip=False)
     name = f"{dataset} {split}"
@@ -62,11 +66,11 @@ def load(
     if dataset.startswith(folder.PREFIX):
         if image_size is None:
             raise UserError(f"the images of {dataset} may differ in size: give --image_size=n.")
-        source = _from_folder(dataset, split, train_split or split, image_size, bad)
+        source = _from_folder(dataset, split, class_names, image_size, bad)
         in_memory = not streamed and _fits(source.examples, source.image_shape)
         return _decoded(source, augment, bad) if in_memory else source
 
-    image, label = records.supervised_features(find_builder(dataset, data_dir), dataset)
+    image, _ = records.supervised_features(find_builder(dataset, data_dir), dataset)
     height, width, channels = image.shape
     if image_size is not None:
         height = width = image_size
@@ -81,13 +85,29 @@ def load(
     if not streamed and not _fits(examples, shape):
         size = examples * int(np.prod(shape)) / 1e9
         streamed = f"its {examples:,} images take {size:,.1f} GB, more than half of the memory"
+    _, label = records.supervised_features(builder, dataset)
+    own_names = records.label_names(label, dataset)
+    names = own_names if class_names is None else tuple(class_names)
+    _refuse_unknown(own_names, names, dataset, bad)
     formats = records.formats(builder)
     if records.TFRECORD in formats and not streamed:
-        return records.in_memory(builder, split, image_size, name)
+        return records.in_memory(builder, split, image_size, names, name)
     if records.ARRAY_RECORD not in formats:
         raise _needs_index(builder, dataset, data_dir, streamed or "it is not TFRecord either")
-    source = records.indexed(builder, split, shape, label.num_classes, name)
+    source = records.indexed(builder, split, shape, names, name)
     return source if streamed else _decoded(source, augment, bad)
+
+
+def class_names(dataset: str, split: str, data_dir: str | None) -> tuple[str, ...]:
+    """The names of the classes that a split has, by label, without its examples being read.
+
+    Raises:
+        UserError: no such dataset or split.
+    """
+    if dataset.startswith(folder.PREFIX):
+        return tuple(folder.classes(dataset.removeprefix(folder.PREFIX), split))
+    _, label = records.supervised_features(find_builder(dataset, data_dir), dataset)
+    return records.label_names(label, dataset)
 
 
 def evaluation_split(config: Config) -> str:
@@ -118,19 +138,18 @@ def image_statistics(
 
 
 def _from_folder(
-    dataset: str, split: str, train_split: str, image_size: int, bad: BadExamples
+    dataset: str,
+    split: str,
+    class_names: Sequence[str] | None,
+    image_size: int,
+    bad: BadExamples,
 ) -> Encoded:
     root = dataset.removeprefix(folder.PREFIX)
-    files, classes = folder.list_files(root, split), folder.classes(root, train_split)
-    labels = [
-        classes.index(name) if (name := os.path.basename(path)) in classes else -1
-        for path in files.folders
-    ]
-    if -1 in labels and not bad.skip:
-        raise UserError(
-            f"{files.folders[labels.index(-1)]} is a class that {train_split!r} lacks: remove or "
-            "rename it, or give --skip_bad_examples to leave it out."
-        )
+    files = folder.list_files(root, split)
+    own_names = [os.path.basename(path) for path in files.folders]
+    names = tuple(sorted(set(own_names)) if class_names is None else class_names)
+    _refuse_unknown(own_names, names, f"{dataset} {split}", bad)
+    labels = places(own_names, names)
     with tf.device("CPU:0"):
         # As bytes, for names that are no UTF-8.
         folders = tf.constant([os.fsencode(path) for path in files.folders])  # [folders]
@@ -144,13 +163,27 @@ def _from_folder(
 
     return Encoded(
         examples=len(files),
-        classes=len(classes),
+        class_names=names,
         image_shape=(image_size, image_size, 3),
         name=f"{dataset} {split}",
         fetch=fetch,
         open=lambda path, label: (tf.io.read_file(path), label),
         describe=files.path,
     )
+
+
+def _refuse_unknown(
+    own_names: Sequence[str], class_names: Sequence[str], name: str, bad: BadExamples
+) -> None:
+    """Refuses classes that the run does not know, unless their examples may be left out."""
+    known = set(class_names)
+    unknown = [own for own in dict.fromkeys(own_names) if own not in known]
+    if unknown and not bad.skip:
+        raise UserError(
+            f"{name} has classes that the run does not know: {few(unknown)}. It knows "
+            f"{few(class_names)}.\n"
+            "Remove or rename them, or give --skip_bad_examples to leave their examples out."
+        )
 
 
 def _decoded(source: Encoded, augment: str, bad: BadExamples) -> Images:
@@ -167,7 +200,7 @@ def _decoded(source: Encoded, augment: str, bad: BadExamples) -> Images:
             count = end
         if not count:
             bad.refuse(f"{source.name}: none of {source.examples:,} examples can be used.")
-    return Images(images[:count], labels[:count], source.classes, source.name)
+    return Images(images[:count], labels[:count], source.class_names, source.name)
 
 
 def _fits(examples: int, shape: tuple[int, ...]) -> bool:
