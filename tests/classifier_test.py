@@ -17,7 +17,9 @@ NONE = BadExamples(skip=False)
 def test_what_a_run_knows_of_its_training_data(tmp_path):
     config = parsed()
     data = classifier.training_data_of(config, tmp_path, NONE, IMAGES)
-    assert data == training_data.TrainingData(6, (4, 4, 2), 3, (7.0, 7.0), (1.0, 1.0))
+    assert data == training_data.TrainingData(
+        *(6, (4, 4, 2), 3, (7.0, 7.0), (1.0, 1.0), ("a", "b", "c"))
+    )
     # What it has kept is what it goes on with.
     kept = dataclasses.replace(data, mean=(5.0, 5.0))
     training_data.keep(tmp_path, kept)
@@ -34,3 +36,28 @@ def test_a_training_set_that_has_changed(tmp_path, other):
     with pytest.raises(UserError, match=r"'train' is not what this run began with: it had") as e:
         classifier.training_data_of(parsed(), tmp_path, NONE, IMAGES)
     assert "and has 6 of (4, 4, 2) in 3." in str(e.value)
+
+
+def test_a_class_that_was_renamed_is_named(tmp_path):
+    data = classifier.training_data_of(parsed(), tmp_path, NONE, IMAGES)
+    training_data.keep(tmp_path, dataclasses.replace(data, class_names=("a", "cat", "c")))
+    with pytest.raises(UserError, match=r"other classes .*: missing cat; new b\.\nRename"):
+        classifier.training_data_of(parsed(), tmp_path, NONE, IMAGES)
+
+
+def test_a_run_from_before_takes_the_names_of_its_data_and_says_so(tmp_path):
+    data = classifier.training_data_of(parsed(), tmp_path, NONE, IMAGES)
+    training_data.keep(tmp_path, dataclasses.replace(data, class_names=None))
+    said = []
+    assert classifier.training_data_of(parsed(), tmp_path, NONE, IMAGES, said.append) == data
+    assert said == ["this run kept no class names, and takes those of its data: a, b, c"]
+
+
+@pytest.mark.usefixtures("fashion_mnist")
+def test_a_model_from_before_has_the_class_names_of_its_dataset():
+    said = []
+    assert classifier.class_names(parsed(), ["a", "b"], said.append) == ["a", "b"]
+    assert said == []
+    names = classifier.class_names(parsed(), None, said.append)
+    assert (len(names), names[1]) == (10, "Trouser")
+    assert said[0].startswith("the model keeps no class names, and takes those of fashion_mnist's")

@@ -22,6 +22,7 @@ from trainer.data import pipeline, sources
 from trainer.data.bad_examples import BadExamples
 from trainer.data.encoded import Encoded
 from trainer.data.images import Images
+from trainer.data.names import few
 from trainer.evaluation import Evaluation, evaluator
 from trainer.flagfile import shared, to_flagfile
 from trainer.run_dir import directory, training_data
@@ -79,7 +80,7 @@ def _train(
     examples = training.examples
     schedule = trajectory.from_config(config, examples, replicas)
     kept = path if hosts.chief else None
-    data = _chiefs(training_data_of(config, kept, bad, training), hosts)
+    data = _chiefs(training_data_of(config, kept, bad, training, report), hosts)
     model = build(config, data, strategy)
     step = TrainingStep(
         strategy,
@@ -214,12 +215,19 @@ def _splits(
         )
     for source in (training, evaluation):
         has = f"{source.examples:,} examples, {source.classes} classes, shape {source.image_shape}"
-        first, *others = hosts.gathered(has)
-        for index, other in enumerate(others, start=1):
+        (first, names), *others = (
+            json.loads(each) for each in hosts.gathered(json.dumps([has, source.class_names]))
+        )
+        for index, (other, other_names) in enumerate(others, start=1):
             if other != first:
                 raise UserError(
                     f"of {source.name}, worker {index} has {other},\n"
                     f"and worker 0 {first}: give all the same data."
+                )
+            if other_names != names:
+                raise UserError(
+                    f"of {source.name}, worker {index} has the classes {few(other_names)},\n"
+                    f"and worker 0 {few(names)}: give all the same data."
                 )
     return training, evaluation
 

@@ -1,9 +1,10 @@
 """The devices, data and model of a run: the same for who trains, evaluates and exports it."""
 
+import dataclasses
 import importlib.metadata
 import pathlib
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
@@ -16,8 +17,9 @@ from trainer.data import sources
 from trainer.data.bad_examples import BadExamples
 from trainer.data.encoded import Encoded
 from trainer.data.images import Images
+from trainer.data.names import few
 from trainer.nn.models import registry
-from trainer.run_dir import training_data
+from trainer.run_dir import training_data, weights
 from trainer.run_dir.training_data import TrainingData
 
 
@@ -66,31 +68,55 @@ def training_data_of(
     path: pathlib.Path | None,
     bad: BadExamples,
     source: Images | Encoded | None = None,
+    report: Callable[[str], None] = lambda _: None,
 ) -> TrainingData:
-    """What the run in `path` keeps of its training data; where it keeps none yet, or None is given,
-    from the data.
+    """Returns what the run in `path` keeps of its training data, or makes it from the data.
 
-    `source` is the training split, for who has it: it is then compared with what the run began
-    with. Else it is loaded where it is needed.
+    Args:
+      path: of the run; None, or a run that keeps nothing yet: it is made from the data.
+      source: the training split, for a caller that has loaded it: what the run keeps is compared
+        with it. Otherwise it is loaded only if it is needed.
+      report: told if the run kept no class names and takes those of `source`.
 
     Raises:
-      UserError: where the run began with others, or they are needed and cannot be read.
+      UserError: the run began with other data, or they are needed and cannot be read.
     """
     kept = training_data.read(path) if path else None
     if kept is not None and source is None:
         return kept
     source = source or load(config, config.train_split, bad)
-    now = source.examples, source.image_shape, source.classes
+    names = source.class_names
     if kept is None:
-        return TrainingData(*now, *sources.image_statistics(source, config.augment, bad))
+        statistics = sources.image_statistics(source, config.augment, bad)
+        return TrainingData(source.examples, source.image_shape, source.classes, *statistics, names)
+    _check_same_data(config, kept, source)
+    if kept.class_names is None:
+        report(f"this run kept no class names, and takes those of its data: {few(names)}")
+    return dataclasses.replace(kept, class_names=names)
+
+
+def _check_same_data(config: Config, kept: TrainingData, source: Images | Encoded) -> None:
+    """Refuses training data that differ in size or classes from what the run began with."""
+    split = f"{config.dataset}'s {config.train_split!r}"
+    now = source.examples, source.image_shape, source.classes
     began = kept.examples, kept.image_shape, kept.classes
     if began != now:
         raise UserError(
-            f"{config.dataset}'s {config.train_split!r} is not what this run began with: it had "
+            f"{split} is not what this run began with: it had "
             "{:,} examples of shape {} in {} classes, and has {:,} of {} in {}.\n"
             "Bring the data back, with --data_dir, or name a new --model_dir.".format(*began, *now)
         )
-    return kept
+    before, names = kept.class_names, source.class_names
+    if before not in (None, names):
+        lost, new = (
+            few([name for name in some if name not in others]) or "none"
+            for some, others in ((before, names), (names, before))
+        )
+        raise UserError(
+            f"{split} has other classes than this run began with, or in another order: missing "
+            f"{lost}; new {new}.\n"
+            "Rename them back, or name a new --model_dir."
+        )
 
 
 def build(config: Config, data: TrainingData, strategy: tf.distribute.Strategy) -> keras.Model:
@@ -121,6 +147,46 @@ def build(config: Config, data: TrainingData, strategy: tf.distribute.Strategy) 
             kernel="fused" if cluster.on_cpu(strategy) else "reshaped",
             precision=config.precision,
         )
+
+
+def restore(
+    config: Config,
+    folder: pathlib.Path,
+    strategy: tf.distribute.Strategy,
+    bad: BadExamples,
+    report: Callable[[str], None],
+) -> tuple[keras.Model, TrainingData, pathlib.Path, int]:
+    """Returns the model of a checkpoint of the run in `folder`.
+
+    Besides: the training data, the checkpoint's path and its update. `report` is told of what is
+    damaged and left out.
+
+    Raises:
+      UserError: there is no such checkpoint, or it learned with other values than the run keeps.
+    """
+    data = training_data_of(config, folder, bad)
+    model = build(config, data, strategy)
+    variables = {"weights": values(model)}
+    path, progress = weights.load(folder / "checkpoints", config.checkpoint, variables, report)
+    learned = progress.get("training_data", {})
+    training_data.check_learned(learned, data, folder / training_data.FILE)
+    return model, data, path, progress["update"]
+
+
+def class_names(
+    config: Config, kept: Sequence[str] | None, report: Callable[[str], None]
+) -> Sequence[str]:
+    """Returns the names of a trained model's classes: the kept ones, or the training split's.
+
+    Raises:
+      UserError: none are kept, and there is no such split.
+    """
+    if kept is not None:
+        return kept
+    names = sources.class_names(config.dataset, config.train_split, config.data_dir)
+    split = f"{config.dataset}'s {config.train_split!r}"
+    report(f"the model keeps no class names, and takes those of {split}: {few(names)}")
+    return names
 
 
 def values(model: keras.Model) -> list[tf.Variable]:

@@ -95,6 +95,21 @@ def test_nothing_is_written_and_a_run_from_before_training_data_json_is_evaluate
     assert everything(model_dir) == before
 
 
+@pytest.mark.parametrize("command", ["evaluate", "export", "train"])
+def test_one_digit_of_what_a_run_learned_with(capsys, uninterrupted, tmp_path, command):
+    model_dir = shutil.copytree(uninterrupted[0], tmp_path / "run")
+    kept = json.loads((model_dir / "training_data.json").read_text())
+    (mean,) = kept["mean"]
+    changed = json.dumps(kept | {"mean": [mean - 60]})
+    (model_dir / "training_data.json").write_text(changed)
+    (model_dir / "result.json").unlink()  # So that train goes on.
+    flags = [f"--model_dir={model_dir}", *(SHORT if command == "train" else ())]
+    status, _, err = done(capsys, command, *flags)
+    assert status == 2
+    assert f"has learned with: mean [{mean - 60}] instead of [{mean}]" in err
+    assert (model_dir / "training_data.json").read_text() == changed
+
+
 def test_the_training_set_is_not_read(capsys, uninterrupted, tmp_path):
     """The statistics of its pixels are the run's own."""
     flags = (f"--model_dir={uninterrupted[0]}", "--train_split=none_of_that_name")

@@ -84,10 +84,13 @@ def test_it_loads_elsewhere_with_the_same_logits(uninterrupted, exported):
 
 def test_it_says_how_to_load_it(uninterrupted, exported):
     folder, said = exported
-    head, *ways = said.splitlines()
+    head, classes, *ways = said.splitlines()
     assert head == (
         f"{folder} holds update 170 of {uninterrupted[0]}, "
         "from uint8 images [b, 28, 28, 1] to float32 logits [b, 10]:"
+    )
+    assert classes.startswith(
+        "  classes.txt names the logits, as model.class_names does: T-shirt/top,"
     )
     images = random_images()
     names = {"tf": tf, "keras": keras, "images": images}

@@ -16,8 +16,10 @@ from trainer.run_dir import exports
 
 SHAPE = (28, 28, 3)
 IMAGES = np.random.default_rng(0).integers(0, 256, (64, *SHAPE), np.uint8)
-ABOUT = exports.About("checkpoints/000000007", 7, SHAPE, 5, {"keras": keras.__version__})
+NAMES = ("cat", "dog", "owl", "ünï")
+ABOUT = exports.About("checkpoints/000000007", 7, SHAPE, 5, {"keras": keras.__version__}, NAMES)
 FLAGS = "--epochs=2.0\n"
+LOGITS = [*NAMES, "unused_4"]
 
 
 def built(name):
@@ -44,7 +46,7 @@ def tiny():
 @pytest.fixture(scope="module")
 def whole(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole") / "export"
-    assert exports.write(folder, tiny, FLAGS, ABOUT) is None
+    assert exports.write(folder, tiny, FLAGS, ABOUT, LOGITS) is None
     return folder
 
 
@@ -65,6 +67,12 @@ def test_both_forms_are_the_model(tiny, whole):
             logits = model(IMAGES[:size], training=False)
             assert logits.dtype == tf.float32
             np.testing.assert_allclose(logits, expected[:size], rtol=1e-5, atol=1e-6)
+
+
+def test_logits_have_names_without_this_program(whole):
+    names = tf.saved_model.load(str(whole / "saved_model")).class_names.numpy()
+    assert [name.decode() for name in names] == LOGITS
+    assert (whole / "classes.txt").read_text(encoding="utf-8").splitlines() == LOGITS
 
 
 def test_weights_are_written_once(tiny, whole):
@@ -101,7 +109,7 @@ def test_a_model_that_keras_cannot_save(tmp_path):
     """And that trains unless it is told not to."""
     model = built("subclassed")
     expected = model(IMAGES, training=False)
-    reason = exports.write(tmp_path / "export", model, FLAGS, ABOUT)
+    reason = exports.write(tmp_path / "export", model, FLAGS, ABOUT, LOGITS)
     assert reason.startswith("Object Subclassed was created by passing non-serializable")
     assert len(reason) <= 200
     logits = exports.load(tmp_path / "export")(IMAGES, training=False)
@@ -130,7 +138,7 @@ def test_where_files_are_limited_the_one_before_stays(tiny, export, limit):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
     try:
         with pytest.raises(UserError, match=r"cannot be written: ") as error:
-            exports.write(export, tiny, FLAGS, ABOUT)
+            exports.write(export, tiny, FLAGS, ABOUT, LOGITS)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert len(str(error.value).splitlines()) == 2

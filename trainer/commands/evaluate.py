@@ -22,29 +22,26 @@ def run(config: Config) -> int:
     # TensorFlow takes four seconds to import, for which a wrong name need not wait.
     from trainer import classifier
     from trainer.data.bad_examples import BadExamples
-    from trainer.data.sources import class_names, evaluation_split
+    from trainer.data.sources import evaluation_split
     from trainer.evaluation import evaluator
-    from trainer.run_dir import exports, weights
+    from trainer.run_dir import exports
 
     strategy, lanes = classifier.devices(config)
     bad = BadExamples(config.skip_bad_examples, report=_report)
     if config.export_dir:
         path = pathlib.Path(config.export_dir)
         about = exports.about(folder)
-        shape, classes = about.image_shape, about.classes
+        shape, classes, names = about.image_shape, about.classes, about.class_names
         with strategy.scope():
             model = exports.load(path)
     else:
-        data = classifier.training_data_of(config, folder, bad)
-        model = classifier.build(config, data, strategy)
-        shape, classes = model.input_shape[1:], model.output_shape[-1]
-        variables = {"weights": classifier.values(model)}
-        path, _ = weights.load(folder / "checkpoints", config.checkpoint, variables, _report)
+        model, data, path, _ = classifier.restore(config, folder, strategy, bad, _report)
+        shape, classes, names = model.input_shape[1:], model.output_shape[-1], data.class_names
 
     before = bad.count  # Of the training data, where that had to be read.
     with bad.explained():
-        names = class_names(config.dataset, config.train_split, config.data_dir)
-        source = classifier.load(config, evaluation_split(config), bad, names)
+        known = classifier.class_names(config, names, _report)
+        source = classifier.load(config, evaluation_split(config), bad, known)
         _check_fits(source.image_shape, source.classes, shape, classes, source.name)
         found = evaluator(strategy, model, source, lanes, config.augment, bad)(lambda: False)
     assert found is not None  # It is given up only where it is told to.

@@ -24,26 +24,28 @@ def run(config: Config) -> int:
 
     from trainer import classifier
     from trainer.data.bad_examples import BadExamples
+    from trainer.data.names import few, logit_names
     from trainer.nn.ghostify import unghostify
-    from trainer.run_dir import exports, weights
+    from trainer.run_dir import exports
 
     flags = to_flagfile(dataclasses.replace(config, model_dir=None))
     exports.check_free(target, flags)
     bad = BadExamples(config.skip_bad_examples, report=_report)
-    data = classifier.training_data_of(config, folder, bad)
-    model = classifier.build(config, data, tf.distribute.OneDeviceStrategy("CPU:0"))
-    variables = {"weights": classifier.values(model)}
-    path, progress = weights.load(folder / "checkpoints", config.checkpoint, variables, _report)
+    strategy = tf.distribute.OneDeviceStrategy("CPU:0")
+    model, data, path, update = classifier.restore(config, folder, strategy, bad, _report)
     unghostify(model)
     h, w, c = model.input_shape[1:]
-    update, classes = progress["update"], model.output_shape[-1]
-    about = exports.About(str(path), update, (h, w, c), classes, classifier.versions())
-    without = exports.write(target, model, flags, about)
+    classes = model.output_shape[-1]
+    names = classifier.class_names(config, data.class_names, _report)
+    logits = logit_names(names, classes)
+    about = exports.About(str(path), update, (h, w, c), classes, classifier.versions(), (*names,))
+    without = exports.write(target, model, flags, about, logits)
 
     print(
         f"{target} holds update {update} of {folder}, "
         f"from uint8 images [b, {h}, {w}, {c}] to float32 logits [b, {classes}]:"
     )
+    print(f"  classes.txt names the logits, as model.class_names does: {few(logits)}")
     # With a name of its own: serve alone does not keep the variables.
     print(f'  model = tf.saved_model.load("{target}/saved_model"); logits = model.serve(images)')
     if without:

@@ -20,3 +20,9 @@ def few(names: Sequence[str]) -> str:
     """At most ten of the names, in words."""
     shown = ", ".join(map(printable, names[:_SHOWN]))
     return shown + (f" and {len(names) - _SHOWN} others" if len(names) > _SHOWN else "")
+
+
+def logit_names(class_names: Sequence[str], logits: int) -> list[str]:
+    """A printable name for each logit; those beyond the classes are called unused_<number>."""
+    names = [printable(name) for name in class_names]
+    return names + [f"unused_{number}" for number in range(len(names), logits)]

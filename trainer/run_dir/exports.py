@@ -2,8 +2,9 @@
 
 `saved_model/` needs TensorFlow alone: `serve`, from uint8 images [b, h, w, c] to float32 logits
 [b, classes], for any b. `model.keras` needs Keras, and the module of layers that are the user's
-own; where Keras cannot load what it saved, it is left out. `flags.txt` are the run's, and
-`export.json` says which checkpoint it is of.
+own; where Keras cannot load what it saved, it is left out. `classes.txt` names the logits, a line
+each, and so does the SavedModel's `class_names`. `flags.txt` are the run's, and `export.json` says
+which checkpoint it is of.
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ import pathlib
 import tempfile
 import textwrap
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
@@ -27,13 +28,14 @@ from trainer.run_dir.subject import is_export, is_model
 @dataclasses.dataclass(frozen=True)
 class About:
     """What export.json says: the checkpoint and its update, the images' (h, w, c), the number of
-    logits, and the versions of what wrote it."""
+    logits, the versions of what wrote it, and the names of the classes (None in an older one)."""
 
     checkpoint: str
     update: int
     image_shape: tuple[int, int, int]
     classes: int
     versions: dict[str, str]
+    class_names: tuple[str, ...] | None = None
 
 
 def check_free(folder: pathlib.Path, flagfile: str) -> None:
@@ -51,8 +53,10 @@ def check_free(folder: pathlib.Path, flagfile: str) -> None:
         )
 
 
-def write(folder: pathlib.Path, model: keras.Model, flagfile: str, about: About) -> str | None:
-    """Writes an export of `model`, in place of what is there.
+def write(
+    folder: pathlib.Path, model: keras.Model, flagfile: str, about: About, logits: Sequence[str]
+) -> str | None:
+    """Writes an export of `model`, in place of what is there; `logits` names each logit.
 
     Returns:
       Why it has no model.keras, or None.
@@ -65,8 +69,9 @@ def write(folder: pathlib.Path, model: keras.Model, flagfile: str, about: About)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as work:
             new = pathlib.Path(work, "new")
             new.mkdir()
-            _write_saved_model(model, about, new / "saved_model")
+            _write_saved_model(model, about, logits, new / "saved_model")
             reason = _write_keras_file(model, new / "model.keras")
+            write_whole(new / "classes.txt", "".join(f"{name}\n" for name in logits))
             write_whole(new / "flags.txt", flagfile)
             write_whole(new / "export.json", json.dumps(dataclasses.asdict(about), indent=2) + "\n")
             move_whole(new, folder, aside=pathlib.Path(work, "old"))
@@ -78,12 +83,15 @@ def write(folder: pathlib.Path, model: keras.Model, flagfile: str, about: About)
     return reason
 
 
-def _write_saved_model(model: keras.Model, about: About, path: pathlib.Path) -> None:
+def _write_saved_model(
+    model: keras.Model, about: About, logits: Sequence[str], path: pathlib.Path
+) -> None:
     """Not by Keras' own export, which writes each variable twice: 421 MB for InceptionResNetV2's
     211."""
     images = tf.TensorSpec([None, *about.image_shape], tf.uint8, name="images")
     module = tf.Module()
     module.weights = [variable.value for variable in model.weights]
+    module.class_names = tf.Variable(list(logits), trainable=False)  # string [classes]
     module.serve = tf.function(
         lambda images: model(images, training=False), input_signature=[images], autograph=False
     )
@@ -115,6 +123,11 @@ def about(folder: pathlib.Path) -> About:
     try:
         found = About(**json.loads((folder / "export.json").read_bytes()))
         h, w, c = map(int, found.image_shape)
+        names = found.class_names
+        if names is not None and not all(isinstance(name, str) for name in names):
+            raise ValueError("class_names are not names")
+        if names is not None:
+            found = dataclasses.replace(found, class_names=tuple(names))
         return dataclasses.replace(found, image_shape=(h, w, c), classes=int(found.classes))
     except (ValueError, TypeError) as error:
         raise UserError(f"{folder}/export.json is damaged: export the run again.") from error
