@@ -154,11 +154,11 @@ def _from_folder(
         # As bytes, for names that are no UTF-8.
         folders = tf.constant([os.fsencode(path) for path in files.folders])  # [folders]
         label_of = tf.constant(labels, tf.int32)
-        folder_of, names = tf.constant(files.folder_of), tf.constant(files.names)  # [N]
+        folder_of, file_names = tf.constant(files.folder_of), tf.constant(files.names)  # [N]
 
     def fetch(indices: tf.Tensor) -> tuple[tf.Tensor, ...]:
         places = tf.gather(folder_of, indices)
-        paths = tf.strings.join([tf.gather(folders, places), tf.gather(names, indices)], "/")
+        paths = tf.strings.join([tf.gather(folders, places), tf.gather(file_names, indices)], "/")
         return paths, tf.gather(label_of, places)
 
     return Encoded(
