@@ -30,6 +30,9 @@ def cpus() -> list[str]:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=5, help="SIGKILLs over one run in tests/faults.")
+    parser.addoption(
+        "--orders", type=int, default=10_000, help="Epochs and seeds whose orders are compared."
+    )
 
 
 @pytest.hookimpl(trylast=True)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.data import augment
+from trainer.data import augment, decode
 from trainer.data.augment import AUGMENTS, further_bits, medium, none, random_bits, strong
 
 MASK = 2**64 - 1
@@ -83,8 +83,8 @@ def test_words_are_splitmix64():
 
 @settings(deadline=None, max_examples=30)
 @given(
-    positions=st.lists(st.integers(0, 2**50), min_size=1, max_size=8),
-    seed=st.integers(0, 2**31 - 1),
+    positions=st.lists(st.integers(0, 2**62), min_size=1, max_size=8),
+    seed=st.integers(0, 2**63 - 1),
 )
 def test_bits_equal_reference(positions, seed):
     bits = random_bits(tf.constant(positions, tf.int64), seed).numpy()
@@ -289,3 +289,15 @@ def test_strong_differs_in_the_next_epoch_and_with_another_seed():
         assert (here != other).any(axis=(1, 2, 3)).all()
     again = strong(tf.constant(images), tf.range(100, dtype=tf.int64), 11).numpy()
     np.testing.assert_array_equal(again, here)
+
+
+@pytest.mark.parametrize("bit", [1, 31, 32, 63])
+def test_a_crop_follows_every_bit_of_its_position(bit):
+    """imagenet's crop has them as TensorFlow's key, which could have been cut."""
+    image = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64, 1) * 15
+    encoded = tf.io.encode_png(image)
+    crops = [
+        decode.random_crop(encoded, tf.constant(bits, tf.uint64), (16, 16, 1)).numpy()
+        for bits in (2, 2 ^ 2**bit)
+    ]
+    assert not np.array_equal(*crops)

@@ -4,12 +4,21 @@ All randomness is a 64-bit hash of (seed, position) and, where an augmentation n
 sequence of splitmix64 that starts from it. So an example is augmented alike in whatever batch,
 replica or restart it falls, and differently in the next epoch, where its position is another. An
 augmentation maps (images, positions, seed) to images of the same shape.
+
+Seed and position count with 64 bits each (`splitmix64`), so that nothing repeats, and the
+augmentations of both versions of the order are the same. All that a position draws comes from its
+own bits: `medium` takes the bits themselves, and so does `imagenet`, whose crop has them as the key
+of TensorFlow's Philox; `strong` and the replacements of bad examples take the sequence from there.
+The last two share words, which harms neither: a replacement is a word's remainder by N, and a draw
+of `strong` a word's highest 53 bits, so that each leaves the other uniform.
 """
 
 import math
 from collections.abc import Callable
 
 import tensorflow as tf
+
+from trainer.data.splitmix64 import further_bits, random_bits, shift_right
 
 Augment = Callable[[tf.Tensor, tf.Tensor, int], tf.Tensor]
 
@@ -22,51 +31,6 @@ CHANNEL_SHIFT = (-50.0, 50.0)  # grey levels
 ERASING_PROBABILITY = 0.5
 ERASED_AREA = (0.05, 0.2)  # of the image's area
 ERASED_ASPECT = (0.2, 0.8)  # height / width, in the image's own height and width
-
-_MASK = 2**64 - 1
-# splitmix64's increment and multipliers: Steele, Lea & Flood 2014; Vigna, splitmix64.c
-_GAMMA = 0x9E3779B97F4A7C15
-_MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
-
-
-def _shift_right(words: tf.Tensor, bits: int) -> tf.Tensor:
-    return tf.bitwise.right_shift(words, tf.constant(bits, tf.uint64))
-
-
-def _splitmix64(words: tf.Tensor) -> tf.Tensor:
-    """splitmix64 of uint64 words of any shape."""
-    z = words + tf.constant(_GAMMA, tf.uint64)
-    z = tf.bitwise.bitwise_xor(z, _shift_right(z, 30)) * tf.constant(_MULTIPLIERS[0], tf.uint64)
-    z = tf.bitwise.bitwise_xor(z, _shift_right(z, 27)) * tf.constant(_MULTIPLIERS[1], tf.uint64)
-    return tf.bitwise.bitwise_xor(z, _shift_right(z, 31))
-
-
-def random_bits(positions: tf.Tensor, seed: int) -> tf.Tensor:
-    """64 random bits a position: splitmix64(splitmix64(seed) + position).
-
-    Args:
-        positions: int64 [n].
-        seed: the run's seed.
-
-    Returns:
-        uint64 [n].
-    """
-    key = _splitmix64(tf.constant(seed & _MASK, tf.uint64))
-    return _splitmix64(key + tf.cast(positions, tf.uint64))
-
-
-def further_bits(bits: tf.Tensor, words: int) -> tf.Tensor:
-    """More bits of each position: the sequence of splitmix64 whose state starts at `bits`.
-
-    Args:
-        bits: uint64 [n], from `random_bits`.
-        words: how many words of 64 bits.
-
-    Returns:
-        uint64 [n, words].
-    """
-    steps = tf.cast(tf.range(words, dtype=tf.int64), tf.uint64) * tf.constant(_GAMMA, tf.uint64)
-    return _splitmix64(bits[:, None] + steps)
 
 
 def none(images: tf.Tensor, positions: tf.Tensor, seed: int) -> tf.Tensor:
@@ -88,10 +52,10 @@ def _flips_and_places(bits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]
         bool [b]; int32 [b] in [0, 8]; int32 [b] in [0, 8].
     """
     flip = tf.bitwise.bitwise_and(bits, tf.constant(1, tf.uint64)) == 1
-    row_bits = tf.bitwise.bitwise_and(_shift_right(bits, 1), tf.constant(2**31 - 1, tf.uint64))
+    row_bits = tf.bitwise.bitwise_and(shift_right(bits, 1), tf.constant(2**31 - 1, tf.uint64))
     places = 2 * PADDING + 1
     top = tf.cast(tf.cast(row_bits, tf.int64) % places, tf.int32)
-    left = tf.cast(tf.cast(_shift_right(bits, 32), tf.int64) % places, tf.int32)
+    left = tf.cast(tf.cast(shift_right(bits, 32), tf.int64) % places, tf.int32)
     return flip, top, left
 
 
@@ -235,7 +199,7 @@ def strong(images: tf.Tensor, positions: tf.Tensor, seed: int) -> tf.Tensor:
     bits = random_bits(positions, seed)  # [b]
     words = further_bits(bits, 8 + -(-pixels // 8))  # [b, 8 + ⌈h w c / 8⌉]
     # The highest 53 bits, which float64 holds exactly.
-    draws = tf.cast(_shift_right(words[:, :8], 11), tf.float64) * 2.0**-53  # [b, 8]
+    draws = tf.cast(shift_right(words[:, :8], 11), tf.float64) * 2.0**-53  # [b, 8]
     zoom, angle, level, *erasing = tf.unstack(draws, axis=1)  # [b] each, in [0, 1)
     noise = tf.reshape(tf.bitcast(words[:, 8:], tf.uint8), [tf.shape(images)[0], -1])
 

@@ -10,11 +10,12 @@ import tensorflow as tf
 
 from trainer.cluster.cores import usable
 from trainer.data import decode, stream
-from trainer.data.augment import AUGMENTS, further_bits, none, random_bits
+from trainer.data.augment import AUGMENTS, none
 from trainer.data.bad_examples import BadExamples
 from trainer.data.encoded import Encoded
 from trainer.data.images import Images, as_tensor
-from trainer.data.order import example_indices
+from trainer.data.order import NEWEST, example_indices
+from trainer.data.splitmix64 import further_bits, random_bits
 
 _MOST_PARALLEL_CALLS = 16
 _PREFETCH = 4  # micro-batches: hides the jitter of a busy machine, costs 1.6 MB at b = 512, 28×28×1
@@ -31,6 +32,7 @@ def training(
     replicas: int,
     local_replicas: range,
     bad: BadExamples | None = None,
+    order_version: int = NEWEST,
 ) -> tf.data.Dataset:
     """The micro-batches from `position` on, without end, dealt to this host's replicas in turn.
 
@@ -46,10 +48,14 @@ def training(
         replicas: over all hosts.
         local_replicas: the indices of the n replicas on this host.
         bad: told of what cannot be decoded; None: an error.
+        order_version: which order of examples the run has.
 
     Returns:
         Elements of (images uint8 [b, h, w, c], labels int32 [b], first position int64 []).
     """
+
+    def indices_at(positions: tf.Tensor) -> tf.Tensor:
+        return example_indices(positions, source.examples, seed, order_version)
 
     def first_of(t: tf.Tensor) -> tf.Tensor:
         local = len(local_replicas)
@@ -57,7 +63,7 @@ def training(
         return position + (t // local * replicas + replica) * micro_batch_size
 
     if isinstance(source, Encoded):
-        return _encoded_training(source, augment, seed, first_of, micro_batch_size, bad)
+        return _encoded_training(source, augment, seed, indices_at, first_of, micro_batch_size, bad)
     augmented = AUGMENTS[augment]
 
     def micro_batch(
@@ -65,7 +71,7 @@ def training(
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         first = first_of(t)
         positions = first + tf.range(micro_batch_size, dtype=tf.int64)  # [b]
-        indices = example_indices(positions, source.examples, seed)
+        indices = indices_at(positions)
         selected = augmented(tf.gather(pixels, indices), positions, seed)
         return selected, tf.gather(labels, indices), first
 
@@ -76,11 +82,12 @@ def _encoded_training(
     source: Encoded,
     augment: str,
     seed: int,
+    indices_at: Callable[[tf.Tensor], tf.Tensor],
     first_of: Callable[[tf.Tensor], tf.Tensor],
     micro_batch_size: int,
     bad: BadExamples | None,
 ) -> tf.data.Dataset:
-    """As `training`; `first_of` is the first position of element t."""
+    """As `training`; positions → indices, and t → the first position of element t."""
     shape, chunk = source.image_shape, stream.chunk_size(micro_batch_size)
     chunks = micro_batch_size // chunk
     augmented = AUGMENTS.get(augment, none)
@@ -88,7 +95,7 @@ def _encoded_training(
     def place(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         first = first_of(number // chunks) + number % chunks * chunk
         positions = first + tf.range(chunk, dtype=tf.int64)
-        return example_indices(positions, source.examples, seed), positions
+        return indices_at(positions), positions
 
     def pixels(encoded: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
         if augment != "imagenet":

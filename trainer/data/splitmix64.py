@@ -1,0 +1,54 @@
+"""Random bits as a 64-bit hash of (seed, position): splitmix64, vectorised in TensorFlow's graph.
+
+Seed and position count with all of their 64 bits: for one seed, no two positions have the same
+bits, and for one position no two seeds. The sequences of two seeds are the same sequence at two
+random offsets among 2⁶⁴, so that runs of 10¹² positions share none.
+"""
+
+import tensorflow as tf
+
+_MASK = 2**64 - 1
+# splitmix64's increment and multipliers: Steele, Lea & Flood 2014; Vigna, splitmix64.c
+_GAMMA = 0x9E3779B97F4A7C15
+_MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+
+
+def shift_right(words: tf.Tensor, bits: int) -> tf.Tensor:
+    """uint64 words without their lowest `bits` bits."""
+    return tf.bitwise.right_shift(words, tf.constant(bits, tf.uint64))
+
+
+def splitmix64(words: tf.Tensor) -> tf.Tensor:
+    """splitmix64 of uint64 words of any shape."""
+    z = words + tf.constant(_GAMMA, tf.uint64)
+    z = tf.bitwise.bitwise_xor(z, shift_right(z, 30)) * tf.constant(_MULTIPLIERS[0], tf.uint64)
+    z = tf.bitwise.bitwise_xor(z, shift_right(z, 27)) * tf.constant(_MULTIPLIERS[1], tf.uint64)
+    return tf.bitwise.bitwise_xor(z, shift_right(z, 31))
+
+
+def random_bits(positions: tf.Tensor, seed: int) -> tf.Tensor:
+    """64 random bits a position: splitmix64(splitmix64(seed) + position).
+
+    Args:
+        positions: int64 [n].
+        seed: the run's seed.
+
+    Returns:
+        uint64 [n].
+    """
+    key = splitmix64(tf.constant(seed & _MASK, tf.uint64))
+    return splitmix64(key + tf.cast(positions, tf.uint64))
+
+
+def further_bits(bits: tf.Tensor, words: int) -> tf.Tensor:
+    """More bits of each position: the sequence of splitmix64 whose state starts at `bits`.
+
+    Args:
+        bits: uint64 [n], from `random_bits`.
+        words: how many words of 64 bits.
+
+    Returns:
+        uint64 [n, words].
+    """
+    steps = tf.cast(tf.range(words, dtype=tf.int64), tf.uint64) * tf.constant(_GAMMA, tf.uint64)
+    return splitmix64(bits[:, None] + steps)
