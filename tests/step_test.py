@@ -6,8 +6,10 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.eager import context
 
+from trainer.backward import Backward
 from trainer.cluster.strategy import mirrored
 from trainer.config import UserError
+from trainer.nn import seeds
 from trainer.nn.ghostify import ghostify
 from trainer.run_dir.checkpoints import Checkpoints
 from trainer.schedule.layout import Layout
@@ -391,3 +393,106 @@ def test_the_wait_for_input_is_measured(cpus):
     assert step.run(fast, stretch).input_wait < 0.2
     record = step.run(waiting, stretch)
     assert 0.3 < record.input_wait <= record.seconds
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_constraints_hold_after_every_update_as_in_keras(cpus, replicas):
+    def constrained():
+        model = tiny(ghost=16)
+        kernel, dense = model.layers[1], model.layers[-1]
+        kernel.kernel.constraint = keras.constraints.MaxNorm(0.1, axis=[0, 1, 2])
+        dense.kernel.constraint = keras.constraints.NonNeg()
+        return model
+
+    step = step_on(strategy_of(cpus, replicas), constrained, weight_decay=0.0)
+    run(step, 32, [(64, 0.5, 0.9)])
+    plain = step_on(strategy_of(cpus, replicas), weight_decay=0.0)
+    run(plain, 32, [(64, 0.5, 0.9)])
+    free, held = weights(plain), weights(step)
+    norms = np.sqrt(np.sum(np.square(free[0]), (0, 1, 2)))
+    np.testing.assert_allclose(held[0], free[0] * np.minimum(1, 0.1 / norms), rtol=1e-5)
+    np.testing.assert_allclose(held[-2], np.maximum(free[-2], 0), rtol=1e-5)
+    assert norms.max() > 0.1  # Both constraints had something to do.
+    assert free[-2].min() < 0
+
+
+class Drawn(keras.layers.Layer):
+    """Returns two numbers that Keras' global generator draws in training."""
+
+    def call(self, x, training=False):
+        drawn = [keras.random.normal(()), keras.random.normal(())] if training else [0.0, 0.0]
+        return x[:, :2] * 0 + keras.ops.stack(drawn)
+
+
+def drawing():
+    layers = [keras.layers.Rescaling(1 / 64), keras.layers.Flatten(), Drawn()]
+    return keras.Sequential([keras.Input((6, 6, 1), dtype="uint8"), *layers])
+
+
+@pytest.mark.parametrize("order_version", [1, 2])
+def test_keras_global_randomness_follows_seed_and_position(order_version):
+    model, state = drawing(), seeds.global_state()
+
+    @tf.function
+    def draw(position, seed):
+        options = {"label_smoothing": 0.0, "order_version": order_version}
+        backward = Backward(model, seed=seed, **options)
+        return backward._forward(tf.constant(IMAGES[:4]), position)[0][0]
+
+    before = state.numpy()
+    places = [(p, s) for s in (0, 1, 2**31 - 1) for p in (0, 32, 64, 933_199, 2**31 - 2, 2**40)]
+    found = [draw(tf.constant(p, tf.int64), s).numpy() for p, s in places]
+    assert len({number for pair in found for number in pair}) == 2 * len(places)
+    again = [draw(tf.constant(p, tf.int64), s).numpy() for p, s in places]
+    np.testing.assert_array_equal(found, again)
+    np.testing.assert_array_equal(state.numpy(), before)
+
+
+class Inference(keras.Model):
+    """Calls one batch norm for inference, one in training and one both ways."""
+
+    def __init__(self):
+        super().__init__()
+        self.still, self.moved, self.both = (keras.layers.BatchNormalization() for _ in range(3))
+        self.dense = keras.layers.Dense(3)
+
+    def call(self, x, training=None):
+        x = self.moved(keras.ops.mean(x, axis=(1, 2)), training=training)
+        x = self.both(self.both(x, training=training), training=False)
+        return self.dense(self.still(x, training=False))
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_batch_norm_that_is_called_for_inference_does_not_move(cpus, replicas):
+    def subclassed():
+        model = Inference()
+        model(IMAGES[:4].astype(np.float32))
+        return ghostify(model, ghost_batch_size=16, decay=0.9, kernel="fused")
+
+    step = step_on(strategy_of(cpus, replicas), subclassed)
+    run(step, 32, [(64, 0.1, 0.9)] * 2)
+    mean, variance = step.model.still.moving_mean.numpy(), step.model.still.moving_variance.numpy()
+    assert (mean[0], variance[0]) == (0, 1)
+    assert step.model.still.gamma.numpy() != 1  # Its scale is trained, as Keras' fit does.
+    for layer in (step.model.moved, step.model.both):
+        assert layer.moving_mean.numpy() != 0
+
+
+class Unused(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.dense = keras.layers.BatchNormalization(), keras.layers.Dense(3)
+        self.norm.build((None, 3))
+
+    def call(self, x, training=None):
+        return self.dense(keras.ops.mean(x, axis=(1, 2)))
+
+
+def test_a_batch_norm_that_is_never_called_is_refused(cpus):
+    def unused():
+        model = Unused()
+        model(IMAGES[:4].astype(np.float32))
+        return ghostify(model, ghost_batch_size=16, decay=0.9, kernel="fused")
+
+    with pytest.raises(UserError, match="never calls its layer unused/batch_normalization"):
+        run(step_on(strategy_of(cpus, 1), unused), 32, [(64, 0.1, 0.9)])

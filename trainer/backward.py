@@ -8,9 +8,13 @@ import keras
 import tensorflow as tf
 
 from trainer.config import UserError
-from trainer.nn.ghost_batch_norm import GhostBatchNormalization, collect_statistics
+from trainer.nn import seeds
+from trainer.nn.ghost_batch_norm import (
+    GhostBatchNormalization,
+    Statistics,
+    collect_statistics,
+)
 from trainer.nn.losses import cross_entropy
-from trainer.nn.seeds import seed_states
 
 
 class Sums(NamedTuple):
@@ -34,20 +38,29 @@ class Backward:
 
     Attributes:
       parameters: what is trained.
-      norms: the ghost batch norms whose moving statistics move.
+      constraints: what each parameter is passed through after an update, or None.
+      norms: the trainable ghost batch norms.
+      moving: whether the moving statistics of each of `norms` move: not if the model calls it with
+        training=False. Known once a pass has been traced.
     """
 
-    def __init__(self, model: keras.Model, *, label_smoothing: float, seed: int) -> None:
+    def __init__(
+        self, model: keras.Model, *, label_smoothing: float, seed: int, order_version: int
+    ) -> None:
         self.parameters = [variable.value for variable in model.trainable_variables]
+        self.constraints = [variable.constraint for variable in model.trainable_variables]
         self.norms = [
             layer
             for layer in model._flatten_layers()
             if isinstance(layer, GhostBatchNormalization) and layer.trainable
         ]
+        self.moving = [True] * len(self.norms)
         self._model = model
         self._label_smoothing = label_smoothing
         self._seed = seed
-        self._seed_states = seed_states(model)
+        self._order_version = order_version
+        self._seed_states = seeds.seed_states(model)
+        self._global_state = seeds.global_state()
 
     def __call__(self, images: tf.Tensor, labels: tf.Tensor, position: tf.Tensor) -> Sums:
         """What images uint8 [b, h, w, c] with labels [b] add, the first of them at `position`."""
@@ -59,31 +72,35 @@ class Backward:
         gradients = tape.gradient(
             total, self.parameters, unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
-        statistics = []
-        for layer in self.norms:
-            calls = [entry for entry in collected if entry.layer is layer]
-            if not calls:
-                raise UserError(
-                    f"the model never calls its layer {layer.path} in training: leave it out."
-                )
-            # A layer that is called twice counts as one, with the mean of both.
-            means = tf.add_n([entry.mean_sum for entry in calls]) / len(calls)
-            variances = tf.add_n([entry.variance_sum for entry in calls]) / len(calls)
-            statistics.append((means, variances))
+        statistics = [self._statistics(number, collected) for number in range(len(self.norms))]
         right = tf.equal(tf.argmax(logits, -1, output_type=labels.dtype), labels)
         hits = tf.reduce_sum(tf.cast(right, tf.float32))
         return Sums([tf.convert_to_tensor(g) for g in gradients], statistics, loss, hits)
 
+    def _statistics(self, number: int, collected: list[Statistics]) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the sums of one of `norms`; zeros if the pass called it for inference alone."""
+        layer = self.norms[number]
+        entries = [entry for entry in collected if entry.layer is layer]
+        if not entries:
+            raise UserError(
+                f"the model never calls its layer {layer.path} in training: leave it out."
+            )
+        sums = [entry[1:] for entry in entries if entry.mean_sum is not None]
+        self.moving[number] = bool(sums)
+        if not sums:
+            zeros = tf.zeros(layer.moving_mean.shape)
+            return zeros, zeros
+        # A layer that is called twice counts as one, with the mean of both.
+        means, variances = (tf.add_n(values) / len(sums) for values in zip(*sums, strict=True))
+        return means, variances
+
     def _forward(self, images: tf.Tensor, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Logits, float32 [b, classes], and the sum of the losses that layers add."""
-        # Masks follow the position, so that replicas differ and a resumed run needs no state. A
-        # layer that draws several times counts up from its seed.
-        first = self._seed * len(self._seed_states)
-        seeds = [
-            (state, tf.stack([position, tf.constant((first + i) << 16, tf.int64)]))
-            for i, state in enumerate(self._seed_states)
-        ]
-        with keras.StatelessScope(state_mapping=seeds, collect_losses=True) as scope:
+        # Masks follow the position, so that replicas differ and a resumed run needs no state.
+        states = self._seed_states
+        drawn, layers = seeds.values(len(states), position, self._seed, self._order_version)
+        mapping = [(self._global_state, drawn), *zip(states, layers, strict=True)]
+        with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:
             logits = self._model(images, training=True)
         own = {id(state) for state in self._seed_states}  # == of variables compares their values
         for variable in self._model.non_trainable_variables:

@@ -60,6 +60,7 @@ class TrainingStep:
         weight_decay: float,
         label_smoothing: float,
         seed: int,
+        order_version: int = 2,
         lanes: int = 1,
         timed: bool = True,
     ) -> None:
@@ -76,7 +77,9 @@ class TrainingStep:
         self.model = model
         self._optimizer = OPTIMIZERS[optimizer]
         self._weight_decay = weight_decay
-        self._backward = Backward(model, label_smoothing=label_smoothing, seed=seed)
+        self._backward = Backward(
+            model, label_smoothing=label_smoothing, seed=seed, order_version=order_version
+        )
         self._parameters, self._norms = self._backward.parameters, self._backward.norms
         # Where each batch norm's statistics start; a checkpoint's take their place on resume.
         self._trained = moving_statistics.trained_norms(model)
@@ -261,27 +264,28 @@ class TrainingStep:
     ) -> None:
         """Moves parameters, slots and moving statistics of all replicas; cross-replica context."""
 
-        def move(parameter: Any, gradient: tf.Tensor, slots: Any) -> None:
+        def move(parameter: Any, gradient: tf.Tensor, slots: Any, constraint: Any) -> None:
             update = Update(parameter.read_value(), gradient, momentum, self._weight_decay)
-            values = tuple(slot.read_value() for slot in slots)
-            direction, new = self._optimizer.direction(update, values)
-            for slot, value in zip(slots, new, strict=True):
-                slot.assign(value)
-            parameter.assign_sub(learning_rate * direction)
+            self._optimizer.move(parameter, slots, update, learning_rate, constraint)
 
-        for parameter, gradient, slots in zip(self._parameters, gradients, self.slots, strict=True):
-            strategy.extended.update(parameter, move, args=(gradient, slots), group=False)
+        of_each = zip(gradients, self.slots, self._backward.constraints, strict=True)
+        for parameter, args in zip(self._parameters, of_each, strict=True):
+            strategy.extended.update(parameter, move, args=args, group=False)
 
         def average(moving: Any, total: tf.Tensor, size: int, weight: tf.Tensor) -> None:
             # Summed over ghost batches and divided by B: G times that is their mean.
             moving.assign_add(weight * (total * size - moving))
 
-        for layer, totals, share in zip(self._norms, statistics, shares, strict=True):
-            for moving, total in zip(
-                (layer.moving_mean, layer.moving_variance), totals, strict=True
-            ):
-                args = (total, layer.ghost_batch_size, share)
-                strategy.extended.update(moving.value, average, args=args, group=False)
+        norms = zip(self._norms, statistics, shares, strict=True)
+        for (layer, totals, share), moves in zip(norms, self._backward.moving, strict=True):
+            variables = (layer.moving_mean, layer.moving_variance) if moves else ()
+            for variable, total in zip(variables, totals, strict=moves):
+                strategy.extended.update(
+                    variable.value,
+                    average,
+                    args=(total, layer.ghost_batch_size, share),
+                    group=False,
+                )
 
 
 def _squared_norm(gradients: list[tf.Tensor]) -> tf.Tensor:

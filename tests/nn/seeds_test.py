@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from trainer.nn.ghost_batch_norm import GhostBatchNormalization, collect_statistics
-from trainer.nn.seeds import seed_states
+from trainer.nn.seeds import global_state, seed_states, values
 
 
 def nested_model():
@@ -35,6 +35,42 @@ def test_keras_applications(name, count):
     model = getattr(keras.applications, name)(input_shape=(32, 32, 3), weights=None, classes=3)
     dropouts = [layer for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
     assert len(seed_states(model)) == len(dropouts) == count
+
+
+def numbers(states, position, seed, order_version):
+    first, rest = values(states, tf.constant(position, tf.int64), seed, order_version)
+    return [tuple(each.numpy().tolist()) for each in (first, *rest)]
+
+
+def test_version_1_keeps_the_masks_of_earlier_runs():
+    assert numbers(3, 640, 5, 1)[1:] == [(640, (15 + i) << 16) for i in range(3)]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**31, 2**63 - 1])
+def test_version_2_hashes_all_64_bits_of_seed_and_position(seed):
+    # Those that Keras' own reduction to 31 bits would not tell apart, too.
+    places = [(p, s) for p in (0, 32, 2**31 - 2, 2**40) for s in (seed, seed ^ 2**40, seed ^ 1)]
+    found = [pair for p, s in places for pair in numbers(4, p, s, 2)]
+    reduced = {tuple(number % (2**31 - 2) for number in pair) for pair in found}
+    assert len(reduced) == len(places) * 5
+    assert found == [pair for p, s in places for pair in numbers(4, p, s, 2)]
+
+
+def test_layers_do_not_share_keys_with_the_global_generator():
+    for version in (1, 2):
+        found = numbers(50, 64, 3, version)
+        assert len(set(found)) == 51
+        # More layers move no key of the others' in version 2; version 1 spaces them by the count.
+        assert numbers(60, 64, 3, version)[0] == found[0]
+    assert numbers(60, 64, 3, 2)[:51] == numbers(50, 64, 3, 2)
+
+
+def test_the_global_generator_counts_up():
+    state = global_state()
+    with keras.StatelessScope(state_mapping=[(state, tf.constant([7, 40], tf.int64))]) as scope:
+        drawn = [keras.random.normal(()).numpy() for _ in range(3)]
+        assert scope.get_current_value(state).numpy().tolist() == [7, 43]
+    assert len(set(drawn)) == 3
 
 
 class TestUnderStatelessScope:

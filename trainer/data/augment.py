@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from trainer.data.splitmix64 import further_bits, random_bits, shift_right
+from trainer.nn.splitmix64 import further_bits, random_bits, shift_right
 
 Augment = Callable[[tf.Tensor, tf.Tensor, int], tf.Tensor]
 

@@ -24,7 +24,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from trainer.data.splitmix64 import further_bits, random_bits, splitmix64
+from trainer.nn.splitmix64 import further_bits, random_bits, splitmix64
 
 # Version 1's domain, so that no other use of the same seed meets the same key. Any number would do;
 # this one is that of Smith et al. 2018 at arXiv. It and the rounds fix the order of every run:

@@ -15,7 +15,7 @@ from trainer.data.bad_examples import BadExamples
 from trainer.data.encoded import Encoded
 from trainer.data.images import Images, as_tensor
 from trainer.data.order import NEWEST, example_indices
-from trainer.data.splitmix64 import further_bits, random_bits
+from trainer.nn.splitmix64 import further_bits, random_bits
 
 _MOST_PARALLEL_CALLS = 16
 _PREFETCH = 4  # micro-batches: hides the jitter of a busy machine, costs 1.6 MB at b = 512, 28×28×1

@@ -34,14 +34,15 @@ Kernel = Literal["fused", "reshaped"]
 
 
 class Statistics(NamedTuple):
-    """What one training call of one layer hands over instead of moving its own statistics.
+    """What one call of one layer hands over instead of moving its own statistics.
 
-    Both sums are float32 [c], over the call's ghost batches; the variances are biased.
+    Both sums are float32 [c], over the call's ghost batches; the variances are biased. They are
+    None if the model called the layer for inference, where nothing moves.
     """
 
     layer: "GhostBatchNormalization"
-    mean_sum: tf.Tensor
-    variance_sum: tf.Tensor
+    mean_sum: tf.Tensor | None
+    variance_sum: tf.Tensor | None
 
 
 class _Collecting(threading.local):
@@ -55,7 +56,7 @@ _collecting = _Collecting()
 
 @contextlib.contextmanager
 def collect_statistics() -> Iterator[list[Statistics]]:
-    """Within the scope, this thread's training calls append their Statistics and move nothing.
+    """Within the scope, this thread's calls append their Statistics and move nothing.
 
     A layer called twice appends twice. The tensors belong to the graph that called the layer: open
     the scope and use the list in the function that calls the model.
@@ -224,6 +225,8 @@ class GhostBatchNormalization(keras.layers.BatchNormalization):
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         self._refuse_axis(len(inputs.shape))
         if not (training and self.trainable):
+            if _collecting.collected is not None:
+                _collecting.collected.append(Statistics(self, None, None))
             return super().call(inputs, training=False)
         if mask is not None:
             raise UserError(

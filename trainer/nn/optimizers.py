@@ -6,7 +6,7 @@ whose paper adds it to the normalised gradient.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -59,6 +59,22 @@ class Optimizer:
         """The slots of `parameter` before its first update, all zero."""
         tensors = [tf.zeros_like(parameter) for _ in range(self.slots)]
         return (*tensors, *(tf.zeros([], parameter.dtype) for _ in range(self.scalars)))
+
+    def move(
+        self,
+        parameter: tf.Variable,
+        slots: Sequence[tf.Variable],
+        update: Update,
+        learning_rate: tf.Tensor,
+        constraint: Callable[[tf.Tensor], tf.Tensor] | None,
+    ) -> None:
+        """Moves a parameter and its slots by one update, within the parameter's constraint."""
+        direction, new = self.direction(update, tuple(slot.read_value() for slot in slots))
+        for slot, value in zip(slots, new, strict=True):
+            slot.assign(value)
+        parameter.assign_sub(learning_rate * direction)
+        if constraint is not None:  # As Keras' optimizers do.
+            parameter.assign(constraint(parameter.read_value()))
 
 
 def _sgd(update: Update, slots: Slots) -> tuple[tf.Tensor, Slots]:

@@ -177,7 +177,7 @@ def test_inception_resnet_v2():
 
 def forward_and_back(model, batch):
     """The traced function of one pass over `batch` examples."""
-    backward = Backward(model, label_smoothing=0.0, seed=0)
+    backward = Backward(model, label_smoothing=0.0, seed=0, order_version=2)
     images = tf.constant(images_of(batch, model.input_shape[1:]))
     labels = tf.range(batch, dtype=tf.int64)
     function = tf.function(lambda: backward(images, labels, tf.constant(0, tf.int64)))
