@@ -494,5 +494,5 @@ def test_a_batch_norm_that_is_never_called_is_refused(cpus):
         model(IMAGES[:4].astype(np.float32))
         return ghostify(model, ghost_batch_size=16, decay=0.9, kernel="fused")
 
-    with pytest.raises(UserError, match="never calls its layer unused/batch_normalization"):
+    with pytest.raises(UserError, match=r"never calls its layer \S*batch_normalization"):
         run(step_on(strategy_of(cpus, 1), unused), 32, [(64, 0.1, 0.9)])

@@ -280,12 +280,8 @@ class TrainingStep:
         for (layer, totals, share), moves in zip(norms, self._backward.moving, strict=True):
             variables = (layer.moving_mean, layer.moving_variance) if moves else ()
             for variable, total in zip(variables, totals, strict=moves):
-                strategy.extended.update(
-                    variable.value,
-                    average,
-                    args=(total, layer.ghost_batch_size, share),
-                    group=False,
-                )
+                given: Any = (total, layer.ghost_batch_size, share)
+                strategy.extended.update(variable.value, average, args=given, group=False)
 
 
 def _squared_norm(gradients: list[tf.Tensor]) -> tf.Tensor:
