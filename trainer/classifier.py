@@ -12,7 +12,7 @@ from trainer.cluster import strategy as cluster
 from trainer.cluster import tpu
 from trainer.cluster.workers import Worker
 from trainer.config import Config, UserError
-from trainer.data import sources
+from trainer.data import folder, sources
 from trainer.data.bad_examples import BadExamples
 from trainer.data.encoded import Encoded
 from trainer.data.images import Images
@@ -85,10 +85,13 @@ def training_data_of(
         return TrainingData(*now, *sources.image_statistics(source, config.augment, bad))
     began = kept.examples, kept.image_shape, kept.classes
     if began != now:
+        of_folder = config.dataset.startswith(folder.PREFIX)
         raise UserError(
             f"{config.dataset}'s {config.train_split!r} is not what this run began with: it had "
             "{:,} examples of shape {} in {} classes, and has {:,} of {} in {}.\n"
-            "Bring the data back, with --data_dir, or name a new --model_dir.".format(*began, *now)
+            "{}Bring the data back, with --data_dir, or name a new --model_dir.".format(
+                *began, *now, f"{folder.WHAT_COUNTS}\n" if of_folder else ""
+            )
         )
     return kept
 

@@ -19,6 +19,7 @@ class Encoded:
         The first is of strings; what cannot be read is empty there.
       open: one of each of these tensors, [] → (the file's bytes [], label int32 []).
       describe: an index → where it lies, for messages.
+      summary: a line on what the split holds.
     """
 
     examples: int
@@ -28,6 +29,7 @@ class Encoded:
     fetch: Callable[[tf.Tensor], tuple[tf.Tensor, ...]]
     open: Callable[..., tuple[tf.Tensor, tf.Tensor]]
     describe: Callable[[int], str]
+    summary: str = ""
 
     @property
     def classes(self) -> int:

@@ -1,8 +1,9 @@
-"""Names of classes and files: their places in a run's list, and how a message shows them."""
+"""Names of classes and files: their places in a run's list, and how messages show them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 _SHOWN = 10
+_ALL_CLASSES = 3
 
 
 def places(names: Sequence[str], class_names: Sequence[str]) -> list[int]:
@@ -20,3 +21,48 @@ def few(names: Sequence[str]) -> str:
     """At most ten of the names, in words."""
     shown = ", ".join(map(printable, names[:_SHOWN]))
     return shown + (f" and {len(names) - _SHOWN} others" if len(names) > _SHOWN else "")
+
+
+def counted(kinds: Mapping[str, int]) -> str:
+    """How many there are of each kind, the most first: .txt 8, hidden 4."""
+    most_first = sorted(kinds, key=lambda kind: (-kinds[kind], kind))
+    parts = [f"{printable(kind)} {kinds[kind]:,}" for kind in most_first[:_SHOWN]]
+    others = sum(kinds[kind] for kind in most_first[_SHOWN:])
+    return ", ".join(parts + ([f"others {others:,}"] if others else []))
+
+
+def split_summary(
+    split: str,
+    examples: int,
+    class_names: Sequence[str],
+    counts: Sequence[int] = (),
+    left_out: Mapping[str, int] | None = None,
+) -> str:
+    """One line: train: 240 images, 4 classes (cat 61 … owl 58); 12 files left out (.txt 8, …).
+
+    Args:
+        split: its name.
+        examples: its number of images.
+        class_names: the run's classes; of more than three, the largest and the smallest are shown.
+        counts: the images of each class; empty if they are not known.
+        left_out: the number of files of each kind that are not images of the split.
+    """
+    line = f"{split}: {_number(examples, 'image')}, {_number(len(class_names), 'class', 'es')}"
+    classes = list(zip(class_names, counts, strict=False))
+    if classes:
+        largest = max(classes, key=lambda each: each[1])
+        smallest = min(reversed(classes), key=lambda each: each[1])
+        many = len(classes) > _ALL_CLASSES
+        shown = [
+            f"{printable(name)} {n:,}" for name, n in ([largest, smallest] if many else classes)
+        ]
+        line += f" ({(' … ' if many else ', ').join(shown)})"
+        if unknown := examples - sum(counts):
+            line += f", and {_number(unknown, 'image')} of classes that the run does not know"
+    if left_out:
+        line += f"; {_number(sum(left_out.values()), 'file')} left out ({counted(left_out)})"
+    return line
+
+
+def _number(count: int, what: str, plural: str = "s") -> str:
+    return f"{count:,} {what}{'' if count == 1 else plural}"

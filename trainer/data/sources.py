@@ -18,7 +18,7 @@ from trainer.data import folder, pipeline, records
 from trainer.data.bad_examples import BadExamples
 from trainer.data.encoded import Encoded
 from trainer.data.images import Images, aligned_empty, pixel_statistics
-from trainer.data.names import few, places
+from trainer.data.names import few, places, split_summary
 from trainer.data.prepare import find_builder, prepare
 from trainer.data.sizes import count_examples
 from trainer.data.splits import count_split
@@ -91,10 +91,15 @@ def load(
     _refuse_unknown(own_names, names, dataset, bad)
     formats = records.formats(builder)
     if records.TFRECORD in formats and not streamed:
-        return records.in_memory(builder, split, image_size, names, name)
+        found = records.in_memory(builder, split, image_size, names, name)
+        counts = np.bincount(found.labels, minlength=len(names)).tolist()
+        return dataclasses.replace(
+            found, summary=split_summary(split, found.examples, names, counts)
+        )
     if records.ARRAY_RECORD not in formats:
         raise _needs_index(builder, dataset, data_dir, streamed or "it is not TFRecord either")
     source = records.indexed(builder, split, shape, names, name)
+    source = dataclasses.replace(source, summary=split_summary(split, source.examples, names))
     return source if streamed else _decoded(source, augment, bad)
 
 
@@ -150,6 +155,8 @@ def _from_folder(
     names = tuple(sorted(set(own_names)) if class_names is None else class_names)
     _refuse_unknown(own_names, names, f"{dataset} {split}", bad)
     labels = places(own_names, names)
+    counts = np.zeros(len(names) + 1, np.int64)  # the last: of classes that the run does not know
+    np.add.at(counts, labels, np.bincount(files.folder_of, minlength=len(labels)))
     with tf.device("CPU:0"):
         # As bytes, for names that are no UTF-8.
         folders = tf.constant([os.fsencode(path) for path in files.folders])  # [folders]
@@ -169,6 +176,7 @@ def _from_folder(
         fetch=fetch,
         open=lambda path, label: (tf.io.read_file(path), label),
         describe=files.path,
+        summary=split_summary(split, len(files), names, counts[:-1].tolist(), files.left_out),
     )
 
 
@@ -200,7 +208,7 @@ def _decoded(source: Encoded, augment: str, bad: BadExamples) -> Images:
             count = end
         if not count:
             bad.refuse(f"{source.name}: none of {source.examples:,} examples can be used.")
-    return Images(images[:count], labels[:count], source.class_names, source.name)
+    return Images(images[:count], labels[:count], source.class_names, source.name, source.summary)
 
 
 def _fits(examples: int, shape: tuple[int, ...]) -> bool:
