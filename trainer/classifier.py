@@ -57,6 +57,7 @@ def load(
         config.image_size,
         augment=config.augment,
         class_names=class_names,
+        max_pixels=config.max_image_pixels,
         bad=bad,
     )
 

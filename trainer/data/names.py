@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from trainer.config import UserError
+
 _SHOWN = 10
 _ALL_CLASSES = 3
 
@@ -62,6 +64,24 @@ def split_summary(
     if left_out:
         line += f"; {_number(sum(left_out.values()), 'file')} left out ({counted(left_out)})"
     return line
+
+
+def refuse_unknown(
+    own_names: Sequence[str], class_names: Sequence[str], name: str, skip: bool
+) -> None:
+    """Refuses classes that the run does not know, unless their examples may be left out.
+
+    Raises:
+        UserError: a name is not in `class_names`.
+    """
+    known = set(class_names)
+    unknown = [own for own in dict.fromkeys(own_names) if own not in known]
+    if unknown and not skip:
+        raise UserError(
+            f"{name} has classes that the run does not know: {few(unknown)}. It knows "
+            f"{few(class_names)}.\n"
+            "Remove or rename them, or give --skip_bad_examples to leave their examples out."
+        )
 
 
 def _number(count: int, what: str, plural: str = "s") -> str:
