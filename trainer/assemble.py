@@ -76,7 +76,7 @@ def _train(
     report = line if hosts.chief else _unsaid
     if hosts.agreed(hosts.chief and directory.result(path) is not None)[0]:
         return None
-    training, evaluation = _splits(config, bad, hosts)
+    training, evaluation = _splits(config, bad, hosts, report)
     examples = training.examples
     schedule = trajectory.from_config(config, examples, replicas)
     kept = path if hosts.chief else None
@@ -203,11 +203,13 @@ def _train(
 
 
 def _splits(
-    config: Config, bad: BadExamples, hosts: Hosts
+    config: Config, bad: BadExamples, hosts: Hosts, report: Callable[[str], None]
 ) -> tuple[Images | Encoded, Images | Encoded]:
     """The examples to train on, and those to evaluate on, the same on all `hosts`."""
     training = load(config, config.train_split, bad)
+    report(training.summary)
     evaluation = load(config, sources.evaluation_split(config), bad, training.class_names)
+    report(evaluation.summary)
     if config.train_examples not in (None, training.examples):
         raise UserError(
             f"--train_examples={config.train_examples}, but {config.dataset}'s "

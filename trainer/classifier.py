@@ -13,7 +13,7 @@ from trainer.cluster import strategy as cluster
 from trainer.cluster import tpu
 from trainer.cluster.workers import Worker
 from trainer.config import Config, UserError
-from trainer.data import sources
+from trainer.data import folder, sources
 from trainer.data.bad_examples import BadExamples
 from trainer.data.encoded import Encoded
 from trainer.data.images import Images
@@ -59,6 +59,7 @@ def load(
         config.image_size,
         augment=config.augment,
         class_names=class_names,
+        max_pixels=config.max_image_pixels,
         bad=bad,
     )
 
@@ -101,10 +102,13 @@ def _check_same_data(config: Config, kept: TrainingData, source: Images | Encode
     now = source.examples, source.image_shape, source.classes
     began = kept.examples, kept.image_shape, kept.classes
     if began != now:
+        of_folder = config.dataset.startswith(folder.PREFIX)
         raise UserError(
             f"{split} is not what this run began with: it had "
             "{:,} examples of shape {} in {} classes, and has {:,} of {} in {}.\n"
-            "Bring the data back, with --data_dir, or name a new --model_dir.".format(*began, *now)
+            "{}Bring the data back, with --data_dir, or name a new --model_dir.".format(
+                *began, *now, f"{folder.WHAT_COUNTS}\n" if of_folder else ""
+            )
         )
     before, names = kept.class_names, source.class_names
     if before not in (None, names):

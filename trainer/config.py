@@ -40,6 +40,7 @@ class Config:
     num_classes: int | None
     augment: str
     skip_bad_examples: bool
+    max_image_pixels: int
     epochs: float
     seed: int
     optimizer: str
@@ -141,6 +142,12 @@ flags.DEFINE_bool(
     "skip_bad_examples",
     False,
     "Count, name and leave out what cannot be read or decoded; of TFDS's sets, ArrayRecord only.",
+)
+flags.DEFINE_integer(
+    "max_image_pixels",
+    178_956_970,
+    "Width times height, in pixels, up to which an image is decoded; a larger one cannot be used.",
+    lower_bound=1,
 )
 
 # ---- The model

@@ -36,6 +36,7 @@ FREE = ONE_CALL | frozenset(
         "model_dir",
         "data_dir",
         "skip_bad_examples",
+        "max_image_pixels",
         "train_examples",
         "micro_batch_size",
         "strategy",

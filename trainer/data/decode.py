@@ -1,42 +1,81 @@
-"""From the bytes of one JPEG or PNG file to pixels of the model's size.
+"""From the bytes of one picture to pixels of the model's size: JPEG, PNG, WebP, BMP, GIF.
 
 JPEGs are cropped while they are decoded: blocks outside of the crop are skipped. Random crops are
 a function of 64 random bits that belong to the position. Crops are resized between the four nearest
 pixels: with antialiasing, as whole images are, it would cost as much as the decoding.
+
+A picture that a camera stored sideways is cropped as it is seen, upright, and turned after it is
+resized, when it is small. Its width times its height is bounded before its pixels are decoded.
 """
 
 from collections.abc import Callable
 
 import tensorflow as tf
 
-Shape = tuple[int, int, int]
+from trainer.data import exif, first_frame
+from trainer.data.picture_files import as_bytes
 
+Shape = tuple[int, int, int]
+# From the size of an image, int32 [3], to (top, left, height, width).
+Window = Callable[[tf.Tensor], tf.Tensor]
+
+# Pillow's own bound, of about 13,000 × 13,000 pixels: half a gigabyte.
+MAX_PIXELS = 178_956_970
 # Szegedy et al. 2015 (arXiv:1409.4842), §6: 8% to 100% of the area, sides from 3:4 to 4:3.
 CROP_AREA = (0.08, 1.0)
 CROP_ASPECT = (3 / 4, 4 / 3)
 _ATTEMPTS = 10  # then the whole image; of an image of 3:4, one in 10⁴ falls back
 # Of the shorter side: 224 of 256 pixels.
 CENTRAL = 0.875
+# By orientation, 0 to 8: from 5 on rows and columns are swapped, and then reversed.
+_SWAPPED = 5
+_ROWS_REVERSED = (False, False, False, True, True, False, False, True, True)
+_COLUMNS_REVERSED = (False, False, True, True, False, False, True, True, False)
 
 
-def whole(encoded: tf.Tensor, shape: Shape) -> tf.Tensor:
-    """The whole image, stretched to `shape` where it has another: uint8 [h, w, c].
+def whole(
+    encoded: tf.Tensor,
+    shape: Shape,
+    orientation: tf.Tensor | None = None,
+    max_pixels: int | None = MAX_PIXELS,
+) -> tf.Tensor:
+    """The whole image, stretched to `shape` if it has another: uint8 [h, w, c].
 
     Resized with antialiasing, since small images come from sizes much larger than theirs.
+
+    Args:
+        encoded: a file's bytes.
+        shape: (h, w, c).
+        orientation: of `exif.orientation`, int32 []; None: the image is upright.
+        max_pixels: a larger image is an error; None: images of a known size are not looked at.
     """
     height, width, channels = shape
-    pixels = _decoded(encoded, channels)
+    pixels = _decoded(encoded, channels, max_pixels)
 
-    def resized() -> tf.Tensor:
-        smaller = tf.image.resize(pixels, (height, width), antialias=True)
+    def resized(size: tf.Tensor | tuple[int, int]) -> tf.Tensor:
+        smaller = tf.image.resize(pixels, size, antialias=True)
         return tf.saturate_cast(tf.round(smaller), tf.uint8)
 
-    same = tf.reduce_all(tf.equal(tf.shape(pixels), shape))
-    return tf.ensure_shape(tf.cond(same, lambda: pixels, resized), shape)
+    def upright() -> tf.Tensor:
+        same = tf.reduce_all(tf.equal(tf.shape(pixels), shape))
+        return tf.cond(same, lambda: pixels, lambda: resized((height, width)))
+
+    def turned(orientation: tf.Tensor) -> tf.Tensor:
+        return _turned(resized(_stored_size((height, width), orientation)), orientation)
+
+    return tf.ensure_shape(_by_orientation(orientation, upright, turned), shape)
 
 
-def central_crop(encoded: tf.Tensor, shape: Shape) -> tf.Tensor:
-    """The central square of 87.5% of the shorter side, resized to `shape`: uint8 [h, w, c]."""
+def central_crop(
+    encoded: tf.Tensor,
+    shape: Shape,
+    orientation: tf.Tensor | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> tf.Tensor:
+    """The central square of 87.5% of the shorter side, resized to `shape`: uint8 [h, w, c].
+
+    Args as `whole`.
+    """
 
     def window(size: tf.Tensor) -> tf.Tensor:
         shorter = tf.cast(tf.reduce_min(size[:2]), tf.float32)
@@ -44,10 +83,16 @@ def central_crop(encoded: tf.Tensor, shape: Shape) -> tf.Tensor:
         top, left = (size[0] - side) // 2, (size[1] - side) // 2
         return tf.stack([top, left, side, side])
 
-    return _cropped(encoded, shape, window)
+    return _cropped(encoded, shape, window, orientation, max_pixels)
 
 
-def random_crop(encoded: tf.Tensor, bits: tf.Tensor, shape: Shape) -> tf.Tensor:
+def random_crop(
+    encoded: tf.Tensor,
+    bits: tf.Tensor,
+    shape: Shape,
+    orientation: tf.Tensor | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> tf.Tensor:
     """A part of random area, aspect and place, resized, half of them flipped: uint8 [h, w, c].
 
     Szegedy et al. 2015, §6, as TensorFlow's `sample_distorted_bounding_box` draws it.
@@ -56,6 +101,8 @@ def random_crop(encoded: tf.Tensor, bits: tf.Tensor, shape: Shape) -> tf.Tensor:
         encoded: a file's bytes.
         bits: uint64 [], the position's own.
         shape: (h, w, c).
+        orientation: as for `whole`.
+        max_pixels: as for `whole`.
     """
 
     def window(size: tf.Tensor) -> tf.Tensor:
@@ -71,31 +118,125 @@ def random_crop(encoded: tf.Tensor, bits: tf.Tensor, shape: Shape) -> tf.Tensor:
         )
         return tf.stack([begin[0], begin[1], extent[0], extent[1]])
 
-    pixels = _cropped(encoded, shape, window)
+    pixels = _cropped(encoded, shape, window, orientation, max_pixels)
     flip = tf.bitwise.bitwise_and(bits, tf.constant(1, tf.uint64)) == 1
     return tf.cond(flip, lambda: tf.reverse(pixels, [1]), lambda: pixels)
 
 
-def _decoded(encoded: tf.Tensor, channels: int) -> tf.Tensor:
-    return tf.io.decode_image(encoded, channels, expand_animations=False)
+def _decoded(encoded: tf.Tensor, channels: int, max_pixels: int | None) -> tf.Tensor:
+    if max_pixels is None:
+        return tf.io.decode_image(encoded, channels, expand_animations=False)
+
+    def jpeg() -> tf.Tensor:
+        with tf.control_dependencies([_bounded(tf.io.extract_jpeg_shape(encoded), max_pixels)]):
+            return tf.io.decode_jpeg(encoded, channels)
+
+    return tf.cond(
+        tf.io.is_jpeg(encoded), jpeg, lambda: _decoded_other(encoded, channels, max_pixels)
+    )
+
+
+def _decoded_other(encoded: tf.Tensor, channels: int, max_pixels: int) -> tf.Tensor:
+    """What is not a JPEG."""
+
+    def png() -> tf.Tensor:
+        header = tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.uint8)  # [8]
+        digits = tf.reshape(tf.cast(header, tf.int64), [2, 4])
+        size = tf.reduce_sum(digits * [2**24, 2**16, 2**8, 1], axis=1)  # width, height
+        with tf.control_dependencies([_bounded(size, max_pixels)]):
+            return tf.io.decode_png(encoded, channels)
+
+    def by_pillow() -> tf.Tensor:
+        pixels = tf.numpy_function(
+            lambda data: first_frame.pixels(as_bytes(data), channels, max_pixels),
+            [encoded],
+            tf.uint8,
+            stateful=False,
+        )
+        return tf.ensure_shape(pixels, [None, None, channels])
+
+    is_png = tf.equal(tf.strings.substr(encoded, 0, 8), exif.PNG)
+    return tf.cond(is_png, png, by_pillow)
+
+
+def _bounded(size: tf.Tensor, max_pixels: int) -> tf.Operation:
+    """Fails for an image of more pixels; `size` starts with its sides."""
+    height, width = tf.unstack(tf.cast(size[:2], tf.int64))
+    # Each side first: the product of two sides of 2³² would be 0.
+    small = (height <= max_pixels) & (width <= max_pixels) & (height * width <= max_pixels)
+    return tf.debugging.Assert(small, ["too many pixels", size])
 
 
 def _cropped(
-    encoded: tf.Tensor, shape: Shape, window: Callable[[tf.Tensor], tf.Tensor]
+    encoded: tf.Tensor,
+    shape: Shape,
+    window: Window,
+    orientation: tf.Tensor | None,
+    max_pixels: int,
 ) -> tf.Tensor:
-    """The window, (top, left, height, width) of an image's size, resized to `shape`."""
+    """The window of the upright image, resized to `shape`."""
     height, width, channels = shape
 
-    def jpeg() -> tf.Tensor:
-        crop = window(tf.io.extract_jpeg_shape(encoded))
-        return tf.image.decode_and_crop_jpeg(encoded, crop, channels=channels)
+    def part(window: Window) -> tf.Tensor:
+        def jpeg() -> tf.Tensor:
+            size = tf.io.extract_jpeg_shape(encoded)
+            with tf.control_dependencies([_bounded(size, max_pixels)]):
+                crop = window(size)
+            return tf.image.decode_and_crop_jpeg(encoded, crop, channels=channels)
 
-    def other() -> tf.Tensor:
-        pixels = _decoded(encoded, channels)
-        top, left, rows, columns = tf.unstack(window(tf.shape(pixels)))
-        return pixels[top : top + rows, left : left + columns]
+        def other() -> tf.Tensor:
+            pixels = _decoded_other(encoded, channels, max_pixels)
+            top, left, rows, columns = tf.unstack(window(tf.shape(pixels)))
+            return pixels[top : top + rows, left : left + columns]
 
-    part = tf.cond(tf.io.is_jpeg(encoded), jpeg, other)
-    # Weighted means of pixels: never outside of 0..255. The cast rounds down.
-    resized = tf.cast(tf.image.resize(part, (height, width)) + 0.5, tf.uint8)
-    return tf.ensure_shape(resized, shape)
+        return tf.cond(tf.io.is_jpeg(encoded), jpeg, other)
+
+    def resized(pixels: tf.Tensor, size: tf.Tensor | tuple[int, int]) -> tf.Tensor:
+        # Weighted means of pixels: never outside of 0..255. The cast rounds down.
+        return tf.cast(tf.image.resize(pixels, size) + 0.5, tf.uint8)
+
+    def upright() -> tf.Tensor:
+        return resized(part(window), (height, width))
+
+    def turned(orientation: tf.Tensor) -> tf.Tensor:
+        stored = part(lambda size: _in_stored(window, size, orientation))
+        return _turned(resized(stored, _stored_size((height, width), orientation)), orientation)
+
+    return tf.ensure_shape(_by_orientation(orientation, upright, turned), shape)
+
+
+def _by_orientation(
+    orientation: tf.Tensor | None,
+    upright: Callable[[], tf.Tensor],
+    turned: Callable[[tf.Tensor], tf.Tensor],
+) -> tf.Tensor:
+    if orientation is None:
+        return upright()
+    return tf.cond(tf.equal(orientation, exif.UPRIGHT), upright, lambda: turned(orientation))
+
+
+def _stored_size(upright: tuple[int, int], orientation: tf.Tensor) -> tf.Tensor:
+    """The size that an image has before it is turned, of that which it has then."""
+    height, width = upright
+    return tf.where(orientation >= _SWAPPED, [width, height], [height, width])
+
+
+def _turned(pixels: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """A stored image [h, w, c] as it is seen."""
+    pixels = tf.cond(
+        orientation >= _SWAPPED, lambda: tf.transpose(pixels, [1, 0, 2]), lambda: pixels
+    )
+    rows, columns = (tf.gather(t, orientation) for t in (_ROWS_REVERSED, _COLUMNS_REVERSED))
+    return tf.raw_ops.Reverse(tensor=pixels, dims=tf.stack([rows, columns, False]))
+
+
+def _in_stored(window: Window, size: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """The window of an upright image, as a window of the stored one, which has that size."""
+    swapped = orientation >= _SWAPPED
+    upright = tf.where(swapped, tf.gather(size, [1, 0, 2]), size)
+    top, left, rows, columns = tf.unstack(window(upright))
+    top = tf.where(tf.gather(_ROWS_REVERSED, orientation), upright[0] - top - rows, top)
+    left = tf.where(tf.gather(_COLUMNS_REVERSED, orientation), upright[1] - left - columns, left)
+    return tf.where(
+        swapped, tf.stack([left, top, columns, rows]), tf.stack([top, left, rows, columns])
+    )

@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from trainer.data.decode import MAX_PIXELS
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Encoded:
@@ -17,8 +19,12 @@ class Encoded:
       name: for messages.
       fetch: int64 indices [n], each in [0, N) → tensors [n], in batches, since a call has a cost.
         The first is of strings; what cannot be read is empty there.
-      open: one of each of these tensors, [] → (the file's bytes [], label int32 []).
+      open: one of each of these tensors, [] → (the file's bytes [], label int32 [], orientation
+        int32 [] as `exif.orientation`, or None if the set's images are taken as they are stored).
       describe: an index → where it lies, for messages.
+      max_pixels: an image of more is not decoded.
+      unread: an index → why its file cannot be read, as far as that can be told.
+      summary: a line on what the split holds.
     """
 
     examples: int
@@ -26,8 +32,11 @@ class Encoded:
     image_shape: tuple[int, int, int]
     name: str
     fetch: Callable[[tf.Tensor], tuple[tf.Tensor, ...]]
-    open: Callable[..., tuple[tf.Tensor, tf.Tensor]]
+    open: Callable[..., tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]]
     describe: Callable[[int], str]
+    max_pixels: int = MAX_PIXELS
+    unread: Callable[[int], str | None] = lambda _: None
+    summary: str = ""
 
     @property
     def classes(self) -> int:

@@ -1,26 +1,42 @@
 """A folder of images, PATH/<split>/<class>/<name>.jpg, as a list of files in a fixed order.
 
-The order is that of a hash of class and name. So a slice such as train[:90%] holds a part of every
+The order is that of a hash of class and name, which for a file in a folder below its class's is its
+path from there. So a slice such as train[:90%] holds a part of every
 class, and is the same on every machine. No TensorFlow: `plan` counts examples by this.
 """
 
+import collections
 import concurrent.futures
 import dataclasses
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from trainer.config import UserError
-from trainer.data.names import few
+from trainer.data.class_folder import (
+    HIDDEN,
+    REPEATED,
+    SUFFIXES,
+    enclosing,
+    identity,
+    is_hidden,
+    list_pictures,
+)
+from trainer.data.names import counted, few, printable
 from trainer.data.splits import pieces, split_infos
 
 PREFIX = "image_folder:"
-SUFFIXES = (".jpg", ".jpeg", ".png")
+# For a run that began when other files counted.
+WHAT_COUNTS = (
+    "Pictures in folders below a class's folder, WebP, BMP and GIF count by now, and hidden files "
+    "do not."
+)
 # What is evaluated on where the user does not say: the first that is there.
 EVALUATION = ("val", "validation", "test")
+_OUTSIDE = "outside of class folders"
 _THREADS = 16  # for file systems where listing a folder means asking another machine
 
 
@@ -31,13 +47,15 @@ class Files:
     Attributes:
       folders: their folders, each of one class.
       folder_of: int32 [N], which of `folders` each file is in.
-      names: bytes [N], without the folder; of fixed width, since a million Python strings take
+      names: bytes [N], paths from the folder; of fixed width, since a million Python strings take
         100 MB.
+      left_out: how many files and folders of each kind the split holds besides.
     """
 
     folders: Sequence[str]
     folder_of: np.ndarray
     names: np.ndarray
+    left_out: Mapping[str, int]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -53,14 +71,15 @@ def classes(root: str, split: str) -> list[str]:
     Raises:
       UserError: there is no such folder, or none in it.
     """
-    return sorted({name for part in _parts(split) for name in _classes(os.path.join(root, part))})
+    parts = (os.path.join(root, part) for part in _parts(split))
+    return sorted({name for part in parts for name in _classes(part)[0]})
 
 
 def list_files(root: str, split: str) -> Files:
     """The files of a split in TFDS's syntax: train, train[:90%], train+extra.
 
     Raises:
-      UserError: there is no such split, or a class without a JPEG or PNG file.
+      UserError: there is no such split, or a class without a picture.
     """
     listed = {part: _listed(os.path.join(root, part)) for part in _parts(split)}
     infos = split_infos({part: len(files) for part, files in listed.items()})
@@ -72,7 +91,10 @@ def list_files(root: str, split: str) -> Files:
         folder_of.append(files.folder_of[start:stop] + first)
         names.append(files.names[start:stop])
         first += len(files.folders)
-    return Files(folders, np.concatenate(folder_of), np.concatenate(names))
+    left_out: collections.Counter[str] = collections.Counter()
+    for files in listed.values():
+        left_out.update(files.left_out)
+    return Files(folders, np.concatenate(folder_of), np.concatenate(names), left_out)
 
 
 def evaluation_split(root: str) -> str:
@@ -97,13 +119,27 @@ def _parts(split: str) -> list[str]:
     return list(dict.fromkeys(re.findall(r"(?:^|\+)\s*([^\s\[+]+)", split)))
 
 
-def _classes(path: str) -> list[str]:
-    found = _folders(path)
-    if not found:
+def _classes(path: str) -> tuple[list[str], collections.Counter[str]]:
+    """The classes of a folder, sorted, and what it holds besides."""
+    found, left_out = _folders(path), collections.Counter[str]()
+    around = enclosing(path)
+    classes = []
+    for name in found:
+        if is_hidden(name):
+            left_out[HIDDEN] += 1
+        elif identity(os.path.join(path, name)) in around:
+            left_out[REPEATED] += 1
+        else:
+            classes.append(name)
+    if not classes:
         raise UserError(
             f"{path} holds no folders: a class is a folder of its images, as in train/cat/1.jpg."
         )
-    return found
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.name not in found:
+                left_out[HIDDEN if is_hidden(entry.name) else _OUTSIDE] += 1
+    return classes, left_out
 
 
 def _folders(path: str) -> list[str]:
@@ -126,34 +162,28 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _listed(path: str) -> Files:
     """All files of one folder of classes."""
-    labels = _classes(path)
+    labels, left_out = _classes(path)
+    folders = [os.path.join(path, label) for label in labels]
+    around = enclosing(path)
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as threads:
-        found = list(threads.map(_images, (os.path.join(path, label) for label in labels)))
-    for label, names in zip(labels, found, strict=True):
+        found = list(threads.map(lambda folder: list_pictures(folder, around), folders))
+    for folder, (names, besides) in zip(folders, found, strict=True):
         if not names:
             raise UserError(
-                f"{os.path.join(path, label)} holds no {', '.join(SUFFIXES)} file: remove it, or "
-                "put its images there."
+                f"{printable(folder)} holds no {', '.join(SUFFIXES)} file, but "
+                f"{counted(besides) or 'nothing'}: remove it, or put its images there."
             )
+        left_out.update(besides)
     keys = [
         (os.fsencode(label) + b"/" + name, number, name)
-        for number, (label, some) in enumerate(zip(labels, found, strict=True))
-        for name in some
+        for number, (label, (names, _)) in enumerate(zip(labels, found, strict=True))
+        for name in names
     ]
     hashes = [int.from_bytes(hashlib.blake2b(key, digest_size=8).digest()) for key, _, _ in keys]
     order = np.argsort(np.array(hashes, np.uint64), kind="stable")
     return Files(
-        folders=[os.path.join(path, label) for label in labels],
+        folders=folders,
         folder_of=np.array([number for _, number, _ in keys], np.int32)[order],
         names=np.array([name for _, _, name in keys], np.bytes_)[order],
+        left_out=left_out,
     )
-
-
-def _images(path: str) -> list[bytes]:
-    """Names only: what cannot be read is found out when it is read."""
-    try:
-        with os.scandir(path) as entries:
-            names = (entry.name for entry in entries if entry.name.lower().endswith(SUFFIXES))
-            return sorted(map(os.fsencode, names))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from error

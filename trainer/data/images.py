@@ -14,13 +14,14 @@ class Images:
     """A split in memory.
 
     images: uint8 [N, h, w, c]; labels: int64 [N], each a place in `class_names`; name: for
-    messages.
+    messages; summary: a line on what the split holds.
     """
 
     images: np.ndarray
     labels: np.ndarray
     class_names: tuple[str, ...]
     name: str
+    summary: str = ""
 
     @property
     def examples(self) -> int:

@@ -1,8 +1,11 @@
-"""Names of classes and files: their places in a run's list, and how a message shows them."""
+"""Names of classes and files: their places in a run's list, and how messages show them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from trainer.config import UserError
 
 _SHOWN = 10
+_ALL_CLASSES = 3
 
 
 def places(names: Sequence[str], class_names: Sequence[str]) -> list[int]:
@@ -26,3 +29,66 @@ def logit_names(class_names: Sequence[str], logits: int) -> list[str]:
     """A printable name for each logit; those beyond the classes are called unused_<number>."""
     names = [printable(name) for name in class_names]
     return names + [f"unused_{number}" for number in range(len(names), logits)]
+
+
+def counted(kinds: Mapping[str, int]) -> str:
+    """How many there are of each kind, the most first: .txt 8, hidden 4."""
+    most_first = sorted(kinds, key=lambda kind: (-kinds[kind], kind))
+    parts = [f"{printable(kind)} {kinds[kind]:,}" for kind in most_first[:_SHOWN]]
+    others = sum(kinds[kind] for kind in most_first[_SHOWN:])
+    return ", ".join(parts + ([f"others {others:,}"] if others else []))
+
+
+def split_summary(
+    split: str,
+    examples: int,
+    class_names: Sequence[str],
+    counts: Sequence[int] = (),
+    left_out: Mapping[str, int] | None = None,
+) -> str:
+    """One line: train: 240 images, 4 classes (cat 61 … owl 58); 12 files left out (.txt 8, …).
+
+    Args:
+        split: its name.
+        examples: its number of images.
+        class_names: the run's classes; of more than three, the largest and the smallest are shown.
+        counts: the images of each class; empty if they are not known.
+        left_out: the number of files of each kind that are not images of the split.
+    """
+    line = f"{split}: {_number(examples, 'image')}, {_number(len(class_names), 'class', 'es')}"
+    classes = list(zip(class_names, counts, strict=False))
+    if classes:
+        largest = max(classes, key=lambda each: each[1])
+        smallest = min(reversed(classes), key=lambda each: each[1])
+        many = len(classes) > _ALL_CLASSES
+        shown = [
+            f"{printable(name)} {n:,}" for name, n in ([largest, smallest] if many else classes)
+        ]
+        line += f" ({(' … ' if many else ', ').join(shown)})"
+        if unknown := examples - sum(counts):
+            line += f", and {_number(unknown, 'image')} of classes that the run does not know"
+    if left_out:
+        line += f"; {_number(sum(left_out.values()), 'file')} left out ({counted(left_out)})"
+    return line
+
+
+def refuse_unknown(
+    own_names: Sequence[str], class_names: Sequence[str], name: str, skip: bool
+) -> None:
+    """Refuses classes that the run does not know, unless their examples may be left out.
+
+    Raises:
+        UserError: a name is not in `class_names`.
+    """
+    known = set(class_names)
+    unknown = [own for own in dict.fromkeys(own_names) if own not in known]
+    if unknown and not skip:
+        raise UserError(
+            f"{name} has classes that the run does not know: {few(unknown)}. It knows "
+            f"{few(class_names)}.\n"
+            "Remove or rename them, or give --skip_bad_examples to leave their examples out."
+        )
+
+
+def _number(count: int, what: str, plural: str = "s") -> str:
+    return f"{count:,} {what}{'' if count == 1 else plural}"

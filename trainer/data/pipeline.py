@@ -97,10 +97,11 @@ def _encoded_training(
         positions = first + tf.range(chunk, dtype=tf.int64)
         return indices_at(positions), positions
 
-    def pixels(encoded: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
+    def pixels(encoded: tf.Tensor, orientation: tf.Tensor | None, position: tf.Tensor) -> tf.Tensor:
         if augment != "imagenet":
-            return decode.whole(encoded, shape)
-        return decode.random_crop(encoded, random_bits(position[None], seed)[0], shape)
+            return decode.whole(encoded, shape, orientation, source.max_pixels)
+        bits = random_bits(position[None], seed)[0]
+        return decode.random_crop(encoded, bits, shape, orientation, source.max_pixels)
 
     def stand_ins(position: int) -> list[int]:
         bits = further_bits(random_bits(tf.constant([position], tf.int64), seed), _STAND_INS)
@@ -208,7 +209,7 @@ def _encoded_evaluation(
     parts = stream.decoded(
         source,
         places,
-        lambda encoded, _: part(encoded, shape),
+        lambda encoded, orientation, _: part(encoded, shape, orientation, source.max_pixels),
         bad or BadExamples(skip=False),
         None,
     )

@@ -107,12 +107,12 @@ def indexed(
         records = tf.numpy_function(shards.read, [indices], tf.string, stateful=False)
         return (tf.ensure_shape(records, indices.shape),)
 
-    def open_record(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def open_record(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, None]:
         values = tf.io.parse_single_example(record, _features(image_key, label_key))
         label = values[label_key]
         known = (label >= 0) & (label < len(own_names))
         own = tf.where(known, label, len(own_names))
-        return values[image_key], tf.gather(place_of, own)
+        return values[image_key], tf.gather(place_of, own), None
 
     return Encoded(
         count_split(builder.info.splits, split, name),
@@ -277,7 +277,9 @@ def _batches(
     def parse(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         example = tf.io.parse_example(serialized, _features(image_key, label_key))
         images = tf.map_fn(
-            lambda encoded: whole(encoded, shape), example[image_key], fn_output_signature=tf.uint8
+            lambda encoded: whole(encoded, shape, max_pixels=None),
+            example[image_key],
+            fn_output_signature=tf.uint8,
         )
         return images, example[label_key]
 

@@ -4,21 +4,20 @@ Either way an index names the same example on every machine, which is part of th
 """
 
 import dataclasses
-import os
 import shlex
 from collections.abc import Sequence
 
 import numpy as np
-import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from trainer.cluster import memory
 from trainer.config import Config, UserError
-from trainer.data import folder, pipeline, records
+from trainer.data import folder, folder_source, pipeline, records
 from trainer.data.bad_examples import BadExamples
+from trainer.data.decode import MAX_PIXELS
 from trainer.data.encoded import Encoded
 from trainer.data.images import Images, aligned_empty, pixel_statistics
-from trainer.data.names import few, places
+from trainer.data.names import refuse_unknown, split_summary
 from trainer.data.prepare import find_builder, prepare
 from trainer.data.sizes import count_examples
 from trainer.data.splits import count_split
@@ -37,6 +36,7 @@ def load(
     *,
     augment: str = "none",
     class_names: Sequence[str] | None = None,
+    max_pixels: int = MAX_PIXELS,
     bad: BadExamples | None = None,
 ) -> Images | Encoded:
     """A split of a TFDS image-classification set, prepared if need be, or of a folder of images.
@@ -50,6 +50,7 @@ def load(
         augment: a set that `imagenet` crops stays encoded.
         class_names: the run's class names: each label becomes the place of its class's name in
             this list. None: the split's own classes.
+        max_pixels: an encoded image of more pixels is not decoded.
         bad: told of what cannot be decoded; where it may be left out, the set stays encoded.
 
     Raises:
@@ -66,7 +67,7 @@ def load(
     if dataset.startswith(folder.PREFIX):
         if image_size is None:
             raise UserError(f"the images of {dataset} may differ in size: give --image_size=n.")
-        source = _from_folder(dataset, split, class_names, image_size, bad)
+        source = folder_source.load(dataset, split, class_names, image_size, max_pixels, bad.skip)
         in_memory = not streamed and _fits(source.examples, source.image_shape)
         return _decoded(source, augment, bad) if in_memory else source
 
@@ -88,13 +89,19 @@ def load(
     _, label = records.supervised_features(builder, dataset)
     own_names = records.label_names(label, dataset)
     names = own_names if class_names is None else tuple(class_names)
-    _refuse_unknown(own_names, names, dataset, bad)
+    refuse_unknown(own_names, names, dataset, bad.skip)
     formats = records.formats(builder)
     if records.TFRECORD in formats and not streamed:
-        return records.in_memory(builder, split, image_size, names, name)
+        found = records.in_memory(builder, split, image_size, names, name)
+        counts = np.bincount(found.labels, minlength=len(names)).tolist()
+        return dataclasses.replace(
+            found, summary=split_summary(split, found.examples, names, counts)
+        )
     if records.ARRAY_RECORD not in formats:
         raise _needs_index(builder, dataset, data_dir, streamed or "it is not TFRecord either")
     source = records.indexed(builder, split, shape, names, name)
+    summary = split_summary(split, source.examples, names)
+    source = dataclasses.replace(source, summary=summary, max_pixels=max_pixels)
     return source if streamed else _decoded(source, augment, bad)
 
 
@@ -137,55 +144,6 @@ def image_statistics(
     return pixel_statistics(_decoded(some, augment, bad).images)
 
 
-def _from_folder(
-    dataset: str,
-    split: str,
-    class_names: Sequence[str] | None,
-    image_size: int,
-    bad: BadExamples,
-) -> Encoded:
-    root = dataset.removeprefix(folder.PREFIX)
-    files = folder.list_files(root, split)
-    own_names = [os.path.basename(path) for path in files.folders]
-    names = tuple(sorted(set(own_names)) if class_names is None else class_names)
-    _refuse_unknown(own_names, names, f"{dataset} {split}", bad)
-    labels = places(own_names, names)
-    with tf.device("CPU:0"):
-        # As bytes, for names that are no UTF-8.
-        folders = tf.constant([os.fsencode(path) for path in files.folders])  # [folders]
-        label_of = tf.constant(labels, tf.int32)
-        folder_of, file_names = tf.constant(files.folder_of), tf.constant(files.names)  # [N]
-
-    def fetch(indices: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        places = tf.gather(folder_of, indices)
-        paths = tf.strings.join([tf.gather(folders, places), tf.gather(file_names, indices)], "/")
-        return paths, tf.gather(label_of, places)
-
-    return Encoded(
-        examples=len(files),
-        class_names=names,
-        image_shape=(image_size, image_size, 3),
-        name=f"{dataset} {split}",
-        fetch=fetch,
-        open=lambda path, label: (tf.io.read_file(path), label),
-        describe=files.path,
-    )
-
-
-def _refuse_unknown(
-    own_names: Sequence[str], class_names: Sequence[str], name: str, bad: BadExamples
-) -> None:
-    """Refuses classes that the run does not know, unless their examples may be left out."""
-    known = set(class_names)
-    unknown = [own for own in dict.fromkeys(own_names) if own not in known]
-    if unknown and not bad.skip:
-        raise UserError(
-            f"{name} has classes that the run does not know: {few(unknown)}. It knows "
-            f"{few(class_names)}.\n"
-            "Remove or rename them, or give --skip_bad_examples to leave their examples out."
-        )
-
-
 def _decoded(source: Encoded, augment: str, bad: BadExamples) -> Images:
     """All of an encoded set in memory, but for what cannot be decoded."""
     images = aligned_empty((source.examples, *source.image_shape))
@@ -200,7 +158,7 @@ def _decoded(source: Encoded, augment: str, bad: BadExamples) -> Images:
             count = end
         if not count:
             bad.refuse(f"{source.name}: none of {source.examples:,} examples can be used.")
-    return Images(images[:count], labels[:count], source.class_names, source.name)
+    return Images(images[:count], labels[:count], source.class_names, source.name, source.summary)
 
 
 def _fits(examples: int, shape: tuple[int, ...]) -> bool:

@@ -14,10 +14,11 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.cluster.cores import usable
+from trainer.data import first_frame
 from trainer.data.bad_examples import BadExamples
 from trainer.data.encoded import Encoded
 
-Decode = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+Decode = Callable[[tf.Tensor, tf.Tensor | None, tf.Tensor], tf.Tensor]
 # Bounds how many examples are read ahead of the decoding, and the wait for the first.
 _CHUNK = 16
 
@@ -49,7 +50,8 @@ def decoded(
     Args:
         source: where they are.
         places: elements of (indices int64 [n], positions int64 [n]), n static.
-        decode: (file's bytes [], position int64 []) → uint8 [h, w, c], in a graph or eagerly.
+        decode: (file's bytes [], its orientation, position int64 []) → uint8 [h, w, c], in a graph
+            or eagerly.
         bad: told of what cannot be read or decoded.
         stand_ins: position → indices that may be taken in place of a bad example, one after the
             other; None: it is black, of weight 0.
@@ -62,10 +64,10 @@ def decoded(
     side_by_side = threads()
 
     def example(position: tf.Tensor, *fetched: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        encoded, label = source.open(*fetched)
+        encoded, label, orientation = source.open(*fetched)
         known = tf.debugging.Assert((label >= 0) & (label < source.classes), ["no label"])
         with tf.control_dependencies([known]):
-            return decode(encoded, position), label
+            return decode(encoded, orientation, position), label
 
     def filled(
         slots: np.ndarray, some: np.ndarray, their_labels: np.ndarray, *at: np.ndarray
@@ -138,7 +140,7 @@ def _example(
         try:
             fetched = [values[0] for values in source.fetch(tf.constant([index], tf.int64))]
             if fetched[0].numpy() == b"":
-                reason = "it cannot be read; its file is missing or damaged"
+                reason = source.unread(index) or "it cannot be read; its file is missing or damaged"
             elif 0 <= source.open(*fetched)[1] < source.classes:
                 image, label = example(tf.constant(position, tf.int64), *fetched)
                 return image.numpy(), label.numpy()
@@ -147,6 +149,7 @@ def _example(
         except tf.errors.OpError as error:
             # Without the name of TensorFlow's function, and with one dot at the end.
             text = re.sub(r"\{\{.*?\}\}|\[Op:.*", "", error.message, flags=re.DOTALL)
-            reason = " ".join(text.split()).rstrip(".")
-    bad.add(source.describe(index), reason)
+            data = source.open(*fetched)[0].numpy()
+            reason = first_frame.reason(data, source.max_pixels) or " ".join(text.split())
+    bad.add(source.describe(index), reason.rstrip("."))
     return None

@@ -1,0 +1,83 @@
+"""GIF, BMP and WebP files as pixels, by Pillow, and the reason why a picture is not decoded.
+
+TensorFlow decodes all frames of an animated GIF before it returns the first (600 of 1,000 × 1,000
+pixels: 5.9 s), and refuses an animated WebP. Pillow decodes the first frame alone.
+"""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+# Sizes are bounded here, by --max_image_pixels, before pixels are decoded.
+Image.MAX_IMAGE_PIXELS = None
+
+_FORMATS = ("GIF", "BMP", "WEBP")
+_READ = "JPEG, PNG, WebP, BMP and GIF are read"
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+# What else a photograph's file may hold, by what its first bytes match.
+_OTHERS = (
+    (slice(0, 4), (b"II*\0", b"MM\0*"), "TIFF"),
+    (slice(4, 12), (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1"), "HEIC"),
+    (slice(4, 12), (b"ftypavif", b"ftypavis"), "AVIF"),
+    (slice(0, 2), (b"\xff\x0a",), "JPEG XL"),
+    (slice(4, 8), (b"JXL ",), "JPEG XL"),
+    (slice(0, 4), (b"%PDF",), "PDF"),
+)
+
+
+class UndecodableError(ValueError):
+    """A picture is not decoded; the text says why. TensorFlow makes an InvalidArgumentError of
+    it."""
+
+
+def pixels(data: bytes, channels: int, max_pixels: int) -> np.ndarray:
+    """The first frame of a GIF, BMP or WebP file: uint8 [h, w, channels].
+
+    Raises:
+      UndecodableError: it is of another format, too large or damaged.
+    """
+    with _opened(data, _FORMATS) as image:
+        _check_size(image.size, max_pixels)
+        try:
+            found = np.asarray(image.convert(_MODES[channels]))
+        except (OSError, ValueError, SyntaxError, EOFError, IndexError, MemoryError) as error:
+            raise UndecodableError(f"it is damaged: {error}") from error
+    return found.reshape(*found.shape[:2], channels)
+
+
+def reason(data: bytes, max_pixels: int) -> str | None:
+    """Why a picture is not decoded, as far as its header tells; None: its header is sound."""
+    try:
+        with _opened(data, (*_FORMATS, "JPEG", "MPO", "PNG")) as image:
+            _check_size(image.size, max_pixels)
+    except UndecodableError as error:
+        return str(error)
+    return None
+
+
+def _opened(data: bytes, formats: tuple[str, ...]) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=formats)
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError) as error:
+        raise UndecodableError(_not_read(data)) from error
+
+
+def _not_read(data: bytes) -> str:
+    if not data:
+        return "it is empty"
+    for part, marks, name in _OTHERS:
+        if data[part] in marks:
+            return f"it holds {name}, and {_READ}"
+    if data.startswith((b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"RIFF")):
+        return "it is damaged"
+    return f"it is not a picture, or of a format that is not read: {_READ}"
+
+
+def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise UndecodableError(
+            f"it has {width:,} × {height:,} pixels, more than --max_image_pixels={max_pixels}, "
+            "which may be raised"
+        )
