@@ -17,7 +17,7 @@ from trainer.cluster.hosts import of as hosts_of
 from trainer.cluster.multi_worker import together
 from trainer.cluster.strategy import is_tpu
 from trainer.cluster.workers import Worker
-from trainer.config import Config, UserError
+from trainer.config import NEWEST_ORDER, Config, UserError
 from trainer.data import pipeline, sources
 from trainer.data.bad_examples import BadExamples
 from trainer.data.encoded import Encoded
@@ -75,6 +75,7 @@ def _train(
     report = line if hosts.chief else _unsaid
     if hosts.agreed(hosts.chief and directory.result(path) is not None)[0]:
         return None
+    config = _with_order_version(config, path, hosts, report)
     training, evaluation = _splits(config, bad, hosts)
     examples = training.examples
     schedule = trajectory.from_config(config, examples, replicas)
@@ -104,6 +105,7 @@ def _train(
                 replicas=replicas,
                 local_replicas=hosts.local(replicas),
                 bad=bad,
+                order_version=config.order_version or NEWEST_ORDER,
             )
         )
 
@@ -196,6 +198,18 @@ def _train(
     # Nobody leaves before: a chief that has to be started again would wait for the others.
     hosts.agreed(False)
     return result
+
+
+def _with_order_version(
+    config: Config, path: pathlib.Path, hosts: Hosts, report: Callable[[str], None]
+) -> Config:
+    """`config` with the order version of the run in `path`, which the chief reads for all."""
+    own = directory.order_version(path, config) if hosts.chief else 0
+    _, (version,) = hosts.agreed(False, own)
+    if version != NEWEST_ORDER:
+        origin = "as asked for" if config.order_version else "from its flags.txt"
+        report(f"this run has order version {version}, {origin}; new runs have {NEWEST_ORDER}")
+    return dataclasses.replace(config, order_version=version)
 
 
 def _splits(
