@@ -8,7 +8,8 @@ import pytest
 
 # From the bottom up; a module may import from levels below its own, and from its own folder.
 LEVELS = [
-    {"trainer.regular_file"},
+    {"trainer.regular_file", "trainer.local_path"},
+    {"trainer.flagfile_tree"},
     {"trainer.config"},
     {"trainer.flagfile", "trainer.grid"},
     {"trainer.schedule"},
@@ -92,13 +93,14 @@ def test_no_imports_in_a_circle():
         visit(module, [])
 
 
-def test_config_imports_absl_and_the_check_of_flagfiles_alone():
+def test_config_imports_absl_and_checks_of_paths_and_flagfiles_alone():
     outside = {
         name
         for name in imports("trainer.config")
         if name.partition(".")[0] not in sys.stdlib_module_names
     }
-    assert outside == {"absl", "trainer.regular_file"}
+    checks = {"trainer.flagfile_tree", "trainer.local_path", "trainer.regular_file"}
+    assert outside == {"absl", *checks}
 
 
 def test_only_config_touches_absl_flags():

@@ -4,7 +4,7 @@ import pytest
 
 from tests.configs import parsed
 from trainer import flagfile
-from trainer.config import names
+from trainer.config import given, names
 
 
 def test_what_is_free_is_a_flag():
@@ -13,7 +13,10 @@ def test_what_is_free_is_a_flag():
 
 
 def test_the_flagfile_replays(tmp_path):
-    asked = parsed("--anneal=step", "--anneal_epochs=30%,60%", "--deterministic", "--epochs=2.5")
+    asked = parsed(
+        *["--anneal=step", "--anneal_epochs=30%,60%", "--deterministic", "--epochs=2.5"],
+        "--order_version=2",
+    )
     file = tmp_path / "flags.txt"
     file.write_text(flagfile.to_flagfile(asked), encoding="utf-8")
     assert parsed(f"--flagfile={file}") == asked
@@ -64,3 +67,36 @@ def test_what_a_tpu_learned_with_is_not_changed_elsewhere():
     assert flagfile.learned_differences(here, tpu) == ["--precision: float32 → bfloat16"]
     same = flagfile.to_flagfile(parsed("--precision=bfloat16"))
     assert flagfile.learned_differences(tpu, same) == []
+
+
+def without_order_version(text):
+    return "".join(line for line in text.splitlines(True) if "order_version" not in line)
+
+
+def test_a_run_from_before_there_was_a_version_has_order_version_1():
+    new = parsed("--epochs=2")
+    assert flagfile.order_version(new, None) == 2
+    old = flagfile.to_flagfile(new)
+    assert "order_version" not in old
+    assert flagfile.order_version(new, old) == 1
+    first, second = (dataclasses.replace(new, order_version=version) for version in (1, 2))
+    assert flagfile.learned_differences(old, flagfile.to_flagfile(first)) == []
+    found = flagfile.learned_differences(old, flagfile.to_flagfile(second))
+    assert found == ["--order_version: 1 → 2"]
+    assert flagfile.order_version(second, old) == 2
+    assert flagfile.order_version(new, flagfile.to_flagfile(second)) == 2
+    assert flagfile.order_version(new, old + "--order_version=later\n") == 2
+
+
+def test_a_replay_of_a_run_from_before_has_its_order_and_a_recipe_the_newest(tmp_path):
+    """The replay is exact, in a sweep too, which hands on what is given."""
+    file, recipe = tmp_path / "flags.txt", tmp_path / "recipe"
+    file.write_text(flagfile.to_flagfile(parsed("--epochs=2")), encoding="utf-8")
+    recipe.write_text(f"# A run again.\n--flagfile={file}\n--epochs=3\n", encoding="utf-8")
+    for flags in ([f"--flagfile={file}"], ["--flagfile", str(recipe)], [f"-flagfile={recipe}"]):
+        assert parsed(*flags).order_version == 1
+        assert given()["order_version"] == "--order_version=1"
+        assert parsed("--order_version=2", *flags).order_version == 2
+        assert parsed(*flags, "--order_version=2").order_version == 2
+    assert parsed("--flagfile=flags/fashion_mnist_grow.flags").order_version is None
+    assert "order_version" not in given()

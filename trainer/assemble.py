@@ -10,19 +10,16 @@ from typing import Any
 import numpy as np
 
 from trainer import loop, micro_batch
-from trainer.classifier import build, devices, load, training_data_of, values, versions
+from trainer.classifier import build, devices, load_splits, training_data_of, values, versions
 from trainer.cluster import tpu
 from trainer.cluster.hosts import Hosts
 from trainer.cluster.hosts import of as hosts_of
 from trainer.cluster.multi_worker import together
 from trainer.cluster.strategy import is_tpu
 from trainer.cluster.workers import Worker
-from trainer.config import Config, UserError
-from trainer.data import pipeline, sources
+from trainer.config import NEWEST_ORDER, Config
+from trainer.data import pipeline
 from trainer.data.bad_examples import BadExamples
-from trainer.data.encoded import Encoded
-from trainer.data.images import Images
-from trainer.data.names import few
 from trainer.evaluation import Evaluation, evaluator
 from trainer.flagfile import shared, to_flagfile
 from trainer.run_dir import directory, training_data
@@ -76,7 +73,8 @@ def _train(
     report = line if hosts.chief else _unsaid
     if hosts.agreed(hosts.chief and directory.result(path) is not None)[0]:
         return None
-    training, evaluation = _splits(config, bad, hosts, report)
+    config = _with_order_version(config, path, hosts, report)
+    training, evaluation = load_splits(config, bad, hosts, report)
     examples = training.examples
     schedule = trajectory.from_config(config, examples, replicas)
     kept = path if hosts.chief else None
@@ -89,6 +87,7 @@ def _train(
         weight_decay=config.weight_decay,
         label_smoothing=config.label_smoothing,
         seed=config.seed,
+        order_version=config.order_version or NEWEST_ORDER,
         lanes=lanes,
         # A TPU is given work ahead: a clock on the host says when, and not how long it takes.
         timed=not config.deterministic and not is_tpu(strategy),
@@ -105,6 +104,7 @@ def _train(
                 replicas=replicas,
                 local_replicas=hosts.local(replicas),
                 bad=bad,
+                order_version=config.order_version or NEWEST_ORDER,
             )
         )
 
@@ -202,36 +202,16 @@ def _train(
     return result
 
 
-def _splits(
-    config: Config, bad: BadExamples, hosts: Hosts, report: Callable[[str], None]
-) -> tuple[Images | Encoded, Images | Encoded]:
-    """The examples to train on, and those to evaluate on, the same on all `hosts`."""
-    training = load(config, config.train_split, bad)
-    report(training.summary)
-    evaluation = load(config, sources.evaluation_split(config), bad, training.class_names)
-    report(evaluation.summary)
-    if config.train_examples not in (None, training.examples):
-        raise UserError(
-            f"--train_examples={config.train_examples}, but {config.dataset}'s "
-            f"{config.train_split!r} has {training.examples}: leave it out, it is for `plan`."
-        )
-    for source in (training, evaluation):
-        has = f"{source.examples:,} examples, {source.classes} classes, shape {source.image_shape}"
-        (first, names), *others = (
-            json.loads(each) for each in hosts.gathered(json.dumps([has, source.class_names]))
-        )
-        for index, (other, other_names) in enumerate(others, start=1):
-            if other != first:
-                raise UserError(
-                    f"of {source.name}, worker {index} has {other},\n"
-                    f"and worker 0 {first}: give all the same data."
-                )
-            if other_names != names:
-                raise UserError(
-                    f"of {source.name}, worker {index} has the classes {few(other_names)},\n"
-                    f"and worker 0 {few(names)}: give all the same data."
-                )
-    return training, evaluation
+def _with_order_version(
+    config: Config, path: pathlib.Path, hosts: Hosts, report: Callable[[str], None]
+) -> Config:
+    """`config` with the order version of the run in `path`, which the chief reads for all."""
+    own = directory.order_version(path, config) if hosts.chief else 0
+    _, (version,) = hosts.agreed(False, own)
+    if version != NEWEST_ORDER:
+        origin = "as asked for" if config.order_version else "from its flags.txt"
+        report(f"this run has order version {version}, {origin}; new runs have {NEWEST_ORDER}")
+    return dataclasses.replace(config, order_version=version)
 
 
 def _micro_batch_size(

@@ -19,6 +19,7 @@ from typing import IO, Any
 from trainer.cluster import children
 from trainer.cluster.cores import shares
 from trainer.grid import Point, folder, shown
+from trainer.regular_file import opener
 from trainer.run_dir import directory, hparams, sweeps
 from trainer.run_dir.sweeps import End
 
@@ -114,7 +115,7 @@ def _signals() -> Iterator[list[int]]:
 def _hold(path: pathlib.Path) -> IO[bytes] | None:
     """The output of the run in `path`, locked; None where another process has locked it."""
     path.mkdir(parents=True, exist_ok=True)
-    output = open(path / directory.OUTPUT, "a+b", buffering=0)  # noqa: SIM115
+    output = open(path / directory.OUTPUT, "a+b", buffering=0, opener=opener)  # noqa: SIM115
     try:
         fcntl.flock(output, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.metadata
+import json
 import pathlib
 import platform
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ import tensorflow as tf
 
 from trainer.cluster import strategy as cluster
 from trainer.cluster import tpu
+from trainer.cluster.hosts import Hosts
 from trainer.cluster.workers import Worker
 from trainer.config import Config, UserError
 from trainer.data import folder, sources
@@ -62,6 +64,42 @@ def load(
         max_pixels=config.max_image_pixels,
         bad=bad,
     )
+
+
+def load_splits(
+    config: Config, bad: BadExamples, hosts: Hosts, report: Callable[[str], None]
+) -> tuple[Images | Encoded, Images | Encoded]:
+    """Returns the examples to train on, and those to evaluate on, the same on all `hosts`.
+
+    Raises:
+      UserError: one of them cannot be read, or differs between hosts.
+    """
+    training = load(config, config.train_split, bad)
+    report(training.summary)
+    evaluation = load(config, sources.evaluation_split(config), bad, training.class_names)
+    report(evaluation.summary)
+    if config.train_examples not in (None, training.examples):
+        raise UserError(
+            f"--train_examples={config.train_examples}, but {config.dataset}'s "
+            f"{config.train_split!r} has {training.examples}: leave it out, it is for `plan`."
+        )
+    for source in (training, evaluation):
+        has = f"{source.examples:,} examples, {source.classes} classes, shape {source.image_shape}"
+        (first, names), *others = (
+            json.loads(each) for each in hosts.gathered(json.dumps([has, source.class_names]))
+        )
+        for index, (other, other_names) in enumerate(others, start=1):
+            if other != first:
+                raise UserError(
+                    f"of {source.name}, worker {index} has {other},\n"
+                    f"and worker 0 {first}: give all the same data."
+                )
+            if other_names != names:
+                raise UserError(
+                    f"of {source.name}, worker {index} has the classes {few(other_names)},\n"
+                    f"and worker 0 {few(names)}: give all the same data."
+                )
+    return training, evaluation
 
 
 def training_data_of(

@@ -12,6 +12,32 @@ from typing import Any
 
 from absl import flags
 
+from trainer import flagfile_tree, local_path
+from trainer.regular_file import NotRegularError
+
+# The order of examples that a new run has.
+NEWEST_ORDER = 2
+# Some of the flags that the flags.txt of every run names, of whatever version.
+_IN_EVERY_RUN = frozenset(
+    [
+        "dataset",
+        "train_split",
+        "model",
+        "augment",
+        "epochs",
+        "seed",
+        "optimizer",
+        "weight_decay",
+        "base_learning_rate",
+        "base_batch_size",
+        "anneal",
+        "anneal_with",
+        "ghost_batch_size",
+        "ghost_decay",
+        "keep_checkpoints",
+    ]
+)
+
 
 class ExitError(Exception):
     """What ends the program: one or two lines that say what it was and what to do."""
@@ -43,6 +69,7 @@ class Config:
     max_image_pixels: int
     epochs: float
     seed: int
+    order_version: int | None
     optimizer: str
     weight_decay: float
     label_smoothing: float
@@ -172,6 +199,12 @@ flags.DEFINE_enum(
 # ---- The run and its optimizer
 flags.DEFINE_float("epochs", 16.0, "Length of the run, in epochs.")
 flags.DEFINE_integer("seed", 0, "Seed of everything: weights, order of examples, augmentation.")
+flags.DEFINE_integer(
+    "order_version",
+    None,
+    "Which order of examples and which keys of random layers the run has: 2, or 1, which repeats "
+    "and which runs from before this flag have (unset: that of the run in --model_dir, or 2).",
+)
 flags.DEFINE_enum(
     "optimizer",
     "momentum",
@@ -459,7 +492,8 @@ _require(
     "weight_decay batch_anneals warmup_epochs micro_batch_size cooldown max_anneals "
     "momentum_warmup_epochs link_latency",
 )
-_require(lambda v: 0 <= v < 2**31, "from 0 to 2147483647", "seed")
+_require(lambda v: 0 <= v < 2**63, "from 0 to 9223372036854775807", "seed")
+_require(lambda v: v in (1, NEWEST_ORDER), "1 or 2", "order_version")
 _require(
     lambda v: 0 <= v < 1,
     "from 0 to below 1",
@@ -479,6 +513,29 @@ for _name in ("model_dir", "export_dir", "output", "plot"):
         lambda v: v is None or not v.startswith("~"),
         "the shell leaves ~ as it is behind a =: write $HOME",
     )
+
+
+def _refuse(name: str, problem: Callable[[str], str]) -> None:
+    """Refuses a flag's value, unless it is None, where `problem` says what is wrong with it."""
+
+    def check(value: str | None) -> bool:
+        if value is not None and (why := problem(value)):
+            raise flags.ValidationError(why)
+        return True
+
+    flags.register_validator(name, check)
+
+
+def _dataset_problem(name: str) -> str:
+    kind, colon, path = name.partition(":")
+    return local_path.problem(path) if colon and kind == "image_folder" else local_path.empty(name)
+
+
+for _name in ("model_dir", "export_dir", "output", "plot", "checkpoint"):
+    _refuse(_name, local_path.problem)
+for _name in ("data_dir", "model", "train_split", "eval_split"):  # TFDS reads gs:// by itself.
+    _refuse(_name, local_path.empty)
+_refuse("dataset", _dataset_problem)
 for _name in ("tpu", "tpu_zone", "tpu_project"):
     flags.register_validator(
         _name,
@@ -504,7 +561,19 @@ def from_flags(argv: Sequence[str], nameless: str | None = None) -> Config:
                 f"{argument!r} is no UTF-8, as flags.txt is: rename it, or lead to it by a link."
             )
     try:
-        rest = flags.FLAGS(list(argv))
+        read = flagfile_tree.texts(argv[1:])
+        order = ["--order_version=1"] if any(map(_is_of_version_1, read.values())) else []
+        rest = flags.FLAGS([*argv[:1], *order, *argv[1:]])  # What is given behind it wins.
+    except NotRegularError as error:
+        raise UserError(
+            f"--flagfile={error.filename} cannot be read: {error.strerror}.\n"
+            "Write the flags into a file, or give them on the command line."
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"--flagfile={error.filename} cannot be read: {error.strerror}.\n"
+            "See python -m trainer --helpfull."
+        ) from error
     except (flags.Error, UnicodeDecodeError) as error:
         raise UserError(f"{error}\nSee python -m trainer --helpfull.") from error
     if len(rest) > 1 and nameless is None:
@@ -512,6 +581,7 @@ def from_flags(argv: Sequence[str], nameless: str | None = None) -> Config:
     values: dict[str, Any] = {name: flags.FLAGS[name].value for name in names()}
     if nameless:
         values[nameless] = [*values[nameless], *rest[1:]]
+    _check_values(values)
     config = _config(values)
     _check_strategy(config)
     return config
@@ -521,6 +591,27 @@ def _config(values: dict[str, Any]) -> Config:
     """With the precision that an unset one means: a run elsewhere would learn with another."""
     default = "bfloat16" if values["strategy"] == "tpu" else "float32"
     return Config(**{**values, "precision": values["precision"] or default})
+
+
+def _is_of_version_1(flagfile: str) -> bool:
+    """Whether this is the flags.txt of a run from before --order_version: its replay has 1.
+
+    A run's has a line for every flag with a value, and a recipe for a few.
+    """
+    named = {line[2:].partition("=")[0] for line in flagfile.splitlines()}
+    return named >= _IN_EVERY_RUN and "order_version" not in named
+
+
+def _check_values(values: dict[str, Any]) -> None:
+    """Refuses what no flagfile can hold, and URLs among the runs of a report."""
+    for path in values["runs"]:
+        if why := local_path.problem(path):
+            raise UserError(f"report cannot read {path!r}: it {why}.")
+    for name, value in values.items():
+        if isinstance(value, str) and len(f"{value}.".splitlines()) > 1:
+            raise UserError(
+                f"--{name}={value!r} has a line break, and flags.txt has a line a flag: rename it."
+            )
 
 
 def _check_strategy(config: Config) -> None:

@@ -4,7 +4,7 @@ A run may not be resumed with other flags than it was started with, but for thos
 change nothing that is learned.
 """
 
-from trainer.config import Config, defaults, names
+from trainer.config import NEWEST_ORDER, Config, defaults, names
 
 # Of one call, and not of the run.
 ONE_CALL = frozenset(
@@ -65,6 +65,7 @@ def to_flagfile(config: Config) -> str:
     """The flagfile that replays the run of `config`.
 
     A line a flag, but for those that are None, and those that are of one call and not of the run.
+    Of a run, `config` has an order version: without a line, it would be 1.
     """
 
     def line(name: str, value: object) -> str:
@@ -76,6 +77,19 @@ def to_flagfile(config: Config) -> str:
     return "".join(f"{line(k, v)}\n" for k, v in values.items() if v is not None)
 
 
+def order_version(config: Config, kept: str | None) -> int:
+    """Which order of examples a run has: what the user asked for, or its own, or a new run's.
+
+    Args:
+      config: of the command line.
+      kept: the run's flags.txt; None: it has none yet.
+    """
+    if config.order_version is not None or kept is None:
+        return config.order_version or NEWEST_ORDER
+    own = learned(kept)["order_version"]
+    return int(own) if own in ("1", str(NEWEST_ORDER)) else NEWEST_ORDER
+
+
 def shared(config: Config) -> list[str]:
     """The flags that all workers of a run have the same: all but where things lie on each."""
     own = ("model_dir", "data_dir")
@@ -85,9 +99,10 @@ def shared(config: Config) -> list[str]:
 def learned(text: str) -> dict[str, str]:
     """What a flagfile of `to_flagfile` says that changes what is learned, by flag.
 
-    A flag that it lacks is younger than it, and had its default.
+    A flag that it lacks is younger than it, and had its default; but the order of examples had
+    version 1 before there was a flag for it.
     """
-    values = {**_read(to_flagfile(defaults())), **_read(text)}
+    values = {**_read(to_flagfile(defaults())), "order_version": "1", **_read(text)}
     free = FREE - DECIDES.get(values.get("anneal", ""), frozenset())
     spelled = free | {f"no{name}" for name in free}
     return {name: value for name, value in values.items() if name not in spelled}

@@ -14,6 +14,7 @@ from absl import app, logging
 
 from trainer import config
 from trainer.commands import by_name
+from trainer.regular_file import NotRegularError
 from trainer.run_dir import subject
 
 
@@ -36,10 +37,14 @@ def main(argv: Sequence[str]) -> int:
         print(f"crescendo {name}: {error}", file=sys.stderr)
         return error.status
     except OSError as error:  # Others are mistakes of ours.
-        if error.filename is None or error.errno not in (errno.EACCES, errno.ENAMETOOLONG):
+        known = error.errno in (errno.EACCES, errno.ENAMETOOLONG)
+        if error.filename is None or not (known or isinstance(error, NotRegularError)):
             raise
+        remedy = "Choose a path that you can read and write."
+        if isinstance(error, NotRegularError):
+            remedy = "Put a regular file in its place, or delete it."
         print(f"crescendo {name}: {error.filename}: {error.strerror}.", file=sys.stderr)
-        print("Name what may be read and written.", file=sys.stderr)
+        print(remedy, file=sys.stderr)
         return config.UserError.status
 
 

@@ -20,6 +20,7 @@ from trainer.backward import plain_errors
 from trainer.cluster import memory
 from trainer.cluster.strategy import dealt, on_cpu
 from trainer.config import UserError
+from trainer.regular_file import read_regular
 from trainer.run_dir.directory import write_whole
 from trainer.schedule.layout import divisors
 from trainer.schedule.realize import Limits
@@ -70,7 +71,7 @@ def choose(
     replicas = step.strategy.num_replicas_in_sync
     # What is not there, or damaged, is measured.
     with contextlib.suppress(FileNotFoundError, ValueError, TypeError, KeyError):
-        kept = json.loads(path.read_bytes())
+        kept = json.loads(read_regular(path))
         if kept["replicas"] == replicas:
             return int(kept["micro_batch_size"])
     smallest = limits.smallest // replicas

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from trainer.nn.ghost_batch_norm import GhostBatchNormalization, collect_statistics
-from trainer.nn.seeds import global_state, seed_states, values
+from trainer.nn.seeds import global_state, keras_seed, seed_states, values
 
 
 def nested_model():
@@ -142,3 +142,13 @@ class TestUnderStatelessScope:
             np.testing.assert_allclose(mean_sum, tf.reduce_mean(images, axis=0), atol=1e-6)
         for weight, value in zip(model.get_weights(), before, strict=True):
             np.testing.assert_array_equal(weight, value)
+
+
+def test_keras_gets_a_small_seed_itself_and_32_bits_of_a_larger_one():
+    """Keras' own check: numpy takes no more."""
+    assert [keras_seed(seed) for seed in (0, 1, 2**31 - 1)] == [0, 1, 2**31 - 1]
+    large = [2**31, 2**32, 2**32 + 1, 2**62, 2**63 - 1]
+    found = [keras_seed(seed) for seed in large]
+    assert len(set(found)) == len(large)
+    assert all(0 <= seed < 2**32 for seed in found)
+    keras.utils.set_random_seed(max(found))

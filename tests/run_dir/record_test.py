@@ -83,14 +83,22 @@ _NAN = '{"top1": 1, "updates": 3, "loss": NaN, "seconds": 9}'
         (_cut, "metrics.jsonl ends at update 10 of 20", "finished"),
         (_garbled, "damaged and left out", "finished"),
         (_without("metrics.jsonl"), "metrics.jsonl is missing", "finished"),
-        (_a_folder_instead("metrics.jsonl"), "metrics.jsonl cannot be read: Is a dir", "finished"),
+        (
+            _a_folder_instead("metrics.jsonl"),
+            "metrics.jsonl cannot be read: it is",
+            "finished",
+        ),
         (_without("flags.txt"), "flags.txt is missing", "finished"),
         (_holding("flags.txt", "PK\x00\x01"), "flags.txt is damaged", "finished"),
-        (_a_folder_instead("flags.txt"), "flags.txt cannot be read: Is a directory", "finished"),
+        (_a_folder_instead("flags.txt"), "flags.txt cannot be read: it is a folder", "finished"),
         (_holding("result.json", '{"top1": 0.'), "result.json is damaged", "not finished"),
         (_holding("result.json", '{"top1": 1, "updates": 3}'), "result.json is", "not finished"),
         (_holding("result.json", _NAN), "result.json is", "not finished"),
-        (_a_folder_instead("result.json"), "result.json cannot be read: Is a dir", "not finished"),
+        (
+            _a_folder_instead("result.json"),
+            "result.json cannot be read: it is a",
+            "not finished",
+        ),
     ],
 )
 def test_what_is_wrong_is_noted(tmp_path, damage, note, state):

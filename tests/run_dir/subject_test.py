@@ -62,7 +62,8 @@ def test_other_commands_take_what_is_given():
 def test_an_export_brings_its_flags(export, file):
     asked = parsed(f"--export_dir={export}{file}")
     assert subject.run_or_export(asked) == export
-    assert subject.kept_flags("evaluate", asked) == ["--epochs=2.0", "--nodeterministic"]
+    kept = subject.kept_flags("evaluate", asked)
+    assert kept == ["--order_version=1", "--epochs=2.0", "--nodeterministic"]
 
 
 def test_an_export_may_have_any_name(export):

@@ -91,13 +91,12 @@ def checked(
                     "--strategy=multi_worker is for train: give each host a --sweep_part."
                 )
             plan.planned(config, count_examples)
-            flagfile = to_flagfile(config)
-            directory.check(path / name, flagfile)
+            directory.check(path / name, directory.flagfile_in(path / name, config))
             directory.result(path / name)
         except UserError as error:
             wrong.setdefault(str(error), []).append(point)
             continue
-        flags = flagfile.splitlines()
+        flags = to_flagfile(config).splitlines()  # A run that is there says its order version.
         if config.stop_at_epoch is not None:
             flags.append(f"--stop_at_epoch={config.stop_at_epoch}")
         runs.append(attempts.Run(point, flags, f"[{number}/{len(points)}] {name}"))

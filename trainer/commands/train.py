@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from trainer.cluster import tpu
 from trainer.cluster.workers import Worker, from_environment
 from trainer.config import Config, UserError
-from trainer.flagfile import to_flagfile
+from trainer.regular_file import NotRegularError
 from trainer.run_dir import directory
 
 # A scheduler that sees it starts the run again: EX_TEMPFAIL of sysexits.h.
@@ -40,7 +40,7 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
         worker = from_environment(config.worker_timeout)
         if not worker.chief:
             return _train(config, path, worker)
-    with directory.claim(path, to_flagfile(config)):
+    with directory.claim(path, directory.flagfile_in(path, config)):
         ended, status = directory.result(path), 0
         if ended is not None:
             top1, updates = ended["top1"], ended["updates"]
@@ -51,6 +51,8 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
             if report and (status == NON_FINITE or directory.result(path)):
                 report(path)
             return status
+        except NotRegularError:
+            raise
         except OSError as error:
             if error.filename is None or path not in pathlib.Path(error.filename).parents:
                 raise

@@ -77,3 +77,11 @@ def values(
     else:
         layers = [hashed(i) for i in range(states)]
     return hashed(_GLOBAL), layers
+
+
+def keras_seed(seed: int) -> int:
+    """The seed of Keras', numpy's and Python's generators, which take 32 bits: from a run's of 63.
+
+    A seed below 2³¹ is itself; a larger one is the upper half of its splitmix64.
+    """
+    return seed if seed < 2**31 else int(splitmix64(tf.constant(seed, tf.uint64))) >> 32

@@ -1,6 +1,7 @@
 """The run directory: whose it is, which run it holds, and how that ended."""
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import math
@@ -13,13 +14,16 @@ from typing import Any
 
 from absl import logging
 
-from trainer.config import ExitError, UserError
-from trainer.flagfile import learned_differences
+from trainer import flagfile as flagfiles
+from trainer.config import Config, ExitError, UserError
+from trainer.regular_file import opener, read_regular
 
 # What a run has printed, where a sweep has started it.
 OUTPUT = "output.txt"
 # The numbers of a result.json by which runs are compared.
 RESULTS = ("top1", "loss", "updates", "seconds")
+# Flags, and JSON of a few numbers: a larger file is another one.
+_MOST_BYTES = 2**20
 # Holds why the run has no finite loss any more, where that is how it ended.
 DIVERGED = "diverged.txt"
 
@@ -48,16 +52,20 @@ def claim(path: pathlib.Path, flagfile: str) -> Iterator[None]:
             path.mkdir(parents=True, exist_ok=True)
             _check_links(path)
             # Unbuffered: on a full disk, what is left to write would fail again on closing.
-            lock = held.enter_context(open(path / "lock", "a+b", buffering=0))
+            lock = held.enter_context(open(path / "lock", "a+b", buffering=0, opener=opener))
             _take(lock, path)
             held.callback(lock.truncate, 0)
             _check_same(path, flagfile)
         except OSError as error:
-            raise UserError(
-                f"--model_dir={path} cannot be used: {error.strerror} ({error.filename}).\n"
-                "Name a folder that can be written."
-            ) from error
+            raise _unusable(path, error) from error
         yield
+
+
+def _unusable(path: pathlib.Path, error: OSError) -> UserError:
+    return UserError(
+        f"--model_dir={path} cannot be used: {error.strerror} ({error.filename}).\n"
+        "Name a folder that can be written."
+    )
 
 
 def check(path: pathlib.Path, flagfile: str) -> None:
@@ -73,11 +81,45 @@ def check(path: pathlib.Path, flagfile: str) -> None:
 def is_held(path: pathlib.Path) -> bool:
     """Whether a process has claimed `path`; of one on another host, where the locks reach here."""
     try:
-        with open(path / "lock", "rb") as lock:
+        with open(path / "lock", "rb", opener=opener) as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     return False
+
+
+def kept_flags(path: pathlib.Path) -> str | None:
+    """The flags.txt of the run or export in `path`; None if there is none.
+
+    Raises:
+      OSError: if it cannot be read, or is not a regular file.
+    """
+    try:
+        return read_regular(path / "flags.txt", _MOST_BYTES).decode(errors="replace")
+    except FileNotFoundError:
+        return None
+
+
+def order_version(path: pathlib.Path, config: Config) -> int:
+    """Which order of examples the run of `config` in `path` has: a run that is there keeps its own.
+
+    Raises:
+      OSError: if the run's flags cannot be read.
+    """
+    return flagfiles.order_version(config, kept_flags(path))
+
+
+def flagfile_in(path: pathlib.Path, config: Config) -> str:
+    """The flagfile that replays the run of `config` in `path`, its order version included.
+
+    Raises:
+      UserError: if the flags of the run that is there cannot be read.
+    """
+    try:
+        version = order_version(path, config)
+    except OSError as error:
+        raise _unusable(path, error) from error
+    return flagfiles.to_flagfile(dataclasses.replace(config, order_version=version))
 
 
 def keep_flags(path: pathlib.Path, flagfile: str) -> None:
@@ -139,12 +181,8 @@ def _take(lock: Any, path: pathlib.Path) -> None:
 
 
 def _check_same(path: pathlib.Path, flagfile: str) -> None:
-    flags = path / "flags.txt"
-    if not flags.exists():
-        return
-    kept = flags.read_bytes().decode(errors="replace")
-    differences = learned_differences(kept, flagfile)
-    if differences:
+    kept = kept_flags(path)
+    if kept is not None and (differences := flagfiles.learned_differences(kept, flagfile)):
         raise UserError(
             f"--model_dir={path} holds a run with other flags: {'; '.join(differences)}.\n"
             "Give the flags that it was started with, or name another folder."
@@ -161,7 +199,7 @@ def result(path: pathlib.Path) -> dict[str, Any] | None:
     if not file.exists():
         return None
     try:
-        found = json.loads(file.read_bytes())
+        found = json.loads(read_regular(file, _MOST_BYTES))
         numbers = {name: float(found[name]) for name in RESULTS}
         if not all(map(math.isfinite, numbers.values())):
             raise ValueError(f"{numbers} are not all numbers")
@@ -180,7 +218,7 @@ def write_whole(path: pathlib.Path, content: str | bytes) -> None:
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "wb", opener=opener) as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())

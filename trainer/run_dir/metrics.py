@@ -8,6 +8,8 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
+from trainer.regular_file import read_regular
+
 # metrics.jsonl's names → TensorBoard's tags. Stable: dashboards and reports build on them.
 TAGS = {
     "loss": "loss",
@@ -36,7 +38,7 @@ def read(
     """
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    lines = read_regular(path).decode(errors="replace").splitlines(keepends=True)
     points = []
     for number, line in enumerate(lines, start=1):
         if not line.endswith("\n"):

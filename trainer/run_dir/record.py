@@ -11,6 +11,7 @@ from typing import Any
 
 from trainer import flagfile
 from trainer.config import UserError
+from trainer.regular_file import read_regular
 from trainer.run_dir import directory, metrics, sweeps
 from trainer.run_dir.subject import is_export
 
@@ -156,7 +157,7 @@ def _result(
 
 def _text(path: pathlib.Path, notes: list[str]) -> str | None:
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return read_regular(path).decode(errors="replace")
     except FileNotFoundError:
         notes.append(f"{path.name} is missing")
     except OSError as error:

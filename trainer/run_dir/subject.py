@@ -8,7 +8,8 @@ import os
 import pathlib
 
 from trainer.config import Config, UserError, names
-from trainer.flagfile import ONE_CALL
+from trainer.flagfile import ONE_CALL, learned
+from trainer.run_dir import directory
 
 _OF_THE_MACHINE = frozenset(
     [
@@ -84,7 +85,13 @@ def kept_flags(command: str, config: Config) -> list[str]:
     if command not in ("evaluate", "export"):
         return []
     folder = run(config) if command == "export" else run_or_export(config)
-    text = (folder / "flags.txt").read_text(encoding="utf-8", errors="replace")
+    try:
+        text = directory.kept_flags(folder) or ""
+    except OSError as error:
+        raise UserError(
+            f"{error.filename} cannot be read: {error.strerror}.\n"
+            "Put the run's own flags.txt in its place, from a copy."
+        ) from error
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     known = {*names(), *(f"no{name}" for name in names())}
     for line in lines:
@@ -93,7 +100,8 @@ def kept_flags(command: str, config: Config) -> list[str]:
                 f"{folder}/flags.txt has a line that is no flag of this version: {line!r}.\n"
                 "Correct it, or use the version that wrote it."
             )
-    return [line for line in lines if _name(line) not in ONE_CALL | _OF_THE_MACHINE]
+    own = [line for line in lines if _name(line) not in ONE_CALL | _OF_THE_MACHINE]
+    return [f"--order_version={learned(text)['order_version']}", *own]
 
 
 def _name(line: str) -> str:

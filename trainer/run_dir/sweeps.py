@@ -18,6 +18,7 @@ from typing import Any
 
 from trainer.config import UserError
 from trainer.grid import Point, folder
+from trainer.regular_file import opener, read_regular
 from trainer.run_dir.directory import write_whole
 
 _FILE, _LOCK = "sweep.json", "sweep.lock"
@@ -86,7 +87,7 @@ def read(path: pathlib.Path) -> dict[str, End]:
 @contextlib.contextmanager
 def _changed(path: pathlib.Path) -> Iterator[dict[str, dict[str, Any]]]:
     """The entries by folder, written again when the context ends; nobody else does meanwhile."""
-    with open(path / _LOCK, "a", encoding="utf-8") as lock:
+    with open(path / _LOCK, "a", encoding="utf-8", opener=opener) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         entries = _read(path)
         yield entries
@@ -98,7 +99,7 @@ def _read(path: pathlib.Path) -> dict[str, dict[str, Any]]:
     if not file.exists():
         return {}
     try:
-        points = json.loads(file.read_bytes())["points"]
+        points = json.loads(read_regular(file))["points"]
         return {p["folder"]: {**p, "status": p["status"], "reason": p["reason"]} for p in points}
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(

@@ -27,6 +27,7 @@ from trainer.nn.ghostify import ghostify
 from trainer.nn.models.plain import plain_9, vgg_16
 from trainer.nn.models.resnet import resnet_50
 from trainer.nn.models.wide_resnet import wide_resnet
+from trainer.nn.seeds import keras_seed
 
 ImageShape = tuple[int, int, int]
 
@@ -68,7 +69,7 @@ def build(
         UserError: for a name that is none, or a network that cannot be built for these images and
             classes, with its own reason, or does not return logits.
     """
-    keras.utils.set_random_seed(seed)
+    keras.utils.set_random_seed(keras_seed(seed))
     with _layers_in(precision):
         network = _network(name, image_shape, classes)
     images = keras.Input(image_shape, dtype="uint8", name="images")
