@@ -10,7 +10,7 @@ from tests.models import huge
 from trainer.cluster.strategy import mirrored
 from trainer.config import UserError
 from trainer.data.images import Images
-from trainer.evaluation import evaluator
+from trainer.evaluation import Evaluation, evaluator, gap_warning
 
 RNG = np.random.default_rng(0)
 
@@ -126,3 +126,20 @@ def test_an_evaluation_that_does_not_fit(cpus):
     line, remedy = str(error.value).splitlines()
     assert line == "an evaluation of 125 images at a time does not fit in memory."
     assert remedy == "Use a smaller --image_size, or --precision=bfloat16."
+
+
+@pytest.mark.parametrize(
+    ("loss", "training_loss", "batch_norm", "words"),
+    [
+        (150.0, 0.06, True, "is 2500 times the training loss, 0.06; likely, the moving statistics"),
+        (150.0, 0.0, False, "is inf times the training loss, 0; likely, the model fits"),
+        (150.0, 20.0, True, None),  # Both are bad.
+        (1.5, 0.001, True, None),  # It has learned the training set by heart.
+        (2.4, float("inf"), True, None),  # Nothing was trained yet.
+    ],
+)
+def test_an_evaluation_far_above_training_is_explained(loss, training_loss, batch_norm, words):
+    evaluation = Evaluation(loss, 0.25, 1.0)
+    warning = gap_warning(evaluation, training_loss, 4, batch_norm=batch_norm)
+    assert (words is None) == (warning is None)
+    assert words is None or words in warning

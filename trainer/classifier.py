@@ -145,7 +145,7 @@ def _check_same_data(config: Config, kept: TrainingData, source: Images | Encode
             f"{split} is not what this run began with: it had "
             "{:,} examples of shape {} in {} classes, and has {:,} of {} in {}.\n"
             "{}Bring the data back, with --data_dir, or name a new --model_dir.".format(
-                *began, *now, f"{folder.WHAT_COUNTS}\n" if of_folder else ""
+                *began, *now, f"{folder.WHAT_COUNTS} " if of_folder else ""
             )
         )
     before, names = kept.class_names, source.class_names
