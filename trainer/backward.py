@@ -1,7 +1,5 @@
 """Forward and back over one run of examples: all that they add to an update."""
 
-import contextlib
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import keras
@@ -123,18 +121,3 @@ class Backward:
         return tape.gradient(
             total, self.parameters, unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
-
-
-@contextlib.contextmanager
-def plain_errors() -> Iterator[None]:
-    """Raises a UserError of a function that is traced within as it was.
-
-    AutoGraph raises another in its place, with the source of every call on the way to it.
-    """
-    try:
-        yield
-    except UserError as error:
-        first: BaseException = error
-        while isinstance(first.__context__, UserError):
-            first = first.__context__
-        raise UserError(str(first)) from None

@@ -40,9 +40,15 @@ _IN_EVERY_RUN = frozenset(
 
 
 class ExitError(Exception):
-    """What ends the program: one or two lines that say what it was and what to do."""
+    """What ends the program: one or two lines that say what it was and what to do.
+
+    Attributes:
+      status: of the process.
+      above: lines that are shown above those two, such as a traceback of the user's own code.
+    """
 
     status: int
+    above: str = ""
 
 
 class UserError(ExitError):

@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
             asked = config.from_flags([program, *kept, *rest])
         return command(asked)
     except config.ExitError as error:
-        print(f"crescendo {name}: {error}", file=sys.stderr)
+        print(f"{error.above}crescendo {name}: {error}", file=sys.stderr)
         return error.status
     except OSError as error:  # Others are mistakes of ours.
         known = error.errno in (errno.EACCES, errno.ENAMETOOLONG)

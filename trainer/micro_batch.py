@@ -16,10 +16,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from trainer.backward import plain_errors
 from trainer.cluster import memory
 from trainer.cluster.strategy import dealt, on_cpu
 from trainer.config import UserError
+from trainer.nn.user_code import explained
 from trainer.regular_file import read_regular
 from trainer.run_dir.directory import write_whole
 from trainer.schedule.layout import divisors
@@ -178,7 +178,7 @@ def _rate(step: TrainingStep, iterator: Iterator[Any], examples: int) -> float:
             loss = tf.add_n(step.strategy.experimental_local_results(losses))
         return loss
 
-    with plain_errors():
+    with explained():
         # Called as such: TensorFlow warns of a function that is often traced.
         traced = accumulate.get_concrete_function(tf.TensorSpec([], tf.int32))
 

@@ -16,10 +16,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer.backward import Backward, Sums, plain_errors
+from trainer.backward import Backward, Sums
 from trainer.cluster.strategy import dealt
 from trainer.nn import moving_statistics
 from trainer.nn.optimizers import OPTIMIZERS, Update
+from trainer.nn.user_code import explained
 from trainer.schedule.layout import divisors
 from trainer.schedule.stretch import Stretch
 
@@ -138,7 +139,7 @@ class TrainingStep:
         weights = tf.TensorSpec([None, len(self._norms)], tf.float32)
         signature = [tf.type_spec_from_value(iterator), vector, vector, count, scalar, weights]
         function = tf.function(self._stretch, input_signature=signature)
-        with plain_errors():
+        with explained():
             function.get_concrete_function()  # Traced here, so that run times the device alone.
         return function
 

@@ -4,30 +4,30 @@ A name is `wide_resnet_<depth>_<width>`, `resnet_50`, `vgg_16`, `plain_9`, a con
 keras.applications as Keras spells it (and `inception_resnet_v2`), or `module:function`. What stands
 in front of the network is part of the model, so that training, evaluation and export agree: pixels
 are standardised by the data's mean and standard deviation, unless the network has a Rescaling or
-Normalization layer of its own, which then gets the pixels 0..255. Its batch normalization is made
-ghost.
+Normalization layer of its own, or an integer Input, which then get the pixels 0..255. Its batch
+normalization is made ghost.
 """
 
 import contextlib
 import difflib
-import importlib
 import inspect
-import os
 import re
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
-import numpy as np
+import tensorflow as tf
 
 from trainer.config import UserError
+from trainer.nn import model_checks, model_notes
 from trainer.nn.ghost_batch_norm import Kernel
 from trainer.nn.ghostify import ghostify
+from trainer.nn.models import user_function
 from trainer.nn.models.plain import plain_9, vgg_16
 from trainer.nn.models.resnet import resnet_50
 from trainer.nn.models.wide_resnet import wide_resnet
 from trainer.nn.seeds import keras_seed
+from trainer.nn.user_code import explained, one_line
 
 ImageShape = tuple[int, int, int]
 
@@ -73,8 +73,9 @@ def build(
     with _layers_in(precision):
         network = _network(name, image_shape, classes)
     images = keras.Input(image_shape, dtype="uint8", name="images")
-    pixels = keras.ops.cast(images, "float32")  # [b, h, w, c], 0..255
-    if not _standardises(network):
+    dtype = _input_dtype(network)
+    pixels = keras.ops.cast(images, dtype)  # [b, h, w, c], 0..255
+    if dtype == "float32" and not _standardises(network):
         pixels = keras.layers.Normalization(
             mean=list(mean), variance=[deviation**2 for deviation in std], dtype="float32"
         )(pixels)
@@ -88,7 +89,8 @@ def build(
         logits = keras.layers.Identity(dtype="float32", name="float32_logits")(logits)
     model = keras.Model(images, logits, name="classifier")
     if ":" in name:
-        _refuse_probabilities(name, model)
+        model_checks.check(name, network, tf.TensorSpec((ghost_batch_size, *image_shape), dtype))
+        model_notes.say(name, network)
     return ghostify(model, ghost_batch_size=ghost_batch_size, decay=ghost_decay, kernel=kernel)
 
 
@@ -106,7 +108,7 @@ def _layers_in(precision: str) -> Iterator[None]:
 def _network(name: str, image_shape: ImageShape, classes: int) -> keras.Model:
     """The network of that name from float images to logits."""
     if ":" in name:
-        return _from_function(name, image_shape, classes)
+        return user_function.build(name, image_shape, classes)
     if match := re.fullmatch(r"wide_resnet_(\d+)_(\d+)", name):
         return wide_resnet(int(match[1]), int(match[2]), image_shape, classes)
     if name in _OWN:
@@ -154,60 +156,24 @@ def _suggest(name: str, constructors: list[str]) -> str:
     return f"did you mean {' or '.join(matches)}? It is {forms}"
 
 
-def _from_function(name: str, image_shape: ImageShape, classes: int) -> keras.Model:
-    """What the user's function returns."""
-    module_name, _, function_name = name.partition(":")
-    if not {"", os.getcwd()} & set(sys.path):  # as `python -m` has it, for other entry points
-        sys.path.insert(0, os.getcwd())
-    try:
-        if module_name.startswith("."):
-            raise ImportError("name it from the top, without the first dot")
-        module = importlib.import_module(module_name)
-    except (ImportError, SyntaxError, ValueError) as error:
-        raise UserError(f"--model={name}: cannot import {module_name!r}: {error}") from error
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        raise UserError(f"--model={name}: {module.__name__} has no function {function_name!r}")
-    try:
-        inspect.signature(function).bind(image_shape, classes)
-    except TypeError as error:
-        raise UserError(
-            f"--model={name}: it is called as {function_name}(image_shape, classes): {error}"
-        ) from error
-    model = _with_reason(name, lambda: function(image_shape, classes))
-    if not isinstance(model, keras.Model):
-        raise UserError(
-            f"--model={name} returned a {type(model).__name__}; it must return a keras.Model"
-        )
-    return model
-
-
 def _with_reason(name: str, construct: Callable[[], Any]) -> Any:
     """What `construct` returns; where Keras refuses, an image too small for one, its reason."""
     try:
-        return construct()
+        with explained():
+            return construct()
     except ValueError as error:
-        # Keras spreads some reasons over a page, with terminal colours.
-        reason = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())
-        raise UserError(f"model {name} cannot be built: {reason}") from error
+        raise UserError(f"model {name} cannot be built: {one_line(error)}") from error
+
+
+def _input_dtype(network: keras.Model) -> str:
+    """Returns the type of the pixels that the network takes: its Input's if that is an integer.
+
+    An integer Input declares raw pixels, 0 to 255. A subclassed model has no Input.
+    """
+    declared = [each.dtype for each in getattr(network, "inputs", None) or []]
+    return declared[0] if declared and "int" in declared[0] else "float32"
 
 
 def _standardises(network: keras.Model) -> bool:
     own = (keras.layers.Rescaling, keras.layers.Normalization)
     return any(isinstance(layer, own) for layer in network._flatten_layers())
-
-
-def _refuse_probabilities(name: str, model: keras.Model) -> None:
-    """Refuses an output that is a softmax: rows that are nowhere negative and sum to one.
-
-    Asking the output works for every kind of model; a subclassed one shows no last layer.
-    """
-    black_and_white = np.stack(
-        [np.full(model.input_shape[1:], pixel, np.uint8) for pixel in (0, 255)]
-    )
-    rows = np.asarray(model(black_and_white, training=False))
-    if np.all(rows >= 0) and np.allclose(rows.sum(axis=1), 1, atol=1e-2):
-        raise UserError(
-            f"--model={name} returns probabilities; it must return logits: remove the softmax "
-            "from its last layer"
-        )

@@ -1,0 +1,49 @@
+"""The model that a user's function makes: --model=module:function."""
+
+import importlib
+import inspect
+import os
+import sys
+
+import keras
+
+from trainer.config import UserError
+from trainer.nn.user_code import explained, one_line
+
+
+def build(name: str, image_shape: tuple[int, int, int], classes: int) -> keras.Model:
+    """Returns what the function of `name` makes of (image_shape, classes).
+
+    Raises:
+        UserError: there is no such function, it cannot be called so, it raises an error, which is
+            then the user's own, or it returns something else than a Keras model.
+    """
+    module_name, _, function_name = name.partition(":")
+    if not {"", os.getcwd()} & set(sys.path):  # as `python -m` has it, for other entry points
+        sys.path.insert(0, os.getcwd())
+    try:
+        if module_name.startswith("."):
+            raise ImportError("name it from the top, without the first dot")
+        with explained():
+            module = importlib.import_module(module_name)
+    except (ImportError, ValueError) as error:
+        raise UserError(f"--model={name}: cannot import {module_name!r}: {error}") from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise UserError(f"--model={name}: {module.__name__} has no function {function_name!r}")
+    try:
+        inspect.signature(function).bind(image_shape, classes)
+    except TypeError as error:
+        raise UserError(
+            f"--model={name}: it is called as {function_name}(image_shape, classes): {error}"
+        ) from error
+    try:
+        with explained():
+            model = function(image_shape, classes)
+    except ValueError as error:  # of a function that is not the user's, such as a library's
+        raise UserError(f"model {name} cannot be built: {one_line(error)}") from error
+    if not isinstance(model, keras.Model):
+        raise UserError(
+            f"--model={name} returned a {type(model).__name__}; it must return a keras.Model"
+        )
+    return model
