@@ -62,6 +62,7 @@ def test_every_augmentation_is_a_value_of_its_flag():
         ("--output=", "flag --output=: "),
         ("--plot=", "flag --plot=: is empty"),
         ("--data_dir=", "flag --data_dir=: is empty"),
+        ("--data_dir=gs:/b", "flag --data_dir=gs:/b: is a URL with one slash"),
         ("--dataset=", "flag --dataset=: is empty"),
         ("--model_dir=a\nb", r"--model_dir='a\nb' has a line break"),
         ("--flagfile=/dev/zero", "--flagfile=/dev/zero cannot be read: it is a device, not a"),

@@ -539,8 +539,9 @@ def _dataset_problem(name: str) -> str:
 
 for _name in ("model_dir", "export_dir", "output", "plot", "checkpoint"):
     _refuse(_name, local_path.problem)
-for _name in ("data_dir", "model", "train_split", "eval_split"):  # TFDS reads gs:// by itself.
+for _name in ("model", "train_split", "eval_split"):
     _refuse(_name, local_path.empty)
+_refuse("data_dir", local_path.remote_problem)
 _refuse("dataset", _dataset_problem)
 for _name in ("tpu", "tpu_zone", "tpu_project"):
     flags.register_validator(

@@ -24,6 +24,14 @@ def empty(value: str) -> str:
     return "is empty: the shell variable that it came from may be unset; give a value, or no flag"
 
 
+def remote_problem(path: str) -> str:
+    """Why `path` cannot be used where TFDS also reads URLs; "" if it can."""
+    kind = scheme(path)
+    if kind and "://" not in path:
+        return f"is a URL with one slash, which would be a local folder: write {kind}://"
+    return empty(path)
+
+
 def problem(path: str) -> str:
     """Why `path` cannot be used, and what to do instead, after its name; "" if it can."""
     kind = scheme(path)

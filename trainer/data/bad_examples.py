@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from trainer.config import UserError
 from trainer.data.names import printable
+from trainer.regular_file import opener, read_regular
 
 # So many are told one by one.
 _TOLD = 10
@@ -39,7 +40,7 @@ class BadExamples:
         self._refused: UserError | None = None
         self._reasons: dict[str, str] = {}
         with contextlib.suppress(FileNotFoundError):
-            lines = path.read_text("utf-8", "replace").splitlines() if path else []
+            lines = read_regular(path).decode(errors="replace").splitlines() if path else []
             pairs = (line.partition("\t") for line in lines)
             self._reasons = {name: reason for name, _, reason in pairs}
 
@@ -72,7 +73,10 @@ class BadExamples:
             self._reasons[name] = reason
             number = self.count
             if self._path:
-                with contextlib.suppress(OSError), self._path.open("a", encoding="utf-8") as file:
+                with (
+                    contextlib.suppress(OSError),
+                    open(self._path, "a", encoding="utf-8", opener=opener) as file,
+                ):
                     file.write(f"{name}\t{reason}\n")
         if number <= _TOLD:
             self._report(f"{name} is left out: {reason}")

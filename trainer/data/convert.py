@@ -17,6 +17,7 @@ import tqdm
 from tensorflow_datasets.core import dataset_info
 from tensorflow_datasets.core.file_adapters import ArrayRecordFileAdapter
 
+from trainer import local_path
 from trainer.cluster.cores import usable
 from trainer.config import UserError
 from trainer.data import records
@@ -36,6 +37,11 @@ def convert(dataset: str, data_dir: str | None) -> pathlib.Path | None:
     if dataset.startswith(PREFIX):
         raise UserError(f"{dataset} needs no converting: a folder's files are read by name.")
     builder = find_builder(dataset, data_dir)
+    if local_path.scheme(os.fspath(builder.data_dir_root)):
+        raise UserError(
+            f"{dataset} is in {builder.data_dir_root}, and is converted on a local disk alone: "
+            "copy it, and name the copy with --data_dir."
+        )
     if not is_prepared(builder) or records.ARRAY_RECORD in records.formats(builder):
         return _convert(dataset, builder)
     with only_one(builder, dataset):  # or two would write one file

@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from trainer.config import UserError
 from trainer.run_dir.directory import move_whole
+from trainer.run_dir.plain_path import named, plain
 
 Variables = Mapping[str, Sequence[Any]]
 
@@ -27,6 +28,7 @@ DAMAGED = (
     tf.errors.OpError,
     IndexError,
     RuntimeError,
+    OSError,
 )
 # How tf.train.Checkpoint names a variable's value.
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
@@ -197,9 +199,18 @@ def read(path: pathlib.Path, variables: Variables) -> dict[str, Any]:
       UserError: where it holds others in one of the groups.
       DAMAGED: where it is not whole.
     """
+    with plain(path) as readable:
+        try:
+            return _read(readable, path, variables)
+        except DAMAGED as error:  # Of a path that names nothing outside of this process.
+            raise RuntimeError(named(str(error), path)) from error
+
+
+def _read(readable: str, path: pathlib.Path, variables: Variables) -> dict[str, Any]:
+    """As `read`, the checkpoint at `path` by a path that TensorFlow takes as it is."""
     # tf.train.Checkpoint's own reading warns of what is left out.
     try:
-        reader = tf.train.load_checkpoint(str(path / "checkpoint"))
+        reader = tf.train.load_checkpoint(f"{readable}/checkpoint")
         names = reader.get_variable_to_shape_map()
         reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH")  # Not used; compared with its checksum.
         for group, ours in variables.items():

@@ -9,6 +9,7 @@ which checkpoint it is of.
 
 import dataclasses
 import json
+import os
 import pathlib
 import tempfile
 import textwrap
@@ -20,8 +21,10 @@ import tensorflow as tf
 
 from trainer.config import UserError
 from trainer.flagfile import learned_differences
+from trainer.regular_file import opener
 from trainer.run_dir.checkpoints import DAMAGED, first_line
 from trainer.run_dir.directory import move_whole, write_whole
+from trainer.run_dir.plain_path import named, plain
 from trainer.run_dir.subject import is_export, is_model
 
 
@@ -144,11 +147,14 @@ def load(path: pathlib.Path) -> Callable[..., tf.Tensor]:
     """
     try:
         if is_model(path):
+            os.close(opener(path, os.O_RDONLY))  # Keras would wait for a FIFO.
             return keras.models.load_model(path)
         # Holds the variables, too.
-        loaded = tf.saved_model.load(str(path / "saved_model"))
+        with plain(path / "saved_model") as readable:
+            loaded = tf.saved_model.load(readable)
     except (*DAMAGED, OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
-        reason = textwrap.shorten(str(error), 200, placeholder=" ...")
+        reason = named(str(error), path / "saved_model")
+        reason = textwrap.shorten(reason, 200, placeholder=" ...")
         instead = f", or take --export_dir={path.parent}" if is_model(path) else ""
         raise UserError(
             f"{path} cannot be loaded: {reason}\nExport the run again{instead}."
