@@ -16,6 +16,10 @@ There are two versions, and a run keeps the one that it began with:
    with three words as each pass's keys, and an offset mod N behind each pass. Two passes of 6
    rounds were already random by the tests' statistics over 1,500 epochs, so that 8 leave a margin.
 
+One thread of an AMD EPYC makes 1 to 10 million indices/s of version 2 in calls of 1,024, and 0.5 to
+1.4 million in calls of 128: 0.1 to 0.25 ms a micro-batch. Of version 1 it makes 5 million at
+N = 60,000, but 0.25 at N = 1,000 and 0.06 at N = 240.
+
 The public wrapper of the op, `tf.random.experimental.index_shuffle`, hides the rounds and uses 4:
 its consecutive epochs correlate up to 0.91 at N = 60,000.
 """

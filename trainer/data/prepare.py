@@ -24,6 +24,7 @@ import tensorflow_datasets as tfds
 from google.protobuf import json_format
 
 from trainer.config import UserError
+from trainer.regular_file import opener
 
 PREPARE_SECONDS = 3600.0
 REACH_SECONDS = 10.0
@@ -176,7 +177,7 @@ def only_one(builder: tfds.core.DatasetBuilder, dataset: str) -> Iterator[IO[str
     path = pathlib.Path(builder.data_dir_root) / f".{builder.name}.lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.open("w")
+        lock = open(path, "w", opener=opener)  # noqa: SIM115
     except OSError as error:
         raise UserError(
             f"{dataset} cannot be prepared in {path.parent}, which cannot be written "
