@@ -91,7 +91,7 @@ def _traced(name: str, network: keras.Model, images: tf.TensorSpec, training: bo
             return network(images, training=training)
 
     try:
-        with explained():
+        with explained(f"--model={name}"):
             return tf.function(forward, autograph=False).get_concrete_function(images).graph
     except UserError:
         raise

@@ -26,11 +26,14 @@ _LONGEST = 400  # characters of a message
 
 
 @contextlib.contextmanager
-def explained() -> Iterator[None]:
+def explained(code: str = "the model's own code") -> Iterator[None]:
     """Raises an error of the user's code within as a UserError; a UserError passes.
 
     AutoGraph raises another error in the place of each, with the source of every call on the way to
     it: the first one is found again.
+
+    Args:
+      code: what the message says has raised the error.
     """
     try:
         yield
@@ -41,7 +44,7 @@ def explained() -> Iterator[None]:
                 raise each from None
         for each in chain:
             if frames := user_frames(each):
-                raise _as_user_error(each, frames) from None
+                raise _as_user_error(code, each, frames) from None
         raise
 
 
@@ -86,10 +89,12 @@ def _chain(error: BaseException) -> list[BaseException]:
     return chain[::-1]
 
 
-def _as_user_error(error: BaseException, frames: list[traceback.FrameSummary]) -> UserError:
+def _as_user_error(
+    code: str, error: BaseException, frames: list[traceback.FrameSummary]
+) -> UserError:
     last = frames[-1]
     explanation = UserError(
-        f"the model's own code raised {one_line(error)}\n"
+        f"{code} raised {one_line(error)}\n"
         f"Correct {last.filename}, line {last.lineno}, in {last.name}."
     )
     lines = traceback.format_list(frames)

@@ -159,7 +159,7 @@ def _suggest(name: str, constructors: list[str]) -> str:
 def _with_reason(name: str, construct: Callable[[], Any]) -> Any:
     """What `construct` returns; where Keras refuses, an image too small for one, its reason."""
     try:
-        with explained():
+        with explained(f"--model={name}"):
             return construct()
     except ValueError as error:
         raise UserError(f"model {name} cannot be built: {one_line(error)}") from error
