@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 
 from trainer import loop, micro_batch
-from trainer.classifier import build, devices, load_splits, training_data_of, values, versions
+from trainer.classifier import (
+    build,
+    configuration,
+    devices,
+    load_splits,
+    say_if_edited,
+    training_data_of,
+    values,
+    versions,
+)
 from trainer.cluster import tpu
 from trainer.cluster.hosts import Hosts
 from trainer.cluster.hosts import of as hosts_of
@@ -121,6 +130,8 @@ def _train(
     step.starts = state.statistics_starts or {}
     training_data.check_learned(state.training_data, data, path / training_data.FILE)
     state.training_data = data.as_json()
+    say_if_edited(config, model, state.model_configuration, report)
+    state.model_configuration = state.model_configuration or configuration(config, model)
     if state.resumes:
         report(f"resumed at update {state.update}, epoch {state.position / examples:.2f}")
     summaries: Summaries = NoSummaries()

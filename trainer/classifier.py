@@ -20,6 +20,7 @@ from trainer.data.bad_examples import BadExamples
 from trainer.data.encoded import Encoded
 from trainer.data.images import Images
 from trainer.data.names import few
+from trainer.nn import model_notes
 from trainer.nn.models import registry
 from trainer.run_dir import training_data, weights
 from trainer.run_dir.training_data import TrainingData
@@ -191,6 +192,25 @@ def build(config: Config, data: TrainingData, strategy: tf.distribute.Strategy) 
         )
 
 
+def configuration(config: Config, model: keras.Model) -> str | None:
+    """Returns a fingerprint of the configuration of a model of the user's own; else None."""
+    return model_notes.fingerprint(model) if ":" in config.model else None
+
+
+def say_if_edited(
+    config: Config, model: keras.Model, learned: str | None, report: Callable[[str], None]
+) -> None:
+    """Tells `report` if the model's configuration differs from that of the checkpoint, `learned`.
+
+    Shapes that differ are refused when the checkpoint is read; an activation has none.
+    """
+    if learned is not None and configuration(config, model) != learned:
+        report(
+            f"--model={config.model} is not configured as when this run began: its code, or Keras, "
+            "has changed since"
+        )
+
+
 def restore(
     config: Config,
     folder: pathlib.Path,
@@ -212,6 +232,7 @@ def restore(
     path, progress = weights.load(folder / "checkpoints", config.checkpoint, variables, report)
     learned = progress.get("training_data", {})
     training_data.check_learned(learned, data, folder / training_data.FILE)
+    say_if_edited(config, model, progress.get("model_configuration"), report)
     return model, data, path, progress["update"]
 
 

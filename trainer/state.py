@@ -36,6 +36,7 @@ class State:
         the model's; None: its statistics were loaded. None for all in a checkpoint from before
         they were kept.
       training_data: what the run learns with, as training_data.json has it.
+      model_configuration: fingerprint of a model of the user's own, as the run began with it.
     """
 
     position: int = 0
@@ -51,6 +52,7 @@ class State:
     noise: dict[str, Any] = dataclasses.field(default_factory=dict)
     statistics_starts: dict[str, int | None] | None = None
     training_data: dict[str, Any] = dataclasses.field(default_factory=dict)
+    model_configuration: str | None = None
 
     @property
     def evaluated_at(self) -> int:
