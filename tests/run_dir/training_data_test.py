@@ -1,10 +1,12 @@
 import dataclasses
 import json
+import os
 import re
 
 import pytest
 
 from trainer.config import UserError
+from trainer.regular_file import NotRegularError
 from trainer.run_dir import training_data
 from trainer.run_dir.training_data import FILE, TrainingData
 
@@ -25,6 +27,12 @@ def test_a_file_from_before_class_names_is_read(tmp_path):
     del kept["class_names"]
     (tmp_path / FILE).write_text(json.dumps(kept))
     assert training_data.read(tmp_path) == dataclasses.replace(DATA, class_names=None)
+
+
+def test_a_fifo_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / FILE)
+    with pytest.raises(NotRegularError, match="it is a FIFO, not a regular file"):
+        training_data.read(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def check_free(folder: pathlib.Path, flagfile: str) -> None:
         return
     if not is_export(folder):
         raise UserError(f"--export_dir={folder} holds something that is no export: name another.")
-    kept = (folder / "flags.txt").read_text(encoding="utf-8", errors="replace")
+    kept = read_regular(folder / "flags.txt").decode(errors="replace")
     differences = learned_differences(kept, flagfile)
     if differences:
         raise UserError(
@@ -124,7 +124,7 @@ def about(folder: pathlib.Path) -> About:
       UserError: where it is damaged.
     """
     try:
-        found = About(**json.loads((folder / "export.json").read_bytes()))
+        found = About(**json.loads(read_regular(folder / "export.json")))
         h, w, c = map(int, found.image_shape)
         names = found.class_names
         if names is not None and not all(isinstance(name, str) for name in names):

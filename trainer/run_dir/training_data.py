@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainer.config import UserError
+from trainer.regular_file import read_regular
 from trainer.run_dir.directory import write_whole
 
 FILE = "training_data.json"
@@ -51,7 +52,7 @@ def read(folder: pathlib.Path) -> TrainingData | None:
     """
     file = folder / FILE
     try:
-        text = file.read_bytes()
+        text = read_regular(file)
     except FileNotFoundError:
         return None
     try:
