@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from trainer.config import UserError
 from trainer.flagfile import learned_differences
-from trainer.regular_file import opener
+from trainer.regular_file import opener, read_regular
 from trainer.run_dir.checkpoints import DAMAGED, first_line
 from trainer.run_dir.directory import move_whole, write_whole
 from trainer.run_dir.plain_path import named, plain
