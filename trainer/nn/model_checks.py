@@ -127,7 +127,7 @@ def _place(network: keras.Model, variable: tf.Variable) -> str:
     """Returns which attribute of which layer a variable is, or else its name."""
     for layer in network._flatten_layers():
         for attribute, value in vars(layer).items():
-            if value is variable:
+            if isinstance(value, tf.Variable) and any(p is variable for p in _parts(value)):
                 return f"{attribute} of layer {layer.name}"
     return variable.name
 

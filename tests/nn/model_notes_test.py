@@ -1,0 +1,63 @@
+import subprocess
+import sys
+
+import keras
+import pytest
+
+from tests.models import Subclassed, tiny
+from trainer.nn.ghostify import ghostify
+from trainer.nn.model_notes import fingerprint, say
+
+SHAPE = (8, 8, 1)
+
+
+def transfer(trainable=True):
+    base = keras.Sequential(
+        [keras.Input(SHAPE), keras.layers.Conv2D(2, 3), keras.layers.BatchNormalization()],
+        name="base",
+    )
+    base.trainable = trainable
+    images = keras.Input(SHAPE)
+    x = keras.layers.GlobalAveragePooling2D()(base(images, training=False))
+    return keras.Model(images, keras.layers.Dense(5)(x))
+
+
+def test_a_trained_base_in_inference_is_said_once(caplog):
+    for model in (transfer(trainable=False), tiny(SHAPE, 5), Subclassed(5)):
+        say("mine:net", model)
+    assert caplog.messages == []
+    say("mine:net", transfer())
+    (message,) = caplog.messages
+    assert message.startswith("--model=mine:net calls base with training=False: its weights are")
+    assert "base.trainable = False keeps" in message
+
+
+@pytest.mark.parametrize("make", [transfer, lambda: tiny(SHAPE, 5)])
+def test_a_second_build_has_the_same_fingerprint(make):
+    first, second = fingerprint(make()), fingerprint(make())
+    assert first == second
+    assert len(first) == 64
+
+
+def test_an_activation_changes_it_and_the_device_does_not():
+    assert fingerprint(tiny(SHAPE, 5, "relu")) != fingerprint(tiny(SHAPE, 5, "tanh"))
+    kernels = ("fused", "reshaped")
+    models = [ghostify(tiny(SHAPE, 5), ghost_batch_size=4, decay=0.9, kernel=k) for k in kernels]
+    assert len({fingerprint(model) for model in models}) == 1
+
+
+def test_it_is_the_same_in_another_process():
+    code = (
+        "from tests.models import tiny; from trainer.nn.model_notes import fingerprint; "
+        "print(fingerprint(tiny((8, 8, 1), 5)))"
+    )
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert other.stdout.strip() == fingerprint(tiny(SHAPE, 5))
+
+
+def test_a_model_without_a_configuration_has_none():
+    class Odd(keras.Model):
+        def get_config(self):
+            raise NotImplementedError
+
+    assert fingerprint(Odd()) is None
