@@ -15,7 +15,7 @@ from trainer.cluster import tpu
 from trainer.cluster.hosts import Hosts
 from trainer.cluster.workers import Worker
 from trainer.config import Config, UserError
-from trainer.data import folder, sources
+from trainer.data import folder, sources, split_overlap
 from trainer.data.bad_examples import BadExamples
 from trainer.data.encoded import Encoded
 from trainer.data.images import Images
@@ -77,8 +77,12 @@ def load_splits(
     """
     training = load(config, config.train_split, bad)
     report(training.summary)
-    evaluation = load(config, sources.evaluation_split(config), bad, training.class_names)
+    evaluation_split = sources.evaluation_split(config)
+    evaluation = load(config, evaluation_split, bad, training.class_names)
     report(evaluation.summary)
+    both = (config.train_split, training), (evaluation_split, evaluation)
+    for warning in split_overlap.warnings(config.dataset, config.data_dir, *both):
+        report(warning)
     if config.train_examples not in (None, training.examples):
         raise UserError(
             f"--train_examples={config.train_examples}, but {config.dataset}'s "

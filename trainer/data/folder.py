@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from trainer.config import UserError
+from trainer.data import splits
 from trainer.data.class_folder import (
     HIDDEN,
     REPEATED,
@@ -95,6 +96,19 @@ def list_files(root: str, split: str) -> Files:
     for files in listed.values():
         left_out.update(files.left_out)
     return Files(folders, np.concatenate(folder_of), np.concatenate(names), left_out)
+
+
+def count_shared(root: str, first: str, second: str) -> int:
+    """Returns how many files of the split `second` are files of `first`, too.
+
+    Raises:
+      UserError: there is no such split.
+    """
+    parts = {*_parts(first), *_parts(second)}
+    if len(parts) == len(_parts(first)) + len(_parts(second)):  # No folder is in both.
+        return 0
+    infos = split_infos({part: len(_listed(os.path.join(root, part))) for part in parts})
+    return splits.count_shared(infos, first, second, PREFIX + root)
 
 
 def evaluation_split(root: str) -> str:

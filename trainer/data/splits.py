@@ -45,6 +45,22 @@ def pieces(
     return [(name, start, max(start, stop)) for name, start, stop in ends]
 
 
+def count_shared(
+    splits: Mapping[str, "tfds.core.SplitInfo"], first: str, second: str, dataset: str
+) -> int:
+    """Returns how many examples of the split `second` are examples of `first`, too.
+
+    Raises:
+        UserError: one of them is ill-formed, unknown or empty.
+    """
+    shared = 0
+    for name, start, stop in pieces(splits, second, dataset):
+        for other, other_start, other_stop in pieces(splits, first, dataset):
+            if name == other:
+                shared += max(0, min(stop, other_stop) - max(start, other_start))
+    return shared
+
+
 def split_infos(sizes: Mapping[str, int]) -> dict[str, "tfds.core.SplitInfo"]:
     """Splits of these sizes, for `pieces`, where TFDS itself has not prepared them."""
     import tensorflow_datasets as tfds
