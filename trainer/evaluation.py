@@ -17,6 +17,7 @@ from trainer.data.bad_examples import BadExamples
 from trainer.data.encoded import Encoded
 from trainer.data.images import Images
 from trainer.nn.losses import cross_entropy
+from trainer.nn.user_code import explained
 
 # Examples that a lane takes at once; larger was no faster on two cores.
 _BATCH_SIZE = 125
@@ -130,7 +131,7 @@ def evaluator(
                 return None
             some, start = min(some, rounds - done), time.monotonic()
             # Carried along, so that where it is cut changes no bit.
-            with enough(f"an evaluation of {batch_size} images at a time", _REMEDY):
+            with explained(), enough(f"an evaluation of {batch_size} images at a time", _REMEDY):
                 total = add(iterator, tf.constant(some), total)
                 total.numpy()  # Waits for the device.
             done += some
