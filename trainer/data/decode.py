@@ -46,7 +46,8 @@ def whole(
     Args:
         encoded: a file's bytes.
         shape: (h, w, c).
-        orientation: of `exif.orientation`, int32 []; None: the image is upright.
+        orientation: of `exif.orientation`, int32 []; None: the image is upright, which costs less
+            than 1 does.
         max_pixels: a larger image is an error; None: images of a known size are not looked at.
     """
     height, width, channels = shape
@@ -63,7 +64,7 @@ def whole(
     def turned(orientation: tf.Tensor) -> tf.Tensor:
         return _turned(resized(_stored_size((height, width), orientation)), orientation)
 
-    return tf.ensure_shape(_by_orientation(orientation, upright, turned), shape)
+    return tf.ensure_shape(upright() if orientation is None else turned(orientation), shape)
 
 
 def central_crop(
@@ -202,17 +203,7 @@ def _cropped(
         stored = part(lambda size: _in_stored(window, size, orientation))
         return _turned(resized(stored, _stored_size((height, width), orientation)), orientation)
 
-    return tf.ensure_shape(_by_orientation(orientation, upright, turned), shape)
-
-
-def _by_orientation(
-    orientation: tf.Tensor | None,
-    upright: Callable[[], tf.Tensor],
-    turned: Callable[[tf.Tensor], tf.Tensor],
-) -> tf.Tensor:
-    if orientation is None:
-        return upright()
-    return tf.cond(tf.equal(orientation, exif.UPRIGHT), upright, lambda: turned(orientation))
+    return tf.ensure_shape(upright() if orientation is None else turned(orientation), shape)
 
 
 def _stored_size(upright: tuple[int, int], orientation: tf.Tensor) -> tf.Tensor:
@@ -226,8 +217,13 @@ def _turned(pixels: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     pixels = tf.cond(
         orientation >= _SWAPPED, lambda: tf.transpose(pixels, [1, 0, 2]), lambda: pixels
     )
-    rows, columns = (tf.gather(t, orientation) for t in (_ROWS_REVERSED, _COLUMNS_REVERSED))
-    return tf.raw_ops.Reverse(tensor=pixels, dims=tf.stack([rows, columns, False]))
+    count = tf.shape(pixels)[0]
+    rows = tf.range(count)
+    reversed_rows = tf.gather(_ROWS_REVERSED, orientation)
+    # A fifth of the time that tf.reverse takes.
+    pixels = tf.gather(pixels, tf.where(reversed_rows, count - 1 - rows, rows))
+    reversed_columns = tf.gather(_COLUMNS_REVERSED, orientation)
+    return tf.cond(reversed_columns, lambda: tf.reverse(pixels, [1]), lambda: pixels)
 
 
 def _in_stored(window: Window, size: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:

@@ -2,10 +2,25 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import NamedTuple
 
 import tensorflow as tf
 
 from trainer.data.decode import MAX_PIXELS
+
+
+class Opened(NamedTuple):
+    """One example, before it is decoded.
+
+    Attributes:
+      content: the file's bytes [].
+      label: int32 [].
+      orientation: int32 [], as `exif.orientation`; None: images are decoded as they are stored.
+    """
+
+    content: tf.Tensor
+    label: tf.Tensor
+    orientation: tf.Tensor | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -19,8 +34,7 @@ class Encoded:
       name: for messages.
       fetch: int64 indices [n], each in [0, N) → tensors [n], in batches, since a call has a cost.
         The first is of strings; what cannot be read is empty there.
-      open: one of each of these tensors, [] → (the file's bytes [], label int32 [], orientation
-        int32 [] as `exif.orientation`, or None if the set's images are taken as they are stored).
+      open: one of each of these tensors, [] → `Opened`.
       describe: an index → where it lies, for messages.
       max_pixels: an image of more is not decoded.
       unread: an index → why its file cannot be read, as far as that can be told.
@@ -32,7 +46,7 @@ class Encoded:
     image_shape: tuple[int, int, int]
     name: str
     fetch: Callable[[tf.Tensor], tuple[tf.Tensor, ...]]
-    open: Callable[..., tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]]
+    open: Callable[..., Opened]
     describe: Callable[[int], str]
     max_pixels: int = MAX_PIXELS
     unread: Callable[[int], str | None] = lambda _: None

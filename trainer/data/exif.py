@@ -5,26 +5,28 @@ file without one is upright, and so is one whose EXIF data are damaged. XMP is n
 what a PNG holds behind its pixels.
 """
 
+from typing import Literal
+
 UPRIGHT = 1
-_TAG = 0x0112
+_TAG, _WIDE = 0x0112, 4
 _MARK = b"Exif\0\0"
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def orientation(data: bytes) -> int:
-    """The orientation of an encoded image, 1 to 8."""
+def orientation(data: bytes) -> int | None:
+    """The orientation of an encoded image, 1 to 8, from its first bytes; None: they do not tell."""
     if data.startswith(b"\xff\xd8\xff"):
-        tiff = _of_jpeg(data)
+        part = _of_jpeg(data)
     elif data.startswith(PNG):
-        tiff = _of_png(data)
-    elif data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        tiff = _of_webp(data)
+        part = _of_png(data)
+    elif data.startswith(b"RIFF") and data[8:16] == b"WEBPVP8X":
+        part = _of_webp(data)
     else:
         return UPRIGHT
-    return _tag(tiff) if tiff else UPRIGHT
+    return None if part is None else _tag(part)
 
 
-def _of_jpeg(data: bytes) -> bytes:
+def _of_jpeg(data: bytes) -> bytes | None:
     """The content of the EXIF segment, which precedes the frame's header; JFIF's may precede it."""
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
@@ -33,53 +35,54 @@ def _of_jpeg(data: bytes) -> bytes:
             at += 1
             continue
         if 0xC0 <= marker <= 0xC3 or marker in (0xD9, 0xDA):
-            break
-        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+            return b""
         if marker == 0xE1 and data[at + 4 : at + 10] == _MARK:
-            return data[at + 10 : end]
-        at = end
-    return b""
+            return data[at + 10 :]
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None if at + 4 > len(data) else b""
 
 
-def _of_png(data: bytes) -> bytes:
+def _of_png(data: bytes) -> bytes | None:
     at = len(PNG)
     while at + 8 <= len(data):
-        kind, end = data[at + 4 : at + 8], at + 12 + int.from_bytes(data[at : at + 4], "big")
+        kind = data[at + 4 : at + 8]
         if kind == b"eXIf":
-            return data[at + 8 : end - 4]
+            return data[at + 8 :]
         if kind in (b"IDAT", b"IEND"):
-            break
-        at = end
-    return b""
+            return b""
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    return None
 
 
-def _of_webp(data: bytes) -> bytes:
-    """Only an extended file has one."""
+def _of_webp(data: bytes) -> bytes | None:
+    """Behind the pixels."""
     at = 12
-    if data[at : at + 4] != b"VP8X":
-        return b""
     while at + 8 <= len(data):
         size = int.from_bytes(data[at + 4 : at + 8], "little")
         if data[at : at + 4] == b"EXIF":
             return data[at + 8 : at + 8 + size].removeprefix(_MARK)
         at += 8 + size + size % 2
-    return b""
+    return None
 
 
-def _tag(tiff: bytes) -> int:
+def _tag(tiff: bytes) -> int | None:
     """The orientation in the first directory of EXIF data, which have TIFF's form."""
-    order = {b"II*\0": "little", b"MM\0*": "big"}.get(tiff[:4])
-    if order is None:
-        return UPRIGHT
-
-    def number(at: int, size: int) -> int:
-        # mypy takes a str for the order of bytes for too wide.
-        return int.from_bytes(tiff[at : at + size], "little" if order == "little" else "big")
-
-    start = number(4, 4)
-    for entry in range(start + 2, start + 2 + 12 * min(number(start, 2), len(tiff) // 12), 12):
-        if number(entry, 2) == _TAG:
+    order: Literal["little", "big"]
+    match tiff[:4]:
+        case b"II*\0":
+            order = "little"
+        case b"MM\0*":
+            order = "big"
+        case _:
+            return UPRIGHT
+    start = int.from_bytes(tiff[4:8], order)
+    entries = int.from_bytes(tiff[start : start + 2], order)
+    for at in range(start + 2, start + 2 + 12 * entries, 12):
+        if at + 12 > len(tiff):
+            return None
+        if int.from_bytes(tiff[at : at + 2], order) == _TAG:
             # A number of 16 bits; some programs write 32.
-            found = number(entry + 8, 4 if number(entry + 2, 2) == 4 else 2)
-            return found if 1 <= found <= 8 else UPRIGHT
-    return UPRIGHT
+            wide = int.from_bytes(tiff[at + 2 : at + 4], order) == _WIDE
+            found = int.from_bytes(tiff[at + 8 : at + (12 if wide else 10)], order)
+            return found if found in range(1, 9) else UPRIGHT
+    return UPRIGHT if start + 2 <= len(tiff) else None

@@ -7,7 +7,14 @@ pixels: 5.9 s), and refuses an animated WebP. Pillow decodes the first frame alo
 import io
 
 import numpy as np
-from PIL import Image
+from PIL import (  # Pillow registers a format when its module is imported.
+    BmpImagePlugin,  # noqa: F401
+    GifImagePlugin,  # noqa: F401
+    Image,
+    JpegImagePlugin,  # noqa: F401
+    PngImagePlugin,  # noqa: F401
+    WebPImagePlugin,  # noqa: F401
+)
 
 # Sizes are bounded here, by --max_image_pixels, before pixels are decoded.
 Image.MAX_IMAGE_PIXELS = None
@@ -49,7 +56,7 @@ def pixels(data: bytes, channels: int, max_pixels: int) -> np.ndarray:
 def reason(data: bytes, max_pixels: int) -> str | None:
     """Why a picture is not decoded, as far as its header tells; None: its header is sound."""
     try:
-        with _opened(data, (*_FORMATS, "JPEG", "MPO", "PNG")) as image:
+        with _opened(data, (*_FORMATS, "JPEG", "PNG")) as image:
             _check_size(image.size, max_pixels)
     except UndecodableError as error:
         return str(error)

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.data import folder, picture_files
-from trainer.data.encoded import Encoded
+from trainer.data.encoded import Encoded, Opened
 from trainer.data.names import places, refuse_unknown, split_summary
 
 
@@ -36,7 +36,7 @@ def load(
 
     def unread(index: int) -> str | None:
         try:
-            picture_files.read(files.path(index), largest)
+            picture_files.orientation(files.path(index), largest)
         except picture_files.UnreadableError as error:
             return str(error)
         return None
@@ -46,8 +46,8 @@ def load(
         class_names=names,
         image_shape=(image_size, image_size, 3),
         name=f"{dataset} {split}",
-        fetch=_fetch(files, labels),
-        open=_open(largest),
+        fetch=_fetch(files, labels, largest),
+        open=lambda path, orientation, label: Opened(tf.io.read_file(path), label, orientation),
         describe=files.path,
         max_pixels=max_pixels,
         unread=unread,
@@ -56,43 +56,23 @@ def load(
 
 
 def _fetch(
-    files: folder.Files, labels: Sequence[int]
+    files: folder.Files, labels: Sequence[int], largest: int
 ) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
-    """Indices [n] → (paths, or empty if one cannot be read; contents; orientations; labels)."""
+    """Indices [n] → (paths, or empty if a file cannot be read; orientations; labels)."""
     with tf.device("CPU:0"):
         # As bytes, for names that are not UTF-8.
         folders = tf.constant([os.fsencode(path) for path in files.folders])  # [folders]
         label_of = tf.constant(labels, tf.int32)
         folder_of, names = tf.constant(files.folder_of), tf.constant(files.names)  # [N]
 
+    def look(paths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return picture_files.look(paths, largest)
+
     def fetch(indices: tf.Tensor) -> tuple[tf.Tensor, ...]:
         at = tf.gather(folder_of, indices)
         paths = tf.strings.join([tf.gather(folders, at), tf.gather(names, indices)], "/")
-        types = [tf.string, tf.string, tf.int32]
-        read = tf.numpy_function(picture_files.read_chunk, [paths], types, stateful=False)
-        values = [tf.ensure_shape(value, indices.shape) for value in read]
-        return *values, tf.gather(label_of, at)
+        seen = tf.numpy_function(look, [paths], [tf.string, tf.int32], stateful=False)
+        paths, orientations = (tf.ensure_shape(value, indices.shape) for value in seen)
+        return paths, orientations, tf.gather(label_of, at)
 
     return fetch
-
-
-def _open(largest: int) -> Callable[..., tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
-    """One of each of what `_fetch` returns → (content, label, orientation); reads a large file."""
-
-    def open_file(
-        path: tf.Tensor, content: tf.Tensor, orientation: tf.Tensor, label: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        def now() -> list[tf.Tensor]:
-            values = tf.numpy_function(
-                lambda path: picture_files.read_large(path, largest),
-                [path],
-                [tf.string, tf.int32],
-                stateful=False,
-            )
-            return [tf.ensure_shape(value, []) for value in values]
-
-        later = tf.equal(orientation, picture_files.LATER)
-        content, orientation = tf.cond(later, now, lambda: [content, orientation])
-        return content, label, orientation
-
-    return open_file

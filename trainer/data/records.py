@@ -17,7 +17,7 @@ from tensorflow_datasets.core import dataset_info
 
 from trainer.config import UserError
 from trainer.data.decode import whole
-from trainer.data.encoded import Encoded
+from trainer.data.encoded import Encoded, Opened
 from trainer.data.images import Images, aligned_empty
 from trainer.data.names import places
 from trainer.data.splits import count_split
@@ -107,12 +107,12 @@ def indexed(
         records = tf.numpy_function(shards.read, [indices], tf.string, stateful=False)
         return (tf.ensure_shape(records, indices.shape),)
 
-    def open_record(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, None]:
+    def open_record(record: tf.Tensor) -> Opened:
         values = tf.io.parse_single_example(record, _features(image_key, label_key))
         label = values[label_key]
         known = (label >= 0) & (label < len(own_names))
         own = tf.where(known, label, len(own_names))
-        return values[image_key], tf.gather(place_of, own), None
+        return Opened(values[image_key], tf.gather(place_of, own))
 
     return Encoded(
         count_split(builder.info.splits, split, name),

@@ -7,6 +7,7 @@ such chunks, 1,693 without). What is missing afterwards is filled in by Python, 
 reason can be had, and another example in its place.
 """
 
+import contextlib
 import re
 from collections.abc import Callable, Sequence
 
@@ -14,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.cluster.cores import usable
-from trainer.data import first_frame
+from trainer.data import exif, first_frame
 from trainer.data.bad_examples import BadExamples
 from trainer.data.encoded import Encoded
 
@@ -50,8 +51,8 @@ def decoded(
     Args:
         source: where they are.
         places: elements of (indices int64 [n], positions int64 [n]), n static.
-        decode: (file's bytes [], its orientation, position int64 []) → uint8 [h, w, c], in a graph
-            or eagerly.
+        decode: (file's bytes [], its orientation or None, position int64 []) → uint8 [h, w, c], in
+            a graph or eagerly.
         bad: told of what cannot be read or decoded.
         stand_ins: position → indices that may be taken in place of a bad example, one after the
             other; None: it is black, of weight 0.
@@ -67,7 +68,14 @@ def decoded(
         encoded, label, orientation = source.open(*fetched)
         known = tf.debugging.Assert((label >= 0) & (label < source.classes), ["no label"])
         with tf.control_dependencies([known]):
-            return decode(encoded, orientation, position), label
+            if orientation is None:
+                return decode(encoded, None, position), label
+            pixels = tf.cond(
+                tf.equal(orientation, exif.UPRIGHT),
+                lambda: decode(encoded, None, position),
+                lambda: decode(encoded, orientation, position),
+            )
+        return pixels, label
 
     def filled(
         slots: np.ndarray, some: np.ndarray, their_labels: np.ndarray, *at: np.ndarray
@@ -141,7 +149,7 @@ def _example(
             fetched = [values[0] for values in source.fetch(tf.constant([index], tf.int64))]
             if fetched[0].numpy() == b"":
                 reason = source.unread(index) or "it cannot be read; its file is missing or damaged"
-            elif 0 <= source.open(*fetched)[1] < source.classes:
+            elif 0 <= source.open(*fetched).label < source.classes:
                 image, label = example(tf.constant(position, tf.int64), *fetched)
                 return image.numpy(), label.numpy()
             else:
@@ -149,7 +157,11 @@ def _example(
         except tf.errors.OpError as error:
             # Without the name of TensorFlow's function, and with one dot at the end.
             text = re.sub(r"\{\{.*?\}\}|\[Op:.*", "", error.message, flags=re.DOTALL)
-            data = source.open(*fetched)[0].numpy()
-            reason = first_frame.reason(data, source.max_pixels) or " ".join(text.split())
+            reason = " ".join(text.split())
+            with contextlib.suppress(tf.errors.OpError):
+                data = source.open(*fetched).content.numpy()
+                reason = first_frame.reason(data, source.max_pixels) or reason
+        except first_frame.UndecodableError as error:
+            reason = str(error)
     bad.add(source.describe(index), reason.rstrip("."))
     return None
