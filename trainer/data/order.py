@@ -10,7 +10,7 @@ There are two versions, and a run keeps the one that it began with:
    op cuts each key to half of the index's bits, so that the order repeats: after 256 epochs, and
    for seeds 256 apart, if N is at most 65,537, and after 2,048 at ImageNet's N. The permutations
    of N = 3 to 5 are not equally frequent. At N = 2¹⁶ + 1, 2¹⁸ + 1 and so on the op has a bit too
-   few: an epoch has some examples twice and others not at all.
+   few: the last example never comes, and in its place another one twice.
 2. A key of 64 bits from (seed, epoch), from which all else is drawn. If N is at most 4,096, the
    epoch is the indices sorted by random words. Above it is two passes of the op, 8 rounds each,
    with three words as each pass's keys, and an offset mod N behind each pass. Two passes of 6
