@@ -37,7 +37,7 @@ def explained(code: str = "the model's own code") -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # A script's sys.exit would end the run as its own.
         chain = _chain(error)
         for each in chain:
             if isinstance(each, UserError):
