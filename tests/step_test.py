@@ -431,7 +431,7 @@ def drawing():
 
 @pytest.mark.parametrize("order_version", [1, 2])
 def test_keras_global_randomness_follows_seed_and_position(order_version):
-    model, state = drawing(), seeds.global_state()
+    model, state = drawing(), seeds.global_generator().state
 
     @tf.function
     def draw(position, seed):
@@ -486,6 +486,55 @@ class Unused(keras.Model):
 
     def call(self, x, training=None):
         return self.dense(keras.ops.mean(x, axis=(1, 2)))
+
+
+class InBranch(keras.layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.norm = keras.layers.BatchNormalization()
+
+    def build(self, shape):
+        self.norm.build(shape)
+
+    def call(self, x, training=None):
+        return tf.cond(tf.reduce_mean(x) > 0, lambda: self.norm(x, training=training), lambda: x)
+
+
+class Clips(keras.layers.Layer):
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(), initializer="ones")
+
+    def call(self, x):
+        self.scale.assign(keras.ops.clip(self.scale, 0, 1))
+        return x * self.scale
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"), [(InBranch, "tf.cond or loop of its own"), (Clips, "changes .* as it")]
+)
+def test_state_that_an_update_cannot_follow_is_refused(cpus, layer, reason):
+    def with_layer():
+        model = small(layer())
+        return ghostify(model, ghost_batch_size=16, decay=0.9, kernel="fused")
+
+    with pytest.raises(UserError, match=reason):
+        run(step_on(strategy_of(cpus, 1), with_layer), 32, [(64, 0.1, 0.9)])
+
+
+def small(*layers, **options):
+    dense = keras.layers.Dense(3, **options)
+    flat = [keras.Input((6, 6, 1)), keras.layers.Rescaling(1 / 64), keras.layers.Flatten()]
+    return keras.Sequential([*flat, *layers, dense])
+
+
+def test_losses_that_are_no_scalars_are_summed_as_in_keras_fit(cpus):
+    keras.utils.set_random_seed(0)
+    models = [small(kernel_regularizer=r) for r in (tf.square, lambda w: tf.reduce_sum(w * w))]
+    models[1].set_weights(models[0].get_weights())
+    for model in models:
+        run(step_on(strategy_of(cpus, 1), lambda model=model: model), 32, [(64, 0.1, 0.9)])
+    for found, wanted in zip(*(model.get_weights() for model in models), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
 def test_a_batch_norm_that_is_never_called_is_refused(cpus):

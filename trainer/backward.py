@@ -1,6 +1,7 @@
 """Forward and back over one run of examples: all that they add to an update."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -46,7 +47,7 @@ class Backward:
         self, model: keras.Model, *, label_smoothing: float, seed: int, order_version: int
     ) -> None:
         self.parameters = [variable.value for variable in model.trainable_variables]
-        self.constraints = [variable.constraint for variable in model.trainable_variables]
+        self.constraints = [_as_written(v.constraint) for v in model.trainable_variables]
         self.norms = [
             layer
             for layer in model._flatten_layers()
@@ -58,7 +59,7 @@ class Backward:
         self._seed = seed
         self._order_version = order_version
         self._seed_states = seeds.seed_states(model)
-        self._global_state = seeds.global_state()
+        self._generator = seeds.global_generator()
 
     def __call__(self, images: tf.Tensor, labels: tf.Tensor, position: tf.Tensor) -> Sums:
         """What images uint8 [b, h, w, c] with labels [b] add, the first of them at `position`."""
@@ -84,6 +85,12 @@ class Backward:
                 f"the model never calls its layer {layer.path} in training: leave it out."
             )
         sums = [entry[1:] for entry in entries if entry.mean_sum is not None]
+        here = tf.compat.v1.get_default_graph()
+        if any(value.graph is not here for pair in sums for value in pair):
+            raise UserError(
+                f"the model calls its layer {layer.path} in a tf.function, tf.cond or loop of its "
+                "own, where its statistics cannot be reached:\ncall it outside of that."
+            )
         self.moving[number] = bool(sums)
         if not sums:
             zeros = tf.zeros(layer.moving_mean.shape)
@@ -96,19 +103,20 @@ class Backward:
         """Logits, float32 [b, classes], and the sum of the losses that layers add."""
         # Masks follow the position, so that replicas differ and a resumed run needs no state.
         states = self._seed_states
+        seeds.use_in_this_thread(self._generator)
         drawn, layers = seeds.values(len(states), position, self._seed, self._order_version)
-        mapping = [(self._global_state, drawn), *zip(states, layers, strict=True)]
+        mapping = [(self._generator.state, drawn), *zip(states, layers, strict=True)]
         with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:
             logits = self._model(images, training=True)
         own = {id(state) for state in self._seed_states}  # == of variables compares their values
-        for variable in self._model.non_trainable_variables:
+        for variable in self._model.variables:
             if scope.get_current_value(variable) is not None and id(variable) not in own:
                 raise UserError(
                     f"the model changes {variable.path} as it trains, which an update of several "
                     "micro-batches cannot follow:\nleave that layer out; batch normalization and "
                     "dropout are taken care of."
                 )
-        return logits, tf.add_n([tf.constant(0.0), *scope.losses])
+        return logits, _summed(scope.losses)
 
     def regularisation(self) -> list[tf.Tensor]:
         """The gradient of the weights' own regularizers, one a parameter; once an update.
@@ -116,8 +124,22 @@ class Backward:
         No example has a part in it, so that it adds nothing to the gradient's noise.
         """
         with tf.GradientTape() as tape:
-            losses = [v.regularizer(v) for v in self._model.trainable_variables if v.regularizer]
-            total = tf.add_n([tf.constant(0.0), *losses])
+            regularizers = [
+                (_as_written(v.regularizer), v)
+                for v in self._model.trainable_variables
+                if v.regularizer
+            ]
+            total = _summed([regularizer(v) for regularizer, v in regularizers])
         return tape.gradient(
             total, self.parameters, unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
+
+
+def _as_written(function: Callable | None) -> Callable | None:
+    """Returns a function of the user's that AutoGraph leaves alone, as Keras' fit has it."""
+    return function and tf.autograph.experimental.do_not_convert(function)
+
+
+def _summed(losses: list[Any]) -> tf.Tensor:
+    """Returns the sum of losses of any shape and type, float32 [], as Keras' fit takes them."""
+    return tf.add_n([tf.constant(0.0), *(tf.reduce_sum(tf.cast(x, tf.float32)) for x in losses)])

@@ -28,8 +28,8 @@ def test_a_trained_base_in_inference_is_said_once(caplog):
     assert caplog.messages == []
     say("mine:net", transfer())
     (message,) = caplog.messages
-    assert message.startswith("--model=mine:net calls base with training=False: its weights are")
-    assert "base.trainable = False keeps" in message
+    assert message.startswith("--model=mine:net calls base with training=False, which Keras")
+    assert message.endswith("are trained; base.trainable = False keeps them.")
 
 
 @pytest.mark.parametrize("make", [transfer, lambda: tiny(SHAPE, 5)])
@@ -44,6 +44,14 @@ def test_an_activation_changes_it_and_the_device_does_not():
     kernels = ("fused", "reshaped")
     models = [ghostify(tiny(SHAPE, 5), ghost_batch_size=4, decay=0.9, kernel=k) for k in kernels]
     assert len({fingerprint(model) for model in models}) == 1
+
+
+def test_an_activation_named_as_its_layer_is_not_taken_for_a_name():
+    def net(activation):
+        layers = [keras.Input((4,)), keras.layers.Activation(activation, name=activation)]
+        return keras.Sequential([*layers, keras.layers.Lambda(lambda x: 2 * x)])
+
+    assert fingerprint(net("relu")) != fingerprint(net("tanh"))
 
 
 def test_it_is_the_same_in_another_process():

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from trainer.nn.ghost_batch_norm import GhostBatchNormalization, collect_statistics
-from trainer.nn.seeds import global_state, keras_seed, seed_states, values
+from trainer.nn.seeds import global_generator, keras_seed, seed_states, values
 
 
 def nested_model():
@@ -66,7 +66,7 @@ def test_layers_do_not_share_keys_with_the_global_generator():
 
 
 def test_the_global_generator_counts_up():
-    state = global_state()
+    state = global_generator().state
     with keras.StatelessScope(state_mapping=[(state, tf.constant([7, 40], tf.int64))]) as scope:
         drawn = [keras.random.normal(()).numpy() for _ in range(3)]
         assert scope.get_current_value(state).numpy().tolist() == [7, 43]

@@ -4,6 +4,9 @@ Each is refused by name before anything is trained, since the run would learn so
 the user asked for, or could not be repeated.
 """
 
+import re
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -13,17 +16,11 @@ from keras.src.random.seed_generator import global_seed_generator
 from trainer.config import UserError
 from trainer.nn.user_code import explained, one_line
 
-# Methods of keras.Model that fit and evaluate call.
-_METHODS = ("train_step", "test_step", "compute_loss", "compute_metrics")
-# TensorFlow's operations that draw from a state of the process. Keras' own layers use none.
-_STATEFUL = {
-    *("RandomUniform", "RandomUniformInt", "RandomStandardNormal", "TruncatedNormal"),
-    *("ParameterizedTruncatedNormal", "RandomGamma", "RandomPoisson", "RandomPoissonV2"),
-    *("RandomShuffle", "Multinomial", "SampleDistortedBoundingBox", "SampleDistortedBoundingBoxV2"),
-    *("StatefulUniform", "StatefulUniformInt", "StatefulUniformFullInt", "RngReadAndSkip"),
-    *("StatefulStandardNormal", "StatefulStandardNormalV2", "StatefulTruncatedNormal"),
-    *("StatefulRandomBinomial", "RngSkip", "RandomCrop"),
-}
+# Methods of keras.Model that fit and evaluate are made of.
+_METHODS = (
+    *("train_step", "test_step", "compute_loss", "compute_metrics"),
+    *("fit", "evaluate", "make_train_function", "make_test_function"),
+)
 _PROBABILITIES = {"Softmax": "softmax", "Sigmoid": "sigmoid"}
 _PASSED_OVER = {"Identity", "Cast", "Reshape", "Squeeze"}
 # An input that saturates a sigmoid, and an output that only a saturated one has.
@@ -47,6 +44,8 @@ def check(name: str, network: keras.Model, images: tf.TensorSpec) -> None:
     for graph in graphs:
         _check_randomness(name, graph)
         _check_variables(name, network, graph)
+        _check_assignments(name, graph)
+    _check_weights(name, network)
     _check_logits(name, network, graphs[0], images)
 
 
@@ -99,10 +98,58 @@ def _traced(name: str, network: keras.Model, images: tf.TensorSpec, training: bo
         raise UserError(f"--model={name} cannot be called on images: {one_line(error)}") from error
 
 
-def _check_randomness(name: str, graph: tf.Graph) -> None:
+def _check_weights(name: str, network: keras.Model) -> None:
+    """Refuses a model without any to train, and constraints and regularizers that cannot be."""
+    weights = network.trainable_variables
+    if not weights:
+        raise UserError(
+            f"--model={name} has no weights to train.\nSet trainable = True on one of its layers."
+        )
+    generator = global_seed_generator().state
+
+    def functions() -> None:
+        with keras.StatelessScope() as scope:
+            for weight in weights:
+                if weight.regularizer:
+                    weight.regularizer(weight)
+                shape = tf.convert_to_tensor((weight.constraint or tf.identity)(weight)).shape
+                if shape != weight.shape:
+                    raise UserError(
+                        f"--model={name}: the constraint of {weight.path} makes shape {shape} of "
+                        f"{weight.shape}.\nReturn the shape that it is given."
+                    )
+        if scope.get_current_value(generator) is not None:
+            raise UserError(
+                f"--model={name} draws random numbers in a constraint or regularizer, which no "
+                "seed of the run reaches.\nLeave that out."
+            )
+
+    with explained(f"--model={name}"):
+        graph = tf.function(functions, autograph=False).get_concrete_function().graph
+    _check_randomness(name, graph)
+
+
+def _nodes(graph: tf.Graph) -> list[Any]:
+    """Returns the operations of a graph and of the functions that it calls."""
     definition = graph.as_graph_def()
-    nodes = [*definition.node, *(n for f in definition.library.function for n in f.node_def)]
-    found = [node for node in nodes if node.op in _STATEFUL]
+    return [*definition.node, *(n for f in definition.library.function for n in f.node_def)]
+
+
+def _check_assignments(name: str, graph: tf.Graph) -> None:
+    """Refuses an assignment to a tf.Variable, such as a weight's `value`.
+
+    Those of Keras' variables leave no operation here, and a step finds them by itself.
+    """
+    for node in _nodes(graph):
+        if re.fullmatch(r"Assign\w*VariableOp|ResourceScatter\w+", node.op):
+            raise UserError(
+                f"--model={name} assigns to a tf.Variable as it is called ({node.name}), which an "
+                "update of several micro-batches cannot follow.\nLeave that layer out."
+            )
+
+
+def _check_randomness(name: str, graph: tf.Graph) -> None:
+    found = [node for node in _nodes(graph) if _is_stateful(node)]
     if found:
         raise UserError(
             f"--model={name} draws random numbers by TensorFlow's {found[0].op} ({found[0].name}), "
@@ -111,11 +158,23 @@ def _check_randomness(name: str, graph: tf.Graph) -> None:
         )
 
 
+def _is_stateful(node: Any) -> bool:
+    """Whether an operation draws from a state of the process. Keras' own layers have none such."""
+    if {"seed", "seed2"} <= set(node.attr):
+        return True
+    return node.op.startswith(("Stateful", "Rng")) and node.op != "StatefulPartitionedCall"
+
+
 def _check_variables(name: str, network: keras.Model, graph: tf.Graph) -> None:
     known = [*network.variables, global_seed_generator().state]
     handles = {id(part.handle) for variable in known for part in _parts(variable.value)}
     for variable in graph.variables:
         if id(variable.handle) not in handles:
+            if "seed_generator_state" in variable.name:
+                raise UserError(
+                    f"--model={name} draws by a keras.random.SeedGenerator that Keras does not "
+                    "see.\nMake it an attribute of the layer that draws, set in its __init__."
+                )
             raise UserError(
                 f"--model={name} uses a tf.Variable that Keras does not see, "
                 f"{_place(network, variable)}: it would be in no checkpoint.\n"
@@ -147,7 +206,7 @@ def _check_logits(name: str, network: keras.Model, graph: tf.Graph, images: tf.T
     if not kind and images.dtype.is_floating:
         rng = np.random.default_rng(0)
         large = _LARGE_INPUT * rng.standard_normal(images.shape)
-        rows = np.asarray(network(tf.cast(large, images.dtype), training=False), np.float64)
+        rows = _outputs(network, tf.cast(large, images.dtype))
         if rows.ndim == 2 and np.all((rows >= 0) & (rows <= 1)) and rows.max() > _SATURATED:
             kind = "softmax" if np.allclose(rows.sum(axis=1), 1, atol=1e-2) else "sigmoid"
     if kind:
@@ -155,6 +214,15 @@ def _check_logits(name: str, network: keras.Model, graph: tf.Graph, images: tf.T
             f"--model={name} returns probabilities; it must return logits: remove the {kind} "
             "from its last layer"
         )
+
+
+def _outputs(network: keras.Model, images: tf.Tensor) -> np.ndarray:
+    """Returns what comes out, float64; [] if the network refuses such images, as a lookup may."""
+    try:
+        with keras.StatelessScope():  # No state is to move.
+            return np.asarray(network(images, training=False), np.float64)
+    except Exception:
+        return np.empty(0)
 
 
 def _last_operation(graph: tf.Graph) -> str:

@@ -11,7 +11,8 @@ import types
 
 import keras
 import tensorflow as tf
-from keras.src.random.seed_generator import global_seed_generator
+from keras.src.backend.common import global_state
+from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR, global_seed_generator
 
 from trainer.nn.splitmix64 import random_bits, splitmix64
 
@@ -31,8 +32,8 @@ def seed_states(model: keras.Model) -> list[keras.Variable]:
     return [variable for variable in model.variables if variable.name == "seed_generator_state"]
 
 
-def global_state() -> keras.Variable:
-    """Returns the state variable of Keras' global SeedGenerator, made if need be.
+def global_generator() -> keras.random.SeedGenerator:
+    """Returns Keras' global SeedGenerator of this thread, made if need be.
 
     The generator counts up from now on, as layers' own do. Keras lets it jump within a million
     numbers, so that draws would repeat.
@@ -44,7 +45,12 @@ def global_state() -> keras.Variable:
         return keras.random.SeedGenerator.next(self, ordered=True)
 
     generator.next = types.MethodType(count_up, generator)
-    return generator.state
+    return generator
+
+
+def use_in_this_thread(generator: keras.random.SeedGenerator) -> None:
+    """Makes `generator` Keras' global one here: MirroredStrategy traces each replica in a thread."""
+    global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, generator)
 
 
 def values(

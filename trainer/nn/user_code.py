@@ -30,19 +30,19 @@ def explained(code: str = "the model's own code") -> Iterator[None]:
     """Raises an error of the user's code within as a UserError; a UserError passes.
 
     AutoGraph raises another error in the place of each, with the source of every call on the way to
-    it: the first one is found again.
+    it: the user's is found again.
 
     Args:
       code: what the message says has raised the error.
     """
     try:
         yield
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # A script's sys.exit would end the run as its own.
         chain = _chain(error)
         for each in chain:
             if isinstance(each, UserError):
                 raise each from None
-        for each in chain:
+        for each in reversed(chain):  # What the user raised in the place of another error counts.
             if frames := user_frames(each):
                 raise _as_user_error(code, each, frames) from None
         raise

@@ -161,7 +161,11 @@ def _with_reason(name: str, construct: Callable[[], Any]) -> Any:
     try:
         with explained(f"--model={name}"):
             return construct()
-    except ValueError as error:
+    except UserError:
+        raise
+    except Exception as error:
+        if not isinstance(error, ValueError) and ":" not in name:
+            raise
         raise UserError(f"model {name} cannot be built: {one_line(error)}") from error
 
 

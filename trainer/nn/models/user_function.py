@@ -40,7 +40,9 @@ def build(name: str, image_shape: tuple[int, int, int], classes: int) -> keras.M
     try:
         with explained(f"--model={name}"):
             model = function(image_shape, classes)
-    except ValueError as error:  # of a function that is not the user's, such as a library's
+    except UserError:
+        raise
+    except Exception as error:  # of a function that is not the user's, such as a library's
         raise UserError(f"model {name} cannot be built: {one_line(error)}") from error
     if not isinstance(model, keras.Model):
         raise UserError(

@@ -1,0 +1,132 @@
+"""Hostile models of a user's own: what is refused by name, and what must not be."""
+
+import sys
+import types
+
+import keras
+import pytest
+import tensorflow as tf
+
+from trainer.config import UserError
+from trainer.nn.model_notes import fingerprint
+from trainer.nn.models.registry import build
+
+SHAPE = (4, 4, 1)
+
+
+def model_of(*layers):
+    return keras.Sequential([keras.Input(SHAPE), *layers, keras.layers.Flatten(), dense()])
+
+
+def dense(**options):
+    return keras.layers.Dense(3, **options)
+
+
+class Lookup(keras.layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.rows = keras.layers.Embedding(256, 2)
+
+    def call(self, x):
+        return self.rows(tf.cast(x, "int32"))
+
+
+class AssignsValue(keras.layers.Layer):
+    def build(self, shape):
+        self.mean = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+    def call(self, x, training=None):
+        if training:
+            self.mean.value.assign(keras.ops.mean(x))
+        return x - self.mean
+
+
+class HidesItsGenerator(keras.layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.hidden = types.SimpleNamespace(generator=keras.random.SeedGenerator(7))
+
+    def call(self, x):
+        return x + keras.random.normal(keras.ops.shape(x), seed=self.hidden.generator)
+
+
+class NoConfiguration(keras.layers.Layer):
+    def get_config(self):
+        raise AttributeError("none")
+
+
+class NoCall(keras.Model):
+    pass
+
+
+class NoStart(keras.Model):
+    def __init__(self):
+        self.dense = dense()
+
+
+def wrong_index(weight):
+    return {}[weight.shape]
+
+
+def frozen():
+    model = model_of()
+    model.trainable = False
+    return model
+
+
+def leaves():
+    sys.exit(0)
+
+
+def make(monkeypatch, function):
+    module = types.ModuleType("hostile")
+    module.model = lambda image_shape, classes: function()
+    monkeypatch.setitem(sys.modules, "hostile", module)
+    return build(
+        "hostile:model",
+        image_shape=SHAPE,
+        classes=3,
+        mean=[100.0],
+        std=[50.0],
+        seed=0,
+        ghost_batch_size=2,
+        ghost_decay=0.9,
+        kernel="fused",
+    )
+
+
+REFUSED = {
+    "no weights to train": frozen,
+    "raised SystemExit": leaves,
+    "assigns to a tf.Variable": lambda: model_of(AssignsValue()),
+    "SeedGenerator that Keras does not see": lambda: model_of(HidesItsGenerator()),
+    r"constraint of \S+ makes shape \(2, 3\)": lambda: model_of(
+        dense(kernel_constraint=lambda w: tf.concat([w, w], 0))
+    ),
+    "raised KeyError": lambda: model_of(dense(kernel_constraint=wrong_index)),
+    "raised KeyError: ": lambda: model_of(dense(kernel_regularizer=wrong_index)),
+    "TensorFlow's RandomStandardNormal": lambda: model_of(
+        dense(kernel_constraint=lambda w: w + tf.random.normal(w.shape))
+    ),
+    "in a constraint or regularizer": lambda: model_of(
+        dense(kernel_regularizer=lambda w: keras.random.normal(()) * tf.reduce_sum(w))
+    ),
+    "NotImplementedError": NoCall,
+    "forgot to call": NoStart,
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_refused(monkeypatch, reason):
+    with pytest.raises(UserError, match=reason) as refusal:
+        make(monkeypatch, REFUSED[reason])
+    assert "hostile:model" in str(refusal.value)
+
+
+def test_a_lookup_that_takes_pixels_alone_is_no_reason_to_refuse(monkeypatch):
+    model = make(monkeypatch, lambda: model_of(keras.layers.Rescaling(1.0), Lookup()))
+    assert model(tf.zeros((2, *SHAPE), tf.uint8)).shape == (2, 3)
+
+
+def test_a_model_whose_configuration_raises_has_no_fingerprint():
+    assert fingerprint(model_of(NoConfiguration())) is None
