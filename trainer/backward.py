@@ -84,7 +84,7 @@ class Backward:
             raise UserError(
                 f"the model never calls its layer {layer.path} in training: leave it out."
             )
-        sums = [entry[1:] for entry in entries if entry.mean_sum is not None]
+        sums: list[Any] = [entry[1:] for entry in entries if entry.mean_sum is not None]
         here = tf.compat.v1.get_default_graph()
         if any(value.graph is not here for pair in sums for value in pair):
             raise UserError(
@@ -135,7 +135,7 @@ class Backward:
         )
 
 
-def _as_written(function: Callable | None) -> Callable | None:
+def _as_written(function: Callable | None) -> Any:
     """Returns a function of the user's that AutoGraph leaves alone, as Keras' fit has it."""
     return function and tf.autograph.experimental.do_not_convert(function)
 
