@@ -49,7 +49,10 @@ def global_generator() -> keras.random.SeedGenerator:
 
 
 def use_in_this_thread(generator: keras.random.SeedGenerator) -> None:
-    """Makes `generator` Keras' global one here: MirroredStrategy traces each replica in a thread."""
+    """Makes `generator` Keras' global one in this thread.
+
+    MirroredStrategy traces each replica in a thread of its own.
+    """
     global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, generator)
 
 

@@ -80,6 +80,8 @@ def build(
             mean=list(mean), variance=[deviation**2 for deviation in std], dtype="float32"
         )(pixels)
     logits = _with_reason(name, lambda: network(pixels))  # [b, classes]
+    if isinstance(logits, list) and len(logits) == 1:  # of keras.Model(x, [y])
+        (logits,) = logits
     if tuple(getattr(logits, "shape", ())) != (None, classes):
         shape = getattr(logits, "shape", type(logits).__name__)
         raise UserError(
