@@ -1,14 +1,19 @@
 """Crops against the pixels they are cut from; every kind of file that a folder of images holds."""
 
+import contextlib
 import io
+import resource
+import struct
+import zlib
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, ImageOps
 
 from trainer.data.augment import random_bits
 from trainer.data.decode import CROP_AREA, CROP_ASPECT, central_crop, random_crop, whole
+from trainer.data.first_frame import UndecodableError, reason
 
 POSITIONS = tf.range(10**9, 10**9 + 600, dtype=tf.int64)
 
@@ -143,6 +148,8 @@ def test_a_whole_image_of_its_own_size_is_untouched():
     np.testing.assert_array_equal(whole(tf.constant(encoded(pixels, "PNG")), (5, 7, 3)), pixels)
 
 
+# In a graph TensorFlow makes the former of the latter.
+ERRORS = (tf.errors.InvalidArgumentError, UndecodableError)
 BAD = {
     "empty": b"",
     "text": b"not an image\n",
@@ -160,5 +167,137 @@ def test_what_is_no_image_is_an_error(kind):
         lambda: central_crop(data, (8, 8, 3)),
         lambda: random_crop(data, bits, (8, 8, 3)),
     ):
-        with pytest.raises(tf.errors.InvalidArgumentError):
+        with pytest.raises(ERRORS):
             decoded()
+
+
+def patches() -> np.ndarray:
+    """48 flat squares, none like its neighbours, 60 × 80 pixels."""
+    colours = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+    return np.kron(colours, np.ones((10, 10, 1), np.uint8))
+
+
+SHAPE = (24, 30, 3)
+BITS = tf.constant(987654321, tf.uint64)
+DECODERS = {
+    "whole": lambda data, orientation: whole(data, SHAPE, orientation),
+    "central": lambda data, orientation: central_crop(data, SHAPE, orientation),
+    "random": lambda data, orientation: random_crop(data, BITS, SHAPE, orientation),
+}
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_image_is_decoded_as_pillow_shows_it(orientation, decoder):
+    image = Image.fromarray(patches())
+    image.getexif()[0x0112] = orientation
+    seen = np.asarray(ImageOps.exif_transpose(image))
+    decoded = DECODERS[decoder]
+    stored = tf.constant(encoded(patches(), "PNG"))
+    found = decoded(stored, tf.constant(orientation)).numpy().astype(int)
+    expected = decoded(tf.constant(encoded(seen, "PNG")), None).numpy().astype(int)
+    assert np.abs(found - expected).max() <= 1
+    # A JPEG's crop is decoded alone, at its place in the stored image.
+    jpeg = tf.constant(encoded(patches(), "JPEG", quality=100, subsampling=0))
+    assert np.abs(decoded(jpeg, tf.constant(orientation)).numpy() - found).mean() < 8
+
+
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "WEBP", "animated GIF", "animated WEBP"])
+def test_other_formats_and_their_first_frame(kind):
+    image = Image.fromarray(patches())
+    more = {"save_all": True, "append_images": [Image.new("RGB", image.size)] * 3}
+    options = more if "animated" in kind else {}
+    if "WEBP" in kind:
+        options["lossless"] = True
+    data = tf.constant(encoded(image, kind.removeprefix("animated "), **options))
+    in_graph = tf.function(lambda data: whole(data, (60, 80, 3)))
+    for found in (whole(data, (60, 80, 3)), in_graph(data)):
+        np.testing.assert_array_equal(found, patches())
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A PNG whose header tells another size than its pixels have."""
+    data = bytearray(encoded(patches(), "PNG"))
+    data[16:24] = struct.pack(">II", width, height)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    return bytes(data)
+
+
+def jpeg_of(width: int, height: int) -> bytes:
+    data = bytearray(encoded(patches(), "JPEG"))
+    frame = data.index(b"\xff\xc0")
+    data[frame + 5 : frame + 9] = struct.pack(">HH", height, width)
+    return bytes(data)
+
+
+def gif_of(canvas: tuple[int, int], frame: tuple[int, int]) -> bytes:
+    header = b"GIF89a" + struct.pack("<HHBBB", *canvas, 0x80, 0, 0) + bytes(6)
+    return header + b"," + struct.pack("<HHHHB", 0, 0, *frame, 0) + b"\2\2\x4c\1\0;"
+
+
+def bmp_of(width: int, height: int) -> bytes:
+    data = bytearray(encoded(patches(), "BMP"))
+    data[18:26] = struct.pack("<ii", width, height)
+    return bytes(data)
+
+
+HOSTILE = {
+    "png": png_of(20_000, 20_000),
+    "png of 2³¹": png_of(2**31 - 1, 2**31 - 1),
+    "png whose product is 0 in 64 bits": png_of(2**32 - 1, 2**32 - 1),
+    "jpeg": jpeg_of(65_500, 65_500),
+    "gif": gif_of((65_535, 65_535), (1, 1)),
+    "gif whose frame exceeds it": gif_of((1, 1), (65_535, 65_535)),
+    "bmp": bmp_of(2**30, 2**30),
+    "webp": b"RIFF"
+    + struct.pack("<I", 22)
+    + b"WEBPVP8X"
+    + struct.pack("<IB", 10, 0)
+    + bytes(3)
+    + b"\xff\xff\xff" * 2,
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_an_image_of_too_many_pixels_is_not_decoded(kind):
+    data = HOSTILE[kind]
+    for decoded in DECODERS.values():
+        with pytest.raises(ERRORS):
+            decoded(tf.constant(data), None)
+    why = reason(data, 178_956_970)
+    if "png of" not in kind and "0 in" not in kind:
+        assert why is not None
+        assert "more than --max_image_pixels=178956970" in why or "damaged" in why
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 3 * 2**20  # KiB
+
+
+def test_the_bound_is_in_pixels_and_may_be_raised():
+    for kind in ("PNG", "JPEG", "BMP", "GIF", "WEBP"):
+        data = encoded(patches(), kind)
+        assert whole(tf.constant(data), SHAPE, max_pixels=4800).shape == SHAPE
+        for decoded in (whole, central_crop):
+            with pytest.raises(ERRORS):
+                decoded(tf.constant(data), SHAPE, max_pixels=4799)
+        assert reason(data, 4800) is None
+        expected = "it has 80 × 60 pixels, more than --max_image_pixels=4799, which may be raised"
+        assert reason(data, 4799) == expected
+
+
+def test_a_png_that_says_1_by_1_is_no_crash():
+    with contextlib.suppress(*ERRORS):
+        assert whole(tf.constant(png_of(1, 1)), SHAPE).shape == SHAPE
+
+
+@pytest.mark.parametrize(
+    "data, name",
+    [
+        (encoded(patches(), "TIFF"), "TIFF"),
+        (b"\0\0\0\x18ftypheic" + bytes(20), "HEIC"),
+        (b"\0\0\0\x1cftypavif" + bytes(20), "AVIF"),
+        (b"\xff\x0a" + bytes(20), "JPEG XL"),
+    ],
+)
+def test_what_is_not_read_is_named(data, name):
+    assert reason(data, 10**6) == f"it holds {name}, and JPEG, PNG, WebP, BMP and GIF are read"
+    with pytest.raises(ERRORS):
+        whole(tf.constant(data), SHAPE)

@@ -24,6 +24,23 @@ def touch(tmp_path):
     return make
 
 
+KINDS = ("jpg", "png")
+ORDER = [
+    "a/1.jpg",
+    "a/0.jpg",
+    "a/1.png",
+    "b/1.png",
+    "b/2.jpg",
+    "b/2.png",
+    "a/0.png",
+    "b/1.jpg",
+    "b/0.jpg",
+    "a/2.png",
+    "a/2.jpg",
+    "b/0.png",
+]
+
+
 def paths(files) -> list[str]:
     return [files.path(i) for i in range(len(files))]
 
@@ -33,6 +50,54 @@ def test_every_image_once_whatever_its_name(touch):
     root = touch(*images, "train/cat/notes.txt", "train/cat/.DS_Store", "train/README.jpg", "x.jpg")
     assert sorted(paths(list_files(root, "train"))) == sorted(os.path.join(root, n) for n in images)
     assert classes(root, "train") == ["a dog", "cat"]
+
+
+def test_what_is_left_out_is_counted(touch, tmp_path):
+    root = touch(
+        *(f"train/cat/{name}" for name in ("1.jpg", "2.WEBP", "3.gif", "4.bmp", "deeper/5.png")),
+        *(f"train/cat/{name}" for name in ("a.txt", "b.TXT", "c.tiff", "d", "e.longer than that")),
+        *(f"train/cat/{name}" for name in (".DS_Store", "._1.jpg", "Thumbs.db", "desktop.ini")),
+        *("train/.ipynb_checkpoints/1.jpg", "train/__MACOSX/cat/._1.jpg", "train/.hidden"),
+        *("train/cat/deeper/.ipynb_checkpoints/1.jpg", "train/1.jpg"),
+    )
+    os.mkfifo(tmp_path / "train" / "cat" / "pipe.jpg")
+    files = list_files(root, "train")
+    names = [os.path.relpath(path, f"{root}/train/cat") for path in paths(files)]
+    assert sorted(names) == ["1.jpg", "2.WEBP", "3.gif", "4.bmp", "deeper/5.png"]
+    assert classes(root, "train") == ["cat"]
+    assert files.left_out == {
+        "hidden": 8,
+        ".txt": 2,
+        ".tiff": 1,
+        "no suffix": 1,
+        "other": 1,
+        "not a regular file": 1,
+        "outside of class folders": 1,
+    }
+    assert count_examples(f"image_folder:{root}", "train", None) == 5
+
+
+def test_links_that_lead_back_end(touch, tmp_path):
+    """To the class's folder, to the split's, to what is around it, and twice to one elsewhere."""
+    root = touch("train/a/1.jpg", "train/b/1.jpg", "elsewhere/2.jpg")
+    folder = tmp_path / "train" / "a"
+    for name, to in (("self", "."), ("split", ".."), ("root", "../.."), ("all", "/")):
+        (folder / name).symlink_to(to)
+    for name in ("one", "two"):
+        (folder / name).symlink_to(tmp_path / "elsewhere")
+    files = list_files(root, "train")
+    names = sorted(os.path.relpath(path, f"{root}/train") for path in paths(files))
+    assert names == ["a/1.jpg", "a/one/2.jpg", "b/1.jpg"]
+    assert files.left_out == {"folder already listed": 5}
+    (tmp_path / "train" / "loop").symlink_to(".")
+    assert classes(root, "train") == ["a", "b"]
+
+
+def test_the_order_of_old_folders_stays(touch):
+    """As it was listed before pictures in other formats and folders counted."""
+    root = touch(*(f"train/{label}/{i}.{s}" for label in "ab" for i in range(3) for s in KINDS))
+    names = [os.path.relpath(path, f"{root}/train") for path in paths(list_files(root, "train"))]
+    assert names == ORDER
 
 
 def test_the_order_is_random_and_does_not_depend_on_where_the_folder_is(touch, tmp_path):
@@ -80,9 +145,9 @@ def test_what_is_evaluated_on(touch, there, found):
             r"(?s)test cannot be read: .*holds train, val\.",
         ),
         (
-            ["train/a/1.jpg", "train/b/1.gif"],
+            ["train/a/1.jpg", "train/b/1.tiff", "train/b/.DS_Store"],
             "train",
-            r"train/b holds no \.jpg, \.jpeg, \.png file",
+            r"train/b holds no \.jpg, .* file, but \.tiff 1, hidden 1: remove it",
         ),
         (["train/a/1.jpg"], "train[:", r"split 'train\[:' .* is unknown, ill-formed or empty"),
         (["train/a/1.jpg"], "train[:1%]", r"'train\[:1%\]' .* empty: it has train \(1\)"),

@@ -86,9 +86,10 @@ def test_without_an_index_it_is_converted_once(write_set, capsys):
     assert (source.examples, source.classes, source.image_shape) == (270, 5, (4, 4, 3))
     (records,) = source.fetch(tf.constant([3, 269, 0], tf.int64))
     for record, example in zip(records, (examples[33], examples[299], examples[30]), strict=True):
-        encoded, label = source.open(record)
-        np.testing.assert_array_equal(tf.io.decode_png(encoded), example["image"])
-        assert label == example["label"]
+        opened = source.open(record)
+        np.testing.assert_array_equal(tf.io.decode_png(opened.content), example["image"])
+        assert opened.label == example["label"]
+        assert opened.orientation is None
     # In memory where that is enough, as before.
     np.testing.assert_array_equal(
         load("colour", "test", data_dir, None).images, stacked(examples[:9])

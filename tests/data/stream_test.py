@@ -35,7 +35,7 @@ def file_of(kind: str, number: int) -> bytes:
 @pytest.fixture
 def folder(tmp_path):
     """folder(N, {number: what is there instead}): images of two classes, dark ones and light ones;
-    instead of a file bytes, "folder", or "nothing", which is a link to nowhere."""
+    instead of a file bytes, or "nothing", which is a link to nowhere."""
 
     def make(examples: int, bad: dict[int, bytes | str] | None = None, split: str = "train") -> str:
         for number in range(examples):
@@ -44,8 +44,6 @@ def folder(tmp_path):
             match (bad or {}).get(number, file_of("PNG" if number % 2 else "JPEG", number)):
                 case bytes() as content:
                     path.write_bytes(content)
-                case "folder":
-                    path.mkdir()
                 case "nothing":
                     path.symlink_to(tmp_path / "nowhere")
         return f"image_folder:{tmp_path}"
@@ -57,7 +55,7 @@ BAD = {
     3: file_of("JPEG", 3)[:-20],  # cut off
     10: b"",
     17: b"a text that somebody named .jpg\n",
-    24: "folder",
+    24: file_of("TIFF", 24),
     31: "nothing",
 }
 WHERE = {"micro_batch_size": 8, "replicas": 1, "local_replicas": range(1)}

@@ -61,7 +61,7 @@ def list_pictures(path: str, around: set[Identity]) -> tuple[list[bytes], collec
     below = [""]
     while below:
         prefix = below.pop()
-        for entry in _entries(os.path.join(path, prefix)):
+        for entry in _entries(os.path.join(path, prefix).rstrip("/")):
             if is_hidden(entry.name):
                 left_out[HIDDEN] += 1
             elif _leads_to_folder(entry):
