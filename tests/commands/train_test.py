@@ -22,7 +22,10 @@ def test_a_growing_run(uninterrupted):
     assert evaluated == [125, 170, 178]
     assert [p["epoch"] >= i + 1 for i, p in enumerate(points(model_dir, "eval"))] == [True] * 3
     assert points(model_dir, "eval")[-1]["update"] == found["updates"]
-    assert done.stdout.splitlines()[0].split() == [
+    training, evaluation, header, *_ = done.stdout.splitlines()
+    assert training.startswith("train[:16000]: 16,000 images, 10 classes (")
+    assert evaluation.startswith("test[:1000]: 1,000 images, 10 classes (")
+    assert header.split() == [
         *("epoch", "update", "updates", "batch", "learning", "rate"),
         *("momentum", "noise", "scale", "layout"),
     ]
