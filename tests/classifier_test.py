@@ -56,8 +56,14 @@ def test_a_run_from_before_takes_the_names_of_its_data_and_says_so(tmp_path):
 @pytest.mark.usefixtures("fashion_mnist")
 def test_a_model_from_before_has_the_class_names_of_its_dataset():
     said = []
-    assert classifier.class_names(parsed(), ["a", "b"], said.append) == ["a", "b"]
+    assert classifier.class_names(parsed(), ["a", "b"], 2, said.append) == ["a", "b"]
     assert said == []
-    names = classifier.class_names(parsed(), None, said.append)
+    names = classifier.class_names(parsed(), None, None, said.append)
     assert (len(names), names[1]) == (10, "Trouser")
     assert said[0].startswith("the model keeps no class names, and takes those of fashion_mnist's")
+
+
+@pytest.mark.usefixtures("fashion_mnist")
+def test_a_model_from_before_does_not_take_the_names_of_fewer_classes():
+    with pytest.raises(UserError, match=r"learned 11 classes, but fashion_mnist's .* has 10: "):
+        classifier.class_names(parsed(), None, 11, pytest.fail)

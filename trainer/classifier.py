@@ -241,17 +241,29 @@ def restore(
 
 
 def class_names(
-    config: Config, kept: Sequence[str] | None, report: Callable[[str], None]
+    config: Config, kept: Sequence[str] | None, classes: int | None, report: Callable[[str], None]
 ) -> Sequence[str]:
     """Returns the names of a trained model's classes: the kept ones, or the training split's.
 
+    Args:
+      config: of the model; its --dataset may be another than was trained on.
+      kept: the names that are kept with the model; None in one from before they were.
+      classes: how many the model has learned, if that is known.
+      report: told if the names are those of the training split.
+
     Raises:
-      UserError: none are kept, and there is no such split.
+      UserError: none are kept, and there is no such split, or it has another number of classes.
     """
     if kept is not None:
         return kept
     names = sources.class_names(config.dataset, config.train_split, config.data_dir)
     split = f"{config.dataset}'s {config.train_split!r}"
+    if classes not in (None, len(names)):
+        raise UserError(
+            f"the model keeps no class names, and has learned {classes} classes, but {split} has "
+            f"{len(names)}: {few(names)}.\n"
+            "Bring back the data that it was trained on, or name them with --dataset."
+        )
     report(f"the model keeps no class names, and takes those of {split}: {few(names)}")
     return names
 

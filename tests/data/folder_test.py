@@ -169,13 +169,44 @@ def test_no_such_folder(tmp_path):
         list_files(str(tmp_path), "train")
 
 
-def test_a_link_to_itself_is_no_class(touch, tmp_path):
+@pytest.mark.parametrize("to", ["loop", "/nowhere/cat"])
+def test_a_class_that_is_a_broken_link(touch, tmp_path, to):
+    """A class on a disk that is not mounted must not be left out as if it were a stray file."""
     root = touch("train/a/1.jpg")
-    (tmp_path / "train" / "loop").symlink_to("loop")
+    (tmp_path / "train" / ".hidden").symlink_to(to)
     (tmp_path / "loop").symlink_to("loop")
     assert classes(root, "train") == ["a"]
     with pytest.raises(UserError, match=r"holds train, but none of val"):
         evaluation_split(root)
+    (tmp_path / "train" / "loop").symlink_to(to)
+    with pytest.raises(UserError, match=r"train/loop is a link that leads nowhere: bring back"):
+        classes(root, "train")
+
+
+def test_a_broken_link_within_a_class_is_counted(touch, tmp_path):
+    root = touch("train/a/1.jpg")
+    (tmp_path / "train" / "a" / "more").symlink_to("/nowhere/more")
+    assert list_files(root, "train").left_out == {"broken link": 1}
+
+
+@pytest.mark.parametrize(
+    "link, to", [("kitty", "cat"), ("cat/other", "../dog"), ("own", "dog/own")]
+)
+def test_a_folder_in_two_classes_is_refused(touch, tmp_path, link, to):
+    root = touch("train/cat/1.jpg", "train/dog/1.jpg", "train/dog/own/2.jpg")
+    (tmp_path / "train" / link).symlink_to(to)
+    with pytest.raises(UserError, match=r"are the same folder, in two classes: its pictures would"):
+        list_files(root, "train")
+
+
+def test_a_path_that_is_too_long(touch, tmp_path, monkeypatch):
+    root = touch("train/a/1.jpg")
+    monkeypatch.chdir(tmp_path / "train" / "a")
+    for _ in range(20):
+        os.mkdir("d" * 250)
+        os.chdir("d" * 250)
+    with pytest.raises(UserError, match=r"cannot be read: File name too long"):
+        list_files(root, "train")
 
 
 def test_a_class_that_cannot_be_listed(touch, monkeypatch):

@@ -32,15 +32,18 @@ def run(config: Config) -> int:
         path = pathlib.Path(config.export_dir)
         about = exports.about(folder)
         shape, classes, names = about.image_shape, about.classes, about.class_names
+        # Each logit has a class, unless --num_classes made more of them.
+        learned = None if config.num_classes else classes
         with strategy.scope():
             model = exports.load(path)
     else:
         model, data, path, _ = classifier.restore(config, folder, strategy, bad, _report)
         shape, classes, names = model.input_shape[1:], model.output_shape[-1], data.class_names
+        learned = data.classes
 
     before = bad.count  # Of the training data, where that had to be read.
     with bad.explained():
-        known = classifier.class_names(config, names, _report)
+        known = classifier.class_names(config, names, learned, _report)
         source = classifier.load(config, evaluation_split(config), bad, known)
         _check_fits(source.image_shape, source.classes, shape, classes, source.name)
         found = evaluator(strategy, model, source, lanes, config.augment, bad)(lambda: False)

@@ -36,7 +36,7 @@ def run(config: Config) -> int:
     unghostify(model)
     h, w, c = model.input_shape[1:]
     classes = model.output_shape[-1]
-    names = classifier.class_names(config, data.class_names, _report)
+    names = classifier.class_names(config, data.class_names, data.classes, _report)
     logits = logit_names(names, classes)
     about = exports.About(str(path), update, (h, w, c), classes, classifier.versions(), (*names,))
     without = exports.write(target, model, flags, about, logits)

@@ -7,11 +7,13 @@ import collections
 import os
 
 from trainer.config import UserError
+from trainer.data.names import printable
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 HIDDEN = "hidden"
 NOT_A_FILE = "not a regular file"
 REPEATED = "folder already listed"
+_BROKEN_LINK = "broken link"
 _NO_SUFFIX, _OTHER_SUFFIX = "no suffix", "other"
 # File managers write these beside pictures, and their names do not start with a dot.
 _HIDDEN_NAMES = {"__macosx", "thumbs.db", "desktop.ini"}
@@ -26,8 +28,15 @@ def is_hidden(name: str) -> bool:
 
 
 def identity(path: str) -> Identity:
-    """The device and inode of what a path leads to, which two names may share."""
-    status = os.stat(path)
+    """The device and inode of what a path leads to, which two names may share.
+
+    Raises:
+        UserError: the path is too long, or what it leads to has gone.
+    """
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise UserError(f"{printable(path)} cannot be read: {error.strerror}.") from error
     return status.st_dev, status.st_ino
 
 
@@ -41,8 +50,11 @@ def enclosing(path: str) -> set[Identity]:
     return found
 
 
-def list_pictures(path: str, around: set[Identity]) -> tuple[list[bytes], collections.Counter[str]]:
-    """The pictures of a class, sorted, by their paths below `path`; what is left out, counted.
+def list_pictures(
+    path: str, around: set[Identity]
+) -> tuple[list[bytes], collections.Counter[str], dict[Identity, str]]:
+    """The pictures of a class, sorted, by their paths below `path`; what is left out, counted; the
+    paths of the folders that were listed.
 
     A regular file of one of `SUFFIXES` is a picture. So is a link of such a name that leads
     nowhere: reading it then fails by name, since a disk that is not mounted must not make a
@@ -57,7 +69,7 @@ def list_pictures(path: str, around: set[Identity]) -> tuple[list[bytes], collec
     """
     pictures: list[bytes] = []
     left_out: collections.Counter[str] = collections.Counter()
-    listed = {*around, identity(path)}
+    listed = {identity(path): path}
     below = [""]
     while below:
         prefix = below.pop()
@@ -66,16 +78,21 @@ def list_pictures(path: str, around: set[Identity]) -> tuple[list[bytes], collec
                 left_out[HIDDEN] += 1
             elif _leads_to_folder(entry):
                 folder = identity(entry.path)
-                if folder in listed:
+                if folder in listed or folder in around:
                     left_out[REPEATED] += 1
                 else:
-                    listed.add(folder)
+                    listed[folder] = entry.path
                     below.append(f"{prefix}{entry.name}/")
             elif (kind := _kind(entry)) is None:
                 pictures.append(os.fsencode(prefix + entry.name))
             else:
                 left_out[kind] += 1
-    return sorted(pictures), left_out
+    return sorted(pictures), left_out, listed
+
+
+def is_broken_link(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a link that leads nowhere, or to itself."""
+    return entry.is_symlink() and not os.path.exists(entry)
 
 
 def _entries(path: str) -> list[os.DirEntry[str]]:
@@ -84,7 +101,7 @@ def _entries(path: str) -> list[os.DirEntry[str]]:
         with os.scandir(path) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+        raise UserError(f"{printable(path)} cannot be read: {error.strerror}.") from error
 
 
 def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
@@ -103,6 +120,8 @@ def _kind(entry: os.DirEntry[str]) -> str | None:
         if is_file or (entry.is_symlink() and (os.path.isfile(entry) or not os.path.exists(entry))):
             return None
         return NOT_A_FILE
+    if is_broken_link(entry):
+        return _BROKEN_LINK
     if not suffix:
         return _NO_SUFFIX
     return suffix if len(suffix) <= _LONGEST_SUFFIX else _OTHER_SUFFIX

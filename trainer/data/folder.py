@@ -21,8 +21,10 @@ from trainer.data.class_folder import (
     HIDDEN,
     REPEATED,
     SUFFIXES,
+    Identity,
     enclosing,
     identity,
+    is_broken_link,
     is_hidden,
     list_pictures,
 )
@@ -151,6 +153,12 @@ def _classes(path: str) -> tuple[list[str], collections.Counter[str]]:
         )
     with os.scandir(path) as entries:
         for entry in entries:
+            if is_broken_link(entry) and not is_hidden(entry.name):
+                # A class on a disk that is not mounted must not be missed in silence.
+                raise UserError(
+                    f"{printable(entry.path)} is a link that leads nowhere: bring back what it "
+                    "led to, or remove the link."
+                )
             if entry.name not in found:
                 left_out[HIDDEN if is_hidden(entry.name) else _OUTSIDE] += 1
     return classes, left_out
@@ -181,16 +189,23 @@ def _listed(path: str) -> Files:
     around = enclosing(path)
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as threads:
         found = list(threads.map(lambda folder: list_pictures(folder, around), folders))
-    for folder, (names, besides) in zip(folders, found, strict=True):
+    class_of: dict[Identity, str] = {}
+    for folder, (names, besides, listed) in zip(folders, found, strict=True):
         if not names:
             raise UserError(
                 f"{printable(folder)} holds no {', '.join(SUFFIXES)} file, but "
                 f"{counted(besides) or 'nothing'}: remove it, or put its images there."
             )
         left_out.update(besides)
+        for each, place in listed.items():
+            if (other := class_of.setdefault(each, place)) != place:
+                raise UserError(
+                    f"{printable(other)} and {printable(place)} are the same folder, in two "
+                    "classes: its pictures would have two labels.\nRemove one of the links."
+                )
     keys = [
         (os.fsencode(label) + b"/" + name, number, name)
-        for number, (label, (names, _)) in enumerate(zip(labels, found, strict=True))
+        for number, (label, (names, _, _)) in enumerate(zip(labels, found, strict=True))
         for name in names
     ]
     hashes = [int.from_bytes(hashlib.blake2b(key, digest_size=8).digest()) for key, _, _ in keys]
