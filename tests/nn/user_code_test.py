@@ -33,7 +33,7 @@ def refused(call):
 def test_an_error_in_a_layer_names_the_file_the_line_and_the_function():
     found = refused(lambda: network()(tf.zeros([3, 4]), training=True))
     assert str(found).splitlines() == [
-        "--model=mine:net raised KeyError: 'no such key'",
+        "--model=mine:net raised KeyError: no such key",
         f"Correct {__file__}, line {LINE}, in call.",
     ]
     assert found.above.startswith("Traceback of the model's own code:\n")

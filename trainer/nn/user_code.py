@@ -61,7 +61,10 @@ def user_frames(error: BaseException) -> list[traceback.FrameSummary]:
 
 def one_line(error: BaseException) -> str:
     """Returns the kind of an error and its message, without what Keras writes around it."""
-    text = " ".join(_AROUND.sub("", _COLOURS.sub("", str(error))).split())
+    # Of a KeyError, str is what Python would print for its message: with \\n for a line's end.
+    wrapped = isinstance(error, KeyError) and "Exception encountered" in str(error)
+    message = str(error.args[0]) if wrapped else str(error)
+    text = " ".join(_AROUND.sub("", _COLOURS.sub("", message)).split())
     kind = type(error).__name__
     return textwrap.shorten(f"{kind}: {text}" if text else kind, _LONGEST, placeholder=" ...")
 
