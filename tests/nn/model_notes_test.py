@@ -7,6 +7,7 @@ import pytest
 from tests.models import Subclassed, tiny
 from trainer.nn.ghostify import ghostify
 from trainer.nn.model_notes import fingerprint, say
+from trainer.nn.models.registry import build
 
 SHAPE = (8, 8, 1)
 
@@ -37,6 +38,23 @@ def test_a_second_build_has_the_same_fingerprint(make):
     first, second = fingerprint(make()), fingerprint(make())
     assert first == second
     assert len(first) == 64
+
+
+def test_of_the_classifier_neither_other_builds_nor_the_image_size_change_it():
+    def classifier(side):
+        return build(
+            "tests.models:tiny",
+            image_shape=(side, side, 1),
+            classes=5,
+            mean=[1.0],
+            std=[1.0],
+            seed=0,
+            ghost_batch_size=4,
+            ghost_decay=0.9,
+            kernel="fused",
+        )
+
+    assert len({fingerprint(classifier(side)) for side in (8, 8, 16)}) == 1
 
 
 def test_an_activation_changes_it_and_the_device_does_not():

@@ -2,10 +2,15 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 from absl import logging
+
+# The kernel of ghost batch normalization depends on the device, and shapes on the images: a layer
+# whose own shapes differ does not take the run's weights.
+_LEFT_OUT = {"kernel", "batch_shape", "shape", "build_input_shape", "build_config"}
 
 
 def say(name: str, network: keras.Model) -> None:
@@ -31,16 +36,27 @@ def fingerprint(network: keras.Model) -> str | None:
 
     It tells two models of the same shapes apart, such as before and after an edit of an activation,
     but not two Lambda layers. Keras numbers the names of layers by process, so that their order
-    stands for them here; the kernel of ghost batch normalization depends on the device and is left
-    out.
+    stands for them here.
     """
     try:
         configuration = keras.saving.serialize_keras_object(network)
-        names = {layer.name: f"#{i}" for i, layer in enumerate(network._flatten_layers())}
+        names = {name: f"#{i}" for i, name in enumerate(dict.fromkeys(_names(configuration)))}
         text = json.dumps(_plain(configuration, names), sort_keys=True)
     except Exception:  # Of a layer's get_config, the user's own: it may raise what it likes.
         return None
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _names(value: Any) -> Iterator[str]:
+    """Yields the names of layers and operations in a configuration."""
+    if isinstance(value, dict):
+        if isinstance(value.get("name"), str):
+            yield value["name"]
+        for each in value.values():
+            yield from _names(each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _names(each)
 
 
 def _plain(value: Any, names: dict[str, str]) -> Any:
@@ -52,10 +68,11 @@ def _plain(value: Any, names: dict[str, str]) -> Any:
         case {"class_name": "__lambda__"}:
             return "lambda"  # Its code holds the numbers of its lines.
         case dict():
-            renamed = {k: names.get(v, v) if k == "name" else v for k, v in _strings(value)}
-            rest = {str(k): v for k, v in value.items() if not isinstance(v, str)}
-            plain = {k: _plain(v, names) for k, v in rest.items()}
-            return {k: v for k, v in (renamed | plain).items() if k != "kernel"}
+            kept = {str(key): each for key, each in value.items() if key not in _LEFT_OUT}
+            return {
+                key: names.get(each, each) if key == "name" else _plain(each, names)
+                for key, each in kept.items()
+            }
         case [str() as name, int(), *rest]:
             return [names.get(name, name), value[1], *(_plain(each, names) for each in rest)]
         case list() | tuple():
@@ -63,7 +80,3 @@ def _plain(value: Any, names: dict[str, str]) -> Any:
         case str() | bool() | int() | float() | None:
             return value
     return type(value).__name__
-
-
-def _strings(value: dict[Any, Any]) -> list[tuple[str, str]]:
-    return [(str(k), v) for k, v in value.items() if isinstance(v, str)]
