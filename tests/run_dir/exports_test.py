@@ -1,3 +1,4 @@
+import json
 import resource
 import shutil
 
@@ -191,5 +192,13 @@ def test_what_is_damaged(export, file, damage):
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"update": 7}', "null"])
 def test_what_it_says_is_damaged(export, content):
     (export / "export.json").write_text(content)
+    with pytest.raises(UserError, match=r"export.json is damaged"):
+        exports.about(export)
+
+
+@pytest.mark.parametrize("names", ["ab", ["a", "a"], ["a"] * 99, [["a"]], {"a": 1}], ids=str)
+def test_class_names_that_are_no_distinct_names(export, names):
+    said = json.loads((export / "export.json").read_text())
+    (export / "export.json").write_text(json.dumps({**said, "class_names": names}))
     with pytest.raises(UserError, match=r"export.json is damaged"):
         exports.about(export)

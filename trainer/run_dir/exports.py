@@ -15,6 +15,7 @@ import tempfile
 import textwrap
 import zipfile
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -126,10 +127,11 @@ def about(folder: pathlib.Path) -> About:
     try:
         found = About(**json.loads(read_regular(folder / "export.json")))
         h, w, c = map(int, found.image_shape)
-        names = found.class_names
-        if names is not None and not all(isinstance(name, str) for name in names):
-            raise ValueError("class_names are not names")
+        names: Any = found.class_names  # As JSON has it: it may be anything.
         if names is not None:
+            distinct = isinstance(names, list) and len({*names}) == len(names) <= found.classes
+            if not distinct or not all(isinstance(name, str) for name in names):
+                raise ValueError("class_names are not distinct names of logits")
             found = dataclasses.replace(found, class_names=tuple(names))
         return dataclasses.replace(found, image_shape=(h, w, c), classes=int(found.classes))
     except (ValueError, TypeError) as error:
