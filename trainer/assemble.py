@@ -83,10 +83,10 @@ def _train(
     if hosts.agreed(hosts.chief and directory.result(path) is not None)[0]:
         return None
     config = _with_order_version(config, path, hosts, report)
-    training, evaluation = load_splits(config, bad, hosts, report)
+    kept = path if hosts.chief else None
+    training, evaluation = load_splits(config, kept, bad, hosts, report)
     examples = training.examples
     schedule = trajectory.from_config(config, examples, replicas)
-    kept = path if hosts.chief else None
     data = _chiefs(training_data_of(config, kept, bad, training, report), hosts)
     model = build(config, data, strategy)
     step = TrainingStep(

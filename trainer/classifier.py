@@ -68,15 +68,23 @@ def load(
 
 
 def load_splits(
-    config: Config, bad: BadExamples, hosts: Hosts, report: Callable[[str], None]
+    config: Config,
+    path: pathlib.Path | None,
+    bad: BadExamples,
+    hosts: Hosts,
+    report: Callable[[str], None],
 ) -> tuple[Images | Encoded, Images | Encoded]:
     """Returns the examples to train on, and those to evaluate on, the same on all `hosts`.
 
     Raises:
-      UserError: one of them cannot be read, or differs between hosts.
+      UserError: one of them cannot be read or differs between hosts, or the training data are not
+        those that the run in `path` began with.
     """
     training = load(config, config.train_split, bad)
     report(training.summary)
+    # Before the evaluation is read: of a renamed class, it would be called the unknown one.
+    if path and (kept := training_data.read(path)):
+        _check_same_data(config, kept, training)
     evaluation_split = sources.evaluation_split(config)
     evaluation = load(config, evaluation_split, bad, training.class_names)
     report(evaluation.summary)
