@@ -1,4 +1,4 @@
-"""What is refused of a user's model, and that nothing else is."""
+"""Refusals of a user's model, and models that are not refused."""
 
 import keras
 import pytest

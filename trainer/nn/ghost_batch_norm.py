@@ -34,7 +34,7 @@ Kernel = Literal["fused", "reshaped"]
 
 
 class Statistics(NamedTuple):
-    """What one call of one layer hands over instead of moving its own statistics.
+    """Statistics that one call of one layer hands over instead of moving its own.
 
     Both sums are float32 [c], over the call's ghost batches; the variances are biased. They are
     None if the model called the layer for inference, where nothing moves.

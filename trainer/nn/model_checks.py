@@ -1,4 +1,4 @@
-"""What a user's model may not do: what Keras' fit would do with it, and this program would not.
+"""Refuses what Keras' fit would do with a user's model, and this program would not.
 
 Each is refused by name before anything is trained, since the run would learn something else than
 the user asked for, or could not be repeated.
