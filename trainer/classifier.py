@@ -20,7 +20,7 @@ from trainer.data.bad_examples import BadExamples
 from trainer.data.encoded import Encoded
 from trainer.data.images import Images
 from trainer.data.names import few
-from trainer.nn import model_notes
+from trainer.nn.model_configuration import fingerprint
 from trainer.nn.models import registry
 from trainer.run_dir import training_data, weights
 from trainer.run_dir.training_data import TrainingData
@@ -206,7 +206,7 @@ def build(config: Config, data: TrainingData, strategy: tf.distribute.Strategy) 
 
 def configuration(config: Config, model: keras.Model) -> str | None:
     """Returns a fingerprint of the configuration of a model of the user's own; else None."""
-    return model_notes.fingerprint(model) if ":" in config.model else None
+    return fingerprint(model) if ":" in config.model else None
 
 
 def say_if_edited(

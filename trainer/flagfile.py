@@ -78,7 +78,7 @@ def to_flagfile(config: Config) -> str:
 
 
 def order_version(config: Config, kept: str | None) -> int:
-    """Which order of examples a run has: what the user asked for, or its own, or a new run's.
+    """Returns a run's version of the order: what the user asked for, its own, or a new run's.
 
     Args:
       config: of the command line.

@@ -1,4 +1,4 @@
-"""What is wrong with a path that must name something on this machine's disks."""
+"""Problems of a path that must name something on this machine's disks."""
 
 import re
 

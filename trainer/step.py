@@ -152,7 +152,7 @@ class TrainingStep:
         batch_size: tf.Tensor,
         statistics_weights: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """What `apply` returns of each update, [n, 5], and the input wait []."""
+        """Returns what `apply` returns of each update, [n, 5], and the input wait []."""
         self.traces += 1
         updates = tf.size(learning_rates)
         records = tf.TensorArray(tf.float32, updates, element_shape=[5])

@@ -162,7 +162,7 @@ def reference_splitmix64(words: np.ndarray) -> np.ndarray:
 
 
 def reference_bits(seeds: np.ndarray, epochs: np.ndarray) -> np.ndarray:
-    """What an epoch's permutation is drawn from, uint64 [e]."""
+    """Words that an epoch's permutation is drawn from, uint64 [e]."""
     words = reference_splitmix64(reference_splitmix64(seeds) + np.uint64(2**63 - 1))
     return reference_splitmix64(words + epochs)
 

@@ -142,3 +142,21 @@ def test_on_replicas_the_models_variables_are_its_own(cpus):
         checked(sequential(*tail()))
         with pytest.raises(UserError, match="counter of layer hidden"):
             checked(sequential(Hidden(), *tail()))
+
+
+def transfer(trainable):
+    images = keras.Input((8, 8, 1))
+    base = sequential(L.Conv2D(2, 3), L.BatchNormalization())
+    base.name, base.trainable = "base", trainable
+    x = L.GlobalAveragePooling2D()(base(images, training=False))
+    return keras.Model(images, L.Dense(5)(x))
+
+
+def test_a_trained_base_that_is_called_for_inference_is_said(caplog):
+    for make in (lambda: transfer(trainable=False), lambda: sequential(*tail()), Plain):
+        checked(make())
+    assert caplog.messages == []
+    checked(transfer(trainable=True))
+    (message,) = caplog.messages
+    assert message.startswith("--model=mine:net calls base with training=False, which Keras")
+    assert message.endswith("are trained; base.trainable = False keeps them.")

@@ -110,7 +110,7 @@ def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _kind(entry: os.DirEntry[str]) -> str | None:
-    """What is left out with an entry that is not a folder; None: it is a picture.
+    """Returns what an entry that is not a folder is left out as; None: it is a picture.
 
     Only links cost a call of the system: the listing tells what everything else is.
     """

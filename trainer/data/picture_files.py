@@ -9,11 +9,11 @@ Python does so for a chunk of files at a time: a call of Python costs more than 
 """
 
 import os
-import stat
 
 import numpy as np
 
 from trainer.data import exif
+from trainer.regular_file import NotRegularError, opener
 
 # EXIF data are nearly always among the first of them.
 _HEAD = 4096
@@ -49,23 +49,20 @@ def orientation(path: bytes | str, largest: int) -> int:
       UnreadableError: there is no such file, or it is not a regular file, or larger.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise UnreadableError("it is not a regular file")
-            if status.st_size > largest:
-                raise UnreadableError(f"it has {status.st_size:,} bytes, too many for a picture")
-            found = exif.orientation(os.read(descriptor, _HEAD))
+        with open(path, "rb", buffering=0, opener=opener) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > largest:
+                raise UnreadableError(f"it has {size:,} bytes, too many for a picture")
+            found = exif.orientation(os.read(file.fileno(), _HEAD))
             if found is None:
-                found = exif.orientation(os.pread(descriptor, status.st_size, 0))
+                found = exif.orientation(os.pread(file.fileno(), size, 0))
             return found or exif.UPRIGHT
-        finally:
-            os.close(descriptor)
+    except NotRegularError as error:
+        raise UnreadableError(error.strerror) from error
     except OSError as error:
         raise UnreadableError(f"it cannot be read: {error.strerror}") from error
 
 
 def as_bytes(value: bytes | np.ndarray) -> bytes:
-    """What TensorFlow passes to Python for a string: an array of it outside of graphs."""
+    """Returns the bytes of a string from TensorFlow, which outside of graphs is in an array."""
     return value.item() if isinstance(value, np.ndarray) else value

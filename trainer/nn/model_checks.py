@@ -47,6 +47,7 @@ def check(name: str, network: keras.Model, images: tf.TensorSpec) -> None:
         _check_assignments(name, graph)
     _check_weights(name, network)
     _check_logits(name, network, graphs[0], images)
+    _warn_of_inference(name, network)
 
 
 def _check_class(name: str, network: keras.Model) -> None:
@@ -64,6 +65,24 @@ def _check_class(name: str, network: keras.Model) -> None:
             )
     if network.compiled:
         logging.warning("--model=%s is compiled; its optimizer, loss and metrics are unused.", name)
+
+
+def _warn_of_inference(name: str, network: keras.Model) -> None:
+    """Warns of parts that the model calls for inference and that are trained all the same.
+
+    In a functional model, Keras' fit replaces the training=False of a call by its own True, and so
+    does this program's step: weights and moving statistics of that part move.
+    """
+    for operation in getattr(network, "operations", []):
+        calls = getattr(operation, "_inbound_nodes", [])
+        if any(call.arguments.kwargs.get("training") is False for call in calls) and getattr(
+            operation, "trainable_variables", None
+        ):
+            logging.warning(
+                "--model=%s calls %s with training=False, which Keras replaces in training: its "
+                "weights and moving statistics are trained; %s.trainable = False keeps them.",
+                *(name, operation.name, operation.name),
+            )
 
 
 def _check_types(name: str, network: keras.Model) -> None:

@@ -101,7 +101,7 @@ def kept_flags(path: pathlib.Path) -> str | None:
 
 
 def order_version(path: pathlib.Path, config: Config) -> int:
-    """Which order of examples the run of `config` in `path` has: a run that is there keeps its own.
+    """Returns the order version of the run of `config` in `path`; a run that is there keeps it.
 
     Raises:
       OSError: if the run's flags cannot be read.

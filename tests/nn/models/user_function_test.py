@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from trainer.config import UserError
-from trainer.nn.model_notes import fingerprint
+from trainer.nn.model_configuration import fingerprint
 from trainer.nn.models.registry import build
 
 SHAPE = (4, 4, 1)

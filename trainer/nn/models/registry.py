@@ -19,7 +19,7 @@ import keras
 import tensorflow as tf
 
 from trainer.config import UserError
-from trainer.nn import model_checks, model_notes
+from trainer.nn import model_checks
 from trainer.nn.ghost_batch_norm import Kernel
 from trainer.nn.ghostify import ghostify
 from trainer.nn.models import user_function
@@ -92,7 +92,6 @@ def build(
     model = keras.Model(images, logits, name="classifier")
     if ":" in name:
         model_checks.check(name, network, tf.TensorSpec((ghost_batch_size, *image_shape), dtype))
-        model_notes.say(name, network)
     return ghostify(model, ghost_batch_size=ghost_batch_size, decay=ghost_decay, kernel=kernel)
 
 

@@ -1,4 +1,4 @@
-"""What is worth saying of a user's model that is trained as it stands."""
+"""Fingerprint of a model's configuration, by which an edit of its code is noticed on resume."""
 
 import hashlib
 import json
@@ -6,29 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
-from absl import logging
 
 # The kernel of ghost batch normalization depends on the device, and shapes on the images: a layer
 # whose own shapes differ does not take the run's weights.
 _LEFT_OUT = {"kernel", "batch_shape", "shape", "build_input_shape", "build_config"}
-
-
-def say(name: str, network: keras.Model) -> None:
-    """Warns of parts that the model calls for inference and that are trained all the same.
-
-    In a functional model, Keras' fit replaces the training=False of a call by its own True, and so
-    does this program's step: weights and moving statistics of that part move.
-    """
-    for operation in getattr(network, "operations", []):
-        calls = getattr(operation, "_inbound_nodes", [])
-        if any(call.arguments.kwargs.get("training") is False for call in calls) and getattr(
-            operation, "trainable_variables", None
-        ):
-            logging.warning(
-                "--model=%s calls %s with training=False, which Keras replaces in training: its "
-                "weights and moving statistics are trained; %s.trainable = False keeps them.",
-                *(name, operation.name, operation.name),
-            )
 
 
 def fingerprint(network: keras.Model) -> str | None:

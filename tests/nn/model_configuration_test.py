@@ -4,9 +4,9 @@ import sys
 import keras
 import pytest
 
-from tests.models import Subclassed, tiny
+from tests.models import tiny
 from trainer.nn.ghostify import ghostify
-from trainer.nn.model_notes import fingerprint, say
+from trainer.nn.model_configuration import fingerprint
 from trainer.nn.models.registry import build
 
 SHAPE = (8, 8, 1)
@@ -21,16 +21,6 @@ def transfer(trainable=True):
     images = keras.Input(SHAPE)
     x = keras.layers.GlobalAveragePooling2D()(base(images, training=False))
     return keras.Model(images, keras.layers.Dense(5)(x))
-
-
-def test_a_trained_base_in_inference_is_said_once(caplog):
-    for model in (transfer(trainable=False), tiny(SHAPE, 5), Subclassed(5)):
-        say("mine:net", model)
-    assert caplog.messages == []
-    say("mine:net", transfer())
-    (message,) = caplog.messages
-    assert message.startswith("--model=mine:net calls base with training=False, which Keras")
-    assert message.endswith("are trained; base.trainable = False keeps them.")
 
 
 @pytest.mark.parametrize("make", [transfer, lambda: tiny(SHAPE, 5)])
@@ -74,7 +64,7 @@ def test_an_activation_named_as_its_layer_is_not_taken_for_a_name():
 
 def test_it_is_the_same_in_another_process():
     code = (
-        "from tests.models import tiny; from trainer.nn.model_notes import fingerprint; "
+        "from tests.models import tiny; from trainer.nn.model_configuration import fingerprint; "
         "print(fingerprint(tiny((8, 8, 1), 5)))"
     )
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
