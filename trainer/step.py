@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from trainer.backward import Backward, Sums
 from trainer.cluster.strategy import dealt
+from trainer.config import NEWEST_ORDER
 from trainer.nn import moving_statistics
 from trainer.nn.optimizers import OPTIMIZERS, Update
 from trainer.nn.user_code import explained
@@ -61,7 +62,7 @@ class TrainingStep:
         weight_decay: float,
         label_smoothing: float,
         seed: int,
-        order_version: int = 2,
+        order_version: int = NEWEST_ORDER,
         lanes: int = 1,
         timed: bool = True,
     ) -> None:

@@ -28,6 +28,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from trainer.config import NEWEST_ORDER
 from trainer.nn.splitmix64 import further_bits, random_bits, splitmix64
 
 # Version 1's domain, so that no other use of the same seed meets the same key. Any number would do;
@@ -46,12 +47,11 @@ _KEYS = 3  # that the op takes, of which it keeps 8 to 32 bits each
 # its block cipher for each index: 240 examples would take it 17 µs each, and 5 examples 1 ms.
 _SORTED = 4096
 
-VERSIONS = (1, 2)
-NEWEST = 2
+VERSIONS = (1, NEWEST_ORDER)
 
 
 def example_indices(
-    positions: tf.Tensor, examples: int, seed: int, version: int = NEWEST
+    positions: tf.Tensor, examples: int, seed: int, version: int = NEWEST_ORDER
 ) -> tf.Tensor:
     """The examples at some positions: shuffle(position mod N; seed, position div N).
 

@@ -9,12 +9,13 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from trainer.cluster.cores import usable
+from trainer.config import NEWEST_ORDER
 from trainer.data import decode, stream
 from trainer.data.augment import AUGMENTS, none
 from trainer.data.bad_examples import BadExamples
 from trainer.data.encoded import Encoded
 from trainer.data.images import Images, as_tensor
-from trainer.data.order import NEWEST, example_indices
+from trainer.data.order import example_indices
 from trainer.nn.splitmix64 import further_bits, random_bits
 
 _MOST_PARALLEL_CALLS = 16
@@ -32,7 +33,7 @@ def training(
     replicas: int,
     local_replicas: range,
     bad: BadExamples | None = None,
-    order_version: int = NEWEST,
+    order_version: int = NEWEST_ORDER,
 ) -> tf.data.Dataset:
     """The micro-batches from `position` on, without end, dealt to this host's replicas in turn.
 
