@@ -1,10 +1,12 @@
 import dataclasses
+import os
 
 import numpy as np
 import pytest
 
+from trainer.data import folder_source
 from trainer.data.images import Images
-from trainer.data.split_overlap import count_identical, warnings
+from trainer.data.split_overlap import identical, warnings
 from trainer.data.splits import count_shared, split_infos
 
 INFOS = split_infos({"train": 100, "test": 20})
@@ -30,14 +32,18 @@ def images(pixels):
     return Images(array, np.zeros(len(array), np.int64), ("a",), "some")
 
 
-def test_identical_pictures_are_counted():
-    assert count_identical(images(range(8)), images([1, 8, 1, 7, 9])) == 3
-    assert count_identical(images(range(8)), images(range(8, 12))) == 0
+def test_identical_pictures_are_paired():
+    assert identical(images(range(8)), images([1, 8, 1, 7, 9])) == [
+        ("number 1", "number 0"),
+        ("number 1", "number 2"),
+        ("number 7", "number 3"),
+    ]
+    assert identical(images(range(8)), images(range(8, 12))) == []
 
 
 def test_a_set_that_is_too_large_is_not_looked_through(monkeypatch):
     monkeypatch.setattr("trainer.data.split_overlap._MOST_BYTES", 100)
-    assert count_identical(images(range(8)), images([1])) is None
+    assert identical(images(range(8)), images([1])) is None
 
 
 def folder_of(tmp_path):
@@ -58,4 +64,49 @@ def test_a_folders_splits(tmp_path):
         "1 of the 4 images of train[70%:] are in train[:80%] too: the evaluation"
     )
     (line,) = warnings(dataset, None, ("train", some), ("val", dataclasses.replace(some)))
-    assert line == "8 of the 8 pictures of val are in train too, pixel for pixel"
+    assert (
+        line == "8 of the 8 pictures of val are in train too, such as number 0 (in train: number 0)"
+    )
+
+
+def folders_of_files(tmp_path):
+    for name, content in [
+        ("train/cat/1.jpg", b"one"),
+        ("train/cat/2.jpg", b"two"),
+        ("train/dog/3.jpg", b"other"),
+        ("val/cat/a.jpg", b"six"),
+        ("val/cat/copy of 2.jpg", b"two"),
+        ("val/dog/c.jpg", b"longer"),
+    ]:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    dataset = f"image_folder:{tmp_path}"
+    return [folder_source.load(dataset, part, None, 8, 10**6, False) for part in ("train", "val")]
+
+
+def test_a_copied_file_is_named_with_its_original(tmp_path):
+    training, evaluation = folders_of_files(tmp_path)
+    (pair,) = identical(training, evaluation)
+    assert pair == (f"{tmp_path}/train/cat/2.jpg", f"{tmp_path}/val/cat/copy of 2.jpg")
+    both = ("train", training), ("val", evaluation)
+    (line,) = warnings(f"image_folder:{tmp_path}", None, *both)
+    assert line.startswith("1 of the 3 pictures of val are in train too, such as ")
+    assert line.endswith(f"copy of 2.jpg (in train: {tmp_path}/train/cat/2.jpg)")
+
+
+def test_files_that_are_not_there_or_special_are_passed_over(tmp_path):
+    training, evaluation = folders_of_files(tmp_path)
+    (tmp_path / "train/cat/1.jpg").unlink()
+    os.mkfifo(tmp_path / "train/cat/1.jpg")
+    (tmp_path / "val/cat/a.jpg").unlink()
+    assert len(identical(training, evaluation)) == 1
+
+
+@pytest.mark.parametrize("bound", ["_MOST_BYTES", "_MOST_FILES"])
+def test_large_folders_are_not_looked_through(tmp_path, monkeypatch, bound):
+    monkeypatch.setattr(f"trainer.data.split_overlap.{bound}", 5)
+    training, evaluation = folders_of_files(tmp_path)
+    assert identical(training, evaluation) is None
+    (line,) = warnings(f"image_folder:{tmp_path}", None, ("train", training), ("val", evaluation))
+    assert "may be in train too" in line

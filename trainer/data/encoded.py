@@ -36,6 +36,7 @@ class Encoded:
         The first is of strings; what cannot be read is empty there.
       open: one of each of these tensors, [] → `Opened`.
       describe: an index → where it lies, for messages.
+      path: an index → the file that holds this example alone; None: examples share files.
       max_pixels: an image of more is not decoded.
       unread: an index → why its file cannot be read, as far as that can be told.
       summary: a line on what the split holds.
@@ -48,6 +49,7 @@ class Encoded:
     fetch: Callable[[tf.Tensor], tuple[tf.Tensor, ...]]
     open: Callable[..., Opened]
     describe: Callable[[int], str]
+    path: Callable[[int], str] | None = None
     max_pixels: int = MAX_PIXELS
     unread: Callable[[int], str | None] = lambda _: None
     summary: str = ""

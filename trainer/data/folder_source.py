@@ -49,6 +49,7 @@ def load(
         fetch=_fetch(files, labels, largest),
         open=lambda path, orientation, label: Opened(tf.io.read_file(path), label, orientation),
         describe=files.path,
+        path=files.path,
         max_pixels=max_pixels,
         unread=unread,
         summary=split_summary(split, len(files), names, counts[:-1].tolist(), files.left_out),
