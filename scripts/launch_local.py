@@ -15,7 +15,7 @@ import time
 
 from trainer.cluster import children
 from trainer.cluster.cores import shares
-from trainer.config import UserError
+from trainer.errors import UserError
 
 # A worker that ends so, or by a signal that was not ours, is started again with the others.
 AGAIN = (75, 76)

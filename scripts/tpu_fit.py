@@ -12,6 +12,7 @@ not be the fastest: the cycles an example show it.
 Exit status: 0 where the recipe's layout fits, 1 where it does not, 2 for a user's mistake.
 """
 
+import argparse
 import dataclasses
 import json
 import os
@@ -25,20 +26,16 @@ from typing import Any
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # TensorFlow's notes, and XLA's on each module.
 
-from absl import flags
-
 from trainer.commands.plan import laid_out, planned
-from trainer.config import Config, UserError, from_flags
+from trainer.config.command_line import parse
+from trainer.config.flags import Config
+from trainer.errors import UserError
 from trainer.schedule.plan import Phase
 
 _COMPILER = pathlib.Path(__file__).parent.parent / ".venv-tpu-compiler/bin/python"
 # Of a large network each takes minutes.
 _COMPILES = 5
 _GIB = 2**30
-
-flags.DEFINE_string(
-    "topology", None, "A TPU slice as its generation and its chips: v5e:2x4, v4:4x4x4, v6e:4x4."
-)
 
 
 def compiler(topology: str, *module: str) -> dict[str, Any]:
@@ -188,10 +185,14 @@ def run(config: Config, topology: str | None) -> int:
 
 def main() -> int:
     """The exit status."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument(
+        "--topology", help="TPU slice: generation and chips, as v5e:2x4, v4:4x4x4, v6e:4x4"
+    )
     try:
-        flags.FLAGS.set_default("precision", "bfloat16")  # As --strategy=tpu has it.
-        config = from_flags(sys.argv)
-        return run(config, flags.FLAGS.topology)
+        asked, others = parser.parse_known_args()
+        # --strategy=tpu has bfloat16.
+        return run(parse("plan", others, kept=["--precision=bfloat16"]), asked.topology)
     except UserError as error:
         print(f"tpu_fit: {error}", file=sys.stderr)
         return 2

@@ -27,8 +27,9 @@ from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 from tensorflow.python.distribute import one_device_strategy
 
 from trainer import classifier
-from trainer.config import Config, UserError
+from trainer.config.flags import Config
 from trainer.data import folder, prepare, records
+from trainer.errors import UserError
 from trainer.run_dir.training_data import TrainingData
 from trainer.step import TrainingStep
 

@@ -5,9 +5,9 @@ import pytest
 
 from tests.configs import parsed
 from trainer import classifier
-from trainer.config import UserError
 from trainer.data.bad_examples import BadExamples
 from trainer.data.images import Images
+from trainer.errors import UserError
 from trainer.run_dir import training_data
 
 IMAGES = Images(np.full((6, 4, 4, 2), 7, np.uint8), np.arange(6) % 3, ("a", "b", "c"), "sevens")

@@ -1,20 +1,24 @@
-"""Command lines in this process, whatever an earlier one said."""
+"""Command lines in this process."""
 
 import pytest
 
-from trainer import config
+from trainer.config import command_line
+from trainer.config.commands import COMMANDS
+from trainer.config.flags import FLAGS, Config
 from trainer.main import main
 
 
-def parsed(*arguments: str) -> config.Config:
-    """The Config that the program makes of a command line."""
-    return config.from_flags(["crescendo", *arguments])
+def parsed(*arguments: str, command: str = "train") -> Config:
+    """Returns the Config that the program makes of a command line."""
+    return command_line.parse(command, arguments)
 
 
 def done(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """The program's status, and what it prints: stdout, stderr.
+    """Returns the program's status, and what it prints: stdout, stderr.
 
-    Op determinism would stay on for all tests after it, so that no run's flags may ask for it.
+    Op determinism would stay on for all tests after it, so no run may ask for it.
     """
     capsys.readouterr()
-    return main(["crescendo", *arguments, "--nodeterministic"]), *capsys.readouterr()
+    command = arguments[0] if arguments and arguments[0] in COMMANDS else "train"
+    off = ["--nodeterministic"] if command in FLAGS["deterministic"].commands else []
+    return main(["crescendo", *arguments, *off]), *capsys.readouterr()

@@ -8,8 +8,8 @@ import tensorflow as tf
 from tests.cluster.hosts_test import on_all
 from tests.models import huge
 from trainer.cluster.strategy import mirrored
-from trainer.config import UserError
 from trainer.data.images import Images
+from trainer.errors import UserError
 from trainer.evaluation import Evaluation, evaluator, gap_warning
 
 RNG = np.random.default_rng(0)

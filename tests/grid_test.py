@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer import grid
-from trainer.config import UserError
+from trainer.errors import UserError
 
 NAMES = st.from_regex(r"[a-z][a-z_]{0,5}", fullmatch=True)
 # Letters that mean something to the grid, and such that folders keep.

@@ -11,7 +11,7 @@ from tests.runs import command, result
 from trainer import micro_batch
 from trainer.cluster import memory
 from trainer.cluster.strategy import mirrored
-from trainer.config import UserError
+from trainer.errors import UserError
 from trainer.nn.ghostify import ghostify
 from trainer.schedule.layout import Layout
 from trainer.schedule.noise_scale import Setting

@@ -6,8 +6,9 @@ import shlex
 
 import pytest
 
-from trainer import config, grid
-from trainer.commands import by_name, plan, sweep
+from trainer import grid
+from trainer.commands import plan, sweep
+from trainer.config import command_line
 from trainer.data import sizes
 
 PAGES = {
@@ -31,10 +32,9 @@ OURS = [
 @pytest.mark.parametrize("line", OURS)
 def test_the_program_takes_the_command_line(line, tmp_path):
     _, _, _, name, *arguments = shlex.split(line)
-    by_name.command(name)
-    asked = config.from_flags(["crescendo", *arguments], "runs" if name == "report" else None)
+    asked = command_line.parse(name, arguments)
     if name == "sweep":
-        assert sweep.checked(grid.parse(asked.sweep), tmp_path)[1] == {}
+        assert sweep.checked(asked, grid.parse(asked.sweep), tmp_path)[1] == {}
     elif name in ("plan", "train") and not asked.dataset.startswith("image_folder:"):
         plan.planned(asked, sizes.count_examples)
 

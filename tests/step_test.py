@@ -8,7 +8,7 @@ from tensorflow.python.eager import context
 
 from trainer.backward import Backward
 from trainer.cluster.strategy import mirrored
-from trainer.config import UserError
+from trainer.errors import UserError
 from trainer.nn import seeds
 from trainer.nn.ghostify import ghostify
 from trainer.run_dir.checkpoints import Checkpoints

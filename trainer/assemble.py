@@ -26,11 +26,13 @@ from trainer.cluster.hosts import of as hosts_of
 from trainer.cluster.multi_worker import together
 from trainer.cluster.strategy import is_tpu
 from trainer.cluster.workers import Worker
-from trainer.config import NEWEST_ORDER, Config
+from trainer.config.flagfile import shared, to_flagfile
+from trainer.config.flags import Config
+from trainer.config.run_flags import NEWEST_ORDER
 from trainer.data import pipeline
 from trainer.data.bad_examples import BadExamples
+from trainer.errors import NonFiniteLossError
 from trainer.evaluation import Evaluation, evaluator
-from trainer.flagfile import shared, to_flagfile
 from trainer.run_dir import directory, training_data
 from trainer.run_dir.checkpoints import Checkpoints, NoCheckpoints, digest
 from trainer.run_dir.metrics import read
@@ -140,7 +142,7 @@ def _train(
         training_data.keep(path, data)
         summaries = Summaries(path, update=state.update, report=report)
     progress = Progress(state.position, schedule.end, shown=hosts.chief, report=report)
-    last: Evaluation | loop.Early | loop.NonFiniteLossError
+    last: Evaluation | loop.Early | NonFiniteLossError
     try:
         last = loop.train(
             loop.Course(
@@ -166,7 +168,7 @@ def _train(
             stopped,
             hosts,
         )
-    except loop.NonFiniteLossError as error:
+    except NonFiniteLossError as error:
         last = error  # Of all at once; nobody leaves while a checkpoint is being written.
     finally:
         checkpoints.wait()
@@ -177,7 +179,7 @@ def _train(
         for found in others:
             for name, reason in json.loads(found).items():
                 bad.add(name, reason)
-    if isinstance(last, loop.NonFiniteLossError):
+    if isinstance(last, NonFiniteLossError):
         raise last
     if isinstance(last, loop.Early):
         return last

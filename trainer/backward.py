@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from trainer.config import UserError
+from trainer.errors import UserError
 from trainer.nn import seeds
 from trainer.nn.ghost_batch_norm import (
     GhostBatchNormalization,

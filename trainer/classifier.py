@@ -1,7 +1,6 @@
 """The devices, data and model of a run: the same for who trains, evaluates and exports it."""
 
 import dataclasses
-import importlib.metadata
 import json
 import pathlib
 import platform
@@ -10,16 +9,18 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
+from trainer import __version__
 from trainer.cluster import strategy as cluster
 from trainer.cluster import tpu
 from trainer.cluster.hosts import Hosts
 from trainer.cluster.workers import Worker
-from trainer.config import Config, UserError
+from trainer.config.flags import Config
 from trainer.data import folder, sources, split_overlap
 from trainer.data.bad_examples import BadExamples
 from trainer.data.encoded import Encoded
 from trainer.data.images import Images
 from trainer.data.names import few
+from trainer.errors import UserError
 from trainer.nn.model_configuration import fingerprint
 from trainer.nn.models import registry
 from trainer.run_dir import training_data, weights
@@ -189,6 +190,7 @@ def build(config: Config, data: TrainingData, strategy: tf.distribute.Strategy) 
             "leave it out, or raise it."
         )
     h, w, c = data.image_shape
+    assert config.precision is not None  # The command line has resolved it.
     with strategy.scope():
         return registry.build(
             config.model,
@@ -285,7 +287,7 @@ def versions() -> dict[str, str]:
     """Of Python, and of the packages that make a model what it is."""
     return {
         "python": platform.python_version(),
-        "crescendo": importlib.metadata.version("crescendo"),
+        "crescendo": __version__,
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
     }

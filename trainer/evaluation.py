@@ -11,11 +11,11 @@ import tensorflow as tf
 from trainer.cluster.hosts import Hosts
 from trainer.cluster.memory import enough
 from trainer.cluster.strategy import dealt
-from trainer.config import UserError
 from trainer.data import pipeline
 from trainer.data.bad_examples import BadExamples
 from trainer.data.encoded import Encoded
 from trainer.data.images import Images
+from trainer.errors import UserError
 from trainer.nn.losses import cross_entropy
 from trainer.nn.user_code import explained
 

@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from trainer.config import UserError
+from trainer.errors import UserError
 
 # The values of the swept flags, as written, in the order of --sweep.
 Point = dict[str, str]

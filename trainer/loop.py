@@ -16,9 +16,9 @@ import numpy as np
 from trainer import points
 from trainer.cluster import memory
 from trainer.cluster.hosts import Hosts
+from trainer.errors import NonFiniteLossError, NotSavedError
 from trainer.evaluation import Evaluation, gap_warning
 from trainer.run_dir.checkpoints import Checkpoints
-from trainer.run_dir.directory import NotSavedError
 from trainer.run_dir.progress import Progress
 from trainer.run_dir.summaries import Summaries
 from trainer.schedule.control import Control
@@ -31,25 +31,6 @@ from trainer.step import Records, TrainingStep
 
 # Signals wait for the end of a stretch, and Python is idle while it lasts.
 _STRETCH_SECONDS = 2.0
-
-
-class NonFiniteLossError(Exception):
-    """The loss, the gradient or a parameter is no number any more.
-
-    Args:
-      what: is none.
-      when: `at` an update, or `after` it.
-      update, position: of that update.
-      setting: that it used.
-    """
-
-    def __init__(self, what: str, when: str, update: int, position: int, setting: Setting) -> None:
-        super().__init__(
-            f"{what} {when} update {update}, position {position}, with learning rate "
-            f"{setting.learning_rate:g} and batch size {setting.batch_size}.\n"
-            "Checkpoints are from before. In a new --model_dir, lower the learning rate or "
-            "lengthen --warmup_epochs."
-        )
 
 
 class Early(enum.Enum):
@@ -247,7 +228,7 @@ def _check_finite(stretch: Stretch, records: Records, state: State) -> None:
         f"the loss is {records.loss[bad]:g} and the gradient's norm {records.gradient_norm[bad]:g}"
     )
     position = stretch.position + bad * stretch.batch_size
-    raise NonFiniteLossError(what, "at", state.update + bad, position, stretch.settings[bad])
+    raise _not_finite(f"{what} at", state.update + bad, position, stretch.settings[bad])
 
 
 def _finite(evaluation: Evaluation, state: State) -> Evaluation:
@@ -259,7 +240,17 @@ def _finite(evaluation: Evaluation, state: State) -> Evaluation:
 
 def _lost(what: str, state: State) -> NonFiniteLossError:
     setting = Setting(**state.setting)
-    return NonFiniteLossError(what, "after", state.update, state.position, setting)
+    return _not_finite(f"{what} after", state.update, state.position, setting)
+
+
+def _not_finite(what: str, update: int, position: int, setting: Setting) -> NonFiniteLossError:
+    """The error of an update; `what` is not finite, `at` or `after` it."""
+    return NonFiniteLossError(
+        f"{what} update {update}, position {position}, with learning rate "
+        f"{setting.learning_rate:g} and batch size {setting.batch_size}.\n"
+        "Checkpoints are from before. In a new --model_dir, lower the learning rate or "
+        "lengthen --warmup_epochs."
+    )
 
 
 def _save(

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from trainer.cluster import memory
 from trainer.cluster.strategy import dealt, on_cpu
-from trainer.config import UserError
+from trainer.errors import UserError
 from trainer.nn.user_code import explained
 from trainer.regular_file import read_regular
 from trainer.run_dir.directory import write_whole

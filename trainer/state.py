@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from trainer.cluster.hosts import Hosts
-from trainer.config import UserError
+from trainer.errors import UserError
 from trainer.evaluation import Evaluation
 from trainer.run_dir.checkpoints import Checkpoints
 from trainer.schedule.stretch import Stretch

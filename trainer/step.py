@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from trainer.backward import Backward, Sums
 from trainer.cluster.strategy import dealt
-from trainer.config import NEWEST_ORDER
+from trainer.config.run_flags import NEWEST_ORDER
 from trainer.nn import moving_statistics
 from trainer.nn.optimizers import OPTIMIZERS, Update
 from trainer.nn.user_code import explained

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from trainer.cluster import memory
-from trainer.config import UserError
+from trainer.errors import UserError
 
 CPU = ["/job:localhost/replica:0/task:0/device:CPU:0"]
 MEMINFO = "MemTotal:       24684100 kB\nMemAvailable:   20000000 kB\nHugePages_Total:       0\n"

@@ -8,7 +8,8 @@ import pytest
 
 from tests.cluster.rendezvous_test import free_ports
 from trainer.cluster.rendezvous import meet
-from trainer.cluster.workers import LostWorkerError, Worker
+from trainer.cluster.workers import Worker
+from trainer.errors import LostWorkerError
 
 # The chief, which takes longer to leave than is allowed to who has lost another.
 CHIEF = """

@@ -14,8 +14,8 @@ import kubernetes
 import pytest
 
 from trainer.cluster import pods
-from trainer.cluster.workers import LostWorkerError, Worker, from_environment
-from trainer.config import UserError
+from trainer.cluster.workers import Worker, from_environment
+from trainer.errors import LostWorkerError, UserError
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="makes no certificate")
 TOKEN = "the pod's own"

@@ -5,8 +5,8 @@ import time
 import pytest
 
 from trainer.cluster.rendezvous import meet
-from trainer.cluster.workers import LostWorkerError, Worker
-from trainer.config import UserError
+from trainer.cluster.workers import Worker
+from trainer.errors import LostWorkerError, UserError
 
 
 def free_ports(n):

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from trainer.cluster.strategy import connect, dealt, mirrored, on_cpu, share_cores
-from trainer.config import UserError
+from trainer.errors import UserError
 
 CONNECT = """
 import tensorflow as tf

@@ -11,8 +11,7 @@ from tests.cluster.tpu_api import HEALTHY
 from tests.configs import parsed
 from trainer.cluster import tpu
 from trainer.cluster.tpu import Tpu
-from trainer.cluster.workers import LostWorkerError
-from trainer.config import UserError
+from trainer.errors import LostWorkerError, UserError
 
 V5 = Tpu("v5", "us-west4-a", "mine")
 FLAGS = ["--strategy=tpu", "--tpu=v5", "--tpu_zone=us-west4-a", "--tpu_project=mine"]
@@ -210,10 +209,8 @@ def test_the_program_on_a_machine_without_a_tpu(tmp_path):
 LOSING = """
 import sys
 import tensorflow as tf
-from trainer import config
 from trainer.cluster.tpu import Tpu, watched
-from trainer.cluster.workers import LostWorkerError
-config.from_flags(["crescendo"])
+from trainer.errors import LostWorkerError
 resolver = tf.distribute.cluster_resolver.TPUClusterResolver(f"grpc://127.0.0.1:{sys.argv[1]}")
 tf.config.experimental_connect_to_cluster(resolver)
 with tf.device("/job:worker/replica:0/task:0/device:CPU:0"):

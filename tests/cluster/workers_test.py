@@ -3,7 +3,7 @@ import json
 import pytest
 
 from trainer.cluster.workers import from_environment
-from trainer.config import UserError
+from trainer.errors import UserError
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import pytest
 
 from tests.configs import parsed
 from trainer.commands import plan
-from trainer.config import UserError
+from trainer.errors import UserError
 
 RECIPE = "--flagfile=flags/cifar10_wrn_16_4_grow.flags"
 

@@ -5,9 +5,9 @@ import pathlib
 
 import pytest
 
-from trainer.config import UserError
 from trainer.data.folder import classes, evaluation_split, list_files
 from trainer.data.sizes import count_examples
+from trainer.errors import UserError
 
 
 @pytest.fixture

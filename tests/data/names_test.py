@@ -2,8 +2,8 @@
 
 import pytest
 
-from trainer.config import UserError
 from trainer.data.names import counted, few, places, refuse_unknown, split_summary
+from trainer.errors import UserError
 
 
 def test_a_line_on_a_split():

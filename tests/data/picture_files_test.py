@@ -9,12 +9,12 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from trainer.config import UserError
 from trainer.data.bad_examples import BadExamples
 from trainer.data.folder import list_files
 from trainer.data.picture_files import UnreadableError, largest_file, look, orientation
 from trainer.data.pipeline import evaluation
 from trainer.data.sources import load
+from trainer.errors import UserError
 
 LARGEST = largest_file(10**6)
 

@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from trainer.config import UserError
 from trainer.data import prepare as prepare_module
 from trainer.data.prepare import (
     DEBIAN_FASHION_MNIST,
@@ -27,6 +26,7 @@ from trainer.data.prepare import (
     prepare,
     restore_gzip_headers,
 )
+from trainer.errors import UserError
 
 needs_debian = pytest.mark.skipif(
     not DEBIAN_FASHION_MNIST.is_dir(), reason="Debian's dataset-fashion-mnist is not installed"

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from trainer.config import UserError
 from trainer.data.sizes import KNOWN_SIZES, count_examples
+from trainer.errors import UserError
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from trainer.config import UserError
 from trainer.data import convert as convert_module
 from trainer.data.bad_examples import BadExamples
 from trainer.data.convert import convert
@@ -22,6 +21,7 @@ from trainer.data.encoded import Encoded
 from trainer.data.images import Images, pixel_statistics
 from trainer.data.pipeline import evaluation
 from trainer.data.sources import load
+from trainer.errors import UserError
 from trainer.main import main
 
 LABEL = tfds.features.ClassLabel(num_classes=5)

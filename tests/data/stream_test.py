@@ -10,7 +10,6 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from trainer.config import UserError
 from trainer.data.augment import further_bits, random_bits
 from trainer.data.bad_examples import BadExamples
 from trainer.data.encoded import Encoded
@@ -19,6 +18,7 @@ from trainer.data.order import example_indices
 from trainer.data.pipeline import evaluation, training
 from trainer.data.sources import image_statistics, load
 from trainer.data.stream import threads
+from trainer.errors import UserError
 
 SEED = 11
 SIZE = 6  # pixels

@@ -10,7 +10,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.config import UserError
+from trainer.errors import UserError
 from trainer.nn.ghost_batch_norm import (
     GhostBatchNormalization,
     Statistics,

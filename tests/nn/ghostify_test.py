@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.config import UserError
+from trainer.errors import UserError
 from trainer.nn.ghost_batch_norm import GhostBatchNormalization, collect_statistics
 from trainer.nn.ghostify import ghostify, unghostify
 

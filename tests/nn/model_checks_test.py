@@ -4,7 +4,7 @@ import keras
 import pytest
 import tensorflow as tf
 
-from trainer.config import UserError
+from trainer.errors import UserError
 from trainer.nn.model_checks import check
 
 L = keras.layers

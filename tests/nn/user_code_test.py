@@ -5,7 +5,7 @@ import keras
 import pytest
 import tensorflow as tf
 
-from trainer.config import UserError
+from trainer.errors import UserError
 from trainer.nn.moving_statistics import update_weights
 from trainer.nn.user_code import explained
 

@@ -3,7 +3,7 @@
 import json
 
 from tests.configs import parsed
-from trainer.flagfile import to_flagfile
+from trainer.config.flagfile import to_flagfile
 
 N = 1000
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.config import UserError
+from trainer.errors import UserError
 from trainer.run_dir.checkpoints import Checkpoints, digest, read
 
 

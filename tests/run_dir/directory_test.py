@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from trainer.config import UserError
+from trainer.errors import UserError
 from trainer.run_dir.directory import claim, is_held, keep_flags, result, write_whole
 
 FLAGS = "--epochs=2.0\n--seed=0\n"

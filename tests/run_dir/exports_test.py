@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 from trainer.cluster.strategy import mirrored
-from trainer.config import UserError
 from trainer.data.images import Images
+from trainer.errors import UserError
 from trainer.evaluation import evaluator
 from trainer.nn.ghostify import unghostify
 from trainer.nn.models import registry

@@ -1,8 +1,8 @@
 import pytest
 
 from tests.configs import parsed
-from trainer.config import UserError
-from trainer.flagfile import to_flagfile
+from trainer.config.flagfile import to_flagfile
+from trainer.errors import UserError
 from trainer.run_dir import subject
 
 

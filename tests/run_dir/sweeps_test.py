@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from trainer.config import UserError
+from trainer.errors import UserError
 from trainer.run_dir import sweeps
 from trainer.run_dir.sweeps import End
 

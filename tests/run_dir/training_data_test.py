@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from trainer.config import UserError
+from trainer.errors import UserError
 from trainer.regular_file import NotRegularError
 from trainer.run_dir import training_data
 from trainer.run_dir.training_data import FILE, TrainingData

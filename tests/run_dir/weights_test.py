@@ -4,7 +4,7 @@ import shutil
 import pytest
 import tensorflow as tf
 
-from trainer.config import UserError
+from trainer.errors import UserError
 from trainer.run_dir import weights
 from trainer.run_dir.checkpoints import Checkpoints
 

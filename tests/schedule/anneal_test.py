@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.config import UserError
+from trainer.errors import UserError
 from trainer.schedule import anneal
 
 

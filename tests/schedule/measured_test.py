@@ -3,7 +3,7 @@ import math
 import pytest
 
 from tests.configs import parsed
-from trainer.config import UserError
+from trainer.errors import UserError
 from trainer.schedule.gradient_noise import GradientNoise
 from trainer.schedule.measured import Measured, micro_batch
 from trainer.schedule.realize import Limits

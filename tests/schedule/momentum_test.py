@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.configs import parsed
-from trainer.config import UserError
+from trainer.errors import UserError
 from trainer.schedule.momentum import first_batch, warmup
 from trainer.schedule.noise_scale import Setting, noise_scale
 from trainer.schedule.realize import Limits

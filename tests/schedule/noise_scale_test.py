@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from trainer.config import UserError
+from trainer.errors import UserError
 from trainer.schedule.noise_scale import Scaling, Setting, noise_scale, solve
 
 REFERENCE = Setting(128, 0.1, 0.9)

@@ -13,10 +13,8 @@ import pytest
 import yaml
 
 from tests.configs import parsed
-from trainer.cluster import pods, workers
-from trainer.commands import train
-from trainer.config import UserError
-from trainer.run_dir import directory
+from trainer.cluster import pods
+from trainer.errors import ExitStatus
 
 MANIFEST = "scripts/train_k8s.yaml"
 
@@ -169,10 +167,10 @@ def test_kubernetes_starts_again_what_slurm_does():
             assert ended["containerName"] == "worker"
             actions |= dict.fromkeys(ended["values"], rule["action"])
     assert actions == {
-        train.STOPPED: "Ignore",
+        ExitStatus.STOPPED: "Ignore",
         128 + signal.SIGTERM: "Ignore",
-        workers.LostWorkerError.status: "Ignore",
-        UserError.status: "FailJob",
-        train.NON_FINITE: "FailJob",
-        directory.NotSavedError.status: "FailJob",
+        ExitStatus.LOST_WORKER: "Ignore",
+        ExitStatus.USER_ERROR: "FailJob",
+        ExitStatus.NOT_FINITE: "FailJob",
+        ExitStatus.NOT_SAVED: "FailJob",
     }

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from scripts import tpu_fit, tpu_fit_compile, tpu_fit_trace
 from tests import configs
-from trainer.config import UserError
+from trainer.errors import UserError
 
 TINY = ["--model=tests.models:tiny", "--dataset=cifar10", "--ghost_batch_size=8"]
 TINY += ["--base_batch_size=256", "--epochs=1", "--optimizer=lamb", "--weight_decay=1e-4"]

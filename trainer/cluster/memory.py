@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 
-from trainer.config import UserError
+from trainer.errors import UserError
 
 # What makes a model's smallest micro-batch smaller.
 LESS = "Use a smaller --ghost_batch_size or --image_size, or --precision=bfloat16."

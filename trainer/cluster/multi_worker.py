@@ -14,7 +14,8 @@ from tensorflow.python.eager import context
 
 from trainer.cluster.pulse import Pulse
 from trainer.cluster.rendezvous import meet
-from trainer.cluster.workers import LostWorkerError, Worker
+from trainer.cluster.workers import Worker
+from trainer.errors import LostWorkerError
 
 # Of the timeout: silence that counts as loss, and what this process has to leave by itself.
 _SILENCE, _GRACE = 0.6, 0.15

@@ -11,7 +11,7 @@ import os
 import time
 from typing import Any
 
-from trainer.config import UserError
+from trainer.errors import UserError
 
 PORT = 8470
 NAMES = ("JOB_NAME", "WORKERS", "POD_NAMESPACE", "POD_NAME")

@@ -12,8 +12,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from trainer.cluster.workers import LostWorkerError, Worker
-from trainer.config import UserError
+from trainer.cluster.workers import Worker
+from trainer.errors import LostWorkerError, UserError
 
 _MOST_BYTES = 2**20
 _PAUSE = 0.1

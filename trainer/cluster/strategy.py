@@ -8,7 +8,7 @@ from trainer.cluster import tpu
 from trainer.cluster.cores import usable
 from trainer.cluster.multi_worker import join
 from trainer.cluster.workers import Worker
-from trainer.config import UserError
+from trainer.errors import UserError
 from trainer.schedule.layout import unmeasured
 
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from absl import logging
 
-from trainer.cluster.workers import LostWorkerError
-from trainer.config import Config, UserError
+from trainer.config.flags import Config
+from trainer.errors import LostWorkerError, UserError
 
 if TYPE_CHECKING:
     import tensorflow as tf

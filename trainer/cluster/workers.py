@@ -9,19 +9,13 @@ import re
 from collections.abc import Sequence
 
 from trainer.cluster import pods
-from trainer.config import ExitError, UserError
+from trainer.errors import LostWorkerError, UserError
 
 # Slurm gives no ports, and jobs with neighbouring ids may share a node: each has some of its own,
 # for its workers there. All are below 32768, where those begin that Linux gives out by itself.
 _FIRST_PORT = 20_000
 _PORTS = 10_000
 _PORTS_A_JOB = 16
-
-
-class LostWorkerError(ExitError):
-    """Another worker or the TPU has died, hangs or does not come; what is not saved is void."""
-
-    status = 76  # A scheduler that sees it starts all workers again.
 
 
 @dataclasses.dataclass(frozen=True)

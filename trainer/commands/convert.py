@@ -1,6 +1,6 @@
 """convert: gives a prepared set an index, for training on what is too large for memory."""
 
-from trainer.config import Config
+from trainer.config.flags import Config
 from trainer.data.convert import convert
 
 

@@ -6,7 +6,8 @@ import pathlib
 import sys
 
 from trainer.cluster import tpu
-from trainer.config import Config, UserError
+from trainer.config.flags import Config
+from trainer.errors import UserError
 from trainer.run_dir import subject
 
 

@@ -4,8 +4,8 @@ import dataclasses
 import pathlib
 import sys
 
-from trainer.config import Config
-from trainer.flagfile import to_flagfile
+from trainer.config.flagfile import to_flagfile
+from trainer.config.flags import Config
 from trainer.run_dir import subject
 
 

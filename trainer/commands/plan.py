@@ -6,8 +6,9 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from trainer.config import Config, UserError
+from trainer.config.flags import Config
 from trainer.data import sizes
+from trainer.errors import UserError
 from trainer.reports import plan_plot
 from trainer.run_dir import directory
 from trainer.schedule import cost, plan, trajectory

@@ -5,8 +5,9 @@ import math
 import pathlib
 
 from trainer.commands import train
-from trainer.config import Config, UserError
+from trainer.config.flags import Config
 from trainer.data import sizes
+from trainer.errors import ExitStatus, UserError
 from trainer.reports import range_test
 from trainer.run_dir.directory import write_whole
 from trainer.schedule import trajectory
@@ -25,7 +26,7 @@ def run(config: Config) -> int:
     config = dataclasses.replace(
         config,
         anneal="range_test",
-        anneal_epochs=[],
+        anneal_epochs=(),
         anneal_with="learning_rate",
         warmup_epochs=0.0,
         momentum_warmup_epochs=0.0,
@@ -34,7 +35,7 @@ def run(config: Config) -> int:
     )
     config = dataclasses.replace(config, log_every_updates=_log_every(config))
     status = train.run(config, lambda path: _report(config, path))
-    return 0 if status == train.NON_FINITE else status
+    return ExitStatus.DONE if status == ExitStatus.NOT_FINITE else status
 
 
 def _report(config: Config, folder: pathlib.Path) -> None:

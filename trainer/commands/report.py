@@ -3,7 +3,8 @@
 import pathlib
 import sys
 
-from trainer.config import Config, UserError
+from trainer.config.flags import Config
+from trainer.errors import UserError
 from trainer.run_dir import record
 from trainer.run_dir.directory import write_whole
 

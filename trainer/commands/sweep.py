@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from absl import logging
 
 from trainer import attempts, grid
-from trainer import config as command_line
 from trainer.commands import plan
-from trainer.commands.train import STOPPED
-from trainer.config import Config, UserError
+from trainer.config import command_line
+from trainer.config.flagfile import ONE_CALL, to_flagfile
+from trainer.config.flags import FLAGS, Config
 from trainer.data import sizes
-from trainer.flagfile import ONE_CALL, to_flagfile
+from trainer.errors import ExitStatus, UserError
 from trainer.reports import sweep_table
 from trainer.run_dir import directory, sweeps
 
@@ -36,7 +36,7 @@ def run(config: Config) -> int:
     points = grid.parse(config.sweep)
     mine = grid.part(points, config.sweep_part)
     logging.set_verbosity(logging.ERROR)  # What each run warns of, its own output says.
-    runs, wrong = checked(points, path)
+    runs, wrong = checked(config, points, path)
     if wrong:
         print(_wrong(wrong, len(points)), file=sys.stderr)
         return 2
@@ -61,18 +61,19 @@ def run(config: Config) -> int:
         print(json.dumps(values, default=dataclasses.asdict))
     else:
         print("\n" + sweep_table.text(rows))
-    return STOPPED if stopped else _status([row for row in rows if row.flags in mine])
+    return ExitStatus.STOPPED if stopped else _status([row for row in rows if row.flags in mine])
 
 
 def checked(
-    points: Sequence[grid.Point], path: pathlib.Path
+    asked: Config, points: Sequence[grid.Point], path: pathlib.Path
 ) -> tuple[list[attempts.Run], dict[str, list[grid.Point]]]:
     """The runs of `points` in the folder `path`, and what is wrong: the points by what is said.
 
-    Each has the flags of the command line besides its own, which win; of a recipe that is swept,
-    the command line's win.
+    Each has the flags of the command line, which `asked` is of, besides its own, which win; of a
+    recipe that is swept, the command line's win.
     """
-    given = command_line.given().values()
+    # A flagfile may hold flags of other commands.
+    given = [text for name, text in asked.given.items() if "sweep" in FLAGS[name].commands]
     count_examples = functools.cache(sizes.count_examples)
     runs: list[attempts.Run] = []
     wrong: dict[str, list[grid.Point]] = {}
@@ -83,8 +84,8 @@ def checked(
         others = [flag for flag in own if flag not in recipes]
         try:
             _check_can_be_swept(point)
-            config = command_line.from_flags(
-                ["crescendo", *recipes, *given, *others, f"--model_dir={path / name}"]
+            config = command_line.parse(
+                "sweep", [*recipes, *given, *others, f"--model_dir={path / name}"]
             )
             if config.strategy == "multi_worker":
                 raise UserError(
@@ -136,5 +137,5 @@ def _status(rows: Sequence[sweep_table.Row]) -> int:
     ends = [sweeps.End(row.status) for row in rows if not row.results]
     ends.sort(key=lambda end: not end.failed)
     # One without a status could not even be noted.
-    statuses = (directory.NotSavedError.status if e.status is None else e.status for e in ends)
+    statuses = (ExitStatus.NOT_SAVED if e.status is None else e.status for e in ends)
     return next((status for status in statuses if status), 0)

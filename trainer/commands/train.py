@@ -10,13 +10,10 @@ from collections.abc import Callable, Iterator
 
 from trainer.cluster import tpu
 from trainer.cluster.workers import Worker, from_environment
-from trainer.config import Config, UserError
+from trainer.config.flags import Config
+from trainer.errors import ExitStatus, NonFiniteLossError, NotSavedError, UserError
 from trainer.regular_file import NotRegularError
 from trainer.run_dir import directory
-
-# A scheduler that sees it starts the run again: EX_TEMPFAIL of sysexits.h.
-STOPPED = 75
-NON_FINITE = 3
 
 
 def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) -> int:
@@ -48,7 +45,7 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
         try:
             if ended is None or worker:  # Other workers wait to be told.
                 status = _train(config, path, worker)
-            if report and (status == NON_FINITE or directory.result(path)):
+            if report and (status == ExitStatus.NOT_FINITE or directory.result(path)):
                 report(path)
             return status
         except NotRegularError:
@@ -56,7 +53,7 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
         except OSError as error:
             if error.filename is None or path not in pathlib.Path(error.filename).parents:
                 raise
-            raise directory.NotSavedError(
+            raise NotSavedError(
                 f"{error.filename} cannot be written: {error.strerror}.\n"
                 "Make room, and give the same command again."
             ) from error
@@ -80,15 +77,15 @@ def _train(config: Config, path: pathlib.Path, worker: Worker | None = None) -> 
             (path / directory.DIVERGED).unlink(missing_ok=True)
         try:
             result = assemble.train(config, path, stopped, worker)
-        except loop.NonFiniteLossError as error:
+        except NonFiniteLossError as error:
             print(f"crescendo train: {error}", file=sys.stderr)
             if chief:
                 directory.write_whole(path / directory.DIVERGED, f"{error}\n")
-            return NON_FINITE
+            return ExitStatus.NOT_FINITE
     if result is loop.Early.SIGNAL:
         if chief:
             print(f"stopped, with a checkpoint; the same command goes on in {path}")
-        return STOPPED
+        return ExitStatus.STOPPED
     if result is None or not chief:
         return 0
     if isinstance(result, loop.Early):
@@ -112,7 +109,7 @@ def _stop_signal() -> Iterator[Callable[[], bool]]:
     def watch() -> None:
         while os.read(out, 1):
             if received.is_set() or not asked.is_set():
-                os._exit(STOPPED)
+                os._exit(ExitStatus.STOPPED)
             received.set()
 
     def stopped() -> bool:

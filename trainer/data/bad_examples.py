@@ -8,8 +8,8 @@ from typing import NoReturn
 
 import tensorflow as tf
 
-from trainer.config import UserError
 from trainer.data.names import printable
+from trainer.errors import UserError
 from trainer.regular_file import opener, read_regular
 
 # So many are told one by one.

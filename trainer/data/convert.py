@@ -17,12 +17,12 @@ import tqdm
 from tensorflow_datasets.core import dataset_info
 from tensorflow_datasets.core.file_adapters import ArrayRecordFileAdapter
 
-from trainer import local_path
 from trainer.cluster.cores import usable
-from trainer.config import UserError
+from trainer.config import local_path
 from trainer.data import records
 from trainer.data.folder import PREFIX
 from trainer.data.prepare import find_builder, is_prepared, only_one
+from trainer.errors import UserError
 
 
 def convert(dataset: str, data_dir: str | None) -> pathlib.Path | None:

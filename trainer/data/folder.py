@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from trainer.config import UserError
 from trainer.data import splits
 from trainer.data.class_folder import (
     HIDDEN,
@@ -30,6 +29,7 @@ from trainer.data.class_folder import (
 )
 from trainer.data.names import counted, few, printable
 from trainer.data.splits import pieces, split_infos
+from trainer.errors import UserError
 
 PREFIX = "image_folder:"
 # For a run that began when other files counted.

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from trainer.config import UserError
+from trainer.errors import UserError
 
 _SHOWN = 10
 _ALL_CLASSES = 3

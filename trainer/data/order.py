@@ -28,7 +28,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from trainer.config import NEWEST_ORDER
+from trainer.config.run_flags import NEWEST_ORDER
 from trainer.nn.splitmix64 import further_bits, random_bits, splitmix64
 
 # Version 1's domain, so that no other use of the same seed meets the same key. Any number would do;

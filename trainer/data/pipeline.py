@@ -9,7 +9,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from trainer.cluster.cores import usable
-from trainer.config import NEWEST_ORDER
+from trainer.config.run_flags import NEWEST_ORDER
 from trainer.data import decode, stream
 from trainer.data.augment import AUGMENTS, none
 from trainer.data.bad_examples import BadExamples

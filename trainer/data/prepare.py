@@ -23,7 +23,7 @@ import requests
 import tensorflow_datasets as tfds
 from google.protobuf import json_format
 
-from trainer.config import UserError
+from trainer.errors import UserError
 from trainer.regular_file import opener
 
 PREPARE_SECONDS = 3600.0

@@ -15,12 +15,12 @@ import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 from tensorflow_datasets.core import dataset_info
 
-from trainer.config import UserError
 from trainer.data.decode import whole
 from trainer.data.encoded import Encoded, Opened
 from trainer.data.images import Images, aligned_empty
 from trainer.data.names import places
 from trainer.data.splits import count_split
+from trainer.errors import UserError
 
 ARRAY_RECORD = tfds.core.FileFormat.ARRAY_RECORD
 TFRECORD = tfds.core.FileFormat.TFRECORD

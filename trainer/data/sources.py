@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from trainer.cluster import memory
-from trainer.config import Config, UserError
+from trainer.config.flags import Config
 from trainer.data import folder, folder_source, pipeline, records
 from trainer.data.bad_examples import BadExamples
 from trainer.data.decode import MAX_PIXELS
@@ -21,6 +21,7 @@ from trainer.data.names import refuse_unknown, split_summary
 from trainer.data.prepare import find_builder, prepare
 from trainer.data.sizes import count_examples
 from trainer.data.splits import count_split
+from trainer.errors import UserError
 
 _AT_ONCE = 250
 # Of more bytes, means and deviations are those of so many examples, evenly spaced: reading

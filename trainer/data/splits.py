@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from trainer.config import UserError
+from trainer.errors import UserError
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds

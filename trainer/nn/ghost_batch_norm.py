@@ -28,7 +28,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import keras
 import tensorflow as tf
 
-from trainer.config import UserError
+from trainer.errors import UserError
 
 Kernel = Literal["fused", "reshaped"]
 

@@ -7,7 +7,7 @@ TensorFlow checkpoints of the result are those of a model that was built from gh
 
 import keras
 
-from trainer.config import UserError
+from trainer.errors import UserError
 from trainer.nn.ghost_batch_norm import GhostBatchNormalization, Kernel
 
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 from absl import logging
 from keras.src.random.seed_generator import global_seed_generator
 
-from trainer.config import UserError
+from trainer.errors import UserError
 from trainer.nn.user_code import explained, one_line
 
 # Methods of keras.Model that fit and evaluate are made of.

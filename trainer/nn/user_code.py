@@ -13,7 +13,7 @@ import textwrap
 import traceback
 from collections.abc import Iterator
 
-from trainer.config import UserError
+from trainer.errors import UserError
 
 _OURS = pathlib.Path(__file__).parents[1]  # trainer/
 _INSTALLED = {sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")}

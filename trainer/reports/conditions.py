@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from trainer import flagfile
+from trainer.config import flagfile
 from trainer.run_dir.record import Record
 
 UNSET = "–"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from trainer.config import UserError
+from trainer.errors import UserError
 from trainer.schedule.plan import Phase
 
 

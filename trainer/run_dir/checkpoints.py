@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from trainer.config import UserError
+from trainer.errors import UserError
 from trainer.run_dir.directory import move_whole
 from trainer.run_dir.plain_path import named, plain
 

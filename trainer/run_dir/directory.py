@@ -14,8 +14,9 @@ from typing import Any
 
 from absl import logging
 
-from trainer import flagfile as flagfiles
-from trainer.config import Config, ExitError, UserError
+from trainer.config import flagfile as flagfiles
+from trainer.config.flags import Config
+from trainer.errors import UserError
 from trainer.regular_file import opener, read_regular
 
 # What a run has printed, where a sweep has started it.
@@ -26,12 +27,6 @@ RESULTS = ("top1", "loss", "updates", "seconds")
 _MOST_BYTES = 2**20
 # Holds why the run has no finite loss any more, where that is how it ended.
 DIVERGED = "diverged.txt"
-
-
-class NotSavedError(ExitError):
-    """What a run has done last is not on the disk, which is full or gone."""
-
-    status = 74  # EX_IOERR of sysexits.h.
 
 
 @contextlib.contextmanager

@@ -20,8 +20,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from trainer.config import UserError
-from trainer.flagfile import learned_differences
+from trainer.config.flagfile import learned_differences
+from trainer.errors import UserError
 from trainer.regular_file import opener, read_regular
 from trainer.run_dir.checkpoints import DAMAGED, first_line
 from trainer.run_dir.directory import move_whole, write_whole

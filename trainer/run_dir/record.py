@@ -9,8 +9,8 @@ import socket
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from trainer import flagfile
-from trainer.config import UserError
+from trainer.config import flagfile
+from trainer.errors import UserError
 from trainer.regular_file import read_regular
 from trainer.run_dir import directory, metrics, sweeps
 from trainer.run_dir.subject import is_export

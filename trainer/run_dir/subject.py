@@ -7,21 +7,10 @@ they say of the machine that the run was on is left out.
 import os
 import pathlib
 
-from trainer.config import Config, UserError, names
-from trainer.flagfile import ONE_CALL, learned
+from trainer.config.flagfile import OF_THE_MACHINE, ONE_CALL, learned
+from trainer.config.flags import FLAGS, Config
+from trainer.errors import UserError
 from trainer.run_dir import directory
-
-_OF_THE_MACHINE = frozenset(
-    [
-        "model_dir",
-        "strategy",
-        "virtual_devices",
-        "tpu",
-        "tpu_zone",
-        "tpu_project",
-        "worker_timeout",
-    ]
-)
 
 
 def run(config: Config) -> pathlib.Path:
@@ -93,14 +82,14 @@ def kept_flags(command: str, config: Config) -> list[str]:
             "Put the run's own flags.txt in its place, from a copy."
         ) from error
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
-    known = {*names(), *(f"no{name}" for name in names())}
+    known = {*FLAGS, *(f"no{name}" for name in FLAGS)}
     for line in lines:
         if not line.startswith("--") or _name(line) not in known:
             raise UserError(
                 f"{folder}/flags.txt has a line that is no flag of this version: {line!r}.\n"
                 "Correct it, or use the version that wrote it."
             )
-    own = [line for line in lines if _name(line) not in ONE_CALL | _OF_THE_MACHINE]
+    own = [line for line in lines if _name(line) not in ONE_CALL | OF_THE_MACHINE]
     return [f"--order_version={learned(text)['order_version']}", *own]
 
 

@@ -16,7 +16,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from trainer.config import UserError
+from trainer.errors import UserError
 from trainer.grid import Point, folder
 from trainer.regular_file import opener, read_regular
 from trainer.run_dir.directory import write_whole

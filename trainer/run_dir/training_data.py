@@ -12,7 +12,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from trainer.config import UserError
+from trainer.errors import UserError
 from trainer.regular_file import read_regular
 from trainer.run_dir.directory import write_whole
 

@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from trainer.config import UserError
+from trainer.errors import UserError
 from trainer.run_dir.checkpoints import DAMAGED, Variables, first_line, found, read, update_of
 
 

@@ -7,7 +7,8 @@ decided here but in realize.py.
 import math
 from collections.abc import Callable, Sequence
 
-from trainer.config import Config, UserError
+from trainer.config.flags import Config
+from trainer.errors import UserError
 from trainer.schedule.noise_scale import Setting
 
 Anneal = Callable[[float], float]

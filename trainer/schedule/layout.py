@@ -7,7 +7,7 @@ included.
 import dataclasses
 import math
 
-from trainer.config import UserError
+from trainer.errors import UserError
 
 # The micro-batch where none is measured: the fastest for wide_resnet_10_1 on two cores.
 _UNMEASURED = 128

@@ -9,7 +9,7 @@ import dataclasses
 import math
 from typing import Any
 
-from trainer.config import UserError
+from trainer.errors import UserError
 from trainer.schedule.control import Control
 from trainer.schedule.gradient_noise import GradientNoise
 from trainer.schedule.layout import divisors, unmeasured

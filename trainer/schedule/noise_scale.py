@@ -8,7 +8,7 @@ Runs with the same g over the same examples follow the same learning curve, so a
 
 import dataclasses
 
-from trainer.config import UserError
+from trainer.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from trainer.config import Config
+from trainer.config.flags import Config
 from trainer.schedule.layout import lay_out
 from trainer.schedule.trajectory import Trajectory
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 
 from absl import logging
 
-from trainer.config import Config, UserError
+from trainer.config.flags import Config
+from trainer.errors import UserError
 from trainer.schedule import anneal, layout, measured, momentum, noise_scale, warmup
 from trainer.schedule.control import Control
 from trainer.schedule.measured import Measured

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from trainer.backward import Backward
-from trainer.config import UserError
+from trainer.errors import UserError
 from trainer.nn.ghost_batch_norm import GhostBatchNormalization, collect_statistics
 from trainer.nn.models.registry import build
 from trainer.nn.models.wide_resnet import wide_resnet

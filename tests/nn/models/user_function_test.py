@@ -7,7 +7,7 @@ import keras
 import pytest
 import tensorflow as tf
 
-from trainer.config import UserError
+from trainer.errors import UserError
 from trainer.nn.model_configuration import fingerprint
 from trainer.nn.models.registry import build
 

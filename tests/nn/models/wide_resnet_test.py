@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from trainer.config import UserError
+from trainer.errors import UserError
 from trainer.nn.models.wide_resnet import wide_resnet
 
 

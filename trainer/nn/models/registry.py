@@ -18,7 +18,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from trainer.config import UserError
+from trainer.errors import UserError
 from trainer.nn import model_checks
 from trainer.nn.ghost_batch_norm import Kernel
 from trainer.nn.ghostify import ghostify

@@ -7,7 +7,7 @@ import sys
 
 import keras
 
-from trainer.config import UserError
+from trainer.errors import UserError
 from trainer.nn.user_code import explained, one_line
 
 

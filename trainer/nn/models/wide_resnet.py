@@ -6,7 +6,7 @@ counts the convolutions: 6n + 4 for n blocks a group.
 
 import keras
 
-from trainer.config import UserError
+from trainer.errors import UserError
 from trainer.nn.models.convolution import activate, convolution
 
 _FIRST_CHANNELS = 16

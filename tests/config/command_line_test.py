@@ -1,22 +1,16 @@
-import os
-
 import pytest
-from absl import flags
 
 from tests.configs import parsed
-from trainer import config
+from trainer.config import flagfile
+from trainer.config.flags import FLAGS
 from trainer.data.augment import AUGMENTS
+from trainer.errors import UserError
 from trainer.nn.optimizers import OPTIMIZERS
-
-
-def test_every_flag_is_a_field_and_every_field_a_flag():
-    own = {flag.name for flag in flags.FLAGS.get_key_flags_for_module("trainer.config")}
-    assert own == set(config.names())
 
 
 def test_every_augmentation_is_a_value_of_its_flag():
     # imagenet crops before it decodes, and is no map from images to images.
-    assert flags.FLAGS["augment"].parser.enum_values == [*AUGMENTS, "imagenet"]
+    assert FLAGS["augment"].choices == (*AUGMENTS, "imagenet")
 
 
 @pytest.mark.parametrize(
@@ -66,27 +60,28 @@ def test_every_augmentation_is_a_value_of_its_flag():
         ("--dataset=", "flag --dataset=: is empty"),
         ("--model_dir=a\nb", r"--model_dir='a\nb' has a line break"),
         ("--flagfile=/dev/zero", "--flagfile=/dev/zero cannot be read: it is a device, not a"),
-        ("--dataset=image_folder:/tmp/caf\udce9", r"caf\udce9' is no UTF-8"),
+        ("--dataset=image_folder:/tmp/caf\udce9", r"caf\udce9' is not UTF-8"),
     ],
 )
 def test_wrong_flags_are_refused_with_value_and_remedy(argument, message):
-    with pytest.raises(config.UserError) as error:
-        parsed(argument)
+    flag = FLAGS.get(argument.partition("=")[0][2:])
+    with pytest.raises(UserError) as error:
+        parsed(argument, command=flag.commands[0] if flag else "train")
     assert message in str(error.value)
     assert len(str(error.value).splitlines()) <= 2
 
 
 def test_every_optimizer_is_a_value_of_its_flag():
-    assert flags.FLAGS["optimizer"].parser.enum_values == list(OPTIMIZERS)
+    assert FLAGS["optimizer"].choices == tuple(OPTIMIZERS)
 
 
 def test_one_of_several_devices_is_refused():
-    with pytest.raises(config.UserError, match="one_device uses one of --virtual_devices=4"):
+    with pytest.raises(UserError, match="one_device uses one of --virtual_devices=4"):
         parsed("--strategy=one_device", "--virtual_devices=4")
 
 
 def test_virtual_devices_of_several_workers_are_refused():
-    with pytest.raises(config.UserError, match="--virtual_devices=2 splits one process"):
+    with pytest.raises(UserError, match="--virtual_devices=2 splits one process"):
         parsed("--strategy=multi_worker", "--virtual_devices=2")
 
 
@@ -103,7 +98,7 @@ def test_virtual_devices_of_several_workers_are_refused():
     ],
 )
 def test_a_tpu_is_named_whole(arguments, message):
-    with pytest.raises(config.UserError) as error:
+    with pytest.raises(UserError) as error:
         parsed(*arguments.split())
     assert message in str(error.value)
     assert len(str(error.value).splitlines()) <= 2
@@ -111,37 +106,16 @@ def test_a_tpu_is_named_whole(arguments, message):
 
 def test_precision_is_said_where_it_is_not_given():
     on_tpu = ["--strategy=tpu", "--tpu=local"]
-    assert parsed().precision == config.defaults().precision == "float32"
+    assert parsed().precision == flagfile.defaults().precision == "float32"
     assert parsed(*on_tpu).precision == "bfloat16"
     assert parsed(*on_tpu, "--precision=float32").precision == "float32"
 
 
-def test_a_binary_flagfile_is_refused(tmp_path):
-    (tmp_path / "x.flags").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(config.UserError):
-        parsed(f"--flagfile={tmp_path}/x.flags")
-
-
-def test_a_fifo_as_a_flagfile_is_refused_at_once(tmp_path):
-    """Also one that another flagfile names; as bash's <(...) is one."""
-    os.mkfifo(tmp_path / "fifo")
-    (tmp_path / "x.flags").write_text(f"--epochs=2\n--flagfile={tmp_path}/fifo\n")
-    for given in ([f"--flagfile={tmp_path}/fifo"], ["--flagfile", f"{tmp_path}/x.flags"]):
-        with pytest.raises(config.UserError) as error:
-            parsed(*given)
-        what, remedy = str(error.value).splitlines()
-        assert "/fifo cannot be read: it is a FIFO, not a regular file" in what
-        assert remedy == "Write the flags into a file, or give them on the command line."
-    nested = tmp_path / "own.flags"
-    nested.write_text(f"--flagfile={nested}\n--epochs=3\n")  # absl warns, and goes on
-    assert parsed(f"--flagfile={nested}").epochs == 3
-
-
 def test_a_report_reads_local_disks():
-    with pytest.raises(config.UserError, match=r"report cannot read 'gs://b/x': it is a URL"):
-        config.from_flags(["crescendo", "gs://b/x"], "runs")
-    with pytest.raises(config.UserError, match="report cannot read '': it is empty"):
-        config.from_flags(["crescendo", "--runs="], "runs")
+    with pytest.raises(UserError, match=r"report cannot read 'gs://b/x': it is a URL"):
+        parsed("gs://b/x", command="report")
+    with pytest.raises(UserError, match="report cannot read '': it is empty"):
+        parsed("--runs=", command="report")
 
 
 @pytest.mark.parametrize("name", ["a:b", "lr[0.1]", "a\\b", "x{a,b}*?", "%41", "é 1", "gs", "c:/d"])
@@ -151,3 +125,37 @@ def test_other_names_are_paths(name):
     )
     assert asked.model_dir == f"runs/{name}"
     assert parsed(f"--model_dir=./{name}://x").model_dir == f"./{name}://x"
+
+
+def test_a_flag_of_another_command_is_refused_if_it_is_typed(tmp_path):
+    with pytest.raises(UserError) as error:
+        parsed("--replicas=8")
+    assert str(error.value).startswith("--replicas is a flag of plan, which train does not take.\n")
+    assert "`python -m trainer train --help`" in str(error.value)
+    file = tmp_path / "x.flags"
+    file.write_text("--replicas=8\n--runs=runs/x\n--epochs=3\n", encoding="utf-8")
+    assert parsed(f"--flagfile={file}").epochs == 3
+    with pytest.raises(UserError, match="--sweep_retry is a flag of sweep"):
+        parsed(f"--flagfile={file}", "--nosweep_retry")
+    file.write_text("--replica=8\n", encoding="utf-8")  # No command's.
+    with pytest.raises(UserError, match="Unknown command line flag 'replica'"):
+        parsed(f"--flagfile={file}")
+
+
+def test_nothing_of_an_earlier_command_line_is_left():
+    assert parsed("--epochs=3", "--deterministic").given == {
+        "epochs": "--epochs=3.0",
+        "deterministic": "--deterministic",
+    }
+    assert parsed().given == {}
+    assert parsed() == parsed()
+
+
+def test_runs_are_given_without_a_name_too():
+    asked = parsed("a", "--runs=b", "--output=x.html", "c", command="report")
+    assert asked.runs == ("b", "a", "c")
+
+
+def test_no_flag_is_called_as_another_with_no_in_front():
+    """A line of flags.txt would mean two things: --noise_horizon is not the opposite of ise_…."""
+    assert not {f"no{name}" for name in FLAGS} & set(FLAGS)

@@ -1,0 +1,93 @@
+import os
+import pathlib
+
+import pytest
+
+from tests.configs import parsed
+from trainer.config import flagfile_reader
+from trainer.errors import UserError
+
+
+def texts(*arguments):
+    return [each.text for each in flagfile_reader.expand(arguments).arguments]
+
+
+def write(path, *lines):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def test_the_flags_of_a_flagfile_are_in_its_place(tmp_path):
+    file = write(tmp_path / "a.flags", "# why", "  --epochs=2", "// else", "", "--noise_horizon=3")
+    for given in ([f"--flagfile={file}"], ["--flagfile", str(file)], [f"-flagfile={file}"]):
+        found = texts("--epochs=1", *given, "--seed=4")
+        assert found == ["--epochs=1", "--epochs=2", "--noise_horizon=3", "--seed=4"]
+    typed = [each.typed for each in flagfile_reader.expand(["--seed=1", *given]).arguments]
+    assert typed == [True, False, False]
+
+
+def test_nothing_is_read_behind_two_dashes():
+    assert texts("--", "--flagfile=nothing") == ["--", "--flagfile=nothing"]
+
+
+def test_a_nested_flagfile_is_beside_the_one_that_names_it(tmp_path, monkeypatch):
+    outer = write(tmp_path / "own" / "outer.flags", "--flagfile=inner.flags", "--epochs=3")
+    write(tmp_path / "own" / "inner.flags", "--epochs=2", "--seed=5")
+    write(tmp_path / "inner.flags", "--seed=6")  # The current folder's comes second.
+    monkeypatch.chdir(tmp_path)
+    assert texts(f"--flagfile={outer}") == ["--epochs=2", "--seed=5", "--epochs=3"]
+    (tmp_path / "own" / "inner.flags").unlink()
+    assert texts("--flagfile=own/outer.flags") == ["--seed=6", "--epochs=3"]
+
+
+def test_a_recipe_is_found_by_name_from_anywhere(tmp_path, monkeypatch):
+    recipes = {path.stem for path in pathlib.Path("flags").glob("*.flags")}
+    assert set(flagfile_reader.recipes()) == recipes
+    monkeypatch.chdir(tmp_path)
+    for name in ("fashion_mnist_grow", "fashion_mnist_grow.flags"):
+        assert parsed(f"--flagfile={name}").anneal_with == "batch_size"
+    (tmp_path / "fashion_mnist_grow").mkdir()  # a run's, perhaps
+    assert parsed("--flagfile=fashion_mnist_grow").anneal_with == "batch_size"
+    write(tmp_path / "fashion_mnist_grow.flags", "--epochs=7")
+    assert parsed("--flagfile=fashion_mnist_grow.flags").epochs == 7
+
+
+def test_every_nested_recipe_is_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in flagfile_reader.recipes():
+        assert parsed(f"--flagfile={name}", command="sweep").dataset
+
+
+def refused(*arguments):
+    with pytest.raises(UserError) as error:
+        flagfile_reader.expand(arguments)
+    return str(error.value)
+
+
+def test_a_flagfile_that_names_itself_is_refused(tmp_path):
+    own = write(tmp_path / "own.flags", f"--flagfile={tmp_path}/other.flags")
+    write(tmp_path / "other.flags", "--flagfile=own.flags")
+    assert "names itself, directly or by another flagfile" in refused(f"--flagfile={own}")
+    twice = write(tmp_path / "twice.flags", "--flagfile=x.flags", "--flagfile=x.flags")
+    write(tmp_path / "x.flags", "--seed=1")
+    assert texts(f"--flagfile={twice}") == ["--seed=1", "--seed=1"]
+
+
+def test_a_mistyped_recipe_is_suggested():
+    assert "Did you mean fashion_mnist_grow" in refused("--flagfile=fashion_mnist_grwo")
+
+
+def test_a_fifo_is_refused_at_once(tmp_path):
+    """Also one that another flagfile names; as bash's <(...) is one."""
+    os.mkfifo(tmp_path / "fifo")
+    outer = write(tmp_path / "x.flags", "--epochs=2", f"--flagfile={tmp_path}/fifo")
+    for given in ([f"--flagfile={tmp_path}/fifo"], ["--flagfile", f"{outer}"]):
+        what, remedy = refused(*given).splitlines()
+        assert "/fifo cannot be read: it is a FIFO, not a regular file" in what
+        assert remedy == "Write the flags into a file, or give them on the command line."
+
+
+def test_a_binary_flagfile_is_refused(tmp_path):
+    (tmp_path / "x.flags").write_bytes(b"\xff\xfe\x00")
+    assert "is not UTF-8 text" in refused(f"--flagfile={tmp_path}/x.flags")

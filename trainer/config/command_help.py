@@ -1,0 +1,108 @@
+"""Text of --help: the program's, and each command's with its own flags."""
+
+import shutil
+import textwrap
+from collections.abc import Sequence
+
+from trainer.config.commands import COMMANDS
+from trainer.config.flags import FLAGS, Config
+
+_HELP = frozenset(["-h", "--h", "-help", "--help", "--helpshort", "--helpfull"])
+_WIDEST = 100  # columns; longer lines are hard to read
+# A narrower terminal has a flag's text below its name instead of beside it.
+_TWO_COLUMNS = 76
+_NAMES = 30  # columns of the names
+_USAGE = """\
+Crescendo trains image classifiers with batches that grow instead of a learning rate that decays.
+
+usage: python -m trainer COMMAND [--flag=value ...]
+       crescendo COMMAND [--flag=value ...]        if the package is installed"""
+_MORE = """\
+`COMMAND --help` lists a command's flags, and `--version` prints the version. Flags without a
+command train. --flagfile=NAME reads flags from a file or a recipe; later flags override earlier
+ones."""
+
+
+def asked_for(arguments: Sequence[str]) -> str | None:
+    """Returns the help that a command line asks for, or None if it asks for something else.
+
+    Args:
+      arguments: the command line without the program's name.
+    """
+    before = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    if not arguments or before[:1] == ["help"]:
+        named = list(before[1:2])
+    elif _HELP & set(before):
+        named = [each for each in before[:1] if not each.startswith("-")]
+    else:
+        return None
+    if "--helpfull" in before and not named:
+        return "\n\n".join([overview(), *map(of_command, COMMANDS)])
+    if not named or named[0] in _HELP:
+        return overview()
+    return of_command(named[0]) if named[0] in COMMANDS else None
+
+
+def overview() -> str:
+    """Returns what the program does, and its commands."""
+    longest = max(map(len, COMMANDS))
+    rows = [
+        _wrapped(f"  {name:{longest}}  {each.summary}", longest + 4)
+        for name, each in COMMANDS.items()
+    ]
+    usage = "\n".join(_wrapped(line, 7) for line in _USAGE.splitlines())
+    return "\n".join([usage, "", *rows, "", _wrapped(_MORE.replace("\n", " "), 0)])
+
+
+def of_command(name: str) -> str:
+    """Returns what the command does, an example, and its flags by group."""
+    summary, example = COMMANDS[name]
+    lines = [
+        _wrapped(f"crescendo {name}: {summary}", 0),
+        "",
+        _wrapped(f"  python -m trainer {name} {example}", 6),
+    ]
+    group = ""
+    for flag_name, flag in FLAGS.items():
+        if name not in flag.commands:
+            continue
+        if flag.group != group:
+            group = flag.group
+            lines += ["", _wrapped(group, 0)]
+        lines.append(_flag(flag_name))
+    return "\n".join(lines)
+
+
+def _flag(name: str) -> str:
+    flag, default = FLAGS[name], getattr(Config, name, None)
+    text = flag.help
+    if isinstance(default, bool):
+        head = f"  --[no]{name}"
+    else:
+        head = f"  --{name}="
+        if flag.choices:
+            text = f"{text} One of {', '.join(flag.choices)}."
+        if default not in (None, ()):
+            text = f"{text} (default: {_shown(default)})"
+    if _width() < _TWO_COLUMNS:
+        return f"{head}\n{_wrapped(6 * ' ' + text, 6)}"
+    if len(head) > _NAMES - 2:
+        return f"{head}\n{_wrapped(_NAMES * ' ' + text, _NAMES)}"
+    return _wrapped(f"{head:{_NAMES}}{text}", _NAMES)
+
+
+def _shown(default: object) -> str:
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def _wrapped(text: str, indent: int) -> str:
+    return textwrap.fill(
+        text,
+        _width(),
+        subsequent_indent=indent * " ",
+        break_on_hyphens=False,
+    )
+
+
+def _width() -> int:
+    return min(_WIDEST, shutil.get_terminal_size((_WIDEST, 24)).columns)

@@ -1,0 +1,52 @@
+"""The commands of the program: what each does, and an example."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """What the help says of a command.
+
+    Attributes:
+      summary: a sentence.
+      example: its arguments in a command line.
+    """
+
+    summary: str
+    example: str
+
+
+COMMANDS: Mapping[str, Command] = {
+    "plan": Command(
+        "Print what a run would do, update by update, without training.",
+        "--flagfile=fashion_mnist_grow --plot=plan.png",
+    ),
+    "train": Command(
+        "Train a run in its directory, or resume the run that is there.",
+        "--flagfile=fashion_mnist_grow --model_dir=runs/grow",
+    ),
+    "range_test": Command(
+        "Train while the learning rate rises, and report the interval to train in.",
+        "--flagfile=fashion_mnist_decay --epochs=2 --model_dir=runs/range",
+    ),
+    "sweep": Command(
+        "Train a run for each point of a grid of flags, and compare them.",
+        '--sweep="momentum=0.9,0.98;seed=0,1" --epochs=2 --model_dir=runs/sweep',
+    ),
+    "evaluate": Command(
+        "Print the accuracy of a run's checkpoint, or of an export.",
+        "--model_dir=runs/grow --checkpoint=best",
+    ),
+    "export": Command(
+        "Write the inference model of a run's checkpoint.",
+        "--model_dir=runs/grow --checkpoint=best",
+    ),
+    "convert": Command(
+        "Give a prepared TFDS set an index, for training on more than fits in memory.",
+        "--dataset=fashion_mnist",
+    ),
+    "report": Command(
+        "Write one HTML page about any number of runs.",
+        "runs/* --output=report.html",
+    ),
+}

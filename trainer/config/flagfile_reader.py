@@ -1,0 +1,130 @@
+"""Flagfiles of a command line, replaced by the flags that they hold.
+
+A flagfile has a flag a line, and lines that start with # or // are comments. One that is named on
+the command line is looked for in the current folder, and one that a flagfile names beside that
+flagfile first. A bare name such as fashion_mnist_grow is that of a recipe of this program.
+"""
+
+import dataclasses
+import difflib
+import os
+import pathlib
+from collections.abc import Iterator, Sequence
+
+from trainer.errors import UserError
+from trainer.regular_file import NotRegularError, read_regular
+
+_SUFFIX = ".flags"
+# A flagfile of a run has 3 kB.
+_MOST_BYTES = 2**20
+_PACKAGE = pathlib.Path(__file__).parents[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Argument:
+    """One argument of a command line.
+
+    Attributes:
+      text: the argument.
+      typed: whether it is on the command line itself, not in a flagfile.
+    """
+
+    text: str
+    typed: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Expanded:
+    """A command line without flagfiles.
+
+    Attributes:
+      arguments: in order; the flags of a flagfile are in its place.
+      flagfiles: the text of each flagfile.
+    """
+
+    arguments: Sequence[Argument]
+    flagfiles: Sequence[str]
+
+
+def expand(arguments: Sequence[str]) -> Expanded:
+    """Replaces --flagfile=x, -flagfile=x and --flagfile x by the flags in the file x.
+
+    Raises:
+      UserError: if a flagfile cannot be read, or names itself, directly or by another one.
+    """
+    texts: list[str] = []
+    expanded: list[Argument] = []
+    following = iter(arguments)
+    for text in following:
+        if text == "--":
+            expanded += [Argument(each, True) for each in (text, *following)]
+        elif (name := _flagfile(text, following)) is None:
+            expanded.append(Argument(text, True))
+        else:
+            path = _found(name, pathlib.Path())
+            expanded += [Argument(flag, False) for flag in _flags_in(path, (), texts)]
+    return Expanded(expanded, texts)
+
+
+def recipes() -> dict[str, pathlib.Path]:
+    """Returns the recipes that come with this program, by name."""
+    # In a wheel, beside the modules; in a checkout, beside trainer/.
+    folders = (_PACKAGE / "recipes", _PACKAGE.parent / "flags")
+    folder = next((each for each in folders if each.is_dir()), folders[0])
+    return {path.stem: path for path in sorted(folder.glob(f"*{_SUFFIX}"))}
+
+
+def _flagfile(text: str, following: Iterator[str]) -> str | None:
+    """The name of the flagfile that an argument names, with the next one; None: it names none."""
+    flag, equals, name = text.partition("=")
+    if flag not in ("--flagfile", "-flagfile"):
+        return None
+    return os.path.expanduser(name.strip() if equals else next(following, ""))
+
+
+def _found(name: str, folder: pathlib.Path) -> pathlib.Path:
+    """The path of a flagfile that is named from `folder`."""
+    here = pathlib.Path(name)
+    for path in (folder / here, here):
+        if path.exists() and not (path.is_dir() and os.sep not in name):
+            return path
+    return recipes().get(name.removesuffix(_SUFFIX), here)
+
+
+def _flags_in(
+    path: pathlib.Path, around: tuple[pathlib.Path, ...], texts: list[str]
+) -> Iterator[str]:
+    """The flags of a flagfile; `around` are the flagfiles that led to it."""
+    if path.resolve() in around:
+        raise UserError(
+            f"--flagfile={path} names itself, directly or by another flagfile.\n"
+            f"Remove that line from {around[-1]}."
+        )
+    text = _read(path)
+    texts.append(text)
+    lines = (line.strip() for line in text.splitlines())
+    flags = iter([line for line in lines if line and not line.startswith(("#", "//"))])
+    for flag in flags:
+        if (name := _flagfile(flag, flags)) is None:
+            yield flag
+        else:
+            yield from _flags_in(_found(name, path.parent), (*around, path.resolve()), texts)
+
+
+def _read(path: pathlib.Path) -> str:
+    try:
+        return read_regular(path, _MOST_BYTES).decode()
+    except NotRegularError as error:
+        raise UserError(
+            f"--flagfile={path} cannot be read: {error.strerror}.\n"
+            "Write the flags into a file, or give them on the command line."
+        ) from error
+    except OSError as error:
+        near = difflib.get_close_matches(path.stem, recipes(), n=3)
+        remedy = f"Did you mean {' or '.join(near)}?" if near else "Name a file of flags."
+        raise UserError(f"--flagfile={path} cannot be read: {error.strerror}.\n{remedy}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"--flagfile={path} is not UTF-8 text: {error.reason} at byte {error.start}.\n"
+            "Name a file of flags."
+        ) from error

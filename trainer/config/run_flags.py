@@ -1,0 +1,301 @@
+"""Flags of what a run learns: data, model, optimizer, start and schedule."""
+
+import dataclasses
+
+from trainer.config import local_path
+from trainer.config.declaration import (
+    EPOCHS,
+    FACTOR,
+    FRACTION,
+    POSITIVE,
+    RATE,
+    READING,
+    TRAINING,
+    Group,
+    Scope,
+    at_least,
+    must_be,
+)
+
+# The order of examples that a new run has.
+NEWEST_ORDER = 2
+
+_LEARNED, _FREE = Scope.LEARNED, Scope.FREE
+_data = Group("Data", _LEARNED, (*TRAINING, *READING))
+_model = Group("Model", _LEARNED, (*TRAINING, *READING))
+_length = Group("Length and order", _LEARNED, TRAINING)
+_optimizer = Group("Optimizer", _LEARNED, TRAINING)
+_start = Group("Start: a tuned reference, and what differs from it", _LEARNED, TRAINING)
+_schedule = Group("Schedule of the noise scale", _LEARNED, TRAINING)
+_step = Group("Schedule: --anneal=step, hybrid, exponential, polynomial", _LEARNED, TRAINING)
+_cyclical = Group("Schedule: --anneal=cyclical", _LEARNED, TRAINING)
+_plateau = Group("Schedule: --anneal=plateau", _LEARNED, TRAINING)
+_measured = Group("Schedule: --anneal=measured", _LEARNED, TRAINING)
+_range = Group("Range test", _LEARNED, TRAINING)
+
+
+def _dataset_problem(name: str) -> str:
+    kind, colon, path = name.partition(":")
+    return local_path.problem(path) if colon and kind == "image_folder" else local_path.empty(name)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunFlags:
+    """What a run learns, and from what; a number that is not set is None."""
+
+    dataset: str = _data(
+        "fashion_mnist",
+        "Name of a TFDS image-classification set, or image_folder:PATH for a folder of images "
+        "such as PATH/train/cat/1.jpg.",
+        problem=_dataset_problem,
+        commands=(*TRAINING, *READING, "convert"),
+    )
+    data_dir: str | None = _data(
+        None,
+        "Folder of TFDS sets (unset: TFDS's own default).",
+        problem=local_path.remote_problem,
+        scope=_FREE,
+        commands=(*TRAINING, *READING, "convert"),
+    )
+    train_split: str = _data(
+        "train", "Examples to train on, in TFDS's split syntax.", problem=local_path.empty
+    )
+    eval_split: str | None = _data(
+        None,
+        "Examples to evaluate on, in TFDS's split syntax (unset: test; of a folder, the first of "
+        "val, validation and test).",
+        problem=local_path.empty,
+    )
+    train_examples: int | None = _data(
+        None,
+        "N, the number of training examples, for `plan` if the data are not here.",
+        problem=POSITIVE,
+        scope=_FREE,
+        commands=TRAINING,
+    )
+    augment: str = _data(
+        "none",
+        "Augmentation. medium: shifts of up to 4 pixels and flips; strong: also zoom by 0.75 to "
+        "1.25, rotation by up to 10 degrees, channel shift by up to 50 grey levels, random "
+        "erasing of half of the images; imagenet: a part of 8% to 100% of the image, resized, and "
+        "flips; evaluated on the middle.",
+        choices=("none", "medium", "strong", "imagenet"),
+    )
+    skip_bad_examples: bool = _data(
+        False,
+        "Count, name and leave out what cannot be read or decoded; of TFDS sets, ArrayRecord only.",
+        scope=_FREE,
+    )
+    max_image_pixels: int = _data(
+        178_956_970,
+        "Largest width times height, in pixels, of an image that is decoded; a larger one is an "
+        "error.",
+        problem=must_be("1 or above", lambda value: value >= 1),
+        scope=_FREE,
+    )
+
+    model: str = _model(
+        "wide_resnet_10_1",
+        "Model: wide_resnet_<depth>_<width>, resnet_50, vgg_16, plain_9, inception_resnet_v2, a "
+        "keras.applications name, or module:function that returns a model.",
+        problem=local_path.empty,
+    )
+    image_size: int | None = _model(
+        None, "Side of the images, in pixels (unset: the dataset's own).", problem=POSITIVE
+    )
+    num_classes: int | None = _model(
+        None, "Number of classes of the model (unset: the dataset's own).", problem=POSITIVE
+    )
+    ghost_batch_size: int = _model(
+        32, "G, the number of examples that share batch-norm statistics.", problem=POSITIVE
+    )
+    ghost_decay: float = _model(
+        0.99,
+        "Decay of the moving statistics per ghost batch.",
+        problem=must_be("above 0 and below 1", lambda value: 0 < value < 1),
+    )
+    precision: str | None = _model(
+        None,
+        "Type of the layers' computations; parameters, normalisation and loss are always float32 "
+        "(unset: bfloat16 with --strategy=tpu, else float32).",
+        choices=("float32", "bfloat16"),
+    )
+
+    epochs: float = _length(16.0, "Length of the run, in epochs.", problem=EPOCHS)
+    seed: int = _length(
+        0,
+        "Seed of everything: weights, order of examples, augmentation.",
+        problem=must_be("from 0 to 9223372036854775807", lambda value: 0 <= value < 2**63),
+    )
+    order_version: int | None = _length(
+        None,
+        "Version of the order of examples and of the random layers' keys: 2, or 1, which repeats "
+        "and which runs from before this flag have (unset: that of the run in --model_dir, or 2).",
+        problem=must_be("1 or 2", lambda value: value in (1, NEWEST_ORDER)),
+    )
+
+    optimizer: str = _optimizer(
+        "momentum",
+        "Optimizer; the momentum of adam and lamb is their beta1, and their beta2 is 0.999.",
+        choices=("sgd", "momentum", "nesterov", "adam", "lars", "lamb"),
+    )
+    weight_decay: float = _optimizer(
+        0.0,
+        "Factor of the coupled L2 penalty on all parameters but biases and batch-norm weights "
+        "(lamb: added to the normalised gradient).",
+        problem=at_least(0),
+    )
+    label_smoothing: float = _optimizer(
+        0.0, "Probability that is spread evenly over all classes.", problem=FRACTION
+    )
+
+    base_learning_rate: float = _start(0.1, "Learning rate of the tuned reference.", problem=RATE)
+    base_batch_size: int = _start(
+        128, "Batch size of the tuned reference, in examples.", problem=POSITIVE
+    )
+    base_momentum: float | None = _start(
+        None, "Momentum of the tuned reference (unset: 0.9; 0 for sgd).", problem=FRACTION
+    )
+    scaling: str = _start(
+        "linear",
+        "How the learning rate follows the batch size at an equal noise scale: linear, for SGD; "
+        "sqrt, for adam and lamb; none: not at all.",
+        choices=("linear", "sqrt", "none"),
+    )
+    initial_learning_rate: float | None = _start(
+        None, "Learning rate at the start (unset: solved from the reference).", problem=RATE
+    )
+    initial_batch_size: int | None = _start(
+        None,
+        "Batch size at the start, in examples (unset: solved from the reference).",
+        problem=POSITIVE,
+    )
+    momentum: float | None = _start(None, "Momentum (unset: the reference's).", problem=FRACTION)
+    warmup_epochs: float = _start(
+        0.0, "Length of the learning rate's linear warm-up, in epochs.", problem=at_least(0)
+    )
+    warmup_from: float | None = _start(
+        None,
+        "Factor on the learning rate at the start of the warm-up (unset: base over initial "
+        "learning rate, at most 1).",
+        problem=must_be(
+            "above 0 and at most 1, a factor on the learning rate", lambda value: 0 < value <= 1
+        ),
+    )
+    momentum_warmup_epochs: float = _start(
+        0.0,
+        "Length, in epochs, of a warm-up in which momentum and batch size rise together from "
+        "--momentum_from, at a constant noise scale and learning rate.",
+        problem=at_least(0),
+    )
+    momentum_from: float | None = _start(
+        None, "Momentum at which its warm-up begins (unset: the reference's).", problem=FRACTION
+    )
+
+    anneal: str = _schedule(
+        "constant",
+        "How the noise scale decreases over the run. plateau: by --anneal_factor when the "
+        "evaluation does not improve; measured: it is constant, and the batch size follows the "
+        "gradient noise; range_test: what the command of that name does.",
+        choices=(
+            "constant",
+            "step",
+            "cosine",
+            "polynomial",
+            "exponential",
+            "cyclical",
+            "plateau",
+            "measured",
+            "range_test",
+        ),
+    )
+    anneal_with: str = _schedule(
+        "learning_rate",
+        "What realises the schedule: the learning rate alone; hybrid: the batch size for the "
+        "first --batch_anneals steps of `step` or `plateau`; batch_size: the batch size up to its "
+        "maximum, then the learning rate.",
+        choices=("learning_rate", "hybrid", "batch_size"),
+    )
+    max_batch_size: int | None = _schedule(
+        None,
+        "Largest batch size B_max, in examples (unset: N/10, rounded down to a multiple of the "
+        "smallest batch).",
+        problem=POSITIVE,
+    )
+    momentum_to: float | None = _schedule(
+        None,
+        "Momentum down to which the schedule goes after the batch is largest and before the "
+        "learning rate decreases (unset: the momentum is constant).",
+        problem=FRACTION,
+    )
+
+    anneal_epochs: tuple[str, ...] = _step(
+        (),
+        "Positions of the steps of `step`, or the length in which `exponential` divides by "
+        "--anneal_factor; in epochs, or in percents of the run: 30%,60%,80%.",
+    )
+    anneal_factor: float = _step(
+        5.0, "Factor by which one step divides the noise scale.", problem=FACTOR
+    )
+    anneal_power: float = _step(
+        2.0, "Power of `polynomial`: (1 - epochs / total) ** power.", problem=POSITIVE
+    )
+    batch_anneals: int = _step(
+        1, "Number of steps that `hybrid` gives to the batch size.", problem=at_least(0)
+    )
+
+    cycle_epochs: float = _cyclical(4.0, "Length of a whole cycle, in epochs.", problem=EPOCHS)
+    min_learning_rate: float | None = _cyclical(
+        None,
+        "Lowest learning rate of a cycle, whose highest is the initial one (unset: a quarter of "
+        "it).",
+        problem=RATE,
+    )
+    cycle_factor: float = _cyclical(
+        1.0,
+        "Factor of each cycle on its height: 1 is triangular, 0.5 triangular2; with "
+        "--cycle_factor_per=update, the base of exp_range.",
+        problem=must_be("above 0 and at most 1", lambda value: 0 < value <= 1),
+    )
+    cycle_factor_per: str = _cyclical(
+        "cycle",
+        "How often --cycle_factor multiplies; update: once per update of the initial batch size.",
+        choices=("cycle", "update"),
+    )
+
+    min_improvement: float = _plateau(
+        0.0,
+        "Gain of top-1 on its best that counts as an improvement, as a fraction: 0.001.",
+        problem=FRACTION,
+    )
+    patience: int = _plateau(
+        3,
+        "Number of consecutive evaluations without improvement that are a plateau.",
+        problem=POSITIVE,
+    )
+    cooldown: int = _plateau(
+        0, "Number of evaluations after a step that do not count.", problem=at_least(0)
+    )
+    max_anneals: int = _plateau(
+        2, "Number of steps; the plateau after the last one ends the run.", problem=at_least(0)
+    )
+
+    growth_threshold: float = _measured(
+        2.0,
+        "Factor by which the batch size grows when the gradient noise scale is this many times it.",
+        problem=FACTOR,
+    )
+    noise_horizon: int | None = _measured(
+        None,
+        "Averaging horizon of the gradient noise scale, and interval of decisions, in examples "
+        "(unset: N/4).",
+        problem=POSITIVE,
+        scope=_FREE,
+        decides="measured",
+    )
+
+    range_from: float = _range(1e-4, "Learning rate at the start.", problem=RATE)
+    range_to: float = _range(10.0, "Learning rate at the end.", problem=RATE)
+    range_scale: str = _range(
+        "geometric", "How the learning rate rises.", choices=("geometric", "linear")
+    )
