@@ -26,11 +26,11 @@ from typing import Any
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # TensorFlow's notes, and XLA's on each module.
 
-from trainer.commands.plan import laid_out, planned
+from trainer.commands.plan import layouts, planned
 from trainer.config.command_line import parse
 from trainer.config.flags import Config
 from trainer.errors import UserError
-from trainer.schedule.plan import Phase
+from trainer.schedule.plan import Phase, ramps
 
 _COMPILER = pathlib.Path(__file__).parent.parent / ".venv-tpu-compiler/bin/python"
 # Of a large network each takes minutes.
@@ -76,7 +76,7 @@ def largest_phase(config: Config, cores: int) -> tuple[Phase, int]:
       UserError: for flags that no run can have, or where N is not known.
     """
     schedule, *_ = planned(dataclasses.replace(config, replicas=cores, hosts=1))
-    phases = laid_out(config, schedule, cores)
+    phases = [ramp.first for ramp in ramps(schedule, layouts(config, schedule, cores))]
     return max(phases, key=lambda phase: phase.batch_size), schedule.examples
 
 

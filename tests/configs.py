@@ -1,11 +1,17 @@
 """Command lines in this process."""
 
+import functools
+from collections.abc import Callable, Iterator
+
 import pytest
 
 from trainer.config import command_line
 from trainer.config.commands import COMMANDS
 from trainer.config.flags import FLAGS, Config
 from trainer.main import main
+from trainer.schedule.layout import Layout, lay_out
+from trainer.schedule.noise_scale import Setting
+from trainer.schedule.trajectory import Trajectory
 
 
 def parsed(*arguments: str, command: str = "train") -> Config:
@@ -22,3 +28,21 @@ def done(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
     command = arguments[0] if arguments and arguments[0] in COMMANDS else "train"
     off = ["--nodeterministic"] if command in FLAGS["deterministic"].commands else []
     return main(["crescendo", *arguments, *off]), *capsys.readouterr()
+
+
+def updates(run: Trajectory) -> Iterator[tuple[int, Setting]]:
+    """Yields position and Setting of every update, one by one: what spans count at once."""
+    position, end = 0, run.end
+    while position < end:
+        setting = run.at(position)
+        yield position, setting
+        position += setting.batch_size
+
+
+def layouts(
+    config: Config, replicas: int = 1, micro_batch_size: int = 128
+) -> Callable[[int], Layout]:
+    """Returns batch size → layout on so many replicas."""
+    return functools.partial(
+        lay_out, replicas=replicas, ghost_batch_size=config.ghost_batch_size, most=micro_batch_size
+    )

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tests.configs import parsed
+from tests.configs import layouts, parsed
 from trainer import grid
 from trainer.commands import sweep
 from trainer.data import sizes
@@ -29,13 +29,8 @@ def test_what_a_recipe_must_say(recipe):
 def test_a_recipe_can_be_trained(recipe):
     config = parsed(f"--flagfile={recipe}")
     examples = sizes.count_examples(config.dataset, config.train_split, config.data_dir)
-    phases = plan.phases(
-        trajectory.from_config(config, examples, 1),
-        replicas=1,
-        ghost_batch_size=config.ghost_batch_size,
-        micro_batch_size=128,
-    )
-    updates = sum(phase.updates for phase in phases)
+    ramps = plan.ramps(trajectory.from_config(config, examples, 1), layouts(config))
+    updates = sum(ramp.first.updates for ramp in ramps)
     assert updates > 0
     title = recipe.read_text(encoding="utf-8").splitlines()[0]
     if claimed := re.search(r": ([\d,]+) updates", title):

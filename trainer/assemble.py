@@ -40,7 +40,7 @@ from trainer.run_dir.progress import Progress, line
 from trainer.run_dir.summaries import NoSummaries, Summaries
 from trainer.run_dir.training_data import TrainingData
 from trainer.schedule import cost, plan, trajectory
-from trainer.schedule.layout import unmeasured
+from trainer.schedule.layout import lay_out, unmeasured
 from trainer.state import restore, share
 from trainer.step import TrainingStep
 
@@ -270,18 +270,14 @@ def _table(
     schedule: trajectory.Trajectory, replicas: int, ghost_batch_size: int, micro_batch_size: int
 ) -> str:
     """The plan, and where it leaves the gradient noise unmeasured."""
-    phases = list(
-        plan.phases(
-            schedule,
-            replicas=replicas,
-            ghost_batch_size=ghost_batch_size,
-            micro_batch_size=micro_batch_size,
-        )
+    ramps = plan.ramps(
+        schedule, lambda size: lay_out(size, replicas, ghost_batch_size, micro_batch_size)
     )
+    phases = [ramp.first for ramp in ramps]
     whole = {phase.batch_size for phase in phases if phase.micro_batch_size == phase.batch_size}
     lines = [
         f"the gradient noise scale is not measured at batch {size}, which is one micro-batch"
         + ("" if size == ghost_batch_size else ": a smaller --micro_batch_size measures it")
         for size in sorted(whole)
     ]
-    return "\n".join([plan.table(phases), *lines])
+    return "\n".join([plan.table(ramps), *lines])

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tests.configs import parsed
+from tests.configs import layouts, parsed
 from trainer.schedule import cost, plan
 from trainer.schedule.trajectory import from_config
 
@@ -26,7 +26,7 @@ def on(*, replicas=1, hosts=1, example=1e-3, fixed=0.0, parameters=1_000_000):
 def phases(recipe, replicas=1):
     config = parsed(f"--flagfile=flags/{recipe}.flags")
     schedule = from_config(config, 60_000, replicas)
-    return list(plan.phases(schedule, replicas=replicas, ghost_batch_size=32, micro_batch_size=128))
+    return list(plan.phases(schedule, layouts(config, replicas)))
 
 
 def rung(vectors):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.configs import parsed
+from tests.configs import parsed, updates
 from trainer.errors import UserError
 from trainer.schedule.momentum import first_batch, warmup
 from trainer.schedule.noise_scale import Setting, noise_scale
@@ -58,7 +58,7 @@ def test_a_step_is_taken_at_the_first_position_that_reaches_it(tenths, steps, ex
 
 def test_momentum_and_batch_rise_and_noise_scale_and_rate_stay():
     run = from_config(parsed(*HIGH, "--momentum_warmup_epochs=4"), 60_000, 1)
-    early = [setting for position, setting in run.updates() if position < 4.5 * 60_000]
+    early = [setting for position, setting in updates(run) if position < 4.5 * 60_000]
     found = [(s.batch_size, round(s.momentum, 6)) for s, _ in itertools.groupby(early)]
     assert found == [(640, 0.9), (1280, 0.95), (1920, 0.966667), (2560, 0.975), (3200, 0.98)]
     for setting in early:
@@ -68,7 +68,7 @@ def test_momentum_and_batch_rise_and_noise_scale_and_rate_stay():
 
 def test_the_momentum_comes_down_before_the_rate():
     run = from_config(parsed(*HIGH, "--momentum_to=0.9"), 60_000, 1)
-    found = [setting for setting, _ in itertools.groupby(s for _, s in run.updates())]
+    found = [setting for setting, _ in itertools.groupby(s for _, s in updates(run))]
     first, second, third, last = found
     assert first == START
     # Of the first fifth, 5,120 / 3,200 = 1.6 is the batch's and 3.125 the momentum's.

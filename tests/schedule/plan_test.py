@@ -2,9 +2,9 @@ from itertools import pairwise
 
 import pytest
 
-from tests.configs import parsed
+from tests.configs import layouts, parsed
 from trainer.schedule import plan
-from trainer.schedule.trajectory import from_config
+from trainer.schedule.trajectory import Trajectory, from_config
 
 
 def phases(*arguments, examples=50_000, replicas=1, micro_batch_size=128):
@@ -12,11 +12,14 @@ def phases(*arguments, examples=50_000, replicas=1, micro_batch_size=128):
     return list(
         plan.phases(
             from_config(config, examples, replicas),
-            replicas=replicas,
-            ghost_batch_size=config.ghost_batch_size,
-            micro_batch_size=micro_batch_size,
+            layouts(config, replicas, micro_batch_size),
         )
     )
+
+
+def ramps(*arguments, examples=50_000):
+    config = parsed(*arguments)
+    return plan.ramps(from_config(config, examples, 1), layouts(config))
 
 
 @pytest.mark.parametrize(
@@ -104,14 +107,49 @@ def test_phases_are_maximal_and_contiguous():
 def test_the_table_condenses_a_ramp():
     found = phases("--warmup_epochs=1", "--initial_batch_size=640", "--epochs=2")
     assert len(found) == 79 + 1
-    rows = plan.table(found).splitlines()
+    rows = plan.table(ramps("--warmup_epochs=1", "--initial_batch_size=640", "--epochs=2"))
+    rows = rows.splitlines()
     assert len(rows) == 3
     assert "0.1 → 0.4994" in rows[1]
     assert rows[2].split()[:4] == ["1.01", "79", "78", "640"]
 
 
 def test_a_ramp_that_turns_is_shown_with_its_peak():
-    rows = plan.table(phases("--anneal=cyclical", "--cycle_epochs=1", "--epochs=2")).splitlines()
+    rows = plan.table(ramps("--anneal=cyclical", "--cycle_epochs=1", "--epochs=2")).splitlines()
     assert len(rows) == 5  # up, down, up, down
     assert "0.025 → 0.099" in rows[1]
     assert "→ 0.02" in rows[2]
+
+
+def test_a_warm_up_of_a_falling_rate_is_shown_with_its_peak():
+    """Linear times cosine rises up to one update, which the table must not hide."""
+    flags = ("--anneal=cosine", "--warmup_epochs=9", "--warmup_from=0.01", "--epochs=10")
+    rates = [phase.learning_rate for phase in phases(*flags)]
+    found = [ramp.first.learning_rate for ramp in ramps(*flags)]
+    assert found[:2] == [rates[0], pytest.approx(max(rates))]
+
+
+def test_ramps_hold_the_updates_of_the_phases():
+    for anneal in ("cosine", "cyclical", "polynomial"):
+        flags = (f"--anneal={anneal}", "--anneal_with=batch_size", "--warmup_epochs=1")
+        whole = sum(phase.updates for phase in phases(*flags))
+        assert sum(ramp.first.updates for ramp in ramps(*flags)) == whole
+
+
+def test_a_plan_of_many_updates_evaluates_the_schedule_a_few_times(monkeypatch):
+    """10⁸ examples, 1.1 million updates."""
+    counted = []
+    at = Trajectory.at
+    monkeypatch.setattr(Trajectory, "at", lambda *args: counted.append(args) or at(*args))
+    for flags in (
+        ["--anneal=cosine"],
+        ["--anneal=step", "--anneal_epochs=30%,60%,80%", "--anneal_with=batch_size"],
+        ["--anneal=cyclical"],
+        ["--anneal=exponential", "--anneal_epochs=30"],
+    ):
+        found = ramps(
+            *[*flags, "--epochs=90", "--warmup_epochs=5", "--initial_batch_size=8192"],
+            examples=100_000_000,
+        )
+        assert sum(ramp.first.updates for ramp in found) > 300_000
+    assert len(counted) < 3000

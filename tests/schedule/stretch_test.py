@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.configs import parsed
+from tests.configs import parsed, updates
 from trainer.schedule.stretch import next_stretch
 from trainer.schedule.trajectory import from_config
 
@@ -17,7 +17,7 @@ FLAGS = (
 @given(st.integers(1, 40), st.integers(100, 3000))
 def test_stretches_are_the_updates_of_the_trajectory(most, every):
     run = from_config(parsed(*FLAGS), 3001, 1)
-    position, updates = 0, []
+    position, found = 0, []
     while position < run.end:
         until = min(run.end, (position // every + 1) * every)
         stretch = next_stretch(
@@ -33,6 +33,6 @@ def test_stretches_are_the_updates_of_the_trajectory(most, every):
         assert 1 <= len(stretch.settings) <= most
         assert stretch.layout.micro_batch_size * stretch.layout.accumulation == size
         assert stretch.end - size < until  # only the last update reaches `until`
-        updates += [(position + i * size, s) for i, s in enumerate(stretch.settings)]
+        found += [(position + i * size, s) for i, s in enumerate(stretch.settings)]
         position = stretch.end
-    assert updates == list(run.updates())
+    assert found == list(updates(run))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.configs import parsed
+from tests.configs import parsed, updates
 from trainer.errors import UserError
 from trainer.schedule.noise_scale import Setting, noise_scale
 from trainer.schedule.trajectory import from_config, position_of
@@ -19,18 +19,18 @@ STEP = ("--anneal=step", "--anneal_epochs=30%,60%,80%", "--anneal_with=batch_siz
 
 def test_updates_tile_the_run_and_only_the_last_passes_its_end():
     run = trajectory(*STEP, "--epochs=3.3", examples=1_001)
-    updates = list(run.updates())
-    ends = [position + setting.batch_size for position, setting in updates]
-    assert [position for position, _ in updates] == [0, *ends[:-1]]
+    found = list(updates(run))
+    ends = [position + setting.batch_size for position, setting in found]
+    assert [position for position, _ in found] == [0, *ends[:-1]]
     assert ends[-2] < run.end == 3304 <= ends[-1]
 
 
 def test_a_milestone_takes_effect_at_the_first_update_that_starts_at_or_after_it():
     run = trajectory(*STEP, "--epochs=10", "--max_batch_size=640", examples=1000)
-    changes = [p for p, s in run.updates() if s.batch_size == 640]
+    changes = [p for p, s in updates(run) if s.batch_size == 640]
     assert changes[0] == 3072  # 24 · 128, the first multiple of 128 from 3,000 on
     run = trajectory(*STEP, "--epochs=10", "--max_batch_size=640", examples=1280)
-    assert next(p for p, s in run.updates() if s.batch_size == 640) == 3840  # exactly 30%
+    assert next(p for p, s in updates(run) if s.batch_size == 640) == 3840  # exactly 30%
 
 
 def test_warm_up_moves_the_rate_alone():
@@ -47,7 +47,7 @@ def test_smooth_schedules_by_batch_follow_the_same_noise_scale_as_by_rate(shape)
     length = ("--anneal_epochs=25%",) if shape == "exponential" else ()
     by_rate = trajectory(f"--anneal={shape}", *length)
     by_batch = trajectory(f"--anneal={shape}", *length, "--anneal_with=batch_size")
-    for position, setting in by_batch.updates():
+    for position, setting in updates(by_batch):
         wanted = noise_scale(by_rate.at(position), 60_000)
         assert noise_scale(setting, 60_000) == pytest.approx(wanted, rel=1e-9)
         assert setting.batch_size % 128 == 0
@@ -79,7 +79,7 @@ def published(iteration, step_size, lowest, highest, scale):
 def test_cycles_are_the_published_ones_at_every_update(flags, scale, cycle_epochs):
     run = trajectory("--anneal=cyclical", f"--cycle_epochs={cycle_epochs}", *flags, "--epochs=9")
     step_size = cycle_epochs / 2 * 60_000 / 128
-    for iteration, (_, setting) in enumerate(run.updates()):
+    for iteration, (_, setting) in enumerate(updates(run)):
         wanted = published(iteration, step_size, 0.025, 0.1, scale)
         assert setting.learning_rate == pytest.approx(wanted, rel=1e-9)
         assert setting.batch_size == 128
@@ -89,9 +89,9 @@ def test_the_batch_breathes_in_place_of_the_rate():
     cycles = ("--anneal=cyclical", "--min_learning_rate=0.02", "--cycle_epochs=1", "--epochs=4")
     by_rate = trajectory(*cycles)
     by_batch = trajectory(*cycles, "--anneal_with=batch_size")
-    sizes = [setting.batch_size for _, setting in by_batch.updates()]
+    sizes = [setting.batch_size for _, setting in updates(by_batch)]
     assert (sizes[0], min(sizes), max(sizes)) == (640, 128, 640)
-    for position, setting in by_batch.updates():
+    for position, setting in updates(by_batch):
         wanted = noise_scale(by_rate.at(position), 60_000)
         assert noise_scale(setting, 60_000) == pytest.approx(wanted, rel=1e-9)
 
@@ -99,8 +99,8 @@ def test_the_batch_breathes_in_place_of_the_rate():
 @given(st.sampled_from([1, 2, 4]), st.sampled_from([32, 64]))
 def test_replicas_do_not_change_the_settings(replicas, ghost):
     arguments = (*STEP, "--initial_batch_size=512", f"--ghost_batch_size={ghost}")
-    alone = list(trajectory(*arguments).updates())
-    assert list(trajectory(*arguments, replicas=replicas).updates()) == alone
+    alone = list(updates(trajectory(*arguments)))
+    assert list(updates(trajectory(*arguments, replicas=replicas))) == alone
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_the_others_have_a_momentum(optimizer):
 
 
 def test_a_run_has_an_update():
-    assert len(list(trajectory("--epochs=1e-9").updates())) == 1
+    assert len(list(updates(trajectory("--epochs=1e-9")))) == 1
 
 
 def test_position_of_forgives_rounding():

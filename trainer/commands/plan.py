@@ -12,7 +12,7 @@ from trainer.errors import UserError
 from trainer.reports import plan_plot
 from trainer.run_dir import directory
 from trainer.schedule import cost, plan, trajectory
-from trainer.schedule.layout import unmeasured
+from trainer.schedule.layout import Layout, lay_out, unmeasured
 
 
 def run(config: Config) -> int:
@@ -22,32 +22,35 @@ def run(config: Config) -> int:
       UserError: for flags that no run can have, or where N is not known.
     """
     schedule, replicas, hosts = planned(config)
-    phases = laid_out(config, schedule, replicas)
-    examples, updates = schedule.examples, sum(phase.updates for phase in phases)
+    layout = layouts(config, schedule, replicas)
+    ramps = plan.ramps(schedule, layout)
+    counted = [ramp.first for ramp in ramps]
+    examples, updates = schedule.examples, sum(each.updates for each in counted)
     machines = _machines(config, replicas, hosts)
     if config.format == "json":
         found: dict[str, Any] = {"examples": examples, "total_updates": updates}
-        rows = [dataclasses.asdict(phase) for phase in phases]
+        phases = list(plan.phases(schedule, layout))
+        rows = [dict(vars(phase)) for phase in phases]
         if machines:
-            found |= cost.whole(phases, machines)
+            found |= cost.whole(counted, machines)
             for row, phase in zip(rows, phases, strict=True):
                 row |= dataclasses.asdict(cost.of(phase, machines))
         print(json.dumps(found | {"phases": rows}))
     else:
         columns = cost.columns(machines, examples) if machines else None
-        print(plan.uncertain(config) + plan.table(phases, columns))
+        print(plan.uncertain(config) + plan.table(ramps, columns))
         print(
             f"{updates:,} updates over {config.epochs:g} epochs of {schedule.examples:,} examples"
         )
         if machines:
-            print(cost.summary(phases, machines))
+            print(cost.summary(counted, machines))
         elif _asks_for_cost(config):
             print(
                 "how long they take is not known: pass --examples_per_second of one replica,\n"
                 "or --model_dir of a run that has ended"
             )
     if config.plot:
-        plan_plot.draw(phases, schedule.epochs, config.plot)
+        plan_plot.draw(schedule, ramps, config, config.plot)
     return 0
 
 
@@ -78,18 +81,13 @@ def planned(
     return trajectory.from_config(config, examples, replicas), replicas, hosts
 
 
-def laid_out(config: Config, schedule: trajectory.Trajectory, replicas: int) -> list[plan.Phase]:
-    """The phases of `schedule`, with what a run that may not measure takes for a micro-batch."""
-    return list(
-        plan.phases(
-            schedule,
-            replicas=replicas,
-            ghost_batch_size=config.ghost_batch_size,
-            micro_batch_size=schedule.micro_batch_size
-            or config.micro_batch_size
-            or unmeasured(config.ghost_batch_size),
-        )
-    )
+def layouts(
+    config: Config, schedule: trajectory.Trajectory, replicas: int
+) -> Callable[[int], Layout]:
+    """Returns batch size → layout, with the micro-batch of a run that may not measure."""
+    ghost = config.ghost_batch_size
+    most = schedule.micro_batch_size or config.micro_batch_size or unmeasured(ghost)
+    return lambda batch_size: lay_out(batch_size, replicas, ghost, most)
 
 
 def _machines(config: Config, replicas: int, hosts: int) -> cost.Machines | None:

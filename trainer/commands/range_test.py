@@ -11,6 +11,7 @@ from trainer.errors import ExitStatus, UserError
 from trainer.reports import range_test
 from trainer.run_dir.directory import write_whole
 from trainer.schedule import trajectory
+from trainer.schedule.span import spans
 
 _POINTS = 100
 _FEWEST = 20
@@ -66,7 +67,7 @@ def _log_every(config: Config) -> int:
     if examples is None:  # Prepared by the run; the points are then as many as the user says.
         return config.log_every_updates
     schedule = trajectory.from_config(config, examples, 1)
-    updates = sum(1 for _ in schedule.updates())
+    updates = sum(span.updates for span in spans(schedule))
     if updates < _FEWEST:
         least = _FEWEST * schedule.at(0).batch_size / examples
         raise UserError(

@@ -50,7 +50,7 @@ def overview() -> str:
         _wrapped(f"  {name:{longest}}  {each.summary}", longest + 4)
         for name, each in COMMANDS.items()
     ]
-    usage = "\n".join(_wrapped(line, 7) for line in _USAGE.splitlines())
+    usage = "\n".join(_wrapped(line, 7 if "[" in line else 0) for line in _USAGE.splitlines())
     return "\n".join([usage, "", *rows, "", _wrapped(_MORE.replace("\n", " "), 0)])
 
 
@@ -63,9 +63,9 @@ def of_command(name: str) -> str:
         _wrapped(f"  python -m trainer {name} {example}", 6),
     ]
     group = ""
-    for flag_name, flag in FLAGS.items():
-        if name not in flag.commands:
-            continue
+    mine = [item for item in FLAGS.items() if name in item[1].commands]
+    # The run's own flags first, since most command lines have them; else in order.
+    for flag_name, flag in sorted(mine, key=lambda item: item[1].group != "Run"):
         if flag.group != group:
             group = flag.group
             lines += ["", _wrapped(group, 0)]

@@ -107,12 +107,16 @@ class RunFlags:
         None, "Number of classes of the model (unset: the dataset's own).", problem=POSITIVE
     )
     ghost_batch_size: int = _model(
-        32, "G, the number of examples that share batch-norm statistics.", problem=POSITIVE
+        32,
+        "G, the number of examples that share batch-norm statistics.",
+        problem=POSITIVE,
+        commands=TRAINING,
     )
     ghost_decay: float = _model(
         0.99,
         "Decay of the moving statistics per ghost batch.",
         problem=must_be("above 0 and below 1", lambda value: 0 < value < 1),
+        commands=TRAINING,
     )
     precision: str | None = _model(
         None,

@@ -1,39 +1,124 @@
-"""A plan as a picture: batch size, learning rate and noise scale over the epochs."""
+"""Picture of a plan: batch size, learning rate, momentum and noise scale over the epochs."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
+from trainer.config.flags import Config
 from trainer.errors import UserError
-from trainer.schedule.plan import Phase
+from trainer.schedule.noise_scale import Setting
+from trainer.schedule.plan import CONTROLLED, Ramp
+from trainer.schedule.trajectory import Trajectory
+
+# Points of a line over the whole run; the picture has 900 pixels.
+_POINTS = 1500
+# Schedules that are straight or round on a linear axis; others are straight on a logarithmic one.
+_LINEAR = ("cosine", "polynomial", "cyclical", "range_test")
+# Values that are ticks of their own: more would be too close.
+_MOST_TICKS = 5
 
 
-def draw(phases: Sequence[Phase], epochs: float, path: str) -> None:
-    """Draws `phases` of a run of `epochs` to the image file `path`.
+def draw(schedule: Trajectory, ramps: Sequence[Ramp], config: Config, path: str) -> None:
+    """Draws the run that `schedule` is of to the image file `path`.
 
     Raises:
-      UserError: where the file cannot be written.
+      UserError: if the file cannot be written.
     """
     # Takes 0.5 s to import, which a plan without a plot does not pay.
     from matplotlib.figure import Figure
 
+    drawn = points(schedule, ramps)
+    epochs = [position / schedule.examples for position, _ in drawn]
+    settings = [setting for _, setting in drawn]
     panels: dict[str, list[float]] = {
-        "batch size (examples)": [phase.batch_size for phase in phases],
-        "learning rate": [phase.learning_rate for phase in phases],
-        "noise scale g": [phase.noise_scale for phase in phases],
+        "batch size\n(examples)": [setting.batch_size for setting in settings],
+        "learning rate": [setting.learning_rate for setting in settings],
+        "momentum": [setting.momentum for setting in settings],
+        "noise scale g": [schedule.noise_scale(setting) for setting in settings],
     }
-    starts = [phase.start_epoch for phase in phases]
-    figure = Figure(figsize=(7, 7), layout="constrained")
+    if len({setting.momentum for setting in settings}) == 1:
+        del panels["momentum"]
+    linear = config.anneal in _LINEAR and not (
+        config.anneal == "range_test" and config.range_scale == "geometric"
+    )
+    figure = Figure(figsize=(7.5, 1.2 + 2 * len(panels)), layout="constrained")
     rows: Any = figure.subplots(len(panels), 1, sharex=True)
     for axes, (label, values) in zip(rows, panels.items(), strict=True):
-        axes.step([*starts, epochs], [*values, values[-1]], where="post", color="#0072b2")
-        axes.set(ylabel=label, yscale="log", xlim=(0, epochs))
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("{x:g}" if max(values) < 10 * min(values) else "")
-        axes.grid(alpha=0.3, which="both")
-    axes.set_xlabel("epochs")
-    total = sum(phase.updates for phase in phases)
-    figure.suptitle(f"{total:,} updates in {epochs:g} epochs")
+        axes.plot(epochs, values, color="#0072b2", linewidth=1.5)
+        axes.set(ylabel=label, xlim=(0, epochs[-1]))
+        _scale(axes, values, label == "momentum" or (linear and label != "batch size\n(examples)"))
+        axes.grid(alpha=0.3)
+    rows[-1].set_xlabel("epochs")
+    figure.suptitle(_title(config, schedule, ramps), fontsize=11)
     try:
         figure.savefig(path, dpi=120)
     except (OSError, ValueError) as error:
-        raise UserError(f"--plot={path} cannot be written: {error}") from error
+        raise UserError(
+            f"--plot={path} cannot be written: {error}.\n"
+            "Name a .png file in a folder that is there."
+        ) from error
+
+
+def points(schedule: Trajectory, ramps: Sequence[Ramp]) -> list[tuple[int, Setting]]:
+    """Returns positions and Settings; the line through them shows the schedule.
+
+    A flat ramp has its two ends, so that a step between two of them is vertical. Others have
+    updates at equal distances, among them the first and the last.
+    """
+    total = sum(ramp.first.updates for ramp in ramps)
+    found: list[tuple[int, Setting]] = []
+    for ramp in ramps:
+        start, last = ramp.position, ramp.first.updates - 1
+        if ramp.flat:
+            setting = schedule.at(start)
+            found += [(start, setting), (start + (last + 1) * setting.batch_size, setting)]
+            continue
+        parts = max(1, min(last, math.ceil(_POINTS * last / total)))
+        at = (start + last * i // parts * ramp.first.batch_size for i in range(parts + 1))
+        found += [(position, schedule.at(position)) for position in at]
+    return found
+
+
+def _title(config: Config, schedule: Trajectory, ramps: Sequence[Ramp]) -> str:
+    updates = sum(ramp.first.updates for ramp in ramps)
+    by = "" if config.anneal == "constant" else f" by {config.anneal_with.replace('_', ' ')}"
+    return (
+        f"{config.anneal.replace('_', ' ')}{by}: {updates:,} updates in {schedule.epochs:g} epochs "
+        f"of {schedule.examples:,} examples"
+        + ("\nif its controller never decides" if config.anneal in CONTROLLED else "")
+    )
+
+
+def _scale(axes: Any, values: Sequence[float], linear: bool) -> None:
+    """Sets scale and ticks of an axis; few values that are far apart are ticks themselves."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+
+    distinct = sorted(set(values))
+    if len(distinct) > 1 and not linear:
+        axes.set_yscale("log")
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.set_yticks(_ticks(distinct))
+    elif len(distinct) > _MOST_TICKS:
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_locator(MaxNLocator(_MOST_TICKS))
+    else:
+        axes.set_yticks(distinct)
+        axes.margins(y=0.2)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))
+
+
+def _ticks(distinct: Sequence[float]) -> list[float]:
+    """At most six ticks of a logarithmic axis, from low to high."""
+    low, high = distinct[0], distinct[-1]
+    if len(distinct) <= _MOST_TICKS:
+        offered = list(distinct)
+    else:
+        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        round_numbers = [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)]
+        offered = [each for each in round_numbers if low <= each <= high] or [low, high]
+    apart = math.log(high / low) / (_MOST_TICKS + 1)
+    ticks: list[float] = []
+    for each in offered:
+        if not ticks or math.log(each / ticks[-1]) >= apart:
+            ticks.append(each)
+    return ticks

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 
 from trainer.config.flags import Config
 from trainer.errors import UserError
+from trainer.schedule import curve
+from trainer.schedule.curve import Curve
 from trainer.schedule.noise_scale import Setting
-
-Anneal = Callable[[float], float]
 
 # The lowest value: a learning rate of 0 trains nothing, and a batch over 0 is no number.
 LOWEST = 1e-9
@@ -19,56 +19,77 @@ LOWEST = 1e-9
 _ROUNDING = 1e-9
 
 
-def constant() -> Anneal:
+def constant() -> Curve:
     """1 throughout."""
-    return lambda epochs: 1.0
+    return curve.constant(1.0)
 
 
-def step(points: Sequence[float], factor: float) -> Anneal:
+def step(points: Sequence[float], factor: float) -> Curve:
     """factor^−j from the j-th of `points`, in epochs, on."""
-    return lambda epochs: max(factor ** -sum(epochs >= p - _ROUNDING for p in points), LOWEST)
+    steps = [point - _ROUNDING for point in points]
+    return Curve(
+        lambda epochs: max(factor ** -sum(epochs >= each for each in steps), LOWEST),
+        lambda epochs: next((each for each in steps if each > epochs), math.inf),
+        lambda _: True,
+    )
 
 
-def cosine(total: float) -> Anneal:
+def cosine(total: float) -> Curve:
     """(1 + cos(π epochs/total)) / 2; Loshchilov & Hutter 2017 (1608.03983), eq. 5, one period."""
-    return lambda epochs: max((1 + math.cos(math.pi * min(epochs / total, 1))) / 2, LOWEST)
+    return curve.falling(
+        lambda epochs: max((1 + math.cos(math.pi * min(epochs / total, 1))) / 2, LOWEST)
+    )
 
 
-def polynomial(total: float, power: float) -> Anneal:
+def polynomial(total: float, power: float) -> Curve:
     """(1 − epochs/total)^power; You et al. 2017 (1708.03888) use power 2."""
-    return lambda epochs: max((1 - min(epochs / total, 1)) ** power, LOWEST)
+    return curve.falling(lambda epochs: max((1 - min(epochs / total, 1)) ** power, LOWEST))
 
 
-def exponential(length: float, factor: float) -> Anneal:
+def exponential(length: float, factor: float) -> Curve:
     """factor^−(epochs/length): divided by `factor` over every `length` epochs."""
-    return lambda epochs: max(math.exp(-math.log(factor) * epochs / length), LOWEST)
+    return curve.falling(lambda epochs: max(math.exp(-math.log(factor) * epochs / length), LOWEST))
 
 
-def ramp(total: float, start: float, scale: str) -> Anneal:
+def ramp(total: float, start: float, scale: str) -> Curve:
     """From `start` up to 1 at `total` epochs, in equal steps or, geometric, in equal factors."""
 
     def value(epochs: float) -> float:
         share = min(epochs / total, 1)
         return start ** (1 - share) if scale == "geometric" else start + (1 - start) * share
 
-    return value
+    return curve.rising_until(total, value)
 
 
-def cyclical(length: float, trough: float, scale: Callable[[int, float], float]) -> Anneal:
+def cyclical(
+    length: float, trough: float, scale: Callable[[int, float], float], decay: float = 0.0
+) -> Curve:
     """Smith 2015 (1506.01186), section 3: a triangle between `trough` and 1 over `length` epochs.
 
     For e epochs and half a cycle s: cycle = ⌊1 + e/(2s)⌋, x = |e/s − 2 cycle + 1| and
     value = trough + (1 − trough) max(0, 1 − x) scale, with `scale` a function of (cycle, e) in
     (0, 1]. It starts at the trough, and 1 is the peak.
+
+    Args:
+      length: of a whole cycle, in epochs.
+      trough: lowest value.
+      scale: of a cycle.
+      decay: what `scale` loses within a cycle, exp(-decay · epochs).
     """
+    half = length / 2
 
     def value(epochs: float) -> float:
-        half = length / 2
         cycle = math.floor(1 + epochs / length)
         x = abs(epochs / half - 2 * cycle + 1)
         return trough + (1 - trough) * max(0.0, 1 - x) * scale(cycle, epochs)
 
-    return value
+    def next_turn(epochs: float) -> float:
+        begun = math.floor(epochs / half) * half
+        # On the way up, t · exp(-decay · t) falls from t = 1 / decay on.
+        early = begun + 1 / decay if decay > 1 / half and math.floor(epochs / half) % 2 == 0 else 0
+        return early if early > epochs else begun + half
+
+    return Curve(value, next_turn, lambda _: False, rises=True)
 
 
 def points(texts: Sequence[str], total: float) -> list[float]:
@@ -99,7 +120,7 @@ def points(texts: Sequence[str], total: float) -> list[float]:
     return found
 
 
-def from_config(config: Config, start: Setting, examples: int) -> Anneal:
+def from_config(config: Config, start: Setting, examples: int) -> Curve:
     """The annealing that the flags ask for, of a run from `start` over N = `examples`.
 
     Raises:
@@ -128,7 +149,7 @@ def from_config(config: Config, start: Setting, examples: int) -> Anneal:
     return constant()
 
 
-def _cyclical(config: Config, start: Setting, examples: int) -> Anneal:
+def _cyclical(config: Config, start: Setting, examples: int) -> Curve:
     lowest = config.min_learning_rate
     if lowest is None:
         lowest = start.learning_rate / 4
@@ -144,4 +165,7 @@ def _cyclical(config: Config, start: Setting, examples: int) -> Anneal:
         # An iteration is an update of the initial batch, so that position stays the only clock.
         return config.cycle_factor ** (epochs * examples / start.batch_size)
 
-    return cyclical(config.cycle_epochs, lowest / start.learning_rate, scale)
+    decay = 0.0
+    if config.cycle_factor_per == "update":
+        decay = -math.log(config.cycle_factor) * examples / start.batch_size
+    return cyclical(config.cycle_epochs, lowest / start.learning_rate, scale, decay)

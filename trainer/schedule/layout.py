@@ -38,7 +38,7 @@ def lay_out(batch_size: int, replicas: int, ghost_batch_size: int, most: int) ->
             "a micro-batch holds one ghost batch or more."
         )
     ghosts = batch_size // (replicas * ghost_batch_size)
-    fit = max(n for n in divisors(ghosts) if n * ghost_batch_size <= most)
+    fit = next(n for n in range(min(ghosts, most // ghost_batch_size), 0, -1) if ghosts % n == 0)
     return Layout(replicas, fit * ghost_batch_size, ghosts // fit)
 
 

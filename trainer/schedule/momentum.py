@@ -5,8 +5,7 @@ the run moves less than it should (Smith et al. 2018, section 5.2). From a lower
 g and ε, a smaller B, it is filled soon, and the early epochs have updates enough.
 """
 
-from collections.abc import Callable
-
+from trainer.schedule.curve import Curve, rising_until
 from trainer.schedule.layout import divisors
 from trainer.schedule.noise_scale import Setting
 from trainer.schedule.realize import Limits, on_grid
@@ -25,7 +24,7 @@ def first_batch(start: Setting, momentum: float, ghost_batch_size: int) -> int:
     return max((size for size in sizes if size <= ideal * (1 + 1e-9)), default=sizes[0])
 
 
-def warmup(length: float, start: Setting, limits: Limits) -> Callable[[float], float]:
+def warmup(length: float, start: Setting, limits: Limits) -> Curve:
     """m at a number of epochs: that for which B is the smallest at 0 and, in equal steps of that
     size, the batch of `start` from `length` on; B (1 − m) stays."""
 
@@ -35,4 +34,4 @@ def warmup(length: float, start: Setting, limits: Limits) -> Callable[[float], f
         ramp = limits.smallest + (start.batch_size - limits.smallest) * epochs / length
         return max(0.0, 1 - (1 - start.momentum) * start.batch_size / on_grid(ramp, limits))
 
-    return momentum
+    return rising_until(length, momentum)

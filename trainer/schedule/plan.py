@@ -1,12 +1,16 @@
-"""What a run will do, before it costs: its phases, counted by the code that trains."""
+"""Plan of a run before it costs anything: its phases, counted by the code that trains."""
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from trainer.config.flags import Config
-from trainer.schedule.layout import lay_out
+from trainer.schedule.layout import Layout
+from trainer.schedule.noise_scale import Setting
+from trainer.schedule.span import Span, spans
 from trainer.schedule.trajectory import Trajectory
+
+# Schedules that a controller changes while the run goes on.
+CONTROLLED = ("plateau", "measured")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,59 +28,153 @@ class Phase:
     accumulation: int
 
 
-def phases(
-    trajectory: Trajectory, *, replicas: int, ghost_batch_size: int, micro_batch_size: int
-) -> Iterator[Phase]:
-    """The phases of `trajectory`, laid out with micro-batches of at most `micro_batch_size`.
+@dataclasses.dataclass(frozen=True)
+class Ramp:
+    """Updates of one batch size; learning rate and momentum are constant, rise or fall.
 
-    Raises:
-      UserError: where a batch size cannot be laid out.
+    Attributes:
+      first: the phase of the first update, with the number of all updates.
+      last: the phase of the last update alone.
+      position: of the first update.
+      flat: whether all updates have the Setting of the first.
     """
+
+    first: Phase
+    last: Phase
+    position: int
+    flat: bool
+
+
+def phases(trajectory: Trajectory, layout: Callable[[int], Layout]) -> Iterator[Phase]:
+    """Returns the phases of `trajectory`.
+
+    While the learning rate moves, each update is a phase, so that a long ramp takes seconds:
+    `ramps` counts its updates at once.
+
+    Args:
+      trajectory: the schedule.
+      layout: batch size → its layout.
+    """
+    start_update, waiting = 0, None
+    for span in spans(trajectory):
+        for part in [span] if span.flat else _single(trajectory, span):
+            if waiting and waiting.first == part.first:
+                waiting = dataclasses.replace(waiting, updates=waiting.updates + part.updates)
+                continue
+            if waiting:
+                yield _phase(trajectory, waiting, start_update, layout)
+                start_update += waiting.updates
+            waiting = part
+    if waiting:
+        yield _phase(trajectory, waiting, start_update, layout)
+
+
+def ramps(trajectory: Trajectory, layout: Callable[[int], Layout]) -> list[Ramp]:
+    """Returns all updates of `trajectory` as ramps; arguments as `phases`."""
+    found: list[Ramp] = []
     start_update = 0
-    for setting, run in itertools.groupby(trajectory.updates(), key=lambda update: update[1]):
-        positions = [position for position, _ in run]
-        layout = lay_out(setting.batch_size, replicas, ghost_batch_size, micro_batch_size)
-        yield Phase(
-            start_epoch=positions[0] / trajectory.examples,
-            start_update=start_update,
-            updates=len(positions),
-            batch_size=setting.batch_size,
-            learning_rate=setting.learning_rate,
-            momentum=setting.momentum,
-            noise_scale=trajectory.noise_scale(setting),
-            micro_batch_size=layout.micro_batch_size,
-            accumulation=layout.accumulation,
-        )
-        start_update += len(positions)
+    for span in spans(trajectory):
+        for part in _steady(trajectory, span):
+            first = _phase(trajectory, part, start_update, layout)
+            before = found[-1] if found else None
+            if before and before.flat and part.flat and _setting(before.first) == part.first:
+                whole = dataclasses.replace(
+                    before.first, updates=before.first.updates + part.updates
+                )
+                found[-1] = dataclasses.replace(before, first=whole)
+            else:
+                at = part.position_of(part.updates - 1)
+                end = dataclasses.replace(part, position=at, updates=1, first=trajectory.at(at))
+                last = (
+                    first
+                    if part.flat
+                    else _phase(trajectory, end, start_update + part.updates - 1, layout)
+                )
+                found.append(Ramp(first, last, part.position, part.flat))
+            start_update += part.updates
+    return found
+
+
+def _single(trajectory: Trajectory, span: Span) -> Iterator[Span]:
+    """The updates of a span, each by itself."""
+    for update in range(span.updates):
+        position = span.position_of(update)
+        yield Span(position, 1, trajectory.at(position), flat=True)
+
+
+def _steady(trajectory: Trajectory, span: Span) -> list[Span]:
+    """The parts of a span in which the learning rate only rises, or only falls.
+
+    A warm-up times an annealing rises up to one update and falls from there; bisection finds it.
+    """
+
+    def rate(update: int) -> float:
+        return trajectory.at(span.position_of(update)).learning_rate
+
+    def rises(update: int) -> bool:
+        return rate(update + 1) > rate(update)
+
+    if span.flat or span.updates < 3 or rises(0) == rises(span.updates - 2):
+        return [span]
+    low, high = 0, span.updates - 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if rises(middle) == rises(0) else (low, middle)
+    top = span.position_of(high + 1)
+    return [
+        dataclasses.replace(span, updates=high + 1),
+        Span(top, span.updates - high - 1, trajectory.at(top), flat=False),
+    ]
+
+
+def _phase(
+    trajectory: Trajectory, span: Span, start_update: int, layout: Callable[[int], Layout]
+) -> Phase:
+    setting = span.first
+    lay = layout(setting.batch_size)
+    return Phase(
+        start_epoch=span.position / trajectory.examples,
+        start_update=start_update,
+        updates=span.updates,
+        batch_size=setting.batch_size,
+        learning_rate=setting.learning_rate,
+        momentum=setting.momentum,
+        noise_scale=trajectory.noise_scale(setting),
+        micro_batch_size=lay.micro_batch_size,
+        accumulation=lay.accumulation,
+    )
+
+
+def _setting(phase: Phase) -> Setting:
+    return Setting(phase.batch_size, phase.learning_rate, phase.momentum)
 
 
 def uncertain(config: Config) -> str:
     """What a plan has to say where a controller decides; empty where none does."""
-    if config.anneal not in ("plateau", "measured"):
+    if config.anneal not in CONTROLLED:
         return ""
     return f"--anneal={config.anneal} decides as it goes; this is the run if it never does:\n"
 
 
 def table(
-    found: Sequence[Phase], columns: Mapping[str, Callable[[Phase], str]] | None = None
+    found: Sequence[Ramp], columns: Mapping[str, Callable[[Phase], str]] | None = None
 ) -> str:
-    """The phases as aligned text; a ramp, phases of one update with one batch size, is one row.
+    """Returns the ramps as aligned text, a row each.
 
     `columns` are further ones, of what has one value for all of a ramp, by their headers.
     """
     columns = columns or {}
     header = ("epoch", "update", "updates", "batch", "learning rate", "momentum", "noise scale")
     rows = [(*header, "layout", *columns)]
-    for ramp in _ramps(found):
-        first, last = ramp[0], ramp[-1]
+    for first, last in ((ramp.first, ramp.last) for ramp in found):
         rows.append(
             (
                 f"{first.start_epoch:.2f}",
                 str(first.start_update),
-                str(sum(phase.updates for phase in ramp)),
+                str(first.updates),
                 str(first.batch_size),
                 _span(first.learning_rate, last.learning_rate),
-                f"{first.momentum:g}",
+                _span(first.momentum, last.momentum),
                 _span(first.noise_scale, last.noise_scale),
                 f"{first.micro_batch_size} × {first.accumulation}",
                 *(column(first) for column in columns.values()),
@@ -85,27 +183,6 @@ def table(
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
     return "\n".join(lines)
-
-
-def _ramps(found: Sequence[Phase]) -> list[list[Phase]]:
-    """Runs of phases of one update each, whose rate only rises or only falls; others alone."""
-
-    def rises(a: Phase, b: Phase) -> bool:
-        return b.learning_rate > a.learning_rate
-
-    def joins(ramp: list[Phase], b: Phase) -> bool:
-        a = ramp[-1]
-        same = (a.batch_size, a.momentum) == (b.batch_size, b.momentum)
-        turns = len(ramp) > 1 and rises(*ramp[-2:]) != rises(a, b)
-        return same and a.updates == b.updates == 1 and not turns
-
-    ramps: list[list[Phase]] = []
-    for phase in found:
-        if ramps and joins(ramps[-1], phase):
-            ramps[-1].append(phase)
-        else:
-            ramps.append([phase])
-    return ramps
 
 
 def _span(first: float, last: float) -> str:

@@ -4,6 +4,7 @@ import dataclasses
 
 from trainer.schedule.layout import Layout, lay_out
 from trainer.schedule.noise_scale import Setting
+from trainer.schedule.span import next_span
 from trainer.schedule.trajectory import Trajectory
 
 
@@ -39,12 +40,17 @@ def next_stretch(
     It ends earlier after `most_updates`, or before an update with another batch size. `until` is
     above `position`.
     """
-    settings = [trajectory.at(position)]
-    size = settings[0].batch_size
-    while len(settings) < most_updates and position + len(settings) * size < until:
-        following = trajectory.at(position + len(settings) * size)
-        if following.batch_size != size:
+    span = next_span(trajectory, position, until)
+    size = span.first.batch_size
+    settings: list[Setting] = []
+    while span.first.batch_size == size and len(settings) < most_updates:
+        updates = min(span.updates, most_updates - len(settings))
+        if span.flat:
+            settings += updates * [span.first]
+        else:
+            settings += [trajectory.at(span.position_of(update)) for update in range(updates)]
+        if span.end >= until:
             break
-        settings.append(following)
+        span = next_span(trajectory, span.end, until)
     layout = lay_out(size, replicas, ghost_batch_size, micro_batch_size)
     return Stretch(position, tuple(settings), layout)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from absl import logging
 
@@ -10,6 +10,7 @@ from trainer.config.flags import Config
 from trainer.errors import UserError
 from trainer.schedule import anneal, layout, measured, momentum, noise_scale, warmup
 from trainer.schedule.control import Control
+from trainer.schedule.curve import Curve
 from trainer.schedule.measured import Measured
 from trainer.schedule.noise_scale import Scaling, Setting
 from trainer.schedule.plateau import Plateau
@@ -27,6 +28,7 @@ class Trajectory:
       limits: how the batch may grow.
       target: what is wanted at a number of epochs.
       warmup: factor on the learning rate at a number of epochs.
+      curves: the parts of it: noise-scale factor, momentum and warm-up.
       control: what decides while the run goes on.
       micro_batch_size: b, where that is part of what is learned.
     """
@@ -36,7 +38,8 @@ class Trajectory:
     start: Setting
     limits: Limits
     target: Callable[[float], Target]
-    warmup: Callable[[float], float]
+    warmup: Curve
+    curves: tuple[Curve, Curve, Curve]
     control: Control
     micro_batch_size: int | None = None
 
@@ -58,13 +61,15 @@ class Trajectory:
         """g of a Setting, as predicted."""
         return noise_scale.noise_scale(setting, self.examples, self.limits.scaling)
 
-    def updates(self) -> Iterator[tuple[int, Setting]]:
-        """Position and Setting of every update of the run."""
-        position, end = 0, self.end
-        while position < end:
-            setting = self.at(position)
-            yield position, setting
-            position += setting.batch_size
+    @property
+    def batch_moves(self) -> bool:
+        """Whether the batch size may differ between updates of one span of the curves."""
+        return self.limits.smallest < self.limits.largest
+
+    def batch_moves_one_way(self, epochs: float) -> bool:
+        """Whether the batch size only grows or only shrinks from there to the next turn."""
+        factor, momentum, _ = self.curves
+        return factor.is_flat(epochs) or momentum.is_flat(epochs) or not factor.rises
 
 
 def position_of(epochs: float, examples: int) -> int:
@@ -120,14 +125,16 @@ def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
         layout.check_divides(what, size, replicas, ghost, *sizes.values())
     layout.lay_out(smallest, replicas, ghost, config.micro_batch_size or ghost)
     warmup_from = config.warmup_from or min(1, reference.learning_rate / start.learning_rate)
-    control, target = _wanted(config, start, limits, examples)
+    control, target, curves = _wanted(config, start, limits, examples)
+    factor = warmup.linear(config.warmup_epochs, warmup_from)
     return Trajectory(
         examples,
         config.epochs,
         start,
         limits,
         target,
-        warmup.linear(config.warmup_epochs, warmup_from),
+        factor,
+        (*curves, factor),
         control,
         measured.micro_batch(limits.smallest, replicas, ghost, config.micro_batch_size)
         if config.anneal == "measured"
@@ -137,8 +144,8 @@ def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
 
 def _wanted(
     config: Config, start: Setting, limits: Limits, examples: int
-) -> tuple[Control, Callable[[float], Target]]:
-    """What decides while the run goes on, and what is wanted at a number of epochs."""
+) -> tuple[Control, Callable[[float], Target], tuple[Curve, Curve]]:
+    """What decides while the run goes on, what is wanted at a number of epochs, and what moves."""
     factor = anneal.from_config(config, start, examples)
     m = momentum.warmup(config.momentum_warmup_epochs, start, limits)
     if config.anneal == "plateau":
@@ -149,14 +156,24 @@ def _wanted(
             cooldown=config.cooldown,
             max_anneals=config.max_anneals,
         )
-        return plateau, lambda epochs: Target(
-            plateau.noise_scale_factor(), m(epochs), limits.smallest
-        )
+
+        def wanted(epochs: float) -> Target:
+            return Target(plateau.noise_scale_factor(), m(epochs), limits.smallest)
+
+        return plateau, wanted, (factor, m)
     if config.anneal == "measured":
         horizon = noise_horizon(config, examples)
         follower = Measured(config.growth_threshold, limits, horizon, limits.smallest)
-        return follower, lambda _: Target(1.0, start.momentum, follower.batch_size)
-    return Control(), lambda epochs: Target(factor(epochs), m(epochs), limits.smallest)
+
+        def followed(_: float) -> Target:
+            return Target(1.0, start.momentum, follower.batch_size)
+
+        return follower, followed, (factor, m)
+
+    def scheduled(epochs: float) -> Target:
+        return Target(factor(epochs), m(epochs), limits.smallest)
+
+    return Control(), scheduled, (factor, m)
 
 
 def _range_end(config: Config, start: Setting) -> Setting:

@@ -1,0 +1,105 @@
+"""Spans against the slow reference: the same updates, stepped through one by one."""
+
+import itertools
+import random
+
+import pytest
+
+from tests.configs import parsed, updates
+from trainer.errors import UserError
+from trainer.schedule import plan
+from trainer.schedule.layout import Layout
+from trainer.schedule.span import next_span, spans
+from trainer.schedule.trajectory import from_config
+
+ANNEALS = [
+    ["--anneal=constant"],
+    ["--anneal=step", "--anneal_epochs=20%,50%,51%"],
+    ["--anneal=step", "--anneal_epochs=50%", "--anneal_factor=3"],
+    ["--anneal=cosine"],
+    ["--anneal=polynomial", "--anneal_power=1.5"],
+    ["--anneal=polynomial", "--anneal_power=0.3"],
+    ["--anneal=exponential", "--anneal_epochs=40%"],
+    ["--anneal=cyclical", "--cycle_epochs=0.7"],
+    ["--anneal=cyclical", "--cycle_epochs=1.3", "--cycle_factor=0.5"],
+    ["--anneal=cyclical", "--cycle_factor=0.999", "--cycle_factor_per=update"],
+    ["--anneal=cyclical", "--cycle_factor=0.97", "--cycle_factor_per=update"],
+    ["--anneal=plateau"],
+    ["--anneal=measured"],
+    ["--anneal=range_test"],
+    ["--anneal=range_test", "--range_scale=linear"],
+]
+
+
+def schedule(seed):
+    """A random schedule that the program takes."""
+    draw = random.Random(seed)
+    while True:
+        flags = [
+            *draw.choice(ANNEALS),
+            f"--epochs={draw.choice([0.3, 1, 2.5, 3.7, 7])}",
+            f"--anneal_with={draw.choice(['learning_rate', 'hybrid', 'batch_size'])}",
+            f"--initial_batch_size={draw.choice([1, 2, 3, 8, 32, 40])}",
+            f"--ghost_batch_size={draw.choice([1, 2, 8])}",
+            f"--warmup_epochs={draw.choice([0, 0, 0.3, 2.1])}",
+            f"--scaling={draw.choice(['linear', 'linear', 'sqrt'])}",
+        ]
+        if draw.random() < 0.4:
+            flags += [f"--momentum_warmup_epochs={draw.choice([0.4, 1, 5])}", "--momentum=0.98"]
+        if draw.random() < 0.3:
+            flags += [f"--momentum_to={draw.choice([0.5, 0.8])}"]
+        if draw.random() < 0.3:
+            flags += [f"--max_batch_size={draw.choice([64, 80, 120])}"]
+        try:
+            return from_config(parsed(*flags), draw.choice([997, 1000, 1280, 4001]), 1)
+        except UserError:
+            continue
+
+
+@pytest.mark.parametrize("first", range(0, 200, 25))
+def test_spans_are_the_updates_of_200_random_schedules(first):
+    for seed in range(first, first + 25):
+        run = schedule(seed)
+        found = []
+        for span in spans(run):
+            assert span.updates >= 1
+            for update in range(span.updates):
+                position = span.position_of(update)
+                setting = span.first if span.flat else run.at(position)
+                assert setting.batch_size == span.first.batch_size
+                found.append((position, setting))
+        assert found == list(updates(run)), seed
+
+
+@pytest.mark.parametrize("first", range(0, 200, 25))
+def test_a_ramp_moves_steadily_from_its_first_to_its_last_update(first):
+    """As the table shows it; phases are runs of equal Settings."""
+    for seed in range(first, first + 25):
+        run = schedule(seed)
+        one_by_one = list(updates(run))
+
+        def layout(size):
+            return Layout(1, size, 1)
+
+        grouped = itertools.groupby(setting for _, setting in one_by_one)
+        found = [phase.updates for phase in plan.phases(run, layout)]
+        assert found == [len(list(each)) for _, each in grouped]
+        at = 0
+        for ramp in plan.ramps(run, layout):
+            mine = [setting for _, setting in one_by_one[at : at + ramp.first.updates]]
+            assert ramp.position == one_by_one[at][0]
+            at += len(mine)
+            for name in ("batch_size", "learning_rate", "momentum"):
+                values = [getattr(setting, name) for setting in mine]
+                assert values[0] == getattr(ramp.first, name)
+                assert values[-1] == getattr(ramp.last, name)
+                if name == "learning_rate":
+                    assert values in (sorted(values), sorted(values, reverse=True)), (seed, name)
+        assert at == len(one_by_one)
+
+
+def test_a_span_ends_with_the_update_that_passes_until():
+    run = from_config(parsed("--initial_batch_size=32", "--epochs=2"), 1000, 1)
+    span = next_span(run, 64, 200)
+    assert (span.position, span.updates, span.end) == (64, 5, 224)
+    assert next_span(run, 64, 192).end == 192
