@@ -38,6 +38,8 @@ def parse(command: str, arguments: Sequence[str], kept: Sequence[str] = ()) -> C
       UserError: if a flag is unknown, cannot have its value, or is another command's; or if an
         argument is not a flag.
     """
+    # absl's logging asks for its own flags, which have their defaults.
+    absl_flags.FLAGS.mark_as_parsed()
     _check_text(arguments)
     expanded = expand(arguments)
     order = ["--order_version=1"] if any(map(flagfile.is_of_version_1, expanded.flagfiles)) else []

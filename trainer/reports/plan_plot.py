@@ -1,6 +1,7 @@
 """Picture of a plan: batch size, learning rate, momentum and noise scale over the epochs."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from trainer.schedule.trajectory import Trajectory
 
 # Points of a line over the whole run; the picture has 900 pixels.
 _POINTS = 1500
+_FEWEST_POINTS = 20  # of a ramp, if it has as many updates
 # Schedules that are straight or round on a linear axis; others are straight on a logarithmic one.
 _LINEAR = ("cosine", "polynomial", "cyclical", "range_test")
 # Values that are ticks of their own: more would be too close.
@@ -45,7 +47,7 @@ def draw(schedule: Trajectory, ramps: Sequence[Ramp], config: Config, path: str)
     rows: Any = figure.subplots(len(panels), 1, sharex=True)
     for axes, (label, values) in zip(rows, panels.items(), strict=True):
         axes.plot(epochs, values, color="#0072b2", linewidth=1.5)
-        axes.set(ylabel=label, xlim=(0, epochs[-1]))
+        axes.set(ylabel=label, xlim=(0, max(schedule.epochs, epochs[-1])))
         _scale(axes, values, label == "momentum" or (linear and label != "batch size\n(examples)"))
         axes.grid(alpha=0.3)
     rows[-1].set_xlabel("epochs")
@@ -73,7 +75,7 @@ def points(schedule: Trajectory, ramps: Sequence[Ramp]) -> list[tuple[int, Setti
             setting = schedule.at(start)
             found += [(start, setting), (start + (last + 1) * setting.batch_size, setting)]
             continue
-        parts = max(1, min(last, math.ceil(_POINTS * last / total)))
+        parts = max(1, min(last, max(_FEWEST_POINTS, math.ceil(_POINTS * last / total))))
         at = (start + last * i // parts * ramp.first.batch_size for i in range(parts + 1))
         found += [(position, schedule.at(position)) for position in at]
     return found
@@ -81,12 +83,15 @@ def points(schedule: Trajectory, ramps: Sequence[Ramp]) -> list[tuple[int, Setti
 
 def _title(config: Config, schedule: Trajectory, ramps: Sequence[Ramp]) -> str:
     updates = sum(ramp.first.updates for ramp in ramps)
-    by = "" if config.anneal == "constant" else f" by {config.anneal_with.replace('_', ' ')}"
-    return (
-        f"{config.anneal.replace('_', ' ')}{by}: {updates:,} updates in {schedule.epochs:g} epochs "
-        f"of {schedule.examples:,} examples"
-        + ("\nif its controller never decides" if config.anneal in CONTROLLED else "")
-    )
+    how = config.anneal.replace("_", " ")
+    if config.anneal not in ("constant", "measured", "range_test"):
+        how += f" by {config.anneal_with.replace('_', ' ')}"
+    lines = [
+        f"{config.dataset}, {config.model}: {how}",
+        f"{updates:,} updates in {schedule.epochs:g} epochs of {schedule.examples:,} examples"
+        + (", if the controller never decides" if config.anneal in CONTROLLED else ""),
+    ]
+    return "\n".join(textwrap.shorten(line, 90, placeholder=" …") for line in lines)
 
 
 def _scale(axes: Any, values: Sequence[float], linear: bool) -> None:
@@ -104,21 +109,27 @@ def _scale(axes: Any, values: Sequence[float], linear: bool) -> None:
     else:
         axes.set_yticks(distinct)
         axes.margins(y=0.2)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _number(value)))
 
 
 def _ticks(distinct: Sequence[float]) -> list[float]:
-    """At most six ticks of a logarithmic axis, from low to high."""
+    """At most six ticks of a logarithmic axis; the highest value is one if it is a round number."""
     low, high = distinct[0], distinct[-1]
     if len(distinct) <= _MOST_TICKS:
         offered = list(distinct)
     else:
+        digits = (1,) if high / low > 300 else (1, 2, 5)
         decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        round_numbers = [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)]
-        offered = [each for each in round_numbers if low <= each <= high] or [low, high]
+        round_numbers = [digit * 10.0**decade for decade in decades for digit in digits]
+        inside = [each for each in round_numbers if low * 0.99 <= each <= high * 1.01]
+        offered = inside if len(inside) > 1 else [low, high]
     apart = math.log(high / low) / (_MOST_TICKS + 1)
     ticks: list[float] = []
-    for each in offered:
-        if not ticks or math.log(each / ticks[-1]) >= apart:
+    for each in reversed(offered):
+        if not ticks or math.log(ticks[-1] / each) >= apart:
             ticks.append(each)
     return ticks
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"

@@ -1,0 +1,61 @@
+import pytest
+from PIL import Image
+
+from tests.configs import layouts, parsed, updates
+from trainer.errors import UserError
+from trainer.reports import plan_plot
+from trainer.schedule import plan
+from trainer.schedule.trajectory import from_config
+
+FLAGS = {
+    "step": ["--anneal=step", "--anneal_epochs=50%", "--anneal_with=batch_size"],
+    "cyclical": ["--anneal=cyclical", "--cycle_epochs=1"],
+    "momentum": ["--momentum=0.98", "--momentum_warmup_epochs=1"],
+}
+
+
+def planned(kind):
+    config = parsed(*FLAGS[kind], "--epochs=3")
+    schedule = from_config(config, 60_000, 1)
+    return schedule, plan.ramps(schedule, layouts(config)), config
+
+
+@pytest.mark.parametrize("kind", FLAGS)
+def test_the_line_goes_through_updates_of_the_run(kind):
+    schedule, ramps, _ = planned(kind)
+    points = plan_plot.points(schedule, ramps)
+    assert points == sorted(points, key=lambda point: point[0])
+    assert points[0] == (0, schedule.at(0))
+    real = dict(updates(schedule))
+    for position, setting in points:
+        # A flat ramp ends where the next begins, with its own Setting.
+        assert real.get(position) == setting or setting in real.values()
+
+
+def test_the_peaks_of_a_cycle_are_on_the_line():
+    schedule, ramps, _ = planned("cyclical")
+    rates = [setting.learning_rate for _, setting in plan_plot.points(schedule, ramps)]
+    assert max(rates) == max(setting.learning_rate for _, setting in updates(schedule))
+    assert len(rates) > 500
+
+
+@pytest.mark.parametrize("kind", FLAGS)
+def test_a_picture_has_a_panel_more_if_the_momentum_moves(tmp_path, kind):
+    path = tmp_path / "plan.png"
+    plan_plot.draw(*planned(kind), str(path))
+    with Image.open(path) as picture:
+        assert picture.height > picture.width if kind == "momentum" else picture.height < 1000
+
+
+def test_ticks_are_values_that_are_apart():
+    assert plan_plot._ticks([128, 640]) == [640, 128]
+    assert plan_plot._ticks([128, 640, 3200, 5888]) == [5888, 640, 128]
+    many = [10**-4 * 1.1**i for i in range(121)]
+    ticks = plan_plot._ticks(many)
+    assert 3 <= len(ticks) <= 6
+    assert all(each in (1e-4, 1e-3, 1e-2, 0.1, 1, 10) for each in ticks)
+
+
+def test_a_picture_that_cannot_be_written_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"--plot=.*nothing/x.png cannot be written"):
+        plan_plot.draw(*planned("step"), f"{tmp_path}/nothing/x.png")
