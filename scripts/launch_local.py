@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 
+from trainer import output, stop_signals
 from trainer.cluster import children
 from trainer.cluster.cores import shares
 from trainer.errors import UserError
@@ -91,6 +92,8 @@ def main() -> int:
     if len(sys.argv) < 2 or not sys.argv[1].isdigit() or sys.argv[1] == "0":
         print("usage: scripts/launch_local.sh N --flag=value ...", file=sys.stderr)
         return 2
+    output.open_closed_streams()
+    output.protect(training=True)
     n = int(sys.argv[1])
     try:
         restarts, patience = limits()
@@ -105,7 +108,7 @@ def main() -> int:
         for worker in workers:
             worker.terminate()
 
-    for each in (signal.SIGTERM, signal.SIGINT):
+    for each in stop_signals.asking():
         signal.signal(each, forward)
     for again in range(restarts + 1):
         if again:

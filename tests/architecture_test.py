@@ -9,6 +9,7 @@ import pytest
 # From the bottom up; a module may import from levels below its own, and from its own folder.
 LEVELS = [
     {"trainer.errors", "trainer.regular_file"},
+    {"trainer.output", "trainer.stop_signals"},
     {"trainer.config"},
     {"trainer.grid"},
     {"trainer.schedule"},

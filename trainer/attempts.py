@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any
 
+from trainer import stop_signals
 from trainer.cluster import children
 from trainer.cluster.cores import shares
 from trainer.grid import Point, folder, shown
@@ -103,8 +104,9 @@ def carry_out(
 def _signals() -> Iterator[list[int]]:
     """The signals that ask to stop, as they come."""
     received: list[int] = []
-    asking = (signal.SIGTERM, signal.SIGINT)
-    before = {each: signal.signal(each, lambda n, _: received.append(n)) for each in asking}
+    before = {
+        each: signal.signal(each, lambda n, _: received.append(n)) for each in stop_signals.asking()
+    }
     try:
         yield received
     finally:

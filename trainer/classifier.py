@@ -81,12 +81,14 @@ def load_splits(
       UserError: one of them cannot be read or differs between hosts, or the training data are not
         those that the run in `path` began with.
     """
+    report(f"reading {config.dataset} {config.train_split}")
     training = load(config, config.train_split, bad)
     report(training.summary)
     # Before the evaluation is read: of a renamed class, it would be called the unknown one.
     if path and (kept := training_data.read(path)):
         _check_same_data(config, kept, training)
     evaluation_split = sources.evaluation_split(config)
+    report(f"reading {config.dataset} {evaluation_split}")
     evaluation = load(config, evaluation_split, bad, training.class_names)
     report(evaluation.summary)
     both = (config.train_split, training), (evaluation_split, evaluation)

@@ -1,11 +1,9 @@
 """Flags → Config → one command; the exit status says how it ended."""
 
-import contextlib
 import errno
 import gc
 import importlib
 import os
-import select
 import signal
 import sys
 import traceback
@@ -13,34 +11,28 @@ from collections.abc import Sequence
 
 from absl import logging
 
-from trainer import __version__
+from trainer import __version__, output
 from trainer.config import command_help, command_line
 from trainer.errors import ExitError, ExitStatus
+from trainer.output import say
 from trainer.regular_file import NotRegularError
 from trainer.run_dir import subject
+
+_TRAINING = ("train", "range_test", "sweep")
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command that `argv`, program name first, asks for; returns the exit status."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Without TensorFlow's start-up notes.
-    _, *arguments = argv
-    if arguments == ["--version"]:
-        print(f"crescendo {__version__}")
-        return ExitStatus.DONE
-    if (text := command_help.asked_for(arguments)) is not None:
-        print(text)
-        return ExitStatus.DONE
-    name = arguments.pop(0) if not arguments[0].startswith("-") else "train"
+    arguments = argv[1:]
+    name = _command(arguments)
     try:
-        command_line.check_command(name)
-        command = importlib.import_module(f"trainer.commands.{name}").run
-        asked = command_line.parse(name, arguments)
-        if kept := subject.kept_flags(name, asked):
-            asked = command_line.parse(name, arguments, kept)
-        return command(asked)
+        status = _run(name, arguments)
+        output.end()
+        return status
     except ExitError as error:
-        print(f"{error.above}crescendo {name}: {error}", file=sys.stderr)
+        say(f"{error.above}crescendo {name}: {error}", to=sys.stderr)
         return error.status
     except OSError as error:  # Others are mistakes of ours.
         known = error.errno in (errno.EACCES, errno.ENAMETOOLONG)
@@ -49,33 +41,49 @@ def main(argv: Sequence[str]) -> int:
         remedy = "Choose a path that you can read and write."
         if isinstance(error, NotRegularError):
             remedy = "Put a regular file in its place, or delete it."
-        print(f"crescendo {name}: {error.filename}: {error.strerror}.", file=sys.stderr)
-        print(remedy, file=sys.stderr)
+        say(
+            f"crescendo {name}: {error.filename}: {error.strerror}.\n{remedy}",
+            to=sys.stderr,
+        )
         return ExitStatus.USER_ERROR
+
+
+def _command(arguments: Sequence[str]) -> str:
+    """The name of the command; flags alone train."""
+    return arguments[0] if arguments and not arguments[0].startswith("-") else "train"
+
+
+def _run(name: str, arguments: Sequence[str]) -> int:
+    if list(arguments) == ["--version"]:
+        say(f"crescendo {__version__}")
+        return ExitStatus.DONE
+    if (text := command_help.asked_for(arguments)) is not None:
+        say(text)
+        return ExitStatus.DONE
+    flags = arguments[arguments[:1] == [name] :]
+    command_line.check_command(name)
+    command = importlib.import_module(f"trainer.commands.{name}").run
+    asked = command_line.parse(name, flags)
+    if kept := subject.kept_flags(name, asked):
+        asked = command_line.parse(name, flags, kept)
+    return command(asked)
 
 
 def entry() -> None:
     """Runs main as the program, and ends the process with its status."""
     # What TensorFlow's import makes stays: looking through it every 700 objects takes 0.7 s of 7.5.
     gc.set_threshold(100_000)
+    output.open_closed_streams()
     logging.use_absl_handler()
-    status = 1
+    output.protect(training=_command(sys.argv[1:]) in _TRAINING)
+    status: int = ExitStatus.FAILED
     try:
         status = main(sys.argv)
     except KeyboardInterrupt:
         status = 128 + signal.SIGINT
-    except Exception as error:
-        if not (isinstance(error, BrokenPipeError) and _reader_has_left()):
-            traceback.print_exc()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):
-            stream.flush()
+    except output.ReaderLeftError:
+        pass
+    except Exception:
+        traceback.print_exc()
     # The input pipeline's threads call Python: one that outlives the interpreter hangs or aborts.
     os._exit(status)
-
-
-def _reader_has_left() -> bool:
-    """Whether nobody reads what this prints any more, as `| head` does not."""
-    output = select.poll()
-    output.register(sys.stdout, 0)
-    return any(event & select.POLLERR for _, event in output.poll(0))

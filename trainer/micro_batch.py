@@ -63,7 +63,7 @@ def choose(
     """The size of the kept choice in file `path`, or of one measured now and kept there.
 
     Candidates divide a replica's share of the run's smallest batch, or of its largest where that is
-    too small to compare any. `report` is told why a size was chosen.
+    too small to compare any. `report` is told what is measured, and why a size was chosen.
 
     Raises:
       UserError: where `model` does not fit in memory at all.
@@ -77,7 +77,8 @@ def choose(
     smallest = limits.smallest // replicas
     share = smallest if smallest > _FEW else limits.largest // replicas
     most = _MOST_ON_CPU if on_cpu(step.strategy) else share
-    tried, why = _search(step, batches, candidates(share, ghost_batch_size, most), model)
+    sizes = candidates(share, ghost_batch_size, most)
+    tried, why = _search(step, batches, sizes, model, report)
     best = max(tried, key=lambda candidate: candidate.examples_per_second).micro_batch_size
     choice = {
         "micro_batch_size": best,
@@ -105,6 +106,7 @@ def _search(
     batches: Callable[[int, int], Iterator[Any]],
     sizes: list[int],
     model: str,
+    report: Callable[[str], None],
 ) -> tuple[list[Candidate], str]:
     """Tries `sizes` in turn while they fit and gain; those that were, and why one of them is it."""
 
@@ -124,6 +126,7 @@ def _search(
                 end = f"{size} was not tried: {end}"
                 break
         memory.restart(devices)
+        report(f"measuring a micro-batch of {size}")
         rate = None
         with contextlib.suppress(tf.errors.ResourceExhaustedError):
             rate = _rate(step, batches(0, size), size * len(devices))

@@ -2,6 +2,8 @@
 
 from trainer.config.flags import Config
 from trainer.data.convert import convert
+from trainer.errors import UserError
+from trainer.output import say
 
 
 def run(config: Config) -> int:
@@ -10,8 +12,10 @@ def run(config: Config) -> int:
     Raises:
       UserError: for a set that cannot be converted.
     """
+    if "dataset" not in config.given:
+        raise UserError(
+            "--dataset is missing: name the set to convert, as in --dataset=imagenet2012."
+        )
     folder = convert(config.dataset, config.data_dir)
-    print(
-        f"{config.dataset}: " + (f"converted in {folder}" if folder else "it has an index already")
-    )
+    say(f"{config.dataset}: " + (f"converted in {folder}" if folder else "it has an index already"))
     return 0

@@ -8,6 +8,7 @@ import sys
 from trainer.cluster import tpu
 from trainer.config.flags import Config
 from trainer.errors import UserError
+from trainer.output import say
 from trainer.run_dir import subject
 
 
@@ -53,9 +54,9 @@ def run(config: Config) -> int:
     if config.format == "json":
         kind = "export" if config.export_dir else "checkpoint"
         values = {**dataclasses.asdict(found), "examples": examples, kind: str(path)}
-        print(json.dumps(values))
+        say(json.dumps(values))
     else:
-        print(
+        say(
             f"top1 {found.top1:.4f}  top5 {found.top5:.4f}  loss {found.loss:.4f}  "
             f"{examples:,} examples of {source.name}  {path}"
         )
@@ -79,4 +80,4 @@ def _check_fits(
 
 
 def _report(text: str) -> None:
-    print(f"crescendo evaluate: {text}", file=sys.stderr)
+    say(f"crescendo evaluate: {text}", to=sys.stderr)

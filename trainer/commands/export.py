@@ -6,6 +6,7 @@ import sys
 
 from trainer.config.flagfile import to_flagfile
 from trainer.config.flags import Config
+from trainer.output import say
 from trainer.run_dir import subject
 
 
@@ -41,21 +42,21 @@ def run(config: Config) -> int:
     about = exports.About(str(path), update, (h, w, c), classes, classifier.versions(), (*names,))
     without = exports.write(target, model, flags, about, logits)
 
-    print(
+    say(
         f"{target} holds update {update} of {folder}, "
         f"from uint8 images [b, {h}, {w}, {c}] to float32 logits [b, {classes}]:"
     )
-    print(f"  classes.txt names the logits, as model.class_names does: {few(logits)}")
+    say(f"  classes.txt names the logits, as model.class_names does: {few(logits)}")
     # With a name of its own: serve alone does not keep the variables.
-    print(f'  model = tf.saved_model.load("{target}/saved_model"); logits = model.serve(images)')
+    say(f'  model = tf.saved_model.load("{target}/saved_model"); logits = model.serve(images)')
     if without:
-        print(f"  no model.keras, which Keras could not load: {without}")
+        say(f"  no model.keras, which Keras could not load: {without}")
         return 0
-    print(f'  model = keras.models.load_model("{target}/model.keras"); logits = model(images)')
+    say(f'  model = keras.models.load_model("{target}/model.keras"); logits = model(images)')
     for module in exports.modules_needed(model):
-        print(f"  after import {module}, whose layers it has")
+        say(f"  after import {module}, whose layers it has")
     return 0
 
 
 def _report(text: str) -> None:
-    print(f"crescendo export: {text}", file=sys.stderr)
+    say(f"crescendo export: {text}", to=sys.stderr)

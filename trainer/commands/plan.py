@@ -9,6 +9,7 @@ from typing import Any
 from trainer.config.flags import Config
 from trainer.data import sizes
 from trainer.errors import UserError
+from trainer.output import say
 from trainer.reports import plan_plot
 from trainer.run_dir import directory
 from trainer.schedule import cost, plan, trajectory
@@ -35,17 +36,15 @@ def run(config: Config) -> int:
             found |= cost.whole(counted, machines)
             for row, phase in zip(rows, phases, strict=True):
                 row |= dataclasses.asdict(cost.of(phase, machines))
-        print(json.dumps(found | {"phases": rows}))
+        say(json.dumps(found | {"phases": rows}))
     else:
         columns = cost.columns(machines, examples) if machines else None
-        print(plan.uncertain(config) + plan.table(ramps, columns))
-        print(
-            f"{updates:,} updates over {config.epochs:g} epochs of {schedule.examples:,} examples"
-        )
+        say(plan.uncertain(config) + plan.table(ramps, columns))
+        say(f"{updates:,} updates over {config.epochs:g} epochs of {schedule.examples:,} examples")
         if machines:
-            print(cost.summary(counted, machines))
+            say(cost.summary(counted, machines))
         elif _asks_for_cost(config):
-            print(
+            say(
                 "how long they take is not known: pass --examples_per_second of one replica,\n"
                 "or --model_dir of a run that has ended"
             )

@@ -8,6 +8,7 @@ from trainer.commands import train
 from trainer.config.flags import Config
 from trainer.data import sizes
 from trainer.errors import ExitStatus, UserError
+from trainer.output import say
 from trainer.reports import range_test
 from trainer.run_dir.directory import write_whole
 from trainer.schedule import trajectory
@@ -51,9 +52,9 @@ def _report(config: Config, folder: pathlib.Path) -> None:
     picture = range_test.draw(points, found, config.range_scale)
     write_whole(folder / "range_test.png", picture)
     write_image(folder / "tensorboard" / "range_test", "range_test", picture)
-    print(f"{found.why}\nsee {folder}/range_test.png and .csv; as the reference of a recipe:")
+    say(f"{found.why}\nsee {folder}/range_test.png and .csv; as the reference of a recipe:")
     batch_size, momentum = points[0]["batch_size"], points[0]["momentum"]
-    print(
+    say(
         f"--base_learning_rate={found.highest:.3g} --base_batch_size={batch_size} "
         f"--base_momentum={momentum:g} --min_learning_rate={found.lowest:.3g}"
     )

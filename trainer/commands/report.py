@@ -5,6 +5,7 @@ import sys
 
 from trainer.config.flags import Config
 from trainer.errors import UserError
+from trainer.output import say
 from trainer.run_dir import record
 from trainer.run_dir.directory import write_whole
 
@@ -47,10 +48,10 @@ def run(config: Config) -> int:
             f"--output={output} cannot be written: {error.strerror} ({error.filename})."
         ) from error
     for path in without:
-        print(f"crescendo report: {path} holds no run and is left out.", file=sys.stderr)
+        say(f"crescendo report: {path} holds no run and is left out.", to=sys.stderr)
     for run in runs:
         if run.notes:
-            print(f"crescendo report: {run.name}: {'; '.join(run.notes)}", file=sys.stderr)
+            say(f"crescendo report: {run.name}: {'; '.join(run.notes)}", to=sys.stderr)
     count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
-    print(f"{output}: {count}, {len(pictures)} figures")
+    say(f"{output}: {count}, {len(pictures)} figures")
     return 0

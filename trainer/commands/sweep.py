@@ -16,6 +16,7 @@ from trainer.config.flagfile import ONE_CALL, to_flagfile
 from trainer.config.flags import FLAGS, Config
 from trainer.data import sizes
 from trainer.errors import ExitStatus, UserError
+from trainer.output import say
 from trainer.reports import sweep_table
 from trainer.run_dir import directory, sweeps
 
@@ -38,29 +39,27 @@ def run(config: Config) -> int:
     logging.set_verbosity(logging.ERROR)  # What each run warns of, its own output says.
     runs, wrong = checked(config, points, path)
     if wrong:
-        print(_wrong(wrong, len(points)), file=sys.stderr)
+        say(_wrong(wrong, len(points)), to=sys.stderr)
         return 2
     sweeps.begin(path, points)
     finished = sum(row.results is not None for row in _rows(points, path))
-    say = functools.partial(
-        print, file=sys.stdout if config.format == "table" else sys.stderr, flush=True
-    )
+    tell = functools.partial(say, to=sys.stdout if config.format == "table" else sys.stderr)
     if finished:
-        say(f"{finished} of {len(points)} points are finished")
+        tell(f"{finished} of {len(points)} points are finished")
     stopped = attempts.carry_out(
         [each for each in runs if each.point in mine],
         path,
         parallel=config.sweep_parallel,
         retry=config.sweep_retry,
-        say=say,
+        say=tell,
     )
     rows = _rows(points, path)
     if config.format == "json":
         found = sweep_table.cells(rows)
         values = {"points": rows, "cells": found, "best": sweep_table.best(found)}
-        print(json.dumps(values, default=dataclasses.asdict))
+        say(json.dumps(values, default=dataclasses.asdict))
     else:
-        print("\n" + sweep_table.text(rows))
+        say("\n" + sweep_table.text(rows))
     return ExitStatus.STOPPED if stopped else _status([row for row in rows if row.flags in mine])
 
 

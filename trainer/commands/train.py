@@ -1,13 +1,13 @@
 """train: starts a run in its directory, or goes on with the one that is there."""
 
-import contextlib
-import os
 import pathlib
-import signal
+import shlex
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
+from typing import Any
 
+from trainer import output, stop_signals
 from trainer.cluster import tpu
 from trainer.cluster.workers import Worker, from_environment
 from trainer.config.flags import Config
@@ -41,7 +41,7 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
         ended, status = directory.result(path), 0
         if ended is not None:
             top1, updates = ended["top1"], ended["updates"]
-            print(f"{path} is finished: top1 {top1:.4f} in {updates} updates.", flush=True)
+            output.say(f"{path} is finished: top1 {top1:.4f} in {updates} updates.")
         try:
             if ended is None or worker:  # Other workers wait to be told.
                 status = _train(config, path, worker)
@@ -61,7 +61,10 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
 
 def _train(config: Config, path: pathlib.Path, worker: Worker | None = None) -> int:
     """The exit status of what `assemble.train` does with the same."""
-    with _stop_signal() as stopped:
+    with stop_signals.watched() as stopped:
+        chief = worker is None or worker.chief
+        if chief:
+            output.say("loading TensorFlow")
         # TensorFlow takes four seconds to import, for which a directory in use need not wait.
         from trainer import assemble, loop
         from trainer.run_dir.summaries import UNWRITABLE
@@ -72,63 +75,35 @@ def _train(config: Config, path: pathlib.Path, worker: Worker | None = None) -> 
                 threading.__excepthook__(ended)
 
         threading.excepthook = quiet
-        chief = worker is None or worker.chief
         if chief:
             (path / directory.DIVERGED).unlink(missing_ok=True)
         try:
             result = assemble.train(config, path, stopped, worker)
         except NonFiniteLossError as error:
-            print(f"crescendo train: {error}", file=sys.stderr)
+            output.say(f"crescendo train: {error}", to=sys.stderr)
             if chief:
                 directory.write_whole(path / directory.DIVERGED, f"{error}\n")
             return ExitStatus.NOT_FINITE
     if result is loop.Early.SIGNAL:
         if chief:
-            print(f"stopped, with a checkpoint; the same command goes on in {path}")
+            output.say(f"stopped, with a checkpoint; the same command goes on in {path}")
         return ExitStatus.STOPPED
     if result is None or not chief:
         return 0
     if isinstance(result, loop.Early):
-        print(f"stopped at --stop_at_epoch={config.stop_at_epoch:g}, with a checkpoint")
+        output.say(f"stopped at --stop_at_epoch={config.stop_at_epoch:g}, with a checkpoint")
         return 0
-    print(f"top1 {result['top1']:.4f} in {result['updates']} updates; see {path}/result.json")
+    output.say(_ending(result, path))
     return 0
 
 
-@contextlib.contextmanager
-def _stop_signal() -> Iterator[Callable[[], bool]]:
-    """Whether SIGTERM or SIGINT has come, for who asks.
-
-    Before somebody has asked, there is nothing to be saved, and a signal ends the process at once;
-    so does a second one: what is on the disk is whole at every moment. A thread watches, since
-    Python runs its handlers only where TensorFlow returns.
-    """
-    received = threading.Event()
-    asked = threading.Event()
-
-    def watch() -> None:
-        while os.read(out, 1):
-            if received.is_set() or not asked.is_set():
-                os._exit(ExitStatus.STOPPED)
-            received.set()
-
-    def stopped() -> bool:
-        asked.set()
-        return received.is_set()
-
-    out, into = os.pipe()
-    os.set_blocking(into, False)
-    signals = (signal.SIGTERM, signal.SIGINT)
-    before = {each: signal.signal(each, lambda *_: None) for each in signals}
-    signal.set_wakeup_fd(into)
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield stopped
-    finally:
-        signal.set_wakeup_fd(-1)
-        for each, handler in before.items():
-            signal.signal(each, handler)
-        os.close(into)
-        watcher.join()
-        os.close(out)
+def _ending(result: Mapping[str, Any], path: pathlib.Path) -> str:
+    """The last lines of a run: how it ended, and its best evaluation."""
+    best = result["best"]
+    lines = [f"top1 {result['top1']:.4f} in {result['updates']} updates; see {path}/result.json"]
+    if best["update"] == result["updates"]:
+        kept = "that is the best evaluation"
+    else:
+        kept = f"the best evaluation has top1 {best['top1']:.4f}, at update {best['update']}"
+    export = f"python -m trainer export --model_dir={shlex.quote(str(path))} --checkpoint=best"
+    return "\n".join([*lines, f"{kept}; its model: {export}"])

@@ -77,6 +77,11 @@ def find_builder(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder
         with _only_installed_modules():
             return tfds.builder(dataset, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError as error:
+        if pathlib.Path(dataset).is_dir():
+            raise UserError(
+                f"--dataset={dataset} is a folder here, and not a TFDS set.\n"
+                f"For the images in it, write --dataset=image_folder:{dataset}."
+            ) from error
         names = tfds.list_builders(with_community_datasets=False)
         near = difflib.get_close_matches(dataset, names, n=3)
         remedy = (

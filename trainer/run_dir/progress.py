@@ -5,10 +5,12 @@ from collections.abc import Callable
 
 from tqdm import tqdm
 
+from trainer.output import clean
+
 
 def line(text: str) -> None:
     """Prints a line above the bar."""
-    tqdm.write(text, file=sys.stdout)
+    tqdm.write(clean(text), file=sys.stdout)
     sys.stdout.flush()
 
 

@@ -254,13 +254,25 @@ def _largest(config: Config, start: Setting, smallest: int, examples: int) -> in
         )
     _check_fits(largest, examples)
     if largest > examples / 10:
-        logging.warning(
-            "B_max %d is above N/10 = %d, from where on larger batches cost accuracy "
-            "(Smith et al. 2018, section 5).",
-            largest,
-            examples // 10,
-        )
+        logging.warning("%s", _above_a_tenth(config, start, largest, examples))
     return largest
+
+
+def _above_a_tenth(config: Config, start: Setting, largest: int, examples: int) -> str:
+    """What follows if the largest batch is above N/10 (Smith et al. 2018, section 5)."""
+    tenth = f"N/10 = {examples // 10}"
+    if config.max_batch_size is not None:
+        return f"--max_batch_size={largest} is above {tenth}: batches above that cost accuracy."
+    if config.anneal_with == "learning_rate" and config.anneal != "measured":
+        return (
+            f"a batch of {largest} is above {tenth} with {examples:,} images, which costs "
+            "accuracy: use a smaller --initial_batch_size."
+        )
+    instead = "stays" if config.anneal == "measured" else "stays, and the learning rate anneals"
+    return (
+        f"the batch cannot grow with {examples:,} images: it {instead}, since the initial batch "
+        f"of {start.batch_size} is not below {tenth}. Use a smaller --initial_batch_size."
+    )
 
 
 def _check_fits(batch_size: int, examples: int) -> None:

@@ -1,0 +1,77 @@
+"""What cannot be printed ends a command whose output is its result, in one line."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from trainer.output import clean
+
+PLAN = [sys.executable, "-m", "trainer", "plan"]
+# Two megabytes, so that some of it is written before the end.
+LONG = ["--format=json", "--warmup_epochs=16", "--warmup_from=0.1"]
+
+
+@pytest.mark.parametrize("flags", [[], LONG, ["--help"]], ids=["short", "long", "help"])
+def test_a_result_on_a_full_disk_is_a_failure(flags):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*PLAN, *flags], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "crescendo plan: the output cannot be written: No space left on device. Make room, or "
+        "write it elsewhere.\n"
+    )
+
+
+def test_nothing_is_said_to_a_reader_that_has_left():
+    into, out = os.pipe()
+    os.close(into)
+    done = subprocess.run([*PLAN, *LONG], stdout=out, stderr=subprocess.PIPE)
+    os.close(out)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_messages_that_cannot_be_written_change_no_status():
+    with open("/dev/full", "w") as full:
+        wrong = subprocess.run([*PLAN, "--epochs=0"], stdout=subprocess.PIPE, stderr=full)
+        right = subprocess.run(PLAN, stdout=subprocess.PIPE, stderr=full)
+    assert (wrong.returncode, wrong.stdout) == (2, b"")
+    assert right.returncode == 0
+    assert right.stdout.startswith(b"epoch")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_every_encoding_shows_the_plan(encoding):
+    done = subprocess.run(
+        PLAN, capture_output=True, env=os.environ | {"PYTHONIOENCODING": encoding}
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert ("128 x 1" if encoding == "ascii" else "128 × 1") in done.stdout.decode(encoding)
+
+
+def test_closed_streams_are_not_taken_for_files():
+    done = subprocess.run(
+        ["sh", "-c", '"$@" <&- >&- 2>&-', "sh", *PLAN, "--plot=/nothing/x.png"],
+        capture_output=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (2, b"", b"")
+
+
+def test_control_characters_are_shown_and_do_nothing():
+    assert clean("a\x1b[2Jb\rc\x07\x9b1m\u202ed\n\te × ε 猫") == (
+        r"a\x1b[2Jb\rc\x07\x9b1m\u202ed" + "\n\te × ε 猫"
+    )
+
+
+def test_a_folders_name_does_not_reach_the_terminal(tmp_path):
+    name = tmp_path / "\x1b[2J\x1b]0;owned\x07"
+    name.mkdir()
+    for command in ("report", "evaluate", "export", "train"):
+        flags = [str(name)] if command == "report" else [f"--model_dir={name}/x\x1b[1m"]
+        flags += ["--train_split=nothing\x1b[3m"] if command == "train" else []
+        line = [sys.executable, "-m", "trainer", command, *flags]
+        done = subprocess.run(line, capture_output=True)
+        assert done.returncode == 2
+        assert b"\x1b" not in done.stdout + done.stderr
+        assert rb"\x1b[" in done.stderr

@@ -1,0 +1,139 @@
+"""What the program prints: streams that cannot end a training, without control characters.
+
+A training goes on if its output cannot be written: the disk under a log is full, the reader of a
+pipe has left, the terminal has hung up. If the output is the result, as that of `plan`, the program
+ends.
+"""
+
+import codecs
+import contextlib
+import errno
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable
+from typing import Any, TextIO, cast
+
+from absl import logging as absl_logging
+
+from trainer.errors import ExitError, ExitStatus
+
+# Letters of this program that an ASCII terminal can show otherwise; all others become "?".
+_IN_ASCII = {"×": "x", "→": "->", "…": "...", "·": "*", "ε": "eps", "−": "-", "±": "+-", "÷": "/"}
+# Most texts have none of these, and are long: a plan has megabytes.
+_SUSPECT = re.compile(r"[^\n\t -~]")
+
+
+class OutputError(ExitError):
+    """The result cannot be printed."""
+
+    status = ExitStatus.FAILED
+
+
+class ReaderLeftError(Exception):
+    """The process that reads the output has ended, as `head` does; nobody waits for a message."""
+
+
+class _Stream:
+    """A text stream whose failures are given to `failed` in place of being raised."""
+
+    def __init__(self, stream: TextIO, failed: Callable[[Exception], None]) -> None:
+        self._stream, self._failed = stream, failed
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except (OSError, ValueError) as error:  # ValueError: the user's code has closed it.
+            self._failed(error)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except (OSError, ValueError) as error:
+            self._failed(error)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def open_closed_streams() -> None:
+    """Opens /dev/null on those of the descriptors 0 to 2 that are closed.
+
+    Files and pipes of this program would get these numbers otherwise, and TensorFlow's messages.
+    """
+    for descriptor, mode in enumerate(["r", "w", "w"]):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # The lowest number that is free: this one.
+        name = ("stdin", "stdout", "stderr")[descriptor]
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(descriptor, mode, closefd=False))  # noqa: SIM115
+
+
+def protect(training: bool) -> None:
+    """Puts streams in the place of stdout and stderr whose failures are dropped or end the program.
+
+    Args:
+      training: whether the output is beside the point, and dropped if it cannot be written;
+        otherwise stdout is the result, and messages on stderr alone are dropped.
+    """
+    codecs.register_error("crescendo", _to_ascii)
+    for stream in (sys.stdout, sys.stderr):
+        cast(Any, stream).reconfigure(errors="crescendo")
+    sys.stdout = cast(TextIO, _Stream(sys.stdout, _drop if training else _end))
+    sys.stderr = cast(TextIO, _Stream(sys.stderr, _drop))
+    absl_logging.get_absl_handler().python_handler.stream = sys.stderr
+    logging.raiseExceptions = False  # It would print a traceback.
+
+
+def say(text: str, *, to: TextIO | None = None) -> None:
+    """Prints lines at once, without control characters that a file's name or content may hold.
+
+    Args:
+      text: lines, with line feeds between them.
+      to: None: stdout.
+    """
+    print(clean(text), file=to or sys.stdout, flush=True)
+
+
+def clean(text: str) -> str:
+    r"""Returns the text with \x1b for an escape, and so on; line feeds and tabs stay."""
+    return _SUSPECT.sub(
+        lambda found: found[0] if found[0].isprintable() else ascii(found[0])[1:-1], text
+    )
+
+
+def end() -> None:
+    """Writes what is left to be written.
+
+    Raises:
+      OutputError, ReaderLeftError: as `protect` says.
+    """
+    with contextlib.suppress(AttributeError):
+        sys.stderr.flush()
+    sys.stdout.flush()
+
+
+def _drop(_: Exception) -> None:
+    pass
+
+
+def _end(error: Exception) -> None:
+    if isinstance(error, BrokenPipeError):
+        raise ReaderLeftError from error
+    reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+    room = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    raise OutputError(
+        f"the output cannot be written: {reason}."
+        + (" Make room, or write it elsewhere." if room else " Write it elsewhere.")
+    ) from error
+
+
+def _to_ascii(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letters = error.object[error.start : error.end]
+    return "".join(_IN_ASCII.get(letter, "?") for letter in letters), error.end

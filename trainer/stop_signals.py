@@ -1,0 +1,59 @@
+"""Signals that ask a training to stop: SIGTERM, SIGINT, and SIGHUP of a terminal that hangs up."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+
+from trainer.errors import ExitStatus
+
+
+def asking() -> list[signal.Signals]:
+    """Returns the signals that ask to stop.
+
+    A SIGHUP that is ignored when the program starts, as `nohup` has it, stays ignored.
+    """
+    hung_up = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []
+    return [signal.SIGTERM, signal.SIGINT, *hung_up]
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[Callable[[], bool]]:
+    """Yields a function that reports whether a signal that asks to stop has arrived.
+
+    Until its first call there is nothing to save, and a signal ends the process at once; so does a
+    second signal: what is on the disk is whole at every moment. A thread watches, since Python runs
+    its handlers only when TensorFlow returns.
+    """
+    received = threading.Event()
+    asked = threading.Event()
+    signals = asking()
+
+    def watch() -> None:
+        while number := os.read(out, 1):
+            if number[0] not in signals:
+                continue
+            if received.is_set() or not asked.is_set():
+                os._exit(ExitStatus.STOPPED)
+            received.set()
+
+    def stopped() -> bool:
+        asked.set()
+        return received.is_set()
+
+    out, into = os.pipe()
+    os.set_blocking(into, False)
+    before = {each: signal.signal(each, lambda *_: None) for each in signals}
+    signal.set_wakeup_fd(into)
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield stopped
+    finally:
+        signal.set_wakeup_fd(-1)
+        for each, handler in before.items():
+            signal.signal(each, handler)
+        os.close(into)
+        watcher.join()
+        os.close(out)
