@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Submits a training run as a TPU job, follows it, and deletes what it made, however that ends:
+# Submits a training run as a TPU job, follows it, and deletes the TPU at the end, however it ends:
 #
 #   scripts/submit_tpu.sh --name=wrn --accelerator_type=v5litepod-8 --zone=us-west4-a \
 #     --project=my-project --bucket=gs://my-bucket/runs --flagfile=flags/X.flags [--flag=value ...]
 #
-#   --spot               cheaper, and may be taken away at any moment; the job then goes on by itself
-#   --attempts=5         starts in all, after preemption or where the run was stopped (75) or lost (76)
-#   --fetch              copies the results from the bucket to runs/NAME at the end
-#   --runtime_version=V  the TPU's image, where the one below is not to be had
-#   --dry_run            prints every command of a job that meets no trouble, and runs none
+#   --spot               cheaper; the TPU may be preempted at any moment, and the job then resumes
+#   --attempts=5         most starts: after a preemption, or if the run was stopped (75) or lost (76)
+#   --fetch              copy the results from the bucket to runs/NAME at the end
+#   --runtime_version=V  image of the TPU, if the default one is not available
+#   --dry_run            print every command of a job that meets no trouble, and run none
 #
-# All other flags are the trainer's. The run directory is on the TPU's own disk and is copied to
-# BUCKET/NAME every five minutes and at the end; it is brought back from there before a run goes on,
-# and so does the same command later. The log is in runs/NAME.log. After kill -9, which nothing can
-# answer, the same command picks the TPU up. Ends with the trainer's status; 1 is gcloud's trouble.
+# All other flags are the trainer's. The run directory is on the TPU's own disk. It is copied to
+# BUCKET/NAME every five minutes and at the end, and copied back before a run is resumed. The same
+# command resumes a run, and after kill -9 it takes over the TPU that was left. The log is
+# runs/NAME.log. The exit status is the trainer's, or 1 if gcloud fails.
 set -euo pipefail
 CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -22,13 +22,17 @@ name='' accelerator_type='' zone='' project='' bucket='' runtime_version='' spot
 attempts=5 fetch=false dry_run=false flags=()
 
 exec 3>&1 4>&2 # A trap's own 1 and 2 are those of the command that it interrupts.
-say() { printf 'submit_tpu: %s\n' "$*" >&4; }
-refuse() { say "$*"; exit 2; }
-die() { say "$*"; exit 1; }
+mute=false
+say() { $mute || printf 'submit_tpu: %s\n' "$*" >&4; }
+refuse() { mute=false; say "$*"; exit 2; }
+die() { mute=false; say "$*"; exit 1; }
+# The comment at the head of this file.
+usage() { sed -n '2,/^set -/{/^#/!d; s/^# \{0,1\}//; p;}' "scripts/${0##*/}"; }
 
 for argument in "$@"; do
   value=${argument#*=}
   case $argument in
+    --help | -h | help) usage; exit 0 ;;
     --name=*) name=$value ;;
     --accelerator_type=*) accelerator_type=$value ;;
     --zone=*) zone=$value ;;
@@ -44,7 +48,10 @@ for argument in "$@"; do
     --dataset=image_folder:*)
       refuse "$argument is on this machine, and a TPU has what TFDS downloads: name a TFDS set." ;;
     --flagfile=flags/*) flags+=("$argument") ;;
-    --flagfile=*) refuse "$argument does not reach the TPU: put the file into flags/." ;;
+    --flagfile=*) # A recipe's name, or a file that is only here.
+      [[ -f flags/${value%.flags}.flags ]] ||
+        refuse "$argument does not reach the TPU: put the file into flags/."
+      flags+=("$argument") ;;
     *) flags+=("$argument") ;;
   esac
 done
@@ -207,7 +214,12 @@ finish() {
 }
 
 check_job
-$dry_run || check_cloud
+if $dry_run; then
+  say "these commands would be run for a job that meets no trouble; none is run now:"
+  mute=true # What they would answer is not known.
+else
+  check_cloud
+fi
 worker='bash crescendo/scripts/tpu_worker.sh'
 answer='' begun=0 installed='' training=false
 scratch=$(mktemp -d)

@@ -99,3 +99,20 @@ def test_ctrl_c_shows_no_traceback(tmp_path):
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=10)[1] == ""
     assert process.returncode == 130
+
+
+def test_convert_asks_for_the_set(capsys):
+    status, _, error = done(capsys, "convert")
+    assert status == 2
+    assert "--dataset is missing: name the set to convert" in error
+
+
+def test_a_folder_that_is_named_as_a_set(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for command in ("train", "plan"):
+        status, _, error = done(capsys, command, "--dataset=photos", "--model_dir=run")
+        assert status == 2
+        assert error.splitlines()[1] == (
+            "For the images in it, write --dataset=image_folder:photos."
+        )

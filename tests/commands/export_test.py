@@ -129,7 +129,7 @@ def test_what_is_something_else_is_left_alone(capsys, uninterrupted, exported, t
         ([f"--export_dir={tmp_path}/thesis.tex"], "holds something that is no export"),
         ([f"--export_dir={uninterrupted[0]}"], "holds something that is no export"),
         ([f"--export_dir={tmp_path}/thesis.tex/x"], "cannot be written: "),
-        ([f"--export_dir={exported[0]}", "--seed=5"], "of another run: --seed: 0 → 5"),
+        ([f"--export_dir={exported[0]}", "--image_size=32"], "of another run: --image_size: "),
         (["--checkpoint=126"], "--checkpoint=126 is none"),
     ):
         before = everything(tmp_path), everything(exported[0]), everything(uninterrupted[0])

@@ -22,7 +22,14 @@ def test_a_growing_run(uninterrupted):
     assert evaluated == [125, 170, 178]
     assert [p["epoch"] >= i + 1 for i, p in enumerate(points(model_dir, "eval"))] == [True] * 3
     assert points(model_dir, "eval")[-1]["update"] == found["updates"]
-    training, evaluation, header, *_ = done.stdout.splitlines()
+    loading, read, training, _, evaluation, header, *_, last = done.stdout.splitlines()
+    assert loading == "loading TensorFlow"
+    assert read == "reading fashion_mnist train[:16000]"
+    best = max(points(model_dir, "eval"), key=lambda point: point["top1"])
+    assert f"update {best['update']}" in last or best["update"] == found["updates"]
+    assert last.endswith(
+        f"; python -m trainer export --model_dir={model_dir} --checkpoint=best writes its model"
+    )
     assert training.startswith("train[:16000]: 16,000 images, 10 classes (")
     assert evaluation.startswith("test[:1000]: 1,000 images, 10 classes (")
     assert header.split() == [

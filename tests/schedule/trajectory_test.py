@@ -149,9 +149,27 @@ def test_the_replica_counts_named_can_share_every_size():
         trajectory("--max_batch_size=4160", replicas=4)
 
 
-def test_above_a_tenth_warns(caplog):
-    trajectory("--max_batch_size=6400")
-    assert "B_max 6400 is above N/10 = 6000" in caplog.text
+@pytest.mark.parametrize(
+    ("arguments", "examples", "message"),
+    [
+        (["--max_batch_size=6400"], 60_000, "--max_batch_size=6400 is above N/10 = 6000: batches"),
+        (["--initial_batch_size=32"], 240, "a batch of 32 is above N/10 = 24 with 240 images"),
+        (
+            ["--initial_batch_size=32", "--anneal_with=batch_size"],
+            240,
+            "the batch cannot grow with 240 images: it stays, and the learning rate anneals",
+        ),
+        (
+            ["--initial_batch_size=32", "--anneal=measured"],
+            240,
+            "the batch cannot grow with 240 images: it stays, since the initial batch of 32 is not "
+            "below N/10 = 24. Use a smaller --initial_batch_size.",
+        ),
+    ],
+)
+def test_above_a_tenth_warns_of_what_follows(caplog, arguments, examples, message):
+    trajectory(*arguments, "--ghost_batch_size=16", examples=examples)
+    assert message in caplog.text
 
 
 @pytest.mark.parametrize(

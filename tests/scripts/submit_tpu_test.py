@@ -181,6 +181,17 @@ def test_dry_run_prints_what_a_run_asks(cloud):
     real = [line for line in cloud.lines("calls") if line not in on_machine]
     assert asked(printed) == asked(real)
     assert asked(printed)
+    for invented in ("ACTIVE", "exit 0", "saved", "nothing is left", "results:"):
+        assert invented not in said.replace(" ".join(printed), "")
+
+
+def test_help_needs_nothing(tmp_path):
+    script = pathlib.Path("scripts/submit_tpu.sh").resolve()
+    done = subprocess.run([script, "--help"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    for option in ("--name=", "--spot", "--attempts=", "--fetch", "--dry_run"):
+        assert option in done.stdout
+    assert "#" not in done.stdout
 
 
 def test_quota_is_refused(cloud):

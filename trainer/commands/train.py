@@ -93,17 +93,18 @@ def _train(config: Config, path: pathlib.Path, worker: Worker | None = None) -> 
     if isinstance(result, loop.Early):
         output.say(f"stopped at --stop_at_epoch={config.stop_at_epoch:g}, with a checkpoint")
         return 0
-    output.say(_ending(result, path))
+    output.say(f"top1 {result['top1']:.4f} in {result['updates']} updates; see {path}/result.json")
+    if config.anneal != "range_test":
+        output.say(_best(result, path))
     return 0
 
 
-def _ending(result: Mapping[str, Any], path: pathlib.Path) -> str:
-    """The last lines of a run: how it ended, and its best evaluation."""
+def _best(result: Mapping[str, Any], path: pathlib.Path) -> str:
+    """The last line of a run: its best evaluation, and how to get that model."""
     best = result["best"]
-    lines = [f"top1 {result['top1']:.4f} in {result['updates']} updates; see {path}/result.json"]
     if best["update"] == result["updates"]:
-        kept = "that is the best evaluation"
+        which = "that is the best evaluation"
     else:
-        kept = f"the best evaluation has top1 {best['top1']:.4f}, at update {best['update']}"
-    export = f"python -m trainer export --model_dir={shlex.quote(str(path))} --checkpoint=best"
-    return "\n".join([*lines, f"{kept}; its model: {export}"])
+        which = f"the best evaluation has top1 {best['top1']:.4f}, at update {best['update']}"
+    command = f"python -m trainer export --model_dir={shlex.quote(str(path))} --checkpoint=best"
+    return f"{which}; {command} writes its model"

@@ -107,7 +107,7 @@ def _check_are_of_command(command: str, typed: Sequence[str]) -> None:
         if parsed[name].present and command not in flag.commands:
             names = [each for each in COMMANDS if each in flag.commands]
             raise UserError(
-                f"--{name} is a flag of {' and '.join(names)}, which {command} does not take.\n"
+                f"--{name} is a flag of {', '.join(names)}, which {command} does not take.\n"
                 f"Leave it out. {_see_help(command)}"
             )
 
