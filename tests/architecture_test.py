@@ -1,6 +1,7 @@
 """The house stands as DESIGN §3 draws it: imports point down, and BUILD says the same."""
 
 import ast
+import configparser
 import pathlib
 import sys
 
@@ -186,3 +187,12 @@ def test_build_has_every_test_once():
     listed = {name: target["args"][0] for name, target in targets().items() if "args" in target}
     files = [path for path in TESTS.values() if path.match("*_test.py")]
     assert listed == {str(path.with_suffix("")): str(path) for path in files}
+
+
+def test_a_wheel_has_every_package_and_the_recipes():
+    config = configparser.ConfigParser()
+    config.read("setup.cfg", encoding="utf-8")
+    listed = config["options"]["packages"].split()
+    folders = {".".join(path.parent.parts) for path in FILES.values()}
+    assert sorted(listed) == sorted({*folders, "trainer.recipes"})
+    assert config["options"]["package_dir"].split() == ["trainer.recipes", "=", "flags"]
