@@ -119,9 +119,14 @@ def main() -> int:
         workers[:], relays = zip(*(start(*each) for each in own), strict=True)
         if stopped.is_set():  # Meanwhile: they have not heard of it.
             forward()
-        failed = [s for s in ended(workers, patience) if s]
+        statuses = ended(workers, patience)
         for relay in relays:
             relay.wait()
+        for index, each in enumerate(statuses):
+            if each < 0 and not stopped.is_set():  # It could not say so.
+                name = f"signal {-each} ({signal.strsignal(-each)})"
+                print(f"launch_local: {name} has ended worker {index}", file=sys.stderr)
+        failed = [s for s in statuses if s]
         lasting = [s for s in failed if s > 0 and s not in AGAIN]
         if lasting or not failed or stopped.is_set():
             break
