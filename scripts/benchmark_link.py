@@ -1,12 +1,15 @@
 """Measures the link between a run's hosts as the cost model knows it, and prints plan's two flags.
 
-Started as a run's workers are, one on each host (`srun python scripts/benchmark_link.py`), it sums
+Started as a run's workers are, one on each host (`srun python scripts/benchmark_link.py`, with
+CRESCENDO_SECRET the same for all, or a file `secret` of mode 600 where it is started), it sums
 vectors of two lengths over all of them by TensorFlow's ring, as an update does. A sum over h hosts
 takes 2 (h - 1) steps, each a latency and the time for 1/h of the bytes. Where nothing names other
 workers, it starts two of one core each on this machine, and measures the way between them.
 """
 
+import dataclasses
 import os
+import pathlib
 import statistics
 import subprocess
 import sys
@@ -35,10 +38,12 @@ def _pair() -> int:
 
 def _measure() -> None:
     """One worker's part."""
+    from trainer.cluster import secret
     from trainer.cluster.multi_worker import together
     from trainer.cluster.workers import from_environment
 
     worker = from_environment(_TIMEOUT)
+    worker = dataclasses.replace(worker, secret=secret.find(worker, pathlib.Path()))
     with together(worker, _TIMEOUT):
         _sum(worker)
 

@@ -6,6 +6,7 @@ Called by launch_local.sh, which says how it is used.
 import json
 import math
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -14,7 +15,7 @@ import threading
 import time
 
 from trainer import output, stop_signals
-from trainer.cluster import children
+from trainer.cluster import children, secret
 from trainer.cluster.cores import shares
 from trainer.errors import UserError
 
@@ -23,14 +24,15 @@ AGAIN = (75, 76)
 
 
 def environments(n: int) -> list[dict[str, str]]:
-    """Each worker's; their ports are free ones."""
+    """Each worker's; their ports are free ones, and they have a new secret of their own."""
     held = [socket.create_server(("", 0)) for _ in range(n)]
     addresses = [f"localhost:{one.getsockname()[1]}" for one in held]
     for one in held:
         one.close()
     cluster = {"worker": addresses}
     tasks = [{"cluster": cluster, "task": {"type": "worker", "index": i}} for i in range(n)]
-    return [os.environ | {"TF_CONFIG": json.dumps(task)} for task in tasks]
+    shared = os.environ | {secret.VARIABLE: secrets.token_hex(32)}
+    return [shared | {"TF_CONFIG": json.dumps(task)} for task in tasks]
 
 
 Process = subprocess.Popen[bytes]
@@ -117,9 +119,14 @@ def main() -> int:
         workers[:], relays = zip(*(start(*each) for each in own), strict=True)
         if stopped.is_set():  # Meanwhile: they have not heard of it.
             forward()
-        failed = [s for s in ended(workers, patience) if s]
+        statuses = ended(workers, patience)
         for relay in relays:
             relay.wait()
+        for index, each in enumerate(statuses):
+            if each < 0 and not stopped.is_set():  # It could not say so.
+                name = f"signal {-each} ({signal.strsignal(-each)})"
+                print(f"launch_local: {name} has ended worker {index}", file=sys.stderr)
+        failed = [s for s in statuses if s]
         lasting = [s for s in failed if s > 0 and s not in AGAIN]
         if lasting or not failed or stopped.is_set():
             break

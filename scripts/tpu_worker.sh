@@ -16,11 +16,12 @@ copy_seconds=${CRESCENDO_COPY_SECONDS:-300}
 retry_seconds=${CRESCENDO_RETRY_SECONDS:-30}
 stop_seconds=${CRESCENDO_STOP_SECONDS:-300}
 
-# A checkpoint that is being written comes with the next copy; the lock is this machine's. One copy
-# at a time: the last waits for one that is under way.
+# A checkpoint that is being written comes with the next copy; the lock is this machine's, and a secret
+# by which workers know each other stays where it is. One copy at a time: the last waits for one that is
+# under way.
 copy_out() {
   flock copying gcloud storage rsync --recursive --delete-unmatched-destination-objects \
-    --exclude='(^|.*/)(lock|incomplete/.*|[^/]*\.tmp)$' job "$bucket" --quiet
+    --exclude='(^|.*/)(lock|secret|incomplete/.*|[^/]*\.tmp)$' job "$bucket" --quiet
 }
 
 copy_in() {

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import os
+import secrets
 import shutil
 import subprocess
 
@@ -35,6 +36,7 @@ class Network:
         own = f"crescendo-{os.getpid()}-{next(_COUNT)}"
         self.switch, self.hosts = f"{own}-switch", [f"{own}-{i}" for i in range(n)]
         self.addresses = [f"10.7.0.{i + 1}:8470" for i in range(n)]
+        self.secret = secrets.token_hex(32)
 
     def __enter__(self):
         for name in (self.switch, *self.hosts):
@@ -80,7 +82,7 @@ class Network:
                 stderr=subprocess.STDOUT,
                 text=True,
                 start_new_session=True,
-                env=os.environ | {"TF_CONFIG": config},
+                env=os.environ | {"TF_CONFIG": config, "CRESCENDO_SECRET": self.secret},
             )
             os.sched_setaffinity(process.pid, {cores[i % len(cores)]})
             found.append(process)

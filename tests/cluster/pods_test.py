@@ -13,7 +13,7 @@ import urllib.parse
 import kubernetes
 import pytest
 
-from trainer.cluster import pods
+from trainer.cluster import pod_secret, pods
 from trainer.cluster.workers import Worker, from_environment
 from trainer.errors import LostWorkerError, UserError
 
@@ -54,6 +54,15 @@ class Api(http.server.BaseHTTPRequestHandler):
                 if each["metadata"]["labels"][label] == value and each["status"]["phase"] == phase
             ]
             self.reply(200, {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": found})
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        answer = self.server.answers.pop(0)
+        if isinstance(answer, int):
+            self.reply(answer, {"kind": "Status", "status": "Failure", "code": answer})
+        else:
+            answer.append((self.path, self.headers["Authorization"], body))
+            self.reply(201, body)
 
     def reply(self, status, body):
         self.send_response(status)
@@ -202,3 +211,30 @@ def test_no_service_account(server, monkeypatch, tmp_path):
     monkeypatch.setattr(kubernetes.config.incluster_config, "SERVICE_TOKEN_FILENAME", path)
     with pytest.raises(UserError, match="service account cannot be used: "):
         from_environment(1.0)
+
+
+def test_a_secret_is_made_once(server):
+    made = []
+    server.answers = [made, made, 409]
+    for _ in range(3):
+        pod_secret.make(pods.client(), "team", "ring")
+    bodies = [body for _, _, body in made]
+    assert [each[:2] for each in made] == [
+        ("/api/v1/namespaces/team/secrets", f"bearer {TOKEN}")
+    ] * 2
+    assert [body["metadata"] for body in bodies] == [{"name": "ring"}] * 2
+    assert len({body["stringData"][pod_secret.KEY] for body in bodies}) == 2
+
+
+def test_a_secret_cannot_be_made_while_nobody_answers(server, monkeypatch):
+    monkeypatch.setattr(pod_secret, "_PATIENCE", (0.05, 0.05))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(silent.getsockname()[1]))
+        with pytest.raises(UserError, match="Kubernetes does not answer: "):
+            pod_secret.make(pods.client(), "team", "ring")
+
+
+def test_without_the_right_to_make_a_secret_the_remedy_is_named(server):
+    server.answers = [403]
+    with pytest.raises(UserError, match=r"answers 403 .*Secret ring .* team\.\n.*Role"):
+        pod_secret.make(pods.client(), "team", "ring")

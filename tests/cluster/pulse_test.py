@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from trainer.cluster.line import Line
 from trainer.cluster.pulse import Pulse
 
 SILENCE = 0.5
@@ -13,7 +14,10 @@ SILENCE = 0.5
 @pytest.fixture
 def star():
     """The lines of each of three workers: the chief's to both others, and theirs to it."""
-    (a, b), (c, d) = socket.socketpair(), socket.socketpair()
+    pairs = [socket.socketpair() for _ in range(2)]
+    (a, b), (c, d) = (
+        [Line(end, b"secret", b"", chief=end is pair[0]) for end in pair] for pair in pairs
+    )
     yield [{1: a, 2: c}, {0: b}, {0: d}]
     for line in (a, b, c, d):
         line.close()

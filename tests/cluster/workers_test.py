@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from trainer.cluster.workers import from_environment
+from trainer.cluster.workers import Worker, from_environment
 from trainer.errors import UserError
 
 
@@ -45,6 +45,8 @@ def test_a_chief_with_a_name_of_its_own_is_the_first(monkeypatch, kind, index, w
         '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": "x"}}',
         '{"cluster": {"worker": ["a:1", "a:1"]}, "task": {"type": "worker", "index": 0}}',
         '{"cluster": {"worker": ["a"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["a:0"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["a:1", "b:65536"]}, "task": {"type": "worker", "index": 0}}',
         '{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "worker", "index": 0}}',
     ],
 )
@@ -109,3 +111,21 @@ def test_slurm_jobs_of_one_node_have_ports_of_their_own(monkeypatch, job):
 def test_without_any_the_remedy_is_named():
     with pytest.raises(UserError, match=r"scripts/launch_local\.sh"):
         from_environment(0.0)
+
+
+def test_a_secret_is_not_shown():
+    assert "hidden" not in repr(Worker(("a:1",), 0, secret=b"hidden"))
+
+
+@pytest.mark.parametrize(
+    ("addresses", "local"),
+    [
+        (["localhost:1", "127.0.0.2:1", "[::1]:1"], True),
+        (["a:1"], True),  # It meets nobody.
+        (["localhost:1", "a:1"], False),
+        (["localhost:1", "10.0.0.1:1"], False),
+        (["localhost:1", "localhost.example.org:1"], False),
+    ],
+)
+def test_which_workers_meet_on_loopback_alone(addresses, local):
+    assert Worker(tuple(addresses), 0).local == local

@@ -157,4 +157,6 @@ def test_a_worker_that_dies_or_hangs_ends_all_and_all_start_again(tmp_path, sent
         output,
     )
     assert "launch_local: start 2" in errors
+    # One that hangs is killed by the launcher.
+    assert f"launch_local: signal 9 (Killed) has ended worker {index}" in errors
     assert re.search(r"\[0\] resumed at update \d+", output)

@@ -13,10 +13,12 @@ import pytest
 import yaml
 
 from tests.configs import parsed
-from trainer.cluster import pods
+from trainer.cluster import pod_secret, pods, secret
 from trainer.errors import ExitStatus
 
 MANIFEST = "scripts/train_k8s.yaml"
+# One of each is the workers'.
+KINDS = ("Job", "Service", "ServiceAccount", "Role", "RoleBinding")
 
 
 @pytest.mark.parametrize("path", sorted(pathlib.Path("scripts").glob("*.s[hb]*")))
@@ -37,7 +39,8 @@ def submitted(folder, statuses, restarts=0):
         path = folder / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(
-            f'#!/bin/bash\nprintf "%s|" {path.name} "$@" >> {calls}\necho >> {calls}\n{body}\n'
+            f'#!/bin/bash\nprintf "%s|" {path.name} "$@" >> {calls}\necho >> {calls}\n'
+            f'echo "$CRESCENDO_SECRET" >> {folder}/secrets\n{body}\n'
         )
         path.chmod(0o755)
     environment = {
@@ -73,6 +76,9 @@ def test_slurm_starts_again_where_a_worker_was_lost(tmp_path, statuses, starts):
     status, calls = submitted(tmp_path, statuses)
     assert [call.partition("|")[0] for call in calls] == ["srun"] * starts
     assert status == statuses[starts - 1]
+    secrets = (tmp_path / "secrets").read_text().split()
+    assert len(set(secrets)) == starts
+    assert {len(bytes.fromhex(each)) for each in secrets} == {32}
 
 
 @pytest.mark.parametrize(("last", "restarts", "queued"), [(75, 0, 1), (143, 99, 1), (75, 100, 0)])
@@ -102,10 +108,24 @@ def test_wrong_limits_of_the_launcher_are_refused_in_two_lines(wrong):
     assert "leave it out" in remedy
 
 
-def test_a_signal_while_the_workers_are_started_reaches_them(monkeypatch):
+def local_launcher():
     spec = importlib.util.spec_from_file_location("launch_local", "scripts/launch_local.py")
     launcher = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(launcher)
+    return launcher
+
+
+def test_each_local_start_has_a_secret_of_its_own(monkeypatch):
+    monkeypatch.setenv(secret.VARIABLE, "a start's before")
+    starts = [local_launcher().environments(3) for _ in range(2)]
+    given = [{worker[secret.VARIABLE] for worker in start} for start in starts]
+    assert [len(each) for each in given] == [1, 1]
+    assert {len(bytes.fromhex(each)) for each in set.union(*given)} == {32}
+    assert given[0] != given[1]
+
+
+def test_a_signal_while_the_workers_are_started_reaches_them(monkeypatch):
+    launcher = local_launcher()
 
     def start(*_):
         signal.raise_signal(signal.SIGTERM)
@@ -125,26 +145,27 @@ def test_a_signal_while_the_workers_are_started_reaches_them(monkeypatch):
 
 def documents():
     with open(MANIFEST) as file:
-        return {document["kind"]: document for document in yaml.safe_load_all(file)}
+        found = list(yaml.safe_load_all(file))
+    return {f"{each['kind']} {each['metadata']['name']}": each for each in found}
 
 
 @pytest.mark.parametrize("kind", documents())
 def test_kubernetes_knows_all_that_is_asked(kind):
     """Its client refuses wrong types, and leaves out what it does not know."""
     document = documents()[kind]
-    read = getattr(kubernetes.client, f"V1{kind}").from_dict(document)
+    read = getattr(kubernetes.client, f"V1{document['kind']}").from_dict(document)
     assert kubernetes.client.ApiClient().sanitize_for_serialization(read) == document
 
 
 def test_the_manifest_and_the_program_agree():
-    found = documents()
+    found = {kind: documents()[f"{kind} crescendo"] for kind in KINDS}
     job = found["Job"]["spec"]
     pod = job["template"]["spec"]
     (container,) = pod["containers"]
     assert container["command"] == ["python", "-m", "trainer", "train"]
     assert parsed(*container["args"]).strategy == "multi_worker"
     environment = {each["name"]: each for each in container["env"]}
-    assert set(environment) == set(pods.NAMES)
+    assert set(environment) == {*pods.NAMES, secret.VARIABLE}
     assert int(environment["WORKERS"]["value"]) == job["parallelism"] == job["completions"]
     assert job["completionMode"] == "Indexed"
     (port,) = found["Service"]["spec"]["ports"]
@@ -158,8 +179,40 @@ def test_the_manifest_and_the_program_agree():
     }
 
 
+def test_the_manifest_makes_the_secret_that_the_workers_have():
+    """Those who make it may do nothing else, and the workers may not."""
+    found = documents()
+    pod = found["Job crescendo-secret"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    *program, name = container["command"]
+    assert program == ["python", "-m", pod_secret.__name__]
+    assert [each["name"] for each in container["env"]] == ["POD_NAMESPACE"]
+    (worker,) = found["Job crescendo"]["spec"]["template"]["spec"]["containers"]
+    (given,) = (each for each in worker["env"] if each["name"] == secret.VARIABLE)
+    assert given["valueFrom"] == {"secretKeyRef": {"name": name, "key": pod_secret.KEY}}
+    assert pod["serviceAccountName"] == "crescendo-secret"
+    for account, rule in (("crescendo-secret", "secrets create"), ("crescendo", "pods list")):
+        binding = found[f"RoleBinding {account}"]
+        assert binding["subjects"] == [{"kind": "ServiceAccount", "name": account}]
+        assert binding["roleRef"]["name"] == account
+        (allowed,) = found[f"Role {account}"]["rules"]
+        assert f"{allowed['resources'][0]} {allowed['verbs'][0]}" == rule
+        assert [len(words) for words in allowed.values()] == [1, 1, 1]
+
+
+def test_only_workers_may_call_the_workers():
+    found = documents()
+    policy, job = found["NetworkPolicy crescendo"]["spec"], found["Job crescendo"]["metadata"]
+    workers_alone = {"matchLabels": {"job-name": job["name"]}}
+    assert policy == {
+        "podSelector": workers_alone,
+        "policyTypes": ["Ingress"],
+        "ingress": [{"from": [{"podSelector": workers_alone}]}],
+    }
+
+
 def test_kubernetes_starts_again_what_slurm_does():
-    job = documents()["Job"]["spec"]
+    job = documents()["Job crescendo"]["spec"]
     assert job["template"]["spec"]["restartPolicy"] == "Never"
     actions = {}
     for rule in job["podFailurePolicy"]["rules"]:

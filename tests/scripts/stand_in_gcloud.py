@@ -46,7 +46,7 @@ echo "$@" >>"$STAND_IN/trained"
 echo "$TF_PLUGGABLE_DEVICE_LIBRARY_PATH" >>"$STAND_IN/libraries"
 mkdir -p job/run/checkpoints/incomplete
 echo $(($(cat job/run/updates 2>/dev/null || echo 0) + 100)) >job/run/updates
-touch job/run/lock job/run/flags.txt.tmp job/run/checkpoints/incomplete/x
+touch job/run/lock job/run/secret job/run/flags.txt.tmp job/run/checkpoints/incomplete/x
 play=$(head -n 1 "$STAND_IN/plays")
 sed -i 1d "$STAND_IN/plays"
 echo "update $(cat job/run/updates), then $play"

@@ -20,6 +20,16 @@ from trainer.errors import LostWorkerError
 # Of the timeout: silence that counts as loss, and what this process has to leave by itself.
 _SILENCE, _GRACE = 0.6, 0.15
 _LATER = 10  # times the timeout: TensorFlow's own watch, which ends processes without a word.
+# What TensorFlow's servers report of each other, and of any program that calls them.
+_REPORTED = "Error reported from /job:"
+# How a collective ends that is cut off from the others', and the errors that it has then.
+_ABORTED = "Collective ops is aborted by: "
+_CUT = (
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.UnavailableError,
+)
 
 
 @contextlib.contextmanager
@@ -49,10 +59,22 @@ def together(worker: Worker | None, timeout: float, flags: Sequence[str] = ()) -
         # TensorFlow may know before the pulse does.
         if "ollective" in str(error) and lost.known(timeout):
             raise LostWorkerError(lost.message) from error
+        if _REPORTED in str(error) or (isinstance(error, _CUT) and _ABORTED in str(error)):
+            raise LostWorkerError(
+                f"{worker} was cut off from the others by TensorFlow: {_reason(error)}.\n"
+                "Start all workers again, where no other program can call their ports (README.md, "
+                "Clusters)."
+            ) from error
         raise
     finally:
         # Nor does this one end by the loss of another, which may have failed alike, from here on.
         pulse.leave(done)
+
+
+def _reason(error: tf.errors.OpError) -> str:
+    """Returns the line of a long message that says what was reported."""
+    line = next(line for line in str(error).splitlines() if _REPORTED in line or _ABORTED in line)
+    return line.rpartition(_ABORTED)[2][:300].strip().rstrip(".")
 
 
 class _Lost:

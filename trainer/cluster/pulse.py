@@ -6,18 +6,20 @@ and takes the other for lost when it hears none for long. The chief passes on wh
 """
 
 import contextlib
-import socket
 import threading
 from collections.abc import Callable, Mapping
 
-_BEAT, _BYE, _LOST = b"\n", b"bye\n", b"lost "
+from trainer.cluster.line import Line
+
+_BEAT, _BYE, _LOST = b"", b"bye", b"lost "
+_MOST_BYTES = 32  # of a word
 
 
 class Pulse:
     """The beats of this worker, and an ear for the others'; it lasts until `leave`."""
 
     def __init__(
-        self, lines: Mapping[int, socket.socket], silence: float, lost: Callable[[int], None]
+        self, lines: Mapping[int, Line], silence: float, lost: Callable[[int], None]
     ) -> None:
         """Begins.
 
@@ -31,7 +33,7 @@ class Pulse:
         self._once = threading.Lock()
         self._heard_out = {index: threading.Event() for index in lines}
         for index, line in lines.items():
-            line.settimeout(silence)
+            line.connection.settimeout(silence)
             threading.Thread(target=self._listen, args=(index, line), daemon=True).start()
         threading.Thread(target=self._beat, args=(silence / 10,), daemon=True).start()
 
@@ -52,7 +54,7 @@ class Pulse:
                 self._tell(_BYE)
         self._ended.set()
 
-    def _listen(self, index: int, line: socket.socket) -> None:
+    def _listen(self, index: int, line: Line) -> None:
         lost = self._hear(index, line)
         self._heard_out[index].set()
         if lost is None:
@@ -62,17 +64,17 @@ class Pulse:
                 return
             self._settled.set()
         self._ended.set()
-        self._tell(_LOST + b"%d\n" % lost)
+        self._tell(_LOST + b"%d" % lost)
         self._lost(lost)
 
-    def _hear(self, index: int, line: socket.socket) -> int | None:
+    def _hear(self, index: int, line: Line) -> int | None:
         """Which worker is lost, as the one at the other end, or its end, says; None: it leaves."""
-        with contextlib.suppress(OSError), line.makefile("rb") as words:  # Silent for too long.
-            for word in words:
-                if word == _BYE:
-                    return None
-                if word.startswith(_LOST):
+        # Silent for too long, or what it says is not its own, or not a word of ours.
+        with contextlib.suppress(OSError, ValueError):
+            while (word := line.receive(_MOST_BYTES)) != _BYE:
+                if word != _BEAT:
                     return int(word.removeprefix(_LOST))
+            return None
         return index
 
     def _beat(self, seconds: float) -> None:
@@ -82,4 +84,4 @@ class Pulse:
     def _tell(self, word: bytes) -> None:
         for line in self._lines.values():
             with contextlib.suppress(OSError):  # Its listener notices.
-                line.sendall(word)
+                line.send(word)

@@ -4,6 +4,7 @@ TF_CONFIG says it, or else Slurm's or Kubernetes' environment; TensorFlow's own 
 """
 
 import dataclasses
+import ipaddress
 import os
 import re
 from collections.abc import Sequence
@@ -25,10 +26,12 @@ class Worker:
     Attributes:
       addresses: of all, as `host:port`, in the order of their replicas.
       index: of this one.
+      secret: by which all of them know each other; empty if they are `local`.
     """
 
     addresses: tuple[str, ...]
     index: int
+    secret: bytes = dataclasses.field(default=b"", repr=False)
 
     @property
     def chief(self) -> bool:
@@ -37,8 +40,19 @@ class Worker:
 
     @property
     def port(self) -> int:
-        """That it listens on."""
-        return int(self.addresses[self.index].rpartition(":")[2])
+        """Port this worker listens on."""
+        return self.at(self.index)[1]
+
+    @property
+    def local(self) -> bool:
+        """Whether no worker has to be called over a network."""
+        hosts = {self.at(index)[0] for index in range(len(self.addresses))}
+        return len(self.addresses) == 1 or all(_is_loopback(host) for host in hosts)
+
+    def at(self, index: int) -> tuple[str, int]:
+        """Returns the host, without the brackets of IPv6, and the port of worker `index`."""
+        host, _, port = self.addresses[index].rpartition(":")
+        return host.removeprefix("[").removesuffix("]"), int(port)
 
     def __str__(self) -> str:
         return self.name(self.index)
@@ -46,6 +60,13 @@ class Worker:
     def name(self, index: int) -> str:
         """Of any of them, for a message."""
         return f"worker {index} ({self.addresses[index]})"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # Another name, which other hosts may find elsewhere.
+        return False
 
 
 def from_environment(timeout: float) -> Worker:
@@ -114,8 +135,13 @@ def _from_slurm() -> Worker:
     return _worker(addresses, f"{os.environ['SLURMD_NODENAME']}:{port}", "Slurm's environment")
 
 
+def _is_address(text: str) -> bool:
+    found = re.fullmatch(r".+:(\d{1,5})", text)
+    return found is not None and 0 < int(found[1]) < 2**16
+
+
 def _worker(addresses: Sequence[str], own: str, source: str) -> Worker:
-    wrong = [a for a in addresses if not re.fullmatch(r".+:\d{1,5}", a)]
+    wrong = [a for a in addresses if not _is_address(a)]
     if wrong:
         raise UserError(f"{source} has the address {wrong[0]!r}: write host:port.")
     if own not in addresses or len(set(addresses)) < len(addresses):

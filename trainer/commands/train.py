@@ -1,5 +1,6 @@
 """train: starts a run in its directory, or goes on with the one that is there."""
 
+import dataclasses
 import pathlib
 import shlex
 import sys
@@ -8,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from trainer import output, stop_signals
-from trainer.cluster import tpu
+from trainer.cluster import secret, tpu
 from trainer.cluster.workers import Worker, from_environment
 from trainer.config.flags import Config
 from trainer.errors import ExitStatus, NonFiniteLossError, NotSavedError, UserError
@@ -35,6 +36,7 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
     worker = None
     if config.strategy == "multi_worker":
         worker = from_environment(config.worker_timeout)
+        worker = dataclasses.replace(worker, secret=secret.find(worker, path))
         if not worker.chief:
             return _train(config, path, worker)
     with directory.claim(path, directory.flagfile_in(path, config)):

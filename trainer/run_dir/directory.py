@@ -132,7 +132,7 @@ def _check_is_run(path: pathlib.Path) -> None:
 def _claimable(path: pathlib.Path) -> bool:
     """Empty, or left by a run that ended before it kept its flags."""
     early = {"lock", "flags.txt.tmp", "micro_batch.json", "micro_batch.json.tmp"}
-    early |= {"bad_examples.txt", OUTPUT}
+    early |= {"bad_examples.txt", OUTPUT, "secret"}
     # HParams' row of a point of a sweep that has failed so early.
     early |= {"tensorboard"}
     return path.is_dir() and {entry.name for entry in path.iterdir()} <= early

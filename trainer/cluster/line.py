@@ -1,0 +1,168 @@
+"""Connections between workers that prove to each other that they know one secret.
+
+The worker that calls and the chief that is called exchange these bytes before any others:
+
+    hello   caller → chief   version, the caller's nonce, its index, the number of workers
+    answer  chief → caller   version, the chief's nonce
+    proof   caller → chief   HMAC-SHA256 of the role and of all bytes before, by the secret
+    proof   chief → caller   the same for the other role
+
+Fresh nonces on both sides make a replay useless, and the role a reflection. Each message that
+follows has its length, which is bounded, and an HMAC over its place in the order. It has a key of
+this connection and of its direction. Nothing is encrypted.
+"""
+
+import hmac
+import os
+import socket
+import struct
+import threading
+import time
+
+VERSION = 2  # The first byte. Version 1 sent lines of JSON, which begin with {.
+HELLO = struct.Struct("!B32sII")
+ANSWER = struct.Struct("!B32s")
+PROOF_BYTES = 32
+HEADER = struct.Struct("!I32s")
+_PLACE = struct.Struct("!QI")
+_CALLER, _CHIEF = b"caller", b"chief"
+
+
+class ForgedError(OSError):
+    """The other end does not prove that it knows the secret, or a message is not its own."""
+
+
+def hello(index: int, count: int) -> bytes:
+    """Returns the first bytes of worker `index` of `count`."""
+    return HELLO.pack(VERSION, os.urandom(32), index, count)
+
+
+def answer() -> bytes:
+    """Returns the first bytes of the chief."""
+    return ANSWER.pack(VERSION, os.urandom(32))
+
+
+def proof(secret: bytes, transcript: bytes, *, chief: bool) -> bytes:
+    """Returns what shows that one end knows the secret; `transcript` is hello and answer."""
+    return _mac(secret, b"proof of the " + (_CHIEF if chief else _CALLER), transcript)
+
+
+def _mac(key: bytes, purpose: bytes, text: bytes) -> bytes:
+    return hmac.digest(key, b"crescendo %s\0%s" % (purpose, text), "sha256")
+
+
+class Line:
+    """An open connection, after the proofs; its two directions have keys of their own."""
+
+    def __init__(
+        self, connection: socket.socket, secret: bytes, transcript: bytes, *, chief: bool
+    ) -> None:
+        """Takes over `connection`; `chief` says whether this end was called."""
+        self.connection = connection
+        ours, theirs = (_CHIEF, _CALLER) if chief else (_CALLER, _CHIEF)
+        self._ours = _mac(secret, b"line from the " + ours, transcript)
+        self._theirs = _mac(secret, b"line from the " + theirs, transcript)
+        self._sent = self._received = 0
+        self._sending = threading.Lock()
+
+    def frame(self, message: bytes) -> bytes:
+        """Returns the bytes that carry `message`, the next one that is sent."""
+        place = _PLACE.pack(self._sent, len(message))
+        self._sent += 1
+        return HEADER.pack(len(message), _mac(self._ours, place, message)) + message
+
+    def size(self, header: bytes, most_bytes: int) -> int:
+        """Returns the length of the message behind `header`.
+
+        Raises:
+          ForgedError: if it is larger than `most_bytes`.
+        """
+        size, _ = HEADER.unpack(header)
+        if size > most_bytes:
+            raise ForgedError(f"a message of {size:,} bytes")
+        return size
+
+    def check(self, header: bytes, message: bytes) -> None:
+        """Counts a message that came.
+
+        Raises:
+          ForgedError: if the other end has not sent it, or not in this place.
+        """
+        place = _PLACE.pack(self._received, len(message))
+        if not hmac.compare_digest(HEADER.unpack(header)[1], _mac(self._theirs, place, message)):
+            raise ForgedError("a message that the other end has not sent")
+        self._received += 1
+
+    def send(self, message: bytes) -> None:
+        """Sends one message; several threads may call it.
+
+        Raises:
+          OSError: if the connection has ended, or takes nothing within its timeout.
+        """
+        with self._sending:
+            self.connection.sendall(self.frame(message))
+
+    def receive(self, most_bytes: int, end: float | None = None) -> bytes:
+        """Returns the next message; one thread may call it.
+
+        Args:
+          most_bytes: the longest message that is read.
+          end: time, as of `time.monotonic`, until which it is waited for; None: each piece of it
+            has the connection's own timeout.
+
+        Raises:
+          OSError: if none comes in time, the connection has ended, or the message is forged.
+        """
+        header = exactly(self.connection, HEADER.size, end)
+        message = exactly(self.connection, self.size(header, most_bytes), end)
+        self.check(header, message)
+        return message
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self.connection.close()
+
+
+def exactly(connection: socket.socket, size: int, end: float | None = None) -> bytes:
+    """Returns the next `size` bytes that come, until `end` as in `Line.receive`.
+
+    Raises:
+      OSError: if fewer come.
+    """
+    found = b""
+    while len(found) < size:
+        if end is not None:
+            connection.settimeout(max(0.01, end - time.monotonic()))
+        if not (piece := connection.recv(size - len(found))):
+            raise ConnectionError("the connection has ended")
+        found += piece
+        if end is not None and time.monotonic() > end:
+            raise TimeoutError("too late")
+    return found
+
+
+def call(connection: socket.socket, secret: bytes, index: int, count: int, end: float) -> Line:
+    """Returns the line of worker `index` of `count` to the chief at the other end.
+
+    Raises:
+      ForgedError: if what is there does not prove that it knows the secret.
+      OSError: if the connection ends, or the proof does not come until `end`.
+    """
+    connection.settimeout(max(0.01, end - time.monotonic()))
+    first = hello(index, count)
+    connection.sendall(first)
+    try:
+        second = exactly(connection, ANSWER.size, end)
+    except TimeoutError as error:
+        raise ForgedError("it does not answer") from error
+    if second[0] != VERSION:
+        raise ForgedError(f"its version is {second[0]}, and ours {VERSION}")
+    transcript = first + second
+    connection.sendall(proof(secret, transcript, chief=False))
+    try:
+        theirs = exactly(connection, PROOF_BYTES, end)
+    except OSError as error:
+        raise ForgedError("it does not accept the secret of this one") from error
+    if not hmac.compare_digest(theirs, proof(secret, transcript, chief=True)):
+        raise ForgedError("it does not know the secret")
+    return Line(connection, secret, transcript, chief=False)
