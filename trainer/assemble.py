@@ -33,6 +33,7 @@ from trainer.data import pipeline
 from trainer.data.bad_examples import BadExamples
 from trainer.errors import NonFiniteLossError
 from trainer.evaluation import Evaluation, evaluator
+from trainer.output import width
 from trainer.run_dir import directory, training_data
 from trainer.run_dir.checkpoints import Checkpoints, NoCheckpoints, digest
 from trainer.run_dir.metrics import read
@@ -280,4 +281,4 @@ def _table(
         + ("" if size == ghost_batch_size else ": a smaller --micro_batch_size measures it")
         for size in sorted(whole)
     ]
-    return "\n".join([plan.table(ramps), *lines])
+    return "\n".join([plan.table(ramps, width=width()), *lines])

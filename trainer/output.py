@@ -11,6 +11,7 @@ import errno
 import logging
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from typing import Any, TextIO, cast
@@ -58,6 +59,13 @@ class _Stream:
         return getattr(self._stream, name)
 
 
+class _Plain(logging.Formatter):
+    """A warning without the time, process and line that absl puts before it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return clean(f"{record.levelname.lower()}: {record.getMessage()}")
+
+
 def open_closed_streams() -> None:
     """Opens /dev/null on those of the descriptors 0 to 2 that are closed.
 
@@ -85,7 +93,9 @@ def protect(training: bool) -> None:
         cast(Any, stream).reconfigure(errors="crescendo")
     sys.stdout = cast(TextIO, _Stream(sys.stdout, _drop if training else _end))
     sys.stderr = cast(TextIO, _Stream(sys.stderr, _drop))
-    absl_logging.get_absl_handler().python_handler.stream = sys.stderr
+    handler = absl_logging.get_absl_handler()
+    handler.python_handler.stream = sys.stderr
+    handler.setFormatter(_Plain())
     logging.raiseExceptions = False  # It would print a traceback.
 
 
@@ -97,6 +107,11 @@ def say(text: str, *, to: TextIO | None = None) -> None:
       to: None: stdout.
     """
     print(clean(text), file=to or sys.stdout, flush=True)
+
+
+def width() -> int | None:
+    """Returns the columns of the terminal that stdout is, or None if it is another file."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def clean(text: str) -> str:

@@ -153,3 +153,14 @@ def test_a_plan_of_many_updates_evaluates_the_schedule_a_few_times(monkeypatch):
         )
         assert sum(ramp.first.updates for ramp in found) > 300_000
     assert len(counted) < 3000
+
+
+@pytest.mark.parametrize("width", [30, 50, 60, 80, 100])
+def test_a_narrow_terminal_leaves_out_what_is_least_needed(width):
+    found = ramps("--anneal=step", "--anneal_epochs=50%", "--anneal_with=batch_size")
+    *rows, last = plan.table(found, width=width).splitlines()
+    assert max(map(len, rows)) <= max(width, 38)  # epoch, updates, batch and learning rate stay
+    named = ("update", "momentum", "noise scale", "layout")
+    missing = [name for name in named if name not in rows[0].replace("updates", "")]
+    assert not missing or last == f"(a wider terminal shows {', '.join(missing)} too)"
+    assert bool(missing) == (width < 79)

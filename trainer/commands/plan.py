@@ -9,7 +9,7 @@ from typing import Any
 from trainer.config.flags import Config
 from trainer.data import sizes
 from trainer.errors import UserError
-from trainer.output import say
+from trainer.output import say, width
 from trainer.reports import plan_plot
 from trainer.run_dir import directory
 from trainer.schedule import cost, plan, trajectory
@@ -39,7 +39,7 @@ def run(config: Config) -> int:
         say(json.dumps(found | {"phases": rows}))
     else:
         columns = cost.columns(machines, examples) if machines else None
-        say(plan.uncertain(config) + plan.table(ramps, columns))
+        say(plan.uncertain(config) + plan.table(ramps, columns, width()))
         say(f"{updates:,} updates over {config.epochs:g} epochs of {schedule.examples:,} examples")
         if machines:
             say(cost.summary(counted, machines))

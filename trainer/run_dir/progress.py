@@ -26,6 +26,7 @@ class Progress:
             initial=position,
             unit=" examples",
             unit_scale=True,
+            dynamic_ncols=True,
             disable=None if shown else True,
         )
         self.line = report

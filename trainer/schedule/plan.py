@@ -11,6 +11,8 @@ from trainer.schedule.trajectory import Trajectory
 
 # Schedules that a controller changes while the run goes on.
 CONTROLLED = ("plateau", "measured")
+# Columns of the table that a narrow terminal leaves out, one after the other.
+_LEAST_NEEDED = ("update", "momentum", "noise scale", "layout")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,11 +159,17 @@ def uncertain(config: Config) -> str:
 
 
 def table(
-    found: Sequence[Ramp], columns: Mapping[str, Callable[[Phase], str]] | None = None
+    found: Sequence[Ramp],
+    columns: Mapping[str, Callable[[Phase], str]] | None = None,
+    width: int | None = None,
 ) -> str:
     """Returns the ramps as aligned text, a row each.
 
-    `columns` are further ones, of what has one value for all of a ramp, by their headers.
+    Args:
+      found: of a whole run.
+      columns: further columns, of what has one value for all of a ramp, by their headers.
+      width: columns of the terminal; what does not fit is left out, and the last line names it.
+        None: any width.
     """
     columns = columns or {}
     header = ("epoch", "update", "updates", "batch", "learning rate", "momentum", "noise scale")
@@ -180,9 +188,23 @@ def table(
                 *(column(first) for column in columns.values()),
             )
         )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
+    lines = _aligned(rows)
+    left_out: list[str] = []
+    for name in _LEAST_NEEDED:
+        if width is None or len(lines[0]) <= width:
+            break
+        at = rows[0].index(name)
+        rows = [(*row[:at], *row[at + 1 :]) for row in rows]
+        lines = _aligned(rows)
+        left_out.append(name)
+    if left_out:
+        lines.append(f"(a wider terminal shows {', '.join(left_out)} too)")
     return "\n".join(lines)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
 
 
 def _span(first: float, last: float) -> str:
