@@ -7,7 +7,7 @@ import enum
 
 
 class ExitStatus(enum.IntEnum):
-    """What the exit status of the process means."""
+    """Exit statuses of the process."""
 
     DONE = 0
     FAILED = 1

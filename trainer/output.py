@@ -1,4 +1,4 @@
-"""What the program prints: streams that cannot end a training, without control characters.
+"""Output of the program: streams that cannot end a training, without control characters.
 
 A training goes on if its output cannot be written: the disk under a log is full, the reader of a
 pipe has left, the terminal has hung up. If the output is the result, as that of `plan`, the program

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 
 class Command(NamedTuple):
-    """What the help says of a command.
+    """Help of one command.
 
     Attributes:
       summary: a sentence.

@@ -1,4 +1,4 @@
-"""How a flag is declared: once, as a field of a dataclass, with all that the program knows of it.
+"""How a flag is declared: once, as a field of a dataclass, with everything that the program knows about it.
 
 The field's annotation is the flag's type; `tuple[str, ...]` is a list with commas.
 """
@@ -18,7 +18,7 @@ Problem = Callable[[Any], str]
 
 
 class Scope(enum.Enum):
-    """What a flag belongs to, which decides whether a run may be resumed with another value."""
+    """The thing a flag belongs to; it decides whether a run may be resumed with another value."""
 
     LEARNED = "the run: changes what is learned, and stays as it was at the start"
     FREE = "the run, but may differ when it is resumed"
@@ -33,7 +33,7 @@ class Flag:
     Attributes:
       group: heading of the help that it stands under.
       help: its quantity, unit, and what it means if it is not set.
-      scope: what it belongs to.
+      scope: the thing it belongs to.
       commands: names of the commands that take it.
       choices: the values that it can have; () for others than names.
       problem: why a value cannot be used.

@@ -48,7 +48,7 @@ def _page(value: str) -> str:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(RunFlags):
-    """What the user asked for: a field for each flag, whose unit its help gives.
+    """Command line of the user: a field for each flag; the flag's help gives the unit.
 
     Attributes:
       given: the flags that the command line set, those of its flagfiles included, as

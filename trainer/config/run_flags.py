@@ -1,4 +1,4 @@
-"""Flags of what a run learns: data, model, optimizer, start and schedule."""
+"""Flags that decide what a run learns: data, model, optimizer, start and schedule."""
 
 import dataclasses
 
@@ -41,7 +41,7 @@ def _dataset_problem(name: str) -> str:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunFlags:
-    """What a run learns, and from what; a number that is not set is None."""
+    """Flags that decide what a run learns; a number that is not set is None."""
 
     dataset: str = _data(
         "fashion_mnist",

@@ -152,7 +152,7 @@ def _setting(phase: Phase) -> Setting:
 
 
 def uncertain(config: Config) -> str:
-    """What a plan has to say where a controller decides; empty where none does."""
+    """Returns a line that precedes the plan if a controller decides, or an empty text."""
     if config.anneal not in CONTROLLED:
         return ""
     return f"--anneal={config.anneal} decides as it goes; this is the run if it never does:\n"

@@ -145,7 +145,7 @@ def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
 def _wanted(
     config: Config, start: Setting, limits: Limits, examples: int
 ) -> tuple[Control, Callable[[float], Target], tuple[Curve, Curve]]:
-    """What decides while the run goes on, what is wanted at a number of epochs, and what moves."""
+    """Returns the controller, epochs → target, and the curves that the target is made of."""
     factor = anneal.from_config(config, start, examples)
     m = momentum.warmup(config.momentum_warmup_epochs, start, limits)
     if config.anneal == "plateau":
@@ -259,7 +259,7 @@ def _largest(config: Config, start: Setting, smallest: int, examples: int) -> in
 
 
 def _above_a_tenth(config: Config, start: Setting, largest: int, examples: int) -> str:
-    """What follows if the largest batch is above N/10 (Smith et al. 2018, section 5)."""
+    """Says what follows if the largest batch is above N/10 (Smith et al. 2018, section 5)."""
     tenth = f"N/10 = {examples // 10}"
     if config.max_batch_size is not None:
         return f"--max_batch_size={largest} is above {tenth}: batches above that cost accuracy."
