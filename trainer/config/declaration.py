@@ -1,4 +1,4 @@
-"""How a flag is declared: once, as a field of a dataclass, with everything that the program knows about it.
+"""Declarations of flags: each once, as a field of a dataclass, with all that is known of it.
 
 The field's annotation is the flag's type; `tuple[str, ...]` is a list with commas.
 """
