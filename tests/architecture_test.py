@@ -9,9 +9,9 @@ import pytest
 # From the bottom up; a module may import from levels below its own, and from its own folder.
 LEVELS = [
     {"trainer.regular_file", "trainer.local_path"},
-    {"trainer.flagfile_tree"},
+    {"trainer.flagfile_tree", "trainer.typed_json"},
     {"trainer.config"},
-    {"trainer.flagfile", "trainer.grid"},
+    {"trainer.file_lock", "trainer.flagfile", "trainer.grid"},
     {"trainer.schedule"},
     {"trainer.nn", "trainer.cluster", "trainer.run_dir"},
     {"trainer.nn.models", "trainer.data", "trainer.reports"},

@@ -7,7 +7,8 @@ import threading
 import pytest
 
 from trainer.config import UserError
-from trainer.run_dir.directory import claim, is_held, keep_flags, result, write_whole
+from trainer.run_dir.directory import claim, is_held, keep_flags, write_whole
+from trainer.run_dir.result import read as result
 
 FLAGS = "--epochs=2.0\n--seed=0\n"
 

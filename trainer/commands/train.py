@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from trainer.cluster import tpu
 from trainer.cluster.workers import Worker, from_environment
 from trainer.config import Config, UserError
-from trainer.regular_file import NotRegularError
+from trainer.regular_file import NotRegularError, ReadError
 from trainer.run_dir import directory
+from trainer.run_dir import result as results
 
 # A scheduler that sees it starts the run again: EX_TEMPFAIL of sysexits.h.
 STOPPED = 75
@@ -41,17 +42,17 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
         if not worker.chief:
             return _train(config, path, worker)
     with directory.claim(path, directory.flagfile_in(path, config)):
-        ended, status = directory.result(path), 0
+        ended, status = results.ended(path), 0
         if ended is not None:
             top1, updates = ended["top1"], ended["updates"]
             print(f"{path} is finished: top1 {top1:.4f} in {updates} updates.", flush=True)
         try:
             if ended is None or worker:  # Other workers wait to be told.
                 status = _train(config, path, worker)
-            if report and (status == NON_FINITE or directory.result(path)):
+            if report and (status == NON_FINITE or results.ended(path)):
                 report(path)
             return status
-        except NotRegularError:
+        except (NotRegularError, ReadError):
             raise
         except OSError as error:
             if error.filename is None or path not in pathlib.Path(error.filename).parents:

@@ -8,7 +8,9 @@ checksum of every tensor and compares it on reading.
 
 import hashlib
 import json
+import os
 import pathlib
+import re
 import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -17,19 +19,25 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from trainer import typed_json
 from trainer.config import UserError
-from trainer.run_dir.directory import move_whole
+from trainer.run_dir.checkpoint_progress import PROGRESS
+from trainer.run_dir.directory import move_whole, remove
 from trainer.run_dir.plain_path import named, plain
 
 Variables = Mapping[str, Sequence[Any]]
 
-# What TensorFlow's reader raises for files that are cut, flipped or missing.
+# What TensorFlow's reader raises for files that are cut, flipped or missing, and ours for a
+# progress that is not one.
 DAMAGED = (
     tf.errors.OpError,
     IndexError,
     RuntimeError,
     OSError,
+    typed_json.WrongError,
 )
+# The names of checkpoints; all others in their folder are somebody else's.
+_NAME = re.compile(r"[0-9]{9,18}(\.[0-9]{1,9})?")
 # How tf.train.Checkpoint names a variable's value.
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 # Beyond the tensors themselves: names, shapes, and what the log writes meanwhile.
@@ -95,7 +103,9 @@ class Checkpoints:
     ) -> None:
         temporary = self._folder / "incomplete"
         try:
-            shutil.rmtree(temporary, ignore_errors=True)
+            if os.path.lexists(temporary) and not temporary.is_dir():
+                self._report(f"{temporary} is not a folder; it is now {_put_aside(temporary)}")
+            remove(temporary)
             temporary.mkdir(parents=True)
             needed = sum(copy.nbytes for group in copies.values() for copy in group) + _SPARE_BYTES
             free = shutil.disk_usage(temporary).free
@@ -106,7 +116,7 @@ class Checkpoints:
                 text = tf.Variable(progress, dtype=tf.string)
             tf.train.Checkpoint(progress=text, **groups).write(str(temporary / "checkpoint"))
             move_whole(temporary, self._unused(update))
-        except (OSError, tf.errors.OpError) as error:
+        except (OSError, RuntimeError, MemoryError, tf.errors.OpError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
             newest = (
                 "there is none yet" if self._newest is None else f"{self._newest} is the newest"
@@ -130,7 +140,8 @@ class Checkpoints:
         What is damaged is reported, put aside as `damaged-<update>`, and the one before it is read.
 
         Raises:
-          UserError: where no checkpoint of several is whole, or they are of other variables.
+          UserError: where no checkpoint of several is whole, they are of other variables, or their
+            folder cannot be read.
         """
         there, damaged = found(self._folder), []
         for path in reversed(there):
@@ -141,9 +152,7 @@ class Checkpoints:
                 damaged.append(path)
                 continue
             for other in damaged:
-                aside = other.with_name(f"damaged-{other.name}")
-                shutil.rmtree(aside, ignore_errors=True)
-                other.rename(aside)
+                _put_aside(other)
             self._newest, self._newest_progress = update_of(path), json.dumps(progress)
             return progress
         if there:
@@ -156,9 +165,12 @@ class Checkpoints:
     def _unused(self, update: int) -> pathlib.Path:
         """A name that is not there yet, the last in order of those of `update`."""
         numbers = [path.suffix for path in found(self._folder) if update_of(path) == update]
-        if not numbers:
-            return self._folder / f"{update:09d}"
-        return self._folder / f"{update:09d}.{int(numbers[-1].lstrip('.') or 0) + 1}"
+        number = int(numbers[-1].lstrip(".") or 0) + 1 if numbers else 0
+        while True:
+            path = self._folder / (f"{update:09d}.{number}" if number else f"{update:09d}")
+            if not os.path.lexists(path):  # By a file that is not a checkpoint.
+                return path
+            number += 1
 
 
 class NoCheckpoints(Checkpoints):
@@ -180,11 +192,30 @@ class NoCheckpoints(Checkpoints):
 
 
 def found(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The checkpoints in `folder`, oldest first."""
-    if not folder.exists():
+    """The checkpoints in `folder`, oldest first.
+
+    Raises:
+      UserError: the folder cannot be read.
+    """
+    try:
+        names = [entry.name for entry in os.scandir(folder) if entry.is_dir()]
+    except FileNotFoundError:
         return []
-    paths = [path for path in folder.iterdir() if path.name.replace(".", "").isdigit()]
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be read: {error.strerror}.\n"
+            "Put the run's folder of checkpoints in its place, or move away what is there."
+        ) from error
+    paths = [folder / name for name in names if _NAME.fullmatch(name)]
     return sorted(paths, key=lambda path: tuple(map(int, path.name.split("."))))
+
+
+def _put_aside(path: pathlib.Path) -> str:
+    """Renames what is damaged to damaged-<name>, in place of an earlier one; returns that name."""
+    aside = path.with_name(f"damaged-{path.name}")
+    remove(aside)
+    path.rename(aside)
+    return aside.name
 
 
 def update_of(path: pathlib.Path) -> int:
@@ -219,7 +250,12 @@ def _read(readable: str, path: pathlib.Path, variables: Variables) -> dict[str, 
                 raise ValueError(f"it holds {saved} {group}, and the model has {len(ours)}")
             for i, variable in enumerate(ours):
                 variable.assign(reader.get_tensor(f"{group}/{i}{_VALUE}"))
-        return json.loads(reader.get_tensor(f"progress{_VALUE}"))
+        saved_progress: dict[str, Any] = typed_json.parsed(
+            reader.get_tensor(f"progress{_VALUE}"), PROGRESS
+        )
+        return saved_progress
+    except typed_json.WrongError:
+        raise
     except ValueError as error:
         raise UserError(
             f"checkpoint {path} is of another model or optimizer: {first_line(error)}.\n"

@@ -110,7 +110,10 @@ class Summaries:
 
     def close(self) -> None:
         """Flushes and closes all files."""
-        self._file.close()
+        try:
+            self._file.close()
+        except OSError as error:  # Over NFS, a write may fail as late as this.
+            self._report(f"{self._path} cannot be written: {error.strerror}.")
         for writer in (self._curves or {}).values():
             with contextlib.suppress(*UNWRITABLE):
                 writer.close()
