@@ -91,7 +91,8 @@ def carry_out(
                         running.append(attempt)
                         del free[0]
                 except OSError as error:
-                    say(f"{run.title}: {error.filename} cannot be written: {error.strerror}")
+                    what = f"{error.filename} cannot be written" if error.filename else "no process"
+                    say(f"{run.title}: {what}: {error.strerror}")
             for each in running:
                 for _ in range(len(received) - each.signals):
                     each.process.terminate()

@@ -14,7 +14,7 @@ from absl import app, logging
 
 from trainer import config
 from trainer.commands import by_name
-from trainer.regular_file import NotRegularError
+from trainer.regular_file import NotRegularError, ReadError
 from trainer.run_dir import subject
 
 
@@ -30,21 +30,28 @@ def main(argv: Sequence[str]) -> int:
     try:
         command = by_name.command(name)
         asked = config.from_flags([program, *rest], "runs" if name == "report" else None)
-        if kept := subject.kept_flags(name, asked):  # In front, so that those given now win.
-            asked = config.from_flags([program, *kept, *rest])
-        return command(asked)
+        return command(subject.with_kept_flags(name, asked, program, rest))
     except config.ExitError as error:
         print(f"{error.above}crescendo {name}: {error}", file=sys.stderr)
         return error.status
     except OSError as error:  # Others are mistakes of ours.
         known = error.errno in (errno.EACCES, errno.ENAMETOOLONG)
-        if error.filename is None or not (known or isinstance(error, NotRegularError)):
+        unread = isinstance(error, NotRegularError | ReadError)
+        if error.filename is None or not (known or unread):
             raise
         remedy = "Choose a path that you can read and write."
         if isinstance(error, NotRegularError):
             remedy = "Put a regular file in its place, or delete it."
-        print(f"crescendo {name}: {error.filename}: {error.strerror}.", file=sys.stderr)
+        verb = " cannot be read" if isinstance(error, ReadError) else ""
+        print(f"crescendo {name}: {error.filename}{verb}: {error.strerror}.", file=sys.stderr)
         print(remedy, file=sys.stderr)
+        return config.UserError.status
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or "can't start new thread" in str(error)):
+            raise
+        what = "memory ran out" if isinstance(error, MemoryError) else "no thread can be started"
+        print(f"crescendo {name}: {what}, or a limit is reached.", file=sys.stderr)
+        print("See ulimit -v and -u, and the container's limits; or end others.", file=sys.stderr)
         return config.UserError.status
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 import sys
 
+from trainer.cluster import limits
 from trainer.config import Config
 from trainer.flagfile import to_flagfile
 from trainer.run_dir import subject
@@ -19,6 +20,7 @@ def run(config: Config) -> int:
     """
     folder = subject.run(config)
     target = pathlib.Path(config.export_dir or folder / "export")
+    limits.check()
     # TensorFlow takes four seconds to import, for which a wrong name need not wait.
     import tensorflow as tf
 

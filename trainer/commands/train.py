@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 
-from trainer.cluster import tpu
+from trainer.cluster import limits, tpu
 from trainer.cluster.workers import Worker, from_environment
 from trainer.config import Config, UserError
 from trainer.regular_file import NotRegularError, ReadError
@@ -65,6 +65,7 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
 
 def _train(config: Config, path: pathlib.Path, worker: Worker | None = None) -> int:
     """The exit status of what `assemble.train` does with the same."""
+    limits.check()
     with _stop_signal() as stopped:
         # TensorFlow takes four seconds to import, for which a directory in use need not wait.
         from trainer import assemble, loop

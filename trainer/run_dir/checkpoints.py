@@ -86,10 +86,16 @@ class Checkpoints:
         copies = {name: [v.numpy() for v in group] for name, group in self._variables.items()}
         # A daemon: a process that has to leave at once does not wait for it, and what is
         # incomplete harms nobody.
-        self._writer = threading.Thread(
+        writer = threading.Thread(
             target=self._write, args=(update, copies, text, best), daemon=True
         )
-        self._writer.start()
+        try:
+            writer.start()
+        except RuntimeError as error:  # No thread may be started: it is written now.
+            self._report(f"{error}; the run waits for its checkpoint")
+            self._write(update, copies, text, best)
+            return
+        self._writer = writer
 
     def wait(self) -> int | None:
         """Waits for what is being written; returns the update of the newest whole checkpoint."""

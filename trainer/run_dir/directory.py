@@ -83,7 +83,8 @@ def _unusable(path: pathlib.Path, error: OSError) -> UserError:
             f"{error.strerror}.\nRestore it from a copy, or name another folder."
         )
     return UserError(
-        f"--model_dir={path} cannot be used: {error.strerror} ({error.filename}).\n"
+        f"--model_dir={path} cannot be used: {error.strerror} "
+        f"({error.filename or path / 'lock'}).\n"
         "Name a folder that can be written."
     )
 

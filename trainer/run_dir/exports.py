@@ -11,7 +11,6 @@ import dataclasses
 import json
 import os
 import pathlib
-import tempfile
 import textwrap
 import zipfile
 from collections.abc import Callable, Sequence
@@ -24,6 +23,7 @@ from trainer import typed_json
 from trainer.config import UserError
 from trainer.flagfile import learned_differences
 from trainer.regular_file import opener
+from trainer.run_dir import work_folder
 from trainer.run_dir.checkpoints import DAMAGED, first_line
 from trainer.run_dir.directory import kept_flags, move_whole, write_whole
 from trainer.run_dir.plain_path import named, plain
@@ -100,15 +100,15 @@ def write(
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as work:
-            new = pathlib.Path(work, "new")
+        with work_folder.beside(folder) as work:
+            new = work / "new"
             new.mkdir()
             _write_saved_model(model, about, logits, new / "saved_model")
             reason = _write_keras_file(model, new / "model.keras")
             write_whole(new / "classes.txt", "".join(f"{name}\n" for name in logits))
             write_whole(new / "flags.txt", flagfile)
             write_whole(new / "export.json", json.dumps(dataclasses.asdict(about), indent=2) + "\n")
-            move_whole(new, folder, aside=pathlib.Path(work, "old"))
+            move_whole(new, folder, aside=work / "old")
     except (OSError, tf.errors.OpError) as error:
         raise UserError(
             f"--export_dir={folder} cannot be written: {first_line(error)}.\n"

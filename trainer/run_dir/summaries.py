@@ -22,6 +22,8 @@ from trainer.run_dir.directory import write_whole
 
 # What a disk that is full or gone raises, by way of Python's files and of TensorBoard's.
 UNWRITABLE = (OSError, files.errors.OpError)
+# And what Python raises where no thread can be started.
+_UNDRAWN = (*UNWRITABLE, RuntimeError)
 
 
 class Summaries:
@@ -79,7 +81,7 @@ class Summaries:
                 split: EventFileWriter(str(folder / split), flush_secs=10)
                 for split in ("train", "eval")
             }
-        except UNWRITABLE as error:
+        except _UNDRAWN as error:
             self._report(f"{folder} cannot be written: {error}; drawn again later.")
             return
         self._curves["train"].add_event(dashboard.event(time.time()))
