@@ -5,6 +5,7 @@ import dataclasses
 import errno
 import os
 import pathlib
+import re
 import shutil
 import socket
 import time
@@ -23,6 +24,8 @@ OUTPUT = "output.txt"
 # Flags, and lines of text: a larger file is another one.
 _MOST_BYTES = 2**20
 _MOST_OWNER_BYTES = 300
+# What a lock holds while a process has it: its number, and its host's name.
+OWNER = re.compile(r"process \d{1,10} on ([!-~]{1,255})")
 # Holds why the run has no finite loss any more, where that is how it ended.
 DIVERGED = "diverged.txt"
 
@@ -168,9 +171,12 @@ def _check_links(path: pathlib.Path) -> None:
     """Refuses links that lead out of `path`: a run that came from elsewhere writes nowhere else."""
     for folder, folders, files in os.walk(path):
         for entry in (pathlib.Path(folder, name) for name in (*folders, *files)):
-            if entry.is_symlink() and not entry.resolve().is_relative_to(path.resolve()):
+            if not entry.is_symlink():
+                continue
+            target = pathlib.Path(os.path.realpath(entry))  # Of a circle of links, a part of it.
+            if not target.is_relative_to(os.path.realpath(path)):
                 raise UserError(
-                    f"--model_dir={path} holds a link to {entry.resolve()}: {entry}.\n"
+                    f"--model_dir={path} holds a link to {target}: {entry}.\n"
                     "Put what it leads to in its place, or name another folder."
                 )
 
@@ -179,8 +185,8 @@ def _take(lock: IO[bytes], path: pathlib.Path) -> None:
     host = socket.gethostname()
     for pause in (*[0.1] * 5, None):  # A report that looks whether it is held has it for a moment.
         lock.seek(0)
-        # Empty where it ended by itself; a line, of a file that may hold anything.
-        last = lock.read(_MOST_OWNER_BYTES).decode(errors="replace").strip()
+        owner = OWNER.fullmatch(lock.read(_MOST_OWNER_BYTES).decode(errors="replace").strip())
+        last = owner[0] if owner else ""  # Empty where it ended by itself.
         if file_lock.take(lock):
             break
         if pause is None:

@@ -158,8 +158,9 @@ def _result(
         return None
     if found is None:
         return None
-    if points and points[-1]["update"] < found["updates"]:
-        notes.append(f"metrics.jsonl ends at update {points[-1]['update']} of {found['updates']}")
+    last = points[-1]["update"] if points else 0
+    if last < found["updates"] and (points or not any("metrics.jsonl" in note for note in notes)):
+        notes.append(f"metrics.jsonl ends at update {last} of {found['updates']}")
     return found
 
 
@@ -199,14 +200,14 @@ def _state(folder: pathlib.Path, result: dict[str, Any] | None, notes: list[str]
     if reason := _failed(folder):
         notes.append(reason)
         return "failed"
-    last = _text(folder / "lock", notes) or ""  # Empty where its owner ended by itself.
-    owner = re.fullmatch(r"process (\d+) on (.{1,255})\n", last)
+    # Empty where its owner ended by itself.
+    owner = directory.OWNER.fullmatch((_text(folder / "lock", notes) or "").strip())
     if not owner:
         return "not finished"
     with contextlib.suppress(OSError, UserError):  # On a file system without locks.
         if directory.is_held(folder):
             return "running"
-        if owner[2] == socket.gethostname():
+        if owner[1] == socket.gethostname():
             return "killed"
-    notes.append(f"{last.strip()} runs, or was killed")
+    notes.append(f"{owner[0]} runs, or was killed")
     return "not finished"
