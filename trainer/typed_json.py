@@ -172,7 +172,7 @@ def one_of(*values: Any) -> Kind:
 
     def check(value: Any) -> Any:
         if not isinstance(value, str) or value not in values:
-            raise WrongError(f"{_shown(value)} is not one of {', '.join(values)}")
+            raise WrongError(f"is {_shown(value)}, not one of {', '.join(values)}")
         return value
 
     return check
@@ -183,7 +183,7 @@ def integer(least: int = 0, most: int = _LARGEST_INTEGER) -> Kind:
 
     def check(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise WrongError(f"{_shown(value)} is not an integer from {least} to {most}")
+            raise WrongError(f"is {_shown(value)}, not an integer from {least} to {most}")
         return value
 
     return check
@@ -195,7 +195,7 @@ def number(least: float = -LARGEST, most: float = LARGEST) -> Kind:
     def check(value: Any) -> float:
         # Python compares integers of any size with floats, and cannot convert them.
         if not _is_number(value) or not least <= value <= most:
-            raise WrongError(f"{_shown(value)} is not a number from {least:g} to {most:g}")
+            raise WrongError(f"is {_shown(value)}, not a number from {least:g} to {most:g}")
         return float(value)
 
     return check
@@ -204,14 +204,14 @@ def number(least: float = -LARGEST, most: float = LARGEST) -> Kind:
 def measured(value: Any) -> float:
     """The kind of a number up to LARGEST, or of NaN or an infinity: a run may have diverged."""
     if not _is_number(value) or (LARGEST < abs(value) < float("inf")):
-        raise WrongError(f"{_shown(value)} is not a number up to {LARGEST:g}")
+        raise WrongError(f"is {_shown(value)}, not a number up to {LARGEST:g}")
     return float(value)
 
 
 def boolean(value: Any) -> bool:
     """The kind of true and false."""
     if not isinstance(value, bool):
-        raise WrongError(f"{_shown(value)} is not true or false")
+        raise WrongError(f"is {_shown(value)}, not true or false")
     return value
 
 
@@ -232,11 +232,11 @@ def anything(value: Any) -> Any:
 
 def _encodable(value: Any, errors: str) -> str:
     if not isinstance(value, str):
-        raise WrongError(f"{_shown(value)} is not a text")
+        raise WrongError(f"is {_shown(value)}, not a text")
     try:
         value.encode(errors=errors)
     except UnicodeEncodeError as error:
-        raise WrongError(f"{_shown(value)} has half of a character") from error
+        raise WrongError(f"is {_shown(value)}, which has half of a character") from error
     return value
 
 
@@ -246,7 +246,7 @@ def _is_number(value: Any) -> bool:
 
 def _object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise WrongError(f"{_shown(value)} is not an object of named values")
+        raise WrongError(f"is not an object of named values, but {_shown(value)}")
     return value
 
 

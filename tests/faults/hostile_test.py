@@ -99,7 +99,9 @@ def test_report_has_a_row_for_every_damaged_run(capsys, tmp_path):
             assert f"result.json is damaged: {field}" in said[folder.name]
         elif folder != whole and not (file in _FREE and what in CONTENTS):
             assert file in said[folder.name], folder.name
-            assert re.search("damaged|cannot be read|is missing|ends at update 0", said[folder.name])
+            assert re.search(
+                "damaged|cannot be read|is missing|ends at update 0", said[folder.name]
+            )
 
 
 def test_every_field_of_a_point_of_the_log(tmp_path):

@@ -40,7 +40,7 @@ def _checked(value: Any) -> dict[str, Any]:
     sizes = found.get("update_seconds", {})
     for size in sizes:
         if not re.fullmatch("[1-9][0-9]{0,17}", size):
-            raise WrongError(f"{size[:20]!r} is not a batch size", "update_seconds")
+            raise WrongError(f"has {size[:20]!r}, which is not a batch size", "update_seconds")
     for name in ("replicas", "hosts"):
         if sizes and name not in found:
             raise WrongError("is missing", name)
