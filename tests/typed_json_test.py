@@ -59,7 +59,7 @@ def test_a_byte_order_mark_of_an_editor_is_passed_over():
 def test_lines_one_by_one(tmp_path):
     path = tmp_path / "x.jsonl"
     long = b"[" + b"1," * 40_000 + b"1]\n"
-    path.write_bytes(b"[1]\n" + long + b"\n[2]\n[3]\r\n[4")
+    path.write_bytes(b"[1]\n" + long + b"\n[2]\n[3]\r\n{4")
     kind = list_of(integer())
     found = list(t.read_lines(path, kind))
     assert [number for number, _ in found] == [1, 2, 3, 4, 5]

@@ -99,8 +99,8 @@ def read(path: str | os.PathLike[str], kind: Kind) -> Any:
 def read_lines(path: str | os.PathLike[str], kind: Kind) -> Iterator[tuple[int, Any]]:
     """Yields the number of each line of a file, from 1, and its value, or why it is wrong.
 
-    A line that is wrong yields a WrongError in place of its value. A last line without its end is
-    left out: a kill has cut it short.
+    A line that is wrong yields a WrongError in place of its value. The beginning of an object
+    without its end, at the end of the file, is left out: a kill has cut it short.
 
     Raises:
       FileNotFoundError: it is not there.
@@ -119,6 +119,8 @@ def read_lines(path: str | os.PathLike[str], kind: Kind) -> Iterator[tuple[int, 
                 yield number, WrongError(f"has more than {_MOST_LINE_BYTES:,} bytes")
                 while line and not line.endswith(b"\n"):
                     line = file.readline(_MOST_LINE_BYTES)
+            elif not line.startswith(b"{"):
+                yield number, WrongError("is not JSON")
 
 
 def fields(required: Mapping[str, Kind], optional: Mapping[str, Kind] | None = None) -> Kind:

@@ -1,4 +1,5 @@
 import os
+import pathlib
 import resource
 
 import numpy as np
@@ -221,8 +222,7 @@ def test_names_that_are_not_ours_are_left_alone(tmp_path, variables):
     save(opened(tmp_path, variables), 1)
     for name in STRANGE:
         (tmp_path / name).mkdir()
-    for name in ("000000099", "000000002", "checkpoint"):  # Files, and not folders.
-        (tmp_path / name).touch()
+    (tmp_path / "checkpoint").touch()
     said = []
     checkpoints = opened(tmp_path, variables, report=said.append)
     assert checkpoints.restore() == {"update": 1}
@@ -232,7 +232,22 @@ def test_names_that_are_not_ours_are_left_alone(tmp_path, variables):
     assert said == []
     assert opened(tmp_path, variables).restore() == {"update": 4}
     left = {path.name for path in tmp_path.iterdir()}
-    assert left >= {*STRANGE, "000000099", "000000002", "checkpoint", "000000004"}
+    assert left >= {*STRANGE, "checkpoint", "000000004"}
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, pathlib.Path.touch, pathlib.Path.mkdir], ids=str)
+def test_a_name_of_ours_that_is_no_checkpoint_is_damage(tmp_path, variables, make):
+    save(opened(tmp_path, variables), 1)
+    make(tmp_path / "000000002")
+    said = []
+    checkpoints = opened(tmp_path, variables, report=said.append)
+    assert checkpoints.restore() == {"update": 1}
+    assert f"checkpoint {tmp_path}/000000002 is damaged and left out: {tmp_path}" in said[0] or (
+        "Failed to find any matching files" in said[0]
+    )
+    assert (tmp_path / "damaged-000000002").exists()
+    save(checkpoints, 2)
+    assert opened(tmp_path, variables).restore() == {"update": 2}
 
 
 def test_incomplete_as_a_file_is_put_aside(tmp_path, variables):

@@ -79,7 +79,7 @@ def _train(config: Config, path: pathlib.Path, worker: Worker | None = None) -> 
         threading.excepthook = quiet
         chief = worker is None or worker.chief
         if chief:
-            (path / directory.DIVERGED).unlink(missing_ok=True)
+            directory.forget_divergence(path)
         try:
             result = assemble.train(config, path, stopped, worker)
         except loop.NonFiniteLossError as error:

@@ -138,7 +138,7 @@ class Checkpoints:
         kept = {*updates[-self._keep :], best} - {update}
         for old in others:
             if update_of(old) not in kept:
-                shutil.rmtree(old, ignore_errors=True)
+                remove(old)
 
     def restore(self) -> dict[str, Any] | None:
         """Reads the newest checkpoint that is whole, and returns its progress; None without one.
@@ -171,12 +171,9 @@ class Checkpoints:
     def _unused(self, update: int) -> pathlib.Path:
         """A name that is not there yet, the last in order of those of `update`."""
         numbers = [path.suffix for path in found(self._folder) if update_of(path) == update]
-        number = int(numbers[-1].lstrip(".") or 0) + 1 if numbers else 0
-        while True:
-            path = self._folder / (f"{update:09d}.{number}" if number else f"{update:09d}")
-            if not os.path.lexists(path):  # By a file that is not a checkpoint.
-                return path
-            number += 1
+        if not numbers:
+            return self._folder / f"{update:09d}"
+        return self._folder / f"{update:09d}.{int(numbers[-1].lstrip('.') or 0) + 1}"
 
 
 class NoCheckpoints(Checkpoints):
@@ -198,13 +195,13 @@ class NoCheckpoints(Checkpoints):
 
 
 def found(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The checkpoints in `folder`, oldest first.
+    """The checkpoints in `folder`, oldest first; what has such a name and is not one is damaged.
 
     Raises:
       UserError: the folder cannot be read.
     """
     try:
-        names = [entry.name for entry in os.scandir(folder) if entry.is_dir()]
+        names = os.listdir(folder)
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -236,11 +233,14 @@ def read(path: pathlib.Path, variables: Variables) -> dict[str, Any]:
       UserError: where it holds others in one of the groups.
       DAMAGED: where it is not whole.
     """
-    with plain(path) as readable:
-        try:
+    try:
+        with plain(path) as readable:
             return _read(readable, path, variables)
-        except DAMAGED as error:  # Of a path that names nothing outside of this process.
-            raise RuntimeError(named(str(error), path)) from error
+    except DAMAGED as error:  # Of a path that names nothing outside of this process.
+        said = str(error)
+        if isinstance(error, OSError) and error.filename:
+            said = f"{error.filename}: {error.strerror}"
+        raise RuntimeError(named(said, path)) from error
 
 
 def _read(readable: str, path: pathlib.Path, variables: Variables) -> dict[str, Any]:

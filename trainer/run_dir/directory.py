@@ -235,6 +235,8 @@ def write_whole(path: pathlib.Path, content: str | bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except NotRegularError:  # More room would not help.
+        raise
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)  # It may be what the disk is full of.
@@ -268,8 +270,24 @@ def _flush(path: pathlib.Path) -> None:
         os.close(descriptor)
 
 
+def forget_divergence(path: pathlib.Path) -> None:
+    """Removes what says that the run in `path` has diverged, since it goes on.
+
+    Raises:
+      NotRegularError: a folder has that name.
+    """
+    try:
+        (path / DIVERGED).unlink(missing_ok=True)
+    except IsADirectoryError as error:
+        what = "it is a folder, not a regular file"
+        raise NotRegularError(errno.EINVAL, what, str(path / DIVERGED)) from error
+
+
 def remove(path: pathlib.Path) -> None:
-    """Removes a file, a link, or a folder with what it holds, if it is there and can be."""
+    """Removes a file, a link, or a folder with what it holds, if it is there and can be.
+
+    By itself, shutil.rmtree waits for the writer of a FIFO.
+    """
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

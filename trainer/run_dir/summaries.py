@@ -7,7 +7,6 @@ resumes, so that no point is there twice and none is missing.
 import contextlib
 import os
 import pathlib
-import shutil
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -18,7 +17,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from trainer.run_dir import dashboard, event_files, metrics
-from trainer.run_dir.directory import write_whole
+from trainer.run_dir.directory import remove, write_whole
 
 # What a disk that is full or gone raises, by way of Python's files and of TensorBoard's.
 UNWRITABLE = (OSError, files.errors.OpError)
@@ -74,7 +73,7 @@ class Summaries:
 
     def _draw_all(self) -> None:
         folder = self._path.with_name("tensorboard")
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
         try:
             # Each writes from a thread of its own.
             self._curves = {
