@@ -77,7 +77,7 @@ def choose(
     try:
         kept = typed_json.read(path, _KEPT)
         size = kept["micro_batch_size"]
-        if kept["replicas"] == replicas and not share % size and not size % ghost_batch_size:
+        if kept["replicas"] == replicas and ghost_batch_size <= size <= limits.largest // replicas:
             return int(size)
     except FileNotFoundError:
         pass
