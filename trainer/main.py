@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from absl import app, logging
 
 from trainer import config
+from trainer.cluster import limits
 from trainer.commands import by_name
 from trainer.regular_file import NotRegularError, ReadError
 from trainer.run_dir import subject
@@ -46,12 +47,10 @@ def main(argv: Sequence[str]) -> int:
         print(f"crescendo {name}: {error.filename}{verb}: {error.strerror}.", file=sys.stderr)
         print(remedy, file=sys.stderr)
         return config.UserError.status
-    except (MemoryError, RuntimeError) as error:
-        if not (isinstance(error, MemoryError) or "can't start new thread" in str(error)):
+    except (MemoryError, RuntimeError, ImportError) as error:
+        if not (said := limits.reached(error)):
             raise
-        what = "memory ran out" if isinstance(error, MemoryError) else "no thread can be started"
-        print(f"crescendo {name}: {what}, or a limit is reached.", file=sys.stderr)
-        print("See ulimit -v and -u, and the container's limits; or end others.", file=sys.stderr)
+        print(f"crescendo {name}: {said}", file=sys.stderr)
         return config.UserError.status
 
 

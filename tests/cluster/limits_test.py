@@ -5,7 +5,9 @@ import sys
 
 import pytest
 
+from tests.reports.run_directories import write
 from tests.runs import SHORT, command
+from trainer.cluster import limits
 
 
 @pytest.mark.parametrize(
@@ -65,3 +67,22 @@ def test_other_limits_are_enough():
     done = subprocess.run(shell, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "`ulimit -v` allows 4.1 GB of addresses: where that is too little" in done.stderr
+
+
+def test_what_python_says_at_a_limit():
+    for error in (
+        MemoryError(),
+        RuntimeError("can't start new thread"),
+        ImportError("libtensorflow_cc.so.2: failed to map segment from shared object"),
+    ):
+        assert len(limits.reached(error).splitlines()) == 2
+    assert limits.reached(RuntimeError("dictionary changed size during iteration")) == ""
+
+
+def test_a_report_without_memory_has_no_traceback(tmp_path):
+    write(tmp_path / "run")
+    report = [sys.executable, "-m", "trainer", "report", str(tmp_path / "run")]
+    shell = ["bash", "-c", 'ulimit -v 150000; exec "$@"', "-", *report, f"--output={tmp_path}/r"]
+    done = subprocess.run(shell, capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+    assert done.returncode != 0

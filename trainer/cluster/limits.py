@@ -32,6 +32,18 @@ def check() -> None:
     _check_threads(_THREADS + cores * _THREADS_PER_CORE)
 
 
+def reached(error: Exception) -> str:
+    """What to say of an error of Python's at a limit, in two lines; "" for other errors."""
+    text = str(error)
+    if "can't start new thread" in text:
+        what = "no thread can be started, since ulimit -u or the container allows no more"
+    elif isinstance(error, MemoryError) or "failed to map segment" in text:
+        what = "memory ran out, or ulimit -v allows no more"
+    else:
+        return ""
+    return f"{what}.\nRaise the limit, or end other processes."
+
+
 def _check_files() -> None:
     limit = _limit(resource.RLIMIT_FSIZE)
     if limit is not None and limit < _FILE_BYTES:
