@@ -127,6 +127,12 @@ def test_nothing_is_unpickled():
         assert "unsafe" not in text, module
 
 
+def test_one_module_parses_json():
+    """What it parses is declared; the greeting of a worker is checked by the rendezvous itself."""
+    found = {m for m, path in FILES.items() if "json.load" in path.read_text("utf-8")}
+    assert found - {"trainer.cluster.rendezvous"} == {"trainer.typed_json"}
+
+
 def test_the_schedule_is_pure_python():
     for module in FILES:
         if module.startswith("trainer.schedule"):
