@@ -82,7 +82,8 @@ def read(
     except FileNotFoundError:
         return []
     if wrong:
-        report(first + (f"; so are {wrong - 1:,} further lines" if wrong > 1 else ""))
+        others = "is another line" if wrong == 2 else f"are {wrong - 1:,} further lines"
+        report(first if wrong == 1 else f"{first}; so {others}")
     return points
 
 
