@@ -10,7 +10,7 @@ import pytest
 # From the bottom up; a module may import from levels below its own, and from its own folder.
 LEVELS = [
     {"trainer.errors", "trainer.regular_file"},
-    {"trainer.output", "trainer.stop_signals"},
+    {"trainer.output", "trainer.stop_signals", "trainer.typed_json", "trainer.file_lock"},
     {"trainer.config"},
     {"trainer.grid"},
     {"trainer.schedule"},
@@ -126,6 +126,12 @@ def test_nothing_is_unpickled():
         text = FILES[module].read_text(encoding="utf-8")
         assert "allow_pickle" not in text, module
         assert "unsafe" not in text, module
+
+
+def test_one_module_parses_json():
+    """What it parses is declared; the greeting of a worker is checked by the rendezvous itself."""
+    found = {m for m, path in FILES.items() if "json.load" in path.read_text("utf-8")}
+    assert found - {"trainer.cluster.rendezvous"} == {"trainer.typed_json"}
 
 
 def test_the_schedule_is_pure_python():

@@ -143,6 +143,10 @@ def test_a_kept_choice_holds_for_as_many_replicas(cpus, tmp_path, monkeypatch):
     chosen, said = choose(tmp_path, step_of(cpus, 64, replicas=2))
     assert (chosen, len(said)) == (64, 1)
     assert choose(tmp_path, step_of(cpus, 64, replicas=2)) == (64, [])
+    for damage in (0, 8, 10**9, 10**400, True, "64", None):
+        path.write_text(json.dumps({"micro_batch_size": damage, "replicas": 1}))
+        chosen, said = choose(tmp_path, step_of(cpus, 64))
+        assert (chosen, len(said)) == (128, 1 if damage in (8, 10**9) else 2)
 
 
 SHORT = [

@@ -3,18 +3,25 @@ import socket
 
 import pytest
 
-from trainer.regular_file import NotRegularError, opener, read_regular
+from trainer.regular_file import NotRegularError, ReadError, opener, read_regular
 
 
 def test_a_regular_file_is_read_through_a_link_too(tmp_path):
     (tmp_path / "x[1]").write_bytes(b"abc")
     (tmp_path / "link").symlink_to("x[1]")
-    assert read_regular(tmp_path / "x[1]") == read_regular(str(tmp_path / "link"), 3) == b"abc"
-    with pytest.raises(OSError, match="more than 2 bytes") as error:
+    assert read_regular(tmp_path / "x[1]", 9) == read_regular(str(tmp_path / "link"), 3) == b"abc"
+    with pytest.raises(ReadError, match="more than 2 bytes") as error:
         read_regular(tmp_path / "link", 2)
     assert error.value.filename == str(tmp_path / "link")
-    with pytest.raises(FileNotFoundError):
-        read_regular(tmp_path / "none")
+    for nothing in (tmp_path / "none", tmp_path / "link" / "none"):
+        with pytest.raises(FileNotFoundError):
+            read_regular(nothing, 9)
+
+
+def test_a_read_that_fails_names_the_file():
+    """As on a disk that is damaged: no process may read address 0, and the kernel says EIO."""
+    with pytest.raises(ReadError, match="Input/output error: '/proc/self/mem'"):
+        read_regular("/proc/self/mem", 9)
 
 
 @pytest.mark.parametrize("mode", ["rb", "wb", "ab", "a+b"])
@@ -41,5 +48,5 @@ def test_no_descriptor_is_left_open(tmp_path):
     before = os.listdir("/proc/self/fd")
     for _ in range(3):
         with pytest.raises(NotRegularError):
-            read_regular(tmp_path / "fifo")
+            read_regular(tmp_path / "fifo", 9)
     assert os.listdir("/proc/self/fd") == before

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from trainer import loop, micro_batch
+from trainer import loop, micro_batch, typed_json
 from trainer.classifier import (
     build,
     configuration,
@@ -38,12 +38,14 @@ from trainer.run_dir import directory, training_data
 from trainer.run_dir.checkpoints import Checkpoints, NoCheckpoints, digest
 from trainer.run_dir.metrics import read
 from trainer.run_dir.progress import Progress, line
+from trainer.run_dir.result import ended
 from trainer.run_dir.summaries import NoSummaries, Summaries
 from trainer.run_dir.training_data import TrainingData
 from trainer.schedule import cost, plan, trajectory
 from trainer.schedule.layout import lay_out, unmeasured
 from trainer.state import restore, share
 from trainer.step import TrainingStep
+from trainer.typed_json import table_of, text
 
 
 def train(
@@ -83,7 +85,7 @@ def _train(
     replicas = strategy.num_replicas_in_sync
     hosts = hosts_of(strategy, worker)
     report = line if hosts.chief else _unsaid
-    if hosts.agreed(hosts.chief and directory.result(path) is not None)[0]:
+    if hosts.agreed(hosts.chief and ended(path) is not None)[0]:
         return None
     config = _with_order_version(config, path, hosts, report)
     kept = path if hosts.chief else None
@@ -178,7 +180,7 @@ def _train(
     _, *others = hosts.gathered(json.dumps(bad.reasons))
     if hosts.chief:
         for found in others:
-            for name, reason in json.loads(found).items():
+            for name, reason in typed_json.parsed(found, table_of(text)).items():
                 bad.add(name, reason)
     if isinstance(last, NonFiniteLossError):
         raise last

@@ -8,7 +8,6 @@ train one point at once, and a point of a sweep that was killed is held until it
 import collections
 import contextlib
 import dataclasses
-import fcntl
 import pathlib
 import signal
 import subprocess
@@ -16,13 +15,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any
 
-from trainer import stop_signals
+from trainer import file_lock, stop_signals
 from trainer.cluster import children
 from trainer.cluster.cores import shares
 from trainer.grid import Point, folder, shown
 from trainer.regular_file import opener
-from trainer.run_dir import directory, hparams, sweeps
+from trainer.run_dir import directory, hparams, result, sweeps
 from trainer.run_dir.sweeps import End
+from trainer.typed_json import DamagedError, problem
 
 _SAYS = "crescendo train: "
 _LONGEST_REASON = 65536  # bytes of output in which it is looked for
@@ -91,7 +91,8 @@ def carry_out(
                         running.append(attempt)
                         del free[0]
                 except OSError as error:
-                    say(f"{run.title}: {error.filename} cannot be written: {error.strerror}")
+                    what = f"{error.filename} cannot be written" if error.filename else "no process"
+                    say(f"{run.title}: {what}: {error.strerror}")
             for each in running:
                 for _ in range(len(received) - each.signals):
                     each.process.terminate()
@@ -118,13 +119,16 @@ def _hold(path: pathlib.Path) -> IO[bytes] | None:
     """The output of the run in `path`, locked; None where another process has locked it."""
     path.mkdir(parents=True, exist_ok=True)
     output = open(path / directory.OUTPUT, "a+b", buffering=0, opener=opener)  # noqa: SIM115
-    try:
-        fcntl.flock(output, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        output.close()
+    if not file_lock.take(output):
+        _close(output)
         return None
     output.seek(0, 2)
     return output
+
+
+def _close(output: IO[bytes]) -> None:
+    with contextlib.suppress(OSError):  # What is lost is a line of a run's output.
+        output.close()
 
 
 def _start(
@@ -136,20 +140,38 @@ def _start(
     say: Callable[[str], None],
 ) -> _Attempt | None:
     """The process that trains `run`; None, and `output` closed, where there is nothing to train."""
-    last = sweeps.read(sweep).get(folder(run.point), End())
-    result = directory.result(sweep / folder(run.point))
-    if result and last.status != 0:  # By a sweep that was killed before it could note the end.
-        say(_line(run, End(0), result))
-        _note(run, sweep, End(0), result)
-    elif last.failed and not result and not retry:
+    ended = _result(run, sweep, say)
+    last = _last(run, sweep)
+    if ended and last.status != 0:  # By a sweep that was killed before it could note the end.
+        say(_line(run, End(0), ended))
+        _note(run, sweep, End(0), ended, say)
+    elif last.failed and not ended and not retry:
         say(f"{run.title}: failed before, with status {last.status}; --sweep_retry tries it again")
-    elif not result:
+    elif not ended:
         say(f"{run.title}: {'goes on' if _begun(sweep / folder(run.point)) else 'starts'}")
         begin = output.tell()
         process = children.start(["train", *run.flags], cores, output)
         return _Attempt(run, process, cores, output, begin)
-    output.close()
+    _close(output)
     return None
+
+
+def _result(run: Run, sweep: pathlib.Path, say: Callable[[str], None]) -> dict[str, Any] | None:
+    """How the run has ended; None, too, if that is damaged: `train` then says what to do."""
+    path = sweep / folder(run.point)
+    try:
+        return result.read(path)
+    except (DamagedError, OSError) as error:
+        say(f"{run.title}: {path / result.FILE} {problem(error)}")
+        return None
+
+
+def _last(run: Run, sweep: pathlib.Path) -> End:
+    """How the last attempt ended; unknown if sweep.json is damaged, which the next note says."""
+    try:
+        return sweeps.read(sweep).get(folder(run.point), End())
+    except (DamagedError, OSError):
+        return End()
 
 
 def _begun(path: pathlib.Path) -> bool:
@@ -163,29 +185,35 @@ def _end(attempt: _Attempt, sweep: pathlib.Path, say: Callable[[str], None]) -> 
         end = End(128 - code, f"killed by {signal.Signals(-code).name}")
     else:
         end = End(code, _reason(attempt.output, attempt.begin) if code else None)
-    result = directory.result(sweep / folder(attempt.run.point))
-    say(_line(attempt.run, end, result))
+    ended = _result(attempt.run, sweep, say)
+    say(_line(attempt.run, end, ended))
     try:
-        _note(attempt.run, sweep, end, result)
+        _note(attempt.run, sweep, end, ended, say)
     except OSError as error:
         say(f"{attempt.run.title}: {error.filename} cannot be written: {error.strerror}")
-    attempt.output.close()
+    _close(attempt.output)
 
 
-def _note(run: Run, sweep: pathlib.Path, end: End, result: dict[str, Any] | None) -> None:
+def _note(
+    run: Run,
+    sweep: pathlib.Path,
+    end: End,
+    ended: dict[str, Any] | None,
+    say: Callable[[str], None],
+) -> None:
     """Keeps how an attempt has ended, and shows it to TensorBoard where that is for good."""
-    if result or end.failed:
-        numbers = {name: result[name] for name in directory.RESULTS} if result else None
+    if ended or end.failed:
+        numbers = {name: ended[name] for name in result.RESULTS} if ended else None
         flags = {name: shown(name, value) for name, value in run.point.items()}
         hparams.write(sweep / folder(run.point), flags, numbers)
-    sweeps.note(sweep, run.point, end)
+    sweeps.note(sweep, run.point, end, say)
 
 
-def _line(run: Run, end: End, result: dict[str, Any] | None) -> str:
-    if result:
+def _line(run: Run, end: End, ended: dict[str, Any] | None) -> str:
+    if ended:
         return (
-            f"{run.title}: top1 {result['top1']:.4f}, loss {result['loss']:.4f} in "
-            f"{result['updates']:,} updates, {result['seconds']:.0f} s"
+            f"{run.title}: top1 {ended['top1']:.4f}, loss {ended['loss']:.4f} in "
+            f"{ended['updates']:,} updates, {ended['seconds']:.0f} s"
         )
     if not end.status:
         return f"{run.title}: stopped at --stop_at_epoch"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
-from trainer import __version__
+from trainer import __version__, typed_json
 from trainer.cluster import strategy as cluster
 from trainer.cluster import tpu
 from trainer.cluster.hosts import Hosts
@@ -24,7 +24,9 @@ from trainer.errors import UserError
 from trainer.nn.model_configuration import fingerprint
 from trainer.nn.models import registry
 from trainer.run_dir import training_data, weights
+from trainer.run_dir.checkpoint_progress import checked
 from trainer.run_dir.training_data import TrainingData
+from trainer.typed_json import anything, list_of
 
 
 def devices(config: Config, worker: Worker | None = None) -> tuple[tf.distribute.Strategy, int]:
@@ -102,7 +104,8 @@ def load_splits(
     for source in (training, evaluation):
         has = f"{source.examples:,} examples, {source.classes} classes, shape {source.image_shape}"
         (first, names), *others = (
-            json.loads(each) for each in hosts.gathered(json.dumps([has, source.class_names]))
+            typed_json.parsed(each, list_of(anything, 2))
+            for each in hosts.gathered(json.dumps([has, source.class_names]))
         )
         for index, (other, other_names) in enumerate(others, start=1):
             if other != first:
@@ -246,7 +249,7 @@ def restore(
     model = build(config, data, strategy)
     variables = {"weights": values(model)}
     path, progress = weights.load(folder / "checkpoints", config.checkpoint, variables, report)
-    learned = progress.get("training_data", {})
+    learned = checked(progress, f"checkpoint {path}").get("training_data", {})
     training_data.check_learned(learned, data, folder / training_data.FILE)
     say_if_edited(config, model, progress.get("model_configuration"), report)
     return model, data, path, progress["update"]

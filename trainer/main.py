@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from absl import logging
 
 from trainer import __version__, output
+from trainer.cluster import limits
 from trainer.config import command_help, command_line
 from trainer.errors import ExitError, ExitStatus
 from trainer.output import say
-from trainer.regular_file import NotRegularError
+from trainer.regular_file import NotRegularError, ReadError
 from trainer.run_dir import subject
 
 _TRAINING = ("train", "range_test", "sweep")
@@ -36,15 +37,20 @@ def main(argv: Sequence[str]) -> int:
         return error.status
     except OSError as error:  # Others are mistakes of ours.
         known = error.errno in (errno.EACCES, errno.ENAMETOOLONG)
-        if error.filename is None or not (known or isinstance(error, NotRegularError)):
+        unread = isinstance(error, NotRegularError | ReadError)
+        if error.filename is None or not (known or unread):
             raise
         remedy = "Choose a path that you can read and write."
         if isinstance(error, NotRegularError):
             remedy = "Put a regular file in its place, or delete it."
-        say(
-            f"crescendo {name}: {error.filename}: {error.strerror}.\n{remedy}",
-            to=sys.stderr,
-        )
+        verb = " cannot be read" if isinstance(error, ReadError) else ""
+        said = f"{error.filename}{verb}: {error.strerror}.\n{remedy}"
+        say(f"crescendo {name}: {said}", to=sys.stderr)
+        return ExitStatus.USER_ERROR
+    except (MemoryError, RuntimeError, ImportError) as error:
+        if not (said := limits.reached(error)):
+            raise
+        say(f"crescendo {name}: {said}", to=sys.stderr)
         return ExitStatus.USER_ERROR
 
 
@@ -64,9 +70,7 @@ def _run(name: str, arguments: Sequence[str]) -> int:
     command_line.check_command(name)
     command = importlib.import_module(f"trainer.commands.{name}").run
     asked = command_line.parse(name, flags)
-    if kept := subject.kept_flags(name, asked):
-        asked = command_line.parse(name, flags, kept)
-    return command(asked)
+    return command(subject.with_kept_flags(name, asked, flags))
 
 
 def entry() -> None:

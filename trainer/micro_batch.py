@@ -16,15 +16,16 @@ from typing import Any
 
 import tensorflow as tf
 
+from trainer import typed_json
 from trainer.cluster import memory
 from trainer.cluster.strategy import dealt, on_cpu
 from trainer.errors import UserError
 from trainer.nn.user_code import explained
-from trainer.regular_file import read_regular
 from trainer.run_dir.directory import write_whole
 from trainer.schedule.layout import divisors
 from trainer.schedule.realize import Limits
 from trainer.step import TrainingStep
+from trainer.typed_json import DamagedError, fields, integer
 
 # Up to so many examples, a run's smallest batch leaves too little to choose from.
 _FEW = 64
@@ -39,6 +40,8 @@ _SECONDS = 1.0
 # Of the memory that is free; the rest is for what an update, an evaluation and a checkpoint take
 # besides, and for other processes.
 _USABLE = 0.8
+
+_KEPT = fields({"micro_batch_size": integer(1), "replicas": integer(1)})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,13 +72,17 @@ def choose(
       UserError: where `model` does not fit in memory at all.
     """
     replicas = step.strategy.num_replicas_in_sync
-    # What is not there, or damaged, is measured.
-    with contextlib.suppress(FileNotFoundError, ValueError, TypeError, KeyError):
-        kept = json.loads(read_regular(path))
-        if kept["replicas"] == replicas:
-            return int(kept["micro_batch_size"])
     smallest = limits.smallest // replicas
     share = smallest if smallest > _FEW else limits.largest // replicas
+    try:
+        kept = typed_json.read(path, _KEPT)
+        size = kept["micro_batch_size"]
+        if kept["replicas"] == replicas and ghost_batch_size <= size <= limits.largest // replicas:
+            return int(size)
+    except FileNotFoundError:
+        pass
+    except DamagedError as error:
+        report(f"{error}; it is measured again")
     most = _MOST_ON_CPU if on_cpu(step.strategy) else share
     sizes = candidates(share, ghost_batch_size, most)
     tried, why = _search(step, batches, sizes, model, report)

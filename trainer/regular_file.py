@@ -5,9 +5,12 @@ A plain `open` waits without end for the writer of a FIFO, and reads /dev/zero u
 file in between.
 """
 
+import contextlib
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from typing import BinaryIO
 
 _KINDS = {
     stat.S_IFIFO: "a FIFO",
@@ -19,6 +22,10 @@ _KINDS = {
 
 class NotRegularError(OSError):
     """The file at `filename` is not a regular file; `strerror` says what it is instead."""
+
+
+class ReadError(OSError):
+    """The file at `filename` is there and cannot be read; `strerror` says why."""
 
 
 def opener(path: str | os.PathLike[str], flags: int) -> int:
@@ -47,24 +54,40 @@ def opener(path: str | os.PathLike[str], flags: int) -> int:
     return descriptor
 
 
-def read_regular(path: str | os.PathLike[str], most_bytes: int | None = None) -> bytes:
-    """Returns the content of a regular file.
-
-    Args:
-      path: of the file, or of a link to it.
-      most_bytes: the largest file that is read; None: any.
+@contextlib.contextmanager
+def reading(path: str | os.PathLike[str], most_bytes: int) -> Iterator[BinaryIO]:
+    """Yields a regular file that is open for reading, of at most `most_bytes`.
 
     Raises:
+      FileNotFoundError: if it is not there.
       NotRegularError: if it is not a regular file.
-      OSError: if it cannot be read, or is larger than `most_bytes`.
+      ReadError: if it cannot be opened or read, or is larger.
     """
-    with open(path, "rb", opener=opener) as file:
-        if most_bytes is None:
-            return file.read()
-        content = file.read(most_bytes + 1)
-    if len(content) > most_bytes:
-        raise OSError(errno.EFBIG, f"it has more than {most_bytes:,} bytes", os.fspath(path))
-    return content
+    name = os.fspath(path)
+    try:
+        with open(path, "rb", opener=opener) as file:
+            if os.fstat(file.fileno()).st_size > most_bytes:
+                raise OSError(errno.EFBIG, f"it has more than {most_bytes:,} bytes")
+            yield file
+    except (FileNotFoundError, NotRegularError):
+        raise
+    except NotADirectoryError as error:  # Below a file, there is nothing.
+        raise FileNotFoundError(error.errno, error.strerror, name) from error
+    except OSError as error:  # Of a read that fails, the system's own lacks the name.
+        raise ReadError(error.errno, error.strerror, name) from error
+
+
+def read_regular(path: str | os.PathLike[str], most_bytes: int) -> bytes:
+    """Returns the content of a regular file of at most `most_bytes`.
+
+    Raises:
+      FileNotFoundError, NotRegularError, ReadError: as `reading`.
+    """
+    with reading(path, most_bytes) as file:
+        content = file.read(most_bytes + 1)  # It may grow meanwhile, and /proc's have no size.
+        if len(content) > most_bytes:
+            raise OSError(errno.EFBIG, f"it has more than {most_bytes:,} bytes")
+        return content
 
 
 def _not_regular(kind: str, name: str) -> NotRegularError:

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from trainer import typed_json
 from trainer.cluster.hosts import Hosts
 from trainer.errors import UserError
 from trainer.evaluation import Evaluation
+from trainer.run_dir.checkpoint_progress import PROGRESS, checked
 from trainer.run_dir.checkpoints import Checkpoints
 from trainer.schedule.stretch import Stretch
 from trainer.step import Records, TrainingStep
@@ -94,7 +96,7 @@ def restore(checkpoints: Checkpoints, step: TrainingStep) -> State:
     if saved is None:
         return State(statistics_starts=step.starts)
     try:
-        state = State(**saved)
+        state = State(**checked(saved, "the newest checkpoint"))
     except TypeError as error:
         raise UserError(
             f"the newest checkpoint was written by another version: {error}.\n"
@@ -116,4 +118,4 @@ def share(state: State, variables: Iterable[Any], hosts: Hosts) -> State:
     for variable in variables:
         value = variable.numpy()
         variable.assign(hosts.chiefs(value).astype(value.dtype))
-    return State(**json.loads(text.astype(np.uint8).tobytes()))
+    return State(**typed_json.parsed(text.astype(np.uint8).tobytes(), PROGRESS))

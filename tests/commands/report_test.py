@@ -93,8 +93,12 @@ def test_thirty_runs_of_a_sweep_one_damaged_one_late_one_begun(capsys, tmp_path)
     assert "31 runs" in out
     assert "31 runs, 12 conditions<" in page.text
     assert page.cells.count("just_begun") == 1
-    assert error == "crescendo report: damaged: metrics.jsonl has a line damaged and left out\n"
-    assert "metrics.jsonl has a line damaged and left out" in page.cells
+    note = (
+        "line 1 of metrics.jsonl is damaged and left out: it is not JSON: Expecting property name "
+        "enclosed in double quotes at line 2, column 1; so is another line"
+    )
+    assert error == f"crescendo report: damaged: {note}\n"
+    assert note in page.cells
     assert "Accuracy by batch size and learning rate" in page.titles
     assert "with & <b>" in page.cells
     assert page.cells.count("3 of 3") == 9

@@ -194,10 +194,18 @@ def test_other_flags_than_the_finished_points_have(capsys, mixed):
 
 
 @pytest.mark.parametrize("content", ["{", '{"top1": 0.5, "updates": 3}'])
-def test_a_damaged_result_is_reported(capsys, tmp_path, content):
+def test_a_damaged_result_is_named_and_left_out(capsys, tmp_path, content):
     point = tmp_path / "sweep" / "seed=0"
     point.mkdir(parents=True)
     (tmp_path / "sweep" / "sweep.json").write_text('{"points": []}')
     (point / "flags.txt").write_text("")
     (point / "result.json").write_text(content)
-    assert "result.json is damaged" in refused(capsys, tmp_path / "sweep", "--sweep=seed=0,1")
+    status, out, error = done(
+        capsys, "sweep", "--sweep=seed=0", f"--model_dir={tmp_path / 'sweep'}"
+    )
+    assert (status, error) == (2, "")
+    first, *_, reason, remedy = out.splitlines()
+    assert first.startswith(f"seed=0 is left out: {point}/result.json is damaged: ")
+    assert reason.startswith(f"  {point}/result.json is damaged: ")
+    assert remedy == "  Delete it: the same command makes it again from the checkpoint."
+    assert (point / "result.json").read_text() == content

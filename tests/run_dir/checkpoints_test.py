@@ -1,4 +1,5 @@
 import os
+import pathlib
 import resource
 
 import numpy as np
@@ -212,3 +213,87 @@ def test_digest_sees_values_shapes_and_order():
     assert len({digest(v) for v in ([a], [b], [a, b], [b, a])}) == 4
     nudged = tf.Variable(np.nextafter(np.float32([1, 2]), 3))
     assert digest([nudged]) != digest([a])
+
+
+STRANGE = ["ckpt-7", "7", "2024", "²", "1.2.3", "5.", "..5", "000000009~", "000000009.bak", ".swp"]
+
+
+def test_names_that_are_not_ours_are_left_alone(tmp_path, variables):
+    save(opened(tmp_path, variables), 1)
+    for name in STRANGE:
+        (tmp_path / name).mkdir()
+    (tmp_path / "checkpoint").touch()
+    said = []
+    checkpoints = opened(tmp_path, variables, report=said.append)
+    assert checkpoints.restore() == {"update": 1}
+    for update in (2, 3, 4):
+        save(checkpoints, update)
+    assert checkpoints.wait() == 4
+    assert said == []
+    assert opened(tmp_path, variables).restore() == {"update": 4}
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left >= {*STRANGE, "checkpoint", "000000004"}
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, pathlib.Path.touch, pathlib.Path.mkdir], ids=str)
+def test_a_name_of_ours_that_is_no_checkpoint_is_damage(tmp_path, variables, make):
+    save(opened(tmp_path, variables), 1)
+    make(tmp_path / "000000002")
+    said = []
+    checkpoints = opened(tmp_path, variables, report=said.append)
+    assert checkpoints.restore() == {"update": 1}
+    assert f"checkpoint {tmp_path}/000000002 is damaged and left out: {tmp_path}" in said[0] or (
+        "Failed to find any matching files" in said[0]
+    )
+    assert (tmp_path / "damaged-000000002").exists()
+    save(checkpoints, 2)
+    assert opened(tmp_path, variables).restore() == {"update": 2}
+
+
+def test_incomplete_as_a_file_is_put_aside(tmp_path, variables):
+    (tmp_path / "incomplete").write_text("mine")
+    said = []
+    checkpoints = opened(tmp_path, variables, report=said.append)
+    save(checkpoints, 1)
+    assert checkpoints.wait() == 1
+    assert said == [f"{tmp_path}/incomplete is not a folder; it is now damaged-incomplete"]
+    assert (tmp_path / "damaged-incomplete").read_text() == "mine"
+
+
+def test_a_file_in_place_of_the_folder_is_named(tmp_path, variables):
+    (tmp_path / "checkpoints").touch()
+    with pytest.raises(UserError, match=r"checkpoints cannot be read: Not a directory\.\nPut"):
+        opened(tmp_path / "checkpoints", variables).restore()
+
+
+@pytest.mark.parametrize(
+    "progress",
+    [
+        {"position": True},
+        {"position": -1},
+        {"position": 10**400},
+        {"update": "7"},
+        {"best": 3},
+        {"window": {"loss": "x"}},
+        {"setting": {"batch_size": 32}},
+        {"evaluation": {"position": 1}},
+        {"noise": {"trace": 1.0}},
+        {"control": {"batch_size": 0}},
+        {"statistics_starts": {"0": "x"}},
+        {"training_data": []},
+        {"model_configuration": 3},
+        [],
+        None,
+    ],
+    ids=str,
+)
+def test_a_progress_that_is_not_one_is_damage(tmp_path, variables, progress):
+    checkpoints = opened(tmp_path, variables)
+    save(checkpoints, 1)
+    checkpoints.save(2, progress)
+    checkpoints.wait()
+    said = []
+    assert opened(tmp_path, variables, report=said.append).restore() == {"update": 1}
+    assert f"{tmp_path}/000000002 is damaged and left out: " in said[0]
+    name = next(iter(progress)) if isinstance(progress, dict) else "it is not an object"
+    assert f"left out: {name}" in said[0]

@@ -7,7 +7,8 @@ import threading
 import pytest
 
 from trainer.errors import UserError
-from trainer.run_dir.directory import claim, is_held, keep_flags, result, write_whole
+from trainer.run_dir.directory import claim, is_held, keep_flags, write_whole
+from trainer.run_dir.result import read as result
 
 FLAGS = "--epochs=2.0\n--seed=0\n"
 
@@ -115,3 +116,32 @@ def test_write_whole_leaves_nothing_where_it_cannot(tmp_path):
     with pytest.raises(IsADirectoryError, match="x"):
         write_whole(tmp_path / "x", "one")
     assert len(list(tmp_path.iterdir())) == 1
+
+
+FLUSHED = """
+import os, pathlib, sys
+from trainer.run_dir.directory import keep_flags
+flushed = []
+fsync = os.fsync
+os.fsync = lambda fd: (flushed.append(os.readlink(f"/proc/self/fd/{fd}")), fsync(fd))
+keep_flags(pathlib.Path(sys.argv[1]), "--seed=0")
+print(flushed)
+"""
+
+
+def test_the_folder_is_flushed_behind_its_flags(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", FLUSHED, str(tmp_path)], capture_output=True, text=True
+    )
+    order = [f"{tmp_path}/flags.txt.tmp", str(tmp_path), str(tmp_path.parent)]
+    assert done.stdout == f"{order}\n"
+
+
+@pytest.mark.parametrize("content", ["PK\x03\x04\n", "--seed=0\n\0\0\n", "epochs=2\n", "-\n"])
+def test_damaged_flags_are_named_with_their_line(tmp_path, content):
+    (tmp_path / "flags.txt").write_text(content)
+    with (
+        pytest.raises(UserError, match=r"flags.txt is damaged: line [12], .* is not a flag\.\nR"),
+        claim(tmp_path, FLAGS),
+    ):
+        pass

@@ -1,4 +1,5 @@
 import json
+import os
 import resource
 import shutil
 
@@ -202,3 +203,20 @@ def test_class_names_that_are_no_distinct_names(export, names):
     (export / "export.json").write_text(json.dumps({**said, "class_names": names}))
     with pytest.raises(UserError, match=r"export.json is damaged"):
         exports.about(export)
+
+
+def test_what_a_killed_export_left_is_removed(tiny, export):
+    left = export.with_name(".export-abcd1234")
+    left.mkdir()
+    (left / "owner").touch()  # Nobody holds it.
+    (left / "new").mkdir()
+    exports.write(export, tiny, FLAGS, ABOUT, LOGITS)
+    assert [path.name for path in export.parent.iterdir()] == ["export"]
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "folder"])
+def test_flags_of_an_export_that_cannot_be_read(export, kind):
+    (export / "flags.txt").unlink()
+    os.mkfifo(export / "flags.txt") if kind == "FIFO" else (export / "flags.txt").mkdir()
+    with pytest.raises(UserError, match=rf"flags.txt cannot be read: it is a {kind}.*\nDelete"):
+        exports.check_free(export, FLAGS)

@@ -7,6 +7,7 @@ import pytest
 from trainer.errors import UserError
 from trainer.run_dir import sweeps
 from trainer.run_dir.sweeps import End
+from trainer.typed_json import DamagedError
 
 POINTS = [{"seed": str(seed)} for seed in range(8)]
 
@@ -48,10 +49,27 @@ def test_processes_at_once_lose_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"points": [1]}', '{"points": [{}]}', "\xff"])
-def test_a_damaged_file_is_named(tmp_path, content):
+def test_a_damaged_file_is_put_aside_and_made_again(tmp_path, content):
     (tmp_path / "sweep.json").write_bytes(content.encode("latin-1"))
-    with pytest.raises(UserError, match=r"sweep.json is damaged.\nDelete it"):
+    with pytest.raises(DamagedError, match=r"sweep.json is damaged: "):
         sweeps.read(tmp_path)
+    said = []
+    sweeps.begin(tmp_path, POINTS[:2], said.append)
+    (line,) = said
+    assert line.startswith(f"{tmp_path}/sweep.json is damaged: ")
+    assert "it is now damaged-sweep.json, and a new one is made" in line
+    assert (tmp_path / "damaged-sweep.json").read_bytes() == content.encode("latin-1")
+    assert sweeps.read(tmp_path) == {"seed=0": End(), "seed=1": End()}
+
+
+def test_a_folder_in_its_place_while_a_point_ends(tmp_path):
+    sweeps.begin(tmp_path, POINTS[:1])
+    (tmp_path / "sweep.json").unlink()
+    (tmp_path / "sweep.json").mkdir()
+    said = []
+    sweeps.note(tmp_path, POINTS[0], End(3, "the loss is nan"), said.append)
+    assert "cannot be read: it is a folder" in said[0]
+    assert sweeps.read(tmp_path) == {"seed=0": End(3, "the loss is nan")}
 
 
 def test_something_else_is_not_taken(tmp_path):

@@ -6,7 +6,6 @@ import re
 import pytest
 
 from trainer.errors import UserError
-from trainer.regular_file import NotRegularError
 from trainer.run_dir import training_data
 from trainer.run_dir.training_data import FILE, TrainingData
 
@@ -31,7 +30,7 @@ def test_a_file_from_before_class_names_is_read(tmp_path):
 
 def test_a_fifo_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / FILE)
-    with pytest.raises(NotRegularError, match="it is a FIFO, not a regular file"):
+    with pytest.raises(UserError, match="cannot be read: it is a FIFO, not a regular file"):
         training_data.read(tmp_path)
 
 
@@ -68,7 +67,7 @@ def test_a_file_without_values_is_damaged(tmp_path, content):
 )
 def test_an_impossible_value_is_named(tmp_path, field, value):
     (tmp_path / FILE).write_text(json.dumps(DATA.as_json() | {field: value}))
-    with pytest.raises(UserError, match=f"{FILE} is damaged: {field} "):
+    with pytest.raises(UserError, match=rf"{FILE} is damaged: {field}(\[\d\])? "):
         training_data.read(tmp_path)
 
 

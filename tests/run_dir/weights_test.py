@@ -125,7 +125,7 @@ def test_one_that_goes_while_it_is_read(folder, variable, which, goes, then, mon
             shutil.rmtree(path)
             other = tf.Variable([5.0])
             trained = Checkpoints(folder, {"weights": [other]}, keep=9, report=nothing)
-            trained.save(101, {"value": 5, "best": {"update": 99}})
+            trained.save(101, {"value": 5, "best": {"update": 99, "top1": 0.5}})
             trained.wait()
         return read(path, variables)
 

@@ -8,7 +8,6 @@ the TPU of the machine that the program runs on, about which nobody is asked.
 import contextlib
 import dataclasses
 import importlib.metadata
-import json
 import re
 import socket
 import time
@@ -17,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from absl import logging
 
+from trainer import typed_json
 from trainer.config.flags import Config
 from trainer.errors import LostWorkerError, UserError
+from trainer.typed_json import WrongError, fields, text
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -283,8 +284,9 @@ def _asking(tpu: Tpu) -> Iterator[Any]:
 def _refused(tpu: Tpu, status: int, content: bytes) -> UserError:
     """What to say of an answer that is an error."""
     try:
-        reason = _line(json.loads(content)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
+        answer = typed_json.parsed(content, fields({"error": fields({"message": text})}))
+        reason = _line(answer["error"]["message"])
+    except WrongError:
         reason = "no reason is given"
     if status == 404:
         return UserError(

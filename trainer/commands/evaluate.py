@@ -5,7 +5,7 @@ import json
 import pathlib
 import sys
 
-from trainer.cluster import tpu
+from trainer.cluster import limits, tpu
 from trainer.config.flags import Config
 from trainer.errors import UserError
 from trainer.output import say
@@ -21,6 +21,7 @@ def run(config: Config) -> int:
     folder = subject.run_or_export(config)
     if config.strategy == "tpu":
         tpu.check_packages()
+    limits.check()
     # TensorFlow takes four seconds to import, for which a wrong name need not wait.
     from trainer import classifier
     from trainer.data.bad_examples import BadExamples

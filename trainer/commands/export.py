@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 import sys
 
+from trainer.cluster import limits
 from trainer.config.flagfile import to_flagfile
 from trainer.config.flags import Config
 from trainer.output import say
@@ -20,6 +21,7 @@ def run(config: Config) -> int:
     """
     folder = subject.run(config)
     target = pathlib.Path(config.export_dir or folder / "export")
+    limits.check()
     # TensorFlow takes four seconds to import, for which a wrong name need not wait.
     import tensorflow as tf
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +12,10 @@ from trainer.data import sizes
 from trainer.errors import UserError
 from trainer.output import say, width
 from trainer.reports import plan_plot
-from trainer.run_dir import directory
+from trainer.run_dir import result
 from trainer.schedule import cost, plan, trajectory
 from trainer.schedule.layout import Layout, lay_out, unmeasured
+from trainer.typed_json import DamagedError, problem
 
 
 def run(config: Config) -> int:
@@ -98,7 +100,7 @@ def _machines(config: Config, replicas: int, hosts: int) -> cost.Machines | None
     """
     if not _asks_for_cost(config):
         return None
-    ended = (directory.result(pathlib.Path(config.model_dir)) if config.model_dir else None) or {}
+    ended = _ended(pathlib.Path(config.model_dir)) if config.model_dir else {}
     if config.examples_per_second:
         compute = cost.Compute(example=1 / config.examples_per_second)
     elif ended.get("update_seconds"):
@@ -108,8 +110,7 @@ def _machines(config: Config, replicas: int, hosts: int) -> cost.Machines | None
                 "is in its speed.\n"
                 "Name a run of one host, or pass --examples_per_second of one replica."
             )
-        by_size = {int(size): seconds for size, seconds in ended["update_seconds"].items()}
-        compute = cost.measured(by_size, ended["replicas"])
+        compute = cost.measured(ended["update_seconds"], ended["replicas"])
     else:
         return None
     parameters = config.parameters or ended.get("parameters")
@@ -127,6 +128,16 @@ def _machines(config: Config, replicas: int, hosts: int) -> cost.Machines | None
         bandwidth=config.link_bandwidth,
         latency=config.link_latency,
     )
+
+
+def _ended(folder: pathlib.Path) -> dict[str, Any]:
+    """How the run in `folder` has ended; {} if it has not, or that is damaged, which is said."""
+    try:
+        return result.read(folder) or {}
+    except (DamagedError, OSError) as error:
+        said = f"{folder / result.FILE} {problem(error)}; its times are not known."
+        print(f"crescendo plan: {said}", file=sys.stderr)
+        return {}
 
 
 def _asks_for_cost(config: Config) -> bool:

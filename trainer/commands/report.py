@@ -18,15 +18,17 @@ def run(config: Config) -> int:
     """
     if not config.runs:
         raise UserError("no run directories given: name some, as in `report runs/*`.")
-    folders, without = record.find([pathlib.Path(path) for path in config.runs])
+    given = [pathlib.Path(path) for path in config.runs]
+    folders, without = record.find(given)
     runs = [
         record.read(folder, name)
         for folder, name in zip(folders, record.names(folders), strict=True)
     ]
     if not any(run.points or run.result for run in runs):
+        damage = f" ({runs[0].name}: {'; '.join(runs[0].notes)})" if runs and runs[0].notes else ""
         raise UserError(
             f"there is no run to read in {', '.join(config.runs[:3])}"
-            f"{', …' if len(config.runs) > 3 else ''}.\n"
+            f"{', …' if len(config.runs) > 3 else ''}{damage}.\n"
             "Name run directories: they hold flags.txt and metrics.jsonl."
         )
     # Takes 0.5 s to import, for which a wrong name need not wait.
@@ -49,6 +51,8 @@ def run(config: Config) -> int:
         ) from error
     for path in without:
         say(f"crescendo report: {path} holds no run and is left out.", to=sys.stderr)
+    for said in record.unread_sweeps([*given, *(folder.parent for folder in folders)]):
+        say(f"crescendo report: {said}", to=sys.stderr)
     for run in runs:
         if run.notes:
             say(f"crescendo report: {run.name}: {'; '.join(run.notes)}", to=sys.stderr)

@@ -18,7 +18,8 @@ from trainer.data import sizes
 from trainer.errors import ExitStatus, UserError
 from trainer.output import say
 from trainer.reports import sweep_table
-from trainer.run_dir import directory, sweeps
+from trainer.run_dir import directory, result, sweeps
+from trainer.run_dir.directory import DamagedRunError
 
 
 def run(config: Config) -> int:
@@ -37,15 +38,17 @@ def run(config: Config) -> int:
     points = grid.parse(config.sweep)
     mine = grid.part(points, config.sweep_part)
     logging.set_verbosity(logging.ERROR)  # What each run warns of, its own output says.
-    runs, wrong = checked(config, points, path)
+    runs, wrong, damaged = checked(config, points, path)
     if wrong:
         say(_wrong(wrong, len(points)), to=sys.stderr)
         return 2
-    sweeps.begin(path, points)
-    finished = sum(row.results is not None for row in _rows(points, path))
+    sweeps.begin(path, points, lambda said: say(f"crescendo sweep: {said}", to=sys.stderr))
+    finished = sum(row.results is not None for row in _rows(points, path, damaged))
     tell = functools.partial(say, to=sys.stdout if config.format == "table" else sys.stderr)
     if finished:
         tell(f"{finished} of {len(points)} points are finished")
+    for name, message in damaged.items():
+        tell(f"{name} is left out: {message.partition(chr(10))[0]}")
     stopped = attempts.carry_out(
         [each for each in runs if each.point in mine],
         path,
@@ -53,7 +56,7 @@ def run(config: Config) -> int:
         retry=config.sweep_retry,
         say=tell,
     )
-    rows = _rows(points, path)
+    rows = _rows(points, path, damaged)
     if config.format == "json":
         found = sweep_table.cells(rows)
         values = {"points": rows, "cells": found, "best": sweep_table.best(found)}
@@ -65,9 +68,10 @@ def run(config: Config) -> int:
 
 def checked(
     asked: Config, points: Sequence[grid.Point], path: pathlib.Path
-) -> tuple[list[attempts.Run], dict[str, list[grid.Point]]]:
-    """The runs of `points` in the folder `path`, and what is wrong: the points by what is said.
+) -> tuple[list[attempts.Run], dict[str, list[grid.Point]], dict[str, str]]:
+    """The runs of `points` in the folder `path`, what is wrong, and which are damaged.
 
+    What is wrong holds the points by what is said; what is damaged, that by the point's folder.
     Each has the flags of the command line, which `asked` is of, besides its own, which win; of a
     recipe that is swept, the command line's win.
     """
@@ -76,6 +80,7 @@ def checked(
     count_examples = functools.cache(sizes.count_examples)
     runs: list[attempts.Run] = []
     wrong: dict[str, list[grid.Point]] = {}
+    damaged: dict[str, str] = {}
     for number, point in enumerate(points, start=1):
         name = grid.folder(point)
         own = [f"--{flag}={value}" for flag, value in point.items()]
@@ -92,7 +97,10 @@ def checked(
                 )
             plan.planned(config, count_examples)
             directory.check(path / name, directory.flagfile_in(path / name, config))
-            directory.result(path / name)
+            result.ended(path / name)
+        except DamagedRunError as error:
+            damaged[name] = str(error)
+            continue
         except UserError as error:
             wrong.setdefault(str(error), []).append(point)
             continue
@@ -100,7 +108,7 @@ def checked(
         if config.stop_at_epoch is not None:
             flags.append(f"--stop_at_epoch={config.stop_at_epoch}")
         runs.append(attempts.Run(point, flags, f"[{number}/{len(points)}] {name}"))
-    return runs, wrong
+    return runs, wrong, damaged
 
 
 def _check_can_be_swept(point: grid.Point) -> None:
@@ -119,14 +127,20 @@ def _wrong(wrong: Mapping[str, Sequence[grid.Point]], of: int) -> str:
     return "\n".join(lines)
 
 
-def _rows(points: Sequence[grid.Point], path: pathlib.Path) -> list[sweep_table.Row]:
+def _rows(
+    points: Sequence[grid.Point], path: pathlib.Path, damaged: Mapping[str, str]
+) -> list[sweep_table.Row]:
+    """The points with their ends; of one that is damaged, status 2 and why."""
     ends = sweeps.read(path)
     rows = []
     for point in points:
         name = grid.folder(point)
-        end = ends[name]
-        found = directory.result(path / name)
-        results = {key: found[key] for key in directory.RESULTS} if found else None
+        end, found = ends.get(name, sweeps.End()), None
+        if name in damaged:
+            end = sweeps.End(DamagedRunError.status, damaged[name])
+        else:
+            found = result.ended(path / name)
+        results = {key: found[key] for key in result.RESULTS} if found else None
         rows.append(sweep_table.Row(name, point, end.status, end.reason, results))
     return rows
 

@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from trainer import output, stop_signals
-from trainer.cluster import secret, tpu
+from trainer.cluster import limits, secret, tpu
 from trainer.cluster.workers import Worker, from_environment
 from trainer.config.flags import Config
 from trainer.errors import ExitStatus, NonFiniteLossError, NotSavedError, UserError
-from trainer.regular_file import NotRegularError
+from trainer.regular_file import NotRegularError, ReadError
 from trainer.run_dir import directory
+from trainer.run_dir import result as results
 
 
 def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) -> int:
@@ -40,17 +41,17 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
         if not worker.chief:
             return _train(config, path, worker)
     with directory.claim(path, directory.flagfile_in(path, config)):
-        ended, status = directory.result(path), 0
+        ended, status = results.ended(path), 0
         if ended is not None:
             top1, updates = ended["top1"], ended["updates"]
             output.say(f"{path} is finished: top1 {top1:.4f} in {updates} updates.")
         try:
             if ended is None or worker:  # Other workers wait to be told.
                 status = _train(config, path, worker)
-            if report and (status == ExitStatus.NOT_FINITE or directory.result(path)):
+            if report and (status == ExitStatus.NOT_FINITE or results.ended(path)):
                 report(path)
             return status
-        except NotRegularError:
+        except (NotRegularError, ReadError):
             raise
         except OSError as error:
             if error.filename is None or path not in pathlib.Path(error.filename).parents:
@@ -63,6 +64,7 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
 
 def _train(config: Config, path: pathlib.Path, worker: Worker | None = None) -> int:
     """The exit status of what `assemble.train` does with the same."""
+    limits.check()
     with stop_signals.watched() as stopped:
         chief = worker is None or worker.chief
         if chief:
@@ -78,7 +80,7 @@ def _train(config: Config, path: pathlib.Path, worker: Worker | None = None) -> 
 
         threading.excepthook = quiet
         if chief:
-            (path / directory.DIVERGED).unlink(missing_ok=True)
+            directory.forget_divergence(path)
         try:
             result = assemble.train(config, path, stopped, worker)
         except NonFiniteLossError as error:

@@ -5,10 +5,15 @@ that is learned, may differ.
 """
 
 import dataclasses
+import re
+from collections.abc import Sequence
 
 from trainer.config.declaration import Scope
 from trainer.config.flags import FLAGS, Config
 from trainer.config.run_flags import NEWEST_ORDER
+
+# Letters of a line in a message, and differences: more do not help.
+_LONG, _FEW = 200, 10
 
 
 def _of(*scopes: Scope) -> frozenset[str]:
@@ -126,6 +131,24 @@ def learned_differences(old: str, new: str) -> list[str]:
         for name in dict.fromkeys([*before, *now])
         if before.get(name) != now.get(name)
     ]
+
+
+def not_a_flag(text: str) -> str:
+    """Says which line of a run's flags.txt cannot be one of a flag; "" if all can."""
+    for number, line in enumerate(text.splitlines(), start=1):
+        blank = not line.strip() or line.startswith("#")
+        if not (blank or re.match("--[a-z]", line)) or "\0" in line or "\ufffd" in line:
+            return f"line {number}, {line[:_LONG]!r}, is not a flag"
+    return ""
+
+
+def listed(differences: Sequence[str]) -> str:
+    """The first of some differences, each short, and how many more there are."""
+    said = "; ".join(
+        each if len(each) < _LONG else f"{each[:_LONG]}…" for each in differences[:_FEW]
+    )
+    more = len(differences) - _FEW
+    return f"{said}; and {more} more" if more > 0 else said
 
 
 def _read(text: str) -> dict[str, str]:

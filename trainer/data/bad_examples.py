@@ -14,6 +14,7 @@ from trainer.regular_file import opener, read_regular
 
 # So many are told one by one.
 _TOLD = 10
+_MOST_BYTES = 2**30
 
 
 class BadExamples:
@@ -40,7 +41,8 @@ class BadExamples:
         self._refused: UserError | None = None
         self._reasons: dict[str, str] = {}
         with contextlib.suppress(FileNotFoundError):
-            lines = read_regular(path).decode(errors="replace").splitlines() if path else []
+            content = read_regular(path, _MOST_BYTES) if path else b""
+            lines = content.decode(errors="replace").splitlines()
             pairs = (line.partition("\t") for line in lines)
             self._reasons = {name: reason for name, _, reason in pairs}
 

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
 from trainer.grid import Point, shown
-from trainer.run_dir.directory import RESULTS
+from trainer.run_dir.result import RESULTS
 
 
 @dataclasses.dataclass(frozen=True)

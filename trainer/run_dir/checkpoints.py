@@ -8,7 +8,9 @@ checksum of every tensor and compares it on reading.
 
 import hashlib
 import json
+import os
 import pathlib
+import re
 import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -17,19 +19,25 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from trainer import typed_json
 from trainer.errors import UserError
-from trainer.run_dir.directory import move_whole
+from trainer.run_dir.checkpoint_progress import PROGRESS
+from trainer.run_dir.directory import move_whole, remove
 from trainer.run_dir.plain_path import named, plain
 
 Variables = Mapping[str, Sequence[Any]]
 
-# What TensorFlow's reader raises for files that are cut, flipped or missing.
+# What TensorFlow's reader raises for files that are cut, flipped or missing, and ours for a
+# progress that is not one.
 DAMAGED = (
     tf.errors.OpError,
     IndexError,
     RuntimeError,
     OSError,
+    typed_json.WrongError,
 )
+# The names of checkpoints; all others in their folder are somebody else's.
+_NAME = re.compile(r"[0-9]{9,18}(\.[0-9]{1,9})?")
 # How tf.train.Checkpoint names a variable's value.
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 # Beyond the tensors themselves: names, shapes, and what the log writes meanwhile.
@@ -78,10 +86,16 @@ class Checkpoints:
         copies = {name: [v.numpy() for v in group] for name, group in self._variables.items()}
         # A daemon: a process that has to leave at once does not wait for it, and what is
         # incomplete harms nobody.
-        self._writer = threading.Thread(
+        writer = threading.Thread(
             target=self._write, args=(update, copies, text, best), daemon=True
         )
-        self._writer.start()
+        try:
+            writer.start()
+        except RuntimeError as error:  # No thread may be started: it is written now.
+            self._report(f"{error}; the run waits for its checkpoint")
+            self._write(update, copies, text, best)
+            return
+        self._writer = writer
 
     def wait(self) -> int | None:
         """Waits for what is being written; returns the update of the newest whole checkpoint."""
@@ -95,7 +109,9 @@ class Checkpoints:
     ) -> None:
         temporary = self._folder / "incomplete"
         try:
-            shutil.rmtree(temporary, ignore_errors=True)
+            if os.path.lexists(temporary) and not temporary.is_dir():
+                self._report(f"{temporary} is not a folder; it is now {_put_aside(temporary)}")
+            remove(temporary)
             temporary.mkdir(parents=True)
             needed = sum(copy.nbytes for group in copies.values() for copy in group) + _SPARE_BYTES
             free = shutil.disk_usage(temporary).free
@@ -106,7 +122,7 @@ class Checkpoints:
                 text = tf.Variable(progress, dtype=tf.string)
             tf.train.Checkpoint(progress=text, **groups).write(str(temporary / "checkpoint"))
             move_whole(temporary, self._unused(update))
-        except (OSError, tf.errors.OpError) as error:
+        except (OSError, RuntimeError, MemoryError, tf.errors.OpError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
             newest = (
                 "there is none yet" if self._newest is None else f"{self._newest} is the newest"
@@ -122,7 +138,7 @@ class Checkpoints:
         kept = {*updates[-self._keep :], best} - {update}
         for old in others:
             if update_of(old) not in kept:
-                shutil.rmtree(old, ignore_errors=True)
+                remove(old)
 
     def restore(self) -> dict[str, Any] | None:
         """Reads the newest checkpoint that is whole, and returns its progress; None without one.
@@ -130,7 +146,8 @@ class Checkpoints:
         What is damaged is reported, put aside as `damaged-<update>`, and the one before it is read.
 
         Raises:
-          UserError: where no checkpoint of several is whole, or they are of other variables.
+          UserError: where no checkpoint of several is whole, they are of other variables, or their
+            folder cannot be read.
         """
         there, damaged = found(self._folder), []
         for path in reversed(there):
@@ -141,9 +158,7 @@ class Checkpoints:
                 damaged.append(path)
                 continue
             for other in damaged:
-                aside = other.with_name(f"damaged-{other.name}")
-                shutil.rmtree(aside, ignore_errors=True)
-                other.rename(aside)
+                _put_aside(other)
             self._newest, self._newest_progress = update_of(path), json.dumps(progress)
             return progress
         if there:
@@ -180,11 +195,30 @@ class NoCheckpoints(Checkpoints):
 
 
 def found(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The checkpoints in `folder`, oldest first."""
-    if not folder.exists():
+    """The checkpoints in `folder`, oldest first; what has such a name and is not one is damaged.
+
+    Raises:
+      UserError: the folder cannot be read.
+    """
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
         return []
-    paths = [path for path in folder.iterdir() if path.name.replace(".", "").isdigit()]
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be read: {error.strerror}.\n"
+            "Put the run's folder of checkpoints in its place, or move away what is there."
+        ) from error
+    paths = [folder / name for name in names if _NAME.fullmatch(name)]
     return sorted(paths, key=lambda path: tuple(map(int, path.name.split("."))))
+
+
+def _put_aside(path: pathlib.Path) -> str:
+    """Renames what is damaged to damaged-<name>, in place of an earlier one; returns that name."""
+    aside = path.with_name(f"damaged-{path.name}")
+    remove(aside)
+    path.rename(aside)
+    return aside.name
 
 
 def update_of(path: pathlib.Path) -> int:
@@ -199,11 +233,14 @@ def read(path: pathlib.Path, variables: Variables) -> dict[str, Any]:
       UserError: where it holds others in one of the groups.
       DAMAGED: where it is not whole.
     """
-    with plain(path) as readable:
-        try:
+    try:
+        with plain(path) as readable:
             return _read(readable, path, variables)
-        except DAMAGED as error:  # Of a path that names nothing outside of this process.
-            raise RuntimeError(named(str(error), path)) from error
+    except DAMAGED as error:  # Of a path that names nothing outside of this process.
+        said = str(error)
+        if isinstance(error, OSError) and error.filename:
+            said = f"{error.filename}: {error.strerror}"
+        raise RuntimeError(named(said, path)) from error
 
 
 def _read(readable: str, path: pathlib.Path, variables: Variables) -> dict[str, Any]:
@@ -219,7 +256,12 @@ def _read(readable: str, path: pathlib.Path, variables: Variables) -> dict[str, 
                 raise ValueError(f"it holds {saved} {group}, and the model has {len(ours)}")
             for i, variable in enumerate(ours):
                 variable.assign(reader.get_tensor(f"{group}/{i}{_VALUE}"))
-        return json.loads(reader.get_tensor(f"progress{_VALUE}"))
+        saved_progress: dict[str, Any] = typed_json.parsed(
+            reader.get_tensor(f"progress{_VALUE}"), PROGRESS
+        )
+        return saved_progress
+    except typed_json.WrongError:
+        raise
     except ValueError as error:
         raise UserError(
             f"checkpoint {path} is of another model or optimizer: {first_line(error)}.\n"

@@ -2,31 +2,37 @@
 
 import contextlib
 import dataclasses
-import fcntl
-import json
-import math
+import errno
 import os
 import pathlib
+import re
+import shutil
 import socket
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import IO
 
 from absl import logging
 
+from trainer import file_lock
 from trainer.config import flagfile as flagfiles
 from trainer.config.flags import Config
 from trainer.errors import UserError
-from trainer.regular_file import opener, read_regular
+from trainer.regular_file import NotRegularError, ReadError, opener, read_regular
 
 # What a run has printed, where a sweep has started it.
 OUTPUT = "output.txt"
-# The numbers of a result.json by which runs are compared.
-RESULTS = ("top1", "loss", "updates", "seconds")
-# Flags, and JSON of a few numbers: a larger file is another one.
+# Flags, and lines of text: a larger file is another one.
 _MOST_BYTES = 2**20
+_MOST_OWNER_BYTES = 300
+# What a lock holds while a process has it: its number, and its host's name.
+OWNER = re.compile(r"process \d{1,10} on ([!-~]{1,255})")
 # Holds why the run has no finite loss any more, where that is how it ended.
 DIVERGED = "diverged.txt"
+
+
+class DamagedRunError(UserError):
+    """A file of a run, without which it cannot go on, is damaged or cannot be read."""
 
 
 @contextlib.contextmanager
@@ -47,18 +53,36 @@ def claim(path: pathlib.Path, flagfile: str) -> Iterator[None]:
             path.mkdir(parents=True, exist_ok=True)
             _check_links(path)
             # Unbuffered: on a full disk, what is left to write would fail again on closing.
-            lock = held.enter_context(open(path / "lock", "a+b", buffering=0, opener=opener))
+            lock = open(path / "lock", "a+b", buffering=0, opener=opener)  # noqa: SIM115
+            held.callback(_let_go, lock)
             _take(lock, path)
-            held.callback(lock.truncate, 0)
+            held.callback(_empty, lock)
             _check_same(path, flagfile)
         except OSError as error:
             raise _unusable(path, error) from error
         yield
 
 
+def _empty(lock: IO[bytes]) -> None:
+    """Forgets the owner; a disk that fails now has failed no run."""
+    with contextlib.suppress(OSError):
+        lock.truncate(0)
+
+
+def _let_go(lock: IO[bytes]) -> None:
+    with contextlib.suppress(OSError):  # The kernel has closed it all the same.
+        lock.close()
+
+
 def _unusable(path: pathlib.Path, error: OSError) -> UserError:
+    if isinstance(error, (NotRegularError, ReadError)):
+        return DamagedRunError(
+            f"--model_dir={path} cannot be used: {error.filename} cannot be read: "
+            f"{error.strerror}.\nRestore it from a copy, or name another folder."
+        )
     return UserError(
-        f"--model_dir={path} cannot be used: {error.strerror} ({error.filename}).\n"
+        f"--model_dir={path} cannot be used: {error.strerror} "
+        f"({error.filename or path / 'lock'}).\n"
         "Name a folder that can be written."
     )
 
@@ -75,12 +99,8 @@ def check(path: pathlib.Path, flagfile: str) -> None:
 
 def is_held(path: pathlib.Path) -> bool:
     """Whether a process has claimed `path`; of one on another host, where the locks reach here."""
-    try:
-        with open(path / "lock", "rb", opener=opener) as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    return False
+    with open(path / "lock", "rb", opener=opener) as lock:
+        return not file_lock.take(lock, shared=True)
 
 
 def kept_flags(path: pathlib.Path) -> str | None:
@@ -120,6 +140,10 @@ def flagfile_in(path: pathlib.Path, config: Config) -> str:
 def keep_flags(path: pathlib.Path, flagfile: str) -> None:
     """Makes `path` the directory of the run of `flagfile`."""
     write_whole(path / "flags.txt", flagfile)
+    # A machine that loses its power keeps the run: its name in the folder, and the folder's.
+    _flush(path)
+    with contextlib.suppress(PermissionError):  # Of a folder that others may not list.
+        _flush(path.absolute().parent)
 
 
 def _check_is_run(path: pathlib.Path) -> None:
@@ -142,28 +166,30 @@ def _check_links(path: pathlib.Path) -> None:
     """Refuses links that lead out of `path`: a run that came from elsewhere writes nowhere else."""
     for folder, folders, files in os.walk(path):
         for entry in (pathlib.Path(folder, name) for name in (*folders, *files)):
-            if entry.is_symlink() and not entry.resolve().is_relative_to(path.resolve()):
+            if not entry.is_symlink():
+                continue
+            target = pathlib.Path(os.path.realpath(entry))  # Of a circle of links, a part of it.
+            if not target.is_relative_to(os.path.realpath(path)):
                 raise UserError(
-                    f"--model_dir={path} holds a link to {entry.resolve()}: {entry}.\n"
+                    f"--model_dir={path} holds a link to {target}: {entry}.\n"
                     "Put what it leads to in its place, or name another folder."
                 )
 
 
-def _take(lock: Any, path: pathlib.Path) -> None:
+def _take(lock: IO[bytes], path: pathlib.Path) -> None:
     host = socket.gethostname()
     for pause in (*[0.1] * 5, None):  # A report that looks whether it is held has it for a moment.
         lock.seek(0)
-        last = lock.read().decode(errors="replace").strip()  # Empty where it ended by itself.
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        owner = OWNER.fullmatch(lock.read(_MOST_OWNER_BYTES).decode(errors="replace").strip())
+        last = owner[0] if owner else ""  # Empty where it ended by itself.
+        if file_lock.take(lock):
             break
-        except BlockingIOError as error:
-            if pause is None:
-                raise UserError(
-                    f"--model_dir={path} is in use by {last or 'another process'}: "
-                    "wait for it, stop it, or name another folder."
-                ) from error
-            time.sleep(pause)
+        if pause is None:
+            raise UserError(
+                f"--model_dir={path} is in use by {last or 'another process'}: "
+                "wait for it, stop it, or name another folder."
+            )
+        time.sleep(pause)
     if last and not last.endswith(f" on {host}"):
         logging.warning(
             "%s was last held by %s, which was killed, or runs on if this file system keeps locks "
@@ -177,32 +203,18 @@ def _take(lock: Any, path: pathlib.Path) -> None:
 
 def _check_same(path: pathlib.Path, flagfile: str) -> None:
     kept = kept_flags(path)
-    if kept is not None and (differences := flagfiles.learned_differences(kept, flagfile)):
+    if kept is None:
+        return
+    if wrong := flagfiles.not_a_flag(kept):
+        raise DamagedRunError(
+            f"{path}/flags.txt is damaged: {wrong}.\n"
+            "Restore it from a copy, or name another folder."
+        )
+    if differences := flagfiles.learned_differences(kept, flagfile):
         raise UserError(
-            f"--model_dir={path} holds a run with other flags: {'; '.join(differences)}.\n"
+            f"--model_dir={path} holds a run with other flags: {flagfiles.listed(differences)}.\n"
             "Give the flags that it was started with, or name another folder."
         )
-
-
-def result(path: pathlib.Path) -> dict[str, Any] | None:
-    """How the run in `path` ended, or None where it has not.
-
-    Raises:
-      UserError: where that is damaged.
-    """
-    file = path / "result.json"
-    if not file.exists():
-        return None
-    try:
-        found = json.loads(read_regular(file, _MOST_BYTES))
-        numbers = {name: float(found[name]) for name in RESULTS}
-        if not all(map(math.isfinite, numbers.values())):
-            raise ValueError(f"{numbers} are not all numbers")
-        return {**found, **numbers, "updates": int(found["updates"])}
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(
-            f"{file} is damaged.\nDelete it: the same command makes it again from the checkpoint."
-        ) from error
 
 
 def write_whole(path: pathlib.Path, content: str | bytes) -> None:
@@ -212,12 +224,14 @@ def write_whole(path: pathlib.Path, content: str | bytes) -> None:
       OSError: where it cannot, with the file's name, which the system's own lacks on a full disk.
     """
     temporary = path.with_name(path.name + ".tmp")
-    try:
+    try:  # Of a disk over NFS, the error may come as late as on closing.
         with open(temporary, "wb", opener=opener) as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except NotRegularError:  # More room would not help.
+        raise
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)  # It may be what the disk is full of.
@@ -244,5 +258,33 @@ def _flush(path: pathlib.Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # Said of a folder where file systems cannot do it.
+            raise
     finally:
         os.close(descriptor)
+
+
+def forget_divergence(path: pathlib.Path) -> None:
+    """Removes what says that the run in `path` has diverged, since it goes on.
+
+    Raises:
+      NotRegularError: a folder has that name.
+    """
+    try:
+        (path / DIVERGED).unlink(missing_ok=True)
+    except IsADirectoryError as error:
+        what = "it is a folder, not a regular file"
+        raise NotRegularError(errno.EINVAL, what, str(path / DIVERGED)) from error
+
+
+def remove(path: pathlib.Path) -> None:
+    """Removes a file, a link, or a folder with what it holds, if it is there and can be.
+
+    By itself, shutil.rmtree waits for the writer of a FIFO.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()

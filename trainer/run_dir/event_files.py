@@ -2,7 +2,6 @@
 
 import io
 import pathlib
-import shutil
 import time
 from collections.abc import Sequence
 
@@ -10,7 +9,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from trainer.run_dir.directory import write_whole
+from trainer.run_dir.directory import remove, write_whole
 
 _VERSION = "brain.Event:2"  # in their first record
 
@@ -21,7 +20,7 @@ def replace(folder: pathlib.Path, summaries: Sequence[Summary], step: int = 0) -
     Raises:
       OSError: where they cannot be written, with the file's name.
     """
-    shutil.rmtree(folder, ignore_errors=True)
+    remove(folder)
     folder.mkdir(parents=True, exist_ok=True)
     now = time.time()
     content = io.BytesIO()

@@ -11,7 +11,6 @@ import dataclasses
 import json
 import os
 import pathlib
-import tempfile
 import textwrap
 import zipfile
 from collections.abc import Callable, Sequence
@@ -20,13 +19,26 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from trainer import typed_json
 from trainer.config.flagfile import learned_differences
 from trainer.errors import UserError
-from trainer.regular_file import opener, read_regular
+from trainer.regular_file import opener
+from trainer.run_dir import work_folder
 from trainer.run_dir.checkpoints import DAMAGED, first_line
-from trainer.run_dir.directory import move_whole, write_whole
+from trainer.run_dir.directory import kept_flags, move_whole, write_whole
 from trainer.run_dir.plain_path import named, plain
 from trainer.run_dir.subject import is_export, is_model
+from trainer.typed_json import (
+    DamagedError,
+    WrongError,
+    fields,
+    file_name,
+    integer,
+    list_of,
+    optional,
+    table_of,
+    text,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,13 +54,31 @@ class About:
     class_names: tuple[str, ...] | None = None
 
 
+_ABOUT = fields(
+    {
+        "checkpoint": file_name,
+        "update": integer(),
+        "image_shape": list_of(integer(1, 2**16), 3),
+        "classes": integer(1),
+        "versions": table_of(text),
+    },
+    {"class_names": optional(list_of(file_name))},
+)
+
+
 def check_free(folder: pathlib.Path, flagfile: str) -> None:
     """Refuses a folder that holds something else than an export of the run of `flagfile`."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not is_export(folder):
         raise UserError(f"--export_dir={folder} holds something that is no export: name another.")
-    kept = read_regular(folder / "flags.txt").decode(errors="replace")
+    try:
+        kept = kept_flags(folder) or ""
+    except OSError as error:
+        raise UserError(
+            f"{folder}/flags.txt cannot be read: {error.strerror}.\n"
+            f"Delete --export_dir={folder}, or name another folder."
+        ) from error
     differences = learned_differences(kept, flagfile)
     if differences:
         raise UserError(
@@ -70,15 +100,15 @@ def write(
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as work:
-            new = pathlib.Path(work, "new")
+        with work_folder.beside(folder) as work:
+            new = work / "new"
             new.mkdir()
             _write_saved_model(model, about, logits, new / "saved_model")
             reason = _write_keras_file(model, new / "model.keras")
             write_whole(new / "classes.txt", "".join(f"{name}\n" for name in logits))
             write_whole(new / "flags.txt", flagfile)
             write_whole(new / "export.json", json.dumps(dataclasses.asdict(about), indent=2) + "\n")
-            move_whole(new, folder, aside=pathlib.Path(work, "old"))
+            move_whole(new, folder, aside=work / "old")
     except (OSError, tf.errors.OpError) as error:
         raise UserError(
             f"--export_dir={folder} cannot be written: {first_line(error)}.\n"
@@ -124,18 +154,29 @@ def about(folder: pathlib.Path) -> About:
     Raises:
       UserError: where it is damaged.
     """
+    file = folder / "export.json"
     try:
-        found = About(**json.loads(read_regular(folder / "export.json")))
-        h, w, c = map(int, found.image_shape)
-        names: Any = found.class_names  # As JSON has it: it may be anything.
-        if names is not None:
-            distinct = isinstance(names, list) and len({*names}) == len(names) <= found.classes
-            if not distinct or not all(isinstance(name, str) for name in names):
-                raise ValueError("class_names are not distinct names of logits")
-            found = dataclasses.replace(found, class_names=tuple(names))
-        return dataclasses.replace(found, image_shape=(h, w, c), classes=int(found.classes))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{folder}/export.json is damaged: export the run again.") from error
+        found: About = typed_json.read(file, _about)
+    except (DamagedError, OSError) as error:
+        raise UserError(f"{file} {typed_json.problem(error)}.\nExport the run again.") from error
+    return found
+
+
+def _about(value: Any) -> About:
+    """The kind of export.json."""
+    said = _ABOUT(value)
+    names = said.get("class_names")
+    if names is not None and not len({*names}) == len(names) <= said["classes"]:
+        raise WrongError("is not a list of distinct names of logits", "class_names")
+    h, w, c = said["image_shape"]
+    return About(
+        checkpoint=said["checkpoint"],
+        update=said["update"],
+        image_shape=(h, w, c),
+        classes=said["classes"],
+        versions=said["versions"],
+        class_names=None if names is None else tuple(names),
+    )
 
 
 def load(path: pathlib.Path) -> Callable[..., tf.Tensor]:

@@ -8,7 +8,15 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from trainer.regular_file import read_regular
+from trainer.typed_json import (
+    WrongError,
+    fields,
+    integer,
+    measured,
+    number,
+    one_of,
+    read_lines,
+)
 
 # metrics.jsonl's names → TensorBoard's tags. Stable: dashboards and reports build on them.
 TAGS = {
@@ -28,38 +36,55 @@ TAGS = {
     "position": "progress/position",
 }
 
+_POINT = fields(
+    {
+        "split": one_of("train", "eval"),
+        "update": integer(),
+        "position": integer(),
+        "time": number(0, 1e12),  # Seconds since 1970.
+    },
+    {
+        "loss": measured,
+        "top1": number(0, 1),
+        "top5": number(0, 1),
+        "learning_rate": number(0),
+        "batch_size": integer(1),
+        "momentum": number(0, 1),
+        "noise_scale": measured,
+        "gradient_norm": measured,
+        "gradient_noise_scale": measured,
+        "examples_per_second": measured,
+        "input_wait": measured,
+        "epoch": number(0),
+    },
+)
+
 
 def read(
     path: pathlib.Path, report: Callable[[str], None] = lambda _: None
 ) -> list[dict[str, Any]]:
     """The points of a metrics.jsonl, without a last line that a kill cut short.
 
-    Lines that are damaged are left out, and `report` is told.
+    Lines that are damaged are left out, and `report` is told of all of them together.
+
+    Raises:
+      OSError: the file cannot be read.
     """
-    if not path.exists():
-        return []
-    lines = read_regular(path).decode(errors="replace").splitlines(keepends=True)
-    points = []
-    for number, line in enumerate(lines, start=1):
-        if not line.endswith("\n"):
-            continue
-        point = _point(line)
-        if point is None:
-            report(f"line {number} of {path} is damaged and left out.")
-        else:
-            points.append(point)
-    return points
-
-
-def _point(line: str) -> dict[str, Any] | None:
-    """What a line holds, if it is a point that can be drawn."""
+    points, wrong, first = [], 0, ""
     try:
-        point = json.loads(line)
-        numbers = [point["time"], *(point[name] for name in TAGS if name in point)]
-        drawn = point["split"] in ("train", "eval") and {"update", "position"} <= point.keys()
-    except (ValueError, TypeError, KeyError):
-        return None
-    return point if drawn and all(isinstance(n, int | float) for n in numbers) else None
+        for number_of_line, point in read_lines(path, _POINT):
+            if isinstance(point, WrongError):
+                wrong += 1
+                where = f"line {number_of_line} of {path}"
+                first = first or f"{where} is damaged and left out: {point}"
+            else:
+                points.append(point)
+    except FileNotFoundError:
+        return []
+    if wrong:
+        others = "is another line" if wrong == 2 else f"are {wrong - 1:,} further lines"
+        report(first if wrong == 1 else f"{first}; so {others}")
+    return points
 
 
 def line(point: dict[str, Any]) -> str:

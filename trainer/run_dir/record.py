@@ -9,14 +9,19 @@ import socket
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from trainer import typed_json
 from trainer.config import flagfile
 from trainer.errors import UserError
 from trainer.regular_file import read_regular
 from trainer.run_dir import directory, metrics, sweeps
+from trainer.run_dir import result as results
 from trainer.run_dir.subject import is_export
+from trainer.typed_json import DamagedError
 
 DIVERGED = "diverged"
 _FILES = ("flags.txt", "metrics.jsonl", "result.json")
+_MOST_BYTES = 2**20  # of a file of a few lines
+_LONGEST_NOTE = 300  # letters of what such a file says
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +90,17 @@ def _natural(path: pathlib.Path) -> list[tuple[float, str]]:
     return [(float(number or "inf"), other) for number, other in parts]
 
 
+def unread_sweeps(folders: Sequence[pathlib.Path]) -> list[str]:
+    """What is wrong with each sweep.json in `folders` that cannot be read."""
+    said = []
+    for folder in dict.fromkeys(folders):
+        try:
+            sweeps.read(folder)
+        except (DamagedError, OSError) as error:
+            said.append(f"{folder / sweeps.FILE} {typed_json.problem(error)}")
+    return said
+
+
 def names(folders: Sequence[pathlib.Path]) -> list[str]:
     """What tells `folders` apart: their paths below what they share."""
     whole = [pathlib.Path(os.path.abspath(folder)) for folder in folders]
@@ -113,27 +129,23 @@ def read(folder: pathlib.Path, name: str) -> Record:
 
 
 def _flags(path: pathlib.Path, notes: list[str]) -> dict[str, str]:
-    text = _text(path, notes)
+    text = _text(path, notes, needed=True)
     if text is None:
         return {}
-    if not text.startswith("--") or "\ufffd" in text:
-        notes.append("flags.txt is damaged")
+    if wrong := flagfile.not_a_flag(text) if text.strip() else "it is empty":
+        notes.append(f"flags.txt is damaged: {wrong}")
         return {}
     return flagfile.learned(text)
 
 
 def _points(path: pathlib.Path, notes: list[str]) -> list[dict[str, Any]]:
-    damaged: list[str] = []
     try:
-        points = metrics.read(path, damaged.append)
+        points = metrics.read(path, lambda said: notes.append(said.replace(str(path), path.name)))
     except OSError as error:
-        notes.append(f"metrics.jsonl cannot be read: {error.strerror}")
+        notes.append(f"metrics.jsonl {typed_json.problem(error)}")
         return []
     if not path.exists():
         notes.append("metrics.jsonl is missing")
-    if damaged:
-        lines = "a line" if len(damaged) == 1 else f"{len(damaged)} lines"
-        notes.append(f"metrics.jsonl has {lines} damaged and left out")
     return sorted((p for p in points if "epoch" in p), key=lambda point: point["update"])
 
 
@@ -141,61 +153,62 @@ def _result(
     folder: pathlib.Path, points: list[dict[str, Any]], notes: list[str]
 ) -> dict[str, Any] | None:
     try:
-        found = directory.result(folder)
-        if found is None:
-            return None
-    except UserError:
-        notes.append("result.json is damaged")
+        found = results.read(folder)
+    except (DamagedError, OSError) as error:
+        notes.append(f"{results.FILE} {typed_json.problem(error)}")
         return None
-    except OSError as error:
-        notes.append(f"result.json cannot be read: {error.strerror}")
+    if found is None:
         return None
-    if points and points[-1]["update"] < found["updates"]:
-        notes.append(f"metrics.jsonl ends at update {points[-1]['update']} of {found['updates']}")
+    last = points[-1]["update"] if points else 0
+    if last < found["updates"] and (points or not any("metrics.jsonl" in note for note in notes)):
+        notes.append(f"metrics.jsonl ends at update {last} of {found['updates']}")
     return found
 
 
-def _text(path: pathlib.Path, notes: list[str]) -> str | None:
+def _text(path: pathlib.Path, notes: list[str], *, needed: bool = False) -> str | None:
     try:
-        return read_regular(path).decode(errors="replace")
+        return read_regular(path, _MOST_BYTES).decode(errors="replace")
     except FileNotFoundError:
-        notes.append(f"{path.name} is missing")
+        if needed:
+            notes.append(f"{path.name} is missing")
     except OSError as error:
-        notes.append(f"{path.name} cannot be read: {error.strerror}")
+        notes.append(f"{path.name} {typed_json.problem(error)}")
     return None
 
 
 def _failed(folder: pathlib.Path) -> str | None:
     """Why the run has failed, if it is a point of a sweep that has."""
     end = _ends(folder.parent).get(folder.name, sweeps.End())
-    return " ".join((end.reason or f"status {end.status}").split()) if end.failed else None
+    if not end.failed:
+        return None
+    return " ".join((end.reason or f"status {end.status}").split())[:_LONGEST_NOTE]
 
 
 def _ends(path: pathlib.Path) -> dict[str, sweeps.End]:
     """How the points of the sweep in `path` have ended; {} where it is none, or is damaged."""
     try:
         return sweeps.read(path)
-    except (UserError, OSError):
+    except (DamagedError, OSError):
         return {}
 
 
 def _state(folder: pathlib.Path, result: dict[str, Any] | None, notes: list[str]) -> str:
     if result:
         return "finished"
-    if why := _text(folder / directory.DIVERGED, []):
-        notes.append(why.partition("\n")[0])
+    if why := _text(folder / directory.DIVERGED, notes):
+        notes.append(why.partition("\n")[0][:_LONGEST_NOTE])
         return DIVERGED
     if reason := _failed(folder):
         notes.append(reason)
         return "failed"
-    last = _text(folder / "lock", []) or ""  # Empty where its owner ended by itself.
-    owner = re.fullmatch(r"process (\d+) on (.+)\n", last)
+    # Empty where its owner ended by itself.
+    owner = directory.OWNER.fullmatch((_text(folder / "lock", notes) or "").strip())
     if not owner:
         return "not finished"
-    with contextlib.suppress(OSError):  # On a file system without locks.
+    with contextlib.suppress(OSError, UserError):  # On a file system without locks.
         if directory.is_held(folder):
             return "running"
-        if owner[2] == socket.gethostname():
+        if owner[1] == socket.gethostname():
             return "killed"
-    notes.append(f"{last.strip()} runs, or was killed")
+    notes.append(f"{owner[0]} runs, or was killed")
     return "not finished"

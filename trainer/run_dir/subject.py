@@ -6,7 +6,9 @@ they say of the machine that the run was on is left out.
 
 import os
 import pathlib
+from collections.abc import Sequence
 
+from trainer.config import command_line
 from trainer.config.flagfile import OF_THE_MACHINE, ONE_CALL, learned
 from trainer.config.flags import FLAGS, Config
 from trainer.errors import UserError
@@ -86,11 +88,30 @@ def kept_flags(command: str, config: Config) -> list[str]:
     for line in lines:
         if not line.startswith("--") or _name(line) not in known:
             raise UserError(
-                f"{folder}/flags.txt has a line that is no flag of this version: {line!r}.\n"
+                f"{folder}/flags.txt has a line that is no flag of this version: {line[:200]!r}.\n"
                 "Correct it, or use the version that wrote it."
             )
     own = [line for line in lines if _name(line) not in ONE_CALL | OF_THE_MACHINE]
     return [f"--order_version={learned(text)['order_version']}", *own]
+
+
+def with_kept_flags(command: str, config: Config, given: Sequence[str]) -> Config:
+    """Returns `config`, of the command line `given`, with the flags that `kept_flags` finds.
+
+    Raises:
+      UserError: as `kept_flags`, or they hold a value that this version refuses.
+    """
+    kept = kept_flags(command, config)
+    if not kept:
+        return config
+    try:
+        return command_line.parse(command, given, kept)
+    except UserError as error:  # What was given had been taken by itself.
+        folder = run(config) if command == "export" else run_or_export(config)
+        raise UserError(
+            f"{folder}/flags.txt is damaged: {str(error).splitlines()[0]}\n"
+            "Correct it, or use the version that wrote it."
+        ) from error
 
 
 def _name(line: str) -> str:

@@ -7,7 +7,6 @@ resumes, so that no point is there twice and none is missing.
 import contextlib
 import os
 import pathlib
-import shutil
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -18,10 +17,12 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from trainer.run_dir import dashboard, event_files, metrics
-from trainer.run_dir.directory import write_whole
+from trainer.run_dir.directory import remove, write_whole
 
 # What a disk that is full or gone raises, by way of Python's files and of TensorBoard's.
 UNWRITABLE = (OSError, files.errors.OpError)
+# And what Python raises where no thread can be started.
+_UNDRAWN = (*UNWRITABLE, RuntimeError)
 
 
 class Summaries:
@@ -72,14 +73,14 @@ class Summaries:
 
     def _draw_all(self) -> None:
         folder = self._path.with_name("tensorboard")
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
         try:
             # Each writes from a thread of its own.
             self._curves = {
                 split: EventFileWriter(str(folder / split), flush_secs=10)
                 for split in ("train", "eval")
             }
-        except UNWRITABLE as error:
+        except _UNDRAWN as error:
             self._report(f"{folder} cannot be written: {error}; drawn again later.")
             return
         self._curves["train"].add_event(dashboard.event(time.time()))
@@ -110,7 +111,10 @@ class Summaries:
 
     def close(self) -> None:
         """Flushes and closes all files."""
-        self._file.close()
+        try:
+            self._file.close()
+        except OSError as error:  # Over NFS, a write may fail as late as this.
+            self._report(f"{self._path} cannot be written: {error.strerror}.")
         for writer in (self._curves or {}).values():
             with contextlib.suppress(*UNWRITABLE):
                 writer.close()

@@ -10,18 +10,38 @@ carry out parts of one sweep, so that each changes the file under a lock.
 
 import contextlib
 import dataclasses
-import fcntl
 import json
+import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from trainer import file_lock, typed_json
 from trainer.errors import UserError
 from trainer.grid import Point, folder
-from trainer.regular_file import opener, read_regular
-from trainer.run_dir.directory import write_whole
+from trainer.regular_file import opener
+from trainer.run_dir.directory import remove, write_whole
+from trainer.typed_json import (
+    DamagedError,
+    fields,
+    file_name,
+    integer,
+    list_of,
+    optional,
+    table_of,
+    text,
+)
 
-_FILE, _LOCK = "sweep.json", "sweep.lock"
+FILE, _LOCK = "sweep.json", "sweep.lock"
+_ENTRY = fields(
+    {
+        "folder": file_name,
+        "flags": table_of(file_name),
+        "status": optional(integer(0, 1000)),
+        "reason": optional(text),
+    }
+)
+_FIELDS = fields({"points": list_of(_ENTRY)})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,23 +61,26 @@ class End:
         return self.status not in (None, 0, 74, 75, 76) and self.status < 128
 
 
-def begin(path: pathlib.Path, points: Sequence[Point]) -> None:
+def begin(
+    path: pathlib.Path, points: Sequence[Point], report: Callable[[str], None] = lambda _: None
+) -> None:
     """Makes `path` the folder of a sweep that has `points`, beside those that it has already.
+
+    A sweep.json that is damaged is put aside, and a new one made; `report` is told.
 
     Raises:
       UserError: where it holds something else, or cannot be written.
     """
     try:
-        if path.exists() and not (path / _FILE).exists() and not _empty(path):
+        if path.exists() and not os.path.lexists(path / FILE) and not _empty(path):
             raise UserError(
                 f"--model_dir={path} holds something that is no sweep: name a new folder or a "
                 "sweep's."
             )
         path.mkdir(parents=True, exist_ok=True)
-        with _changed(path) as entries:
+        with _changed(path, report) as entries:
             for point in points:
-                unknown = {"folder": folder(point), "flags": point, "status": None, "reason": None}
-                entries.setdefault(folder(point), unknown)
+                entries.setdefault(folder(point), _entry(point))
     except OSError as error:
         raise UserError(
             f"--model_dir={path} cannot be used: {error.strerror} ({error.filename}).\n"
@@ -65,50 +88,64 @@ def begin(path: pathlib.Path, points: Sequence[Point]) -> None:
         ) from error
 
 
-def note(path: pathlib.Path, point: Point, end: End) -> None:
-    """Keeps how `point` of the sweep in `path` has ended.
+def note(
+    path: pathlib.Path, point: Point, end: End, report: Callable[[str], None] = lambda _: None
+) -> None:
+    """Keeps how `point` of the sweep in `path` has ended; `report` as in `begin`.
 
     Raises:
       OSError: where it cannot be written.
     """
-    with _changed(path) as entries:
-        entries[folder(point)] |= dataclasses.asdict(end)
+    with _changed(path, report) as entries:
+        entries[folder(point)] = _entry(point) | dataclasses.asdict(end)
 
 
 def read(path: pathlib.Path) -> dict[str, End]:
-    """How the points of the sweep in `path` have ended, by folder.
+    """How the points of the sweep in `path` have ended, by folder; {} if it is not a sweep.
 
     Raises:
-      UserError: where sweep.json is damaged.
+      DamagedError: sweep.json is damaged.
+      OSError: it cannot be read.
     """
     return {name: End(entry["status"], entry["reason"]) for name, entry in _read(path).items()}
 
 
+def _entry(point: Point) -> dict[str, Any]:
+    """What sweep.json holds of a point before its end."""
+    return {"folder": folder(point), "flags": point, "status": None, "reason": None}
+
+
 @contextlib.contextmanager
-def _changed(path: pathlib.Path) -> Iterator[dict[str, dict[str, Any]]]:
+def _changed(
+    path: pathlib.Path, report: Callable[[str], None]
+) -> Iterator[dict[str, dict[str, Any]]]:
     """The entries by folder, written again when the context ends; nobody else does meanwhile."""
     with open(path / _LOCK, "a", encoding="utf-8", opener=opener) as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        entries = _read(path)
+        file_lock.take(lock, wait=True)
+        try:
+            entries = _read(path)
+        except (DamagedError, OSError) as error:
+            aside = path / f"damaged-{FILE}"
+            remove(aside)
+            (path / FILE).rename(aside)
+            report(
+                f"{path / FILE} {typed_json.problem(error)}; it is now {aside.name}, and a new "
+                "one is made: what had failed is tried once more"
+            )
+            entries = {}
         yield entries
-        write_whole(path / _FILE, json.dumps({"points": [*entries.values()]}, indent=1) + "\n")
+        write_whole(path / FILE, json.dumps({"points": [*entries.values()]}, indent=1) + "\n")
 
 
 def _read(path: pathlib.Path) -> dict[str, dict[str, Any]]:
-    file = path / _FILE
-    if not file.exists():
-        return {}
     try:
-        points = json.loads(read_regular(file))["points"]
-        return {p["folder"]: {**p, "status": p["status"], "reason": p["reason"]} for p in points}
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(
-            f"{file} is damaged.\nDelete it: the same command makes it again, and tries once more "
-            "what had failed."
-        ) from error
+        found = typed_json.read(path / FILE, _FIELDS)
+    except FileNotFoundError:
+        return {}
+    return {point["folder"]: point for point in found["points"]}
 
 
 def _empty(path: pathlib.Path) -> bool:
     """But for what another process that begins the same sweep may have written."""
-    early = {_LOCK, f"{_FILE}.tmp"}
+    early = {_LOCK, f"{FILE}.tmp"}
     return path.is_dir() and {entry.name for entry in path.iterdir()} <= early

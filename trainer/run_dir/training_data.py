@@ -7,16 +7,37 @@ digit of a mean that changes in the file would change what is learned.
 
 import dataclasses
 import json
-import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from trainer import typed_json
 from trainer.errors import UserError
-from trainer.regular_file import read_regular
 from trainer.run_dir.directory import write_whole
+from trainer.typed_json import (
+    DamagedError,
+    WrongError,
+    anything,
+    fields,
+    file_name,
+    integer,
+    list_of,
+    number,
+    optional,
+)
 
 FILE = "training_data.json"
+
+_FIELDS = fields(
+    {
+        "examples": integer(1),
+        "image_shape": list_of(integer(1, 2**16), 3),
+        "classes": integer(1),
+        "mean": list_of(number()),
+        "std": list_of(number()),
+    },
+    {"class_names": optional(list_of(file_name))},
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +62,8 @@ class TrainingData:
 
     def as_json(self) -> dict[str, Any]:
         """Returns the values as JSON has them, as the file and the checkpoints keep them."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        found: dict[str, Any] = typed_json.parsed(json.dumps(dataclasses.asdict(self)), anything)
+        return found
 
 
 def read(folder: pathlib.Path) -> TrainingData | None:
@@ -52,55 +74,33 @@ def read(folder: pathlib.Path) -> TrainingData | None:
     """
     file = folder / FILE
     try:
-        text = read_regular(file)
+        found: TrainingData = typed_json.read(file, _checked)
     except FileNotFoundError:
         return None
-    try:
-        return _checked(json.loads(text))
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else error
+    except (DamagedError, OSError) as error:
         raise UserError(
-            f"{file} is damaged: {reason}.\n"
+            f"{file} {typed_json.problem(error)}.\n"
             "Restore it from a copy, or delete it: it is made again from the training data."
         ) from error
+    return found
 
 
-def _checked(kept: Mapping[str, Any]) -> TrainingData:
-    """Returns the values of the file.
-
-    Raises:
-      ValueError, TypeError, KeyError: one of them is missing or impossible.
-    """
-    if not isinstance(kept, dict):
-        raise TypeError("it does not hold an object of named values")
-    examples, classes = (_number(name, kept[name], least=1) for name in ("examples", "classes"))
-    shape = _list("image_shape", kept["image_shape"], 3)
-    h, w, c = (_number("image_shape", side, least=1) for side in shape)
+def _checked(value: Any) -> TrainingData:
+    """The kind of the file: lengths agree, and class names are distinct."""
+    kept = _FIELDS(value)
+    h, w, c = kept["image_shape"]
     mean, std = (
-        tuple(_number(name, value, least, 255) for value in _list(name, kept[name], int(c)))
+        tuple(fields({name: list_of(number(least, 255), c)})(kept)[name])
         for name, least in (("mean", 0), ("std", 1))
     )
     names = kept.get("class_names")
     if names is not None:
-        names = tuple(_list("class_names", names, int(classes)))
-        if not all(isinstance(name, str) for name in names) or len({*names}) < len(names):
-            raise ValueError("class_names are not distinct names")
-    sizes = int(h), int(w), int(c)
-    return TrainingData(int(examples), sizes, int(classes), mean, std, names)
-
-
-def _list(name: str, value: Any, length: int) -> list[Any]:
-    if not isinstance(value, list) or len(value) != length:
-        raise ValueError(f"{name} is not a list of {length}")
-    return value
-
-
-def _number(name: str, value: Any, least: float, most: float = math.inf) -> float:
-    """Returns the value if it is a number in the interval; an integer if `most` is infinite."""
-    kinds = int if most == math.inf else int | float
-    if not isinstance(value, kinds) or isinstance(value, bool) or not least <= value <= most:
-        raise ValueError(f"{name} {value!r} is not a number from {least} to {most}")
-    return value if most == math.inf else float(value)
+        if len(names) != kept["classes"]:
+            raise WrongError(f"is not a list of {kept['classes']}", "class_names")
+        if len({*names}) < len(names):
+            raise WrongError("has a name twice", "class_names")
+        names = tuple(names)
+    return TrainingData(kept["examples"], (h, w, c), kept["classes"], mean, std, names)
 
 
 def keep(folder: pathlib.Path, data: TrainingData) -> None:

@@ -6,11 +6,14 @@ made again.
 
 import os
 import pathlib
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from trainer.errors import UserError
 from trainer.run_dir.checkpoints import DAMAGED, Variables, first_line, found, read, update_of
+
+_NUMBER = re.compile("[0-9]{1,18}")  # the update of a checkpoint
 
 
 def load(
@@ -51,7 +54,9 @@ def _choose(
     elif os.sep in which:
         named = [path for path in [pathlib.Path(which)] if path.is_dir()]
     else:
-        update = _best(folder) if which == "best" else int(which) if which.isdecimal() else None
+        update = (
+            _best(folder) if which == "best" else int(which) if _NUMBER.fullmatch(which) else None
+        )
         named = [path for path in there if update_of(path) == update]
     whole = [path for path in named if path not in damaged]
     if whole:

@@ -4,8 +4,10 @@ A controller remembers, and what it remembers is the checkpoint's to keep. It yi
 as a schedule does, so that `realize` is all there is between a decision and the batch.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
+from trainer.errors import UserError
 from trainer.schedule.gradient_noise import GradientNoise
 
 
@@ -32,3 +34,17 @@ class Control:
     def recall(self, memory: dict[str, Any]) -> None:
         """Goes on from a memory."""
         del memory
+
+
+def remembered(memory: Mapping[str, Any], name: str, anneal: str) -> Any:
+    """Returns a value of a memory that a run with --anneal=`anneal` has made.
+
+    Raises:
+      UserError: the memory lacks it, because another kind of run has made it.
+    """
+    if name not in memory:
+        raise UserError(
+            f"the checkpoint does not hold what --anneal={anneal} remembers: {name} is missing.\n"
+            "Give the --anneal that the run began with, or name a new --model_dir."
+        )
+    return memory[name]

@@ -87,12 +87,14 @@ def machines(
 def medians(points: Iterable[Mapping[str, float]]) -> dict[int, float]:
     """Batch size → seconds of an update, the median of a run's logged train points.
 
-    A median, because the first point of a run has what TensorFlow does once.
+    A median, because the first point of a run has what TensorFlow does once. A point that lacks
+    one of the two, as one from elsewhere may, does not count.
     """
     seconds: dict[int, list[float]] = {}
     for point in points:
-        size = int(point["batch_size"])
-        seconds.setdefault(size, []).append(size / point["examples_per_second"])
+        size, rate = int(point.get("batch_size", 0)), point.get("examples_per_second", 0.0)
+        if size and 0 < rate < math.inf:
+            seconds.setdefault(size, []).append(size / rate)
     return {size: statistics.median(found) for size, found in sorted(seconds.items())}
 
 

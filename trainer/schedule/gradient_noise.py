@@ -70,6 +70,8 @@ class GradientNoise:
         return {"trace": self.trace, "square": self.square, "weight": self.weight}
 
     def recall(self, memory: dict[str, Any]) -> None:
-        """Goes on from a memory."""
+        """Goes on from a memory; an empty one is from before any measurement."""
+        if not memory:
+            return
         self.trace, self.square = memory["trace"], memory["square"]
         self.weight = memory["weight"]

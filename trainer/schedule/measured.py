@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from trainer.errors import UserError
-from trainer.schedule.control import Control
+from trainer.schedule.control import Control, remembered
 from trainer.schedule.gradient_noise import GradientNoise
 from trainer.schedule.layout import divisors, unmeasured
 from trainer.schedule.realize import Limits, on_grid
@@ -55,7 +55,7 @@ class Measured(Control):
         return {"batch_size": self.batch_size}
 
     def recall(self, memory: dict[str, Any]) -> None:
-        self.batch_size = memory["batch_size"]
+        self.batch_size = remembered(memory, "batch_size", "measured")
 
 
 def micro_batch(batch_size: int, replicas: int, ghost_batch_size: int, most: int | None) -> int:

@@ -9,7 +9,7 @@ import dataclasses
 from typing import Any
 
 from trainer.schedule.anneal import LOWEST
-from trainer.schedule.control import Control
+from trainer.schedule.control import Control, remembered
 
 _REMEMBERED = ("best", "waited", "cooling", "anneals", "ended")
 
@@ -77,4 +77,4 @@ class Plateau(Control):
 
     def recall(self, memory: dict[str, Any]) -> None:
         for name in _REMEMBERED:
-            setattr(self, name, memory[name])
+            setattr(self, name, remembered(memory, name, "plateau"))

@@ -1,0 +1,87 @@
+"""What a file of a run directory may hold instead of its own content, and what a field may."""
+
+import os
+import socket
+
+_NINES = b"9" * 400
+
+# Contents of whole files.
+CONTENTS = {
+    "nothing": b"",
+    "a_brace": b"{",
+    "a_list": b"[]",
+    "a_list_of_one": b"[1]",
+    "null": b"null",
+    "a_number": b"3",
+    "400_digits": _NINES,
+    "5000_digits": b"9" * 5000,
+    "a_text": b'"x"',
+    "true": b"true",
+    "no_fields": b"{}",
+    "zeros": bytes(64),
+    "not_utf8": b'{"\xff": 1}',
+    "utf16": '{"top1": 1}'.encode("utf-16"),
+    "brackets": b"[" * 100_000,
+    "braces": b'{"a":' * 100_000,
+    "a_long_line": b"x" * 300_000,
+    "binary": bytes(range(256)) * 9,
+}
+# Values of fields, as JSON has them.
+VALUES = {
+    "null": "null",
+    "true": "true",
+    "a_text": '"x"',
+    "half_a_character": '"\\ud800"',
+    "a_list": "[]",
+    "an_object": "{}",
+    "nested": "[" * 500 + "]" * 500,
+    "negative": "-1",
+    "400_digits": "9" * 400,
+    "400_digits_and_a_fraction": "9" * 400 + ".5",
+    "an_infinity": "Infinity",
+    "nan": "NaN",
+    "huge": "1e300",
+    "large": "1e99",
+    "tiny": "5e-324",
+    "2^63": str(2**63),
+}
+
+
+def _linked_to(target):
+    return lambda path: path.symlink_to(target)
+
+
+def _socket(path):
+    with socket.socket(socket.AF_UNIX) as bound:
+        folder = os.open(path.parent, os.O_PATH)  # A socket's path has at most 107 bytes.
+        bound.bind(f"/proc/self/fd/{folder}/{path.name}")
+        os.close(folder)
+
+
+def _of_gigabytes(path):
+    with open(path, "wb") as file:
+        file.truncate(5 * 2**30)
+
+
+# What may stand in a file's place.
+PLACES = {
+    "a_folder": lambda path: path.mkdir(),
+    "a_fifo": os.mkfifo,
+    "a_device": _linked_to("/dev/zero"),
+    "a_socket": _socket,
+    "unreadable": _linked_to("/proc/self/mem"),  # As of a disk that is damaged: EIO.
+    "five_gigabytes": _of_gigabytes,
+    "a_circle": lambda path: path.symlink_to(path.name),
+}
+
+
+def put(path, name):
+    """Puts one of CONTENTS or PLACES in the place of `path`."""
+    path.unlink(missing_ok=True)
+    if name in CONTENTS:
+        path.write_bytes(CONTENTS[name])
+    else:
+        PLACES[name](path)
+
+
+EVERY = [*CONTENTS, *PLACES]

@@ -1,0 +1,85 @@
+"""What a checkpoint holds besides variables: where the run is, as JSON.
+
+TensorFlow's checksum covers it, so that it is as it was written, by this version or another one.
+trainer/state.py says what the fields mean.
+"""
+
+from typing import Any
+
+from trainer.errors import UserError
+from trainer.typed_json import (
+    Kind,
+    anything,
+    boolean,
+    fields,
+    integer,
+    measured,
+    number,
+    optional,
+    table_of,
+    text,
+)
+
+_SETTING = {"batch_size": integer(1), "learning_rate": number(0), "momentum": number(0, 1)}
+_EVALUATION = fields(
+    {"position": integer(), "loss": measured, "top1": number(0, 1), "top5": number(0, 1)}
+)
+_CONTROL = fields(
+    {},
+    {
+        "best": optional(number(0, 1)),
+        "waited": integer(),
+        "cooling": integer(),
+        "anneals": integer(),
+        "ended": boolean,
+        "batch_size": integer(1),
+    },
+)
+_NOISE = fields({"trace": measured, "square": measured, "weight": measured})
+
+
+def _if_any(kind: Kind) -> Kind:
+    """The kind of an object that is empty, or of `kind`."""
+    return lambda value: {} if value == {} else kind(value)
+
+
+def _setting(value: Any) -> dict[str, Any]:
+    """The kind of a Setting's values, and no others: it is made of them."""
+    checked = fields(_SETTING)(value)
+    return {name: checked[name] for name in _SETTING}
+
+
+PROGRESS = fields(
+    {},
+    {
+        "position": integer(),
+        "update": integer(),
+        "seconds": number(0),
+        "input_wait": number(0),
+        "resumes": integer(),
+        "window": table_of(measured),
+        "setting": _if_any(_setting),
+        "evaluation": _if_any(_EVALUATION),
+        "best": optional(fields({"top1": number(0, 1), "update": integer()})),
+        "control": _CONTROL,
+        "noise": _if_any(_NOISE),
+        "statistics_starts": optional(table_of(optional(integer()))),
+        "training_data": table_of(anything),
+        "model_configuration": optional(text),
+    },
+)
+
+
+def checked(progress: dict[str, Any], path: object) -> dict[str, Any]:
+    """Returns the progress of the checkpoint at `path`, if it says where the run was.
+
+    Raises:
+      UserError: it does not, so that it is not of this version.
+    """
+    for name in ("position", "update"):
+        if name not in progress:
+            raise UserError(
+                f"{path} was written by another version: {name} is missing.\n"
+                "Go on with the version that wrote it, or name a new --model_dir."
+            )
+    return progress

@@ -1,0 +1,76 @@
+"""result.json: how a run has ended. It is there once the run has."""
+
+import pathlib
+import re
+from typing import Any
+
+from trainer import typed_json
+from trainer.run_dir.directory import DamagedRunError
+from trainer.typed_json import (
+    DamagedError,
+    WrongError,
+    fields,
+    integer,
+    number,
+    optional,
+    table_of,
+)
+
+FILE = "result.json"
+# The numbers by which runs are compared.
+RESULTS = ("top1", "loss", "updates", "seconds")
+
+_FIELDS = fields(
+    {"top1": number(0, 1), "loss": number(), "updates": integer(), "seconds": number(0)},
+    {
+        "epochs": number(0),
+        "examples_per_second": number(0),
+        "resumes": integer(),
+        "replicas": integer(1),
+        "hosts": integer(1),
+        "parameters": optional(integer(1)),
+        "update_seconds": table_of(number(1e-12, 1e12)),
+    },
+)
+
+
+def _checked(value: Any) -> dict[str, Any]:
+    """The kind of a result: batch sizes are names in JSON, and numbers here."""
+    found: dict[str, Any] = _FIELDS(value)
+    sizes = found.get("update_seconds", {})
+    for size in sizes:
+        if not re.fullmatch("[1-9][0-9]{0,17}", size):
+            raise WrongError(f"has {size[:20]!r}, which is not a batch size", "update_seconds")
+    for name in ("replicas", "hosts"):
+        if sizes and name not in found:
+            raise WrongError("is missing", name)
+    return {**found, "update_seconds": {int(size): seconds for size, seconds in sizes.items()}}
+
+
+def read(folder: pathlib.Path) -> dict[str, Any] | None:
+    """Returns how the run in `folder` has ended; None if it has not.
+
+    Raises:
+      DamagedError: a value is missing or impossible.
+      OSError: the file cannot be read.
+    """
+    try:
+        found: dict[str, Any] = typed_json.read(folder / FILE, _checked)
+    except FileNotFoundError:
+        return None
+    return found
+
+
+def ended(folder: pathlib.Path) -> dict[str, Any] | None:
+    """Returns the same, for a command that cannot go on without it.
+
+    Raises:
+      DamagedRunError: the file is damaged or cannot be read.
+    """
+    try:
+        return read(folder)
+    except (DamagedError, OSError) as error:
+        raise DamagedRunError(
+            f"{folder / FILE} {typed_json.problem(error)}.\n"
+            "Delete it: the same command makes it again from the checkpoint."
+        ) from error
