@@ -14,9 +14,17 @@ from trainer.schedule.noise_scale import Setting
 from trainer.schedule.trajectory import Trajectory
 
 
-def parsed(*arguments: str, command: str = "train") -> Config:
-    """Returns the Config that the program makes of a command line."""
-    return command_line.parse(command, arguments)
+def parsed(*arguments: str, command: str | None = None) -> Config:
+    """Returns the Config that the program makes of a command line.
+
+    A command that is not given is `train`, or the first that takes all the flags.
+    """
+    names = [argument.lstrip("-").partition("=")[0] for argument in arguments]
+    flags = [FLAGS[name] for name in names if name in FLAGS]
+    taking = (name for name in COMMANDS if all(name in flag.commands for flag in flags))
+    if all("train" in flag.commands for flag in flags):
+        taking = iter(["train"])
+    return command_line.parse(command or next(taking), arguments)
 
 
 def done(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:

@@ -74,10 +74,10 @@ def test_a_sweep_from_before_goes_on_each_point_with_its_own_order(tmp_path):
     folder.mkdir()
     directory.keep_flags(folder, directory.flagfile_in(folder, asked))
     make_old(folder)
-    runs, wrong = sweep.checked(parsed(*FLAGS), points, tmp_path)
+    runs, wrong, _ = sweep.checked(parsed(*FLAGS), points, tmp_path)
     assert not wrong
     assert not any("order_version" in flag for run in runs for flag in run.flags)
-    runs, wrong = sweep.checked(parsed(*FLAGS, "--order_version=2"), points, tmp_path)
+    runs, wrong, _ = sweep.checked(parsed(*FLAGS, "--order_version=2"), points, tmp_path)
     (message,) = wrong
     assert "--order_version: 1 → 2" in message
     assert [run.point for run in runs] == points[1:]

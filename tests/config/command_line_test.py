@@ -129,14 +129,14 @@ def test_other_names_are_paths(name):
 
 def test_a_flag_of_another_command_is_refused_if_it_is_typed(tmp_path):
     with pytest.raises(UserError) as error:
-        parsed("--replicas=8")
+        parsed("--replicas=8", command="train")
     assert str(error.value).startswith("--replicas is a flag of plan, which train does not take.\n")
     assert "`python -m trainer train --help`" in str(error.value)
     file = tmp_path / "x.flags"
     file.write_text("--replicas=8\n--runs=runs/x\n--epochs=3\n", encoding="utf-8")
     assert parsed(f"--flagfile={file}").epochs == 3
     with pytest.raises(UserError, match="--sweep_retry is a flag of sweep"):
-        parsed(f"--flagfile={file}", "--nosweep_retry")
+        parsed(f"--flagfile={file}", "--nosweep_retry", command="train")
     file.write_text("--replica=8\n", encoding="utf-8")  # No command's.
     with pytest.raises(UserError, match="Unknown command line flag 'replica'"):
         parsed(f"--flagfile={file}")
