@@ -235,7 +235,11 @@ def test_names_that_are_not_ours_are_left_alone(tmp_path, variables):
     assert left >= {*STRANGE, "checkpoint", "000000004"}
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, pathlib.Path.touch, pathlib.Path.mkdir], ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "make",
+    [os.mkfifo, pathlib.Path.touch, pathlib.Path.mkdir],
+    ids=["a FIFO", "a file", "a folder"],
+)
 def test_a_name_of_ours_that_is_no_checkpoint_is_damage(tmp_path, variables, make):
     save(opened(tmp_path, variables), 1)
     make(tmp_path / "000000002")
