@@ -196,7 +196,7 @@ def test_it_needs_no_tensorflow(tmp_path):
         (["{}/none"], "there is no run to read in {}/none"),
         (["{}/empty", "{}/damaged"], "there is no run to read"),
         (["{}/a", "--output={}/a/flags.txt/x.html"], "cannot be written"),
-        (["{}/a", "--output="], "--output=: must end with .html"),
+        (["{}/a", "--output="], "flag --output=: is empty"),
         (["{}/a", "--output={}/report", "--pictures"], "must end with .html"),
         (["{}/a", "--outptu=x"], "Did you mean: output ?"),
     ],

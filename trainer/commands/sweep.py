@@ -1,11 +1,12 @@
 """sweep: a run for every point of a grid of flags, each in a process of its own."""
 
+import contextlib
 import dataclasses
 import functools
 import json
 import pathlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from absl import logging
 
@@ -37,8 +38,8 @@ def run(config: Config) -> int:
     path = pathlib.Path(config.model_dir)
     points = grid.parse(config.sweep)
     mine = grid.part(points, config.sweep_part)
-    logging.set_verbosity(logging.ERROR)  # What each run warns of, its own output says.
-    runs, wrong, damaged = checked(config, points, path)
+    with _without_warnings():  # The output of each run has its own.
+        runs, wrong, damaged = checked(config, points, path)
     if wrong:
         say(_wrong(wrong, len(points)), to=sys.stderr)
         return 2
@@ -64,6 +65,16 @@ def run(config: Config) -> int:
     else:
         say("\n" + sweep_table.text(rows))
     return ExitStatus.STOPPED if stopped else _status([row for row in rows if row.flags in mine])
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def checked(
