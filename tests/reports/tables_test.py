@@ -86,7 +86,7 @@ def test_many_flags_have_a_table_of_their_own(tmp_path):
     write(tmp_path / "a")
     write(tmp_path / "b", *flags)
     found = conditions(read(tmp_path))
-    assert tables.by_condition(found).head[-4:] == ["augment", "optimizer", "anneal", "precision"]
+    assert tables.by_condition(found).head[-4:] == ["augment", "precision", "optimizer", "anneal"]
     write(tmp_path / "c", *flags, "--weight_decay=1e-4")
     found = conditions(read(tmp_path))
     assert tables.by_condition(found).head[-1] == "time saved"
