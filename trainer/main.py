@@ -75,7 +75,8 @@ def entry() -> None:
     gc.set_threshold(100_000)
     output.open_closed_streams()
     logging.use_absl_handler()
-    output.protect(training=_command(sys.argv[1:]) in _TRAINING)
+    asks_for_text = "--version" in sys.argv[1:2] or command_help.asked_for(sys.argv[1:]) is not None
+    output.protect(training=not asks_for_text and _command(sys.argv[1:]) in _TRAINING)
     status: int = ExitStatus.FAILED
     try:
         status = main(sys.argv)
