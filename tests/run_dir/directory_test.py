@@ -1,3 +1,4 @@
+import errno
 import fcntl
 import os
 import subprocess
@@ -7,6 +8,7 @@ import threading
 import pytest
 
 from trainer.errors import UserError
+from trainer.run_dir import directory
 from trainer.run_dir.directory import claim, is_held, keep_flags, result, write_whole
 
 FLAGS = "--epochs=2.0\n--seed=0\n"
@@ -115,3 +117,13 @@ def test_write_whole_leaves_nothing_where_it_cannot(tmp_path):
     with pytest.raises(IsADirectoryError, match="x"):
         write_whole(tmp_path / "x", "one")
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_full_disk_is_named_without_a_file(tmp_path, monkeypatch):
+    def take(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")  # As a write does.
+
+    monkeypatch.setattr(directory, "_take", take)
+    said = r"x cannot be used: No space left on device\.\n"
+    with pytest.raises(UserError, match=said), claim(tmp_path / "x", FLAGS):
+        pass

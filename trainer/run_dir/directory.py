@@ -57,8 +57,9 @@ def claim(path: pathlib.Path, flagfile: str) -> Iterator[None]:
 
 
 def _unusable(path: pathlib.Path, error: OSError) -> UserError:
+    where = f" ({error.filename})" if error.filename else ""  # A write has no name.
     return UserError(
-        f"--model_dir={path} cannot be used: {error.strerror} ({error.filename}).\n"
+        f"--model_dir={path} cannot be used: {error.strerror}{where}.\n"
         "Name a folder that can be written."
     )
 
