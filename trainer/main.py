@@ -61,7 +61,7 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         say(text)
         return ExitStatus.DONE
     flags = arguments[arguments[:1] == [name] :]
-    command_line.check_command(name)
+    command_line.check_command(name if name != "help" else arguments[1])
     command = importlib.import_module(f"trainer.commands.{name}").run
     asked = command_line.parse(name, flags)
     if kept := subject.kept_flags(name, asked):
