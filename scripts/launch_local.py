@@ -105,7 +105,9 @@ def main() -> int:
     workers: list[Process] = []
     stopped = threading.Event()
 
-    def forward(*_: object) -> None:
+    def forward(number: int = signal.SIGTERM, _: object = None) -> None:
+        if stop_signals.is_repeated_hangup(number, stopped.is_set()):
+            return
         stopped.set()
         for worker in workers:
             worker.terminate()

@@ -16,6 +16,7 @@ WRONG = [
         ["trian"],
         "unknown command 'trian': did you mean train?",
     ),
+    (["help", "plna"], "unknown command 'plna': did you mean plan?"),
     (["--epochs=0"], "flag --epochs=0.0: must be above 0"),
     (["--dataset=fashion_mnits"], "fashion_mnist"),
     (["--model=wide_resnet_11_1"], "10"),

@@ -13,6 +13,15 @@ PLAN = [sys.executable, "-m", "trainer", "plan"]
 LONG = ["--format=json", "--warmup_epochs=16", "--warmup_from=0.1"]
 
 
+@pytest.mark.parametrize("flags", [["--help"], ["train", "--help"], ["--version"]])
+def test_help_on_a_full_disk_is_a_failure_of_a_training_too(flags):
+    line = [sys.executable, "-m", "trainer", *flags]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert "the output cannot be written: No space left on device." in done.stderr
+
+
 @pytest.mark.parametrize("flags", [[], LONG, ["--help"]], ids=["short", "long", "help"])
 def test_a_result_on_a_full_disk_is_a_failure(flags):
     with open("/dev/full", "w") as full:
@@ -75,3 +84,37 @@ def test_a_folders_name_does_not_reach_the_terminal(tmp_path):
         assert done.returncode == 2
         assert b"\x1b" not in done.stdout + done.stderr
         assert rb"\x1b[" in done.stderr
+
+
+USERS = {
+    "closes": "sys.stdout.close(), sys.stderr.close()",
+    "removes": "sys.stdout = sys.stderr = None",
+    "leaves closed": "sys.stdout = sys.stderr = io.StringIO(); sys.stdout.close()",
+    "closes descriptors": "os.close(1), os.close(2)",
+    "fills a disk": "sys.stdout = sys.stderr = open('/dev/full', 'w')",
+    "writes alone": "sys.stdout = type('T', (), {'write': lambda _, text: os.write(1, b'tee')})()",
+}
+AFTER = """
+import io, os, sys
+from trainer import output
+output.protect(training=True)
+with output.kept():
+    {}
+with open(sys.argv[1], "w") as file:
+    output.say("said")
+    output.say("warned", to=sys.stderr)
+    output.width()
+    os.write(2, b"TensorFlow")
+output.end()
+"""
+
+
+@pytest.mark.parametrize("code", USERS.values(), ids=USERS)
+def test_users_code_that_closes_or_replaces_streams_ends_nothing(code, tmp_path):
+    line = [sys.executable, "-c", AFTER.format(code), str(tmp_path / "file")]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "file").read_text() == ""
+    shown = {"fills a disk": "", "closes descriptors": "", "writes alone": "tee"}
+    name = next(name for name, each in USERS.items() if each == code)
+    assert done.stdout.startswith(shown.get(name, "said\n"))

@@ -105,9 +105,12 @@ def carry_out(
 def _signals() -> Iterator[list[int]]:
     """The signals that ask to stop, as they come."""
     received: list[int] = []
-    before = {
-        each: signal.signal(each, lambda n, _: received.append(n)) for each in stop_signals.asking()
-    }
+
+    def note(number: int, _: object) -> None:
+        if not stop_signals.is_repeated_hangup(number, bool(received)):
+            received.append(number)
+
+    before = {each: signal.signal(each, note) for each in stop_signals.asking()}
     try:
         yield received
     finally:

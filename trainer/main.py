@@ -67,7 +67,7 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         say(text)
         return ExitStatus.DONE
     flags = arguments[arguments[:1] == [name] :]
-    command_line.check_command(name)
+    command_line.check_command(name if name != "help" else arguments[1])
     command = importlib.import_module(f"trainer.commands.{name}").run
     asked = command_line.parse(name, flags)
     return command(subject.with_kept_flags(name, asked, flags))
@@ -79,7 +79,8 @@ def entry() -> None:
     gc.set_threshold(100_000)
     output.open_closed_streams()
     logging.use_absl_handler()
-    output.protect(training=_command(sys.argv[1:]) in _TRAINING)
+    asks_for_text = "--version" in sys.argv[1:2] or command_help.asked_for(sys.argv[1:]) is not None
+    output.protect(training=not asks_for_text and _command(sys.argv[1:]) in _TRAINING)
     status: int = ExitStatus.FAILED
     try:
         status = main(sys.argv)

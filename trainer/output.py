@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO, cast
 
 from absl import logging as absl_logging
@@ -40,20 +40,27 @@ class _Stream:
     """A text stream whose failures are given to `failed` in place of being raised."""
 
     def __init__(self, stream: TextIO, failed: Callable[[Exception], None]) -> None:
-        self._stream, self._failed = stream, failed
+        self._stream, self.failed = stream, failed
 
     def write(self, text: str) -> int:
         try:
             return self._stream.write(text)
         except (OSError, ValueError) as error:  # ValueError: the user's code has closed it.
-            self._failed(error)
+            self.failed(error)
             return len(text)
 
     def flush(self) -> None:
         try:
-            self._stream.flush()
+            getattr(self._stream, "flush", _nothing)()
         except (OSError, ValueError) as error:
-            self._failed(error)
+            self.failed(error)
+
+    def close(self) -> None:
+        """Leaves the descriptor open, or the next file would get its number, and all output."""
+        self.flush()
+
+    def isatty(self) -> bool:
+        return bool(getattr(self._stream, "isatty", _nothing)())
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -99,6 +106,25 @@ def protect(training: bool) -> None:
     logging.raiseExceptions = False  # It would print a traceback.
 
 
+@contextlib.contextmanager
+def kept() -> Iterator[None]:
+    """Keeps the streams whatever the user's code within does: it may close or replace them.
+
+    A stream in the place of a protected one stays, and is protected in the same way.
+    """
+    before = {name: getattr(sys, name) for name in ("stdout", "stderr")}
+    try:
+        yield
+    finally:
+        for name, stream in before.items():
+            now = getattr(sys, name)
+            if not isinstance(stream, _Stream) or isinstance(now, _Stream):
+                continue
+            gone = now is None or getattr(now, "closed", False)
+            setattr(sys, name, stream if gone else _Stream(now, stream.failed))
+        open_closed_streams()
+
+
 def say(text: str, *, to: TextIO | None = None) -> None:
     """Prints lines at once, without control characters that a file's name or content may hold.
 
@@ -130,6 +156,10 @@ def end() -> None:
     with contextlib.suppress(AttributeError):
         sys.stderr.flush()
     sys.stdout.flush()
+
+
+def _nothing() -> None:
+    """Stands for a method that a stream of the user's lacks."""
 
 
 def _drop(_: Exception) -> None:

@@ -18,6 +18,12 @@ def asking() -> list[signal.Signals]:
     return [signal.SIGTERM, signal.SIGINT, *hung_up]
 
 
+def is_repeated_hangup(number: int, stopping: bool) -> bool:
+    """Whether a signal says what one before it has said: when a terminal hangs up, the shell and
+    the kernel send a SIGHUP each, 0.4 ms apart."""
+    return stopping and number == signal.SIGHUP
+
+
 @contextlib.contextmanager
 def watched() -> Iterator[Callable[[], bool]]:
     """Yields a function that reports whether a signal that asks to stop has arrived.
@@ -32,7 +38,7 @@ def watched() -> Iterator[Callable[[], bool]]:
 
     def watch() -> None:
         while number := os.read(out, 1):
-            if number[0] not in signals:
+            if number[0] not in signals or is_repeated_hangup(number[0], received.is_set()):
                 continue
             if received.is_set() or not asked.is_set():
                 os._exit(ExitStatus.STOPPED)

@@ -27,6 +27,24 @@ def test_the_flags_of_a_flagfile_are_in_its_place(tmp_path):
     assert typed == [True, False, False]
 
 
+def test_a_byte_order_mark_is_not_part_of_a_flag(tmp_path):
+    (tmp_path / "a.flags").write_bytes(b"\xef\xbb\xbf--epochs=2\r\n")
+    assert texts(f"--flagfile={tmp_path}/a.flags") == ["--epochs=2"]
+
+
+@pytest.mark.parametrize("line", [b"--flagfile=a\0b", b"--model_dir=a\0b"])
+def test_a_flagfile_with_a_nul_byte_is_refused(line, tmp_path):
+    (tmp_path / "a.flags").write_bytes(line)
+    with pytest.raises(UserError, match="it has a NUL byte"):
+        texts(f"--flagfile={tmp_path}/a.flags")
+
+
+@pytest.mark.parametrize("arguments", [["--flagfile="], ["--flagfile"]])
+def test_a_flagfile_without_a_name_is_refused(arguments):
+    with pytest.raises(UserError, match="--flagfile names no file"):
+        texts(*arguments)
+
+
 def test_nothing_is_read_behind_two_dashes():
     assert texts("--", "--flagfile=nothing") == ["--", "--flagfile=nothing"]
 

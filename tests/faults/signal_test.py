@@ -34,6 +34,19 @@ def test_a_signal_stops_with_a_checkpoint(uninterrupted, tmp_path, number):
     assert digest(model_dir) == digest(uninterrupted[0])
 
 
+def test_a_terminal_that_hangs_up_twice_stops_with_a_checkpoint(tmp_path):
+    """As bash and the kernel do, each with a signal of its own."""
+    model_dir = tmp_path / "hung up"
+    process = started(model_dir, *SHORT)
+    wait_for(lambda: read(model_dir / "metrics.jsonl"), process)
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.002)  # or the kernel makes one of two
+    process.send_signal(signal.SIGHUP)
+    output, _ = process.communicate(timeout=10)
+    assert process.returncode == 75
+    assert "stopped, with a checkpoint" in output
+
+
 def test_a_second_signal_leaves_at_once(uninterrupted, tmp_path):
     model_dir = tmp_path / "left"
     for _ in range(5):  # On a busy machine the run may have stopped before the second one.

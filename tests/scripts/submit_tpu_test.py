@@ -18,6 +18,7 @@ import time
 import pytest
 
 from tests.scripts import stand_in_gcloud
+from trainer.config.flags import FLAGS
 
 JOB = [
     "--accelerator_type=v5litepod-8",
@@ -362,6 +363,24 @@ def test_refused_before_anything_is_made(cloud, wrong, said):
     cloud.python = sys.executable
     assert said in cloud.submit(*wrong, status=2)
     assert cloud.called("compute") == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name, flag in FLAGS.items()
+        if "plan" in flag.commands and "train" not in flag.commands
+    ],
+)
+def test_a_flag_of_plan_alone_is_refused_before_a_tpu_is_made(cloud, name):
+    assert f"--{name} is a flag of plan" in cloud.submit(f"--{name}=1", status=2)
+    assert cloud.called("compute") == []
+
+
+def test_a_flag_of_train_alone_is_not_refused(cloud):
+    cloud.python = sys.executable
+    assert "updates over" in cloud.submit("--stop_at_epoch=1", "--dry_run", status=0)
 
 
 def test_refused_without_an_account(cloud):

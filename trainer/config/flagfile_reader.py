@@ -61,6 +61,8 @@ def expand(arguments: Sequence[str]) -> Expanded:
         elif (name := _flagfile(text, following)) is None:
             expanded.append(Argument(text, True))
         else:
+            if not name:
+                raise UserError("--flagfile names no file.\nName a file of flags, or a recipe.")
             path = _found(name, pathlib.Path())
             expanded += [Argument(flag, False) for flag in _flags_in(path, (), texts)]
     return Expanded(expanded, texts)
@@ -113,7 +115,7 @@ def _flags_in(
 
 def _read(path: pathlib.Path) -> str:
     try:
-        return read_regular(path, _MOST_BYTES).decode()
+        text = read_regular(path, _MOST_BYTES).decode("utf-8-sig")  # Windows puts a mark first.
     except NotRegularError as error:
         raise UserError(
             f"--flagfile={path} cannot be read: {error.strerror}.\n"
@@ -128,3 +130,6 @@ def _read(path: pathlib.Path) -> str:
             f"--flagfile={path} is not UTF-8 text: {error.reason} at byte {error.start}.\n"
             "Name a file of flags."
         ) from error
+    if "\0" in text:  # No path can have one.
+        raise UserError(f"--flagfile={path} is not text: it has a NUL byte.\nName a file of flags.")
+    return text

@@ -19,8 +19,6 @@ from trainer.config.declaration import (
 )
 from trainer.config.run_flags import RunFlags
 
-_RUNNING = ("train", "range_test", "sweep")
-
 _run = Group("Run", Scope.FREE, TRAINING)
 _devices = Group("Devices", Scope.MACHINE, (*TRAINING, *READING))
 _checkpoint = Group("Checkpoint", Scope.CALL, READING)
@@ -98,7 +96,6 @@ class Config(RunFlags):
         "Epoch at which this call ends, with a checkpoint.",
         problem=EPOCHS,
         scope=Scope.CALL,
-        commands=_RUNNING,
     )
 
     strategy: str = _devices(

@@ -13,6 +13,7 @@ import textwrap
 import traceback
 from collections.abc import Iterator
 
+from trainer import output
 from trainer.errors import UserError
 
 _OURS = pathlib.Path(__file__).parents[1]  # trainer/
@@ -36,7 +37,8 @@ def explained(code: str = "the model's own code") -> Iterator[None]:
       code: what the message says has raised the error.
     """
     try:
-        yield
+        with output.kept():
+            yield
     except (Exception, SystemExit) as error:  # A script's sys.exit would end the run as its own.
         chain = _chain(error)
         for each in chain:
