@@ -7,6 +7,11 @@
 # to the workers, and end it; where it is killed, they stop as by SIGTERM. Uses the active virtual
 # environment, or .venv.
 set -eu
+case ${1:-} in
+  -h | --help | help) # The comment at the head of this file.
+    sed -n '2,/^set -/{/^#/!d; s/^# \{0,1\}//; p;}' "${BASH_SOURCE[0]}"
+    exit 0 ;;
+esac
 if [ -n "${VIRTUAL_ENV:-}" ]; then
   python=$VIRTUAL_ENV/bin/python
   CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -1,10 +1,9 @@
 """plan: what a run would do, without TensorFlow: in under a second, or two of 450,000 updates."""
 
-import dataclasses
 import json
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from trainer.config.flags import Config
@@ -32,13 +31,9 @@ def run(config: Config) -> int:
     machines = _machines(config, replicas, hosts)
     if config.format == "json":
         found: dict[str, Any] = {"examples": examples, "total_updates": updates}
-        phases = list(plan.phases(schedule, layout))
-        rows = [dict(vars(phase)) for phase in phases]
         if machines:
             found |= cost.whole(counted, machines)
-            for row, phase in zip(rows, phases, strict=True):
-                row |= dataclasses.asdict(cost.of(phase, machines))
-        say(json.dumps(found | {"phases": rows}))
+        _write_json(found, plan.phases(schedule, layout), machines)
     else:
         columns = cost.columns(machines, examples) if machines else None
         say(plan.uncertain(config) + plan.table(ramps, columns, width()))
@@ -53,6 +48,19 @@ def run(config: Config) -> int:
     if config.plot:
         plan_plot.draw(schedule, ramps, config, config.plot)
     return 0
+
+
+def _write_json(
+    whole: Mapping[str, Any], phases: Iterable[plan.Phase], machines: cost.Machines | None
+) -> None:
+    """Prints an object of `whole` and the phases, one by one: a long ramp has millions."""
+    sys.stdout.write(json.dumps(whole)[:-1] + ', "phases": [')
+    for number, phase in enumerate(phases):
+        row = dict(vars(phase))
+        if machines:
+            row |= vars(cost.of(phase, machines))
+        sys.stdout.write((", " if number else "") + json.dumps(row))
+    say("]}")
 
 
 def planned(
