@@ -26,6 +26,7 @@ from trainer.typed_json import DamagedError, problem
 
 _SAYS = "crescendo train: "
 _LONGEST_REASON = 65536  # bytes of output in which it is looked for
+_LONGEST_LINE = 1000  # letters: sweep.json holds a reason for every failed point
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,6 +228,6 @@ def _reason(output: IO[bytes], begin: int) -> str:
     """The last lines that an attempt printed: two, from where it says what is wrong if it does."""
     output.seek(max(begin, output.seek(0, 2) - _LONGEST_REASON))
     lines = output.read().decode(errors="replace").splitlines()
-    lines = [line.rstrip() for line in lines if line.strip()]
+    lines = [line.rstrip()[:_LONGEST_LINE] for line in lines if line.strip()]
     said = [i for i, line in enumerate(lines) if line.startswith(_SAYS)]
     return "\n".join(lines[said[-1] :][:2] if said else lines[-2:]).removeprefix(_SAYS)

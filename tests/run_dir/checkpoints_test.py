@@ -301,3 +301,20 @@ def test_a_progress_that_is_not_one_is_damage(tmp_path, variables, progress):
     assert f"{tmp_path}/000000002 is damaged and left out: " in said[0]
     name = next(iter(progress)) if isinstance(progress, dict) else "it is not an object"
     assert f"left out: {name}" in said[0]
+
+
+@pytest.mark.parametrize("dtype", [tf.int32, tf.float16, tf.float64])
+def test_values_of_another_type_are_not_converted(tmp_path, variables, dtype):
+    other = {name: [tf.cast(v, dtype) for v in group] for name, group in variables.items()}
+    other = {name: [tf.Variable(v) for v in group] for name, group in other.items()}
+    save(opened(tmp_path, other), 7)
+    with pytest.raises(UserError, match="another model or optimizer: number 0 of its weights is"):
+        read(tmp_path / "000000007", variables)
+
+
+@pytest.mark.parametrize("progress", [1.0, ["a", "b"]], ids=str)
+def test_a_progress_that_is_not_a_text(tmp_path, variables, progress):
+    file = str(tmp_path / "000000007" / "checkpoint")
+    tf.train.Checkpoint(progress=tf.Variable(progress), **variables).write(file)
+    with pytest.raises(RuntimeError, match="progress is not a text"):
+        read(tmp_path / "000000007", variables)

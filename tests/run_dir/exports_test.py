@@ -220,3 +220,30 @@ def test_flags_of_an_export_that_cannot_be_read(export, kind):
     os.mkfifo(export / "flags.txt") if kind == "FIFO" else (export / "flags.txt").mkdir()
     with pytest.raises(UserError, match=rf"flags.txt cannot be read: it is a {kind}.*\nDelete"):
         exports.check_free(export, FLAGS)
+
+
+def of_a_module(export, serve):
+    shutil.rmtree(export / "saved_model")
+    module = tf.Module()
+    module.v = tf.Variable(1.0)
+    if serve is not None:
+        module.serve = serve
+    tf.saved_model.save(module, str(export / "saved_model"))
+
+
+@pytest.mark.parametrize(
+    "serve",
+    [None, tf.function(lambda x: x, input_signature=[tf.TensorSpec([3], tf.float32)])],
+    ids=["none", "of_others"],
+)
+def test_a_saved_model_of_another_program(export, serve):
+    of_a_module(export, serve)
+    with pytest.raises(UserError, match="cannot be loaded: "):
+        exports.load(export)
+
+
+def test_what_it_says_of_another_model(export):
+    said = json.loads((export / "export.json").read_text())
+    (export / "export.json").write_text(json.dumps(said | {"classes": 6}))
+    with pytest.raises(UserError, match="and not 6 of them"):
+        exports.load(export)

@@ -79,3 +79,11 @@ def test_values_that_differ_from_the_checkpoints_are_named(tmp_path):
     message = f"{FILE} differs .*: mean [12.9, 0.1, 1e-07] instead of [72.91172790527344, 0.1"
     with pytest.raises(UserError, match=re.escape(message).replace("\\.\\*", ".*")):
         training_data.check_learned(DATA.as_json(), changed, file)
+
+
+def test_differences_of_many_names_are_short(tmp_path):
+    many = dataclasses.replace(DATA, classes=20_000, class_names=(*map(str, range(20_000)),))
+    other = dataclasses.replace(many, class_names=(*map(str, range(1, 20_001)),))
+    with pytest.raises(UserError, match="class_names") as error:
+        training_data.check_learned(other.as_json(), many, tmp_path / FILE)
+    assert len(str(error.value)) < 1000

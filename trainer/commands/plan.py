@@ -144,7 +144,7 @@ def _ended(folder: pathlib.Path) -> dict[str, Any]:
         return result.read(folder) or {}
     except (DamagedError, OSError) as error:
         said = f"{folder / result.FILE} {problem(error)}; its times are not known."
-        print(f"crescendo plan: {said}", file=sys.stderr)
+        say(f"crescendo plan: {said}", to=sys.stderr)
         return {}
 
 

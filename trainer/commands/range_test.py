@@ -44,7 +44,7 @@ def _report(config: Config, folder: pathlib.Path) -> None:
     from trainer.run_dir.metrics import read
     from trainer.run_dir.summaries import write_image
 
-    points = [p for p in read(folder / "metrics.jsonl") if p["split"] == "train"]
+    points = range_test.whole(p for p in read(folder / "metrics.jsonl") if p["split"] == "train")
     if not points:
         raise UserError("the loss was no number from the start on: lower --range_from.")
     found = range_test.suggest(points)

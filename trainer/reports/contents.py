@@ -11,12 +11,10 @@ from trainer.reports.conditions import Condition, conditions
 from trainer.reports.pictures import Picture
 from trainer.run_dir.record import DIVERGED, Record
 
-_FEWEST = 2  # points of a range test
-
 
 def report(runs: Sequence[Record]) -> tuple[str, list[Picture]]:
     """The page on `runs`, and its pictures."""
-    tests = [run for run in runs if run.is_range_test and len(run.of("train")) >= _FEWEST]
+    tests = [run for run in runs if run.is_range_test and _rises(_ramp(run))]
     groups = conditions(list(filter(_is_compared, runs)))
     drawn = [each for each in groups if any(run.points for run in each.runs)]
     shown = [_comparisons(groups), _results(groups), _learned(drawn), _schedule(drawn)]
@@ -96,10 +94,18 @@ def _schedule(groups: Sequence[Condition]) -> _Part:
     return page.Section("The schedule over the run", body), pictures
 
 
+def _ramp(run: Record) -> list[range_test.Point]:
+    return range_test.whole(run.of("train"))
+
+
+def _rises(ramp: Sequence[range_test.Point]) -> bool:
+    return bool(ramp) and ramp[0]["learning_rate"] < ramp[-1]["learning_rate"]
+
+
 def _range_tests(tests: Sequence[Record]) -> _Part:
     pictures = []
     for i, run in enumerate(tests):
-        found = range_test.suggest(run.of("train"))
+        found = range_test.suggest(_ramp(run))
         scale = run.flags.get("range_scale", "geometric")
         pictures.append(
             Picture(
@@ -116,7 +122,7 @@ def _range_tests(tests: Sequence[Record]) -> _Part:
 
 
 def _draw_range_test(figure: Figure, run: Record, found: range_test.Interval, scale: str) -> None:
-    range_test.plot(figure, run.of("train"), found, scale)
+    range_test.plot(figure, _ramp(run), found, scale)
     figure.axes[0].set_title(f"{run.name}: {found.lowest:.3g} to {found.highest:.3g}")
 
 

@@ -6,7 +6,8 @@ it slows, gets ragged or falls. Here they are read by rule, from curves smoothed
 
 import dataclasses
 import io
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 Point = dict[str, Any]
@@ -22,6 +23,12 @@ class Interval:
     lowest: float
     highest: float
     why: str
+
+
+def whole(points: Iterable[Point]) -> list[Point]:
+    """Those of `points` that have all that is drawn, as numbers: a log may be damaged."""
+    names = ("learning_rate", "loss", "top1")
+    return [p for p in points if all(math.isfinite(p.get(name, math.nan)) for name in names)]
 
 
 def suggest(points: Sequence[Point]) -> Interval:
@@ -79,7 +86,7 @@ def draw(points: Sequence[Point], interval: Interval, scale: str) -> bytes:
 def plot(figure: Any, points: Sequence[Point], interval: Interval, scale: str) -> None:
     """As `draw`, into an empty figure of matplotlib."""
     rates = [point["learning_rate"] for point in points]
-    xscale = "log" if scale == "geometric" else scale
+    xscale = "linear" if scale == "linear" else "log"
     rows: Any = figure.subplots(2, 1, sharex=True)
     for axes, name, label in zip(
         rows, ("loss", "top1"), ("training loss", "training top-1"), strict=True
@@ -91,7 +98,7 @@ def plot(figure: Any, points: Sequence[Point], interval: Interval, scale: str) -
         axes.set(ylabel=label, xscale=xscale, xlim=(rates[0], rates[-1]))
         axes.grid(alpha=0.3, which="both")
     # A loss that diverges would hide where it fell.
-    rows[0].set_ylim(0, 2 * points[0]["loss"])
+    rows[0].set_ylim(0, 2 * points[0]["loss"] or 1)
     rows[1].set_ylim(0, 1)
     rows[1].xaxis.set_major_formatter("{x:g}")
     rows[1].xaxis.set_minor_formatter("{x:g}" if rates[-1] < 10 * rates[0] else "")

@@ -92,7 +92,7 @@ def summary(conditions: Sequence[Condition]) -> list[str]:
     lines = [f"Highest mean top-1: {top1.percent}, of {best.label}."]
     fewest = min((each for _, each in scored), key=lambda each: _mean(each, "updates"))
     ours, theirs = _mean(fewest, "updates"), _mean(first, "updates")
-    if ours < theirs:
+    if 0 < ours < theirs:
         a, b = fewest.of("top1"), first.of("top1")
         lines.append(
             f"Fewest updates: {ours:,.0f}, of {fewest.label}, {theirs / ours:.3g} times fewer than "
@@ -154,5 +154,8 @@ def _saved(condition: Condition, first: Condition | None, name: str) -> str:
         return UNSET
     if condition is first:
         return "reference"
-    percent = 100 * (1 - _mean(condition, name) / _mean(first, name))
+    whole = _mean(first, name)
+    if not whole:
+        return UNSET
+    percent = 100 * (1 - _mean(condition, name) / whole)
     return f"{percent:z.1f}%".replace("-", "−")  # z: not -0.0

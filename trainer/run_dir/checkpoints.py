@@ -255,10 +255,15 @@ def _read(readable: str, path: pathlib.Path, variables: Variables) -> dict[str, 
             if saved != len(ours):
                 raise ValueError(f"it holds {saved} {group}, and the model has {len(ours)}")
             for i, variable in enumerate(ours):
-                variable.assign(reader.get_tensor(f"{group}/{i}{_VALUE}"))
-        saved_progress: dict[str, Any] = typed_json.parsed(
-            reader.get_tensor(f"progress{_VALUE}"), PROGRESS
-        )
+                value = reader.get_tensor(f"{group}/{i}{_VALUE}")
+                dtype = tf.as_dtype(variable.dtype)
+                if np.asarray(value).dtype != dtype.as_numpy_dtype:  # assign would convert it.
+                    raise ValueError(f"number {i} of its {group} is not {dtype.name}")
+                variable.assign(value)
+        text = reader.get_tensor(f"progress{_VALUE}")
+        if not isinstance(text, bytes):
+            raise typed_json.WrongError("is not a text", "progress")
+        saved_progress: dict[str, Any] = typed_json.parsed(text, PROGRESS)
         return saved_progress
     except typed_json.WrongError:
         raise

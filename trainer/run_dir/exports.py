@@ -40,6 +40,9 @@ from trainer.typed_json import (
     text,
 )
 
+# Besides, what TensorFlow and Keras raise for models that are cut, flipped or others.
+_DAMAGED = (AttributeError, KeyError, TypeError, ValueError)
+
 
 @dataclasses.dataclass(frozen=True)
 class About:
@@ -195,7 +198,12 @@ def load(path: pathlib.Path) -> Callable[..., tf.Tensor]:
         # Holds the variables, too.
         with plain(path / "saved_model") as readable:
             loaded = tf.saved_model.load(readable)
-    except (*DAMAGED, OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
+        said = about(path)
+        images = tf.TensorSpec([None, *said.image_shape], tf.uint8)
+        logits = loaded.serve.get_concrete_function(images).output_shapes
+        if not logits.is_compatible_with([None, said.classes]):
+            raise ValueError(f"it has logits of shape {logits}, and not {said.classes} of them")
+    except (*DAMAGED, *_DAMAGED, zipfile.BadZipFile) as error:
         reason = named(str(error), path / "saved_model")
         reason = textwrap.shorten(reason, 200, placeholder=" ...")
         instead = f", or take --export_dir={path.parent}" if is_model(path) else ""

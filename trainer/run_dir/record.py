@@ -71,17 +71,20 @@ def find(paths: Sequence[pathlib.Path]) -> tuple[list[pathlib.Path], list[pathli
 
 
 def _runs(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    if any(os.path.lexists(path / name) for name in _FILES) or _failed(path):
-        if not is_export(path):
-            yield path
-        return
-    try:
-        inner = [each for each in path.iterdir() if each.is_dir() and not each.is_symlink()]
-    except OSError:  # A file, or a folder that may not be read.
-        return
-    order = {name: i for i, name in enumerate(_ends(path))}
-    for each in sorted(inner, key=lambda each: (order.get(each.name, len(order)), _natural(each))):
-        yield from _runs(each)
+    waiting = [path]  # By no recursion: folders may be nested 2,000 deep.
+    while waiting:
+        path = waiting.pop()
+        if any(os.path.lexists(path / name) for name in _FILES) or _failed(path):
+            if not is_export(path):
+                yield path
+            continue
+        try:
+            inner = [each for each in path.iterdir() if each.is_dir() and not each.is_symlink()]
+        except OSError:  # A file, or a folder that may not be read.
+            continue
+        order = {name: i for i, name in enumerate(_ends(path))}
+        inner.sort(key=lambda each: (order.get(each.name, len(order)), _natural(each)))
+        waiting += reversed(inner)
 
 
 def _natural(path: pathlib.Path) -> list[tuple[float, str]]:
@@ -102,10 +105,10 @@ def unread_sweeps(folders: Sequence[pathlib.Path]) -> list[str]:
 
 
 def names(folders: Sequence[pathlib.Path]) -> list[str]:
-    """What tells `folders` apart: their paths below what they share."""
+    """What tells `folders` apart: their paths below what they share, as a page can hold them."""
     whole = [pathlib.Path(os.path.abspath(folder)) for folder in folders]
     shared = os.path.commonpath([folder.parent for folder in whole]) if whole else ""
-    return [str(folder.relative_to(shared)) for folder in whole]
+    return [os.fsencode(each.relative_to(shared)).decode(errors="replace") for each in whole]
 
 
 def read(folder: pathlib.Path, name: str) -> Record:
@@ -146,7 +149,10 @@ def _points(path: pathlib.Path, notes: list[str]) -> list[dict[str, Any]]:
         return []
     if not path.exists():
         notes.append("metrics.jsonl is missing")
-    return sorted((p for p in points if "epoch" in p), key=lambda point: point["update"])
+    placed = [point for point in points if "epoch" in point]
+    if others := len(points) - len(placed):
+        notes.append(f"metrics.jsonl has {others:,} points without epoch, which are left out")
+    return sorted(placed, key=lambda point: point["update"])
 
 
 def _result(
@@ -162,6 +168,8 @@ def _result(
     last = points[-1]["update"] if points else 0
     if last < found["updates"] and (points or not any("metrics.jsonl" in note for note in notes)):
         notes.append(f"metrics.jsonl ends at update {last} of {found['updates']}")
+    if last > found["updates"]:
+        notes.append(f"metrics.jsonl goes on to update {last}: the result is of {found['updates']}")
     return found
 
 

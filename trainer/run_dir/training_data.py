@@ -8,6 +8,7 @@ digit of a mean that changes in the file would change what is learned.
 import dataclasses
 import json
 import pathlib
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -121,7 +122,7 @@ def check_learned(learned: Mapping[str, Any], data: TrainingData, file: pathlib.
     """
     now = data.as_json()
     differences = [
-        f"{name} {now[name]} instead of {value}"
+        f"{name} {reprlib.repr(now[name])} instead of {reprlib.repr(value)}"
         for name, value in learned.items()
         if name in now and now[name] != value
     ]
