@@ -129,7 +129,7 @@ def test_nothing_is_unpickled():
 
 
 def test_one_module_parses_json():
-    """What it parses is declared; messages between workers are checked where they arrive."""
+    """It checks what it parses; messages between workers are checked where they arrive."""
     found = {m for m, path in FILES.items() if "json.load" in path.read_text("utf-8")}
     messages = {"trainer.cluster.rendezvous", "trainer.cluster.reception"}
     assert found - messages == {"trainer.typed_json"}

@@ -109,3 +109,9 @@ def test_the_parts_are_all_points_once(count, n):
 def test_what_is_no_part(text):
     with pytest.raises(UserError, match="the first of four is 1/4"):
         grid.part([], text)
+
+
+def test_a_grid_that_no_sweep_can_list_is_refused_at_once():
+    seeds = ",".join(map(str, range(1000)))
+    with pytest.raises(UserError, match=r"1,000,000 points, and 10,000 are the most"):
+        grid.parse(f"seed={seeds};epochs={seeds}")

@@ -1,4 +1,4 @@
-"""What cannot be printed ends a command whose output is its result, in one line."""
+"""A command whose output is its result ends in one line if it cannot print it."""
 
 import os
 import subprocess

@@ -7,6 +7,7 @@ flagfile=flags/a.flags,flags/b.flags;seed=0,1       four: two recipes, with two 
 """
 
 import itertools
+import math
 import pathlib
 import re
 from collections import Counter
@@ -17,6 +18,8 @@ from trainer.errors import UserError
 # The values of the swept flags, as written, in the order of --sweep.
 Point = dict[str, str]
 
+# sweep.json has 300 bytes a point and more, and is read up to 16 MiB.
+_MOST_POINTS = 10_000
 # Of most file systems; with what is written beside it.
 _LONGEST_NAME = 240
 
@@ -37,6 +40,11 @@ def parse(text: str) -> list[Point]:
     for name, times in Counter(named).items():
         if times > 1:
             raise UserError(f"--sweep names {name} twice: give all its values at once.")
+    count = math.prod(len(values) for _, values in axes)
+    if count > _MOST_POINTS:
+        raise UserError(
+            f"--sweep has {count:,} points, and {_MOST_POINTS:,} are the most: sweep a part."
+        )
     points = [
         dict(zip(named, itertools.chain(*values), strict=True))
         for values in itertools.product(*(values for _, values in axes))

@@ -262,7 +262,7 @@ def _save(
 ) -> None:
     infinite, _ = hosts.agreed(not step.finite())
     if infinite:
-        raise _lost("parameters or moving statistics are no numbers", state)
+        raise _lost("parameters or moving statistics are not finite", state)
     if summaries.flush():
         best = state.best["update"] if state.best else None
         checkpoints.save(state.update, dataclasses.asdict(state), best)
@@ -274,5 +274,6 @@ def _check_saved(checkpoints: Checkpoints, state: State) -> None:
         there_is = "there is no checkpoint" if newest is None else f"the newest is of {newest}"
         raise NotSavedError(
             f"update {state.update} is not saved; {there_is}.\n"
-            "Make room, and give the same command again: it goes on from there."
+            "Make room, and give the same command again: it goes on from "
+            f"{'the start' if newest is None else 'there'}."
         )

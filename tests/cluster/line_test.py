@@ -1,4 +1,4 @@
-"""What a line's end makes of bytes that the other end has not sent, or not now."""
+"""A line refuses bytes that the other end has not sent, or not in this place."""
 
 import socket
 import threading

@@ -38,7 +38,7 @@ def dialled(address):
 
 
 def beside(addresses, stranger, secret=SECRET, timeout=5.0):
-    """What chief and worker find where `stranger(address)` has called before the worker does."""
+    """Returns the results of chief and worker if `stranger(address)` calls before the worker."""
     with concurrent.futures.ThreadPoolExecutor() as pool:
         chief = pool.submit(called, addresses, [0], SAME, timeout, secrets=(secret,))
         heard = stranger(addresses[0])
@@ -295,7 +295,7 @@ def test_a_refusal_reaches_only_those_who_know_the_secret(addresses):
 
 @contextlib.contextmanager
 def dialled_later(address):
-    """What a stranger hears that calls as soon as it can and sends the first bytes."""
+    """Returns the answer to a stranger that calls at once and sends the first bytes."""
 
     def hear():
         with dialled(address) as stranger, contextlib.suppress(OSError):

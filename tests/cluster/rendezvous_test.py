@@ -100,7 +100,7 @@ def test_a_chief_of_before_that_still_listens_is_not_met(addresses):
 
 
 def test_each_listens_on_its_own_address_alone():
-    """Others' programs on this host's other addresses are none of its callers."""
+    """A program on another address of this host cannot call it."""
     (port,) = free_ports(1)
     worker = Worker((f"127.0.0.2:{port}", f"127.0.0.3:{port}"), 0)
     with _listening(worker) as server:

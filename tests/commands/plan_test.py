@@ -169,3 +169,10 @@ def test_a_run_that_has_not_ended_tells_no_cost(tmp_path, capsys):
     assert "is not known" in capsys.readouterr().out
     plan.run(parsed(*asked, "--replicas=2", "--format=json"))
     assert "seconds" not in json.loads(capsys.readouterr().out)
+
+
+def test_the_end_of_one_call_is_not_the_end_of_the_plan(capsys):
+    assert plan.run(parsed("--stop_at_epoch=1", "--epochs=2", command="plan")) == 0
+    out, error = capsys.readouterr()
+    assert "937 updates over 2 epochs" in out or "938 updates over 2 epochs" in out
+    assert "--stop_at_epoch=1 ends one call, and this plans the run" in error

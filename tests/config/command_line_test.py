@@ -159,3 +159,14 @@ def test_runs_are_given_without_a_name_too():
 def test_no_flag_is_called_as_another_with_no_in_front():
     """A line of flags.txt would mean two things: --noise_horizon is not the opposite of ise_…."""
     assert not {f"no{name}" for name in FLAGS} & set(FLAGS)
+
+
+@pytest.mark.parametrize("line", ["--epoch=3", "epochs=3", "--epochs=long"])
+def test_a_wrong_line_of_a_flagfile_is_named_with_its_file(tmp_path, line):
+    inner, outer = tmp_path / "inner.flags", tmp_path / "outer.flags"
+    inner.write_text(f"--seed=1\n{line}\n", encoding="utf-8")
+    outer.write_text("--flagfile=inner.flags\n", encoding="utf-8")
+    with pytest.raises(UserError) as error:
+        parsed(f"--flagfile={outer}", command="train")
+    assert str(error.value).startswith(f"{inner}: ")
+    assert len(str(error.value).splitlines()) <= 2

@@ -23,8 +23,8 @@ def test_the_flags_of_a_flagfile_are_in_its_place(tmp_path):
     for given in ([f"--flagfile={file}"], ["--flagfile", str(file)], [f"-flagfile={file}"]):
         found = texts("--epochs=1", *given, "--seed=4")
         assert found == ["--epochs=1", "--epochs=2", "--noise_horizon=3", "--seed=4"]
-    typed = [each.typed for each in flagfile_reader.expand(["--seed=1", *given]).arguments]
-    assert typed == [True, False, False]
+    found = flagfile_reader.expand(["--seed=1", *given]).arguments
+    assert [each.flagfile for each in found] == [None, file, file]
 
 
 def test_a_byte_order_mark_is_not_part_of_a_flag(tmp_path):

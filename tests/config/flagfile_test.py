@@ -100,3 +100,9 @@ def test_a_replay_of_a_run_from_before_has_its_order_and_a_recipe_the_newest(tmp
         assert parsed(*flags, "--order_version=2").order_version == 2
     assert parsed("--flagfile=flags/fashion_mnist_grow.flags").order_version is None
     assert "order_version" not in parsed("--flagfile=flags/fashion_mnist_grow.flags").given
+
+
+def test_a_replacement_character_is_a_letter_and_a_stray_byte_is_damage():
+    assert flagfile.not_a_flag("--data_dir=a\ufffdb\n") == ""
+    stray = b"--data_dir=a\xffb\n".decode(errors="surrogateescape")
+    assert "line 1" in flagfile.not_a_flag(stray)

@@ -1,4 +1,4 @@
-"""What a file of a run directory may hold instead of its own content, and what a field may."""
+"""Contents that a file of a run directory, or a field in it, may have instead of its own."""
 
 import os
 import socket

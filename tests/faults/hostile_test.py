@@ -18,7 +18,7 @@ from trainer.errors import UserError
 from trainer.run_dir import exports, metrics, record, result, sweeps, training_data
 
 FILES = ("flags.txt", "metrics.jsonl", "result.json", "diverged.txt", "lock")
-# Of text that is not JSON: what is a text of one line, or of none, is no damage.
+# A text of one line, or an empty one, is not damage in a file that is not JSON.
 _FREE = {"diverged.txt", "lock"}
 RESULT = {
     "top1": "0.5",

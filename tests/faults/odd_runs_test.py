@@ -16,7 +16,7 @@ from trainer.run_dir import record, sweeps
 
 
 def report(capsys, folder):
-    """What is said, and the page."""
+    """Returns the messages and the page."""
     page = folder.parent / "report.html"
     status, _, error = done(capsys, "report", str(folder), f"--output={page}")
     assert status == 0, error
@@ -111,6 +111,6 @@ def test_a_sweep_of_3000_failed_points_is_read_once(tmp_path):
 
 
 def test_reasons_are_short():
-    """Of 1,000 points that failed with a line of 20,000 letters, sweep.json was too large."""
+    """With a line of 20,000 letters a point, sweep.json of 1,000 points was too large."""
     output = io.BytesIO(b"crescendo train: " + b"x" * 20_000 + b"\n" + b"y" * 20_000 + b"\n")
     assert len(attempts._reason(output, 0)) < 2010

@@ -96,5 +96,5 @@ def test_what_cannot_be_evaluated(run, export, tmp_path, flags, message):
 def test_flags_that_are_none(run, line):
     with open(run / "flags.txt", "a") as file:
         file.write(f"{line}\n")
-    with pytest.raises(UserError, match=r"flags.txt has a line that is no flag"):
+    with pytest.raises(UserError, match=r"flags.txt has a line that is not a flag"):
         subject.kept_flags("evaluate", parsed(f"--model_dir={run}"))

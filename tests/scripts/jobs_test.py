@@ -180,7 +180,7 @@ def test_the_manifest_and_the_program_agree():
 
 
 def test_the_manifest_makes_the_secret_that_the_workers_have():
-    """Those who make it may do nothing else, and the workers may not."""
+    """The account that makes the Secret may do nothing else, and the workers may not make it."""
     found = documents()
     pod = found["Job crescendo-secret"]["spec"]["template"]["spec"]
     (container,) = pod["containers"]

@@ -33,7 +33,7 @@ def check() -> None:
 
 
 def reached(error: Exception) -> str:
-    """What to say of an error of Python's at a limit, in two lines; "" for other errors."""
+    """Returns two lines about an error that a limit causes, or "" for another error."""
     text = str(error)
     if "can't start new thread" in text:
         what = "no thread can be started, since ulimit -u or the container allows no more"

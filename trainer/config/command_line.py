@@ -10,7 +10,7 @@ from absl import flags as absl_flags
 
 from trainer.config import flagfile, local_path
 from trainer.config.commands import COMMANDS
-from trainer.config.flagfile_reader import expand
+from trainer.config.flagfile_reader import Argument, expand
 from trainer.config.flags import FLAGS, Config
 from trainer.errors import UserError
 
@@ -43,7 +43,10 @@ def parse(command: str, arguments: Sequence[str], kept: Sequence[str] = ()) -> C
     _check_text(arguments)
     expanded = expand(arguments)
     order = ["--order_version=1"] if any(map(flagfile.is_of_version_1, expanded.flagfiles)) else []
-    _check_are_of_command(command, [each.text for each in expanded.arguments if each.typed])
+    _check_are_of_command(
+        command, [each.text for each in expanded.arguments if each.flagfile is None]
+    )
+    _check_flagfiles(command, expanded.arguments)
     parsed, rest = _parsed(command, [*order, *kept, *(each.text for each in expanded.arguments)])
     if rest and command != "report":
         raise UserError(f"unexpected argument {rest[0]!r}: flags are written --name=value.")
@@ -110,6 +113,18 @@ def _check_are_of_command(command: str, typed: Sequence[str]) -> None:
                 f"--{name} is a flag of {', '.join(names)}, which {command} does not take.\n"
                 f"Leave it out. {_see_help(command)}"
             )
+
+
+def _check_flagfiles(command: str, arguments: Sequence[Argument]) -> None:
+    """Refuses flagfiles with lines that are not flags, by the file's name."""
+    for path in dict.fromkeys(each.flagfile for each in arguments if each.flagfile):
+        lines = [each.text for each in arguments if each.flagfile == path]
+        try:
+            _, rest = _parsed(command, lines)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+        if rest:
+            raise UserError(f"{path}: unexpected {rest[0]!r}: flags are written --name=value.")
 
 
 def _check_value(name: str, value: Any) -> None:

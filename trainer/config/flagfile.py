@@ -77,7 +77,7 @@ def is_of_version_1(text: str) -> bool:
 
 
 def to_flagfile(config: Config) -> str:
-    """The flagfile that replays the run of `config`.
+    """Returns the flagfile that replays the run of `config`.
 
     A line a flag, but for those that are None, and those that are of one call and not of the run.
     Of a run, `config` has an order version: without a line, it would be 1.
@@ -112,7 +112,7 @@ def shared(config: Config) -> list[str]:
 
 
 def learned(text: str) -> dict[str, str]:
-    """What a flagfile of `to_flagfile` says that changes what is learned, by flag.
+    """Returns the values in a flagfile of `to_flagfile` that change what is learned, by flag.
 
     A flag that it lacks is younger than it, and had its default; but the order of examples had
     version 1 before there was a flag for it.
@@ -124,7 +124,7 @@ def learned(text: str) -> dict[str, str]:
 
 
 def learned_differences(old: str, new: str) -> list[str]:
-    """What two flagfiles of `to_flagfile` disagree on that changes what is learned."""
+    """Returns the differences between two flagfiles that change what is learned."""
     before, now = learned(old), learned(new)
     return [
         f"--{name}: {before.get(name, 'unset')} → {now.get(name, 'unset')}"
@@ -137,7 +137,7 @@ def not_a_flag(text: str) -> str:
     """Says which line of a run's flags.txt cannot be one of a flag; "" if all can."""
     for number, line in enumerate(text.splitlines(), start=1):
         blank = not line.strip() or line.startswith("#")
-        if not (blank or re.match("--[a-z]", line)) or "\0" in line or "\ufffd" in line:
+        if not (blank or re.match("--[a-z]", line)) or re.search("[\0\udc80-\udcff]", line):
             return f"line {number}, {line[:_LONG]!r}, is not a flag"
     return ""
 

@@ -26,11 +26,11 @@ class Argument:
 
     Attributes:
       text: the argument.
-      typed: whether it is on the command line itself, not in a flagfile.
+      flagfile: the one that it is in; None: it is on the command line itself.
     """
 
     text: str
-    typed: bool
+    flagfile: pathlib.Path | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,14 +57,14 @@ def expand(arguments: Sequence[str]) -> Expanded:
     following = iter(arguments)
     for text in following:
         if text == "--":
-            expanded += [Argument(each, True) for each in (text, *following)]
+            expanded += [Argument(each) for each in (text, *following)]
         elif (name := _flagfile(text, following)) is None:
-            expanded.append(Argument(text, True))
+            expanded.append(Argument(text))
         else:
             if not name:
                 raise UserError("--flagfile names no file.\nName a file of flags, or a recipe.")
             path = _found(name, pathlib.Path())
-            expanded += [Argument(flag, False) for flag in _flags_in(path, (), texts)]
+            expanded += _flags_in(path, (), texts)
     return Expanded(expanded, texts)
 
 
@@ -95,7 +95,7 @@ def _found(name: str, folder: pathlib.Path) -> pathlib.Path:
 
 def _flags_in(
     path: pathlib.Path, around: tuple[pathlib.Path, ...], texts: list[str]
-) -> Iterator[str]:
+) -> Iterator[Argument]:
     """The flags of a flagfile; `around` are the flagfiles that led to it."""
     if path.resolve() in around:
         raise UserError(
@@ -108,7 +108,7 @@ def _flags_in(
     flags = iter([line for line in lines if line and not line.startswith(("#", "//"))])
     for flag in flags:
         if (name := _flagfile(flag, flags)) is None:
-            yield flag
+            yield Argument(flag, path)
         else:
             yield from _flags_in(_found(name, path.parent), (*around, path.resolve()), texts)
 

@@ -20,7 +20,7 @@ from trainer.config.declaration import (
 # The order of examples that a new run has.
 NEWEST_ORDER = 2
 
-_LEARNED, _FREE = Scope.LEARNED, Scope.FREE
+_LEARNED = Scope.LEARNED
 _data = Group("Data", _LEARNED, (*TRAINING, *READING))
 _model = Group("Model", _LEARNED, (*TRAINING, *READING))
 _length = Group("Length and order", _LEARNED, TRAINING)
@@ -54,7 +54,7 @@ class RunFlags:
         None,
         "Folder of TFDS sets (unset: TFDS's own default).",
         problem=local_path.remote_problem,
-        scope=_FREE,
+        scope=Scope.FREE,
         commands=(*TRAINING, *READING, "convert"),
     )
     train_split: str = _data(
@@ -70,7 +70,7 @@ class RunFlags:
         None,
         "N, the number of training examples, for `plan` if the data are not here.",
         problem=POSITIVE,
-        scope=_FREE,
+        scope=Scope.FREE,
         commands=TRAINING,
     )
     augment: str = _data(
@@ -84,14 +84,14 @@ class RunFlags:
     skip_bad_examples: bool = _data(
         False,
         "Count, name and leave out what cannot be read or decoded; of TFDS sets, ArrayRecord only.",
-        scope=_FREE,
+        scope=Scope.FREE,
     )
     max_image_pixels: int = _data(
         178_956_970,
         "Largest width times height, in pixels, of an image that is decoded; a larger one is an "
         "error.",
         problem=must_be("1 or above", lambda value: value >= 1),
-        scope=_FREE,
+        scope=Scope.FREE,
     )
 
     model: str = _model(
@@ -182,9 +182,7 @@ class RunFlags:
         None,
         "Factor on the learning rate at the start of the warm-up (unset: base over initial "
         "learning rate, at most 1).",
-        problem=must_be(
-            "above 0 and at most 1, a factor on the learning rate", lambda value: 0 < value <= 1
-        ),
+        problem=must_be("above 0 and at most 1, a factor on the rate", lambda v: 0 < v <= 1),
     )
     momentum_warmup_epochs: float = _start(
         0.0,
@@ -259,7 +257,7 @@ class RunFlags:
         1.0,
         "Factor of each cycle on its height: 1 is triangular, 0.5 triangular2; with "
         "--cycle_factor_per=update, the base of exp_range.",
-        problem=must_be("above 0 and at most 1", lambda value: 0 < value <= 1),
+        problem=must_be("above 0 and at most 1", lambda v: 0 < v <= 1),
     )
     cycle_factor_per: str = _cyclical(
         "cycle",
@@ -294,7 +292,7 @@ class RunFlags:
         "Averaging horizon of the gradient noise scale, and interval of decisions, in examples "
         "(unset: N/4).",
         problem=POSITIVE,
-        scope=_FREE,
+        scope=Scope.FREE,
         decides="measured",
     )
 

@@ -1,12 +1,15 @@
 """Picture of a plan: batch size, learning rate, momentum and noise scale over the epochs."""
 
+import io
 import math
+import pathlib
 import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 from trainer.config.flags import Config
 from trainer.errors import UserError
+from trainer.run_dir.directory import write_whole
 from trainer.schedule.noise_scale import Setting
 from trainer.schedule.plan import CONTROLLED, Ramp
 from trainer.schedule.trajectory import Trajectory
@@ -52,12 +55,16 @@ def draw(schedule: Trajectory, ramps: Sequence[Ramp], config: Config, path: str)
         axes.grid(alpha=0.3)
     rows[-1].set_xlabel("epochs")
     figure.suptitle(_title(config, schedule, ramps), fontsize=11)
+    picture = io.BytesIO()
     try:
-        figure.savefig(path, dpi=120)
-    except (OSError, ValueError) as error:
+        figure.savefig(picture, dpi=120, format=pathlib.Path(path).suffix[1:] or "png")
+        write_whole(pathlib.Path(path), picture.getvalue())
+    except ValueError as error:
+        raise UserError(f"--plot={path} cannot be written: {error}.\nName a .png file.") from error
+    except OSError as error:
         raise UserError(
-            f"--plot={path} cannot be written: {error}.\n"
-            "Name a .png file in a folder that is there."
+            f"--plot={path} cannot be written: {error.strerror}.\n"
+            "Name a file in a folder that is there and has room."
         ) from error
 
 

@@ -110,7 +110,7 @@ def kept_flags(path: pathlib.Path) -> str | None:
       OSError: if it cannot be read, or is not a regular file.
     """
     try:
-        return read_regular(path / "flags.txt", _MOST_BYTES).decode(errors="replace")
+        return read_regular(path / "flags.txt", _MOST_BYTES).decode(errors="surrogateescape")
     except FileNotFoundError:
         return None
 
@@ -180,7 +180,9 @@ def _take(lock: IO[bytes], path: pathlib.Path) -> None:
     host = socket.gethostname()
     for pause in (*[0.1] * 5, None):  # A report that looks whether it is held has it for a moment.
         lock.seek(0)
-        owner = OWNER.fullmatch(lock.read(_MOST_OWNER_BYTES).decode(errors="replace").strip())
+        owner = OWNER.fullmatch(
+            lock.read(_MOST_OWNER_BYTES).decode(errors="surrogateescape").strip()
+        )
         last = owner[0] if owner else ""  # Empty where it ended by itself.
         if file_lock.take(lock):
             break

@@ -175,7 +175,7 @@ def _result(
 
 def _text(path: pathlib.Path, notes: list[str], *, needed: bool = False) -> str | None:
     try:
-        return read_regular(path, _MOST_BYTES).decode(errors="replace")
+        return read_regular(path, _MOST_BYTES).decode(errors="surrogateescape")
     except FileNotFoundError:
         if needed:
             notes.append(f"{path.name} is missing")

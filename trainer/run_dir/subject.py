@@ -88,7 +88,8 @@ def kept_flags(command: str, config: Config) -> list[str]:
     for line in lines:
         if not line.startswith("--") or _name(line) not in known:
             raise UserError(
-                f"{folder}/flags.txt has a line that is no flag of this version: {line[:200]!r}.\n"
+                f"{folder}/flags.txt has a line that is not a flag of this version: "
+                f"{line[:200]!r}.\n"
                 "Correct it, or use the version that wrote it."
             )
     own = [line for line in lines if _name(line) not in ONE_CALL | OF_THE_MACHINE]

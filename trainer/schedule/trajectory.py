@@ -27,8 +27,7 @@ class Trajectory:
       start: the Setting at position 0, before warm-up.
       limits: how the batch may grow.
       target: what is wanted at a number of epochs.
-      warmup: factor on the learning rate at a number of epochs.
-      curves: the parts of it: noise-scale factor, momentum and warm-up.
+      curves: noise-scale factor and momentum of the target, and the warm-up's factor on the rate.
       control: what decides while the run goes on.
       micro_batch_size: b, where that is part of what is learned.
     """
@@ -38,7 +37,6 @@ class Trajectory:
     start: Setting
     limits: Limits
     target: Callable[[float], Target]
-    warmup: Curve
     curves: tuple[Curve, Curve, Curve]
     control: Control
     micro_batch_size: int | None = None
@@ -52,7 +50,8 @@ class Trajectory:
         """The Setting of the update that starts at `position`."""
         epochs = position / self.examples
         setting = realize(self.target(epochs), self.start, self.limits)
-        factor = self.warmup(epochs)
+        _, _, warmup = self.curves
+        factor = warmup(epochs)
         if factor == 1:
             return setting
         return dataclasses.replace(setting, learning_rate=setting.learning_rate * factor)
@@ -126,15 +125,13 @@ def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
     layout.lay_out(smallest, replicas, ghost, config.micro_batch_size or ghost)
     warmup_from = config.warmup_from or min(1, reference.learning_rate / start.learning_rate)
     control, target, curves = _wanted(config, start, limits, examples)
-    factor = warmup.linear(config.warmup_epochs, warmup_from)
     return Trajectory(
         examples,
         config.epochs,
         start,
         limits,
         target,
-        factor,
-        (*curves, factor),
+        (*curves, warmup.linear(config.warmup_epochs, warmup_from)),
         control,
         measured.micro_batch(limits.smallest, replicas, ghost, config.micro_batch_size)
         if config.anneal == "measured"
