@@ -1,6 +1,8 @@
+import contextlib
 import os
 import pathlib
 import socket
+import tempfile
 
 import pytest
 
@@ -19,7 +21,33 @@ def test_a_folder_stands_for_the_runs_below_it(tmp_path):
     paths = [tmp_path / "sweep" / "deep" / "er" / "a", tmp_path / "sweep", tmp_path / "none"]
     found, without = record.find(paths)
     assert record.names(found) == ["deep/er/a", "batch_32", "batch_128"]
-    assert without == [tmp_path / "none"]
+    assert without == {tmp_path / "none": "holds no run"}
+
+
+@contextlib.contextmanager
+def nobody():
+    """Without the rights of root, whom a folder's mode does not stop."""
+    if root := os.geteuid() == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def test_a_folder_that_cannot_be_read_is_named():
+    with tempfile.TemporaryDirectory() as name:  # Others cannot enter pytest's own.
+        runs = pathlib.Path(name)
+        runs.chmod(0o755)
+        write(runs / "a")
+        write(runs / "closed" / "b")
+        (runs / "closed").chmod(0o000)
+        with nobody():
+            found, left_out = record.find([runs])
+        (runs / "closed").chmod(0o755)
+    assert found == [runs / "a"]
+    assert left_out == {runs / "closed": "cannot be read: Permission denied"}
 
 
 def test_the_runs_of_a_sweep_come_in_its_order(tmp_path):

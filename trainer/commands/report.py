@@ -19,7 +19,7 @@ def run(config: Config) -> int:
     if not config.runs:
         raise UserError("no run directories given: name some, as in `report runs/*`.")
     given = [pathlib.Path(path) for path in config.runs]
-    folders, without = record.find(given)
+    folders, left_out = record.find(given)
     runs = [
         record.read(folder, name)
         for folder, name in zip(folders, record.names(folders), strict=True)
@@ -49,8 +49,8 @@ def run(config: Config) -> int:
         raise UserError(
             f"--output={output} cannot be written: {error.strerror} ({error.filename})."
         ) from error
-    for path in without:
-        say(f"crescendo report: {path} holds no run and is left out.", to=sys.stderr)
+    for path, reason in left_out.items():
+        say(f"crescendo report: {path} {reason} and is left out.", to=sys.stderr)
     for said in record.unread_sweeps([*given, *(folder.parent for folder in folders)]):
         say(f"crescendo report: {said}", to=sys.stderr)
     for run in runs:

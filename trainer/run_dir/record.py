@@ -55,22 +55,28 @@ class Record:
         return self.flags.get("anneal") == "range_test"
 
 
-def find(paths: Sequence[pathlib.Path]) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
-    """The run directories among `paths` and below them, each once, and the paths without any.
+def find(
+    paths: Sequence[pathlib.Path],
+) -> tuple[list[pathlib.Path], dict[pathlib.Path, str]]:
+    """Returns the run directories among `paths` and below them, each once, and what is left out.
 
-    Those of a sweep come in the order of its grid, others by name.
+    Those of a sweep come in the order of its grid, others by name. A path without a run is left
+    out, and a folder that cannot be read; the reason is by the path.
     """
     found: dict[pathlib.Path, pathlib.Path] = {}
-    without = []
+    left_out: dict[pathlib.Path, str] = {}
     for path in paths:
-        runs = list(_runs(path))
+        unread: dict[pathlib.Path, str] = {}
+        runs = list(_runs(path, unread))
         found |= {run.resolve(): run for run in runs if run.resolve() not in found}
-        if not runs:
-            without.append(path)
-    return list(found.values()), without
+        if not runs and not unread:
+            left_out[path] = "holds no run"
+        left_out |= unread
+    return list(found.values()), left_out
 
 
-def _runs(path: pathlib.Path) -> Iterator[pathlib.Path]:
+def _runs(path: pathlib.Path, unread: dict[pathlib.Path, str]) -> Iterator[pathlib.Path]:
+    """The runs in a folder and below; folders that cannot be read are put into `unread`."""
     waiting = [path]  # By no recursion: folders may be nested 2,000 deep.
     while waiting:
         path = waiting.pop()
@@ -80,7 +86,10 @@ def _runs(path: pathlib.Path) -> Iterator[pathlib.Path]:
             continue
         try:
             inner = [each for each in path.iterdir() if each.is_dir() and not each.is_symlink()]
-        except OSError:  # A file, or a folder that may not be read.
+        except PermissionError as error:
+            unread[path] = f"cannot be read: {error.strerror}"
+            continue
+        except OSError:  # A file, or nothing.
             continue
         order = {name: i for i, name in enumerate(_ends(path))}
         inner.sort(key=lambda each: (order.get(each.name, len(order)), _natural(each)))
