@@ -4,8 +4,9 @@ import base64
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from html import escape
+from html import escape as html_escape
 
+from trainer.output import clean
 from trainer.reports.pictures import GREY, Line, Picture, svg
 from trainer.reports.tables import Table
 
@@ -76,6 +77,11 @@ class Section:
 
     title: str
     body: str
+
+
+def escape(text: str) -> str:
+    r"""The text as HTML, with \x1b for an escape, and so on: a page cannot hold all characters."""
+    return html_escape(clean(text))
 
 
 def page(title: str, lead: Sequence[str], sections: Sequence[Section]) -> str:

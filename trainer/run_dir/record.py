@@ -184,7 +184,8 @@ def _result(
 
 def _text(path: pathlib.Path, notes: list[str], *, needed: bool = False) -> str | None:
     try:
-        return read_regular(path, _MOST_BYTES).decode(errors="surrogateescape")
+        # What is not UTF-8 is shown as \xff, as a page cannot hold it.
+        return read_regular(path, _MOST_BYTES).decode(errors="backslashreplace")
     except FileNotFoundError:
         if needed:
             notes.append(f"{path.name} is missing")
