@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Bazel on a Debian, offline: scripts/bazel.sh test //:tests/grid_test; without arguments query, build
+# Bazel on a Debian, offline: scripts/bazel.sh test //:tests/sweep/grid_test; without arguments query, build
 # and test of everything that BUILD has. Debian's Bazel 4.2 knows no MODULE.bazel: it gets a workspace
 # outside of the checkout's own files, where its native rules stand in for rules_python.
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"

@@ -14,10 +14,10 @@ import sys
 import threading
 import time
 
-from trainer import output, stop_signals
-from trainer.cluster import children, secret
-from trainer.cluster.cores import shares
+from trainer.distributed import shared_secret
 from trainer.errors import UserError
+from trainer.system import child_process, output, stop_signals
+from trainer.system.cores import shares
 
 # A worker that ends so, or by a signal that was not ours, is started again with the others.
 AGAIN = (75, 76)
@@ -31,7 +31,7 @@ def environments(n: int) -> list[dict[str, str]]:
         one.close()
     cluster = {"worker": addresses}
     tasks = [{"cluster": cluster, "task": {"type": "worker", "index": i}} for i in range(n)]
-    shared = os.environ | {secret.VARIABLE: secrets.token_hex(32)}
+    shared = os.environ | {shared_secret.VARIABLE: secrets.token_hex(32)}
     return [shared | {"TF_CONFIG": json.dumps(task)} for task in tasks]
 
 
@@ -47,7 +47,7 @@ def start(index: int, cores: set[int], environment: dict[str, str]) -> tuple[Pro
     # In a session of its own, so that Ctrl-C does not end it before the worker's last line.
     relay = subprocess.Popen(numbered, stdin=subprocess.PIPE, start_new_session=True)
     arguments = ["train", "--strategy=multi_worker", *sys.argv[2:]]
-    worker = children.start(arguments, cores, relay.stdin, environment)
+    worker = child_process.start(arguments, cores, relay.stdin, environment)
     relay.stdin.close()
     return worker, relay
 

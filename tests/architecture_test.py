@@ -9,19 +9,18 @@ import pytest
 
 # From the bottom up; a module may import from levels below its own, and from its own folder.
 LEVELS = [
-    {"trainer.errors", "trainer.regular_file"},
-    {"trainer.output", "trainer.stop_signals", "trainer.typed_json", "trainer.file_lock"},
+    {"trainer.errors"},
+    {"trainer.system"},
     {"trainer.config"},
-    {"trainer.grid"},
     {"trainer.schedule"},
-    {"trainer.nn", "trainer.cluster", "trainer.run_dir"},
-    {"trainer.nn.models", "trainer.data", "trainer.reports"},
-    {"trainer.backward", "trainer.classifier"},
-    {"trainer.step", "trainer.evaluation"},
-    {"trainer.micro_batch", "trainer.state"},
-    {"trainer.points"},
-    {"trainer.loop"},
-    {"trainer.assemble", "trainer.attempts"},
+    {"trainer.nn"},
+    {"trainer.nn.models"},
+    {"trainer.distributed"},
+    {"trainer.run_dir"},
+    {"trainer.data"},
+    {"trainer.training"},
+    {"trainer.sweep"},
+    {"trainer.reports"},
     {"trainer.commands"},
     {"trainer.main"},
     {"trainer.__main__"},
@@ -115,7 +114,7 @@ def test_one_module_asks_which_cores_are_ours():
     found = {
         m for m, path in FILES.items() if any(word in path.read_text("utf-8") for word in asking)
     }
-    assert found == {"trainer.cluster.cores"}
+    assert found == {"trainer.system.cores"}
 
 
 def test_nothing_is_unpickled():
@@ -131,8 +130,8 @@ def test_nothing_is_unpickled():
 def test_one_module_parses_json():
     """It checks what it parses; messages between workers are checked where they arrive."""
     found = {m for m, path in FILES.items() if "json.load" in path.read_text("utf-8")}
-    messages = {"trainer.cluster.rendezvous", "trainer.cluster.reception"}
-    assert found - messages == {"trainer.typed_json"}
+    messages = {"trainer.distributed.rendezvous", "trainer.distributed.rendezvous_server"}
+    assert found - messages == {"trainer.system.typed_json"}
 
 
 def test_the_schedule_is_pure_python():

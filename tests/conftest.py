@@ -8,9 +8,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import pytest
 import tensorflow as tf
 
-from tests import runs
-from trainer.cluster.strategy import share_cores
-from trainer.data.prepare import prepare
+from tests.support import runs
+from trainer.data.tfds.prepare import prepare
+from trainer.distributed.strategy import share_cores
 
 _STATUS = pytest.StashKey[int]()
 

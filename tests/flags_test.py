@@ -5,11 +5,11 @@ import re
 
 import pytest
 
-from tests.configs import layouts, parsed
-from trainer import grid
+from tests.support.configs import layouts, parsed
 from trainer.commands import sweep
-from trainer.data import sizes
+from trainer.data.tfds import sizes
 from trainer.schedule import plan, trajectory
+from trainer.sweep import grid
 
 RECIPES = sorted(pathlib.Path("flags").glob("**/*.flags"))
 SWEEPS = [path for path in RECIPES if "--sweep=" in path.read_text(encoding="utf-8")]

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from tests.configs import done
-from tests.runs import started, wait_for
+from tests.support.configs import done
+from tests.support.runs import started, wait_for
 
 WRONG = [
     (["--epoch=2"], "Unknown command line flag 'epoch'. Did you mean: epochs ?"),
@@ -21,8 +21,8 @@ WRONG = [
     (["--dataset=fashion_mnits"], "fashion_mnist"),
     (["--model=wide_resnet_11_1"], "10"),
     (["--model=ResNet51"], "ResNet50"),
-    (["--model=tests.models:nothing"], "tests.models:nothing"),
-    (["--model=tests.models:softmax"], "logits"),
+    (["--model=tests.support.models:nothing"], "tests.support.models:nothing"),
+    (["--model=tests.support.models:softmax"], "logits"),
     (["--model=tests.absent:tiny"], "tests.absent"),
     (["--train_split=trian"], "trian"),
     (["--num_classes=5"], "--num_classes=5 is below the 10 classes"),

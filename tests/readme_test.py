@@ -6,10 +6,10 @@ import shlex
 
 import pytest
 
-from trainer import grid
 from trainer.commands import plan, sweep
 from trainer.config import command_line
-from trainer.data import sizes
+from trainer.data.tfds import sizes
+from trainer.sweep import grid
 
 PAGES = {
     name: pathlib.Path(name).read_text(encoding="utf-8")

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 
 from absl import logging
 
-from trainer import __version__, output
-from trainer.cluster import limits
+from trainer import __version__
 from trainer.config import command_help, command_line
 from trainer.errors import ExitError, ExitStatus
-from trainer.output import say
-from trainer.regular_file import NotRegularError, ReadError
-from trainer.run_dir import subject
+from trainer.run_dir import model_source
+from trainer.system import output, process_limits
+from trainer.system.output import say
+from trainer.system.regular_file import NotRegularError, ReadError
 
 _TRAINING = ("train", "range_test", "sweep")
 
@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
         say(f"crescendo {name}: {said}", to=sys.stderr)
         return ExitStatus.USER_ERROR
     except (MemoryError, RuntimeError, ImportError) as error:
-        if not (said := limits.reached(error)):
+        if not (said := process_limits.reached(error)):
             raise
         say(f"crescendo {name}: {said}", to=sys.stderr)
         return ExitStatus.USER_ERROR
@@ -70,7 +70,7 @@ def _run(name: str, arguments: Sequence[str]) -> int:
     command_line.check_command(name if name != "help" else arguments[1])
     command = importlib.import_module(f"trainer.commands.{name}").run
     asked = command_line.parse(name, flags)
-    return command(subject.with_kept_flags(name, asked, flags))
+    return command(model_source.with_kept_flags(name, asked, flags))
 
 
 def entry() -> None:

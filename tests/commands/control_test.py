@@ -5,7 +5,17 @@ import json
 import pytest
 import tensorflow as tf
 
-from tests.runs import OFTEN, SHORT, digest, kill_after, newest, points, result, started, train
+from tests.support.runs import (
+    OFTEN,
+    SHORT,
+    digest,
+    kill_after,
+    newest,
+    points,
+    result,
+    started,
+    train,
+)
 
 # Accuracies of a tiny model on 1,000 images wobble: a gain below 2 points is none.
 PLATEAU = [

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from tests.configs import done
-from tests.runs import (
+from tests.support.configs import done
+from tests.support.runs import (
     CONSTANT,
     OFTEN,
     SHORT,
@@ -154,7 +154,7 @@ def test_a_run_that_trains_meanwhile(capsys, tmp_path):
         (["--model_dir={0}/nowhere"], "holds no run: there is no flags.txt"),
         (["--export_dir={0}"], "holds no export"),
         (["--model_dir={0}", "--dataset=cifar10_1"], "cifar10_1"),
-        (["--model_dir={0}", "--model=tests.models:subclassed"], "is of another model"),
+        (["--model_dir={0}", "--model=tests.support.models:subclassed"], "is of another model"),
         (["--model_dir={0}", "--model=plain_9"], "is of another model"),
         (["--model_dir={0}", "--num_classes=11"], "is of another model"),
         ([], "--model_dir is missing"),

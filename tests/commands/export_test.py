@@ -11,10 +11,10 @@ import pytest
 import tensorflow as tf
 
 from tests.commands.evaluate_test import everything, logged, same
-from tests.configs import done, parsed
-from tests.runs import SHORT, train
-from trainer import classifier
-from trainer.run_dir import subject, training_data, weights
+from tests.support.configs import done, parsed
+from tests.support.runs import SHORT, train
+from trainer.run_dir import checkpoint_reader, model_source, training_data
+from trainer.training import setup
 
 # As on a machine that has TensorFlow alone.
 LOAD = """
@@ -49,12 +49,12 @@ def logits_elsewhere(export_dir, images, *arguments):
 
 
 def logits_of_checkpoint(model_dir, update, images):
-    kept = subject.kept_flags("evaluate", parsed(f"--model_dir={model_dir}"))
+    kept = model_source.kept_flags("evaluate", parsed(f"--model_dir={model_dir}"))
     config = parsed(*kept)
     strategy = tf.distribute.OneDeviceStrategy("CPU:0")
-    model = classifier.build(config, training_data.read(model_dir), strategy)
-    variables = {"weights": classifier.values(model)}
-    weights.load(model_dir / "checkpoints", update, variables, pytest.fail)
+    model = setup.build(config, training_data.read(model_dir), strategy)
+    variables = {"weights": setup.values(model)}
+    checkpoint_reader.load(model_dir / "checkpoints", update, variables, pytest.fail)
     return model(images, training=False).numpy()
 
 
@@ -143,11 +143,11 @@ def test_what_is_something_else_is_left_alone(capsys, uninterrupted, exported, t
 
 def test_a_model_with_a_layer_of_its_own(capsys, tmp_path):
     """In bfloat16, and in the run directory, where no other is named."""
-    own = ["--model=tests.models:with_a_layer_of_its_own", "--precision=bfloat16"]
+    own = ["--model=tests.support.models:with_a_layer_of_its_own", "--precision=bfloat16"]
     model_dir = tmp_path / "run"
     train(model_dir, *SHORT, *own, "--epochs=0.05")
     *_, last = export(capsys, f"--model_dir={model_dir}").splitlines()
-    assert last == "  after import tests.models, whose layers it has"
+    assert last == "  after import tests.support.models, whose layers it has"
     assert keras.models.load_model(model_dir / "export" / "model.keras")
     images = random_images()
     found = logits_elsewhere(model_dir / "export", images, "saved_model")

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests import runs
-from tests.cluster.rendezvous_test import free_ports
-from tests.configs import done
+from tests.distributed.rendezvous_test import free_ports
 from tests.faults.workers_test import finished, launched
+from tests.support import runs
+from tests.support.configs import done
 from trainer.data import sources
 from trainer.data.bad_examples import BadExamples
 
 FLAGS = [
-    "--model=tests.models:tiny",
+    "--model=tests.support.models:tiny",
     "--image_size=24",
     "--epochs=3",
     "--initial_batch_size=16",

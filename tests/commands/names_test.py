@@ -4,12 +4,12 @@ import os
 
 import pytest
 
-from tests.configs import done
-from tests.runs import newest
+from tests.support.configs import done
+from tests.support.runs import newest
 
 NAME = "lr[0.1]\\{a,b}*? %41 é"
 FLAGS = [
-    "--model=tests.models:tiny",
+    "--model=tests.support.models:tiny",
     "--train_split=train[:1000]",
     "--eval_split=test[:200]",
     "--epochs=1",

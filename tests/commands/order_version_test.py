@@ -3,15 +3,16 @@
 import numpy as np
 import pytest
 
-from tests.configs import done, parsed
-from tests.runs import result
-from trainer import assemble, grid
-from trainer.cluster.hosts import Hosts
+from tests.support.configs import done, parsed
+from tests.support.runs import result
 from trainer.commands import sweep
+from trainer.distributed.process_group import Hosts
 from trainer.run_dir import directory
+from trainer.sweep import grid
+from trainer.training import run
 
 FLAGS = [
-    "--model=tests.models:smooth",
+    "--model=tests.support.models:smooth",
     "--train_split=train[:600]",
     "--eval_split=test[:200]",
     "--epochs=2",
@@ -94,5 +95,5 @@ def test_all_workers_have_the_order_that_the_chief_reads(tmp_path):
 
     for index, folder, say in ((0, tmp_path, said.append), (1, tmp_path / "none", lambda _: None)):
         hosts = Hosts(index, 2, from_the_chief)
-        assert assemble._with_order_version(asked, folder, hosts, say).order_version == 1
+        assert run._with_order_version(asked, folder, hosts, say).order_version == 1
     assert said == [f"{SAID}; new runs have 2"]

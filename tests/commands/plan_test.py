@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tests.configs import parsed
+from tests.support.configs import parsed
 from trainer.commands import plan
 from trainer.errors import UserError
 
@@ -141,7 +141,7 @@ def test_the_cost_by_a_run(uninterrupted, tmp_path, capsys):
     model_dir, _ = uninterrupted
     ended = json.loads((model_dir / "result.json").read_text())
     assert (ended["replicas"], ended["hosts"]) == (1, 1)
-    # Of tests.models.tiny: 5 × 5 × 8, 4 of 8 channels, 8 × 10 + 10.
+    # Of tests.support.models.tiny: 5 × 5 × 8, 4 of 8 channels, 8 × 10 + 10.
     assert ended["parameters"] == 200 + 4 * 8 + 90
     assert list(ended["update_seconds"]) == ["128", "640", "3200"]
     asked = (FASHION, "--format=json", "--hosts=2")

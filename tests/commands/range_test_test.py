@@ -8,12 +8,16 @@ import sys
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.configs import parsed
+from tests.support.configs import parsed
 from trainer.schedule import trajectory
 
 FLAGS = [
     *("--flagfile=flags/fashion_mnist_grow.flags", "--epochs=1"),
-    *("--model=tests.models:tiny", "--train_split=train[:12800]", "--eval_split=test[:500]"),
+    *(
+        "--model=tests.support.models:tiny",
+        "--train_split=train[:12800]",
+        "--eval_split=test[:500]",
+    ),
 ]
 
 

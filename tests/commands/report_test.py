@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from tests.configs import done
-from tests.reports.comparisons_test import grid
-from tests.reports.run_directories import write
-from tests.runs import result
+from tests.reports.batch_size_plots_test import grid
+from tests.support.configs import done
+from tests.support.run_directories import write
+from tests.support.runs import result
 
 _VOID = {"meta", "img", "wbr", "line", "br"}
 

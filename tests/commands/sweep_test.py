@@ -5,23 +5,27 @@ import os
 
 import pytest
 
-from tests.configs import done
-from tests.runs import result, started, train
-from trainer import grid
+from tests.support.configs import done
+from tests.support.runs import result, started, train
+from trainer.sweep import grid
 
 TINY = [
-    "--model=tests.models:tiny",
+    "--model=tests.support.models:tiny",
     "--train_split=train[:4000]",
     "--eval_split=test[:500]",
     "--epochs=1",
     "--deterministic",
 ]
-GOOD, DIVERGES, WRONG = "tests.models:tiny/0.1", "tests.models:tiny/1e15", "wide_resnet_11_1/0.1"
+GOOD, DIVERGES, WRONG = (
+    "tests.support.models:tiny/0.1",
+    "tests.support.models:tiny/1e15",
+    "wide_resnet_11_1/0.1",
+)
 MIXED = f"--sweep=model/base_learning_rate={WRONG},{DIVERGES},{GOOD};seed=0"
 NAMES = [
     "model=wide_resnet_11_1,base_learning_rate=0.1,seed=0",
-    "model=tests.models-tiny,base_learning_rate=1e15,seed=0",
-    "model=tests.models-tiny,base_learning_rate=0.1,seed=0",
+    "model=tests.support.models-tiny,base_learning_rate=1e15,seed=0",
+    "model=tests.support.models-tiny,base_learning_rate=0.1,seed=0",
 ]
 
 
@@ -45,7 +49,7 @@ def test_failed_points_leave_their_reason_and_the_others_finish(mixed):
     wrong, diverged, good = kept(folder)
     assert [point["folder"] for point in (wrong, diverged, good)] == NAMES
     assert [point["status"] for point in (wrong, diverged, good)] == [2, 3, 0]
-    swept = {"model": "tests.models:tiny", "base_learning_rate": "0.1", "seed": "0"}
+    swept = {"model": "tests.support.models:tiny", "base_learning_rate": "0.1", "seed": "0"}
     assert good["flags"] == swept
     assert "depth 11" in wrong["reason"]
     first, second = diverged["reason"].splitlines()
@@ -54,9 +58,10 @@ def test_failed_points_leave_their_reason_and_the_others_finish(mixed):
     assert good["reason"] is None
     top1 = result(folder / NAMES[2])["top1"]
     table = called.stdout.split("\n\n")[1].splitlines()
-    assert table[3].split()[:5] == ["tests.models:tiny", "0.1", "0", "0", f"{top1:.4f}"]
+    assert table[3].split()[:5] == ["tests.support.models:tiny", "0.1", "0", "0", f"{top1:.4f}"]
     assert (
-        f"best: model=tests.models:tiny, base_learning_rate=0.1: top1 {top1:.4f}" in called.stdout
+        f"best: model=tests.support.models:tiny, base_learning_rate=0.1: top1 {top1:.4f}"
+        in called.stdout
     )
     for reason in (wrong["reason"], diverged["reason"]):
         assert all(f"  {line}" in called.stdout for line in reason.splitlines())
@@ -190,7 +195,7 @@ def test_other_flags_than_the_finished_points_have(capsys, mixed):
     error = refused(capsys, mixed[0], *TINY, MIXED, "--epochs=2")
     assert "2 of 3 points are wrong" in error
     assert "--epochs: 1.0 → 2.0" in error
-    assert grid.folder({"model": "tests.models:tiny", "base_learning_rate": "0.1"}) in error
+    assert grid.folder({"model": "tests.support.models:tiny", "base_learning_rate": "0.1"}) in error
 
 
 @pytest.mark.parametrize("content", ["{", '{"top1": 0.5, "updates": 3}'])

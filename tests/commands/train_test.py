@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.runs import SHORT, digest, newest, points, result, train
+from tests.support.runs import SHORT, digest, newest, points, result, train
 
 
 def test_a_growing_run(uninterrupted):

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.configs import parsed
+from tests.support.configs import parsed
 from trainer import __version__
 from trainer.config import command_help
 from trainer.config.commands import COMMANDS

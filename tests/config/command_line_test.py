@@ -1,6 +1,6 @@
 import pytest
 
-from tests.configs import parsed
+from tests.support.configs import parsed
 from trainer.config import flagfile
 from trainer.config.flags import FLAGS
 from trainer.data.augment import AUGMENTS

@@ -3,7 +3,7 @@ import pathlib
 
 import pytest
 
-from tests.configs import parsed
+from tests.support.configs import parsed
 from trainer.config import flagfile_reader
 from trainer.errors import UserError
 

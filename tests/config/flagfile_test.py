@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from tests.configs import parsed
+from tests.support.configs import parsed
 from trainer.config import flagfile
 from trainer.config.flags import FLAGS
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from trainer.data.images import Images
+from trainer.data.in_memory import Images
 from trainer.data.sources import load
 
 

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from trainer.data.augment import random_bits
 from trainer.data.decode import CROP_AREA, CROP_ASPECT, central_crop, random_crop, whole
-from trainer.data.first_frame import UndecodableError, reason
+from trainer.data.pillow_decoding import UndecodableError, reason
 
 POSITIONS = tf.range(10**9, 10**9 + 600, dtype=tf.int64)
 

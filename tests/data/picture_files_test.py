@@ -10,7 +10,7 @@ import tensorflow as tf
 from PIL import Image
 
 from trainer.data.bad_examples import BadExamples
-from trainer.data.folder import list_files
+from trainer.data.image_folder import list_files
 from trainer.data.picture_files import UnreadableError, largest_file, look, orientation
 from trainer.data.pipeline import evaluation
 from trainer.data.sources import load

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.cluster.strategy import dealt
-from trainer.data.images import Images, aligned_empty, as_tensor
-from trainer.data.order import example_indices
+from trainer.data.in_memory import Images, aligned_empty, as_tensor
 from trainer.data.pipeline import evaluation, training
+from trainer.data.shuffle import example_indices
+from trainer.distributed.strategy import dealt
 
 SEED = 5
 

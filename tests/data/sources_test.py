@@ -14,13 +14,13 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from trainer.data import convert as convert_module
 from trainer.data.bad_examples import BadExamples
-from trainer.data.convert import convert
-from trainer.data.encoded import Encoded
-from trainer.data.images import Images, pixel_statistics
+from trainer.data.in_memory import Images, pixel_statistics
+from trainer.data.indexed import Encoded
 from trainer.data.pipeline import evaluation
 from trainer.data.sources import load
+from trainer.data.tfds import convert as convert_module
+from trainer.data.tfds.convert import convert
 from trainer.errors import UserError
 from trainer.main import main
 
@@ -161,7 +161,7 @@ def test_after_an_error_no_further_file_is_begun(write_set, monkeypatch):
         time.sleep(0.05)
         raise RuntimeError("write() failed")  # as ArrayRecord's writer on a full disk
 
-    monkeypatch.setattr("trainer.data.convert._copy", fails)
+    monkeypatch.setattr("trainer.data.tfds.convert._copy", fails)
     monkeypatch.setattr("os.cpu_count", lambda: 128)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {3, 5})
     with pytest.raises(UserError, match=r"cannot be converted in .*: write\(\) failed"):
@@ -253,7 +253,7 @@ def test_several_splits_may_open_more_files_than_the_limit_was(write_set):
     program = (
         "import os, resource, sys\n"
         "from trainer.data import records\n"
-        "from trainer.data.prepare import find_builder\n"
+        "from trainer.data.tfds.prepare import find_builder\n"
         "builder = find_builder('colour', sys.argv[1])\n"
         "first = records.tf.constant([0], 'int64')\n"
         "records.indexed(builder, 'a', (6, 4, 3), tuple('01234'), 'a').fetch(first)\n"
@@ -411,7 +411,7 @@ def test_pixel_statistics_equal_numpy(shape):
 def test_pixel_statistics_in_pieces(monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (9, 5, 5, 3), dtype=np.uint8)
     whole = pixel_statistics(images)
-    monkeypatch.setattr("trainer.data.images._STATISTICS_AT_ONCE", 7)
+    monkeypatch.setattr("trainer.data.in_memory._STATISTICS_AT_ONCE", 7)
     assert pixel_statistics(images) == whole
 
 

@@ -4,10 +4,10 @@ import os
 import numpy as np
 import pytest
 
-from trainer.data import folder_source
-from trainer.data.images import Images
+from trainer.data import image_folder_source
+from trainer.data.in_memory import Images
 from trainer.data.split_overlap import identical, warnings
-from trainer.data.splits import count_shared, split_infos
+from trainer.data.tfds.splits import count_shared, split_infos
 
 INFOS = split_infos({"train": 100, "test": 20})
 
@@ -82,7 +82,9 @@ def folders_of_files(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     dataset = f"image_folder:{tmp_path}"
-    return [folder_source.load(dataset, part, None, 8, 10**6, False) for part in ("train", "val")]
+    return [
+        image_folder_source.load(dataset, part, None, 8, 10**6, False) for part in ("train", "val")
+    ]
 
 
 def test_a_copied_file_is_named_with_its_original(tmp_path):

@@ -33,7 +33,7 @@ def test_a_file_system_without_locks_is_named(tmp_path, command):
 def test_a_report_does_not_need_locks(tmp_path):
     code = """
 import socket
-from tests.reports.run_directories import write
+from tests.support.run_directories import write
 from trainer.run_dir import record
 folder = write(pathlib.Path(sys.argv[1]) / "run", ended=False)
 (folder / "lock").write_text(f"process 1 on {socket.gethostname()}\\n")
@@ -69,7 +69,7 @@ def test_a_file_that_cannot_be_closed_is_not_written(tmp_path, call, error):
 
 
 LOG = """
-from trainer.run_dir.summaries import Summaries
+from trainer.run_dir.metrics_writer import Summaries
 said = []
 log = Summaries(pathlib.Path(sys.argv[1]), update=0, report=said.append)
 calls.fail(calls.CLOSE, errno.EIO, log._file.fileno())

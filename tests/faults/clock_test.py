@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from tests.runs import OFTEN, SHORT, digest, newest, points, result, started, wait_for
+from tests.support.runs import OFTEN, SHORT, digest, newest, points, result, started, wait_for
 from trainer.run_dir.metrics import read
 
 # What the process asks for the wall's time goes through here: it is ahead by as many seconds as the

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from tests.runs import OFTEN, SHORT, checkpoints, digest, points, train
+from tests.support.runs import OFTEN, SHORT, checkpoints, digest, points, train
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.runs import OFTEN, SHORT, command, digest, points, train
+from tests.support.runs import OFTEN, SHORT, command, digest, points, train
 
 # $1: a folder to mount on; $2: where the run is copied to; then the command.
 SMALL_DISK = """

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import tensorflow as tf
 
-from tests.runs import CONSTANT, OFTEN, SHORT, checkpoints, newest, points, train
+from tests.support.runs import CONSTANT, OFTEN, SHORT, checkpoints, newest, points, train
 
 WILD = [*CONSTANT, "--base_learning_rate=1e12", "--warmup_epochs=3", "--warmup_from=1e-14"]
 
@@ -34,7 +34,7 @@ def test_the_newest_checkpoint_is_of_before(tmp_path):
 
 def test_statistics_that_are_no_numbers_are_named_as_such(tmp_path):
     """Of which the evaluation knows nothing: its loss is a number."""
-    model = "--model=tests.models:overflowing"
+    model = "--model=tests.support.models:overflowing"
     done = train(tmp_path / "run", *SHORT, model, "--epochs=0.001", status=3)
     line, _ = done.stderr.splitlines()[-2:]
     assert "parameters or moving statistics are not finite after update 1" in line

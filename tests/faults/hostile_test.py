@@ -10,12 +10,14 @@ import shutil
 
 import pytest
 
-from tests.configs import done, parsed
-from tests.faults.hostile import CONTENTS, EVERY, VALUES, put
-from tests.reports.run_directories import write
+from tests.support.configs import done, parsed
+from tests.support.hostile import CONTENTS, EVERY, VALUES, put
+from tests.support.run_directories import write
 from trainer.config.flagfile import to_flagfile
 from trainer.errors import UserError
-from trainer.run_dir import exports, metrics, record, result, sweeps, training_data
+from trainer.reports import run_record
+from trainer.run_dir import exports, metrics, result, training_data
+from trainer.sweep import outcomes
 
 FILES = ("flags.txt", "metrics.jsonl", "result.json", "diverged.txt", "lock")
 # A text of one line, or an empty one, is not damage in a file that is not JSON.
@@ -194,7 +196,7 @@ def test_sweep_begins_a_damaged_list_of_its_points_anew(capsys, tmp_path, what):
     assert status == 0, error
     two_lines(error, f"{tmp_path}/sweep.json", "it is now damaged-sweep.json")
     assert "best: top1 0.8000" in out
-    assert sweeps.read(tmp_path)["seed=0"].status == 0
+    assert outcomes.read(tmp_path)["seed=0"].status == 0
     put(tmp_path / "sweep.json", what)
     page = tmp_path / "report.html"
     status, _, error = done(capsys, "report", str(tmp_path), f"--output={page}")
@@ -210,9 +212,9 @@ def test_every_field_of_a_point_of_a_sweep(tmp_path, name):
         if value is None:
             del entries[name]
         (tmp_path / "sweep.json").write_text(text({"points": f"[{text(entries)}]"}))
-        for said in record.unread_sweeps([tmp_path]):
+        for said in run_record.unread_sweeps([tmp_path]):
             assert f"sweep.json is damaged: points[0].{name} " in said
-        assert len(record.find([tmp_path])[0]) == 1
+        assert len(run_record.find([tmp_path])[0]) == 1
 
 
 def test_train_does_not_go_on_from_a_damaged_file(capsys, tmp_path):

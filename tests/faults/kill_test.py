@@ -3,7 +3,17 @@
 import random
 import time
 
-from tests.runs import OFTEN, SHORT, digest, kill_after, newest, points, result, started, train
+from tests.support.runs import (
+    OFTEN,
+    SHORT,
+    digest,
+    kill_after,
+    newest,
+    points,
+    result,
+    started,
+    train,
+)
 
 
 def test_killed_again_and_again_ends_with_the_same_bits(uninterrupted, tmp_path, pytestconfig):

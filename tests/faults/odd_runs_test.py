@@ -10,10 +10,10 @@ import time
 
 import pytest
 
-from tests.configs import done
-from tests.reports.run_directories import write
-from trainer import attempts, grid
-from trainer.run_dir import record, sweeps
+from tests.support.configs import done
+from tests.support.run_directories import write
+from trainer.reports import run_record
+from trainer.sweep import grid, outcomes, runner
 
 
 def report(capsys, folder):
@@ -91,7 +91,7 @@ def test_folders_in_folders(tmp_path):
             here = inner
     finally:
         os.close(here)
-    found = record.find([tmp_path])
+    found = run_record.find([tmp_path])
     # Python's rmtree is recursive: pytest, which removes old folders, would end with status 4.
     subprocess.run(["rm", "-r", tmp_path / "d"], check=True)
     assert found == ([tmp_path / "run"], {})
@@ -99,22 +99,22 @@ def test_folders_in_folders(tmp_path):
 
 def test_a_sweep_of_3000_failed_points_is_read_once(tmp_path):
     points = grid.parse(f"seed={','.join(map(str, range(3000)))}")
-    sweeps.begin(tmp_path, points)
+    outcomes.begin(tmp_path, points)
     kept = json.loads((tmp_path / "sweep.json").read_text())
     for entry in kept["points"]:
         entry |= {"status": 1, "reason": "lost"}
         (tmp_path / entry["folder"]).mkdir()
     (tmp_path / "sweep.json").write_text(json.dumps(kept))
     start = time.monotonic()
-    folders, _ = record.find([tmp_path])
-    assert {record.read(folder, "x").state for folder in folders} == {"failed"}
+    folders, _ = run_record.find([tmp_path])
+    assert {run_record.read(folder, "x").state for folder in folders} == {"failed"}
     assert len(folders) == 3000
     assert time.monotonic() - start < 10  # 180 s when each point read it.
-    sweeps.note(tmp_path, points[0], sweeps.End(0))
-    assert not sweeps.read(tmp_path)["seed=0"].failed
+    outcomes.note(tmp_path, points[0], outcomes.End(0))
+    assert not outcomes.read(tmp_path)["seed=0"].failed
 
 
 def test_reasons_are_short():
     """With a line of 20,000 letters a point, sweep.json of 1,000 points was too large."""
     output = io.BytesIO(b"crescendo train: " + b"x" * 20_000 + b"\n" + b"y" * 20_000 + b"\n")
-    assert len(attempts._reason(output, 0)) < 2010
+    assert len(runner._reason(output, 0)) < 2010

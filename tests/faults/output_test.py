@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tests.runs import SHORT, command, newest, result, wait_for
+from tests.support.runs import SHORT, command, newest, result, wait_for
 from trainer.run_dir.metrics import read
 
 # Sorted by what happens to stdout and stderr.

@@ -6,7 +6,17 @@ import subprocess
 import pytest
 
 from tests.faults.disk_test import namespaces
-from tests.runs import OFTEN, SHORT, command, digest, kill_after, newest, started, train, wait_for
+from tests.support.runs import (
+    OFTEN,
+    SHORT,
+    command,
+    digest,
+    kill_after,
+    newest,
+    started,
+    train,
+    wait_for,
+)
 
 
 def test_two_processes(uninterrupted, tmp_path):

@@ -5,12 +5,12 @@ import zlib
 
 import pytest
 
-from tests.runs import OFTEN, SHORT, kill_after, points, result, started, train
+from tests.support.runs import OFTEN, SHORT, kill_after, points, result, started, train
 from trainer.data.sources import load
 
 # A ReLU that a rounding error turns over makes 1e-5 of 1e-7 in an update, and 1e-2 of that in a
 # hundred: the layout has no part in it.
-SMOOTH = [*SHORT, "--model=tests.models:smooth", "--log_every_updates=1"]
+SMOOTH = [*SHORT, "--model=tests.support.models:smooth", "--log_every_updates=1"]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_every_example_once_an_epoch(tmp_path):
         file = tmp_path / f"part-{len(counts)}"
         flags = [*SHORT, OFTEN, "--augment=none", f"--train_split={split}"]
         flags += [f"--virtual_devices={replicas}"]
-        process = started(model_dir, *flags, program=["tests.faults.counted", file])
+        process = started(model_dir, *flags, program=["tests.support.counted", file])
         if least is None:
             output = process.communicate()
             assert process.returncode == 0, output

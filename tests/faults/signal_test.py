@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tests.runs import (
+from tests.support.runs import (
     CONSTANT,
     OFTEN,
     SHORT,

@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from tests.faults.workers_test import SMOOTH, finished, launched, workers_of
-from tests.runs import command, points, wait_for
+from tests.support.runs import command, points, wait_for
 
 LONG = ["--epochs=100", "--eval_every_epochs=100", "--worker_timeout=4"]
 SERVICE = "/tensorflow.CoordinationService/"

@@ -6,7 +6,17 @@ import signal
 
 import pytest
 
-from tests.runs import OFTEN, SHORT, digest, newest, points, result, started, train, wait_for
+from tests.support.runs import (
+    OFTEN,
+    SHORT,
+    digest,
+    newest,
+    points,
+    result,
+    started,
+    train,
+    wait_for,
+)
 
 
 def ends(folder):

@@ -10,13 +10,23 @@ import time
 
 import pytest
 
-from tests.cluster.rendezvous_test import free_ports
-from tests.runs import OFTEN, checkpoints, digest, newest, points, result, started, train, wait_for
+from tests.distributed.rendezvous_test import free_ports
+from tests.support.runs import (
+    OFTEN,
+    checkpoints,
+    digest,
+    newest,
+    points,
+    result,
+    started,
+    train,
+    wait_for,
+)
 from trainer.run_dir.metrics import read
 
 # B 192 → 960 at 1.2 epochs, → 2,880 at 2.1, which two and three can share.
 SMOOTH = [
-    "--model=tests.models:smooth",
+    "--model=tests.support.models:smooth",
     "--augment=medium",
     "--train_split=train[:9600]",
     "--eval_split=test[:1000]",

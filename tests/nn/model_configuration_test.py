@@ -4,7 +4,7 @@ import sys
 import keras
 import pytest
 
-from tests.models import tiny
+from tests.support.models import tiny
 from trainer.nn.ghostify import ghostify
 from trainer.nn.model_configuration import fingerprint
 from trainer.nn.models.registry import build
@@ -33,7 +33,7 @@ def test_a_second_build_has_the_same_fingerprint(make):
 def test_of_the_classifier_neither_other_builds_nor_the_image_size_change_it():
     def classifier(side):
         return build(
-            "tests.models:tiny",
+            "tests.support.models:tiny",
             image_shape=(side, side, 1),
             classes=5,
             mean=[1.0],
@@ -64,7 +64,8 @@ def test_an_activation_named_as_its_layer_is_not_taken_for_a_name():
 
 def test_it_is_the_same_in_another_process():
     code = (
-        "from tests.models import tiny; from trainer.nn.model_configuration import fingerprint; "
+        "from tests.support.models import tiny;"
+        "from trainer.nn.model_configuration import fingerprint;"
         "print(fingerprint(tiny((8, 8, 1), 5)))"
     )
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

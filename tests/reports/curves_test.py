@@ -3,11 +3,11 @@ import json
 import pytest
 from matplotlib.figure import Figure
 
-from tests.reports.run_directories import write
 from tests.reports.tables_test import read
+from tests.support.run_directories import write
 from trainer.reports import curves
 from trainer.reports.conditions import conditions
-from trainer.reports.pictures import GREY
+from trainer.reports.plots import GREY
 
 
 def drawn(pictures):

@@ -1,7 +1,7 @@
 import pytest
 from PIL import Image
 
-from tests.configs import layouts, parsed, updates
+from tests.support.configs import layouts, parsed, updates
 from trainer.errors import UserError
 from trainer.reports import plan_plot
 from trainer.schedule import plan

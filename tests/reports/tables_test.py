@@ -2,18 +2,20 @@ import math
 
 import pytest
 
-from tests.reports.run_directories import write
-from trainer.reports import tables
+from tests.support.run_directories import write
+from trainer.reports import run_record, tables
 from trainer.reports.conditions import conditions, spread
-from trainer.run_dir import record
 
 # Of 0.7, 0.8 and 0.9: (0.1² + 0 + 0.1²) / (3 − 1) = 0.1²
 TOP1 = (0.7, 0.8, 0.9)
 
 
 def read(folder):
-    found, _ = record.find([folder])
-    return [record.read(path, name) for path, name in zip(found, record.names(found), strict=True)]
+    found, _ = run_record.find([folder])
+    return [
+        run_record.read(path, name)
+        for path, name in zip(found, run_record.names(found), strict=True)
+    ]
 
 
 @pytest.fixture

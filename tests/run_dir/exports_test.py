@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.cluster.strategy import mirrored
-from trainer.data.images import Images
+from trainer.data.in_memory import Images
+from trainer.distributed.strategy import mirrored
 from trainer.errors import UserError
-from trainer.evaluation import evaluator
 from trainer.nn.ghostify import unghostify
 from trainer.nn.models import registry
 from trainer.run_dir import exports
+from trainer.training.evaluation import evaluator
 
 SHAPE = (28, 28, 3)
 IMAGES = np.random.default_rng(0).integers(0, 256, (64, *SHAPE), np.uint8)
@@ -26,7 +26,7 @@ LOGITS = [*NAMES, "unused_4"]
 
 def built(name):
     model = registry.build(
-        f"tests.models:{name}",
+        f"tests.support.models:{name}",
         image_shape=SHAPE,
         classes=5,
         mean=[100.0] * 3,
@@ -104,7 +104,7 @@ def test_about(whole):
 
 def test_modules_that_it_needs(tiny):
     assert exports.modules_needed(tiny) == []
-    assert exports.modules_needed(built("with_a_layer_of_its_own")) == ["tests.models"]
+    assert exports.modules_needed(built("with_a_layer_of_its_own")) == ["tests.support.models"]
 
 
 def test_a_model_that_keras_cannot_save(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tests.configs import layouts, parsed
+from tests.support.configs import layouts, parsed
 from trainer.schedule import cost, plan
 from trainer.schedule.trajectory import from_config
 

@@ -2,7 +2,7 @@ from itertools import pairwise
 
 import pytest
 
-from tests.configs import layouts, parsed
+from tests.support.configs import layouts, parsed
 from trainer.schedule import plan
 from trainer.schedule.trajectory import Trajectory, from_config
 

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from tests.configs import parsed, updates
+from tests.support.configs import parsed, updates
 from trainer.errors import UserError
 from trainer.schedule import plan
 from trainer.schedule.layout import Layout

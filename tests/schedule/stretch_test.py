@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.configs import parsed, updates
+from tests.support.configs import parsed, updates
 from trainer.schedule.stretch import next_stretch
 from trainer.schedule.trajectory import from_config
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.configs import parsed, updates
+from tests.support.configs import parsed, updates
 from trainer.errors import UserError
 from trainer.schedule.noise_scale import Setting, noise_scale
 from trainer.schedule.trajectory import from_config, position_of

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.runs import command
+from tests.support.runs import command
 
 
 def link(folder, paths):
@@ -58,10 +58,10 @@ def test_bazel_sees_a_target_for_each_file_of_tests(bazel):
 def test_a_test_passes_or_fails_as_it_should(bazel, checkout):
     name = "tests/schedule/wrong_test"
     (checkout / f"{name}.py").write_text("def test_wrong():\n    assert 1 + 1 == 3\n")
-    done = bazel("test", "//:tests/grid_test", f"//:{name}")
+    done = bazel("test", "//:tests/sweep/grid_test", f"//:{name}")
     assert done.returncode == 3, done.stderr  # Built, and not all of them passed.
     words = [line.split()[:2] for line in done.stdout.splitlines() if line.startswith("//:")]
-    assert words == [["//:tests/grid_test", "PASSED"], [f"//:{name}", "FAILED"]]
+    assert words == [["//:tests/sweep/grid_test", "PASSED"], [f"//:{name}", "FAILED"]]
 
 
 def test_the_program_runs_and_finds_recipes(bazel, tmp_path):

@@ -15,7 +15,9 @@ sys.stdin.readline()
 
 
 def test_a_competitor_that_dies_stays_out_and_the_others_keep_their_answers(monkeypatch):
-    spec = importlib.util.spec_from_file_location("benchmark_turns", "scripts/benchmark_turns.py")
+    spec = importlib.util.spec_from_file_location(
+        "benchmark_turns", "scripts/benchmarks/benchmark_turns.py"
+    )
     turns = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "benchmark_turns", turns)  # where dataclasses look it up
     spec.loader.exec_module(turns)

@@ -12,16 +12,16 @@ import kubernetes
 import pytest
 import yaml
 
-from tests.configs import parsed
-from trainer.cluster import pod_secret, pods, secret
+from tests.support.configs import parsed
+from trainer.distributed import kubernetes_pods, kubernetes_secret, shared_secret
 from trainer.errors import ExitStatus
 
-MANIFEST = "scripts/train_k8s.yaml"
+MANIFEST = "scripts/cluster/train_k8s.yaml"
 # One of each is the workers'.
 KINDS = ("Job", "Service", "ServiceAccount", "Role", "RoleBinding")
 
 
-@pytest.mark.parametrize("path", sorted(pathlib.Path("scripts").glob("*.s[hb]*")))
+@pytest.mark.parametrize("path", sorted(pathlib.Path("scripts").rglob("*.s[hb]*")))
 def test_bash_can_read_it(path):
     subprocess.run(["bash", "-n", path], check=True)
 
@@ -51,7 +51,9 @@ def submitted(folder, statuses, restarts=0):
         "SLURM_RESTART_COUNT": str(restarts),
     }
     done = subprocess.run(
-        ["scripts/train.sbatch", "--model_dir=a b", "--epochs=3"], env=environment, check=False
+        ["scripts/cluster/train.sbatch", "--model_dir=a b", "--epochs=3"],
+        env=environment,
+        check=False,
     )
     return done.returncode, calls.read_text().splitlines()
 
@@ -116,9 +118,9 @@ def local_launcher():
 
 
 def test_each_local_start_has_a_secret_of_its_own(monkeypatch):
-    monkeypatch.setenv(secret.VARIABLE, "a start's before")
+    monkeypatch.setenv(shared_secret.VARIABLE, "a start's before")
     starts = [local_launcher().environments(3) for _ in range(2)]
-    given = [{worker[secret.VARIABLE] for worker in start} for start in starts]
+    given = [{worker[shared_secret.VARIABLE] for worker in start} for start in starts]
     assert [len(each) for each in given] == [1, 1]
     assert {len(bytes.fromhex(each)) for each in set.union(*given)} == {32}
     assert given[0] != given[1]
@@ -165,11 +167,11 @@ def test_the_manifest_and_the_program_agree():
     assert container["command"] == ["python", "-m", "trainer", "train"]
     assert parsed(*container["args"]).strategy == "multi_worker"
     environment = {each["name"]: each for each in container["env"]}
-    assert set(environment) == {*pods.NAMES, secret.VARIABLE}
+    assert set(environment) == {*kubernetes_pods.NAMES, shared_secret.VARIABLE}
     assert int(environment["WORKERS"]["value"]) == job["parallelism"] == job["completions"]
     assert job["completionMode"] == "Indexed"
     (port,) = found["Service"]["spec"]["ports"]
-    assert port["port"] == pods.PORT
+    assert port["port"] == kubernetes_pods.PORT
     assert pod["subdomain"] == found["Service"]["metadata"]["name"]
     assert found["Service"]["spec"]["selector"] == {"job-name": found["Job"]["metadata"]["name"]}
     assert pod["serviceAccountName"] == found["RoleBinding"]["subjects"][0]["name"]
@@ -185,11 +187,11 @@ def test_the_manifest_makes_the_secret_that_the_workers_have():
     pod = found["Job crescendo-secret"]["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     *program, name = container["command"]
-    assert program == ["python", "-m", pod_secret.__name__]
+    assert program == ["python", "-m", kubernetes_secret.__name__]
     assert [each["name"] for each in container["env"]] == ["POD_NAMESPACE"]
     (worker,) = found["Job crescendo"]["spec"]["template"]["spec"]["containers"]
-    (given,) = (each for each in worker["env"] if each["name"] == secret.VARIABLE)
-    assert given["valueFrom"] == {"secretKeyRef": {"name": name, "key": pod_secret.KEY}}
+    (given,) = (each for each in worker["env"] if each["name"] == shared_secret.VARIABLE)
+    assert given["valueFrom"] == {"secretKeyRef": {"name": name, "key": kubernetes_secret.KEY}}
     assert pod["serviceAccountName"] == "crescendo-secret"
     for account, rule in (("crescendo-secret", "secrets create"), ("crescendo", "pods list")):
         binding = found[f"RoleBinding {account}"]

@@ -1,4 +1,4 @@
-"""scripts/submit_tpu.sh end to end, with a gcloud that records, answers and really runs commands.
+"""submit_tpu.sh end to end, with a gcloud that records, answers and really runs commands.
 
 Whatever happens, what was made and not deleted is said to be left behind, and nothing else is.
 """
@@ -17,7 +17,7 @@ import time
 
 import pytest
 
-from tests.scripts import stand_in_gcloud
+from tests.support import stand_in_gcloud
 from trainer.config.flags import FLAGS
 
 JOB = [
@@ -77,7 +77,7 @@ class Cloud:
             CRESCENDO_COPY_SECONDS="0.3",
             CRESCENDO_RETRY_SECONDS="0.01",
         )
-        script = self.checkout / "scripts" / "submit_tpu.sh"
+        script = self.checkout / "scripts" / "tpu" / "submit_tpu.sh"
         return subprocess.Popen(
             [*HEEDING, script, "--name=job", *arguments],
             env=environment,
@@ -187,7 +187,7 @@ def test_dry_run_prints_what_a_run_asks(cloud):
 
 
 def test_help_needs_nothing(tmp_path):
-    script = pathlib.Path("scripts/submit_tpu.sh").resolve()
+    script = pathlib.Path("scripts/tpu/submit_tpu.sh").resolve()
     done = subprocess.run([script, "--help"], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     for option in ("--name=", "--spot", "--attempts=", "--fetch", "--dry_run"):

@@ -1,6 +1,6 @@
-"""scripts/tpu_fit.py: its arithmetic and its trace always, and libtpu's compiler where it is there.
+"""tpu_fit.py: its arithmetic and its trace always, and libtpu's compiler where it is there.
 
-`scripts/tpu_fit.sh` makes the compiler's environment; a test run does not fetch 300 MB for it.
+`scripts/tpu/tpu_fit.sh` makes the compiler's environment; a test run does not fetch 300 MB for it.
 """
 
 import os
@@ -13,14 +13,14 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scripts import tpu_fit, tpu_fit_compile, tpu_fit_trace
-from tests import configs
+from scripts.tpu import tpu_fit, tpu_fit_compile, tpu_fit_trace
+from tests.support import configs
 from trainer.errors import UserError
 
-TINY = ["--model=tests.models:tiny", "--dataset=cifar10", "--ghost_batch_size=8"]
+TINY = ["--model=tests.support.models:tiny", "--dataset=cifar10", "--ghost_batch_size=8"]
 TINY += ["--base_batch_size=256", "--epochs=1", "--optimizer=lamb", "--weight_decay=1e-4"]
 with_compiler = pytest.mark.skipif(
-    not tpu_fit._COMPILER.exists(), reason="scripts/tpu_fit.sh makes the compiler's environment"
+    not tpu_fit._COMPILER.exists(), reason="scripts/tpu/tpu_fit.sh makes the compiler's environment"
 )
 
 # As libtpu prints it, shortened. %far is called from the loop's body by way of %near.
@@ -171,7 +171,7 @@ def test_the_trace_is_the_step_with_one_reduction_of_each_sum():
 
 def test_without_the_compiler_two_lines_say_how_to_get_it(monkeypatch, tmp_path):
     monkeypatch.setattr(tpu_fit, "_COMPILER", tmp_path / "venv/bin/python")
-    with pytest.raises(UserError, match=r"missing.*\nRun scripts/tpu_fit.sh"):
+    with pytest.raises(UserError, match=r"missing.*\nRun scripts/tpu/tpu_fit.sh"):
         tpu_fit.compiler("v5e:2x4")
     monkeypatch.setattr(tpu_fit, "_COMPILER", pathlib.Path(sys.executable))  # Has no JAX.
     with pytest.raises(UserError, match=r"No module named 'jax'.*\nRemove"):
@@ -181,7 +181,7 @@ def test_without_the_compiler_two_lines_say_how_to_get_it(monkeypatch, tmp_path)
 def fit(*arguments):
     """The program's status, and what it prints: stdout, stderr without TensorFlow's notes."""
     done = subprocess.run(
-        [sys.executable, "scripts/tpu_fit.py", *TINY, *arguments],
+        [sys.executable, "scripts/tpu/tpu_fit.py", *TINY, *arguments],
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONPATH": "."},

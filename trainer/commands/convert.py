@@ -1,9 +1,9 @@
 """convert: gives a prepared set an index, for training on what is too large for memory."""
 
 from trainer.config.flags import Config
-from trainer.data.convert import convert
+from trainer.data.tfds.convert import convert
 from trainer.errors import UserError
-from trainer.output import say
+from trainer.system.output import say
 
 
 def run(config: Config) -> int:

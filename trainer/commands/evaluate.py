@@ -5,11 +5,12 @@ import json
 import pathlib
 import sys
 
-from trainer.cluster import limits, tpu
 from trainer.config.flags import Config
+from trainer.distributed import tpu
 from trainer.errors import UserError
-from trainer.output import say
-from trainer.run_dir import subject
+from trainer.run_dir import model_source
+from trainer.system import process_limits
+from trainer.system.output import say
 
 
 def run(config: Config) -> int:
@@ -18,18 +19,18 @@ def run(config: Config) -> int:
     Raises:
       UserError: where there is no such model, or it does not fit the data.
     """
-    folder = subject.run_or_export(config)
+    folder = model_source.run_or_export(config)
     if config.strategy == "tpu":
         tpu.check_packages()
-    limits.check()
+    process_limits.check()
     # TensorFlow takes four seconds to import, for which a wrong name need not wait.
-    from trainer import classifier
     from trainer.data.bad_examples import BadExamples
     from trainer.data.sources import evaluation_split
-    from trainer.evaluation import evaluator
     from trainer.run_dir import exports
+    from trainer.training import setup
+    from trainer.training.evaluation import evaluator
 
-    strategy, lanes = classifier.devices(config)
+    strategy, lanes = setup.devices(config)
     bad = BadExamples(config.skip_bad_examples, report=_report)
     if config.export_dir:
         path = pathlib.Path(config.export_dir)
@@ -40,14 +41,14 @@ def run(config: Config) -> int:
         with strategy.scope():
             model = exports.load(path)
     else:
-        model, data, path, _ = classifier.restore(config, folder, strategy, bad, _report)
+        model, data, path, _ = setup.restore(config, folder, strategy, bad, _report)
         shape, classes, names = model.input_shape[1:], model.output_shape[-1], data.class_names
         learned = data.classes
 
     before = bad.count  # Of the training data, where that had to be read.
     with bad.explained():
-        known = classifier.class_names(config, names, learned, _report)
-        source = classifier.load(config, evaluation_split(config), bad, known)
+        known = setup.class_names(config, names, learned, _report)
+        source = setup.load(config, evaluation_split(config), bad, known)
         _check_fits(source.image_shape, source.classes, shape, classes, source.name)
         found = evaluator(strategy, model, source, lanes, config.augment, bad)(lambda: False)
     assert found is not None  # It is given up only where it is told to.

@@ -4,11 +4,11 @@ import dataclasses
 import pathlib
 import sys
 
-from trainer.cluster import limits
 from trainer.config.flagfile import to_flagfile
 from trainer.config.flags import Config
-from trainer.output import say
-from trainer.run_dir import subject
+from trainer.run_dir import model_source
+from trainer.system import process_limits
+from trainer.system.output import say
 
 
 def run(config: Config) -> int:
@@ -19,29 +19,29 @@ def run(config: Config) -> int:
     Raises:
       UserError: where there is no such checkpoint, or the folder is another's or cannot be written.
     """
-    folder = subject.run(config)
+    folder = model_source.run(config)
     target = pathlib.Path(config.export_dir or folder / "export")
-    limits.check()
+    process_limits.check()
     # TensorFlow takes four seconds to import, for which a wrong name need not wait.
     import tensorflow as tf
 
-    from trainer import classifier
     from trainer.data.bad_examples import BadExamples
-    from trainer.data.names import few, logit_names
+    from trainer.data.class_names import few, logit_names
     from trainer.nn.ghostify import unghostify
     from trainer.run_dir import exports
+    from trainer.training import setup
 
     flags = to_flagfile(dataclasses.replace(config, model_dir=None))
     exports.check_free(target, flags)
     bad = BadExamples(config.skip_bad_examples, report=_report)
     strategy = tf.distribute.OneDeviceStrategy("CPU:0")
-    model, data, path, update = classifier.restore(config, folder, strategy, bad, _report)
+    model, data, path, update = setup.restore(config, folder, strategy, bad, _report)
     unghostify(model)
     h, w, c = model.input_shape[1:]
     classes = model.output_shape[-1]
-    names = classifier.class_names(config, data.class_names, data.classes, _report)
+    names = setup.class_names(config, data.class_names, data.classes, _report)
     logits = logit_names(names, classes)
-    about = exports.About(str(path), update, (h, w, c), classes, classifier.versions(), (*names,))
+    about = exports.About(str(path), update, (h, w, c), classes, setup.versions(), (*names,))
     without = exports.write(target, model, flags, about, logits)
 
     say(

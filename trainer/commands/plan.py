@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from trainer.config.flags import Config
-from trainer.data import sizes
+from trainer.data.tfds import sizes
 from trainer.errors import UserError
-from trainer.output import say, width
 from trainer.reports import plan_plot
 from trainer.run_dir import result
 from trainer.schedule import cost, plan, trajectory
 from trainer.schedule.layout import Layout, lay_out, unmeasured
-from trainer.typed_json import DamagedError, problem
+from trainer.system.output import say, width
+from trainer.system.typed_json import DamagedError, problem
 
 
 def run(config: Config) -> int:

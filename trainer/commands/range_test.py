@@ -6,13 +6,13 @@ import pathlib
 
 from trainer.commands import train
 from trainer.config.flags import Config
-from trainer.data import sizes
+from trainer.data.tfds import sizes
 from trainer.errors import ExitStatus, UserError
-from trainer.output import say
 from trainer.reports import range_test
 from trainer.run_dir.directory import write_whole
 from trainer.schedule import trajectory
 from trainer.schedule.span import spans
+from trainer.system.output import say
 
 _POINTS = 100
 _FEWEST = 20
@@ -42,7 +42,7 @@ def run(config: Config) -> int:
 
 def _report(config: Config, folder: pathlib.Path) -> None:
     from trainer.run_dir.metrics import read
-    from trainer.run_dir.summaries import write_image
+    from trainer.run_dir.metrics_writer import write_image
 
     points = range_test.whole(p for p in read(folder / "metrics.jsonl") if p["split"] == "train")
     if not points:

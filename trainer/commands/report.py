@@ -5,9 +5,9 @@ import sys
 
 from trainer.config.flags import Config
 from trainer.errors import UserError
-from trainer.output import say
-from trainer.run_dir import record
+from trainer.reports import run_record
 from trainer.run_dir.directory import write_whole
+from trainer.system.output import say
 
 
 def run(config: Config) -> int:
@@ -19,10 +19,10 @@ def run(config: Config) -> int:
     if not config.runs:
         raise UserError("no run directories given: name some, as in `report runs/*`.")
     given = [pathlib.Path(path) for path in config.runs]
-    folders, left_out = record.find(given)
+    folders, left_out = run_record.find(given)
     runs = [
-        record.read(folder, name)
-        for folder, name in zip(folders, record.names(folders), strict=True)
+        run_record.read(folder, name)
+        for folder, name in zip(folders, run_record.names(folders), strict=True)
     ]
     if not any(run.points or run.result for run in runs):
         damage = f" ({runs[0].name}: {'; '.join(runs[0].notes)})" if runs and runs[0].notes else ""
@@ -32,10 +32,10 @@ def run(config: Config) -> int:
             "Name run directories: they hold flags.txt and metrics.jsonl."
         )
     # Takes 0.5 s to import, for which a wrong name need not wait.
-    from trainer.reports import contents
-    from trainer.reports.pictures import png
+    from trainer.reports import report_builder
+    from trainer.reports.plots import png
 
-    html, pictures = contents.report(runs)
+    html, pictures = report_builder.report(runs)
     output = pathlib.Path(config.output)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ def run(config: Config) -> int:
         ) from error
     for path, reason in left_out.items():
         say(f"crescendo report: {path} {reason} and is left out.", to=sys.stderr)
-    for said in record.unread_sweeps([*given, *(folder.parent for folder in folders)]):
+    for said in run_record.unread_sweeps([*given, *(folder.parent for folder in folders)]):
         say(f"crescendo report: {said}", to=sys.stderr)
     for run in runs:
         if run.notes:

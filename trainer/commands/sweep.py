@@ -10,17 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from absl import logging
 
-from trainer import attempts, grid
 from trainer.commands import plan
 from trainer.config import command_line
 from trainer.config.flagfile import ONE_CALL, to_flagfile
 from trainer.config.flags import FLAGS, Config
-from trainer.data import sizes
+from trainer.data.tfds import sizes
 from trainer.errors import ExitStatus, UserError
-from trainer.output import say
-from trainer.reports import sweep_table
-from trainer.run_dir import directory, result, sweeps
+from trainer.run_dir import directory, result
 from trainer.run_dir.directory import DamagedRunError
+from trainer.sweep import grid, outcomes, runner, table
+from trainer.system.output import say
 
 
 def run(config: Config) -> int:
@@ -43,14 +42,14 @@ def run(config: Config) -> int:
     if wrong:
         say(_wrong(wrong, len(points)), to=sys.stderr)
         return 2
-    sweeps.begin(path, points, lambda said: say(f"crescendo sweep: {said}", to=sys.stderr))
+    outcomes.begin(path, points, lambda said: say(f"crescendo sweep: {said}", to=sys.stderr))
     finished = sum(row.results is not None for row in _rows(points, path, damaged))
     tell = functools.partial(say, to=sys.stdout if config.format == "table" else sys.stderr)
     if finished:
         tell(f"{finished} of {len(points)} points are finished")
     for name, message in damaged.items():
         tell(f"{name} is left out: {message.partition(chr(10))[0]}")
-    stopped = attempts.carry_out(
+    stopped = runner.carry_out(
         [each for each in runs if each.point in mine],
         path,
         parallel=config.sweep_parallel,
@@ -59,11 +58,11 @@ def run(config: Config) -> int:
     )
     rows = _rows(points, path, damaged)
     if config.format == "json":
-        found = sweep_table.cells(rows)
-        values = {"points": rows, "cells": found, "best": sweep_table.best(found)}
+        found = table.cells(rows)
+        values = {"points": rows, "cells": found, "best": table.best(found)}
         say(json.dumps(values, default=dataclasses.asdict))
     else:
-        say("\n" + sweep_table.text(rows))
+        say("\n" + table.text(rows))
     return ExitStatus.STOPPED if stopped else _status([row for row in rows if row.flags in mine])
 
 
@@ -79,7 +78,7 @@ def _without_warnings() -> Iterator[None]:
 
 def checked(
     asked: Config, points: Sequence[grid.Point], path: pathlib.Path
-) -> tuple[list[attempts.Run], dict[str, list[grid.Point]], dict[str, str]]:
+) -> tuple[list[runner.Run], dict[str, list[grid.Point]], dict[str, str]]:
     """The runs of `points` in the folder `path`, what is wrong, and which are damaged.
 
     What is wrong holds the points by what is said; what is damaged, that by the point's folder.
@@ -89,7 +88,7 @@ def checked(
     # A flagfile may hold flags of other commands.
     given = [text for name, text in asked.given.items() if "sweep" in FLAGS[name].commands]
     count_examples = functools.cache(sizes.count_examples)
-    runs: list[attempts.Run] = []
+    runs: list[runner.Run] = []
     wrong: dict[str, list[grid.Point]] = {}
     damaged: dict[str, str] = {}
     for number, point in enumerate(points, start=1):
@@ -118,7 +117,7 @@ def checked(
         flags = to_flagfile(config).splitlines()  # A run that is there says its order version.
         if config.stop_at_epoch is not None:
             flags.append(f"--stop_at_epoch={config.stop_at_epoch}")
-        runs.append(attempts.Run(point, flags, f"[{number}/{len(points)}] {name}"))
+        runs.append(runner.Run(point, flags, f"[{number}/{len(points)}] {name}"))
     return runs, wrong, damaged
 
 
@@ -140,25 +139,25 @@ def _wrong(wrong: Mapping[str, Sequence[grid.Point]], of: int) -> str:
 
 def _rows(
     points: Sequence[grid.Point], path: pathlib.Path, damaged: Mapping[str, str]
-) -> list[sweep_table.Row]:
+) -> list[table.Row]:
     """The points with their ends; of one that is damaged, status 2 and why."""
-    ends = sweeps.read(path)
+    ends = outcomes.read(path)
     rows = []
     for point in points:
         name = grid.folder(point)
-        end, found = ends.get(name, sweeps.End()), None
+        end, found = ends.get(name, outcomes.End()), None
         if name in damaged:
-            end = sweeps.End(DamagedRunError.status, damaged[name])
+            end = outcomes.End(DamagedRunError.status, damaged[name])
         else:
             found = result.ended(path / name)
         results = {key: found[key] for key in result.RESULTS} if found else None
-        rows.append(sweep_table.Row(name, point, end.status, end.reason, results))
+        rows.append(table.Row(name, point, end.status, end.reason, results))
     return rows
 
 
-def _status(rows: Sequence[sweep_table.Row]) -> int:
+def _status(rows: Sequence[table.Row]) -> int:
     """0 where all are finished; else that of a failure, or of what a further call goes on with."""
-    ends = [sweeps.End(row.status) for row in rows if not row.results]
+    ends = [outcomes.End(row.status) for row in rows if not row.results]
     ends.sort(key=lambda end: not end.failed)
     # One without a status could not even be noted.
     statuses = (ExitStatus.NOT_SAVED if e.status is None else e.status for e in ends)

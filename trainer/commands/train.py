@@ -8,14 +8,14 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from trainer import output, stop_signals
-from trainer.cluster import limits, secret, tpu
-from trainer.cluster.workers import Worker, from_environment
 from trainer.config.flags import Config
+from trainer.distributed import shared_secret, tpu
+from trainer.distributed.worker import Worker, from_environment
 from trainer.errors import ExitStatus, NonFiniteLossError, NotSavedError, UserError
-from trainer.regular_file import NotRegularError, ReadError
 from trainer.run_dir import directory
 from trainer.run_dir import result as results
+from trainer.system import output, process_limits, stop_signals
+from trainer.system.regular_file import NotRegularError, ReadError
 
 
 def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) -> int:
@@ -37,7 +37,7 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
     worker = None
     if config.strategy == "multi_worker":
         worker = from_environment(config.worker_timeout)
-        worker = dataclasses.replace(worker, secret=secret.find(worker, path))
+        worker = dataclasses.replace(worker, secret=shared_secret.find(worker, path))
         if not worker.chief:
             return _train(config, path, worker)
     with directory.claim(path, directory.flagfile_in(path, config)):
@@ -64,14 +64,14 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
 
 def _train(config: Config, path: pathlib.Path, worker: Worker | None = None) -> int:
     """The exit status of what `assemble.train` does with the same."""
-    limits.check()
+    process_limits.check()
     with stop_signals.watched() as stopped:
         chief = worker is None or worker.chief
         if chief:
             output.say("loading TensorFlow")
         # TensorFlow takes four seconds to import, for which a directory in use need not wait.
-        from trainer import assemble, loop
-        from trainer.run_dir.summaries import UNWRITABLE
+        from trainer.run_dir.metrics_writer import UNWRITABLE
+        from trainer.training import loop, run
 
         def quiet(ended: threading.ExceptHookArgs) -> None:
             # TensorBoard's thread keeps its error for who writes next, and that one reports it.
@@ -82,7 +82,7 @@ def _train(config: Config, path: pathlib.Path, worker: Worker | None = None) -> 
         if chief:
             directory.forget_divergence(path)
         try:
-            result = assemble.train(config, path, stopped, worker)
+            result = run.train(config, path, stopped, worker)
         except NonFiniteLossError as error:
             output.say(f"crescendo train: {error}", to=sys.stderr)
             if chief:

@@ -12,7 +12,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 
 from trainer.errors import UserError
-from trainer.regular_file import NotRegularError, read_regular
+from trainer.system.regular_file import NotRegularError, read_regular
 
 _SUFFIX = ".flags"
 # A flagfile of a run has 3 kB.

@@ -165,7 +165,7 @@ class Config(RunFlags):
     link_bandwidth: float = _cost(
         10.0,
         "Bandwidth from one host to the next, in gigabits per second; "
-        "scripts/benchmark_link.py measures it, and the latency.",
+        "scripts/benchmarks/benchmark_link.py measures it, and the latency.",
         problem=POSITIVE,
     )
     link_latency: float = _cost(

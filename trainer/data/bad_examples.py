@@ -8,9 +8,9 @@ from typing import NoReturn
 
 import tensorflow as tf
 
-from trainer.data.names import printable
+from trainer.data.class_names import printable
 from trainer.errors import UserError
-from trainer.regular_file import opener, read_regular
+from trainer.system.regular_file import opener, read_regular
 
 # So many are told one by one.
 _TOLD = 10

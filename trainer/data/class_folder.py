@@ -6,7 +6,7 @@ A file is a picture by its suffix; what it holds is decided when it is read. Lin
 import collections
 import os
 
-from trainer.data.names import printable
+from trainer.data.class_names import printable
 from trainer.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from trainer.data import exif, first_frame
+from trainer.data import exif, pillow_decoding
 from trainer.data.picture_files import as_bytes
 
 Shape = tuple[int, int, int]
@@ -149,7 +149,7 @@ def _decoded_other(encoded: tf.Tensor, channels: int, max_pixels: int) -> tf.Ten
 
     def by_pillow() -> tf.Tensor:
         pixels = tf.numpy_function(
-            lambda data: first_frame.pixels(as_bytes(data), channels, max_pixels),
+            lambda data: pillow_decoding.pixels(as_bytes(data), channels, max_pixels),
             [encoded],
             tf.uint8,
             stateful=False,

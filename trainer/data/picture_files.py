@@ -13,7 +13,7 @@ import os
 import numpy as np
 
 from trainer.data import exif
-from trainer.regular_file import NotRegularError, opener
+from trainer.system.regular_file import NotRegularError, opener
 
 # EXIF data are nearly always among the first of them.
 _HEAD = 4096

@@ -8,15 +8,15 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from trainer.cluster.cores import usable
 from trainer.config.run_flags import NEWEST_ORDER
-from trainer.data import decode, stream
+from trainer.data import chunk_decoding, decode
 from trainer.data.augment import AUGMENTS, none
 from trainer.data.bad_examples import BadExamples
-from trainer.data.encoded import Encoded
-from trainer.data.images import Images, as_tensor
-from trainer.data.order import example_indices
+from trainer.data.in_memory import Images, as_tensor
+from trainer.data.indexed import Encoded
+from trainer.data.shuffle import example_indices
 from trainer.nn.splitmix64 import further_bits, random_bits
+from trainer.system.cores import usable
 
 _MOST_PARALLEL_CALLS = 16
 _PREFETCH = 4  # micro-batches: hides the jitter of a busy machine, costs 1.6 MB at b = 512, 28×28×1
@@ -89,7 +89,7 @@ def _encoded_training(
     bad: BadExamples | None,
 ) -> tf.data.Dataset:
     """As `training`; positions → indices, and t → the first position of element t."""
-    shape, chunk = source.image_shape, stream.chunk_size(micro_batch_size)
+    shape, chunk = source.image_shape, chunk_decoding.chunk_size(micro_batch_size)
     chunks = micro_batch_size // chunk
     augmented = AUGMENTS.get(augment, none)
 
@@ -124,9 +124,11 @@ def _encoded_training(
         )
 
     places = tf.data.Dataset.counter().map(place)
-    parts = stream.decoded(source, places, pixels, bad or BadExamples(skip=False), stand_ins)
+    parts = chunk_decoding.decoded(
+        source, places, pixels, bad or BadExamples(skip=False), stand_ins
+    )
     batches = parts.map(finished).batch(chunks, drop_remainder=True).map(joined)
-    return _with_options(batches.prefetch(_PREFETCH), stream.threads())
+    return _with_options(batches.prefetch(_PREFETCH), chunk_decoding.threads())
 
 
 def evaluation(
@@ -189,7 +191,7 @@ def _encoded_evaluation(
     bad: BadExamples | None,
 ) -> tf.data.Dataset:
     """As `evaluation`; `number_of` is which of all batches the t-th of `batches` elements is."""
-    shape, chunk = source.image_shape, stream.chunk_size(batch_size)
+    shape, chunk = source.image_shape, chunk_decoding.chunk_size(batch_size)
     chunks = batch_size // chunk
     part = decode.central_crop if augment == "imagenet" else decode.whole
 
@@ -207,7 +209,7 @@ def _encoded_evaluation(
         return flat, tf.reshape(labels, [batch_size]), tf.reshape(weights, [batch_size])
 
     places = tf.data.Dataset.range(batches * chunks).map(place)
-    parts = stream.decoded(
+    parts = chunk_decoding.decoded(
         source,
         places,
         lambda encoded, orientation, _: part(encoded, shape, orientation, source.max_pixels),
@@ -215,7 +217,7 @@ def _encoded_evaluation(
         None,
     )
     batched = parts.batch(chunks, drop_remainder=True).map(joined)
-    return _with_options(batched.prefetch(_PREFETCH), stream.threads())
+    return _with_options(batched.prefetch(_PREFETCH), chunk_decoding.threads())
 
 
 def _mapped(

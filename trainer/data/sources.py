@@ -10,18 +10,19 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow_datasets as tfds
 
-from trainer.cluster import memory
 from trainer.config.flags import Config
-from trainer.data import folder, folder_source, pipeline, records
+from trainer.data import image_folder, image_folder_source, pipeline
 from trainer.data.bad_examples import BadExamples
+from trainer.data.class_names import refuse_unknown, split_summary
 from trainer.data.decode import MAX_PIXELS
-from trainer.data.encoded import Encoded
-from trainer.data.images import Images, aligned_empty, pixel_statistics
-from trainer.data.names import refuse_unknown, split_summary
-from trainer.data.prepare import find_builder, prepare
-from trainer.data.sizes import count_examples
-from trainer.data.splits import count_split
+from trainer.data.in_memory import Images, aligned_empty, pixel_statistics
+from trainer.data.indexed import Encoded
+from trainer.data.tfds import records
+from trainer.data.tfds.prepare import find_builder, prepare
+from trainer.data.tfds.sizes import count_examples
+from trainer.data.tfds.splits import count_split
 from trainer.errors import UserError
+from trainer.system import memory
 
 _AT_ONCE = 250
 # Of more bytes, means and deviations are those of so many examples, evenly spaced: reading
@@ -65,10 +66,12 @@ def load(
     streamed = "--augment=imagenet crops before it decodes" if augment == "imagenet" else ""
     if bad.skip:
         streamed = "--skip_bad_examples takes others in their place"
-    if dataset.startswith(folder.PREFIX):
+    if dataset.startswith(image_folder.PREFIX):
         if image_size is None:
             raise UserError(f"the images of {dataset} may differ in size: give --image_size=n.")
-        source = folder_source.load(dataset, split, class_names, image_size, max_pixels, bad.skip)
+        source = image_folder_source.load(
+            dataset, split, class_names, image_size, max_pixels, bad.skip
+        )
         in_memory = not streamed and _fits(source.examples, source.image_shape)
         return _decoded(source, augment, bad) if in_memory else source
 
@@ -112,8 +115,8 @@ def class_names(dataset: str, split: str, data_dir: str | None) -> tuple[str, ..
     Raises:
         UserError: no such dataset or split.
     """
-    if dataset.startswith(folder.PREFIX):
-        return tuple(folder.classes(dataset.removeprefix(folder.PREFIX), split))
+    if dataset.startswith(image_folder.PREFIX):
+        return tuple(image_folder.classes(dataset.removeprefix(image_folder.PREFIX), split))
     _, label = records.supervised_features(find_builder(dataset, data_dir), dataset)
     return records.label_names(label, dataset)
 
@@ -122,8 +125,8 @@ def evaluation_split(config: Config) -> str:
     """The split that is evaluated on: the user's, or the usual one."""
     if config.eval_split is not None:
         return config.eval_split
-    if config.dataset.startswith(folder.PREFIX):
-        return folder.evaluation_split(config.dataset.removeprefix(folder.PREFIX))
+    if config.dataset.startswith(image_folder.PREFIX):
+        return image_folder.evaluation_split(config.dataset.removeprefix(image_folder.PREFIX))
     return "test"
 
 

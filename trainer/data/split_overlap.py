@@ -5,12 +5,13 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 
-from trainer.data import folder, splits
-from trainer.data.encoded import Encoded
-from trainer.data.images import Images
-from trainer.data.names import printable
-from trainer.data.prepare import find_builder
-from trainer.regular_file import read_regular
+from trainer.data import image_folder
+from trainer.data.class_names import printable
+from trainer.data.in_memory import Images
+from trainer.data.indexed import Encoded
+from trainer.data.tfds import splits
+from trainer.data.tfds.prepare import find_builder
+from trainer.system.regular_file import read_regular
 
 # Hashing takes about a second a gigabyte; larger sets are not looked through.
 _MOST_BYTES = 2**30
@@ -55,8 +56,8 @@ def warnings(
 
 
 def _count_shared(dataset: str, data_dir: str | None, first: str, second: str) -> int:
-    if dataset.startswith(folder.PREFIX):
-        return folder.count_shared(dataset.removeprefix(folder.PREFIX), first, second)
+    if dataset.startswith(image_folder.PREFIX):
+        return image_folder.count_shared(dataset.removeprefix(image_folder.PREFIX), first, second)
     infos = find_builder(dataset, data_dir).info.splits
     return splits.count_shared(infos, first, second, dataset)
 

@@ -13,8 +13,8 @@ import textwrap
 import traceback
 from collections.abc import Iterator
 
-from trainer import output
 from trainer.errors import UserError
+from trainer.system import output
 
 _OURS = pathlib.Path(__file__).parents[1]  # trainer/
 _INSTALLED = {sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")}

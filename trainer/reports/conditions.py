@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from trainer.config import flagfile
-from trainer.run_dir.record import Record
+from trainer.reports.run_record import Record
 
 UNSET = "–"
 _SHORT = 40  # letters of a label

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from trainer.reports.conditions import Condition
-from trainer.reports.pictures import GREY, Line, Picture, line
-from trainer.run_dir.record import DIVERGED, Record
+from trainer.reports.plots import GREY, Line, Picture, line
+from trainer.reports.run_record import DIVERGED, Record
 
 Point = dict[str, Any]
 # Conditions that are told apart by colour; of more, the others are grey.

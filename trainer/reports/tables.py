@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from trainer.reports.conditions import UNSET, Condition, Spread
-from trainer.run_dir.record import Record
+from trainer.reports.run_record import Record
 
 _FEW = 4  # flags, which fit on paper beside the results
 

@@ -1,13 +1,13 @@
 """What a checkpoint holds besides variables: where the run is, as JSON.
 
 TensorFlow's checksum covers it, so that it is as it was written, by this version or another one.
-trainer/state.py says what the fields mean.
+trainer/training/state.py says what the fields mean.
 """
 
 from typing import Any
 
 from trainer.errors import UserError
-from trainer.typed_json import (
+from trainer.system.typed_json import (
     Kind,
     anything,
     boolean,

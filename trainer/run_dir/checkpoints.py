@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from trainer import typed_json
 from trainer.errors import UserError
 from trainer.run_dir.checkpoint_progress import PROGRESS
 from trainer.run_dir.directory import move_whole, remove
-from trainer.run_dir.plain_path import named, plain
+from trainer.run_dir.literal_path import named, plain
+from trainer.system import typed_json
 
 Variables = Mapping[str, Sequence[Any]]
 

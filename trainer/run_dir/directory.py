@@ -14,11 +14,11 @@ from typing import IO
 
 from absl import logging
 
-from trainer import file_lock
 from trainer.config import flagfile as flagfiles
 from trainer.config.flags import Config
 from trainer.errors import UserError
-from trainer.regular_file import NotRegularError, ReadError, opener, read_regular
+from trainer.system import file_lock
+from trainer.system.regular_file import NotRegularError, ReadError, opener, read_regular
 
 # What a run has printed, where a sweep has started it.
 OUTPUT = "output.txt"

@@ -19,16 +19,16 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from trainer import typed_json
 from trainer.config.flagfile import learned_differences
 from trainer.errors import UserError
-from trainer.regular_file import opener
-from trainer.run_dir import work_folder
+from trainer.run_dir import temporary_folder
 from trainer.run_dir.checkpoints import DAMAGED, first_line
 from trainer.run_dir.directory import kept_flags, move_whole, write_whole
-from trainer.run_dir.plain_path import named, plain
-from trainer.run_dir.subject import is_export, is_model
-from trainer.typed_json import (
+from trainer.run_dir.literal_path import named, plain
+from trainer.run_dir.model_source import is_export, is_model
+from trainer.system import typed_json
+from trainer.system.regular_file import opener
+from trainer.system.typed_json import (
     DamagedError,
     WrongError,
     fields,
@@ -103,7 +103,7 @@ def write(
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with work_folder.beside(folder) as work:
+        with temporary_folder.beside(folder) as work:
             new = work / "new"
             new.mkdir()
             _write_saved_model(model, about, logits, new / "saved_model")

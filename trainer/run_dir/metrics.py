@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from trainer.typed_json import (
+from trainer.system.typed_json import (
     WrongError,
     fields,
     integer,

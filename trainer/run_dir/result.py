@@ -4,9 +4,9 @@ import pathlib
 import re
 from typing import Any
 
-from trainer import typed_json
 from trainer.run_dir.directory import DamagedRunError
-from trainer.typed_json import (
+from trainer.system import typed_json
+from trainer.system.typed_json import (
     DamagedError,
     WrongError,
     fields,

@@ -12,10 +12,10 @@ import reprlib
 from collections.abc import Mapping
 from typing import Any
 
-from trainer import typed_json
 from trainer.errors import UserError
 from trainer.run_dir.directory import write_whole
-from trainer.typed_json import (
+from trainer.system import typed_json
+from trainer.system.typed_json import (
     DamagedError,
     WrongError,
     anything,

@@ -8,12 +8,12 @@ from absl import logging
 
 from trainer.config.flags import Config
 from trainer.errors import UserError
-from trainer.schedule import anneal, layout, measured, momentum, noise_scale, warmup
-from trainer.schedule.control import Control
+from trainer.schedule import anneal, layout, momentum, noise_controller, noise_scale, warmup
+from trainer.schedule.controller import Control
 from trainer.schedule.curve import Curve
-from trainer.schedule.measured import Measured
+from trainer.schedule.noise_controller import Measured
 from trainer.schedule.noise_scale import Scaling, Setting
-from trainer.schedule.plateau import Plateau
+from trainer.schedule.plateau_controller import Plateau
 from trainer.schedule.realize import Limits, Target, realize
 
 
@@ -133,7 +133,7 @@ def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
         target,
         (*curves, warmup.linear(config.warmup_epochs, warmup_from)),
         control,
-        measured.micro_batch(limits.smallest, replicas, ghost, config.micro_batch_size)
+        noise_controller.micro_batch(limits.smallest, replicas, ghost, config.micro_batch_size)
         if config.anneal == "measured"
         else None,
     )

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.backward import Backward
 from trainer.errors import UserError
 from trainer.nn.ghost_batch_norm import GhostBatchNormalization, collect_statistics
 from trainer.nn.models.registry import build
 from trainer.nn.models.wide_resnet import wide_resnet
 from trainer.nn.optimizers import decays
+from trainer.training.gradients import Backward
 
 MEAN, STD = [120.0, 110.0, 100.0], [60.0, 50.0, 40.0]
 

@@ -1,0 +1,107 @@
+"""Measures the link between a run's hosts as the cost model knows it, and prints plan's two flags.
+
+Start it as a run's workers, one on each host (`srun python scripts/benchmarks/benchmark_link.py`),
+with the same CRESCENDO_SECRET for all, or a file `secret` of mode 600 where it is started. It sums
+vectors of two lengths over all of them by TensorFlow's ring, as an update does. A sum over h hosts
+takes 2 (h - 1) steps, each a latency and the time for 1/h of the bytes. Where nothing names other
+workers, it starts two of one core each on this machine, and measures the way between them.
+"""
+
+import dataclasses
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+from launch_local import environments
+
+from trainer.distributed.worker import Worker
+from trainer.system.cores import shares
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+_SHORT, _LONG = 256, 8 * 2**20  # float32 numbers
+_ROUNDS = 15
+_TIMEOUT = 60.0
+
+
+def _pair() -> int:
+    """Two workers of a core each on this machine; the exit status."""
+    processes = []
+    for cores, environment in zip(shares(2), environments(2), strict=True):
+        command = ["taskset", "-c", str(min(cores)), sys.executable, __file__]
+        processes.append(subprocess.Popen(command, env=environment))
+    return max(process.wait() for process in processes)
+
+
+def _measure() -> None:
+    """One worker's part."""
+    from trainer.distributed import shared_secret
+    from trainer.distributed.multi_worker import together
+    from trainer.distributed.worker import from_environment
+
+    worker = from_environment(_TIMEOUT)
+    worker = dataclasses.replace(worker, secret=shared_secret.find(worker, pathlib.Path()))
+    with together(worker, _TIMEOUT):
+        _sum(worker)
+
+
+def _sum(worker: Worker) -> None:
+    """Sums with the others; the chief prints."""
+    import tensorflow as tf
+
+    from trainer.distributed.multi_worker import join
+
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    strategy = join(worker, len(tf.config.list_physical_devices("GPU")), _TIMEOUT)
+    hosts, replicas = len(worker.addresses), strategy.num_replicas_in_sync
+
+    def timer(length, sums):
+        """A function of nothing: seconds that one sum of `length` numbers takes here."""
+
+        vector = tf.constant(1.0, shape=[length])
+
+        def total(after):
+            with tf.control_dependencies([after]):
+                return tf.distribute.get_replica_context().all_reduce("SUM", tf.identity(vector))[0]
+
+        @tf.function
+        def all_sums():
+            last = tf.constant(0.0)
+            for _ in tf.range(sums):
+                tf.autograph.experimental.set_loop_options(parallel_iterations=1)
+                totals = strategy.run(total, (last,))
+                last = strategy.experimental_local_results(totals)[0]
+            return last
+
+        def seconds():
+            start = time.perf_counter()
+            assert float(all_sums()) == replicas
+            return (time.perf_counter() - start) / sums
+
+        seconds()  # Traces, and meets the others.
+        return seconds
+
+    short, long = timer(_SHORT, 50), timer(_LONG, 3)
+    rounds = [(short(), long()) for _ in range(_ROUNDS)]
+    if not worker.chief:
+        return
+    steps = 2 * (hosts - 1)
+    for length, times in zip((_SHORT, _LONG), zip(*rounds, strict=True), strict=True):
+        low, *_, high = statistics.quantiles([1e3 * seconds for seconds in times], n=10)
+        print(
+            f"{4 * length:,} bytes summed over {hosts} hosts in "
+            f"{1e3 * statistics.median(times):.3g} ms (10% to 90%: {low:.3g} to {high:.3g})"
+        )
+    few, many = (statistics.median(times) for times in zip(*rounds, strict=True))
+    bits = 8 * 4 * (_LONG - _SHORT) * steps / hosts
+    print(
+        f"--link_bandwidth={bits / (many - few) / 1e9:.3g} --link_latency={1e6 * few / steps:.3g}"
+    )
+
+
+if __name__ == "__main__":
+    named = {"TF_CONFIG", "SLURM_STEP_NUM_TASKS", "KUBERNETES_SERVICE_HOST"} & os.environ.keys()
+    sys.exit(_measure() if named else _pair())

@@ -1,0 +1,84 @@
+"""benchmark.py's measurement of what interrupts training: start, growth, checkpoint.
+
+The main job's model in this process, on Fashion-MNIST as train.sh prepared it; prints JSON.
+"""
+
+import json
+import os
+import pathlib
+import statistics
+import tempfile
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def main() -> None:
+    """Prints seconds and shares."""
+    clock = [time.perf_counter()]
+
+    def lap() -> float:
+        clock.append(time.perf_counter())
+        return round(clock[-1] - clock[-2], 2)
+
+    found: dict[str, object] = {}
+    import benchmark_worker
+
+    from trainer.data import sources
+    from trainer.distributed import strategy as cluster
+    from trainer.run_dir.checkpoints import Checkpoints
+    from trainer.schedule.layout import Layout
+    from trainer.schedule.noise_scale import Setting
+    from trainer.schedule.stretch import Stretch
+    from trainer.training import run
+
+    del run  # Imported for its time: it is all that train imports.
+    found["start: import (s)"] = lap()
+    strategy, lanes = cluster.connect(
+        "one_device", virtual_devices=None, deterministic=False, ghost_batch_size=32
+    )
+    images = sources.load("fashion_mnist", "train", None, None)
+    found["start: data (s)"] = lap()
+    step = benchmark_worker.built(
+        strategy, lanes, "wide_resnet_10_1", images, ghost_batch_size=32, precision="float32"
+    )
+    found["start: build (s)"] = lap()
+    iterator = benchmark_worker.micro_batches(images, 128, "medium")
+
+    def stretch(batch_size: int, updates: int) -> Stretch:
+        settings = (Setting(batch_size, 0.1, 0.9),) * updates
+        return Stretch(0, settings, Layout(1, 128, batch_size // 128))
+
+    first = step.run(iterator, stretch(128, 1)).seconds
+    found["start: pipeline and trace (s)"] = round(lap() - first, 2)
+    found["start: first update (s)"] = round(first, 2)
+    found["start to first update (s)"] = round(clock[-1] - clock[0], 2)
+
+    step.run(iterator, stretch(128, 40))
+    at_growth = step.run(iterator, stretch(640, 1)).seconds
+    after = [step.run(iterator, stretch(640, 1)).seconds for _ in range(9)]
+    found["growth 128 → 640: first update over the median of the next"] = round(
+        at_growth / statistics.median(after), 2
+    )
+    found["traces"] = step.traces
+    with tempfile.TemporaryDirectory() as folder:
+        weights = [variable.value for variable in step.model.weights]
+        slots = [slot for slots in step.slots for slot in slots]
+        saved = Checkpoints(
+            pathlib.Path(folder), {"weights": weights, "slots": slots}, keep=3, report=print
+        )
+        seconds = []
+        for update in range(7):
+            start = time.perf_counter()
+            saved.save(update, {"position": update})
+            seconds.append(time.perf_counter() - start)
+            saved.wait()
+    stall = statistics.median(seconds)
+    found["checkpoint (s)"] = round(stall, 3)
+    found["checkpoints' share, one a minute"] = f"{stall / 60:.2%}"
+    found["checkpoints' share, one in ten minutes"] = f"{stall / 600:.3%}"
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""benchmark.py's TensorFlow workers: Crescendo's step, and Keras' own fit.
+
+Each builds its model once; a turn trains for so many updates. Keras and Crescendo train the same
+model on the same images; Keras with its own BatchNormalization over the whole batch, Crescendo with
+ghost batches.
+"""
+
+import argparse
+import os
+import resource
+import time
+from collections.abc import Callable
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import benchmark_turns
+import numpy as np
+
+MICRO_BATCH_SIZE = 128
+
+
+def built(
+    strategy: Any, lanes: int, name: str, images: Any, *, ghost_batch_size: int, precision: str
+) -> Any:
+    """Crescendo's training step of the model `name`."""
+    from trainer.data import sources
+    from trainer.nn.models import registry
+    from trainer.training.step import TrainingStep
+
+    mean, std = sources.pixel_statistics(images.images)
+    model = registry.build(
+        name,
+        image_shape=images.images.shape[1:],
+        classes=10,
+        mean=mean,
+        std=std,
+        seed=0,
+        ghost_batch_size=ghost_batch_size,
+        ghost_decay=0.99,
+        kernel="fused",
+        precision=precision,
+    )
+    return TrainingStep(
+        strategy,
+        model,
+        optimizer="momentum",
+        weight_decay=5e-4,
+        label_smoothing=0.0,
+        seed=0,
+        lanes=lanes,
+    )
+
+
+def micro_batches(images: Any, micro_batch_size: int, augment: str) -> Any:
+    """The iterator that the step takes, over micro-batches from position 0 on."""
+    from trainer.data import pipeline
+
+    return iter(
+        pipeline.training(
+            images,
+            augment=augment,
+            seed=0,
+            position=0,
+            micro_batch_size=micro_batch_size,
+            replicas=1,
+            local_replicas=range(1),
+        )
+    )
+
+
+def crescendo(name: str, images: Any, batch_size: int, options: argparse.Namespace) -> Callable:
+    """A function that trains for some updates."""
+    from trainer.distributed import strategy as cluster
+    from trainer.schedule.layout import lay_out
+    from trainer.schedule.noise_scale import Setting
+    from trainer.schedule.stretch import Stretch
+
+    ghost = options.ghost_batch_size
+    strategy, lanes = cluster.connect(
+        "one_device", virtual_devices=None, deterministic=False, ghost_batch_size=ghost
+    )
+    step = built(strategy, lanes, name, images, ghost_batch_size=ghost, precision=options.precision)
+    layout = lay_out(batch_size, 1, ghost, MICRO_BATCH_SIZE)
+    iterator = micro_batches(images, layout.micro_batch_size, options.augment)
+
+    def train(updates: int) -> benchmark_turns.Answer:
+        setting = Setting(batch_size, 0.1, 0.9)
+        records = step.run(iterator, Stretch(0, (setting,) * updates, layout))
+        return {"seconds": records.seconds, "input_wait": records.input_wait or 0.0}
+
+    return train
+
+
+def keras_fit(name: str, images: Any, batch_size: int, options: argparse.Namespace) -> Callable:
+    """`fit` as its documentation has it: compile, and arrays in memory."""
+    del options
+    import keras
+
+    from trainer.nn.models.wide_resnet import wide_resnet
+
+    depth, width = map(int, name.rsplit("_", 2)[1:])
+    channels = images.images.shape[-1]
+    inputs = keras.Input(images.images.shape[1:], dtype="uint8")
+    scaled = keras.layers.Rescaling(1 / 64, -2)(inputs)
+    network = wide_resnet(depth, width, (*images.images.shape[1:3], channels), 10)
+    model = keras.Model(inputs, network(scaled))
+    model.compile(
+        keras.optimizers.SGD(0.1, momentum=0.9),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+
+    def train(updates: int) -> benchmark_turns.Answer:
+        index = np.arange(updates * batch_size) % len(images.labels)
+        x, y = images.images[index], images.labels[index]
+        start = time.perf_counter()
+        model.fit(x, y, batch_size=batch_size, epochs=1, shuffle=False, verbose=0)
+        return {"seconds": time.perf_counter() - start}
+
+    return train
+
+
+def main() -> None:
+    """Serves turns."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trainer", choices=["crescendo", "keras"], required=True)
+    parser.add_argument("--data", required=True, help="npz with images [n, h, w, c] and labels")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--batch_size", type=int, required=True)
+    parser.add_argument("--ghost_batch_size", type=int, default=32)
+    parser.add_argument("--augment", default="none")
+    parser.add_argument("--precision", default="float32")
+    options = parser.parse_args()
+    from trainer.data.in_memory import Images
+
+    data = np.load(options.data)
+    names = tuple("0123456789")
+    images = Images(data["images"], data["labels"], names, "benchmark")
+    make = {"crescendo": crescendo, "keras": keras_fit}[options.trainer]
+    train = make(options.model, images, options.batch_size, options)
+    train(2)
+
+    def turn(updates: int) -> benchmark_turns.Answer:
+        answer = train(updates)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return answer | {"peak_bytes": peak}
+
+    benchmark_turns.serve(turn)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,263 @@
+#!/usr/bin/env bash
+# Submits a training run as a TPU job, follows it, and deletes the TPU at the end, however it ends:
+#
+#   scripts/tpu/submit_tpu.sh --name=wrn --accelerator_type=v5litepod-8 --zone=us-west4-a \
+#     --project=my-project --bucket=gs://my-bucket/runs --flagfile=flags/X.flags [--flag=value ...]
+#
+#   --spot               cheaper; the TPU may be preempted at any moment, and the job then resumes
+#   --attempts=5         most starts: after a preemption, or if the run was stopped (75) or lost (76)
+#   --fetch              copy the results from the bucket to runs/NAME at the end
+#   --runtime_version=V  image of the TPU, if the default one is not available
+#   --dry_run            print every command of a job that meets no trouble, and run none
+#
+# All other flags are the trainer's. The run directory is on the TPU's own disk. It is copied to
+# BUCKET/NAME every five minutes and at the end, and copied back before a run is resumed. The same
+# command resumes a run, and after kill -9 it takes over the TPU that was left. The log is
+# runs/NAME.log. The exit status is the trainer's, or 1 if gcloud fails.
+set -euo pipefail
+CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+poll=${CRESCENDO_POLL_SECONDS:-30}
+name='' accelerator_type='' zone='' project='' bucket='' runtime_version='' spot=''
+attempts=5 fetch=false dry_run=false flags=()
+
+exec 3>&1 4>&2 # A trap's own 1 and 2 are those of the command that it interrupts.
+mute=false
+say() { $mute || printf 'submit_tpu: %s\n' "$*" >&4; }
+refuse() { mute=false; say "$*"; exit 2; }
+die() { mute=false; say "$*"; exit 1; }
+# The comment at the head of this file.
+usage() { sed -n '2,/^set -/{/^#/!d; s/^# \{0,1\}//; p;}' "scripts/tpu/${0##*/}"; }
+
+for argument in "$@"; do
+  value=${argument#*=}
+  case $argument in
+    --help | -h | help) usage; exit 0 ;;
+    --name=*) name=$value ;;
+    --accelerator_type=*) accelerator_type=$value ;;
+    --zone=*) zone=$value ;;
+    --project=*) project=$value ;;
+    --bucket=*) bucket=${value%/} ;;
+    --runtime_version=*) runtime_version=$value ;;
+    --attempts=*) attempts=$value ;;
+    --spot) spot=--spot ;;
+    --fetch) fetch=true ;;
+    --dry_run) dry_run=true ;;
+    --model_dir* | --strategy* | --tpu* | --virtual_devices*)
+      refuse "${argument%%=*} is set for a TPU job: leave it out." ;;
+    --format* | --plot* | --replicas* | --hosts* | --examples_per_second* | --parameters* | --link_*)
+      refuse "${argument%%=*} is a flag of plan, which a TPU job does not take: leave it out." ;;
+    --dataset=image_folder:*)
+      refuse "$argument is on this machine, and a TPU has what TFDS downloads: name a TFDS set." ;;
+    --flagfile=flags/*) flags+=("$argument") ;;
+    --flagfile=*) # A recipe's name, or a file that is only here.
+      [[ -f flags/${value%.flags}.flags ]] ||
+        refuse "$argument does not reach the TPU: put the file into flags/."
+      flags+=("$argument") ;;
+    *) flags+=("$argument") ;;
+  esac
+done
+
+# Replicas that TensorFlow sees, and the image. Cores, chips and hosts: Cloud TPU's pages on v2 to
+# v6e, images: its page on TPU software versions. The two cores of a v4 or v5p chip are one device,
+# those of a v2 or v3 chip are two (pytorch/xla issue 5258; JAX counts likewise).
+choose_type() {
+  case $accelerator_type in
+    v2-8 | v3-8) replicas=8 image=tpu-ubuntu2204-base ;;
+    v4-8) replicas=4 image=tpu-ubuntu2204-base ;;
+    v5p-8) replicas=4 image=v2-alpha-tpuv5 ;;
+    v5litepod-[148]) replicas=${accelerator_type#*-} image=v2-alpha-tpuv5-lite ;;
+    v6e-[148]) replicas=${accelerator_type#*-} image=v2-alpha-tpuv6e ;;
+    v[2346]-[1-9]*[0-9] | v5p-[1-9]*[0-9] | v5litepod-[1-9]*[0-9] | v6e-[1-9]*[0-9])
+      # There, one process drives TensorFlow servers of its own version on all hosts. They come with
+      # images tpu-vm-tf-VERSION-pod, which are known up to 2.19, and tensorflow-tpu is 2.20.
+      refuse "--accelerator_type=$accelerator_type has several hosts, and no image is known with the" \
+        "servers of TensorFlow 2.20 that they need: use v5litepod-8, v6e-8, v4-8, v5p-8, v3-8 or v2-8." ;;
+    *) refuse "--accelerator_type=$accelerator_type is none that is known here: use v2-8, v3-8, v4-8," \
+      "v5p-8, or v5litepod or v6e with -1, -4 or -8." ;;
+  esac
+}
+
+check_job() {
+  local option
+  for option in name accelerator_type zone project bucket; do
+    [[ -n ${!option} ]] || refuse "--$option is missing: give --$option=..."
+  done
+  [[ $name =~ ^[a-z]([-a-z0-9]{0,60}[a-z0-9])?$ ]] ||
+    refuse "--name=$name: use a letter, then letters, digits and hyphens, all small, 62 at most."
+  [[ $bucket =~ ^gs://[^/]+ ]] || refuse "--bucket=$bucket: write gs://BUCKET or gs://BUCKET/FOLDER."
+  [[ $attempts =~ ^[1-9][0-9]*$ ]] || refuse "--attempts=$attempts: use a number of 1 or above."
+  choose_type
+  if [[ -z ${CRESCENDO_PYTHON:-} ]]; then
+    # shellcheck source=scripts/setup.sh
+    . scripts/setup.sh
+  fi
+  say "the job, on $replicas replicas:"
+  "${CRESCENDO_PYTHON:-.venv/bin/python}" -m trainer plan ${flags[@]+"${flags[@]}"} \
+    --strategy=auto --virtual_devices="$replicas" || exit 2
+}
+
+check_cloud() {
+  command -v gcloud >/dev/null || refuse "gcloud is not on PATH: install the Google Cloud CLI."
+  [[ -n $(gcloud auth list --filter=status:ACTIVE --format='value(account)' 2>/dev/null) ]] ||
+    refuse "gcloud has no account: run gcloud auth login."
+  local root=${bucket#gs://}
+  gcloud storage ls "gs://${root%%/*}" >/dev/null ||
+    refuse "--bucket=$bucket cannot be read: gcloud's reason is above."
+}
+
+install() {
+  say "installing on every worker"
+  tar -czf "$scratch/crescendo.tar.gz" --exclude=__pycache__ \
+    LICENSE README.md pyproject.toml setup.cfg flags scripts trainer &&
+    cloud compute tpus tpu-vm scp "$scratch/crescendo.tar.gz" "$name:" "${where[@]}" --worker=all &&
+    remote all "mkdir -p crescendo && tar -xzf crescendo.tar.gz -C crescendo && $worker install" &&
+    installed=$created
+}
+
+# What the first worker says of the run; preempted, where it was taken away.
+ask() {
+  local silent
+  for ((silent = 0; silent < 20; silent++)); do
+    if remote 0 "test ! -e crescendo && echo new || $worker status" \
+      >"$scratch/answer" 2>"$scratch/error"; then
+      answer=$(tail -n 1 "$scratch/answer") # Machines greet before.
+      if $dry_run; then answer=$($training && echo exit 0 saved || echo new); fi
+      return
+    fi
+    cp "$scratch/error" "$scratch/silence"
+    look
+    if [[ $state != ACTIVE && $state != unknown ]]; then
+      answer=preempted
+      return
+    fi
+    pause
+  done
+  die "$name does not answer: $(tail -n 3 "$scratch/silence")"
+}
+
+# Shows the log until the run has ended, however often the connection does.
+follow() {
+  while :; do
+    through=logged remote 0 "$worker follow $(($(wc -c <"$log") - begun + 1))" || true
+    ask
+    [[ $answer == running ]] || return 0
+    say "the log's connection ended; the run goes on"
+    pause
+  done
+}
+
+# One start of the run; `answer` says how it ended.
+attempt() {
+  answer=preempted
+  provide || return 0
+  ask
+  if [[ $answer == preempted ]]; then return; fi
+  begun=$(wc -c <"$log")
+  if [[ $answer != running ]]; then
+    if [[ $installed != "$created" ]] && ! install; then
+      look
+      [[ $state != ACTIVE && $state != unknown ]] || die "it could not be installed: see above."
+      answer=preempted
+      return
+    fi
+    training=true
+    remote 0 "$worker start $(quoted "$bucket/$name" ${flags[@]+"${flags[@]}"})" || true
+  fi
+  training=true
+  follow
+  training=false
+}
+
+# shellcheck disable=SC2329 # Called by traps, as the next two.
+leave() {
+  trap - EXIT INT TERM HUP
+  left_behind
+  [[ -z $child ]] || kill -- "-$child" 2>/dev/null || true
+  exit 1
+}
+
+# shellcheck disable=SC2329
+interrupted() {
+  trap leave INT TERM HUP
+  say "interrupted; what was made is deleted now, and a second signal leaves it"
+  if [[ -n $child ]]; then
+    # A request that was sent may come true: it is answered first.
+    $creating || kill -- "-$child" 2>/dev/null || true
+    wait "$child" 2>/dev/null || true
+  fi
+  exit "$1"
+}
+
+# shellcheck disable=SC2329
+finish() {
+  local status=$?
+  set +e
+  exec >&3 2>&4
+  trap - EXIT
+  trap leave INT TERM HUP
+  if $ours; then
+    if $training; then
+      say "stopping the run, with a checkpoint that is copied to $bucket/$name"
+      answer=''
+      if remote 0 "$worker stop" >"$scratch/answer"; then answer=$(tail -n 1 "$scratch/answer")
+      else say "it could not be stopped: what was copied before is there"; fi
+    fi
+    if [[ $answer == *unsaved ]]; then
+      left_behind "its results are on its disk alone, $bucket having failed"
+      status=1
+    elif ! remove; then
+      left_behind
+      status=1
+    fi
+  fi
+  rm -rf "$scratch"
+  exit "$status"
+}
+
+check_job
+if $dry_run; then
+  say "these commands would be run for a job that meets no trouble; none is run now:"
+  mute=true # What they would answer is not known.
+else
+  check_cloud
+fi
+worker='bash crescendo/scripts/tpu/tpu_worker.sh'
+answer='' begun=0 installed='' training=false
+scratch=$(mktemp -d)
+log=$scratch/log
+if ! $dry_run; then
+  mkdir -p runs
+  log=runs/$name.log
+fi
+touch "$log"
+. scripts/tpu/queued_resource.sh
+trap finish EXIT
+trap 'interrupted 130' INT
+trap 'interrupted 143' TERM
+trap 'interrupted 129' HUP
+
+look
+case $state in
+  gone) ;;
+  unknown) die "gcloud cannot say whether $name is there: $(cat "$scratch/error")" ;;
+  *)
+    [[ $made_by == crescendo && $type == "$accelerator_type" ]] ||
+      refuse "$name is there: $state, a $type, made by ${made_by:-something else}. Choose another --name." ;;
+esac
+
+for ((tried = 1; tried <= attempts; tried++)); do
+  say "start $tried of at most $attempts"
+  attempt
+  say "the run: $answer"
+  case $answer in
+    "exit 75 saved" | "exit 76 saved" | lost | new | preempted) status=75 ;;
+    *) read -r _ status _ <<<"$answer"; break ;;
+  esac
+done
+if $fetch && [[ $answer == *" saved" ]]; then
+  mkdir -p "runs/$name"
+  cloud storage rsync --recursive "$bucket/$name" "runs/$name" || say "not fetched: see $bucket/$name"
+fi
+say "results: $bucket/$name; log: $log"
+exit "$status"

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Says whether a recipe fits on a TPU slice, before one is rented, by libtpu's own compiler:
+#   scripts/tpu/tpu_fit.sh --topology=v5e:2x4 --flagfile=flags/imagenet_resnet_50_smith.flags
+# The compiler has an environment of its own in the checkout, .venv-tpu-compiler, made on first use
+# (300 MB to fetch, 1.3 GB on disk): its libtpu is newer than what tensorflow-tpu bears, which aborts
+# with it. Uses the active virtual environment for the rest, or .venv.
+set -eu
+if [ -n "${VIRTUAL_ENV:-}" ]; then
+  python=$VIRTUAL_ENV/bin/python
+  CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")/../.."
+else
+  . "$(dirname "${BASH_SOURCE[0]}")/../setup.sh"
+  python=.venv/bin/python
+fi
+# Pinned: what tpu_fit_compile.py calls is private to JAX, and what it reads is libtpu's own text.
+packages=(jax==0.10.2 jaxlib==0.10.2 libtpu==0.0.42.1)
+if [ "$(cat .venv-tpu-compiler/installed 2>/dev/null)" != "${packages[*]}" ]; then
+  echo "Setting up .venv-tpu-compiler with ${packages[*]} (once, a minute or two) ..." >&2
+  rm -rf .venv-tpu-compiler
+  "$python" -m venv .venv-tpu-compiler
+  .venv-tpu-compiler/bin/python -m pip install --quiet --disable-pip-version-check "${packages[@]}"
+  echo "${packages[*]}" > .venv-tpu-compiler/installed
+fi
+exec "$python" scripts/tpu/tpu_fit.py "$@"

@@ -1,0 +1,186 @@
+"""tpu_fit.py's second half, in the compiler's own environment: StableHLO through libtpu's compiler.
+
+    python scripts/tpu/tpu_fit_compile.py v5e:2x4              the slice: cores, bytes a core has
+    python scripts/tpu/tpu_fit_compile.py v5e:2x4 update.mlir  the program: bytes, collectives, cost
+
+Prints one JSON object. No TPU takes part: libtpu compiles for a slice that is only described. The
+program is one replica's, and is compiled for as many replicas as the slice has cores, as under
+TPUStrategy; nothing is partitioned.
+
+These are private parts of JAX, and the compiler's output is parsed as text, so
+scripts/tpu/tpu_fit.sh pins the versions.
+"""
+
+import json
+import math
+import os
+import re
+import sys
+from typing import Any
+
+# Before libtpu is loaded.
+_ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",  # Or JAX looks for a TPU.
+    "TPU_SKIP_MDS_QUERY": "1",  # Or libtpu asks a metadata server.
+    # Or libtpu complains of what it could not find out. The values do not matter: the slice is
+    # described by its name.
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+    # Compiling takes no TPU from others, and need not wait for libtpu's lock.
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}
+# More than any core has: the compiler's refusal says what a core has.
+_TOO_MUCH = """
+module @too_much {
+  func.func @main(%x: tensor<1048576x1048576xf32>) -> tensor<1048576x1048576xf32> {
+    %y = stablehlo.add %x, %x : tensor<1048576x1048576xf32>
+    return %y : tensor<1048576x1048576xf32>
+  }
+}
+"""
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_COLLECTIVE = re.compile(
+    r"^\s*(?:ROOT )?%\S+ = (.*?) "
+    r"(all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\("
+)
+
+# calls=%one, branch_computations={%one, %two}
+_CALLED = re.compile(r"\b\w+=\{?(%[^,}\s]+(?:, %[^,}\s]+)*)")
+
+
+def devices(topology: str) -> list[Any]:
+    """The cores of a slice such as v5e:2x4, as replicas see them.
+
+    The two cores of a chip are one of v4's, as libtpu has it by default ("megacore"); the names of
+    later generations are so already.
+    """
+    from jax.experimental import topologies
+
+    kind = {"chip_config_name": "megacore"} if topology.startswith("v4:") else {}
+    return topologies.get_topology_desc(platform="tpu", topology_name=topology, **kind).devices
+
+
+def compile_for(cores: list[Any], text: str) -> Any:
+    """The executable of a module in StableHLO, one replica a core.
+
+    Raises:
+      JaxRuntimeError: where the compiler refuses it.
+    """
+    import numpy as np
+    from jax._src import compiler
+    from jax._src.interpreters import mlir
+    from jax._src.lib import _jax
+    from jaxlib.mlir import ir
+
+    replicas = np.arange(len(cores))[:, None]  # [replicas, partitions]
+    options = compiler.get_compile_options(
+        num_replicas=len(cores), num_partitions=1, device_assignment=replicas
+    )
+    with mlir.make_ir_context():
+        module = ir.Module.parse(text)
+        return compiler.backend_compile_and_load(
+            cores[0].client, module, _jax.DeviceList(tuple(cores)), options, []
+        )
+
+
+def size(text: str) -> int:
+    """Bytes of the compiler's 15.75G."""
+    number, unit = re.fullmatch(r"([\d.]+)([KMGT]?)", text).groups()
+    return int(float(number) * _UNITS[unit])
+
+
+def refusal(message: str) -> dict[str, int] | None:
+    """Bytes that a program `needs` and that a core `has`, of the refusal of one that is too large.
+
+    None where the compiler says something else.
+    """
+    for pattern in (
+        r"Used ([\d.]+[KMGT]?) of ([\d.]+[KMGT]?) hbm",
+        r"\(([\d.]+[KMGT]?)\) exceeds available HBM \(([\d.]+[KMGT]?)\)",
+    ):
+        if found := re.search(pattern, message):
+            return {"needs": size(found[1]), "has": size(found[2])}
+    return None
+
+
+def collectives(hlo: str) -> list[dict[str, Any]]:
+    """Each collective of a program in HLO: `kind`, `bytes` of its result, and whether `in_loop`."""
+    bodies: dict[str, list[str]] = {}
+    name = ""
+    for line in hlo.splitlines():
+        if line.endswith("{") and (found := re.match(r"(?:ENTRY )?%(\S+) \(", line)):
+            name = found[1]
+        bodies.setdefault(name, []).append(line)
+    looped, waiting = set(), re.findall(r" while\(.*?body=%([\w.-]+)", hlo)
+    while waiting:
+        if (name := waiting.pop()) not in looped:
+            looped.add(name)
+            called = _CALLED.findall("\n".join(bodies.get(name, [])))
+            waiting += [one.strip("%") for several in called for one in several.split(", ")]
+    return [
+        {"kind": found[2], "bytes": _bytes(found[1]), "in_loop": name in looped}
+        for name, lines in bodies.items()
+        for line in lines
+        if (found := _COLLECTIVE.match(line))
+    ]
+
+
+def _bytes(shapes: str) -> int:
+    """Of `f32[3,3]{1,0:T(8,128)}`, or of a tuple of such."""
+    total = 0
+    for kind, dimensions in re.findall(r"\b(pred|bf16|[fsuc]\d+)\[([\d,]*)\]", shapes):
+        bits = 8 if kind == "pred" else int(re.sub(r"\D", "", kind))
+        total += bits // 8 * math.prod(int(d) for d in dimensions.split(",") if d)
+    return total
+
+
+def figures(executable: Any) -> dict[str, Any]:
+    """What a compiled program takes of a core, and costs it.
+
+    A loop counts as if it ran once: how often, only its argument says.
+    """
+    memory = executable.get_compiled_memory_stats()
+    cost = executable.cost_analysis()
+    hlo = executable.hlo_modules()[0].to_string()
+    program = memory.generated_code_size_in_bytes
+    kept = memory.argument_size_in_bytes
+    made = memory.output_size_in_bytes - memory.alias_size_in_bytes + memory.temp_size_in_bytes
+    return {
+        "needs": kept + made + program,
+        "arguments": kept,
+        "temporaries": made,
+        "program": program,
+        "flops": cost["flops"],
+        "bytes_accessed": cost["bytes accessed"],
+        "cycles": sum(map(int, re.findall(r'"estimated_cycles":"(\d+)"', hlo))),
+        "collectives": collectives(hlo),
+    }
+
+
+def main(topology: str, *paths: str) -> dict[str, Any]:
+    """What is printed."""
+    os.environ.update(_ENVIRONMENT)
+    from jax.errors import JaxRuntimeError
+
+    try:
+        cores = devices(topology)
+    except JaxRuntimeError as error:
+        return {"unknown": str(error)}
+    try:
+        if not paths:
+            return figures(compile_for(cores[:1], _TOO_MUCH))
+        with open(paths[0], encoding="utf-8") as file:
+            return {"fits": True} | figures(compile_for(cores, file.read()))
+    except JaxRuntimeError as error:
+        too_large = refusal(str(error))
+        if too_large is None:
+            raise
+        if paths:
+            return {"fits": False} | too_large
+        return {"cores": len(cores), "kind": cores[0].device_kind, "has": too_large["has"]}
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(*sys.argv[1:])))

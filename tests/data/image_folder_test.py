@@ -1,0 +1,232 @@
+"""Folders of images as they really are: odd names, other files, splits, slices, mistakes."""
+
+import os
+import pathlib
+
+import pytest
+
+from trainer.data.image_folder import classes, evaluation_split, list_files
+from trainer.data.tfds.sizes import count_examples
+from trainer.errors import UserError
+
+
+@pytest.fixture
+def touch(tmp_path):
+    """touch("train/cat/1.jpg", ...) makes these files, empty, and returns their root."""
+
+    def make(*names: str) -> str:
+        for name in names:
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        return str(tmp_path)
+
+    return make
+
+
+KINDS = ("jpg", "png")
+ORDER = [
+    "a/1.jpg",
+    "a/0.jpg",
+    "a/1.png",
+    "b/1.png",
+    "b/2.jpg",
+    "b/2.png",
+    "a/0.png",
+    "b/1.jpg",
+    "b/0.jpg",
+    "a/2.png",
+    "a/2.jpg",
+    "b/0.png",
+]
+
+
+def paths(files) -> list[str]:
+    return [files.path(i) for i in range(len(files))]
+
+
+def test_every_image_once_whatever_its_name(touch):
+    images = ["train/cat/a.jpg", "train/cat/b.JPEG", "train/a dog/ü ß.png", "train/a dog/1.JPG"]
+    root = touch(*images, "train/cat/notes.txt", "train/cat/.DS_Store", "train/README.jpg", "x.jpg")
+    assert sorted(paths(list_files(root, "train"))) == sorted(os.path.join(root, n) for n in images)
+    assert classes(root, "train") == ["a dog", "cat"]
+
+
+def test_what_is_left_out_is_counted(touch, tmp_path):
+    root = touch(
+        *(f"train/cat/{name}" for name in ("1.jpg", "2.WEBP", "3.gif", "4.bmp", "deeper/5.png")),
+        *(f"train/cat/{name}" for name in ("a.txt", "b.TXT", "c.tiff", "d", "e.longer than that")),
+        *(f"train/cat/{name}" for name in (".DS_Store", "._1.jpg", "Thumbs.db", "desktop.ini")),
+        *("train/.ipynb_checkpoints/1.jpg", "train/__MACOSX/cat/._1.jpg", "train/.hidden"),
+        *("train/cat/deeper/.ipynb_checkpoints/1.jpg", "train/1.jpg"),
+    )
+    os.mkfifo(tmp_path / "train" / "cat" / "pipe.jpg")
+    files = list_files(root, "train")
+    names = [os.path.relpath(path, f"{root}/train/cat") for path in paths(files)]
+    assert sorted(names) == ["1.jpg", "2.WEBP", "3.gif", "4.bmp", "deeper/5.png"]
+    assert classes(root, "train") == ["cat"]
+    assert files.left_out == {
+        "hidden": 8,
+        ".txt": 2,
+        ".tiff": 1,
+        "no suffix": 1,
+        "other": 1,
+        "not a regular file": 1,
+        "outside of class folders": 1,
+    }
+    assert count_examples(f"image_folder:{root}", "train", None) == 5
+
+
+def test_links_that_lead_back_end(touch, tmp_path):
+    """To the class's folder, to the split's, to what is around it, and twice to one elsewhere."""
+    root = touch("train/a/1.jpg", "train/b/1.jpg", "elsewhere/2.jpg")
+    folder = tmp_path / "train" / "a"
+    for name, to in (("self", "."), ("split", ".."), ("root", "../.."), ("all", "/")):
+        (folder / name).symlink_to(to)
+    for name in ("one", "two"):
+        (folder / name).symlink_to(tmp_path / "elsewhere")
+    files = list_files(root, "train")
+    names = sorted(os.path.relpath(path, f"{root}/train") for path in paths(files))
+    assert names == ["a/1.jpg", "a/one/2.jpg", "b/1.jpg"]
+    assert files.left_out == {"folder already listed": 5}
+    (tmp_path / "train" / "loop").symlink_to(".")
+    assert classes(root, "train") == ["a", "b"]
+
+
+def test_the_order_of_old_folders_stays(touch):
+    """As it was listed before pictures in other formats and folders counted."""
+    root = touch(*(f"train/{label}/{i}.{s}" for label in "ab" for i in range(3) for s in KINDS))
+    names = [os.path.relpath(path, f"{root}/train") for path in paths(list_files(root, "train"))]
+    assert names == ORDER
+
+
+def test_the_order_is_random_and_does_not_depend_on_where_the_folder_is(touch, tmp_path):
+    names = [f"train/{label}/{i:03d}.jpg" for label in "abc" for i in range(200)]
+    first = list_files(touch(*names), "train")
+    moved = tmp_path.with_name("moved")
+    tmp_path.rename(moved)
+    second = list_files(str(moved), "train")
+    assert [os.path.relpath(path, tmp_path) for path in paths(first)] == [
+        os.path.relpath(path, moved) for path in paths(second)
+    ]
+    # Of each class's 200 files about 60 are among the first 180: 5 standard deviations.
+    counts = [sum(f"/{label}/" in path for path in paths(second)[:180]) for label in "abc"]
+    assert all(30 < count < 90 for count in counts)
+
+
+def test_slices_are_disjoint_and_whole(touch):
+    root = touch(*(f"train/{label}/{i}.png" for label in "ab" for i in range(50)), "more/b/1.jpg")
+    everything = paths(list_files(root, "train"))
+    parts = [paths(list_files(root, split)) for split in ("train[:90%]", "train[90%:]")]
+    assert parts[0] + parts[1] == everything
+    joined = list_files(root, "train[:3]+more+train[97:]")
+    assert paths(joined) == [*everything[:3], f"{root}/more/b/1.jpg", *everything[97:]]
+    assert count_examples(f"image_folder:{root}", "train[:90%]+more", None) == 91
+
+
+def test_classes_are_those_of_all_parts(touch):
+    root = touch("train/b/1.jpg", "more/a/1.jpg", "more/c/1.jpg")
+    assert classes(root, "train+more") == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("there, found", [("test", "test"), ("validation", "validation")])
+def test_what_is_evaluated_on(touch, there, found):
+    root = touch("train/a/1.jpg", f"{there}/a/1.jpg")
+    assert evaluation_split(root) == found
+    assert evaluation_split(touch("val/a/1.jpg")) == "val"
+
+
+@pytest.mark.parametrize(
+    "names, split, message",
+    [
+        (
+            ["train/a/1.jpg", "val/a/1.jpg"],
+            "test",
+            r"(?s)test cannot be read: .*holds train, val\.",
+        ),
+        (
+            ["train/a/1.jpg", "train/b/1.tiff", "train/b/.DS_Store"],
+            "train",
+            r"train/b holds no \.jpg, .* file, but \.tiff 1, hidden 1: remove it",
+        ),
+        (["train/a/1.jpg"], "train[:", r"split 'train\[:' .* is unknown, ill-formed or empty"),
+        (["train/a/1.jpg"], "train[:1%]", r"'train\[:1%\]' .* empty: it has train \(1\)"),
+    ],
+)
+def test_mistakes(touch, names, split, message):
+    root = touch(*names)
+    with pytest.raises(UserError, match=message):
+        list_files(root, split)
+
+
+def test_no_such_folder(tmp_path):
+    with pytest.raises(UserError, match=r"(?s)nowhere/train cannot be read: No such file"):
+        list_files(str(tmp_path / "nowhere"), "train")
+    (tmp_path / "train").mkdir()
+    with pytest.raises(UserError, match=r"none of val, validation, test: give --eval_split"):
+        evaluation_split(str(tmp_path))
+    with pytest.raises(UserError, match=r"train holds no folders: a class is a folder"):
+        list_files(str(tmp_path), "train")
+
+
+@pytest.mark.parametrize("to", ["loop", "/nowhere/cat"])
+def test_a_class_that_is_a_broken_link(touch, tmp_path, to):
+    """A class on a disk that is not mounted must not be left out as if it were a stray file."""
+    root = touch("train/a/1.jpg")
+    (tmp_path / "train" / ".hidden").symlink_to(to)
+    (tmp_path / "loop").symlink_to("loop")
+    assert classes(root, "train") == ["a"]
+    with pytest.raises(UserError, match=r"holds train, but none of val"):
+        evaluation_split(root)
+    (tmp_path / "train" / "loop").symlink_to(to)
+    with pytest.raises(UserError, match=r"train/loop is a link that leads nowhere: bring back"):
+        classes(root, "train")
+
+
+def test_a_broken_link_within_a_class_is_counted(touch, tmp_path):
+    root = touch("train/a/1.jpg")
+    (tmp_path / "train" / "a" / "more").symlink_to("/nowhere/more")
+    assert list_files(root, "train").left_out == {"broken link": 1}
+
+
+@pytest.mark.parametrize(
+    "link, to", [("kitty", "cat"), ("cat/other", "../dog"), ("own", "dog/own")]
+)
+def test_a_folder_in_two_classes_is_refused(touch, tmp_path, link, to):
+    root = touch("train/cat/1.jpg", "train/dog/1.jpg", "train/dog/own/2.jpg")
+    (tmp_path / "train" / link).symlink_to(to)
+    with pytest.raises(UserError, match=r"are the same folder, in two classes: its pictures would"):
+        list_files(root, "train")
+
+
+def test_a_path_that_is_too_long(touch, tmp_path, monkeypatch):
+    root = touch("train/a/1.jpg")
+    monkeypatch.chdir(tmp_path / "train" / "a")
+    for _ in range(20):
+        os.mkdir("d" * 250)
+        os.chdir("d" * 250)
+    with pytest.raises(UserError, match=r"cannot be read: File name too long"):
+        list_files(root, "train")
+
+
+def test_a_class_that_cannot_be_listed(touch, monkeypatch):
+    root = touch("train/a/1.jpg")
+    listed = os.scandir
+
+    def denied(path: str):
+        if path.endswith("/a"):
+            raise PermissionError(13, "Permission denied", path)
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", denied)  # the tests' user may be root, who may all
+    with pytest.raises(UserError, match=r"train/a cannot be read: Permission denied"):
+        list_files(root, "train")
+
+
+def test_links_to_files_and_folders_count(touch, tmp_path):
+    root = touch("elsewhere/1.jpg")
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "a").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "2.jpg").symlink_to("1.jpg")
+    assert len(list_files(root, "train")) == 2
+    assert pathlib.Path(list_files(root, "train").path(0)).exists()

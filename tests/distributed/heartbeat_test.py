@@ -1,0 +1,99 @@
+import queue
+import socket
+import threading
+import time
+
+import pytest
+
+from trainer.distributed.heartbeat import Pulse
+from trainer.distributed.secure_connection import Line
+
+SILENCE = 0.5
+
+
+@pytest.fixture
+def star():
+    """The lines of each of three workers: the chief's to both others, and theirs to it."""
+    pairs = [socket.socketpair() for _ in range(2)]
+    (a, b), (c, d) = (
+        [Line(end, b"secret", b"", chief=end is pair[0]) for end in pair] for pair in pairs
+    )
+    yield [{1: a, 2: c}, {0: b}, {0: d}]
+    for line in (a, b, c, d):
+        line.close()
+
+
+def beating(star, *indices):
+    """For each of them, its pulse and what it learns."""
+    learned = [queue.Queue() for _ in star]
+    return [(Pulse(star[i], SILENCE, learned[i].put), learned[i]) for i in indices]
+
+
+def test_who_beats_is_not_lost(star):
+    pulses = beating(star, 0, 1, 2)
+    time.sleep(3 * SILENCE)
+    for pulse, _ in pulses:
+        pulse.leave(done=True)
+    time.sleep(SILENCE)
+    assert all(learned.empty() for _, learned in pulses)
+
+
+@pytest.mark.parametrize("hangs", [0, 1, 2])
+def test_who_is_silent_is_lost_to_all(star, hangs):
+    pulses = beating(star, *{0, 1, 2} - {hangs})
+    start = time.monotonic()
+    assert [learned.get(timeout=3 * SILENCE) for _, learned in pulses] == [hangs] * 2
+    assert SILENCE * 0.9 < time.monotonic() - start < 2 * SILENCE
+
+
+@pytest.mark.parametrize("dies", [0, 1, 2])
+def test_whose_process_ends_is_lost_at_once(star, dies):
+    pulses = beating(star, *{0, 1, 2} - {dies})
+    start = time.monotonic()
+    for line in star[dies].values():
+        line.close()
+    assert [learned.get(timeout=SILENCE / 2) for _, learned in pulses] == [dies] * 2
+    assert time.monotonic() - start < SILENCE / 2
+
+
+def test_who_says_goodbye_is_not_lost(star):
+    (leaving, _), (_, learned), (_, others) = beating(star, 2, 0, 1)
+    leaving.leave(done=True)
+    for line in star[2].values():
+        line.close()
+    time.sleep(2 * SILENCE)
+    assert learned.empty()
+    assert others.empty()
+
+
+def test_who_fails_is_lost_and_does_not_hear_of_others(star):
+    (failing, heard), (_, learned), (_, others) = beating(star, 2, 0, 1)
+    failing.leave(done=False)
+    assert learned.get(timeout=3 * SILENCE) == others.get(timeout=SILENCE) == 2
+    for line in star[0].values():
+        line.close()
+    time.sleep(SILENCE / 2)
+    assert heard.empty()
+
+
+def test_nobody_leaves_before_all_are_done(star):
+    """What one still computes may need the others' processes."""
+    pulses = [pulse for pulse, _ in beating(star, 0, 1, 2)]
+    left = queue.Queue()
+
+    def leave(index):
+        pulses[index].leave(done=True)
+        left.put(index)
+
+    for index in (1, 0):
+        threading.Thread(target=leave, args=(index,)).start()
+    with pytest.raises(queue.Empty):
+        left.get(timeout=SILENCE / 2)
+    leave(2)
+    assert {left.get(timeout=SILENCE / 4) for _ in pulses} == {0, 1, 2}
+
+
+def test_one_is_lost_once(star):
+    ((_, learned),) = beating(star, 0)
+    time.sleep(2 * SILENCE)
+    assert learned.qsize() == 1

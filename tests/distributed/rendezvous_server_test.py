@@ -1,0 +1,309 @@
+"""A chief whose port anyone may call: a stranger's calls over real sockets, a worker's beside."""
+
+import concurrent.futures
+import contextlib
+import json
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from tests.distributed.rendezvous_test import called, free_ports
+from trainer.distributed import secure_connection
+from trainer.distributed.rendezvous import meet
+from trainer.distributed.worker import Worker
+from trainer.errors import UserError
+
+SECRET = b"of this run, and of no other one"
+SAME = ({"flags": ["--data_dir=/of/ours"]},) * 3
+
+
+@pytest.fixture
+def addresses():
+    return tuple(f"localhost:{port}" for port in free_ports(2))
+
+
+def dialled(address):
+    """A connection to a chief that may yet have to start."""
+    host, _, port = address.rpartition(":")
+    for _ in range(100):
+        with contextlib.suppress(OSError):
+            return socket.create_connection((host, int(port)), timeout=5)
+        time.sleep(0.05)
+    raise TimeoutError
+
+
+def beside(addresses, stranger, secret=SECRET, timeout=5.0):
+    """Returns the results of chief and worker if `stranger(address)` calls before the worker."""
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        chief = pool.submit(called, addresses, [0], SAME, timeout, secrets=(secret,))
+        heard = stranger(addresses[0])
+        time.sleep(0.1)
+        worker = pool.submit(called, addresses, [1], SAME, timeout, secrets=(secret,) * 2)
+        ((at_chief, seconds),), ((at_worker, _),) = chief.result(), worker.result()
+    assert (at_chief, at_worker) == ({1}, {0})
+    assert seconds < timeout
+    return heard
+
+
+OLD = {"index": 1, "addresses": ["a", "b"], "GPUs": 0, "flags": ["--forged"]}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"{}\n",
+        json.dumps(OLD).encode() + b"\n",
+        json.dumps(OLD | {"index": 0}).encode() + b"\n",
+        b"[" * 100_000 + b"\n",
+        b"{" * 100_000,
+        b"\x02" + b"[" * 100_000,
+        b"\x02" + bytes(40) + bytes(32),
+        secure_connection.hello(1, 2)[:20],
+        secure_connection.hello(1, 2),
+        secure_connection.hello(99, 2) + bytes(32),
+        b"\x03" + bytes(100),
+        bytes(2**16),
+    ],
+    ids=map(str, range(14)),
+)
+def test_a_strangers_call_does_no_harm_and_learns_nothing(addresses, text):
+    def call(address):
+        with dialled(address) as stranger, contextlib.suppress(OSError):
+            stranger.sendall(text)
+            stranger.shutdown(socket.SHUT_WR)
+            return b"".join(iter(lambda: stranger.recv(4096), b""))
+        return b""
+
+    assert b"ours" not in beside(addresses, call)
+
+
+def test_silent_and_slow_callers_delay_nobody(addresses):
+    with contextlib.ExitStack() as held:
+
+        def call(address):
+            strangers = [held.enter_context(dialled(address)) for _ in range(9)]
+
+            def drip():
+                with contextlib.suppress(OSError):
+                    for byte in secure_connection.hello(1, 2) + bytes(32):
+                        strangers[0].sendall(bytes([byte]))
+                        time.sleep(0.1)
+
+            threading.Thread(target=drip, daemon=True).start()
+
+        beside(addresses, call, timeout=2.0)
+
+
+def test_five_hundred_callers_lock_nobody_out(addresses):
+    with contextlib.ExitStack() as held:
+        beside(
+            addresses,
+            lambda address: [held.enter_context(dialled(address)) for _ in range(500)],
+        )
+
+
+def test_a_flood_from_one_host_drops_its_own_callers(addresses):
+    host, _, port = addresses[0].rpartition(":")
+    with contextlib.ExitStack() as held:
+
+        def call(address):
+            held.enter_context(dialled(address))
+            other = socket.create_connection((host, int(port)), 5, ("127.0.0.2", 0))
+            held.enter_context(other)
+            for _ in range(500):
+                held.enter_context(dialled(address))
+            first = secure_connection.hello(9, 2)
+            other.sendall(first)
+            transcript = first + other.recv(secure_connection.ANSWER.size)
+            other.sendall(secure_connection.proof(SECRET, transcript, chief=False))
+            assert len(other.recv(secure_connection.PROOF_BYTES)) == secure_connection.PROOF_BYTES
+
+        beside(addresses, call)
+
+
+def test_a_process_that_may_open_few_files_still_hears_its_worker(addresses):
+    program = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40));"
+        "from trainer.distributed.rendezvous import meet;"
+        "from trainer.distributed.worker import Worker;"
+        "print(*meet(Worker((sys.argv[1], sys.argv[2]), 0), {}, 5.0))"
+    )
+    command = [sys.executable, "-c", program, *addresses]
+    with (
+        contextlib.ExitStack() as held,
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as chief,
+    ):
+        for _ in range(60):
+            held.enter_context(dialled(addresses[0]))
+        (own,) = meet(Worker(addresses, 1), {}, 5.0).values()
+        own.close()
+        assert chief.communicate(timeout=10)[0] == "1\n"
+
+
+def test_callers_that_hang_up_in_a_handshake_do_no_harm(addresses):
+    def call(address):
+        for size in (0, 1, 20, 41):
+            with dialled(address) as stranger:
+                stranger.sendall(secure_connection.hello(1, 2)[:size])
+                # The connection is reset, not closed.
+                stranger.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    beside(addresses, call)
+
+
+def test_a_recorded_worker_cannot_be_played_again(addresses):
+    """The chief's nonce is another one then."""
+    first = secure_connection.hello(1, 2)
+    transcript = first + secure_connection.answer()
+    recorded = first + secure_connection.proof(SECRET, transcript, chief=False)
+
+    def call(address):
+        with dialled(address) as stranger:
+            stranger.sendall(recorded)
+            assert len(stranger.recv(4096)) == secure_connection.ANSWER.size
+            with contextlib.suppress(ConnectionError):
+                assert stranger.recv(4096) == b""
+
+    beside(addresses, call)
+
+
+def test_what_the_chief_says_cannot_be_sent_back_to_it(addresses):
+    """The chief's proof of the same bytes is not a caller's."""
+
+    def call(address):
+        with dialled(address) as stranger:
+            first = secure_connection.hello(1, 2)
+            stranger.sendall(first)
+            transcript = first + stranger.recv(4096)
+            stranger.sendall(secure_connection.proof(SECRET, transcript, chief=True))
+            with contextlib.suppress(ConnectionError):
+                assert stranger.recv(4096) == b""
+
+    beside(addresses, call)
+
+
+@pytest.mark.parametrize(("index", "count"), [(0, 2), (2, 2), (99, 2), (2**32 - 1, 2), (1, 3)])
+def test_a_known_caller_that_is_not_a_worker_here_is_told_alone(addresses, index, count):
+    def call(address):
+        with dialled(address) as caller:
+            found = secure_connection.call(caller, SECRET, index, count, time.monotonic() + 5)
+            found.send(json.dumps({"addresses": list(addresses), **SAME[0]}).encode())
+            return json.loads(found.receive(4096))
+
+    told = beside(addresses, call)
+    assert told.startswith(f"worker {index} of {count} calls worker 0 (")
+    assert len(told.splitlines()) == 2
+
+
+@pytest.mark.parametrize("text", [b"[" * 100_000, b"{}", b"[]", b"\xff", b"null", b'{"flags": 1}'])
+def test_a_known_caller_that_sends_anything_does_no_harm(addresses, text):
+    """Workers on loopback may have no secret: then everyone is known."""
+
+    def call(address):
+        with dialled(address) as caller:
+            found = secure_connection.call(caller, b"", 1, 2, time.monotonic() + 5)
+            found.send(text)
+
+    beside(addresses, call, secret=b"")
+
+
+def test_a_worker_that_was_started_again_takes_its_own_place(addresses):
+    """The one before may seem to be there still; if it is, it is told."""
+    with contextlib.ExitStack() as held:
+
+        def call(address):
+            caller = held.enter_context(dialled(address))
+            before = secure_connection.call(caller, SECRET, 1, 3, time.monotonic() + 5)
+            greeting = {"addresses": [*addresses, "localhost:1"], **SAME[0]}
+            before.send(json.dumps(greeting).encode())
+            return before
+
+        three = (*addresses, "localhost:1")
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            chief = pool.submit(called, three, [0], SAME, 5.0, secrets=(SECRET,))
+            before = call(three[0])
+            time.sleep(0.1)
+            again = [pool.submit(meet, Worker(three, 1, SECRET), SAME[0], 5.0)]
+            told = json.loads(before.receive(4096, time.monotonic() + 5))
+            # Not before: with both of them the meeting is over.
+            again.append(pool.submit(meet, Worker(three, 2, SECRET), SAME[0], 5.0))
+            lines = [each.result()[0] for each in again]
+            for index, each in enumerate(lines, 1):
+                each.send(b"%d" % index)
+            for each in lines:
+                assert each.receive(9, time.monotonic() + 5) == b"0"
+        assert chief.result()[0][0] == {1, 2}
+    assert told.startswith("another process has called worker 0 (")
+
+
+def test_an_older_worker_is_told_of_the_version(addresses):
+    """As its own code reads it: a line of JSON, which is then its error."""
+
+    def call(address):
+        with dialled(address) as older:
+            older.sendall(json.dumps(OLD).encode() + b"\n")
+            return json.loads(older.makefile("rb").readline())
+
+    told = beside(addresses, call)
+    assert "newer version of Crescendo:\n" in told
+
+
+def test_strangers_are_logged_once(addresses, caplog):
+    def call(address):
+        for _ in range(20):
+            dialled(address).close()
+
+    beside(addresses, call)
+    assert [record.message.partition(" is not")[0] for record in caplog.records] == [
+        "a caller from 127.0.0.1"
+    ]
+
+
+def test_callers_are_named_where_a_worker_does_not_come(addresses):
+    """Most are workers with another secret, or of another number."""
+
+    def call(index, count, secret):
+        with dialled(addresses[0]) as caller, contextlib.suppress(OSError):
+            found = secure_connection.call(caller, secret, index, count, time.monotonic() + 5)
+            found.send(json.dumps({"addresses": [], "flags": []}).encode())
+            found.receive(4096)
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        chief = pool.submit(called, addresses, [0], SAME, 1.0, secrets=(SECRET,))
+        call(1, 2, b"another")
+        call(2, 3, SECRET)
+    what, remedy = chief.result()[0][0].splitlines()
+    assert f"has left: worker 2 of 3 calls worker 0 ({addresses[0]}), the chief of 2" in what
+    assert "with the same CRESCENDO_SECRET" in remedy
+
+
+def test_a_refusal_reaches_only_those_who_know_the_secret(addresses):
+    with dialled_later(addresses[0]) as stranger, concurrent.futures.ThreadPoolExecutor() as pool:
+        chief = pool.submit(called, addresses, [0], SAME, 5.0, secrets=(SECRET,))
+        time.sleep(0.3)
+        with pytest.raises(UserError, match="--data_dir=/of/ours"):
+            meet(Worker(addresses, 1, SECRET), {"flags": ["--data_dir=/of/others"]}, 5.0)
+        assert "--data_dir=/of/others" in chief.result()[0][0]
+        assert stranger.result() == b""
+
+
+@contextlib.contextmanager
+def dialled_later(address):
+    """Returns the answer to a stranger that calls at once and sends the first bytes."""
+
+    def hear():
+        with dialled(address) as stranger, contextlib.suppress(OSError):
+            stranger.sendall(secure_connection.hello(1, 2))
+            stranger.recv(secure_connection.ANSWER.size)
+            return stranger.recv(4096)
+        return b""
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        yield pool.submit(hear)

@@ -1,0 +1,181 @@
+import contextlib
+import os
+import pathlib
+import socket
+import tempfile
+
+import pytest
+
+from tests.support.run_directories import write
+from trainer.reports import run_record
+from trainer.run_dir import directory
+from trainer.sweep import grid, outcomes
+
+
+def test_a_folder_stands_for_the_runs_below_it(tmp_path):
+    for name in ("batch_128", "batch_32", "deep/er/a"):
+        write(tmp_path / "sweep" / name)
+    (tmp_path / "sweep" / "notes.txt").write_text("no run")
+    (tmp_path / "sweep" / "empty").mkdir()
+    export = write(tmp_path / "sweep" / "export")
+    (export / "export.json").write_text("{}")
+    paths = [tmp_path / "sweep" / "deep" / "er" / "a", tmp_path / "sweep", tmp_path / "none"]
+    found, without = run_record.find(paths)
+    assert run_record.names(found) == ["deep/er/a", "batch_32", "batch_128"]
+    assert without == {tmp_path / "none": "holds no run"}
+
+
+@contextlib.contextmanager
+def nobody():
+    """Without the rights of root, whom a folder's mode does not stop."""
+    if root := os.geteuid() == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def test_a_folder_that_cannot_be_read_is_named():
+    with tempfile.TemporaryDirectory() as name:  # Others cannot enter pytest's own.
+        runs = pathlib.Path(name)
+        runs.chmod(0o755)
+        write(runs / "a")
+        write(runs / "closed" / "b")
+        (runs / "closed").chmod(0o000)
+        with nobody():
+            found, left_out = run_record.find([runs])
+        (runs / "closed").chmod(0o755)
+    assert found == [runs / "a"]
+    assert left_out == {runs / "closed": "cannot be read: Permission denied"}
+
+
+def test_the_runs_of_a_sweep_come_in_its_order(tmp_path):
+    points = grid.parse("seed=0,1;augment=none,medium")
+    outcomes.begin(tmp_path, points)
+    folders = [write(tmp_path / grid.folder(point)) for point in points]
+    other = write(tmp_path / "a")
+    assert run_record.find([tmp_path])[0] == [*folders, other]
+    (tmp_path / "sweep.json").write_text("{")
+    assert run_record.find([tmp_path])[0] == [other, *map(folders.__getitem__, (1, 0, 3, 2))]
+
+
+def test_runs_below_a_run_are_its_own(tmp_path):
+    write(tmp_path / "run")
+    write(tmp_path / "run" / "inner")
+    assert run_record.find([tmp_path])[0] == [tmp_path / "run"]
+
+
+def test_what_is_as_a_run_leaves_it(tmp_path):
+    run = run_record.read(write(tmp_path / "run", "--seed=3", "--epochs=4"), "run")
+    assert run.state == "finished"
+    assert run.notes == []
+    assert run.flags["seed"] == "3"
+    assert run.flags["epochs"] == "4.0"
+    assert "model_dir" not in run.flags
+    assert [point["update"] for point in run.of("eval")] == [10, 20]
+    assert run.result["top1"] == 0.8
+
+
+def _cut(folder):
+    text = (folder / "metrics.jsonl").read_text()
+    (folder / "metrics.jsonl").write_text(text[: len(text) // 2])
+
+
+def _garbled(folder):
+    (folder / "metrics.jsonl").write_bytes(os.urandom(999) + b"\n{}\n")
+
+
+def _a_folder_instead(name):
+    def damage(folder):
+        (folder / name).unlink()
+        (folder / name).mkdir()
+
+    return damage
+
+
+def _without(name):
+    return lambda folder: (folder / name).unlink()
+
+
+def _holding(name, content):
+    return lambda folder: (folder / name).write_text(content)
+
+
+_NAN = '{"top1": 1, "updates": 3, "loss": NaN, "seconds": 9}'
+
+
+@pytest.mark.parametrize(
+    ("damage", "note", "state"),
+    [
+        (_cut, "metrics.jsonl ends at update 10 of 20", "finished"),
+        (_garbled, "damaged and left out", "finished"),
+        (_without("metrics.jsonl"), "metrics.jsonl is missing", "finished"),
+        (
+            _a_folder_instead("metrics.jsonl"),
+            "metrics.jsonl cannot be read: it is",
+            "finished",
+        ),
+        (_without("flags.txt"), "flags.txt is missing", "finished"),
+        (_holding("flags.txt", "PK\x00\x01"), "flags.txt is damaged", "finished"),
+        (_a_folder_instead("flags.txt"), "flags.txt cannot be read: it is a folder", "finished"),
+        (_holding("result.json", '{"top1": 0.'), "result.json is damaged", "not finished"),
+        (_holding("result.json", '{"top1": 1, "updates": 3}'), "result.json is", "not finished"),
+        (_holding("result.json", _NAN), "result.json is", "not finished"),
+        (
+            _a_folder_instead("result.json"),
+            "result.json cannot be read: it is a",
+            "not finished",
+        ),
+    ],
+)
+def test_what_is_wrong_is_noted(tmp_path, damage, note, state):
+    folder = write(tmp_path / "run")
+    damage(folder)
+    run = run_record.read(folder, "run")
+    (found,) = run.notes
+    assert note in found
+    assert run.state == state
+
+
+def test_a_run_that_goes_on_one_that_was_killed_and_one_elsewhere(tmp_path):
+    folder = write(tmp_path / "run", ended=False)
+    assert run_record.read(folder, "run").state == "not finished"
+    lock = folder / "lock"
+    with directory.claim(folder, (folder / "flags.txt").read_text()):
+        assert run_record.read(folder, "run").state == "running"
+    # Its number may be another process's by now.
+    lock.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
+    assert run_record.read(folder, "run").state == "killed"
+    lock.write_text("process 1 on elsewhere\n")
+    run = run_record.read(folder, "run")
+    assert run.state == "not finished"
+    assert run.notes == ["process 1 on elsewhere runs, or was killed"]
+    (folder / "diverged.txt").write_text("the loss is nan at update 3.\nLower it.\n")
+    run = run_record.read(folder, "run")
+    assert (run.state, run.notes) == ("diverged", ["the loss is nan at update 3."])
+
+
+def test_names_of_one_and_of_far_ones():
+    assert run_record.names([pathlib.Path("/a/b/c")]) == ["c"]
+    assert run_record.names([pathlib.Path("/a/b/c"), pathlib.Path("/a/d")]) == ["b/c", "d"]
+
+
+def test_points_of_a_sweep_that_failed_say_why(tmp_path):
+    points = [{"seed": "0"}, {"seed": "1"}, {"seed": "2"}]
+    outcomes.begin(tmp_path / "sweep", points)
+    # The first in the midst of its run, the second before it kept its flags; the third was stopped.
+    for point, status in zip(points, (1, 2, 75), strict=True):
+        outcomes.note(tmp_path / "sweep", point, outcomes.End(status, f"said {status}\nand more"))
+    write(tmp_path / "sweep" / "seed=0", ended=False)
+    (tmp_path / "sweep" / "seed=1").mkdir()
+    write(tmp_path / "sweep" / "seed=2", ended=False)
+    found, _ = run_record.find([tmp_path / "sweep"])
+    runs = [run_record.read(path, path.name) for path in found]
+    assert [(run.name, run.state, run.notes) for run in runs] == [
+        ("seed=0", "failed", ["said 1 and more"]),
+        ("seed=1", "failed", ["said 2 and more"]),
+        ("seed=2", "not finished", []),
+    ]
+    assert (len(runs[0].points), runs[1].points) == (22, [])

@@ -1,0 +1,92 @@
+import json
+import resource
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from trainer.run_dir.metrics import read
+from trainer.run_dir.metrics_writer import Summaries
+
+
+def curve(folder, split, tag):
+    events = EventAccumulator(str(folder / "tensorboard" / split))
+    events.Reload()
+    return [(event.step, round(event.value, 4)) for event in events.Scalars(tag)]
+
+
+def log(folder, updates, *, after=0):
+    folder.mkdir(exist_ok=True)
+    summaries = Summaries(folder, update=after, report=pytest.fail)
+    for update in updates:
+        summaries.write("train", update, update * 128, loss=1 / update, learning_rate=0.1)
+        if update % 20 == 0:
+            summaries.write("eval", update, update * 128, loss=2 / update, top1=0.5, top5=0.9)
+    assert summaries.flush()
+    return summaries
+
+
+def test_points_are_in_both_records(tmp_path):
+    log(tmp_path, range(10, 50, 10)).close()
+    assert curve(tmp_path, "train", "loss") == [(10, 0.1), (20, 0.05), (30, 0.0333), (40, 0.025)]
+    assert curve(tmp_path, "train", "schedule/learning_rate")[0] == (10, 0.1)
+    assert curve(tmp_path, "eval", "top5") == [(20, 0.9), (40, 0.9)]
+    point = read(tmp_path / "metrics.jsonl")[0]
+    assert point["split"] == "train"
+    assert (point["update"], point["position"]) == (10, 1280)
+
+
+def test_a_resumed_run_has_no_point_twice_and_none_missing(tmp_path):
+    log(tmp_path / "whole", range(10, 80, 10)).close()
+    killed = log(tmp_path / "resumed", range(10, 60, 10))  # never closed
+    with open(tmp_path / "resumed" / "metrics.jsonl", "a", encoding="utf-8") as file:
+        file.write('{"split": "train", "upd')  # a line that the kill cut short
+    log(tmp_path / "resumed", range(40, 80, 10), after=33).close()
+    killed.close()
+    for split in ("train", "eval"):
+        assert curve(tmp_path / "resumed", split, "loss") == curve(
+            tmp_path / "whole", split, "loss"
+        )
+
+    def points(name):
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        return [{k: v for k, v in json.loads(line).items() if k != "time"} for line in lines]
+
+    assert points("resumed") == points("whole")
+
+
+def test_a_flipped_bit_is_left_out_or_harmless(tmp_path):
+    """Wherever it is: in a name, a number or a bracket, and where the line is JSON still."""
+    log(tmp_path, [10, 20]).close()
+    file = tmp_path / "metrics.jsonl"
+    content = file.read_bytes()
+    left_out = 0
+    for i in range(content.index(b"\n")):
+        file.write_bytes(content[:i] + bytes([content[i] ^ 1]) + content[i + 1 :])
+        reports = []
+        again = Summaries(tmp_path, update=10**9, report=reports.append)
+        again.close()
+        left_out += len(reports)
+        assert curve(tmp_path, "train", "loss")[-1] == (20, 0.05)
+    assert left_out > 50
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_points_that_cannot_be_written_are_kept_for_later(tmp_path):
+    """A real limit of the kernel's on the size of files, as a full disk: it ends a write."""
+    reports = []
+    summaries = Summaries(tmp_path, update=0, report=reports.append)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (150, limits[1]))
+    try:
+        for update in range(1, 100):
+            summaries.write("train", update, update, loss=1 / update)
+        assert not summaries.flush()
+        assert [point["update"] for point in read(tmp_path / "metrics.jsonl")] == [1]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert sum("metrics.jsonl cannot be written: File too large" in text for text in reports) == 1
+    assert summaries.flush()
+    summaries.write("train", 100, 100, loss=1 / 100)
+    summaries.close()
+    assert [p["update"] for p in read(tmp_path / "metrics.jsonl")] == list(range(1, 101))
+    assert [step for step, _ in curve(tmp_path, "train", "loss")] == list(range(1, 101))

@@ -1,0 +1,89 @@
+import math
+
+import pytest
+
+from tests.support.configs import parsed
+from trainer.errors import UserError
+from trainer.schedule.gradient_noise import GradientNoise
+from trainer.schedule.noise_controller import Measured, micro_batch
+from trainer.schedule.realize import Limits
+from trainer.schedule.trajectory import from_config
+
+
+def noise(scale, weight=1.0):
+    """A measurement of so many examples."""
+    return GradientNoise(1000, trace=scale * weight, square=weight, weight=weight)
+
+
+def follower(threshold=2.0, largest=1000):
+    return Measured(threshold, Limits(128, largest, 0.0), 15_000, 128)
+
+
+def test_the_batch_follows_from_below_a_step_at_a_time():
+    control = follower()
+    sizes = []
+    for scale in (200, 255, 256, 300, 511, 10_000, 10_000, 10_000, 10, 0.1):
+        said = control.measured(noise(scale))
+        sizes.append(control.batch_size)
+        assert (said is not None) == (len(sizes) > 1 and sizes[-1] != sizes[-2])
+    # The largest is met exactly, and nothing shrinks.
+    assert sizes == [128, 128, 256, 256, 256, 512, 1000, 1000, 1000, 1000]
+
+
+def test_a_decision_names_its_numbers():
+    assert follower().measured(noise(300.0)) == (
+        "the gradient noise scale is 300 / 1 = 300 examples, 2 times the batch of 128 or more"
+    )
+
+
+def test_noise_alone_is_a_reason_to_grow_and_too_few_measurements_are_none():
+    assert follower().measured(GradientNoise(1000)) is None
+    assert follower().measured(noise(math.inf, weight=0.5)) is None
+    assert follower().measured(GradientNoise(1000, trace=3.0, square=-0.1, weight=0.9)) is not None
+
+
+def test_a_small_threshold_grows_by_multiples_of_the_smallest_batch():
+    control = follower(threshold=1.25, largest=1024)
+    sizes = []
+    for scale in (160, 255, 256, 384, 10_000, 10_000, 10_000, 10_000):
+        control.measured(noise(scale))
+        sizes.append(control.batch_size)
+    assert sizes == [128, 128, 256, 384, 512, 640, 768, 896]
+
+
+def test_the_rate_follows_the_batch_so_that_growth_is_no_annealing():
+    run = from_config(parsed("--anneal=measured", "--max_batch_size=1024"), 60_000, 1)
+    run.control.recall({"batch_size": 512})
+    assert run.at(0).batch_size == 512
+    assert run.at(0).learning_rate == pytest.approx(0.4)
+    assert run.control.every == 15_000
+    run = from_config(parsed("--anneal=measured", "--scaling=none"), 60_000, 1)
+    run.control.recall({"batch_size": 512})
+    assert (run.at(0).batch_size, run.at(0).learning_rate) == (512, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("batch", "replicas", "ghost", "most", "found"),
+    [
+        (128, 1, 32, None, 64),
+        (128, 2, 32, None, 64),
+        (128, 4, 32, 32, 32),
+        (640, 1, 32, None, 128),  # of 32, 64, 128, 160 and 320
+        (1024, 1, 256, None, 256),
+    ],
+)
+def test_the_micro_batch_does_not_follow_from_the_replicas(batch, replicas, ghost, most, found):
+    assert micro_batch(batch, replicas, ghost, most) == found
+
+
+@pytest.mark.parametrize(
+    ("batch", "replicas", "most", "message"),
+    [
+        (32, 1, None, "is one ghost batch: raise it, or lower --ghost_batch_size"),
+        (128, 1, 128, "--micro_batch_size=128 must be one of 32, 64"),
+        (128, 4, None, "use one of 1, 2 replicas"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(batch, replicas, most, message):
+    with pytest.raises(UserError, match=message):
+        micro_batch(batch, replicas, 32, most)

@@ -1,0 +1,118 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer.schedule.plateau_controller import Plateau
+
+
+def plateau(**rules):
+    defaults = {"factor": 5.0, "min_improvement": 0.0, "patience": 2, "cooldown": 0}
+    return Plateau(**{**defaults, "max_anneals": 2, **rules})
+
+
+def decisions(control, accuracies):
+    """The indices at which a step was taken, and the one at which the run ended."""
+    steps = []
+    for i, top1 in enumerate(accuracies):
+        before = control.anneals
+        said = control.evaluated(top1)
+        assert (said is not None) == (control.anneals > before or control.ended)
+        if control.anneals > before:
+            steps.append(i)
+        if control.ended:
+            return steps, i
+    return steps, None
+
+
+def test_waits_for_patience_and_starts_again_at_an_improvement():
+    accuracies = [0.5, 0.5, 0.6, 0.6, 0.6, 0.6, 0.7, 0.7, 0.69, 0.7]
+    assert decisions(plateau(), accuracies) == ([4, 8], None)
+
+
+def test_the_plateau_after_the_last_step_ends_the_run():
+    control = plateau(max_anneals=1)
+    assert decisions(control, [0.5] * 9) == ([2], 4)
+    assert control.noise_scale_factor() == 1 / 5
+
+
+def test_the_noise_scale_never_comes_to_nothing():
+    control = plateau(factor=1e200)
+    decisions(control, [0.5] * 9)
+    assert control.noise_scale_factor() == 1e-9
+
+
+def test_without_steps_it_is_early_stopping():
+    assert decisions(plateau(max_anneals=0), [0.5] * 9) == ([], 2)
+
+
+def test_small_gains_do_not_count():
+    accuracies = [0.500, 0.509, 0.510, 0.511]
+    assert decisions(plateau(min_improvement=0.01), accuracies) == ([2], None)
+    assert decisions(plateau(), accuracies) == ([], None)
+
+
+def test_nothing_is_waited_for_in_the_cooldown():
+    assert decisions(plateau(cooldown=3), [0.5] * 12) == ([2, 7], None)
+    # An improvement is taken note of, and uses the cooldown up as any evaluation.
+    assert decisions(plateau(cooldown=3), [0.5, 0.5, 0.5, 0.6, *[0.6] * 6]) == ([2, 7], None)
+
+
+def test_a_decision_names_its_numbers():
+    control = plateau(min_improvement=0.001)
+    said = [control.evaluated(top1) for top1 in (0.9034, 0.9012, 0.9021)]
+    assert said == [
+        None,
+        None,
+        "top1 0.9021 is the last of 2 that are not above 0.9034 + 0.001: "
+        "annealing step 1 of 2, the noise scale is divided by 5",
+    ]
+
+
+@given(
+    st.lists(st.integers(0, 5), max_size=40),
+    st.integers(0, 40),
+    st.integers(1, 4),
+    st.integers(0, 4),
+    st.integers(0, 3),
+)
+def test_it_goes_on_from_its_memory(accuracies, cut, patience, cooldown, max_anneals):
+    rules = {"patience": patience, "cooldown": cooldown, "max_anneals": max_anneals}
+    whole, first, second = plateau(**rules), plateau(**rules), plateau(**rules)
+    assert whole.memory() == first.memory()
+    said = [whole.evaluated(top1) for top1 in accuracies]
+    before = [first.evaluated(top1) for top1 in accuracies[:cut]]
+    second.recall(json.loads(json.dumps(first.memory())))
+    assert said == before + [second.evaluated(top1) for top1 in accuracies[cut:]]
+    assert whole.memory() == second.memory()
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation")
+@pytest.mark.parametrize("patience", [1, 3])
+def test_a_slow_reference(patience):
+    """Keras' ReduceLROnPlateau takes its steps at the same evaluations.
+
+    Its cooldown is one longer for the same effect: it counts the evaluation that ends one.
+    """
+    import keras
+    import numpy as np
+
+    rng = np.random.default_rng(patience)
+    accuracies = np.round(np.cumsum(rng.normal(0.001, 0.01, 200)) + 0.5, 3).tolist()
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile(optimizer=keras.optimizers.SGD(1.0))
+    theirs = keras.callbacks.ReduceLROnPlateau(
+        "top1", factor=0.5, patience=patience, mode="max", min_delta=0.004, cooldown=3
+    )
+    theirs.set_model(model)
+    theirs.on_train_begin()
+    wanted = []
+    for i, top1 in enumerate(accuracies):
+        before = float(model.optimizer.learning_rate.numpy())
+        theirs.on_epoch_end(i, {"top1": top1})
+        if float(model.optimizer.learning_rate.numpy()) < before:
+            wanted.append(i)
+    ours = plateau(min_improvement=0.004, patience=patience, cooldown=2, max_anneals=1000)
+    assert decisions(ours, accuracies)[0] == wanted
+    assert len(wanted) > 3

@@ -1,0 +1,117 @@
+"""Models for tests, given to the program as --model=tests.support.models:<name>."""
+
+import resource
+import time
+
+import keras
+import tensorflow as tf
+
+
+def tiny(image_shape: tuple[int, int, int], classes: int, activation: str = "relu") -> keras.Model:
+    """A strided convolution with batch norm: 28×28 images at 40,000 a second."""
+    return keras.Sequential(
+        [
+            keras.Input(image_shape),
+            keras.layers.Conv2D(8, 5, strides=4, use_bias=False),
+            keras.layers.BatchNormalization(),
+            keras.layers.Activation(activation),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(classes),
+        ]
+    )
+
+
+def smooth(image_shape: tuple[int, int, int], classes: int) -> keras.Model:
+    """Without kinks, at which a rounding error becomes a thousand times larger."""
+    return tiny(image_shape, classes, "softplus")
+
+
+def softmax(image_shape: tuple[int, int, int], classes: int) -> keras.Model:
+    """A model that does not return logits."""
+    model = tiny(image_shape, classes)
+    model.add(keras.layers.Softmax())
+    return model
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Double(keras.layers.Layer):
+    """A layer that is not Keras' own, which a Keras file names."""
+
+    def call(self, x: keras.KerasTensor) -> keras.KerasTensor:
+        return 2 * x
+
+
+class Subclassed(keras.Model):
+    """Keras cannot save it, for want of get_config, and it trains unless it is told not to."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.layer = keras.layers.Dense(classes)
+        self.norm = keras.layers.BatchNormalization()
+
+    def call(self, x: keras.KerasTensor, training: bool = True) -> keras.KerasTensor:
+        return self.layer(self.norm(keras.ops.mean(x, axis=(1, 2)), training=training))
+
+
+def with_a_layer_of_its_own(image_shape: tuple[int, int, int], classes: int) -> keras.Model:
+    """It loads where this module is imported."""
+    model = tiny(image_shape, classes)
+    model.add(Double())
+    return model
+
+
+def subclassed(image_shape: tuple[int, int, int], classes: int) -> keras.Model:
+    """It can be exported as a SavedModel alone."""
+    return Subclassed(classes)
+
+
+nothing = None
+
+
+def overflowing(image_shape: tuple[int, int, int], classes: int) -> keras.Model:
+    """Its activations are numbers, and their variance is none: batch norm makes zeros of them."""
+    model = tiny(image_shape, classes)
+    return keras.Sequential([keras.Input(image_shape), keras.layers.Rescaling(1e20), *model.layers])
+
+
+class Needs(keras.layers.Layer):
+    """Passes examples on, after a twentieth of a second: with more at once, each takes less.
+
+    For more than `most` at once it asks for 10¹⁵ bytes.
+    """
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        def side(examples: tf.Tensor) -> int:
+            time.sleep(0.05)
+            return 2**24 if examples > self.most else 1
+
+        # In Python, or the tensor would be made of its shape before the graph runs.
+        n = tf.ensure_shape(tf.py_function(side, [tf.shape(inputs)[0]], tf.int32), [])
+        return inputs + tf.reduce_sum(tf.zeros([n, n]))
+
+
+def huge(image_shape: tuple[int, int, int], classes: int, most: int = 64) -> keras.Model:
+    """No memory anywhere is enough for more than `most` examples at once."""
+    layers = tiny(image_shape, classes).layers
+    return keras.Sequential([keras.Input(image_shape), Needs(most), *layers])
+
+
+def hungry(image_shape: tuple[int, int, int], classes: int) -> keras.Model:
+    """5 MB an example and hardly any work; with it, the process may take 1.5 GB more."""
+    with open("/proc/self/statm") as statm:
+        taken = int(statm.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + 1_500_000_000, resource.RLIM_INFINITY))
+    return keras.Sequential(
+        [
+            keras.Input(image_shape),
+            keras.layers.Conv2D(1, 1),
+            keras.layers.UpSampling2D(12),
+            *(keras.layers.Activation("elu") for _ in range(12)),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(classes),
+        ]
+    )

@@ -1,0 +1,103 @@
+"""Whole runs of the program on Fashion-MNIST, in processes of their own, and what they leave."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from trainer.run_dir.metrics import read
+
+# 128 → 640 → 3,200 in a few seconds.
+SHORT = [
+    "--model=tests.support.models:tiny",
+    "--augment=medium",
+    "--train_split=train[:16000]",
+    "--eval_split=test[:1000]",
+    "--epochs=3",
+    "--anneal=step",
+    "--anneal_epochs=40%,70%",
+    "--anneal_with=batch_size",
+    "--max_batch_size=3200",
+    "--deterministic",
+    "--log_every_updates=10",
+]
+# After SHORT: one batch size and one rate.
+CONSTANT = ["--anneal=constant", "--anneal_epochs=", "--anneal_with=learning_rate"]
+# A checkpoint each 0.06 s.
+OFTEN = "--checkpoint_minutes=0.001"
+
+
+def command(model_dir, *arguments, program=("trainer",), name="train"):
+    run = ["-m", *program, name, f"--model_dir={model_dir}", *arguments]
+    return [sys.executable, *run]
+
+
+def train(model_dir, *arguments, status=0, name="train"):
+    line = command(model_dir, *arguments, name=name)
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert done.returncode == status, done.stderr
+    return done
+
+
+def result(model_dir):
+    return json.loads((model_dir / "result.json").read_text())
+
+
+def digest(model_dir):
+    return result(model_dir)["parameters_sha256"]
+
+
+def points(model_dir, split="train"):
+    """Logged points without what depends on the clock."""
+    clock = {"time", "examples_per_second", "input_wait"}
+    found = read(model_dir / "metrics.jsonl")
+    return [{k: v for k, v in p.items() if k not in clock} for p in found if p["split"] == split]
+
+
+def started(model_dir, *arguments, program=("trainer",), name="train", env=None):
+    return subprocess.Popen(
+        command(model_dir, *arguments, program=program, name=name),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A process group of its own: the signal is for it alone.
+        start_new_session=True,
+        env=env,
+    )
+
+
+def checkpoints(model_dir):
+    """Oldest first."""
+    return sorted((model_dir / "checkpoints").glob("0*"))
+
+
+def newest(model_dir):
+    return max(checkpoints(model_dir), default=None)
+
+
+def kill_after(process, model_dir, update, seconds=0.0):
+    """SIGKILL, some seconds after it has written a checkpoint of `update` or a later one."""
+    before = newest(model_dir)
+
+    def went_on():
+        path = newest(model_dir)
+        return path and path != before and int(path.stem) >= update
+
+    wait_for(went_on, process)
+    time.sleep(seconds)
+    assert process.poll() is None, process.communicate()
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def wait_for(condition, process):
+    for _ in range(1200):
+        if condition():
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    pytest.fail("nothing happened in a minute")

@@ -1,0 +1,145 @@
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.distributed.process_group_test import on_all
+from tests.support.models import huge
+from trainer.data.in_memory import Images
+from trainer.distributed.strategy import mirrored
+from trainer.errors import UserError
+from trainer.training.evaluation import Evaluation, evaluator, gap_warning
+
+RNG = np.random.default_rng(0)
+
+
+def never():
+    return False
+
+
+@pytest.mark.parametrize(("replicas", "lanes"), [(1, 1), (1, 2), (2, 3), (4, 1)])
+@pytest.mark.parametrize("examples", [1, 249, 251, 1500, 1777])
+def test_every_example_counts_once(cpus, replicas, lanes, examples):
+    pixels = RNG.integers(0, 256, (examples, 3, 3, 1), np.uint8)
+    labels = RNG.integers(0, 7, examples)
+    images = Images(images=pixels, labels=labels, class_names=tuple("abcdefg"), name="random")
+    strategy = mirrored(cpus[:replicas])
+    with strategy.scope():
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential(
+            [
+                keras.Input((3, 3, 1), dtype="uint8"),
+                keras.layers.Rescaling(1 / 99),
+                keras.layers.Flatten(),
+                keras.layers.Dense(7),
+            ]
+        )
+    found = evaluator(strategy, model, images, lanes)(never)
+    logits = model(pixels).numpy().astype(np.float64)
+    log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    rank = (logits > logits[np.arange(examples), labels][:, None]).sum(axis=1)
+    assert found.loss == pytest.approx(-log_p[np.arange(examples), labels].mean(), rel=1e-5)
+    assert found.top1 == pytest.approx((rank < 1).mean())
+    assert found.top5 == pytest.approx((rank < 5).mean())
+
+
+class OfTwoHosts:
+    """A strategy that has another replica elsewhere."""
+
+    num_replicas_in_sync = 2
+
+    def __init__(self, local):
+        self.local = local
+
+    def __getattr__(self, name):
+        return getattr(self.local, name)
+
+
+def test_hosts_of_few_and_of_many_cores_share_the_examples(cpus):
+    labels = RNG.integers(0, 7, 1777)
+    pixels = np.repeat(labels, 4).reshape(-1, 2, 2, 1).astype(np.uint8)
+    images = Images(images=pixels, labels=labels % 2, class_names=("a", "b"), name="random")
+    model = keras.Sequential(
+        [keras.Input((2, 2, 1), dtype="uint8"), keras.layers.Flatten(), keras.layers.Dense(2)]
+    )
+    strategy = tf.distribute.OneDeviceStrategy(cpus[0])
+    alone = evaluator(strategy, model, images)(never)
+
+    def evaluated(hosts):
+        lanes = (2, 3)[hosts.index]
+        return evaluator(OfTwoHosts(strategy), model, images, lanes, hosts=hosts)(never)
+
+    for found in on_all(2, evaluated):
+        assert dataclasses.astuple(found) == pytest.approx(dataclasses.astuple(alone), rel=1e-5)
+
+
+def test_a_model_that_says_nothing_is_right_by_chance(cpus):
+    images = Images(
+        images=np.zeros((100, 2, 2, 1), np.uint8),
+        labels=np.arange(100) % 10,
+        class_names=tuple("0123456789"),
+        name="z",
+    )
+    model = keras.Sequential(
+        [
+            keras.Input((2, 2, 1), dtype="uint8"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(10, kernel_initializer="zeros"),
+        ]
+    )
+    found = evaluator(tf.distribute.OneDeviceStrategy(cpus[0]), model, images)(never)
+    assert found.top1 == pytest.approx(0.1)
+    assert found.top5 == pytest.approx(0.5)
+
+
+def test_a_second_call_sees_the_model_as_it_is(cpus):
+    images = Images(
+        images=np.zeros((9, 2, 2, 1), np.uint8),
+        labels=np.full(9, 1),
+        class_names=("a", "b"),
+        name="zeros",
+    )
+    strategy = tf.distribute.OneDeviceStrategy(cpus[0])
+    with strategy.scope():
+        model = keras.Sequential(
+            [keras.Input((2, 2, 1), dtype="uint8"), keras.layers.Flatten(), keras.layers.Dense(2)]
+        )
+    evaluate = evaluator(strategy, model, images)
+    model.layers[-1].bias.assign([1.0, 0.0])
+    assert evaluate(never).top1 == 0
+    model.layers[-1].bias.assign([0.0, 1.0])
+    assert evaluate(never).top1 == 1
+
+
+def test_an_evaluation_that_does_not_fit(cpus):
+    images = Images(
+        images=np.zeros((9, 6, 6, 1), np.uint8),
+        labels=np.full(9, 1),
+        class_names=("a", "b"),
+        name="zeros",
+    )
+    model = huge((6, 6, 1), 2)
+    with pytest.raises(UserError) as error:
+        evaluator(tf.distribute.OneDeviceStrategy(cpus[0]), model, images)(never)
+    line, remedy = str(error.value).splitlines()
+    assert line == "an evaluation of 125 images at a time does not fit in memory."
+    assert remedy == "Use a smaller --image_size, or --precision=bfloat16."
+
+
+@pytest.mark.parametrize(
+    ("loss", "training_loss", "batch_norm", "words"),
+    [
+        (150.0, 0.06, True, "is 2500 times the training loss, 0.06; likely, the moving statistics"),
+        (150.0, 0.0, False, "is inf times the training loss, 0; likely, the model fits"),
+        (150.0, 20.0, True, None),  # Both are bad.
+        (1.5, 0.001, True, None),  # It has learned the training set by heart.
+        (2.4, float("inf"), True, None),  # Nothing was trained yet.
+    ],
+)
+def test_an_evaluation_far_above_training_is_explained(loss, training_loss, batch_norm, words):
+    evaluation = Evaluation(loss, 0.25, 1.0)
+    warning = gap_warning(evaluation, training_loss, 4, batch_norm=batch_norm)
+    assert (words is None) == (warning is None)
+    assert words is None or words in warning

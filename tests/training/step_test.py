@@ -1,0 +1,547 @@
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.python.eager import context
+
+from trainer.distributed.strategy import mirrored
+from trainer.errors import UserError
+from trainer.nn import seeds
+from trainer.nn.ghostify import ghostify
+from trainer.run_dir.checkpoints import Checkpoints
+from trainer.schedule.layout import Layout
+from trainer.schedule.noise_scale import Setting
+from trainer.schedule.stretch import Stretch
+from trainer.training.gradients import Backward
+from trainer.training.step import TrainingStep
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (1024, 6, 6, 1), np.uint8)
+LABELS = (IMAGES.mean(axis=(1, 2, 3)) > 127).astype(np.int64) + RNG.integers(0, 2, 1024)
+
+
+def tiny(*, ghost=None, dropout=0.0, regularizer=None):
+    """A convolution, batch norm and logits over 3 classes."""
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 1), dtype="uint8"),
+            keras.layers.Rescaling(1 / 64, -2),
+            keras.layers.Conv2D(4, 3, use_bias=False, kernel_regularizer=regularizer),
+            keras.layers.BatchNormalization(momentum=0.9),
+            keras.layers.ReLU(),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dropout(dropout),
+            keras.layers.Dropout(dropout / 2),
+            keras.layers.Dense(3),
+        ]
+    )
+    if ghost:
+        ghostify(model, ghost_batch_size=ghost, decay=0.9, kernel="fused")
+    return model
+
+
+def strategy_of(cpus, replicas):
+    if replicas == 1:
+        return tf.distribute.OneDeviceStrategy(cpus[0])
+    return mirrored(cpus[:replicas])
+
+
+def step_on(strategy, model_of=lambda: tiny(ghost=16), **options):
+    options = {"optimizer": "momentum", "weight_decay": 1e-2, "label_smoothing": 0.1} | options
+    with strategy.scope():
+        model = model_of()
+    return TrainingStep(strategy, model, seed=0, **options)
+
+
+def iterator_from(position, b):
+    """Micro-batches of b from `position` on."""
+
+    def element(start):
+        index = tf.range(start, start + b) % len(LABELS)
+        return tf.gather(IMAGES, index), tf.gather(LABELS, index), start
+
+    starts = tf.data.Dataset.range(position, 10**9, b)
+    return iter(
+        starts.map(element).map(
+            lambda x, y, p: (tf.ensure_shape(x, [b, 6, 6, 1]), tf.ensure_shape(y, [b]), p)
+        )
+    )
+
+
+# Batches that grow by a factor that is no integer, and a rate and a momentum that move.
+UPDATES = [(128, 0.5, 0.9)] * 3 + [(320, 0.5, 0.9)] * 2 + [(320, 0.1, 0.95), (640, 0.1, 0.95)]
+
+
+def run(step, b, updates=UPDATES):
+    """Losses, hits, norms and positions of `updates`, a stretch for each batch size."""
+    replicas = step.strategy.num_replicas_in_sync
+    iterator = iterator_from(0, b)
+    position, records = 0, []
+    for size, group in itertools.groupby(updates, key=lambda update: update[0]):
+        settings = tuple(Setting(*update) for update in group)
+        layout = Layout(replicas, b, size // (replicas * b))
+        stretch = Stretch(position, settings, layout)
+        records.append(step.run(iterator, stretch))
+        position = stretch.end
+    return {
+        name: np.concatenate([getattr(record, name) for record in records])
+        for name in ("loss", "top1", "gradient_norm", "part_square", "whole_square")
+    }
+
+
+def weights(step):
+    return [variable.numpy() for variable in step.model.weights]
+
+
+def with_slots(step):
+    return [*weights(step), *(slot.numpy() for slot in tf.nest.flatten(step.slots))]
+
+
+@pytest.fixture(scope="module")
+def reference():
+    cpus = [device.name for device in tf.config.list_logical_devices("CPU")]
+    step = step_on(strategy_of(cpus, 1))
+    return run(step, 64), weights(step)
+
+
+@pytest.mark.parametrize(
+    ("replicas", "b", "lanes"),
+    [(1, 16, 2), (1, 32, 1), (1, 32, 2), (1, 64, 3), (2, 16, 1), (2, 32, 2), (4, 16, 1)],
+)
+def test_the_layout_changes_nothing_that_is_learned(cpus, replicas, b, lanes, reference):
+    step = step_on(strategy_of(cpus, replicas), lanes=lanes)
+    found, wanted = run(step, b), reference[0]
+    np.testing.assert_allclose(found["loss"], wanted["loss"], atol=1e-5)
+    np.testing.assert_allclose(found["top1"], wanted["top1"], atol=1e-6)
+    np.testing.assert_allclose(found["gradient_norm"], wanted["gradient_norm"], rtol=1e-4)
+    for ours, theirs in zip(weights(step), reference[1], strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    assert step.traces == 1
+
+
+# A tenth of the rate for adam, whose directions have the size of signs.
+SMALL_RATES = [(size, rate / 10, momentum) for size, rate, momentum in UPDATES]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "lars"])
+def test_the_layout_changes_nothing_for_the_others(cpus, optimizer):
+    updates = UPDATES if optimizer == "lars" else SMALL_RATES
+    found = []
+    for replicas, b in ((1, 64), (2, 32), (4, 16)):
+        strategy = strategy_of(cpus, replicas)
+        step = step_on(strategy, optimizer=optimizer)
+        before = weights(step)
+        found.append([run(step, b, updates)["loss"], *with_slots(step)])
+        parameters = [variable.value for variable in step.model.trainable_variables]
+        for variable in (*parameters, *tf.nest.flatten(step.slots)):
+            copies = strategy.experimental_local_results(variable)
+            assert len(copies) == replicas
+            for copy in copies[1:]:
+                np.testing.assert_array_equal(copy, copies[0])
+    for new, old in zip(weights(step), before, strict=True):
+        assert np.abs(new - old).max() > 1e-3
+    for other in found[1:]:
+        for ours, theirs in zip(other, found[0], strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "replicas"), [("momentum", 1), ("lars", 1), ("adam", 1), ("lamb", 2)]
+)
+def test_from_a_checkpoint_it_goes_on_as_before(cpus, tmp_path, optimizer, replicas):
+    def new_step():
+        step = step_on(strategy_of(cpus, replicas), optimizer=optimizer)
+        variables = {
+            "weights": [variable.value for variable in step.model.weights],
+            "slots": tf.nest.flatten(step.slots),
+        }
+        return step, Checkpoints(tmp_path, variables, keep=1, report=print)
+
+    step, checkpoints = new_step()
+    run(step, 32, SMALL_RATES[:3])
+    checkpoints.save(3, {})
+    checkpoints.wait()
+    again, checkpoints = new_step()
+    checkpoints.restore()
+    for one in (step, again):
+        run(one, 32, SMALL_RATES[3:])
+    for ours, theirs in zip(with_slots(again), with_slots(step), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_every_sum_is_read_before_it_is_zeroed(cpus):
+    """Seen broken by Grappler: a replica's loss was lost once in some hundred updates."""
+    step = step_on(strategy_of(cpus, 2))
+    context.context().enable_graph_collection()
+    try:
+        run(step, 64, [(128, 0.1, 0.9)])
+        functions = context.context().export_run_metadata().function_graphs
+    finally:
+        context.context().disable_graph_collection()
+    nodes = [n for f in functions for graph in f.partition_graphs for n in graph.node]
+    inputs = {n.name: [i.lstrip("^").split(":")[0] for i in n.input] for n in nodes}
+
+    def before(name):
+        """All nodes of the same device that `name` waits for."""
+        found, front = set(), [name]
+        while front:
+            new = [i for i in inputs[front.pop()] if i not in found]
+            found.update(new)
+            front += new
+        return found
+
+    zeroings = [n for n in nodes if n.op == "AssignVariableOp" and "zeros_like" in n.input[1]]
+    reads = {n.input[0]: n.name for n in nodes if n.op == "ReadVariableOp"}
+    # On two replicas: five parameters, mean and variance, loss, hits and squares.
+    assert len(zeroings) == 2 * (5 + 2 + 3)
+    for zeroing in zeroings:
+        assert reads[zeroing.input[0]] in before(zeroing.name), zeroing
+
+
+def test_an_update_is_one_collective(cpus):
+    """Where replicas meet in collectives, as on several hosts: all that is summed, in one piece."""
+    step = step_on(tf.distribute.MultiWorkerMirroredStrategy._from_local_devices(cpus[:2]))
+    graph = step._compile(iterator_from(0, 32)).get_concrete_function().graph
+    sizes = [
+        [dimension.size for dimension in node.attr["_output_shapes"].list.shape[0].dim]
+        for function in graph.as_graph_def(add_shapes=True).library.function
+        for node in function.node_def
+        if node.op.startswith("Collective")
+    ]
+    parameters = sum(np.size(v) for v in step.model.trainable_variables)
+    # Means and variances of four channels; loss, hits and squares.
+    assert sizes == [[parameters + 2 * 4 + 3]] * 2
+
+
+def test_updates_are_those_of_keras(cpus):
+    """One ghost batch an update is plain batch norm, and Keras' own optimizer does the same."""
+    step = step_on(
+        strategy_of(cpus, 1), lambda: tiny(ghost=64), weight_decay=0.0, label_smoothing=0.0
+    )
+    found = run(step, 64, [(64, 0.2, 0.9)] * 5)
+    model = tiny()
+    sgd = keras.optimizers.SGD(0.2, momentum=0.9)
+    losses = []
+    for i in range(5):
+        x, y = IMAGES[64 * i : 64 * (i + 1)], LABELS[64 * i : 64 * (i + 1)]
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(
+                keras.losses.sparse_categorical_crossentropy(
+                    y, model(x, training=True), from_logits=True
+                )
+            )
+        gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
+        sgd.apply(gradients, model.trainable_variables)
+        losses.append(float(loss))
+    np.testing.assert_allclose(found["loss"], losses, rtol=1e-5)
+    for ours, theirs in zip(weights(step), model.weights, strict=True):
+        # Keras' moving statistics hold what they started with, at weight 0.9⁵ after five batches.
+        start, left = float(theirs.name == "moving_variance"), 0.9**5
+        debiased = (theirs.numpy() - left * start) / (1 - left)
+        wanted = debiased if theirs.name.startswith("moving") else theirs.numpy()
+        np.testing.assert_allclose(ours, wanted, atol=2e-5)
+
+
+def statistics(step):
+    """The moving mean and variance of the only batch norm."""
+    return [v.numpy() for v in step.model.non_trainable_variables if v.name.startswith("moving")]
+
+
+def test_moving_statistics_are_the_weighted_mean_of_the_ghost_batches_seen(cpus):
+    """A learning rate of 0 leaves the activations alone, so that all statistics can be listed."""
+    step = step_on(strategy_of(cpus, 1))
+    run(step, 64, [(128, 0.0, 0.9)] * 2 + [(320, 0.0, 0.9)])
+    first = keras.Model(step.model.inputs, step.model.layers[1].output)
+    ghosts = first(IMAGES[:576]).numpy().reshape(36, -1, 4)  # [ghost batches, values, channels]
+    # Within an update all ghost batches count alike: by 1 − dⁿ over n.
+    shares = [0.9**28 * (1 - 0.9**8) / 8] * 8 + [0.9**20 * (1 - 0.9**8) / 8] * 8
+    shares += [(1 - 0.9**20) / 20] * 20
+    for moving, seen in zip(statistics(step), (ghosts.mean(1), ghosts.var(1)), strict=True):
+        np.testing.assert_allclose(moving, np.average(seen, 0, shares), rtol=1e-5)
+
+
+def test_statistics_that_were_loaded_decay_from_what_they_were(cpus):
+    def pretrained():
+        model = tiny(ghost=16)
+        model.layers[2].moving_mean.assign([5.0, 0.0, 0.0, 0.0])
+        return model
+
+    step, fresh = (step_on(strategy_of(cpus, 1), of) for of in (pretrained, lambda: tiny(ghost=16)))
+    assert (step.starts, fresh.starts) == ({"0": None}, {"0": 0})
+    for each in (step, fresh):
+        run(each, 64, [(128, 0.0, 0.9)])
+    wanted = 0.9**8 * np.array([5.0, 0, 0, 0]) + (1 - 0.9**8) * statistics(fresh)[0]
+    np.testing.assert_allclose(statistics(step)[0], wanted, rtol=1e-5)
+
+
+def test_weight_decay_is_coupled_and_for_kernels(cpus):
+    plain = step_on(strategy_of(cpus, 1), weight_decay=0.0, optimizer="sgd")
+    decayed = step_on(strategy_of(cpus, 1), weight_decay=0.5, optimizer="sgd")
+    before = weights(plain)
+    for step in (plain, decayed):
+        run(step, 64, [(64, 0.1, 0.0)])
+    for old, without, with_decay in zip(before, weights(plain), weights(decayed), strict=True):
+        pull = 0.1 * 0.5 * old if old.ndim > 1 else 0
+        np.testing.assert_allclose(with_decay, without - pull, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("replicas", "b", "lanes"), [(1, 64, 1), (1, 16, 1), (1, 32, 2), (2, 16, 1)]
+)
+def test_squares_are_those_of_the_micro_batches_gradients(cpus, replicas, b, lanes):
+    """Of the data loss alone; the model's moving statistics have no part in it."""
+    regularizer = keras.regularizers.L2(0.25)
+    step = step_on(
+        *(strategy_of(cpus, replicas), lambda: tiny(ghost=16, regularizer=regularizer)),
+        label_smoothing=0.0,
+        lanes=lanes,
+        optimizer="sgd",
+    )
+    model = tiny(ghost=16)
+
+    def gradient(start, stop):
+        with tf.GradientTape() as tape:
+            logits = model(IMAGES[start:stop], training=True)
+            loss = tf.reduce_mean(
+                keras.losses.sparse_categorical_crossentropy(LABELS[start:stop], logits, True)
+            )
+        parts = tape.gradient(loss, [v.value for v in model.trainable_variables])
+        return np.concatenate([part.numpy().ravel() for part in parts]).astype(np.float64)
+
+    found = run(step, b, [(64, 0.1, 0.0)])
+    parts = [gradient(start, start + b) for start in range(0, 64, b)]
+    part_square = np.mean([part @ part for part in parts])
+    np.testing.assert_allclose(found["part_square"], [part_square], rtol=1e-4)
+    whole = np.mean(parts, axis=0)
+    np.testing.assert_allclose(found["whole_square"], [whole @ whole], rtol=1e-4)
+
+
+@pytest.mark.parametrize(("replicas", "b"), [(1, 64), (1, 16), (2, 32)])
+def test_regularisation_losses_count_once_an_update(cpus, replicas, b):
+    strategy = strategy_of(cpus, replicas)
+    step = step_on(strategy, lambda: tiny(ghost=16, regularizer=keras.regularizers.L2(0.25)))
+    decayed = step_on(strategy_of(cpus, 1), lambda: tiny(ghost=16), weight_decay=0.0)
+    kernel = step.model.trainable_variables[0].numpy()
+    run(step, b, [(64, 0.1, 0.0)])
+    # L2(c) is c · w², so its gradient is 2 c w; the step's own weight decay adds 0.01 w.
+    run(decayed, 64, [(64, 0.1, 0.0)])
+    ours, theirs = (s.model.trainable_variables[0].numpy() for s in (step, decayed))
+    np.testing.assert_allclose(ours, theirs - 0.1 * (0.5 + 0.01) * kernel, atol=1e-6)
+
+
+def test_dropout_follows_the_position_and_differs_between_replicas(cpus):
+    def accumulate(replicas, seed=0):
+        with (strategy := strategy_of(cpus, replicas)).scope():
+            model = tiny(ghost=16, dropout=0.5)
+        step = TrainingStep(
+            strategy, model, optimizer="sgd", weight_decay=0.0, label_smoothing=0.0, seed=seed
+        )
+        return run(step, 32, [(64, 0.1, 0.0)] * 2)["loss"].tolist()
+
+    assert accumulate(1) == accumulate(1)
+    assert accumulate(1, seed=1) != accumulate(1)
+    # Replica 1 starts at position 32, as the second micro-batch of one replica does: same masks.
+    np.testing.assert_allclose(accumulate(2), accumulate(1), atol=1e-5)
+
+
+class Counting(keras.layers.Layer):
+    """A layer with a state that every training call moves."""
+
+    def build(self, input_shape):
+        self.count = self.add_weight(name="count", shape=(), trainable=False)
+
+    def call(self, inputs):
+        self.count.assign_add(1.0)
+        return inputs
+
+
+def test_a_state_that_accumulation_would_lose_is_refused(cpus):
+    def model_of():
+        inputs = keras.Input((6, 6, 1), dtype="uint8")
+        x = Counting()(keras.layers.Rescaling(1 / 64)(inputs))
+        return keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(x)))
+
+    step = step_on(strategy_of(cpus, 1), model_of)
+    with pytest.raises(
+        UserError, match=r"^the model changes counting.*count as it trains"
+    ) as error:
+        run(step, 64, [(64, 0.1, 0.0)])
+    assert len(str(error.value).splitlines()) <= 2
+
+
+def test_the_wait_for_input_is_measured(cpus):
+    step = step_on(strategy_of(cpus, 1))
+
+    def slow(*element):
+        slept = tf.py_function(lambda: __import__("time").sleep(0.05), [], [])
+        with tf.control_dependencies([slept]):
+            return tf.nest.map_structure(tf.identity, element)
+
+    fast = iterator_from(0, 64)
+    index = tf.data.Dataset.range(0, 10**6, 64)
+    dataset = index.map(
+        lambda p: (tf.zeros([64, 6, 6, 1], tf.uint8), tf.zeros([64], tf.int64), p)
+    ).map(slow)
+    dataset = dataset.map(
+        lambda x, y, p: (tf.ensure_shape(x, [64, 6, 6, 1]), tf.ensure_shape(y, [64]), p)
+    )
+    waiting = iter(dataset)
+    stretch = Stretch(0, (Setting(128, 0.1, 0.9),) * 4, Layout(1, 64, 2))
+    assert step.run(fast, stretch).input_wait < 0.2
+    record = step.run(waiting, stretch)
+    assert 0.3 < record.input_wait <= record.seconds
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_constraints_hold_after_every_update_as_in_keras(cpus, replicas):
+    def constrained():
+        model = tiny(ghost=16)
+        kernel, dense = model.layers[1], model.layers[-1]
+        kernel.kernel.constraint = keras.constraints.MaxNorm(0.1, axis=[0, 1, 2])
+        dense.kernel.constraint = keras.constraints.NonNeg()
+        return model
+
+    step = step_on(strategy_of(cpus, replicas), constrained, weight_decay=0.0)
+    run(step, 32, [(64, 0.5, 0.9)])
+    plain = step_on(strategy_of(cpus, replicas), weight_decay=0.0)
+    run(plain, 32, [(64, 0.5, 0.9)])
+    free, held = weights(plain), weights(step)
+    norms = np.sqrt(np.sum(np.square(free[0]), (0, 1, 2)))
+    np.testing.assert_allclose(held[0], free[0] * np.minimum(1, 0.1 / norms), rtol=1e-5)
+    np.testing.assert_allclose(held[-2], np.maximum(free[-2], 0), rtol=1e-5)
+    assert norms.max() > 0.1  # Both constraints had something to do.
+    assert free[-2].min() < 0
+
+
+class Drawn(keras.layers.Layer):
+    """Returns two numbers that Keras' global generator draws in training."""
+
+    def call(self, x, training=False):
+        drawn = [keras.random.normal(()), keras.random.normal(())] if training else [0.0, 0.0]
+        return x[:, :2] * 0 + keras.ops.stack(drawn)
+
+
+def drawing():
+    layers = [keras.layers.Rescaling(1 / 64), keras.layers.Flatten(), Drawn()]
+    return keras.Sequential([keras.Input((6, 6, 1), dtype="uint8"), *layers])
+
+
+@pytest.mark.parametrize("order_version", [1, 2])
+def test_keras_global_randomness_follows_seed_and_position(order_version):
+    model, state = drawing(), seeds.global_generator().state
+
+    @tf.function
+    def draw(position, seed):
+        options = {"label_smoothing": 0.0, "order_version": order_version}
+        backward = Backward(model, seed=seed, **options)
+        return backward._forward(tf.constant(IMAGES[:4]), position)[0][0]
+
+    before = state.numpy()
+    places = [(p, s) for s in (0, 1, 2**31 - 1) for p in (0, 32, 64, 933_199, 2**31 - 2, 2**40)]
+    found = [draw(tf.constant(p, tf.int64), s).numpy() for p, s in places]
+    assert len({number for pair in found for number in pair}) == 2 * len(places)
+    again = [draw(tf.constant(p, tf.int64), s).numpy() for p, s in places]
+    np.testing.assert_array_equal(found, again)
+    np.testing.assert_array_equal(state.numpy(), before)
+
+
+class Inference(keras.Model):
+    """Calls one batch norm for inference, one in training and one both ways."""
+
+    def __init__(self):
+        super().__init__()
+        self.still, self.moved, self.both = (keras.layers.BatchNormalization() for _ in range(3))
+        self.dense = keras.layers.Dense(3)
+
+    def call(self, x, training=None):
+        x = self.moved(keras.ops.mean(x, axis=(1, 2)), training=training)
+        x = self.both(self.both(x, training=training), training=False)
+        return self.dense(self.still(x, training=False))
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_batch_norm_that_is_called_for_inference_does_not_move(cpus, replicas):
+    def subclassed():
+        model = Inference()
+        model(IMAGES[:4].astype(np.float32))
+        return ghostify(model, ghost_batch_size=16, decay=0.9, kernel="fused")
+
+    step = step_on(strategy_of(cpus, replicas), subclassed)
+    run(step, 32, [(64, 0.1, 0.9)] * 2)
+    mean, variance = step.model.still.moving_mean.numpy(), step.model.still.moving_variance.numpy()
+    assert (mean[0], variance[0]) == (0, 1)
+    assert step.model.still.gamma.numpy() != 1  # Its scale is trained, as Keras' fit does.
+    for layer in (step.model.moved, step.model.both):
+        assert layer.moving_mean.numpy() != 0
+
+
+class Unused(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.dense = keras.layers.BatchNormalization(), keras.layers.Dense(3)
+        self.norm.build((None, 3))
+
+    def call(self, x, training=None):
+        return self.dense(keras.ops.mean(x, axis=(1, 2)))
+
+
+class InBranch(keras.layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.norm = keras.layers.BatchNormalization()
+
+    def build(self, shape):
+        self.norm.build(shape)
+
+    def call(self, x, training=None):
+        return tf.cond(tf.reduce_mean(x) > 0, lambda: self.norm(x, training=training), lambda: x)
+
+
+class Clips(keras.layers.Layer):
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(), initializer="ones")
+
+    def call(self, x):
+        self.scale.assign(keras.ops.clip(self.scale, 0, 1))
+        return x * self.scale
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"), [(InBranch, "tf.cond or loop of its own"), (Clips, "changes .* as it")]
+)
+def test_state_that_an_update_cannot_follow_is_refused(cpus, layer, reason):
+    def with_layer():
+        model = small(layer())
+        return ghostify(model, ghost_batch_size=16, decay=0.9, kernel="fused")
+
+    with pytest.raises(UserError, match=reason):
+        run(step_on(strategy_of(cpus, 1), with_layer), 32, [(64, 0.1, 0.9)])
+
+
+def small(*layers, **options):
+    dense = keras.layers.Dense(3, **options)
+    flat = [keras.Input((6, 6, 1)), keras.layers.Rescaling(1 / 64), keras.layers.Flatten()]
+    return keras.Sequential([*flat, *layers, dense])
+
+
+def test_losses_that_are_no_scalars_are_summed_as_in_keras_fit(cpus):
+    keras.utils.set_random_seed(0)
+    models = [small(kernel_regularizer=r) for r in (tf.square, lambda w: tf.reduce_sum(w * w))]
+    models[1].set_weights(models[0].get_weights())
+    for model in models:
+        run(step_on(strategy_of(cpus, 1), lambda model=model: model), 32, [(64, 0.1, 0.9)])
+    for found, wanted in zip(*(model.get_weights() for model in models), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+def test_a_batch_norm_that_is_never_called_is_refused(cpus):
+    def unused():
+        model = Unused()
+        model(IMAGES[:4].astype(np.float32))
+        return ghostify(model, ghost_batch_size=16, decay=0.9, kernel="fused")
+
+    with pytest.raises(UserError, match=r"never calls its layer \S*batch_normalization"):
+        run(step_on(strategy_of(cpus, 1), unused), 32, [(64, 0.1, 0.9)])

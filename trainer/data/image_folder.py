@@ -1,0 +1,218 @@
+"""A folder of images, PATH/<split>/<class>/<name>.jpg, as a list of files in a fixed order.
+
+The order is that of a hash of class and name, which for a file in a folder below its class's is its
+path from there. So a slice such as train[:90%] holds a part of every
+class, and is the same on every machine. No TensorFlow: `plan` counts examples by this.
+"""
+
+import collections
+import concurrent.futures
+import dataclasses
+import hashlib
+import os
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from trainer.data.class_folder import (
+    HIDDEN,
+    REPEATED,
+    SUFFIXES,
+    Identity,
+    enclosing,
+    identity,
+    is_broken_link,
+    is_hidden,
+    list_pictures,
+)
+from trainer.data.class_names import counted, few, printable
+from trainer.data.tfds import splits
+from trainer.data.tfds.splits import pieces, split_infos
+from trainer.errors import UserError
+
+PREFIX = "image_folder:"
+# For a run that began when other files counted.
+WHAT_COUNTS = (
+    "Pictures in folders below a class's folder, WebP, BMP and GIF count by now, and hidden files "
+    "do not."
+)
+# What is evaluated on where the user does not say: the first that is there.
+EVALUATION = ("val", "validation", "test")
+_OUTSIDE = "outside of class folders"
+_THREADS = 16  # for file systems where listing a folder means asking another machine
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Files:
+    """The files of a split, in their order.
+
+    Attributes:
+      folders: their folders, each of one class.
+      folder_of: int32 [N], which of `folders` each file is in.
+      names: bytes [N], paths from the folder; of fixed width, since a million Python strings take
+        100 MB.
+      left_out: how many files and folders of each kind the split holds besides.
+    """
+
+    folders: Sequence[str]
+    folder_of: np.ndarray
+    names: np.ndarray
+    left_out: Mapping[str, int]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def path(self, index: int) -> str:
+        """Where a file is."""
+        return os.path.join(self.folders[self.folder_of[index]], os.fsdecode(self.names[index]))
+
+
+def classes(root: str, split: str) -> list[str]:
+    """The names of the classes of a split, sorted: a label is a place in this list.
+
+    Raises:
+      UserError: there is no such folder, or none in it.
+    """
+    parts = (os.path.join(root, part) for part in _parts(split))
+    return sorted({name for part in parts for name in _classes(part)[0]})
+
+
+def list_files(root: str, split: str) -> Files:
+    """The files of a split in TFDS's syntax: train, train[:90%], train+extra.
+
+    Raises:
+      UserError: there is no such split, or a class without a picture.
+    """
+    listed = {part: _listed(os.path.join(root, part)) for part in _parts(split)}
+    infos = split_infos({part: len(files) for part, files in listed.items()})
+    chosen = pieces(infos, split, PREFIX + root)
+    folders = [folder for part, _, _ in chosen for folder in listed[part].folders]
+    first, folder_of, names = 0, [], []
+    for part, start, stop in chosen:
+        files = listed[part]
+        folder_of.append(files.folder_of[start:stop] + first)
+        names.append(files.names[start:stop])
+        first += len(files.folders)
+    left_out: collections.Counter[str] = collections.Counter()
+    for files in listed.values():
+        left_out.update(files.left_out)
+    return Files(folders, np.concatenate(folder_of), np.concatenate(names), left_out)
+
+
+def count_shared(root: str, first: str, second: str) -> int:
+    """Returns how many files of the split `second` are files of `first`, too.
+
+    Raises:
+      UserError: there is no such split.
+    """
+    parts = {*_parts(first), *_parts(second)}
+    if len(parts) == len(_parts(first)) + len(_parts(second)):  # No folder is in both.
+        return 0
+    infos = split_infos({part: len(_listed(os.path.join(root, part))) for part in parts})
+    return splits.count_shared(infos, first, second, PREFIX + root)
+
+
+def evaluation_split(root: str) -> str:
+    """The folder that is evaluated on where the user does not say.
+
+    Raises:
+      UserError: there is none.
+    """
+    there_are = _folders(root)
+    found = [name for name in EVALUATION if name in there_are]
+    if not found:
+        raise UserError(
+            f"{root} holds {few(there_are) or 'no folders'}, but none of "
+            f"{', '.join(EVALUATION)}: give --eval_split, such as train[90%:] beside "
+            "--train_split=train[:90%]."
+        )
+    return found[0]
+
+
+def _parts(split: str) -> list[str]:
+    """The folders that a split names: train and extra in train[:90%]+extra."""
+    return list(dict.fromkeys(re.findall(r"(?:^|\+)\s*([^\s\[+]+)", split)))
+
+
+def _classes(path: str) -> tuple[list[str], collections.Counter[str]]:
+    """The classes of a folder, sorted, and what it holds besides."""
+    found, left_out = _folders(path), collections.Counter[str]()
+    around = enclosing(path)
+    classes = []
+    for name in found:
+        if is_hidden(name):
+            left_out[HIDDEN] += 1
+        elif identity(os.path.join(path, name)) in around:
+            left_out[REPEATED] += 1
+        else:
+            classes.append(name)
+    if not classes:
+        raise UserError(
+            f"{path} holds no folders: a class is a folder of its images, as in train/cat/1.jpg."
+        )
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if is_broken_link(entry) and not is_hidden(entry.name):
+                # A class on a disk that is not mounted must not be missed in silence.
+                raise UserError(
+                    f"{printable(entry.path)} is a link that leads nowhere: bring back what it "
+                    "led to, or remove the link."
+                )
+            if entry.name not in found:
+                left_out[HIDDEN if is_hidden(entry.name) else _OUTSIDE] += 1
+    return classes, left_out
+
+
+def _folders(path: str) -> list[str]:
+    try:
+        with os.scandir(path) as entries:
+            return sorted(entry.name for entry in entries if _is_folder(entry))
+    except OSError as error:
+        around = os.path.dirname(path)
+        there_are = few(_folders(around)) if os.path.isdir(around) else ""
+        raise UserError(
+            f"{path} cannot be read: {error.strerror}.\n"
+            + (f"{around} holds {there_are}." if there_are else f"--dataset={PREFIX}PATH names it.")
+        ) from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """No error where a link leads to itself."""
+    return entry.is_dir(follow_symlinks=False) or os.path.isdir(entry)
+
+
+def _listed(path: str) -> Files:
+    """All files of one folder of classes."""
+    labels, left_out = _classes(path)
+    folders = [os.path.join(path, label) for label in labels]
+    around = enclosing(path)
+    with concurrent.futures.ThreadPoolExecutor(_THREADS) as threads:
+        found = list(threads.map(lambda folder: list_pictures(folder, around), folders))
+    class_of: dict[Identity, str] = {}
+    for folder, (names, besides, listed) in zip(folders, found, strict=True):
+        if not names:
+            raise UserError(
+                f"{printable(folder)} holds no {', '.join(SUFFIXES)} file, but "
+                f"{counted(besides) or 'nothing'}: remove it, or put its images there."
+            )
+        left_out.update(besides)
+        for each, place in listed.items():
+            if (other := class_of.setdefault(each, place)) != place:
+                raise UserError(
+                    f"{printable(other)} and {printable(place)} are the same folder, in two "
+                    "classes: its pictures would have two labels.\nRemove one of the links."
+                )
+    keys = [
+        (os.fsencode(label) + b"/" + name, number, name)
+        for number, (label, (names, _, _)) in enumerate(zip(labels, found, strict=True))
+        for name in names
+    ]
+    hashes = [int.from_bytes(hashlib.blake2b(key, digest_size=8).digest()) for key, _, _ in keys]
+    order = np.argsort(np.array(hashes, np.uint64), kind="stable")
+    return Files(
+        folders=folders,
+        folder_of=np.array([number for _, number, _ in keys], np.int32)[order],
+        names=np.array([name for _, _, name in keys], np.bytes_)[order],
+        left_out=left_out,
+    )

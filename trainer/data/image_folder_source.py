@@ -1,0 +1,79 @@
+"""A split of a folder of images as a set that is read by index."""
+
+import os
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from trainer.data import image_folder, picture_files
+from trainer.data.class_names import places, refuse_unknown, split_summary
+from trainer.data.indexed import Encoded, Opened
+
+
+def load(
+    dataset: str,
+    split: str,
+    class_names: Sequence[str] | None,
+    image_size: int,
+    max_pixels: int,
+    skip: bool,
+) -> Encoded:
+    """A split of image_folder:PATH; the arguments are those of `sources.load`.
+
+    Raises:
+        UserError: no such split, a class without a picture, or one that is not in `class_names`
+            if such examples may not be skipped.
+    """
+    files = image_folder.list_files(dataset.removeprefix(image_folder.PREFIX), split)
+    own_names = [os.path.basename(path) for path in files.folders]
+    names = tuple(sorted(set(own_names)) if class_names is None else class_names)
+    refuse_unknown(own_names, names, f"{dataset} {split}", skip)
+    labels = places(own_names, names)
+    counts = np.zeros(len(names) + 1, np.int64)  # the last: of classes that the run does not know
+    np.add.at(counts, labels, np.bincount(files.folder_of, minlength=len(labels)))
+    largest = picture_files.largest_file(max_pixels)
+
+    def unread(index: int) -> str | None:
+        try:
+            picture_files.orientation(files.path(index), largest)
+        except picture_files.UnreadableError as error:
+            return str(error)
+        return None
+
+    return Encoded(
+        examples=len(files),
+        class_names=names,
+        image_shape=(image_size, image_size, 3),
+        name=f"{dataset} {split}",
+        fetch=_fetch(files, labels, largest),
+        open=lambda path, orientation, label: Opened(tf.io.read_file(path), label, orientation),
+        describe=files.path,
+        path=files.path,
+        max_pixels=max_pixels,
+        unread=unread,
+        summary=split_summary(split, len(files), names, counts[:-1].tolist(), files.left_out),
+    )
+
+
+def _fetch(
+    files: image_folder.Files, labels: Sequence[int], largest: int
+) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
+    """Indices [n] → (paths, or empty if a file cannot be read; orientations; labels)."""
+    with tf.device("CPU:0"):
+        # As bytes, for names that are not UTF-8.
+        folders = tf.constant([os.fsencode(path) for path in files.folders])  # [folders]
+        label_of = tf.constant(labels, tf.int32)
+        folder_of, names = tf.constant(files.folder_of), tf.constant(files.names)  # [N]
+
+    def look(paths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return picture_files.look(paths, largest)
+
+    def fetch(indices: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        at = tf.gather(folder_of, indices)
+        paths = tf.strings.join([tf.gather(folders, at), tf.gather(names, indices)], "/")
+        seen = tf.numpy_function(look, [paths], [tf.string, tf.int32], stateful=False)
+        paths, orientations = (tf.ensure_shape(value, indices.shape) for value in seen)
+        return paths, orientations, tf.gather(label_of, at)
+
+    return fetch

@@ -1,0 +1,282 @@
+"""A dataset's files, made present on this machine: found, or from Debian's package, or downloaded.
+
+TFDS does the preparing, in a child process with a bound on time, because its downloads retry for
+minutes where there is no network and wait for ever on a server that hangs.
+"""
+
+import contextlib
+import difflib
+import fcntl
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import textwrap
+import threading
+import time
+import urllib.parse
+from collections.abc import Iterator
+from typing import IO
+
+import requests
+import tensorflow_datasets as tfds
+from google.protobuf import json_format
+
+from trainer.errors import UserError
+from trainer.system.regular_file import opener
+
+PREPARE_SECONDS = 3600.0
+REACH_SECONDS = 10.0
+
+# Where Debian's package dataset-fashion-mnist puts the four original files, and what upstream's
+# gzip headers hold and Debian's lack: with name and time put back the bytes are upstream's, so that
+# TFDS's own checksums accept them.
+DEBIAN_FASHION_MNIST = pathlib.Path("/usr/share/datasets/fashion-mnist")
+_UPSTREAM_TIMES = {
+    "train-images-idx3-ubyte.gz": 1504176606,
+    "train-labels-idx1-ubyte.gz": 1504176606,
+    "t10k-images-idx3-ubyte.gz": 1504176627,
+    "t10k-labels-idx1-ubyte.gz": 1504176627,
+}
+
+# What the child runs. An error leaves its first line as the last of stdout, and status 1.
+_BUILD = """
+import sys
+import tensorflow_datasets as tfds
+sys.excepthook = lambda kind, error, _: print("\\n" + f"{kind.__name__}: {error}".splitlines()[0])
+dataset, data_dir, file_format, manual_dir = sys.argv[1:]
+tfds.builder(dataset, data_dir=data_dir, file_format=file_format).download_and_prepare(
+    download_dir=manual_dir or None,
+    download_config=tfds.download.DownloadConfig(manual_dir=manual_dir or None))
+"""
+
+
+# What TFDS raises for a folder or a name that it cannot use; the last of an empty description.
+_UNUSABLE = (
+    ValueError,
+    AssertionError,
+    TypeError,
+    ImportError,
+    OSError,
+    RuntimeError,
+    json_format.ParseError,
+)
+
+
+def find_builder(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
+    """TFDS's builder of a dataset, prepared or not; imports no TensorFlow.
+
+    A prepared folder's features.json names the modules of its features, and TFDS imports them. A
+    folder from elsewhere may hold modules, so that what is imported is only what is installed.
+
+    Raises:
+        UserError: TFDS knows no such dataset, configuration or version; the names nearest to it.
+    """
+    try:
+        with _only_installed_modules():
+            return tfds.builder(dataset, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError as error:
+        if pathlib.Path(dataset).is_dir():
+            raise UserError(
+                f"--dataset={dataset} is a folder here, and not a TFDS set.\n"
+                f"For the images in it, write --dataset=image_folder:{dataset}."
+            ) from error
+        names = tfds.list_builders(with_community_datasets=False)
+        near = difflib.get_close_matches(dataset, names, n=3)
+        remedy = (
+            f"did you mean {' or '.join(near)}?"
+            if near
+            else "its catalogue is at tensorflow.org/datasets"
+        )
+        raise UserError(f"--dataset={dataset}: TFDS has no such dataset; {remedy}") from error
+    except _UNUSABLE as error:
+        reason = str(error).rpartition('}": ')[2] or type(error).__name__  # after TFDS's preamble
+        raise UserError(f"--dataset={dataset}: {textwrap.shorten(reason, 300)}") from error
+
+
+@contextlib.contextmanager
+def _only_installed_modules() -> Iterator[None]:
+    """Without the working folder in the path of imports, where `python -m` puts it."""
+    path = sys.path[:]
+    sys.path[:] = [entry for entry in path if pathlib.Path(entry).resolve() != pathlib.Path.cwd()]
+    try:
+        yield
+    finally:
+        sys.path[:] = path
+
+
+def is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
+    """Whether the builder's files are there (they were when it was made)."""
+    return bool(builder.info.splits)
+
+
+def prepare(
+    dataset: str,
+    data_dir: str | None,
+    file_format: tfds.core.FileFormat = tfds.core.FileFormat.TFRECORD,
+) -> tfds.core.DatasetBuilder:
+    """Makes a dataset's files present and returns a builder that can read them.
+
+    Several processes may ask at once: a lock file in the data directory lets one work and the
+    others wait for what it makes. (Unlocked, TFDS would build twice and the second fail to rename.)
+    The child holds it, too: where this process is killed, the child works on.
+
+    Args:
+        dataset: a TFDS name, with configuration and version if need be.
+        data_dir: where prepared sets are; None: TFDS's own default.
+        file_format: of what is made; what is there already keeps its own.
+
+    Raises:
+        UserError: the dataset is unknown, or not there and cannot be had: says what to do.
+    """
+    builder = find_builder(dataset, data_dir)
+    if is_prepared(builder):
+        return builder
+    root = os.fspath(builder.data_dir_root)
+    if "://" in root:
+        raise UserError(f"{dataset} is not prepared in {root}: {_elsewhere(dataset)} {root}")
+    with only_one(builder, dataset) as lock:
+        builder = find_builder(dataset, data_dir)
+        if is_prepared(builder):  # by the process that held the lock
+            return builder
+        if builder.data_path.exists():
+            raise UserError(
+                f"{builder.data_path} holds no prepared {dataset}: delete it and start again"
+            )
+        if builder.name == "fashion_mnist" and DEBIAN_FASHION_MNIST.is_dir():
+            with tempfile.TemporaryDirectory() as manual_dir:
+                restore_gzip_headers(DEBIAN_FASHION_MNIST, pathlib.Path(manual_dir))
+                _build(dataset, root, file_format, manual_dir, PREPARE_SECONDS, lock)
+        else:
+            _check_manual_files(builder, dataset)
+            _check_reachable(builder, dataset)
+            # Files that are there need no bound: ImageNet's take hours.
+            by_hand = bool(builder.MANUAL_DOWNLOAD_INSTRUCTIONS)
+            _build(dataset, root, file_format, "", None if by_hand else PREPARE_SECONDS, lock)
+        return find_builder(dataset, data_dir)
+
+
+def restore_gzip_headers(debian: pathlib.Path, folder: pathlib.Path) -> None:
+    """Writes Fashion-MNIST's four files as upstream has them, from Debian's, into `folder`."""
+    for name, seconds in _UPSTREAM_TIMES.items():
+        body = (debian / name).read_bytes()[10:]  # after Debian's header: no name, no time
+        # RFC 1952: magic, deflate, FNAME; time; no extra flags, Unix; the name and a zero.
+        header = b"\x1f\x8b\x08\x08" + seconds.to_bytes(4, "little") + b"\x00\x03"
+        (folder / name).write_bytes(header + name.removesuffix(".gz").encode() + b"\x00" + body)
+
+
+def _elsewhere(dataset: str) -> str:
+    return f"prepare it on a machine with a network (`tfds build {dataset}`) and copy it to"
+
+
+@contextlib.contextmanager
+def only_one(builder: tfds.core.DatasetBuilder, dataset: str) -> Iterator[IO[str]]:
+    """Holds the set's lock file in the data directory, and yields it.
+
+    Waits for it for at most `PREPARE_SECONDS`.
+
+    Raises:
+        UserError: the directory cannot be written, or another process holds the file for longer.
+    """
+    path = pathlib.Path(builder.data_dir_root) / f".{builder.name}.lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = open(path, "w", opener=opener)  # noqa: SIM115
+    except OSError as error:
+        raise UserError(
+            f"{dataset} cannot be prepared in {path.parent}, which cannot be written "
+            f"({error.strerror}): give another --data_dir"
+        ) from error
+    with lock:
+        deadline = time.monotonic() + PREPARE_SECONDS
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise UserError(
+                        f"another process has been preparing {dataset} in {path.parent} for "
+                        f"{PREPARE_SECONDS / 60:.0f} minutes: end it and start again"
+                    ) from None
+                time.sleep(0.2)
+        yield lock
+
+
+def _check_manual_files(builder: tfds.core.DatasetBuilder, dataset: str) -> None:
+    """Refuses a dataset whose files a person has to fetch and has not."""
+    instructions = builder.MANUAL_DOWNLOAD_INSTRUCTIONS
+    folder = pathlib.Path(builder.data_dir_root) / "downloads" / "manual"
+    if instructions and not (folder.is_dir() and any(folder.iterdir())):
+        raise UserError(
+            f"{dataset} must be fetched by hand into {folder}: " + " ".join(instructions.split())
+        )
+
+
+def _check_reachable(builder: tfds.core.DatasetBuilder, dataset: str) -> None:
+    """Refuses a dataset whose first file's server does not answer within `REACH_SECONDS`."""
+    urls = [url for url in builder.url_infos or {} if url.startswith("http")]
+    if not urls:
+        return
+    # In a thread because requests' timeout bounds neither the look-up of the name nor the sum of
+    # the attempts.
+    problems = ["no answer"]
+    thread = threading.Thread(target=_ask, args=(urls[0], problems), daemon=True)
+    thread.start()
+    thread.join(REACH_SECONDS)
+    if problems:
+        host = urllib.parse.urlsplit(urls[0]).hostname
+        remedy = f"{_elsewhere(dataset)} {builder.data_dir_root}, or give --data_dir"
+        if builder.name == "fashion_mnist":
+            remedy = f"apt-get install dataset-fashion-mnist, or {remedy}"
+        raise UserError(
+            f"{dataset} is not prepared in {builder.data_dir_root} and {host} cannot be reached "
+            f"({problems[0]}).\nTo have it: {remedy}"
+        )
+
+
+def _ask(url: str, problems: list[str]) -> None:
+    """Empties `problems` when the server offers the file, else writes why not."""
+    try:
+        with requests.get(url, stream=True, timeout=REACH_SECONDS) as response:
+            if response.ok:
+                problems.clear()
+            else:
+                problems[0] = f"HTTP status {response.status_code}"
+    except requests.RequestException as error:
+        problems[0] = type(error).__name__
+
+
+def _build(
+    dataset: str,
+    data_dir: str,
+    file_format: tfds.core.FileFormat,
+    manual_dir: str,
+    seconds: float | None,
+    lock: IO[str],
+) -> None:
+    """Runs TFDS's `download_and_prepare` in a child process, for at most so many seconds."""
+    print(f"Preparing {dataset} in {data_dir} (once) ...", file=sys.stderr, flush=True)
+    with tempfile.TemporaryFile("w+") as output:
+        try:
+            status = subprocess.run(
+                [sys.executable, "-c", _BUILD, dataset, data_dir, file_format.value, manual_dir],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=None if sys.stderr.isatty() else subprocess.DEVNULL,  # progress bars
+                env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},  # it has no use for a GPU's memory
+                pass_fds=[lock.fileno()],
+                timeout=seconds,
+                check=False,
+            ).returncode
+        except subprocess.TimeoutExpired as error:
+            raise UserError(
+                f"preparing {dataset} in {data_dir} took more than {PREPARE_SECONDS / 60:.0f} "
+                f"minutes: run `tfds build {dataset} --data_dir={data_dir} "
+                f"--file_format={file_format.value}` first"
+            ) from error
+        output.seek(0)
+        reason = output.read().splitlines()[-1] if status == 1 else f"exit status {status}"
+    if status != 0:
+        raise UserError(f"TFDS could not prepare {dataset} in {data_dir}: {reason}")

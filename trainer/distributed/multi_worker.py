@@ -1,0 +1,153 @@
+"""The strategy over several processes: TensorFlow's MultiWorkerMirroredStrategy, with bounds."""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+
+import tensorflow as tf
+from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
+from tensorflow.python.eager import context
+
+from trainer.distributed.heartbeat import Pulse
+from trainer.distributed.rendezvous import meet
+from trainer.distributed.worker import Worker
+from trainer.errors import LostWorkerError
+
+# Of the timeout: silence that counts as loss, and what this process has to leave by itself.
+_SILENCE, _GRACE = 0.6, 0.15
+_LATER = 10  # times the timeout: TensorFlow's own watch, which ends processes without a word.
+# What TensorFlow's servers report of each other, and of any program that calls them.
+_REPORTED = "Error reported from /job:"
+# How a collective ends that is cut off from the others', and the errors that it has then.
+_ABORTED = "Collective ops is aborted by: "
+_CUT = (
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.UnavailableError,
+)
+
+
+@contextlib.contextmanager
+def together(worker: Worker | None, timeout: float, flags: Sequence[str] = ()) -> Iterator[None]:
+    """Meets the other workers of `worker`'s run, and watches over them until all are done.
+
+    Where one is lost, this process ends: by a LostWorkerError in place of what TensorFlow makes of
+    it, or, where a collective waits on, by the watch itself, with the same message and status. It
+    takes at most `timeout` seconds from the last sign of life. `flags` are the same on all.
+    Another error is this process's own, and the others lose it. None: there is no other worker.
+
+    Raises:
+      LostWorkerError: where another worker does not come, dies or hangs.
+      UserError: where another one is another run's, or this one's port is taken.
+    """
+    if worker is None:
+        yield
+        return
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    lost = _Lost(worker, timeout * _GRACE)
+    same = {"GPUs": gpus, "flags": list(flags)}
+    pulse, done = Pulse(meet(worker, same, timeout), timeout * _SILENCE, lost.note), False
+    try:
+        yield
+        done = True
+    except tf.errors.OpError as error:
+        # TensorFlow may know before the pulse does.
+        if "ollective" in str(error) and lost.known(timeout):
+            raise LostWorkerError(lost.message) from error
+        if _REPORTED in str(error) or (isinstance(error, _CUT) and _ABORTED in str(error)):
+            raise LostWorkerError(
+                f"{worker} was cut off from the others by TensorFlow: {_reason(error)}.\n"
+                "Start all workers again, where no other program can call their ports (README.md, "
+                "Clusters)."
+            ) from error
+        raise
+    finally:
+        # Nor does this one end by the loss of another, which may have failed alike, from here on.
+        pulse.leave(done)
+
+
+def _reason(error: tf.errors.OpError) -> str:
+    """Returns the line of a long message that says what was reported."""
+    line = next(line for line in str(error).splitlines() if _REPORTED in line or _ABORTED in line)
+    return line.rpartition(_ABORTED)[2][:300].strip().rstrip(".")
+
+
+class _Lost:
+    """Which worker is lost; ends this process then, where it does not end by itself."""
+
+    def __init__(self, worker: Worker, grace: float) -> None:
+        self.message = ""
+        self._worker, self._grace = worker, grace
+        self._known, self._taken = threading.Event(), threading.Event()
+
+    def note(self, index: int) -> None:
+        """Ends this process with the message, unless it takes notice by itself."""
+        what = f"has lost {self._worker.name(index)}"
+        if index == self._worker.index:  # It was stopped for a while.
+            what = "was silent for too long, and the others have left"
+        self.message = (
+            f"{self._worker} {what}.\nStart all workers again: they go on from the last checkpoint."
+        )
+        self._known.set()
+        if not self._taken.wait(self._grace):
+            print(f"crescendo train: {self.message}", file=sys.stderr, flush=True)
+            os._exit(LostWorkerError.status)
+        # What is left to do then is to finish a checkpoint.
+        time.sleep(self._grace)
+        os._exit(LostWorkerError.status)
+
+    def known(self, seconds: float) -> bool:
+        """Whether one is lost, known within so many seconds; to say so is the caller's then."""
+        found = self._known.wait(seconds)
+        self._taken.set()
+        return found
+
+
+def join(worker: Worker, gpus: int, timeout: float) -> tf.distribute.Strategy:
+    """The strategy over all workers' GPUs, or their CPUs, a replica each; they have met before.
+
+    Raises:
+      LostWorkerError: where another worker has left since.
+    """
+    workers = tf.train.ClusterSpec({"worker": worker.addresses})
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        workers,
+        task_type="worker",
+        task_id=worker.index,
+        num_accelerators={"GPU": gpus},
+        rpc_layer="grpc",
+    )
+    # As the strategy would by itself, but for the timeouts; no public name reaches them.
+    context.context().configure_coordination_service(
+        service_type="standalone",
+        service_leader="/job:worker/replica:0/task:0",
+        cluster_register_timeout_in_ms=int(1000 * timeout),
+        heartbeat_timeout_in_ms=int(_LATER * 1000 * timeout),
+        coordinated_jobs=[
+            coordination_config_pb2.CoordinatedJob(name="worker", num_tasks=len(worker.addresses))
+        ],
+    )
+    communication = tf.distribute.experimental.CommunicationImplementation
+    options = tf.distribute.experimental.CommunicationOptions(
+        implementation=communication.AUTO if gpus else communication.RING
+    )
+    handler = signal.getsignal(signal.SIGTERM)
+    # For a worker that died in the 0.1 s since the meeting TensorFlow would wait for ever, and no
+    # thread of Python's would run. The kernel then ends this one, by SIGALRM.
+    signal.setitimer(signal.ITIMER_REAL, timeout)
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
+    except tf.errors.OpError as error:
+        reason = str(error).splitlines()[0]
+        raise LostWorkerError(
+            f"{worker} cannot join the others: {reason}.\nStart all workers again."
+        ) from error
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        # TensorFlow takes this signal for a notice of preemption that nobody reads.
+        signal.signal(signal.SIGTERM, handler)

@@ -1,0 +1,174 @@
+"""How workers find each other before TensorFlow connects them.
+
+TensorFlow's first worker waits for the others without a bound, and Python handles no signal while
+it waits. So all of them meet here first: the others call the chief, on the port that TensorFlow
+listens on later. The chief answers once all have called and agree.
+
+Both ends prove that they know the run's secret before they say anything else.
+"""
+
+import asyncio
+import contextlib
+import errno
+import json
+import socket
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from trainer.distributed import rendezvous_server, secure_connection, shared_secret
+from trainer.distributed.secure_connection import ForgedError, Line
+from trainer.distributed.worker import Worker
+from trainer.errors import LostWorkerError, UserError
+
+_PAUSE = 0.1
+_BACKLOG = 1024  # calls that wait until they are accepted; of one more, Linux retries in a second
+_PATIENCE = 5.0  # with a chief that says nothing, or hears nothing
+
+
+def meet(worker: Worker, same: Mapping[str, Any], timeout: float) -> dict[int, Line]:
+    """Returns once all workers of `worker`'s run have called it.
+
+    Args:
+      worker: this one.
+      same: what all of them have to agree on, by its name, as JSON can hold it.
+      timeout: seconds to wait for the others.
+
+    Returns:
+      The lines that stay open, by the worker at the other end: the chief's to all others, and
+      theirs to the chief.
+
+    Raises:
+      LostWorkerError: if one does not come in time, or does not know the secret.
+      UserError: if one is of another run, or this one's port is taken.
+    """
+    with _listening(worker) as server:
+        end = time.monotonic() + timeout
+        greeting = {"addresses": list(worker.addresses), **same}
+        if worker.chief:
+            return _receive(worker, server, greeting, end, timeout)
+        return {0: _call(worker, greeting, end, timeout)}
+
+
+def _listening(worker: Worker) -> socket.socket:
+    """Listens on the worker's port, so that no other program has it until TensorFlow takes it."""
+    try:
+        # TensorFlow takes the port of all interfaces. So it must be free on all of them.
+        with _on_all_interfaces(worker.port):
+            pass
+        return _on_own_address(worker) or _on_all_interfaces(worker.port)
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"{worker} cannot listen on its port: {error.args[-1]}.\n"
+            "Stop what uses it, or give the worker another address."
+        ) from error
+
+
+def _on_all_interfaces(port: int) -> socket.socket:
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(
+            ("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG
+        )
+    return socket.create_server(("", port), backlog=_BACKLOG)
+
+
+def _on_own_address(worker: Worker) -> socket.socket | None:
+    """Listens on the address by which the others call; returns None if this host lacks it.
+
+    The address may be a router's (NAT), or its name may not be known here yet. Debian gives a
+    host's own name a loopback address, which other hosts cannot reach.
+    """
+    try:
+        found = socket.getaddrinfo(*worker.at(worker.index), type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return None
+    for family, _, _, _, address in found:
+        if str(address[0]).startswith(("127.", "::1")) and not worker.local:
+            continue
+        try:
+            return socket.create_server(address, family=family, backlog=_BACKLOG)
+        except OSError as error:
+            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                raise
+    return None
+
+
+def _receive(
+    worker: Worker, server: socket.socket, greeting: dict[str, Any], end: float, timeout: float
+) -> dict[int, Line]:
+    """Does the chief's part: waits for all others, and answers them."""
+    missing = set(range(1, len(worker.addresses)))
+    if not missing:
+        return {}
+    lines, refusal, stranger = asyncio.run(rendezvous_server.receive(server, worker, greeting, end))
+    missing -= lines.keys()
+    with contextlib.ExitStack() as held:
+        for each in lines.values():
+            held.callback(each.close)
+            each.connection.settimeout(_PATIENCE)
+        if missing and not refusal:
+            raise _missing(worker, min(missing), timeout, stranger)
+        for each in lines.values():
+            with contextlib.suppress(OSError):  # It left: the watch over its line notices.
+                each.send(json.dumps(refusal).encode())
+        if refusal:
+            raise UserError(refusal)
+        held.pop_all()
+    return lines
+
+
+def _call(worker: Worker, greeting: dict[str, Any], end: float, timeout: float) -> Line:
+    """Does the others' part: calls the chief until it answers that all are there."""
+    strange = ""
+    while time.monotonic() < end:
+        try:
+            found = socket.getaddrinfo(*worker.at(0), type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):  # Kubernetes does not know its name yet.
+            found = []
+        for family, _, _, _, address in found:
+            try:
+                return _meet_chief(worker, greeting, family, address, end)
+            except ForgedError as error:  # The chief may be at the next address, or come later.
+                strange = f"what listens there is not the chief ({error})"
+            except OSError:
+                pass  # It is not there yet.
+        time.sleep(_PAUSE)
+    raise _missing(worker, 0, timeout, strange)
+
+
+def _meet_chief(
+    worker: Worker, greeting: dict[str, Any], family: int, address: Any, end: float
+) -> Line:
+    """Returns the line to the chief at `address` once it answers that all are there.
+
+    Raises:
+      ForgedError: if what is there does not know the secret.
+      OSError: if nobody is there, or it leaves.
+      UserError: if the chief refuses this worker.
+    """
+    with contextlib.ExitStack() as held:
+        connection = held.enter_context(socket.socket(family, socket.SOCK_STREAM))
+        soon = min(end, time.monotonic() + _PATIENCE)
+        connection.settimeout(max(0.01, soon - time.monotonic()))
+        connection.connect(address)
+        count = len(worker.addresses)
+        found = secure_connection.call(connection, worker.secret, worker.index, count, soon)
+        found.send(json.dumps(greeting).encode())
+        message = found.receive(rendezvous_server.MOST_BYTES, end)
+        try:
+            refusal = json.loads(message)
+        except (ValueError, RecursionError) as error:
+            raise ForgedError("its answer cannot be read") from error
+        if refusal:
+            raise UserError(str(refusal))
+        held.pop_all()
+        return found
+
+
+def _missing(worker: Worker, index: int, timeout: float, reason: str = "") -> LostWorkerError:
+    reason = reason and f": {reason}"
+    return LostWorkerError(
+        f"{worker.name(index)} did not come within {timeout:g} s, and {worker} has left{reason}.\n"
+        f"Start all workers together, with the same {shared_secret.VARIABLE} and version of "
+        "Crescendo, or give a longer --worker_timeout."
+    )

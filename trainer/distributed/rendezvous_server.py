@@ -1,0 +1,214 @@
+"""The chief's side of the meeting: serves all callers at once and believes those with the secret.
+
+Anyone may call, say nothing, or say anything. None of this delays a worker or ends the run.
+"""
+
+import asyncio
+import collections
+import contextlib
+import hmac
+import json
+import socket
+from typing import Any
+
+from absl import logging
+
+from trainer.distributed import secure_connection
+from trainer.distributed.secure_connection import ForgedError, Line
+from trainer.distributed.worker import Worker
+
+MOST_BYTES = 2**20  # of a message between workers
+_MOST_STRANGERS = 256  # callers that are not workers yet; a worker is one after some ms
+_PAUSE = 0.1
+_OLD, _OLD_BYTES = b"{", 2**16  # The first byte of version 1, and the most of its line of JSON.
+
+
+async def receive(
+    server: socket.socket, worker: Worker, greeting: dict[str, Any], end: float
+) -> tuple[dict[int, Line], str, str]:
+    """Returns the lines of the workers that called until `end`, and why they must not go on.
+
+    Args:
+      server: listens where the workers call.
+      worker: the chief.
+      greeting: what the others' greetings must be, by name.
+      end: time, as of `time.monotonic`, when it stops waiting; it stops before if all are there.
+
+    Returns:
+      The lines by the index of the worker at the other end, and the first difference between a
+      worker's greeting and `greeting`; empty if there is none. Last, a caller that is not a worker
+      of this run; empty if there was none.
+    """
+    reception = _Reception(worker, greeting)
+    server.setblocking(False)
+    accepting = asyncio.create_task(reception.accept(server))
+    refusal = ""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout_at(end):
+            refusal = await reception.over
+    tasks = [accepting, *reception.serving]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    noted = reception.noted.get("worker") or reception.noted.get("stranger", "")
+    return reception.lines, refusal, noted
+
+
+class _Reception:
+    """Callers of one meeting, and the lines of those that are workers."""
+
+    def __init__(self, worker: Worker, greeting: dict[str, Any]) -> None:
+        self.lines: dict[int, Line] = {}
+        self.noted: dict[str, str] = {}
+        self.serving: set[asyncio.Task[None]] = set()
+        self.over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._worker, self._greeting = worker, greeting
+        self._count = len(worker.addresses)
+        self._strangers: dict[asyncio.Task[None], str] = {}  # Their hosts; oldest first.
+
+    async def accept(self, server: socket.socket) -> None:
+        """Serves all callers, without end."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection, address = await loop.sock_accept(server)
+            except OSError:  # The caller has left, or this process has no descriptor to spare.
+                await asyncio.sleep(0 if self._drop_oldest() else _PAUSE)
+                continue
+            connection.setblocking(False)
+            if len(self._strangers) >= _MOST_STRANGERS:
+                self._drop_oldest()
+            task = asyncio.create_task(self._serve(connection, address[0]))
+            self.serving.add(task)
+            self._strangers[task] = address[0]
+            task.add_done_callback(self._forget)
+            # A flood of calls would keep the loop here: while some wait, accepting does not.
+            await asyncio.sleep(0)
+
+    def _drop_oldest(self) -> bool:
+        """Drops a caller of the host with the most, so that a flood of one host drops its own.
+
+        Returns whether there was one to drop.
+        """
+        if not self._strangers:
+            return False
+        ((most, _),) = collections.Counter(self._strangers.values()).most_common(1)
+        oldest = next(task for task, host in self._strangers.items() if host == most)
+        del self._strangers[oldest]
+        oldest.cancel()
+        return True
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self.serving.discard(task)
+        self._strangers.pop(task, None)
+
+    async def _serve(self, connection: socket.socket, host: str) -> None:
+        """Hears one caller; keeps its connection if it is a worker of this run."""
+        with contextlib.ExitStack() as held:
+            held.enter_context(connection)
+            try:
+                index, count, found = await self._admit(connection)
+                message = await _message(found)
+                refusal = self._refusal(index, json.loads(message))
+            # Nothing that a caller sends may end this run.
+            except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
+                self._note("stranger", f"a caller from {host} is not a worker ({error})")
+                return
+            if count != self._count or not 0 < index < self._count:
+                text = f"worker {index} of {count} calls {self._worker}, the chief of {self._count}"
+                self._note("worker", text)
+                _tell(found, f"{text}:\nstart all workers with the same addresses.")
+                return
+            if self.over.done():
+                return
+            held.pop_all()
+            self._keep(index, found)
+            if refusal or len(self.lines) == self._count - 1:
+                self.over.set_result(refusal)
+
+    async def _admit(self, connection: socket.socket) -> tuple[int, int, Line]:
+        """Returns a caller's index, its number of workers, and the line to it, if it is known.
+
+        Raises:
+          ForgedError: if it does not know the secret.
+          OSError: if it leaves.
+        """
+        loop = asyncio.get_running_loop()
+        first = await _exactly(connection, 1)
+        if first == _OLD:
+            await loop.sock_recv(connection, _OLD_BYTES)
+            text = f"{self._worker} runs a newer version of Crescendo:\nstart all with the same."
+            await loop.sock_sendall(connection, json.dumps(text).encode() + b"\n")
+            raise ForgedError("it runs an older version of Crescendo")
+        second = secure_connection.answer()
+        if first[0] != secure_connection.VERSION:
+            await loop.sock_sendall(connection, second)
+            raise ForgedError(f"its version is {first[0]}, and ours {secure_connection.VERSION}")
+        first += await _exactly(connection, secure_connection.HELLO.size - 1)
+        await loop.sock_sendall(connection, second)
+        secret, transcript = self._worker.secret, first + second
+        theirs = await _exactly(connection, secure_connection.PROOF_BYTES)
+        if not hmac.compare_digest(
+            theirs, secure_connection.proof(secret, transcript, chief=False)
+        ):
+            raise ForgedError("it does not know the secret")
+        await loop.sock_sendall(connection, secure_connection.proof(secret, transcript, chief=True))
+        _, _, index, count = secure_connection.HELLO.unpack(first)
+        return index, count, Line(connection, secret, transcript, chief=True)
+
+    def _refusal(self, index: int, other: dict[str, Any]) -> str:
+        """Returns why worker `index` is of another run; empty if it is not."""
+        for name, ours in self._greeting.items():
+            theirs = other[name]
+            if theirs == ours:
+                continue
+            if isinstance(ours, list) and len(theirs) == len(ours):  # Or the message has no end.
+                pairs = [(t, o) for t, o in zip(theirs, ours, strict=True) if t != o]
+                theirs, ours = (", ".join(part) for part in zip(*pairs, strict=True))
+            return (
+                f"worker {index} has the {name} {theirs}, and {self._worker} {ours}:\n"
+                "start all workers with the same."
+            )
+        return ""
+
+    def _keep(self, index: int, found: Line) -> None:
+        """Keeps a worker's line; the last caller with its index is the worker, started again."""
+        if before := self.lines.pop(index, None):
+            _tell(
+                before,
+                f"another process has called {self._worker} as worker {index}:\n"
+                "start each worker once, with an index of its own.",
+            )
+            before.close()
+        self.lines[index] = found
+
+    def _note(self, kind: str, text: str) -> None:
+        """Logs the first of a kind: callers must not fill the log."""
+        if kind not in self.noted:
+            logging.warning("%s; it is passed over, and so are others, without a word", text)
+            self.noted[kind] = text
+
+
+def _tell(found: Line, refusal: str) -> None:
+    """Sends a caller that knows the secret why it is refused."""
+    with contextlib.suppress(OSError):  # It has left, or reads nothing.
+        found.send(json.dumps(refusal).encode())
+
+
+async def _message(found: Line) -> bytes:
+    """Returns the same as `Line.receive`, and lets other callers be served meanwhile."""
+    header = await _exactly(found.connection, secure_connection.HEADER.size)
+    message = await _exactly(found.connection, found.size(header, MOST_BYTES))
+    found.check(header, message)
+    return message
+
+
+async def _exactly(connection: socket.socket, size: int) -> bytes:
+    """Returns the same as `line.exactly`, and lets other callers be served meanwhile."""
+    found = b""
+    while len(found) < size:
+        piece = await asyncio.get_running_loop().sock_recv(connection, size - len(found))
+        if not piece:
+            raise ConnectionError("it has left")
+        found += piece
+    return found

@@ -1,0 +1,154 @@
+"""The workers of a run over several processes: who they are, and which of them this one is.
+
+TF_CONFIG says it, or else Slurm's or Kubernetes' environment; TensorFlow's own resolvers read them.
+"""
+
+import dataclasses
+import ipaddress
+import os
+import re
+from collections.abc import Sequence
+
+from trainer.distributed import kubernetes_pods
+from trainer.errors import LostWorkerError, UserError
+
+# Slurm gives no ports, and jobs with neighbouring ids may share a node: each has some of its own,
+# for its workers there. All are below 32768, where those begin that Linux gives out by itself.
+_FIRST_PORT = 20_000
+_PORTS = 10_000
+_PORTS_A_JOB = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Worker:
+    """One process of several.
+
+    Attributes:
+      addresses: of all, as `host:port`, in the order of their replicas.
+      index: of this one.
+      secret: by which all of them know each other; empty if they are `local`.
+    """
+
+    addresses: tuple[str, ...]
+    index: int
+    secret: bytes = dataclasses.field(default=b"", repr=False)
+
+    @property
+    def chief(self) -> bool:
+        """Whether it is the one that writes the run directory, and decides what time decides."""
+        return self.index == 0
+
+    @property
+    def port(self) -> int:
+        """Port this worker listens on."""
+        return self.at(self.index)[1]
+
+    @property
+    def local(self) -> bool:
+        """Whether no worker has to be called over a network."""
+        hosts = {self.at(index)[0] for index in range(len(self.addresses))}
+        return len(self.addresses) == 1 or all(_is_loopback(host) for host in hosts)
+
+    def at(self, index: int) -> tuple[str, int]:
+        """Returns the host, without the brackets of IPv6, and the port of worker `index`."""
+        host, _, port = self.addresses[index].rpartition(":")
+        return host.removeprefix("[").removesuffix("]"), int(port)
+
+    def __str__(self) -> str:
+        return self.name(self.index)
+
+    def name(self, index: int) -> str:
+        """Of any of them, for a message."""
+        return f"worker {index} ({self.addresses[index]})"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # Another name, which other hosts may find elsewhere.
+        return False
+
+
+def from_environment(timeout: float) -> Worker:
+    """The worker that the environment says this process is.
+
+    Args:
+      timeout: seconds after which a worker that is not heard of counts as lost.
+
+    Raises:
+      LostWorkerError: where Kubernetes has not started all of them in ten times as long.
+      UserError: where it says none, or not which.
+    """
+    if "TF_CONFIG" in os.environ:
+        return _from_tf_config()
+    if "SLURM_STEP_NUM_TASKS" in os.environ:
+        return _from_slurm()
+    if "KUBERNETES_SERVICE_HOST" in os.environ:
+        try:
+            return _worker(
+                *kubernetes_pods.addresses(kubernetes_pods.client(), timeout), "Kubernetes"
+            )
+        except TimeoutError as error:
+            raise LostWorkerError(str(error)) from error
+    raise UserError(
+        "--strategy=multi_worker finds no other workers: neither TF_CONFIG nor Slurm's or "
+        "Kubernetes' variables are set.\n"
+        "Start it with srun, or with scripts/launch_local.sh, or set TF_CONFIG."
+    )
+
+
+def _from_tf_config() -> Worker:
+    # TensorFlow takes four seconds to import, for which wrong flags need not wait.
+    import tensorflow as tf
+
+    try:
+        resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+        jobs = resolver.cluster_spec().as_dict()
+        kind, index = resolver.task_type, resolver.task_id
+        # The chief, where it has a name of its own, is the first.
+        addresses = [*jobs.pop("chief", []), *jobs.pop("worker", [])]
+        own = resolver.cluster_spec().task_address(kind, index)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"TF_CONFIG={os.environ['TF_CONFIG']} cannot be used: {error}.\n"
+            'Write {"cluster": {"worker": ["host:port", ...]}, '
+            '"task": {"type": "worker", "index": 0}}.'
+        ) from error
+    if jobs:
+        raise UserError(
+            f"TF_CONFIG has tasks of the type {min(jobs)!r}: leave them out, all are workers here."
+        )
+    return _worker(addresses, own, "TF_CONFIG")
+
+
+def _from_slurm() -> Worker:
+    import tensorflow as tf
+
+    tasks = int(os.environ["SLURM_STEP_NUM_TASKS"])
+    first_port = _FIRST_PORT + int(os.environ["SLURM_JOB_ID"]) * _PORTS_A_JOB % _PORTS
+    # Which GPUs are a task's is Slurm's to say, by --gpus-per-task; without GPUs the resolver
+    # would fail.
+    resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
+        port_base=first_port, gpus_per_node=tasks, gpus_per_task=1, auto_set_gpu=False
+    )
+    addresses = resolver.cluster_spec().job_tasks("worker")
+    # It counts tasks in the order of their hosts' names, node10 before node9, and Slurm does not.
+    port = first_port + int(os.environ["SLURM_LOCALID"])
+    return _worker(addresses, f"{os.environ['SLURMD_NODENAME']}:{port}", "Slurm's environment")
+
+
+def _is_address(text: str) -> bool:
+    found = re.fullmatch(r".+:(\d{1,5})", text)
+    return found is not None and 0 < int(found[1]) < 2**16
+
+
+def _worker(addresses: Sequence[str], own: str, source: str) -> Worker:
+    wrong = [a for a in addresses if not _is_address(a)]
+    if wrong:
+        raise UserError(f"{source} has the address {wrong[0]!r}: write host:port.")
+    if own not in addresses or len(set(addresses)) < len(addresses):
+        raise UserError(
+            f"{source} has the workers {', '.join(addresses)}, and this one is {own}: "
+            "name each of them once."
+        )
+    return Worker(tuple(addresses), list(addresses).index(own))

@@ -1,0 +1,195 @@
+"""Accuracy against what a sweep varies: batch size, and base rate × batch size."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from trainer.reports.conditions import BATCH, RATES, UNSET, Condition, Spread, number
+from trainer.reports.plots import Picture, line
+
+# Flags that may go with the batch size without being compared, where each size has one value.
+_FOLLOW = frozenset(
+    ["ghost_batch_size", "max_batch_size", "initial_learning_rate", "warmup_epochs"]
+)
+# Of a heat map's numbers: their size in points times how many are in a row.
+_LETTERS = 90
+# (batch size,) or (batch size, rate) → condition
+_Grid = dict[tuple[float, ...], Condition]
+
+
+def against_batch(conditions: Sequence[Condition]) -> list[Picture]:
+    """Accuracy against batch size, a line for what else differs; [] where no line has two."""
+    families, tied = _families(conditions, [BATCH])
+    if not families:
+        return []
+    curves = {label: _accuracies(grid) for label, grid in families.items()}
+    told = "; ".join(
+        f"{label or 'all'}: "
+        + ", ".join(f"{100 * y.mean:.1f}% at {x:g}" for (x,), y in sorted(points.items()))
+        for label, points in curves.items()
+    )
+    many = any(y.n > 1 for points in curves.values() for y in points.values())
+    bars = "Bars: ± one sample standard deviation over seeds. " if many else "One run a point. "
+    picture = Picture(
+        name="accuracy_batch_size",
+        alt=f"Line chart of final top-1 against initial batch size. {told}.",
+        caption=f"{bars}{_with(tied)}The axis of top-1 does not begin at 0.",
+        draw=functools.partial(_draw_against, curves=curves),
+        legend=True,
+    )
+    return [picture]
+
+
+def heat_maps(conditions: Sequence[Condition]) -> list[Picture]:
+    """Top-1 by rate and batch, a map for what else differs; [] where they do not both vary."""
+    pictures = []
+    for rate in RATES:
+        families, tied = _families(conditions, [BATCH, rate])
+        accuracies = {label: _accuracies(grid) for label, grid in families.items()}
+        means = [100 * each.mean for top1 in accuracies.values() for each in top1.values()]
+        for i, (label, top1) in enumerate(accuracies.items()):
+            best = max(top1, key=lambda at: top1[at].mean)
+            size, highest = best
+            where = f"{label}: " if label else ""
+            said = f"{top1[best].percent} at batch size {size:g} and {rate} {highest:g}"
+            pictures.append(
+                Picture(
+                    name=f"heat_map_{rate}" + (f"_{i}" if len(families) > 1 else ""),
+                    alt=f"{where}heat map of final top-1 by {rate} and {BATCH}. Highest: {said}.",
+                    caption=f"Highest, framed: {said}. {_with(tied)}"
+                    "Darker is lower; –: no run; ×: none ended.",
+                    draw=functools.partial(
+                        _draw_map,
+                        grid=families[label],
+                        best=best,
+                        rate=rate,
+                        label=label,
+                        limits=(min(means), max(means)),
+                    ),
+                    height=1.3 + 0.42 * len({r for _, r in families[label]}),
+                )
+            )
+    return pictures
+
+
+def _families(
+    conditions: Sequence[Condition], names: Sequence[str]
+) -> tuple[dict[str, _Grid], set[str]]:
+    """Conditions by their values of `names`, apart for what else differs; and what follows those.
+
+    Left out is a family in which one of `names` does not vary among the ended ones: a line of
+    points is no map, and a point no line.
+    """
+
+    placed: list[tuple[tuple[float, ...], Condition]] = []
+    for each in conditions:
+        values = [number(each.values.get(name, UNSET)) for name in names]
+        if None not in values:
+            placed.append((tuple(v for v in values if v is not None), each))
+    tied = {
+        flag
+        for flag in _FOLLOW - set(names)
+        if any(flag in each.values for _, each in placed)
+        and len({(at, each.values[flag]) for at, each in placed}) == len({at for at, _ in placed})
+    }
+    families: dict[tuple[tuple[str, str], ...], _Grid] = {}
+    for at, each in placed:
+        rest = tuple((k, v) for k, v in each.values.items() if k not in {*names, *tied})
+        families.setdefault(rest, {})[at] = each
+    families = {
+        rest: grid
+        for rest, grid in families.items()
+        if (ended := list(_accuracies(grid)))
+        and all(len(set(values)) > 1 for values in zip(*ended, strict=True))
+    }
+    drawn = [each for grid in families.values() for each in grid.values()]
+    tied = {flag for flag in tied if len({each.values[flag] for each in drawn}) > 1}
+    return {_label(rest, list(families)): grid for rest, grid in families.items()}, tied
+
+
+def _label(rest: tuple[tuple[str, str], ...], every: Sequence[tuple[tuple[str, str], ...]]) -> str:
+    """The flags of `rest` that are not the same in `every`."""
+    return ", ".join(
+        f"{name}={value}"
+        for name, value in rest
+        if any((name, value) not in other for other in every)
+    )
+
+
+def _accuracies(grid: _Grid) -> dict[tuple[float, ...], Spread]:
+    return {at: top1 for at, each in grid.items() if (top1 := each.of("top1"))}
+
+
+def _with(tied: set[str]) -> str:
+    return f"What goes with the batch size: {', '.join(sorted(tied))}. " if tied else ""
+
+
+def _draw_against(figure: Figure, curves: dict[str, dict[tuple[float, ...], Spread]]) -> None:
+    axes: Axes = figure.subplots()
+    for i, (label, points) in enumerate(curves.items()):
+        sizes = [size for (size,) in sorted(points)]
+        deviations = [100 * (points[size,].deviation or 0) for size in sizes]
+        style = line(i)
+        axes.errorbar(
+            sizes,
+            [100 * points[size,].mean for size in sizes],
+            yerr=deviations if any(deviations) else None,  # Of one seed there is none to show.
+            color=style.colour,
+            linestyle=style.linestyle,
+            marker="osD^v"[i % 5],
+            markersize=5,
+            capsize=3,
+            label=label or None,
+        )
+    axes.set(
+        title="Final top-1 against batch size",
+        xlabel="initial batch size (examples, log scale)",
+        ylabel="evaluation top-1 (%)",
+    )
+    axes.set_xscale("log", base=2)
+    every = sorted({size for points in curves.values() for (size,) in points})
+    axes.set_xticks(every, [f"{size:g}" for size in every])
+    axes.minorticks_off()
+
+
+def _draw_map(
+    figure: Figure,
+    grid: _Grid,
+    best: tuple[float, ...],
+    rate: str,
+    label: str,
+    limits: tuple[float, float],
+) -> None:
+    axes: Axes = figure.subplots()
+    sizes, rates = sorted({b for b, _ in grid}), sorted({r for _, r in grid})
+    top1 = _accuracies(grid)
+    cells = [
+        [100 * top1[b, r].mean if (b, r) in top1 else float("nan") for b in sizes] for r in rates
+    ]
+    low, high = limits
+    axes.imshow(
+        cells, cmap="cividis", origin="lower", aspect="auto", vmin=low, vmax=max(high, low + 0.1)
+    )
+    letters = min(10, _LETTERS / len(sizes))
+    for y, r in enumerate(rates):
+        for x, b in enumerate(sizes):
+            look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": letters}
+            if (b, r) in top1:
+                look["color"] = "white" if cells[y][x] < (low + high) / 2 else "black"
+                look["fontweight"] = "bold" if (b, r) == best else "normal"
+                axes.text(x, y, f"{cells[y][x]:.1f}", **look)
+            else:
+                axes.text(x, y, "×" if (b, r) in grid else "–", **look)
+    x, y = sizes.index(best[0]), rates.index(best[1])
+    frame = Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, edgecolor="#d55e00", linewidth=3)
+    frame.set_clip_on(False)
+    axes.add_patch(frame)
+    axes.set_xticks(range(len(sizes)), [f"{b:g}" for b in sizes], fontsize=letters)
+    axes.set_yticks(range(len(rates)), [f"{r:.3g}" for r in rates])
+    axes.set(xlabel="initial batch size (examples)", ylabel=rate.replace("_", " "))
+    axes.set_title("Final top-1 (%)" + (f"\n{label}" if label else " by rate and batch size"))
+    axes.grid(visible=False)

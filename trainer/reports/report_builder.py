@@ -1,0 +1,135 @@
+"""What a report on some runs says, and shows: sections for what those runs have, and no others."""
+
+import functools
+import itertools
+from collections.abc import Iterable, Sequence
+
+from matplotlib.figure import Figure
+
+from trainer.reports import batch_size_plots, curves, html, range_test, tables
+from trainer.reports.conditions import Condition, conditions
+from trainer.reports.plots import Picture
+from trainer.reports.run_record import DIVERGED, Record
+
+
+def report(runs: Sequence[Record]) -> tuple[str, list[Picture]]:
+    """The page on `runs`, and its pictures."""
+    tests = [run for run in runs if run.is_range_test and _rises(_ramp(run))]
+    groups = conditions(list(filter(_is_compared, runs)))
+    drawn = [each for each in groups if any(run.points for run in each.runs)]
+    shown = [_comparisons(groups), _results(groups), _learned(drawn), _schedule(drawn)]
+    shown += [_range_tests(tests), _runs(groups, itertools.filterfalse(_is_compared, runs))]
+    sections = [(section, pictures) for section, pictures in shown if section.body]
+    text = html.page(
+        f"Crescendo: {_count(len(runs), 'run')}, {_count(len(groups), 'condition')}",
+        tables.summary(groups) if groups else [],
+        [section for section, _ in sections],
+    )
+    return text, list(itertools.chain.from_iterable(pictures for _, pictures in sections))
+
+
+_Part = tuple[html.Section, list[Picture]]
+
+
+def _is_compared(run: Record) -> bool:
+    """Not a range test, and not one of which nothing is known but that it began."""
+    known = run.points or run.result or (run.flags and run.state in (DIVERGED, "failed"))
+    return bool(known) and not run.is_range_test
+
+
+def _results(groups: Sequence[Condition]) -> _Part:
+    first = tables.reference(groups)
+    notes = []
+    if first:
+        seeds = any(len(each.ended) > 1 for each in groups)
+        notes = [
+            (
+                "Means ± one sample standard deviation (n − 1) over runs that differ in the seed. "
+                if seeds
+                else "One run each: no spread is known. "
+            )
+            + f"Only runs that have ended count. What is saved is against {first.label}, the first "
+            "condition given; seconds are of training alone and compare only on one machine."
+        ]
+    body = html.table(tables.by_condition(groups)) + html.paragraphs(notes, "note")
+    if tables.flags_apart(groups):
+        said = ["The flags in which they differ (–: unset):"]
+        body += html.paragraphs(said) + html.table(tables.flags(groups))
+    return html.Section("Results", body if groups else ""), []
+
+
+def _comparisons(groups: Sequence[Condition]) -> _Part:
+    pictures = batch_size_plots.against_batch(groups) + batch_size_plots.heat_maps(groups)
+    body = html.figures(pictures) if pictures else ""
+    return html.Section("Accuracy by batch size and learning rate", body), pictures
+
+
+def _learned(groups: Sequence[Condition]) -> _Part:
+    drawn = curves.lines(groups)
+    pictures = curves.learned(groups, drawn)
+    notes = _how_drawn(groups)
+    body = html.legend(drawn) + html.figures(pictures) + html.paragraphs(notes, "note")
+    return html.Section("Learning curves", body if pictures else ""), pictures
+
+
+def _how_drawn(groups: Sequence[Condition]) -> list[str]:
+    notes = []
+    if any(len(each.runs) > 1 for each in groups):
+        notes.append("Thin: single runs. Thick: the mean of those that have ended.")
+    if len(groups) > curves.COLOURED:
+        notes.append(
+            f"In colour: the first condition and the {curves.COLOURED - 1} of the highest top-1."
+        )
+    if any(run.state == DIVERGED for each in groups for run in each.runs):
+        notes.append("×: the last point before the loss was no number any more.")
+    return [" ".join(notes)] if notes else []
+
+
+def _schedule(groups: Sequence[Condition]) -> _Part:
+    drawn = curves.lines(groups)
+    pictures, still = curves.schedule(groups, drawn)
+    body = html.paragraphs(still)
+    if pictures:
+        body = html.legend(drawn) + html.figures(pictures) + body
+    return html.Section("The schedule over the run", body), pictures
+
+
+def _ramp(run: Record) -> list[range_test.Point]:
+    return range_test.whole(run.of("train"))
+
+
+def _rises(ramp: Sequence[range_test.Point]) -> bool:
+    return bool(ramp) and ramp[0]["learning_rate"] < ramp[-1]["learning_rate"]
+
+
+def _range_tests(tests: Sequence[Record]) -> _Part:
+    pictures = []
+    for i, run in enumerate(tests):
+        found = range_test.suggest(_ramp(run))
+        scale = run.flags.get("range_scale", "geometric")
+        pictures.append(
+            Picture(
+                name="range_test" + (f"_{i}" if len(tests) > 1 else ""),
+                alt=f"Training loss and top-1 against a rising learning rate, in {run.name}. "
+                f"Suggested: {found.lowest:.3g} to {found.highest:.3g}.",
+                caption=f"{run.name}: {found.why}",
+                draw=functools.partial(_draw_range_test, run=run, found=found, scale=scale),
+                height=4.2,
+            )
+        )
+    body = html.figures(pictures) if pictures else ""
+    return html.Section("Learning rate range tests", body), pictures
+
+
+def _draw_range_test(figure: Figure, run: Record, found: range_test.Interval, scale: str) -> None:
+    range_test.plot(figure, _ramp(run), found, scale)
+    figure.axes[0].set_title(f"{run.name}: {found.lowest:.3g} to {found.highest:.3g}")
+
+
+def _runs(groups: Sequence[Condition], others: Iterable[Record]) -> _Part:
+    content = tables.by_run([*(run for each in groups for run in each.runs), *others])
+    return html.Section("Every run", html.table(content)), []
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" + ("" if n == 1 else "s")

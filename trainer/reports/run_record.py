@@ -1,0 +1,233 @@
+"""What a run directory records, read as it is: in progress, killed, diverged or damaged."""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import re
+import socket
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from trainer.config import flagfile
+from trainer.errors import UserError
+from trainer.run_dir import directory, metrics
+from trainer.run_dir import result as results
+from trainer.run_dir.model_source import is_export
+from trainer.sweep import outcomes
+from trainer.system import typed_json
+from trainer.system.regular_file import read_regular
+from trainer.system.typed_json import DamagedError
+
+DIVERGED = "diverged"
+_FILES = ("flags.txt", "metrics.jsonl", "result.json")
+_MOST_BYTES = 2**20  # of a file of a few lines
+_LONGEST_NOTE = 300  # letters of what such a file says
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """A run.
+
+    Attributes:
+      name: of the directory, as short as tells it from the others.
+      flags: what changes what is learned, by flag; {} where flags.txt cannot be read.
+      points: logged points of both splits, in the order of updates.
+      result: result.json; None where the run has not ended, or it cannot be read.
+      state: finished, running, killed, DIVERGED, failed (as a point of a sweep), or not finished,
+        as after a signal.
+      notes: what else is to be known of it, such as what is wrong with its files.
+    """
+
+    name: str
+    flags: dict[str, str]
+    points: list[dict[str, Any]]
+    result: dict[str, Any] | None
+    state: str
+    notes: list[str]
+
+    def of(self, split: str) -> list[dict[str, Any]]:
+        """The points of `split`."""
+        return [point for point in self.points if point["split"] == split]
+
+    @property
+    def is_range_test(self) -> bool:
+        """Whether its rate rises to find one, so that it is no run to compare with others."""
+        return self.flags.get("anneal") == "range_test"
+
+
+def find(
+    paths: Sequence[pathlib.Path],
+) -> tuple[list[pathlib.Path], dict[pathlib.Path, str]]:
+    """Returns the run directories among `paths` and below them, each once, and what is left out.
+
+    Those of a sweep come in the order of its grid, others by name. A path without a run is left
+    out, and a folder that cannot be read; the reason is by the path.
+    """
+    found: dict[pathlib.Path, pathlib.Path] = {}
+    left_out: dict[pathlib.Path, str] = {}
+    for path in paths:
+        unread: dict[pathlib.Path, str] = {}
+        runs = list(_runs(path, unread))
+        found |= {run.resolve(): run for run in runs if run.resolve() not in found}
+        if not runs and not unread:
+            left_out[path] = "holds no run"
+        left_out |= unread
+    return list(found.values()), left_out
+
+
+def _runs(path: pathlib.Path, unread: dict[pathlib.Path, str]) -> Iterator[pathlib.Path]:
+    """The runs in a folder and below; folders that cannot be read are put into `unread`."""
+    waiting = [path]  # By no recursion: folders may be nested 2,000 deep.
+    while waiting:
+        path = waiting.pop()
+        if any(os.path.lexists(path / name) for name in _FILES) or _failed(path):
+            if not is_export(path):
+                yield path
+            continue
+        try:
+            inner = [each for each in path.iterdir() if each.is_dir() and not each.is_symlink()]
+        except PermissionError as error:
+            unread[path] = f"cannot be read: {error.strerror}"
+            continue
+        except OSError:  # A file, or nothing.
+            continue
+        order = {name: i for i, name in enumerate(_ends(path))}
+        inner.sort(key=lambda each: (order.get(each.name, len(order)), _natural(each)))
+        waiting += reversed(inner)
+
+
+def _natural(path: pathlib.Path) -> list[tuple[float, str]]:
+    """Sorts batch_128 behind batch_32."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)|(\D)", path.name)
+    return [(float(number or "inf"), other) for number, other in parts]
+
+
+def unread_sweeps(folders: Sequence[pathlib.Path]) -> list[str]:
+    """What is wrong with each sweep.json in `folders` that cannot be read."""
+    said = []
+    for folder in dict.fromkeys(folders):
+        try:
+            outcomes.read(folder)
+        except (DamagedError, OSError) as error:
+            said.append(f"{folder / outcomes.FILE} {typed_json.problem(error)}")
+    return said
+
+
+def names(folders: Sequence[pathlib.Path]) -> list[str]:
+    """What tells `folders` apart: their paths below what they share, as a page can hold them."""
+    whole = [pathlib.Path(os.path.abspath(folder)) for folder in folders]
+    shared = os.path.commonpath([folder.parent for folder in whole]) if whole else ""
+    return [os.fsencode(each.relative_to(shared)).decode(errors="replace") for each in whole]
+
+
+def read(folder: pathlib.Path, name: str) -> Record:
+    """The run in `folder`; what cannot be read is noted."""
+    if not (folder / "flags.txt").exists() and (reason := _failed(folder)):
+        return Record(name, {}, [], None, "failed", [reason])
+    notes: list[str] = []
+    flags = _flags(folder / "flags.txt", notes)
+    points = _points(folder / "metrics.jsonl", notes)
+    result = _result(folder, points, notes)
+    if result and result.get("resumes"):
+        notes.append(f"resumed {result['resumes']} times" if result["resumes"] > 1 else "resumed")
+    return Record(
+        name=name,
+        flags=flags,
+        points=points,
+        result=result,
+        state=_state(folder, result, notes),
+        notes=notes,
+    )
+
+
+def _flags(path: pathlib.Path, notes: list[str]) -> dict[str, str]:
+    text = _text(path, notes, needed=True)
+    if text is None:
+        return {}
+    if wrong := flagfile.not_a_flag(text) if text.strip() else "it is empty":
+        notes.append(f"flags.txt is damaged: {wrong}")
+        return {}
+    return flagfile.learned(text)
+
+
+def _points(path: pathlib.Path, notes: list[str]) -> list[dict[str, Any]]:
+    try:
+        points = metrics.read(path, lambda said: notes.append(said.replace(str(path), path.name)))
+    except OSError as error:
+        notes.append(f"metrics.jsonl {typed_json.problem(error)}")
+        return []
+    if not path.exists():
+        notes.append("metrics.jsonl is missing")
+    placed = [point for point in points if "epoch" in point]
+    if others := len(points) - len(placed):
+        notes.append(f"metrics.jsonl has {others:,} points without epoch, which are left out")
+    return sorted(placed, key=lambda point: point["update"])
+
+
+def _result(
+    folder: pathlib.Path, points: list[dict[str, Any]], notes: list[str]
+) -> dict[str, Any] | None:
+    try:
+        found = results.read(folder)
+    except (DamagedError, OSError) as error:
+        notes.append(f"{results.FILE} {typed_json.problem(error)}")
+        return None
+    if found is None:
+        return None
+    last = points[-1]["update"] if points else 0
+    if last < found["updates"] and (points or not any("metrics.jsonl" in note for note in notes)):
+        notes.append(f"metrics.jsonl ends at update {last} of {found['updates']}")
+    if last > found["updates"]:
+        notes.append(f"metrics.jsonl goes on to update {last}: the result is of {found['updates']}")
+    return found
+
+
+def _text(path: pathlib.Path, notes: list[str], *, needed: bool = False) -> str | None:
+    try:
+        # What is not UTF-8 is shown as \xff, as a page cannot hold it.
+        return read_regular(path, _MOST_BYTES).decode(errors="backslashreplace")
+    except FileNotFoundError:
+        if needed:
+            notes.append(f"{path.name} is missing")
+    except OSError as error:
+        notes.append(f"{path.name} {typed_json.problem(error)}")
+    return None
+
+
+def _failed(folder: pathlib.Path) -> str | None:
+    """Why the run has failed, if it is a point of a sweep that has."""
+    end = _ends(folder.parent).get(folder.name, outcomes.End())
+    if not end.failed:
+        return None
+    return " ".join((end.reason or f"status {end.status}").split())[:_LONGEST_NOTE]
+
+
+def _ends(path: pathlib.Path) -> dict[str, outcomes.End]:
+    """How the points of the sweep in `path` have ended; {} where it is none, or is damaged."""
+    try:
+        return outcomes.read(path)
+    except (DamagedError, OSError):
+        return {}
+
+
+def _state(folder: pathlib.Path, result: dict[str, Any] | None, notes: list[str]) -> str:
+    if result:
+        return "finished"
+    if why := _text(folder / directory.DIVERGED, notes):
+        notes.append(why.partition("\n")[0][:_LONGEST_NOTE])
+        return DIVERGED
+    if reason := _failed(folder):
+        notes.append(reason)
+        return "failed"
+    # Empty where its owner ended by itself.
+    owner = directory.OWNER.fullmatch((_text(folder / "lock", notes) or "").strip())
+    if not owner:
+        return "not finished"
+    with contextlib.suppress(OSError, UserError):  # On a file system without locks.
+        if directory.is_held(folder):
+            return "running"
+        if owner[1] == socket.gethostname():
+            return "killed"
+    notes.append(f"{owner[0]} runs, or was killed")
+    return "not finished"

@@ -1,0 +1,156 @@
+"""Logged points: metrics.jsonl, and TensorBoard's curves made from it.
+
+metrics.jsonl is the record. TensorBoard's files are written beside it, and again from it when a run
+resumes, so that no point is there twice and none is missing.
+"""
+
+import contextlib
+import os
+import pathlib
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from tensorboard.compat import tf as files
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+from trainer.run_dir import event_files, metrics, tensorboard_layout
+from trainer.run_dir.directory import remove, write_whole
+
+# What a disk that is full or gone raises, by way of Python's files and of TensorBoard's.
+UNWRITABLE = (OSError, files.errors.OpError)
+# And what Python raises where no thread can be started.
+_UNDRAWN = (*UNWRITABLE, RuntimeError)
+
+
+class Summaries:
+    """The logged points of the run in `folder`, those after `update` dropped on opening.
+
+    A disk that is full keeps no point from being logged once there is room again; `report` is told.
+    """
+
+    def __init__(self, folder: pathlib.Path, *, update: int, report: Callable[[str], None]) -> None:
+        self._path = folder / "metrics.jsonl"
+        self._report = report
+        points = [point for point in metrics.read(self._path, report) if point["update"] <= update]
+        write_whole(self._path, "".join(map(metrics.line, points)))
+        # Unbuffered, for who reads along; closed by close().
+        self._file = open(self._path, "r+b", buffering=0)  # noqa: SIM115
+        self._size = self._file.seek(0, os.SEEK_END)
+        self._unwritten, self._failing = b"", False
+        self._curves: dict[str, EventFileWriter] | None = None
+        self._draw_all()
+
+    def write(self, split: str, update: int, position: int, **values: float | str) -> None:
+        """Logs a point of `split`, train or eval, after `update` updates of `position` examples.
+
+        TensorBoard gets the values that metrics.TAGS names.
+        """
+        point: dict[str, Any] = {"split": split, "update": update, "position": position, **values}
+        point["time"] = time.time()
+        self._unwritten += metrics.line(point).encode()
+        self._append()
+        self._draw([point])
+
+    def _append(self) -> None:
+        """Writes what is unwritten, all of it or nothing."""
+        try:
+            self._file.seek(self._size)
+            rest = self._unwritten
+            while rest:
+                rest = rest[self._file.write(rest) or 0 :]
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._size)
+            if not self._failing:
+                self._report(f"{self._path} cannot be written: {error.strerror}; kept for later.")
+            self._failing = True
+            return
+        self._size += len(self._unwritten)
+        self._unwritten, self._failing = b"", False
+
+    def _draw_all(self) -> None:
+        folder = self._path.with_name("tensorboard")
+        remove(folder)
+        try:
+            # Each writes from a thread of its own.
+            self._curves = {
+                split: EventFileWriter(str(folder / split), flush_secs=10)
+                for split in ("train", "eval")
+            }
+        except _UNDRAWN as error:
+            self._report(f"{folder} cannot be written: {error}; drawn again later.")
+            return
+        self._curves["train"].add_event(tensorboard_layout.event(time.time()))
+        self._draw(metrics.read(self._path))
+
+    def _draw(self, points: Iterable[dict[str, Any]]) -> None:
+        if self._curves is None:
+            return
+        try:
+            for point in points:
+                self._curves[point["split"]].add_event(_event(point))
+        except UNWRITABLE as error:  # of the thread, at an earlier point
+            self._curves = None
+            self._report(f"TensorBoard's files cannot be written: {error}; drawn again later.")
+
+    def flush(self) -> bool:
+        """Whether all points are on the disk: a checkpoint must not know of more than the log."""
+        if self._unwritten:
+            self._append()
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            self._report(f"{self._path} cannot be flushed: {error.strerror}.")
+            return False
+        if self._curves is None and not self._unwritten:
+            self._draw_all()
+        return not self._unwritten
+
+    def close(self) -> None:
+        """Flushes and closes all files."""
+        try:
+            self._file.close()
+        except OSError as error:  # Over NFS, a write may fail as late as this.
+            self._report(f"{self._path} cannot be written: {error.strerror}.")
+        for writer in (self._curves or {}).values():
+            with contextlib.suppress(*UNWRITABLE):
+                writer.close()
+
+
+class NoSummaries(Summaries):
+    """Those of a process that leaves them to another one."""
+
+    def __init__(self) -> None:
+        pass
+
+    def write(self, split: str, update: int, position: int, **values: float | str) -> None:
+        """Logs nothing."""
+
+    def flush(self) -> bool:
+        """Nothing is missing."""
+        return True
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def write_image(folder: pathlib.Path, tag: str, png: bytes) -> None:
+    """Shows TensorBoard a picture, in place of what is in `folder`.
+
+    Raises:
+      OSError: where it cannot be written, with the file's name.
+    """
+    image = Summary.Value(tag=tag, image=Summary.Image(encoded_image_string=png))
+    event_files.replace(folder, [Summary(value=[image])])
+
+
+def _event(point: dict[str, Any]) -> Event:
+    values = [
+        Summary.Value(tag=tag, simple_value=point[name])
+        for name, tag in metrics.TAGS.items()
+        if name in point
+    ]
+    return Event(wall_time=point["time"], step=point["update"], summary=Summary(value=values))

@@ -1,0 +1,267 @@
+"""JSON from outside of this process, read as what it is declared to be, or refused by name.
+
+A declaration is a `Kind`: a function that takes a parsed value and returns it checked. `fields`
+puts kinds together to objects. Whatever a file holds instead (missing fields, other types, numbers
+of 400 digits, 100,000 brackets, bytes that are not UTF-8), the one error is a `DamagedError`, which
+names the file, the line or field, and what is wrong there. Fields that are not declared pass: a
+newer version may have written them.
+"""
+
+import json
+import os
+import reprlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from trainer.system.regular_file import read_regular, reading
+
+Kind = Callable[[Any], Any]
+
+# A file of more is not one of ours: a sweep of 10,000 points has 3 MB.
+MOST_BYTES = 2**24
+# Of a log with a line a point, 400 bytes each: 2.7 million points.
+_MOST_LOG_BYTES = 2**30
+_MOST_LINE_BYTES = 2**16
+# Sums and squares of numbers up to it are finite, and so are matplotlib's axes.
+LARGEST = 1e100
+_LARGEST_INTEGER = 2**63 - 1
+
+
+class WrongError(ValueError):
+    """A value is not what it is declared to be.
+
+    Args:
+      what: is wrong, after the name of the value: "is missing".
+      place: of the value in what was read, as points[3].status; "": all of it.
+    """
+
+    def __init__(self, what: str, place: str = "") -> None:
+        verb = what.startswith(("is ", "has "))
+        super().__init__(f"{place} {what}" if place else f"it {what}" if verb else what)
+        self.what = what
+        self.place = place
+
+    def inside(self, place: str) -> "WrongError":
+        """Returns the same of a value that `place` holds."""
+        dot = "." if place and self.place and not self.place.startswith("[") else ""
+        return WrongError(self.what, f"{place}{dot}{self.place}")
+
+
+class DamagedError(Exception):
+    """A file is not what it is declared to be; `reason` names the field and what is wrong."""
+
+    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
+        super().__init__(f"{os.fspath(path)} is damaged: {reason}")
+        self.reason = reason
+
+
+def problem(error: DamagedError | OSError) -> str:
+    """Returns what is said of a file, after its name, that is damaged or cannot be read."""
+    if isinstance(error, DamagedError):
+        return f"is damaged: {error.reason}"
+    return f"cannot be read: {error.strerror}"
+
+
+def parsed(text: str | bytes, kind: Kind) -> Any:
+    """Returns the value that a JSON text holds, as `kind` returns it.
+
+    Raises:
+      WrongError: it is not JSON, or not of that kind.
+    """
+    try:
+        value = json.loads(text if isinstance(text, str) else text.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise WrongError(f"is not UTF-8: byte {error.start} cannot be decoded") from error
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise WrongError(f"is not JSON: {error.msg} at {where}" if text else "is empty") from error
+    except RecursionError as error:
+        raise WrongError("is nested too deeply") from error
+    except ValueError as error:  # Python converts no integer of more than 4,300 digits.
+        raise WrongError("has a number of too many digits") from error
+    return kind(value)
+
+
+def read(path: str | os.PathLike[str], kind: Kind) -> Any:
+    """Returns what a file of JSON holds, as `kind` returns it.
+
+    Raises:
+      DamagedError: it is not JSON, or not of that kind.
+      FileNotFoundError: it is not there.
+      OSError: it cannot be read, is not a regular file, or is too large.
+    """
+    try:
+        return parsed(read_regular(path, MOST_BYTES), kind)
+    except WrongError as error:
+        raise DamagedError(path, str(error)) from error
+
+
+def read_lines(path: str | os.PathLike[str], kind: Kind) -> Iterator[tuple[int, Any]]:
+    """Yields the number of each line of a file, from 1, and its value, or why it is wrong.
+
+    A line that is wrong yields a WrongError in place of its value. The beginning of an object
+    without its end, at the end of the file, is left out: a kill has cut it short.
+
+    Raises:
+      FileNotFoundError: it is not there.
+      OSError: it cannot be read, is not a regular file, or is too large.
+    """
+    with reading(path, _MOST_LOG_BYTES) as file:
+        number = 0
+        while line := file.readline(_MOST_LINE_BYTES):
+            number += 1
+            if line.endswith(b"\n"):
+                try:
+                    yield number, parsed(line, kind)
+                except WrongError as error:
+                    yield number, error
+            elif len(line) == _MOST_LINE_BYTES:
+                yield number, WrongError(f"has more than {_MOST_LINE_BYTES:,} bytes")
+                while line and not line.endswith(b"\n"):
+                    line = file.readline(_MOST_LINE_BYTES)
+            elif not line.startswith(b"{"):
+                yield number, WrongError("is not JSON")
+
+
+def fields(required: Mapping[str, Kind], optional: Mapping[str, Kind] | None = None) -> Kind:
+    """The kind of an object with these fields; others are returned as they are."""
+
+    def check(value: Any) -> dict[str, Any]:
+        known = _object(value)
+        checked = {name: _inside(name, kind, known) for name, kind in required.items()}
+        for name, kind in (optional or {}).items():
+            if name in known:
+                checked[name] = _inside(name, kind, known)
+        return {**known, **checked}
+
+    return check
+
+
+def table_of(kind: Kind) -> Kind:
+    """The kind of an object with any names, whose values are of `kind`."""
+
+    def check(value: Any) -> dict[str, Any]:
+        known = _object(value)
+        return {name: _inside(_shown(name), kind, known, name) for name in known}
+
+    return check
+
+
+def list_of(kind: Kind, length: int | None = None) -> Kind:
+    """The kind of a list of `length` values of `kind`; None: of any length."""
+
+    def check(value: Any) -> list[Any]:
+        if not isinstance(value, list) or length not in (None, len(value)):
+            raise WrongError("is not a list" + ("" if length is None else f" of {length}"))
+        found = []
+        for i, each in enumerate(value):
+            try:
+                found.append(kind(each))
+            except WrongError as error:
+                raise error.inside(f"[{i}]") from error
+        return found
+
+    return check
+
+
+def optional(kind: Kind) -> Kind:
+    """The kind of what is null, or of `kind`."""
+    return lambda value: None if value is None else kind(value)
+
+
+def one_of(*values: Any) -> Kind:
+    """The kind of what equals one of `values`."""
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, str) or value not in values:
+            raise WrongError(f"is {_shown(value)}, not one of {', '.join(values)}")
+        return value
+
+    return check
+
+
+def integer(least: int = 0, most: int = _LARGEST_INTEGER) -> Kind:
+    """The kind of an integer from `least` to `most`."""
+
+    def check(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise WrongError(f"is {_shown(value)}, not an integer from {least} to {most}")
+        return value
+
+    return check
+
+
+def number(least: float = -LARGEST, most: float = LARGEST) -> Kind:
+    """The kind of a finite number from `least` to `most`, which is returned as a float."""
+
+    def check(value: Any) -> float:
+        # Python compares integers of any size with floats, and cannot convert them.
+        if not _is_number(value) or not least <= value <= most:
+            raise WrongError(f"is {_shown(value)}, not a number from {least:g} to {most:g}")
+        return float(value)
+
+    return check
+
+
+def measured(value: Any) -> float:
+    """The kind of a number up to LARGEST, or of NaN or an infinity: a run may have diverged."""
+    if not _is_number(value) or (LARGEST < abs(value) < float("inf")):
+        raise WrongError(f"is {_shown(value)}, not a number up to {LARGEST:g}")
+    return float(value)
+
+
+def boolean(value: Any) -> bool:
+    """The kind of true and false."""
+    if not isinstance(value, bool):
+        raise WrongError(f"is {_shown(value)}, not true or false")
+    return value
+
+
+def text(value: Any) -> str:
+    """The kind of a text that can be written as UTF-8."""
+    return _encodable(value, "strict")
+
+
+def file_name(value: Any) -> str:
+    """The kind of a name of a file, which may hold bytes that are not UTF-8, as Python has them."""
+    return _encodable(value, "surrogateescape")
+
+
+def anything(value: Any) -> Any:
+    """The kind of all values."""
+    return value
+
+
+def _encodable(value: Any, errors: str) -> str:
+    if not isinstance(value, str):
+        raise WrongError(f"is {_shown(value)}, not a text")
+    try:
+        value.encode(errors=errors)
+    except UnicodeEncodeError as error:
+        raise WrongError(f"is {_shown(value)}, which has half of a character") from error
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise WrongError(f"is not an object of named values, but {_shown(value)}")
+    return value
+
+
+def _inside(place: str, kind: Kind, known: Mapping[str, Any], name: str | None = None) -> Any:
+    key = place if name is None else name
+    if key not in known:
+        raise WrongError("is missing", place)
+    try:
+        return kind(known[key])
+    except WrongError as error:
+        raise error.inside(place) from error
+
+
+def _shown(value: Any) -> str:
+    """A value in a message: short, in one line."""
+    return reprlib.repr(value)

@@ -1,0 +1,207 @@
+"""The measured choice of the micro-batch: the fastest that fits in memory here.
+
+A micro-batch changes nothing that is learned, so it is free to be measured. The choice is kept in
+the run directory, with what it was chosen from, so that a resumed run compiles the same.
+"""
+
+import contextlib
+import dataclasses
+import gc
+import json
+import math
+import pathlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import tensorflow as tf
+
+from trainer.distributed.strategy import dealt, on_cpu
+from trainer.errors import UserError
+from trainer.nn.user_code import explained
+from trainer.run_dir.directory import write_whole
+from trainer.schedule.layout import divisors
+from trainer.schedule.realize import Limits
+from trainer.system import memory, typed_json
+from trainer.system.typed_json import DamagedError, fields, integer
+from trainer.training.step import TrainingStep
+
+# Up to so many examples, a run's smallest batch leaves too little to choose from.
+_FEW = 64
+# Larger ones overflow the caches of a CPU.
+_MOST_ON_CPU = 256
+# Of one candidate to the next: each costs seconds of tracing.
+_GROWTH = 1.5
+# A doubling halves what a pass costs besides its examples, so that all that follow gain together
+# what one has gained: below this, no more than the clock's noise.
+_GAIN = 1.03
+_SECONDS = 1.0
+# Of the memory that is free; the rest is for what an update, an evaluation and a checkpoint take
+# besides, and for other processes.
+_USABLE = 0.8
+
+_KEPT = fields({"micro_batch_size": integer(1), "replicas": integer(1)})
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A size that was tried, its speed, and the bytes at the peak; None where no one tells."""
+
+    micro_batch_size: int
+    examples_per_second: float
+    peak_bytes: int | None
+
+
+def choose(
+    path: pathlib.Path,
+    step: TrainingStep,
+    batches: Callable[[int, int], Iterator[Any]],
+    *,
+    limits: Limits,
+    ghost_batch_size: int,
+    model: str,
+    report: Callable[[str], None],
+) -> int:
+    """The size of the kept choice in file `path`, or of one measured now and kept there.
+
+    Candidates divide a replica's share of the run's smallest batch, or of its largest where that is
+    too small to compare any. `report` is told what is measured, and why a size was chosen.
+
+    Raises:
+      UserError: where `model` does not fit in memory at all.
+    """
+    replicas = step.strategy.num_replicas_in_sync
+    smallest = limits.smallest // replicas
+    share = smallest if smallest > _FEW else limits.largest // replicas
+    try:
+        kept = typed_json.read(path, _KEPT)
+        size = kept["micro_batch_size"]
+        if kept["replicas"] == replicas and ghost_batch_size <= size <= limits.largest // replicas:
+            return int(size)
+    except FileNotFoundError:
+        pass
+    except DamagedError as error:
+        report(f"{error}; it is measured again")
+    most = _MOST_ON_CPU if on_cpu(step.strategy) else share
+    sizes = candidates(share, ghost_batch_size, most)
+    tried, why = _search(step, batches, sizes, model, report)
+    best = max(tried, key=lambda candidate: candidate.examples_per_second).micro_batch_size
+    choice = {
+        "micro_batch_size": best,
+        "replicas": replicas,
+        "why": why,
+        "tried": [dataclasses.asdict(candidate) for candidate in tried],
+    }
+    write_whole(path, json.dumps(choice, indent=2) + "\n")
+    report(f"micro-batch {best}: {why}")
+    return best
+
+
+def candidates(share: int, ghost_batch_size: int, most: int) -> list[int]:
+    """From the ghost batch to `most` examples, about doubling: multiples of the ghost batch that
+    divide `share`, the examples of one replica."""
+    sizes = [ghost_batch_size]
+    for n in divisors(share // ghost_batch_size):
+        if _GROWTH * sizes[-1] <= n * ghost_batch_size <= most:
+            sizes.append(n * ghost_batch_size)
+    return sizes
+
+
+def _search(
+    step: TrainingStep,
+    batches: Callable[[int, int], Iterator[Any]],
+    sizes: list[int],
+    model: str,
+    report: Callable[[str], None],
+) -> tuple[list[Candidate], str]:
+    """Tries `sizes` in turn while they fit and gain; those that were, and why one of them is it."""
+
+    # By a name: a TPU's computation is called as its function, and <lambda> is no name there.
+    @tf.function
+    def empty() -> None:
+        step.strategy.run(step.zero)
+
+    devices = step.strategy.extended.worker_devices  # This process's.
+    before = after = memory.uses(devices)
+    tried: list[Candidate] = []
+    fastest, end = 0.0, ""
+    for size in sizes:
+        if tried:
+            ratio = size / tried[-1].micro_batch_size
+            if end := _lack(before, after, ratio):
+                end = f"{size} was not tried: {end}"
+                break
+        memory.restart(devices)
+        report(f"measuring a micro-batch of {size}")
+        rate = None
+        with contextlib.suppress(tf.errors.ResourceExhaustedError):
+            rate = _rate(step, batches(0, size), size * len(devices))
+        gc.collect()  # The function and its graph, which are a circle.
+        empty()
+        if rate is None:
+            end = f"{size} does not fit in memory"
+            break
+        after = memory.uses(devices)
+        tried.append(Candidate(size, rate, after[0].peak if after else None))
+        if rate < _GAIN * fastest:
+            break
+        fastest = rate
+    if not tried:
+        free = min((use.limit - use.now for use in before), default=math.inf)
+        where = f"the {_gigabytes(free)} of memory that are free" if free < math.inf else "memory"
+        raise UserError(
+            f"a micro-batch of {sizes[0]} examples does not fit in {where} with --model={model}.\n"
+            + memory.LESS
+        )
+    compared = ", ".join(str(candidate.micro_batch_size) for candidate in tried)
+    reasons = [f"fastest of {compared}"] if len(tried) > 1 else []
+    return tried, "; ".join([*reasons, end] if end else reasons or ["no other divides the batches"])
+
+
+def _lack(before: list[memory.Use], after: list[memory.Use], ratio: float) -> str:
+    """Says which memory lacks for `ratio` times what was tried between the two; "" where none does.
+
+    All that was taken counts as if it grew with the examples, and a part of it does not.
+    """
+    for start, use in zip(before, after, strict=True):
+        needed, free = ratio * (use.peak - start.now), use.limit - start.now
+        if needed > _USABLE * free:
+            return f"it would take {_gigabytes(needed)} of the {_gigabytes(free)} that are free"
+    return ""
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:.1f} GB"
+
+
+def _rate(step: TrainingStep, iterator: Iterator[Any], examples: int) -> float:
+    """Examples per second of forward and backward passes over micro-batches of `examples`."""
+
+    @tf.function
+    def accumulate(count: tf.Tensor) -> tf.Tensor:
+        loss = tf.constant(0.0)
+        for _ in tf.range(count):
+            tf.autograph.experimental.set_loop_options(parallel_iterations=1)
+            losses = step.strategy.run(step.accumulate, dealt(step.strategy, iterator))
+            # Of this process alone: the others do not measure.
+            loss = tf.add_n(step.strategy.experimental_local_results(losses))
+        return loss
+
+    with explained():
+        # Called as such: TensorFlow warns of a function that is often traced.
+        traced = accumulate.get_concrete_function(tf.TensorSpec([], tf.int32))
+
+    def seconds(passes: int) -> float:
+        """Of one pass."""
+        start = time.perf_counter()
+        traced(tf.constant(passes)).numpy()  # Waits for the device.
+        return (time.perf_counter() - start) / passes
+
+    seconds(1)  # Warms up.
+    start = time.perf_counter()
+    best = seconds(1)
+    # The fastest tenth of a second: other processes slow passes down, and nothing speeds them up.
+    passes = max(1, int(_SECONDS / 10 / best))
+    while time.perf_counter() - start + passes * best < _SECONDS:
+        best = min(best, seconds(passes))
+    return examples / best

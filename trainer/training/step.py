@@ -1,0 +1,300 @@
+"""The device code: accumulate one micro-batch, apply one update, and a stretch made of both.
+
+An update at position p uses the positions [p, p+B): micro-step j takes the next R·b of them,
+replica r the r-th run of b. Gradients, batch-norm statistics, loss and hits are summed in
+variables of each replica's own and reduced together, once an update. B, k, ε and m are tensors, so
+that a growing batch changes numbers and not the graph: there is one trace for each micro-batch
+shape.
+"""
+
+import dataclasses
+import math
+import time
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from trainer.config.run_flags import NEWEST_ORDER
+from trainer.distributed.strategy import dealt
+from trainer.nn import moving_statistics
+from trainer.nn.optimizers import OPTIMIZERS, Update
+from trainer.nn.user_code import explained
+from trainer.schedule.layout import divisors
+from trainer.schedule.stretch import Stretch
+from trainer.training.gradients import Backward, Sums
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
+    """What a stretch of n updates did.
+
+    Attributes:
+      loss: mean data loss of each update's batch, before it, float [n].
+      top1: fraction of each batch that was right, float [n].
+      gradient_norm: Euclidean norm of each update's gradient, the regularizers' part included.
+      part_square: squared norm of a micro-batch's mean gradient without that part, the mean of it
+        over all micro-batches of each update.
+      whole_square: squared norm of each whole batch's mean gradient, likewise.
+      seconds: the whole stretch took, without tracing.
+      input_wait: seconds of it in which the device waited for examples; None where not timed.
+    """
+
+    loss: np.ndarray
+    top1: np.ndarray
+    gradient_norm: np.ndarray
+    part_square: np.ndarray
+    whole_square: np.ndarray
+    seconds: float
+    input_wait: float | None
+
+
+class TrainingStep:
+    """A model's parameters, its optimizer's slots and the compiled stretch, on one strategy."""
+
+    def __init__(
+        self,
+        strategy: tf.distribute.Strategy,
+        model: keras.Model,
+        *,
+        optimizer: str,
+        weight_decay: float,
+        label_smoothing: float,
+        seed: int,
+        order_version: int = NEWEST_ORDER,
+        lanes: int = 1,
+        timed: bool = True,
+    ) -> None:
+        """Makes slots and sums for `model`, which was built on `strategy`.
+
+        A micro-batch is computed in up to `lanes` equal parts side by side, whole ghost batches
+        each. `timed` must be False under op determinism, which forbids the clock in a graph, and on
+        TPUs, whose work the host only enqueues.
+        """
+        self.traces = 0
+        self._lanes = lanes
+        self.timed = timed
+        self.strategy = strategy
+        self.model = model
+        self._optimizer = OPTIMIZERS[optimizer]
+        self._weight_decay = weight_decay
+        self._backward = Backward(
+            model, label_smoothing=label_smoothing, seed=seed, order_version=order_version
+        )
+        self._parameters, self._norms = self._backward.parameters, self._backward.norms
+        # Where each batch norm's statistics start; a checkpoint's take their place on resume.
+        self._trained = moving_statistics.trained_norms(model)
+        self.starts = moving_statistics.starts(self._trained, 0, {})
+        self._stretches: dict[int, Any] = {}
+        with strategy.scope():
+            # [parameter][slot]
+            self.slots = [
+                [tf.Variable(slot, trainable=False) for slot in self._optimizer.start(p)]
+                for p in self._parameters
+            ]
+            self._sums = Sums(
+                [_accumulator(p.shape) for p in self._parameters],
+                [
+                    (_accumulator(norm.moving_mean.shape), _accumulator(norm.moving_mean.shape))
+                    for norm in self._norms
+                ],
+                _accumulator([]),
+                _accumulator([]),
+            )
+            # Over micro-batches: squared norms of their gradients, each summed over its examples.
+            self._squares = _accumulator([])
+
+    def run(self, iterator: Any, stretch: Stretch) -> Records:
+        """Does the updates of `stretch` with the next micro-batches of `iterator`.
+
+        `iterator` is a dataset's, over micro-batches of the stretch's layout for the replicas in
+        turn, each (images uint8 [b, h, w, c], labels [b], position of its first example []).
+        """
+        micro_batch_size = stretch.layout.micro_batch_size
+        if micro_batch_size not in self._stretches:
+            self._stretches[micro_batch_size] = self._compile(iterator)
+        size = stretch.batch_size
+        ends = range(stretch.position + size, stretch.end + size, size)
+        weights = moving_statistics.update_weights(self._trained, self.starts, size, ends)
+        arguments = (
+            iterator,
+            tf.constant([s.learning_rate for s in stretch.settings], tf.float32),
+            tf.constant([s.momentum for s in stretch.settings], tf.float32),
+            tf.constant(stretch.layout.accumulation, tf.int32),
+            tf.constant(size, tf.float32),
+            tf.constant(weights, tf.float32),
+        )
+        start = time.perf_counter()
+        records, wait = self._stretches[micro_batch_size](*arguments)
+        loss, top1, norm, squares, whole_square = records.numpy().T  # Waits for the device.
+        part_square = squares / (size * micro_batch_size)  # R·k · b² = B · b
+        seconds = time.perf_counter() - start
+        # The graph's clock is the wall's, which may be set while it runs.
+        wait = min(float(wait.numpy()), seconds) if self.timed else None
+        return Records(loss, top1, norm, part_square, whole_square, seconds, wait)
+
+    def _compile(self, iterator: Any) -> Any:
+        vector, scalar = tf.TensorSpec([None], tf.float32), tf.TensorSpec([], tf.float32)
+        count = tf.TensorSpec([], tf.int32)
+        weights = tf.TensorSpec([None, len(self._norms)], tf.float32)
+        signature = [tf.type_spec_from_value(iterator), vector, vector, count, scalar, weights]
+        function = tf.function(self._stretch, input_signature=signature)
+        with explained():
+            function.get_concrete_function()  # Traced here, so that run times the device alone.
+        return function
+
+    def _stretch(
+        self,
+        iterator: Any,
+        learning_rates: tf.Tensor,
+        momenta: tf.Tensor,
+        accumulation: tf.Tensor,
+        batch_size: tf.Tensor,
+        statistics_weights: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns what `apply` returns of each update, [n, 5], and the input wait []."""
+        self.traces += 1
+        updates = tf.size(learning_rates)
+        records = tf.TensorArray(tf.float32, updates, element_shape=[5])
+        wait = tf.constant(0.0, tf.float64)
+        done = self._clock([])
+        for update in tf.range(updates):
+            tf.autograph.experimental.set_loop_options(parallel_iterations=1)
+            for _ in tf.range(accumulation):
+                tf.autograph.experimental.set_loop_options(parallel_iterations=1)
+                batch = dealt(self.strategy, iterator)
+                ready = self._clock(batch)
+                wait += tf.maximum(ready - done, 0)
+                # Or the clock is read behind the first convolutions.
+                with tf.control_dependencies([ready] if self.timed else []):
+                    losses = self.strategy.run(self.accumulate, batch)
+                done = self._clock(losses)
+            used = learning_rates[update], momenta[update], batch_size, statistics_weights[update]
+            results = self.strategy.run(self.apply, used)
+            done = self._clock(results)
+            record, *_ = self.strategy.experimental_local_results(results)
+            records = records.write(update, record)
+        return records.stack(), wait
+
+    def _clock(self, after: Any) -> tf.Tensor:
+        """Seconds, read once `after` is there on all replicas; 0 where nothing is timed."""
+        if not self.timed:
+            return tf.constant(0.0, tf.float64)
+        with tf.control_dependencies(
+            tf.nest.flatten(self.strategy.experimental_local_results(after))
+        ):
+            return tf.timestamp()
+
+    def accumulate(self, images: tf.Tensor, labels: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
+        """Adds one replica's micro-batch to its sums; returns a loss once all is added."""
+        ghost = math.lcm(*(norm.ghost_batch_size for norm in self._norms))
+        ghosts = max(1, images.shape[0] // ghost)
+        lanes = max(n for n in divisors(ghosts) if n <= self._lanes)
+        size = images.shape[0] // lanes
+        parts = [
+            self._backward(*examples, position + i * size)
+            for i, examples in enumerate(
+                zip(tf.split(images, lanes), tf.split(labels, lanes), strict=True)
+            )
+        ]
+        micro_batch: Any = tf.nest.map_structure(lambda *values: tf.add_n(values), *parts)
+        added = [
+            total.assign_add(value)
+            for total, value in zip(
+                tf.nest.flatten(self._sums), tf.nest.flatten(micro_batch), strict=True
+            )
+        ]
+        added.append(self._squares.assign_add(_squared_norm(micro_batch.gradients)))
+        with tf.control_dependencies(added):
+            return tf.identity(parts[0].loss)
+
+    def apply(
+        self,
+        learning_rate: tf.Tensor,
+        momentum: tf.Tensor,
+        batch_size: tf.Tensor,
+        statistics_weights: tf.Tensor,
+    ) -> tf.Tensor:
+        """Does one update from the sums, which it zeroes; statistics_weights is [norms].
+
+        Returns [loss, top1, gradient norm, squares of the micro-batches, square of the whole].
+        """
+        totals = [total.read_value() for total in (*tf.nest.flatten(self._sums), self._squares)]
+        context = tf.distribute.get_replica_context()
+        if self.strategy.num_replicas_in_sync > 1:
+            totals = context.all_reduce(tf.distribute.ReduceOp.SUM, totals)
+        *totals, squares = totals
+        means = [total / batch_size for total in totals]
+        gradients, statistics, loss, top1 = tf.nest.pack_sequence_as(self._sums, means)
+        whole_square = _squared_norm(gradients)
+        gradients = [g + r for g, r in zip(gradients, self._backward.regularisation(), strict=True)]
+        shares = tf.unstack(statistics_weights, num=len(self._norms))
+        context.merge_call(
+            self._assign, args=(gradients, statistics, learning_rate, momentum, shares)
+        )
+        # After their reads, as tf.function orders what touches one variable. Waiting for the totals
+        # too would make that order redundant to Grappler, which drops it, and then drops the totals
+        # that a replica does not use: loss and hits of all replicas but the first were lost at
+        # times.
+        self.zero()
+        norm = tf.linalg.global_norm(gradients)
+        return tf.stack([loss, top1, norm, squares, whole_square])
+
+    def finite(self) -> bool:
+        """Whether all parameters, slots and moving statistics are numbers.
+
+        Loss and gradient may be while these are not: statistics overflow first.
+        """
+        moving = [s.value for norm in self._norms for s in (norm.moving_mean, norm.moving_variance)]
+        variables = [*self._parameters, *tf.nest.flatten(self.slots), *moving]
+        return all(tf.reduce_all(tf.math.is_finite(v)) for v in variables)
+
+    def zero(self) -> None:
+        """Empties the sums, which an update does by itself."""
+        for total in (*tf.nest.flatten(self._sums), self._squares):
+            total.assign(tf.zeros_like(total))
+
+    def _assign(
+        self,
+        strategy: tf.distribute.Strategy,
+        gradients: Any,
+        statistics: Any,
+        learning_rate: tf.Tensor,
+        momentum: tf.Tensor,
+        shares: Any,
+    ) -> None:
+        """Moves parameters, slots and moving statistics of all replicas; cross-replica context."""
+
+        def move(parameter: Any, gradient: tf.Tensor, slots: Any, constraint: Any) -> None:
+            update = Update(parameter.read_value(), gradient, momentum, self._weight_decay)
+            self._optimizer.move(parameter, slots, update, learning_rate, constraint)
+
+        of_each = zip(gradients, self.slots, self._backward.constraints, strict=True)
+        for parameter, args in zip(self._parameters, of_each, strict=True):
+            strategy.extended.update(parameter, move, args=args, group=False)
+
+        def average(moving: Any, total: tf.Tensor, size: int, weight: tf.Tensor) -> None:
+            # Summed over ghost batches and divided by B: G times that is their mean.
+            moving.assign_add(weight * (total * size - moving))
+
+        norms = zip(self._norms, statistics, shares, strict=True)
+        for (layer, totals, share), moves in zip(norms, self._backward.moving, strict=True):
+            variables = (layer.moving_mean, layer.moving_variance) if moves else ()
+            for variable, total in zip(variables, totals, strict=moves):
+                given: Any = (total, layer.ghost_batch_size, share)
+                strategy.extended.update(variable.value, average, args=given, group=False)
+
+
+def _squared_norm(gradients: list[tf.Tensor]) -> tf.Tensor:
+    return tf.add_n([tf.reduce_sum(tf.square(gradient)) for gradient in gradients])
+
+
+def _accumulator(shape: Any) -> tf.Variable:
+    """A sum that each replica keeps for itself until it is reduced."""
+    return tf.Variable(
+        tf.zeros(shape),
+        trainable=False,
+        synchronization=tf.VariableSynchronization.ON_READ,
+        aggregation=tf.VariableAggregation.SUM,
+    )
