@@ -17,7 +17,7 @@ import time
 from trainer.distributed import shared_secret
 from trainer.errors import UserError
 from trainer.system import child_process, output, stop_signals
-from trainer.system.cores import shares
+from trainer.system.cores import split_cores
 
 # A worker that ends so, or by a signal that was not ours, is started again with the others.
 AGAIN = (75, 76)
@@ -117,7 +117,7 @@ def main() -> int:
     for again in range(restarts + 1):
         if again:
             print(f"launch_local: start {again + 1}", file=sys.stderr)
-        own = zip(range(n), shares(n), environments(n), strict=True)
+        own = zip(range(n), split_cores(n), environments(n), strict=True)
         workers[:], relays = zip(*(start(*each) for each in own), strict=True)
         if stopped.is_set():  # Meanwhile: they have not heard of it.
             forward()

@@ -18,7 +18,7 @@ import time
 from launch_local import environments
 
 from trainer.distributed.worker import Worker
-from trainer.system.cores import shares
+from trainer.system.cores import split_cores
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -30,7 +30,7 @@ _TIMEOUT = 60.0
 def _pair() -> int:
     """Two workers of a core each on this machine; the exit status."""
     processes = []
-    for cores, environment in zip(shares(2), environments(2), strict=True):
+    for cores, environment in zip(split_cores(2), environments(2), strict=True):
         command = ["taskset", "-c", str(min(cores)), sys.executable, __file__]
         processes.append(subprocess.Popen(command, env=environment))
     return max(process.wait() for process in processes)
@@ -39,12 +39,12 @@ def _pair() -> int:
 def _measure() -> None:
     """One worker's part."""
     from trainer.distributed import shared_secret
-    from trainer.distributed.multi_worker import together
+    from trainer.distributed.multi_worker import worker_session
     from trainer.distributed.worker import from_environment
 
     worker = from_environment(_TIMEOUT)
     worker = dataclasses.replace(worker, secret=shared_secret.find(worker, pathlib.Path()))
-    with together(worker, _TIMEOUT):
+    with worker_session(worker, _TIMEOUT):
         _sum(worker)
 
 
@@ -52,10 +52,10 @@ def _sum(worker: Worker) -> None:
     """Sums with the others; the chief prints."""
     import tensorflow as tf
 
-    from trainer.distributed.multi_worker import join
+    from trainer.distributed.multi_worker import create_strategy
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
-    strategy = join(worker, len(tf.config.list_physical_devices("GPU")), _TIMEOUT)
+    strategy = create_strategy(worker, len(tf.config.list_physical_devices("GPU")), _TIMEOUT)
     hosts, replicas = len(worker.addresses), strategy.num_replicas_in_sync
 
     def timer(length, sums):

@@ -131,11 +131,11 @@ def main() -> None:
     parser.add_argument("--augment", default="none")
     parser.add_argument("--precision", default="float32")
     options = parser.parse_args()
-    from trainer.data.in_memory import Images
+    from trainer.data.in_memory import InMemoryDataset
 
     data = np.load(options.data)
     names = tuple("0123456789")
-    images = Images(data["images"], data["labels"], names, "benchmark")
+    images = InMemoryDataset(data["images"], data["labels"], names, "benchmark")
     make = {"crescendo": crescendo, "keras": keras_fit}[options.trainer]
     train = make(options.model, images, options.batch_size, options)
     train(2)

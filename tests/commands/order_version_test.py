@@ -6,7 +6,7 @@ import pytest
 from tests.support.configs import done, parsed
 from tests.support.runs import result
 from trainer.commands import sweep
-from trainer.distributed.process_group import Hosts
+from trainer.distributed.process_group import ProcessGroup
 from trainer.run_dir import directory
 from trainer.sweep import grid
 from trainer.training import run
@@ -94,6 +94,6 @@ def test_all_workers_have_the_order_that_the_chief_reads(tmp_path):
         return sent[0]
 
     for index, folder, say in ((0, tmp_path, said.append), (1, tmp_path / "none", lambda _: None)):
-        hosts = Hosts(index, 2, from_the_chief)
+        hosts = ProcessGroup(index, 2, from_the_chief)
         assert run._with_order_version(asked, folder, hosts, say).order_version == 1
     assert said == [f"{SAID}; new runs have 2"]

@@ -13,8 +13,8 @@ from PIL import Image
 from trainer.data.augment import further_bits, random_bits
 from trainer.data.bad_examples import BadExamples
 from trainer.data.chunk_decoding import threads
-from trainer.data.in_memory import Images
-from trainer.data.indexed import Encoded
+from trainer.data.in_memory import InMemoryDataset
+from trainer.data.indexed import IndexedDataset
 from trainer.data.pipeline import evaluation, training
 from trainer.data.shuffle import example_indices
 from trainer.data.sources import image_statistics, load
@@ -66,7 +66,9 @@ def numbers(images: np.ndarray) -> list[int]:
     return np.rint(images[:, SIZE // 2, SIZE // 2].mean(axis=-1) / 3).astype(int).tolist()
 
 
-def take(source: Images | Encoded, count: int, **options) -> tuple[np.ndarray, np.ndarray]:
+def take(
+    source: InMemoryDataset | IndexedDataset, count: int, **options
+) -> tuple[np.ndarray, np.ndarray]:
     """Images and labels of the first `count` examples, or some more."""
     where = WHERE | {"position": 0, "seed": SEED, "augment": "none"} | options
     elements = training(source, **where).as_numpy_iterator()
@@ -79,7 +81,7 @@ def test_from_the_disk_as_from_memory(folder, augment):
     dataset = folder(50)
     memory = load(dataset, "train", None, SIZE)
     disk = load(dataset, "train", None, SIZE, bad=BadExamples(skip=True))
-    assert (type(memory), type(disk)) == (Images, Encoded)
+    assert (type(memory), type(disk)) == (InMemoryDataset, IndexedDataset)
     assert memory.examples == disk.examples == 50
     for position, b in ((0, 8), (3, 12), (10**12 + 1, 7), (5, 17)):
         where = {"position": position, "micro_batch_size": b, "augment": augment}
@@ -130,7 +132,7 @@ def test_crops_follow_positions_and_nothing_else(folder):
     np.testing.assert_array_equal(dealt, whole)
 
 
-def numbers_of(source: Encoded) -> list[int]:
+def numbers_of(source: IndexedDataset) -> list[int]:
     return [
         int(source.describe(i).rpartition("/")[2].partition(".")[0]) for i in range(source.examples)
     ]

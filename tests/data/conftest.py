@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from trainer.data.in_memory import Images
+from trainer.data.in_memory import InMemoryDataset
 from trainer.data.sources import load
 
 
@@ -46,19 +46,21 @@ def write_set(tmp_path) -> Callable[..., str]:
 
 
 @pytest.fixture(scope="session")
-def fashion_mnist_test() -> Images:
+def fashion_mnist_test() -> InMemoryDataset:
     """Fashion-MNIST's 10,000 test images, prepared where they were not."""
     return load("fashion_mnist", "test", None, None)
 
 
 @pytest.fixture
-def numbered() -> Callable[[int], Images]:
+def numbered() -> Callable[[int], InMemoryDataset]:
     """numbered(N): 3 × 3 colour images whose pixels, like the labels, tell which example it is."""
 
-    def make(examples: int) -> Images:
+    def make(examples: int) -> InMemoryDataset:
         images = np.zeros((examples, 3, 3, 2), np.uint8)
         images[..., 0] = (np.arange(examples) % 256)[:, None, None]
         images[..., 1] = (np.arange(examples) // 256)[:, None, None]
-        return Images(images, np.arange(examples), tuple(map(str, range(examples))), "numbered")
+        return InMemoryDataset(
+            images, np.arange(examples), tuple(map(str, range(examples))), "numbered"
+        )
 
     return make

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.data.in_memory import Images, aligned_empty, as_tensor
+from trainer.data.in_memory import InMemoryDataset, aligned_empty, as_tensor
 from trainer.data.pipeline import evaluation, training
 from trainer.data.shuffle import example_indices
-from trainer.distributed.strategy import dealt
+from trainer.distributed.strategy import next_per_replica
 
 SEED = 5
 
 
-def take(images: Images, n: int, augment: str = "none", **where) -> list[tuple]:
+def take(images: InMemoryDataset, n: int, augment: str = "none", **where) -> list[tuple]:
     """The first n elements from there, as arrays."""
     dataset = training(images, augment=augment, seed=SEED, **where)
     return list(itertools.islice(dataset.as_numpy_iterator(), n))
@@ -65,8 +65,8 @@ def test_hosts_share_the_replicas_out(numbered):
     where = {"position": 3, "micro_batch_size": 5, "replicas": 4}
     alone = take(images, 12, local_replicas=range(4), **where)
     hosts = [take(images, 6, local_replicas=range(h, h + 2), **where) for h in (0, 2)]
-    dealt = [hosts[r // 2][j * 2 + r % 2] for j in range(3) for r in range(4)]
-    for mine, theirs in zip(dealt, alone, strict=True):
+    next_per_replica = [hosts[r // 2][j * 2 + r % 2] for j in range(3) for r in range(4)]
+    for mine, theirs in zip(next_per_replica, alone, strict=True):
         for a, b in zip(mine, theirs, strict=True):
             np.testing.assert_array_equal(a, b)
 
@@ -90,7 +90,7 @@ def test_shapes_are_static_and_fit_a_strategy(numbered, cpus):
     assert first_spec == tf.TensorSpec([], tf.int64)
     elements = iter(dataset)
     for step in range(3):
-        _, _, first = dealt(strategy, elements)
+        _, _, first = next_per_replica(strategy, elements)
         firsts = [int(value) for value in strategy.experimental_local_results(first)]
         assert firsts == [step * 24 + replica * 6 for replica in range(4)]
 
@@ -148,7 +148,7 @@ def test_the_set_is_not_copied_into_the_graph():
     shape = (200_000, 32, 32, 1)
     array = aligned_empty(shape)
     array[:] = 1
-    images = Images(array, np.zeros(shape[0], np.int64), tuple("0123456789"), "big")
+    images = InMemoryDataset(array, np.zeros(shape[0], np.int64), tuple("0123456789"), "big")
     before = resident_megabytes()
     where = {"micro_batch_size": 8, "replicas": 1, "local_replicas": range(1)}
     iterators = []

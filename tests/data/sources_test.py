@@ -15,8 +15,8 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from trainer.data.bad_examples import BadExamples
-from trainer.data.in_memory import Images, pixel_statistics
-from trainer.data.indexed import Encoded
+from trainer.data.in_memory import InMemoryDataset, pixel_statistics
+from trainer.data.indexed import IndexedDataset
 from trainer.data.pipeline import evaluation
 from trainer.data.sources import load
 from trainer.data.tfds import convert as convert_module
@@ -82,7 +82,7 @@ def test_without_an_index_it_is_converted_once(write_set, capsys):
     assert "it has an index already" in captured.out
     assert "files" not in captured.err  # A bar is for terminals.
     source = load("colour", "train[10%:]", data_dir, 4, augment="imagenet")
-    assert isinstance(source, Encoded)
+    assert isinstance(source, IndexedDataset)
     assert (source.examples, source.classes, source.image_shape) == (270, 5, (4, 4, 3))
     (records,) = source.fetch(tf.constant([3, 269, 0], tf.int64))
     for record, example in zip(records, (examples[33], examples[299], examples[30]), strict=True):
@@ -104,8 +104,8 @@ def test_too_large_for_memory_is_read_by_index(write_set, monkeypatch):
     with pytest.raises(UserError, match=r"no index, and its 100 images take .* GB, more than half"):
         load("colour", "train", data_dir, None)
     assert main(["crescendo", "convert", "--dataset=colour", f"--data_dir={data_dir}"]) == 0
-    assert isinstance(load("colour", "train", data_dir, None), Encoded)
-    assert isinstance(load("colour", "train[:50]", data_dir, None), Images)
+    assert isinstance(load("colour", "train", data_dir, None), IndexedDataset)
+    assert isinstance(load("colour", "train[:50]", data_dir, None), InMemoryDataset)
 
 
 def test_files_named_otherwise_are_converted(write_set):
@@ -252,7 +252,7 @@ def test_several_splits_may_open_more_files_than_the_limit_was(write_set):
     data_dir = write_set("colour", features, examples, file_format="array_record")
     program = (
         "import os, resource, sys\n"
-        "from trainer.data import records\n"
+        "from trainer.data.tfds import records\n"
         "from trainer.data.tfds.prepare import find_builder\n"
         "builder = find_builder('colour', sys.argv[1])\n"
         "first = records.tf.constant([0], 'int64')\n"
@@ -390,7 +390,7 @@ def test_damaged_and_short_files(write_set):
         load("colour", "train", data_dir, None)
 
 
-def test_fashion_mnist(fashion_mnist_test: Images):
+def test_fashion_mnist(fashion_mnist_test: InMemoryDataset):
     assert fashion_mnist_test.images.shape == (10_000, 28, 28, 1)
     assert fashion_mnist_test.classes == 10
     assert np.bincount(fashion_mnist_test.labels).tolist() == [1000] * 10

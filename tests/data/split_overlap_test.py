@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from trainer.data import image_folder_source
-from trainer.data.in_memory import Images
+from trainer.data.in_memory import InMemoryDataset
 from trainer.data.split_overlap import identical, warnings
 from trainer.data.tfds.splits import count_shared, split_infos
 
@@ -29,7 +29,7 @@ def test_shared_examples_are_counted(first, second, shared):
 
 def images(pixels):
     array = np.random.default_rng(0).integers(0, 256, (12, 4, 4, 1), np.uint8)[pixels]
-    return Images(array, np.zeros(len(array), np.int64), ("a",), "some")
+    return InMemoryDataset(array, np.zeros(len(array), np.int64), ("a",), "some")
 
 
 def test_identical_pictures_are_paired():

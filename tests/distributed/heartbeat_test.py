@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from trainer.distributed.heartbeat import Pulse
+from trainer.distributed.heartbeat import Heartbeat
 from trainer.distributed.secure_connection import Line
 
 SILENCE = 0.5
@@ -26,7 +26,7 @@ def star():
 def beating(star, *indices):
     """For each of them, its pulse and what it learns."""
     learned = [queue.Queue() for _ in star]
-    return [(Pulse(star[i], SILENCE, learned[i].put), learned[i]) for i in indices]
+    return [(Heartbeat(star[i], SILENCE, learned[i].put), learned[i]) for i in indices]
 
 
 def test_who_beats_is_not_lost(star):

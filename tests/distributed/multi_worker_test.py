@@ -7,18 +7,18 @@ import time
 import pytest
 
 from tests.distributed.rendezvous_test import free_ports
-from trainer.distributed.rendezvous import meet
+from trainer.distributed.rendezvous import rendezvous
 from trainer.distributed.worker import Worker
 from trainer.errors import LostWorkerError
 
 # The chief, which takes longer to leave than is allowed to who has lost another.
 CHIEF = """
 import sys, time
-from trainer.distributed.multi_worker import together
+from trainer.distributed.multi_worker import worker_session
 from trainer.distributed.worker import Worker
 
 try:
-    with together(Worker(tuple(sys.argv[2:]), 0), 4.0):
+    with worker_session(Worker(tuple(sys.argv[2:]), 0), 4.0):
         exec(sys.argv[1])
 finally:
     time.sleep(2)
@@ -32,7 +32,7 @@ finally:
 def test_who_is_on_the_way_out_does_not_mind_the_others_end(does, status):
     addresses = tuple(f"localhost:{port}" for port in free_ports(2))
     chief = subprocess.Popen([sys.executable, "-c", CHIEF, does, *addresses])
-    (line,) = meet(Worker(addresses, 1), {"GPUs": 0, "flags": []}, 60.0).values()
+    (line,) = rendezvous(Worker(addresses, 1), {"GPUs": 0, "flags": []}, 60.0).values()
     time.sleep(0.5)
     line.close()
     assert chief.wait(30) == status

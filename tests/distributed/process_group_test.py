@@ -3,7 +3,7 @@ import threading
 import numpy as np
 import pytest
 
-from trainer.distributed.process_group import Hosts
+from trainer.distributed.process_group import ProcessGroup
 
 
 def on_all(n, function):
@@ -19,7 +19,7 @@ def on_all(n, function):
             barrier.wait()
             return total
 
-        results[index] = function(Hosts(index, n, summed))
+        results[index] = function(ProcessGroup(index, n, summed))
 
     threads = [threading.Thread(target=one, args=[i]) for i in range(n)]
     for thread in threads:
@@ -31,27 +31,27 @@ def on_all(n, function):
 
 @pytest.mark.parametrize("wishing", [None, 0, 1, 2])
 def test_one_wish_is_all_hosts_and_numbers_are_the_chiefs(wishing):
-    found = on_all(3, lambda hosts: hosts.agreed(hosts.index == wishing, 7 + hosts.index, True))
+    found = on_all(3, lambda hosts: hosts.agree(hosts.index == wishing, 7 + hosts.index, True))
     assert found == [(wishing is not None, [7, 1])] * 3
 
 
 def test_the_chiefs_values():
-    found = on_all(2, lambda hosts: hosts.chiefs(np.array([0.1, np.inf]) * (1 + hosts.index)))
+    found = on_all(2, lambda hosts: hosts.broadcast(np.array([0.1, np.inf]) * (1 + hosts.index)))
     for values in found:
         np.testing.assert_array_equal(values, [0.1, np.inf])
 
 
 def test_replicas_are_dealt_out_in_order():
-    assert [list(Hosts(i, 3).local(6)) for i in range(3)] == [[0, 1], [2, 3], [4, 5]]
+    assert [list(ProcessGroup(i, 3).local(6)) for i in range(3)] == [[0, 1], [2, 3], [4, 5]]
 
 
 def test_alone_one_agrees_with_oneself():
-    assert Hosts().agreed(True, 3) == (True, [3])
-    assert Hosts().local(4) == range(4)
-    assert Hosts().chief
+    assert ProcessGroup().agree(True, 3) == (True, [3])
+    assert ProcessGroup().local(4) == range(4)
+    assert ProcessGroup().chief
 
 
 def test_all_hear_what_each_says():
     texts = ["", "zwölf", "a"]
-    assert on_all(3, lambda hosts: hosts.gathered(texts[hosts.index])) == [texts] * 3
-    assert Hosts().gathered("alone") == ["alone"]
+    assert on_all(3, lambda hosts: hosts.all_gather(texts[hosts.index])) == [texts] * 3
+    assert ProcessGroup().all_gather("alone") == ["alone"]

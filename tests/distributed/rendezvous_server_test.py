@@ -14,7 +14,7 @@ import pytest
 
 from tests.distributed.rendezvous_test import called, free_ports
 from trainer.distributed import secure_connection
-from trainer.distributed.rendezvous import meet
+from trainer.distributed.rendezvous import rendezvous
 from trainer.distributed.worker import Worker
 from trainer.errors import UserError
 
@@ -131,9 +131,9 @@ def test_a_flood_from_one_host_drops_its_own_callers(addresses):
 def test_a_process_that_may_open_few_files_still_hears_its_worker(addresses):
     program = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40));"
-        "from trainer.distributed.rendezvous import meet;"
+        "from trainer.distributed.rendezvous import rendezvous;"
         "from trainer.distributed.worker import Worker;"
-        "print(*meet(Worker((sys.argv[1], sys.argv[2]), 0), {}, 5.0))"
+        "print(*rendezvous(Worker((sys.argv[1], sys.argv[2]), 0), {}, 5.0))"
     )
     command = [sys.executable, "-c", program, *addresses]
     with (
@@ -142,7 +142,7 @@ def test_a_process_that_may_open_few_files_still_hears_its_worker(addresses):
     ):
         for _ in range(60):
             held.enter_context(dialled(addresses[0]))
-        (own,) = meet(Worker(addresses, 1), {}, 5.0).values()
+        (own,) = rendezvous(Worker(addresses, 1), {}, 5.0).values()
         own.close()
         assert chief.communicate(timeout=10)[0] == "1\n"
 
@@ -230,10 +230,10 @@ def test_a_worker_that_was_started_again_takes_its_own_place(addresses):
             chief = pool.submit(called, three, [0], SAME, 5.0, secrets=(SECRET,))
             before = call(three[0])
             time.sleep(0.1)
-            again = [pool.submit(meet, Worker(three, 1, SECRET), SAME[0], 5.0)]
+            again = [pool.submit(rendezvous, Worker(three, 1, SECRET), SAME[0], 5.0)]
             told = json.loads(before.receive(4096, time.monotonic() + 5))
             # Not before: with both of them the meeting is over.
-            again.append(pool.submit(meet, Worker(three, 2, SECRET), SAME[0], 5.0))
+            again.append(pool.submit(rendezvous, Worker(three, 2, SECRET), SAME[0], 5.0))
             lines = [each.result()[0] for each in again]
             for index, each in enumerate(lines, 1):
                 each.send(b"%d" % index)
@@ -289,7 +289,7 @@ def test_a_refusal_reaches_only_those_who_know_the_secret(addresses):
         chief = pool.submit(called, addresses, [0], SAME, 5.0, secrets=(SECRET,))
         time.sleep(0.3)
         with pytest.raises(UserError, match="--data_dir=/of/ours"):
-            meet(Worker(addresses, 1, SECRET), {"flags": ["--data_dir=/of/others"]}, 5.0)
+            rendezvous(Worker(addresses, 1, SECRET), {"flags": ["--data_dir=/of/others"]}, 5.0)
         assert "--data_dir=/of/others" in chief.result()[0][0]
         assert stranger.result() == b""
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from trainer.distributed.rendezvous import _listening, meet
+from trainer.distributed.rendezvous import _listening, rendezvous
 from trainer.distributed.worker import Worker
 from trainer.errors import LostWorkerError, UserError
 
@@ -30,7 +30,7 @@ def called(addresses, indices, same=({},) * 3, timeout=5.0, late=0.0, secrets=(b
         time.sleep(late * index)
         start = time.monotonic()
         try:
-            lines = meet(Worker(addresses, index, secrets[index]), same[index], timeout)
+            lines = rendezvous(Worker(addresses, index, secrets[index]), same[index], timeout)
             # The ports are free for TensorFlow, with the lines open.
             socket.create_server(("", int(addresses[index].rpartition(":")[2]))).close()
             for other, line in lines.items():

@@ -6,7 +6,7 @@ import time
 import pytest
 import tensorflow as tf
 
-from trainer.distributed.strategy import connect, dealt, mirrored, on_cpu, share_cores
+from trainer.distributed.strategy import connect, mirrored, next_per_replica, on_cpu, share_cores
 from trainer.errors import UserError
 
 CONNECT = """
@@ -84,7 +84,7 @@ def test_replicas_are_dealt_to_in_turn(cpus, replicas):
     def rounds(iterator, count):
         found = tf.TensorArray(tf.int64, count)
         for i in tf.range(count):
-            t, (tens,) = dealt(strategy, iterator)
+            t, (tens,) = next_per_replica(strategy, iterator)
             both = strategy.run(lambda a, b: tf.stack([a, b]), (t, tens))
             found = found.write(i, tf.stack(strategy.experimental_local_results(both)))
         return tf.reshape(found.stack(), [-1, 2])
@@ -103,7 +103,7 @@ def test_the_end_of_an_iterator_is_not_waited_for(cpus):
     iterator = iter(tf.data.Dataset.counter().prefetch(4).with_options(options))
     end = time.monotonic() + 0.5
     while time.monotonic() < end:
-        dealt(strategy, iterator)
+        next_per_replica(strategy, iterator)
     start = time.monotonic()
     del iterator
     assert time.monotonic() - start < 0.2

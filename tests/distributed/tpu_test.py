@@ -10,10 +10,10 @@ from tests.support import tpu_api
 from tests.support.configs import parsed
 from tests.support.tpu_api import HEALTHY
 from trainer.distributed import tpu
-from trainer.distributed.tpu import Tpu
+from trainer.distributed.tpu import TpuAddress
 from trainer.errors import LostWorkerError, UserError
 
-V5 = Tpu("v5", "us-west4-a", "mine")
+V5 = TpuAddress("v5", "us-west4-a", "mine")
 FLAGS = ["--strategy=tpu", "--tpu=v5", "--tpu_zone=us-west4-a", "--tpu_project=mine"]
 WHERE = "v5 --zone=us-west4-a --project=mine"
 OURS = tf.__version__
@@ -209,7 +209,7 @@ def test_the_program_on_a_machine_without_a_tpu(tmp_path):
 LOSING = """
 import sys
 import tensorflow as tf
-from trainer.distributed.tpu import Tpu, watched
+from trainer.distributed.tpu import TpuAddress, watched
 from trainer.errors import LostWorkerError
 resolver = tf.distribute.cluster_resolver.TPUClusterResolver(f"grpc://127.0.0.1:{sys.argv[1]}")
 tf.config.experimental_connect_to_cluster(resolver)
@@ -221,7 +221,7 @@ def add():
     return total.assign_add(1.0)
 
 try:
-    with watched(Tpu("v5", "us-west4-a", "mine")):
+    with watched(TpuAddress("v5", "us-west4-a", "mine")):
         while True:
             print(add().numpy(), flush=True)
 except LostWorkerError as error:
@@ -262,7 +262,7 @@ def test_a_loss_that_may_come_back(api):
     api.says(HEALTHY)
     again = "Start the same command again: it goes on from the last checkpoint."
     assert lost(V5) == ["TPU v5 is lost: Connection reset", again]
-    assert lost(Tpu("local", None, None)) == [
+    assert lost(TpuAddress("local", None, None)) == [
         "the TPU of this machine is lost: Connection reset",
         again,
     ]

@@ -9,7 +9,7 @@ import pytest
 pytestmark = pytest.mark.skipif(
     (sys.platform, platform.machine()) != ("linux", "x86_64"), reason="knows x86-64's numbers"
 )
-FAIL = "import errno, os, pathlib, sys\nfrom tests.faults import failing_calls as calls\n"
+FAIL = "import errno, os, pathlib, sys\nfrom tests.support import failing_calls as calls\n"
 MAIN = "from trainer.main import main\nsys.exit(main(['crescendo', *sys.argv[1:]]))\n"
 
 
@@ -34,11 +34,11 @@ def test_a_report_does_not_need_locks(tmp_path):
     code = """
 import socket
 from tests.support.run_directories import write
-from trainer.run_dir import record
+from trainer.reports import run_record
 folder = write(pathlib.Path(sys.argv[1]) / "run", ended=False)
 (folder / "lock").write_text(f"process 1 on {socket.gethostname()}\\n")
 calls.fail(calls.FLOCK, errno.ENOLCK)
-run = record.read(folder, "run")
+run = run_record.read(folder, "run")
 print(run.state, run.notes)
 """
     done = python(code, tmp_path)
@@ -47,14 +47,14 @@ print(run.state, run.notes)
 
 
 CLOSES = """
-from trainer.run_dir.directory import write_whole
+from trainer.system.atomic_file import write_atomic
 path = pathlib.Path(sys.argv[1]) / "x"
 path.write_text("before")
 descriptor = os.open(path, os.O_RDONLY)  # The number that the next file gets.
 os.close(descriptor)
 calls.fail(calls.{call}, errno.{error}, descriptor)
 try:
-    write_whole(path, "after")
+    write_atomic(path, "after")
 except OSError as error:
     print(error.filename == str(path), path.read_text(), len(os.listdir(path.parent)))
 """
@@ -69,9 +69,9 @@ def test_a_file_that_cannot_be_closed_is_not_written(tmp_path, call, error):
 
 
 LOG = """
-from trainer.run_dir.metrics_writer import Summaries
+from trainer.run_dir.metrics_writer import MetricsWriter
 said = []
-log = Summaries(pathlib.Path(sys.argv[1]), update=0, report=said.append)
+log = MetricsWriter(pathlib.Path(sys.argv[1]), update=0, report=said.append)
 calls.fail(calls.CLOSE, errno.EIO, log._file.fileno())
 log.close()
 print(said)
@@ -85,11 +85,11 @@ def test_a_log_that_cannot_be_closed_is_reported(tmp_path):
 
 
 LOCK = """
-from trainer.run_dir.directory import claim
+from trainer.run_dir.directory import lock_run_dir
 path = pathlib.Path(sys.argv[1])
 descriptor = os.open("/", os.O_RDONLY)
 os.close(descriptor)
-with claim(path, "--seed=0\\n"):
+with lock_run_dir(path, "--seed=0\\n"):
     calls.fail(calls.CLOSE, errno.EIO, descriptor)
 print("left")
 """

@@ -110,7 +110,7 @@ def test_a_sweep_of_3000_failed_points_is_read_once(tmp_path):
     assert {run_record.read(folder, "x").state for folder in folders} == {"failed"}
     assert len(folders) == 3000
     assert time.monotonic() - start < 10  # 180 s when each point read it.
-    outcomes.note(tmp_path, points[0], outcomes.End(0))
+    outcomes.record_outcome(tmp_path, points[0], outcomes.Outcome(0))
     assert not outcomes.read(tmp_path)["seed=0"].failed
 
 

@@ -15,9 +15,9 @@ from trainer.nn.ghost_batch_norm import (
     GhostBatchNormalization,
     Statistics,
     collect_statistics,
-    moved,
     normalize_fused,
     normalize_reshaped,
+    update_moving_statistic,
 )
 
 EPSILON = 1e-3
@@ -172,14 +172,18 @@ def test_half_precision_keeps_float32_statistics(kernel, dtype):
 )
 @settings(max_examples=60, deadline=None)
 def test_moved_is_the_closed_form(decay, ghost_batches, moving, mean):
-    got = moved(tf.constant([moving]), tf.constant([mean]), decay, tf.constant(ghost_batches))
+    got = update_moving_statistic(
+        tf.constant([moving]), tf.constant([mean]), decay, tf.constant(ghost_batches)
+    )
     want = decay**ghost_batches * moving + (1 - decay**ghost_batches) * mean
     np.testing.assert_allclose(got, [want], rtol=1e-6, atol=1e-4)
 
 
 def test_moved_keeps_the_digits_of_a_small_weight():
     for decay, ghost_batches in ((0.99, 1), (0.9999, 1), (0.9999, 3)):
-        weight = moved(tf.zeros([1]), tf.ones([1]), decay, ghost_batches).numpy()[0]
+        weight = update_moving_statistic(tf.zeros([1]), tf.ones([1]), decay, ghost_batches).numpy()[
+            0
+        ]
         assert weight == pytest.approx(1 - decay**ghost_batches, rel=3e-7)
 
 
@@ -251,7 +255,7 @@ def test_two_collected_micro_batches_equal_one_big_batch(kernel):
     for old, value, variable in zip(
         before, (mean, variance), (alone.moving_mean, alone.moving_variance), strict=True
     ):
-        got = moved(tf.constant(old), value, layer.momentum, 4)
+        got = update_moving_statistic(tf.constant(old), value, layer.momentum, 4)
         np.testing.assert_allclose(got, variable.numpy(), rtol=1e-5)
 
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from trainer.errors import UserError
 from trainer.nn.moving_statistics import update_weights
-from trainer.nn.user_code import explained
+from trainer.nn.user_code import unwrap_user_errors
 
 
 class Raising(keras.layers.Layer):
@@ -25,7 +25,7 @@ def network():
 
 
 def refused(call):
-    with pytest.raises(UserError) as raised, explained("--model=mine:net"):
+    with pytest.raises(UserError) as raised, unwrap_user_errors("--model=mine:net"):
         call()
     return raised.value
 
@@ -68,9 +68,9 @@ def test_an_error_while_a_module_is_imported(tmp_path, monkeypatch, source, line
 
 
 def test_errors_of_this_program_pass():
-    with pytest.raises(AttributeError), explained():
+    with pytest.raises(AttributeError), unwrap_user_errors():
         update_weights({"0": None}, {"0": 0}, 32, [32])
-    with pytest.raises(UserError, match=r"^ours$"), explained():
+    with pytest.raises(UserError, match=r"^ours$"), unwrap_user_errors():
         raise UserError("ours")
 
 
@@ -78,7 +78,7 @@ def test_a_user_error_within_autographs_is_the_first_one():
     def refuse():
         raise UserError("the remedy")
 
-    with pytest.raises(UserError, match=r"^the remedy$"), explained():
+    with pytest.raises(UserError, match=r"^the remedy$"), unwrap_user_errors():
         tf.function(refuse)()
 
 

@@ -74,7 +74,7 @@ def test_what_is_as_a_run_leaves_it(tmp_path):
     assert run.flags["seed"] == "3"
     assert run.flags["epochs"] == "4.0"
     assert "model_dir" not in run.flags
-    assert [point["update"] for point in run.of("eval")] == [10, 20]
+    assert [point["update"] for point in run.points_of("eval")] == [10, 20]
     assert run.result["top1"] == 0.8
 
 
@@ -143,7 +143,7 @@ def test_a_run_that_goes_on_one_that_was_killed_and_one_elsewhere(tmp_path):
     folder = write(tmp_path / "run", ended=False)
     assert run_record.read(folder, "run").state == "not finished"
     lock = folder / "lock"
-    with directory.claim(folder, (folder / "flags.txt").read_text()):
+    with directory.lock_run_dir(folder, (folder / "flags.txt").read_text()):
         assert run_record.read(folder, "run").state == "running"
     # Its number may be another process's by now.
     lock.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
@@ -167,7 +167,9 @@ def test_points_of_a_sweep_that_failed_say_why(tmp_path):
     outcomes.begin(tmp_path / "sweep", points)
     # The first in the midst of its run, the second before it kept its flags; the third was stopped.
     for point, status in zip(points, (1, 2, 75), strict=True):
-        outcomes.note(tmp_path / "sweep", point, outcomes.End(status, f"said {status}\nand more"))
+        outcomes.record_outcome(
+            tmp_path / "sweep", point, outcomes.Outcome(status, f"said {status}\nand more")
+        )
     write(tmp_path / "sweep" / "seed=0", ended=False)
     (tmp_path / "sweep" / "seed=1").mkdir()
     write(tmp_path / "sweep" / "seed=2", ended=False)

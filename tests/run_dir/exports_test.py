@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.data.in_memory import Images
+from trainer.data.in_memory import InMemoryDataset
 from trainer.distributed.strategy import mirrored
 from trainer.errors import UserError
 from trainer.nn.ghostify import unghostify
@@ -19,7 +19,9 @@ from trainer.training.evaluation import evaluator
 SHAPE = (28, 28, 3)
 IMAGES = np.random.default_rng(0).integers(0, 256, (64, *SHAPE), np.uint8)
 NAMES = ("cat", "dog", "owl", "ünï")
-ABOUT = exports.About("checkpoints/000000007", 7, SHAPE, 5, {"keras": keras.__version__}, NAMES)
+ABOUT = exports.ExportInfo(
+    "checkpoints/000000007", 7, SHAPE, 5, {"keras": keras.__version__}, NAMES
+)
 FLAGS = "--epochs=2.0\n"
 LOGITS = [*NAMES, "unused_4"]
 
@@ -85,7 +87,7 @@ def test_weights_are_written_once(tiny, whole):
 
 def test_both_forms_on_replicas(tiny, whole, cpus):
     labels = np.arange(64) % 5
-    images = Images(IMAGES, labels, tuple("abcde"), "random")
+    images = InMemoryDataset(IMAGES, labels, tuple("abcde"), "random")
     one = tf.distribute.OneDeviceStrategy(cpus[0])
     expected = evaluator(one, tiny, images)(lambda: False)
     strategy = mirrored(cpus[:3])

@@ -66,7 +66,7 @@ def test_a_fifo_or_a_device_in_a_checkpoint_is_damage(tmp_path, file):
 
 def test_an_export_in_a_folder_of_any_name_is_loaded(tmp_path):
     folder = tmp_path / "\\lr[0.1]*?{a,b}"
-    about = exports.About("runs/x/checkpoints/000000003", 3, (8, 8, 1), 2, {})
+    about = exports.ExportInfo("runs/x/checkpoints/000000003", 3, (8, 8, 1), 2, {})
     exports.write(folder, tiny((8, 8, 1), 2), "", about, ["a", "b"])
     images = tf.zeros([2, 8, 8, 1], tf.uint8)
     with_saved_model = exports.load(folder)(images, training=False)

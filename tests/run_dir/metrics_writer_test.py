@@ -5,7 +5,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from trainer.run_dir.metrics import read
-from trainer.run_dir.metrics_writer import Summaries
+from trainer.run_dir.metrics_writer import MetricsWriter
 
 
 def curve(folder, split, tag):
@@ -16,7 +16,7 @@ def curve(folder, split, tag):
 
 def log(folder, updates, *, after=0):
     folder.mkdir(exist_ok=True)
-    summaries = Summaries(folder, update=after, report=pytest.fail)
+    summaries = MetricsWriter(folder, update=after, report=pytest.fail)
     for update in updates:
         summaries.write("train", update, update * 128, loss=1 / update, learning_rate=0.1)
         if update % 20 == 0:
@@ -63,7 +63,7 @@ def test_a_flipped_bit_is_left_out_or_harmless(tmp_path):
     for i in range(content.index(b"\n")):
         file.write_bytes(content[:i] + bytes([content[i] ^ 1]) + content[i + 1 :])
         reports = []
-        again = Summaries(tmp_path, update=10**9, report=reports.append)
+        again = MetricsWriter(tmp_path, update=10**9, report=reports.append)
         again.close()
         left_out += len(reports)
         assert curve(tmp_path, "train", "loss")[-1] == (20, 0.05)
@@ -74,7 +74,7 @@ def test_a_flipped_bit_is_left_out_or_harmless(tmp_path):
 def test_points_that_cannot_be_written_are_kept_for_later(tmp_path):
     """A real limit of the kernel's on the size of files, as a full disk: it ends a write."""
     reports = []
-    summaries = Summaries(tmp_path, update=0, report=reports.append)
+    summaries = MetricsWriter(tmp_path, update=0, report=reports.append)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (150, limits[1]))
     try:

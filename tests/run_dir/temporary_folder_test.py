@@ -10,8 +10,8 @@ from trainer.run_dir import temporary_folder
 
 HOLD = """
 import pathlib, sys
-from trainer.run_dir import work_folder
-with work_folder.beside(pathlib.Path(sys.argv[1])) as work:
+from trainer.run_dir import temporary_folder
+with temporary_folder.beside(pathlib.Path(sys.argv[1])) as work:
     (work / sys.argv[2]).mkdir()
     (work / sys.argv[2] / "x").touch()
     print(work, flush=True)

@@ -9,7 +9,7 @@ from tensorboard.plugins import base_plugin
 from tensorboard.plugins.custom_scalar.custom_scalars_plugin import CustomScalarsPlugin
 
 from trainer.run_dir import metrics
-from trainer.run_dir.metrics_writer import Summaries
+from trainer.run_dir.metrics_writer import MetricsWriter
 
 
 def plugin(folder):
@@ -21,7 +21,7 @@ def plugin(folder):
 
 
 def log(folder):
-    summaries = Summaries(folder, update=1, report=print)
+    summaries = MetricsWriter(folder, update=1, report=print)
     summaries.write("train", 1, 128, loss=1.0, top1=0.5, batch_size=128)
     summaries.flush()
     summaries.close()

@@ -77,7 +77,7 @@ def test_an_update_by_hand():
     (first, *_) = phases("fashion_mnist_grow")
     assert found.bytes_sent == 6_000_000
     assert cost.update_seconds(found, 1000) == pytest.approx(0.125 + 0.01 + 6 * 1.1e-3)
-    of = cost.of(first, found)
+    of = cost.phase_cost(first, found)
     assert of.update_seconds == pytest.approx(0.016 + 0.01 + 0.0066)
     assert of.communication_share == pytest.approx(0.0066 / 0.0326)
     assert of.bytes_per_example == pytest.approx(6_000_000 / 128)
@@ -116,7 +116,10 @@ def test_twice_the_batch_halves_the_bytes_of_an_example(machines, batch_size):
     def phase(size):
         return plan.Phase(0.0, 0, 10, size, 0.1, 0.9, 1.0, 32, 1)
 
-    one, two = cost.of(phase(batch_size), machines), cost.of(phase(2 * batch_size), machines)
+    one, two = (
+        cost.phase_cost(phase(batch_size), machines),
+        cost.phase_cost(phase(2 * batch_size), machines),
+    )
     assert two.bytes_per_example == pytest.approx(one.bytes_per_example / 2)
     assert two.update_seconds < 2 * one.update_seconds
     assert two.communication_share < one.communication_share

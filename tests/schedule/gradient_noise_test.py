@@ -59,6 +59,6 @@ def test_it_goes_on_from_its_memory():
     for noise, parts in ((whole, (5, 7)), (first, (5,))):
         for updates in parts:
             noise.add(32, 64, [3.1] * updates, [2.2] * updates)
-    second.recall(json.loads(json.dumps(first.memory())))
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
     second.add(32, 64, [3.1] * 7, [2.2] * 7)
     assert second == whole

@@ -8,7 +8,7 @@ from tests.support.configs import parsed, updates
 from trainer.errors import UserError
 from trainer.schedule.momentum import first_batch, warmup
 from trainer.schedule.noise_scale import Setting, noise_scale
-from trainer.schedule.realize import Limits
+from trainer.schedule.realize import BatchLimits
 from trainer.schedule.trajectory import from_config
 
 START = Setting(3200, 0.5, 0.98)
@@ -33,13 +33,13 @@ def test_no_momentum_is_below_zero_or_above_what_it_goes_to(ghosts, ghost, momen
     start = Setting(ghosts * ghost, 0.1, momentum)
     smallest = first_batch(start, share * momentum, ghost)
     assert smallest % ghost == start.batch_size % smallest == 0
-    at = warmup(1.0, start, Limits(smallest, start.batch_size, 0.0))
+    at = warmup(1.0, start, BatchLimits(smallest, start.batch_size, 0.0))
     assert 0 <= at(0.0) <= momentum + 1e-9
 
 
 @given(st.floats(0.1, 10), st.floats(0, 12), st.sampled_from([64, 320, 640, 1600]))
 def test_the_product_of_batch_and_room_stays(length, epochs, smallest):
-    limits = Limits(smallest, 5120, 0.0)
+    limits = BatchLimits(smallest, 5120, 0.0)
     size = START.batch_size * (1 - START.momentum) / (1 - warmup(length, START, limits)(epochs))
     assert size == pytest.approx(round(size))
     assert round(size) % smallest == 0
@@ -50,7 +50,7 @@ def test_the_product_of_batch_and_room_stays(length, epochs, smallest):
 def test_a_step_is_taken_at_the_first_position_that_reaches_it(tenths, steps, examples):
     """In floats, 128 + 640 · (0.94 / 4.7) falls short of 256."""
     start = Setting(128 * steps, 0.1, 0.9)
-    at = warmup(tenths / 10, start, Limits(128, 10**6, 0.0))
+    at = warmup(tenths / 10, start, BatchLimits(128, 10**6, 0.0))
     for step in range(1, steps):
         first = -(-step * tenths * examples // (10 * (steps - 1)))  # exact, in integers
         assert at(first / examples) >= 1 - 0.1 * steps / (step + 1) - 1e-9

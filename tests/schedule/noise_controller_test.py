@@ -5,8 +5,8 @@ import pytest
 from tests.support.configs import parsed
 from trainer.errors import UserError
 from trainer.schedule.gradient_noise import GradientNoise
-from trainer.schedule.noise_controller import Measured, micro_batch
-from trainer.schedule.realize import Limits
+from trainer.schedule.noise_controller import NoiseController, micro_batch
+from trainer.schedule.realize import BatchLimits
 from trainer.schedule.trajectory import from_config
 
 
@@ -16,7 +16,7 @@ def noise(scale, weight=1.0):
 
 
 def follower(threshold=2.0, largest=1000):
-    return Measured(threshold, Limits(128, largest, 0.0), 15_000, 128)
+    return NoiseController(threshold, BatchLimits(128, largest, 0.0), 15_000, 128)
 
 
 def test_the_batch_follows_from_below_a_step_at_a_time():
@@ -53,12 +53,12 @@ def test_a_small_threshold_grows_by_multiples_of_the_smallest_batch():
 
 def test_the_rate_follows_the_batch_so_that_growth_is_no_annealing():
     run = from_config(parsed("--anneal=measured", "--max_batch_size=1024"), 60_000, 1)
-    run.control.recall({"batch_size": 512})
+    run.control.load_state_dict({"batch_size": 512})
     assert run.at(0).batch_size == 512
     assert run.at(0).learning_rate == pytest.approx(0.4)
     assert run.control.every == 15_000
     run = from_config(parsed("--anneal=measured", "--scaling=none"), 60_000, 1)
-    run.control.recall({"batch_size": 512})
+    run.control.load_state_dict({"batch_size": 512})
     assert (run.at(0).batch_size, run.at(0).learning_rate) == (512, 0.1)
 
 

@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.schedule.plateau_controller import Plateau
+from trainer.schedule.plateau_controller import PlateauController
 
 
 def plateau(**rules):
     defaults = {"factor": 5.0, "min_improvement": 0.0, "patience": 2, "cooldown": 0}
-    return Plateau(**{**defaults, "max_anneals": 2, **rules})
+    return PlateauController(**{**defaults, "max_anneals": 2, **rules})
 
 
 def decisions(control, accuracies):
@@ -80,12 +80,12 @@ def test_a_decision_names_its_numbers():
 def test_it_goes_on_from_its_memory(accuracies, cut, patience, cooldown, max_anneals):
     rules = {"patience": patience, "cooldown": cooldown, "max_anneals": max_anneals}
     whole, first, second = plateau(**rules), plateau(**rules), plateau(**rules)
-    assert whole.memory() == first.memory()
+    assert whole.state_dict() == first.state_dict()
     said = [whole.evaluated(top1) for top1 in accuracies]
     before = [first.evaluated(top1) for top1 in accuracies[:cut]]
-    second.recall(json.loads(json.dumps(first.memory())))
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
     assert said == before + [second.evaluated(top1) for top1 in accuracies[cut:]]
-    assert whole.memory() == second.memory()
+    assert whole.state_dict() == second.state_dict()
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation")

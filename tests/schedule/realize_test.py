@@ -3,13 +3,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.schedule.noise_scale import Scaling, Setting, noise_scale
-from trainer.schedule.realize import Limits, Target, realize
+from trainer.schedule.realize import BatchLimits, Target, realize
 
 START = Setting(128, 0.1, 0.9)
 
 
 def realized(factor, *, floor=0.0, largest=5120, momentum=0.9, least=0):
-    return realize(Target(factor, momentum, least), START, Limits(128, largest, floor))
+    return realize(Target(factor, momentum, least), START, BatchLimits(128, largest, floor))
 
 
 def test_the_batch_pays_first_and_the_rate_last():
@@ -53,7 +53,7 @@ def test_a_maximum_off_the_grid_is_reached():
 )
 def test_the_noise_scale_is_met_exactly(factor, floor, momentum, smallest, multiple, extra):
     start = Setting(smallest, 0.1, 0.9)
-    limits = Limits(smallest, smallest * multiple + extra, floor)
+    limits = BatchLimits(smallest, smallest * multiple + extra, floor)
     setting = realize(Target(factor, momentum, smallest), start, limits)
     wanted = factor * noise_scale(start, 1)
     assert noise_scale(setting, 1) == pytest.approx(wanted, rel=1e-9)
@@ -68,7 +68,7 @@ def test_a_lower_noise_scale_never_shrinks_the_batch(a, b):
 
 
 def test_the_square_root_of_the_batch_pays_for_the_rate():
-    limits = Limits(128, 5120, 0.0, Scaling(0.5))
+    limits = BatchLimits(128, 5120, 0.0, Scaling(0.5))
     # A fifth of the rate is what 25 times the batch keeps.
     assert realize(Target(1 / 5, 0.9, 0), START, limits) == Setting(3200, 0.1, 0.9)
     top = realize(Target(1 / 25, 0.9, 0), START, limits)
@@ -77,6 +77,6 @@ def test_the_square_root_of_the_batch_pays_for_the_rate():
 
 
 def test_a_rate_that_does_not_follow_the_batch_is_held():
-    limits = Limits(128, 5120, 1.0, Scaling(0.0, momentum_counts=False))
+    limits = BatchLimits(128, 5120, 1.0, Scaling(0.0, momentum_counts=False))
     assert realize(Target(1, 0.9, 512), START, limits) == Setting(512, 0.1, 0.9)
     assert realize(Target(1 / 5, 0.9, 512), START, limits) == Setting(512, pytest.approx(0.02), 0.9)

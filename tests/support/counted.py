@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.main import main
-from trainer.training.gradients import Backward, Sums
+from trainer.training.gradients import Backward, GradientSums
 
 
 def count_into(path: str) -> None:
@@ -26,7 +26,7 @@ def count_into(path: str) -> None:
         sums = [zlib.crc32(image.tobytes()) for image in images]
         os.write(file, f"{position} {' '.join(map(str, sums))}\n".encode())
 
-    def counted(self: Backward, images: Any, labels: Any, position: Any) -> Sums:
+    def counted(self: Backward, images: Any, labels: Any, position: Any) -> GradientSums:
         tf.numpy_function(write, [images, position], [])
         return backward(self, images, labels, position)
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.system.cores import shares, usable
+from trainer.system.cores import split_cores, usable
 
 
 def test_those_of_this_process_not_of_the_machine(monkeypatch):
@@ -17,14 +17,14 @@ def test_where_the_system_does_not_say_all_are(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     assert usable() == [0, 1, 2, 3]
-    assert shares(2) == [{0, 1}, {2, 3}]
+    assert split_cores(2) == [{0, 1}, {2, 3}]
 
 
 @given(st.integers(1, 9), st.sets(st.integers(0, 40), min_size=1, max_size=12))
 def test_shares_are_even_and_leave_no_core_out(n, cores):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "sched_getaffinity", lambda _: cores)
-        parts = shares(n)
+        parts = split_cores(n)
     assert len(parts) == n
     assert all(parts)
     assert set().union(*parts) <= cores

@@ -74,17 +74,19 @@ def test_what_is_left_of_the_machine_and_of_each_group(tmp_path, groups, folders
     assert memory.available(proc, root) == wanted
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limits = [files[name] for files in folders.values() for name in LIMITS if name in files]
-    assert memory.total(proc, root) == min([machine, *(each for each in limits if each != "max")])
+    assert memory.ram_limit(proc, root) == min(
+        [machine, *(each for each in limits if each != "max")]
+    )
 
 
 def test_a_peak_is_of_what_came_after_the_restart():
     # Large beside what other tests' threads give back meanwhile, 64 MB once.
     for size in (1_600_000_000, 800_000_000):
         gc.collect()
-        memory.restart(CPU)
-        (before, *_) = memory.uses(CPU)
+        memory.reset_peak_memory(CPU)
+        (before, *_) = memory.memory_usage(CPU)
         np.ones(size, np.uint8).sum()
-        (after, *_) = memory.uses(CPU)
+        (after, *_) = memory.memory_usage(CPU)
         assert after.peak - before.now == pytest.approx(size, rel=0.1)
         assert after.now - before.now < size / 2
     with open("/proc/meminfo") as meminfo:
@@ -103,9 +105,9 @@ def address_space_limited_to(limit):
 
 
 def test_a_limited_address_space_counts_too():
-    assert len(memory.uses(CPU)) == 1
+    assert len(memory.memory_usage(CPU)) == 1
     with address_space_limited_to(2**46):
-        resident, addresses = memory.uses(CPU)
+        resident, addresses = memory.memory_usage(CPU)
     assert addresses.limit == 2**46
     assert resident.now < addresses.now <= addresses.peak
 
@@ -113,6 +115,6 @@ def test_a_limited_address_space_counts_too():
 def test_running_out_is_a_mistake_of_the_users():
     with (
         pytest.raises(UserError, match=r"^this does not fit in memory\.\ndo that$"),
-        memory.enough("this", "do that"),
+        memory.oom_as_user_error("this", "do that"),
     ):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")

@@ -96,7 +96,7 @@ USERS = {
 }
 AFTER = """
 import io, os, sys
-from trainer import output
+from trainer.system import output
 output.protect(training=True)
 with output.kept():
     {}

@@ -42,13 +42,13 @@ def test_a_folder_in_which_nothing_can_be_written(tmp_path, limit):
 
 THREADS = """
 import os, resource, sys
-from trainer.cluster import limits
+from trainer.system import process_limits
 from trainer.errors import UserError
 resource.setrlimit(resource.RLIMIT_NPROC, (5, 5))
 if os.getuid() == 0:  # The kernel does not limit root.
     os.setuid(54321)
 try:
-    limits.check()
+    process_limits.check()
 except UserError as error:
     print(error)
 """
@@ -62,7 +62,7 @@ def test_threads_that_cannot_be_started():
 
 
 def test_other_limits_are_enough():
-    code = "from trainer.cluster import limits; limits.check()"
+    code = "from trainer.system import process_limits; process_limits.check()"
     shell = ["bash", "-c", 'ulimit -v 4000000 -f 100; exec "$@"', "-", sys.executable, "-c", code]
     done = subprocess.run(shell, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

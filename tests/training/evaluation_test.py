@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tests.distributed.process_group_test import on_all
 from tests.support.models import huge
-from trainer.data.in_memory import Images
+from trainer.data.in_memory import InMemoryDataset
 from trainer.distributed.strategy import mirrored
 from trainer.errors import UserError
 from trainer.training.evaluation import Evaluation, evaluator, gap_warning
@@ -24,7 +24,9 @@ def never():
 def test_every_example_counts_once(cpus, replicas, lanes, examples):
     pixels = RNG.integers(0, 256, (examples, 3, 3, 1), np.uint8)
     labels = RNG.integers(0, 7, examples)
-    images = Images(images=pixels, labels=labels, class_names=tuple("abcdefg"), name="random")
+    images = InMemoryDataset(
+        images=pixels, labels=labels, class_names=tuple("abcdefg"), name="random"
+    )
     strategy = mirrored(cpus[:replicas])
     with strategy.scope():
         keras.utils.set_random_seed(0)
@@ -60,7 +62,9 @@ class OfTwoHosts:
 def test_hosts_of_few_and_of_many_cores_share_the_examples(cpus):
     labels = RNG.integers(0, 7, 1777)
     pixels = np.repeat(labels, 4).reshape(-1, 2, 2, 1).astype(np.uint8)
-    images = Images(images=pixels, labels=labels % 2, class_names=("a", "b"), name="random")
+    images = InMemoryDataset(
+        images=pixels, labels=labels % 2, class_names=("a", "b"), name="random"
+    )
     model = keras.Sequential(
         [keras.Input((2, 2, 1), dtype="uint8"), keras.layers.Flatten(), keras.layers.Dense(2)]
     )
@@ -76,7 +80,7 @@ def test_hosts_of_few_and_of_many_cores_share_the_examples(cpus):
 
 
 def test_a_model_that_says_nothing_is_right_by_chance(cpus):
-    images = Images(
+    images = InMemoryDataset(
         images=np.zeros((100, 2, 2, 1), np.uint8),
         labels=np.arange(100) % 10,
         class_names=tuple("0123456789"),
@@ -95,7 +99,7 @@ def test_a_model_that_says_nothing_is_right_by_chance(cpus):
 
 
 def test_a_second_call_sees_the_model_as_it_is(cpus):
-    images = Images(
+    images = InMemoryDataset(
         images=np.zeros((9, 2, 2, 1), np.uint8),
         labels=np.full(9, 1),
         class_names=("a", "b"),
@@ -114,7 +118,7 @@ def test_a_second_call_sees_the_model_as_it_is(cpus):
 
 
 def test_an_evaluation_that_does_not_fit(cpus):
-    images = Images(
+    images = InMemoryDataset(
         images=np.zeros((9, 6, 6, 1), np.uint8),
         labels=np.full(9, 1),
         class_names=("a", "b"),

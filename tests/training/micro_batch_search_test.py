@@ -13,7 +13,7 @@ from trainer.errors import UserError
 from trainer.nn.ghostify import ghostify
 from trainer.schedule.layout import Layout
 from trainer.schedule.noise_scale import Setting
-from trainer.schedule.realize import Limits
+from trainer.schedule.realize import BatchLimits
 from trainer.schedule.stretch import Stretch
 from trainer.system import memory
 from trainer.training import micro_batch_search
@@ -59,7 +59,7 @@ def batches(position, size):
 
 def choose(path, step, largest=128):
     said = []
-    limits = Limits(largest, largest, 0)
+    limits = BatchLimits(largest, largest, 0)
     chosen = micro_batch_search.choose(
         *(path / "micro_batch.json", step, batches),
         limits=limits,
@@ -128,7 +128,7 @@ def test_what_would_not_fit_is_not_tried(cpus, tmp_path, monkeypatch):
         return float(examples)
 
     monkeypatch.setattr(micro_batch_search, "_rate", rate)
-    monkeypatch.setattr(memory, "uses", lambda devices: [memory.Use(peak, peak, limit)])
+    monkeypatch.setattr(memory, "memory_usage", lambda devices: [memory.Use(peak, peak, limit)])
     chosen, (said,) = choose(tmp_path, step_of(cpus, 64))
     assert chosen == 32
     assert said == (

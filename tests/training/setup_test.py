@@ -5,12 +5,14 @@ import pytest
 
 from tests.support.configs import parsed
 from trainer.data.bad_examples import BadExamples
-from trainer.data.in_memory import Images
+from trainer.data.in_memory import InMemoryDataset
 from trainer.errors import UserError
 from trainer.run_dir import training_data
 from trainer.training import setup
 
-IMAGES = Images(np.full((6, 4, 4, 2), 7, np.uint8), np.arange(6) % 3, ("a", "b", "c"), "sevens")
+IMAGES = InMemoryDataset(
+    np.full((6, 4, 4, 2), 7, np.uint8), np.arange(6) % 3, ("a", "b", "c"), "sevens"
+)
 NONE = BadExamples(skip=False)
 
 

@@ -313,8 +313,8 @@ def test_squares_are_those_of_the_micro_batches_gradients(cpus, replicas, b, lan
 
     found = run(step, b, [(64, 0.1, 0.0)])
     parts = [gradient(start, start + b) for start in range(0, 64, b)]
-    part_square = np.mean([part @ part for part in parts])
-    np.testing.assert_allclose(found["part_square"], [part_square], rtol=1e-4)
+    micro_batch_sq_norm = np.mean([part @ part for part in parts])
+    np.testing.assert_allclose(found["part_square"], [micro_batch_sq_norm], rtol=1e-4)
     whole = np.mean(parts, axis=0)
     np.testing.assert_allclose(found["whole_square"], [whole @ whole], rtol=1e-4)
 

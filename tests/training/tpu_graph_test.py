@@ -13,10 +13,10 @@ from tensorflow.python.framework import kernels
 
 from tests.support.configs import parsed
 from trainer.data import pipeline
-from trainer.data.in_memory import Images
+from trainer.data.in_memory import InMemoryDataset
 from trainer.distributed.strategy import is_tpu
 from trainer.run_dir.training_data import TrainingData
-from trainer.schedule.realize import Limits
+from trainer.schedule.realize import BatchLimits
 from trainer.training import micro_batch_search, setup
 from trainer.training.evaluation import evaluator
 from trainer.training.step import TrainingStep
@@ -71,7 +71,7 @@ def step_of(strategy, model):
 
 
 def source(shape):
-    return Images(
+    return InMemoryDataset(
         np.zeros((300, *shape), np.uint8), np.zeros(300, np.int64), tuple("0123456789"), "none"
     )
 
@@ -221,7 +221,7 @@ def test_the_measuring_of_micro_batches_is_traced(made, monkeypatch, tmp_path):
             tmp_path / "micro_batch.json",
             step,
             lambda _, size: batches(strategy, shape, size),
-            limits=Limits(128, 1024, 0),
+            limits=BatchLimits(128, 1024, 0),
             ghost_batch_size=32,
             model="wide_resnet_10_1",
             report=print,

@@ -41,7 +41,7 @@ def run(config: Config) -> int:
     classes = model.output_shape[-1]
     names = setup.class_names(config, data.class_names, data.classes, _report)
     logits = logit_names(names, classes)
-    about = exports.About(str(path), update, (h, w, c), classes, setup.versions(), (*names,))
+    about = exports.ExportInfo(str(path), update, (h, w, c), classes, setup.versions(), (*names,))
     without = exports.write(target, model, flags, about, logits)
 
     say(

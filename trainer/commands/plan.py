@@ -12,7 +12,7 @@ from trainer.errors import UserError
 from trainer.reports import plan_plot
 from trainer.run_dir import result
 from trainer.schedule import cost, plan, trajectory
-from trainer.schedule.layout import Layout, lay_out, unmeasured
+from trainer.schedule.layout import Layout, default_micro_batch_size, lay_out
 from trainer.system.output import say, width
 from trainer.system.typed_json import DamagedError, problem
 
@@ -61,7 +61,7 @@ def _write_json(
     for number, phase in enumerate(phases):
         row = dict(vars(phase))
         if machines:
-            row |= vars(cost.of(phase, machines))
+            row |= vars(cost.phase_cost(phase, machines))
         sys.stdout.write((", " if number else "") + json.dumps(row))
     say("]}")
 
@@ -98,7 +98,7 @@ def layouts(
 ) -> Callable[[int], Layout]:
     """Returns batch size → layout, with the micro-batch of a run that may not measure."""
     ghost = config.ghost_batch_size
-    most = schedule.micro_batch_size or config.micro_batch_size or unmeasured(ghost)
+    most = schedule.micro_batch_size or config.micro_batch_size or default_micro_batch_size(ghost)
     return lambda batch_size: lay_out(batch_size, replicas, ghost, most)
 
 

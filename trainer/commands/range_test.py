@@ -9,9 +9,9 @@ from trainer.config.flags import Config
 from trainer.data.tfds import sizes
 from trainer.errors import ExitStatus, UserError
 from trainer.reports import range_test
-from trainer.run_dir.directory import write_whole
 from trainer.schedule import trajectory
 from trainer.schedule.span import spans
+from trainer.system.atomic_file import write_atomic
 from trainer.system.output import say
 
 _POINTS = 100
@@ -48,9 +48,9 @@ def _report(config: Config, folder: pathlib.Path) -> None:
     if not points:
         raise UserError("the loss was no number from the start on: lower --range_from.")
     found = range_test.suggest(points)
-    write_whole(folder / "range_test.csv", range_test.csv(points))
+    write_atomic(folder / "range_test.csv", range_test.csv(points))
     picture = range_test.draw(points, found, config.range_scale)
-    write_whole(folder / "range_test.png", picture)
+    write_atomic(folder / "range_test.png", picture)
     write_image(folder / "tensorboard" / "range_test", "range_test", picture)
     say(f"{found.why}\nsee {folder}/range_test.png and .csv; as the reference of a recipe:")
     batch_size, momentum = points[0]["batch_size"], points[0]["momentum"]

@@ -6,7 +6,7 @@ import sys
 from trainer.config.flags import Config
 from trainer.errors import UserError
 from trainer.reports import run_record
-from trainer.run_dir.directory import write_whole
+from trainer.system.atomic_file import write_atomic
 from trainer.system.output import say
 
 
@@ -39,12 +39,12 @@ def run(config: Config) -> int:
     output = pathlib.Path(config.output)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(output, html)
+        write_atomic(output, html)
         if config.pictures:
             beside = output.with_suffix("")
             beside.mkdir(exist_ok=True)
             for picture in pictures:
-                write_whole(beside / f"{picture.name}.png", png(picture))
+                write_atomic(beside / f"{picture.name}.png", png(picture))
     except OSError as error:
         raise UserError(
             f"--output={output} cannot be written: {error.strerror} ({error.filename})."

@@ -49,7 +49,7 @@ def run(config: Config) -> int:
         tell(f"{finished} of {len(points)} points are finished")
     for name, message in damaged.items():
         tell(f"{name} is left out: {message.partition(chr(10))[0]}")
-    stopped = runner.carry_out(
+    stopped = runner.run_sweep(
         [each for each in runs if each.point in mine],
         path,
         parallel=config.sweep_parallel,
@@ -145,9 +145,9 @@ def _rows(
     rows = []
     for point in points:
         name = grid.folder(point)
-        end, found = ends.get(name, outcomes.End()), None
+        end, found = ends.get(name, outcomes.Outcome()), None
         if name in damaged:
-            end = outcomes.End(DamagedRunError.status, damaged[name])
+            end = outcomes.Outcome(DamagedRunError.status, damaged[name])
         else:
             found = result.ended(path / name)
         results = {key: found[key] for key in result.RESULTS} if found else None
@@ -157,7 +157,7 @@ def _rows(
 
 def _status(rows: Sequence[table.Row]) -> int:
     """0 where all are finished; else that of a failure, or of what a further call goes on with."""
-    ends = [outcomes.End(row.status) for row in rows if not row.results]
+    ends = [outcomes.Outcome(row.status) for row in rows if not row.results]
     ends.sort(key=lambda end: not end.failed)
     # One without a status could not even be noted.
     statuses = (ExitStatus.NOT_SAVED if e.status is None else e.status for e in ends)

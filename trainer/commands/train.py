@@ -15,6 +15,7 @@ from trainer.errors import ExitStatus, NonFiniteLossError, NotSavedError, UserEr
 from trainer.run_dir import directory
 from trainer.run_dir import result as results
 from trainer.system import output, process_limits, stop_signals
+from trainer.system.atomic_file import write_atomic
 from trainer.system.regular_file import NotRegularError, ReadError
 
 
@@ -40,7 +41,7 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
         worker = dataclasses.replace(worker, secret=shared_secret.find(worker, path))
         if not worker.chief:
             return _train(config, path, worker)
-    with directory.claim(path, directory.flagfile_in(path, config)):
+    with directory.lock_run_dir(path, directory.flagfile_in(path, config)):
         ended, status = results.ended(path), 0
         if ended is not None:
             top1, updates = ended["top1"], ended["updates"]
@@ -86,15 +87,15 @@ def _train(config: Config, path: pathlib.Path, worker: Worker | None = None) -> 
         except NonFiniteLossError as error:
             output.say(f"crescendo train: {error}", to=sys.stderr)
             if chief:
-                directory.write_whole(path / directory.DIVERGED, f"{error}\n")
+                write_atomic(path / directory.DIVERGED, f"{error}\n")
             return ExitStatus.NOT_FINITE
-    if result is loop.Early.SIGNAL:
+    if result is loop.StopReason.SIGNAL:
         if chief:
             output.say(f"stopped, with a checkpoint; the same command goes on in {path}")
         return ExitStatus.STOPPED
     if result is None or not chief:
         return 0
-    if isinstance(result, loop.Early):
+    if isinstance(result, loop.StopReason):
         output.say(f"stopped at --stop_at_epoch={config.stop_at_epoch:g}, with a checkpoint")
         return 0
     output.say(f"top1 {result['top1']:.4f} in {result['updates']} updates; see {path}/result.json")

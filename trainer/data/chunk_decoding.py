@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from trainer.data import exif, pillow_decoding
 from trainer.data.bad_examples import BadExamples
-from trainer.data.indexed import Encoded
+from trainer.data.indexed import IndexedDataset
 from trainer.system.cores import usable
 
 Decode = Callable[[tf.Tensor, tf.Tensor | None, tf.Tensor], tf.Tensor]
@@ -40,11 +40,11 @@ def threads() -> int:
 
 
 def decoded(
-    source: Encoded,
+    source: IndexedDataset,
     places: tf.data.Dataset,
     decode: Decode,
     bad: BadExamples,
-    stand_ins: Callable[[int], Sequence[int]] | None,
+    replacements: Callable[[int], Sequence[int]] | None,
 ) -> tf.data.Dataset:
     """The examples at some places, in order.
 
@@ -86,12 +86,12 @@ def decoded(
         images[slots], labels[slots], weights[slots] = some, their_labels, 1
         for slot in sorted({*range(chunk)} - {*slots.tolist()}):
             index, position = (int(values[slot]) for values in at)
-            tried = [index, *(stand_ins(position) if stand_ins else ())]
+            tried = [index, *(replacements(position) if replacements else ())]
             examples = (_example(source, example, each, position, bad) for each in tried)
             found = next((each for each in examples if each is not None), None)
             if found is not None:
                 images[slot], labels[slot], weights[slot] = *found, 1
-            elif stand_ins:
+            elif replacements:
                 bad.refuse(f"{source.name}: {len(tried)} examples in a row cannot be used.")
         return images, labels, weights
 
@@ -133,7 +133,7 @@ def decoded(
 
 
 def _example(
-    source: Encoded,
+    source: IndexedDataset,
     example: Callable[..., tuple[tf.Tensor, tf.Tensor]],
     index: int,
     position: int,

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from trainer.data import image_folder, picture_files
 from trainer.data.class_names import places, refuse_unknown, split_summary
-from trainer.data.indexed import Encoded, Opened
+from trainer.data.indexed import IndexedDataset, Opened
 
 
 def load(
@@ -18,7 +18,7 @@ def load(
     image_size: int,
     max_pixels: int,
     skip: bool,
-) -> Encoded:
+) -> IndexedDataset:
     """A split of image_folder:PATH; the arguments are those of `sources.load`.
 
     Raises:
@@ -41,7 +41,7 @@ def load(
             return str(error)
         return None
 
-    return Encoded(
+    return IndexedDataset(
         examples=len(files),
         class_names=names,
         image_shape=(image_size, image_size, 3),

@@ -10,7 +10,7 @@ _ALIGNMENT = 64  # bytes: where TensorFlow's own tensors start
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Images:
+class InMemoryDataset:
     """A split in memory.
 
     images: uint8 [N, h, w, c]; labels: int64 [N], each a place in `class_names`; name: for

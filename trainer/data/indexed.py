@@ -24,7 +24,7 @@ class Opened(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Encoded:
+class IndexedDataset:
     """A split on the disk, too large for memory or to be cropped before it is decoded.
 
     Attributes:

@@ -12,8 +12,8 @@ from trainer.config.run_flags import NEWEST_ORDER
 from trainer.data import chunk_decoding, decode
 from trainer.data.augment import AUGMENTS, none
 from trainer.data.bad_examples import BadExamples
-from trainer.data.in_memory import Images, as_tensor
-from trainer.data.indexed import Encoded
+from trainer.data.in_memory import InMemoryDataset, as_tensor
+from trainer.data.indexed import IndexedDataset
 from trainer.data.shuffle import example_indices
 from trainer.nn.splitmix64 import further_bits, random_bits
 from trainer.system.cores import usable
@@ -24,7 +24,7 @@ _STAND_INS = 100  # tried in place of a bad example before the run gives up
 
 
 def training(
-    source: Images | Encoded,
+    source: InMemoryDataset | IndexedDataset,
     *,
     augment: str,
     seed: int,
@@ -63,7 +63,7 @@ def training(
         replica = local_replicas.start + t % local * local_replicas.step
         return position + (t // local * replicas + replica) * micro_batch_size
 
-    if isinstance(source, Encoded):
+    if isinstance(source, IndexedDataset):
         return _encoded_training(source, augment, seed, indices_at, first_of, micro_batch_size, bad)
     augmented = AUGMENTS[augment]
 
@@ -80,7 +80,7 @@ def training(
 
 
 def _encoded_training(
-    source: Encoded,
+    source: IndexedDataset,
     augment: str,
     seed: int,
     indices_at: Callable[[tf.Tensor], tf.Tensor],
@@ -104,7 +104,7 @@ def _encoded_training(
         bits = random_bits(position[None], seed)[0]
         return decode.random_crop(encoded, bits, shape, orientation, source.max_pixels)
 
-    def stand_ins(position: int) -> list[int]:
+    def replacements(position: int) -> list[int]:
         bits = further_bits(random_bits(tf.constant([position], tf.int64), seed), _STAND_INS)
         return [int(word) % source.examples for word in bits[0].numpy()]
 
@@ -125,14 +125,14 @@ def _encoded_training(
 
     places = tf.data.Dataset.counter().map(place)
     parts = chunk_decoding.decoded(
-        source, places, pixels, bad or BadExamples(skip=False), stand_ins
+        source, places, pixels, bad or BadExamples(skip=False), replacements
     )
     batches = parts.map(finished).batch(chunks, drop_remainder=True).map(joined)
     return _with_options(batches.prefetch(_PREFETCH), chunk_decoding.threads())
 
 
 def evaluation(
-    source: Images | Encoded,
+    source: InMemoryDataset | IndexedDataset,
     *,
     batch_size: int,
     shards: int,
@@ -163,7 +163,7 @@ def evaluation(
     def number_of(t: tf.Tensor) -> tf.Tensor:
         return t // len(local) * shards + local.start + t % len(local) * local.step
 
-    if isinstance(source, Encoded):
+    if isinstance(source, IndexedDataset):
         return _encoded_evaluation(source, batch_size, batches, number_of, augment, bad)
 
     def batch(
@@ -183,7 +183,7 @@ def evaluation_batches(examples: int, batch_size: int, shards: int) -> int:
 
 
 def _encoded_evaluation(
-    source: Encoded,
+    source: IndexedDataset,
     batch_size: int,
     batches: int,
     number_of: Callable[[tf.Tensor], tf.Tensor],
@@ -221,7 +221,7 @@ def _encoded_evaluation(
 
 
 def _mapped(
-    counter: tf.data.Dataset, element: Callable[..., tuple[tf.Tensor, ...]], images: Images
+    counter: tf.data.Dataset, element: Callable[..., tuple[tf.Tensor, ...]], images: InMemoryDataset
 ) -> tf.data.Dataset:
     """element(t, images uint8 [N, h, w, c], labels int32 [N]) for each t of `counter`, in order."""
     # Threads that make micro-batches, a fixed number: a thread that tunes it holds up the end of a

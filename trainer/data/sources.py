@@ -15,8 +15,8 @@ from trainer.data import image_folder, image_folder_source, pipeline
 from trainer.data.bad_examples import BadExamples
 from trainer.data.class_names import refuse_unknown, split_summary
 from trainer.data.decode import MAX_PIXELS
-from trainer.data.in_memory import Images, aligned_empty, pixel_statistics
-from trainer.data.indexed import Encoded
+from trainer.data.in_memory import InMemoryDataset, aligned_empty, pixel_statistics
+from trainer.data.indexed import IndexedDataset
 from trainer.data.tfds import records
 from trainer.data.tfds.prepare import find_builder, prepare
 from trainer.data.tfds.sizes import count_examples
@@ -40,7 +40,7 @@ def load(
     class_names: Sequence[str] | None = None,
     max_pixels: int = MAX_PIXELS,
     bad: BadExamples | None = None,
-) -> Images | Encoded:
+) -> InMemoryDataset | IndexedDataset:
     """A split of a TFDS image-classification set, prepared if need be, or of a folder of images.
 
     Args:
@@ -131,13 +131,13 @@ def evaluation_split(config: Config) -> str:
 
 
 def image_statistics(
-    source: Images | Encoded, augment: str, bad: BadExamples
+    source: InMemoryDataset | IndexedDataset, augment: str, bad: BadExamples
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel, as `pixel_statistics`, of images as they are
     evaluated: all, or of a large set a thousand."""
     large = source.examples * int(np.prod(source.image_shape)) > _STATISTICS_BYTES
     step = -(-source.examples // _STATISTICS_EXAMPLES) if large else 1
-    if isinstance(source, Images):
+    if isinstance(source, InMemoryDataset):
         return pixel_statistics(source.images[::step])
     some = dataclasses.replace(
         source,
@@ -148,7 +148,7 @@ def image_statistics(
     return pixel_statistics(_decoded(some, augment, bad).images)
 
 
-def _decoded(source: Encoded, augment: str, bad: BadExamples) -> Images:
+def _decoded(source: IndexedDataset, augment: str, bad: BadExamples) -> InMemoryDataset:
     """All of an encoded set in memory, but for what cannot be decoded."""
     images = aligned_empty((source.examples, *source.image_shape))
     labels = np.empty(source.examples, np.int64)
@@ -162,12 +162,14 @@ def _decoded(source: Encoded, augment: str, bad: BadExamples) -> Images:
             count = end
         if not count:
             bad.refuse(f"{source.name}: none of {source.examples:,} examples can be used.")
-    return Images(images[:count], labels[:count], source.class_names, source.name, source.summary)
+    return InMemoryDataset(
+        images[:count], labels[:count], source.class_names, source.name, source.summary
+    )
 
 
 def _fits(examples: int, shape: tuple[int, ...]) -> bool:
     """Whether decoded images take at most half of this machine's memory, or its container's."""
-    return examples * int(np.prod(shape)) <= memory.total() // 2
+    return examples * int(np.prod(shape)) <= memory.ram_limit() // 2
 
 
 def _needs_index(

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 from trainer.data import image_folder
 from trainer.data.class_names import printable
-from trainer.data.in_memory import Images
-from trainer.data.indexed import Encoded
+from trainer.data.in_memory import InMemoryDataset
+from trainer.data.indexed import IndexedDataset
 from trainer.data.tfds import splits
 from trainer.data.tfds.prepare import find_builder
 from trainer.system.regular_file import read_regular
@@ -22,8 +22,8 @@ _MOST_FILES = 20_000
 def warnings(
     dataset: str,
     data_dir: str | None,
-    train: tuple[str, Images | Encoded],
-    evaluation: tuple[str, Images | Encoded],
+    train: tuple[str, InMemoryDataset | IndexedDataset],
+    evaluation: tuple[str, InMemoryDataset | IndexedDataset],
 ) -> list[str]:
     """Returns a line for each reason to doubt the evaluation.
 
@@ -63,7 +63,7 @@ def _count_shared(dataset: str, data_dir: str | None, first: str, second: str) -
 
 
 def identical(
-    training: Images | Encoded, evaluation: Images | Encoded
+    training: InMemoryDataset | IndexedDataset, evaluation: InMemoryDataset | IndexedDataset
 ) -> list[tuple[str, str]] | None:
     """Returns each picture of `evaluation` that is in `training` too, behind its first twin there.
 
@@ -71,11 +71,11 @@ def identical(
     their index. Files are compared byte for byte and named by their path; a file that cannot be
     read is passed over. None: the splits are too large, or are records.
     """
-    if isinstance(training, Images) and isinstance(evaluation, Images):
+    if isinstance(training, InMemoryDataset) and isinstance(evaluation, InMemoryDataset):
         if training.images.nbytes + evaluation.images.nbytes > _MOST_BYTES:
             return None
         return _pairs(_pixel_digests(training), _pixel_digests(evaluation))
-    if isinstance(training, Images) or isinstance(evaluation, Images):
+    if isinstance(training, InMemoryDataset) or isinstance(evaluation, InMemoryDataset):
         return None
     if training.path is None or evaluation.path is None:
         return None
@@ -98,12 +98,12 @@ def _pairs(
     return [(known[digest], name) for digest, name in evaluation if digest in known]
 
 
-def _pixel_digests(source: Images) -> Iterator[tuple[bytes, str]]:
+def _pixel_digests(source: InMemoryDataset) -> Iterator[tuple[bytes, str]]:
     for at, image in enumerate(source.images):
         yield _digest(image.tobytes()), f"number {at}"
 
 
-def _sizes(source: Encoded, path: Callable[[int], str]) -> dict[str, int]:
+def _sizes(source: IndexedDataset, path: Callable[[int], str]) -> dict[str, int]:
     """The size in bytes of each file that is there, by path."""
     sizes = {}
     for name in map(path, range(source.examples)):

@@ -15,7 +15,7 @@ _BEAT, _BYE, _LOST = b"", b"bye", b"lost "
 _MOST_BYTES = 32  # of a word
 
 
-class Pulse:
+class Heartbeat:
     """The beats of this worker, and an ear for the others'; it lasts until `leave`."""
 
     def __init__(
@@ -24,7 +24,7 @@ class Pulse:
         """Begins.
 
         Args:
-          lines: to other workers, by their index, as `rendezvous.meet` returns them.
+          lines: to other workers, by their index, as `rendezvous` returns them.
           silence: seconds without a beat after which one is lost; where its process ends, at once.
           lost: called once, with the first worker that is, in a thread of this object's.
         """

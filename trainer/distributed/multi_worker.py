@@ -12,8 +12,8 @@ import tensorflow as tf
 from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
 from tensorflow.python.eager import context
 
-from trainer.distributed.heartbeat import Pulse
-from trainer.distributed.rendezvous import meet
+from trainer.distributed.heartbeat import Heartbeat
+from trainer.distributed.rendezvous import rendezvous
 from trainer.distributed.worker import Worker
 from trainer.errors import LostWorkerError
 
@@ -33,7 +33,9 @@ _CUT = (
 
 
 @contextlib.contextmanager
-def together(worker: Worker | None, timeout: float, flags: Sequence[str] = ()) -> Iterator[None]:
+def worker_session(
+    worker: Worker | None, timeout: float, flags: Sequence[str] = ()
+) -> Iterator[None]:
     """Meets the other workers of `worker`'s run, and watches over them until all are done.
 
     Where one is lost, this process ends: by a LostWorkerError in place of what TensorFlow makes of
@@ -51,7 +53,7 @@ def together(worker: Worker | None, timeout: float, flags: Sequence[str] = ()) -
     gpus = len(tf.config.list_physical_devices("GPU"))
     lost = _Lost(worker, timeout * _GRACE)
     same = {"GPUs": gpus, "flags": list(flags)}
-    pulse, done = Pulse(meet(worker, same, timeout), timeout * _SILENCE, lost.note), False
+    pulse, done = Heartbeat(rendezvous(worker, same, timeout), timeout * _SILENCE, lost.note), False
     try:
         yield
         done = True
@@ -108,7 +110,7 @@ class _Lost:
         return found
 
 
-def join(worker: Worker, gpus: int, timeout: float) -> tf.distribute.Strategy:
+def create_strategy(worker: Worker, gpus: int, timeout: float) -> tf.distribute.Strategy:
     """The strategy over all workers' GPUs, or their CPUs, a replica each; they have met before.
 
     Raises:

@@ -16,7 +16,7 @@ from trainer.distributed.worker import Worker
 
 
 @dataclasses.dataclass(frozen=True)
-class Hosts:
+class ProcessGroup:
     """The processes of a run, seen from one of them; without arguments it is alone.
 
     Attributes:
@@ -27,7 +27,7 @@ class Hosts:
 
     index: int = 0
     count: int = 1
-    summed: Callable[[np.ndarray], np.ndarray] = lambda values: values
+    all_reduce: Callable[[np.ndarray], np.ndarray] = lambda values: values
 
     @property
     def chief(self) -> bool:
@@ -39,33 +39,33 @@ class Hosts:
         n = replicas // self.count
         return range(self.index * n, (self.index + 1) * n)
 
-    def chiefs(self, values: np.ndarray) -> np.ndarray:
+    def broadcast(self, values: np.ndarray) -> np.ndarray:
         """The chief's `values`, which have one shape on all, as float64."""
         values = values.astype(np.float64)
-        return self.summed(values if self.chief else np.zeros_like(values))
+        return self.all_reduce(values if self.chief else np.zeros_like(values))
 
-    def agreed(self, wish: bool, *numbers: int) -> tuple[bool, list[int]]:
+    def agree(self, wish: bool, *numbers: int) -> tuple[bool, list[int]]:
         """Whether anyone has the wish, and the chief's numbers."""
         own = numbers if self.chief else [0] * len(numbers)
-        wishes, *agreed = self.summed(np.array([wish, *own], np.float64))
+        wishes, *agreed = self.all_reduce(np.array([wish, *own], np.float64))
         return bool(wishes), [int(number) for number in agreed]
 
-    def gathered(self, text: str) -> list[str]:
+    def all_gather(self, text: str) -> list[str]:
         """The text of each."""
         own = np.frombuffer(text.encode(), np.uint8)
         sizes = np.zeros(self.count)
         sizes[self.index] = own.size
-        ends = np.cumsum(self.summed(sizes)).astype(int)
+        ends = np.cumsum(self.all_reduce(sizes)).astype(int)
         whole = np.zeros(ends[-1])
         whole[ends[self.index] - own.size : ends[self.index]] = own
-        parts = np.split(self.summed(whole).astype(np.uint8), ends[:-1])
+        parts = np.split(self.all_reduce(whole).astype(np.uint8), ends[:-1])
         return [part.tobytes().decode() for part in parts]
 
 
-def of(strategy: tf.distribute.Strategy, worker: Worker | None) -> Hosts:
+def create_process_group(strategy: tf.distribute.Strategy, worker: Worker | None) -> ProcessGroup:
     """The processes that share `strategy`, seen from `worker`; None: it is alone."""
     if worker is None:
-        return Hosts()
+        return ProcessGroup()
 
     @tf.function(reduce_retracing=True)
     def total(values: tf.Tensor) -> tf.Tensor:
@@ -80,7 +80,7 @@ def of(strategy: tf.distribute.Strategy, worker: Worker | None) -> Hosts:
         return first
 
     local = strategy.num_replicas_in_sync // len(worker.addresses)
-    return Hosts(
+    return ProcessGroup(
         worker.index,
         len(worker.addresses),
         lambda values: total(tf.constant(values, tf.float64)).numpy(),

@@ -26,7 +26,7 @@ _BACKLOG = 1024  # calls that wait until they are accepted; of one more, Linux r
 _PATIENCE = 5.0  # with a chief that says nothing, or hears nothing
 
 
-def meet(worker: Worker, same: Mapping[str, Any], timeout: float) -> dict[int, Line]:
+def rendezvous(worker: Worker, same: Mapping[str, Any], timeout: float) -> dict[int, Line]:
     """Returns once all workers of `worker`'s run have called it.
 
     Args:

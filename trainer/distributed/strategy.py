@@ -5,10 +5,10 @@ from typing import Any
 import tensorflow as tf
 
 from trainer.distributed import tpu
-from trainer.distributed.multi_worker import join
+from trainer.distributed.multi_worker import create_strategy
 from trainer.distributed.worker import Worker
 from trainer.errors import UserError
-from trainer.schedule.layout import unmeasured
+from trainer.schedule.layout import default_micro_batch_size
 from trainer.system.cores import usable
 
 
@@ -20,7 +20,7 @@ def connect(
     ghost_batch_size: int,
     worker: Worker | None = None,
     worker_timeout: float = 60.0,
-    on_tpu: tpu.Tpu | None = None,
+    on_tpu: tpu.TpuAddress | None = None,
 ) -> tuple[tf.distribute.Strategy, int]:
     """The strategy for `--strategy=name`, and its lanes; call once, before TensorFlow computes.
 
@@ -59,7 +59,7 @@ def connect(
     if name == "multi_worker" and worker is None:
         raise UserError("--strategy=multi_worker is for train and range_test: leave it out.")
     if worker:
-        return join(worker, len(gpus), worker_timeout), lanes
+        return create_strategy(worker, len(gpus), worker_timeout), lanes
     if name == "auto":
         name = "mirrored" if len(devices) > 1 else "one_device"
     if name == "mirrored":
@@ -74,7 +74,7 @@ def share_cores(replicas: int, ghost_batch_size: int) -> tuple[int, int]:
     their part of the examples train 1.2 times as fast as two that meet at every operation's end.
     """
     cores = max(1, len(usable()) // replicas)
-    lanes = min(cores, unmeasured(ghost_batch_size) // ghost_batch_size)
+    lanes = min(cores, default_micro_batch_size(ghost_batch_size) // ghost_batch_size)
     return lanes, cores // lanes
 
 
@@ -88,7 +88,7 @@ def mirrored(devices: list[str]) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy(devices, cross_device_ops=reduction)
 
 
-def dealt(strategy: tf.distribute.Strategy, iterator: Any) -> Any:
+def next_per_replica(strategy: tf.distribute.Strategy, iterator: Any) -> Any:
     """The next elements of a dataset's `iterator`, one for each replica of this process, in turn.
 
     TensorFlow's own way to several devices has an iterator for each, with a thread that tunes it

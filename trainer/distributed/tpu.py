@@ -33,7 +33,7 @@ _LIBTPU = (0, 0, 24)  # the newest that tensorflow-tpu 2.20 does not abort with
 
 
 @dataclasses.dataclass(frozen=True)
-class Tpu:
+class TpuAddress:
     """Which TPU a run is on: `local`, or its name, which zone and project are given with."""
 
     name: str
@@ -53,11 +53,11 @@ class Tpu:
         return f"`gcloud compute tpus tpu-vm {verb} {self.name} {where}`"
 
 
-def of(config: Config) -> Tpu | None:
+def address(config: Config) -> TpuAddress | None:
     """The TPU that `config` names; None where the run is on something else."""
     if config.strategy != "tpu" or config.tpu is None:
         return None
-    return Tpu(config.tpu, config.tpu_zone, config.tpu_project)
+    return TpuAddress(config.tpu, config.tpu_zone, config.tpu_project)
 
 
 def check_packages() -> None:
@@ -77,7 +77,7 @@ def check_packages() -> None:
             )
 
 
-def connect(tpu: Tpu) -> "tf.distribute.Strategy":
+def connect(tpu: TpuAddress) -> "tf.distribute.Strategy":
     """The strategy over all cores of `tpu`; call once, before TensorFlow computes.
 
     Raises:
@@ -114,7 +114,7 @@ def connect(tpu: Tpu) -> "tf.distribute.Strategy":
         ) from error
 
 
-def _remedy(tpu: Tpu) -> str:
+def _remedy(tpu: TpuAddress) -> str:
     if tpu.local:
         return (
             "On a TPU VM, run pip install -e '.[tpu]' in an environment without another "
@@ -124,7 +124,7 @@ def _remedy(tpu: Tpu) -> str:
 
 
 @contextlib.contextmanager
-def watched(tpu: Tpu | None) -> Iterator[None]:
+def watched(tpu: TpuAddress | None) -> Iterator[None]:
     """Where a TPU is lost within, says so, and whether it comes back, in TensorFlow's place.
 
     Raises:
@@ -147,7 +147,7 @@ def watched(tpu: Tpu | None) -> Iterator[None]:
         raise LostWorkerError(f"{tpu} is lost: {reason}\n{remedy}") from error
 
 
-def _check_answers(tpu: Tpu) -> None:
+def _check_answers(tpu: TpuAddress) -> None:
     """Returns once the TPU is healthy, of this version and listening.
 
     Raises:
@@ -170,7 +170,7 @@ def _check_answers(tpu: Tpu) -> None:
         _probe(tpu, f"{endpoint['ipAddress']}:{endpoint['port']}", version)
 
 
-def _wait_for_healthy(tpu: Tpu) -> None:
+def _wait_for_healthy(tpu: TpuAddress) -> None:
     # cloud-tpu-client's own wait would not notice that a TPU is gone.
     end = time.monotonic() + _HEALTHY_SECONDS
     while True:
@@ -191,7 +191,7 @@ def _wait_for_healthy(tpu: Tpu) -> None:
         time.sleep(_POLL_SECONDS)
 
 
-def _check_recoverable(tpu: Tpu) -> None:
+def _check_recoverable(tpu: TpuAddress) -> None:
     """Refuses a TPU that will not come back by itself.
 
     Raises:
@@ -212,7 +212,7 @@ def _check_recoverable(tpu: Tpu) -> None:
     )
 
 
-def _probe(tpu: Tpu, address: str, version: str) -> None:
+def _probe(tpu: TpuAddress, address: str, version: str) -> None:
     """Refuses a TPU that does not answer at `address`, where TensorFlow would wait for minutes."""
     import grpc
 
@@ -228,7 +228,7 @@ def _probe(tpu: Tpu, address: str, version: str) -> None:
 
 
 @contextlib.contextmanager
-def _asking(tpu: Tpu) -> Iterator[Any]:
+def _asking(tpu: TpuAddress) -> Iterator[Any]:
     """Google's client for `tpu`; what it raises is said in plain words.
 
     Raises:
@@ -281,7 +281,7 @@ def _asking(tpu: Tpu) -> Iterator[Any]:
         socket.setdefaulttimeout(before)
 
 
-def _refused(tpu: Tpu, status: int, content: bytes) -> UserError:
+def _refused(tpu: TpuAddress, status: int, content: bytes) -> UserError:
     """What to say of an answer that is an error."""
     try:
         answer = typed_json.parsed(content, fields({"error": fields({"message": text})}))

@@ -69,7 +69,7 @@ def collect_statistics() -> Iterator[list[Statistics]]:
         _collecting.collected = outer
 
 
-def moved(
+def update_moving_statistic(
     moving: tf.Tensor, mean: tf.Tensor, decay: float, ghost_batches: tf.Tensor | int
 ) -> tf.Tensor:
     """A moving statistic after n ghost batches: dⁿ·moving + (1 − dⁿ)·mean.
@@ -251,7 +251,9 @@ class GhostBatchNormalization(keras.layers.BatchNormalization):
         for variable, values in ((self.moving_mean, means), (self.moving_variance, variances)):
             mean = tf.reduce_mean(values, axis=0)
             variable.assign(
-                moved(tf.convert_to_tensor(variable), mean, self.momentum, ghost_batches)
+                update_moving_statistic(
+                    tf.convert_to_tensor(variable), mean, self.momentum, ghost_batches
+                )
             )
         return y
 

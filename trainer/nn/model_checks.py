@@ -14,7 +14,7 @@ from absl import logging
 from keras.src.random.seed_generator import global_seed_generator
 
 from trainer.errors import UserError
-from trainer.nn.user_code import explained, one_line
+from trainer.nn.user_code import one_line, unwrap_user_errors
 
 # Methods of keras.Model that fit and evaluate are made of.
 _METHODS = (
@@ -109,7 +109,7 @@ def _traced(name: str, network: keras.Model, images: tf.TensorSpec, training: bo
             return network(images, training=training)
 
     try:
-        with explained(f"--model={name}"):
+        with unwrap_user_errors(f"--model={name}"):
             return tf.function(forward, autograph=False).get_concrete_function(images).graph
     except UserError:
         raise
@@ -143,7 +143,7 @@ def _check_weights(name: str, network: keras.Model) -> None:
                 "seed of the run reaches.\nLeave that out."
             )
 
-    with explained(f"--model={name}"):
+    with unwrap_user_errors(f"--model={name}"):
         graph = tf.function(functions, autograph=False).get_concrete_function().graph
     _check_randomness(name, graph)
 

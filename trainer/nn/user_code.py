@@ -27,7 +27,7 @@ _LONGEST = 400  # characters of a message
 
 
 @contextlib.contextmanager
-def explained(code: str = "the model's own code") -> Iterator[None]:
+def unwrap_user_errors(code: str = "the model's own code") -> Iterator[None]:
     """Raises an error of the user's code within as a UserError; a UserError passes.
 
     AutoGraph raises another error in the place of each, with the source of every call on the way to

@@ -121,7 +121,7 @@ def _label(rest: tuple[tuple[str, str], ...], every: Sequence[tuple[tuple[str, s
 
 
 def _accuracies(grid: _Grid) -> dict[tuple[float, ...], Spread]:
-    return {at: top1 for at, each in grid.items() if (top1 := each.of("top1"))}
+    return {at: top1 for at, each in grid.items() if (top1 := each.spread_of("top1"))}
 
 
 def _with(tied: set[str]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from trainer.config import flagfile
-from trainer.reports.run_record import Record
+from trainer.reports.run_record import RunRecord
 
 UNSET = "–"
 _SHORT = 40  # letters of a label
@@ -43,14 +43,14 @@ class Condition:
 
     label: str
     values: dict[str, str]
-    runs: list[Record]
+    runs: list[RunRecord]
 
     @property
-    def ended(self) -> list[Record]:
+    def ended(self) -> list[RunRecord]:
         """Those with a result."""
         return [run for run in self.runs if run.result]
 
-    def of(self, name: str) -> Spread | None:
+    def spread_of(self, name: str) -> Spread | None:
         """The spread of `name` in the results, None where there is none."""
         return spread(run.result[name] for run in self.runs if run.result)
 
@@ -64,7 +64,7 @@ def spread(values: Iterable[float]) -> Spread | None:
     return Spread(statistics.fmean(found), deviation, len(found))
 
 
-def differing(runs: Sequence[Record]) -> list[str]:
+def differing(runs: Sequence[RunRecord]) -> list[str]:
     """The flags in which `runs` differ, but for the seed; a run without flags differs in none."""
     known = [run.flags for run in runs if run.flags]
 
@@ -77,10 +77,10 @@ def differing(runs: Sequence[Record]) -> list[str]:
     return list(filter(differs, names))
 
 
-def conditions(runs: Sequence[Record]) -> list[Condition]:
+def conditions(runs: Sequence[RunRecord]) -> list[Condition]:
     """`runs` by condition, in the order of each one's first; without flags, each is its own."""
     names = differing(runs)
-    groups: dict[Any, list[Record]] = {}
+    groups: dict[Any, list[RunRecord]] = {}
     for run in runs:
         key = tuple(run.flags.get(name, UNSET) for name in names) if run.flags else run.name
         groups.setdefault(key, []).append(run)
@@ -98,7 +98,7 @@ def conditions(runs: Sequence[Record]) -> list[Condition]:
     return list(found.values())
 
 
-def _label(group: Sequence[Record], said: str) -> str:
+def _label(group: Sequence[RunRecord], said: str) -> str:
     """What the names of `group` share, without the seed; or its flags, where that is nothing."""
     stripped = {re.sub(r"[\W_]*seed[\W_]*\d+", "", run.name).strip("/_-., =") for run in group}
     if len(stripped) == 1:

@@ -12,7 +12,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 
 from trainer.reports.conditions import Condition
 from trainer.reports.plots import GREY, Line, Picture, line
-from trainer.reports.run_record import DIVERGED, Record
+from trainer.reports.run_record import DIVERGED, RunRecord
 
 Point = dict[str, Any]
 # Conditions that are told apart by colour; of more, the others are grey.
@@ -48,7 +48,7 @@ def lines(conditions: Sequence[Condition]) -> dict[str, Line]:
     """How each condition is drawn, by its label: the first and the best ones in colour."""
 
     def rank(i: int) -> float:
-        top1 = conditions[i].of("top1")
+        top1 = conditions[i].spread_of("top1")
         return -math.inf if i == 0 else math.inf if top1 is None else -top1.mean
 
     best = sorted(range(len(conditions)), key=rank)[:COLOURED]
@@ -125,9 +125,9 @@ def schedule(
     return pictures, still
 
 
-def _points(run: Record, split: str | None, name: str) -> list[Point]:
+def _points(run: RunRecord, split: str | None, name: str) -> list[Point]:
     """Points with a finite `name`, top-1 in percent."""
-    found = run.points if split is None else run.of(split)
+    found = run.points if split is None else run.points_of(split)
     scale = 100 if name == "top1" else 1
     return [
         {**p, name: scale * p[name], "y": scale * p[name]}
@@ -140,7 +140,7 @@ def _draw(
     figure: Figure,
     conditions: Sequence[Condition],
     drawn: Mapping[str, Line],
-    get: Callable[[Record], list[Point]],
+    get: Callable[[RunRecord], list[Point]],
     x: str,
     title: str,
     ylabel: str,
@@ -238,7 +238,7 @@ def _accuracies(conditions: Sequence[Condition]) -> tuple[float, float]:
 
 
 def _losses(
-    conditions: Sequence[Condition], get: Callable[[Record], list[Point]]
+    conditions: Sequence[Condition], get: Callable[[RunRecord], list[Point]]
 ) -> tuple[float, float]:
     found = [points for each in conditions for run in each.runs if (points := get(run))]
     values = [p["y"] for points in found for p in points]
@@ -251,7 +251,7 @@ def _said_of_axis(
     name: str,
     limits: tuple[float, float],
     conditions: Sequence[Condition],
-    get: Callable[[Record], list[Point]],
+    get: Callable[[RunRecord], list[Point]],
 ) -> str:
     values = [p["y"] for each in conditions for run in each.runs for p in get(run)]
     low, high = limits
@@ -262,7 +262,7 @@ def _said_of_axis(
 
 
 def _ends(
-    conditions: Sequence[Condition], get: Callable[[Record], list[Point]], unit: str
+    conditions: Sequence[Condition], get: Callable[[RunRecord], list[Point]], unit: str
 ) -> Iterable[str]:
     for each in conditions[:COLOURED]:
         ends = [points[-1]["y"] for run in each.runs if (points := get(run))]

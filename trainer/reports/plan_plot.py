@@ -9,10 +9,10 @@ from typing import Any
 
 from trainer.config.flags import Config
 from trainer.errors import UserError
-from trainer.run_dir.directory import write_whole
 from trainer.schedule.noise_scale import Setting
 from trainer.schedule.plan import CONTROLLED, Ramp
 from trainer.schedule.trajectory import Trajectory
+from trainer.system.atomic_file import write_atomic
 
 # Points of a line over the whole run; the picture has 900 pixels.
 _POINTS = 1500
@@ -58,7 +58,7 @@ def draw(schedule: Trajectory, ramps: Sequence[Ramp], config: Config, path: str)
     picture = io.BytesIO()
     try:
         figure.savefig(picture, dpi=120, format=pathlib.Path(path).suffix[1:] or "png")
-        write_whole(pathlib.Path(path), picture.getvalue())
+        write_atomic(pathlib.Path(path), picture.getvalue())
     except ValueError as error:
         raise UserError(f"--plot={path} cannot be written: {error}.\nName a .png file.") from error
     except OSError as error:

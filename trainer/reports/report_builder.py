@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 from trainer.reports import batch_size_plots, curves, html, range_test, tables
 from trainer.reports.conditions import Condition, conditions
 from trainer.reports.plots import Picture
-from trainer.reports.run_record import DIVERGED, Record
+from trainer.reports.run_record import DIVERGED, RunRecord
 
 
-def report(runs: Sequence[Record]) -> tuple[str, list[Picture]]:
+def report(runs: Sequence[RunRecord]) -> tuple[str, list[Picture]]:
     """The page on `runs`, and its pictures."""
     tests = [run for run in runs if run.is_range_test and _rises(_ramp(run))]
     groups = conditions(list(filter(_is_compared, runs)))
@@ -31,7 +31,7 @@ def report(runs: Sequence[Record]) -> tuple[str, list[Picture]]:
 _Part = tuple[html.Section, list[Picture]]
 
 
-def _is_compared(run: Record) -> bool:
+def _is_compared(run: RunRecord) -> bool:
     """Not a range test, and not one of which nothing is known but that it began."""
     known = run.points or run.result or (run.flags and run.state in (DIVERGED, "failed"))
     return bool(known) and not run.is_range_test
@@ -94,15 +94,15 @@ def _schedule(groups: Sequence[Condition]) -> _Part:
     return html.Section("The schedule over the run", body), pictures
 
 
-def _ramp(run: Record) -> list[range_test.Point]:
-    return range_test.whole(run.of("train"))
+def _ramp(run: RunRecord) -> list[range_test.Point]:
+    return range_test.whole(run.points_of("train"))
 
 
 def _rises(ramp: Sequence[range_test.Point]) -> bool:
     return bool(ramp) and ramp[0]["learning_rate"] < ramp[-1]["learning_rate"]
 
 
-def _range_tests(tests: Sequence[Record]) -> _Part:
+def _range_tests(tests: Sequence[RunRecord]) -> _Part:
     pictures = []
     for i, run in enumerate(tests):
         found = range_test.suggest(_ramp(run))
@@ -121,12 +121,14 @@ def _range_tests(tests: Sequence[Record]) -> _Part:
     return html.Section("Learning rate range tests", body), pictures
 
 
-def _draw_range_test(figure: Figure, run: Record, found: range_test.Interval, scale: str) -> None:
+def _draw_range_test(
+    figure: Figure, run: RunRecord, found: range_test.Interval, scale: str
+) -> None:
     range_test.plot(figure, _ramp(run), found, scale)
     figure.axes[0].set_title(f"{run.name}: {found.lowest:.3g} to {found.highest:.3g}")
 
 
-def _runs(groups: Sequence[Condition], others: Iterable[Record]) -> _Part:
+def _runs(groups: Sequence[Condition], others: Iterable[RunRecord]) -> _Part:
     content = tables.by_run([*(run for each in groups for run in each.runs), *others])
     return html.Section("Every run", html.table(content)), []
 

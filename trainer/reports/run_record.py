@@ -26,7 +26,7 @@ _LONGEST_NOTE = 300  # letters of what such a file says
 
 
 @dataclasses.dataclass(frozen=True)
-class Record:
+class RunRecord:
     """A run.
 
     Attributes:
@@ -46,7 +46,7 @@ class Record:
     state: str
     notes: list[str]
 
-    def of(self, split: str) -> list[dict[str, Any]]:
+    def points_of(self, split: str) -> list[dict[str, Any]]:
         """The points of `split`."""
         return [point for point in self.points if point["split"] == split]
 
@@ -121,17 +121,17 @@ def names(folders: Sequence[pathlib.Path]) -> list[str]:
     return [os.fsencode(each.relative_to(shared)).decode(errors="replace") for each in whole]
 
 
-def read(folder: pathlib.Path, name: str) -> Record:
+def read(folder: pathlib.Path, name: str) -> RunRecord:
     """The run in `folder`; what cannot be read is noted."""
     if not (folder / "flags.txt").exists() and (reason := _failed(folder)):
-        return Record(name, {}, [], None, "failed", [reason])
+        return RunRecord(name, {}, [], None, "failed", [reason])
     notes: list[str] = []
     flags = _flags(folder / "flags.txt", notes)
     points = _points(folder / "metrics.jsonl", notes)
     result = _result(folder, points, notes)
     if result and result.get("resumes"):
         notes.append(f"resumed {result['resumes']} times" if result["resumes"] > 1 else "resumed")
-    return Record(
+    return RunRecord(
         name=name,
         flags=flags,
         points=points,
@@ -197,13 +197,13 @@ def _text(path: pathlib.Path, notes: list[str], *, needed: bool = False) -> str 
 
 def _failed(folder: pathlib.Path) -> str | None:
     """Why the run has failed, if it is a point of a sweep that has."""
-    end = _ends(folder.parent).get(folder.name, outcomes.End())
+    end = _ends(folder.parent).get(folder.name, outcomes.Outcome())
     if not end.failed:
         return None
     return " ".join((end.reason or f"status {end.status}").split())[:_LONGEST_NOTE]
 
 
-def _ends(path: pathlib.Path) -> dict[str, outcomes.End]:
+def _ends(path: pathlib.Path) -> dict[str, outcomes.Outcome]:
     """How the points of the sweep in `path` have ended; {} where it is none, or is damaged."""
     try:
         return outcomes.read(path)

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from trainer.reports.conditions import UNSET, Condition, Spread
-from trainer.reports.run_record import Record
+from trainer.reports.run_record import RunRecord
 
 _FEW = 4  # flags, which fit on paper beside the results
 
@@ -35,12 +35,12 @@ def by_condition(conditions: Sequence[Condition]) -> Table:
     head += ["time saved"]
     rows = []
     for each in conditions:
-        seconds = each.of("seconds")
+        seconds = each.spread_of("seconds")
         row = [each.label, f"{len(each.ended)} of {len(each.runs)}"]
         row += [
-            _spread(each.of("top1"), 2, 100),
-            _spread(each.of("loss"), 3),
-            _spread(each.of("updates"), 0),
+            _spread(each.spread_of("top1"), 2, 100),
+            _spread(each.spread_of("loss"), 3),
+            _spread(each.spread_of("updates"), 0),
             _saved(each, first, "updates"),
             _spread(seconds, _digits(seconds.mean if seconds else None)),
             _saved(each, first, "seconds"),
@@ -72,7 +72,7 @@ def flags_apart(conditions: Sequence[Condition]) -> bool:
     return len(flags(conditions).head) - 1 > _FEW
 
 
-def by_run(runs: Sequence[Record]) -> Table:
+def by_run(runs: Sequence[RunRecord]) -> Table:
     """A row a run: how it ended, its last values, and what is wrong with it."""
     head = ["run", "state", "seed", "epochs", "updates", "top-1, %", "best top-1, %", "loss"]
     head += ["seconds", "examples per second", "notes"]
@@ -85,7 +85,7 @@ def summary(conditions: Sequence[Condition]) -> list[str]:
     first = reference(conditions)
     if first is None:
         return ["No run has ended yet: the tables and curves show how far each has come."]
-    scored = [(top1, each) for each in conditions if (top1 := each.of("top1"))]
+    scored = [(top1, each) for each in conditions if (top1 := each.spread_of("top1"))]
     top1, best = max(scored, key=lambda pair: pair[0].mean)
     if len(scored) == 1:
         return [f"Top-1 {top1.percent}."]
@@ -93,7 +93,7 @@ def summary(conditions: Sequence[Condition]) -> list[str]:
     fewest = min((each for _, each in scored), key=lambda each: _mean(each, "updates"))
     ours, theirs = _mean(fewest, "updates"), _mean(first, "updates")
     if 0 < ours < theirs:
-        a, b = fewest.of("top1"), first.of("top1")
+        a, b = fewest.spread_of("top1"), first.spread_of("top1")
         lines.append(
             f"Fewest updates: {ours:,.0f}, of {fewest.label}, {theirs / ours:.3g} times fewer than "
             f"{first.label} ({theirs:,.0f}), at {_spread(a, 2, 100)}% against "
@@ -102,9 +102,9 @@ def summary(conditions: Sequence[Condition]) -> list[str]:
     return lines
 
 
-def _run(run: Record) -> list[str]:
+def _run(run: RunRecord) -> list[str]:
     result = run.result or {}
-    evaluations = [point for point in run.of("eval") if "top1" in point]
+    evaluations = [point for point in run.points_of("eval") if "top1" in point]
     last = evaluations[-1] if evaluations else {}
     newest = run.points[-1] if run.points else {}
     best = max((point["top1"] for point in evaluations), default=None)
@@ -143,7 +143,7 @@ def _spread(found: Spread | None, digits: int, scale: float = 1) -> str:
 
 
 def _mean(condition: Condition, name: str) -> float:
-    found = condition.of(name)
+    found = condition.spread_of(name)
     assert found is not None  # Of one that has ended.
     return found.mean
 

@@ -21,9 +21,9 @@ import tensorflow as tf
 
 from trainer.errors import UserError
 from trainer.run_dir.checkpoint_progress import PROGRESS
-from trainer.run_dir.directory import move_whole, remove
 from trainer.run_dir.literal_path import named, plain
 from trainer.system import typed_json
+from trainer.system.atomic_file import move_atomic, remove
 
 Variables = Mapping[str, Sequence[Any]]
 
@@ -121,7 +121,7 @@ class Checkpoints:
                 groups = {name: [tf.Variable(c) for c in group] for name, group in copies.items()}
                 text = tf.Variable(progress, dtype=tf.string)
             tf.train.Checkpoint(progress=text, **groups).write(str(temporary / "checkpoint"))
-            move_whole(temporary, self._unused(update))
+            move_atomic(temporary, self._unused(update))
         except (OSError, RuntimeError, MemoryError, tf.errors.OpError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
             newest = (

@@ -6,7 +6,6 @@ import errno
 import os
 import pathlib
 import re
-import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from trainer.config import flagfile as flagfiles
 from trainer.config.flags import Config
 from trainer.errors import UserError
 from trainer.system import file_lock
+from trainer.system.atomic_file import flush, write_atomic
 from trainer.system.regular_file import NotRegularError, ReadError, opener, read_regular
 
 # What a run has printed, where a sweep has started it.
@@ -36,7 +36,7 @@ class DamagedRunError(UserError):
 
 
 @contextlib.contextmanager
-def claim(path: pathlib.Path, flagfile: str) -> Iterator[None]:
+def lock_run_dir(path: pathlib.Path, flagfile: str) -> Iterator[None]:
     """Holds `path` for the run of `flagfile`, new or begun there, while the context lasts.
 
     The lock is the kernel's on an open file, so that it goes with its process, however that ends;
@@ -139,11 +139,11 @@ def flagfile_in(path: pathlib.Path, config: Config) -> str:
 
 def keep_flags(path: pathlib.Path, flagfile: str) -> None:
     """Makes `path` the directory of the run of `flagfile`."""
-    write_whole(path / "flags.txt", flagfile)
+    write_atomic(path / "flags.txt", flagfile)
     # A machine that loses its power keeps the run: its name in the folder, and the folder's.
-    _flush(path)
+    flush(path)
     with contextlib.suppress(PermissionError):  # Of a folder that others may not list.
-        _flush(path.absolute().parent)
+        flush(path.absolute().parent)
 
 
 def _check_is_run(path: pathlib.Path) -> None:
@@ -219,54 +219,6 @@ def _check_same(path: pathlib.Path, flagfile: str) -> None:
         )
 
 
-def write_whole(path: pathlib.Path, content: str | bytes) -> None:
-    """Writes a file that appears whole or not at all, and stays; text is UTF-8.
-
-    Raises:
-      OSError: where it cannot, with the file's name, which the system's own lacks on a full disk.
-    """
-    temporary = path.with_name(path.name + ".tmp")
-    try:  # Of a disk over NFS, the error may come as late as on closing.
-        with open(temporary, "wb", opener=opener) as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except NotRegularError:  # More room would not help.
-        raise
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)  # It may be what the disk is full of.
-        raise OSError(error.errno, error.strerror, str(path)) from error
-
-
-def move_whole(
-    temporary: pathlib.Path, path: pathlib.Path, aside: pathlib.Path | None = None
-) -> None:
-    """Gives a folder of complete files its name, under which it appears whole or not at all.
-
-    What has the name is moved `aside` first.
-    """
-    for each in (*temporary.rglob("*"), temporary):
-        _flush(each)
-    if aside is not None and path.exists():
-        path.rename(aside)
-    temporary.rename(path)
-    _flush(path.parent)
-
-
-def _flush(path: pathlib.Path) -> None:
-    """To the disk, so that a rename never comes before what it names."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # Said of a folder where file systems cannot do it.
-            raise
-    finally:
-        os.close(descriptor)
-
-
 def forget_divergence(path: pathlib.Path) -> None:
     """Removes what says that the run in `path` has diverged, since it goes on.
 
@@ -278,15 +230,3 @@ def forget_divergence(path: pathlib.Path) -> None:
     except IsADirectoryError as error:
         what = "it is a folder, not a regular file"
         raise NotRegularError(errno.EINVAL, what, str(path / DIVERGED)) from error
-
-
-def remove(path: pathlib.Path) -> None:
-    """Removes a file, a link, or a folder with what it holds, if it is there and can be.
-
-    By itself, shutil.rmtree waits for the writer of a FIFO.
-    """
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with contextlib.suppress(OSError):
-            path.unlink()

@@ -9,7 +9,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from trainer.run_dir.directory import remove, write_whole
+from trainer.system.atomic_file import remove, write_atomic
 
 _VERSION = "brain.Event:2"  # in their first record
 
@@ -29,4 +29,4 @@ def replace(folder: pathlib.Path, summaries: Sequence[Summary], step: int = 0) -
     records.write(Event(wall_time=now, file_version=_VERSION).SerializeToString())
     for summary in summaries:
         records.write(Event(wall_time=now, step=step, summary=summary).SerializeToString())
-    write_whole(folder / f"events.out.tfevents.{now:.0f}", content.getvalue())
+    write_atomic(folder / f"events.out.tfevents.{now:.0f}", content.getvalue())

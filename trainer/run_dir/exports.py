@@ -8,7 +8,6 @@ which checkpoint it is of.
 """
 
 import dataclasses
-import json
 import os
 import pathlib
 import textwrap
@@ -23,10 +22,11 @@ from trainer.config.flagfile import learned_differences
 from trainer.errors import UserError
 from trainer.run_dir import temporary_folder
 from trainer.run_dir.checkpoints import DAMAGED, first_line
-from trainer.run_dir.directory import kept_flags, move_whole, write_whole
+from trainer.run_dir.directory import kept_flags
 from trainer.run_dir.literal_path import named, plain
 from trainer.run_dir.model_source import is_export, is_model
 from trainer.system import typed_json
+from trainer.system.atomic_file import move_atomic, write_atomic, write_json
 from trainer.system.regular_file import opener
 from trainer.system.typed_json import (
     DamagedError,
@@ -45,7 +45,7 @@ _DAMAGED = (AttributeError, KeyError, TypeError, ValueError)
 
 
 @dataclasses.dataclass(frozen=True)
-class About:
+class ExportInfo:
     """What export.json says: the checkpoint and its update, the images' (h, w, c), the number of
     logits, the versions of what wrote it, and the names of the classes (None in an older one)."""
 
@@ -91,7 +91,11 @@ def check_free(folder: pathlib.Path, flagfile: str) -> None:
 
 
 def write(
-    folder: pathlib.Path, model: keras.Model, flagfile: str, about: About, logits: Sequence[str]
+    folder: pathlib.Path,
+    model: keras.Model,
+    flagfile: str,
+    about: ExportInfo,
+    logits: Sequence[str],
 ) -> str | None:
     """Writes an export of `model`, in place of what is there; `logits` names each logit.
 
@@ -108,10 +112,10 @@ def write(
             new.mkdir()
             _write_saved_model(model, about, logits, new / "saved_model")
             reason = _write_keras_file(model, new / "model.keras")
-            write_whole(new / "classes.txt", "".join(f"{name}\n" for name in logits))
-            write_whole(new / "flags.txt", flagfile)
-            write_whole(new / "export.json", json.dumps(dataclasses.asdict(about), indent=2) + "\n")
-            move_whole(new, folder, aside=work / "old")
+            write_atomic(new / "classes.txt", "".join(f"{name}\n" for name in logits))
+            write_atomic(new / "flags.txt", flagfile)
+            write_json(new / "export.json", dataclasses.asdict(about))
+            move_atomic(new, folder, aside=work / "old")
     except (OSError, tf.errors.OpError) as error:
         raise UserError(
             f"--export_dir={folder} cannot be written: {first_line(error)}.\n"
@@ -121,7 +125,7 @@ def write(
 
 
 def _write_saved_model(
-    model: keras.Model, about: About, logits: Sequence[str], path: pathlib.Path
+    model: keras.Model, about: ExportInfo, logits: Sequence[str], path: pathlib.Path
 ) -> None:
     """Not by Keras' own export, which writes each variable twice: 421 MB for InceptionResNetV2's
     211."""
@@ -151,7 +155,7 @@ def modules_needed(model: keras.Model) -> list[str]:
     return sorted(module for module in modules if module.partition(".")[0] != "keras")
 
 
-def about(folder: pathlib.Path) -> About:
+def about(folder: pathlib.Path) -> ExportInfo:
     """What the export.json of an export says.
 
     Raises:
@@ -159,20 +163,20 @@ def about(folder: pathlib.Path) -> About:
     """
     file = folder / "export.json"
     try:
-        found: About = typed_json.read(file, _about)
+        found: ExportInfo = typed_json.read(file, _about)
     except (DamagedError, OSError) as error:
         raise UserError(f"{file} {typed_json.problem(error)}.\nExport the run again.") from error
     return found
 
 
-def _about(value: Any) -> About:
+def _about(value: Any) -> ExportInfo:
     """The kind of export.json."""
     said = _ABOUT(value)
     names = said.get("class_names")
     if names is not None and not len({*names}) == len(names) <= said["classes"]:
         raise WrongError("is not a list of distinct names of logits", "class_names")
     h, w, c = said["image_shape"]
-    return About(
+    return ExportInfo(
         checkpoint=said["checkpoint"],
         update=said["update"],
         image_shape=(h, w, c),

@@ -17,7 +17,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from trainer.run_dir import event_files, metrics, tensorboard_layout
-from trainer.run_dir.directory import remove, write_whole
+from trainer.system.atomic_file import remove, write_atomic
 
 # What a disk that is full or gone raises, by way of Python's files and of TensorBoard's.
 UNWRITABLE = (OSError, files.errors.OpError)
@@ -25,7 +25,7 @@ UNWRITABLE = (OSError, files.errors.OpError)
 _UNDRAWN = (*UNWRITABLE, RuntimeError)
 
 
-class Summaries:
+class MetricsWriter:
     """The logged points of the run in `folder`, those after `update` dropped on opening.
 
     A disk that is full keeps no point from being logged once there is room again; `report` is told.
@@ -35,7 +35,7 @@ class Summaries:
         self._path = folder / "metrics.jsonl"
         self._report = report
         points = [point for point in metrics.read(self._path, report) if point["update"] <= update]
-        write_whole(self._path, "".join(map(metrics.line, points)))
+        write_atomic(self._path, "".join(map(metrics.line, points)))
         # Unbuffered, for who reads along; closed by close().
         self._file = open(self._path, "r+b", buffering=0)  # noqa: SIM115
         self._size = self._file.seek(0, os.SEEK_END)
@@ -120,7 +120,7 @@ class Summaries:
                 writer.close()
 
 
-class NoSummaries(Summaries):
+class NoMetricsWriter(MetricsWriter):
     """Those of a process that leaves them to another one."""
 
     def __init__(self) -> None:

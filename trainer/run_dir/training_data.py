@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainer.errors import UserError
-from trainer.run_dir.directory import write_whole
 from trainer.system import typed_json
+from trainer.system.atomic_file import write_json
 from trainer.system.typed_json import (
     DamagedError,
     WrongError,
@@ -106,7 +106,7 @@ def _checked(value: Any) -> TrainingData:
 
 def keep(folder: pathlib.Path, data: TrainingData) -> None:
     """Keeps `data` for the run in `folder`."""
-    write_whole(folder / FILE, json.dumps(data.as_json()) + "\n")
+    write_json(folder / FILE, data.as_json(), indent=None)
 
 
 def check_learned(learned: Mapping[str, Any], data: TrainingData, file: pathlib.Path) -> None:

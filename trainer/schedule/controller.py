@@ -11,7 +11,7 @@ from trainer.errors import UserError
 from trainer.schedule.gradient_noise import GradientNoise
 
 
-class Control:
+class Controller:
     """Decides nothing: what a run has whose schedule is fixed."""
 
     ended = False  # whether the run shall end before its epochs are over
@@ -27,11 +27,11 @@ class Control:
         del noise
         return None
 
-    def memory(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """All that it has to remember, as JSON can hold it."""
         return {}
 
-    def recall(self, memory: dict[str, Any]) -> None:
+    def load_state_dict(self, memory: dict[str, Any]) -> None:
         """Goes on from a memory."""
         del memory
 

@@ -116,7 +116,7 @@ def update_seconds(on: Machines, batch_size: int) -> float:
     return on.compute.fixed + batch_size / on.replicas * on.compute.example + on.communication
 
 
-def of(phase: Phase, on: Machines) -> Cost:
+def phase_cost(phase: Phase, on: Machines) -> Cost:
     """What `phase` takes."""
     seconds = update_seconds(on, phase.batch_size)
     return Cost(
@@ -135,7 +135,7 @@ def efficiency(phases: Sequence[Phase], on: Machines) -> float:
 
 def total(phases: Sequence[Phase], on: Machines) -> float:
     """Seconds of all updates."""
-    return sum(of(phase, on).seconds for phase in phases)
+    return sum(phase_cost(phase, on).seconds for phase in phases)
 
 
 def whole(phases: Sequence[Phase], on: Machines) -> dict[str, float]:
@@ -174,9 +174,9 @@ def columns(on: Machines, examples: int) -> dict[str, Callable[[Phase], str]]:
         return 3600 * phase.batch_size / update_seconds(on, phase.batch_size) / examples
 
     return {
-        "update takes": lambda phase: duration(of(phase, on).update_seconds),
-        "communication": lambda phase: f"{of(phase, on).communication_share:.1%}",
-        "bytes an example": lambda phase: f"{of(phase, on).bytes_per_example:,.0f}",
+        "update takes": lambda phase: duration(phase_cost(phase, on).update_seconds),
+        "communication": lambda phase: f"{phase_cost(phase, on).communication_share:.1%}",
+        "bytes an example": lambda phase: f"{phase_cost(phase, on).bytes_per_example:,.0f}",
         "epochs an hour": lambda phase: f"{epochs_an_hour(phase):.4g}",
     }
 

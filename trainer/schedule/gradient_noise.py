@@ -65,11 +65,11 @@ class GradientNoise:
             return None
         return self.trace / self.square if self.square > 0 else math.inf
 
-    def memory(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """All but the horizon, as JSON can hold it."""
         return {"trace": self.trace, "square": self.square, "weight": self.weight}
 
-    def recall(self, memory: dict[str, Any]) -> None:
+    def load_state_dict(self, memory: dict[str, Any]) -> None:
         """Goes on from a memory; an empty one is from before any measurement."""
         if not memory:
             return

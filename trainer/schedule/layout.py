@@ -42,7 +42,7 @@ def lay_out(batch_size: int, replicas: int, ghost_batch_size: int, most: int) ->
     return Layout(replicas, fit * ghost_batch_size, ghosts // fit)
 
 
-def unmeasured(ghost_batch_size: int) -> int:
+def default_micro_batch_size(ghost_batch_size: int) -> int:
     """The largest micro-batch where the user leaves it open and nothing is measured."""
     return max(_UNMEASURED, ghost_batch_size)
 

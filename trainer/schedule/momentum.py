@@ -8,7 +8,7 @@ g and ε, a smaller B, it is filled soon, and the early epochs have updates enou
 from trainer.schedule.curve import Curve, rising_until
 from trainer.schedule.layout import divisors
 from trainer.schedule.noise_scale import Setting
-from trainer.schedule.realize import Limits, on_grid
+from trainer.schedule.realize import BatchLimits, on_grid
 
 
 def first_batch(start: Setting, momentum: float, ghost_batch_size: int) -> int:
@@ -24,7 +24,7 @@ def first_batch(start: Setting, momentum: float, ghost_batch_size: int) -> int:
     return max((size for size in sizes if size <= ideal * (1 + 1e-9)), default=sizes[0])
 
 
-def warmup(length: float, start: Setting, limits: Limits) -> Curve:
+def warmup(length: float, start: Setting, limits: BatchLimits) -> Curve:
     """m at a number of epochs: that for which B is the smallest at 0 and, in equal steps of that
     size, the batch of `start` from `length` on; B (1 − m) stays."""
 

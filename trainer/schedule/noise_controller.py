@@ -10,17 +10,17 @@ import math
 from typing import Any
 
 from trainer.errors import UserError
-from trainer.schedule.controller import Control, remembered
+from trainer.schedule.controller import Controller, remembered
 from trainer.schedule.gradient_noise import GradientNoise
-from trainer.schedule.layout import divisors, unmeasured
-from trainer.schedule.realize import Limits, on_grid
+from trainer.schedule.layout import default_micro_batch_size, divisors
+from trainer.schedule.realize import BatchLimits, on_grid
 
 # A mean over less than a horizon still follows single updates.
 _ENOUGH = 1 - 1 / math.e
 
 
 @dataclasses.dataclass
-class Measured(Control):
+class NoiseController(Controller):
     """Its rules, and what it remembers.
 
     Attributes:
@@ -31,7 +31,7 @@ class Measured(Control):
     """
 
     threshold: float
-    limits: Limits
+    limits: BatchLimits
     every: int = dataclasses.field()  # not Control's None
     batch_size: int = dataclasses.field()
 
@@ -51,10 +51,10 @@ class Measured(Control):
             f"the batch of {old} or more"
         )
 
-    def memory(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         return {"batch_size": self.batch_size}
 
-    def recall(self, memory: dict[str, Any]) -> None:
+    def load_state_dict(self, memory: dict[str, Any]) -> None:
         self.batch_size = remembered(memory, "batch_size", "measured")
 
 
@@ -74,7 +74,9 @@ def micro_batch(batch_size: int, replicas: int, ghost_batch_size: int, most: int
             f"--anneal=measured compares the gradients of micro-batches, and the initial batch "
             f"size {batch_size} is one ghost batch: raise it, or lower --ghost_batch_size."
         )
-    wanted = most or max(b for b in fit if b <= max(fit[0], unmeasured(ghost_batch_size)))
+    wanted = most or max(
+        b for b in fit if b <= max(fit[0], default_micro_batch_size(ghost_batch_size))
+    )
     if wanted not in fit:
         raise UserError(
             f"--anneal=measured compares micro-batches with the initial batch of {batch_size}: "

@@ -34,14 +34,14 @@ class Scaling:
     exponent: float = 1.0
     momentum_counts: bool = True
 
-    def room(self, momentum: float) -> float:
+    def one_minus_momentum(self, momentum: float) -> float:
         """1 − m, where m counts."""
         return 1 - momentum if self.momentum_counts else 1.0
 
     def kept(self, setting: Setting) -> float:
         """What stays equal with the noise scale."""
         size = setting.batch_size**self.exponent
-        return setting.learning_rate / (size * self.room(setting.momentum))
+        return setting.learning_rate / (size * self.one_minus_momentum(setting.momentum))
 
     def growth(self, ratio: float) -> float:
         """How many times B lets ε be `ratio` times as high."""
@@ -53,7 +53,9 @@ LINEAR = Scaling()
 
 def noise_scale(setting: Setting, examples: int, scaling: Scaling = LINEAR) -> float:
     """g ≈ ε N / (B (1 − m)) for N = `examples`; without the momentum where that does not count."""
-    per_example = setting.learning_rate / (setting.batch_size * scaling.room(setting.momentum))
+    per_example = setting.learning_rate / (
+        setting.batch_size * scaling.one_minus_momentum(setting.momentum)
+    )
     return examples * per_example
 
 
@@ -82,7 +84,7 @@ def solve(
     if scaling.exponent == 0:
         rate = learning_rate or reference.learning_rate
         return Setting(batch_size or reference.batch_size, rate, m)
-    room, kept = scaling.room(m), scaling.kept(reference)
+    room, kept = scaling.one_minus_momentum(m), scaling.kept(reference)
 
     def rate_at(size: int) -> float:
         return kept * size**scaling.exponent * room

@@ -9,13 +9,13 @@ import dataclasses
 from typing import Any
 
 from trainer.schedule.anneal import LOWEST
-from trainer.schedule.controller import Control, remembered
+from trainer.schedule.controller import Controller, remembered
 
 _REMEMBERED = ("best", "waited", "cooling", "anneals", "ended")
 
 
 @dataclasses.dataclass
-class Plateau(Control):
+class PlateauController(Controller):
     """Its rules, and what it remembers.
 
     Attributes:
@@ -72,9 +72,9 @@ class Plateau(Control):
             f"the noise scale is divided by {self.factor:g}"
         )
 
-    def memory(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _REMEMBERED}
 
-    def recall(self, memory: dict[str, Any]) -> None:
+    def load_state_dict(self, memory: dict[str, Any]) -> None:
         for name in _REMEMBERED:
             setattr(self, name, remembered(memory, name, "plateau"))

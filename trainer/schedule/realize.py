@@ -29,7 +29,7 @@ class Target:
 
 
 @dataclasses.dataclass(frozen=True)
-class Limits:
+class BatchLimits:
     """How the batch may grow.
 
     Attributes:
@@ -43,25 +43,25 @@ class Limits:
 
     smallest: int
     largest: int
-    batch_floor: float
+    batch_anneal_floor: float
     scaling: Scaling = LINEAR
     lowest_momentum: float | None = None
 
 
-def realize(target: Target, start: Setting, limits: Limits) -> Setting:
+def realize(target: Target, start: Setting, limits: BatchLimits) -> Setting:
     """The Setting that meets `target`, relative to the run's `start`."""
     scaling = limits.scaling
     # B that keeps ε: g ∝ ε / (B (1 − m)).
-    spent = max(target.noise_scale_factor, limits.batch_floor)
+    spent = max(target.noise_scale_factor, limits.batch_anneal_floor)
     momentum = target.momentum
-    room = scaling.room(momentum) / scaling.room(start.momentum)
+    room = scaling.one_minus_momentum(momentum) / scaling.one_minus_momentum(start.momentum)
     ideal = start.batch_size * scaling.growth(1 / (room * spent))
     size = on_grid(max(ideal, target.min_batch_size), limits)
     if limits.lowest_momentum is not None and ideal > size == limits.largest:
         # As far as the batch falls short: (1 − m) ∝ 1/g.
         fitting = 1 - (1 - momentum) * ideal / size
         momentum = min(momentum, max(limits.lowest_momentum, fitting))
-        room = scaling.room(momentum) / scaling.room(start.momentum)
+        room = scaling.one_minus_momentum(momentum) / scaling.one_minus_momentum(start.momentum)
     grown = (size / start.batch_size) ** scaling.exponent
     rate = start.learning_rate * target.noise_scale_factor * grown * room
     # A size that keeps ε keeps it to the last bit: 0.1 stays 0.1 through 5 · (1 / 5).
@@ -69,7 +69,7 @@ def realize(target: Target, start: Setting, limits: Limits) -> Setting:
     return Setting(size, start.learning_rate if exact else rate, momentum)
 
 
-def on_grid(ideal: float, limits: Limits) -> int:
+def on_grid(ideal: float, limits: BatchLimits) -> int:
     """An ideal size rounded down to a multiple of the smallest, or the largest where it is met."""
     if _snap(ideal) >= limits.largest:
         return limits.largest

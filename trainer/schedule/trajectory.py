@@ -9,12 +9,12 @@ from absl import logging
 from trainer.config.flags import Config
 from trainer.errors import UserError
 from trainer.schedule import anneal, layout, momentum, noise_controller, noise_scale, warmup
-from trainer.schedule.controller import Control
+from trainer.schedule.controller import Controller
 from trainer.schedule.curve import Curve
-from trainer.schedule.noise_controller import Measured
+from trainer.schedule.noise_controller import NoiseController
 from trainer.schedule.noise_scale import Scaling, Setting
-from trainer.schedule.plateau_controller import Plateau
-from trainer.schedule.realize import Limits, Target, realize
+from trainer.schedule.plateau_controller import PlateauController
+from trainer.schedule.realize import BatchLimits, Target, realize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,10 +35,10 @@ class Trajectory:
     examples: int
     epochs: float
     start: Setting
-    limits: Limits
+    limits: BatchLimits
     target: Callable[[float], Target]
     curves: tuple[Curve, Curve, Curve]
-    control: Control
+    control: Controller
     micro_batch_size: int | None = None
 
     @property
@@ -112,10 +112,10 @@ def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
     smallest = momentum.first_batch(start, lowest, ghost)
     largest = _largest(config, start, smallest, examples)
     grows = config.anneal_with != "learning_rate" or config.anneal == "measured"
-    limits = Limits(
+    limits = BatchLimits(
         smallest,
         largest if grows else start.batch_size,
-        _batch_floor(config),
+        _batch_anneal_floor(config),
         scaling,
         config.momentum_to,
     )
@@ -140,13 +140,13 @@ def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
 
 
 def _wanted(
-    config: Config, start: Setting, limits: Limits, examples: int
-) -> tuple[Control, Callable[[float], Target], tuple[Curve, Curve]]:
+    config: Config, start: Setting, limits: BatchLimits, examples: int
+) -> tuple[Controller, Callable[[float], Target], tuple[Curve, Curve]]:
     """Returns the controller, epochs → target, and the curves that the target is made of."""
     factor = anneal.from_config(config, start, examples)
     m = momentum.warmup(config.momentum_warmup_epochs, start, limits)
     if config.anneal == "plateau":
-        plateau = Plateau(
+        plateau = PlateauController(
             factor=config.anneal_factor,
             min_improvement=config.min_improvement,
             patience=config.patience,
@@ -160,7 +160,7 @@ def _wanted(
         return plateau, wanted, (factor, m)
     if config.anneal == "measured":
         horizon = noise_horizon(config, examples)
-        follower = Measured(config.growth_threshold, limits, horizon, limits.smallest)
+        follower = NoiseController(config.growth_threshold, limits, horizon, limits.smallest)
 
         def followed(_: float) -> Target:
             return Target(1.0, start.momentum, follower.batch_size)
@@ -170,7 +170,7 @@ def _wanted(
     def scheduled(epochs: float) -> Target:
         return Target(factor(epochs), m(epochs), limits.smallest)
 
-    return Control(), scheduled, (factor, m)
+    return Controller(), scheduled, (factor, m)
 
 
 def _range_end(config: Config, start: Setting) -> Setting:
@@ -280,7 +280,7 @@ def _check_fits(batch_size: int, examples: int) -> None:
         )
 
 
-def _batch_floor(config: Config) -> float:
+def _batch_anneal_floor(config: Config) -> float:
     """The noise-scale factor down to which the batch anneals."""
     if config.scaling == "none" and config.anneal_with != "learning_rate":
         raise UserError(

@@ -44,15 +44,15 @@ def write(run: pathlib.Path, flags: Mapping[str, str], results: Mapping[str, flo
     event_files.replace(
         run / "tensorboard" / "hparams",
         [
-            _told(metadata.SESSION_START_INFO_TAG, HParamsPluginData(session_start_info=began)),
+            _summary(metadata.SESSION_START_INFO_TAG, HParamsPluginData(session_start_info=began)),
             Summary(value=scalars),
-            _told(metadata.SESSION_END_INFO_TAG, HParamsPluginData(session_end_info=ended)),
+            _summary(metadata.SESSION_END_INFO_TAG, HParamsPluginData(session_end_info=ended)),
         ],
         step=round((results or {}).get("updates", 0)),
     )
 
 
-def _told(tag: str, data: HParamsPluginData) -> Summary:
+def _summary(tag: str, data: HParamsPluginData) -> Summary:
     value = Summary.Value(
         tag=tag, metadata=metadata.create_summary_metadata(data), tensor=metadata.NULL_TENSOR
     )

@@ -11,16 +11,15 @@ carry out parts of one sweep, so that each changes the file under a lock.
 import contextlib
 import dataclasses
 import functools
-import json
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from trainer.errors import UserError
-from trainer.run_dir.directory import remove, write_whole
 from trainer.sweep.grid import Point, folder
 from trainer.system import file_lock, typed_json
+from trainer.system.atomic_file import remove, write_json
 from trainer.system.regular_file import opener
 from trainer.system.typed_json import (
     DamagedError,
@@ -46,7 +45,7 @@ _FIELDS = fields({"points": list_of(_ENTRY)})
 
 
 @dataclasses.dataclass(frozen=True)
-class End:
+class Outcome:
     """How the last attempt at a point ended."""
 
     status: int | None = None
@@ -89,8 +88,8 @@ def begin(
         ) from error
 
 
-def note(
-    path: pathlib.Path, point: Point, end: End, report: Callable[[str], None] = lambda _: None
+def record_outcome(
+    path: pathlib.Path, point: Point, end: Outcome, report: Callable[[str], None] = lambda _: None
 ) -> None:
     """Keeps how `point` of the sweep in `path` has ended; `report` as in `begin`.
 
@@ -101,7 +100,7 @@ def note(
         entries[folder(point)] = _entry(point) | dataclasses.asdict(end)
 
 
-def read(path: pathlib.Path) -> dict[str, End]:
+def read(path: pathlib.Path) -> dict[str, Outcome]:
     """How the points of the sweep in `path` have ended, by folder; {} if it is not a sweep.
 
     Raises:
@@ -119,7 +118,7 @@ def read(path: pathlib.Path) -> dict[str, End]:
 
 
 @functools.lru_cache(maxsize=8)
-def _known(path: pathlib.Path, *_: int) -> dict[str, End] | DamagedError | OSError:
+def _known(path: pathlib.Path, *_: int) -> dict[str, Outcome] | DamagedError | OSError:
     """What `_ends` returns or raises, read once as long as the file is the same.
 
     A report asks for every run: of 3,000 failed points, it parsed 10 GB of text.
@@ -130,8 +129,8 @@ def _known(path: pathlib.Path, *_: int) -> dict[str, End] | DamagedError | OSErr
         return error
 
 
-def _ends(path: pathlib.Path) -> dict[str, End]:
-    return {name: End(entry["status"], entry["reason"]) for name, entry in _read(path).items()}
+def _ends(path: pathlib.Path) -> dict[str, Outcome]:
+    return {name: Outcome(entry["status"], entry["reason"]) for name, entry in _read(path).items()}
 
 
 def _entry(point: Point) -> dict[str, Any]:
@@ -158,7 +157,7 @@ def _changed(
             )
             entries = {}
         yield entries
-        write_whole(path / FILE, json.dumps({"points": [*entries.values()]}, indent=1) + "\n")
+        write_json(path / FILE, {"points": [*entries.values()]}, indent=1)
 
 
 def _read(path: pathlib.Path) -> dict[str, dict[str, Any]]:

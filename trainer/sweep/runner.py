@@ -18,9 +18,9 @@ from typing import IO, Any
 from trainer.run_dir import directory, result
 from trainer.sweep import hparams, outcomes
 from trainer.sweep.grid import Point, folder, shown
-from trainer.sweep.outcomes import End
+from trainer.sweep.outcomes import Outcome
 from trainer.system import child_process, file_lock, stop_signals
-from trainer.system.cores import shares
+from trainer.system.cores import split_cores
 from trainer.system.regular_file import opener
 from trainer.system.typed_json import DamagedError, problem
 
@@ -54,7 +54,7 @@ class _Attempt:
     signals: int = 0
 
 
-def carry_out(
+def run_sweep(
     runs: Sequence[Run],
     sweep: pathlib.Path,
     *,
@@ -69,7 +69,7 @@ def carry_out(
     """
     waiting = collections.deque(runs)
     held: set[str] = set()
-    free = shares(parallel)
+    free = split_cores(parallel)
     running: list[_Attempt] = []
     with _signals() as received:
         while running or (waiting and not received):
@@ -147,8 +147,8 @@ def _start(
     ended = _result(run, sweep, say)
     last = _last(run, sweep)
     if ended and last.status != 0:  # By a sweep that was killed before it could note the end.
-        say(_line(run, End(0), ended))
-        _note(run, sweep, End(0), ended, say)
+        say(_line(run, Outcome(0), ended))
+        _note(run, sweep, Outcome(0), ended, say)
     elif last.failed and not ended and not retry:
         say(f"{run.title}: failed before, with status {last.status}; --sweep_retry tries it again")
     elif not ended:
@@ -170,12 +170,12 @@ def _result(run: Run, sweep: pathlib.Path, say: Callable[[str], None]) -> dict[s
         return None
 
 
-def _last(run: Run, sweep: pathlib.Path) -> End:
+def _last(run: Run, sweep: pathlib.Path) -> Outcome:
     """How the last attempt ended; unknown if sweep.json is damaged, which the next note says."""
     try:
-        return outcomes.read(sweep).get(folder(run.point), End())
+        return outcomes.read(sweep).get(folder(run.point), Outcome())
     except (DamagedError, OSError):
-        return End()
+        return Outcome()
 
 
 def _begun(path: pathlib.Path) -> bool:
@@ -186,9 +186,9 @@ def _end(attempt: _Attempt, sweep: pathlib.Path, say: Callable[[str], None]) -> 
     """Notes and says how an attempt has ended, and lets go of the point."""
     code = attempt.process.returncode
     if code < 0:
-        end = End(128 - code, f"killed by {signal.Signals(-code).name}")
+        end = Outcome(128 - code, f"killed by {signal.Signals(-code).name}")
     else:
-        end = End(code, _reason(attempt.output, attempt.begin) if code else None)
+        end = Outcome(code, _reason(attempt.output, attempt.begin) if code else None)
     ended = _result(attempt.run, sweep, say)
     say(_line(attempt.run, end, ended))
     try:
@@ -201,7 +201,7 @@ def _end(attempt: _Attempt, sweep: pathlib.Path, say: Callable[[str], None]) -> 
 def _note(
     run: Run,
     sweep: pathlib.Path,
-    end: End,
+    end: Outcome,
     ended: dict[str, Any] | None,
     say: Callable[[str], None],
 ) -> None:
@@ -210,10 +210,10 @@ def _note(
         numbers = {name: ended[name] for name in result.RESULTS} if ended else None
         flags = {name: shown(name, value) for name, value in run.point.items()}
         hparams.write(sweep / folder(run.point), flags, numbers)
-    outcomes.note(sweep, run.point, end, say)
+    outcomes.record_outcome(sweep, run.point, end, say)
 
 
-def _line(run: Run, end: End, ended: dict[str, Any] | None) -> str:
+def _line(run: Run, end: Outcome, ended: dict[str, Any] | None) -> str:
     if ended:
         return (
             f"{run.title}: top1 {ended['top1']:.4f}, loss {ended['loss']:.4f} in "

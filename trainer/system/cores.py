@@ -10,7 +10,7 @@ def usable() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
-def shares(n: int) -> list[set[int]]:
+def split_cores(n: int) -> list[set[int]]:
     """Those in `n` even parts; one each, in turn, where they are fewer."""
     cores = usable()
     return [

@@ -49,7 +49,7 @@ class Use:
     limit: float
 
 
-def uses(devices: Sequence[str]) -> list[Use]:
+def memory_usage(devices: Sequence[str]) -> list[Use]:
     """That of each GPU of `devices`; for CPUs the process's, and nothing where no one tells.
 
     A process's first is what it has in RAM, and the second, if that is limited (`ulimit -v`), its
@@ -64,7 +64,7 @@ def uses(devices: Sequence[str]) -> list[Use]:
     return [Use(info["current"], info["peak"], math.inf) for info in found]
 
 
-def restart(devices: Sequence[str]) -> None:
+def reset_peak_memory(devices: Sequence[str]) -> None:
     """Lets the peaks of `uses` begin at what is taken now.
 
     But not an address space's, nor where this process may not: they are of its whole life then.
@@ -77,7 +77,7 @@ def restart(devices: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def enough(what: str, remedy: str) -> Iterator[None]:
+def oom_as_user_error(what: str, remedy: str) -> Iterator[None]:
     """Where TensorFlow's memory runs out within, a UserError says that `what` does not fit."""
     try:
         yield
@@ -102,7 +102,7 @@ def _process() -> list[Use]:
     return found
 
 
-def total(proc: pathlib.Path = _PROC, cgroups: pathlib.Path = _CGROUP) -> int:
+def ram_limit(proc: pathlib.Path = _PROC, cgroups: pathlib.Path = _CGROUP) -> int:
     """Bytes of RAM that this process may ever take: the machine's, or its container's if less."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min([machine, *(most for most, _ in _limits(proc, cgroups))])

@@ -10,14 +10,14 @@ import tensorflow as tf
 
 from trainer.data import pipeline
 from trainer.data.bad_examples import BadExamples
-from trainer.data.in_memory import Images
-from trainer.data.indexed import Encoded
-from trainer.distributed.process_group import Hosts
-from trainer.distributed.strategy import dealt
+from trainer.data.in_memory import InMemoryDataset
+from trainer.data.indexed import IndexedDataset
+from trainer.distributed.process_group import ProcessGroup
+from trainer.distributed.strategy import next_per_replica
 from trainer.errors import UserError
 from trainer.nn.losses import cross_entropy
-from trainer.nn.user_code import explained
-from trainer.system.memory import enough
+from trainer.nn.user_code import unwrap_user_errors
+from trainer.system.memory import oom_as_user_error
 
 # Examples that a lane takes at once; larger was no faster on two cores.
 _BATCH_SIZE = 125
@@ -70,11 +70,11 @@ def gap_warning(
 def evaluator(
     strategy: tf.distribute.Strategy,
     model: Callable[..., tf.Tensor],
-    source: Images | Encoded,
+    source: InMemoryDataset | IndexedDataset,
     lanes: int = 1,
     augment: str = "none",
     bad: BadExamples | None = None,
-    hosts: Hosts | None = None,
+    hosts: ProcessGroup | None = None,
 ) -> Callable[[Callable[[], bool]], Evaluation | None]:
     """A function that evaluates `model`, as it is when called, on all of `source`
     that can be decoded.
@@ -84,9 +84,9 @@ def evaluator(
     it asks about every second. A host takes its share; each of its replicas computes `lanes`
     batches side by side, the chief's number on all hosts.
     """
-    hosts = hosts or Hosts()
+    hosts = hosts or ProcessGroup()
     # By them the examples are dealt out, and hosts may have more cores or fewer.
-    _, (lanes,) = hosts.agreed(False, lanes)
+    _, (lanes,) = hosts.agree(False, lanes)
 
     def side_by_side(*batch: tf.Tensor) -> tf.Tensor:
         parts = zip(*(tf.split(values, lanes) for values in batch), strict=True)
@@ -97,9 +97,9 @@ def evaluator(
         # By index, so that of equal logits one is first: a model that says nothing is not right.
         _, first = tf.math.top_k(logits, min(5, logits.shape[-1]))  # [b, 5]
         right = tf.cast(tf.equal(first, labels[:, None]), tf.float32)
-        hits = [right[:, 0], tf.reduce_sum(right, axis=1)]
+        correct = [right[:, 0], tf.reduce_sum(right, axis=1)]
         count = tf.ones_like(weights)
-        values = tf.stack([cross_entropy(logits, labels), *hits, count])  # [4, b]
+        values = tf.stack([cross_entropy(logits, labels), *correct, count])  # [4, b]
         # A padded example may have any loss, and inf · 0 is no 0.
         return tf.reduce_sum(tf.where(weights > 0, values, 0.0), axis=1)
 
@@ -117,7 +117,7 @@ def evaluator(
     @tf.function
     def add(iterator: Any, some: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
         for _ in tf.range(some):
-            parts = strategy.run(side_by_side, dealt(strategy, iterator))
+            parts = strategy.run(side_by_side, next_per_replica(strategy, iterator))
             part = tf.add_n(strategy.experimental_local_results(parts))
             total += tf.cast(part, tf.float64)
         return total
@@ -126,12 +126,15 @@ def evaluator(
         iterator, total = iter(dataset), tf.zeros([4], tf.float64)
         done, some = 0, 1
         while done < rounds:
-            stopping, (some,) = hosts.agreed(stopped(), some)
+            stopping, (some,) = hosts.agree(stopped(), some)
             if stopping:
                 return None
             some, start = min(some, rounds - done), time.monotonic()
             # Carried along, so that where it is cut changes no bit.
-            with explained(), enough(f"an evaluation of {batch_size} images at a time", _REMEDY):
+            with (
+                unwrap_user_errors(),
+                oom_as_user_error(f"an evaluation of {batch_size} images at a time", _REMEDY),
+            ):
                 total = add(iterator, tf.constant(some), total)
                 total.numpy()  # Waits for the device.
             done += some
@@ -140,7 +143,7 @@ def evaluator(
                 some *= 2
             elif seconds > _SECONDS:
                 some = max(1, some // 2)
-        loss, top1, top5, count = hosts.summed(total.numpy()).tolist()
+        loss, top1, top5, count = hosts.all_reduce(total.numpy()).tolist()
         if count == 0:
             raise UserError(f"{source.name}: none of {source.examples:,} examples can be used.")
         return Evaluation(loss / count, top1 / count, top5 / count)

@@ -16,7 +16,7 @@ from trainer.nn.ghost_batch_norm import (
 from trainer.nn.losses import cross_entropy
 
 
-class Sums(NamedTuple):
+class GradientSums(NamedTuple):
     """Sums over examples, all float32.
 
     Attributes:
@@ -29,7 +29,7 @@ class Sums(NamedTuple):
     gradients: list[tf.Tensor]
     statistics: list[tuple[tf.Tensor, tf.Tensor]]
     loss: tf.Tensor
-    hits: tf.Tensor
+    correct: tf.Tensor
 
 
 class Backward:
@@ -61,7 +61,7 @@ class Backward:
         self._seed_states = seeds.seed_states(model)
         self._generator = seeds.global_generator()
 
-    def __call__(self, images: tf.Tensor, labels: tf.Tensor, position: tf.Tensor) -> Sums:
+    def __call__(self, images: tf.Tensor, labels: tf.Tensor, position: tf.Tensor) -> GradientSums:
         """What images uint8 [b, h, w, c] with labels [b] add, the first of them at `position`."""
         with collect_statistics() as collected, tf.GradientTape() as tape:
             logits, added = self._forward(images, position)
@@ -73,8 +73,8 @@ class Backward:
         )
         statistics = [self._statistics(number, collected) for number in range(len(self.norms))]
         right = tf.equal(tf.argmax(logits, -1, output_type=labels.dtype), labels)
-        hits = tf.reduce_sum(tf.cast(right, tf.float32))
-        return Sums([tf.convert_to_tensor(g) for g in gradients], statistics, loss, hits)
+        correct = tf.reduce_sum(tf.cast(right, tf.float32))
+        return GradientSums([tf.convert_to_tensor(g) for g in gradients], statistics, loss, correct)
 
     def _statistics(self, number: int, collected: list[Statistics]) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the sums of one of `norms`; zeros if the pass called it for inference alone."""

@@ -3,23 +3,23 @@
 import dataclasses
 import math
 
-from trainer.run_dir.metrics_writer import Summaries
+from trainer.run_dir.metrics_writer import MetricsWriter
 from trainer.schedule.gradient_noise import GradientNoise
 from trainer.schedule.noise_scale import Setting
 from trainer.schedule.trajectory import Trajectory
 from trainer.training.evaluation import Evaluation
 from trainer.training.progress import Progress
 from trainer.training.state import State
-from trainer.training.step import Records
+from trainer.training.step import UpdateMetrics
 
 
 def trained(
-    records: Records,
+    records: UpdateMetrics,
     noise: GradientNoise | None,
     decision: str | None,
     trajectory: Trajectory,
     state: State,
-    summaries: Summaries,
+    summaries: MetricsWriter,
     progress: Progress,
 ) -> None:
     """Logs the means since the last train point, which it empties, and the last update's values.
@@ -56,7 +56,7 @@ def evaluated(
     decision: str | None,
     trajectory: Trajectory,
     state: State,
-    summaries: Summaries,
+    summaries: MetricsWriter,
     progress: Progress,
 ) -> None:
     """Logs an evaluation, and prints it."""

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from trainer.distributed.process_group import Hosts
+from trainer.distributed.process_group import ProcessGroup
 from trainer.errors import NonFiniteLossError, NotSavedError
 from trainer.run_dir.checkpoints import Checkpoints
-from trainer.run_dir.metrics_writer import Summaries
-from trainer.schedule.controller import Control
+from trainer.run_dir.metrics_writer import MetricsWriter
+from trainer.schedule.controller import Controller
 from trainer.schedule.gradient_noise import GradientNoise
 from trainer.schedule.noise_scale import Setting
 from trainer.schedule.stretch import Stretch, next_stretch
@@ -27,13 +27,13 @@ from trainer.training import log_points
 from trainer.training.evaluation import Evaluation, gap_warning
 from trainer.training.progress import Progress
 from trainer.training.state import State
-from trainer.training.step import Records, TrainingStep
+from trainer.training.step import TrainingStep, UpdateMetrics
 
 # Signals wait for the end of a stretch, and Python is idle while it lasts.
 _STRETCH_SECONDS = 2.0
 
 
-class Early(enum.Enum):
+class StopReason(enum.Enum):
     """Why a run ended before its end, with a checkpoint."""
 
     SIGNAL = "a wish to stop, of any host"
@@ -41,7 +41,7 @@ class Early(enum.Enum):
 
 
 @dataclasses.dataclass(frozen=True)
-class Course:
+class LoopConfig:
     """What the loop follows: the trajectory, how it lies on the devices, and when to look up."""
 
     trajectory: Trajectory
@@ -56,17 +56,17 @@ class Course:
 
 
 def train(
-    course: Course,
+    course: LoopConfig,
     state: State,
     step: TrainingStep,
     batches: Callable[[int, int], Iterator[Any]],
     evaluate: Callable[[Callable[[], bool]], Evaluation | None],
     checkpoints: Checkpoints,
-    summaries: Summaries,
+    summaries: MetricsWriter,
     progress: Progress,
     stopped: Callable[[], bool],
-    hosts: Hosts,
-) -> Evaluation | Early:
+    hosts: ProcessGroup,
+) -> Evaluation | StopReason:
     """Trains from `state`, which it moves, to the end of the trajectory.
 
     Args:
@@ -87,22 +87,22 @@ def train(
     control, end = trajectory.control, trajectory.end
     noise = GradientNoise(course.noise_horizon)
     if state.update:
-        control.recall(state.control)
-        noise.recall(state.noise)
+        control.load_state_dict(state.control)
+        noise.load_state_dict(state.noise)
     iterator: Iterator[Any] | None = None
     micro_batch_size, rate, saved_at = 0, 0.0, time.monotonic()
     training_loss = math.inf  # After a resume it is not known until the next stretch.
-    early = Early.EPOCH
+    early = StopReason.EPOCH
     while True:
         evaluated = _evaluation_due(course, state)
         if evaluated:
             evaluation = evaluate(stopped)
             if evaluation is None:  # It is made when the run goes on.
-                early = Early.SIGNAL
+                early = StopReason.SIGNAL
                 break
             state.evaluated(_finite(evaluation, state))
             decision = control.evaluated(evaluation.top1)
-            state.control = control.memory()
+            state.control = control.state_dict()
             log_points.evaluated(evaluation, decision, trajectory, state, summaries, progress)
             classes, norms = step.model.output_shape[-1], bool(step.starts)
             if warning := gap_warning(evaluation, training_loss, classes, batch_norm=norms):
@@ -110,14 +110,14 @@ def train(
         if control.ended or state.position >= end:
             break
         due = evaluated or time.monotonic() - saved_at >= course.checkpoint_seconds
-        stopping, (save, most_updates) = hosts.agreed(
+        stopping, (save, most_updates) = hosts.agree(
             stopped(), due, _most_updates(course, state, rate)
         )
         if save:
             _save(checkpoints, summaries, step, state, hosts)
             saved_at = time.monotonic()
         if stopping:
-            early = Early.SIGNAL
+            early = StopReason.SIGNAL
             break
         if course.stop_at is not None and state.position >= course.stop_at:
             break
@@ -138,15 +138,15 @@ def train(
         if iterator is None or stretch.layout.micro_batch_size != micro_batch_size:
             micro_batch_size = stretch.layout.micro_batch_size
             iterator = batches(state.position, micro_batch_size)
-        with memory.enough(*_too_much(stretch, course)):
-            records = _chiefs(step.run(iterator, stretch), hosts)
+        with memory.oom_as_user_error(*_out_of_memory_texts(stretch, course)):
+            records = _broadcast_metrics(step.run(iterator, stretch), hosts)
         _check_finite(stretch, records, state)
         state.trained(stretch, records)
-        squares = records.part_square.tolist(), records.whole_square.tolist()
+        squares = records.micro_batch_sq_norm.tolist(), records.batch_sq_norm.tolist()
         measured = noise.add(micro_batch_size, stretch.batch_size, *squares)
         looked = (_next_look(control, stretch.position) or math.inf) <= state.position
         decision = control.measured(noise) if looked else None
-        state.control, state.noise = control.memory(), noise.memory()
+        state.control, state.noise = control.state_dict(), noise.state_dict()
         rate = len(stretch.settings) * stretch.batch_size / records.seconds
         training_loss = float(np.mean(records.loss))
         growing = trajectory.at(state.position).batch_size != stretch.batch_size
@@ -170,17 +170,17 @@ def train(
     return Evaluation(**{name: state.evaluation[name] for name in ("loss", "top1", "top5")})
 
 
-def _chiefs(records: Records, hosts: Hosts) -> Records:
+def _broadcast_metrics(records: UpdateMetrics, hosts: ProcessGroup) -> UpdateMetrics:
     """Those of the chief: a norm's last bits may differ from one host to another, and all have to
     decide the same by it."""
     if hosts.count == 1:
         return records
     names = ("loss", "top1", "gradient_norm", "part_square", "whole_square")
-    values = hosts.chiefs(np.stack([getattr(records, name) for name in names]))  # [5, n]
+    values = hosts.broadcast(np.stack([getattr(records, name) for name in names]))  # [5, n]
     return dataclasses.replace(records, **dict(zip(names, values.astype(np.float32), strict=True)))
 
 
-def _next_evaluation(course: Course, state: State) -> int:
+def _next_evaluation(course: LoopConfig, state: State) -> int:
     """The position at which the next evaluation is due, but for the one at the end."""
     every, examples = course.eval_every_epochs, course.trajectory.examples
     last = state.evaluated_at
@@ -190,24 +190,24 @@ def _next_evaluation(course: Course, state: State) -> int:
     return position_of(count * every, examples)
 
 
-def _evaluation_due(course: Course, state: State) -> bool:
+def _evaluation_due(course: LoopConfig, state: State) -> bool:
     due = min(_next_evaluation(course, state), course.trajectory.end)
     return state.position >= due and state.position > state.evaluated_at
 
 
-def _next_look(control: Control, position: int) -> int | None:
+def _next_look(control: Controller, position: int) -> int | None:
     """The first position above `position` at which the controller looks at the gradient noise."""
     return control.every and (position // control.every + 1) * control.every
 
 
-def _most_updates(course: Course, state: State, rate: float) -> int:
+def _most_updates(course: LoopConfig, state: State, rate: float) -> int:
     """Updates to the next logged point, or that fit in a stretch; one to measure the rate."""
     to_log = course.log_every_updates - state.update % course.log_every_updates
     batch_size = course.trajectory.at(state.position).batch_size
     return max(1, min(to_log, int(rate * _STRETCH_SECONDS / batch_size)))
 
 
-def _too_much(stretch: Stretch, course: Course) -> tuple[str, str]:
+def _out_of_memory_texts(stretch: Stretch, course: LoopConfig) -> tuple[str, str]:
     """What is said, and to be done, where a micro-batch does not fit in memory."""
     size, ghost = stretch.layout.micro_batch_size, course.ghost_batch_size
     half = max(1, size // ghost // 2) * ghost
@@ -219,7 +219,7 @@ def _too_much(stretch: Stretch, course: Course) -> tuple[str, str]:
     return f"a micro-batch of {size} examples", remedy
 
 
-def _check_finite(stretch: Stretch, records: Records, state: State) -> None:
+def _check_finite(stretch: Stretch, records: UpdateMetrics, state: State) -> None:
     finite = np.isfinite(records.loss) & np.isfinite(records.gradient_norm)
     if finite.all():
         return
@@ -255,12 +255,12 @@ def _not_finite(what: str, update: int, position: int, setting: Setting) -> NonF
 
 def _save(
     checkpoints: Checkpoints,
-    summaries: Summaries,
+    summaries: MetricsWriter,
     step: TrainingStep,
     state: State,
-    hosts: Hosts,
+    hosts: ProcessGroup,
 ) -> None:
-    infinite, _ = hosts.agreed(not step.finite())
+    infinite, _ = hosts.agree(not step.finite())
     if infinite:
         raise _lost("parameters or moving statistics are not finite", state)
     if summaries.flush():

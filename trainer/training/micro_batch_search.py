@@ -7,7 +7,6 @@ the run directory, with what it was chosen from, so that a resumed run compiles 
 import contextlib
 import dataclasses
 import gc
-import json
 import math
 import pathlib
 import time
@@ -16,13 +15,13 @@ from typing import Any
 
 import tensorflow as tf
 
-from trainer.distributed.strategy import dealt, on_cpu
+from trainer.distributed.strategy import next_per_replica, on_cpu
 from trainer.errors import UserError
-from trainer.nn.user_code import explained
-from trainer.run_dir.directory import write_whole
+from trainer.nn.user_code import unwrap_user_errors
 from trainer.schedule.layout import divisors
-from trainer.schedule.realize import Limits
+from trainer.schedule.realize import BatchLimits
 from trainer.system import memory, typed_json
+from trainer.system.atomic_file import write_json
 from trainer.system.typed_json import DamagedError, fields, integer
 from trainer.training.step import TrainingStep
 
@@ -57,7 +56,7 @@ def choose(
     step: TrainingStep,
     batches: Callable[[int, int], Iterator[Any]],
     *,
-    limits: Limits,
+    limits: BatchLimits,
     ghost_batch_size: int,
     model: str,
     report: Callable[[str], None],
@@ -92,7 +91,7 @@ def choose(
         "why": why,
         "tried": [dataclasses.asdict(candidate) for candidate in tried],
     }
-    write_whole(path, json.dumps(choice, indent=2) + "\n")
+    write_json(path, choice)
     report(f"micro-batch {best}: {why}")
     return best
 
@@ -122,16 +121,16 @@ def _search(
         step.strategy.run(step.zero)
 
     devices = step.strategy.extended.worker_devices  # This process's.
-    before = after = memory.uses(devices)
+    before = after = memory.memory_usage(devices)
     tried: list[Candidate] = []
     fastest, end = 0.0, ""
     for size in sizes:
         if tried:
             ratio = size / tried[-1].micro_batch_size
-            if end := _lack(before, after, ratio):
+            if end := _memory_shortage(before, after, ratio):
                 end = f"{size} was not tried: {end}"
                 break
-        memory.restart(devices)
+        memory.reset_peak_memory(devices)
         report(f"measuring a micro-batch of {size}")
         rate = None
         with contextlib.suppress(tf.errors.ResourceExhaustedError):
@@ -141,7 +140,7 @@ def _search(
         if rate is None:
             end = f"{size} does not fit in memory"
             break
-        after = memory.uses(devices)
+        after = memory.memory_usage(devices)
         tried.append(Candidate(size, rate, after[0].peak if after else None))
         if rate < _GAIN * fastest:
             break
@@ -158,7 +157,7 @@ def _search(
     return tried, "; ".join([*reasons, end] if end else reasons or ["no other divides the batches"])
 
 
-def _lack(before: list[memory.Use], after: list[memory.Use], ratio: float) -> str:
+def _memory_shortage(before: list[memory.Use], after: list[memory.Use], ratio: float) -> str:
     """Says which memory lacks for `ratio` times what was tried between the two; "" where none does.
 
     All that was taken counts as if it grew with the examples, and a part of it does not.
@@ -182,12 +181,12 @@ def _rate(step: TrainingStep, iterator: Iterator[Any], examples: int) -> float:
         loss = tf.constant(0.0)
         for _ in tf.range(count):
             tf.autograph.experimental.set_loop_options(parallel_iterations=1)
-            losses = step.strategy.run(step.accumulate, dealt(step.strategy, iterator))
+            losses = step.strategy.run(step.accumulate, next_per_replica(step.strategy, iterator))
             # Of this process alone: the others do not measure.
             loss = tf.add_n(step.strategy.experimental_local_results(losses))
         return loss
 
-    with explained():
+    with unwrap_user_errors():
         # Called as such: TensorFlow warns of a function that is often traced.
         traced = accumulate.get_concrete_function(tf.TensorSpec([], tf.int32))
 

@@ -15,21 +15,21 @@ from trainer.config.run_flags import NEWEST_ORDER
 from trainer.data import pipeline
 from trainer.data.bad_examples import BadExamples
 from trainer.distributed import tpu
-from trainer.distributed.multi_worker import together
-from trainer.distributed.process_group import Hosts
-from trainer.distributed.process_group import of as hosts_of
+from trainer.distributed.multi_worker import worker_session
+from trainer.distributed.process_group import ProcessGroup, create_process_group
 from trainer.distributed.strategy import is_tpu
 from trainer.distributed.worker import Worker
 from trainer.errors import NonFiniteLossError
 from trainer.run_dir import directory, training_data
 from trainer.run_dir.checkpoints import Checkpoints, NoCheckpoints, digest
 from trainer.run_dir.metrics import read
-from trainer.run_dir.metrics_writer import NoSummaries, Summaries
+from trainer.run_dir.metrics_writer import MetricsWriter, NoMetricsWriter
 from trainer.run_dir.result import ended
 from trainer.run_dir.training_data import TrainingData
 from trainer.schedule import cost, plan, trajectory
-from trainer.schedule.layout import lay_out, unmeasured
+from trainer.schedule.layout import default_micro_batch_size, lay_out
 from trainer.system import typed_json
+from trainer.system.atomic_file import write_json
 from trainer.system.output import width
 from trainer.system.typed_json import table_of, text
 from trainer.training import loop, micro_batch_search
@@ -54,7 +54,7 @@ def train(
     path: pathlib.Path,
     stopped: Callable[[], bool],
     worker: Worker | None = None,
-) -> dict[str, Any] | loop.Early | None:
+) -> dict[str, Any] | loop.StopReason | None:
     """Trains to the end and returns what result.json then holds; or why it ended before.
 
     Of several workers, each calls it, and the chief alone touches `path` and has the result; the
@@ -68,8 +68,8 @@ def train(
     kept = path / "bad_examples.txt" if worker is None or worker.chief else None
     bad = BadExamples(config.skip_bad_examples, kept, line)
     with (
-        together(worker, config.worker_timeout, shared(config)),
-        tpu.watched(tpu.of(config)),
+        worker_session(worker, config.worker_timeout, shared(config)),
+        tpu.watched(tpu.address(config)),
         bad.explained(),
     ):
         return _train(config, path, stopped, bad, worker)
@@ -81,19 +81,19 @@ def _train(
     stopped: Callable[[], bool],
     bad: BadExamples,
     worker: Worker | None,
-) -> dict[str, Any] | loop.Early | None:
+) -> dict[str, Any] | loop.StopReason | None:
     strategy, lanes = devices(config, worker)
     replicas = strategy.num_replicas_in_sync
-    hosts = hosts_of(strategy, worker)
-    report = line if hosts.chief else _unsaid
-    if hosts.agreed(hosts.chief and ended(path) is not None)[0]:
+    hosts = create_process_group(strategy, worker)
+    report = line if hosts.chief else _discard
+    if hosts.agree(hosts.chief and ended(path) is not None)[0]:
         return None
     config = _with_order_version(config, path, hosts, report)
     kept = path if hosts.chief else None
     training, evaluation = load_splits(config, kept, bad, hosts, report)
     examples = training.examples
     schedule = trajectory.from_config(config, examples, replicas)
-    data = _chiefs(training_data_of(config, kept, bad, training, report), hosts)
+    data = _broadcast_normalisation(training_data_of(config, kept, bad, training, report), hosts)
     model = build(config, data, strategy)
     step = TrainingStep(
         strategy,
@@ -140,16 +140,16 @@ def _train(
     state.model_configuration = state.model_configuration or configuration(config, model)
     if state.resumes:
         report(f"resumed at update {state.update}, epoch {state.position / examples:.2f}")
-    summaries: Summaries = NoSummaries()
+    summaries: MetricsWriter = NoMetricsWriter()
     if hosts.chief:
         directory.keep_flags(path, to_flagfile(config))
         training_data.keep(path, data)
-        summaries = Summaries(path, update=state.update, report=report)
+        summaries = MetricsWriter(path, update=state.update, report=report)
     progress = Progress(state.position, schedule.end, shown=hosts.chief, report=report)
-    last: Evaluation | loop.Early | NonFiniteLossError
+    last: Evaluation | loop.StopReason | NonFiniteLossError
     try:
         last = loop.train(
-            loop.Course(
+            loop.LoopConfig(
                 trajectory=schedule,
                 replicas=replicas,
                 ghost_batch_size=config.ghost_batch_size,
@@ -178,14 +178,14 @@ def _train(
         checkpoints.wait()
         progress.close()
         summaries.close()
-    _, *others = hosts.gathered(json.dumps(bad.reasons))
+    _, *others = hosts.all_gather(json.dumps(bad.reasons))
     if hosts.chief:
         for found in others:
             for name, reason in typed_json.parsed(found, table_of(text)).items():
                 bad.add(name, reason)
     if isinstance(last, NonFiniteLossError):
         raise last
-    if isinstance(last, loop.Early):
+    if isinstance(last, loop.StopReason):
         return last
     result = None
     if hosts.chief:
@@ -213,18 +213,18 @@ def _train(
             "parameters_sha256": digest(values(model)),
             "versions": versions(),
         }
-        directory.write_whole(path / "result.json", json.dumps(result, indent=2) + "\n")
+        write_json(path / "result.json", result)
     # Nobody leaves before: a chief that has to be started again would wait for the others.
-    hosts.agreed(False)
+    hosts.agree(False)
     return result
 
 
 def _with_order_version(
-    config: Config, path: pathlib.Path, hosts: Hosts, report: Callable[[str], None]
+    config: Config, path: pathlib.Path, hosts: ProcessGroup, report: Callable[[str], None]
 ) -> Config:
     """`config` with the order version of the run in `path`, which the chief reads for all."""
     own = directory.order_version(path, config) if hosts.chief else 0
-    _, (version,) = hosts.agreed(False, own)
+    _, (version,) = hosts.agree(False, own)
     if version != NEWEST_ORDER:
         origin = "as asked for" if config.order_version else "from its flags.txt"
         report(f"this run has order version {version}, {origin}; new runs have {NEWEST_ORDER}")
@@ -237,13 +237,13 @@ def _micro_batch_size(
     schedule: trajectory.Trajectory,
     step: TrainingStep,
     batches: Callable[[int, int], Iterator[Any]],
-    hosts: Hosts,
+    hosts: ProcessGroup,
     report: Callable[[str], None],
 ) -> int:
     """The largest that the run may take: what is learned with, what the user says, or measured."""
     largest = schedule.micro_batch_size or config.micro_batch_size
     if not largest and config.deterministic:
-        largest = unmeasured(config.ghost_batch_size)
+        largest = default_micro_batch_size(config.ghost_batch_size)
     if largest:
         return largest
     if hosts.chief:
@@ -256,17 +256,17 @@ def _micro_batch_size(
             model=config.model,
             report=report,
         )
-    _, (largest,) = hosts.agreed(False, largest)
+    _, (largest,) = hosts.agree(False, largest)
     return largest
 
 
-def _unsaid(_: str) -> None:
+def _discard(_: str) -> None:
     """Where the chief says it."""
 
 
-def _chiefs(data: TrainingData, hosts: Hosts) -> TrainingData:
+def _broadcast_normalisation(data: TrainingData, hosts: ProcessGroup) -> TrainingData:
     """Normalised as the chief does, which may go on with what a run was begun with."""
-    mean, std = hosts.chiefs(np.array([data.mean, data.std])).tolist()  # [2, c]
+    mean, std = hosts.broadcast(np.array([data.mean, data.std])).tolist()  # [2, c]
     return dataclasses.replace(data, mean=tuple(mean), std=tuple(std))
 
 

@@ -14,11 +14,11 @@ from trainer.config.flags import Config
 from trainer.data import image_folder, sources, split_overlap
 from trainer.data.bad_examples import BadExamples
 from trainer.data.class_names import few
-from trainer.data.in_memory import Images
-from trainer.data.indexed import Encoded
+from trainer.data.in_memory import InMemoryDataset
+from trainer.data.indexed import IndexedDataset
 from trainer.distributed import strategy as cluster
 from trainer.distributed import tpu
-from trainer.distributed.process_group import Hosts
+from trainer.distributed.process_group import ProcessGroup
 from trainer.distributed.worker import Worker
 from trainer.errors import UserError
 from trainer.nn.model_configuration import fingerprint
@@ -45,13 +45,13 @@ def devices(config: Config, worker: Worker | None = None) -> tuple[tf.distribute
         ghost_batch_size=config.ghost_batch_size,
         worker=worker,
         worker_timeout=config.worker_timeout,
-        on_tpu=tpu.of(config),
+        on_tpu=tpu.address(config),
     )
 
 
 def load(
     config: Config, split: str, bad: BadExamples, class_names: Sequence[str] | None = None
-) -> Images | Encoded:
+) -> InMemoryDataset | IndexedDataset:
     """A split of the run's dataset, as the run reads it.
 
     Labels are places in the run's `class_names`; None: the split's own classes.
@@ -75,9 +75,9 @@ def load_splits(
     config: Config,
     path: pathlib.Path | None,
     bad: BadExamples,
-    hosts: Hosts,
+    hosts: ProcessGroup,
     report: Callable[[str], None],
-) -> tuple[Images | Encoded, Images | Encoded]:
+) -> tuple[InMemoryDataset | IndexedDataset, InMemoryDataset | IndexedDataset]:
     """Returns the examples to train on, and those to evaluate on, the same on all `hosts`.
 
     Raises:
@@ -106,7 +106,7 @@ def load_splits(
         has = f"{source.examples:,} examples, {source.classes} classes, shape {source.image_shape}"
         (first, names), *others = (
             typed_json.parsed(each, list_of(anything, 2))
-            for each in hosts.gathered(json.dumps([has, source.class_names]))
+            for each in hosts.all_gather(json.dumps([has, source.class_names]))
         )
         for index, (other, other_names) in enumerate(others, start=1):
             if other != first:
@@ -126,7 +126,7 @@ def training_data_of(
     config: Config,
     path: pathlib.Path | None,
     bad: BadExamples,
-    source: Images | Encoded | None = None,
+    source: InMemoryDataset | IndexedDataset | None = None,
     report: Callable[[str], None] = lambda _: None,
 ) -> TrainingData:
     """Returns what the run in `path` keeps of its training data, or makes it from the data.
@@ -154,7 +154,9 @@ def training_data_of(
     return dataclasses.replace(kept, class_names=names)
 
 
-def _check_same_data(config: Config, kept: TrainingData, source: Images | Encoded) -> None:
+def _check_same_data(
+    config: Config, kept: TrainingData, source: InMemoryDataset | IndexedDataset
+) -> None:
     """Refuses training data that differ in size or classes from what the run began with."""
     split = f"{config.dataset}'s {config.train_split!r}"
     now = source.examples, source.image_shape, source.classes

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from trainer.distributed.process_group import Hosts
+from trainer.distributed.process_group import ProcessGroup
 from trainer.errors import UserError
 from trainer.run_dir.checkpoint_progress import PROGRESS, checked
 from trainer.run_dir.checkpoints import Checkpoints
 from trainer.schedule.stretch import Stretch
 from trainer.system import typed_json
 from trainer.training.evaluation import Evaluation
-from trainer.training.step import Records, TrainingStep
+from trainer.training.step import TrainingStep, UpdateMetrics
 
 
 @dataclasses.dataclass
@@ -61,7 +61,7 @@ class State:
         """The position of the last evaluation."""
         return self.evaluation.get("position", 0)
 
-    def trained(self, stretch: Stretch, records: Records) -> None:
+    def trained(self, stretch: Stretch, records: UpdateMetrics) -> None:
         """Goes on by a stretch."""
         updates, size = len(stretch.settings), stretch.batch_size
         self.position = stretch.end
@@ -108,14 +108,14 @@ def restore(checkpoints: Checkpoints, step: TrainingStep) -> State:
     return state
 
 
-def share(state: State, variables: Iterable[Any], hosts: Hosts) -> State:
+def share(state: State, variables: Iterable[Any], hosts: ProcessGroup) -> State:
     """The chief's state, and in `variables` its values, on all `hosts`: it alone reads the disk."""
     if hosts.count == 1:
         return state
     text = np.frombuffer(json.dumps(dataclasses.asdict(state)).encode(), np.uint8)
-    _, (size,) = hosts.agreed(False, text.size)
-    text = hosts.chiefs(text if hosts.chief else np.zeros(size))
+    _, (size,) = hosts.agree(False, text.size)
+    text = hosts.broadcast(text if hosts.chief else np.zeros(size))
     for variable in variables:
         value = variable.numpy()
-        variable.assign(hosts.chiefs(value).astype(value.dtype))
+        variable.assign(hosts.broadcast(value).astype(value.dtype))
     return State(**typed_json.parsed(text.astype(np.uint8).tobytes(), PROGRESS))

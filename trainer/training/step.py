@@ -17,17 +17,17 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.config.run_flags import NEWEST_ORDER
-from trainer.distributed.strategy import dealt
+from trainer.distributed.strategy import next_per_replica
 from trainer.nn import moving_statistics
 from trainer.nn.optimizers import OPTIMIZERS, Update
-from trainer.nn.user_code import explained
+from trainer.nn.user_code import unwrap_user_errors
 from trainer.schedule.layout import divisors
 from trainer.schedule.stretch import Stretch
-from trainer.training.gradients import Backward, Sums
+from trainer.training.gradients import Backward, GradientSums
 
 
 @dataclasses.dataclass(frozen=True)
-class Records:
+class UpdateMetrics:
     """What a stretch of n updates did.
 
     Attributes:
@@ -44,8 +44,8 @@ class Records:
     loss: np.ndarray
     top1: np.ndarray
     gradient_norm: np.ndarray
-    part_square: np.ndarray
-    whole_square: np.ndarray
+    micro_batch_sq_norm: np.ndarray
+    batch_sq_norm: np.ndarray
     seconds: float
     input_wait: float | None
 
@@ -93,7 +93,7 @@ class TrainingStep:
                 [tf.Variable(slot, trainable=False) for slot in self._optimizer.start(p)]
                 for p in self._parameters
             ]
-            self._sums = Sums(
+            self._sums = GradientSums(
                 [_accumulator(p.shape) for p in self._parameters],
                 [
                     (_accumulator(norm.moving_mean.shape), _accumulator(norm.moving_mean.shape))
@@ -105,7 +105,7 @@ class TrainingStep:
             # Over micro-batches: squared norms of their gradients, each summed over its examples.
             self._squares = _accumulator([])
 
-    def run(self, iterator: Any, stretch: Stretch) -> Records:
+    def run(self, iterator: Any, stretch: Stretch) -> UpdateMetrics:
         """Does the updates of `stretch` with the next micro-batches of `iterator`.
 
         `iterator` is a dataset's, over micro-batches of the stretch's layout for the replicas in
@@ -127,12 +127,12 @@ class TrainingStep:
         )
         start = time.perf_counter()
         records, wait = self._stretches[micro_batch_size](*arguments)
-        loss, top1, norm, squares, whole_square = records.numpy().T  # Waits for the device.
-        part_square = squares / (size * micro_batch_size)  # R·k · b² = B · b
+        loss, top1, norm, squares, batch_sq_norm = records.numpy().T  # Waits for the device.
+        micro_batch_sq_norm = squares / (size * micro_batch_size)  # R·k · b² = B · b
         seconds = time.perf_counter() - start
         # The graph's clock is the wall's, which may be set while it runs.
         wait = min(float(wait.numpy()), seconds) if self.timed else None
-        return Records(loss, top1, norm, part_square, whole_square, seconds, wait)
+        return UpdateMetrics(loss, top1, norm, micro_batch_sq_norm, batch_sq_norm, seconds, wait)
 
     def _compile(self, iterator: Any) -> Any:
         vector, scalar = tf.TensorSpec([None], tf.float32), tf.TensorSpec([], tf.float32)
@@ -140,7 +140,7 @@ class TrainingStep:
         weights = tf.TensorSpec([None, len(self._norms)], tf.float32)
         signature = [tf.type_spec_from_value(iterator), vector, vector, count, scalar, weights]
         function = tf.function(self._stretch, input_signature=signature)
-        with explained():
+        with unwrap_user_errors():
             function.get_concrete_function()  # Traced here, so that run times the device alone.
         return function
 
@@ -163,7 +163,7 @@ class TrainingStep:
             tf.autograph.experimental.set_loop_options(parallel_iterations=1)
             for _ in tf.range(accumulation):
                 tf.autograph.experimental.set_loop_options(parallel_iterations=1)
-                batch = dealt(self.strategy, iterator)
+                batch = next_per_replica(self.strategy, iterator)
                 ready = self._clock(batch)
                 wait += tf.maximum(ready - done, 0)
                 # Or the clock is read behind the first convolutions.
@@ -227,7 +227,7 @@ class TrainingStep:
         *totals, squares = totals
         means = [total / batch_size for total in totals]
         gradients, statistics, loss, top1 = tf.nest.pack_sequence_as(self._sums, means)
-        whole_square = _squared_norm(gradients)
+        batch_sq_norm = _squared_norm(gradients)
         gradients = [g + r for g, r in zip(gradients, self._backward.regularisation(), strict=True)]
         shares = tf.unstack(statistics_weights, num=len(self._norms))
         context.merge_call(
@@ -239,7 +239,7 @@ class TrainingStep:
         # times.
         self.zero()
         norm = tf.linalg.global_norm(gradients)
-        return tf.stack([loss, top1, norm, squares, whole_square])
+        return tf.stack([loss, top1, norm, squares, batch_sq_norm])
 
     def finite(self) -> bool:
         """Whether all parameters, slots and moving statistics are numbers.

@@ -114,7 +114,7 @@ def test_two_processes_download_at_once(internet, no_package, tmp_path):
     restore_gzip_headers(DEBIAN_FASHION_MNIST, internet)
     program = (
         "import pathlib, sys\n"
-        "from trainer.data import prepare\n"
+        "from trainer.data.tfds import prepare\n"
         "prepare.DEBIAN_FASHION_MNIST = pathlib.Path('/not/installed')\n"
         "print(prepare.prepare('fashion_mnist', sys.argv[1]).info.splits['test'].num_examples)\n"
     )

@@ -17,8 +17,8 @@ from tensorflow_datasets.core import dataset_info
 
 from trainer.data.class_names import places
 from trainer.data.decode import whole
-from trainer.data.in_memory import Images, aligned_empty
-from trainer.data.indexed import Encoded, Opened
+from trainer.data.in_memory import InMemoryDataset, aligned_empty
+from trainer.data.indexed import IndexedDataset, Opened
 from trainer.data.tfds.splits import count_split
 from trainer.errors import UserError
 
@@ -77,7 +77,7 @@ def indexed(
     image_shape: tuple[int, int, int],
     class_names: tuple[str, ...],
     name: str,
-) -> Encoded:
+) -> IndexedDataset:
     """A split of a set that is there as ArrayRecord, read by index.
 
     Args:
@@ -114,7 +114,7 @@ def indexed(
         own = tf.where(known, label, len(own_names))
         return Opened(values[image_key], tf.gather(place_of, own))
 
-    return Encoded(
+    return IndexedDataset(
         count_split(builder.info.splits, split, name),
         class_names,
         image_shape,
@@ -221,7 +221,7 @@ def in_memory(
     image_size: int | None,
     class_names: tuple[str, ...],
     name: str,
-) -> Images:
+) -> InMemoryDataset:
     """A split of a set that is there as TFRecord, decoded in the order of its files.
 
     Records are parsed and decoded in batches, which takes 1 to 1.5 s for Fashion-MNIST's 60,000 on
@@ -265,7 +265,7 @@ def in_memory(
             f"{name}: {unlabelled:,} of {examples:,} examples have no label: choose another split"
         )
     place_of = np.array(places(own_names, class_names), np.int64)
-    return Images(images, place_of[labels], class_names, name)
+    return InMemoryDataset(images, place_of[labels], class_names, name)
 
 
 def _batches(

@@ -27,7 +27,7 @@ from trainer.nn.models.plain import plain_9, vgg_16
 from trainer.nn.models.resnet import resnet_50
 from trainer.nn.models.wide_resnet import wide_resnet
 from trainer.nn.seeds import keras_seed
-from trainer.nn.user_code import explained, one_line
+from trainer.nn.user_code import one_line, unwrap_user_errors
 
 ImageShape = tuple[int, int, int]
 
@@ -160,7 +160,7 @@ def _suggest(name: str, constructors: list[str]) -> str:
 def _with_reason(name: str, construct: Callable[[], Any]) -> Any:
     """What `construct` returns; where Keras refuses, an image too small for one, its reason."""
     try:
-        with explained(f"--model={name}"):
+        with unwrap_user_errors(f"--model={name}"):
             return construct()
     except UserError:
         raise

@@ -8,7 +8,7 @@ import sys
 import keras
 
 from trainer.errors import UserError
-from trainer.nn.user_code import explained, one_line
+from trainer.nn.user_code import one_line, unwrap_user_errors
 
 
 def build(name: str, image_shape: tuple[int, int, int], classes: int) -> keras.Model:
@@ -24,7 +24,7 @@ def build(name: str, image_shape: tuple[int, int, int], classes: int) -> keras.M
     try:
         if module_name.startswith("."):
             raise ImportError("name it from the top, without the first dot")
-        with explained(f"--model={name}"):
+        with unwrap_user_errors(f"--model={name}"):
             module = importlib.import_module(module_name)
     except (ImportError, ValueError) as error:
         raise UserError(f"--model={name}: cannot import {module_name!r}: {error}") from error
@@ -38,7 +38,7 @@ def build(name: str, image_shape: tuple[int, int, int], classes: int) -> keras.M
             f"--model={name}: it is called as {function_name}(image_shape, classes): {error}"
         ) from error
     try:
-        with explained(f"--model={name}"):
+        with unwrap_user_errors(f"--model={name}"):
             model = function(image_shape, classes)
     except UserError:
         raise
