@@ -3,13 +3,14 @@
 import contextlib
 import pathlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NoReturn
 
 import tensorflow as tf
 
 from trainer.data.class_names import printable
 from trainer.errors import UserError
+from trainer.system.output import log
 from trainer.system.regular_file import opener, read_regular
 
 # So many are told one by one.
@@ -25,18 +26,15 @@ class BadExamples:
     Args:
       skip: whether they are left out, or end the run.
       path: a file with a line for each; None: nothing is kept.
-      report: told of what is left out.
     """
 
     def __init__(
         self,
         skip: bool,
         path: pathlib.Path | None = None,
-        report: Callable[[str], None] = print,
     ) -> None:
         self.skip = skip
         self._path = path
-        self._report = report
         self._lock = threading.Lock()
         self._refused: UserError | None = None
         self._reasons: dict[str, str] = {}
@@ -81,9 +79,9 @@ class BadExamples:
                 ):
                     file.write(f"{name}\t{reason}\n")
         if number <= _TOLD:
-            self._report(f"{name} is left out: {reason}")
+            log(f"{name} is left out: {reason}", all_workers=True)
             if number == _TOLD and self._path:
-                self._report(f"further ones are in {self._path}")
+                log(f"further ones are in {self._path}", all_workers=True)
 
     def refuse(self, message: str) -> NoReturn:
         """Ends the run; of several threads' messages the first counts.
