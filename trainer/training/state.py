@@ -14,7 +14,8 @@ from trainer.run_dir.checkpoints import Checkpoints
 from trainer.schedule.stretch import Stretch
 from trainer.system import typed_json
 from trainer.training.evaluation import Evaluation
-from trainer.training.step import TrainingStep, UpdateMetrics
+from trainer.training.step import TrainingStep
+from trainer.training.update_metrics import UpdateMetrics
 
 
 @dataclasses.dataclass

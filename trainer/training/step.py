@@ -14,13 +14,11 @@ B, k, ε and m are tensors, so a growing batch changes numbers and not the graph
 shape is traced once.
 """
 
-import dataclasses
 import math
 import time
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from trainer.config.run_flags import NEWEST_ORDER
@@ -31,30 +29,7 @@ from trainer.nn.user_code import unwrap_user_errors
 from trainer.schedule.layout import divisors
 from trainer.schedule.stretch import Stretch
 from trainer.training.gradients import GradientFunction, GradientSums
-
-
-@dataclasses.dataclass(frozen=True)
-class UpdateMetrics:
-    """Metrics of the n updates of a stretch.
-
-    Attributes:
-      loss: mean data loss of each batch, before its update, float [n].
-      top1: fraction of each batch whose label has the largest logit, float [n].
-      gradient_norm: Euclidean norm of each update's gradient, the regularizers' part included.
-      micro_batch_sq_norm: squared norm of a micro-batch's mean gradient without the regularizers'
-        part, averaged over the micro-batches of each update, float [n].
-      batch_sq_norm: squared norm of each batch's mean gradient without that part, float [n].
-      seconds: duration of the stretch, without tracing.
-      input_wait: seconds of it in which the device waited for examples; None if not timed.
-    """
-
-    loss: np.ndarray
-    top1: np.ndarray
-    gradient_norm: np.ndarray
-    micro_batch_sq_norm: np.ndarray
-    batch_sq_norm: np.ndarray
-    seconds: float
-    input_wait: float | None
+from trainer.training.update_metrics import UpdateMetrics
 
 
 class TrainingStep:
