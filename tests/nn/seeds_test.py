@@ -60,7 +60,7 @@ def test_layers_do_not_share_keys_with_the_global_generator():
     for version in (1, 2):
         found = numbers(50, 64, 3, version)
         assert len(set(found)) == 51
-        # The number of layers does not affect the global key, nor any key in version 2.
+        # The global key does not depend on the number of layers; version 1 spaces the others by it.
         assert numbers(60, 64, 3, version)[0] == found[0]
     assert numbers(60, 64, 3, 2)[:51] == numbers(50, 64, 3, 2)
 

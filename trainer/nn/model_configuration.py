@@ -7,8 +7,8 @@ from typing import Any
 
 import keras
 
-# The kernel of ghost batch normalization depends on the device, and these shapes on the images. If
-# the weights differ in shape, restoring the checkpoint fails anyway.
+# The kernel of ghost batch normalization depends on the device, and the shapes on the image size.
+# If weights differ in shape, restoring the checkpoint fails anyway.
 _LEFT_OUT = {"kernel", "batch_shape", "shape", "build_input_shape", "build_config"}
 
 

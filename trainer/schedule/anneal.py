@@ -29,7 +29,7 @@ def constant() -> Curve:
 
 
 def step(points: Sequence[float], factor: float) -> Curve:
-    """Returns a curve that is divided by `factor` at each of the `points`, in epochs.
+    """Returns a curve that starts at 1 and is divided by `factor` at each of `points`, in epochs.
 
     >>> anneal = step([60, 120], factor=5)
     >>> [round(anneal(epochs), 4) for epochs in (0, 60, 120)]

@@ -6,7 +6,7 @@ update and after its last micro-batch, so the times add up:
     update = fixed + B / n · example + all-reduce
 
 The all-reduce uses a ring (Patarasuk & Yuan 2009): in each of 2 (h - 1) steps, every host sends 1/h
-of the numbers to the next host. Its time does not depend on B; its cost per example falls as 1/B.
+of the sums to the next host. Its time does not depend on B; its cost per example falls as 1/B.
 The replicas of a host share its link, and the time of summing within a host is neglected.
 """
 
@@ -18,17 +18,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from trainer.schedule.plan import Phase
 
 _NUMBER_BYTES = 4  # Sums are float32 at every --precision.
-# A batch is large enough once this share of its update, or less, is not spent on examples.
+# Share of an update not spent on examples, below which a larger batch does not pay.
 _LITTLE = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
 class Compute:
-    """Time of an update without communication, in seconds.
+    """Time of an update without communication.
 
     Attributes:
-      example: of each example that a replica computes.
-      fixed: of an update, whatever its batch size.
+      example: seconds for each example that a replica computes.
+      fixed: seconds of an update that do not depend on its batch size.
     """
 
     example: float
@@ -61,7 +61,7 @@ class Cost:
     Attributes:
       update_seconds: duration of one update.
       communication_share: share of communication in that duration, from 0 to 1.
-      bytes_per_example: bytes that each host sends.
+      bytes_per_example: bytes that each host sends for an example.
       seconds: duration of the phase.
     """
 
@@ -80,9 +80,9 @@ def machines(
     bandwidth: float,
     latency: float,
 ) -> Machines:
-    """Returns Machines for a model of so many `parameters`, moving statistics included.
+    """Returns Machines for a model with `parameters` numbers, moving statistics included.
 
-    The link of a host sends `bandwidth` gigabits a second, and `latency` is microseconds a step.
+    The link of a host sends `bandwidth` gigabits a second and needs `latency` microseconds a step.
     """
     steps = 2 * (hosts - 1)
     sent = steps / hosts * parameters * _NUMBER_BYTES
@@ -91,7 +91,7 @@ def machines(
 
 
 def medians(points: Iterable[Mapping[str, float]]) -> dict[int, float]:
-    """Returns batch size → seconds of an update, the median over a run's logged training points.
+    """Returns the median seconds of an update for each batch size, from a run's training points.
 
     The median discounts the first point, which includes TensorFlow's one-time work. Points that
     have no batch size or throughput, as another program may write them, do not count.
@@ -107,8 +107,8 @@ def medians(points: Iterable[Mapping[str, float]]) -> dict[int, float]:
 def measured(update_seconds: Mapping[int, float], replicas: int) -> Compute:
     """Returns the Compute measured by a run on `replicas` of one host.
 
-    It is the line through the times of the smallest and the largest batch. With one batch size, all
-    of the time is attributed to the examples.
+    A line through the times of its smallest and its largest batch gives both parts. With one batch
+    size, all of the time is attributed to the examples.
     """
     small, large = min(update_seconds), max(update_seconds)
     first, last = update_seconds[small], update_seconds[large]

@@ -1,9 +1,9 @@
-"""The measured gradient noise scale, B_simple = tr Σ / ‖G‖²: McCandlish et al. 2018 (1812.06162).
+"""Measured gradient noise scale, B_simple = tr Σ / ‖G‖²: McCandlish et al. 2018 (1812.06162).
 
 Σ is the covariance of an example's gradient, and G is its mean, the gradient of the whole dataset.
 The mean of n gradients has the expected squared norm ‖G‖² + tr Σ / n, so two sizes of n determine
-both (appendix A.1). An update of two or more micro-batches has two sizes: a micro-batch b and the
-whole batch B. The ratio of two noisy numbers is biased, so tr Σ and ‖G‖² are smoothed separately.
+both (appendix A.1). An update of two or more micro-batches has two: a micro-batch b and the whole
+batch B. The ratio of two noisy numbers is biased, so tr Σ and ‖G‖² are smoothed separately.
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ class GradientNoise:
         Args:
           micro_batch_size: b.
           batch_size: B.
-          part_squares: for each update, ‖mean gradient‖² of a micro-batch, averaged over them.
+          part_squares: for each update, the average over its micro-batches of ‖mean gradient‖².
           whole_squares: for each update, ‖mean gradient‖² of its whole batch.
         """
         b, size = micro_batch_size, batch_size

@@ -15,7 +15,7 @@ def first_batch(start: Setting, momentum: float, ghost_batch_size: int) -> int:
     """Returns the batch size with the g and ε of `start` at a lower `momentum`.
 
     The size is a whole number of ghost batches, divides the batch size of `start`, and needs no
-    momentum below 0. It is the largest such size up to the exact solution, or the next one above.
+    momentum below 0. It is the largest such size up to the exact solution, or else the next above.
 
     >>> first_batch(Setting(3200, 0.5, 0.98), momentum=0.9, ghost_batch_size=32)
     640

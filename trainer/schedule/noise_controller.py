@@ -1,4 +1,4 @@
-"""Controller of --anneal=measured: the batch grows once the gradient noise scale is well above it.
+"""Controller of --anneal=measured: the batch grows with the measured gradient noise scale.
 
 Up to B ≈ B_simple, a larger batch saves updates for few more examples, and B_simple rises as the
 loss falls (McCandlish et al. 2018, 1812.06162, section 2). The batch follows B_simple from below
@@ -15,13 +15,13 @@ from trainer.schedule.gradient_noise import GradientNoise
 from trainer.schedule.layout import default_micro_batch_size, divisors
 from trainer.schedule.realize import BatchLimits, on_grid
 
-# Smallest weight to act on, one horizon's: below it, single updates still dominate the average.
+# Least weight for a decision, that of one horizon; below it, single updates sway the average.
 _ENOUGH = 1 - 1 / math.e
 
 
 @dataclasses.dataclass
 class NoiseController(Controller):
-    """Grows the batch by the factor `threshold` once B_simple is as many times the batch or more.
+    """Multiplies the batch by `threshold` once B_simple is at least `threshold` times the batch.
 
     >>> controller = NoiseController(2.0, BatchLimits(128, 1024, 0.0), every=15_000, batch_size=128)
     >>> controller.measured(GradientNoise(1000, trace=300, square=1, weight=1))
@@ -30,7 +30,7 @@ class NoiseController(Controller):
     256
 
     Attributes:
-      threshold: factor of growth, and of B_simple over the batch that triggers it.
+      threshold: factor of growth, and least ratio of B_simple to the batch at which it grows.
       limits: batch sizes that the run may have.
       every: examples between two decisions.
       batch_size: smallest batch size of the next updates; the state of the controller.

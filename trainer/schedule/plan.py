@@ -73,17 +73,17 @@ def phases(trajectory: Trajectory, layout: Callable[[int], Layout]) -> Iterator[
 
 def ramps(trajectory: Trajectory, layout: Callable[[int], Layout]) -> list[Ramp]:
     """Returns all updates of `trajectory` as ramps; the arguments are those of `phases`."""
-    found: list[Ramp] = []
+    merged: list[Ramp] = []
     start_update = 0
     for span in spans(trajectory):
         for part in _steady(trajectory, span):
             first = _phase(trajectory, part, start_update, layout)
-            before = found[-1] if found else None
+            before = merged[-1] if merged else None
             if before and before.flat and part.flat and _setting(before.first) == part.first:
                 whole = dataclasses.replace(
                     before.first, updates=before.first.updates + part.updates
                 )
-                found[-1] = dataclasses.replace(before, first=whole)
+                merged[-1] = dataclasses.replace(before, first=whole)
             else:
                 at = part.position_of(part.updates - 1)
                 end = dataclasses.replace(part, position=at, updates=1, first=trajectory.at(at))
@@ -92,9 +92,9 @@ def ramps(trajectory: Trajectory, layout: Callable[[int], Layout]) -> list[Ramp]
                     if part.flat
                     else _phase(trajectory, end, start_update + part.updates - 1, layout)
                 )
-                found.append(Ramp(first, last, part.position, part.flat))
+                merged.append(Ramp(first, last, part.position, part.flat))
             start_update += part.updates
-    return found
+    return merged
 
 
 def _single(trajectory: Trajectory, span: Span) -> Iterator[Span]:
@@ -153,7 +153,7 @@ def _setting(phase: Phase) -> Setting:
 
 
 def uncertain(config: Config) -> str:
-    """Returns the line that precedes the plan of a run with a controller; otherwise no text."""
+    """Returns the line that precedes the plan of a run with a controller, or an empty text."""
     if config.anneal not in CONTROLLED:
         return ""
     return f"--anneal={config.anneal} decides during the run; this is the plan if it never does:\n"

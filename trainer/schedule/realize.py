@@ -19,7 +19,7 @@ class Target:
     Attributes:
       noise_scale_factor: g over its value at the start, in (0, 1].
       momentum: m.
-      min_batch_size: smallest batch size in examples; ε is raised where it makes the batch larger.
+      min_batch_size: smallest batch size in examples; ε rises when this makes the batch larger.
     """
 
     noise_scale_factor: float
@@ -37,7 +37,7 @@ class BatchLimits:
       batch_anneal_floor: noise-scale factor down to which the batch anneals; ε anneals below it.
         1: the learning rate alone anneals. 0: the batch alone anneals, up to `largest`.
       scaling: dependence of ε on the batch size and the momentum.
-      lowest_momentum: value down to which m anneals once the batch is largest; None: m is constant.
+      lowest_momentum: value down to which m anneals once the batch is largest; None: m does not.
     """
 
     smallest: int

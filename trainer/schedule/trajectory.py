@@ -79,7 +79,7 @@ def position_of(epochs: float, examples: int) -> int:
 def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
     """Returns the trajectory that the flags describe, for N = `examples`.
 
-    The batch sizes do not depend on `replicas`, which only must be able to share them.
+    The batch sizes do not depend on `replicas`, but the replicas must be able to share them.
 
     Raises:
       UserError: if the start contradicts the reference, the largest batch is below the initial one

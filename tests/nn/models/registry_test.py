@@ -132,7 +132,7 @@ def norms_of(model):
     "name",
     ["wide_resnet_10_1", "vgg_16", "plain_9", "MobileNetV2", "MobileNetV3Small", "VGG16"],
 )
-def test_models_train_on_ghosts_and_return_logits(name):
+def test_models_have_ghost_layers_and_return_logits(name):
     model = make(name, kernel="reshaped")
     norms = norms_of(model)
     assert bool(norms) == (name != "VGG16")
@@ -193,7 +193,7 @@ def forward_and_back(model, batch):
         ("ConvNeXtTiny", 32, "float32"),  # It has layer norm, and scales without a name.
     ],
 )
-def test_families_of_keras_applications_go_forward_and_back(name, side, precision):
+def test_families_of_keras_applications_have_finite_gradients(name, side, precision):
     model = make(name, image_shape=(side, side, 3), precision=precision, ghost_batch_size=4)
     sums = forward_and_back(model, 4)()
     for variable, gradient in zip(model.trainable_variables, sums.gradients, strict=True):
@@ -262,7 +262,7 @@ def test_a_network_with_optional_preprocessing_gets_standardised_pixels():
 
 
 @pytest.mark.usefixtures("own_models")
-def test_functions_of_users_build():
+def test_models_of_user_functions_build():
     good = make("own_models:good", image_shape=(4, 4, 3))
     assert good(images_of(2, (4, 4, 3)), training=True).shape == (2, 5)
     assert type(norms_of(good)[0]) is GhostBatchNormalization

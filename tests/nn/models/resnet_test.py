@@ -40,7 +40,10 @@ def test_stages_halve_the_image_in_the_3x3_convolution(side, sides):
 
 
 def windows(x, size, stride, pixels, empty):
-    """Torch's: with `pixels` of `empty` on every side, [b, h', w', size, size, c]."""
+    """Returns the windows that Torch's layers see, [b, h', w', size, size, c].
+
+    On every side, x is padded by `pixels` of value `empty`.
+    """
     edges = ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0))
     x = np.pad(x, edges, constant_values=empty)
     seen = np.lib.stride_tricks.sliding_window_view(x, (size, size), axis=(1, 2))
