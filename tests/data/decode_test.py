@@ -279,7 +279,7 @@ def test_the_bound_is_in_pixels_and_may_be_raised():
             with pytest.raises(ERRORS):
                 decoded(tf.constant(data), SHAPE, max_pixels=4799)
         assert reason(data, 4800) is None
-        expected = "it has 80 × 60 pixels, more than --max_image_pixels=4799, which may be raised"
+        expected = "it has 80 × 60 pixels, more than --max_image_pixels=4799; raise that limit"
         assert reason(data, 4799) == expected
 
 

@@ -179,7 +179,7 @@ def test_a_class_that_is_a_broken_link(touch, tmp_path, to):
     with pytest.raises(UserError, match=r"holds train, but none of val"):
         evaluation_split(root)
     (tmp_path / "train" / "loop").symlink_to(to)
-    with pytest.raises(UserError, match=r"train/loop is a link that leads nowhere: bring back"):
+    with pytest.raises(UserError, match=r"train/loop is a link that leads nowhere: restore"):
         classes(root, "train")
 
 

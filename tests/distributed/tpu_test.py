@@ -76,7 +76,7 @@ def test_forbidden(api, status):
 def test_an_api_that_fails(api, content):
     api.says(content, status=503)
     assert refused() == [
-        "TPU v5 cannot be asked about: Google's API answers 503: no reason is given",
+        "TPU v5 cannot be queried: Google's API answers 503: no reason is given",
         "Try again later.",
     ]
 
@@ -84,7 +84,7 @@ def test_an_api_that_fails(api, content):
 def test_a_slow_answer(api):
     api.says(HEALTHY, seconds=2)
     assert refused() == [
-        "TPU v5 cannot be asked about: no answer within 0.5 s.",
+        "TPU v5 cannot be queried: no answer within 0.5 s.",
         "Check the network, and start again; on the TPU VM itself, use --tpu=local.",
     ]
 
@@ -92,7 +92,7 @@ def test_a_slow_answer(api):
 def test_no_network(api, monkeypatch):
     monkeypatch.setenv("TPU_API_DISCOVERY_URL", "http://127.0.0.1:9/discovery")
     first, remedy = refused()
-    assert first.startswith("TPU v5 cannot be asked about: ")
+    assert first.startswith("TPU v5 cannot be queried: ")
     assert "refused" in first
     assert remedy.startswith("Check the network")
 
@@ -100,9 +100,8 @@ def test_no_network(api, monkeypatch):
 def test_no_credentials(api, monkeypatch, tmp_path):
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "nothing.json"))
     assert refused() == [
-        "TPU v5 cannot be asked about: there are no valid Google credentials here.",
-        "Run gcloud auth application-default login, or name a service account's file as "
-        "GOOGLE_APPLICATION_CREDENTIALS.",
+        "TPU v5 cannot be queried: there are no valid Google credentials here.",
+        "Run gcloud auth application-default login, or set GOOGLE_APPLICATION_CREDENTIALS.",
     ]
 
 
@@ -134,8 +133,8 @@ def test_a_tpu_that_stays_unhealthy(api):
     api.says({"state": "READY", "health": "UNHEALTHY_MAINTENANCE"})
     assert refused() == [
         "TPU v5 is READY, its health UNHEALTHY_MAINTENANCE, and it was not healthy within 1 s.",
-        f"See `gcloud compute tpus tpu-vm describe {WHERE}`; delete it and create it again if it "
-        "stays so.",
+        f"See `gcloud compute tpus tpu-vm describe {WHERE}`; if this does not change, create the "
+        "TPU again.",
     ]
     assert api.asked > 3 * 3  # It was waited for.
 
@@ -150,8 +149,8 @@ def test_versions_that_do_not_go_together(api, version):
     creating, sick = {"state": "CREATING"}, {"state": "READY", "health": "TIMEOUT"}
     api.says(*[creating] * 3, *[sick] * 3, {**HEALTHY, "tensorflowVersion": version})
     assert refused() == [
-        f"TPU v5 has TensorFlow {version}, and here is {OURS}: they do not go together.",
-        f"Install 2.12 here, or create it with --version={OURS}.",
+        f"TPU v5 has TensorFlow {version}, which does not work with {OURS} here.",
+        f"Install 2.12 here, or create the TPU with --version={OURS}.",
     ]
 
 
@@ -200,7 +199,7 @@ def test_the_program_on_a_machine_without_a_tpu(tmp_path):
     done = program("train", f"--model_dir={tmp_path / 'run'}", "--strategy=tpu", "--tpu=local")
     assert done.returncode == 2, done.stderr
     assert done.stderr.splitlines()[-2:] == [
-        f"crescendo train: TensorFlow {OURS} here is not built for TPUs.",
+        f"crescendo train: TensorFlow {OURS} is not built for TPUs.",
         "On a TPU VM, run pip install -e '.[tpu]' in an environment without another TensorFlow; "
         "elsewhere, leave --strategy=tpu out.",
     ]
@@ -299,6 +298,6 @@ def test_packages_that_do_not_go_together(monkeypatch, tmp_path, tensorflow, lib
     with pytest.raises(UserError) as error:
         tpu.check_packages()
     assert str(error.value).splitlines() == [
-        f"tensorflow-tpu {tensorflow} aborts with libtpu {libtpu}: it is too new.",
+        f"tensorflow-tpu {tensorflow} aborts with libtpu {libtpu}, which is too new.",
         "Run pip install 'libtpu<=0.0.24'.",
     ]

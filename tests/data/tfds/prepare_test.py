@@ -235,7 +235,7 @@ def test_manual_datasets_give_their_instructions(tmp_path):
             "fashion_minst",
             "--dataset=fashion_minst: TFDS has no such dataset; did you mean fashion_mn",
         ),
-        ("qqqqqqqq", "its catalogue is at"),
+        ("qqqqqqqq", "choose one of tensorflow.org/datasets"),
         ("fashion mnist", "--dataset=fashion mnist: Parsing builder name string"),
         ("mnist/foo", "--dataset=mnist/foo: BuilderConfig foo not found"),
         ("mnist:9.9.9", "--dataset=mnist:9.9.9: Dataset mnist cannot be loaded at version 9.9.9"),
