@@ -1,6 +1,6 @@
-"""benchmark.py's measurement of what interrupts training: start, growth, checkpoint.
+"""Measures what interrupts training, for benchmark.py: start, growth, checkpoint.
 
-The main job's model in this process, on Fashion-MNIST as train.sh prepared it; prints JSON.
+It trains the main job's model on Fashion-MNIST, which train.sh prepares, and prints JSON.
 """
 
 import json
@@ -14,7 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
 def main() -> None:
-    """Prints seconds and shares."""
+    """Prints the costs in seconds and as shares of the time."""
     clock = [time.perf_counter()]
 
     def lap() -> float:
@@ -32,7 +32,7 @@ def main() -> None:
     from trainer.schedule.stretch import Stretch
     from trainer.training import run
 
-    del run  # Imported for its time: it is all that train imports.
+    del run  # It is imported to measure the time: it imports all that `train` needs.
     found["start: import (s)"] = lap()
     strategy, lanes = cluster.connect(
         "one_device", virtual_devices=None, deterministic=False, ghost_batch_size=32

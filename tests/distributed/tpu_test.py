@@ -162,7 +162,7 @@ def test_a_tpu_that_does_not_answer(api, version):
         assert refused() == [
             f"TPU v5 does not answer at 127.0.0.1:{port} within 0.5 s; its runtime is "
             f"{version or 'unknown'}.",
-            "Run on the TPU VM itself, with --tpu=local, or on a machine of its network.",
+            "Run on the TPU VM with --tpu=local, or in its network.",
         ]
 
 

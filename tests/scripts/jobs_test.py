@@ -106,7 +106,7 @@ def test_wrong_limits_of_the_launcher_are_refused_in_two_lines(wrong):
     )
     assert done.returncode == 2
     what, remedy = done.stderr.splitlines()
-    assert what.startswith(f"launch_local: {wrong} is no number")
+    assert what.startswith(f"launch_local: {wrong} is not a number")
     assert "leave it out" in remedy
 
 
