@@ -98,7 +98,8 @@ def _sum(worker: Worker) -> None:
     few, many = (statistics.median(times) for times in zip(*rounds, strict=True))
     bits = 8 * 4 * (_LONG - _SHORT) * steps / hosts
     print(
-        f"--link_bandwidth={bits / (many - few) / 1e9:.3g} --link_latency={1e6 * few / steps:.3g}"
+        f"--plan_link_bandwidth={bits / (many - few) / 1e9:.3g} "
+        f"--plan_link_latency={1e6 * few / steps:.3g}"
     )
 
 

@@ -46,7 +46,7 @@ for argument in "$@"; do
     --dry_run) dry_run=true ;;
     --model_dir* | --strategy* | --tpu* | --virtual_devices*)
       refuse "${argument%%=*} is set for a TPU job: leave it out." ;;
-    --format* | --plot* | --replicas* | --hosts* | --examples_per_second* | --parameters* | --link_*)
+    --format* | --plot* | --plan_* | --replicas* | --hosts* | --examples_per_second* | --parameters* | --link_*)
       refuse "${argument%%=*} is a flag of plan, which a TPU job does not take: leave it out." ;;
     --dataset=image_folder:*)
       refuse "$argument is on this machine, and a TPU reads only what TFDS downloads: name a TFDS set." ;;

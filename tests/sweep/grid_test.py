@@ -108,8 +108,8 @@ def test_the_parts_are_all_points_once(count, n):
 
 
 @pytest.mark.parametrize("text", ["0/4", "5/4", "1/0", "1", "1/4/4", "-1/4", "a/b", ""])
-def test_what_is_no_part(text):
-    with pytest.raises(UserError, match="the first of four is 1/4"):
+def test_a_malformed_shard_is_rejected(text):
+    with pytest.raises(UserError, match="write 1/4 for the first of four"):
         grid.part([], text)
 
 

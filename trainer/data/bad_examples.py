@@ -3,13 +3,14 @@
 import contextlib
 import pathlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NoReturn
 
 import tensorflow as tf
 
 from trainer.data.class_names import printable
 from trainer.errors import UserError
+from trainer.system.output import log
 from trainer.system.regular_file import opener, read_regular
 
 _MOST_REPORTED = 10  # examples that get a line of their own
@@ -22,18 +23,15 @@ class BadExamples:
     Args:
       skip: True leaves bad examples out; False ends the run at the first.
       path: file with one line an example; None: nothing is written.
-      report: called with each message about examples that are left out.
     """
 
     def __init__(
         self,
         skip: bool,
         path: pathlib.Path | None = None,
-        report: Callable[[str], None] = print,
     ) -> None:
         self.skip = skip
         self._path = path
-        self._report = report
         self._lock = threading.Lock()
         self._refused: UserError | None = None
         self._reasons: dict[str, str] = {}
@@ -78,9 +76,9 @@ class BadExamples:
                 ):
                     file.write(f"{name}\t{reason}\n")
         if number <= _MOST_REPORTED:
-            self._report(f"{name} is left out: {reason}")
+            log(f"{name} is left out: {reason}", all_workers=True)
             if number == _MOST_REPORTED and self._path:
-                self._report(f"any others are listed in {self._path}")
+                log(f"any others are listed in {self._path}", all_workers=True)
 
     def refuse(self, message: str) -> NoReturn:
         """Ends the run; if several threads call this, the first message is kept.

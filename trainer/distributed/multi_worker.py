@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
 from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
@@ -35,30 +35,39 @@ _CUT = (
 @contextlib.contextmanager
 def worker_session(
     worker: Worker | None, timeout: float, flags: Sequence[str] = ()
-) -> Iterator[None]:
-    """Meets the other workers of `worker`'s run, and watches over them until all are done.
+) -> Iterator[Callable[[str], list[str]]]:
+    """Meets the other workers of the run, and monitors them until all are done.
 
-    Where one is lost, this process ends: by a LostWorkerError in place of what TensorFlow makes of
-    it, or, where a collective waits on, by the watch itself, with the same message and status. It
-    takes at most `timeout` seconds from the last sign of life. `flags` are the same on all.
-    Another error is this process's own, and the others lose it. None: there is no other worker.
+    If another worker is lost, this process ends within `timeout` seconds of its last sign of life:
+    by a LostWorkerError in place of TensorFlow's error, or, if a collective still waits, by the
+    monitor itself, with the same message and status. If this process raises another error, the
+    others lose it.
+
+    Args:
+      worker: this process; None if there is no other worker.
+      timeout: seconds.
+      flags: must be the same in all workers.
+
+    Yields:
+      The exchange of texts: returns the text of each worker, by index.
 
     Raises:
-      LostWorkerError: where another worker does not come, dies or hangs.
-      UserError: where another one is another run's, or this one's port is taken.
+      LostWorkerError: if another worker does not arrive, dies or hangs.
+      UserError: if another worker is of another run, or this worker's port is taken.
     """
     if worker is None:
-        yield
+        yield lambda text: [text]
         return
     gpus = len(tf.config.list_physical_devices("GPU"))
     lost = _Lost(worker, timeout * _GRACE)
     same = {"GPUs": gpus, "flags": list(flags)}
-    pulse, done = Heartbeat(rendezvous(worker, same, timeout), timeout * _SILENCE, lost.note), False
+    lines, done = rendezvous(worker, same, timeout), False
+    heartbeat = Heartbeat(lines, timeout * _SILENCE, lost.note)
     try:
-        yield
+        yield heartbeat.exchange
         done = True
     except tf.errors.OpError as error:
-        # TensorFlow may know before the pulse does.
+        # TensorFlow may know of the loss before the heartbeat does.
         if "ollective" in str(error) and lost.known(timeout):
             raise LostWorkerError(lost.message) from error
         if _REPORTED in str(error) or (isinstance(error, _CUT) and _ABORTED in str(error)):
@@ -69,8 +78,8 @@ def worker_session(
             ) from error
         raise
     finally:
-        # Nor does this one end by the loss of another, which may have failed alike, from here on.
-        pulse.leave(done)
+        # From here on the loss of another worker, which may fail alike, does not end this process.
+        heartbeat.leave(done)
 
 
 def _reason(error: tf.errors.OpError) -> str:

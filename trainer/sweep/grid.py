@@ -75,7 +75,7 @@ def part(points: Sequence[Point], text: str | None) -> list[Point]:
     i, n = map(int, found.groups()) if found else (0, 0)
     if not 1 <= i <= n:
         raise UserError(
-            f"--sweep_part={text} is no part: the first of four is 1/4, and the last is 4/4."
+            f"--sweep_shard={text} cannot be used: write 1/4 for the first of four, up to 4/4."
         )
     return list(points[i - 1 :: n])
 

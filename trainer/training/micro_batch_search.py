@@ -22,6 +22,7 @@ from trainer.schedule.layout import divisors
 from trainer.schedule.realize import BatchLimits
 from trainer.system import memory, typed_json
 from trainer.system.atomic_file import write_json
+from trainer.system.output import log
 from trainer.system.typed_json import DamagedError, fields, integer
 from trainer.training.step import TrainingStep
 
@@ -59,12 +60,11 @@ def choose(
     limits: BatchLimits,
     ghost_batch_size: int,
     model: str,
-    report: Callable[[str], None],
 ) -> int:
     """The size of the kept choice in file `path`, or of one measured now and kept there.
 
     Candidates divide a replica's share of the run's smallest batch, or of its largest where that is
-    too small to compare any. `report` is told what is measured, and why a size was chosen.
+    too small to compare any.
 
     Raises:
       UserError: where `model` does not fit in memory at all.
@@ -80,10 +80,10 @@ def choose(
     except FileNotFoundError:
         pass
     except DamagedError as error:
-        report(f"{error}; it is measured again")
+        log(f"{error}; it is measured again")
     most = _MOST_ON_CPU if on_cpu(step.strategy) else share
     sizes = candidates(share, ghost_batch_size, most)
-    tried, why = _search(step, batches, sizes, model, report)
+    tried, why = _search(step, batches, sizes, model)
     best = max(tried, key=lambda candidate: candidate.examples_per_second).micro_batch_size
     choice = {
         "micro_batch_size": best,
@@ -92,7 +92,7 @@ def choose(
         "tried": [dataclasses.asdict(candidate) for candidate in tried],
     }
     write_json(path, choice)
-    report(f"micro-batch {best}: {why}")
+    log(f"micro-batch {best}: {why}")
     return best
 
 
@@ -111,7 +111,6 @@ def _search(
     batches: Callable[[int, int], Iterator[Any]],
     sizes: list[int],
     model: str,
-    report: Callable[[str], None],
 ) -> tuple[list[Candidate], str]:
     """Tries `sizes` in turn while they fit and gain; those that were, and why one of them is it."""
 
@@ -131,7 +130,7 @@ def _search(
                 end = f"{size} was not tried: {end}"
                 break
         memory.reset_peak_memory(devices)
-        report(f"measuring a micro-batch of {size}")
+        log(f"measuring a micro-batch of {size}")
         rate = None
         with contextlib.suppress(tf.errors.ResourceExhaustedError):
             rate = _rate(step, batches(0, size), size * len(devices))

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import pathlib
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
@@ -27,6 +27,7 @@ from trainer.run_dir import checkpoint_reader, training_data
 from trainer.run_dir.checkpoint_progress import checked
 from trainer.run_dir.training_data import TrainingData
 from trainer.system import typed_json
+from trainer.system.output import log
 from trainer.system.typed_json import anything, list_of
 
 
@@ -75,28 +76,27 @@ def load_splits(
     config: Config,
     path: pathlib.Path | None,
     bad: BadExamples,
-    hosts: ProcessGroup,
-    report: Callable[[str], None],
+    group: ProcessGroup,
 ) -> tuple[InMemoryDataset | IndexedDataset, InMemoryDataset | IndexedDataset]:
-    """Returns the examples to train on, and those to evaluate on, the same on all `hosts`.
+    """Returns the examples to train on, and those to evaluate on, which all processes read.
 
     Raises:
-      UserError: one of them cannot be read or differs between hosts, or the training data are not
-        those that the run in `path` began with.
+      UserError: if one of them cannot be read or differs between processes, or the training data
+        are not those that the run in `path` began with.
     """
-    report(f"reading {config.dataset} {config.train_split}")
+    log(f"reading {config.dataset} {config.train_split}")
     training = load(config, config.train_split, bad)
-    report(training.summary)
+    log(training.summary)
     # Before the evaluation is read: of a renamed class, it would be called the unknown one.
     if path and (kept := training_data.read(path)):
         _check_same_data(config, kept, training)
     evaluation_split = sources.evaluation_split(config)
-    report(f"reading {config.dataset} {evaluation_split}")
+    log(f"reading {config.dataset} {evaluation_split}")
     evaluation = load(config, evaluation_split, bad, training.class_names)
-    report(evaluation.summary)
+    log(evaluation.summary)
     both = (config.train_split, training), (evaluation_split, evaluation)
     for warning in split_overlap.warnings(config.dataset, config.data_dir, *both):
-        report(warning)
+        log(warning)
     if config.train_examples not in (None, training.examples):
         raise UserError(
             f"--train_examples={config.train_examples}, but {config.dataset}'s "
@@ -106,7 +106,7 @@ def load_splits(
         has = f"{source.examples:,} examples, {source.classes} classes, shape {source.image_shape}"
         (first, names), *others = (
             typed_json.parsed(each, list_of(anything, 2))
-            for each in hosts.all_gather(json.dumps([has, source.class_names]))
+            for each in group.all_gather(json.dumps([has, source.class_names]))
         )
         for index, (other, other_names) in enumerate(others, start=1):
             if other != first:
@@ -127,7 +127,6 @@ def training_data_of(
     path: pathlib.Path | None,
     bad: BadExamples,
     source: InMemoryDataset | IndexedDataset | None = None,
-    report: Callable[[str], None] = lambda _: None,
 ) -> TrainingData:
     """Returns what the run in `path` keeps of its training data, or makes it from the data.
 
@@ -135,7 +134,6 @@ def training_data_of(
       path: of the run; None, or a run that keeps nothing yet: it is made from the data.
       source: the training split, for a caller that has loaded it: what the run keeps is compared
         with it. Otherwise it is loaded only if it is needed.
-      report: told if the run kept no class names and takes those of `source`.
 
     Raises:
       UserError: the run began with other data, or they are needed and cannot be read.
@@ -150,7 +148,7 @@ def training_data_of(
         return TrainingData(source.examples, source.image_shape, source.classes, *statistics, names)
     _check_same_data(config, kept, source)
     if kept.class_names is None:
-        report(f"this run kept no class names, and takes those of its data: {few(names)}")
+        log(f"this run kept no class names, and takes those of its data: {few(names)}")
     return dataclasses.replace(kept, class_names=names)
 
 
@@ -219,15 +217,13 @@ def configuration(config: Config, model: keras.Model) -> str | None:
     return fingerprint(model) if ":" in config.model else None
 
 
-def say_if_edited(
-    config: Config, model: keras.Model, learned: str | None, report: Callable[[str], None]
-) -> None:
-    """Tells `report` if the model's configuration differs from that of the checkpoint, `learned`.
+def log_if_edited(config: Config, model: keras.Model, learned: str | None) -> None:
+    """Logs whether the model's configuration differs from the one that the checkpoint `learned`.
 
     Shapes that differ are refused when the checkpoint is read; an activation has none.
     """
     if learned is not None and configuration(config, model) != learned:
-        report(
+        log(
             f"--model={config.model} is not configured as when this run began: its code, or Keras, "
             "has changed since"
         )
@@ -238,38 +234,33 @@ def restore(
     folder: pathlib.Path,
     strategy: tf.distribute.Strategy,
     bad: BadExamples,
-    report: Callable[[str], None],
 ) -> tuple[keras.Model, TrainingData, pathlib.Path, int]:
     """Returns the model of a checkpoint of the run in `folder`.
 
-    Besides: the training data, the checkpoint's path and its update. `report` is told of what is
-    damaged and left out.
+    Also returns the training data, the checkpoint's path and its update.
 
     Raises:
-      UserError: there is no such checkpoint, or it learned with other values than the run keeps.
+      UserError: if there is no such checkpoint, or it learned with other values than the run keeps.
     """
     data = training_data_of(config, folder, bad)
     model = build(config, data, strategy)
     variables = {"weights": values(model)}
     path, progress = checkpoint_reader.load(
-        folder / "checkpoints", config.checkpoint, variables, report
+        folder / "checkpoints", config.checkpoint, variables, log
     )
     learned = checked(progress, f"checkpoint {path}").get("training_data", {})
     training_data.check_learned(learned, data, folder / training_data.FILE)
-    say_if_edited(config, model, progress.get("model_configuration"), report)
+    log_if_edited(config, model, progress.get("model_configuration"))
     return model, data, path, progress["update"]
 
 
-def class_names(
-    config: Config, kept: Sequence[str] | None, classes: int | None, report: Callable[[str], None]
-) -> Sequence[str]:
+def class_names(config: Config, kept: Sequence[str] | None, classes: int | None) -> Sequence[str]:
     """Returns the names of a trained model's classes: the kept ones, or the training split's.
 
     Args:
       config: of the model; its --dataset may be another than was trained on.
       kept: the names that are kept with the model; None in one from before they were.
       classes: how many the model has learned, if that is known.
-      report: told if the names are those of the training split.
 
     Raises:
       UserError: none are kept, and there is no such split, or it has another number of classes.
@@ -284,7 +275,7 @@ def class_names(
             f"{len(names)}: {few(names)}.\n"
             "Bring back the data that it was trained on, or name them with --dataset."
         )
-    report(f"the model keeps no class names, and takes those of {split}: {few(names)}")
+    log(f"the model keeps no class names, and takes those of {split}: {few(names)}")
     return names
 
 

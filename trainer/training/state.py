@@ -108,14 +108,15 @@ def restore(checkpoints: Checkpoints, step: TrainingStep) -> State:
     return state
 
 
-def share(state: State, variables: Iterable[Any], hosts: ProcessGroup) -> State:
-    """The chief's state, and in `variables` its values, on all `hosts`: it alone reads the disk."""
-    if hosts.count == 1:
+def share(state: State, variables: Iterable[Any], group: ProcessGroup) -> State:
+    """Returns the chief's state, and assigns its values to `variables`, in all processes.
+
+    The chief alone reads the checkpoint.
+    """
+    if group.count == 1:
         return state
-    text = np.frombuffer(json.dumps(dataclasses.asdict(state)).encode(), np.uint8)
-    _, (size,) = hosts.agree(False, text.size)
-    text = hosts.broadcast(text if hosts.chief else np.zeros(size))
+    text = group.broadcast_text(json.dumps(dataclasses.asdict(state)))
     for variable in variables:
         value = variable.numpy()
-        variable.assign(hosts.broadcast(value).astype(value.dtype))
-    return State(**typed_json.parsed(text.astype(np.uint8).tobytes(), PROGRESS))
+        variable.assign(group.broadcast(value).astype(value.dtype))
+    return State(**typed_json.parsed(text, PROGRESS))
