@@ -21,7 +21,7 @@ OURS = tf.__version__
 
 @pytest.fixture
 def environment(tmp_path_factory):
-    """Credentials that Google's client takes."""
+    """Environment with credentials that Google's client accepts."""
     path = tmp_path_factory.mktemp("credentials") / "account.json"
     tpu_api.credentials(path)
     return {"GOOGLE_APPLICATION_CREDENTIALS": str(path)}
@@ -33,7 +33,7 @@ def api(monkeypatch, environment):
         environment |= where
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        parsed()  # Google's client has a flag of its own.
+        parsed()  # Google's client defines an absl flag, so flags must be parsed before.
         monkeypatch.setattr(tpu, "_REQUEST_SECONDS", 0.5)
         monkeypatch.setattr(tpu, "_CONNECT_SECONDS", 0.5)
         monkeypatch.setattr(tpu, "_HEALTHY_SECONDS", 1.0)
@@ -54,7 +54,7 @@ def error(message):
     return {"error": {"code": 0, "message": message}}
 
 
-def test_not_found(api):
+def test_an_unknown_tpu_is_refused(api):
     api.says(error("Resource 'v5' was not found."), status=404)
     assert refused() == [
         "TPU v5 is not in --tpu_zone=us-west4-a of --tpu_project=mine: Resource 'v5' was not "
@@ -64,7 +64,7 @@ def test_not_found(api):
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_forbidden(api, status):
+def test_missing_permissions_are_refused(api, status):
     api.says(error("The caller does not\nhave permission."), status=status)
     assert refused() == [
         "TPU v5 may not be seen with these credentials: The caller does not have permission.",
@@ -73,7 +73,7 @@ def test_forbidden(api, status):
 
 
 @pytest.mark.parametrize("content", [error("no reason is given"), [], "what?"])
-def test_an_api_that_fails(api, content):
+def test_an_error_of_the_api_is_reported(api, content):
     api.says(content, status=503)
     assert refused() == [
         "TPU v5 cannot be queried: Google's API answers 503: no reason is given",
@@ -81,7 +81,7 @@ def test_an_api_that_fails(api, content):
     ]
 
 
-def test_a_slow_answer(api):
+def test_a_slow_answer_is_an_error(api):
     api.says(HEALTHY, seconds=2)
     assert refused() == [
         "TPU v5 cannot be queried: no answer within 0.5 s.",
@@ -89,7 +89,7 @@ def test_a_slow_answer(api):
     ]
 
 
-def test_no_network(api, monkeypatch):
+def test_a_missing_network_is_an_error(api, monkeypatch):
     monkeypatch.setenv("TPU_API_DISCOVERY_URL", "http://127.0.0.1:9/discovery")
     first, remedy = refused()
     assert first.startswith("TPU v5 cannot be queried: ")
@@ -97,7 +97,7 @@ def test_no_network(api, monkeypatch):
     assert remedy.startswith("Check the network")
 
 
-def test_no_credentials(api, monkeypatch, tmp_path):
+def test_missing_credentials_are_an_error(api, monkeypatch, tmp_path):
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "nothing.json"))
     assert refused() == [
         "TPU v5 cannot be queried: there are no valid Google credentials here.",
@@ -106,7 +106,7 @@ def test_no_credentials(api, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("state", ["PREEMPTED", "TERMINATED"])
-def test_a_tpu_that_does_not_come_back(api, state):
+def test_a_preempted_tpu_is_refused(api, state):
     api.says({"state": state})
     assert refused() == [
         f"TPU v5 is {state} and does not come back.",
@@ -114,13 +114,13 @@ def test_a_tpu_that_does_not_come_back(api, state):
     ]
 
 
-def test_a_tpu_that_is_stopped(api):
+def test_a_stopped_tpu_is_refused(api):
     api.says({"state": "STOPPED"})
     start = f"`gcloud compute tpus tpu-vm start {WHERE}`"
     assert refused() == ["TPU v5 is STOPPED.", f"Start it: {start}."]
 
 
-def test_a_tpu_whose_memory_has_run_out(api):
+def test_a_tpu_that_ran_out_of_memory_is_refused(api):
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.0Z")
     api.says({**HEALTHY, "symptoms": [{"symptomType": "OUT_OF_MEMORY", "createTime": now}]})
     assert refused() == [
@@ -129,23 +129,23 @@ def test_a_tpu_whose_memory_has_run_out(api):
     ]
 
 
-def test_a_tpu_that_stays_unhealthy(api):
+def test_waiting_for_a_healthy_tpu_has_a_time_limit(api):
     api.says({"state": "READY", "health": "UNHEALTHY_MAINTENANCE"})
     assert refused() == [
         "TPU v5 is READY, its health UNHEALTHY_MAINTENANCE, and it was not healthy within 1 s.",
         f"See `gcloud compute tpus tpu-vm describe {WHERE}`; if this does not change, create the "
         "TPU again.",
     ]
-    assert api.asked > 3 * 3  # It was waited for.
+    assert api.asked > 3 * 3  # The program waited for it.
 
 
-def test_a_tpu_that_is_preempted_while_it_is_waited_for(api):
+def test_preemption_ends_the_wait_for_a_tpu(api):
     api.says(*[{"state": "CREATING"}] * 4, {"state": "PREEMPTED"})
     assert refused()[0] == "TPU v5 is PREEMPTED and does not come back."
 
 
 @pytest.mark.parametrize("version", ["2.12.0", "tpu-vm-tf-2.12.0-pod-pjrt"])
-def test_versions_that_do_not_go_together(api, version):
+def test_another_tensorflow_version_is_refused(api, version):
     creating, sick = {"state": "CREATING"}, {"state": "READY", "health": "TIMEOUT"}
     api.says(*[creating] * 3, *[sick] * 3, {**HEALTHY, "tensorflowVersion": version})
     assert refused() == [
@@ -155,7 +155,7 @@ def test_versions_that_do_not_go_together(api, version):
 
 
 @pytest.mark.parametrize("version", [OURS, "v2-alpha-tpuv5-lite", None])
-def test_a_tpu_that_does_not_answer(api, version):
+def test_a_tpu_that_does_not_answer_is_refused(api, version):
     with tpu_api.silent() as port:
         endpoints = [{"ipAddress": "127.0.0.1", "port": port}]
         api.says({**HEALTHY, "tensorflowVersion": version, "networkEndpoints": endpoints})
@@ -172,8 +172,8 @@ def program(*arguments, environment=None):
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=100)
 
 
-def test_the_program_and_a_healthy_host_without_cores(api, environment, tmp_path):
-    """As far as it goes without a TPU: the API, the host's port, and TensorFlow's connection."""
+def test_the_program_refuses_a_healthy_host_without_cores(api, environment, tmp_path):
+    """Without a TPU, this reaches the API, the host's port, and TensorFlow's connection."""
     with tpu_api.tensorflow_server() as (port, _):
         endpoints = [{"ipAddress": "127.0.0.1", "port": port}]
         api.says({**HEALTHY, "tensorflowVersion": OURS, "networkEndpoints": endpoints})
@@ -185,7 +185,7 @@ def test_the_program_and_a_healthy_host_without_cores(api, environment, tmp_path
     ]
 
 
-def test_the_program_and_a_tpu_that_is_gone(api, environment, tmp_path):
+def test_the_program_refuses_a_preempted_tpu(api, environment, tmp_path):
     api.says({"state": "PREEMPTED"})
     done = program("train", f"--model_dir={tmp_path / 'run'}", *FLAGS, environment=environment)
     assert done.returncode == 2, done.stderr
@@ -195,7 +195,7 @@ def test_the_program_and_a_tpu_that_is_gone(api, environment, tmp_path):
     ]
 
 
-def test_the_program_on_a_machine_without_a_tpu(tmp_path):
+def test_the_program_refuses_a_machine_without_a_tpu(tmp_path):
     done = program("train", f"--model_dir={tmp_path / 'run'}", "--strategy=tpu", "--tpu=local")
     assert done.returncode == 2, done.stderr
     assert done.stderr.splitlines()[-2:] == [
@@ -229,7 +229,7 @@ except LostWorkerError as error:
 """
 
 
-def test_a_host_that_is_lost_while_it_computes(api, environment):
+def test_a_host_lost_during_computation_is_reported(api, environment):
     api.says({"state": "PREEMPTED"})
     with tpu_api.tensorflow_server() as (port, server):
         process = subprocess.Popen(
@@ -257,7 +257,7 @@ def lost(which):
     return str(error.value).splitlines()
 
 
-def test_a_loss_that_may_come_back(api):
+def test_the_remedy_for_a_recoverable_loss_is_a_restart(api):
     api.says(HEALTHY)
     again = "Start the same command again: it goes on from the last checkpoint."
     assert lost(V5) == ["TPU v5 is lost: Connection reset", again]
@@ -267,7 +267,7 @@ def test_a_loss_that_may_come_back(api):
     ]
 
 
-def test_what_is_no_loss_of_a_tpu_is_left_as_it_is():
+def test_errors_without_a_tpu_are_unchanged():
     with pytest.raises(tf.errors.UnavailableError), tpu.watched(None):
         raise tf.errors.UnavailableError(None, None, "another one")
 
@@ -284,7 +284,7 @@ def test_what_is_no_loss_of_a_tpu_is_left_as_it_is():
         (None, "0.0.42.1", True),
     ],
 )
-def test_packages_that_do_not_go_together(monkeypatch, tmp_path, tensorflow, libtpu, good):
+def test_incompatible_packages_are_refused(monkeypatch, tmp_path, tensorflow, libtpu, good):
     for name, version in (("tensorflow-tpu", tensorflow), ("libtpu", libtpu)):
         if version:
             folder = tmp_path / f"{name.replace('-', '_')}-{version}.dist-info"

@@ -90,7 +90,7 @@ class Line:
         """
         place = _PLACE.pack(self._received, len(message))
         if not hmac.compare_digest(HEADER.unpack(header)[1], _mac(self._theirs, place, message)):
-            raise ForgedError("a message that the other end has not sent")
+            raise ForgedError("a message that the other end did not send")
         self._received += 1
 
     def send(self, message: bytes) -> None:
