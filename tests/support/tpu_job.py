@@ -1,4 +1,4 @@
-"""Runs submit_tpu.sh against a stand-in for gcloud, and checks that it reports any TPU it leaves."""
+"""Runs submit_tpu.sh against a stand-in for gcloud; checks that it reports any TPU it leaves."""
 
 import contextlib
 import json
