@@ -100,8 +100,8 @@ def refusal(message: str) -> dict[str, int] | None:
         r"Used ([\d.]+[KMGT]?) of ([\d.]+[KMGT]?) hbm",
         r"\(([\d.]+[KMGT]?)\) exceeds available HBM \(([\d.]+[KMGT]?)\)",
     ):
-        if found := re.search(pattern, message):
-            return {"needs": size(found[1]), "has": size(found[2])}
+        if match := re.search(pattern, message):
+            return {"needs": size(match[1]), "has": size(match[2])}
     return None
 
 
@@ -110,8 +110,8 @@ def collectives(hlo: str) -> list[dict[str, Any]]:
     bodies: dict[str, list[str]] = {}
     name = ""
     for line in hlo.splitlines():
-        if line.endswith("{") and (found := re.match(r"(?:ENTRY )?%(\S+) \(", line)):
-            name = found[1]
+        if line.endswith("{") and (match := re.match(r"(?:ENTRY )?%(\S+) \(", line)):
+            name = match[1]
         bodies.setdefault(name, []).append(line)
     looped, waiting = set(), re.findall(r" while\(.*?body=%([\w.-]+)", hlo)
     while waiting:
@@ -120,10 +120,10 @@ def collectives(hlo: str) -> list[dict[str, Any]]:
             called = _CALLED.findall("\n".join(bodies.get(name, [])))
             waiting += [name.strip("%") for names in called for name in names.split(", ")]
     return [
-        {"kind": found[2], "bytes": _bytes(found[1]), "in_loop": name in looped}
+        {"kind": match[2], "bytes": _bytes(match[1]), "in_loop": name in looped}
         for name, lines in bodies.items()
         for line in lines
-        if (found := _COLLECTIVE.match(line))
+        if (match := _COLLECTIVE.match(line))
     ]
 
 

@@ -73,7 +73,7 @@ class _Core(tf.distribute.Strategy):
 
 
 def training_data(config: Config, examples: int) -> TrainingData:
-    """What the model must know about the data, which need not be prepared; pixels unnormalised.
+    """Describes the data to the model, without prepared data and without normalisation.
 
     Raises:
       UserError: if there is no such dataset, or its images have no fixed size.

@@ -115,7 +115,7 @@ def test_evaluation_covers_each_example_once(numbered, examples, batch_size, sha
 
 @pytest.mark.parametrize("local", [1, 2])
 def test_hosts_share_one_evaluation(numbered, local):
-    """On three hosts with one or two replicas each, every batch goes to one replica, in turn."""
+    """Batches go in turn to the replicas of three hosts with one or two replicas each."""
     images, shards = numbered(100), 3 * local
     whole = list(evaluation(images, batch_size=7, shards=shards).as_numpy_iterator())
     for host in range(3):

@@ -224,7 +224,7 @@ def test_all_permutations_are_equally_frequent(examples):
 
 
 def test_the_order_differs_after_256_epochs_and_for_seeds_256_apart():
-    """In version 1 it is the same order at N = 60,000, because the op cuts its keys to 8 bits."""
+    """Version 1 has the same order there at N = 60,000, because the op cuts its keys to 8 bits."""
     np.testing.assert_array_equal(epoch_of(N, 0, 0, 1), epoch_of(N, 256, 256, 1))
     first = epoch_of(N, 0, 0)
     for other in (epoch_of(N, 256, 0), epoch_of(N, 0, 256), epoch_of(N, 2**40, 0)):

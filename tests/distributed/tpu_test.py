@@ -259,7 +259,7 @@ def lost(which):
 
 def test_the_remedy_for_a_recoverable_loss_is_a_restart(api):
     api.says(HEALTHY)
-    again = "Start the same command again: it goes on from the last checkpoint."
+    again = "Start the same command again: it resumes from the last checkpoint."
     assert lost(V5) == ["TPU v5 is lost: Connection reset", again]
     assert lost(TpuAddress("local", None, None)) == [
         "the TPU of this machine is lost: Connection reset",

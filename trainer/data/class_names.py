@@ -58,8 +58,8 @@ def split_summary(
     line = f"{split}: {_number(examples, 'image')}, {_number(len(class_names), 'class', 'es')}"
     classes = list(zip(class_names, counts, strict=False))
     if classes:
-        largest = max(classes, key=lambda each: each[1])
-        smallest = min(reversed(classes), key=lambda each: each[1])
+        largest = max(classes, key=lambda pair: pair[1])
+        smallest = min(reversed(classes), key=lambda pair: pair[1])
         many = len(classes) > _ALL_CLASSES
         shown = [
             f"{printable(name)} {n:,}" for name, n in ([largest, smallest] if many else classes)

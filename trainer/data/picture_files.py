@@ -50,10 +50,10 @@ def orientation(path: bytes | str, largest: int) -> int:
             size = os.fstat(file.fileno()).st_size
             if size > largest:
                 raise UnreadableError(f"it has {size:,} bytes, too many for a picture")
-            found = exif.orientation(os.read(file.fileno(), _HEAD))
-            if found is None:
-                found = exif.orientation(os.pread(file.fileno(), size, 0))
-            return found or exif.UPRIGHT
+            value = exif.orientation(os.read(file.fileno(), _HEAD))
+            if value is None:
+                value = exif.orientation(os.pread(file.fileno(), size, 0))
+            return value or exif.UPRIGHT
     except NotRegularError as error:
         raise UnreadableError(error.strerror) from error
     except OSError as error:

@@ -59,9 +59,9 @@ class Line:
     ) -> None:
         """Takes over `connection`; `chief` is True if this end is the chief."""
         self.connection = connection
-        ours, theirs = (_CHIEF, _CALLER) if chief else (_CALLER, _CHIEF)
-        self._ours = _mac(secret, b"line from the " + ours, transcript)
-        self._theirs = _mac(secret, b"line from the " + theirs, transcript)
+        own, other = (_CHIEF, _CALLER) if chief else (_CALLER, _CHIEF)
+        self._sending_key = _mac(secret, b"line from the " + own, transcript)
+        self._receiving_key = _mac(secret, b"line from the " + other, transcript)
         self._sent = self._received = 0
         self._sending = threading.Lock()
 
@@ -69,7 +69,7 @@ class Line:
         """Returns the bytes that carry `message` as the next message sent."""
         place = _PLACE.pack(self._sent, len(message))
         self._sent += 1
-        return HEADER.pack(len(message), _mac(self._ours, place, message)) + message
+        return HEADER.pack(len(message), _mac(self._sending_key, place, message)) + message
 
     def size(self, header: bytes, most_bytes: int) -> int:
         """Returns the length of the message that follows `header`.
@@ -89,7 +89,8 @@ class Line:
           ForgedError: if the other end did not send it as its next message.
         """
         place = _PLACE.pack(self._received, len(message))
-        if not hmac.compare_digest(HEADER.unpack(header)[1], _mac(self._theirs, place, message)):
+        _, mac = HEADER.unpack(header)
+        if not hmac.compare_digest(mac, _mac(self._receiving_key, place, message)):
             raise ForgedError("a message that the other end did not send")
         self._received += 1
 
@@ -160,9 +161,9 @@ def call(connection: socket.socket, secret: bytes, index: int, count: int, end: 
     transcript = first + second
     connection.sendall(proof(secret, transcript, chief=False))
     try:
-        theirs = exactly(connection, PROOF_BYTES, end)
+        chief_proof = exactly(connection, PROOF_BYTES, end)
     except OSError as error:
         raise ForgedError("it does not accept this worker's secret") from error
-    if not hmac.compare_digest(theirs, proof(secret, transcript, chief=True)):
+    if not hmac.compare_digest(chief_proof, proof(secret, transcript, chief=True)):
         raise ForgedError("it does not know the secret")
     return Line(connection, secret, transcript, chief=False)

@@ -133,7 +133,7 @@ def watched(tpu: TpuAddress | None) -> Iterator[None]:
         if tpu is None:
             raise
         reason = str(error).splitlines()[0]
-        remedy = "Start the same command again: it goes on from the last checkpoint."
+        remedy = "Start the same command again: it resumes from the last checkpoint."
         try:
             if not tpu.local:
                 _check_recoverable(tpu)

@@ -98,7 +98,7 @@ def _files(
 def _copy_all(files: list[tuple[str, str, int]]) -> None:
     threads = concurrent.futures.ThreadPoolExecutor(len(usable()))
     try:
-        copies = [threads.submit(_copy, *each) for each in files]
+        copies = [threads.submit(_copy, *file) for file in files]
         done = concurrent.futures.as_completed(copies)
         # disable=None shows the bar only on a terminal.
         for copy in tqdm.tqdm(done, total=len(copies), unit=" files", disable=None):
