@@ -24,7 +24,7 @@ def addresses():
 
 
 def called(addresses, indices, same=({},) * 3, timeout=5.0, late=0.0, secrets=(b"",) * 3):
-    """Calls `rendezvous` as each of `indices`: returns its error or its workers, and the seconds."""
+    """Calls `rendezvous` as each of `indices`; returns its error or workers, and the seconds."""
 
     def one(index):
         time.sleep(late * index)
