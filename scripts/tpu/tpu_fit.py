@@ -74,7 +74,7 @@ def largest_phase(config: Config, cores: int) -> tuple[Phase, int]:
     Raises:
       UserError: if the flags are invalid, or N is not known.
     """
-    schedule, *_ = planned(dataclasses.replace(config, replicas=cores, hosts=1))
+    schedule, *_ = planned(dataclasses.replace(config, plan_replicas=cores, plan_hosts=1))
     phases = [ramp.first for ramp in ramps(schedule, layouts(config, schedule, cores))]
     return max(phases, key=lambda phase: phase.batch_size), schedule.examples
 

@@ -153,11 +153,10 @@ def test_the_first_bad_example_is_named(folder, number, tmp_path):
 
 @pytest.mark.parametrize("augment", ["none", "imagenet"])
 def test_bad_examples_are_replaced_counted_and_named_and_nothing_else_is_lost(
-    folder, augment, tmp_path
+    folder, augment, tmp_path, logged
 ):
     """Two passes: each good example at its own positions, another one at those of the bad."""
-    told = []
-    bad = BadExamples(skip=True, path=tmp_path / "bad.txt", report=told.append)
+    bad = BadExamples(skip=True, path=tmp_path / "bad.txt")
     source = load(folder(40, BAD), "train", None, SIZE, augment=augment, bad=bad)
     images, labels = take(source, 80, augment=augment, bad=bad)
     number_of = numbers_of(source)
@@ -169,13 +168,13 @@ def test_bad_examples_are_replaced_counted_and_named_and_nothing_else_is_lost(
         while number in BAD:
             number = number_of[next(others)]
         assert (found, label) == (number, number >= 20), position
-    assert bad.count == len(told) == len(BAD)
+    assert bad.count == len(logged) == len(BAD)
     names = [line.split("\t")[0] for line in (tmp_path / "bad.txt").read_text().splitlines()]
     assert sorted(names) == sorted(f"{tmp_path}/train/{n // 20}/{n}.jpg" for n in BAD)
     # A second start knows them already.
-    again = BadExamples(skip=True, path=tmp_path / "bad.txt", report=told.append)
+    again = BadExamples(skip=True, path=tmp_path / "bad.txt")
     take(source, 80, augment=augment, bad=again)
-    assert again.count == len(told) == len(BAD)
+    assert again.count == len(logged) == len(BAD)
 
 
 def test_a_stand_in_does_not_depend_on_what_is_known(folder):
@@ -191,7 +190,7 @@ def test_a_stand_in_does_not_depend_on_what_is_known(folder):
     source = load(dataset, "train", None, SIZE, augment="imagenet", bad=BadExamples(skip=True))
 
     def images(position: int, count: int) -> np.ndarray:
-        bad = BadExamples(skip=True, report=lambda _: None)
+        bad = BadExamples(skip=True)
         return take(source, count, position=position, augment="imagenet", bad=bad)[0]
 
     whole = images(0, 32)
@@ -201,7 +200,7 @@ def test_a_stand_in_does_not_depend_on_what_is_known(folder):
 
 @pytest.mark.parametrize("batch_size, shards", [(7, 1), (16, 2), (40, 1)])
 def test_evaluation_leaves_bad_examples_out(folder, batch_size, shards):
-    bad = BadExamples(skip=True, report=lambda _: None)
+    bad = BadExamples(skip=True)
     source = load(folder(40, BAD), "train", None, SIZE, bad=bad)
     counted = collections.Counter()
     for images, labels, weights in evaluation(
@@ -224,7 +223,7 @@ def test_a_class_that_training_lacks(folder, tmp_path):
     )
     with pytest.raises(UserError, match=message):
         load(dataset, "val", None, SIZE, class_names=("0", "1"))
-    bad = BadExamples(skip=True, report=lambda _: None)
+    bad = BadExamples(skip=True)
     source = load(dataset, "val", None, SIZE, class_names=("0", "1"), bad=bad)
     batches = list(evaluation(source, batch_size=5, shards=1, bad=bad))
     assert sum(float(tf.reduce_sum(weights)) for _, _, weights in batches) == 15
@@ -245,17 +244,16 @@ def test_statistics_do_not_depend_on_where_the_set_is(folder, monkeypatch, large
     np.testing.assert_allclose(found, (pixels.mean(0), pixels.std(0)), rtol=1e-6)
 
 
-def test_statistics_name_the_file_that_is_bad(folder, monkeypatch):
+def test_statistics_name_the_file_that_is_bad(folder, monkeypatch, logged):
     monkeypatch.setattr("trainer.data.sources._STATISTICS_BYTES", 5000)
     monkeypatch.setattr("trainer.data.sources._STATISTICS_EXAMPLES", 16)
     source = load(
         folder(50, dict.fromkeys(range(50), b"")), "train", None, SIZE, augment="imagenet"
     )
-    told = []
-    bad = BadExamples(skip=True, report=told.append)
+    bad = BadExamples(skip=True)
     with pytest.raises(UserError, match="none of"):
         image_statistics(source, "imagenet", bad)
-    assert {line.split()[0] for line in told} <= {source.describe(i) for i in range(0, 50, 4)}
+    assert {line.split()[0] for line in logged} <= {source.describe(i) for i in range(0, 50, 4)}
 
 
 def test_bad_examples_of_any_name_are_counted_once(tmp_path):
@@ -267,7 +265,7 @@ def test_bad_examples_of_any_name_are_counted_once(tmp_path):
         with open(path, "wb") as file:
             file.write(b"" if name in names else file_of("JPEG", 1))
     for _ in range(2):
-        bad = BadExamples(skip=True, path=tmp_path / "bad.txt", report=lambda _: None)
+        bad = BadExamples(skip=True, path=tmp_path / "bad.txt")
         source = load(f"image_folder:{tmp_path}", "train", None, SIZE, bad=bad)
         batches = evaluation(source, batch_size=4, shards=1, bad=bad)
         assert sum(float(tf.reduce_sum(weights)) for _, _, weights in batches) == 1
@@ -276,12 +274,12 @@ def test_bad_examples_of_any_name_are_counted_once(tmp_path):
 
 
 def test_all_bad_ends_with_an_error(folder):
-    bad = BadExamples(skip=True, report=lambda _: None)
+    bad = BadExamples(skip=True)
     source = load(folder(4, dict.fromkeys(range(4), b"")), "train", None, SIZE, bad=bad)
     with pytest.raises(UserError, match="101 examples in a row"), bad.explained():
         take(source, 8, bad=bad)
     with pytest.raises(UserError, match="none of 4 examples can be used"):
-        image_statistics(source, "none", BadExamples(skip=True, report=lambda _: None))
+        image_statistics(source, "none", BadExamples(skip=True))
 
 
 def test_threads_are_for_the_cores_of_this_task(monkeypatch):

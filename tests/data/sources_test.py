@@ -214,7 +214,7 @@ def test_a_missing_file_and_an_empty_description(write_set):
         load("colour", "train", data_dir, None)
 
 
-def test_a_damaged_record_is_named_and_the_others_are_read(write_set):
+def test_a_damaged_record_is_named_and_the_others_are_read(write_set, logged):
     """Bytes of one record flipped in the ArrayRecord file."""
     examples = colour_examples(40)
     features = {"image": tfds.features.Image(shape=(6, 4, 3)), "label": LABEL}
@@ -229,8 +229,7 @@ def test_a_damaged_record_is_named_and_the_others_are_read(write_set):
         match=r"(?s)record \d+ of .*array_record.* cannot be used: it cannot be read; .*--skip",
     ):
         load("colour", "train", data_dir, None)
-    told = []
-    bad = BadExamples(skip=True, report=told.append)
+    bad = BadExamples(skip=True)
     source = load("colour", "train", data_dir, None, bad=bad)
     seen = [
         (image, label)
@@ -238,8 +237,8 @@ def test_a_damaged_record_is_named_and_the_others_are_read(write_set):
         for image, label, weight in zip(images, labels, weights, strict=True)
         if weight
     ]
-    assert bad.count == len(told) == 1
-    lost = int(told[0].split()[1])
+    assert bad.count == len(logged) == 1
+    lost = int(logged[0].split()[1])
     left = [example for i, example in enumerate(examples) if i != lost]
     np.testing.assert_array_equal([image for image, _ in seen], stacked(left))
     assert [int(label) for _, label in seen] == [example["label"] for example in left]

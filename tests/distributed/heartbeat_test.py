@@ -1,3 +1,4 @@
+import concurrent.futures
 import queue
 import socket
 import threading
@@ -97,3 +98,23 @@ def test_one_is_lost_once(star):
     ((_, learned),) = beating(star, 0)
     time.sleep(2 * SILENCE)
     assert learned.qsize() == 1
+
+
+@pytest.mark.parametrize("texts", [["", "zwölf", "a"], ["x" * 300_000, "", "y" * 70_000]])
+def test_texts_are_exchanged_by_all_workers(star, texts):
+    heartbeats = [heartbeat for heartbeat, _ in beating(star, 0, 1, 2)]
+
+    def exchange(index):
+        return [heartbeats[index].exchange(texts[index]) for _ in range(3)]
+
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(exchange, range(3))) == [[texts] * 3] * 3
+
+
+def test_a_worker_that_dies_before_its_text_is_lost(star):
+    (chief, learned), (other, _) = beating(star, 0, 1)
+    for heartbeat in (chief, other):
+        threading.Thread(target=heartbeat.exchange, args=("text",), daemon=True).start()
+    for line in star[2].values():
+        line.close()
+    assert learned.get(timeout=SILENCE / 2) == 2

@@ -14,7 +14,7 @@ from trainer.errors import UserError
 from trainer.nn.ghostify import unghostify
 from trainer.nn.models import registry
 from trainer.run_dir import exports
-from trainer.training.evaluation import evaluator
+from trainer.training.evaluation import Evaluator
 
 SHAPE = (28, 28, 3)
 IMAGES = np.random.default_rng(0).integers(0, 256, (64, *SHAPE), np.uint8)
@@ -89,12 +89,12 @@ def test_both_forms_on_replicas(tiny, whole, cpus):
     labels = np.arange(64) % 5
     images = InMemoryDataset(IMAGES, labels, tuple("abcde"), "random")
     one = tf.distribute.OneDeviceStrategy(cpus[0])
-    expected = evaluator(one, tiny, images)(lambda: False)
+    expected = Evaluator(one, tiny, images).evaluate()
     strategy = mirrored(cpus[:3])
     for form in forms(whole):
         with strategy.scope():
             model = exports.load(form)
-        found = evaluator(strategy, model, images)(lambda: False)
+        found = Evaluator(strategy, model, images).evaluate()
         assert found.loss == pytest.approx(expected.loss, rel=1e-6)
         assert found.top1 == expected.top1
 
