@@ -179,9 +179,7 @@ def test_image_size_resizes_fixed_shapes_too(write_set):
         ),
     ],
 )
-def test_sets_that_cannot_be_trained_on_are_refused(
-    write_set, name, features, example, keys, message
-):
+def test_unsuitable_sets_are_refused(write_set, name, features, example, keys, message):
     data_dir = write_set(name, features, {"train": [example]}, keys)
     with pytest.raises(UserError, match=message):
         load(name, "train", data_dir, None)

@@ -197,9 +197,9 @@ def test_an_authenticated_caller_that_is_not_a_worker_gets_an_error(addresses, i
             found.send(json.dumps({"addresses": list(addresses), **SAME[0]}).encode())
             return json.loads(found.receive(4096))
 
-    told = beside(addresses, call)
-    assert told.startswith(f"worker {index} of {count} calls worker 0 (")
-    assert len(told.splitlines()) == 2
+    message = beside(addresses, call)
+    assert message.startswith(f"worker {index} of {count} calls worker 0 (")
+    assert len(message.splitlines()) == 2
 
 
 @pytest.mark.parametrize("text", [b"[" * 100_000, b"{}", b"[]", b"\xff", b"null", b'{"flags": 1}'])
@@ -231,7 +231,7 @@ def test_a_restarted_worker_replaces_its_old_process(addresses):
             before = call(three[0])
             time.sleep(0.1)
             again = [pool.submit(rendezvous, Worker(three, 1, SECRET), SAME[0], 5.0)]
-            told = json.loads(before.receive(4096, time.monotonic() + 5))
+            message = json.loads(before.receive(4096, time.monotonic() + 5))
             # Worker 2 starts only now, because the rendezvous ends when it arrives.
             again.append(pool.submit(rendezvous, Worker(three, 2, SECRET), SAME[0], 5.0))
             lines = [each.result()[0] for each in again]
@@ -240,7 +240,7 @@ def test_a_restarted_worker_replaces_its_old_process(addresses):
             for each in lines:
                 assert each.receive(9, time.monotonic() + 5) == b"0"
         assert chief.result()[0][0] == {1, 2}
-    assert told.startswith("another process has called worker 0 (")
+    assert message.startswith("another process has called worker 0 (")
 
 
 def test_an_older_worker_is_told_about_the_version(addresses):
@@ -251,8 +251,8 @@ def test_an_older_worker_is_told_about_the_version(addresses):
             older.sendall(json.dumps(OLD).encode() + b"\n")
             return json.loads(older.makefile("rb").readline())
 
-    told = beside(addresses, call)
-    assert "newer version of Crescendo:\n" in told
+    message = beside(addresses, call)
+    assert "newer version of Crescendo:\n" in message
 
 
 def test_strangers_are_logged_once(addresses, caplog):
