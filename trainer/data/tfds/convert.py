@@ -20,7 +20,7 @@ from tensorflow_datasets.core.file_adapters import ArrayRecordFileAdapter
 from trainer.config import local_path
 from trainer.data.image_folder import PREFIX
 from trainer.data.tfds import records
-from trainer.data.tfds.prepare import find_builder, is_prepared, only_one
+from trainer.data.tfds.prepare import find_builder, is_prepared, lock_preparation
 from trainer.errors import UserError
 from trainer.system.cores import usable
 
@@ -45,7 +45,7 @@ def convert(dataset: str, data_dir: str | None) -> pathlib.Path | None:
         )
     if not is_prepared(builder) or records.ARRAY_RECORD in records.formats(builder):
         return _convert(dataset, builder)
-    with only_one(builder, dataset):  # Two processes must not write one file.
+    with lock_preparation(builder, dataset):  # Two processes must not write one file.
         return _convert(dataset, find_builder(dataset, data_dir))
 
 

@@ -134,8 +134,10 @@ def prepare(
         return builder
     root = os.fspath(builder.data_dir_root)
     if "://" in root:
-        raise UserError(f"{dataset} is not prepared in {root}: {_elsewhere(dataset)} {root}")
-    with only_one(builder, dataset) as lock:
+        raise UserError(
+            f"{dataset} is not prepared in {root}: {_prepare_elsewhere(dataset)} {root}"
+        )
+    with lock_preparation(builder, dataset) as lock:
         builder = find_builder(dataset, data_dir)
         if is_prepared(builder):  # The process that held the lock has prepared it.
             return builder
@@ -165,12 +167,12 @@ def restore_gzip_headers(debian: pathlib.Path, folder: pathlib.Path) -> None:
         (folder / name).write_bytes(header + name.removesuffix(".gz").encode() + b"\x00" + body)
 
 
-def _elsewhere(dataset: str) -> str:
+def _prepare_elsewhere(dataset: str) -> str:
     return f"prepare it on a machine with a network (`tfds build {dataset}`) and copy it to"
 
 
 @contextlib.contextmanager
-def only_one(builder: tfds.core.DatasetBuilder, dataset: str) -> Iterator[IO[str]]:
+def lock_preparation(builder: tfds.core.DatasetBuilder, dataset: str) -> Iterator[IO[str]]:
     """Locks the set's lock file in the data directory, and yields the file.
 
     Raises:
@@ -216,12 +218,12 @@ def _check_reachable(builder: tfds.core.DatasetBuilder, dataset: str) -> None:
     # A thread bounds the whole time: requests' timeout covers neither the name's look-up nor the
     # sum of the attempts.
     problems = ["no answer"]
-    thread = threading.Thread(target=_ask, args=(urls[0], problems), daemon=True)
+    thread = threading.Thread(target=_check_offered, args=(urls[0], problems), daemon=True)
     thread.start()
     thread.join(REACH_SECONDS)
     if problems:
         host = urllib.parse.urlsplit(urls[0]).hostname
-        remedy = f"{_elsewhere(dataset)} {builder.data_dir_root}, or give --data_dir"
+        remedy = f"{_prepare_elsewhere(dataset)} {builder.data_dir_root}, or give --data_dir"
         if builder.name == "fashion_mnist":
             remedy = f"apt-get install dataset-fashion-mnist, or {remedy}"
         raise UserError(
@@ -230,7 +232,7 @@ def _check_reachable(builder: tfds.core.DatasetBuilder, dataset: str) -> None:
         )
 
 
-def _ask(url: str, problems: list[str]) -> None:
+def _check_offered(url: str, problems: list[str]) -> None:
     """Empties `problems` if the server offers the file; else puts the reason there."""
     try:
         with requests.get(url, stream=True, timeout=REACH_SECONDS) as response:
