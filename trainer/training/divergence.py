@@ -9,7 +9,7 @@ from trainer.schedule.noise_scale import Setting
 from trainer.schedule.stretch import Stretch
 from trainer.training.evaluation import Evaluation
 from trainer.training.state import State
-from trainer.training.step import UpdateMetrics
+from trainer.training.update_metrics import UpdateMetrics
 
 
 def check_updates(stretch: Stretch, metrics: UpdateMetrics, state: State) -> None:

@@ -10,7 +10,7 @@ from trainer.schedule.trajectory import Trajectory
 from trainer.system.output import log
 from trainer.training.evaluation import Evaluation
 from trainer.training.state import State
-from trainer.training.step import UpdateMetrics
+from trainer.training.update_metrics import UpdateMetrics
 
 
 def log_training(

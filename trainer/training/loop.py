@@ -24,7 +24,8 @@ from trainer.training.evaluation import Evaluation, Evaluator, gap_warning
 from trainer.training.log_points import log_evaluation, log_training
 from trainer.training.outputs import Outputs
 from trainer.training.state import State
-from trainer.training.step import TrainingStep, UpdateMetrics
+from trainer.training.step import TrainingStep
+from trainer.training.update_metrics import UpdateMetrics
 
 # A signal is answered at the end of a stretch. Python is idle while a stretch lasts.
 _STRETCH_SECONDS = 2.0
