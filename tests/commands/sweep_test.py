@@ -187,7 +187,7 @@ def test_without_a_folder(capsys):
 
 def test_a_folder_that_is_no_sweep(capsys, mixed, tmp_path):
     run = mixed[0] / NAMES[2]
-    assert "holds something that is no sweep" in refused(capsys, run, "--sweep=seed=0,1")
+    assert "is not a sweep and is not empty" in refused(capsys, run, "--sweep=seed=0,1")
     assert not (run / "sweep.json").exists()
 
 

@@ -1,10 +1,8 @@
-import math
-
 import pytest
 
 from tests.support.run_directories import write
 from trainer.reports import run_record, tables
-from trainer.reports.conditions import conditions, spread
+from trainer.reports.conditions import conditions
 
 # Of 0.7, 0.8 and 0.9: (0.1² + 0 + 0.1²) / (3 − 1) = 0.1²
 TOP1 = (0.7, 0.8, 0.9)
@@ -145,11 +143,3 @@ def test_labels_are_no_other_conditions(tmp_path):
         write(tmp_path / f"run_seed{i}", f"--anneal={anneal}")
     labels = [each.label for each in conditions(read(tmp_path))]
     assert labels == ["run", "run (2)", "run (3)"]
-
-
-def test_spread():
-    assert spread([]) is None
-    assert spread([2.0]).deviation is None
-    found = spread([1.0, 2.0, 4.0])
-    assert (found.mean, found.n) == (7 / 3, 3)
-    assert found.deviation == pytest.approx(math.sqrt((16 + 1 + 25) / 9 / 2))

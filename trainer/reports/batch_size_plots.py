@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from trainer.reports.conditions import BATCH, RATES, UNSET, Condition, Spread, number
+from trainer.reports.conditions import BATCH, RATES, UNSET, Condition, number
 from trainer.reports.plots import Picture, line
+from trainer.sweep.seed_statistics import Spread
 
 # Flags that may go with the batch size without being compared, where each size has one value.
 _FOLLOW = frozenset(

@@ -3,8 +3,9 @@
 import dataclasses
 from collections.abc import Sequence
 
-from trainer.reports.conditions import UNSET, Condition, Spread
+from trainer.reports.conditions import UNSET, Condition
 from trainer.reports.run_record import RunRecord
+from trainer.sweep.seed_statistics import Spread
 
 _FEW = 4  # flags, which fit on paper beside the results
 
