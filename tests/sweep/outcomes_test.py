@@ -53,9 +53,9 @@ def test_a_damaged_file_is_renamed_and_replaced(tmp_path, content):
     (tmp_path / "sweep.json").write_bytes(content.encode("latin-1"))
     with pytest.raises(DamagedError, match=r"sweep.json is damaged: "):
         outcomes.read(tmp_path)
-    said = []
-    outcomes.begin(tmp_path, POINTS[:2], said.append)
-    (line,) = said
+    reports = []
+    outcomes.begin(tmp_path, POINTS[:2], reports.append)
+    (line,) = reports
     assert line.startswith(f"{tmp_path}/sweep.json is damaged: ")
     assert "it is now damaged-sweep.json, and a new one is made" in line
     assert (tmp_path / "damaged-sweep.json").read_bytes() == content.encode("latin-1")
@@ -66,15 +66,15 @@ def test_a_folder_named_sweep_json_is_renamed_when_an_outcome_is_recorded(tmp_pa
     outcomes.begin(tmp_path, POINTS[:1])
     (tmp_path / "sweep.json").unlink()
     (tmp_path / "sweep.json").mkdir()
-    said = []
-    outcomes.record_outcome(tmp_path, POINTS[0], Outcome(3, "the loss is nan"), said.append)
-    assert "cannot be read: it is a folder" in said[0]
+    reports = []
+    outcomes.record_outcome(tmp_path, POINTS[0], Outcome(3, "the loss is nan"), reports.append)
+    assert "cannot be read: it is a folder" in reports[0]
     assert outcomes.read(tmp_path) == {"seed=0": Outcome(3, "the loss is nan")}
 
 
 def test_a_folder_with_other_files_is_rejected(tmp_path):
     (tmp_path / "thesis.txt").touch()
-    with pytest.raises(UserError, match="is not a sweep and is not empty"):
+    with pytest.raises(UserError, match="exists and is not the folder of a sweep"):
         outcomes.begin(tmp_path, POINTS)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 

@@ -32,7 +32,7 @@ _Part = tuple[html.Section, list[Picture]]
 
 
 def _is_compared(run: RunRecord) -> bool:
-    """Whether `run` is not a range test and has a point, a result, or flags and a failed end."""
+    """Returns whether `run` is compared: not a range test, and with data or a recorded failure."""
     known = run.points or run.result or (run.flags and run.state in (DIVERGED, "failed"))
     return bool(known) and not run.is_range_test
 

@@ -52,7 +52,7 @@ class RunRecord:
 
     @property
     def is_range_test(self) -> bool:
-        """Whether the run is a learning rate range test, which is not compared with other runs."""
+        """True for a learning rate range test, which is not compared with other runs."""
         return self.flags.get("anneal") == "range_test"
 
 
@@ -154,7 +154,7 @@ def _flags(path: pathlib.Path, notes: list[str]) -> dict[str, str]:
 
 def _points(path: pathlib.Path, notes: list[str]) -> list[dict[str, Any]]:
     try:
-        points = metrics.read(path, lambda said: notes.append(said.replace(str(path), path.name)))
+        points = metrics.read(path, lambda note: notes.append(note.replace(str(path), path.name)))
     except OSError as error:
         notes.append(f"metrics.jsonl {typed_json.problem(error)}")
         return []

@@ -72,7 +72,7 @@ def flags(conditions: Sequence[Condition]) -> Table:
 
 
 def flags_apart(conditions: Sequence[Condition]) -> bool:
-    """Whether so many flags differ that they need a separate table."""
+    """Returns whether so many flags differ that they need a separate table."""
     return len(flags(conditions).head) - 1 > _FEW
 
 

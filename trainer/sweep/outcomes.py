@@ -46,17 +46,17 @@ _FIELDS = fields({"points": list_of(_ENTRY)})
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How the last attempt at a point ended."""
+    """Exit status and error message of the last attempt at a point; None before it ends."""
 
     status: int | None = None
     reason: str | None = None
 
     @property
     def failed(self) -> bool:
-        """Whether another attempt is likely to end the same way.
+        """True if another attempt is likely to end the same way.
 
         False if the disk was full (74), the run was stopped (75), a worker was lost (76), or a
-        signal ended the run (above 128): another attempt resumes from the last checkpoint.
+        signal ended it (above 128): another attempt then resumes from the last checkpoint.
         """
         return self.status not in (None, 0, 74, 75, 76) and self.status < 128
 
@@ -74,8 +74,8 @@ def begin(
     try:
         if path.exists() and not os.path.lexists(path / FILE) and not _empty(path):
             raise UserError(
-                f"--model_dir={path} is not a sweep and is not empty: name a new folder, or that "
-                "of a sweep."
+                f"--model_dir={path} exists and is not the folder of a sweep: name a new folder, "
+                "or that of a sweep."
             )
         path.mkdir(parents=True, exist_ok=True)
         with _changed(path, report) as entries:
@@ -169,6 +169,6 @@ def _read(path: pathlib.Path) -> dict[str, dict[str, Any]]:
 
 
 def _empty(path: pathlib.Path) -> bool:
-    """Whether `path` is empty, ignoring the first files of a process that begins this sweep."""
+    """Returns whether `path` has only the first files of a process that begins this sweep."""
     early = {_LOCK, f"{FILE}.tmp"}
     return path.is_dir() and {entry.name for entry in path.iterdir()} <= early

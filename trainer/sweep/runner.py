@@ -69,7 +69,7 @@ def run_sweep(
     which save a checkpoint. Runs whose files cannot be written are reported and left unfinished.
 
     Returns:
-      Whether a signal arrived.
+      True if a signal arrived.
     """
     waiting = collections.deque(runs)
     held: set[str] = set()
@@ -241,5 +241,5 @@ def _reason(output: IO[bytes], begin: int) -> str:
     output.seek(max(begin, output.seek(0, 2) - _LONGEST_REASON))
     lines = output.read().decode(errors="replace").splitlines()
     lines = [line.rstrip()[:_LONGEST_LINE] for line in lines if line.strip()]
-    said = [i for i, line in enumerate(lines) if line.startswith(_PREFIX)]
-    return "\n".join(lines[said[-1] :][:2] if said else lines[-2:]).removeprefix(_PREFIX)
+    starts = [i for i, line in enumerate(lines) if line.startswith(_PREFIX)]
+    return "\n".join(lines[starts[-1] :][:2] if starts else lines[-2:]).removeprefix(_PREFIX)

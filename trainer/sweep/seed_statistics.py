@@ -27,7 +27,7 @@ class Spread:
 
 
 def spread(values: Iterable[float]) -> Spread | None:
-    """Returns the spread of `values`, or None if there are no values."""
+    """Returns the spread of `values`, or None if `values` is empty."""
     numbers = list(values)
     if not numbers:
         return None
