@@ -12,11 +12,11 @@ from trainer.reports.conditions import BATCH, RATES, UNSET, Condition, number
 from trainer.reports.plots import Picture, line
 from trainer.sweep.seed_statistics import Spread
 
-# Flags that may follow the batch size: not a condition if each size has one value.
+# Flags that do not separate conditions if they have one value for each batch size.
 _FOLLOW = frozenset(
     ["ghost_batch_size", "max_batch_size", "initial_learning_rate", "warmup_epochs"]
 )
-# Font size of a heat map's numbers, in points, times the count of numbers in a row.
+# A heat map with n numbers in a row has a font size of _LETTERS / n points.
 _LETTERS = 90
 # (batch size,) or (batch size, rate) → condition
 _Grid = dict[tuple[float, ...], Condition]

@@ -46,7 +46,7 @@ def differing(runs: Sequence[RunRecord]) -> list[str]:
 
     def differs(name: str) -> bool:
         values = {flags.get(name) for flags in known}
-        # A free flag is recorded only by runs whose controller depends on it.
+        # A run has a free flag here only if its controller depends on the flag.
         return len(values - {None} if name in flagfile.FREE else values) > 1
 
     names = dict.fromkeys(name for flags in known for name in flags if name != "seed")
@@ -77,7 +77,7 @@ def conditions(runs: Sequence[RunRecord]) -> list[Condition]:
 
 
 def _label(group: Sequence[RunRecord], flags: str) -> str:
-    """Returns what the run names of `group` share, without the seed, or else `flags` if short."""
+    """Returns what the names of `group` share, else `flags` if short, else the first run's name."""
     stripped = {re.sub(r"[\W_]*seed[\W_]*\d+", "", run.name).strip("/_-., =") for run in group}
     if len(stripped) == 1:
         return stripped.pop() or "all seeds"

@@ -1,4 +1,4 @@
-"""Learning rate range test of Smith 2015 (1506.01186, section 3.3).
+"""Learning rate range test of Smith 2015 (arXiv 1506.01186, section 3.3).
 
 Smith reads two rates off the curve by eye: where accuracy begins to rise, and where it slows, gets
 ragged or falls. This module finds both by rule, from curves smoothed over five points.
@@ -37,7 +37,7 @@ def suggest(points: Sequence[Point]) -> Interval:
     accuracies = smoothed([point["top1"] for point in points])
     best = max(range(len(points)), key=accuracies.__getitem__)
     start = accuracies[0] + _STARTED * (accuracies[best] - accuracies[0])
-    # The first rate after which top-1 stays above `start`: noise may exceed it earlier.
+    # From this rate on, top-1 stays above `start`; noise may exceed `start` earlier.
     first = max((i + 1 for i, top1 in enumerate(accuracies[:best]) if top1 < start), default=0)
     after = min(accuracies[best:])
     end = (

@@ -222,7 +222,7 @@ def _state(folder: pathlib.Path, result: dict[str, Any] | None, notes: list[str]
     if reason := _failed(folder):
         notes.append(reason)
         return "failed"
-    # The lock is empty if its owner was not killed.
+    # An owner that is not killed empties the lock when it ends.
     owner = directory.OWNER.fullmatch((_text(folder / "lock", notes) or "").strip())
     if not owner:
         return "not finished"

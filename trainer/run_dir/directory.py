@@ -98,7 +98,10 @@ def check(path: pathlib.Path, flagfile: str) -> None:
 
 
 def is_held(path: pathlib.Path) -> bool:
-    """Returns whether a process holds the lock of `path`, if the file system shares locks."""
+    """Returns whether a process holds the lock of `path`.
+
+    Processes on other hosts count if the file system shares locks, as NFS does.
+    """
     with open(path / "lock", "rb", opener=opener) as lock:
         return not file_lock.take(lock, shared=True)
 

@@ -60,7 +60,7 @@ def run_or_export(config: Config) -> pathlib.Path:
 
 
 def is_model(path: pathlib.Path) -> bool:
-    """Returns whether `path` names a file model.keras, which may not exist, and not a folder."""
+    """Returns whether `path` ends in .keras and is not a folder; it may not exist."""
     return path.suffix == ".keras" and not path.is_dir()
 
 

@@ -1,4 +1,4 @@
-"""The points of a sweep: a grid over the values of any flags, as --sweep writes it.
+"""Parses --sweep, a grid over the values of any flags, into the points of a sweep.
 
 initial_batch_size=128,256;augment=none,strong      four points, the last flag changing fastest
 initial_batch_size/ghost_batch_size=2/2,128/32      two points: the flags change together

@@ -69,7 +69,7 @@ def begin(
     A damaged sweep.json is reported, renamed, and replaced by a new one.
 
     Raises:
-      UserError: `path` contains something else than a sweep, or cannot be written.
+      UserError: `path` is not the folder of a sweep, or cannot be written.
     """
     try:
         if path.exists() and not os.path.lexists(path / FILE) and not _empty(path):

@@ -26,7 +26,7 @@ from trainer.system.regular_file import opener
 from trainer.system.typed_json import DamagedError, problem
 
 _PREFIX = "crescendo train: "
-_LONGEST_REASON = 65536  # The error message is searched in this many last bytes of the output.
+_LONGEST_REASON = 65536  # Bytes at the end of the output in which the error message is searched.
 _LONGEST_LINE = 1000  # Characters of a line: sweep.json holds a reason for every failed point.
 
 
@@ -65,8 +65,8 @@ def run_sweep(
 ) -> bool:
     """Trains the unfinished `runs` of the sweep in the folder `sweep`, `parallel` at once.
 
-    Skips runs that failed before, unless `retry` is set. Passes SIGTERM and SIGINT on to the runs,
-    which save a checkpoint. Runs whose files cannot be written are reported and left unfinished.
+    Skips runs that failed before, unless `retry` is set. Passes stop signals on to the runs, which
+    then save a checkpoint. Runs whose files cannot be written are reported and left unfinished.
 
     Returns:
       True if a signal arrived.

@@ -72,7 +72,7 @@ def best(found: Sequence[Cell]) -> Cell | None:
 
 
 def text(rows: Sequence[Row]) -> str:
-    """Returns the tables of a sweep: its points; its cells, if seeds vary; the best; failures."""
+    """Returns the tables as text: points, cells if seeds vary, the best cell, and failures."""
     names = list(rows[0].flags)
     parts = [_table([*names, "status", *RESULTS], map(_cells_of_row, rows))]
     found = cells(rows)
