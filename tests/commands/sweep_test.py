@@ -188,7 +188,7 @@ def test_without_a_folder(capsys):
 
 def test_a_folder_that_is_no_sweep(capsys, mixed, tmp_path):
     run = mixed[0] / NAMES[2]
-    assert "holds something that is no sweep" in refused(capsys, run, "--sweep=seed=0,1")
+    assert "exists and is not the folder of a sweep" in refused(capsys, run, "--sweep=seed=0,1")
     assert not (run / "sweep.json").exists()
 
 
@@ -213,5 +213,5 @@ def test_a_damaged_result_is_named_and_left_out(capsys, tmp_path, content):
     first, *_, reason, remedy = out.splitlines()
     assert first.startswith(f"seed=0 is left out: {point}/result.json is damaged: ")
     assert reason.startswith(f"  {point}/result.json is damaged: ")
-    assert remedy == "  Delete it: the same command makes it again from the checkpoint."
+    assert remedy == "  Delete it: the same command then writes it again from the checkpoint."
     assert (point / "result.json").read_text() == content
