@@ -322,7 +322,8 @@ def test_mixed_precision_computes_in_bfloat16(kernel):
 
 def test_error_messages_name_the_value_and_the_remedy():
     x, *_ = draw((10, 5, 5, 3))
-    with pytest.raises(UserError, match=r"4 does not divide .* 10 examples: use one of 1, 2, 5, 10"):
+    message = r"4 does not divide .* 10 examples: use one of 1, 2, 5, 10"
+    with pytest.raises(UserError, match=message):
         layer_with_weights()(x, training=True)
     with pytest.raises(UserError, match="drop_remainder"):
         tf.function(
