@@ -67,7 +67,7 @@ def test_tensorflow_is_not_imported():
     code = (
         "import sys; from trainer.main import main; "
         f"status = main(['crescendo', 'plan', '{RECIPE}', '--train_split=train[:90%]', "
-        "'--model_dir=runs/none', '--replicas=1']); "
+        "'--model_dir=runs/none', '--plan_replicas=1']); "
         "sys.exit(status or 'tensorflow' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
@@ -75,8 +75,13 @@ def test_tensorflow_is_not_imported():
 
 # Ghost batches of 32, and 60,000 examples.
 FASHION = "--flagfile=flags/fashion_mnist_grow.flags"
-HOSTS = ("--replicas=4", "--hosts=2", "--examples_per_second=1000", "--parameters=1000000")
-TEN_MEGABYTES_A_SECOND = ("--link_bandwidth=0.08", "--link_latency=1000")
+HOSTS = (
+    "--plan_replicas=4",
+    "--plan_hosts=2",
+    "--plan_examples_per_second=1000",
+    "--plan_parameters=1000000",
+)
+TEN_MEGABYTES_A_SECOND = ("--plan_link_bandwidth=0.08", "--plan_link_latency=1000")
 
 
 def test_the_cost_on_several_hosts(capsys):
@@ -108,27 +113,35 @@ def test_the_cost_in_the_table(capsys):
 
 
 def test_replicas_alone_lay_the_run_out(capsys):
-    plan.run(parsed(FASHION, "--replicas=4"))
+    plan.run(parsed(FASHION, "--plan_replicas=4"))
     _, first, *_, note, _ = capsys.readouterr().out.splitlines()
     assert first.endswith("32 × 1")
-    assert note.startswith("how long they take is not known: pass --examples_per_second")
+    assert note.startswith("how long they take is not known: pass --plan_examples_per_second")
     with pytest.raises(UserError, match="batch size 128 is not a multiple of 8 replicas"):
-        plan.run(parsed(FASHION, "--replicas=8"))
+        plan.run(parsed(FASHION, "--plan_replicas=8"))
 
 
 def test_hosts_alone_have_a_replica_each(capsys):
-    plan.run(parsed(FASHION, "--hosts=4", "--examples_per_second=1", "--parameters=1"))
+    plan.run(
+        parsed(FASHION, "--plan_hosts=4", "--plan_examples_per_second=1", "--plan_parameters=1")
+    )
     assert "on 4 replicas over 4 hosts" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--replicas=3", "--hosts=2"), r"cannot share out 3 replicas evenly.\nUse --replicas=4,"),
-        (("--hosts=2", "--examples_per_second=9"), r"is not known.\nPass --parameters, or"),
-        (("--hosts=2", "--examples_per_second=0"), "must be above 0"),
-        (("--hosts=2", "--link_bandwidth=0"), "must be above 0"),
-        (("--hosts=2", "--link_latency=-1"), "must be 0 or above"),
+        (
+            ("--plan_replicas=3", "--plan_hosts=2"),
+            r"cannot share out 3 replicas evenly.\nUse --plan_replicas=4,",
+        ),
+        (
+            ("--plan_hosts=2", "--plan_examples_per_second=9"),
+            r"is not known.\nPass --plan_parameters, or",
+        ),
+        (("--plan_hosts=2", "--plan_examples_per_second=0"), "must be above 0"),
+        (("--plan_hosts=2", "--plan_link_bandwidth=0"), "must be above 0"),
+        (("--plan_hosts=2", "--plan_link_latency=-1"), "must be 0 or above"),
     ],
 )
 def test_costs_that_cannot_be_told(arguments, message):
@@ -144,7 +157,7 @@ def test_the_cost_by_a_run(uninterrupted, tmp_path, capsys):
     # Of tests.support.models.tiny: 5 × 5 × 8, 4 of 8 channels, 8 × 10 + 10.
     assert ended["parameters"] == 200 + 4 * 8 + 90
     assert list(ended["update_seconds"]) == ["128", "640", "3200"]
-    asked = (FASHION, "--format=json", "--hosts=2")
+    asked = (FASHION, "--format=json", "--plan_hosts=2")
     plan.run(parsed(*asked, f"--model_dir={model_dir}", *TEN_MEGABYTES_A_SECOND))
     first = json.loads(capsys.readouterr().out)["phases"][0]
     communication = 0.002 + 4 * ended["parameters"] / 1e7
@@ -157,7 +170,7 @@ def test_the_cost_by_a_run(uninterrupted, tmp_path, capsys):
     (other / "result.json").write_text(json.dumps(ended | {"hosts": 2}))
     with pytest.raises(UserError, match=r"was trained by 2 hosts.*\nName a run of one host"):
         plan.run(parsed(*asked, f"--model_dir={other}"))
-    given = ("--examples_per_second=10", f"--model_dir={other}")
+    given = ("--plan_examples_per_second=10", f"--model_dir={other}")
     assert plan.run(parsed(*asked, *given)) == 0
 
 
@@ -165,9 +178,9 @@ def test_a_run_that_has_not_ended_tells_no_cost(tmp_path, capsys):
     asked = (FASHION, f"--model_dir={tmp_path}/new")
     plan.run(parsed(*asked))
     assert "is not known" not in capsys.readouterr().out
-    plan.run(parsed(*asked, "--replicas=2"))
+    plan.run(parsed(*asked, "--plan_replicas=2"))
     assert "is not known" in capsys.readouterr().out
-    plan.run(parsed(*asked, "--replicas=2", "--format=json"))
+    plan.run(parsed(*asked, "--plan_replicas=2", "--format=json"))
     assert "seconds" not in json.loads(capsys.readouterr().out)
 
 

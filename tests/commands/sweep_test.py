@@ -165,10 +165,10 @@ def test_every_wrong_point_is_reported_before_anything_starts(capsys, tmp_path):
         (["--sweep=sead=0,1"], "Unknown command line flag 'sead'"),
         (["--sweep=model_dir=a,b"], "--model_dir cannot be swept"),
         (["--sweep=format=json,table"], "--format cannot be swept"),
-        (["--sweep=strategy=multi_worker,auto"], "give each host a --sweep_part"),
+        (["--sweep=strategy=multi_worker,auto"], "give each machine a --sweep_shard"),
         (["--sweep=flagfile=flags/absent.flags"], "flags/absent.flags"),
         (["--sweep=dataset=mnist,image_folder:/nowhere"], "/nowhere"),
-        (["--sweep=seed=0,1", "--sweep_part=3/2"], "--sweep_part=3/2 is no part"),
+        (["--sweep=seed=0,1", "--sweep_part=3/2"], "--sweep_shard=3/2"),
         (["--sweep=seed=0,1", "--sweep_parallel=0"], "--sweep_parallel=0: must be above 0"),
         ([], "--sweep is missing"),
     ],
@@ -188,7 +188,7 @@ def test_without_a_folder(capsys):
 
 def test_a_folder_that_is_no_sweep(capsys, mixed, tmp_path):
     run = mixed[0] / NAMES[2]
-    assert "holds something that is no sweep" in refused(capsys, run, "--sweep=seed=0,1")
+    assert "exists and is not the folder of a sweep" in refused(capsys, run, "--sweep=seed=0,1")
     assert not (run / "sweep.json").exists()
 
 
@@ -213,5 +213,5 @@ def test_a_damaged_result_is_named_and_left_out(capsys, tmp_path, content):
     first, *_, reason, remedy = out.splitlines()
     assert first.startswith(f"seed=0 is left out: {point}/result.json is damaged: ")
     assert reason.startswith(f"  {point}/result.json is damaged: ")
-    assert remedy == "  Delete it: the same command makes it again from the checkpoint."
+    assert remedy == "  Delete it: the same command then writes it again from the checkpoint."
     assert (point / "result.json").read_text() == content

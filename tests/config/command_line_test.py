@@ -129,11 +129,12 @@ def test_other_names_are_paths(name):
 
 def test_a_flag_of_another_command_is_refused_if_it_is_typed(tmp_path):
     with pytest.raises(UserError) as error:
-        parsed("--replicas=8", command="train")
-    assert str(error.value).startswith("--replicas is a flag of plan, which train does not take.\n")
+        parsed("--plan_replicas=8", command="train")
+    refusal = "--plan_replicas is a flag of plan, which train does not take.\n"
+    assert str(error.value).startswith(refusal)
     assert "`python -m trainer train --help`" in str(error.value)
     file = tmp_path / "x.flags"
-    file.write_text("--replicas=8\n--runs=runs/x\n--epochs=3\n", encoding="utf-8")
+    file.write_text("--plan_replicas=8\n--runs=runs/x\n--epochs=3\n", encoding="utf-8")
     assert parsed(f"--flagfile={file}").epochs == 3
     with pytest.raises(UserError, match="--sweep_retry is a flag of sweep"):
         parsed(f"--flagfile={file}", "--nosweep_retry", command="train")
@@ -170,3 +171,15 @@ def test_a_wrong_line_of_a_flagfile_is_named_with_its_file(tmp_path, line):
         parsed(f"--flagfile={outer}", command="train")
     assert str(error.value).startswith(f"{inner}: ")
     assert len(str(error.value).splitlines()) <= 2
+
+
+@pytest.mark.parametrize("flag", [flag for flag in FLAGS.values() if flag.formerly])
+def test_an_earlier_name_of_a_flag_is_accepted(flag):
+    name = next(name for name, each in FLAGS.items() if each is flag)
+    command, value = flag.commands[0], "1/2" if name == "sweep_shard" else "3"
+    wanted = parsed(f"--{name}={value}", command=command)
+    for arguments in ([f"--{flag.formerly}={value}"], [f"-{flag.formerly}", value]):
+        assert parsed(*arguments, command=command) == wanted
+    with pytest.raises(UserError, match=f"--{name} is a flag of {command}, which train does not"):
+        parsed(f"--{flag.formerly}={value}", command="train")
+    assert flag.formerly not in FLAGS

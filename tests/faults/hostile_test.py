@@ -142,7 +142,7 @@ def test_points_of_any_numbers_are_drawn(capsys, tmp_path):
 
 
 def test_plan_names_the_damage_and_goes_on(capsys, tmp_path):
-    flags = ["--replicas=2", "--train_examples=1000", f"--model_dir={tmp_path}", "--epochs=1"]
+    flags = ["--plan_replicas=2", "--train_examples=1000", f"--model_dir={tmp_path}", "--epochs=1"]
     for what in EVERY:
         put(tmp_path / "result.json", what)
         status, out, error = done(capsys, "plan", *flags)

@@ -45,7 +45,7 @@ def run(config: Config) -> int:
             say(cost.summary(counted, machines))
         elif _asks_for_cost(config):
             say(
-                "how long they take is not known: pass --examples_per_second of one replica,\n"
+                "how long they take is not known: pass --plan_examples_per_second of one replica,\n"
                 "or --model_dir of a run that has ended"
             )
     if config.plot:
@@ -83,12 +83,13 @@ def planned(
             f"how many examples {config.dataset}'s {config.train_split!r} has is not known here: "
             "pass --train_examples."
         )
-    hosts = config.hosts or 1
-    replicas = config.replicas or config.virtual_devices or hosts
+    hosts = config.plan_hosts or 1
+    replicas = config.plan_replicas or config.virtual_devices or hosts
     if replicas % hosts:
         raise UserError(
-            f"--hosts={hosts} cannot share out {replicas} replicas evenly.\n"
-            f"Use --replicas={-(-replicas // hosts) * hosts}, or --hosts that divide {replicas}."
+            f"--plan_hosts={hosts} cannot share out {replicas} replicas evenly.\n"
+            f"Use --plan_replicas={-(-replicas // hosts) * hosts}, or --plan_hosts that divide "
+            f"{replicas}."
         )
     return trajectory.from_config(config, examples, replicas), replicas, hosts
 
@@ -112,32 +113,32 @@ def _machines(config: Config, replicas: int, hosts: int) -> cost.Machines | None
     if not _asks_for_cost(config):
         return None
     ended = _ended(pathlib.Path(config.model_dir)) if config.model_dir else {}
-    if config.examples_per_second:
-        compute = cost.Compute(example=1 / config.examples_per_second)
+    if config.plan_examples_per_second:
+        compute = cost.Compute(example=1 / config.plan_examples_per_second)
     elif ended.get("update_seconds"):
         if ended["hosts"] > 1:
             raise UserError(
                 f"{config.model_dir} was trained by {ended['hosts']} hosts, so that communication "
                 "is in its speed.\n"
-                "Name a run of one host, or pass --examples_per_second of one replica."
+                "Name a run of one host, or pass --plan_examples_per_second of one replica."
             )
         compute = cost.measured(ended["update_seconds"], ended["replicas"])
     else:
         return None
-    parameters = config.parameters or ended.get("parameters")
+    parameters = config.plan_parameters or ended.get("parameters")
     if hosts > 1 and not parameters:
         raise UserError(
-            f"--hosts={hosts} sum all parameters of the model in each update, and how many it has "
-            "is not known.\n"
-            "Pass --parameters, or --model_dir of a run that has ended."
+            f"--plan_hosts={hosts} sum all parameters of the model in each update, and their "
+            "number is not known.\n"
+            "Pass --plan_parameters, or --model_dir of a run that has ended."
         )
     return cost.machines(
         replicas=replicas,
         hosts=hosts,
         compute=compute,
         parameters=parameters or 0,
-        bandwidth=config.link_bandwidth,
-        latency=config.link_latency,
+        bandwidth=config.plan_link_bandwidth,
+        latency=config.plan_link_latency,
     )
 
 
@@ -152,4 +153,4 @@ def _ended(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def _asks_for_cost(config: Config) -> bool:
-    return config.replicas is not None or config.hosts is not None
+    return config.plan_replicas is not None or config.plan_hosts is not None

@@ -36,7 +36,7 @@ def run(config: Config) -> int:
         raise UserError("--model_dir is missing: name the sweep's folder, as in runs/sweep.")
     path = pathlib.Path(config.model_dir)
     points = grid.parse(config.sweep)
-    mine = grid.part(points, config.sweep_part)
+    mine = grid.part(points, config.sweep_shard)
     with _without_warnings():  # The output of each run has its own.
         runs, wrong, damaged = checked(config, points, path)
     if wrong:
@@ -103,7 +103,7 @@ def checked(
             )
             if config.strategy == "multi_worker":
                 raise UserError(
-                    "--strategy=multi_worker is for train: give each host a --sweep_part."
+                    "--strategy=multi_worker is for train: give each machine a --sweep_shard."
                 )
             plan.planned(config, count_examples)
             directory.check(path / name, directory.flagfile_in(path / name, config))

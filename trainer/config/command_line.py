@@ -1,6 +1,7 @@
 """A command line, parsed into a Config by absl's flags; nothing stays behind of an earlier one."""
 
 import difflib
+import re
 import types
 import typing
 from collections.abc import Sequence
@@ -22,6 +23,9 @@ _TYPES = {
     for name, kind in typing.get_type_hints(Config).items()
     if name in FLAGS
 }
+# Names of flags now, by their earlier names.
+_RENAMED = {flag.formerly: name for name, flag in FLAGS.items() if flag.formerly}
+_RENAMED_FLAG = re.compile(f"^(--?)({'|'.join(_RENAMED)})(?=$|=)")
 
 
 def parse(command: str, arguments: Sequence[str], kept: Sequence[str] = ()) -> Config:
@@ -65,10 +69,15 @@ def _parsed(command: str, arguments: Sequence[str]) -> tuple[absl_flags.FlagValu
     """The values of all flags, and the arguments that are not flags, wherever they are."""
     parsed = _absl_flags()
     try:
-        _, *rest = parsed(["crescendo", *arguments])
+        _, *rest = parsed(["crescendo", *map(_current_name, arguments)])
     except absl_flags.Error as error:
         raise UserError(f"{error}\n{_see_help(command)}") from error
     return parsed, rest
+
+
+def _current_name(argument: str) -> str:
+    """Returns the argument with a flag's earlier name replaced by its name now."""
+    return _RENAMED_FLAG.sub(lambda found: f"{found[1]}{_RENAMED[found[2]]}", argument)
 
 
 def _absl_flags() -> absl_flags.FlagValues:

@@ -39,6 +39,7 @@ class Flag:
       problem: why a value cannot be used.
       decides: value of --anneal with which a flag of scope FREE changes what is learned.
       repeated: whether it may be given several times, each with one of its values.
+      formerly: an earlier name, which command lines may still use; "" if there is none.
     """
 
     group: str
@@ -49,6 +50,7 @@ class Flag:
     problem: Problem
     decides: str | None
     repeated: bool
+    formerly: str
 
 
 def usable(_: Any) -> str:
@@ -100,6 +102,7 @@ class Group:
         commands: Sequence[str] | None = None,
         decides: str | None = None,
         repeated: bool = False,
+        formerly: str = "",
     ) -> Any:
         """Declares a flag of this group: the value of a field of a dataclass."""
         flag = Flag(
@@ -111,6 +114,7 @@ class Group:
             problem,
             decides,
             repeated,
+            formerly,
         )
         return dataclasses.field(default=default, metadata={"flag": flag})
 

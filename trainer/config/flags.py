@@ -142,37 +142,45 @@ class Config(RunFlags):
     )
     plot: str | None = _output(None, "PNG file of the plan's picture.", problem=_path)
 
-    replicas: int | None = _cost(
+    plan_replicas: int | None = _cost(
         None,
         "Number of replicas, over all hosts (unset: --virtual_devices, or one per host).",
         problem=POSITIVE,
+        formerly="replicas",
     )
-    hosts: int | None = _cost(
-        None, "Number of hosts that share the replicas evenly (unset: 1).", problem=POSITIVE
+    plan_hosts: int | None = _cost(
+        None,
+        "Number of hosts that share the replicas evenly (unset: 1).",
+        problem=POSITIVE,
+        formerly="hosts",
     )
-    examples_per_second: float | None = _cost(
+    plan_examples_per_second: float | None = _cost(
         None,
         "Throughput of one replica, in examples per second (unset: that of the finished run in "
         "--model_dir).",
         problem=POSITIVE,
+        formerly="examples_per_second",
     )
-    parameters: int | None = _cost(
+    plan_parameters: int | None = _cost(
         None,
         "Number of the model's parameters, moving statistics included, that hosts sum in an "
         "update (unset: that of the finished run in --model_dir).",
         problem=POSITIVE,
+        formerly="parameters",
     )
-    link_bandwidth: float = _cost(
+    plan_link_bandwidth: float = _cost(
         10.0,
         "Bandwidth from one host to the next, in gigabits per second; "
         "scripts/benchmarks/benchmark_link.py measures it, and the latency.",
         problem=POSITIVE,
+        formerly="link_bandwidth",
     )
-    link_latency: float = _cost(
+    plan_link_latency: float = _cost(
         50.0,
         "Time of a step from host to host besides its bytes, in microseconds; TensorFlow's ring "
         "between CPUs takes about 400.",
         problem=at_least(0),
+        formerly="link_latency",
     )
 
     sweep: str | None = _sweep(
@@ -182,10 +190,11 @@ class Config(RunFlags):
         "commas is in braces, as in anneal_epochs={30%,60%},{50%,75%}. A flagfile may be a value; "
         "the sweep's own command line or flagfile overrides it.",
     )
-    sweep_part: str | None = _sweep(
+    sweep_shard: str | None = _sweep(
         None,
         "Points that this process trains: 1/4 is the first and every fourth from there, up to 4/4 "
         "(unset: all).",
+        formerly="sweep_part",
     )
     sweep_parallel: int = _sweep(
         1,

@@ -8,6 +8,7 @@ from trainer.schedule.layout import Layout
 from trainer.schedule.noise_scale import Setting
 from trainer.schedule.span import Span, spans
 from trainer.schedule.trajectory import Trajectory
+from trainer.system.output import aligned
 
 # Values of --anneal with a controller, which changes the schedule during the run.
 CONTROLLED = ("plateau", "measured")
@@ -189,23 +190,18 @@ def table(
                 *(column(first) for column in columns.values()),
             )
         )
-    lines = _aligned(rows)
+    lines = aligned(rows)
     left_out: list[str] = []
     for name in _LEAST_NEEDED:
         if width is None or len(lines[0]) <= width:
             break
         at = rows[0].index(name)
         rows = [(*row[:at], *row[at + 1 :]) for row in rows]
-        lines = _aligned(rows)
+        lines = aligned(rows)
         left_out.append(name)
     if left_out:
         lines.append(f"(a wider terminal shows {', '.join(left_out)} too)")
     return "\n".join(lines)
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
 
 
 def _span(first: float, last: float) -> str:

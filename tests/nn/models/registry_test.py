@@ -13,7 +13,7 @@ from trainer.nn.ghost_batch_norm import GhostBatchNormalization, collect_statist
 from trainer.nn.models.registry import build
 from trainer.nn.models.wide_resnet import wide_resnet
 from trainer.nn.optimizers import decays
-from trainer.training.gradients import Backward
+from trainer.training.gradients import GradientFunction
 
 MEAN, STD = [120.0, 110.0, 100.0], [60.0, 50.0, 40.0]
 
@@ -177,7 +177,7 @@ def test_inception_resnet_v2_has_the_published_size_and_its_files_load():
 
 def forward_and_back(model, batch):
     """Returns the traced function of one forward and backward pass over `batch` examples."""
-    backward = Backward(model, label_smoothing=0.0, seed=0, order_version=2)
+    backward = GradientFunction(model, label_smoothing=0.0, seed=0, order_version=2)
     images = tf.constant(images_of(batch, model.input_shape[1:]))
     labels = tf.range(batch, dtype=tf.int64)
     function = tf.function(lambda: backward(images, labels, tf.constant(0, tf.int64)))
