@@ -56,7 +56,7 @@ def test_convolutions_start_as_he_normal_over_fan_out():
     ("depth", "near"), [(18, "16 or 22"), (4, "10"), (5, "10"), (-3, "10"), (27, "22 or 28")]
 )
 def test_invalid_depths_are_rejected_with_the_nearest(depth, near):
-    with pytest.raises(UserError, match=f"depth {depth}: .* {near}$"):
+    with pytest.raises(UserError, match=f"depth {depth} .*: use {near}$"):
         wide_resnet(depth, 1, (32, 32, 3), 10)
 
 
