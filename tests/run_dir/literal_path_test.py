@@ -1,4 +1,4 @@
-"""Folders of any name, by a path that TensorFlow takes as it is."""
+"""Tests that checkpoints and exports work in folders of any name."""
 
 import os
 import pathlib
@@ -17,7 +17,7 @@ NAMES = ["lr[0.1]", "a\\b", "x*", "?", "{a,b}", "%41", " é\n", "gs:", "[!a]"]
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_checkpoint_in_a_folder_of_any_name_is_read(tmp_path, name):
-    """And not that of a folder beside it whose name the pattern would match."""
+    """A folder beside it whose name the pattern matches is not read instead."""
     folders = [tmp_path / other for other in (name, "lr0", "ab", "xy", "z", "a", "b")]
     for number, folder in enumerate(folders):
         variables = {"weights": [tf.Variable([float(number)])]}
@@ -33,7 +33,7 @@ def test_a_checkpoint_in_a_folder_of_any_name_is_read(tmp_path, name):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_what_is_damaged_is_named_by_its_own_path(tmp_path):
+def test_errors_name_the_path_of_the_folder(tmp_path):
     folder = tmp_path / "lr[0.1]" / "000000003"
     folder.mkdir(parents=True)
     with pytest.raises(checkpoints.DAMAGED, match=r"lr\[0.1\]/000000003") as error:
@@ -81,7 +81,7 @@ def test_an_export_in_a_folder_of_any_name_is_loaded(tmp_path):
             exports.load(path)
 
 
-def test_threads_and_renamed_folders_keep_what_they_opened(tmp_path):
+def test_renamed_folders_stay_readable_in_each_thread(tmp_path):
     found = {}
 
     def read(name: str) -> None:

@@ -35,11 +35,11 @@ def test_points_are_in_both_records(tmp_path):
     assert (point["update"], point["position"]) == (10, 1280)
 
 
-def test_a_resumed_run_has_no_point_twice_and_none_missing(tmp_path):
+def test_a_resumed_run_neither_repeats_nor_lacks_a_point(tmp_path):
     log(tmp_path / "whole", range(10, 80, 10)).close()
-    killed = log(tmp_path / "resumed", range(10, 60, 10))  # never closed
+    killed = log(tmp_path / "resumed", range(10, 60, 10))  # A kill does not close it.
     with open(tmp_path / "resumed" / "metrics.jsonl", "a", encoding="utf-8") as file:
-        file.write('{"split": "train", "upd')  # a line that the kill cut short
+        file.write('{"split": "train", "upd')  # A line that the kill truncated.
     log(tmp_path / "resumed", range(40, 80, 10), after=33).close()
     killed.close()
     for split in ("train", "eval"):
@@ -55,7 +55,7 @@ def test_a_resumed_run_has_no_point_twice_and_none_missing(tmp_path):
 
 
 def test_a_flipped_bit_is_left_out_or_harmless(tmp_path):
-    """Wherever it is: in a name, a number or a bracket, and where the line is JSON still."""
+    """The bit may be in a name, a number or a bracket, and the line may still be JSON."""
     log(tmp_path, [10, 20]).close()
     file = tmp_path / "metrics.jsonl"
     content = file.read_bytes()
@@ -71,8 +71,8 @@ def test_a_flipped_bit_is_left_out_or_harmless(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_points_that_cannot_be_written_are_kept_for_later(tmp_path):
-    """A real limit of the kernel's on the size of files, as a full disk: it ends a write."""
+def test_unwritten_points_are_written_later(tmp_path):
+    """The kernel limits the size of files, which fails a write as a full disk does."""
     reports = []
     summaries = MetricsWriter(tmp_path, update=0, report=reports.append)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -137,7 +137,7 @@ def test_the_largest_phase_is_laid_out_on_the_cores():
 
 
 def test_a_batch_that_the_cores_do_not_divide_is_refused():
-    with pytest.raises(UserError, match="256 is no multiple of 12 replicas") as error:
+    with pytest.raises(UserError, match="256 is not a multiple of 12 replicas") as error:
         tpu_fit.largest_phase(configs.parsed(*TINY), 12)
     assert len(str(error.value).splitlines()) == 2
 
@@ -199,7 +199,7 @@ def fit(*arguments):
         (["--topology=v9:2x2"], "v9:2x2"),
         (["--topology=v5e:2x3"], "v5e:2x3"),
         ([], "--topology"),
-        (["--topology=v5e:2x4", "--initial_batch_size=24"], "24 is no multiple of 8 replicas"),
+        (["--topology=v5e:2x4", "--initial_batch_size=24"], "24 is not a multiple of 8 replicas"),
     ],
 )
 def test_users_mistakes_are_refused_in_two_lines(arguments, named):

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TextIO, cast
 
 from absl import logging as absl_logging
@@ -193,6 +193,12 @@ def say(text: str, *, to: TextIO | None = None) -> None:
 def width() -> int | None:
     """Returns the columns of the terminal that stdout is, or None if it is another file."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Returns a line per row, with the cells of each column padded on the left to equal width."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
 
 
 def clean(text: str) -> str:
