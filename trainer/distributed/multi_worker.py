@@ -74,8 +74,8 @@ def worker_session(
         if _REPORTED in str(error) or (isinstance(error, _CUT) and _ABORTED in str(error)):
             raise LostWorkerError(
                 f"{worker} was cut off from the others by TensorFlow: {_reason(error)}.\n"
-                "Start all workers again, where no other program can call their ports (README.md, "
-                "Clusters)."
+                "Start all workers again, where no other program can call their ports "
+                "(docs/clusters.md)."
             ) from error
         raise
     finally:
