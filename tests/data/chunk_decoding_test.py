@@ -19,6 +19,7 @@ from trainer.data.pipeline import evaluation, training
 from trainer.data.shuffle import example_indices
 from trainer.data.sources import image_statistics, load
 from trainer.errors import UserError
+from trainer.system.tensorflow_errors import translate
 
 SEED = 11
 SIZE = 6  # pixels
@@ -147,9 +148,9 @@ def test_the_first_bad_example_is_named(folder, number, tmp_path):
     with pytest.raises(UserError, match=message):
         load(dataset, "train", None, SIZE)
     source, bad = load(dataset, "train", None, SIZE, augment="imagenet"), BadExamples(skip=False)
-    with pytest.raises(UserError, match=message), bad.explained():
+    with pytest.raises(UserError, match=message), translate(bad.refusal):
         take(source, 40, augment="imagenet", bad=bad)
-    with pytest.raises(UserError, match=message), bad.explained():
+    with pytest.raises(UserError, match=message), translate(bad.refusal):
         list(evaluation(source, batch_size=7, shards=1, augment="imagenet", bad=bad))
 
 
@@ -276,7 +277,7 @@ def test_bad_examples_of_any_name_are_counted_once(tmp_path):
 def test_a_set_of_bad_examples_is_an_error(folder):
     bad = BadExamples(skip=True)
     source = load(folder(4, dict.fromkeys(range(4), b"")), "train", None, SIZE, bad=bad)
-    with pytest.raises(UserError, match="101 examples in a row"), bad.explained():
+    with pytest.raises(UserError, match="101 examples in a row"), translate(bad.refusal):
         take(source, 8, bad=bad)
     with pytest.raises(UserError, match="none of 4 examples can be used"):
         image_statistics(source, "none", BadExamples(skip=True))

@@ -15,6 +15,7 @@ from trainer.data.picture_files import UnreadableError, largest_file, look, orie
 from trainer.data.pipeline import evaluation
 from trainer.data.sources import load
 from trainer.errors import UserError
+from trainer.system.tensorflow_errors import translate
 
 LARGEST = largest_file(10**6)
 
@@ -69,7 +70,7 @@ def test_a_file_that_is_replaced_after_listing_is_refused(root, kind, monkeypatc
     bad = BadExamples(skip=False)
     batches = evaluation(source, batch_size=3, shards=1, augment="imagenet", bad=bad)
     message = rf"{path} cannot be used: it is a.*, not a regular file"
-    with pytest.raises(UserError, match=message), bad.explained():
+    with pytest.raises(UserError, match=message), translate(bad.refusal):
         list(batches)
 
 

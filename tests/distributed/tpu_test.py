@@ -12,6 +12,7 @@ from tests.support.tpu_api import HEALTHY
 from trainer.distributed import tpu
 from trainer.distributed.tpu import TpuAddress
 from trainer.errors import LostWorkerError, UserError
+from trainer.system.tensorflow_errors import translate
 
 V5 = TpuAddress("v5", "us-west4-a", "mine")
 FLAGS = ["--strategy=tpu", "--tpu=v5", "--tpu_zone=us-west4-a", "--tpu_project=mine"]
@@ -208,7 +209,8 @@ def test_the_program_refuses_a_machine_without_a_tpu(tmp_path):
 LOSING = """
 import sys
 import tensorflow as tf
-from trainer.distributed.tpu import TpuAddress, watched
+from trainer.distributed.tpu import TpuAddress, lost
+from trainer.system.tensorflow_errors import translate
 from trainer.errors import LostWorkerError
 resolver = tf.distribute.cluster_resolver.TPUClusterResolver(f"grpc://127.0.0.1:{sys.argv[1]}")
 tf.config.experimental_connect_to_cluster(resolver)
@@ -220,7 +222,7 @@ def add():
     return total.assign_add(1.0)
 
 try:
-    with watched(TpuAddress("v5", "us-west4-a", "mine")):
+    with translate(lost(TpuAddress("v5", "us-west4-a", "mine"))):
         while True:
             print(add().numpy(), flush=True)
 except LostWorkerError as error:
@@ -252,7 +254,7 @@ def test_a_host_lost_during_computation_is_reported(api, environment):
 
 
 def lost(which):
-    with pytest.raises(LostWorkerError) as error, tpu.watched(which):
+    with pytest.raises(LostWorkerError) as error, translate(tpu.lost(which)):
         raise tf.errors.UnavailableError(None, None, "Connection reset\nand more")
     return str(error.value).splitlines()
 
@@ -268,7 +270,7 @@ def test_the_remedy_for_a_recoverable_loss_is_a_restart(api):
 
 
 def test_errors_without_a_tpu_are_unchanged():
-    with pytest.raises(tf.errors.UnavailableError), tpu.watched(None):
+    with pytest.raises(tf.errors.UnavailableError), translate(tpu.lost(None)):
         raise tf.errors.UnavailableError(None, None, "another one")
 
 

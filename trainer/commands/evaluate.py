@@ -26,6 +26,7 @@ def run(config: Config) -> int:
     from trainer.data.bad_examples import BadExamples
     from trainer.data.sources import evaluation_split
     from trainer.run_dir import exports
+    from trainer.system.tensorflow_errors import translate
     from trainer.training import setup
     from trainer.training.evaluation import Evaluator
 
@@ -45,7 +46,7 @@ def run(config: Config) -> int:
         learned = data.classes
 
     before = bad.count  # Of the training data, where that had to be read.
-    with bad.explained():
+    with translate(bad.refusal):
         known = setup.class_names(config, names, learned)
         source = setup.load(config, evaluation_split(config), bad, known)
         _check_fits(source.image_shape, source.classes, shape, classes, source.name)

@@ -3,7 +3,6 @@
 import contextlib
 import pathlib
 import threading
-from collections.abc import Iterator
 from typing import NoReturn
 
 import tensorflow as tf
@@ -90,12 +89,6 @@ class BadExamples:
             self._refused = self._refused or UserError(message)
         raise self._refused
 
-    @contextlib.contextmanager
-    def explained(self) -> Iterator[None]:
-        """Raises the UserError of `add` in place of TensorFlow's error about it."""
-        try:
-            yield
-        except tf.errors.OpError:
-            if self._refused:
-                raise self._refused from None
-            raise
+    def refusal(self, _: tf.errors.OpError) -> UserError | None:
+        """Returns the UserError of `add`, if it is the cause of TensorFlow's error."""
+        return self._refused

@@ -23,6 +23,7 @@ from trainer.data.tfds.sizes import count_examples
 from trainer.data.tfds.splits import count_split
 from trainer.errors import UserError
 from trainer.system import memory
+from trainer.system.tensorflow_errors import translate
 
 _BATCH_SIZE = 250
 # If a set has more bytes, its pixel statistics come from so many evenly spaced examples, because
@@ -158,7 +159,7 @@ def _decoded(source: IndexedDataset, augment: str, bad: BadExamples) -> InMemory
         source, batch_size=_BATCH_SIZE, shards=1, augment=augment, bad=bad
     )
     count = 0
-    with bad.explained():
+    with translate(bad.refusal):
         for batch_images, batch_labels, weights in batches.as_numpy_iterator():
             good = weights > 0
             end = count + int(np.count_nonzero(good))

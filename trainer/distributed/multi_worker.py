@@ -16,6 +16,7 @@ from trainer.distributed.heartbeat import Heartbeat
 from trainer.distributed.rendezvous import rendezvous
 from trainer.distributed.worker import Worker
 from trainer.errors import LostWorkerError
+from trainer.system.tensorflow_errors import translate
 
 # Fractions of the timeout: the silence that counts as loss, and the time to leave without force.
 _SILENCE, _GRACE = 0.6, 0.15
@@ -65,19 +66,9 @@ def worker_session(
     lines, done = rendezvous(worker, same, timeout), False
     heartbeat = Heartbeat(lines, timeout * _SILENCE, lost.note)
     try:
-        yield heartbeat.exchange
+        with translate(lambda error: lost.error(error, timeout)):
+            yield heartbeat.exchange
         done = True
-    except tf.errors.OpError as error:
-        # TensorFlow may know of the loss before the heartbeat does.
-        if "ollective" in str(error) and lost.known(timeout):
-            raise LostWorkerError(lost.message) from error
-        if _REPORTED in str(error) or (isinstance(error, _CUT) and _ABORTED in str(error)):
-            raise LostWorkerError(
-                f"{worker} was cut off from the others by TensorFlow: {_reason(error)}.\n"
-                "Start all workers again, where no other program can call their ports "
-                "(docs/clusters.md)."
-            ) from error
-        raise
     finally:
         # From here on the loss of another worker, which may fail alike, does not end this process.
         heartbeat.leave(done)
@@ -112,6 +103,19 @@ class _Lost:
         # The process may still finish a checkpoint.
         time.sleep(self._grace)
         os._exit(LostWorkerError.status)
+
+    def error(self, error: tf.errors.OpError, timeout: float) -> LostWorkerError | None:
+        """Returns the error of a lost worker, or of this one cut off, if it caused TensorFlow's."""
+        # TensorFlow may know of the loss before the heartbeat does.
+        if "ollective" in str(error) and self.known(timeout):
+            return LostWorkerError(self.message)
+        if _REPORTED in str(error) or (isinstance(error, _CUT) and _ABORTED in str(error)):
+            return LostWorkerError(
+                f"{self._worker} was cut off from the others by TensorFlow: {_reason(error)}.\n"
+                "Start all workers again, where no other program can call their ports "
+                "(docs/clusters.md)."
+            )
+        return None
 
     def known(self, seconds: float) -> bool:
         """Returns whether a worker is lost, waiting `seconds` to know; then the caller says so."""

@@ -23,6 +23,8 @@ from trainer.system.typed_json import WrongError, fields, text
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from trainer.system.tensorflow_errors import Translation
+
 _LOCAL = "local"
 _REQUEST_SECONDS = 30.0  # timeout of one API request
 _HEALTHY_SECONDS = 600.0  # timeout for a TPU to become healthy
@@ -118,28 +120,24 @@ def _remedy(tpu: TpuAddress) -> str:
     return "Run on the TPU VM itself, with --tpu=local."
 
 
-@contextlib.contextmanager
-def watched(tpu: TpuAddress | None) -> Iterator[None]:
-    """Replaces TensorFlow's error about a lost TPU by one that says whether the TPU can recover.
-
-    Raises:
-      LostWorkerError: if the TPU is lost in the block.
-    """
+def lost(tpu: TpuAddress | None) -> "Translation":
+    """Returns the translation of an error about a lost TPU, which says whether it can recover."""
     import tensorflow as tf
 
-    try:
-        yield
-    except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
-        if tpu is None:
-            raise
-        reason = str(error).splitlines()[0]
+    def translation(error: tf.errors.OpError) -> LostWorkerError | None:
+        if tpu is None or not isinstance(
+            error, tf.errors.UnavailableError | tf.errors.AbortedError
+        ):
+            return None
         remedy = "Start the same command again: it resumes from the last checkpoint."
         try:
             if not tpu.local:
                 _check_recoverable(tpu)
-        except UserError as lost:
-            remedy = str(lost).replace("\n", " ")
-        raise LostWorkerError(f"{tpu} is lost: {reason}\n{remedy}") from error
+        except UserError as gone:
+            remedy = str(gone).replace("\n", " ")
+        return LostWorkerError(f"{tpu} is lost: {str(error).splitlines()[0]}\n{remedy}")
+
+    return translation
 
 
 def _check_answers(tpu: TpuAddress) -> None:

@@ -17,7 +17,8 @@ from trainer.distributed.strategy import next_per_replica
 from trainer.errors import UserError
 from trainer.nn.losses import cross_entropy
 from trainer.nn.user_code import unwrap_user_errors
-from trainer.system.memory import oom_as_user_error
+from trainer.system.memory import out_of_memory
+from trainer.system.tensorflow_errors import translate
 
 # Examples that a lane takes at once; larger batches were not faster on two cores.
 _BATCH_SIZE = 125
@@ -125,7 +126,7 @@ class Evaluator:
             if stopping:
                 return None
             count, start = min(count, self._rounds - done), time.monotonic()
-            with unwrap_user_errors(), oom_as_user_error(what, _REMEDY):
+            with unwrap_user_errors(), translate(out_of_memory(what, _REMEDY)):
                 # The total is carried along, so that the number of rounds changes no bit.
                 total = self._add(iterator, tf.constant(count), total)
                 total.numpy()  # Waits for the device.

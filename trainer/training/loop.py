@@ -19,6 +19,7 @@ from trainer.schedule.stretch import Stretch, next_stretch
 from trainer.schedule.trajectory import Trajectory, position_of
 from trainer.system import memory
 from trainer.system.output import log
+from trainer.system.tensorflow_errors import translate
 from trainer.training import divergence
 from trainer.training.evaluation import Evaluation, Evaluator, gap_warning
 from trainer.training.log_points import log_evaluation, log_training
@@ -156,7 +157,7 @@ class TrainingLoop:
         if self._iterator is None or stretch.layout.micro_batch_size != self._micro_batch_size:
             self._micro_batch_size = stretch.layout.micro_batch_size
             self._iterator = self._batches(state.position, self._micro_batch_size)
-        with memory.oom_as_user_error(*self._out_of_memory_texts(stretch)):
+        with translate(memory.out_of_memory(*self._out_of_memory_texts(stretch))):
             metrics = self._broadcast(self._step.run(self._iterator, stretch))
         divergence.check_updates(stretch, metrics, state)
         state.trained(stretch, metrics)

@@ -19,6 +19,7 @@ from trainer.run_dir.result import ended
 from trainer.schedule import cost, trajectory
 from trainer.system import typed_json
 from trainer.system.atomic_file import write_json
+from trainer.system.tensorflow_errors import translate
 from trainer.system.typed_json import table_of, text
 from trainer.training import setup
 from trainer.training.evaluation import Evaluation
@@ -54,8 +55,7 @@ def train(
     bad = BadExamples(config.skip_bad_examples, kept)
     with (
         worker_session(worker, config.worker_timeout, shared(config)) as exchange,
-        tpu.watched(tpu.address(config)),
-        bad.explained(),
+        translate(tpu.lost(tpu.address(config)), bad.refusal),
     ):
         strategy, lanes = setup.devices(config, worker)
         group = create_process_group(strategy, worker, exchange)
