@@ -208,7 +208,7 @@ def _restore(
     slots = [slot for of_parameter in step.slots for slot in of_parameter]
     variables = {"weights": setup.values(step.model), "slots": slots}
     checkpoints = (
-        Checkpoints(path / "checkpoints", variables, keep=config.keep_checkpoints, report=log)
+        Checkpoints(path / "checkpoints", variables, keep=config.keep_checkpoints)
         if group.chief
         else NoCheckpoints()
     )

@@ -247,9 +247,7 @@ def restore(
     data = training_data_of(config, folder, bad)
     model = build(config, data, strategy)
     variables = {"weights": values(model)}
-    path, progress = checkpoint_reader.load(
-        folder / "checkpoints", config.checkpoint, variables, log
-    )
+    path, progress = checkpoint_reader.load(folder / "checkpoints", config.checkpoint, variables)
     learned = checked(progress, f"checkpoint {path}").get("training_data", {})
     training_data.check_learned(learned, data, folder / training_data.FILE)
     log_if_edited(config, model, progress.get("model_configuration"))
