@@ -68,53 +68,77 @@ def decoded(
     """
     (chunk,) = places.element_spec[0].shape
 
-    def one_chunk(indices: tf.Tensor, positions: tf.Tensor, *fetched: tf.Tensor) -> tf.data.Dataset:
-        slots = tf.range(chunk)
-        parts = tf.data.Dataset.from_tensor_slices((slots, positions, *fetched))
-        good = parts.map(
-            lambda slot, *rest: (slot, *_decoded_example(source, decode, *rest))
-        ).ignore_errors()
-        # A last element, without which a chunk of bad examples would have none to batch.
-        black = tf.zeros(source.image_shape, tf.uint8), tf.constant(0)
-        last = tf.data.Dataset.from_tensors((tf.constant(chunk), *black))
-        return (
-            good.concatenate(last)
-            .batch(chunk + 1)
-            .map(lambda *batch: complete([values[:-1] for values in batch], indices, positions))
-        )
-
-    def complete(
-        good: list[tf.Tensor], indices: tf.Tensor, positions: tf.Tensor
-    ) -> tuple[tf.Tensor, ...]:
-        """Returns the whole chunk; `good` has the slots, images and labels that were decoded."""
-        slots, images, labels = good
-        values = tf.cond(
-            tf.equal(tf.size(slots), chunk),
-            lambda: [images, labels, tf.ones([chunk])],
-            lambda: tf.numpy_function(
-                fill_gaps, [*good, indices, positions], [tf.uint8, tf.int32, tf.float32]
-            ),
-        )
-        shapes = [(chunk, *source.image_shape), (chunk,), (chunk,)]
-        full = [tf.ensure_shape(v, shape) for v, shape in zip(values, shapes, strict=True)]
-        return *full, positions
-
     def fill_gaps(
         slots: np.ndarray, images: np.ndarray, labels: np.ndarray, *at: np.ndarray
     ) -> tuple[np.ndarray, ...]:
         return _fill_gaps(source, decode, bad, replacements, (slots, images, labels), at)
+
+    def decoded_chunk(
+        indices: tf.Tensor, positions: tf.Tensor, *fetched: tf.Tensor
+    ) -> tf.data.Dataset:
+        good = _good_examples(source, decode, chunk, positions, *fetched)
+        return good.map(
+            lambda *batch: (
+                *_complete(batch, (chunk, *source.image_shape), indices, positions, fill_gaps),
+                positions,
+            )
+        )
 
     return places.map(
         lambda indices, positions: (indices, positions, *source.fetch(indices)),
         num_parallel_calls=threads(),
         deterministic=True,
     ).interleave(
-        one_chunk,
+        decoded_chunk,
         cycle_length=threads(),
         block_length=1,
         num_parallel_calls=threads(),
         deterministic=True,
     )
+
+
+def _good_examples(
+    source: IndexedDataset, decode: Decode, chunk: int, positions: tf.Tensor, *fetched: tf.Tensor
+) -> tf.data.Dataset:
+    """Returns one element: slots, images and labels of the examples of a chunk that are decoded.
+
+    A last example is added, of slot `chunk`: without it, a chunk of bad examples would have no
+    element.
+    """
+    slots = tf.range(chunk)
+    parts = tf.data.Dataset.from_tensor_slices((slots, positions, *fetched))
+    good = parts.map(
+        lambda slot, *rest: (slot, *_decoded_example(source, decode, *rest))
+    ).ignore_errors()
+    black = tf.zeros(source.image_shape, tf.uint8), tf.constant(0)
+    last = tf.data.Dataset.from_tensors((tf.constant(chunk), *black))
+    return good.concatenate(last).batch(chunk + 1)
+
+
+def _complete(
+    batch: Sequence[tf.Tensor],
+    shape: tuple[int, ...],
+    indices: tf.Tensor,
+    positions: tf.Tensor,
+    fill_gaps: Callable[..., tuple[np.ndarray, ...]],
+) -> list[tf.Tensor]:
+    """Returns images, labels and weights of the whole chunk, from what `_good_examples` returned.
+
+    `shape` is that of the chunk's images. `fill_gaps` is called only for a chunk with gaps.
+    """
+    slots, images, labels = (values[:-1] for values in batch)
+    chunk, *_ = shape
+    values = tf.cond(
+        tf.equal(tf.size(slots), chunk),
+        lambda: [images, labels, tf.ones([chunk])],
+        lambda: tf.numpy_function(
+            fill_gaps,
+            [slots, images, labels, indices, positions],
+            [tf.uint8, tf.int32, tf.float32],
+        ),
+    )
+    shapes = [shape, (chunk,), (chunk,)]
+    return [tf.ensure_shape(value, each) for value, each in zip(values, shapes, strict=True)]
 
 
 def _decoded_example(

@@ -76,16 +76,10 @@ def load(
         in_memory = not streamed and _fits(source.examples, source.image_shape)
         return _decoded(source, augment, bad) if in_memory else source
 
-    image, _ = records.supervised_features(find_builder(dataset, data_dir), dataset)
-    height, width, channels = image.shape
-    if image_size is not None:
-        height = width = image_size
-    elif height is None or width is None:
-        raise UserError(f"{dataset}'s images differ in size: give --image_size=N to resize them")
-    shape = height, width, channels
+    shape, fixed = _image_shape(dataset, data_dir, image_size)
     expected = count_examples(dataset, split, data_dir) or 0
     # An index is needed if examples are streamed, as large sets and images of varying size are.
-    with_index = streamed or None in image.shape or not _fits(expected, shape)
+    with_index = streamed or not fixed or not _fits(expected, shape)
     builder = prepare(dataset, data_dir, records.ARRAY_RECORD if with_index else records.TFRECORD)
     examples = count_split(builder.info.splits, split, dataset)
     if not streamed and not _fits(examples, shape):
@@ -108,6 +102,19 @@ def load(
     summary = split_summary(split, source.examples, names)
     source = dataclasses.replace(source, summary=summary, max_pixels=max_pixels)
     return source if streamed else _decoded(source, augment, bad)
+
+
+def _image_shape(
+    dataset: str, data_dir: str | None, image_size: int | None
+) -> tuple[tuple[int, int, int], bool]:
+    """Returns the shape of a TFDS set's images as they are used, and whether all have one shape."""
+    image, _ = records.supervised_features(find_builder(dataset, data_dir), dataset)
+    height, width, channels = image.shape
+    if image_size is not None:
+        height = width = image_size
+    elif height is None or width is None:
+        raise UserError(f"{dataset}'s images differ in size: give --image_size=N to resize them")
+    return (height, width, channels), None not in image.shape
 
 
 def class_names(dataset: str, split: str, data_dir: str | None) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Pictures of a run over time: loss and accuracy, and the values of the schedule."""
 
+import dataclasses
 import functools
 import math
 import statistics
@@ -78,10 +79,9 @@ def learned(conditions: Sequence[Condition], drawn: Mapping[str, Line]) -> list[
                         conditions=conditions,
                         drawn=drawn,
                         get=get,
-                        x=x,
-                        title=f"{what[0].upper()}{what[1:]} against {against}",
-                        ylabel=label,
-                        limits=limits,
+                        chart=_Chart(
+                            x, f"{what[0].upper()}{what[1:]} against {against}", label, limits
+                        ),
                     ),
                 )
             )
@@ -113,12 +113,13 @@ def schedule(
                     conditions=conditions,
                     drawn=drawn,
                     get=get,
-                    x="epoch",
-                    title=f"{what[0].upper()}{what[1:]}",
-                    ylabel=label,
-                    limits=None,
-                    log=name != "momentum",
-                    steps=not measured,
+                    chart=_Chart(
+                        "epoch",
+                        f"{what[0].upper()}{what[1:]}",
+                        label,
+                        log=name != "momentum",
+                        steps=not measured,
+                    ),
                 ),
             )
         )
@@ -136,60 +137,86 @@ def _points(run: RunRecord, split: str | None, name: str) -> list[Point]:
     ]
 
 
+@dataclasses.dataclass(frozen=True)
+class _Chart:
+    """Axes of a chart.
+
+    Attributes:
+      x: key of the points that is drawn against.
+      title: title above the axes.
+      ylabel: label of the vertical axis.
+      limits: range of the vertical axis; None: that of the curves.
+      log: whether the vertical axis is logarithmic, unless it shows top-1.
+      steps: whether curves are step functions.
+    """
+
+    x: str
+    title: str
+    ylabel: str
+    limits: tuple[float, float] | None = None
+    log: bool = True
+    steps: bool = False
+
+
 def _draw(
     figure: Figure,
     conditions: Sequence[Condition],
     drawn: Mapping[str, Line],
     get: Callable[[RunRecord], list[Point]],
-    x: str,
-    title: str,
-    ylabel: str,
-    limits: tuple[float, float] | None,
-    log: bool = True,
-    steps: bool = False,
+    chart: _Chart,
 ) -> None:
     axes: Axes = figure.subplots()
     for each in conditions:
-        style = drawn[each.label]
-        # Dashed lines are above solid ones, so that both are seen where values are equal.
-        below = 1.9 if style == GREY else 2 + 0.1 * len(style.dashes)
-        look: dict[str, Any] = {"color": style.colour, "linestyle": style.linestyle}
-        look |= {"zorder": below, "drawstyle": "steps-pre" if steps else "default"}
-        look |= {"linewidth": 0.8 if style == GREY else 1.6}
-        label = "other conditions" if style == GREY else each.label
-        curves = [get(run) for run in each.runs]
-        mean = _mean([get(run) for run in each.ended] or curves)
-        if mean:
-            axes.plot(*_xy(mean, x, steps), label=label, marker=_marker(mean), **look)
-        for run, curve in zip(each.runs, curves, strict=True):
-            if len(each.runs) > 1 or not mean:
-                thin: dict[str, Any] = {"linewidth": 1.1}
-                if mean:
-                    thin = {"linewidth": 0.7, "alpha": 0.45}
-                thin |= {"linestyle": "-", "marker": _marker(curve), "markersize": 3}
-                axes.plot(*_xy(curve, x, steps), **(look | thin))
-            if curve and run.state == DIVERGED:
-                last = curve[-1]
-                low, high = limits or (last["y"], last["y"])
-                at = min(max(last["y"], low), high)  # On the edge if the value is off the axis.
-                axes.plot(last[x], at, "x", color=style.colour, markersize=8, clip_on=False)
-        if not mean:
-            axes.plot([], [], label=label, **look)
-    axes.set(title=title, xlabel=_AGAINST[x], ylabel=ylabel)
-    if limits:
-        axes.set_ylim(*limits)
-    if log and "top-1" not in ylabel:
+        _draw_condition(axes, each, drawn[each.label], get, chart)
+    axes.set(title=chart.title, xlabel=_AGAINST[chart.x], ylabel=chart.ylabel)
+    if chart.limits:
+        axes.set_ylim(*chart.limits)
+    if chart.log and "top-1" not in chart.ylabel:
         axes.set_yscale("log")
         _name_ticks(axes.yaxis, *axes.get_ylim())
     runs = [run for each in conditions for run in each.runs if get(run)]
     # An unfinished run does not show its final length.
     ended = [run for run in runs if run.result]
-    ends = [get(run)[-1][x] for run in ended or runs]
-    if x == "update" and max(ends) >= _MANY * min(ends):
+    ends = [get(run)[-1][chart.x] for run in ended or runs]
+    if chart.x == "update" and max(ends) >= _MANY * min(ends):
         axes.set(xscale="log", xlabel="updates (log scale)")
         _name_ticks(axes.xaxis, *axes.get_xlim())
     else:
         axes.set_xlim(left=0)
+
+
+def _draw_condition(
+    axes: Axes,
+    condition: Condition,
+    style: Line,
+    get: Callable[[RunRecord], list[Point]],
+    chart: _Chart,
+) -> None:
+    """Draws the mean of a condition's runs, and thin curves of the runs if there are several."""
+    # Dashed lines are above solid ones, so that both are seen where values are equal.
+    below = 1.9 if style == GREY else 2 + 0.1 * len(style.dashes)
+    look: dict[str, Any] = {"color": style.colour, "linestyle": style.linestyle}
+    look |= {"zorder": below, "drawstyle": "steps-pre" if chart.steps else "default"}
+    look |= {"linewidth": 0.8 if style == GREY else 1.6}
+    label = "other conditions" if style == GREY else condition.label
+    curves = [get(run) for run in condition.runs]
+    mean = _mean([get(run) for run in condition.ended] or curves)
+    if mean:
+        axes.plot(*_xy(mean, chart.x, chart.steps), label=label, marker=_marker(mean), **look)
+    for run, curve in zip(condition.runs, curves, strict=True):
+        if len(condition.runs) > 1 or not mean:
+            thin: dict[str, Any] = {"linewidth": 1.1}
+            if mean:
+                thin = {"linewidth": 0.7, "alpha": 0.45}
+            thin |= {"linestyle": "-", "marker": _marker(curve), "markersize": 3}
+            axes.plot(*_xy(curve, chart.x, chart.steps), **(look | thin))
+        if curve and run.state == DIVERGED:
+            last = curve[-1]
+            low, high = chart.limits or (last["y"], last["y"])
+            at = min(max(last["y"], low), high)  # On the edge if the value is off the axis.
+            axes.plot(last[chart.x], at, "x", color=style.colour, markersize=8, clip_on=False)
+    if not mean:
+        axes.plot([], [], label=label, **look)
 
 
 def _name_ticks(axis: Any, low: float, high: float) -> None:

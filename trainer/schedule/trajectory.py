@@ -87,9 +87,10 @@ def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
     """
     ghost = config.ghost_batch_size
     reference = _reference(config)
-    if config.optimizer == "sgd" and (config.momentum or reference.momentum):
+    momentum_asked = config.momentum or reference.momentum
+    if config.optimizer == "sgd" and momentum_asked:
         raise UserError(
-            f"--optimizer=sgd has no momentum, not {config.momentum or reference.momentum:g}: "
+            f"--optimizer=sgd has no momentum, not {momentum_asked:g}: "
             "use --optimizer=momentum, or leave --momentum and --base_momentum out."
         )
     scaling = Scaling(
@@ -119,9 +120,8 @@ def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
         scaling,
         config.momentum_to,
     )
-    sizes = {"initial batch size": smallest, "--max_batch_size": largest}
-    for what, size in sizes.items():
-        layout.check_divides(what, size, replicas, ghost, *sizes.values())
+    for what, size in (("initial batch size", smallest), ("--max_batch_size", largest)):
+        layout.check_divides(what, size, replicas, ghost, smallest, largest)
     layout.lay_out(smallest, replicas, ghost, config.micro_batch_size or ghost)
     warmup_from = config.warmup_from or min(1, reference.learning_rate / start.learning_rate)
     control, target, curves = _wanted(config, start, limits, examples)
