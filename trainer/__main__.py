@@ -1,4 +1,4 @@
-"""python -m trainer [plan|train|range_test|evaluate|export|convert|sweep|report] --flag=value"""
+"""Runs the program: python -m trainer COMMAND --flag=value."""
 
 from trainer.main import entry
 

@@ -1,6 +1,6 @@
 """Exceptions that end the program, and the exit statuses of the process.
 
-Each message is one or two lines: what is wrong, with the value, and what the user can do.
+Each message has one or two lines: the problem with its value, and what the user can do.
 """
 
 import enum
@@ -14,8 +14,8 @@ class ExitStatus(enum.IntEnum):
     USER_ERROR = 2
     NOT_FINITE = 3
     NOT_SAVED = 74  # EX_IOERR of sysexits.h
-    STOPPED = 75  # EX_TEMPFAIL of sysexits.h: a scheduler that sees it starts the run again.
-    LOST_WORKER = 76  # A scheduler that sees it starts all workers again.
+    STOPPED = 75  # EX_TEMPFAIL of sysexits.h: the scheduler should start the run again.
+    LOST_WORKER = 76  # The scheduler should start all workers again.
 
 
 class ExitError(Exception):
@@ -23,7 +23,7 @@ class ExitError(Exception):
 
     Attributes:
       status: the exit status.
-      above: lines that are shown above the message, such as a traceback of the user's own code.
+      above: lines to print above the message, such as a traceback of the user's own code.
     """
 
     status: ExitStatus
@@ -37,18 +37,18 @@ class UserError(ExitError):
 
 
 class NonFiniteLossError(ExitError):
-    """The loss is not finite; the last checkpoint is from before that."""
+    """The loss is not finite; the last checkpoint was written while it was finite."""
 
     status = ExitStatus.NOT_FINITE
 
 
 class NotSavedError(ExitError):
-    """The last state of a run cannot be written: the disk is full or gone."""
+    """The final state of a run cannot be written, because the disk is full or gone."""
 
     status = ExitStatus.NOT_SAVED
 
 
 class LostWorkerError(ExitError):
-    """Another worker, or the TPU, does not answer any more."""
+    """Another worker, or the TPU, has stopped answering."""
 
     status = ExitStatus.LOST_WORKER

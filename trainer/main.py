@@ -1,4 +1,4 @@
-"""Flags → Config → one command; the exit status says how it ended."""
+"""Parses the command line into a Config, runs one command, and ends with its exit status."""
 
 import errno
 import gc
@@ -23,9 +23,9 @@ _TRAINING = ("train", "range_test", "sweep")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command that `argv`, program name first, asks for; returns the exit status."""
+    """Runs the command of `argv`, which starts with the program's name; returns the exit status."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Without TensorFlow's start-up notes.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Hides TensorFlow's start-up messages.
     arguments = argv[1:]
     name = _command(arguments)
     try:
@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
     except ExitError as error:
         say(f"{error.above}crescendo {name}: {error}", to=sys.stderr)
         return error.status
-    except OSError as error:  # Others are mistakes of ours.
+    except OSError as error:  # Any other OSError is a bug of this program.
         known = error.errno in (errno.EACCES, errno.ENAMETOOLONG)
         unread = isinstance(error, NotRegularError | ReadError)
         if error.filename is None or not (known or unread):
@@ -44,18 +44,18 @@ def main(argv: Sequence[str]) -> int:
         if isinstance(error, NotRegularError):
             remedy = "Put a regular file in its place, or delete it."
         verb = " cannot be read" if isinstance(error, ReadError) else ""
-        said = f"{error.filename}{verb}: {error.strerror}.\n{remedy}"
-        say(f"crescendo {name}: {said}", to=sys.stderr)
+        message = f"{error.filename}{verb}: {error.strerror}.\n{remedy}"
+        say(f"crescendo {name}: {message}", to=sys.stderr)
         return ExitStatus.USER_ERROR
     except (MemoryError, RuntimeError, ImportError) as error:
-        if not (said := process_limits.reached(error)):
+        if not (message := process_limits.reached(error)):
             raise
-        say(f"crescendo {name}: {said}", to=sys.stderr)
+        say(f"crescendo {name}: {message}", to=sys.stderr)
         return ExitStatus.USER_ERROR
 
 
 def _command(arguments: Sequence[str]) -> str:
-    """The name of the command; flags alone train."""
+    """Returns the name of the command, which is train if there are only flags."""
     return arguments[0] if arguments and not arguments[0].startswith("-") else "train"
 
 
@@ -75,8 +75,8 @@ def _run(name: str, arguments: Sequence[str]) -> int:
 
 
 def entry() -> None:
-    """Runs main as the program, and ends the process with its status."""
-    # What TensorFlow's import makes stays: looking through it every 700 objects takes 0.7 s of 7.5.
+    """Runs the program, and ends the process with the exit status of `main`."""
+    # Collecting garbage every 700 objects, Python's default, takes 0.7 s of a start of 7.5 s.
     gc.set_threshold(100_000)
     output.open_closed_streams()
     logging.use_absl_handler()
@@ -91,5 +91,5 @@ def entry() -> None:
         pass
     except Exception:
         traceback.print_exc()
-    # The input pipeline's threads call Python: one that outlives the interpreter hangs or aborts.
+    # Threads of the input pipeline call Python: a thread that outlives Python hangs or aborts.
     os._exit(status)

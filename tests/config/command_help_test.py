@@ -19,12 +19,12 @@ def columns(request, monkeypatch):
     return request.param
 
 
-def test_every_command_is_a_module_and_every_module_a_command():
+def test_commands_and_modules_have_the_same_names():
     files = {path.stem for path in pathlib.Path("trainer/commands").glob("*.py")}
     assert files - {"__init__"} == set(COMMANDS)
 
 
-def test_each_flag_is_in_the_help_of_its_commands_alone(columns):
+def test_the_help_of_a_command_lists_exactly_its_flags(columns):
     for command in COMMANDS:
         text = command_help.asked_for([command, "--help"])
         shown = set(re.findall(r"(?m)^  --(?:\[no\])?(\w+)=?", text))
@@ -33,7 +33,7 @@ def test_each_flag_is_in_the_help_of_its_commands_alone(columns):
         assert max(map(len, text.splitlines())) <= columns
 
 
-def test_every_default_is_shown(columns):
+def test_help_shows_defaults(columns):
     text = " ".join(command_help.of_command("train").split())
     assert "Length of the run, in epochs. (default: 16)" in text
     assert "Learning rate of the tuned reference. (default: 0.1)" in text
@@ -52,24 +52,24 @@ def test_the_overview_names_every_command(arguments, capsys):
 
 
 @pytest.mark.parametrize("arguments", [["train", "-h"], ["help", "train"], ["train", "--a", "-h"]])
-def test_a_commands_help(arguments, capsys):
+def test_help_of_a_command_is_printed(arguments, capsys):
     assert main(["crescendo", *arguments]) == 0
     assert capsys.readouterr().out.startswith("crescendo train: Train a run in its directory")
 
 
-def test_a_value_may_be_called_help():
+def test_a_value_named_help_does_not_ask_for_help():
     assert command_help.asked_for(["train", "--model_dir=help"]) is None
     assert parsed("--model_dir=help").model_dir == "help"
 
 
-def test_every_flag_at_once(capsys):
+def test_helpfull_lists_every_flag_of_the_program(capsys):
     assert main(["crescendo", "--helpfull"]) == 0
     out = capsys.readouterr().out
     assert all(f"--{name}" in out or f"--[no]{name}" in out for name in FLAGS)
-    assert "pdb" not in out  # absl's own
+    assert "pdb" not in out  # A flag of absl's own.
 
 
-def test_the_version(capsys):
+def test_the_version_is_printed(capsys):
     assert main(["crescendo", "--version"]) == 0
     assert capsys.readouterr().out == f"crescendo {__version__}\n"
 
@@ -79,7 +79,7 @@ def test_help_of_a_mistyped_command_suggests_one(capsys):
     assert "did you mean train?" in capsys.readouterr().err
 
 
-def test_the_program_answers_without_tensorflow():
+def test_help_is_printed_without_importing_tensorflow():
     code = "import sys; from trainer.main import main; main(['x', 'train', '-h'])"
     check = "; assert not {'tensorflow', 'keras', 'numpy'} & {*sys.modules}"
     subprocess.run([sys.executable, "-c", code + check], check=True, stdout=subprocess.DEVNULL)

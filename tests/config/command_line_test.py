@@ -9,7 +9,7 @@ from trainer.nn.optimizers import OPTIMIZERS
 
 
 def test_every_augmentation_is_a_value_of_its_flag():
-    # imagenet crops before it decodes, and is no map from images to images.
+    # imagenet crops before it decodes, so it is not a function from images to images.
     assert FLAGS["augment"].choices == (*AUGMENTS, "imagenet")
 
 
@@ -35,7 +35,7 @@ def test_every_augmentation_is_a_value_of_its_flag():
         ("--epochs=1e305", "must be above 0, from 1e-9 to 1e9"),
         ("--eval_every_epochs=1e-300", "must be above 0, from 1e-9 to 1e9"),
         ("--growth_threshold=1e308", "must be above 1 and at most 1e9"),
-        ("--model_dir=~/runs/x", "the shell leaves ~ as it is"),
+        ("--model_dir=~/runs/x", "the shell does not expand ~ after ="),
         ("--seed=9223372036854775808", "must be from 0 to 9223372036854775807"),
         ("--order_version=3", "flag --order_version=3: must be 1 or 2"),
         ("--model_dir=gs://b/x", "flag --model_dir=gs://b/x: is a URL, and only local disks are"),
@@ -63,7 +63,7 @@ def test_every_augmentation_is_a_value_of_its_flag():
         ("--dataset=image_folder:/tmp/caf\udce9", r"caf\udce9' is not UTF-8"),
     ],
 )
-def test_wrong_flags_are_refused_with_value_and_remedy(argument, message):
+def test_a_wrong_flag_is_rejected_with_its_value_and_a_remedy(argument, message):
     flag = FLAGS.get(argument.partition("=")[0][2:])
     with pytest.raises(UserError) as error:
         parsed(argument, command=flag.commands[0] if flag else "train")
@@ -75,43 +75,43 @@ def test_every_optimizer_is_a_value_of_its_flag():
     assert FLAGS["optimizer"].choices == tuple(OPTIMIZERS)
 
 
-def test_one_of_several_devices_is_refused():
-    with pytest.raises(UserError, match="one_device uses one of --virtual_devices=4"):
+def test_one_device_with_several_virtual_devices_is_rejected():
+    with pytest.raises(UserError, match="one_device uses only one of --virtual_devices=4"):
         parsed("--strategy=one_device", "--virtual_devices=4")
 
 
-def test_virtual_devices_of_several_workers_are_refused():
-    with pytest.raises(UserError, match="--virtual_devices=2 splits one process"):
+def test_virtual_devices_with_several_workers_are_rejected():
+    with pytest.raises(UserError, match="--virtual_devices=2 splits the CPU of one process"):
         parsed("--strategy=multi_worker", "--virtual_devices=2")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--strategy=tpu", "--strategy=tpu needs --tpu: local on a TPU VM, or else"),
+        ("--strategy=tpu", "--strategy=tpu needs --tpu: give --tpu=local on a TPU VM, or else"),
         ("--strategy=tpu --tpu=v5", "--tpu=v5 is a name, which is looked up by zone and project"),
         ("--strategy=tpu --tpu=v5 --tpu_zone=a", "--tpu=v5 is a name"),
         ("--strategy=tpu --tpu=local --virtual_devices=8", "--virtual_devices=8 splits a CPU"),
-        ("--tpu=local", "--tpu=local is for --strategy=tpu: add that, or leave --tpu out"),
+        ("--tpu=local", "--tpu=local needs --strategy=tpu: add it, or leave --tpu out"),
         ("--strategy=tpu --tpu=grpc://1.2.3.4:8470", "flag --tpu=grpc://1.2.3.4:8470: must be a"),
         ("--tpu_zone=../x", "flag --tpu_zone=../x: must be a name"),
     ],
 )
-def test_a_tpu_is_named_whole(arguments, message):
+def test_incomplete_tpu_flags_are_rejected(arguments, message):
     with pytest.raises(UserError) as error:
         parsed(*arguments.split())
     assert message in str(error.value)
     assert len(str(error.value).splitlines()) <= 2
 
 
-def test_precision_is_said_where_it_is_not_given():
+def test_an_unset_precision_depends_on_the_strategy():
     on_tpu = ["--strategy=tpu", "--tpu=local"]
     assert parsed().precision == flagfile.defaults().precision == "float32"
     assert parsed(*on_tpu).precision == "bfloat16"
     assert parsed(*on_tpu, "--precision=float32").precision == "float32"
 
 
-def test_a_report_reads_local_disks():
+def test_report_rejects_urls_and_empty_paths():
     with pytest.raises(UserError, match=r"report cannot read 'gs://b/x': it is a URL"):
         parsed("gs://b/x", command="report")
     with pytest.raises(UserError, match="report cannot read '': it is empty"):
@@ -119,7 +119,7 @@ def test_a_report_reads_local_disks():
 
 
 @pytest.mark.parametrize("name", ["a:b", "lr[0.1]", "a\\b", "x{a,b}*?", "%41", "é 1", "gs", "c:/d"])
-def test_other_names_are_paths(name):
+def test_names_that_resemble_urls_or_patterns_are_paths(name):
     asked = parsed(
         f"--model_dir=runs/{name}", f"--dataset=image_folder:{name}", "--data_dir=gs://b"
     )
@@ -127,10 +127,10 @@ def test_other_names_are_paths(name):
     assert parsed(f"--model_dir=./{name}://x").model_dir == f"./{name}://x"
 
 
-def test_a_flag_of_another_command_is_refused_if_it_is_typed(tmp_path):
+def test_a_flag_of_another_command_is_rejected_unless_a_flagfile_holds_it(tmp_path):
     with pytest.raises(UserError) as error:
         parsed("--plan_replicas=8", command="train")
-    refusal = "--plan_replicas is a flag of plan, which train does not take.\n"
+    refusal = "--plan_replicas is a flag of plan, not of train.\n"
     assert str(error.value).startswith(refusal)
     assert "`python -m trainer train --help`" in str(error.value)
     file = tmp_path / "x.flags"
@@ -138,12 +138,12 @@ def test_a_flag_of_another_command_is_refused_if_it_is_typed(tmp_path):
     assert parsed(f"--flagfile={file}").epochs == 3
     with pytest.raises(UserError, match="--sweep_retry is a flag of sweep"):
         parsed(f"--flagfile={file}", "--nosweep_retry", command="train")
-    file.write_text("--replica=8\n", encoding="utf-8")  # No command's.
+    file.write_text("--replica=8\n", encoding="utf-8")  # No command has this flag.
     with pytest.raises(UserError, match="Unknown command line flag 'replica'"):
         parsed(f"--flagfile={file}")
 
 
-def test_nothing_of_an_earlier_command_line_is_left():
+def test_parsing_keeps_no_state_of_an_earlier_command_line():
     assert parsed("--epochs=3", "--deterministic").given == {
         "epochs": "--epochs=3.0",
         "deterministic": "--deterministic",
@@ -152,18 +152,18 @@ def test_nothing_of_an_earlier_command_line_is_left():
     assert parsed() == parsed()
 
 
-def test_runs_are_given_without_a_name_too():
+def test_runs_may_be_given_without_the_flags_name():
     asked = parsed("a", "--runs=b", "--output=x.html", "c", command="report")
     assert asked.runs == ("b", "a", "c")
 
 
-def test_no_flag_is_called_as_another_with_no_in_front():
-    """A line of flags.txt would mean two things: --noise_horizon is not the opposite of ise_…."""
+def test_no_flag_is_named_like_another_with_a_no_prefix():
+    """Otherwise a line of flags.txt could mean two things: --no_x, or x switched off."""
     assert not {f"no{name}" for name in FLAGS} & set(FLAGS)
 
 
 @pytest.mark.parametrize("line", ["--epoch=3", "epochs=3", "--epochs=long"])
-def test_a_wrong_line_of_a_flagfile_is_named_with_its_file(tmp_path, line):
+def test_the_error_of_a_wrong_line_in_a_flagfile_names_the_file(tmp_path, line):
     inner, outer = tmp_path / "inner.flags", tmp_path / "outer.flags"
     inner.write_text(f"--seed=1\n{line}\n", encoding="utf-8")
     outer.write_text("--flagfile=inner.flags\n", encoding="utf-8")
@@ -180,6 +180,6 @@ def test_an_earlier_name_of_a_flag_is_accepted(flag):
     wanted = parsed(f"--{name}={value}", command=command)
     for arguments in ([f"--{flag.formerly}={value}"], [f"-{flag.formerly}", value]):
         assert parsed(*arguments, command=command) == wanted
-    with pytest.raises(UserError, match=f"--{name} is a flag of {command}, which train does not"):
+    with pytest.raises(UserError, match=f"--{name} is a flag of {command}, not of train"):
         parsed(f"--{flag.formerly}={value}", command="train")
     assert flag.formerly not in FLAGS

@@ -9,6 +9,7 @@ from trainer.errors import UserError
 
 
 def texts(*arguments):
+    """Returns the arguments with flagfiles expanded."""
     return [each.text for each in flagfile_reader.expand(arguments).arguments]
 
 
@@ -18,7 +19,7 @@ def write(path, *lines):
     return path
 
 
-def test_the_flags_of_a_flagfile_are_in_its_place(tmp_path):
+def test_a_flagfile_is_replaced_by_its_flags(tmp_path):
     file = write(tmp_path / "a.flags", "# why", "  --epochs=2", "// else", "", "--noise_horizon=3")
     for given in ([f"--flagfile={file}"], ["--flagfile", str(file)], [f"-flagfile={file}"]):
         found = texts("--epochs=1", *given, "--seed=4")
@@ -33,26 +34,26 @@ def test_a_byte_order_mark_is_not_part_of_a_flag(tmp_path):
 
 
 @pytest.mark.parametrize("line", [b"--flagfile=a\0b", b"--model_dir=a\0b"])
-def test_a_flagfile_with_a_nul_byte_is_refused(line, tmp_path):
+def test_a_flagfile_with_a_nul_byte_is_rejected(line, tmp_path):
     (tmp_path / "a.flags").write_bytes(line)
     with pytest.raises(UserError, match="it has a NUL byte"):
         texts(f"--flagfile={tmp_path}/a.flags")
 
 
 @pytest.mark.parametrize("arguments", [["--flagfile="], ["--flagfile"]])
-def test_a_flagfile_without_a_name_is_refused(arguments):
+def test_a_flagfile_flag_without_a_name_is_rejected(arguments):
     with pytest.raises(UserError, match="--flagfile names no file"):
         texts(*arguments)
 
 
-def test_nothing_is_read_behind_two_dashes():
+def test_flagfiles_after_two_dashes_are_not_read():
     assert texts("--", "--flagfile=nothing") == ["--", "--flagfile=nothing"]
 
 
-def test_a_nested_flagfile_is_beside_the_one_that_names_it(tmp_path, monkeypatch):
+def test_a_nested_flagfile_is_looked_up_beside_the_flagfile_that_names_it(tmp_path, monkeypatch):
     outer = write(tmp_path / "own" / "outer.flags", "--flagfile=inner.flags", "--epochs=3")
     write(tmp_path / "own" / "inner.flags", "--epochs=2", "--seed=5")
-    write(tmp_path / "inner.flags", "--seed=6")  # The current folder's comes second.
+    write(tmp_path / "inner.flags", "--seed=6")  # The current folder is searched second.
     monkeypatch.chdir(tmp_path)
     assert texts(f"--flagfile={outer}") == ["--epochs=2", "--seed=5", "--epochs=3"]
     (tmp_path / "own" / "inner.flags").unlink()
@@ -65,7 +66,7 @@ def test_a_recipe_is_found_by_name_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("fashion_mnist_grow", "fashion_mnist_grow.flags"):
         assert parsed(f"--flagfile={name}").anneal_with == "batch_size"
-    (tmp_path / "fashion_mnist_grow").mkdir()  # a run's, perhaps
+    (tmp_path / "fashion_mnist_grow").mkdir()  # A run may have the name of a recipe.
     assert parsed("--flagfile=fashion_mnist_grow").anneal_with == "batch_size"
     write(tmp_path / "fashion_mnist_grow.flags", "--epochs=7")
     assert parsed("--flagfile=fashion_mnist_grow.flags").epochs == 7
@@ -78,34 +79,35 @@ def test_every_nested_recipe_is_found_from_anywhere(tmp_path, monkeypatch):
 
 
 def refused(*arguments):
+    """Returns the message with which the arguments are rejected."""
     with pytest.raises(UserError) as error:
         flagfile_reader.expand(arguments)
     return str(error.value)
 
 
-def test_a_flagfile_that_names_itself_is_refused(tmp_path):
+def test_a_flagfile_that_names_itself_is_rejected(tmp_path):
     own = write(tmp_path / "own.flags", f"--flagfile={tmp_path}/other.flags")
     write(tmp_path / "other.flags", "--flagfile=own.flags")
-    assert "names itself, directly or by another flagfile" in refused(f"--flagfile={own}")
+    assert "names itself, directly or through another flagfile" in refused(f"--flagfile={own}")
     twice = write(tmp_path / "twice.flags", "--flagfile=x.flags", "--flagfile=x.flags")
     write(tmp_path / "x.flags", "--seed=1")
     assert texts(f"--flagfile={twice}") == ["--seed=1", "--seed=1"]
 
 
-def test_a_mistyped_recipe_is_suggested():
+def test_a_recipe_is_suggested_for_a_mistyped_name():
     assert "Did you mean fashion_mnist_grow" in refused("--flagfile=fashion_mnist_grwo")
 
 
-def test_a_fifo_is_refused_at_once(tmp_path):
-    """Also one that another flagfile names; as bash's <(...) is one."""
+def test_a_fifo_is_rejected_at_once(tmp_path):
+    """Bash's <(...) is a FIFO; another flagfile may name one too."""
     os.mkfifo(tmp_path / "fifo")
     outer = write(tmp_path / "x.flags", "--epochs=2", f"--flagfile={tmp_path}/fifo")
     for given in ([f"--flagfile={tmp_path}/fifo"], ["--flagfile", f"{outer}"]):
-        what, remedy = refused(*given).splitlines()
-        assert "/fifo cannot be read: it is a FIFO, not a regular file" in what
+        problem, remedy = refused(*given).splitlines()
+        assert "/fifo cannot be read: it is a FIFO, not a regular file" in problem
         assert remedy == "Write the flags into a file, or give them on the command line."
 
 
-def test_a_binary_flagfile_is_refused(tmp_path):
+def test_a_binary_flagfile_is_rejected(tmp_path):
     (tmp_path / "x.flags").write_bytes(b"\xff\xfe\x00")
     assert "is not UTF-8 text" in refused(f"--flagfile={tmp_path}/x.flags")

@@ -7,12 +7,12 @@ from trainer.config import flagfile
 from trainer.config.flags import FLAGS
 
 
-def test_what_is_free_is_a_flag():
+def test_names_in_free_and_decides_are_flags():
     assert set(FLAGS) >= flagfile.FREE
     assert set().union(*flagfile.DECIDES.values()) <= flagfile.FREE
 
 
-def test_the_flagfile_replays(tmp_path):
+def test_the_flagfile_replays_the_command_line(tmp_path):
     asked = parsed(
         *["--anneal=step", "--anneal_epochs=30%,60%", "--deterministic", "--epochs=2.5"],
         "--order_version=2",
@@ -24,7 +24,7 @@ def test_the_flagfile_replays(tmp_path):
     assert flagfile.to_flagfile(stopped) == flagfile.to_flagfile(asked)
 
 
-def test_differences_are_of_what_is_learned():
+def test_differences_include_only_flags_that_change_what_is_learned():
     one = parsed("--epochs=2", "--momentum=0.9", "--model_dir=a", "--deterministic")
     other = dataclasses.replace(
         one, epochs=3.0, momentum=None, model_dir="b", deterministic=False, micro_batch_size=64
@@ -35,8 +35,8 @@ def test_differences_are_of_what_is_learned():
 
 
 @pytest.mark.parametrize("anneal", ["constant", "plateau", "measured"])
-def test_a_run_goes_on_with_other_values_of_what_is_free_alone(anneal):
-    """Of --noise_horizon too, which is no --ise_horizon that was switched off."""
+def test_exactly_the_free_flags_may_differ_on_resume(anneal):
+    """One of them is --noise_horizon, which does not switch a flag named ise_horizon off."""
     one = parsed(f"--anneal={anneal}")
 
     def is_free(name):
@@ -49,7 +49,7 @@ def test_a_run_goes_on_with_other_values_of_what_is_free_alone(anneal):
     assert {name for name in flagfile.FREE if is_free(name)} == flagfile.FREE - decides
 
 
-def test_a_flag_that_is_younger_than_the_run_had_its_default():
+def test_a_flag_that_is_newer_than_the_run_has_its_default():
     text = flagfile.to_flagfile(parsed("--epochs=2"))
     lines = text.splitlines(keepends=True)
     old = "".join(line for line in lines if not line.startswith("--scaling="))
@@ -59,7 +59,7 @@ def test_a_flag_that_is_younger_than_the_run_had_its_default():
     assert flagfile.learned_differences(old, changed) == ["--scaling: linear → sqrt"]
 
 
-def test_what_a_tpu_learned_with_is_not_changed_elsewhere():
+def test_the_precision_of_a_tpu_run_must_not_change_on_other_devices():
     tpu = flagfile.to_flagfile(parsed("--strategy=tpu", "--tpu=local"))
     assert "--precision=bfloat16\n" in tpu
     here = flagfile.to_flagfile(parsed())
@@ -73,7 +73,7 @@ def without_order_version(text):
     return "".join(line for line in text.splitlines(True) if "order_version" not in line)
 
 
-def test_a_run_from_before_there_was_a_version_has_order_version_1():
+def test_a_run_older_than_the_flag_has_order_version_1():
     new = parsed("--epochs=2")
     assert flagfile.order_version(new, None) == 2
     old = flagfile.to_flagfile(new)
@@ -88,11 +88,11 @@ def test_a_run_from_before_there_was_a_version_has_order_version_1():
     assert flagfile.order_version(new, old + "--order_version=later\n") == 2
 
 
-def test_a_replay_of_a_run_from_before_has_its_order_and_a_recipe_the_newest(tmp_path):
-    """The replay is exact, in a sweep too, which hands on what is given."""
+def test_a_replay_of_an_old_run_has_order_version_1_and_a_recipe_has_none(tmp_path):
+    """The version is also in `given`, which a sweep passes to its runs."""
     file, recipe = tmp_path / "flags.txt", tmp_path / "recipe"
     file.write_text(flagfile.to_flagfile(parsed("--epochs=2")), encoding="utf-8")
-    recipe.write_text(f"# A run again.\n--flagfile={file}\n--epochs=3\n", encoding="utf-8")
+    recipe.write_text(f"# A replay.\n--flagfile={file}\n--epochs=3\n", encoding="utf-8")
     for flags in ([f"--flagfile={file}"], ["--flagfile", str(recipe)], [f"-flagfile={recipe}"]):
         assert parsed(*flags).order_version == 1
         assert parsed(*flags).given["order_version"] == "--order_version=1"
@@ -102,7 +102,7 @@ def test_a_replay_of_a_run_from_before_has_its_order_and_a_recipe_the_newest(tmp
     assert "order_version" not in parsed("--flagfile=flags/fashion_mnist_grow.flags").given
 
 
-def test_a_replacement_character_is_a_letter_and_a_stray_byte_is_damage():
+def test_a_flag_may_hold_a_replacement_character_but_not_a_stray_byte():
     assert flagfile.not_a_flag("--data_dir=a\ufffdb\n") == ""
     stray = b"--data_dir=a\xffb\n".decode(errors="surrogateescape")
     assert "line 1" in flagfile.not_a_flag(stray)

@@ -44,7 +44,7 @@ def test_what_is_declared_is_checked_and_other_fields_pass():
         (f'{{"points": [{{"a": {"9" * 400}}}]}}', r"a is 9+\.\.\.9+, not an integer"),
         ('{"points": [{"a": 1, "b": NaN}]}', r"b is nan, not a number from 0 to 1"),
         (f'{{"points": [{{"a": 1, "b": {"9" * 400}}}]}}', r"b is 9+\.\.\.9+, not a number"),
-        ('{"points": [{"a": 1, "c": {"x": 1}}]}', r"c\.'x' is 1, not a text"),
+        ('{"points": [{"a": 1, "c": {"x": 1}}]}', r"c\.'x' is 1, not a string"),
         (
             '{"points": [{"a": 1, "c": {"x": "\\ud800"}}]}',
             r"c\.'x' is .*, which has half of a character",

@@ -1,4 +1,4 @@
-"""Text of --help: the program's, and each command's with its own flags."""
+"""Text of --help: an overview of the program, and for each command its flags."""
 
 import shutil
 import textwrap
@@ -8,10 +8,10 @@ from trainer.config.commands import COMMANDS
 from trainer.config.flags import FLAGS, Config
 
 _HELP = frozenset(["-h", "--h", "-help", "--help", "--helpshort", "--helpfull"])
-_WIDEST = 100  # columns; longer lines are hard to read
-# A narrower terminal has a flag's text below its name instead of beside it.
+_WIDEST = 100  # Columns; longer lines are hard to read.
+# In a narrower terminal, a flag's text is below its name instead of beside it.
 _TWO_COLUMNS = 76
-_NAMES = 30  # columns of the names
+_NAMES = 30  # Columns for the names.
 _USAGE = """\
 Crescendo trains image classifiers with batches that grow instead of a learning rate that decays.
 
@@ -33,7 +33,7 @@ def asked_for(arguments: Sequence[str]) -> str | None:
     if not arguments or before[:1] == ["help"]:
         named = list(before[1:2])
     elif _HELP & set(before):
-        named = [each for each in before[:1] if not each.startswith("-")]
+        named = [word for word in before[:1] if not word.startswith("-")]
     else:
         return None
     if "--helpfull" in before and not named:
@@ -44,18 +44,18 @@ def asked_for(arguments: Sequence[str]) -> str | None:
 
 
 def overview() -> str:
-    """Returns what the program does, and its commands."""
+    """Returns the usage of the program, and a line for each command."""
     longest = max(map(len, COMMANDS))
     rows = [
-        _wrapped(f"  {name:{longest}}  {each.summary}", longest + 4)
-        for name, each in COMMANDS.items()
+        _wrapped(f"  {name:{longest}}  {command.summary}", longest + 4)
+        for name, command in COMMANDS.items()
     ]
     usage = "\n".join(_wrapped(line, 7 if "[" in line else 0) for line in _USAGE.splitlines())
     return "\n".join([usage, "", *rows, "", _wrapped(_MORE.replace("\n", " "), 0)])
 
 
 def of_command(name: str) -> str:
-    """Returns what the command does, an example, and its flags by group."""
+    """Returns the command's summary, an example, and its flags by group."""
     summary, example = COMMANDS[name]
     lines = [
         _wrapped(f"crescendo {name}: {summary}", 0),
@@ -63,9 +63,9 @@ def of_command(name: str) -> str:
         _wrapped(f"  python -m trainer {name} {example}", 6),
     ]
     group = ""
-    mine = [item for item in FLAGS.items() if name in item[1].commands]
-    # The run's own flags first, since most command lines have them; else in order.
-    for flag_name, flag in sorted(mine, key=lambda item: item[1].group != "Run"):
+    flags = [item for item in FLAGS.items() if name in item[1].commands]
+    # The group "Run" is first, since most command lines have its flags.
+    for flag_name, flag in sorted(flags, key=lambda item: item[1].group != "Run"):
         if flag.group != group:
             group = flag.group
             lines += ["", _wrapped(group, 0)]

@@ -1,4 +1,4 @@
-"""A command line, parsed into a Config by absl's flags; nothing stays behind of an earlier one."""
+"""Parses a command line into a Config with absl's flags, and keeps no state between calls."""
 
 import difflib
 import re
@@ -15,7 +15,7 @@ from trainer.config.flagfile_reader import Argument, expand
 from trainer.config.flags import FLAGS, Config
 from trainer.errors import UserError
 
-# Types of fields, without the None of those that need not be set.
+# Type of each flag, without the None of a flag that may be unset.
 _TYPES = {
     name: next((each for each in typing.get_args(kind) if each is not types.NoneType), kind)
     if isinstance(kind, types.UnionType)
@@ -23,7 +23,7 @@ _TYPES = {
     for name, kind in typing.get_type_hints(Config).items()
     if name in FLAGS
 }
-# Names of flags now, by their earlier names.
+# Current names of flags, by their earlier names.
 _RENAMED = {flag.formerly: name for name, flag in FLAGS.items() if flag.formerly}
 _RENAMED_FLAG = re.compile(f"^(--?)({'|'.join(_RENAMED)})(?=$|=)")
 
@@ -31,18 +31,18 @@ _RENAMED_FLAG = re.compile(f"^(--?)({'|'.join(_RENAMED)})(?=$|=)")
 def parse(command: str, arguments: Sequence[str], kept: Sequence[str] = ()) -> Config:
     """Parses the command line of `command`.
 
-    Arguments of `report` that are not flags are its runs.
+    For `report`, arguments that are not flags name run directories.
 
     Args:
       command: a name of `COMMANDS`.
-      arguments: of the command line, behind the command's name.
-      kept: flags that come before those of the command line, which override them.
+      arguments: the command line after the command's name.
+      kept: flags that a run has kept; those of the command line override them.
 
     Raises:
-      UserError: if a flag is unknown, cannot have its value, or is another command's; or if an
+      UserError: if a flag is unknown, has a wrong value, or belongs to another command; or if an
         argument is not a flag.
     """
-    # absl's logging asks for its own flags, which have their defaults.
+    # absl's logging reads its own flags, which keep their defaults.
     absl_flags.FLAGS.mark_as_parsed()
     _check_text(arguments)
     expanded = expand(arguments)
@@ -66,7 +66,7 @@ def parse(command: str, arguments: Sequence[str], kept: Sequence[str] = ()) -> C
 
 
 def _parsed(command: str, arguments: Sequence[str]) -> tuple[absl_flags.FlagValues, list[str]]:
-    """The values of all flags, and the arguments that are not flags, wherever they are."""
+    """Returns the parsed flags, and the arguments between and after them that are not flags."""
     parsed = _absl_flags()
     try:
         _, *rest = parsed(["crescendo", *map(_current_name, arguments)])
@@ -76,12 +76,12 @@ def _parsed(command: str, arguments: Sequence[str]) -> tuple[absl_flags.FlagValu
 
 
 def _current_name(argument: str) -> str:
-    """Returns the argument with a flag's earlier name replaced by its name now."""
+    """Returns the argument with a flag's earlier name replaced by its current name."""
     return _RENAMED_FLAG.sub(lambda found: f"{found[1]}{_RENAMED[found[2]]}", argument)
 
 
 def _absl_flags() -> absl_flags.FlagValues:
-    """Fresh absl flags, each with its default."""
+    """Returns new absl flags, each with its default."""
     found = absl_flags.FlagValues()
     found.set_gnu_getopt()
     for name, flag in FLAGS.items():
@@ -108,24 +108,24 @@ def _check_text(arguments: Sequence[str]) -> None:
     for argument in arguments:
         if any("\udc80" <= character <= "\udcff" for character in argument):
             raise UserError(
-                f"{argument!r} is not UTF-8, as flags.txt is: rename it, or lead to it by a link."
+                f"{argument!r} is not UTF-8, which flags.txt needs: rename it, or use a link to it."
             )
 
 
 def _check_are_of_command(command: str, typed: Sequence[str]) -> None:
-    """Refuses flags on the command line itself that `command` does not take."""
+    """Refuses typed flags of other commands; a flagfile may hold them."""
     parsed, _ = _parsed(command, typed)
     for name, flag in FLAGS.items():
         if parsed[name].present and command not in flag.commands:
             names = [each for each in COMMANDS if each in flag.commands]
             raise UserError(
-                f"--{name} is a flag of {', '.join(names)}, which {command} does not take.\n"
+                f"--{name} is a flag of {', '.join(names)}, not of {command}.\n"
                 f"Leave it out. {_see_help(command)}"
             )
 
 
 def _check_flagfiles(command: str, arguments: Sequence[Argument]) -> None:
-    """Refuses flagfiles with lines that are not flags, by the file's name."""
+    """Refuses a flagfile with a line that is not a flag, and names the file."""
     for path in dict.fromkeys(each.flagfile for each in arguments if each.flagfile):
         lines = [each.text for each in arguments if each.flagfile == path]
         try:
@@ -137,44 +137,44 @@ def _check_flagfiles(command: str, arguments: Sequence[Argument]) -> None:
 
 
 def _check_value(name: str, value: Any) -> None:
-    """Refuses what a flag cannot have, and what no flagfile can hold."""
+    """Refuses a value that the flag cannot have, or that a flagfile cannot hold."""
     if name == "runs":
         for path in value:
             if why := local_path.problem(path):
                 raise UserError(f"report cannot read {path!r}: it {why}.")
     if isinstance(value, str) and len(f"{value}.".splitlines()) > 1:
         raise UserError(
-            f"--{name}={value!r} has a line break, and flags.txt has a line a flag: rename it."
+            f"--{name}={value!r} has a line break, but flags.txt has one line per flag: rename it."
         )
     if value is not None and (why := FLAGS[name].problem(value)):
         raise UserError(f"flag --{name}={value}: {why}")
 
 
 def _check_strategy(config: Config) -> None:
-    """Refuses flags of one strategy with another."""
+    """Refuses flags that do not fit --strategy."""
     if config.strategy == "one_device" and (config.virtual_devices or 1) > 1:
         raise UserError(
-            f"--strategy=one_device uses one of --virtual_devices={config.virtual_devices}: "
+            f"--strategy=one_device uses only one of --virtual_devices={config.virtual_devices}: "
             "use --strategy=mirrored, or leave --virtual_devices out."
         )
     if config.strategy == "multi_worker" and config.virtual_devices:
         raise UserError(
-            f"--virtual_devices={config.virtual_devices} splits one process, and "
-            "--strategy=multi_worker has several: leave one of the two out."
+            f"--virtual_devices={config.virtual_devices} splits the CPU of one process, but "
+            "--strategy=multi_worker has several processes: leave one of the two out."
         )
     if config.strategy == "auto" and config.tpu:
-        raise UserError(f"--tpu={config.tpu} is for --strategy=tpu: add that, or leave --tpu out.")
+        raise UserError(f"--tpu={config.tpu} needs --strategy=tpu: add it, or leave --tpu out.")
     if config.strategy != "tpu":
         return
     if config.virtual_devices:
         raise UserError(
-            f"--virtual_devices={config.virtual_devices} splits a CPU, and --strategy=tpu uses "
-            "none: leave one of the two out."
+            f"--virtual_devices={config.virtual_devices} splits a CPU, but --strategy=tpu uses no "
+            "CPU: leave one of the two out."
         )
     if not config.tpu:
         raise UserError(
-            "--strategy=tpu needs --tpu: local on a TPU VM, or else a TPU's name with --tpu_zone "
-            "and --tpu_project."
+            "--strategy=tpu needs --tpu: give --tpu=local on a TPU VM, or else a TPU's name with "
+            "--tpu_zone and --tpu_project."
         )
     if config.tpu != "local" and not (config.tpu_zone and config.tpu_project):
         raise UserError(
@@ -188,10 +188,10 @@ def _see_help(command: str) -> str:
 
 
 def check_command(name: str) -> None:
-    """Refuses a name that is not a command's.
+    """Refuses a name that is not a command, and suggests the nearest names.
 
     Raises:
-      UserError: with the nearest names.
+      UserError: if `name` is not a command.
     """
     if name in COMMANDS:
         return

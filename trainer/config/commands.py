@@ -1,4 +1,4 @@
-"""The commands of the program: what each does, and an example."""
+"""Commands of the program, each with a summary and an example."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -8,8 +8,8 @@ class Command(NamedTuple):
     """Help of one command.
 
     Attributes:
-      summary: a sentence.
-      example: its arguments in a command line.
+      summary: what the command does, in one sentence.
+      example: arguments of an example command line.
     """
 
     summary: str
@@ -26,7 +26,7 @@ COMMANDS: Mapping[str, Command] = {
         "--flagfile=fashion_mnist_grow --model_dir=runs/grow",
     ),
     "range_test": Command(
-        "Train while the learning rate rises, and report the interval to train in.",
+        "Train while the learning rate rises, and suggest the rates to train with.",
         "--flagfile=fashion_mnist_decay --epochs=2 --model_dir=runs/range",
     ),
     "sweep": Command(
@@ -42,7 +42,7 @@ COMMANDS: Mapping[str, Command] = {
         "--model_dir=runs/grow --checkpoint=best",
     ),
     "convert": Command(
-        "Give a prepared TFDS set an index, for training on more than fits in memory.",
+        "Add an index to a prepared TFDS dataset, to train on more than fits in memory.",
         "--dataset=fashion_mnist",
     ),
     "report": Command(

@@ -1,6 +1,6 @@
-"""Declarations of flags: each once, as a field of a dataclass, with all that is known of it.
+"""Declaration of a flag, once, as a field of a dataclass: default, range, help, scope, commands.
 
-The field's annotation is the flag's type; `tuple[str, ...]` is a list with commas.
+The field's annotation is the flag's type; `tuple[str, ...]` is a comma-separated list.
 """
 
 import dataclasses
@@ -8,22 +8,22 @@ import enum
 from collections.abc import Callable, Sequence
 from typing import Any
 
-# The commands that train a run, or predict what training does.
+# Commands that train a run, or predict what training does.
 TRAINING = ("plan", "train", "range_test", "sweep")
-# The commands that read what a run has learned.
+# Commands that read a trained model.
 READING = ("evaluate", "export")
 
-# Returns why a value cannot be used, after the flag's name and the value; "" if it can.
+# Returns why a value cannot be used, to follow the flag's name and value; "" if it can be used.
 Problem = Callable[[Any], str]
 
 
 class Scope(enum.Enum):
-    """The thing a flag belongs to; it decides whether a run may be resumed with another value."""
+    """Owner of a flag's value, which decides whether a resumed run may have another value."""
 
-    LEARNED = "the run: changes what is learned, and stays as it was at the start"
-    FREE = "the run, but may differ when it is resumed"
-    MACHINE = "the machine: may differ, and is not taken over from a run that is evaluated"
-    CALL = "one call, and is not kept with the run"
+    LEARNED = "the run: the flag changes what is learned, and a resumed run must have its value"
+    FREE = "the run: a resumed run may have another value"
+    MACHINE = "the machine: evaluate and export do not take the value from the run either"
+    CALL = "one call: the value is not kept with the run"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,14 +31,14 @@ class Flag:
     """One flag.
 
     Attributes:
-      group: heading of the help that it stands under.
-      help: its quantity, unit, and what it means if it is not set.
-      scope: the thing it belongs to.
-      commands: names of the commands that take it.
-      choices: the values that it can have; () for others than names.
-      problem: why a value cannot be used.
-      decides: value of --anneal with which a flag of scope FREE changes what is learned.
-      repeated: whether it may be given several times, each with one of its values.
+      group: heading of the flag's section of the help.
+      help: quantity, unit, and meaning of an unset flag.
+      scope: owner of the value.
+      commands: names of the commands that take the flag.
+      choices: names that the flag accepts as values; () if its values are not a few names.
+      problem: returns why a value cannot be used.
+      decides: value of --anneal with which a flag of scope FREE changes what is learned, or None.
+      repeated: whether the flag may be given several times, with one value each.
       formerly: an earlier name, which command lines may still use; "" if there is none.
     """
 
@@ -54,37 +54,37 @@ class Flag:
 
 
 def usable(_: Any) -> str:
-    """Finds no problem with any value."""
+    """Returns "", because every value can be used."""
     return ""
 
 
 def must_be(meaning: str, condition: Callable[[Any], bool]) -> Problem:
-    """Returns the problem of values for which `condition` is false."""
+    """Returns a Problem that rejects values for which `condition` is false."""
     return lambda value: "" if condition(value) else f"must be {meaning}"
 
 
 def at_least(least: float) -> Problem:
-    """Returns the problem of numbers that are below `least`, infinite or NaN."""
+    """Returns a Problem that rejects numbers below `least`, infinity and NaN."""
     return must_be(f"{least:g} or above", lambda value: least <= value < float("inf"))
 
 
 POSITIVE = must_be("above 0", lambda value: 0 < value < float("inf"))
 FRACTION = must_be("from 0 to below 1", lambda value: 0 <= value < 1)
-# Beyond, an epoch or the whole run has no position in 64 bits.
+# Outside this range, positions of an epoch or of the whole run do not fit in 64 bits.
 EPOCHS = must_be("above 0, from 1e-9 to 1e9", lambda value: 1e-9 <= value <= 1e9)
-# Beyond, float32 parameters overflow in the first update.
+# Above this limit, float32 parameters overflow in the first update.
 RATE = must_be("above 0 and at most 1e30", lambda value: 0 < value <= 1e30)
 FACTOR = must_be("above 1 and at most 1e9", lambda value: 1 < value <= 1e9)
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Flags that stand together in the help; declares them with what they share.
+    """Section of the help; calling the group declares a flag in it.
 
     Attributes:
-      title: heading of the help.
-      scope: of its flags, unless one says another.
-      commands: that take its flags, unless one says others.
+      title: heading of the section.
+      scope: scope of a flag that is declared without one.
+      commands: commands of a flag that is declared without them.
     """
 
     title: str
@@ -104,7 +104,7 @@ class Group:
         repeated: bool = False,
         formerly: str = "",
     ) -> Any:
-        """Declares a flag of this group: the value of a field of a dataclass."""
+        """Returns the dataclass field that declares a flag of this group."""
         flag = Flag(
             self.title,
             help_text,
@@ -120,7 +120,7 @@ class Group:
 
 
 def flags_of(declared: type) -> dict[str, Flag]:
-    """Returns the flags that a dataclass declares, by name, in its order."""
+    """Returns the flags that a dataclass declares, by name, in the order of its fields."""
     return {
         field.name: field.metadata["flag"]
         for field in dataclasses.fields(declared)

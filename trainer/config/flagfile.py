@@ -1,7 +1,7 @@
-"""Flagfile of a run, which replays it, and the flags that may differ when the run is resumed.
+"""Flagfile that replays a run, and the flags that may differ when the run is resumed.
 
-A run is resumed with the flags that it was started with; only those in `FREE`, which change nothing
-that is learned, may differ.
+A run is resumed with the flags that it was started with. Only flags in `FREE`, which do not change
+what is learned, may differ.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from trainer.config.declaration import Scope
 from trainer.config.flags import FLAGS, Config
 from trainer.config.run_flags import NEWEST_ORDER
 
-# Letters of a line in a message, and differences: more do not help.
+# Most characters of a line, and most differences, that a message shows.
 _LONG, _FEW = 200, 10
 
 
@@ -22,16 +22,16 @@ def _of(*scopes: Scope) -> frozenset[str]:
 
 # Flags of one call, which are not kept with the run.
 ONE_CALL = _of(Scope.CALL)
-# Flags that an evaluation or an export of a run does not take over from it.
+# Flags that an evaluation or an export does not take from the run.
 OF_THE_MACHINE = _of(Scope.MACHINE)
 # Flags that may differ when a run is resumed.
 FREE = _of(Scope.CALL, Scope.MACHINE, Scope.FREE)
-# Of those, the ones by which a controller decides, by the value of --anneal.
+# Flags in FREE that change a controller's decisions, by the value of --anneal.
 DECIDES = {
     anneal: frozenset(name for name, flag in FLAGS.items() if flag.decides == anneal)
     for anneal in {flag.decides for flag in FLAGS.values()} - {None}
 }
-# Some of the flags that the flags.txt of every run names, of whatever version.
+# A selection of the flags that every version of this program writes into flags.txt.
 _IN_EVERY_RUN = frozenset(
     [
         "dataset",
@@ -54,9 +54,9 @@ _IN_EVERY_RUN = frozenset(
 
 
 def with_precision(config: Config) -> Config:
-    """Returns `config` with the precision that an unset one means.
+    """Returns `config` with an unset precision replaced by its meaning.
 
-    A run that is resumed on other devices would otherwise learn with another one.
+    Otherwise a run that is resumed on other devices would change its precision.
     """
     default = "bfloat16" if config.strategy == "tpu" else "float32"
     return dataclasses.replace(config, precision=config.precision or default)
@@ -68,9 +68,9 @@ def defaults() -> Config:
 
 
 def is_of_version_1(text: str) -> bool:
-    """Whether a flagfile is the flags.txt of a run from before --order_version, which has 1.
+    """Returns whether a flagfile is the flags.txt of a run older than --order_version.
 
-    The flags.txt of a run has a line for every flag with a value, and a recipe for a few.
+    Such a run has order version 1. A flags.txt names every flag with a value, a recipe only a few.
     """
     named = set(_read(text))
     return named >= _IN_EVERY_RUN and "order_version" not in named
@@ -79,8 +79,8 @@ def is_of_version_1(text: str) -> bool:
 def to_flagfile(config: Config) -> str:
     """Returns the flagfile that replays the run of `config`.
 
-    A line a flag, but for those that are None, and those that are of one call and not of the run.
-    Of a run, `config` has an order version: without a line, it would be 1.
+    It has a line for each flag, except for flags that are None or belong to one call. The `config`
+    of a run must have an order version, because a missing line means version 1.
     """
 
     def line(name: str, value: object) -> str:
@@ -93,11 +93,11 @@ def to_flagfile(config: Config) -> str:
 
 
 def order_version(config: Config, kept: str | None) -> int:
-    """Returns a run's version of the order: what the user asked for, its own, or a new run's.
+    """Returns the order version of a run: the user's choice, else the run's own, else the newest.
 
     Args:
-      config: of the command line.
-      kept: the run's flags.txt; None: it has none yet.
+      config: the command line.
+      kept: the text of the run's flags.txt, or None if it does not exist yet.
     """
     if config.order_version is not None or kept is None:
         return config.order_version or NEWEST_ORDER
@@ -106,7 +106,7 @@ def order_version(config: Config, kept: str | None) -> int:
 
 
 def shared(config: Config) -> list[str]:
-    """The flags that all workers of a run have the same: all but where things lie on each."""
+    """Returns the flags that must be equal on all workers: all except paths on each machine."""
     own = ("model_dir", "data_dir")
     return [f"--{name}={getattr(config, name)}" for name in FLAGS if name not in own]
 
@@ -114,8 +114,8 @@ def shared(config: Config) -> list[str]:
 def learned(text: str) -> dict[str, str]:
     """Returns the values in a flagfile of `to_flagfile` that change what is learned, by flag.
 
-    A flag that it lacks is younger than it, and had its default; but the order of examples had
-    version 1 before there was a flag for it.
+    A missing flag is newer than the file and gets its default. If --order_version is missing, the
+    version is 1.
     """
     values = {**_read(to_flagfile(defaults())), "order_version": "1", **_read(text)}
     free = FREE - DECIDES.get(values.get("anneal", ""), frozenset())
@@ -134,7 +134,7 @@ def learned_differences(old: str, new: str) -> list[str]:
 
 
 def not_a_flag(text: str) -> str:
-    """Says which line of a run's flags.txt cannot be one of a flag; "" if all can."""
+    """Returns a message about the first line of flags.txt that is not a flag; "" if none."""
     for number, line in enumerate(text.splitlines(), start=1):
         blank = not line.strip() or line.startswith("#")
         if not (blank or re.match("--[a-z]", line)) or re.search("[\0\udc80-\udcff]", line):
@@ -143,12 +143,12 @@ def not_a_flag(text: str) -> str:
 
 
 def listed(differences: Sequence[str]) -> str:
-    """The first of some differences, each short, and how many more there are."""
-    said = "; ".join(
+    """Returns the first differences, each shortened, and the number of the others."""
+    text = "; ".join(
         each if len(each) < _LONG else f"{each[:_LONG]}…" for each in differences[:_FEW]
     )
     more = len(differences) - _FEW
-    return f"{said}; and {more} more" if more > 0 else said
+    return f"{text}; and {more} more" if more > 0 else text
 
 
 def _read(text: str) -> dict[str, str]:

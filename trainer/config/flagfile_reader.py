@@ -1,8 +1,9 @@
-"""Flagfiles of a command line, replaced by the flags that they hold.
+"""Replaces the flagfiles of a command line by the flags that they hold.
 
-A flagfile has a flag a line, and lines that start with # or // are comments. One that is named on
-the command line is looked for in the current folder, and one that a flagfile names beside that
-flagfile first. A bare name such as fashion_mnist_grow is that of a recipe of this program.
+A flagfile has one flag per line; lines that start with # or // are comments. A flagfile that the
+command line names is relative to the current folder. A flagfile that another flagfile names is
+looked up beside that one first. If no such file exists, the name is that of a recipe of this
+program, such as fashion_mnist_grow.
 """
 
 import dataclasses
@@ -15,7 +16,7 @@ from trainer.errors import UserError
 from trainer.system.regular_file import NotRegularError, read_regular
 
 _SUFFIX = ".flags"
-# A flagfile of a run has 3 kB.
+# The flagfile of a run has 3 kB.
 _MOST_BYTES = 2**20
 _PACKAGE = pathlib.Path(__file__).parents[1]
 
@@ -26,7 +27,7 @@ class Argument:
 
     Attributes:
       text: the argument.
-      flagfile: the one that it is in; None: it is on the command line itself.
+      flagfile: the flagfile that holds it, or None if it is on the command line itself.
     """
 
     text: str
@@ -35,10 +36,10 @@ class Argument:
 
 @dataclasses.dataclass(frozen=True)
 class Expanded:
-    """A command line without flagfiles.
+    """Command line whose flagfiles are replaced by their flags.
 
     Attributes:
-      arguments: in order; the flags of a flagfile are in its place.
+      arguments: all arguments in order, with the flags of a flagfile in its place.
       flagfiles: the text of each flagfile.
     """
 
@@ -50,7 +51,7 @@ def expand(arguments: Sequence[str]) -> Expanded:
     """Replaces --flagfile=x, -flagfile=x and --flagfile x by the flags in the file x.
 
     Raises:
-      UserError: if a flagfile cannot be read, or names itself, directly or by another one.
+      UserError: if a flagfile cannot be read, or names itself, directly or through another one.
     """
     texts: list[str] = []
     expanded: list[Argument] = []
@@ -62,7 +63,7 @@ def expand(arguments: Sequence[str]) -> Expanded:
             expanded.append(Argument(text))
         else:
             if not name:
-                raise UserError("--flagfile names no file.\nName a file of flags, or a recipe.")
+                raise UserError("--flagfile names no file.\nName a file of flags or a recipe.")
             path = _found(name, pathlib.Path())
             expanded += _flags_in(path, (), texts)
     return Expanded(expanded, texts)
@@ -70,14 +71,14 @@ def expand(arguments: Sequence[str]) -> Expanded:
 
 def recipes() -> dict[str, pathlib.Path]:
     """Returns the recipes that come with this program, by name."""
-    # In a wheel, beside the modules; in a checkout, beside trainer/.
+    # A wheel has the recipes inside trainer/, and a checkout has them beside it.
     folders = (_PACKAGE / "recipes", _PACKAGE.parent / "flags")
     folder = next((each for each in folders if each.is_dir()), folders[0])
     return {path.stem: path for path in sorted(folder.glob(f"*{_SUFFIX}"))}
 
 
 def _flagfile(text: str, following: Iterator[str]) -> str | None:
-    """The name of the flagfile that an argument names, with the next one; None: it names none."""
+    """Returns the flagfile that `text` names, if need be in the `following` argument, or None."""
     flag, equals, name = text.partition("=")
     if flag not in ("--flagfile", "-flagfile"):
         return None
@@ -85,7 +86,7 @@ def _flagfile(text: str, following: Iterator[str]) -> str | None:
 
 
 def _found(name: str, folder: pathlib.Path) -> pathlib.Path:
-    """The path of a flagfile that is named from `folder`."""
+    """Returns the path of a flagfile or recipe, which is looked up in `folder` first."""
     here = pathlib.Path(name)
     for path in (folder / here, here):
         if path.exists() and not (path.is_dir() and os.sep not in name):
@@ -96,10 +97,10 @@ def _found(name: str, folder: pathlib.Path) -> pathlib.Path:
 def _flags_in(
     path: pathlib.Path, around: tuple[pathlib.Path, ...], texts: list[str]
 ) -> Iterator[Argument]:
-    """The flags of a flagfile; `around` are the flagfiles that led to it."""
+    """Yields the flags of a flagfile; `around` has the flagfiles through which it was named."""
     if path.resolve() in around:
         raise UserError(
-            f"--flagfile={path} names itself, directly or by another flagfile.\n"
+            f"--flagfile={path} names itself, directly or through another flagfile.\n"
             f"Remove that line from {around[-1]}."
         )
     text = _read(path)
@@ -115,7 +116,7 @@ def _flags_in(
 
 def _read(path: pathlib.Path) -> str:
     try:
-        text = read_regular(path, _MOST_BYTES).decode("utf-8-sig")  # Windows puts a mark first.
+        text = read_regular(path, _MOST_BYTES).decode("utf-8-sig")  # Windows adds a mark.
     except NotRegularError as error:
         raise UserError(
             f"--flagfile={path} cannot be read: {error.strerror}.\n"
@@ -130,6 +131,6 @@ def _read(path: pathlib.Path) -> str:
             f"--flagfile={path} is not UTF-8 text: {error.reason} at byte {error.start}.\n"
             "Name a file of flags."
         ) from error
-    if "\0" in text:  # No path can have one.
+    if "\0" in text:  # A path cannot hold a NUL byte.
         raise UserError(f"--flagfile={path} is not text: it has a NUL byte.\nName a file of flags.")
     return text

@@ -1,8 +1,8 @@
-"""Problems of a path that must name something on this machine's disks."""
+"""Checks that a path names something on this machine's disks."""
 
 import re
 
-# A path normaliser leaves one slash of a URL's two, as pathlib does.
+# Normalising a path, as pathlib does, removes one of a URL's two slashes.
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(?=://)|(abfss?|file|ftp|gs|hdfs|https?|s3a?)(?=:/)")
 _COPIES = {
     "gs": "with `gcloud storage rsync --recursive`",
@@ -12,28 +12,28 @@ _COPIES = {
 
 
 def scheme(path: str) -> str:
-    """The scheme of a URL, in small letters: gs of gs://bucket/x, and of gs:/bucket/x; or ""."""
+    """Returns the scheme of a URL in lower case, gs for gs://b/x and for gs:/b/x; else ""."""
     found = _URL.match(path.strip())
     return (found[1] or found[2]).lower() if found else ""
 
 
 def empty(value: str) -> str:
-    """Why `value` cannot be used, if it is empty or blank; or ""."""
+    """Returns why a blank `value` cannot be used; "" for any other."""
     if value.strip():
         return ""
-    return "is empty: the shell variable that it came from may be unset; give a value, or no flag"
+    return "is empty: the shell variable in it may be unset; give a value, or leave the flag out"
 
 
 def remote_problem(path: str) -> str:
-    """Why `path` cannot be used where TFDS also reads URLs; "" if it can."""
+    """Returns why TFDS, which also reads URLs, cannot use `path`; "" if it can."""
     kind = scheme(path)
     if kind and "://" not in path:
-        return f"is a URL with one slash, which would be a local folder: write {kind}://"
+        return f"is a URL with one slash, which would name a local folder: write {kind}://"
     return empty(path)
 
 
 def problem(path: str) -> str:
-    """Why `path` cannot be used, and what to do instead, after its name; "" if it can."""
+    """Returns why `path` cannot be used, and the remedy, to follow its name; "" if it can."""
     kind = scheme(path)
     if kind == "file":
         return "is a URL: write the path alone, as in /data/x"

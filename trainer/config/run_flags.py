@@ -17,7 +17,7 @@ from trainer.config.declaration import (
     must_be,
 )
 
-# The order of examples that a new run has.
+# Value of --order_version for a new run.
 NEWEST_ORDER = 2
 
 _LEARNED = Scope.LEARNED
@@ -41,18 +41,17 @@ def _dataset_problem(name: str) -> str:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunFlags:
-    """Flags that decide what a run learns; a number that is not set is None."""
+    """Flags that decide what a run learns; an unset number is None."""
 
     dataset: str = _data(
         "fashion_mnist",
-        "Name of a TFDS image-classification set, or image_folder:PATH for a folder of images "
-        "such as PATH/train/cat/1.jpg.",
+        "Name of a TFDS image dataset, or image_folder:PATH for images like PATH/train/cat/1.jpg.",
         problem=_dataset_problem,
         commands=(*TRAINING, *READING, "convert"),
     )
     data_dir: str | None = _data(
         None,
-        "Folder of TFDS sets (unset: TFDS's own default).",
+        "Folder of TFDS datasets (unset: TFDS's default).",
         problem=local_path.remote_problem,
         scope=Scope.FREE,
         commands=(*TRAINING, *READING, "convert"),
@@ -62,34 +61,33 @@ class RunFlags:
     )
     eval_split: str | None = _data(
         None,
-        "Examples to evaluate on, in TFDS's split syntax (unset: test; of a folder, the first of "
-        "val, validation and test).",
+        "Examples to evaluate on, in TFDS's split syntax (unset: test; for image_folder, the "
+        "first of val, validation and test that exists).",
         problem=local_path.empty,
     )
     train_examples: int | None = _data(
         None,
-        "N, the number of training examples, for `plan` if the data are not here.",
+        "Number N of training examples, for `plan` if the dataset is not on this machine.",
         problem=POSITIVE,
         scope=Scope.FREE,
         commands=TRAINING,
     )
     augment: str = _data(
         "none",
-        "Augmentation. medium: shifts of up to 4 pixels and flips; strong: also zoom by 0.75 to "
-        "1.25, rotation by up to 10 degrees, channel shift by up to 50 grey levels, random "
-        "erasing of half of the images; imagenet: a part of 8% to 100% of the image, resized, and "
-        "flips; evaluated on the middle.",
+        "Augmentation of training images. medium: shifts of up to 4 pixels, and flips; strong: "
+        "also zoom by 0.75 to 1.25, rotation by up to 10 degrees, channel shift by up to 50 grey "
+        "levels, and random erasing in half of the images; imagenet: a resized crop of 8% to 100% "
+        "of the image, and flips, with evaluation on the centre crop.",
         choices=("none", "medium", "strong", "imagenet"),
     )
     skip_bad_examples: bool = _data(
         False,
-        "Count, name and leave out what cannot be read or decoded; of TFDS sets, ArrayRecord only.",
+        "Skip, count and name images that cannot be read or decoded (TFDS: ArrayRecord only).",
         scope=Scope.FREE,
     )
     max_image_pixels: int = _data(
         178_956_970,
-        "Largest width times height, in pixels, of an image that is decoded; a larger one is an "
-        "error.",
+        "Largest width times height of an image, in pixels; a larger image is an error.",
         problem=must_be("1 or above", lambda value: value >= 1),
         scope=Scope.FREE,
     )
@@ -97,18 +95,18 @@ class RunFlags:
     model: str = _model(
         "wide_resnet_10_1",
         "Model: wide_resnet_<depth>_<width>, resnet_50, vgg_16, plain_9, inception_resnet_v2, a "
-        "keras.applications name, or module:function that returns a model.",
+        "keras.applications name, or module:function for a function that returns a Keras model.",
         problem=local_path.empty,
     )
     image_size: int | None = _model(
-        None, "Side of the images, in pixels (unset: the dataset's own).", problem=POSITIVE
+        None, "Side length of the images, in pixels (unset: the dataset's).", problem=POSITIVE
     )
     num_classes: int | None = _model(
-        None, "Number of classes of the model (unset: the dataset's own).", problem=POSITIVE
+        None, "Number of the model's classes (unset: the dataset's).", problem=POSITIVE
     )
     ghost_batch_size: int = _model(
         32,
-        "G, the number of examples that share batch-norm statistics.",
+        "Ghost batch size G, the number of examples that share batch-norm statistics.",
         problem=POSITIVE,
         commands=TRAINING,
     )
@@ -120,32 +118,32 @@ class RunFlags:
     )
     precision: str | None = _model(
         None,
-        "Type of the layers' computations; parameters, normalisation and loss are always float32 "
-        "(unset: bfloat16 with --strategy=tpu, else float32).",
+        "Data type of the layers' computations; parameters, normalisation and loss are always "
+        "float32 (unset: bfloat16 with --strategy=tpu, else float32).",
         choices=("float32", "bfloat16"),
     )
 
     epochs: float = _length(16.0, "Length of the run, in epochs.", problem=EPOCHS)
     seed: int = _length(
         0,
-        "Seed of everything: weights, order of examples, augmentation.",
+        "Seed of everything random: initial weights, order of examples, augmentation.",
         problem=must_be("from 0 to 9223372036854775807", lambda value: 0 <= value < 2**63),
     )
     order_version: int | None = _length(
         None,
-        "Version of the order of examples and of the random layers' keys: 2, or 1, which repeats "
-        "and which runs from before this flag have (unset: that of the run in --model_dir, or 2).",
+        "Version of the order of examples and of the random layers' keys. Version 1 repeats, and "
+        "belongs to runs older than this flag (unset: that of the run in --model_dir, or 2).",
         problem=must_be("1 or 2", lambda value: value in (1, NEWEST_ORDER)),
     )
 
     optimizer: str = _optimizer(
         "momentum",
-        "Optimizer; the momentum of adam and lamb is their beta1, and their beta2 is 0.999.",
+        "Optimizer; for adam and lamb, the momentum is beta1, and beta2 is 0.999.",
         choices=("sgd", "momentum", "nesterov", "adam", "lars", "lamb"),
     )
     weight_decay: float = _optimizer(
         0.0,
-        "Factor of the coupled L2 penalty on all parameters but biases and batch-norm weights "
+        "Factor of the coupled L2 penalty on all parameters except biases and batch-norm weights "
         "(lamb: added to the normalised gradient).",
         problem=at_least(0),
     )
@@ -162,8 +160,8 @@ class RunFlags:
     )
     scaling: str = _start(
         "linear",
-        "How the learning rate follows the batch size at an equal noise scale: linear, for SGD; "
-        "sqrt, for adam and lamb; none: not at all.",
+        "Rule by which the learning rate follows the batch size at equal noise scale. linear: for "
+        "SGD; sqrt: for adam and lamb; none: the learning rate does not change.",
         choices=("linear", "sqrt", "none"),
     )
     initial_learning_rate: float | None = _start(
@@ -180,25 +178,24 @@ class RunFlags:
     )
     warmup_from: float | None = _start(
         None,
-        "Factor on the learning rate at the start of the warm-up (unset: base over initial "
-        "learning rate, at most 1).",
+        "Factor on the learning rate when its warm-up starts (unset: base / initial, at most 1).",
         problem=must_be("above 0 and at most 1, a factor on the rate", lambda v: 0 < v <= 1),
     )
     momentum_warmup_epochs: float = _start(
         0.0,
-        "Length, in epochs, of a warm-up in which momentum and batch size rise together from "
-        "--momentum_from, at a constant noise scale and learning rate.",
+        "Length of the momentum warm-up, in epochs. Momentum and batch size rise together from "
+        "--momentum_from, at constant noise scale and learning rate.",
         problem=at_least(0),
     )
     momentum_from: float | None = _start(
-        None, "Momentum at which its warm-up begins (unset: the reference's).", problem=FRACTION
+        None, "Momentum at the start of its warm-up (unset: the reference's).", problem=FRACTION
     )
 
     anneal: str = _schedule(
         "constant",
-        "How the noise scale decreases over the run. plateau: by --anneal_factor when the "
-        "evaluation does not improve; measured: it is constant, and the batch size follows the "
-        "gradient noise; range_test: what the command of that name does.",
+        "Schedule of the noise scale. plateau: divided by --anneal_factor when the evaluation "
+        "stops improving; measured: constant, while the batch size follows the gradient noise; "
+        "range_test: as in the command range_test.",
         choices=(
             "constant",
             "step",
@@ -213,9 +210,9 @@ class RunFlags:
     )
     anneal_with: str = _schedule(
         "learning_rate",
-        "What realises the schedule: the learning rate alone; hybrid: the batch size for the "
-        "first --batch_anneals steps of `step` or `plateau`; batch_size: the batch size up to its "
-        "maximum, then the learning rate.",
+        "Quantity that realises the schedule. learning_rate: the learning rate alone; hybrid: the "
+        "batch size in the first --batch_anneals steps of `step` or `plateau`, then the learning "
+        "rate; batch_size: the batch size up to its maximum, then the learning rate.",
         choices=("learning_rate", "hybrid", "batch_size"),
     )
     max_batch_size: int | None = _schedule(
@@ -226,71 +223,69 @@ class RunFlags:
     )
     momentum_to: float | None = _schedule(
         None,
-        "Momentum down to which the schedule goes after the batch is largest and before the "
-        "learning rate decreases (unset: the momentum is constant).",
+        "Lowest momentum of the schedule, which lowers it after the batch size reaches its "
+        "maximum and before the learning rate decreases (unset: constant momentum).",
         problem=FRACTION,
     )
 
     anneal_epochs: tuple[str, ...] = _step(
         (),
         "Positions of the steps of `step`, or the length in which `exponential` divides by "
-        "--anneal_factor; in epochs, or in percents of the run: 30%,60%,80%.",
+        "--anneal_factor, in epochs or in percents of the run: 30%,60%,80%.",
     )
     anneal_factor: float = _step(
         5.0, "Factor by which one step divides the noise scale.", problem=FACTOR
     )
     anneal_power: float = _step(
-        2.0, "Power of `polynomial`: (1 - epochs / total) ** power.", problem=POSITIVE
+        2.0, "Exponent of `polynomial`: (1 - epochs / total) ** exponent.", problem=POSITIVE
     )
     batch_anneals: int = _step(
-        1, "Number of steps that `hybrid` gives to the batch size.", problem=at_least(0)
+        1, "Number of steps that `hybrid` realises with the batch size.", problem=at_least(0)
     )
 
     cycle_epochs: float = _cyclical(4.0, "Length of a whole cycle, in epochs.", problem=EPOCHS)
     min_learning_rate: float | None = _cyclical(
         None,
-        "Lowest learning rate of a cycle, whose highest is the initial one (unset: a quarter of "
-        "it).",
+        "Lowest learning rate of a cycle (unset: a quarter of the initial one, the highest).",
         problem=RATE,
     )
     cycle_factor: float = _cyclical(
         1.0,
-        "Factor of each cycle on its height: 1 is triangular, 0.5 triangular2; with "
+        "Factor on the height from cycle to cycle: 1 is triangular, 0.5 triangular2; with "
         "--cycle_factor_per=update, the base of exp_range.",
         problem=must_be("above 0 and at most 1", lambda v: 0 < v <= 1),
     )
     cycle_factor_per: str = _cyclical(
         "cycle",
-        "How often --cycle_factor multiplies; update: once per update of the initial batch size.",
+        "Interval between two uses of --cycle_factor. update: an update of the initial batch size.",
         choices=("cycle", "update"),
     )
 
     min_improvement: float = _plateau(
         0.0,
-        "Gain of top-1 on its best that counts as an improvement, as a fraction: 0.001.",
+        "Rise of top-1 above its best that counts as an improvement, as a fraction: 0.001.",
         problem=FRACTION,
     )
     patience: int = _plateau(
         3,
-        "Number of consecutive evaluations without improvement that are a plateau.",
+        "Number of consecutive evaluations without improvement that make a plateau.",
         problem=POSITIVE,
     )
     cooldown: int = _plateau(
-        0, "Number of evaluations after a step that do not count.", problem=at_least(0)
+        0, "Number of evaluations that are ignored after a step.", problem=at_least(0)
     )
     max_anneals: int = _plateau(
-        2, "Number of steps; the plateau after the last one ends the run.", problem=at_least(0)
+        2, "Largest number of steps; the next plateau ends the run.", problem=at_least(0)
     )
 
     growth_threshold: float = _measured(
         2.0,
-        "Factor by which the batch size grows when the gradient noise scale is this many times it.",
+        "Ratio of gradient noise scale to batch size at which the batch grows by that ratio.",
         problem=FACTOR,
     )
     noise_horizon: int | None = _measured(
         None,
-        "Averaging horizon of the gradient noise scale, and interval of decisions, in examples "
-        "(unset: N/4).",
+        "Averaging horizon and decision interval of the gradient noise, in examples (unset: N/4).",
         problem=POSITIVE,
         scope=Scope.FREE,
         decides="measured",
@@ -299,5 +294,5 @@ class RunFlags:
     range_from: float = _range(1e-4, "Learning rate at the start.", problem=RATE)
     range_to: float = _range(10.0, "Learning rate at the end.", problem=RATE)
     range_scale: str = _range(
-        "geometric", "How the learning rate rises.", choices=("geometric", "linear")
+        "geometric", "Scale on which the learning rate rises.", choices=("geometric", "linear")
     )

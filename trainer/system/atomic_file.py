@@ -1,4 +1,4 @@
-"""Files and folders that appear under their name whole or not at all, and their removal."""
+"""Writes and moves files and folders, which appear complete or not at all, and removes them."""
 
 import contextlib
 import errno
@@ -12,31 +12,31 @@ from trainer.system.regular_file import NotRegularError, opener
 
 
 def write_atomic(path: pathlib.Path, content: str | bytes) -> None:
-    """Writes a file that appears whole or not at all, and survives a crash; text is UTF-8.
+    """Writes a file that appears complete or not at all, and survives a crash; text is UTF-8.
 
     Raises:
-      OSError: if it cannot be written; with the file's name, which the system's own error lacks.
+      OSError: if the file cannot be written; it has the name, which the system's error lacks.
     """
     temporary = path.with_name(path.name + ".tmp")
-    try:  # Over NFS, an error may come as late as on closing.
+    try:  # Over NFS, an error may appear only when the file is closed.
         with open(temporary, "wb", opener=opener) as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except NotRegularError:  # More room would not help.
+    except NotRegularError:  # Free disk space would not help.
         raise
     except OSError as error:
         with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)  # It may be what the disk is full of.
+            temporary.unlink(missing_ok=True)  # The unfinished file may fill the disk.
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_json(path: pathlib.Path, value: Any, indent: int | None = 2) -> None:
-    """Writes a JSON file as `write_atomic` does; None for `indent`: on one line.
+    """Writes a JSON file with `write_atomic`, on one line if `indent` is None.
 
     Raises:
-      OSError: as `write_atomic`.
+      OSError: if the file cannot be written.
     """
     write_atomic(path, json.dumps(value, indent=indent) + "\n")
 
@@ -44,12 +44,12 @@ def write_json(path: pathlib.Path, value: Any, indent: int | None = 2) -> None:
 def move_atomic(
     temporary: pathlib.Path, path: pathlib.Path, aside: pathlib.Path | None = None
 ) -> None:
-    """Renames a folder of complete files, so that it appears whole or not at all.
+    """Renames a folder of complete files, so that it appears complete or not at all.
 
-    A folder that has the name is moved `aside` first.
+    A folder that already has the name `path` is renamed to `aside` first.
     """
-    for each in (*temporary.rglob("*"), temporary):
-        flush(each)
+    for entry in (*temporary.rglob("*"), temporary):
+        flush(entry)
     if aside is not None and path.exists():
         path.rename(aside)
     temporary.rename(path)
@@ -57,21 +57,21 @@ def move_atomic(
 
 
 def flush(path: pathlib.Path) -> None:
-    """Flushes a file or folder to the disk, so that no rename becomes durable before it."""
+    """Flushes a file or folder to the disk, so that a later rename cannot reach the disk first."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # A file system that cannot flush folders.
+        if error.errno != errno.EINVAL:  # Some file systems cannot flush folders.
             raise
     finally:
         os.close(descriptor)
 
 
 def remove(path: pathlib.Path) -> None:
-    """Removes a file, a link, or a folder with what it holds, if it is there and can be.
+    """Removes a file, a link, or a folder with its content, if it exists and can be removed.
 
-    By itself, shutil.rmtree waits for the writer of a FIFO.
+    On a FIFO, shutil.rmtree would wait for a writer.
     """
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Processes of the program that this one starts on its machine, each on a share of the cores."""
+"""Starts this program in a child process, on some of the machine's cores."""
 
 import ctypes
 import os
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import IO
 
-_PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
+_PR_SET_PDEATHSIG = 1  # Defined in <linux/prctl.h>.
 
 
 def start(
@@ -17,23 +17,23 @@ def start(
     output: IO[bytes] | int,
     environment: Mapping[str, str] | None = None,
 ) -> "subprocess.Popen[bytes]":
-    """Starts the program with `arguments` on `cores` (empty: all); what it prints goes to `output`.
+    """Starts the program with `arguments` on `cores` (empty: all), and prints to `output`.
 
-    Its environment is this process's, unless given. Signals from the terminal do not reach it. On
-    Linux it gets SIGTERM when the thread that called this ends, however that happens: a sweep that
-    is killed leaves nothing running. Of a caller with several threads it gets one from each, as it
-    is handed on from one to the next, and a second one means to leave without a checkpoint.
+    The child inherits this process's environment unless one is given. It gets no signals from the
+    terminal. On Linux it gets SIGTERM when the thread that called `start` ends for any reason, so
+    that a killed sweep leaves no child running. Call `start` from a process with one thread: with
+    several, the child gets a SIGTERM from each, and ends at the second one without a checkpoint.
     """
     parent = os.getpid()
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
     def prepare() -> None:
-        """In the child, before it becomes the program."""
-        if cores and hasattr(os, "sched_setaffinity"):  # macOS has no such call.
+        """Prepares the child before it executes the program."""
+        if cores and hasattr(os, "sched_setaffinity"):  # macOS lacks this call.
             os.sched_setaffinity(0, cores)
         if libc:
             libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-            if os.getppid() != parent:  # Which has ended meanwhile.
+            if os.getppid() != parent:  # The parent has ended meanwhile.
                 os.kill(os.getpid(), signal.SIGTERM)
 
     return subprocess.Popen(

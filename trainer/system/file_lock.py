@@ -1,4 +1,4 @@
-"""The kernel's locks on open files, with a message of its own where a file system has none."""
+"""Locks open files with flock, and explains the failure on a file system without locks."""
 
 import errno
 import fcntl
@@ -6,16 +6,16 @@ from typing import Any
 
 from trainer.errors import UserError
 
-# What flock says on NFS without a lock manager, and on file systems that do not know locks.
+# Errors of flock on NFS without a lock manager, and on file systems without locks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 
 def take(file: Any, *, shared: bool = False, wait: bool = False) -> bool:
-    """Locks an open file; returns whether it could, without `wait` at once.
+    """Locks an open file, and returns whether it could; with `wait`, waits for the lock.
 
     Raises:
-      UserError: its file system has no locks.
-      OSError: it cannot be locked for another reason.
+      UserError: if the file system has no locks.
+      OSError: if the file cannot be locked for another reason.
     """
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
@@ -27,7 +27,7 @@ def take(file: Any, *, shared: bool = False, wait: bool = False) -> bool:
             raise UserError(
                 f"{file.name} cannot be locked, because its file system has no locks: "
                 f"{error.strerror}.\n"
-                "Name a folder on a local disk, or mount that one with locks (NFS: -o local_lock="
+                "Choose a folder on a local disk, or mount this one with locks (NFS: -o local_lock="
                 "flock)."
             ) from error
         raise

@@ -1,8 +1,8 @@
-"""How much memory there is and how much of it is taken, and what is said when it runs out.
+"""Measures the memory that is used and available, and explains errors of exhausted memory.
 
-A GPU that is full raises an error, and training goes on with less. A CPU's memory raises none: the
-kernel kills the process, or, where its address space is limited, oneDNN ends it. So what a CPU
-shall hold is asked for here beforehand.
+TensorFlow raises an error if a GPU's memory is full, and training continues with smaller
+micro-batches. It raises none for a CPU: the kernel kills the process, or oneDNN ends it if its
+address space is limited. So callers compare their need with this module's numbers beforehand.
 """
 
 import contextlib
@@ -18,12 +18,12 @@ import tensorflow as tf
 from trainer.errors import UserError
 from trainer.system.tensorflow_errors import Translation
 
-# What makes a model's smallest micro-batch smaller.
+# Remedy if a model's smallest micro-batch does not fit.
 LESS = "Use a smaller --ghost_batch_size or --image_size, or --precision=bfloat16."
 
 _PROC, _CGROUP = pathlib.Path("/proc"), pathlib.Path("/sys/fs/cgroup")
-# By /proc/self/cgroup's name of the controller, "" for version 2: the folder, and the files with
-# the limit and the bytes taken, and what memory.stat calls files that can be dropped from it.
+# For each controller in /proc/self/cgroup ("" in version 2): its folder, its files with the limit
+# and the usage, and the field of memory.stat with the file cache that the kernel can drop.
 _CGROUPS = {
     "": ("", "memory.max", "memory.current", "inactive_file"),
     "memory": (
@@ -37,12 +37,12 @@ _CGROUPS = {
 
 @dataclasses.dataclass(frozen=True)
 class Use:
-    """Bytes of one memory.
+    """Bytes that this process uses of one memory.
 
     Attributes:
-      now: taken by this process.
-      peak: the most that it took since `restart`.
-      limit: that it can take, with what others leave of it; infinite where that is not known.
+      now: bytes in use.
+      peak: most bytes in use since `reset_peak_memory`.
+      limit: most bytes that it can use beside other processes; infinite if unknown.
     """
 
     now: int
@@ -51,24 +51,25 @@ class Use:
 
 
 def memory_usage(devices: Sequence[str]) -> list[Use]:
-    """That of each GPU of `devices`; for CPUs the process's, and nothing where no one tells.
+    """Returns the memory use of each GPU; or of this process if all devices are CPUs.
 
-    A process's first is what it has in RAM, and the second, if that is limited (`ulimit -v`), its
-    address space.
+    The first entry of a process is its RAM. If `ulimit -v` limits its address space, the second
+    entry is that. The list is empty if the platform does not report memory.
     """
     if _on_cpu(devices):
         try:
             return _process()
-        except FileNotFoundError:  # No Linux.
+        except FileNotFoundError:  # The system is not Linux.
             return []
-    found = [tf.config.experimental.get_memory_info(device) for device in _gpus(devices)]
-    return [Use(info["current"], info["peak"], math.inf) for info in found]
+    infos = [tf.config.experimental.get_memory_info(device) for device in _gpus(devices)]
+    return [Use(info["current"], info["peak"], math.inf) for info in infos]
 
 
 def reset_peak_memory(devices: Sequence[str]) -> None:
-    """Lets the peaks of `uses` begin at what is taken now.
+    """Resets the peaks of `memory_usage` to the memory in use now.
 
-    But not an address space's, nor where this process may not: they are of its whole life then.
+    The peak of an address space cannot be reset, nor can any without permission to write /proc:
+    such a peak covers the whole life of the process.
     """
     for device in _gpus(devices):
         tf.config.experimental.reset_memory_stats(device)
@@ -78,7 +79,7 @@ def reset_peak_memory(devices: Sequence[str]) -> None:
 
 
 def out_of_memory(what: str, remedy: str) -> Translation:
-    """Returns the translation of an error of exhausted memory: `what` does not fit."""
+    """Returns a translation of out-of-memory errors into a UserError that `what` does not fit."""
 
     def translation(error: tf.errors.OpError) -> UserError | None:
         if isinstance(error, tf.errors.ResourceExhaustedError):
@@ -97,54 +98,54 @@ def _gpus(devices: Sequence[str]) -> list[str]:
 
 
 def _process() -> list[Use]:
-    taken = _fields(pathlib.Path("/proc/self/status"))
-    found = [Use(taken["VmRSS"], taken["VmHWM"], taken["VmRSS"] + available())]
-    most, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if most != resource.RLIM_INFINITY:
-        found.append(Use(taken["VmSize"], taken["VmPeak"], most))
-    return found
+    status = _fields(pathlib.Path("/proc/self/status"))
+    uses = [Use(status["VmRSS"], status["VmHWM"], status["VmRSS"] + available())]
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY:
+        uses.append(Use(status["VmSize"], status["VmPeak"], limit))
+    return uses
 
 
 def ram_limit(proc: pathlib.Path = _PROC, cgroups: pathlib.Path = _CGROUP) -> int:
-    """Bytes of RAM that this process may ever take: the machine's, or its container's if less."""
+    """Returns the RAM that this process may use, in bytes: the machine's or its container's."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min([machine, *(most for most, _ in _limits(proc, cgroups))])
+    return min([machine, *(limit for limit, _ in _limits(proc, cgroups))])
 
 
 def available(proc: pathlib.Path = _PROC, cgroups: pathlib.Path = _CGROUP) -> int:
-    """Bytes of RAM that this process can still take: what the machine has, or its container."""
+    """Returns the RAM that is free in the machine or this process's container, in bytes."""
     free = [_fields(proc / "meminfo")["MemAvailable"]]
-    return max(0, min([*free, *(most - taken for most, taken in _limits(proc, cgroups))]))
+    return max(0, min([*free, *(limit - used for limit, used in _limits(proc, cgroups))]))
 
 
 def _limits(proc: pathlib.Path, cgroups: pathlib.Path) -> Iterator[tuple[int, int]]:
-    """Bytes that a container, slice or job may take, and has taken, where there is a limit.
+    """Yields the limit and the usage, in bytes, of each cgroup that limits this process.
 
-    Those of the cgroups that this process is in, of version 1 or 2, and those that these are in.
+    A container, slice or job is a cgroup, of version 1 or 2, and may lie in others.
     """
     groups = proc / "self" / "cgroup"
     for line in groups.read_text().splitlines() if groups.exists() else []:
         _, controllers, path = line.split(":", 2)
         for controller in _CGROUPS.keys() & controllers.split(","):
             name, limit, usage, cache = _CGROUPS[controller]
-            # A container sees its own as the root, or in it the path that its host knows.
+            # A container sees its cgroup as the root, or below it at the path on the host.
             for folder in (cgroups / name, *_below(cgroups / name, path)):
                 with contextlib.suppress(OSError):
                     most = (folder / limit).read_text().strip()
                     if most != "max":
-                        taken = int((folder / usage).read_text())
-                        yield int(most), taken - _fields(folder / "memory.stat").get(cache, 0)
+                        used = int((folder / usage).read_text())
+                        yield int(most), used - _fields(folder / "memory.stat").get(cache, 0)
 
 
 def _below(root: pathlib.Path, path: str) -> Iterator[pathlib.Path]:
-    """The folders on the way from `root` down along `path`."""
+    """Yields the folders on the way from `root` down along `path`."""
     for part in path.strip("/").split("/"):
         root /= part
         yield root
 
 
 def _fields(path: pathlib.Path) -> dict[str, int]:
-    """The numbers of a file of lines such as `VmRSS:  12 kB` or `cache 12288`, in bytes."""
+    """Returns the bytes by name in a file of lines such as `VmRSS:  12 kB` or `cache 12288`."""
     rows = [line.replace(":", " ").split() for line in path.read_text().splitlines()]
     return {
         row[0]: int(row[1]) * (1024 if row[2:] == ["kB"] else 1)

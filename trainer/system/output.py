@@ -1,8 +1,7 @@
-"""Output of the program: results, messages, and streams that cannot end a training.
+"""Output of the program: results, messages, and streams whose failures cannot end a training.
 
-A training goes on if its output cannot be written: the disk under a log is full, the reader of a
-pipe has left, the terminal has hung up. If the output is the result, as that of `plan`, the program
-ends.
+A training goes on if its output cannot be written, because the disk is full, the reader of a pipe
+has ended or the terminal has hung up. If the output is the result, as in `plan`, the program ends.
 """
 
 import codecs
@@ -20,9 +19,9 @@ from absl import logging as absl_logging
 
 from trainer.errors import ExitError, ExitStatus
 
-# Letters of this program that an ASCII terminal can show otherwise; all others become "?".
+# Replacements for this program's letters on an ASCII terminal; all other letters become "?".
 _IN_ASCII = {"×": "x", "→": "->", "…": "...", "·": "*", "ε": "eps", "−": "-", "±": "+-", "÷": "/"}
-# Most texts have none of these, and are long: a plan has megabytes.
+# Characters that may need an escape. Most texts have none, and a plan may have megabytes.
 _SUSPECT = re.compile(r"[^\n\t -~]")
 
 
@@ -33,11 +32,11 @@ class OutputError(ExitError):
 
 
 class ReaderLeftError(Exception):
-    """The process that reads the output has ended, as `head` does; nobody waits for a message."""
+    """The process that reads the output has ended, as `head` does, and would read no message."""
 
 
 class _Stream:
-    """A text stream whose failures are given to `failed` in place of being raised."""
+    """Text stream that passes its failures to `failed` instead of raising them."""
 
     def __init__(self, stream: TextIO, failed: Callable[[Exception], None]) -> None:
         self._stream, self.failed = stream, failed
@@ -56,7 +55,7 @@ class _Stream:
             self.failed(error)
 
     def close(self) -> None:
-        """Leaves the descriptor open, or the next file would get its number, and all output."""
+        """Stays open: otherwise the next file would get the descriptor, and all output."""
         self.flush()
 
     def isatty(self) -> bool:
@@ -67,33 +66,33 @@ class _Stream:
 
 
 class _Plain(logging.Formatter):
-    """A warning without the time, process and line that absl puts before it."""
+    """Formats a warning without the time, process and line that absl adds."""
 
     def format(self, record: logging.LogRecord) -> str:
         return clean(f"{record.levelname.lower()}: {record.getMessage()}")
 
 
 def open_closed_streams() -> None:
-    """Opens /dev/null on those of the descriptors 0 to 2 that are closed.
+    """Opens /dev/null on each of the descriptors 0 to 2 that is closed.
 
-    Files and pipes of this program would get these numbers otherwise, and TensorFlow's messages.
+    Otherwise files and pipes of this program get these numbers, and receive TensorFlow's messages.
     """
     for descriptor, mode in enumerate(["r", "w", "w"]):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # The lowest number that is free: this one.
+            os.open(os.devnull, os.O_RDWR)  # It gets the lowest free number, `descriptor`.
         name = ("stdin", "stdout", "stderr")[descriptor]
         if getattr(sys, name) is None:
             setattr(sys, name, open(descriptor, mode, closefd=False))  # noqa: SIM115
 
 
 def protect(training: bool) -> None:
-    """Puts streams in the place of stdout and stderr whose failures are dropped or end the program.
+    """Replaces stdout and stderr by streams whose failures are dropped or end the program.
 
     Args:
-      training: whether the output is beside the point, and dropped if it cannot be written;
-        otherwise stdout is the result, and messages on stderr alone are dropped.
+      training: whether failures of both streams are dropped. Otherwise stdout is the result, and
+        its failure ends the program.
     """
     codecs.register_error("crescendo", _to_ascii)
     for stream in (sys.stdout, sys.stderr):
@@ -103,16 +102,16 @@ def protect(training: bool) -> None:
     handler = absl_logging.get_absl_handler()
     handler.python_handler.stream = sys.stderr
     handler.setFormatter(_Plain())
-    logging.raiseExceptions = False  # It would print a traceback.
+    logging.raiseExceptions = False  # Otherwise logging prints a traceback.
 
 
 class _Log:
-    """The destination of messages.
+    """Destination of messages.
 
     Attributes:
-      command: name of the command, if its messages go to stderr, because stdout is its result.
-      silent: whether this process is not the chief of several.
-      write: prints a line above the progress bar, while there is one.
+      command: name of a command whose messages go to stderr because stdout is its result, or None.
+      silent: whether this process is a worker other than the chief.
+      write: function that prints a line above the progress bar, or None without a bar.
     """
 
     command: str | None = None
@@ -124,11 +123,11 @@ _log = _Log()
 
 
 def log(text: str, *, all_workers: bool = False) -> None:
-    """Prints a message about what the program does; of several workers, the chief alone prints it.
+    """Prints a message about what the program does; of several workers, only the chief prints it.
 
     Args:
-      text: lines, with line feeds between them.
-      all_workers: whether each worker prints it, because the others do not know it.
+      text: lines, separated by line feeds.
+      all_workers: whether each worker prints its message, because the chief does not know it.
     """
     if _log.silent and not all_workers:
         return
@@ -142,13 +141,13 @@ def log(text: str, *, all_workers: bool = False) -> None:
 
 
 def log_to(command: str | None) -> None:
-    """Sends messages to stderr, after the name of a command whose stdout has the result."""
+    """Sends messages to stderr, after the name of `command`; None sends them to stdout."""
     _log.command = command
 
 
 @contextlib.contextmanager
 def log_as(*, chief: bool) -> Iterator[None]:
-    """Leaves messages to the chief within, if this process is not the chief."""
+    """Silences messages in the block if this process is not the chief."""
     before, _log.silent = _log.silent, not chief
     try:
         yield
@@ -157,15 +156,15 @@ def log_as(*, chief: bool) -> Iterator[None]:
 
 
 def log_above_bar(write: Callable[..., None] | None) -> None:
-    """Prints messages with `write`, which knows the progress bar; None once the bar is closed."""
+    """Prints messages with the progress bar's `write`; None after the bar is closed."""
     _log.write = write
 
 
 @contextlib.contextmanager
 def kept() -> Iterator[None]:
-    """Keeps the streams whatever the user's code within does: it may close or replace them.
+    """Restores stdout and stderr after the user's code in the block, which may close them.
 
-    A stream in the place of a protected one stays, and is protected in the same way.
+    If that code replaces a protected stream, the new stream stays and is protected in the same way.
     """
     before = {name: getattr(sys, name) for name in ("stdout", "stderr")}
     try:
@@ -181,38 +180,38 @@ def kept() -> Iterator[None]:
 
 
 def say(text: str, *, to: TextIO | None = None) -> None:
-    """Prints lines at once, without control characters that a file's name or content may hold.
+    """Prints lines at once, and escapes control characters, which a file's name may hold.
 
     Args:
-      text: lines, with line feeds between them.
-      to: None: stdout.
+      text: lines, separated by line feeds.
+      to: stream to print to; None means stdout.
     """
     print(clean(text), file=to or sys.stdout, flush=True)
 
 
 def width() -> int | None:
-    """Returns the columns of the terminal that stdout is, or None if it is another file."""
+    """Returns the number of columns if stdout is a terminal, or None."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Returns a line per row, with the cells of each column padded on the left to equal width."""
+    """Returns a line per row; cells are padded on the left to the width of their column."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
 
 
 def clean(text: str) -> str:
-    r"""Returns the text with \x1b for an escape, and so on; line feeds and tabs stay."""
+    r"""Returns the text with unprintable characters written as \x1b; line feeds and tabs stay."""
     return _SUSPECT.sub(
         lambda found: found[0] if found[0].isprintable() else ascii(found[0])[1:-1], text
     )
 
 
 def end() -> None:
-    """Writes what is left to be written.
+    """Flushes stderr and stdout.
 
     Raises:
-      OutputError, ReaderLeftError: as `protect` says.
+      OutputError, ReaderLeftError: if the result cannot be written, or its reader has ended.
     """
     with contextlib.suppress(AttributeError):
         sys.stderr.flush()
@@ -220,7 +219,7 @@ def end() -> None:
 
 
 def _nothing() -> None:
-    """Stands for a method that a stream of the user's lacks."""
+    """Replaces a method that the user's stream lacks."""
 
 
 def _drop(_: Exception) -> None:

@@ -1,7 +1,7 @@
-"""Limits on this process, `ulimit` or a container's, under which TensorFlow aborts without a word.
+"""Checks the limits of `ulimit` and containers under which TensorFlow aborts without a message.
 
-Its C++ code ends the process where a thread cannot be started or an allocation fails, and no Python
-runs any more. What can be known before is looked at before, and said.
+TensorFlow's C++ code ends the process if a thread cannot be started or an allocation fails, so that
+Python cannot report it. Therefore the limits are checked before, as far as possible.
 """
 
 import resource
@@ -12,19 +12,19 @@ from absl import logging
 from trainer.errors import UserError
 from trainer.system.cores import usable
 
-# A model of 2,000 parameters takes 2.2 GB of addresses on two cores; with 1.9 GB it aborts.
+# A model of 2,000 parameters takes 2.2 GB of address space on two cores; with 1.9 GB it aborts.
 _ADDRESSES, _ADDRESSES_PER_CORE = 2**31, 2**26
-# Threads that run at once: 19 of that run on two cores, and with 20 allowed it aborts.
+# Training that model on two cores runs 19 threads at once; with 20 allowed it aborts.
 _THREADS, _THREADS_PER_CORE = 24, 4
 # AutoGraph writes a function's code into a temporary file before it compiles it.
 _FILE_BYTES = 2**16
 
 
 def check() -> None:
-    """Refuses limits that are too low for any run; warns of one on addresses.
+    """Refuses limits that are too low for any run, and warns of any limit on address space.
 
     Raises:
-      UserError: a limit is too low.
+      UserError: if a limit is too low.
     """
     cores = len(usable())
     _check_files()
@@ -33,7 +33,7 @@ def check() -> None:
 
 
 def reached(error: Exception) -> str:
-    """Returns two lines about an error that a limit causes, or "" for another error."""
+    """Returns a message of two lines if a limit caused the error, else ""."""
     text = str(error)
     if "can't start new thread" in text:
         what = "no thread can be started, since ulimit -u or the container allows no more"
@@ -49,7 +49,7 @@ def _check_files() -> None:
     if limit is not None and limit < _FILE_BYTES:
         raise UserError(
             f"`ulimit -f` allows files of {limit:,} bytes, and TensorFlow writes its own code into "
-            f"temporary ones of up to {_FILE_BYTES:,}.\nRaise it: ulimit -f unlimited."
+            f"files of up to {_FILE_BYTES:,} bytes.\nRaise the limit: ulimit -f unlimited."
         )
 
 
@@ -61,17 +61,17 @@ def _check_addresses(needed: int) -> None:
         raise UserError(
             f"`ulimit -v` allows {_gigabytes(limit)} of addresses, and TensorFlow takes "
             f"{_gigabytes(needed)} before any model.\n"
-            "Raise it: ulimit -v unlimited. A container or cgroup limits memory itself."
+            "Raise the limit: ulimit -v unlimited. To limit memory, use a container or cgroup."
         )
     logging.warning(
-        "`ulimit -v` allows %s of addresses: where that is too little, TensorFlow ends without a "
+        "`ulimit -v` allows %s of addresses: if that is too little, TensorFlow ends without a "
         "message.",
         _gigabytes(limit),
     )
 
 
 def _check_threads(needed: int) -> None:
-    """Starts as many: a limit counts other processes, and a container has its own."""
+    """Tries to start `needed` threads: a limit also counts other processes and containers."""
     done = threading.Event()
     started: list[threading.Thread] = []
     try:
@@ -81,7 +81,7 @@ def _check_threads(needed: int) -> None:
             started.append(thread)
     except (RuntimeError, MemoryError) as error:
         raise UserError(
-            f"no more than {len(started)} threads can be started, and TensorFlow needs {needed}.\n"
+            f"only {len(started)} threads can be started, and TensorFlow needs {needed}.\n"
             "Raise ulimit -u, or the container's limit of processes (pids), or end other processes."
         ) from error
     finally:

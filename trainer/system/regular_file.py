@@ -1,8 +1,8 @@
-"""Opening files that must be regular ones: not a FIFO, device, socket or folder.
+"""Opens files that must be regular files: not a FIFO, device, socket or folder.
 
-A plain `open` waits without end for the writer of a FIFO, and reads /dev/zero until memory is full.
-`opener` opens without waiting, and looks at what it has opened, so that nobody can exchange the
-file in between.
+A plain `open` waits forever for the writer of a FIFO, and reads /dev/zero until memory is full.
+`opener` opens a file without waiting and then checks the open file, which cannot be exchanged in
+between.
 """
 
 import contextlib
@@ -25,23 +25,23 @@ class NotRegularError(OSError):
 
 
 class ReadError(OSError):
-    """The file at `filename` is there and cannot be read; `strerror` says why."""
+    """The file at `filename` exists and cannot be read; `strerror` says why."""
 
 
 def opener(path: str | os.PathLike[str], flags: int) -> int:
-    """Opens a regular file: what the built-in `open` takes as its `opener`.
+    """Opens a regular file and returns its descriptor, as the `opener` of the built-in `open`.
 
     Raises:
-      NotRegularError: if the path, or what a link there leads to, is not a regular file.
-      OSError: if it cannot be opened.
+      NotRegularError: if the path, or the target of a link there, is not a regular file.
+      OSError: if the file cannot be opened.
     """
     name = os.fspath(path)
     try:
         descriptor = os.open(name, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except OSError as error:
-        if error.errno == errno.ENXIO:  # A socket, or a FIFO to write to that nobody reads.
+        if error.errno == errno.ENXIO:  # Opening a socket, or writing to a FIFO without a reader.
             raise _not_regular("a FIFO, a socket or a device", name) from error
-        if error.errno == errno.EISDIR:  # A folder to write to.
+        if error.errno == errno.EISDIR:  # Opening a folder for writing.
             raise _not_regular("a folder", name) from error
         raise
     try:
@@ -56,10 +56,10 @@ def opener(path: str | os.PathLike[str], flags: int) -> int:
 
 @contextlib.contextmanager
 def reading(path: str | os.PathLike[str], most_bytes: int) -> Iterator[BinaryIO]:
-    """Yields a regular file that is open for reading, of at most `most_bytes`.
+    """Yields a regular file of at most `most_bytes` that is open for reading.
 
     Raises:
-      FileNotFoundError: if it is not there.
+      FileNotFoundError: if the file does not exist.
       NotRegularError: if it is not a regular file.
       ReadError: if it cannot be opened or read, or is larger.
     """
@@ -71,9 +71,9 @@ def reading(path: str | os.PathLike[str], most_bytes: int) -> Iterator[BinaryIO]
             yield file
     except (FileNotFoundError, NotRegularError):
         raise
-    except NotADirectoryError as error:  # Below a file, there is nothing.
+    except NotADirectoryError as error:  # A path below a file does not exist.
         raise FileNotFoundError(error.errno, error.strerror, name) from error
-    except OSError as error:  # Of a read that fails, the system's own lacks the name.
+    except OSError as error:  # The system's error of a failed read lacks the name.
         raise ReadError(error.errno, error.strerror, name) from error
 
 
@@ -81,10 +81,10 @@ def read_regular(path: str | os.PathLike[str], most_bytes: int) -> bytes:
     """Returns the content of a regular file of at most `most_bytes`.
 
     Raises:
-      FileNotFoundError, NotRegularError, ReadError: as `reading`.
+      FileNotFoundError, NotRegularError, ReadError: under the conditions of `reading`.
     """
     with reading(path, most_bytes) as file:
-        content = file.read(most_bytes + 1)  # It may grow meanwhile, and /proc's have no size.
+        content = file.read(most_bytes + 1)  # It may grow meanwhile; /proc reports no sizes.
         if len(content) > most_bytes:
             raise OSError(errno.EFBIG, f"it has more than {most_bytes:,} bytes")
         return content

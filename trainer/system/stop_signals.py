@@ -12,15 +12,17 @@ from trainer.errors import ExitStatus
 def asking() -> list[signal.Signals]:
     """Returns the signals that ask to stop.
 
-    A SIGHUP that is ignored when the program starts, as `nohup` has it, stays ignored.
+    A SIGHUP that is ignored when the program starts, as under `nohup`, stays ignored.
     """
     hung_up = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []
     return [signal.SIGTERM, signal.SIGINT, *hung_up]
 
 
 def is_repeated_hangup(number: int, stopping: bool) -> bool:
-    """Whether a signal says what one before it has said: when a terminal hangs up, the shell and
-    the kernel send a SIGHUP each, 0.4 ms apart."""
+    """Returns whether the signal is a SIGHUP after an earlier request to stop.
+
+    When a terminal hangs up, the shell and the kernel send one SIGHUP each, 0.4 ms apart.
+    """
     return stopping and number == signal.SIGHUP
 
 
@@ -28,9 +30,9 @@ def is_repeated_hangup(number: int, stopping: bool) -> bool:
 def watched() -> Iterator[Callable[[], bool]]:
     """Yields a function that reports whether a signal that asks to stop has arrived.
 
-    Until its first call there is nothing to save, and a signal ends the process at once; so does a
-    second signal: what is on the disk is whole at every moment. A thread watches, since Python runs
-    its handlers only when TensorFlow returns.
+    Before its first call there is nothing to save, and a signal ends the process at once. So does a
+    second signal, because all files on the disk are complete at any time. A thread watches, because
+    Python runs signal handlers only when TensorFlow returns.
     """
     received = threading.Event()
     asked = threading.Event()

@@ -1,10 +1,10 @@
-"""JSON from outside of this process, read as what it is declared to be, or refused by name.
+"""Reads JSON from outside this process, and checks that it has the declared structure.
 
 A declaration is a `Kind`: a function that takes a parsed value and returns it checked. `fields`
-puts kinds together to objects. Whatever a file holds instead (missing fields, other types, numbers
-of 400 digits, 100,000 brackets, bytes that are not UTF-8), the one error is a `DamagedError`, which
-names the file, the line or field, and what is wrong there. Fields that are not declared pass: a
-newer version may have written them.
+combines kinds into objects. Any other content (missing fields, other types, numbers of 400 digits,
+100,000 brackets, bytes that are not UTF-8) raises the same error: a `DamagedError`, which names the
+file, the line or field, and the problem. Fields that are not declared pass, because a newer version
+may have written them.
 """
 
 import json
@@ -17,22 +17,22 @@ from trainer.system.regular_file import read_regular, reading
 
 Kind = Callable[[Any], Any]
 
-# A file of more is not one of ours: a sweep of 10,000 points has 3 MB.
+# This program writes no larger file: a sweep of 10,000 points has 3 MB.
 MOST_BYTES = 2**24
-# Of a log with a line a point, 400 bytes each: 2.7 million points.
+# A log of this size has 2.7 million points, with a line of 400 bytes each.
 _MOST_LOG_BYTES = 2**30
 _MOST_LINE_BYTES = 2**16
-# Sums and squares of numbers up to it are finite, and so are matplotlib's axes.
+# Sums and squares of numbers up to this one are finite, and so are matplotlib's axes.
 LARGEST = 1e100
 _LARGEST_INTEGER = 2**63 - 1
 
 
 class WrongError(ValueError):
-    """A value is not what it is declared to be.
+    """A value does not have its declared kind.
 
     Args:
-      what: is wrong, after the name of the value: "is missing".
-      place: of the value in what was read, as points[3].status; "": all of it.
+      what: the problem, to follow the name of the value, such as "is missing".
+      place: where the value is in the text, such as points[3].status; "" for the whole text.
     """
 
     def __init__(self, what: str, place: str = "") -> None:
@@ -42,13 +42,13 @@ class WrongError(ValueError):
         self.place = place
 
     def inside(self, place: str) -> "WrongError":
-        """Returns the same of a value that `place` holds."""
+        """Returns the same error with its place inside of `place`."""
         dot = "." if place and self.place and not self.place.startswith("[") else ""
         return WrongError(self.what, f"{place}{dot}{self.place}")
 
 
 class DamagedError(Exception):
-    """A file is not what it is declared to be; `reason` names the field and what is wrong."""
+    """A file does not have its declared structure; `reason` names the field and the problem."""
 
     def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
         super().__init__(f"{os.fspath(path)} is damaged: {reason}")
@@ -56,17 +56,17 @@ class DamagedError(Exception):
 
 
 def problem(error: DamagedError | OSError) -> str:
-    """Returns what is said of a file, after its name, that is damaged or cannot be read."""
+    """Returns the problem of a file that is damaged or cannot be read, to follow its name."""
     if isinstance(error, DamagedError):
         return f"is damaged: {error.reason}"
     return f"cannot be read: {error.strerror}"
 
 
 def parsed(text: str | bytes, kind: Kind) -> Any:
-    """Returns the value that a JSON text holds, as `kind` returns it.
+    """Returns the value of a JSON text, checked by `kind`.
 
     Raises:
-      WrongError: it is not JSON, or not of that kind.
+      WrongError: if the text is not JSON, or not of that kind.
     """
     try:
         value = json.loads(text if isinstance(text, str) else text.decode("utf-8-sig"))
@@ -77,18 +77,18 @@ def parsed(text: str | bytes, kind: Kind) -> Any:
         raise WrongError(f"is not JSON: {error.msg} at {where}" if text else "is empty") from error
     except RecursionError as error:
         raise WrongError("is nested too deeply") from error
-    except ValueError as error:  # Python converts no integer of more than 4,300 digits.
+    except ValueError as error:  # Python does not convert integers of more than 4,300 digits.
         raise WrongError("has a number of too many digits") from error
     return kind(value)
 
 
 def read(path: str | os.PathLike[str], kind: Kind) -> Any:
-    """Returns what a file of JSON holds, as `kind` returns it.
+    """Returns the value of a JSON file, checked by `kind`.
 
     Raises:
-      DamagedError: it is not JSON, or not of that kind.
-      FileNotFoundError: it is not there.
-      OSError: it cannot be read, is not a regular file, or is too large.
+      DamagedError: if the file is not JSON, or not of that kind.
+      FileNotFoundError: if it does not exist.
+      OSError: if it cannot be read, is not a regular file, or is too large.
     """
     try:
         return parsed(read_regular(path, MOST_BYTES), kind)
@@ -97,14 +97,14 @@ def read(path: str | os.PathLike[str], kind: Kind) -> Any:
 
 
 def read_lines(path: str | os.PathLike[str], kind: Kind) -> Iterator[tuple[int, Any]]:
-    """Yields the number of each line of a file, from 1, and its value, or why it is wrong.
+    """Yields the number of each line of a file, from 1, and the line's value.
 
-    A line that is wrong yields a WrongError in place of its value. The beginning of an object
-    without its end, at the end of the file, is left out: a kill has cut it short.
+    If a line is wrong, a WrongError stands in place of its value. An unfinished object at the end
+    of the file is left out: the process that wrote it was killed.
 
     Raises:
-      FileNotFoundError: it is not there.
-      OSError: it cannot be read, is not a regular file, or is too large.
+      FileNotFoundError: if the file does not exist.
+      OSError: if it cannot be read, is not a regular file, or is too large.
     """
     with reading(path, _MOST_LOG_BYTES) as file:
         number = 0
@@ -124,7 +124,7 @@ def read_lines(path: str | os.PathLike[str], kind: Kind) -> Iterator[tuple[int, 
 
 
 def fields(required: Mapping[str, Kind], optional: Mapping[str, Kind] | None = None) -> Kind:
-    """The kind of an object with these fields; others are returned as they are."""
+    """Returns the kind of objects with these fields; other fields stay unchecked."""
 
     def check(value: Any) -> dict[str, Any]:
         known = _object(value)
@@ -138,7 +138,7 @@ def fields(required: Mapping[str, Kind], optional: Mapping[str, Kind] | None = N
 
 
 def table_of(kind: Kind) -> Kind:
-    """The kind of an object with any names, whose values are of `kind`."""
+    """Returns the kind of objects with any field names, whose values are of `kind`."""
 
     def check(value: Any) -> dict[str, Any]:
         known = _object(value)
@@ -148,29 +148,29 @@ def table_of(kind: Kind) -> Kind:
 
 
 def list_of(kind: Kind, length: int | None = None) -> Kind:
-    """The kind of a list of `length` values of `kind`; None: of any length."""
+    """Returns the kind of lists of `length` values of `kind`; None allows any length."""
 
     def check(value: Any) -> list[Any]:
         if not isinstance(value, list) or length not in (None, len(value)):
             raise WrongError("is not a list" + ("" if length is None else f" of {length}"))
-        found = []
-        for i, each in enumerate(value):
+        checked = []
+        for i, item in enumerate(value):
             try:
-                found.append(kind(each))
+                checked.append(kind(item))
             except WrongError as error:
                 raise error.inside(f"[{i}]") from error
-        return found
+        return checked
 
     return check
 
 
 def optional(kind: Kind) -> Kind:
-    """The kind of what is null, or of `kind`."""
+    """Returns the kind of values that are null or of `kind`."""
     return lambda value: None if value is None else kind(value)
 
 
 def one_of(*values: Any) -> Kind:
-    """The kind of what equals one of `values`."""
+    """Returns the kind of strings that equal one of `values`."""
 
     def check(value: Any) -> Any:
         if not isinstance(value, str) or value not in values:
@@ -181,7 +181,7 @@ def one_of(*values: Any) -> Kind:
 
 
 def integer(least: int = 0, most: int = _LARGEST_INTEGER) -> Kind:
-    """The kind of an integer from `least` to `most`."""
+    """Returns the kind of integers from `least` to `most`."""
 
     def check(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
@@ -192,10 +192,10 @@ def integer(least: int = 0, most: int = _LARGEST_INTEGER) -> Kind:
 
 
 def number(least: float = -LARGEST, most: float = LARGEST) -> Kind:
-    """The kind of a finite number from `least` to `most`, which is returned as a float."""
+    """Returns the kind of finite numbers from `least` to `most`, which become floats."""
 
     def check(value: Any) -> float:
-        # Python compares integers of any size with floats, and cannot convert them.
+        # Python can compare integers of any size with floats, but cannot convert all of them.
         if not _is_number(value) or not least <= value <= most:
             raise WrongError(f"is {_shown(value)}, not a number from {least:g} to {most:g}")
         return float(value)
@@ -204,37 +204,37 @@ def number(least: float = -LARGEST, most: float = LARGEST) -> Kind:
 
 
 def measured(value: Any) -> float:
-    """The kind of a number up to LARGEST, or of NaN or an infinity: a run may have diverged."""
+    """Checks a number up to LARGEST, NaN or an infinity: a run may have diverged."""
     if not _is_number(value) or (LARGEST < abs(value) < float("inf")):
         raise WrongError(f"is {_shown(value)}, not a number up to {LARGEST:g}")
     return float(value)
 
 
 def boolean(value: Any) -> bool:
-    """The kind of true and false."""
+    """Checks that the value is true or false."""
     if not isinstance(value, bool):
         raise WrongError(f"is {_shown(value)}, not true or false")
     return value
 
 
 def text(value: Any) -> str:
-    """The kind of a text that can be written as UTF-8."""
+    """Checks that the value is a string that can be written as UTF-8."""
     return _encodable(value, "strict")
 
 
 def file_name(value: Any) -> str:
-    """The kind of a name of a file, which may hold bytes that are not UTF-8, as Python has them."""
+    """Checks a file's name, which may hold bytes that are not UTF-8 as Python's surrogates."""
     return _encodable(value, "surrogateescape")
 
 
 def anything(value: Any) -> Any:
-    """The kind of all values."""
+    """Accepts every value."""
     return value
 
 
 def _encodable(value: Any, errors: str) -> str:
     if not isinstance(value, str):
-        raise WrongError(f"is {_shown(value)}, not a text")
+        raise WrongError(f"is {_shown(value)}, not a string")
     try:
         value.encode(errors=errors)
     except UnicodeEncodeError as error:
@@ -263,5 +263,5 @@ def _inside(place: str, kind: Kind, known: Mapping[str, Any], name: str | None =
 
 
 def _shown(value: Any) -> str:
-    """A value in a message: short, in one line."""
+    """Returns a value for a message: short, and on one line."""
     return reprlib.repr(value)
