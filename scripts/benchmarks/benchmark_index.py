@@ -80,14 +80,11 @@ def read(data_dir: pathlib.Path) -> dict[str, str]:
 
     def batches(position: int):
         return pipeline.training(
-            source,
-            augment="none",
-            seed=0,
+            pipeline.ExampleStream(source, "none", 0, bad),
             position=position,
             micro_batch_size=BATCH_SIZE,
             replicas=1,
             local_replicas=range(1),
-            bad=bad,
         ).as_numpy_iterator()
 
     seconds = []

@@ -82,9 +82,7 @@ def crescendo(options: argparse.Namespace) -> Batches:
         del count  # The pipeline is endless.
         return iter(
             pipeline.training(
-                source,
-                augment="imagenet",
-                seed=0,
+                pipeline.ExampleStream(source, "imagenet", 0),
                 position=next(positions),
                 micro_batch_size=BATCH_SIZE,
                 replicas=1,

@@ -64,9 +64,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         weights = [variable.value for variable in step.model.weights]
         slots = [slot for slots in step.slots for slot in slots]
-        saved = Checkpoints(
-            pathlib.Path(folder), {"weights": weights, "slots": slots}, keep=3, report=print
-        )
+        saved = Checkpoints(pathlib.Path(folder), {"weights": weights, "slots": slots}, keep=3)
         seconds = []
         for update in range(7):
             start = time.perf_counter()

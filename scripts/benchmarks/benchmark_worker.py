@@ -31,14 +31,10 @@ def built(
     mean, std = sources.pixel_statistics(images.images)
     model = registry.build(
         name,
-        image_shape=images.images.shape[1:],
-        classes=10,
-        mean=mean,
-        std=std,
+        registry.ImageFormat(images.images.shape[1:], mean, std),
+        10,
+        registry.GhostNorm(ghost_batch_size, 0.99, "fused"),
         seed=0,
-        ghost_batch_size=ghost_batch_size,
-        ghost_decay=0.99,
-        kernel="fused",
         precision=precision,
     )
     return TrainingStep(
@@ -58,9 +54,7 @@ def micro_batches(images: Any, micro_batch_size: int, augment: str) -> Any:
 
     return iter(
         pipeline.training(
-            images,
-            augment=augment,
-            seed=0,
+            pipeline.ExampleStream(images, augment, 0),
             position=0,
             micro_batch_size=micro_batch_size,
             replicas=1,

@@ -15,7 +15,7 @@ from trainer.data.bad_examples import BadExamples
 from trainer.data.chunk_decoding import threads
 from trainer.data.in_memory import InMemoryDataset
 from trainer.data.indexed import IndexedDataset
-from trainer.data.pipeline import evaluation, training
+from trainer.data.pipeline import ExampleStream, evaluation, training
 from trainer.data.shuffle import example_indices
 from trainer.data.sources import image_statistics, load
 from trainer.errors import UserError
@@ -73,8 +73,10 @@ def take(
     source: InMemoryDataset | IndexedDataset, count: int, **options
 ) -> tuple[np.ndarray, np.ndarray]:
     """Images and labels of at least the first `count` examples, in whole micro-batches."""
-    where = WHERE | {"position": 0, "seed": SEED, "augment": "none"} | options
-    elements = training(source, **where).as_numpy_iterator()
+    where = WHERE | {"position": 0} | options
+    augment, seed = where.pop("augment", "none"), where.pop("seed", SEED)
+    stream = ExampleStream(source, augment, seed, where.pop("bad", None))
+    elements = training(stream, **where).as_numpy_iterator()
     batches = list(itertools.islice(elements, -(-count // where["micro_batch_size"])))
     return tuple(np.concatenate(part) for part in list(zip(*batches, strict=True))[:2])
 

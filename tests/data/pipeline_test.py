@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from trainer.data.in_memory import InMemoryDataset, aligned_empty, as_tensor
-from trainer.data.pipeline import evaluation, training
+from trainer.data.pipeline import ExampleStream, evaluation, training
 from trainer.data.shuffle import example_indices
 from trainer.distributed.strategy import next_per_replica
 
@@ -16,7 +16,7 @@ SEED = 5
 
 def take(images: InMemoryDataset, n: int, augment: str = "none", **where) -> list[tuple]:
     """The first n elements of the training pipeline, as arrays."""
-    dataset = training(images, augment=augment, seed=SEED, **where)
+    dataset = training(ExampleStream(images, augment, SEED), **where)
     return list(itertools.islice(dataset.as_numpy_iterator(), n))
 
 
@@ -76,9 +76,7 @@ def test_shapes_are_static_and_fit_a_strategy(numbered, cpus):
     strategy = tf.distribute.MirroredStrategy(cpus)
 
     dataset = training(
-        images,
-        augment="medium",
-        seed=SEED,
+        ExampleStream(images, "medium", SEED),
         position=0,
         micro_batch_size=6,
         replicas=4,
@@ -153,7 +151,8 @@ def test_the_set_is_not_copied_into_the_graph():
     where = {"micro_batch_size": 8, "replicas": 1, "local_replicas": range(1)}
     iterators = []
     for position in range(5):
-        elements = iter(training(images, augment="medium", seed=0, position=position, **where))
+        stream = ExampleStream(images, "medium", 0)
+        elements = iter(training(stream, position=position, **where))
         next(elements)
         iterators.append(elements)
     assert resident_megabytes() - before < 100

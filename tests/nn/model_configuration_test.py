@@ -7,7 +7,7 @@ import pytest
 from tests.support.models import tiny
 from trainer.nn.ghostify import ghostify
 from trainer.nn.model_configuration import fingerprint
-from trainer.nn.models.registry import build
+from trainer.nn.models.registry import GhostNorm, ImageFormat, build
 
 SHAPE = (8, 8, 1)
 
@@ -34,14 +34,10 @@ def test_neither_earlier_builds_nor_the_image_size_change_the_fingerprint():
     def classifier(side):
         return build(
             "tests.support.models:tiny",
-            image_shape=(side, side, 1),
-            classes=5,
-            mean=[1.0],
-            std=[1.0],
+            ImageFormat((side, side, 1), [1.0], [1.0]),
+            5,
+            GhostNorm(4, 0.9, "fused"),
             seed=0,
-            ghost_batch_size=4,
-            ghost_decay=0.9,
-            kernel="fused",
         )
 
     assert len({fingerprint(classifier(side)) for side in (8, 8, 16)}) == 1

@@ -9,10 +9,6 @@ from trainer.run_dir import checkpoint_reader
 from trainer.run_dir.checkpoints import Checkpoints
 
 
-def nothing(text):
-    pytest.fail(text)
-
-
 @pytest.fixture
 def variable():
     return tf.Variable([0.0])
@@ -21,9 +17,7 @@ def variable():
 @pytest.fixture
 def folder(tmp_path, variable):
     """Writes checkpoints of updates 9, 10, 99, 100 and again 100; update 10 is the best."""
-    checkpoints = Checkpoints(
-        tmp_path, {"weights": [variable], "slots": [tf.Variable(7)]}, keep=9, report=nothing
-    )
+    checkpoints = Checkpoints(tmp_path, {"weights": [variable], "slots": [tf.Variable(7)]}, keep=9)
     for value, update in enumerate([9, 10, 99, 100, 100]):
         variable.assign([value])
         best = {"update": min(update, 10), "top1": 0.5}
@@ -33,8 +27,8 @@ def folder(tmp_path, variable):
     return tmp_path
 
 
-def load(folder, which, variable, report=nothing):
-    path, progress = checkpoint_reader.load(folder, which, {"weights": [variable]}, report)
+def load(folder, which, variable):
+    path, progress = checkpoint_reader.load(folder, which, {"weights": [variable]})
     assert variable.numpy() == progress["value"]
     return path.name
 
@@ -72,7 +66,7 @@ def test_a_run_without_checkpoints_is_rejected(tmp_path, variable, which):
 
 
 def test_best_is_rejected_before_an_evaluation(tmp_path, variable):
-    checkpoints = Checkpoints(tmp_path, {"weights": [variable]}, keep=9, report=nothing)
+    checkpoints = Checkpoints(tmp_path, {"weights": [variable]}, keep=9)
     checkpoints.save(1, {"best": None})
     checkpoints.wait()
     with pytest.raises(
@@ -88,12 +82,11 @@ def damage(path):
     data.write_bytes(content)
 
 
-def test_newest_skips_and_reports_damaged_checkpoints(folder, variable):
+def test_newest_skips_and_reports_damaged_checkpoints(folder, variable, logged):
     damage(folder / "000000100.1")
     (folder / "000000099" / "checkpoint.index").unlink()
-    reports = []
-    assert load(folder, "newest", variable, reports.append) == "000000010"
-    assert [report.split(":")[0] for report in reports] == [
+    assert load(folder, "newest", variable) == "000000010"
+    assert [report.split(":")[0] for report in logged] == [
         f"checkpoint {folder}/000000100.1 is damaged and left out",
         f"checkpoint {folder}/000000099 is damaged and left out",
     ]
@@ -128,7 +121,7 @@ def test_a_checkpoint_deleted_meanwhile_is_replaced(
         if path.name == deleted and variables:
             shutil.rmtree(path)
             other = tf.Variable([5.0])
-            trained = Checkpoints(folder, {"weights": [other]}, keep=9, report=nothing)
+            trained = Checkpoints(folder, {"weights": [other]}, keep=9)
             trained.save(101, {"value": 5, "best": {"update": 99, "top1": 0.5}})
             trained.wait()
         return read(path, variables)

@@ -28,12 +28,8 @@ def zero(variables):
             variable.assign(tf.zeros_like(variable))
 
 
-def nothing(text):
-    raise AssertionError(text)
-
-
-def opened(folder, variables, *, keep=3, report=nothing):
-    return Checkpoints(folder, variables, keep=keep, report=report)
+def opened(folder, variables, *, keep=3):
+    return Checkpoints(folder, variables, keep=keep)
 
 
 def save(checkpoints, update, **progress):
@@ -62,7 +58,7 @@ def test_the_newest_are_kept_when_the_update_gains_a_digit(tmp_path, variables):
 
 
 @pytest.mark.parametrize("damage", ["bit", "truncated", "missing"])
-def test_a_damaged_newest_checkpoint_is_reported_and_skipped(tmp_path, variables, damage):
+def test_a_damaged_newest_checkpoint_is_reported_and_skipped(tmp_path, variables, damage, logged):
     checkpoints = opened(tmp_path, variables)
     save(checkpoints, 1)
     before = values(variables)
@@ -77,12 +73,11 @@ def test_a_damaged_newest_checkpoint_is_reported_and_skipped(tmp_path, variables
         data.write_bytes(content[:-5])
     else:
         data.unlink()
-    reports = []
-    again = opened(tmp_path, variables, report=reports.append)
+    again = opened(tmp_path, variables)
     assert again.restore() == {"update": 1}
     assert values(variables) == before
-    assert len(reports) == 1
-    assert "000000002 is damaged" in reports[0]
+    assert len(logged) == 1
+    assert "000000002 is damaged" in logged[0]
 
 
 def test_a_damaged_checkpoint_is_renamed_and_not_counted(tmp_path, variables):
@@ -90,7 +85,7 @@ def test_a_damaged_checkpoint_is_renamed_and_not_counted(tmp_path, variables):
     for update in (800, 900):
         save(checkpoints, update)
     (tmp_path / "000000900" / "checkpoint.index").write_bytes(b"")
-    again = opened(tmp_path, variables, keep=1, report=[].append)
+    again = opened(tmp_path, variables, keep=1)
     assert again.restore() == {"update": 800}
     save(again, 850)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["000000850", "damaged-000000900"]
@@ -102,7 +97,7 @@ def test_only_damaged_checkpoints_are_rejected(tmp_path, variables):
     (tmp_path / "000000001" / "checkpoint.index").unlink()
     for _ in range(2):  # The first failure must not make the second start a new run.
         with pytest.raises(UserError, match=r"every checkpoint in .* is damaged"):
-            opened(tmp_path, variables, report=[].append).restore()
+            opened(tmp_path, variables).restore()
 
 
 def test_the_same_update_may_be_damaged_twice(tmp_path, variables):
@@ -112,7 +107,7 @@ def test_the_same_update_may_be_damaged_twice(tmp_path, variables):
         checkpoints.save(2, {"update": 2, "when": os.urandom(4).hex()})
         checkpoints.wait()
         (tmp_path / "000000002" / "checkpoint.index").write_bytes(b"")
-        assert opened(tmp_path, variables, report=[].append).restore() == {"update": 1}
+        assert opened(tmp_path, variables).restore() == {"update": 1}
         checkpoints = opened(tmp_path, variables, keep=2)
         checkpoints.restore()
 
@@ -127,7 +122,7 @@ def test_new_progress_at_the_same_update_replaces_the_checkpoint(tmp_path, varia
     one = "000000001"
     assert names == [[one], [one], [f"{one}.1"], [f"{one}.2"], [f"{one}.2", "000000002"]]
     (tmp_path / "000000002" / "checkpoint.index").unlink()
-    assert opened(tmp_path, variables, report=[].append).restore() == {"top1": 0.6}
+    assert opened(tmp_path, variables).restore() == {"top1": 0.6}
 
 
 @pytest.mark.parametrize(
@@ -185,10 +180,9 @@ def test_the_best_is_kept_besides_the_newest(tmp_path, variables):
     assert sorted(int(path.name) for path in tmp_path.iterdir()) == [5, 7, 8]
 
 
-def test_a_failed_write_is_reported_and_keeps_the_last_checkpoint(tmp_path, variables):
+def test_a_failed_write_is_reported_and_keeps_the_last_checkpoint(tmp_path, variables, logged):
     """The kernel limits the size of files, which fails a write as a full disk does."""
-    reports = []
-    checkpoints = opened(tmp_path, variables, report=reports.append)
+    checkpoints = opened(tmp_path, variables)
     save(checkpoints, 1)
     before = values(variables)
     zero(variables)
@@ -199,7 +193,7 @@ def test_a_failed_write_is_reported_and_keeps_the_last_checkpoint(tmp_path, vari
         assert checkpoints.wait() == 1
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    (report,) = reports
+    (report,) = logged
     assert "the checkpoint of update 2 cannot be written" in report
     assert [path.name for path in tmp_path.iterdir()] == ["000000001"]
     checkpoints.restore()
@@ -218,18 +212,17 @@ def test_digest_depends_on_values_shapes_and_order():
 STRANGE = ["ckpt-7", "7", "2024", "²", "1.2.3", "5.", "..5", "000000009~", "000000009.bak", ".swp"]
 
 
-def test_files_with_other_names_are_left_alone(tmp_path, variables):
+def test_files_with_other_names_are_left_alone(tmp_path, variables, logged):
     save(opened(tmp_path, variables), 1)
     for name in STRANGE:
         (tmp_path / name).mkdir()
     (tmp_path / "checkpoint").touch()
-    reports = []
-    checkpoints = opened(tmp_path, variables, report=reports.append)
+    checkpoints = opened(tmp_path, variables)
     assert checkpoints.restore() == {"update": 1}
     for update in (2, 3, 4):
         save(checkpoints, update)
     assert checkpoints.wait() == 4
-    assert reports == []
+    assert logged == []
     assert opened(tmp_path, variables).restore() == {"update": 4}
     left = {path.name for path in tmp_path.iterdir()}
     assert left >= {*STRANGE, "checkpoint", "000000004"}
@@ -240,27 +233,25 @@ def test_files_with_other_names_are_left_alone(tmp_path, variables):
     [os.mkfifo, pathlib.Path.touch, pathlib.Path.mkdir],
     ids=["a FIFO", "a file", "a folder"],
 )
-def test_a_file_with_the_name_of_a_checkpoint_is_damaged(tmp_path, variables, make):
+def test_a_file_with_the_name_of_a_checkpoint_is_damaged(tmp_path, variables, make, logged):
     save(opened(tmp_path, variables), 1)
     make(tmp_path / "000000002")
-    reports = []
-    checkpoints = opened(tmp_path, variables, report=reports.append)
+    checkpoints = opened(tmp_path, variables)
     assert checkpoints.restore() == {"update": 1}
-    assert f"checkpoint {tmp_path}/000000002 is damaged and left out: {tmp_path}" in reports[0] or (
-        "Failed to find any matching files" in reports[0]
+    assert f"checkpoint {tmp_path}/000000002 is damaged and left out: {tmp_path}" in logged[0] or (
+        "Failed to find any matching files" in logged[0]
     )
     assert (tmp_path / "damaged-000000002").exists()
     save(checkpoints, 2)
     assert opened(tmp_path, variables).restore() == {"update": 2}
 
 
-def test_a_file_named_incomplete_is_renamed(tmp_path, variables):
+def test_a_file_named_incomplete_is_renamed(tmp_path, variables, logged):
     (tmp_path / "incomplete").write_text("mine")
-    reports = []
-    checkpoints = opened(tmp_path, variables, report=reports.append)
+    checkpoints = opened(tmp_path, variables)
     save(checkpoints, 1)
     assert checkpoints.wait() == 1
-    assert reports == [f"{tmp_path}/incomplete is not a folder; it is now damaged-incomplete"]
+    assert logged == [f"{tmp_path}/incomplete is not a folder; it is now damaged-incomplete"]
     assert (tmp_path / "damaged-incomplete").read_text() == "mine"
 
 
@@ -291,16 +282,15 @@ def test_a_file_in_place_of_the_folder_is_an_error(tmp_path, variables):
     ],
     ids=str,
 )
-def test_a_checkpoint_with_malformed_progress_is_damaged(tmp_path, variables, progress):
+def test_a_checkpoint_with_malformed_progress_is_damaged(tmp_path, variables, progress, logged):
     checkpoints = opened(tmp_path, variables)
     save(checkpoints, 1)
     checkpoints.save(2, progress)
     checkpoints.wait()
-    reports = []
-    assert opened(tmp_path, variables, report=reports.append).restore() == {"update": 1}
-    assert f"{tmp_path}/000000002 is damaged and left out: " in reports[0]
+    assert opened(tmp_path, variables).restore() == {"update": 1}
+    assert f"{tmp_path}/000000002 is damaged and left out: " in logged[0]
     name = next(iter(progress)) if isinstance(progress, dict) else "it is not an object"
-    assert f"left out: {name}" in reports[0]
+    assert f"left out: {name}" in logged[0]
 
 
 @pytest.mark.parametrize("dtype", [tf.int32, tf.float16, tf.float64])

@@ -29,14 +29,10 @@ LOGITS = [*NAMES, "unused_4"]
 def built(name):
     model = registry.build(
         f"tests.support.models:{name}",
-        image_shape=SHAPE,
-        classes=5,
-        mean=[100.0] * 3,
-        std=[60.0] * 3,
+        registry.ImageFormat(SHAPE, [100.0] * 3, [60.0] * 3),
+        5,
+        registry.GhostNorm(16, 0.5, "fused"),
         seed=0,
-        ghost_batch_size=16,
-        ghost_decay=0.5,
-        kernel="fused",
     )
     model(IMAGES, training=True)  # Updates the moving statistics.
     return unghostify(model)

@@ -21,7 +21,7 @@ def test_a_checkpoint_in_a_folder_of_any_name_is_read(tmp_path, name):
     folders = [tmp_path / other for other in (name, "lr0", "ab", "xy", "z", "a", "b")]
     for number, folder in enumerate(folders):
         variables = {"weights": [tf.Variable([float(number)])]}
-        saving = checkpoints.Checkpoints(folder, variables, keep=1, report=pytest.fail)
+        saving = checkpoints.Checkpoints(folder, variables, keep=1)
         saving.save(3, {"number": number})
         saving.wait()
     before = sorted(tmp_path.rglob("*"))
@@ -45,10 +45,9 @@ def test_errors_name_the_path_of_the_folder(tmp_path):
 
 
 @pytest.mark.parametrize("file", ["checkpoint.index", "checkpoint.data-00000-of-00001"])
-def test_a_fifo_or_a_device_in_a_checkpoint_is_damage(tmp_path, file):
+def test_a_fifo_or_a_device_in_a_checkpoint_is_damage(tmp_path, file, logged):
     variables = {"weights": [tf.Variable([1.0])]}
-    reports: list[str] = []
-    saving = checkpoints.Checkpoints(tmp_path, variables, keep=3, report=reports.append)
+    saving = checkpoints.Checkpoints(tmp_path, variables, keep=3)
     for update in (1, 2, 3):
         saving.save(update, {"update": update})
         saving.wait()
@@ -56,9 +55,9 @@ def test_a_fifo_or_a_device_in_a_checkpoint_is_damage(tmp_path, file):
         path = tmp_path / f"{update:09d}" / file
         path.unlink()
         make(path)
-    again = checkpoints.Checkpoints(tmp_path, variables, keep=3, report=reports.append)
+    again = checkpoints.Checkpoints(tmp_path, variables, keep=3)
     assert again.restore() == {"update": 1}
-    fifo, device = reports
+    fifo, device = logged
     assert "000000003 is damaged and left out" in fifo
     assert "it is a FIFO, not a regular file" in fifo
     assert "it is a device, not a regular file" in device

@@ -21,7 +21,7 @@ def plugin(folder):
 
 
 def log(folder):
-    summaries = MetricsWriter(folder, update=1, report=print)
+    summaries = MetricsWriter(folder, update=1)
     summaries.write("train", 1, 128, loss=1.0, top1=0.5, batch_size=128)
     summaries.flush()
     summaries.close()

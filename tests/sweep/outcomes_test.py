@@ -49,26 +49,24 @@ def test_concurrent_processes_lose_no_outcome(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"points": [1]}', '{"points": [{}]}', "\xff"])
-def test_a_damaged_file_is_renamed_and_replaced(tmp_path, content):
+def test_a_damaged_file_is_renamed_and_replaced(tmp_path, content, logged):
     (tmp_path / "sweep.json").write_bytes(content.encode("latin-1"))
     with pytest.raises(DamagedError, match=r"sweep.json is damaged: "):
         outcomes.read(tmp_path)
-    reports = []
-    outcomes.begin(tmp_path, POINTS[:2], reports.append)
-    (line,) = reports
+    outcomes.begin(tmp_path, POINTS[:2])
+    (line,) = logged
     assert line.startswith(f"{tmp_path}/sweep.json is damaged: ")
     assert "it is now damaged-sweep.json, and a new one is made" in line
     assert (tmp_path / "damaged-sweep.json").read_bytes() == content.encode("latin-1")
     assert outcomes.read(tmp_path) == {"seed=0": Outcome(), "seed=1": Outcome()}
 
 
-def test_a_folder_named_sweep_json_is_renamed_when_an_outcome_is_recorded(tmp_path):
+def test_a_folder_named_sweep_json_is_renamed_when_an_outcome_is_recorded(tmp_path, logged):
     outcomes.begin(tmp_path, POINTS[:1])
     (tmp_path / "sweep.json").unlink()
     (tmp_path / "sweep.json").mkdir()
-    reports = []
-    outcomes.record_outcome(tmp_path, POINTS[0], Outcome(3, "the loss is nan"), reports.append)
-    assert "cannot be read: it is a folder" in reports[0]
+    outcomes.record_outcome(tmp_path, POINTS[0], Outcome(3, "the loss is nan"))
+    assert "cannot be read: it is a folder" in logged[0]
     assert outcomes.read(tmp_path) == {"seed=0": Outcome(3, "the loss is nan")}
 
 

@@ -158,7 +158,7 @@ def test_from_a_checkpoint_it_goes_on_as_before(cpus, tmp_path, optimizer, repli
             "weights": [variable.value for variable in step.model.weights],
             "slots": tf.nest.flatten(step.slots),
         }
-        return step, Checkpoints(tmp_path, variables, keep=1, report=print)
+        return step, Checkpoints(tmp_path, variables, keep=1)
 
     step, checkpoints = new_step()
     run(step, 32, SMALL_RATES[:3])

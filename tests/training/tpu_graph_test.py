@@ -80,9 +80,7 @@ def batches(strategy, shape, size):
     replicas = strategy.num_replicas_in_sync
     return iter(
         pipeline.training(
-            source(shape),
-            augment="none",
-            seed=0,
+            pipeline.ExampleStream(source(shape), "none", 0),
             position=0,
             micro_batch_size=size,
             replicas=replicas,

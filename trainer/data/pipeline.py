@@ -4,6 +4,7 @@ A training pipeline has no state except its counter. It is rebuilt in millisecon
 for any micro-batch size and number of replicas, and the example at a position is always the same.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -25,17 +26,32 @@ _PREFETCH = 4
 _REPLACEMENTS = 100
 
 
+@dataclasses.dataclass(frozen=True)
+class ExampleStream:
+    """Endless stream of training examples; what is at a position depends on these values alone.
+
+    Attributes:
+      source: the training set.
+      augment: a name in `AUGMENTS`, or imagenet for encoded examples.
+      seed: seed of the run.
+      bad: records the examples that cannot be decoded; None: they are errors.
+      order_version: version of the run's order of examples.
+    """
+
+    source: InMemoryDataset | IndexedDataset
+    augment: str
+    seed: int
+    bad: BadExamples | None = None
+    order_version: int = NEWEST_ORDER
+
+
 def training(
-    source: InMemoryDataset | IndexedDataset,
+    stream: ExampleStream,
     *,
-    augment: str,
-    seed: int,
     position: int,
     micro_batch_size: int,
     replicas: int,
     local_replicas: range,
-    bad: BadExamples | None = None,
-    order_version: int = NEWEST_ORDER,
 ) -> tf.data.Dataset:
     """Returns an endless dataset of micro-batches from `position` on, for local replicas in turn.
 
@@ -43,22 +59,19 @@ def training(
     the b consecutive positions from position + (j · replicas + r) · b on.
 
     Args:
-        source: the training set.
-        augment: a name in `AUGMENTS`, or imagenet, of an encoded set.
-        seed: the run's seed.
+        stream: the examples.
         position: examples consumed before the first element.
         micro_batch_size: b.
         replicas: number of replicas of all processes.
         local_replicas: indices of the n replicas of this process.
-        bad: records the examples that cannot be decoded; None: they are errors.
-        order_version: version of the run's order of examples.
 
     Returns:
         Elements of (images uint8 [b, h, w, c], labels int32 [b], first position int64 []).
     """
+    source, seed = stream.source, stream.seed
 
     def indices_at(positions: tf.Tensor) -> tf.Tensor:
-        return example_indices(positions, source.examples, seed, order_version)
+        return example_indices(positions, source.examples, seed, stream.order_version)
 
     def first_of(t: tf.Tensor) -> tf.Tensor:
         local = len(local_replicas)
@@ -66,8 +79,8 @@ def training(
         return position + (t // local * replicas + replica) * micro_batch_size
 
     if isinstance(source, IndexedDataset):
-        return _encoded_training(source, augment, seed, indices_at, first_of, micro_batch_size, bad)
-    augmented = AUGMENTS[augment]
+        return _encoded_training(stream, source, indices_at, first_of, micro_batch_size)
+    augmented = AUGMENTS[stream.augment]
 
     def micro_batch(
         t: tf.Tensor, pixels: tf.Tensor, labels: tf.Tensor
@@ -82,18 +95,17 @@ def training(
 
 
 def _encoded_training(
+    stream: ExampleStream,
     source: IndexedDataset,
-    augment: str,
-    seed: int,
     indices_at: Callable[[tf.Tensor], tf.Tensor],
     first_of: Callable[[tf.Tensor], tf.Tensor],
     micro_batch_size: int,
-    bad: BadExamples | None,
 ) -> tf.data.Dataset:
     """Returns the dataset of `training` from encoded examples.
 
     `indices_at` returns the indices at positions; `first_of` the first position of element t.
     """
+    augment, seed, bad = stream.augment, stream.seed, stream.bad
     shape, chunk = source.image_shape, chunk_decoding.chunk_size(micro_batch_size)
     chunks = micro_batch_size // chunk
     augmented = AUGMENTS.get(augment, none)

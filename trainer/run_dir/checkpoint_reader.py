@@ -6,17 +6,18 @@ If the run deletes the checkpoint while it is read, another one is chosen.
 import os
 import pathlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from trainer.errors import UserError
 from trainer.run_dir.checkpoints import DAMAGED, Variables, first_line, found, read, update_of
+from trainer.system.output import log
 
 _NUMBER = re.compile("[0-9]{1,18}")  # The update of a checkpoint.
 
 
 def load(
-    folder: pathlib.Path, which: str, variables: Variables, report: Callable[[str], None]
+    folder: pathlib.Path, which: str, variables: Variables
 ) -> tuple[pathlib.Path, dict[str, Any]]:
     """Reads groups of variables from a checkpoint.
 
@@ -24,7 +25,6 @@ def load(
       folder: folder of the run's checkpoints.
       which: newest, best, an update, or the path of a checkpoint.
       variables: the groups to read, all or some of those in the checkpoint.
-      report: called with a message for each damaged checkpoint that was skipped.
 
     Returns:
       The path and the progress of the checkpoint.
@@ -32,18 +32,24 @@ def load(
     Raises:
       UserError: the checkpoint does not exist, is damaged, or is of another model.
     """
+    path, progress, damaged = _read_chosen(folder, which, variables)
+    for other, error in damaged.items():
+        if other.exists():  # If not, the run has deleted it.
+            log(f"checkpoint {other} is damaged and left out: {first_line(error)}")
+    return path, progress
+
+
+def _read_chosen(
+    folder: pathlib.Path, which: str, variables: Variables
+) -> tuple[pathlib.Path, dict[str, Any], dict[pathlib.Path, Exception]]:
+    """Returns the checkpoint, its progress, and the damaged ones that were skipped."""
     damaged: dict[pathlib.Path, Exception] = {}
     while True:
         path = _choose(folder, which, damaged)
         try:
-            progress = read(path, variables)
+            return path, read(path, variables), damaged
         except DAMAGED as error:
             damaged[path] = error
-            continue
-        for other, reason in damaged.items():
-            if other.exists():  # If not, the run has deleted it.
-                report(f"checkpoint {other} is damaged and left out: {first_line(reason)}")
-        return path, progress
 
 
 def _choose(
@@ -84,6 +90,6 @@ def _choose(
 
 def _best(folder: pathlib.Path) -> int | None:
     """Returns the update of the best evaluation, which the newest checkpoint records."""
-    _, progress = load(folder, "newest", {}, lambda _: None)
+    _, progress, _ = _read_chosen(folder, "newest", {})
     best = progress.get("best")
     return best and best["update"]

@@ -13,7 +13,7 @@ import pathlib
 import re
 import shutil
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from trainer.run_dir.checkpoint_progress import PROGRESS
 from trainer.run_dir.literal_path import named, plain
 from trainer.system import typed_json
 from trainer.system.atomic_file import move_atomic, remove
+from trainer.system.output import log
 
 Variables = Mapping[str, Sequence[Any]]
 
@@ -52,7 +53,6 @@ class Checkpoints:
       variables: groups of variables, saved by their order in the group, because names of layers
         may differ between processes.
       keep: number of newest checkpoints to keep.
-      report: called with a message if a checkpoint is damaged or cannot be written.
     """
 
     def __init__(
@@ -61,11 +61,9 @@ class Checkpoints:
         variables: Variables,
         *,
         keep: int,
-        report: Callable[[str], None],
     ) -> None:
         self._folder = folder
         self._keep = keep
-        self._report = report
         self._variables = variables
         self._newest: int | None = None
         self._newest_progress = ""
@@ -92,7 +90,7 @@ class Checkpoints:
         try:
             writer.start()
         except RuntimeError as error:  # A thread cannot be started, so this one writes.
-            self._report(f"{error}; the run waits for its checkpoint")
+            log(f"{error}; the run waits for its checkpoint")
             self._write(update, copies, text, best)
             return
         self._writer = writer
@@ -110,7 +108,7 @@ class Checkpoints:
         temporary = self._folder / "incomplete"
         try:
             if os.path.lexists(temporary) and not temporary.is_dir():
-                self._report(f"{temporary} is not a folder; it is now {_put_aside(temporary)}")
+                log(f"{temporary} is not a folder; it is now {_put_aside(temporary)}")
             remove(temporary)
             temporary.mkdir(parents=True)
             needed = sum(copy.nbytes for group in copies.values() for copy in group) + _SPARE_BYTES
@@ -127,7 +125,7 @@ class Checkpoints:
             newest = (
                 "there is none yet" if self._newest is None else f"{self._newest} is the newest"
             )
-            self._report(
+            log(
                 f"the checkpoint of update {update} cannot be written: {first_line(error)};\n"
                 f"{newest}. The run goes on and tries again at the next interval."
             )
@@ -154,7 +152,7 @@ class Checkpoints:
             try:
                 progress = read(path, self._variables)
             except DAMAGED as error:
-                self._report(f"checkpoint {path} is damaged and left out: {first_line(error)}")
+                log(f"checkpoint {path} is damaged and left out: {first_line(error)}")
                 damaged.append(path)
                 continue
             for other in damaged:

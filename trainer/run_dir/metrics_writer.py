@@ -8,7 +8,7 @@ import contextlib
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from tensorboard.compat import tf as files
@@ -18,6 +18,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from trainer.run_dir import event_files, metrics, tensorboard_layout
 from trainer.system.atomic_file import remove, write_atomic
+from trainer.system.output import log
 
 # Errors of Python's and TensorBoard's files if a disk is full or has been removed.
 UNWRITABLE = (OSError, files.errors.OpError)
@@ -31,10 +32,9 @@ class MetricsWriter:
     If the disk is full, points are reported as unwritten, and written once there is space again.
     """
 
-    def __init__(self, folder: pathlib.Path, *, update: int, report: Callable[[str], None]) -> None:
+    def __init__(self, folder: pathlib.Path, *, update: int) -> None:
         self._path = folder / "metrics.jsonl"
-        self._report = report
-        points = [point for point in metrics.read(self._path, report) if point["update"] <= update]
+        points = [point for point in metrics.read(self._path, log) if point["update"] <= update]
         write_atomic(self._path, "".join(map(metrics.line, points)))
         # Unbuffered, so that readers see each point at once. close() closes the file.
         self._file = open(self._path, "r+b", buffering=0)  # noqa: SIM115
@@ -65,7 +65,7 @@ class MetricsWriter:
             with contextlib.suppress(OSError):
                 self._file.truncate(self._size)
             if not self._failing:
-                self._report(f"{self._path} cannot be written: {error.strerror}; kept for later.")
+                log(f"{self._path} cannot be written: {error.strerror}; kept for later.")
             self._failing = True
             return
         self._size += len(self._unwritten)
@@ -81,7 +81,7 @@ class MetricsWriter:
                 for split in ("train", "eval")
             }
         except _UNDRAWN as error:
-            self._report(f"{folder} cannot be written: {error}; it is written again later.")
+            log(f"{folder} cannot be written: {error}; it is written again later.")
             return
         self._curves["train"].add_event(tensorboard_layout.event(time.time()))
         self._draw(metrics.read(self._path))
@@ -94,9 +94,7 @@ class MetricsWriter:
                 self._curves[point["split"]].add_event(_event(point))
         except UNWRITABLE as error:  # The writer's thread failed at an earlier point.
             self._curves = None
-            self._report(
-                f"TensorBoard's files cannot be written: {error}; they are written again later."
-            )
+            log(f"TensorBoard's files cannot be written: {error}; they are written again later.")
 
     def flush(self) -> bool:
         """Writes all points to the disk; returns whether that succeeded.
@@ -108,7 +106,7 @@ class MetricsWriter:
         try:
             os.fsync(self._file.fileno())
         except OSError as error:
-            self._report(f"{self._path} cannot be flushed: {error.strerror}.")
+            log(f"{self._path} cannot be flushed: {error.strerror}.")
             return False
         if self._curves is None and not self._unwritten:
             self._draw_all()
@@ -119,7 +117,7 @@ class MetricsWriter:
         try:
             self._file.close()
         except OSError as error:  # Over NFS, a write may fail only on closing.
-            self._report(f"{self._path} cannot be written: {error.strerror}.")
+            log(f"{self._path} cannot be written: {error.strerror}.")
         for writer in (self._curves or {}).values():
             with contextlib.suppress(*UNWRITABLE):
                 writer.close()

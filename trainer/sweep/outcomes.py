@@ -13,13 +13,14 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from trainer.errors import UserError
 from trainer.sweep.grid import Point, folder
 from trainer.system import file_lock, typed_json
 from trainer.system.atomic_file import remove, write_json
+from trainer.system.output import log
 from trainer.system.regular_file import opener
 from trainer.system.typed_json import (
     DamagedError,
@@ -61,9 +62,7 @@ class Outcome:
         return self.status not in (None, 0, 74, 75, 76) and self.status < 128
 
 
-def begin(
-    path: pathlib.Path, points: Sequence[Point], report: Callable[[str], None] = lambda _: None
-) -> None:
+def begin(path: pathlib.Path, points: Sequence[Point]) -> None:
     """Makes `path` the folder of a sweep with `points`, added to the points already there.
 
     A damaged sweep.json is reported, renamed, and replaced by a new one.
@@ -78,7 +77,7 @@ def begin(
                 "or that of a sweep."
             )
         path.mkdir(parents=True, exist_ok=True)
-        with _changed(path, report) as entries:
+        with _changed(path) as entries:
             for point in points:
                 entries.setdefault(folder(point), _entry(point))
     except OSError as error:
@@ -88,15 +87,13 @@ def begin(
         ) from error
 
 
-def record_outcome(
-    path: pathlib.Path, point: Point, end: Outcome, report: Callable[[str], None] = lambda _: None
-) -> None:
+def record_outcome(path: pathlib.Path, point: Point, end: Outcome) -> None:
     """Records how `point` of the sweep in `path` ended; reports damage as `begin` does.
 
     Raises:
       OSError: sweep.json cannot be written.
     """
-    with _changed(path, report) as entries:
+    with _changed(path) as entries:
         entries[folder(point)] = _entry(point) | dataclasses.asdict(end)
 
 
@@ -139,9 +136,7 @@ def _entry(point: Point) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _changed(
-    path: pathlib.Path, report: Callable[[str], None]
-) -> Iterator[dict[str, dict[str, Any]]]:
+def _changed(path: pathlib.Path) -> Iterator[dict[str, dict[str, Any]]]:
     """Yields the entries by folder under a lock, and writes them when the context ends."""
     with open(path / _LOCK, "a", encoding="utf-8", opener=opener) as lock:
         file_lock.take(lock, wait=True)
@@ -151,7 +146,7 @@ def _changed(
             aside = path / f"damaged-{FILE}"
             remove(aside)
             (path / FILE).rename(aside)
-            report(
+            log(
                 f"{path / FILE} {typed_json.problem(error)}; it is now {aside.name}, and a new "
                 "one is made; failed points are run once more"
             )

@@ -13,7 +13,7 @@ import pathlib
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 from trainer.run_dir import directory, result
@@ -22,6 +22,7 @@ from trainer.sweep.grid import Point, folder, shown
 from trainer.sweep.outcomes import Outcome
 from trainer.system import child_process, file_lock, stop_signals
 from trainer.system.cores import split_cores
+from trainer.system.output import log
 from trainer.system.regular_file import opener
 from trainer.system.typed_json import DamagedError, problem
 
@@ -61,7 +62,6 @@ def run_sweep(
     *,
     parallel: int,
     retry: bool,
-    say: Callable[[str], None],
 ) -> bool:
     """Trains the unfinished `runs` of the sweep in the folder `sweep`, `parallel` at once.
 
@@ -80,7 +80,7 @@ def run_sweep(
             for ended in [each for each in running if each.process.poll() is not None]:
                 running.remove(ended)
                 free.append(ended.cores)
-                _end(ended, sweep, say)
+                _end(ended, sweep)
             for _ in range(len(waiting)):
                 if not free or received:
                     break
@@ -90,16 +90,16 @@ def run_sweep(
                     if output is None:
                         waiting.append(run)
                         if run.title not in held:
-                            say(f"{run.title}: waiting for another process that trains it")
+                            log(f"{run.title}: waiting for another process that trains it")
                         held.add(run.title)
-                    elif attempt := _start(run, sweep, output, free[0], retry, say):
+                    elif attempt := _start(run, sweep, output, free[0], retry):
                         running.append(attempt)
                         del free[0]
                 except OSError as error:
                     what = (
                         f"{error.filename} cannot be written" if error.filename else "cannot start"
                     )
-                    say(f"{run.title}: {what}: {error.strerror}")
+                    log(f"{run.title}: {what}: {error.strerror}")
             for each in running:
                 for _ in range(len(received) - each.signals):
                     each.process.terminate()
@@ -147,18 +147,17 @@ def _start(
     output: IO[bytes],
     cores: set[int],
     retry: bool,
-    say: Callable[[str], None],
 ) -> _Attempt | None:
     """Starts training `run`; closes `output` and returns None if there is nothing to train."""
-    ended = _result(run, sweep, say)
+    ended = _result(run, sweep)
     last = _last(run, sweep)
     if ended and last.status != 0:  # The sweep was killed before it recorded the outcome.
-        say(_line(run, Outcome(0), ended))
-        _record(run, sweep, Outcome(0), ended, say)
+        log(_line(run, Outcome(0), ended))
+        _record(run, sweep, Outcome(0), ended)
     elif last.failed and not ended and not retry:
-        say(f"{run.title}: failed before, with status {last.status}; --sweep_retry tries it again")
+        log(f"{run.title}: failed before, with status {last.status}; --sweep_retry tries it again")
     elif not ended:
-        say(f"{run.title}: {'resumes' if _begun(sweep / folder(run.point)) else 'starts'}")
+        log(f"{run.title}: {'resumes' if _begun(sweep / folder(run.point)) else 'starts'}")
         begin = output.tell()
         process = child_process.start(["train", *run.flags], cores, output)
         return _Attempt(run, process, cores, output, begin)
@@ -166,7 +165,7 @@ def _start(
     return None
 
 
-def _result(run: Run, sweep: pathlib.Path, say: Callable[[str], None]) -> dict[str, Any] | None:
+def _result(run: Run, sweep: pathlib.Path) -> dict[str, Any] | None:
     """Returns the run's result, or None if it is missing or damaged.
 
     `train` reports a damaged result and the remedy.
@@ -175,7 +174,7 @@ def _result(run: Run, sweep: pathlib.Path, say: Callable[[str], None]) -> dict[s
     try:
         return result.read(path)
     except (DamagedError, OSError) as error:
-        say(f"{run.title}: {path / result.FILE} {problem(error)}")
+        log(f"{run.title}: {path / result.FILE} {problem(error)}")
         return None
 
 
@@ -194,19 +193,19 @@ def _begun(path: pathlib.Path) -> bool:
     return any((path / "checkpoints").glob("0*"))
 
 
-def _end(attempt: _Attempt, sweep: pathlib.Path, say: Callable[[str], None]) -> None:
+def _end(attempt: _Attempt, sweep: pathlib.Path) -> None:
     """Records and prints how an attempt ended, and unlocks its output."""
     code = attempt.process.returncode
     if code < 0:
         end = Outcome(128 - code, f"killed by {signal.Signals(-code).name}")
     else:
         end = Outcome(code, _reason(attempt.output, attempt.begin) if code else None)
-    ended = _result(attempt.run, sweep, say)
-    say(_line(attempt.run, end, ended))
+    ended = _result(attempt.run, sweep)
+    log(_line(attempt.run, end, ended))
     try:
-        _record(attempt.run, sweep, end, ended, say)
+        _record(attempt.run, sweep, end, ended)
     except OSError as error:
-        say(f"{attempt.run.title}: {error.filename} cannot be written: {error.strerror}")
+        log(f"{attempt.run.title}: {error.filename} cannot be written: {error.strerror}")
     _close(attempt.output)
 
 
@@ -215,14 +214,13 @@ def _record(
     sweep: pathlib.Path,
     end: Outcome,
     ended: dict[str, Any] | None,
-    say: Callable[[str], None],
 ) -> None:
     """Records how an attempt ended, and adds finished and failed runs to TensorBoard."""
     if ended or end.failed:
         numbers = {name: ended[name] for name in result.RESULTS} if ended else None
         flags = {name: shown(name, value) for name, value in run.point.items()}
         hparams.write(sweep / folder(run.point), flags, numbers)
-    outcomes.record_outcome(sweep, run.point, end, say)
+    outcomes.record_outcome(sweep, run.point, end)
 
 
 def _line(run: Run, end: Outcome, ended: dict[str, Any] | None) -> str:

@@ -10,7 +10,6 @@ from trainer.run_dir import directory, training_data
 from trainer.run_dir.checkpoints import Checkpoints
 from trainer.run_dir.metrics_writer import MetricsWriter, NoMetricsWriter
 from trainer.run_dir.training_data import TrainingData
-from trainer.system.output import log
 from trainer.training.progress import Progress
 from trainer.training.state import State
 
@@ -76,5 +75,5 @@ def open_outputs(
     if chief:
         directory.keep_flags(path, flagfile.to_flagfile(config))
         training_data.keep(path, data)
-        metrics = MetricsWriter(path, update=state.update, report=log)
+        metrics = MetricsWriter(path, update=state.update)
     return Outputs(checkpoints, metrics, Progress(state.position, end, shown=chief))

@@ -152,18 +152,17 @@ def _batches(
 ) -> Batches:
     """Returns the function that returns the micro-batches from a position on."""
 
+    order = config.order_version or NEWEST_ORDER
+    stream = pipeline.ExampleStream(examples, config.augment, config.seed, bad, order)
+
     def batches(position: int, micro_batch_size: int) -> Iterator[Any]:
         return iter(
             pipeline.training(
-                examples,
-                augment=config.augment,
-                seed=config.seed,
+                stream,
                 position=position,
                 micro_batch_size=micro_batch_size,
                 replicas=replicas,
                 local_replicas=group.local(replicas),
-                bad=bad,
-                order_version=config.order_version or NEWEST_ORDER,
             )
         )
 
@@ -208,7 +207,7 @@ def _restore(
     slots = [slot for of_parameter in step.slots for slot in of_parameter]
     variables = {"weights": setup.values(step.model), "slots": slots}
     checkpoints = (
-        Checkpoints(path / "checkpoints", variables, keep=config.keep_checkpoints, report=log)
+        Checkpoints(path / "checkpoints", variables, keep=config.keep_checkpoints)
         if group.chief
         else NoCheckpoints()
     )

@@ -21,6 +21,7 @@ from trainer.distributed import tpu
 from trainer.distributed.process_group import ProcessGroup
 from trainer.distributed.worker import Worker
 from trainer.errors import UserError
+from trainer.nn.ghost_batch_norm import Kernel
 from trainer.nn.model_configuration import fingerprint
 from trainer.nn.models import registry
 from trainer.run_dir import checkpoint_reader, training_data
@@ -198,18 +199,16 @@ def build(config: Config, data: TrainingData, strategy: tf.distribute.Strategy) 
             "leave it out, or raise it."
         )
     h, w, c = data.image_shape
+    shape = (config.image_size or h, config.image_size or w, c)
+    kernel: Kernel = "fused" if cluster.on_cpu(strategy) else "reshaped"
     assert config.precision is not None  # The command line has resolved it.
     with strategy.scope():
         return registry.build(
             config.model,
-            image_shape=(config.image_size or h, config.image_size or w, c),
-            classes=classes,
-            mean=data.mean,
-            std=data.std,
+            registry.ImageFormat(shape, data.mean, data.std),
+            classes,
+            registry.GhostNorm(config.ghost_batch_size, config.ghost_decay, kernel),
             seed=config.seed,
-            ghost_batch_size=config.ghost_batch_size,
-            ghost_decay=config.ghost_decay,
-            kernel="fused" if cluster.on_cpu(strategy) else "reshaped",
             precision=config.precision,
         )
 
@@ -247,9 +246,7 @@ def restore(
     data = training_data_of(config, folder, bad)
     model = build(config, data, strategy)
     variables = {"weights": values(model)}
-    path, progress = checkpoint_reader.load(
-        folder / "checkpoints", config.checkpoint, variables, log
-    )
+    path, progress = checkpoint_reader.load(folder / "checkpoints", config.checkpoint, variables)
     learned = checked(progress, f"checkpoint {path}").get("training_data", {})
     training_data.check_learned(learned, data, folder / training_data.FILE)
     log_if_edited(config, model, progress.get("model_configuration"))

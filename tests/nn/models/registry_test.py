@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from trainer.errors import UserError
 from trainer.nn.ghost_batch_norm import GhostBatchNormalization, collect_statistics
-from trainer.nn.models.registry import build
+from trainer.nn.models.registry import GhostNorm, ImageFormat, build
 from trainer.nn.models.wide_resnet import wide_resnet
 from trainer.nn.optimizers import decays
 from trainer.training.gradients import GradientFunction
@@ -91,15 +91,12 @@ def own_models(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
     sys.modules.pop("own_models", None)
 
 
-def make(name, image_shape=(32, 32, 3), classes=5, seed=0, **kwargs):
-    arguments = {"mean": MEAN, "std": STD, "ghost_batch_size": 2, "ghost_decay": 0.9}
-    return build(
-        name,
-        image_shape=image_shape,
-        classes=classes,
-        seed=seed,
-        **(arguments | {"kernel": "fused"} | kwargs),
-    )
+def make(name, image_shape=(32, 32, 3), classes=5, seed=0, **options):
+    values = {"mean": MEAN, "std": STD, "ghost_batch_size": 2, "ghost_decay": 0.9} | options
+    images = ImageFormat(image_shape, values.pop("mean"), values.pop("std"))
+    decay, kernel = values.pop("ghost_decay"), values.pop("kernel", "fused")
+    ghost = GhostNorm(values.pop("ghost_batch_size"), decay, kernel)
+    return build(name, images, classes, ghost, seed=seed, **values)
 
 
 def images_of(batch, shape=(32, 32, 3)):

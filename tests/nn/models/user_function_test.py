@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from trainer.errors import UserError
 from trainer.nn.model_configuration import fingerprint
-from trainer.nn.models.registry import build
+from trainer.nn.models.registry import GhostNorm, ImageFormat, build
 
 SHAPE = (4, 4, 1)
 
@@ -84,14 +84,10 @@ def make(monkeypatch, function):
     monkeypatch.setitem(sys.modules, "hostile", module)
     return build(
         "hostile:model",
-        image_shape=SHAPE,
-        classes=3,
-        mean=[100.0],
-        std=[50.0],
+        ImageFormat(SHAPE, [100.0], [50.0]),
+        3,
+        GhostNorm(2, 0.9, "fused"),
         seed=0,
-        ghost_batch_size=2,
-        ghost_decay=0.9,
-        kernel="fused",
     )
 
 
