@@ -57,7 +57,7 @@ def test_a_plot_that_cannot_be_written(tmp_path, name):
 
 def test_examples_that_are_not_known_are_asked_for(tmp_path, capsys):
     unknown = ("--dataset=beans", f"--data_dir={tmp_path}")
-    with pytest.raises(UserError, match="beans's 'train' has is not known here: pass --train_ex"):
+    with pytest.raises(UserError, match="beans's 'train' is not known here: pass --train_ex"):
         plan.run(parsed(*unknown))
     assert plan.run(parsed(*unknown, "--train_examples=12345")) == 0
     assert "of 12,345 examples" in capsys.readouterr().out
@@ -133,7 +133,7 @@ def test_hosts_alone_have_a_replica_each(capsys):
     [
         (
             ("--plan_replicas=3", "--plan_hosts=2"),
-            r"cannot share out 3 replicas evenly.\nUse --plan_replicas=4,",
+            r"cannot share 3 replicas evenly.\nUse --plan_replicas=4,",
         ),
         (
             ("--plan_hosts=2", "--plan_examples_per_second=9"),
@@ -188,4 +188,4 @@ def test_the_end_of_one_call_is_not_the_end_of_the_plan(capsys):
     assert plan.run(parsed("--stop_at_epoch=1", "--epochs=2", command="plan")) == 0
     out, error = capsys.readouterr()
     assert "937 updates over 2 epochs" in out or "938 updates over 2 epochs" in out
-    assert "--stop_at_epoch=1 ends one call, and this plans the run" in error
+    assert "--stop_at_epoch=1 ends one call; this plans the whole run" in error

@@ -28,7 +28,7 @@ def test_a_signal_stops_with_a_checkpoint(uninterrupted, tmp_path, number):
     process.send_signal(number)
     output, _ = process.communicate(timeout=10)  # a stretch is of two seconds
     assert process.returncode == 75
-    assert "stopped, with a checkpoint; the same command goes on" in output
+    assert "stopped, with a checkpoint; the same command resumes" in output
     assert newest(model_dir) is not None
     train(model_dir, *SHORT)
     assert digest(model_dir) == digest(uninterrupted[0])

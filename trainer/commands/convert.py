@@ -1,4 +1,4 @@
-"""convert: gives a prepared set an index, for training on what is too large for memory."""
+"""convert: adds an index to a prepared dataset, to train on one that is larger than memory."""
 
 from trainer.config.flags import Config
 from trainer.data.tfds.convert import convert
@@ -7,14 +7,14 @@ from trainer.system.output import say
 
 
 def run(config: Config) -> int:
-    """Converts the set of --dataset in --data_dir, and says where.
+    """Converts the dataset of --dataset in --data_dir, and prints its folder.
 
     Raises:
-      UserError: for a set that cannot be converted.
+      UserError: if the dataset cannot be converted.
     """
     if "dataset" not in config.given:
         raise UserError(
-            "--dataset is missing: name the set to convert, as in --dataset=imagenet2012."
+            "--dataset is missing: name the dataset to convert, as in --dataset=imagenet2012."
         )
     folder = convert(config.dataset, config.data_dir)
     say(f"{config.dataset}: " + (f"converted in {folder}" if folder else "it has an index already"))

@@ -1,4 +1,4 @@
-"""evaluate: the accuracy of a run's checkpoint or of an export, as the run itself evaluates."""
+"""evaluate: prints the accuracy of a run's checkpoint or of an export, measured as in the run."""
 
 import dataclasses
 import json
@@ -13,16 +13,16 @@ from trainer.system.output import say
 
 
 def run(config: Config) -> int:
-    """Evaluates what `config` names, on its evaluation split, and prints it; writes nothing.
+    """Evaluates the model that `config` names on its evaluation split, and prints the result.
 
     Raises:
-      UserError: where there is no such model, or it does not fit the data.
+      UserError: if there is no such model, or if it does not fit the data.
     """
     folder = model_source.run_or_export(config)
     if config.strategy == "tpu":
         tpu.check_packages()
     process_limits.check()
-    # TensorFlow takes four seconds to import, for which a wrong name need not wait.
+    # TensorFlow takes four seconds to import, so a wrong name is reported first.
     from trainer.data.bad_examples import BadExamples
     from trainer.data.sources import evaluation_split
     from trainer.run_dir import exports
@@ -36,7 +36,7 @@ def run(config: Config) -> int:
         path = pathlib.Path(config.export_dir)
         about = exports.about(folder)
         shape, classes, names = about.image_shape, about.classes, about.class_names
-        # Each logit has a class, unless --num_classes made more of them.
+        # Each logit has a class, unless --num_classes made more logits than classes.
         learned = None if config.num_classes else classes
         with strategy.scope():
             model = exports.load(path)
@@ -45,22 +45,22 @@ def run(config: Config) -> int:
         shape, classes, names = model.input_shape[1:], model.output_shape[-1], data.class_names
         learned = data.classes
 
-    before = bad.count  # Of the training data, where that had to be read.
+    before = bad.count  # Bad examples of the training data, if that was read.
     with translate(bad.refusal):
         known = setup.class_names(config, names, learned)
         source = setup.load(config, evaluation_split(config), bad, known)
         _check_fits(source.image_shape, source.classes, shape, classes, source.name)
-        found = Evaluator(strategy, model, source, lanes, config.augment, bad).evaluate()
-    assert found is not None  # Nothing asks it to stop.
+        evaluation = Evaluator(strategy, model, source, lanes, config.augment, bad).evaluate()
+    assert evaluation is not None  # It is None only if a signal stops the evaluation.
     examples = source.examples - (bad.count - before)
     if config.format == "json":
         kind = "export" if config.export_dir else "checkpoint"
-        values = {**dataclasses.asdict(found), "examples": examples, kind: str(path)}
+        values = {**dataclasses.asdict(evaluation), "examples": examples, kind: str(path)}
         say(json.dumps(values))
     else:
         say(
-            f"top1 {found.top1:.4f}  top5 {found.top5:.4f}  loss {found.loss:.4f}  "
-            f"{examples:,} examples of {source.name}  {path}"
+            f"top1 {evaluation.top1:.4f}  top5 {evaluation.top5:.4f}  "
+            f"loss {evaluation.loss:.4f}  {examples:,} examples of {source.name}  {path}"
         )
     return 0
 
@@ -68,14 +68,14 @@ def run(config: Config) -> int:
 def _check_fits(
     images: tuple[int, ...], labels: int, shape: tuple[int, ...], classes: int, name: str
 ) -> None:
-    """Refuses images of another shape than the model's, and labels that it has no logit for."""
+    """Refuses images whose shape differs from the model's, and more classes than the model has."""
     if images != shape:
         raise UserError(
-            f"{name} has images of shape {images}, and the model takes {shape}: name the data that "
-            f"it was trained on with --dataset, or give --image_size={shape[0]}."
+            f"{name} has images of shape {images}, and the model takes {shape}: use --dataset to "
+            f"name the model's training data, or give --image_size={shape[0]}."
         )
     if labels > classes:
         raise UserError(
-            f"{name} has {labels} classes, and the model {classes}: name the data that it was "
-            "trained on with --dataset."
+            f"{name} has {labels} classes, and the model has {classes}: use --dataset to name the "
+            "model's training data."
         )

@@ -1,4 +1,4 @@
-"""export: the inference model of a run's checkpoint, to be loaded without this program."""
+"""export: writes the inference model of a run's checkpoint, which loads without this program."""
 
 import dataclasses
 import pathlib
@@ -11,17 +11,18 @@ from trainer.system.output import say
 
 
 def run(config: Config) -> int:
-    """Exports the checkpoint that `config` names, and prints where to and how to load it.
+    """Exports the checkpoint that `config` names, and prints the folder and how to load the model.
 
-    An export of the same run is replaced.
+    An earlier export of the same run is replaced.
 
     Raises:
-      UserError: where there is no such checkpoint, or the folder is another's or cannot be written.
+      UserError: if there is no such checkpoint, if the folder holds anything else than an export of
+        this run, or if the folder cannot be written.
     """
     folder = model_source.run(config)
     target = pathlib.Path(config.export_dir or folder / "export")
     process_limits.check()
-    # TensorFlow takes four seconds to import, for which a wrong name need not wait.
+    # TensorFlow takes four seconds to import, so a wrong name is reported first.
     import tensorflow as tf
 
     from trainer.data.bad_examples import BadExamples
@@ -48,12 +49,12 @@ def run(config: Config) -> int:
         f"from uint8 images [b, {h}, {w}, {c}] to float32 logits [b, {classes}]:"
     )
     say(f"  classes.txt names the logits, as model.class_names does: {few(logits)}")
-    # With a name of its own: serve alone does not keep the variables.
+    # The printed code names the model, because `serve` alone does not keep the variables alive.
     say(f'  model = tf.saved_model.load("{target}/saved_model"); logits = model.serve(images)')
     if without:
-        say(f"  no model.keras, which Keras could not load: {without}")
+        say(f"  model.keras is left out, because Keras could not load it: {without}")
         return 0
     say(f'  model = keras.models.load_model("{target}/model.keras"); logits = model(images)')
     for module in exports.modules_needed(model):
-        say(f"  after import {module}, whose layers it has")
+        say(f"  first import {module}, which defines its layers")
     return 0

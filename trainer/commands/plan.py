@@ -1,4 +1,4 @@
-"""plan: what a run would do, without TensorFlow, in half a second for most numbers of updates."""
+"""plan: prints what a run would do, without TensorFlow, and mostly within half a second."""
 
 import json
 import pathlib
@@ -18,15 +18,15 @@ from trainer.system.typed_json import DamagedError, problem
 
 
 def run(config: Config) -> int:
-    """Prints the plan, and draws it where --plot says so.
+    """Prints the plan, and draws it if --plot is set.
 
     Raises:
-      UserError: for flags that no run can have, or where N is not known.
+      UserError: if the flags do not fit together, or N is not known.
     """
     schedule, replicas, hosts = planned(config)
     if config.stop_at_epoch is not None:
-        said = f"--stop_at_epoch={config.stop_at_epoch:g} ends one call, and this plans the run"
-        say(f"crescendo plan: {said}", to=sys.stderr)
+        note = f"--stop_at_epoch={config.stop_at_epoch:g} ends one call; this plans the whole run"
+        say(f"crescendo plan: {note}", to=sys.stderr)
     layout = layouts(config, schedule, replicas)
     ramps = plan.ramps(schedule, layout)
     counted = [ramp.first for ramp in ramps]
@@ -46,7 +46,7 @@ def run(config: Config) -> int:
         elif _asks_for_cost(config):
             say(
                 "how long they take is not known: pass --plan_examples_per_second of one replica,\n"
-                "or --model_dir of a run that has ended"
+                "or --model_dir of a finished run"
             )
     if config.plot:
         plan_plot.draw(schedule, ramps, config, config.plot)
@@ -56,7 +56,7 @@ def run(config: Config) -> int:
 def _write_json(
     whole: Mapping[str, Any], phases: Iterable[plan.Phase], machines: cost.Machines | None
 ) -> None:
-    """Prints an object of `whole` and the phases, one by one: a long ramp has millions."""
+    """Prints `whole` and the phases as one object, phase by phase: a long ramp has millions."""
     sys.stdout.write(json.dumps(whole)[:-1] + ', "phases": [')
     for number, phase in enumerate(phases):
         row = dict(vars(phase))
@@ -70,25 +70,25 @@ def planned(
     config: Config,
     count_examples: Callable[[str, str, str | None], int | None] = sizes.count_examples,
 ) -> tuple[trajectory.Trajectory, int, int]:
-    """What the run of `config` will follow, over how many replicas, and over how many hosts.
+    """Returns the trajectory of the run of `config`, and its numbers of replicas and hosts.
 
     Raises:
-      UserError: as `run`.
+      UserError: if the flags do not fit together, or N is not known.
     """
     examples = config.train_examples or count_examples(
         config.dataset, config.train_split, config.data_dir
     )
     if examples is None:
         raise UserError(
-            f"how many examples {config.dataset}'s {config.train_split!r} has is not known here: "
-            "pass --train_examples."
+            f"the number of examples in {config.dataset}'s {config.train_split!r} is not known "
+            "here: pass --train_examples."
         )
     hosts = config.plan_hosts or 1
     replicas = config.plan_replicas or config.virtual_devices or hosts
     if replicas % hosts:
         raise UserError(
-            f"--plan_hosts={hosts} cannot share out {replicas} replicas evenly.\n"
-            f"Use --plan_replicas={-(-replicas // hosts) * hosts}, or --plan_hosts that divide "
+            f"--plan_hosts={hosts} cannot share {replicas} replicas evenly.\n"
+            f"Use --plan_replicas={-(-replicas // hosts) * hosts}, or a --plan_hosts that divides "
             f"{replicas}."
         )
     return trajectory.from_config(config, examples, replicas), replicas, hosts
@@ -97,18 +97,19 @@ def planned(
 def layouts(
     config: Config, schedule: trajectory.Trajectory, replicas: int
 ) -> Callable[[int], Layout]:
-    """Returns batch size → layout, with the micro-batch of a run that may not measure."""
+    """Returns a function from batch size to layout, with the micro-batch of an untimed run."""
     ghost = config.ghost_batch_size
     most = schedule.micro_batch_size or config.micro_batch_size or default_micro_batch_size(ghost)
     return lambda batch_size: lay_out(batch_size, replicas, ghost, most)
 
 
 def _machines(config: Config, replicas: int, hosts: int) -> cost.Machines | None:
-    """What the run is to be laid out on; None where that is not asked, or a replica's speed not
-    known.
+    """Returns the machines of the predicted run, or None without a prediction.
+
+    There is no prediction if no flag asks for it, or if the speed of a replica is not known.
 
     Raises:
-      UserError: for a measured run that does not say what is needed.
+      UserError: if the run in --model_dir had several hosts, or no flag gives the parameters.
     """
     if not _asks_for_cost(config):
         return None
@@ -118,8 +119,8 @@ def _machines(config: Config, replicas: int, hosts: int) -> cost.Machines | None
     elif ended.get("update_seconds"):
         if ended["hosts"] > 1:
             raise UserError(
-                f"{config.model_dir} was trained by {ended['hosts']} hosts, so that communication "
-                "is in its speed.\n"
+                f"{config.model_dir} was trained by {ended['hosts']} hosts, so its speed includes "
+                "communication.\n"
                 "Name a run of one host, or pass --plan_examples_per_second of one replica."
             )
         compute = cost.measured(ended["update_seconds"], ended["replicas"])
@@ -128,9 +129,9 @@ def _machines(config: Config, replicas: int, hosts: int) -> cost.Machines | None
     parameters = config.plan_parameters or ended.get("parameters")
     if hosts > 1 and not parameters:
         raise UserError(
-            f"--plan_hosts={hosts} sum all parameters of the model in each update, and their "
-            "number is not known.\n"
-            "Pass --plan_parameters, or --model_dir of a run that has ended."
+            f"--plan_hosts={hosts} needs the number of the model's parameters, which the hosts sum "
+            "in each update.\n"
+            "Pass --plan_parameters, or --model_dir of a finished run."
         )
     return cost.machines(
         replicas=replicas,
@@ -143,12 +144,12 @@ def _machines(config: Config, replicas: int, hosts: int) -> cost.Machines | None
 
 
 def _ended(folder: pathlib.Path) -> dict[str, Any]:
-    """How the run in `folder` has ended; {} if it has not, or that is damaged, which is said."""
+    """Returns the result of the run in `folder`; {} if there is none, or it is damaged."""
     try:
         return result.read(folder) or {}
     except (DamagedError, OSError) as error:
-        said = f"{folder / result.FILE} {problem(error)}; its times are not known."
-        say(f"crescendo plan: {said}", to=sys.stderr)
+        note = f"{folder / result.FILE} {problem(error)}; its times are not known."
+        say(f"crescendo plan: {note}", to=sys.stderr)
         return {}
 
 

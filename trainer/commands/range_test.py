@@ -1,4 +1,4 @@
-"""range_test: loss and accuracy against a rising learning rate, and the interval to train in."""
+"""range_test: trains while the learning rate rises, and suggests the rates to train with."""
 
 import dataclasses
 import math
@@ -19,12 +19,12 @@ _FEWEST = 20
 
 
 def run(config: Config) -> int:
-    """Trains while the rate rises, to the end or to divergence, and reports; the exit status.
+    """Trains while the rate rises, to the end or to divergence, and reports; returns the status.
 
     Raises:
-      UserError: as `train`, and where the run is too short to tell an interval from.
+      UserError: if the run cannot be trained, or is too short to suggest an interval.
     """
-    # A recipe's own schedule gives way; its model, data, batch and optimizer are what is tested.
+    # The test replaces a recipe's schedule, and keeps its model, data, batch and optimizer.
     config = dataclasses.replace(
         config,
         anneal="range_test",
@@ -46,7 +46,7 @@ def _report(config: Config, folder: pathlib.Path) -> None:
 
     points = range_test.whole(p for p in read(folder / "metrics.jsonl") if p["split"] == "train")
     if not points:
-        raise UserError("the loss was no number from the start on: lower --range_from.")
+        raise UserError("the loss was not finite from the start: lower --range_from.")
     found = range_test.suggest(points)
     write_atomic(folder / "range_test.csv", range_test.csv(points))
     picture = range_test.draw(points, found, config.range_scale)
@@ -61,18 +61,18 @@ def _report(config: Config, folder: pathlib.Path) -> None:
 
 
 def _log_every(config: Config) -> int:
-    """Updates between points, for about a hundred of them."""
+    """Returns the number of updates between points, for about 100 points."""
     examples = config.train_examples or sizes.count_examples(
         config.dataset, config.train_split, config.data_dir
     )
-    if examples is None:  # Prepared by the run; the points are then as many as the user says.
+    if examples is None:  # The run prepares the dataset, and the user's interval holds.
         return config.log_every_updates
     schedule = trajectory.from_config(config, examples, 1)
     updates = sum(span.updates for span in spans(schedule))
     if updates < _FEWEST:
         least = _FEWEST * schedule.at(0).batch_size / examples
         raise UserError(
-            f"{updates} updates are too few to tell an interval from: "
+            f"{updates} updates are too few to suggest an interval: "
             f"raise --epochs to {math.ceil(100 * least) / 100:g} or more."
         )
     return max(1, updates // _POINTS)

@@ -1,4 +1,4 @@
-"""report: one HTML page from any set of run directories, without TensorFlow."""
+"""report: writes one HTML page about any set of run directories, without TensorFlow."""
 
 import pathlib
 
@@ -10,10 +10,10 @@ from trainer.system.output import log, say
 
 
 def run(config: Config) -> int:
-    """Writes the page, and its figures where that is asked for; says where, and what is wrong.
+    """Writes the page, with figures if --pictures is set; prints its path and all problems.
 
     Raises:
-      UserError: where nothing can be read, or the page not written.
+      UserError: if no run can be read, or the page cannot be written.
     """
     if not config.runs:
         raise UserError("no run directories given: name some, as in `report runs/*`.")
@@ -30,7 +30,7 @@ def run(config: Config) -> int:
             f"{', …' if len(config.runs) > 3 else ''}{damage}.\n"
             "Name run directories: they hold flags.txt and metrics.jsonl."
         )
-    # Takes 0.5 s to import, for which a wrong name need not wait.
+    # These modules take 0.5 s to import, so a wrong name is reported first.
     from trainer.reports import report_builder
     from trainer.reports.plots import png
 
@@ -50,8 +50,8 @@ def run(config: Config) -> int:
         ) from error
     for path, reason in left_out.items():
         log(f"{path} {reason} and is left out.")
-    for said in run_record.unread_sweeps([*given, *(folder.parent for folder in folders)]):
-        log(said)
+    for problem in run_record.unread_sweeps([*given, *(folder.parent for folder in folders)]):
+        log(problem)
     for run in runs:
         if run.notes:
             log(f"{run.name}: {'; '.join(run.notes)}")

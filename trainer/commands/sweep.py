@@ -1,4 +1,4 @@
-"""sweep: a run for every point of a grid of flags, each in a process of its own."""
+"""sweep: trains a run for every point of a grid of flags, each in its own process."""
 
 import contextlib
 import dataclasses
@@ -23,10 +23,10 @@ from trainer.system.output import log, log_to, say
 
 
 def run(config: Config) -> int:
-    """Trains the points of --sweep that are not finished, and prints them all; the exit status.
+    """Trains the unfinished points of --sweep, and prints all points; returns the exit status.
 
     Raises:
-      UserError: for a sweep that cannot be read, or another thing than a sweep in --model_dir.
+      UserError: if --sweep cannot be read, or --model_dir holds anything else than a sweep.
     """
     if config.sweep is None:
         raise UserError(
@@ -38,8 +38,8 @@ def run(config: Config) -> int:
         log_to("sweep")
     path = pathlib.Path(config.model_dir)
     points = grid.parse(config.sweep)
-    mine = grid.part(points, config.sweep_shard)
-    with _without_warnings():  # The output of each run has its own.
+    shard = grid.part(points, config.sweep_shard)
+    with _without_warnings():  # The output of each run has its warnings.
         runs, wrong, damaged = checked(config, points, path)
     if wrong:
         say(_wrong(wrong, len(points)), to=sys.stderr)
@@ -51,19 +51,19 @@ def run(config: Config) -> int:
     for name, message in damaged.items():
         log(f"{name} is left out: {message.partition(chr(10))[0]}")
     stopped = runner.run_sweep(
-        [each for each in runs if each.point in mine],
+        [each for each in runs if each.point in shard],
         path,
         parallel=config.sweep_parallel,
         retry=config.sweep_retry,
     )
     rows = _rows(points, path, damaged)
     if config.format == "json":
-        found = table.cells(rows)
-        values = {"points": rows, "cells": found, "best": table.best(found)}
+        cells = table.cells(rows)
+        values = {"points": rows, "cells": cells, "best": table.best(cells)}
         say(json.dumps(values, default=dataclasses.asdict))
     else:
         say("\n" + table.text(rows))
-    return ExitStatus.STOPPED if stopped else _status([row for row in rows if row.flags in mine])
+    return ExitStatus.STOPPED if stopped else _status([row for row in rows if row.flags in shard])
 
 
 @contextlib.contextmanager
@@ -79,11 +79,11 @@ def _without_warnings() -> Iterator[None]:
 def checked(
     asked: Config, points: Sequence[grid.Point], path: pathlib.Path
 ) -> tuple[list[runner.Run], dict[str, list[grid.Point]], dict[str, str]]:
-    """The runs of `points` in the folder `path`, what is wrong, and which are damaged.
+    """Returns the runs of `points` in the folder `path`, the wrong points, and the damaged runs.
 
-    What is wrong holds the points by what is said; what is damaged, that by the point's folder.
-    Each has the flags of the command line, which `asked` is of, besides its own, which win; of a
-    recipe that is swept, the command line's win.
+    Wrong points are listed by error message, and error messages of damaged runs by folder. A run
+    has the flags of `asked`, the command line, which the point's own flags override. If the point
+    names a recipe, the command line overrides the recipe.
     """
     # A flagfile may hold flags of other commands.
     given = [text for name, text in asked.given.items() if "sweep" in FLAGS[name].commands]
@@ -114,7 +114,7 @@ def checked(
         except UserError as error:
             wrong.setdefault(str(error), []).append(point)
             continue
-        flags = to_flagfile(config).splitlines()  # A run that is there says its order version.
+        flags = to_flagfile(config).splitlines()  # An existing run has its order version.
         if config.stop_at_epoch is not None:
             flags.append(f"--stop_at_epoch={config.stop_at_epoch}")
         runs.append(runner.Run(point, flags, f"[{number}/{len(points)}] {name}"))
@@ -124,11 +124,11 @@ def checked(
 def _check_can_be_swept(point: grid.Point) -> None:
     for name in point:
         if name == "model_dir" or name in ONE_CALL:
-            raise UserError(f"--{name} cannot be swept: it is of one call, and not of a run.")
+            raise UserError(f"--{name} cannot be swept: it belongs to one call, not to a run.")
 
 
 def _wrong(wrong: Mapping[str, Sequence[grid.Point]], of: int) -> str:
-    """All that is wrong, each thing once, after the points that it is said of."""
+    """Returns a message with each problem once, after the points that have it."""
     count = sum(map(len, wrong.values()))
     lines = [f"crescendo sweep: {count} of {of} points are wrong; nothing was started."]
     for message, points in wrong.items():
@@ -140,25 +140,25 @@ def _wrong(wrong: Mapping[str, Sequence[grid.Point]], of: int) -> str:
 def _rows(
     points: Sequence[grid.Point], path: pathlib.Path, damaged: Mapping[str, str]
 ) -> list[table.Row]:
-    """The points with their ends; of one that is damaged, status 2 and why."""
-    ends = outcomes.read(path)
+    """Returns the points with their outcomes; a damaged run has status 2 and the reason."""
+    recorded = outcomes.read(path)
     rows = []
     for point in points:
         name = grid.folder(point)
-        end, found = ends.get(name, outcomes.Outcome()), None
+        outcome, ended = recorded.get(name, outcomes.Outcome()), None
         if name in damaged:
-            end = outcomes.Outcome(DamagedRunError.status, damaged[name])
+            outcome = outcomes.Outcome(DamagedRunError.status, damaged[name])
         else:
-            found = result.ended(path / name)
-        results = {key: found[key] for key in result.RESULTS} if found else None
-        rows.append(table.Row(name, point, end.status, end.reason, results))
+            ended = result.ended(path / name)
+        results = {key: ended[key] for key in result.RESULTS} if ended else None
+        rows.append(table.Row(name, point, outcome.status, outcome.reason, results))
     return rows
 
 
 def _status(rows: Sequence[table.Row]) -> int:
-    """0 where all are finished; else that of a failure, or of what a further call goes on with."""
-    ends = [outcomes.Outcome(row.status) for row in rows if not row.results]
-    ends.sort(key=lambda end: not end.failed)
-    # One without a status could not even be noted.
-    statuses = (ExitStatus.NOT_SAVED if e.status is None else e.status for e in ends)
+    """Returns 0 if all points are finished; else a failure's status, or an interrupted run's."""
+    unfinished = [outcomes.Outcome(row.status) for row in rows if not row.results]
+    unfinished.sort(key=lambda outcome: not outcome.failed)
+    # An outcome without a status could not be written.
+    statuses = (ExitStatus.NOT_SAVED if e.status is None else e.status for e in unfinished)
     return next((status for status in statuses if status), 0)

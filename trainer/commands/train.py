@@ -1,4 +1,4 @@
-"""train: starts a run in its directory, or goes on with the one that is there."""
+"""train: starts a run in its directory, or resumes the run that is there."""
 
 import dataclasses
 import pathlib
@@ -21,15 +21,14 @@ from trainer.system.regular_file import NotRegularError, ReadError
 
 
 def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) -> int:
-    """Trains as `config` says; returns the exit status.
+    """Trains the run of `config`; returns the exit status.
 
-    `report` is called with the directory, while it is held, once the run has ended or diverged.
+    After the run has ended or diverged, `report` is called with its directory, which is locked.
 
     Raises:
-      UserError: for flags, data, a model or a directory that cannot be trained with, before any
-        training.
-      LostWorkerError: where another worker, or the TPU, is lost.
-      NotSavedError: where the run ends or stops, and what it did last cannot be written.
+      UserError: before any training, if the flags, data, model or directory cannot be used.
+      LostWorkerError: if another worker, or the TPU, is lost.
+      NotSavedError: if the run ends or stops, and its final state cannot be written.
     """
     if config.model_dir is None:
         raise UserError("--model_dir is missing: name the run's directory, as in runs/first.")
@@ -48,7 +47,7 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
             top1, updates = ended["top1"], ended["updates"]
             log(f"{path} is finished: top1 {top1:.4f} in {updates} updates.")
         try:
-            if ended is None or worker:  # Other workers wait to be told.
+            if ended is None or worker:  # Other workers wait for the chief even if it is finished.
                 status = _train(config, path, worker)
             if report and (status == ExitStatus.NOT_FINITE or results.ended(path)):
                 report(path)
@@ -70,7 +69,7 @@ def _train(config: Config, path: pathlib.Path, worker: Worker | None = None) -> 
     chief = worker is None or worker.chief
     with stop_signals.watched() as stopped, output.log_as(chief=chief):
         log("loading TensorFlow")
-        # TensorFlow takes four seconds to import, for which a directory in use need not wait.
+        # TensorFlow takes four seconds to import, so a directory in use is reported first.
         from trainer.run_dir.metrics_writer import UNWRITABLE
         from trainer.training import run
         from trainer.training.loop import StopReason
@@ -91,7 +90,7 @@ def _train(config: Config, path: pathlib.Path, worker: Worker | None = None) -> 
                 write_atomic(path / directory.DIVERGED, f"{error}\n")
             return ExitStatus.NOT_FINITE
         if result is StopReason.SIGNAL:
-            log(f"stopped, with a checkpoint; the same command goes on in {path}")
+            log(f"stopped, with a checkpoint; the same command resumes the run in {path}")
             return ExitStatus.STOPPED
         if result is StopReason.EPOCH:
             log(f"stopped at --stop_at_epoch={config.stop_at_epoch:g}, with a checkpoint")
@@ -104,7 +103,7 @@ def _train(config: Config, path: pathlib.Path, worker: Worker | None = None) -> 
 
 
 def _best(result: Mapping[str, Any], path: pathlib.Path) -> str:
-    """The last line of a run: its best evaluation, and how to get that model."""
+    """Returns the last line of a run: its best evaluation, and how to export that model."""
     best = result["best"]
     if best["update"] == result["updates"]:
         which = "that is the best evaluation"
