@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Bazel on a Debian, offline: scripts/bazel.sh test //:tests/sweep/grid_test; without arguments query, build
-# and test of everything that BUILD has. Debian's Bazel 4.2 knows no MODULE.bazel: it gets a workspace
-# outside of the checkout's own files, where its native rules stand in for rules_python.
+# Runs Bazel on Debian without a network: scripts/bazel.sh test //:tests/sweep/grid_test. Without arguments
+# it queries, builds and tests all targets of BUILD. Debian's Bazel 4.2 does not read MODULE.bazel, so it
+# gets a workspace outside the checkout's files, where its native rules replace rules_python.
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 packages=(bazel-bootstrap bazel-rules-java bazel-rules-proto)
 if ! command -v bazel-4 >/dev/null; then
   echo "Installing Debian's Bazel (once, 150 MB and a JDK) ..." >&2
   if ! debian_install "${packages[@]}"; then
-    echo "Debian's Bazel could not be installed: as root, apt-get install ${packages[*]}." >&2
-    echo "Another Bazel, of version 7.4.1 or later, reads MODULE.bazel and needs no script." >&2
+    echo "Debian's Bazel could not be installed: as root, run apt-get install ${packages[*]}." >&2
+    echo "Or use another Bazel from version 7.4.1 on, which reads MODULE.bazel, without this script." >&2
     exit 1
   fi
 fi
@@ -22,7 +22,7 @@ for rule in library binary test toolchain toolchain_suite; do
   echo "cc_$rule = native.cc_$rule"
 done >cc/defs.bzl
 touch WORKSPACE python/BUILD cc/BUILD
-# Asked for by every test, used by bazel coverage alone.
+# Every test depends on these, but only bazel coverage uses them.
 for tool in coverage_report_generator lcov_merger; do
   echo "filegroup(name = \"$tool\", visibility = [\"//visibility:public\"])"
 done >BUILD

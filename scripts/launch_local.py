@@ -1,6 +1,6 @@
-"""Runs N workers of one training on this machine, and all of them again when one was lost.
+"""Runs N workers of one training on this machine, and restarts all of them if one is lost.
 
-Called by launch_local.sh, which says how it is used.
+launch_local.sh calls this program and documents its usage.
 """
 
 import json
@@ -19,16 +19,16 @@ from trainer.errors import UserError
 from trainer.system import child_process, output, stop_signals
 from trainer.system.cores import split_cores
 
-# A worker that ends so, or by a signal that was not ours, is started again with the others.
-AGAIN = (75, 76)
+# All workers start again if one ends with such a status, or by a signal not sent by this program.
+RESTART_STATUSES = (75, 76)
 
 
 def environments(n: int) -> list[dict[str, str]]:
-    """Each worker's; their ports are free ones, and they have a new secret of their own."""
-    held = [socket.create_server(("", 0)) for _ in range(n)]
-    addresses = [f"localhost:{one.getsockname()[1]}" for one in held]
-    for one in held:
-        one.close()
+    """The environment of each worker, with free ports and a new shared secret."""
+    sockets = [socket.create_server(("", 0)) for _ in range(n)]
+    addresses = [f"localhost:{server.getsockname()[1]}" for server in sockets]
+    for server in sockets:
+        server.close()
     cluster = {"worker": addresses}
     tasks = [{"cluster": cluster, "task": {"type": "worker", "index": i}} for i in range(n)]
     shared = os.environ | {shared_secret.VARIABLE: secrets.token_hex(32)}
@@ -39,21 +39,24 @@ Process = subprocess.Popen[bytes]
 
 
 def start(index: int, cores: set[int], environment: dict[str, str]) -> tuple[Process, Process]:
-    """A worker, and what puts its number before its lines.
+    """Starts a worker, and a process that puts the worker's number before each line of its output.
 
-    That is no thread of this process, which for `children.start` has to have one alone.
+    A thread could not do this, because `child_process.start` requires a process with one thread.
     """
-    numbered = ["sed", "-u", f"s/^/[{index}] /"]
-    # In a session of its own, so that Ctrl-C does not end it before the worker's last line.
-    relay = subprocess.Popen(numbered, stdin=subprocess.PIPE, start_new_session=True)
+    prefix = ["sed", "-u", f"s/^/[{index}] /"]
+    # Its own session keeps Ctrl-C from ending it before the worker's last line.
+    relay = subprocess.Popen(prefix, stdin=subprocess.PIPE, start_new_session=True)
     arguments = ["train", "--strategy=multi_worker", *sys.argv[2:]]
     worker = child_process.start(arguments, cores, relay.stdin, environment)
     relay.stdin.close()
     return worker, relay
 
 
-def ended(workers: list[Process], patience: float) -> list[int]:
-    """Their exit statuses once all have left; a signal's is negative."""
+def wait_for_all(workers: list[Process], patience: float) -> list[int]:
+    """Waits for all workers; returns their exit statuses, −n for signal n.
+
+    Workers that still run `patience` seconds after the first failure are killed.
+    """
     deadline = float("inf")
     while None in (statuses := [worker.poll() for worker in workers]):
         if any(statuses) and deadline == float("inf"):
@@ -66,31 +69,31 @@ def ended(workers: list[Process], patience: float) -> list[int]:
 
 
 def limits() -> tuple[int, float]:
-    """How often to start again, and seconds of patience, from the environment.
+    """The number of restarts and the seconds of patience, from the environment.
 
     Raises:
-      UserError: where it has something else.
+      UserError: if a value is not such a number.
     """
     restarts, patience = os.environ.get("RESTARTS", "3"), os.environ.get("PATIENCE", "90")
     if not restarts.isdecimal():
         raise UserError(
-            f"RESTARTS={restarts} is no number of new starts.\n"
+            f"RESTARTS={restarts} is not a number of restarts.\n"
             "Write a whole number, 0 for none, or leave it out for 3."
         )
     try:
         seconds = float(patience)
     except ValueError:
         seconds = math.nan
-    if not seconds >= 0:  # NaN is not either.
+    if not seconds >= 0:  # This is True for NaN too.
         raise UserError(
-            f"PATIENCE={patience} is no number of seconds.\n"
+            f"PATIENCE={patience} is not a number of seconds.\n"
             "Write a number, 0 or more, or leave it out for 90."
         )
     return int(restarts), seconds
 
 
 def main() -> int:
-    """The exit status: of the workers' the one that no new start mends, else the first but 0."""
+    """Returns the exit status: one that a restart cannot fix, else the first that is not 0."""
     if len(sys.argv) < 2 or not sys.argv[1].isdigit() or sys.argv[1] == "0":
         print("usage: scripts/launch_local.sh N --flag=value ...", file=sys.stderr)
         return 2
@@ -112,24 +115,24 @@ def main() -> int:
         for worker in workers:
             worker.terminate()
 
-    for each in stop_signals.asking():
-        signal.signal(each, forward)
-    for again in range(restarts + 1):
-        if again:
-            print(f"launch_local: start {again + 1}", file=sys.stderr)
-        own = zip(range(n), split_cores(n), environments(n), strict=True)
-        workers[:], relays = zip(*(start(*each) for each in own), strict=True)
-        if stopped.is_set():  # Meanwhile: they have not heard of it.
+    for number in stop_signals.asking():
+        signal.signal(number, forward)
+    for restart in range(restarts + 1):
+        if restart:
+            print(f"launch_local: start {restart + 1}", file=sys.stderr)
+        arguments = zip(range(n), split_cores(n), environments(n), strict=True)
+        workers[:], relays = zip(*(start(*each) for each in arguments), strict=True)
+        if stopped.is_set():  # The signal came before the workers could receive it.
             forward()
-        statuses = ended(workers, patience)
+        statuses = wait_for_all(workers, patience)
         for relay in relays:
             relay.wait()
-        for index, each in enumerate(statuses):
-            if each < 0 and not stopped.is_set():  # It could not say so.
-                name = f"signal {-each} ({signal.strsignal(-each)})"
+        for index, status in enumerate(statuses):
+            if status < 0 and not stopped.is_set():  # A killed worker cannot say so itself.
+                name = f"signal {-status} ({signal.strsignal(-status)})"
                 print(f"launch_local: {name} has ended worker {index}", file=sys.stderr)
         failed = [s for s in statuses if s]
-        lasting = [s for s in failed if s > 0 and s not in AGAIN]
+        lasting = [s for s in failed if s > 0 and s not in RESTART_STATUSES]
         if lasting or not failed or stopped.is_set():
             break
     status = (lasting or failed or [0])[0]

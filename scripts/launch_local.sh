@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Trains with N workers on this machine, which share out its cores:
+# Trains with N workers on this machine, with an equal share of its cores each:
 #   scripts/launch_local.sh 2 --flagfile=flags/fashion_mnist_grow.flags --model_dir=runs/two
-# Each line of output begins with its worker's number. Once all have left, and one because it was
-# stopped (75), killed, or had lost another one (76), all start again, up to RESTARTS times (3); those
-# that are left PATIENCE seconds (90) after the first one has failed are killed. SIGTERM and SIGINT go
-# to the workers, and end it; where it is killed, they stop as by SIGTERM. Uses the active virtual
-# environment, or .venv.
+# Each line of output begins with its worker's number. If a worker was stopped (75) or killed, or lost
+# another worker (76), all workers start again after all have ended, up to RESTARTS times (3). Workers
+# still running PATIENCE seconds (90) after the first failure are killed. SIGTERM and SIGINT are passed
+# to the workers and end the job. If this script is killed, the workers stop as if they got SIGTERM.
+# Uses the active virtual environment, or .venv.
 set -eu
 case ${1:-} in
-  -h | --help | help) # The comment at the head of this file.
+  -h | --help | help) # Prints the comment at the head of this file.
     sed -n '2,/^set -/{/^#/!d; s/^# \{0,1\}//; p;}' "${BASH_SOURCE[0]}"
     exit 0 ;;
 esac

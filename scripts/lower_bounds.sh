@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Tests the lowest version of every dependency that setup.cfg admits, together, in an environment made of
-# them, .venv-lowest:
+# Runs the tests with the lowest version of every dependency that setup.cfg allows, all together, in the
+# environment .venv-lowest:
 #   scripts/lower_bounds.sh [pytest's arguments]
-# Takes minutes, and is not part of scripts/test.sh. A bound that fails here is raised in setup.cfg.
+# It takes minutes, and scripts/test.sh does not run it. If a bound fails here, raise it in setup.cfg.
 set -euo pipefail
 CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/setup.sh
@@ -21,7 +21,7 @@ for line in declared.splitlines():
         name, version, _, marker = found.groups()
         print(f"{name} =={version} {marker or ''}".strip())
 PYTHON
-# With flags alone, since other settings of pip may hold versions back.
+# pip gets its settings only as arguments, because other settings may hold versions back.
 if ! cmp -s .venv/lowest.txt .venv-lowest/lowest.txt; then
   rm -rf .venv-lowest
   .venv/bin/python -m venv .venv-lowest

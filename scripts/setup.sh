@@ -1,5 +1,5 @@
-# Sourced by the other scripts: a virtual environment in the checkout with the package in it, and the
-# data of the main job. Done once; after that it compares setup.cfg with what was installed.
+# Sourced by the other scripts: makes a virtual environment in the checkout, installs the package in it,
+# and prepares the main job's data. It does so once, and again only if setup.cfg has changed.
 # shellcheck shell=bash
 
 CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -10,7 +10,8 @@ as_root() {
   else return 1; fi
 }
 
-# Debian's packages, where this is a Debian and we may; quiet, and bounded where there is no network.
+# Installs Debian packages if this is a Debian and root is allowed; quietly, with a time limit in case
+# there is no network.
 debian_install() {
   command -v apt-get >/dev/null || return 1
   export DEBIAN_FRONTEND=noninteractive
@@ -31,7 +32,7 @@ find_python() {
 install_package() {
   local python extra=cpu
   if ! python=$(find_python); then
-    echo "No Python 3.11 to 3.13 was found${PYTHON:+ as $PYTHON}: install one, or name it as PYTHON=/path/to/python3." >&2
+    echo "No Python 3.11 to 3.13 was found${PYTHON:+ as $PYTHON}: install one, or set PYTHON=/path/to/python3." >&2
     return 1
   fi
   command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1 && extra=gpu
@@ -54,15 +55,15 @@ prepare_data() {
   local folder=${TFDS_DATA_DIR:-${HOME:-/root}/tensorflow_datasets}
   if [ -e .venv/data_tried ] || [ -d /usr/share/datasets/fashion-mnist ] ||
     ls "$folder"/fashion_mnist/*/dataset_info.json >/dev/null 2>&1; then return; fi
-  # Without it, training falls back on TFDS's download, and says what to do where that fails.
+  # Without this package, training falls back on TFDS's download, and says what to do if that fails.
   debian_install dataset-fashion-mnist || true
   touch .venv/data_tried
 }
 
 set -e
 if ! cmp -s setup.cfg .venv/installed_setup.cfg; then
-  # Of two first uses at once the second waits for the first, or it would delete its .venv. The lock
-  # ends with the descriptor, however this ends.
+  # If two first uses run at once, the second waits, so that it does not delete the first one's .venv.
+  # The lock ends with the descriptor, even if this shell is killed.
   (
     if command -v flock >/dev/null; then flock 9; fi
     if ! cmp -s setup.cfg .venv/installed_setup.cfg; then install_package; fi

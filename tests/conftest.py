@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterator
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -11,6 +12,7 @@ import tensorflow as tf
 from tests.support import runs
 from trainer.data.tfds.prepare import prepare
 from trainer.distributed.strategy import share_cores
+from trainer.system import output
 
 _STATUS = pytest.StashKey[int]()
 
@@ -46,6 +48,15 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(config.stash.get(_STATUS, 4))
+
+
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    """Messages of the program's log, while the test runs in this process."""
+    messages: list[str] = []
+    output.log_above_bar(lambda text, file: messages.append(text))
+    yield messages
+    output.log_above_bar(None)
 
 
 @pytest.fixture(scope="session")

@@ -70,6 +70,7 @@ def _run(name: str, arguments: Sequence[str]) -> int:
     command_line.check_command(name if name != "help" else arguments[1])
     command = importlib.import_module(f"trainer.commands.{name}").run
     asked = command_line.parse(name, flags)
+    output.log_to(None if name in _TRAINING else name)
     return command(model_source.with_kept_flags(name, asked, flags))
 
 

@@ -1,15 +1,15 @@
-"""Speed against Keras' fit and PyTorch on this machine, as ratios within one run.
+"""Compares the speed with Keras' fit and PyTorch on this machine, as ratios within one run.
 
     .venv/bin/python scripts/benchmarks/benchmark.py          # everything, an hour on two cores
     .venv/bin/python scripts/benchmarks/benchmark.py --quick  # one model and batch size, a minute
     .venv/bin/python scripts/benchmarks/benchmark.py --input  # reading and decoding photographs
 
-Competitors take turns (benchmark_turns.py): tables have medians over the rounds, their range, and
-the median of the ratios within a round. PyTorch is measured where it can be installed, in an
-environment of its own (.venv-torch), made on first use.
+Competitors take turns (benchmark_turns.py). Tables show medians over the rounds, their range, and
+the median of the ratios within a round. PyTorch is measured if it can be installed, in its own
+environment (.venv-torch), made on first use.
 
-Images are of the model's natural size: Fashion-MNIST's shape for wide_resnet_10_1, CIFAR-10's for
-wide_resnet_16_4, in memory and random, which no step's speed depends on.
+Images have the model's usual size: Fashion-MNIST's shape for wide_resnet_10_1, CIFAR-10's for
+wide_resnet_16_4. They are random and in memory; a step's speed does not depend on their content.
 """
 
 import argparse
@@ -29,20 +29,21 @@ from benchmark_turns import Worker, start, take_turns
 HERE = pathlib.Path(__file__).parent
 TORCH = HERE.parents[1] / ".venv-torch" / "bin" / "python"
 SHAPES = {"wide_resnet_10_1": (28, 28, 1), "wide_resnet_16_4": (32, 32, 3)}
-# A turn is seconds long; an update at the least.
+# A turn takes seconds and has at least one update.
 IMAGES_A_ROUND = {"wide_resnet_10_1": 6_400, "wide_resnet_16_4": 256}
-# Above it those who take a batch whole would need 15 GiB each: five times what they do at 640.
+# Above this batch size, competitors without micro-batches would need 15 GiB each: five times their
+# memory at 640.
 LARGEST_WHOLE = {"wide_resnet_10_1": 3_200, "wide_resnet_16_4": 640}
 STEP, AUGMENTED = "Crescendo, ghost 32", "Crescendo, ghost 32, with augmentation"
 TORCH_PACKAGES = (
     *("numpy", "torch==2.13.*", "setuptools"),
-    *("torchvision", "simplejpeg", "pillow"),  # other ways to read photographs
-    *("scikit-image", "scikit-learn"),  # which ship some
+    *("torchvision", "simplejpeg", "pillow"),  # competitors that read photographs
+    *("scikit-image", "scikit-learn"),  # photographs are in these packages
 )
 
 
 def competitors(model: str, batch_size: int, data: str, quick: bool) -> list[Worker]:
-    """Everyone who trains `model` with `batch_size`, Crescendo's step first."""
+    """Starts all competitors that train `model` with `batch_size`, Crescendo's step first."""
     updates = max(1, IMAGES_A_ROUND[model] // batch_size)
     worker = [sys.executable, HERE / "benchmark_worker.py", "--data", data, "--model", model]
     worker += ["--batch_size", batch_size]
@@ -67,11 +68,11 @@ def competitors(model: str, batch_size: int, data: str, quick: bool) -> list[Wor
 
 
 def flops(model: str) -> float:
-    """Floating-point operations of an image's convolutions, forward and backward."""
+    """Floating-point operations of the convolutions for one image, forward and backward."""
     height, _, channels = SHAPES[model]
     _, _, depth, width = model.split("_")
     widths = [16] + [16 * int(width) * 2**stage for stage in range(3)]
-    total = 2 * height**2 * 9 * channels * widths[0] * 2.0  # no gradient of the images
+    total = 2 * height**2 * 9 * channels * widths[0] * 2.0  # images have no gradient
     before = widths[0]
     for stage, after in enumerate(widths[1:]):
         for block in range((int(depth) - 4) // 6):
@@ -83,7 +84,7 @@ def flops(model: str) -> float:
 
 
 def matrix_product_rate() -> float:
-    """The best of five float32 products of 4096², in floating-point operations a second."""
+    """The best speed of six float32 products of 4096², in floating-point operations a second."""
     code = (
         "import tensorflow as tf, time\n"
         "a = tf.random.normal([4096, 4096]); best = 9e9\n"
@@ -127,7 +128,7 @@ def compare(model: str, batch_size: int, rounds: int, quick: bool) -> None:
 
 
 def whole_run() -> None:
-    """Prints the speed of a program's whole run, two epochs with two evaluations."""
+    """Prints the speed of a whole run of the program: two epochs with two evaluations."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "trainer", "train", f"--model_dir={folder}/run"]
         command += ["--flagfile=flags/fashion_mnist_decay.flags", "--epochs=2"]
@@ -142,16 +143,16 @@ def whole_run() -> None:
 
 
 def stalls() -> None:
-    """Prints what a start, a growth and a checkpoint cost."""
+    """Prints the cost of a start, a growth and a checkpoint."""
     command = [sys.executable, str(HERE / "benchmark_stalls.py")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    for name, value in found.items():
+    costs: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    for name, value in costs.items():
         print(f"{name}: {value}")
 
 
 def install_torch() -> None:
-    """Makes .venv-torch or completes it; without PyTorch the rest is measured."""
+    """Makes or completes .venv-torch; if PyTorch cannot be installed, only the rest is measured."""
     folder = TORCH.parent.parent
     installed = folder / "installed.txt"
     if installed.exists() and installed.read_text() == " ".join(TORCH_PACKAGES):
@@ -162,15 +163,15 @@ def install_torch() -> None:
     if subprocess.run(pip, check=False).returncode == 0:
         installed.write_text(" ".join(TORCH_PACKAGES))
     else:
-        print("PyTorch cannot be installed here; it is left out.", file=sys.stderr)
+        print("PyTorch cannot be installed here and is left out.", file=sys.stderr)
         TORCH.unlink()
 
 
 def main() -> None:
-    """Prints every table."""
+    """Prints all tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one table of three rounds")
-    parser.add_argument("--input", action="store_true", help="only the host side")
+    parser.add_argument("--input", action="store_true", help="only the input pipeline")
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
     if arguments.quick:

@@ -1,8 +1,8 @@
-"""benchmark_input.py's index: a set of a million small records, started anywhere.
+"""Measures a pipeline over a million small records that starts at any position.
 
-Prints the memory that the index takes, what hours of reading add to it, and the seconds from
-building a pipeline to its first batch, at positions up to 10¹². Records come in a thousand kinds,
-so that each batch can be checked.
+benchmark_input.py runs it. It prints the memory of the index, the growth of memory while reading,
+and the seconds from building a pipeline to its first batch, at positions up to 10¹². There are a
+thousand kinds of records, so that each batch can be checked.
 """
 
 import json
@@ -24,7 +24,7 @@ POSITIONS = (0, 10**6 - 64, 10**9, 10**12)
 
 
 def write(folder: pathlib.Path) -> None:
-    """The set as TFDS lays it out; record i is of kind i mod 1,000, and has its label."""
+    """Writes the set in TFDS's layout; record i has kind i mod 1,000, which is its label."""
     import tensorflow_datasets as tfds
     from array_record.python import array_record_module
 
@@ -59,7 +59,7 @@ def write(folder: pathlib.Path) -> None:
         features=features,
         split_infos=[split],
         supervised_keys=("image", "label"),
-        check_data=False,  # by a way that ArrayRecord has not
+        check_data=False,  # The check does not support ArrayRecord.
     )
 
 
@@ -70,24 +70,21 @@ def resident() -> float:
 
 
 def read(data_dir: pathlib.Path) -> dict[str, str]:
-    """What an index of a million costs, in words."""
+    """Measures and describes the cost of an index of a million records."""
     from trainer.data import pipeline, shuffle, sources
     from trainer.data.bad_examples import BadExamples
 
-    bad = BadExamples(skip=True)  # or it would be read into memory
+    bad = BadExamples(skip=True)  # Otherwise the set would be read into memory.
     before = resident()
     source = sources.load(NAME, "train", str(data_dir), None, bad=bad)
 
     def batches(position: int):
         return pipeline.training(
-            source,
-            augment="none",
-            seed=0,
+            pipeline.ExampleStream(source, "none", 0, bad),
             position=position,
             micro_batch_size=BATCH_SIZE,
             replicas=1,
             local_replicas=range(1),
-            bad=bad,
         ).as_numpy_iterator()
 
     seconds = []
@@ -113,7 +110,7 @@ def read(data_dir: pathlib.Path) -> dict[str, str]:
 
 
 def main() -> None:
-    """Writes, reads, prints."""
+    """Writes the set, reads it and prints the costs."""
     with tempfile.TemporaryDirectory() as folder:
         write(pathlib.Path(folder) / NAME / "1.0.0")
         print(json.dumps(read(pathlib.Path(folder)), indent=1))

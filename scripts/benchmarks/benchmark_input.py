@@ -1,10 +1,9 @@
-"""benchmark.py's host side: photographs read, cropped, resized and batched, on one core and on two.
+"""Compares input pipelines on photographs, from reading to batches, on one core and on two.
 
-Crescendo's `imagenet` pipeline, from a folder of JPEGs and from the same files as ArrayRecord,
-against TensorFlow's operations alone, PyTorch's DataLoader with Pillow, and plain decoding. Files
-are read anew each time, from the page cache. Images a second of processor time are beside those of
-the clock, because they hold on a machine that others keep busy, too. The index of a million records
-comes first.
+Crescendo's `imagenet` pipeline reads a folder of JPEGs, and the same files as ArrayRecord. The
+competitors are TensorFlow's operations alone, PyTorch's DataLoader with Pillow, and plain decoding.
+Files are read each time, from the page cache. Tables also show images per second of processor
+time, which are valid on a busy machine too. The index of a million records comes first.
 """
 
 import json
@@ -20,11 +19,11 @@ from benchmark_turns import Worker, start, take_turns
 
 HERE = pathlib.Path(__file__).parent
 TRAIN, VAL = 4_000, 10
-BATCHES_A_CORE = 20  # a turn: some seconds
+BATCHES_A_CORE = 20  # in a turn, which takes some seconds
 
 
 def competitors(cores: int, photographs: str, data_dir: str, torch: pathlib.Path) -> list[Worker]:
-    """Everyone, Crescendo from the folder first."""
+    """Starts all competitors, Crescendo with the folder first."""
     script = HERE / "benchmark_input_worker.py"
     train = f"{photographs}/train"
     commands = {
@@ -43,10 +42,10 @@ def competitors(cores: int, photographs: str, data_dir: str, torch: pathlib.Path
 
 
 def table(workers: list[Worker], cores: int, rounds: int) -> None:
-    """Prints what came out on so many cores."""
+    """Prints the results on `cores` cores."""
     size = benchmark_input_worker.IMAGE_SIZE
     print(f"\nphotographs to {size} × {size}, cores: {cores}, {rounds} rounds")
-    print("| who | images/s | range | Crescendo is | ", end="")
+    print("| pipeline | images/s | range | Crescendo is | ", end="")
     print("a processor second | Crescendo is | first batch | peak memory |")
     print("|---|---|---|---|---|---|---|---|")
     for worker in workers:
@@ -72,7 +71,7 @@ def compare(torch: pathlib.Path, rounds: int) -> None:
     )
     print(f"\n{done.stdout.strip()}", flush=True)
     if not torch.exists():
-        print("\nphotographs: left out, because their packages are not there")
+        print("\nphotographs: left out, because .venv-torch and its packages are missing")
         return
     with tempfile.TemporaryDirectory() as folder:
         photographs, data_dir = f"{folder}/photographs", f"{folder}/data"

@@ -1,7 +1,7 @@
-"""benchmark_input.py's ArrayRecord set: the folder's files as they are, as TFDS prepares a set.
+"""Prepares a folder's files as an ArrayRecord set by TFDS, for benchmark_input.py, and reads it.
 
-Writes it, then reads it as training does, in its order and its chunks, but without decoding: once
-from the page cache and once from the disk. Prints JSON.
+It reads the set in training's order and chunks, but without decoding: once from the page cache and
+once from the disk. Prints JSON.
 """
 
 import argparse
@@ -51,14 +51,14 @@ def write(folder: pathlib.Path, data_dir: pathlib.Path) -> None:
 
 
 def counted() -> np.ndarray:
-    """So far of this process: read calls, the bytes they returned, and those from the disk."""
+    """This process's read calls so far, the bytes returned, and the bytes read from the disk."""
     lines = pathlib.Path("/proc/self/io").read_text().splitlines()
     counts = {name: int(value) for name, value in (line.split(": ") for line in lines)}
     return np.array([counts["syscr"], counts["rchar"], counts["read_bytes"]])
 
 
 def forget(data_dir: pathlib.Path) -> None:
-    """Takes the set's files out of the page cache, as if they were larger than memory."""
+    """Removes the set's files from the page cache, as if they were larger than memory."""
     for path in data_dir.rglob("*.array_record*"):
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -66,7 +66,7 @@ def forget(data_dir: pathlib.Path) -> None:
 
 
 def read(data_dir: pathlib.Path) -> dict[str, str]:
-    """What reading costs, in words."""
+    """Measures and describes the cost of reading."""
     import tensorflow as tf
 
     from trainer.data import chunk_decoding, shuffle, sources
@@ -75,7 +75,7 @@ def read(data_dir: pathlib.Path) -> dict[str, str]:
     chunk = chunk_decoding.chunk_size(128)
 
     def fetch(call: int, cached: bool) -> tuple[float, np.ndarray]:
-        """Milliseconds, and what was read."""
+        """Fetches one chunk; returns its milliseconds, and the difference of `counted`."""
         positions = call * chunk + tf.range(chunk, dtype=tf.int64)
         indices = shuffle.example_indices(positions, source.examples, 0)
         if not cached:
@@ -84,26 +84,26 @@ def read(data_dir: pathlib.Path) -> dict[str, str]:
         source.fetch(indices)
         return 1e3 * (time.perf_counter() - start), counted() - before
 
-    for call in range(CALLS):  # opens every file
+    for call in range(CALLS):  # Opens every file.
         fetch(call, cached=True)
-    found = {}
+    costs = {}
     for state in ("page cache", "disk"):
         fetched = [fetch(call, cached=state == "page cache") for call in range(CALLS)]
         milliseconds, counts = zip(*fetched, strict=True)
         calls, size, from_disk = np.mean(counts, axis=0) / chunk
         median, most = np.percentile(milliseconds, [50, 99])
-        found[f"ArrayRecord, {chunk} examples a call, from the {state}"] = (
-            f"{calls:.2f} reads and {size / 1e3:.1f} KB an example, for which the disk gave "
-            f"{from_disk / 1e3:.1f} KB; {median:.1f} ms a call, 99% under {most:.1f}"
+        costs[f"ArrayRecord, {chunk} examples a call, from the {state}"] = (
+            f"{calls:.2f} reads and {size / 1e3:.1f} KB an example, {from_disk / 1e3:.1f} KB of it "
+            f"from the disk; {median:.1f} ms a call, 99% under {most:.1f}"
         )
-    return found
+    return costs
 
 
 def main() -> None:
-    """Writes, reads, prints."""
+    """Writes the set, reads it and prints the costs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=pathlib.Path, help="a folder of classes")
-    parser.add_argument("data_dir", type=pathlib.Path, help="where to write it")
+    parser.add_argument("data_dir", type=pathlib.Path, help="folder for the prepared set")
     arguments = parser.parse_args()
     write(arguments.folder, arguments.data_dir)
     print(json.dumps(read(arguments.data_dir)))

@@ -1,9 +1,9 @@
-"""benchmark_input.py's competitors: who makes batches of 224 × 224 pixels from photographs.
+"""Competitors of benchmark_input.py: each makes batches of 224 × 224 pixels from photographs.
 
-Each is pinned to its cores, and answers a turn with the seconds that so many batches of 128 took
-after its buffers had come to their steady state. Every turn is a new pass, and leaves nothing that
-works on while others have their turn. In the package's environment: `crescendo`, and `tensorflow`,
-whose own operations ours are made of; in .venv-torch: `torch`, and `libjpeg`, which only decodes.
+Each is pinned to its cores. It answers a turn with the seconds that a number of batches of 128 took
+after its buffers reached their steady state. Every turn is a new pass, and nothing of it runs on
+during the others' turns. `crescendo` and `tensorflow`, the same operations alone, run in the
+package's environment; `torch`, and `libjpeg`, which only decodes, run in .venv-torch.
 """
 
 import argparse
@@ -22,19 +22,19 @@ import benchmark_turns
 
 BATCH_SIZE = 128
 IMAGE_SIZE = 224
-LEAD_IN = 10  # batches before the clock starts: more than anyone's buffers hold
+LEAD_IN = 10  # batches before the clock starts: more than any competitor's buffers hold
 
-Batches = Callable[[int], Iterator[Any]]  # so many batches, at the least
+Batches = Callable[[int], Iterator[Any]]  # yields at least so many batches
 
 
 def children() -> list[int]:
-    """The processes that this one has started."""
-    found = [child.pid for child in multiprocessing.active_children()]
-    return [process for process in found if process is not None]
+    """Process ids of this process's children."""
+    pids = [child.pid for child in multiprocessing.active_children()]
+    return [pid for pid in pids if pid is not None]
 
 
 def peak_memory() -> int:
-    """The most bytes that this process has held, and those that its children do not share."""
+    """Peak memory of this process, plus memory that its children do not share, in bytes."""
     total = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for process in children():
         for line in pathlib.Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
@@ -43,7 +43,7 @@ def peak_memory() -> int:
 
 
 def processor_time() -> float:
-    """Seconds for which this process and its children have computed."""
+    """Processor time of this process and its children, in seconds."""
     ticks = 0
     for process in (os.getpid(), *children()):
         stat = pathlib.Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
@@ -52,7 +52,7 @@ def processor_time() -> float:
 
 
 def measured(batches: Batches, count: int) -> benchmark_turns.Answer:
-    """One turn."""
+    """Takes one turn: measures `count` batches after the lead-in."""
     built = time.perf_counter()
     iterator = batches(LEAD_IN + count)
     next(iterator)
@@ -72,19 +72,17 @@ def measured(batches: Batches, count: int) -> benchmark_turns.Answer:
 
 
 def crescendo(options: argparse.Namespace) -> Batches:
-    """The whole pipeline: order, reading, decoding of the crop, resize, flip, errors."""
+    """Crescendo's whole pipeline: order, reading, decoding of the crop, resize, flip, errors."""
     from trainer.data import pipeline, sources
 
     source = sources.load(options.data, "train", options.data_dir, IMAGE_SIZE, augment="imagenet")
     positions = itertools.count(step=100 * BATCH_SIZE)
 
     def batches(count: int) -> Iterator[Any]:
-        del count  # without end
+        del count  # The pipeline is endless.
         return iter(
             pipeline.training(
-                source,
-                augment="imagenet",
-                seed=0,
+                pipeline.ExampleStream(source, "imagenet", 0),
                 position=next(positions),
                 micro_batch_size=BATCH_SIZE,
                 replicas=1,
@@ -96,7 +94,7 @@ def crescendo(options: argparse.Namespace) -> Batches:
 
 
 def tensorflow(options: argparse.Namespace) -> Batches:
-    """TensorFlow's operations alone: files in any order, no flip, and an error ends it."""
+    """TensorFlow's operations alone: files in any order, no flip, and an error ends the pass."""
     import tensorflow as tf
 
     paths = tf.constant(sorted(str(path) for path in pathlib.Path(options.data).glob("*/*")))
@@ -121,22 +119,22 @@ def tensorflow(options: argparse.Namespace) -> Batches:
     dataset = dataset.batch(BATCH_SIZE, drop_remainder=True).prefetch(1)
 
     def batches(count: int) -> Iterator[Any]:
-        del count  # without end
+        del count  # The dataset is endless.
         return iter(dataset)
 
     return batches
 
 
 def torch(options: argparse.Namespace) -> Batches:
-    """torchvision's training preprocessing with Pillow, a worker a core, up to uint8 pixels."""
+    """torchvision's training preprocessing with Pillow to uint8 pixels, one worker a core."""
     import torch
     from torch.utils import data
 
     try:
         import torchvision  # noqa: F401
     except RuntimeError:
-        # Its compiled part is for CUDA, and a PyTorch without it cannot load that. All that is used
-        # here is Python; the import asks only that these operators were declared.
+        # torchvision's compiled part is for CUDA, and a PyTorch without CUDA cannot load it. This
+        # function needs only the Python part, whose import requires that these operators exist.
         for operator in ("nms", "qnms"):
             signature = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
             torch.library.define(f"torchvision::{operator}", signature)
@@ -149,7 +147,7 @@ def torch(options: argparse.Namespace) -> Batches:
     )
 
     def batches(count: int) -> Iterator[Any]:
-        # More, so that its workers are as busy at the end.
+        # Extra samples keep the workers busy to the end.
         sampler = data.RandomSampler(folder, num_samples=(count + LEAD_IN) * BATCH_SIZE)
         return iter(data.DataLoader(folder, BATCH_SIZE, sampler=sampler, num_workers=options.cores))
 
@@ -165,7 +163,7 @@ def decode(paths: list[str]) -> None:
 
 
 def libjpeg(options: argparse.Namespace) -> Batches:
-    """Nothing but decoding, in a process a core, in tasks of an eighth of a batch."""
+    """Decoding alone, with one process a core, in tasks of an eighth of a batch."""
     paths = sorted(str(path) for path in pathlib.Path(options.data).glob("*/*"))
     pool = multiprocessing.Pool(options.cores)
     size = BATCH_SIZE // 8
@@ -184,8 +182,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("peer", choices=["crescendo", "tensorflow", "torch", "libjpeg"])
     parser.add_argument("--cores", type=int, required=True)
-    parser.add_argument("data", help="Crescendo's --dataset; others' folder of classes")
-    parser.add_argument("--data_dir", help="where a prepared dataset is")
+    parser.add_argument("data", help="Crescendo's --dataset, or a folder of classes for others")
+    parser.add_argument("--data_dir", help="folder of the prepared dataset")
     options = parser.parse_args()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
     batches = globals()[options.peer](options)

@@ -1,10 +1,10 @@
-"""Measures the link between a run's hosts as the cost model knows it, and prints plan's two flags.
+"""Measures the link between a run's hosts for the cost model, and prints the two flags for `plan`.
 
-Start it as a run's workers, one on each host (`srun python scripts/benchmarks/benchmark_link.py`),
-with the same CRESCENDO_SECRET for all, or a file `secret` of mode 600 where it is started. It sums
-vectors of two lengths over all of them by TensorFlow's ring, as an update does. A sum over h hosts
-takes 2 (h - 1) steps, each a latency and the time for 1/h of the bytes. Where nothing names other
-workers, it starts two of one core each on this machine, and measures the way between them.
+Start it like a run's workers, one a host (`srun python scripts/benchmarks/benchmark_link.py`), with
+the same CRESCENDO_SECRET on all, or a file `secret` of mode 600 in the working folder. It sums
+vectors of two lengths over all hosts by TensorFlow's ring, as an update does. A sum over h hosts
+takes 2 (h - 1) steps; each step takes a latency and the time for 1/h of the bytes. If no cluster is
+named, it starts two workers with one core each on this machine, and measures their link.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 
+sys.path.append(str(pathlib.Path(__file__).parents[1]))
 from launch_local import environments
 
 from trainer.distributed.worker import Worker
@@ -28,7 +29,7 @@ _TIMEOUT = 60.0
 
 
 def _pair() -> int:
-    """Two workers of a core each on this machine; the exit status."""
+    """Runs two workers with one core each on this machine; returns the exit status."""
     processes = []
     for cores, environment in zip(split_cores(2), environments(2), strict=True):
         command = ["taskset", "-c", str(min(cores)), sys.executable, __file__]
@@ -37,7 +38,7 @@ def _pair() -> int:
 
 
 def _measure() -> None:
-    """One worker's part."""
+    """Runs one worker of the measurement."""
     from trainer.distributed import shared_secret
     from trainer.distributed.multi_worker import worker_session
     from trainer.distributed.worker import from_environment
@@ -49,7 +50,7 @@ def _measure() -> None:
 
 
 def _sum(worker: Worker) -> None:
-    """Sums with the others; the chief prints."""
+    """Sums vectors with the other workers; the chief prints the results."""
     import tensorflow as tf
 
     from trainer.distributed.multi_worker import create_strategy
@@ -59,8 +60,7 @@ def _sum(worker: Worker) -> None:
     hosts, replicas = len(worker.addresses), strategy.num_replicas_in_sync
 
     def timer(length, sums):
-        """A function of nothing: seconds that one sum of `length` numbers takes here."""
-
+        """Returns a function that measures the seconds of one sum of `length` numbers."""
         vector = tf.constant(1.0, shape=[length])
 
         def total(after):
@@ -81,7 +81,7 @@ def _sum(worker: Worker) -> None:
             assert float(all_sums()) == replicas
             return (time.perf_counter() - start) / sums
 
-        seconds()  # Traces, and meets the others.
+        seconds()  # Traces, and waits for the other workers.
         return seconds
 
     short, long = timer(_SHORT, 50), timer(_LONG, 3)

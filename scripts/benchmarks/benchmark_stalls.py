@@ -1,6 +1,6 @@
-"""benchmark.py's measurement of what interrupts training: start, growth, checkpoint.
+"""Measures what interrupts training, for benchmark.py: start, growth, checkpoint.
 
-The main job's model in this process, on Fashion-MNIST as train.sh prepared it; prints JSON.
+It trains the main job's model on Fashion-MNIST, which train.sh prepares, and prints JSON.
 """
 
 import json
@@ -14,14 +14,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
 def main() -> None:
-    """Prints seconds and shares."""
+    """Prints the costs in seconds and as shares of the time."""
     clock = [time.perf_counter()]
 
     def lap() -> float:
         clock.append(time.perf_counter())
         return round(clock[-1] - clock[-2], 2)
 
-    found: dict[str, object] = {}
+    costs: dict[str, object] = {}
     import benchmark_worker
 
     from trainer.data import sources
@@ -32,17 +32,17 @@ def main() -> None:
     from trainer.schedule.stretch import Stretch
     from trainer.training import run
 
-    del run  # Imported for its time: it is all that train imports.
-    found["start: import (s)"] = lap()
+    del run  # It is imported to measure the time: it imports all that `train` needs.
+    costs["start: import (s)"] = lap()
     strategy, lanes = cluster.connect(
         "one_device", virtual_devices=None, deterministic=False, ghost_batch_size=32
     )
     images = sources.load("fashion_mnist", "train", None, None)
-    found["start: data (s)"] = lap()
+    costs["start: data (s)"] = lap()
     step = benchmark_worker.built(
         strategy, lanes, "wide_resnet_10_1", images, ghost_batch_size=32, precision="float32"
     )
-    found["start: build (s)"] = lap()
+    costs["start: build (s)"] = lap()
     iterator = benchmark_worker.micro_batches(images, 128, "medium")
 
     def stretch(batch_size: int, updates: int) -> Stretch:
@@ -50,23 +50,21 @@ def main() -> None:
         return Stretch(0, settings, Layout(1, 128, batch_size // 128))
 
     first = step.run(iterator, stretch(128, 1)).seconds
-    found["start: pipeline and trace (s)"] = round(lap() - first, 2)
-    found["start: first update (s)"] = round(first, 2)
-    found["start to first update (s)"] = round(clock[-1] - clock[0], 2)
+    costs["start: pipeline and trace (s)"] = round(lap() - first, 2)
+    costs["start: first update (s)"] = round(first, 2)
+    costs["start to first update (s)"] = round(clock[-1] - clock[0], 2)
 
     step.run(iterator, stretch(128, 40))
     at_growth = step.run(iterator, stretch(640, 1)).seconds
     after = [step.run(iterator, stretch(640, 1)).seconds for _ in range(9)]
-    found["growth 128 → 640: first update over the median of the next"] = round(
+    costs["growth 128 → 640: first update over the median of the next"] = round(
         at_growth / statistics.median(after), 2
     )
-    found["traces"] = step.traces
+    costs["traces"] = step.traces
     with tempfile.TemporaryDirectory() as folder:
         weights = [variable.value for variable in step.model.weights]
         slots = [slot for slots in step.slots for slot in slots]
-        saved = Checkpoints(
-            pathlib.Path(folder), {"weights": weights, "slots": slots}, keep=3, report=print
-        )
+        saved = Checkpoints(pathlib.Path(folder), {"weights": weights, "slots": slots}, keep=3)
         seconds = []
         for update in range(7):
             start = time.perf_counter()
@@ -74,10 +72,10 @@ def main() -> None:
             seconds.append(time.perf_counter() - start)
             saved.wait()
     stall = statistics.median(seconds)
-    found["checkpoint (s)"] = round(stall, 3)
-    found["checkpoints' share, one a minute"] = f"{stall / 60:.2%}"
-    found["checkpoints' share, one in ten minutes"] = f"{stall / 600:.3%}"
-    print(json.dumps(found))
+    costs["checkpoint (s)"] = round(stall, 3)
+    costs["checkpoints' share, one a minute"] = f"{stall / 60:.2%}"
+    costs["checkpoints' share, one in ten minutes"] = f"{stall / 600:.3%}"
+    print(json.dumps(costs))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""benchmark.py's PyTorch worker, in an environment of its own: imports nothing of the package.
+"""PyTorch's worker for benchmark.py, in its own environment, without imports from the package.
 
-The same wide ResNet (pre-activation, 6n+4 layers), batch, momentum SGD and data on the CPU, in
-channels-last memory. A turn trains for so many updates.
+It trains the same wide ResNet (pre-activation, 6n+4 layers) with the same batch, momentum SGD and
+data on the CPU, in channels-last memory. The work of a turn is a number of updates.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from torch.nn import functional as F  # noqa: N812
 
 
 class Block(nn.Module):
-    """Pre-activation residual block; a 1×1 convolution where the shape changes."""
+    """Pre-activation residual block, with a 1×1 convolution if the shape changes."""
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Block(nn.Module):
 
 
 def wide_resnet(depth: int, width: int, channels: int, classes: int) -> nn.Module:
-    """Zagoruyko & Komodakis 2016."""
+    """The wide ResNet of Zagoruyko & Komodakis 2016."""
     widths = [16, 16 * width, 32 * width, 64 * width]
     layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], 3, 1, 1, bias=False)]
     for stage in range(3):

@@ -1,9 +1,9 @@
-"""How benchmarks compare: every competitor is a process that is built once and then waits its turn.
+"""Compares competitors in turns: each is a process that is built once and then waits for its turn.
 
-A round gives each of them its turn, from another one on each time, so that a machine that slows
-down slows all alike. A turn is a line on the competitor's standard input, the amount of work, and a
-line of JSON on its standard output, with the seconds it took at the least. Both sides are here, for
-any environment: this file imports nothing but Python's own.
+A round gives each competitor one turn and starts with another one each time, so that a machine that
+slows down affects all equally. A turn is a line on the competitor's standard input, the amount of
+work, and a line of JSON on its standard output, with at least the seconds it took. This file holds
+both sides and imports only Python's standard library, so that it works in any environment.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ Answer = dict[str, float]
 
 @dataclasses.dataclass
 class Worker:
-    """A competitor's process. A turn's work is `amount`, in its own unit, on so many images."""
+    """A competitor's process. A turn's work is `amount`, in the competitor's unit, on `images`."""
 
     name: str
     process: subprocess.Popen[str]
@@ -33,7 +33,7 @@ class Worker:
     answers: list[Answer] = dataclasses.field(default_factory=list)
 
     def round(self) -> None:
-        """One turn; a worker that has died stays out."""
+        """Gives the worker one turn; a worker that has died gets no answers."""
         try:
             assert self.process.stdin
             assert self.process.stdout
@@ -44,25 +44,25 @@ class Worker:
             self.answers.clear()
 
     def rates(self) -> list[float]:
-        """Images a second, by round."""
+        """Images a second in each round."""
         return [self.images / answer["seconds"] for answer in self.answers]
 
     def median(self, name: str) -> float:
-        """Of a number that every answer has."""
+        """Median over the rounds of the answers' number `name`."""
         return statistics.median(answer[name] for answer in self.answers)
 
     def behind(self, other: "Worker", name: str = "seconds") -> float:
-        """How many times as fast `other` is: the median of the ratios within a round."""
+        """Speed of `other` divided by this worker's: the median of the ratios within a round."""
         if not other.answers:
             return math.nan
         return statistics.median(
-            (ours[name] / self.images) / (theirs[name] / other.images)
-            for ours, theirs in zip(self.answers, other.answers, strict=True)
+            (own[name] / self.images) / (others[name] / other.images)
+            for own, others in zip(self.answers, other.answers, strict=True)
         )
 
 
 def start(name: str, command: Iterable[object], amount: int, images: int) -> Worker:
-    """Starts a competitor, which says so when it is built and warm."""
+    """Starts a competitor, which prints a line when it is built and warm."""
     process = subprocess.Popen(
         [str(part) for part in command],
         stdin=subprocess.PIPE,
@@ -74,7 +74,7 @@ def start(name: str, command: Iterable[object], amount: int, images: int) -> Wor
 
 
 def take_turns(workers: list[Worker], rounds: int) -> None:
-    """Fills the workers' answers, and ends their processes."""
+    """Collects the workers' answers over all rounds, and ends their processes."""
     try:
         for worker in workers:
             assert worker.process.stdout
@@ -86,13 +86,13 @@ def take_turns(workers: list[Worker], rounds: int) -> None:
     finally:
         for worker in workers:
             assert worker.process.stdin
-            with contextlib.suppress(BrokenPipeError):  # What one that died has not read.
+            with contextlib.suppress(BrokenPipeError):  # A dead worker left its input unread.
                 worker.process.stdin.close()
             worker.process.wait()
 
 
 def serve(turn: Callable[[int], Answer]) -> None:
-    """The competitor's side: answers turns until standard input closes."""
+    """Answers turns until standard input closes: the competitor's side."""
     print("{}", flush=True)
     for line in sys.stdin:
         print(json.dumps(turn(int(line))), flush=True)

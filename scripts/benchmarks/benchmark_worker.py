@@ -1,8 +1,8 @@
-"""benchmark.py's TensorFlow workers: Crescendo's step, and Keras' own fit.
+"""TensorFlow's workers for benchmark.py: Crescendo's step, and Keras' own fit.
 
-Each builds its model once; a turn trains for so many updates. Keras and Crescendo train the same
-model on the same images; Keras with its own BatchNormalization over the whole batch, Crescendo with
-ghost batches.
+Each builds its model once; the work of a turn is a number of updates. Both train the same model on
+the same images: Keras with its own BatchNormalization over the whole batch, Crescendo with ghost
+batches.
 """
 
 import argparse
@@ -23,7 +23,7 @@ MICRO_BATCH_SIZE = 128
 def built(
     strategy: Any, lanes: int, name: str, images: Any, *, ghost_batch_size: int, precision: str
 ) -> Any:
-    """Crescendo's training step of the model `name`."""
+    """Builds Crescendo's training step for the model `name`."""
     from trainer.data import sources
     from trainer.nn.models import registry
     from trainer.training.step import TrainingStep
@@ -31,14 +31,10 @@ def built(
     mean, std = sources.pixel_statistics(images.images)
     model = registry.build(
         name,
-        image_shape=images.images.shape[1:],
-        classes=10,
-        mean=mean,
-        std=std,
+        registry.ImageFormat(images.images.shape[1:], mean, std),
+        10,
+        registry.GhostNorm(ghost_batch_size, 0.99, "fused"),
         seed=0,
-        ghost_batch_size=ghost_batch_size,
-        ghost_decay=0.99,
-        kernel="fused",
         precision=precision,
     )
     return TrainingStep(
@@ -53,14 +49,12 @@ def built(
 
 
 def micro_batches(images: Any, micro_batch_size: int, augment: str) -> Any:
-    """The iterator that the step takes, over micro-batches from position 0 on."""
+    """The step's iterator over micro-batches from position 0 on."""
     from trainer.data import pipeline
 
     return iter(
         pipeline.training(
-            images,
-            augment=augment,
-            seed=0,
+            pipeline.ExampleStream(images, augment, 0),
             position=0,
             micro_batch_size=micro_batch_size,
             replicas=1,
@@ -70,7 +64,7 @@ def micro_batches(images: Any, micro_batch_size: int, augment: str) -> Any:
 
 
 def crescendo(name: str, images: Any, batch_size: int, options: argparse.Namespace) -> Callable:
-    """A function that trains for some updates."""
+    """Returns a function that trains Crescendo's step for a number of updates."""
     from trainer.distributed import strategy as cluster
     from trainer.schedule.layout import lay_out
     from trainer.schedule.noise_scale import Setting
@@ -93,7 +87,7 @@ def crescendo(name: str, images: Any, batch_size: int, options: argparse.Namespa
 
 
 def keras_fit(name: str, images: Any, batch_size: int, options: argparse.Namespace) -> Callable:
-    """`fit` as its documentation has it: compile, and arrays in memory."""
+    """Returns a function that trains by Keras' `fit` as documented: compiled, arrays in memory."""
     del options
     import keras
 

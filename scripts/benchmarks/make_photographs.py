@@ -2,12 +2,12 @@
 
     python scripts/benchmarks/make_photographs.py OUT --train=4000 --val=1000
 
-A class is one of the ten colour photographs in the wheels of scikit-image and scikit-learn; a file
-is a crop of it of random place, size and shape, encoded anew. Such files are about as fast to read
-and decode as ImageNet's: around 500 × 375 pixels and 100 KB (ImageNet's mean is 110), with content
-that no noise has. Validation's crops come from a photograph's right side and training's from the
-rest, so that they share no pixel. The same arguments make the same files, and a file does not
-depend on how many there are.
+A class is one of the ten colour photographs in the wheels of scikit-image and scikit-learn. A file
+is a crop of it with random place, size and shape, encoded again. Such files are about as fast to
+read and decode as ImageNet's: around 500 × 375 pixels and 100 KB (ImageNet's mean is 110), with the
+content of photographs, not noise. Validation crops come from a photograph's right side and training
+crops from the rest, so they share no pixels. The same arguments make the same files, and a file's
+content does not depend on the number of files.
 
 Needs Pillow, scikit-image and scikit-learn: pip install pillow scikit-image scikit-learn
 """
@@ -24,7 +24,7 @@ import sys
 
 from PIL import Image
 
-# The package that ships it, and where.
+# The package that contains each photograph, and the path in it.
 PHOTOGRAPHS = {
     "astronaut": ("skimage", "data/astronaut.png"),
     "cat": ("skimage", "data/chelsea.png"),
@@ -37,11 +37,11 @@ PHOTOGRAPHS = {
     "rocket": ("skimage", "data/rocket.jpg"),
     "tissue": ("skimage", "data/ihc.png"),
 }
-SPLIT_AT = 0.7  # of a photograph's width; training has what is left of it
-ASPECTS = (0.6, 0.9)  # the shorter side over the longer one; half of the crops are upright
+SPLIT_AT = 0.7  # of a photograph's width; the left part is for training
+ASPECTS = (0.6, 0.9)  # shorter side / longer side; half of the crops are upright
 SHARES = (0.6, 1.0)  # of the longest sides that fit
-# High, because the photographs are small: most crops are enlarged, by 1.4 in the mean, and at 90
-# their files would have half of ImageNet's bits a pixel.
+# The quality is high because most crops are enlarged, by 1.4 in the mean: at 90 their files would
+# have half of ImageNet's bits a pixel.
 QUALITY = 98
 OTHERS = ("png", "grayscale", "cmyk")
 
@@ -50,10 +50,10 @@ OTHERS = ("png", "grayscale", "cmyk")
 def region(name: str, split: str) -> Image.Image:
     """The part of a photograph that belongs to a split."""
     package, path = PHOTOGRAPHS[name]
-    found = importlib.util.find_spec(package)
-    if found is None or found.origin is None:
-        sys.exit(f"{package} is missing: pip install scikit-image scikit-learn")
-    image = Image.open(pathlib.Path(found.origin).parent / path).convert("RGB")
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        sys.exit(f"{package} is missing: run pip install scikit-image scikit-learn")
+    image = Image.open(pathlib.Path(spec.origin).parent / path).convert("RGB")
     middle = round(SPLIT_AT * image.width)
     left, right = (0, middle) if split == "train" else (middle, image.width)
     return image.crop((left, 0, right, image.height))
@@ -77,7 +77,7 @@ def crop(whole: Image.Image, size: int, rng: random.Random) -> Image.Image:
 
 
 def write(folder: pathlib.Path, split: str, number: int, arguments: argparse.Namespace) -> str:
-    """Writes one file, and says of which kind it is."""
+    """Writes one file; returns its kind."""
     rng = random.Random(f"{arguments.seed} {split} {number}")
     name = sorted(PHOTOGRAPHS)[number % len(PHOTOGRAPHS)]
     image = crop(region(name, split), arguments.size, rng)
@@ -90,7 +90,7 @@ def write(folder: pathlib.Path, split: str, number: int, arguments: argparse.Nam
 
 
 def main() -> None:
-    """Makes both splits and prints what they hold."""
+    """Makes both splits and prints a summary of each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=pathlib.Path, help="OUT, which must not exist yet")
     parser.add_argument("--train", type=int, default=4_000, help="training files")
@@ -102,7 +102,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     if arguments.folder.exists():
-        sys.exit(f"{arguments.folder} exists already")
+        sys.exit(f"{arguments.folder} exists already: give another folder")
     with concurrent.futures.ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         for split, count in (("train", arguments.train), ("val", arguments.val)):
             folder = arguments.folder / split

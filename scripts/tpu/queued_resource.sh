@@ -1,13 +1,13 @@
-# Sourced by submit_tpu.sh: a queued resource of Cloud TPU and the machines in it, from the request until it
-# is gone. `ours` is true from where on something may be there that has to be deleted.
-# shellcheck shell=bash disable=SC2034,SC2154 # The caller's names, and names for it.
+# Sourced by submit_tpu.sh: creates a queued resource of Cloud TPU, runs commands on its machines, and
+# deletes it. `ours` is true as soon as a resource may exist that has to be deleted.
+# shellcheck shell=bash disable=SC2034,SC2154 # Both files use each other's variables.
 
 node='tpu.nodeSpec[0].node'
 where=(--zone="$zone" --project="$project" --quiet)
 state='' type='' made_by='' child='' through='' pretended=gone
 ours=false creating=false created=0
 
-# As a shell takes it.
+# Prints the words quoted for a shell.
 quoted() {
   local word
   for word; do
@@ -18,8 +18,8 @@ quoted() {
   done
 }
 
-# bash acts on a signal at once only while it waits for a job; and a job in a process group of its
-# own (set -m) gets no signal but this script's.
+# bash handles a signal at once only while it waits for a job. A job in its own process group (set -m)
+# receives signals only from this script.
 set -m
 run() {
   local status=0
@@ -38,7 +38,7 @@ cloud() {
 
 pause() { $dry_run || run sleep "$poll"; }
 
-# What it is now: a state of the TPU API, gone, or unknown.
+# Sets `state` to the resource's state in the TPU API, gone or unknown.
 look() {
   type='' made_by=''
   if cloud compute tpus queued-resources describe "$name" "${where[@]}" \
@@ -55,7 +55,7 @@ look() {
 
 create() {
   local made=true
-  say "asking for $name: $accelerator_type in $zone${spot:+, spot}"
+  say "requesting $name: $accelerator_type in $zone${spot:+, spot}"
   ours=true creating=true
   cloud compute tpus queued-resources create "$name" "${where[@]}" --node-id="$name" \
     --accelerator-type="$accelerator_type" --runtime-version="${runtime_version:-$image}" \
@@ -65,7 +65,7 @@ create() {
   created=$((created + 1)) pretended=ACTIVE
 }
 
-# Deletes it and waits until it is gone; what is just being provisioned cannot be deleted yet.
+# Deletes the resource and waits until it is gone; while it is provisioned it cannot be deleted.
 remove() {
   local try
   for ((try = 1; try <= 20; try++)); do
@@ -84,18 +84,19 @@ remove() {
 
 left_behind() {
   $ours || return 0
-  say "LEFT BEHIND, and charged until it is deleted: $name in $zone of $project${1:+, since $1}." \
+  say "LEFT BEHIND, and charged until it is deleted: $name in $zone of $project${1:+, because $1}." \
     "Delete it by"$'\n'"$(quoted gcloud compute tpus queued-resources delete "$name" "${where[@]}" --force)"
 }
 
-# One that is ACTIVE; 1 where it was taken away before that.
+# Provides a resource that is ACTIVE; returns 1 if it was preempted before.
 provide() {
   local unknown=0 before=''
   look
   case $state in
-    SUSPENDING | SUSPENDED | FAILED | DELETING) remove || die "$name cannot be made anew." ;;
+    SUSPENDING | SUSPENDED | FAILED | DELETING)
+      remove || die "$name is $state and cannot be deleted: delete it, and start again." ;;
   esac
-  if [[ $state == gone ]]; then create; else say "$name is there: picking it up"; fi
+  if [[ $state == gone ]]; then create; else say "$name exists already: using it"; fi
   ours=true
   while look; do
     [[ $state == "$before" ]] || say "$name is $state"
@@ -106,10 +107,10 @@ provide() {
       FAILED)
         cloud compute tpus queued-resources describe "$name" "${where[@]}" \
           --format='value(state.failedData.error.message)' >&4 || true
-        die "$name could not be had: the reason is above." ;;
+        die "$name could not be created: the reason is above." ;;
       gone | DELETING) die "$name was deleted by somebody else." ;;
       unknown)
-        ((++unknown < 20)) || die "gcloud cannot say what $name is: $(tail -n 3 "$scratch/error")" ;;
+        ((++unknown < 20)) || die "gcloud does not report the state of $name: $(tail -n 3 "$scratch/error")" ;;
     esac
     pause
   done

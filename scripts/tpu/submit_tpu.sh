@@ -5,14 +5,15 @@
 #     --project=my-project --bucket=gs://my-bucket/runs --flagfile=flags/X.flags [--flag=value ...]
 #
 #   --spot               cheaper; the TPU may be preempted at any moment, and the job then resumes
-#   --attempts=5         most starts: after a preemption, or if the run was stopped (75) or lost (76)
+#   --attempts=5         maximum number of starts; a run that is preempted, stopped (75) or lost (76)
+#                        is started again
 #   --fetch              copy the results from the bucket to runs/NAME at the end
 #   --runtime_version=V  image of the TPU, if the default one is not available
-#   --dry_run            print every command of a job that meets no trouble, and run none
+#   --dry_run            print the commands of a job without failures, and run none
 #
 # All other flags are the trainer's. The run directory is on the TPU's own disk. It is copied to
 # BUCKET/NAME every five minutes and at the end, and copied back before a run is resumed. The same
-# command resumes a run, and after kill -9 it takes over the TPU that was left. The log is
+# command resumes a run, and after kill -9 it uses the TPU that still exists. The log is
 # runs/NAME.log. The exit status is the trainer's, or 1 if gcloud fails.
 set -euo pipefail
 CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -21,12 +22,12 @@ poll=${CRESCENDO_POLL_SECONDS:-30}
 name='' accelerator_type='' zone='' project='' bucket='' runtime_version='' spot=''
 attempts=5 fetch=false dry_run=false flags=()
 
-exec 3>&1 4>&2 # A trap's own 1 and 2 are those of the command that it interrupts.
+exec 3>&1 4>&2 # In a trap, descriptors 1 and 2 are those of the interrupted command.
 mute=false
 say() { $mute || printf 'submit_tpu: %s\n' "$*" >&4; }
 refuse() { mute=false; say "$*"; exit 2; }
 die() { mute=false; say "$*"; exit 1; }
-# The comment at the head of this file.
+# Prints the comment at the head of this file.
 usage() { sed -n '2,/^set -/{/^#/!d; s/^# \{0,1\}//; p;}' "scripts/tpu/${0##*/}"; }
 
 for argument in "$@"; do
@@ -48,9 +49,9 @@ for argument in "$@"; do
     --format* | --plot* | --plan_* | --replicas* | --hosts* | --examples_per_second* | --parameters* | --link_*)
       refuse "${argument%%=*} is a flag of plan, which a TPU job does not take: leave it out." ;;
     --dataset=image_folder:*)
-      refuse "$argument is on this machine, and a TPU has what TFDS downloads: name a TFDS set." ;;
+      refuse "$argument is on this machine, and a TPU reads only what TFDS downloads: name a TFDS set." ;;
     --flagfile=flags/*) flags+=("$argument") ;;
-    --flagfile=*) # A recipe's name, or a file that is only here.
+    --flagfile=*) # This is a recipe's name, or a file that exists only on this machine.
       [[ -f flags/${value%.flags}.flags ]] ||
         refuse "$argument does not reach the TPU: put the file into flags/."
       flags+=("$argument") ;;
@@ -58,9 +59,9 @@ for argument in "$@"; do
   esac
 done
 
-# Replicas that TensorFlow sees, and the image. Cores, chips and hosts: Cloud TPU's pages on v2 to
-# v6e, images: its page on TPU software versions. The two cores of a v4 or v5p chip are one device,
-# those of a v2 or v3 chip are two (pytorch/xla issue 5258; JAX counts likewise).
+# Sets the number of TensorFlow's replicas, and the image. Sources: Cloud TPU's pages on v2 to v6e for
+# cores, chips and hosts, and its page on TPU software versions for images. The two cores of a v4 or v5p
+# chip are one device, those of a v2 or v3 chip are two (pytorch/xla issue 5258; JAX counts likewise).
 choose_type() {
   case $accelerator_type in
     v2-8 | v3-8) replicas=8 image=tpu-ubuntu2204-base ;;
@@ -69,11 +70,11 @@ choose_type() {
     v5litepod-[148]) replicas=${accelerator_type#*-} image=v2-alpha-tpuv5-lite ;;
     v6e-[148]) replicas=${accelerator_type#*-} image=v2-alpha-tpuv6e ;;
     v[2346]-[1-9]*[0-9] | v5p-[1-9]*[0-9] | v5litepod-[1-9]*[0-9] | v6e-[1-9]*[0-9])
-      # There, one process drives TensorFlow servers of its own version on all hosts. They come with
-      # images tpu-vm-tf-VERSION-pod, which are known up to 2.19, and tensorflow-tpu is 2.20.
+      # On several hosts, one process drives TensorFlow servers of its own version on all of them. The
+      # servers come with images tpu-vm-tf-VERSION-pod, known up to 2.19, but tensorflow-tpu is 2.20.
       refuse "--accelerator_type=$accelerator_type has several hosts, and no image is known with the" \
         "servers of TensorFlow 2.20 that they need: use v5litepod-8, v6e-8, v4-8, v5p-8, v3-8 or v2-8." ;;
-    *) refuse "--accelerator_type=$accelerator_type is none that is known here: use v2-8, v3-8, v4-8," \
+    *) refuse "--accelerator_type=$accelerator_type is not a known type: use v2-8, v3-8, v4-8," \
       "v5p-8, or v5litepod or v6e with -1, -4 or -8." ;;
   esac
 }
@@ -84,7 +85,7 @@ check_job() {
     [[ -n ${!option} ]] || refuse "--$option is missing: give --$option=..."
   done
   [[ $name =~ ^[a-z]([-a-z0-9]{0,60}[a-z0-9])?$ ]] ||
-    refuse "--name=$name: use a letter, then letters, digits and hyphens, all small, 62 at most."
+    refuse "--name=$name: use a small letter, then small letters, digits and hyphens; 62 characters at most."
   [[ $bucket =~ ^gs://[^/]+ ]] || refuse "--bucket=$bucket: write gs://BUCKET or gs://BUCKET/FOLDER."
   [[ $attempts =~ ^[1-9][0-9]*$ ]] || refuse "--attempts=$attempts: use a number of 1 or above."
   choose_type
@@ -115,13 +116,13 @@ install() {
     installed=$created
 }
 
-# What the first worker says of the run; preempted, where it was taken away.
+# Sets `answer` to the run's status on the first worker, or to preempted.
 ask() {
   local silent
   for ((silent = 0; silent < 20; silent++)); do
     if remote 0 "test ! -e crescendo && echo new || $worker status" \
       >"$scratch/answer" 2>"$scratch/error"; then
-      answer=$(tail -n 1 "$scratch/answer") # Machines greet before.
+      answer=$(tail -n 1 "$scratch/answer") # A login message may precede it.
       if $dry_run; then answer=$($training && echo exit 0 saved || echo new); fi
       return
     fi
@@ -136,18 +137,18 @@ ask() {
   die "$name does not answer: $(tail -n 3 "$scratch/silence")"
 }
 
-# Shows the log until the run has ended, however often the connection does.
+# Shows the log until the run has ended, and reconnects if the connection is lost.
 follow() {
   while :; do
     through=logged remote 0 "$worker follow $(($(wc -c <"$log") - begun + 1))" || true
     ask
     [[ $answer == running ]] || return 0
-    say "the log's connection ended; the run goes on"
+    say "the connection was lost; the run goes on"
     pause
   done
 }
 
-# One start of the run; `answer` says how it ended.
+# Starts the run once and follows it; sets `answer` to how it ended.
 attempt() {
   answer=preempted
   provide || return 0
@@ -157,7 +158,7 @@ attempt() {
   if [[ $answer != running ]]; then
     if [[ $installed != "$created" ]] && ! install; then
       look
-      [[ $state != ACTIVE && $state != unknown ]] || die "it could not be installed: see above."
+      [[ $state != ACTIVE && $state != unknown ]] || die "the package could not be installed: see above."
       answer=preempted
       return
     fi
@@ -169,7 +170,7 @@ attempt() {
   training=false
 }
 
-# shellcheck disable=SC2329 # Called by traps, as the next two.
+# shellcheck disable=SC2329 # A trap calls this function, and the next two.
 leave() {
   trap - EXIT INT TERM HUP
   left_behind
@@ -180,9 +181,9 @@ leave() {
 # shellcheck disable=SC2329
 interrupted() {
   trap leave INT TERM HUP
-  say "interrupted; what was made is deleted now, and a second signal leaves it"
+  say "interrupted: deleting $name; a second signal leaves it undeleted"
   if [[ -n $child ]]; then
-    # A request that was sent may come true: it is answered first.
+    # A request that was sent may still succeed, so this waits for its answer.
     $creating || kill -- "-$child" 2>/dev/null || true
     wait "$child" 2>/dev/null || true
   fi
@@ -201,10 +202,10 @@ finish() {
       say "stopping the run, with a checkpoint that is copied to $bucket/$name"
       answer=''
       if remote 0 "$worker stop" >"$scratch/answer"; then answer=$(tail -n 1 "$scratch/answer")
-      else say "it could not be stopped: what was copied before is there"; fi
+      else say "the run could not be stopped: $bucket/$name has its last copy"; fi
     fi
     if [[ $answer == *unsaved ]]; then
-      left_behind "its results are on its disk alone, $bucket having failed"
+      left_behind "its results are only on its disk: they could not be copied to $bucket"
       status=1
     elif ! remove; then
       left_behind
@@ -217,8 +218,8 @@ finish() {
 
 check_job
 if $dry_run; then
-  say "these commands would be run for a job that meets no trouble; none is run now:"
-  mute=true # What they would answer is not known.
+  say "these commands would be run for a job without failures; none is run now:"
+  mute=true # Messages about the commands' answers would be invented.
 else
   check_cloud
 fi
@@ -240,16 +241,16 @@ trap 'interrupted 129' HUP
 look
 case $state in
   gone) ;;
-  unknown) die "gcloud cannot say whether $name is there: $(cat "$scratch/error")" ;;
+  unknown) die "gcloud does not report whether $name exists: $(cat "$scratch/error")" ;;
   *)
     [[ $made_by == crescendo && $type == "$accelerator_type" ]] ||
-      refuse "$name is there: $state, a $type, made by ${made_by:-something else}. Choose another --name." ;;
+      refuse "$name exists already: $state, a $type, made by ${made_by:-something else}. Choose another --name." ;;
 esac
 
 for ((tried = 1; tried <= attempts; tried++)); do
   say "start $tried of at most $attempts"
   attempt
-  say "the run: $answer"
+  say "the run's status: $answer"
   case $answer in
     "exit 75 saved" | "exit 76 saved" | lost | new | preempted) status=75 ;;
     *) read -r _ status _ <<<"$answer"; break ;;

@@ -1,15 +1,15 @@
-"""Whether a recipe's update fits on a TPU slice: asks libtpu's own compiler, before one is rented.
+"""Computes with libtpu's compiler whether a recipe's update fits on a TPU slice.
 
     scripts/tpu/tpu_fit.sh --topology=v5e:2x4 --flagfile=flags/imagenet_resnet_50_smith.flags
 
-The update of the recipe's largest batch, laid out as `plan` lays it out on the slice's cores, is
-traced (tpu_fit_trace.py says what differs from a run's) and compiled (tpu_fit_compile.py). Then the
-largest micro-batch that fits is looked for, among those that divide a core's share of that batch.
-Nothing is run: what the compiler says of memory and collectives holds, its cycles are an estimate.
-Near its limit the compiler computes anew what it cannot keep, so that the largest micro-batch may
-not be the fastest: the cycles an example show it.
+The program traces the update of the recipe's largest batch, laid out on the slice's cores as by
+`plan` (tpu_fit_trace.py lists the differences from a run), and compiles it (tpu_fit_compile.py).
+Then it searches for the largest micro-batch that fits, among those that divide a core's share of
+that batch. Nothing is executed: memory and collectives are exact, and cycles are an estimate. Near
+the memory limit the compiler recomputes values that it cannot keep, so the largest micro-batch may
+not be the fastest; the cycles an example show this.
 
-Exit status: 0 where the recipe's layout fits, 1 where it does not, 2 for a user's mistake.
+Exit status: 0 if the recipe's layout fits, 1 if it does not, 2 for a user's mistake.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # TensorFlow's notes, and XLA's on each module.
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # Hides the notes of TensorFlow and XLA.
 
 from trainer.commands.plan import layouts, planned
 from trainer.config.command_line import parse
@@ -33,20 +33,19 @@ from trainer.errors import UserError
 from trainer.schedule.plan import Phase, ramps
 
 _COMPILER = pathlib.Path(__file__).parents[2] / ".venv-tpu-compiler/bin/python"
-# Of a large network each takes minutes.
-_COMPILES = 5
+_COMPILES = 5  # at most: each takes minutes for a large network
 _GIB = 2**30
 
 
 def compiler(topology: str, *module: str) -> dict[str, Any]:
-    """What tpu_fit_compile.py prints.
+    """Runs tpu_fit_compile.py and returns the object that it prints.
 
     Raises:
-      UserError: where its environment is missing, or the slice is none.
+      UserError: if the compiler's environment is missing, or there is no such slice.
     """
     if not _COMPILER.exists():
         raise UserError(
-            f"the compiler's environment is missing, {_COMPILER.parent.parent}.\n"
+            f"the compiler's environment {_COMPILER.parent.parent} is missing.\n"
             "Run scripts/tpu/tpu_fit.sh, which makes it."
         )
     script = pathlib.Path(__file__).with_name("tpu_fit_compile.py")
@@ -55,7 +54,7 @@ def compiler(topology: str, *module: str) -> dict[str, Any]:
     )
     if "No module named" in done.stderr:
         raise UserError(
-            f"the compiler's environment is not whole: {done.stderr.splitlines()[-1]}.\n"
+            f"the compiler's environment is incomplete: {done.stderr.splitlines()[-1]}.\n"
             f"Remove {_COMPILER.parent.parent}, and run scripts/tpu/tpu_fit.sh, which makes it."
         )
     if done.returncode:
@@ -63,19 +62,19 @@ def compiler(topology: str, *module: str) -> dict[str, Any]:
     answer: dict[str, Any] = json.loads(done.stdout)
     if "unknown" in answer:
         raise UserError(
-            f"--topology={topology} is no TPU slice: {answer['unknown']}.\n"
-            "Name a generation and its chips: v5e:2x4, v4:4x4x4, v5p:2x2x2, v6e:4x4."
+            f"--topology={topology} is not a TPU slice: {answer['unknown']}.\n"
+            "Give a generation and its chips, such as v5e:2x4, v4:4x4x4, v5p:2x2x2 or v6e:4x4."
         )
     return answer
 
 
 def largest_phase(config: Config, cores: int) -> tuple[Phase, int]:
-    """The phase of the recipe's largest batch on so many cores, and N.
+    """The phase with the recipe's largest batch on `cores` cores, and N.
 
     Raises:
-      UserError: for flags that no run can have, or where N is not known.
+      UserError: if the flags are invalid, or N is not known.
     """
-    schedule, *_ = planned(dataclasses.replace(config, replicas=cores, hosts=1))
+    schedule, *_ = planned(dataclasses.replace(config, plan_replicas=cores, plan_hosts=1))
     phases = [ramp.first for ramp in ramps(schedule, layouts(config, schedule, cores))]
     return max(phases, key=lambda phase: phase.batch_size), schedule.examples
 
@@ -83,10 +82,13 @@ def largest_phase(config: Config, cores: int) -> tuple[Phase, int]:
 def search(
     candidates: Sequence[int], first: int, has: int, compiled: Callable[[int], dict[str, Any]]
 ) -> dict[int, dict[str, Any]]:
-    """What `compiled` says of `first`, and of others until the largest that fits is known.
+    """Compiles `first`, then other candidates until the largest that fits is known.
 
-    Of the `candidates` between the largest that fits and the smallest that does not, the next one
-    is the largest that fits if memory grows with the examples; a part of it does not.
+    Each next candidate lies between the largest known to fit and the smallest known not to. It is
+    the largest that would fit if all memory grew with the examples; in fact, a part is constant.
+
+    Returns:
+      The result of `compiled` for each size tried.
     """
     tried: dict[int, dict[str, Any]] = {}
     following: list[int] = [first]
@@ -101,51 +103,53 @@ def search(
 
 
 def settled(candidates: Sequence[int], tried: dict[int, dict[str, Any]]) -> bool:
-    """Whether a search went to its end: the next candidate does not fit, or there is none."""
+    """Returns whether a search found the largest: the next candidate does not fit or is absent."""
     fit = max((size for size in tried if tried[size]["fits"]), default=0)
     following = next((size for size in candidates if size > fit), None)
     return following is None or following in tried
 
 
-def row(size: int, found: dict[str, Any], has: int) -> str:
-    """One compilation, in words."""
-    of = f"{found['needs'] / _GIB:.2f} of {has / _GIB:.2f} GiB a core"
-    if not found["fits"]:
-        return f"micro-batch {size}: does not fit: {of}"
-    parts = ", ".join(f"{n} {found[n] / _GIB:.2f}" for n in ("arguments", "temporaries", "program"))
+def row(size: int, result: dict[str, Any], has: int) -> str:
+    """Describes one compilation."""
+    memory = f"{result['needs'] / _GIB:.2f} of {has / _GIB:.2f} GiB a core"
+    if not result["fits"]:
+        return f"micro-batch {size}: does not fit: {memory}"
+    names = ("arguments", "temporaries", "program")
+    parts = ", ".join(f"{name} {result[name] / _GIB:.2f}" for name in names)
     cost = (
-        f"{found['flops'] / 1e12:.3f} TFLOP, {found['bytes_accessed'] / 1e9:.2f} GB accessed, "
-        f"{found['cycles'] / 1e6:.1f} Mcycles, {found['cycles'] / 1e6 / size:.3f} an example"
+        f"{result['flops'] / 1e12:.3f} TFLOP, {result['bytes_accessed'] / 1e9:.2f} GB accessed, "
+        f"{result['cycles'] / 1e6:.1f} Mcycles, {result['cycles'] / 1e6 / size:.3f} an example"
     )
-    return f"micro-batch {size}: fits: {of} ({parts})\n  one pass and the update: {cost}"
+    return f"micro-batch {size}: fits: {memory} ({parts})\n  one pass and the update: {cost}"
 
 
 def collected(collectives: Sequence[dict[str, Any]]) -> str:
-    """The collectives of an update, in words."""
+    """Describes the collectives of an update."""
 
-    def words(some: list[dict[str, Any]]) -> str:
-        if not some:
+    def words(group: list[dict[str, Any]]) -> str:
+        if not group:
             return "none"
-        kinds = " and ".join(sorted({collective["kind"] for collective in some}))
-        return f"{len(some)} × {kinds}, {sum(one['bytes'] for one in some) / 1e6:.1f} MB"
+        kinds = " and ".join(sorted({collective["kind"] for collective in group}))
+        size = sum(collective["bytes"] for collective in group)
+        return f"{len(group)} × {kinds}, {size / 1e6:.1f} MB"
 
-    looped, once = ([c for c in collectives if c["in_loop"] is where] for where in (True, False))
+    looped, once = ([c for c in collectives if c["in_loop"] is loop] for loop in (True, False))
     return f"collectives: an update {words(once)}; within accumulation {words(looped)}"
 
 
 def run(config: Config, topology: str | None) -> int:
-    """Prints what the compiler says; the exit status.
+    """Prints the compiler's results; returns the exit status.
 
     Raises:
       UserError: for a user's mistake.
     """
     if topology is None:
-        raise UserError("--topology is missing.\nName a TPU slice, such as --topology=v5e:2x4.")
+        raise UserError("--topology is missing.\nGive a TPU slice, such as --topology=v5e:2x4.")
     tpu = compiler(topology)
     cores, has = tpu["cores"], tpu["has"]
     phase, examples = largest_phase(config, cores)
 
-    # Only now: TensorFlow takes seconds to import.
+    # Importing TensorFlow takes seconds, so it is imported after the checks above.
     import tpu_fit_trace
 
     from trainer.system.memory import LESS
@@ -167,9 +171,9 @@ def run(config: Config, topology: str | None) -> int:
         with tempfile.NamedTemporaryFile("w", suffix=".mlir") as module:
             module.write(tpu_fit_trace.lowered(step, size))
             module.flush()
-            found = compiler(topology, module.name)
-        print(row(size, found, has), flush=True)
-        return found
+            result = compiler(topology, module.name)
+        print(row(size, result, has), flush=True)
+        return result
 
     offered = sorted({first, *candidates(share, config.ghost_batch_size, share)})
     tried = search(offered, first, has, compiled)
@@ -178,21 +182,21 @@ def run(config: Config, topology: str | None) -> int:
         print(f"no micro-batch was found that fits.\n{LESS}")
         return 1
     print(collected(tried[fit]["collectives"]))
-    found = "fits" if settled(offered, tried) else f"was found in {_COMPILES} compilations"
-    print(f"largest micro-batch that {found}: {fit}, of {', '.join(map(str, offered))}")
+    claim = "fits" if settled(offered, tried) else f"was found in {_COMPILES} compilations"
+    print(f"largest micro-batch that {claim}: {fit}, of {', '.join(map(str, offered))}")
     return 0 if tried[first]["fits"] else 1
 
 
 def main() -> int:
-    """The exit status."""
+    """Runs the command line; returns the exit status."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument(
-        "--topology", help="TPU slice: generation and chips, as v5e:2x4, v4:4x4x4, v6e:4x4"
+        "--topology", help="TPU slice: generation and chips, such as v5e:2x4, v4:4x4x4, v6e:4x4"
     )
     try:
-        asked, others = parser.parse_known_args()
-        # --strategy=tpu has bfloat16.
-        return run(parse("plan", others, kept=["--precision=bfloat16"]), asked.topology)
+        own, others = parser.parse_known_args()
+        # The default precision is that of --strategy=tpu.
+        return run(parse("plan", others, kept=["--precision=bfloat16"]), own.topology)
     except UserError as error:
         print(f"tpu_fit: {error}", file=sys.stderr)
         return 2

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Says whether a recipe fits on a TPU slice, before one is rented, by libtpu's own compiler:
+# Computes with libtpu's compiler whether a recipe fits on a TPU slice, before you rent one:
 #   scripts/tpu/tpu_fit.sh --topology=v5e:2x4 --flagfile=flags/imagenet_resnet_50_smith.flags
-# The compiler has an environment of its own in the checkout, .venv-tpu-compiler, made on first use
-# (300 MB to fetch, 1.3 GB on disk): its libtpu is newer than what tensorflow-tpu bears, which aborts
-# with it. Uses the active virtual environment for the rest, or .venv.
+# The compiler has its own environment in the checkout, .venv-tpu-compiler, made on first use (300 MB to
+# download, 1.3 GB on disk), because tensorflow-tpu aborts with a libtpu this new. The rest uses the
+# active virtual environment, or .venv.
 set -eu
 if [ -n "${VIRTUAL_ENV:-}" ]; then
   python=$VIRTUAL_ENV/bin/python
@@ -12,7 +12,7 @@ else
   . "$(dirname "${BASH_SOURCE[0]}")/../setup.sh"
   python=.venv/bin/python
 fi
-# Pinned: what tpu_fit_compile.py calls is private to JAX, and what it reads is libtpu's own text.
+# The versions are pinned, because tpu_fit_compile.py calls private parts of JAX and parses libtpu's text.
 packages=(jax==0.10.2 jaxlib==0.10.2 libtpu==0.0.42.1)
 if [ "$(cat .venv-tpu-compiler/installed 2>/dev/null)" != "${packages[*]}" ]; then
   echo "Setting up .venv-tpu-compiler with ${packages[*]} (once, a minute or two) ..." >&2

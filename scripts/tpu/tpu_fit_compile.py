@@ -1,14 +1,14 @@
-"""tpu_fit.py's second half, in the compiler's own environment: StableHLO through libtpu's compiler.
+"""Compiles StableHLO with libtpu: the second half of tpu_fit.py, in the compiler's own environment.
 
-    python scripts/tpu/tpu_fit_compile.py v5e:2x4              the slice: cores, bytes a core has
+    python scripts/tpu/tpu_fit_compile.py v5e:2x4              the slice: cores, bytes of a core
     python scripts/tpu/tpu_fit_compile.py v5e:2x4 update.mlir  the program: bytes, collectives, cost
 
-Prints one JSON object. No TPU takes part: libtpu compiles for a slice that is only described. The
-program is one replica's, and is compiled for as many replicas as the slice has cores, as under
-TPUStrategy; nothing is partitioned.
+Prints one JSON object. No TPU is needed: libtpu compiles for a described slice. The program is one
+replica's, compiled for as many replicas as the slice has cores, as under TPUStrategy; nothing is
+partitioned.
 
-These are private parts of JAX, and the compiler's output is parsed as text, so
-scripts/tpu/tpu_fit.sh pins the versions.
+The module uses private parts of JAX and parses the compiler's text, so scripts/tpu/tpu_fit.sh pins
+the versions.
 """
 
 import json
@@ -18,20 +18,20 @@ import re
 import sys
 from typing import Any
 
-# Before libtpu is loaded.
+# Environment variables, set before libtpu is loaded.
 _ENVIRONMENT = {
-    "JAX_PLATFORMS": "cpu",  # Or JAX looks for a TPU.
-    "TPU_SKIP_MDS_QUERY": "1",  # Or libtpu asks a metadata server.
-    # Or libtpu complains of what it could not find out. The values do not matter: the slice is
-    # described by its name.
+    "JAX_PLATFORMS": "cpu",  # keeps JAX from looking for a TPU
+    "TPU_SKIP_MDS_QUERY": "1",  # keeps libtpu from asking a metadata server
+    # Without these, libtpu warns about missing facts. Their values do not matter, because the
+    # slice's name describes it.
     "TPU_ACCELERATOR_TYPE": "v5litepod-8",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_WORKER_ID": "0",
-    # Compiling takes no TPU from others, and need not wait for libtpu's lock.
+    # Compiling uses no TPU, so it need not wait for libtpu's lock.
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
-# More than any core has: the compiler's refusal says what a core has.
+# This needs more memory than any core has, and the compiler's refusal states the core's memory.
 _TOO_MUCH = """
 module @too_much {
   func.func @main(%x: tensor<1048576x1048576xf32>) -> tensor<1048576x1048576xf32> {
@@ -46,15 +46,15 @@ _COLLECTIVE = re.compile(
     r"(all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\("
 )
 
-# calls=%one, branch_computations={%one, %two}
+# Matches calls=%one and branch_computations={%one, %two}.
 _CALLED = re.compile(r"\b\w+=\{?(%[^,}\s]+(?:, %[^,}\s]+)*)")
 
 
 def devices(topology: str) -> list[Any]:
-    """The cores of a slice such as v5e:2x4, as replicas see them.
+    """The cores of a slice such as v5e:2x4, one for each replica.
 
-    The two cores of a chip are one of v4's, as libtpu has it by default ("megacore"); the names of
-    later generations are so already.
+    The two cores of a v4 chip count as one, libtpu's default ("megacore"); for later generations
+    the slice's name implies it.
     """
     from jax.experimental import topologies
 
@@ -63,10 +63,10 @@ def devices(topology: str) -> list[Any]:
 
 
 def compile_for(cores: list[Any], text: str) -> Any:
-    """The executable of a module in StableHLO, one replica a core.
+    """Compiles a StableHLO module for one replica a core; returns the executable.
 
     Raises:
-      JaxRuntimeError: where the compiler refuses it.
+      JaxRuntimeError: if the compiler refuses the module.
     """
     import numpy as np
     from jax._src import compiler
@@ -86,49 +86,49 @@ def compile_for(cores: list[Any], text: str) -> Any:
 
 
 def size(text: str) -> int:
-    """Bytes of the compiler's 15.75G."""
+    """Converts the compiler's notation, such as 15.75G, to bytes."""
     number, unit = re.fullmatch(r"([\d.]+)([KMGT]?)", text).groups()
     return int(float(number) * _UNITS[unit])
 
 
 def refusal(message: str) -> dict[str, int] | None:
-    """Bytes that a program `needs` and that a core `has`, of the refusal of one that is too large.
+    """Parses the refusal of a program that is too large: bytes it `needs`, and a core `has`.
 
-    None where the compiler says something else.
+    Returns None for any other message.
     """
     for pattern in (
         r"Used ([\d.]+[KMGT]?) of ([\d.]+[KMGT]?) hbm",
         r"\(([\d.]+[KMGT]?)\) exceeds available HBM \(([\d.]+[KMGT]?)\)",
     ):
-        if found := re.search(pattern, message):
-            return {"needs": size(found[1]), "has": size(found[2])}
+        if match := re.search(pattern, message):
+            return {"needs": size(match[1]), "has": size(match[2])}
     return None
 
 
 def collectives(hlo: str) -> list[dict[str, Any]]:
-    """Each collective of a program in HLO: `kind`, `bytes` of its result, and whether `in_loop`."""
+    """Lists the collectives of a program in HLO: `kind`, `bytes` of the result, `in_loop`."""
     bodies: dict[str, list[str]] = {}
     name = ""
     for line in hlo.splitlines():
-        if line.endswith("{") and (found := re.match(r"(?:ENTRY )?%(\S+) \(", line)):
-            name = found[1]
+        if line.endswith("{") and (match := re.match(r"(?:ENTRY )?%(\S+) \(", line)):
+            name = match[1]
         bodies.setdefault(name, []).append(line)
     looped, waiting = set(), re.findall(r" while\(.*?body=%([\w.-]+)", hlo)
     while waiting:
         if (name := waiting.pop()) not in looped:
             looped.add(name)
             called = _CALLED.findall("\n".join(bodies.get(name, [])))
-            waiting += [one.strip("%") for several in called for one in several.split(", ")]
+            waiting += [name.strip("%") for names in called for name in names.split(", ")]
     return [
-        {"kind": found[2], "bytes": _bytes(found[1]), "in_loop": name in looped}
+        {"kind": match[2], "bytes": _bytes(match[1]), "in_loop": name in looped}
         for name, lines in bodies.items()
         for line in lines
-        if (found := _COLLECTIVE.match(line))
+        if (match := _COLLECTIVE.match(line))
     ]
 
 
 def _bytes(shapes: str) -> int:
-    """Of `f32[3,3]{1,0:T(8,128)}`, or of a tuple of such."""
+    """Bytes of a shape such as `f32[3,3]{1,0:T(8,128)}`, or of a tuple of shapes."""
     total = 0
     for kind, dimensions in re.findall(r"\b(pred|bf16|[fsuc]\d+)\[([\d,]*)\]", shapes):
         bits = 8 if kind == "pred" else int(re.sub(r"\D", "", kind))
@@ -137,9 +137,9 @@ def _bytes(shapes: str) -> int:
 
 
 def figures(executable: Any) -> dict[str, Any]:
-    """What a compiled program takes of a core, and costs it.
+    """Memory and cost of a compiled program on one core.
 
-    A loop counts as if it ran once: how often, only its argument says.
+    A loop counts as one iteration, because the number of iterations is an argument.
     """
     memory = executable.get_compiled_memory_stats()
     cost = executable.cost_analysis()
@@ -160,7 +160,7 @@ def figures(executable: Any) -> dict[str, Any]:
 
 
 def main(topology: str, *paths: str) -> dict[str, Any]:
-    """What is printed."""
+    """Describes the slice, or compiles the module at a path; returns the object to print."""
     os.environ.update(_ENVIRONMENT)
     from jax.errors import JaxRuntimeError
 

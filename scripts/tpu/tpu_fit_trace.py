@@ -1,21 +1,21 @@
-"""tpu_fit.py's first half: a recipe's update as StableHLO, which TensorFlow traces on a CPU.
+"""Traces a recipe's update to StableHLO on a CPU: the first half of tpu_fit.py.
 
-What is traced is the trainer's own: the model as `classifier.build` makes it, with the ghost batch
-norm of TPUs, and of TrainingStep what accumulates a micro-batch and what applies an update, with
-one all-reduce of each sum over all cores. The accumulation is a loop, and k, ε, m and B are
-arguments, so that one program does for all phases with one micro-batch.
+It traces the trainer's own code: the model from `setup.build`, with the ghost batch norm of TPUs,
+and TrainingStep's `accumulate` and `apply`, with one all-reduce of each sum over all cores. The
+accumulation is a loop, and k, ε, m and B are arguments, so one program serves all phases with the
+same micro-batch.
 
-What a run under TPUStrategy has otherwise:
+A run under TPUStrategy differs from this program:
 
-- There, accumulating and applying may be two programs that the host calls in turn. Here, both are
-  one; the memory is that of the larger either way, since parameters, slots and sums lie on the core
-  throughout.
-- There, the host feeds micro-batches. Here, two lie on the core, as one that is computed and one
-  that is fed meanwhile, and the loop takes them in turn: of one alone, the compiler would see that
-  all passes are the same, and do one.
-- TensorFlow lowers for TPUs with kernels of its own for some operations, which the wheel for CPUs
-  does not have; here it lowers as for a CPU under XLA. The compiler behind it is libtpu's in both,
-  here of a newer version than tensorflow-tpu's.
+- A run may have two programs, accumulate and apply, which the host calls in turn. Here they are
+  one. The memory is that of the larger in both cases, because parameters, slots and sums stay on
+  the core.
+- In a run, the host feeds micro-batches. Here two lie on the core, one being computed and one being
+  fed, and the loop alternates between them. With only one, the compiler would notice that all
+  passes are equal, and compute one.
+- TensorFlow's lowering for TPUs has special kernels for some operations, which the CPU wheel lacks;
+  here it lowers as for XLA on a CPU. Both use libtpu's compiler, here in a newer version than
+  tensorflow-tpu's.
 - Evaluation, which is smaller, is another program.
 """
 
@@ -41,7 +41,7 @@ _ALIAS = re.compile(
 
 
 class _Extended(one_device_strategy.OneDeviceExtended):
-    """One device that stands for one of `replicas` cores: sums over them are XLA's all-reduces."""
+    """One device in place of one of `replicas` cores; sums over cores are XLA's all-reduces."""
 
     def __init__(self, strategy: tf.distribute.Strategy, replicas: int) -> None:
         super().__init__(strategy, "CPU:0")
@@ -53,7 +53,7 @@ class _Extended(one_device_strategy.OneDeviceExtended):
 
     @property
     def worker_devices(self) -> tuple[str, ...]:
-        return ("/device:TPU:0",)  # Or the model gets the kernels of CPUs.
+        return ("/device:TPU:0",)  # Selects the kernels for TPUs.
 
     def _reduce_to(self, reduce_op: Any, value: tf.Tensor, *_: Any) -> tf.Tensor:
         assert reduce_op == tf.distribute.ReduceOp.SUM
@@ -66,17 +66,17 @@ class _Extended(one_device_strategy.OneDeviceExtended):
 
 
 class _Core(tf.distribute.Strategy):
-    """One replica of a slice's."""
+    """The strategy of one of a slice's replicas."""
 
     def __init__(self, replicas: int) -> None:
         super().__init__(_Extended(self, replicas))
 
 
 def training_data(config: Config, examples: int) -> TrainingData:
-    """What the model has to know of the data, which need not be prepared; pixels as they come.
+    """Describes the data to the model, without prepared data and without normalisation.
 
     Raises:
-      UserError: for a dataset that is none, or whose images have no size of their own.
+      UserError: if there is no such dataset, or its images have no fixed size.
     """
     if config.dataset.startswith(image_folder.PREFIX):
         root = config.dataset.removeprefix(image_folder.PREFIX)
@@ -88,15 +88,15 @@ def training_data(config: Config, examples: int) -> TrainingData:
     h, w, c = shape
     h, w = config.image_size or h, config.image_size or w
     if h is None or w is None:
-        raise UserError(f"{config.dataset}'s images have no size of their own: pass --image_size.")
+        raise UserError(f"{config.dataset}'s images have no fixed size: give --image_size=N.")
     return TrainingData(examples, (h, w, c), classes, (0.0,) * c, (1.0,) * c)
 
 
 def training_step(config: Config, data: TrainingData, replicas: int) -> TrainingStep:
-    """The step of a run on so many cores.
+    """The training step of a run on `replicas` cores.
 
     Raises:
-      UserError: where there is no such model.
+      UserError: if there is no such model.
     """
     strategy = _Core(replicas)
     return TrainingStep(
@@ -110,7 +110,7 @@ def training_step(config: Config, data: TrainingData, replicas: int) -> Training
 
 
 def lowered(step: TrainingStep, micro_batch_size: int) -> str:
-    """One update of one replica, in TensorFlow's StableHLO."""
+    """Returns one replica's update as StableHLO."""
     shape = step.model.input_shape[1:]
 
     @tf.function(jit_compile=True)
@@ -125,12 +125,12 @@ def lowered(step: TrainingStep, micro_batch_size: int) -> str:
         statistics_weights: tf.Tensor,  # [norms]
     ) -> tf.Tensor:
         done = tf.constant(0)
-        while done < accumulation:  # tf.range would have to be of known length.
+        while done < accumulation:  # tf.range would need a known length.
             first = position + tf.cast(done, tf.int64) * micro_batch_size
             step.strategy.run(step.accumulate, (images[done % 2], labels[done % 2], first))
             done += 1
-        used = learning_rate, momentum, batch_size, statistics_weights
-        return step.strategy.run(step.apply, used)
+        arguments = learning_rate, momentum, batch_size, statistics_weights
+        return step.strategy.run(step.apply, arguments)
 
     number = tf.TensorSpec([], tf.float32)
     lowering = update.experimental_get_compiler_ir(
@@ -147,11 +147,11 @@ def lowered(step: TrainingStep, micro_batch_size: int) -> str:
 
 
 def for_jax(text: str) -> str:
-    """TensorFlow's StableHLO as JAX takes it.
+    """Converts TensorFlow's StableHLO to the form that JAX accepts.
 
-    A variable's new value takes the place of its old one: TensorFlow says so of the module, by
-    numbers of parameters and outputs, and JAX of the argument. Copies of TensorFlow's own dialect
-    are dropped.
+    A variable's new value replaces its old one in memory. TensorFlow states this for the module, by
+    the numbers of parameters and outputs, and JAX expects it at the argument. Copies in
+    TensorFlow's own dialect become reshapes.
     """
     text = re.sub(
         r"mhlo\.copy (%\S+) : (tensor<[^>]*>)", r"stablehlo.reshape \1 : (\2) -> \2", text
@@ -159,7 +159,7 @@ def for_jax(text: str) -> str:
     head = re.search(r"^module @\S+ attributes \{(.*)\} \{$", text, re.MULTILINE)
     main = re.search(r"^ *func\.func @main\(.*$", text, re.MULTILINE)
     if not head or not main:
-        raise RuntimeError(f"TensorFlow's StableHLO has another form: {text[:1000]}")
+        raise RuntimeError(f"TensorFlow's StableHLO has an unexpected form: {text[:1000]}")
     places = dict(_ALIAS.findall(head[1]))
 
     def aliased(argument: re.Match[str]) -> str:

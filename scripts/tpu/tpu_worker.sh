@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# What scripts/tpu/submit_tpu.sh has the TPU's machine do, in the checkout that it copied there:
+# scripts/tpu/submit_tpu.sh runs these commands on the TPU's machine, in the checkout that it copied there:
 #
-#   install                 a virtual environment with the package and its extra tpu
-#   start BUCKET FLAG...    trains beyond the connection's end
+#   install                 makes a virtual environment with the package and its extra tpu
+#   start BUCKET FLAG...    starts training, which goes on if the connection ends
 #   follow BYTE             shows the log from that byte on, until the run has ended
-#   status                  new, running, lost, or exit STATUS saved|unsaved
+#   status                  prints new, running, lost, or exit STATUS saved|unsaved
 #   stop                    ends the run with a checkpoint, and waits for its copy
 #
-# A run directory is on a disk: it needs links, locks and renames. So job/ is on this machine's, and
-# becomes BUCKET every few minutes and at the end; a machine without it begins with what BUCKET holds.
+# A run directory needs links, locks and renames, so job/ is on this machine's disk. It is copied to BUCKET
+# every few minutes and at the end; a machine without it starts from BUCKET's copy.
 set -euo pipefail
 CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -16,9 +16,8 @@ copy_seconds=${CRESCENDO_COPY_SECONDS:-300}
 retry_seconds=${CRESCENDO_RETRY_SECONDS:-30}
 stop_seconds=${CRESCENDO_STOP_SECONDS:-300}
 
-# A checkpoint that is being written comes with the next copy; the lock is this machine's, and a secret
-# by which workers know each other stays where it is. One copy at a time: the last waits for one that is
-# under way.
+# Copies job/ to the bucket, without unfinished checkpoints, which the next copy holds, and without the
+# lock and the workers' secret. flock lets one copy run at a time; the last one waits for the one before.
 copy_out() {
   flock copying gcloud storage rsync --recursive --delete-unmatched-destination-objects \
     --exclude='(^|.*/)(lock|secret|incomplete/.*|[^/]*\.tmp)$' job "$bucket" --quiet
@@ -33,7 +32,7 @@ alive() { [[ -e $1 ]] && kill -0 "$(cat "$1")" 2>/dev/null; }
 
 train() {
   local trainer copier status=0 saved=unsaved try
-  # TensorFlow reaches a TPU through libtpu's PJRT interface, and asks these before anything else.
+  # These tell TensorFlow to use the TPU through libtpu's PJRT interface.
   NEXT_PLUGGABLE_DEVICE_USE_C_API=true
   TF_PLUGGABLE_DEVICE_LIBRARY_PATH=$(.venv/bin/python -c 'import libtpu; print(libtpu.get_library_path())')
   export NEXT_PLUGGABLE_DEVICE_USE_C_API TF_PLUGGABLE_DEVICE_LIBRARY_PATH
@@ -57,7 +56,7 @@ train() {
   end "$status" "$saved"
 }
 
-# What the log has from byte `from` on.
+# Shows the log from byte `from` on.
 show() {
   local size
   size=$(wc -c <"$(cat log_name)")
@@ -65,7 +64,7 @@ show() {
   from=$((size + 1))
 }
 
-# Whole or not at all, for who asks meanwhile.
+# Writes the run's end to a file that appears whole, because `status` may read it at any time.
 end() {
   echo "exit $1 $2" >ended.tmp
   mv ended.tmp ended
@@ -73,7 +72,7 @@ end() {
 
 case $1 in
   install)
-    # The TPU's images have Python 3.10; uv brings a newer one where there is none.
+    # The TPU's images have Python 3.10; uv installs a newer one.
     python3 -m pip install --quiet --user uv
     python3 -m uv venv --quiet --clear --python '>=3.11,<3.14' .venv
     python3 -m uv pip install --quiet --python .venv/bin/python '.[tpu]'
@@ -83,20 +82,20 @@ case $1 in
     rm -f ended trainer.pid
     mkdir -p logs
     date -u +logs/%Y%m%d-%H%M%S.txt >log_name
-    # Every descriptor is the log's, or ssh would wait for the run.
+    # All descriptors lead to the log, because ssh waits until nothing holds the connection's.
     nohup setsid bash scripts/tpu/tpu_worker.sh run "$@" >"$(cat log_name)" 2>&1 </dev/null &
     echo $! >worker.pid
     ;;
   run)
     bucket=$2
     shift 2
-    # A first object: it shows that the bucket can be written, and that there is something to bring.
+    # A first object proves that the bucket can be written, and that copy_in has something to copy.
     if ! { date -u; hostname; } | gcloud storage cp - "$bucket/started.txt" --quiet; then
       echo "tpu_worker: $bucket cannot be written from here: give the TPU's service account the role" \
         "roles/storage.objectAdmin on it."
       end 2 saved
     elif [[ ! -d job ]] && ! copy_in; then
-      echo "tpu_worker: what is in $bucket cannot be brought here, and nothing was begun over it."
+      echo "tpu_worker: $bucket cannot be copied here, and the run was not started."
       end 74 saved
     else
       mkdir -p job/logs

@@ -126,7 +126,7 @@ def test_a_damaged_newest(capsys, uninterrupted, tmp_path):
     status, _, err = done(capsys, "evaluate", f"--model_dir={model_dir}", "--checkpoint=178")
     assert status == 2
     assert "000000178 is damaged" in err
-    assert "updates 125, 170 are there" in err
+    assert "updates 125, 170 exist" in err
 
 
 def test_a_run_that_trains_meanwhile(capsys, tmp_path):
@@ -148,11 +148,11 @@ def test_a_run_that_trains_meanwhile(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--model_dir={0}", "--checkpoint=bset"], "updates 125, 170, 178 are there"),
-        (["--model_dir={0}", "--checkpoint=126"], "--checkpoint=126 is none"),
-        (["--model_dir={0}", "--checkpoint={0}/checkpoints/000000126"], "000000126 is none"),
-        (["--model_dir={0}/nowhere"], "holds no run: there is no flags.txt"),
-        (["--export_dir={0}"], "holds no export"),
+        (["--model_dir={0}", "--checkpoint=bset"], "updates 125, 170, 178 exist"),
+        (["--model_dir={0}", "--checkpoint=126"], "--checkpoint=126 does not exist"),
+        (["--model_dir={0}", "--checkpoint={0}/checkpoints/000000126"], "000000126 does not exist"),
+        (["--model_dir={0}/nowhere"], "is not a run directory: it has no flags.txt"),
+        (["--export_dir={0}"], "is not an export"),
         (["--model_dir={0}", "--dataset=cifar10_1"], "cifar10_1"),
         (["--model_dir={0}", "--model=tests.support.models:subclassed"], "is of another model"),
         (["--model_dir={0}", "--model=plain_9"], "is of another model"),

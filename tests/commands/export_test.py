@@ -125,12 +125,12 @@ def test_what_is_something_else_is_left_alone(capsys, uninterrupted, exported, t
     (tmp_path / "thesis.tex").touch()
     run = f"--model_dir={uninterrupted[0]}"
     for flags, message in (
-        ([f"--export_dir={tmp_path}"], "holds something that is no export"),
-        ([f"--export_dir={tmp_path}/thesis.tex"], "holds something that is no export"),
-        ([f"--export_dir={uninterrupted[0]}"], "holds something that is no export"),
+        ([f"--export_dir={tmp_path}"], "exists and is not an export"),
+        ([f"--export_dir={tmp_path}/thesis.tex"], "exists and is not an export"),
+        ([f"--export_dir={uninterrupted[0]}"], "exists and is not an export"),
         ([f"--export_dir={tmp_path}/thesis.tex/x"], "cannot be written: "),
         ([f"--export_dir={exported[0]}", "--image_size=32"], "of another run: --image_size: "),
-        (["--checkpoint=126"], "--checkpoint=126 is none"),
+        (["--checkpoint=126"], "--checkpoint=126 does not exist"),
     ):
         before = everything(tmp_path), everything(exported[0]), everything(uninterrupted[0])
         status, _, err = done(capsys, "export", run, *flags)

@@ -9,7 +9,8 @@ from trainer.commands import sweep
 from trainer.distributed.process_group import ProcessGroup
 from trainer.run_dir import directory
 from trainer.sweep import grid
-from trainer.training import run
+from trainer.system import output
+from trainer.training import run_setup
 
 FLAGS = [
     "--model=tests.support.models:smooth",
@@ -84,8 +85,8 @@ def test_a_sweep_from_before_goes_on_each_point_with_its_own_order(tmp_path):
     assert [run.point for run in runs] == points[1:]
 
 
-def test_all_workers_have_the_order_that_the_chief_reads(tmp_path):
-    asked, said, sent = parsed(*FLAGS), [], []
+def test_all_workers_have_the_order_that_the_chief_reads(tmp_path, logged):
+    asked, sent = parsed(*FLAGS), []
     directory.keep_flags(tmp_path, directory.flagfile_in(tmp_path, asked))
     make_old(tmp_path)
 
@@ -93,7 +94,8 @@ def test_all_workers_have_the_order_that_the_chief_reads(tmp_path):
         sent.append(values)
         return sent[0]
 
-    for index, folder, say in ((0, tmp_path, said.append), (1, tmp_path / "none", lambda _: None)):
-        hosts = ProcessGroup(index, 2, from_the_chief)
-        assert run._with_order_version(asked, folder, hosts, say).order_version == 1
-    assert said == [f"{SAID}; new runs have 2"]
+    for index, folder in enumerate((tmp_path, tmp_path / "none")):
+        group = ProcessGroup(index, 2, from_the_chief)
+        with output.log_as(chief=group.chief):
+            assert run_setup._with_order_version(asked, folder, group).order_version == 1
+    assert logged == [f"{SAID}; new runs have 2"]

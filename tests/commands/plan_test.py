@@ -107,7 +107,7 @@ def test_the_cost_in_the_table(capsys):
     header, first, *_ = lines = capsys.readouterr().out.splitlines()
     assert header.endswith("update takes  communication  bytes an example  epochs an hour")
     assert first.split()[-5:] == ["434", "ms", "92.6%", "31,250", "17.7"]
-    assert "on 4 replicas over 2 hosts, evaluations apart: 0.706 × the speed of one" in lines[-3]
+    assert "on 4 replicas over 2 hosts, without evaluations: 0.706 × the speed of one" in lines[-3]
     assert lines[-2] == "below a batch of 1,608, more than half of an update is communication"
     assert lines[-1] == "above a batch of 14,472, a larger one saves less than 10% of the time"
 
@@ -117,7 +117,7 @@ def test_replicas_alone_lay_the_run_out(capsys):
     _, first, *_, note, _ = capsys.readouterr().out.splitlines()
     assert first.endswith("32 × 1")
     assert note.startswith("how long they take is not known: pass --plan_examples_per_second")
-    with pytest.raises(UserError, match="batch size 128 is no multiple of 8 replicas"):
+    with pytest.raises(UserError, match="batch size 128 is not a multiple of 8 replicas"):
         plan.run(parsed(FASHION, "--plan_replicas=8"))
 
 

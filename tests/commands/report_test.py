@@ -95,7 +95,7 @@ def test_thirty_runs_of_a_sweep_one_damaged_one_late_one_begun(capsys, tmp_path)
     assert page.cells.count("just_begun") == 1
     note = (
         "line 1 of metrics.jsonl is damaged and left out: it is not JSON: Expecting property name "
-        "enclosed in double quotes at line 2, column 1; so is another line"
+        "enclosed in double quotes at line 2, column 1; 1 other line is damaged too"
     )
     assert error == f"crescendo report: damaged: {note}\n"
     assert note in page.cells

@@ -149,7 +149,8 @@ def test_every_wrong_point_is_reported_before_anything_starts(capsys, tmp_path):
     assert lines[0] == "crescendo sweep: 5 of 6 points are wrong; nothing was started."
     first = "initial_batch_size=100,max_batch_size=1000,augment=none"
     after = lines[lines.index(first) + 1 :]
-    assert "  initial batch size 100 is no multiple of 1 replicas × ghost batch 32 = 32." in after
+    refusal = "  initial batch size 100 is not a multiple of 1 replicas × ghost batch 32 = 32."
+    assert refusal in after
     assert "  Use a batch of 96 or 128." in after
     assert any("--max_batch_size=64 is below the initial batch size 640" in line for line in after)
     # One message for the three.
@@ -187,7 +188,7 @@ def test_without_a_folder(capsys):
 
 def test_a_folder_that_is_no_sweep(capsys, mixed, tmp_path):
     run = mixed[0] / NAMES[2]
-    assert "holds something that is no sweep" in refused(capsys, run, "--sweep=seed=0,1")
+    assert "exists and is not the folder of a sweep" in refused(capsys, run, "--sweep=seed=0,1")
     assert not (run / "sweep.json").exists()
 
 
@@ -212,5 +213,5 @@ def test_a_damaged_result_is_named_and_left_out(capsys, tmp_path, content):
     first, *_, reason, remedy = out.splitlines()
     assert first.startswith(f"seed=0 is left out: {point}/result.json is damaged: ")
     assert reason.startswith(f"  {point}/result.json is damaged: ")
-    assert remedy == "  Delete it: the same command makes it again from the checkpoint."
+    assert remedy == "  Delete it: the same command then writes it again from the checkpoint."
     assert (point / "result.json").read_text() == content

@@ -1,4 +1,4 @@
-"""Augmentation against a slow reference written from the definition, and its distribution."""
+"""Compares augmentation with a slow reference from the definition, and tests its distributions."""
 
 import cmath
 import math
@@ -17,7 +17,7 @@ GAMMA = 0x9E3779B97F4A7C15
 
 
 def splitmix64(word: int) -> int:
-    """Vigna, splitmix64.c: the output for the state `word`."""
+    """The output of Vigna's splitmix64.c for the state `word`."""
     z = (word + GAMMA) & MASK
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
@@ -29,7 +29,7 @@ def hash_of(position: int, seed: int) -> int:
 
 
 def slow_medium(image: np.ndarray, position: int, seed: int) -> np.ndarray:
-    """Pad 4, crop at a random place, flip or not: one image [h, w, c]."""
+    """Pads by 4, crops at a random place, flips or not: one image [h, w, c]."""
     bits = hash_of(position, seed)
     flip, top, left = bits & 1, (bits >> 1 & 0x7FFFFFFF) % 9, (bits >> 32) % 9
     height, width, _ = image.shape
@@ -39,7 +39,7 @@ def slow_medium(image: np.ndarray, position: int, seed: int) -> np.ndarray:
 
 
 def slow_strong(image: np.ndarray, position: int, seed: int) -> np.ndarray:
-    """Shift, flip, zoom, rotate, shift grey levels, erase or not: one image [h, w, c]."""
+    """Shifts, flips, zooms, rotates, shifts grey levels, erases or not: one image [h, w, c]."""
     height, width, channels = image.shape
     bits = hash_of(position, seed)
     words = [splitmix64((bits + i * GAMMA) & MASK) for i in range(8 + image.size)]
@@ -75,7 +75,7 @@ def slow_strong(image: np.ndarray, position: int, seed: int) -> np.ndarray:
 
 
 def test_words_are_splitmix64():
-    """The first three outputs of the published generator at seed 1234567."""
+    """Compares with the first three outputs of the published generator at seed 1234567."""
     published = [6457827717110365317, 3203168211198807973, 9817491932198370423]
     assert [splitmix64((1234567 + i * GAMMA) & MASK) for i in range(3)] == published
     assert further_bits(tf.constant([1234567], tf.uint64), 3).numpy().tolist() == [published]
@@ -105,7 +105,7 @@ def test_medium_equals_reference(shape):
     "shape", [(28, 28, 1), (32, 32, 3), (9, 20, 3), (5, 7, 2), (3, 1, 1), (1, 1, 4)]
 )
 def test_strong_equals_reference(shape):
-    """But for rounding: float32 coordinates are off by 1e-6, so 1 value in 1,000 may be by 1."""
+    """Allows for rounding: float32 coordinates are off by 1e-6, so 1 value in 1,000 may be by 1."""
     rng = np.random.default_rng(0)
     images = rng.integers(1, 256, (24, *shape), dtype=np.uint8)
     positions = rng.integers(0, 2**40, 24)
@@ -116,7 +116,7 @@ def test_strong_equals_reference(shape):
     assert np.count_nonzero(difference) <= 1 + difference.size / 1000
 
 
-def test_strong_without_its_own_is_medium(monkeypatch):
+def test_strong_without_its_own_changes_is_medium(monkeypatch):
     monkeypatch.setattr(augment, "ZOOM", (1.0, 1.0))
     monkeypatch.setattr(augment, "ROTATION", (0.0, 0.0))
     monkeypatch.setattr(augment, "CHANNEL_SHIFT", (0.0, 0.0))
@@ -126,8 +126,8 @@ def test_strong_without_its_own_is_medium(monkeypatch):
     np.testing.assert_array_equal(strong(images, positions, 7), medium(images, positions, 7))
 
 
-def test_movements_are_exact_and_alike_alone():
-    """TensorFlow's float32 sine is not: it differs between vectors and their last few elements."""
+def test_projections_are_exact_and_equal_in_any_batch():
+    """TensorFlow's float32 sine fails this: a vector's last few elements are computed otherwise."""
     n = 1000
     bits = random_bits(tf.range(n, dtype=tf.int64), 3)
     zoom, angle = np.linspace(1.25, 0.75, n), np.radians(np.linspace(-10, 10, n))
@@ -140,7 +140,7 @@ def test_movements_are_exact_and_alike_alone():
         np.testing.assert_array_equal(alone, whole[i])
 
 
-def test_none_changes_nothing():
+def test_none_leaves_images_unchanged():
     images = np.random.default_rng(0).integers(0, 256, (4, 5, 5, 3), dtype=np.uint8)
     np.testing.assert_array_equal(none(tf.constant(images), tf.range(4, dtype=tf.int64), 0), images)
     assert {"none": none, "medium": medium, "strong": strong} == AUGMENTS
@@ -148,7 +148,7 @@ def test_none_changes_nothing():
 
 @pytest.mark.parametrize("name", ["medium", "strong"])
 @pytest.mark.parametrize("shape", [(28, 28, 1), (5, 7, 3)])
-def test_same_position_whatever_the_batch(name, shape):
+def test_a_position_is_augmented_alike_in_any_batch(name, shape):
     images = np.random.default_rng(0).integers(0, 256, (120, *shape), dtype=np.uint8)
     positions = np.arange(120) + 1000
     augmented = tf.function(lambda some, at: AUGMENTS[name](some, at, 5))
@@ -165,8 +165,9 @@ def test_same_position_whatever_the_batch(name, shape):
 
 
 def places(positions: np.ndarray, seed: int) -> np.ndarray:
-    """(flip, top, left) [n, 3] that `medium` chose, read off images whose pixels say where."""
-    # 17 × 17: padded 25, the 9 × 9 crops of which all hold the middle, a bright 2-pixel mark.
+    """Reads the (flip, top, left) [n, 3] of `medium` from images that carry a mark."""
+    # All 9 × 9 possible crops of a 17 × 17 image, padded to 25 × 25, contain the 2-pixel mark in
+    # the middle.
     image = np.zeros((17, 17, 1), np.uint8)
     image[8, 8], image[8, 9] = 1, 2
     images = np.broadcast_to(image, (len(positions), 17, 17, 1))
@@ -179,7 +180,7 @@ def places(positions: np.ndarray, seed: int) -> np.ndarray:
 
 
 def test_flips_and_places_are_uniform_and_independent():
-    """χ² over the 2 × 9 × 9 outcomes at consecutive positions, within 5 standard deviations."""
+    """Tests χ² over the 2 × 9 × 9 outcomes of consecutive positions: 5 standard deviations."""
     found = places(np.arange(32_400), seed=11)
     counts = np.bincount(found @ np.array([81, 9, 1]), minlength=162)
     assert len(counts) == 162
@@ -187,24 +188,24 @@ def test_flips_and_places_are_uniform_and_independent():
     assert abs(chi_squared - 1) < 5 * (2 / 161) ** 0.5
 
 
-def test_next_epoch_and_other_seed_differ():
-    """Two independent choices among 162 agree in 1 of 162: 62 ± 8 of 10,000."""
+def test_the_next_epoch_and_another_seed_differ():
+    """Two independent choices among 162 agree in 1 of 162 cases: 62 ± 8 of 10,000."""
     here = places(np.arange(10_000), seed=11)
     for other in (places(np.arange(10_000) + 60_000, seed=11), places(np.arange(10_000), seed=12)):
         assert 22 < np.count_nonzero((here == other).all(axis=1)) < 102
 
 
 def assert_uniform(samples: np.ndarray, lowest: float, highest: float) -> None:
-    """Kolmogorov and Smirnov's test: a uniform sample fails it once in 8,000."""
+    """Applies the Kolmogorov-Smirnov test, which a uniform sample fails once in 8,000."""
     expected = (np.sort(samples) - lowest) / (highest - lowest)
     ranks = (np.arange(len(samples)) + 0.5) / len(samples)
     assert np.abs(expected - ranks).max() < 2.2 / len(samples) ** 0.5
 
 
 def movements(positions: np.ndarray, seed: int) -> np.ndarray:
-    """(flip, zoom, degrees, level) [n, 4] that `strong` chose, read off ramps it did not erase."""
-    # The middle 11 × 11 pixels stem from at most 5 · √2 / 0.75 + 4 < 14 pixels off the centre of
-    # the 33 × 33, so they see no border. 60 to 188, shifted by up to 50, stays in [0, 255].
+    """Reads the (flip, zoom, degrees, level) [n, 4] of `strong` from ramps that are not erased."""
+    # The middle 11 × 11 pixels come from at most 5 · √2 / 0.75 + 4 < 14 pixels off the centre of
+    # the 33 × 33, so no border is among them. Levels 60 to 188, shifted by 50, stay in [0, 255].
     ramp = np.broadcast_to(60 + 4 * np.arange(33), (33, 33))
     image = np.stack([ramp, ramp.T, np.full((33, 33), 100)], axis=-1).astype(np.uint8)
     images = np.broadcast_to(image, (len(positions), 33, 33, 3))
@@ -219,7 +220,7 @@ def movements(positions: np.ndarray, seed: int) -> np.ndarray:
     flip = column_by_x < 0
     zoom = np.abs(column_by_x * row_by_y - row_by_x * column_by_y) ** -0.5
     degrees = np.degrees(np.arctan2(-row_by_x, row_by_y))
-    # Rotation and zoom alone: the columns' numbers follow from the rows'.
+    # The map is only rotation and zoom, so the rows' numbers determine the columns'.
     mirror = np.where(flip, -1, 1)
     np.testing.assert_allclose(column_by_x, mirror * row_by_y, atol=0.03)
     np.testing.assert_allclose(column_by_y, -mirror * row_by_x, atol=0.03)
@@ -230,7 +231,7 @@ def test_strong_moves_uniformly_and_independently():
     found = movements(np.arange(6000), seed=11)
     assert len(found) > 3000
     _, zoom, degrees, level = found.T
-    # Greys are rounded: a slope has an error of 0.002.
+    # Grey levels are rounded, so a slope has an error of 0.002.
     assert 0.74 < zoom.min() < 0.755
     assert 1.245 < zoom.max() < 1.26
     assert -10.5 < degrees.min() < -9.8
@@ -244,7 +245,7 @@ def test_strong_moves_uniformly_and_independently():
 
 
 def test_strong_erases_half_of_the_images():
-    """Rectangles read off black images, which channel shift makes at most 50 grey levels bright."""
+    """Finds the rectangles in black images, where the channel shift adds at most 50 grey levels."""
     n, side = 2000, 64
     black = tf.zeros([n, side, side, 4], tf.uint8)
     out = strong(black, tf.range(n, dtype=tf.int64), 11).numpy()
@@ -258,7 +259,7 @@ def test_strong_erases_half_of_the_images():
         first = lit.argmax(axis=1)
         spans.append((first, side - lit[:, ::-1].argmax(axis=1) - first))
     (top, rows), (left, columns) = spans
-    # Sides are rounded: at the lowest of both, 6.4 and 16 pixels.
+    # Sides are rounded to pixels; the smallest are 6.4 and 16 pixels.
     area, aspect = rows * columns / side**2, rows / columns
     assert 0.05 * 0.9 < area.min() < 0.055
     assert 0.195 < area.max() < 0.2 * 1.1
@@ -293,7 +294,7 @@ def test_strong_differs_in_the_next_epoch_and_with_another_seed():
 
 @pytest.mark.parametrize("bit", [1, 31, 32, 63])
 def test_a_crop_follows_every_bit_of_its_position(bit):
-    """imagenet's crop has them as TensorFlow's key, which could have been cut."""
+    """TensorFlow uses the bits as the key of imagenet's crop, and must not cut them."""
     image = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64, 1) * 15
     encoded = tf.io.encode_png(image)
     crops = [

@@ -1,4 +1,4 @@
-"""Encoded sets give what sets in memory give; what cannot be decoded is named or replaced."""
+"""Encoded sets equal sets in memory; examples that cannot be decoded are named or replaced."""
 
 import collections
 import io
@@ -15,17 +15,18 @@ from trainer.data.bad_examples import BadExamples
 from trainer.data.chunk_decoding import threads
 from trainer.data.in_memory import InMemoryDataset
 from trainer.data.indexed import IndexedDataset
-from trainer.data.pipeline import evaluation, training
+from trainer.data.pipeline import ExampleStream, evaluation, training
 from trainer.data.shuffle import example_indices
 from trainer.data.sources import image_statistics, load
 from trainer.errors import UserError
+from trainer.system.tensorflow_errors import translate
 
 SEED = 11
 SIZE = 6  # pixels
 
 
 def file_of(kind: str, number: int) -> bytes:
-    """A flat image, whose colour says which it is."""
+    """A flat image, whose colour encodes its number."""
     pixels = np.full((SIZE + number % 5, SIZE + number % 3, 3), 3 * number, np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, kind)
@@ -34,8 +35,10 @@ def file_of(kind: str, number: int) -> bytes:
 
 @pytest.fixture
 def folder(tmp_path):
-    """folder(N, {number: what is there instead}): images of two classes, dark ones and light ones;
-    instead of a file bytes, or "nothing", which is a link to nowhere."""
+    """folder(N, {number: replacement}) → a set of N images, half of them dark and half light.
+
+    A replacement is a file's bytes, or "nothing" for a broken link.
+    """
 
     def make(examples: int, bad: dict[int, bytes | str] | None = None, split: str = "train") -> str:
         for number in range(examples):
@@ -62,22 +65,24 @@ WHERE = {"micro_batch_size": 8, "replicas": 1, "local_replicas": range(1)}
 
 
 def numbers(images: np.ndarray) -> list[int]:
-    """Which images these are."""
+    """The numbers that the images' colours encode."""
     return np.rint(images[:, SIZE // 2, SIZE // 2].mean(axis=-1) / 3).astype(int).tolist()
 
 
 def take(
     source: InMemoryDataset | IndexedDataset, count: int, **options
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels of the first `count` examples, or some more."""
-    where = WHERE | {"position": 0, "seed": SEED, "augment": "none"} | options
-    elements = training(source, **where).as_numpy_iterator()
+    """Images and labels of at least the first `count` examples, in whole micro-batches."""
+    where = WHERE | {"position": 0} | options
+    augment, seed = where.pop("augment", "none"), where.pop("seed", SEED)
+    stream = ExampleStream(source, augment, seed, where.pop("bad", None))
+    elements = training(stream, **where).as_numpy_iterator()
     batches = list(itertools.islice(elements, -(-count // where["micro_batch_size"])))
     return tuple(np.concatenate(part) for part in list(zip(*batches, strict=True))[:2])
 
 
 @pytest.mark.parametrize("augment", ["none", "medium", "strong"])
-def test_from_the_disk_as_from_memory(folder, augment):
+def test_a_set_on_disk_equals_the_set_in_memory(folder, augment):
     dataset = folder(50)
     memory = load(dataset, "train", None, SIZE)
     disk = load(dataset, "train", None, SIZE, bad=BadExamples(skip=True))
@@ -101,7 +106,7 @@ def test_from_the_disk_as_from_memory(folder, augment):
             np.testing.assert_array_equal(found[0][found[2] > 0], expected[0][expected[2] > 0])
 
 
-def test_crops_follow_positions_and_nothing_else(folder):
+def test_crops_depend_only_on_positions(folder):
     source = load(folder(50), "train", None, SIZE, augment="imagenet")
     start = 10**10 + 3
     whole, labels = take(source, 48, position=start, micro_batch_size=48, augment="imagenet")
@@ -113,7 +118,7 @@ def test_crops_follow_positions_and_nothing_else(folder):
         again = take(source, 48, position=start, micro_batch_size=b, augment="imagenet")
         np.testing.assert_array_equal(again[0], whole)
         np.testing.assert_array_equal(again[1], labels)
-    # Started in the middle, and dealt to two hosts.
+    # The crops are the same if the pipeline starts in the middle, and on two hosts.
     resumed, _ = take(source, 24, position=start + 24, micro_batch_size=12, augment="imagenet")
     np.testing.assert_array_equal(resumed, whole[24:])
     hosts = [
@@ -145,19 +150,16 @@ def test_the_first_bad_example_is_named(folder, number, tmp_path):
     with pytest.raises(UserError, match=message):
         load(dataset, "train", None, SIZE)
     source, bad = load(dataset, "train", None, SIZE, augment="imagenet"), BadExamples(skip=False)
-    with pytest.raises(UserError, match=message), bad.explained():
+    with pytest.raises(UserError, match=message), translate(bad.refusal):
         take(source, 40, augment="imagenet", bad=bad)
-    with pytest.raises(UserError, match=message), bad.explained():
+    with pytest.raises(UserError, match=message), translate(bad.refusal):
         list(evaluation(source, batch_size=7, shards=1, augment="imagenet", bad=bad))
 
 
 @pytest.mark.parametrize("augment", ["none", "imagenet"])
-def test_bad_examples_are_replaced_counted_and_named_and_nothing_else_is_lost(
-    folder, augment, tmp_path
-):
-    """Two passes: each good example at its own positions, another one at those of the bad."""
-    told = []
-    bad = BadExamples(skip=True, path=tmp_path / "bad.txt", report=told.append)
+def test_bad_examples_are_replaced_counted_and_named(folder, augment, tmp_path, logged):
+    """In two passes, good examples come at their positions, and others replace bad ones."""
+    bad = BadExamples(skip=True, path=tmp_path / "bad.txt")
     source = load(folder(40, BAD), "train", None, SIZE, augment=augment, bad=bad)
     images, labels = take(source, 80, augment=augment, bad=bad)
     number_of = numbers_of(source)
@@ -169,19 +171,19 @@ def test_bad_examples_are_replaced_counted_and_named_and_nothing_else_is_lost(
         while number in BAD:
             number = number_of[next(others)]
         assert (found, label) == (number, number >= 20), position
-    assert bad.count == len(told) == len(BAD)
+    assert bad.count == len(logged) == len(BAD)
     names = [line.split("\t")[0] for line in (tmp_path / "bad.txt").read_text().splitlines()]
     assert sorted(names) == sorted(f"{tmp_path}/train/{n // 20}/{n}.jpg" for n in BAD)
-    # A second start knows them already.
-    again = BadExamples(skip=True, path=tmp_path / "bad.txt", report=told.append)
+    # A second start has read them from the file.
+    again = BadExamples(skip=True, path=tmp_path / "bad.txt")
     take(source, 80, augment=augment, bad=again)
-    assert again.count == len(told) == len(BAD)
+    assert again.count == len(logged) == len(BAD)
 
 
-def test_a_stand_in_does_not_depend_on_what_is_known(folder):
-    """Of a file whose end is missing, the crops that lie above it can be decoded: here about half.
+def test_a_replacement_does_not_depend_on_known_bad_examples(folder):
+    """A new start at each micro-batch gives the same examples as one run.
 
-    Started at each micro-batch anew, knowing nothing, as in one go.
+    About half of the crops of a file without its end can be decoded.
     """
     noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
     file = io.BytesIO()
@@ -191,7 +193,7 @@ def test_a_stand_in_does_not_depend_on_what_is_known(folder):
     source = load(dataset, "train", None, SIZE, augment="imagenet", bad=BadExamples(skip=True))
 
     def images(position: int, count: int) -> np.ndarray:
-        bad = BadExamples(skip=True, report=lambda _: None)
+        bad = BadExamples(skip=True)
         return take(source, count, position=position, augment="imagenet", bad=bad)[0]
 
     whole = images(0, 32)
@@ -201,7 +203,7 @@ def test_a_stand_in_does_not_depend_on_what_is_known(folder):
 
 @pytest.mark.parametrize("batch_size, shards", [(7, 1), (16, 2), (40, 1)])
 def test_evaluation_leaves_bad_examples_out(folder, batch_size, shards):
-    bad = BadExamples(skip=True, report=lambda _: None)
+    bad = BadExamples(skip=True)
     source = load(folder(40, BAD), "train", None, SIZE, bad=bad)
     counted = collections.Counter()
     for images, labels, weights in evaluation(
@@ -215,7 +217,7 @@ def test_evaluation_leaves_bad_examples_out(folder, batch_size, shards):
     assert bad.count == len(BAD)
 
 
-def test_a_class_that_training_lacks(folder, tmp_path):
+def test_a_class_that_the_run_does_not_know_is_refused_or_skipped(folder, tmp_path):
     dataset = folder(20)
     folder(30, split="val")
     (tmp_path / "val" / "0").rename(tmp_path / "val" / "cats")
@@ -224,7 +226,7 @@ def test_a_class_that_training_lacks(folder, tmp_path):
     )
     with pytest.raises(UserError, match=message):
         load(dataset, "val", None, SIZE, class_names=("0", "1"))
-    bad = BadExamples(skip=True, report=lambda _: None)
+    bad = BadExamples(skip=True)
     source = load(dataset, "val", None, SIZE, class_names=("0", "1"), bad=bad)
     batches = list(evaluation(source, batch_size=5, shards=1, bad=bad))
     assert sum(float(tf.reduce_sum(weights)) for _, _, weights in batches) == 15
@@ -232,8 +234,8 @@ def test_a_class_that_training_lacks(folder, tmp_path):
 
 
 @pytest.mark.parametrize("largest", [2**30, 5000])
-def test_statistics_do_not_depend_on_where_the_set_is(folder, monkeypatch, largest):
-    """On a thousand of a large set: here every fourth of 50."""
+def test_statistics_on_disk_equal_those_in_memory(folder, monkeypatch, largest):
+    """A large set is sampled, here every fourth example of 50."""
     monkeypatch.setattr("trainer.data.sources._STATISTICS_BYTES", largest)
     monkeypatch.setattr("trainer.data.sources._STATISTICS_EXAMPLES", 16)
     bad = BadExamples(skip=True)
@@ -245,21 +247,20 @@ def test_statistics_do_not_depend_on_where_the_set_is(folder, monkeypatch, large
     np.testing.assert_allclose(found, (pixels.mean(0), pixels.std(0)), rtol=1e-6)
 
 
-def test_statistics_name_the_file_that_is_bad(folder, monkeypatch):
+def test_statistics_name_bad_files(folder, monkeypatch, logged):
     monkeypatch.setattr("trainer.data.sources._STATISTICS_BYTES", 5000)
     monkeypatch.setattr("trainer.data.sources._STATISTICS_EXAMPLES", 16)
     source = load(
         folder(50, dict.fromkeys(range(50), b"")), "train", None, SIZE, augment="imagenet"
     )
-    told = []
-    bad = BadExamples(skip=True, report=told.append)
+    bad = BadExamples(skip=True)
     with pytest.raises(UserError, match="none of"):
         image_statistics(source, "imagenet", bad)
-    assert {line.split()[0] for line in told} <= {source.describe(i) for i in range(0, 50, 4)}
+    assert {line.split()[0] for line in logged} <= {source.describe(i) for i in range(0, 50, 4)}
 
 
 def test_bad_examples_of_any_name_are_counted_once(tmp_path):
-    """With a tab, a newline, and Latin-1 in file and folder, in two starts."""
+    """Names hold a tab, a newline, and Latin-1 in file and folder; the run starts twice."""
     names = [b"a/x\ty.jpg", b"a/x\nz.jpg", b"caf\xe9/\xe9.jpg"]
     for name in [*names, b"a/good.jpg"]:
         path = os.path.join(os.fsencode(tmp_path), b"train", name)
@@ -267,7 +268,7 @@ def test_bad_examples_of_any_name_are_counted_once(tmp_path):
         with open(path, "wb") as file:
             file.write(b"" if name in names else file_of("JPEG", 1))
     for _ in range(2):
-        bad = BadExamples(skip=True, path=tmp_path / "bad.txt", report=lambda _: None)
+        bad = BadExamples(skip=True, path=tmp_path / "bad.txt")
         source = load(f"image_folder:{tmp_path}", "train", None, SIZE, bad=bad)
         batches = evaluation(source, batch_size=4, shards=1, bad=bad)
         assert sum(float(tf.reduce_sum(weights)) for _, _, weights in batches) == 1
@@ -275,16 +276,16 @@ def test_bad_examples_of_any_name_are_counted_once(tmp_path):
     assert len((tmp_path / "bad.txt").read_text().splitlines()) == 3
 
 
-def test_all_bad_ends_with_an_error(folder):
-    bad = BadExamples(skip=True, report=lambda _: None)
+def test_a_set_of_bad_examples_is_an_error(folder):
+    bad = BadExamples(skip=True)
     source = load(folder(4, dict.fromkeys(range(4), b"")), "train", None, SIZE, bad=bad)
-    with pytest.raises(UserError, match="101 examples in a row"), bad.explained():
+    with pytest.raises(UserError, match="101 examples in a row"), translate(bad.refusal):
         take(source, 8, bad=bad)
     with pytest.raises(UserError, match="none of 4 examples can be used"):
-        image_statistics(source, "none", BadExamples(skip=True, report=lambda _: None))
+        image_statistics(source, "none", BadExamples(skip=True))
 
 
-def test_threads_are_for_the_cores_of_this_task(monkeypatch):
+def test_threads_follow_the_tasks_cores(monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 128)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {4, 5, 6, 7})
     assert threads() == 16

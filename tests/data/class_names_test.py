@@ -1,4 +1,4 @@
-"""Lines about splits, as a user reads them."""
+"""Checks the lines about splits and classes that a user reads."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from trainer.data.class_names import counted, few, places, refuse_unknown, split
 from trainer.errors import UserError
 
 
-def test_a_line_on_a_split():
+def test_the_summary_of_a_split_is_one_line():
     names = ("cat", "dog", "fox", "owl")
     line = split_summary("train", 240, names, [61, 60, 61, 58], {"hidden": 4, ".txt": 8})
     assert line == (
@@ -21,14 +21,14 @@ def test_a_line_on_a_split():
     )
 
 
-def test_many_names_and_kinds():
+def test_many_names_and_kinds_are_shortened():
     assert few([str(i) for i in range(12)]) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 others"
     kinds = {f".{i:02}": i for i in range(1, 13)}
     assert counted(kinds).startswith(".12 12, .11 11, ")
     assert counted(kinds).endswith(", .03 3, others 3")
 
 
-def test_labels_by_name():
+def test_labels_are_matched_by_name():
     assert places(["dog", "cat", "owl"], ("cat", "dog")) == [1, 0, -1]
     refuse_unknown(["dog", "owl"], ("cat", "dog"), "x val", skip=True)
     with pytest.raises(UserError) as error:

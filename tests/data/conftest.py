@@ -1,4 +1,4 @@
-"""Tiny real TFDS sets, written by TFDS itself, and Fashion-MNIST, really prepared."""
+"""Fixtures: tiny sets that TFDS writes, Fashion-MNIST, and images in memory."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -12,7 +12,7 @@ from trainer.data.sources import load
 
 @pytest.fixture
 def write_set(tmp_path) -> Callable[..., str]:
-    """write_set(name, features, {split: [example, ...]}, keys, file_format) -> data_dir."""
+    """write_set(name, features, {split: [example, ...]}, keys, file_format) → data_dir."""
 
     def write(
         name: str,
@@ -47,13 +47,13 @@ def write_set(tmp_path) -> Callable[..., str]:
 
 @pytest.fixture(scope="session")
 def fashion_mnist_test() -> InMemoryDataset:
-    """Fashion-MNIST's 10,000 test images, prepared where they were not."""
+    """Fashion-MNIST's 10,000 test images, prepared if they were not."""
     return load("fashion_mnist", "test", None, None)
 
 
 @pytest.fixture
 def numbered() -> Callable[[int], InMemoryDataset]:
-    """numbered(N): 3 × 3 colour images whose pixels, like the labels, tell which example it is."""
+    """numbered(N) → 3 × 3 images with 2 channels, whose pixels and labels are their numbers."""
 
     def make(examples: int) -> InMemoryDataset:
         images = np.zeros((examples, 3, 3, 2), np.uint8)

@@ -1,4 +1,4 @@
-"""Crops against the pixels they are cut from; every kind of file that a folder of images holds."""
+"""Compares crops with their source pixels, and decodes every kind of file in image folders."""
 
 import contextlib
 import io
@@ -19,7 +19,7 @@ POSITIONS = tf.range(10**9, 10**9 + 600, dtype=tf.int64)
 
 
 def ramps(height: int, width: int) -> np.ndarray:
-    """An image whose pixels tell where they are: red the row, green the column."""
+    """An image whose red is the pixel's row and whose green is its column."""
     pixels = np.full((height, width, 3), 90, np.uint8)
     pixels[..., 0] = np.linspace(0, 255, height)[:, None]
     pixels[..., 1] = np.linspace(0, 255, width)[None]
@@ -47,7 +47,7 @@ def test_the_central_crop_is_the_middle(height, width, kind):
 
 
 def corners(crop: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray, bool]:
-    """First and last row and column of a crop of `ramps`, in pixels, and whether it is flipped."""
+    """First and last row and column, in pixels, of a crop of `ramps`, and whether it is flipped."""
     rows = crop[[0, -1], 16, 0] / 255 * (height - 1)
     columns = crop[16, [0, -1], 1] / 255 * (width - 1)
     return rows, np.sort(columns), bool(columns[0] > columns[1])
@@ -60,7 +60,7 @@ def test_random_crops_have_the_papers_area_and_aspect():
     areas, aspects, flips, tops, lefts = [], [], [], [], []
     for bits in random_bits(POSITIONS, seed=4):
         rows, columns, flipped = corners(crop(bits).numpy().astype(float), height, width)
-        # Half-pixel centres: from the first to the last of 33 samples are 32/33 of the crop.
+        # Samples are at half-pixel centres, so 33 of them span 32/33 of the crop.
         high, wide = np.ptp(rows) * 33 / 32, np.ptp(columns) * 33 / 32
         areas.append(high * wide / (height * width))
         aspects.append(wide / high)
@@ -77,7 +77,7 @@ def test_random_crops_have_the_papers_area_and_aspect():
     assert abs(np.mean(flips) - 0.5) < 0.07  # 3.4 standard deviations
     for centres in (tops, lefts):
         assert abs(np.mean(centres) - 0.5) < 0.03
-    # What is flipped does not depend on where it is cropped.
+    # The flip is independent of the crop.
     assert abs(np.corrcoef(flips, areas)[0, 1]) < 0.15
     assert abs(np.corrcoef(flips, lefts)[0, 1]) < 0.15
 
@@ -96,8 +96,8 @@ def test_a_crop_is_a_function_of_its_bits():
     assert len({crop.tobytes() for crop in once}) == 8
 
 
-def test_a_jpeg_is_cropped_as_it_is_decoded_to_the_pixels_of_the_whole():
-    """The fused crop against the same window of the whole decoded image."""
+def test_a_cropped_jpeg_equals_the_crop_of_the_whole():
+    """Compares the fused crop with the same window of the whole decoded image."""
     data = encoded(ramps(200, 300), "JPEG", quality=95)
     png = encoded(tf.io.decode_jpeg(data, channels=3).numpy(), "PNG")
     for bits in random_bits(POSITIONS[:20], seed=1):
@@ -105,7 +105,7 @@ def test_a_jpeg_is_cropped_as_it_is_decoded_to_the_pixels_of_the_whole():
             random_crop(tf.constant(each), bits, (32, 32, 3)).numpy().astype(int)
             for each in (data, png)
         )
-        assert np.abs(fused - cut).max() <= 2  # chroma is interpolated otherwise at the borders
+        assert np.abs(fused - cut).max() <= 2  # Chroma interpolation differs at the borders.
 
 
 KINDS = {
@@ -125,12 +125,12 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_file(kind):
+def test_every_kind_of_file_is_decoded(kind):
     image = Image.fromarray(ramps(60, 80))
     data = tf.constant(KINDS[kind](image))
     seen = image.convert("L") if "gray" in kind or "bit" in kind else image
     expected = np.asarray(seen.convert("RGB").resize((24, 24), Image.Resampling.BOX), float)
-    # Dithered to two colours or 256; or to CMYK's inks and back.
+    # Some kinds are dithered to 2 or 256 colours, or converted to CMYK and back.
     tolerance = {"png of one bit": 60, "palette png": 12}.get(kind, 6)
     found = whole(data, (24, 24, 3)).numpy()
     assert np.abs(found - expected).mean() < tolerance
@@ -143,12 +143,12 @@ def test_every_kind_of_file(kind):
         assert np.std(crop) > 5
 
 
-def test_a_whole_image_of_its_own_size_is_untouched():
+def test_an_image_of_the_right_size_is_unchanged():
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
     np.testing.assert_array_equal(whole(tf.constant(encoded(pixels, "PNG")), (5, 7, 3)), pixels)
 
 
-# In a graph TensorFlow makes the former of the latter.
+# In a graph, TensorFlow turns an UndecodableError into an InvalidArgumentError.
 ERRORS = (tf.errors.InvalidArgumentError, UndecodableError)
 BAD = {
     "empty": b"",
@@ -160,7 +160,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_what_is_no_image_is_an_error(kind):
+def test_a_file_that_is_not_an_image_is_an_error(kind):
     data, bits = tf.constant(BAD[kind]), tf.constant(0, tf.uint64)
     for decoded in (
         lambda: whole(data, (8, 8, 3)),
@@ -172,7 +172,7 @@ def test_what_is_no_image_is_an_error(kind):
 
 
 def patches() -> np.ndarray:
-    """48 flat squares, none like its neighbours, 60 × 80 pixels."""
+    """A 60 × 80 image of 48 flat squares of random colours."""
     colours = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
     return np.kron(colours, np.ones((10, 10, 1), np.uint8))
 
@@ -197,13 +197,13 @@ def test_a_turned_image_is_decoded_as_pillow_shows_it(orientation, decoder):
     found = decoded(stored, tf.constant(orientation)).numpy().astype(int)
     expected = decoded(tf.constant(encoded(seen, "PNG")), None).numpy().astype(int)
     assert np.abs(found - expected).max() <= 1
-    # A JPEG's crop is decoded alone, at its place in the stored image.
+    # For a JPEG, only the crop is decoded, at its place in the stored image.
     jpeg = tf.constant(encoded(patches(), "JPEG", quality=100, subsampling=0))
     assert np.abs(decoded(jpeg, tf.constant(orientation)).numpy() - found).mean() < 8
 
 
 @pytest.mark.parametrize("kind", ["GIF", "BMP", "WEBP", "animated GIF", "animated WEBP"])
-def test_other_formats_and_their_first_frame(kind):
+def test_the_first_frame_of_other_formats_is_decoded(kind):
     image = Image.fromarray(patches())
     more = {"save_all": True, "append_images": [Image.new("RGB", image.size)] * 3}
     options = more if "animated" in kind else {}
@@ -216,7 +216,7 @@ def test_other_formats_and_their_first_frame(kind):
 
 
 def png_of(width: int, height: int) -> bytes:
-    """A PNG whose header tells another size than its pixels have."""
+    """A PNG whose header has another size than its pixels."""
     data = bytearray(encoded(patches(), "PNG"))
     data[16:24] = struct.pack(">II", width, height)
     data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
@@ -271,7 +271,7 @@ def test_an_image_of_too_many_pixels_is_not_decoded(kind):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 3 * 2**20  # KiB
 
 
-def test_the_bound_is_in_pixels_and_may_be_raised():
+def test_the_limit_is_in_pixels_and_can_be_raised():
     for kind in ("PNG", "JPEG", "BMP", "GIF", "WEBP"):
         data = encoded(patches(), kind)
         assert whole(tf.constant(data), SHAPE, max_pixels=4800).shape == SHAPE
@@ -279,11 +279,11 @@ def test_the_bound_is_in_pixels_and_may_be_raised():
             with pytest.raises(ERRORS):
                 decoded(tf.constant(data), SHAPE, max_pixels=4799)
         assert reason(data, 4800) is None
-        expected = "it has 80 × 60 pixels, more than --max_image_pixels=4799, which may be raised"
+        expected = "it has 80 × 60 pixels, more than --max_image_pixels=4799; raise that limit"
         assert reason(data, 4799) == expected
 
 
-def test_a_png_that_says_1_by_1_is_no_crash():
+def test_a_png_whose_header_says_1_by_1_does_not_crash():
     with contextlib.suppress(*ERRORS):
         assert whole(tf.constant(png_of(1, 1)), SHAPE).shape == SHAPE
 
@@ -297,7 +297,7 @@ def test_a_png_that_says_1_by_1_is_no_crash():
         (b"\xff\x0a" + bytes(20), "JPEG XL"),
     ],
 )
-def test_what_is_not_read_is_named(data, name):
+def test_an_unsupported_format_is_named(data, name):
     assert reason(data, 10**6) == f"it holds {name}, and JPEG, PNG, WebP, BMP and GIF are read"
     with pytest.raises(ERRORS):
         whole(tf.constant(data), SHAPE)

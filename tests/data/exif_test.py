@@ -1,4 +1,4 @@
-"""Orientations in the forms in which cameras and programs write them."""
+"""Reads orientations in all forms that cameras and programs write."""
 
 import io
 import struct
@@ -13,7 +13,7 @@ PIXELS = Image.fromarray(np.zeros((6, 9, 3), np.uint8))
 
 
 def tiff(order: str, value: int, *, wide: bool = False, before: int = 2) -> bytes:
-    """EXIF data with the orientation behind some other entries."""
+    """EXIF data with `before` other entries before the orientation."""
     mark = "<" if order == "II" else ">"
     entries = [struct.pack(f"{mark}HHII", 0x0100 + i, 4, 1, 7) for i in range(before)]
     field = struct.pack(f"{mark}I", value) if wide else struct.pack(f"{mark}HH", value, 0)
@@ -23,11 +23,11 @@ def tiff(order: str, value: int, *, wide: bool = False, before: int = 2) -> byte
 
 
 def jpeg_with(exif: bytes, *before: bytes) -> bytes:
-    """A JPEG whose EXIF segment follows JFIF's and others."""
+    """A JPEG whose EXIF segment follows JFIF's and the segments `before`."""
     file = io.BytesIO()
     PIXELS.save(file, "JPEG")
     data = file.getvalue()
-    at = 4 + int.from_bytes(data[4:6], "big")  # behind JFIF's
+    at = 4 + int.from_bytes(data[4:6], "big")  # after JFIF's segment
     segments = [*before, b"\xff\xe1" + struct.pack(">H", len(exif) + 8) + b"Exif\0\0" + exif]
     return data[:at] + b"".join(segments) + data[at:]
 
@@ -35,12 +35,12 @@ def jpeg_with(exif: bytes, *before: bytes) -> bytes:
 @pytest.mark.parametrize("order", ["II", "MM"])
 @pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize("value", range(1, 9))
-def test_of_a_jpeg(value, wide, order):
+def test_the_orientation_of_a_jpeg_is_read(value, wide, order):
     assert orientation(jpeg_with(tiff(order, value, wide=wide))) == value
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_as_pillow_writes_it(kind):
+def test_the_orientation_that_pillow_writes_is_read(kind):
     for value in range(1, 9):
         exif, file = Image.Exif(), io.BytesIO()
         exif[0x0112] = value
@@ -49,14 +49,14 @@ def test_as_pillow_writes_it(kind):
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
-def test_without_exif_it_is_upright(kind):
+def test_an_image_without_exif_is_upright(kind):
     file = io.BytesIO()
     PIXELS.save(file, kind)
     assert orientation(file.getvalue()) == 1
 
 
-def test_the_first_bytes_do_not_tell():
-    """Another segment of 5,000 bytes precedes: the caller then gives more."""
+def test_too_few_bytes_give_none():
+    """A segment of 5,000 bytes precedes the EXIF data, so the caller must pass more bytes."""
     other = b"\xff\xe2" + struct.pack(">H", 5002) + bytes(5000)
     data = jpeg_with(tiff("II", 6), b"\xff", other)
     assert orientation(data[:4096]) is None

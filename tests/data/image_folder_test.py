@@ -1,4 +1,4 @@
-"""Folders of images as they really are: odd names, other files, splits, slices, mistakes."""
+"""Lists folders of images with odd names, other files, links, slices and mistakes."""
 
 import os
 import pathlib
@@ -12,7 +12,7 @@ from trainer.errors import UserError
 
 @pytest.fixture
 def touch(tmp_path):
-    """touch("train/cat/1.jpg", ...) makes these files, empty, and returns their root."""
+    """Returns a function that makes empty files from their paths and returns their root."""
 
     def make(*names: str) -> str:
         for name in names:
@@ -45,14 +45,14 @@ def paths(files) -> list[str]:
     return [files.path(i) for i in range(len(files))]
 
 
-def test_every_image_once_whatever_its_name(touch):
+def test_every_image_is_listed_once_with_any_name(touch):
     images = ["train/cat/a.jpg", "train/cat/b.JPEG", "train/a dog/ü ß.png", "train/a dog/1.JPG"]
     root = touch(*images, "train/cat/notes.txt", "train/cat/.DS_Store", "train/README.jpg", "x.jpg")
     assert sorted(paths(list_files(root, "train"))) == sorted(os.path.join(root, n) for n in images)
     assert classes(root, "train") == ["a dog", "cat"]
 
 
-def test_what_is_left_out_is_counted(touch, tmp_path):
+def test_files_left_out_are_counted(touch, tmp_path):
     root = touch(
         *(f"train/cat/{name}" for name in ("1.jpg", "2.WEBP", "3.gif", "4.bmp", "deeper/5.png")),
         *(f"train/cat/{name}" for name in ("a.txt", "b.TXT", "c.tiff", "d", "e.longer than that")),
@@ -77,8 +77,8 @@ def test_what_is_left_out_is_counted(touch, tmp_path):
     assert count_examples(f"image_folder:{root}", "train", None) == 5
 
 
-def test_links_that_lead_back_end(touch, tmp_path):
-    """To the class's folder, to the split's, to what is around it, and twice to one elsewhere."""
+def test_links_that_lead_back_are_not_followed(touch, tmp_path):
+    """Tests links to the class's folder, the split's, their parents, and twice to one elsewhere."""
     root = touch("train/a/1.jpg", "train/b/1.jpg", "elsewhere/2.jpg")
     folder = tmp_path / "train" / "a"
     for name, to in (("self", "."), ("split", ".."), ("root", "../.."), ("all", "/")):
@@ -93,14 +93,14 @@ def test_links_that_lead_back_end(touch, tmp_path):
     assert classes(root, "train") == ["a", "b"]
 
 
-def test_the_order_of_old_folders_stays(touch):
-    """As it was listed before pictures in other formats and folders counted."""
+def test_the_order_of_old_folders_is_unchanged(touch):
+    """`ORDER` is from the version before other formats and folders below classes counted."""
     root = touch(*(f"train/{label}/{i}.{s}" for label in "ab" for i in range(3) for s in KINDS))
     names = [os.path.relpath(path, f"{root}/train") for path in paths(list_files(root, "train"))]
     assert names == ORDER
 
 
-def test_the_order_is_random_and_does_not_depend_on_where_the_folder_is(touch, tmp_path):
+def test_the_order_is_random_and_independent_of_the_folders_path(touch, tmp_path):
     names = [f"train/{label}/{i:03d}.jpg" for label in "abc" for i in range(200)]
     first = list_files(touch(*names), "train")
     moved = tmp_path.with_name("moved")
@@ -109,12 +109,13 @@ def test_the_order_is_random_and_does_not_depend_on_where_the_folder_is(touch, t
     assert [os.path.relpath(path, tmp_path) for path in paths(first)] == [
         os.path.relpath(path, moved) for path in paths(second)
     ]
-    # Of each class's 200 files about 60 are among the first 180: 5 standard deviations.
+    # About 60 of each class's 200 files are among the first 180; the bounds are 5 standard
+    # deviations.
     counts = [sum(f"/{label}/" in path for path in paths(second)[:180]) for label in "abc"]
     assert all(30 < count < 90 for count in counts)
 
 
-def test_slices_are_disjoint_and_whole(touch):
+def test_slices_are_disjoint_and_complete(touch):
     root = touch(*(f"train/{label}/{i}.png" for label in "ab" for i in range(50)), "more/b/1.jpg")
     everything = paths(list_files(root, "train"))
     parts = [paths(list_files(root, split)) for split in ("train[:90%]", "train[90%:]")]
@@ -130,7 +131,7 @@ def test_classes_are_those_of_all_parts(touch):
 
 
 @pytest.mark.parametrize("there, found", [("test", "test"), ("validation", "validation")])
-def test_what_is_evaluated_on(touch, there, found):
+def test_the_usual_folder_is_evaluated_on(touch, there, found):
     root = touch("train/a/1.jpg", f"{there}/a/1.jpg")
     assert evaluation_split(root) == found
     assert evaluation_split(touch("val/a/1.jpg")) == "val"
@@ -153,13 +154,13 @@ def test_what_is_evaluated_on(touch, there, found):
         (["train/a/1.jpg"], "train[:1%]", r"'train\[:1%\]' .* empty: it has train \(1\)"),
     ],
 )
-def test_mistakes(touch, names, split, message):
+def test_mistakes_in_splits_are_refused(touch, names, split, message):
     root = touch(*names)
     with pytest.raises(UserError, match=message):
         list_files(root, split)
 
 
-def test_no_such_folder(tmp_path):
+def test_missing_folders_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"(?s)nowhere/train cannot be read: No such file"):
         list_files(str(tmp_path / "nowhere"), "train")
     (tmp_path / "train").mkdir()
@@ -170,8 +171,8 @@ def test_no_such_folder(tmp_path):
 
 
 @pytest.mark.parametrize("to", ["loop", "/nowhere/cat"])
-def test_a_class_that_is_a_broken_link(touch, tmp_path, to):
-    """A class on a disk that is not mounted must not be left out as if it were a stray file."""
+def test_a_class_that_is_a_broken_link_is_refused(touch, tmp_path, to):
+    """A class on a disk that is not mounted must not be left out like a stray file."""
     root = touch("train/a/1.jpg")
     (tmp_path / "train" / ".hidden").symlink_to(to)
     (tmp_path / "loop").symlink_to("loop")
@@ -179,7 +180,7 @@ def test_a_class_that_is_a_broken_link(touch, tmp_path, to):
     with pytest.raises(UserError, match=r"holds train, but none of val"):
         evaluation_split(root)
     (tmp_path / "train" / "loop").symlink_to(to)
-    with pytest.raises(UserError, match=r"train/loop is a link that leads nowhere: bring back"):
+    with pytest.raises(UserError, match=r"train/loop is a link that leads nowhere: restore"):
         classes(root, "train")
 
 
@@ -199,7 +200,7 @@ def test_a_folder_in_two_classes_is_refused(touch, tmp_path, link, to):
         list_files(root, "train")
 
 
-def test_a_path_that_is_too_long(touch, tmp_path, monkeypatch):
+def test_a_path_that_is_too_long_is_refused(touch, tmp_path, monkeypatch):
     root = touch("train/a/1.jpg")
     monkeypatch.chdir(tmp_path / "train" / "a")
     for _ in range(20):
@@ -209,7 +210,7 @@ def test_a_path_that_is_too_long(touch, tmp_path, monkeypatch):
         list_files(root, "train")
 
 
-def test_a_class_that_cannot_be_listed(touch, monkeypatch):
+def test_a_class_that_cannot_be_listed_is_refused(touch, monkeypatch):
     root = touch("train/a/1.jpg")
     listed = os.scandir
 
@@ -218,7 +219,7 @@ def test_a_class_that_cannot_be_listed(touch, monkeypatch):
             raise PermissionError(13, "Permission denied", path)
         return listed(path)
 
-    monkeypatch.setattr(os, "scandir", denied)  # the tests' user may be root, who may all
+    monkeypatch.setattr(os, "scandir", denied)  # The tests may run as root, whom chmod cannot stop.
     with pytest.raises(UserError, match=r"train/a cannot be read: Permission denied"):
         list_files(root, "train")
 

@@ -1,4 +1,4 @@
-"""What a name that ends in .jpg may lead to: nothing may hang, or be read without an end."""
+"""Names that end in .jpg may lead to pipes and devices: reading must not hang or be endless."""
 
 import io
 import os
@@ -15,6 +15,7 @@ from trainer.data.picture_files import UnreadableError, largest_file, look, orie
 from trainer.data.pipeline import evaluation
 from trainer.data.sources import load
 from trainer.errors import UserError
+from trainer.system.tensorflow_errors import translate
 
 LARGEST = largest_file(10**6)
 
@@ -51,8 +52,8 @@ MAKERS = {
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_what_is_not_a_regular_file_is_left_out(root, kind, monkeypatch):
-    monkeypatch.chdir(root)  # a socket's name has at most 107 bytes
+def test_a_file_that_is_not_regular_is_left_out(root, kind, monkeypatch):
+    monkeypatch.chdir(root)  # A socket's name has at most 107 bytes.
     MAKERS[kind]("train/a/x.jpg")
     files = list_files(str(root), "train")
     assert len(files) == 3
@@ -60,7 +61,7 @@ def test_what_is_not_a_regular_file_is_left_out(root, kind, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_a_file_that_is_replaced_after_it_was_listed_is_refused(root, kind, monkeypatch):
+def test_a_file_that_is_replaced_after_listing_is_refused(root, kind, monkeypatch):
     monkeypatch.chdir(root)
     source = load(f"image_folder:{root}", "train", None, 8, augment="imagenet")
     path = root / "train" / "a" / "1.jpg"
@@ -69,11 +70,11 @@ def test_a_file_that_is_replaced_after_it_was_listed_is_refused(root, kind, monk
     bad = BadExamples(skip=False)
     batches = evaluation(source, batch_size=3, shards=1, augment="imagenet", bad=bad)
     message = rf"{path} cannot be used: it is a.*, not a regular file"
-    with pytest.raises(UserError, match=message), bad.explained():
+    with pytest.raises(UserError, match=message), translate(bad.refusal):
         list(batches)
 
 
-def test_a_look_tells_the_orientation_and_what_cannot_be_read(root):
+def test_look_returns_orientations_and_empties_unreadable_paths(root):
     folder = root / "train" / "a"
     (folder / "sparse.jpg").write_bytes(b"")
     os.truncate(folder / "sparse.jpg", 2**40)
@@ -85,7 +86,7 @@ def test_a_look_tells_the_orientation_and_what_cannot_be_read(root):
         orientation(paths[2], LARGEST)
 
 
-def test_an_orientation_far_into_a_file(root):
+def test_an_orientation_far_into_a_file_is_read(root):
     data = picture(6)
     other = b"\xff\xe2" + (60_002).to_bytes(2, "big") + bytes(60_000)
     path = root / "train" / "a" / "0.jpg"
@@ -94,7 +95,7 @@ def test_an_orientation_far_into_a_file(root):
 
 
 def test_a_folder_of_turned_pictures_is_read_upright(tmp_path):
-    """Bright above and dark below, stored in all eight ways; in memory and from the disk."""
+    """Stores an image, bright above and dark below, in all eight orientations."""
     folder = tmp_path / "train" / "a"
     folder.mkdir(parents=True)
     rows = np.linspace(250, 5, 24).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Positions partition exactly, whatever batch sizes and replicas do; evaluation sees each once."""
+"""Any batch sizes and replicas partition the positions; evaluation sees each example once."""
 
 import itertools
 
@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from trainer.data.in_memory import InMemoryDataset, aligned_empty, as_tensor
-from trainer.data.pipeline import evaluation, training
+from trainer.data.pipeline import ExampleStream, evaluation, training
 from trainer.data.shuffle import example_indices
 from trainer.distributed.strategy import next_per_replica
 
@@ -15,14 +15,14 @@ SEED = 5
 
 
 def take(images: InMemoryDataset, n: int, augment: str = "none", **where) -> list[tuple]:
-    """The first n elements from there, as arrays."""
-    dataset = training(images, augment=augment, seed=SEED, **where)
+    """The first n elements of the training pipeline, as arrays."""
+    dataset = training(ExampleStream(images, augment, SEED), **where)
     return list(itertools.islice(dataset.as_numpy_iterator(), n))
 
 
 @pytest.mark.parametrize("examples", [1, 7, 96, 300])
-def test_three_epochs_with_growth_and_replicas_that_change(numbered, examples):
-    """Every example three times, each epoch's once, while b grows and replicas go 1, 4, 2."""
+def test_growth_and_changing_replicas_keep_the_order(numbered, examples):
+    """Each example comes once an epoch while b grows and the number of replicas is 1, 4, 2."""
     images = numbered(examples)
     layouts = itertools.chain(
         [(1, 5, 3), (1, 7, 2), (4, 3, 2), (4, 11, 1)], itertools.repeat((2, 13, 2))
@@ -46,7 +46,7 @@ def test_three_epochs_with_growth_and_replicas_that_change(numbered, examples):
 
 
 @pytest.mark.parametrize("augment", ["none", "medium", "strong"])
-def test_a_position_yields_the_same_whatever_the_layout(numbered, augment):
+def test_a_position_yields_the_same_in_any_layout(numbered, augment):
     images = numbered(50)
     start, count = 10**9 + 17, 48
     found = []
@@ -59,8 +59,8 @@ def test_a_position_yields_the_same_whatever_the_layout(numbered, augment):
         np.testing.assert_array_equal(labels, found[0][1])
 
 
-def test_hosts_share_the_replicas_out(numbered):
-    """Two hosts of two replicas get, replica by replica, what one host of four gets."""
+def test_hosts_share_the_replicas(numbered):
+    """Two hosts with two replicas each get the same micro-batches as one host with four."""
     images = numbered(40)
     where = {"position": 3, "micro_batch_size": 5, "replicas": 4}
     alone = take(images, 12, local_replicas=range(4), **where)
@@ -76,9 +76,7 @@ def test_shapes_are_static_and_fit_a_strategy(numbered, cpus):
     strategy = tf.distribute.MirroredStrategy(cpus)
 
     dataset = training(
-        images,
-        augment="medium",
-        seed=SEED,
+        ExampleStream(images, "medium", SEED),
         position=0,
         micro_batch_size=6,
         replicas=4,
@@ -114,8 +112,8 @@ def test_evaluation_covers_each_example_once(numbered, examples, batch_size, sha
 
 
 @pytest.mark.parametrize("local", [1, 2])
-def test_hosts_evaluate_shares_of_one_evaluation(numbered, local):
-    """Three hosts of one or two replicas: dealt to all replicas in turn, each batch once."""
+def test_hosts_share_one_evaluation(numbered, local):
+    """Batches go in turn to the replicas of three hosts with one or two replicas each."""
     images, shards = numbered(100), 3 * local
     whole = list(evaluation(images, batch_size=7, shards=shards).as_numpy_iterator())
     for host in range(3):
@@ -128,7 +126,7 @@ def test_hosts_evaluate_shares_of_one_evaluation(numbered, local):
 
 
 def test_images_are_shared_not_copied():
-    """From load's arrays the tensor is a view; from an unaligned one it is an equal copy."""
+    """The tensor is a view of an aligned array, as `load` makes, and a copy of an unaligned one."""
     array = aligned_empty((4, 3, 3, 1))
     array[:] = 7
     tensor = as_tensor(array)
@@ -139,7 +137,7 @@ def test_images_are_shared_not_copied():
 
 
 def test_the_set_is_not_copied_into_the_graph():
-    """Five pipelines over 200 MB raise the process's memory by far less than one copy."""
+    """Five pipelines over 200 MB take far less additional memory than one copy."""
 
     def resident_megabytes() -> float:
         with open("/proc/self/statm") as statm:
@@ -153,14 +151,15 @@ def test_the_set_is_not_copied_into_the_graph():
     where = {"micro_batch_size": 8, "replicas": 1, "local_replicas": range(1)}
     iterators = []
     for position in range(5):
-        elements = iter(training(images, augment="medium", seed=0, position=position, **where))
+        stream = ExampleStream(images, "medium", 0)
+        elements = iter(training(stream, position=position, **where))
         next(elements)
         iterators.append(elements)
     assert resident_megabytes() - before < 100
 
 
-def test_starts_anywhere_at_once(numbered):
-    """A far position is reached without skipping, which would take days for this one."""
+def test_the_pipeline_starts_at_any_position_at_once(numbered):
+    """The pipeline does not skip to its first position, which would take days here."""
     images = numbered(50)
     where = {"micro_batch_size": 2, "replicas": 1, "local_replicas": range(1)}
     (element,) = take(images, 1, position=10**15, **where)

@@ -1,6 +1,6 @@
-"""Both orders of examples: a permutation an epoch, frozen, and random by three statistics.
+"""Each epoch of both orders is a permutation, does not change, and is random by three statistics.
 
-Version 1 repeats, but the runs that have it keep every number: what it lacks is asked of version 2.
+Version 1 repeats, but runs that use it keep its numbers. Tests that it fails apply to version 2.
 """
 
 import functools
@@ -26,7 +26,7 @@ def epoch_of(examples: int, epoch: int, seed: int, version: int = 2) -> np.ndarr
 
 @pytest.fixture(scope="module", params=VERSIONS)
 def epochs(request) -> np.ndarray:
-    """[EPOCHS, N] indices."""
+    """Indices of the first epochs, [EPOCHS, N]."""
     return np.stack([epoch_of(N, epoch, 7, request.param) for epoch in range(EPOCHS)])
 
 
@@ -39,7 +39,7 @@ def test_every_epoch_is_a_permutation(examples, seed, version):
 
 
 @pytest.mark.parametrize("examples", [4095, 4096, 4097, 65_521, 65_536, 65_537, 65_538, 262_145])
-def test_every_epoch_is_a_permutation_where_the_method_changes(examples):
+def test_epochs_are_permutations_at_sizes_where_the_method_changes(examples):
     for epoch, seed in ((0, 0), (2**62 // examples - 1, 2**63 - 1)):
         np.testing.assert_array_equal(np.sort(epoch_of(examples, epoch, seed)), range(examples))
 
@@ -55,7 +55,7 @@ def test_any_epoch_of_any_set_is_a_permutation(examples, position, seed):
     np.testing.assert_array_equal(np.sort(found), range(examples))
 
 
-def test_golden_values_of_version_2():
+def test_version_2_has_its_golden_values():
     """Frozen: a change here means that no run can be resumed."""
     golden = {
         (10, 0, 0): [9, 7, 4, 5, 8, 3, 6, 1, 0, 2],
@@ -76,7 +76,7 @@ def test_golden_values_of_version_2():
         assert example_indices(positions, examples, seed, 2).numpy().tolist() == first
 
 
-def test_golden_values_of_version_1():
+def test_version_1_has_its_golden_values():
     """Frozen: a change here means that no old run can be resumed."""
     epoch_of_1 = functools.partial(epoch_of, version=1)
     assert epoch_of_1(10, 0, seed=0).tolist() == [8, 4, 5, 6, 3, 0, 9, 7, 1, 2]
@@ -103,7 +103,7 @@ def test_golden_values_of_version_1():
     version=st.sampled_from(VERSIONS),
 )
 def test_batching_changes_nothing(examples, first, cuts, seed, version):
-    """Several epochs in one call, or one position a call: the same indices."""
+    """One call over several epochs gives the same indices as calls for parts of it."""
     positions = first + np.arange(sum(cuts))
     whole = example_indices(positions, examples, seed, version).numpy()
     pieces = np.split(positions, np.cumsum(cuts)[:-1])
@@ -115,8 +115,8 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.corrcoef(a, b)[0, 1])
 
 
-# The bounds are 5 standard deviations of a random permutation's: a correlation's is 1/√N = 0.0041,
-# a χ²/dof's √(2/dof). The 4 rounds of TensorFlow's public wrapper give 0.09, 0.9 and 1637.
+# The bounds are 5 standard deviations for random permutations: 1/√N = 0.0041 for a correlation,
+# √(2/dof) for χ²/dof. The 4 rounds of TensorFlow's public wrapper give 0.09, 0.9 and 1637.
 
 
 def test_neighbours_in_an_epoch_are_uncorrelated(epochs):
@@ -149,7 +149,7 @@ def test_seeds_and_epochs_differ(version):
 
 
 MASK = 2**64 - 1
-PLACES = 64  # of an epoch that are compared; at N = 1,000 a random one has the same in 1 of 10^190
+PLACES = 64  # compared in each epoch; two random epochs of N = 1,000 agree with probability 1e-190
 # Keys that are cut repeat first at powers of two.
 STRUCTURED = sorted({0, *(2**i + k for i in range(1, 63) for k in (-1, 0, 1))})
 
@@ -162,17 +162,17 @@ def reference_splitmix64(words: np.ndarray) -> np.ndarray:
 
 
 def reference_bits(seeds: np.ndarray, epochs: np.ndarray) -> np.ndarray:
-    """Words that an epoch's permutation is drawn from, uint64 [e]."""
+    """The words that determine each epoch's permutation, uint64 [e]."""
     words = reference_splitmix64(reference_splitmix64(seeds) + np.uint64(2**63 - 1))
     return reference_splitmix64(words + epochs)
 
 
 def beginnings(examples: int, bits: np.ndarray) -> np.ndarray:
-    """The first places of the epochs that are drawn from `bits`: [e, places]."""
+    """The first examples of the epochs whose keys are `bits`: [e, places]."""
     permuted = shuffle._sorted if examples <= shuffle._SORTED else shuffle._passed
     places = min(PLACES, examples)
     parts = []
-    for part in np.array_split(bits, -(-len(bits) // 2000)):  # [2000, N] words are 16 MB
+    for part in np.array_split(bits, -(-len(bits) // 2000)):  # 2000 × 1000 words are 16 MB.
         place = np.tile(np.arange(places), len(part))
         row = np.repeat(np.arange(len(part), dtype=np.int32), places)
         parts.append(permuted(place, row, part, examples).numpy().reshape(-1, places))
@@ -180,12 +180,12 @@ def beginnings(examples: int, bits: np.ndarray) -> np.ndarray:
 
 
 def numbers(count: int, structured: int) -> np.ndarray:
-    """0, 1, ..., and those of STRUCTURED up to a bound, uint64."""
+    """The numbers below `count`, and those of STRUCTURED below `structured`, uint64."""
     return np.array(sorted({*range(count), *(n for n in STRUCTURED if n < structured)}), np.uint64)
 
 
 @pytest.mark.parametrize("examples", [1_000, 60_000, 1_281_167])
-def test_no_two_epochs_and_no_two_seeds_have_one_order(examples, pytestconfig):
+def test_no_two_epochs_and_no_two_seeds_have_the_same_order(examples, pytestconfig):
     count = pytestconfig.getoption("orders")
     epochs, seeds = numbers(count, 2**62 // examples), numbers(count, 2**63)
     for bits in (
@@ -213,7 +213,7 @@ def test_a_small_epoch_equals_the_reference():
 
 @pytest.mark.parametrize("examples", [2, 3, 4, 5, 6])
 def test_all_permutations_are_equally_frequent(examples):
-    """By χ² over 12,000 epochs, and over as many seeds."""
+    """Tests χ² over 12,000 epochs, and over as many seeds."""
     every, kinds = 12_000, math.factorial(examples)
     numbers, same = np.arange(every, dtype=np.uint64), np.full(every, 5, np.uint64)
     for bits in (reference_bits(same, numbers), reference_bits(numbers, same)):
@@ -223,8 +223,8 @@ def test_all_permutations_are_equally_frequent(examples):
         assert abs(chi_squared - (kinds - 1)) < 4 * (2 * (kinds - 1)) ** 0.5
 
 
-def test_256_epochs_later_and_for_a_seed_256_apart_the_order_is_another():
-    """In version 1 it was the same at N = 60,000: the op cuts its keys to 8 bits."""
+def test_the_order_differs_after_256_epochs_and_for_seeds_256_apart():
+    """Version 1 has the same order there at N = 60,000, because the op cuts its keys to 8 bits."""
     np.testing.assert_array_equal(epoch_of(N, 0, 0, 1), epoch_of(N, 256, 256, 1))
     first = epoch_of(N, 0, 0)
     for other in (epoch_of(N, 256, 0), epoch_of(N, 0, 256), epoch_of(N, 2**40, 0)):

@@ -1,46 +1,26 @@
-"""Real TFDS sets, tiny and whole, read into memory; and those that are refused."""
+"""Loads tiny real TFDS sets by name, and refuses sets that cannot be trained on."""
 
-import concurrent.futures
-import json
 import os
 import pathlib
-import resource
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from tests.support.colour_set import FEATURES, LABEL, colour_examples, stacked
 from trainer.data.bad_examples import BadExamples
 from trainer.data.in_memory import InMemoryDataset, pixel_statistics
-from trainer.data.indexed import IndexedDataset
 from trainer.data.pipeline import evaluation
 from trainer.data.sources import load
-from trainer.data.tfds import convert as convert_module
-from trainer.data.tfds.convert import convert
 from trainer.errors import UserError
-from trainer.main import main
-
-LABEL = tfds.features.ClassLabel(num_classes=5)
 
 
-def colour_examples(count: int, height: int = 6, width: int = 4, channels: int = 3) -> list[dict]:
-    rng = np.random.default_rng(count)
-    images = rng.integers(0, 256, (count, height, width, channels), dtype=np.uint8)
-    return [{"image": image, "label": i % 5} for i, image in enumerate(images)]
-
-
-def stacked(examples: list[dict]) -> np.ndarray:
-    return np.stack([example["image"] for example in examples])
-
-
-def test_images_and_labels_in_the_order_of_the_records(write_set):
+def test_images_and_labels_have_the_order_of_the_records(write_set):
     train, test = colour_examples(600), colour_examples(7)
-    features = {"image": tfds.features.Image(shape=(6, 4, 3)), "label": LABEL}
-    data_dir = write_set("colour", features, {"train": train, "test": test})
+    data_dir = write_set("colour", FEATURES, {"train": train, "test": test})
     for split, expected in (
         ("train", train),
         ("train[300:310]", train[300:310]),
@@ -58,8 +38,7 @@ def test_images_and_labels_in_the_order_of_the_records(write_set):
 @pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
 def test_either_format_gives_the_same(write_set, file_format):
     examples = colour_examples(600)
-    features = {"image": tfds.features.Image(shape=(6, 4, 3)), "label": LABEL}
-    data_dir = write_set("colour", features, {"train": examples}, file_format=file_format)
+    data_dir = write_set("colour", FEATURES, {"train": examples}, file_format=file_format)
     for split, expected in (
         ("train", examples),
         ("train[20:30]+train[:7]", [*examples[20:30], *examples[:7]]),
@@ -69,141 +48,9 @@ def test_either_format_gives_the_same(write_set, file_format):
         assert images.labels.tolist() == [example["label"] for example in expected]
 
 
-def test_without_an_index_it_is_converted_once(write_set, capsys):
-    """What is read by index is refused with a command that makes the index."""
-    examples = colour_examples(300)
-    features = {"image": tfds.features.Image(shape=(6, 4, 3)), "label": LABEL}
-    data_dir = write_set("colour", features, {"train": examples, "test": examples[:9]})
-    with pytest.raises(UserError, match=rf"(?s)convert --dataset=colour --data_dir={data_dir}$"):
-        load("colour", "train", data_dir, 4, augment="imagenet")
-    assert main(["crescendo", "convert", "--dataset=colour", f"--data_dir={data_dir}"]) == 0
-    assert main(["crescendo", "convert", "--dataset=colour", f"--data_dir={data_dir}"]) == 0
-    captured = capsys.readouterr()
-    assert "it has an index already" in captured.out
-    assert "files" not in captured.err  # A bar is for terminals.
-    source = load("colour", "train[10%:]", data_dir, 4, augment="imagenet")
-    assert isinstance(source, IndexedDataset)
-    assert (source.examples, source.classes, source.image_shape) == (270, 5, (4, 4, 3))
-    (records,) = source.fetch(tf.constant([3, 269, 0], tf.int64))
-    for record, example in zip(records, (examples[33], examples[299], examples[30]), strict=True):
-        opened = source.open(record)
-        np.testing.assert_array_equal(tf.io.decode_png(opened.content), example["image"])
-        assert opened.label == example["label"]
-        assert opened.orientation is None
-    # In memory where that is enough, as before.
-    np.testing.assert_array_equal(
-        load("colour", "test", data_dir, None).images, stacked(examples[:9])
-    )
-
-
-def test_too_large_for_memory_is_read_by_index(write_set, monkeypatch):
-    examples = colour_examples(50)
-    features = {"image": tfds.features.Image(shape=(6, 4, 3)), "label": LABEL}
-    monkeypatch.setattr(os, "sysconf", lambda _: 90)  # 8,100 bytes, and 72 an image
-    data_dir = write_set("colour", features, {"train": [*examples, *examples]})
-    with pytest.raises(UserError, match=r"no index, and its 100 images take .* GB, more than half"):
-        load("colour", "train", data_dir, None)
-    assert main(["crescendo", "convert", "--dataset=colour", f"--data_dir={data_dir}"]) == 0
-    assert isinstance(load("colour", "train", data_dir, None), IndexedDataset)
-    assert isinstance(load("colour", "train[:50]", data_dir, None), InMemoryDataset)
-
-
-def test_files_named_otherwise_are_converted(write_set):
-    """By a template of the set's own, in a folder whose name holds what names a format."""
-    features = {"image": tfds.features.Image(shape=(6, 4, 3)), "label": LABEL}
-    parent = pathlib.Path(write_set("colour", features, {"train": colour_examples(9)}))
-    data_dir = parent / "all.tfrecord-sets"
-    data_dir.mkdir()
-    (parent / "colour").rename(data_dir / "colour")
-    (path,) = data_dir.glob("colour/*/dataset_info.json")
-    info = json.loads(path.read_text())
-    info["splits"][0]["filepathTemplate"] = "{SPLIT}-{SHARD_X_OF_Y}.{FILEFORMAT}"
-    path.write_text(json.dumps(info))
-    (old,) = data_dir.glob("colour/*/*.tfrecord-*")
-    old.rename(path.parent / "train-00000-of-00001.tfrecord")
-    assert convert("colour", str(data_dir)) == path.parent
-    assert (path.parent / "train-00000-of-00001.array_record").exists()
-    source = load("colour", "train", str(data_dir), None, augment="imagenet")
-    assert source.fetch(tf.constant([8], tf.int64))[0].numpy()[0]
-
-
-def test_two_convert_at_once(write_set, monkeypatch):
-    """One makes each file, the other waits and finds them."""
-    features = {"image": tfds.features.Image(shape=(6, 4, 3)), "label": LABEL}
-    data_dir = write_set("colour", features, {"train": colour_examples(9)})
-    copy, begun = convert_module._copy, []
-
-    def slowly(*file) -> None:
-        begun.append(file)
-        time.sleep(0.5)
-        copy(*file)
-
-    monkeypatch.setattr(convert_module, "_copy", slowly)
-    with concurrent.futures.ThreadPoolExecutor() as threads:
-        made = list(threads.map(lambda _: convert("colour", data_dir), range(2)))
-    assert len(begun) == 1
-    assert made.count(None) == 1
-
-
-def test_a_folder_is_not_converted(tmp_path):
-    with pytest.raises(UserError, match="needs no converting"):
-        convert(f"image_folder:{tmp_path}", None)
-
-
-def test_after_an_error_no_further_file_is_begun(write_set, monkeypatch):
-    features = {"image": tfds.features.Image(shape=(6, 4, 3)), "label": LABEL}
-    splits = {f"s{i}": colour_examples(2) for i in range(20)}
-    data_dir = write_set("colour", features, splits)
-    begun = []
-
-    def fails(*file: object) -> None:
-        begun.append(file)
-        time.sleep(0.05)
-        raise RuntimeError("write() failed")  # as ArrayRecord's writer on a full disk
-
-    monkeypatch.setattr("trainer.data.tfds.convert._copy", fails)
-    monkeypatch.setattr("os.cpu_count", lambda: 128)
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: {3, 5})
-    with pytest.raises(UserError, match=r"cannot be converted in .*: write\(\) failed"):
-        convert("colour", data_dir)
-    assert len(begun) < 10
-
-
-def test_a_description_that_cannot_be_written_stays(write_set, monkeypatch):
-    features = {"image": tfds.features.Image(shape=(6, 4, 3)), "label": LABEL}
-    data_dir = write_set("colour", features, {"train": colour_examples(2)})
-    (path,) = pathlib.Path(data_dir).glob("colour/*/dataset_info.json")
-    before = json.loads(path.read_text())
-    before["description"] = "long " * 100_000
-    path.write_text(json.dumps(before))
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, limits[1]))
-    try:
-        with pytest.raises(UserError, match=r"cannot be converted in .*: File too large"):
-            convert("colour", data_dir)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert json.loads(path.read_text()) == before
-
-
-def test_a_damaged_file_is_not_converted(write_set):
-    features = {"image": tfds.features.Image(shape=(6, 4, 3)), "label": LABEL}
-    data_dir = write_set("colour", features, {"train": colour_examples(50)})
-    (path,) = pathlib.Path(data_dir).glob("colour/*/*.tfrecord-*")
-    damaged = bytearray(path.read_bytes())
-    damaged[len(damaged) // 2] ^= 1
-    path.write_bytes(damaged)
-    with pytest.raises(UserError, match=r"(?s)colour is damaged in .*prepare it again"):
-        convert("colour", data_dir)
-    assert not list(path.parent.glob("*.array_record*"))
-    with pytest.raises(UserError, match="no index"):
-        load("colour", "train", data_dir, 4, augment="imagenet")
-
-
-def test_a_missing_file_and_an_empty_description(write_set):
-    features = {"image": tfds.features.Image(shape=(6, 4, 3)), "label": LABEL}
+def test_a_missing_file_and_an_empty_description_are_refused(write_set):
     data_dir = write_set(
-        "colour", features, {"train": colour_examples(40)}, file_format="array_record"
+        "colour", FEATURES, {"train": colour_examples(40)}, file_format="array_record"
     )
     (path,) = pathlib.Path(data_dir).glob("colour/*/*.array_record-*")
     path.rename(path.with_name("elsewhere"))
@@ -214,14 +61,13 @@ def test_a_missing_file_and_an_empty_description(write_set):
         load("colour", "train", data_dir, None)
 
 
-def test_a_damaged_record_is_named_and_the_others_are_read(write_set):
-    """Bytes of one record flipped in the ArrayRecord file."""
+def test_a_damaged_record_is_named_and_the_others_are_read(write_set, logged):
+    """One byte of a record in the ArrayRecord file is flipped."""
     examples = colour_examples(40)
-    features = {"image": tfds.features.Image(shape=(6, 4, 3)), "label": LABEL}
-    data_dir = write_set("colour", features, {"train": examples}, file_format="array_record")
+    data_dir = write_set("colour", FEATURES, {"train": examples}, file_format="array_record")
     (path,) = pathlib.Path(data_dir).glob("colour/*/*.array_record-*")
     damaged = bytearray(path.read_bytes())
-    # Past the first block's header of 64 KiB files hold one record a chunk: the middle of the data.
+    # The file has one record a chunk after its first header, so this byte is in one record's data.
     damaged[1500] ^= 255
     path.write_bytes(damaged)
     with pytest.raises(
@@ -229,8 +75,7 @@ def test_a_damaged_record_is_named_and_the_others_are_read(write_set):
         match=r"(?s)record \d+ of .*array_record.* cannot be used: it cannot be read; .*--skip",
     ):
         load("colour", "train", data_dir, None)
-    told = []
-    bad = BadExamples(skip=True, report=told.append)
+    bad = BadExamples(skip=True)
     source = load("colour", "train", data_dir, None, bad=bad)
     seen = [
         (image, label)
@@ -238,18 +83,17 @@ def test_a_damaged_record_is_named_and_the_others_are_read(write_set):
         for image, label, weight in zip(images, labels, weights, strict=True)
         if weight
     ]
-    assert bad.count == len(told) == 1
-    lost = int(told[0].split()[1])
+    assert bad.count == len(logged) == 1
+    lost = int(logged[0].split()[1])
     left = [example for i, example in enumerate(examples) if i != lost]
     np.testing.assert_array_equal([image for image, _ in seen], stacked(left))
     assert [int(label) for _, label in seen] == [example["label"] for example in left]
 
 
-def test_several_splits_may_open_more_files_than_the_limit_was(write_set):
-    """In a process of its own: beyond the limit ArrayRecord's reader crashes."""
-    features = {"image": tfds.features.Image(shape=(6, 4, 3)), "label": LABEL}
+def test_the_limit_of_open_files_is_raised_for_several_splits(write_set):
+    """Runs in its own process, because ArrayRecord's reader crashes beyond the limit."""
     examples = {split: colour_examples(2) for split in "abcdefgh"}
-    data_dir = write_set("colour", features, examples, file_format="array_record")
+    data_dir = write_set("colour", FEATURES, examples, file_format="array_record")
     program = (
         "import os, resource, sys\n"
         "from trainer.data.tfds import records\n"
@@ -269,20 +113,6 @@ def test_several_splits_may_open_more_files_than_the_limit_was(write_set):
         [sys.executable, "-c", program, data_dir], capture_output=True, text=True, check=False
     )
     assert done.stdout == "read\n", done.stderr
-
-
-def test_tfrecord_beside_array_record_is_read(write_set):
-    """The description names ArrayRecord first, and TFRecord as the other format."""
-    features = {"image": tfds.features.Image(shape=(6, 4, 3)), "label": LABEL}
-    examples = colour_examples(9)
-    data_dir = write_set("colour", features, {"train": examples})
-    assert main(["crescendo", "convert", "--dataset=colour", f"--data_dir={data_dir}"]) == 0
-    (path,) = pathlib.Path(data_dir).glob("colour/*/dataset_info.json")
-    info = json.loads(path.read_text())
-    info["fileFormat"], info["alternativeFileFormats"] = "array_record", ["tfrecord"]
-    path.write_text(json.dumps(info))
-    images = load("colour", "train", data_dir, None).images
-    np.testing.assert_array_equal(images, stacked(examples))
 
 
 def test_grayscale_stays_one_channel_and_other_features_are_ignored(write_set):
@@ -310,9 +140,8 @@ def test_varying_shapes_need_image_size(write_set):
 
 
 def test_image_size_resizes_fixed_shapes_too(write_set):
-    features = {"image": tfds.features.Image(shape=(6, 4, 3)), "label": LABEL}
     flat = [{"image": np.full((6, 4, 3), level, np.uint8), "label": 0} for level in (0, 77, 255)]
-    images = load("flat", "train", write_set("flat", features, {"train": flat}), 8).images
+    images = load("flat", "train", write_set("flat", FEATURES, {"train": flat}), 8).images
     assert images.shape == (3, 8, 8, 3)
     np.testing.assert_array_equal(images[:, 3, 5, 1], [0, 77, 255])
 
@@ -350,15 +179,14 @@ def test_image_size_resizes_fixed_shapes_too(write_set):
         ),
     ],
 )
-def test_refused_sets(write_set, name, features, example, keys, message):
+def test_unsuitable_sets_are_refused(write_set, name, features, example, keys, message):
     data_dir = write_set(name, features, {"train": [example]}, keys)
     with pytest.raises(UserError, match=message):
         load(name, "train", data_dir, None)
 
 
-def test_unknown_and_empty_splits(write_set):
-    features = {"image": tfds.features.Image(shape=(6, 4, 3)), "label": LABEL}
-    data_dir = write_set("colour", features, {"train": colour_examples(20)})
+def test_unknown_and_empty_splits_are_refused(write_set):
+    data_dir = write_set("colour", FEATURES, {"train": colour_examples(20)})
     for split in ("test", "train[", "train[:0]", "train[:1%]"):
         with pytest.raises(UserError, match=r"split .* of colour .*it has train \(20\)"):
             load("colour", split, data_dir, None)
@@ -369,9 +197,8 @@ def records_file(data_dir: str) -> pathlib.Path:
     return path
 
 
-def test_damaged_and_short_files(write_set):
-    features = {"image": tfds.features.Image(shape=(6, 4, 3)), "label": LABEL}
-    data_dir = write_set("colour", features, {"train": colour_examples(600)})
+def test_damaged_and_short_files_are_refused(write_set):
+    data_dir = write_set("colour", FEATURES, {"train": colour_examples(600)})
     path = records_file(data_dir)
     content = bytearray(path.read_bytes())
     middle = len(content) // 2
@@ -390,7 +217,7 @@ def test_damaged_and_short_files(write_set):
         load("colour", "train", data_dir, None)
 
 
-def test_fashion_mnist(fashion_mnist_test: InMemoryDataset):
+def test_fashion_mnist_has_its_known_content(fashion_mnist_test: InMemoryDataset):
     assert fashion_mnist_test.images.shape == (10_000, 28, 28, 1)
     assert fashion_mnist_test.classes == 10
     assert np.bincount(fashion_mnist_test.labels).tolist() == [1000] * 10
@@ -408,14 +235,14 @@ def test_pixel_statistics_equal_numpy(shape):
     assert all(type(value) is float for value in mean + std)
 
 
-def test_pixel_statistics_in_pieces(monkeypatch):
+def test_pixel_statistics_do_not_depend_on_the_pieces(monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (9, 5, 5, 3), dtype=np.uint8)
     whole = pixel_statistics(images)
     monkeypatch.setattr("trainer.data.in_memory._STATISTICS_AT_ONCE", 7)
     assert pixel_statistics(images) == whole
 
 
-def test_constant_channel_has_a_std_to_divide_by():
+def test_a_constant_channel_has_a_std_of_1():
     images = np.full((3, 2, 2, 2), 200, np.uint8)
     images[..., 1] = np.arange(3)[:, None, None] * 100
     mean, std = pixel_statistics(images)

@@ -41,7 +41,7 @@ def test_identical_pictures_are_paired():
     assert identical(images(range(8)), images(range(8, 12))) == []
 
 
-def test_a_set_that_is_too_large_is_not_looked_through(monkeypatch):
+def test_a_set_that_is_too_large_is_not_compared(monkeypatch):
     monkeypatch.setattr("trainer.data.split_overlap._MOST_BYTES", 100)
     assert identical(images(range(8)), images([1])) is None
 
@@ -55,7 +55,7 @@ def folder_of(tmp_path):
     return f"image_folder:{tmp_path}"
 
 
-def test_a_folders_splits(tmp_path):
+def test_overlapping_splits_of_a_folder_are_reported(tmp_path):
     dataset = folder_of(tmp_path)
     some, others = images(range(8)), images(range(8, 12))
     assert warnings(dataset, None, ("train", some), ("val", others)) == []
@@ -97,7 +97,7 @@ def test_a_copied_file_is_named_with_its_original(tmp_path):
     assert line.endswith(f"copy of 2.jpg (in train: {tmp_path}/train/cat/2.jpg)")
 
 
-def test_files_that_are_not_there_or_special_are_passed_over(tmp_path):
+def test_missing_and_special_files_are_skipped(tmp_path):
     training, evaluation = folders_of_files(tmp_path)
     (tmp_path / "train/cat/1.jpg").unlink()
     os.mkfifo(tmp_path / "train/cat/1.jpg")
@@ -106,7 +106,7 @@ def test_files_that_are_not_there_or_special_are_passed_over(tmp_path):
 
 
 @pytest.mark.parametrize("bound", ["_MOST_BYTES", "_MOST_FILES"])
-def test_large_folders_are_not_looked_through(tmp_path, monkeypatch, bound):
+def test_large_folders_are_not_compared(tmp_path, monkeypatch, bound):
     monkeypatch.setattr(f"trainer.data.split_overlap.{bound}", 5)
     training, evaluation = folders_of_files(tmp_path)
     assert identical(training, evaluation) is None

@@ -1,3 +1,4 @@
+import concurrent.futures
 import queue
 import socket
 import threading
@@ -13,7 +14,7 @@ SILENCE = 0.5
 
 @pytest.fixture
 def star():
-    """The lines of each of three workers: the chief's to both others, and theirs to it."""
+    """The lines of three workers: the chief's to the two others, and the others' to the chief."""
     pairs = [socket.socketpair() for _ in range(2)]
     (a, b), (c, d) = (
         [Line(end, b"secret", b"", chief=end is pair[0]) for end in pair] for pair in pairs
@@ -24,12 +25,12 @@ def star():
 
 
 def beating(star, *indices):
-    """For each of them, its pulse and what it learns."""
+    """Starts the heartbeats of `indices`; returns each with the queue of workers it has lost."""
     learned = [queue.Queue() for _ in star]
     return [(Heartbeat(star[i], SILENCE, learned[i].put), learned[i]) for i in indices]
 
 
-def test_who_beats_is_not_lost(star):
+def test_a_worker_that_beats_is_not_lost(star):
     pulses = beating(star, 0, 1, 2)
     time.sleep(3 * SILENCE)
     for pulse, _ in pulses:
@@ -39,7 +40,7 @@ def test_who_beats_is_not_lost(star):
 
 
 @pytest.mark.parametrize("hangs", [0, 1, 2])
-def test_who_is_silent_is_lost_to_all(star, hangs):
+def test_a_silent_worker_is_lost_to_all(star, hangs):
     pulses = beating(star, *{0, 1, 2} - {hangs})
     start = time.monotonic()
     assert [learned.get(timeout=3 * SILENCE) for _, learned in pulses] == [hangs] * 2
@@ -47,7 +48,7 @@ def test_who_is_silent_is_lost_to_all(star, hangs):
 
 
 @pytest.mark.parametrize("dies", [0, 1, 2])
-def test_whose_process_ends_is_lost_at_once(star, dies):
+def test_a_worker_whose_process_ends_is_lost_at_once(star, dies):
     pulses = beating(star, *{0, 1, 2} - {dies})
     start = time.monotonic()
     for line in star[dies].values():
@@ -56,7 +57,7 @@ def test_whose_process_ends_is_lost_at_once(star, dies):
     assert time.monotonic() - start < SILENCE / 2
 
 
-def test_who_says_goodbye_is_not_lost(star):
+def test_a_worker_that_says_goodbye_is_not_lost(star):
     (leaving, _), (_, learned), (_, others) = beating(star, 2, 0, 1)
     leaving.leave(done=True)
     for line in star[2].values():
@@ -66,7 +67,7 @@ def test_who_says_goodbye_is_not_lost(star):
     assert others.empty()
 
 
-def test_who_fails_is_lost_and_does_not_hear_of_others(star):
+def test_a_worker_that_fails_is_lost_and_loses_no_other(star):
     (failing, heard), (_, learned), (_, others) = beating(star, 2, 0, 1)
     failing.leave(done=False)
     assert learned.get(timeout=3 * SILENCE) == others.get(timeout=SILENCE) == 2
@@ -76,8 +77,8 @@ def test_who_fails_is_lost_and_does_not_hear_of_others(star):
     assert heard.empty()
 
 
-def test_nobody_leaves_before_all_are_done(star):
-    """What one still computes may need the others' processes."""
+def test_no_worker_leaves_before_all_are_done(star):
+    """A worker that still computes may need the other processes."""
     pulses = [pulse for pulse, _ in beating(star, 0, 1, 2)]
     left = queue.Queue()
 
@@ -93,7 +94,27 @@ def test_nobody_leaves_before_all_are_done(star):
     assert {left.get(timeout=SILENCE / 4) for _ in pulses} == {0, 1, 2}
 
 
-def test_one_is_lost_once(star):
+def test_only_one_worker_is_reported_lost(star):
     ((_, learned),) = beating(star, 0)
     time.sleep(2 * SILENCE)
     assert learned.qsize() == 1
+
+
+@pytest.mark.parametrize("texts", [["", "zwölf", "a"], ["x" * 300_000, "", "y" * 70_000]])
+def test_texts_are_exchanged_by_all_workers(star, texts):
+    heartbeats = [heartbeat for heartbeat, _ in beating(star, 0, 1, 2)]
+
+    def exchange(index):
+        return [heartbeats[index].exchange(texts[index]) for _ in range(3)]
+
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(exchange, range(3))) == [[texts] * 3] * 3
+
+
+def test_a_worker_that_dies_before_its_text_is_lost(star):
+    (chief, learned), (other, _) = beating(star, 0, 1)
+    for heartbeat in (chief, other):
+        threading.Thread(target=heartbeat.exchange, args=("text",), daemon=True).start()
+    for line in star[2].values():
+        line.close()
+    assert learned.get(timeout=SILENCE / 2) == 2

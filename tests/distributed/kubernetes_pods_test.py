@@ -1,4 +1,4 @@
-"""The real Kubernetes client over TLS, against a server that answers as Kubernetes' does."""
+"""Runs the real Kubernetes client over TLS against a server that answers like Kubernetes."""
 
 import http.server
 import json
@@ -17,7 +17,7 @@ from trainer.distributed import kubernetes_pods, kubernetes_secret
 from trainer.distributed.worker import Worker, from_environment
 from trainer.errors import LostWorkerError, UserError
 
-pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="makes no certificate")
+pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is missing")
 TOKEN = "the pod's own"
 
 
@@ -30,7 +30,7 @@ def pod(index, state="Running", job="long", subdomain="ring", suffix="xyz"):
 
 
 class Api(http.server.BaseHTTPRequestHandler):
-    """Lists the pods of one namespace for one token, by labels and phase."""
+    """Lists one namespace's pods by labels and phase, and creates Secrets, for one token."""
 
     def do_GET(self):
         path, _, query = self.path.partition("?")
@@ -86,7 +86,7 @@ def certificate(tmp_path_factory):
 
 @pytest.fixture
 def server(certificate: pathlib.Path, monkeypatch):
-    """In a pod of its; its `answers` are pods or a status, the last one again and again."""
+    """A server and the environment of a pod; gives its `answers` in turn, and repeats the last."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate / "ca.crt", certificate / "key")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Api) as server:
@@ -116,7 +116,7 @@ def server(certificate: pathlib.Path, monkeypatch):
         server.shutdown()
 
 
-def test_all_pods_of_the_job_once_all_run(server):
+def test_all_pods_of_the_job_are_found_when_all_run(server):
     others = [
         pod(0, job="short"),
         pod(0, "Failed", suffix="abc"),
@@ -131,18 +131,18 @@ def test_all_pods_of_the_job_once_all_run(server):
     assert len(server.answers) == 1
 
 
-def test_a_pod_started_again_has_the_name_of_the_one_before(server, monkeypatch):
-    """The others' may still be those before, which leave while it waits for them to come."""
+def test_a_restarted_pod_has_its_old_name(server, monkeypatch):
+    """The other pods may be old ones, which end while the new pod waits."""
     before = from_environment(1.0)
     monkeypatch.setenv("POD_NAME", "long-1-new")
     server.answers = [
-        [pod(0), pod(1)],  # Kubernetes has yet to hear that it runs.
+        [pod(0), pod(1)],  # Kubernetes does not list the new pod yet.
         [pod(0), pod(1, "Failed"), pod(1, suffix="new")],
     ]
     assert from_environment(1.0) == before
 
 
-def test_eleven_pods_have_one_order(server, monkeypatch):
+def test_eleven_pods_agree_on_one_order(server, monkeypatch):
     server.answers = [[pod(i) for i in range(11)]]
     monkeypatch.setenv("WORKERS", "11")
     found = from_environment(1.0)
@@ -153,7 +153,7 @@ def test_eleven_pods_have_one_order(server, monkeypatch):
 
 
 @pytest.mark.parametrize("trouble", [500, 503, 429])
-def test_trouble_of_kubernetes_own_passes(server, trouble):
+def test_temporary_errors_of_kubernetes_are_retried(server, trouble):
     server.answers = [trouble, trouble, *server.answers]
     assert from_environment(1.0).index == 1
     server.answers = [trouble]
@@ -168,36 +168,36 @@ def test_without_the_right_to_list_pods_the_remedy_is_named(server, status):
         from_environment(1.0)
 
 
-def test_another_namespace_is_not_asked(server, monkeypatch):
+def test_another_namespace_is_forbidden(server, monkeypatch):
     monkeypatch.setenv("POD_NAMESPACE", "other")
     with pytest.raises(UserError, match="answers 403 Forbidden"):
         from_environment(1.0)
 
 
-def test_pods_that_do_not_come_are_not_waited_for_for_ever(server):
+def test_waiting_for_pods_has_a_time_limit(server):
     server.answers = [[pod(1), pod(0, "Pending")]]
     wanted = r"1 pods of Job long run, and WORKERS=2, after 0.5 s.\n.*--worker_timeout"
     with pytest.raises(LostWorkerError, match=wanted):
         from_environment(0.05)
 
 
-def test_nobody_answers(server, monkeypatch):
+def test_an_api_that_does_not_answer_is_an_error(server, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(silent.getsockname()[1]))
-        monkeypatch.setattr(kubernetes_pods, "_PATIENCE", (0.05, 0.05))
+        monkeypatch.setattr(kubernetes_pods, "_REQUEST_TIMEOUT", (0.05, 0.05))
         with pytest.raises(LostWorkerError, match=r"Kubernetes does not answer: .*timed out"):
             from_environment(0.01)
     with pytest.raises(LostWorkerError, match=r"Kubernetes does not answer: .*refused"):
         from_environment(0.01)
 
 
-def test_pods_without_names_are_refused(server):
+def test_pods_without_host_names_are_refused(server):
     server.answers = [[pod(0, subdomain=None), pod(1)]]
-    with pytest.raises(UserError, match=r"long-0-xyz has no name .*\n.*headless Service"):
+    with pytest.raises(UserError, match=r"long-0-xyz has no host name .*\n.*headless Service"):
         from_environment(1.0)
 
 
-def test_what_the_manifest_lacks_is_named(server, monkeypatch):
+def test_variables_missing_in_the_manifest_are_named(server, monkeypatch):
     monkeypatch.setenv("WORKERS", "two")
     with pytest.raises(UserError, match="WORKERS=two"):
         from_environment(1.0)
@@ -206,14 +206,14 @@ def test_what_the_manifest_lacks_is_named(server, monkeypatch):
         from_environment(1.0)
 
 
-def test_no_service_account(server, monkeypatch, tmp_path):
+def test_a_missing_service_account_is_refused(server, monkeypatch, tmp_path):
     path = str(tmp_path / "token")
     monkeypatch.setattr(kubernetes.config.incluster_config, "SERVICE_TOKEN_FILENAME", path)
     with pytest.raises(UserError, match="service account cannot be used: "):
         from_environment(1.0)
 
 
-def test_a_secret_is_made_once(server):
+def test_an_existing_secret_is_not_an_error(server):
     made = []
     server.answers = [made, made, 409]
     for _ in range(3):
@@ -226,8 +226,8 @@ def test_a_secret_is_made_once(server):
     assert len({body["stringData"][kubernetes_secret.KEY] for body in bodies}) == 2
 
 
-def test_a_secret_cannot_be_made_while_nobody_answers(server, monkeypatch):
-    monkeypatch.setattr(kubernetes_secret, "_PATIENCE", (0.05, 0.05))
+def test_an_api_that_does_not_answer_makes_no_secret(server, monkeypatch):
+    monkeypatch.setattr(kubernetes_secret, "_REQUEST_TIMEOUT", (0.05, 0.05))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(silent.getsockname()[1]))
         with pytest.raises(UserError, match="Kubernetes does not answer: "):

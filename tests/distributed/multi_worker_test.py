@@ -1,4 +1,4 @@
-"""How a process leaves the others, or is left by them: `together`, in a process of its own."""
+"""A process leaves a `worker_session`, or loses the other worker, in a process of its own."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ from trainer.distributed.rendezvous import rendezvous
 from trainer.distributed.worker import Worker
 from trainer.errors import LostWorkerError
 
-# The chief, which takes longer to leave than is allowed to who has lost another.
+# The chief's program. It takes longer to exit than a process may after it has lost a worker.
 CHIEF = """
 import sys, time
 from trainer.distributed.multi_worker import worker_session
@@ -29,7 +29,7 @@ finally:
     ("does", "status"),
     [("pass", 0), ("raise SystemExit(5)", 5), ("time.sleep(60)", LostWorkerError.status)],
 )
-def test_who_is_on_the_way_out_does_not_mind_the_others_end(does, status):
+def test_a_process_that_is_exiting_ignores_the_others_end(does, status):
     addresses = tuple(f"localhost:{port}" for port in free_ports(2))
     chief = subprocess.Popen([sys.executable, "-c", CHIEF, does, *addresses])
     (line,) = rendezvous(Worker(addresses, 1), {"GPUs": 0, "flags": []}, 60.0).values()

@@ -1,4 +1,4 @@
-"""A chief whose port anyone may call: a stranger's calls over real sockets, a worker's beside."""
+"""Strangers call the chief's port over real sockets while a worker calls it too."""
 
 import concurrent.futures
 import contextlib
@@ -27,8 +27,8 @@ def addresses():
     return tuple(f"localhost:{port}" for port in free_ports(2))
 
 
-def dialled(address):
-    """A connection to a chief that may yet have to start."""
+def connect(address):
+    """Connects to a chief, and retries while it starts."""
     host, _, port = address.rpartition(":")
     for _ in range(100):
         with contextlib.suppress(OSError):
@@ -38,7 +38,7 @@ def dialled(address):
 
 
 def beside(addresses, stranger, secret=SECRET, timeout=5.0):
-    """Returns the results of chief and worker if `stranger(address)` calls before the worker."""
+    """Checks that chief and worker meet if `stranger(address)` calls first; returns its result."""
     with concurrent.futures.ThreadPoolExecutor() as pool:
         chief = pool.submit(called, addresses, [0], SAME, timeout, secrets=(secret,))
         heard = stranger(addresses[0])
@@ -75,7 +75,7 @@ OLD = {"index": 1, "addresses": ["a", "b"], "GPUs": 0, "flags": ["--forged"]}
 )
 def test_a_strangers_call_does_no_harm_and_learns_nothing(addresses, text):
     def call(address):
-        with dialled(address) as stranger, contextlib.suppress(OSError):
+        with connect(address) as stranger, contextlib.suppress(OSError):
             stranger.sendall(text)
             stranger.shutdown(socket.SHUT_WR)
             return b"".join(iter(lambda: stranger.recv(4096), b""))
@@ -88,7 +88,7 @@ def test_silent_and_slow_callers_delay_nobody(addresses):
     with contextlib.ExitStack() as held:
 
         def call(address):
-            strangers = [held.enter_context(dialled(address)) for _ in range(9)]
+            strangers = [held.enter_context(connect(address)) for _ in range(9)]
 
             def drip():
                 with contextlib.suppress(OSError):
@@ -101,11 +101,11 @@ def test_silent_and_slow_callers_delay_nobody(addresses):
         beside(addresses, call, timeout=2.0)
 
 
-def test_five_hundred_callers_lock_nobody_out(addresses):
+def test_five_hundred_callers_do_not_block_the_worker(addresses):
     with contextlib.ExitStack() as held:
         beside(
             addresses,
-            lambda address: [held.enter_context(dialled(address)) for _ in range(500)],
+            lambda address: [held.enter_context(connect(address)) for _ in range(500)],
         )
 
 
@@ -114,11 +114,11 @@ def test_a_flood_from_one_host_drops_its_own_callers(addresses):
     with contextlib.ExitStack() as held:
 
         def call(address):
-            held.enter_context(dialled(address))
+            held.enter_context(connect(address))
             other = socket.create_connection((host, int(port)), 5, ("127.0.0.2", 0))
             held.enter_context(other)
             for _ in range(500):
-                held.enter_context(dialled(address))
+                held.enter_context(connect(address))
             first = secure_connection.hello(9, 2)
             other.sendall(first)
             transcript = first + other.recv(secure_connection.ANSWER.size)
@@ -128,7 +128,7 @@ def test_a_flood_from_one_host_drops_its_own_callers(addresses):
         beside(addresses, call)
 
 
-def test_a_process_that_may_open_few_files_still_hears_its_worker(addresses):
+def test_a_chief_with_few_file_descriptors_still_meets_its_worker(addresses):
     program = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40));"
         "from trainer.distributed.rendezvous import rendezvous;"
@@ -141,7 +141,7 @@ def test_a_process_that_may_open_few_files_still_hears_its_worker(addresses):
         subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as chief,
     ):
         for _ in range(60):
-            held.enter_context(dialled(addresses[0]))
+            held.enter_context(connect(addresses[0]))
         (own,) = rendezvous(Worker(addresses, 1), {}, 5.0).values()
         own.close()
         assert chief.communicate(timeout=10)[0] == "1\n"
@@ -150,22 +150,22 @@ def test_a_process_that_may_open_few_files_still_hears_its_worker(addresses):
 def test_callers_that_hang_up_in_a_handshake_do_no_harm(addresses):
     def call(address):
         for size in (0, 1, 20, 41):
-            with dialled(address) as stranger:
+            with connect(address) as stranger:
                 stranger.sendall(secure_connection.hello(1, 2)[:size])
-                # The connection is reset, not closed.
+                # This resets the connection instead of closing it.
                 stranger.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     beside(addresses, call)
 
 
-def test_a_recorded_worker_cannot_be_played_again(addresses):
-    """The chief's nonce is another one then."""
+def test_a_recorded_call_cannot_be_replayed(addresses):
+    """The chief uses a new nonce for each connection."""
     first = secure_connection.hello(1, 2)
     transcript = first + secure_connection.answer()
     recorded = first + secure_connection.proof(SECRET, transcript, chief=False)
 
     def call(address):
-        with dialled(address) as stranger:
+        with connect(address) as stranger:
             stranger.sendall(recorded)
             assert len(stranger.recv(4096)) == secure_connection.ANSWER.size
             with contextlib.suppress(ConnectionError):
@@ -174,11 +174,11 @@ def test_a_recorded_worker_cannot_be_played_again(addresses):
     beside(addresses, call)
 
 
-def test_what_the_chief_says_cannot_be_sent_back_to_it(addresses):
-    """The chief's proof of the same bytes is not a caller's."""
+def test_the_chiefs_bytes_cannot_be_reflected(addresses):
+    """The chief's proof differs from a caller's proof for the same bytes."""
 
     def call(address):
-        with dialled(address) as stranger:
+        with connect(address) as stranger:
             first = secure_connection.hello(1, 2)
             stranger.sendall(first)
             transcript = first + stranger.recv(4096)
@@ -190,36 +190,36 @@ def test_what_the_chief_says_cannot_be_sent_back_to_it(addresses):
 
 
 @pytest.mark.parametrize(("index", "count"), [(0, 2), (2, 2), (99, 2), (2**32 - 1, 2), (1, 3)])
-def test_a_known_caller_that_is_not_a_worker_here_is_told_alone(addresses, index, count):
+def test_an_authenticated_caller_that_is_not_a_worker_gets_an_error(addresses, index, count):
     def call(address):
-        with dialled(address) as caller:
+        with connect(address) as caller:
             found = secure_connection.call(caller, SECRET, index, count, time.monotonic() + 5)
             found.send(json.dumps({"addresses": list(addresses), **SAME[0]}).encode())
             return json.loads(found.receive(4096))
 
-    told = beside(addresses, call)
-    assert told.startswith(f"worker {index} of {count} calls worker 0 (")
-    assert len(told.splitlines()) == 2
+    message = beside(addresses, call)
+    assert message.startswith(f"worker {index} of {count} calls worker 0 (")
+    assert len(message.splitlines()) == 2
 
 
 @pytest.mark.parametrize("text", [b"[" * 100_000, b"{}", b"[]", b"\xff", b"null", b'{"flags": 1}'])
-def test_a_known_caller_that_sends_anything_does_no_harm(addresses, text):
-    """Workers on loopback may have no secret: then everyone is known."""
+def test_an_authenticated_caller_that_sends_anything_does_no_harm(addresses, text):
+    """Without a secret, which workers on loopback may lack, every caller is authenticated."""
 
     def call(address):
-        with dialled(address) as caller:
+        with connect(address) as caller:
             found = secure_connection.call(caller, b"", 1, 2, time.monotonic() + 5)
             found.send(text)
 
     beside(addresses, call, secret=b"")
 
 
-def test_a_worker_that_was_started_again_takes_its_own_place(addresses):
-    """The one before may seem to be there still; if it is, it is told."""
+def test_a_restarted_worker_replaces_its_old_process(addresses):
+    """The chief may still hold the old process's connection, and sends it a message."""
     with contextlib.ExitStack() as held:
 
         def call(address):
-            caller = held.enter_context(dialled(address))
+            caller = held.enter_context(connect(address))
             before = secure_connection.call(caller, SECRET, 1, 3, time.monotonic() + 5)
             greeting = {"addresses": [*addresses, "localhost:1"], **SAME[0]}
             before.send(json.dumps(greeting).encode())
@@ -231,8 +231,8 @@ def test_a_worker_that_was_started_again_takes_its_own_place(addresses):
             before = call(three[0])
             time.sleep(0.1)
             again = [pool.submit(rendezvous, Worker(three, 1, SECRET), SAME[0], 5.0)]
-            told = json.loads(before.receive(4096, time.monotonic() + 5))
-            # Not before: with both of them the meeting is over.
+            message = json.loads(before.receive(4096, time.monotonic() + 5))
+            # Worker 2 starts only now, because the rendezvous ends when it arrives.
             again.append(pool.submit(rendezvous, Worker(three, 2, SECRET), SAME[0], 5.0))
             lines = [each.result()[0] for each in again]
             for index, each in enumerate(lines, 1):
@@ -240,25 +240,25 @@ def test_a_worker_that_was_started_again_takes_its_own_place(addresses):
             for each in lines:
                 assert each.receive(9, time.monotonic() + 5) == b"0"
         assert chief.result()[0][0] == {1, 2}
-    assert told.startswith("another process has called worker 0 (")
+    assert message.startswith("another process has called worker 0 (")
 
 
-def test_an_older_worker_is_told_of_the_version(addresses):
-    """As its own code reads it: a line of JSON, which is then its error."""
+def test_an_older_worker_is_told_about_the_version(addresses):
+    """Version 1 reads a line of JSON, and reports it as its error."""
 
     def call(address):
-        with dialled(address) as older:
+        with connect(address) as older:
             older.sendall(json.dumps(OLD).encode() + b"\n")
             return json.loads(older.makefile("rb").readline())
 
-    told = beside(addresses, call)
-    assert "newer version of Crescendo:\n" in told
+    message = beside(addresses, call)
+    assert "newer version of Crescendo:\n" in message
 
 
 def test_strangers_are_logged_once(addresses, caplog):
     def call(address):
         for _ in range(20):
-            dialled(address).close()
+            connect(address).close()
 
     beside(addresses, call)
     assert [record.message.partition(" is not")[0] for record in caplog.records] == [
@@ -266,11 +266,11 @@ def test_strangers_are_logged_once(addresses, caplog):
     ]
 
 
-def test_callers_are_named_where_a_worker_does_not_come(addresses):
-    """Most are workers with another secret, or of another number."""
+def test_callers_are_named_if_a_worker_does_not_arrive(addresses):
+    """Most such callers are workers with another secret or another number of workers."""
 
     def call(index, count, secret):
-        with dialled(addresses[0]) as caller, contextlib.suppress(OSError):
+        with connect(addresses[0]) as caller, contextlib.suppress(OSError):
             found = secure_connection.call(caller, secret, index, count, time.monotonic() + 5)
             found.send(json.dumps({"addresses": [], "flags": []}).encode())
             found.receive(4096)
@@ -284,8 +284,11 @@ def test_callers_are_named_where_a_worker_does_not_come(addresses):
     assert "with the same CRESCENDO_SECRET" in remedy
 
 
-def test_a_refusal_reaches_only_those_who_know_the_secret(addresses):
-    with dialled_later(addresses[0]) as stranger, concurrent.futures.ThreadPoolExecutor() as pool:
+def test_a_refusal_reaches_only_callers_that_know_the_secret(addresses):
+    with (
+        connect_async(addresses[0]) as stranger,
+        concurrent.futures.ThreadPoolExecutor() as pool,
+    ):
         chief = pool.submit(called, addresses, [0], SAME, 5.0, secrets=(SECRET,))
         time.sleep(0.3)
         with pytest.raises(UserError, match="--data_dir=/of/ours"):
@@ -295,11 +298,11 @@ def test_a_refusal_reaches_only_those_who_know_the_secret(addresses):
 
 
 @contextlib.contextmanager
-def dialled_later(address):
-    """Returns the answer to a stranger that calls at once and sends the first bytes."""
+def connect_async(address):
+    """Yields the future answer to a stranger that calls at once and sends the first bytes."""
 
     def hear():
-        with dialled(address) as stranger, contextlib.suppress(OSError):
+        with connect(address) as stranger, contextlib.suppress(OSError):
             stranger.sendall(secure_connection.hello(1, 2))
             stranger.recv(secure_connection.ANSWER.size)
             return stranger.recv(4096)

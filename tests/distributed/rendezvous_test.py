@@ -24,14 +24,14 @@ def addresses():
 
 
 def called(addresses, indices, same=({},) * 3, timeout=5.0, late=0.0, secrets=(b"",) * 3):
-    """What meet raises in each of `indices`, or to whom it has lines, and the seconds it took."""
+    """Calls `rendezvous` as each of `indices`; returns its error or workers, and the seconds."""
 
     def one(index):
         time.sleep(late * index)
         start = time.monotonic()
         try:
             lines = rendezvous(Worker(addresses, index, secrets[index]), same[index], timeout)
-            # The ports are free for TensorFlow, with the lines open.
+            # While the lines are open, the ports are free for TensorFlow.
             socket.create_server(("", int(addresses[index].rpartition(":")[2]))).close()
             for other, line in lines.items():
                 line.send(b"%d" % index)
@@ -45,25 +45,25 @@ def called(addresses, indices, same=({},) * 3, timeout=5.0, late=0.0, secrets=(b
         return list(pool.map(one, indices))
 
 
-def test_all_go_on_once_all_are_there(addresses):
+def test_all_workers_continue_when_all_have_arrived(addresses):
     found = called(addresses, [0, 1, 2], late=0.5)
     assert [lines for lines, _ in found] == [{1, 2}, {0}, {0}]
     assert 0.9 < found[0][1] < 2.5
 
 
-def test_alone_there_is_none_to_wait_for(addresses):
+def test_a_single_worker_waits_for_nobody(addresses):
     assert called(addresses[:1], [0])[0][0] == set()
 
 
 @pytest.mark.parametrize(("there", "missing"), [([0, 2], 1), ([1, 2], 0)])
-def test_one_that_does_not_come_is_named_in_time(addresses, there, missing):
+def test_a_missing_worker_is_named_in_time(addresses, there, missing):
     (first, seconds), *_ = called(addresses, there, timeout=1.0)
     assert f"worker {missing} ({addresses[missing]}) did not come within 1 s" in first
     assert len(first.splitlines()) == 2
     assert seconds < 3
 
 
-def test_what_differs_is_refused_to_all(addresses):
+def test_different_flags_are_refused_on_all_workers(addresses):
     flags = [{"GPUs": 1, "flags": ["--seed=1", f"--epochs={n}"]} for n in (3, 3, 4)]
     found = called(addresses, [0, 1, 2], flags, late=0.5)
     text = (
@@ -81,8 +81,8 @@ def test_a_port_that_is_taken_is_refused_at_once(addresses):
     assert seconds < 1
 
 
-def test_a_chief_of_before_that_still_listens_is_not_met(addresses):
-    """As a server of gRPC does, it greets with bytes that are no text."""
+def test_an_earlier_chief_that_still_listens_is_not_accepted(addresses):
+    """Like a gRPC server, it greets with bytes that are not text."""
     host, _, port = addresses[0].rpartition(":")
 
     def old():
@@ -99,7 +99,7 @@ def test_a_chief_of_before_that_still_listens_is_not_met(addresses):
         assert [first[0][0], other.result()[0][0]] == [{1}, {0}]
 
 
-def test_each_listens_on_its_own_address_alone():
+def test_a_worker_listens_only_on_its_own_address():
     """A program on another address of this host cannot call it."""
     (port,) = free_ports(1)
     worker = Worker((f"127.0.0.2:{port}", f"127.0.0.3:{port}"), 0)
@@ -108,8 +108,8 @@ def test_each_listens_on_its_own_address_alone():
 
 
 @pytest.mark.parametrize("host", ["192.0.2.77", "no-such-host.invalid", socket.gethostname()])
-def test_an_address_that_is_not_this_hosts_is_listened_for_everywhere(host):
-    """A router's, or a name that is a loopback address here and another one elsewhere."""
+def test_a_worker_whose_address_is_not_this_hosts_listens_on_all(host):
+    """Such as a router's address, or a name that is a loopback address only on this host."""
     (port,) = free_ports(1)
     with _listening(Worker((f"{host}:{port}", "10.0.0.1:1"), 0)) as server:
         address = server.getsockname()[0]
@@ -117,24 +117,24 @@ def test_an_address_that_is_not_this_hosts_is_listened_for_everywhere(host):
 
 
 def test_a_port_that_is_taken_on_another_address_is_refused():
-    """TensorFlow listens on all of them later."""
+    """TensorFlow later listens on all addresses."""
     with socket.create_server(("127.0.0.3", 0)) as other:
         worker = Worker((f"127.0.0.2:{other.getsockname()[1]}", "127.0.0.4:1"), 0)
         with pytest.raises(UserError, match="cannot listen on its port"):
             _listening(worker)
 
 
-def test_what_does_not_know_the_secret_is_not_met_as_the_chief(addresses):
-    """It hears no flags; the worker goes on calling, and says at last what it was."""
+def test_a_chief_that_does_not_know_the_secret_is_not_accepted(addresses):
+    """The false chief gets no flags; the worker keeps calling, and names the reason at the end."""
     secrets = (b"the chief's", b"another")
     found = called(addresses[:2], [0, 1], secrets=secrets, timeout=1.0)
     assert f"worker 1 ({addresses[1]}) did not come within 1 s" in found[0][0]
-    assert "what listens there is not the chief (it does not accept the secret" in found[1][0]
+    assert "what listens there is not the chief (it does not accept this worker's" in found[1][0]
     assert "a caller from 127.0.0.1 is not a worker (it does not know the secret)" in found[0][0]
     assert all("with the same CRESCENDO_SECRET" in text for text, _ in found)
 
 
-def test_a_chief_that_says_nothing_or_anything_is_called_until_the_end(addresses, monkeypatch):
+def test_a_worker_keeps_calling_while_a_stranger_answers(addresses, monkeypatch):
     monkeypatch.setattr("trainer.distributed.rendezvous._PATIENCE", 0.2)
     host, _, port = addresses[0].rpartition(":")
     heard = []

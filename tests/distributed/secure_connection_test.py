@@ -1,4 +1,4 @@
-"""A line refuses bytes that the other end has not sent, or not in this place."""
+"""A line refuses bytes that the other end did not send, or sent in another order."""
 
 import socket
 import threading
@@ -14,7 +14,7 @@ TRANSCRIPT = secure_connection.hello(1, 2) + secure_connection.answer()
 
 @pytest.fixture
 def pair():
-    """A caller's socket and its line, and the same of the chief at the other end."""
+    """The caller's socket and line, and the chief's."""
     left, right = socket.socketpair()
     right.settimeout(1)
     with left, right:
@@ -27,7 +27,7 @@ def pair():
         )
 
 
-def test_messages_come_whole_and_in_order_both_ways(pair):
+def test_messages_arrive_whole_and_in_order_both_ways(pair):
     (_, caller), (_, chief) = pair
     texts = [b"", b"a" * 100_000, b"\n", bytes(range(256))]
     for one, other in ((caller, chief), (chief, caller)):
@@ -48,12 +48,11 @@ FIRST, SECOND = frames(b"first", b"second")
 @pytest.mark.parametrize(
     "sent",
     [
-        SECOND,  # One is missing.
-        frames(b"first", chief=True)[0],  # The chief's own, sent back.
+        SECOND,  # The first message is missing.
+        frames(b"first", chief=True)[0],  # The chief's own message is sent back.
         frames(b"first", secret=b"another")[0],
-        frames(b"first", transcript=secure_connection.hello(1, 2) + secure_connection.answer())[
-            0
-        ],  # Of another connection.
+        # This message belongs to another connection.
+        frames(b"first", transcript=secure_connection.hello(1, 2) + secure_connection.answer())[0],
         FIRST[:-1] + b"T",
         HEADER.pack(4, FIRST[4:36]) + b"firs",
         bytes(HEADER.size),
@@ -62,14 +61,14 @@ FIRST, SECOND = frames(b"first", b"second")
     ],
     ids=map(str, range(9)),
 )
-def test_what_is_forged_is_refused(pair, sent):
+def test_a_forged_message_is_refused(pair, sent):
     (connection, _), (_, chief) = pair
     connection.sendall(sent)
     with pytest.raises(ForgedError):
         chief.receive(10)
 
 
-def test_a_message_that_comes_again_is_refused(pair):
+def test_a_replayed_message_is_refused(pair):
     (connection, _), (_, chief) = pair
     connection.sendall(FIRST + FIRST)
     assert chief.receive(10) == b"first"
@@ -77,7 +76,7 @@ def test_a_message_that_comes_again_is_refused(pair):
         chief.receive(10)
 
 
-def test_a_long_message_is_not_waited_for(pair):
+def test_a_message_that_is_too_long_is_refused_at_once(pair):
     (connection, caller), (_, chief) = pair
     connection.sendall(caller.frame(bytes(11))[: HEADER.size])
     with pytest.raises(ForgedError, match="11 bytes"):
@@ -85,7 +84,7 @@ def test_a_long_message_is_not_waited_for(pair):
 
 
 @pytest.mark.parametrize("part", [0, 1, HEADER.size, len(FIRST) - 1])
-def test_a_part_of_a_message_is_the_connections_end(pair, part):
+def test_a_connection_that_ends_in_a_message_is_an_error(pair, part):
     (connection, _), (_, chief) = pair
     connection.sendall(FIRST[:part])
     connection.close()
@@ -93,7 +92,7 @@ def test_a_part_of_a_message_is_the_connections_end(pair, part):
         chief.receive(10)
 
 
-def test_a_message_a_byte_at_a_time_is_not_waited_for_longer(pair):
+def test_the_deadline_holds_for_a_message_sent_byte_by_byte(pair):
     (connection, _), (_, chief) = pair
 
     def drip():
@@ -111,7 +110,7 @@ def test_a_message_a_byte_at_a_time_is_not_waited_for_longer(pair):
     dripping.join()
 
 
-def test_messages_of_several_threads_come_whole(pair):
+def test_messages_of_several_threads_arrive_whole(pair):
     (_, caller), (_, chief) = pair
     threads = [
         threading.Thread(target=lambda n=n: [caller.send(b"%d" % n) for _ in range(200)])

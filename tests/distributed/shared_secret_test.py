@@ -1,4 +1,4 @@
-"""Where a run's secret comes from, and what is refused."""
+"""Finds a run's secret in the environment or a file, and refuses unsafe ones."""
 
 import os
 import stat
@@ -26,7 +26,7 @@ def refused(worker, folder):
     return what, remedy
 
 
-def test_the_environments_comes_before_the_files(monkeypatch, tmp_path):
+def test_the_environments_secret_precedes_the_files(monkeypatch, tmp_path):
     path = tmp_path / FILE
     path.write_bytes(b"of the file, kept\n")
     path.chmod(0o600)
@@ -35,14 +35,14 @@ def test_the_environments_comes_before_the_files(monkeypatch, tmp_path):
     assert find(FAR, tmp_path) == b"of the environment"
 
 
-def test_workers_on_loopback_alone_may_go_without(tmp_path):
+def test_workers_only_on_loopback_need_no_secret(tmp_path):
     assert find(NEAR, tmp_path) == b""
-    assert find(Worker(("a:1",), 0), tmp_path) == b""  # It meets nobody.
+    assert find(Worker(("a:1",), 0), tmp_path) == b""  # A single worker needs no secret.
     for other in ("10.0.0.1:1", "a:1", "localhost.example.org:1", "[::2]:1"):
         refused(Worker((*NEAR.addresses, other), 1), tmp_path)
 
 
-def test_the_line_that_is_named_makes_one(tmp_path):
+def test_the_suggested_command_makes_a_secret(tmp_path):
     folder = tmp_path / "with a blank" / "run"
     what, remedy = refused(FAR, folder)
     assert what.startswith("worker 1 (b:1) has no secret")
@@ -52,11 +52,11 @@ def test_the_line_that_is_named_makes_one(tmp_path):
     path = folder / FILE
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert len(bytes.fromhex(find(FAR, folder).decode())) == 32
-    assert stat.S_IMODE(folder.stat().st_mode) != 0o700  # The run's results are as open as ever.
+    assert stat.S_IMODE(folder.stat().st_mode) != 0o700  # Other users can read results.
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o666])
-def test_a_file_that_others_may_use_is_refused(tmp_path, mode):
+def test_a_file_with_permissions_for_others_is_refused(tmp_path, mode):
     path = tmp_path / FILE
     path.write_text("x" * 32)
     path.chmod(mode)
@@ -69,7 +69,7 @@ def test_a_file_that_others_may_use_is_refused(tmp_path, mode):
 
 
 @pytest.mark.parametrize("content", ["", "short", "x" * 5000, "\n" * 40])
-def test_a_short_or_huge_one_is_refused(tmp_path, monkeypatch, content):
+def test_a_short_or_huge_secret_is_refused(tmp_path, monkeypatch, content):
     path = tmp_path / FILE
     path.write_text(content)
     path.chmod(0o600)
@@ -81,7 +81,7 @@ def test_a_short_or_huge_one_is_refused(tmp_path, monkeypatch, content):
     assert remedy.count(VARIABLE) == 1
 
 
-def test_what_is_not_a_file_is_refused(tmp_path):
+def test_a_secret_that_is_not_a_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / FILE)
     what, _ = refused(NEAR, tmp_path)
     assert "it is a FIFO" in what

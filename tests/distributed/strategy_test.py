@@ -20,7 +20,7 @@ print(lanes, tf.config.threading.get_intra_op_parallelism_threads())
 """
 
 
-def test_auto_is_one_device_where_there_is_one(cpus):
+def test_auto_is_one_device_if_there_is_one(cpus):
     strategy, lanes = connect(
         "auto", virtual_devices=None, deterministic=False, ghost_batch_size=32
     )
@@ -29,13 +29,13 @@ def test_auto_is_one_device_where_there_is_one(cpus):
     assert lanes == share_cores(1, 32)[0]
 
 
-def test_several_workers_are_for_training():
+def test_several_workers_are_refused_outside_training():
     with pytest.raises(UserError, match="--strategy=multi_worker is for train"):
         connect("multi_worker", virtual_devices=None, deterministic=False, ghost_batch_size=32)
 
 
 def test_auto_is_mirrored_over_virtual_devices():
-    # In a process of its own: TensorFlow takes its threads at its start.
+    # This needs its own process, because TensorFlow creates its threads once.
     done = subprocess.run(
         [sys.executable, "-c", CONNECT], capture_output=True, text=True, check=True
     )
@@ -55,12 +55,12 @@ def test_auto_is_mirrored_over_virtual_devices():
         (3, 1, 48, 2, 1),
     ],
 )
-def test_cores_are_shared_out(monkeypatch, cores, replicas, ghost, lanes, threads):
+def test_cores_make_lanes_and_threads(monkeypatch, cores, replicas, ghost, lanes, threads):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
     assert share_cores(replicas, ghost) == (lanes, threads)
 
 
-def test_strategies_of_several_sizes_live_in_one_process(cpus):
+def test_strategies_of_several_sizes_work_in_one_process(cpus):
     for replicas in (2, 4, 3):
         strategy = mirrored(cpus[:replicas])
 
@@ -76,7 +76,7 @@ def test_strategies_of_several_sizes_live_in_one_process(cpus):
 
 
 @pytest.mark.parametrize("replicas", [0, 1, 2, 4])  # 0: without a mirror
-def test_replicas_are_dealt_to_in_turn(cpus, replicas):
+def test_elements_go_to_the_replicas_in_turn(cpus, replicas):
     strategy = mirrored(cpus[:replicas]) if replicas else tf.distribute.OneDeviceStrategy(cpus[0])
     iterator = iter(tf.data.Dataset.counter().map(lambda t: (t, (10 * t,))))
 
@@ -95,8 +95,8 @@ def test_replicas_are_dealt_to_in_turn(cpus, replicas):
         assert rounds(iterator, tf.constant(3)).numpy().tolist() == wanted
 
 
-def test_the_end_of_an_iterator_is_not_waited_for(cpus):
-    """After half a second's use, that of TensorFlow's distributed iterator took 0.6 s to 4.4 s."""
+def test_deleting_an_iterator_does_not_wait(cpus):
+    """TensorFlow's distributed iterator took 0.6 s to 4.4 s to end after half a second's use."""
     strategy = mirrored(cpus)
     options = tf.data.Options()
     options.autotune.enabled = False

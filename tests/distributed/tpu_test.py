@@ -12,6 +12,7 @@ from tests.support.tpu_api import HEALTHY
 from trainer.distributed import tpu
 from trainer.distributed.tpu import TpuAddress
 from trainer.errors import LostWorkerError, UserError
+from trainer.system.tensorflow_errors import translate
 
 V5 = TpuAddress("v5", "us-west4-a", "mine")
 FLAGS = ["--strategy=tpu", "--tpu=v5", "--tpu_zone=us-west4-a", "--tpu_project=mine"]
@@ -21,7 +22,7 @@ OURS = tf.__version__
 
 @pytest.fixture
 def environment(tmp_path_factory):
-    """Credentials that Google's client takes."""
+    """Environment with credentials that Google's client accepts."""
     path = tmp_path_factory.mktemp("credentials") / "account.json"
     tpu_api.credentials(path)
     return {"GOOGLE_APPLICATION_CREDENTIALS": str(path)}
@@ -33,7 +34,7 @@ def api(monkeypatch, environment):
         environment |= where
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        parsed()  # Google's client has a flag of its own.
+        parsed()  # Google's client defines an absl flag, so flags must be parsed before.
         monkeypatch.setattr(tpu, "_REQUEST_SECONDS", 0.5)
         monkeypatch.setattr(tpu, "_CONNECT_SECONDS", 0.5)
         monkeypatch.setattr(tpu, "_HEALTHY_SECONDS", 1.0)
@@ -54,7 +55,7 @@ def error(message):
     return {"error": {"code": 0, "message": message}}
 
 
-def test_not_found(api):
+def test_an_unknown_tpu_is_refused(api):
     api.says(error("Resource 'v5' was not found."), status=404)
     assert refused() == [
         "TPU v5 is not in --tpu_zone=us-west4-a of --tpu_project=mine: Resource 'v5' was not "
@@ -64,7 +65,7 @@ def test_not_found(api):
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_forbidden(api, status):
+def test_missing_permissions_are_refused(api, status):
     api.says(error("The caller does not\nhave permission."), status=status)
     assert refused() == [
         "TPU v5 may not be seen with these credentials: The caller does not have permission.",
@@ -73,41 +74,40 @@ def test_forbidden(api, status):
 
 
 @pytest.mark.parametrize("content", [error("no reason is given"), [], "what?"])
-def test_an_api_that_fails(api, content):
+def test_an_error_of_the_api_is_reported(api, content):
     api.says(content, status=503)
     assert refused() == [
-        "TPU v5 cannot be asked about: Google's API answers 503: no reason is given",
+        "TPU v5 cannot be queried: Google's API answers 503: no reason is given",
         "Try again later.",
     ]
 
 
-def test_a_slow_answer(api):
+def test_a_slow_answer_is_an_error(api):
     api.says(HEALTHY, seconds=2)
     assert refused() == [
-        "TPU v5 cannot be asked about: no answer within 0.5 s.",
+        "TPU v5 cannot be queried: no answer within 0.5 s.",
         "Check the network, and start again; on the TPU VM itself, use --tpu=local.",
     ]
 
 
-def test_no_network(api, monkeypatch):
+def test_a_missing_network_is_an_error(api, monkeypatch):
     monkeypatch.setenv("TPU_API_DISCOVERY_URL", "http://127.0.0.1:9/discovery")
     first, remedy = refused()
-    assert first.startswith("TPU v5 cannot be asked about: ")
+    assert first.startswith("TPU v5 cannot be queried: ")
     assert "refused" in first
     assert remedy.startswith("Check the network")
 
 
-def test_no_credentials(api, monkeypatch, tmp_path):
+def test_missing_credentials_are_an_error(api, monkeypatch, tmp_path):
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "nothing.json"))
     assert refused() == [
-        "TPU v5 cannot be asked about: there are no valid Google credentials here.",
-        "Run gcloud auth application-default login, or name a service account's file as "
-        "GOOGLE_APPLICATION_CREDENTIALS.",
+        "TPU v5 cannot be queried: there are no valid Google credentials here.",
+        "Run gcloud auth application-default login, or set GOOGLE_APPLICATION_CREDENTIALS.",
     ]
 
 
 @pytest.mark.parametrize("state", ["PREEMPTED", "TERMINATED"])
-def test_a_tpu_that_does_not_come_back(api, state):
+def test_a_preempted_tpu_is_refused(api, state):
     api.says({"state": state})
     assert refused() == [
         f"TPU v5 is {state} and does not come back.",
@@ -115,13 +115,13 @@ def test_a_tpu_that_does_not_come_back(api, state):
     ]
 
 
-def test_a_tpu_that_is_stopped(api):
+def test_a_stopped_tpu_is_refused(api):
     api.says({"state": "STOPPED"})
     start = f"`gcloud compute tpus tpu-vm start {WHERE}`"
     assert refused() == ["TPU v5 is STOPPED.", f"Start it: {start}."]
 
 
-def test_a_tpu_whose_memory_has_run_out(api):
+def test_a_tpu_that_ran_out_of_memory_is_refused(api):
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.0Z")
     api.says({**HEALTHY, "symptoms": [{"symptomType": "OUT_OF_MEMORY", "createTime": now}]})
     assert refused() == [
@@ -130,40 +130,40 @@ def test_a_tpu_whose_memory_has_run_out(api):
     ]
 
 
-def test_a_tpu_that_stays_unhealthy(api):
+def test_waiting_for_a_healthy_tpu_has_a_time_limit(api):
     api.says({"state": "READY", "health": "UNHEALTHY_MAINTENANCE"})
     assert refused() == [
         "TPU v5 is READY, its health UNHEALTHY_MAINTENANCE, and it was not healthy within 1 s.",
-        f"See `gcloud compute tpus tpu-vm describe {WHERE}`; delete it and create it again if it "
-        "stays so.",
+        f"See `gcloud compute tpus tpu-vm describe {WHERE}`; if this does not change, create the "
+        "TPU again.",
     ]
-    assert api.asked > 3 * 3  # It was waited for.
+    assert api.asked > 3 * 3  # The program waited for it.
 
 
-def test_a_tpu_that_is_preempted_while_it_is_waited_for(api):
+def test_preemption_ends_the_wait_for_a_tpu(api):
     api.says(*[{"state": "CREATING"}] * 4, {"state": "PREEMPTED"})
     assert refused()[0] == "TPU v5 is PREEMPTED and does not come back."
 
 
 @pytest.mark.parametrize("version", ["2.12.0", "tpu-vm-tf-2.12.0-pod-pjrt"])
-def test_versions_that_do_not_go_together(api, version):
+def test_another_tensorflow_version_is_refused(api, version):
     creating, sick = {"state": "CREATING"}, {"state": "READY", "health": "TIMEOUT"}
     api.says(*[creating] * 3, *[sick] * 3, {**HEALTHY, "tensorflowVersion": version})
     assert refused() == [
-        f"TPU v5 has TensorFlow {version}, and here is {OURS}: they do not go together.",
-        f"Install 2.12 here, or create it with --version={OURS}.",
+        f"TPU v5 has TensorFlow {version}, which does not work with {OURS} here.",
+        f"Install 2.12 here, or create the TPU with --version={OURS}.",
     ]
 
 
 @pytest.mark.parametrize("version", [OURS, "v2-alpha-tpuv5-lite", None])
-def test_a_tpu_that_does_not_answer(api, version):
+def test_a_tpu_that_does_not_answer_is_refused(api, version):
     with tpu_api.silent() as port:
         endpoints = [{"ipAddress": "127.0.0.1", "port": port}]
         api.says({**HEALTHY, "tensorflowVersion": version, "networkEndpoints": endpoints})
         assert refused() == [
             f"TPU v5 does not answer at 127.0.0.1:{port} within 0.5 s; its runtime is "
             f"{version or 'unknown'}.",
-            "Run on the TPU VM itself, with --tpu=local, or on a machine of its network.",
+            "Run on the TPU VM with --tpu=local, or in its network.",
         ]
 
 
@@ -173,8 +173,8 @@ def program(*arguments, environment=None):
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=100)
 
 
-def test_the_program_and_a_healthy_host_without_cores(api, environment, tmp_path):
-    """As far as it goes without a TPU: the API, the host's port, and TensorFlow's connection."""
+def test_the_program_refuses_a_healthy_host_without_cores(api, environment, tmp_path):
+    """Without a TPU, this reaches the API, the host's port, and TensorFlow's connection."""
     with tpu_api.tensorflow_server() as (port, _):
         endpoints = [{"ipAddress": "127.0.0.1", "port": port}]
         api.says({**HEALTHY, "tensorflowVersion": OURS, "networkEndpoints": endpoints})
@@ -186,7 +186,7 @@ def test_the_program_and_a_healthy_host_without_cores(api, environment, tmp_path
     ]
 
 
-def test_the_program_and_a_tpu_that_is_gone(api, environment, tmp_path):
+def test_the_program_refuses_a_preempted_tpu(api, environment, tmp_path):
     api.says({"state": "PREEMPTED"})
     done = program("train", f"--model_dir={tmp_path / 'run'}", *FLAGS, environment=environment)
     assert done.returncode == 2, done.stderr
@@ -196,11 +196,11 @@ def test_the_program_and_a_tpu_that_is_gone(api, environment, tmp_path):
     ]
 
 
-def test_the_program_on_a_machine_without_a_tpu(tmp_path):
+def test_the_program_refuses_a_machine_without_a_tpu(tmp_path):
     done = program("train", f"--model_dir={tmp_path / 'run'}", "--strategy=tpu", "--tpu=local")
     assert done.returncode == 2, done.stderr
     assert done.stderr.splitlines()[-2:] == [
-        f"crescendo train: TensorFlow {OURS} here is not built for TPUs.",
+        f"crescendo train: TensorFlow {OURS} is not built for TPUs.",
         "On a TPU VM, run pip install -e '.[tpu]' in an environment without another TensorFlow; "
         "elsewhere, leave --strategy=tpu out.",
     ]
@@ -209,7 +209,8 @@ def test_the_program_on_a_machine_without_a_tpu(tmp_path):
 LOSING = """
 import sys
 import tensorflow as tf
-from trainer.distributed.tpu import TpuAddress, watched
+from trainer.distributed.tpu import TpuAddress, lost
+from trainer.system.tensorflow_errors import translate
 from trainer.errors import LostWorkerError
 resolver = tf.distribute.cluster_resolver.TPUClusterResolver(f"grpc://127.0.0.1:{sys.argv[1]}")
 tf.config.experimental_connect_to_cluster(resolver)
@@ -221,7 +222,7 @@ def add():
     return total.assign_add(1.0)
 
 try:
-    with watched(TpuAddress("v5", "us-west4-a", "mine")):
+    with translate(lost(TpuAddress("v5", "us-west4-a", "mine"))):
         while True:
             print(add().numpy(), flush=True)
 except LostWorkerError as error:
@@ -230,7 +231,7 @@ except LostWorkerError as error:
 """
 
 
-def test_a_host_that_is_lost_while_it_computes(api, environment):
+def test_a_host_lost_during_computation_is_reported(api, environment):
     api.says({"state": "PREEMPTED"})
     with tpu_api.tensorflow_server() as (port, server):
         process = subprocess.Popen(
@@ -253,14 +254,14 @@ def test_a_host_that_is_lost_while_it_computes(api, environment):
 
 
 def lost(which):
-    with pytest.raises(LostWorkerError) as error, tpu.watched(which):
+    with pytest.raises(LostWorkerError) as error, translate(tpu.lost(which)):
         raise tf.errors.UnavailableError(None, None, "Connection reset\nand more")
     return str(error.value).splitlines()
 
 
-def test_a_loss_that_may_come_back(api):
+def test_the_remedy_for_a_recoverable_loss_is_a_restart(api):
     api.says(HEALTHY)
-    again = "Start the same command again: it goes on from the last checkpoint."
+    again = "Start the same command again: it resumes from the last checkpoint."
     assert lost(V5) == ["TPU v5 is lost: Connection reset", again]
     assert lost(TpuAddress("local", None, None)) == [
         "the TPU of this machine is lost: Connection reset",
@@ -268,8 +269,8 @@ def test_a_loss_that_may_come_back(api):
     ]
 
 
-def test_what_is_no_loss_of_a_tpu_is_left_as_it_is():
-    with pytest.raises(tf.errors.UnavailableError), tpu.watched(None):
+def test_errors_without_a_tpu_are_unchanged():
+    with pytest.raises(tf.errors.UnavailableError), translate(tpu.lost(None)):
         raise tf.errors.UnavailableError(None, None, "another one")
 
 
@@ -285,7 +286,7 @@ def test_what_is_no_loss_of_a_tpu_is_left_as_it_is():
         (None, "0.0.42.1", True),
     ],
 )
-def test_packages_that_do_not_go_together(monkeypatch, tmp_path, tensorflow, libtpu, good):
+def test_incompatible_packages_are_refused(monkeypatch, tmp_path, tensorflow, libtpu, good):
     for name, version in (("tensorflow-tpu", tensorflow), ("libtpu", libtpu)):
         if version:
             folder = tmp_path / f"{name.replace('-', '_')}-{version}.dist-info"
@@ -299,6 +300,6 @@ def test_packages_that_do_not_go_together(monkeypatch, tmp_path, tensorflow, lib
     with pytest.raises(UserError) as error:
         tpu.check_packages()
     assert str(error.value).splitlines() == [
-        f"tensorflow-tpu {tensorflow} aborts with libtpu {libtpu}: it is too new.",
+        f"tensorflow-tpu {tensorflow} aborts with libtpu {libtpu}, which is too new.",
         "Run pip install 'libtpu<=0.0.24'.",
     ]

@@ -17,7 +17,7 @@ def tf_config(monkeypatch, cluster, kind="worker", index=0):
     monkeypatch.setenv("TF_CONFIG", json.dumps(value))
 
 
-def test_tf_config(monkeypatch):
+def test_a_worker_is_read_from_tf_config(monkeypatch):
     tf_config(monkeypatch, {"worker": ["a:1", "b:22"]}, index=1)
     worker = from_environment(0.0)
     assert worker.addresses == ("a:1", "b:22")
@@ -26,7 +26,7 @@ def test_tf_config(monkeypatch):
 
 
 @pytest.mark.parametrize(("kind", "index", "wanted"), [("chief", 0, 0), ("worker", 1, 2)])
-def test_a_chief_with_a_name_of_its_own_is_the_first(monkeypatch, kind, index, wanted):
+def test_a_task_of_type_chief_is_the_first_worker(monkeypatch, kind, index, wanted):
     tf_config(monkeypatch, {"worker": ["b:1", "c:1"], "chief": ["a:1"]}, kind, index)
     worker = from_environment(0.0)
     assert worker.addresses == ("a:1", "b:1", "c:1")
@@ -58,7 +58,7 @@ def test_a_wrong_tf_config_is_refused_in_two_lines(monkeypatch, value):
 
 
 def slurm(monkeypatch, nodes, tasks_per_node, tasks, process, node, local, job=1000042):
-    """What srun of Slurm 22.05 tells a task."""
+    """Sets the variables that srun of Slurm 22.05 gives a task; returns the worker."""
     values = {
         "SLURM_JOB_ID": job,
         "SLURM_STEP_NODELIST": nodes,
@@ -79,7 +79,7 @@ def slurm(monkeypatch, nodes, tasks_per_node, tasks, process, node, local, job=1
         ("gpu9", "1", [("gpu9", 0)]),
         ("gpu[9-10]", "1(x2)", [("gpu9", 0), ("gpu10", 0)]),
         ("gpu[9-10]", "2,1", [("gpu9", 0), ("gpu9", 1), ("gpu10", 0)]),
-        # --distribution=cyclic
+        # This is --distribution=cyclic.
         ("gpu[9-10]", "2(x2)", [("gpu9", 0), ("gpu10", 0), ("gpu9", 1), ("gpu10", 1)]),
         ("gpu[1-3,7]", "1(x4)", [("gpu1", 0), ("gpu2", 0), ("gpu3", 0), ("gpu7", 0)]),
         (
@@ -89,8 +89,8 @@ def slurm(monkeypatch, nodes, tasks_per_node, tasks, process, node, local, job=1
         ),
     ],
 )
-def test_slurm(monkeypatch, nodes, tasks_per_node, tasks):
-    """Its resolver sorts gpu10 before gpu9, and Slurm does not: each finds itself all the same."""
+def test_a_worker_is_read_from_slurms_environment(monkeypatch, nodes, tasks_per_node, tasks):
+    """TensorFlow's resolver sorts gpu10 before gpu9, unlike Slurm; each task still finds itself."""
     wanted = [f"{node}:{20672 + local}" for node, local in tasks]
     for process, (node, local) in enumerate(tasks):
         found = slurm(monkeypatch, nodes, tasks_per_node, len(tasks), process, node, local)
@@ -99,7 +99,7 @@ def test_slurm(monkeypatch, nodes, tasks_per_node, tasks):
 
 
 @pytest.mark.parametrize("job", [100, 624, 12_499_999])
-def test_slurm_jobs_of_one_node_have_ports_of_their_own(monkeypatch, job):
+def test_slurm_jobs_on_one_node_have_different_ports(monkeypatch, job):
     jobs = (job, job + 1, job + 2)
     found = [slurm(monkeypatch, "gpu9", "16", 16, 3, "gpu9", 3, each).addresses for each in jobs]
     ports = [int(address.rpartition(":")[2]) for addresses in found for address in addresses]
@@ -108,7 +108,7 @@ def test_slurm_jobs_of_one_node_have_ports_of_their_own(monkeypatch, job):
     assert max(ports) < 30_000
 
 
-def test_without_any_the_remedy_is_named():
+def test_without_a_cluster_the_remedy_is_named():
     with pytest.raises(UserError, match=r"scripts/launch_local\.sh"):
         from_environment(0.0)
 
@@ -121,11 +121,11 @@ def test_a_secret_is_not_shown():
     ("addresses", "local"),
     [
         (["localhost:1", "127.0.0.2:1", "[::1]:1"], True),
-        (["a:1"], True),  # It meets nobody.
+        (["a:1"], True),  # A single worker meets no other.
         (["localhost:1", "a:1"], False),
         (["localhost:1", "10.0.0.1:1"], False),
         (["localhost:1", "localhost.example.org:1"], False),
     ],
 )
-def test_which_workers_meet_on_loopback_alone(addresses, local):
+def test_local_means_that_all_addresses_are_loopback(addresses, local):
     assert Worker(tuple(addresses), 0).local == local

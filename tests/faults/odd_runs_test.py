@@ -36,7 +36,7 @@ def test_results_of_no_updates_in_no_time(capsys, tmp_path, odd):
     write(runs / "b", "--initial_batch_size=64")
     change_result(runs / odd, updates=0, seconds=0)
     error, _ = report(capsys, runs)
-    assert "metrics.jsonl goes on to update 20: the result is of 0" in error
+    assert "metrics.jsonl goes on to update 20: the result is of update 0" in error
 
 
 def range_test(folder, change=lambda point: None, *flags):
@@ -70,7 +70,7 @@ def test_points_without_an_epoch_are_named(capsys, tmp_path):
     log = folder / "metrics.jsonl"
     log.write_text(log.read_text().replace('"epoch"', '"of_another_version"'))
     error, _ = report(capsys, tmp_path / "runs")
-    assert "a: metrics.jsonl has 22 points without epoch, which are left out" in error
+    assert "a: metrics.jsonl has 22 points without an epoch, which are left out" in error
 
 
 def test_names_that_are_not_utf8(capsys, tmp_path):

@@ -60,7 +60,7 @@ def test_a_read_only_directory(uninterrupted, tmp_path, begun):
     assert done.returncode == 2, done.stderr
     first, second = done.stderr.splitlines()
     assert first.startswith(f"crescendo train: --model_dir={path}/run cannot be used: Read-only")
-    assert second == "Name a folder that can be written."
+    assert second == "Name a folder that you can write."
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl.tmp", "lock", "checkpoints", "tensorboard/train"])

@@ -1,4 +1,4 @@
-"""Ghost batch norm against a float64 reference written from the formulas, and as a Keras layer."""
+"""Ghost batch norm, compared with a float64 reference from the formulas, and as a Keras layer."""
 
 import pathlib
 import threading
@@ -23,7 +23,7 @@ from trainer.nn.ghost_batch_norm import (
 EPSILON = 1e-3
 KERNELS = ("fused", "reshaped")
 
-# [b, ..., c] and G: ranks 2, 3 and 4, one ghost batch and several, one position, odd sizes.
+# Shapes [b, ..., c] and G, with ranks 2 to 4, one or several ghost batches, and odd sizes.
 SHAPES = [
     ((6, 3), 2),
     ((12, 5), 12),
@@ -35,7 +35,7 @@ SHAPES = [
 
 
 def reference(x, gamma, beta, dy, ghost_batch_size):
-    """Forward and backward in float64, one ghost batch at a time (Ioffe & Szegedy 2015, §3)."""
+    """Returns outputs, statistics and gradients in float64 (Ioffe & Szegedy 2015, §3)."""
     x, gamma, beta, dy = (np.asarray(value, np.float64) for value in (x, gamma, beta, dy))
     y, dx = np.empty_like(x), np.empty_like(x)
     dgamma, dbeta = np.zeros_like(gamma), np.zeros_like(beta)
@@ -61,7 +61,7 @@ def reference(x, gamma, beta, dy, ghost_batch_size):
 
 
 def draw(shape, seed=0, mean=0.0):
-    """Input of unit standard deviation, gamma, beta and the gradient of the output."""
+    """Returns an input of unit standard deviation, gamma, beta and the gradient of the output."""
     generator = np.random.default_rng(seed)
     x = (generator.normal(size=shape) + mean).astype(np.float32)
     gamma = generator.uniform(0.5, 2, shape[-1]).astype(np.float32)
@@ -70,7 +70,7 @@ def draw(shape, seed=0, mean=0.0):
 
 
 def run(kernel, x, gamma, beta, dy, ghost_batch_size, shift=0.0, jit_compile=False):
-    """What reference returns, from the kernel."""
+    """Returns the values of `reference` as the kernel computes them."""
 
     @tf.function(jit_compile=jit_compile, autograph=False)
     def forward_and_backward(x, gamma, beta, dy):
@@ -113,8 +113,8 @@ def test_reshaped_kernel_equals_the_reference_under_xla(shape, ghost_batch_size)
 
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("mean", [0.0, 10.0, 100.0])
-def test_variance_far_from_zero_with_a_warm_shift(mean, jit_compile):
-    """10% off a mean of 100 standard deviations is 10 standard deviations off."""
+def test_the_reshaped_kernel_is_accurate_far_from_zero_with_a_warm_shift(mean, jit_compile):
+    """Checks a shift that differs by up to 10 standard deviations: 10% of a mean of 100."""
     drawn = draw((64, 28, 28, 3), mean=mean)
     got = run("reshaped", *drawn, 32, shift=0.9 * mean, jit_compile=jit_compile)
     _, means, variances, dx, *_ = reference(*drawn, 32)
@@ -124,7 +124,7 @@ def test_variance_far_from_zero_with_a_warm_shift(mean, jit_compile):
 
 
 @pytest.mark.parametrize("mean", [0.0, 10.0, 100.0])
-def test_variance_far_from_zero_by_the_fused_kernel(mean):
+def test_the_fused_kernel_is_accurate_far_from_zero(mean):
     drawn = draw((64, 28, 28, 3), mean=mean)
     got = run("fused", *drawn, 32)
     _, _, variances, dx, *_ = reference(*drawn, 32)
@@ -133,16 +133,16 @@ def test_variance_far_from_zero_by_the_fused_kernel(mean):
 
 
 @pytest.mark.parametrize(("mean", "bound"), [(10.0, 1e-4), (100.0, 1e-2)])
-def test_variance_at_a_cold_start_of_the_shift(mean, bound):
+def test_the_reshaped_kernel_loses_few_digits_at_a_cold_start(mean, bound):
     drawn = draw((64, 28, 28, 3), mean=mean)
     _, _, variances, *_ = reference(*drawn, 32)
     error = np.abs(run("reshaped", *drawn, 32, shift=0.0)[2] / variances - 1).max()
-    # The lower bound keeps the docstring honest: a cold start does lose digits.
+    # The lower bound checks that a cold start loses digits, as the module's docstring says.
     assert bound / 100 < error < bound
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_a_constant_channel_has_no_variance_and_finite_gradients(kernel):
+def test_a_constant_channel_has_finite_gradients(kernel):
     x, gamma, beta, dy = draw((4, 3, 3, 2))
     x[..., 0] = 7.0
     got = run(kernel, x, gamma, beta, dy, 2)
@@ -171,7 +171,7 @@ def test_half_precision_keeps_float32_statistics(kernel, dtype):
     mean=st.floats(-100, 100),
 )
 @settings(max_examples=60, deadline=None)
-def test_moved_is_the_closed_form(decay, ghost_batches, moving, mean):
+def test_the_moving_statistic_equals_the_closed_form(decay, ghost_batches, moving, mean):
     got = update_moving_statistic(
         tf.constant([moving]), tf.constant([mean]), decay, tf.constant(ghost_batches)
     )
@@ -179,7 +179,7 @@ def test_moved_is_the_closed_form(decay, ghost_batches, moving, mean):
     np.testing.assert_allclose(got, [want], rtol=1e-6, atol=1e-4)
 
 
-def test_moved_keeps_the_digits_of_a_small_weight():
+def test_a_small_weight_keeps_its_digits():
     for decay, ghost_batches in ((0.99, 1), (0.9999, 1), (0.9999, 3)):
         weight = update_moving_statistic(tf.zeros([1]), tf.ones([1]), decay, ghost_batches).numpy()[
             0
@@ -187,7 +187,7 @@ def test_moved_keeps_the_digits_of_a_small_weight():
         assert weight == pytest.approx(1 - decay**ghost_batches, rel=3e-7)
 
 
-# The layer.
+# The tests below are of the layer.
 
 
 def layer_with_weights(kernel="fused", ghost_batch_size=4, channels=3, **kwargs):
@@ -222,7 +222,7 @@ def test_layer_gradients_with_and_without_center_and_scale(kernel, center, scale
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_one_call_moves_the_statistics_by_its_n_ghost_batches(kernel):
+def test_one_call_updates_the_statistics_by_its_n_ghost_batches(kernel):
     layer = layer_with_weights(kernel, momentum=0.9)
     before = layer.moving_mean.numpy(), layer.moving_variance.numpy()
     x, gamma, beta, dy = draw((12, 5, 5, 3), mean=2.0)
@@ -259,7 +259,7 @@ def test_two_collected_micro_batches_equal_one_big_batch(kernel):
         np.testing.assert_allclose(got, variable.numpy(), rtol=1e-5)
 
 
-def test_a_scope_is_its_threads_own_and_ends():
+def test_a_scope_collects_from_its_own_thread_until_it_ends():
     layer = layer_with_weights()
     x, *_ = draw((4, 5, 5, 3))
     with collect_statistics() as collected:
@@ -280,7 +280,7 @@ def test_a_scope_is_its_threads_own_and_ends():
     assert not np.array_equal(layer.moving_mean.numpy(), before)
 
 
-def test_with_g_equal_b_training_is_keras_batch_normalization():
+def test_one_ghost_batch_trains_as_keras_batch_normalization():
     x, *_ = draw((8, 5, 5, 3), mean=1.0)
     ghost = layer_with_weights(ghost_batch_size=8)
     plain = keras.layers.BatchNormalization()
@@ -302,10 +302,10 @@ def test_inference_uses_the_moving_statistics_for_any_batch(kernel):
     want = gamma * (x - mean) / np.sqrt(variance + EPSILON) + beta
     np.testing.assert_allclose(layer(x), want, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(layer(x[:1], training=False), want[:1], rtol=1e-4, atol=1e-5)
-    layer.trainable = False  # As Keras: a frozen layer is in inference mode.
+    layer.trainable = False  # As in Keras, a frozen layer is in inference mode.
     with collect_statistics() as collected:
         np.testing.assert_allclose(layer(x, training=True), want, rtol=1e-4, atol=1e-5)
-    # Said, so that the layer does not count as one that is never called.
+    # An entry without sums tells that the layer was called.
     assert [(entry.layer, entry.mean_sum) for entry in collected] == [(layer, None)]
 
 
@@ -320,9 +320,10 @@ def test_mixed_precision_computes_in_bfloat16(kernel):
     assert {weight.dtype for weight in layer.weights} == {"float32"}
 
 
-def test_refusals_name_the_value_and_the_remedy():
+def test_error_messages_name_the_value_and_the_remedy():
     x, *_ = draw((10, 5, 5, 3))
-    with pytest.raises(UserError, match=r"4 does not divide .* 10 examples.*: 1, 2, 5, 10"):
+    message = r"4 does not divide .* 10 examples: use one of 1, 2, 5, 10"
+    with pytest.raises(UserError, match=message):
         layer_with_weights()(x, training=True)
     with pytest.raises(UserError, match="drop_remainder"):
         tf.function(

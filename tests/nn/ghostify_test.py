@@ -1,4 +1,4 @@
-"""Every kind of Keras model made ghost: same weights and inference, other statistics."""
+"""Conversion of every kind of Keras model: same weights and inference, other statistics."""
 
 import pathlib
 import re
@@ -30,7 +30,7 @@ def nested():
     block = keras.Sequential([keras.Input((8, 8, 4)), norm(), keras.layers.ReLU()], name="block")
     images = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(4, 3, padding="same")(images)
-    x = keras.layers.Add()([block(x), block(norm(synchronized=True)(x))])  # block is called twice
+    x = keras.layers.Add()([block(x), block(norm(synchronized=True)(x))])  # This calls block twice.
     return keras.Model(images, keras.layers.Dense(2)(keras.layers.GlobalMaxPooling2D()(x)))
 
 
@@ -87,7 +87,7 @@ def make_ghost(model, kernel="fused", ghost_batch_size=BATCH):
 
 
 @pytest.mark.parametrize(("make", "count"), MODELS.items())
-def test_every_layer_is_swapped_and_nothing_else_changes(make, count):
+def test_every_layer_is_converted_and_nothing_else_changes(make, count):
     keras.utils.set_random_seed(1)
     model = make()
     images = images_for(model)
@@ -121,8 +121,8 @@ def test_every_layer_is_swapped_and_nothing_else_changes(make, count):
 
 
 @pytest.mark.parametrize("kernel", ["fused", "reshaped"])
-def test_ghosts_of_a_batch_do_not_see_each_other(kernel):
-    """G of them at a time through the plain model is the whole batch through the ghost model."""
+def test_ghost_batches_do_not_affect_each_other(kernel):
+    """Compares the plain model on G images at a time with the ghost model on the whole batch."""
     keras.utils.set_random_seed(1)
     model = nested()
     images = images_for(model, 3 * BATCH)
@@ -131,7 +131,7 @@ def test_ghosts_of_a_batch_do_not_see_each_other(kernel):
     np.testing.assert_allclose(ghost, plain, rtol=1e-4, atol=1e-5)
 
 
-def test_a_layer_that_is_called_twice_hands_over_twice():
+def test_a_layer_that_is_called_twice_appends_statistics_twice():
     model = make_ghost(nested())
     with collect_statistics() as collected:
         model(images_for(model), training=True)
@@ -141,7 +141,7 @@ def test_a_layer_that_is_called_twice_hands_over_twice():
 
 
 @pytest.mark.parametrize("make", [sequential, nested])
-def test_files_load_back_as_ghosts(make, tmp_path: pathlib.Path):
+def test_files_load_with_ghost_layers(make, tmp_path: pathlib.Path):
     model = make_ghost(make(), "reshaped")
     images = images_for(model)
     model(images, training=True)
@@ -156,8 +156,9 @@ def test_files_load_back_as_ghosts(make, tmp_path: pathlib.Path):
 
 @pytest.mark.parametrize("make", [sequential, nested, subclassed, mobile_net_v2])
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
-def test_back_to_plain(make, precision, tmp_path: pathlib.Path):
-    """Inference stays, bit for bit, and files know nothing of this package."""
+def test_unghostify_keeps_inference_and_files_do_not_name_this_package(
+    make, precision, tmp_path: pathlib.Path
+):
     outer = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:
@@ -192,7 +193,7 @@ def test_checkpoints_of_a_plain_model_restore(tmp_path: pathlib.Path):
         np.testing.assert_array_equal(one, other)
 
 
-def test_under_mirrored_strategy_and_tf_function(cpus):
+def test_ghost_models_work_under_mirrored_strategy_and_tf_function(cpus):
     strategy = tf.distribute.MirroredStrategy(cpus[:2])
     keras.utils.set_random_seed(1)
     with strategy.scope():
@@ -223,14 +224,14 @@ def test_under_mirrored_strategy_and_tf_function(cpus):
         np.testing.assert_allclose(total, statistics.mean_sum, rtol=1e-4, atol=1e-5)
 
 
-def test_a_ghost_takes_new_sizes():
+def test_a_second_conversion_sets_new_sizes():
     model = make_ghost(make_ghost(sequential()), "reshaped", ghost_batch_size=2)
     assert {(layer.ghost_batch_size, layer.kernel) for layer in norms_of(model)} == {
         (2, "reshaped")
     }
 
 
-def test_what_cannot_be_ghost_is_refused():
+def test_layers_that_cannot_be_converted_are_rejected():
     class Own(keras.layers.BatchNormalization):
         pass
 
@@ -244,6 +245,6 @@ def test_what_cannot_be_ghost_is_refused():
         make_ghost(sequential(), ghost_batch_size=-1)
 
 
-def test_a_model_without_batch_normalization_is_left_as_it_is():
+def test_a_model_without_batch_normalization_is_unchanged():
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     assert make_ghost(model) is model

@@ -1,4 +1,4 @@
-"""Refusals of a user's model, and models that are not refused."""
+"""Models of users that are refused, and models that are not."""
 
 import keras
 import pytest
@@ -19,7 +19,7 @@ def tail():
 
 
 def layer_of(function):
-    """A layer that passes its input through `function` in training."""
+    """Returns a layer that applies `function` to its input in training."""
 
     class Own(L.Layer):
         def call(self, x, training=False):
@@ -29,7 +29,7 @@ def layer_of(function):
 
 
 def checked(network, dtype=tf.float32):
-    network(keras.Input((8, 8, 1), dtype=dtype))  # As the registry builds it.
+    network(keras.Input((8, 8, 1), dtype=dtype))  # The registry builds a model in the same way.
     check("mine:net", network, tf.TensorSpec((4, 8, 8, 1), dtype))
 
 
@@ -84,9 +84,9 @@ REFUSED = [
     (lambda: sequential(layer_of(branching), *tail()), "RandomStandardNormal"),
     (lambda: sequential(layer_of(tf.random.shuffle), *tail()), "RandomShuffle"),
     (lambda: sequential(Hidden(), *tail()), "does not see, counter of layer hidden"),
-    (OwnStep, "has a train_step of its own"),
-    (OwnLoss, "has a compute_loss of its own"),
-    (lambda: Plain(keras.metrics.Mean(name="seen")), "a metric of its own, seen, in"),
+    (OwnStep, "overrides train_step"),
+    (OwnLoss, "overrides compute_loss"),
+    (lambda: Plain(keras.metrics.Mean(name="seen")), "has a metric, seen, in"),
     (lambda: sequential(L.Conv2D(2, 3, dtype="mixed_float16"), *tail()), "in float16"),
     (lambda: sequential(*tail()[:-1], L.Dense(5, dtype="float64")), "of type float64"),
     (lambda: sequential(*tail(), L.Activation("sigmoid")), "remove the sigmoid"),
@@ -98,7 +98,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("make", "reason"), REFUSED)
-def test_refused_in_two_lines(make, reason):
+def test_unsupported_models_are_refused_in_two_lines(make, reason):
     with pytest.raises(UserError, match=reason) as raised:
         checked(make())
     assert len(str(raised.value).splitlines()) <= 2
@@ -130,14 +130,14 @@ def test_sound_models_are_not_refused(make):
     checked(make())
 
 
-def test_an_integer_input_is_traced_as_such():
+def test_a_model_with_an_integer_input_is_traced_with_integers():
     scaled = sequential(L.Rescaling(1 / 255), *tail(), dtype="uint8")
     checked(scaled, tf.uint8)
     with pytest.raises(UserError, match="remove the sigmoid"):
         checked(sequential(L.Rescaling(1 / 255), *tail(), L.Activation("sigmoid"), dtype="uint8"))
 
 
-def test_on_replicas_the_models_variables_are_its_own(cpus):
+def test_on_replicas_hidden_variables_are_still_found(cpus):
     with tf.distribute.MirroredStrategy(cpus[:2]).scope():
         checked(sequential(*tail()))
         with pytest.raises(UserError, match="counter of layer hidden"):
@@ -152,11 +152,11 @@ def transfer(trainable):
     return keras.Model(images, L.Dense(5)(x))
 
 
-def test_a_trained_base_that_is_called_for_inference_is_said(caplog):
+def test_a_trained_base_that_is_called_for_inference_warns(caplog):
     for make in (lambda: transfer(trainable=False), lambda: sequential(*tail()), Plain):
         checked(make())
     assert caplog.messages == []
     checked(transfer(trainable=True))
     (message,) = caplog.messages
     assert message.startswith("--model=mine:net calls base with training=False, which Keras")
-    assert message.endswith("are trained; base.trainable = False keeps them.")
+    assert message.endswith("are trained. Set base.trainable = False to keep them.")

@@ -7,7 +7,7 @@ import pytest
 from tests.support.models import tiny
 from trainer.nn.ghostify import ghostify
 from trainer.nn.model_configuration import fingerprint
-from trainer.nn.models.registry import build
+from trainer.nn.models.registry import GhostNorm, ImageFormat, build
 
 SHAPE = (8, 8, 1)
 
@@ -30,31 +30,27 @@ def test_a_second_build_has_the_same_fingerprint(make):
     assert len(first) == 64
 
 
-def test_of_the_classifier_neither_other_builds_nor_the_image_size_change_it():
+def test_neither_earlier_builds_nor_the_image_size_change_the_fingerprint():
     def classifier(side):
         return build(
             "tests.support.models:tiny",
-            image_shape=(side, side, 1),
-            classes=5,
-            mean=[1.0],
-            std=[1.0],
+            ImageFormat((side, side, 1), [1.0], [1.0]),
+            5,
+            GhostNorm(4, 0.9, "fused"),
             seed=0,
-            ghost_batch_size=4,
-            ghost_decay=0.9,
-            kernel="fused",
         )
 
     assert len({fingerprint(classifier(side)) for side in (8, 8, 16)}) == 1
 
 
-def test_an_activation_changes_it_and_the_device_does_not():
+def test_an_activation_changes_the_fingerprint_but_the_kernel_does_not():
     assert fingerprint(tiny(SHAPE, 5, "relu")) != fingerprint(tiny(SHAPE, 5, "tanh"))
     kernels = ("fused", "reshaped")
     models = [ghostify(tiny(SHAPE, 5), ghost_batch_size=4, decay=0.9, kernel=k) for k in kernels]
     assert len({fingerprint(model) for model in models}) == 1
 
 
-def test_an_activation_named_as_its_layer_is_not_taken_for_a_name():
+def test_an_activation_with_the_name_of_its_layer_changes_the_fingerprint():
     def net(activation):
         layers = [keras.Input((4,)), keras.layers.Activation(activation, name=activation)]
         return keras.Sequential([*layers, keras.layers.Lambda(lambda x: 2 * x)])
@@ -62,7 +58,7 @@ def test_an_activation_named_as_its_layer_is_not_taken_for_a_name():
     assert fingerprint(net("relu")) != fingerprint(net("tanh"))
 
 
-def test_it_is_the_same_in_another_process():
+def test_the_fingerprint_is_the_same_in_another_process():
     code = (
         "from tests.support.models import tiny;"
         "from trainer.nn.model_configuration import fingerprint;"
@@ -72,7 +68,7 @@ def test_it_is_the_same_in_another_process():
     assert other.stdout.strip() == fingerprint(tiny(SHAPE, 5))
 
 
-def test_a_model_without_a_configuration_has_none():
+def test_a_model_without_a_configuration_has_no_fingerprint():
     class Odd(keras.Model):
         def get_config(self):
             raise NotImplementedError

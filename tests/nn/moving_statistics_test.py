@@ -23,8 +23,8 @@ LAYER = norm(4)
     start=st.integers(0, 10**12),
 )
 @settings(max_examples=60, deadline=None)
-def test_all_updates_together_weigh_as_their_ghost_batches(decay, batches, start):
-    """An update's share in the final mean: d^(ghost batches after it) · (1 − dⁿ) / (1 − d^S)."""
+def test_the_weight_of_an_update_is_that_of_its_ghost_batches(decay, batches, start):
+    """Checks its share in the final mean: d^(ghost batches after it) · (1 − dⁿ) / (1 − d^S)."""
     layer, shares, position = LAYER, np.zeros(0), 4 * start
     layer.momentum = decay
     for count in batches:
@@ -38,20 +38,20 @@ def test_all_updates_together_weigh_as_their_ghost_batches(decay, batches, start
     np.testing.assert_allclose(shares, wanted, rtol=1e-9, atol=1e-12)
 
 
-def test_the_first_update_is_all_there_is():
+def test_the_first_update_has_the_whole_weight():
     for decay in (0.0, 0.5, 0.999999):
         assert update_weights({"0": norm(32, decay)}, {"0": 64}, 96, [160]) == 1
 
 
-def test_a_settled_layer_moves_by_the_decay_alone():
+def test_the_weights_of_a_settled_layer_depend_on_the_decay_alone():
     weights = update_weights(
         {"a": norm(), "b": norm(8, 0.9)}, {"a": None, "b": None}, 64, [64, 128]
     )
     np.testing.assert_allclose(weights, [[1 - 0.99**2, 1 - 0.9**8]] * 2)
 
 
-def test_after_many_examples_the_start_no_longer_counts():
-    far = 32 * 10**13  # Ghost batches of a position that float32 could not count.
+def test_after_many_examples_the_start_does_not_count():
+    far = 32 * 10**13  # This is a position that float32 cannot represent exactly.
     ((weight,),) = update_weights({"0": norm()}, {"0": 0}, 32, [far])
     assert weight == pytest.approx(0.01, rel=1e-12)
 
@@ -64,7 +64,7 @@ def test_starts_are_kept_and_new_layers_start_at_the_position():
     assert starts({}, 640, {"7": 32}) == {"7": 32}
 
 
-def test_frozen_layers_keep_their_number():
+def test_frozen_layers_count_in_the_numbering():
     frozen, plain, last = norm(), keras.layers.BatchNormalization(), norm()
     frozen.trainable = False
     model = keras.Sequential([keras.Input((3,)), frozen, plain, last])

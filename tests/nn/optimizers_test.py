@@ -6,7 +6,7 @@ import tensorflow as tf
 from trainer.nn.optimizers import OPTIMIZERS, Update, decays
 
 UPDATES = 120
-# A warm-up, a step down and a step up; a momentum that rises, and falls to zero once.
+# The rate warms up, falls and rises; the momentum rises, and is zero for one update.
 RATES = np.concatenate([np.linspace(0.01, 0.1, 20), np.full(50, 0.02), np.full(50, 0.05)])
 MOMENTA = np.concatenate([np.full(40, 0.9), np.linspace(0.9, 0.99, 39), [0.0], np.full(40, 0.5)])
 DECAY = 0.03
@@ -14,7 +14,7 @@ SHAPES = [(3, 3, 2, 4), (5, 3), (4,)]
 
 
 def gradients_of(shape, seed=1):
-    """Noise around a mean, of sizes that differ by a thousand between updates."""
+    """Returns noise around a mean; sizes differ by factors up to 1000 between updates."""
     rng = np.random.default_rng(seed)
     sizes = 10.0 ** rng.uniform(-3, 0, UPDATES)
     return [size * (rng.normal(size=shape) + 0.5) for size in sizes]
@@ -36,7 +36,7 @@ def slow_sgd(w, gradients):
 
 
 def slow_moments(gradients):
-    """m̂ and v̂ of Kingma & Ba's algorithm 1, each as the weighted mean that its recursion is."""
+    """Yields m̂ and v̂ of Kingma & Ba's algorithm 1, each written as a weighted mean."""
     for t in range(1, len(gradients) + 1):
         first = [(1 - MOMENTA[i]) * np.prod(MOMENTA[i + 1 : t]) for i in range(t)]
         second = [(1 - 0.999) * 0.999 ** (t - 1 - i) for i in range(t)]
@@ -48,7 +48,7 @@ def slow_moments(gradients):
 
 
 def slow_adam(w, gradients):
-    """Coupled decay makes the gradient depend on w, so that the moments are the recursions."""
+    """Returns w after the updates; recursive, since coupled decay makes ∇ depend on w."""
     m, v, left = np.zeros_like(w), np.zeros_like(w), 1.0
     for t, (g, rate, beta1) in enumerate(zip(gradients, RATES, MOMENTA, strict=True), start=1):
         g = g + DECAY * w if w.ndim > 1 else g
@@ -92,7 +92,7 @@ SLOW = {
 
 
 def moved(name, w, gradients, dtype, rates=RATES, momenta=MOMENTA, decay=DECAY):
-    """w after an update with each of the gradients."""
+    """Returns w after one update for each gradient."""
     optimizer = OPTIMIZERS[name]
     x = tf.constant(w, dtype)
     slots = optimizer.start(x)
@@ -108,7 +108,7 @@ def moved(name, w, gradients, dtype, rates=RATES, momenta=MOMENTA, decay=DECAY):
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_against_a_slow_reference(name, shape):
+def test_optimizers_equal_a_slow_reference(name, shape):
     w, gradients = np.random.default_rng(2).normal(size=shape), gradients_of(shape)
     wanted = SLOW[name](w, gradients)
     assert np.abs(wanted - w).max() > 0.01
@@ -117,7 +117,7 @@ def test_against_a_slow_reference(name, shape):
 
 
 @pytest.mark.parametrize("name", ["adam", "lamb"])
-def test_the_first_direction_of_the_moments_is_the_sign_of_the_gradient(name):
+def test_the_first_direction_of_adam_and_lamb_is_the_sign_of_the_gradient(name):
     for m in (0.0, 0.9, 0.999999):
         g = np.float32([2.0, -0.1, 30.0])
         step = moved(name, np.zeros(3), [g], tf.float32, [1.0], [m])
@@ -125,13 +125,13 @@ def test_the_first_direction_of_the_moments_is_the_sign_of_the_gradient(name):
 
 
 @pytest.mark.parametrize("name", ["lars", "lamb"])
-def test_layer_rates_are_those_of_the_whole_kernel_and_of_kernels_only(name):
+def test_trust_ratios_apply_to_whole_kernels_and_not_to_vectors(name):
     rng = np.random.default_rng(3)
     w, g = rng.normal(size=(3, 3, 2, 4)), rng.uniform(1, 2, size=(3, 3, 2, 4))
     trust = 0.001 if name == "lars" else 1.0
     one = moved(name, w, [g], tf.float64, [1.0], [0.9], decay=0.0) - w
     assert np.linalg.norm(one) == pytest.approx(trust * np.linalg.norm(w))
-    # The size of a kernel's gradient does not matter, that of a vector's does to lars.
+    # The size of a kernel's gradient does not matter; the size of a vector's does with lars.
     thousandfold = moved(name, w, [1000 * g], tf.float64, [1.0], [0.9], decay=0.0) - w
     np.testing.assert_allclose(thousandfold, one, rtol=1e-5)
     plain = "momentum" if name == "lars" else "adam"
@@ -143,19 +143,19 @@ def test_layer_rates_are_those_of_the_whole_kernel_and_of_kernels_only(name):
 
 @pytest.mark.parametrize("decay", [0.0, DECAY])
 @pytest.mark.parametrize("name", ["lars", "lamb"])
-def test_norms_of_zero_have_the_ratio_one(name, decay):
+def test_the_trust_ratio_is_one_if_a_norm_is_zero(name, decay):
     zeros, ones = np.zeros((2, 3)), np.ones((2, 3))
     step = moved(name, zeros, [0.5 * ones], tf.float32, [1.0], [0.0], decay)
     np.testing.assert_allclose(step, -0.5 * ones if name == "lars" else -ones, rtol=1e-5)
     still = moved(name, ones, [zeros], tf.float32, [1.0], [0.0], decay)
-    # lamb's norm is of r + λ w, which is zero only without decay.
+    # The norm in lamb is that of r + λ w, which is zero only without decay.
     left = {"lars": 1 - decay, "lamb": 0.0 if decay else 1.0}[name]
     np.testing.assert_allclose(still, left * ones, atol=1e-6)
     np.testing.assert_array_equal(moved(name, zeros, [zeros], tf.float32, [1.0], [0.0]), zeros)
 
 
 @pytest.mark.parametrize(
-    ("name", "theirs"),
+    ("name", "make"),
     [
         ("momentum", lambda: keras.optimizers.SGD(0.1, momentum=0.9)),
         ("nesterov", lambda: keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True)),
@@ -163,14 +163,14 @@ def test_norms_of_zero_have_the_ratio_one(name, decay):
         ("lamb", lambda: keras.optimizers.Lamb(0.1, epsilon=1e-6)),
     ],
 )
-def test_with_constant_rate_and_momentum_it_is_keras_own(name, theirs):
+def test_with_constant_rate_and_momentum_optimizers_equal_those_of_keras(name, make):
     gradients = gradients_of((5, 3))
     w = np.random.default_rng(4).normal(size=(5, 3)).astype(np.float32)
-    variable, optimizer = keras.Variable(w), theirs()
+    variable, optimizer = keras.Variable(w), make()
     for g in gradients:
         optimizer.apply([tf.constant(g, tf.float32)], [variable])
-    ours = moved(name, w, gradients, tf.float32, [0.1] * UPDATES, [0.9] * UPDATES, decay=0.0)
-    np.testing.assert_allclose(ours, variable.numpy(), rtol=1e-3, atol=1e-4)
+    result = moved(name, w, gradients, tf.float32, [0.1] * UPDATES, [0.9] * UPDATES, decay=0.0)
+    np.testing.assert_allclose(result, variable.numpy(), rtol=1e-3, atol=1e-4)
 
 
 def test_kernels_decay_and_vectors_do_not():

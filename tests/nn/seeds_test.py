@@ -1,4 +1,4 @@
-"""Random layers' seeds: found, and set from outside by replica."""
+"""Seeds of random layers: they are found in a model, and set for each replica."""
 
 import keras
 import numpy as np
@@ -26,12 +26,12 @@ def test_every_random_layer_has_one_state_in_a_fixed_order():
     assert not {id(state) for state in states} & {id(weight) for weight in model.weights}
 
 
-def test_a_model_without_randomness_has_none():
+def test_a_model_without_randomness_has_no_states():
     assert seed_states(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])) == []
 
 
 @pytest.mark.parametrize(("name", "count"), [("MobileNet", 1), ("MobileNetV2", 0)])
-def test_keras_applications(name, count):
+def test_every_dropout_of_keras_applications_has_a_state(name, count):
     model = getattr(keras.applications, name)(input_shape=(32, 32, 3), weights=None, classes=3)
     dropouts = [layer for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
     assert len(seed_states(model)) == len(dropouts) == count
@@ -39,7 +39,7 @@ def test_keras_applications(name, count):
 
 def numbers(states, position, seed, order_version):
     first, rest = values(states, tf.constant(position, tf.int64), seed, order_version)
-    return [tuple(each.numpy().tolist()) for each in (first, *rest)]
+    return [tuple(value.numpy().tolist()) for value in (first, *rest)]
 
 
 def test_version_1_keeps_the_masks_of_earlier_runs():
@@ -48,7 +48,7 @@ def test_version_1_keeps_the_masks_of_earlier_runs():
 
 @pytest.mark.parametrize("seed", [0, 1, 2**31, 2**63 - 1])
 def test_version_2_hashes_all_64_bits_of_seed_and_position(seed):
-    # Those that Keras' own reduction to 31 bits would not tell apart, too.
+    # These include pairs that Keras' reduction to 31 bits alone could not distinguish.
     places = [(p, s) for p in (0, 32, 2**31 - 2, 2**40) for s in (seed, seed ^ 2**40, seed ^ 1)]
     found = [pair for p, s in places for pair in numbers(4, p, s, 2)]
     reduced = {tuple(number % (2**31 - 2) for number in pair) for pair in found}
@@ -60,7 +60,7 @@ def test_layers_do_not_share_keys_with_the_global_generator():
     for version in (1, 2):
         found = numbers(50, 64, 3, version)
         assert len(set(found)) == 51
-        # More layers move no key of the others' in version 2; version 1 spaces them by the count.
+        # The global key does not depend on the number of layers; version 1 spaces the others by it.
         assert numbers(60, 64, 3, version)[0] == found[0]
     assert numbers(60, 64, 3, 2)[:51] == numbers(50, 64, 3, 2)
 
@@ -74,11 +74,11 @@ def test_the_global_generator_counts_up():
 
 
 class TestUnderStatelessScope:
-    """What the step relies on: masks, statistics and gradients by replica, variables untouched."""
+    """Masks, statistics and gradients are per replica, and variables do not change."""
 
     @pytest.fixture
     def replicas(self, cpus):
-        """run(seeds) → per replica: outputs, mean sums, the gradient of the dense kernel."""
+        """Returns a model, and a function from seeds to outputs, sums and gradient by replica."""
         strategy = tf.distribute.MirroredStrategy(cpus[:2])
         with strategy.scope():
             model = keras.Sequential(
@@ -118,7 +118,7 @@ class TestUnderStatelessScope:
 
         return model, call
 
-    def test_masks_follow_the_values(self, replicas):
+    def test_masks_depend_on_the_values(self, replicas):
         model, run = replicas
         before = [state.numpy() for state in seed_states(model)]
         different, _, gradients = run([1, 2])
@@ -129,11 +129,11 @@ class TestUnderStatelessScope:
         np.testing.assert_array_equal(different[0], again[0])
         for state, value in zip(seed_states(model), before, strict=True):
             np.testing.assert_array_equal(state.numpy(), value)
-        # Gradients arrive, and through each replica's own mask.
+        # Each replica has gradients, which depend on its own mask.
         assert np.abs(gradients[0]).max() > 0
         assert not np.array_equal(gradients[0], gradients[1])
 
-    def test_statistics_are_collected_and_nothing_moves(self, replicas):
+    def test_statistics_are_collected_and_weights_do_not_change(self, replicas):
         model, run = replicas
         before = model.get_weights()
         _, mean_sums, _ = run([1, 2])
@@ -144,11 +144,10 @@ class TestUnderStatelessScope:
             np.testing.assert_array_equal(weight, value)
 
 
-def test_keras_gets_a_small_seed_itself_and_32_bits_of_a_larger_one():
-    """Keras' own check: numpy takes no more."""
+def test_keras_gets_a_small_seed_unchanged_and_32_bits_of_a_larger_one():
     assert [keras_seed(seed) for seed in (0, 1, 2**31 - 1)] == [0, 1, 2**31 - 1]
     large = [2**31, 2**32, 2**32 + 1, 2**62, 2**63 - 1]
     found = [keras_seed(seed) for seed in large]
     assert len(set(found)) == len(large)
     assert all(0 <= seed < 2**32 for seed in found)
-    keras.utils.set_random_seed(max(found))
+    keras.utils.set_random_seed(max(found))  # numpy raises an error above 32 bits.

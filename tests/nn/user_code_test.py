@@ -42,7 +42,7 @@ def test_an_error_in_a_layer_names_the_file_the_line_and_the_function():
 
 
 @pytest.mark.parametrize("autograph", [True, False])
-def test_an_error_while_a_function_is_traced_is_found_again(autograph):
+def test_an_error_in_tracing_names_the_original_line(autograph):
     model = network()
     function = tf.function(lambda x: model(x, training=True), autograph=autograph)
     found = refused(lambda: function(tf.zeros([3, 4])))
@@ -58,7 +58,7 @@ def test_an_error_while_a_function_is_traced_is_found_again(autograph):
         ("undefined\n", 1, "NameError"),
     ],
 )
-def test_an_error_while_a_module_is_imported(tmp_path, monkeypatch, source, line, kind):
+def test_an_error_in_an_import_names_the_file_and_line(tmp_path, monkeypatch, source, line, kind):
     (tmp_path / "imported_here.py").write_text(source)
     monkeypatch.syspath_prepend(str(tmp_path))
     found = refused(lambda: importlib.import_module("imported_here"))
@@ -67,14 +67,14 @@ def test_an_error_while_a_module_is_imported(tmp_path, monkeypatch, source, line
     assert f"Correct {tmp_path}/imported_here.py, line {line}, in <module>." in str(found)
 
 
-def test_errors_of_this_program_pass():
+def test_errors_of_this_program_are_not_converted():
     with pytest.raises(AttributeError), unwrap_user_errors():
         update_weights({"0": None}, {"0": 0}, 32, [32])
     with pytest.raises(UserError, match=r"^ours$"), unwrap_user_errors():
         raise UserError("ours")
 
 
-def test_a_user_error_within_autographs_is_the_first_one():
+def test_a_user_error_that_autograph_wraps_is_unwrapped():
     def refuse():
         raise UserError("the remedy")
 

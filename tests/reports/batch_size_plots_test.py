@@ -39,22 +39,22 @@ def test_accuracy_against_batch_size(tmp_path):
     line, _, (bars,) = handles[0]
     assert line.get_xdata().tolist() == [32, 128, 512]
     assert line.get_ydata().tolist() == pytest.approx([60, 70, 50])
-    # Two values, 2 percent off their mean: 2 √2.
+    # Two values, each 2% from their mean, have a sample deviation of 2 √2.
     ends = [segment[1][1] - segment[0][1] for segment in bars.get_segments()]
     assert ends == pytest.approx([2 * 2 * 2**0.5] * 3)
     assert "sample standard deviation" in picture.caption
     assert "70.0% at 128" in picture.alt
 
 
-def test_a_ghost_batch_that_follows_the_batch_is_no_condition(tmp_path):
+def test_a_ghost_batch_that_follows_the_batch_is_not_a_condition(tmp_path):
     for size, ghost in ((2, 2), (4, 4), (128, 32)):
         write(tmp_path / str(size), f"--initial_batch_size={size}", f"--ghost_batch_size={ghost}")
     (picture,) = batch_size_plots.against_batch(conditions(read(tmp_path)))
     assert drawn(picture).get_legend_handles_labels()[1] == []
-    assert "What goes with the batch size: ghost_batch_size." in picture.caption
+    assert "These flags follow the batch size: ghost_batch_size." in picture.caption
 
 
-def test_nothing_to_compare_is_not_drawn(tmp_path):
+def test_conditions_without_a_common_axis_are_not_drawn(tmp_path):
     write(tmp_path / "a")
     write(tmp_path / "b", "--initial_batch_size=640", "--anneal=cosine")
     write(tmp_path / "c", "--initial_batch_size=320", "--anneal=polynomial")
@@ -70,12 +70,12 @@ def test_the_heat_map_marks_the_best_cell(tmp_path):
     axes = drawn(picture)
     assert [text.get_text() for text in axes.texts] == ["76.8", "80.0", "73.6", "86.8", "90.0", "×"]
     (frame,) = axes.patches
-    assert frame.get_xy() == (0.5, 0.5)  # The second column of the second row.
+    assert frame.get_xy() == (0.5, 0.5)  # Second column, second row.
     assert "90.00% (n = 1) at batch size 64 and base_learning_rate 0.2" in picture.caption
 
 
-def test_numbers_of_ten_batch_sizes_do_not_touch(tmp_path):
-    """As many as the recipes for Masters & Luschi's figures have."""
+def test_numbers_of_ten_batch_sizes_do_not_overlap(tmp_path):
+    """Ten is the number of batch sizes in the recipes for Masters & Luschi's figures."""
     grid(tmp_path, [2**i for i in range(1, 11)], (2**-11, 2**-10))
     (picture,) = batch_size_plots.heat_maps(conditions(read(tmp_path)))
     figure = Figure(figsize=(4.8, picture.height), layout="constrained")
@@ -88,10 +88,10 @@ def test_numbers_of_ten_batch_sizes_do_not_touch(tmp_path):
         assert all(a.x1 < b.x0 for a, b in itertools.pairwise(boxes))
 
 
-def test_what_else_differs_has_a_map_of_its_own_with_the_same_colours(tmp_path):
+def test_each_value_of_another_flag_has_a_map_with_the_same_colours(tmp_path):
     grid(tmp_path, (32, 64), (0.1, 0.2))
     grid(tmp_path, (32, 64), (0.1, 0.2), "--augment=strong")
-    # One batch size alone.
+    # A single batch size makes no map.
     grid(tmp_path, (32,), (0.1, 0.2), "--augment=medium")
     one, other = batch_size_plots.heat_maps(conditions(read(tmp_path)))
     assert one.name != other.name

@@ -25,7 +25,7 @@ def learned(folder):
 
 
 def thick(axes):
-    """The labelled lines: label → (xs, ys)."""
+    """Returns the labelled lines: label → (xs, ys)."""
     lines = [each for each in axes.lines if not each.get_label().startswith("_")]
     return {each.get_label(): (list(each.get_xdata()), list(each.get_ydata())) for each in lines}
 
@@ -41,7 +41,7 @@ def test_the_mean_of_seeds_is_thick_and_each_is_thin(tmp_path):
     assert (xs[0], xs[-1], ys[-1]) == (1, 20, 1)
 
 
-def test_runs_of_different_length_and_one_cut(tmp_path):
+def test_runs_of_different_length_share_logarithmic_updates(tmp_path):
     write(tmp_path / "short", "--seed=1", updates=10)
     write(tmp_path / "long", "--anneal=cosine", updates=200)
     cut = write(tmp_path / "cut", "--anneal=polynomial")
@@ -51,13 +51,13 @@ def test_runs_of_different_length_and_one_cut(tmp_path):
     assert set(thick(axes["eval_top1_epochs"])) == {"short", "long", "cut"}
     assert thick(axes["eval_top1_epochs"])["cut"] == ([], [])
     assert len(thick(axes["train_loss_epochs"])["cut"][0]) == 3
-    # 200 updates beside 10 would leave those a twentieth of the axis.
+    # On a linear axis, 10 updates would take a twentieth of the width of 200.
     assert axes["eval_top1_updates"].get_xscale() == "log"
     assert "log scale" in axes["eval_top1_updates"].get_xlabel()
     assert axes["eval_top1_epochs"].get_xlim()[0] == 0
 
 
-def test_a_run_that_has_just_begun_makes_no_axis_logarithmic(tmp_path):
+def test_a_run_that_has_just_begun_does_not_make_the_axis_logarithmic(tmp_path):
     write(tmp_path / "long", updates=200)
     begun = write(tmp_path / "begun", "--anneal=cosine", updates=200, ended=False)
     lines = (begun / "metrics.jsonl").read_text().splitlines(keepends=True)
@@ -65,12 +65,12 @@ def test_a_run_that_has_just_begun_makes_no_axis_logarithmic(tmp_path):
     axes = learned(tmp_path)["train_loss_updates"]
     assert len(axes.lines) == 2
     assert axes.get_xscale() == "linear"
-    # All of its values are between 1 and 2.
+    # All values are between 1 and 2.
     low, high = axes.get_ylim()
     assert len([tick for tick in axes.get_yticks() if low <= tick <= high]) >= 4
 
 
-def test_a_single_point_is_seen(tmp_path):
+def test_a_single_point_is_drawn_as_a_dot(tmp_path):
     folder = write(tmp_path / "a")
     lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
     (folder / "metrics.jsonl").write_text("".join(lines[:11]))
@@ -80,7 +80,7 @@ def test_a_single_point_is_seen(tmp_path):
     assert axes["train_loss_epochs"].lines[0].get_marker() == ""
 
 
-def test_both_axes_of_accuracy_are_the_same_and_say_where_they_begin(tmp_path):
+def test_both_accuracy_pictures_have_the_same_axis_and_name_its_start(tmp_path):
     write(tmp_path / "a", top1=0.9)
     groups = conditions(read(tmp_path))
     pictures = {p.name: p for p in curves.learned(groups, curves.lines(groups))}
@@ -105,13 +105,13 @@ def test_a_loss_that_diverges_does_not_hide_the_others(tmp_path):
     pictures = {p.name: p for p in curves.learned(groups, curves.lines(groups))}
     axes = drawn(pictures.values())["train_loss_epochs"]
     low, high = axes.get_ylim()
-    assert (low < 1, high) == (True, 2 * 1.95)  # What both began at.
+    assert (low < 1, high) == (True, 2 * 1.95)  # Both runs begin at 1.95.
     assert "Losses above 3.9 are off the axis" in pictures["train_loss_epochs"].caption
     (cross,) = [line for line in axes.lines if line.get_marker() == "x"]
     assert cross.get_ydata() == [high]
 
 
-def test_the_schedule_holds_up_to_its_point_and_what_never_changes_is_said(tmp_path):
+def test_schedules_are_steps_and_constants_are_sentences(tmp_path):
     folder = write(tmp_path / "a", noise=100.0)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     for point in lines:
@@ -123,15 +123,15 @@ def test_the_schedule_holds_up_to_its_point_and_what_never_changes_is_said(tmp_p
     pictures, still = curves.schedule(groups, curves.lines(groups))
     assert [p.name for p in pictures] == ["schedule_batch_size", "schedule_gradient_noise_scale"]
     assert "The momentum is 0.9 throughout." in still
-    assert any("is 93.75 throughout" in said for said in still)
+    assert any("is 93.75 throughout" in sentence for sentence in still)
     (line,) = drawn(pictures)["schedule_batch_size"].lines
     assert line.get_drawstyle() == "steps-pre"
     assert (line.get_xdata()[0], line.get_ydata()[0]) == (0, 100)
     rises = [x for x, y in zip(*line.get_data(), strict=True) if y == 500]
-    assert rises[0] == pytest.approx(1.1)  # Drawn up from the point before it, at epoch 1.
+    assert rises[0] == pytest.approx(1.1)  # The step is at the previous point, at epoch 1.
 
 
-def test_of_many_conditions_the_first_and_the_best_are_in_colour(tmp_path):
+def test_the_first_and_the_best_of_many_conditions_are_in_colour(tmp_path):
     for i in range(30):
         write(tmp_path / f"{i:02}", f"--weight_decay={i}", top1=0.5 + i / 100)
     lines = curves.lines(conditions(read(tmp_path)))

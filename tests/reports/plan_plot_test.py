@@ -26,13 +26,13 @@ def test_the_line_goes_through_updates_of_the_run(kind):
     points = plan_plot.points(schedule, ramps)
     assert points == sorted(points, key=lambda point: point[0])
     assert points[0] == (0, schedule.at(0))
-    real = dict(updates(schedule))
+    actual = dict(updates(schedule))
     for position, setting in points:
         # A flat ramp ends where the next begins, with its own Setting.
-        assert real.get(position) == setting or setting in real.values()
+        assert actual.get(position) == setting or setting in actual.values()
 
 
-def test_the_peaks_of_a_cycle_are_on_the_line():
+def test_the_line_reaches_the_peaks_of_a_cycle():
     schedule, ramps, _ = planned("cyclical")
     rates = [setting.learning_rate for _, setting in plan_plot.points(schedule, ramps)]
     assert max(rates) == max(setting.learning_rate for _, setting in updates(schedule))
@@ -40,14 +40,14 @@ def test_the_peaks_of_a_cycle_are_on_the_line():
 
 
 @pytest.mark.parametrize("kind", FLAGS)
-def test_a_picture_has_a_panel_more_if_the_momentum_moves(tmp_path, kind):
+def test_a_changing_momentum_has_its_own_panel(tmp_path, kind):
     path = tmp_path / "plan.png"
     plan_plot.draw(*planned(kind), str(path))
     with Image.open(path) as picture:
         assert picture.height > picture.width if kind == "momentum" else picture.height < 1000
 
 
-def test_ticks_are_values_that_are_apart():
+def test_ticks_are_far_enough_apart():
     assert plan_plot._ticks([128, 640]) == [640, 128]
     assert plan_plot._ticks([128, 640, 3200, 5888]) == [5888, 640, 128]
     many = [10**-4 * 1.1**i for i in range(121)]
@@ -56,6 +56,6 @@ def test_ticks_are_values_that_are_apart():
     assert all(each in (1e-4, 1e-3, 1e-2, 0.1, 1, 10) for each in ticks)
 
 
-def test_a_picture_that_cannot_be_written_is_refused(tmp_path):
+def test_a_plot_path_that_cannot_be_written_is_rejected(tmp_path):
     with pytest.raises(UserError, match=r"--plot=.*nothing/x.png cannot be written"):
         plan_plot.draw(*planned("step"), f"{tmp_path}/nothing/x.png")

@@ -8,7 +8,7 @@ from trainer.reports.range_test import csv, draw, smoothed, suggest
 
 
 def points(accuracy, n=101):
-    """Rates from 1e-4 to 10, and an accuracy that is a function of their logarithm."""
+    """Returns n points with rates from 1e-4 to 10; `accuracy` takes log10 of the rate."""
     rates = [10 ** (-4 + 5 * i / (n - 1)) for i in range(n)]
     return [
         {"update": i + 1, "learning_rate": e, "loss": 2.3, "top1": accuracy(math.log10(e))}
@@ -17,7 +17,7 @@ def points(accuracy, n=101):
 
 
 def hill(x):
-    """0.1 up to 1e-3, rising to 0.9 at 0.1, and falling to 0.1 at 10."""
+    """Returns an accuracy: 0.1 up to 1e-3, rising to 0.9 at 0.1, falling to 0.1 at 10."""
     if x < -3:
         return 0.1
     return 0.1 + 0.8 * ((x + 3) / 2 if x < -1 else 1 - (x + 1) / 2)
@@ -25,20 +25,20 @@ def hill(x):
 
 def test_the_interval_is_where_accuracy_rises():
     found = suggest(points(hill))
-    # A tenth of the gain is made a tenth of the way from 1e-3 to 1e-1.
+    # The first tenth of the gain takes a tenth of the way from 1e-3 to 1e-1.
     assert found.lowest == pytest.approx(10**-2.8, rel=0.15)
     assert found.highest == pytest.approx(0.1)
     assert "falls to 0.1" in found.why
 
 
-def test_an_early_blip_is_no_beginning():
+def test_an_early_spike_is_not_the_start():
     def blip(x):
         return 0.3 if abs(x + 3.5) < 0.01 else hill(x)
 
     assert suggest(points(blip)).lowest == pytest.approx(10**-2.8, rel=0.15)
 
 
-def test_a_ramp_that_ends_too_early_says_so():
+def test_a_ramp_that_ends_at_the_peak_suggests_a_higher_range_to():
     found = suggest([p for p in points(hill) if p["learning_rate"] < 0.05])
     assert "raise --range_to" in found.why
 
@@ -49,7 +49,7 @@ def test_smoothing_keeps_the_ends_and_the_mean_of_a_line():
     assert smoothed(line) == pytest.approx(line)
 
 
-def test_csv_has_a_line_a_point():
+def test_csv_has_a_line_per_point():
     lines = csv(points(hill)).splitlines()
     assert lines[0] == "update,learning_rate,loss,top1"
     assert lines[1] == "1,0.0001,2.3,0.1"
@@ -57,6 +57,6 @@ def test_csv_has_a_line_a_point():
 
 
 @pytest.mark.parametrize("scale", ["geometric", "linear"])
-def test_the_picture_is_one(scale):
+def test_the_picture_is_a_png_of_840_by_720(scale):
     found = points(hill)
     assert imread(io.BytesIO(draw(found, suggest(found), scale))).shape == (720, 840, 4)

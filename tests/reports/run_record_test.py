@@ -12,7 +12,7 @@ from trainer.run_dir import directory
 from trainer.sweep import grid, outcomes
 
 
-def test_a_folder_stands_for_the_runs_below_it(tmp_path):
+def test_find_returns_the_runs_below_a_folder(tmp_path):
     for name in ("batch_128", "batch_32", "deep/er/a"):
         write(tmp_path / "sweep" / name)
     (tmp_path / "sweep" / "notes.txt").write_text("no run")
@@ -26,8 +26,8 @@ def test_a_folder_stands_for_the_runs_below_it(tmp_path):
 
 
 @contextlib.contextmanager
-def nobody():
-    """Without the rights of root, whom a folder's mode does not stop."""
+def unprivileged():
+    """Drops the rights of root, which ignores the mode of a folder."""
     if root := os.geteuid() == 0:
         os.seteuid(65534)
     try:
@@ -38,20 +38,20 @@ def nobody():
 
 
 def test_a_folder_that_cannot_be_read_is_named():
-    with tempfile.TemporaryDirectory() as name:  # Others cannot enter pytest's own.
+    with tempfile.TemporaryDirectory() as name:  # Only root may enter pytest's folders.
         runs = pathlib.Path(name)
         runs.chmod(0o755)
         write(runs / "a")
         write(runs / "closed" / "b")
         (runs / "closed").chmod(0o000)
-        with nobody():
+        with unprivileged():
             found, left_out = run_record.find([runs])
         (runs / "closed").chmod(0o755)
     assert found == [runs / "a"]
     assert left_out == {runs / "closed": "cannot be read: Permission denied"}
 
 
-def test_the_runs_of_a_sweep_come_in_its_order(tmp_path):
+def test_the_runs_of_a_sweep_keep_the_order_of_its_grid(tmp_path):
     points = grid.parse("seed=0,1;augment=none,medium")
     outcomes.begin(tmp_path, points)
     folders = [write(tmp_path / grid.folder(point)) for point in points]
@@ -61,13 +61,13 @@ def test_the_runs_of_a_sweep_come_in_its_order(tmp_path):
     assert run_record.find([tmp_path])[0] == [other, *map(folders.__getitem__, (1, 0, 3, 2))]
 
 
-def test_runs_below_a_run_are_its_own(tmp_path):
+def test_find_does_not_descend_into_a_run(tmp_path):
     write(tmp_path / "run")
     write(tmp_path / "run" / "inner")
     assert run_record.find([tmp_path])[0] == [tmp_path / "run"]
 
 
-def test_what_is_as_a_run_leaves_it(tmp_path):
+def test_a_finished_run_is_read_without_notes(tmp_path):
     run = run_record.read(write(tmp_path / "run", "--seed=3", "--epochs=4"), "run")
     assert run.state == "finished"
     assert run.notes == []
@@ -130,7 +130,7 @@ _NAN = '{"top1": 1, "updates": 3, "loss": NaN, "seconds": 9}'
         ),
     ],
 )
-def test_what_is_wrong_is_noted(tmp_path, damage, note, state):
+def test_damaged_files_are_noted(tmp_path, damage, note, state):
     folder = write(tmp_path / "run")
     damage(folder)
     run = run_record.read(folder, "run")
@@ -139,33 +139,33 @@ def test_what_is_wrong_is_noted(tmp_path, damage, note, state):
     assert run.state == state
 
 
-def test_a_run_that_goes_on_one_that_was_killed_and_one_elsewhere(tmp_path):
+def test_the_state_of_unfinished_runs_follows_the_lock(tmp_path):
     folder = write(tmp_path / "run", ended=False)
     assert run_record.read(folder, "run").state == "not finished"
     lock = folder / "lock"
     with directory.lock_run_dir(folder, (folder / "flags.txt").read_text()):
         assert run_record.read(folder, "run").state == "running"
-    # Its number may be another process's by now.
+    # Another process may have this number by now.
     lock.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
     assert run_record.read(folder, "run").state == "killed"
     lock.write_text("process 1 on elsewhere\n")
     run = run_record.read(folder, "run")
     assert run.state == "not finished"
-    assert run.notes == ["process 1 on elsewhere runs, or was killed"]
+    assert run.notes == ["process 1 on elsewhere runs it, or was killed"]
     (folder / "diverged.txt").write_text("the loss is nan at update 3.\nLower it.\n")
     run = run_record.read(folder, "run")
     assert (run.state, run.notes) == ("diverged", ["the loss is nan at update 3."])
 
 
-def test_names_of_one_and_of_far_ones():
+def test_names_are_relative_to_the_common_parent():
     assert run_record.names([pathlib.Path("/a/b/c")]) == ["c"]
     assert run_record.names([pathlib.Path("/a/b/c"), pathlib.Path("/a/d")]) == ["b/c", "d"]
 
 
-def test_points_of_a_sweep_that_failed_say_why(tmp_path):
+def test_failed_points_of_a_sweep_have_the_reason_as_a_note(tmp_path):
     points = [{"seed": "0"}, {"seed": "1"}, {"seed": "2"}]
     outcomes.begin(tmp_path / "sweep", points)
-    # The first in the midst of its run, the second before it kept its flags; the third was stopped.
+    # Point 0 failed while training, point 1 before it wrote flags.txt; point 2 was stopped.
     for point, status in zip(points, (1, 2, 75), strict=True):
         outcomes.record_outcome(
             tmp_path / "sweep", point, outcomes.Outcome(status, f"said {status}\nand more")

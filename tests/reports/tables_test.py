@@ -1,12 +1,10 @@
-import math
-
 import pytest
 
 from tests.support.run_directories import write
 from trainer.reports import run_record, tables
-from trainer.reports.conditions import conditions, spread
+from trainer.reports.conditions import conditions
 
-# Of 0.7, 0.8 and 0.9: (0.1² + 0 + 0.1²) / (3 − 1) = 0.1²
+# Their sample variance is (0.1² + 0 + 0.1²) / (3 − 1) = 0.1².
 TOP1 = (0.7, 0.8, 0.9)
 
 
@@ -38,7 +36,7 @@ def test_seeds_are_one_condition(runs):
     assert found[1].values == {"anneal_with": "batch_size"}
 
 
-def test_means_spread_and_savings_are_closed_forms(runs):
+def test_means_deviations_and_savings_match_closed_forms(runs):
     table = tables.by_condition(conditions(runs))
     rows = {row[0]: dict(zip(table.head, row, strict=True)) for row in table.rows}
     decay, grow, late = rows["decay"], rows["grow"], rows["late"]
@@ -51,14 +49,14 @@ def test_means_spread_and_savings_are_closed_forms(runs):
     assert (late["runs ended"], late["top-1, %"], late["updates saved"]) == ("0 of 1", "–", "–")
 
 
-def test_a_spread_of_nothing_is_told_but_of_updates(tmp_path):
+def test_a_zero_deviation_is_shown_except_for_updates(tmp_path):
     for seed in range(2):
         write(tmp_path / f"seed{seed}", f"--seed={seed}", updates=20)
     (row,) = tables.by_condition(conditions(read(tmp_path))).rows
     assert row[2:5] == ["80.00 ± 0.00", "1.000 ± 0.000", "20"]
 
 
-def test_what_takes_longer_saves_less_than_nothing(tmp_path):
+def test_a_slower_condition_has_negative_savings(tmp_path):
     write(tmp_path / "a", updates=10)
     write(tmp_path / "b", "--anneal=cosine", updates=40)
     write(tmp_path / "c", "--anneal=polynomial", updates=10, seconds=10.001)
@@ -73,17 +71,17 @@ def test_every_run_has_a_row(runs):
     late = dict(zip(table.head, table.rows[-1], strict=True))
     assert late["run"] == "late"
     assert late["state"] == "not finished"
-    # Of its last evaluation.
+    # These are the values of its last evaluation.
     assert (late["updates"], late["top-1, %"], late["seconds"]) == ("20", "80.00", "–")
 
 
-def test_summary_names_the_best_and_the_fewest(runs):
+def test_summary_names_the_highest_top1_and_the_fewest_updates(runs):
     best, fewest = tables.summary(conditions(runs))
-    assert best == "Highest mean top-1: 85.00 ± 10.00% (n = 3), of grow."
-    assert fewest.startswith("Fewest updates: 10, of grow, 4 times fewer than decay (40)")
+    assert best == "Highest mean top-1: 85.00 ± 10.00% (n = 3), by grow."
+    assert fewest.startswith("Fewest updates: 10, by grow, 4 times fewer than decay (40)")
 
 
-def test_many_flags_have_a_table_of_their_own(tmp_path):
+def test_many_differing_flags_have_a_separate_table(tmp_path):
     flags = ["--anneal=cosine", "--augment=medium", "--optimizer=lars", "--precision=bfloat16"]
     write(tmp_path / "a")
     write(tmp_path / "b", *flags)
@@ -95,7 +93,7 @@ def test_many_flags_have_a_table_of_their_own(tmp_path):
     assert len(tables.flags(found).head) == 6
 
 
-def test_flags_that_the_labels_tell_are_not_told_twice(tmp_path):
+def test_flags_in_all_labels_are_not_in_the_table(tmp_path):
     for size, rate in ((32, 0.1), (64, 0.1), (64, 0.2)):
         flags = [f"initial_batch_size={size}", f"base_learning_rate={rate}"]
         write(tmp_path / ",".join(flags), *(f"--{flag}" for flag in flags))
@@ -105,7 +103,7 @@ def test_flags_that_the_labels_tell_are_not_told_twice(tmp_path):
     assert table.head == ["condition", "base_learning_rate"]
 
 
-def test_a_run_without_flags_is_a_condition_of_its_own(tmp_path):
+def test_a_run_without_flags_is_its_own_condition(tmp_path):
     for name in ("a", "b", "c"):
         write(tmp_path / name)
     for name in ("b", "c"):
@@ -129,7 +127,7 @@ def test_labels_of_runs_that_differ_in_the_seed(tmp_path, names, labels):
     assert [each.label for each in conditions(read(tmp_path))] == labels
 
 
-def test_what_only_a_controller_decides_by_differs_among_controllers_alone(tmp_path):
+def test_a_flag_of_a_controller_differs_only_among_its_runs(tmp_path):
     write(tmp_path / "a", "--eval_every_epochs=2")
     write(tmp_path / "b", "--anneal=plateau", "--eval_every_epochs=1", "--anneal_epochs=")
     found = conditions(read(tmp_path))
@@ -140,16 +138,8 @@ def test_what_only_a_controller_decides_by_differs_among_controllers_alone(tmp_p
     assert [row[2] for row in table.rows] == ["–", "1", "0.5"]
 
 
-def test_labels_are_no_other_conditions(tmp_path):
+def test_labels_are_unique(tmp_path):
     for i, anneal in enumerate(("cosine", "constant", "polynomial")):
         write(tmp_path / f"run_seed{i}", f"--anneal={anneal}")
     labels = [each.label for each in conditions(read(tmp_path))]
     assert labels == ["run", "run (2)", "run (3)"]
-
-
-def test_spread():
-    assert spread([]) is None
-    assert spread([2.0]).deviation is None
-    found = spread([1.0, 2.0, 4.0])
-    assert (found.mean, found.n) == (7 / 3, 3)
-    assert found.deviation == pytest.approx(math.sqrt((16 + 1 + 25) / 9 / 2))

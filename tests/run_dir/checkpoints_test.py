@@ -28,12 +28,8 @@ def zero(variables):
             variable.assign(tf.zeros_like(variable))
 
 
-def nothing(text):
-    raise AssertionError(text)
-
-
-def opened(folder, variables, *, keep=3, report=nothing):
-    return Checkpoints(folder, variables, keep=keep, report=report)
+def opened(folder, variables, *, keep=3):
+    return Checkpoints(folder, variables, keep=keep)
 
 
 def save(checkpoints, update, **progress):
@@ -49,11 +45,11 @@ def test_round_trip(tmp_path, variables):
     assert values(variables) == before
 
 
-def test_none_to_restore(tmp_path, variables):
+def test_restore_without_checkpoints_returns_none(tmp_path, variables):
     assert opened(tmp_path / "none", variables).restore() is None
 
 
-def test_the_newest_are_kept_across_a_change_of_digits(tmp_path, variables):
+def test_the_newest_are_kept_when_the_update_gains_a_digit(tmp_path, variables):
     checkpoints = opened(tmp_path, variables, keep=2)
     for update in (9, 10, 99, 100):
         save(checkpoints, update)
@@ -62,7 +58,7 @@ def test_the_newest_are_kept_across_a_change_of_digits(tmp_path, variables):
 
 
 @pytest.mark.parametrize("damage", ["bit", "truncated", "missing"])
-def test_a_damaged_newest_is_reported_and_the_one_before_used(tmp_path, variables, damage):
+def test_a_damaged_newest_checkpoint_is_reported_and_skipped(tmp_path, variables, damage, logged):
     checkpoints = opened(tmp_path, variables)
     save(checkpoints, 1)
     before = values(variables)
@@ -77,32 +73,31 @@ def test_a_damaged_newest_is_reported_and_the_one_before_used(tmp_path, variable
         data.write_bytes(content[:-5])
     else:
         data.unlink()
-    reports = []
-    again = opened(tmp_path, variables, report=reports.append)
+    again = opened(tmp_path, variables)
     assert again.restore() == {"update": 1}
     assert values(variables) == before
-    assert len(reports) == 1
-    assert "000000002 is damaged" in reports[0]
+    assert len(logged) == 1
+    assert "000000002 is damaged" in logged[0]
 
 
-def test_a_damaged_one_is_put_aside_and_never_kept_instead_of_a_whole_one(tmp_path, variables):
+def test_a_damaged_checkpoint_is_renamed_and_not_counted(tmp_path, variables):
     checkpoints = opened(tmp_path, variables, keep=2)
     for update in (800, 900):
         save(checkpoints, update)
     (tmp_path / "000000900" / "checkpoint.index").write_bytes(b"")
-    again = opened(tmp_path, variables, keep=1, report=[].append)
+    again = opened(tmp_path, variables, keep=1)
     assert again.restore() == {"update": 800}
     save(again, 850)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["000000850", "damaged-000000900"]
 
 
-def test_none_whole_is_refused(tmp_path, variables):
+def test_only_damaged_checkpoints_are_rejected(tmp_path, variables):
     checkpoints = opened(tmp_path, variables, keep=2)
     save(checkpoints, 1)
     (tmp_path / "000000001" / "checkpoint.index").unlink()
-    for _ in range(2):  # and nothing begins anew
+    for _ in range(2):  # The first failure must not make the second start a new run.
         with pytest.raises(UserError, match=r"every checkpoint in .* is damaged"):
-            opened(tmp_path, variables, report=[].append).restore()
+            opened(tmp_path, variables).restore()
 
 
 def test_the_same_update_may_be_damaged_twice(tmp_path, variables):
@@ -112,12 +107,12 @@ def test_the_same_update_may_be_damaged_twice(tmp_path, variables):
         checkpoints.save(2, {"update": 2, "when": os.urandom(4).hex()})
         checkpoints.wait()
         (tmp_path / "000000002" / "checkpoint.index").write_bytes(b"")
-        assert opened(tmp_path, variables, report=[].append).restore() == {"update": 1}
+        assert opened(tmp_path, variables).restore() == {"update": 1}
         checkpoints = opened(tmp_path, variables, keep=2)
         checkpoints.restore()
 
 
-def test_the_same_update_with_more_progress_takes_the_place_of_the_first(tmp_path, variables):
+def test_new_progress_at_the_same_update_replaces_the_checkpoint(tmp_path, variables):
     checkpoints = opened(tmp_path, variables, keep=2)
     names = []
     for update, progress in ((1, {}), (1, {}), (1, {"top1": 0.5}), (1, {"top1": 0.6}), (2, {})):
@@ -127,7 +122,7 @@ def test_the_same_update_with_more_progress_takes_the_place_of_the_first(tmp_pat
     one = "000000001"
     assert names == [[one], [one], [f"{one}.1"], [f"{one}.2"], [f"{one}.2", "000000002"]]
     (tmp_path / "000000002" / "checkpoint.index").unlink()
-    assert opened(tmp_path, variables, report=[].append).restore() == {"top1": 0.6}
+    assert opened(tmp_path, variables).restore() == {"top1": 0.6}
 
 
 @pytest.mark.parametrize(
@@ -140,7 +135,7 @@ def test_the_same_update_with_more_progress_takes_the_place_of_the_first(tmp_pat
         [[1.0, 2.0], [[3.0]], [4.0]],
     ],
 )
-def test_other_variables_are_refused(tmp_path, variables, weights):
+def test_other_variables_are_rejected(tmp_path, variables, weights):
     save(opened(tmp_path, variables), 1)
     other = {**variables, "weights": [tf.Variable(value) for value in weights]}
     with pytest.raises(UserError, match="is of another model"):
@@ -157,7 +152,7 @@ def test_a_group_alone_can_be_read(tmp_path, variables):
     assert variables["slots"][0].numpy().tolist() == [5.0, 5.0]
 
 
-def test_a_half_written_checkpoint_is_no_checkpoint(tmp_path, variables):
+def test_a_half_written_checkpoint_is_ignored(tmp_path, variables):
     checkpoints = opened(tmp_path, variables)
     save(checkpoints, 1)
     (tmp_path / "incomplete").mkdir()
@@ -167,7 +162,7 @@ def test_a_half_written_checkpoint_is_no_checkpoint(tmp_path, variables):
     assert checkpoints.restore() == {"update": 2}
 
 
-def test_the_values_are_those_of_the_call(tmp_path, variables):
+def test_save_writes_the_values_at_the_time_of_the_call(tmp_path, variables):
     checkpoints = opened(tmp_path, variables)
     before = values(variables)
     checkpoints.save(1, {})
@@ -185,10 +180,9 @@ def test_the_best_is_kept_besides_the_newest(tmp_path, variables):
     assert sorted(int(path.name) for path in tmp_path.iterdir()) == [5, 7, 8]
 
 
-def test_where_files_are_limited_the_run_goes_on_with_the_last_good_one(tmp_path, variables):
-    """A real limit of the kernel's on the size of files, as a full disk: it ends a write."""
-    reports = []
-    checkpoints = opened(tmp_path, variables, report=reports.append)
+def test_a_failed_write_is_reported_and_keeps_the_last_checkpoint(tmp_path, variables, logged):
+    """The kernel limits the size of files, which fails a write as a full disk does."""
+    checkpoints = opened(tmp_path, variables)
     save(checkpoints, 1)
     before = values(variables)
     zero(variables)
@@ -199,7 +193,7 @@ def test_where_files_are_limited_the_run_goes_on_with_the_last_good_one(tmp_path
         assert checkpoints.wait() == 1
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    (report,) = reports
+    (report,) = logged
     assert "the checkpoint of update 2 cannot be written" in report
     assert [path.name for path in tmp_path.iterdir()] == ["000000001"]
     checkpoints.restore()
@@ -207,7 +201,7 @@ def test_where_files_are_limited_the_run_goes_on_with_the_last_good_one(tmp_path
     save(checkpoints, 3)
 
 
-def test_digest_sees_values_shapes_and_order():
+def test_digest_depends_on_values_shapes_and_order():
     a, b = tf.Variable([1.0, 2.0]), tf.Variable([[1.0, 2.0]])
     assert digest([a, b]) == digest([tf.Variable([1.0, 2.0]), b])
     assert len({digest(v) for v in ([a], [b], [a, b], [b, a])}) == 4
@@ -218,18 +212,17 @@ def test_digest_sees_values_shapes_and_order():
 STRANGE = ["ckpt-7", "7", "2024", "²", "1.2.3", "5.", "..5", "000000009~", "000000009.bak", ".swp"]
 
 
-def test_names_that_are_not_ours_are_left_alone(tmp_path, variables):
+def test_files_with_other_names_are_left_alone(tmp_path, variables, logged):
     save(opened(tmp_path, variables), 1)
     for name in STRANGE:
         (tmp_path / name).mkdir()
     (tmp_path / "checkpoint").touch()
-    said = []
-    checkpoints = opened(tmp_path, variables, report=said.append)
+    checkpoints = opened(tmp_path, variables)
     assert checkpoints.restore() == {"update": 1}
     for update in (2, 3, 4):
         save(checkpoints, update)
     assert checkpoints.wait() == 4
-    assert said == []
+    assert logged == []
     assert opened(tmp_path, variables).restore() == {"update": 4}
     left = {path.name for path in tmp_path.iterdir()}
     assert left >= {*STRANGE, "checkpoint", "000000004"}
@@ -240,31 +233,29 @@ def test_names_that_are_not_ours_are_left_alone(tmp_path, variables):
     [os.mkfifo, pathlib.Path.touch, pathlib.Path.mkdir],
     ids=["a FIFO", "a file", "a folder"],
 )
-def test_a_name_of_ours_that_is_no_checkpoint_is_damage(tmp_path, variables, make):
+def test_a_file_with_the_name_of_a_checkpoint_is_damaged(tmp_path, variables, make, logged):
     save(opened(tmp_path, variables), 1)
     make(tmp_path / "000000002")
-    said = []
-    checkpoints = opened(tmp_path, variables, report=said.append)
+    checkpoints = opened(tmp_path, variables)
     assert checkpoints.restore() == {"update": 1}
-    assert f"checkpoint {tmp_path}/000000002 is damaged and left out: {tmp_path}" in said[0] or (
-        "Failed to find any matching files" in said[0]
+    assert f"checkpoint {tmp_path}/000000002 is damaged and left out: {tmp_path}" in logged[0] or (
+        "Failed to find any matching files" in logged[0]
     )
     assert (tmp_path / "damaged-000000002").exists()
     save(checkpoints, 2)
     assert opened(tmp_path, variables).restore() == {"update": 2}
 
 
-def test_incomplete_as_a_file_is_put_aside(tmp_path, variables):
+def test_a_file_named_incomplete_is_renamed(tmp_path, variables, logged):
     (tmp_path / "incomplete").write_text("mine")
-    said = []
-    checkpoints = opened(tmp_path, variables, report=said.append)
+    checkpoints = opened(tmp_path, variables)
     save(checkpoints, 1)
     assert checkpoints.wait() == 1
-    assert said == [f"{tmp_path}/incomplete is not a folder; it is now damaged-incomplete"]
+    assert logged == [f"{tmp_path}/incomplete is not a folder; it is now damaged-incomplete"]
     assert (tmp_path / "damaged-incomplete").read_text() == "mine"
 
 
-def test_a_file_in_place_of_the_folder_is_named(tmp_path, variables):
+def test_a_file_in_place_of_the_folder_is_an_error(tmp_path, variables):
     (tmp_path / "checkpoints").touch()
     with pytest.raises(UserError, match=r"checkpoints cannot be read: Not a directory\.\nPut"):
         opened(tmp_path / "checkpoints", variables).restore()
@@ -291,20 +282,19 @@ def test_a_file_in_place_of_the_folder_is_named(tmp_path, variables):
     ],
     ids=str,
 )
-def test_a_progress_that_is_not_one_is_damage(tmp_path, variables, progress):
+def test_a_checkpoint_with_malformed_progress_is_damaged(tmp_path, variables, progress, logged):
     checkpoints = opened(tmp_path, variables)
     save(checkpoints, 1)
     checkpoints.save(2, progress)
     checkpoints.wait()
-    said = []
-    assert opened(tmp_path, variables, report=said.append).restore() == {"update": 1}
-    assert f"{tmp_path}/000000002 is damaged and left out: " in said[0]
+    assert opened(tmp_path, variables).restore() == {"update": 1}
+    assert f"{tmp_path}/000000002 is damaged and left out: " in logged[0]
     name = next(iter(progress)) if isinstance(progress, dict) else "it is not an object"
-    assert f"left out: {name}" in said[0]
+    assert f"left out: {name}" in logged[0]
 
 
 @pytest.mark.parametrize("dtype", [tf.int32, tf.float16, tf.float64])
-def test_values_of_another_type_are_not_converted(tmp_path, variables, dtype):
+def test_values_of_another_type_are_rejected(tmp_path, variables, dtype):
     other = {name: [tf.cast(v, dtype) for v in group] for name, group in variables.items()}
     other = {name: [tf.Variable(v) for v in group] for name, group in other.items()}
     save(opened(tmp_path, other), 7)
@@ -313,8 +303,8 @@ def test_values_of_another_type_are_not_converted(tmp_path, variables, dtype):
 
 
 @pytest.mark.parametrize("progress", [1.0, ["a", "b"]], ids=str)
-def test_a_progress_that_is_not_a_text(tmp_path, variables, progress):
+def test_a_progress_that_is_not_a_string_is_rejected(tmp_path, variables, progress):
     file = str(tmp_path / "000000007" / "checkpoint")
     tf.train.Checkpoint(progress=tf.Variable(progress), **variables).write(file)
-    with pytest.raises(RuntimeError, match="progress is not a text"):
+    with pytest.raises(RuntimeError, match="progress is not a string"):
         read(tmp_path / "000000007", variables)

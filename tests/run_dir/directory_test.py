@@ -14,19 +14,19 @@ from trainer.system.atomic_file import write_atomic
 FLAGS = "--epochs=2.0\n--seed=0\n"
 
 
-def test_a_new_directory_keeps_the_flags(tmp_path):
+def test_keep_flags_writes_flags_txt(tmp_path):
     with lock_run_dir(tmp_path / "a" / "b", FLAGS):
         keep_flags(tmp_path / "a" / "b", FLAGS)
         assert (tmp_path / "a" / "b" / "flags.txt").read_text() == FLAGS
 
 
-def test_the_same_run_again(tmp_path):
+def test_the_same_run_may_lock_again(tmp_path):
     for _ in range(2):
         with lock_run_dir(tmp_path, FLAGS):
             assert result(tmp_path) is None
 
 
-def test_another_run_is_refused_with_the_differences(tmp_path):
+def test_another_run_is_rejected_with_the_differences(tmp_path):
     with lock_run_dir(tmp_path, FLAGS):
         keep_flags(tmp_path, FLAGS)
     with (
@@ -36,26 +36,26 @@ def test_another_run_is_refused_with_the_differences(tmp_path):
         pass
 
 
-def test_a_start_that_failed_does_not_bind(tmp_path):
+def test_a_failed_start_leaves_the_directory_free_for_other_flags(tmp_path):
     with pytest.raises(UserError, match="bad batch"), lock_run_dir(tmp_path, FLAGS):
         raise UserError("bad batch")
     with lock_run_dir(tmp_path, "--epochs=3.0\n"):
         pass
 
 
-def test_what_is_no_run_is_left_alone(tmp_path):
+def test_a_folder_with_other_files_is_rejected(tmp_path):
     (tmp_path / "thesis.tex").touch()
     with (
-        pytest.raises(UserError, match="holds something that is no run"),
+        pytest.raises(UserError, match="exists and is not a run directory"),
         lock_run_dir(tmp_path, FLAGS),
     ):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_file_is_no_directory(tmp_path):
+def test_a_file_is_rejected(tmp_path):
     (tmp_path / "x").touch()
-    with pytest.raises(UserError, match="no run"), lock_run_dir(tmp_path / "x", FLAGS):
+    with pytest.raises(UserError, match="not a run directory"), lock_run_dir(tmp_path / "x", FLAGS):
         pass
     with (
         pytest.raises(UserError, match="cannot be used"),
@@ -73,7 +73,7 @@ with lock_run_dir(pathlib.Path(sys.argv[1]), sys.argv[2]):
 """
 
 
-def test_a_directory_in_use_names_the_holder_and_a_killed_one_frees_it(tmp_path):
+def test_the_lock_names_its_holder_and_ends_with_it(tmp_path):
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path), FLAGS],
         stdin=subprocess.PIPE,
@@ -93,32 +93,32 @@ def test_a_directory_in_use_names_the_holder_and_a_killed_one_frees_it(tmp_path)
         assert f"process {os.getpid()}" in (tmp_path / "lock").read_text()
 
 
-def test_who_looks_whether_it_is_held_is_in_nobodys_way(tmp_path):
+def test_is_held_does_not_block_a_run(tmp_path):
     with lock_run_dir(tmp_path, FLAGS):
         assert is_held(tmp_path)
     assert not is_held(tmp_path)
     with open(tmp_path / "lock", "rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)
-        # Longer than anybody looks.
+        # is_held() holds the lock for a shorter time.
         timer = threading.Timer(0.05, fcntl.flock, (lock, fcntl.LOCK_UN))
         timer.start()
         with lock_run_dir(tmp_path, FLAGS):
             timer.join()
 
 
-def test_other_errors_pass_through(tmp_path):
+def test_errors_in_the_context_pass_through(tmp_path):
     with pytest.raises(FileNotFoundError), lock_run_dir(tmp_path, FLAGS):
         (tmp_path.parent / "nowhere").read_text()
 
 
-def test_write_whole_replaces(tmp_path):
+def test_write_atomic_replaces(tmp_path):
     for text in ("one", "two"):
         write_atomic(tmp_path / "x", text)
     assert (tmp_path / "x").read_text() == "two"
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_write_whole_leaves_nothing_where_it_cannot(tmp_path):
+def test_a_failed_write_atomic_leaves_no_file(tmp_path):
     (tmp_path / "x").mkdir()
     with pytest.raises(IsADirectoryError, match="x"):
         write_atomic(tmp_path / "x", "one")
@@ -136,7 +136,7 @@ print(flushed)
 """
 
 
-def test_the_folder_is_flushed_behind_its_flags(tmp_path):
+def test_the_folder_is_flushed_after_its_flags(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", FLUSHED, str(tmp_path)], capture_output=True, text=True
     )

@@ -14,7 +14,7 @@ from trainer.errors import UserError
 from trainer.nn.ghostify import unghostify
 from trainer.nn.models import registry
 from trainer.run_dir import exports
-from trainer.training.evaluation import evaluator
+from trainer.training.evaluation import Evaluator
 
 SHAPE = (28, 28, 3)
 IMAGES = np.random.default_rng(0).integers(0, 256, (64, *SHAPE), np.uint8)
@@ -29,16 +29,12 @@ LOGITS = [*NAMES, "unused_4"]
 def built(name):
     model = registry.build(
         f"tests.support.models:{name}",
-        image_shape=SHAPE,
-        classes=5,
-        mean=[100.0] * 3,
-        std=[60.0] * 3,
+        registry.ImageFormat(SHAPE, [100.0] * 3, [60.0] * 3),
+        5,
+        registry.GhostNorm(16, 0.5, "fused"),
         seed=0,
-        ghost_batch_size=16,
-        ghost_decay=0.5,
-        kernel="fused",
     )
-    model(IMAGES, training=True)  # Moves the statistics.
+    model(IMAGES, training=True)  # Updates the moving statistics.
     return unghostify(model)
 
 
@@ -63,7 +59,7 @@ def forms(folder):
     return folder, folder / "model.keras"
 
 
-def test_both_forms_are_the_model(tiny, whole):
+def test_both_forms_compute_the_logits_of_the_model(tiny, whole):
     expected = tiny(IMAGES, training=False)
     for form in forms(whole):
         model = exports.load(form)
@@ -73,7 +69,7 @@ def test_both_forms_are_the_model(tiny, whole):
             np.testing.assert_allclose(logits, expected[:size], rtol=1e-5, atol=1e-6)
 
 
-def test_logits_have_names_without_this_program(whole):
+def test_tensorflow_alone_reads_the_names_of_the_logits(whole):
     names = tf.saved_model.load(str(whole / "saved_model")).class_names.numpy()
     assert [name.decode() for name in names] == LOGITS
     assert (whole / "classes.txt").read_text(encoding="utf-8").splitlines() == LOGITS
@@ -85,32 +81,32 @@ def test_weights_are_written_once(tiny, whole):
     assert size <= data.stat().st_size < 1.9 * size + 4096
 
 
-def test_both_forms_on_replicas(tiny, whole, cpus):
+def test_both_forms_evaluate_the_same_on_replicas(tiny, whole, cpus):
     labels = np.arange(64) % 5
     images = InMemoryDataset(IMAGES, labels, tuple("abcde"), "random")
     one = tf.distribute.OneDeviceStrategy(cpus[0])
-    expected = evaluator(one, tiny, images)(lambda: False)
+    expected = Evaluator(one, tiny, images).evaluate()
     strategy = mirrored(cpus[:3])
     for form in forms(whole):
         with strategy.scope():
             model = exports.load(form)
-        found = evaluator(strategy, model, images)(lambda: False)
+        found = Evaluator(strategy, model, images).evaluate()
         assert found.loss == pytest.approx(expected.loss, rel=1e-6)
         assert found.top1 == expected.top1
 
 
-def test_about(whole):
+def test_about_reads_what_was_written(whole):
     assert exports.about(whole) == ABOUT
     assert (whole / "flags.txt").read_text() == FLAGS
 
 
-def test_modules_that_it_needs(tiny):
+def test_modules_needed_are_those_of_custom_layers(tiny):
     assert exports.modules_needed(tiny) == []
     assert exports.modules_needed(built("with_a_layer_of_its_own")) == ["tests.support.models"]
 
 
-def test_a_model_that_keras_cannot_save(tmp_path):
-    """And that trains unless it is told not to."""
+def test_a_model_that_keras_cannot_save_has_a_saved_model(tmp_path):
+    """The model behaves as in training if `training` is not given."""
     model = built("subclassed")
     expected = model(IMAGES, training=False)
     reason = exports.write(tmp_path / "export", model, FLAGS, ABOUT, LOGITS)
@@ -118,26 +114,26 @@ def test_a_model_that_keras_cannot_save(tmp_path):
     assert len(reason) <= 200
     logits = exports.load(tmp_path / "export")(IMAGES, training=False)
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
-    with pytest.raises(UserError, match=rf"or take --export_dir={tmp_path}/export\."):
+    with pytest.raises(UserError, match=rf"or use --export_dir={tmp_path}/export\."):
         exports.load(tmp_path / "export" / "model.keras")
 
 
-def test_what_is_free(export, tmp_path):
+def test_only_new_empty_or_own_folders_are_free(export, tmp_path):
     (tmp_path / "empty").mkdir()
     for folder in (tmp_path / "new", tmp_path / "empty", export):
         exports.check_free(folder, FLAGS + "--data_dir=elsewhere\n")
     with pytest.raises(UserError, match=r"export of another run: --epochs: 2.0 → 3.0"):
         exports.check_free(export, "--epochs=3.0\n")
-    with pytest.raises(UserError, match="something that is no export"):
+    with pytest.raises(UserError, match="exists and is not an export"):
         exports.check_free(tmp_path, FLAGS)
     (export / "flags.txt").unlink()
-    with pytest.raises(UserError, match="something that is no export"):
+    with pytest.raises(UserError, match="exists and is not an export"):
         exports.check_free(export, FLAGS)
 
 
 @pytest.mark.parametrize("limit", [1_000, 20_000])
-def test_where_files_are_limited_the_one_before_stays(tiny, export, limit):
-    """A real limit of the kernel's on the size of files, as a full disk: it ends a write."""
+def test_a_failed_export_leaves_the_previous_one(tiny, export, limit):
+    """The kernel limits the size of files, which fails a write as a full disk does."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
     try:
@@ -183,7 +179,7 @@ VARIABLES = "saved_model/variables/variables"
         ("model.keras", remove),
     ],
 )
-def test_what_is_damaged(export, file, damage):
+def test_a_damaged_export_is_rejected(export, file, damage):
     path = export / file
     damage(path)
     form = path if path.suffix == ".keras" else export
@@ -193,31 +189,31 @@ def test_what_is_damaged(export, file, damage):
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"update": 7}', "null"])
-def test_what_it_says_is_damaged(export, content):
+def test_a_damaged_export_json_is_rejected(export, content):
     (export / "export.json").write_text(content)
     with pytest.raises(UserError, match=r"export.json is damaged"):
         exports.about(export)
 
 
 @pytest.mark.parametrize("names", ["ab", ["a", "a"], ["a"] * 99, [["a"]], {"a": 1}], ids=str)
-def test_class_names_that_are_no_distinct_names(export, names):
-    said = json.loads((export / "export.json").read_text())
-    (export / "export.json").write_text(json.dumps({**said, "class_names": names}))
+def test_class_names_must_be_distinct_names(export, names):
+    info = json.loads((export / "export.json").read_text())
+    (export / "export.json").write_text(json.dumps({**info, "class_names": names}))
     with pytest.raises(UserError, match=r"export.json is damaged"):
         exports.about(export)
 
 
-def test_what_a_killed_export_left_is_removed(tiny, export):
+def test_the_folder_of_a_killed_export_is_removed(tiny, export):
     left = export.with_name(".export-abcd1234")
     left.mkdir()
-    (left / "owner").touch()  # Nobody holds it.
+    (left / "owner").touch()  # No process has locked it.
     (left / "new").mkdir()
     exports.write(export, tiny, FLAGS, ABOUT, LOGITS)
     assert [path.name for path in export.parent.iterdir()] == ["export"]
 
 
 @pytest.mark.parametrize("kind", ["FIFO", "folder"])
-def test_flags_of_an_export_that_cannot_be_read(export, kind):
+def test_flags_of_an_export_that_cannot_be_read_are_an_error(export, kind):
     (export / "flags.txt").unlink()
     os.mkfifo(export / "flags.txt") if kind == "FIFO" else (export / "flags.txt").mkdir()
     with pytest.raises(UserError, match=rf"flags.txt cannot be read: it is a {kind}.*\nDelete"):
@@ -238,14 +234,14 @@ def of_a_module(export, serve):
     [None, tf.function(lambda x: x, input_signature=[tf.TensorSpec([3], tf.float32)])],
     ids=["none", "of_others"],
 )
-def test_a_saved_model_of_another_program(export, serve):
+def test_a_saved_model_of_another_program_is_rejected(export, serve):
     of_a_module(export, serve)
     with pytest.raises(UserError, match="cannot be loaded: "):
         exports.load(export)
 
 
-def test_what_it_says_of_another_model(export):
-    said = json.loads((export / "export.json").read_text())
-    (export / "export.json").write_text(json.dumps(said | {"classes": 6}))
-    with pytest.raises(UserError, match="and not 6 of them"):
+def test_an_export_json_with_another_number_of_classes_is_rejected(export):
+    info = json.loads((export / "export.json").read_text())
+    (export / "export.json").write_text(json.dumps(info | {"classes": 6}))
+    with pytest.raises(UserError, match="and not 6 columns"):
         exports.load(export)

@@ -1,4 +1,4 @@
-"""Folders of any name, by a path that TensorFlow takes as it is."""
+"""Tests that checkpoints and exports work in folders of any name."""
 
 import os
 import pathlib
@@ -17,11 +17,11 @@ NAMES = ["lr[0.1]", "a\\b", "x*", "?", "{a,b}", "%41", " é\n", "gs:", "[!a]"]
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_checkpoint_in_a_folder_of_any_name_is_read(tmp_path, name):
-    """And not that of a folder beside it whose name the pattern would match."""
+    """A folder beside it whose name the pattern matches is not read instead."""
     folders = [tmp_path / other for other in (name, "lr0", "ab", "xy", "z", "a", "b")]
     for number, folder in enumerate(folders):
         variables = {"weights": [tf.Variable([float(number)])]}
-        saving = checkpoints.Checkpoints(folder, variables, keep=1, report=pytest.fail)
+        saving = checkpoints.Checkpoints(folder, variables, keep=1)
         saving.save(3, {"number": number})
         saving.wait()
     before = sorted(tmp_path.rglob("*"))
@@ -33,7 +33,7 @@ def test_a_checkpoint_in_a_folder_of_any_name_is_read(tmp_path, name):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_what_is_damaged_is_named_by_its_own_path(tmp_path):
+def test_errors_name_the_path_of_the_folder(tmp_path):
     folder = tmp_path / "lr[0.1]" / "000000003"
     folder.mkdir(parents=True)
     with pytest.raises(checkpoints.DAMAGED, match=r"lr\[0.1\]/000000003") as error:
@@ -45,10 +45,9 @@ def test_what_is_damaged_is_named_by_its_own_path(tmp_path):
 
 
 @pytest.mark.parametrize("file", ["checkpoint.index", "checkpoint.data-00000-of-00001"])
-def test_a_fifo_or_a_device_in_a_checkpoint_is_damage(tmp_path, file):
+def test_a_fifo_or_a_device_in_a_checkpoint_is_damage(tmp_path, file, logged):
     variables = {"weights": [tf.Variable([1.0])]}
-    reports: list[str] = []
-    saving = checkpoints.Checkpoints(tmp_path, variables, keep=3, report=reports.append)
+    saving = checkpoints.Checkpoints(tmp_path, variables, keep=3)
     for update in (1, 2, 3):
         saving.save(update, {"update": update})
         saving.wait()
@@ -56,9 +55,9 @@ def test_a_fifo_or_a_device_in_a_checkpoint_is_damage(tmp_path, file):
         path = tmp_path / f"{update:09d}" / file
         path.unlink()
         make(path)
-    again = checkpoints.Checkpoints(tmp_path, variables, keep=3, report=reports.append)
+    again = checkpoints.Checkpoints(tmp_path, variables, keep=3)
     assert again.restore() == {"update": 1}
-    fifo, device = reports
+    fifo, device = logged
     assert "000000003 is damaged and left out" in fifo
     assert "it is a FIFO, not a regular file" in fifo
     assert "it is a device, not a regular file" in device
@@ -81,7 +80,7 @@ def test_an_export_in_a_folder_of_any_name_is_loaded(tmp_path):
             exports.load(path)
 
 
-def test_threads_and_renamed_folders_keep_what_they_opened(tmp_path):
+def test_renamed_folders_stay_readable_in_each_thread(tmp_path):
     found = {}
 
     def read(name: str) -> None:

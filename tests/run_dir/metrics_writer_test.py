@@ -16,7 +16,7 @@ def curve(folder, split, tag):
 
 def log(folder, updates, *, after=0):
     folder.mkdir(exist_ok=True)
-    summaries = MetricsWriter(folder, update=after, report=pytest.fail)
+    summaries = MetricsWriter(folder, update=after)
     for update in updates:
         summaries.write("train", update, update * 128, loss=1 / update, learning_rate=0.1)
         if update % 20 == 0:
@@ -35,11 +35,11 @@ def test_points_are_in_both_records(tmp_path):
     assert (point["update"], point["position"]) == (10, 1280)
 
 
-def test_a_resumed_run_has_no_point_twice_and_none_missing(tmp_path):
+def test_a_resumed_run_neither_repeats_nor_lacks_a_point(tmp_path):
     log(tmp_path / "whole", range(10, 80, 10)).close()
-    killed = log(tmp_path / "resumed", range(10, 60, 10))  # never closed
+    killed = log(tmp_path / "resumed", range(10, 60, 10))  # A kill does not close it.
     with open(tmp_path / "resumed" / "metrics.jsonl", "a", encoding="utf-8") as file:
-        file.write('{"split": "train", "upd')  # a line that the kill cut short
+        file.write('{"split": "train", "upd')  # A line that the kill truncated.
     log(tmp_path / "resumed", range(40, 80, 10), after=33).close()
     killed.close()
     for split in ("train", "eval"):
@@ -54,27 +54,26 @@ def test_a_resumed_run_has_no_point_twice_and_none_missing(tmp_path):
     assert points("resumed") == points("whole")
 
 
-def test_a_flipped_bit_is_left_out_or_harmless(tmp_path):
-    """Wherever it is: in a name, a number or a bracket, and where the line is JSON still."""
+def test_a_flipped_bit_is_left_out_or_harmless(tmp_path, logged):
+    """The bit may be in a name, a number or a bracket, and the line may still be JSON."""
     log(tmp_path, [10, 20]).close()
     file = tmp_path / "metrics.jsonl"
     content = file.read_bytes()
     left_out = 0
     for i in range(content.index(b"\n")):
         file.write_bytes(content[:i] + bytes([content[i] ^ 1]) + content[i + 1 :])
-        reports = []
-        again = MetricsWriter(tmp_path, update=10**9, report=reports.append)
+        logged.clear()
+        again = MetricsWriter(tmp_path, update=10**9)
         again.close()
-        left_out += len(reports)
+        left_out += len(logged)
         assert curve(tmp_path, "train", "loss")[-1] == (20, 0.05)
     assert left_out > 50
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_points_that_cannot_be_written_are_kept_for_later(tmp_path):
-    """A real limit of the kernel's on the size of files, as a full disk: it ends a write."""
-    reports = []
-    summaries = MetricsWriter(tmp_path, update=0, report=reports.append)
+def test_unwritten_points_are_written_later(tmp_path, logged):
+    """The kernel limits the size of files, which fails a write as a full disk does."""
+    summaries = MetricsWriter(tmp_path, update=0)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (150, limits[1]))
     try:
@@ -84,7 +83,7 @@ def test_points_that_cannot_be_written_are_kept_for_later(tmp_path):
         assert [point["update"] for point in read(tmp_path / "metrics.jsonl")] == [1]
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert sum("metrics.jsonl cannot be written: File too large" in text for text in reports) == 1
+    assert sum("metrics.jsonl cannot be written: File too large" in text for text in logged) == 1
     assert summaries.flush()
     summaries.write("train", 100, 100, loss=1 / 100)
     summaries.close()

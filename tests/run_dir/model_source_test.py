@@ -27,7 +27,7 @@ def export(tmp_path):
 @pytest.mark.parametrize(
     "flags", [["--model_dir={0}"], ["--checkpoint={0}/checkpoints/000000007"]], ids=str
 )
-def test_a_run_brings_its_flags_but_for_the_machines(run, flags):
+def test_kept_flags_of_a_run_leave_out_those_of_its_machine(run, flags):
     asked = parsed(*(flag.format(run) for flag in flags))
     assert model_source.run(asked) == model_source.run_or_export(asked) == run
     for command in ("evaluate", "export"):
@@ -35,12 +35,12 @@ def test_a_run_brings_its_flags_but_for_the_machines(run, flags):
         assert {"--epochs=2.0", "--deterministic", "--model=wide_resnet_10_1"} <= set(kept)
         left_out = ("--model_dir", "--virtual_devices", "--strategy", "--checkpoint=")
         assert not any(flag.startswith(left_out) for flag in kept)
-        # The user's come last, and win.
+        # The user's flags come last and override the kept ones.
         again = parsed(*kept, "--epochs=3", f"--model_dir={run}")
         assert (again.epochs, again.deterministic, again.virtual_devices) == (3, True, None)
 
 
-def test_what_was_on_a_tpu_is_evaluated_anywhere_with_its_precision(run):
+def test_a_tpu_run_keeps_its_precision_but_not_its_strategy(run):
     made = parsed("--strategy=tpu", "--tpu=v5", "--tpu_zone=us-west4-a", "--tpu_project=mine")
     (run / "flags.txt").write_text(to_flagfile(made))
     kept = model_source.kept_flags("evaluate", parsed(f"--model_dir={run}"))
@@ -48,18 +48,18 @@ def test_what_was_on_a_tpu_is_evaluated_anywhere_with_its_precision(run):
     assert (again.strategy, again.tpu, again.precision) == ("auto", None, "bfloat16")
 
 
-def test_an_export_without_its_flags_is_none(export):
+def test_a_folder_without_flags_is_not_an_export(export):
     (export / "flags.txt").unlink()
-    with pytest.raises(UserError, match=r"holds no export: it lacks export.json or flags.txt"):
+    with pytest.raises(UserError, match=r"is not an export: it lacks export.json or flags.txt"):
         model_source.kept_flags("evaluate", parsed(f"--export_dir={export}"))
 
 
-def test_other_commands_take_what_is_given():
+def test_other_commands_have_no_kept_flags():
     assert model_source.kept_flags("train", parsed("--model_dir=nowhere")) == []
 
 
 @pytest.mark.parametrize("file", ["", "/model.keras"])
-def test_an_export_brings_its_flags(export, file):
+def test_kept_flags_of_an_export_are_its_flags(export, file):
     asked = parsed(f"--export_dir={export}{file}")
     assert model_source.run_or_export(asked) == export
     kept = model_source.kept_flags("evaluate", asked)
@@ -76,24 +76,26 @@ def test_an_export_may_have_any_name(export):
     [
         ([], "--model_dir is missing"),
         (["--checkpoint=best"], "--model_dir is missing"),
-        (["--model_dir={0}/nowhere"], "nowhere holds no run"),
-        (["--checkpoint={0}/x/checkpoints/000000001"], "x holds no run"),
-        (["--model_dir={0}/export"], "export holds an export: `evaluate --export_dir="),
-        (["--export_dir={0}/run"], "run holds no export"),
-        (["--export_dir={0}/nowhere.keras"], "nowhere.keras holds no export"),
-        (["--export_dir={0}/export", "--model_dir={0}/run"], "by itself"),
-        (["--export_dir={0}/export", "--checkpoint=best"], "by itself"),
+        (["--model_dir={0}/nowhere"], "nowhere is not a run directory"),
+        (["--checkpoint={0}/x/checkpoints/000000001"], "x is not a run directory"),
+        (["--model_dir={0}/export"], "export is an export: use `evaluate --export_dir="),
+        (["--export_dir={0}/run"], "run is not an export"),
+        (["--export_dir={0}/nowhere.keras"], "nowhere.keras is not an export"),
+        (["--export_dir={0}/export", "--model_dir={0}/run"], "excludes"),
+        (["--export_dir={0}/export", "--checkpoint=best"], "excludes"),
     ],
     ids=str,
 )
-def test_what_cannot_be_evaluated(run, export, tmp_path, flags, message):
+def test_flags_that_do_not_name_one_run_or_export_are_rejected(
+    run, export, tmp_path, flags, message
+):
     with pytest.raises(UserError, match=message) as error:
         model_source.run_or_export(parsed(*(flag.format(tmp_path) for flag in flags)))
     assert len(str(error.value).splitlines()) <= 2
 
 
 @pytest.mark.parametrize("line", ["--epoch=2.0", "epochs=2.0", "--flagfile=/etc/passwd", "\0"])
-def test_flags_that_are_none(run, line):
+def test_a_line_that_is_not_a_flag_is_rejected(run, line):
     with open(run / "flags.txt", "a") as file:
         file.write(f"{line}\n")
     with pytest.raises(UserError, match=r"flags.txt has a line that is not a flag"):

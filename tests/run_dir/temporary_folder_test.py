@@ -20,7 +20,7 @@ with temporary_folder.beside(pathlib.Path(sys.argv[1])) as work:
 
 
 def holder(path, inside):
-    """A process that works beside `path`, and its folder."""
+    """Starts a process that holds a folder beside `path`; returns both."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(path), inside],
         stdin=subprocess.PIPE,
@@ -34,7 +34,7 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_nothing_is_left(tmp_path):
+def test_the_folder_is_removed_on_exit(tmp_path):
     with temporary_folder.beside(tmp_path / "export") as work:
         assert work.parent == tmp_path
     with pytest.raises(ValueError, match="x"), temporary_folder.beside(tmp_path / "export"):
@@ -42,7 +42,7 @@ def test_nothing_is_left(tmp_path):
     assert names(tmp_path) == []
 
 
-def test_what_a_kill_left_is_removed_and_what_is_in_use_is_not(tmp_path):
+def test_only_folders_of_killed_processes_are_removed(tmp_path):
     (tmp_path / ".export-notes").mkdir()
     (tmp_path / ".export-notes12").mkdir()
     (tmp_path / ".export-notes12" / "of_a_user").touch()
@@ -57,7 +57,7 @@ def test_what_a_kill_left_is_removed_and_what_is_in_use_is_not(tmp_path):
     assert names(tmp_path) == [".export-notes", ".export-notes12"]
 
 
-def test_an_empty_one_is_removed_once_it_is_old(tmp_path):
+def test_an_empty_folder_is_removed_once_it_is_old(tmp_path):
     empty = tmp_path / ".export-abcd1234"
     empty.mkdir()
     with temporary_folder.beside(tmp_path / "export"):
@@ -67,7 +67,7 @@ def test_an_empty_one_is_removed_once_it_is_old(tmp_path):
         assert not empty.exists()
 
 
-def test_what_was_there_before_a_kill_between_two_renames_is_put_back(tmp_path):
+def test_a_kill_between_two_renames_restores_the_previous_content(tmp_path):
     killed, left = holder(tmp_path / "export", "old")
     killed.send_signal(signal.SIGKILL)
     killed.communicate()

@@ -1,4 +1,4 @@
-"""The layout as TensorBoard itself reads it from a run's logs."""
+"""Tests of the layout that TensorBoard reads from a run's logs."""
 
 import json
 
@@ -21,17 +21,17 @@ def plugin(folder):
 
 
 def log(folder):
-    summaries = MetricsWriter(folder, update=1, report=print)
+    summaries = MetricsWriter(folder, update=1)
     summaries.write("train", 1, 128, loss=1.0, top1=0.5, batch_size=128)
     summaries.flush()
     summaries.close()
 
 
-def test_tensorboard_finds_the_schedule_beside_the_curves(tmp_path):
+def test_tensorboard_shows_the_schedule_beside_the_curves(tmp_path):
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
         log(tmp_path / name)
-    log(tmp_path / "one")  # Resumed: its files are written again.
+    log(tmp_path / "one")  # A resumed run writes its files again.
     (category,) = json.loads(plugin(tmp_path).layout_impl(RequestContext(), ""))["category"]
     shown = [pattern for chart in category["chart"] for pattern in chart["multiline"]["tag"]]
     assert shown[:3] == ["^top1$", "^loss$", "^schedule/batch_size$"]

@@ -21,14 +21,14 @@ def test_round_trip(tmp_path, data):
     assert training_data.read(tmp_path) == data
 
 
-def test_a_file_from_before_class_names_is_read(tmp_path):
+def test_a_file_without_class_names_is_read(tmp_path):
     kept = DATA.as_json()
     del kept["class_names"]
     (tmp_path / FILE).write_text(json.dumps(kept))
     assert training_data.read(tmp_path) == dataclasses.replace(DATA, class_names=None)
 
 
-def test_a_fifo_is_not_waited_for(tmp_path):
+def test_a_fifo_is_rejected_at_once(tmp_path):
     os.mkfifo(tmp_path / FILE)
     with pytest.raises(UserError, match="cannot be read: it is a FIFO, not a regular file"):
         training_data.read(tmp_path)
@@ -71,9 +71,9 @@ def test_an_impossible_value_is_named(tmp_path, field, value):
         training_data.read(tmp_path)
 
 
-def test_values_that_differ_from_the_checkpoints_are_named(tmp_path):
+def test_values_that_differ_from_those_of_the_checkpoint_are_named(tmp_path):
     file = tmp_path / FILE
-    training_data.check_learned({}, DATA, file)  # A checkpoint from before.
+    training_data.check_learned({}, DATA, file)  # A checkpoint by an older version.
     training_data.check_learned(DATA.as_json(), DATA, file)
     changed = dataclasses.replace(DATA, mean=(12.9, 0.1, 1e-7))
     message = f"{FILE} differs .*: mean [12.9, 0.1, 1e-07] instead of [72.91172790527344, 0.1"
@@ -81,7 +81,7 @@ def test_values_that_differ_from_the_checkpoints_are_named(tmp_path):
         training_data.check_learned(DATA.as_json(), changed, file)
 
 
-def test_differences_of_many_names_are_short(tmp_path):
+def test_the_message_on_many_differing_names_is_short(tmp_path):
     many = dataclasses.replace(DATA, classes=20_000, class_names=(*map(str, range(20_000)),))
     other = dataclasses.replace(many, class_names=(*map(str, range(1, 20_001)),))
     with pytest.raises(UserError, match="class_names") as error:

@@ -8,7 +8,7 @@ from trainer.errors import UserError
 from trainer.schedule import anneal
 
 
-def test_step_takes_effect_at_its_point():
+def test_a_step_takes_effect_at_its_point():
     at = anneal.step([4.8, 9.6, 12.8], 5)
     assert [at(e) for e in (0, 4.7999, 4.8, 9.6, 12.8, 16)] == [
         1,
@@ -21,17 +21,17 @@ def test_step_takes_effect_at_its_point():
 
 
 @given(st.integers(1, 10**7), st.integers(1, 99), st.integers(1, 300))
-def test_step_takes_effect_at_the_first_position_that_reaches_a_percentage(
+def test_a_step_takes_effect_at_the_first_position_that_reaches_a_percentage(
     examples, percent, total
 ):
     (point,) = anneal.points([f"{percent}%"], total)
     at = anneal.step([point], 5)
-    first = -(-percent * total * examples // 100)  # exact, in integers
+    first = -(-percent * total * examples // 100)  # This is exact in integers.
     assert at(first / examples) == 1 / 5
     assert at((first - 1) / examples) == 1
 
 
-def test_closed_forms():
+def test_curves_equal_their_closed_forms():
     assert anneal.constant()(7) == 1
     assert anneal.cosine(90)(30) == pytest.approx((1 + math.cos(math.pi / 3)) / 2)
     assert anneal.polynomial(90, 2)(30) == pytest.approx(4 / 9)
@@ -39,8 +39,8 @@ def test_closed_forms():
 
 
 @given(st.floats(0, 90))
-def test_all_stay_in_range_and_never_rise(epochs):
-    for shape in (
+def test_annealing_curves_stay_in_range_and_never_rise(epochs):
+    for curve in (
         anneal.constant(),
         anneal.step([30, 60], 10),
         anneal.cosine(90),
@@ -50,8 +50,8 @@ def test_all_stay_in_range_and_never_rise(epochs):
         anneal.polynomial(90, 1e6),
         anneal.step([30, 60], 1e200),
     ):
-        assert 0 < shape(epochs) <= 1
-        assert shape(epochs) <= shape(epochs * 0.9)
+        assert 0 < curve(epochs) <= 1
+        assert curve(epochs) <= curve(epochs * 0.9)
 
 
 @pytest.mark.parametrize(
@@ -66,16 +66,16 @@ def test_all_stay_in_range_and_never_rise(epochs):
         (["nan"], "nan, which is not inside"),
     ],
 )
-def test_wrong_points_are_refused(texts, message):
+def test_invalid_points_are_rejected(texts, message):
     with pytest.raises(UserError, match=message):
         anneal.points(texts, 16)
 
 
-def test_points_in_epochs_and_percents():
+def test_points_may_be_epochs_or_percents():
     assert anneal.points(["30%", "6", "60%"], 16) == [4.8, 6, 9.6]
 
 
-def test_cycles_end_at_their_trough_and_peak_in_between():
+def test_cycles_start_and_end_at_the_trough_and_peak_between():
     at = anneal.cyclical(4.0, 0.25, lambda cycle, epochs: 0.5 ** (cycle - 1))
     assert [at(e) for e in (0, 2, 4, 6, 8, 10)] == [0.25, 1, 0.25, 0.625, 0.25, 0.4375]
     assert at(1) == at(3) == 0.625

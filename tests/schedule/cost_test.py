@@ -8,10 +8,10 @@ from tests.support.configs import layouts, parsed
 from trainer.schedule import cost, plan
 from trainer.schedule.trajectory import from_config
 
-BANDWIDTH, LATENCY = 8.0, 100.0  # 10⁹ bytes a second; 10⁻⁴ s a step
+BANDWIDTH, LATENCY = 8.0, 100.0  # These are 10⁹ bytes a second and 10⁻⁴ s a step.
 
 
-def on(*, replicas=1, hosts=1, example=1e-3, fixed=0.0, parameters=1_000_000):
+def make_machines(*, replicas=1, hosts=1, example=1e-3, fixed=0.0, parameters=1_000_000):
     return cost.machines(
         replicas=replicas,
         hosts=hosts,
@@ -29,8 +29,8 @@ def phases(recipe, replicas=1):
     return list(plan.phases(schedule, layouts(config, replicas)))
 
 
-def rung(vectors):
-    """The ring all-reduce step by step, on one vector a host, in place.
+def ring_all_reduce(vectors):
+    """Sums one vector per host in place, by the steps of a ring all-reduce.
 
     Returns the bytes that each host sent, and the seconds that all steps took.
     """
@@ -40,71 +40,77 @@ def rung(vectors):
     def step(chunk_of, arrive):
         nonlocal seconds
         messages = []
-        for host in range(hosts):  # All send at once.
+        for host in range(hosts):  # All hosts send at the same time.
             i = chunk_of(host) % hosts * part
             messages.append((i, vectors[host][i : i + part]))
             sent[host] += 4 * part
         for host, (i, numbers) in enumerate(messages):
-            to = vectors[(host + 1) % hosts]
-            to[i : i + part] = arrive(to[i : i + part], numbers)
+            receiver = vectors[(host + 1) % hosts]
+            receiver[i : i + part] = arrive(receiver[i : i + part], numbers)
         seconds += 4 * part / (BANDWIDTH * 1e9 / 8) + LATENCY / 1e6
 
-    for turn in range(hosts - 1):  # Then each host has the sum of one chunk,
+    for turn in range(hosts - 1):  # After these steps, each host has the sum of one chunk.
         step(
             lambda host, t=turn: host - t,
             lambda own, new: list(map(sum, zip(own, new, strict=True))),
         )
-    for turn in range(hosts - 1):  # and hands it round.
+    for turn in range(hosts - 1):  # These steps pass the sums to all hosts.
         step(lambda host, t=turn: host + 1 - t, lambda own, new: new)
     return sent, seconds
 
 
 @pytest.mark.parametrize("hosts", [1, 2, 3, 4, 7, 16])
-def test_the_all_reduce_is_the_rings(hosts):
+def test_bytes_and_seconds_of_an_all_reduce_are_those_of_a_ring(hosts):
     numbers = 5 * hosts
     vectors = [[host * 1000 + i for i in range(numbers)] for host in range(hosts)]
     total = [sum(column) for column in zip(*vectors, strict=True)]
-    sent, seconds = rung(vectors)
+    sent, seconds = ring_all_reduce(vectors)
     assert vectors == [total] * hosts
-    found = on(replicas=hosts, hosts=hosts, parameters=numbers)
-    assert sent == pytest.approx([found.bytes_sent] * hosts)
-    assert found.communication == pytest.approx(seconds)
+    machines = make_machines(replicas=hosts, hosts=hosts, parameters=numbers)
+    assert sent == pytest.approx([machines.bytes_sent] * hosts)
+    assert machines.communication == pytest.approx(seconds)
 
 
-def test_an_update_by_hand():
-    # 4 MB: each of 4 hosts sends 6 steps of 1 MB, at 1 ms + 0.1 ms; 1000 / 8 examples of 1 ms.
-    found = on(replicas=8, hosts=4, fixed=0.01)
+def test_the_cost_of_an_update_equals_a_calculation_by_hand():
+    # Each of 4 hosts sends 6 × 1 MB, at 1 ms + 0.1 ms a step.
+    # A replica computes 1000 / 8 examples of 1 ms each.
+    machines = make_machines(replicas=8, hosts=4, fixed=0.01)
     (first, *_) = phases("fashion_mnist_grow")
-    assert found.bytes_sent == 6_000_000
-    assert cost.update_seconds(found, 1000) == pytest.approx(0.125 + 0.01 + 6 * 1.1e-3)
-    of = cost.phase_cost(first, found)
-    assert of.update_seconds == pytest.approx(0.016 + 0.01 + 0.0066)
-    assert of.communication_share == pytest.approx(0.0066 / 0.0326)
-    assert of.bytes_per_example == pytest.approx(6_000_000 / 128)
-    assert of.seconds == pytest.approx(2250 * 0.0326)
+    assert machines.bytes_sent == 6_000_000
+    assert cost.update_seconds(machines, 1000) == pytest.approx(0.125 + 0.01 + 6 * 1.1e-3)
+    result = cost.phase_cost(first, machines)
+    assert result.update_seconds == pytest.approx(0.016 + 0.01 + 0.0066)
+    assert result.communication_share == pytest.approx(0.0066 / 0.0326)
+    assert result.bytes_per_example == pytest.approx(6_000_000 / 128)
+    assert result.seconds == pytest.approx(2250 * 0.0326)
     assert (
-        cost.columns(found, 60_000)["epochs an hour"](first) == f"{3600 * 128 / 0.0326 / 6e4:.4g}"
+        cost.columns(machines, 60_000)["epochs an hour"](first)
+        == f"{3600 * 128 / 0.0326 / 6e4:.4g}"
     )
 
 
 def test_one_host_does_not_communicate():
-    found = on(replicas=4)
-    assert (found.bytes_sent, found.communication) == (0, 0)
+    machines = make_machines(replicas=4)
+    assert (machines.bytes_sent, machines.communication) == (0, 0)
     grow = phases("fashion_mnist_grow", 4)
-    assert cost.efficiency(grow, found) == pytest.approx(1)
-    assert cost.total(grow, found) == pytest.approx(
+    assert cost.efficiency(grow, machines) == pytest.approx(1)
+    assert cost.total(grow, machines) == pytest.approx(
         sum(phase.updates * phase.batch_size for phase in grow) / 4 * 1e-3
     )
-    assert (cost.half_communication(found), cost.largest_paying(found)) == (0, 0)
-    assert "batch" not in cost.summary(grow, found)
+    assert (cost.half_communication(machines), cost.largest_paying(machines)) == (0, 0)
+    assert "batch" not in cost.summary(grow, machines)
 
 
 MACHINES = st.builds(
-    lambda hosts, each, example, fixed, parameters: on(
-        replicas=hosts * each, hosts=hosts, example=example, fixed=fixed, parameters=parameters
+    lambda hosts, replicas_per_host, example, fixed, parameters: make_machines(
+        replicas=hosts * replicas_per_host,
+        hosts=hosts,
+        example=example,
+        fixed=fixed,
+        parameters=parameters,
     ),
     hosts=st.integers(2, 64),
-    each=st.integers(1, 8),
+    replicas_per_host=st.integers(1, 8),
     example=st.floats(1e-6, 1.0),
     fixed=st.floats(0, 0.1),
     parameters=st.integers(1, 10**9),
@@ -112,7 +118,7 @@ MACHINES = st.builds(
 
 
 @given(MACHINES, st.integers(1, 10**6))
-def test_twice_the_batch_halves_the_bytes_of_an_example(machines, batch_size):
+def test_twice_the_batch_halves_the_bytes_per_example(machines, batch_size):
     def phase(size):
         return plan.Phase(0.0, 0, 10, size, 0.1, 0.9, 1.0, 32, 1)
 
@@ -126,9 +132,9 @@ def test_twice_the_batch_halves_the_bytes_of_an_example(machines, batch_size):
 
 
 @given(MACHINES)
-def test_the_batches_where_communication_counts(machines):
+def test_batch_sizes_at_which_communication_dominates_and_growth_stops_paying(machines):
     def parts(batch_size):
-        """Communication, and all but examples, as parts of the update."""
+        """Returns the share of communication, and of all but the examples, in an update."""
         seconds = cost.update_seconds(machines, batch_size)
         return machines.communication / seconds, (
             machines.communication + machines.compute.fixed
@@ -144,57 +150,56 @@ def test_the_batches_where_communication_counts(machines):
 
 
 @given(st.integers(1, 16), st.integers(1, 8), st.floats(0, 0.1))
-def test_time_falls_with_the_replicas_of_a_host_and_never_as_fast_as_they_grow(hosts, each, fixed):
+def test_twice_the_replicas_per_host_save_time_but_less_than_half(hosts, per_host, fixed):
     grow = phases("fashion_mnist_grow")
-    few = on(replicas=hosts * each, hosts=hosts, fixed=fixed)
-    many = on(replicas=hosts * each * 2, hosts=hosts, fixed=fixed)
+    few = make_machines(replicas=hosts * per_host, hosts=hosts, fixed=fixed)
+    many = make_machines(replicas=hosts * per_host * 2, hosts=hosts, fixed=fixed)
     assert cost.total(grow, many) < cost.total(grow, few)
     assert cost.efficiency(grow, many) <= cost.efficiency(grow, few) + 1e-12 <= 1 + 2e-12
 
 
-def test_more_hosts_pay_for_large_batches_alone():
-    few, many = on(replicas=2, hosts=2), on(replicas=16, hosts=16)
+def test_more_hosts_save_time_only_with_large_batches():
+    few, many = make_machines(replicas=2, hosts=2), make_machines(replicas=16, hosts=16)
     assert cost.update_seconds(many, 8) > cost.update_seconds(few, 8)
     assert cost.update_seconds(many, 1024) < cost.update_seconds(few, 1024)
 
 
-def test_growth_saves_communication():
-    """The same examples in fewer updates."""
-    found = on(replicas=2, hosts=2)
+def test_growth_saves_the_communication_of_the_updates_it_saves():
+    machines = make_machines(replicas=2, hosts=2)
     grow, decay = phases("fashion_mnist_grow", 2), phases("fashion_mnist_decay", 2)
     updates = [sum(phase.updates for phase in run) for run in (decay, grow)]
-    saved = (updates[0] - updates[1]) * found.communication
+    saved = (updates[0] - updates[1]) * machines.communication
     examples = sum(p.updates * p.batch_size for p in decay) - sum(
         p.updates * p.batch_size for p in grow
     )
-    assert cost.total(decay, found) - cost.total(grow, found) == pytest.approx(
+    assert cost.total(decay, machines) - cost.total(grow, machines) == pytest.approx(
         saved + examples / 2 * 1e-3
     )
 
 
 @given(st.floats(1e-6, 1.0), st.floats(0, 10.0), st.integers(1, 8))
-def test_a_run_of_several_batch_sizes_tells_both_parts(example, fixed, replicas):
+def test_a_run_of_several_batch_sizes_determines_both_parts_of_the_time(example, fixed, replicas):
     times = {size: fixed + size / replicas * example for size in (128, 640, 3200)}
-    found = cost.measured(times, replicas)
-    assert found.example == pytest.approx(example, rel=1e-6, abs=1e-9 * (fixed + example))
-    assert found.fixed == pytest.approx(fixed, rel=1e-6, abs=1e-9 * 3200 * example)
+    compute = cost.measured(times, replicas)
+    assert compute.example == pytest.approx(example, rel=1e-6, abs=1e-9 * (fixed + example))
+    assert compute.fixed == pytest.approx(fixed, rel=1e-6, abs=1e-9 * 3200 * example)
 
 
-def test_a_run_of_one_batch_size_tells_their_sum():
+def test_a_run_of_one_batch_size_attributes_all_time_to_the_examples():
     assert cost.measured({256: 0.5}, replicas=2) == cost.Compute(0.5 / 128, 0.0)
 
 
 @given(st.floats(1e-3, 1.0), st.floats(1e-3, 1.0))
-def test_no_part_is_negative_whatever_was_measured(small, large):
-    found = cost.measured({128: small, 640: large}, replicas=1)
-    assert found.example >= 0
-    assert found.fixed >= 0
-    assert found.fixed + 640 * found.example == pytest.approx(large)
+def test_no_part_of_the_time_is_negative(small, large):
+    compute = cost.measured({128: small, 640: large}, replicas=1)
+    assert compute.example >= 0
+    assert compute.fixed >= 0
+    assert compute.fixed + 640 * compute.example == pytest.approx(large)
     assume(small <= large <= 5 * small)
-    assert found.fixed + 128 * found.example == pytest.approx(small)
+    assert compute.fixed + 128 * compute.example == pytest.approx(small)
 
 
-def test_the_first_point_of_a_run_does_not_count():
+def test_the_median_discounts_the_first_point_of_a_run():
     seconds = [1.5, 0.2, 0.21, 0.19, 0.2]
     points = [{"batch_size": 128, "examples_per_second": 128 / s} for s in seconds]
     points.append({"batch_size": 640, "examples_per_second": 640.0})
@@ -205,5 +210,5 @@ def test_the_first_point_of_a_run_does_not_count():
     ("seconds", "text"),
     [(0.00123, "1.23 ms"), (1, "1 s"), (59.96, "60 s"), (90, "1.5 min"), (7200, "2 h")],
 )
-def test_durations(seconds, text):
+def test_durations_have_three_digits_and_a_suitable_unit(seconds, text):
     assert cost.duration(seconds) == text

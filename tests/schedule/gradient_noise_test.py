@@ -7,7 +7,7 @@ from trainer.schedule.gradient_noise import GradientNoise
 
 
 def squares(gradients, b):
-    """Of gradients [update, example, parameter]: what the step reports."""
+    """Returns what the training step reports of gradients [update, example, parameter]."""
     updates, size, parameters = gradients.shape
     parts = gradients.reshape(updates, size // b, b, parameters).mean(axis=2)
     whole = gradients.mean(axis=1)
@@ -17,11 +17,11 @@ def squares(gradients, b):
 @pytest.mark.parametrize(
     ("replicas", "b", "k"), [(1, 16, 2), (2, 16, 1), (1, 8, 16), (4, 32, 3), (1, 1, 7)]
 )
-def test_linear_regression_with_gaussian_noise(replicas, b, k):
-    """y = x·w + σ n with x ~ N(0, I) in d dimensions, at a distance δ from w, half squared error.
+def test_linear_regression_has_the_expected_noise_scale(replicas, b, k):
+    """Checks tr Σ and ‖G‖² of y = x·w + σ n, x ~ N(0, I) in d dimensions, at the weights w + δ.
 
-    An example's gradient is (x·δ − σ n) x. Its mean is δ, and the trace of its covariance
-    (d + 1) ‖δ‖² + σ² d, from E[(x·δ)² ‖x‖²] = (d + 2) ‖δ‖².
+    For half the squared error, the gradient of an example is (x·δ − σ n) x. Its mean is δ. The
+    trace of its covariance is (d + 1) ‖δ‖² + σ² d, from E[(x·δ)² ‖x‖²] = (d + 2) ‖δ‖².
     """
     rng = np.random.default_rng(b * k)
     d, sigma, size = 10, 0.5, replicas * b * k
@@ -38,23 +38,22 @@ def test_linear_regression_with_gaussian_noise(replicas, b, k):
     assert noise.scale == pytest.approx(trace / square, rel=0.05)
 
 
-def test_batches_of_any_size_share_one_horizon():
-    """The same measurement over as many examples weighs as much, whatever the batch."""
+def test_the_weight_of_a_measurement_depends_on_its_examples_alone():
     small, large = GradientNoise(1000), GradientNoise(1000)
     small.add(32, 64, [3.0] * 10, [2.0] * 10)
     large.add(320, 640, [3.0], [2.0])
     assert small.weight == pytest.approx(large.weight)
 
 
-def test_one_micro_batch_measures_nothing():
+def test_an_update_of_one_micro_batch_measures_nothing():
     noise = GradientNoise(1000)
     noise.add(64, 64, [1.0, 1.0], [1.0, 1.0])
     assert noise.scale is None
-    noise.add(32, 64, [1.0], [0.25])  # all noise
+    noise.add(32, 64, [1.0], [0.25])  # These gradients are all noise.
     assert noise.scale == float("inf")
 
 
-def test_it_goes_on_from_its_memory():
+def test_averages_continue_from_a_restored_state():
     whole, first, second = GradientNoise(500), GradientNoise(500), GradientNoise(500)
     for noise, parts in ((whole, (5, 7)), (first, (5,))):
         for updates in parts:

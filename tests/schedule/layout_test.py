@@ -22,7 +22,7 @@ def test_the_micro_batch_is_the_largest_that_fits(replicas, ghost, ghosts, most_
     assert b == max(fits)
 
 
-def test_a_batch_that_does_not_divide_is_refused_with_sizes_and_counts_that_do():
+def test_an_indivisible_batch_is_rejected_with_sizes_and_replica_counts_that_fit():
     with pytest.raises(
         UserError, match=r"batch of 576 or 672, or one of 1, 2, 4, 5, 10, 20 replicas"
     ):
@@ -31,15 +31,15 @@ def test_a_batch_that_does_not_divide_is_refused_with_sizes_and_counts_that_do()
         lay_out(50, 3, 32, 128)
 
 
-def test_a_micro_batch_below_the_ghost_batch_is_refused():
+def test_a_micro_batch_below_the_ghost_batch_is_rejected():
     with pytest.raises(UserError, match="--micro_batch_size=16 is below --ghost_batch_size=32"):
         lay_out(128, 1, 32, 16)
 
 
-def test_layout_of_one_ghost():
+def test_a_batch_of_one_ghost_batch_is_one_micro_batch():
     assert lay_out(32, 1, 32, 128) == Layout(1, 32, 1)
 
 
 @given(st.integers(1, 3000))
-def test_divisors(n):
+def test_divisors_are_complete_and_ascending(n):
     assert divisors(n) == [d for d in range(1, n + 1) if n % d == 0]

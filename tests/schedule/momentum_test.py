@@ -16,12 +16,12 @@ RECIPE = ("--flagfile=flags/fashion_mnist_decay.flags", "--initial_learning_rate
 HIGH = (*RECIPE, "--momentum=0.98", "--anneal_with=batch_size", "--max_batch_size=5120")
 
 
-def test_the_first_batch_is_that_of_the_lower_momentum():
+def test_the_first_batch_has_the_noise_scale_and_rate_at_the_lower_momentum():
     assert first_batch(START, 0.9, 32) == 640
-    # 711 has no place: 640 is the nearest below that divides 3,200.
+    # 711 does not divide 3,200; 640 is the next size below that does.
     assert first_batch(START, 0.91, 32) == 640
     assert first_batch(Setting(64, 0.1, 0.99), 0.0, 32) == 32
-    # At 112, m would be 0; 32 is the nearest below, where it would be −2.5.
+    # At 112, m would be 0. The next size below is 32, which would need m = −2.5.
     assert first_batch(Setting(1120, 0.1, 0.9), 0.0, 32) == 160
     assert first_batch(START, 0.98, 32) == 3200
 
@@ -29,7 +29,9 @@ def test_the_first_batch_is_that_of_the_lower_momentum():
 @given(
     st.integers(1, 300), st.integers(1, 64), st.floats(0, 0.999), st.floats(0, 1, exclude_max=True)
 )
-def test_no_momentum_is_below_zero_or_above_what_it_goes_to(ghosts, ghost, momentum, share):
+def test_the_momentum_of_a_warm_up_is_between_zero_and_its_final_value(
+    ghosts, ghost, momentum, share
+):
     start = Setting(ghosts * ghost, 0.1, momentum)
     smallest = first_batch(start, share * momentum, ghost)
     assert smallest % ghost == start.batch_size % smallest == 0
@@ -38,7 +40,7 @@ def test_no_momentum_is_below_zero_or_above_what_it_goes_to(ghosts, ghost, momen
 
 
 @given(st.floats(0.1, 10), st.floats(0, 12), st.sampled_from([64, 320, 640, 1600]))
-def test_the_product_of_batch_and_room_stays(length, epochs, smallest):
+def test_the_batch_of_a_warm_up_is_a_multiple_of_the_smallest(length, epochs, smallest):
     limits = BatchLimits(smallest, 5120, 0.0)
     size = START.batch_size * (1 - START.momentum) / (1 - warmup(length, START, limits)(epochs))
     assert size == pytest.approx(round(size))
@@ -48,15 +50,15 @@ def test_the_product_of_batch_and_room_stays(length, epochs, smallest):
 
 @given(st.integers(1, 50), st.integers(2, 12), st.integers(1, 10**7))
 def test_a_step_is_taken_at_the_first_position_that_reaches_it(tenths, steps, examples):
-    """In floats, 128 + 640 · (0.94 / 4.7) falls short of 256."""
+    """Covers rounding: in floats, 128 + 640 · (0.94 / 4.7) is less than 256."""
     start = Setting(128 * steps, 0.1, 0.9)
     at = warmup(tenths / 10, start, BatchLimits(128, 10**6, 0.0))
     for step in range(1, steps):
-        first = -(-step * tenths * examples // (10 * (steps - 1)))  # exact, in integers
+        first = -(-step * tenths * examples // (10 * (steps - 1)))  # exact in integers
         assert at(first / examples) >= 1 - 0.1 * steps / (step + 1) - 1e-9
 
 
-def test_momentum_and_batch_rise_and_noise_scale_and_rate_stay():
+def test_a_warm_up_raises_momentum_and_batch_at_constant_noise_scale_and_rate():
     run = from_config(parsed(*HIGH, "--momentum_warmup_epochs=4"), 60_000, 1)
     early = [setting for position, setting in updates(run) if position < 4.5 * 60_000]
     found = [(s.batch_size, round(s.momentum, 6)) for s, _ in itertools.groupby(early)]
@@ -66,15 +68,15 @@ def test_momentum_and_batch_rise_and_noise_scale_and_rate_stay():
         assert noise_scale(setting, 60_000) == pytest.approx(noise_scale(START, 60_000))
 
 
-def test_the_momentum_comes_down_before_the_rate():
+def test_the_momentum_falls_before_the_rate():
     run = from_config(parsed(*HIGH, "--momentum_to=0.9"), 60_000, 1)
     found = [setting for setting, _ in itertools.groupby(s for _, s in updates(run))]
     first, second, third, last = found
     assert first == START
-    # Of the first fifth, 5,120 / 3,200 = 1.6 is the batch's and 3.125 the momentum's.
+    # Step one, ÷5: the batch gives 5,120 / 3,200 = 1.6 and the momentum 3.125.
     assert (second.batch_size, second.learning_rate) == (5120, 0.5)
     assert second.momentum == pytest.approx(1 - 0.02 * 3.125)
-    # Of the second, 1.6 brings it to 0.9, and the rest is the rate's.
+    # Step two, ÷5: the momentum gives 1.6, which takes it to 0.9, and the rate gives 3.125.
     assert (third.batch_size, third.momentum) == (5120, pytest.approx(0.9))
     assert third.learning_rate == pytest.approx(0.5 / 3.125)
     assert last.learning_rate == pytest.approx(0.5 / 3.125 / 5)
@@ -101,13 +103,13 @@ def test_the_momentum_comes_down_before_the_rate():
             ["--momentum_warmup_epochs=4", "--initial_batch_size=3200", "--ghost_batch_size=33"],
             "33",
         ),
-        (["--momentum_from=0.5"], "is where --momentum_warmup_epochs starts"),
+        (["--momentum_from=0.5"], "needs a warm-up: set --momentum_warmup_epochs"),
         (["--momentum_to=0.99"], "give a lower one"),
         (["--momentum_to=0.9", "--anneal_with=learning_rate"], "and --anneal_with=batch_size"),
         (["--momentum_to=0.9", "--optimizer=lamb"], "another optimizer than lamb"),
         (["--momentum_to=0", "--optimizer=adam"], "another optimizer than adam"),
     ],
 )
-def test_what_cannot_move_is_refused(flags, message):
+def test_impossible_changes_of_momentum_are_rejected(flags, message):
     with pytest.raises(UserError, match=message):
         from_config(parsed(*HIGH, *flags), 60_000, 1)

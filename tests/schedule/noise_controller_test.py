@@ -11,7 +11,7 @@ from trainer.schedule.trajectory import from_config
 
 
 def noise(scale, weight=1.0):
-    """A measurement of so many examples."""
+    """Returns a measurement of B_simple = `scale` examples."""
     return GradientNoise(1000, trace=scale * weight, square=weight, weight=weight)
 
 
@@ -19,14 +19,14 @@ def follower(threshold=2.0, largest=1000):
     return NoiseController(threshold, BatchLimits(128, largest, 0.0), 15_000, 128)
 
 
-def test_the_batch_follows_from_below_a_step_at_a_time():
+def test_the_batch_follows_the_noise_scale_from_below_one_step_at_a_time():
     control = follower()
     sizes = []
     for scale in (200, 255, 256, 300, 511, 10_000, 10_000, 10_000, 10, 0.1):
         said = control.measured(noise(scale))
         sizes.append(control.batch_size)
         assert (said is not None) == (len(sizes) > 1 and sizes[-1] != sizes[-2])
-    # The largest is met exactly, and nothing shrinks.
+    # The batch reaches the largest size exactly, and never shrinks.
     assert sizes == [128, 128, 256, 256, 256, 512, 1000, 1000, 1000, 1000]
 
 
@@ -36,7 +36,7 @@ def test_a_decision_names_its_numbers():
     )
 
 
-def test_noise_alone_is_a_reason_to_grow_and_too_few_measurements_are_none():
+def test_pure_noise_makes_the_batch_grow_but_too_few_measurements_do_not():
     assert follower().measured(GradientNoise(1000)) is None
     assert follower().measured(noise(math.inf, weight=0.5)) is None
     assert follower().measured(GradientNoise(1000, trace=3.0, square=-0.1, weight=0.9)) is not None
@@ -51,7 +51,7 @@ def test_a_small_threshold_grows_by_multiples_of_the_smallest_batch():
     assert sizes == [128, 128, 256, 384, 512, 640, 768, 896]
 
 
-def test_the_rate_follows_the_batch_so_that_growth_is_no_annealing():
+def test_the_rate_follows_the_batch_so_that_growth_does_not_anneal():
     run = from_config(parsed("--anneal=measured", "--max_batch_size=1024"), 60_000, 1)
     run.control.load_state_dict({"batch_size": 512})
     assert run.at(0).batch_size == 512
@@ -63,17 +63,17 @@ def test_the_rate_follows_the_batch_so_that_growth_is_no_annealing():
 
 
 @pytest.mark.parametrize(
-    ("batch", "replicas", "ghost", "most", "found"),
+    ("batch", "replicas", "ghost", "most", "expected"),
     [
         (128, 1, 32, None, 64),
         (128, 2, 32, None, 64),
         (128, 4, 32, 32, 32),
-        (640, 1, 32, None, 128),  # of 32, 64, 128, 160 and 320
+        (640, 1, 32, None, 128),  # The candidates are 32, 64, 128, 160 and 320.
         (1024, 1, 256, None, 256),
     ],
 )
-def test_the_micro_batch_does_not_follow_from_the_replicas(batch, replicas, ghost, most, found):
-    assert micro_batch(batch, replicas, ghost, most) == found
+def test_the_micro_batch_does_not_depend_on_the_replicas(batch, replicas, ghost, most, expected):
+    assert micro_batch(batch, replicas, ghost, most) == expected
 
 
 @pytest.mark.parametrize(
@@ -84,6 +84,6 @@ def test_the_micro_batch_does_not_follow_from_the_replicas(batch, replicas, ghos
         (128, 4, None, "use one of 1, 2 replicas"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(batch, replicas, most, message):
+def test_batches_without_a_smaller_micro_batch_are_rejected(batch, replicas, most, message):
     with pytest.raises(UserError, match=message):
         micro_batch(batch, replicas, 32, most)

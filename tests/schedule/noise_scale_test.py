@@ -19,41 +19,41 @@ def test_noise_scale_is_equation_5_of_smith():
     assert noise_scale(REFERENCE, 50_000) == pytest.approx(0.1 * 50_000 / (128 * (1 - 0.9)))
 
 
-def test_nothing_given_is_the_reference():
+def test_without_given_values_the_start_is_the_reference():
     assert start() == REFERENCE
 
 
-def test_batch_given_scales_the_rate_linearly():
-    # Goyal et al. 2017: 0.1 at 256 is 3.2 at 8,192.
+def test_a_given_batch_scales_the_rate_linearly():
+    # A rate of 0.1 at 256 becomes 3.2 at 8,192 (Goyal et al. 2017).
     assert start(reference=Setting(256, 0.1, 0.9), batch_size=8192).learning_rate == pytest.approx(
         3.2
     )
 
 
-def test_rows_of_smith():
+def test_the_starts_of_smith_are_reproduced():
     assert start(learning_rate=0.5) == Setting(640, 0.5, 0.9)
     assert start(learning_rate=0.5, momentum=0.98) == Setting(3200, 0.5, 0.98)
 
 
-def test_only_momentum_keeps_the_rate_and_solves_the_batch():
+def test_a_given_momentum_keeps_the_rate_and_solves_the_batch():
     assert start(momentum=0.98) == Setting(640, 0.1, 0.98)
 
 
-def test_all_three_may_agree_and_are_kept():
+def test_values_that_agree_are_kept():
     assert start(learning_rate=0.5, batch_size=3200, momentum=0.98) == Setting(3200, 0.5, 0.98)
     assert start(learning_rate=0.5, batch_size=640) == Setting(640, 0.5, 0.9)
 
 
 @pytest.mark.parametrize("rate", [0.5 * (1 + 2e-6), 0.1])
-def test_a_third_that_contradicts_is_refused_with_what_would_agree(rate):
+def test_a_contradiction_is_rejected_with_a_value_that_agrees(rate):
     with pytest.raises(UserError, match=r"momentum 0.98.*\n.*--initial_learning_rate=0.5,"):
         start(learning_rate=rate, batch_size=3200, momentum=0.98)
 
 
 @given(st.floats(1e-4, 10), st.integers(1, 5000), st.integers(1, 64), st.sampled_from([1, 0.5]))
-@example(0.33, 640, 32, 1)  # 422.4 examples would have its noise scale
-@example(0.1, 100, 1, 1)  # of 0.078125 six digits are enough, of 0.10416666 they are not
-def test_what_a_contradiction_is_told_to_use_agrees(rate, size, ghost, exponent):
+@example(0.33, 640, 32, 1)  # The exact batch size is 422.4.
+@example(0.1, 100, 1, 1)  # Six digits suffice for 0.078125, but not for 0.10416666.
+def test_the_remedies_for_a_contradiction_work(rate, size, ghost, exponent):
     given_values = {
         "reference": Setting(96, 0.1, 0.9),
         "ghost": ghost,
@@ -87,7 +87,7 @@ def test_the_solved_start_has_the_noise_scale_of_the_reference(rate, size, momen
         assert solved.batch_size % ghost == 0
 
 
-def test_the_square_root():
+def test_square_root_scaling():
     root = Scaling(0.5)
     assert start(batch_size=2048, scaling=root) == Setting(2048, pytest.approx(0.4), 0.9)
     assert start(learning_rate=0.2, scaling=root) == Setting(512, 0.2, 0.9)
@@ -95,13 +95,13 @@ def test_the_square_root():
         start(learning_rate=0.2, batch_size=2048, scaling=root)
 
 
-def test_a_rate_that_does_not_follow():
+def test_without_scaling_the_rate_does_not_follow_the_batch():
     alone = Scaling(0.0, momentum_counts=False)
     assert start(batch_size=2048, scaling=alone) == Setting(2048, 0.1, 0.9)
     assert start(learning_rate=0.7, scaling=alone) == Setting(128, 0.7, 0.9)
 
 
-def test_a_momentum_that_is_a_mean_does_not_count():
+def test_momentum_that_averages_gradients_does_not_count():
     adam = Scaling(momentum_counts=False)
     assert start(momentum=0.98, scaling=adam) == Setting(128, 0.1, 0.98)
     assert noise_scale(REFERENCE, 1000, adam) == pytest.approx(0.1 * 1000 / 128)

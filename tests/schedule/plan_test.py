@@ -26,7 +26,7 @@ def ramps(*arguments, examples=50_000):
     ("recipe", "updates"),
     [("decay", 78_125), ("grow", 29_141), ("grow_rate", 6_406), ("grow_momentum", 2_305)],
 )
-def test_updates_of_smith_on_cifar10(recipe, updates):
+def test_updates_on_cifar10_are_those_of_smith(recipe, updates):
     found = phases(f"--flagfile=flags/cifar10_wrn_16_4_{recipe}.flags")
     assert abs(sum(phase.updates for phase in found) - updates) <= 3
 
@@ -49,14 +49,14 @@ def imagenet(recipe, **options):
 
 
 @pytest.mark.parametrize(("recipe", "updates"), IMAGENET_UPDATES.items())
-def test_updates_on_imagenet_on_eight_devices(recipe, updates):
+def test_imagenet_recipes_have_the_expected_updates_on_eight_replicas(recipe, updates):
     found = imagenet(recipe, replicas=8)
     assert abs(sum(phase.updates for phase in found) - updates) <= 5
     for phase in found:
         assert 8 * phase.micro_batch_size * phase.accumulation == phase.batch_size
 
 
-def test_growth_on_imagenet_takes_the_first_point_alone():
+def test_the_imagenet_recipes_grow_at_the_first_point_alone():
     for recipe, sizes in [
         ("inception_resnet_v2_grow", [8192] + 3 * [65536]),
         ("inception_resnet_v2_momentum_95", [16384] + 3 * [65536]),
@@ -69,7 +69,7 @@ def test_growth_on_imagenet_takes_the_first_point_alone():
             assert phase.noise_scale == pytest.approx(other.noise_scale)
 
 
-def test_warm_up_of_goyal_and_smith():
+def test_the_resnet_50_recipes_warm_up_linearly_over_five_epochs():
     for recipe, sizes in [
         ("resnet_50_goyal_8192", [8192] * 4),
         ("resnet_50_smith", [8192, 16384, 16384, 16384]),
@@ -82,7 +82,7 @@ def test_warm_up_of_goyal_and_smith():
         assert [p.batch_size for p in (first, second, third, fourth)] == sizes
 
 
-def test_lars_rate_is_the_published_polynomial_after_its_warm_up():
+def test_the_lars_rate_is_the_published_polynomial_after_warm_up():
     found = imagenet("resnet_50_lars_32768")
     rates = {phase.start_epoch: phase.learning_rate for phase in found}
     for epoch, rate in rates.items():
@@ -116,31 +116,31 @@ def test_the_table_condenses_a_ramp():
 
 def test_a_ramp_that_turns_is_shown_with_its_peak():
     rows = plan.table(ramps("--anneal=cyclical", "--cycle_epochs=1", "--epochs=2")).splitlines()
-    assert len(rows) == 5  # up, down, up, down
+    assert len(rows) == 5  # The header precedes two rises and two falls.
     assert "0.025 → 0.099" in rows[1]
     assert "→ 0.02" in rows[2]
 
 
 def test_a_warm_up_of_a_falling_rate_is_shown_with_its_peak():
-    """Linear times cosine rises up to one update, which the table must not hide."""
+    """Checks that the table shows the update up to which a linear warm-up times a cosine rises."""
     flags = ("--anneal=cosine", "--warmup_epochs=9", "--warmup_from=0.01", "--epochs=10")
     rates = [phase.learning_rate for phase in phases(*flags)]
     found = [ramp.first.learning_rate for ramp in ramps(*flags)]
     assert found[:2] == [rates[0], pytest.approx(max(rates))]
 
 
-def test_ramps_hold_the_updates_of_the_phases():
+def test_ramps_have_as_many_updates_as_the_phases():
     for anneal in ("cosine", "cyclical", "polynomial"):
         flags = (f"--anneal={anneal}", "--anneal_with=batch_size", "--warmup_epochs=1")
         whole = sum(phase.updates for phase in phases(*flags))
         assert sum(ramp.first.updates for ramp in ramps(*flags)) == whole
 
 
-def test_a_plan_of_many_updates_evaluates_the_schedule_a_few_times(monkeypatch):
-    """10⁸ examples, 1.1 million updates."""
-    counted = []
+def test_a_plan_of_many_updates_evaluates_the_schedule_rarely(monkeypatch):
+    """Plans 10⁸ examples and up to 1.1 million updates."""
+    calls = []
     at = Trajectory.at
-    monkeypatch.setattr(Trajectory, "at", lambda *args: counted.append(args) or at(*args))
+    monkeypatch.setattr(Trajectory, "at", lambda *args: calls.append(args) or at(*args))
     for flags in (
         ["--anneal=cosine"],
         ["--anneal=step", "--anneal_epochs=30%,60%,80%", "--anneal_with=batch_size"],
@@ -152,14 +152,14 @@ def test_a_plan_of_many_updates_evaluates_the_schedule_a_few_times(monkeypatch):
             examples=100_000_000,
         )
         assert sum(ramp.first.updates for ramp in found) > 300_000
-    assert len(counted) < 3000
+    assert len(calls) < 3000
 
 
 @pytest.mark.parametrize("width", [30, 50, 60, 80, 100])
-def test_a_narrow_terminal_leaves_out_what_is_least_needed(width):
+def test_a_narrow_terminal_leaves_out_the_least_needed_columns(width):
     found = ramps("--anneal=step", "--anneal_epochs=50%", "--anneal_with=batch_size")
     *rows, last = plan.table(found, width=width).splitlines()
-    assert max(map(len, rows)) <= max(width, 38)  # epoch, updates, batch and learning rate stay
+    assert max(map(len, rows)) <= max(width, 38)  # The other four always stay.
     named = ("update", "momentum", "noise scale", "layout")
     missing = [name for name in named if name not in rows[0].replace("updates", "")]
     assert not missing or last == f"(a wider terminal shows {', '.join(missing)} too)"

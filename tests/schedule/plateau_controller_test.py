@@ -13,7 +13,7 @@ def plateau(**rules):
 
 
 def decisions(control, accuracies):
-    """The indices at which a step was taken, and the one at which the run ended."""
+    """Returns the indices at which a step was taken, and the index at which the run ended."""
     steps = []
     for i, top1 in enumerate(accuracies):
         before = control.anneals
@@ -26,7 +26,7 @@ def decisions(control, accuracies):
     return steps, None
 
 
-def test_waits_for_patience_and_starts_again_at_an_improvement():
+def test_a_step_needs_patience_and_an_improvement_restarts_the_count():
     accuracies = [0.5, 0.5, 0.6, 0.6, 0.6, 0.6, 0.7, 0.7, 0.69, 0.7]
     assert decisions(plateau(), accuracies) == ([4, 8], None)
 
@@ -37,13 +37,13 @@ def test_the_plateau_after_the_last_step_ends_the_run():
     assert control.noise_scale_factor() == 1 / 5
 
 
-def test_the_noise_scale_never_comes_to_nothing():
+def test_the_noise_scale_factor_never_reaches_zero():
     control = plateau(factor=1e200)
     decisions(control, [0.5] * 9)
     assert control.noise_scale_factor() == 1e-9
 
 
-def test_without_steps_it_is_early_stopping():
+def test_without_steps_the_first_plateau_ends_the_run():
     assert decisions(plateau(max_anneals=0), [0.5] * 9) == ([], 2)
 
 
@@ -53,9 +53,9 @@ def test_small_gains_do_not_count():
     assert decisions(plateau(), accuracies) == ([], None)
 
 
-def test_nothing_is_waited_for_in_the_cooldown():
+def test_evaluations_in_the_cooldown_do_not_count_towards_the_patience():
     assert decisions(plateau(cooldown=3), [0.5] * 12) == ([2, 7], None)
-    # An improvement is taken note of, and uses the cooldown up as any evaluation.
+    # An improvement in the cooldown is recorded, and uses up one evaluation of it.
     assert decisions(plateau(cooldown=3), [0.5, 0.5, 0.5, 0.6, *[0.6] * 6]) == ([2, 7], None)
 
 
@@ -77,7 +77,7 @@ def test_a_decision_names_its_numbers():
     st.integers(0, 4),
     st.integers(0, 3),
 )
-def test_it_goes_on_from_its_memory(accuracies, cut, patience, cooldown, max_anneals):
+def test_decisions_continue_from_a_restored_state(accuracies, cut, patience, cooldown, max_anneals):
     rules = {"patience": patience, "cooldown": cooldown, "max_anneals": max_anneals}
     whole, first, second = plateau(**rules), plateau(**rules), plateau(**rules)
     assert whole.state_dict() == first.state_dict()
@@ -90,10 +90,10 @@ def test_it_goes_on_from_its_memory(accuracies, cut, patience, cooldown, max_ann
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation")
 @pytest.mark.parametrize("patience", [1, 3])
-def test_a_slow_reference(patience):
-    """Keras' ReduceLROnPlateau takes its steps at the same evaluations.
+def test_steps_are_taken_when_keras_reduces_the_rate(patience):
+    """Compares the steps with those of Keras' ReduceLROnPlateau.
 
-    Its cooldown is one longer for the same effect: it counts the evaluation that ends one.
+    Keras' cooldown is one longer here, because it also counts the evaluation that ends a cooldown.
     """
     import keras
     import numpy as np
@@ -102,17 +102,17 @@ def test_a_slow_reference(patience):
     accuracies = np.round(np.cumsum(rng.normal(0.001, 0.01, 200)) + 0.5, 3).tolist()
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     model.compile(optimizer=keras.optimizers.SGD(1.0))
-    theirs = keras.callbacks.ReduceLROnPlateau(
+    callback = keras.callbacks.ReduceLROnPlateau(
         "top1", factor=0.5, patience=patience, mode="max", min_delta=0.004, cooldown=3
     )
-    theirs.set_model(model)
-    theirs.on_train_begin()
+    callback.set_model(model)
+    callback.on_train_begin()
     wanted = []
     for i, top1 in enumerate(accuracies):
         before = float(model.optimizer.learning_rate.numpy())
-        theirs.on_epoch_end(i, {"top1": top1})
+        callback.on_epoch_end(i, {"top1": top1})
         if float(model.optimizer.learning_rate.numpy()) < before:
             wanted.append(i)
-    ours = plateau(min_improvement=0.004, patience=patience, cooldown=2, max_anneals=1000)
-    assert decisions(ours, accuracies)[0] == wanted
+    control = plateau(min_improvement=0.004, patience=patience, cooldown=2, max_anneals=1000)
+    assert decisions(control, accuracies)[0] == wanted
     assert len(wanted) > 3

@@ -12,7 +12,7 @@ def realized(factor, *, floor=0.0, largest=5120, momentum=0.9, least=0):
     return realize(Target(factor, momentum, least), START, BatchLimits(128, largest, floor))
 
 
-def test_the_batch_pays_first_and_the_rate_last():
+def test_the_batch_grows_first_and_the_rate_falls_last():
     assert realized(1) == START
     assert realized(1 / 5) == Setting(640, 0.1, 0.9)
     assert realized(1 / 25) == Setting(3200, 0.1, 0.9)
@@ -22,15 +22,15 @@ def test_the_batch_pays_first_and_the_rate_last():
 
 
 def test_a_floating_point_product_is_snapped():
-    # 0.2 · 0.2 is not 0.04: 128 / (0.2 · 0.2) falls short of 3,200.
+    # In floats, 0.2 · 0.2 is not 0.04, so 128 / (0.2 · 0.2) is less than 3,200.
     assert realized(0.2 * 0.2) == Setting(3200, 0.1, 0.9)
 
 
-def test_the_learning_rate_alone():
+def test_with_a_floor_of_one_the_learning_rate_alone_anneals():
     assert realized(1 / 5, floor=1) == Setting(128, pytest.approx(0.02), 0.9)
 
 
-def test_hybrid_gives_the_first_step_to_the_batch():
+def test_above_the_floor_the_batch_anneals_and_below_it_the_rate():
     assert realized(1 / 25, floor=1 / 5) == Setting(640, pytest.approx(0.02), 0.9)
 
 
@@ -38,7 +38,7 @@ def test_a_larger_smallest_batch_raises_the_rate_at_the_same_noise_scale():
     assert realized(1, least=1024) == Setting(1024, pytest.approx(0.8), 0.9)
 
 
-def test_a_maximum_off_the_grid_is_reached():
+def test_a_largest_batch_off_the_grid_is_reached():
     assert realized(1 / 20, largest=1000).batch_size == 1000
     assert realized(1 / 7.5, largest=1000).batch_size == 896
 
@@ -67,16 +67,16 @@ def test_a_lower_noise_scale_never_shrinks_the_batch(a, b):
     assert realized(low).batch_size >= realized(high).batch_size
 
 
-def test_the_square_root_of_the_batch_pays_for_the_rate():
+def test_square_root_scaling_grows_the_batch_by_the_square_of_the_factor():
     limits = BatchLimits(128, 5120, 0.0, Scaling(0.5))
-    # A fifth of the rate is what 25 times the batch keeps.
+    # 25 times the batch replaces a fifth of the rate.
     assert realize(Target(1 / 5, 0.9, 0), START, limits) == Setting(3200, 0.1, 0.9)
     top = realize(Target(1 / 25, 0.9, 0), START, limits)
     assert top == Setting(5120, pytest.approx(0.1 / 25 * 40**0.5), 0.9)
     assert realize(Target(1, 0.9, 512), START, limits) == Setting(512, pytest.approx(0.2), 0.9)
 
 
-def test_a_rate_that_does_not_follow_the_batch_is_held():
+def test_without_scaling_the_rate_does_not_follow_the_batch():
     limits = BatchLimits(128, 5120, 1.0, Scaling(0.0, momentum_counts=False))
     assert realize(Target(1, 0.9, 512), START, limits) == Setting(512, 0.1, 0.9)
     assert realize(Target(1 / 5, 0.9, 512), START, limits) == Setting(512, pytest.approx(0.02), 0.9)

@@ -1,4 +1,4 @@
-"""Spans against the slow reference: the same updates, stepped through one by one."""
+"""Spans and ramps have the same updates as a loop that steps through them one by one."""
 
 import itertools
 import random
@@ -32,7 +32,7 @@ ANNEALS = [
 
 
 def schedule(seed):
-    """A random schedule that the program takes."""
+    """Returns the trajectory of random flags that the program accepts."""
     draw = random.Random(seed)
     while True:
         flags = [
@@ -57,7 +57,7 @@ def schedule(seed):
 
 
 @pytest.mark.parametrize("first", range(0, 200, 25))
-def test_spans_are_the_updates_of_200_random_schedules(first):
+def test_spans_hold_the_updates_of_200_random_schedules(first):
     for seed in range(first, first + 25):
         run = schedule(seed)
         found = []
@@ -72,8 +72,8 @@ def test_spans_are_the_updates_of_200_random_schedules(first):
 
 
 @pytest.mark.parametrize("first", range(0, 200, 25))
-def test_a_ramp_moves_steadily_from_its_first_to_its_last_update(first):
-    """As the table shows it; phases are runs of equal Settings."""
+def test_a_ramp_rises_or_falls_from_its_first_to_its_last_update(first):
+    """Compares the ramps of plan's table, and its phases of equal Settings, with single updates."""
     for seed in range(first, first + 25):
         run = schedule(seed)
         one_by_one = list(updates(run))
@@ -83,14 +83,14 @@ def test_a_ramp_moves_steadily_from_its_first_to_its_last_update(first):
 
         grouped = itertools.groupby(setting for _, setting in one_by_one)
         found = [phase.updates for phase in plan.phases(run, layout)]
-        assert found == [len(list(each)) for _, each in grouped]
+        assert found == [len(list(group)) for _, group in grouped]
         at = 0
         for ramp in plan.ramps(run, layout):
-            mine = [setting for _, setting in one_by_one[at : at + ramp.first.updates]]
+            settings = [setting for _, setting in one_by_one[at : at + ramp.first.updates]]
             assert ramp.position == one_by_one[at][0]
-            at += len(mine)
+            at += len(settings)
             for name in ("batch_size", "learning_rate", "momentum"):
-                values = [getattr(setting, name) for setting in mine]
+                values = [getattr(setting, name) for setting in settings]
                 assert values[0] == getattr(ramp.first, name)
                 assert values[-1] == getattr(ramp.last, name)
                 if name == "learning_rate":
@@ -98,7 +98,7 @@ def test_a_ramp_moves_steadily_from_its_first_to_its_last_update(first):
         assert at == len(one_by_one)
 
 
-def test_a_span_ends_with_the_update_that_passes_until():
+def test_a_span_ends_with_the_update_that_reaches_until():
     run = from_config(parsed("--initial_batch_size=32", "--epochs=2"), 1000, 1)
     span = next_span(run, 64, 200)
     assert (span.position, span.updates, span.end) == (64, 5, 224)

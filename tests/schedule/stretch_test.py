@@ -15,7 +15,7 @@ FLAGS = (
 
 
 @given(st.integers(1, 40), st.integers(100, 3000))
-def test_stretches_are_the_updates_of_the_trajectory(most, every):
+def test_stretches_hold_the_updates_of_the_trajectory(most, every):
     run = from_config(parsed(*FLAGS), 3001, 1)
     position, found = 0, []
     while position < run.end:
@@ -32,7 +32,7 @@ def test_stretches_are_the_updates_of_the_trajectory(most, every):
         size = stretch.batch_size
         assert 1 <= len(stretch.settings) <= most
         assert stretch.layout.micro_batch_size * stretch.layout.accumulation == size
-        assert stretch.end - size < until  # only the last update reaches `until`
+        assert stretch.end - size < until  # Only the last update reaches `until`.
         found += [(position + i * size, s) for i, s in enumerate(stretch.settings)]
         position = stretch.end
     assert found == list(updates(run))

@@ -17,7 +17,7 @@ def trajectory(*arguments, examples=60_000, replicas=1):
 STEP = ("--anneal=step", "--anneal_epochs=30%,60%,80%", "--anneal_with=batch_size")
 
 
-def test_updates_tile_the_run_and_only_the_last_passes_its_end():
+def test_updates_cover_the_run_and_only_the_last_reaches_its_end():
     run = trajectory(*STEP, "--epochs=3.3", examples=1_001)
     found = list(updates(run))
     ends = [position + setting.batch_size for position, setting in found]
@@ -28,14 +28,14 @@ def test_updates_tile_the_run_and_only_the_last_passes_its_end():
 def test_a_milestone_takes_effect_at_the_first_update_that_starts_at_or_after_it():
     run = trajectory(*STEP, "--epochs=10", "--max_batch_size=640", examples=1000)
     changes = [p for p, s in updates(run) if s.batch_size == 640]
-    assert changes[0] == 3072  # 24 · 128, the first multiple of 128 from 3,000 on
+    assert changes[0] == 3072  # 24 · 128 is the first multiple of 128 from 3,000 on.
     run = trajectory(*STEP, "--epochs=10", "--max_batch_size=640", examples=1280)
-    assert next(p for p, s in updates(run) if s.batch_size == 640) == 3840  # exactly 30%
+    assert next(p for p, s in updates(run) if s.batch_size == 640) == 3840  # This is exactly 30%.
 
 
-def test_warm_up_moves_the_rate_alone():
+def test_warm_up_changes_the_rate_alone():
     run = trajectory("--initial_batch_size=640", "--warmup_epochs=5")
-    assert run.at(0) == Setting(640, pytest.approx(0.1), 0.9)  # from the reference's 0.1
+    assert run.at(0) == Setting(640, pytest.approx(0.1), 0.9)  # The reference has 0.1.
     assert run.at(150_000).learning_rate == pytest.approx(0.3)
     assert run.at(300_000) == Setting(640, pytest.approx(0.5), 0.9)
     run = trajectory("--initial_batch_size=640", "--warmup_epochs=5", "--warmup_from=0.5")
@@ -43,7 +43,7 @@ def test_warm_up_moves_the_rate_alone():
 
 
 @pytest.mark.parametrize("shape", ["cosine", "polynomial", "exponential"])
-def test_smooth_schedules_by_batch_follow_the_same_noise_scale_as_by_rate(shape):
+def test_smooth_schedules_have_the_same_noise_scale_by_batch_as_by_rate(shape):
     length = ("--anneal_epochs=25%",) if shape == "exponential" else ()
     by_rate = trajectory(f"--anneal={shape}", *length)
     by_batch = trajectory(f"--anneal={shape}", *length, "--anneal_with=batch_size")
@@ -51,12 +51,12 @@ def test_smooth_schedules_by_batch_follow_the_same_noise_scale_as_by_rate(shape)
         wanted = noise_scale(by_rate.at(position), 60_000)
         assert noise_scale(setting, 60_000) == pytest.approx(wanted, rel=1e-9)
         assert setting.batch_size % 128 == 0
-        assert setting.batch_size <= 5888  # 46 · 128, the largest multiple up to N/10
+        assert setting.batch_size <= 5888  # 46 · 128 is the largest multiple up to N/10.
     assert setting.batch_size > 1000
 
 
 def published(iteration, step_size, lowest, highest, scale):
-    """Smith 2015, section 3.2, with the names of its listing."""
+    """Returns the rate of Smith 2015, section 3.2, with the names of its listing."""
     cycle = math.floor(1 + iteration / (2 * step_size))
     x = abs(iteration / step_size - 2 * cycle + 1)
     return lowest + (highest - lowest) * max(0, 1 - x) * scale(cycle, iteration)
@@ -76,7 +76,7 @@ def published(iteration, step_size, lowest, highest, scale):
     ids=["triangular", "triangular2", "ln 2 a cycle", "exp_range"],
 )
 @pytest.mark.parametrize("cycle_epochs", [4.0, 0.7])
-def test_cycles_are_the_published_ones_at_every_update(flags, scale, cycle_epochs):
+def test_cycles_equal_the_published_ones_at_every_update(flags, scale, cycle_epochs):
     run = trajectory("--anneal=cyclical", f"--cycle_epochs={cycle_epochs}", *flags, "--epochs=9")
     step_size = cycle_epochs / 2 * 60_000 / 128
     for iteration, (_, setting) in enumerate(updates(run)):
@@ -85,7 +85,7 @@ def test_cycles_are_the_published_ones_at_every_update(flags, scale, cycle_epoch
         assert setting.batch_size == 128
 
 
-def test_the_batch_breathes_in_place_of_the_rate():
+def test_cycles_by_batch_have_the_same_noise_scale_as_by_rate():
     cycles = ("--anneal=cyclical", "--min_learning_rate=0.02", "--cycle_epochs=1", "--epochs=4")
     by_rate = trajectory(*cycles)
     by_batch = trajectory(*cycles, "--anneal_with=batch_size")
@@ -106,9 +106,9 @@ def test_replicas_do_not_change_the_settings(replicas, ghost):
 @pytest.mark.parametrize(
     ("arguments", "replicas", "message"),
     [
-        (["--initial_batch_size=100"], 1, "initial batch size 100 is no multiple of 1 replicas"),
+        (["--initial_batch_size=100"], 1, "initial batch size 100 is not a multiple of 1 replicas"),
         (["--initial_batch_size=640"], 3, "of 3 replicas × ghost batch 32 = 96"),
-        (["--max_batch_size=1000"], 1, "--max_batch_size 1000 is no multiple"),
+        (["--max_batch_size=1000"], 1, "--max_batch_size 1000 is not a multiple"),
         (["--max_batch_size=64"], 1, "64 is below the initial batch size 128"),
         (["--max_batch_size=61440"], 1, "61440 is larger than the 60000 training examples"),
         (["--initial_batch_size=256", "--initial_learning_rate=0.1"], 1, "0.5 times the reference"),
@@ -121,15 +121,15 @@ def test_replicas_do_not_change_the_settings(replicas, ghost):
         ),
         (["--anneal=cosine", "--anneal_with=hybrid"], 1, "hybrid counts annealing steps"),
         (["--scaling=none", "--anneal_with=batch_size"], 1, "use --anneal_with=learning_rate"),
-        (["--anneal=range_test", "--warmup_epochs=1"], 1, "moves the learning rate alone"),
+        (["--anneal=range_test", "--warmup_epochs=1"], 1, "changes the learning rate alone"),
         (
             ["--anneal=range_test", "--momentum=0.95", "--momentum_warmup_epochs=1"],
             1,
-            "moves the learning rate alone",
+            "changes the learning rate alone",
         ),
         (["--optimizer=sgd", "--momentum=0.9"], 1, "sgd has no momentum, not 0.9"),
         (["--micro_batch_size=16"], 1, "--micro_batch_size=16 is below"),
-        # Solved: 10¹⁸ · 1,280 examples, and nobody asks for their divisors.
+        # The solved size is 10¹⁸ · 1,280 examples, whose divisors must not be computed.
         (["--initial_learning_rate=1e18"], 3, "is larger than the 60000 training examples"),
         (
             ["--initial_learning_rate=1e18", "--momentum=0.98", "--momentum_warmup_epochs=1"],
@@ -138,13 +138,13 @@ def test_replicas_do_not_change_the_settings(replicas, ghost):
         ),
     ],
 )
-def test_what_cannot_be_is_refused(arguments, replicas, message):
+def test_flags_that_contradict_each_other_are_rejected(arguments, replicas, message):
     with pytest.raises(UserError, match=message):
         trajectory(*arguments, replicas=replicas)
 
 
-def test_the_replica_counts_named_can_share_every_size():
-    # 128 = 4 ghost batches, and 4,160 = 130.
+def test_the_replica_counts_in_the_message_fit_every_batch_size():
+    # The sizes are 4 and 130 ghost batches: 128 and 4,160 examples.
     with pytest.raises(UserError, match="or one of 1, 2 replicas"):
         trajectory("--max_batch_size=4160", replicas=4)
 
@@ -167,7 +167,9 @@ def test_the_replica_counts_named_can_share_every_size():
         ),
     ],
 )
-def test_above_a_tenth_warns_of_what_follows(caplog, arguments, examples, message):
+def test_a_batch_above_a_tenth_of_the_examples_warns_of_its_effect(
+    caplog, arguments, examples, message
+):
     trajectory(*arguments, "--ghost_batch_size=16", examples=examples)
     assert message in caplog.text
 
@@ -183,8 +185,8 @@ def test_above_a_tenth_warns_of_what_follows(caplog, arguments, examples, messag
     ],
     ids=str,
 )
-def test_the_largest_batch_is_one_that_the_run_can_have(arguments, largest):
-    """A micro-batch is measured for it."""
+def test_the_largest_batch_is_one_that_the_run_can_reach(arguments, largest):
+    """Checks the size for which --micro_batch_size=0 measures micro-batches."""
     assert trajectory("--base_batch_size=32", *arguments).limits.largest == largest
 
 
@@ -193,13 +195,13 @@ def test_sgd_needs_no_base_momentum():
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "lars", "lamb"])
-def test_the_others_have_a_momentum(optimizer):
+def test_other_optimizers_have_a_momentum(optimizer):
     assert trajectory(f"--optimizer={optimizer}").start == Setting(128, 0.1, 0.9)
     start = trajectory(f"--optimizer={optimizer}", "--base_momentum=0.8").start
     assert start == Setting(128, 0.1, 0.8)
 
 
-def test_a_run_has_an_update():
+def test_a_run_has_at_least_one_update():
     assert len(list(updates(trajectory("--epochs=1e-9")))) == 1
 
 

@@ -1,4 +1,4 @@
-"""scripts/bazel.sh with the real Bazel, in a checkout of its own; and what it says without one."""
+"""Runs scripts/bazel.sh with the real Bazel in its own checkout, and without Bazel."""
 
 import pathlib
 import shutil
@@ -18,7 +18,7 @@ def link(folder, paths):
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    """This checkout's files and environment, and nothing that was made there."""
+    """A copy of this checkout's files, with its environment, without build results."""
     folder = tmp_path_factory.mktemp("checkout")
     ignored = shutil.ignore_patterns("__pycache__")
     for name in ("flags", "scripts", "tests", "trainer"):
@@ -26,7 +26,7 @@ def checkout(tmp_path_factory):
     for path in pathlib.Path().glob("*"):
         if path.is_file():
             shutil.copy(path, folder)
-    # As scripts/setup.sh leaves it.
+    # The environment looks as if scripts/setup.sh had made it.
     link(folder / ".venv", [pathlib.Path(sys.prefix, n) for n in ("bin", "lib", "pyvenv.cfg")])
     shutil.copy("setup.cfg", folder / ".venv/installed_setup.cfg")
     (folder / ".venv/data_tried").touch()
@@ -34,7 +34,7 @@ def checkout(tmp_path_factory):
 
 
 def ran(checkout, *arguments, **options):
-    """The script, run to its end."""
+    """Runs the script to its end."""
     return subprocess.run(
         [checkout / "scripts/bazel.sh", *arguments], capture_output=True, text=True, **options
     )
@@ -42,24 +42,24 @@ def ran(checkout, *arguments, **options):
 
 @pytest.fixture(scope="module")
 def bazel(checkout):
-    """bazel(argument, ...): status, stdout and stderr of Bazel in the checkout."""
+    """bazel(argument, ...) → the finished process of Bazel in the checkout."""
     if not shutil.which("bazel-4"):
         pytest.skip("scripts/bazel.sh has not installed Debian's Bazel on this machine")
     yield lambda *arguments: ran(checkout, *arguments)
     ran(checkout, "shutdown")
 
 
-def test_bazel_sees_a_target_for_each_file_of_tests(bazel):
+def test_bazel_has_a_target_for_each_test_file(bazel):
     done = bazel("query", "tests(//...)")
     files = {str(path.with_suffix("")) for path in pathlib.Path("tests").glob("**/*_test.py")}
     assert set(done.stdout.split()) == {f"//:{name}" for name in files}, done.stderr
 
 
-def test_a_test_passes_or_fails_as_it_should(bazel, checkout):
+def test_bazel_reports_passed_and_failed_tests(bazel, checkout):
     name = "tests/schedule/wrong_test"
     (checkout / f"{name}.py").write_text("def test_wrong():\n    assert 1 + 1 == 3\n")
     done = bazel("test", "//:tests/sweep/grid_test", f"//:{name}")
-    assert done.returncode == 3, done.stderr  # Built, and not all of them passed.
+    assert done.returncode == 3, done.stderr  # Bazel built all, and a test failed.
     words = [line.split()[:2] for line in done.stdout.splitlines() if line.startswith("//:")]
     assert words == [["//:tests/sweep/grid_test", "PASSED"], [f"//:{name}", "FAILED"]]
 
@@ -73,7 +73,7 @@ def test_the_program_runs_and_finds_recipes(bazel, tmp_path):
     assert done.stdout == plain.stdout, done.stderr
 
 
-def test_without_debian_it_says_what_to_do(checkout, tmp_path):
+def test_the_error_without_debian_says_what_to_do(checkout, tmp_path):
     link(tmp_path / "bin", [pathlib.Path(shutil.which(n)) for n in ("bash", "cmp", "dirname")])
     done = ran(checkout, env={"PATH": str(tmp_path / "bin")})
     assert done.returncode == 1

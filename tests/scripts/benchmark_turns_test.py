@@ -14,7 +14,7 @@ sys.stdin.readline()
 """
 
 
-def test_a_competitor_that_dies_stays_out_and_the_others_keep_their_answers(monkeypatch):
+def test_a_dead_competitor_has_no_answers_and_the_others_keep_theirs(monkeypatch):
     spec = importlib.util.spec_from_file_location(
         "benchmark_turns", "scripts/benchmarks/benchmark_turns.py"
     )

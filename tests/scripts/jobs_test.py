@@ -1,4 +1,4 @@
-"""The files for schedulers: they are whole, and what they name exists in the program."""
+"""Checks the files for schedulers: they are complete, and agree with the program."""
 
 import importlib.util
 import os
@@ -17,17 +17,17 @@ from trainer.distributed import kubernetes_pods, kubernetes_secret, shared_secre
 from trainer.errors import ExitStatus
 
 MANIFEST = "scripts/cluster/train_k8s.yaml"
-# One of each is the workers'.
+# The workers have one object of each kind.
 KINDS = ("Job", "Service", "ServiceAccount", "Role", "RoleBinding")
 
 
 @pytest.mark.parametrize("path", sorted(pathlib.Path("scripts").rglob("*.s[hb]*")))
-def test_bash_can_read_it(path):
+def test_bash_accepts_the_syntax(path):
     subprocess.run(["bash", "-n", path], check=True)
 
 
 def submitted(folder, statuses, restarts=0):
-    """The status of train.sbatch where srun returns one after the other; what it has called."""
+    """Runs train.sbatch while srun returns `statuses` in turn; returns its status and its calls."""
     calls, left = folder / "calls", folder / "statuses"
     calls.write_text("")
     left.write_text("".join(f"{status}\n" for status in statuses))
@@ -58,7 +58,7 @@ def submitted(folder, statuses, restarts=0):
     return done.returncode, calls.read_text().splitlines()
 
 
-def test_slurm_passes_everything_on(tmp_path):
+def test_slurm_passes_all_arguments_on(tmp_path):
     status, (call,) = submitted(tmp_path, [0])
     assert status == 0
     program, *arguments = call.removesuffix("|").split("|")
@@ -74,7 +74,7 @@ def test_slurm_passes_everything_on(tmp_path):
     ("statuses", "starts"),
     [([76, 137, 0], 3), ([139, 76, 76, 76, 0], 4), ([2], 1), ([74], 1), ([1], 1), ([76, 3], 2)],
 )
-def test_slurm_starts_again_where_a_worker_was_lost(tmp_path, statuses, starts):
+def test_slurm_starts_again_after_a_worker_is_lost(tmp_path, statuses, starts):
     status, calls = submitted(tmp_path, statuses)
     assert [call.partition("|")[0] for call in calls] == ["srun"] * starts
     assert status == statuses[starts - 1]
@@ -84,7 +84,7 @@ def test_slurm_starts_again_where_a_worker_was_lost(tmp_path, statuses, starts):
 
 
 @pytest.mark.parametrize(("last", "restarts", "queued"), [(75, 0, 1), (143, 99, 1), (75, 100, 0)])
-def test_slurm_queues_again_what_was_stopped(tmp_path, last, restarts, queued):
+def test_slurm_queues_a_stopped_job_again(tmp_path, last, restarts, queued):
     status, calls = submitted(tmp_path, [76, last, 0], restarts)
     assert status == last
     assert calls[2:] == ["scontrol|requeue|7|"] * queued
@@ -106,7 +106,7 @@ def test_wrong_limits_of_the_launcher_are_refused_in_two_lines(wrong):
     )
     assert done.returncode == 2
     what, remedy = done.stderr.splitlines()
-    assert what.startswith(f"launch_local: {wrong} is no number")
+    assert what.startswith(f"launch_local: {wrong} is not a number")
     assert "leave it out" in remedy
 
 
@@ -117,8 +117,8 @@ def local_launcher():
     return launcher
 
 
-def test_each_local_start_has_a_secret_of_its_own(monkeypatch):
-    monkeypatch.setenv(shared_secret.VARIABLE, "a start's before")
+def test_each_local_start_has_a_new_secret(monkeypatch):
+    monkeypatch.setenv(shared_secret.VARIABLE, "an earlier start's")
     starts = [local_launcher().environments(3) for _ in range(2)]
     given = [{worker[shared_secret.VARIABLE] for worker in start} for start in starts]
     assert [len(each) for each in given] == [1, 1]
@@ -126,7 +126,7 @@ def test_each_local_start_has_a_secret_of_its_own(monkeypatch):
     assert given[0] != given[1]
 
 
-def test_a_signal_while_the_workers_are_started_reaches_them(monkeypatch):
+def test_a_signal_during_the_start_reaches_the_workers(monkeypatch):
     launcher = local_launcher()
 
     def start(*_):
@@ -152,8 +152,8 @@ def documents():
 
 
 @pytest.mark.parametrize("kind", documents())
-def test_kubernetes_knows_all_that_is_asked(kind):
-    """Its client refuses wrong types, and leaves out what it does not know."""
+def test_kubernetes_accepts_every_field_of_the_manifest(kind):
+    """Kubernetes' client refuses wrong types, and drops unknown fields."""
     document = documents()[kind]
     read = getattr(kubernetes.client, f"V1{document['kind']}").from_dict(document)
     assert kubernetes.client.ApiClient().sanitize_for_serialization(read) == document
@@ -181,8 +181,8 @@ def test_the_manifest_and_the_program_agree():
     }
 
 
-def test_the_manifest_makes_the_secret_that_the_workers_have():
-    """The account that makes the Secret may do nothing else, and the workers may not make it."""
+def test_the_manifest_creates_the_workers_secret():
+    """The account that creates the Secret may do nothing else, and the workers may not do it."""
     found = documents()
     pod = found["Job crescendo-secret"]["spec"]["template"]["spec"]
     (container,) = pod["containers"]
@@ -213,7 +213,7 @@ def test_only_workers_may_call_the_workers():
     }
 
 
-def test_kubernetes_starts_again_what_slurm_does():
+def test_kubernetes_restarts_after_the_same_statuses_as_slurm():
     job = documents()["Job crescendo"]["spec"]
     assert job["template"]["spec"]["restartPolicy"] == "Never"
     actions = {}

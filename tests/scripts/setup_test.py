@@ -1,4 +1,4 @@
-"""scripts/setup.sh in a checkout of its own, with a Python that only notes what it is asked."""
+"""Runs scripts/setup.sh in its own checkout, with a stand-in for Python that records its calls."""
 
 import os
 import shutil
@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-# Stands for python3 and for .venv/bin/python: pip takes a second, and fails where .venv is gone.
+# Replaces python3 and .venv/bin/python. Its pip takes a second, and fails if .venv is gone.
 PYTHON = """#!/usr/bin/env bash
 case $* in
   "-m venv"*) mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
@@ -29,7 +29,7 @@ def checkout(tmp_path):
 
 
 def started(checkout):
-    """One first use."""
+    """Starts one first use."""
     own = {"PYTHON": str(checkout / "python"), "TFDS_DATA_DIR": str(checkout / "data")}
     return subprocess.Popen(
         ["bash", "-c", ". scripts/setup.sh; echo ready"],
@@ -41,20 +41,20 @@ def started(checkout):
     )
 
 
-@pytest.mark.skipif(not shutil.which("flock"), reason="there is no flock here")
-def test_of_two_first_uses_at_once_one_installs(checkout):
+@pytest.mark.skipif(not shutil.which("flock"), reason="flock is missing")
+def test_only_one_of_two_first_uses_installs(checkout):
     both = [started(checkout), started(checkout)]
-    told = [process.communicate(timeout=120) for process in both]
+    outputs = [process.communicate(timeout=120) for process in both]
     assert [process.returncode for process in both] == [0, 0]
-    assert [out for out, _ in told] == ["ready\n"] * 2
-    assert sorted("Setting up" in errors for _, errors in told) == [False, True]
+    assert [out for out, _ in outputs] == ["ready\n"] * 2
+    assert sorted("Setting up" in errors for _, errors in outputs) == [False, True]
     assert (checkout / "installations").read_text().splitlines() == ["installed"]
     assert (checkout / "setup.cfg").read_bytes() == (
         checkout / ".venv/installed_setup.cfg"
     ).read_bytes()
 
 
-def test_an_installation_that_fails_ends_it_and_is_tried_again(checkout):
+def test_a_failed_installation_ends_setup_and_is_retried(checkout):
     python = checkout / "python"
     python.write_text(PYTHON.replace("sleep 1;", "exit 1;"))
     process = started(checkout)

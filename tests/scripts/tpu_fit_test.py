@@ -1,6 +1,6 @@
-"""tpu_fit.py: its arithmetic and its trace always, and libtpu's compiler where it is there.
+"""Tests the arithmetic and the trace of tpu_fit.py, and libtpu's compiler if it is installed.
 
-`scripts/tpu/tpu_fit.sh` makes the compiler's environment; a test run does not fetch 300 MB for it.
+`scripts/tpu/tpu_fit.sh` installs the compiler's 300 MB; a test run does not.
 """
 
 import os
@@ -23,7 +23,7 @@ with_compiler = pytest.mark.skipif(
     not tpu_fit._COMPILER.exists(), reason="scripts/tpu/tpu_fit.sh makes the compiler's environment"
 )
 
-# As libtpu prints it, shortened. %far is called from the loop's body by way of %near.
+# Text that libtpu prints, shortened. The loop's body calls %near, which calls %far.
 HLO = """HloModule update, is_scheduled=true
 
 %add (x: f32[], y: f32[]) -> f32[] {
@@ -80,8 +80,8 @@ def test_the_search_ends_at_the_largest_that_fits(kept, of_an_example, first, co
         assert len(tried) == tpu_fit._COMPILES
 
 
-def test_a_search_of_few_compilations():
-    """Straight to the largest, and the next one, which the compiler refuses at once."""
+def test_the_search_needs_few_compilations():
+    """The search goes straight to the largest, and the next one, which is refused at once."""
     asked = []
 
     def compiled(size):
@@ -109,17 +109,17 @@ def test_a_search_of_few_compilations():
         ),
     ],
 )
-def test_what_the_compiler_says_of_a_program_that_is_too_large(message, needs, has):
+def test_the_refusal_of_a_large_program_is_parsed(message, needs, has):
     gibibytes = 2**30
     refusal = tpu_fit_compile.refusal(message)
     assert refusal == {"needs": int(needs * gibibytes), "has": int(has * gibibytes)}
 
 
-def test_another_error_is_none_of_size():
+def test_another_error_is_not_parsed_as_a_size():
     assert tpu_fit_compile.refusal("INVALID_ARGUMENT: no such thing, 3G of 4G") is None
 
 
-def test_collectives_with_their_bytes_in_the_loop_and_out_of_it():
+def test_collectives_in_and_outside_loops_are_listed():
     assert tpu_fit_compile.collectives(HLO) == [
         {"kind": "all-reduce", "bytes": 2 * 12, "in_loop": True},
         {"kind": "all-reduce", "bytes": 4 * 5 + 4 * 4, "in_loop": False},
@@ -137,12 +137,12 @@ def test_the_largest_phase_is_laid_out_on_the_cores():
 
 
 def test_a_batch_that_the_cores_do_not_divide_is_refused():
-    with pytest.raises(UserError, match="256 is no multiple of 12 replicas") as error:
+    with pytest.raises(UserError, match="256 is not a multiple of 12 replicas") as error:
         tpu_fit.largest_phase(configs.parsed(*TINY), 12)
     assert len(str(error.value).splitlines()) == 2
 
 
-def test_a_photograph_has_no_size_of_its_own():
+def test_photographs_need_image_size():
     config = configs.parsed("--dataset=imagenet2012")
     with pytest.raises(UserError, match="--image_size"):
         tpu_fit_trace.training_data(config, 10)
@@ -151,7 +151,7 @@ def test_a_photograph_has_no_size_of_its_own():
     assert (data.image_shape, data.classes) == ((32, 32, 3), 1000)
 
 
-def test_the_trace_is_the_step_with_one_reduction_of_each_sum():
+def test_the_trace_has_one_reduction_of_each_sum():
     config = configs.parsed(*TINY)
     data = tpu_fit_trace.training_data(config, 50_000)
     step = tpu_fit_trace.training_step(config, data, 8)
@@ -162,24 +162,24 @@ def test_the_trace_is_the_step_with_one_reduction_of_each_sum():
     assert text.count("[[0, 1, 2, 3, 4, 5, 6, 7]]> : tensor<1x8xi64>") == sums
     assert text.count("stablehlo.while") == 1
     assert "%arg0: tensor<2x16x32x32x3xui8>" in text
-    # What an update changes: parameters, slots, moving statistics, sums.
+    # An update changes parameters, slots, moving statistics and sums.
     changed = len(step._parameters) + len(tf.nest.flatten(step.slots)) + 2 * len(step._norms) + sums
     assert text.count("tf.aliasing_output") == changed
     assert "mhlo.copy" not in text
     assert "mhlo.input_output_alias" not in text
 
 
-def test_without_the_compiler_two_lines_say_how_to_get_it(monkeypatch, tmp_path):
+def test_the_error_without_the_compiler_says_how_to_get_it(monkeypatch, tmp_path):
     monkeypatch.setattr(tpu_fit, "_COMPILER", tmp_path / "venv/bin/python")
     with pytest.raises(UserError, match=r"missing.*\nRun scripts/tpu/tpu_fit.sh"):
         tpu_fit.compiler("v5e:2x4")
-    monkeypatch.setattr(tpu_fit, "_COMPILER", pathlib.Path(sys.executable))  # Has no JAX.
+    monkeypatch.setattr(tpu_fit, "_COMPILER", pathlib.Path(sys.executable))  # It has no JAX.
     with pytest.raises(UserError, match=r"No module named 'jax'.*\nRemove"):
         tpu_fit.compiler("v5e:2x4")
 
 
 def fit(*arguments):
-    """The program's status, and what it prints: stdout, stderr without TensorFlow's notes."""
+    """The program's status, stdout, and stderr without TensorFlow's notes."""
     done = subprocess.run(
         [sys.executable, "scripts/tpu/tpu_fit.py", *TINY, *arguments],
         capture_output=True,
@@ -187,9 +187,9 @@ def fit(*arguments):
         env=os.environ | {"PYTHONPATH": "."},
         check=False,
     )
-    said = done.stderr.splitlines()
-    start = next((i for i, line in enumerate(said) if line.startswith("tpu_fit: ")), len(said))
-    return done.returncode, done.stdout, said[start:]
+    errors = done.stderr.splitlines()
+    start = next((i for i, line in enumerate(errors) if line.startswith("tpu_fit: ")), len(errors))
+    return done.returncode, done.stdout, errors[start:]
 
 
 @with_compiler
@@ -199,13 +199,13 @@ def fit(*arguments):
         (["--topology=v9:2x2"], "v9:2x2"),
         (["--topology=v5e:2x3"], "v5e:2x3"),
         ([], "--topology"),
-        (["--topology=v5e:2x4", "--initial_batch_size=24"], "24 is no multiple of 8 replicas"),
+        (["--topology=v5e:2x4", "--initial_batch_size=24"], "24 is not a multiple of 8 replicas"),
     ],
 )
-def test_users_mistakes(arguments, named):
-    status, out, said = fit(*arguments)
-    assert (status, out, len(said)) == (2, "", 2), said
-    assert named in said[0]
+def test_users_mistakes_are_refused_in_two_lines(arguments, named):
+    status, out, errors = fit(*arguments)
+    assert (status, out, len(errors)) == (2, "", 2), errors
+    assert named in errors[0]
 
 
 @with_compiler
@@ -220,7 +220,7 @@ def test_a_tiny_model_fits_and_its_update_is_one_reduction():
 
 
 @with_compiler
-def test_what_does_not_fit_is_said_with_its_size():
+def test_a_program_that_does_not_fit_is_reported_with_its_size():
     huge = ["--image_size=1024", "--ghost_batch_size=4096", "--base_batch_size=32768"]
     status, out, _ = fit("--topology=v5e:2x4", *huge)
     assert status == 1, out

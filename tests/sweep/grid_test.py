@@ -8,8 +8,9 @@ from trainer.errors import UserError
 from trainer.sweep import grid
 
 NAMES = st.from_regex(r"[a-z][a-z_]{0,5}", fullmatch=True)
-# Letters that mean something to the grid, and such that folders keep.
+# Characters that folder names keep.
 VALUES = st.text(alphabet="ab0.5%_+-", min_size=1, max_size=4)
+# Characters with a meaning in the grid.
 AWKWARD = st.text(alphabet="a0%,/;= .", min_size=1, max_size=5).map(str.strip).filter(bool)
 AXES = st.dictionaries(
     NAMES, st.lists(VALUES, min_size=1, max_size=4, unique=True), min_size=1, max_size=4
@@ -29,19 +30,19 @@ def test_a_grid_is_the_product_of_its_axes(axes, semicolon, comma):
 
 
 @given(NAMES, NAMES, st.lists(st.tuples(AWKWARD, AWKWARD), min_size=1, max_size=3))
-def test_braces_hold_any_value_together(one, other, pairs):
+def test_braces_may_enclose_any_value(one, other, pairs):
     if one == other:
         return
     text = f"{one}/{other}=" + ",".join(f"{{{a}}}/{{{b}}}" for a, b in pairs)
     expected = [{one: a, other: b} for a, b in pairs]
     if len({grid.folder(point) for point in expected}) < len(pairs):
-        with pytest.raises(UserError, match="would have the folder"):
+        with pytest.raises(UserError, match="the same folder"):
             grid.parse(text)
     else:
         assert grid.parse(text) == expected
 
 
-def test_the_examples_of_the_docstring():
+def test_the_examples_of_the_docstring_parse():
     assert grid.parse("initial_batch_size=128,256;augment=none,strong") == [
         {"initial_batch_size": "128", "augment": "none"},
         {"initial_batch_size": "128", "augment": "strong"},
@@ -74,23 +75,23 @@ def test_folders_are_readable():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "names no flag"),
-        (" ; ", "names no flag"),
-        ("seed", "has 'seed', and wants flag=value,value there"),
+        ("", "does not name a flag"),
+        (" ; ", "does not name a flag"),
+        ("seed", "has 'seed': write flag=value,value there"),
         ("--seed=0,1", "has '--seed=0,1'"),
         ("=1", "has '=1'"),
-        ("seed=0,", "has '' for seed, and wants a value there"),
+        ("seed=0,", "has '' for seed: write a value there"),
         ("seed=0,1;momentum=0.9;seed=2", "names seed twice"),
         ("seed/seed=0/1", "names seed twice"),
-        ("seed=0,1,0", "has 2 points that would have the folder seed=0"),
-        ("a/b=1/2,3", "has '3' for a/b, and wants 2 values with a slash between"),
+        ("seed=0,1,0", "gives 2 points the same folder seed=0"),
+        ("a/b=1/2,3", "has '3' for a/b: write 2 values separated by slashes"),
         ("a/b=1/", "has '1/' for a/b"),
-        ("anneal_epochs={30%,60%", "brace without its other half in 'anneal_epochs={30%,60%'"),
-        ("anneal_epochs=30%},60%", "brace without its other half"),
+        ("anneal_epochs={30%,60%", "unmatched brace in 'anneal_epochs={30%,60%'"),
+        ("anneal_epochs=30%},60%", "unmatched brace"),
         ("seed=" + "1" * 300, "longer than 240 bytes"),
     ],
 )
-def test_what_is_no_grid(text, message):
+def test_a_malformed_grid_is_rejected(text, message):
     with pytest.raises(UserError) as error:
         grid.parse(text)
     assert message in str(error.value)
@@ -98,7 +99,7 @@ def test_what_is_no_grid(text, message):
 
 
 @given(st.integers(0, 30), st.integers(1, 9))
-def test_the_parts_are_all_points_once(count, n):
+def test_shards_partition_the_points_evenly(count, n):
     points = [{"seed": str(i)} for i in range(count)]
     parts = [grid.part(points, f"{i}/{n}") for i in range(1, n + 1)]
     seeds = [int(point["seed"]) for part in parts for point in part]
@@ -113,7 +114,7 @@ def test_a_malformed_shard_is_rejected(text):
         grid.part([], text)
 
 
-def test_a_grid_that_no_sweep_can_list_is_refused_at_once():
+def test_a_grid_with_too_many_points_is_rejected_before_it_is_expanded():
     seeds = ",".join(map(str, range(1000)))
-    with pytest.raises(UserError, match=r"1,000,000 points, and 10,000 are the most"):
+    with pytest.raises(UserError, match=r"1,000,000 points, and at most 10,000 are allowed"):
         grid.parse(f"seed={seeds};epochs={seeds}")

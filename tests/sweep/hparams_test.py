@@ -1,4 +1,4 @@
-"""TensorBoard itself is asked, over HTTP, what its HParams table shows."""
+"""Tests of the HParams table as TensorBoard serves it over HTTP."""
 
 import json
 import urllib.request
@@ -18,7 +18,7 @@ def table(tmp_path_factory):
         run = folder / f"augment=none,batch=128,seed={seed}"
         flags = {"augment": "none", "initial_batch_size": "128", "seed": seed}
         hparams.write(run, flags, None)
-        hparams.write(run, flags, RESULTS)  # In place of the failure.
+        hparams.write(run, flags, RESULTS)  # Replaces the failure.
     flags = {"augment": "strong", "initial_batch_size": "256", "seed": "0"}
     hparams.write(folder / "augment=strong,batch=256,seed=0", flags, None)
     board = program.TensorBoard(default.get_plugins())

@@ -12,12 +12,12 @@ from trainer.system.typed_json import DamagedError
 POINTS = [{"seed": str(seed)} for seed in range(8)]
 
 
-def test_ends_are_kept_and_further_points_join(tmp_path):
+def test_begin_keeps_outcomes_and_adds_points(tmp_path):
     outcomes.begin(tmp_path / "sweep", POINTS[:2])
     outcomes.record_outcome(tmp_path / "sweep", POINTS[1], Outcome(3, "the loss is nan"))
     outcomes.begin(tmp_path / "sweep", POINTS[1:3])
-    ends = {"seed=0": Outcome(), "seed=1": Outcome(3, "the loss is nan"), "seed=2": Outcome()}
-    assert outcomes.read(tmp_path / "sweep") == ends
+    expected = {"seed=0": Outcome(), "seed=1": Outcome(3, "the loss is nan"), "seed=2": Outcome()}
+    assert outcomes.read(tmp_path / "sweep") == expected
     second = json.loads((tmp_path / "sweep" / "sweep.json").read_text())["points"][1]
     assert second == {
         "folder": "seed=1",
@@ -27,17 +27,17 @@ def test_ends_are_kept_and_further_points_join(tmp_path):
     }
 
 
-def _note_often(path: pathlib.Path, own: list[dict[str, str]]) -> None:
+def _record_often(path: pathlib.Path, points: list[dict[str, str]]) -> None:
     outcomes.begin(path, POINTS)
     for number in range(20):
-        for point in own:
+        for point in points:
             outcomes.record_outcome(path, point, Outcome(number))
 
 
-def test_processes_at_once_lose_nothing(tmp_path):
+def test_concurrent_processes_lose_no_outcome(tmp_path):
     processes = [
         multiprocessing.get_context("spawn").Process(
-            target=_note_often, args=(tmp_path / "sweep", POINTS[i::4])
+            target=_record_often, args=(tmp_path / "sweep", POINTS[i::4])
         )
         for i in range(4)
     ]
@@ -49,41 +49,39 @@ def test_processes_at_once_lose_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"points": [1]}', '{"points": [{}]}', "\xff"])
-def test_a_damaged_file_is_put_aside_and_made_again(tmp_path, content):
+def test_a_damaged_file_is_renamed_and_replaced(tmp_path, content, logged):
     (tmp_path / "sweep.json").write_bytes(content.encode("latin-1"))
     with pytest.raises(DamagedError, match=r"sweep.json is damaged: "):
         outcomes.read(tmp_path)
-    said = []
-    outcomes.begin(tmp_path, POINTS[:2], said.append)
-    (line,) = said
+    outcomes.begin(tmp_path, POINTS[:2])
+    (line,) = logged
     assert line.startswith(f"{tmp_path}/sweep.json is damaged: ")
     assert "it is now damaged-sweep.json, and a new one is made" in line
     assert (tmp_path / "damaged-sweep.json").read_bytes() == content.encode("latin-1")
     assert outcomes.read(tmp_path) == {"seed=0": Outcome(), "seed=1": Outcome()}
 
 
-def test_a_folder_in_its_place_while_a_point_ends(tmp_path):
+def test_a_folder_named_sweep_json_is_renamed_when_an_outcome_is_recorded(tmp_path, logged):
     outcomes.begin(tmp_path, POINTS[:1])
     (tmp_path / "sweep.json").unlink()
     (tmp_path / "sweep.json").mkdir()
-    said = []
-    outcomes.record_outcome(tmp_path, POINTS[0], Outcome(3, "the loss is nan"), said.append)
-    assert "cannot be read: it is a folder" in said[0]
+    outcomes.record_outcome(tmp_path, POINTS[0], Outcome(3, "the loss is nan"))
+    assert "cannot be read: it is a folder" in logged[0]
     assert outcomes.read(tmp_path) == {"seed=0": Outcome(3, "the loss is nan")}
 
 
-def test_something_else_is_not_taken(tmp_path):
+def test_a_folder_with_other_files_is_rejected(tmp_path):
     (tmp_path / "thesis.txt").touch()
-    with pytest.raises(UserError, match="something that is no sweep"):
+    with pytest.raises(UserError, match="exists and is not the folder of a sweep"):
         outcomes.begin(tmp_path, POINTS)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 @pytest.mark.parametrize("status", [None, 0, 74, 75, 76, 137])
-def test_what_goes_on_or_has_ended_has_not_failed(status):
+def test_finished_and_resumable_statuses_are_not_failures(status):
     assert not Outcome(status).failed
 
 
 @pytest.mark.parametrize("status", [1, 2, 3])
-def test_what_would_end_the_same_again_has_failed(status):
+def test_other_statuses_are_failures(status):
     assert Outcome(status).failed

@@ -19,7 +19,7 @@ ROWS = [
 ]
 
 
-def test_mean_and_spread_over_the_seeds():
+def test_cells_hold_mean_and_sample_deviation_over_the_seeds():
     first, second, third = cells(ROWS)
     assert first.flags == {"initial_batch_size": "128"}
     assert (first.n, first.points) == (3, 3)
@@ -32,13 +32,13 @@ def test_mean_and_spread_over_the_seeds():
     assert (third.n, third.points, third.mean) == (0, 1, None)
 
 
-def test_the_best_is_of_the_mean():
+def test_the_best_cell_has_the_highest_mean():
     assert best(cells(ROWS)).flags == {"initial_batch_size": "256"}
     assert best(cells(ROWS[:3])).flags == {"initial_batch_size": "128"}
     assert best(cells(ROWS[4:])) is None
 
 
-def test_the_table_says_how_each_point_ended_and_why():
+def test_the_table_shows_status_results_and_failures():
     points, of_cells, top, why = text(ROWS).split("\n\n")
     lines = [line.split() for line in points.splitlines()]
     assert lines[0] == [
@@ -60,14 +60,14 @@ def test_the_table_says_how_each_point_ended_and_why():
     assert failed(ROWS) == [ROWS[4]]
 
 
-def test_without_seeds_the_points_are_the_cells():
+def test_without_seeds_there_is_no_table_of_cells():
     rows = [Row("augment=none", {"augment": "none"}, 0, None, ROWS[0].results)]
     points, top = text(rows).split("\n\n")
     assert len(points.splitlines()) == 2
     assert top == "best: augment=none: top1 0.9000"
 
 
-def test_seeds_alone_are_one_cell():
+def test_a_sweep_over_seeds_alone_has_one_cell():
     rows = [Row(f"seed={i}", {"seed": str(i)}, 0, None, ROWS[i].results) for i in range(3)]
     assert text(rows).splitlines()[-1] == "best: top1 0.9200 ± 0.0200"
 

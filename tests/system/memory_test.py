@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from trainer.errors import UserError
 from trainer.system import memory
+from trainer.system.tensorflow_errors import translate
 
 CPU = ["/job:localhost/replica:0/task:0/device:CPU:0"]
 MEMINFO = "MemTotal:       24684100 kB\nMemAvailable:   20000000 kB\nHugePages_Total:       0\n"
@@ -115,6 +116,6 @@ def test_a_limited_address_space_counts_too():
 def test_running_out_is_a_mistake_of_the_users():
     with (
         pytest.raises(UserError, match=r"^this does not fit in memory\.\ndo that$"),
-        memory.oom_as_user_error("this", "do that"),
+        translate(memory.out_of_memory("this", "do that")),
     ):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")

@@ -10,7 +10,7 @@ from tests.support.models import huge
 from trainer.data.in_memory import InMemoryDataset
 from trainer.distributed.strategy import mirrored
 from trainer.errors import UserError
-from trainer.training.evaluation import Evaluation, evaluator, gap_warning
+from trainer.training.evaluation import Evaluation, Evaluator, gap_warning
 
 RNG = np.random.default_rng(0)
 
@@ -38,7 +38,7 @@ def test_every_example_counts_once(cpus, replicas, lanes, examples):
                 keras.layers.Dense(7),
             ]
         )
-    found = evaluator(strategy, model, images, lanes)(never)
+    found = Evaluator(strategy, model, images, lanes).evaluate(never)
     logits = model(pixels).numpy().astype(np.float64)
     log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     rank = (logits > logits[np.arange(examples), labels][:, None]).sum(axis=1)
@@ -69,11 +69,11 @@ def test_hosts_of_few_and_of_many_cores_share_the_examples(cpus):
         [keras.Input((2, 2, 1), dtype="uint8"), keras.layers.Flatten(), keras.layers.Dense(2)]
     )
     strategy = tf.distribute.OneDeviceStrategy(cpus[0])
-    alone = evaluator(strategy, model, images)(never)
+    alone = Evaluator(strategy, model, images).evaluate(never)
 
     def evaluated(hosts):
         lanes = (2, 3)[hosts.index]
-        return evaluator(OfTwoHosts(strategy), model, images, lanes, hosts=hosts)(never)
+        return Evaluator(OfTwoHosts(strategy), model, images, lanes, group=hosts).evaluate(never)
 
     for found in on_all(2, evaluated):
         assert dataclasses.astuple(found) == pytest.approx(dataclasses.astuple(alone), rel=1e-5)
@@ -93,7 +93,7 @@ def test_a_model_that_says_nothing_is_right_by_chance(cpus):
             keras.layers.Dense(10, kernel_initializer="zeros"),
         ]
     )
-    found = evaluator(tf.distribute.OneDeviceStrategy(cpus[0]), model, images)(never)
+    found = Evaluator(tf.distribute.OneDeviceStrategy(cpus[0]), model, images).evaluate(never)
     assert found.top1 == pytest.approx(0.1)
     assert found.top5 == pytest.approx(0.5)
 
@@ -110,7 +110,7 @@ def test_a_second_call_sees_the_model_as_it_is(cpus):
         model = keras.Sequential(
             [keras.Input((2, 2, 1), dtype="uint8"), keras.layers.Flatten(), keras.layers.Dense(2)]
         )
-    evaluate = evaluator(strategy, model, images)
+    evaluate = Evaluator(strategy, model, images).evaluate
     model.layers[-1].bias.assign([1.0, 0.0])
     assert evaluate(never).top1 == 0
     model.layers[-1].bias.assign([0.0, 1.0])
@@ -126,7 +126,7 @@ def test_an_evaluation_that_does_not_fit(cpus):
     )
     model = huge((6, 6, 1), 2)
     with pytest.raises(UserError) as error:
-        evaluator(tf.distribute.OneDeviceStrategy(cpus[0]), model, images)(never)
+        Evaluator(tf.distribute.OneDeviceStrategy(cpus[0]), model, images).evaluate(never)
     line, remedy = str(error.value).splitlines()
     assert line == "an evaluation of 125 images at a time does not fit in memory."
     assert remedy == "Use a smaller --image_size, or --precision=bfloat16."

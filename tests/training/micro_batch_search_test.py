@@ -15,7 +15,7 @@ from trainer.schedule.layout import Layout
 from trainer.schedule.noise_scale import Setting
 from trainer.schedule.realize import BatchLimits
 from trainer.schedule.stretch import Stretch
-from trainer.system import memory
+from trainer.system import memory, output
 from trainer.training import micro_batch_search
 from trainer.training.step import TrainingStep
 
@@ -58,16 +58,17 @@ def batches(position, size):
 
 
 def choose(path, step, largest=128):
-    said = []
+    """Returns the choice, and the messages besides those of what is measured."""
+    messages = []
+    output.log_above_bar(lambda text, file: messages.append(text))
     limits = BatchLimits(largest, largest, 0)
     chosen = micro_batch_search.choose(
         *(path / "micro_batch.json", step, batches),
         limits=limits,
         ghost_batch_size=16,
         model="tests.support.models:huge",
-        report=said.append,
     )
-    return chosen, [line for line in said if not line.startswith("measuring a micro-batch of ")]
+    return chosen, [line for line in messages if not line.startswith("measuring a micro-batch of ")]
 
 
 def losses(step, size=32):

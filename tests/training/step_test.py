@@ -14,7 +14,7 @@ from trainer.run_dir.checkpoints import Checkpoints
 from trainer.schedule.layout import Layout
 from trainer.schedule.noise_scale import Setting
 from trainer.schedule.stretch import Stretch
-from trainer.training.gradients import Backward
+from trainer.training.gradients import GradientFunction
 from trainer.training.step import TrainingStep
 
 RNG = np.random.default_rng(0)
@@ -158,7 +158,7 @@ def test_from_a_checkpoint_it_goes_on_as_before(cpus, tmp_path, optimizer, repli
             "weights": [variable.value for variable in step.model.weights],
             "slots": tf.nest.flatten(step.slots),
         }
-        return step, Checkpoints(tmp_path, variables, keep=1, report=print)
+        return step, Checkpoints(tmp_path, variables, keep=1)
 
     step, checkpoints = new_step()
     run(step, 32, SMALL_RATES[:3])
@@ -436,7 +436,7 @@ def test_keras_global_randomness_follows_seed_and_position(order_version):
     @tf.function
     def draw(position, seed):
         options = {"label_smoothing": 0.0, "order_version": order_version}
-        backward = Backward(model, seed=seed, **options)
+        backward = GradientFunction(model, seed=seed, **options)
         return backward._forward(tf.constant(IMAGES[:4]), position)[0][0]
 
     before = state.numpy()

@@ -18,7 +18,7 @@ from trainer.distributed.strategy import is_tpu
 from trainer.run_dir.training_data import TrainingData
 from trainer.schedule.realize import BatchLimits
 from trainer.training import micro_batch_search, setup
-from trainer.training.evaluation import evaluator
+from trainer.training.evaluation import Evaluator
 from trainer.training.step import TrainingStep
 
 Device = collections.namedtuple("Device", ["name", "device_type"])
@@ -80,9 +80,7 @@ def batches(strategy, shape, size):
     replicas = strategy.num_replicas_in_sync
     return iter(
         pipeline.training(
-            source(shape),
-            augment="none",
-            seed=0,
+            pipeline.ExampleStream(source(shape), "none", 0),
             position=0,
             micro_batch_size=size,
             replicas=replicas,
@@ -202,7 +200,7 @@ def traced(function):
 def test_an_evaluation_is_traced(made):
     shape = (28, 28, 1)
     strategy, model = built("wide_resnet_10_1", 8, shape)
-    evaluate = evaluator(strategy, model, source(shape))
+    evaluate = Evaluator(strategy, model, source(shape)).evaluate
     with pytest.raises(tf.errors.InvalidArgumentError, match="TPUReplicate"):
         evaluate(lambda: False)
     library = traced(made["add"])
@@ -224,7 +222,6 @@ def test_the_measuring_of_micro_batches_is_traced(made, monkeypatch, tmp_path):
             limits=BatchLimits(128, 1024, 0),
             ghost_batch_size=32,
             model="wide_resnet_10_1",
-            report=print,
         )
 
     with pytest.raises(tf.errors.InvalidArgumentError, match="TPUReplicate"):

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import pathlib
-import sys
 
 from trainer.config.flags import Config
 from trainer.distributed import tpu
@@ -27,11 +26,12 @@ def run(config: Config) -> int:
     from trainer.data.bad_examples import BadExamples
     from trainer.data.sources import evaluation_split
     from trainer.run_dir import exports
+    from trainer.system.tensorflow_errors import translate
     from trainer.training import setup
-    from trainer.training.evaluation import evaluator
+    from trainer.training.evaluation import Evaluator
 
     strategy, lanes = setup.devices(config)
-    bad = BadExamples(config.skip_bad_examples, report=_report)
+    bad = BadExamples(config.skip_bad_examples)
     if config.export_dir:
         path = pathlib.Path(config.export_dir)
         about = exports.about(folder)
@@ -41,17 +41,17 @@ def run(config: Config) -> int:
         with strategy.scope():
             model = exports.load(path)
     else:
-        model, data, path, _ = setup.restore(config, folder, strategy, bad, _report)
+        model, data, path, _ = setup.restore(config, folder, strategy, bad)
         shape, classes, names = model.input_shape[1:], model.output_shape[-1], data.class_names
         learned = data.classes
 
     before = bad.count  # Of the training data, where that had to be read.
-    with bad.explained():
-        known = setup.class_names(config, names, learned, _report)
+    with translate(bad.refusal):
+        known = setup.class_names(config, names, learned)
         source = setup.load(config, evaluation_split(config), bad, known)
         _check_fits(source.image_shape, source.classes, shape, classes, source.name)
-        found = evaluator(strategy, model, source, lanes, config.augment, bad)(lambda: False)
-    assert found is not None  # It is given up only where it is told to.
+        found = Evaluator(strategy, model, source, lanes, config.augment, bad).evaluate()
+    assert found is not None  # Nothing asks it to stop.
     examples = source.examples - (bad.count - before)
     if config.format == "json":
         kind = "export" if config.export_dir else "checkpoint"
@@ -79,7 +79,3 @@ def _check_fits(
             f"{name} has {labels} classes, and the model {classes}: name the data that it was "
             "trained on with --dataset."
         )
-
-
-def _report(text: str) -> None:
-    say(f"crescendo evaluate: {text}", to=sys.stderr)

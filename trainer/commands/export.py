@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-import sys
 
 from trainer.config.flagfile import to_flagfile
 from trainer.config.flags import Config
@@ -33,13 +32,13 @@ def run(config: Config) -> int:
 
     flags = to_flagfile(dataclasses.replace(config, model_dir=None))
     exports.check_free(target, flags)
-    bad = BadExamples(config.skip_bad_examples, report=_report)
+    bad = BadExamples(config.skip_bad_examples)
     strategy = tf.distribute.OneDeviceStrategy("CPU:0")
-    model, data, path, update = setup.restore(config, folder, strategy, bad, _report)
+    model, data, path, update = setup.restore(config, folder, strategy, bad)
     unghostify(model)
     h, w, c = model.input_shape[1:]
     classes = model.output_shape[-1]
-    names = setup.class_names(config, data.class_names, data.classes, _report)
+    names = setup.class_names(config, data.class_names, data.classes)
     logits = logit_names(names, classes)
     about = exports.ExportInfo(str(path), update, (h, w, c), classes, setup.versions(), (*names,))
     without = exports.write(target, model, flags, about, logits)
@@ -58,7 +57,3 @@ def run(config: Config) -> int:
     for module in exports.modules_needed(model):
         say(f"  after import {module}, whose layers it has")
     return 0
-
-
-def _report(text: str) -> None:
-    say(f"crescendo export: {text}", to=sys.stderr)

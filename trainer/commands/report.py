@@ -1,13 +1,12 @@
 """report: one HTML page from any set of run directories, without TensorFlow."""
 
 import pathlib
-import sys
 
 from trainer.config.flags import Config
 from trainer.errors import UserError
 from trainer.reports import run_record
 from trainer.system.atomic_file import write_atomic
-from trainer.system.output import say
+from trainer.system.output import log, say
 
 
 def run(config: Config) -> int:
@@ -50,12 +49,12 @@ def run(config: Config) -> int:
             f"--output={output} cannot be written: {error.strerror} ({error.filename})."
         ) from error
     for path, reason in left_out.items():
-        say(f"crescendo report: {path} {reason} and is left out.", to=sys.stderr)
+        log(f"{path} {reason} and is left out.")
     for said in run_record.unread_sweeps([*given, *(folder.parent for folder in folders)]):
-        say(f"crescendo report: {said}", to=sys.stderr)
+        log(said)
     for run in runs:
         if run.notes:
-            say(f"crescendo report: {run.name}: {'; '.join(run.notes)}", to=sys.stderr)
+            log(f"{run.name}: {'; '.join(run.notes)}")
     count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
     say(f"{output}: {count}, {len(pictures)} figures")
     return 0

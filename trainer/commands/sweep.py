@@ -19,7 +19,7 @@ from trainer.errors import ExitStatus, UserError
 from trainer.run_dir import directory, result
 from trainer.run_dir.directory import DamagedRunError
 from trainer.sweep import grid, outcomes, runner, table
-from trainer.system.output import say
+from trainer.system.output import log, log_to, say
 
 
 def run(config: Config) -> int:
@@ -34,6 +34,8 @@ def run(config: Config) -> int:
         )
     if config.model_dir is None:
         raise UserError("--model_dir is missing: name the sweep's folder, as in runs/sweep.")
+    if config.format == "json":
+        log_to("sweep")
     path = pathlib.Path(config.model_dir)
     points = grid.parse(config.sweep)
     mine = grid.part(points, config.sweep_shard)
@@ -42,19 +44,17 @@ def run(config: Config) -> int:
     if wrong:
         say(_wrong(wrong, len(points)), to=sys.stderr)
         return 2
-    outcomes.begin(path, points, lambda said: say(f"crescendo sweep: {said}", to=sys.stderr))
+    outcomes.begin(path, points)
     finished = sum(row.results is not None for row in _rows(points, path, damaged))
-    tell = functools.partial(say, to=sys.stdout if config.format == "table" else sys.stderr)
     if finished:
-        tell(f"{finished} of {len(points)} points are finished")
+        log(f"{finished} of {len(points)} points are finished")
     for name, message in damaged.items():
-        tell(f"{name} is left out: {message.partition(chr(10))[0]}")
+        log(f"{name} is left out: {message.partition(chr(10))[0]}")
     stopped = runner.run_sweep(
         [each for each in runs if each.point in mine],
         path,
         parallel=config.sweep_parallel,
         retry=config.sweep_retry,
-        say=tell,
     )
     rows = _rows(points, path, damaged)
     if config.format == "json":

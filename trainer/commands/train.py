@@ -16,6 +16,7 @@ from trainer.run_dir import directory
 from trainer.run_dir import result as results
 from trainer.system import output, process_limits, stop_signals
 from trainer.system.atomic_file import write_atomic
+from trainer.system.output import log
 from trainer.system.regular_file import NotRegularError, ReadError
 
 
@@ -45,7 +46,7 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
         ended, status = results.ended(path), 0
         if ended is not None:
             top1, updates = ended["top1"], ended["updates"]
-            output.say(f"{path} is finished: top1 {top1:.4f} in {updates} updates.")
+            log(f"{path} is finished: top1 {top1:.4f} in {updates} updates.")
         try:
             if ended is None or worker:  # Other workers wait to be told.
                 status = _train(config, path, worker)
@@ -64,18 +65,18 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
 
 
 def _train(config: Config, path: pathlib.Path, worker: Worker | None = None) -> int:
-    """The exit status of what `assemble.train` does with the same."""
+    """Trains the run in `path`; returns the exit status."""
     process_limits.check()
-    with stop_signals.watched() as stopped:
-        chief = worker is None or worker.chief
-        if chief:
-            output.say("loading TensorFlow")
+    chief = worker is None or worker.chief
+    with stop_signals.watched() as stopped, output.log_as(chief=chief):
+        log("loading TensorFlow")
         # TensorFlow takes four seconds to import, for which a directory in use need not wait.
         from trainer.run_dir.metrics_writer import UNWRITABLE
-        from trainer.training import loop, run
+        from trainer.training import run
+        from trainer.training.loop import StopReason
 
         def quiet(ended: threading.ExceptHookArgs) -> None:
-            # TensorBoard's thread keeps its error for who writes next, and that one reports it.
+            # TensorBoard's thread keeps its error for the next write, which reports it.
             if not isinstance(ended.exc_value, UNWRITABLE):
                 threading.__excepthook__(ended)
 
@@ -89,19 +90,17 @@ def _train(config: Config, path: pathlib.Path, worker: Worker | None = None) -> 
             if chief:
                 write_atomic(path / directory.DIVERGED, f"{error}\n")
             return ExitStatus.NOT_FINITE
-    if result is loop.StopReason.SIGNAL:
-        if chief:
-            output.say(f"stopped, with a checkpoint; the same command goes on in {path}")
-        return ExitStatus.STOPPED
-    if result is None or not chief:
-        return 0
-    if isinstance(result, loop.StopReason):
-        output.say(f"stopped at --stop_at_epoch={config.stop_at_epoch:g}, with a checkpoint")
-        return 0
-    output.say(f"top1 {result['top1']:.4f} in {result['updates']} updates; see {path}/result.json")
-    if config.anneal != "range_test":
-        output.say(_best(result, path))
-    return 0
+        if result is StopReason.SIGNAL:
+            log(f"stopped, with a checkpoint; the same command goes on in {path}")
+            return ExitStatus.STOPPED
+        if result is StopReason.EPOCH:
+            log(f"stopped at --stop_at_epoch={config.stop_at_epoch:g}, with a checkpoint")
+        elif isinstance(result, dict):
+            top1, updates = result["top1"], result["updates"]
+            log(f"top1 {top1:.4f} in {updates} updates; see {path}/result.json")
+            if config.anneal != "range_test":
+                log(_best(result, path))
+    return ExitStatus.DONE
 
 
 def _best(result: Mapping[str, Any], path: pathlib.Path) -> str:

@@ -1,16 +1,15 @@
 """Augmentation: a pure function of (seed, position), vectorised over a micro-batch.
 
-All randomness is a 64-bit hash of (seed, position) and, where an augmentation needs more, the
-sequence of splitmix64 that starts from it. So an example is augmented alike in whatever batch,
-replica or restart it falls, and differently in the next epoch, where its position is another. An
+All randomness is a 64-bit hash of (seed, position) or, if an augmentation needs more bits, the
+splitmix64 sequence that starts from this hash. So an example is augmented alike in every batch, on
+every replica and after a restart, and differently in the next epoch, which has other positions. An
 augmentation maps (images, positions, seed) to images of the same shape.
 
-Seed and position count with 64 bits each (`splitmix64`), so that nothing repeats, and the
-augmentations of both versions of the order are the same. All that a position draws comes from its
-own bits: `medium` takes the bits themselves, and so does `imagenet`, whose crop has them as the key
-of TensorFlow's Philox; `strong` and the replacements of bad examples take the sequence from there.
-The last two share words, which harms neither: a replacement is a word's remainder by N, and a draw
-of `strong` a word's highest 53 bits, so that each leaves the other uniform.
+Seed and position have 64 bits each (`splitmix64`), so that nothing repeats. Both versions of the
+order share the augmentations. `medium` uses a position's bits directly. The crop of `imagenet` uses
+them as the key of TensorFlow's Philox. `strong` and the replacements of bad examples both use the
+sequence after them. Sharing words harms neither: a replacement is a word's remainder by N, and a
+draw of `strong` is a word's highest 53 bits, so both stay uniform.
 """
 
 import math
@@ -24,8 +23,8 @@ Augment = Callable[[tf.Tensor, tf.Tensor, int], tf.Tensor]
 
 PADDING = 4  # pixels on each side before the crop: He et al. 2016, §4.2
 
-# Of `strong`. Ranges are [lowest, highest]; draws are uniform.
-ZOOM = (0.75, 1.25)  # times as large
+# Parameters of `strong`. Ranges are [lowest, highest]; draws are uniform.
+ZOOM = (0.75, 1.25)  # magnification
 ROTATION = (-math.pi / 18, math.pi / 18)  # 10° either way, in radians
 CHANNEL_SHIFT = (-50.0, 50.0)  # grey levels
 ERASING_PROBABILITY = 0.5
@@ -34,16 +33,16 @@ ERASED_ASPECT = (0.2, 0.8)  # height / width, in the image's own height and widt
 
 
 def none(images: tf.Tensor, positions: tf.Tensor, seed: int) -> tf.Tensor:
-    """The images as they are."""
+    """Returns the images unchanged."""
     del positions, seed
     return images
 
 
 def _flips_and_places(bits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Whether to flip, and the crop's first row and column in the padded image.
+    """Returns whether to flip, and the crop's first row and column in the padded image.
 
-    Of each position's 64 bits, the lowest decides the flip, the next 31 the row and the highest 32
-    the column of the crop (their remainders by 9 are uniform to 4e-9).
+    A position's lowest bit decides the flip, the next 31 bits the row, and the highest 32 bits the
+    column of the crop. The remainders by 9 are uniform to 4e-9.
 
     Args:
         bits: uint64 [b], from `random_bits`.
@@ -60,13 +59,13 @@ def _flips_and_places(bits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 
 
 def medium(images: tf.Tensor, positions: tf.Tensor, seed: int) -> tf.Tensor:
-    """Pad by 4 black pixels, crop at random to the old size, flip half of the images left to right.
+    """Pads by 4 black pixels, crops at random to the old size, and flips half the images sideways.
 
-    The crop and the flip are one gather of pixels, the flip folded into the column's index. With
-    the selection of the examples, two threads make 150,000 to 300,000 images/s of 28×28×1 in
-    micro-batches of 32 to 512, and 130,000 to 235,000 of 32×32×3. Masking what falls outside
-    instead of padding was 1.3 times faster for the former and 1.4 times slower for the latter;
-    gathering from the whole set's pixels instead of from the batch's made no difference.
+    Crop and flip are one gather of pixels: the flip is part of the column's index. Selection of the
+    examples included, two threads make 150,000 to 300,000 images/s of 28×28×1 in micro-batches of
+    32 to 512, and 130,000 to 235,000 of 32×32×3. Masking the outside instead of padding was 1.3
+    times faster for 28×28×1 and 1.4 times slower for 32×32×3. Gathering from the whole set's pixels
+    instead of the batch's made no difference.
 
     Args:
         images: uint8 [b, h, w, c].
@@ -91,7 +90,7 @@ def medium(images: tf.Tensor, positions: tf.Tensor, seed: int) -> tf.Tensor:
 
 
 def _between(uniform: tf.Tensor, limits: tuple[float, float]) -> tf.Tensor:
-    """Numbers in [0, 1), stretched to the limits."""
+    """Maps uniform draws in [0, 1) to the range `limits`."""
     lowest, highest = limits
     return lowest + (highest - lowest) * uniform
 
@@ -99,31 +98,31 @@ def _between(uniform: tf.Tensor, limits: tuple[float, float]) -> tf.Tensor:
 def projections(
     bits: tf.Tensor, zoom: tf.Tensor, angle: tf.Tensor, height: int, width: int
 ) -> tf.Tensor:
-    """Where each pixel of the result comes from: the inverse of shift, flip, zoom and rotation.
+    """Returns the inverse of shift, flip, zoom and rotation: the source of each resulting pixel.
 
     All four are one map, so that nothing is cropped between them and pixels are blended once.
 
     Args:
         bits: uint64 [b], from which `medium` draws its shift and flip.
-        zoom: float64 [b], how many times as large.
+        zoom: float64 [b], magnification.
         angle: float64 [b], in radians.
-        height: of the images, in pixels.
-        width: of the images, in pixels.
+        height: image height in pixels.
+        width: image width in pixels.
 
     Returns:
-        float32 [b, 8]. Of its 8 numbers, the pixel at column x and row y of the result comes from
-        column n₀ x + n₁ y + n₂ and row n₃ x + n₄ y + n₅ of the image; the last two are 0.
+        float32 [b, 8], the numbers n₀ to n₇. The result's pixel at column x and row y comes from
+        the image's column n₀ x + n₁ y + n₂ and row n₃ x + n₄ y + n₅; n₆ and n₇ are 0.
     """
     flip, top, left = _flips_and_places(bits)
-    # Sine and cosine by their series, right to 1e-9 up to 10°. TensorFlow's own may depend on the
-    # place in the batch: of 4,096 float32 sines, 37 were another number when computed alone.
+    # The series of sine and cosine are exact to 1e-9 up to 10°. TensorFlow's functions may depend
+    # on the place in the batch: of 4,096 float32 sines, 37 had another value when computed alone.
     square = angle * angle
     sine = angle * (1 - square / 6 * (1 - square / 20))
     cosine = 1 - square / 2 * (1 - square / 12 * (1 - square / 30))
     mirror = tf.where(flip, tf.constant(-1, tf.float64), tf.constant(1, tf.float64))  # [b]
     column_by_x, column_by_y = mirror * cosine / zoom, mirror * sine / zoom
     row_by_x, row_by_y = -sine / zoom, cosine / zoom
-    # Zoom, rotation and flip hold the image's centre.
+    # Zoom, rotation and flip keep the image's centre in place.
     x, y = (width - 1) / 2, (height - 1) / 2
     column = x - column_by_x * x - column_by_y * y + tf.cast(left - PADDING, tf.float64)
     row = y - row_by_x * x - row_by_y * y + tf.cast(top - PADDING, tf.float64)
@@ -133,16 +132,16 @@ def projections(
 
 
 def _erase(images: tf.Tensor, draws: list[tf.Tensor], noise: tf.Tensor) -> tf.Tensor:
-    """Random erasing (Zhong et al. 2017, algorithm 1): a rectangle of some images becomes noise.
+    """Replaces a rectangle of some images by noise (random erasing, Zhong et al. 2017, alg. 1).
 
-    As there, area and aspect are uniform, and each pixel and channel is filled with a random value
-    of its own. The aspect counts in the image's own height and width, which for a square image is
-    the paper's: so every rectangle fits, and none is drawn again. Sides are rounded to pixels;
-    all places where the rectangle fits are as likely.
+    As in the paper, area and aspect are uniform, and each pixel and channel gets a random value of
+    its own. The aspect is relative to the image's height and width, so every rectangle fits and
+    none is drawn again; for a square image this equals the paper's. Sides are rounded to pixels.
+    All places where the rectangle fits are equally likely.
 
     Args:
         images: uint8 [b, h, w, c].
-        draws: five float64 [b] in [0, 1): for erasing at all, area, aspect, row and column.
+        draws: five float64 [b] in [0, 1): whether to erase, area, aspect, row and column.
         noise: uint8 [b, h, w, c].
 
     Returns:
@@ -151,13 +150,13 @@ def _erase(images: tf.Tensor, draws: list[tf.Tensor], noise: tf.Tensor) -> tf.Te
     _, height, width, channels = images.shape
     erased, area, aspect, row, column = draws
     area, aspect = _between(area, ERASED_AREA), _between(aspect, ERASED_ASPECT)
-    rows = tf.floor(height * tf.sqrt(area * aspect) + 0.5)  # [b], of the rectangle
+    rows = tf.floor(height * tf.sqrt(area * aspect) + 0.5)  # [b], the rectangle's height
     columns = tf.floor(width * tf.sqrt(area / aspect) + 0.5)
     rows = tf.where(erased < ERASING_PROBABILITY, rows, tf.zeros_like(rows))
     top = tf.floor(row * (height - rows + 1))
     left = tf.floor(column * (width - columns + 1))
 
-    # Columns and channels as one axis: a mask that is broadcast over channels takes 1 ms more.
+    # Columns and channels form one axis: a mask that is broadcast over channels takes 1 ms more.
     y = tf.range(height, dtype=tf.float64)
     x = tf.cast(tf.range(width * channels) // channels, tf.float64)
     inside_rows = (y >= top[:, None]) & (y < (top + rows)[:, None])  # [b, h]
@@ -169,22 +168,22 @@ def _erase(images: tf.Tensor, draws: list[tf.Tensor], noise: tf.Tensor) -> tf.Te
 
 
 def strong(images: tf.Tensor, positions: tf.Tensor, seed: int) -> tf.Tensor:
-    """`medium`'s shift and flip, then zoom, rotation, channel shift and random erasing.
+    """Applies `medium`'s shift and flip, then zoom, rotation, channel shift and random erasing.
 
-    - Shift and flip are those that `medium` makes at this position; zoom, alike in both
-      directions, and rotation hold the centre. Bilinear, black outside.
-    - The channel shift is one number for all channels, as by Keras' channel_shift_range, but cut
-      off at 0 and 255: Keras cuts off at the image's own extremes, where dark images lose detail.
-    - Half of the images lose a rectangle to noise.
+    - Shift and flip are the same as `medium`'s at this position. Zoom, equal in both directions,
+      and rotation keep the centre in place. Pixels are interpolated bilinearly; outside is black.
+    - The channel shift adds one number to all channels, as Keras' channel_shift_range does, but
+      clips at 0 and 255. Keras clips at the image's own extremes, where dark images lose detail.
+    - Half of the images have a rectangle replaced by noise.
 
-    A position's bits decide shift and flip; of its further words, eight one number each, and the
-    others are the noise.
+    A position's bits decide shift and flip. Eight further words give one number each; the remaining
+    words are the noise.
 
-    With the selection of the examples, one thread makes 75,000 images/s of 28×28×1 in micro-batches
-    of 128 and 28,000 of 32×32×3 (1.7 and 4.6 ms); in those of 32, 48,000 and 23,000. While others
-    keep the machine's two cores busy, everything takes 1.5 times as long. The projection takes 1.2
-    and 3.7 ms, the noise 0.2 and 0.3. In the projection's place, gathering the four neighbours took
-    2.3 and 4.4 ms, gathering them packed into one word 1.6 and 4.9.
+    Selection of the examples included, one thread makes 75,000 images/s of 28×28×1 and 28,000 of
+    32×32×3 in micro-batches of 128 (1.7 and 4.6 ms), and 48,000 and 23,000 in micro-batches of 32.
+    Everything takes 1.5 times as long while other programs keep the machine's two cores busy. The
+    projection takes 1.2 and 3.7 ms, the noise 0.2 and 0.3. Gathering the four neighbours instead
+    of projecting took 2.3 and 4.4 ms; gathering them packed into one word took 1.6 and 4.9.
 
     Args:
         images: uint8 [b, h, w, c].
@@ -198,13 +197,13 @@ def strong(images: tf.Tensor, positions: tf.Tensor, seed: int) -> tf.Tensor:
     pixels = height * width * channels
     bits = random_bits(positions, seed)  # [b]
     words = further_bits(bits, 8 + -(-pixels // 8))  # [b, 8 + ⌈h w c / 8⌉]
-    # The highest 53 bits, which float64 holds exactly.
+    # A float64 holds the highest 53 bits exactly.
     draws = tf.cast(shift_right(words[:, :8], 11), tf.float64) * 2.0**-53  # [b, 8]
     zoom, angle, level, *erasing = tf.unstack(draws, axis=1)  # [b] each, in [0, 1)
     noise = tf.reshape(tf.bitcast(words[:, 8:], tf.uint8), [tf.shape(images)[0], -1])
 
     moved = tf.raw_ops.ImageProjectiveTransformV3(
-        images=tf.cast(images, tf.float32),  # from uint8 it would round down
+        images=tf.cast(images, tf.float32),  # with uint8 the op would round down
         transforms=projections(
             bits, _between(zoom, ZOOM), _between(angle, ROTATION), height, width
         ),

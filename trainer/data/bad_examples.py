@@ -1,42 +1,36 @@
-"""Examples that cannot be read or decoded: an error that names them, or counted and named."""
+"""Examples that cannot be read or decoded: they end the run, or are skipped, counted and named."""
 
 import contextlib
 import pathlib
 import threading
-from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 import tensorflow as tf
 
 from trainer.data.class_names import printable
 from trainer.errors import UserError
+from trainer.system.output import log
 from trainer.system.regular_file import opener, read_regular
 
-# So many are told one by one.
-_TOLD = 10
+_MOST_REPORTED = 10  # examples that get a line of their own
 _MOST_BYTES = 2**30
 
 
 class BadExamples:
-    """The distinct bad examples of a run, over all its starts.
-
-    The threads of the input pipeline add them.
+    """The distinct bad examples of a run, over all its starts; input-pipeline threads add them.
 
     Args:
-      skip: whether they are left out, or end the run.
-      path: a file with a line for each; None: nothing is kept.
-      report: told of what is left out.
+      skip: True leaves bad examples out; False ends the run at the first.
+      path: file with one line an example; None: nothing is written.
     """
 
     def __init__(
         self,
         skip: bool,
         path: pathlib.Path | None = None,
-        report: Callable[[str], None] = print,
     ) -> None:
         self.skip = skip
         self._path = path
-        self._report = report
         self._lock = threading.Lock()
         self._refused: UserError | None = None
         self._reasons: dict[str, str] = {}
@@ -48,26 +42,26 @@ class BadExamples:
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """Number of distinct bad examples."""
         return len(self._reasons)
 
     @property
     def reasons(self) -> dict[str, str]:
-        """Of all of them, by their names."""
+        """Reason for each bad example, by its name."""
         with self._lock:
             return dict(self._reasons)
 
     def add(self, name: str, reason: str) -> None:
-        """Counts one, if it is not known yet.
+        """Counts and reports an example if it is new.
 
         Raises:
-          UserError: where none is left out.
+          UserError: `skip` is False.
         """
         name, reason = printable(name), printable(reason)
         if not self.skip:
             self.refuse(
                 f"{name} cannot be used: {reason}.\n"
-                "Mend or remove it, or give --skip_bad_examples to leave out what is like it."
+                "Repair or remove it, or give --skip_bad_examples to leave such examples out."
             )
         with self._lock:
             if name in self._reasons:
@@ -80,13 +74,13 @@ class BadExamples:
                     open(self._path, "a", encoding="utf-8", opener=opener) as file,
                 ):
                     file.write(f"{name}\t{reason}\n")
-        if number <= _TOLD:
-            self._report(f"{name} is left out: {reason}")
-            if number == _TOLD and self._path:
-                self._report(f"further ones are in {self._path}")
+        if number <= _MOST_REPORTED:
+            log(f"{name} is left out: {reason}", all_workers=True)
+            if number == _MOST_REPORTED and self._path:
+                log(f"any others are listed in {self._path}", all_workers=True)
 
     def refuse(self, message: str) -> NoReturn:
-        """Ends the run; of several threads' messages the first counts.
+        """Ends the run; if several threads call this, the first message is kept.
 
         Raises:
           UserError: always.
@@ -95,12 +89,6 @@ class BadExamples:
             self._refused = self._refused or UserError(message)
         raise self._refused
 
-    @contextlib.contextmanager
-    def explained(self) -> Iterator[None]:
-        """Raises the UserError of `add` in place of what TensorFlow makes of it."""
-        try:
-            yield
-        except tf.errors.OpError:
-            if self._refused:
-                raise self._refused from None
-            raise
+    def refusal(self, _: tf.errors.OpError) -> UserError | None:
+        """Returns the UserError of `add`, if it is the cause of TensorFlow's error."""
+        return self._refused

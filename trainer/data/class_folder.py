@@ -1,6 +1,6 @@
-"""The pictures in one class's folder and in the folders below it, and what else lies there.
+"""Lists the pictures in one class's folder and the folders below it, and counts everything else.
 
-A file is a picture by its suffix; what it holds is decided when it is read. Links are followed.
+The suffix makes a file a picture; its content is checked when it is read. Links are followed.
 """
 
 import collections
@@ -17,21 +17,21 @@ _BROKEN_LINK = "broken link"
 _NO_SUFFIX, _OTHER_SUFFIX = "no suffix", "other"
 # File managers write these beside pictures, and their names do not start with a dot.
 _HIDDEN_NAMES = {"__macosx", "thumbs.db", "desktop.ini"}
-_LONGEST_SUFFIX = 9  # characters; what is longer is a part of a name
+_LONGEST_SUFFIX = 9  # characters; a longer one is taken for part of the name
 
 Identity = tuple[int, int]
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file manager, an editor or an operating system keeps this file for itself."""
+    """Returns whether the name marks a file of a file manager, editor or operating system."""
     return name.startswith(".") or name.lower() in _HIDDEN_NAMES
 
 
 def identity(path: str) -> Identity:
-    """The device and inode of what a path leads to, which two names may share.
+    """The device and inode that a path leads to; two names may share them.
 
     Raises:
-        UserError: the path is too long, or what it leads to has gone.
+        UserError: the path is too long, or leads to nothing.
     """
     try:
         status = os.stat(path)
@@ -41,28 +41,31 @@ def identity(path: str) -> Identity:
 
 
 def enclosing(path: str) -> set[Identity]:
-    """The identities of a folder and of all folders that it is in."""
+    """The identities of a folder and of all folders above it."""
     path = os.path.realpath(path)
-    found = {identity(path)}
+    identities = {identity(path)}
     while (parent := os.path.dirname(path)) != path:
         path = parent
-        found.add(identity(path))
-    return found
+        identities.add(identity(path))
+    return identities
 
 
 def list_pictures(
     path: str, around: set[Identity]
 ) -> tuple[list[bytes], collections.Counter[str], dict[Identity, str]]:
-    """The pictures of a class, sorted, by their paths below `path`; what is left out, counted; the
-    paths of the folders that were listed.
+    """Lists the pictures of a class.
 
-    A regular file of one of `SUFFIXES` is a picture. So is a link of such a name that leads
-    nowhere: reading it then fails by name, since a disk that is not mounted must not make a
-    training set smaller in silence. Each folder is listed once, however many links lead to it.
+    A regular file with one of `SUFFIXES` is a picture. So is a broken link with such a name:
+    reading it fails with its name, because a disk that is not mounted must not silently make the
+    training set smaller. Each folder is listed once, however many links lead to it.
 
     Args:
         path: the class's folder.
         around: identities of folders that a link must not lead back to.
+
+    Returns:
+        The pictures' paths below `path`, sorted; the number of files left out, by kind; the paths
+        of the listed folders, by identity.
 
     Raises:
         UserError: a folder cannot be listed.
@@ -91,12 +94,12 @@ def list_pictures(
 
 
 def is_broken_link(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a link that leads nowhere, or to itself."""
+    """Returns whether an entry is a link that leads nowhere, or to itself."""
     return entry.is_symlink() and not os.path.exists(entry)
 
 
 def _entries(path: str) -> list[os.DirEntry[str]]:
-    """In an order of their own, since links may make the first one to be listed count."""
+    """The entries sorted by name: if several links lead to one folder, the first one counts."""
     try:
         with os.scandir(path) as entries:
             return sorted(entries, key=lambda entry: entry.name)
@@ -105,14 +108,14 @@ def _entries(path: str) -> list[os.DirEntry[str]]:
 
 
 def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
-    """No error if a link leads to itself."""
+    # DirEntry.is_dir alone would raise an error for a link that leads to itself.
     return entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry))
 
 
 def _kind(entry: os.DirEntry[str]) -> str | None:
-    """Returns what an entry that is not a folder is left out as; None: it is a picture.
+    """Returns the kind under which a file is left out; None: it is a picture.
 
-    Only links cost a call of the system: the listing tells what everything else is.
+    Only links cost a system call: the listing has the type of all other entries.
     """
     suffix = os.path.splitext(entry.name)[1].lower()
     if suffix in SUFFIXES:

@@ -1,4 +1,4 @@
-"""Names of classes and files: their places in a run's list, and how messages show them."""
+"""Names of classes and files: their places in the run's list, and their form in messages."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,18 +9,18 @@ _ALL_CLASSES = 3
 
 
 def places(names: Sequence[str], class_names: Sequence[str]) -> list[int]:
-    """The place of each of `names` in `class_names`, or −1 if it is not there."""
+    """The place of each of `names` in `class_names`; −1 if it is absent."""
     place_of = {name: place for place, name in enumerate(class_names)}
     return [place_of.get(name, -1) for name in names]
 
 
 def printable(text: str) -> str:
-    r"""The text with \n for a line feed and the like: a file's name may hold any bytes."""
+    r"""The text with control characters escaped, as \n: a file's name may hold any bytes."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def few(names: Sequence[str]) -> str:
-    """At most ten of the names, in words."""
+    """At most ten of the names, separated by commas, and the number of the others."""
     shown = ", ".join(map(printable, names[:_SHOWN]))
     return shown + (f" and {len(names) - _SHOWN} others" if len(names) > _SHOWN else "")
 
@@ -32,7 +32,7 @@ def logit_names(class_names: Sequence[str], logits: int) -> list[str]:
 
 
 def counted(kinds: Mapping[str, int]) -> str:
-    """How many there are of each kind, the most first: .txt 8, hidden 4."""
+    """The number of each kind, largest first: .txt 8, hidden 4."""
     most_first = sorted(kinds, key=lambda kind: (-kinds[kind], kind))
     parts = [f"{printable(kind)} {kinds[kind]:,}" for kind in most_first[:_SHOWN]]
     others = sum(kinds[kind] for kind in most_first[_SHOWN:])
@@ -49,17 +49,17 @@ def split_summary(
     """One line: train: 240 images, 4 classes (cat 61 … owl 58); 12 files left out (.txt 8, …).
 
     Args:
-        split: its name.
-        examples: its number of images.
-        class_names: the run's classes; of more than three, the largest and the smallest are shown.
-        counts: the images of each class; empty if they are not known.
-        left_out: the number of files of each kind that are not images of the split.
+        split: the split's name.
+        examples: number of images in the split.
+        class_names: the run's classes; if more than three, only the largest and smallest are shown.
+        counts: number of images of each class; empty if it is not known.
+        left_out: number of files left out, by kind.
     """
     line = f"{split}: {_number(examples, 'image')}, {_number(len(class_names), 'class', 'es')}"
     classes = list(zip(class_names, counts, strict=False))
     if classes:
-        largest = max(classes, key=lambda each: each[1])
-        smallest = min(reversed(classes), key=lambda each: each[1])
+        largest = max(classes, key=lambda pair: pair[1])
+        smallest = min(reversed(classes), key=lambda pair: pair[1])
         many = len(classes) > _ALL_CLASSES
         shown = [
             f"{printable(name)} {n:,}" for name, n in ([largest, smallest] if many else classes)

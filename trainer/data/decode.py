@@ -1,11 +1,11 @@
-"""From the bytes of one picture to pixels of the model's size: JPEG, PNG, WebP, BMP, GIF.
+"""Decodes, crops and resizes one picture to the model's size: JPEG, PNG, WebP, BMP, GIF.
 
-JPEGs are cropped while they are decoded: blocks outside of the crop are skipped. Random crops are
-a function of 64 random bits that belong to the position. Crops are resized between the four nearest
-pixels: with antialiasing, as whole images are, it would cost as much as the decoding.
+JPEGs are cropped while they are decoded: blocks outside the crop are skipped. Random crops are a
+function of 64 random bits that belong to the position. Whole images are resized with antialiasing,
+and crops bilinearly, because antialiasing would cost as much as their decoding.
 
-A picture that a camera stored sideways is cropped as it is seen, upright, and turned after it is
-resized, when it is small. Its width times its height is bounded before its pixels are decoded.
+A picture that a camera stored sideways is cropped in its upright frame, and turned after it is
+resized, when it is small. Width times height is checked before pixels are decoded.
 """
 
 from collections.abc import Callable
@@ -16,18 +16,17 @@ from trainer.data import exif, pillow_decoding
 from trainer.data.picture_files import as_bytes
 
 Shape = tuple[int, int, int]
-# From the size of an image, int32 [3], to (top, left, height, width).
+# Maps the size of an image, int32 [3], to a crop (top, left, height, width).
 Window = Callable[[tf.Tensor], tf.Tensor]
 
-# Pillow's own bound, of about 13,000 × 13,000 pixels: half a gigabyte.
+# Pillow's default limit, about 13,000 × 13,000 pixels: half a gigabyte.
 MAX_PIXELS = 178_956_970
 # Szegedy et al. 2015 (arXiv:1409.4842), §6: 8% to 100% of the area, sides from 3:4 to 4:3.
 CROP_AREA = (0.08, 1.0)
 CROP_ASPECT = (3 / 4, 4 / 3)
-_ATTEMPTS = 10  # then the whole image; of an image of 3:4, one in 10⁴ falls back
-# Of the shorter side: 224 of 256 pixels.
-CENTRAL = 0.875
-# By orientation, 0 to 8: from 5 on rows and columns are swapped, and then reversed.
+_ATTEMPTS = 10  # then the whole image is taken: once in 10⁴ crops of a 3:4 image
+CENTRAL = 0.875  # of the shorter side: 224 of 256 pixels
+# Indexed by orientation, 0 to 8. From 5 on, rows and columns are swapped before they are reversed.
 _SWAPPED = 5
 _ROWS_REVERSED = (False, False, False, True, True, False, False, True, True)
 _COLUMNS_REVERSED = (False, False, True, True, False, False, True, True, False)
@@ -39,16 +38,16 @@ def whole(
     orientation: tf.Tensor | None = None,
     max_pixels: int | None = MAX_PIXELS,
 ) -> tf.Tensor:
-    """The whole image, stretched to `shape` if it has another: uint8 [h, w, c].
+    """Decodes the whole image and stretches it to `shape`: uint8 [h, w, c].
 
-    Resized with antialiasing, since small images come from sizes much larger than theirs.
+    Resizing uses antialiasing, because sources are often much larger than `shape`.
 
     Args:
         encoded: a file's bytes.
         shape: (h, w, c).
-        orientation: of `exif.orientation`, int32 []; None: the image is upright, which costs less
-            than 1 does.
-        max_pixels: a larger image is an error; None: images of a known size are not looked at.
+        orientation: result of `exif.orientation`, int32 []; None: the image is upright, which is
+            cheaper than orientation 1.
+        max_pixels: a larger image is an error; None: no check, for images of a known size.
     """
     height, width, channels = shape
     pixels = _decoded(encoded, channels, max_pixels)
@@ -75,7 +74,7 @@ def central_crop(
 ) -> tf.Tensor:
     """The central square of 87.5% of the shorter side, resized to `shape`: uint8 [h, w, c].
 
-    Args as `whole`.
+    The arguments are those of `whole`.
     """
 
     def window(size: tf.Tensor) -> tf.Tensor:
@@ -94,13 +93,13 @@ def random_crop(
     orientation: tf.Tensor | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> tf.Tensor:
-    """A part of random area, aspect and place, resized, half of them flipped: uint8 [h, w, c].
+    """Crops at random area, aspect and place, resizes, and flips half: uint8 [h, w, c].
 
-    Szegedy et al. 2015, §6, as TensorFlow's `sample_distorted_bounding_box` draws it.
+    Follows Szegedy et al. 2015, §6, with TensorFlow's `sample_distorted_bounding_box`.
 
     Args:
         encoded: a file's bytes.
-        bits: uint64 [], the position's own.
+        bits: uint64 [], the position's random bits.
         shape: (h, w, c).
         orientation: as for `whole`.
         max_pixels: as for `whole`.
@@ -138,7 +137,7 @@ def _decoded(encoded: tf.Tensor, channels: int, max_pixels: int | None) -> tf.Te
 
 
 def _decoded_other(encoded: tf.Tensor, channels: int, max_pixels: int) -> tf.Tensor:
-    """What is not a JPEG."""
+    """Decodes a PNG by TensorFlow, and any other format but JPEG by Pillow."""
 
     def png() -> tf.Tensor:
         header = tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.uint8)  # [8]
@@ -161,9 +160,9 @@ def _decoded_other(encoded: tf.Tensor, channels: int, max_pixels: int) -> tf.Ten
 
 
 def _bounded(size: tf.Tensor, max_pixels: int) -> tf.Operation:
-    """Fails for an image of more pixels; `size` starts with its sides."""
+    """Fails if an image has more than `max_pixels`; the first two of `size` are its sides."""
     height, width = tf.unstack(tf.cast(size[:2], tf.int64))
-    # Each side first: the product of two sides of 2³² would be 0.
+    # Each side is checked too, because the product of two sides of 2³² would be 0.
     small = (height <= max_pixels) & (width <= max_pixels) & (height * width <= max_pixels)
     return tf.debugging.Assert(small, ["too many pixels", size])
 
@@ -175,7 +174,7 @@ def _cropped(
     orientation: tf.Tensor | None,
     max_pixels: int,
 ) -> tf.Tensor:
-    """The window of the upright image, resized to `shape`."""
+    """Crops the window of the upright image and resizes it to `shape`."""
     height, width, channels = shape
 
     def part(window: Window) -> tf.Tensor:
@@ -193,7 +192,7 @@ def _cropped(
         return tf.cond(tf.io.is_jpeg(encoded), jpeg, other)
 
     def resized(pixels: tf.Tensor, size: tf.Tensor | tuple[int, int]) -> tf.Tensor:
-        # Weighted means of pixels: never outside of 0..255. The cast rounds down.
+        # Weighted means of pixels stay within 0 to 255. The cast rounds down.
         return tf.cast(tf.image.resize(pixels, size) + 0.5, tf.uint8)
 
     def upright() -> tf.Tensor:
@@ -207,27 +206,27 @@ def _cropped(
 
 
 def _stored_size(upright: tuple[int, int], orientation: tf.Tensor) -> tf.Tensor:
-    """The size that an image has before it is turned, of that which it has then."""
+    """The size, before turning, of an image whose upright size is `upright`."""
     height, width = upright
     return tf.where(orientation >= _SWAPPED, [width, height], [height, width])
 
 
 def _turned(pixels: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """A stored image [h, w, c] as it is seen."""
+    """Turns a stored image [h, w, c] upright."""
     pixels = tf.cond(
         orientation >= _SWAPPED, lambda: tf.transpose(pixels, [1, 0, 2]), lambda: pixels
     )
     count = tf.shape(pixels)[0]
     rows = tf.range(count)
     reversed_rows = tf.gather(_ROWS_REVERSED, orientation)
-    # A fifth of the time that tf.reverse takes.
+    # This gather takes a fifth of the time of tf.reverse.
     pixels = tf.gather(pixels, tf.where(reversed_rows, count - 1 - rows, rows))
     reversed_columns = tf.gather(_COLUMNS_REVERSED, orientation)
     return tf.cond(reversed_columns, lambda: tf.reverse(pixels, [1]), lambda: pixels)
 
 
 def _in_stored(window: Window, size: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """The window of an upright image, as a window of the stored one, which has that size."""
+    """The window of the upright image, in the coordinates of the stored image of size `size`."""
     swapped = orientation >= _SWAPPED
     upright = tf.where(swapped, tf.gather(size, [1, 0, 2]), size)
     top, left, rows, columns = tf.unstack(window(upright))

@@ -1,8 +1,8 @@
 """A folder of images, PATH/<split>/<class>/<name>.jpg, as a list of files in a fixed order.
 
-The order is that of a hash of class and name, which for a file in a folder below its class's is its
-path from there. So a slice such as train[:90%] holds a part of every
-class, and is the same on every machine. No TensorFlow: `plan` counts examples by this.
+Files are ordered by a hash of their class and their path below the class's folder. So a slice such
+as train[:90%] holds a part of every class, and is the same on every machine. `plan` counts examples
+with this module, so it does not import TensorFlow.
 """
 
 import collections
@@ -32,15 +32,15 @@ from trainer.data.tfds.splits import pieces, split_infos
 from trainer.errors import UserError
 
 PREFIX = "image_folder:"
-# For a run that began when other files counted.
+# Shown if a run began with an older version, which counted other files.
 WHAT_COUNTS = (
     "Pictures in folders below a class's folder, WebP, BMP and GIF count by now, and hidden files "
     "do not."
 )
-# What is evaluated on where the user does not say: the first that is there.
+# The first of these folders that exists is evaluated on, unless the user names another.
 EVALUATION = ("val", "validation", "test")
 _OUTSIDE = "outside of class folders"
-_THREADS = 16  # for file systems where listing a folder means asking another machine
+_THREADS = 16  # for network file systems, where listing a folder means a round trip
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,11 +48,11 @@ class Files:
     """The files of a split, in their order.
 
     Attributes:
-      folders: their folders, each of one class.
-      folder_of: int32 [N], which of `folders` each file is in.
-      names: bytes [N], paths from the folder; of fixed width, since a million Python strings take
-        100 MB.
-      left_out: how many files and folders of each kind the split holds besides.
+      folders: the class folders of the files.
+      folder_of: int32 [N], index into `folders` of each file's folder.
+      names: bytes [N], paths below the folder; of fixed width, because a million Python strings
+        take 100 MB.
+      left_out: number of files and folders left out, by kind.
     """
 
     folders: Sequence[str]
@@ -64,7 +64,7 @@ class Files:
         return len(self.names)
 
     def path(self, index: int) -> str:
-        """Where a file is."""
+        """Path of the file at `index`."""
         return os.path.join(self.folders[self.folder_of[index]], os.fsdecode(self.names[index]))
 
 
@@ -72,17 +72,17 @@ def classes(root: str, split: str) -> list[str]:
     """The names of the classes of a split, sorted: a label is a place in this list.
 
     Raises:
-      UserError: there is no such folder, or none in it.
+      UserError: there is no such folder, or it holds no folders.
     """
     parts = (os.path.join(root, part) for part in _parts(split))
     return sorted({name for part in parts for name in _classes(part)[0]})
 
 
 def list_files(root: str, split: str) -> Files:
-    """The files of a split in TFDS's syntax: train, train[:90%], train+extra.
+    """Lists the files of a split in TFDS's syntax: train, train[:90%], train+extra.
 
     Raises:
-      UserError: there is no such split, or a class without a picture.
+      UserError: there is no such split, or a class has no pictures.
     """
     listed = {part: _listed(os.path.join(root, part)) for part in _parts(split)}
     infos = split_infos({part: len(files) for part, files in listed.items()})
@@ -101,7 +101,7 @@ def list_files(root: str, split: str) -> Files:
 
 
 def count_shared(root: str, first: str, second: str) -> int:
-    """Returns how many files of the split `second` are files of `first`, too.
+    """Number of files that are in both splits.
 
     Raises:
       UserError: there is no such split.
@@ -114,33 +114,33 @@ def count_shared(root: str, first: str, second: str) -> int:
 
 
 def evaluation_split(root: str) -> str:
-    """The folder that is evaluated on where the user does not say.
+    """The folder that is evaluated on unless the user names another.
 
     Raises:
-      UserError: there is none.
+      UserError: none of `EVALUATION` exists.
     """
-    there_are = _folders(root)
-    found = [name for name in EVALUATION if name in there_are]
-    if not found:
+    existing = _folders(root)
+    usable = [name for name in EVALUATION if name in existing]
+    if not usable:
         raise UserError(
-            f"{root} holds {few(there_are) or 'no folders'}, but none of "
+            f"{root} holds {few(existing) or 'no folders'}, but none of "
             f"{', '.join(EVALUATION)}: give --eval_split, such as train[90%:] beside "
             "--train_split=train[:90%]."
         )
-    return found[0]
+    return usable[0]
 
 
 def _parts(split: str) -> list[str]:
-    """The folders that a split names: train and extra in train[:90%]+extra."""
+    """The folders that a split names: train and extra for train[:90%]+extra."""
     return list(dict.fromkeys(re.findall(r"(?:^|\+)\s*([^\s\[+]+)", split)))
 
 
 def _classes(path: str) -> tuple[list[str], collections.Counter[str]]:
-    """The classes of a folder, sorted, and what it holds besides."""
-    found, left_out = _folders(path), collections.Counter[str]()
+    """The classes of a folder, sorted, and the number of its other entries by kind."""
+    folders, left_out = _folders(path), collections.Counter[str]()
     around = enclosing(path)
     classes = []
-    for name in found:
+    for name in folders:
         if is_hidden(name):
             left_out[HIDDEN] += 1
         elif identity(os.path.join(path, name)) in around:
@@ -154,12 +154,12 @@ def _classes(path: str) -> tuple[list[str], collections.Counter[str]]:
     with os.scandir(path) as entries:
         for entry in entries:
             if is_broken_link(entry) and not is_hidden(entry.name):
-                # A class on a disk that is not mounted must not be missed in silence.
+                # A class on a disk that is not mounted must not go missing silently.
                 raise UserError(
-                    f"{printable(entry.path)} is a link that leads nowhere: bring back what it "
-                    "led to, or remove the link."
+                    f"{printable(entry.path)} is a link that leads nowhere: restore its target, "
+                    "or remove the link."
                 )
-            if entry.name not in found:
+            if entry.name not in folders:
                 left_out[HIDDEN if is_hidden(entry.name) else _OUTSIDE] += 1
     return classes, left_out
 
@@ -169,43 +169,43 @@ def _folders(path: str) -> list[str]:
         with os.scandir(path) as entries:
             return sorted(entry.name for entry in entries if _is_folder(entry))
     except OSError as error:
-        around = os.path.dirname(path)
-        there_are = few(_folders(around)) if os.path.isdir(around) else ""
+        parent = os.path.dirname(path)
+        existing = few(_folders(parent)) if os.path.isdir(parent) else ""
         raise UserError(
             f"{path} cannot be read: {error.strerror}.\n"
-            + (f"{around} holds {there_are}." if there_are else f"--dataset={PREFIX}PATH names it.")
+            + (f"{parent} holds {existing}." if existing else f"Correct --dataset={PREFIX}PATH.")
         ) from error
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """No error where a link leads to itself."""
+    # DirEntry.is_dir alone would raise an error for a link that leads to itself.
     return entry.is_dir(follow_symlinks=False) or os.path.isdir(entry)
 
 
 def _listed(path: str) -> Files:
-    """All files of one folder of classes."""
+    """Lists all files of one folder of classes."""
     labels, left_out = _classes(path)
     folders = [os.path.join(path, label) for label in labels]
     around = enclosing(path)
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as threads:
-        found = list(threads.map(lambda folder: list_pictures(folder, around), folders))
-    class_of: dict[Identity, str] = {}
-    for folder, (names, besides, listed) in zip(folders, found, strict=True):
+        listings = list(threads.map(lambda folder: list_pictures(folder, around), folders))
+    path_of: dict[Identity, str] = {}
+    for folder, (names, others, listed) in zip(folders, listings, strict=True):
         if not names:
             raise UserError(
                 f"{printable(folder)} holds no {', '.join(SUFFIXES)} file, but "
-                f"{counted(besides) or 'nothing'}: remove it, or put its images there."
+                f"{counted(others) or 'nothing'}: remove it, or put its images there."
             )
-        left_out.update(besides)
-        for each, place in listed.items():
-            if (other := class_of.setdefault(each, place)) != place:
+        left_out.update(others)
+        for identity_, place in listed.items():
+            if (other := path_of.setdefault(identity_, place)) != place:
                 raise UserError(
                     f"{printable(other)} and {printable(place)} are the same folder, in two "
                     "classes: its pictures would have two labels.\nRemove one of the links."
                 )
     keys = [
         (os.fsencode(label) + b"/" + name, number, name)
-        for number, (label, (names, _, _)) in enumerate(zip(labels, found, strict=True))
+        for number, (label, (names, _, _)) in enumerate(zip(labels, listings, strict=True))
         for name in names
     ]
     hashes = [int.from_bytes(hashlib.blake2b(key, digest_size=8).digest()) for key, _, _ in keys]

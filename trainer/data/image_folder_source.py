@@ -1,4 +1,4 @@
-"""A split of a folder of images as a set that is read by index."""
+"""Opens a split of a folder of images as a dataset that is read by index."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -19,18 +19,18 @@ def load(
     max_pixels: int,
     skip: bool,
 ) -> IndexedDataset:
-    """A split of image_folder:PATH; the arguments are those of `sources.load`.
+    """Opens a split of image_folder:PATH; the arguments are those of `sources.load`.
 
     Raises:
-        UserError: no such split, a class without a picture, or one that is not in `class_names`
-            if such examples may not be skipped.
+        UserError: there is no such split, a class has no pictures, or a class is not in
+            `class_names` and `skip` is False.
     """
     files = image_folder.list_files(dataset.removeprefix(image_folder.PREFIX), split)
     own_names = [os.path.basename(path) for path in files.folders]
     names = tuple(sorted(set(own_names)) if class_names is None else class_names)
     refuse_unknown(own_names, names, f"{dataset} {split}", skip)
     labels = places(own_names, names)
-    counts = np.zeros(len(names) + 1, np.int64)  # the last: of classes that the run does not know
+    counts = np.zeros(len(names) + 1, np.int64)  # the last counts classes unknown to the run
     np.add.at(counts, labels, np.bincount(files.folder_of, minlength=len(labels)))
     largest = picture_files.largest_file(max_pixels)
 
@@ -59,9 +59,9 @@ def load(
 def _fetch(
     files: image_folder.Files, labels: Sequence[int], largest: int
 ) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
-    """Indices [n] → (paths, or empty if a file cannot be read; orientations; labels)."""
+    """Returns a function: indices [n] → (paths, empty if unreadable; orientations; labels)."""
     with tf.device("CPU:0"):
-        # As bytes, for names that are not UTF-8.
+        # Paths are bytes, because names may not be UTF-8.
         folders = tf.constant([os.fsencode(path) for path in files.folders])  # [folders]
         label_of = tf.constant(labels, tf.int32)
         folder_of, names = tf.constant(files.folder_of), tf.constant(files.names)  # [N]

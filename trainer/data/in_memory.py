@@ -1,4 +1,4 @@
-"""A set that is whole in memory: decoded images in one array, which TensorFlow shares."""
+"""A dataset in memory: decoded images in one array, which TensorFlow shares without a copy."""
 
 import dataclasses
 
@@ -6,15 +6,19 @@ import numpy as np
 import tensorflow as tf
 
 _STATISTICS_AT_ONCE = 2**22  # pixels; bincount takes 8 bytes for each
-_ALIGNMENT = 64  # bytes: where TensorFlow's own tensors start
+_ALIGNMENT = 64  # bytes, as TensorFlow aligns its own tensors
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class InMemoryDataset:
     """A split in memory.
 
-    images: uint8 [N, h, w, c]; labels: int64 [N], each a place in `class_names`; name: for
-    messages; summary: a line on what the split holds.
+    Attributes:
+      images: uint8 [N, h, w, c].
+      labels: int64 [N], each a place in `class_names`.
+      class_names: names of the classes.
+      name: the name in messages.
+      summary: one line about the split's content.
     """
 
     images: np.ndarray
@@ -40,7 +44,7 @@ class InMemoryDataset:
 
 
 def aligned_empty(shape: tuple[int, ...]) -> np.ndarray:
-    """An uninitialised uint8 array that starts where TensorFlow can use it without a copy."""
+    """An uninitialised uint8 array, aligned so that TensorFlow can use it without a copy."""
     size = int(np.prod(shape, dtype=np.int64))
     buffer = np.empty(size + _ALIGNMENT, np.uint8)
     start = -buffer.ctypes.data % _ALIGNMENT
@@ -48,7 +52,7 @@ def aligned_empty(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def as_tensor(images: np.ndarray) -> tf.Tensor:
-    """The images as a tensor on the CPU that shares their memory if they are aligned.
+    """Returns the images as a CPU tensor, which shares their memory if they are aligned.
 
     `tf.constant` would hold two more copies (measured: 1,017 MB for an array of 500 MB).
     """
@@ -60,22 +64,22 @@ def as_tensor(images: np.ndarray) -> tf.Tensor:
 
 
 def pixel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel over all pixels, exact, from 256-bin histograms.
+    """Exact mean and standard deviation of each channel over all pixels, by 256-bin histograms.
 
     Args:
         images: uint8 [N, h, w, c].
 
     Returns:
         (mean, std): c floats each, in grey levels (0 to 255), rounded to float32. A std is at least
-        1 grey level, so that dividing by it never blows up a constant channel.
+        1 grey level, so that dividing a constant channel by it is safe.
     """
     channels = images.shape[-1]
     pixels = images.reshape(-1, channels)  # [N·h·w, c]
     histograms = np.zeros((channels, 256), np.int64)
     for start in range(0, len(pixels), _STATISTICS_AT_ONCE):
-        some = pixels[start : start + _STATISTICS_AT_ONCE]
+        part = pixels[start : start + _STATISTICS_AT_ONCE]
         for channel in range(channels):
-            histograms[channel] += np.bincount(some[:, channel], minlength=256)
+            histograms[channel] += np.bincount(part[:, channel], minlength=256)
     levels = np.arange(256)
     means = histograms @ levels / len(pixels)
     variances = np.sum(histograms * (levels - means[:, None]) ** 2, axis=1) / len(pixels)

@@ -1,4 +1,4 @@
-"""A set of encoded images that is read by index, in TensorFlow's graph."""
+"""A dataset of encoded images that TensorFlow's graph reads by index."""
 
 import dataclasses
 from collections.abc import Callable
@@ -15,7 +15,7 @@ class Opened(NamedTuple):
     Attributes:
       content: the file's bytes [].
       label: int32 [].
-      orientation: int32 [], as `exif.orientation`; None: images are decoded as they are stored.
+      orientation: int32 [], result of `exif.orientation`; None: the image is stored upright.
     """
 
     content: tf.Tensor
@@ -25,21 +25,21 @@ class Opened(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class IndexedDataset:
-    """A split on the disk, too large for memory or to be cropped before it is decoded.
+    """A split on disk that is too large for memory, or is cropped before it is decoded.
 
     Attributes:
       examples: N.
       class_names: the names of the classes; a label is a place in this list.
-      image_shape: (h, w, c) of what is trained on; the files' own sizes may differ.
-      name: for messages.
-      fetch: int64 indices [n], each in [0, N) → tensors [n], in batches, since a call has a cost.
-        The first is of strings; what cannot be read is empty there.
-      open: one of each of these tensors, [] → `Opened`.
-      describe: an index → where it lies, for messages.
-      path: an index → the file that holds this example alone; None: examples share files.
-      max_pixels: an image of more is not decoded.
-      unread: an index → why its file cannot be read, as far as that can be told.
-      summary: a line on what the split holds.
+      image_shape: (h, w, c) that the model receives; the files' own sizes may differ.
+      name: the name in messages.
+      fetch: int64 indices [n], each in [0, N) → tensors [n]; batched to share a call's cost.
+        The first tensor holds strings, empty if an example cannot be read.
+      open: one element [] of each of these tensors → `Opened`.
+      describe: index → location of the example, for messages.
+      path: index → the file that holds this example alone; None: examples share files.
+      max_pixels: an image of more pixels is not decoded.
+      unread: index → why its file cannot be read; None if unknown.
+      summary: one line about the split's content.
     """
 
     examples: int

@@ -1,11 +1,10 @@
-"""Looks at the files of pictures before they are read: are they regular, and how do they lie.
+"""Checks that pictures are regular files, and reads their orientation, before TensorFlow does.
 
-A name that ends in .jpg may lead to anything, or be replaced by anything after it was listed: a
-pipe without a writer, a device that never ends. So a file is opened without waiting for a writer,
-and TensorFlow reads it, milliseconds later, only if what was opened is a regular file. Its first
-bytes, which hold its orientation, are read meanwhile.
+A name that ends in .jpg may lead to a pipe without a writer or a device that never ends, even if it
+was a file when it was listed. So each file is opened without waiting for a writer, and TensorFlow
+reads it, milliseconds later, only if it is regular. Its first bytes give its orientation.
 
-Python does so for a chunk of files at a time: a call of Python costs more than the look at a file.
+One call of Python checks a chunk of files, because a call costs more than checking one file.
 """
 
 import os
@@ -15,10 +14,8 @@ import numpy as np
 from trainer.data import exif
 from trainer.system.regular_file import NotRegularError, opener
 
-# EXIF data are nearly always among the first of them.
-_HEAD = 4096
-# Of 16 bits in four channels, without compression.
-_BYTES_PER_PIXEL = 8
+_HEAD = 4096  # bytes, which nearly always hold the EXIF data
+_BYTES_PER_PIXEL = 8  # four channels of 16 bits, uncompressed
 
 
 class UnreadableError(Exception):
@@ -26,12 +23,12 @@ class UnreadableError(Exception):
 
 
 def largest_file(max_pixels: int) -> int:
-    """Bytes that a file of so many pixels may have."""
+    """Most bytes that the file of a picture of `max_pixels` may have."""
     return _BYTES_PER_PIXEL * max_pixels + 2**20
 
 
 def look(paths: np.ndarray, largest: int) -> tuple[np.ndarray, np.ndarray]:
-    """bytes [n] → the same paths, or empty if a file cannot be read; orientations int32 [n]."""
+    """Returns the paths, bytes [n], emptied if unreadable, and the orientations, int32 [n]."""
     paths = paths.copy()
     orientations = np.full(len(paths), exif.UPRIGHT, np.int32)
     for number, path in enumerate(paths):
@@ -46,17 +43,17 @@ def orientation(path: bytes | str, largest: int) -> int:
     """The orientation of a picture in a regular file of at most `largest` bytes.
 
     Raises:
-      UnreadableError: there is no such file, or it is not a regular file, or larger.
+      UnreadableError: the file is missing, not regular, or larger.
     """
     try:
         with open(path, "rb", buffering=0, opener=opener) as file:
             size = os.fstat(file.fileno()).st_size
             if size > largest:
                 raise UnreadableError(f"it has {size:,} bytes, too many for a picture")
-            found = exif.orientation(os.read(file.fileno(), _HEAD))
-            if found is None:
-                found = exif.orientation(os.pread(file.fileno(), size, 0))
-            return found or exif.UPRIGHT
+            value = exif.orientation(os.read(file.fileno(), _HEAD))
+            if value is None:
+                value = exif.orientation(os.pread(file.fileno(), size, 0))
+            return value or exif.UPRIGHT
     except NotRegularError as error:
         raise UnreadableError(error.strerror) from error
     except OSError as error:
@@ -64,5 +61,5 @@ def orientation(path: bytes | str, largest: int) -> int:
 
 
 def as_bytes(value: bytes | np.ndarray) -> bytes:
-    """Returns the bytes of a string from TensorFlow, which outside of graphs is in an array."""
+    """Returns the bytes of a TensorFlow string, which is an array outside of graphs."""
     return value.item() if isinstance(value, np.ndarray) else value

@@ -1,7 +1,7 @@
-"""GIF, BMP and WebP files as pixels, by Pillow, and the reason why a picture is not decoded.
+"""Decodes GIF, BMP and WebP files with Pillow, and explains why a picture cannot be decoded.
 
-TensorFlow decodes all frames of an animated GIF before it returns the first (600 of 1,000 × 1,000
-pixels: 5.9 s), and refuses an animated WebP. Pillow decodes the first frame alone.
+TensorFlow decodes all frames of an animated GIF before it returns the first (600 frames of 1,000 ×
+1,000 pixels: 5.9 s), and refuses an animated WebP. Pillow decodes only the first frame.
 """
 
 import io
@@ -16,13 +16,13 @@ from PIL import (  # Pillow registers a format when its module is imported.
     WebPImagePlugin,  # noqa: F401
 )
 
-# Sizes are bounded here, by --max_image_pixels, before pixels are decoded.
+# This module checks --max_image_pixels before pixels are decoded, so Pillow's limit is off.
 Image.MAX_IMAGE_PIXELS = None
 
 _FORMATS = ("GIF", "BMP", "WEBP")
 _READ = "JPEG, PNG, WebP, BMP and GIF are read"
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-# What else a photograph's file may hold, by what its first bytes match.
+# Other formats of photographs, by their first bytes.
 _OTHERS = (
     (slice(0, 4), (b"II*\0", b"MM\0*"), "TIFF"),
     (slice(4, 12), (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1"), "HEIC"),
@@ -34,27 +34,29 @@ _OTHERS = (
 
 
 class UndecodableError(ValueError):
-    """A picture is not decoded; the text says why. TensorFlow makes an InvalidArgumentError of
-    it."""
+    """A picture cannot be decoded; the text says why.
+
+    Inside tf.data, TensorFlow turns this into an InvalidArgumentError.
+    """
 
 
 def pixels(data: bytes, channels: int, max_pixels: int) -> np.ndarray:
-    """The first frame of a GIF, BMP or WebP file: uint8 [h, w, channels].
+    """Decodes the first frame of a GIF, BMP or WebP file: uint8 [h, w, channels].
 
     Raises:
-      UndecodableError: it is of another format, too large or damaged.
+      UndecodableError: the file has another format, is too large or is damaged.
     """
     with _opened(data, _FORMATS) as image:
         _check_size(image.size, max_pixels)
         try:
-            found = np.asarray(image.convert(_MODES[channels]))
+            decoded = np.asarray(image.convert(_MODES[channels]))
         except (OSError, ValueError, SyntaxError, EOFError, IndexError, MemoryError) as error:
             raise UndecodableError(f"it is damaged: {error}") from error
-    return found.reshape(*found.shape[:2], channels)
+    return decoded.reshape(*decoded.shape[:2], channels)
 
 
 def reason(data: bytes, max_pixels: int) -> str | None:
-    """Why a picture is not decoded, as far as its header tells; None: its header is sound."""
+    """Returns why a picture cannot be decoded, judged by its header; None: the header is sound."""
     try:
         with _opened(data, (*_FORMATS, "JPEG", "PNG")) as image:
             _check_size(image.size, max_pixels)
@@ -78,13 +80,13 @@ def _not_read(data: bytes) -> str:
             return f"it holds {name}, and {_READ}"
     if data.startswith((b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"RIFF")):
         return "it is damaged"
-    return f"it is not a picture, or of a format that is not read: {_READ}"
+    return f"it is not a picture of a known format: {_READ}"
 
 
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
     if width * height > max_pixels:
         raise UndecodableError(
-            f"it has {width:,} × {height:,} pixels, more than --max_image_pixels={max_pixels}, "
-            "which may be raised"
+            f"it has {width:,} × {height:,} pixels, more than --max_image_pixels={max_pixels}; "
+            "raise that limit"
         )

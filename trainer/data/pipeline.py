@@ -1,9 +1,10 @@
-"""From a position to the micro-batches that follow it, from memory or from encoded files.
+"""Input pipelines: micro-batches from a position on, from memory or from encoded files.
 
-A training pipeline has no state but its counter: it is rebuilt in milliseconds at any position, for
-any micro-batch size and number of replicas, and what comes at a position is always the same.
+A training pipeline has no state except its counter. It is rebuilt in milliseconds at any position,
+for any micro-batch size and number of replicas, and the example at a position is always the same.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -19,44 +20,58 @@ from trainer.nn.splitmix64 import further_bits, random_bits
 from trainer.system.cores import usable
 
 _MOST_PARALLEL_CALLS = 16
-_PREFETCH = 4  # micro-batches: hides the jitter of a busy machine, costs 1.6 MB at b = 512, 28×28×1
-_STAND_INS = 100  # tried in place of a bad example before the run gives up
+# Micro-batches: hides the jitter of a busy machine, and costs 1.6 MB at b = 512, 28×28×1.
+_PREFETCH = 4
+# Replacements that are tried for a bad example before the run ends.
+_REPLACEMENTS = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class ExampleStream:
+    """Endless stream of training examples; what is at a position depends on these values alone.
+
+    Attributes:
+      source: the training set.
+      augment: a name in `AUGMENTS`, or imagenet for encoded examples.
+      seed: seed of the run.
+      bad: records the examples that cannot be decoded; None: they are errors.
+      order_version: version of the run's order of examples.
+    """
+
+    source: InMemoryDataset | IndexedDataset
+    augment: str
+    seed: int
+    bad: BadExamples | None = None
+    order_version: int = NEWEST_ORDER
 
 
 def training(
-    source: InMemoryDataset | IndexedDataset,
+    stream: ExampleStream,
     *,
-    augment: str,
-    seed: int,
     position: int,
     micro_batch_size: int,
     replicas: int,
     local_replicas: range,
-    bad: BadExamples | None = None,
-    order_version: int = NEWEST_ORDER,
 ) -> tf.data.Dataset:
-    """The micro-batches from `position` on, without end, dealt to this host's replicas in turn.
+    """Returns an endless dataset of micro-batches from `position` on, for local replicas in turn.
 
-    Element t is for local replica r = local_replicas[t mod n] at micro-step j = t div n, and holds
+    Element t is for local replica r = local_replicas[t mod n] at micro-step j = t div n. It holds
     the b consecutive positions from position + (j · replicas + r) · b on.
 
     Args:
-        source: the training set.
-        augment: a name in `AUGMENTS`, or imagenet, of an encoded set.
-        seed: the run's seed.
+        stream: the examples.
         position: examples consumed before the first element.
         micro_batch_size: b.
-        replicas: over all hosts.
-        local_replicas: the indices of the n replicas on this host.
-        bad: told of what cannot be decoded; None: an error.
-        order_version: which order of examples the run has.
+        replicas: number of replicas of all processes.
+        local_replicas: indices of the n replicas of this process.
 
     Returns:
         Elements of (images uint8 [b, h, w, c], labels int32 [b], first position int64 []).
     """
+    source, seed = stream.source, stream.seed
 
     def indices_at(positions: tf.Tensor) -> tf.Tensor:
-        return example_indices(positions, source.examples, seed, order_version)
+        return example_indices(positions, source.examples, seed, stream.order_version)
 
     def first_of(t: tf.Tensor) -> tf.Tensor:
         local = len(local_replicas)
@@ -64,8 +79,8 @@ def training(
         return position + (t // local * replicas + replica) * micro_batch_size
 
     if isinstance(source, IndexedDataset):
-        return _encoded_training(source, augment, seed, indices_at, first_of, micro_batch_size, bad)
-    augmented = AUGMENTS[augment]
+        return _encoded_training(stream, source, indices_at, first_of, micro_batch_size)
+    augmented = AUGMENTS[stream.augment]
 
     def micro_batch(
         t: tf.Tensor, pixels: tf.Tensor, labels: tf.Tensor
@@ -80,15 +95,17 @@ def training(
 
 
 def _encoded_training(
+    stream: ExampleStream,
     source: IndexedDataset,
-    augment: str,
-    seed: int,
     indices_at: Callable[[tf.Tensor], tf.Tensor],
     first_of: Callable[[tf.Tensor], tf.Tensor],
     micro_batch_size: int,
-    bad: BadExamples | None,
 ) -> tf.data.Dataset:
-    """As `training`; positions → indices, and t → the first position of element t."""
+    """Returns the dataset of `training` from encoded examples.
+
+    `indices_at` returns the indices at positions; `first_of` the first position of element t.
+    """
+    augment, seed, bad = stream.augment, stream.seed, stream.bad
     shape, chunk = source.image_shape, chunk_decoding.chunk_size(micro_batch_size)
     chunks = micro_batch_size // chunk
     augmented = AUGMENTS.get(augment, none)
@@ -105,7 +122,7 @@ def _encoded_training(
         return decode.random_crop(encoded, bits, shape, orientation, source.max_pixels)
 
     def replacements(position: int) -> list[int]:
-        bits = further_bits(random_bits(tf.constant([position], tf.int64), seed), _STAND_INS)
+        bits = further_bits(random_bits(tf.constant([position], tf.int64), seed), _REPLACEMENTS)
         return [int(word) % source.examples for word in bits[0].numpy()]
 
     def finished(
@@ -140,19 +157,19 @@ def evaluation(
     augment: str = "none",
     bad: BadExamples | None = None,
 ) -> tf.data.Dataset:
-    """Every example exactly once, in batches whose number is a multiple of `shards`.
+    """Returns each example exactly once, in batches whose number is a multiple of `shards`.
 
-    Batch i is for shard i mod `shards`, and the elements are those of this host's shards in turn.
-    What is missing from the last batches is filled with the last example at weight 0; examples that
-    cannot be decoded are black, at weight 0.
+    Batch i is for shard i mod `shards`; the elements are the batches of this process's shards in
+    turn. The last batches are padded with the last example at weight 0. Examples that cannot be
+    decoded are black, at weight 0.
 
     Args:
-        source: the set.
+        source: the examples.
         batch_size: b.
-        shards: replicas of all hosts that the batches are dealt to in turn; each gets as many.
-        local_shards: those on this host; None: all.
+        shards: number of replicas of all processes; each gets the same number of batches.
+        local_shards: indices of this process's shards; None: all.
         augment: of the training set; after imagenet's crops, the central part is evaluated.
-        bad: told of what cannot be decoded; None: an error.
+        bad: records the examples that cannot be decoded; None: they are errors.
 
     Returns:
         Elements of (images uint8 [b, h, w, c], labels int32 [b], weights float32 [b], 1 or 0).
@@ -178,7 +195,7 @@ def evaluation(
 
 
 def evaluation_batches(examples: int, batch_size: int, shards: int) -> int:
-    """How many batches `evaluation` deals to all shards."""
+    """Returns the number of batches of `evaluation` for all shards."""
     return -(-examples // (batch_size * shards)) * shards
 
 
@@ -190,7 +207,10 @@ def _encoded_evaluation(
     augment: str,
     bad: BadExamples | None,
 ) -> tf.data.Dataset:
-    """As `evaluation`; `number_of` is which of all batches the t-th of `batches` elements is."""
+    """Returns the dataset of `evaluation` from encoded examples, with `batches` elements.
+
+    `number_of` returns the index of element t among the batches of all shards.
+    """
     shape, chunk = source.image_shape, chunk_decoding.chunk_size(batch_size)
     chunks = batch_size // chunk
     part = decode.central_crop if augment == "imagenet" else decode.whole
@@ -223,9 +243,9 @@ def _encoded_evaluation(
 def _mapped(
     counter: tf.data.Dataset, element: Callable[..., tuple[tf.Tensor, ...]], images: InMemoryDataset
 ) -> tf.data.Dataset:
-    """element(t, images uint8 [N, h, w, c], labels int32 [N]) for each t of `counter`, in order."""
-    # Threads that make micro-batches, a fixed number: a thread that tunes it holds up the end of a
-    # pipeline by 0.2 to 0.6 s, at every growth, and gains nothing.
+    """Returns element(t, images uint8 [N, h, w, c], labels int32 [N]) for each t of `counter`."""
+    # The number of threads is fixed. A thread that tunes it gains nothing, and delays the end of a
+    # pipeline by 0.2 to 0.6 s, at every growth.
     parallel_calls = min(_MOST_PARALLEL_CALLS, len(usable()))
     with tf.device("CPU:0"):
         pixels, labels = as_tensor(images.images), tf.constant(images.labels, tf.int32)
@@ -239,16 +259,15 @@ def _mapped(
 
 
 def _with_options(dataset: tf.data.Dataset, threads: int | None = None) -> tf.data.Dataset:
-    """`threads` of its own, or those that TensorFlow has for operations, one a core."""
+    """Returns the dataset with `threads` of its own; None: TensorFlow's, one a core."""
     options = tf.data.Options()
     if threads is not None:
         options.threading.private_threadpool_size = threads
     options.deterministic = True
     options.autotune.enabled = False
-    # tf.data's graph rewriting would copy into its graph what the function captures, which is the
-    # whole set: 0.6 s and 690 MB for 676 MB, where 10 ms and nothing do. Under TensorFlow's
-    # op determinism it cannot be turned off.
+    # tf.data's graph rewriting would copy the captured images, the whole set, into its graph: 0.6 s
+    # and 690 MB for 676 MB, in place of 10 ms and 0. Under op determinism it cannot be turned off.
     options.experimental_optimization.apply_default_optimizations = False
-    # The elements are dealt already; TensorFlow's own sharding would deal them again.
+    # The elements are sharded already; TensorFlow's own sharding would shard them again.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return dataset.with_options(options)

@@ -1,6 +1,6 @@
-"""A split to train or evaluate on, by name: in memory where it fits, else read as it is needed.
+"""Loads a split by name: into memory if it fits, else to be read as needed.
 
-Either way an index names the same example on every machine, which is part of the order contract.
+Either way an index names the same example on every machine, which the order contract requires.
 """
 
 import dataclasses
@@ -23,10 +23,11 @@ from trainer.data.tfds.sizes import count_examples
 from trainer.data.tfds.splits import count_split
 from trainer.errors import UserError
 from trainer.system import memory
+from trainer.system.tensorflow_errors import translate
 
-_AT_ONCE = 250
-# Of more bytes, means and deviations are those of so many examples, evenly spaced: reading
-# all would take minutes. It depends on the set alone, and not on what fits into a machine's memory.
+_BATCH_SIZE = 250
+# If a set has more bytes, its pixel statistics come from so many evenly spaced examples, because
+# reading all would take minutes. The choice depends on the set, not on the machine's memory.
 _STATISTICS_BYTES, _STATISTICS_EXAMPLES = 2**30, 1000
 
 
@@ -41,50 +42,44 @@ def load(
     max_pixels: int = MAX_PIXELS,
     bad: BadExamples | None = None,
 ) -> InMemoryDataset | IndexedDataset:
-    """A split of a TFDS image-classification set, prepared if need be, or of a folder of images.
+    """Loads a split of a TFDS image-classification set, preparing it first, or of a folder.
 
     Args:
-        dataset: a TFDS name, with configuration and version if need be, or image_folder:PATH.
+        dataset: a TFDS name, optionally with configuration and version, or image_folder:PATH.
         split: TFDS's split syntax: `train`, `train[:90%]`, `train+test`.
-        data_dir: where prepared sets are; None: TFDS's own default.
+        data_dir: folder of prepared sets; None: TFDS's default.
         image_size: side of the square, in pixels, to which every image is resized; None: the
             dataset's own size.
-        augment: a set that `imagenet` crops stays encoded.
+        augment: name of the augmentation; a set for `imagenet` stays encoded.
         class_names: the run's class names: each label becomes the place of its class's name in
             this list. None: the split's own classes.
         max_pixels: an encoded image of more pixels is not decoded.
-        bad: told of what cannot be decoded; where it may be left out, the set stays encoded.
+        bad: receives the bad examples; if it skips them, the set stays encoded.
 
     Raises:
-        UserError: no such dataset or split, a class that is not in `class_names`, no 8-bit images
-            with one label each, images of varying shape and no `image_size`, too big for memory
-            without an index, or damaged files.
+        UserError: there is no such dataset or split, a class is not in `class_names`, the set does
+            not have 8-bit images with one label each, image sizes vary and `image_size` is None,
+            the set is too big for memory and has no index, or files are damaged.
     """
     bad = bad or BadExamples(skip=False)
     name = f"{dataset} {split}"
-    # Why it is read as it is needed; empty where it may be in memory.
+    # Reason to read examples as needed; empty if the set may be in memory.
     streamed = "--augment=imagenet crops before it decodes" if augment == "imagenet" else ""
     if bad.skip:
-        streamed = "--skip_bad_examples takes others in their place"
+        streamed = "--skip_bad_examples replaces single examples"
     if dataset.startswith(image_folder.PREFIX):
         if image_size is None:
-            raise UserError(f"the images of {dataset} may differ in size: give --image_size=n.")
+            raise UserError(f"the images of {dataset} may differ in size: give --image_size=N.")
         source = image_folder_source.load(
             dataset, split, class_names, image_size, max_pixels, bad.skip
         )
         in_memory = not streamed and _fits(source.examples, source.image_shape)
         return _decoded(source, augment, bad) if in_memory else source
 
-    image, _ = records.supervised_features(find_builder(dataset, data_dir), dataset)
-    height, width, channels = image.shape
-    if image_size is not None:
-        height = width = image_size
-    elif height is None or width is None:
-        raise UserError(f"{dataset}'s images differ in size: give --image_size=n to resize them")
-    shape = height, width, channels
+    shape, fixed = _image_shape(dataset, data_dir, image_size)
     expected = count_examples(dataset, split, data_dir) or 0
-    # Photographs are too large for memory, or will be cropped.
-    with_index = streamed or None in image.shape or not _fits(expected, shape)
+    # An index is needed if examples are streamed, as large sets and images of varying size are.
+    with_index = streamed or not fixed or not _fits(expected, shape)
     builder = prepare(dataset, data_dir, records.ARRAY_RECORD if with_index else records.TFRECORD)
     examples = count_split(builder.info.splits, split, dataset)
     if not streamed and not _fits(examples, shape):
@@ -96,10 +91,10 @@ def load(
     refuse_unknown(own_names, names, dataset, bad.skip)
     formats = records.formats(builder)
     if records.TFRECORD in formats and not streamed:
-        found = records.in_memory(builder, split, image_size, names, name)
-        counts = np.bincount(found.labels, minlength=len(names)).tolist()
+        loaded = records.in_memory(builder, split, image_size, names, name)
+        counts = np.bincount(loaded.labels, minlength=len(names)).tolist()
         return dataclasses.replace(
-            found, summary=split_summary(split, found.examples, names, counts)
+            loaded, summary=split_summary(split, loaded.examples, names, counts)
         )
     if records.ARRAY_RECORD not in formats:
         raise _needs_index(builder, dataset, data_dir, streamed or "it is not TFRecord either")
@@ -109,11 +104,24 @@ def load(
     return source if streamed else _decoded(source, augment, bad)
 
 
+def _image_shape(
+    dataset: str, data_dir: str | None, image_size: int | None
+) -> tuple[tuple[int, int, int], bool]:
+    """Returns the shape of a TFDS set's images as they are used, and whether all have one shape."""
+    image, _ = records.supervised_features(find_builder(dataset, data_dir), dataset)
+    height, width, channels = image.shape
+    if image_size is not None:
+        height = width = image_size
+    elif height is None or width is None:
+        raise UserError(f"{dataset}'s images differ in size: give --image_size=N to resize them")
+    return (height, width, channels), None not in image.shape
+
+
 def class_names(dataset: str, split: str, data_dir: str | None) -> tuple[str, ...]:
-    """The names of the classes that a split has, by label, without its examples being read.
+    """The names of a split's classes, by label, without reading examples.
 
     Raises:
-        UserError: no such dataset or split.
+        UserError: there is no such dataset or split.
     """
     if dataset.startswith(image_folder.PREFIX):
         return tuple(image_folder.classes(dataset.removeprefix(image_folder.PREFIX), split))
@@ -122,7 +130,7 @@ def class_names(dataset: str, split: str, data_dir: str | None) -> tuple[str, ..
 
 
 def evaluation_split(config: Config) -> str:
-    """The split that is evaluated on: the user's, or the usual one."""
+    """The split that is evaluated on: the user's, or the dataset's usual one."""
     if config.eval_split is not None:
         return config.eval_split
     if config.dataset.startswith(image_folder.PREFIX):
@@ -133,32 +141,36 @@ def evaluation_split(config: Config) -> str:
 def image_statistics(
     source: InMemoryDataset | IndexedDataset, augment: str, bad: BadExamples
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, as `pixel_statistics`, of images as they are
-    evaluated: all, or of a large set a thousand."""
+    """Mean and standard deviation of each channel, as `pixel_statistics` returns them.
+
+    Images are decoded as for evaluation: all of them, or a thousand if the set is large.
+    """
     large = source.examples * int(np.prod(source.image_shape)) > _STATISTICS_BYTES
     step = -(-source.examples // _STATISTICS_EXAMPLES) if large else 1
     if isinstance(source, InMemoryDataset):
         return pixel_statistics(source.images[::step])
-    some = dataclasses.replace(
+    sample = dataclasses.replace(
         source,
         examples=-(-source.examples // step),
         fetch=lambda indices: source.fetch(indices * step),
         describe=lambda index: source.describe(index * step),
     )
-    return pixel_statistics(_decoded(some, augment, bad).images)
+    return pixel_statistics(_decoded(sample, augment, bad).images)
 
 
 def _decoded(source: IndexedDataset, augment: str, bad: BadExamples) -> InMemoryDataset:
-    """All of an encoded set in memory, but for what cannot be decoded."""
+    """Decodes a whole set into memory, without the examples that cannot be decoded."""
     images = aligned_empty((source.examples, *source.image_shape))
     labels = np.empty(source.examples, np.int64)
-    batches = pipeline.evaluation(source, batch_size=_AT_ONCE, shards=1, augment=augment, bad=bad)
+    batches = pipeline.evaluation(
+        source, batch_size=_BATCH_SIZE, shards=1, augment=augment, bad=bad
+    )
     count = 0
-    with bad.explained():
-        for some_images, some_labels, weights in batches.as_numpy_iterator():
+    with translate(bad.refusal):
+        for batch_images, batch_labels, weights in batches.as_numpy_iterator():
             good = weights > 0
             end = count + int(np.count_nonzero(good))
-            images[count:end], labels[count:end] = some_images[good], some_labels[good]
+            images[count:end], labels[count:end] = batch_images[good], batch_labels[good]
             count = end
         if not count:
             bad.refuse(f"{source.name}: none of {source.examples:,} examples can be used.")
@@ -168,16 +180,16 @@ def _decoded(source: IndexedDataset, augment: str, bad: BadExamples) -> InMemory
 
 
 def _fits(examples: int, shape: tuple[int, ...]) -> bool:
-    """Whether decoded images take at most half of this machine's memory, or its container's."""
+    """Returns whether decoded images fit half the memory of this machine or container."""
     return examples * int(np.prod(shape)) <= memory.ram_limit() // 2
 
 
 def _needs_index(
     builder: tfds.core.DatasetBuilder, dataset: str, data_dir: str | None, reason: str
 ) -> UserError:
-    where = f" --data_dir={shlex.quote(data_dir)}" if data_dir else ""
-    formats = " and ".join(sorted(each.value for each in records.formats(builder)))
+    folder = f" --data_dir={shlex.quote(data_dir)}" if data_dir else ""
+    formats = " and ".join(sorted(form.value for form in records.formats(builder)))
     return UserError(
         f"{dataset} is prepared as {formats}, which has no index, and {reason}. Convert it, once:\n"
-        f"python -m trainer convert --dataset={dataset}{where}"
+        f"python -m trainer convert --dataset={dataset}{folder}"
     )

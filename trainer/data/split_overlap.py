@@ -1,4 +1,4 @@
-"""Warnings of an evaluation on what was trained on: shared examples, identical pictures."""
+"""Warns if the evaluation split shares examples or identical pictures with the training split."""
 
 import contextlib
 import hashlib
@@ -13,9 +13,9 @@ from trainer.data.tfds import splits
 from trainer.data.tfds.prepare import find_builder
 from trainer.system.regular_file import read_regular
 
-# Hashing takes about a second a gigabyte; larger sets are not looked through.
+# Hashing takes about a second a gigabyte; larger sets are not compared.
 _MOST_BYTES = 2**30
-# Looking up a file's size takes 4 microseconds on a local disk, and up to a millisecond on others.
+# Looking up a file's size takes 4 µs on a local disk, and up to 1 ms on a network file system.
 _MOST_FILES = 20_000
 
 
@@ -28,23 +28,23 @@ def warnings(
     """Returns a line for each reason to doubt the evaluation.
 
     Args:
-      dataset: as --dataset has it.
-      data_dir: where prepared sets are.
-      train: the split that is trained on, as the user names it, and its examples.
-      evaluation: the split that is evaluated on, likewise.
+      dataset: the value of --dataset.
+      data_dir: folder of prepared sets; None: TFDS's default.
+      train: the training split as the user names it, and its examples.
+      evaluation: the same for the evaluation split.
     """
     (first, training), (second, evaluated) = train, evaluation
     shared = _count_shared(dataset, data_dir, first, second)
     if shared:
         return [
             f"{shared:,} of the {evaluated.examples:,} images of {second} are in {first} too: the "
-            "evaluation is of images that were trained on"
+            "evaluation includes training images"
         ]
     pairs = identical(training, evaluated)
     if pairs is None:
         return [
-            f"pictures of {second} may be in {first} too: they are not compared, since the splits "
-            "are large or records"
+            f"pictures of {second} may be in {first} too: they are not compared, because the "
+            "splits are large or stored as records"
         ]
     if pairs:
         old, new = pairs[0]
@@ -65,11 +65,11 @@ def _count_shared(dataset: str, data_dir: str | None, first: str, second: str) -
 def identical(
     training: InMemoryDataset | IndexedDataset, evaluation: InMemoryDataset | IndexedDataset
 ) -> list[tuple[str, str]] | None:
-    """Returns each picture of `evaluation` that is in `training` too, behind its first twin there.
+    """Returns the pairs of equal pictures: (the first in `training`, the one in `evaluation`).
 
-    Pictures in memory are compared as the model gets them, decoded and resized, and are named by
-    their index. Files are compared byte for byte and named by their path; a file that cannot be
-    read is passed over. None: the splits are too large, or are records.
+    Pictures in memory are compared decoded and resized, as the model gets them, and are named by
+    their index. Files are compared byte for byte and named by their path; unreadable files are
+    skipped. None: the splits are too large, or are stored as records.
     """
     if isinstance(training, InMemoryDataset) and isinstance(evaluation, InMemoryDataset):
         if training.images.nbytes + evaluation.images.nbytes > _MOST_BYTES:
@@ -104,7 +104,7 @@ def _pixel_digests(source: InMemoryDataset) -> Iterator[tuple[bytes, str]]:
 
 
 def _sizes(source: IndexedDataset, path: Callable[[int], str]) -> dict[str, int]:
-    """The size in bytes of each file that is there, by path."""
+    """The size in bytes of each existing file, by path."""
     sizes = {}
     for name in map(path, range(source.examples)):
         with contextlib.suppress(OSError):

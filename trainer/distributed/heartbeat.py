@@ -1,47 +1,66 @@
-"""How workers hear that one of them has died or hangs, whatever they are waiting for meanwhile.
+"""Heartbeats and texts between workers, on the connections on which they have met.
 
-TensorFlow's collectives wait for ever for a worker that is stopped or cut off. So the lines on
-which the workers have met stay open, a star about the chief: each end sends a beat now and then,
-and takes the other for lost when it hears none for long. The chief passes on who is lost.
+TensorFlow's collectives wait without a bound for a worker that is stopped or cut off. So the
+connections stay open, from the chief to each other worker. Each end sends a beat at intervals, and
+counts the other as lost after a long silence. The chief tells the others which worker is lost.
 """
 
 import contextlib
+import json
+import queue
 import threading
 from collections.abc import Callable, Mapping
 
 from trainer.distributed.secure_connection import Line
+from trainer.system import typed_json
 
-_BEAT, _BYE, _LOST = b"", b"bye", b"lost "
-_MOST_BYTES = 32  # of a word
+_BEAT, _BYE, _LOST, _TEXT = b"", b"bye", b"lost ", b"text "
+# The largest text names each bad example of a worker: 10 MB for 100,000 of them.
+_MOST_BYTES = 2**28
 
 
 class Heartbeat:
-    """The beats of this worker, and an ear for the others'; it lasts until `leave`."""
+    """Sends this worker's beats and texts, and receives the others', until `leave`."""
 
     def __init__(
         self, lines: Mapping[int, Line], silence: float, lost: Callable[[int], None]
     ) -> None:
-        """Begins.
+        """Starts the threads that send and receive.
 
         Args:
-          lines: to other workers, by their index, as `rendezvous` returns them.
-          silence: seconds without a beat after which one is lost; where its process ends, at once.
-          lost: called once, with the first worker that is, in a thread of this object's.
+          lines: connections to other workers by their index, as `rendezvous` returns them.
+          silence: seconds without a beat after which a worker is lost; if its process ends, it is
+            lost at once.
+          lost: called once, with the index of the first lost worker, in a thread of this object.
         """
         self._lines, self._lost, self._silence = lines, lost, silence
         self._ended, self._settled = threading.Event(), threading.Event()
         self._once = threading.Lock()
         self._heard_out = {index: threading.Event() for index in lines}
+        self._texts: dict[int, queue.SimpleQueue[str]] = {i: queue.SimpleQueue() for i in lines}
         for index, line in lines.items():
             line.connection.settimeout(silence)
             threading.Thread(target=self._listen, args=(index, line), daemon=True).start()
         threading.Thread(target=self._beat, args=(silence / 10,), daemon=True).start()
 
-    def leave(self, done: bool) -> None:
-        """Takes nobody for lost any more; unless all is `done`, the others soon do this one.
+    def exchange(self, text: str) -> list[str]:
+        """Returns the texts of all workers by index; each worker calls it at the same point.
 
-        Where it is, returns once the others have come as far, or are silent: a collective that has
-        ended here may still need this process to end elsewhere.
+        If another worker is lost meanwhile, `lost` is called, and this call does not return.
+        """
+        if 0 in self._lines:
+            self._tell(_TEXT + text.encode())
+            texts: list[str] = typed_json.parsed(self._texts[0].get(), typed_json.anything)
+            return texts
+        texts = [text, *(self._texts[index].get() for index in sorted(self._lines))]
+        self._tell(_TEXT + json.dumps(texts).encode())
+        return texts
+
+    def leave(self, done: bool) -> None:
+        """Stops monitoring the other workers; if not all is `done`, they lose this one soon.
+
+        If all is done, returns once the others are done too, or silent: a collective that has
+        ended in this process may still need it to end in another.
         """
         self._settled.set()
         if done:
@@ -50,12 +69,12 @@ class Heartbeat:
                 self._tell(_BYE)
             for heard_out in self._heard_out.values():
                 heard_out.wait(self._silence)
-            if chief:  # It has heard from all, and lets them go.
+            if chief:  # All others have said goodbye, and wait for the chief's.
                 self._tell(_BYE)
         self._ended.set()
 
     def _listen(self, index: int, line: Line) -> None:
-        lost = self._hear(index, line)
+        lost = self._receive(index, line)
         self._heard_out[index].set()
         if lost is None:
             return
@@ -67,12 +86,14 @@ class Heartbeat:
         self._tell(_LOST + b"%d" % lost)
         self._lost(lost)
 
-    def _hear(self, index: int, line: Line) -> int | None:
-        """Which worker is lost, as the one at the other end, or its end, says; None: it leaves."""
-        # Silent for too long, or what it says is not its own, or not a word of ours.
+    def _receive(self, index: int, line: Line) -> int | None:
+        """Receives until worker `index` leaves; returns the index of a lost worker, or None."""
+        # An OSError is a silence that is too long, an end, or a forged message.
         with contextlib.suppress(OSError, ValueError):
             while (word := line.receive(_MOST_BYTES)) != _BYE:
-                if word != _BEAT:
+                if word.startswith(_TEXT):
+                    self._texts[index].put(word.removeprefix(_TEXT).decode())
+                elif word != _BEAT:
                     return int(word.removeprefix(_LOST))
             return None
         return index
@@ -83,5 +104,5 @@ class Heartbeat:
 
     def _tell(self, word: bytes) -> None:
         for line in self._lines.values():
-            with contextlib.suppress(OSError):  # Its listener notices.
+            with contextlib.suppress(OSError):  # The thread that receives from it notices.
                 line.send(word)

@@ -1,9 +1,9 @@
-"""The workers that are the pods of one indexed Kubernetes Job, by TensorFlow's own resolver.
+"""Finds the workers among the pods of one indexed Kubernetes Job, by TensorFlow's own resolver.
 
-A pod that failed is started again with another address, and some of the old ones may run on for a
-while: only a name in a headless Service stays. So workers go by these names.
+A failed pod is restarted with another address, and the old pod may run on for a while: only its
+name in a headless Service stays the same. So workers are addressed by these names.
 
-A pod learns from its manifest, by environment variables: JOB_NAME, WORKERS (how many there are),
+The manifest sets each pod's environment variables JOB_NAME, WORKERS (the number of workers),
 POD_NAMESPACE and POD_NAME.
 """
 
@@ -16,18 +16,18 @@ from trainer.errors import UserError
 PORT = 8470
 NAMES = ("JOB_NAME", "WORKERS", "POD_NAMESPACE", "POD_NAME")
 _PAUSE = 1.0
-_PATIENCE = (10.0, 10.0)  # to connect to the API and to hear from it, before it is asked again
-# Times the timeout, which is for workers that run: others may still have no node, or be started
-# again after the six minutes that are Kubernetes' longest back-off.
-_LONGER = 10
+_REQUEST_TIMEOUT = (10.0, 10.0)  # seconds to connect to the API, and to wait for its answer
+# Multiplies --worker_timeout, which is meant for running workers. At the start, a worker may still
+# wait for a node, or for Kubernetes' longest back-off of six minutes.
+_START_FACTOR = 10
 
 
 class _RunningPods:
-    """What TensorFlow's resolver asks of a client, for one Job.
+    """The client that TensorFlow's resolver calls, restricted to the running pods of one Job.
 
-    It would ask for the pods of all namespaces, which a Job may not see, refuse those that have
-    ended, as a Job's that failed have, and take the address of a pod's host, on which the pod
-    does not listen unless it shares the host's network.
+    With a plain client, the resolver lists the pods of all namespaces, which a Job may not see. It
+    refuses pods that have ended, such as a Job's failed ones. It takes the address of the pod's
+    node, where the pod does not listen unless it shares the node's network.
     """
 
     def __init__(self, api: Any, namespace: str) -> None:
@@ -36,30 +36,30 @@ class _RunningPods:
         self.hosts: dict[str, str] = {}
 
     def list_pod_for_all_namespaces(self, label_selector: str) -> Any:
-        """The running pods; their hosts, by the pods' names, are kept."""
-        found = self._api.list_namespaced_pod(
+        """Lists the running pods, and keeps their host names by pod name in `hosts`."""
+        pods = self._api.list_namespaced_pod(
             self._namespace,
             label_selector=label_selector,
             field_selector="status.phase=Running",
-            _request_timeout=_PATIENCE,
+            _request_timeout=_REQUEST_TIMEOUT,
         )
         self.hosts = {}
-        for pod in found.items:
+        for pod in pods.items:
             name = pod.metadata.name
             if not (pod.spec.hostname and pod.spec.subdomain):
                 raise UserError(
-                    f"pod {name} has no name that others can call: make its Job\n"
+                    f"pod {name} has no host name that other pods can reach: make its Job\n"
                     "an indexed one with a headless Service, as in scripts/cluster/train_k8s.yaml."
                 )
             self.hosts[name] = pod.status.host_ip = f"{pod.spec.hostname}.{pod.spec.subdomain}"
-        return found
+        return pods
 
 
 def client() -> Any:
-    """Kubernetes' own, with the rights of this pod's service account: to list pods.
+    """Returns Kubernetes' own client, with the rights of this pod's service account.
 
     Raises:
-      UserError: where it is not installed, or this is no pod with such an account.
+      UserError: if its package is not installed, or this pod has no service account.
     """
     try:
         import kubernetes
@@ -73,24 +73,24 @@ def client() -> Any:
     except kubernetes.config.ConfigException as error:
         raise UserError(
             f"the pod's service account cannot be used: {error}.\n"
-            "Give the pod one that may list pods, or set TF_CONFIG."
+            "Give the pod an account that may list pods, or set TF_CONFIG."
         ) from error
     return kubernetes.client.CoreV1Api()
 
 
 def addresses(api: Any, timeout: float) -> tuple[list[str], str]:
-    """Of all workers, once all of them run, and this one's.
+    """Waits until all workers run; returns the addresses of all workers, and this worker's.
 
     Args:
-      api: of `client`.
-      timeout: seconds after which a worker that runs counts as lost; the others get ten times as
-        many to start.
+      api: the result of `client`.
+      timeout: seconds after which a running worker counts as lost; workers get ten times as long
+        to start.
 
     Raises:
-      TimeoutError: where they do not within that time.
-      UserError: where the pods may not be listed or have no names, or a variable is missing.
+      TimeoutError: if not all workers start within that time.
+      UserError: if the pods may not be listed or have no host names, or a variable is missing.
     """
-    # TensorFlow takes four seconds to import, for which wrong flags need not wait.
+    # Importing TensorFlow takes four seconds, so wrong flags are reported before.
     import kubernetes
     import tensorflow as tf
     import urllib3
@@ -102,30 +102,32 @@ def addresses(api: Any, timeout: float) -> tuple[list[str], str]:
         )
     job, workers, namespace, own = (os.environ[name] for name in NAMES)
     if not workers.isdecimal():
-        raise UserError(f"WORKERS={workers} in the pod's manifest: write the Job's parallelism.")
+        raise UserError(
+            f"WORKERS={workers} in the pod's manifest is not a number: write the Job's parallelism."
+        )
     pods = _RunningPods(api, namespace)
     resolver = tf.distribute.cluster_resolver.KubernetesClusterResolver(
         {"worker": [f"job-name={job}"]}, tf_server_port=PORT, override_client=pods
     )
-    end = time.monotonic() + _LONGER * timeout
+    end = time.monotonic() + _START_FACTOR * timeout
     while True:
         try:
-            found = resolver.cluster_spec().as_dict().get("worker", [])
-            state = f"{len(found)} pods of Job {job} run, and WORKERS={workers}"
-            if len(found) == int(workers) and own in pods.hosts:
-                return found, f"{pods.hosts[own]}:{PORT}"
+            running = resolver.cluster_spec().as_dict().get("worker", [])
+            state = f"{len(running)} pods of Job {job} run, and WORKERS={workers}"
+            if len(running) == int(workers) and own in pods.hosts:
+                return running, f"{pods.hosts[own]}:{PORT}"
         except kubernetes.client.ApiException as error:
             state = f"Kubernetes answers {error.status} {error.reason}"
             if error.status in (401, 403):
                 raise UserError(
-                    f"{state} to who lists the pods of the namespace {namespace}.\n"
+                    f"{state} to the request for the pods of the namespace {namespace}.\n"
                     "Give the pod's service account a Role as in scripts/cluster/train_k8s.yaml."
                 ) from error
         except urllib3.exceptions.HTTPError as error:
             state = f"Kubernetes does not answer: {error}"
         if time.monotonic() >= end:
             raise TimeoutError(
-                f"{state}, after {_LONGER * timeout:g} s.\n"
-                "Make room for all, or give a longer --worker_timeout."
+                f"{state}, after {_START_FACTOR * timeout:g} s.\n"
+                "Make room for all pods, or give a longer --worker_timeout."
             )
         time.sleep(_PAUSE)

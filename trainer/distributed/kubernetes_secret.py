@@ -1,7 +1,7 @@
-"""Makes the Kubernetes Secret by which a Job's workers know each other, unless it is there.
+"""Creates the Kubernetes Secret by which a Job's workers authenticate, unless it exists.
 
-scripts/cluster/train_k8s.yaml runs it before them, with a service account that may only create
-Secrets: the workers' own cannot.
+scripts/cluster/train_k8s.yaml runs this before the workers, with a service account that may only
+create Secrets. The workers' own account may not.
 
     python -m trainer.distributed.kubernetes_secret NAME
 """
@@ -14,18 +14,18 @@ from typing import Any
 from trainer.distributed import kubernetes_pods
 from trainer.errors import ExitStatus, UserError
 
-KEY = "secret"  # its name in the Secret
+KEY = "secret"  # key of the value in the Secret
 _CONFLICT = 409
-_PATIENCE = (10.0, 10.0)  # to connect to the API and to hear from it
+_REQUEST_TIMEOUT = (10.0, 10.0)  # seconds to connect to the API, and to wait for its answer
 
 
 def make(api: Any, namespace: str, name: str) -> None:
-    """Creates the Secret `name`; one that is there stays as it is.
+    """Creates the Secret `name`; an existing one stays unchanged.
 
     Args:
-      api: as `pods.client` returns it.
-      namespace: of the pod.
-      name: of the Secret.
+      api: the result of `kubernetes_pods.client`.
+      namespace: the pod's namespace.
+      name: the Secret's name.
 
     Raises:
       UserError: if Kubernetes refuses, or does not answer.
@@ -35,22 +35,22 @@ def make(api: Any, namespace: str, name: str) -> None:
 
     body = {"metadata": {"name": name}, "stringData": {KEY: secrets.token_hex(32)}}
     try:
-        api.create_namespaced_secret(namespace, body, _request_timeout=_PATIENCE)
+        api.create_namespaced_secret(namespace, body, _request_timeout=_REQUEST_TIMEOUT)
     except kubernetes.client.ApiException as error:
         if error.status != _CONFLICT:
             raise UserError(
-                f"Kubernetes answers {error.status} {error.reason} to a new Secret {name} in the "
-                f"namespace {namespace}.\n"
+                f"Kubernetes answers {error.status} {error.reason} to the request for a new Secret "
+                f"{name} in the namespace {namespace}.\n"
                 "Give the pod's service account a Role as in scripts/cluster/train_k8s.yaml."
             ) from error
     except urllib3.exceptions.HTTPError as error:
         raise UserError(
-            f"Kubernetes does not answer: {error}.\nStart the pod again once it does."
+            f"Kubernetes does not answer: {error}.\nStart the pod again when it does."
         ) from error
 
 
 def main() -> int:
-    """Returns the exit status; the namespace comes from POD_NAMESPACE."""
+    """Creates the Secret in the namespace POD_NAMESPACE; returns the exit status."""
     if len(sys.argv) != 2 or "POD_NAMESPACE" not in os.environ:
         print(
             "usage: POD_NAMESPACE=... python -m trainer.distributed.kubernetes_secret NAME",
@@ -60,7 +60,7 @@ def main() -> int:
     try:
         make(kubernetes_pods.client(), os.environ["POD_NAMESPACE"], sys.argv[1])
     except UserError as error:
-        print(f"pod_secret: {error}", file=sys.stderr)
+        print(f"kubernetes_secret: {error}", file=sys.stderr)
         return error.status
     return 0
 

@@ -1,4 +1,4 @@
-"""The strategy over several processes: TensorFlow's MultiWorkerMirroredStrategy, with bounds."""
+"""The strategy over several processes, whose loss ends the others in bounded time."""
 
 import contextlib
 import os
@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
 from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
@@ -16,13 +16,15 @@ from trainer.distributed.heartbeat import Heartbeat
 from trainer.distributed.rendezvous import rendezvous
 from trainer.distributed.worker import Worker
 from trainer.errors import LostWorkerError
+from trainer.system.tensorflow_errors import translate
 
-# Of the timeout: silence that counts as loss, and what this process has to leave by itself.
+# Fractions of the timeout: the silence that counts as loss, and the time to leave without force.
 _SILENCE, _GRACE = 0.6, 0.15
-_LATER = 10  # times the timeout: TensorFlow's own watch, which ends processes without a word.
-# What TensorFlow's servers report of each other, and of any program that calls them.
+# Multiple of the timeout after which TensorFlow's own monitor ends the process without a message.
+_LATER = 10
+# Text in an error that TensorFlow's servers report, of each other or of any program.
 _REPORTED = "Error reported from /job:"
-# How a collective ends that is cut off from the others', and the errors that it has then.
+# Text and kinds of a collective's errors if it is cut off from the other workers.
 _ABORTED = "Collective ops is aborted by: "
 _CUT = (
     tf.errors.AbortedError,
@@ -35,52 +37,51 @@ _CUT = (
 @contextlib.contextmanager
 def worker_session(
     worker: Worker | None, timeout: float, flags: Sequence[str] = ()
-) -> Iterator[None]:
-    """Meets the other workers of `worker`'s run, and watches over them until all are done.
+) -> Iterator[Callable[[str], list[str]]]:
+    """Meets the other workers of the run, and monitors them until all are done.
 
-    Where one is lost, this process ends: by a LostWorkerError in place of what TensorFlow makes of
-    it, or, where a collective waits on, by the watch itself, with the same message and status. It
-    takes at most `timeout` seconds from the last sign of life. `flags` are the same on all.
-    Another error is this process's own, and the others lose it. None: there is no other worker.
+    If another worker is lost, this process ends within `timeout` seconds of its last sign of life:
+    by a LostWorkerError in place of TensorFlow's error, or, if a collective still waits, by the
+    monitor itself, with the same message and status. If this process raises another error, the
+    others lose it.
+
+    Args:
+      worker: this process; None if there is no other worker.
+      timeout: seconds.
+      flags: must be the same in all workers.
+
+    Yields:
+      The exchange of texts: returns the text of each worker, by index.
 
     Raises:
-      LostWorkerError: where another worker does not come, dies or hangs.
-      UserError: where another one is another run's, or this one's port is taken.
+      LostWorkerError: if another worker does not arrive, dies or hangs.
+      UserError: if another worker is of another run, or this worker's port is taken.
     """
     if worker is None:
-        yield
+        yield lambda text: [text]
         return
     gpus = len(tf.config.list_physical_devices("GPU"))
     lost = _Lost(worker, timeout * _GRACE)
     same = {"GPUs": gpus, "flags": list(flags)}
-    pulse, done = Heartbeat(rendezvous(worker, same, timeout), timeout * _SILENCE, lost.note), False
+    lines, done = rendezvous(worker, same, timeout), False
+    heartbeat = Heartbeat(lines, timeout * _SILENCE, lost.note)
     try:
-        yield
+        with translate(lambda error: lost.error(error, timeout)):
+            yield heartbeat.exchange
         done = True
-    except tf.errors.OpError as error:
-        # TensorFlow may know before the pulse does.
-        if "ollective" in str(error) and lost.known(timeout):
-            raise LostWorkerError(lost.message) from error
-        if _REPORTED in str(error) or (isinstance(error, _CUT) and _ABORTED in str(error)):
-            raise LostWorkerError(
-                f"{worker} was cut off from the others by TensorFlow: {_reason(error)}.\n"
-                "Start all workers again, where no other program can call their ports (README.md, "
-                "Clusters)."
-            ) from error
-        raise
     finally:
-        # Nor does this one end by the loss of another, which may have failed alike, from here on.
-        pulse.leave(done)
+        # From here on the loss of another worker, which may fail alike, does not end this process.
+        heartbeat.leave(done)
 
 
 def _reason(error: tf.errors.OpError) -> str:
-    """Returns the line of a long message that says what was reported."""
+    """Returns the line of a long message that has the reported error."""
     line = next(line for line in str(error).splitlines() if _REPORTED in line or _ABORTED in line)
     return line.rpartition(_ABORTED)[2][:300].strip().rstrip(".")
 
 
 class _Lost:
-    """Which worker is lost; ends this process then, where it does not end by itself."""
+    """The lost worker; its loss ends this process if the process does not end by itself."""
 
     def __init__(self, worker: Worker, grace: float) -> None:
         self.message = ""
@@ -88,9 +89,9 @@ class _Lost:
         self._known, self._taken = threading.Event(), threading.Event()
 
     def note(self, index: int) -> None:
-        """Ends this process with the message, unless it takes notice by itself."""
+        """Ends this process with a message, unless it has asked for the loss by `known`."""
         what = f"has lost {self._worker.name(index)}"
-        if index == self._worker.index:  # It was stopped for a while.
+        if index == self._worker.index:  # The others have lost this one; it may have been stopped.
             what = "was silent for too long, and the others have left"
         self.message = (
             f"{self._worker} {what}.\nStart all workers again: they go on from the last checkpoint."
@@ -99,22 +100,40 @@ class _Lost:
         if not self._taken.wait(self._grace):
             print(f"crescendo train: {self.message}", file=sys.stderr, flush=True)
             os._exit(LostWorkerError.status)
-        # What is left to do then is to finish a checkpoint.
+        # The process may still finish a checkpoint.
         time.sleep(self._grace)
         os._exit(LostWorkerError.status)
 
+    def error(self, error: tf.errors.OpError, timeout: float) -> LostWorkerError | None:
+        """Returns the error of a lost worker, or of this one cut off, if it caused TensorFlow's."""
+        # TensorFlow may know of the loss before the heartbeat does.
+        if "ollective" in str(error) and self.known(timeout):
+            return LostWorkerError(self.message)
+        if _REPORTED in str(error) or (isinstance(error, _CUT) and _ABORTED in str(error)):
+            return LostWorkerError(
+                f"{self._worker} was cut off from the others by TensorFlow: {_reason(error)}.\n"
+                "Start all workers again, where no other program can call their ports "
+                "(docs/clusters.md)."
+            )
+        return None
+
     def known(self, seconds: float) -> bool:
-        """Whether one is lost, known within so many seconds; to say so is the caller's then."""
+        """Returns whether a worker is lost, waiting `seconds` to know; then the caller says so."""
         found = self._known.wait(seconds)
         self._taken.set()
         return found
 
 
 def create_strategy(worker: Worker, gpus: int, timeout: float) -> tf.distribute.Strategy:
-    """The strategy over all workers' GPUs, or their CPUs, a replica each; they have met before.
+    """Returns the strategy with a replica on each GPU, or on the CPU, of all workers.
+
+    Args:
+      worker: this process; the workers have met.
+      gpus: number of this worker's GPUs, the same in all.
+      timeout: seconds to wait for the other workers.
 
     Raises:
-      LostWorkerError: where another worker has left since.
+      LostWorkerError: if another worker has left since they have met.
     """
     workers = tf.train.ClusterSpec({"worker": worker.addresses})
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
@@ -124,7 +143,7 @@ def create_strategy(worker: Worker, gpus: int, timeout: float) -> tf.distribute.
         num_accelerators={"GPU": gpus},
         rpc_layer="grpc",
     )
-    # As the strategy would by itself, but for the timeouts; no public name reaches them.
+    # The strategy would configure the same, with other timeouts, which have no public name.
     context.context().configure_coordination_service(
         service_type="standalone",
         service_leader="/job:worker/replica:0/task:0",
@@ -139,8 +158,8 @@ def create_strategy(worker: Worker, gpus: int, timeout: float) -> tf.distribute.
         implementation=communication.AUTO if gpus else communication.RING
     )
     handler = signal.getsignal(signal.SIGTERM)
-    # For a worker that died in the 0.1 s since the meeting TensorFlow would wait for ever, and no
-    # thread of Python's would run. The kernel then ends this one, by SIGALRM.
+    # If a worker died in the 0.1 s since the rendezvous, TensorFlow waits without end, and Python's
+    # threads do not run. The kernel then ends this process by SIGALRM.
     signal.setitimer(signal.ITIMER_REAL, timeout)
     try:
         return tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
@@ -151,5 +170,5 @@ def create_strategy(worker: Worker, gpus: int, timeout: float) -> tf.distribute.
         ) from error
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        # TensorFlow takes this signal for a notice of preemption that nobody reads.
+        # TensorFlow handles SIGTERM as a notice of preemption, which this program does not read.
         signal.signal(signal.SIGTERM, handler)

@@ -1,8 +1,8 @@
-"""What the processes of a run tell each other besides updates, so that all do the same.
+"""Exchanges between the processes of a run besides updates, so that all decide the same.
 
-Each computes the same numbers, so that they need to agree only on what comes from outside: clocks,
-signals and the disk. The chief, the first of them, decides by its own; a wish to stop may be
-anyone's. All have to ask at the same point of the run.
+All processes compute the same numbers, so they need to agree only on what comes from outside: time,
+signals and the disk. The chief is the first process, and its values count; a request to stop may
+come from any process. All processes must call these functions at the same point of the run.
 """
 
 import dataclasses
@@ -17,63 +17,70 @@ from trainer.distributed.worker import Worker
 
 @dataclasses.dataclass(frozen=True)
 class ProcessGroup:
-    """The processes of a run, seen from one of them; without arguments it is alone.
+    """The processes of a run, as one of them sees it; without arguments, a single process.
 
     Attributes:
-      index: of this one.
-      count: of all.
-      summed: the sum over all of them of an array float64, which has one shape on all.
+      index: index of this process.
+      count: number of processes.
+      all_reduce: returns the sum over all processes of a float64 array, whose shape is the same in
+        all.
+      all_gather: returns the text of each process, by index.
     """
 
     index: int = 0
     count: int = 1
     all_reduce: Callable[[np.ndarray], np.ndarray] = lambda values: values
+    all_gather: Callable[[str], list[str]] = lambda text: [text]
 
     @property
     def chief(self) -> bool:
-        """Whether this one decides, and writes the run directory."""
+        """Whether this process decides for all, and writes the run directory."""
         return self.index == 0
 
     def local(self, replicas: int) -> range:
-        """Which of all `replicas` are this process's."""
+        """Returns the indices of this process's replicas among `replicas`."""
         n = replicas // self.count
         return range(self.index * n, (self.index + 1) * n)
 
     def broadcast(self, values: np.ndarray) -> np.ndarray:
-        """The chief's `values`, which have one shape on all, as float64."""
+        """Returns the chief's `values` as float64; the shape is the same in all processes."""
         values = values.astype(np.float64)
         return self.all_reduce(values if self.chief else np.zeros_like(values))
 
-    def agree(self, wish: bool, *numbers: int) -> tuple[bool, list[int]]:
-        """Whether anyone has the wish, and the chief's numbers."""
+    def broadcast_text(self, text: str) -> str:
+        """Returns the chief's text; that of another process is not sent."""
+        chiefs, *_ = self.all_gather(text if self.chief else "")
+        return chiefs
+
+    def agree(self, flag: bool, *numbers: int) -> tuple[bool, list[int]]:
+        """Returns whether `flag` is true in any process, and the chief's numbers."""
         own = numbers if self.chief else [0] * len(numbers)
-        wishes, *agreed = self.all_reduce(np.array([wish, *own], np.float64))
-        return bool(wishes), [int(number) for number in agreed]
-
-    def all_gather(self, text: str) -> list[str]:
-        """The text of each."""
-        own = np.frombuffer(text.encode(), np.uint8)
-        sizes = np.zeros(self.count)
-        sizes[self.index] = own.size
-        ends = np.cumsum(self.all_reduce(sizes)).astype(int)
-        whole = np.zeros(ends[-1])
-        whole[ends[self.index] - own.size : ends[self.index]] = own
-        parts = np.split(self.all_reduce(whole).astype(np.uint8), ends[:-1])
-        return [part.tobytes().decode() for part in parts]
+        flags, *chiefs = self.all_reduce(np.array([flag, *own], np.float64))
+        return bool(flags), [int(number) for number in chiefs]
 
 
-def create_process_group(strategy: tf.distribute.Strategy, worker: Worker | None) -> ProcessGroup:
-    """The processes that share `strategy`, seen from `worker`; None: it is alone."""
+def create_process_group(
+    strategy: tf.distribute.Strategy,
+    worker: Worker | None,
+    exchange: Callable[[str], list[str]],
+) -> ProcessGroup:
+    """Returns the processes that share `strategy`.
+
+    Args:
+      strategy: over the replicas of all processes.
+      worker: this process; None for a single process.
+      exchange: returns the text of each process, by index.
+    """
     if worker is None:
         return ProcessGroup()
 
     @tf.function(reduce_retracing=True)
-    def total(values: tf.Tensor) -> tf.Tensor:
+    def all_reduce(values: tf.Tensor) -> tf.Tensor:
         def part() -> tf.Tensor:
             context: Any = tf.distribute.get_replica_context()
-            # Of several replicas of a process, one speaks.
-            speaks = context.replica_id_in_sync_group % local == 0
-            own = tf.where(speaks, values, tf.zeros_like(values))
+            # Only the first local replica contributes.
+            contributes = context.replica_id_in_sync_group % local == 0
+            own = tf.where(contributes, values, tf.zeros_like(values))
             return context.all_reduce(tf.distribute.ReduceOp.SUM, own)
 
         first, *_ = strategy.experimental_local_results(strategy.run(part))
@@ -83,5 +90,6 @@ def create_process_group(strategy: tf.distribute.Strategy, worker: Worker | None
     return ProcessGroup(
         worker.index,
         len(worker.addresses),
-        lambda values: total(tf.constant(values, tf.float64)).numpy(),
+        lambda values: all_reduce(tf.constant(values, tf.float64)).numpy(),
+        exchange,
     )

@@ -1,10 +1,10 @@
-"""How workers find each other before TensorFlow connects them.
+"""Rendezvous: the workers of a run connect to the chief before TensorFlow connects them.
 
-TensorFlow's first worker waits for the others without a bound, and Python handles no signal while
-it waits. So all of them meet here first: the others call the chief, on the port that TensorFlow
-listens on later. The chief answers once all have called and agree.
+TensorFlow's first worker waits for the others without a bound, and Python handles no signal
+meanwhile. So the workers meet here first: they connect to the chief, on the port that TensorFlow
+uses later. The chief answers once all workers have connected and agree.
 
-Both ends prove that they know the run's secret before they say anything else.
+Both ends of a connection first prove that they know the run's secret.
 """
 
 import asyncio
@@ -22,25 +22,26 @@ from trainer.distributed.worker import Worker
 from trainer.errors import LostWorkerError, UserError
 
 _PAUSE = 0.1
-_BACKLOG = 1024  # calls that wait until they are accepted; of one more, Linux retries in a second
-_PATIENCE = 5.0  # with a chief that says nothing, or hears nothing
+# Connections that wait to be accepted. Linux retries a further one after a second.
+_BACKLOG = 1024
+_PATIENCE = 5.0  # Seconds for a chief that does not answer.
 
 
 def rendezvous(worker: Worker, same: Mapping[str, Any], timeout: float) -> dict[int, Line]:
-    """Returns once all workers of `worker`'s run have called it.
+    """Returns once all workers of the run have connected to the chief.
 
     Args:
-      worker: this one.
-      same: what all of them have to agree on, by its name, as JSON can hold it.
-      timeout: seconds to wait for the others.
+      worker: this process.
+      same: JSON values that must be the same in all workers, by name.
+      timeout: seconds to wait for the other workers.
 
     Returns:
-      The lines that stay open, by the worker at the other end: the chief's to all others, and
-      theirs to the chief.
+      The open connections, by the index of the worker at the other end: the chief's to all others,
+      and another worker's to the chief.
 
     Raises:
-      LostWorkerError: if one does not come in time, or does not know the secret.
-      UserError: if one is of another run, or this one's port is taken.
+      LostWorkerError: if a worker does not connect in time, or does not know the secret.
+      UserError: if a worker is of another run, or this worker's port is taken.
     """
     with _listening(worker) as server:
         end = time.monotonic() + timeout
@@ -51,16 +52,16 @@ def rendezvous(worker: Worker, same: Mapping[str, Any], timeout: float) -> dict[
 
 
 def _listening(worker: Worker) -> socket.socket:
-    """Listens on the worker's port, so that no other program has it until TensorFlow takes it."""
+    """Listens on the worker's port, so that no other program takes it before TensorFlow does."""
     try:
-        # TensorFlow takes the port of all interfaces. So it must be free on all of them.
+        # TensorFlow listens on all interfaces, so the port must be free on all of them.
         with _on_all_interfaces(worker.port):
             pass
         return _on_own_address(worker) or _on_all_interfaces(worker.port)
     except (OSError, OverflowError) as error:
         raise UserError(
             f"{worker} cannot listen on its port: {error.args[-1]}.\n"
-            "Stop what uses it, or give the worker another address."
+            "Stop the program that uses it, or give the worker another address."
         ) from error
 
 
@@ -73,10 +74,10 @@ def _on_all_interfaces(port: int) -> socket.socket:
 
 
 def _on_own_address(worker: Worker) -> socket.socket | None:
-    """Listens on the address by which the others call; returns None if this host lacks it.
+    """Listens on the address that the others connect to; returns None if this machine lacks it.
 
     The address may be a router's (NAT), or its name may not be known here yet. Debian gives a
-    host's own name a loopback address, which other hosts cannot reach.
+    machine's own name a loopback address, which other machines cannot reach.
     """
     try:
         found = socket.getaddrinfo(*worker.at(worker.index), type=socket.SOCK_STREAM)
@@ -96,7 +97,7 @@ def _on_own_address(worker: Worker) -> socket.socket | None:
 def _receive(
     worker: Worker, server: socket.socket, greeting: dict[str, Any], end: float, timeout: float
 ) -> dict[int, Line]:
-    """Does the chief's part: waits for all others, and answers them."""
+    """Waits for all other workers, and answers them: the chief's part."""
     missing = set(range(1, len(worker.addresses)))
     if not missing:
         return {}
@@ -109,7 +110,7 @@ def _receive(
         if missing and not refusal:
             raise _missing(worker, min(missing), timeout, stranger)
         for each in lines.values():
-            with contextlib.suppress(OSError):  # It left: the watch over its line notices.
+            with contextlib.suppress(OSError):  # It has left; the heartbeat will notice.
                 each.send(json.dumps(refusal).encode())
         if refusal:
             raise UserError(refusal)
@@ -118,20 +119,20 @@ def _receive(
 
 
 def _call(worker: Worker, greeting: dict[str, Any], end: float, timeout: float) -> Line:
-    """Does the others' part: calls the chief until it answers that all are there."""
+    """Connects to the chief until it answers that all workers are there: the others' part."""
     strange = ""
     while time.monotonic() < end:
         try:
             found = socket.getaddrinfo(*worker.at(0), type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError):  # Kubernetes does not know its name yet.
+        except (OSError, UnicodeError):  # Kubernetes does not know the chief's name yet.
             found = []
         for family, _, _, _, address in found:
             try:
                 return _meet_chief(worker, greeting, family, address, end)
-            except ForgedError as error:  # The chief may be at the next address, or come later.
+            except ForgedError as error:  # The chief may have another address, or start later.
                 strange = f"what listens there is not the chief ({error})"
             except OSError:
-                pass  # It is not there yet.
+                pass  # The chief has not started yet.
         time.sleep(_PAUSE)
     raise _missing(worker, 0, timeout, strange)
 
@@ -139,11 +140,11 @@ def _call(worker: Worker, greeting: dict[str, Any], end: float, timeout: float) 
 def _meet_chief(
     worker: Worker, greeting: dict[str, Any], family: int, address: Any, end: float
 ) -> Line:
-    """Returns the line to the chief at `address` once it answers that all are there.
+    """Returns the connection to the chief at `address` once it answers that all workers are there.
 
     Raises:
-      ForgedError: if what is there does not know the secret.
-      OSError: if nobody is there, or it leaves.
+      ForgedError: if the program there does not know the secret.
+      OSError: if no program listens there, or it leaves.
       UserError: if the chief refuses this worker.
     """
     with contextlib.ExitStack() as held:

@@ -1,6 +1,6 @@
-"""The chief's side of the meeting: serves all callers at once and believes those with the secret.
+"""The chief's part of the rendezvous: serves all callers at once, and admits those with the secret.
 
-Anyone may call, say nothing, or say anything. None of this delays a worker or ends the run.
+Any program may connect, and send nothing or anything: no worker is delayed, and no run ends.
 """
 
 import asyncio
@@ -17,27 +17,28 @@ from trainer.distributed import secure_connection
 from trainer.distributed.secure_connection import ForgedError, Line
 from trainer.distributed.worker import Worker
 
-MOST_BYTES = 2**20  # of a message between workers
-_MOST_STRANGERS = 256  # callers that are not workers yet; a worker is one after some ms
+MOST_BYTES = 2**20  # Of a message between workers.
+# Callers that have not proved to be workers; a worker needs some milliseconds to.
+_MOST_STRANGERS = 256
 _PAUSE = 0.1
-_OLD, _OLD_BYTES = b"{", 2**16  # The first byte of version 1, and the most of its line of JSON.
+_OLD, _OLD_BYTES = b"{", 2**16  # First byte of version 1, and the longest line that it sends.
 
 
 async def receive(
     server: socket.socket, worker: Worker, greeting: dict[str, Any], end: float
 ) -> tuple[dict[int, Line], str, str]:
-    """Returns the lines of the workers that called until `end`, and why they must not go on.
+    """Waits for the workers until `end`, or until all have connected.
 
     Args:
-      server: listens where the workers call.
+      server: socket that listens on the chief's port.
       worker: the chief.
-      greeting: what the others' greetings must be, by name.
-      end: time, as of `time.monotonic`, when it stops waiting; it stops before if all are there.
+      greeting: values that each worker's greeting must have, by name.
+      end: time of `time.monotonic` at which it stops waiting.
 
     Returns:
-      The lines by the index of the worker at the other end, and the first difference between a
-      worker's greeting and `greeting`; empty if there is none. Last, a caller that is not a worker
-      of this run; empty if there was none.
+      The connections by the index of the worker at the other end. The first difference between a
+      worker's greeting and `greeting`; empty if there is none. A description of a caller that is
+      not a worker of this run; empty if there was none.
     """
     reception = _Reception(worker, greeting)
     server.setblocking(False)
@@ -55,7 +56,7 @@ async def receive(
 
 
 class _Reception:
-    """Callers of one meeting, and the lines of those that are workers."""
+    """Callers of one rendezvous, and the connections of those that are workers."""
 
     def __init__(self, worker: Worker, greeting: dict[str, Any]) -> None:
         self.lines: dict[int, Line] = {}
@@ -64,15 +65,15 @@ class _Reception:
         self.over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._worker, self._greeting = worker, greeting
         self._count = len(worker.addresses)
-        self._strangers: dict[asyncio.Task[None], str] = {}  # Their hosts; oldest first.
+        self._strangers: dict[asyncio.Task[None], str] = {}  # Their machines; oldest first.
 
     async def accept(self, server: socket.socket) -> None:
-        """Serves all callers, without end."""
+        """Serves callers until it is cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             try:
                 connection, address = await loop.sock_accept(server)
-            except OSError:  # The caller has left, or this process has no descriptor to spare.
+            except OSError:  # The caller has left, or this process has no free file descriptor.
                 await asyncio.sleep(0 if self._drop_oldest() else _PAUSE)
                 continue
             connection.setblocking(False)
@@ -82,13 +83,13 @@ class _Reception:
             self.serving.add(task)
             self._strangers[task] = address[0]
             task.add_done_callback(self._forget)
-            # A flood of calls would keep the loop here: while some wait, accepting does not.
+            # Lets the callers be served: while connections wait, sock_accept does not.
             await asyncio.sleep(0)
 
     def _drop_oldest(self) -> bool:
-        """Drops a caller of the host with the most, so that a flood of one host drops its own.
+        """Drops the oldest caller of the machine with the most callers; returns whether it did.
 
-        Returns whether there was one to drop.
+        So a flood from one machine drops its own callers.
         """
         if not self._strangers:
             return False
@@ -103,14 +104,14 @@ class _Reception:
         self._strangers.pop(task, None)
 
     async def _serve(self, connection: socket.socket, host: str) -> None:
-        """Hears one caller; keeps its connection if it is a worker of this run."""
+        """Serves one caller; keeps its connection if it is a worker of this run."""
         with contextlib.ExitStack() as held:
             held.enter_context(connection)
             try:
                 index, count, found = await self._admit(connection)
                 message = await _message(found)
                 refusal = self._refusal(index, json.loads(message))
-            # Nothing that a caller sends may end this run.
+            # Whatever a caller sends, it must not end this run.
             except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
                 self._note("stranger", f"a caller from {host} is not a worker ({error})")
                 return
@@ -127,7 +128,7 @@ class _Reception:
                 self.over.set_result(refusal)
 
     async def _admit(self, connection: socket.socket) -> tuple[int, int, Line]:
-        """Returns a caller's index, its number of workers, and the line to it, if it is known.
+        """Returns a caller's index, its number of workers, and the connection, if it is a worker.
 
         Raises:
           ForgedError: if it does not know the secret.
@@ -157,12 +158,12 @@ class _Reception:
         return index, count, Line(connection, secret, transcript, chief=True)
 
     def _refusal(self, index: int, other: dict[str, Any]) -> str:
-        """Returns why worker `index` is of another run; empty if it is not."""
+        """Returns the first difference of worker `index` from this run; empty if there is none."""
         for name, ours in self._greeting.items():
             theirs = other[name]
             if theirs == ours:
                 continue
-            if isinstance(ours, list) and len(theirs) == len(ours):  # Or the message has no end.
+            if isinstance(ours, list) and len(theirs) == len(ours):  # Shortens the message.
                 pairs = [(t, o) for t, o in zip(theirs, ours, strict=True) if t != o]
                 theirs, ours = (", ".join(part) for part in zip(*pairs, strict=True))
             return (
@@ -172,7 +173,7 @@ class _Reception:
         return ""
 
     def _keep(self, index: int, found: Line) -> None:
-        """Keeps a worker's line; the last caller with its index is the worker, started again."""
+        """Keeps a worker's connection, in place of an earlier one: the worker was started again."""
         if before := self.lines.pop(index, None):
             _tell(
                 before,
@@ -183,20 +184,20 @@ class _Reception:
         self.lines[index] = found
 
     def _note(self, kind: str, text: str) -> None:
-        """Logs the first of a kind: callers must not fill the log."""
+        """Logs the first caller of a kind, so that callers cannot fill the log."""
         if kind not in self.noted:
             logging.warning("%s; it is passed over, and so are others, without a word", text)
             self.noted[kind] = text
 
 
 def _tell(found: Line, refusal: str) -> None:
-    """Sends a caller that knows the secret why it is refused."""
-    with contextlib.suppress(OSError):  # It has left, or reads nothing.
+    """Tells a caller that knows the secret why it is refused."""
+    with contextlib.suppress(OSError):  # It has left, or does not read.
         found.send(json.dumps(refusal).encode())
 
 
 async def _message(found: Line) -> bytes:
-    """Returns the same as `Line.receive`, and lets other callers be served meanwhile."""
+    """Receives as `Line.receive` does, while other callers are served."""
     header = await _exactly(found.connection, secure_connection.HEADER.size)
     message = await _exactly(found.connection, found.size(header, MOST_BYTES))
     found.check(header, message)
@@ -204,7 +205,7 @@ async def _message(found: Line) -> bytes:
 
 
 async def _exactly(connection: socket.socket, size: int) -> bytes:
-    """Returns the same as `line.exactly`, and lets other callers be served meanwhile."""
+    """Receives as `secure_connection.exactly` does, while other callers are served."""
     found = b""
     while len(found) < size:
         piece = await asyncio.get_running_loop().sock_recv(connection, size - len(found))

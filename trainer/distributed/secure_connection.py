@@ -1,15 +1,15 @@
-"""Connections between workers that prove to each other that they know one secret.
+"""Authenticated connections between workers: both ends prove that they know the shared secret.
 
-The worker that calls and the chief that is called exchange these bytes before any others:
+The calling worker and the chief exchange these bytes before any others:
 
     hello   caller → chief   version, the caller's nonce, its index, the number of workers
     answer  chief → caller   version, the chief's nonce
-    proof   caller → chief   HMAC-SHA256 of the role and of all bytes before, by the secret
+    proof   caller → chief   HMAC-SHA256, keyed by the secret, of the role and all bytes before
     proof   chief → caller   the same for the other role
 
-Fresh nonces on both sides make a replay useless, and the role a reflection. Each message that
-follows has its length, which is bounded, and an HMAC over its place in the order. It has a key of
-this connection and of its direction. Nothing is encrypted.
+Fresh nonces on both sides prevent replays, and the role prevents reflections. Each later message
+has a bounded length and an HMAC over its sequence number, its length and its content. The HMAC's
+key is specific to the connection and the direction. Nothing is encrypted.
 """
 
 import hmac
@@ -19,7 +19,7 @@ import struct
 import threading
 import time
 
-VERSION = 2  # The first byte. Version 1 sent lines of JSON, which begin with {.
+VERSION = 2  # The first byte of a connection. Version 1 sent lines of JSON, which begin with {.
 HELLO = struct.Struct("!B32sII")
 ANSWER = struct.Struct("!B32s")
 PROOF_BYTES = 32
@@ -29,21 +29,21 @@ _CALLER, _CHIEF = b"caller", b"chief"
 
 
 class ForgedError(OSError):
-    """The other end does not prove that it knows the secret, or a message is not its own."""
+    """The other end did not prove that it knows the secret, or a message is not authentic."""
 
 
 def hello(index: int, count: int) -> bytes:
-    """Returns the first bytes of worker `index` of `count`."""
+    """Returns the first bytes that worker `index` of `count` sends."""
     return HELLO.pack(VERSION, os.urandom(32), index, count)
 
 
 def answer() -> bytes:
-    """Returns the first bytes of the chief."""
+    """Returns the first bytes that the chief sends."""
     return ANSWER.pack(VERSION, os.urandom(32))
 
 
 def proof(secret: bytes, transcript: bytes, *, chief: bool) -> bytes:
-    """Returns what shows that one end knows the secret; `transcript` is hello and answer."""
+    """Returns the proof that one end knows the secret; `transcript` is hello and answer."""
     return _mac(secret, b"proof of the " + (_CHIEF if chief else _CALLER), transcript)
 
 
@@ -52,27 +52,27 @@ def _mac(key: bytes, purpose: bytes, text: bytes) -> bytes:
 
 
 class Line:
-    """An open connection, after the proofs; its two directions have keys of their own."""
+    """A connection after the exchange of proofs; each direction has its own key."""
 
     def __init__(
         self, connection: socket.socket, secret: bytes, transcript: bytes, *, chief: bool
     ) -> None:
-        """Takes over `connection`; `chief` says whether this end was called."""
+        """Takes over `connection`; `chief` is True if this end is the chief."""
         self.connection = connection
-        ours, theirs = (_CHIEF, _CALLER) if chief else (_CALLER, _CHIEF)
-        self._ours = _mac(secret, b"line from the " + ours, transcript)
-        self._theirs = _mac(secret, b"line from the " + theirs, transcript)
+        own, other = (_CHIEF, _CALLER) if chief else (_CALLER, _CHIEF)
+        self._sending_key = _mac(secret, b"line from the " + own, transcript)
+        self._receiving_key = _mac(secret, b"line from the " + other, transcript)
         self._sent = self._received = 0
         self._sending = threading.Lock()
 
     def frame(self, message: bytes) -> bytes:
-        """Returns the bytes that carry `message`, the next one that is sent."""
+        """Returns the bytes that carry `message` as the next message sent."""
         place = _PLACE.pack(self._sent, len(message))
         self._sent += 1
-        return HEADER.pack(len(message), _mac(self._ours, place, message)) + message
+        return HEADER.pack(len(message), _mac(self._sending_key, place, message)) + message
 
     def size(self, header: bytes, most_bytes: int) -> int:
-        """Returns the length of the message behind `header`.
+        """Returns the length of the message that follows `header`.
 
         Raises:
           ForgedError: if it is larger than `most_bytes`.
@@ -83,35 +83,36 @@ class Line:
         return size
 
     def check(self, header: bytes, message: bytes) -> None:
-        """Counts a message that came.
+        """Verifies and counts a received message.
 
         Raises:
-          ForgedError: if the other end has not sent it, or not in this place.
+          ForgedError: if the other end did not send it as its next message.
         """
         place = _PLACE.pack(self._received, len(message))
-        if not hmac.compare_digest(HEADER.unpack(header)[1], _mac(self._theirs, place, message)):
-            raise ForgedError("a message that the other end has not sent")
+        _, mac = HEADER.unpack(header)
+        if not hmac.compare_digest(mac, _mac(self._receiving_key, place, message)):
+            raise ForgedError("a message that the other end did not send")
         self._received += 1
 
     def send(self, message: bytes) -> None:
         """Sends one message; several threads may call it.
 
         Raises:
-          OSError: if the connection has ended, or takes nothing within its timeout.
+          OSError: if the connection has ended, or its timeout passes.
         """
         with self._sending:
             self.connection.sendall(self.frame(message))
 
     def receive(self, most_bytes: int, end: float | None = None) -> bytes:
-        """Returns the next message; one thread may call it.
+        """Returns the next message; only one thread may call it.
 
         Args:
-          most_bytes: the longest message that is read.
-          end: time, as of `time.monotonic`, until which it is waited for; None: each piece of it
-            has the connection's own timeout.
+          most_bytes: largest accepted length of the message.
+          end: deadline on the clock `time.monotonic`; None: the connection's timeout applies to
+            each piece.
 
         Raises:
-          OSError: if none comes in time, the connection has ended, or the message is forged.
+          OSError: if the deadline passes, the connection has ended, or the message is forged.
         """
         header = exactly(self.connection, HEADER.size, end)
         message = exactly(self.connection, self.size(header, most_bytes), end)
@@ -119,34 +120,34 @@ class Line:
         return message
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Closes the connection."""
         self.connection.close()
 
 
 def exactly(connection: socket.socket, size: int, end: float | None = None) -> bytes:
-    """Returns the next `size` bytes that come, until `end` as in `Line.receive`.
+    """Receives exactly `size` bytes; `end` is as in `Line.receive`.
 
     Raises:
-      OSError: if fewer come.
+      OSError: if the connection ends or the deadline passes before.
     """
-    found = b""
-    while len(found) < size:
+    received = b""
+    while len(received) < size:
         if end is not None:
             connection.settimeout(max(0.01, end - time.monotonic()))
-        if not (piece := connection.recv(size - len(found))):
+        if not (piece := connection.recv(size - len(received))):
             raise ConnectionError("the connection has ended")
-        found += piece
+        received += piece
         if end is not None and time.monotonic() > end:
             raise TimeoutError("too late")
-    return found
+    return received
 
 
 def call(connection: socket.socket, secret: bytes, index: int, count: int, end: float) -> Line:
-    """Returns the line of worker `index` of `count` to the chief at the other end.
+    """Authenticates worker `index` of `count` and the chief at the other end; returns their line.
 
     Raises:
-      ForgedError: if what is there does not prove that it knows the secret.
-      OSError: if the connection ends, or the proof does not come until `end`.
+      ForgedError: if the other end does not prove that it knows the secret.
+      OSError: if the connection ends or the deadline `end` passes before.
     """
     connection.settimeout(max(0.01, end - time.monotonic()))
     first = hello(index, count)
@@ -160,9 +161,9 @@ def call(connection: socket.socket, secret: bytes, index: int, count: int, end: 
     transcript = first + second
     connection.sendall(proof(secret, transcript, chief=False))
     try:
-        theirs = exactly(connection, PROOF_BYTES, end)
+        chief_proof = exactly(connection, PROOF_BYTES, end)
     except OSError as error:
-        raise ForgedError("it does not accept the secret of this one") from error
-    if not hmac.compare_digest(theirs, proof(secret, transcript, chief=True)):
+        raise ForgedError("it does not accept this worker's secret") from error
+    if not hmac.compare_digest(chief_proof, proof(secret, transcript, chief=True)):
         raise ForgedError("it does not know the secret")
     return Line(connection, secret, transcript, chief=False)

@@ -1,7 +1,7 @@
-"""The secret by which the workers of one run know each other.
+"""Finds the secret by which the workers of one run authenticate to each other.
 
-The launchers make one and hand it on in the environment. A file in the run directory does where
-each worker is started by hand. The secret is not a flag: it is neither kept nor compared.
+The launchers make a secret and pass it in the environment. Workers that are started by hand read it
+from a file in the run directory. The secret is not a flag: it is not saved or compared on resume.
 """
 
 import os
@@ -23,7 +23,7 @@ def find(worker: Worker, folder: pathlib.Path) -> bytes:
     """Returns the secret of `worker`'s run; empty if there is none, and none is needed.
 
     Args:
-      worker: this one.
+      worker: this process's worker.
       folder: the run directory.
 
     Raises:
@@ -32,19 +32,19 @@ def find(worker: Worker, folder: pathlib.Path) -> bytes:
     path = folder / FILE
     if VARIABLE in os.environ:
         return _checked(os.fsencode(os.environ[VARIABLE]), VARIABLE, f"{VARIABLE}=$({_MAKE})")
-    if (kept := _read(path)) is not None:
-        return _checked(kept, str(path), command(path))
+    if (content := _read(path)) is not None:
+        return _checked(content, str(path), command(path))
     if worker.local:
         return b""
     raise UserError(
         f"{worker} has no secret by which the workers know each other: "
-        f"neither {VARIABLE} nor {path} is there.\n"
+        f"neither {VARIABLE} nor {path} exists.\n"
         f"Make one that all workers can read: {command(path)}"
     )
 
 
 def command(path: pathlib.Path) -> str:
-    """Returns the line of a shell that puts a new secret into the file at `path`."""
+    """Returns the shell command that writes a new secret to the file at `path`."""
     folder, file = shlex.quote(str(path.parent)), shlex.quote(str(path))
     return f"mkdir -p {folder} && (umask 077; {_MAKE} > {file})"
 
@@ -59,21 +59,21 @@ def _read(path: pathlib.Path) -> bytes | None:
         return None
     except OSError as error:
         raise UserError(
-            f"{path} cannot be read: {error.strerror}.\nPut a secret in its place: {command(path)}"
+            f"{path} cannot be read: {error.strerror}.\nReplace it by a secret: {command(path)}"
         ) from error
     if mode & _OTHERS:
         raise UserError(
             f"{path} is a secret, and other users may read or write it (mode {mode & 0o777:o}).\n"
-            f"Take it from them: chmod 600 {shlex.quote(str(path))}"
+            f"Restrict its permissions: chmod 600 {shlex.quote(str(path))}"
         )
     return content
 
 
 def _checked(content: bytes, source: str, remedy: str) -> bytes:
-    found = content.strip()
-    if not _FEWEST_BYTES <= len(found) <= _MOST_BYTES:
+    secret = content.strip()
+    if not _FEWEST_BYTES <= len(secret) <= _MOST_BYTES:
         raise UserError(
-            f"{source} holds a secret of {len(found):,} bytes, and it must have {_FEWEST_BYTES} "
+            f"{source} holds a secret of {len(secret):,} bytes, and it must have {_FEWEST_BYTES} "
             f"to {_MOST_BYTES:,}.\nMake a new one for all workers: {remedy}"
         )
-    return found
+    return secret

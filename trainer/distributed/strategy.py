@@ -1,4 +1,4 @@
-"""Which devices a run uses, one or several of this machine, and how it shares out the cores."""
+"""Devices of a run, as a tf.distribute strategy, and the division of the cores among replicas."""
 
 from typing import Any
 
@@ -22,16 +22,23 @@ def connect(
     worker_timeout: float = 60.0,
     on_tpu: tpu.TpuAddress | None = None,
 ) -> tuple[tf.distribute.Strategy, int]:
-    """The strategy for `--strategy=name`, and its lanes; call once, before TensorFlow computes.
+    """Returns the strategy and its lanes; call it once, before TensorFlow computes.
 
-    `auto` takes every GPU, else the CPU or its `virtual_devices`. Lanes are equal parts of a
-    micro-batch that are computed side by side; GPUs and TPUs have one. `multi_worker` is for
-    `worker` and the others of its run, which have met. `tpu` is `on_tpu`.
+    A lane is a part of a micro-batch that a CPU computes beside others; GPUs and TPUs have one.
+
+    Args:
+      name: value of --strategy; `auto` takes all GPUs, or else the CPU or its virtual devices.
+      virtual_devices: number of devices to split the CPU into; None: it is not split.
+      deterministic: whether all kernels are bit-reproducible.
+      ghost_batch_size: in examples.
+      worker: this process, if it is one of several, which have met.
+      worker_timeout: seconds to wait for the other workers.
+      on_tpu: the TPU to use.
 
     Raises:
-      UserError: for virtual devices on a machine with GPUs; for multi_worker without a worker;
-        where the TPU cannot be had.
-      LostWorkerError: where another worker has left since they have met.
+      UserError: for virtual devices on a machine with GPUs; for multi_worker without a worker; if
+        the TPU is not available.
+      LostWorkerError: if another worker has left since they have met.
     """
     if deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -39,7 +46,7 @@ def connect(
         return tpu.connect(on_tpu), 1
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
-        # Or the first process takes the whole GPU, though it needs a part.
+        # Otherwise the first process takes the memory of the whole GPU.
         tf.config.experimental.set_memory_growth(gpu, True)
     if virtual_devices and gpus:
         raise UserError(
@@ -68,10 +75,10 @@ def connect(
 
 
 def share_cores(replicas: int, ghost_batch_size: int) -> tuple[int, int]:
-    """Lanes of a replica on this machine's CPU, and threads of an operation.
+    """Returns the lanes of a replica on this machine's CPU, and the threads of an operation.
 
-    As many lanes as there are cores, or ghost batches in a micro-batch: two cores that each take
-    their part of the examples train 1.2 times as fast as two that meet at every operation's end.
+    A replica has as many lanes as cores, or as ghost batches in a micro-batch if they are fewer.
+    Two cores with a lane each train 1.2 times as fast as two that share each operation.
     """
     cores = max(1, len(usable()) // replicas)
     lanes = min(cores, default_micro_batch_size(ghost_batch_size) // ghost_batch_size)
@@ -79,30 +86,30 @@ def share_cores(replicas: int, ghost_batch_size: int) -> tuple[int, int]:
 
 
 def mirrored(devices: list[str]) -> tf.distribute.Strategy:
-    """A replica on each of `devices`, all of one kind."""
+    """Returns the strategy with a replica on each of `devices`, which are all of one kind."""
     if "CPU" not in devices[0]:
         return tf.distribute.MirroredStrategy(devices)
-    # The default between CPUs is a collective whose group is the process's: a second strategy of
-    # another size aborts it.
+    # Between CPUs the default is a collective with one group in the process, and a second strategy
+    # of another size aborts it.
     reduction = tf.distribute.ReductionToOneDevice()
     return tf.distribute.MirroredStrategy(devices, cross_device_ops=reduction)
 
 
 def next_per_replica(strategy: tf.distribute.Strategy, iterator: Any) -> Any:
-    """The next elements of a dataset's `iterator`, one for each replica of this process, in turn.
+    """Returns the next elements of a dataset's iterator, one for each replica of this process.
 
-    TensorFlow's own way to several devices has an iterator for each, with a thread that tunes it
-    whatever the options say; that thread sleeps for up to a minute at a time, and the end of the
-    iterator waits for it. To a TPU's cores they come from the host that runs the program.
+    TensorFlow's own distribution makes an iterator for each device. Each has a thread that tunes
+    it, even if the options forbid it; the thread sleeps for up to a minute, and the iterator's end
+    waits for it. A TPU's cores get the elements from the machine that runs the program.
     """
     return strategy.experimental_distribute_values_from_function(lambda _: iterator.get_next())
 
 
 def on_cpu(strategy: tf.distribute.Strategy) -> bool:
-    """Whether the strategy's replicas compute on CPUs."""
+    """Returns whether the strategy's replicas compute on CPUs."""
     return all("CPU" in device for device in strategy.extended.worker_devices)
 
 
 def is_tpu(strategy: tf.distribute.Strategy) -> bool:
-    """Whether the strategy's replicas compute on a TPU."""
+    """Returns whether the strategy's replicas compute on a TPU."""
     return isinstance(strategy, tf.distribute.TPUStrategy)

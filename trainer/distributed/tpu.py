@@ -1,8 +1,7 @@
-"""A TPU, from its name to its strategy, and what is said where it cannot be had.
+"""Connects to a TPU, and explains why if it cannot.
 
-TensorFlow alone waits for minutes, or fails far from the cause. So a TPU that has a name is asked
-about first, by Google's API, and its address is tried before TensorFlow connects to it. `local` is
-the TPU of the machine that the program runs on, about which nobody is asked.
+TensorFlow alone waits for minutes, or fails far from the cause. So this module first asks Google's
+API about a named TPU, and tries its address. The name `local` is this machine's TPU.
 """
 
 import contextlib
@@ -24,17 +23,19 @@ from trainer.system.typed_json import WrongError, fields, text
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from trainer.system.tensorflow_errors import Translation
+
 _LOCAL = "local"
-_REQUEST_SECONDS = 30.0  # for one answer of the API's
-_HEALTHY_SECONDS = 600.0  # that a TPU may take to become healthy
+_REQUEST_SECONDS = 30.0  # timeout of one API request
+_HEALTHY_SECONDS = 600.0  # timeout for a TPU to become healthy
 _POLL_SECONDS = 15.0
-_CONNECT_SECONDS = 15.0  # for one address of the TPU's
-_LIBTPU = (0, 0, 24)  # the newest that tensorflow-tpu 2.20 does not abort with
+_CONNECT_SECONDS = 15.0  # timeout for one of the TPU's addresses
+_LIBTPU = "0.0.24"  # the newest with which tensorflow-tpu 2.20 does not abort
 
 
 @dataclasses.dataclass(frozen=True)
 class TpuAddress:
-    """Which TPU a run is on: `local`, or its name, which zone and project are given with."""
+    """The TPU of a run: `local`, or a name with its zone and project."""
 
     name: str
     zone: str | None
@@ -48,40 +49,39 @@ class TpuAddress:
         return "the TPU of this machine" if self.local else f"TPU {self.name}"
 
     def gcloud(self, verb: str) -> str:
-        """The command that does it to this TPU."""
-        where = f"--zone={self.zone} --project={self.project}"
-        return f"`gcloud compute tpus tpu-vm {verb} {self.name} {where}`"
+        """The gcloud command that applies `verb` to this TPU."""
+        place = f"--zone={self.zone} --project={self.project}"
+        return f"`gcloud compute tpus tpu-vm {verb} {self.name} {place}`"
 
 
 def address(config: Config) -> TpuAddress | None:
-    """The TPU that `config` names; None where the run is on something else."""
+    """The TPU that `config` names; None if the run does not use a TPU."""
     if config.strategy != "tpu" or config.tpu is None:
         return None
     return TpuAddress(config.tpu, config.tpu_zone, config.tpu_project)
 
 
 def check_packages() -> None:
-    """Call before TensorFlow is imported, which would end the process here without a word.
+    """Checks versions; call before importing TensorFlow, which would abort without a message.
 
     Raises:
-      UserError: where this TensorFlow and libtpu do not go together.
+      UserError: if this TensorFlow and libtpu are incompatible.
     """
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         tensorflow = importlib.metadata.version("tensorflow-tpu")
         libtpu = importlib.metadata.version("libtpu")
-        newest = ".".join(map(str, _LIBTPU))
-        if tensorflow.startswith("2.20.") and _numbers(libtpu)[:3] > _LIBTPU:
+        if tensorflow.startswith("2.20.") and _numbers(libtpu)[:3] > _numbers(_LIBTPU):
             raise UserError(
-                f"tensorflow-tpu {tensorflow} aborts with libtpu {libtpu}: it is too new.\n"
-                f"Run pip install 'libtpu<={newest}'."
+                f"tensorflow-tpu {tensorflow} aborts with libtpu {libtpu}, which is too new.\n"
+                f"Run pip install 'libtpu<={_LIBTPU}'."
             )
 
 
 def connect(tpu: TpuAddress) -> "tf.distribute.Strategy":
-    """The strategy over all cores of `tpu`; call once, before TensorFlow computes.
+    """Returns the strategy over all cores of `tpu`; call once, before TensorFlow computes.
 
     Raises:
-      UserError: where it cannot be had, with the reason, in bounded time.
+      UserError: if the TPU cannot be used, with the reason, within bounded time.
     """
     import tensorflow as tf
 
@@ -100,17 +100,14 @@ def connect(tpu: TpuAddress) -> "tf.distribute.Strategy":
             f"{tpu} has no cores that TensorFlow {tf.__version__} sees.\n{_remedy(tpu)}"
         ) from error
     except tf.errors.NotFoundError as error:
-        lacks = "OpKernel" in str(error)
-        raise UserError(
-            f"TensorFlow {tf.__version__} here is not built for TPUs.\n{_remedy(tpu)}"
-            if lacks
-            else f"TensorFlow {tf.__version__} finds no TPU at --tpu={tpu.name}.\n{_remedy(tpu)}"
-        ) from error
+        problem = "is not built for TPUs"
+        if "OpKernel" not in str(error):
+            problem = f"finds no TPU at --tpu={tpu.name}"
+        raise UserError(f"TensorFlow {tf.__version__} {problem}.\n{_remedy(tpu)}") from error
     except tf.errors.OpError as error:
         reason = str(error).splitlines()[0]
         raise UserError(
-            f"{tpu} cannot be initialized: {reason}\n"
-            "End other processes that use it, and start again."
+            f"{tpu} cannot be initialized: {reason}\nEnd all other processes that use it."
         ) from error
 
 
@@ -123,46 +120,42 @@ def _remedy(tpu: TpuAddress) -> str:
     return "Run on the TPU VM itself, with --tpu=local."
 
 
-@contextlib.contextmanager
-def watched(tpu: TpuAddress | None) -> Iterator[None]:
-    """Where a TPU is lost within, says so, and whether it comes back, in TensorFlow's place.
-
-    Raises:
-      LostWorkerError: then.
-    """
+def lost(tpu: TpuAddress | None) -> "Translation":
+    """Returns the translation of an error about a lost TPU, which says whether it can recover."""
     import tensorflow as tf
 
-    try:
-        yield
-    except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
-        if tpu is None:
-            raise
-        reason = str(error).splitlines()[0]
-        remedy = "Start the same command again: it goes on from the last checkpoint."
+    def translation(error: tf.errors.OpError) -> LostWorkerError | None:
+        if tpu is None or not isinstance(
+            error, tf.errors.UnavailableError | tf.errors.AbortedError
+        ):
+            return None
+        remedy = "Start the same command again: it resumes from the last checkpoint."
         try:
             if not tpu.local:
                 _check_recoverable(tpu)
-        except UserError as lost:
-            remedy = str(lost).replace("\n", " ")
-        raise LostWorkerError(f"{tpu} is lost: {reason}\n{remedy}") from error
+        except UserError as gone:
+            remedy = str(gone).replace("\n", " ")
+        return LostWorkerError(f"{tpu} is lost: {str(error).splitlines()[0]}\n{remedy}")
+
+    return translation
 
 
 def _check_answers(tpu: TpuAddress) -> None:
-    """Returns once the TPU is healthy, of this version and listening.
+    """Waits until the TPU is healthy; checks its TensorFlow version and its addresses.
 
     Raises:
-      UserError: where it is not to be.
+      UserError: if it does not become healthy, has another version or does not answer.
     """
     import tensorflow as tf
 
     _wait_for_healthy(tpu)
     with _asking(tpu) as client:
         version = client.runtime_version() or ""
-    theirs = re.match(r"(?:tpu-vm-tf-)?(\d+\.\d+)", version)
-    if theirs and _numbers(theirs[1]) != _numbers(tf.__version__)[:2]:
+    installed = re.match(r"(?:tpu-vm-tf-)?(\d+\.\d+)", version)
+    if installed and _numbers(installed[1]) != _numbers(tf.__version__)[:2]:
         raise UserError(
-            f"{tpu} has TensorFlow {version}, and here is {tf.__version__}: they do not go "
-            f"together.\nInstall {theirs[1]} here, or create it with --version={tf.__version__}."
+            f"{tpu} has TensorFlow {version}, which does not work with {tf.__version__} here.\n"
+            f"Install {installed[1]} here, or create the TPU with --version={tf.__version__}."
         )
     with _asking(tpu) as client:
         endpoints = client.network_endpoints()
@@ -171,7 +164,7 @@ def _check_answers(tpu: TpuAddress) -> None:
 
 
 def _wait_for_healthy(tpu: TpuAddress) -> None:
-    # cloud-tpu-client's own wait would not notice that a TPU is gone.
+    # cloud-tpu-client's own wait would not notice a TPU that no longer exists.
     end = time.monotonic() + _HEALTHY_SECONDS
     while True:
         _check_recoverable(tpu)
@@ -179,23 +172,23 @@ def _wait_for_healthy(tpu: TpuAddress) -> None:
             state, health = client.state(), client.health()
         if (state, health) == ("READY", "HEALTHY"):
             return
-        now = f"{tpu} is {state}, its health {health}"
+        status = f"{tpu} is {state}, its health {health}"
         if state in ("STOPPED", "STOPPING"):
             raise UserError(f"{tpu} is {state}.\nStart it: {tpu.gcloud('start')}.")
         if time.monotonic() + _POLL_SECONDS > end:
             raise UserError(
-                f"{now}, and it was not healthy within {_HEALTHY_SECONDS:g} s.\n"
-                f"See {tpu.gcloud('describe')}; delete it and create it again if it stays so."
+                f"{status}, and it was not healthy within {_HEALTHY_SECONDS:g} s.\n"
+                f"See {tpu.gcloud('describe')}; if this does not change, create the TPU again."
             )
-        logging.warning("%s; waiting for it", now)
+        logging.warning("%s; waiting for it", status)
         time.sleep(_POLL_SECONDS)
 
 
 def _check_recoverable(tpu: TpuAddress) -> None:
-    """Refuses a TPU that will not come back by itself.
+    """Refuses a TPU that does not recover by itself.
 
     Raises:
-      UserError: then, or where nobody says.
+      UserError: if it does not recover, or the API does not answer.
     """
     with _asking(tpu) as client:
         if client.recoverable():
@@ -213,7 +206,7 @@ def _check_recoverable(tpu: TpuAddress) -> None:
 
 
 def _probe(tpu: TpuAddress, address: str, version: str) -> None:
-    """Refuses a TPU that does not answer at `address`, where TensorFlow would wait for minutes."""
+    """Refuses a TPU that does not answer at `address`; TensorFlow would wait for minutes."""
     import grpc
 
     with grpc.insecure_channel(address) as channel:
@@ -222,17 +215,16 @@ def _probe(tpu: TpuAddress, address: str, version: str) -> None:
         except grpc.FutureTimeoutError:
             raise UserError(
                 f"{tpu} does not answer at {address} within {_CONNECT_SECONDS:g} s; its runtime is "
-                f"{version or 'unknown'}.\nRun on the TPU VM itself, with --tpu=local, or on a "
-                "machine of its network."
+                f"{version or 'unknown'}.\nRun on the TPU VM with --tpu=local, or in its network."
             ) from None
 
 
 @contextlib.contextmanager
 def _asking(tpu: TpuAddress) -> Iterator[Any]:
-    """Google's client for `tpu`; what it raises is said in plain words.
+    """Yields Google's client for `tpu`, and explains its errors.
 
     Raises:
-      UserError: where it raises anything.
+      UserError: if the client raises an error.
     """
     if tpu.local:
         yield None
@@ -244,17 +236,17 @@ def _asking(tpu: TpuAddress) -> Iterator[Any]:
         from cloud_tpu_client import Client
     except ImportError as error:
         raise UserError(
-            f"{tpu} is asked about by the package cloud-tpu-client, which is not there.\n"
+            f"{tpu} cannot be queried: the package cloud-tpu-client is not installed.\n"
             "Run pip install cloud-tpu-client==0.10."
         ) from error
 
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_REQUEST_SECONDS)  # The client takes it from here alone.
+    socket.setdefaulttimeout(_REQUEST_SECONDS)  # The client has no timeout setting of its own.
     try:
         yield Client(tpu.name, tpu.zone, tpu.project)
     except (
-        ValueError,  # the client's own, in place of another
-        RuntimeError,  # likewise, where the state is no longer READY
+        ValueError,  # by the client, in place of the error that caused it
+        RuntimeError,  # by the client, if the state is no longer READY
         OSError,
         httplib2.HttpLib2Error,
         oauth2client.client.Error,
@@ -265,16 +257,14 @@ def _asking(tpu: TpuAddress) -> Iterator[Any]:
             raise _refused(tpu, cause.resp.status, cause.content) from error
         if isinstance(cause, oauth2client.client.Error):
             raise UserError(
-                f"{tpu} cannot be asked about: there are no valid Google credentials here.\n"
-                "Run gcloud auth application-default login, or name a service account's file as "
-                "GOOGLE_APPLICATION_CREDENTIALS."
+                f"{tpu} cannot be queried: there are no valid Google credentials here.\n"
+                "Run gcloud auth application-default login, or set GOOGLE_APPLICATION_CREDENTIALS."
             ) from error
-        late = isinstance(cause, TimeoutError)
-        reason = (
-            f"no answer within {_REQUEST_SECONDS:g} s" if late else " ".join(str(cause).split())
-        )
+        reason = " ".join(str(cause).split())
+        if isinstance(cause, TimeoutError):
+            reason = f"no answer within {_REQUEST_SECONDS:g} s"
         raise UserError(
-            f"{tpu} cannot be asked about: {reason}.\n"
+            f"{tpu} cannot be queried: {reason}.\n"
             "Check the network, and start again; on the TPU VM itself, use --tpu=local."
         ) from error
     finally:
@@ -282,10 +272,10 @@ def _asking(tpu: TpuAddress) -> Iterator[Any]:
 
 
 def _refused(tpu: TpuAddress, status: int, content: bytes) -> UserError:
-    """What to say of an answer that is an error."""
+    """Returns the UserError for an API answer with an error status."""
     try:
         answer = typed_json.parsed(content, fields({"error": fields({"message": text})}))
-        reason = _line(answer["error"]["message"])
+        reason = " ".join(answer["error"]["message"].split())
     except WrongError:
         reason = "no reason is given"
     if status == 404:
@@ -299,12 +289,8 @@ def _refused(tpu: TpuAddress, status: int, content: bytes) -> UserError:
             f"Ask for the role roles/tpu.viewer in {tpu.project}, or correct --tpu_project."
         )
     return UserError(
-        f"{tpu} cannot be asked about: Google's API answers {status}: {reason}\nTry again later."
+        f"{tpu} cannot be queried: Google's API answers {status}: {reason}\nTry again later."
     )
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _numbers(version: str) -> tuple[int, ...]:

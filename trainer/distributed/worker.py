@@ -1,6 +1,6 @@
-"""The workers of a run over several processes: who they are, and which of them this one is.
+"""The workers of a run over several processes: their addresses, and which one this process is.
 
-TF_CONFIG says it, or else Slurm's or Kubernetes' environment; TensorFlow's own resolvers read them.
+TF_CONFIG names them, or else Slurm's or Kubernetes' environment. TensorFlow's resolvers read these.
 """
 
 import dataclasses
@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from trainer.distributed import kubernetes_pods
 from trainer.errors import LostWorkerError, UserError
 
-# Slurm gives no ports, and jobs with neighbouring ids may share a node: each has some of its own,
-# for its workers there. All are below 32768, where those begin that Linux gives out by itself.
+# Slurm assigns no ports, and jobs with consecutive ids may share a node. So each job has a range of
+# ports for its workers on a node. All are below 32768, where Linux's ephemeral ports begin.
 _FIRST_PORT = 20_000
 _PORTS = 10_000
 _PORTS_A_JOB = 16
@@ -24,9 +24,9 @@ class Worker:
     """One process of several.
 
     Attributes:
-      addresses: of all, as `host:port`, in the order of their replicas.
-      index: of this one.
-      secret: by which all of them know each other; empty if they are `local`.
+      addresses: `host:port` of each worker, in the order of their replicas.
+      index: index of this worker.
+      secret: shared by all workers, which prove that they know it; empty if they are `local`.
     """
 
     addresses: tuple[str, ...]
@@ -35,7 +35,7 @@ class Worker:
 
     @property
     def chief(self) -> bool:
-        """Whether it is the one that writes the run directory, and decides what time decides."""
+        """Whether this worker decides for all, and writes the run directory."""
         return self.index == 0
 
     @property
@@ -45,7 +45,7 @@ class Worker:
 
     @property
     def local(self) -> bool:
-        """Whether no worker has to be called over a network."""
+        """Whether all workers are on this machine."""
         hosts = {self.at(index)[0] for index in range(len(self.addresses))}
         return len(self.addresses) == 1 or all(_is_loopback(host) for host in hosts)
 
@@ -58,26 +58,26 @@ class Worker:
         return self.name(self.index)
 
     def name(self, index: int) -> str:
-        """Of any of them, for a message."""
+        """Returns the name of worker `index` for a message."""
         return f"worker {index} ({self.addresses[index]})"
 
 
 def _is_loopback(host: str) -> bool:
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:  # Another name, which other hosts may find elsewhere.
+    except ValueError:  # A name, which may mean another machine elsewhere.
         return False
 
 
 def from_environment(timeout: float) -> Worker:
-    """The worker that the environment says this process is.
+    """Returns the worker that this process is, according to the environment.
 
     Args:
-      timeout: seconds after which a worker that is not heard of counts as lost.
+      timeout: seconds of silence after which a worker counts as lost.
 
     Raises:
-      LostWorkerError: where Kubernetes has not started all of them in ten times as long.
-      UserError: where it says none, or not which.
+      LostWorkerError: if Kubernetes has not started all workers in ten times the timeout.
+      UserError: if no worker is named, or this one is not.
     """
     if "TF_CONFIG" in os.environ:
         return _from_tf_config()
@@ -105,7 +105,7 @@ def _from_tf_config() -> Worker:
         resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
         jobs = resolver.cluster_spec().as_dict()
         kind, index = resolver.task_type, resolver.task_id
-        # The chief, where it has a name of its own, is the first.
+        # The chief is the first worker; TF_CONFIG may name it apart.
         addresses = [*jobs.pop("chief", []), *jobs.pop("worker", [])]
         own = resolver.cluster_spec().task_address(kind, index)
     except (ValueError, TypeError, AttributeError) as error:
@@ -126,13 +126,13 @@ def _from_slurm() -> Worker:
 
     tasks = int(os.environ["SLURM_STEP_NUM_TASKS"])
     first_port = _FIRST_PORT + int(os.environ["SLURM_JOB_ID"]) * _PORTS_A_JOB % _PORTS
-    # Which GPUs are a task's is Slurm's to say, by --gpus-per-task; without GPUs the resolver
-    # would fail.
+    # Slurm assigns GPUs to tasks (--gpus-per-task). The resolver needs numbers, and fails on 0.
     resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
         port_base=first_port, gpus_per_node=tasks, gpus_per_task=1, auto_set_gpu=False
     )
     addresses = resolver.cluster_spec().job_tasks("worker")
-    # It counts tasks in the order of their hosts' names, node10 before node9, and Slurm does not.
+    # The resolver sorts nodes by name, node10 before node9, and Slurm does not. So the task's index
+    # is that of its address.
     port = first_port + int(os.environ["SLURM_LOCALID"])
     return _worker(addresses, f"{os.environ['SLURMD_NODENAME']}:{port}", "Slurm's environment")
 

@@ -1,22 +1,23 @@
 """Ghost batch normalization: each run of G consecutive examples has its own statistics.
 
 Hoffer, Hubara & Soudry 2017, "Train longer, generalize better", algorithm 1. What is learned then
-depends on G, not on how a batch lies on micro-batches and replicas, as long as G divides them.
+depends on G, but not on the division of a batch into micro-batches and replicas, if G divides them.
 
 Two kernels give the same numbers (measured costs: reference/stack.md §5):
 
-- `fused`: split into ghost batches, one FusedBatchNormV3 each. The fastest on CPUs without XLA,
-  where that op is two-pass: the variance has a relative error under 1e-5 at any mean. Under XLA the
-  same op is one-pass and unshifted (1e-1 at a mean of 100 standard deviations): not there.
-- `reshaped`: one reshape to [b/G, G, m, c] and one pass over it, shifted by the moving mean k, a
-  constant during an update: with d = x − k, mean = k + E[d], variance = E[d²] − E[d]². The backward
-  pass is in closed form. Nearly free under XLA and on TPUs. The formula is exact for any k, but
-  float32 cancels where the mean is many standard deviations from k. Measured relative error of the
-  variance, up to 112×112 positions, with and without XLA: under 1e-4 at 10 standard deviations from
-  k (k within 10% of a mean of 100, or a cold start, k = 0, at a mean of 10); 6e-3 at a cold start
-  at a mean of 100, until k has moved.
+- `fused` calls FusedBatchNormV3 for each ghost batch. It is the fastest on CPUs without XLA, where
+  that op takes two passes: the relative error of the variance is under 1e-5 at any mean. Do not use
+  it under XLA, where the op takes one pass without a shift: the error is 1e-1 at a mean of 100
+  standard deviations.
+- `reshaped` reshapes to [b/G, G, m, c] and takes one pass, shifted by the moving mean k, which is
+  constant during an update. With d = x − k: mean = k + E[d], variance = E[d²] − E[d]². The backward
+  pass is in closed form. It is nearly free under XLA and on TPUs. The formula is exact for any k,
+  but float32 loses digits if the mean is many standard deviations from k. Measured relative errors
+  of the variance, up to 112×112 positions, with and without XLA: under 1e-4 at 10 standard
+  deviations from k (k within 10% of a mean of 100, or a cold start, k = 0, at a mean of 10); 6e-3
+  at a cold start at a mean of 100, until k has changed.
 
-The variance is the biased one throughout, as in Keras.
+All variances are biased, as in Keras.
 """
 
 import contextlib
@@ -34,10 +35,10 @@ Kernel = Literal["fused", "reshaped"]
 
 
 class Statistics(NamedTuple):
-    """Statistics that one call of one layer hands over instead of moving its own.
+    """Statistics that one call of a layer returns instead of updating its moving statistics.
 
-    Both sums are float32 [c], over the call's ghost batches; the variances are biased. They are
-    None if the model called the layer for inference, where nothing moves.
+    Both sums are float32 [c], over the ghost batches of the call; the variances are biased. They
+    are None if the model called the layer for inference, which updates nothing.
     """
 
     layer: "GhostBatchNormalization"
@@ -46,7 +47,7 @@ class Statistics(NamedTuple):
 
 
 class _Collecting(threading.local):
-    """The open scope's list, one a thread: MirroredStrategy traces each replica in its own."""
+    """List of the open scope of each thread: MirroredStrategy traces each replica in its own."""
 
     collected: list[Statistics] | None = None
 
@@ -56,10 +57,10 @@ _collecting = _Collecting()
 
 @contextlib.contextmanager
 def collect_statistics() -> Iterator[list[Statistics]]:
-    """Within the scope, this thread's calls append their Statistics and move nothing.
+    """Makes layers called in this thread append their Statistics to a list, and update nothing.
 
-    A layer called twice appends twice. The tensors belong to the graph that called the layer: open
-    the scope and use the list in the function that calls the model.
+    A layer called twice appends twice. The tensors belong to the graph that calls the layer, so
+    open the scope and use the list in the function that calls the model.
     """
     outer = _collecting.collected
     _collecting.collected = []
@@ -72,7 +73,7 @@ def collect_statistics() -> Iterator[list[Statistics]]:
 def update_moving_statistic(
     moving: tf.Tensor, mean: tf.Tensor, decay: float, ghost_batches: tf.Tensor | int
 ) -> tf.Tensor:
-    """A moving statistic after n ghost batches: dⁿ·moving + (1 − dⁿ)·mean.
+    """Returns a moving statistic after n ghost batches: dⁿ·moving + (1 − dⁿ)·mean.
 
     Args:
         moving: the statistic before, float32 [c].
@@ -89,16 +90,16 @@ def update_moving_statistic(
 def normalize_fused(
     x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, *, ghost_batch_size: int, epsilon: float
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Normalises x, [b, ..., c], by ghost batches; gamma, beta float32 [c].
+    """Normalises x, [b, ..., c], by ghost batches, with gamma and beta, float32 [c].
 
-    Returns the output, of x's shape and dtype (float32, bfloat16 or float16), and the ghost
-    batches' means and biased variances, float32 [b/G, c], through which no gradient flows.
+    Returns the output, of x's shape and dtype (float32, bfloat16 or float16), and the means and
+    biased variances of the ghost batches, float32 [b/G, c]. No gradient flows through these two.
     """
     b, c = x.shape[0], x.shape[-1]
     ghosts = tf.reshape(x, [b, -1, 1, c])  # [b, m, 1, c]
     outputs, means, variances = [], [], []
     for ghost in tf.split(ghosts, b // ghost_batch_size) if b > ghost_batch_size else [ghosts]:
-        # The raw op: tf.nn.fused_batch_norm would raise epsilon to cuDNN's smallest.
+        # This uses the raw op, because tf.nn.fused_batch_norm raises epsilon to cuDNN's minimum.
         fused = tf.raw_ops.FusedBatchNormV3(
             x=ghost,  # [G, m, 1, c]
             scale=gamma,
@@ -113,7 +114,7 @@ def normalize_fused(
         variances.append(fused.batch_variance)
     n = tf.cast(ghost_batch_size * tf.shape(ghosts)[1], tf.float32)  # examples · positions
     y = tf.concat(outputs, axis=0) if len(outputs) > 1 else outputs[0]
-    # The kernel returns Bessel's unbiased variance: n/(n−1) times ours.
+    # The op returns the unbiased variance, which is n/(n−1) times the biased one.
     biased = tf.stack(variances) * ((n - 1) / n)
     return (
         tf.reshape(y, tf.shape(x)),
@@ -131,7 +132,7 @@ def normalize_reshaped(
     ghost_batch_size: int,
     epsilon: float,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """As normalize_fused, in one pass; shift float32 [c] is k of the module's docstring."""
+    """Does the same as normalize_fused, in one pass; `shift`, float32 [c], is k of the module."""
     b, c = x.shape[0], x.shape[-1]
 
     @tf.custom_gradient
@@ -146,7 +147,7 @@ def normalize_reshaped(
         def gradient(
             dy: tf.Tensor, _dmean: tf.Tensor, _dvariance: tf.Tensor
         ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            # Only x, in its own dtype, mean and inv live until here.
+            # Between the passes, only x (in its own dtype), mean and inv are kept in memory.
             n = tf.cast(ghost_batch_size * tf.shape(x)[2], tf.float32)  # G·m
             dy = tf.cast(dy, tf.float32)
             centered = tf.cast(x, tf.float32) - mean
@@ -164,10 +165,10 @@ def normalize_reshaped(
 
 
 def _mean(x: tf.Tensor) -> tf.Tensor:
-    """The mean of [b/G, G, m, c] over G and m, in two stages.
+    """Returns the mean of [b/G, G, m, c] over G and m, in two stages.
 
-    One long float32 sum costs a digit: at 10 standard deviations from the shift and 32 × 28 × 28
-    terms the variance is 3e-4 off by one sum, 3e-5 by two, in the same time.
+    One long float32 sum loses a digit: at 10 standard deviations from the shift and 32 × 28 × 28
+    terms, the error of the variance is 3e-4 with one sum and 3e-5 with two, in the same time.
     """
     positions = tf.reduce_mean(x, axis=2, keepdims=True)
     return tf.reduce_mean(positions, axis=1, keepdims=True)
@@ -177,22 +178,22 @@ def _mean(x: tf.Tensor) -> tf.Tensor:
 class GhostBatchNormalization(keras.layers.BatchNormalization):
     """Keras' BatchNormalization with statistics over ghost batches of G examples.
 
-    Weights and TensorFlow checkpoints are those of keras.layers.BatchNormalization. Keras' own
-    files find layers by their class: load a plain model's first and `ghostify` it then. In
-    training, the input is [b, ..., c] with a static b that G divides; at inference b is free.
-    Statistics are float32 whatever the compute dtype. Outside of `collect_statistics` a training
-    call moves its own moving statistics by `moved` with its n = b/G ghost batches.
+    Weights and TensorFlow checkpoints are those of keras.layers.BatchNormalization. Keras' files
+    name the class of each layer, so load the file of a plain model first and then `ghostify` it.
+    In training, the input is [b, ..., c] with a static b that G divides; in inference, b may be
+    any. Statistics are float32 at every compute dtype. Outside `collect_statistics`, a training
+    call applies `update_moving_statistic` with its own n = b/G ghost batches.
 
     Args:
         ghost_batch_size: G, examples.
         kernel: "fused" or "reshaped"; see the module.
-        **kwargs: Keras' own. `momentum` is the decay d per ghost batch, 0.99; `axis` must be the
-            last one.
+        **kwargs: arguments of Keras' layer. `momentum` is the decay d per ghost batch, 0.99; `axis`
+            must be the last.
 
     Raises:
-        UserError: in a training call where b is unknown or not divisible by G or the input carries
-            a Keras mask; in any call where axis is not the last; at construction for G under 1,
-            `renorm` and `synchronized`.
+        UserError: at construction, if G is under 1, or with `renorm` or `synchronized`; in any
+            call, if `axis` is not the last; in a training call, if b is unknown or G does not
+            divide it, or if the input has a Keras mask.
     """
 
     def __init__(self, ghost_batch_size: int, kernel: Kernel = "fused", **kwargs: Any) -> None:
@@ -200,11 +201,11 @@ class GhostBatchNormalization(keras.layers.BatchNormalization):
         self.set_ghost(ghost_batch_size, kernel)
 
     def set_ghost(self, ghost_batch_size: int, kernel: Kernel) -> None:
-        """Sets what Keras' layer does not have, and refuses what the ghost layer cannot do."""
+        """Sets the attributes that Keras' layer lacks, and refuses options that contradict them."""
         if ghost_batch_size < 1:
-            raise UserError(f"ghost_batch_size {ghost_batch_size}: it must be 1 or more")
+            raise UserError(f"ghost_batch_size {ghost_batch_size} is below 1: use 1 or more")
         if kernel not in get_args(Kernel):
-            raise ValueError(f"kernel {kernel!r} is none of {get_args(Kernel)}")
+            raise ValueError(f"kernel {kernel!r} is not one of {get_args(Kernel)}")
         if self.renorm or self.synchronized:
             raise UserError(
                 f"layer {self.name}: renorm and synchronized contradict ghost batch normalization; "
@@ -218,8 +219,8 @@ class GhostBatchNormalization(keras.layers.BatchNormalization):
     def _refuse_axis(self, rank: int) -> None:
         if self.axis not in (-1, rank - 1):
             raise UserError(
-                f"layer {self.name}: axis {self.axis} of an input of rank {rank} is not the last; "
-                "ghost batch normalization needs channels last (axis=-1)"
+                f"layer {self.name}: axis {self.axis} of an input of rank {rank} is not the last: "
+                "use axis=-1 with channels last, which ghost batch normalization needs"
             )
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
@@ -230,8 +231,8 @@ class GhostBatchNormalization(keras.layers.BatchNormalization):
             return super().call(inputs, training=False)
         if mask is not None:
             raise UserError(
-                f"layer {self.name}: ghost batch normalization has no masked statistics; remove "
-                "the mask before it"
+                f"layer {self.name}: ghost batch normalization cannot use a mask: remove the mask "
+                "before it"
             )
         x = tf.convert_to_tensor(inputs)
         ghost_batches = self._count_ghost_batches(x.shape[0])
@@ -260,14 +261,14 @@ class GhostBatchNormalization(keras.layers.BatchNormalization):
     def _count_ghost_batches(self, batch: int | None) -> int:
         if batch is None:
             raise UserError(
-                f"layer {self.name}: ghost batches need a batch of known size; batch the data with "
+                f"layer {self.name}: ghost batches need a batch of known size: batch the data with "
                 "drop_remainder=True"
             )
         if batch % self.ghost_batch_size:
             divisors = [g for g in range(1, batch + 1) if batch % g == 0]
             raise UserError(
                 f"ghost_batch_size {self.ghost_batch_size} does not divide the batch of {batch} "
-                f"examples; these do: {', '.join(map(str, divisors))}"
+                f"examples: use one of {', '.join(map(str, divisors))}"
             )
         return batch // self.ghost_batch_size
 

@@ -1,8 +1,8 @@
-"""Any Keras model's batch normalization made ghost, in place, and Keras' own again.
+"""Conversion of a Keras model's batch normalization to ghost batch normalization, and back.
 
-A layer object keeps its identity, weights, name and place in the model's graph and only changes
-class. keras.models.clone_model, the other way, cannot copy subclassed models. Keras files and
-TensorFlow checkpoints of the result are those of a model that was built from ghost layers.
+Only the class of a layer object changes. Its identity, weights, name and place in the model's graph
+do not. The alternative, keras.models.clone_model, cannot copy subclassed models. The result saves
+the same Keras files and TensorFlow checkpoints as a model built from ghost layers.
 """
 
 import keras
@@ -16,13 +16,13 @@ def ghostify(
 ) -> keras.Model:
     """Turns every BatchNormalization of the model into a GhostBatchNormalization.
 
-    Epsilon, center, scale and weights stay. `synchronized` is turned off, since ghost batches are
-    local. Layers that are ghosts already take the new sizes. Call it before any function that calls
-    the model is traced.
+    Epsilon, center, scale and weights do not change. `synchronized` is turned off, since ghost
+    batches are local. Ghost layers in the model get the new sizes. Call this before any function
+    that calls the model is traced.
 
     Args:
-        model: Sequential, functional, subclassed or nested of these. Of a subclassed model, layers
-            that its `build` makes are reached once it is built.
+        model: Sequential, functional, subclassed, or nested of these. A subclassed model must be
+            built first if its `build` makes layers.
         ghost_batch_size: G, examples.
         decay: d, per ghost batch.
         kernel: "fused" or "reshaped"; see trainer.nn.ghost_batch_norm.
@@ -31,8 +31,8 @@ def ghostify(
         The same model.
 
     Raises:
-        UserError: for a subclass of BatchNormalization, whose own code the swap would discard, a
-            layer with `renorm`, or an axis that is not the last.
+        UserError: if a layer is of a subclass of BatchNormalization, whose own code this would
+            discard, has `renorm`, or has an axis that is not the last.
     """
     for layer in model._flatten_layers(include_self=False):
         if not isinstance(layer, keras.layers.BatchNormalization):
@@ -40,7 +40,7 @@ def ghostify(
         if type(layer) not in (keras.layers.BatchNormalization, GhostBatchNormalization):
             raise UserError(
                 f"layer {layer.name} is a {type(layer).__name__}, a BatchNormalization with code "
-                "of its own; use keras.layers.BatchNormalization, which can be made ghost"
+                "of its own, which would be lost: use keras.layers.BatchNormalization"
             )
         layer.__class__ = GhostBatchNormalization
         layer.momentum = decay
@@ -52,7 +52,7 @@ def ghostify(
 def unghostify(model: keras.Model) -> keras.Model:
     """Turns every GhostBatchNormalization of the model back into Keras' BatchNormalization.
 
-    Inference, weights and names stay, and Keras files of the model load without this package.
+    Inference, weights and names do not change. Keras files of the result load without this package.
 
     Returns:
         The same model.

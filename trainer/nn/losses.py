@@ -1,10 +1,10 @@
-"""The loss that is trained and evaluated."""
+"""Loss of training and evaluation."""
 
 import tensorflow as tf
 
 
 def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, label_smoothing: float = 0.0) -> tf.Tensor:
-    """Cross entropy of logits [b, classes] with labels [b], each smoothed over all classes; [b]."""
+    """Returns the cross entropy [b] of logits [b, classes] with labels [b], smoothed if asked."""
     if not label_smoothing:
         return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
     classes = logits.shape[-1]

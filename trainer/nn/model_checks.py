@@ -1,7 +1,7 @@
-"""Refuses what Keras' fit would do with a user's model, and this program would not.
+"""Checks of a user's model for features of Keras' fit that this program does not support.
 
-Each is refused by name before anything is trained, since the run would learn something else than
-the user asked for, or could not be repeated.
+A model with such a feature is refused before training, and the message names the feature. Otherwise
+the run would learn something else than the user asked for, or could not be repeated.
 """
 
 import re
@@ -16,31 +16,31 @@ from keras.src.random.seed_generator import global_seed_generator
 from trainer.errors import UserError
 from trainer.nn.user_code import one_line, unwrap_user_errors
 
-# Methods of keras.Model that fit and evaluate are made of.
+# Methods by which keras.Model implements fit and evaluate.
 _METHODS = (
     *("train_step", "test_step", "compute_loss", "compute_metrics"),
     *("fit", "evaluate", "make_train_function", "make_test_function"),
 )
 _PROBABILITIES = {"Softmax": "softmax", "Sigmoid": "sigmoid"}
 _PASSED_OVER = {"Identity", "Cast", "Reshape", "Squeeze"}
-# An input that saturates a sigmoid, and an output that only a saturated one has.
+# Size of inputs that saturate a sigmoid, and an output that only a saturated sigmoid exceeds.
 _LARGE_INPUT, _SATURATED = 1e6, 0.9
 
 
 def check(name: str, network: keras.Model, images: tf.TensorSpec) -> None:
-    """Refuses what `network` does and a run could not follow.
+    """Checks that a run can reproduce everything that `network` does.
 
     Args:
-      name: the value of --model.
-      network: the user's, before its batch normalization is made ghost.
-      images: what it is called with: a batch of known size.
+      name: value of --model.
+      network: the user's model, before `ghostify`.
+      images: shape and type of its input: a batch of known size.
 
     Raises:
-      UserError: its lines name what is refused, and the remedy.
+      UserError: if it cannot; the message names the feature and the remedy.
     """
     _check_class(name, network)
     _check_types(name, network)
-    graphs = [_traced(name, network, images, training) for training in (False, True)]
+    graphs = [_trace(name, network, images, training) for training in (False, True)]
     for graph in graphs:
         _check_randomness(name, graph)
         _check_variables(name, network, graph)
@@ -54,24 +54,24 @@ def _check_class(name: str, network: keras.Model) -> None:
     own = [m for m in _METHODS if getattr(type(network), m) is not getattr(keras.Model, m)]
     if own:
         raise UserError(
-            f"--model={name} has a {own[0]} of its own, which this program does not call.\n"
-            "Remove it: losses of layers (add_loss) and the cross entropy are what is trained."
+            f"--model={name} overrides {own[0]}, which this program does not call.\n"
+            "Remove it; the loss is the cross entropy plus the losses of layers (add_loss)."
         )
     for layer in network._flatten_layers():
         if layer._metrics:
             raise UserError(
-                f"--model={name} keeps a metric of its own, {layer._metrics[0].name}, in its layer "
-                f"{layer.name}, which this program does not follow.\nRemove it."
+                f"--model={name} has a metric, {layer._metrics[0].name}, in its layer "
+                f"{layer.name}, which this program does not update.\nRemove it."
             )
     if network.compiled:
         logging.warning("--model=%s is compiled; its optimizer, loss and metrics are unused.", name)
 
 
 def _warn_of_inference(name: str, network: keras.Model) -> None:
-    """Warns of parts that the model calls for inference and that are trained all the same.
+    """Warns of layers that the model calls with training=False but that are trained nevertheless.
 
-    In a functional model, Keras' fit replaces the training=False of a call by its own True, and so
-    does this program's step: weights and moving statistics of that part move.
+    In a functional model, Keras' fit replaces the training=False of a call by True, and so does the
+    training step of this program: the layer's weights and moving statistics change.
     """
     for operation in getattr(network, "operations", []):
         calls = getattr(operation, "_inbound_nodes", [])
@@ -80,7 +80,7 @@ def _warn_of_inference(name: str, network: keras.Model) -> None:
         ):
             logging.warning(
                 "--model=%s calls %s with training=False, which Keras replaces in training: its "
-                "weights and moving statistics are trained; %s.trainable = False keeps them.",
+                "weights and moving statistics are trained. Set %s.trainable = False to keep them.",
                 *(name, operation.name, operation.name),
             )
 
@@ -90,22 +90,22 @@ def _check_types(name: str, network: keras.Model) -> None:
         if layer.compute_dtype == "float16":
             raise UserError(
                 f"--model={name}: layer {layer.name} computes in float16, whose gradients need a "
-                "loss scale that this program does not have.\n"
-                "Leave its dtype out, and give --precision=bfloat16."
+                "loss scale, which this program does not have.\n"
+                "Leave its dtype out, and use --precision=bfloat16."
             )
         others = {v.dtype for v in layer.trainable_variables} - {"float32"}
         if others:
             raise UserError(
-                f"--model={name}: layer {layer.name} has parameters of type {others.pop()}, and "
-                "float32 alone is trained.\nLeave its dtype out."
+                f"--model={name}: layer {layer.name} has parameters of type {others.pop()}, but "
+                "only float32 can be trained.\nLeave its dtype out."
             )
 
 
-def _traced(name: str, network: keras.Model, images: tf.TensorSpec, training: bool) -> tf.Graph:
+def _trace(name: str, network: keras.Model, images: tf.TensorSpec, training: bool) -> tf.Graph:
     """Returns the graph of a forward pass."""
 
     def forward(images: tf.Tensor) -> tf.Tensor:
-        with keras.StatelessScope():  # No state is to move.
+        with keras.StatelessScope():  # This keeps the state unchanged.
             return network(images, training=training)
 
     try:
@@ -113,12 +113,12 @@ def _traced(name: str, network: keras.Model, images: tf.TensorSpec, training: bo
             return tf.function(forward, autograph=False).get_concrete_function(images).graph
     except UserError:
         raise
-    except Exception as error:  # Of Keras, about the user's model: its own reason.
+    except Exception as error:  # Keras refuses the user's model, for the reason in `error`.
         raise UserError(f"--model={name} cannot be called on images: {one_line(error)}") from error
 
 
 def _check_weights(name: str, network: keras.Model) -> None:
-    """Refuses a model without any to train, and constraints and regularizers that cannot be."""
+    """Refuses a model without trainable weights, or with unusable constraints or regularizers."""
     weights = network.trainable_variables
     if not weights:
         raise UserError(
@@ -135,12 +135,12 @@ def _check_weights(name: str, network: keras.Model) -> None:
                 if shape != weight.shape:
                     raise UserError(
                         f"--model={name}: the constraint of {weight.path} makes shape {shape} of "
-                        f"{weight.shape}.\nReturn the shape that it is given."
+                        f"{weight.shape}.\nReturn a tensor of the shape that it receives."
                     )
         if scope.get_current_value(generator) is not None:
             raise UserError(
-                f"--model={name} draws random numbers in a constraint or regularizer, which no "
-                "seed of the run reaches.\nLeave that out."
+                f"--model={name} draws random numbers in a constraint or regularizer, which the "
+                "seed of the run cannot control.\nRemove the random numbers."
             )
 
     with unwrap_user_errors(f"--model={name}"):
@@ -155,30 +155,30 @@ def _nodes(graph: tf.Graph) -> list[Any]:
 
 
 def _check_assignments(name: str, graph: tf.Graph) -> None:
-    """Refuses an assignment to a tf.Variable, such as a weight's `value`.
+    """Refuses an assignment to a tf.Variable, such as the `value` of a weight.
 
-    Those of Keras' variables leave no operation here, and a step finds them by itself.
+    An assignment to a Keras variable adds no operation to the graph; the training step handles it.
     """
     for node in _nodes(graph):
         if re.fullmatch(r"Assign\w*VariableOp|ResourceScatter\w+", node.op):
             raise UserError(
-                f"--model={name} assigns to a tf.Variable as it is called ({node.name}), which an "
-                "update of several micro-batches cannot follow.\nLeave that layer out."
+                f"--model={name} assigns to a tf.Variable during a call ({node.name}), which an "
+                "update of several micro-batches cannot reproduce.\nRemove that layer."
             )
 
 
 def _check_randomness(name: str, graph: tf.Graph) -> None:
-    found = [node for node in _nodes(graph) if _is_stateful(node)]
-    if found:
+    drawing = [node for node in _nodes(graph) if _draws(node)]
+    if drawing:
         raise UserError(
-            f"--model={name} draws random numbers by TensorFlow's {found[0].op} ({found[0].name}), "
-            "which no seed of the run reaches.\n"
+            f"--model={name} draws random numbers by TensorFlow's {drawing[0].op} "
+            f"({drawing[0].name}), which the seed of the run cannot control.\n"
             "Use keras.layers.Dropout, or keras.random with a keras.random.SeedGenerator."
         )
 
 
-def _is_stateful(node: Any) -> bool:
-    """Whether an operation draws from a state of the process. Keras' own layers have none such."""
+def _draws(node: Any) -> bool:
+    """Returns True for random operations with state in the process; Keras' own layers use none."""
     if {"seed", "seed2"} <= set(node.attr):
         return True
     return node.op.startswith(("Stateful", "Rng")) and node.op != "StatefulPartitionedCall"
@@ -192,17 +192,17 @@ def _check_variables(name: str, network: keras.Model, graph: tf.Graph) -> None:
             if "seed_generator_state" in variable.name:
                 raise UserError(
                     f"--model={name} draws by a keras.random.SeedGenerator that Keras does not "
-                    "see.\nMake it an attribute of the layer that draws, set in its __init__."
+                    "see.\nMake it an attribute of the layer that uses it, set in its __init__."
                 )
             raise UserError(
                 f"--model={name} uses a tf.Variable that Keras does not see, "
-                f"{_place(network, variable)}: it would be in no checkpoint.\n"
-                "Make it by the layer's add_weight."
+                f"{_place(network, variable)}: checkpoints would not contain it.\n"
+                "Create it by the layer's add_weight."
             )
 
 
 def _place(network: keras.Model, variable: tf.Variable) -> str:
-    """Returns which attribute of which layer a variable is, or else its name."""
+    """Returns the attribute and layer that hold a variable, or its name if none does."""
     for layer in network._flatten_layers():
         for attribute, value in vars(layer).items():
             if isinstance(value, tf.Variable) and any(p is variable for p in _parts(value)):
@@ -211,15 +211,15 @@ def _place(network: keras.Model, variable: tf.Variable) -> str:
 
 
 def _parts(value: tf.Variable) -> list[tf.Variable]:
-    """Returns the copies of a variable, one a replica."""
+    """Returns the copies of a variable, one for each replica."""
     return list(getattr(value, "values", [value]))
 
 
 def _check_logits(name: str, network: keras.Model, graph: tf.Graph, images: tf.TensorSpec) -> None:
-    """Refuses probabilities: by the last operation, or by what comes out.
+    """Refuses a network that returns probabilities, judged by its last operation or its outputs.
 
-    The last operation is that of a fresh model, too, whose outputs are all near to each other. A
-    sigmoid that the user wrote out is found by what comes out at inputs that saturate it.
+    The last operation identifies a softmax or sigmoid of any weights. A sigmoid that the user wrote
+    out in other operations shows in the outputs, at inputs that saturate it.
     """
     kind = _PROBABILITIES.get(_last_operation(graph), "")
     if not kind and images.dtype.is_floating:
@@ -230,22 +230,22 @@ def _check_logits(name: str, network: keras.Model, graph: tf.Graph, images: tf.T
             kind = "softmax" if np.allclose(rows.sum(axis=1), 1, atol=1e-2) else "sigmoid"
     if kind:
         raise UserError(
-            f"--model={name} returns probabilities; it must return logits: remove the {kind} "
+            f"--model={name} returns probabilities, but it must return logits: remove the {kind} "
             "from its last layer"
         )
 
 
 def _outputs(network: keras.Model, images: tf.Tensor) -> np.ndarray:
-    """Returns what comes out, float64; [] if the network refuses such images, as a lookup may."""
+    """Returns the outputs, float64; [] if the network fails on such images, as a lookup may."""
     try:
-        with keras.StatelessScope():  # No state is to move.
+        with keras.StatelessScope():  # This keeps the state unchanged.
             return np.asarray(network(images, training=False), np.float64)
     except Exception:
         return np.empty(0)
 
 
 def _last_operation(graph: tf.Graph) -> str:
-    """Returns the type of the operation that the outputs come from."""
+    """Returns the type of the operation that computes the outputs."""
     (output, *_) = (
         graph.structured_outputs
         if isinstance(graph.structured_outputs, list)

@@ -1,4 +1,4 @@
-"""Fingerprint of a model's configuration, by which an edit of its code is noticed on resume."""
+"""Fingerprint of a model's configuration, by which a resumed run detects an edit of its code."""
 
 import hashlib
 import json
@@ -7,23 +7,23 @@ from typing import Any
 
 import keras
 
-# The kernel of ghost batch normalization depends on the device, and shapes on the images: a layer
-# whose own shapes differ does not take the run's weights.
+# The kernel of ghost batch normalization depends on the device, and the shapes on the image size.
+# If weights differ in shape, restoring the checkpoint fails anyway.
 _LEFT_OUT = {"kernel", "batch_shape", "shape", "build_input_shape", "build_config"}
 
 
 def fingerprint(network: keras.Model) -> str | None:
-    """Returns SHA-256 over the model's configuration in hexadecimal; None if it has none.
+    """Returns the SHA-256 of the model's configuration in hexadecimal; None if it has none.
 
-    It tells two models of the same shapes apart, such as before and after an edit of an activation,
-    but not two Lambda layers. Keras numbers the names of layers by process, so that their order
-    stands for them here.
+    It distinguishes models of equal shapes, such as before and after an edit of an activation, but
+    not two Lambda layers. Keras numbers layer names by process, so this replaces names by numbers
+    in order of appearance.
     """
     try:
         configuration = keras.saving.serialize_keras_object(network)
         names = {name: f"#{i}" for i, name in enumerate(dict.fromkeys(_names(configuration)))}
         text = json.dumps(_plain(configuration, names), sort_keys=True)
-    except Exception:  # Of a layer's get_config, the user's own: it may raise what it likes.
+    except Exception:  # A layer's get_config is the user's code and may raise any exception.
         return None
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -33,31 +33,31 @@ def _names(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
         if isinstance(value.get("name"), str):
             yield value["name"]
-        for each in value.values():
-            yield from _names(each)
+        for item in value.values():
+            yield from _names(item)
     elif isinstance(value, list | tuple):
-        for each in value:
-            yield from _names(each)
+        for item in value:
+            yield from _names(item)
 
 
 def _plain(value: Any, names: dict[str, str]) -> Any:
-    """Returns a configuration with other names for its layers, and text for what JSON has not.
+    """Returns a configuration with `names` replaced, and with text for values that JSON lacks.
 
-    A layer's name stands as its `name`, or in front of numbers where layers are connected.
+    The name of a layer is the value of `name`, or precedes numbers in a connection between layers.
     """
     match value:
         case {"class_name": "__lambda__"}:
-            return "lambda"  # Its code holds the numbers of its lines.
+            return "lambda"  # Its code contains line numbers, which any edit above it changes.
         case dict():
-            kept = {str(key): each for key, each in value.items() if key not in _LEFT_OUT}
+            kept = {str(key): item for key, item in value.items() if key not in _LEFT_OUT}
             return {
-                key: names.get(each, each) if key == "name" else _plain(each, names)
-                for key, each in kept.items()
+                key: names.get(item, item) if key == "name" else _plain(item, names)
+                for key, item in kept.items()
             }
         case [str() as name, int(), *rest]:
-            return [names.get(name, name), value[1], *(_plain(each, names) for each in rest)]
+            return [names.get(name, name), value[1], *(_plain(item, names) for item in rest)]
         case list() | tuple():
-            return [_plain(each, names) for each in value]
+            return [_plain(item, names) for item in value]
         case str() | bool() | int() | float() | None:
             return value
     return type(value).__name__

@@ -1,9 +1,9 @@
-"""How far an update moves the moving statistics of batch normalization: debiased averages.
+"""Debiased weights by which an update changes the moving statistics of batch normalization.
 
 A moving statistic starts at 0 (mean) or 1 (variance), which says nothing about the data. After S
-ghost batches with decay d those values would still have the weight d^S: 64% after 45 ghost batches
-of 0.99. Kingma & Ba 2015, §3, divide such an average by 1 − d^S. Here the division is part of the
-weight, so that the stored statistic itself is the weighted mean of what the layer has seen.
+ghost batches with decay d, that value would still have the weight d^S: 64% after 45 ghost batches
+at 0.99. Kingma & Ba 2015, §3, divide such an average by 1 − d^S. Here the division is part of the
+weight, so the stored statistic is the weighted mean over the ghost batches that the layer has seen.
 """
 
 import math
@@ -14,7 +14,7 @@ import numpy as np
 
 from trainer.nn.ghost_batch_norm import GhostBatchNormalization
 
-# Position at which a layer first trained; None: its statistics were meaningful before, S = ∞.
+# Position at which a layer first trained. None: its statistics were meaningful before, so S = ∞.
 Start = int | None
 
 
@@ -24,9 +24,9 @@ def starts(
     """Returns the start of each layer, by its name in the checkpoint.
 
     Args:
-        norms: the layers that train from `position` on, by their names in the checkpoint.
+        norms: layers that train from `position` on, by their names in the checkpoint.
         position: examples consumed.
-        kept: the starts in the checkpoint, which stay.
+        kept: starts in the checkpoint, which do not change.
     """
     new = {
         name: None if _is_settled(norm) else position
@@ -37,16 +37,17 @@ def starts(
 
 
 def trained_norms(model: keras.Model) -> dict[str, GhostBatchNormalization]:
-    """Returns the model's trainable ghost batch norms by their number among all of its own.
+    """Returns the trainable ghost batch norms by their index among all those of the model.
 
-    Layer names may differ between processes; the order does not.
+    Layer names may differ between processes, but the order does not.
     """
-    norms = [each for each in model._flatten_layers() if isinstance(each, GhostBatchNormalization)]
+    layers = model._flatten_layers()
+    norms = [layer for layer in layers if isinstance(layer, GhostBatchNormalization)]
     return {str(number): norm for number, norm in enumerate(norms) if norm.trainable}
 
 
 def _is_settled(norm: GhostBatchNormalization) -> bool:
-    """Returns whether the statistics differ from 0 and 1, as loaded ones do."""
+    """Returns True if the statistics differ from 0 and 1, as loaded ones do."""
     mean, variance = (
         keras.ops.convert_to_numpy(v) for v in (norm.moving_mean, norm.moving_variance)
     )
@@ -59,14 +60,14 @@ def update_weights(
     batch_size: int,
     positions: Sequence[int],
 ) -> np.ndarray:
-    """Returns the weight of an update's mean in each layer's statistics, float64 [updates, layers].
+    """Returns the weight of each update in each layer's statistics, float64 [updates, layers].
 
-    The weight is (1 − dⁿ) / (1 − d^S), with n = B/G ghost batches in the update and S = (position
-    after the update − start) / G ghost batches that the layer has then seen.
+    The weight is (1 − dⁿ) / (1 − d^S). The update has n = B/G ghost batches, and after it the layer
+    has seen S = (position after the update − start) / G of them.
 
     Args:
-        norms: the layers by name; d is their `momentum`, G their `ghost_batch_size`.
-        starts: the position at which each layer first trained, by the same names.
+        norms: layers by name; d is their `momentum`, G their `ghost_batch_size`.
+        starts: position at which each layer first trained, by the same names.
         batch_size: B, examples.
         positions: examples consumed after each update.
     """
@@ -75,8 +76,8 @@ def update_weights(
         start = starts[name]
         size, decay = norm.ghost_batch_size, norm.momentum
         log_decay = math.log(decay) if decay > 0 else -math.inf
-        moved = -math.expm1(batch_size / size * log_decay)
+        weight = -math.expm1(batch_size / size * log_decay)
         for row, position in enumerate(positions):
             seen = math.inf if start is None else (position - start) / size
-            table[row, column] = moved / -math.expm1(seen * log_decay)
+            table[row, column] = weight / -math.expm1(seen * log_decay)
     return table

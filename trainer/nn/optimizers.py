@@ -1,8 +1,8 @@
-"""Optimizers, as the direction in which they move a parameter: w ← w − ε · direction.
+"""Optimizers: each computes the direction of an update, w ← w − ε · direction.
 
-The learning rate stays outside of the velocity, so that a change of ε needs no correction of it
-(Goyal et al. 2017, remark 2). Weight decay is coupled L2, λ w added to the gradient, but for lamb,
-whose paper adds it to the normalised gradient.
+The learning rate is not part of the velocity, so a change of ε needs no momentum correction (Goyal
+et al. 2017, remark 2). Weight decay is coupled L2: λ w is added to the gradient. The exception is
+lamb, whose paper adds it to the normalised gradient.
 """
 
 import dataclasses
@@ -12,21 +12,21 @@ import tensorflow as tf
 
 Slots = tuple[tf.Tensor, ...]
 
-_BETA2 = 0.999  # the default of Kingma & Ba's algorithm 1, and of You et al. 2019
-_ADAM_EPSILON = 1e-8  # the same algorithm's
-_LAMB_EPSILON = 1e-6  # TensorFlow Addons'; algorithm 2 leaves it open
+_BETA2 = 0.999  # default of Kingma & Ba's algorithm 1, and of You et al. 2019
+_ADAM_EPSILON = 1e-8  # default of the same algorithm
+_LAMB_EPSILON = 1e-6  # default of TensorFlow Addons; the paper's algorithm 2 does not give one
 _LARS_TRUST = 0.001  # η, the trust coefficient of You et al. 2017
 
 
 @dataclasses.dataclass(frozen=True)
 class Update:
-    """What one update of one parameter is made from.
+    """Inputs of one update of one parameter.
 
     Attributes:
-      parameter: w before the update, whole: LARS and LAMB take its norm.
+      parameter: w before the update; the whole tensor, because LARS and LAMB take its norm.
       gradient: ∇, the mean over the batch, of w's shape.
-      momentum: m, []; β₁ of adam and lamb. It may change from update to update.
-      weight_decay: λ of the run, which moves only what `decays`.
+      momentum: m, a scalar; β₁ of adam and lamb. It may change from update to update.
+      weight_decay: λ of the run, which applies only to parameters for which `decays` is true.
     """
 
     parameter: tf.Tensor
@@ -35,7 +35,7 @@ class Update:
     weight_decay: float
 
     def decayed(self, gradient: tf.Tensor) -> tf.Tensor:
-        """`gradient` + λ w, or `gradient` alone where w does not decay."""
+        """Returns `gradient` + λ w, or `gradient` alone if w does not decay."""
         if self.weight_decay and decays(self.parameter):
             return gradient + self.weight_decay * self.parameter
         return gradient
@@ -43,12 +43,12 @@ class Update:
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-    """How a parameter is updated.
+    """Rule by which a parameter is updated.
 
     Attributes:
-      direction: (update, slots) → (direction, new slots).
-      slots: how many tensors of the parameter's shape it keeps.
-      scalars: how many numbers it keeps after them.
+      direction: function (update, slots) → (direction, new slots).
+      slots: number of slots with the shape of the parameter.
+      scalars: number of scalar slots, which follow them.
     """
 
     direction: Callable[[Update, Slots], tuple[tf.Tensor, Slots]]
@@ -56,7 +56,7 @@ class Optimizer:
     scalars: int = 0
 
     def start(self, parameter: tf.Tensor) -> Slots:
-        """The slots of `parameter` before its first update, all zero."""
+        """Returns the slots of `parameter` before its first update, which are zero."""
         tensors = [tf.zeros_like(parameter) for _ in range(self.slots)]
         return (*tensors, *(tf.zeros([], parameter.dtype) for _ in range(self.scalars)))
 
@@ -68,12 +68,12 @@ class Optimizer:
         learning_rate: tf.Tensor,
         constraint: Callable[[tf.Tensor], tf.Tensor] | None,
     ) -> None:
-        """Moves a parameter and its slots by one update, within the parameter's constraint."""
+        """Applies one update to a parameter and its slots, then the parameter's constraint."""
         direction, new = self.direction(update, tuple(slot.read_value() for slot in slots))
         for slot, value in zip(slots, new, strict=True):
             slot.assign(value)
         parameter.assign_sub(learning_rate * direction)
-        if constraint is not None:  # As Keras' optimizers do.
+        if constraint is not None:  # Keras' optimizers apply it at the same point.
             parameter.assign(constraint(parameter.read_value()))
 
 
@@ -82,27 +82,29 @@ def _sgd(update: Update, slots: Slots) -> tuple[tf.Tensor, Slots]:
 
 
 def _momentum(update: Update, slots: Slots) -> tuple[tf.Tensor, Slots]:
-    """u ← m u + ∇, direction u."""
+    """Updates u ← m u + ∇; the direction is u."""
     velocity = update.momentum * slots[0] + update.decayed(update.gradient)
     return velocity, (velocity,)
 
 
 def _nesterov(update: Update, slots: Slots) -> tuple[tf.Tensor, Slots]:
-    """u ← m u + ∇, direction ∇ + m u; Sutskever et al. 2013, in the form without a look-ahead."""
+    """Updates u ← m u + ∇; the direction is ∇ + m u (Sutskever et al. 2013, without look-ahead)."""
     gradient = update.decayed(update.gradient)
     velocity = update.momentum * slots[0] + gradient
     return gradient + update.momentum * velocity, (velocity,)
 
 
 def _adam(update: Update, slots: Slots) -> tuple[tf.Tensor, Slots]:
-    """m̂ / (√v̂ + 1e-8): Kingma & Ba 2015 (1412.6980), algorithm 1."""
+    """Returns the direction m̂ / (√v̂ + 1e-8): Kingma & Ba 2015 (1412.6980), algorithm 1."""
     gradient = update.decayed(update.gradient)
     return _normalised(gradient, update.momentum, slots, _ADAM_EPSILON)
 
 
 def _lars(update: Update, slots: Slots) -> tuple[tf.Tensor, Slots]:
-    """u ← m u + η ‖w‖ / (‖∇‖ + λ ‖w‖) · (∇ + λ w), direction u: You et al. 2017 (1708.03888),
-    algorithm 1, but for ε, which is outside of the velocity here."""
+    """Updates u ← m u + η ‖w‖ / (‖∇‖ + λ ‖w‖) · (∇ + λ w); the direction is u.
+
+    This is algorithm 1 of You et al. 2017 (1708.03888), except that the velocity excludes ε.
+    """
     gradient = update.decayed(update.gradient)
     if decays(update.parameter):
         size, slope = tf.norm(update.parameter), tf.norm(update.gradient)
@@ -113,8 +115,10 @@ def _lars(update: Update, slots: Slots) -> tuple[tf.Tensor, Slots]:
 
 
 def _lamb(update: Update, slots: Slots) -> tuple[tf.Tensor, Slots]:
-    """‖w‖ / ‖r + λ w‖ · (r + λ w) with r = m̂ / (√v̂ + 1e-6): You et al. 2019 (1904.00962),
-    algorithm 2 with φ(z) = z and the bias correction."""
+    """Returns the direction ‖w‖ / ‖r + λ w‖ · (r + λ w) with r = m̂ / (√v̂ + 1e-6).
+
+    This is algorithm 2 of You et al. 2019 (1904.00962) with φ(z) = z and the bias correction.
+    """
     normalised, slots = _normalised(update.gradient, update.momentum, slots, _LAMB_EPSILON)
     direction = update.decayed(normalised)
     if decays(update.parameter):
@@ -126,11 +130,11 @@ def _lamb(update: Update, slots: Slots) -> tuple[tf.Tensor, Slots]:
 def _normalised(
     gradient: tf.Tensor, beta1: tf.Tensor, slots: Slots, epsilon: float
 ) -> tuple[tf.Tensor, Slots]:
-    """m̂ / (√v̂ + epsilon) of the moments in `slots`, which are averages that started at zero.
+    """Returns m̂ / (√v̂ + epsilon) and new `slots`, whose moments are averages started at zero.
 
-    The bias corrections are what the same averages make of ones. That is 1 − ∏ β₁, which is right
-    where β₁ changes over the run, and rounds as the moments do: in float32, 1 − 0.999ᵗ would be off
-    by 1e-5 of them.
+    Each bias correction is the same average, taken over ones. It is 1 − ∏ β₁, which is right even
+    if β₁ changes, and it rounds as the moments do. In float32, 1 − 0.999ᵗ would have a relative
+    error of 1e-5 against them.
     """
 
     def average(old: tf.Tensor, new: tf.Tensor | float, beta: tf.Tensor | float) -> tf.Tensor:
@@ -146,7 +150,7 @@ def _normalised(
 
 
 def _where_nonzero(size: tf.Tensor, other: tf.Tensor, trust: tf.Tensor) -> tf.Tensor:
-    """The trust ratio, or 1 where a norm is 0: a kernel of zeros would never move."""
+    """Returns the trust ratio, or 1 if a norm is 0, so that a kernel of zeros can change."""
     return tf.where((size > 0) & (other > 0), trust, tf.ones_like(trust))
 
 
@@ -161,6 +165,8 @@ OPTIMIZERS = {
 
 
 def decays(parameter: tf.Variable | tf.Tensor) -> bool:
-    """Whether weight decay applies, and the trust ratios of lars and lamb: to kernels, rank 2 and
-    more, not to biases and norm scales."""
+    """Returns True if weight decay and the trust ratios of lars and lamb apply to a parameter.
+
+    They apply to kernels, of rank 2 or more, but not to biases and norm scales.
+    """
     return len(parameter.shape) > 1

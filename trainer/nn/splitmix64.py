@@ -1,25 +1,25 @@
-"""Random bits as a 64-bit hash of (seed, position): splitmix64, vectorised in TensorFlow's graph.
+"""Random bits as a 64-bit hash of (seed, position): splitmix64, vectorised in TensorFlow.
 
-Seed and position count with all of their 64 bits: for one seed, no two positions have the same
-bits, and for one position no two seeds. The sequences of two seeds are the same sequence at two
-random offsets among 2⁶⁴, so that runs of 10¹² positions share none.
+All 64 bits of seed and position count: with one seed, no two positions have the same bits, and at
+one position, no two seeds do. Two seeds use one sequence of 2⁶⁴ words from two random offsets, so
+runs of 10¹² positions do not overlap.
 """
 
 import tensorflow as tf
 
 _MASK = 2**64 - 1
-# splitmix64's increment and multipliers: Steele, Lea & Flood 2014; Vigna, splitmix64.c
+# These are the increment and multipliers of Steele, Lea & Flood 2014, and Vigna's splitmix64.c.
 _GAMMA = 0x9E3779B97F4A7C15
 _MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
 
 def shift_right(words: tf.Tensor, bits: int) -> tf.Tensor:
-    """uint64 words without their lowest `bits` bits."""
+    """Returns uint64 words without their lowest `bits` bits."""
     return tf.bitwise.right_shift(words, tf.constant(bits, tf.uint64))
 
 
 def splitmix64(words: tf.Tensor) -> tf.Tensor:
-    """splitmix64 of uint64 words of any shape."""
+    """Returns the splitmix64 of uint64 words of any shape."""
     z = words + tf.constant(_GAMMA, tf.uint64)
     z = tf.bitwise.bitwise_xor(z, shift_right(z, 30)) * tf.constant(_MULTIPLIERS[0], tf.uint64)
     z = tf.bitwise.bitwise_xor(z, shift_right(z, 27)) * tf.constant(_MULTIPLIERS[1], tf.uint64)
@@ -27,11 +27,11 @@ def splitmix64(words: tf.Tensor) -> tf.Tensor:
 
 
 def random_bits(positions: tf.Tensor, seed: int) -> tf.Tensor:
-    """64 random bits a position: splitmix64(splitmix64(seed) + position).
+    """Returns 64 random bits for each position: splitmix64(splitmix64(seed) + position).
 
     Args:
         positions: int64 [n].
-        seed: the run's seed.
+        seed: seed of the run.
 
     Returns:
         uint64 [n].
@@ -41,11 +41,11 @@ def random_bits(positions: tf.Tensor, seed: int) -> tf.Tensor:
 
 
 def further_bits(bits: tf.Tensor, words: int) -> tf.Tensor:
-    """More bits of each position: the sequence of splitmix64 whose state starts at `bits`.
+    """Returns more bits for each position: the splitmix64 sequence that starts from state `bits`.
 
     Args:
         bits: uint64 [n], from `random_bits`.
-        words: how many words of 64 bits.
+        words: number of words of 64 bits.
 
     Returns:
         uint64 [n, words].

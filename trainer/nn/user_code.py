@@ -1,8 +1,8 @@
 """Errors of the user's own code: a model's function, its layers, and what they import.
 
-Such an error ends the program as a user error, with the file and line of the user's code and its
-message; the traceback of the user's frames is shown above. Whose an error is, its traceback says:
-the last frame outside of installed packages is the user's, or this program's.
+Such an error ends the program as a user error, with its message and the file and line of the user's
+code. The traceback of the user's frames is shown above. An error is the user's if the last frame of
+its traceback outside installed packages is in the user's code and not in this program.
 """
 
 import contextlib
@@ -18,52 +18,52 @@ from trainer.system import output
 
 _OURS = pathlib.Path(__file__).parents[1]  # trainer/
 _INSTALLED = {sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")}
-# What Keras writes around a layer's error, and colours.
+# Colour codes, and text that Keras adds to the error of a layer.
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _AROUND = re.compile(
     r"Exception encountered when calling .*?\.call\(\)\.|Arguments received by .*", re.DOTALL
 )
-_LONGEST = 400  # characters of a message
+_LONGEST = 400  # Longest message, in characters.
 
 
 @contextlib.contextmanager
 def unwrap_user_errors(code: str = "the model's own code") -> Iterator[None]:
-    """Raises an error of the user's code within as a UserError; a UserError passes.
+    """Converts an error of the user's code to a UserError; raises a UserError unchanged.
 
-    AutoGraph raises another error in the place of each, with the source of every call on the way to
-    it: the user's is found again.
+    AutoGraph replaces an error by one that adds the source of every call that led to it. This finds
+    the original error again.
 
     Args:
-      code: what the message says has raised the error.
+      code: name for the code that raised the error, for the message.
     """
     try:
         with output.kept():
             yield
-    except (Exception, SystemExit) as error:  # A script's sys.exit would end the run as its own.
+    except (Exception, SystemExit) as error:  # A sys.exit in user code must not look like success.
         chain = _chain(error)
-        for each in chain:
-            if isinstance(each, UserError):
-                raise each from None
-        for each in reversed(chain):  # What the user raised in the place of another error counts.
-            if frames := user_frames(each):
-                raise _as_user_error(code, each, frames) from None
+        for link in chain:
+            if isinstance(link, UserError):
+                raise link from None
+        for link in reversed(chain):  # If the user replaced an error by another, the latter counts.
+            if frames := user_frames(link):
+                raise _as_user_error(code, link, frames) from None
         raise
 
 
 def user_frames(error: BaseException) -> list[traceback.FrameSummary]:
-    """Returns the frames of the user's files, or [] if the error is not of the user's code."""
-    frames = traceback.extract_tb(error.__traceback__)
-    found = [frame for frame in frames if _is_ours(frame) or not _is_installed(frame)]
+    """Returns the frames in the user's files, or [] if the error is not from the user's code."""
+    traced = traceback.extract_tb(error.__traceback__)
+    frames = [frame for frame in traced if _is_ours(frame) or not _is_installed(frame)]
     if isinstance(error, SyntaxError) and error.filename and error.lineno:
-        found.append(traceback.FrameSummary(error.filename, error.lineno, "<module>"))
-    if not found or _is_ours(found[-1]):
+        frames.append(traceback.FrameSummary(error.filename, error.lineno, "<module>"))
+    if not frames or _is_ours(frames[-1]):
         return []
-    return [frame for frame in found if not _is_ours(frame)]
+    return [frame for frame in frames if not _is_ours(frame)]
 
 
 def one_line(error: BaseException) -> str:
-    """Returns the kind of an error and its message, without what Keras writes around it."""
-    # Of a KeyError, str is what Python would print for its message: with \\n for a line's end.
+    """Returns the type of an error and its message, without the text that Keras adds."""
+    # The str of a KeyError is the repr of its message, with \\n for the end of a line.
     wrapped = isinstance(error, KeyError) and "Exception encountered" in str(error)
     message = str(error.args[0]) if wrapped else str(error)
     text = " ".join(_AROUND.sub("", _COLOURS.sub("", message)).split())
@@ -72,25 +72,28 @@ def one_line(error: BaseException) -> str:
 
 
 def _is_ours(frame: traceback.FrameSummary) -> bool:
-    """Whether it is this program's; AutoGraph rewrites its functions, and none that Keras calls."""
+    """Returns True if the frame is this program's, or a copy of it that AutoGraph generated.
+
+    AutoGraph does not rewrite functions that Keras calls, so no generated file is the user's.
+    """
     if "__autograph_generated_file" in frame.filename:
         return True
     return pathlib.Path(frame.filename).is_relative_to(_OURS)
 
 
 def _is_installed(frame: traceback.FrameSummary) -> bool:
-    """Whether it is of a package, of the standard library, or of code without a file."""
+    """Returns True if the frame is in a package, the standard library, or code without a file."""
     path = pathlib.Path(frame.filename)
     return not path.is_file() or any(map(path.is_relative_to, _INSTALLED))
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """Returns the error and those that it was raised from or in place of, the first one first."""
+    """Returns the error and its causes or contexts, from the first raised to the last."""
     chain: list[BaseException] = []
-    each: BaseException | None = error
-    while each is not None and not any(each is other for other in chain):
-        chain.append(each)
-        each = each.__cause__ or each.__context__
+    link: BaseException | None = error
+    while link is not None and not any(link is other for other in chain):
+        chain.append(link)
+        link = link.__cause__ or link.__context__
     return chain[::-1]
 
 

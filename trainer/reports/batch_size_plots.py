@@ -1,4 +1,4 @@
-"""Accuracy against what a sweep varies: batch size, and base rate × batch size."""
+"""Pictures of accuracy against batch size, and against learning rate and batch size."""
 
 import functools
 from collections.abc import Sequence
@@ -8,36 +8,40 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from trainer.reports.conditions import BATCH, RATES, UNSET, Condition, Spread, number
+from trainer.reports.conditions import BATCH, RATES, UNSET, Condition, number
 from trainer.reports.plots import Picture, line
+from trainer.sweep.seed_statistics import Spread
 
-# Flags that may go with the batch size without being compared, where each size has one value.
+# Flags that do not separate conditions if they have one value for each batch size.
 _FOLLOW = frozenset(
     ["ghost_batch_size", "max_batch_size", "initial_learning_rate", "warmup_epochs"]
 )
-# Of a heat map's numbers: their size in points times how many are in a row.
+# A heat map with n numbers in a row has a font size of _LETTERS / n points.
 _LETTERS = 90
 # (batch size,) or (batch size, rate) → condition
 _Grid = dict[tuple[float, ...], Condition]
 
 
 def against_batch(conditions: Sequence[Condition]) -> list[Picture]:
-    """Accuracy against batch size, a line for what else differs; [] where no line has two."""
+    """Returns a picture of accuracy against batch size; [] if no line has two points.
+
+    Each combination of the other flags that differ has a line.
+    """
     families, tied = _families(conditions, [BATCH])
     if not families:
         return []
     curves = {label: _accuracies(grid) for label, grid in families.items()}
-    told = "; ".join(
+    description = "; ".join(
         f"{label or 'all'}: "
         + ", ".join(f"{100 * y.mean:.1f}% at {x:g}" for (x,), y in sorted(points.items()))
         for label, points in curves.items()
     )
     many = any(y.n > 1 for points in curves.values() for y in points.values())
-    bars = "Bars: ± one sample standard deviation over seeds. " if many else "One run a point. "
+    bars = "Bars: ± one sample standard deviation over seeds. " if many else "One run per point. "
     picture = Picture(
         name="accuracy_batch_size",
-        alt=f"Line chart of final top-1 against initial batch size. {told}.",
-        caption=f"{bars}{_with(tied)}The axis of top-1 does not begin at 0.",
+        alt=f"Line chart of final top-1 against initial batch size. {description}.",
+        caption=f"{bars}{_tied_note(tied)}The axis of top-1 does not begin at 0.",
         draw=functools.partial(_draw_against, curves=curves),
         legend=True,
     )
@@ -45,7 +49,10 @@ def against_batch(conditions: Sequence[Condition]) -> list[Picture]:
 
 
 def heat_maps(conditions: Sequence[Condition]) -> list[Picture]:
-    """Top-1 by rate and batch, a map for what else differs; [] where they do not both vary."""
+    """Returns heat maps of top-1 by learning rate and batch size; [] unless both vary.
+
+    Each combination of the other flags that differ has a map.
+    """
     pictures = []
     for rate in RATES:
         families, tied = _families(conditions, [BATCH, rate])
@@ -55,13 +62,13 @@ def heat_maps(conditions: Sequence[Condition]) -> list[Picture]:
             best = max(top1, key=lambda at: top1[at].mean)
             size, highest = best
             where = f"{label}: " if label else ""
-            said = f"{top1[best].percent} at batch size {size:g} and {rate} {highest:g}"
+            result = f"{top1[best].percent} at batch size {size:g} and {rate} {highest:g}"
             pictures.append(
                 Picture(
                     name=f"heat_map_{rate}" + (f"_{i}" if len(families) > 1 else ""),
-                    alt=f"{where}heat map of final top-1 by {rate} and {BATCH}. Highest: {said}.",
-                    caption=f"Highest, framed: {said}. {_with(tied)}"
-                    "Darker is lower; –: no run; ×: none ended.",
+                    alt=f"{where}heat map of final top-1 by {rate} and {BATCH}. Highest: {result}.",
+                    caption=f"Highest, framed: {result}. {_tied_note(tied)}"
+                    "Darker is lower; –: no run; ×: no run ended.",
                     draw=functools.partial(
                         _draw_map,
                         grid=families[label],
@@ -79,12 +86,13 @@ def heat_maps(conditions: Sequence[Condition]) -> list[Picture]:
 def _families(
     conditions: Sequence[Condition], names: Sequence[str]
 ) -> tuple[dict[str, _Grid], set[str]]:
-    """Conditions by their values of `names`, apart for what else differs; and what follows those.
+    """Groups conditions into families that differ only in the flags `names`.
 
-    Left out is a family in which one of `names` does not vary among the ended ones: a line of
-    points is no map, and a point no line.
+    A family is left out if one of `names` has a single value among its ended conditions.
+
+    Returns:
+      A grid per family, by its label, and the flags that follow the batch size.
     """
-
     placed: list[tuple[tuple[float, ...], Condition]] = []
     for each in conditions:
         values = [number(each.values.get(name, UNSET)) for name in names]
@@ -112,7 +120,7 @@ def _families(
 
 
 def _label(rest: tuple[tuple[str, str], ...], every: Sequence[tuple[tuple[str, str], ...]]) -> str:
-    """The flags of `rest` that are not the same in `every`."""
+    """Returns the flags of `rest` that differ between the families `every`, as text."""
     return ", ".join(
         f"{name}={value}"
         for name, value in rest
@@ -124,8 +132,8 @@ def _accuracies(grid: _Grid) -> dict[tuple[float, ...], Spread]:
     return {at: top1 for at, each in grid.items() if (top1 := each.spread_of("top1"))}
 
 
-def _with(tied: set[str]) -> str:
-    return f"What goes with the batch size: {', '.join(sorted(tied))}. " if tied else ""
+def _tied_note(tied: set[str]) -> str:
+    return f"These flags follow the batch size: {', '.join(sorted(tied))}. " if tied else ""
 
 
 def _draw_against(figure: Figure, curves: dict[str, dict[tuple[float, ...], Spread]]) -> None:
@@ -137,7 +145,7 @@ def _draw_against(figure: Figure, curves: dict[str, dict[tuple[float, ...], Spre
         axes.errorbar(
             sizes,
             [100 * points[size,].mean for size in sizes],
-            yerr=deviations if any(deviations) else None,  # Of one seed there is none to show.
+            yerr=deviations if any(deviations) else None,  # A single seed has no deviation.
             color=style.colour,
             linestyle=style.linestyle,
             marker="osD^v"[i % 5],

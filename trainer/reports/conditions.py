@@ -1,44 +1,29 @@
-"""Runs that differ in the seed alone, taken together: a condition, and what is told of it."""
+"""Groups the runs of a report into conditions: runs that differ only in the seed."""
 
 import dataclasses
 import itertools
 import re
-import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from trainer.config import flagfile
 from trainer.reports.run_record import RunRecord
+from trainer.sweep.seed_statistics import Spread, spread
 
 UNSET = "–"
-_SHORT = 40  # letters of a label
-# Those that say which batch and rate a run starts with, by which comparisons are drawn.
+_SHORT = 40  # Characters; longer lists of flags do not serve as labels.
+# The flags of the first batch size and learning rate, the axes of comparisons.
 BATCH, RATES = "initial_batch_size", ("base_learning_rate", "initial_learning_rate")
 
 
 @dataclasses.dataclass(frozen=True)
-class Spread:
-    """n numbers; `deviation` is the sample standard deviation (n − 1), None of a single one."""
-
-    mean: float
-    deviation: float | None
-    n: int
-
-    @property
-    def percent(self) -> str:
-        """Of fractions: with how many they are."""
-        more = "" if self.deviation is None else f" ± {100 * self.deviation:.2f}"
-        return f"{100 * self.mean:.2f}{more}% (n = {self.n})"
-
-
-@dataclasses.dataclass(frozen=True)
 class Condition:
-    """Runs with the same flags but for the seed.
+    """Runs whose flags differ only in the seed.
 
     Attributes:
-      label: a short name, no other condition's.
-      values: of the flags that differ between the conditions of a report.
-      runs: in the order given.
+      label: a short name, unique in a report.
+      values: values of the flags that differ between the conditions of a report.
+      runs: the runs, in the order given.
     """
 
     label: str
@@ -47,30 +32,21 @@ class Condition:
 
     @property
     def ended(self) -> list[RunRecord]:
-        """Those with a result."""
+        """The runs that have a result."""
         return [run for run in self.runs if run.result]
 
     def spread_of(self, name: str) -> Spread | None:
-        """The spread of `name` in the results, None where there is none."""
+        """Returns the spread of the result `name`, or None if no run has ended."""
         return spread(run.result[name] for run in self.runs if run.result)
 
 
-def spread(values: Iterable[float]) -> Spread | None:
-    """The mean of `values` and how far they are from it; None of none."""
-    found = list(values)
-    if not found:
-        return None
-    deviation = statistics.stdev(found) if len(found) > 1 else None
-    return Spread(statistics.fmean(found), deviation, len(found))
-
-
 def differing(runs: Sequence[RunRecord]) -> list[str]:
-    """The flags in which `runs` differ, but for the seed; a run without flags differs in none."""
+    """Returns the flags, except the seed, in which `runs` differ; ignores runs without flags."""
     known = [run.flags for run in runs if run.flags]
 
     def differs(name: str) -> bool:
         values = {flags.get(name) for flags in known}
-        # A flag that only some of them decide by is not in the others' flags.
+        # A run has a free flag here only if its controller depends on the flag.
         return len(values - {None} if name in flagfile.FREE else values) > 1
 
     names = dict.fromkeys(name for flags in known for name in flags if name != "seed")
@@ -78,7 +54,10 @@ def differing(runs: Sequence[RunRecord]) -> list[str]:
 
 
 def conditions(runs: Sequence[RunRecord]) -> list[Condition]:
-    """`runs` by condition, in the order of each one's first; without flags, each is its own."""
+    """Returns the conditions of `runs`, in the order of their first runs.
+
+    A run without flags is a condition by itself.
+    """
     names = differing(runs)
     groups: dict[Any, list[RunRecord]] = {}
     for run in runs:
@@ -88,18 +67,17 @@ def conditions(runs: Sequence[RunRecord]) -> list[Condition]:
     for group in groups.values():
         flags = group[0].flags
         values = {name: flags.get(name, "").removesuffix(".0") or UNSET for name in names if flags}
-        said = ", ".join(f"{name}={value}" for name, value in values.items())
-        label = _label(group, said)
-        number = itertools.count(2)
-        free = label
-        while free in found:
-            free = f"{label} ({next(number)})"
-        found[free] = Condition(free, values, group)
+        label = _label(group, ", ".join(f"{name}={value}" for name, value in values.items()))
+        numbers = itertools.count(2)
+        unique = label
+        while unique in found:
+            unique = f"{label} ({next(numbers)})"
+        found[unique] = Condition(unique, values, group)
     return list(found.values())
 
 
-def _label(group: Sequence[RunRecord], said: str) -> str:
-    """What the names of `group` share, without the seed; or its flags, where that is nothing."""
+def _label(group: Sequence[RunRecord], flags: str) -> str:
+    """Returns what the names of `group` share, else `flags` if short, else the first run's name."""
     stripped = {re.sub(r"[\W_]*seed[\W_]*\d+", "", run.name).strip("/_-., =") for run in group}
     if len(stripped) == 1:
         return stripped.pop() or "all seeds"
@@ -108,13 +86,13 @@ def _label(group: Sequence[RunRecord], said: str) -> str:
     label = re.sub(r"(seed)?[\W_]*$", "", re.sub(r"\d+$", "", shared))
     if label and not shared.endswith("/"):
         return label
-    if 0 < len(said) <= _SHORT:
-        return said
+    if 0 < len(flags) <= _SHORT:
+        return flags
     return group[0].name + (f" and {len(group) - 1} more" if len(group) > 1 else "")
 
 
 def number(value: str) -> float | None:
-    """A flag's value as a number, where it is one."""
+    """Returns the number that a flag's value is, or None if it is not a number."""
     try:
         return float(value)
     except ValueError:

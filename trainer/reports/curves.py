@@ -1,5 +1,6 @@
-"""Curves over a run: what was learned, and the schedule that it was learned with."""
+"""Pictures of a run over time: loss and accuracy, and the values of the schedule."""
 
+import dataclasses
 import functools
 import math
 import statistics
@@ -15,15 +16,15 @@ from trainer.reports.plots import GREY, Line, Picture, line
 from trainer.reports.run_record import DIVERGED, RunRecord
 
 Point = dict[str, Any]
-# Conditions that are told apart by colour; of more, the others are grey.
+# Only this many conditions have a colour of their own; the others are grey.
 COLOURED = 8
-# A loss above so many times what it began at is off the axis: it would hide where it fell.
+# A loss above this multiple of the first loss is off the axis: it would hide the decrease.
 _LOSS_ABOVE = 2.0
-# Updates of the longest and the shortest run, from which on the axis of updates is logarithmic.
+# The axis of updates is logarithmic from this ratio of the longest to the shortest run.
 _MANY = 8
-# Ends of a logarithmic axis, below which few of 1, 2 and 5 would be on it.
+# A logarithmic axis with a smaller ratio of its ends has too few ticks at 1, 2 and 5.
 _NEAR = 5
-# Of the points of the shortest run, so many at the same updates as in the others make a mean.
+# A mean needs this share of the shortest run's points at updates that all runs have logged.
 _SHARED = 0.8
 
 _LEARNED = {
@@ -45,7 +46,7 @@ _SCHEDULE = {
 
 
 def lines(conditions: Sequence[Condition]) -> dict[str, Line]:
-    """How each condition is drawn, by its label: the first and the best ones in colour."""
+    """Returns each condition's line, by label: the first and the best conditions in colour."""
 
     def rank(i: int) -> float:
         top1 = conditions[i].spread_of("top1")
@@ -57,7 +58,7 @@ def lines(conditions: Sequence[Condition]) -> dict[str, Line]:
 
 
 def learned(conditions: Sequence[Condition], drawn: Mapping[str, Line]) -> list[Picture]:
-    """Loss and accuracy against epochs and against updates; without what no run has logged."""
+    """Returns pictures of loss and accuracy against epochs and updates, if a run logged them."""
     pictures = []
     for (split, name), label in _LEARNED.items():
         get = functools.partial(_points, split=split, name=name)
@@ -72,16 +73,15 @@ def learned(conditions: Sequence[Condition], drawn: Mapping[str, Line]) -> list[
                 Picture(
                     name=f"{split}_{name}_{against}",
                     alt=f"Line chart of {what} against {against}. Last values: {ends}.",
-                    caption=_said_of_axis(name, limits, conditions, get),
+                    caption=_axis_note(name, limits, conditions, get),
                     draw=functools.partial(
                         _draw,
                         conditions=conditions,
                         drawn=drawn,
                         get=get,
-                        x=x,
-                        title=f"{what[0].upper()}{what[1:]} against {against}",
-                        ylabel=label,
-                        limits=limits,
+                        chart=_Chart(
+                            x, f"{what[0].upper()}{what[1:]} against {against}", label, limits
+                        ),
                     ),
                 )
             )
@@ -91,14 +91,14 @@ def learned(conditions: Sequence[Condition], drawn: Mapping[str, Line]) -> list[
 def schedule(
     conditions: Sequence[Condition], drawn: Mapping[str, Line]
 ) -> tuple[list[Picture], list[str]]:
-    """Each value of the schedule over the epochs, and a sentence on each that never changes."""
+    """Returns pictures of the schedule's values, and a sentence per value that never changes."""
     pictures, still = [], []
     for name, (what, label) in _SCHEDULE.items():
         get = functools.partial(_points, split=None, name=name)
         values = [p[name] for each in conditions for run in each.runs for p in get(run)]
         if not values:
             continue
-        if math.isclose(min(values), max(values)):  # But for rounding.
+        if math.isclose(min(values), max(values)):  # Equal up to rounding.
             still.append(f"The {what} is {values[0]:g} throughout.")
             continue
         measured = name == "gradient_noise_scale"
@@ -107,18 +107,19 @@ def schedule(
                 name=f"schedule_{name}",
                 alt=f"Line chart of {what} over the epochs, from {min(values):.3g} to "
                 f"{max(values):.3g}. Last values: {'; '.join(_ends(conditions, get, ''))}.",
-                caption="A batch well below it wastes few examples." if measured else "",
+                caption="A batch well below this scale wastes few examples." if measured else "",
                 draw=functools.partial(
                     _draw,
                     conditions=conditions,
                     drawn=drawn,
                     get=get,
-                    x="epoch",
-                    title=f"{what[0].upper()}{what[1:]}",
-                    ylabel=label,
-                    limits=None,
-                    log=name != "momentum",
-                    steps=not measured,
+                    chart=_Chart(
+                        "epoch",
+                        f"{what[0].upper()}{what[1:]}",
+                        label,
+                        log=name != "momentum",
+                        steps=not measured,
+                    ),
                 ),
             )
         )
@@ -126,7 +127,7 @@ def schedule(
 
 
 def _points(run: RunRecord, split: str | None, name: str) -> list[Point]:
-    """Points with a finite `name`, top-1 in percent."""
+    """Returns the points with a finite `name`; top-1 is in percent."""
     found = run.points if split is None else run.points_of(split)
     scale = 100 if name == "top1" else 1
     return [
@@ -136,64 +137,90 @@ def _points(run: RunRecord, split: str | None, name: str) -> list[Point]:
     ]
 
 
+@dataclasses.dataclass(frozen=True)
+class _Chart:
+    """Axes of a chart.
+
+    Attributes:
+      x: key of the points that is drawn against.
+      title: title above the axes.
+      ylabel: label of the vertical axis.
+      limits: range of the vertical axis; None: that of the curves.
+      log: whether the vertical axis is logarithmic, unless it shows top-1.
+      steps: whether curves are step functions.
+    """
+
+    x: str
+    title: str
+    ylabel: str
+    limits: tuple[float, float] | None = None
+    log: bool = True
+    steps: bool = False
+
+
 def _draw(
     figure: Figure,
     conditions: Sequence[Condition],
     drawn: Mapping[str, Line],
     get: Callable[[RunRecord], list[Point]],
-    x: str,
-    title: str,
-    ylabel: str,
-    limits: tuple[float, float] | None,
-    log: bool = True,
-    steps: bool = False,
+    chart: _Chart,
 ) -> None:
     axes: Axes = figure.subplots()
     for each in conditions:
-        style = drawn[each.label]
-        # Dashes above what is solid, so that lines on the same values are both seen.
-        below = 1.9 if style == GREY else 2 + 0.1 * len(style.dashes)
-        look: dict[str, Any] = {"color": style.colour, "linestyle": style.linestyle}
-        look |= {"zorder": below, "drawstyle": "steps-pre" if steps else "default"}
-        look |= {"linewidth": 0.8 if style == GREY else 1.6}
-        label = "other conditions" if style == GREY else each.label
-        curves = [get(run) for run in each.runs]
-        mean = _mean([get(run) for run in each.ended] or curves)
-        if mean:
-            axes.plot(*_xy(mean, x, steps), label=label, marker=_marker(mean), **look)
-        for run, curve in zip(each.runs, curves, strict=True):
-            if len(each.runs) > 1 or not mean:
-                thin: dict[str, Any] = {"linewidth": 1.1}
-                if mean:
-                    thin = {"linewidth": 0.7, "alpha": 0.45}
-                thin |= {"linestyle": "-", "marker": _marker(curve), "markersize": 3}
-                axes.plot(*_xy(curve, x, steps), **(look | thin))
-            if curve and run.state == DIVERGED:
-                last = curve[-1]
-                low, high = limits or (last["y"], last["y"])
-                at = min(max(last["y"], low), high)  # On the edge, where it is off the axis.
-                axes.plot(last[x], at, "x", color=style.colour, markersize=8, clip_on=False)
-        if not mean:
-            axes.plot([], [], label=label, **look)
-    axes.set(title=title, xlabel=_AGAINST[x], ylabel=ylabel)
-    if limits:
-        axes.set_ylim(*limits)
-    if log and "top-1" not in ylabel:
+        _draw_condition(axes, each, drawn[each.label], get, chart)
+    axes.set(title=chart.title, xlabel=_AGAINST[chart.x], ylabel=chart.ylabel)
+    if chart.limits:
+        axes.set_ylim(*chart.limits)
+    if chart.log and "top-1" not in chart.ylabel:
         axes.set_yscale("log")
         _name_ticks(axes.yaxis, *axes.get_ylim())
     runs = [run for each in conditions for run in each.runs if get(run)]
-    # One that has only begun does not say how long it will be.
+    # An unfinished run does not show its final length.
     ended = [run for run in runs if run.result]
-    ends = [get(run)[-1][x] for run in ended or runs]
-    if x == "update" and max(ends) >= _MANY * min(ends):
+    ends = [get(run)[-1][chart.x] for run in ended or runs]
+    if chart.x == "update" and max(ends) >= _MANY * min(ends):
         axes.set(xscale="log", xlabel="updates (log scale)")
         _name_ticks(axes.xaxis, *axes.get_xlim())
     else:
         axes.set_xlim(left=0)
 
 
+def _draw_condition(
+    axes: Axes,
+    condition: Condition,
+    style: Line,
+    get: Callable[[RunRecord], list[Point]],
+    chart: _Chart,
+) -> None:
+    """Draws the mean of a condition's runs, and thin curves of the runs if there are several."""
+    # Dashed lines are above solid ones, so that both are seen where values are equal.
+    below = 1.9 if style == GREY else 2 + 0.1 * len(style.dashes)
+    look: dict[str, Any] = {"color": style.colour, "linestyle": style.linestyle}
+    look |= {"zorder": below, "drawstyle": "steps-pre" if chart.steps else "default"}
+    look |= {"linewidth": 0.8 if style == GREY else 1.6}
+    label = "other conditions" if style == GREY else condition.label
+    curves = [get(run) for run in condition.runs]
+    mean = _mean([get(run) for run in condition.ended] or curves)
+    if mean:
+        axes.plot(*_xy(mean, chart.x, chart.steps), label=label, marker=_marker(mean), **look)
+    for run, curve in zip(condition.runs, curves, strict=True):
+        if len(condition.runs) > 1 or not mean:
+            thin: dict[str, Any] = {"linewidth": 1.1}
+            if mean:
+                thin = {"linewidth": 0.7, "alpha": 0.45}
+            thin |= {"linestyle": "-", "marker": _marker(curve), "markersize": 3}
+            axes.plot(*_xy(curve, chart.x, chart.steps), **(look | thin))
+        if curve and run.state == DIVERGED:
+            last = curve[-1]
+            low, high = chart.limits or (last["y"], last["y"])
+            at = min(max(last["y"], low), high)  # On the edge if the value is off the axis.
+            axes.plot(last[chart.x], at, "x", color=style.colour, markersize=8, clip_on=False)
+    if not mean:
+        axes.plot([], [], label=label, **look)
+
+
 def _name_ticks(axis: Any, low: float, high: float) -> None:
-    """Plain numbers on a logarithmic axis: at 1, 2 and 5, or at powers of ten if there are many."""
+    """Labels a logarithmic axis with plain numbers: at 1, 2 and 5, or only at powers of ten."""
     near = high < _NEAR * low
     subs = (1, 2, 5) if high < 1000 * low else (1,)
     axis.set_major_locator(MaxNLocator(6) if near else LogLocator(subs=subs))
@@ -204,18 +231,18 @@ def _name_ticks(axis: Any, low: float, high: float) -> None:
 
 
 def _marker(points: Sequence[Point]) -> str:
-    """A dot where a line would not be seen."""
+    """Returns the marker of a curve: a dot if a single point makes no line."""
     return "o" if len(points) == 1 else ""
 
 
 def _xy(points: Sequence[Point], x: str, steps: bool) -> tuple[list[float], list[float]]:
-    """A step holds up to its point, from the one before, or from the start."""
+    """Returns the coordinates of `points`; the first step begins at x = 0."""
     xs, ys = [p[x] for p in points], [p["y"] for p in points]
     return ([0, *xs], [ys[0], *ys]) if steps and xs else (xs, ys)
 
 
 def _mean(curves: Sequence[Sequence[Point]]) -> list[Point]:
-    """The mean of the seeds, where they have logged at the same updates; [] where they have not."""
+    """Returns the mean over seeds at the updates that all curves have; [] if these are too few."""
     at = [{point["update"]: point for point in curve} for curve in curves if curve]
     shared = sorted(set.intersection(*map(set, at))) if at else []
     if not shared or len(shared) < _SHARED * min(map(len, at)):
@@ -224,7 +251,7 @@ def _mean(curves: Sequence[Sequence[Point]]) -> list[Point]:
 
 
 def _accuracies(conditions: Sequence[Condition]) -> tuple[float, float]:
-    """An axis of percents that has all evaluations of each run but those of its first quarter."""
+    """Returns axis limits in percent that show every run's top-1 after its first quarter."""
     found = []
     for run in (run for each in conditions for run in each.runs):
         points = _points(run, "eval", "top1")
@@ -247,7 +274,7 @@ def _losses(
     return 0.9 * low, max(min(1.1 * max(values), most), 1.1 * low)
 
 
-def _said_of_axis(
+def _axis_note(
     name: str,
     limits: tuple[float, float],
     conditions: Sequence[Condition],
@@ -256,7 +283,7 @@ def _said_of_axis(
     values = [p["y"] for each in conditions for run in each.runs for p in get(run)]
     low, high = limits
     if name == "top1":
-        off = ", with what is below it in the first quarter of a run" if min(values) < low else ""
+        off = "; lower values early in a run are off the axis" if min(values) < low else ""
         return f"The axis begins at {low:.0f}%, not at 0{off}." if low > 0 else ""
     return f"Losses above {high:.3g} are off the axis." if max(values) > high else ""
 

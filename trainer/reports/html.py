@@ -1,4 +1,4 @@
-"""A report as one HTML page that needs nothing else: no script, no network, pictures inside."""
+"""Writes a report as one self-contained HTML page: pictures inside, no script, no network."""
 
 import base64
 import dataclasses
@@ -68,7 +68,7 @@ tbody th { font-weight: 600; text-align: left; position: sticky; left: 0;
   tr { break-inside: avoid; }
 }
 """
-_LONG = 30  # letters, which are not to be broken into many short lines
+_LONG = 30  # Characters; cells with more are wider, so that they break into fewer lines.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,12 +80,12 @@ class Section:
 
 
 def escape(text: str) -> str:
-    r"""The text as HTML, with \x1b for an escape, and so on: a page cannot hold all characters."""
+    r"""Returns the text as HTML; control characters, which HTML forbids, become \x1b and so on."""
     return html_escape(clean(text))
 
 
 def page(title: str, lead: Sequence[str], sections: Sequence[Section]) -> str:
-    """The whole page; `lead` are the paragraphs below its title."""
+    """Returns the whole page; `lead` holds the paragraphs below the title."""
     parts = "".join(
         f"<section>\n<h2>{escape(each.title)}</h2>\n{each.body}</section>\n" for each in sections
     )
@@ -98,13 +98,13 @@ def page(title: str, lead: Sequence[str], sections: Sequence[Section]) -> str:
 
 
 def paragraphs(texts: Sequence[str], kind: str = "") -> str:
-    """Each text a paragraph, of the class `kind`."""
+    """Returns a paragraph per text, of the CSS class `kind`."""
     mark = f' class="{kind}"' if kind else ""
     return "".join(f"<p{mark}>{escape(text)}</p>\n" for text in texts)
 
 
 def figures(pictures: Sequence[Picture]) -> str:
-    """The pictures side by side, as many as there is room for."""
+    """Returns a grid of the pictures, with as many columns as fit on the page."""
     return '<div class="figures">\n' + "".join(map(_figure, pictures)) + "</div>\n"
 
 
@@ -118,7 +118,7 @@ def _figure(picture: Picture) -> str:
 
 
 def legend(drawn: Mapping[str, Line]) -> str:
-    """The line of each condition; those in grey together."""
+    """Returns the legend: a line sample per condition, and one for all grey conditions."""
     named = {label: line for label, line in drawn.items() if line != GREY}
     grey = len(drawn) - len(named)
     if grey:
@@ -134,15 +134,15 @@ def legend(drawn: Mapping[str, Line]) -> str:
 
 
 def table(content: Table) -> str:
-    """The table, which scrolls by itself where it is wider than the page."""
+    """Returns the table, which scrolls horizontally if it is wider than the page."""
 
     def cell(i: int, text: str, kind: str) -> str:
         long = " long" if len(text) > _LONG else ""
         mark = f' class="text{long}"' if i in content.texts else ""
-        said = escape(text)
-        if mark or kind != "td":  # Names of flags and folders break at their words.
-            said = re.sub("([_/,])(?=[^ ])", r"\1<wbr>", said)
-        return f"<{kind}{mark}>{said}</{kind.split()[0]}>"
+        escaped = escape(text)
+        if mark or kind != "td":  # Names of flags and folders may break after _ / and a comma.
+            escaped = re.sub("([_/,])(?=[^ ])", r"\1<wbr>", escaped)
+        return f"<{kind}{mark}>{escaped}</{kind.split()[0]}>"
 
     head = "".join(cell(i, text, 'th scope="col"') for i, text in enumerate(content.head))
     rows = "".join(

@@ -1,4 +1,4 @@
-"""Picture of a plan: batch size, learning rate, momentum and noise scale over the epochs."""
+"""Draws a plan: batch size, learning rate, momentum and noise scale over the epochs."""
 
 import io
 import math
@@ -16,20 +16,20 @@ from trainer.system.atomic_file import write_atomic
 
 # Points of a line over the whole run; the picture has 900 pixels.
 _POINTS = 1500
-_FEWEST_POINTS = 20  # of a ramp, if it has as many updates
-# Schedules that are straight or round on a linear axis; others are straight on a logarithmic one.
+_FEWEST_POINTS = 20  # A ramp has at least this many points, or one per update if fewer.
+# Schedules drawn on a linear axis; the others are straight lines on a logarithmic axis.
 _LINEAR = ("cosine", "polynomial", "cyclical", "range_test")
-# Values that are ticks of their own: more would be too close.
+# Up to this many distinct values are ticks themselves; more would be too close.
 _MOST_TICKS = 5
 
 
 def draw(schedule: Trajectory, ramps: Sequence[Ramp], config: Config, path: str) -> None:
-    """Draws the run that `schedule` is of to the image file `path`.
+    """Draws the run of `schedule` to the image file `path`.
 
     Raises:
       UserError: if the file cannot be written.
     """
-    # Takes 0.5 s to import, which a plan without a plot does not pay.
+    # This import takes 0.5 s, which a plan without a plot should not cost.
     from matplotlib.figure import Figure
 
     drawn = points(schedule, ramps)
@@ -64,15 +64,15 @@ def draw(schedule: Trajectory, ramps: Sequence[Ramp], config: Config, path: str)
     except OSError as error:
         raise UserError(
             f"--plot={path} cannot be written: {error.strerror}.\n"
-            "Name a file in a folder that is there and has room."
+            "Name a file in an existing folder that you can write and that has space left."
         ) from error
 
 
 def points(schedule: Trajectory, ramps: Sequence[Ramp]) -> list[tuple[int, Setting]]:
-    """Returns positions and Settings; the line through them shows the schedule.
+    """Returns the positions and Settings that the line through the schedule connects.
 
-    A flat ramp has its two ends, so that a step between two of them is vertical. Others have
-    updates at equal distances, among them the first and the last.
+    A flat ramp contributes its two ends, so that a step between two flat ramps is vertical. Other
+    ramps contribute evenly spaced updates, including the first and the last.
     """
     total = sum(ramp.first.updates for ramp in ramps)
     found: list[tuple[int, Setting]] = []
@@ -102,7 +102,7 @@ def _title(config: Config, schedule: Trajectory, ramps: Sequence[Ramp]) -> str:
 
 
 def _scale(axes: Any, values: Sequence[float], linear: bool) -> None:
-    """Sets scale and ticks of an axis; few values that are far apart are ticks themselves."""
+    """Sets scale and ticks of an axis; a few distinct values are ticks themselves."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
     distinct = sorted(set(values))
@@ -120,7 +120,7 @@ def _scale(axes: Any, values: Sequence[float], linear: bool) -> None:
 
 
 def _ticks(distinct: Sequence[float]) -> list[float]:
-    """At most six ticks of a logarithmic axis; the highest value is one if it is a round number."""
+    """Returns at most six ticks of a logarithmic axis, chosen from the highest down."""
     low, high = distinct[0], distinct[-1]
     if len(distinct) <= _MOST_TICKS:
         offered = list(distinct)

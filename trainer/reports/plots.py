@@ -1,7 +1,7 @@
-"""A picture of a report, the same for all: how lines tell apart, in colour and in grey print.
+"""Style of a report's pictures: lines that differ in colour and in dashes, also for grey print.
 
-The colours are those of Okabe and Ito (2008), which colour-blind readers tell apart, without their
-yellow, which is too pale for a line on white; each comes with a dash pattern.
+The colours are those of Okabe and Ito (2008), which colour-blind readers can distinguish. Their
+yellow is omitted, because it is too pale for a line on white.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#56b4e9", "#e69f00")
-# In widths of the line, on and off; with seven colours, 42 lines are all different.
+# Lengths on and off, in line widths. Seven colours and six patterns give 42 different lines.
 _DASHES: tuple[tuple[float, ...], ...] = (
     (),
     (5, 2),
@@ -25,7 +25,7 @@ _DASHES: tuple[tuple[float, ...], ...] = (
     (6, 1.5, 1, 1.5, 1, 1.5),
 )
 _GREY = "#9a9a9a"
-_WIDE = 26  # letters of a label, of which two columns fit
+_WIDE = 26  # Characters; a legend has two columns if its labels are not longer.
 _RC: dict[Any, Any] = {
     "font.size": 10,
     "axes.titlesize": 10.5,
@@ -39,35 +39,35 @@ _RC: dict[Any, Any] = {
     "legend.fontsize": 9,
     "legend.handlelength": 3.2,
     "lines.linewidth": 1.6,
-    "text.parse_math": False,  # Names of runs may have dollars.
-    "svg.hashsalt": "crescendo",  # The same runs make the same page, byte for byte.
+    "text.parse_math": False,  # Names of runs may contain dollar signs.
+    "svg.hashsalt": "crescendo",  # The same runs give the same page, byte for byte.
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """How a condition is drawn everywhere."""
+    """The line style of a condition in all pictures."""
 
     colour: str
     dashes: tuple[float, ...]
 
     @property
     def linestyle(self) -> tuple[int, tuple[float, ...] | None]:
-        """As matplotlib has it."""
+        """The dash pattern in matplotlib's form."""
         return 0, self.dashes or None
 
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A figure that is drawn when it is wanted.
+    """A figure of a report, drawn on demand.
 
     Attributes:
-      name: of its file.
-      alt: what is seen, for who does not see it.
-      caption: what has to be known to read it.
-      draw: draws it.
-      height: in inches, without the legend; all are as wide.
-      legend: whether its lines are not those of the page's legend.
+      name: file name without suffix.
+      alt: description for readers who cannot see the picture.
+      caption: what the reader needs to know to read the picture.
+      draw: function that draws the picture into a figure.
+      height: height without the legend, in inches; all pictures have the same width.
+      legend: whether the picture needs its own legend on a page.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Picture:
 
 
 def line(i: int) -> Line:
-    """That of the i-th condition; those behind the 42nd are grey."""
+    """Returns the line of condition i, counted from 0; from the 43rd condition on it is grey."""
     if i >= len(_COLOURS) * len(_DASHES):
         return GREY
     return Line(_COLOURS[i % len(_COLOURS)], _DASHES[i % len(_DASHES)])
@@ -89,14 +89,17 @@ GREY = Line(_GREY, ())
 
 
 def svg(picture: Picture) -> bytes:
-    """The picture in lines, to a hundredth of a point, without what the page's legend says."""
+    """Returns the picture as SVG, with coordinates rounded to 0.01 points.
+
+    The legend is included only if the page's legend does not cover it.
+    """
     return re.sub(
         rb'(?<=[ \n"])(-?\d+\.\d\d)\d+', rb"\1", _render(picture, "svg", legend=picture.legend)
     )
 
 
 def png(picture: Picture) -> bytes:
-    """The picture by itself, its legend below it."""
+    """Returns the picture as PNG, with its legend below."""
     return _render(picture, "png", legend=True)
 
 
@@ -116,7 +119,7 @@ def _render(picture: Picture, kind: str, *, legend: bool) -> bytes:
 
 
 def _labelled(every: Sequence[Axes]) -> tuple[list[Any], list[str]]:
-    """What the figure's legend names, each once."""
+    """Returns the handles and labels of the figure's legend, each label once."""
     found: dict[str, Any] = {}
     for axes in every:
         handles, labels = axes.get_legend_handles_labels()

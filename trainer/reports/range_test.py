@@ -1,7 +1,7 @@
-"""The range test of Smith 2015 (1506.01186, section 3.3): where learning starts and where it ends.
+"""Learning rate range test of Smith 2015 (arXiv 1506.01186, section 3.3).
 
-He reads both off the curve by eye: the rate at which accuracy begins to rise, and the one at which
-it slows, gets ragged or falls. Here they are read by rule, from curves smoothed over five points.
+Smith reads two rates off the curve by eye: where accuracy begins to rise, and where it slows, gets
+ragged or falls. This module finds both by rule, from curves smoothed over five points.
 """
 
 import dataclasses
@@ -13,12 +13,12 @@ from typing import Any
 Point = dict[str, Any]
 
 _SMOOTHED = 5
-_STARTED = 0.1  # of what top-1 gains in all
+_STARTED = 0.1  # Learning has started when top-1 has made this share of its total gain.
 
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """Learning rates between which to train, and why."""
+    """Suggested range of learning rates, and the reason for it."""
 
     lowest: float
     highest: float
@@ -26,34 +26,34 @@ class Interval:
 
 
 def whole(points: Iterable[Point]) -> list[Point]:
-    """Those of `points` that have all that is drawn, as numbers: a log may be damaged."""
+    """Returns the points whose rate, loss and top-1 are all finite: a log may lack some."""
     names = ("learning_rate", "loss", "top1")
     return [p for p in points if all(math.isfinite(p.get(name, math.nan)) for name in names)]
 
 
 def suggest(points: Sequence[Point]) -> Interval:
-    """The interval that `points`, with `learning_rate` and `top1` in their order, speak for."""
+    """Returns the interval that the `top1` of `points`, by rising `learning_rate`, suggests."""
     rates = [point["learning_rate"] for point in points]
     accuracies = smoothed([point["top1"] for point in points])
     best = max(range(len(points)), key=accuracies.__getitem__)
     start = accuracies[0] + _STARTED * (accuracies[best] - accuracies[0])
-    # From where on it stays above: noise alone crosses it early.
+    # From this rate on, top-1 stays above `start`; noise may exceed `start` earlier.
     first = max((i + 1 for i, top1 in enumerate(accuracies[:best]) if top1 < start), default=0)
     after = min(accuracies[best:])
-    fate = (
-        f"falls to {after:.3f} after it"
+    end = (
+        f"falls to {after:.3f} at higher rates"
         if after < accuracies[best]
-        else "has not fallen by the end: raise --range_to to see where it does"
+        else "does not fall by the end: raise --range_to to see where it does"
     )
     why = (
-        f"from {rates[first]:.3g} on, training top1 is above {start:.3f}, a tenth of what it "
-        f"gains; it is highest, {accuracies[best]:.3f}, at {rates[best]:.3g}, and {fate}."
+        f"from {rates[first]:.3g} on, training top1 is above {start:.3f}, a tenth of its total "
+        f"gain; it is highest, {accuracies[best]:.3f}, at {rates[best]:.3g}, and {end}."
     )
     return Interval(rates[first], rates[best], why)
 
 
 def smoothed(values: Sequence[float]) -> list[float]:
-    """Means over up to five neighbours, as many before as after."""
+    """Returns means over up to five neighbours, equally many before and after each value."""
     reach = _SMOOTHED // 2
     means = []
     for i in range(len(values)):
@@ -64,15 +64,18 @@ def smoothed(values: Sequence[float]) -> list[float]:
 
 
 def csv(points: Sequence[Point]) -> str:
-    """A line a point, after a header."""
+    """Returns the points as CSV: a header, then a line per point."""
     names = ("update", "learning_rate", "loss", "top1")
     rows = [",".join(f"{point[name]:.9g}" for name in names) for point in points]
     return "\n".join([",".join(names), *rows]) + "\n"
 
 
 def draw(points: Sequence[Point], interval: Interval, scale: str) -> bytes:
-    """Loss and accuracy against the rate, the interval shaded, as a PNG; `scale` is the ramp's."""
-    # Takes 0.5 s to import, while a run begins.
+    """Returns a PNG of loss and accuracy against the rate, with the interval shaded.
+
+    The rate's axis is linear if `scale`, the value of --range_scale, is linear.
+    """
+    # This import takes 0.5 s, which the start of a run should not cost.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 6), layout="constrained")
@@ -84,7 +87,7 @@ def draw(points: Sequence[Point], interval: Interval, scale: str) -> bytes:
 
 
 def plot(figure: Any, points: Sequence[Point], interval: Interval, scale: str) -> None:
-    """As `draw`, into an empty figure of matplotlib."""
+    """Draws what `draw` does into an empty matplotlib figure."""
     rates = [point["learning_rate"] for point in points]
     xscale = "linear" if scale == "linear" else "log"
     rows: Any = figure.subplots(2, 1, sharex=True)
@@ -97,7 +100,7 @@ def plot(figure: Any, points: Sequence[Point], interval: Interval, scale: str) -
         axes.axvspan(interval.lowest, interval.highest, color="#0072b2", alpha=0.12, lw=0)
         axes.set(ylabel=label, xscale=xscale, xlim=(rates[0], rates[-1]))
         axes.grid(alpha=0.3, which="both")
-    # A loss that diverges would hide where it fell.
+    # A diverging loss would hide where the loss fell.
     rows[0].set_ylim(0, 2 * points[0]["loss"] or 1)
     rows[1].set_ylim(0, 1)
     rows[1].xaxis.set_major_formatter("{x:g}")

@@ -1,4 +1,4 @@
-"""What a report on some runs says, and shows: sections for what those runs have, and no others."""
+"""Builds the report on some runs, with only the sections for which the runs have data."""
 
 import functools
 import itertools
@@ -13,7 +13,7 @@ from trainer.reports.run_record import DIVERGED, RunRecord
 
 
 def report(runs: Sequence[RunRecord]) -> tuple[str, list[Picture]]:
-    """The page on `runs`, and its pictures."""
+    """Returns the HTML page on `runs`, and its pictures."""
     tests = [run for run in runs if run.is_range_test and _rises(_ramp(run))]
     groups = conditions(list(filter(_is_compared, runs)))
     drawn = [each for each in groups if any(run.points for run in each.runs)]
@@ -32,7 +32,7 @@ _Part = tuple[html.Section, list[Picture]]
 
 
 def _is_compared(run: RunRecord) -> bool:
-    """Not a range test, and not one of which nothing is known but that it began."""
+    """Returns whether `run` is compared: not a range test, and with data or a recorded failure."""
     known = run.points or run.result or (run.flags and run.state in (DIVERGED, "failed"))
     return bool(known) and not run.is_range_test
 
@@ -46,15 +46,15 @@ def _results(groups: Sequence[Condition]) -> _Part:
             (
                 "Means ± one sample standard deviation (n − 1) over runs that differ in the seed. "
                 if seeds
-                else "One run each: no spread is known. "
+                else "Each condition has one run, so its spread is unknown. "
             )
-            + f"Only runs that have ended count. What is saved is against {first.label}, the first "
-            "condition given; seconds are of training alone and compare only on one machine."
+            + f"Only finished runs count. Savings are relative to {first.label}, the first "
+            "condition given. Seconds are training time; compare them only on one machine."
         ]
     body = html.table(tables.by_condition(groups)) + html.paragraphs(notes, "note")
     if tables.flags_apart(groups):
-        said = ["The flags in which they differ (–: unset):"]
-        body += html.paragraphs(said) + html.table(tables.flags(groups))
+        intro = ["The flags in which the conditions differ (–: unset):"]
+        body += html.paragraphs(intro) + html.table(tables.flags(groups))
     return html.Section("Results", body if groups else ""), []
 
 
@@ -75,13 +75,13 @@ def _learned(groups: Sequence[Condition]) -> _Part:
 def _how_drawn(groups: Sequence[Condition]) -> list[str]:
     notes = []
     if any(len(each.runs) > 1 for each in groups):
-        notes.append("Thin: single runs. Thick: the mean of those that have ended.")
+        notes.append("Thin: single runs. Thick: the mean of the finished runs.")
     if len(groups) > curves.COLOURED:
         notes.append(
-            f"In colour: the first condition and the {curves.COLOURED - 1} of the highest top-1."
+            f"In colour: the first condition and the {curves.COLOURED - 1} with the highest top-1."
         )
     if any(run.state == DIVERGED for each in groups for run in each.runs):
-        notes.append("×: the last point before the loss was no number any more.")
+        notes.append("×: the last point at which the loss was finite.")
     return [" ".join(notes)] if notes else []
 
 

@@ -1,4 +1,4 @@
-"""What a run directory records, read as it is: in progress, killed, diverged or damaged."""
+"""Reads run directories for reports, including unfinished, killed, diverged and damaged runs."""
 
 import contextlib
 import dataclasses
@@ -21,22 +21,22 @@ from trainer.system.typed_json import DamagedError
 
 DIVERGED = "diverged"
 _FILES = ("flags.txt", "metrics.jsonl", "result.json")
-_MOST_BYTES = 2**20  # of a file of a few lines
-_LONGEST_NOTE = 300  # letters of what such a file says
+_MOST_BYTES = 2**20  # Limit for files that have only a few lines.
+_LONGEST_NOTE = 300  # Characters of a note that is read from such a file.
 
 
 @dataclasses.dataclass(frozen=True)
 class RunRecord:
-    """A run.
+    """The records of one run.
 
     Attributes:
-      name: of the directory, as short as tells it from the others.
-      flags: what changes what is learned, by flag; {} where flags.txt cannot be read.
+      name: a path that distinguishes the run from the others of the report.
+      flags: values of the flags that change what is learned; {} if flags.txt cannot be read.
       points: logged points of both splits, in the order of updates.
-      result: result.json; None where the run has not ended, or it cannot be read.
+      result: the content of result.json; None if the run is unfinished, or it cannot be read.
       state: finished, running, killed, DIVERGED, failed (as a point of a sweep), or not finished,
-        as after a signal.
-      notes: what else is to be known of it, such as what is wrong with its files.
+        for instance after a signal.
+      notes: remarks for the reader, for instance on damaged files.
     """
 
     name: str
@@ -47,22 +47,23 @@ class RunRecord:
     notes: list[str]
 
     def points_of(self, split: str) -> list[dict[str, Any]]:
-        """The points of `split`."""
+        """Returns the points of `split`."""
         return [point for point in self.points if point["split"] == split]
 
     @property
     def is_range_test(self) -> bool:
-        """Whether its rate rises to find one, so that it is no run to compare with others."""
+        """True for a learning rate range test, which is not compared with other runs."""
         return self.flags.get("anneal") == "range_test"
 
 
 def find(
     paths: Sequence[pathlib.Path],
 ) -> tuple[list[pathlib.Path], dict[pathlib.Path, str]]:
-    """Returns the run directories among `paths` and below them, each once, and what is left out.
+    """Finds the run directories at and below `paths`.
 
-    Those of a sweep come in the order of its grid, others by name. A path without a run is left
-    out, and a folder that cannot be read; the reason is by the path.
+    Returns:
+      The run directories, each once: the runs of a sweep in the order of its grid, others by name.
+      The paths that contain no run and the folders that cannot be read, each with the reason.
     """
     found: dict[pathlib.Path, pathlib.Path] = {}
     left_out: dict[pathlib.Path, str] = {}
@@ -77,8 +78,8 @@ def find(
 
 
 def _runs(path: pathlib.Path, unread: dict[pathlib.Path, str]) -> Iterator[pathlib.Path]:
-    """The runs in a folder and below; folders that cannot be read are put into `unread`."""
-    waiting = [path]  # By no recursion: folders may be nested 2,000 deep.
+    """Yields the runs in a folder and below; adds folders that cannot be read to `unread`."""
+    waiting = [path]  # A stack, not recursion: folders may be nested 2,000 deep.
     while waiting:
         path = waiting.pop()
         if any(os.path.lexists(path / name) for name in _FILES) or _failed(path):
@@ -90,39 +91,39 @@ def _runs(path: pathlib.Path, unread: dict[pathlib.Path, str]) -> Iterator[pathl
         except PermissionError as error:
             unread[path] = f"cannot be read: {error.strerror}"
             continue
-        except OSError:  # A file, or nothing.
+        except OSError:  # It is a file, or does not exist.
             continue
-        order = {name: i for i, name in enumerate(_ends(path))}
+        order = {name: i for i, name in enumerate(_outcomes(path))}
         inner.sort(key=lambda each: (order.get(each.name, len(order)), _natural(each)))
         waiting += reversed(inner)
 
 
 def _natural(path: pathlib.Path) -> list[tuple[float, str]]:
-    """Sorts batch_128 behind batch_32."""
+    """Returns a sort key that puts batch_32 before batch_128."""
     parts = re.findall(r"(\d+(?:\.\d+)?)|(\D)", path.name)
     return [(float(number or "inf"), other) for number, other in parts]
 
 
 def unread_sweeps(folders: Sequence[pathlib.Path]) -> list[str]:
-    """What is wrong with each sweep.json in `folders` that cannot be read."""
-    said = []
+    """Returns a message for each sweep.json in `folders` that cannot be read."""
+    messages = []
     for folder in dict.fromkeys(folders):
         try:
             outcomes.read(folder)
         except (DamagedError, OSError) as error:
-            said.append(f"{folder / outcomes.FILE} {typed_json.problem(error)}")
-    return said
+            messages.append(f"{folder / outcomes.FILE} {typed_json.problem(error)}")
+    return messages
 
 
 def names(folders: Sequence[pathlib.Path]) -> list[str]:
-    """What tells `folders` apart: their paths below what they share, as a page can hold them."""
+    """Returns the paths of `folders` relative to their common parent, as valid UTF-8."""
     whole = [pathlib.Path(os.path.abspath(folder)) for folder in folders]
     shared = os.path.commonpath([folder.parent for folder in whole]) if whole else ""
     return [os.fsencode(each.relative_to(shared)).decode(errors="replace") for each in whole]
 
 
 def read(folder: pathlib.Path, name: str) -> RunRecord:
-    """The run in `folder`; what cannot be read is noted."""
+    """Reads the run in `folder`; files that cannot be read are left out and noted."""
     if not (folder / "flags.txt").exists() and (reason := _failed(folder)):
         return RunRecord(name, {}, [], None, "failed", [reason])
     notes: list[str] = []
@@ -153,7 +154,7 @@ def _flags(path: pathlib.Path, notes: list[str]) -> dict[str, str]:
 
 def _points(path: pathlib.Path, notes: list[str]) -> list[dict[str, Any]]:
     try:
-        points = metrics.read(path, lambda said: notes.append(said.replace(str(path), path.name)))
+        points = metrics.read(path, lambda note: notes.append(note.replace(str(path), path.name)))
     except OSError as error:
         notes.append(f"metrics.jsonl {typed_json.problem(error)}")
         return []
@@ -161,7 +162,7 @@ def _points(path: pathlib.Path, notes: list[str]) -> list[dict[str, Any]]:
         notes.append("metrics.jsonl is missing")
     placed = [point for point in points if "epoch" in point]
     if others := len(points) - len(placed):
-        notes.append(f"metrics.jsonl has {others:,} points without epoch, which are left out")
+        notes.append(f"metrics.jsonl has {others:,} points without an epoch, which are left out")
     return sorted(placed, key=lambda point: point["update"])
 
 
@@ -179,13 +180,14 @@ def _result(
     if last < found["updates"] and (points or not any("metrics.jsonl" in note for note in notes)):
         notes.append(f"metrics.jsonl ends at update {last} of {found['updates']}")
     if last > found["updates"]:
-        notes.append(f"metrics.jsonl goes on to update {last}: the result is of {found['updates']}")
+        updates = found["updates"]
+        notes.append(f"metrics.jsonl goes on to update {last}: the result is of update {updates}")
     return found
 
 
 def _text(path: pathlib.Path, notes: list[str], *, needed: bool = False) -> str | None:
     try:
-        # What is not UTF-8 is shown as \xff, as a page cannot hold it.
+        # A page must be UTF-8: bytes that are not are shown as \xff.
         return read_regular(path, _MOST_BYTES).decode(errors="backslashreplace")
     except FileNotFoundError:
         if needed:
@@ -196,15 +198,15 @@ def _text(path: pathlib.Path, notes: list[str], *, needed: bool = False) -> str 
 
 
 def _failed(folder: pathlib.Path) -> str | None:
-    """Why the run has failed, if it is a point of a sweep that has."""
-    end = _ends(folder.parent).get(folder.name, outcomes.Outcome())
-    if not end.failed:
+    """Returns why the run failed, or None if it is not a failed point of a sweep."""
+    outcome = _outcomes(folder.parent).get(folder.name, outcomes.Outcome())
+    if not outcome.failed:
         return None
-    return " ".join((end.reason or f"status {end.status}").split())[:_LONGEST_NOTE]
+    return " ".join((outcome.reason or f"status {outcome.status}").split())[:_LONGEST_NOTE]
 
 
-def _ends(path: pathlib.Path) -> dict[str, outcomes.Outcome]:
-    """How the points of the sweep in `path` have ended; {} where it is none, or is damaged."""
+def _outcomes(path: pathlib.Path) -> dict[str, outcomes.Outcome]:
+    """Returns the outcomes of the sweep in `path`; {} if it is not a sweep, or is damaged."""
     try:
         return outcomes.read(path)
     except (DamagedError, OSError):
@@ -220,14 +222,14 @@ def _state(folder: pathlib.Path, result: dict[str, Any] | None, notes: list[str]
     if reason := _failed(folder):
         notes.append(reason)
         return "failed"
-    # Empty where its owner ended by itself.
+    # An owner that is not killed empties the lock when it ends.
     owner = directory.OWNER.fullmatch((_text(folder / "lock", notes) or "").strip())
     if not owner:
         return "not finished"
-    with contextlib.suppress(OSError, UserError):  # On a file system without locks.
+    with contextlib.suppress(OSError, UserError):  # The file system may not support locks.
         if directory.is_held(folder):
             return "running"
         if owner[1] == socket.gethostname():
             return "killed"
-    notes.append(f"{owner[0]} runs, or was killed")
+    notes.append(f"{owner[0]} runs it, or was killed")
     return "not finished"

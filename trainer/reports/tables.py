@@ -1,19 +1,24 @@
-"""The numbers of a report as tables: by condition, and of every run. A cell is text."""
+"""Tables of a report: results by condition, flags by condition, and every run."""
 
 import dataclasses
 from collections.abc import Sequence
 
-from trainer.reports.conditions import UNSET, Condition, Spread
+from trainer.reports.conditions import UNSET, Condition
 from trainer.reports.run_record import RunRecord
+from trainer.sweep.seed_statistics import Spread
 
-_FEW = 4  # flags, which fit on paper beside the results
+_FEW = 4  # This many flags fit on paper beside the results.
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Rows under a head; the first cell of a row names it, and those of `texts` are not numbers.
+    """A table whose cells are text.
 
-    `name` is for who does not see what is above it.
+    Attributes:
+      name: description for screen readers.
+      head: names of the columns.
+      rows: the cells of each row; the first cell names the row.
+      texts: indices of the columns that hold words, not numbers.
     """
 
     name: str
@@ -23,12 +28,12 @@ class Table:
 
 
 def reference(conditions: Sequence[Condition]) -> Condition | None:
-    """What the others are compared with: the first condition with a run that has ended."""
+    """Returns the first condition with a finished run, with which the others are compared."""
     return next((each for each in conditions if each.ended), None)
 
 
 def by_condition(conditions: Sequence[Condition]) -> Table:
-    """A row a condition: means over its ended runs, what it saves; and its flags, if few differ."""
+    """Returns a row per condition: means over finished runs, savings, and flags if few differ."""
     first = reference(conditions)
     name = "results by condition"
     head = ["condition", "runs ended", "top-1, %", "loss", "updates", "updates saved", "seconds"]
@@ -54,8 +59,7 @@ def by_condition(conditions: Sequence[Condition]) -> Table:
 
 
 def flags(conditions: Sequence[Condition]) -> Table:
-    """A row a condition: the flags in which they differ, but for those that all labels tell."""
-
+    """Returns a row per condition: the flags that differ, except those that all labels contain."""
     names = [
         name
         for name in dict.fromkeys(name for each in conditions for name in each.values)
@@ -68,12 +72,12 @@ def flags(conditions: Sequence[Condition]) -> Table:
 
 
 def flags_apart(conditions: Sequence[Condition]) -> bool:
-    """Whether so many flags differ that they have a table of their own."""
+    """Returns whether so many flags differ that they need a separate table."""
     return len(flags(conditions).head) - 1 > _FEW
 
 
 def by_run(runs: Sequence[RunRecord]) -> Table:
-    """A row a run: how it ended, its last values, and what is wrong with it."""
+    """Returns a row per run: its state, its last values, and notes on its files."""
     head = ["run", "state", "seed", "epochs", "updates", "top-1, %", "best top-1, %", "loss"]
     head += ["seconds", "examples per second", "notes"]
     rows = [_run(run) for run in runs]
@@ -81,22 +85,22 @@ def by_run(runs: Sequence[RunRecord]) -> Table:
 
 
 def summary(conditions: Sequence[Condition]) -> list[str]:
-    """What is seen at a glance."""
+    """Returns the main results as sentences: the highest top-1, and the fewest updates."""
     first = reference(conditions)
     if first is None:
-        return ["No run has ended yet: the tables and curves show how far each has come."]
+        return ["No run has finished yet: tables and curves show the progress of each run."]
     scored = [(top1, each) for each in conditions if (top1 := each.spread_of("top1"))]
     top1, best = max(scored, key=lambda pair: pair[0].mean)
     if len(scored) == 1:
         return [f"Top-1 {top1.percent}."]
-    lines = [f"Highest mean top-1: {top1.percent}, of {best.label}."]
+    lines = [f"Highest mean top-1: {top1.percent}, by {best.label}."]
     fewest = min((each for _, each in scored), key=lambda each: _mean(each, "updates"))
-    ours, theirs = _mean(fewest, "updates"), _mean(first, "updates")
-    if 0 < ours < theirs:
+    low, high = _mean(fewest, "updates"), _mean(first, "updates")
+    if 0 < low < high:
         a, b = fewest.spread_of("top1"), first.spread_of("top1")
         lines.append(
-            f"Fewest updates: {ours:,.0f}, of {fewest.label}, {theirs / ours:.3g} times fewer than "
-            f"{first.label} ({theirs:,.0f}), at {_spread(a, 2, 100)}% against "
+            f"Fewest updates: {low:,.0f}, by {fewest.label}, {high / low:.3g} times fewer than "
+            f"{first.label} ({high:,.0f}). Top-1: {_spread(a, 2, 100)}% against "
             f"{_spread(b, 2, 100)}%."
         )
     return lines
@@ -124,7 +128,7 @@ def _run(run: RunRecord) -> list[str]:
 
 
 def _digits(seconds: float | None) -> int:
-    """Behind the point, for three in all."""
+    """Returns the number of decimals with which `seconds` has three significant digits."""
     return 2 if not seconds or seconds < 10 else 1 if seconds < 100 else 0
 
 
@@ -136,7 +140,7 @@ def _spread(found: Spread | None, digits: int, scale: float = 1) -> str:
     if found is None:
         return UNSET
     mean = f"{scale * found.mean:,.{digits}f}"
-    # Updates are mostly those of the flags, the same for every seed.
+    # The number of updates mostly follows from the flags and is equal for all seeds.
     if found.deviation is None or not (found.deviation or digits):
         return mean
     return f"{mean} ± {scale * found.deviation:,.{digits}f}"
@@ -144,12 +148,12 @@ def _spread(found: Spread | None, digits: int, scale: float = 1) -> str:
 
 def _mean(condition: Condition, name: str) -> float:
     found = condition.spread_of(name)
-    assert found is not None  # Of one that has ended.
+    assert found is not None  # Callers pass conditions with a finished run.
     return found.mean
 
 
 def _saved(condition: Condition, first: Condition | None, name: str) -> str:
-    """The part of the reference's `name` that `condition` does without, in percent."""
+    """Returns how much less `name` the condition needs than the reference `first`, in percent."""
     if first is None or not condition.ended:
         return UNSET
     if condition is first:
@@ -158,4 +162,4 @@ def _saved(condition: Condition, first: Condition | None, name: str) -> str:
     if not whole:
         return UNSET
     percent = 100 * (1 - _mean(condition, name) / whole)
-    return f"{percent:z.1f}%".replace("-", "−")  # z: not -0.0
+    return f"{percent:z.1f}%".replace("-", "−")  # z turns -0.0 into 0.0.

@@ -1,7 +1,7 @@
-"""What a checkpoint holds besides variables: where the run is, as JSON.
+"""Types of the progress that a checkpoint holds as JSON besides the variables.
 
-TensorFlow's checksum covers it, so that it is as it was written, by this version or another one.
-trainer/training/state.py says what the fields mean.
+TensorFlow's checksum covers the JSON, but another version of this program may have written it.
+trainer/training/state.py documents the fields.
 """
 
 from typing import Any
@@ -39,12 +39,12 @@ _NOISE = fields({"trace": measured, "square": measured, "weight": measured})
 
 
 def _if_any(kind: Kind) -> Kind:
-    """The kind of an object that is empty, or of `kind`."""
+    """Returns the kind of an object that is either empty or of `kind`."""
     return lambda value: {} if value == {} else kind(value)
 
 
 def _setting(value: Any) -> dict[str, Any]:
-    """The kind of a Setting's values, and no others: it is made of them."""
+    """Checks the values of a Setting, and drops all others."""
     checked = fields(_SETTING)(value)
     return {name: checked[name] for name in _SETTING}
 
@@ -71,15 +71,15 @@ PROGRESS = fields(
 
 
 def checked(progress: dict[str, Any], path: object) -> dict[str, Any]:
-    """Returns the progress of the checkpoint at `path`, if it says where the run was.
+    """Returns the progress of the checkpoint at `path`, if it has a position and an update.
 
     Raises:
-      UserError: it does not, so that it is not of this version.
+      UserError: one of them is missing, because another version wrote the checkpoint.
     """
     for name in ("position", "update"):
         if name not in progress:
             raise UserError(
                 f"{path} was written by another version: {name} is missing.\n"
-                "Go on with the version that wrote it, or name a new --model_dir."
+                "Resume with the version that wrote it, or name a new --model_dir."
             )
     return progress

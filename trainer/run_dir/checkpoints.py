@@ -1,9 +1,9 @@
 """Checkpoints: parameters, moving statistics, optimizer slots and progress, whole or not at all.
 
-Each is a folder `checkpoints/<update>` that tf.train.Checkpoint wrote under another name, from a
-thread of its own and from copies, and that was renamed when it was complete. A later one of the
-same update, after an evaluation, is `<update>.1`. TensorFlow keeps a
-checksum of every tensor and compares it on reading.
+A checkpoint is a folder `checkpoints/<update>`. A background thread writes copies of the variables
+with tf.train.Checkpoint under another name, and renames the folder when it is complete. A second
+checkpoint of the same update, after an evaluation, is `<update>.1`. TensorFlow stores a checksum of
+every tensor and verifies it on reading.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ import pathlib
 import re
 import shutil
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,11 +24,12 @@ from trainer.run_dir.checkpoint_progress import PROGRESS
 from trainer.run_dir.literal_path import named, plain
 from trainer.system import typed_json
 from trainer.system.atomic_file import move_atomic, remove
+from trainer.system.output import log
 
 Variables = Mapping[str, Sequence[Any]]
 
-# What TensorFlow's reader raises for files that are cut, flipped or missing, and ours for a
-# progress that is not one.
+# Raised by TensorFlow's reader if a file is truncated, altered or missing, and by ours if the
+# progress is malformed.
 DAMAGED = (
     tf.errors.OpError,
     IndexError,
@@ -36,23 +37,22 @@ DAMAGED = (
     OSError,
     typed_json.WrongError,
 )
-# The names of checkpoints; all others in their folder are somebody else's.
+# The names of checkpoints; files with other names in the folder are left alone.
 _NAME = re.compile(r"[0-9]{9,18}(\.[0-9]{1,9})?")
-# How tf.train.Checkpoint names a variable's value.
+# Suffix of a variable's key in tf.train.Checkpoint.
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
-# Beyond the tensors themselves: names, shapes, and what the log writes meanwhile.
+# Space needed besides the tensors: names, shapes, and what the log writes meanwhile.
 _SPARE_BYTES = 2**20
 
 
 class Checkpoints:
-    """The newest `keep` checkpoints of some groups of variables, and the best one, under `folder`.
+    """Saves and restores checkpoints under `folder`; keeps the newest `keep` and the best.
 
     Args:
-      folder: made when it is needed.
-      variables: groups of variables, each saved by its order: names of layers may differ from
-        process to process.
-      keep: how many of the newest.
-      report: told of what is damaged, and of what cannot be written.
+      folder: created when it is needed.
+      variables: groups of variables, saved by their order in the group, because names of layers
+        may differ between processes.
+      keep: number of newest checkpoints to keep.
     """
 
     def __init__(
@@ -61,44 +61,42 @@ class Checkpoints:
         variables: Variables,
         *,
         keep: int,
-        report: Callable[[str], None],
     ) -> None:
         self._folder = folder
         self._keep = keep
-        self._report = report
         self._variables = variables
         self._newest: int | None = None
         self._newest_progress = ""
         self._writer: threading.Thread | None = None
 
     def save(self, update: int, progress: Mapping[str, Any], best: int | None = None) -> None:
-        """Copies the variables' values, and writes them and `progress` in the background.
+        """Copies the variables, and writes the copies and `progress` in the background.
 
         Args:
-          update: that the values are of.
-          progress: what JSON can hold.
-          best: the update of the checkpoint that is kept besides the newest.
+          update: the number of updates that the variables have had.
+          progress: values that JSON can hold.
+          best: update of the checkpoint to keep besides the newest ones.
         """
         self.wait()
         text = json.dumps(progress)
         if (update, text) == (self._newest, self._newest_progress):
             return
         copies = {name: [v.numpy() for v in group] for name, group in self._variables.items()}
-        # A daemon: a process that has to leave at once does not wait for it, and what is
-        # incomplete harms nobody.
+        # A daemon thread: a process that must exit at once does not wait for it, and an
+        # incomplete checkpoint does no harm.
         writer = threading.Thread(
             target=self._write, args=(update, copies, text, best), daemon=True
         )
         try:
             writer.start()
-        except RuntimeError as error:  # No thread may be started: it is written now.
-            self._report(f"{error}; the run waits for its checkpoint")
+        except RuntimeError as error:  # A thread cannot be started, so this one writes.
+            log(f"{error}; the run waits for its checkpoint")
             self._write(update, copies, text, best)
             return
         self._writer = writer
 
     def wait(self) -> int | None:
-        """Waits for what is being written; returns the update of the newest whole checkpoint."""
+        """Waits until no checkpoint is being written; returns the newest checkpoint's update."""
         if self._writer is not None:
             self._writer.join()
             self._writer = None
@@ -110,13 +108,13 @@ class Checkpoints:
         temporary = self._folder / "incomplete"
         try:
             if os.path.lexists(temporary) and not temporary.is_dir():
-                self._report(f"{temporary} is not a folder; it is now {_put_aside(temporary)}")
+                log(f"{temporary} is not a folder; it is now {_put_aside(temporary)}")
             remove(temporary)
             temporary.mkdir(parents=True)
             needed = sum(copy.nbytes for group in copies.values() for copy in group) + _SPARE_BYTES
             free = shutil.disk_usage(temporary).free
             if free < needed:
-                raise OSError(f"it needs {needed:,} bytes and {free:,} are free")
+                raise OSError(f"it needs {needed:,} bytes, and {free:,} are free")
             with tf.device("CPU:0"):
                 groups = {name: [tf.Variable(c) for c in group] for name, group in copies.items()}
                 text = tf.Variable(progress, dtype=tf.string)
@@ -127,7 +125,7 @@ class Checkpoints:
             newest = (
                 "there is none yet" if self._newest is None else f"{self._newest} is the newest"
             )
-            self._report(
+            log(
                 f"the checkpoint of update {update} cannot be written: {first_line(error)};\n"
                 f"{newest}. The run goes on and tries again at the next interval."
             )
@@ -141,35 +139,35 @@ class Checkpoints:
                 remove(old)
 
     def restore(self) -> dict[str, Any] | None:
-        """Reads the newest checkpoint that is whole, and returns its progress; None without one.
+        """Reads the newest intact checkpoint; returns its progress, or None without checkpoints.
 
-        What is damaged is reported, put aside as `damaged-<update>`, and the one before it is read.
+        Damaged checkpoints are reported and renamed `damaged-<update>`.
 
         Raises:
-          UserError: where no checkpoint of several is whole, they are of other variables, or their
-            folder cannot be read.
+          UserError: every checkpoint is damaged, the newest is of other variables, or the folder
+            cannot be read.
         """
-        there, damaged = found(self._folder), []
-        for path in reversed(there):
+        existing, damaged = found(self._folder), []
+        for path in reversed(existing):
             try:
                 progress = read(path, self._variables)
             except DAMAGED as error:
-                self._report(f"checkpoint {path} is damaged and left out: {first_line(error)}")
+                log(f"checkpoint {path} is damaged and left out: {first_line(error)}")
                 damaged.append(path)
                 continue
             for other in damaged:
                 _put_aside(other)
             self._newest, self._newest_progress = update_of(path), json.dumps(progress)
             return progress
-        if there:
+        if existing:
             raise UserError(
                 f"every checkpoint in {self._folder} is damaged.\n"
-                "Restore one from a copy, or name a new --model_dir to begin anew."
+                "Restore one from a copy, or name a new --model_dir to start a new run."
             )
         return None
 
     def _unused(self, update: int) -> pathlib.Path:
-        """A name that is not there yet, the last in order of those of `update`."""
+        """Returns a new name for a checkpoint of `update`, which sorts after existing ones."""
         numbers = [path.suffix for path in found(self._folder) if update_of(path) == update]
         if not numbers:
             return self._folder / f"{update:09d}"
@@ -177,25 +175,25 @@ class Checkpoints:
 
 
 class NoCheckpoints(Checkpoints):
-    """Those of a process that leaves them to another one."""
+    """Saves and restores nothing: the checkpoints of a worker that is not the chief."""
 
     def __init__(self) -> None:
         self._newest: int | None = None
 
     def save(self, update: int, progress: Mapping[str, Any], best: int | None = None) -> None:
-        """Counts it as saved."""
+        """Records `update` as saved."""
         self._newest = update
 
     def wait(self) -> int | None:
-        """The update of the newest."""
+        """Returns the update of the newest checkpoint."""
         return self._newest
 
     def restore(self) -> None:
-        """There is nothing."""
+        """Returns None."""
 
 
 def found(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The checkpoints in `folder`, oldest first; what has such a name and is not one is damaged.
+    """Returns the paths in `folder` that have the name of a checkpoint, oldest first.
 
     Raises:
       UserError: the folder cannot be read.
@@ -207,14 +205,14 @@ def found(folder: pathlib.Path) -> list[pathlib.Path]:
     except OSError as error:
         raise UserError(
             f"{folder} cannot be read: {error.strerror}.\n"
-            "Put the run's folder of checkpoints in its place, or move away what is there."
+            "Put the run's folder of checkpoints there, or remove it to start again."
         ) from error
     paths = [folder / name for name in names if _NAME.fullmatch(name)]
     return sorted(paths, key=lambda path: tuple(map(int, path.name.split("."))))
 
 
 def _put_aside(path: pathlib.Path) -> str:
-    """Renames what is damaged to damaged-<name>, in place of an earlier one; returns that name."""
+    """Renames `path` to damaged-<name>, replacing an earlier one; returns the new name."""
     aside = path.with_name(f"damaged-{path.name}")
     remove(aside)
     path.rename(aside)
@@ -222,47 +220,47 @@ def _put_aside(path: pathlib.Path) -> str:
 
 
 def update_of(path: pathlib.Path) -> int:
-    """The update that a checkpoint is of."""
+    """Returns the update of a checkpoint."""
     return int(path.stem)
 
 
 def read(path: pathlib.Path, variables: Variables) -> dict[str, Any]:
-    """Reads some groups of variables, or all, from the checkpoint at `path`; returns its progress.
+    """Reads groups of variables from the checkpoint at `path`; returns its progress.
 
     Raises:
-      UserError: where it holds others in one of the groups.
-      DAMAGED: where it is not whole.
+      UserError: the variables of a group differ from those in the checkpoint.
+      DAMAGED: the checkpoint is damaged.
     """
     try:
         with plain(path) as readable:
             return _read(readable, path, variables)
-    except DAMAGED as error:  # Of a path that names nothing outside of this process.
-        said = str(error)
+    except DAMAGED as error:  # The message has a path under /proc that helps nobody.
+        message = str(error)
         if isinstance(error, OSError) and error.filename:
-            said = f"{error.filename}: {error.strerror}"
-        raise RuntimeError(named(said, path)) from error
+            message = f"{error.filename}: {error.strerror}"
+        raise RuntimeError(named(message, path)) from error
 
 
 def _read(readable: str, path: pathlib.Path, variables: Variables) -> dict[str, Any]:
-    """As `read`, the checkpoint at `path` by a path that TensorFlow takes as it is."""
-    # tf.train.Checkpoint's own reading warns of what is left out.
+    """Reads the checkpoint at `path` as `read` does, through the literal path `readable`."""
+    # tf.train.Checkpoint.read would warn of variables that are not read.
     try:
         reader = tf.train.load_checkpoint(f"{readable}/checkpoint")
         names = reader.get_variable_to_shape_map()
-        reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH")  # Not used; compared with its checksum.
-        for group, ours in variables.items():
+        reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH")  # Verifies its checksum.
+        for group, members in variables.items():
             saved = sum(name.startswith(f"{group}/") for name in names)
-            if saved != len(ours):
-                raise ValueError(f"it holds {saved} {group}, and the model has {len(ours)}")
-            for i, variable in enumerate(ours):
+            if saved != len(members):
+                raise ValueError(f"it holds {saved} {group}, and the model has {len(members)}")
+            for i, variable in enumerate(members):
                 value = reader.get_tensor(f"{group}/{i}{_VALUE}")
                 dtype = tf.as_dtype(variable.dtype)
-                if np.asarray(value).dtype != dtype.as_numpy_dtype:  # assign would convert it.
+                if np.asarray(value).dtype != dtype.as_numpy_dtype:  # assign() would convert it.
                     raise ValueError(f"number {i} of its {group} is not {dtype.name}")
                 variable.assign(value)
         text = reader.get_tensor(f"progress{_VALUE}")
         if not isinstance(text, bytes):
-            raise typed_json.WrongError("is not a text", "progress")
+            raise typed_json.WrongError("is not a string", "progress")
         saved_progress: dict[str, Any] = typed_json.parsed(text, PROGRESS)
         return saved_progress
     except typed_json.WrongError:
@@ -270,17 +268,17 @@ def _read(readable: str, path: pathlib.Path, variables: Variables) -> dict[str, 
     except ValueError as error:
         raise UserError(
             f"checkpoint {path} is of another model or optimizer: {first_line(error)}.\n"
-            "Bring back the model that the run was started with, or name another --model_dir."
+            "Restore the model that the run was started with, or name another --model_dir."
         ) from error
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, in a line."""
+    """Returns the first line of an error's message, or the name of its type."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def digest(variables: Sequence[Any]) -> str:
-    """SHA-256 over values, types and shapes of `variables`, in their order."""
+    """Returns the SHA-256 of the types, shapes and values of `variables`, in their order."""
     sha = hashlib.sha256()
     for variable in variables:
         array = variable.numpy()

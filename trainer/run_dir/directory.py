@@ -1,4 +1,4 @@
-"""The run directory: whose it is, which run it holds, and how that ended."""
+"""The run directory: its lock, its flags, and the record of a divergence."""
 
 import contextlib
 import dataclasses
@@ -20,41 +20,41 @@ from trainer.system import file_lock
 from trainer.system.atomic_file import flush, write_atomic
 from trainer.system.regular_file import NotRegularError, ReadError, opener, read_regular
 
-# What a run has printed, where a sweep has started it.
+# The output of a run that a sweep started.
 OUTPUT = "output.txt"
-# Flags, and lines of text: a larger file is another one.
+# Limit for flags.txt in bytes: a larger file is not a flagfile.
 _MOST_BYTES = 2**20
 _MOST_OWNER_BYTES = 300
-# What a lock holds while a process has it: its number, and its host's name.
+# The content of a lock file while a process holds it: its process id and host name.
 OWNER = re.compile(r"process \d{1,10} on ([!-~]{1,255})")
-# Holds why the run has no finite loss any more, where that is how it ended.
+# Holds the error message of a run that ended because its loss was not finite.
 DIVERGED = "diverged.txt"
 
 
 class DamagedRunError(UserError):
-    """A file of a run, without which it cannot go on, is damaged or cannot be read."""
+    """A file that a run needs to resume is damaged or cannot be read."""
 
 
 @contextlib.contextmanager
 def lock_run_dir(path: pathlib.Path, flagfile: str) -> Iterator[None]:
-    """Holds `path` for the run of `flagfile`, new or begun there, while the context lasts.
+    """Locks `path` for the run of `flagfile`, new or begun there, while the context lasts.
 
-    The lock is the kernel's on an open file, so that it goes with its process, however that ends;
-    it reaches other hosts as far as the file system passes locks on, as NFS does. The flags are
-    compared with the run's, and not kept: `keep_flags` does when all else is right.
+    The kernel releases the lock when the process ends, however it ends. The lock excludes processes
+    on other hosts if the file system shares locks, as NFS does. The flags are compared with those
+    of a run in `path` but not written; call `keep_flags` once all other checks have passed.
 
     Raises:
-      UserError: where another process has it, where it holds a run that would learn otherwise,
-        something else, or links that lead out of it, or where it cannot be written.
+      UserError: another process holds the lock, or `path` cannot be written, is not a run
+        directory, has a run with other flags, or has links that lead out of it.
     """
     with contextlib.ExitStack() as held:
         try:
             _check_is_run(path)
             path.mkdir(parents=True, exist_ok=True)
             _check_links(path)
-            # Unbuffered: on a full disk, what is left to write would fail again on closing.
+            # Unbuffered: on a full disk, buffered bytes would fail again on closing.
             lock = open(path / "lock", "a+b", buffering=0, opener=opener)  # noqa: SIM115
-            held.callback(_let_go, lock)
+            held.callback(_close, lock)
             _take(lock, path)
             held.callback(_empty, lock)
             _check_same(path, flagfile)
@@ -64,13 +64,13 @@ def lock_run_dir(path: pathlib.Path, flagfile: str) -> Iterator[None]:
 
 
 def _empty(lock: IO[bytes]) -> None:
-    """Forgets the owner; a disk that fails now has failed no run."""
+    """Erases the owner; ignores errors, because the run is already over."""
     with contextlib.suppress(OSError):
         lock.truncate(0)
 
 
-def _let_go(lock: IO[bytes]) -> None:
-    with contextlib.suppress(OSError):  # The kernel has closed it all the same.
+def _close(lock: IO[bytes]) -> None:
+    with contextlib.suppress(OSError):  # The kernel closes the file despite an error.
         lock.close()
 
 
@@ -83,31 +83,34 @@ def _unusable(path: pathlib.Path, error: OSError) -> UserError:
     return UserError(
         f"--model_dir={path} cannot be used: {error.strerror} "
         f"({error.filename or path / 'lock'}).\n"
-        "Name a folder that can be written."
+        "Name a folder that you can write."
     )
 
 
 def check(path: pathlib.Path, flagfile: str) -> None:
-    """Refuses a folder in which the run of `flagfile` can neither begin nor go on.
+    """Checks that the run of `flagfile` can start or resume in `path`.
 
     Raises:
-      UserError: where it holds a run that would learn otherwise, or something else.
+      UserError: `path` is not a run directory, or has a run with other flags.
     """
     _check_is_run(path)
     _check_same(path, flagfile)
 
 
 def is_held(path: pathlib.Path) -> bool:
-    """Whether a process has claimed `path`; of one on another host, where the locks reach here."""
+    """Returns whether a process holds the lock of `path`.
+
+    Processes on other hosts count if the file system shares locks, as NFS does.
+    """
     with open(path / "lock", "rb", opener=opener) as lock:
         return not file_lock.take(lock, shared=True)
 
 
 def kept_flags(path: pathlib.Path) -> str | None:
-    """The flags.txt of the run or export in `path`; None if there is none.
+    """Returns the flags.txt of the run or export in `path`, or None if it does not exist.
 
     Raises:
-      OSError: if it cannot be read, or is not a regular file.
+      OSError: the file cannot be read, or is not a regular file.
     """
     try:
         return read_regular(path / "flags.txt", _MOST_BYTES).decode(errors="surrogateescape")
@@ -116,19 +119,19 @@ def kept_flags(path: pathlib.Path) -> str | None:
 
 
 def order_version(path: pathlib.Path, config: Config) -> int:
-    """Returns the order version of the run of `config` in `path`; a run that is there keeps it.
+    """Returns the order version of the run of `config` in `path`; an existing run keeps its own.
 
     Raises:
-      OSError: if the run's flags cannot be read.
+      OSError: the run's flags cannot be read.
     """
     return flagfiles.order_version(config, kept_flags(path))
 
 
 def flagfile_in(path: pathlib.Path, config: Config) -> str:
-    """The flagfile that replays the run of `config` in `path`, its order version included.
+    """Returns the flagfile that replays the run of `config` in `path`, with its order version.
 
     Raises:
-      UserError: if the flags of the run that is there cannot be read.
+      UserError: the flags of the run in `path` cannot be read.
     """
     try:
         version = order_version(path, config)
@@ -138,52 +141,53 @@ def flagfile_in(path: pathlib.Path, config: Config) -> str:
 
 
 def keep_flags(path: pathlib.Path, flagfile: str) -> None:
-    """Makes `path` the directory of the run of `flagfile`."""
+    """Makes `path` the directory of the run of `flagfile`, and flushes it to the disk."""
     write_atomic(path / "flags.txt", flagfile)
-    # A machine that loses its power keeps the run: its name in the folder, and the folder's.
+    # After a power failure, the folder and its name in the parent folder must still exist.
     flush(path)
-    with contextlib.suppress(PermissionError):  # Of a folder that others may not list.
+    with contextlib.suppress(PermissionError):  # The parent folder may not be readable.
         flush(path.absolute().parent)
 
 
 def _check_is_run(path: pathlib.Path) -> None:
     if path.exists() and not (path / "flags.txt").exists() and not _claimable(path):
         raise UserError(
-            f"--model_dir={path} holds something that is no run: name a new folder or a run's."
+            f"--model_dir={path} exists and is not a run directory: "
+            "name a new folder, or that of a run."
         )
 
 
 def _claimable(path: pathlib.Path) -> bool:
-    """Empty, or left by a run that ended before it kept its flags."""
+    """Returns whether `path` has only files of a run that ended before it wrote its flags."""
     early = {"lock", "flags.txt.tmp", "micro_batch.json", "micro_batch.json.tmp"}
     early |= {"bad_examples.txt", OUTPUT, "secret"}
-    # HParams' row of a point of a sweep that has failed so early.
+    # The HParams row of a sweep's point that failed this early.
     early |= {"tensorboard"}
     return path.is_dir() and {entry.name for entry in path.iterdir()} <= early
 
 
 def _check_links(path: pathlib.Path) -> None:
-    """Refuses links that lead out of `path`: a run that came from elsewhere writes nowhere else."""
+    """Rejects links that lead out of `path`: a copied run must not write anywhere else."""
     for folder, folders, files in os.walk(path):
         for entry in (pathlib.Path(folder, name) for name in (*folders, *files)):
             if not entry.is_symlink():
                 continue
-            target = pathlib.Path(os.path.realpath(entry))  # Of a circle of links, a part of it.
+            target = pathlib.Path(os.path.realpath(entry))  # For a loop, one of its links.
             if not target.is_relative_to(os.path.realpath(path)):
                 raise UserError(
                     f"--model_dir={path} holds a link to {target}: {entry}.\n"
-                    "Put what it leads to in its place, or name another folder."
+                    "Replace the link by a copy of its target, or name another folder."
                 )
 
 
 def _take(lock: IO[bytes], path: pathlib.Path) -> None:
     host = socket.gethostname()
-    for pause in (*[0.1] * 5, None):  # A report that looks whether it is held has it for a moment.
+    for pause in (*[0.1] * 5, None):  # is_held(), in a report, holds the lock for a moment.
         lock.seek(0)
         owner = OWNER.fullmatch(
             lock.read(_MOST_OWNER_BYTES).decode(errors="surrogateescape").strip()
         )
-        last = owner[0] if owner else ""  # Empty where it ended by itself.
+        last = owner[0] if owner else ""  # Empty if the last owner was not killed.
         if file_lock.take(lock):
             break
         if pause is None:
@@ -220,10 +224,10 @@ def _check_same(path: pathlib.Path, flagfile: str) -> None:
 
 
 def forget_divergence(path: pathlib.Path) -> None:
-    """Removes what says that the run in `path` has diverged, since it goes on.
+    """Removes the record that the run in `path` diverged, because the run resumes.
 
     Raises:
-      NotRegularError: a folder has that name.
+      NotRegularError: a folder has the name of that record.
     """
     try:
         (path / DIVERGED).unlink(missing_ok=True)

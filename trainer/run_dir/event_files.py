@@ -1,4 +1,4 @@
-"""TensorBoard's event files, written in one piece and without TensorFlow."""
+"""Writes TensorBoard's event files atomically and without TensorFlow."""
 
 import io
 import pathlib
@@ -11,20 +11,20 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from trainer.system.atomic_file import remove, write_atomic
 
-_VERSION = "brain.Event:2"  # in their first record
+_VERSION = "brain.Event:2"  # The file_version of the first record.
 
 
 def replace(folder: pathlib.Path, summaries: Sequence[Summary], step: int = 0) -> None:
-    """Makes `summaries`, all of `step`, what TensorBoard finds in `folder`.
+    """Replaces the event files in `folder` by one with `summaries`, all of `step`.
 
     Raises:
-      OSError: where they cannot be written, with the file's name.
+      OSError: the file cannot be written; the error names the file.
     """
     remove(folder)
     folder.mkdir(parents=True, exist_ok=True)
     now = time.time()
     content = io.BytesIO()
-    # TensorBoard's own writer of files raises on a full disk from a thread.
+    # TensorBoard's EventFileWriter would raise in a thread if the disk is full.
     records = RecordWriter(content)
     records.write(Event(wall_time=now, file_version=_VERSION).SerializeToString())
     for summary in summaries:

@@ -1,10 +1,9 @@
-"""An export: the inference model of a run, twice, in a folder that is whole or not there at all.
+"""Exports: the inference model of a run in two formats, in a folder that appears atomically.
 
-`saved_model/` needs TensorFlow alone: `serve`, from uint8 images [b, h, w, c] to float32 logits
-[b, classes], for any b. `model.keras` needs Keras, and the module of layers that are the user's
-own; where Keras cannot load what it saved, it is left out. `classes.txt` names the logits, a line
-each, and so does the SavedModel's `class_names`. `flags.txt` are the run's, and `export.json` says
-which checkpoint it is of.
+`saved_model/` needs only TensorFlow. Its `serve` maps uint8 images [b, h, w, c] to float32 logits
+[b, classes], for any b; its `class_names` names the logits. `model.keras` needs Keras and the
+modules of custom layers; it is left out if Keras cannot load it. `classes.txt` has the name of a
+logit per line. `flags.txt` is that of the run, and `export.json` names the exported checkpoint.
 """
 
 import dataclasses
@@ -40,14 +39,22 @@ from trainer.system.typed_json import (
     text,
 )
 
-# Besides, what TensorFlow and Keras raise for models that are cut, flipped or others.
+# TensorFlow and Keras also raise these if a model is truncated, altered or another program's.
 _DAMAGED = (AttributeError, KeyError, TypeError, ValueError)
 
 
 @dataclasses.dataclass(frozen=True)
 class ExportInfo:
-    """What export.json says: the checkpoint and its update, the images' (h, w, c), the number of
-    logits, the versions of what wrote it, and the names of the classes (None in an older one)."""
+    """The content of export.json.
+
+    Attributes:
+      checkpoint: path of the exported checkpoint.
+      update: update of the checkpoint.
+      image_shape: (h, w, c) of the images, in pixels.
+      classes: number of logits.
+      versions: versions of the software that wrote the export, by name.
+      class_names: name of each class; None in an export by an older version.
+    """
 
     checkpoint: str
     update: int
@@ -70,11 +77,15 @@ _ABOUT = fields(
 
 
 def check_free(folder: pathlib.Path, flagfile: str) -> None:
-    """Refuses a folder that holds something else than an export of the run of `flagfile`."""
+    """Checks that `folder` is empty, missing, or an export of the run of `flagfile`.
+
+    Raises:
+      UserError: it is something else, or its flags cannot be read.
+    """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not is_export(folder):
-        raise UserError(f"--export_dir={folder} holds something that is no export: name another.")
+        raise UserError(f"--export_dir={folder} exists and is not an export: name another folder.")
     try:
         kept = kept_flags(folder) or ""
     except OSError as error:
@@ -97,13 +108,13 @@ def write(
     about: ExportInfo,
     logits: Sequence[str],
 ) -> str | None:
-    """Writes an export of `model`, in place of what is there; `logits` names each logit.
+    """Writes an export of `model`, replacing an earlier one; `logits` names each logit.
 
     Returns:
-      Why it has no model.keras, or None.
+      The reason if the export has no model.keras, or None.
 
     Raises:
-      UserError: where it cannot be written.
+      UserError: the export cannot be written.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -119,7 +130,7 @@ def write(
     except (OSError, tf.errors.OpError) as error:
         raise UserError(
             f"--export_dir={folder} cannot be written: {first_line(error)}.\n"
-            "Make room, or name a folder that can be written."
+            "Free disk space, or name a folder that you can write."
         ) from error
     return reason
 
@@ -127,8 +138,10 @@ def write(
 def _write_saved_model(
     model: keras.Model, about: ExportInfo, logits: Sequence[str], path: pathlib.Path
 ) -> None:
-    """Not by Keras' own export, which writes each variable twice: 421 MB for InceptionResNetV2's
-    211."""
+    """Writes the SavedModel.
+
+    Keras' own export writes each variable twice: 421 MB for InceptionResNetV2 in place of 211 MB.
+    """
     images = tf.TensorSpec([None, *about.image_shape], tf.uint8, name="images")
     module = tf.Module()
     module.weights = [variable.value for variable in model.weights]
@@ -150,16 +163,16 @@ def _write_keras_file(model: keras.Model, path: pathlib.Path) -> str | None:
 
 
 def modules_needed(model: keras.Model) -> list[str]:
-    """The modules of layers that are not Keras' own, which who loads model.keras imports first."""
+    """Returns the modules of custom layers, which must be imported to load model.keras."""
     modules = {type(layer).__module__ for layer in model._flatten_layers()}
     return sorted(module for module in modules if module.partition(".")[0] != "keras")
 
 
 def about(folder: pathlib.Path) -> ExportInfo:
-    """What the export.json of an export says.
+    """Returns the content of the export.json in `folder`.
 
     Raises:
-      UserError: where it is damaged.
+      UserError: the file is damaged or cannot be read.
     """
     file = folder / "export.json"
     try:
@@ -170,47 +183,47 @@ def about(folder: pathlib.Path) -> ExportInfo:
 
 
 def _about(value: Any) -> ExportInfo:
-    """The kind of export.json."""
-    said = _ABOUT(value)
-    names = said.get("class_names")
-    if names is not None and not len({*names}) == len(names) <= said["classes"]:
+    """Checks the content of export.json: class names are distinct, and not more than logits."""
+    checked = _ABOUT(value)
+    names = checked.get("class_names")
+    if names is not None and not len({*names}) == len(names) <= checked["classes"]:
         raise WrongError("is not a list of distinct names of logits", "class_names")
-    h, w, c = said["image_shape"]
+    h, w, c = checked["image_shape"]
     return ExportInfo(
-        checkpoint=said["checkpoint"],
-        update=said["update"],
+        checkpoint=checked["checkpoint"],
+        update=checked["update"],
         image_shape=(h, w, c),
-        classes=said["classes"],
-        versions=said["versions"],
+        classes=checked["classes"],
+        versions=checked["versions"],
         class_names=None if names is None else tuple(names),
     )
 
 
 def load(path: pathlib.Path) -> Callable[..., tf.Tensor]:
-    """An export's model, on the current strategy: (images, training=False) → logits.
+    """Loads the model of an export on the current strategy: (images, training=False) → logits.
 
     Args:
-      path: of the export, whose SavedModel it then is, or of its model.keras.
+      path: the folder of the export, to load its SavedModel, or its model.keras.
 
     Raises:
-      UserError: where it is damaged, or Keras cannot load it.
+      UserError: the export is damaged, or Keras cannot load the model.
     """
     try:
         if is_model(path):
-            os.close(opener(path, os.O_RDONLY))  # Keras would wait for a FIFO.
+            os.close(opener(path, os.O_RDONLY))  # Rejects a FIFO, on which Keras would hang.
             return keras.models.load_model(path)
-        # Holds the variables, too.
+        # `loaded` must stay referenced, because it owns the variables.
         with plain(path / "saved_model") as readable:
             loaded = tf.saved_model.load(readable)
-        said = about(path)
-        images = tf.TensorSpec([None, *said.image_shape], tf.uint8)
+        info = about(path)
+        images = tf.TensorSpec([None, *info.image_shape], tf.uint8)
         logits = loaded.serve.get_concrete_function(images).output_shapes
-        if not logits.is_compatible_with([None, said.classes]):
-            raise ValueError(f"it has logits of shape {logits}, and not {said.classes} of them")
+        if not logits.is_compatible_with([None, info.classes]):
+            raise ValueError(f"its logits have shape {logits}, and not {info.classes} columns")
     except (*DAMAGED, *_DAMAGED, zipfile.BadZipFile) as error:
         reason = named(str(error), path / "saved_model")
         reason = textwrap.shorten(reason, 200, placeholder=" ...")
-        instead = f", or take --export_dir={path.parent}" if is_model(path) else ""
+        instead = f", or use --export_dir={path.parent}" if is_model(path) else ""
         raise UserError(
             f"{path} cannot be loaded: {reason}\nExport the run again{instead}."
         ) from error

@@ -1,7 +1,7 @@
-"""Folders by a path that TensorFlow can only read as what it is.
+"""Paths without characters that TensorFlow would interpret as a pattern.
 
-TensorFlow's readers of checkpoints, and of SavedModels' variables, take the path for a pattern: to
-them `lr[0.1]` is `lr0` or `lr.` or `lr1`, and a backslash is an escape.
+TensorFlow's readers of checkpoints and of SavedModels' variables treat a path as a pattern: they
+match `lr[0.1]` with `lr0`, `lr.` or `lr1`, and read a backslash as an escape.
 """
 
 import contextlib
@@ -15,14 +15,14 @@ from trainer.system.regular_file import opener
 
 @contextlib.contextmanager
 def plain(folder: pathlib.Path) -> Iterator[str]:
-    """A path of `folder` without special characters, while the context lasts, in this process.
+    """Yields a path of `folder` without special characters, valid in this process.
 
-    It leads through the folder's descriptor: nothing is made on the disk, and what has been opened
-    is read even if the folder is renamed or replaced meanwhile.
+    The path goes through an open descriptor of the folder. So nothing is created on the disk, and
+    the same folder is read even if it is renamed or replaced meanwhile.
 
     Raises:
-      NotRegularError: if a file in it is a FIFO or a device, on which a reader would hang.
-      OSError: if it is not a folder, or cannot be read.
+      NotRegularError: a file in the folder is a FIFO or a device, on which a reader would hang.
+      OSError: `folder` is not a folder, or cannot be read.
     """
     descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -36,5 +36,5 @@ def plain(folder: pathlib.Path) -> Iterator[str]:
 
 
 def named(text: str, folder: pathlib.Path) -> str:
-    """A message about a plain path, with the folder's own name in its place."""
+    """Returns `text` with plain paths replaced by the path of `folder`."""
     return re.sub(r"/proc/self/fd/\d+", lambda _: str(folder), text)

@@ -1,6 +1,6 @@
-"""metrics.jsonl, the record of a run: a line a logged point.
+"""metrics.jsonl, the record of a run: one logged point per line.
 
-Read without TensorFlow, which takes four seconds to import.
+This module does not import TensorFlow, which takes four seconds.
 """
 
 import json
@@ -18,7 +18,7 @@ from trainer.system.typed_json import (
     read_lines,
 )
 
-# metrics.jsonl's names → TensorBoard's tags. Stable: dashboards and reports build on them.
+# Names in metrics.jsonl → tags in TensorBoard. Both are frozen: dashboards depend on them.
 TAGS = {
     "loss": "loss",
     "top1": "top1",
@@ -63,9 +63,9 @@ _POINT = fields(
 def read(
     path: pathlib.Path, report: Callable[[str], None] = lambda _: None
 ) -> list[dict[str, Any]]:
-    """The points of a metrics.jsonl, without a last line that a kill cut short.
+    """Returns the points of a metrics.jsonl, without a last line that a kill truncated.
 
-    Lines that are damaged are left out, and `report` is told of all of them together.
+    Damaged lines are left out and reported in one message.
 
     Raises:
       OSError: the file cannot be read.
@@ -82,11 +82,11 @@ def read(
     except FileNotFoundError:
         return []
     if wrong:
-        others = "is another line" if wrong == 2 else f"are {wrong - 1:,} further lines"
-        report(first if wrong == 1 else f"{first}; so {others}")
+        others = "1 other line is" if wrong == 2 else f"{wrong - 1:,} other lines are"
+        report(first if wrong == 1 else f"{first}; {others} damaged too")
     return points
 
 
 def line(point: dict[str, Any]) -> str:
-    """The line of `point`."""
+    """Returns the line of `point` in metrics.jsonl."""
     return json.dumps(point) + "\n"

@@ -1,14 +1,14 @@
-"""Logged points: metrics.jsonl, and TensorBoard's curves made from it.
+"""Writes logged points to metrics.jsonl and to TensorBoard's files.
 
-metrics.jsonl is the record. TensorBoard's files are written beside it, and again from it when a run
-resumes, so that no point is there twice and none is missing.
+metrics.jsonl is the record. When a run resumes, TensorBoard's files are rewritten from it, so that
+no point is duplicated or missing.
 """
 
 import contextlib
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from tensorboard.compat import tf as files
@@ -18,25 +18,25 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from trainer.run_dir import event_files, metrics, tensorboard_layout
 from trainer.system.atomic_file import remove, write_atomic
+from trainer.system.output import log
 
-# What a disk that is full or gone raises, by way of Python's files and of TensorBoard's.
+# Errors of Python's and TensorBoard's files if a disk is full or has been removed.
 UNWRITABLE = (OSError, files.errors.OpError)
-# And what Python raises where no thread can be started.
+# RuntimeError: a thread cannot be started.
 _UNDRAWN = (*UNWRITABLE, RuntimeError)
 
 
 class MetricsWriter:
-    """The logged points of the run in `folder`, those after `update` dropped on opening.
+    """Logs the points of the run in `folder`; drops existing points after `update`.
 
-    A disk that is full keeps no point from being logged once there is room again; `report` is told.
+    If the disk is full, points are reported as unwritten, and written once there is space again.
     """
 
-    def __init__(self, folder: pathlib.Path, *, update: int, report: Callable[[str], None]) -> None:
+    def __init__(self, folder: pathlib.Path, *, update: int) -> None:
         self._path = folder / "metrics.jsonl"
-        self._report = report
-        points = [point for point in metrics.read(self._path, report) if point["update"] <= update]
+        points = [point for point in metrics.read(self._path, log) if point["update"] <= update]
         write_atomic(self._path, "".join(map(metrics.line, points)))
-        # Unbuffered, for who reads along; closed by close().
+        # Unbuffered, so that readers see each point at once. close() closes the file.
         self._file = open(self._path, "r+b", buffering=0)  # noqa: SIM115
         self._size = self._file.seek(0, os.SEEK_END)
         self._unwritten, self._failing = b"", False
@@ -44,9 +44,9 @@ class MetricsWriter:
         self._draw_all()
 
     def write(self, split: str, update: int, position: int, **values: float | str) -> None:
-        """Logs a point of `split`, train or eval, after `update` updates of `position` examples.
+        """Logs a point of `split` (train or eval) after `update` updates and `position` examples.
 
-        TensorBoard gets the values that metrics.TAGS names.
+        TensorBoard receives the values that metrics.TAGS names.
         """
         point: dict[str, Any] = {"split": split, "update": update, "position": position, **values}
         point["time"] = time.time()
@@ -55,7 +55,7 @@ class MetricsWriter:
         self._draw([point])
 
     def _append(self) -> None:
-        """Writes what is unwritten, all of it or nothing."""
+        """Writes the unwritten points, all or none of them."""
         try:
             self._file.seek(self._size)
             rest = self._unwritten
@@ -65,7 +65,7 @@ class MetricsWriter:
             with contextlib.suppress(OSError):
                 self._file.truncate(self._size)
             if not self._failing:
-                self._report(f"{self._path} cannot be written: {error.strerror}; kept for later.")
+                log(f"{self._path} cannot be written: {error.strerror}; kept for later.")
             self._failing = True
             return
         self._size += len(self._unwritten)
@@ -75,13 +75,13 @@ class MetricsWriter:
         folder = self._path.with_name("tensorboard")
         remove(folder)
         try:
-            # Each writes from a thread of its own.
+            # Each of these writers starts a thread.
             self._curves = {
                 split: EventFileWriter(str(folder / split), flush_secs=10)
                 for split in ("train", "eval")
             }
         except _UNDRAWN as error:
-            self._report(f"{folder} cannot be written: {error}; drawn again later.")
+            log(f"{folder} cannot be written: {error}; it is written again later.")
             return
         self._curves["train"].add_event(tensorboard_layout.event(time.time()))
         self._draw(metrics.read(self._path))
@@ -92,18 +92,21 @@ class MetricsWriter:
         try:
             for point in points:
                 self._curves[point["split"]].add_event(_event(point))
-        except UNWRITABLE as error:  # of the thread, at an earlier point
+        except UNWRITABLE as error:  # The writer's thread failed at an earlier point.
             self._curves = None
-            self._report(f"TensorBoard's files cannot be written: {error}; drawn again later.")
+            log(f"TensorBoard's files cannot be written: {error}; they are written again later.")
 
     def flush(self) -> bool:
-        """Whether all points are on the disk: a checkpoint must not know of more than the log."""
+        """Writes all points to the disk; returns whether that succeeded.
+
+        Otherwise no checkpoint may be saved: it would be ahead of the log.
+        """
         if self._unwritten:
             self._append()
         try:
             os.fsync(self._file.fileno())
         except OSError as error:
-            self._report(f"{self._path} cannot be flushed: {error.strerror}.")
+            log(f"{self._path} cannot be flushed: {error.strerror}.")
             return False
         if self._curves is None and not self._unwritten:
             self._draw_all()
@@ -113,35 +116,35 @@ class MetricsWriter:
         """Flushes and closes all files."""
         try:
             self._file.close()
-        except OSError as error:  # Over NFS, a write may fail as late as this.
-            self._report(f"{self._path} cannot be written: {error.strerror}.")
+        except OSError as error:  # Over NFS, a write may fail only on closing.
+            log(f"{self._path} cannot be written: {error.strerror}.")
         for writer in (self._curves or {}).values():
             with contextlib.suppress(*UNWRITABLE):
                 writer.close()
 
 
 class NoMetricsWriter(MetricsWriter):
-    """Those of a process that leaves them to another one."""
+    """Logs nothing: the metrics writer of a worker that is not the chief."""
 
     def __init__(self) -> None:
         pass
 
     def write(self, split: str, update: int, position: int, **values: float | str) -> None:
-        """Logs nothing."""
+        """Does nothing."""
 
     def flush(self) -> bool:
-        """Nothing is missing."""
+        """Returns True, because no point is unwritten."""
         return True
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Does nothing."""
 
 
 def write_image(folder: pathlib.Path, tag: str, png: bytes) -> None:
-    """Shows TensorBoard a picture, in place of what is in `folder`.
+    """Writes a PNG picture for TensorBoard, replacing the event files in `folder`.
 
     Raises:
-      OSError: where it cannot be written, with the file's name.
+      OSError: the file cannot be written; the error names the file.
     """
     image = Summary.Value(tag=tag, image=Summary.Image(encoded_image_string=png))
     event_files.replace(folder, [Summary(value=[image])])

@@ -1,7 +1,7 @@
-"""What `evaluate` and `export` are asked about, a run or an export, and the flags it was made with.
+"""Finds the run or export that `evaluate` and `export` read, and the flags it was made with.
 
-Those come before the flags of the command line, so that only what shall differ need be given. What
-they say of the machine that the run was on is left out.
+These flags precede those of the command line, so that the user gives only flags that differ. Flags
+that describe the run's machine are left out.
 """
 
 import os
@@ -16,10 +16,10 @@ from trainer.run_dir import directory
 
 
 def run(config: Config) -> pathlib.Path:
-    """The directory of the run that --model_dir names, or else the path of one of its checkpoints.
+    """Returns the directory of the run that --model_dir, or else a path in --checkpoint, names.
 
     Raises:
-      UserError: where none is named, or it holds no run.
+      UserError: neither names a directory, or it is not a run directory.
     """
     if config.model_dir is not None:
         folder = pathlib.Path(config.model_dir)
@@ -28,50 +28,54 @@ def run(config: Config) -> pathlib.Path:
     else:
         raise UserError("--model_dir is missing: name a run's directory, as in runs/first.")
     if is_export(folder):
-        raise UserError(f"{folder} holds an export: `evaluate --export_dir={folder}` takes it.")
+        raise UserError(f"{folder} is an export: use `evaluate --export_dir={folder}`.")
     if not (folder / "flags.txt").exists():
-        raise UserError(f"{folder} holds no run: there is no flags.txt in it. Name a run's folder.")
+        raise UserError(
+            f"{folder} is not a run directory: it has no flags.txt. Name the directory of a run."
+        )
     return folder
 
 
 def run_or_export(config: Config) -> pathlib.Path:
-    """The directory of the run or of the export that `evaluate` is asked about.
+    """Returns the directory of the run or export to evaluate.
 
     Raises:
-      UserError: as `run`, where both are named, or --export_dir holds no export.
+      UserError: both are named, --export_dir is not an export, or an error of `run`.
     """
     if not config.export_dir:
         return run(config)
     if config.model_dir is not None or config.checkpoint != "newest":
         raise UserError(
-            "--export_dir is evaluated by itself: leave it out to evaluate a run, or leave out "
-            "--model_dir and --checkpoint."
+            "--export_dir excludes --model_dir and --checkpoint: leave it out to evaluate a run, "
+            "or leave out the other two."
         )
     path = pathlib.Path(config.export_dir)
     folder = path.parent if is_model(path) else path
     if not is_export(folder):
         raise UserError(
-            f"--export_dir={path} holds no export: it lacks export.json or flags.txt.\n"
-            "`python -m trainer export --model_dir=<run>` makes one and says where."
+            f"--export_dir={path} is not an export: it lacks export.json or flags.txt.\n"
+            "Make one with `python -m trainer export --model_dir=<run>`, which prints its path."
         )
     return folder
 
 
 def is_model(path: pathlib.Path) -> bool:
-    """Whether `path` names the model.keras of an export, which need not be there, and no export."""
+    """Returns whether `path` ends in .keras and is not a folder; it may not exist."""
     return path.suffix == ".keras" and not path.is_dir()
 
 
 def is_export(folder: pathlib.Path) -> bool:
-    """Whether `folder` holds what makes an export one."""
+    """Returns whether `folder` is an export: it has an export.json and a flags.txt."""
     return (folder / "export.json").exists() and (folder / "flags.txt").exists()
 
 
 def kept_flags(command: str, config: Config) -> list[str]:
-    """The flags of what `command` is asked about, as a command line has them; [] for others.
+    """Returns the flags of the run or export that `command` reads, as command-line arguments.
+
+    Commands other than `evaluate` and `export` have none: [].
 
     Raises:
-      UserError: where nothing is named that has any, or its flags.txt holds something else.
+      UserError: a run or export is not named, or its flags.txt is damaged.
     """
     if command not in ("evaluate", "export"):
         return []
@@ -97,17 +101,17 @@ def kept_flags(command: str, config: Config) -> list[str]:
 
 
 def with_kept_flags(command: str, config: Config, given: Sequence[str]) -> Config:
-    """Returns `config`, of the command line `given`, with the flags that `kept_flags` finds.
+    """Returns `config`, parsed from `given`, with the defaults replaced by the kept flags.
 
     Raises:
-      UserError: as `kept_flags`, or they hold a value that this version refuses.
+      UserError: an error of `kept_flags`, or this version rejects the value of a kept flag.
     """
     kept = kept_flags(command, config)
     if not kept:
         return config
     try:
         return command_line.parse(command, given, kept)
-    except UserError as error:  # What was given had been taken by itself.
+    except UserError as error:  # `given` alone has been parsed without error before.
         folder = run(config) if command == "export" else run_or_export(config)
         raise UserError(
             f"{folder}/flags.txt is damaged: {str(error).splitlines()[0]}\n"

@@ -1,4 +1,4 @@
-"""result.json: how a run has ended. It is there once the run has."""
+"""result.json: the result of a finished run. It exists only once the run has finished."""
 
 import pathlib
 import re
@@ -35,7 +35,7 @@ _FIELDS = fields(
 
 
 def _checked(value: Any) -> dict[str, Any]:
-    """The kind of a result: batch sizes are names in JSON, and numbers here."""
+    """Checks a result, and turns the batch sizes, which are strings in JSON, into numbers."""
     found: dict[str, Any] = _FIELDS(value)
     sizes = found.get("update_seconds", {})
     for size in sizes:
@@ -48,7 +48,7 @@ def _checked(value: Any) -> dict[str, Any]:
 
 
 def read(folder: pathlib.Path) -> dict[str, Any] | None:
-    """Returns how the run in `folder` has ended; None if it has not.
+    """Returns the result of the run in `folder`, or None if the run has not finished.
 
     Raises:
       DamagedError: a value is missing or impossible.
@@ -62,7 +62,7 @@ def read(folder: pathlib.Path) -> dict[str, Any] | None:
 
 
 def ended(folder: pathlib.Path) -> dict[str, Any] | None:
-    """Returns the same, for a command that cannot go on without it.
+    """Returns what `read` does, for a command that cannot continue after its errors.
 
     Raises:
       DamagedRunError: the file is damaged or cannot be read.
@@ -72,5 +72,5 @@ def ended(folder: pathlib.Path) -> dict[str, Any] | None:
     except (DamagedError, OSError) as error:
         raise DamagedRunError(
             f"{folder / FILE} {typed_json.problem(error)}.\n"
-            "Delete it: the same command makes it again from the checkpoint."
+            "Delete it: the same command then writes it again from the checkpoint."
         ) from error

@@ -1,7 +1,7 @@
-"""Folders in which something is made before it gets its name, and which a kill leaves behind.
+"""Temporary folders beside a path, which are removed even if their process was killed.
 
-Each holds a file that its owner has locked. The kernel lets go of the lock however a process ends,
-so that the next one that makes something beside it can tell, and removes what has no owner.
+Each contains a file that its owner has locked. The kernel releases the lock when the owner ends,
+however it ends. So a later process recognises folders without an owner and removes them.
 """
 
 import contextlib
@@ -18,21 +18,21 @@ from trainer.system import file_lock
 from trainer.system.regular_file import opener
 
 _OWNER = "owner"
-_YOUNG_SECONDS = 60.0  # An owner locks its file at once after it has made the folder.
+_YOUNG_SECONDS = 60.0  # A younger folder without an owner file may be about to get one.
 
 
 @contextlib.contextmanager
 def beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields a new folder beside `path`, on the same disk, that goes when the context ends.
+    """Yields a new folder beside `path`, on the same disk, and removes it on exit.
 
-    Those that killed processes have left there are removed. Where one died as it put a new folder
-    in the place of `path`, what was there before is put back.
+    Also removes folders that killed processes left. If such a process was killed while it replaced
+    `path`, the previous content of `path` is restored.
 
     Raises:
-      OSError: it cannot be made.
+      OSError: the folder cannot be created.
     """
     prefix = f".{path.name}-"
-    ours = re.compile(re.escape(prefix) + "[a-z0-9_]{8}")  # as tempfile names them
+    ours = re.compile(re.escape(prefix) + "[a-z0-9_]{8}")  # The names that tempfile makes.
     for left in path.parent.iterdir():
         if ours.fullmatch(left.name) and left.is_dir() and not left.is_symlink():
             _remove_if_left(left, path)
@@ -40,7 +40,7 @@ def beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
         tempfile.TemporaryDirectory(dir=path.parent, prefix=prefix) as work,
         open(pathlib.Path(work, _OWNER), "wb", opener=opener) as owner,
     ):
-        with contextlib.suppress(UserError):  # Without locks, nobody can tell that it was killed.
+        with contextlib.suppress(UserError):  # The file system may not support locks.
             file_lock.take(owner)
         yield pathlib.Path(work)
 
@@ -49,7 +49,9 @@ def _remove_if_left(left: pathlib.Path, path: pathlib.Path) -> None:
     with contextlib.suppress(OSError, UserError):
         try:
             owner = open(left / _OWNER, "rb", opener=opener)  # noqa: SIM115
-        except FileNotFoundError:  # Killed, or about to lock it; with files, it is not one of ours.
+        except FileNotFoundError:
+            # The owner was killed early, or is about to make the file. rmdir() fails if there are
+            # other files, because the folder is then not ours.
             if time.time() - left.stat().st_mtime > _YOUNG_SECONDS:
                 left.rmdir()
             return

@@ -1,6 +1,6 @@
-"""TensorBoard's Custom Scalars: the schedule beside the curves, all in sight.
+"""Layout of TensorBoard's Custom Scalars page, which shows the schedule beside the curves.
 
-Its other pages sort by tag: the batch size is in a group below loss, closed until it is clicked.
+TensorBoard's other pages group charts by tag, so that the batch size is hidden in a closed group.
 """
 
 from tensorboard.compat.proto.event_pb2 import Event
@@ -11,7 +11,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 
 from trainer.run_dir.metrics import TAGS
 
-# Two in a row on a laptop: what is learned, and below it what it is learned with.
+# A laptop shows two charts per row: first accuracy and loss, then the schedule below.
 _CHARTS = {
     "top-1": "top1",
     "loss": "loss",
@@ -24,7 +24,7 @@ _CHARTS = {
 
 
 def event(time: float) -> Event:
-    """The layout as an event of `time`, to be written once."""
+    """Returns the layout as an event with wall time `time`; a run writes it once."""
     charts = [
         layout_pb2.Chart(title=title, multiline={"tag": [f"^{TAGS[name]}$"]})
         for title, name in _CHARTS.items()

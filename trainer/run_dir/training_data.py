@@ -1,8 +1,8 @@
-"""What a run's model has to know of its training data, kept in the run directory.
+"""training_data.json: the properties of the training set that a run's model depends on.
 
-So a run goes on, is evaluated and exported with the same model without its training set being read
-for it. Each checkpoint holds the same values under its checksum, and the two are compared: one
-digit of a mean that changes in the file would change what is learned.
+With this file, a run is resumed, evaluated and exported with the same model, without reading the
+training set. Each checkpoint holds the same values under a checksum, and the two are compared: one
+altered digit of a mean in the file would change what is learned.
 """
 
 import dataclasses
@@ -43,15 +43,15 @@ _FIELDS = fields(
 
 @dataclasses.dataclass(frozen=True)
 class TrainingData:
-    """The training set, as the model sees it.
+    """The properties of a training set that its model depends on.
 
     Attributes:
-      examples: N.
-      image_shape: (h, w, c) of the images, pixels.
-      classes: how many; each label is below it.
-      mean: of each channel's pixels, 0 to 255.
-      std: standard deviation of each channel's pixels, at least 1 grey level.
-      class_names: the name of each label; None in a run from before they were kept.
+      examples: number of examples, N.
+      image_shape: (h, w, c) of the images, in pixels.
+      classes: number of classes; labels are 0 to classes − 1.
+      mean: mean of each channel's pixel values, 0 to 255.
+      std: standard deviation of each channel's pixel values, at least 1.
+      class_names: name of each label; None in a run by an older version.
     """
 
     examples: int
@@ -62,16 +62,16 @@ class TrainingData:
     class_names: tuple[str, ...] | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Returns the values as JSON has them, as the file and the checkpoints keep them."""
+        """Returns the values as JSON types, the form in the file and in checkpoints."""
         found: dict[str, Any] = typed_json.parsed(json.dumps(dataclasses.asdict(self)), anything)
         return found
 
 
 def read(folder: pathlib.Path) -> TrainingData | None:
-    """Returns what the run in `folder` keeps, or None if it keeps nothing yet.
+    """Returns the training data of the run in `folder`, or None if the file does not exist.
 
     Raises:
-      UserError: a value is missing or impossible.
+      UserError: the file cannot be read, or a value is missing or impossible.
     """
     file = folder / FILE
     try:
@@ -81,13 +81,13 @@ def read(folder: pathlib.Path) -> TrainingData | None:
     except (DamagedError, OSError) as error:
         raise UserError(
             f"{file} {typed_json.problem(error)}.\n"
-            "Restore it from a copy, or delete it: it is made again from the training data."
+            "Restore it from a copy, or delete it: it is then made from the training data again."
         ) from error
     return found
 
 
 def _checked(value: Any) -> TrainingData:
-    """The kind of the file: lengths agree, and class names are distinct."""
+    """Checks the content of the file: lengths agree, and class names are distinct."""
     kept = _FIELDS(value)
     h, w, c = kept["image_shape"]
     mean, std = (
@@ -105,20 +105,20 @@ def _checked(value: Any) -> TrainingData:
 
 
 def keep(folder: pathlib.Path, data: TrainingData) -> None:
-    """Keeps `data` for the run in `folder`."""
+    """Writes `data` to the file of the run in `folder`."""
     write_json(folder / FILE, data.as_json(), indent=None)
 
 
 def check_learned(learned: Mapping[str, Any], data: TrainingData, file: pathlib.Path) -> None:
-    """Compares what a checkpoint learned with to what the run directory holds now.
+    """Checks that a checkpoint and the run directory agree on the training data.
 
     Args:
-      learned: the checkpoint's values; empty in one from before they were kept.
-      data: what is in `file`, or was made from the training data.
+      learned: the checkpoint's values; empty in a checkpoint by an older version.
+      data: the values of `file`, or of the training data if the file is missing.
       file: the run's training_data.json, for the message.
 
     Raises:
-      UserError: they differ.
+      UserError: a value differs.
     """
     now = data.as_json()
     differences = [
@@ -129,5 +129,5 @@ def check_learned(learned: Mapping[str, Any], data: TrainingData, file: pathlib.
     if differences:
         raise UserError(
             f"{file} differs from what the run has learned with: {'; '.join(differences)}.\n"
-            "Restore it from a copy, or delete it: it is made again from the training data."
+            "Restore it from a copy, or delete it: it is then made from the training data again."
         )

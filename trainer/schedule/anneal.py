@@ -1,7 +1,7 @@
-"""How far the noise scale has come down: pure functions of epochs with values in (0, 1].
+"""Annealing curves: the noise scale over its value at the start, as pure functions of epochs.
 
-Each builder returns `anneal(epochs)`. What realises the value, batch size or learning rate, is not
-decided here but in realize.py.
+Each function returns a Curve with values in (0, 1]. realize.py then decides how much of a value the
+batch size realises and how much the learning rate.
 """
 
 import math
@@ -13,46 +13,79 @@ from trainer.schedule import curve
 from trainer.schedule.curve import Curve
 from trainer.schedule.noise_scale import Setting
 
-# The lowest value: a learning rate of 0 trains nothing, and a batch over 0 is no number.
+# Lowest value: at 0 the learning rate would train nothing, or the batch size would be infinite.
 LOWEST = 1e-9
-# Epochs by which k · N / N may fall short of k in floats: less than an example for N to a billion.
+# In floats, k · N / N may be this many epochs short of k: under one example for N up to a billion.
 _ROUNDING = 1e-9
 
 
 def constant() -> Curve:
-    """1 throughout."""
+    """Returns a curve that is 1 at every epoch.
+
+    >>> constant()(7)
+    1.0
+    """
     return curve.constant(1.0)
 
 
 def step(points: Sequence[float], factor: float) -> Curve:
-    """factor^−j from the j-th of `points`, in epochs, on."""
+    """Returns a curve that starts at 1 and is divided by `factor` at each of `points`, in epochs.
+
+    >>> anneal = step([60, 120], factor=5)
+    >>> [round(anneal(epochs), 4) for epochs in (0, 60, 120)]
+    [1, 0.2, 0.04]
+    """
     steps = [point - _ROUNDING for point in points]
     return Curve(
-        lambda epochs: max(factor ** -sum(epochs >= each for each in steps), LOWEST),
-        lambda epochs: next((each for each in steps if each > epochs), math.inf),
+        lambda epochs: max(factor ** -sum(epochs >= point for point in steps), LOWEST),
+        lambda epochs: next((point for point in steps if point > epochs), math.inf),
         lambda _: True,
     )
 
 
 def cosine(total: float) -> Curve:
-    """(1 + cos(π epochs/total)) / 2; Loshchilov & Hutter 2017 (1608.03983), eq. 5, one period."""
+    """Returns (1 + cos(π epochs/total)) / 2: Loshchilov & Hutter 2017 (1608.03983), eq. 5.
+
+    The curve has one period.
+
+    >>> anneal = cosine(total=90)
+    >>> [round(anneal(epochs), 4) for epochs in (0, 30, 45)]
+    [1.0, 0.75, 0.5]
+    """
     return curve.falling(
         lambda epochs: max((1 + math.cos(math.pi * min(epochs / total, 1))) / 2, LOWEST)
     )
 
 
 def polynomial(total: float, power: float) -> Curve:
-    """(1 − epochs/total)^power; You et al. 2017 (1708.03888) use power 2."""
+    """Returns (1 − epochs/total)^power; You et al. 2017 (1708.03888) use power 2.
+
+    >>> anneal = polynomial(total=90, power=2)
+    >>> [round(anneal(epochs), 4) for epochs in (0, 45, 81)]
+    [1.0, 0.25, 0.01]
+    """
     return curve.falling(lambda epochs: max((1 - min(epochs / total, 1)) ** power, LOWEST))
 
 
 def exponential(length: float, factor: float) -> Curve:
-    """factor^−(epochs/length): divided by `factor` over every `length` epochs."""
+    """Returns factor^−(epochs/length), which is divided by `factor` every `length` epochs.
+
+    >>> anneal = exponential(length=30, factor=10)
+    >>> [round(anneal(epochs), 4) for epochs in (0, 30, 60)]
+    [1.0, 0.1, 0.01]
+    """
     return curve.falling(lambda epochs: max(math.exp(-math.log(factor) * epochs / length), LOWEST))
 
 
 def ramp(total: float, start: float, scale: str) -> Curve:
-    """From `start` up to 1 at `total` epochs, in equal steps or, geometric, in equal factors."""
+    """Returns a curve that rises from `start` to 1 at `total` epochs, as a range test needs.
+
+    It rises in equal factors if `scale` is "geometric", otherwise in equal steps.
+
+    >>> anneal = ramp(total=2, start=0.01, scale="geometric")
+    >>> [round(anneal(epochs), 4) for epochs in (0, 1, 2)]
+    [0.01, 0.1, 1.0]
+    """
 
     def value(epochs: float) -> float:
         share = min(epochs / total, 1)
@@ -64,17 +97,21 @@ def ramp(total: float, start: float, scale: str) -> Curve:
 def cyclical(
     length: float, trough: float, scale: Callable[[int, float], float], decay: float = 0.0
 ) -> Curve:
-    """Smith 2015 (1506.01186), section 3: a triangle between `trough` and 1 over `length` epochs.
+    """Returns the triangular cycles of Smith 2015 (1506.01186), section 3.
 
-    For e epochs and half a cycle s: cycle = ⌊1 + e/(2s)⌋, x = |e/s − 2 cycle + 1| and
-    value = trough + (1 − trough) max(0, 1 − x) scale, with `scale` a function of (cycle, e) in
-    (0, 1]. It starts at the trough, and 1 is the peak.
+    A cycle rises from `trough` to 1 and falls back. For e epochs and half a cycle of s epochs:
+    cycle = ⌊1 + e/(2s)⌋, x = |e/s − 2 cycle + 1|, and
+    value = trough + (1 − trough) max(0, 1 − x) scale(cycle, e).
+
+    >>> anneal = cyclical(length=4, trough=0.25, scale=lambda cycle, epochs: 1.0)
+    >>> [anneal(epochs) for epochs in (0, 1, 2, 4)]
+    [0.25, 0.625, 1.0, 0.25]
 
     Args:
-      length: of a whole cycle, in epochs.
+      length: epochs of a whole cycle.
       trough: lowest value.
-      scale: of a cycle.
-      decay: what `scale` loses within a cycle, exp(-decay · epochs).
+      scale: function of (cycle, e) with values in (0, 1], which scales the height of the cycle.
+      decay: rate at which `scale` falls within a cycle, as exp(−decay · epochs).
     """
     half = length / 2
 
@@ -85,7 +122,7 @@ def cyclical(
 
     def next_turn(epochs: float) -> float:
         begun = math.floor(epochs / half) * half
-        # On the way up, t · exp(-decay · t) falls from t = 1 / decay on.
+        # In the rising half of a cycle, t · exp(−decay · t) turns at t = 1 / decay.
         early = begun + 1 / decay if decay > 1 / half and math.floor(epochs / half) % 2 == 0 else 0
         return early if early > epochs else begun + half
 
@@ -93,12 +130,15 @@ def cyclical(
 
 
 def points(texts: Sequence[str], total: float) -> list[float]:
-    """Points of a run of `total` epochs, in epochs, from texts such as `60` or `30%`.
+    """Returns the annealing points in epochs, from texts such as `60` or `30%` of `total` epochs.
+
+    >>> points(["30%", "60"], total=90)
+    [27.0, 60.0]
 
     Raises:
-      UserError: for what is no number, is out of order, or lies outside of the run.
+      UserError: if a text is not a number, is out of order, or lies outside the run.
     """
-    found: list[float] = []
+    parsed: list[float] = []
     for text in texts:
         try:
             value = total * float(text[:-1]) / 100 if text.endswith("%") else float(text)
@@ -111,21 +151,24 @@ def points(texts: Sequence[str], total: float) -> list[float]:
                 f"--anneal_epochs has {text}, which is not inside the run of {total:g} epochs: "
                 "give points above 0 and before its end, or a longer --epochs."
             )
-        if found and value <= found[-1]:
+        if parsed and value <= parsed[-1]:
             raise UserError(
                 f"--anneal_epochs={','.join(texts)} is out of order at {text}: "
                 "give points from early to late."
             )
-        found.append(value)
-    return found
+        parsed.append(value)
+    return parsed
 
 
 def from_config(config: Config, start: Setting, examples: int) -> Curve:
-    """The annealing that the flags ask for, of a run from `start` over N = `examples`.
+    """Returns the curve of --anneal for a run that starts from `start`, with N = `examples`.
+
+    >>> anneal = from_config(Config(anneal="cosine", epochs=90), Setting(128, 0.1, 0.9), 50_000)
+    >>> round(anneal(45), 4)
+    0.5
 
     Raises:
-      UserError: where --anneal_epochs or --min_learning_rate does not fit --anneal, or is wrong in
-        itself.
+      UserError: if --anneal_epochs or --min_learning_rate is invalid or does not fit --anneal.
     """
     at = points(config.anneal_epochs, config.epochs)
     wanted = {"step": "one point or more", "exponential": "one length"}.get(config.anneal, "none")
@@ -156,13 +199,13 @@ def _cyclical(config: Config, start: Setting, examples: int) -> Curve:
     if lowest >= start.learning_rate:
         raise UserError(
             f"--min_learning_rate={lowest:g} is not below the initial learning rate "
-            f"{start.learning_rate:g}, the peak of the cycles: lower it, or raise the other."
+            f"{start.learning_rate:g}, the peak of the cycles: lower it, or raise the initial rate."
         )
 
     def scale(cycle: int, epochs: float) -> float:
         if config.cycle_factor_per == "cycle":
             return config.cycle_factor ** (cycle - 1)
-        # An iteration is an update of the initial batch, so that position stays the only clock.
+        # An iteration is an update of the initial batch size, so position remains the only clock.
         return config.cycle_factor ** (epochs * examples / start.batch_size)
 
     decay = 0.0

@@ -1,7 +1,7 @@
-"""Control: what a run decides from what it observes, where a schedule is fixed in advance.
+"""Controllers: objects that change the schedule during a run, from what they observe.
 
-A controller remembers, and what it remembers is the checkpoint's to keep. It yields the same Target
-as a schedule does, so that `realize` is all there is between a decision and the batch.
+A controller has state, which the checkpoint keeps. Like a fixed schedule, it determines a Target,
+which `realize` turns into a batch size and a learning rate.
 """
 
 from collections.abc import Mapping
@@ -12,39 +12,39 @@ from trainer.schedule.gradient_noise import GradientNoise
 
 
 class Controller:
-    """Decides nothing: what a run has whose schedule is fixed."""
+    """Controller of a run with a fixed schedule: it decides nothing."""
 
-    ended = False  # whether the run shall end before its epochs are over
-    every: int | None = None  # examples between two looks at the gradient noise
+    ended = False  # True if the run should stop before its last epoch.
+    every: int | None = None  # Examples between two measurements of the gradient noise.
 
     def evaluated(self, top1: float) -> str | None:
-        """Takes note of an evaluation; returns what it decided, and on which numbers."""
+        """Observes an evaluation; returns a message with the decision and its numbers, or None."""
         del top1
         return None
 
     def measured(self, noise: GradientNoise) -> str | None:
-        """Takes note of the gradient noise; returns what it decided, and on which numbers."""
+        """Observes the gradient noise; returns a message with the decision and its numbers."""
         del noise
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        """All that it has to remember, as JSON can hold it."""
+        """Returns the state to keep in a checkpoint, as values that JSON can hold."""
         return {}
 
     def load_state_dict(self, memory: dict[str, Any]) -> None:
-        """Goes on from a memory."""
+        """Restores the state that `state_dict` returned."""
         del memory
 
 
 def remembered(memory: Mapping[str, Any], name: str, anneal: str) -> Any:
-    """Returns a value of a memory that a run with --anneal=`anneal` has made.
+    """Returns the value `name` of the state that a run with --anneal=`anneal` saved.
 
     Raises:
-      UserError: the memory lacks it, because another kind of run has made it.
+      UserError: if the state lacks it, because a run with another --anneal saved it.
     """
     if name not in memory:
         raise UserError(
-            f"the checkpoint does not hold what --anneal={anneal} remembers: {name} is missing.\n"
+            f"the checkpoint lacks the state of --anneal={anneal}: {name} is missing.\n"
             "Give the --anneal that the run began with, or name a new --model_dir."
         )
     return memory[name]

@@ -1,13 +1,13 @@
-"""How long a run takes on n replicas over h hosts: where larger batches stop paying.
+"""Cost of a run on n replicas over h hosts: its duration, and the largest batch size that pays.
 
-The replicas compute their shares of a batch side by side, and then the hosts sum what they have,
-once an update and behind its last micro-batch, so that the times add up:
+The replicas compute their parts of a batch in parallel. The hosts then all-reduce the sums, once an
+update and after its last micro-batch, so the times add up:
 
     update = fixed + B / n · example + all-reduce
 
-The all-reduce goes around a ring (Patarasuk & Yuan 2009): in each of 2 (h - 1) steps every host
-sends 1/h of the numbers to the next one. It costs the same whatever B is; an example's part of it
-falls as 1/B. Replicas of one host share its link; what they sum among themselves counts as nothing.
+The all-reduce uses a ring (Patarasuk & Yuan 2009): in each of 2 (h - 1) steps, every host sends 1/h
+of the sums to the next host. Its time does not depend on B; its cost per example falls as 1/B.
+The replicas of a host share its link, and the time of summing within a host is neglected.
 """
 
 import dataclasses
@@ -17,15 +17,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from trainer.schedule.plan import Phase
 
-_NUMBER_BYTES = 4  # float32, whatever --precision is
-# Of an update that is not examples: from there on, a larger batch saves less than this.
+_NUMBER_BYTES = 4  # Sums are float32 at every --precision.
+# Share of an update not spent on examples, below which a larger batch does not pay.
 _LITTLE = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
 class Compute:
-    """What updates take on one host: `fixed` seconds, and `example` seconds for each one that a
-    replica takes."""
+    """Time of an update without communication.
+
+    Attributes:
+      example: seconds for each example that a replica computes.
+      fixed: seconds of an update that do not depend on its batch size.
+    """
 
     example: float
     fixed: float = 0.0
@@ -33,14 +37,14 @@ class Compute:
 
 @dataclasses.dataclass(frozen=True)
 class Machines:
-    """What a run is laid out on.
+    """Hosts and replicas of a run.
 
     Attributes:
-      replicas: of all hosts.
-      hosts: that share the replicas out evenly.
-      compute: the time of an update on one host.
-      bytes_sent: by each host in an update.
-      communication: seconds of an update's all-reduce.
+      replicas: number on all hosts together.
+      hosts: number of hosts, each with the same number of replicas.
+      compute: time of an update without communication.
+      bytes_sent: bytes that each host sends for an update.
+      communication: seconds of the all-reduce of an update.
     """
 
     replicas: int
@@ -52,13 +56,13 @@ class Machines:
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What a phase takes; the field names are those of plan's JSON.
+    """Cost of a phase; the field names are those of plan's JSON.
 
     Attributes:
-      update_seconds: of one update.
-      communication_share: of that, from 0 to 1.
-      bytes_per_example: that each host sends.
-      seconds: of the phase.
+      update_seconds: duration of one update.
+      communication_share: share of communication in that duration, from 0 to 1.
+      bytes_per_example: bytes that each host sends for an example.
+      seconds: duration of the phase.
     """
 
     update_seconds: float
@@ -76,8 +80,10 @@ def machines(
     bandwidth: float,
     latency: float,
 ) -> Machines:
-    """The machines whose link sends `bandwidth` gigabits a second and takes `latency` microseconds
-    a step, for a model of so many parameters, moving statistics included."""
+    """Returns Machines for a model with `parameters` numbers, moving statistics included.
+
+    The link of a host sends `bandwidth` gigabits a second and needs `latency` microseconds a step.
+    """
     steps = 2 * (hosts - 1)
     sent = steps / hosts * parameters * _NUMBER_BYTES
     seconds = sent * 8 / (bandwidth * 1e9) + steps * latency / 1e6
@@ -85,39 +91,40 @@ def machines(
 
 
 def medians(points: Iterable[Mapping[str, float]]) -> dict[int, float]:
-    """Batch size → seconds of an update, the median of a run's logged train points.
+    """Returns the median seconds of an update for each batch size, from a run's training points.
 
-    A median, because the first point of a run has what TensorFlow does once. A point that lacks
-    one of the two, as one from elsewhere may, does not count.
+    The median discounts the first point, which includes TensorFlow's one-time work. Points that
+    have no batch size or throughput, as another program may write them, do not count.
     """
     seconds: dict[int, list[float]] = {}
     for point in points:
         size, rate = int(point.get("batch_size", 0)), point.get("examples_per_second", 0.0)
         if size and 0 < rate < math.inf:
             seconds.setdefault(size, []).append(size / rate)
-    return {size: statistics.median(found) for size, found in sorted(seconds.items())}
+    return {size: statistics.median(times) for size, times in sorted(seconds.items())}
 
 
 def measured(update_seconds: Mapping[int, float], replicas: int) -> Compute:
-    """What a run on `replicas` of one host says: the line through its smallest and largest batch.
+    """Returns the Compute measured by a run on `replicas` of one host.
 
-    Of a run of one batch size, all is taken for the examples'.
+    A line through the times of its smallest and its largest batch gives both parts. With one batch
+    size, all of the time is attributed to the examples.
     """
     small, large = min(update_seconds), max(update_seconds)
     first, last = update_seconds[small], update_seconds[large]
     slope = (last - first) / (large - small) if large > small else first / small
-    # Noise may tilt the line, and neither part is below 0.
+    # Noise may tilt the line, but neither part may be negative.
     fixed = min(max(0.0, first - slope * small), first, last)
     return Compute((last - fixed) / large * replicas, fixed)
 
 
 def update_seconds(on: Machines, batch_size: int) -> float:
-    """Of an update of `batch_size` examples over all replicas."""
+    """Returns the seconds of an update of `batch_size` examples over all replicas."""
     return on.compute.fixed + batch_size / on.replicas * on.compute.example + on.communication
 
 
 def phase_cost(phase: Phase, on: Machines) -> Cost:
-    """What `phase` takes."""
+    """Returns the cost of `phase`."""
     seconds = update_seconds(on, phase.batch_size)
     return Cost(
         update_seconds=seconds,
@@ -128,18 +135,18 @@ def phase_cost(phase: Phase, on: Machines) -> Cost:
 
 
 def efficiency(phases: Sequence[Phase], on: Machines) -> float:
-    """The time of one replica over n times the time of n, for the same updates."""
+    """Returns T₁ / (n Tₙ) for the same updates on 1 and on n replicas, T being their time."""
     one = dataclasses.replace(on, replicas=1, hosts=1, bytes_sent=0.0, communication=0.0)
     return total(phases, one) / total(phases, on) / on.replicas
 
 
 def total(phases: Sequence[Phase], on: Machines) -> float:
-    """Seconds of all updates."""
+    """Returns the seconds of all updates."""
     return sum(phase_cost(phase, on).seconds for phase in phases)
 
 
 def whole(phases: Sequence[Phase], on: Machines) -> dict[str, float]:
-    """Of the whole run, what plan's JSON has at its top."""
+    """Returns the top-level entries of plan's JSON: the cost of the whole run."""
     return {
         "replicas": on.replicas,
         "hosts": on.hosts,
@@ -151,24 +158,28 @@ def whole(phases: Sequence[Phase], on: Machines) -> dict[str, float]:
 
 
 def half_communication(on: Machines) -> int:
-    """The batch size below which more than half of an update is communication; 0: none is."""
+    """Returns the batch size below which communication takes over half of an update; 0 if none."""
     return _batch_size(on, on.communication - on.compute.fixed)
 
 
 def largest_paying(on: Machines) -> int:
-    """The batch size from which a larger one saves less than a tenth of the time; 0: any is."""
+    """Returns the batch size above which a larger one saves less than a tenth of the time.
+
+    Returns 0 if that holds for every batch size.
+    """
     return _batch_size(on, (1 / _LITTLE - 1) * (on.communication + on.compute.fixed))
 
 
 def _batch_size(on: Machines, seconds: float) -> int:
-    """Whose examples take so many seconds; 0 where none do."""
+    """Returns the batch size whose examples take `seconds`, rounded up; 0 if there is none."""
     if seconds <= 0 or not on.compute.example:
         return 0
-    return math.ceil(seconds / on.compute.example * on.replicas * (1 - 1e-9))  # But for rounding.
+    # The factor keeps rounding errors from adding an example.
+    return math.ceil(seconds / on.compute.example * on.replicas * (1 - 1e-9))
 
 
 def columns(on: Machines, examples: int) -> dict[str, Callable[[Phase], str]]:
-    """Of plan's table: what a phase's updates take, for a run over `examples`."""
+    """Returns the columns that plan's table adds for the cost of a phase, with N = `examples`."""
 
     def epochs_an_hour(phase: Phase) -> float:
         return 3600 * phase.batch_size / update_seconds(on, phase.batch_size) / examples
@@ -182,13 +193,13 @@ def columns(on: Machines, examples: int) -> dict[str, Callable[[Phase], str]]:
 
 
 def summary(phases: Sequence[Phase], on: Machines) -> str:
-    """How long the run takes, and which batch sizes pay."""
+    """Returns lines that tell how long the run takes and which batch sizes pay."""
     share = efficiency(phases, on)
     replicas = f"{on.replicas} replicas" if on.replicas > 1 else "one replica"
     over = f" over {on.hosts} hosts" if on.hosts > 1 else ""
     text = (
         f"{duration(total(phases, on))} on {replicas}{over}, "
-        f"evaluations apart: {share * on.replicas:.3g} × the speed of one, efficiency {share:.0%}"
+        f"without evaluations: {share * on.replicas:.3g} × the speed of one, efficiency {share:.0%}"
     )
     if (size := half_communication(on)) > min(phase.batch_size for phase in phases):
         text += f"\nbelow a batch of {size:,}, more than half of an update is communication"
@@ -200,7 +211,7 @@ def summary(phases: Sequence[Phase], on: Machines) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Three digits of it, in the unit that suits."""
+    """Returns `seconds` with three digits, in hours, minutes, seconds or milliseconds."""
     for unit, name in ((3600, "h"), (60, "min"), (1, "s")):
         if seconds >= unit:
             return f"{seconds / unit:.3g} {name}"

@@ -1,4 +1,4 @@
-"""Functions of epochs that know where they turn, so that many updates are counted at once."""
+"""Curves: functions of epochs with known turns, so that many updates are counted at once."""
 
 import dataclasses
 import math
@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """A function of epochs; between its turns it only rises, only falls, or is constant.
+    """Function of epochs that only rises, only falls or is constant between its turns.
 
     Attributes:
-      value: epochs → its value.
-      next_turn: epochs → the first later epochs at which it may jump or change its direction;
-        infinite if there are none.
-      is_flat: epochs → whether it is constant from there up to the next turn.
-      rises: whether it rises anywhere.
+      value: function from epochs to the value of the curve.
+      next_turn: function from epochs to the next point, in epochs, at which the curve may jump or
+        change direction; infinite if there is none.
+      is_flat: function from epochs to True if the curve is constant from there to its next turn.
+      rises: True if the curve rises anywhere.
     """
 
     value: Callable[[float], float]
@@ -27,17 +27,17 @@ class Curve:
 
 
 def constant(value: float) -> Curve:
-    """`value` throughout."""
+    """Returns the curve that is `value` at every epoch."""
     return Curve(lambda _: value, _never, lambda _: True)
 
 
 def falling(value: Callable[[float], float]) -> Curve:
-    """A function that falls throughout."""
+    """Returns the curve of `value`, which must fall at every epoch."""
     return Curve(value, _never, lambda _: False)
 
 
 def rising_until(length: float, value: Callable[[float], float]) -> Curve:
-    """A function that rises until `length` epochs, and is constant from there."""
+    """Returns the curve of `value`, which rises for `length` epochs and is constant afterwards."""
     return Curve(
         value,
         lambda epochs: length if epochs < length else math.inf,

@@ -1,10 +1,9 @@
-"""The measured gradient noise scale, B_simple = tr Σ / ‖G‖²: McCandlish et al. 2018 (1812.06162).
+"""Measured gradient noise scale, B_simple = tr Σ / ‖G‖²: McCandlish et al. 2018 (1812.06162).
 
-Σ is the covariance of an example's gradient and G its mean, the gradient of the whole data. The
-mean of n gradients has the expected squared norm ‖G‖² + tr Σ / n, so that two sizes give both: here
-a micro-batch b and the whole batch B, which every update has at hand where it is of two
-micro-batches or more (appendix A.1). Both are smoothed on their own, since the ratio of two noisy
-numbers is biased.
+Σ is the covariance of an example's gradient, and G is its mean, the gradient of the whole dataset.
+The mean of n gradients has the expected squared norm ‖G‖² + tr Σ / n, so two sizes of n determine
+both (appendix A.1). An update of two or more micro-batches has two: a micro-batch b and the whole
+batch B. The ratio of two noisy numbers is biased, so tr Σ and ‖G‖² are smoothed separately.
 """
 
 import dataclasses
@@ -15,13 +14,13 @@ from typing import Any
 
 @dataclasses.dataclass
 class GradientNoise:
-    """Running means of tr Σ and ‖G‖².
+    """Exponential moving averages of tr Σ and ‖G‖².
 
     Attributes:
-      horizon: examples after which a measurement counts 1/e.
-      trace: of the covariance, smoothed; biased towards 0 as long as `weight` is below 1.
-      square: ‖G‖², likewise.
-      weight: of all measurements together, up to 1.
+      horizon: averaging horizon in examples, after which the weight of a measurement is 1/e.
+      trace: average of tr Σ; biased towards 0 while `weight` is below 1.
+      square: average of ‖G‖², with the same bias.
+      weight: sum of the weights of all measurements, up to 1.
     """
 
     horizon: float
@@ -36,15 +35,13 @@ class GradientNoise:
         part_squares: Iterable[float],
         whole_squares: Iterable[float],
     ) -> bool:
-        """Takes note of some updates; returns whether they could be measured.
-
-        Where an update is one micro-batch, nothing can be, and nothing changes.
+        """Adds the measurements of some updates; returns False if b = B, which measures nothing.
 
         Args:
           micro_batch_size: b.
           batch_size: B.
-          part_squares: of each update, the mean over its micro-batches of ‖mean gradient‖².
-          whole_squares: of each update, ‖mean gradient‖² of its batch.
+          part_squares: for each update, the average over its micro-batches of ‖mean gradient‖².
+          whole_squares: for each update, ‖mean gradient‖² of its whole batch.
         """
         b, size = micro_batch_size, batch_size
         if b == size:
@@ -60,17 +57,17 @@ class GradientNoise:
 
     @property
     def scale(self) -> float | None:
-        """B_simple, in examples; infinite where no mean gradient is left; None: not measured."""
+        """B_simple in examples: infinite if `square` is not positive, None before a measurement."""
         if self.weight == 0:
             return None
         return self.trace / self.square if self.square > 0 else math.inf
 
     def state_dict(self) -> dict[str, Any]:
-        """All but the horizon, as JSON can hold it."""
+        """Returns the averages, without the horizon, as values that JSON can hold."""
         return {"trace": self.trace, "square": self.square, "weight": self.weight}
 
     def load_state_dict(self, memory: dict[str, Any]) -> None:
-        """Goes on from a memory; an empty one is from before any measurement."""
+        """Restores the averages; an empty `memory` was saved before the first measurement."""
         if not memory:
             return
         self.trace, self.square = memory["trace"], memory["square"]

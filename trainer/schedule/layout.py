@@ -1,7 +1,6 @@
-"""How one batch lies on the devices: B = replicas × micro-batch × accumulation.
+"""Layout of one batch on the devices: B = replicas × micro-batch × accumulation.
 
-The layout is a choice of speed. It changes nothing that is learned, the sequence of batch sizes
-included.
+The layout affects speed alone. It changes neither what is learned nor the sequence of batch sizes.
 """
 
 import dataclasses
@@ -9,13 +8,13 @@ import math
 
 from trainer.errors import UserError
 
-# The micro-batch where none is measured: the fastest for wide_resnet_10_1 on two cores.
+# Largest micro-batch if none is measured: the fastest for wide_resnet_10_1 on two cores.
 _UNMEASURED = 128
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """`micro_batch_size` examples a replica takes at once, `accumulation` times an update."""
+    """Division of a batch: each replica takes `accumulation` micro-batches for an update."""
 
     replicas: int
     micro_batch_size: int
@@ -23,19 +22,19 @@ class Layout:
 
 
 def lay_out(batch_size: int, replicas: int, ghost_batch_size: int, most: int) -> Layout:
-    """The layout with the largest micro-batch that fits.
+    """Returns the layout of B = `batch_size` with the largest micro-batch that fits.
 
     The micro-batch is the largest divisor of B / replicas that is a multiple of the ghost batch
     and at most `most` examples.
 
     Raises:
-      UserError: when replicas × ghost batch does not divide B, or `most` is below the ghost batch.
+      UserError: if replicas × ghost batch does not divide B, or `most` is below the ghost batch.
     """
     check_divides("batch size", batch_size, replicas, ghost_batch_size)
     if most < ghost_batch_size:
         raise UserError(
             f"--micro_batch_size={most} is below --ghost_batch_size={ghost_batch_size}: "
-            "a micro-batch holds one ghost batch or more."
+            "raise it to that or more, since a micro-batch holds whole ghost batches."
         )
     ghosts = batch_size // (replicas * ghost_batch_size)
     fit = next(n for n in range(min(ghosts, most // ghost_batch_size), 0, -1) if ghosts % n == 0)
@@ -43,19 +42,18 @@ def lay_out(batch_size: int, replicas: int, ghost_batch_size: int, most: int) ->
 
 
 def default_micro_batch_size(ghost_batch_size: int) -> int:
-    """The largest micro-batch where the user leaves it open and nothing is measured."""
+    """Returns the largest micro-batch, in examples, if the user sets none and none is measured."""
     return max(_UNMEASURED, ghost_batch_size)
 
 
 def check_divides(
     what: str, batch_size: int, replicas: int, ghost_batch_size: int, *others: int
 ) -> None:
-    """Refuses a batch that replicas × ghost batch does not divide, naming sizes and counts that do.
-
-    The counts named are those that divide the `others`, the run's further sizes, as well.
+    """Checks that replicas × ghost batch divides the batch size.
 
     Raises:
-      UserError: when it does not.
+      UserError: if it does not. The message names the nearest batch sizes, and the replica counts
+        that divide this batch size and the `others`, the run's other batch sizes.
     """
     unit = replicas * ghost_batch_size
     if batch_size % unit == 0:
@@ -68,12 +66,12 @@ def check_divides(
         counts = ", ".join(map(str, divisors(shared // ghost_batch_size)))
         remedy += f", or one of {counts} replicas"
     raise UserError(
-        f"{what} {batch_size} is no multiple of {replicas} replicas × ghost batch "
+        f"{what} {batch_size} is not a multiple of {replicas} replicas × ghost batch "
         f"{ghost_batch_size} = {unit}.\n{remedy}."
     )
 
 
 def divisors(n: int) -> list[int]:
-    """All divisors of n, ascending."""
+    """Returns all divisors of n in ascending order."""
     low = [d for d in range(1, math.isqrt(n) + 1) if n % d == 0]
     return low + [n // d for d in reversed(low) if d * d != n]

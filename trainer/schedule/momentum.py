@@ -1,8 +1,8 @@
-"""Momentum warm-up: m and B rise together, so that neither g nor ε moves.
+"""Momentum warm-up: m and B rise together at constant g and ε.
 
-The velocity starts at zero, and a high momentum fills it over about B/(N(1 − m)) epochs, in which
-the run moves less than it should (Smith et al. 2018, section 5.2). From a lower m and, at the same
-g and ε, a smaller B, it is filled soon, and the early epochs have updates enough.
+The velocity starts at zero. A high momentum builds it up over about B/(N(1 − m)) epochs, in which
+the parameters move too little (Smith et al. 2018, section 5.2). With a lower m and, at the same g
+and ε, a smaller B, the velocity builds up sooner and the early epochs have enough updates.
 """
 
 from trainer.schedule.curve import Curve, rising_until
@@ -12,21 +12,30 @@ from trainer.schedule.realize import BatchLimits, on_grid
 
 
 def first_batch(start: Setting, momentum: float, ghost_batch_size: int) -> int:
-    """The batch that has the noise scale and ε of `start` at a `momentum` up to that of `start`.
+    """Returns the batch size with the g and ε of `start` at a lower `momentum`.
 
-    It is the nearest below that divides the batch of `start` and that ghost batches divide; or the
-    nearest above, where no momentum of 0 or more goes with those below.
+    The size is a whole number of ghost batches, divides the batch size of `start`, and needs no
+    momentum below 0. It is the largest such size up to the exact solution, or else the next above.
+
+    >>> first_batch(Setting(3200, 0.5, 0.98), momentum=0.9, ghost_batch_size=32)
+    640
     """
-    without = start.batch_size * (1 - start.momentum)  # momentum
-    ideal = without / (1 - momentum)
+    at_zero_momentum = start.batch_size * (1 - start.momentum)
+    ideal = at_zero_momentum / (1 - momentum)
     divide = [n * ghost_batch_size for n in divisors(start.batch_size // ghost_batch_size)]
-    sizes = [size for size in divide if size >= without * (1 - 1e-9)]
+    sizes = [size for size in divide if size >= at_zero_momentum * (1 - 1e-9)]
     return max((size for size in sizes if size <= ideal * (1 + 1e-9)), default=sizes[0])
 
 
 def warmup(length: float, start: Setting, limits: BatchLimits) -> Curve:
-    """m at a number of epochs: that for which B is the smallest at 0 and, in equal steps of that
-    size, the batch of `start` from `length` on; B (1 − m) stays."""
+    """Returns the curve of m for which B rises to its value in `start` over `length` epochs.
+
+    B rises from `limits.smallest` in equal steps of that size, and B (1 − m) is constant.
+
+    >>> m = warmup(4, Setting(3200, 0.5, 0.98), BatchLimits(640, 5120, batch_anneal_floor=0.0))
+    >>> [round(m(epochs), 4) for epochs in (0, 1, 4)]
+    [0.9, 0.95, 0.98]
+    """
 
     def momentum(epochs: float) -> float:
         if epochs >= length:

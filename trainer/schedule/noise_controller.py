@@ -1,8 +1,8 @@
-"""Measured control: the batch grows when the gradient noise scale has outgrown it.
+"""Controller of --anneal=measured: the batch grows with the measured gradient noise scale.
 
-McCandlish et al. 2018 (1812.06162), section 2: up to B ≈ B_simple, a larger batch saves updates for
-few more examples, and B_simple rises as the loss falls. The batch follows from below, and never
-shrinks, so that it cannot flap.
+Up to B ≈ B_simple, a larger batch saves updates for few more examples, and B_simple rises as the
+loss falls (McCandlish et al. 2018, 1812.06162, section 2). The batch follows B_simple from below
+and never shrinks, so it cannot oscillate.
 """
 
 import dataclasses
@@ -15,32 +15,38 @@ from trainer.schedule.gradient_noise import GradientNoise
 from trainer.schedule.layout import default_micro_batch_size, divisors
 from trainer.schedule.realize import BatchLimits, on_grid
 
-# A mean over less than a horizon still follows single updates.
+# Least weight for a decision, that of one horizon; below it, single updates sway the average.
 _ENOUGH = 1 - 1 / math.e
 
 
 @dataclasses.dataclass
 class NoiseController(Controller):
-    """Its rules, and what it remembers.
+    """Multiplies the batch by `threshold` once B_simple is at least `threshold` times the batch.
+
+    >>> controller = NoiseController(2.0, BatchLimits(128, 1024, 0.0), every=15_000, batch_size=128)
+    >>> controller.measured(GradientNoise(1000, trace=300, square=1, weight=1))
+    'the gradient noise scale is 300 / 1 = 300 examples, 2 times the batch of 128 or more'
+    >>> controller.batch_size
+    256
 
     Attributes:
-      threshold: the batch grows by this factor once B_simple is as many times the batch.
-      limits: what sizes there are.
+      threshold: factor of growth, and least ratio of B_simple to the batch at which it grows.
+      limits: batch sizes that the run may have.
       every: examples between two decisions.
-      batch_size: the smallest that it wants.
+      batch_size: smallest batch size of the next updates; the state of the controller.
     """
 
     threshold: float
     limits: BatchLimits
-    every: int = dataclasses.field()  # not Control's None
+    every: int = dataclasses.field()  # field() replaces the default of Controller.
     batch_size: int = dataclasses.field()
 
     def measured(self, noise: GradientNoise) -> str | None:
-        """Grows the batch, or leaves it."""
+        """Grows the batch or keeps it; returns the reason for growth, or None."""
         scale, wanted = noise.scale, self.threshold * self.batch_size
         if scale is None or noise.weight < _ENOUGH:
             return None
-        # By one multiple of the smallest where the factor does not reach the next.
+        # A small factor may not reach the next batch size: growth is then one step of the grid.
         grown = on_grid(max(wanted, self.batch_size + self.limits.smallest), self.limits)
         if grown == self.batch_size or scale < max(wanted, grown):
             return None
@@ -59,13 +65,16 @@ class NoiseController(Controller):
 
 
 def micro_batch(batch_size: int, replicas: int, ghost_batch_size: int, most: int | None) -> int:
-    """The micro-batch that is compared with the batch from the first update on.
+    """Returns the micro-batch size whose gradients are compared with those of the whole batch.
 
-    It decides what is measured and so what is learned, and must not follow from the replicas: the
-    user's `most`, or the largest up to half of the first batch.
+    It affects what is measured, and so what is learned. It therefore must not depend on `replicas`:
+    it is `most` if the user sets that, or else the largest up to half of the first batch.
+
+    >>> micro_batch(batch_size=256, replicas=2, ghost_batch_size=32, most=None)
+    128
 
     Raises:
-      UserError: where there is none, or `replicas` cannot take it.
+      UserError: if no size fits, or `replicas` does not divide its micro-batches evenly.
     """
     ghosts = batch_size // ghost_batch_size
     fit = [n * ghost_batch_size for n in divisors(ghosts) if 2 * n <= ghosts]

@@ -1,9 +1,9 @@
-"""The noise scale of SGD, and the start of a run solved from it.
+"""Noise scale of SGD, and the initial Setting of a run, solved from it.
 
     g = ε (N/B − 1) / (1 − m) ≈ ε N / (B (1 − m))         Smith et al. 2018 (1711.00489), eq. 5
 
-Runs with the same g over the same examples follow the same learning curve, so a tuned reference
-(ε₀, B₀, m₀) fixes g, and a user who changes some of ε, B and m gets the rest from it.
+Runs with the same g over the same examples follow the same learning curve. A tuned reference
+(ε₀, B₀, m₀) therefore determines g. If the user sets some of ε, B and m, g determines the others.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from trainer.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What one update uses: B in examples, ε, and m."""
+    """Values that one update uses: B in examples, ε, and m."""
 
     batch_size: int
     learning_rate: float
@@ -22,29 +22,29 @@ class Setting:
 
 @dataclasses.dataclass(frozen=True)
 class Scaling:
-    """How ε follows B and m at an equal noise scale: ε / (B^exponent (1 − m)) stays.
+    """Rule for ε at equal noise scale: ε / (B^exponent (1 − m)) is constant.
 
     Attributes:
-      exponent: 1 for SGD (Goyal et al. 2017), 1/2 offered for adaptive optimizers (Krizhevsky
-        2014, 1404.5997, section 5), 0 where ε does not follow.
-      momentum_counts: whether momentum lengthens the steps by 1 / (1 − m), as it does in the
-        paper's u ← m u + ∇; Adam's and LAMB's means of gradients do not.
+      exponent: 1 for SGD (Goyal et al. 2017); 1/2, an option for adaptive optimizers (Krizhevsky
+        2014, 1404.5997, section 5); 0 if ε does not depend on B.
+      momentum_counts: True if momentum lengthens the steps by 1 / (1 − m), as in the paper's
+        u ← m u + ∇; False for Adam and LAMB, which average gradients.
     """
 
     exponent: float = 1.0
     momentum_counts: bool = True
 
     def one_minus_momentum(self, momentum: float) -> float:
-        """1 − m, where m counts."""
+        """Returns 1 − m, or 1 if momentum does not count."""
         return 1 - momentum if self.momentum_counts else 1.0
 
     def kept(self, setting: Setting) -> float:
-        """What stays equal with the noise scale."""
+        """Returns ε / (B^exponent (1 − m)), which is constant at equal noise scale."""
         size = setting.batch_size**self.exponent
         return setting.learning_rate / (size * self.one_minus_momentum(setting.momentum))
 
     def growth(self, ratio: float) -> float:
-        """How many times B lets ε be `ratio` times as high."""
+        """Returns the factor on B that goes with a factor `ratio` on ε."""
         return ratio ** (1 / self.exponent) if self.exponent else 1.0
 
 
@@ -52,7 +52,7 @@ LINEAR = Scaling()
 
 
 def noise_scale(setting: Setting, examples: int, scaling: Scaling = LINEAR) -> float:
-    """g ≈ ε N / (B (1 − m)) for N = `examples`; without the momentum where that does not count."""
+    """Returns g ≈ ε N / (B (1 − m)), N = `examples`; without 1 − m if momentum does not count."""
     per_example = setting.learning_rate / (
         setting.batch_size * scaling.one_minus_momentum(setting.momentum)
     )
@@ -68,15 +68,17 @@ def solve(
     ghost_batch_size: int,
     scaling: Scaling = LINEAR,
 ) -> Setting:
-    """The start with the reference's noise scale in which what is not None is kept.
+    """Returns the Setting with the noise scale of `reference` and every given (not None) value.
 
-    m not given is m₀. B given solves ε (for m = m₀: Goyal et al. 2017's linear scaling rule). ε
-    given solves B; only m given keeps ε₀ and solves B. A solved B is rounded to a multiple of
-    `ghost_batch_size`, and ε takes the residual. Where ε does not follow B, what is not given is
-    the reference's.
+    - A given B determines ε; at m = m₀ this is the linear scaling rule of Goyal et al. 2017.
+    - A given ε determines B. If m alone is given, ε is ε₀ and determines B.
+    - If m is not given, it is m₀.
+
+    A solved B is rounded to a multiple of `ghost_batch_size`, and ε makes up for the rounding. If ε
+    does not depend on B, values that are not given are those of the reference.
 
     Raises:
-      UserError: when both ε and B are given and disagree with g by more than 1e-6.
+      UserError: if ε and B are both given and disagree with g by more than 1e-6.
     """
     if learning_rate is None and batch_size is None and momentum is None:
         return reference

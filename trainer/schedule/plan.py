@@ -1,4 +1,4 @@
-"""Plan of a run before it costs anything: its phases, counted by the code that trains."""
+"""Plan of a run before it starts: its phases, computed by the same code as in training."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,10 +8,11 @@ from trainer.schedule.layout import Layout
 from trainer.schedule.noise_scale import Setting
 from trainer.schedule.span import Span, spans
 from trainer.schedule.trajectory import Trajectory
+from trainer.system.output import aligned
 
-# Schedules that a controller changes while the run goes on.
+# Values of --anneal with a controller, which changes the schedule during the run.
 CONTROLLED = ("plateau", "measured")
-# Columns of the table that a narrow terminal leaves out, one after the other.
+# Columns of the table that a narrow terminal leaves out, in this order.
 _LEAST_NEEDED = ("update", "momentum", "noise scale", "layout")
 
 
@@ -35,10 +36,10 @@ class Ramp:
     """Updates of one batch size; learning rate and momentum are constant, rise or fall.
 
     Attributes:
-      first: the phase of the first update, with the number of all updates.
-      last: the phase of the last update alone.
-      position: of the first update.
-      flat: whether all updates have the Setting of the first.
+      first: phase of the first update, with the number of all updates.
+      last: phase of the last update alone.
+      position: position of the first update.
+      flat: True if all updates have the Setting of the first.
     """
 
     first: Phase
@@ -48,14 +49,14 @@ class Ramp:
 
 
 def phases(trajectory: Trajectory, layout: Callable[[int], Layout]) -> Iterator[Phase]:
-    """Returns the phases of `trajectory`.
+    """Yields the phases of `trajectory`.
 
-    While the learning rate moves, each update is a phase, so that a long ramp takes seconds:
-    `ramps` counts its updates at once.
+    While the learning rate changes, each update is a phase, so this takes seconds for a long ramp.
+    `ramps` counts the updates of a ramp at once.
 
     Args:
       trajectory: the schedule.
-      layout: batch size → its layout.
+      layout: function from a batch size to its layout.
     """
     start_update, waiting = 0, None
     for span in spans(trajectory):
@@ -72,18 +73,18 @@ def phases(trajectory: Trajectory, layout: Callable[[int], Layout]) -> Iterator[
 
 
 def ramps(trajectory: Trajectory, layout: Callable[[int], Layout]) -> list[Ramp]:
-    """Returns all updates of `trajectory` as ramps; arguments as `phases`."""
-    found: list[Ramp] = []
+    """Returns all updates of `trajectory` as ramps; the arguments are those of `phases`."""
+    merged: list[Ramp] = []
     start_update = 0
     for span in spans(trajectory):
         for part in _steady(trajectory, span):
             first = _phase(trajectory, part, start_update, layout)
-            before = found[-1] if found else None
+            before = merged[-1] if merged else None
             if before and before.flat and part.flat and _setting(before.first) == part.first:
                 whole = dataclasses.replace(
                     before.first, updates=before.first.updates + part.updates
                 )
-                found[-1] = dataclasses.replace(before, first=whole)
+                merged[-1] = dataclasses.replace(before, first=whole)
             else:
                 at = part.position_of(part.updates - 1)
                 end = dataclasses.replace(part, position=at, updates=1, first=trajectory.at(at))
@@ -92,22 +93,23 @@ def ramps(trajectory: Trajectory, layout: Callable[[int], Layout]) -> list[Ramp]
                     if part.flat
                     else _phase(trajectory, end, start_update + part.updates - 1, layout)
                 )
-                found.append(Ramp(first, last, part.position, part.flat))
+                merged.append(Ramp(first, last, part.position, part.flat))
             start_update += part.updates
-    return found
+    return merged
 
 
 def _single(trajectory: Trajectory, span: Span) -> Iterator[Span]:
-    """The updates of a span, each by itself."""
+    """Yields a span for each update of `span`."""
     for update in range(span.updates):
         position = span.position_of(update)
         yield Span(position, 1, trajectory.at(position), flat=True)
 
 
 def _steady(trajectory: Trajectory, span: Span) -> list[Span]:
-    """The parts of a span in which the learning rate only rises, or only falls.
+    """Returns one or two parts of `span` in which the learning rate only rises or only falls.
 
-    A warm-up times an annealing rises up to one update and falls from there; bisection finds it.
+    A warm-up times a falling curve rises up to one update and falls after it. Bisection finds that
+    update.
     """
 
     def rate(update: int) -> float:
@@ -152,10 +154,10 @@ def _setting(phase: Phase) -> Setting:
 
 
 def uncertain(config: Config) -> str:
-    """Returns a line that precedes the plan if a controller decides, or an empty text."""
+    """Returns the line that precedes the plan of a run with a controller, or an empty text."""
     if config.anneal not in CONTROLLED:
         return ""
-    return f"--anneal={config.anneal} decides as it goes; this is the run if it never does:\n"
+    return f"--anneal={config.anneal} decides during the run; this is the plan if it never does:\n"
 
 
 def table(
@@ -163,13 +165,13 @@ def table(
     columns: Mapping[str, Callable[[Phase], str]] | None = None,
     width: int | None = None,
 ) -> str:
-    """Returns the ramps as aligned text, a row each.
+    """Returns aligned text with a row for each ramp.
 
     Args:
-      found: of a whole run.
-      columns: further columns, of what has one value for all of a ramp, by their headers.
-      width: columns of the terminal; what does not fit is left out, and the last line names it.
-        None: any width.
+      found: ramps of a whole run.
+      columns: further columns by header, each a function from the first phase of a ramp to text.
+      width: characters a line of the terminal holds; columns that do not fit are left out, and the
+        last line names them. None: no limit.
     """
     columns = columns or {}
     header = ("epoch", "update", "updates", "batch", "learning rate", "momentum", "noise scale")
@@ -188,23 +190,18 @@ def table(
                 *(column(first) for column in columns.values()),
             )
         )
-    lines = _aligned(rows)
+    lines = aligned(rows)
     left_out: list[str] = []
     for name in _LEAST_NEEDED:
         if width is None or len(lines[0]) <= width:
             break
         at = rows[0].index(name)
         rows = [(*row[:at], *row[at + 1 :]) for row in rows]
-        lines = _aligned(rows)
+        lines = aligned(rows)
         left_out.append(name)
     if left_out:
         lines.append(f"(a wider terminal shows {', '.join(left_out)} too)")
     return "\n".join(lines)
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
 
 
 def _span(first: float, last: float) -> str:

@@ -1,8 +1,7 @@
-"""Plateau control: the noise scale comes down a step when the validation accuracy stands still.
+"""Controller of --anneal=plateau: divides the noise scale when validation accuracy stops improving.
 
-The rule is that of Keras' ReduceLROnPlateau, whose cooldown is one longer for the same effect. The
-step is realised by the batch or by the rate, and there is an end: after the last step, the next
-plateau ends the run.
+The rule is that of Keras' ReduceLROnPlateau, whose cooldown must be one longer for the same effect.
+The batch or the learning rate realises a step. The first plateau after the last step ends the run.
 """
 
 import dataclasses
@@ -16,19 +15,24 @@ _REMEMBERED = ("best", "waited", "cooling", "anneals", "ended")
 
 @dataclasses.dataclass
 class PlateauController(Controller):
-    """Its rules, and what it remembers.
+    """Takes an annealing step after `patience` evaluations without improvement.
+
+    >>> controller = PlateauController(5, 0.0, patience=2, cooldown=0, max_anneals=3)
+    >>> messages = [controller.evaluated(top1) for top1 in (0.9, 0.9, 0.9)]
+    >>> controller.noise_scale_factor()
+    0.2
 
     Attributes:
-      factor: what a step divides the noise scale by.
-      min_improvement: of top1 over the best so far, as a fraction, to count as one.
-      patience: evaluations in a row without improvement that make a plateau.
-      cooldown: evaluations after a step that do not count as waiting.
-      max_anneals: steps.
-      best: highest top1 that was an improvement.
-      waited: evaluations without one.
-      cooling: of the cooldown that are left.
+      factor: divisor of the noise scale at each step.
+      min_improvement: least gain in top1, as a fraction, over the best so far.
+      patience: consecutive evaluations without improvement that make a plateau.
+      cooldown: evaluations after a step that do not count towards the patience.
+      max_anneals: largest number of steps.
+      best: highest top1 that was an improvement; this and the fields below are the state.
+      waited: evaluations since then that count towards the patience.
+      cooling: evaluations of the cooldown that remain.
       anneals: steps taken.
-      ended: whether a plateau has ended the run.
+      ended: True if a plateau has ended the run.
     """
 
     factor: float
@@ -43,11 +47,11 @@ class PlateauController(Controller):
     ended: bool = False
 
     def noise_scale_factor(self) -> float:
-        """How far the noise scale has come down."""
+        """Returns the noise scale over its value at the start."""
         return max(self.factor**-self.anneals, LOWEST)
 
     def evaluated(self, top1: float) -> str | None:
-        """Waits, takes a step, or ends the run."""
+        """Waits, takes a step or ends the run; returns the reason for a step or an end, or None."""
         if self.best is None or top1 > self.best + self.min_improvement:
             self.best, self.waited = top1, 0
             self.cooling = max(0, self.cooling - 1)

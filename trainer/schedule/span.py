@@ -1,4 +1,4 @@
-"""Spans: updates of one batch size that are counted at once, by `plan` and by `train` alike."""
+"""Spans: updates of one batch size, which `plan` and `train` count without a loop over updates."""
 
 import dataclasses
 import math
@@ -13,10 +13,10 @@ class Span:
     """Consecutive updates of one batch size, between two turns of the schedule.
 
     Attributes:
-      position: of the first update.
-      updates: how many.
-      first: the Setting of the first update.
-      flat: whether all have this Setting; otherwise learning rate or momentum moves steadily.
+      position: position of the first update.
+      updates: number of updates.
+      first: Setting of the first update.
+      flat: True if all updates have this Setting; otherwise learning rate or momentum changes.
     """
 
     position: int
@@ -26,16 +26,16 @@ class Span:
 
     @property
     def end(self) -> int:
-        """The position behind the last update."""
+        """Position after the last update."""
         return self.position + self.updates * self.first.batch_size
 
     def position_of(self, update: int) -> int:
-        """The position of one of the updates, counted from 0."""
+        """Returns the position of an update; the first is update 0."""
         return self.position + update * self.first.batch_size
 
 
 def spans(trajectory: Trajectory) -> Iterator[Span]:
-    """All updates of the run."""
+    """Yields spans that together hold all updates of the run."""
     position = 0
     while position < trajectory.end:
         span = next_span(trajectory, position, trajectory.end)
@@ -44,9 +44,9 @@ def spans(trajectory: Trajectory) -> Iterator[Span]:
 
 
 def next_span(trajectory: Trajectory, position: int, until: int) -> Span:
-    """The updates from `position` on, to the first that ends at or after position `until` at most.
+    """Returns the span that starts at `position`, up to the first update that reaches `until`.
 
-    The number of evaluations of the schedule grows with the logarithm of the number of updates.
+    The span may end earlier. The time grows with the logarithm of the number of updates.
     """
     epochs = position / trajectory.examples
     setting = trajectory.at(position)
@@ -58,14 +58,14 @@ def next_span(trajectory: Trajectory, position: int, until: int) -> Span:
 
 
 def _updates_before(trajectory: Trajectory, position: int, size: int, until: int) -> int:
-    """How many updates start before the next turn, and before `until`; at least 1."""
+    """Returns how many updates start before the next turn and before `until`, at least 1."""
     most = -(-(until - position) // size)
     epochs = position / trajectory.examples
     turn = min(curve.next_turn(epochs) for curve in trajectory.curves)
     if turn == math.inf:
         return max(1, most)
     before = math.floor((turn * trajectory.examples - position) / size)
-    # Floats may be off by one: the schedule compares epochs, so what it says counts.
+    # Rounding may be off by one update, so this compares epochs exactly as the schedule does.
     before = max(before, 0)
     while before < most and (position + before * size) / trajectory.examples < turn:
         before += 1
@@ -75,9 +75,10 @@ def _updates_before(trajectory: Trajectory, position: int, size: int, until: int
 
 
 def _updates_of_one_size(trajectory: Trajectory, position: int, size: int, most: int) -> int:
-    """How many of `most` updates have the first one's batch size, which then moves one way.
+    """Returns how many of the next `most` updates have batch size `size`.
 
-    Steps of 1, 2, 4, … pass the last of them, and bisection finds it.
+    Steps of 1, 2, 4, … go past the last of them, and bisection then finds it. If the batch size may
+    return to `size` later, which would mislead bisection, the result is 1.
     """
     if not trajectory.batch_moves:
         return most
@@ -90,7 +91,7 @@ def _updates_of_one_size(trajectory: Trajectory, position: int, size: int, most:
     low, step = 0, 1
     while low + step < most and same(low + step):
         low, step = low + step, 2 * step
-    high = min(low + step, most)  # The first of another size, or `most`.
+    high = min(low + step, most)  # An update of another size, or `most`.
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if same(middle) else (low, middle)

@@ -1,4 +1,4 @@
-"""A stretch: consecutive updates with one layout, what one call of the device does."""
+"""Stretches: consecutive updates with one layout, which one call of the device computes."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ from trainer.schedule.trajectory import Trajectory
 
 @dataclasses.dataclass(frozen=True)
 class Stretch:
-    """Updates from `position` on; their Settings share a batch size."""
+    """Consecutive updates that start at `position`; their Settings have one batch size."""
 
     position: int
     settings: tuple[Setting, ...]
@@ -35,10 +35,10 @@ def next_stretch(
     ghost_batch_size: int,
     micro_batch_size: int,
 ) -> Stretch:
-    """The updates from `position` to the first that ends at or after position `until`.
+    """Returns the stretch from `position` up to the first update that reaches position `until`.
 
-    It ends earlier after `most_updates`, or before an update with another batch size. `until` is
-    above `position`.
+    It ends earlier after `most_updates`, or before an update with another batch size. `until` must
+    be above `position`.
     """
     span = next_span(trajectory, position, until)
     size = span.first.batch_size

@@ -1,4 +1,4 @@
-"""The trajectory of a run: position → Setting, the same for `plan` and `train`."""
+"""Trajectory of a run: the function from position to Setting that `plan` and `train` share."""
 
 import dataclasses
 import math
@@ -19,17 +19,17 @@ from trainer.schedule.realize import BatchLimits, Target, realize
 
 @dataclasses.dataclass(frozen=True)
 class Trajectory:
-    """A schedule over `examples` · `epochs` positions: pure, or a function of a control's memory.
+    """Schedule of a run: a pure function of position, or also of the state of a controller.
 
     Attributes:
       examples: N.
       epochs: length of the run.
-      start: the Setting at position 0, before warm-up.
-      limits: how the batch may grow.
-      target: what is wanted at a number of epochs.
-      curves: noise-scale factor and momentum of the target, and the warm-up's factor on the rate.
-      control: what decides while the run goes on.
-      micro_batch_size: b, where that is part of what is learned.
+      start: Setting at position 0, before warm-up.
+      limits: limits to the growth of the batch.
+      target: function from epochs to the Target.
+      curves: noise-scale factor and momentum of the Target, and the warm-up factor on ε.
+      control: controller, which may change the schedule during the run.
+      micro_batch_size: b if it affects what is learned, otherwise None.
     """
 
     examples: int
@@ -43,11 +43,11 @@ class Trajectory:
 
     @property
     def end(self) -> int:
-        """The position that ends the run: the first update that ends at or after it is the last."""
+        """Position at which the run ends: the first update to reach it is the last."""
         return max(1, position_of(self.epochs, self.examples))
 
     def at(self, position: int) -> Setting:
-        """The Setting of the update that starts at `position`."""
+        """Returns the Setting of the update that starts at `position`."""
         epochs = position / self.examples
         setting = realize(self.target(epochs), self.start, self.limits)
         _, _, warmup = self.curves
@@ -57,39 +57,40 @@ class Trajectory:
         return dataclasses.replace(setting, learning_rate=setting.learning_rate * factor)
 
     def noise_scale(self, setting: Setting) -> float:
-        """g of a Setting, as predicted."""
+        """Returns the predicted g of a Setting."""
         return noise_scale.noise_scale(setting, self.examples, self.limits.scaling)
 
     @property
     def batch_moves(self) -> bool:
-        """Whether the batch size may differ between updates of one span of the curves."""
+        """True if the batch size may change between two turns of the curves."""
         return self.limits.smallest < self.limits.largest
 
     def batch_moves_one_way(self, epochs: float) -> bool:
-        """Whether the batch size only grows or only shrinks from there to the next turn."""
+        """Returns True if the batch size only grows or only shrinks up to the next turn."""
         factor, momentum, _ = self.curves
         return factor.is_flat(epochs) or momentum.is_flat(epochs) or not factor.rises
 
 
 def position_of(epochs: float, examples: int) -> int:
-    """The first position at or after `epochs`, which may be short of it by a rounding error."""
+    """Returns the first position at or after `epochs`, up to rounding errors."""
     return math.ceil(epochs * examples - 1e-6)
 
 
 def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
-    """The trajectory that the flags ask for, for N = `examples`.
+    """Returns the trajectory that the flags describe, for N = `examples`.
 
-    `replicas` decides only whether the batch sizes can be laid out, never what they are.
+    The batch sizes do not depend on `replicas`, but the replicas must be able to share them.
 
     Raises:
-      UserError: for a start that contradicts the reference, a maximum below it or above N, batch
-        sizes that cannot be laid out, or wrong annealing points.
+      UserError: if the start contradicts the reference, the largest batch is below the initial one
+        or above N, a batch size has no layout on the replicas, or flags are invalid together.
     """
     ghost = config.ghost_batch_size
     reference = _reference(config)
-    if config.optimizer == "sgd" and (config.momentum or reference.momentum):
+    momentum_asked = config.momentum or reference.momentum
+    if config.optimizer == "sgd" and momentum_asked:
         raise UserError(
-            f"--optimizer=sgd has no momentum, not {config.momentum or reference.momentum:g}: "
+            f"--optimizer=sgd has no momentum, not {momentum_asked:g}: "
             "use --optimizer=momentum, or leave --momentum and --base_momentum out."
         )
     scaling = Scaling(
@@ -107,7 +108,7 @@ def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
     if config.anneal == "range_test":
         start = _range_end(config, start)
     lowest = _first_momentum(config, start, reference, scaling)
-    _check_fits(start.batch_size, examples)  # Before: the divisors of a huge one take hours.
+    _check_fits(start.batch_size, examples)  # First: finding divisors of a huge size takes hours.
     layout.check_divides("initial batch size", start.batch_size, replicas, ghost)
     smallest = momentum.first_batch(start, lowest, ghost)
     largest = _largest(config, start, smallest, examples)
@@ -119,9 +120,8 @@ def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
         scaling,
         config.momentum_to,
     )
-    sizes = {"initial batch size": smallest, "--max_batch_size": largest}
-    for what, size in sizes.items():
-        layout.check_divides(what, size, replicas, ghost, *sizes.values())
+    for what, size in (("initial batch size", smallest), ("--max_batch_size", largest)):
+        layout.check_divides(what, size, replicas, ghost, smallest, largest)
     layout.lay_out(smallest, replicas, ghost, config.micro_batch_size or ghost)
     warmup_from = config.warmup_from or min(1, reference.learning_rate / start.learning_rate)
     control, target, curves = _wanted(config, start, limits, examples)
@@ -142,7 +142,7 @@ def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
 def _wanted(
     config: Config, start: Setting, limits: BatchLimits, examples: int
 ) -> tuple[Controller, Callable[[float], Target], tuple[Curve, Curve]]:
-    """Returns the controller, epochs → target, and the curves that the target is made of."""
+    """Returns the controller, the function from epochs to Target, and the curves of that Target."""
     factor = anneal.from_config(config, start, examples)
     m = momentum.warmup(config.momentum_warmup_epochs, start, limits)
     if config.anneal == "plateau":
@@ -174,11 +174,11 @@ def _wanted(
 
 
 def _range_end(config: Config, start: Setting) -> Setting:
-    """The last update of a range test, from which its ramp is counted back."""
+    """Returns the Setting at the end of a range test; its ramp is a factor on this."""
     if config.range_from >= config.range_to:
         raise UserError(
             f"--range_from={config.range_from:g} is not below --range_to={config.range_to:g}: "
-            "a range test raises the learning rate."
+            "choose a lower --range_from, since a range test raises the learning rate."
         )
     if (
         config.anneal_with != "learning_rate"
@@ -186,14 +186,14 @@ def _range_end(config: Config, start: Setting) -> Setting:
         or config.momentum_warmup_epochs
     ):
         raise UserError(
-            "a range test moves the learning rate alone: use --anneal_with=learning_rate, "
+            "a range test changes the learning rate alone: use --anneal_with=learning_rate, "
             "--warmup_epochs=0 and --momentum_warmup_epochs=0."
         )
     return dataclasses.replace(start, learning_rate=config.range_to)
 
 
 def noise_horizon(config: Config, examples: int) -> int:
-    """Examples over which the measured gradient noise is smoothed."""
+    """Returns the averaging horizon of the measured gradient noise, in examples."""
     return config.noise_horizon or max(1, examples // 4)
 
 
@@ -204,50 +204,50 @@ def _reference(config: Config) -> Setting:
 
 
 def _first_momentum(config: Config, start: Setting, reference: Setting, scaling: Scaling) -> float:
-    """The momentum at position 0: that of `start`, or a lower one that is warmed up."""
-    moved = {
+    """Returns the momentum at position 0: that of `start`, or where the warm-up of m begins."""
+    flags = {
         "--momentum_warmup_epochs": config.momentum_warmup_epochs or None,
         "--momentum_from": config.momentum_from,
         "--momentum_to": config.momentum_to,
     }
-    given = [name for name, value in moved.items() if value is not None]
+    given = [name for name, value in flags.items() if value is not None]
     if given and scaling != noise_scale.LINEAR:
         raise UserError(
-            f"{given[0]} moves the momentum for the batch, by the linear rule of SGD: use it with "
+            f"{given[0]} changes the momentum by the linear scaling rule of SGD: use it with "
             f"--scaling=linear and another optimizer than {config.optimizer}, or leave it out."
         )
     if config.momentum_to is not None and (
         config.anneal_with != "batch_size" or config.momentum_to > start.momentum
     ):
         raise UserError(
-            f"--momentum_to={config.momentum_to:g} is where the momentum of {start.momentum:g} "
-            "goes once the batch is largest: give a lower one, and --anneal_with=batch_size."
+            f"--momentum_to={config.momentum_to:g} is what the momentum of {start.momentum:g} "
+            "falls to once the batch is largest: give a lower one, and --anneal_with=batch_size."
         )
     lowest = reference.momentum if config.momentum_from is None else config.momentum_from
     if not config.momentum_warmup_epochs:
         if config.momentum_from is not None:
             raise UserError(
-                f"--momentum_from={lowest:g} is where --momentum_warmup_epochs starts: give it too."
+                f"--momentum_from={lowest:g} needs a warm-up: set --momentum_warmup_epochs too."
             )
         return start.momentum
     if lowest >= start.momentum or config.anneal == "measured":
         raise UserError(
             f"--momentum_warmup_epochs={config.momentum_warmup_epochs:g} has nothing to warm up "
             f"from {lowest:g} to {start.momentum:g} with --anneal={config.anneal}: leave it out, "
-            "or give a --momentum above --momentum_from, and a schedule."
+            "or give a --momentum above --momentum_from and an --anneal other than measured."
         )
     return lowest
 
 
 def _largest(config: Config, start: Setting, smallest: int, examples: int) -> int:
-    """B_max: the user's, checked; or N/10 rounded down to a multiple of the smallest batch."""
+    """Returns B_max: the user's, or N/10 rounded down to a multiple of the smallest batch."""
     largest = config.max_batch_size
     if largest is None:
         largest = max(start.batch_size, examples // 10 // smallest * smallest)
     if largest < start.batch_size:
         raise UserError(
             f"--max_batch_size={largest} is below the initial batch size {start.batch_size}: "
-            f"raise it to {start.batch_size} or more, or lower the initial batch."
+            f"raise it to {start.batch_size} or more, or lower --initial_batch_size."
         )
     _check_fits(largest, examples)
     if largest > examples / 10:
@@ -256,7 +256,7 @@ def _largest(config: Config, start: Setting, smallest: int, examples: int) -> in
 
 
 def _above_a_tenth(config: Config, start: Setting, largest: int, examples: int) -> str:
-    """Says what follows if the largest batch is above N/10 (Smith et al. 2018, section 5)."""
+    """Returns a warning about a largest batch above N/10 (Smith et al. 2018, section 5)."""
     tenth = f"N/10 = {examples // 10}"
     if config.max_batch_size is not None:
         return f"--max_batch_size={largest} is above {tenth}: batches above that cost accuracy."
@@ -281,15 +281,15 @@ def _check_fits(batch_size: int, examples: int) -> None:
 
 
 def _batch_anneal_floor(config: Config) -> float:
-    """The noise-scale factor down to which the batch anneals."""
+    """Returns the noise-scale factor down to which the batch anneals."""
     if config.scaling == "none" and config.anneal_with != "learning_rate":
         raise UserError(
-            f"--scaling=none says that the batch has no part in the noise scale, and --anneal_with="
-            f"{config.anneal_with} anneals by it: use --anneal_with=learning_rate."
+            f"--scaling=none excludes the batch size from the noise scale, but --anneal_with="
+            f"{config.anneal_with} anneals with it: use --anneal_with=learning_rate."
         )
     if config.anneal_with == "hybrid" and config.anneal not in ("step", "plateau"):
         raise UserError(
-            f"--anneal_with=hybrid counts annealing steps, which --anneal={config.anneal} has not: "
+            f"--anneal_with=hybrid counts annealing steps, but --anneal={config.anneal} has none: "
             "use --anneal=step or plateau, or --anneal_with=batch_size."
         )
     floors = {

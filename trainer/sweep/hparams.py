@@ -1,6 +1,6 @@
-"""A row of TensorBoard's HParams table: a point of a sweep, and how it ended.
+"""Rows of TensorBoard's HParams table: a point of a sweep, and how it ended.
 
-The plugin's own functions for it import TensorFlow, which takes five seconds and half a gigabyte.
+The HParams plugin's own functions import TensorFlow, which takes five seconds and half a gigabyte.
 """
 
 import pathlib
@@ -20,15 +20,15 @@ from trainer.run_dir import event_files
 
 
 def write(run: pathlib.Path, flags: Mapping[str, str], results: Mapping[str, float] | None) -> None:
-    """Adds the run in the directory `run` to the table, in place of what it said of it before.
+    """Adds the run in the directory `run` to the table, in place of an earlier row of this run.
 
     Args:
       run: the run directory; the last part of its path names the row.
-      flags: what was swept, by flag; numbers are shown as such.
-      results: the columns of the results, by name; None for a run that has failed.
+      flags: values of the swept flags; a value that is a number is shown as a number.
+      results: values of the result columns; None if the run failed.
 
     Raises:
-      OSError: where it cannot be written.
+      OSError: the file cannot be written.
     """
     now = time.time()
     began = SessionStartInfo(group_name=run.name, start_time_secs=now)

@@ -1,11 +1,11 @@
-"""sweep.json: the points of a sweep, their folders, and how each has ended.
+"""sweep.json: the points of a sweep, their folders, and how each run ended.
 
     {"points": [{"folder": "momentum=0.9,seed=0", "flags": {"momentum": "0.9", "seed": "0"},
                  "status": 0, "reason": null}, ...]}
 
-`status` is the exit status of the point's last `train`, null before its end, and `reason` what it
-said when that was not 0. Whether a point is finished, its result.json says. Several processes may
-carry out parts of one sweep, so that each changes the file under a lock.
+`status` is the exit status of the point's last `train`, or null before it ends. `reason` is its
+error message if the status is not 0. A point is finished if it has a result.json. Several processes
+may run shards of one sweep, so each process changes the file under a lock.
 """
 
 import contextlib
@@ -13,13 +13,14 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from trainer.errors import UserError
 from trainer.sweep.grid import Point, folder
 from trainer.system import file_lock, typed_json
 from trainer.system.atomic_file import remove, write_json
+from trainer.system.output import log
 from trainer.system.regular_file import opener
 from trainer.system.typed_json import (
     DamagedError,
@@ -46,62 +47,58 @@ _FIELDS = fields({"points": list_of(_ENTRY)})
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How the last attempt at a point ended."""
+    """Exit status and error message of the last attempt at a point; None before it ends."""
 
     status: int | None = None
     reason: str | None = None
 
     @property
     def failed(self) -> bool:
-        """Whether another attempt is likely to end the same way.
+        """True if another attempt is likely to end the same way.
 
-        Not where there was no room (74), it was stopped (75), a worker was lost (76), or a signal
-        ended it (above 128): there it goes on from its last checkpoint.
+        False if the disk was full (74), the run was stopped (75), a worker was lost (76), or a
+        signal ended it (above 128): another attempt then resumes from the last checkpoint.
         """
         return self.status not in (None, 0, 74, 75, 76) and self.status < 128
 
 
-def begin(
-    path: pathlib.Path, points: Sequence[Point], report: Callable[[str], None] = lambda _: None
-) -> None:
-    """Makes `path` the folder of a sweep that has `points`, beside those that it has already.
+def begin(path: pathlib.Path, points: Sequence[Point]) -> None:
+    """Makes `path` the folder of a sweep with `points`, added to the points already there.
 
-    A sweep.json that is damaged is put aside, and a new one made; `report` is told.
+    A damaged sweep.json is reported, renamed, and replaced by a new one.
 
     Raises:
-      UserError: where it holds something else, or cannot be written.
+      UserError: `path` is not the folder of a sweep, or cannot be written.
     """
     try:
         if path.exists() and not os.path.lexists(path / FILE) and not _empty(path):
             raise UserError(
-                f"--model_dir={path} holds something that is no sweep: name a new folder or a "
-                "sweep's."
+                f"--model_dir={path} exists and is not the folder of a sweep: name a new folder, "
+                "or that of a sweep."
             )
         path.mkdir(parents=True, exist_ok=True)
-        with _changed(path, report) as entries:
+        with _changed(path) as entries:
             for point in points:
                 entries.setdefault(folder(point), _entry(point))
     except OSError as error:
         raise UserError(
             f"--model_dir={path} cannot be used: {error.strerror} ({error.filename}).\n"
-            "Name a folder that can be written."
+            "Name a folder that you can write."
         ) from error
 
 
-def record_outcome(
-    path: pathlib.Path, point: Point, end: Outcome, report: Callable[[str], None] = lambda _: None
-) -> None:
-    """Keeps how `point` of the sweep in `path` has ended; `report` as in `begin`.
+def record_outcome(path: pathlib.Path, point: Point, end: Outcome) -> None:
+    """Records how `point` of the sweep in `path` ended; reports damage as `begin` does.
 
     Raises:
-      OSError: where it cannot be written.
+      OSError: sweep.json cannot be written.
     """
-    with _changed(path, report) as entries:
+    with _changed(path) as entries:
         entries[folder(point)] = _entry(point) | dataclasses.asdict(end)
 
 
 def read(path: pathlib.Path) -> dict[str, Outcome]:
-    """How the points of the sweep in `path` have ended, by folder; {} if it is not a sweep.
+    """Returns the outcome of each point of the sweep in `path`, by folder; {} if not a sweep.
 
     Raises:
       DamagedError: sweep.json is damaged.
@@ -109,7 +106,7 @@ def read(path: pathlib.Path) -> dict[str, Outcome]:
     """
     try:
         now = (path / FILE).stat()
-    except OSError:  # Or it is not there: reading says which.
+    except OSError:  # The file may be missing or unreadable; _ends tells these apart.
         return _ends(path)
     found = _known(path, now.st_dev, now.st_ino, now.st_mtime_ns, now.st_size)
     if isinstance(found, Exception):
@@ -119,9 +116,9 @@ def read(path: pathlib.Path) -> dict[str, Outcome]:
 
 @functools.lru_cache(maxsize=8)
 def _known(path: pathlib.Path, *_: int) -> dict[str, Outcome] | DamagedError | OSError:
-    """What `_ends` returns or raises, read once as long as the file is the same.
+    """Returns what `_ends` returns or raises, read only once while the file does not change.
 
-    A report asks for every run: of 3,000 failed points, it parsed 10 GB of text.
+    A report asks once for every run: for 3,000 failed points it parsed 10 GB of text.
     """
     try:
         return _ends(path)
@@ -134,15 +131,13 @@ def _ends(path: pathlib.Path) -> dict[str, Outcome]:
 
 
 def _entry(point: Point) -> dict[str, Any]:
-    """What sweep.json holds of a point before its end."""
+    """Returns the entry of a point in sweep.json before its run ends."""
     return {"folder": folder(point), "flags": point, "status": None, "reason": None}
 
 
 @contextlib.contextmanager
-def _changed(
-    path: pathlib.Path, report: Callable[[str], None]
-) -> Iterator[dict[str, dict[str, Any]]]:
-    """The entries by folder, written again when the context ends; nobody else does meanwhile."""
+def _changed(path: pathlib.Path) -> Iterator[dict[str, dict[str, Any]]]:
+    """Yields the entries by folder under a lock, and writes them when the context ends."""
     with open(path / _LOCK, "a", encoding="utf-8", opener=opener) as lock:
         file_lock.take(lock, wait=True)
         try:
@@ -151,9 +146,9 @@ def _changed(
             aside = path / f"damaged-{FILE}"
             remove(aside)
             (path / FILE).rename(aside)
-            report(
+            log(
                 f"{path / FILE} {typed_json.problem(error)}; it is now {aside.name}, and a new "
-                "one is made: what had failed is tried once more"
+                "one is made; failed points are run once more"
             )
             entries = {}
         yield entries
@@ -169,6 +164,6 @@ def _read(path: pathlib.Path) -> dict[str, dict[str, Any]]:
 
 
 def _empty(path: pathlib.Path) -> bool:
-    """But for what another process that begins the same sweep may have written."""
+    """Returns whether `path` has only the first files of a process that begins this sweep."""
     early = {_LOCK, f"{FILE}.tmp"}
     return path.is_dir() and {entry.name for entry in path.iterdir()} <= early

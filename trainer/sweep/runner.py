@@ -1,8 +1,9 @@
-"""The runs of a sweep, each in a process of its own, several at once, until all have ended.
+"""Runs the points of a sweep, several at once, each in its own process.
 
-What a run prints goes to output.txt in its directory. That file is locked from before the process
-starts until its end is noted, by this process and by the one that it starts: so two sweeps never
-train one point at once, and a point of a sweep that was killed is held until its process has left.
+A run prints to output.txt in its directory. The sweep locks this file before it starts the run's
+process, which inherits the lock, and unlocks it after it has recorded the outcome. So two sweeps
+never train one point at once, and if a sweep is killed, its running points stay locked until their
+processes end.
 """
 
 import collections
@@ -12,7 +13,7 @@ import pathlib
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 from trainer.run_dir import directory, result
@@ -21,12 +22,13 @@ from trainer.sweep.grid import Point, folder, shown
 from trainer.sweep.outcomes import Outcome
 from trainer.system import child_process, file_lock, stop_signals
 from trainer.system.cores import split_cores
+from trainer.system.output import log
 from trainer.system.regular_file import opener
 from trainer.system.typed_json import DamagedError, problem
 
-_SAYS = "crescendo train: "
-_LONGEST_REASON = 65536  # bytes of output in which it is looked for
-_LONGEST_LINE = 1000  # letters: sweep.json holds a reason for every failed point
+_PREFIX = "crescendo train: "
+_LONGEST_REASON = 65536  # Bytes at the end of the output in which the error message is searched.
+_LONGEST_LINE = 1000  # Characters of a line: sweep.json holds a reason for every failed point.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +37,8 @@ class Run:
 
     Attributes:
       point: the values of the swept flags.
-      flags: all that `train` is given, --model_dir among it.
-      title: what lines about it begin with.
+      flags: the command line of `train`, including --model_dir.
+      title: the prefix of messages about this run.
     """
 
     point: Point
@@ -50,8 +52,8 @@ class _Attempt:
     process: "subprocess.Popen[bytes]"
     cores: set[int]
     output: IO[bytes]
-    begin: int  # of its output in the file
-    signals: int = 0
+    begin: int  # Where its output begins in the file, in bytes.
+    signals: int = 0  # How many signals it has been sent.
 
 
 def run_sweep(
@@ -60,12 +62,14 @@ def run_sweep(
     *,
     parallel: int,
     retry: bool,
-    say: Callable[[str], None],
 ) -> bool:
-    """Trains what is not finished of `runs`, in the folder `sweep`, `parallel` at once.
+    """Trains the unfinished `runs` of the sweep in the folder `sweep`, `parallel` at once.
 
-    What has failed before is left alone, unless `retry`. A signal goes on to the processes, which
-    checkpoint; returns whether one came. What cannot be written is said, and left for another call.
+    Skips runs that failed before, unless `retry` is set. Passes stop signals on to the runs, which
+    then save a checkpoint. Runs whose files cannot be written are reported and left unfinished.
+
+    Returns:
+      True if a signal arrived.
     """
     waiting = collections.deque(runs)
     held: set[str] = set()
@@ -76,7 +80,7 @@ def run_sweep(
             for ended in [each for each in running if each.process.poll() is not None]:
                 running.remove(ended)
                 free.append(ended.cores)
-                _end(ended, sweep, say)
+                _end(ended, sweep)
             for _ in range(len(waiting)):
                 if not free or received:
                     break
@@ -86,14 +90,16 @@ def run_sweep(
                     if output is None:
                         waiting.append(run)
                         if run.title not in held:
-                            say(f"{run.title}: another process has it, and is waited for")
+                            log(f"{run.title}: waiting for another process that trains it")
                         held.add(run.title)
-                    elif attempt := _start(run, sweep, output, free[0], retry, say):
+                    elif attempt := _start(run, sweep, output, free[0], retry):
                         running.append(attempt)
                         del free[0]
                 except OSError as error:
-                    what = f"{error.filename} cannot be written" if error.filename else "no process"
-                    say(f"{run.title}: {what}: {error.strerror}")
+                    what = (
+                        f"{error.filename} cannot be written" if error.filename else "cannot start"
+                    )
+                    log(f"{run.title}: {what}: {error.strerror}")
             for each in running:
                 for _ in range(len(received) - each.signals):
                     each.process.terminate()
@@ -104,7 +110,7 @@ def run_sweep(
 
 @contextlib.contextmanager
 def _signals() -> Iterator[list[int]]:
-    """The signals that ask to stop, as they come."""
+    """Yields a list to which each arriving stop signal is appended."""
     received: list[int] = []
 
     def note(number: int, _: object) -> None:
@@ -120,7 +126,7 @@ def _signals() -> Iterator[list[int]]:
 
 
 def _hold(path: pathlib.Path) -> IO[bytes] | None:
-    """The output of the run in `path`, locked; None where another process has locked it."""
+    """Opens and locks the output of the run in `path`; None if another process has locked it."""
     path.mkdir(parents=True, exist_ok=True)
     output = open(path / directory.OUTPUT, "a+b", buffering=0, opener=opener)  # noqa: SIM115
     if not file_lock.take(output):
@@ -131,7 +137,7 @@ def _hold(path: pathlib.Path) -> IO[bytes] | None:
 
 
 def _close(output: IO[bytes]) -> None:
-    with contextlib.suppress(OSError):  # What is lost is a line of a run's output.
+    with contextlib.suppress(OSError):  # Only a line of a run's output can be lost.
         output.close()
 
 
@@ -141,18 +147,17 @@ def _start(
     output: IO[bytes],
     cores: set[int],
     retry: bool,
-    say: Callable[[str], None],
 ) -> _Attempt | None:
-    """The process that trains `run`; None, and `output` closed, where there is nothing to train."""
-    ended = _result(run, sweep, say)
+    """Starts training `run`; closes `output` and returns None if there is nothing to train."""
+    ended = _result(run, sweep)
     last = _last(run, sweep)
-    if ended and last.status != 0:  # By a sweep that was killed before it could note the end.
-        say(_line(run, Outcome(0), ended))
-        _note(run, sweep, Outcome(0), ended, say)
+    if ended and last.status != 0:  # The sweep was killed before it recorded the outcome.
+        log(_line(run, Outcome(0), ended))
+        _record(run, sweep, Outcome(0), ended)
     elif last.failed and not ended and not retry:
-        say(f"{run.title}: failed before, with status {last.status}; --sweep_retry tries it again")
+        log(f"{run.title}: failed before, with status {last.status}; --sweep_retry tries it again")
     elif not ended:
-        say(f"{run.title}: {'goes on' if _begun(sweep / folder(run.point)) else 'starts'}")
+        log(f"{run.title}: {'resumes' if _begun(sweep / folder(run.point)) else 'starts'}")
         begin = output.tell()
         process = child_process.start(["train", *run.flags], cores, output)
         return _Attempt(run, process, cores, output, begin)
@@ -160,18 +165,24 @@ def _start(
     return None
 
 
-def _result(run: Run, sweep: pathlib.Path, say: Callable[[str], None]) -> dict[str, Any] | None:
-    """How the run has ended; None, too, if that is damaged: `train` then says what to do."""
+def _result(run: Run, sweep: pathlib.Path) -> dict[str, Any] | None:
+    """Returns the run's result, or None if it is missing or damaged.
+
+    `train` reports a damaged result and the remedy.
+    """
     path = sweep / folder(run.point)
     try:
         return result.read(path)
     except (DamagedError, OSError) as error:
-        say(f"{run.title}: {path / result.FILE} {problem(error)}")
+        log(f"{run.title}: {path / result.FILE} {problem(error)}")
         return None
 
 
 def _last(run: Run, sweep: pathlib.Path) -> Outcome:
-    """How the last attempt ended; unknown if sweep.json is damaged, which the next note says."""
+    """Returns the last outcome of `run`, or an empty one if sweep.json is damaged.
+
+    The next `_record` reports the damage.
+    """
     try:
         return outcomes.read(sweep).get(folder(run.point), Outcome())
     except (DamagedError, OSError):
@@ -182,35 +193,34 @@ def _begun(path: pathlib.Path) -> bool:
     return any((path / "checkpoints").glob("0*"))
 
 
-def _end(attempt: _Attempt, sweep: pathlib.Path, say: Callable[[str], None]) -> None:
-    """Notes and says how an attempt has ended, and lets go of the point."""
+def _end(attempt: _Attempt, sweep: pathlib.Path) -> None:
+    """Records and prints how an attempt ended, and unlocks its output."""
     code = attempt.process.returncode
     if code < 0:
         end = Outcome(128 - code, f"killed by {signal.Signals(-code).name}")
     else:
         end = Outcome(code, _reason(attempt.output, attempt.begin) if code else None)
-    ended = _result(attempt.run, sweep, say)
-    say(_line(attempt.run, end, ended))
+    ended = _result(attempt.run, sweep)
+    log(_line(attempt.run, end, ended))
     try:
-        _note(attempt.run, sweep, end, ended, say)
+        _record(attempt.run, sweep, end, ended)
     except OSError as error:
-        say(f"{attempt.run.title}: {error.filename} cannot be written: {error.strerror}")
+        log(f"{attempt.run.title}: {error.filename} cannot be written: {error.strerror}")
     _close(attempt.output)
 
 
-def _note(
+def _record(
     run: Run,
     sweep: pathlib.Path,
     end: Outcome,
     ended: dict[str, Any] | None,
-    say: Callable[[str], None],
 ) -> None:
-    """Keeps how an attempt has ended, and shows it to TensorBoard where that is for good."""
+    """Records how an attempt ended, and adds finished and failed runs to TensorBoard."""
     if ended or end.failed:
         numbers = {name: ended[name] for name in result.RESULTS} if ended else None
         flags = {name: shown(name, value) for name, value in run.point.items()}
         hparams.write(sweep / folder(run.point), flags, numbers)
-    outcomes.record_outcome(sweep, run.point, end, say)
+    outcomes.record_outcome(sweep, run.point, end)
 
 
 def _line(run: Run, end: Outcome, ended: dict[str, Any] | None) -> str:
@@ -225,9 +235,9 @@ def _line(run: Run, end: Outcome, ended: dict[str, Any] | None) -> str:
 
 
 def _reason(output: IO[bytes], begin: int) -> str:
-    """The last lines that an attempt printed: two, from where it says what is wrong if it does."""
+    """Returns the first two lines of an attempt's error message, or its last two lines."""
     output.seek(max(begin, output.seek(0, 2) - _LONGEST_REASON))
     lines = output.read().decode(errors="replace").splitlines()
     lines = [line.rstrip()[:_LONGEST_LINE] for line in lines if line.strip()]
-    said = [i for i, line in enumerate(lines) if line.startswith(_SAYS)]
-    return "\n".join(lines[said[-1] :][:2] if said else lines[-2:]).removeprefix(_SAYS)
+    starts = [i for i, line in enumerate(lines) if line.startswith(_PREFIX)]
+    return "\n".join(lines[starts[-1] :][:2] if starts else lines[-2:]).removeprefix(_PREFIX)

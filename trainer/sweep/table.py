@@ -1,23 +1,24 @@
-"""The points of a sweep as a table, and what several seeds say together of the rest."""
+"""Text tables of a sweep: a row per point, and means over the seeds."""
 
 import dataclasses
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
 from trainer.run_dir.result import RESULTS
 from trainer.sweep.grid import Point, shown
+from trainer.sweep.seed_statistics import spread
+from trainer.system.output import aligned
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A point: its flags, and how its run ended.
+    """A point of a sweep: its flags, and how its run ended.
 
     Attributes:
       folder: name of the run directory.
-      flags: the swept flags' values.
-      status: of the last attempt; None before its end.
-      reason: what it said, where it failed.
-      results: those of RESULTS, or None where the run is not finished.
+      flags: values of the swept flags.
+      status: exit status of the last attempt; None before it ends.
+      reason: error message of the last attempt, if it failed.
+      results: values of RESULTS; None if the run is not finished.
     """
 
     folder: str
@@ -29,13 +30,14 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """The points that have the same flags but for the seed.
+    """The points of a sweep that differ only in the seed; the field names are those of its JSON.
 
     Attributes:
-      flags: those flags' values.
-      n: how many are finished, of `points`.
-      mean: of each of RESULTS; None where none is finished.
-      spread: the sample standard deviation, with n − 1, of each; None of a single one.
+      flags: values of the swept flags, without the seed.
+      n: number of finished points.
+      points: number of points.
+      mean: mean of each of RESULTS over the finished points; None if no point is finished.
+      spread: sample standard deviation (n − 1) of each; None if fewer than two are finished.
     """
 
     flags: Point
@@ -46,7 +48,7 @@ class Cell:
 
 
 def cells(rows: Iterable[Row]) -> list[Cell]:
-    """The cells of a sweep, in its order."""
+    """Returns the cells of a sweep, in the order of its points."""
     together: dict[tuple[tuple[str, str], ...], list[Row]] = {}
     for row in rows:
         flags = tuple((name, value) for name, value in row.flags.items() if name != "seed")
@@ -54,28 +56,29 @@ def cells(rows: Iterable[Row]) -> list[Cell]:
     found = []
     for flags, of_cell in together.items():
         done = [row.results for row in of_cell if row.results]
-        values = {name: [results[name] for results in done] for name in RESULTS}
-        mean = {name: statistics.fmean(v) for name, v in values.items()} if done else None
-        spread = {name: statistics.stdev(v) for name, v in values.items()} if done[1:] else None
-        found.append(Cell(dict(flags), len(done), len(of_cell), mean, spread))
+        spreads = {name: spread(results[name] for results in done) for name in RESULTS}
+        mean = {name: s.mean for name, s in spreads.items() if s}
+        deviation = {
+            name: s.deviation for name, s in spreads.items() if s and s.deviation is not None
+        }
+        found.append(Cell(dict(flags), len(done), len(of_cell), mean or None, deviation or None))
     return found
 
 
 def best(found: Sequence[Cell]) -> Cell | None:
-    """The cell of the highest mean top-1, the first of several; None where nothing is finished."""
+    """Returns the first cell with the highest mean top-1, or None if no point is finished."""
     means = [(cell.mean["top1"], cell) for cell in found if cell.mean]
     return max(means, key=lambda each: each[0])[1] if means else None
 
 
 def text(rows: Sequence[Row]) -> str:
-    """The table of points; with several seeds, that of the cells; the best; why points failed."""
+    """Returns the tables as text: points, cells if seeds vary, the best cell, and failures."""
     names = list(rows[0].flags)
-    parts = [_aligned([[*names, "status", *RESULTS], *map(_cells_of_row, rows)])]
+    parts = [_table([*names, "status", *RESULTS], map(_cells_of_row, rows))]
     found = cells(rows)
     others = [name for name in names if name != "seed"]
     if len(others) < len(names):
-        header = [*others, "seeds", *RESULTS]
-        parts.append(_aligned([header, *map(_cells_of_cell, found)]))
+        parts.append(_table([*others, "seeds", *RESULTS], map(_cells_of_cell, found)))
     if top := best(found):
         flags = ", ".join(f"{name}={shown(name, value)}" for name, value in top.flags.items())
         parts.append(f"best{': ' if flags else ''}{flags}: top1 {_number(top, 'top1')}")
@@ -84,8 +87,12 @@ def text(rows: Sequence[Row]) -> str:
 
 
 def failed(rows: Iterable[Row]) -> list[Row]:
-    """Those whose last attempt ended, and not well."""
+    """Returns the rows whose last attempt ended with an error and that have no result."""
     return [row for row in rows if row.status and not row.results]
+
+
+def _table(header: list[str], rows: Iterable[list[str]]) -> str:
+    return "\n".join(aligned([header, *rows]))
 
 
 def _indented(row: Row) -> str:
@@ -107,16 +114,10 @@ def _cells_of_cell(cell: Cell) -> list[str]:
 def _number(cell: Cell, name: str) -> str:
     if cell.mean is None:
         return ""
-    spread = f" ± {_plain(name, cell.spread[name])}" if cell.spread else ""
-    return _plain(name, cell.mean[name]) + spread
+    deviation = f" ± {_plain(name, cell.spread[name])}" if cell.spread else ""
+    return _plain(name, cell.mean[name]) + deviation
 
 
 def _plain(name: str, value: float) -> str:
     digits = {"top1": 4, "loss": 4, "seconds": 1}.get(name, 0)
     return f"{value:.{digits}f}"
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(lines)

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 import tensorflow as tf
 
 from trainer.errors import UserError
+from trainer.system.tensorflow_errors import Translation
 
 # What makes a model's smallest micro-batch smaller.
 LESS = "Use a smaller --ghost_batch_size or --image_size, or --precision=bfloat16."
@@ -76,13 +77,15 @@ def reset_peak_memory(devices: Sequence[str]) -> None:
             pathlib.Path("/proc/self/clear_refs").write_text("5")
 
 
-@contextlib.contextmanager
-def oom_as_user_error(what: str, remedy: str) -> Iterator[None]:
-    """Where TensorFlow's memory runs out within, a UserError says that `what` does not fit."""
-    try:
-        yield
-    except tf.errors.ResourceExhaustedError:
-        raise UserError(f"{what} does not fit in memory.\n{remedy}") from None
+def out_of_memory(what: str, remedy: str) -> Translation:
+    """Returns the translation of an error of exhausted memory: `what` does not fit."""
+
+    def translation(error: tf.errors.OpError) -> UserError | None:
+        if isinstance(error, tf.errors.ResourceExhaustedError):
+            return UserError(f"{what} does not fit in memory.\n{remedy}")
+        return None
+
+    return translation
 
 
 def _on_cpu(devices: Sequence[str]) -> bool:

@@ -1,4 +1,4 @@
-"""Output of the program: streams that cannot end a training, without control characters.
+"""Output of the program: results, messages, and streams that cannot end a training.
 
 A training goes on if its output cannot be written: the disk under a log is full, the reader of a
 pipe has left, the terminal has hung up. If the output is the result, as that of `plan`, the program
@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TextIO, cast
 
 from absl import logging as absl_logging
@@ -106,6 +106,61 @@ def protect(training: bool) -> None:
     logging.raiseExceptions = False  # It would print a traceback.
 
 
+class _Log:
+    """The destination of messages.
+
+    Attributes:
+      command: name of the command, if its messages go to stderr, because stdout is its result.
+      silent: whether this process is not the chief of several.
+      write: prints a line above the progress bar, while there is one.
+    """
+
+    command: str | None = None
+    silent = False
+    write: Callable[..., None] | None = None
+
+
+_log = _Log()
+
+
+def log(text: str, *, all_workers: bool = False) -> None:
+    """Prints a message about what the program does; of several workers, the chief alone prints it.
+
+    Args:
+      text: lines, with line feeds between them.
+      all_workers: whether each worker prints it, because the others do not know it.
+    """
+    if _log.silent and not all_workers:
+        return
+    if _log.write:
+        _log.write(clean(text), file=sys.stdout)
+        sys.stdout.flush()
+    elif _log.command:
+        say(f"crescendo {_log.command}: {text}", to=sys.stderr)
+    else:
+        say(text)
+
+
+def log_to(command: str | None) -> None:
+    """Sends messages to stderr, after the name of a command whose stdout has the result."""
+    _log.command = command
+
+
+@contextlib.contextmanager
+def log_as(*, chief: bool) -> Iterator[None]:
+    """Leaves messages to the chief within, if this process is not the chief."""
+    before, _log.silent = _log.silent, not chief
+    try:
+        yield
+    finally:
+        _log.silent = before
+
+
+def log_above_bar(write: Callable[..., None] | None) -> None:
+    """Prints messages with `write`, which knows the progress bar; None once the bar is closed."""
+    _log.write = write
+
+
 @contextlib.contextmanager
 def kept() -> Iterator[None]:
     """Keeps the streams whatever the user's code within does: it may close or replace them.
@@ -138,6 +193,12 @@ def say(text: str, *, to: TextIO | None = None) -> None:
 def width() -> int | None:
     """Returns the columns of the terminal that stdout is, or None if it is another file."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Returns a line per row, with the cells of each column padded on the left to equal width."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
 
 
 def clean(text: str) -> str:

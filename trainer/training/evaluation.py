@@ -1,4 +1,4 @@
-"""Evaluation: every example exactly once, padded to full batches and masked."""
+"""Evaluation: each example exactly once; the last batches are padded, and padding is masked."""
 
 import dataclasses
 import math
@@ -17,21 +17,22 @@ from trainer.distributed.strategy import next_per_replica
 from trainer.errors import UserError
 from trainer.nn.losses import cross_entropy
 from trainer.nn.user_code import unwrap_user_errors
-from trainer.system.memory import oom_as_user_error
+from trainer.system.memory import out_of_memory
+from trainer.system.tensorflow_errors import translate
 
-# Examples that a lane takes at once; larger was no faster on two cores.
+# Examples that a lane takes at once; larger batches were not faster on two cores.
 _BATCH_SIZE = 125
-# Signals wait so long for the device.
+# A signal is answered within about this time.
 _SECONDS = 2.0
-# An evaluation loss is warned of if it is so many times the training loss, and so many times ln of
-# the number of classes, the loss of a model that knows nothing.
+# The program warns of an evaluation loss that is this many times the training loss, and this many
+# times ln(classes), which is the loss of equal logits.
 _MANY_TIMES, _WORSE_THAN_NOTHING = 10.0, 2.0
 _REMEDY = "Use a smaller --image_size, or --precision=bfloat16."
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Means over all examples: loss, and the fractions whose label is in the first 1 or 5."""
+    """Mean loss, and fractions of examples whose label is among the first 1 or 5 logits."""
 
     loss: float
     top1: float
@@ -44,10 +45,10 @@ def gap_warning(
     """Returns a warning if the evaluation loss is many times the training loss, else None.
 
     Args:
-      evaluation: made now.
+      evaluation: the last one.
       training_loss: mean over the last updates.
-      classes: of the model.
-      batch_norm: whether the model has moving statistics that training moves.
+      classes: number of the model's logits.
+      batch_norm: whether training moves the model's moving statistics.
     """
     loss = evaluation.loss
     nothing = _WORSE_THAN_NOTHING * math.log(max(2, classes))
@@ -67,85 +68,101 @@ def gap_warning(
     )
 
 
-def evaluator(
-    strategy: tf.distribute.Strategy,
-    model: Callable[..., tf.Tensor],
-    source: InMemoryDataset | IndexedDataset,
-    lanes: int = 1,
-    augment: str = "none",
-    bad: BadExamples | None = None,
-    hosts: ProcessGroup | None = None,
-) -> Callable[[Callable[[], bool]], Evaluation | None]:
-    """A function that evaluates `model`, as it is when called, on all of `source`
-    that can be decoded.
+class Evaluator:
+    """Evaluates one model on one set of examples, as often as it is asked to."""
 
-    `model` is a Keras model or what is called as one: (images, training=False) → logits.
-    It gives up, and returns None, once its argument says on one of `hosts` that the run shall stop;
-    it asks about every second. A host takes its share; each of its replicas computes `lanes`
-    batches side by side, the chief's number on all hosts.
-    """
-    hosts = hosts or ProcessGroup()
-    # By them the examples are dealt out, and hosts may have more cores or fewer.
-    _, (lanes,) = hosts.agree(False, lanes)
+    def __init__(
+        self,
+        strategy: tf.distribute.Strategy,
+        model: Callable[..., tf.Tensor],
+        source: InMemoryDataset | IndexedDataset,
+        lanes: int = 1,
+        augment: str = "none",
+        bad: BadExamples | None = None,
+        group: ProcessGroup | None = None,
+    ) -> None:
+        """Prepares the evaluation; each process evaluates its share of the examples.
 
-    def side_by_side(*batch: tf.Tensor) -> tf.Tensor:
-        parts = zip(*(tf.split(values, lanes) for values in batch), strict=True)
-        return tf.add_n([sums(*part) for part in parts])
+        Args:
+          strategy: over the replicas.
+          model: a Keras model, or what is called as one: (images, training=False) → logits.
+          source: the examples; those that cannot be decoded do not count.
+          lanes: batches that a replica computes side by side; the chief's number counts.
+          augment: of the training set; after imagenet's crops, the central part is evaluated.
+          bad: records what cannot be decoded; None: it is an error.
+          group: the processes that evaluate together; None: this one alone.
+        """
+        self._model, self._strategy, self._source = model, strategy, source
+        self._group = group or ProcessGroup()
+        # Processes may have different numbers of cores, and lanes decide which examples are whose.
+        _, (self._lanes,) = self._group.agree(False, lanes)
+        shards = strategy.num_replicas_in_sync
+        self._batch_size = self._lanes * _BATCH_SIZE
+        self._dataset = pipeline.evaluation(
+            source,
+            batch_size=self._batch_size,
+            shards=shards,
+            local_shards=self._group.local(shards),
+            augment=augment,
+            bad=bad,
+        )
+        batches = pipeline.evaluation_batches(source.examples, self._batch_size, shards)
+        self._rounds = batches // shards
+        self._add = tf.function(self._add_rounds)
 
-    def sums(batch: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-        logits = model(batch, training=False)  # [b, classes]
-        # By index, so that of equal logits one is first: a model that says nothing is not right.
+    def evaluate(self, should_stop: Callable[[], bool] = lambda: False) -> Evaluation | None:
+        """Returns the evaluation of the model as it is now.
+
+        Returns None if `should_stop` says so in any process; it is asked about every second.
+
+        Raises:
+          UserError: if no example can be used, or memory runs out.
+        """
+        iterator, total = iter(self._dataset), tf.zeros([4], tf.float64)
+        done, count = 0, 1
+        what = f"an evaluation of {self._batch_size} images at a time"
+        while done < self._rounds:
+            stopping, (count,) = self._group.agree(should_stop(), count)
+            if stopping:
+                return None
+            count, start = min(count, self._rounds - done), time.monotonic()
+            with unwrap_user_errors(), translate(out_of_memory(what, _REMEDY)):
+                # The total is carried along, so that the number of rounds changes no bit.
+                total = self._add(iterator, tf.constant(count), total)
+                total.numpy()  # Waits for the device.
+            done += count
+            seconds = time.monotonic() - start
+            if seconds < _SECONDS / 2:
+                count *= 2
+            elif seconds > _SECONDS:
+                count = max(1, count // 2)
+        loss, top1, top5, examples = self._group.all_reduce(total.numpy()).tolist()
+        if examples == 0:
+            name, n = self._source.name, self._source.examples
+            raise UserError(f"{name}: none of {n:,} examples can be used.")
+        return Evaluation(loss / examples, top1 / examples, top5 / examples)
+
+    def _add_rounds(self, iterator: Any, rounds: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
+        """Adds to `total` [loss, top1, top5, examples] the sums of each replica's next batches."""
+        for _ in tf.range(rounds):
+            batch = next_per_replica(self._strategy, iterator)
+            parts = self._strategy.run(self._side_by_side, batch)
+            part = tf.add_n(self._strategy.experimental_local_results(parts))
+            total += tf.cast(part, tf.float64)
+        return total
+
+    def _side_by_side(self, *batch: tf.Tensor) -> tf.Tensor:
+        parts = zip(*(tf.split(values, self._lanes) for values in batch), strict=True)
+        return tf.add_n([self._sums(*part) for part in parts])
+
+    def _sums(self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+        """Returns the sums of loss, top1, top5 and 1 over the examples of weight 1, [4]."""
+        logits = self._model(images, training=False)  # [b, classes]
+        # Equal logits are ranked by index, so that a model of equal logits is not always right.
         _, first = tf.math.top_k(logits, min(5, logits.shape[-1]))  # [b, 5]
         right = tf.cast(tf.equal(first, labels[:, None]), tf.float32)
         correct = [right[:, 0], tf.reduce_sum(right, axis=1)]
         count = tf.ones_like(weights)
         values = tf.stack([cross_entropy(logits, labels), *correct, count])  # [4, b]
-        # A padded example may have any loss, and inf · 0 is no 0.
+        # The loss of a padded example may be infinite, and inf · 0 is not 0.
         return tf.reduce_sum(tf.where(weights > 0, values, 0.0), axis=1)
-
-    shards, batch_size = strategy.num_replicas_in_sync, lanes * _BATCH_SIZE
-    dataset = pipeline.evaluation(
-        source,
-        batch_size=batch_size,
-        shards=shards,
-        local_shards=hosts.local(shards),
-        augment=augment,
-        bad=bad,
-    )
-    rounds = pipeline.evaluation_batches(source.examples, batch_size, shards) // shards
-
-    @tf.function
-    def add(iterator: Any, some: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
-        for _ in tf.range(some):
-            parts = strategy.run(side_by_side, next_per_replica(strategy, iterator))
-            part = tf.add_n(strategy.experimental_local_results(parts))
-            total += tf.cast(part, tf.float64)
-        return total
-
-    def evaluate(stopped: Callable[[], bool]) -> Evaluation | None:
-        iterator, total = iter(dataset), tf.zeros([4], tf.float64)
-        done, some = 0, 1
-        while done < rounds:
-            stopping, (some,) = hosts.agree(stopped(), some)
-            if stopping:
-                return None
-            some, start = min(some, rounds - done), time.monotonic()
-            # Carried along, so that where it is cut changes no bit.
-            with (
-                unwrap_user_errors(),
-                oom_as_user_error(f"an evaluation of {batch_size} images at a time", _REMEDY),
-            ):
-                total = add(iterator, tf.constant(some), total)
-                total.numpy()  # Waits for the device.
-            done += some
-            seconds = time.monotonic() - start
-            if seconds < _SECONDS / 2:
-                some *= 2
-            elif seconds > _SECONDS:
-                some = max(1, some // 2)
-        loss, top1, top5, count = hosts.all_reduce(total.numpy()).tolist()
-        if count == 0:
-            raise UserError(f"{source.name}: none of {source.examples:,} examples can be used.")
-        return Evaluation(loss / count, top1 / count, top5 / count)
-
-    return evaluate

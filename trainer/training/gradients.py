@@ -1,4 +1,4 @@
-"""Forward and back over one run of examples: all that they add to an update."""
+"""Gradients of one forward and backward pass, with loss, top-1 and batch-norm statistics."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -20,10 +20,10 @@ class GradientSums(NamedTuple):
     """Sums over examples, all float32.
 
     Attributes:
-      gradients: of the data loss and of losses that layers add, one a parameter, of its shape.
-      statistics: (means, biased variances) by batch-norm layer, each [c], over ghost batches.
+      gradients: gradient of the data loss and of the losses that layers add, for each parameter.
+      statistics: (means, biased variances) of each batch-norm layer, [c] each, over ghost batches.
       loss: data loss, [].
-      hits: examples that were right, [].
+      correct: number of examples whose label has the largest logit, [].
     """
 
     gradients: list[tf.Tensor]
@@ -32,15 +32,15 @@ class GradientSums(NamedTuple):
     correct: tf.Tensor
 
 
-class Backward:
-    """The pass over a model's parameters: call it with examples in a traced function.
+class GradientFunction:
+    """Computes the gradients of a model's parameters; call it in a traced function.
 
     Attributes:
-      parameters: what is trained.
-      constraints: what each parameter is passed through after an update, or None.
+      parameters: the trainable variables.
+      constraints: function that is applied to each parameter after an update, or None.
       norms: the trainable ghost batch norms.
-      moving: whether the moving statistics of each of `norms` move: not if the model calls it with
-        training=False. Known once a pass has been traced.
+      moving: whether training moves the statistics of each of `norms`; false if the model calls the
+        layer with training=False. Known once a pass has been traced.
     """
 
     def __init__(
@@ -62,11 +62,11 @@ class Backward:
         self._generator = seeds.global_generator()
 
     def __call__(self, images: tf.Tensor, labels: tf.Tensor, position: tf.Tensor) -> GradientSums:
-        """What images uint8 [b, h, w, c] with labels [b] add, the first of them at `position`."""
+        """Returns the sums over images uint8 [b, h, w, c] with labels [b], from `position` on."""
         with collect_statistics() as collected, tf.GradientTape() as tape:
             logits, added = self._forward(images, position)
             loss = tf.reduce_sum(cross_entropy(logits, labels, self._label_smoothing))
-            # Of the mean over B examples, so that they count once an update.
+            # Multiplied by b, as the update divides by B: the added losses count once an update.
             total = loss + tf.cast(tf.shape(labels)[0], tf.float32) * added
         gradients = tape.gradient(
             total, self.parameters, unconnected_gradients=tf.UnconnectedGradients.ZERO
@@ -77,7 +77,7 @@ class Backward:
         return GradientSums([tf.convert_to_tensor(g) for g in gradients], statistics, loss, correct)
 
     def _statistics(self, number: int, collected: list[Statistics]) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the sums of one of `norms`; zeros if the pass called it for inference alone."""
+        """Returns the sums of one of `norms`; zeros if the model calls it only for inference."""
         layer = self.norms[number]
         entries = [entry for entry in collected if entry.layer is layer]
         if not entries:
@@ -95,20 +95,20 @@ class Backward:
         if not sums:
             zeros = tf.zeros(layer.moving_mean.shape)
             return zeros, zeros
-        # A layer that is called twice counts as one, with the mean of both.
+        # A layer that is called twice has the mean of both calls.
         means, variances = (tf.add_n(values) / len(sums) for values in zip(*sums, strict=True))
         return means, variances
 
     def _forward(self, images: tf.Tensor, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Logits, float32 [b, classes], and the sum of the losses that layers add."""
-        # Masks follow the position, so that replicas differ and a resumed run needs no state.
+        """Returns logits, float32 [b, classes], and the sum of the losses that layers add."""
+        # Random masks depend on the position, so replicas differ and a resumed run needs no state.
         states = self._seed_states
         seeds.use_in_this_thread(self._generator)
         drawn, layers = seeds.values(len(states), position, self._seed, self._order_version)
         mapping = [(self._generator.state, drawn), *zip(states, layers, strict=True)]
         with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:
             logits = self._model(images, training=True)
-        own = {id(state) for state in self._seed_states}  # == of variables compares their values
+        own = {id(state) for state in self._seed_states}  # == of variables compares values.
         for variable in self._model.variables:
             if scope.get_current_value(variable) is not None and id(variable) not in own:
                 raise UserError(
@@ -119,9 +119,9 @@ class Backward:
         return logits, _summed(scope.losses)
 
     def regularisation(self) -> list[tf.Tensor]:
-        """The gradient of the weights' own regularizers, one a parameter; once an update.
+        """Returns the gradient of the weights' regularizers, for each parameter, once an update.
 
-        No example has a part in it, so that it adds nothing to the gradient's noise.
+        It does not depend on the examples, so it adds nothing to the gradient noise.
         """
         with tf.GradientTape() as tape:
             regularizers = [
@@ -136,10 +136,10 @@ class Backward:
 
 
 def _as_written(function: Callable | None) -> Any:
-    """Returns a function of the user's that AutoGraph leaves alone, as Keras' fit has it."""
+    """Returns a user's function that AutoGraph does not convert, as in Keras' fit."""
     return function and tf.autograph.experimental.do_not_convert(function)
 
 
 def _summed(losses: list[Any]) -> tf.Tensor:
-    """Returns the sum of losses of any shape and type, float32 [], as Keras' fit takes them."""
+    """Returns the sum of losses of any shape and type, float32 [], as Keras' fit has it."""
     return tf.add_n([tf.constant(0.0), *(tf.reduce_sum(tf.cast(x, tf.float32)) for x in losses)])

@@ -1,4 +1,4 @@
-"""The training loop: evaluate, save, stop, run a stretch, observe.
+"""The training loop: evaluate, log, save or stop if it is time to, then train a stretch.
 
 Position is the only clock of what is learned. Time decides when a checkpoint is written and how
 long a stretch is, and neither changes a number.
@@ -14,35 +14,46 @@ from typing import Any
 import numpy as np
 
 from trainer.distributed.process_group import ProcessGroup
-from trainer.errors import NonFiniteLossError, NotSavedError
-from trainer.run_dir.checkpoints import Checkpoints
-from trainer.run_dir.metrics_writer import MetricsWriter
-from trainer.schedule.controller import Controller
 from trainer.schedule.gradient_noise import GradientNoise
-from trainer.schedule.noise_scale import Setting
 from trainer.schedule.stretch import Stretch, next_stretch
 from trainer.schedule.trajectory import Trajectory, position_of
 from trainer.system import memory
-from trainer.training import log_points
-from trainer.training.evaluation import Evaluation, gap_warning
-from trainer.training.progress import Progress
+from trainer.system.output import log
+from trainer.system.tensorflow_errors import translate
+from trainer.training import divergence
+from trainer.training.evaluation import Evaluation, Evaluator, gap_warning
+from trainer.training.log_points import log_evaluation, log_training
+from trainer.training.outputs import Outputs
 from trainer.training.state import State
-from trainer.training.step import TrainingStep, UpdateMetrics
+from trainer.training.step import TrainingStep
+from trainer.training.update_metrics import UpdateMetrics
 
-# Signals wait for the end of a stretch, and Python is idle while it lasts.
+# A signal is answered at the end of a stretch. Python is idle while a stretch lasts.
 _STRETCH_SECONDS = 2.0
 
 
 class StopReason(enum.Enum):
-    """Why a run ended before its end, with a checkpoint."""
+    """Why a run stopped before its end, with a checkpoint."""
 
-    SIGNAL = "a wish to stop, of any host"
+    SIGNAL = "a signal to any of the processes"
     EPOCH = "--stop_at_epoch"
 
 
 @dataclasses.dataclass(frozen=True)
 class LoopConfig:
-    """What the loop follows: the trajectory, how it lies on the devices, and when to look up."""
+    """What the loop follows.
+
+    Attributes:
+      trajectory: position → setting, and the controller that may change it.
+      replicas: number of replicas of all processes.
+      ghost_batch_size: in examples.
+      micro_batch_size: the largest micro-batch of a replica, in examples.
+      log_every_updates: interval of logged points, in updates.
+      eval_every_epochs: interval of evaluations, in epochs.
+      checkpoint_seconds: time between checkpoints.
+      noise_horizon: averaging horizon of the gradient noise, in examples.
+      stop_at: position at which the run stops before its end; None: it does not.
+    """
 
     trajectory: Trajectory
     replicas: int
@@ -55,225 +66,208 @@ class LoopConfig:
     stop_at: int | None
 
 
-def train(
-    course: LoopConfig,
-    state: State,
-    step: TrainingStep,
-    batches: Callable[[int, int], Iterator[Any]],
-    evaluate: Callable[[Callable[[], bool]], Evaluation | None],
-    checkpoints: Checkpoints,
-    summaries: MetricsWriter,
-    progress: Progress,
-    stopped: Callable[[], bool],
-    hosts: ProcessGroup,
-) -> Evaluation | StopReason:
-    """Trains from `state`, which it moves, to the end of the trajectory.
+class TrainingLoop:
+    """Trains from a state to the end of a trajectory; call `run` once."""
 
-    Args:
-      batches: (position, micro-batch size) → iterator over micro-batches from there.
-      evaluate: evaluates the model, or returns None once its argument, `stopped`, says so.
-      stopped: whether the run shall stop at the end of the stretch.
-      hosts: the processes that train together; all stop with one of them.
+    def __init__(
+        self,
+        config: LoopConfig,
+        state: State,
+        step: TrainingStep,
+        batches: Callable[[int, int], Iterator[Any]],
+        evaluator: Evaluator,
+        outputs: Outputs,
+        group: ProcessGroup,
+    ) -> None:
+        """Goes on from `state`, which the loop changes.
 
-    Returns:
-      The evaluation at the end; or why the run was stopped before it.
+        Args:
+          config: what the loop follows.
+          state: of the run.
+          step: the device code, with the model at `state`.
+          batches: returns an iterator over the micro-batches from (position, micro-batch size) on.
+          evaluator: of the model.
+          outputs: what the run writes.
+          group: the processes that train together.
+        """
+        self._config, self._state, self._step = config, state, step
+        self._batches, self._evaluator = batches, evaluator
+        self._outputs, self._group = outputs, group
+        self._trajectory, self._controller = config.trajectory, config.trajectory.control
+        self._noise = GradientNoise(config.noise_horizon)
+        if state.update:
+            self._controller.load_state_dict(state.control)
+            self._noise.load_state_dict(state.noise)
+        self._iterator: Iterator[Any] | None = None
+        self._micro_batch_size = 0  # Of the iterator.
+        self._examples_per_second = 0.0  # Of the last stretch.
+        self._training_loss = math.inf  # After a resume it is not known until the next stretch.
+        self._saved_at = time.monotonic()
 
-    Raises:
-      NonFiniteLossError: with update, position, learning rate and batch size.
-      NotSavedError: where the run ends or stops and its last checkpoint cannot be written.
-      UserError: where memory runs out.
-    """
-    trajectory = course.trajectory
-    control, end = trajectory.control, trajectory.end
-    noise = GradientNoise(course.noise_horizon)
-    if state.update:
-        control.load_state_dict(state.control)
-        noise.load_state_dict(state.noise)
-    iterator: Iterator[Any] | None = None
-    micro_batch_size, rate, saved_at = 0, 0.0, time.monotonic()
-    training_loss = math.inf  # After a resume it is not known until the next stretch.
-    early = StopReason.EPOCH
-    while True:
-        evaluated = _evaluation_due(course, state)
-        if evaluated:
-            evaluation = evaluate(stopped)
-            if evaluation is None:  # It is made when the run goes on.
-                early = StopReason.SIGNAL
-                break
-            state.evaluated(_finite(evaluation, state))
-            decision = control.evaluated(evaluation.top1)
-            state.control = control.state_dict()
-            log_points.evaluated(evaluation, decision, trajectory, state, summaries, progress)
-            classes, norms = step.model.output_shape[-1], bool(step.starts)
-            if warning := gap_warning(evaluation, training_loss, classes, batch_norm=norms):
-                progress.line(warning)
-        if control.ended or state.position >= end:
-            break
-        due = evaluated or time.monotonic() - saved_at >= course.checkpoint_seconds
-        stopping, (save, most_updates) = hosts.agree(
-            stopped(), due, _most_updates(course, state, rate)
-        )
-        if save:
-            _save(checkpoints, summaries, step, state, hosts)
-            saved_at = time.monotonic()
-        if stopping:
-            early = StopReason.SIGNAL
-            break
-        if course.stop_at is not None and state.position >= course.stop_at:
-            break
-        stretch = next_stretch(
-            trajectory,
+    def run(self, should_stop: Callable[[], bool]) -> Evaluation | StopReason:
+        """Trains to the end of the trajectory, or until the run has to stop.
+
+        Args:
+          should_stop: whether this process was asked to stop; all processes stop with one.
+
+        Returns:
+          The evaluation at the end, or why the run stopped before it.
+
+        Raises:
+          NonFiniteLossError: with update, position, learning rate and batch size.
+          NotSavedError: if the last checkpoint cannot be written.
+          UserError: if memory runs out.
+        """
+        while True:
+            due = self._evaluation_due()
+            if due and not self._evaluate(should_stop):
+                return self._stop(StopReason.SIGNAL)  # It is evaluated when the run goes on.
+            if self._controller.ended or self._state.position >= self._trajectory.end:
+                return self._finish()
+            due = due or time.monotonic() - self._saved_at >= self._config.checkpoint_seconds
+            stopping, (saving, most_updates) = self._group.agree(
+                should_stop(), due, self._most_updates()
+            )
+            if stopping:
+                return self._stop(StopReason.SIGNAL)
+            if saving:
+                self._save()
+            if self._config.stop_at is not None and self._state.position >= self._config.stop_at:
+                return self._stop(StopReason.EPOCH)
+            self._train(self._next_stretch(most_updates))
+
+    def _evaluate(self, should_stop: Callable[[], bool]) -> bool:
+        """Evaluates, tells the controller, and logs; returns whether the evaluation is whole."""
+        evaluation = self._evaluator.evaluate(should_stop)
+        if evaluation is None:
+            return False
+        divergence.check_evaluation(evaluation, self._state)
+        self._state.evaluated(evaluation)
+        decision = self._controller.evaluated(evaluation.top1)
+        self._state.control = self._controller.state_dict()
+        log_evaluation(evaluation, decision, self._trajectory, self._state, self._outputs.metrics)
+        classes, norms = self._step.model.output_shape[-1], bool(self._step.starts)
+        if warning := gap_warning(evaluation, self._training_loss, classes, batch_norm=norms):
+            log(warning)
+        return True
+
+    def _train(self, stretch: Stretch) -> None:
+        """Trains a stretch, tells the controller what was measured, and logs if it is time to."""
+        state = self._state
+        if self._iterator is None or stretch.layout.micro_batch_size != self._micro_batch_size:
+            self._micro_batch_size = stretch.layout.micro_batch_size
+            self._iterator = self._batches(state.position, self._micro_batch_size)
+        with translate(memory.out_of_memory(*self._out_of_memory_texts(stretch))):
+            metrics = self._broadcast(self._step.run(self._iterator, stretch))
+        divergence.check_updates(stretch, metrics, state)
+        state.trained(stretch, metrics)
+        squares = metrics.micro_batch_sq_norm.tolist(), metrics.batch_sq_norm.tolist()
+        measured = self._noise.add(self._micro_batch_size, stretch.batch_size, *squares)
+        decision = None
+        if (self._next_decision(stretch.position) or math.inf) <= state.position:
+            decision = self._controller.measured(self._noise)
+        state.control, state.noise = self._controller.state_dict(), self._noise.state_dict()
+        self._examples_per_second = len(stretch.settings) * stretch.batch_size / metrics.seconds
+        self._training_loss = float(np.mean(metrics.loss))
+        if self._log_due(stretch):
+            noise, writer = self._noise if measured else None, self._outputs.metrics
+            log_training(metrics, noise, decision, self._trajectory, state, writer)
+        self._outputs.progress.update(
             state.position,
+            loss=float(metrics.loss[-1]),
+            batch=stretch.batch_size,
+            epoch=state.position / self._trajectory.examples,
+        )
+
+    def _broadcast(self, metrics: UpdateMetrics) -> UpdateMetrics:
+        """Returns the chief's metrics: a norm's last bits may differ between machines, and all
+        processes have to decide the same by it."""
+        if self._group.count == 1:
+            return metrics
+        names = ("loss", "top1", "gradient_norm", "micro_batch_sq_norm", "batch_sq_norm")
+        own = np.stack([getattr(metrics, name) for name in names])  # [5, n]
+        chiefs = self._group.broadcast(own).astype(np.float32)
+        return dataclasses.replace(metrics, **dict(zip(names, chiefs, strict=True)))
+
+    def _next_stretch(self, most_updates: int) -> Stretch:
+        """Returns the next stretch, which ends where the loop has something else to do."""
+        config, position = self._config, self._state.position
+        return next_stretch(
+            self._trajectory,
+            position,
             until=min(
-                end,
-                course.stop_at or end,
-                _next_evaluation(course, state),
-                _next_look(control, state.position) or end,
+                self._trajectory.end,
+                config.stop_at or self._trajectory.end,
+                self._next_evaluation(),
+                self._next_decision(position) or self._trajectory.end,
             ),
             most_updates=most_updates,
-            replicas=course.replicas,
-            ghost_batch_size=course.ghost_batch_size,
-            micro_batch_size=course.micro_batch_size,
+            replicas=config.replicas,
+            ghost_batch_size=config.ghost_batch_size,
+            micro_batch_size=config.micro_batch_size,
         )
-        if iterator is None or stretch.layout.micro_batch_size != micro_batch_size:
-            micro_batch_size = stretch.layout.micro_batch_size
-            iterator = batches(state.position, micro_batch_size)
-        with memory.oom_as_user_error(*_out_of_memory_texts(stretch, course)):
-            records = _broadcast_metrics(step.run(iterator, stretch), hosts)
-        _check_finite(stretch, records, state)
-        state.trained(stretch, records)
-        squares = records.micro_batch_sq_norm.tolist(), records.batch_sq_norm.tolist()
-        measured = noise.add(micro_batch_size, stretch.batch_size, *squares)
-        looked = (_next_look(control, stretch.position) or math.inf) <= state.position
-        decision = control.measured(noise) if looked else None
-        state.control, state.noise = control.state_dict(), noise.state_dict()
-        rate = len(stretch.settings) * stretch.batch_size / records.seconds
-        training_loss = float(np.mean(records.loss))
-        growing = trajectory.at(state.position).batch_size != stretch.batch_size
-        if (
-            growing
-            or state.update % course.log_every_updates == 0
-            or _evaluation_due(course, state)
-        ):
-            now = noise if measured else None
-            log_points.trained(records, now, decision, trajectory, state, summaries, progress)
-        progress.update(
-            state.position,
-            loss=float(records.loss[-1]),
-            batch=stretch.batch_size,
-            epoch=state.position / trajectory.examples,
+
+    def _next_evaluation(self) -> int:
+        """Returns the position of the next evaluation, apart from the one at the end."""
+        every, examples = self._config.eval_every_epochs, self._trajectory.examples
+        last = self._state.evaluated_at
+        count = int(last / examples / every)
+        while position_of(count * every, examples) <= last:
+            count += 1
+        return position_of(count * every, examples)
+
+    def _evaluation_due(self) -> bool:
+        due = min(self._next_evaluation(), self._trajectory.end)
+        return self._state.position >= due and self._state.position > self._state.evaluated_at
+
+    def _next_decision(self, position: int) -> int | None:
+        """Returns the first position above `position` at which the controller decides by the
+        gradient noise; None if it does not."""
+        every = self._controller.every
+        return every and (position // every + 1) * every
+
+    def _log_due(self, stretch: Stretch) -> bool:
+        """Returns whether a point is logged after `stretch`: one is the last before growth."""
+        grows = self._trajectory.at(self._state.position).batch_size != stretch.batch_size
+        at_interval = self._state.update % self._config.log_every_updates == 0
+        return grows or at_interval or self._evaluation_due()
+
+    def _most_updates(self) -> int:
+        """Returns the updates to the next logged point, or that fit in a stretch if they are fewer;
+        1 as long as the throughput is not known."""
+        every = self._config.log_every_updates
+        batch_size = self._trajectory.at(self._state.position).batch_size
+        fit = int(self._examples_per_second * _STRETCH_SECONDS / batch_size)
+        return max(1, min(every - self._state.update % every, fit))
+
+    def _out_of_memory_texts(self, stretch: Stretch) -> tuple[str, str]:
+        """Returns what does not fit if memory runs out, and the remedy."""
+        size, ghost = stretch.layout.micro_batch_size, self._config.ghost_batch_size
+        half = max(1, size // ghost // 2) * ghost
+        remedy = (
+            f"Use --micro_batch_size={half} or less, or 0 for the fastest that fits."
+            if half < size
+            else memory.LESS
         )
-    _save(checkpoints, summaries, step, state, hosts)
-    _check_saved(checkpoints, state)
-    if (state.position < end and not control.ended) or _evaluation_due(course, state):
-        return early
-    return Evaluation(**{name: state.evaluation[name] for name in ("loss", "top1", "top5")})
+        return f"a micro-batch of {size} examples", remedy
 
+    def _save(self) -> None:
+        """Starts to write a checkpoint, if all parameters are finite in all processes."""
+        infinite, _ = self._group.agree(not self._step.finite())
+        if infinite:
+            raise divergence.error_after(
+                "parameters or moving statistics are not finite", self._state
+            )
+        self._outputs.save(self._state)
+        self._saved_at = time.monotonic()
 
-def _broadcast_metrics(records: UpdateMetrics, hosts: ProcessGroup) -> UpdateMetrics:
-    """Those of the chief: a norm's last bits may differ from one host to another, and all have to
-    decide the same by it."""
-    if hosts.count == 1:
-        return records
-    names = ("loss", "top1", "gradient_norm", "part_square", "whole_square")
-    values = hosts.broadcast(np.stack([getattr(records, name) for name in names]))  # [5, n]
-    return dataclasses.replace(records, **dict(zip(names, values.astype(np.float32), strict=True)))
+    def _stop(self, reason: StopReason) -> StopReason:
+        self._save()
+        self._outputs.check_saved(self._state)
+        return reason
 
-
-def _next_evaluation(course: LoopConfig, state: State) -> int:
-    """The position at which the next evaluation is due, but for the one at the end."""
-    every, examples = course.eval_every_epochs, course.trajectory.examples
-    last = state.evaluated_at
-    count = int(last / examples / every)
-    while position_of(count * every, examples) <= last:
-        count += 1
-    return position_of(count * every, examples)
-
-
-def _evaluation_due(course: LoopConfig, state: State) -> bool:
-    due = min(_next_evaluation(course, state), course.trajectory.end)
-    return state.position >= due and state.position > state.evaluated_at
-
-
-def _next_look(control: Controller, position: int) -> int | None:
-    """The first position above `position` at which the controller looks at the gradient noise."""
-    return control.every and (position // control.every + 1) * control.every
-
-
-def _most_updates(course: LoopConfig, state: State, rate: float) -> int:
-    """Updates to the next logged point, or that fit in a stretch; one to measure the rate."""
-    to_log = course.log_every_updates - state.update % course.log_every_updates
-    batch_size = course.trajectory.at(state.position).batch_size
-    return max(1, min(to_log, int(rate * _STRETCH_SECONDS / batch_size)))
-
-
-def _out_of_memory_texts(stretch: Stretch, course: LoopConfig) -> tuple[str, str]:
-    """What is said, and to be done, where a micro-batch does not fit in memory."""
-    size, ghost = stretch.layout.micro_batch_size, course.ghost_batch_size
-    half = max(1, size // ghost // 2) * ghost
-    remedy = (
-        f"Use --micro_batch_size={half} or less, or 0 for the fastest that fits."
-        if half < size
-        else memory.LESS
-    )
-    return f"a micro-batch of {size} examples", remedy
-
-
-def _check_finite(stretch: Stretch, records: UpdateMetrics, state: State) -> None:
-    finite = np.isfinite(records.loss) & np.isfinite(records.gradient_norm)
-    if finite.all():
-        return
-    bad = int(np.argmin(finite))
-    what = (
-        f"the loss is {records.loss[bad]:g} and the gradient's norm {records.gradient_norm[bad]:g}"
-    )
-    position = stretch.position + bad * stretch.batch_size
-    raise _not_finite(f"{what} at", state.update + bad, position, stretch.settings[bad])
-
-
-def _finite(evaluation: Evaluation, state: State) -> Evaluation:
-    """The evaluation, if its loss is a number."""
-    if math.isfinite(evaluation.loss):
-        return evaluation
-    raise _lost(f"the evaluation's loss is {evaluation.loss:g}", state)
-
-
-def _lost(what: str, state: State) -> NonFiniteLossError:
-    setting = Setting(**state.setting)
-    return _not_finite(f"{what} after", state.update, state.position, setting)
-
-
-def _not_finite(what: str, update: int, position: int, setting: Setting) -> NonFiniteLossError:
-    """The error of an update; `what` is not finite, `at` or `after` it."""
-    return NonFiniteLossError(
-        f"{what} update {update}, position {position}, with learning rate "
-        f"{setting.learning_rate:g} and batch size {setting.batch_size}.\n"
-        "Checkpoints are from before. In a new --model_dir, lower the learning rate or "
-        "lengthen --warmup_epochs."
-    )
-
-
-def _save(
-    checkpoints: Checkpoints,
-    summaries: MetricsWriter,
-    step: TrainingStep,
-    state: State,
-    hosts: ProcessGroup,
-) -> None:
-    infinite, _ = hosts.agree(not step.finite())
-    if infinite:
-        raise _lost("parameters or moving statistics are not finite", state)
-    if summaries.flush():
-        best = state.best["update"] if state.best else None
-        checkpoints.save(state.update, dataclasses.asdict(state), best)
-
-
-def _check_saved(checkpoints: Checkpoints, state: State) -> None:
-    newest = checkpoints.wait()
-    if newest != state.update:
-        there_is = "there is no checkpoint" if newest is None else f"the newest is of {newest}"
-        raise NotSavedError(
-            f"update {state.update} is not saved; {there_is}.\n"
-            "Make room, and give the same command again: it goes on from "
-            f"{'the start' if newest is None else 'there'}."
-        )
+    def _finish(self) -> Evaluation:
+        self._save()
+        self._outputs.check_saved(self._state)
+        last = self._state.evaluation
+        return Evaluation(**{name: last[name] for name in ("loss", "top1", "top5")})

@@ -1,7 +1,7 @@
-"""The measured choice of the micro-batch: the fastest that fits in memory here.
+"""Search for the fastest micro-batch that fits in memory.
 
-A micro-batch changes nothing that is learned, so it is free to be measured. The choice is kept in
-the run directory, with what it was chosen from, so that a resumed run compiles the same.
+The micro-batch changes nothing that is learned, so it may be chosen by measurement. The choice and
+the candidates are kept in the run directory, so that a resumed run compiles the same functions.
 """
 
 import contextlib
@@ -22,21 +22,22 @@ from trainer.schedule.layout import divisors
 from trainer.schedule.realize import BatchLimits
 from trainer.system import memory, typed_json
 from trainer.system.atomic_file import write_json
+from trainer.system.output import log
 from trainer.system.typed_json import DamagedError, fields, integer
 from trainer.training.step import TrainingStep
 
-# Up to so many examples, a run's smallest batch leaves too little to choose from.
+# Up to this many examples of a replica, the run's smallest batch leaves too few candidates.
 _FEW = 64
-# Larger ones overflow the caches of a CPU.
+# Larger micro-batches overflow the caches of a CPU.
 _MOST_ON_CPU = 256
-# Of one candidate to the next: each costs seconds of tracing.
+# Least ratio of a candidate to the one before: each costs seconds of tracing.
 _GROWTH = 1.5
-# A doubling halves what a pass costs besides its examples, so that all that follow gain together
-# what one has gained: below this, no more than the clock's noise.
+# Least gain in speed to go on. A doubling halves the fixed cost of a pass, so all further doublings
+# together gain what the last one has gained: below this, no more than the clock's noise.
 _GAIN = 1.03
 _SECONDS = 1.0
-# Of the memory that is free; the rest is for what an update, an evaluation and a checkpoint take
-# besides, and for other processes.
+# Fraction of the free memory to use. The rest is for the update, evaluations, checkpoints and other
+# processes.
 _USABLE = 0.8
 
 _KEPT = fields({"micro_batch_size": integer(1), "replicas": integer(1)})
@@ -44,7 +45,7 @@ _KEPT = fields({"micro_batch_size": integer(1), "replicas": integer(1)})
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A size that was tried, its speed, and the bytes at the peak; None where no one tells."""
+    """A size that was tried, its speed, and the peak memory in bytes; None if it is not known."""
 
     micro_batch_size: int
     examples_per_second: float
@@ -59,15 +60,14 @@ def choose(
     limits: BatchLimits,
     ghost_batch_size: int,
     model: str,
-    report: Callable[[str], None],
 ) -> int:
-    """The size of the kept choice in file `path`, or of one measured now and kept there.
+    """Returns the size that is kept in the file `path`, or measures one and keeps it there.
 
-    Candidates divide a replica's share of the run's smallest batch, or of its largest where that is
-    too small to compare any. `report` is told what is measured, and why a size was chosen.
+    Candidates divide a replica's share of the run's smallest batch, or of its largest batch if the
+    smallest leaves too few of them.
 
     Raises:
-      UserError: where `model` does not fit in memory at all.
+      UserError: if `model` does not fit in memory.
     """
     replicas = step.strategy.num_replicas_in_sync
     smallest = limits.smallest // replicas
@@ -80,10 +80,10 @@ def choose(
     except FileNotFoundError:
         pass
     except DamagedError as error:
-        report(f"{error}; it is measured again")
+        log(f"{error}; it is measured again")
     most = _MOST_ON_CPU if on_cpu(step.strategy) else share
     sizes = candidates(share, ghost_batch_size, most)
-    tried, why = _search(step, batches, sizes, model, report)
+    tried, why = _search(step, batches, sizes, model)
     best = max(tried, key=lambda candidate: candidate.examples_per_second).micro_batch_size
     choice = {
         "micro_batch_size": best,
@@ -92,13 +92,15 @@ def choose(
         "tried": [dataclasses.asdict(candidate) for candidate in tried],
     }
     write_json(path, choice)
-    report(f"micro-batch {best}: {why}")
+    log(f"micro-batch {best}: {why}")
     return best
 
 
 def candidates(share: int, ghost_batch_size: int, most: int) -> list[int]:
-    """From the ghost batch to `most` examples, about doubling: multiples of the ghost batch that
-    divide `share`, the examples of one replica."""
+    """Returns sizes from the ghost batch to `most` examples, each about twice the one before.
+
+    They are multiples of the ghost batch, and divide `share`, the examples of one replica.
+    """
     sizes = [ghost_batch_size]
     for n in divisors(share // ghost_batch_size):
         if _GROWTH * sizes[-1] <= n * ghost_batch_size <= most:
@@ -111,11 +113,10 @@ def _search(
     batches: Callable[[int, int], Iterator[Any]],
     sizes: list[int],
     model: str,
-    report: Callable[[str], None],
 ) -> tuple[list[Candidate], str]:
-    """Tries `sizes` in turn while they fit and gain; those that were, and why one of them is it."""
+    """Tries `sizes` in turn while they fit and gain; returns them, and why one is chosen."""
 
-    # By a name: a TPU's computation is called as its function, and <lambda> is no name there.
+    # A named function: a TPU's computation has the function's name, which must not be <lambda>.
     @tf.function
     def empty() -> None:
         step.strategy.run(step.zero)
@@ -131,11 +132,11 @@ def _search(
                 end = f"{size} was not tried: {end}"
                 break
         memory.reset_peak_memory(devices)
-        report(f"measuring a micro-batch of {size}")
+        log(f"measuring a micro-batch of {size}")
         rate = None
         with contextlib.suppress(tf.errors.ResourceExhaustedError):
             rate = _rate(step, batches(0, size), size * len(devices))
-        gc.collect()  # The function and its graph, which are a circle.
+        gc.collect()  # Frees the function and its graph, which refer to each other.
         empty()
         if rate is None:
             end = f"{size} does not fit in memory"
@@ -158,9 +159,9 @@ def _search(
 
 
 def _memory_shortage(before: list[memory.Use], after: list[memory.Use], ratio: float) -> str:
-    """Says which memory lacks for `ratio` times what was tried between the two; "" where none does.
+    """Returns which memory is too small for `ratio` times the last candidate; "" if none is.
 
-    All that was taken counts as if it grew with the examples, and a part of it does not.
+    The estimate is high: it takes all memory of the candidate to grow with the examples.
     """
     for start, use in zip(before, after, strict=True):
         needed, free = ratio * (use.peak - start.now), use.limit - start.now
@@ -174,7 +175,7 @@ def _gigabytes(size: float) -> str:
 
 
 def _rate(step: TrainingStep, iterator: Iterator[Any], examples: int) -> float:
-    """Examples per second of forward and backward passes over micro-batches of `examples`."""
+    """Returns the examples per second of forward and backward passes over `examples` each."""
 
     @tf.function
     def accumulate(count: tf.Tensor) -> tf.Tensor:
@@ -182,16 +183,16 @@ def _rate(step: TrainingStep, iterator: Iterator[Any], examples: int) -> float:
         for _ in tf.range(count):
             tf.autograph.experimental.set_loop_options(parallel_iterations=1)
             losses = step.strategy.run(step.accumulate, next_per_replica(step.strategy, iterator))
-            # Of this process alone: the others do not measure.
+            # Only this process measures.
             loss = tf.add_n(step.strategy.experimental_local_results(losses))
         return loss
 
     with unwrap_user_errors():
-        # Called as such: TensorFlow warns of a function that is often traced.
+        # A concrete function: TensorFlow would warn of a function that is traced often.
         traced = accumulate.get_concrete_function(tf.TensorSpec([], tf.int32))
 
     def seconds(passes: int) -> float:
-        """Of one pass."""
+        """Returns the seconds of one pass."""
         start = time.perf_counter()
         traced(tf.constant(passes)).numpy()  # Waits for the device.
         return (time.perf_counter() - start) / passes
@@ -199,7 +200,7 @@ def _rate(step: TrainingStep, iterator: Iterator[Any], examples: int) -> float:
     seconds(1)  # Warms up.
     start = time.perf_counter()
     best = seconds(1)
-    # The fastest tenth of a second: other processes slow passes down, and nothing speeds them up.
+    # The fastest tenth of a second counts, because other processes can only slow passes down.
     passes = max(1, int(_SECONDS / 10 / best))
     while time.perf_counter() - start + passes * best < _SECONDS:
         best = min(best, seconds(passes))

@@ -1,25 +1,15 @@
-"""What a user sees while a run goes on: a bar on a terminal, quiet lines elsewhere."""
-
-import sys
-from collections.abc import Callable
+"""Progress bar of a run, which only a terminal shows; messages are printed above it."""
 
 from tqdm import tqdm
 
-from trainer.system.output import clean
-
-
-def line(text: str) -> None:
-    """Prints a line above the bar."""
-    tqdm.write(clean(text), file=sys.stdout)
-    sys.stdout.flush()
+from trainer.system import output
 
 
 class Progress:
-    """Examples done of `end`, from `position` on; `report` is given the lines that go with them."""
+    """Progress bar over the examples of a run."""
 
-    def __init__(
-        self, position: int, end: int, *, shown: bool = True, report: Callable[[str], None] = line
-    ) -> None:
+    def __init__(self, position: int, end: int, *, shown: bool = True) -> None:
+        """Shows the bar at `position` of `end` examples, if stderr is a terminal and `shown`."""
         # disable=None: only on a terminal.
         self._bar = tqdm(
             total=end,
@@ -29,7 +19,7 @@ class Progress:
             dynamic_ncols=True,
             disable=None if shown else True,
         )
-        self.line = report
+        output.log_above_bar(tqdm.write)
 
     def update(self, position: int, **values: float) -> None:
         """Moves the bar to `position` and shows `values` behind it."""
@@ -39,3 +29,4 @@ class Progress:
     def close(self) -> None:
         """Leaves the bar as it is."""
         self._bar.close()
+        output.log_above_bar(None)

@@ -1,10 +1,10 @@
-"""The devices, data and model of a run: the same for who trains, evaluates and exports it."""
+"""Devices, data and model of a run, as training, evaluation and export all have them."""
 
 import dataclasses
 import json
 import pathlib
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
@@ -21,22 +21,24 @@ from trainer.distributed import tpu
 from trainer.distributed.process_group import ProcessGroup
 from trainer.distributed.worker import Worker
 from trainer.errors import UserError
+from trainer.nn.ghost_batch_norm import Kernel
 from trainer.nn.model_configuration import fingerprint
 from trainer.nn.models import registry
 from trainer.run_dir import checkpoint_reader, training_data
 from trainer.run_dir.checkpoint_progress import checked
 from trainer.run_dir.training_data import TrainingData
 from trainer.system import typed_json
+from trainer.system.output import log
 from trainer.system.typed_json import anything, list_of
 
 
 def devices(config: Config, worker: Worker | None = None) -> tuple[tf.distribute.Strategy, int]:
-    """The strategy that `config` asks for, and its lanes; call once, before TensorFlow computes.
+    """Returns the strategy that `config` asks for, and its lanes.
 
-    With `worker`, one of several, it waits for the others.
+    Call it once, before TensorFlow computes. If `worker` is one of several, it waits for them.
 
     Raises:
-      UserError: where this machine cannot have it.
+      UserError: if this machine does not have the devices.
     """
     return cluster.connect(
         config.strategy,
@@ -52,12 +54,12 @@ def devices(config: Config, worker: Worker | None = None) -> tuple[tf.distribute
 def load(
     config: Config, split: str, bad: BadExamples, class_names: Sequence[str] | None = None
 ) -> InMemoryDataset | IndexedDataset:
-    """A split of the run's dataset, as the run reads it.
+    """Returns a split of the run's dataset.
 
-    Labels are places in the run's `class_names`; None: the split's own classes.
+    Labels are indices in the run's `class_names`; None: in the split's own classes.
 
     Raises:
-      UserError: where there is no such split, or it cannot be read.
+      UserError: if there is no such split, or it cannot be read.
     """
     return sources.load(
         config.dataset,
@@ -75,28 +77,27 @@ def load_splits(
     config: Config,
     path: pathlib.Path | None,
     bad: BadExamples,
-    hosts: ProcessGroup,
-    report: Callable[[str], None],
+    group: ProcessGroup,
 ) -> tuple[InMemoryDataset | IndexedDataset, InMemoryDataset | IndexedDataset]:
-    """Returns the examples to train on, and those to evaluate on, the same on all `hosts`.
+    """Returns the examples to train on, and those to evaluate on, which all processes read.
 
     Raises:
-      UserError: one of them cannot be read or differs between hosts, or the training data are not
-        those that the run in `path` began with.
+      UserError: if one of them cannot be read or differs between processes, or the training data
+        are not those that the run in `path` began with.
     """
-    report(f"reading {config.dataset} {config.train_split}")
+    log(f"reading {config.dataset} {config.train_split}")
     training = load(config, config.train_split, bad)
-    report(training.summary)
-    # Before the evaluation is read: of a renamed class, it would be called the unknown one.
+    log(training.summary)
+    # Checked before the evaluation split is read, which would be blamed for a renamed class.
     if path and (kept := training_data.read(path)):
         _check_same_data(config, kept, training)
     evaluation_split = sources.evaluation_split(config)
-    report(f"reading {config.dataset} {evaluation_split}")
+    log(f"reading {config.dataset} {evaluation_split}")
     evaluation = load(config, evaluation_split, bad, training.class_names)
-    report(evaluation.summary)
+    log(evaluation.summary)
     both = (config.train_split, training), (evaluation_split, evaluation)
     for warning in split_overlap.warnings(config.dataset, config.data_dir, *both):
-        report(warning)
+        log(warning)
     if config.train_examples not in (None, training.examples):
         raise UserError(
             f"--train_examples={config.train_examples}, but {config.dataset}'s "
@@ -106,7 +107,7 @@ def load_splits(
         has = f"{source.examples:,} examples, {source.classes} classes, shape {source.image_shape}"
         (first, names), *others = (
             typed_json.parsed(each, list_of(anything, 2))
-            for each in hosts.all_gather(json.dumps([has, source.class_names]))
+            for each in group.all_gather(json.dumps([has, source.class_names]))
         )
         for index, (other, other_names) in enumerate(others, start=1):
             if other != first:
@@ -127,18 +128,18 @@ def training_data_of(
     path: pathlib.Path | None,
     bad: BadExamples,
     source: InMemoryDataset | IndexedDataset | None = None,
-    report: Callable[[str], None] = lambda _: None,
 ) -> TrainingData:
-    """Returns what the run in `path` keeps of its training data, or makes it from the data.
+    """Returns the description of the training data that the run in `path` keeps, or a new one.
 
     Args:
-      path: of the run; None, or a run that keeps nothing yet: it is made from the data.
-      source: the training split, for a caller that has loaded it: what the run keeps is compared
-        with it. Otherwise it is loaded only if it is needed.
-      report: told if the run kept no class names and takes those of `source`.
+      config: of the run.
+      path: run directory; None, or a run that keeps no description yet: it is made from the data.
+      bad: records the examples that cannot be used.
+      source: the training split, if it is loaded: the run's description is compared with it.
+        Otherwise it is loaded only if there is no description.
 
     Raises:
-      UserError: the run began with other data, or they are needed and cannot be read.
+      UserError: if the run began with other data, or the data are needed and cannot be read.
     """
     kept = training_data.read(path) if path else None
     if kept is not None and source is None:
@@ -150,14 +151,14 @@ def training_data_of(
         return TrainingData(source.examples, source.image_shape, source.classes, *statistics, names)
     _check_same_data(config, kept, source)
     if kept.class_names is None:
-        report(f"this run kept no class names, and takes those of its data: {few(names)}")
+        log(f"this run kept no class names, and takes those of its data: {few(names)}")
     return dataclasses.replace(kept, class_names=names)
 
 
 def _check_same_data(
     config: Config, kept: TrainingData, source: InMemoryDataset | IndexedDataset
 ) -> None:
-    """Refuses training data that differ in size or classes from what the run began with."""
+    """Refuses training data that differ in size or classes from those that the run began with."""
     split = f"{config.dataset}'s {config.train_split!r}"
     now = source.examples, source.image_shape, source.classes
     began = kept.examples, kept.image_shape, kept.classes
@@ -184,12 +185,12 @@ def _check_same_data(
 
 
 def build(config: Config, data: TrainingData, strategy: tf.distribute.Strategy) -> keras.Model:
-    """The model of a run with that training data; its weights are those of the start.
+    """Returns the model of a run on that training data, with its initial weights.
 
     It takes images of --image_size, or of the training data's size.
 
     Raises:
-      UserError: where there is no such model.
+      UserError: if there is no such model.
     """
     classes = config.num_classes or data.classes
     if classes < data.classes:
@@ -198,36 +199,32 @@ def build(config: Config, data: TrainingData, strategy: tf.distribute.Strategy) 
             "leave it out, or raise it."
         )
     h, w, c = data.image_shape
+    shape = (config.image_size or h, config.image_size or w, c)
+    kernel: Kernel = "fused" if cluster.on_cpu(strategy) else "reshaped"
     assert config.precision is not None  # The command line has resolved it.
     with strategy.scope():
         return registry.build(
             config.model,
-            image_shape=(config.image_size or h, config.image_size or w, c),
-            classes=classes,
-            mean=data.mean,
-            std=data.std,
+            registry.ImageFormat(shape, data.mean, data.std),
+            classes,
+            registry.GhostNorm(config.ghost_batch_size, config.ghost_decay, kernel),
             seed=config.seed,
-            ghost_batch_size=config.ghost_batch_size,
-            ghost_decay=config.ghost_decay,
-            kernel="fused" if cluster.on_cpu(strategy) else "reshaped",
             precision=config.precision,
         )
 
 
 def configuration(config: Config, model: keras.Model) -> str | None:
-    """Returns a fingerprint of the configuration of a model of the user's own; else None."""
+    """Returns the fingerprint of a user's own model; None for a model of this program."""
     return fingerprint(model) if ":" in config.model else None
 
 
-def say_if_edited(
-    config: Config, model: keras.Model, learned: str | None, report: Callable[[str], None]
-) -> None:
-    """Tells `report` if the model's configuration differs from that of the checkpoint, `learned`.
+def log_if_edited(config: Config, model: keras.Model, learned: str | None) -> None:
+    """Logs that the model's configuration differs from `learned`, the checkpoint's, if it does.
 
-    Shapes that differ are refused when the checkpoint is read; an activation has none.
+    Different shapes are refused when the checkpoint is read, but an activation has no shape.
     """
     if learned is not None and configuration(config, model) != learned:
-        report(
+        log(
             f"--model={config.model} is not configured as when this run began: its code, or Keras, "
             "has changed since"
         )
@@ -238,41 +235,34 @@ def restore(
     folder: pathlib.Path,
     strategy: tf.distribute.Strategy,
     bad: BadExamples,
-    report: Callable[[str], None],
 ) -> tuple[keras.Model, TrainingData, pathlib.Path, int]:
     """Returns the model of a checkpoint of the run in `folder`.
 
-    Besides: the training data, the checkpoint's path and its update. `report` is told of what is
-    damaged and left out.
+    Also returns the training data, the checkpoint's path and its update.
 
     Raises:
-      UserError: there is no such checkpoint, or it learned with other values than the run keeps.
+      UserError: if there is no such checkpoint, or it learned with other values than the run keeps.
     """
     data = training_data_of(config, folder, bad)
     model = build(config, data, strategy)
     variables = {"weights": values(model)}
-    path, progress = checkpoint_reader.load(
-        folder / "checkpoints", config.checkpoint, variables, report
-    )
+    path, progress = checkpoint_reader.load(folder / "checkpoints", config.checkpoint, variables)
     learned = checked(progress, f"checkpoint {path}").get("training_data", {})
     training_data.check_learned(learned, data, folder / training_data.FILE)
-    say_if_edited(config, model, progress.get("model_configuration"), report)
+    log_if_edited(config, model, progress.get("model_configuration"))
     return model, data, path, progress["update"]
 
 
-def class_names(
-    config: Config, kept: Sequence[str] | None, classes: int | None, report: Callable[[str], None]
-) -> Sequence[str]:
-    """Returns the names of a trained model's classes: the kept ones, or the training split's.
+def class_names(config: Config, kept: Sequence[str] | None, classes: int | None) -> Sequence[str]:
+    """Returns the class names of a trained model: those kept with it, or the training split's.
 
     Args:
-      config: of the model; its --dataset may be another than was trained on.
-      kept: the names that are kept with the model; None in one from before they were.
-      classes: how many the model has learned, if that is known.
-      report: told if the names are those of the training split.
+      config: of the model; its --dataset may differ from the one that it was trained on.
+      kept: the names kept with the model; None for an old model.
+      classes: number of classes that the model was trained on, if it is known.
 
     Raises:
-      UserError: none are kept, and there is no such split, or it has another number of classes.
+      UserError: if none are kept, and the split cannot be read or has another number of classes.
     """
     if kept is not None:
         return kept
@@ -284,17 +274,17 @@ def class_names(
             f"{len(names)}: {few(names)}.\n"
             "Bring back the data that it was trained on, or name them with --dataset."
         )
-    report(f"the model keeps no class names, and takes those of {split}: {few(names)}")
+    log(f"the model keeps no class names, and takes those of {split}: {few(names)}")
     return names
 
 
 def values(model: keras.Model) -> list[tf.Variable]:
-    """The model's parameters and moving statistics, in its own order."""
+    """Returns the model's parameters and moving statistics, in the model's order."""
     return [variable.value for variable in model.weights]
 
 
 def versions() -> dict[str, str]:
-    """Of Python, and of the packages that make a model what it is."""
+    """Returns the versions of Python and of the packages that define a model."""
     return {
         "python": platform.python_version(),
         "crescendo": __version__,

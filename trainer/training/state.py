@@ -1,4 +1,4 @@
-"""Where a run is: all that a checkpoint keeps besides variables, as JSON can hold it."""
+"""State of a run: everything that a checkpoint holds besides variables, as JSON."""
 
 import dataclasses
 import json
@@ -14,31 +14,31 @@ from trainer.run_dir.checkpoints import Checkpoints
 from trainer.schedule.stretch import Stretch
 from trainer.system import typed_json
 from trainer.training.evaluation import Evaluation
-from trainer.training.step import TrainingStep, UpdateMetrics
+from trainer.training.step import TrainingStep
+from trainer.training.update_metrics import UpdateMetrics
 
 
 @dataclasses.dataclass
 class State:
-    """What a run has done so far.
+    """Progress of a run; the names of the fields are those in a checkpoint.
 
     Attributes:
       position: examples consumed.
-      update: updates done.
-      seconds: of stretches, over all starts of the run.
-      input_wait: seconds of them in which the device waited for examples.
-      resumes: how often the run went on from a checkpoint.
-      window: losses and hits since the last logged point, weighted by examples, and its examples,
+      update: number of updates.
+      seconds: time in stretches, over all starts of the run.
+      input_wait: seconds of that time in which the device waited for examples.
+      resumes: number of times that the run was resumed from a checkpoint.
+      window: sums since the last logged point: loss and top1 over examples, the number of examples,
         seconds and input wait.
-      setting: what the last update used.
-      evaluation: the last one's values, and the position that it is of.
+      setting: batch size, learning rate and momentum of the last update.
+      evaluation: values of the last evaluation, and its position.
       best: top1 and update of the best evaluation.
-      control: what the controller remembers.
+      control: state of the controller.
       noise: the gradient noise measured so far.
-      statistics_starts: the position at which each batch norm first trained, by its number among
-        the model's; None: its statistics were loaded. None for all in a checkpoint from before
-        they were kept.
-      training_data: what the run learns with, as training_data.json has it.
-      model_configuration: fingerprint of a model of the user's own, as the run began with it.
+      statistics_starts: position at which each batch norm first trained, by its index among the
+        model's; None for statistics that were loaded. None as a whole in an old checkpoint.
+      training_data: the training data, as in training_data.json.
+      model_configuration: fingerprint of the user's own model at the start of the run.
     """
 
     position: int = 0
@@ -58,11 +58,11 @@ class State:
 
     @property
     def evaluated_at(self) -> int:
-        """The position of the last evaluation."""
+        """Position of the last evaluation."""
         return self.evaluation.get("position", 0)
 
     def trained(self, stretch: Stretch, records: UpdateMetrics) -> None:
-        """Goes on by a stretch."""
+        """Adds a stretch."""
         updates, size = len(stretch.settings), stretch.batch_size
         self.position = stretch.end
         self.update += updates
@@ -80,17 +80,17 @@ class State:
         self.window = {name: self.window.get(name, 0.0) + value for name, value in sums.items()}
 
     def evaluated(self, evaluation: Evaluation) -> None:
-        """Keeps an evaluation at this position."""
+        """Adds an evaluation at this position."""
         self.evaluation = {"position": self.position, **dataclasses.asdict(evaluation)}
         if self.best is None or evaluation.top1 > self.best["top1"]:
             self.best = {"top1": evaluation.top1, "update": self.update}
 
 
 def restore(checkpoints: Checkpoints, step: TrainingStep) -> State:
-    """Returns the state of the newest checkpoint that is whole, its variables read; or a new one.
+    """Reads the newest whole checkpoint into the variables, and returns its state or a new one.
 
     Raises:
-      UserError: the checkpoint is of another program.
+      UserError: if another version of the program wrote the checkpoint.
     """
     saved = checkpoints.restore()
     if saved is None:
@@ -103,19 +103,20 @@ def restore(checkpoints: Checkpoints, step: TrainingStep) -> State:
             "Go on with the version that wrote it, or name a new --model_dir."
         ) from error
     state.resumes += 1
-    if state.statistics_starts is None:  # From before they were kept: all trained from the start.
+    if state.statistics_starts is None:  # An old checkpoint: all trained from the start.
         state.statistics_starts = step.starts
     return state
 
 
-def share(state: State, variables: Iterable[Any], hosts: ProcessGroup) -> State:
-    """The chief's state, and in `variables` its values, on all `hosts`: it alone reads the disk."""
-    if hosts.count == 1:
+def share(state: State, variables: Iterable[Any], group: ProcessGroup) -> State:
+    """Returns the chief's state, and assigns its values to `variables`, in all processes.
+
+    The chief alone reads the checkpoint.
+    """
+    if group.count == 1:
         return state
-    text = np.frombuffer(json.dumps(dataclasses.asdict(state)).encode(), np.uint8)
-    _, (size,) = hosts.agree(False, text.size)
-    text = hosts.broadcast(text if hosts.chief else np.zeros(size))
+    text = group.broadcast_text(json.dumps(dataclasses.asdict(state)))
     for variable in variables:
         value = variable.numpy()
-        variable.assign(hosts.broadcast(value).astype(value.dtype))
-    return State(**typed_json.parsed(text.astype(np.uint8).tobytes(), PROGRESS))
+        variable.assign(group.broadcast(value).astype(value.dtype))
+    return State(**typed_json.parsed(text, PROGRESS))

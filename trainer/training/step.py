@@ -1,19 +1,24 @@
-"""The device code: accumulate one micro-batch, apply one update, and a stretch made of both.
+"""The device code: accumulate a micro-batch, apply an update, and a stretch of updates.
 
-An update at position p uses the positions [p, p+B): micro-step j takes the next R·b of them,
-replica r the r-th run of b. Gradients, batch-norm statistics, loss and hits are summed in
-variables of each replica's own and reduced together, once an update. B, k, ε and m are tensors, so
-that a growing batch changes numbers and not the graph: there is one trace for each micro-batch
-shape.
+    for each update of the stretch:            # at position p, with B = R · b · k
+        for j in range(k):                     # accumulation
+            for each replica r, in parallel:   # R replicas
+                batch = examples [p + (j R + r) b, p + (j R + r + 1) b)
+                sums[r] += gradients, statistics, loss, correct of batch
+        means = all_reduce(sums) / B           # once an update
+        gradient = means.gradients + gradient of the regularizers
+        parameters, slots = optimizer(gradient, ε, m)
+        moving statistics += weight · (means.statistics · G - moving statistics)
+
+B, k, ε and m are tensors, so a growing batch changes numbers and not the graph: each micro-batch
+shape is traced once.
 """
 
-import dataclasses
 import math
 import time
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from trainer.config.run_flags import NEWEST_ORDER
@@ -23,35 +28,12 @@ from trainer.nn.optimizers import OPTIMIZERS, Update
 from trainer.nn.user_code import unwrap_user_errors
 from trainer.schedule.layout import divisors
 from trainer.schedule.stretch import Stretch
-from trainer.training.gradients import Backward, GradientSums
-
-
-@dataclasses.dataclass(frozen=True)
-class UpdateMetrics:
-    """What a stretch of n updates did.
-
-    Attributes:
-      loss: mean data loss of each update's batch, before it, float [n].
-      top1: fraction of each batch that was right, float [n].
-      gradient_norm: Euclidean norm of each update's gradient, the regularizers' part included.
-      part_square: squared norm of a micro-batch's mean gradient without that part, the mean of it
-        over all micro-batches of each update.
-      whole_square: squared norm of each whole batch's mean gradient, likewise.
-      seconds: the whole stretch took, without tracing.
-      input_wait: seconds of it in which the device waited for examples; None where not timed.
-    """
-
-    loss: np.ndarray
-    top1: np.ndarray
-    gradient_norm: np.ndarray
-    micro_batch_sq_norm: np.ndarray
-    batch_sq_norm: np.ndarray
-    seconds: float
-    input_wait: float | None
+from trainer.training.gradients import GradientFunction, GradientSums
+from trainer.training.update_metrics import UpdateMetrics
 
 
 class TrainingStep:
-    """A model's parameters, its optimizer's slots and the compiled stretch, on one strategy."""
+    """A model, its optimizer's slots and the compiled stretch, on one strategy."""
 
     def __init__(
         self,
@@ -66,11 +48,11 @@ class TrainingStep:
         lanes: int = 1,
         timed: bool = True,
     ) -> None:
-        """Makes slots and sums for `model`, which was built on `strategy`.
+        """Creates slots and sums for `model`, which was built on `strategy`.
 
-        A micro-batch is computed in up to `lanes` equal parts side by side, whole ghost batches
-        each. `timed` must be False under op determinism, which forbids the clock in a graph, and on
-        TPUs, whose work the host only enqueues.
+        A micro-batch is computed in up to `lanes` equal parts at the same time, each of whole ghost
+        batches. `timed` must be False under op determinism, which forbids the clock in a graph, and
+        on TPUs, whose work is enqueued ahead of time.
         """
         self.traces = 0
         self._lanes = lanes
@@ -79,11 +61,14 @@ class TrainingStep:
         self.model = model
         self._optimizer = OPTIMIZERS[optimizer]
         self._weight_decay = weight_decay
-        self._backward = Backward(
+        self._gradient_function = GradientFunction(
             model, label_smoothing=label_smoothing, seed=seed, order_version=order_version
         )
-        self._parameters, self._norms = self._backward.parameters, self._backward.norms
-        # Where each batch norm's statistics start; a checkpoint's take their place on resume.
+        self._parameters, self._norms = (
+            self._gradient_function.parameters,
+            self._gradient_function.norms,
+        )
+        # Positions at which the batch norms' statistics start; on resume, the checkpoint's.
         self._trained = moving_statistics.trained_norms(model)
         self.starts = moving_statistics.starts(self._trained, 0, {})
         self._stretches: dict[int, Any] = {}
@@ -102,14 +87,14 @@ class TrainingStep:
                 _accumulator([]),
                 _accumulator([]),
             )
-            # Over micro-batches: squared norms of their gradients, each summed over its examples.
+            # Sum over micro-batches of the squared norm of the gradient summed over its examples.
             self._squares = _accumulator([])
 
     def run(self, iterator: Any, stretch: Stretch) -> UpdateMetrics:
-        """Does the updates of `stretch` with the next micro-batches of `iterator`.
+        """Trains the updates of `stretch` with the next micro-batches of `iterator`.
 
-        `iterator` is a dataset's, over micro-batches of the stretch's layout for the replicas in
-        turn, each (images uint8 [b, h, w, c], labels [b], position of its first example []).
+        The iterator is a dataset's. Its elements are micro-batches of the stretch's layout, for the
+        replicas in turn: (images uint8 [b, h, w, c], labels [b], position of the first example []).
         """
         micro_batch_size = stretch.layout.micro_batch_size
         if micro_batch_size not in self._stretches:
@@ -130,7 +115,7 @@ class TrainingStep:
         loss, top1, norm, squares, batch_sq_norm = records.numpy().T  # Waits for the device.
         micro_batch_sq_norm = squares / (size * micro_batch_size)  # R·k · b² = B · b
         seconds = time.perf_counter() - start
-        # The graph's clock is the wall's, which may be set while it runs.
+        # The graph reads the wall clock, which may be set meanwhile.
         wait = min(float(wait.numpy()), seconds) if self.timed else None
         return UpdateMetrics(loss, top1, norm, micro_batch_sq_norm, batch_sq_norm, seconds, wait)
 
@@ -141,7 +126,7 @@ class TrainingStep:
         signature = [tf.type_spec_from_value(iterator), vector, vector, count, scalar, weights]
         function = tf.function(self._stretch, input_signature=signature)
         with unwrap_user_errors():
-            function.get_concrete_function()  # Traced here, so that run times the device alone.
+            function.get_concrete_function()  # Traces now, so that `run` times the device alone.
         return function
 
     def _stretch(
@@ -153,7 +138,7 @@ class TrainingStep:
         batch_size: tf.Tensor,
         statistics_weights: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns what `apply` returns of each update, [n, 5], and the input wait []."""
+        """Returns the result of `apply` for each update, [n, 5], and the input wait []."""
         self.traces += 1
         updates = tf.size(learning_rates)
         records = tf.TensorArray(tf.float32, updates, element_shape=[5])
@@ -166,7 +151,7 @@ class TrainingStep:
                 batch = next_per_replica(self.strategy, iterator)
                 ready = self._clock(batch)
                 wait += tf.maximum(ready - done, 0)
-                # Or the clock is read behind the first convolutions.
+                # Otherwise the clock may be read after the first convolutions.
                 with tf.control_dependencies([ready] if self.timed else []):
                     losses = self.strategy.run(self.accumulate, batch)
                 done = self._clock(losses)
@@ -178,7 +163,7 @@ class TrainingStep:
         return records.stack(), wait
 
     def _clock(self, after: Any) -> tf.Tensor:
-        """Seconds, read once `after` is there on all replicas; 0 where nothing is timed."""
+        """Returns the time in seconds once all replicas have `after`; 0 if nothing is timed."""
         if not self.timed:
             return tf.constant(0.0, tf.float64)
         with tf.control_dependencies(
@@ -187,13 +172,13 @@ class TrainingStep:
             return tf.timestamp()
 
     def accumulate(self, images: tf.Tensor, labels: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
-        """Adds one replica's micro-batch to its sums; returns a loss once all is added."""
+        """Adds a replica's micro-batch to its sums; returns a loss, once all is added."""
         ghost = math.lcm(*(norm.ghost_batch_size for norm in self._norms))
         ghosts = max(1, images.shape[0] // ghost)
         lanes = max(n for n in divisors(ghosts) if n <= self._lanes)
         size = images.shape[0] // lanes
         parts = [
-            self._backward(*examples, position + i * size)
+            self._gradient_function(*examples, position + i * size)
             for i, examples in enumerate(
                 zip(tf.split(images, lanes), tf.split(labels, lanes), strict=True)
             )
@@ -216,9 +201,9 @@ class TrainingStep:
         batch_size: tf.Tensor,
         statistics_weights: tf.Tensor,
     ) -> tf.Tensor:
-        """Does one update from the sums, which it zeroes; statistics_weights is [norms].
+        """Applies one update from the sums, and sets them to 0; statistics_weights is [norms].
 
-        Returns [loss, top1, gradient norm, squares of the micro-batches, square of the whole].
+        Returns [loss, top1, gradient norm, squares of the micro-batches, square of the batch].
         """
         totals = [total.read_value() for total in (*tf.nest.flatten(self._sums), self._squares)]
         context = tf.distribute.get_replica_context()
@@ -228,30 +213,31 @@ class TrainingStep:
         means = [total / batch_size for total in totals]
         gradients, statistics, loss, top1 = tf.nest.pack_sequence_as(self._sums, means)
         batch_sq_norm = _squared_norm(gradients)
-        gradients = [g + r for g, r in zip(gradients, self._backward.regularisation(), strict=True)]
+        gradients = [
+            g + r for g, r in zip(gradients, self._gradient_function.regularisation(), strict=True)
+        ]
         shares = tf.unstack(statistics_weights, num=len(self._norms))
         context.merge_call(
             self._assign, args=(gradients, statistics, learning_rate, momentum, shares)
         )
-        # After their reads, as tf.function orders what touches one variable. Waiting for the totals
-        # too would make that order redundant to Grappler, which drops it, and then drops the totals
-        # that a replica does not use: loss and hits of all replicas but the first were lost at
-        # times.
+        # tf.function runs this after the reads, as both touch the same variables. A control
+        # dependency on the totals would make that order redundant to Grappler. It drops the order,
+        # and then totals that a replica does not use: loss and top1 of replicas were lost at times.
         self.zero()
         norm = tf.linalg.global_norm(gradients)
         return tf.stack([loss, top1, norm, squares, batch_sq_norm])
 
     def finite(self) -> bool:
-        """Whether all parameters, slots and moving statistics are numbers.
+        """Returns whether all parameters, slots and moving statistics are finite.
 
-        Loss and gradient may be while these are not: statistics overflow first.
+        Loss and gradient may be finite while these are not: statistics overflow first.
         """
         moving = [s.value for norm in self._norms for s in (norm.moving_mean, norm.moving_variance)]
         variables = [*self._parameters, *tf.nest.flatten(self.slots), *moving]
         return all(tf.reduce_all(tf.math.is_finite(v)) for v in variables)
 
     def zero(self) -> None:
-        """Empties the sums, which an update does by itself."""
+        """Sets the sums to 0, as an update does."""
         for total in (*tf.nest.flatten(self._sums), self._squares):
             total.assign(tf.zeros_like(total))
 
@@ -264,22 +250,24 @@ class TrainingStep:
         momentum: tf.Tensor,
         shares: Any,
     ) -> None:
-        """Moves parameters, slots and moving statistics of all replicas; cross-replica context."""
+        """Updates parameters, slots and moving statistics, in the cross-replica context."""
 
         def move(parameter: Any, gradient: tf.Tensor, slots: Any, constraint: Any) -> None:
             update = Update(parameter.read_value(), gradient, momentum, self._weight_decay)
             self._optimizer.move(parameter, slots, update, learning_rate, constraint)
 
-        of_each = zip(gradients, self.slots, self._backward.constraints, strict=True)
+        of_each = zip(gradients, self.slots, self._gradient_function.constraints, strict=True)
         for parameter, args in zip(self._parameters, of_each, strict=True):
             strategy.extended.update(parameter, move, args=args, group=False)
 
         def average(moving: Any, total: tf.Tensor, size: int, weight: tf.Tensor) -> None:
-            # Summed over ghost batches and divided by B: G times that is their mean.
+            # A sum over B/G ghost batches, divided by B: times G, it is their mean.
             moving.assign_add(weight * (total * size - moving))
 
         norms = zip(self._norms, statistics, shares, strict=True)
-        for (layer, totals, share), moves in zip(norms, self._backward.moving, strict=True):
+        for (layer, totals, share), moves in zip(
+            norms, self._gradient_function.moving, strict=True
+        ):
             variables = (layer.moving_mean, layer.moving_variance) if moves else ()
             for variable, total in zip(variables, totals, strict=moves):
                 given: Any = (total, layer.ghost_batch_size, share)
@@ -291,7 +279,7 @@ def _squared_norm(gradients: list[tf.Tensor]) -> tf.Tensor:
 
 
 def _accumulator(shape: Any) -> tf.Variable:
-    """A sum that each replica keeps for itself until it is reduced."""
+    """Returns a variable in which each replica keeps a sum of its own until the all-reduce."""
     return tf.Variable(
         tf.zeros(shape),
         trainable=False,

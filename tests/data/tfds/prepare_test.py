@@ -1,4 +1,4 @@
-"""Making a dataset's files present, with real files, processes and servers on this machine."""
+"""Prepares datasets with real files, processes and servers on this machine."""
 
 import fcntl
 import functools
@@ -39,7 +39,7 @@ TINY = {
 
 @pytest.fixture
 def no_network(monkeypatch) -> None:
-    """A proxy at a port where nobody listens."""
+    """Sets a proxy at a port that is closed."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     use_proxy(monkeypatch, port)
@@ -54,7 +54,7 @@ def use_proxy(monkeypatch, port: int) -> None:
 
 
 class Proxy(http.server.SimpleHTTPRequestHandler):
-    """Answers every host's /NAME with the folder's NAME, so it stands in for the whole internet."""
+    """Answers every host's /NAME with the folder's file NAME, in place of the whole internet."""
 
     def translate_path(self, path: str) -> str:
         return str(pathlib.Path(self.directory) / path.rpartition("/")[2])
@@ -65,7 +65,7 @@ class Proxy(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def internet(monkeypatch, tmp_path) -> Iterator[pathlib.Path]:
-    """The folder whose files can be downloaded from any host by http."""
+    """A folder whose files can be downloaded from any host by http."""
     folder = tmp_path / "internet"
     folder.mkdir()
     handler = functools.partial(Proxy, directory=str(folder))
@@ -82,7 +82,7 @@ def no_package(monkeypatch, tmp_path) -> None:
 
 
 @needs_debian
-def test_restored_files_are_upstreams(tmp_path):
+def test_restored_files_equal_upstreams(tmp_path):
     restore_gzip_headers(DEBIAN_FASHION_MNIST, tmp_path)
     expected = {
         info.filename: info.checksum
@@ -93,8 +93,8 @@ def test_restored_files_are_upstreams(tmp_path):
 
 
 @needs_debian
-def test_tampered_package_is_refused_by_the_checksums(monkeypatch, tmp_path):
-    """One bit of one label file; the folder stays unprepared."""
+def test_a_damaged_package_is_refused_by_the_checksums(monkeypatch, tmp_path):
+    """One bit of a label file is flipped; the folder stays unprepared."""
     package = tmp_path / "package"
     shutil.copytree(DEBIAN_FASHION_MNIST, package)
     labels = package / "t10k-labels-idx1-ubyte.gz"
@@ -109,8 +109,8 @@ def test_tampered_package_is_refused_by_the_checksums(monkeypatch, tmp_path):
 
 
 @needs_debian
-def test_two_processes_download_at_once(internet, no_package, tmp_path):
-    """A real download through TFDS by one of them; the other waits and finds it done."""
+def test_of_two_processes_one_downloads(internet, no_package, tmp_path):
+    """One process downloads through TFDS; the other waits and uses its files."""
     restore_gzip_headers(DEBIAN_FASHION_MNIST, internet)
     program = (
         "import pathlib, sys\n"
@@ -127,8 +127,8 @@ def test_two_processes_download_at_once(internet, no_package, tmp_path):
 
 
 @needs_debian
-def test_what_a_killed_process_has_begun_is_waited_for(tmp_path):
-    """TFDS works on in the child; building a second time would fail."""
+def test_the_child_of_a_killed_process_is_waited_for(tmp_path):
+    """TFDS works on in the child, and a second build at the same time would fail."""
     program = "import sys; from trainer.data.tfds.prepare import prepare; prepare(*sys.argv[1:])"
     first = subprocess.Popen([sys.executable, "-c", program, "fashion_mnist", str(tmp_path)])
     while not list(tmp_path.glob("fashion_mnist/*")):
@@ -141,7 +141,7 @@ def test_what_a_killed_process_has_begun_is_waited_for(tmp_path):
     assert [path.name for path in (tmp_path / "fashion_mnist").iterdir()] == ["3.0.1"]
 
 
-def test_offline_says_what_to_do(no_network, tmp_path):
+def test_the_error_without_a_network_says_what_to_do(no_network, tmp_path):
     start = time.monotonic()
     with pytest.raises(UserError) as error:
         prepare("cifar10", str(tmp_path))
@@ -153,17 +153,17 @@ def test_offline_says_what_to_do(no_network, tmp_path):
     assert message.count("\n") == 1
 
 
-def test_offline_names_the_package(no_network, no_package, tmp_path):
+def test_the_error_without_a_network_names_the_package(no_network, no_package, tmp_path):
     with pytest.raises(UserError, match="apt-get install dataset-fashion-mnist"):
         prepare("fashion_mnist", str(tmp_path))
 
 
-def test_a_server_without_the_file(internet, no_package, tmp_path):
+def test_a_server_without_the_file_is_an_error(internet, no_package, tmp_path):
     with pytest.raises(UserError, match=r"cannot be reached \(HTTP status 404\)"):
         prepare("fashion_mnist", str(tmp_path / "data"))
 
 
-def test_a_server_that_never_answers(monkeypatch, no_package, tmp_path):
+def test_a_server_that_never_answers_is_an_error(monkeypatch, no_package, tmp_path):
     monkeypatch.setattr(prepare_module, "REACH_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as server:
         use_proxy(monkeypatch, server.getsockname()[1])
@@ -172,14 +172,14 @@ def test_a_server_that_never_answers(monkeypatch, no_package, tmp_path):
 
 
 @needs_debian
-def test_preparing_is_bounded_in_time(monkeypatch, tmp_path):
+def test_preparing_has_a_time_limit(monkeypatch, tmp_path):
     monkeypatch.setattr(prepare_module, "PREPARE_SECONDS", 0.3)
     with pytest.raises(UserError, match="took more than 0 minutes: run `tfds build fashion_mnist"):
         prepare("fashion_mnist", str(tmp_path))
     assert not is_prepared(find_builder("fashion_mnist", str(tmp_path)))
 
 
-def test_waiting_for_another_process_is_bounded_in_time(monkeypatch, tmp_path):
+def test_waiting_for_another_process_has_a_time_limit(monkeypatch, tmp_path):
     monkeypatch.setattr(prepare_module, "PREPARE_SECONDS", 0.3)
     with (tmp_path / ".cifar10.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -187,7 +187,7 @@ def test_waiting_for_another_process_is_bounded_in_time(monkeypatch, tmp_path):
             prepare("cifar10", str(tmp_path))
 
 
-def test_prepared_set_needs_neither_network_nor_a_writable_folder(no_network, write_set):
+def test_a_prepared_set_needs_no_network_and_no_writable_folder(no_network, write_set):
     example = {"image": np.zeros((2, 2, 1), np.uint8), "label": 1}
     data_dir = write_set("tiny", TINY, {"train": [example]})
     before = sorted(os.listdir(data_dir))
@@ -196,7 +196,7 @@ def test_prepared_set_needs_neither_network_nor_a_writable_folder(no_network, wr
 
 
 def test_a_prepared_folder_runs_no_code_of_its_own(write_set, tmp_path, monkeypatch):
-    """features.json names modules; TFDS would import one beside it from the working folder."""
+    """features.json names modules, which TFDS would import from the working folder."""
     example = {"image": np.zeros((2, 2, 1), np.uint8), "label": 1}
     data_dir = pathlib.Path(write_set("tiny", TINY, {"train": [example]}))
     (features,) = data_dir.glob("tiny/*/features.json")
@@ -211,19 +211,19 @@ def test_a_prepared_folder_runs_no_code_of_its_own(write_set, tmp_path, monkeypa
         prepare("tiny", str(data_dir))
 
 
-def test_folder_without_a_prepared_set(tmp_path):
+def test_a_folder_without_a_prepared_set_is_refused(tmp_path):
     (tmp_path / "cifar10" / "3.0.2").mkdir(parents=True)
     with pytest.raises(UserError, match=r"cifar10/3.0.2 holds no prepared cifar10: delete it"):
         prepare("cifar10", str(tmp_path))
 
 
-def test_data_dir_that_cannot_be_made(tmp_path):
+def test_a_data_dir_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot be written \(Not a directory\)"):
         prepare("cifar10", str(tmp_path / "file" / "data"))
 
 
-def test_manual_datasets_give_their_instructions(tmp_path):
+def test_manual_datasets_show_their_instructions(tmp_path):
     with pytest.raises(UserError, match=r"by hand into .*manual: .*ILSVRC2012_img_train.tar"):
         prepare("imagenet2012", str(tmp_path))
 
@@ -235,7 +235,7 @@ def test_manual_datasets_give_their_instructions(tmp_path):
             "fashion_minst",
             "--dataset=fashion_minst: TFDS has no such dataset; did you mean fashion_mn",
         ),
-        ("qqqqqqqq", "its catalogue is at"),
+        ("qqqqqqqq", "choose one of tensorflow.org/datasets"),
         ("fashion mnist", "--dataset=fashion mnist: Parsing builder name string"),
         ("mnist/foo", "--dataset=mnist/foo: BuilderConfig foo not found"),
         ("mnist:9.9.9", "--dataset=mnist:9.9.9: Dataset mnist cannot be loaded at version 9.9.9"),
@@ -243,7 +243,7 @@ def test_manual_datasets_give_their_instructions(tmp_path):
         ("", "--dataset=: "),
     ],
 )
-def test_names_that_tfds_does_not_know(dataset, message, tmp_path):
+def test_names_that_tfds_does_not_know_are_refused(dataset, message, tmp_path):
     with pytest.raises(UserError) as error:
         find_builder(dataset, str(tmp_path))
     assert message in str(error.value)

@@ -1,4 +1,4 @@
-"""Sizes of splits, from names and from prepared sets, without TensorFlow."""
+"""Counts the examples of splits, from names and from prepared sets, without TensorFlow."""
 
 import subprocess
 import sys
@@ -25,29 +25,29 @@ from trainer.errors import UserError
         ("emnist/letters", "train[1:]", 88_799),
     ],
 )
-def test_well_known_names(dataset, split, examples, tmp_path):
+def test_splits_of_well_known_names_are_counted(dataset, split, examples, tmp_path):
     assert count_examples(dataset, split, str(tmp_path)) == examples
 
 
 @pytest.mark.parametrize(
     "split", ["trian", "train[:", "", "train[5:3]", "train[:0]", "train[60000:]"]
 )
-def test_bad_splits_name_the_good_ones(split):
+def test_errors_about_bad_splits_name_the_good_ones(split):
     with pytest.raises(UserError, match=r"cifar10 .*train \(50,000\), test \(10,000\)"):
         count_examples("cifar10", split, None)
 
 
-def test_known_to_tfds_but_not_here(tmp_path):
+def test_sets_that_are_not_prepared_have_no_count(tmp_path):
     assert count_examples("plant_village", "train", str(tmp_path)) is None
     assert count_examples("cifar10", "train[:1shard]", str(tmp_path)) is None
 
 
-def test_unknown_to_tfds(tmp_path):
+def test_an_unknown_name_is_refused_with_a_suggestion(tmp_path):
     with pytest.raises(UserError, match=r"--dataset=fashion_minst: .*did you mean fashion_mnist"):
         count_examples("fashion_minst", "train", str(tmp_path))
 
 
-def test_prepared_set(write_set):
+def test_splits_of_a_prepared_set_are_counted(write_set):
     features = {"image": tfds.features.Image(shape=(2, 2, 1)), "label": np.int64}
     example = {"image": np.zeros((2, 2, 1), np.uint8), "label": 0}
     data_dir = write_set("eleven", features, {"train": [example] * 11, "dev": [example] * 4})
@@ -57,14 +57,14 @@ def test_prepared_set(write_set):
         count_examples("eleven", "test", data_dir)
 
 
-def test_fashion_mnist_as_prepared_agrees_with_its_name(fashion_mnist_test):
+def test_prepared_fashion_mnist_has_its_well_known_sizes(fashion_mnist_test):
     info = tfds.builder("fashion_mnist").info
     sizes = {name: split.num_examples for name, split in info.splits.items()}
     assert sizes == KNOWN_SIZES["fashion_mnist"]
 
 
-def test_no_tensorflow(fashion_mnist_test):
-    """Neither by name, nor with split syntax, nor from what is prepared."""
+def test_counting_does_not_import_tensorflow(fashion_mnist_test):
+    """Counts by name, with split syntax and from a prepared set."""
     program = (
         "import sys\n"
         "from trainer.data.tfds.sizes import count_examples as count\n"

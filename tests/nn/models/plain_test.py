@@ -1,4 +1,4 @@
-"""The plain networks' size, shape and start."""
+"""Size, shape and initial weights of the plain networks."""
 
 import keras
 import numpy as np
@@ -16,7 +16,7 @@ SMALL = [(28, 28, 1), (32, 32, 3)]
 
 
 def closed_form(channels, entering, classes):
-    """Trainable parameters: a 3×3 kernel and a norm's two vectors a convolution, and the logits."""
+    """Returns the trainable parameters: 3×3 kernels, two vectors for each norm, and the logits."""
     total = 0
     for leaving in channels:
         total += 9 * entering * leaving + 2 * leaving
@@ -40,9 +40,11 @@ def test_parameters_and_shapes(network, image_shape):
     assert model.output_shape == (None, 10)
 
 
-def test_the_known_size():
-    """VGG16's well-known 14,714,688 of kernels and biases, which keras.applications has without its
-    top, and one vector more: two of a norm for each bias of 4,224 channels."""
+def test_vgg_16_has_the_published_size():
+    """Compares with the 14,714,688 weights of keras.applications' VGG16 without its top.
+
+    Here, two vectors of a norm replace each bias, which adds the number of channels, 4,224.
+    """
     trainable = vgg_16((32, 32, 3), 10).trainable_weights
     convolutions = sum(int(np.prod(weight.shape)) for weight in trainable[:-2])
     assert convolutions == 14_714_688 + 4_224
@@ -63,7 +65,7 @@ def test_every_stage_halves_the_image(network, side, sides):
     assert stages == [(s, s) for s in sides]
 
 
-def test_one_pools_the_largest_and_the_other_the_mean():
+def test_vgg_16_pools_by_maximum_and_plain_9_by_mean():
     x = np.arange(16.0, dtype=np.float32).reshape(1, 4, 4, 1)
     largest = vgg_16((32, 32, 3), 10).get_layer("stage1_pool")(x)
     mean = plain_9((32, 32, 3), 10).get_layer("stage2_pool")(x)
@@ -77,7 +79,7 @@ def test_convolutions_start_as_he_normal_over_fan_out(network):
     model = network((32, 32, 3), 10)
     kernel = model.get_layer("stage3_conv2").kernel.numpy()
     assert kernel.std() == pytest.approx((2 / (9 * 256)) ** 0.5, rel=0.01)
-    assert np.abs(kernel).max() > 3 * kernel.std()  # not truncated at two
+    assert np.abs(kernel).max() > 3 * kernel.std()  # It is not truncated at two.
 
 
 @pytest.mark.parametrize("network", CHANNELS)

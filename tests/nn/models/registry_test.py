@@ -1,4 +1,4 @@
-"""--model's values: what builds, what it takes and returns, and what is refused."""
+"""Values of --model: which of them build, their inputs and outputs, and which are refused."""
 
 import pathlib
 import sys
@@ -10,10 +10,10 @@ import tensorflow as tf
 
 from trainer.errors import UserError
 from trainer.nn.ghost_batch_norm import GhostBatchNormalization, collect_statistics
-from trainer.nn.models.registry import build
+from trainer.nn.models.registry import GhostNorm, ImageFormat, build
 from trainer.nn.models.wide_resnet import wide_resnet
 from trainer.nn.optimizers import decays
-from trainer.training.gradients import Backward
+from trainer.training.gradients import GradientFunction
 
 MEAN, STD = [120.0, 110.0, 100.0], [60.0, 50.0, 40.0]
 
@@ -81,7 +81,7 @@ number = 3
 
 @pytest.fixture
 def own_models(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
-    """A user's own_models.py in the current directory, which is not on the path yet."""
+    """Writes a user's own_models.py to the current directory, which is not on the path yet."""
     (tmp_path / "own_models.py").write_text(OWN_MODELS)
     (tmp_path / "broken_models.py").write_text("import no_such_module\n")
     (tmp_path / "unfinished_models.py").write_text("def model(:\n")
@@ -91,15 +91,12 @@ def own_models(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
     sys.modules.pop("own_models", None)
 
 
-def make(name, image_shape=(32, 32, 3), classes=5, seed=0, **kwargs):
-    arguments = {"mean": MEAN, "std": STD, "ghost_batch_size": 2, "ghost_decay": 0.9}
-    return build(
-        name,
-        image_shape=image_shape,
-        classes=classes,
-        seed=seed,
-        **(arguments | {"kernel": "fused"} | kwargs),
-    )
+def make(name, image_shape=(32, 32, 3), classes=5, seed=0, **options):
+    values = {"mean": MEAN, "std": STD, "ghost_batch_size": 2, "ghost_decay": 0.9} | options
+    images = ImageFormat(image_shape, values.pop("mean"), values.pop("std"))
+    decay, kernel = values.pop("ghost_decay"), values.pop("kernel", "fused")
+    ghost = GhostNorm(values.pop("ghost_batch_size"), decay, kernel)
+    return build(name, images, classes, ghost, seed=seed, **values)
 
 
 def images_of(batch, shape=(32, 32, 3)):
@@ -118,7 +115,7 @@ def test_raw_images_are_standardised_without_further_weights():
     assert (model.input.dtype, model.output.dtype) == ("uint8", "float32")
 
 
-def test_one_channel():
+def test_images_may_have_one_channel():
     model = make("wide_resnet_10_1", image_shape=(28, 28, 1), mean=[72.9], std=[90.0])
     assert model(images_of(2, (28, 28, 1)), training=True).shape == (2, 5)
 
@@ -132,7 +129,7 @@ def norms_of(model):
     "name",
     ["wide_resnet_10_1", "vgg_16", "plain_9", "MobileNetV2", "MobileNetV3Small", "VGG16"],
 )
-def test_models_train_on_ghosts_and_return_logits(name):
+def test_models_have_ghost_layers_and_return_logits(name):
     model = make(name, kernel="reshaped")
     norms = norms_of(model)
     assert bool(norms) == (name != "VGG16")
@@ -144,29 +141,29 @@ def test_models_train_on_ghosts_and_return_logits(name):
     assert not np.allclose(tf.reduce_sum(logits, axis=1), 1)
 
 
-# Parameters with 1,000 classes, moving statistics included: Keras' own, and the papers'.
+# Parameters with 1,000 classes, with moving statistics, as Keras and the papers state them.
 PUBLISHED = {
     "resnet_50": 25_557_032 + 53_120,
     "MobileNet": 4_253_864,
     "MobileNetV2": 3_538_984,
     "DenseNet121": 8_062_504,
-    "EfficientNetB0": 5_330_571,  # with its Normalization
-    "ResNet50": 25_636_712,  # with biases in its convolutions
+    "EfficientNetB0": 5_330_571,  # This includes its Normalization.
+    "ResNet50": 25_636_712,  # This includes the biases of its convolutions.
 }
 
 
 @pytest.mark.parametrize(("name", "parameters"), PUBLISHED.items())
-def test_the_published_sizes(name, parameters):
+def test_models_have_the_published_sizes(name, parameters):
     assert make(name, classes=1000).count_params() == parameters
 
 
-def test_inception_resnet_v2():
+def test_inception_resnet_v2_has_the_published_size_and_its_files_load():
     model = make("inception_resnet_v2", image_shape=(75, 75, 3), classes=1000)
     assert model.count_params() == 55_873_736
     assert sum(int(np.prod(w.shape)) for w in model.trainable_weights) == 55_813_192
     assert len(norms_of(model)) == 204
     assert {type(layer) for layer in norms_of(model)} == {GhostBatchNormalization}
-    # A layer of Keras' own that it does not export: its files have to name it.
+    # Keras does not export the class of this layer, but files must name it.
     scales = [layer for layer in model._flatten_layers() if "scale" in layer.name]
     assert len(scales) == 10 + 20 + 10
     for layer in scales:
@@ -176,8 +173,8 @@ def test_inception_resnet_v2():
 
 
 def forward_and_back(model, batch):
-    """The traced function of one pass over `batch` examples."""
-    backward = Backward(model, label_smoothing=0.0, seed=0, order_version=2)
+    """Returns the traced function of one forward and backward pass over `batch` examples."""
+    backward = GradientFunction(model, label_smoothing=0.0, seed=0, order_version=2)
     images = tf.constant(images_of(batch, model.input_shape[1:]))
     labels = tf.range(batch, dtype=tf.int64)
     function = tf.function(lambda: backward(images, labels, tf.constant(0, tf.int64)))
@@ -188,19 +185,19 @@ def forward_and_back(model, batch):
     ("name", "side", "precision"),
     [
         ("MobileNet", 32, "bfloat16"),
-        ("MobileNetV3Small", 32, "float32"),  # squeeze and excitation, dropout
-        ("Xception", 71, "bfloat16"),  # separable convolutions
-        ("ConvNeXtTiny", 32, "float32"),  # layer norm, and scales that have no name
+        ("MobileNetV3Small", 32, "float32"),  # It has squeeze and excitation, and dropout.
+        ("Xception", 71, "bfloat16"),  # It has separable convolutions.
+        ("ConvNeXtTiny", 32, "float32"),  # It has layer norm, and scales without a name.
     ],
 )
-def test_families_of_keras_applications_go_forward_and_back(name, side, precision):
+def test_families_of_keras_applications_have_finite_gradients(name, side, precision):
     model = make(name, image_shape=(side, side, 3), precision=precision, ghost_batch_size=4)
     sums = forward_and_back(model, 4)()
     for variable, gradient in zip(model.trainable_variables, sums.gradients, strict=True):
         assert gradient.dtype == tf.float32
         assert np.all(np.isfinite(gradient))
         assert np.any(gradient != 0), variable.path
-        kernel = variable.name.endswith("kernel")  # depthwise and pointwise ones as well
+        kernel = variable.name.endswith("kernel")  # This includes depthwise and pointwise ones.
         assert decays(variable.value) == kernel, variable.path
     assert len(sums.statistics) == len(norms_of(model))
     for mean, variance in sums.statistics:
@@ -241,7 +238,7 @@ def test_logits_of_keras_applications_are_computed_in_float32(tmp_path: pathlib.
     np.testing.assert_array_equal(loaded(images_of(2)), model(images_of(2)))
 
 
-def test_a_network_with_preprocessing_of_its_own_gets_raw_pixels():
+def test_a_network_with_its_own_preprocessing_gets_raw_pixels():
     model = make("EfficientNetB0")
     keras.utils.set_random_seed(0)
     bare = keras.applications.EfficientNetB0(
@@ -251,10 +248,10 @@ def test_a_network_with_preprocessing_of_its_own_gets_raw_pixels():
     np.testing.assert_allclose(model(images), bare(images.astype(np.float32)), atol=1e-5)
     assert not any(
         isinstance(layer, keras.layers.Normalization) for layer in model.layers
-    )  # its own lies deeper
+    )  # Its own Normalization is in the nested network.
 
 
-def test_where_the_constructor_has_the_choice_pixels_are_standardised_in_front():
+def test_a_network_with_optional_preprocessing_gets_standardised_pixels():
     model = make("MobileNetV3Small")
     layers = [type(layer) for layer in model._flatten_layers()]
     assert layers.count(keras.layers.Normalization) == 1
@@ -262,7 +259,7 @@ def test_where_the_constructor_has_the_choice_pixels_are_standardised_in_front()
 
 
 @pytest.mark.usefixtures("own_models")
-def test_own_functions():
+def test_models_of_user_functions_build():
     good = make("own_models:good", image_shape=(4, 4, 3))
     assert good(images_of(2, (4, 4, 3)), training=True).shape == (2, 5)
     assert type(norms_of(good)[0]) is GhostBatchNormalization
@@ -284,7 +281,7 @@ def test_weights_are_a_function_of_the_seed(cpus):
     assert not np.array_equal(first[0], other[0])
 
 
-def test_under_mirrored_strategy(cpus):
+def test_models_build_under_mirrored_strategy(cpus):
     strategy = tf.distribute.MirroredStrategy(cpus[:2])
     with strategy.scope():
         model = make("wide_resnet_10_1")
@@ -312,7 +309,7 @@ def test_in_bfloat16_parameters_statistics_and_logits_are_float32(name):
     with collect_statistics() as wanted:
         wanted_logits = exact(images, training=True)
     assert (logits.dtype, model.output.dtype) == (tf.float32, "float32")
-    # Eight bits a value: 0.4% each, and more the deeper the layer.
+    # A value has eight bits, an error of 0.4%, which grows with the depth of the layer.
     first, wanted_first = collected[0], wanted[0]
     assert first.variance_sum.dtype == tf.float32
     np.testing.assert_allclose(first.variance_sum, wanted_first.variance_sum, rtol=0.01)
@@ -341,7 +338,7 @@ def test_the_whole_model_saves_and_loads(tmp_path: pathlib.Path):
         ("vgg16", "did you mean VGG16 or vgg_16 or VGG19"),
         ("plain_8", "did you mean plain_9"),
         ("wide_resnet_16", "did you mean wide_resnet_16_4"),
-        ("wide_resnet_17_4", "16 and 22"),
+        ("wide_resnet_17_4", "16 or 22"),
         ("zzz", "module:function"),
         ("preprocess_input", "module:function"),
         ("InceptionV3", "at least 75x75"),
@@ -352,7 +349,7 @@ def test_the_whole_model_saves_and_loads(tmp_path: pathlib.Path):
         ("unfinished_models:model", "raised SyntaxError: .*"),
         ("own_models:no_such_function", "no function 'no_such_function'"),
         ("own_models:number", "no function 'number'"),
-        ("own_models:no_model", "returned a list; it must return a keras.Model"),
+        ("own_models:no_model", "returned a list: return a keras.Model"),
         ("own_models:other_arguments", r"called as other_arguments\(image_shape, classes\)"),
         ("own_models:too_deep", "raised ValueError: .*99"),
         ("own_models:subclassed_too_deep", "raised ValueError: .*99"),
@@ -363,7 +360,7 @@ def test_the_whole_model_saves_and_loads(tmp_path: pathlib.Path):
     ],
 )
 @pytest.mark.usefixtures("own_models")
-def test_refused_in_two_lines_with_the_name_and_the_reason(name, reason):
+def test_invalid_models_are_refused_in_two_lines_with_name_and_reason(name, reason):
     with pytest.raises(UserError, match=reason) as refusal:
         make(name)
     message = str(refusal.value)

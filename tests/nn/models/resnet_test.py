@@ -1,4 +1,4 @@
-"""ResNet-50's size, start and paddings."""
+"""Size, initial weights and paddings of ResNet-50."""
 
 import keras
 import numpy as np
@@ -18,8 +18,7 @@ def count(weights):
     return sum(int(np.prod(weight.shape)) for weight in weights)
 
 
-def test_the_published_size():
-    """torchvision's resnet50 has as many; the moving statistics are not among them."""
+def test_the_size_is_that_of_torchvisions_resnet50():
     model = resnet_50((224, 224, 3), 1000)
     assert count(model.trainable_weights) == 25_557_032
     assert count(model.non_trainable_weights) == 53_120
@@ -41,7 +40,10 @@ def test_stages_halve_the_image_in_the_3x3_convolution(side, sides):
 
 
 def windows(x, size, stride, pixels, empty):
-    """Torch's: with `pixels` of `empty` on every side, [b, h', w', size, size, c]."""
+    """Returns the windows that Torch's layers see, [b, h', w', size, size, c].
+
+    On every side, x is padded by `pixels` of value `empty`.
+    """
     edges = ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0))
     x = np.pad(x, edges, constant_values=empty)
     seen = np.lib.stride_tricks.sliding_window_view(x, (size, size), axis=(1, 2))
@@ -59,7 +61,7 @@ def part(model, first, last):
 )
 def test_strided_convolutions_are_padded_alike_on_both_sides(first, last, scale, channels, side):
     model = resnet_50((side, side, 3), 10)
-    shape = (1, side // scale, side // scale, channels)  # even and odd ones
+    shape = (1, side // scale, side // scale, channels)  # The sides are even and odd.
     x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     kernel = model.get_layer(last).kernel.numpy()
     seen = windows(x, len(kernel), 2, len(kernel) // 2, 0.0)  # [1, h', w', size, size, c]
@@ -73,7 +75,7 @@ def test_the_pooling_is_padded_alike_on_both_sides(model):
     np.testing.assert_array_equal(part(model, "pool_padding", "stem_pool")(x), wanted)
 
 
-def test_blocks_begin_as_their_shortcuts(model):
+def test_blocks_start_as_their_shortcuts(model):
     gammas = {v.path: v.numpy() for v in model.trainable_variables if v.name == "gamma"}
     last = [path for path in gammas if path.split("/")[-2].endswith("_3_norm")]
     assert len(last) == 16
@@ -102,7 +104,7 @@ def test_kernels_start_as_in_the_papers():
     np.testing.assert_array_equal(logits.bias, 0)
 
 
-def test_kernels_decay_alone(model):
+def test_only_kernels_decay(model):
     decaying = [v for v in model.trainable_variables if decays(v.value)]
     assert {v.name for v in decaying} == {"kernel"}
     assert len(decaying) == 53 + 1

@@ -1,4 +1,4 @@
-"""Hostile models of a user's own: what is refused by name, and what must not be."""
+"""Unusual models of users: those that are refused, and those that must not be."""
 
 import sys
 import types
@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from trainer.errors import UserError
 from trainer.nn.model_configuration import fingerprint
-from trainer.nn.models.registry import build
+from trainer.nn.models.registry import GhostNorm, ImageFormat, build
 
 SHAPE = (4, 4, 1)
 
@@ -84,14 +84,10 @@ def make(monkeypatch, function):
     monkeypatch.setitem(sys.modules, "hostile", module)
     return build(
         "hostile:model",
-        image_shape=SHAPE,
-        classes=3,
-        mean=[100.0],
-        std=[50.0],
+        ImageFormat(SHAPE, [100.0], [50.0]),
+        3,
+        GhostNorm(2, 0.9, "fused"),
         seed=0,
-        ghost_batch_size=2,
-        ghost_decay=0.9,
-        kernel="fused",
     )
 
 
@@ -117,13 +113,13 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("reason", REFUSED)
-def test_refused(monkeypatch, reason):
+def test_unsupported_models_are_refused_by_name(monkeypatch, reason):
     with pytest.raises(UserError, match=reason) as refusal:
         make(monkeypatch, REFUSED[reason])
     assert "hostile:model" in str(refusal.value)
 
 
-def test_a_lookup_that_takes_pixels_alone_is_no_reason_to_refuse(monkeypatch):
+def test_a_lookup_that_takes_only_pixels_is_not_refused(monkeypatch):
     model = make(monkeypatch, lambda: model_of(keras.layers.Rescaling(1.0), Lookup()))
     assert model(tf.zeros((2, *SHAPE), tf.uint8)).shape == (2, 3)
 

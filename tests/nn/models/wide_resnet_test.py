@@ -1,4 +1,4 @@
-"""The wide ResNet's size, shape and start."""
+"""Size, shape and initial weights of the wide ResNet."""
 
 import keras
 import numpy as np
@@ -9,7 +9,7 @@ from trainer.nn.models.wide_resnet import wide_resnet
 
 
 def closed_form(depth, width, channels, classes):
-    """Trainable parameters, counted from table 1 of Zagoruyko & Komodakis 2016."""
+    """Returns the trainable parameters, from table 1 of Zagoruyko & Komodakis 2016."""
     blocks = (depth - 4) // 6
     total, entering = 9 * channels * 16, 16
     for leaving in (16 * width, 32 * width, 64 * width):
@@ -27,7 +27,7 @@ def closed_form(depth, width, channels, classes):
     ("depth", "width", "image_shape", "millions"),
     [(16, 4, (32, 32, 3), 2.7), (28, 10, (32, 32, 3), 36.5), (10, 1, (28, 28, 1), None)],
 )
-def test_parameters(depth, width, image_shape, millions):
+def test_the_number_of_parameters_is_the_published_one(depth, width, image_shape, millions):
     model = wide_resnet(depth, width, image_shape, 10)
     trainable = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
     assert trainable == closed_form(depth, width, image_shape[-1], 10)
@@ -35,7 +35,7 @@ def test_parameters(depth, width, image_shape, millions):
         assert round(trainable / 1e6, 1) == millions
     convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
     shortcuts = [layer for layer in convolutions if layer.kernel_size == (1, 1)]
-    assert len(convolutions) - len(shortcuts) == depth - 3  # depth counts the shortcuts' three
+    assert len(convolutions) - len(shortcuts) == depth - 3  # depth includes the three shortcuts
     assert len(shortcuts) == (2 if width == 1 else 3)
     assert model.output_shape == (None, 10)
     assert model.get_layer("last_relu").output.shape[1:3] == (
@@ -49,18 +49,18 @@ def test_convolutions_start_as_he_normal_over_fan_out():
     kernel = wide_resnet(16, 4, (32, 32, 3), 10).get_layer("group3_block1_conv1").kernel.numpy()
     assert kernel.shape == (3, 3, 128, 256)
     assert kernel.std() == pytest.approx((2 / (9 * 256)) ** 0.5, rel=0.01)
-    assert np.abs(kernel).max() > 3 * kernel.std()  # not truncated at two
+    assert np.abs(kernel).max() > 3 * kernel.std()  # It is not truncated at two.
 
 
 @pytest.mark.parametrize(
-    ("depth", "near"), [(18, "16 and 22"), (4, "10"), (5, "10"), (-3, "10"), (27, "22 and 28")]
+    ("depth", "near"), [(18, "16 or 22"), (4, "10"), (5, "10"), (-3, "10"), (27, "22 or 28")]
 )
-def test_other_depths_are_refused_with_the_nearest(depth, near):
-    with pytest.raises(UserError, match=f"depth {depth}: .* {near}$"):
+def test_invalid_depths_are_rejected_with_the_nearest(depth, near):
+    with pytest.raises(UserError, match=f"depth {depth} .*: use {near}$"):
         wide_resnet(depth, 1, (32, 32, 3), 10)
 
 
-def test_width_is_at_least_one():
+def test_a_width_below_one_is_rejected():
     with pytest.raises(UserError, match="width 0"):
         wide_resnet(16, 0, (32, 32, 3), 10)
 

@@ -1,7 +1,7 @@
-"""A prepared set's TFRecord files copied as ArrayRecord, which has an index, beside them.
+"""Copies a prepared set's TFRecord files to ArrayRecord files, which have an index, beside them.
 
-The folder is then as TFDS lays out a set in two formats, and its description names both. TFDS's own
-`convert_format` needs Apache Beam.
+The folder then has TFDS's layout of a set in two formats, and its description names both. TFDS's
+own `convert_format` needs Apache Beam.
 """
 
 import concurrent.futures
@@ -20,31 +20,32 @@ from tensorflow_datasets.core.file_adapters import ArrayRecordFileAdapter
 from trainer.config import local_path
 from trainer.data.image_folder import PREFIX
 from trainer.data.tfds import records
-from trainer.data.tfds.prepare import find_builder, is_prepared, only_one
+from trainer.data.tfds.prepare import find_builder, is_prepared, lock_preparation
 from trainer.errors import UserError
 from trainer.system.cores import usable
 
 
 def convert(dataset: str, data_dir: str | None) -> pathlib.Path | None:
-    """Makes the ArrayRecord files that are not there yet; returns the folder, None if all were.
+    """Makes the missing ArrayRecord files; returns the folder, or None if none was missing.
 
-    Each file appears whole or not at all, and the description is changed last, so that it can be
-    stopped and started again.
+    Each file appears whole or not at all, and the description is changed last, so the command can
+    be stopped and started again.
 
     Raises:
-        UserError: the set is not prepared here as TFRecord, damaged, or too large for the disk.
+        UserError: the set is not prepared here as TFRecord, is damaged, or is too large for the
+            disk.
     """
     if dataset.startswith(PREFIX):
         raise UserError(f"{dataset} needs no converting: a folder's files are read by name.")
     builder = find_builder(dataset, data_dir)
     if local_path.scheme(os.fspath(builder.data_dir_root)):
         raise UserError(
-            f"{dataset} is in {builder.data_dir_root}, and is converted on a local disk alone: "
+            f"{dataset} is in {builder.data_dir_root}, and can be converted only on a local disk: "
             "copy it, and name the copy with --data_dir."
         )
     if not is_prepared(builder) or records.ARRAY_RECORD in records.formats(builder):
         return _convert(dataset, builder)
-    with only_one(builder, dataset):  # or two would write one file
+    with lock_preparation(builder, dataset):  # Two processes must not write one file.
         return _convert(dataset, find_builder(dataset, data_dir))
 
 
@@ -55,7 +56,7 @@ def _convert(dataset: str, builder: tfds.core.DatasetBuilder) -> pathlib.Path | 
     if records.TFRECORD not in formats:
         raise UserError(
             f"{dataset} is not prepared as tfrecord in {builder.data_dir_root}: training prepares "
-            "it as it needs it. Name the --data_dir of one that is."
+            "the format it needs. To convert a prepared set, give its --data_dir."
         )
     folder = pathlib.Path(builder.data_path)
     sources, targets = _files(builder, records.TFRECORD), _files(builder, records.ARRAY_RECORD)
@@ -68,7 +69,7 @@ def _convert(dataset: str, builder: tfds.core.DatasetBuilder) -> pathlib.Path | 
         _check_space(folder, [source for source, _, _ in missing])
         _copy_all(missing)
         _describe(builder, folder)
-    # ArrayRecord's writer raises RuntimeError where the disk is full.
+    # ArrayRecord's writer raises RuntimeError if the disk is full.
     except (OSError, RuntimeError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise UserError(f"{dataset} cannot be converted in {folder}: {reason}") from error
@@ -83,7 +84,7 @@ def _convert(dataset: str, builder: tfds.core.DatasetBuilder) -> pathlib.Path | 
 def _files(
     builder: tfds.core.DatasetBuilder, file_format: tfds.core.FileFormat
 ) -> list[tuple[str, int]]:
-    """Each file of the set in a format, whether there or not, and how many records it has."""
+    """The path of each file in a format, existing or not, and its number of records."""
     splits = dataset_info.get_split_dict_from_proto(
         builder.info.as_proto, builder.data_path, file_format
     )
@@ -97,18 +98,18 @@ def _files(
 def _copy_all(files: list[tuple[str, str, int]]) -> None:
     threads = concurrent.futures.ThreadPoolExecutor(len(usable()))
     try:
-        copies = [threads.submit(_copy, *each) for each in files]
+        copies = [threads.submit(_copy, *file) for file in files]
         done = concurrent.futures.as_completed(copies)
-        # disable=None: only on a terminal.
+        # disable=None shows the bar only on a terminal.
         for copy in tqdm.tqdm(done, total=len(copies), unit=" files", disable=None):
             copy.result()
     finally:
-        # After an error or Ctrl-C, no further file is begun.
+        # After an error or Ctrl-C, no further copy is started.
         threads.shutdown(cancel_futures=True)
 
 
 def _describe(builder: tfds.core.DatasetBuilder, folder: pathlib.Path) -> None:
-    """Adds the format to the description, which is whole at every moment, even on a full disk."""
+    """Adds the format to the description, replacing the file atomically."""
     description = builder.info.as_proto
     description.alternative_file_formats.append(records.ARRAY_RECORD.value)
     with tempfile.TemporaryDirectory(dir=folder) as new:
@@ -121,7 +122,7 @@ def _check_space(folder: pathlib.Path, sources: list[str]) -> None:
     needed = sum(os.path.getsize(source) for source in sources)
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise OSError(f"it needs {needed / 1e9:,.1f} GB and {free / 1e9:,.1f} are free")
+        raise OSError(f"it needs {needed / 1e9:,.1f} GB and {free / 1e9:,.1f} GB are free")
 
 
 def _copy(source: str, target: str, examples: int) -> None:
@@ -136,4 +137,4 @@ def _copy(source: str, target: str, examples: int) -> None:
             raise OSError(f"{source} has {written:,} of its {examples:,} records: prepare it again")
         temporary.replace(target)
     finally:
-        temporary.unlink(missing_ok=True)  # Or a disk that is full stays so.
+        temporary.unlink(missing_ok=True)  # A partial file would keep a full disk full.

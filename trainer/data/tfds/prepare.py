@@ -1,12 +1,11 @@
-"""A dataset's files, made present on this machine: found, or from Debian's package, or downloaded.
+"""Prepares a dataset's files on this machine, from Debian's package or by download, unless present.
 
-TFDS does the preparing, in a child process with a bound on time, because its downloads retry for
-minutes where there is no network and wait for ever on a server that hangs.
+TFDS prepares them in a child process with a time limit, because its downloads retry for minutes
+without a network, and wait for ever if a server hangs.
 """
 
 import contextlib
 import difflib
-import fcntl
 import os
 import pathlib
 import subprocess
@@ -24,14 +23,14 @@ import tensorflow_datasets as tfds
 from google.protobuf import json_format
 
 from trainer.errors import UserError
+from trainer.system import file_lock
 from trainer.system.regular_file import opener
 
 PREPARE_SECONDS = 3600.0
 REACH_SECONDS = 10.0
 
-# Where Debian's package dataset-fashion-mnist puts the four original files, and what upstream's
-# gzip headers hold and Debian's lack: with name and time put back the bytes are upstream's, so that
-# TFDS's own checksums accept them.
+# Debian's package dataset-fashion-mnist puts the four original files here, with gzip headers that
+# lack name and time. With these restored, the bytes equal upstream's, and TFDS's checksums match.
 DEBIAN_FASHION_MNIST = pathlib.Path("/usr/share/datasets/fashion-mnist")
 _UPSTREAM_TIMES = {
     "train-images-idx3-ubyte.gz": 1504176606,
@@ -40,7 +39,7 @@ _UPSTREAM_TIMES = {
     "t10k-labels-idx1-ubyte.gz": 1504176627,
 }
 
-# What the child runs. An error leaves its first line as the last of stdout, and status 1.
+# The child's program. After an error, stdout ends with the first line of the error; status 1.
 _BUILD = """
 import sys
 import tensorflow_datasets as tfds
@@ -52,7 +51,7 @@ tfds.builder(dataset, data_dir=data_dir, file_format=file_format).download_and_p
 """
 
 
-# What TFDS raises for a folder or a name that it cannot use; the last of an empty description.
+# TFDS raises these for an unusable folder or name; ParseError for an empty description.
 _UNUSABLE = (
     ValueError,
     AssertionError,
@@ -65,13 +64,13 @@ _UNUSABLE = (
 
 
 def find_builder(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
-    """TFDS's builder of a dataset, prepared or not; imports no TensorFlow.
+    """Returns TFDS's builder of a dataset, prepared or not, without importing TensorFlow.
 
-    A prepared folder's features.json names the modules of its features, and TFDS imports them. A
-    folder from elsewhere may hold modules, so that what is imported is only what is installed.
+    A prepared folder's features.json names the modules of its features, and TFDS imports them. Only
+    installed modules can be imported, because a folder from elsewhere may hold modules of its own.
 
     Raises:
-        UserError: TFDS knows no such dataset, configuration or version; the names nearest to it.
+        UserError: TFDS has no such dataset, configuration or version; suggests similar names.
     """
     try:
         with _only_installed_modules():
@@ -79,7 +78,7 @@ def find_builder(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder
     except tfds.core.DatasetNotFoundError as error:
         if pathlib.Path(dataset).is_dir():
             raise UserError(
-                f"--dataset={dataset} is a folder here, and not a TFDS set.\n"
+                f"--dataset={dataset} is a folder here, not a TFDS set.\n"
                 f"For the images in it, write --dataset=image_folder:{dataset}."
             ) from error
         names = tfds.list_builders(with_community_datasets=False)
@@ -87,7 +86,7 @@ def find_builder(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder
         remedy = (
             f"did you mean {' or '.join(near)}?"
             if near
-            else "its catalogue is at tensorflow.org/datasets"
+            else "choose one of tensorflow.org/datasets"
         )
         raise UserError(f"--dataset={dataset}: TFDS has no such dataset; {remedy}") from error
     except _UNUSABLE as error:
@@ -97,7 +96,7 @@ def find_builder(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder
 
 @contextlib.contextmanager
 def _only_installed_modules() -> Iterator[None]:
-    """Without the working folder in the path of imports, where `python -m` puts it."""
+    """Removes the working folder from the import path, where `python -m` puts it."""
     path = sys.path[:]
     sys.path[:] = [entry for entry in path if pathlib.Path(entry).resolve() != pathlib.Path.cwd()]
     try:
@@ -107,7 +106,7 @@ def _only_installed_modules() -> Iterator[None]:
 
 
 def is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
-    """Whether the builder's files are there (they were when it was made)."""
+    """Returns whether the builder's files existed when it was made."""
     return bool(builder.info.splits)
 
 
@@ -116,29 +115,31 @@ def prepare(
     data_dir: str | None,
     file_format: tfds.core.FileFormat = tfds.core.FileFormat.TFRECORD,
 ) -> tfds.core.DatasetBuilder:
-    """Makes a dataset's files present and returns a builder that can read them.
+    """Prepares a dataset unless it is prepared, and returns a builder that can read it.
 
-    Several processes may ask at once: a lock file in the data directory lets one work and the
-    others wait for what it makes. (Unlocked, TFDS would build twice and the second fail to rename.)
-    The child holds it, too: where this process is killed, the child works on.
+    Several processes may call this at once: a lock file in the data directory lets one prepare the
+    files while the others wait. (Without it, TFDS would build twice and the second build would fail
+    to rename.) The child holds the lock too, since it works on if this process is killed.
 
     Args:
-        dataset: a TFDS name, with configuration and version if need be.
-        data_dir: where prepared sets are; None: TFDS's own default.
-        file_format: of what is made; what is there already keeps its own.
+        dataset: a TFDS name, optionally with configuration and version.
+        data_dir: folder of prepared sets; None: TFDS's default.
+        file_format: format of new files; a prepared set keeps its own.
 
     Raises:
-        UserError: the dataset is unknown, or not there and cannot be had: says what to do.
+        UserError: the dataset is unknown, or cannot be prepared; says what to do.
     """
     builder = find_builder(dataset, data_dir)
     if is_prepared(builder):
         return builder
     root = os.fspath(builder.data_dir_root)
     if "://" in root:
-        raise UserError(f"{dataset} is not prepared in {root}: {_elsewhere(dataset)} {root}")
-    with only_one(builder, dataset) as lock:
+        raise UserError(
+            f"{dataset} is not prepared in {root}: {_prepare_elsewhere(dataset)} {root}"
+        )
+    with lock_preparation(builder, dataset) as lock:
         builder = find_builder(dataset, data_dir)
-        if is_prepared(builder):  # by the process that held the lock
+        if is_prepared(builder):  # The process that held the lock has prepared it.
             return builder
         if builder.data_path.exists():
             raise UserError(
@@ -151,33 +152,32 @@ def prepare(
         else:
             _check_manual_files(builder, dataset)
             _check_reachable(builder, dataset)
-            # Files that are there need no bound: ImageNet's take hours.
+            # Files fetched by hand have no time limit: ImageNet's take hours.
             by_hand = bool(builder.MANUAL_DOWNLOAD_INSTRUCTIONS)
             _build(dataset, root, file_format, "", None if by_hand else PREPARE_SECONDS, lock)
         return find_builder(dataset, data_dir)
 
 
 def restore_gzip_headers(debian: pathlib.Path, folder: pathlib.Path) -> None:
-    """Writes Fashion-MNIST's four files as upstream has them, from Debian's, into `folder`."""
+    """Writes Fashion-MNIST's four files into `folder`, Debian's content with upstream's headers."""
     for name, seconds in _UPSTREAM_TIMES.items():
-        body = (debian / name).read_bytes()[10:]  # after Debian's header: no name, no time
+        body = (debian / name).read_bytes()[10:]  # after Debian's header without name and time
         # RFC 1952: magic, deflate, FNAME; time; no extra flags, Unix; the name and a zero.
         header = b"\x1f\x8b\x08\x08" + seconds.to_bytes(4, "little") + b"\x00\x03"
         (folder / name).write_bytes(header + name.removesuffix(".gz").encode() + b"\x00" + body)
 
 
-def _elsewhere(dataset: str) -> str:
+def _prepare_elsewhere(dataset: str) -> str:
     return f"prepare it on a machine with a network (`tfds build {dataset}`) and copy it to"
 
 
 @contextlib.contextmanager
-def only_one(builder: tfds.core.DatasetBuilder, dataset: str) -> Iterator[IO[str]]:
-    """Holds the set's lock file in the data directory, and yields it.
-
-    Waits for it for at most `PREPARE_SECONDS`.
+def lock_preparation(builder: tfds.core.DatasetBuilder, dataset: str) -> Iterator[IO[str]]:
+    """Locks the set's lock file in the data directory, and yields the file.
 
     Raises:
-        UserError: the directory cannot be written, or another process holds the file for longer.
+        UserError: the directory cannot be written or has no locks, or another process holds the
+            lock for more than `PREPARE_SECONDS`.
     """
     path = pathlib.Path(builder.data_dir_root) / f".{builder.name}.lock"
     try:
@@ -190,22 +190,18 @@ def only_one(builder: tfds.core.DatasetBuilder, dataset: str) -> Iterator[IO[str
         ) from error
     with lock:
         deadline = time.monotonic() + PREPARE_SECONDS
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise UserError(
-                        f"another process has been preparing {dataset} in {path.parent} for "
-                        f"{PREPARE_SECONDS / 60:.0f} minutes: end it and start again"
-                    ) from None
-                time.sleep(0.2)
+        while not file_lock.take(lock):
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"another process has been preparing {dataset} in {path.parent} for "
+                    f"{PREPARE_SECONDS / 60:.0f} minutes: end it and start again"
+                )
+            time.sleep(0.2)
         yield lock
 
 
 def _check_manual_files(builder: tfds.core.DatasetBuilder, dataset: str) -> None:
-    """Refuses a dataset whose files a person has to fetch and has not."""
+    """Refuses a dataset whose files must be fetched by hand and are missing."""
     instructions = builder.MANUAL_DOWNLOAD_INSTRUCTIONS
     folder = pathlib.Path(builder.data_dir_root) / "downloads" / "manual"
     if instructions and not (folder.is_dir() and any(folder.iterdir())):
@@ -219,25 +215,25 @@ def _check_reachable(builder: tfds.core.DatasetBuilder, dataset: str) -> None:
     urls = [url for url in builder.url_infos or {} if url.startswith("http")]
     if not urls:
         return
-    # In a thread because requests' timeout bounds neither the look-up of the name nor the sum of
-    # the attempts.
+    # A thread bounds the whole time: requests' timeout covers neither the name's look-up nor the
+    # sum of the attempts.
     problems = ["no answer"]
-    thread = threading.Thread(target=_ask, args=(urls[0], problems), daemon=True)
+    thread = threading.Thread(target=_check_offered, args=(urls[0], problems), daemon=True)
     thread.start()
     thread.join(REACH_SECONDS)
     if problems:
         host = urllib.parse.urlsplit(urls[0]).hostname
-        remedy = f"{_elsewhere(dataset)} {builder.data_dir_root}, or give --data_dir"
+        remedy = f"{_prepare_elsewhere(dataset)} {builder.data_dir_root}, or give --data_dir"
         if builder.name == "fashion_mnist":
             remedy = f"apt-get install dataset-fashion-mnist, or {remedy}"
         raise UserError(
             f"{dataset} is not prepared in {builder.data_dir_root} and {host} cannot be reached "
-            f"({problems[0]}).\nTo have it: {remedy}"
+            f"({problems[0]}).\nTo get it: {remedy}"
         )
 
 
-def _ask(url: str, problems: list[str]) -> None:
-    """Empties `problems` when the server offers the file, else writes why not."""
+def _check_offered(url: str, problems: list[str]) -> None:
+    """Empties `problems` if the server offers the file; else puts the reason there."""
     try:
         with requests.get(url, stream=True, timeout=REACH_SECONDS) as response:
             if response.ok:
@@ -256,7 +252,7 @@ def _build(
     seconds: float | None,
     lock: IO[str],
 ) -> None:
-    """Runs TFDS's `download_and_prepare` in a child process, for at most so many seconds."""
+    """Runs TFDS's `download_and_prepare` in a child process for at most `seconds`."""
     print(f"Preparing {dataset} in {data_dir} (once) ...", file=sys.stderr, flush=True)
     with tempfile.TemporaryFile("w+") as output:
         try:
@@ -265,7 +261,7 @@ def _build(
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=None if sys.stderr.isatty() else subprocess.DEVNULL,  # progress bars
-                env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},  # it has no use for a GPU's memory
+                env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},  # leaves the GPU's memory alone
                 pass_fds=[lock.fileno()],
                 timeout=seconds,
                 check=False,

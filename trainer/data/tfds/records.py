@@ -1,6 +1,6 @@
-"""TFDS's prepared files: ArrayRecord, read by index, and TFRecord, read from its start to its end.
+"""Reads TFDS's prepared files: ArrayRecord by index, and TFRecord from start to end.
 
-TFRecord has no index. A set that is in it is read into memory whole, or converted.
+TFRecord has no index: such a set is read into memory whole, or converted.
 """
 
 import functools
@@ -26,16 +26,20 @@ ARRAY_RECORD = tfds.core.FileFormat.ARRAY_RECORD
 TFRECORD = tfds.core.FileFormat.TFRECORD
 
 _RECORDS_AT_ONCE = 256
-# Without reading ahead, and without handing a read on to another thread. A photograph's record of
-# 92 KB takes 67 µs and one read with any buffer from 8 to 128 KiB.
+# The reader does not read ahead, and reads in the calling thread. A photograph's record of 92 KB
+# takes 67 µs and one read with any buffer from 8 to 128 KiB.
 _READER = {"options": "readahead_buffer_size:0,max_parallelism:1", "file_reader_buffer_size": 2**15}
-_SPARE_FILES = 256  # besides the shards: libraries, checkpoints, sockets
+_SPARE_FILES = 256  # open files besides the shards: libraries, checkpoints, sockets
 
 
 def supervised_features(
     builder: tfds.core.DatasetBuilder, dataset: str
 ) -> tuple[tfds.features.Image, tfds.features.ClassLabel]:
-    """The features of the image and the label; refuses what is not image classification."""
+    """The features of the image and the label.
+
+    Raises:
+        UserError: the set does not have 8-bit images with one label each.
+    """
     keys = builder.info.supervised_keys or ()
     features = [builder.info.features[key] for key in keys if isinstance(key, str)]
     match features:
@@ -55,10 +59,10 @@ def supervised_features(
 
 
 def label_names(label: tfds.features.ClassLabel, dataset: str) -> tuple[str, ...]:
-    """The names of a set's classes, by label; numbers if it has no other names.
+    """The names of a set's classes, by label; numbers if the set has no names.
 
     Raises:
-        UserError: the set does not say how many classes it has.
+        UserError: the set does not give its number of classes.
     """
     if label.num_classes is None:
         raise UserError(f"{dataset} does not say how many classes it has: choose another set.")
@@ -66,7 +70,7 @@ def label_names(label: tfds.features.ClassLabel, dataset: str) -> tuple[str, ...
 
 
 def formats(builder: tfds.core.DatasetBuilder) -> set[tfds.core.FileFormat]:
-    """In which formats a prepared set is there."""
+    """The formats in which a set is prepared."""
     others = builder.info.as_proto.alternative_file_formats
     return {builder.info.file_format, *map(tfds.core.FileFormat, others)}
 
@@ -78,14 +82,14 @@ def indexed(
     class_names: tuple[str, ...],
     name: str,
 ) -> IndexedDataset:
-    """A split of a set that is there as ArrayRecord, read by index.
+    """Opens a split of a set that is prepared as ArrayRecord, to be read by index.
 
     Args:
-        builder: of a prepared set.
-        split: in TFDS's syntax.
-        image_shape: (h, w, c) of what is trained on.
-        class_names: a label becomes the place of its name in this list; −1 if it is not there.
-        name: for messages.
+        builder: builder of the prepared set.
+        split: a split in TFDS's syntax.
+        image_shape: (h, w, c) that the model receives.
+        class_names: a label becomes the place of its name in this list; −1 if it is absent.
+        name: the name in messages.
 
     Raises:
         UserError: files are missing.
@@ -94,13 +98,13 @@ def indexed(
     missing = [piece.filename for piece in files if not os.path.exists(piece.filename)]
     if missing:
         raise UserError(
-            f"{name}: {missing[0]} is missing, one of {len(missing)} of {len(files)} files: bring "
-            "them back, or delete the folder and prepare it again."
+            f"{name}: {missing[0]} is missing, one of {len(missing)} of {len(files)} files: "
+            "restore them, or delete the folder and prepare it again."
         )
     shards = _Shards(files)
     image_key, label_key = builder.info.supervised_keys
     own_names = label_names(supervised_features(builder, name)[1], name)
-    # [own classes + 1]: a label that is out of range, as −1, has no name either.
+    # [own classes + 1]: the last is for labels out of range, such as −1, which have no name.
     place_of = np.array([*places(own_names, class_names), -1], np.int32)
 
     def fetch(indices: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -128,7 +132,7 @@ def indexed(
 def _files(
     builder: tfds.core.DatasetBuilder, split: str, file_format: tfds.core.FileFormat
 ) -> list[Any]:
-    """The files of a split in one of the formats in which it is there: name, skip, take."""
+    """The files of a split in one of its formats: file name, records to skip and to take."""
     splits = dataset_info.get_split_dict_from_proto(
         builder.info.as_proto, builder.data_path, file_format
     )
@@ -136,38 +140,38 @@ def _files(
 
 
 class _Shards:
-    """Records of ArrayRecord files by index.
+    """Reads records of ArrayRecord files by index; tf.data calls it from several threads.
 
-    TFDS's own data source starts up to 64 threads a call: 5,000 records/s of 100 bytes at 16 a call
-    from 64 files, where this reads 26,000 on one thread; tf.data calls it from several.
+    With 64 files and calls of 16 records of 100 bytes, it reads 26,000 records/s on one thread.
+    TFDS's own data source, which starts up to 64 threads a call, reads 5,000.
     """
 
     def __init__(self, pieces: list[Any]) -> None:
         self._pieces = pieces
         takes = np.array([piece.take for piece in pieces])
-        self._ends = np.cumsum(takes)  # [shards]: the index after each one's last
-        # Added to an index, the record's number in its file.
+        self._ends = np.cumsum(takes)  # [shards]: the index after each shard's last
+        # Index plus offset is the record's number in its file.
         self._offsets = np.array([piece.skip for piece in pieces]) - self._ends + takes
         self._readers: list[Any] = [None] * len(pieces)
         self._lock = threading.Lock()
         _allow_open_files(len({str(piece.filename) for piece in pieces}))
 
     def read(self, indices: np.ndarray) -> np.ndarray:
-        """int64 [n] → bytes [n]; empty where a record cannot be read."""
-        shards, records = self._places(indices)
-        found = np.empty(len(indices), object)
+        """Returns the records at int64 [n] as bytes [n], empty if a record cannot be read."""
+        shards, numbers = self._places(indices)
+        records = np.empty(len(indices), object)
         for shard in np.unique(shards):
             (slots,) = np.nonzero(shards == shard)
-            found[slots] = self._read(shard, records[slots].tolist())
-        return found
+            records[slots] = self._read(shard, numbers[slots].tolist())
+        return records
 
     def describe(self, index: int) -> str:
-        """The file and the record's number in it."""
+        """The file of the record at `index`, and the record's number in it."""
         (shard,), (record,) = self._places(np.array([index]))
         return f"record {record} of {self._pieces[shard].filename}"
 
     def _places(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The shard of each index, and the record in it."""
+        """The shard of each index, and the record's number in its file."""
         shards = np.searchsorted(self._ends, indices, side="right")
         return shards, indices + self._offsets[shards]
 
@@ -181,7 +185,7 @@ class _Shards:
         return [self._read(shard, [record])[0] for record in records]
 
     def _reader(self, shard: int) -> Any:
-        """Opened when it is first used, and kept: it holds 8 bytes a record of its file's index."""
+        """The shard's reader, opened at its first use and kept; it holds 8 bytes a record."""
         if self._readers[shard] is None:
             with self._lock:
                 if self._readers[shard] is None:
@@ -191,16 +195,19 @@ class _Shards:
 
 
 def _allow_open_files(count: int) -> None:
-    """Raises this process's limit by so many: each split that is read keeps its own open.
+    """Raises this process's limit of open files by `count`, because a split keeps its files open.
 
     ImageNet has 1,024 shards, and 1,024 is a usual limit. ArrayRecord's reader crashes beyond it.
+
+    Raises:
+        UserError: the hard limit is too low.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return
     if hard != resource.RLIM_INFINITY and soft + count > hard and count + _SPARE_FILES > hard:
         raise UserError(
-            f"{count:,} files have to be open, and this process may open {hard:,}: raise the limit "
+            f"{count:,} files must be open, and this process may open {hard:,}: raise the limit "
             "(ulimit -Hn), or prepare the set in fewer files."
         )
     wanted = soft + count
@@ -222,21 +229,20 @@ def in_memory(
     class_names: tuple[str, ...],
     name: str,
 ) -> InMemoryDataset:
-    """A split of a set that is there as TFRecord, decoded in the order of its files.
+    """Decodes a split of a set that is prepared as TFRecord, in the order of its files.
 
     Records are parsed and decoded in batches, which takes 1 to 1.5 s for Fashion-MNIST's 60,000 on
     two cores; TFDS's own `as_dataset` takes 2 to 3 s.
 
     Args:
-        builder: of a prepared set.
-        split: in TFDS's syntax.
+        builder: builder of the prepared set.
+        split: a split in TFDS's syntax.
         image_size: side of the square to which every image is resized; None: its own size.
-        class_names: a label becomes the place of its name in this list; all of the set's names
-            are in it.
-        name: for messages.
+        class_names: holds all of the set's names; a label becomes its name's place in this list.
+        name: the name in messages.
 
     Raises:
-        UserError: damaged files, or examples without a label.
+        UserError: files are damaged, or examples have no label.
     """
     image, label = supervised_features(builder, name)
     shape = image.shape if image_size is None else (image_size, image_size, image.shape[-1])
@@ -244,9 +250,9 @@ def in_memory(
     images, labels = aligned_empty((examples, *shape)), np.empty(examples, np.int64)
     count = 0
     try:
-        for some_images, some_labels in _batches(builder, split, shape).as_numpy_iterator():
-            end = count + len(some_labels)
-            images[count:end], labels[count:end] = some_images, some_labels
+        for batch_images, batch_labels in _batches(builder, split, shape).as_numpy_iterator():
+            end = count + len(batch_labels)
+            images[count:end], labels[count:end] = batch_images, batch_labels
             count = end
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as e:
         raise UserError(
@@ -271,7 +277,7 @@ def in_memory(
 def _batches(
     builder: tfds.core.DatasetBuilder, split: str, shape: tuple[int, int, int]
 ) -> tf.data.Dataset:
-    """Batches of (uint8 [n, h, w, c], int64 [n]) in the order of the files."""
+    """Decoded batches (uint8 [n, h, w, c], int64 [n]) in the order of the files."""
     image_key, label_key = builder.info.supervised_keys
 
     def parse(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

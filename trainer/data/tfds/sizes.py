@@ -1,13 +1,13 @@
-"""How many examples a split has, answered in well under a second and without TensorFlow.
+"""Counts a split's examples in well under a second and without TensorFlow.
 
-`plan` needs N and nothing else of the data: it takes it from the well-known names below, or from
-the description of a set that is prepared on this machine.
+`plan` needs only N: it takes N from the well-known names below, or from the description of a set
+that is prepared on this machine.
 """
 
 from trainer.data import image_folder
 from trainer.data.tfds.splits import count_split, split_infos
 
-# What TFDS's catalogue says of them; only sets whose every version has had these sizes.
+# Sizes in TFDS's catalogue, only of sets whose sizes are the same in all versions.
 _MNIST = {"train": 60_000, "test": 10_000}
 _CIFAR = {"train": 50_000, "test": 10_000}
 _IMAGENET = {"train": 1_281_167, "validation": 50_000}
@@ -43,12 +43,12 @@ KNOWN_SIZES: dict[str, dict[str, int]] = {
 
 
 def count_examples(dataset: str, split: str, data_dir: str | None) -> int | None:
-    """N of a split, or None where the set is neither well known nor prepared on this machine.
+    """N of a split; None if the set is neither well known nor prepared on this machine.
 
     Args:
-        dataset: a TFDS name, with its configuration if need be, or image_folder:PATH.
+        dataset: a TFDS name, optionally with its configuration, or image_folder:PATH.
         split: TFDS's split syntax: `train`, `train[:90%]`, `train+test`.
-        data_dir: where prepared sets are; None: TFDS's own default.
+        data_dir: folder of prepared sets; None: TFDS's default.
 
     Raises:
         UserError: TFDS knows no such dataset, or the dataset has no such split.
@@ -60,9 +60,9 @@ def count_examples(dataset: str, split: str, data_dir: str | None) -> int | None
         return sizes[split]
     if sizes:
         if "shard" in split:
-            return None  # how many there are depends on who prepared the files
+            return None  # A shard's size depends on the preparation of the files.
         return count_split(split_infos(sizes), split, dataset)
-    # Only now, because TFDS takes 0.4 s to import.
+    # Importing TFDS takes 0.4 s, so it is imported only here.
     from trainer.data.tfds.prepare import find_builder, is_prepared
 
     builder = find_builder(dataset, data_dir)

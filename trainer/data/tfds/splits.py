@@ -1,4 +1,4 @@
-"""TFDS's split syntax, `train`, `train[:90%]`, `train+test`: which examples it names."""
+"""Reads TFDS's split syntax: the examples that `train`, `train[:90%]` or `train+test` names."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 def count_split(splits: Mapping[str, "tfds.core.SplitInfo"], split: str, dataset: str) -> int:
-    """The examples of a split in TFDS's syntax.
+    """Number of examples of a split in TFDS's syntax.
 
     Raises:
-        UserError: it is ill-formed, unknown or empty; names the splits that there are.
+        UserError: the split is ill-formed, unknown or empty; the message lists the known ones.
     """
     return sum(stop - start for _, start, stop in pieces(splits, split, dataset))
 
@@ -21,15 +21,15 @@ def count_split(splits: Mapping[str, "tfds.core.SplitInfo"], split: str, dataset
 def pieces(
     splits: Mapping[str, "tfds.core.SplitInfo"], split: str, dataset: str
 ) -> list[tuple[str, int, int]]:
-    """What a split in TFDS's syntax consists of: name, first example, and the one after the last.
+    """The pieces of a split in TFDS's syntax: name, first example, and the one after the last.
 
     Raises:
-        UserError: it is ill-formed, unknown or empty; names the splits that there are.
+        UserError: the split is ill-formed, unknown or empty; the message lists the known ones.
     """
     import tensorflow_datasets as tfds
 
     try:
-        found = tfds.core.ReadInstruction.from_spec(split).to_absolute(splits)
+        instructions = tfds.core.ReadInstruction.from_spec(split).to_absolute(splits)
     except ValueError as error:
         raise _no_such_split(splits, split, dataset) from error
     ends = [
@@ -38,7 +38,7 @@ def pieces(
             piece.from_ or 0,
             splits[piece.splitname].num_examples if piece.to is None else piece.to,
         )
-        for piece in found
+        for piece in instructions
     ]
     if not any(stop > start for _, start, stop in ends):
         raise _no_such_split(splits, split, dataset)
@@ -48,10 +48,10 @@ def pieces(
 def count_shared(
     splits: Mapping[str, "tfds.core.SplitInfo"], first: str, second: str, dataset: str
 ) -> int:
-    """Returns how many examples of the split `second` are examples of `first`, too.
+    """Number of examples that are in both splits.
 
     Raises:
-        UserError: one of them is ill-formed, unknown or empty.
+        UserError: a split is ill-formed, unknown or empty.
     """
     shared = 0
     for name, start, stop in pieces(splits, second, dataset):
@@ -62,7 +62,7 @@ def count_shared(
 
 
 def split_infos(sizes: Mapping[str, int]) -> dict[str, "tfds.core.SplitInfo"]:
-    """Splits of these sizes, for `pieces`, where TFDS itself has not prepared them."""
+    """Describes splits of these sizes to `pieces` without a set that TFDS has prepared."""
     import tensorflow_datasets as tfds
 
     return {
@@ -74,8 +74,8 @@ def split_infos(sizes: Mapping[str, int]) -> dict[str, "tfds.core.SplitInfo"]:
 def _no_such_split(
     splits: Mapping[str, "tfds.core.SplitInfo"], split: str, dataset: str
 ) -> UserError:
-    there_are = ", ".join(f"{name} ({info.num_examples:,})" for name, info in splits.items())
+    known = ", ".join(f"{name} ({info.num_examples:,})" for name, info in splits.items())
     return UserError(
-        f"split {split!r} of {dataset} is unknown, ill-formed or empty: it has {there_are}, and "
+        f"split {split!r} of {dataset} is unknown, ill-formed or empty: it has {known}, and "
         "slices such as train[:90%] or train+test"
     )

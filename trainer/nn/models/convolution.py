@@ -1,17 +1,17 @@
-"""The convolution, the normalisation and the activation that this folder's networks share."""
+"""Convolution, normalisation and activation that the networks in this folder share."""
 
 import keras
 
-_EPSILON = 1e-5  # as Torch, which the papers' codes were written in; Keras' own default is 1e-3
+_EPSILON = 1e-5  # Default of Torch, in which the papers' code was written; Keras' is 1e-3.
 
 
 def convolution(
     channels: int, size: int, stride: int, name: str, *, padding: str = "same"
 ) -> keras.layers.Conv2D:
-    """size×size to `channels`, for a batch norm behind it: without bias.
+    """Returns a size×size convolution to `channels`, without bias because a batch norm follows it.
 
-    It starts as He normal over fan-out, not truncated (He et al. 2015, arXiv:1502.01852, eq. 14).
-    `padding` is Keras' own: same, or valid.
+    The kernel starts as He normal over fan-out, not truncated (He et al. 2015, arXiv:1502.01852,
+    eq. 14). `padding` is an option of Keras: "same" or "valid".
     """
     return keras.layers.Conv2D(
         channels,
@@ -27,7 +27,7 @@ def convolution(
 
 
 def normalize(x: keras.KerasTensor, name: str, *, gamma: float = 1.0) -> keras.KerasTensor:
-    """Batch norm, its γ at `gamma` to start with."""
+    """Returns the batch norm of x; its γ starts at `gamma`."""
     start = keras.initializers.Constant(gamma)
     return keras.layers.BatchNormalization(
         epsilon=_EPSILON, gamma_initializer=start, name=f"{name}_norm"
@@ -35,5 +35,5 @@ def normalize(x: keras.KerasTensor, name: str, *, gamma: float = 1.0) -> keras.K
 
 
 def activate(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
-    """Batch norm and ReLU."""
+    """Returns the ReLU of the batch norm of x."""
     return keras.layers.ReLU(name=f"{name}_relu")(normalize(x, name))

@@ -1,11 +1,11 @@
 """Plain networks: 3×3 convolutions, each with batch norm and ReLU, in stages with pooling between.
 
-`vgg_16` is configuration D of Simonyan & Zisserman 2015 (arXiv:1409.1556, table 1) as it is used on
-small images: batch norm behind each of the 13 convolutions, and one dense layer for its three.
+`vgg_16` is configuration D of Simonyan & Zisserman 2015 (arXiv:1409.1556, table 1) in its form for
+small images: a batch norm follows each of the 13 convolutions, and one dense layer replaces three.
 `plain_9` is the three-stage network of the articles on accuracy against batch size.
 
-Both map float images [b, h, w, c] to float32 logits [b, classes]. Layers have Keras' current dtype
-policy, from the last activation on float32; the Dense layer starts as Keras has it.
+Both map float images [b, h, w, c] to float32 logits [b, classes]. Layers up to the last activation
+have Keras' current dtype policy; later ones are float32. The Dense layer has Keras' initializer.
 """
 
 import keras
@@ -19,18 +19,18 @@ _PLAIN_STAGES = [(64, 3), (128, 3), (256, 3)]
 
 
 def vgg_16(image_shape: ImageShape, classes: int) -> keras.Model:
-    """Max pooling by 2 behind each stage; the dense layer sees all h/32 · w/32 · 512 values."""
+    """Returns VGG-16: max pooling by 2 after each stage, then Dense on h/32 · w/32 · 512 values."""
     x = images = keras.Input(image_shape)
     for number, (channels, convolutions) in enumerate(_VGG_STAGES, start=1):
         x = _stage(x, channels, convolutions, f"stage{number}")
-        # "same" rounds up: 28 pixels become 14, 7, 4, 2, 1.
+        # Padding "same" rounds up: 28 pixels become 14, 7, 4, 2, 1.
         x = keras.layers.MaxPooling2D(2, padding="same", name=f"stage{number}_pool")(x)
     x = keras.layers.Flatten(dtype="float32", name="flat")(x)  # [b, 512] for up to 32 pixels
     return _classifier(images, x, classes, "vgg_16")
 
 
 def plain_9(image_shape: ImageShape, classes: int) -> keras.Model:
-    """Average pooling by 2 between the stages, and over the whole image behind the last."""
+    """Returns plain-9: average pooling by 2 between stages, and over the image after the last."""
     x = images = keras.Input(image_shape)
     for number, (channels, convolutions) in enumerate(_PLAIN_STAGES, start=1):
         if number > 1:

@@ -1,14 +1,14 @@
-"""From the value of --model to a Keras model: raw images in, float32 logits out.
+"""Models by name: Keras models from raw images to float32 logits.
 
-A name is `wide_resnet_<depth>_<width>`, `resnet_50`, `vgg_16`, `plain_9`, a constructor of
-keras.applications as Keras spells it (and `inception_resnet_v2`), or `module:function`. What stands
-in front of the network is part of the model, so that training, evaluation and export agree: pixels
-are standardised by the data's mean and standard deviation, unless the network has a Rescaling or
-Normalization layer of its own, or an integer Input, which then get the pixels 0..255. Its batch
-normalization is made ghost.
+A name is `wide_resnet_<depth>_<width>`, `resnet_50`, `vgg_16`, `plain_9`, a constructor in
+keras.applications as Keras spells it, `inception_resnet_v2`, or `module:function`. Standardisation
+is part of the model, so that training, evaluation and export agree. It uses the data's mean and
+standard deviation, except for networks with a Rescaling or Normalization layer of their own or an
+integer Input: these get pixels 0 to 255. All batch normalization becomes ghost batch normalization.
 """
 
 import contextlib
+import dataclasses
 import difflib
 import inspect
 import re
@@ -32,55 +32,80 @@ from trainer.nn.user_code import one_line, unwrap_user_errors
 ImageShape = tuple[int, int, int]
 
 _OWN = {"resnet_50": resnet_50, "vgg_16": vgg_16, "plain_9": plain_9}
-_ALIASES = {"inception_resnet_v2": "InceptionResNetV2"}  # of constructors in keras.applications
+# Further names of constructors in keras.applications.
+_ALIASES = {"inception_resnet_v2": "InceptionResNetV2"}
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageFormat:
+    """Images that a model takes.
+
+    Attributes:
+      shape: (h, w, c), in pixels.
+      mean: mean of each channel, in pixel values 0 to 255.
+      std: standard deviation of each channel, in pixel values.
+    """
+
+    shape: ImageShape
+    mean: Sequence[float]
+    std: Sequence[float]
+
+
+@dataclasses.dataclass(frozen=True)
+class GhostNorm:
+    """Settings of all ghost batch norms of a model.
+
+    Attributes:
+      batch_size: ghost batch size G, in examples.
+      decay: decay d of the moving statistics per ghost batch.
+      kernel: implementation of the normalization.
+    """
+
+    batch_size: int
+    decay: float
+    kernel: Kernel
 
 
 def build(
     name: str,
-    *,
-    image_shape: ImageShape,
+    images: ImageFormat,
     classes: int,
-    mean: Sequence[float],
-    std: Sequence[float],
+    ghost: GhostNorm,
+    *,
     seed: int,
-    ghost_batch_size: int,
-    ghost_decay: float,
-    kernel: Kernel,
     precision: str = "float32",
 ) -> keras.Model:
-    """The model of that name, its weights a function of `seed`, under the current strategy's scope.
+    """Returns the model of that name under the current strategy's scope.
 
     Args:
-        name: see the module.
-        image_shape: (h, w, c), pixels.
+        name: value of --model, as the module's docstring lists them.
+        images: format of the images, and their statistics, by which the model standardises them.
         classes: number of logits.
-        mean, std: per channel, in pixel values 0..255.
-        seed: of Python's, numpy's and TensorFlow's generators, which this sets.
-        ghost_batch_size: G, examples.
-        ghost_decay: d, per ghost batch.
-        kernel: of the ghost batch norm.
-        precision: float32 or bfloat16, of the network's layers and what they hand on; parameters,
-            batch-norm statistics and logits are float32 always.
+        ghost: settings of the ghost batch norms.
+        seed: seed of the initial weights, and of Python's, numpy's and TensorFlow's generators,
+            which this function sets.
+        precision: float32 or bfloat16, for the network's layers and their outputs; parameters,
+            batch-norm statistics and logits are always float32.
 
     Returns:
         A model from uint8 images [b, h, w, c] to float32 logits [b, classes].
 
     Raises:
-        UserError: for a name that is none, or a network that cannot be built for these images and
-            classes, with its own reason, or does not return logits.
+        UserError: if there is no such model, or it cannot be built for these images and classes,
+            or does not return logits.
     """
     keras.utils.set_random_seed(keras_seed(seed))
     with _layers_in(precision):
-        network = _network(name, image_shape, classes)
-    images = keras.Input(image_shape, dtype="uint8", name="images")
+        network = _network(name, images.shape, classes)
+    inputs = keras.Input(images.shape, dtype="uint8", name="images")
     dtype = _input_dtype(network)
-    pixels = keras.ops.cast(images, dtype)  # [b, h, w, c], 0..255
+    pixels = keras.ops.cast(inputs, dtype)  # [b, h, w, c], 0..255
     if dtype == "float32" and not _standardises(network):
         pixels = keras.layers.Normalization(
-            mean=list(mean), variance=[deviation**2 for deviation in std], dtype="float32"
+            mean=list(images.mean), variance=[std**2 for std in images.std], dtype="float32"
         )(pixels)
     logits = _with_reason(name, lambda: network(pixels))  # [b, classes]
-    if isinstance(logits, list) and len(logits) == 1:  # of keras.Model(x, [y])
+    if isinstance(logits, list) and len(logits) == 1:  # As of keras.Model(x, [y]).
         (logits,) = logits
     if tuple(getattr(logits, "shape", ())) != (None, classes):
         shape = getattr(logits, "shape", type(logits).__name__)
@@ -89,15 +114,17 @@ def build(
         )
     if logits.dtype != "float32":
         logits = keras.layers.Identity(dtype="float32", name="float32_logits")(logits)
-    model = keras.Model(images, logits, name="classifier")
+    model = keras.Model(inputs, logits, name="classifier")
     if ":" in name:
-        model_checks.check(name, network, tf.TensorSpec((ghost_batch_size, *image_shape), dtype))
-    return ghostify(model, ghost_batch_size=ghost_batch_size, decay=ghost_decay, kernel=kernel)
+        model_checks.check(name, network, tf.TensorSpec((ghost.batch_size, *images.shape), dtype))
+    return ghostify(
+        model, ghost_batch_size=ghost.batch_size, decay=ghost.decay, kernel=ghost.kernel
+    )
 
 
 @contextlib.contextmanager
 def _layers_in(precision: str) -> Iterator[None]:
-    """Layers made within compute in `precision` unless they say otherwise."""
+    """Makes layers that are created in the block compute in `precision` by default."""
     outer = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else precision)
     try:
@@ -107,7 +134,7 @@ def _layers_in(precision: str) -> Iterator[None]:
 
 
 def _network(name: str, image_shape: ImageShape, classes: int) -> keras.Model:
-    """The network of that name from float images to logits."""
+    """Returns the network of that name, from float images to logits."""
     if ":" in name:
         return user_function.build(name, image_shape, classes)
     if match := re.fullmatch(r"wide_resnet_(\d+)_(\d+)", name):
@@ -117,7 +144,7 @@ def _network(name: str, image_shape: ImageShape, classes: int) -> keras.Model:
     constructors = dict(inspect.getmembers(keras.applications, inspect.isfunction))
     constructor = constructors.get(_ALIASES.get(name, name))
     if constructor is None:
-        raise UserError(f"--model={name} is no model; {_suggest(name, list(constructors))}")
+        raise UserError(f"--model={name} is not a model; {_suggest(name, list(constructors))}")
     arguments = {
         "input_shape": image_shape,
         "weights": None,
@@ -132,9 +159,9 @@ def _network(name: str, image_shape: ImageShape, classes: int) -> keras.Model:
 
 
 def _return_in_float32(network: keras.Model) -> None:
-    """Makes the layer that has the logits' weights, and those behind it, compute in float32.
+    """Makes the last layer with weights, and the layers after it, compute in float32.
 
-    Logits in bfloat16 are off by up to 0.4%, the loss and its gradient with them.
+    Logits in bfloat16 have errors of up to 0.4%, and so have the loss and its gradient.
     """
     for layer in reversed(network.layers):
         layer.dtype_policy = "float32"
@@ -152,13 +179,13 @@ def _suggest(name: str, constructors: list[str]) -> str:
     forms = f"{own}, a name in keras.applications or module:function"
     if not near:
         return f"it is {forms}"
-    # VGG16 and vgg_16 are written alike: both are named.
+    # VGG16 and vgg_16 are the same without underscores, so both are suggested.
     matches = [model for match in near for model in known if plain(model) == match]
     return f"did you mean {' or '.join(matches)}? It is {forms}"
 
 
 def _with_reason(name: str, construct: Callable[[], Any]) -> Any:
-    """What `construct` returns; where Keras refuses, an image too small for one, its reason."""
+    """Returns `construct()`; raises a UserError with Keras' reason, such as an image too small."""
     try:
         with unwrap_user_errors(f"--model={name}"):
             return construct()
@@ -171,9 +198,9 @@ def _with_reason(name: str, construct: Callable[[], Any]) -> Any:
 
 
 def _input_dtype(network: keras.Model) -> str:
-    """Returns the type of the pixels that the network takes: its Input's if that is an integer.
+    """Returns the data type of the network's Input if it is an integer type, otherwise float32.
 
-    An integer Input declares raw pixels, 0 to 255. A subclassed model has no Input.
+    An integer Input takes raw pixels, 0 to 255. A subclassed model has no Input.
     """
     declared = [each.dtype for each in getattr(network, "inputs", None) or []]
     return declared[0] if declared and "int" in declared[0] else "float32"

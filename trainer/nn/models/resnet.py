@@ -1,32 +1,32 @@
-"""The residual network for large images: ResNet-50, He et al. 2016, arXiv:1512.03385, table 1.
+"""Residual network for large images: ResNet-50, He et al. 2016, arXiv:1512.03385, table 1.
 
-It is the variant called v1.5: a bottleneck that halves the image does so in its 3×3 convolution and
-not in its first 1×1, as in Goyal et al. 2017 (arXiv:1706.02677), section 5.1. Its start is theirs
-too: the γ of each block's last batch norm is zero, so that a block begins as its shortcut, and the
-dense layer is normal with standard deviation 0.01.
+This is the variant called v1.5: a bottleneck that halves the image does so in its 3×3 convolution
+and not in its first 1×1, as in Goyal et al. 2017 (arXiv:1706.02677), section 5.1. Their initial
+weights are used too: the γ of each block's last batch norm is zero, so a block starts as its
+shortcut, and the dense layer is normal with standard deviation 0.01.
 
-Strided layers are padded by hand, alike on both sides, as Torch does: TensorFlow's "same" would pad
-an even image on the far side only. So the weights of torchvision's resnet50 fit, layer by layer.
+Strided layers have explicit padding, equal on both sides as in Torch. TensorFlow's "same" would pad
+an even image on the far side only. Hence the weights of torchvision's resnet50 fit, layer by layer.
 """
 
 import keras
 
 from trainer.nn.models.convolution import activate, convolution, normalize
 
-_STAGES = [(64, 3), (128, 4), (256, 6), (512, 3)]  # channels inside of a block, blocks
-_EXPANSION = 4  # channels that leave a block, over those inside
+_STAGES = [(64, 3), (128, 4), (256, 6), (512, 3)]  # (channels inside a block, blocks)
+_EXPANSION = 4  # Output channels of a block, over those inside.
 
 
 def resnet_50(image_shape: tuple[int, int, int], classes: int) -> keras.Model:
-    """ResNet-50 v1.5 from float images [b, h, w, c] to float32 logits [b, classes].
+    """Returns ResNet-50 v1.5 from float images [b, h, w, c] to float32 logits [b, classes].
 
-    Images of any size of 32 pixels and more; 224 is the papers'. Layers have Keras' current dtype
-    policy, from the pooling on float32.
+    Images have 32 pixels or more a side; the papers use 224. Layers before the pooling have Keras'
+    current dtype policy, and later ones are float32.
     """
     images = keras.Input(image_shape)
     x = _padded(images, 3, "stem")
     x = convolution(64, 7, 2, "stem_conv", padding="valid")(x)  # [b, h/2, w/2, 64]
-    x = _padded(activate(x, "stem"), 1, "pool")  # Zeros are no larger than what a ReLU returns.
+    x = _padded(activate(x, "stem"), 1, "pool")  # ReLU outputs are never below these zeros.
     x = keras.layers.MaxPooling2D(3, strides=2, name="stem_pool")(x)  # [b, h/4, w/4, 64]
     for stage, (channels, blocks) in enumerate(_STAGES, start=1):
         for block in range(1, blocks + 1):
@@ -40,7 +40,7 @@ def resnet_50(image_shape: tuple[int, int, int], classes: int) -> keras.Model:
 
 def _bottleneck(x: keras.KerasTensor, channels: int, stride: int, name: str) -> keras.KerasTensor:
     shortcut, leaving = x, _EXPANSION * channels
-    if x.shape[-1] != leaving:  # The first block of each stage.
+    if x.shape[-1] != leaving:  # This is the first block of a stage.
         shortcut = convolution(leaving, 1, stride, f"{name}_shortcut_conv")(x)
         shortcut = normalize(shortcut, f"{name}_shortcut")
     y = activate(convolution(channels, 1, 1, f"{name}_conv1")(x), f"{name}_1")
@@ -55,5 +55,5 @@ def _bottleneck(x: keras.KerasTensor, channels: int, stride: int, name: str) -> 
 
 
 def _padded(x: keras.KerasTensor, pixels: int, name: str) -> keras.KerasTensor:
-    """`pixels` rows and columns of zeros on every side."""
+    """Returns x with `pixels` rows and columns of zeros on every side."""
     return keras.layers.ZeroPadding2D(pixels, name=f"{name}_padding")(x)

@@ -1,4 +1,4 @@
-"""The model that a user's function makes: --model=module:function."""
+"""Model returned by a user's function: --model=module:function."""
 
 import importlib
 import inspect
@@ -12,18 +12,18 @@ from trainer.nn.user_code import one_line, unwrap_user_errors
 
 
 def build(name: str, image_shape: tuple[int, int, int], classes: int) -> keras.Model:
-    """Returns what the function of `name` makes of (image_shape, classes).
+    """Returns the model that the function `name` makes from (image_shape, classes).
 
     Raises:
-        UserError: there is no such function, it cannot be called so, it raises an error, which is
-            then the user's own, or it returns something else than a Keras model.
+        UserError: if the function does not exist, does not take these arguments, raises an error,
+            or does not return a Keras model.
     """
     module_name, _, function_name = name.partition(":")
-    if not {"", os.getcwd()} & set(sys.path):  # as `python -m` has it, for other entry points
+    if not {"", os.getcwd()} & set(sys.path):  # Only `python -m` does this itself.
         sys.path.insert(0, os.getcwd())
     try:
         if module_name.startswith("."):
-            raise ImportError("name it from the top, without the first dot")
+            raise ImportError("use its full name, without the first dot")
         with unwrap_user_errors(f"--model={name}"):
             module = importlib.import_module(module_name)
     except (ImportError, ValueError) as error:
@@ -35,17 +35,15 @@ def build(name: str, image_shape: tuple[int, int, int], classes: int) -> keras.M
         inspect.signature(function).bind(image_shape, classes)
     except TypeError as error:
         raise UserError(
-            f"--model={name}: it is called as {function_name}(image_shape, classes): {error}"
+            f"--model={name} cannot be called as {function_name}(image_shape, classes): {error}"
         ) from error
     try:
         with unwrap_user_errors(f"--model={name}"):
             model = function(image_shape, classes)
     except UserError:
         raise
-    except Exception as error:  # of a function that is not the user's, such as a library's
+    except Exception as error:  # The function is not the user's own, but a library's.
         raise UserError(f"model {name} cannot be built: {one_line(error)}") from error
     if not isinstance(model, keras.Model):
-        raise UserError(
-            f"--model={name} returned a {type(model).__name__}; it must return a keras.Model"
-        )
+        raise UserError(f"--model={name} returned a {type(model).__name__}: return a keras.Model")
     return model

@@ -1,7 +1,7 @@
 """Wide residual networks, WRN-depth-width: Zagoruyko & Komodakis 2016, arXiv:1605.07146.
 
-Pre-activation blocks of two 3×3 convolutions in three groups of 16k, 32k and 64k channels; depth
-counts the convolutions: 6n + 4 for n blocks a group.
+Each has pre-activation blocks of two 3×3 convolutions, in three groups of 16k, 32k and 64k channels
+for width k. With n blocks a group, depth is 6n + 4, the number of convolutions.
 """
 
 import keras
@@ -15,24 +15,24 @@ _FIRST_CHANNELS = 16
 def wide_resnet(
     depth: int, width: int, image_shape: tuple[int, int, int], classes: int
 ) -> keras.Model:
-    """WRN-depth-width from float images [b, h, w, c] to float32 logits [b, classes].
+    """Returns WRN-depth-width from float images [b, h, w, c] to float32 logits [b, classes].
 
-    Layers have Keras' current dtype policy, from the pooling on float32. Convolutions have no bias
-    and start as the authors' (He normal over fan-out, not truncated); the Dense layer starts as
-    Keras has it.
+    Layers before the pooling have Keras' current dtype policy, and later ones are float32.
+    Convolutions have no bias and start as the authors' (He normal over fan-out, not truncated). The
+    Dense layer has Keras' initializer.
 
     Raises:
-        UserError: for a depth that is not 6n + 4 with n ≥ 1, or a width under 1.
+        UserError: if depth is not 6n + 4 with n ≥ 1, or width is under 1.
     """
     blocks, rest = divmod(depth - 4, 6)
     if rest or blocks < 1:
         near = [6 * n + 4 for n in (blocks, blocks + 1) if n >= 1]
         raise UserError(
-            f"wide_resnet of depth {depth}: a depth is 6n + 4; the nearest are "
-            f"{' and '.join(map(str, near or [10]))}"
+            f"wide_resnet of depth {depth} does not exist, since a depth is 6n + 4: use "
+            f"{' or '.join(map(str, near or [10]))}"
         )
     if width < 1:
-        raise UserError(f"wide_resnet of width {width}: a width is 1 or more")
+        raise UserError(f"wide_resnet of width {width} does not exist: use a width of 1 or more")
 
     images = keras.Input(image_shape)
     x = convolution(_FIRST_CHANNELS, 3, 1, "conv")(images)  # [b, h, w, 16]
@@ -50,7 +50,7 @@ def wide_resnet(
 def _block(x: keras.KerasTensor, channels: int, stride: int, name: str) -> keras.KerasTensor:
     active = activate(x, f"{name}_1")
     if stride != 1 or x.shape[-1] != channels:
-        # A shortcut that changes shape starts from the activated input (the authors' code).
+        # As in the authors' code, a shortcut that changes shape starts from the activated input.
         x = convolution(channels, 1, stride, f"{name}_shortcut")(active)
     y = convolution(channels, 3, stride, f"{name}_conv1")(active)
     y = convolution(channels, 3, 1, f"{name}_conv2")(activate(y, f"{name}_2"))

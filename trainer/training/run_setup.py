@@ -1,0 +1,240 @@
+"""Set-up of a training run: data, model, micro-batch, newest checkpoint and outputs."""
+
+import dataclasses
+import itertools
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from trainer.config.flags import Config
+from trainer.config.run_flags import NEWEST_ORDER
+from trainer.data import pipeline
+from trainer.data.bad_examples import BadExamples
+from trainer.data.in_memory import InMemoryDataset
+from trainer.data.indexed import IndexedDataset
+from trainer.distributed.process_group import ProcessGroup
+from trainer.distributed.strategy import is_tpu
+from trainer.run_dir import directory, training_data
+from trainer.run_dir.checkpoints import Checkpoints, NoCheckpoints
+from trainer.run_dir.training_data import TrainingData
+from trainer.schedule import plan, trajectory
+from trainer.schedule.layout import default_micro_batch_size, lay_out
+from trainer.system.output import log, width
+from trainer.training import micro_batch_search, setup
+from trainer.training.evaluation import Evaluator
+from trainer.training.outputs import Outputs, open_outputs
+from trainer.training.state import State, restore, share
+from trainer.training.step import TrainingStep
+
+Batches = Callable[[int, int], Iterator[Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run that is set up.
+
+    Attributes:
+      path: run directory.
+      bad: examples that cannot be used.
+      group: the processes that train together.
+      trajectory: position → setting.
+      step: the device code, with the model.
+      batches: returns the micro-batches from (position, micro-batch size) on.
+      evaluator: of the model, on the evaluation split.
+      micro_batch_size: the largest micro-batch of a replica.
+      state: what the run has done.
+      outputs: what the run writes while it trains.
+    """
+
+    path: pathlib.Path
+    bad: BadExamples
+    group: ProcessGroup
+    trajectory: trajectory.Trajectory
+    step: TrainingStep
+    batches: Batches
+    evaluator: Evaluator
+    micro_batch_size: int
+    state: State
+    outputs: Outputs
+
+
+def set_up(
+    config: Config,
+    path: pathlib.Path,
+    bad: BadExamples,
+    strategy: tf.distribute.Strategy,
+    lanes: int,
+    group: ProcessGroup,
+) -> Run:
+    """Loads the data, builds the model, restores the newest checkpoint and opens the outputs.
+
+    Args:
+      config: of the run.
+      path: run directory.
+      bad: records the examples that cannot be used.
+      strategy: over the replicas.
+      lanes: parts of a micro-batch that a CPU computes side by side.
+      group: the processes that train together.
+
+    Raises:
+      UserError: if the run cannot be trained: its data, model, schedule or checkpoints.
+    """
+    config = _with_order_version(config, path, group)
+    kept = path if group.chief else None
+    examples, validation = setup.load_splits(config, kept, bad, group)
+    schedule = trajectory.from_config(config, examples.examples, strategy.num_replicas_in_sync)
+    data = setup.training_data_of(config, kept, bad, examples)
+    data = _with_chiefs_normalisation(data, group)
+    step = _create_step(config, setup.build(config, data, strategy), strategy, lanes)
+    batches = _batches(config, examples, bad, strategy.num_replicas_in_sync, group)
+    micro_batch_size = _micro_batch_size(config, path, schedule, step, batches, group)
+    log(plan.uncertain(config) + _plan(config, schedule, strategy, micro_batch_size))
+    checkpoints, state = _restore(config, path, step, data, group)
+    if state.resumes:
+        log(f"resumed at update {state.update}, epoch {state.position / examples.examples:.2f}")
+    return Run(
+        path,
+        bad,
+        group,
+        schedule,
+        step,
+        batches,
+        Evaluator(strategy, step.model, validation, lanes, config.augment, bad, group),
+        micro_batch_size,
+        state,
+        open_outputs(config, path, checkpoints, state, data, end=schedule.end, chief=group.chief),
+    )
+
+
+def _with_order_version(config: Config, path: pathlib.Path, group: ProcessGroup) -> Config:
+    """Returns `config` with the order version of the run in `path`, which the chief reads."""
+    own = directory.order_version(path, config) if group.chief else 0
+    _, (version,) = group.agree(False, own)
+    if version != NEWEST_ORDER:
+        origin = "as asked for" if config.order_version else "from its flags.txt"
+        log(f"this run has order version {version}, {origin}; new runs have {NEWEST_ORDER}")
+    return dataclasses.replace(config, order_version=version)
+
+
+def _with_chiefs_normalisation(data: TrainingData, group: ProcessGroup) -> TrainingData:
+    """Returns `data` with the chief's mean and deviation, which may be those of a resumed run."""
+    mean, std = group.broadcast(np.array([data.mean, data.std])).tolist()  # [2, c]
+    return dataclasses.replace(data, mean=tuple(mean), std=tuple(std))
+
+
+def _create_step(
+    config: Config, model: keras.Model, strategy: tf.distribute.Strategy, lanes: int
+) -> TrainingStep:
+    return TrainingStep(
+        strategy,
+        model,
+        optimizer=config.optimizer,
+        weight_decay=config.weight_decay,
+        label_smoothing=config.label_smoothing,
+        seed=config.seed,
+        order_version=config.order_version or NEWEST_ORDER,
+        lanes=lanes,
+        # A TPU's work is enqueued ahead of time, so a clock on its machine does not measure it.
+        timed=not config.deterministic and not is_tpu(strategy),
+    )
+
+
+def _batches(
+    config: Config,
+    examples: InMemoryDataset | IndexedDataset,
+    bad: BadExamples,
+    replicas: int,
+    group: ProcessGroup,
+) -> Batches:
+    """Returns the function that returns the micro-batches from a position on."""
+
+    order = config.order_version or NEWEST_ORDER
+    stream = pipeline.ExampleStream(examples, config.augment, config.seed, bad, order)
+
+    def batches(position: int, micro_batch_size: int) -> Iterator[Any]:
+        return iter(
+            pipeline.training(
+                stream,
+                position=position,
+                micro_batch_size=micro_batch_size,
+                replicas=replicas,
+                local_replicas=group.local(replicas),
+            )
+        )
+
+    return batches
+
+
+def _micro_batch_size(
+    config: Config,
+    path: pathlib.Path,
+    schedule: trajectory.Trajectory,
+    step: TrainingStep,
+    batches: Batches,
+    group: ProcessGroup,
+) -> int:
+    """Returns the run's largest micro-batch: the controller's, the user's, or the fastest."""
+    largest = schedule.micro_batch_size or config.micro_batch_size
+    if not largest and config.deterministic:
+        largest = default_micro_batch_size(config.ghost_batch_size)
+    if largest:
+        return largest
+    if group.chief:
+        largest = micro_batch_search.choose(
+            path / "micro_batch.json",
+            step,
+            batches,
+            limits=schedule.limits,
+            ghost_batch_size=config.ghost_batch_size,
+            model=config.model,
+        )
+    _, (largest,) = group.agree(False, largest)
+    return largest
+
+
+def _restore(
+    config: Config, path: pathlib.Path, step: TrainingStep, data: TrainingData, group: ProcessGroup
+) -> tuple[Checkpoints, State]:
+    """Returns the checkpoints, and the state of the newest one, which all processes then have.
+
+    Raises:
+      UserError: if the run began with other training data.
+    """
+    slots = [slot for of_parameter in step.slots for slot in of_parameter]
+    variables = {"weights": setup.values(step.model), "slots": slots}
+    checkpoints = (
+        Checkpoints(path / "checkpoints", variables, keep=config.keep_checkpoints)
+        if group.chief
+        else NoCheckpoints()
+    )
+    state = share(restore(checkpoints, step), itertools.chain(*variables.values()), group)
+    step.starts = state.statistics_starts or {}
+    training_data.check_learned(state.training_data, data, path / training_data.FILE)
+    state.training_data = data.as_json()
+    setup.log_if_edited(config, step.model, state.model_configuration)
+    own = setup.configuration(config, step.model)
+    state.model_configuration = state.model_configuration or own
+    return checkpoints, state
+
+
+def _plan(
+    config: Config,
+    schedule: trajectory.Trajectory,
+    strategy: tf.distribute.Strategy,
+    micro_batch_size: int,
+) -> str:
+    """Returns the plan as text, and where it leaves the gradient noise unmeasured."""
+    ghost, replicas = config.ghost_batch_size, strategy.num_replicas_in_sync
+    ramps = plan.ramps(schedule, lambda size: lay_out(size, replicas, ghost, micro_batch_size))
+    phases = [ramp.first for ramp in ramps]
+    whole = {phase.batch_size for phase in phases if phase.micro_batch_size == phase.batch_size}
+    lines = [
+        f"the gradient noise scale is not measured at batch {size}, which is one micro-batch"
+        + ("" if size == ghost else ": a smaller --micro_batch_size measures it")
+        for size in sorted(whole)
+    ]
+    return "\n".join([plan.table(ramps, width=width()), *lines])

@@ -1,0 +1,29 @@
+"""Metrics that the device code returns of the updates that it did."""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class UpdateMetrics:
+    """Metrics of the n updates of a stretch.
+
+    Attributes:
+      loss: mean data loss of each batch, before its update, float [n].
+      top1: fraction of each batch whose label has the largest logit, float [n].
+      gradient_norm: Euclidean norm of each update's gradient, the regularizers' part included.
+      micro_batch_sq_norm: squared norm of a micro-batch's mean gradient without the regularizers'
+        part, averaged over the micro-batches of each update, float [n].
+      batch_sq_norm: squared norm of each batch's mean gradient without that part, float [n].
+      seconds: duration of the stretch, without tracing.
+      input_wait: seconds of it in which the device waited for examples; None if not timed.
+    """
+
+    loss: np.ndarray
+    top1: np.ndarray
+    gradient_norm: np.ndarray
+    micro_batch_sq_norm: np.ndarray
+    batch_sq_norm: np.ndarray
+    seconds: float
+    input_wait: float | None
