@@ -128,7 +128,7 @@ def test_nothing_is_unpickled():
 
 
 def test_one_module_parses_json():
-    """It checks what it parses; messages between workers are checked where they arrive."""
+    """Parsed files are checked in one place; messages between workers, where they arrive."""
     found = {m for m, path in FILES.items() if "json.load" in path.read_text("utf-8")}
     messages = {"trainer.distributed.rendezvous", "trainer.distributed.rendezvous_server"}
     assert found - messages == {"trainer.system.typed_json"}

@@ -1,4 +1,4 @@
-"""What each py_test of BUILD runs: pytest, on the file that it is given."""
+"""Runs pytest on the file that a py_test of BUILD names."""
 
 import sys
 

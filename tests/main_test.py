@@ -1,4 +1,4 @@
-"""What the program says to wrong input: two lines at most, the value and the remedy, status 2."""
+"""Refusals of wrong input: two lines at most, the value and the remedy, status 2."""
 
 import select
 import signal
@@ -79,7 +79,7 @@ def test_a_name_that_no_file_can_have(capsys):
 
 
 def test_who_reads_the_output_may_leave():
-    """As `| head` does: of a long plan, more than a buffer is still to be written."""
+    """Closes the pipe early, as `| head` does, while most of a long plan is not written."""
     plan = ["plan", "--format=json", "--warmup_epochs=2", "--epochs=2"]
     with subprocess.Popen(
         [sys.executable, "-m", "trainer", *plan], stdout=subprocess.PIPE, stderr=subprocess.PIPE

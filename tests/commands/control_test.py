@@ -32,7 +32,7 @@ def plateau(tmp_path_factory):
 
 
 def memory(model_dir):
-    """What the controller remembers in the newest checkpoint."""
+    """Returns the state of the controller in the newest checkpoint."""
     reader = tf.train.load_checkpoint(str(newest(model_dir) / "checkpoint"))
     return json.loads(reader.get_tensor("progress/.ATTRIBUTES/VARIABLE_VALUE"))["control"]
 

@@ -1,4 +1,4 @@
-"""What evaluate says of a run, of its checkpoints and of its export is what the run logged."""
+"""Evaluations of a run, its checkpoints and its export equal what the run logged."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What export writes: it loads without this program, and is the model that was trained."""
+"""Exports load without this program, and are the model that was trained."""
 
 import json
 import pathlib
@@ -41,7 +41,7 @@ def export(capsys, *flags):
 
 
 def logits_elsewhere(export_dir, images, *arguments):
-    """By a process that knows of this program nothing but the export: name and batch → logits."""
+    """Returns logits by name and batch, computed by a process that has only the export."""
     folder = export_dir.parent
     np.save(folder / "images.npy", images)
     subprocess.run([sys.executable, "-I", "-c", LOAD, *arguments], cwd=folder, check=True)
@@ -142,7 +142,7 @@ def test_what_is_something_else_is_left_alone(capsys, uninterrupted, exported, t
 
 
 def test_a_model_with_a_layer_of_its_own(capsys, tmp_path):
-    """In bfloat16, and in the run directory, where no other is named."""
+    """Exports a bfloat16 run into its run directory, which is the default."""
     own = ["--model=tests.support.models:with_a_layer_of_its_own", "--precision=bfloat16"]
     model_dir = tmp_path / "run"
     train(model_dir, *SHORT, *own, "--epochs=0.05")

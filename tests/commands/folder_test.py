@@ -121,7 +121,7 @@ def test_what_was_left_out_and_mended_since_ends_no_run(tmp_path):
 
 
 def test_the_chief_knows_what_another_worker_left_out(dataset, tmp_path):
-    """Of 300 images, 125 to 249 are evaluated by the second worker."""
+    """The second worker evaluates the images 125 to 249 of 300."""
     known = BadExamples(skip=True)
     source = sources.load(f"image_folder:{dataset}", "more", None, 24, augment="none", bad=known)
     bad = pathlib.Path(source.describe(200))

@@ -15,7 +15,7 @@ _VOID = {"meta", "img", "wbr", "line", "br"}
 
 
 class Page(html.parser.HTMLParser):
-    """What a report holds; all of its elements are closed."""
+    """Parses a report, and checks that all of its elements are closed."""
 
     def __init__(self, path):
         super().__init__()
@@ -156,7 +156,7 @@ def test_names_are_no_formulas(capsys, tmp_path):
 
 
 def test_a_run_that_diverged_at_once_is_compared(capsys, tmp_path):
-    """It has logged no point, and is no cell without a run."""
+    """Checks a run without a logged point, which has a row and not an empty cell."""
     grid(tmp_path / "runs", (32, 64), (0.1, 0.2), skip=[(64, 0.2)])
     flags = ["--initial_batch_size=64", "--base_learning_rate=0.2"]
     folder = write(tmp_path / "runs" / "diverged", *flags, ended=False)

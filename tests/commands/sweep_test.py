@@ -122,7 +122,7 @@ def test_two_sweeps_without_parts_share_the_points_out(tmp_path):
 
 
 def test_a_run_is_the_same_in_a_sweep_as_by_itself(mixed, tmp_path):
-    """But for the number of cores: its kernels' threads share out the sums."""
+    """Compares losses to 1e-3: the runs have other numbers of cores, whose threads divide sums."""
     folder, _ = mixed
     alone = tmp_path / "alone"
     train(alone, *TINY)

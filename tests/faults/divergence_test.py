@@ -33,7 +33,7 @@ def test_the_newest_checkpoint_is_of_before(tmp_path):
 
 
 def test_statistics_that_are_no_numbers_are_named_as_such(tmp_path):
-    """Of which the evaluation knows nothing: its loss is a number."""
+    """Diverges in a way that the evaluation does not show: its loss is finite."""
     model = "--model=tests.support.models:overflowing"
     done = train(tmp_path / "run", *SHORT, model, "--epochs=0.001", status=3)
     line, _ = done.stderr.splitlines()[-2:]

@@ -126,7 +126,7 @@ def test_every_field_of_a_point_of_the_log(tmp_path):
 
 
 def test_points_of_any_numbers_are_drawn(capsys, tmp_path):
-    """As the reader lets them pass: the extremes of what it allows, by field."""
+    """Draws the extremes of the values that the reader accepts, by field."""
     for name in metrics.TAGS:
         for what in ("large", "tiny", "nan", "an_infinity", "negative", "2^63"):
             folder = write(tmp_path / "runs" / f"{name}-{what}", ended=False)

@@ -115,6 +115,6 @@ def test_a_sweep_of_3000_failed_points_is_read_once(tmp_path):
 
 
 def test_reasons_are_short():
-    """With a line of 20,000 letters a point, sweep.json of 1,000 points was too large."""
+    """Records long reasons: 1,000 of 20,000 letters made sweep.json too large."""
     output = io.BytesIO(b"crescendo train: " + b"x" * 20_000 + b"\n" + b"y" * 20_000 + b"\n")
     assert len(runner._reason(output, 0)) < 2010

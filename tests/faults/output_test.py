@@ -59,7 +59,7 @@ def test_a_terminal_that_hangs_up_stops_the_run_with_a_checkpoint(tmp_path):
 
 
 def test_a_hangup_that_is_ignored_at_the_start_stays_ignored(tmp_path):
-    """As `nohup` has it."""
+    """Ignores SIGHUP from the start, as `nohup` does."""
     model_dir = tmp_path / "run"
     process, terminal = on_a_terminal(model_dir, "sh", "-c", 'trap "" HUP; exec "$@"', "sh")
     os.close(terminal)

@@ -65,7 +65,7 @@ def test_a_read_only_directory(uninterrupted, tmp_path, begun):
 
 @pytest.mark.parametrize("name", ["metrics.jsonl.tmp", "lock", "checkpoints", "tensorboard/train"])
 def test_links_that_lead_out(tmp_path, name):
-    """From a run that came from elsewhere: what they lead to stays as it is."""
+    """Leaves what links in a foreign run lead to as it is."""
     model_dir, victim = tmp_path / "run", tmp_path / "victim"
     link = model_dir / name
     link.parent.mkdir(parents=True)

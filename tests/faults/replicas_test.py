@@ -22,7 +22,7 @@ def one(tmp_path_factory):
 
 
 def test_one_four_two_replicas(one, tmp_path):
-    """With a growth in each part: B 128 → 640 at 1.2 epochs, → 3,200 at 2.1."""
+    """Resumes with a growth in each part: B 128 → 640 at 1.2 epochs, → 3,200 at 2.1."""
     model_dir = tmp_path / "run"
     for replicas, until in ((1, 0.7), (4, 1.5), (2, 4)):
         layout = (f"--virtual_devices={replicas}", f"--stop_at_epoch={until}")

@@ -35,7 +35,7 @@ def test_a_signal_stops_with_a_checkpoint(uninterrupted, tmp_path, number):
 
 
 def test_a_terminal_that_hangs_up_twice_stops_with_a_checkpoint(tmp_path):
-    """As bash and the kernel do, each with a signal of its own."""
+    """Sends two signals, as bash and the kernel do when a terminal hangs up."""
     model_dir = tmp_path / "hung up"
     process = started(model_dir, *SHORT)
     wait_for(lambda: read(model_dir / "metrics.jsonl"), process)
@@ -67,7 +67,7 @@ def test_a_second_signal_leaves_at_once(uninterrupted, tmp_path):
 
 
 def test_a_signal_in_a_long_evaluation(tmp_path):
-    """It is made when the run goes on, once."""
+    """Interrupts an evaluation, which is then made once, when the run is resumed."""
     model_dir = tmp_path / "long"
     flags = [*SHORT, *CONSTANT, "--epochs=0.04"]
     flags += ["--model=wide_resnet_10_1", "--eval_split=train[:40000]"]

@@ -70,7 +70,7 @@ def test_a_signal_goes_to_the_points_which_checkpoint(tmp_path, number):
 
 
 def test_a_point_that_is_killed_goes_on_at_the_next_call(tmp_path):
-    """As by the kernel, where memory is short: the others finish, and it is not called failed."""
+    """Kills a point as the kernel does without memory: the others finish, and it is not failed."""
     folder = tmp_path / "sweep"
     flags = [*SHORT, OFTEN, "--epochs=1", "--sweep=seed=0,1"]
     process = started(folder, *flags, name="sweep")

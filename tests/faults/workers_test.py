@@ -91,7 +91,7 @@ def one(tmp_path_factory):
 
 
 def test_one_three_two_one_workers(one, tmp_path):
-    """With a growth under three and under two; each goes on where another number has stopped."""
+    """Resumes with other numbers of workers, with a growth under three and under two."""
     model_dir = tmp_path / "run"
     train(model_dir, *SMOOTH, "--stop_at_epoch=0.6")
     for workers, until in ((3, 1.4), (2, 2.4)):

@@ -30,7 +30,7 @@ def allowed():
 
 
 class Network:
-    """Of n hosts; `switch` and each host are namespaces."""
+    """Network of n hosts; `switch` and each host are namespaces."""
 
     def __init__(self, n):
         own = f"crescendo-{os.getpid()}-{next(_COUNT)}"
@@ -62,7 +62,7 @@ class Network:
         ip("-n", self.hosts[i], "link", "set", "eth0", "down")
 
     def bytes_sent(self, i):
-        """By a host, since it is there."""
+        """Returns the bytes that a host has sent since it was made."""
         (link,) = json.loads(ip("-n", self.hosts[i], "-s", "-j", "link", "show", "eth0"))
         return link["stats64"]["tx"]["bytes"]
 

@@ -54,14 +54,14 @@ class Subclassed(keras.Model):
 
 
 def with_a_layer_of_its_own(image_shape: tuple[int, int, int], classes: int) -> keras.Model:
-    """It loads where this module is imported."""
+    """Model that loads only if this module is imported, because of its layer."""
     model = tiny(image_shape, classes)
     model.add(Double())
     return model
 
 
 def subclassed(image_shape: tuple[int, int, int], classes: int) -> keras.Model:
-    """It can be exported as a SavedModel alone."""
+    """Model that Keras cannot save, so that only a SavedModel is exported."""
     return Subclassed(classes)
 
 

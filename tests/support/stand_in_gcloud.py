@@ -85,7 +85,7 @@ def keep(found):
 
 
 def end_machine():
-    """As the power going: whatever runs there is killed, and its disk is gone."""
+    """Removes the machine as a power failure does: its processes are killed, its disk is lost."""
     for file in MACHINE.glob("crescendo/*.pid"):
         for kill in (os.killpg, os.kill):
             try:

@@ -34,7 +34,7 @@ time.sleep(600)
 
 
 class Api:
-    """What the API answers with: the last of `answers` for ever, the ones before it once each.
+    """Answers of the API: each of `answers` once, and then the last of them always.
 
     An answer is (status, object, seconds until it comes). `asked` counts the node's.
     """

@@ -19,7 +19,7 @@ def test_a_regular_file_is_read_through_a_link_too(tmp_path):
 
 
 def test_a_read_that_fails_names_the_file():
-    """As on a disk that is damaged: no process may read address 0, and the kernel says EIO."""
+    """Reads as from a damaged disk: no process may read address 0, and the kernel returns EIO."""
     with pytest.raises(ReadError, match="Input/output error: '/proc/self/mem'"):
         read_regular("/proc/self/mem", 9)
 

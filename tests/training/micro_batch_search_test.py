@@ -170,7 +170,7 @@ def limited(model_dir, *arguments):
 
 
 def test_under_a_memory_limit(tmp_path):
-    """Of 256 examples the allocator would leave nothing, and the next to ask for a byte dies."""
+    """Leaves out 256 examples, which would take all memory, so that the next allocation fails."""
     done = limited(tmp_path / "run")
     assert done.returncode == 0, done.stderr
     (first,) = (line for line in done.stdout.splitlines() if line.startswith("micro-batch "))

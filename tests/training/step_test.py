@@ -71,7 +71,7 @@ def iterator_from(position, b):
     )
 
 
-# Batches that grow by a factor that is no integer, and a rate and a momentum that move.
+# Batches that grow by a factor that is not an integer, and a rate and a momentum that move.
 UPDATES = [(128, 0.5, 0.9)] * 3 + [(320, 0.5, 0.9)] * 2 + [(320, 0.1, 0.95), (640, 0.1, 0.95)]
 
 
@@ -202,7 +202,7 @@ def test_every_sum_is_read_before_it_is_zeroed(cpus):
 
 
 def test_an_update_is_one_collective(cpus):
-    """Where replicas meet in collectives, as on several hosts: all that is summed, in one piece."""
+    """Counts the all-reduces if replicas use collectives, as on several hosts: one, of all sums."""
     step = step_on(tf.distribute.MultiWorkerMirroredStrategy._from_local_devices(cpus[:2]))
     graph = step._compile(iterator_from(0, 32)).get_concrete_function().graph
     sizes = [
@@ -292,7 +292,7 @@ def test_weight_decay_is_coupled_and_for_kernels(cpus):
     ("replicas", "b", "lanes"), [(1, 64, 1), (1, 16, 1), (1, 32, 2), (2, 16, 1)]
 )
 def test_squares_are_those_of_the_micro_batches_gradients(cpus, replicas, b, lanes):
-    """Of the data loss alone; the model's moving statistics have no part in it."""
+    """Checks that the squares are of the data loss alone, and independent of moving statistics."""
     regularizer = keras.regularizers.L2(0.25)
     step = step_on(
         *(strategy_of(cpus, replicas), lambda: tiny(ghost=16, regularizer=regularizer)),

@@ -30,7 +30,7 @@ COMPILER = "XLA_CPU_JIT"
 
 
 class Resolver(tf.distribute.cluster_resolver.TPUClusterResolver):
-    """That of a machine with `cores` TPU cores."""
+    """Resolver of a machine with `cores` TPU cores."""
 
     def __init__(self, cores):
         super().__init__(tpu="local")
@@ -97,7 +97,7 @@ def functions(graph):
 
 
 def clusters(library):
-    """Of each computation that replicas do: the function it stands in, and its operations."""
+    """Returns the function and the operations of each computation of the replicas."""
     found = {}
     for name, nodes in library.items():
         for node in nodes:
@@ -125,7 +125,7 @@ def called(library, nodes):
 
 
 def check_compiles(library, nodes):
-    """What replicas compute is numbers of known shapes, by operations that XLA compiles."""
+    """Checks that replicas compute only tensors of known shapes by operations that XLA compiles."""
     inner = [node for name in called(library, nodes) for node in library[name]]
     for node in [*nodes, *inner]:
         types = {t for v in node.attr.values() for t in (v.type, *v.list.type)}
