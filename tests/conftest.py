@@ -67,6 +67,9 @@ def fashion_mnist():
 
 @pytest.fixture(scope="session")
 def uninterrupted(tmp_path_factory):
-    """A run of runs.SHORT in one go: its directory, and the finished process."""
+    """A run of runs.SHORT in one go: its directory, and the finished process.
+
+    It has a start of its own: runs that share their imports are compared with it.
+    """
     model_dir = tmp_path_factory.mktemp("runs") / "uninterrupted"
-    return model_dir, runs.train(model_dir, *runs.SHORT)
+    return model_dir, runs.train(model_dir, *runs.SHORT, start_of_its_own=True)

@@ -51,7 +51,7 @@ def write(folder: pathlib.Path, data_dir: pathlib.Path) -> None:
 
 
 def counted() -> np.ndarray:
-    """This process's read calls so far, the bytes returned, and the bytes read from the disk."""
+    """Counts this process's read calls, the bytes returned, and the bytes read from the disk."""
     lines = pathlib.Path("/proc/self/io").read_text().splitlines()
     counts = {name: int(value) for name, value in (line.split(": ") for line in lines)}
     return np.array([counts["syscr"], counts["rchar"], counts["read_bytes"]])

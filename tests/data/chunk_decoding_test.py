@@ -158,7 +158,7 @@ def test_the_first_bad_example_is_named(folder, number, tmp_path):
 
 @pytest.mark.parametrize("augment", ["none", "imagenet"])
 def test_bad_examples_are_replaced_counted_and_named(folder, augment, tmp_path, logged):
-    """In two passes, good examples come at their positions, and others replace bad ones."""
+    """Good examples come at their positions in two passes, and others replace bad ones."""
     bad = BadExamples(skip=True, path=tmp_path / "bad.txt")
     source = load(folder(40, BAD), "train", None, SIZE, augment=augment, bad=bad)
     images, labels = take(source, 80, augment=augment, bad=bad)

@@ -85,7 +85,7 @@ def test_a_signal_in_a_long_evaluation(tmp_path):
 
 
 def test_a_signal_before_training_ends_at_once(tmp_path):
-    process = started(tmp_path / "early", *SHORT)
+    process = started(tmp_path / "early", *SHORT, start_of_its_own=True)
     wait_for(lambda: (tmp_path / "early" / "lock").exists(), process)
     time.sleep(1)  # in the midst of TensorFlow's import
     process.terminate()

@@ -37,7 +37,7 @@ def test_another_users_tpu_is_left_alone(cloud):
         (["--accelerator_type=v9-8"], "v9-8 is not a known type"),
         (["--accelerator_type=v4-32"], "v4-32 has several hosts"),
         (["--accelerator_type=v5litepod-16"], "v5litepod-16 has several hosts"),
-        (["--initial_batch_size=128"], "128 is no multiple of 8 replicas × ghost batch 32"),
+        (["--initial_batch_size=128"], "128 is not a multiple of 8 replicas × ghost batch 32"),
         (["--zone="], "--zone is missing"),
         (["--project="], "--project is missing"),
         (["--bucket="], "--bucket is missing"),

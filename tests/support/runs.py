@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from tests.support import forked_process
 from trainer.run_dir.metrics import read
 
 # 128 → 640 → 3,200 in a few seconds.
@@ -36,11 +37,12 @@ def command(model_dir, *arguments, program=("trainer",), name="train"):
     return [sys.executable, *run]
 
 
-def train(model_dir, *arguments, status=0, name="train"):
-    line = command(model_dir, *arguments, name=name)
-    done = subprocess.run(line, capture_output=True, text=True)
-    assert done.returncode == status, done.stderr
-    return done
+def train(model_dir, *arguments, status=0, name="train", start_of_its_own=False):
+    """Returns the finished process, with what it printed."""
+    process = started(model_dir, *arguments, name=name, start_of_its_own=start_of_its_own)
+    output, errors = process.communicate()
+    assert process.returncode == status, errors
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
 def result(model_dir):
@@ -58,8 +60,16 @@ def points(model_dir, split="train"):
     return [{k: v for k, v in p.items() if k not in clock} for p in found if p["split"] == split]
 
 
-def started(model_dir, *arguments, program=("trainer",), name="train", env=None):
-    return subprocess.Popen(
+def started(
+    model_dir, *arguments, program=("trainer",), name="train", env=None, start_of_its_own=False
+):
+    """Starts the program in a process.
+
+    It shares the imports of the fork server, unless `start_of_its_own` says that the start is part
+    of what is tested. A sweep imports no TensorFlow.
+    """
+    shared = not start_of_its_own and name != "sweep"
+    return (forked_process.start if shared else subprocess.Popen)(
         command(model_dir, *arguments, program=program, name=name),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -20,7 +20,7 @@ def printable(text: str) -> str:
 
 
 def few(names: Sequence[str]) -> str:
-    """At most ten of the names, separated by commas, and the number of the others."""
+    """Lists at most ten of the names, and the number of the others."""
     shown = ", ".join(map(printable, names[:_SHOWN]))
     return shown + (f" and {len(names) - _SHOWN} others" if len(names) > _SHOWN else "")
 

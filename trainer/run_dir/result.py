@@ -2,10 +2,12 @@
 
 import pathlib
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from trainer.run_dir.directory import DamagedRunError
 from trainer.system import typed_json
+from trainer.system.atomic_file import write_json
 from trainer.system.typed_json import (
     DamagedError,
     WrongError,
@@ -32,6 +34,15 @@ _FIELDS = fields(
         "update_seconds": table_of(number(1e-12, 1e12)),
     },
 )
+
+
+def write(folder: pathlib.Path, result: Mapping[str, Any]) -> None:
+    """Writes the result of the run in `folder`, which has then finished.
+
+    Raises:
+      OSError: the file cannot be written.
+    """
+    write_json(folder / FILE, result)
 
 
 def _checked(value: Any) -> dict[str, Any]:

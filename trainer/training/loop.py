@@ -41,7 +41,7 @@ class StopReason(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class LoopConfig:
-    """What the loop follows.
+    """Settings of the loop.
 
     Attributes:
       trajectory: position → setting, and the controller that may change it.

@@ -13,12 +13,11 @@ from trainer.distributed.multi_worker import worker_session
 from trainer.distributed.process_group import create_process_group
 from trainer.distributed.worker import Worker
 from trainer.errors import NonFiniteLossError
+from trainer.run_dir import result as results
 from trainer.run_dir.checkpoints import digest
 from trainer.run_dir.metrics import read
-from trainer.run_dir.result import ended
 from trainer.schedule import cost, trajectory
 from trainer.system import typed_json
-from trainer.system.atomic_file import write_json
 from trainer.system.tensorflow_errors import translate
 from trainer.system.typed_json import table_of, text
 from trainer.training import setup
@@ -59,7 +58,7 @@ def train(
     ):
         strategy, lanes = setup.devices(config, worker)
         group = create_process_group(strategy, worker, exchange)
-        if group.agree(group.chief and ended(path) is not None)[0]:
+        if group.agree(group.chief and results.ended(path) is not None)[0]:
             return None
         run = set_up(config, path, bad, strategy, lanes, group)
         last = _train(run, config, should_stop)
@@ -126,7 +125,7 @@ def _write_result(run: Run, last: Evaluation) -> dict[str, Any]:
         "parameters_sha256": digest(values),
         "versions": setup.versions(),
     }
-    write_json(run.path / "result.json", result)
+    results.write(run.path, result)
     return result
 
 

@@ -1,0 +1,190 @@
+"""A process that has imported the program and TensorFlow, and forks one that runs it on request.
+
+A run of two updates takes 17 s of a core, of which the import of TensorFlow takes 6 s and AutoGraph
+6 s. This process does both once. It does not initialise TensorFlow, whose threads would be missing
+in a child. A request is one message with three descriptors, which become the child's stdin, stdout
+and stderr. The answer is the child's process id. The process between this one and the child ends at
+once, so that the child's parent is the process that asks, if that one is a subreaper.
+"""
+
+import gc
+import importlib
+import io
+import json
+import os
+import pickle
+import runpy
+import signal
+import socket
+import sys
+import tempfile
+import types
+from collections.abc import Iterator
+from typing import Any
+
+from absl import logging
+
+# What the commands import that need TensorFlow.
+_IMPORTED = (
+    "tensorflow",
+    "keras",
+    "matplotlib.pyplot",
+    "tensorboard",
+    "trainer.commands.train",
+    "trainer.commands.evaluate",
+    "trainer.run_dir.metrics_writer",
+    "trainer.training.loop",
+    "trainer.training.run",
+)
+_MESSAGE_BYTES = 2**17
+# Module, qualified name and line of a function that AutoGraph has converted, and how.
+_Conversion = tuple[str, str, int, Any]
+
+
+def _import_program() -> None:
+    gc.set_threshold(100_000)
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    logging.use_absl_handler()  # As main.entry does, before TensorFlow looks for a handler.
+    importlib.import_module("numpy")
+    threads = len(os.listdir("/proc/self/task"))  # numpy's own may be among them: they restart.
+    for name in _IMPORTED:
+        importlib.import_module(name)
+    _convert_ahead()
+    assert len(os.listdir("/proc/self/task")) <= threads, "TensorFlow has started threads"
+    gc.freeze()  # So that the children's collections do not copy what they share.
+
+
+def _fork() -> int:
+    """Returns 0 in a child whose parent has ended, and the child's process id in this process."""
+    read, write = os.pipe()
+    between = os.fork()
+    if between == 0:
+        child = os.fork()
+        if child == 0:
+            os.close(read)
+            os.close(write)
+            return 0
+        os.write(write, str(child).encode())
+        os._exit(0)
+    os.close(write)
+    os.waitpid(between, 0)
+    with open(read, "rb") as pipe:
+        return int(pipe.read())
+
+
+def _code_objects() -> Iterator[types.CodeType]:
+    """Yields the code of every function of the program, and of the functions in them."""
+    functions = (each for each in gc.get_objects() if isinstance(each, types.FunctionType))
+    found = [each.__code__ for each in functions if f"{each.__module__}".startswith("trainer.")]
+    while found:
+        code = found.pop()
+        yield code
+        found += [each for each in code.co_consts if isinstance(each, types.CodeType)]
+
+
+def _conversions_of_a_run(folder: str) -> list[_Conversion]:
+    """Trains for two updates in a child, and returns which functions AutoGraph converted there."""
+    found = f"{folder}/conversions"
+    if (child := os.fork()) == 0:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.dup2(null, 2)
+        tempfile.tempdir = folder
+        from tensorflow.python.autograph.pyct import transpiler
+
+        from tests.support.runs import SHORT
+        from trainer.main import main
+
+        conversions: list[_Conversion] = []
+        convert: Any = transpiler.PyToPy.transform_function
+
+        def noted(self: Any, function: Any, context: Any) -> Any:
+            code, module = function.__code__, function.__module__
+            if module.startswith("trainer."):
+                conversions.append((module, code.co_qualname, code.co_firstlineno, context.options))
+            return convert(self, function, context)
+
+        transpiler.PyToPy.transform_function = noted
+        status = main(["crescendo", "train", f"--model_dir={folder}/run", *SHORT, "--epochs=0.01"])
+        with open(found, "wb") as file:
+            pickle.dump(conversions, file)
+        os._exit(status)
+    if os.waitpid(child, 0)[1]:
+        return []  # The test whose run fails in the same way says why.
+    with open(found, "rb") as file:
+        return pickle.load(file)
+
+
+def _convert_ahead() -> None:
+    """Fills AutoGraph's cache with the functions that a run converts."""
+    from tensorflow.python.autograph.core import converter
+    from tensorflow.python.autograph.impl import api
+
+    with tempfile.TemporaryDirectory() as folder:
+        conversions = _conversions_of_a_run(folder)
+    codes = {(each.co_qualname, each.co_firstlineno): each for each in _code_objects()}
+    for module, name, line, options in conversions:
+        code = codes[name, line]
+        empty = tuple(types.CellType() for _ in code.co_freevars)
+        function = types.FunctionType(code, vars(sys.modules[module]), code.co_name, None, empty)
+        api._TRANSPILER.transform_function(function, converter.ProgramContext(options))
+
+
+def _make_streams() -> None:
+    """Makes sys.stdin, stdout and stderr as Python does at its start.
+
+    The server's own know whether they can seek, of other files than those of the child.
+    """
+    unbuffered = sys.stdout.write_through
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        before = getattr(sys, name)
+        mode, buffering = ("wb", 0 if unbuffered else -1) if descriptor else ("rb", -1)
+        raw = open(descriptor, mode, buffering, closefd=False)  # noqa: SIM115
+        stream = io.TextIOWrapper(
+            raw,
+            before.encoding,
+            before.errors,
+            newline="\n" if descriptor else None,
+            line_buffering=name == "stderr" or os.isatty(descriptor),
+            write_through=unbuffered,
+        )
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+
+
+def _become(request: dict[str, Any], descriptors: list[int]) -> None:
+    """Runs a module as `python -m` does, with its arguments, environment and streams."""
+    for number, descriptor in enumerate(descriptors):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    _make_streams()
+    if request["start_new_session"]:
+        os.setsid()
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    module, *arguments = request["module"]
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def serve(connection: socket.socket) -> None:
+    """Answers requests until the other end is closed."""
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _import_program()
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(connection, _MESSAGE_BYTES, 3)
+        if not message:
+            return
+        child = _fork()
+        if child == 0:
+            connection.close()
+            signal.signal(signal.SIGINT, handler)
+            _become(json.loads(message), descriptors)
+            return
+        for descriptor in descriptors:
+            os.close(descriptor)
+        connection.send(str(child).encode())
+
+
+if __name__ == "__main__":
+    serve(socket.socket(fileno=int(sys.argv[1])))
