@@ -137,7 +137,7 @@ def test_hosts_alone_have_a_replica_each(capsys):
         ),
         (
             ("--plan_hosts=2", "--plan_examples_per_second=9"),
-            r"is not known.\nPass --plan_parameters, or",
+            r"hosts sum in each update.\nPass --plan_parameters, or",
         ),
         (("--plan_hosts=2", "--plan_examples_per_second=0"), "must be above 0"),
         (("--plan_hosts=2", "--plan_link_bandwidth=0"), "must be above 0"),

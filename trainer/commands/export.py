@@ -16,8 +16,7 @@ def run(config: Config) -> int:
     An earlier export of the same run is replaced.
 
     Raises:
-      UserError: if there is no such checkpoint, if the folder holds anything else than an export of
-        this run, or if the folder cannot be written.
+      UserError: if there is no such checkpoint, or the folder cannot be written or is not free.
     """
     folder = model_source.run(config)
     target = pathlib.Path(config.export_dir or folder / "export")

@@ -104,9 +104,7 @@ def layouts(
 
 
 def _machines(config: Config, replicas: int, hosts: int) -> cost.Machines | None:
-    """Returns the machines of the predicted run, or None without a prediction.
-
-    There is no prediction if no flag asks for it, or if the speed of a replica is not known.
+    """Returns the machines of the run, or None if no cost is asked for or the speed is unknown.
 
     Raises:
       UserError: if the run in --model_dir had several hosts, or no flag gives the parameters.

@@ -275,7 +275,7 @@ class RunFlags:
         0, "Number of evaluations that are ignored after a step.", problem=at_least(0)
     )
     max_anneals: int = _plateau(
-        2, "Largest number of steps; the next plateau ends the run.", problem=at_least(0)
+        2, "Largest number of steps; the plateau after the last ends the run.", problem=at_least(0)
     )
 
     growth_threshold: float = _measured(
