@@ -124,19 +124,12 @@ def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
         layout.check_divides(what, size, replicas, ghost, smallest, largest)
     layout.lay_out(smallest, replicas, ghost, config.micro_batch_size or ghost)
     warmup_from = config.warmup_from or min(1, reference.learning_rate / start.learning_rate)
-    control, target, curves = _wanted(config, start, limits, examples)
-    return Trajectory(
-        examples,
-        config.epochs,
-        start,
-        limits,
-        target,
-        (*curves, warmup.linear(config.warmup_epochs, warmup_from)),
-        control,
-        noise_controller.micro_batch(limits.smallest, replicas, ghost, config.micro_batch_size)
-        if config.anneal == "measured"
-        else None,
-    )
+    control, target, of_target = _wanted(config, start, limits, examples)
+    curves = (*of_target, warmup.linear(config.warmup_epochs, warmup_from))
+    fixed = None  # The micro-batch size that the controller needs.
+    if config.anneal == "measured":
+        fixed = noise_controller.micro_batch(smallest, replicas, ghost, config.micro_batch_size)
+    return Trajectory(examples, config.epochs, start, limits, target, curves, control, fixed)
 
 
 def _wanted(
