@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tests.support import runs
+from tests.support.quick import Quick
 from trainer.data.tfds.prepare import prepare
 from trainer.distributed.strategy import share_cores
 from trainer.system import output
@@ -17,7 +18,9 @@ from trainer.system import output
 _STATUS = pytest.StashKey[int]()
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("quick"):
+        config.pluginmanager.register(Quick())
     # What connect sets for ghost batches of 32: it cannot be changed once TensorFlow has started.
     tf.config.threading.set_intra_op_parallelism_threads(share_cores(1, 32)[1])
     (cpu,) = tf.config.list_physical_devices("CPU")
@@ -31,6 +34,9 @@ def cpus() -> list[str]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--quick", action="store_true", help="Skip what starts a process or a training run."
+    )
     parser.addoption("--kills", type=int, default=5, help="SIGKILLs over one run in tests/faults.")
     parser.addoption(
         "--orders", type=int, default=10_000, help="Epochs and seeds whose orders are compared."

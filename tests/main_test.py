@@ -42,7 +42,10 @@ WRONG = [
 @pytest.mark.parametrize(("arguments", "message"), WRONG, ids=lambda value: str(value)[:40])
 def test_wrong_input(capsys, tmp_path, arguments, message):
     model_dir = tmp_path / "run"
-    status, _, error = done(capsys, *arguments, f"--model_dir={model_dir}")
+    few = [] if "--train_examples=5" in arguments else ["--train_split=train[:16000]"]
+    command = [arguments[0]] if not arguments[0].startswith("-") else []
+    flags = arguments[len(command) :]
+    status, _, error = done(capsys, *command, *few, *flags, f"--model_dir={model_dir}")
     assert status == 2
     assert message in error
     assert error.startswith("crescendo ")
