@@ -1,5 +1,6 @@
 """Parses the command line into a Config, runs one command, and ends with its exit status."""
 
+import contextlib
 import errno
 import gc
 import importlib
@@ -91,5 +92,14 @@ def entry() -> None:
         pass
     except Exception:
         traceback.print_exc()
+    _remove_generated_files()
     # Threads of the input pipeline call Python: a thread that outlives Python hangs or aborts.
     os._exit(status)
+
+
+def _remove_generated_files() -> None:
+    """Removes AutoGraph's files, as its atexit handler would: 44 in /tmp for each run."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("__autograph_generated_file") and module.__file__:
+            with contextlib.suppress(OSError):
+                os.unlink(module.__file__)

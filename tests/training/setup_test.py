@@ -60,7 +60,9 @@ def test_a_model_from_before_has_the_class_names_of_its_dataset(logged):
     assert logged == []
     names = setup.class_names(parsed(), None, None)
     assert (len(names), names[1]) == (10, "Trouser")
-    assert logged[0].startswith("the model keeps no class names, and takes those of fashion_mnist's")
+    assert logged[0].startswith(
+        "the model keeps no class names, and takes those of fashion_mnist's"
+    )
 
 
 @pytest.mark.usefixtures("fashion_mnist")
