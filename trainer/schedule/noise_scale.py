@@ -44,7 +44,7 @@ class Scaling:
         return setting.learning_rate / (size * self.one_minus_momentum(setting.momentum))
 
     def growth(self, ratio: float) -> float:
-        """Returns the factor on B that balances a factor `ratio` on ε; 1 if ε is independent of B."""
+        """Returns the factor on B that balances a factor `ratio` on ε; 1 if the exponent is 0."""
         return ratio ** (1 / self.exponent) if self.exponent else 1.0
 
 
