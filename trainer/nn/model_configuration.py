@@ -41,7 +41,7 @@ def _names(value: Any) -> Iterator[str]:
 
 
 def _plain(value: Any, names: dict[str, str]) -> Any:
-    """Returns a configuration with `names` replaced, and the type of each value that JSON lacks.
+    """Returns a configuration with `names` replaced, and types in place of values JSON cannot hold.
 
     A layer's name is the value of `name`, or the first item of a connection [name, number, ...].
     """

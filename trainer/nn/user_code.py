@@ -1,8 +1,8 @@
 """Errors of the user's own code: a model's function, its layers, and what they import.
 
 Such an error ends the program as a UserError with the message of the original error and the file
-and line of the user's code, below a traceback of the user's frames. To find whose error it is,
-frames in installed packages are ignored: the last other frame must not be in this program.
+and line of the user's code, below a traceback of the user's frames. Frames in installed packages
+are ignored; an error is the user's if the last of the other frames is not in this program.
 """
 
 import contextlib

@@ -233,7 +233,7 @@ def _first_momentum(config: Config, start: Setting, reference: Setting, scaling:
 
 
 def _largest(config: Config, start: Setting, smallest: int, examples: int) -> int:
-    """Returns B_max: the flag, or N/10 in whole `smallest` batches but at least the initial one."""
+    """Returns --max_batch_size, or N/10 in whole `smallest` batches but at least the initial B."""
     largest = config.max_batch_size
     if largest is None:
         largest = max(start.batch_size, examples // 10 // smallest * smallest)

@@ -1,8 +1,8 @@
 """Wide residual networks, WRN-depth-width: Zagoruyko & Komodakis 2016, arXiv:1605.07146.
 
-Blocks are pre-activation, of two 3×3 convolutions, in three groups of 16k, 32k and 64k channels for
-width k. With n blocks in each group, the depth 6n + 4 counts the 6n convolutions of blocks, the
-first one, and a shortcut convolution in each group (the first group has none if k = 1).
+A pre-activation block has two 3×3 convolutions. Three groups of n blocks have 16k, 32k and 64k
+channels for width k. The depth 6n + 4 counts the 6n convolutions of blocks, the network's first
+convolution, and a shortcut convolution in each group (the first group has none if k = 1).
 """
 
 import keras
