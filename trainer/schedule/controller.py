@@ -14,8 +14,8 @@ from trainer.schedule.gradient_noise import GradientNoise
 class Controller:
     """Base class of controllers; also the controller of a fixed schedule, which never acts."""
 
-    ended = False  # True if the run should stop before its last epoch.
-    every: int | None = None  # Examples between two measurements of the gradient noise.
+    ended = False  # True once the run should stop, even before its last epoch.
+    every: int | None = None  # Examples between two calls of `measured`; None: never.
 
     def evaluated(self, top1: float) -> str | None:
         """Observes an evaluation; returns a message that explains a decision, or None."""

@@ -67,7 +67,7 @@ class GradientNoise:
         return {"trace": self.trace, "square": self.square, "weight": self.weight}
 
     def load_state_dict(self, memory: dict[str, Any]) -> None:
-        """Restores the averages; an empty `memory` was saved before the first measurement."""
+        """Restores the averages; does nothing if `memory` is empty, as in a new State."""
         if not memory:
             return
         self.trace, self.square = memory["trace"], memory["square"]

@@ -33,7 +33,7 @@ class NoiseController(Controller):
       threshold: factor by which the batch grows, and least B_simple / B for this growth.
       limits: batch sizes that the run may have.
       every: examples between two decisions.
-      batch_size: smallest batch size of the next updates; the state of the controller.
+      batch_size: minimum batch size of the next updates; the controller's only state.
     """
 
     threshold: float

@@ -26,7 +26,7 @@ class Trajectory:
       epochs: length of the run.
       start: Setting at position 0, before warm-up.
       limits: limits to the growth of the batch.
-      target: function from epochs to the Target.
+      target: function from epochs to the Target of an update that starts there.
       curves: the Target's noise-scale factor, its momentum, and the warm-up factor on ε.
       control: controller, which may change the schedule during the run.
       micro_batch_size: b if the controller needs one value of b, otherwise None.
