@@ -118,7 +118,7 @@ class _Lost:
         return None
 
     def known(self, seconds: float) -> bool:
-        """Waits `seconds` for a loss; returns whether there is one, which the caller must report."""
+        """Waits `seconds` for a loss; returns whether there is one; the caller reports it."""
         found = self._known.wait(seconds)
         self._taken.set()
         return found

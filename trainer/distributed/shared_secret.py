@@ -1,7 +1,7 @@
 """Finds the secret by which the workers of one run authenticate to each other.
 
 The launchers make a secret and pass it in the environment. Workers that are started by hand read it
-from a file in the run directory. The secret is not a flag, so it is not saved or compared on resume.
+from a file in the run directory. The secret is not a flag: it is not saved, nor compared on resume.
 """
 
 import os

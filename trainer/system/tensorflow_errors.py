@@ -13,9 +13,9 @@ Translation = Callable[[tf.errors.OpError], ExitError | None]
 
 @contextlib.contextmanager
 def translate(*translations: Translation) -> Iterator[None]:
-    """Raises what the first translation returns in place of a TensorFlow error in the block.
+    """Replaces a TensorFlow error in the block by the first error that a translation returns.
 
-    An error that has no translation is raised as it is.
+    An error that no translation replaces is raised unchanged.
     """
     try:
         yield
