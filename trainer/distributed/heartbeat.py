@@ -44,9 +44,9 @@ class Heartbeat:
         threading.Thread(target=self._beat, args=(silence / 10,), daemon=True).start()
 
     def exchange(self, text: str) -> list[str]:
-        """Returns the texts of all workers by index; all workers must call it at the same point.
+        """Returns the texts of all workers by index; all workers must call this at the same point.
 
-        If another worker is lost meanwhile, `lost` is called, and this call does not return.
+        If another worker is lost during the call, `lost` is called, and the call does not return.
         """
         if 0 in self._lines:
             self._tell(_TEXT + text.encode())

@@ -18,7 +18,7 @@ from trainer.distributed.worker import Worker
 from trainer.errors import LostWorkerError
 from trainer.system.tensorflow_errors import translate
 
-# Fractions of the timeout: silence that counts as a loss, and time for an orderly exit after it.
+# Fractions of the timeout: silence that counts as a loss, and then time for an orderly exit.
 _SILENCE, _GRACE = 0.6, 0.15
 # Multiple of the timeout after which TensorFlow's own monitor ends the process without a message.
 _LATER = 10

@@ -36,8 +36,8 @@ def rendezvous(worker: Worker, same: Mapping[str, Any], timeout: float) -> dict[
       timeout: seconds to wait for the other workers.
 
     Returns:
-      The open connections, by the index of the worker at the other end: the chief's to all others,
-      and another worker's to the chief.
+      The open connections, by the index of the worker at the other end. The chief has one to each
+      other worker, and each other worker has one to the chief.
 
     Raises:
       LostWorkerError: if a worker does not connect in time, or does not know the secret.
@@ -110,7 +110,7 @@ def _receive(
         if missing and not refusal:
             raise _missing(worker, min(missing), timeout, stranger)
         for each in lines.values():
-            with contextlib.suppress(OSError):  # The heartbeat will notice that it has left.
+            with contextlib.suppress(OSError):  # The heartbeat will notice a lost worker.
                 each.send(json.dumps(refusal).encode())
         if refusal:
             raise UserError(refusal)

@@ -191,7 +191,7 @@ class _Reception:
 
 
 def _tell(found: Line, refusal: str) -> None:
-    """Tells a caller that knows the secret why it is refused."""
+    """Tells a caller that knows the secret why the call is refused."""
     with contextlib.suppress(OSError):  # The caller has left, or does not read.
         found.send(json.dumps(refusal).encode())
 

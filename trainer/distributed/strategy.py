@@ -100,7 +100,7 @@ def next_per_replica(strategy: tf.distribute.Strategy, iterator: Any) -> Any:
 
     TensorFlow's own distribution makes an iterator per device, each with an autotuning thread, even
     if the dataset's options disable autotuning. The thread sleeps for up to a minute, and deleting
-    the iterator waits for it. A TPU's cores get the elements from the machine of this process.
+    the iterator waits for the thread. This process's machine sends a TPU's cores their elements.
     """
     return strategy.experimental_distribute_values_from_function(lambda _: iterator.get_next())
 

@@ -224,7 +224,7 @@ def _probe(tpu: TpuAddress, address: str, version: str) -> None:
 
 @contextlib.contextmanager
 def _asking(tpu: TpuAddress) -> Iterator[Any]:
-    """Yields Google's API client for `tpu` (None if local); turns its errors into a UserError."""
+    """Yields Google's API client for `tpu` (None if local); turns client errors into UserErrors."""
     if tpu.local:
         yield None
         return

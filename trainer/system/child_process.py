@@ -22,7 +22,7 @@ def start(
     The child inherits this process's environment unless one is given. It gets no signals from the
     terminal. On Linux it gets SIGTERM when the thread that called `start` ends for any reason, so
     that a killed sweep leaves no child running. Call `start` from a process with one thread:
-    otherwise the child may get several SIGTERMs, and the second one ends it without a checkpoint.
+    otherwise the child may get several SIGTERMs, and the second ends it without a checkpoint.
     """
     parent = os.getpid()
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None

@@ -22,7 +22,7 @@ from trainer.system.tensorflow_errors import Translation
 LESS = "Use a smaller --ghost_batch_size or --image_size, or --precision=bfloat16."
 
 _PROC, _CGROUP = pathlib.Path("/proc"), pathlib.Path("/sys/fs/cgroup")
-# For each controller in /proc/self/cgroup ("" in version 2): its folder, its files with the limit
+# For each controller in /proc/self/cgroup ("" in version 2): the folder, the files with the limit
 # and the usage, and the field of memory.stat with the file cache that the kernel can drop.
 _CGROUPS = {
     "": ("", "memory.max", "memory.current", "inactive_file"),

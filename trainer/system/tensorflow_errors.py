@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from trainer.errors import ExitError
 
-# Returns the error to raise in place of TensorFlow's, or None if it has another cause.
+# A function that returns the error to raise in place of TensorFlow's; None for other causes.
 Translation = Callable[[tf.errors.OpError], ExitError | None]
 
 

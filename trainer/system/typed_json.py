@@ -87,7 +87,7 @@ def read(path: str | os.PathLike[str], kind: Kind) -> Any:
 
     Raises:
       DamagedError: if the file is not JSON, or the value is not of that kind.
-      FileNotFoundError: if it does not exist.
+      FileNotFoundError: if the file does not exist.
       OSError: if it cannot be read, is not a regular file, or is too large.
     """
     try:
