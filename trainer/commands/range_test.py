@@ -1,4 +1,4 @@
-"""range_test: trains while the learning rate rises, and suggests the rates to train with."""
+"""range_test: trains while the learning rate rises, and suggests learning rates."""
 
 import dataclasses
 import math
@@ -19,12 +19,12 @@ _FEWEST = 20
 
 
 def run(config: Config) -> int:
-    """Trains while the rate rises, to the end or to divergence, and reports; returns the status.
+    """Trains to the end or to divergence, writes a report, and returns the exit status.
 
     Raises:
       UserError: if the run cannot be trained, or is too short to suggest an interval.
     """
-    # The test replaces a recipe's schedule, and keeps its model, data, batch and optimizer.
+    # The test replaces a recipe's schedule, and keeps the recipe's other flags.
     config = dataclasses.replace(
         config,
         anneal="range_test",
