@@ -24,7 +24,7 @@ def run(config: Config) -> int:
     Raises:
       UserError: if the run cannot be trained, or is too short to suggest an interval.
     """
-    # The test replaces a recipe's schedule, and keeps the recipe's other flags.
+    # The test replaces a recipe's schedule, but not its model, data, batch size and optimizer.
     config = dataclasses.replace(
         config,
         anneal="range_test",

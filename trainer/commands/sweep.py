@@ -81,9 +81,9 @@ def checked(
 ) -> tuple[list[runner.Run], dict[str, list[grid.Point]], dict[str, str]]:
     """Returns the runs of `points` in the folder `path`, the wrong points, and the damaged runs.
 
-    Wrong points are grouped by error message; damaged runs map folder to error message. The flags
-    of a run are those of the point's recipe, if it has one, which the command line `asked`
-    overrides, and the point's other flags override both.
+    Wrong points are grouped by error message; damaged runs map a folder to its error message. A run
+    has the flags of the point's recipe, then those of the command line `asked`, then the point's
+    other flags; later flags override earlier ones.
     """
     # Flags of other commands, which flagfiles may hold, are left out.
     given = [text for name, text in asked.given.items() if "sweep" in FLAGS[name].commands]

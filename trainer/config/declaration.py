@@ -22,7 +22,7 @@ class Scope(enum.Enum):
 
     LEARNED = "the run: the flag changes what is learned, and a resumed run must have its value"
     FREE = "the run: a resumed run may have another value"
-    MACHINE = "the machine: evaluate and export do not take the value from the run either"
+    MACHINE = "the machine: a resumed run, evaluate and export may each have another value"
     CALL = "one call: the value is not kept with the run"
 
 

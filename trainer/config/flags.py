@@ -192,8 +192,8 @@ class Config(RunFlags):
     )
     sweep_shard: str | None = _sweep(
         None,
-        "Share of the points that this process trains, as i/n: 1/4 is the first point and every "
-        "fourth one after it (unset: all points).",
+        "Share of the points that this process trains: 1/4 is the first point and every fourth one "
+        "after it, and 4/4 is the last share (unset: all points).",
         formerly="sweep_part",
     )
     sweep_parallel: int = _sweep(

@@ -3,8 +3,8 @@
 Up to 16 consecutive examples are a chunk: one thread reads them in one call and decodes them, while
 other threads decode other chunks. A chunk is a dataset of its own, so that TensorFlow can drop the
 elements that fail (`ignore_errors`). This costs nothing (two cores, JPEGs of 84 KB: 1,771 images/s
-in such chunks, 1,693 without). Python then fills the gaps: for each, it finds the reason of the
-failure and a replacement.
+in such chunks, 1,693 without). For each dropped example, Python then finds the
+reason and a replacement.
 """
 
 import contextlib

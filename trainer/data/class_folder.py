@@ -55,10 +55,9 @@ def list_pictures(
 ) -> tuple[list[bytes], collections.Counter[str], dict[Identity, str]]:
     """Lists the pictures of a class.
 
-    A regular file with a suffix of `SUFFIXES` is a picture. So is a broken link with such a suffix:
-    reading it fails later with an error that names it, because a disk that is not mounted must not
-    silently make the training set smaller. A folder is listed once, even if several links lead to
-    it.
+    A regular file with a suffix of `SUFFIXES` is a picture. So is a broken link with such a suffix,
+    which reading will report: a disk that is not mounted must not make the training set smaller
+    silently. If several links lead to one folder, the folder is listed once.
 
     Args:
         path: the class's folder.

@@ -1,4 +1,4 @@
-"""A folder of images, PATH/<split>/<class>/<name>.jpg, as a list of files in a fixed order.
+"""Lists the files of an image folder, PATH/<split>/<class>/<name>.jpg, in a fixed order.
 
 Files are ordered by a hash of the class's name and the file's path below the class's folder. So a
 slice such as train[:90%] is spread over all classes, and is the same on every machine. This module
@@ -45,13 +45,12 @@ _THREADS = 16  # On a network file system, listing a folder waits for a round tr
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Files:
-    """The files of a split, in their order.
+    """Files of a split, in a fixed order.
 
     Attributes:
       folders: the class folders of the files.
       folder_of: int32 [N], index into `folders` of each file's folder.
-      names: bytes [N], each file's path below its folder; the array has a fixed item size, because
-        a million Python strings would take 100 MB.
+      names: bytes [N], paths below the folders; a million Python strings would take 100 MB.
       left_out: number of files and folders left out, by kind.
     """
 

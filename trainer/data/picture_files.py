@@ -1,4 +1,4 @@
-"""Checks that pictures are regular files, and reads each orientation, before TensorFlow reads.
+"""Checks that pictures are regular files, and finds orientations, before TensorFlow reads them.
 
 A path that ends in .jpg may be a pipe without a writer or an endless device, even if it was a file
 when it was listed. So Python opens each path without waiting for a writer. TensorFlow reads it

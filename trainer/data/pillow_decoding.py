@@ -22,7 +22,7 @@ Image.MAX_IMAGE_PIXELS = None
 _FORMATS = ("GIF", "BMP", "WEBP")
 _READ = "JPEG, PNG, WebP, BMP and GIF are read"
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-# Formats that are not read: part of the file's start, the bytes in that part, name.
+# Formats that cannot be read: a part of the file, the bytes there that mark the format, its name.
 _OTHERS = (
     (slice(0, 4), (b"II*\0", b"MM\0*"), "TIFF"),
     (slice(4, 12), (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1"), "HEIC"),

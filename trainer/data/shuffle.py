@@ -11,10 +11,10 @@ The order has two versions. A run keeps the version that it began with:
    65,537, it repeats after 256 epochs and for seeds 256 apart; at ImageNet's N, after 2,048 epochs.
    The permutations of N = 3 to 5 are not equally frequent. If N is 2¹⁶ + 1, 2¹⁸ + 1 and so on, the
    op uses one bit too few: the last example never appears, and another one appears twice.
-2. (seed, epoch) gives a 64-bit key, which determines the permutation. If N is at most 4,096, it
-   sorts the indices by random words. For larger N, it is two passes of the op, each with 8 rounds
-   and three words as keys, and each followed by an offset mod N. Two passes of 6 rounds already
-   pass the tests' statistics over 1,500 epochs, so 8 rounds leave a margin.
+2. A 64-bit key from (seed, epoch) determines the permutation. If N is at most 4,096, the indices
+   are sorted by random words. For larger N, the op makes two passes, each with 8 rounds and three
+   words as keys, and each followed by an offset mod N. Two passes of 6 rounds already pass the
+   tests' statistics over 1,500 epochs, so 8 rounds leave a margin.
 
 For version 2, one thread of an AMD EPYC makes 1 to 10 million indices/s in calls of 1,024, and 0.5
 to 1.4 million in calls of 128 (0.1 to 0.25 ms per micro-batch). For version 1, it makes 5 million/s
@@ -116,8 +116,8 @@ def _passed_once(places: tf.Tensor, keys: tf.Tensor, examples: int) -> tf.Tensor
     bits = (examples - 1).bit_length() - 1
     if examples - 1 != 2**bits or bits % 2:
         return _shuffled(places, keys, examples, _ROUNDS_A_PASS)
-    # If N - 1 is 2¹⁶, the op uses 16 bits and permutes only 2¹⁶ numbers. So it permutes N + 1
-    # numbers, for which it uses 18 bits. An index that moves to N then takes the place of N.
+    # If N - 1 is 2¹⁶, say, the op uses 16 bits and permutes only 2¹⁶ numbers. For N + 1 numbers, it
+    # uses 18 bits. An index that moves to N, outside [0, N), goes to where N itself moves.
     moved = _shuffled(places, keys, examples + 1, _ROUNDS_A_PASS)
     back = _shuffled(
         tf.fill(tf.shape(places), tf.constant(examples, tf.int64)),

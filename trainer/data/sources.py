@@ -54,7 +54,7 @@ def load(
         class_names: the run's class names; a label becomes the index of its class's name in this
             list. None: the split's own class names.
         max_pixels: limit above which an encoded image is not decoded.
-        bad: records the bad examples; if it skips them, the set stays encoded.
+        bad: records the bad examples; if `bad.skip` is True, the set stays encoded.
 
     Raises:
         UserError: if there is no such dataset or split, a class is not in `class_names`, images

@@ -30,8 +30,8 @@ def warnings(
     Args:
       dataset: the value of --dataset.
       data_dir: folder of prepared sets; None: TFDS's default.
-      train: (split as the user names it, its examples) for training.
-      evaluation: (split, its examples) for evaluation.
+      train: the training split's name, as the user gave it, and its examples.
+      evaluation: the evaluation split's name and its examples.
     """
     (first, training), (second, evaluated) = train, evaluation
     shared = _count_shared(dataset, data_dir, first, second)

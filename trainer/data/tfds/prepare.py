@@ -119,7 +119,7 @@ def prepare(
 
     Several processes may call this at once: a lock file in the data directory lets one prepare the
     files while the others wait. Without it, TFDS would build twice, and the second build could not
-    rename its folder. The child also holds the lock, because it outlives a killed parent.
+    rename its folder. The child also holds the lock, because it goes on if this process is killed.
 
     Args:
         dataset: a TFDS name, optionally with configuration and version.

@@ -197,7 +197,7 @@ class _Shards:
 def _allow_open_files(count: int) -> None:
     """Raises this process's limit of open files by `count`, because a split keeps its files open.
 
-    ImageNet has 1,024 shards, a common limit is 1,024, and above it ArrayRecord's reader crashes.
+    ImageNet has 1,024 shards, and 1,024 is a common limit. Above it, ArrayRecord's reader crashes.
 
     Raises:
         UserError: if the hard limit is too low.
@@ -238,7 +238,7 @@ def in_memory(
         builder: builder of the prepared set.
         split: a split in TFDS's syntax.
         image_size: side of the square to which every image is resized; None: the set's own size.
-        class_names: includes all of the set's names; a label becomes its name's index in it.
+        class_names: includes all the set's names; a label becomes an index into this list.
         name: name of the split for messages.
 
     Raises:

@@ -1,7 +1,7 @@
 """Counts a split's examples in well under a second and without TensorFlow, for `plan`.
 
-The number is that of a well-known name below, or comes from the description of a set that is
-prepared on this machine, or from the list of an image folder's files.
+The number comes from the table of well-known sets below, from the description of a set that is
+prepared on this machine, or from a listing of an image folder.
 """
 
 from trainer.data import image_folder
