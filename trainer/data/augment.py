@@ -1,8 +1,8 @@
-"""Augmentation: a pure function of (seed, position), vectorised over a micro-batch.
+"""Augments a micro-batch of images, as a pure function of (seed, position).
 
-All random bits come from a 64-bit hash of (seed, position) or, if an augmentation needs more, from
-the splitmix64 sequence that starts at this hash. So a position's augmentation does not depend on
-batches, replicas or restarts; the next epoch has other positions, and so other augmentations. An
+All random bits come from a 64-bit hash of (seed, position). An augmentation that needs more bits
+takes them from the splitmix64 sequence that starts at this hash. So batches, replicas and restarts
+do not change an example's augmentation; the next epoch, which has other positions, does. An
 augmentation maps (images, positions, seed) to images of the same shape.
 
 Seed and position have 64 bits each (`splitmix64`), so the hashes of a run do not repeat. Both order
@@ -180,8 +180,8 @@ def strong(images: tf.Tensor, positions: tf.Tensor, seed: int) -> tf.Tensor:
     eight other random numbers, and the remaining words are the noise.
 
     With the selection of the examples, one thread makes 75,000 images/s of 28×28×1 and 28,000 of
-    32×32×3 in micro-batches of 128 (1.7 and 4.6 ms), and 48,000 and 23,000 in micro-batches of 32.
-    If other programs keep the machine's two cores busy, this takes 1.5 times as long. The
+    32×32×3 in micro-batches of 128 (1.7 and 4.6 ms). In micro-batches of 32, it makes 48,000 and
+    23,000. If other programs keep the machine's two cores busy, this takes 1.5 times as long. The
     projection takes 1.2 and 3.7 ms, the noise 0.2 and 0.3. Gathering each pixel's four neighbours
     instead took 2.3 and 4.4 ms; gathering them packed into one word took 1.6 and 4.9.
 

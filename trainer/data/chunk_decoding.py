@@ -199,7 +199,7 @@ def _example(
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Decodes the example at an index; returns None and records the reason if the example is bad.
 
-    A known bad example is tried again: if a file is cut off, the crops of some positions can still
+    A known bad example is tried again. If a file is cut off, the crops of some positions can still
     be decoded, and replacements must not depend on the examples that were read before.
     """
     with tf.init_scope(), tf.device("CPU:0"):

@@ -4,8 +4,8 @@ JPEGs are cropped while they are decoded, so blocks outside the crop are skipped
 function of 64 random bits of the position. Whole images are resized with antialiasing. Crops are
 not, because antialiasing would cost as much as decoding them.
 
-If a camera stored a picture sideways, the crop is chosen in the upright picture, and the result is
-turned after resizing, when it is small. Width times height is checked before pixels are decoded.
+If a picture is stored sideways, the crop is chosen in the upright picture. Only the resized result
+is turned, because it is small. Width times height is checked before pixels are decoded.
 """
 
 from collections.abc import Callable

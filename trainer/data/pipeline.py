@@ -244,8 +244,8 @@ def _mapped(
     counter: tf.data.Dataset, element: Callable[..., tuple[tf.Tensor, ...]], images: InMemoryDataset
 ) -> tf.data.Dataset:
     """Returns element(t, images uint8 [N, h, w, c], labels int32 [N]) for each t of `counter`."""
-    # The number of threads is fixed: autotuning it gains nothing, and its thread delays the end of
-    # a pipeline, which is rebuilt at every growth, by 0.2 to 0.6 s.
+    # The number of threads is fixed, because autotuning gains nothing. Its thread delays the end of
+    # a pipeline by 0.2 to 0.6 s, and each growth of the batch ends a pipeline.
     parallel_calls = min(_MOST_PARALLEL_CALLS, len(usable()))
     with tf.device("CPU:0"):
         pixels, labels = as_tensor(images.images), tf.constant(images.labels, tf.int32)

@@ -16,9 +16,9 @@ The order has two versions. A run keeps the version that it began with:
    words as keys, and each followed by an offset mod N. Two passes of 6 rounds already pass the
    tests' statistics over 1,500 epochs, so 8 rounds leave a margin.
 
-For version 2, one thread of an AMD EPYC makes 1 to 10 million indices/s in calls of 1,024, and 0.5
-to 1.4 million in calls of 128 (0.1 to 0.25 ms per micro-batch). For version 1, it makes 5 million/s
-at N = 60,000, but 0.25 at N = 1,000 and 0.06 at N = 240.
+For version 2, one thread of an AMD EPYC makes 1 to 10 million indices/s in calls of 1,024. In calls
+of 128, it makes 0.5 to 1.4 million/s (0.1 to 0.25 ms per micro-batch). For version 1, it makes
+5 million/s at N = 60,000, but 0.25 at N = 1,000 and 0.06 at N = 240.
 
 The op's public wrapper, `tf.random.experimental.index_shuffle`, always uses 4 rounds, with which
 consecutive epochs correlate up to 0.91 at N = 60,000.

@@ -1,7 +1,7 @@
 """Prepares a dataset's files on this machine, from Debian's package or by download.
 
-TFDS runs in a child process with a time limit, because its downloads retry for minutes without a
-network, and wait for ever if a server hangs.
+TFDS runs in a child process with a time limit. Without a network, TFDS's downloads retry for
+minutes; if a server hangs, they wait for ever.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """Counts a split's examples in well under a second and without TensorFlow, for `plan`.
 
-The number comes from the table of well-known sets below, from the description of a set that is
-prepared on this machine, or from a listing of an image folder.
+The number comes from the table of well-known sets below, the description of a prepared set, or the
+files of an image folder.
 """
 
 from trainer.data import image_folder
