@@ -56,7 +56,7 @@ def run(config: Config) -> int:
 def _write_json(
     whole: Mapping[str, Any], phases: Iterable[plan.Phase], machines: cost.Machines | None
 ) -> None:
-    """Prints `whole` and the phases as one JSON object, piecemeal: there may be millions."""
+    """Prints `whole` and the phases as one JSON object, one by one, as there may be millions."""
     sys.stdout.write(json.dumps(whole)[:-1] + ', "phases": [')
     for number, phase in enumerate(phases):
         row = dict(vars(phase))

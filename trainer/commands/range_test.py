@@ -65,7 +65,7 @@ def _log_every(config: Config) -> int:
     examples = config.train_examples or sizes.count_examples(
         config.dataset, config.train_split, config.data_dir
     )
-    if examples is None:  # The run prepares the dataset, and the user's interval holds.
+    if examples is None:  # Until the run prepares the data, N is unknown.
         return config.log_every_updates
     schedule = trajectory.from_config(config, examples, 1)
     updates = sum(span.updates for span in spans(schedule))

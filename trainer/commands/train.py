@@ -75,7 +75,7 @@ def _train(config: Config, path: pathlib.Path, worker: Worker | None = None) -> 
         from trainer.training.loop import StopReason
 
         def quiet(ended: threading.ExceptHookArgs) -> None:
-            # The next write reports an error of TensorBoard's thread.
+            # The next write of metrics reports the error of TensorBoard's thread.
             if not isinstance(ended.exc_value, UNWRITABLE):
                 threading.__excepthook__(ended)
 

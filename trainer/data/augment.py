@@ -2,7 +2,7 @@
 
 All random bits come from a 64-bit hash of (seed, position). An augmentation that needs more bits
 takes them from the splitmix64 sequence that starts at this hash. So batches, replicas and restarts
-do not change an example's augmentation; the next epoch, which has other positions, does. An
+do not change an example's augmentation. In the next epoch, positions and augmentations differ. An
 augmentation maps (images, positions, seed) to images of the same shape.
 
 Seed and position have 64 bits each (`splitmix64`), so the hashes of a run do not repeat. Both order
