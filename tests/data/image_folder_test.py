@@ -143,12 +143,12 @@ def test_the_usual_folder_is_evaluated_on(touch, there, found):
         (
             ["train/a/1.jpg", "val/a/1.jpg"],
             "test",
-            r"(?s)test cannot be read: .*holds train, val\.",
+            r"(?s)test cannot be read: .*Name a folder that exists in .*: train, val\.",
         ),
         (
             ["train/a/1.jpg", "train/b/1.tiff", "train/b/.DS_Store"],
             "train",
-            r"train/b holds no \.jpg, .* file, but \.tiff 1, hidden 1: remove it",
+            r"train/b has no \.jpg, .* file \(it holds \.tiff 1, hidden 1\)\.\nRemove this folder",
         ),
         (["train/a/1.jpg"], "train[:", r"split 'train\[:' .* is unknown, ill-formed or empty"),
         (["train/a/1.jpg"], "train[:1%]", r"'train\[:1%\]' .* empty: it has train \(1\)"),
@@ -164,9 +164,9 @@ def test_missing_folders_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"(?s)nowhere/train cannot be read: No such file"):
         list_files(str(tmp_path / "nowhere"), "train")
     (tmp_path / "train").mkdir()
-    with pytest.raises(UserError, match=r"none of val, validation, test: give --eval_split"):
+    with pytest.raises(UserError, match=r"val, validation or test; it holds train\.\nSet"):
         evaluation_split(str(tmp_path))
-    with pytest.raises(UserError, match=r"train holds no folders: a class is a folder"):
+    with pytest.raises(UserError, match=r"train has no class folders: put the images of"):
         list_files(str(tmp_path), "train")
 
 
@@ -177,7 +177,7 @@ def test_a_class_that_is_a_broken_link_is_refused(touch, tmp_path, to):
     (tmp_path / "train" / ".hidden").symlink_to(to)
     (tmp_path / "loop").symlink_to("loop")
     assert classes(root, "train") == ["a"]
-    with pytest.raises(UserError, match=r"holds train, but none of val"):
+    with pytest.raises(UserError, match=r"no folder named val, .*; it holds train\."):
         evaluation_split(root)
     (tmp_path / "train" / "loop").symlink_to(to)
     with pytest.raises(UserError, match=r"train/loop is a link that leads nowhere: restore"):

@@ -1,4 +1,4 @@
-"""convert: adds an index to a prepared dataset, to train on one that is larger than memory."""
+"""convert: adds an index to a prepared dataset, which sets larger than memory need for training."""
 
 from trainer.config.flags import Config
 from trainer.data.tfds.convert import convert

@@ -1,4 +1,4 @@
-"""evaluate: prints the accuracy of a run's checkpoint or of an export, measured as in the run."""
+"""evaluate: prints the accuracy of a run's checkpoint or export, measured as in training."""
 
 import dataclasses
 import json
@@ -13,16 +13,16 @@ from trainer.system.output import say
 
 
 def run(config: Config) -> int:
-    """Evaluates the model that `config` names on its evaluation split, and prints the result.
+    """Evaluates the model that `config` names on the evaluation split, and prints the result.
 
     Raises:
-      UserError: if there is no such model, or if it does not fit the data.
+      UserError: if there is no such model, or the model does not fit the data.
     """
     folder = model_source.run_or_export(config)
     if config.strategy == "tpu":
         tpu.check_packages()
     process_limits.check()
-    # TensorFlow takes four seconds to import, so a wrong name is reported first.
+    # Importing TensorFlow takes four seconds, so a wrong name is reported earlier.
     from trainer.data.bad_examples import BadExamples
     from trainer.data.sources import evaluation_split
     from trainer.run_dir import exports
@@ -36,7 +36,7 @@ def run(config: Config) -> int:
         path = pathlib.Path(config.export_dir)
         about = exports.about(folder)
         shape, classes, names = about.image_shape, about.classes, about.class_names
-        # Each logit has a class, unless --num_classes made more logits than classes.
+        # Each logit has a class, unless --num_classes added logits without a class.
         learned = None if config.num_classes else classes
         with strategy.scope():
             model = exports.load(path)
@@ -45,7 +45,7 @@ def run(config: Config) -> int:
         shape, classes, names = model.input_shape[1:], model.output_shape[-1], data.class_names
         learned = data.classes
 
-    before = bad.count  # Bad examples of the training data, if that was read.
+    before = bad.count  # Bad examples of the training data, if these data were read.
     with translate(bad.refusal):
         known = setup.class_names(config, names, learned)
         source = setup.load(config, evaluation_split(config), bad, known)
@@ -68,7 +68,7 @@ def run(config: Config) -> int:
 def _check_fits(
     images: tuple[int, ...], labels: int, shape: tuple[int, ...], classes: int, name: str
 ) -> None:
-    """Refuses images whose shape differs from the model's, and more classes than the model has."""
+    """Refuses data whose image shape differs from the model's, or that have more classes."""
     if images != shape:
         raise UserError(
             f"{name} has images of shape {images}, and the model takes {shape}: use --dataset to "

@@ -16,12 +16,12 @@ def run(config: Config) -> int:
     An earlier export of the same run is replaced.
 
     Raises:
-      UserError: if there is no such checkpoint, or the folder cannot be written or is not free.
+      UserError: if there is no such checkpoint, or the folder is taken or cannot be written.
     """
     folder = model_source.run(config)
     target = pathlib.Path(config.export_dir or folder / "export")
     process_limits.check()
-    # TensorFlow takes four seconds to import, so a wrong name is reported first.
+    # Importing TensorFlow takes four seconds, so a wrong name is reported earlier.
     import tensorflow as tf
 
     from trainer.data.bad_examples import BadExamples
@@ -48,7 +48,7 @@ def run(config: Config) -> int:
         f"from uint8 images [b, {h}, {w}, {c}] to float32 logits [b, {classes}]:"
     )
     say(f"  classes.txt names the logits, as model.class_names does: {few(logits)}")
-    # The printed code names the model, because `serve` alone does not keep the variables alive.
+    # The printed code keeps `model`, because `serve` alone does not keep the variables alive.
     say(f'  model = tf.saved_model.load("{target}/saved_model"); logits = model.serve(images)')
     if without:
         say(f"  model.keras is left out, because Keras could not load it: {without}")

@@ -1,4 +1,4 @@
-"""plan: prints what a run would do, without TensorFlow, and mostly within half a second."""
+"""plan: prints what a run would do, without TensorFlow, usually within half a second."""
 
 import json
 import pathlib
@@ -56,7 +56,7 @@ def run(config: Config) -> int:
 def _write_json(
     whole: Mapping[str, Any], phases: Iterable[plan.Phase], machines: cost.Machines | None
 ) -> None:
-    """Prints `whole` and the phases as one object, phase by phase: a long ramp has millions."""
+    """Prints `whole` and the phases as one JSON object, one by one, as there may be millions."""
     sys.stdout.write(json.dumps(whole)[:-1] + ', "phases": [')
     for number, phase in enumerate(phases):
         row = dict(vars(phase))
@@ -70,7 +70,7 @@ def planned(
     config: Config,
     count_examples: Callable[[str, str, str | None], int | None] = sizes.count_examples,
 ) -> tuple[trajectory.Trajectory, int, int]:
-    """Returns the trajectory of the run of `config`, and its numbers of replicas and hosts.
+    """Returns the trajectory of the run of `config`, the number of replicas, and that of hosts.
 
     Raises:
       UserError: if the flags do not fit together, or N is not known.
@@ -97,17 +97,17 @@ def planned(
 def layouts(
     config: Config, schedule: trajectory.Trajectory, replicas: int
 ) -> Callable[[int], Layout]:
-    """Returns a function from batch size to layout, with the micro-batch of an untimed run."""
+    """Returns a function from batch size to layout; an unset micro-batch size has its default."""
     ghost = config.ghost_batch_size
     most = schedule.micro_batch_size or config.micro_batch_size or default_micro_batch_size(ghost)
     return lambda batch_size: lay_out(batch_size, replicas, ghost, most)
 
 
 def _machines(config: Config, replicas: int, hosts: int) -> cost.Machines | None:
-    """Returns the machines of the run, or None if no cost is asked for or the speed is unknown.
+    """Returns the machines of the run; None if no cost is requested or the speed is unknown.
 
     Raises:
-      UserError: if the run in --model_dir had several hosts, or no flag gives the parameters.
+      UserError: if the measured run had several hosts, or the number of parameters is unknown.
     """
     if not _asks_for_cost(config):
         return None
@@ -142,7 +142,7 @@ def _machines(config: Config, replicas: int, hosts: int) -> cost.Machines | None
 
 
 def _ended(folder: pathlib.Path) -> dict[str, Any]:
-    """Returns the result of the run in `folder`; {} if there is none, or it is damaged."""
+    """Returns the result of the run in `folder`; {} if the result is missing or damaged."""
     try:
         return result.read(folder) or {}
     except (DamagedError, OSError) as error:

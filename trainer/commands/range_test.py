@@ -1,4 +1,4 @@
-"""range_test: trains while the learning rate rises, and suggests the rates to train with."""
+"""range_test: trains while the learning rate rises, and suggests learning rates."""
 
 import dataclasses
 import math
@@ -19,12 +19,12 @@ _FEWEST = 20
 
 
 def run(config: Config) -> int:
-    """Trains while the rate rises, to the end or to divergence, and reports; returns the status.
+    """Trains to the end or to divergence, writes a report, and returns the exit status.
 
     Raises:
       UserError: if the run cannot be trained, or is too short to suggest an interval.
     """
-    # The test replaces a recipe's schedule, and keeps its model, data, batch and optimizer.
+    # The test replaces a recipe's schedule, but not its model, data, batch size and optimizer.
     config = dataclasses.replace(
         config,
         anneal="range_test",
@@ -65,7 +65,7 @@ def _log_every(config: Config) -> int:
     examples = config.train_examples or sizes.count_examples(
         config.dataset, config.train_split, config.data_dir
     )
-    if examples is None:  # The run prepares the dataset, and the user's interval holds.
+    if examples is None:  # Until the run prepares the data, N is unknown.
         return config.log_every_updates
     schedule = trajectory.from_config(config, examples, 1)
     updates = sum(span.updates for span in spans(schedule))

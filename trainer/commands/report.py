@@ -10,7 +10,7 @@ from trainer.system.output import log, say
 
 
 def run(config: Config) -> int:
-    """Writes the page, with figures if --pictures is set; prints its path and all problems.
+    """Writes the page, and the figures as files if --pictures is set; prints path and problems.
 
     Raises:
       UserError: if no run can be read, or the page cannot be written.
@@ -30,7 +30,7 @@ def run(config: Config) -> int:
             f"{', …' if len(config.runs) > 3 else ''}{damage}.\n"
             "Name run directories: they hold flags.txt and metrics.jsonl."
         )
-    # These modules take 0.5 s to import, so a wrong name is reported first.
+    # Importing these modules takes 0.5 s, so a wrong name is reported earlier.
     from trainer.reports import report_builder
     from trainer.reports.plots import png
 

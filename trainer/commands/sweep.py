@@ -23,10 +23,10 @@ from trainer.system.output import log, log_to, say
 
 
 def run(config: Config) -> int:
-    """Trains the unfinished points of --sweep, and prints all points; returns the exit status.
+    """Trains the unfinished points of --sweep, prints all points, and returns the exit status.
 
     Raises:
-      UserError: if --sweep cannot be read, or --model_dir holds anything else than a sweep.
+      UserError: if --sweep is ill-formed, or --model_dir holds anything other than a sweep.
     """
     if config.sweep is None:
         raise UserError(
@@ -39,7 +39,7 @@ def run(config: Config) -> int:
     path = pathlib.Path(config.model_dir)
     points = grid.parse(config.sweep)
     shard = grid.part(points, config.sweep_shard)
-    with _without_warnings():  # The output of each run has its warnings.
+    with _without_warnings():  # Each run's own output has the run's warnings.
         runs, wrong, damaged = checked(config, points, path)
     if wrong:
         say(_wrong(wrong, len(points)), to=sys.stderr)
@@ -81,11 +81,11 @@ def checked(
 ) -> tuple[list[runner.Run], dict[str, list[grid.Point]], dict[str, str]]:
     """Returns the runs of `points` in the folder `path`, the wrong points, and the damaged runs.
 
-    Wrong points are listed by error message, and error messages of damaged runs by folder. A run
-    has the flags of `asked`, the command line, which the point's own flags override. If the point
-    names a recipe, the command line overrides the recipe.
+    Wrong points are grouped by error message; damaged runs map a folder to its error message. A run
+    has the flags of the point's recipe, then those of the command line `asked`, then the point's
+    other flags; later flags override earlier ones.
     """
-    # A flagfile may hold flags of other commands.
+    # Flags of other commands, which flagfiles may hold, are left out.
     given = [text for name, text in asked.given.items() if "sweep" in FLAGS[name].commands]
     count_examples = functools.cache(sizes.count_examples)
     runs: list[runner.Run] = []
@@ -114,7 +114,7 @@ def checked(
         except UserError as error:
             wrong.setdefault(str(error), []).append(point)
             continue
-        flags = to_flagfile(config).splitlines()  # An existing run has its order version.
+        flags = to_flagfile(config).splitlines()  # An existing run keeps its order version.
         if config.stop_at_epoch is not None:
             flags.append(f"--stop_at_epoch={config.stop_at_epoch}")
         runs.append(runner.Run(point, flags, f"[{number}/{len(points)}] {name}"))
@@ -128,7 +128,7 @@ def _check_can_be_swept(point: grid.Point) -> None:
 
 
 def _wrong(wrong: Mapping[str, Sequence[grid.Point]], of: int) -> str:
-    """Returns a message with each problem once, after the points that have it."""
+    """Returns a message with each problem once, below the names of the points that have it."""
     count = sum(map(len, wrong.values()))
     lines = [f"crescendo sweep: {count} of {of} points are wrong; nothing was started."]
     for message, points in wrong.items():
@@ -140,7 +140,7 @@ def _wrong(wrong: Mapping[str, Sequence[grid.Point]], of: int) -> str:
 def _rows(
     points: Sequence[grid.Point], path: pathlib.Path, damaged: Mapping[str, str]
 ) -> list[table.Row]:
-    """Returns the points with their outcomes; a damaged run has status 2 and the reason."""
+    """Returns a row for each point; a damaged run has status 2 and its error message."""
     recorded = outcomes.read(path)
     rows = []
     for point in points:
@@ -156,9 +156,9 @@ def _rows(
 
 
 def _status(rows: Sequence[table.Row]) -> int:
-    """Returns 0 if all points are finished; else a failure's status, or an interrupted run's."""
+    """Returns 0 if all points are finished; else a failed run's status, or an interrupted run's."""
     unfinished = [outcomes.Outcome(row.status) for row in rows if not row.results]
     unfinished.sort(key=lambda outcome: not outcome.failed)
-    # An outcome without a status could not be written.
+    # An outcome has no status if its file could not be written.
     statuses = (ExitStatus.NOT_SAVED if e.status is None else e.status for e in unfinished)
     return next((status for status in statuses if status), 0)

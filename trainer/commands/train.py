@@ -23,12 +23,12 @@ from trainer.system.regular_file import NotRegularError, ReadError
 def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) -> int:
     """Trains the run of `config`; returns the exit status.
 
-    After the run has ended or diverged, `report` is called with its directory, which is locked.
+    After the run has ended or diverged, `report` is called with the directory, still locked.
 
     Raises:
       UserError: before any training, if the flags, data, model or directory cannot be used.
       LostWorkerError: if another worker, or the TPU, is lost.
-      NotSavedError: if the run ends or stops, and its final state cannot be written.
+      NotSavedError: if the run ends or stops, and the final state cannot be written.
     """
     if config.model_dir is None:
         raise UserError("--model_dir is missing: name the run's directory, as in runs/first.")
@@ -47,7 +47,7 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
             top1, updates = ended["top1"], ended["updates"]
             log(f"{path} is finished: top1 {top1:.4f} in {updates} updates.")
         try:
-            if ended is None or worker:  # Other workers wait for the chief even if it is finished.
+            if ended is None or worker:  # Other workers wait for the chief of a finished run too.
                 status = _train(config, path, worker)
             if report and (status == ExitStatus.NOT_FINITE or results.ended(path)):
                 report(path)
@@ -69,13 +69,13 @@ def _train(config: Config, path: pathlib.Path, worker: Worker | None = None) -> 
     chief = worker is None or worker.chief
     with stop_signals.watched() as stopped, output.log_as(chief=chief):
         log("loading TensorFlow")
-        # TensorFlow takes four seconds to import, so a directory in use is reported first.
+        # Importing TensorFlow takes four seconds, so a directory in use is reported earlier.
         from trainer.run_dir.metrics_writer import UNWRITABLE
         from trainer.training import run
         from trainer.training.loop import StopReason
 
         def quiet(ended: threading.ExceptHookArgs) -> None:
-            # TensorBoard's thread keeps its error for the next write, which reports it.
+            # The next write of metrics reports the error of TensorBoard's thread.
             if not isinstance(ended.exc_value, UNWRITABLE):
                 threading.__excepthook__(ended)
 
@@ -103,7 +103,7 @@ def _train(config: Config, path: pathlib.Path, worker: Worker | None = None) -> 
 
 
 def _best(result: Mapping[str, Any], path: pathlib.Path) -> str:
-    """Returns the last line of a run: its best evaluation, and how to export that model."""
+    """Returns the last line of output: the best evaluation, and how to export its model."""
     best = result["best"]
     if best["update"] == result["updates"]:
         which = "that is the best evaluation"

@@ -1,4 +1,4 @@
-"""Text of --help: an overview of the program, and for each command its flags."""
+"""Builds the text of --help: an overview of the program, or the flags of a command."""
 
 import shutil
 import textwrap
@@ -9,9 +9,9 @@ from trainer.config.flags import FLAGS, Config
 
 _HELP = frozenset(["-h", "--h", "-help", "--help", "--helpshort", "--helpfull"])
 _WIDEST = 100  # Columns; longer lines are hard to read.
-# In a narrower terminal, a flag's text is below its name instead of beside it.
+# If the terminal has fewer columns, a flag's text is below its name instead of beside it.
 _TWO_COLUMNS = 76
-_NAMES = 30  # Columns for the names.
+_NAMES = 30  # Columns for the flags' names.
 _USAGE = """\
 Crescendo trains image classifiers with batches that grow instead of a learning rate that decays.
 
@@ -24,7 +24,7 @@ ones."""
 
 
 def asked_for(arguments: Sequence[str]) -> str | None:
-    """Returns the help that a command line asks for, or None if it asks for something else.
+    """Returns the help that a command line asks for, or None if it does not ask for help.
 
     Args:
       arguments: the command line without the program's name.
@@ -44,7 +44,7 @@ def asked_for(arguments: Sequence[str]) -> str | None:
 
 
 def overview() -> str:
-    """Returns the usage of the program, and a line for each command."""
+    """Returns the usage of the program, and an entry for each command."""
     longest = max(map(len, COMMANDS))
     rows = [
         _wrapped(f"  {name:{longest}}  {command.summary}", longest + 4)
@@ -64,7 +64,7 @@ def of_command(name: str) -> str:
     ]
     group = ""
     flags = [item for item in FLAGS.items() if name in item[1].commands]
-    # The group "Run" is first, since most command lines have its flags.
+    # The group "Run" comes first, because most command lines use its flags.
     for flag_name, flag in sorted(flags, key=lambda item: item[1].group != "Run"):
         if flag.group != group:
             group = flag.group

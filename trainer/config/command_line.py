@@ -1,4 +1,4 @@
-"""Parses a command line into a Config with absl's flags, and keeps no state between calls."""
+"""Parses a command line into a Config; each call makes new absl flags, so no state remains."""
 
 import difflib
 import re
@@ -15,7 +15,7 @@ from trainer.config.flagfile_reader import Argument, expand
 from trainer.config.flags import FLAGS, Config
 from trainer.errors import UserError
 
-# Type of each flag, without the None of a flag that may be unset.
+# Type of each flag; X for a flag of type `X | None`, which may be unset.
 _TYPES = {
     name: next((each for each in typing.get_args(kind) if each is not types.NoneType), kind)
     if isinstance(kind, types.UnionType)
@@ -36,13 +36,13 @@ def parse(command: str, arguments: Sequence[str], kept: Sequence[str] = ()) -> C
     Args:
       command: a name of `COMMANDS`.
       arguments: the command line after the command's name.
-      kept: flags that a run has kept; those of the command line override them.
+      kept: flags in the flags.txt of a run, which `arguments` override.
 
     Raises:
       UserError: if a flag is unknown, has a wrong value, or belongs to another command; or if an
         argument is not a flag.
     """
-    # absl's logging reads its own flags, which keep their defaults.
+    # absl's logging reads absl's global flags, which keep their defaults.
     absl_flags.FLAGS.mark_as_parsed()
     _check_text(arguments)
     expanded = expand(arguments)
@@ -66,7 +66,7 @@ def parse(command: str, arguments: Sequence[str], kept: Sequence[str] = ()) -> C
 
 
 def _parsed(command: str, arguments: Sequence[str]) -> tuple[absl_flags.FlagValues, list[str]]:
-    """Returns the parsed flags, and the arguments between and after them that are not flags."""
+    """Returns the parsed flags, and the arguments that are not flags."""
     parsed = _absl_flags()
     try:
         _, *rest = parsed(["crescendo", *map(_current_name, arguments)])
@@ -81,7 +81,7 @@ def _current_name(argument: str) -> str:
 
 
 def _absl_flags() -> absl_flags.FlagValues:
-    """Returns new absl flags, each with its default."""
+    """Returns new absl flags that have their default values."""
     found = absl_flags.FlagValues()
     found.set_gnu_getopt()
     for name, flag in FLAGS.items():
@@ -113,7 +113,7 @@ def _check_text(arguments: Sequence[str]) -> None:
 
 
 def _check_are_of_command(command: str, typed: Sequence[str]) -> None:
-    """Refuses typed flags of other commands; a flagfile may hold them."""
+    """Refuses flags of other commands on the command line; flagfiles may hold such flags."""
     parsed, _ = _parsed(command, typed)
     for name, flag in FLAGS.items():
         if parsed[name].present and command not in flag.commands:
@@ -125,7 +125,7 @@ def _check_are_of_command(command: str, typed: Sequence[str]) -> None:
 
 
 def _check_flagfiles(command: str, arguments: Sequence[Argument]) -> None:
-    """Refuses a flagfile with a line that is not a flag, and names the file."""
+    """Refuses a flagfile with a wrong line, with a message that names the file."""
     for path in dict.fromkeys(each.flagfile for each in arguments if each.flagfile):
         lines = [each.text for each in arguments if each.flagfile == path]
         try:
@@ -137,7 +137,7 @@ def _check_flagfiles(command: str, arguments: Sequence[Argument]) -> None:
 
 
 def _check_value(name: str, value: Any) -> None:
-    """Refuses a value that the flag cannot have, or that a flagfile cannot hold."""
+    """Refuses a value that is invalid for the flag, or that a flagfile cannot hold."""
     if name == "runs":
         for path in value:
             if why := local_path.problem(path):
@@ -188,7 +188,7 @@ def _see_help(command: str) -> str:
 
 
 def check_command(name: str) -> None:
-    """Refuses a name that is not a command, and suggests the nearest names.
+    """Refuses a name that is not a command, with a message that suggests similar names.
 
     Raises:
       UserError: if `name` is not a command.

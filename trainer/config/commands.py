@@ -1,4 +1,4 @@
-"""Commands of the program, each with a summary and an example."""
+"""Defines the commands of the program, each with a summary and an example."""
 
 from collections.abc import Mapping
 from typing import NamedTuple

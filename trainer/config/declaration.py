@@ -1,6 +1,6 @@
-"""Declaration of a flag, once, as a field of a dataclass: default, range, help, scope, commands.
+"""Declares a flag as a dataclass field that has its default, range, help, scope and commands.
 
-The field's annotation is the flag's type; `tuple[str, ...]` is a comma-separated list.
+The field's annotation is the flag's type; `tuple[str, ...]` means a comma-separated list.
 """
 
 import dataclasses
@@ -8,21 +8,21 @@ import enum
 from collections.abc import Callable, Sequence
 from typing import Any
 
-# Commands that train a run, or predict what training does.
+# Commands that train, or that predict what training does.
 TRAINING = ("plan", "train", "range_test", "sweep")
 # Commands that read a trained model.
 READING = ("evaluate", "export")
 
-# Returns why a value cannot be used, to follow the flag's name and value; "" if it can be used.
+# Maps a value to the reason why it cannot be used, for a message; "" if it can be used.
 Problem = Callable[[Any], str]
 
 
 class Scope(enum.Enum):
-    """Owner of a flag's value, which decides whether a resumed run may have another value."""
+    """Owner of a flag's value; the owner decides whether a resumed run may change the value."""
 
     LEARNED = "the run: the flag changes what is learned, and a resumed run must have its value"
     FREE = "the run: a resumed run may have another value"
-    MACHINE = "the machine: evaluate and export do not take the value from the run either"
+    MACHINE = "the machine: a resumed run, evaluate and export may each have another value"
     CALL = "one call: the value is not kept with the run"
 
 
@@ -32,14 +32,14 @@ class Flag:
 
     Attributes:
       group: heading of the flag's section of the help.
-      help: quantity, unit, and meaning of an unset flag.
+      help: quantity, unit, and the meaning if the flag is unset.
       scope: owner of the value.
       commands: names of the commands that take the flag.
-      choices: names that the flag accepts as values; () if its values are not a few names.
-      problem: returns why a value cannot be used.
-      decides: value of --anneal with which a flag of scope FREE changes what is learned, or None.
+      choices: all values that the flag accepts; () if its values cannot be listed.
+      problem: function that returns why a value cannot be used, or "".
+      decides: value of --anneal that makes a flag of scope FREE change what is learned, or None.
       repeated: whether the flag may be given several times, with one value each.
-      formerly: an earlier name, which command lines may still use; "" if there is none.
+      formerly: earlier name of the flag, which is still accepted; "" if there is none.
     """
 
     group: str
@@ -70,9 +70,9 @@ def at_least(least: float) -> Problem:
 
 POSITIVE = must_be("above 0", lambda value: 0 < value < float("inf"))
 FRACTION = must_be("from 0 to below 1", lambda value: 0 <= value < 1)
-# Outside this range, positions of an epoch or of the whole run do not fit in 64 bits.
+# Outside this range, the positions of an epoch or a run could not be counted with 64 bits.
 EPOCHS = must_be("above 0, from 1e-9 to 1e9", lambda value: 1e-9 <= value <= 1e9)
-# Above this limit, float32 parameters overflow in the first update.
+# Above 1e30, float32 parameters would overflow in the first update.
 RATE = must_be("above 0 and at most 1e30", lambda value: 0 < value <= 1e30)
 FACTOR = must_be("above 1 and at most 1e9", lambda value: 1 < value <= 1e9)
 

@@ -1,7 +1,7 @@
-"""Flagfile that replays a run, and the flags that may differ when the run is resumed.
+"""Writes and compares flags.txt, the flagfile that replays a run.
 
-A run is resumed with the flags that it was started with. Only flags in `FREE`, which do not change
-what is learned, may differ.
+A resumed run must have the flags that it was started with, except for the flags in `FREE`, which do
+not change what is learned.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from trainer.config.declaration import Scope
 from trainer.config.flags import FLAGS, Config
 from trainer.config.run_flags import NEWEST_ORDER
 
-# Most characters of a line, and most differences, that a message shows.
+# Largest number of characters of a line, and of differences, that a message shows.
 _LONG, _FEW = 200, 10
 
 
@@ -24,14 +24,14 @@ def _of(*scopes: Scope) -> frozenset[str]:
 ONE_CALL = _of(Scope.CALL)
 # Flags that an evaluation or an export does not take from the run.
 OF_THE_MACHINE = _of(Scope.MACHINE)
-# Flags that may differ when a run is resumed.
+# Flags whose values may differ when a run is resumed.
 FREE = _of(Scope.CALL, Scope.MACHINE, Scope.FREE)
-# Flags in FREE that change a controller's decisions, by the value of --anneal.
+# Flags in FREE that change a controller's decisions, for each such value of --anneal.
 DECIDES = {
     anneal: frozenset(name for name, flag in FLAGS.items() if flag.decides == anneal)
     for anneal in {flag.decides for flag in FLAGS.values()} - {None}
 }
-# A selection of the flags that every version of this program writes into flags.txt.
+# Some of the flags that every version of this program writes into flags.txt.
 _IN_EVERY_RUN = frozenset(
     [
         "dataset",
@@ -54,9 +54,9 @@ _IN_EVERY_RUN = frozenset(
 
 
 def with_precision(config: Config) -> Config:
-    """Returns `config` with an unset precision replaced by its meaning.
+    """Returns `config` with the default precision of its devices if --precision is unset.
 
-    Otherwise a run that is resumed on other devices would change its precision.
+    Without this, the precision of a run that is resumed on other devices would change.
     """
     default = "bfloat16" if config.strategy == "tpu" else "float32"
     return dataclasses.replace(config, precision=config.precision or default)
@@ -68,9 +68,9 @@ def defaults() -> Config:
 
 
 def is_of_version_1(text: str) -> bool:
-    """Returns whether a flagfile is the flags.txt of a run older than --order_version.
+    """Returns whether a flagfile is the flags.txt of a run that is older than --order_version.
 
-    Such a run has order version 1. A flags.txt names every flag with a value, a recipe only a few.
+    Such a run has order version 1. A flags.txt names all flags that are set, a recipe only a few.
     """
     named = set(_read(text))
     return named >= _IN_EVERY_RUN and "order_version" not in named
@@ -79,8 +79,8 @@ def is_of_version_1(text: str) -> bool:
 def to_flagfile(config: Config) -> str:
     """Returns the flagfile that replays the run of `config`.
 
-    It has a line for each flag, except for flags that are None or belong to one call. The `config`
-    of a run must have an order version, because a missing line means version 1.
+    The flagfile has a line for each flag, except for flags that are None or belong to one call. The
+    order version must be set in `config`, because a flags.txt without it means version 1.
     """
 
     def line(name: str, value: object) -> str:
@@ -93,10 +93,10 @@ def to_flagfile(config: Config) -> str:
 
 
 def order_version(config: Config, kept: str | None) -> int:
-    """Returns the order version of a run: the user's choice, else the run's own, else the newest.
+    """Returns a run's order version: that of the command line, else of flags.txt, else the newest.
 
     Args:
-      config: the command line.
+      config: the parsed command line.
       kept: the text of the run's flags.txt, or None if it does not exist yet.
     """
     if config.order_version is not None or kept is None:
@@ -106,16 +106,16 @@ def order_version(config: Config, kept: str | None) -> int:
 
 
 def shared(config: Config) -> list[str]:
-    """Returns the flags that must be equal on all workers: all except paths on each machine."""
+    """Returns the flags that must be equal on all workers: all flags except paths of a machine."""
     own = ("model_dir", "data_dir")
     return [f"--{name}={getattr(config, name)}" for name in FLAGS if name not in own]
 
 
 def learned(text: str) -> dict[str, str]:
-    """Returns the values in a flagfile of `to_flagfile` that change what is learned, by flag.
+    """Returns the values in a flags.txt that change what is learned, by flag.
 
-    A missing flag is newer than the file and gets its default. If --order_version is missing, the
-    version is 1.
+    A missing flag gets its default, because the flag is newer than the file. If --order_version is
+    missing, the version is 1.
     """
     values = {**_read(to_flagfile(defaults())), "order_version": "1", **_read(text)}
     free = FREE - DECIDES.get(values.get("anneal", ""), frozenset())
@@ -124,7 +124,7 @@ def learned(text: str) -> dict[str, str]:
 
 
 def learned_differences(old: str, new: str) -> list[str]:
-    """Returns the differences between two flagfiles that change what is learned."""
+    """Returns those differences between two flags.txt that change what is learned."""
     before, now = learned(old), learned(new)
     return [
         f"--{name}: {before.get(name, 'unset')} → {now.get(name, 'unset')}"
@@ -143,7 +143,7 @@ def not_a_flag(text: str) -> str:
 
 
 def listed(differences: Sequence[str]) -> str:
-    """Returns the first differences, each shortened, and the number of the others."""
+    """Returns a text with the first ten differences, shortened, and the number of the others."""
     text = "; ".join(
         each if len(each) < _LONG else f"{each[:_LONG]}…" for each in differences[:_FEW]
     )

@@ -1,9 +1,8 @@
-"""Replaces the flagfiles of a command line by the flags that they hold.
+"""Replaces the flagfiles of a command line by the flags in these files.
 
-A flagfile has one flag per line; lines that start with # or // are comments. A flagfile that the
-command line names is relative to the current folder. A flagfile that another flagfile names is
-looked up beside that one first. If no such file exists, the name is that of a recipe of this
-program, such as fashion_mnist_grow.
+A flagfile has one flag per line; lines that start with # or // are comments. A flagfile is
+looked up in the current folder, and then among this program's recipes, such as fashion_mnist_grow.
+If another flagfile names it, the folder of that other flagfile is searched first.
 """
 
 import dataclasses
@@ -16,7 +15,7 @@ from trainer.errors import UserError
 from trainer.system.regular_file import NotRegularError, read_regular
 
 _SUFFIX = ".flags"
-# The flagfile of a run has 3 kB.
+# Largest flagfile that is read; the flagfile of a run has 3 kB.
 _MOST_BYTES = 2**20
 _PACKAGE = pathlib.Path(__file__).parents[1]
 
@@ -27,7 +26,7 @@ class Argument:
 
     Attributes:
       text: the argument.
-      flagfile: the flagfile that holds it, or None if it is on the command line itself.
+      flagfile: the flagfile that holds the argument, or None for the command line itself.
     """
 
     text: str
@@ -36,11 +35,11 @@ class Argument:
 
 @dataclasses.dataclass(frozen=True)
 class Expanded:
-    """Command line whose flagfiles are replaced by their flags.
+    """Command line after flagfiles are replaced by their flags.
 
     Attributes:
-      arguments: all arguments in order, with the flags of a flagfile in its place.
-      flagfiles: the text of each flagfile.
+      arguments: all arguments in order, with the flags of a flagfile in place of its name.
+      flagfiles: the texts of all flagfiles.
     """
 
     arguments: Sequence[Argument]
@@ -51,7 +50,7 @@ def expand(arguments: Sequence[str]) -> Expanded:
     """Replaces --flagfile=x, -flagfile=x and --flagfile x by the flags in the file x.
 
     Raises:
-      UserError: if a flagfile cannot be read, or names itself, directly or through another one.
+      UserError: if a flagfile cannot be read, or names itself directly or through others.
     """
     texts: list[str] = []
     expanded: list[Argument] = []
@@ -71,14 +70,14 @@ def expand(arguments: Sequence[str]) -> Expanded:
 
 def recipes() -> dict[str, pathlib.Path]:
     """Returns the recipes that come with this program, by name."""
-    # A wheel has the recipes inside trainer/, and a checkout has them beside it.
+    # The recipes are inside trainer/ in a wheel, and beside trainer/ in a checkout.
     folders = (_PACKAGE / "recipes", _PACKAGE.parent / "flags")
     folder = next((each for each in folders if each.is_dir()), folders[0])
     return {path.stem: path for path in sorted(folder.glob(f"*{_SUFFIX}"))}
 
 
 def _flagfile(text: str, following: Iterator[str]) -> str | None:
-    """Returns the flagfile that `text` names, if need be in the `following` argument, or None."""
+    """Returns the flagfile that `text`, or the argument after a bare --flagfile, names; or None."""
     flag, equals, name = text.partition("=")
     if flag not in ("--flagfile", "-flagfile"):
         return None
@@ -86,7 +85,7 @@ def _flagfile(text: str, following: Iterator[str]) -> str | None:
 
 
 def _found(name: str, folder: pathlib.Path) -> pathlib.Path:
-    """Returns the path of a flagfile or recipe, which is looked up in `folder` first."""
+    """Returns the path of a flagfile or recipe, looked up in `folder` first."""
     here = pathlib.Path(name)
     for path in (folder / here, here):
         if path.exists() and not (path.is_dir() and os.sep not in name):
@@ -97,7 +96,7 @@ def _found(name: str, folder: pathlib.Path) -> pathlib.Path:
 def _flags_in(
     path: pathlib.Path, around: tuple[pathlib.Path, ...], texts: list[str]
 ) -> Iterator[Argument]:
-    """Yields the flags of a flagfile; `around` has the flagfiles through which it was named."""
+    """Yields the flags of a flagfile; `around` is the chain of flagfiles that led to this one."""
     if path.resolve() in around:
         raise UserError(
             f"--flagfile={path} names itself, directly or through another flagfile.\n"
@@ -116,7 +115,7 @@ def _flags_in(
 
 def _read(path: pathlib.Path) -> str:
     try:
-        text = read_regular(path, _MOST_BYTES).decode("utf-8-sig")  # Windows adds a mark.
+        text = read_regular(path, _MOST_BYTES).decode("utf-8-sig")  # Skips a byte-order mark.
     except NotRegularError as error:
         raise UserError(
             f"--flagfile={path} cannot be read: {error.strerror}.\n"

@@ -1,4 +1,4 @@
-"""Config, which has a field for every flag; run_flags.py declares those that change learning."""
+"""Declares Config, with a field for every flag, and all flags that are not in run_flags.py."""
 
 import dataclasses
 import re
@@ -40,23 +40,23 @@ def _path(value: str) -> str:
 
 
 def _page(value: str) -> str:
-    # The page's figures are in a folder with its name, without the suffix.
+    # The page's figures are in a folder whose name is the page's without .html.
     return _path(value) or ("" if re.search(r"[^/]\.html$", value) else "must end with .html")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(RunFlags):
-    """The user's command line, with a field for each flag; the flag's help gives the unit.
+    """Parsed command line, with a field for each flag; the help of a flag gives its unit.
 
     Attributes:
-      given: flags that the command line and its flagfiles set, as --name=value by name.
+      given: the text --name=value of each flag that was set, by the flag's name.
     """
 
     given: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     model_dir: str | None = _run(
         None,
-        "Folder of the run; a run that it already holds is resumed.",
+        "Folder of the run; if it already holds a run, that run is resumed.",
         problem=_path,
         scope=Scope.MACHINE,
         commands=(*TRAINING, *READING),
@@ -71,19 +71,19 @@ class Config(RunFlags):
     )
     checkpoint_minutes: float = _run(
         10.0,
-        "Interval of checkpoints, in minutes; each evaluation also writes one.",
+        "Interval of checkpoints, in minutes; each evaluation also writes a checkpoint.",
         problem=POSITIVE,
     )
     keep_checkpoints: int = _run(3, "Number of newest checkpoints to keep.", problem=POSITIVE)
     eval_every_epochs: float = _run(
         1.0,
-        "Interval of evaluations, in epochs; a finished run always ends with one.",
+        "Interval of evaluations, in epochs; a run always ends with an evaluation.",
         problem=EPOCHS,
         decides="plateau",
     )
     log_every_updates: int = _run(
         50,
-        "Interval of logged points, in updates; evaluations also log one.",
+        "Interval of logged points, in updates; each evaluation also logs a point.",
         problem=POSITIVE,
     )
     deterministic: bool = _run(
@@ -156,15 +156,15 @@ class Config(RunFlags):
     )
     plan_examples_per_second: float | None = _cost(
         None,
-        "Throughput of one replica, in examples per second (unset: that of the finished run in "
-        "--model_dir).",
+        "Throughput of one replica, in examples per second (unset: the throughput of the finished "
+        "run in --model_dir).",
         problem=POSITIVE,
         formerly="examples_per_second",
     )
     plan_parameters: int | None = _cost(
         None,
-        "Number of parameters and moving statistics that hosts sum in an update (unset: that of "
-        "the finished run in --model_dir).",
+        "Number of parameters and moving statistics that hosts sum in an update (unset: the number "
+        "in the finished run in --model_dir).",
         problem=POSITIVE,
         formerly="parameters",
     )
@@ -192,13 +192,13 @@ class Config(RunFlags):
     )
     sweep_shard: str | None = _sweep(
         None,
-        "Share of the points that this process trains: 1/4 is the first and every fourth after "
-        "it, and 4/4 is the last share (unset: all points).",
+        "Share of the points that this process trains: 1/4 is the first point and every fourth one "
+        "after it, and 4/4 is the last share (unset: all points).",
         formerly="sweep_part",
     )
     sweep_parallel: int = _sweep(
         1,
-        "Number of points to train at once; they share the cores evenly.",
+        "Number of points to train at once, which share the cores evenly.",
         problem=POSITIVE,
     )
     sweep_retry: bool = _sweep(False, "Train failed points again.")

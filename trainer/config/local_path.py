@@ -2,7 +2,7 @@
 
 import re
 
-# Normalising a path, as pathlib does, removes one of a URL's two slashes.
+# The second alternative finds URLs that lost a slash when pathlib, say, normalised the path.
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(?=://)|(abfss?|file|ftp|gs|hdfs|https?|s3a?)(?=:/)")
 _COPIES = {
     "gs": "with `gcloud storage rsync --recursive`",
@@ -12,20 +12,20 @@ _COPIES = {
 
 
 def scheme(path: str) -> str:
-    """Returns the scheme of a URL in lower case, gs for gs://b/x and for gs:/b/x; else ""."""
+    """Returns a URL's scheme in lower case, gs for gs://b/x and gs:/b/x; "" for other paths."""
     found = _URL.match(path.strip())
     return (found[1] or found[2]).lower() if found else ""
 
 
 def empty(value: str) -> str:
-    """Returns why a blank `value` cannot be used; "" for any other."""
+    """Returns why `value` cannot be used if it is blank; else ""."""
     if value.strip():
         return ""
     return "is empty: the shell variable in it may be unset; give a value, or leave the flag out"
 
 
 def remote_problem(path: str) -> str:
-    """Returns why TFDS, which also reads URLs, cannot use `path`; "" if it can."""
+    """Returns why TFDS, which also reads URLs, cannot use `path`; "" if TFDS can use it."""
     kind = scheme(path)
     if kind and "://" not in path:
         return f"is a URL with one slash, which would name a local folder: write {kind}://"
@@ -33,7 +33,7 @@ def remote_problem(path: str) -> str:
 
 
 def problem(path: str) -> str:
-    """Returns why `path` cannot be used, and the remedy, to follow its name; "" if it can."""
+    """Returns why `path` cannot be used, with a remedy, for a message; "" if it can be used."""
     kind = scheme(path)
     if kind == "file":
         return "is a URL: write the path alone, as in /data/x"

@@ -1,4 +1,4 @@
-"""Flags that decide what a run learns: data, model, optimizer, start and schedule."""
+"""Declares the flags that decide what a run learns: data, model, optimizer, start, schedule."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ from trainer.config.declaration import (
     must_be,
 )
 
-# Value of --order_version for a new run.
+# Order version of new runs.
 NEWEST_ORDER = 2
 
 _LEARNED = Scope.LEARNED
@@ -41,7 +41,7 @@ def _dataset_problem(name: str) -> str:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunFlags:
-    """Flags that decide what a run learns; an unset number is None."""
+    """Flags that decide what a run learns; a number that is not set is None."""
 
     dataset: str = _data(
         "fashion_mnist",
@@ -131,8 +131,8 @@ class RunFlags:
     )
     order_version: int | None = _length(
         None,
-        "Version of the order of examples and of the random layers' keys. Version 1 repeats, and "
-        "belongs to runs older than this flag (unset: that of the run in --model_dir, or 2).",
+        "Version of the order of examples and of the random layers' keys. Version 1, which "
+        "repeats, is that of runs older than this flag (unset: the run's own; 2 for new runs).",
         problem=must_be("1 or 2", lambda value: value in (1, NEWEST_ORDER)),
     )
 
@@ -230,8 +230,8 @@ class RunFlags:
 
     anneal_epochs: tuple[str, ...] = _step(
         (),
-        "Positions of the steps of `step`, or the length in which `exponential` divides by "
-        "--anneal_factor, in epochs or in percents of the run: 30%,60%,80%.",
+        "Positions of the steps of `step`, or the length over which `exponential` divides by "
+        "--anneal_factor, in epochs or in percent of the run: 30%,60%,80%.",
     )
     anneal_factor: float = _step(
         5.0, "Factor by which one step divides the noise scale.", problem=FACTOR
@@ -251,7 +251,7 @@ class RunFlags:
     )
     cycle_factor: float = _cyclical(
         1.0,
-        "Factor on the height from cycle to cycle: 1 is triangular, 0.5 triangular2; with "
+        "Factor on a cycle's height after each cycle: 1 is triangular, 0.5 triangular2; with "
         "--cycle_factor_per=update, the base of exp_range.",
         problem=must_be("above 0 and at most 1", lambda v: 0 < v <= 1),
     )

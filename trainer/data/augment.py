@@ -1,15 +1,15 @@
-"""Augmentation: a pure function of (seed, position), vectorised over a micro-batch.
+"""Augments a micro-batch of images, as a pure function of (seed, position).
 
-All randomness is a 64-bit hash of (seed, position) or, if an augmentation needs more bits, the
-splitmix64 sequence that starts from this hash. So an example is augmented alike in every batch, on
-every replica and after a restart, and differently in the next epoch, which has other positions. An
+All random bits come from a 64-bit hash of (seed, position). An augmentation that needs more bits
+takes them from the splitmix64 sequence that starts at this hash. So batches, replicas and restarts
+do not change an example's augmentation. In the next epoch, positions and augmentations differ. An
 augmentation maps (images, positions, seed) to images of the same shape.
 
-Seed and position have 64 bits each (`splitmix64`), so that nothing repeats. Both versions of the
-order share the augmentations. `medium` uses a position's bits directly. The crop of `imagenet` uses
-them as the key of TensorFlow's Philox. `strong` and the replacements of bad examples both use the
-sequence after them. Sharing words harms neither: a replacement is a word's remainder by N, and a
-draw of `strong` is a word's highest 53 bits, so both stay uniform.
+Seed and position have 64 bits each (`splitmix64`), so the hashes of a run do not repeat. Both order
+versions (`shuffle`) use the same augmentations. `medium` uses the hash itself, and the crop of
+`imagenet` uses the hash as the key of TensorFlow's Philox generator. `strong` and the replacements
+of bad examples both use the sequence after the hash. Both stay uniform: a replacement is a word's
+remainder by N, and a draw of `strong` is a word's highest 53 bits.
 """
 
 import math
@@ -29,7 +29,7 @@ ROTATION = (-math.pi / 18, math.pi / 18)  # 10° either way, in radians
 CHANNEL_SHIFT = (-50.0, 50.0)  # grey levels
 ERASING_PROBABILITY = 0.5
 ERASED_AREA = (0.05, 0.2)  # of the image's area
-ERASED_ASPECT = (0.2, 0.8)  # height / width, in the image's own height and width
+ERASED_ASPECT = (0.2, 0.8)  # height / width, each as a fraction of the image's
 
 
 def none(images: tf.Tensor, positions: tf.Tensor, seed: int) -> tf.Tensor:
@@ -39,10 +39,10 @@ def none(images: tf.Tensor, positions: tf.Tensor, seed: int) -> tf.Tensor:
 
 
 def _flips_and_places(bits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns whether to flip, and the crop's first row and column in the padded image.
+    """Returns whether each image is flipped, and its crop's first row and column after padding.
 
     A position's lowest bit decides the flip, the next 31 bits the row, and the highest 32 bits the
-    column of the crop. The remainders by 9 are uniform to 4e-9.
+    column. Row and column are remainders by 9, which are uniform to 4e-9.
 
     Args:
         bits: uint64 [b], from `random_bits`.
@@ -59,13 +59,13 @@ def _flips_and_places(bits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 
 
 def medium(images: tf.Tensor, positions: tf.Tensor, seed: int) -> tf.Tensor:
-    """Pads by 4 black pixels, crops at random to the old size, and flips half the images sideways.
+    """Pads by 4 black pixels, crops to the old size at random, and mirrors half of the images.
 
-    Crop and flip are one gather of pixels: the flip is part of the column's index. Selection of the
-    examples included, two threads make 150,000 to 300,000 images/s of 28×28×1 in micro-batches of
-    32 to 512, and 130,000 to 235,000 of 32×32×3. Masking the outside instead of padding was 1.3
-    times faster for 28×28×1 and 1.4 times slower for 32×32×3. Gathering from the whole set's pixels
-    instead of the batch's made no difference.
+    One gather of pixels crops and flips: a flip reverses the column indices. With the selection of
+    the examples, two threads make 150,000 to 300,000 images/s of 28×28×1 in micro-batches of 32 to
+    512, and 130,000 to 235,000 of 32×32×3. Masking pixels outside the image instead of padding was
+    1.3 times faster for 28×28×1 and 1.4 times slower for 32×32×3. Gathering from the pixels of the
+    whole set instead of the batch made no difference.
 
     Args:
         images: uint8 [b, h, w, c].
@@ -98,12 +98,12 @@ def _between(uniform: tf.Tensor, limits: tuple[float, float]) -> tf.Tensor:
 def projections(
     bits: tf.Tensor, zoom: tf.Tensor, angle: tf.Tensor, height: int, width: int
 ) -> tf.Tensor:
-    """Returns the inverse of shift, flip, zoom and rotation: the source of each resulting pixel.
+    """Returns the maps from each pixel of a result to its source, for shift, flip, zoom, rotation.
 
-    All four are one map, so that nothing is cropped between them and pixels are blended once.
+    One map does all four, so nothing is cropped between them and pixels are interpolated once.
 
     Args:
-        bits: uint64 [b], from which `medium` draws its shift and flip.
+        bits: uint64 [b], random bits of which shift and flip are made as in `medium`.
         zoom: float64 [b], magnification.
         angle: float64 [b], in radians.
         height: image height in pixels.
@@ -114,8 +114,8 @@ def projections(
         the image's column n₀ x + n₁ y + n₂ and row n₃ x + n₄ y + n₅; n₆ and n₇ are 0.
     """
     flip, top, left = _flips_and_places(bits)
-    # The series of sine and cosine are exact to 1e-9 up to 10°. TensorFlow's functions may depend
-    # on the place in the batch: of 4,096 float32 sines, 37 had another value when computed alone.
+    # These Taylor series are exact to 1e-9 up to 10°. A result of tf.sin may depend on its place in
+    # the batch: of 4,096 float32 sines, 37 had another value when computed alone.
     square = angle * angle
     sine = angle * (1 - square / 6 * (1 - square / 20))
     cosine = 1 - square / 2 * (1 - square / 12 * (1 - square / 30))
@@ -134,10 +134,10 @@ def projections(
 def _erase(images: tf.Tensor, draws: list[tf.Tensor], noise: tf.Tensor) -> tf.Tensor:
     """Replaces a rectangle of some images by noise (random erasing, Zhong et al. 2017, alg. 1).
 
-    As in the paper, area and aspect are uniform, and each pixel and channel gets a random value of
-    its own. The aspect is relative to the image's height and width, so every rectangle fits and
-    none is drawn again; for a square image this equals the paper's. Sides are rounded to pixels.
-    All places where the rectangle fits are equally likely.
+    As in the paper, area and aspect are uniform, and each erased pixel and channel gets its own
+    random value. The aspect is relative to the image's height and width, so every rectangle fits
+    and no redraw is needed; for a square image it is the paper's aspect. Sides are rounded to
+    pixels. All places where the rectangle fits are equally likely.
 
     Args:
         images: uint8 [b, h, w, c].
@@ -156,7 +156,7 @@ def _erase(images: tf.Tensor, draws: list[tf.Tensor], noise: tf.Tensor) -> tf.Te
     top = tf.floor(row * (height - rows + 1))
     left = tf.floor(column * (width - columns + 1))
 
-    # Columns and channels form one axis: a mask that is broadcast over channels takes 1 ms more.
+    # Columns and channels share an axis: broadcasting the mask over channels takes 1 ms more.
     y = tf.range(height, dtype=tf.float64)
     x = tf.cast(tf.range(width * channels) // channels, tf.float64)
     inside_rows = (y >= top[:, None]) & (y < (top + rows)[:, None])  # [b, h]
@@ -170,20 +170,20 @@ def _erase(images: tf.Tensor, draws: list[tf.Tensor], noise: tf.Tensor) -> tf.Te
 def strong(images: tf.Tensor, positions: tf.Tensor, seed: int) -> tf.Tensor:
     """Applies `medium`'s shift and flip, then zoom, rotation, channel shift and random erasing.
 
-    - Shift and flip are the same as `medium`'s at this position. Zoom, equal in both directions,
-      and rotation keep the centre in place. Pixels are interpolated bilinearly; outside is black.
+    - Shift and flip are those of `medium` at the same position. Zoom is equal in both directions;
+      zoom and rotation keep the centre in place. Interpolation is bilinear; outside is black.
     - The channel shift adds one number to all channels, as Keras' channel_shift_range does, but
-      clips at 0 and 255. Keras clips at the image's own extremes, where dark images lose detail.
-    - Half of the images have a rectangle replaced by noise.
+      clips at 0 and 255. Keras clips at each image's extremes, where dark images lose detail.
+    - In half of the images, noise replaces a rectangle.
 
-    A position's bits decide shift and flip. Eight further words give one number each; the remaining
-    words are the noise.
+    The hash of the position decides shift and flip. The first eight words after the hash give the
+    eight other random numbers, and the remaining words are the noise.
 
-    Selection of the examples included, one thread makes 75,000 images/s of 28×28×1 and 28,000 of
-    32×32×3 in micro-batches of 128 (1.7 and 4.6 ms), and 48,000 and 23,000 in micro-batches of 32.
-    Everything takes 1.5 times as long while other programs keep the machine's two cores busy. The
-    projection takes 1.2 and 3.7 ms, the noise 0.2 and 0.3. Gathering the four neighbours instead
-    of projecting took 2.3 and 4.4 ms; gathering them packed into one word took 1.6 and 4.9.
+    With the selection of the examples, one thread makes 75,000 images/s of 28×28×1 and 28,000 of
+    32×32×3 in micro-batches of 128 (1.7 and 4.6 ms). In micro-batches of 32, it makes 48,000 and
+    23,000. If other programs keep the machine's two cores busy, this takes 1.5 times as long. The
+    projection takes 1.2 and 3.7 ms, the noise 0.2 and 0.3. Gathering each pixel's four neighbours
+    instead took 2.3 and 4.4 ms; gathering them packed into one word took 1.6 and 4.9.
 
     Args:
         images: uint8 [b, h, w, c].
@@ -203,7 +203,7 @@ def strong(images: tf.Tensor, positions: tf.Tensor, seed: int) -> tf.Tensor:
     noise = tf.reshape(tf.bitcast(words[:, 8:], tf.uint8), [tf.shape(images)[0], -1])
 
     moved = tf.raw_ops.ImageProjectiveTransformV3(
-        images=tf.cast(images, tf.float32),  # with uint8 the op would round down
+        images=tf.cast(images, tf.float32),  # With uint8 the op would round down.
         transforms=projections(
             bits, _between(zoom, ZOOM), _between(angle, ROTATION), height, width
         ),
@@ -213,7 +213,7 @@ def strong(images: tf.Tensor, positions: tf.Tensor, seed: int) -> tf.Tensor:
         fill_mode="CONSTANT",
     )  # [b, h, w, c]
     level = tf.cast(_between(level, CHANNEL_SHIFT), tf.float32)[:, None, None, None]
-    shifted = tf.saturate_cast(moved + (level + 0.5), tf.uint8)  # the cast rounds down
+    shifted = tf.saturate_cast(moved + (level + 0.5), tf.uint8)  # The cast rounds down.
     return _erase(shifted, erasing, tf.reshape(noise[:, :pixels], tf.shape(images)))
 
 

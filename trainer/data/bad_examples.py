@@ -1,4 +1,4 @@
-"""Examples that cannot be read or decoded: they end the run, or are skipped, counted and named."""
+"""Counts and names examples that cannot be read or decoded, and skips them or ends the run."""
 
 import contextlib
 import pathlib
@@ -17,11 +17,11 @@ _MOST_BYTES = 2**30
 
 
 class BadExamples:
-    """The distinct bad examples of a run, over all its starts; input-pipeline threads add them.
+    """Distinct bad examples of a run and its resumptions; several threads may add examples.
 
     Args:
-      skip: True leaves bad examples out; False ends the run at the first.
-      path: file with one line an example; None: nothing is written.
+      skip: whether bad examples are left out; if not, the first one ends the run.
+      path: file that lists the bad examples, one per line; None: nothing is read or written.
     """
 
     def __init__(
@@ -42,20 +42,20 @@ class BadExamples:
 
     @property
     def count(self) -> int:
-        """Number of distinct bad examples."""
+        """Returns the number of distinct bad examples."""
         return len(self._reasons)
 
     @property
     def reasons(self) -> dict[str, str]:
-        """Reason for each bad example, by its name."""
+        """Returns the reason for each bad example, by the example's name."""
         with self._lock:
             return dict(self._reasons)
 
     def add(self, name: str, reason: str) -> None:
-        """Counts and reports an example if it is new.
+        """Counts and reports a bad example, unless it is known already.
 
         Raises:
-          UserError: `skip` is False.
+          UserError: if `skip` is False.
         """
         name, reason = printable(name), printable(reason)
         if not self.skip:
@@ -90,5 +90,5 @@ class BadExamples:
         raise self._refused
 
     def refusal(self, _: tf.errors.OpError) -> UserError | None:
-        """Returns the UserError of `add`, if it is the cause of TensorFlow's error."""
+        """Returns the error that ended the run, which TensorFlow hides behind its own; or None."""
         return self._refused

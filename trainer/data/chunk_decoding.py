@@ -1,10 +1,10 @@
-"""Reading and decoding of encoded examples, in order; each example that fails is replaced.
+"""Reads and decodes encoded examples in order; a bad one is replaced, or gets weight 0.
 
-A few consecutive examples are a chunk: they are read at once and decoded on one thread, and several
-chunks are decoded at the same time. A chunk is a dataset of its own, because there TensorFlow can
-drop an element that fails (`ignore_errors`) and go on. This costs nothing (two cores, JPEGs of
-84 KB: 1,771 images/s in such chunks, 1,693 without). Python then fills the gaps: it finds the
-reason and another example.
+Up to 16 consecutive examples are a chunk: one thread reads them in one call and decodes them, while
+other threads decode other chunks. A chunk is a dataset of its own, so that TensorFlow can drop the
+elements that fail (`ignore_errors`). This costs nothing (two cores, JPEGs of 84 KB: 1,771 images/s
+in such chunks, 1,693 without). For each dropped example, Python then finds the
+reason and a replacement.
 """
 
 import contextlib
@@ -20,20 +20,20 @@ from trainer.data.indexed import IndexedDataset
 from trainer.system.cores import usable
 
 Decode = Callable[[tf.Tensor, tf.Tensor | None, tf.Tensor], tf.Tensor]
-# Examples of a chunk: bounds what is read ahead of the decoding, and the wait for the first.
+# Most examples in a chunk: bounds what is read ahead, and the wait for the first example.
 _CHUNK = 16
 
 
 def chunk_size(batch_size: int) -> int:
-    """Returns the number of examples of a chunk, a divisor of the batch size."""
+    """Returns the number of examples in a chunk, which divides the batch size."""
     return max(n for n in range(1, _CHUNK + 1) if batch_size % n == 0)
 
 
 def threads() -> int:
-    """Returns the number of threads that read and decode: several a core, as a read may wait.
+    """Returns the number of threads that read and decode: several per core, because reads wait.
 
-    When each read took 3 ms, four threads a core made 1,250 images/s on two cores, and one a core
-    made 459. From the page cache the two were equally fast.
+    If each read took 3 ms, two cores made 1,250 images/s with four threads per core, and 459 with
+    one. If files were in the page cache, both were equally fast.
     """
     cores = len(usable())
     return min(4 * cores, cores + 64)  # A chunk of photographs takes 4 MB.
@@ -49,18 +49,18 @@ def decoded(
     """Returns the examples at `places`, in order.
 
         places    (indices, positions) of a chunk
-          → fetch      reads the chunk's examples at once
-          → decode     each example by itself; those that fail are dropped
-          → complete   a chunk without gaps as it is, another one with them filled
+          → fetch      reads the chunk's examples in one call
+          → decode     decodes each example by itself, and drops examples that fail
+          → complete   fills the gaps of a chunk, if it has any
 
     Args:
         source: the examples.
         places: elements of (indices int64 [n], positions int64 [n]), n static.
-        decode: (file's bytes [], its orientation or None, position int64 []) → uint8 [h, w, c], in
-            a graph or eagerly.
+        decode: (file's bytes [], orientation or None, position int64 []) → uint8 [h, w, c]; called
+            in a graph and eagerly.
         bad: records the examples that cannot be read or decoded.
-        replacements: position → indices to try in place of a bad example, one after the other;
-            None: a bad example is black, and has weight 0.
+        replacements: position → indices of the examples to try, in order, in place of a bad one;
+            None: a bad example becomes black with weight 0.
 
     Returns:
         Elements of (images uint8 [n, h, w, c], labels int32 [n], weights float32 [n], positions
@@ -100,10 +100,10 @@ def decoded(
 def _good_examples(
     source: IndexedDataset, decode: Decode, chunk: int, positions: tf.Tensor, *fetched: tf.Tensor
 ) -> tf.data.Dataset:
-    """Returns one element: slots, images and labels of the examples of a chunk that are decoded.
+    """Returns a dataset of one element: slots, images and labels of a chunk's good examples.
 
-    A last example is added, of slot `chunk`: without it, a chunk of bad examples would have no
-    element.
+    A black example with slot `chunk` is added at the end, because a chunk without good examples
+    would have no element.
     """
     slots = tf.range(chunk)
     parts = tf.data.Dataset.from_tensor_slices((slots, positions, *fetched))
@@ -122,9 +122,9 @@ def _complete(
     positions: tf.Tensor,
     fill_gaps: Callable[..., tuple[np.ndarray, ...]],
 ) -> list[tf.Tensor]:
-    """Returns images, labels and weights of the whole chunk, from what `_good_examples` returned.
+    """Returns images, labels and weights of the whole chunk, from the element of `_good_examples`.
 
-    `shape` is that of the chunk's images. `fill_gaps` is called only for a chunk with gaps.
+    `shape` is the shape of the chunk's images. `fill_gaps` is called only if the chunk has gaps.
     """
     slots, images, labels = (values[:-1] for values in batch)
     chunk, *_ = shape
@@ -144,7 +144,7 @@ def _complete(
 def _decoded_example(
     source: IndexedDataset, decode: Decode, position: tf.Tensor, *fetched: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns image and label of what was fetched; fails if it is not decoded or has no label."""
+    """Returns image and label of a fetched example; fails if it has no label or is undecodable."""
     encoded, label, orientation = source.open(*fetched)
     known = tf.debugging.Assert((label >= 0) & (label < source.classes), ["no label"])
     with tf.control_dependencies([known]):
@@ -166,11 +166,11 @@ def _fill_gaps(
     good: tuple[np.ndarray, np.ndarray, np.ndarray],
     at: Sequence[np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns images, labels and weights of a chunk whose other slots hold replacements.
+    """Returns images, labels and weights of a chunk, with replacements in the missing slots.
 
     Args:
-        source, decode, bad, replacements: as `decoded` has them.
-        good: slots, images and labels of the examples that were decoded.
+        source, decode, bad, replacements: arguments of `decoded`.
+        good: slots, images and labels of the decoded examples.
         at: indices and positions of the chunk.
     """
     chunk = len(at[0])
@@ -197,10 +197,10 @@ def _example(
     position: int,
     bad: BadExamples,
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Returns image and label at an index, decoded now; None if it is bad, which `bad` records.
+    """Decodes the example at an index; returns None and records the reason if the example is bad.
 
-    A known bad example is tried again: of a file that is cut off, some positions' crops can be
-    decoded, and a replacement must not depend on which examples were met before.
+    A known bad example is tried again. If a file is cut off, the crops of some positions can still
+    be decoded, and replacements must not depend on the examples that were read before.
     """
     with tf.init_scope(), tf.device("CPU:0"):
         try:
@@ -214,7 +214,7 @@ def _example(
             else:
                 reason = "training knows no such label"
         except tf.errors.OpError as error:
-            # The reason without the names of TensorFlow's functions.
+            # Remove the names of TensorFlow's functions from the reason.
             text = re.sub(r"\{\{.*?\}\}|\[Op:.*", "", error.message, flags=re.DOTALL)
             reason = " ".join(text.split())
             with contextlib.suppress(tf.errors.OpError):

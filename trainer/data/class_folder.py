@@ -1,6 +1,6 @@
 """Lists the pictures in one class's folder and the folders below it, and counts everything else.
 
-The suffix makes a file a picture; its content is checked when it is read. Links are followed.
+A file with a suffix of `SUFFIXES` is a picture; decoding checks its content. Links are followed.
 """
 
 import collections
@@ -15,23 +15,23 @@ NOT_A_FILE = "not a regular file"
 REPEATED = "folder already listed"
 _BROKEN_LINK = "broken link"
 _NO_SUFFIX, _OTHER_SUFFIX = "no suffix", "other"
-# File managers write these beside pictures, and their names do not start with a dot.
+# Files that file managers write beside pictures, without a dot at the start of the name.
 _HIDDEN_NAMES = {"__macosx", "thumbs.db", "desktop.ini"}
-_LONGEST_SUFFIX = 9  # characters; a longer one is taken for part of the name
+_LONGEST_SUFFIX = 9  # Characters with the dot; files with a longer suffix count as "other".
 
 Identity = tuple[int, int]
 
 
 def is_hidden(name: str) -> bool:
-    """Returns whether the name marks a file of a file manager, editor or operating system."""
+    """Returns whether the name starts with a dot, or is that of a file manager's own file."""
     return name.startswith(".") or name.lower() in _HIDDEN_NAMES
 
 
 def identity(path: str) -> Identity:
-    """The device and inode that a path leads to; two names may share them.
+    """Returns the device and inode of a path, which are equal for all paths to the same file.
 
     Raises:
-        UserError: the path is too long, or leads to nothing.
+        UserError: if the path is too long, or does not exist.
     """
     try:
         status = os.stat(path)
@@ -41,7 +41,7 @@ def identity(path: str) -> Identity:
 
 
 def enclosing(path: str) -> set[Identity]:
-    """The identities of a folder and of all folders above it."""
+    """Returns the identities of a folder and of all folders above it."""
     path = os.path.realpath(path)
     identities = {identity(path)}
     while (parent := os.path.dirname(path)) != path:
@@ -55,20 +55,20 @@ def list_pictures(
 ) -> tuple[list[bytes], collections.Counter[str], dict[Identity, str]]:
     """Lists the pictures of a class.
 
-    A regular file with one of `SUFFIXES` is a picture. So is a broken link with such a name:
-    reading it fails with its name, because a disk that is not mounted must not silently make the
-    training set smaller. Each folder is listed once, however many links lead to it.
+    A regular file with a suffix of `SUFFIXES` is a picture. So is a broken link with such a suffix,
+    which reading will report: a disk that is not mounted must not make the training set smaller
+    silently. If several links lead to one folder, the folder is listed once.
 
     Args:
         path: the class's folder.
         around: identities of folders that a link must not lead back to.
 
     Returns:
-        The pictures' paths below `path`, sorted; the number of files left out, by kind; the paths
-        of the listed folders, by identity.
+        The sorted paths of the pictures, relative to `path`; the number of entries left out, by
+        kind; the paths of the listed folders, by identity.
 
     Raises:
-        UserError: a folder cannot be listed.
+        UserError: if a folder cannot be listed.
     """
     pictures: list[bytes] = []
     left_out: collections.Counter[str] = collections.Counter()
@@ -94,12 +94,12 @@ def list_pictures(
 
 
 def is_broken_link(entry: os.DirEntry[str]) -> bool:
-    """Returns whether an entry is a link that leads nowhere, or to itself."""
+    """Returns whether an entry is a link to nothing, or to itself."""
     return entry.is_symlink() and not os.path.exists(entry)
 
 
 def _entries(path: str) -> list[os.DirEntry[str]]:
-    """The entries sorted by name: if several links lead to one folder, the first one counts."""
+    """Returns the entries by name, so the same one of several links to a folder is always used."""
     try:
         with os.scandir(path) as entries:
             return sorted(entries, key=lambda entry: entry.name)
@@ -113,9 +113,9 @@ def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _kind(entry: os.DirEntry[str]) -> str | None:
-    """Returns the kind under which a file is left out; None: it is a picture.
+    """Returns the kind under which a file is left out, or None if the file is a picture.
 
-    Only links cost a system call: the listing has the type of all other entries.
+    Only links cost a system call, because the listing has the type of all other entries.
     """
     suffix = os.path.splitext(entry.name)[1].lower()
     if suffix in SUFFIXES:

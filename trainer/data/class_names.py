@@ -1,4 +1,4 @@
-"""Names of classes and files: their places in the run's list, and their form in messages."""
+"""Finds class names in the run's list, and formats names and counts for messages."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,30 +9,30 @@ _ALL_CLASSES = 3
 
 
 def places(names: Sequence[str], class_names: Sequence[str]) -> list[int]:
-    """The place of each of `names` in `class_names`; −1 if it is absent."""
+    """Returns the index of each of `names` in `class_names`; −1 if the name is absent."""
     place_of = {name: place for place, name in enumerate(class_names)}
     return [place_of.get(name, -1) for name in names]
 
 
 def printable(text: str) -> str:
-    r"""The text with control characters escaped, as \n: a file's name may hold any bytes."""
+    r"""Escapes control characters, as in \n, because a file's name may hold any bytes."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def few(names: Sequence[str]) -> str:
-    """Lists at most ten of the names, and the number of the others."""
+    """Returns the first ten names as text, followed by the number of the others."""
     shown = ", ".join(map(printable, names[:_SHOWN]))
     return shown + (f" and {len(names) - _SHOWN} others" if len(names) > _SHOWN else "")
 
 
 def logit_names(class_names: Sequence[str], logits: int) -> list[str]:
-    """A printable name for each logit; those beyond the classes are called unused_<number>."""
+    """Returns a printable name for each logit; a logit without a class is unused_<number>."""
     names = [printable(name) for name in class_names]
     return names + [f"unused_{number}" for number in range(len(names), logits)]
 
 
 def counted(kinds: Mapping[str, int]) -> str:
-    """The number of each kind, largest first: .txt 8, hidden 4."""
+    """Returns the number of each kind as text, largest first: .txt 8, hidden 4."""
     most_first = sorted(kinds, key=lambda kind: (-kinds[kind], kind))
     parts = [f"{printable(kind)} {kinds[kind]:,}" for kind in most_first[:_SHOWN]]
     others = sum(kinds[kind] for kind in most_first[_SHOWN:])
@@ -46,13 +46,13 @@ def split_summary(
     counts: Sequence[int] = (),
     left_out: Mapping[str, int] | None = None,
 ) -> str:
-    """One line: train: 240 images, 4 classes (cat 61 … owl 58); 12 files left out (.txt 8, …).
+    """Returns a line: train: 240 images, 4 classes (cat 61 … owl 58); 9 files left out (.txt 9).
 
     Args:
         split: the split's name.
         examples: number of images in the split.
         class_names: the run's classes; if more than three, only the largest and smallest are shown.
-        counts: number of images of each class; empty if it is not known.
+        counts: number of images of each class; empty if unknown.
         left_out: number of files left out, by kind.
     """
     line = f"{split}: {_number(examples, 'image')}, {_number(len(class_names), 'class', 'es')}"
@@ -78,7 +78,7 @@ def refuse_unknown(
     """Refuses classes that the run does not know, unless their examples may be left out.
 
     Raises:
-        UserError: a name is not in `class_names`.
+        UserError: if a name is not in `class_names`, and `skip` is False.
     """
     known = set(class_names)
     unknown = [own for own in dict.fromkeys(own_names) if own not in known]

@@ -1,11 +1,11 @@
 """Decodes, crops and resizes one picture to the model's size: JPEG, PNG, WebP, BMP, GIF.
 
-JPEGs are cropped while they are decoded: blocks outside the crop are skipped. Random crops are a
-function of 64 random bits that belong to the position. Whole images are resized with antialiasing,
-and crops bilinearly, because antialiasing would cost as much as their decoding.
+JPEGs are cropped while they are decoded, so blocks outside the crop are skipped. A random crop is a
+function of 64 random bits of the position. Whole images are resized with antialiasing. Crops are
+not, because antialiasing would cost as much as decoding them.
 
-A picture that a camera stored sideways is cropped in its upright frame, and turned after it is
-resized, when it is small. Width times height is checked before pixels are decoded.
+If a picture is stored sideways, the crop is chosen in the upright picture. Only the resized result
+is turned, because it is small. Width times height is checked before pixels are decoded.
 """
 
 from collections.abc import Callable
@@ -16,15 +16,15 @@ from trainer.data import exif, pillow_decoding
 from trainer.data.picture_files import as_bytes
 
 Shape = tuple[int, int, int]
-# Maps the size of an image, int32 [3], to a crop (top, left, height, width).
+# Maps the size of an image, int32 [3], to a crop, int32 [4]: top, left, height, width.
 Window = Callable[[tf.Tensor], tf.Tensor]
 
-# Pillow's default limit, about 13,000 × 13,000 pixels: half a gigabyte.
+# Pillow's default limit, about 13,000 × 13,000 pixels: half a gigabyte of RGB.
 MAX_PIXELS = 178_956_970
 # Szegedy et al. 2015 (arXiv:1409.4842), §6: 8% to 100% of the area, sides from 3:4 to 4:3.
 CROP_AREA = (0.08, 1.0)
 CROP_ASPECT = (3 / 4, 4 / 3)
-_ATTEMPTS = 10  # then the whole image is taken: once in 10⁴ crops of a 3:4 image
+_ATTEMPTS = 10  # If all fail, the crop is the whole image: once in 10⁴ crops of a 3:4 image.
 CENTRAL = 0.875  # of the shorter side: 224 of 256 pixels
 # Indexed by orientation, 0 to 8. From 5 on, rows and columns are swapped before they are reversed.
 _SWAPPED = 5
@@ -45,9 +45,9 @@ def whole(
     Args:
         encoded: a file's bytes.
         shape: (h, w, c).
-        orientation: result of `exif.orientation`, int32 []; None: the image is upright, which is
-            cheaper than orientation 1.
-        max_pixels: a larger image is an error; None: no check, for images of a known size.
+        orientation: result of `exif.orientation`, int32 []; None: the image is upright (cheaper
+            than orientation 1).
+        max_pixels: limit above which an image is an error; None: no limit, for known sizes.
     """
     height, width, channels = shape
     pixels = _decoded(encoded, channels, max_pixels)
@@ -72,7 +72,7 @@ def central_crop(
     orientation: tf.Tensor | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> tf.Tensor:
-    """The central square of 87.5% of the shorter side, resized to `shape`: uint8 [h, w, c].
+    """Crops the central square of 87.5% of the shorter side, and resizes: uint8 [h, w, c].
 
     The arguments are those of `whole`.
     """
@@ -93,7 +93,7 @@ def random_crop(
     orientation: tf.Tensor | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> tf.Tensor:
-    """Crops at random area, aspect and place, resizes, and flips half: uint8 [h, w, c].
+    """Crops a random window, resizes it, and mirrors half of the images: uint8 [h, w, c].
 
     Follows Szegedy et al. 2015, §6, with TensorFlow's `sample_distorted_bounding_box`.
 
@@ -101,8 +101,8 @@ def random_crop(
         encoded: a file's bytes.
         bits: uint64 [], the position's random bits.
         shape: (h, w, c).
-        orientation: as for `whole`.
-        max_pixels: as for `whole`.
+        orientation: an argument of `whole`.
+        max_pixels: an argument of `whole`.
     """
 
     def window(size: tf.Tensor) -> tf.Tensor:
@@ -137,7 +137,7 @@ def _decoded(encoded: tf.Tensor, channels: int, max_pixels: int | None) -> tf.Te
 
 
 def _decoded_other(encoded: tf.Tensor, channels: int, max_pixels: int) -> tf.Tensor:
-    """Decodes a PNG by TensorFlow, and any other format but JPEG by Pillow."""
+    """Decodes a PNG with TensorFlow, and all formats except PNG and JPEG with Pillow."""
 
     def png() -> tf.Tensor:
         header = tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.uint8)  # [8]
@@ -160,7 +160,7 @@ def _decoded_other(encoded: tf.Tensor, channels: int, max_pixels: int) -> tf.Ten
 
 
 def _bounded(size: tf.Tensor, max_pixels: int) -> tf.Operation:
-    """Fails if an image has more than `max_pixels`; the first two of `size` are its sides."""
+    """Returns an operation that fails if an image of `size` (its sides first) has more pixels."""
     height, width = tf.unstack(tf.cast(size[:2], tf.int64))
     # Each side is checked too, because the product of two sides of 2³² would be 0.
     small = (height <= max_pixels) & (width <= max_pixels) & (height * width <= max_pixels)
@@ -206,7 +206,7 @@ def _cropped(
 
 
 def _stored_size(upright: tuple[int, int], orientation: tf.Tensor) -> tf.Tensor:
-    """The size, before turning, of an image whose upright size is `upright`."""
+    """Returns the stored size of an image whose upright size is `upright`."""
     height, width = upright
     return tf.where(orientation >= _SWAPPED, [width, height], [height, width])
 
@@ -219,14 +219,14 @@ def _turned(pixels: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     count = tf.shape(pixels)[0]
     rows = tf.range(count)
     reversed_rows = tf.gather(_ROWS_REVERSED, orientation)
-    # This gather takes a fifth of the time of tf.reverse.
+    # Reversing rows by this gather takes a fifth of the time of tf.reverse.
     pixels = tf.gather(pixels, tf.where(reversed_rows, count - 1 - rows, rows))
     reversed_columns = tf.gather(_COLUMNS_REVERSED, orientation)
     return tf.cond(reversed_columns, lambda: tf.reverse(pixels, [1]), lambda: pixels)
 
 
 def _in_stored(window: Window, size: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """The window of the upright image, in the coordinates of the stored image of size `size`."""
+    """Returns the upright image's window in coordinates of the stored image, which has `size`."""
     swapped = orientation >= _SWAPPED
     upright = tf.where(swapped, tf.gather(size, [1, 0, 2]), size)
     top, left, rows, columns = tf.unstack(window(upright))

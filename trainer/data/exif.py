@@ -1,8 +1,8 @@
 """Reads the orientation from the EXIF data of a JPEG, PNG or WebP file.
 
-Orientation 1 is upright, 3 is turned by 180°, 6 and 8 by 90°, and 2, 4, 5 and 7 are mirrored. A
-file counts as upright if it has no orientation or damaged EXIF data. XMP data are ignored, and so
-is everything after a PNG's pixels.
+Orientation 1 is upright; 3 is turned by 180°, 6 and 8 by 90°; 2, 4, 5 and 7 are mirrored. A file
+counts as upright if it has no orientation or its EXIF data are damaged. XMP data and everything
+after a PNG's pixels are ignored.
 """
 
 from typing import Literal
@@ -14,7 +14,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def orientation(data: bytes) -> int | None:
-    """The orientation of an encoded image, 1 to 8, from its first bytes; None: more are needed."""
+    """Returns the orientation, 1 to 8, from an image's first bytes; None if more are needed."""
     if data.startswith(b"\xff\xd8\xff"):
         part = _of_jpeg(data)
     elif data.startswith(PNG):
@@ -27,7 +27,7 @@ def orientation(data: bytes) -> int | None:
 
 
 def _of_jpeg(data: bytes) -> bytes | None:
-    """The EXIF segment's content. It precedes the frame header, and may follow a JFIF segment."""
+    """Returns the EXIF segment, which precedes the frame header; b"" if none; None: read more."""
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
@@ -55,7 +55,7 @@ def _of_png(data: bytes) -> bytes | None:
 
 
 def _of_webp(data: bytes) -> bytes | None:
-    """The content of the EXIF chunk, which follows the pixels."""
+    """Returns the content of the EXIF chunk, which follows the pixels; None: read more."""
     at = 12
     while at + 8 <= len(data):
         size = int.from_bytes(data[at + 4 : at + 8], "little")
@@ -66,7 +66,7 @@ def _of_webp(data: bytes) -> bytes | None:
 
 
 def _tag(tiff: bytes) -> int | None:
-    """The orientation in the first directory of EXIF data, which have TIFF's format."""
+    """Returns the orientation in the first directory of EXIF data, which have TIFF's format."""
     order: Literal["little", "big"]
     match tiff[:4]:
         case b"II*\0":
@@ -81,7 +81,7 @@ def _tag(tiff: bytes) -> int | None:
         if at + 12 > len(tiff):
             return None
         if int.from_bytes(tiff[at : at + 2], order) == _TAG:
-            # The number has 16 bits; some programs write 32.
+            # The value has 16 bits, but some programs write 32.
             wide = int.from_bytes(tiff[at + 2 : at + 4], order) == _WIDE
             value = int.from_bytes(tiff[at + 8 : at + (12 if wide else 10)], order)
             return value if value in range(1, 9) else UPRIGHT

@@ -1,8 +1,8 @@
-"""A folder of images, PATH/<split>/<class>/<name>.jpg, as a list of files in a fixed order.
+"""Lists the files of an image folder, PATH/<split>/<class>/<name>.jpg, in a fixed order.
 
-Files are ordered by a hash of their class and their path below the class's folder. So a slice such
-as train[:90%] holds a part of every class, and is the same on every machine. `plan` counts examples
-with this module, so it does not import TensorFlow.
+Files are ordered by a hash of the class's name and the file's path below the class's folder. So a
+slice such as train[:90%] is spread over all classes, and is the same on every machine. This module
+does not import TensorFlow, because `plan` counts examples with it.
 """
 
 import collections
@@ -32,26 +32,25 @@ from trainer.data.tfds.splits import pieces, split_infos
 from trainer.errors import UserError
 
 PREFIX = "image_folder:"
-# Shown if a run began with an older version, which counted other files.
+# Shown if a run began with an older version of this program, which counted other files.
 WHAT_COUNTS = (
-    "Pictures in folders below a class's folder, WebP, BMP and GIF count by now, and hidden files "
-    "do not."
+    "This version also counts WebP, BMP and GIF files and pictures in folders below a class's "
+    "folder; it does not count hidden files."
 )
-# The first of these folders that exists is evaluated on, unless the user names another.
+# Evaluation uses the first of these folders that exists, unless --eval_split names another split.
 EVALUATION = ("val", "validation", "test")
 _OUTSIDE = "outside of class folders"
-_THREADS = 16  # for network file systems, where listing a folder means a round trip
+_THREADS = 16  # On a network file system, listing a folder waits for a round trip.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Files:
-    """The files of a split, in their order.
+    """Files of a split, in a fixed order.
 
     Attributes:
       folders: the class folders of the files.
       folder_of: int32 [N], index into `folders` of each file's folder.
-      names: bytes [N], paths below the folder; of fixed width, because a million Python strings
-        take 100 MB.
+      names: bytes [N], paths below the folders; a million Python strings would take 100 MB.
       left_out: number of files and folders left out, by kind.
     """
 
@@ -64,15 +63,15 @@ class Files:
         return len(self.names)
 
     def path(self, index: int) -> str:
-        """Path of the file at `index`."""
+        """Returns the path of the file at `index`."""
         return os.path.join(self.folders[self.folder_of[index]], os.fsdecode(self.names[index]))
 
 
 def classes(root: str, split: str) -> list[str]:
-    """The names of the classes of a split, sorted: a label is a place in this list.
+    """Returns the sorted class names of a split; a label is an index into this list.
 
     Raises:
-      UserError: there is no such folder, or it holds no folders.
+      UserError: if a folder that the split names does not exist or has no class folders.
     """
     parts = (os.path.join(root, part) for part in _parts(split))
     return sorted({name for part in parts for name in _classes(part)[0]})
@@ -82,7 +81,7 @@ def list_files(root: str, split: str) -> Files:
     """Lists the files of a split in TFDS's syntax: train, train[:90%], train+extra.
 
     Raises:
-      UserError: there is no such split, or a class has no pictures.
+      UserError: if the split does not exist, or a class has no pictures.
     """
     listed = {part: _listed(os.path.join(root, part)) for part in _parts(split)}
     infos = split_infos({part: len(files) for part, files in listed.items()})
@@ -101,10 +100,10 @@ def list_files(root: str, split: str) -> Files:
 
 
 def count_shared(root: str, first: str, second: str) -> int:
-    """Number of files that are in both splits.
+    """Returns the number of files that are in both splits.
 
     Raises:
-      UserError: there is no such split.
+      UserError: if one of the splits does not exist.
     """
     parts = {*_parts(first), *_parts(second)}
     if len(parts) == len(_parts(first)) + len(_parts(second)):  # No folder is in both.
@@ -114,29 +113,29 @@ def count_shared(root: str, first: str, second: str) -> int:
 
 
 def evaluation_split(root: str) -> str:
-    """The folder that is evaluated on unless the user names another.
+    """Returns the folder that evaluation uses unless --eval_split names another split.
 
     Raises:
-      UserError: none of `EVALUATION` exists.
+      UserError: if none of the folders `EVALUATION` exists.
     """
     existing = _folders(root)
     usable = [name for name in EVALUATION if name in existing]
     if not usable:
         raise UserError(
-            f"{root} holds {few(existing) or 'no folders'}, but none of "
-            f"{', '.join(EVALUATION)}: give --eval_split, such as train[90%:] beside "
-            "--train_split=train[:90%]."
+            f"{root} has no folder named val, validation or test; it holds "
+            f"{few(existing) or 'no folders'}.\nSet --eval_split, for example "
+            "--train_split=train[:90%] --eval_split=train[90%:]."
         )
     return usable[0]
 
 
 def _parts(split: str) -> list[str]:
-    """The folders that a split names: train and extra for train[:90%]+extra."""
+    """Returns the folders that a split names: train and extra for train[:90%]+extra."""
     return list(dict.fromkeys(re.findall(r"(?:^|\+)\s*([^\s\[+]+)", split)))
 
 
 def _classes(path: str) -> tuple[list[str], collections.Counter[str]]:
-    """The classes of a folder, sorted, and the number of its other entries by kind."""
+    """Returns the sorted classes of a folder, and the number of its other entries by kind."""
     folders, left_out = _folders(path), collections.Counter[str]()
     around = enclosing(path)
     classes = []
@@ -149,7 +148,8 @@ def _classes(path: str) -> tuple[list[str], collections.Counter[str]]:
             classes.append(name)
     if not classes:
         raise UserError(
-            f"{path} holds no folders: a class is a folder of its images, as in train/cat/1.jpg."
+            f"{path} has no class folders: put the images of each class in a folder of their own, "
+            "as in train/cat/1.jpg."
         )
     with os.scandir(path) as entries:
         for entry in entries:
@@ -171,10 +171,10 @@ def _folders(path: str) -> list[str]:
     except OSError as error:
         parent = os.path.dirname(path)
         existing = few(_folders(parent)) if os.path.isdir(parent) else ""
-        raise UserError(
-            f"{path} cannot be read: {error.strerror}.\n"
-            + (f"{parent} holds {existing}." if existing else f"Correct --dataset={PREFIX}PATH.")
-        ) from error
+        remedy = f"Correct --dataset={PREFIX}PATH."
+        if existing:
+            remedy = f"Name a folder that exists in {parent}: {existing}."
+        raise UserError(f"{path} cannot be read: {error.strerror}.\n{remedy}") from error
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -183,7 +183,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _listed(path: str) -> Files:
-    """Lists all files of one folder of classes."""
+    """Lists the files of all classes in the folder `path`."""
     labels, left_out = _classes(path)
     folders = [os.path.join(path, label) for label in labels]
     around = enclosing(path)
@@ -193,8 +193,9 @@ def _listed(path: str) -> Files:
     for folder, (names, others, listed) in zip(folders, listings, strict=True):
         if not names:
             raise UserError(
-                f"{printable(folder)} holds no {', '.join(SUFFIXES)} file, but "
-                f"{counted(others) or 'nothing'}: remove it, or put its images there."
+                f"{printable(folder)} has no {', '.join(SUFFIXES)} file (it holds "
+                f"{counted(others) or 'nothing'}).\n"
+                "Remove this folder, or put the images of its class in it."
             )
         left_out.update(others)
         for identity_, place in listed.items():

@@ -1,4 +1,4 @@
-"""Opens a split of a folder of images as a dataset that is read by index."""
+"""Opens a split of an image folder as a dataset whose examples are read by index."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ def load(
     """Opens a split of image_folder:PATH; the arguments are those of `sources.load`.
 
     Raises:
-        UserError: there is no such split, a class has no pictures, or a class is not in
+        UserError: if the split does not exist, a class has no pictures, or a class is not in
             `class_names` and `skip` is False.
     """
     files = image_folder.list_files(dataset.removeprefix(image_folder.PREFIX), split)
@@ -30,7 +30,7 @@ def load(
     names = tuple(sorted(set(own_names)) if class_names is None else class_names)
     refuse_unknown(own_names, names, f"{dataset} {split}", skip)
     labels = places(own_names, names)
-    counts = np.zeros(len(names) + 1, np.int64)  # the last counts classes unknown to the run
+    counts = np.zeros(len(names) + 1, np.int64)  # The last counts unknown classes.
     np.add.at(counts, labels, np.bincount(files.folder_of, minlength=len(labels)))
     largest = picture_files.largest_file(max_pixels)
 
@@ -61,7 +61,7 @@ def _fetch(
 ) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
     """Returns a function: indices [n] → (paths, empty if unreadable; orientations; labels)."""
     with tf.device("CPU:0"):
-        # Paths are bytes, because names may not be UTF-8.
+        # Paths are bytes, because some names are not valid UTF-8.
         folders = tf.constant([os.fsencode(path) for path in files.folders])  # [folders]
         label_of = tf.constant(labels, tf.int32)
         folder_of, names = tf.constant(files.folder_of), tf.constant(files.names)  # [N]

@@ -1,11 +1,11 @@
-"""A dataset in memory: decoded images in one array, which TensorFlow shares without a copy."""
+"""Holds decoded images in one array, whose memory TensorFlow uses without a copy."""
 
 import dataclasses
 
 import numpy as np
 import tensorflow as tf
 
-_STATISTICS_AT_ONCE = 2**22  # pixels; bincount takes 8 bytes for each
+_STATISTICS_AT_ONCE = 2**22  # Pixels per call of bincount, which needs 8 bytes for each.
 _ALIGNMENT = 64  # bytes, as TensorFlow aligns its own tensors
 
 
@@ -15,9 +15,9 @@ class InMemoryDataset:
 
     Attributes:
       images: uint8 [N, h, w, c].
-      labels: int64 [N], each a place in `class_names`.
+      labels: int64 [N], indices into `class_names`.
       class_names: names of the classes.
-      name: the name in messages.
+      name: name of the split for messages.
       summary: one line about the split's content.
     """
 
@@ -44,7 +44,7 @@ class InMemoryDataset:
 
 
 def aligned_empty(shape: tuple[int, ...]) -> np.ndarray:
-    """An uninitialised uint8 array, aligned so that TensorFlow can use it without a copy."""
+    """Returns a new uint8 array, aligned so that TensorFlow can use it without a copy."""
     size = int(np.prod(shape, dtype=np.int64))
     buffer = np.empty(size + _ALIGNMENT, np.uint8)
     start = -buffer.ctypes.data % _ALIGNMENT
@@ -52,9 +52,9 @@ def aligned_empty(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def as_tensor(images: np.ndarray) -> tf.Tensor:
-    """Returns the images as a CPU tensor, which shares their memory if they are aligned.
+    """Returns the images as a CPU tensor, which shares the array's memory if it is aligned.
 
-    `tf.constant` would hold two more copies (measured: 1,017 MB for an array of 500 MB).
+    `tf.constant` would make two copies (measured: 1,017 MB more for an array of 500 MB).
     """
     if images.ctypes.data % _ALIGNMENT or not images.flags.c_contiguous:
         aligned = aligned_empty(images.shape)
@@ -64,14 +64,14 @@ def as_tensor(images: np.ndarray) -> tf.Tensor:
 
 
 def pixel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Exact mean and standard deviation of each channel over all pixels, by 256-bin histograms.
+    """Returns exact mean and standard deviation of each channel, from 256-bin histograms.
 
     Args:
         images: uint8 [N, h, w, c].
 
     Returns:
-        (mean, std): c floats each, in grey levels (0 to 255), rounded to float32. A std is at least
-        1 grey level, so that dividing a constant channel by it is safe.
+        (mean, std): c floats each, in grey levels (0 to 255), rounded to float32. A std below 1
+        grey level becomes 1, so that dividing by the std of a constant channel is safe.
     """
     channels = images.shape[-1]
     pixels = images.reshape(-1, channels)  # [N·h·w, c]

@@ -1,4 +1,4 @@
-"""A dataset of encoded images that TensorFlow's graph reads by index."""
+"""Describes a dataset of encoded images that a TensorFlow graph reads by index."""
 
 import dataclasses
 from collections.abc import Callable
@@ -25,20 +25,20 @@ class Opened(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class IndexedDataset:
-    """A split on disk that is too large for memory, or is cropped before it is decoded.
+    """A split whose examples are read from disk and decoded when they are needed.
 
     Attributes:
       examples: N.
-      class_names: the names of the classes; a label is a place in this list.
+      class_names: the names of the classes; a label is an index into this list.
       image_shape: (h, w, c) that the model receives; the files' own sizes may differ.
-      name: the name in messages.
-      fetch: int64 indices [n], each in [0, N) → tensors [n]; batched to share a call's cost.
-        The first tensor holds strings, empty if an example cannot be read.
-      open: one element [] of each of these tensors → `Opened`.
+      name: name of the split for messages.
+      fetch: int64 indices [n], each in [0, N) → tensors [n]; one call reads n examples, which is
+        cheaper than n calls. The first tensor has strings, empty if an example cannot be read.
+      open: one element [] of each tensor from `fetch` → `Opened`.
       describe: index → location of the example, for messages.
-      path: index → the file that holds this example alone; None: examples share files.
-      max_pixels: an image of more pixels is not decoded.
-      unread: index → why its file cannot be read; None if unknown.
+      path: index → the file that holds only this example; None if examples share files.
+      max_pixels: limit above which an image is not decoded.
+      unread: index → reason why the example's file cannot be read; None if unknown.
       summary: one line about the split's content.
     """
 

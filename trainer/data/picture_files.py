@@ -1,8 +1,8 @@
-"""Checks that pictures are regular files, and reads their orientation, before TensorFlow does.
+"""Checks that pictures are regular files, and finds orientations, before TensorFlow reads them.
 
-A name that ends in .jpg may lead to a pipe without a writer or a device that never ends, even if it
-was a file when it was listed. So each file is opened without waiting for a writer, and TensorFlow
-reads it, milliseconds later, only if it is regular. Its first bytes give its orientation.
+A path that ends in .jpg may be a pipe without a writer or an endless device, even if it was a file
+when it was listed. So Python opens each path without waiting for a writer. TensorFlow reads it
+milliseconds later, and only if it is a regular file. The file's first bytes give the orientation.
 
 One call of Python checks a chunk of files, because a call costs more than checking one file.
 """
@@ -14,21 +14,21 @@ import numpy as np
 from trainer.data import exif
 from trainer.system.regular_file import NotRegularError, opener
 
-_HEAD = 4096  # bytes, which nearly always hold the EXIF data
+_HEAD = 4096  # First bytes, which nearly always include the EXIF data.
 _BYTES_PER_PIXEL = 8  # four channels of 16 bits, uncompressed
 
 
 class UnreadableError(Exception):
-    """A picture's file cannot be read; the text says why."""
+    """Raised if a picture's file cannot be read; the text is the reason."""
 
 
 def largest_file(max_pixels: int) -> int:
-    """Most bytes that the file of a picture of `max_pixels` may have."""
+    """Returns the largest size, in bytes, of a file with a picture of `max_pixels`."""
     return _BYTES_PER_PIXEL * max_pixels + 2**20
 
 
 def look(paths: np.ndarray, largest: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the paths, bytes [n], emptied if unreadable, and the orientations, int32 [n]."""
+    """Returns the paths, bytes [n], with unreadable ones empty, and orientations, int32 [n]."""
     paths = paths.copy()
     orientations = np.full(len(paths), exif.UPRIGHT, np.int32)
     for number, path in enumerate(paths):
@@ -40,10 +40,10 @@ def look(paths: np.ndarray, largest: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def orientation(path: bytes | str, largest: int) -> int:
-    """The orientation of a picture in a regular file of at most `largest` bytes.
+    """Returns the orientation of a picture in a regular file of at most `largest` bytes.
 
     Raises:
-      UnreadableError: the file is missing, not regular, or larger.
+      UnreadableError: if the file cannot be read, is not regular, or is larger.
     """
     try:
         with open(path, "rb", buffering=0, opener=opener) as file:
@@ -61,5 +61,5 @@ def orientation(path: bytes | str, largest: int) -> int:
 
 
 def as_bytes(value: bytes | np.ndarray) -> bytes:
-    """Returns the bytes of a TensorFlow string, which is an array outside of graphs."""
+    """Returns a TensorFlow string as bytes; in eager calls, it arrives as an array of bytes."""
     return value.item() if isinstance(value, np.ndarray) else value

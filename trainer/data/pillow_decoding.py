@@ -1,7 +1,7 @@
 """Decodes GIF, BMP and WebP files with Pillow, and explains why a picture cannot be decoded.
 
-TensorFlow decodes all frames of an animated GIF before it returns the first (600 frames of 1,000 ×
-1,000 pixels: 5.9 s), and refuses an animated WebP. Pillow decodes only the first frame.
+Of an animated GIF, TensorFlow decodes all frames, which takes 5.9 s for 600 frames of 1,000 × 1,000
+pixels. It refuses an animated WebP. Pillow decodes only the first frame of either.
 """
 
 import io
@@ -16,13 +16,13 @@ from PIL import (  # Pillow registers a format when its module is imported.
     WebPImagePlugin,  # noqa: F401
 )
 
-# This module checks --max_image_pixels before pixels are decoded, so Pillow's limit is off.
+# Pillow's limit is off, because this module checks --max_image_pixels before decoding pixels.
 Image.MAX_IMAGE_PIXELS = None
 
 _FORMATS = ("GIF", "BMP", "WEBP")
 _READ = "JPEG, PNG, WebP, BMP and GIF are read"
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-# Other formats of photographs, by their first bytes.
+# Formats that cannot be read: a part of the file, the bytes there that mark the format, its name.
 _OTHERS = (
     (slice(0, 4), (b"II*\0", b"MM\0*"), "TIFF"),
     (slice(4, 12), (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1"), "HEIC"),
@@ -34,9 +34,9 @@ _OTHERS = (
 
 
 class UndecodableError(ValueError):
-    """A picture cannot be decoded; the text says why.
+    """Raised if a picture cannot be decoded; the text is the reason.
 
-    Inside tf.data, TensorFlow turns this into an InvalidArgumentError.
+    Inside tf.data, TensorFlow turns this error into an InvalidArgumentError.
     """
 
 
@@ -44,7 +44,7 @@ def pixels(data: bytes, channels: int, max_pixels: int) -> np.ndarray:
     """Decodes the first frame of a GIF, BMP or WebP file: uint8 [h, w, channels].
 
     Raises:
-      UndecodableError: the file has another format, is too large or is damaged.
+      UndecodableError: if the file has another format, is damaged, or has too many pixels.
     """
     with _opened(data, _FORMATS) as image:
         _check_size(image.size, max_pixels)
@@ -56,7 +56,7 @@ def pixels(data: bytes, channels: int, max_pixels: int) -> np.ndarray:
 
 
 def reason(data: bytes, max_pixels: int) -> str | None:
-    """Returns why a picture cannot be decoded, judged by its header; None: the header is sound."""
+    """Returns why a picture cannot be decoded; None if its header has no fault."""
     try:
         with _opened(data, (*_FORMATS, "JPEG", "PNG")) as image:
             _check_size(image.size, max_pixels)

@@ -1,7 +1,7 @@
-"""Input pipelines: micro-batches from a position on, from memory or from encoded files.
+"""Builds input pipelines: micro-batches that start at a position, from memory or encoded files.
 
-A training pipeline has no state except its counter. It is rebuilt in milliseconds at any position,
-for any micro-batch size and number of replicas, and the example at a position is always the same.
+A training pipeline has no state except its counter. It can be rebuilt in milliseconds at any
+position, micro-batch size and number of replicas; the example at a position is always the same.
 """
 
 import dataclasses
@@ -20,21 +20,21 @@ from trainer.nn.splitmix64 import further_bits, random_bits
 from trainer.system.cores import usable
 
 _MOST_PARALLEL_CALLS = 16
-# Micro-batches: hides the jitter of a busy machine, and costs 1.6 MB at b = 512, 28×28×1.
+# Micro-batches to prefetch: hides jitter of a busy machine; takes 1.6 MB if b = 512, 28×28×1.
 _PREFETCH = 4
-# Replacements that are tried for a bad example before the run ends.
+# Number of replacements to try for a bad example before the run ends.
 _REPLACEMENTS = 100
 
 
 @dataclasses.dataclass(frozen=True)
 class ExampleStream:
-    """Endless stream of training examples; what is at a position depends on these values alone.
+    """Endless stream of training examples; these values decide the example at each position.
 
     Attributes:
       source: the training set.
       augment: a name in `AUGMENTS`, or imagenet for encoded examples.
       seed: seed of the run.
-      bad: records the examples that cannot be decoded; None: they are errors.
+      bad: records the examples that cannot be decoded; None: such an example is an error.
       order_version: version of the run's order of examples.
     """
 
@@ -53,16 +53,16 @@ def training(
     replicas: int,
     local_replicas: range,
 ) -> tf.data.Dataset:
-    """Returns an endless dataset of micro-batches from `position` on, for local replicas in turn.
+    """Returns an endless dataset of micro-batches for the local replicas in turn.
 
-    Element t is for local replica r = local_replicas[t mod n] at micro-step j = t div n. It holds
-    the b consecutive positions from position + (j · replicas + r) · b on.
+    Element t is for replica r = local_replicas[t mod n] at micro-step j = t div n. It holds b
+    consecutive positions, of which the first is position + (j · replicas + r) · b.
 
     Args:
         stream: the examples.
         position: examples consumed before the first element.
         micro_batch_size: b.
-        replicas: number of replicas of all processes.
+        replicas: number of replicas over all processes.
         local_replicas: indices of the n replicas of this process.
 
     Returns:
@@ -101,9 +101,9 @@ def _encoded_training(
     first_of: Callable[[tf.Tensor], tf.Tensor],
     micro_batch_size: int,
 ) -> tf.data.Dataset:
-    """Returns the dataset of `training` from encoded examples.
+    """Returns the dataset of `training` for encoded examples.
 
-    `indices_at` returns the indices at positions; `first_of` the first position of element t.
+    `indices_at` maps positions to indices; `first_of` maps t to the first position of element t.
     """
     augment, seed, bad = stream.augment, stream.seed, stream.bad
     shape, chunk = source.image_shape, chunk_decoding.chunk_size(micro_batch_size)
@@ -157,19 +157,19 @@ def evaluation(
     augment: str = "none",
     bad: BadExamples | None = None,
 ) -> tf.data.Dataset:
-    """Returns each example exactly once, in batches whose number is a multiple of `shards`.
+    """Returns each example once, in batches whose total number is a multiple of `shards`.
 
     Batch i is for shard i mod `shards`; the elements are the batches of this process's shards in
-    turn. The last batches are padded with the last example at weight 0. Examples that cannot be
-    decoded are black, at weight 0.
+    turn. The last example, with weight 0, pads the last batches. An example that cannot be decoded
+    becomes black with weight 0.
 
     Args:
         source: the examples.
         batch_size: b.
-        shards: number of replicas of all processes; each gets the same number of batches.
-        local_shards: indices of this process's shards; None: all.
-        augment: of the training set; after imagenet's crops, the central part is evaluated.
-        bad: records the examples that cannot be decoded; None: they are errors.
+        shards: number of replicas over all processes; each gets the same number of batches.
+        local_shards: indices of this process's shards; None: all shards.
+        augment: augmentation of the training set; with imagenet, the central crop is evaluated.
+        bad: records the examples that cannot be decoded; None: such an example is an error.
 
     Returns:
         Elements of (images uint8 [b, h, w, c], labels int32 [b], weights float32 [b], 1 or 0).
@@ -195,7 +195,7 @@ def evaluation(
 
 
 def evaluation_batches(examples: int, batch_size: int, shards: int) -> int:
-    """Returns the number of batches of `evaluation` for all shards."""
+    """Returns the number of batches of `evaluation` over all shards."""
     return -(-examples // (batch_size * shards)) * shards
 
 
@@ -207,7 +207,7 @@ def _encoded_evaluation(
     augment: str,
     bad: BadExamples | None,
 ) -> tf.data.Dataset:
-    """Returns the dataset of `evaluation` from encoded examples, with `batches` elements.
+    """Returns the dataset of `evaluation` for encoded examples, with `batches` elements.
 
     `number_of` returns the index of element t among the batches of all shards.
     """
@@ -244,8 +244,8 @@ def _mapped(
     counter: tf.data.Dataset, element: Callable[..., tuple[tf.Tensor, ...]], images: InMemoryDataset
 ) -> tf.data.Dataset:
     """Returns element(t, images uint8 [N, h, w, c], labels int32 [N]) for each t of `counter`."""
-    # The number of threads is fixed. A thread that tunes it gains nothing, and delays the end of a
-    # pipeline by 0.2 to 0.6 s, at every growth.
+    # The number of threads is fixed, because autotuning gains nothing. Its thread delays the end of
+    # a pipeline by 0.2 to 0.6 s, and each growth of the batch ends a pipeline.
     parallel_calls = min(_MOST_PARALLEL_CALLS, len(usable()))
     with tf.device("CPU:0"):
         pixels, labels = as_tensor(images.images), tf.constant(images.labels, tf.int32)
@@ -259,15 +259,15 @@ def _mapped(
 
 
 def _with_options(dataset: tf.data.Dataset, threads: int | None = None) -> tf.data.Dataset:
-    """Returns the dataset with `threads` of its own; None: TensorFlow's, one a core."""
+    """Returns the dataset with a pool of `threads`; None: TensorFlow's, one thread per core."""
     options = tf.data.Options()
     if threads is not None:
         options.threading.private_threadpool_size = threads
     options.deterministic = True
     options.autotune.enabled = False
-    # tf.data's graph rewriting would copy the captured images, the whole set, into its graph: 0.6 s
-    # and 690 MB for 676 MB, in place of 10 ms and 0. Under op determinism it cannot be turned off.
+    # Rewriting tf.data's graph would copy the whole set of captured images into it: for 676 MB this
+    # takes 0.6 s and 690 MB, instead of 10 ms and none. Op determinism forces the rewriting.
     options.experimental_optimization.apply_default_optimizations = False
-    # The elements are sharded already; TensorFlow's own sharding would shard them again.
+    # The elements are sharded already, and TensorFlow's sharding would shard them again.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return dataset.with_options(options)

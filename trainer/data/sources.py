@@ -1,6 +1,6 @@
-"""Loads a split by name: into memory if it fits, else to be read as needed.
+"""Loads a split by name into memory or, if it does not fit, opens it for reading by index.
 
-Either way an index names the same example on every machine, which the order contract requires.
+In both cases, an index means the same example on every machine, as the order contract requires.
 """
 
 import dataclasses
@@ -26,8 +26,8 @@ from trainer.system import memory
 from trainer.system.tensorflow_errors import translate
 
 _BATCH_SIZE = 250
-# If a set has more bytes, its pixel statistics come from so many evenly spaced examples, because
-# reading all would take minutes. The choice depends on the set, not on the machine's memory.
+# If a set has more bytes, its pixel statistics come from this many evenly spaced examples, because
+# reading all would take minutes. The choice does not depend on the machine's memory.
 _STATISTICS_BYTES, _STATISTICS_EXAMPLES = 2**30, 1000
 
 
@@ -42,7 +42,7 @@ def load(
     max_pixels: int = MAX_PIXELS,
     bad: BadExamples | None = None,
 ) -> InMemoryDataset | IndexedDataset:
-    """Loads a split of a TFDS image-classification set, preparing it first, or of a folder.
+    """Loads a split of an image folder, or of a TFDS set, which is prepared first if need be.
 
     Args:
         dataset: a TFDS name, optionally with configuration and version, or image_folder:PATH.
@@ -50,20 +50,20 @@ def load(
         data_dir: folder of prepared sets; None: TFDS's default.
         image_size: side of the square, in pixels, to which every image is resized; None: the
             dataset's own size.
-        augment: name of the augmentation; a set for `imagenet` stays encoded.
-        class_names: the run's class names: each label becomes the place of its class's name in
-            this list. None: the split's own classes.
-        max_pixels: an encoded image of more pixels is not decoded.
-        bad: receives the bad examples; if it skips them, the set stays encoded.
+        augment: name of the augmentation; for `imagenet`, the set stays encoded.
+        class_names: the run's class names; a label becomes the index of its class's name in this
+            list. None: the split's own class names.
+        max_pixels: limit above which an encoded image is not decoded.
+        bad: records the bad examples; if `bad.skip` is True, the set stays encoded.
 
     Raises:
-        UserError: there is no such dataset or split, a class is not in `class_names`, the set does
-            not have 8-bit images with one label each, image sizes vary and `image_size` is None,
-            the set is too big for memory and has no index, or files are damaged.
+        UserError: if there is no such dataset or split, a class is not in `class_names`, images
+            are not 8-bit with one label each, image sizes vary and `image_size` is None, the set
+            does not fit in memory and has no index, or files are damaged.
     """
     bad = bad or BadExamples(skip=False)
     name = f"{dataset} {split}"
-    # Reason to read examples as needed; empty if the set may be in memory.
+    # Reason to read examples from disk by index; empty if the set may be read into memory.
     streamed = "--augment=imagenet crops before it decodes" if augment == "imagenet" else ""
     if bad.skip:
         streamed = "--skip_bad_examples replaces single examples"
@@ -78,7 +78,7 @@ def load(
 
     shape, fixed = _image_shape(dataset, data_dir, image_size)
     expected = count_examples(dataset, split, data_dir) or 0
-    # An index is needed if examples are streamed, as large sets and images of varying size are.
+    # Examples that are not read into memory need an index, and so do images of varying size.
     with_index = streamed or not fixed or not _fits(expected, shape)
     builder = prepare(dataset, data_dir, records.ARRAY_RECORD if with_index else records.TFRECORD)
     examples = count_split(builder.info.splits, split, dataset)
@@ -107,7 +107,7 @@ def load(
 def _image_shape(
     dataset: str, data_dir: str | None, image_size: int | None
 ) -> tuple[tuple[int, int, int], bool]:
-    """Returns the shape of a TFDS set's images as they are used, and whether all have one shape."""
+    """Returns the shape of the images that the model gets, and whether all files have one shape."""
     image, _ = records.supervised_features(find_builder(dataset, data_dir), dataset)
     height, width, channels = image.shape
     if image_size is not None:
@@ -118,10 +118,10 @@ def _image_shape(
 
 
 def class_names(dataset: str, split: str, data_dir: str | None) -> tuple[str, ...]:
-    """The names of a split's classes, by label, without reading examples.
+    """Returns the names of a split's classes, by label, without reading examples.
 
     Raises:
-        UserError: there is no such dataset or split.
+        UserError: if there is no such dataset or split.
     """
     if dataset.startswith(image_folder.PREFIX):
         return tuple(image_folder.classes(dataset.removeprefix(image_folder.PREFIX), split))
@@ -130,7 +130,7 @@ def class_names(dataset: str, split: str, data_dir: str | None) -> tuple[str, ..
 
 
 def evaluation_split(config: Config) -> str:
-    """The split that is evaluated on: the user's, or the dataset's usual one."""
+    """Returns the evaluation split: that of --eval_split, else the dataset's usual one."""
     if config.eval_split is not None:
         return config.eval_split
     if config.dataset.startswith(image_folder.PREFIX):
@@ -141,9 +141,9 @@ def evaluation_split(config: Config) -> str:
 def image_statistics(
     source: InMemoryDataset | IndexedDataset, augment: str, bad: BadExamples
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, as `pixel_statistics` returns them.
+    """Returns mean and standard deviation of each channel, in the form of `pixel_statistics`.
 
-    Images are decoded as for evaluation: all of them, or a thousand if the set is large.
+    Images are decoded as for evaluation: all of them, or up to 1,000 if the set is large.
     """
     large = source.examples * int(np.prod(source.image_shape)) > _STATISTICS_BYTES
     step = -(-source.examples // _STATISTICS_EXAMPLES) if large else 1
@@ -159,7 +159,7 @@ def image_statistics(
 
 
 def _decoded(source: IndexedDataset, augment: str, bad: BadExamples) -> InMemoryDataset:
-    """Decodes a whole set into memory, without the examples that cannot be decoded."""
+    """Decodes a whole set into memory, except for examples that cannot be decoded."""
     images = aligned_empty((source.examples, *source.image_shape))
     labels = np.empty(source.examples, np.int64)
     batches = pipeline.evaluation(
@@ -180,7 +180,7 @@ def _decoded(source: IndexedDataset, augment: str, bad: BadExamples) -> InMemory
 
 
 def _fits(examples: int, shape: tuple[int, ...]) -> bool:
-    """Returns whether decoded images fit half the memory of this machine or container."""
+    """Returns whether decoded images fit in half of this machine's or container's memory."""
     return examples * int(np.prod(shape)) <= memory.ram_limit() // 2
 
 

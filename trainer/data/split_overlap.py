@@ -1,4 +1,4 @@
-"""Warns if the evaluation split shares examples or identical pictures with the training split."""
+"""Warns if the evaluation and training splits have examples or identical pictures in common."""
 
 import contextlib
 import hashlib
@@ -13,9 +13,9 @@ from trainer.data.tfds import splits
 from trainer.data.tfds.prepare import find_builder
 from trainer.system.regular_file import read_regular
 
-# Hashing takes about a second a gigabyte; larger sets are not compared.
+# Larger sets are not compared, because hashing takes about one second per gigabyte.
 _MOST_BYTES = 2**30
-# Looking up a file's size takes 4 µs on a local disk, and up to 1 ms on a network file system.
+# More files are not compared: a file's size takes 4 µs on a local disk, up to 1 ms on a network.
 _MOST_FILES = 20_000
 
 
@@ -25,13 +25,13 @@ def warnings(
     train: tuple[str, InMemoryDataset | IndexedDataset],
     evaluation: tuple[str, InMemoryDataset | IndexedDataset],
 ) -> list[str]:
-    """Returns a line for each reason to doubt the evaluation.
+    """Returns a warning for each reason to doubt the evaluation.
 
     Args:
       dataset: the value of --dataset.
       data_dir: folder of prepared sets; None: TFDS's default.
-      train: the training split as the user names it, and its examples.
-      evaluation: the same for the evaluation split.
+      train: the training split's name, as the user gave it, and its examples.
+      evaluation: the evaluation split's name and its examples.
     """
     (first, training), (second, evaluated) = train, evaluation
     shared = _count_shared(dataset, data_dir, first, second)
@@ -65,11 +65,11 @@ def _count_shared(dataset: str, data_dir: str | None, first: str, second: str) -
 def identical(
     training: InMemoryDataset | IndexedDataset, evaluation: InMemoryDataset | IndexedDataset
 ) -> list[tuple[str, str]] | None:
-    """Returns the pairs of equal pictures: (the first in `training`, the one in `evaluation`).
+    """Returns pairs (name in `training`, name in `evaluation`) of equal pictures.
 
-    Pictures in memory are compared decoded and resized, as the model gets them, and are named by
-    their index. Files are compared byte for byte and named by their path; unreadable files are
-    skipped. None: the splits are too large, or are stored as records.
+    Pictures in memory are compared as the model gets them, decoded and resized; an index names a
+    picture. Files are compared by a hash of their bytes; a path names a file, and unreadable files
+    are skipped. Returns None if the splits are too large, or are stored as records.
     """
     if isinstance(training, InMemoryDataset) and isinstance(evaluation, InMemoryDataset):
         if training.images.nbytes + evaluation.images.nbytes > _MOST_BYTES:
@@ -104,7 +104,7 @@ def _pixel_digests(source: InMemoryDataset) -> Iterator[tuple[bytes, str]]:
 
 
 def _sizes(source: IndexedDataset, path: Callable[[int], str]) -> dict[str, int]:
-    """The size in bytes of each existing file, by path."""
+    """Returns the size in bytes of each existing file, by path."""
     sizes = {}
     for name in map(path, range(source.examples)):
         with contextlib.suppress(OSError):

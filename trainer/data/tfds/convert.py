@@ -1,7 +1,7 @@
-"""Copies a prepared set's TFRecord files to ArrayRecord files, which have an index, beside them.
+"""Copies the TFRecord files of a prepared set to ArrayRecord files, which have an index.
 
-The folder then has TFDS's layout of a set in two formats, and its description names both. TFDS's
-own `convert_format` needs Apache Beam.
+The new files are in the same folder, in TFDS's layout of a set with two formats, and the set's
+description names both formats. TFDS's own `convert_format` needs Apache Beam.
 """
 
 import concurrent.futures
@@ -26,13 +26,13 @@ from trainer.system.cores import usable
 
 
 def convert(dataset: str, data_dir: str | None) -> pathlib.Path | None:
-    """Makes the missing ArrayRecord files; returns the folder, or None if none was missing.
+    """Writes the missing ArrayRecord files; returns the folder, or None if no file was missing.
 
-    Each file appears whole or not at all, and the description is changed last, so the command can
-    be stopped and started again.
+    Each file is written atomically and the description is changed last, so the command can be
+    stopped and started again.
 
     Raises:
-        UserError: the set is not prepared here as TFRecord, is damaged, or is too large for the
+        UserError: if the set is not prepared here as TFRecord, is damaged, or does not fit on the
             disk.
     """
     if dataset.startswith(PREFIX):
@@ -84,7 +84,7 @@ def _convert(dataset: str, builder: tfds.core.DatasetBuilder) -> pathlib.Path | 
 def _files(
     builder: tfds.core.DatasetBuilder, file_format: tfds.core.FileFormat
 ) -> list[tuple[str, int]]:
-    """The path of each file in a format, existing or not, and its number of records."""
+    """Returns the path of each file of the set in a format, existing or not, and its records."""
     splits = dataset_info.get_split_dict_from_proto(
         builder.info.as_proto, builder.data_path, file_format
     )
@@ -104,12 +104,12 @@ def _copy_all(files: list[tuple[str, str, int]]) -> None:
         for copy in tqdm.tqdm(done, total=len(copies), unit=" files", disable=None):
             copy.result()
     finally:
-        # After an error or Ctrl-C, no further copy is started.
+        # After an error or Ctrl-C, no further copy starts.
         threads.shutdown(cancel_futures=True)
 
 
 def _describe(builder: tfds.core.DatasetBuilder, folder: pathlib.Path) -> None:
-    """Adds the format to the description, replacing the file atomically."""
+    """Adds ArrayRecord to the set's description, whose file is replaced atomically."""
     description = builder.info.as_proto
     description.alternative_file_formats.append(records.ARRAY_RECORD.value)
     with tempfile.TemporaryDirectory(dir=folder) as new:
@@ -137,4 +137,4 @@ def _copy(source: str, target: str, examples: int) -> None:
             raise OSError(f"{source} has {written:,} of its {examples:,} records: prepare it again")
         temporary.replace(target)
     finally:
-        temporary.unlink(missing_ok=True)  # A partial file would keep a full disk full.
+        temporary.unlink(missing_ok=True)  # If the disk is full, this frees space.

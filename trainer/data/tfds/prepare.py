@@ -1,7 +1,7 @@
-"""Prepares a dataset's files on this machine, from Debian's package or by download, unless present.
+"""Prepares a dataset's files on this machine, from Debian's package or by download.
 
-TFDS prepares them in a child process with a time limit, because its downloads retry for minutes
-without a network, and wait for ever if a server hangs.
+TFDS runs in a child process with a time limit. Without a network, TFDS's downloads retry for
+minutes; if a server hangs, they wait for ever.
 """
 
 import contextlib
@@ -29,8 +29,8 @@ from trainer.system.regular_file import opener
 PREPARE_SECONDS = 3600.0
 REACH_SECONDS = 10.0
 
-# Debian's package dataset-fashion-mnist puts the four original files here, with gzip headers that
-# lack name and time. With these restored, the bytes equal upstream's, and TFDS's checksums match.
+# Debian's package dataset-fashion-mnist puts the four original files here, but their gzip headers
+# lack name and time. With name and time restored, TFDS's checksums of the upstream files match.
 DEBIAN_FASHION_MNIST = pathlib.Path("/usr/share/datasets/fashion-mnist")
 _UPSTREAM_TIMES = {
     "train-images-idx3-ubyte.gz": 1504176606,
@@ -39,7 +39,7 @@ _UPSTREAM_TIMES = {
     "t10k-labels-idx1-ubyte.gz": 1504176627,
 }
 
-# The child's program. After an error, stdout ends with the first line of the error; status 1.
+# The child's program. If it fails, the last line of stdout is the error's first line.
 _BUILD = """
 import sys
 import tensorflow_datasets as tfds
@@ -51,7 +51,7 @@ tfds.builder(dataset, data_dir=data_dir, file_format=file_format).download_and_p
 """
 
 
-# TFDS raises these for an unusable folder or name; ParseError for an empty description.
+# TFDS raises these for an unusable folder or name, and ParseError for an empty description.
 _UNUSABLE = (
     ValueError,
     AssertionError,
@@ -66,11 +66,11 @@ _UNUSABLE = (
 def find_builder(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
     """Returns TFDS's builder of a dataset, prepared or not, without importing TensorFlow.
 
-    A prepared folder's features.json names the modules of its features, and TFDS imports them. Only
-    installed modules can be imported, because a folder from elsewhere may hold modules of its own.
+    TFDS imports the modules that a prepared folder's features.json names. Only installed modules
+    can be imported, because a folder from elsewhere may hold modules of its own.
 
     Raises:
-        UserError: TFDS has no such dataset, configuration or version; suggests similar names.
+        UserError: if TFDS has no such dataset, configuration or version, or the folder is unusable.
     """
     try:
         with _only_installed_modules():
@@ -106,7 +106,7 @@ def _only_installed_modules() -> Iterator[None]:
 
 
 def is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
-    """Returns whether the builder's files existed when it was made."""
+    """Returns whether the dataset was prepared when the builder was made."""
     return bool(builder.info.splits)
 
 
@@ -115,11 +115,11 @@ def prepare(
     data_dir: str | None,
     file_format: tfds.core.FileFormat = tfds.core.FileFormat.TFRECORD,
 ) -> tfds.core.DatasetBuilder:
-    """Prepares a dataset unless it is prepared, and returns a builder that can read it.
+    """Prepares a dataset, unless it is prepared already; returns a builder that can read it.
 
     Several processes may call this at once: a lock file in the data directory lets one prepare the
-    files while the others wait. (Without it, TFDS would build twice and the second build would fail
-    to rename.) The child holds the lock too, since it works on if this process is killed.
+    files while the others wait. Without it, TFDS would build twice, and the second build could not
+    rename its folder. The child also holds the lock, because it goes on if this process is killed.
 
     Args:
         dataset: a TFDS name, optionally with configuration and version.
@@ -127,7 +127,7 @@ def prepare(
         file_format: format of new files; a prepared set keeps its own.
 
     Raises:
-        UserError: the dataset is unknown, or cannot be prepared; says what to do.
+        UserError: if the dataset is unknown, or cannot be prepared.
     """
     builder = find_builder(dataset, data_dir)
     if is_prepared(builder):
@@ -139,7 +139,7 @@ def prepare(
         )
     with lock_preparation(builder, dataset) as lock:
         builder = find_builder(dataset, data_dir)
-        if is_prepared(builder):  # The process that held the lock has prepared it.
+        if is_prepared(builder):  # The process that held the lock before prepared it.
             return builder
         if builder.data_path.exists():
             raise UserError(
@@ -152,17 +152,17 @@ def prepare(
         else:
             _check_manual_files(builder, dataset)
             _check_reachable(builder, dataset)
-            # Files fetched by hand have no time limit: ImageNet's take hours.
+            # Preparing files that were fetched by hand has no time limit: ImageNet takes hours.
             by_hand = bool(builder.MANUAL_DOWNLOAD_INSTRUCTIONS)
             _build(dataset, root, file_format, "", None if by_hand else PREPARE_SECONDS, lock)
         return find_builder(dataset, data_dir)
 
 
 def restore_gzip_headers(debian: pathlib.Path, folder: pathlib.Path) -> None:
-    """Writes Fashion-MNIST's four files into `folder`, Debian's content with upstream's headers."""
+    """Writes Fashion-MNIST's files into `folder`: Debian's content with upstream's gzip headers."""
     for name, seconds in _UPSTREAM_TIMES.items():
-        body = (debian / name).read_bytes()[10:]  # after Debian's header without name and time
-        # RFC 1952: magic, deflate, FNAME; time; no extra flags, Unix; the name and a zero.
+        body = (debian / name).read_bytes()[10:]  # Skips Debian's header.
+        # Header of RFC 1952: magic, deflate, FNAME; time; no extra flags, Unix; name and NUL.
         header = b"\x1f\x8b\x08\x08" + seconds.to_bytes(4, "little") + b"\x00\x03"
         (folder / name).write_bytes(header + name.removesuffix(".gz").encode() + b"\x00" + body)
 
@@ -173,11 +173,11 @@ def _prepare_elsewhere(dataset: str) -> str:
 
 @contextlib.contextmanager
 def lock_preparation(builder: tfds.core.DatasetBuilder, dataset: str) -> Iterator[IO[str]]:
-    """Locks the set's lock file in the data directory, and yields the file.
+    """Takes the set's lock in the data directory, and yields the lock file.
 
     Raises:
-        UserError: the directory cannot be written or has no locks, or another process holds the
-            lock for more than `PREPARE_SECONDS`.
+        UserError: if the directory cannot be written, its file system has no locks, or another
+            process holds the lock for more than `PREPARE_SECONDS`.
     """
     path = pathlib.Path(builder.data_dir_root) / f".{builder.name}.lock"
     try:
@@ -201,7 +201,7 @@ def lock_preparation(builder: tfds.core.DatasetBuilder, dataset: str) -> Iterato
 
 
 def _check_manual_files(builder: tfds.core.DatasetBuilder, dataset: str) -> None:
-    """Refuses a dataset whose files must be fetched by hand and are missing."""
+    """Refuses a dataset whose files must be fetched by hand, if they are missing."""
     instructions = builder.MANUAL_DOWNLOAD_INSTRUCTIONS
     folder = pathlib.Path(builder.data_dir_root) / "downloads" / "manual"
     if instructions and not (folder.is_dir() and any(folder.iterdir())):
@@ -211,12 +211,12 @@ def _check_manual_files(builder: tfds.core.DatasetBuilder, dataset: str) -> None
 
 
 def _check_reachable(builder: tfds.core.DatasetBuilder, dataset: str) -> None:
-    """Refuses a dataset whose first file's server does not answer within `REACH_SECONDS`."""
+    """Refuses a dataset if its first file is not offered within `REACH_SECONDS`."""
     urls = [url for url in builder.url_infos or {} if url.startswith("http")]
     if not urls:
         return
-    # A thread bounds the whole time: requests' timeout covers neither the name's look-up nor the
-    # sum of the attempts.
+    # Waiting for a thread bounds the whole time: requests' timeout covers neither the look-up of
+    # the server's name nor the sum of the attempts.
     problems = ["no answer"]
     thread = threading.Thread(target=_check_offered, args=(urls[0], problems), daemon=True)
     thread.start()
@@ -233,7 +233,7 @@ def _check_reachable(builder: tfds.core.DatasetBuilder, dataset: str) -> None:
 
 
 def _check_offered(url: str, problems: list[str]) -> None:
-    """Empties `problems` if the server offers the file; else puts the reason there."""
+    """Empties `problems` if the server offers the file; else stores the reason in it."""
     try:
         with requests.get(url, stream=True, timeout=REACH_SECONDS) as response:
             if response.ok:
@@ -261,7 +261,7 @@ def _build(
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=None if sys.stderr.isatty() else subprocess.DEVNULL,  # progress bars
-                env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},  # leaves the GPU's memory alone
+                env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},  # Does not take GPU memory.
                 pass_fds=[lock.fileno()],
                 timeout=seconds,
                 check=False,

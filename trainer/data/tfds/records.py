@@ -1,6 +1,6 @@
 """Reads TFDS's prepared files: ArrayRecord by index, and TFRecord from start to end.
 
-TFRecord has no index: such a set is read into memory whole, or converted.
+TFRecord has no index, so a set in this format is read into memory whole, or converted.
 """
 
 import functools
@@ -26,19 +26,19 @@ ARRAY_RECORD = tfds.core.FileFormat.ARRAY_RECORD
 TFRECORD = tfds.core.FileFormat.TFRECORD
 
 _RECORDS_AT_ONCE = 256
-# The reader does not read ahead, and reads in the calling thread. A photograph's record of 92 KB
-# takes 67 µs and one read with any buffer from 8 to 128 KiB.
+# The reader reads in the calling thread, and does not read ahead. A photograph's record of 92 KB
+# takes 67 µs and one read, with any buffer from 8 to 128 KiB.
 _READER = {"options": "readahead_buffer_size:0,max_parallelism:1", "file_reader_buffer_size": 2**15}
-_SPARE_FILES = 256  # open files besides the shards: libraries, checkpoints, sockets
+_SPARE_FILES = 256  # For other open files: libraries, checkpoints, sockets.
 
 
 def supervised_features(
     builder: tfds.core.DatasetBuilder, dataset: str
 ) -> tuple[tfds.features.Image, tfds.features.ClassLabel]:
-    """The features of the image and the label.
+    """Returns the features of the image and the label.
 
     Raises:
-        UserError: the set does not have 8-bit images with one label each.
+        UserError: if the set does not have 8-bit images with one label each.
     """
     keys = builder.info.supervised_keys or ()
     features = [builder.info.features[key] for key in keys if isinstance(key, str)]
@@ -59,10 +59,10 @@ def supervised_features(
 
 
 def label_names(label: tfds.features.ClassLabel, dataset: str) -> tuple[str, ...]:
-    """The names of a set's classes, by label; numbers if the set has no names.
+    """Returns the names of a set's classes, by label; numbers if the set has no names.
 
     Raises:
-        UserError: the set does not give its number of classes.
+        UserError: if the set does not give its number of classes.
     """
     if label.num_classes is None:
         raise UserError(f"{dataset} does not say how many classes it has: choose another set.")
@@ -70,7 +70,7 @@ def label_names(label: tfds.features.ClassLabel, dataset: str) -> tuple[str, ...
 
 
 def formats(builder: tfds.core.DatasetBuilder) -> set[tfds.core.FileFormat]:
-    """The formats in which a set is prepared."""
+    """Returns the formats in which a set is prepared."""
     others = builder.info.as_proto.alternative_file_formats
     return {builder.info.file_format, *map(tfds.core.FileFormat, others)}
 
@@ -88,11 +88,11 @@ def indexed(
         builder: builder of the prepared set.
         split: a split in TFDS's syntax.
         image_shape: (h, w, c) that the model receives.
-        class_names: a label becomes the place of its name in this list; −1 if it is absent.
-        name: the name in messages.
+        class_names: a label becomes the index of its class's name in this list, or −1.
+        name: name of the split for messages.
 
     Raises:
-        UserError: files are missing.
+        UserError: if files are missing.
     """
     files = [piece for piece in _files(builder, split, ARRAY_RECORD) if piece.take > 0]
     missing = [piece.filename for piece in files if not os.path.exists(piece.filename)]
@@ -104,7 +104,7 @@ def indexed(
     shards = _Shards(files)
     image_key, label_key = builder.info.supervised_keys
     own_names = label_names(supervised_features(builder, name)[1], name)
-    # [own classes + 1]: the last is for labels out of range, such as −1, which have no name.
+    # [own classes + 1]: the last element is for labels without a class, such as −1.
     place_of = np.array([*places(own_names, class_names), -1], np.int32)
 
     def fetch(indices: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -132,7 +132,7 @@ def indexed(
 def _files(
     builder: tfds.core.DatasetBuilder, split: str, file_format: tfds.core.FileFormat
 ) -> list[Any]:
-    """The files of a split in one of its formats: file name, records to skip and to take."""
+    """Returns the pieces of a split: file name, number of records to skip, and number to take."""
     splits = dataset_info.get_split_dict_from_proto(
         builder.info.as_proto, builder.data_path, file_format
     )
@@ -140,24 +140,24 @@ def _files(
 
 
 class _Shards:
-    """Reads records of ArrayRecord files by index; tf.data calls it from several threads.
+    """Reads records of ArrayRecord files by index; several threads may call `read` at once.
 
-    With 64 files and calls of 16 records of 100 bytes, it reads 26,000 records/s on one thread.
-    TFDS's own data source, which starts up to 64 threads a call, reads 5,000.
+    From 64 files, in calls of 16 records of 100 bytes, one thread reads 26,000 records/s. TFDS's
+    own data source, which starts up to 64 threads per call, reads 5,000.
     """
 
     def __init__(self, pieces: list[Any]) -> None:
         self._pieces = pieces
         takes = np.array([piece.take for piece in pieces])
-        self._ends = np.cumsum(takes)  # [shards]: the index after each shard's last
-        # Index plus offset is the record's number in its file.
+        self._ends = np.cumsum(takes)  # [shards]: last index of each shard, plus 1.
+        # An index plus its shard's offset is the record's number in the file.
         self._offsets = np.array([piece.skip for piece in pieces]) - self._ends + takes
         self._readers: list[Any] = [None] * len(pieces)
         self._lock = threading.Lock()
         _allow_open_files(len({str(piece.filename) for piece in pieces}))
 
     def read(self, indices: np.ndarray) -> np.ndarray:
-        """Returns the records at int64 [n] as bytes [n], empty if a record cannot be read."""
+        """Returns the records at indices int64 [n] as bytes [n]; unreadable records are empty."""
         shards, numbers = self._places(indices)
         records = np.empty(len(indices), object)
         for shard in np.unique(shards):
@@ -166,12 +166,12 @@ class _Shards:
         return records
 
     def describe(self, index: int) -> str:
-        """The file of the record at `index`, and the record's number in it."""
+        """Returns the file and number of the record at `index`, for messages."""
         (shard,), (record,) = self._places(np.array([index]))
         return f"record {record} of {self._pieces[shard].filename}"
 
     def _places(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The shard of each index, and the record's number in its file."""
+        """Returns the shard of each index, and the record's number in the shard's file."""
         shards = np.searchsorted(self._ends, indices, side="right")
         return shards, indices + self._offsets[shards]
 
@@ -185,7 +185,7 @@ class _Shards:
         return [self._read(shard, [record])[0] for record in records]
 
     def _reader(self, shard: int) -> Any:
-        """The shard's reader, opened at its first use and kept; it holds 8 bytes a record."""
+        """Returns the shard's reader, opened at first use and kept; it uses 8 bytes per record."""
         if self._readers[shard] is None:
             with self._lock:
                 if self._readers[shard] is None:
@@ -197,10 +197,10 @@ class _Shards:
 def _allow_open_files(count: int) -> None:
     """Raises this process's limit of open files by `count`, because a split keeps its files open.
 
-    ImageNet has 1,024 shards, and 1,024 is a usual limit. ArrayRecord's reader crashes beyond it.
+    ImageNet has 1,024 shards, and 1,024 is a common limit. Above it, ArrayRecord's reader crashes.
 
     Raises:
-        UserError: the hard limit is too low.
+        UserError: if the hard limit is too low.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
@@ -229,20 +229,20 @@ def in_memory(
     class_names: tuple[str, ...],
     name: str,
 ) -> InMemoryDataset:
-    """Decodes a split of a set that is prepared as TFRecord, in the order of its files.
+    """Decodes a split of a set that is prepared as TFRecord into memory, in the files' order.
 
-    Records are parsed and decoded in batches, which takes 1 to 1.5 s for Fashion-MNIST's 60,000 on
-    two cores; TFDS's own `as_dataset` takes 2 to 3 s.
+    Records are parsed and decoded in batches: 60,000 of Fashion-MNIST take 1 to 1.5 s on two cores.
+    TFDS's own `as_dataset` takes 2 to 3 s.
 
     Args:
         builder: builder of the prepared set.
         split: a split in TFDS's syntax.
-        image_size: side of the square to which every image is resized; None: its own size.
-        class_names: holds all of the set's names; a label becomes its name's place in this list.
-        name: the name in messages.
+        image_size: side of the square to which every image is resized; None: the set's own size.
+        class_names: includes all the set's names; a label becomes an index into this list.
+        name: name of the split for messages.
 
     Raises:
-        UserError: files are damaged, or examples have no label.
+        UserError: if files are damaged, or examples have no label.
     """
     image, label = supervised_features(builder, name)
     shape = image.shape if image_size is None else (image_size, image_size, image.shape[-1])
@@ -277,7 +277,7 @@ def in_memory(
 def _batches(
     builder: tfds.core.DatasetBuilder, split: str, shape: tuple[int, int, int]
 ) -> tf.data.Dataset:
-    """Decoded batches (uint8 [n, h, w, c], int64 [n]) in the order of the files."""
+    """Returns decoded batches (uint8 [n, h, w, c], int64 [n]) in the order of the files."""
     image_key, label_key = builder.info.supervised_keys
 
     def parse(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

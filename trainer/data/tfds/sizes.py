@@ -1,13 +1,13 @@
-"""Counts a split's examples in well under a second and without TensorFlow.
+"""Counts a split's examples in well under a second and without TensorFlow, for `plan`.
 
-`plan` needs only N: it takes N from the well-known names below, or from the description of a set
-that is prepared on this machine.
+The number comes from the table of well-known sets below, the description of a prepared set, or the
+files of an image folder.
 """
 
 from trainer.data import image_folder
 from trainer.data.tfds.splits import count_split, split_infos
 
-# Sizes in TFDS's catalogue, only of sets whose sizes are the same in all versions.
+# Sizes from TFDS's catalogue, only of sets whose size is the same in all versions.
 _MNIST = {"train": 60_000, "test": 10_000}
 _CIFAR = {"train": 50_000, "test": 10_000}
 _IMAGENET = {"train": 1_281_167, "validation": 50_000}
@@ -43,7 +43,7 @@ KNOWN_SIZES: dict[str, dict[str, int]] = {
 
 
 def count_examples(dataset: str, split: str, data_dir: str | None) -> int | None:
-    """N of a split; None if the set is neither well known nor prepared on this machine.
+    """Returns a split's N, or None if the set is neither well known nor prepared here.
 
     Args:
         dataset: a TFDS name, optionally with its configuration, or image_folder:PATH.
@@ -51,7 +51,7 @@ def count_examples(dataset: str, split: str, data_dir: str | None) -> int | None
         data_dir: folder of prepared sets; None: TFDS's default.
 
     Raises:
-        UserError: TFDS knows no such dataset, or the dataset has no such split.
+        UserError: if TFDS has no such dataset, or the dataset has no such split.
     """
     if dataset.startswith(image_folder.PREFIX):
         return len(image_folder.list_files(dataset.removeprefix(image_folder.PREFIX), split))
@@ -60,7 +60,7 @@ def count_examples(dataset: str, split: str, data_dir: str | None) -> int | None
         return sizes[split]
     if sizes:
         if "shard" in split:
-            return None  # A shard's size depends on the preparation of the files.
+            return None  # A shard's size depends on how the files were prepared.
         return count_split(split_infos(sizes), split, dataset)
     # Importing TFDS takes 0.4 s, so it is imported only here.
     from trainer.data.tfds.prepare import find_builder, is_prepared

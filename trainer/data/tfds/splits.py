@@ -1,4 +1,4 @@
-"""Reads TFDS's split syntax: the examples that `train`, `train[:90%]` or `train+test` names."""
+"""Finds the examples of a split in TFDS's syntax: `train`, `train[:90%]` or `train+test`."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 def count_split(splits: Mapping[str, "tfds.core.SplitInfo"], split: str, dataset: str) -> int:
-    """Number of examples of a split in TFDS's syntax.
+    """Returns the number of examples of a split in TFDS's syntax.
 
     Raises:
-        UserError: the split is ill-formed, unknown or empty; the message lists the known ones.
+        UserError: if the split is ill-formed, unknown or empty; the message lists known splits.
     """
     return sum(stop - start for _, start, stop in pieces(splits, split, dataset))
 
@@ -21,10 +21,10 @@ def count_split(splits: Mapping[str, "tfds.core.SplitInfo"], split: str, dataset
 def pieces(
     splits: Mapping[str, "tfds.core.SplitInfo"], split: str, dataset: str
 ) -> list[tuple[str, int, int]]:
-    """The pieces of a split in TFDS's syntax: name, first example, and the one after the last.
+    """Returns the pieces of a split: (name, first example, last example + 1).
 
     Raises:
-        UserError: the split is ill-formed, unknown or empty; the message lists the known ones.
+        UserError: if the split is ill-formed, unknown or empty; the message lists known splits.
     """
     import tensorflow_datasets as tfds
 
@@ -48,10 +48,10 @@ def pieces(
 def count_shared(
     splits: Mapping[str, "tfds.core.SplitInfo"], first: str, second: str, dataset: str
 ) -> int:
-    """Number of examples that are in both splits.
+    """Returns the number of examples that are in both splits.
 
     Raises:
-        UserError: a split is ill-formed, unknown or empty.
+        UserError: if a split is ill-formed, unknown or empty.
     """
     shared = 0
     for name, start, stop in pieces(splits, second, dataset):
@@ -62,7 +62,7 @@ def count_shared(
 
 
 def split_infos(sizes: Mapping[str, int]) -> dict[str, "tfds.core.SplitInfo"]:
-    """Describes splits of these sizes to `pieces` without a set that TFDS has prepared."""
+    """Returns the splits of these sizes in the form that `pieces` takes."""
     import tensorflow_datasets as tfds
 
     return {
