@@ -154,7 +154,10 @@ def test_a_run_that_trains_meanwhile(capsys, tmp_path):
         (["--model_dir={0}/nowhere"], "is not a run directory: it has no flags.txt"),
         (["--export_dir={0}"], "is not an export"),
         (["--model_dir={0}", "--dataset=cifar10_1"], "cifar10_1"),
-        (["--model_dir={0}", "--model=tests.support.models:subclassed"], "was written for another model"),
+        (
+            ["--model_dir={0}", "--model=tests.support.models:subclassed"],
+            "was written for another model",
+        ),
         (["--model_dir={0}", "--model=plain_9"], "was written for another model"),
         (["--model_dir={0}", "--num_classes=11"], "was written for another model"),
         ([], "--model_dir is missing"),
