@@ -194,7 +194,7 @@ def test_sweep_begins_a_damaged_list_of_its_points_anew(capsys, tmp_path, what):
         capsys, "sweep", "--sweep=seed=0", "--epochs=2", f"--model_dir={tmp_path}"
     )
     assert status == 0, error
-    two_lines(error, f"{tmp_path}/sweep.json", "it is now damaged-sweep.json")
+    two_lines(error, f"{tmp_path}/sweep.json", "renamed it to damaged-sweep.json")
     assert "best: top1 0.8000" in out
     assert outcomes.read(tmp_path)["seed=0"].status == 0
     put(tmp_path / "sweep.json", what)
