@@ -257,7 +257,7 @@ def test_a_file_named_incomplete_is_renamed(tmp_path, variables, logged):
 
 def test_a_file_in_place_of_the_folder_is_an_error(tmp_path, variables):
     (tmp_path / "checkpoints").touch()
-    with pytest.raises(UserError, match=r"checkpoints cannot be read: Not a directory\.\nPut"):
+    with pytest.raises(UserError, match=r"checkpoints cannot be read: Not a directory\.\nRestore"):
         opened(tmp_path / "checkpoints", variables).restore()
 
 

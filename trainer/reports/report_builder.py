@@ -49,7 +49,7 @@ def _results(groups: Sequence[Condition]) -> _Part:
                 else "Each condition has one run, so its spread is unknown. "
             )
             + f"Only finished runs count. Savings are relative to {first.label}, the first "
-            "condition with a finished run. Seconds are training time; compare only runs of one machine."
+            "condition with a finished run. Seconds are training time, comparable on one machine."
         ]
     body = html.table(tables.by_condition(groups)) + html.paragraphs(notes, "note")
     if tables.flags_apart(groups):
