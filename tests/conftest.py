@@ -50,7 +50,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """As main.entry: a failed test's traceback may hold an iterator whose threads call Python."""
+    """Ends as main.entry: a traceback may hold an iterator whose threads call Python."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(config.stash.get(_STATUS, 4))

@@ -1,5 +1,6 @@
 """Refusals of wrong input: two lines at most, the value and the remedy, status 2."""
 
+import os
 import select
 import signal
 import subprocess
@@ -8,7 +9,7 @@ import sys
 import pytest
 
 from tests.support.configs import done
-from tests.support.runs import started, wait_for
+from tests.support.runs import SHORT, started, wait_for
 
 WRONG = [
     (["--epoch=2"], "Unknown command line flag 'epoch'. Did you mean: epochs ?"),
@@ -120,3 +121,12 @@ def test_a_folder_that_is_named_as_a_set(capsys, tmp_path, monkeypatch):
         assert error.splitlines()[1] == (
             "For the images in it, write --dataset=image_folder:photos."
         )
+
+
+def test_a_run_leaves_no_temporary_files(tmp_path):
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    process = started(tmp_path / "run", *SHORT, "--epochs=0.01", env=environment)
+    assert process.wait() == 0, process.communicate()
+    assert [*temporary.iterdir()] == []

@@ -31,13 +31,13 @@ class ExitError(Exception):
 
 
 class UserError(ExitError):
-    """A mistake of the user; the message names the value and the remedy."""
+    """An error that the user can correct; the message names the value and the remedy."""
 
     status = ExitStatus.USER_ERROR
 
 
 class NonFiniteLossError(ExitError):
-    """The loss is not finite; the last checkpoint was written while it was finite."""
+    """The loss is not finite; it was finite when the last checkpoint was written."""
 
     status = ExitStatus.NOT_FINITE
 

@@ -48,7 +48,7 @@ def test_a_range_test_and_again(tmp_path):
     assert (model_dir / "range_test.png").stat().st_size > 10_000
     events = EventAccumulator(str(model_dir / "tensorboard" / "range_test"))
     events.Reload()
-    assert events.InMemoryDataset("range_test")
+    assert events.Images("range_test")
     again = range_test(model_dir)
     assert "is finished" in again.stdout
     assert suggestion in again.stdout

@@ -68,7 +68,7 @@ def test_different_flags_are_refused_on_all_workers(addresses):
     found = called(addresses, [0, 1, 2], flags, late=0.5)
     text = (
         f"worker 2 has the flags --epochs=4, and worker 0 ({addresses[0]}) --epochs=3:\n"
-        "start all workers with the same."
+        "start all workers with the same flags."
     )
     assert [error for error, _ in found] == [text] * 3
     assert found[0][1] < 3

@@ -68,7 +68,7 @@ def test_an_unknown_tpu_is_refused(api):
 def test_missing_permissions_are_refused(api, status):
     api.says(error("The caller does not\nhave permission."), status=status)
     assert refused() == [
-        "TPU v5 may not be seen with these credentials: The caller does not have permission.",
+        "TPU v5 cannot be queried with these credentials: The caller does not have permission.",
         "Ask for the role roles/tpu.viewer in mine, or correct --tpu_project.",
     ]
 
@@ -110,7 +110,7 @@ def test_missing_credentials_are_an_error(api, monkeypatch, tmp_path):
 def test_a_preempted_tpu_is_refused(api, state):
     api.says({"state": state})
     assert refused() == [
-        f"TPU v5 is {state} and does not come back.",
+        f"TPU v5 is {state} and cannot recover.",
         f"Delete it and create it again: `gcloud compute tpus tpu-vm delete {WHERE}`.",
     ]
 
@@ -133,16 +133,17 @@ def test_a_tpu_that_ran_out_of_memory_is_refused(api):
 def test_waiting_for_a_healthy_tpu_has_a_time_limit(api):
     api.says({"state": "READY", "health": "UNHEALTHY_MAINTENANCE"})
     assert refused() == [
-        "TPU v5 is READY, its health UNHEALTHY_MAINTENANCE, and it was not healthy within 1 s.",
+        "TPU v5 has the state READY and the health UNHEALTHY_MAINTENANCE; it was not healthy "
+        "within 1 s.",
         f"See `gcloud compute tpus tpu-vm describe {WHERE}`; if this does not change, create the "
-        "TPU again.",
+        "TPU anew.",
     ]
     assert api.asked > 3 * 3  # The program waited for it.
 
 
 def test_preemption_ends_the_wait_for_a_tpu(api):
     api.says(*[{"state": "CREATING"}] * 4, {"state": "PREEMPTED"})
-    assert refused()[0] == "TPU v5 is PREEMPTED and does not come back."
+    assert refused()[0] == "TPU v5 is PREEMPTED and cannot recover."
 
 
 @pytest.mark.parametrize("version", ["2.12.0", "tpu-vm-tf-2.12.0-pod-pjrt"])
@@ -150,8 +151,8 @@ def test_another_tensorflow_version_is_refused(api, version):
     creating, sick = {"state": "CREATING"}, {"state": "READY", "health": "TIMEOUT"}
     api.says(*[creating] * 3, *[sick] * 3, {**HEALTHY, "tensorflowVersion": version})
     assert refused() == [
-        f"TPU v5 has TensorFlow {version}, which does not work with {OURS} here.",
-        f"Install 2.12 here, or create the TPU with --version={OURS}.",
+        f"TPU v5 has TensorFlow {version}, which is incompatible with {OURS} here.",
+        f"Install TensorFlow 2.12 here, or create the TPU with --version={OURS}.",
     ]
 
 
@@ -163,7 +164,7 @@ def test_a_tpu_that_does_not_answer_is_refused(api, version):
         assert refused() == [
             f"TPU v5 does not answer at 127.0.0.1:{port} within 0.5 s; its runtime is "
             f"{version or 'unknown'}.",
-            "Run on the TPU VM with --tpu=local, or in its network.",
+            "Run on the TPU VM with --tpu=local, or in the TPU's network.",
         ]
 
 
@@ -191,7 +192,7 @@ def test_the_program_refuses_a_preempted_tpu(api, environment, tmp_path):
     done = program("train", f"--model_dir={tmp_path / 'run'}", *FLAGS, environment=environment)
     assert done.returncode == 2, done.stderr
     assert done.stderr.splitlines()[-2:] == [
-        "crescendo train: TPU v5 is PREEMPTED and does not come back.",
+        "crescendo train: TPU v5 is PREEMPTED and cannot recover.",
         f"Delete it and create it again: `gcloud compute tpus tpu-vm delete {WHERE}`.",
     ]
 
@@ -248,7 +249,7 @@ def test_a_host_lost_during_computation_is_reported(api, environment):
     lines = errors.splitlines()
     (first,) = [line for line in lines if line.startswith("TPU v5 is lost: ")]
     assert lines[lines.index(first) + 1] == (
-        "TPU v5 is PREEMPTED and does not come back. Delete it and create it again: "
+        "TPU v5 is PREEMPTED and cannot recover. Delete it and create it again: "
         f"`gcloud compute tpus tpu-vm delete {WHERE}`."
     )
 

@@ -28,7 +28,7 @@ def test_a_limit_that_is_too_low_is_named(tmp_path, name, limit, message):
     assert done.returncode == 2, done.stderr
     first, second = done.stderr.splitlines()
     assert first.startswith(f"crescendo {name}: {message}")
-    assert second.startswith("Raise it: ulimit ")
+    assert second.startswith("Raise the limit: ulimit ")
 
 
 @pytest.mark.parametrize("limit", ["-f 0", "-f 1"])

@@ -88,7 +88,7 @@ def run(step, b, updates=UPDATES):
         position = stretch.end
     return {
         name: np.concatenate([getattr(record, name) for record in records])
-        for name in ("loss", "top1", "gradient_norm", "part_square", "whole_square")
+        for name in ("loss", "top1", "gradient_norm", "micro_batch_sq_norm", "batch_sq_norm")
     }
 
 
@@ -314,9 +314,9 @@ def test_squares_are_those_of_the_micro_batches_gradients(cpus, replicas, b, lan
     found = run(step, b, [(64, 0.1, 0.0)])
     parts = [gradient(start, start + b) for start in range(0, 64, b)]
     micro_batch_sq_norm = np.mean([part @ part for part in parts])
-    np.testing.assert_allclose(found["part_square"], [micro_batch_sq_norm], rtol=1e-4)
+    np.testing.assert_allclose(found["micro_batch_sq_norm"], [micro_batch_sq_norm], rtol=1e-4)
     whole = np.mean(parts, axis=0)
-    np.testing.assert_allclose(found["whole_square"], [whole @ whole], rtol=1e-4)
+    np.testing.assert_allclose(found["batch_sq_norm"], [whole @ whole], rtol=1e-4)
 
 
 @pytest.mark.parametrize(("replicas", "b"), [(1, 64), (1, 16), (2, 32)])

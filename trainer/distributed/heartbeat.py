@@ -1,8 +1,8 @@
-"""Heartbeats and texts between workers, on the connections on which they have met.
+"""Heartbeats and texts between workers, on the connections from the rendezvous.
 
-TensorFlow's collectives wait without a bound for a worker that is stopped or cut off. So the
-connections stay open, from the chief to each other worker. Each end sends a beat at intervals, and
-counts the other as lost after a long silence. The chief tells the others which worker is lost.
+TensorFlow's collectives wait forever for a worker that is stopped or cut off. So the connections
+from the chief to each other worker stay open. Each end sends a beat at intervals, and counts the
+other end as lost after a long silence. The chief tells the other workers of the loss.
 """
 
 import contextlib
@@ -15,12 +15,12 @@ from trainer.distributed.secure_connection import Line
 from trainer.system import typed_json
 
 _BEAT, _BYE, _LOST, _TEXT = b"", b"bye", b"lost ", b"text "
-# The largest text names each bad example of a worker: 10 MB for 100,000 of them.
+# The largest text names each bad example of a worker: 10 MB for 100,000 examples.
 _MOST_BYTES = 2**28
 
 
 class Heartbeat:
-    """Sends this worker's beats and texts, and receives the others', until `leave`."""
+    """Sends this worker's beats and texts, and receives those of other workers, until `leave`."""
 
     def __init__(
         self, lines: Mapping[int, Line], silence: float, lost: Callable[[int], None]
@@ -29,8 +29,8 @@ class Heartbeat:
 
         Args:
           lines: connections to other workers by their index, as `rendezvous` returns them.
-          silence: seconds without a beat after which a worker is lost; if its process ends, it is
-            lost at once.
+          silence: seconds without a message after which a worker is lost; a worker whose process
+            ends is lost at once.
           lost: called once, with the index of the first lost worker, in a thread of this object.
         """
         self._lines, self._lost, self._silence = lines, lost, silence
@@ -44,9 +44,9 @@ class Heartbeat:
         threading.Thread(target=self._beat, args=(silence / 10,), daemon=True).start()
 
     def exchange(self, text: str) -> list[str]:
-        """Returns the texts of all workers by index; each worker calls it at the same point.
+        """Returns the texts of all workers by index; all workers must call this at the same point.
 
-        If another worker is lost meanwhile, `lost` is called, and this call does not return.
+        If another worker is lost during the call, `lost` is called, and the call does not return.
         """
         if 0 in self._lines:
             self._tell(_TEXT + text.encode())
@@ -57,10 +57,10 @@ class Heartbeat:
         return texts
 
     def leave(self, done: bool) -> None:
-        """Stops monitoring the other workers; if not all is `done`, they lose this one soon.
+        """Stops monitoring the other workers; unless `done`, they soon count this one as lost.
 
-        If all is done, returns once the others are done too, or silent: a collective that has
-        ended in this process may still need it to end in another.
+        If `done`, returns once the others are done or silent, because a collective that has ended
+        in this process may still need this process to end in another.
         """
         self._settled.set()
         if done:
@@ -69,7 +69,7 @@ class Heartbeat:
                 self._tell(_BYE)
             for heard_out in self._heard_out.values():
                 heard_out.wait(self._silence)
-            if chief:  # All others have said goodbye, and wait for the chief's.
+            if chief:  # All others have sent _BYE, and wait for the chief's.
                 self._tell(_BYE)
         self._ended.set()
 
@@ -88,7 +88,7 @@ class Heartbeat:
 
     def _receive(self, index: int, line: Line) -> int | None:
         """Receives until worker `index` leaves; returns the index of a lost worker, or None."""
-        # An OSError is a silence that is too long, an end, or a forged message.
+        # An OSError means a long silence, a closed connection or a forged message.
         with contextlib.suppress(OSError, ValueError):
             while (word := line.receive(_MOST_BYTES)) != _BYE:
                 if word.startswith(_TEXT):
@@ -104,5 +104,5 @@ class Heartbeat:
 
     def _tell(self, word: bytes) -> None:
         for line in self._lines.values():
-            with contextlib.suppress(OSError):  # The thread that receives from it notices.
+            with contextlib.suppress(OSError):  # The receiving thread notices the failure.
                 line.send(word)

@@ -1,7 +1,7 @@
-"""Finds the workers among the pods of one indexed Kubernetes Job, by TensorFlow's own resolver.
+"""Finds the workers among the pods of one indexed Kubernetes Job, with TensorFlow's own resolver.
 
-A failed pod is restarted with another address, and the old pod may run on for a while: only its
-name in a headless Service stays the same. So workers are addressed by these names.
+A failed pod is replaced by a new pod with another address, while the old pod may still run. Only
+the name in a headless Service stays the same, so workers are addressed by these names.
 
 The manifest sets each pod's environment variables JOB_NAME, WORKERS (the number of workers),
 POD_NAMESPACE and POD_NAME.
@@ -23,11 +23,11 @@ _START_FACTOR = 10
 
 
 class _RunningPods:
-    """The client that TensorFlow's resolver calls, restricted to the running pods of one Job.
+    """Client for TensorFlow's resolver that lists only the running pods of one Job.
 
-    With a plain client, the resolver lists the pods of all namespaces, which a Job may not see. It
-    refuses pods that have ended, such as a Job's failed ones. It takes the address of the pod's
-    node, where the pod does not listen unless it shares the node's network.
+    With Kubernetes' own client, the resolver would list the pods of all namespaces, which a Job may
+    not see, and would refuse pods that have ended. It would also take the address of a pod's node,
+    where a pod listens only if it shares the node's network.
     """
 
     def __init__(self, api: Any, namespace: str) -> None:
@@ -36,7 +36,7 @@ class _RunningPods:
         self.hosts: dict[str, str] = {}
 
     def list_pod_for_all_namespaces(self, label_selector: str) -> Any:
-        """Lists the running pods, and keeps their host names by pod name in `hosts`."""
+        """Lists the running pods, and stores their host names in `hosts`, by pod name."""
         pods = self._api.list_namespaced_pod(
             self._namespace,
             label_selector=label_selector,
@@ -59,7 +59,7 @@ def client() -> Any:
     """Returns Kubernetes' own client, with the rights of this pod's service account.
 
     Raises:
-      UserError: if its package is not installed, or this pod has no service account.
+      UserError: if the package kubernetes is not installed, or this pod has no service account.
     """
     try:
         import kubernetes
@@ -87,10 +87,10 @@ def addresses(api: Any, timeout: float) -> tuple[list[str], str]:
         to start.
 
     Raises:
-      TimeoutError: if not all workers start within that time.
-      UserError: if the pods may not be listed or have no host names, or a variable is missing.
+      TimeoutError: if not all workers start within ten times `timeout`.
+      UserError: if the pods may not be listed or have no host names, or a variable is wrong.
     """
-    # Importing TensorFlow takes four seconds, so wrong flags are reported before.
+    # Importing TensorFlow takes four seconds; wrong flags are reported before.
     import kubernetes
     import tensorflow as tf
     import urllib3

@@ -1,7 +1,7 @@
-"""Creates the Kubernetes Secret by which a Job's workers authenticate, unless it exists.
+"""Creates the Kubernetes Secret with which a Job's workers authenticate, if it does not exist.
 
-scripts/cluster/train_k8s.yaml runs this before the workers, with a service account that may only
-create Secrets. The workers' own account may not.
+scripts/cluster/train_k8s.yaml runs this module before the workers, with a service account that may
+only create Secrets. The workers' own account cannot create Secrets.
 
     python -m trainer.distributed.kubernetes_secret NAME
 """
@@ -20,7 +20,7 @@ _REQUEST_TIMEOUT = (10.0, 10.0)  # seconds to connect to the API, and to wait fo
 
 
 def make(api: Any, namespace: str, name: str) -> None:
-    """Creates the Secret `name`; an existing one stays unchanged.
+    """Creates the Secret `name`; if it exists already, it stays unchanged.
 
     Args:
       api: the result of `kubernetes_pods.client`.
@@ -28,7 +28,7 @@ def make(api: Any, namespace: str, name: str) -> None:
       name: the Secret's name.
 
     Raises:
-      UserError: if Kubernetes refuses, or does not answer.
+      UserError: if Kubernetes refuses the request or does not answer.
     """
     import kubernetes
     import urllib3
@@ -45,7 +45,7 @@ def make(api: Any, namespace: str, name: str) -> None:
             ) from error
     except urllib3.exceptions.HTTPError as error:
         raise UserError(
-            f"Kubernetes does not answer: {error}.\nStart the pod again when it does."
+            f"Kubernetes does not answer: {error}.\nStart the pod again later."
         ) from error
 
 

@@ -1,8 +1,8 @@
-"""Exchanges between the processes of a run besides updates, so that all decide the same.
+"""Exchanges values between the processes of a run, so that all make the same decisions.
 
 All processes compute the same numbers, so they need to agree only on what comes from outside: time,
-signals and the disk. The chief is the first process, and its values count; a request to stop may
-come from any process. All processes must call these functions at the same point of the run.
+signals and the disk. The chief is the first process, and all use its values; a request to stop
+may come from any process. All processes must call these functions at the same point of the run.
 """
 
 import dataclasses
@@ -17,13 +17,13 @@ from trainer.distributed.worker import Worker
 
 @dataclasses.dataclass(frozen=True)
 class ProcessGroup:
-    """The processes of a run, as one of them sees it; without arguments, a single process.
+    """The processes of a run, as seen by one of them; the defaults describe a single process.
 
     Attributes:
       index: index of this process.
       count: number of processes.
-      all_reduce: returns the sum over all processes of a float64 array, whose shape is the same in
-        all.
+      all_reduce: returns the sum of a float64 array over all processes; all arrays must have the
+        same shape.
       all_gather: returns the text of each process, by index.
     """
 
@@ -48,7 +48,7 @@ class ProcessGroup:
         return self.all_reduce(values if self.chief else np.zeros_like(values))
 
     def broadcast_text(self, text: str) -> str:
-        """Returns the chief's text; that of another process is not sent."""
+        """Returns the chief's text; other processes' texts are not sent."""
         chiefs, *_ = self.all_gather(text if self.chief else "")
         return chiefs
 
@@ -64,10 +64,10 @@ def create_process_group(
     worker: Worker | None,
     exchange: Callable[[str], list[str]],
 ) -> ProcessGroup:
-    """Returns the processes that share `strategy`.
+    """Returns the group of the processes that share `strategy`.
 
     Args:
-      strategy: over the replicas of all processes.
+      strategy: the strategy over the replicas of all processes.
       worker: this process; None for a single process.
       exchange: returns the text of each process, by index.
     """

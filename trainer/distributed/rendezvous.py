@@ -1,8 +1,8 @@
 """Rendezvous: the workers of a run connect to the chief before TensorFlow connects them.
 
-TensorFlow's first worker waits for the others without a bound, and Python handles no signal
-meanwhile. So the workers meet here first: they connect to the chief, on the port that TensorFlow
-uses later. The chief answers once all workers have connected and agree.
+TensorFlow's first worker waits for the others without a time limit, and Python handles no signal
+during that wait. So the workers first connect to the chief, on the port that TensorFlow uses later.
+The chief answers once all workers have connected and have sent the same values.
 
 Both ends of a connection first prove that they know the run's secret.
 """
@@ -22,9 +22,9 @@ from trainer.distributed.worker import Worker
 from trainer.errors import LostWorkerError, UserError
 
 _PAUSE = 0.1
-# Connections that wait to be accepted. Linux retries a further one after a second.
+# Connections that may wait to be accepted; Linux delays any further connection by a second.
 _BACKLOG = 1024
-_PATIENCE = 5.0  # Seconds for a chief that does not answer.
+_PATIENCE = 5.0  # Seconds to wait for an answer on one connection.
 
 
 def rendezvous(worker: Worker, same: Mapping[str, Any], timeout: float) -> dict[int, Line]:
@@ -36,12 +36,12 @@ def rendezvous(worker: Worker, same: Mapping[str, Any], timeout: float) -> dict[
       timeout: seconds to wait for the other workers.
 
     Returns:
-      The open connections, by the index of the worker at the other end: the chief's to all others,
-      and another worker's to the chief.
+      The open connections, by the index of the worker at the other end. The chief has one to each
+      other worker, and each other worker has one to the chief.
 
     Raises:
       LostWorkerError: if a worker does not connect in time, or does not know the secret.
-      UserError: if a worker is of another run, or this worker's port is taken.
+      UserError: if a worker has other addresses or values, or this worker's port is taken.
     """
     with _listening(worker) as server:
         end = time.monotonic() + timeout
@@ -74,9 +74,9 @@ def _on_all_interfaces(port: int) -> socket.socket:
 
 
 def _on_own_address(worker: Worker) -> socket.socket | None:
-    """Listens on the address that the others connect to; returns None if this machine lacks it.
+    """Listens on this worker's own address; returns None if this machine does not have the address.
 
-    The address may be a router's (NAT), or its name may not be known here yet. Debian gives a
+    A router may have the address (NAT), or the name may not be known here yet. Debian gives a
     machine's own name a loopback address, which other machines cannot reach.
     """
     try:
@@ -97,7 +97,7 @@ def _on_own_address(worker: Worker) -> socket.socket | None:
 def _receive(
     worker: Worker, server: socket.socket, greeting: dict[str, Any], end: float, timeout: float
 ) -> dict[int, Line]:
-    """Waits for all other workers, and answers them: the chief's part."""
+    """Waits, as the chief, for all other workers, and answers them."""
     missing = set(range(1, len(worker.addresses)))
     if not missing:
         return {}
@@ -110,7 +110,7 @@ def _receive(
         if missing and not refusal:
             raise _missing(worker, min(missing), timeout, stranger)
         for each in lines.values():
-            with contextlib.suppress(OSError):  # It has left; the heartbeat will notice.
+            with contextlib.suppress(OSError):  # The heartbeat will notice a lost worker.
                 each.send(json.dumps(refusal).encode())
         if refusal:
             raise UserError(refusal)
@@ -119,7 +119,7 @@ def _receive(
 
 
 def _call(worker: Worker, greeting: dict[str, Any], end: float, timeout: float) -> Line:
-    """Connects to the chief until it answers that all workers are there: the others' part."""
+    """Calls the chief repeatedly, until it answers that all workers have connected."""
     strange = ""
     while time.monotonic() < end:
         try:
@@ -140,11 +140,11 @@ def _call(worker: Worker, greeting: dict[str, Any], end: float, timeout: float) 
 def _meet_chief(
     worker: Worker, greeting: dict[str, Any], family: int, address: Any, end: float
 ) -> Line:
-    """Returns the connection to the chief at `address` once it answers that all workers are there.
+    """Connects to the chief at `address`, and returns when all workers have connected.
 
     Raises:
       ForgedError: if the program there does not know the secret.
-      OSError: if no program listens there, or it leaves.
+      OSError: if no program listens there, or the connection ends.
       UserError: if the chief refuses this worker.
     """
     with contextlib.ExitStack() as held:

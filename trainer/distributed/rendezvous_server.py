@@ -1,6 +1,6 @@
-"""The chief's part of the rendezvous: serves all callers at once, and admits those with the secret.
+"""The chief's part of the rendezvous: serves all callers at once, admits those with the secret.
 
-Any program may connect, and send nothing or anything: no worker is delayed, and no run ends.
+A program that connects and sends nothing, or anything else, neither delays a worker nor ends a run.
 """
 
 import asyncio
@@ -17,11 +17,11 @@ from trainer.distributed import secure_connection
 from trainer.distributed.secure_connection import ForgedError, Line
 from trainer.distributed.worker import Worker
 
-MOST_BYTES = 2**20  # Of a message between workers.
-# Callers that have not proved to be workers; a worker needs some milliseconds to.
+MOST_BYTES = 2**20  # Largest message between workers.
+# Most callers that have not yet proved to be workers; a proof takes some milliseconds.
 _MOST_STRANGERS = 256
 _PAUSE = 0.1
-_OLD, _OLD_BYTES = b"{", 2**16  # First byte of version 1, and the longest line that it sends.
+_OLD, _OLD_BYTES = b"{", 2**16  # First byte and longest line of version 1.
 
 
 async def receive(
@@ -33,12 +33,12 @@ async def receive(
       server: socket that listens on the chief's port.
       worker: the chief.
       greeting: values that each worker's greeting must have, by name.
-      end: time of `time.monotonic` at which it stops waiting.
+      end: time of `time.monotonic` at which the wait ends.
 
     Returns:
-      The connections by the index of the worker at the other end. The first difference between a
-      worker's greeting and `greeting`; empty if there is none. A description of a caller that is
-      not a worker of this run; empty if there was none.
+      Three values: the connections, by the index of the worker at the other end; the message about
+      the first wrong greeting of a worker, or an empty string; and a description of the first
+      caller that is not a worker of this run, or an empty string.
     """
     reception = _Reception(worker, greeting)
     server.setblocking(False)
@@ -65,10 +65,10 @@ class _Reception:
         self.over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._worker, self._greeting = worker, greeting
         self._count = len(worker.addresses)
-        self._strangers: dict[asyncio.Task[None], str] = {}  # Their machines; oldest first.
+        self._strangers: dict[asyncio.Task[None], str] = {}  # Machine of each caller, oldest first.
 
     async def accept(self, server: socket.socket) -> None:
-        """Serves callers until it is cancelled."""
+        """Serves callers until the task is cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             try:
@@ -83,13 +83,13 @@ class _Reception:
             self.serving.add(task)
             self._strangers[task] = address[0]
             task.add_done_callback(self._forget)
-            # Lets the callers be served: while connections wait, sock_accept does not.
+            # Lets other tasks run: sock_accept does not yield while connections wait.
             await asyncio.sleep(0)
 
     def _drop_oldest(self) -> bool:
-        """Drops the oldest caller of the machine with the most callers; returns whether it did.
+        """Drops the oldest caller of the machine with most callers; returns False if there is none.
 
-        So a flood from one machine drops its own callers.
+        Thus a machine that floods the chief with calls displaces only its own calls.
         """
         if not self._strangers:
             return False
@@ -104,14 +104,14 @@ class _Reception:
         self._strangers.pop(task, None)
 
     async def _serve(self, connection: socket.socket, host: str) -> None:
-        """Serves one caller; keeps its connection if it is a worker of this run."""
+        """Serves one caller; keeps the connection if the caller is a worker of this run."""
         with contextlib.ExitStack() as held:
             held.enter_context(connection)
             try:
                 index, count, found = await self._admit(connection)
                 message = await _message(found)
                 refusal = self._refusal(index, json.loads(message))
-            # Whatever a caller sends, it must not end this run.
+            # Nothing that a caller sends may end this run.
             except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
                 self._note("stranger", f"a caller from {host} is not a worker ({error})")
                 return
@@ -128,23 +128,23 @@ class _Reception:
                 self.over.set_result(refusal)
 
     async def _admit(self, connection: socket.socket) -> tuple[int, int, Line]:
-        """Returns a caller's index, its number of workers, and the connection, if it is a worker.
+        """Authenticates a caller; returns its index, its number of workers and the connection.
 
         Raises:
-          ForgedError: if it does not know the secret.
-          OSError: if it leaves.
+          ForgedError: if the caller has another version, or does not know the secret.
+          OSError: if the caller leaves.
         """
         loop = asyncio.get_running_loop()
         first = await _exactly(connection, 1)
         if first == _OLD:
             await loop.sock_recv(connection, _OLD_BYTES)
-            text = f"{self._worker} runs a newer version of Crescendo:\nstart all with the same."
+            text = f"{self._worker} runs a newer version of Crescendo:\nupdate all workers."
             await loop.sock_sendall(connection, json.dumps(text).encode() + b"\n")
             raise ForgedError("it runs an older version of Crescendo")
         second = secure_connection.answer()
         if first[0] != secure_connection.VERSION:
             await loop.sock_sendall(connection, second)
-            raise ForgedError(f"its version is {first[0]}, and ours {secure_connection.VERSION}")
+            raise ForgedError(f"its version is {first[0]}, not {secure_connection.VERSION}")
         first += await _exactly(connection, secure_connection.HELLO.size - 1)
         await loop.sock_sendall(connection, second)
         secret, transcript = self._worker.secret, first + second
@@ -158,7 +158,7 @@ class _Reception:
         return index, count, Line(connection, secret, transcript, chief=True)
 
     def _refusal(self, index: int, other: dict[str, Any]) -> str:
-        """Returns the first difference of worker `index` from this run; empty if there is none."""
+        """Returns a message about the first wrong value of worker `index`; empty if none is."""
         for name, ours in self._greeting.items():
             theirs = other[name]
             if theirs == ours:
@@ -168,12 +168,12 @@ class _Reception:
                 theirs, ours = (", ".join(part) for part in zip(*pairs, strict=True))
             return (
                 f"worker {index} has the {name} {theirs}, and {self._worker} {ours}:\n"
-                "start all workers with the same."
+                f"start all workers with the same {name}."
             )
         return ""
 
     def _keep(self, index: int, found: Line) -> None:
-        """Keeps a worker's connection, in place of an earlier one: the worker was started again."""
+        """Keeps a worker's connection; refuses an earlier one of the same index, and closes it."""
         if before := self.lines.pop(index, None):
             _tell(
                 before,
@@ -184,15 +184,15 @@ class _Reception:
         self.lines[index] = found
 
     def _note(self, kind: str, text: str) -> None:
-        """Logs the first caller of a kind, so that callers cannot fill the log."""
+        """Logs only the first caller of each kind, so that callers cannot fill the log."""
         if kind not in self.noted:
-            logging.warning("%s; it is passed over, and so are others, without a word", text)
+            logging.warning("%s; it is ignored, and further ones are not logged", text)
             self.noted[kind] = text
 
 
 def _tell(found: Line, refusal: str) -> None:
-    """Tells a caller that knows the secret why it is refused."""
-    with contextlib.suppress(OSError):  # It has left, or does not read.
+    """Tells a caller that knows the secret why the call is refused."""
+    with contextlib.suppress(OSError):  # The caller has left, or does not read.
         found.send(json.dumps(refusal).encode())
 
 

@@ -43,7 +43,7 @@ def answer() -> bytes:
 
 
 def proof(secret: bytes, transcript: bytes, *, chief: bool) -> bytes:
-    """Returns the proof that one end knows the secret; `transcript` is hello and answer."""
+    """Returns the proof that one end knows the secret; `transcript` is hello + answer."""
     return _mac(secret, b"proof of the " + (_CHIEF if chief else _CALLER), transcript)
 
 
@@ -57,7 +57,7 @@ class Line:
     def __init__(
         self, connection: socket.socket, secret: bytes, transcript: bytes, *, chief: bool
     ) -> None:
-        """Takes over `connection`; `chief` is True if this end is the chief."""
+        """Owns `connection` from now on; `chief` is True if this end is the chief."""
         self.connection = connection
         own, other = (_CHIEF, _CALLER) if chief else (_CALLER, _CHIEF)
         self._sending_key = _mac(secret, b"line from the " + own, transcript)
@@ -66,7 +66,7 @@ class Line:
         self._sending = threading.Lock()
 
     def frame(self, message: bytes) -> bytes:
-        """Returns the bytes that carry `message` as the next message sent."""
+        """Returns `message` after its header, and counts the message as sent."""
         place = _PLACE.pack(self._sent, len(message))
         self._sent += 1
         return HEADER.pack(len(message), _mac(self._sending_key, place, message)) + message
@@ -75,7 +75,7 @@ class Line:
         """Returns the length of the message that follows `header`.
 
         Raises:
-          ForgedError: if it is larger than `most_bytes`.
+          ForgedError: if the message is larger than `most_bytes`.
         """
         size, _ = HEADER.unpack(header)
         if size > most_bytes:
@@ -86,7 +86,7 @@ class Line:
         """Verifies and counts a received message.
 
         Raises:
-          ForgedError: if the other end did not send it as its next message.
+          ForgedError: if this is not the next message that the other end sent.
         """
         place = _PLACE.pack(self._received, len(message))
         _, mac = HEADER.unpack(header)
@@ -98,7 +98,7 @@ class Line:
         """Sends one message; several threads may call it.
 
         Raises:
-          OSError: if the connection has ended, or its timeout passes.
+          OSError: if the connection has ended, or the connection's timeout passes.
         """
         with self._sending:
             self.connection.sendall(self.frame(message))
@@ -108,8 +108,8 @@ class Line:
 
         Args:
           most_bytes: largest accepted length of the message.
-          end: deadline on the clock `time.monotonic`; None: the connection's timeout applies to
-            each piece.
+          end: deadline on the clock `time.monotonic`; None applies the connection's timeout to
+            each piece of the message.
 
         Raises:
           OSError: if the deadline passes, the connection has ended, or the message is forged.
@@ -128,7 +128,7 @@ def exactly(connection: socket.socket, size: int, end: float | None = None) -> b
     """Receives exactly `size` bytes; `end` is as in `Line.receive`.
 
     Raises:
-      OSError: if the connection ends or the deadline passes before.
+      OSError: if the connection ends or the deadline passes first.
     """
     received = b""
     while len(received) < size:
@@ -143,11 +143,11 @@ def exactly(connection: socket.socket, size: int, end: float | None = None) -> b
 
 
 def call(connection: socket.socket, secret: bytes, index: int, count: int, end: float) -> Line:
-    """Authenticates worker `index` of `count` and the chief at the other end; returns their line.
+    """Authenticates worker `index` of `count` and the chief to each other; returns the connection.
 
     Raises:
       ForgedError: if the other end does not prove that it knows the secret.
-      OSError: if the connection ends or the deadline `end` passes before.
+      OSError: if the connection ends or the deadline `end` passes first.
     """
     connection.settimeout(max(0.01, end - time.monotonic()))
     first = hello(index, count)
@@ -157,7 +157,7 @@ def call(connection: socket.socket, secret: bytes, index: int, count: int, end: 
     except TimeoutError as error:
         raise ForgedError("it does not answer") from error
     if second[0] != VERSION:
-        raise ForgedError(f"its version is {second[0]}, and ours {VERSION}")
+        raise ForgedError(f"its version is {second[0]}, not {VERSION}")
     transcript = first + second
     connection.sendall(proof(secret, transcript, chief=False))
     try:

@@ -1,7 +1,7 @@
 """Finds the secret by which the workers of one run authenticate to each other.
 
 The launchers make a secret and pass it in the environment. Workers that are started by hand read it
-from a file in the run directory. The secret is not a flag: it is not saved or compared on resume.
+from a file in the run directory. The secret is not a flag: it is not saved, nor compared on resume.
 """
 
 import os
@@ -15,12 +15,12 @@ from trainer.system.regular_file import opener
 VARIABLE = "CRESCENDO_SECRET"
 FILE = "secret"
 _FEWEST_BYTES, _MOST_BYTES = 16, 4096
-_OTHERS = 0o077  # Permissions of the group and of all users.
+_OTHERS = 0o077  # Permissions of the group and of all other users.
 _MAKE = "python -c 'import secrets; print(secrets.token_hex(32))'"
 
 
 def find(worker: Worker, folder: pathlib.Path) -> bytes:
-    """Returns the secret of `worker`'s run; empty if there is none, and none is needed.
+    """Returns the secret of `worker`'s run; may be empty if all workers are on this machine.
 
     Args:
       worker: this process's worker.
@@ -37,7 +37,7 @@ def find(worker: Worker, folder: pathlib.Path) -> bytes:
     if worker.local:
         return b""
     raise UserError(
-        f"{worker} has no secret by which the workers know each other: "
+        f"{worker} has no secret by which the workers authenticate: "
         f"neither {VARIABLE} nor {path} exists.\n"
         f"Make one that all workers can read: {command(path)}"
     )

@@ -1,4 +1,4 @@
-"""Devices of a run, as a tf.distribute strategy, and the division of the cores among replicas."""
+"""Creates the tf.distribute strategy of a run, and divides the cores among its replicas."""
 
 from typing import Any
 
@@ -22,23 +22,23 @@ def connect(
     worker_timeout: float = 60.0,
     on_tpu: tpu.TpuAddress | None = None,
 ) -> tuple[tf.distribute.Strategy, int]:
-    """Returns the strategy and its lanes; call it once, before TensorFlow computes.
+    """Returns the strategy and the number of lanes per replica; call once, before TensorFlow runs.
 
-    A lane is a part of a micro-batch that a CPU computes beside others; GPUs and TPUs have one.
+    CPU threads compute the lanes of a micro-batch in parallel. GPUs and TPUs have one lane.
 
     Args:
       name: value of --strategy; `auto` takes all GPUs, or else the CPU or its virtual devices.
-      virtual_devices: number of devices to split the CPU into; None: it is not split.
+      virtual_devices: number of devices to split the CPU into; None does not split it.
       deterministic: whether all kernels are bit-reproducible.
       ghost_batch_size: in examples.
-      worker: this process, if it is one of several, which have met.
+      worker: this process after the rendezvous; None if it is the only process.
       worker_timeout: seconds to wait for the other workers.
       on_tpu: the TPU to use.
 
     Raises:
-      UserError: for virtual devices on a machine with GPUs; for multi_worker without a worker; if
-        the TPU is not available.
-      LostWorkerError: if another worker has left since they have met.
+      UserError: if virtual devices are asked for on a machine with GPUs, if multi_worker has no
+        worker, or if the TPU is not available.
+      LostWorkerError: if another worker has left since the rendezvous.
     """
     if deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -46,12 +46,12 @@ def connect(
         return tpu.connect(on_tpu), 1
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
-        # Otherwise the first process takes the memory of the whole GPU.
+        # Otherwise the first process to use a GPU takes all of the GPU's memory.
         tf.config.experimental.set_memory_growth(gpu, True)
     if virtual_devices and gpus:
         raise UserError(
             f"--virtual_devices={virtual_devices} splits a CPU, but this machine has {len(gpus)} "
-            "GPUs: leave it out, or hide them with CUDA_VISIBLE_DEVICES=-1."
+            "GPUs: leave the flag out, or hide the GPUs with CUDA_VISIBLE_DEVICES=-1."
         )
     if virtual_devices:
         (cpu,) = tf.config.list_physical_devices("CPU")
@@ -75,10 +75,10 @@ def connect(
 
 
 def share_cores(replicas: int, ghost_batch_size: int) -> tuple[int, int]:
-    """Returns the lanes of a replica on this machine's CPU, and the threads of an operation.
+    """Returns the number of lanes per replica on the CPU, and the number of threads per operation.
 
-    A replica has as many lanes as cores, or as ghost batches in a micro-batch if they are fewer.
-    Two cores with a lane each train 1.2 times as fast as two that share each operation.
+    A replica has one lane per core, but no more than ghost batches in the default micro-batch. With
+    two cores, two lanes train 1.2 times as fast as one lane whose operations use both cores.
     """
     cores = max(1, len(usable()) // replicas)
     lanes = min(cores, default_micro_batch_size(ghost_batch_size) // ghost_batch_size)
@@ -86,11 +86,11 @@ def share_cores(replicas: int, ghost_batch_size: int) -> tuple[int, int]:
 
 
 def mirrored(devices: list[str]) -> tf.distribute.Strategy:
-    """Returns the strategy with a replica on each of `devices`, which are all of one kind."""
+    """Returns the strategy with a replica on each of `devices`, which are all GPUs or all CPUs."""
     if "CPU" not in devices[0]:
         return tf.distribute.MirroredStrategy(devices)
-    # Between CPUs the default is a collective with one group in the process, and a second strategy
-    # of another size aborts it.
+    # By default, MirroredStrategy on CPUs uses a collective with one group per process. This
+    # collective fails in a second strategy with another number of replicas.
     reduction = tf.distribute.ReductionToOneDevice()
     return tf.distribute.MirroredStrategy(devices, cross_device_ops=reduction)
 
@@ -98,9 +98,9 @@ def mirrored(devices: list[str]) -> tf.distribute.Strategy:
 def next_per_replica(strategy: tf.distribute.Strategy, iterator: Any) -> Any:
     """Returns the next elements of a dataset's iterator, one for each replica of this process.
 
-    TensorFlow's own distribution makes an iterator for each device. Each has a thread that tunes
-    it, even if the options forbid it; the thread sleeps for up to a minute, and the iterator's end
-    waits for it. A TPU's cores get the elements from the machine that runs the program.
+    TensorFlow's own distribution makes an iterator per device, each with an autotuning thread, even
+    if the dataset's options disable autotuning. The thread sleeps for up to a minute, and deleting
+    the iterator waits for the thread. This process's machine sends a TPU's cores their elements.
     """
     return strategy.experimental_distribute_values_from_function(lambda _: iterator.get_next())
 

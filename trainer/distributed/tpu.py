@@ -1,7 +1,7 @@
-"""Connects to a TPU, and explains why if it cannot.
+"""Connects to a TPU, or explains why the TPU cannot be used.
 
-TensorFlow alone waits for minutes, or fails far from the cause. So this module first asks Google's
-API about a named TPU, and tries its address. The name `local` is this machine's TPU.
+If a TPU is not available, TensorFlow waits for minutes or raises an error that does not name the
+cause. So this module first asks Google's API about the TPU, and tries to connect to its addresses.
 """
 
 import contextlib
@@ -29,13 +29,13 @@ _LOCAL = "local"
 _REQUEST_SECONDS = 30.0  # timeout of one API request
 _HEALTHY_SECONDS = 600.0  # timeout for a TPU to become healthy
 _POLL_SECONDS = 15.0
-_CONNECT_SECONDS = 15.0  # timeout for one of the TPU's addresses
-_LIBTPU = "0.0.24"  # the newest with which tensorflow-tpu 2.20 does not abort
+_CONNECT_SECONDS = 15.0  # timeout to connect to one address of a TPU
+_LIBTPU = "0.0.24"  # newest version with which tensorflow-tpu 2.20 does not abort
 
 
 @dataclasses.dataclass(frozen=True)
 class TpuAddress:
-    """The TPU of a run: `local`, or a name with its zone and project."""
+    """Name, zone and project of a TPU; the name `local` means the TPU of this machine."""
 
     name: str
     zone: str | None
@@ -62,10 +62,12 @@ def address(config: Config) -> TpuAddress | None:
 
 
 def check_packages() -> None:
-    """Checks versions; call before importing TensorFlow, which would abort without a message.
+    """Checks that tensorflow-tpu and libtpu are compatible; call before importing TensorFlow.
+
+    With a libtpu that is too new, TensorFlow aborts the process without a message.
 
     Raises:
-      UserError: if this TensorFlow and libtpu are incompatible.
+      UserError: if the two versions are incompatible.
     """
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         tensorflow = importlib.metadata.version("tensorflow-tpu")
@@ -81,7 +83,7 @@ def connect(tpu: TpuAddress) -> "tf.distribute.Strategy":
     """Returns the strategy over all cores of `tpu`; call once, before TensorFlow computes.
 
     Raises:
-      UserError: if the TPU cannot be used, with the reason, within bounded time.
+      UserError: if the TPU cannot be used, or is not healthy within ten minutes.
     """
     import tensorflow as tf
 
@@ -121,7 +123,10 @@ def _remedy(tpu: TpuAddress) -> str:
 
 
 def lost(tpu: TpuAddress | None) -> "Translation":
-    """Returns the translation of an error about a lost TPU, which says whether it can recover."""
+    """Returns a function that turns TensorFlow's error for a lost TPU into a LostWorkerError.
+
+    The message says whether the TPU can recover.
+    """
     import tensorflow as tf
 
     def translation(error: tf.errors.OpError) -> LostWorkerError | None:
@@ -144,7 +149,7 @@ def _check_answers(tpu: TpuAddress) -> None:
     """Waits until the TPU is healthy; checks its TensorFlow version and its addresses.
 
     Raises:
-      UserError: if it does not become healthy, has another version or does not answer.
+      UserError: if the TPU does not become healthy, has another version or does not answer.
     """
     import tensorflow as tf
 
@@ -154,8 +159,9 @@ def _check_answers(tpu: TpuAddress) -> None:
     installed = re.match(r"(?:tpu-vm-tf-)?(\d+\.\d+)", version)
     if installed and _numbers(installed[1]) != _numbers(tf.__version__)[:2]:
         raise UserError(
-            f"{tpu} has TensorFlow {version}, which does not work with {tf.__version__} here.\n"
-            f"Install {installed[1]} here, or create the TPU with --version={tf.__version__}."
+            f"{tpu} has TensorFlow {version}, which is incompatible with {tf.__version__} here.\n"
+            f"Install TensorFlow {installed[1]} here, or create the TPU with "
+            f"--version={tf.__version__}."
         )
     with _asking(tpu) as client:
         endpoints = client.network_endpoints()
@@ -164,7 +170,7 @@ def _check_answers(tpu: TpuAddress) -> None:
 
 
 def _wait_for_healthy(tpu: TpuAddress) -> None:
-    # cloud-tpu-client's own wait would not notice a TPU that no longer exists.
+    # cloud-tpu-client's own wait does not notice that a TPU no longer exists.
     end = time.monotonic() + _HEALTHY_SECONDS
     while True:
         _check_recoverable(tpu)
@@ -172,31 +178,27 @@ def _wait_for_healthy(tpu: TpuAddress) -> None:
             state, health = client.state(), client.health()
         if (state, health) == ("READY", "HEALTHY"):
             return
-        status = f"{tpu} is {state}, its health {health}"
+        status = f"{tpu} has the state {state} and the health {health}"
         if state in ("STOPPED", "STOPPING"):
             raise UserError(f"{tpu} is {state}.\nStart it: {tpu.gcloud('start')}.")
         if time.monotonic() + _POLL_SECONDS > end:
             raise UserError(
-                f"{status}, and it was not healthy within {_HEALTHY_SECONDS:g} s.\n"
-                f"See {tpu.gcloud('describe')}; if this does not change, create the TPU again."
+                f"{status}; it was not healthy within {_HEALTHY_SECONDS:g} s.\n"
+                f"See {tpu.gcloud('describe')}; if this does not change, create the TPU anew."
             )
-        logging.warning("%s; waiting for it", status)
+        logging.warning("%s; waiting until it is READY and HEALTHY", status)
         time.sleep(_POLL_SECONDS)
 
 
 def _check_recoverable(tpu: TpuAddress) -> None:
-    """Refuses a TPU that does not recover by itself.
-
-    Raises:
-      UserError: if it does not recover, or the API does not answer.
-    """
+    """Raises a UserError if the TPU cannot recover by itself, or the API does not answer."""
     with _asking(tpu) as client:
         if client.recoverable():
             return
         state = client.state()
     if state in ("PREEMPTED", "TERMINATED"):
         raise UserError(
-            f"{tpu} is {state} and does not come back.\n"
+            f"{tpu} is {state} and cannot recover.\n"
             f"Delete it and create it again: {tpu.gcloud('delete')}."
         )
     raise UserError(
@@ -206,7 +208,7 @@ def _check_recoverable(tpu: TpuAddress) -> None:
 
 
 def _probe(tpu: TpuAddress, address: str, version: str) -> None:
-    """Refuses a TPU that does not answer at `address`; TensorFlow would wait for minutes."""
+    """Raises a UserError if the TPU does not answer at `address`; TensorFlow waits for minutes."""
     import grpc
 
     with grpc.insecure_channel(address) as channel:
@@ -215,17 +217,14 @@ def _probe(tpu: TpuAddress, address: str, version: str) -> None:
         except grpc.FutureTimeoutError:
             raise UserError(
                 f"{tpu} does not answer at {address} within {_CONNECT_SECONDS:g} s; its runtime is "
-                f"{version or 'unknown'}.\nRun on the TPU VM with --tpu=local, or in its network."
+                f"{version or 'unknown'}.\n"
+                "Run on the TPU VM with --tpu=local, or in the TPU's network."
             ) from None
 
 
 @contextlib.contextmanager
 def _asking(tpu: TpuAddress) -> Iterator[Any]:
-    """Yields Google's client for `tpu`, and explains its errors.
-
-    Raises:
-      UserError: if the client raises an error.
-    """
+    """Yields Google's API client for `tpu` (None if local); turns client errors into UserErrors."""
     if tpu.local:
         yield None
         return
@@ -245,8 +244,8 @@ def _asking(tpu: TpuAddress) -> Iterator[Any]:
     try:
         yield Client(tpu.name, tpu.zone, tpu.project)
     except (
-        ValueError,  # by the client, in place of the error that caused it
-        RuntimeError,  # by the client, if the state is no longer READY
+        ValueError,  # The client raises it in place of the cause.
+        RuntimeError,  # The client raises it if the state is no longer READY.
         OSError,
         httplib2.HttpLib2Error,
         oauth2client.client.Error,
@@ -285,7 +284,7 @@ def _refused(tpu: TpuAddress, status: int, content: bytes) -> UserError:
         )
     if status in (401, 403):
         return UserError(
-            f"{tpu} may not be seen with these credentials: {reason}\n"
+            f"{tpu} cannot be queried with these credentials: {reason}\n"
             f"Ask for the role roles/tpu.viewer in {tpu.project}, or correct --tpu_project."
         )
     return UserError(

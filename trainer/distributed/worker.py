@@ -1,6 +1,6 @@
-"""The workers of a run over several processes: their addresses, and which one this process is.
+"""The workers of a run over several processes: all addresses, and this process's index.
 
-TF_CONFIG names them, or else Slurm's or Kubernetes' environment. TensorFlow's resolvers read these.
+TensorFlow's resolvers read both from TF_CONFIG, or else from Slurm's or Kubernetes' variables.
 """
 
 import dataclasses
@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from trainer.distributed import kubernetes_pods
 from trainer.errors import LostWorkerError, UserError
 
-# Slurm assigns no ports, and jobs with consecutive ids may share a node. So each job has a range of
-# ports for its workers on a node. All are below 32768, where Linux's ephemeral ports begin.
+# Slurm assigns no ports, and jobs with consecutive ids may share a node. So each job has its own
+# range of ports on a node. All ports are below 32768, where Linux's ephemeral ports begin.
 _FIRST_PORT = 20_000
 _PORTS = 10_000
 _PORTS_A_JOB = 16
@@ -21,12 +21,12 @@ _PORTS_A_JOB = 16
 
 @dataclasses.dataclass(frozen=True)
 class Worker:
-    """One process of several.
+    """One process of a run over several processes.
 
     Attributes:
-      addresses: `host:port` of each worker, in the order of their replicas.
+      addresses: `host:port` of each worker, in the order of the replicas.
       index: index of this worker.
-      secret: shared by all workers, which prove that they know it; empty if they are `local`.
+      secret: key by which the workers authenticate; may be empty if all workers are `local`.
     """
 
     addresses: tuple[str, ...]
@@ -65,19 +65,19 @@ class Worker:
 def _is_loopback(host: str) -> bool:
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:  # A name, which may mean another machine elsewhere.
+    except ValueError:  # A host name, which may be that of another machine.
         return False
 
 
 def from_environment(timeout: float) -> Worker:
-    """Returns the worker that this process is, according to the environment.
+    """Returns the worker of this process, as the environment variables describe it.
 
     Args:
       timeout: seconds of silence after which a worker counts as lost.
 
     Raises:
-      LostWorkerError: if Kubernetes has not started all workers in ten times the timeout.
-      UserError: if no worker is named, or this one is not.
+      LostWorkerError: if Kubernetes has not started all workers within ten times `timeout`.
+      UserError: if the variables are missing or wrong, or do not name this worker.
     """
     if "TF_CONFIG" in os.environ:
         return _from_tf_config()
@@ -98,14 +98,14 @@ def from_environment(timeout: float) -> Worker:
 
 
 def _from_tf_config() -> Worker:
-    # TensorFlow takes four seconds to import, for which wrong flags need not wait.
+    # Importing TensorFlow takes four seconds; wrong flags are reported before.
     import tensorflow as tf
 
     try:
         resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
         jobs = resolver.cluster_spec().as_dict()
         kind, index = resolver.task_type, resolver.task_id
-        # The chief is the first worker; TF_CONFIG may name it apart.
+        # TF_CONFIG may list the chief separately; here the chief is the first worker.
         addresses = [*jobs.pop("chief", []), *jobs.pop("worker", [])]
         own = resolver.cluster_spec().task_address(kind, index)
     except (ValueError, TypeError, AttributeError) as error:
@@ -116,7 +116,7 @@ def _from_tf_config() -> Worker:
         ) from error
     if jobs:
         raise UserError(
-            f"TF_CONFIG has tasks of the type {min(jobs)!r}: leave them out, all are workers here."
+            f"TF_CONFIG has tasks of the type {min(jobs)!r}: write all tasks as workers."
         )
     return _worker(addresses, own, "TF_CONFIG")
 
@@ -126,13 +126,13 @@ def _from_slurm() -> Worker:
 
     tasks = int(os.environ["SLURM_STEP_NUM_TASKS"])
     first_port = _FIRST_PORT + int(os.environ["SLURM_JOB_ID"]) * _PORTS_A_JOB % _PORTS
-    # Slurm assigns GPUs to tasks (--gpus-per-task). The resolver needs numbers, and fails on 0.
+    # Slurm assigns the GPUs (--gpus-per-task); the resolver only needs numbers greater than 0.
     resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
         port_base=first_port, gpus_per_node=tasks, gpus_per_task=1, auto_set_gpu=False
     )
     addresses = resolver.cluster_spec().job_tasks("worker")
-    # The resolver sorts nodes by name, node10 before node9, and Slurm does not. So the task's index
-    # is that of its address.
+    # The resolver sorts nodes by name (node10 before node9), but Slurm does not. So this task's
+    # address, and not Slurm's task number, determines its index.
     port = first_port + int(os.environ["SLURM_LOCALID"])
     return _worker(addresses, f"{os.environ['SLURMD_NODENAME']}:{port}", "Slurm's environment")
 

@@ -1,21 +1,21 @@
 """Ghost batch normalization: each run of G consecutive examples has its own statistics.
 
 Hoffer, Hubara & Soudry 2017, "Train longer, generalize better", algorithm 1. What is learned then
-depends on G, but not on the division of a batch into micro-batches and replicas, if G divides them.
+depends on G, but not on how replicas and micro-batches divide a batch, if G divides a micro-batch.
 
-Two kernels give the same numbers (measured costs: reference/stack.md §5):
+Two kernels give the same numbers, up to rounding:
 
 - `fused` calls FusedBatchNormV3 for each ghost batch. It is the fastest on CPUs without XLA, where
   that op takes two passes: the relative error of the variance is under 1e-5 at any mean. Do not use
-  it under XLA, where the op takes one pass without a shift: the error is 1e-1 at a mean of 100
-  standard deviations.
+  `fused` under XLA, where the op takes one pass without a shift: the relative error is 1e-1 at a
+  mean of 100 standard deviations.
 - `reshaped` reshapes to [b/G, G, m, c] and takes one pass, shifted by the moving mean k, which is
   constant during an update. With d = x − k: mean = k + E[d], variance = E[d²] − E[d]². The backward
-  pass is in closed form. It is nearly free under XLA and on TPUs. The formula is exact for any k,
-  but float32 loses digits if the mean is many standard deviations from k. Measured relative errors
-  of the variance, up to 112×112 positions, with and without XLA: under 1e-4 at 10 standard
-  deviations from k (k within 10% of a mean of 100, or a cold start, k = 0, at a mean of 10); 6e-3
-  at a cold start at a mean of 100, until k has changed.
+  pass is in closed form. `reshaped` is nearly free under XLA and on TPUs. The formula is exact for
+  any k, but float32 loses digits if the mean is many standard deviations from k. The variance's
+  relative error, measured up to 112×112 positions with and without XLA, is under 1e-4 if the mean
+  is 10 standard deviations from k. The error is 6e-3 at 100, as at a cold start (k = 0) with a mean
+  of 100 standard deviations, until k has changed.
 
 All variances are biased, as in Keras.
 """
@@ -37,8 +37,8 @@ Kernel = Literal["fused", "reshaped"]
 class Statistics(NamedTuple):
     """Statistics that one call of a layer returns instead of updating its moving statistics.
 
-    Both sums are float32 [c], over the ghost batches of the call; the variances are biased. They
-    are None if the model called the layer for inference, which updates nothing.
+    Both sums are float32 [c], over the ghost batches of the call; the variances are biased. The
+    sums are None if the model called the layer for inference, which updates nothing.
     """
 
     layer: "GhostBatchNormalization"
@@ -47,7 +47,7 @@ class Statistics(NamedTuple):
 
 
 class _Collecting(threading.local):
-    """List of the open scope of each thread: MirroredStrategy traces each replica in its own."""
+    """List of each thread's open scope: MirroredStrategy traces each replica in its own thread."""
 
     collected: list[Statistics] | None = None
 
@@ -93,7 +93,7 @@ def normalize_fused(
     """Normalises x, [b, ..., c], by ghost batches, with gamma and beta, float32 [c].
 
     Returns the output, of x's shape and dtype (float32, bfloat16 or float16), and the means and
-    biased variances of the ghost batches, float32 [b/G, c]. No gradient flows through these two.
+    biased variances of the ghost batches, float32 [b/G, c], through which no gradient flows.
     """
     b, c = x.shape[0], x.shape[-1]
     ghosts = tf.reshape(x, [b, -1, 1, c])  # [b, m, 1, c]
@@ -132,7 +132,7 @@ def normalize_reshaped(
     ghost_batch_size: int,
     epsilon: float,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Does the same as normalize_fused, in one pass; `shift`, float32 [c], is k of the module."""
+    """Does the same as normalize_fused, in one pass; `shift`, float32 [c], is k explained above."""
     b, c = x.shape[0], x.shape[-1]
 
     @tf.custom_gradient
@@ -178,8 +178,8 @@ def _mean(x: tf.Tensor) -> tf.Tensor:
 class GhostBatchNormalization(keras.layers.BatchNormalization):
     """Keras' BatchNormalization with statistics over ghost batches of G examples.
 
-    Weights and TensorFlow checkpoints are those of keras.layers.BatchNormalization. Keras' files
-    name the class of each layer, so load the file of a plain model first and then `ghostify` it.
+    Weights and TensorFlow checkpoints are those of keras.layers.BatchNormalization. A Keras file
+    names the class of each layer, so load the file of a plain model and then `ghostify` the model.
     In training, the input is [b, ..., c] with a static b that G divides; in inference, b may be
     any. Statistics are float32 at every compute dtype. Outside `collect_statistics`, a training
     call applies `update_moving_statistic` with its own n = b/G ghost batches.
@@ -187,8 +187,8 @@ class GhostBatchNormalization(keras.layers.BatchNormalization):
     Args:
         ghost_batch_size: G, examples.
         kernel: "fused" or "reshaped"; see the module.
-        **kwargs: arguments of Keras' layer. `momentum` is the decay d per ghost batch, 0.99; `axis`
-            must be the last.
+        **kwargs: arguments of Keras' layer. `momentum` is the decay d per ghost batch (default
+            0.99); `axis` must be the last.
 
     Raises:
         UserError: at construction, if G is under 1, or with `renorm` or `synchronized`; in any

@@ -1,8 +1,8 @@
 """Conversion of a Keras model's batch normalization to ghost batch normalization, and back.
 
-Only the class of a layer object changes. Its identity, weights, name and place in the model's graph
-do not. The alternative, keras.models.clone_model, cannot copy subclassed models. The result saves
-the same Keras files and TensorFlow checkpoints as a model built from ghost layers.
+Only the class of each layer object changes; the object, its weights, its name and its place in the
+graph remain. The alternative, keras.models.clone_model, cannot copy subclassed models. The result
+saves the same Keras files and TensorFlow checkpoints as a model built from ghost layers.
 """
 
 import keras
@@ -17,8 +17,8 @@ def ghostify(
     """Turns every BatchNormalization of the model into a GhostBatchNormalization.
 
     Epsilon, center, scale and weights do not change. `synchronized` is turned off, since ghost
-    batches are local. Ghost layers in the model get the new sizes. Call this before any function
-    that calls the model is traced.
+    batches are local. Layers that already are ghost layers get the new size, decay and kernel.
+    Call `ghostify` before you trace a function that calls the model.
 
     Args:
         model: Sequential, functional, subclassed, or nested of these. A subclassed model must be
@@ -31,8 +31,8 @@ def ghostify(
         The same model.
 
     Raises:
-        UserError: if a layer is of a subclass of BatchNormalization, whose own code this would
-            discard, has `renorm`, or has an axis that is not the last.
+        UserError: if a layer has `renorm` or an axis that is not the last, or is of another
+            subclass of BatchNormalization, whose own code would be lost.
     """
     for layer in model._flatten_layers(include_self=False):
         if not isinstance(layer, keras.layers.BatchNormalization):

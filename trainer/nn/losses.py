@@ -4,7 +4,7 @@ import tensorflow as tf
 
 
 def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, label_smoothing: float = 0.0) -> tf.Tensor:
-    """Returns the cross entropy [b] of logits [b, classes] with labels [b], smoothed if asked."""
+    """Returns the cross entropy [b] of logits [b, classes] for labels [b], with smoothing."""
     if not label_smoothing:
         return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
     classes = logits.shape[-1]

@@ -23,7 +23,7 @@ _METHODS = (
 )
 _PROBABILITIES = {"Softmax": "softmax", "Sigmoid": "sigmoid"}
 _PASSED_OVER = {"Identity", "Cast", "Reshape", "Squeeze"}
-# Size of inputs that saturate a sigmoid, and an output that only a saturated sigmoid exceeds.
+# Scale of inputs that saturate a sigmoid, and the output above which a sigmoid is saturated.
 _LARGE_INPUT, _SATURATED = 1e6, 0.9
 
 
@@ -33,10 +33,10 @@ def check(name: str, network: keras.Model, images: tf.TensorSpec) -> None:
     Args:
       name: value of --model.
       network: the user's model, before `ghostify`.
-      images: shape and type of its input: a batch of known size.
+      images: shape and type of the network's input, a batch of known size.
 
     Raises:
-      UserError: if it cannot; the message names the feature and the remedy.
+      UserError: if a run cannot; the message names the feature and the remedy.
     """
     _check_class(name, network)
     _check_types(name, network)
@@ -178,7 +178,7 @@ def _check_randomness(name: str, graph: tf.Graph) -> None:
 
 
 def _draws(node: Any) -> bool:
-    """Returns True for random operations with state in the process; Keras' own layers use none."""
+    """Returns True for random operations with state in the process; Keras' layers have none."""
     if {"seed", "seed2"} <= set(node.attr):
         return True
     return node.op.startswith(("Stateful", "Rng")) and node.op != "StatefulPartitionedCall"
@@ -218,8 +218,8 @@ def _parts(value: tf.Variable) -> list[tf.Variable]:
 def _check_logits(name: str, network: keras.Model, graph: tf.Graph, images: tf.TensorSpec) -> None:
     """Refuses a network that returns probabilities, judged by its last operation or its outputs.
 
-    The last operation identifies a softmax or sigmoid of any weights. A sigmoid that the user wrote
-    out in other operations shows in the outputs, at inputs that saturate it.
+    A softmax or sigmoid as the last operation is found in the graph. If the user wrote either out
+    in other operations, large inputs saturate it, and all outputs are between 0 and 1.
     """
     kind = _PROBABILITIES.get(_last_operation(graph), "")
     if not kind and images.dtype.is_floating:
@@ -236,7 +236,7 @@ def _check_logits(name: str, network: keras.Model, graph: tf.Graph, images: tf.T
 
 
 def _outputs(network: keras.Model, images: tf.Tensor) -> np.ndarray:
-    """Returns the outputs, float64; [] if the network fails on such images, as a lookup may."""
+    """Returns the outputs as float64, or [] if the network fails on such images."""
     try:
         with keras.StatelessScope():  # This keeps the state unchanged.
             return np.asarray(network(images, training=False), np.float64)
@@ -245,7 +245,7 @@ def _outputs(network: keras.Model, images: tf.Tensor) -> np.ndarray:
 
 
 def _last_operation(graph: tf.Graph) -> str:
-    """Returns the type of the operation that computes the outputs."""
+    """Returns the type of the operation that computes the outputs, before any casts or reshapes."""
     (output, *_) = (
         graph.structured_outputs
         if isinstance(graph.structured_outputs, list)

@@ -1,4 +1,4 @@
-"""Fingerprint of a model's configuration, by which a resumed run detects an edit of its code."""
+"""Fingerprint of a model's configuration: on resume, it shows if the model's code was edited."""
 
 import hashlib
 import json
@@ -7,17 +7,17 @@ from typing import Any
 
 import keras
 
-# The kernel of ghost batch normalization depends on the device, and the shapes on the image size.
-# If weights differ in shape, restoring the checkpoint fails anyway.
+# Entries left out: the kernel of ghost batch normalization depends on the device, and the shapes
+# depend on the image size. If weights differ in shape, restoring the checkpoint fails anyway.
 _LEFT_OUT = {"kernel", "batch_shape", "shape", "build_input_shape", "build_config"}
 
 
 def fingerprint(network: keras.Model) -> str | None:
-    """Returns the SHA-256 of the model's configuration in hexadecimal; None if it has none.
+    """Returns the SHA-256 of the model's configuration; None if Keras cannot serialise the model.
 
-    It distinguishes models of equal shapes, such as before and after an edit of an activation, but
-    not two Lambda layers. Keras numbers layer names by process, so this replaces names by numbers
-    in order of appearance.
+    An edit that keeps all shapes, such as another activation, changes the fingerprint; an edit in a
+    Lambda layer does not. The numbers in Keras' layer names depend on the process, so names are
+    replaced by numbers in order of appearance.
     """
     try:
         configuration = keras.saving.serialize_keras_object(network)
@@ -41,9 +41,9 @@ def _names(value: Any) -> Iterator[str]:
 
 
 def _plain(value: Any, names: dict[str, str]) -> Any:
-    """Returns a configuration with `names` replaced, and with text for values that JSON lacks.
+    """Returns a configuration with `names` replaced, and types in place of values JSON cannot hold.
 
-    The name of a layer is the value of `name`, or precedes numbers in a connection between layers.
+    A layer's name is the value of `name`, or the first item of a connection [name, number, ...].
     """
     match value:
         case {"class_name": "__lambda__"}:

@@ -1,9 +1,9 @@
 """Debiased weights by which an update changes the moving statistics of batch normalization.
 
-A moving statistic starts at 0 (mean) or 1 (variance), which says nothing about the data. After S
-ghost batches with decay d, that value would still have the weight d^S: 64% after 45 ghost batches
-at 0.99. Kingma & Ba 2015, §3, divide such an average by 1 − d^S. Here the division is part of the
-weight, so the stored statistic is the weighted mean over the ghost batches that the layer has seen.
+A moving statistic starts at 0 (mean) or 1 (variance), whatever the data are. After S ghost batches
+with decay d, the initial value would still have the weight d^S: 64% after 45 ghost batches at
+d = 0.99. Kingma & Ba 2015, §3, divide such an average by 1 − d^S. Here, the weights include this
+division, so the stored statistic is a weighted mean over the ghost batches that the layer has seen.
 """
 
 import math
@@ -14,17 +14,17 @@ import numpy as np
 
 from trainer.nn.ghost_batch_norm import GhostBatchNormalization
 
-# Position at which a layer first trained. None: its statistics were meaningful before, so S = ∞.
+# Position at which a layer first trained; None if its statistics come from other training (S = ∞).
 Start = int | None
 
 
 def starts(
     norms: Mapping[str, GhostBatchNormalization], position: int, kept: Mapping[str, Start]
 ) -> dict[str, Start]:
-    """Returns the start of each layer, by its name in the checkpoint.
+    """Returns the start of each layer, by the layer's name in the checkpoint.
 
     Args:
-        norms: layers that train from `position` on, by their names in the checkpoint.
+        norms: layers that train from `position` on, by name in the checkpoint.
         position: examples consumed.
         kept: starts in the checkpoint, which do not change.
     """
@@ -37,9 +37,9 @@ def starts(
 
 
 def trained_norms(model: keras.Model) -> dict[str, GhostBatchNormalization]:
-    """Returns the trainable ghost batch norms by their index among all those of the model.
+    """Returns the trainable ghost batch norms by index; the index counts frozen ones too.
 
-    Layer names may differ between processes, but the order does not.
+    Layer names may differ between processes, but the order of the layers does not.
     """
     layers = model._flatten_layers()
     norms = [layer for layer in layers if isinstance(layer, GhostBatchNormalization)]
@@ -47,7 +47,7 @@ def trained_norms(model: keras.Model) -> dict[str, GhostBatchNormalization]:
 
 
 def _is_settled(norm: GhostBatchNormalization) -> bool:
-    """Returns True if the statistics differ from 0 and 1, as loaded ones do."""
+    """Returns True unless all means are 0 and all variances 1, as in a new layer."""
     mean, variance = (
         keras.ops.convert_to_numpy(v) for v in (norm.moving_mean, norm.moving_variance)
     )
@@ -62,8 +62,8 @@ def update_weights(
 ) -> np.ndarray:
     """Returns the weight of each update in each layer's statistics, float64 [updates, layers].
 
-    The weight is (1 − dⁿ) / (1 − d^S). The update has n = B/G ghost batches, and after it the layer
-    has seen S = (position after the update − start) / G of them.
+    The weight is (1 − dⁿ) / (1 − d^S). An update has n = B/G ghost batches. After the update, the
+    layer has seen S = (position after the update − start) / G ghost batches.
 
     Args:
         norms: layers by name; d is their `momentum`, G their `ghost_batch_size`.

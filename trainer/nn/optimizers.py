@@ -1,8 +1,8 @@
 """Optimizers: each computes the direction of an update, w ← w − ε · direction.
 
 The learning rate is not part of the velocity, so a change of ε needs no momentum correction (Goyal
-et al. 2017, remark 2). Weight decay is coupled L2: λ w is added to the gradient. The exception is
-lamb, whose paper adds it to the normalised gradient.
+et al. 2017, remark 2). Weight decay is coupled L2: λ w is added to the gradient. Only lamb adds
+λ w to the normalised gradient instead, as its paper does.
 """
 
 import dataclasses
@@ -48,7 +48,7 @@ class Optimizer:
     Attributes:
       direction: function (update, slots) → (direction, new slots).
       slots: number of slots with the shape of the parameter.
-      scalars: number of scalar slots, which follow them.
+      scalars: number of scalar slots, which follow the other slots.
     """
 
     direction: Callable[[Update, Slots], tuple[tf.Tensor, Slots]]
@@ -73,7 +73,7 @@ class Optimizer:
         for slot, value in zip(slots, new, strict=True):
             slot.assign(value)
         parameter.assign_sub(learning_rate * direction)
-        if constraint is not None:  # Keras' optimizers apply it at the same point.
+        if constraint is not None:  # Keras' optimizers apply constraints here too.
             parameter.assign(constraint(parameter.read_value()))
 
 
@@ -132,9 +132,9 @@ def _normalised(
 ) -> tuple[tf.Tensor, Slots]:
     """Returns m̂ / (√v̂ + epsilon) and new `slots`, whose moments are averages started at zero.
 
-    Each bias correction is the same average, taken over ones. It is 1 − ∏ β₁, which is right even
-    if β₁ changes, and it rounds as the moments do. In float32, 1 − 0.999ᵗ would have a relative
-    error of 1e-5 against them.
+    To correct the bias, a moment is divided by the same average of ones. For the mean, the divisor
+    is 1 − ∏ β₁, which is right even if β₁ changes. The divisor rounds as the moment does; in
+    float32, 1 − 0.999ᵗ would differ from it by a relative 1e-5.
     """
 
     def average(old: tf.Tensor, new: tf.Tensor | float, beta: tf.Tensor | float) -> tf.Tensor:
@@ -150,7 +150,7 @@ def _normalised(
 
 
 def _where_nonzero(size: tf.Tensor, other: tf.Tensor, trust: tf.Tensor) -> tf.Tensor:
-    """Returns the trust ratio, or 1 if a norm is 0, so that a kernel of zeros can change."""
+    """Returns `trust`, or 1 if either norm is 0, so that a kernel of zeros can change."""
     return tf.where((size > 0) & (other > 0), trust, tf.ones_like(trust))
 
 
@@ -167,6 +167,6 @@ OPTIMIZERS = {
 def decays(parameter: tf.Variable | tf.Tensor) -> bool:
     """Returns True if weight decay and the trust ratios of lars and lamb apply to a parameter.
 
-    They apply to kernels, of rank 2 or more, but not to biases and norm scales.
+    They apply to parameters of rank 2 or more (kernels), but not to biases and norm scales.
     """
     return len(parameter.shape) > 1

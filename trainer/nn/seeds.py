@@ -1,10 +1,10 @@
 """Seeds of a model's stateful randomness (dropout and similar layers), set by the training step.
 
 Keras keeps a state variable for each random layer, and a global one for `keras.random` without a
-seed. Under MirroredStrategy every replica has the same value and so draws the same mask, and a
-resumed run would have to restore it. Instead, the step runs the model under
-`keras.StatelessScope(state_mapping=[(state, value), ...])`, which sets the values without changing
-the variables.
+seed. Under MirroredStrategy, the states of all replicas are equal, so all would draw the same
+masks, and a resumed run would have to restore the states. Instead, the training step runs the model
+under `keras.StatelessScope(state_mapping=[(state, value), ...])`: the model then uses these values,
+and the variables do not change.
 """
 
 import types
@@ -16,8 +16,8 @@ from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR, global_seed_g
 
 from trainer.nn.splitmix64 import random_bits, splitmix64
 
-# This separates these keys from those of shuffling and augmentation, which hash the same seed. The
-# number is arbitrary: volume and page of Srivastava et al. 2014, "Dropout", JMLR 15, 1929.
+# Shuffling and augmentation hash the same seed; this number gives dropout other keys. The choice is
+# arbitrary: volume and page of Srivastava et al. 2014, "Dropout", JMLR 15, 1929.
 _DOMAIN = 15_1929
 _GLOBAL = -1  # Index of the global generator; the layers have 0, 1, ...
 
@@ -34,8 +34,8 @@ def seed_states(model: keras.Model) -> list[keras.Variable]:
 def global_generator() -> keras.random.SeedGenerator:
     """Returns Keras' global SeedGenerator of this thread, which is created if it does not exist.
 
-    The generator now counts up, as those of layers do. Keras lets it jump at random among a million
-    numbers, so its draws would repeat.
+    The generator is changed to count up, as the generators of layers do. In Keras, its state jumps
+    among fewer than a million numbers, so draws would repeat.
     """
     generator = global_seed_generator()
 
@@ -50,7 +50,7 @@ def global_generator() -> keras.random.SeedGenerator:
 def use_in_this_thread(generator: keras.random.SeedGenerator) -> None:
     """Makes `generator` Keras' global SeedGenerator in this thread.
 
-    MirroredStrategy traces each replica in a thread of its own.
+    This is needed since MirroredStrategy traces each replica in a thread of its own.
     """
     global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, generator)
 
@@ -58,11 +58,11 @@ def use_in_this_thread(generator: keras.random.SeedGenerator) -> None:
 def values(
     states: int, position: tf.Tensor, seed: int, order_version: int
 ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-    """Returns the value of the global state, and those of a model's `states` random layers.
+    """Returns the state of the global generator, and the states of a model's random layers.
 
-    Each is an int64 vector [2], a function of (seed, layer, position). A layer that draws several
-    times counts up the second number. Keras takes both modulo 2³¹ − 2, so version 2 hashes all 64
-    bits into each. In version 1, the second number is a small multiple of the seed.
+    A state is an int64 vector [2], a function of (seed, layer, position). For each further draw, a
+    layer adds 1 to the second number. Keras takes both numbers modulo 2³¹ − 2, so each is a 64-bit
+    hash. In version 1, the state of layer i is [position, (seed · states + i) · 2¹⁶].
 
     Args:
         states: number of random layers.
@@ -88,8 +88,8 @@ def values(
 
 
 def keras_seed(seed: int) -> int:
-    """Returns the 32-bit seed of Keras', numpy's and Python's generators, from the run's 63 bits.
+    """Returns a 32-bit seed for Keras', numpy's and Python's generators, from the 63-bit `seed`.
 
-    A seed below 2³¹ is unchanged; a larger one becomes the upper half of its splitmix64.
+    A seed below 2³¹ is unchanged; a larger seed becomes the upper 32 bits of its splitmix64.
     """
     return seed if seed < 2**31 else int(splitmix64(tf.constant(seed, tf.uint64))) >> 32

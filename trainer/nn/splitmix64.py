@@ -1,20 +1,20 @@
-"""Random bits as a 64-bit hash of (seed, position): splitmix64, vectorised in TensorFlow.
+"""Random bits: a 64-bit hash of (seed, position) by splitmix64, vectorised in TensorFlow.
 
-All 64 bits of seed and position count: with one seed, no two positions have the same bits, and at
-one position, no two seeds do. Two seeds use one sequence of 2⁶⁴ words from two random offsets, so
-runs of 10¹² positions do not overlap.
+With one seed, no two positions have the same bits; at one position, no two seeds do. All seeds
+share one sequence of 2⁶⁴ words, but each starts at its own pseudorandom offset. Two runs of 10¹²
+positions overlap with probability about 1e-7.
 """
 
 import tensorflow as tf
 
 _MASK = 2**64 - 1
-# These are the increment and multipliers of Steele, Lea & Flood 2014, and Vigna's splitmix64.c.
+# Increment and multipliers from Steele, Lea & Flood 2014, and Vigna's splitmix64.c.
 _GAMMA = 0x9E3779B97F4A7C15
 _MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
 
 def shift_right(words: tf.Tensor, bits: int) -> tf.Tensor:
-    """Returns uint64 words without their lowest `bits` bits."""
+    """Returns uint64 words shifted right by `bits`."""
     return tf.bitwise.right_shift(words, tf.constant(bits, tf.uint64))
 
 

@@ -1,8 +1,8 @@
 """Errors of the user's own code: a model's function, its layers, and what they import.
 
-Such an error ends the program as a user error, with its message and the file and line of the user's
-code. The traceback of the user's frames is shown above. An error is the user's if the last frame of
-its traceback outside installed packages is in the user's code and not in this program.
+Such an error ends the program as a UserError with the message of the original error and the file
+and line of the user's code, below a traceback of the user's frames. Frames in installed packages
+are ignored; an error is the user's if the last of the other frames is not in this program.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ def unwrap_user_errors(code: str = "the model's own code") -> Iterator[None]:
     the original error again.
 
     Args:
-      code: name for the code that raised the error, for the message.
+      code: description of the user's code, for the message.
     """
     try:
         with output.kept():
@@ -44,7 +44,7 @@ def unwrap_user_errors(code: str = "the model's own code") -> Iterator[None]:
         for link in chain:
             if isinstance(link, UserError):
                 raise link from None
-        for link in reversed(chain):  # If the user replaced an error by another, the latter counts.
+        for link in reversed(chain):  # If user code raised an error from another, the later counts.
             if frames := user_frames(link):
                 raise _as_user_error(code, link, frames) from None
         raise
@@ -72,9 +72,9 @@ def one_line(error: BaseException) -> str:
 
 
 def _is_ours(frame: traceback.FrameSummary) -> bool:
-    """Returns True if the frame is this program's, or a copy of it that AutoGraph generated.
+    """Returns True if the frame is in this program, or in code that AutoGraph generated from it.
 
-    AutoGraph does not rewrite functions that Keras calls, so no generated file is the user's.
+    AutoGraph does not rewrite functions that Keras calls, so generated code is never the user's.
     """
     if "__autograph_generated_file" in frame.filename:
         return True
@@ -82,7 +82,7 @@ def _is_ours(frame: traceback.FrameSummary) -> bool:
 
 
 def _is_installed(frame: traceback.FrameSummary) -> bool:
-    """Returns True if the frame is in a package, the standard library, or code without a file."""
+    """Returns True if the frame is in Python's library or an installed package, or has no file."""
     path = pathlib.Path(frame.filename)
     return not path.is_file() or any(map(path.is_relative_to, _INSTALLED))
 

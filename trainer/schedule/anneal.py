@@ -1,7 +1,7 @@
-"""Annealing curves: the noise scale over its value at the start, as pure functions of epochs.
+"""Annealing curves: the noise scale relative to its initial value, as a function of epochs.
 
-Each function returns a Curve with values in (0, 1]. realize.py then decides how much of a value the
-batch size realises and how much the learning rate.
+The value of a curve is in (0, 1]. realize.py then divides the annealing between the batch size and
+the learning rate.
 """
 
 import math
@@ -13,9 +13,9 @@ from trainer.schedule import curve
 from trainer.schedule.curve import Curve
 from trainer.schedule.noise_scale import Setting
 
-# Lowest value: at 0 the learning rate would train nothing, or the batch size would be infinite.
+# Lowest value of a curve: 0 would make the learning rate 0 or the batch size infinite.
 LOWEST = 1e-9
-# In floats, k · N / N may be this many epochs short of k: under one example for N up to a billion.
+# Epochs by which steps are early, since floats round: under one example up to N = 10⁹.
 _ROUNDING = 1e-9
 
 
@@ -46,7 +46,7 @@ def step(points: Sequence[float], factor: float) -> Curve:
 def cosine(total: float) -> Curve:
     """Returns (1 + cos(π epochs/total)) / 2: Loshchilov & Hutter 2017 (1608.03983), eq. 5.
 
-    The curve has one period.
+    The curve falls once, without restarts.
 
     >>> anneal = cosine(total=90)
     >>> [round(anneal(epochs), 4) for epochs in (0, 30, 45)]
@@ -80,7 +80,7 @@ def exponential(length: float, factor: float) -> Curve:
 def ramp(total: float, start: float, scale: str) -> Curve:
     """Returns a curve that rises from `start` to 1 at `total` epochs, as a range test needs.
 
-    It rises in equal factors if `scale` is "geometric", otherwise in equal steps.
+    The rise is exponential if `scale` is "geometric", otherwise linear.
 
     >>> anneal = ramp(total=2, start=0.01, scale="geometric")
     >>> [round(anneal(epochs), 4) for epochs in (0, 1, 2)]
@@ -99,7 +99,7 @@ def cyclical(
 ) -> Curve:
     """Returns the triangular cycles of Smith 2015 (1506.01186), section 3.
 
-    A cycle rises from `trough` to 1 and falls back. For e epochs and half a cycle of s epochs:
+    A cycle rises from `trough` to 1 and falls back. At e epochs, with half a cycle of s epochs:
     cycle = ⌊1 + e/(2s)⌋, x = |e/s − 2 cycle + 1|, and
     value = trough + (1 − trough) max(0, 1 − x) scale(cycle, e).
 
@@ -111,7 +111,7 @@ def cyclical(
       length: epochs of a whole cycle.
       trough: lowest value.
       scale: function of (cycle, e) with values in (0, 1], which scales the height of the cycle.
-      decay: rate at which `scale` falls within a cycle, as exp(−decay · epochs).
+      decay: if `scale` falls within a cycle, as exp(−decay · epochs), the rate; otherwise 0.
     """
     half = length / 2
 
@@ -122,7 +122,7 @@ def cyclical(
 
     def next_turn(epochs: float) -> float:
         begun = math.floor(epochs / half) * half
-        # In the rising half of a cycle, t · exp(−decay · t) turns at t = 1 / decay.
+        # At t epochs into a cycle, the rise t · exp(−decay · t) turns at t = 1 / decay.
         early = begun + 1 / decay if decay > 1 / half and math.floor(epochs / half) % 2 == 0 else 0
         return early if early > epochs else begun + half
 
@@ -130,7 +130,7 @@ def cyclical(
 
 
 def points(texts: Sequence[str], total: float) -> list[float]:
-    """Returns the annealing points in epochs, from texts such as `60` or `30%` of `total` epochs.
+    """Returns annealing points in epochs, read from texts such as `60` or `30%` (of `total`).
 
     >>> points(["30%", "60"], total=90)
     [27.0, 60.0]
@@ -161,7 +161,7 @@ def points(texts: Sequence[str], total: float) -> list[float]:
 
 
 def from_config(config: Config, start: Setting, examples: int) -> Curve:
-    """Returns the curve of --anneal for a run that starts from `start`, with N = `examples`.
+    """Returns the curve of --anneal for a run with initial Setting `start` and N = `examples`.
 
     >>> anneal = from_config(Config(anneal="cosine", epochs=90), Setting(128, 0.1, 0.9), 50_000)
     >>> round(anneal(45), 4)
@@ -205,7 +205,7 @@ def _cyclical(config: Config, start: Setting, examples: int) -> Curve:
     def scale(cycle: int, epochs: float) -> float:
         if config.cycle_factor_per == "cycle":
             return config.cycle_factor ** (cycle - 1)
-        # An iteration is an update of the initial batch size, so position remains the only clock.
+        # This counts updates of the initial batch size, so the curve is a function of position.
         return config.cycle_factor ** (epochs * examples / start.batch_size)
 
     decay = 0.0

@@ -1,7 +1,7 @@
-"""Controllers: objects that change the schedule during a run, from what they observe.
+"""Controllers, which change the schedule of a run in response to evaluations or measured noise.
 
-A controller has state, which the checkpoint keeps. Like a fixed schedule, it determines a Target,
-which `realize` turns into a batch size and a learning rate.
+A controller has state, which the checkpoint keeps. A controller determines a Target, as a fixed
+schedule does, and `realize` turns the Target into a Setting.
 """
 
 from collections.abc import Mapping
@@ -12,18 +12,18 @@ from trainer.schedule.gradient_noise import GradientNoise
 
 
 class Controller:
-    """Controller of a run with a fixed schedule: it decides nothing."""
+    """Base class of controllers; also the controller of a fixed schedule, which never acts."""
 
-    ended = False  # True if the run should stop before its last epoch.
-    every: int | None = None  # Examples between two measurements of the gradient noise.
+    ended = False  # True once the run should stop, even before its last epoch.
+    every: int | None = None  # Examples between two calls of `measured`; None: never.
 
     def evaluated(self, top1: float) -> str | None:
-        """Observes an evaluation; returns a message with the decision and its numbers, or None."""
+        """Observes an evaluation; returns a message that explains a decision, or None."""
         del top1
         return None
 
     def measured(self, noise: GradientNoise) -> str | None:
-        """Observes the gradient noise; returns a message with the decision and its numbers."""
+        """Observes the gradient noise; returns a message that explains a decision, or None."""
         del noise
         return None
 
@@ -37,10 +37,10 @@ class Controller:
 
 
 def remembered(memory: Mapping[str, Any], name: str, anneal: str) -> Any:
-    """Returns the value `name` of the state that a run with --anneal=`anneal` saved.
+    """Returns `memory[name]`, where `memory` is the state of a controller of --anneal=`anneal`.
 
     Raises:
-      UserError: if the state lacks it, because a run with another --anneal saved it.
+      UserError: if `memory` lacks `name`, because a run with another --anneal saved the state.
     """
     if name not in memory:
         raise UserError(

@@ -1,13 +1,13 @@
 """Cost of a run on n replicas over h hosts: its duration, and the largest batch size that pays.
 
-The replicas compute their parts of a batch in parallel. The hosts then all-reduce the sums, once an
-update and after its last micro-batch, so the times add up:
+The replicas compute their parts of a batch in parallel. After the last micro-batch of an update,
+the hosts all-reduce the sums once, so the two times add up:
 
     update = fixed + B / n · example + all-reduce
 
 The all-reduce uses a ring (Patarasuk & Yuan 2009): in each of 2 (h - 1) steps, every host sends 1/h
-of the sums to the next host. Its time does not depend on B; its cost per example falls as 1/B.
-The replicas of a host share its link, and the time of summing within a host is neglected.
+of the sums to the next host. The time of the all-reduce does not depend on B, so its cost per
+example falls as 1/B. The replicas of a host share one link. Summing within a host counts as free.
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ class Machines:
     """Hosts and replicas of a run.
 
     Attributes:
-      replicas: number on all hosts together.
+      replicas: number of replicas on all hosts together.
       hosts: number of hosts, each with the same number of replicas.
       compute: time of an update without communication.
       bytes_sent: bytes that each host sends for an update.
@@ -60,7 +60,7 @@ class Cost:
 
     Attributes:
       update_seconds: duration of one update.
-      communication_share: share of communication in that duration, from 0 to 1.
+      communication_share: share of communication in `update_seconds`, from 0 to 1.
       bytes_per_example: bytes that each host sends for an example.
       seconds: duration of the phase.
     """
@@ -93,8 +93,8 @@ def machines(
 def medians(points: Iterable[Mapping[str, float]]) -> dict[int, float]:
     """Returns the median seconds of an update for each batch size, from a run's training points.
 
-    The median discounts the first point, which includes TensorFlow's one-time work. Points that
-    have no batch size or throughput, as another program may write them, do not count.
+    The median is robust to the first point, which includes TensorFlow's one-time work. Points
+    without batch size or throughput, which another program may write, are ignored.
     """
     seconds: dict[int, list[float]] = {}
     for point in points:
@@ -105,15 +105,15 @@ def medians(points: Iterable[Mapping[str, float]]) -> dict[int, float]:
 
 
 def measured(update_seconds: Mapping[int, float], replicas: int) -> Compute:
-    """Returns the Compute measured by a run on `replicas` of one host.
+    """Returns the Compute that a run measured on `replicas` replicas of one host.
 
-    A line through the times of its smallest and its largest batch gives both parts. With one batch
-    size, all of the time is attributed to the examples.
+    A line through the times of the smallest and the largest batch gives both fields. If the run has
+    one batch size, all of the time is attributed to the examples.
     """
     small, large = min(update_seconds), max(update_seconds)
     first, last = update_seconds[small], update_seconds[large]
     slope = (last - first) / (large - small) if large > small else first / small
-    # Noise may tilt the line, but neither part may be negative.
+    # Noise in the times must not make either field negative.
     fixed = min(max(0.0, first - slope * small), first, last)
     return Compute((last - fixed) / large * replicas, fixed)
 
@@ -135,7 +135,7 @@ def phase_cost(phase: Phase, on: Machines) -> Cost:
 
 
 def efficiency(phases: Sequence[Phase], on: Machines) -> float:
-    """Returns T₁ / (n Tₙ) for the same updates on 1 and on n replicas, T being their time."""
+    """Returns T₁ / (n Tₙ), where Tₙ is the time of the same updates on n replicas."""
     one = dataclasses.replace(on, replicas=1, hosts=1, bytes_sent=0.0, communication=0.0)
     return total(phases, one) / total(phases, on) / on.replicas
 
@@ -158,14 +158,14 @@ def whole(phases: Sequence[Phase], on: Machines) -> dict[str, float]:
 
 
 def half_communication(on: Machines) -> int:
-    """Returns the batch size below which communication takes over half of an update; 0 if none."""
+    """Returns the batch size below which over half of an update is communication; 0 if none."""
     return _batch_size(on, on.communication - on.compute.fixed)
 
 
 def largest_paying(on: Machines) -> int:
-    """Returns the batch size above which a larger one saves less than a tenth of the time.
+    """Returns the batch size above which any larger batch saves less than a tenth of the time.
 
-    Returns 0 if that holds for every batch size.
+    Returns 0 if no batch size is worth increasing.
     """
     return _batch_size(on, (1 / _LITTLE - 1) * (on.communication + on.compute.fixed))
 

@@ -1,4 +1,4 @@
-"""Curves: functions of epochs with known turns, so that many updates are counted at once."""
+"""Curves: functions of epochs with known turns, so that many updates can be counted at once."""
 
 import dataclasses
 import math
@@ -13,7 +13,7 @@ class Curve:
       value: function from epochs to the value of the curve.
       next_turn: function from epochs to the next point, in epochs, at which the curve may jump or
         change direction; infinite if there is none.
-      is_flat: function from epochs to True if the curve is constant from there to its next turn.
+      is_flat: function of epochs; True if the curve is constant from there to the next turn.
       rises: True if the curve rises anywhere.
     """
 
@@ -32,7 +32,7 @@ def constant(value: float) -> Curve:
 
 
 def falling(value: Callable[[float], float]) -> Curve:
-    """Returns the curve of `value`, which must fall at every epoch."""
+    """Returns the curve of `value`, which must never rise."""
     return Curve(value, _never, lambda _: False)
 
 

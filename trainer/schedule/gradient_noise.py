@@ -1,9 +1,9 @@
 """Measured gradient noise scale, B_simple = tr Σ / ‖G‖²: McCandlish et al. 2018 (1812.06162).
 
-Σ is the covariance of an example's gradient, and G is its mean, the gradient of the whole dataset.
-The mean of n gradients has the expected squared norm ‖G‖² + tr Σ / n, so two sizes of n determine
-both (appendix A.1). An update of two or more micro-batches has two: a micro-batch b and the whole
-batch B. The ratio of two noisy numbers is biased, so tr Σ and ‖G‖² are smoothed separately.
+Σ is the covariance of the gradients of single examples; G is their mean over the whole dataset. The
+mean of n gradients has the expected squared norm ‖G‖² + tr Σ / n, so its values at two n determine
+tr Σ and ‖G‖² (appendix A.1). An update of two or more micro-batches gives n = b and n = B. The
+ratio of two noisy numbers is biased, so tr Σ and ‖G‖² are averaged before the division.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ class GradientNoise:
     """Exponential moving averages of tr Σ and ‖G‖².
 
     Attributes:
-      horizon: averaging horizon in examples, after which the weight of a measurement is 1/e.
+      horizon: averaging horizon: examples in which the weight of a measurement falls to 1/e.
       trace: average of tr Σ; biased towards 0 while `weight` is below 1.
       square: average of ‖G‖², with the same bias.
       weight: sum of the weights of all measurements, up to 1.
@@ -40,8 +40,8 @@ class GradientNoise:
         Args:
           micro_batch_size: b.
           batch_size: B.
-          part_squares: for each update, the average over its micro-batches of ‖mean gradient‖².
-          whole_squares: for each update, ‖mean gradient‖² of its whole batch.
+          part_squares: ‖mean gradient of a micro-batch‖² for each update, averaged over the update.
+          whole_squares: ‖mean gradient of the whole batch‖² for each update.
         """
         b, size = micro_batch_size, batch_size
         if b == size:
@@ -67,7 +67,7 @@ class GradientNoise:
         return {"trace": self.trace, "square": self.square, "weight": self.weight}
 
     def load_state_dict(self, memory: dict[str, Any]) -> None:
-        """Restores the averages; an empty `memory` was saved before the first measurement."""
+        """Restores the averages; does nothing if `memory` is empty, as in a new State."""
         if not memory:
             return
         self.trace, self.square = memory["trace"], memory["square"]

@@ -1,8 +1,8 @@
 """Controller of --anneal=measured: the batch grows with the measured gradient noise scale.
 
-Up to B ≈ B_simple, a larger batch saves updates for few more examples, and B_simple rises as the
-loss falls (McCandlish et al. 2018, 1812.06162, section 2). The batch follows B_simple from below
-and never shrinks, so it cannot oscillate.
+Up to B ≈ B_simple, a larger batch saves many updates and costs few more examples. B_simple rises
+as the loss falls (McCandlish et al. 2018, 1812.06162, section 2). The batch size follows B_simple
+from below and never shrinks, so the batch size cannot oscillate.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from trainer.schedule.gradient_noise import GradientNoise
 from trainer.schedule.layout import default_micro_batch_size, divisors
 from trainer.schedule.realize import BatchLimits, on_grid
 
-# Least weight for a decision, that of one horizon; below it, single updates sway the average.
+# Least weight for a decision, reached after one horizon; with less, one update sways the averages.
 _ENOUGH = 1 - 1 / math.e
 
 
@@ -30,15 +30,15 @@ class NoiseController(Controller):
     256
 
     Attributes:
-      threshold: factor of growth, and least ratio of B_simple to the batch at which it grows.
+      threshold: factor by which the batch grows, and least B_simple / B for this growth.
       limits: batch sizes that the run may have.
       every: examples between two decisions.
-      batch_size: smallest batch size of the next updates; the state of the controller.
+      batch_size: minimum batch size of the next updates; the controller's only state.
     """
 
     threshold: float
     limits: BatchLimits
-    every: int = dataclasses.field()  # field() replaces the default of Controller.
+    every: int = dataclasses.field()  # field() removes the default that Controller gives.
     batch_size: int = dataclasses.field()
 
     def measured(self, noise: GradientNoise) -> str | None:
@@ -67,14 +67,14 @@ class NoiseController(Controller):
 def micro_batch(batch_size: int, replicas: int, ghost_batch_size: int, most: int | None) -> int:
     """Returns the micro-batch size whose gradients are compared with those of the whole batch.
 
-    It affects what is measured, and so what is learned. It therefore must not depend on `replicas`:
-    it is `most` if the user sets that, or else the largest up to half of the first batch.
+    The size affects what is measured and so what is learned, so it does not depend on `replicas`:
+    it is `most` if set, or the largest up to half of the first batch and the default maximum.
 
     >>> micro_batch(batch_size=256, replicas=2, ghost_batch_size=32, most=None)
     128
 
     Raises:
-      UserError: if no size fits, or `replicas` does not divide its micro-batches evenly.
+      UserError: if no size fits, or the replicas cannot share the micro-batches evenly.
     """
     ghosts = batch_size // ghost_batch_size
     fit = [n * ghost_batch_size for n in divisors(ghosts) if 2 * n <= ghosts]

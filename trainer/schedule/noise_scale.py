@@ -1,4 +1,4 @@
-"""Noise scale of SGD, and the initial Setting of a run, solved from it.
+"""Noise scale g of SGD, and the initial Setting of a run, solved from g.
 
     g = ε (N/B − 1) / (1 − m) ≈ ε N / (B (1 − m))         Smith et al. 2018 (1711.00489), eq. 5
 
@@ -22,7 +22,7 @@ class Setting:
 
 @dataclasses.dataclass(frozen=True)
 class Scaling:
-    """Rule for ε at equal noise scale: ε / (B^exponent (1 − m)) is constant.
+    """Scaling rule: Settings of equal noise scale have the same ε / (B^exponent (1 − m)).
 
     Attributes:
       exponent: 1 for SGD (Goyal et al. 2017); 1/2, an option for adaptive optimizers (Krizhevsky
@@ -44,7 +44,7 @@ class Scaling:
         return setting.learning_rate / (size * self.one_minus_momentum(setting.momentum))
 
     def growth(self, ratio: float) -> float:
-        """Returns the factor on B that goes with a factor `ratio` on ε."""
+        """Returns the factor on B that balances a factor `ratio` on ε; 1 if the exponent is 0."""
         return ratio ** (1 / self.exponent) if self.exponent else 1.0
 
 
@@ -74,8 +74,8 @@ def solve(
     - A given ε determines B. If m alone is given, ε is ε₀ and determines B.
     - If m is not given, it is m₀.
 
-    A solved B is rounded to a multiple of `ghost_batch_size`, and ε makes up for the rounding. If ε
-    does not depend on B, values that are not given are those of the reference.
+    A solved B is rounded to a multiple of `ghost_batch_size`, and ε is then adjusted to keep g. If
+    ε does not depend on B, values that are not given are those of the reference.
 
     Raises:
       UserError: if ε and B are both given and disagree with g by more than 1e-6.

@@ -33,11 +33,11 @@ class Phase:
 
 @dataclasses.dataclass(frozen=True)
 class Ramp:
-    """Updates of one batch size; learning rate and momentum are constant, rise or fall.
+    """Updates of one batch size, over which the learning rate is constant, rises or falls.
 
     Attributes:
-      first: phase of the first update, with the number of all updates.
-      last: phase of the last update alone.
+      first: phase of the first update, except that `updates` counts all updates of the ramp.
+      last: phase of the last update alone, or `first` if the ramp is flat.
       position: position of the first update.
       flat: True if all updates have the Setting of the first.
     """
@@ -51,8 +51,8 @@ class Ramp:
 def phases(trajectory: Trajectory, layout: Callable[[int], Layout]) -> Iterator[Phase]:
     """Yields the phases of `trajectory`.
 
-    While the learning rate changes, each update is a phase, so this takes seconds for a long ramp.
-    `ramps` counts the updates of a ramp at once.
+    While the learning rate changes, each update is a phase, so a long ramp takes seconds. `ramps`
+    is faster, since it counts the updates of a ramp at once.
 
     Args:
       trajectory: the schedule.
@@ -108,8 +108,8 @@ def _single(trajectory: Trajectory, span: Span) -> Iterator[Span]:
 def _steady(trajectory: Trajectory, span: Span) -> list[Span]:
     """Returns one or two parts of `span` in which the learning rate only rises or only falls.
 
-    A warm-up times a falling curve rises up to one update and falls after it. Bisection finds that
-    update.
+    The product of a warm-up and a falling curve rises up to an update and then falls. Bisection
+    finds this update.
     """
 
     def rate(update: int) -> float:
@@ -170,8 +170,8 @@ def table(
     Args:
       found: ramps of a whole run.
       columns: further columns by header, each a function from the first phase of a ramp to text.
-      width: characters a line of the terminal holds; columns that do not fit are left out, and the
-        last line names them. None: no limit.
+      width: characters in a line of the terminal, or None for no limit. Columns that do not fit are
+        left out, and the last line names them.
     """
     columns = columns or {}
     header = ("epoch", "update", "updates", "batch", "learning rate", "momentum", "noise scale")

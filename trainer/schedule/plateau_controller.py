@@ -1,7 +1,7 @@
 """Controller of --anneal=plateau: divides the noise scale when validation accuracy stops improving.
 
-The rule is that of Keras' ReduceLROnPlateau, whose cooldown must be one longer for the same effect.
-The batch or the learning rate realises a step. The first plateau after the last step ends the run.
+The rule is that of Keras' ReduceLROnPlateau, except that Keras' cooldown ends one evaluation early.
+A step changes the batch size or the learning rate. The plateau after the last step ends the run.
 """
 
 import dataclasses
@@ -24,13 +24,13 @@ class PlateauController(Controller):
 
     Attributes:
       factor: divisor of the noise scale at each step.
-      min_improvement: least gain in top1, as a fraction, over the best so far.
-      patience: consecutive evaluations without improvement that make a plateau.
+      min_improvement: gain in top1 that an improvement over `best` must exceed, as a fraction.
+      patience: number of evaluations without improvement that make a plateau.
       cooldown: evaluations after a step that do not count towards the patience.
       max_anneals: largest number of steps.
-      best: highest top1 that was an improvement; this and the fields below are the state.
-      waited: evaluations since then that count towards the patience.
-      cooling: evaluations of the cooldown that remain.
+      best: top1 of the last improvement; `best` and the fields below are the controller's state.
+      waited: number of evaluations counted so far towards the patience.
+      cooling: number of evaluations that remain of the cooldown.
       anneals: steps taken.
       ended: True if a plateau has ended the run.
     """
@@ -47,11 +47,11 @@ class PlateauController(Controller):
     ended: bool = False
 
     def noise_scale_factor(self) -> float:
-        """Returns the noise scale over its value at the start."""
+        """Returns the noise scale divided by its initial value."""
         return max(self.factor**-self.anneals, LOWEST)
 
     def evaluated(self, top1: float) -> str | None:
-        """Waits, takes a step or ends the run; returns the reason for a step or an end, or None."""
+        """Takes a step, ends the run or waits; returns the reason for a step or end, or None."""
         if self.best is None or top1 > self.best + self.min_improvement:
             self.best, self.waited = top1, 0
             self.cooling = max(0, self.cooling - 1)

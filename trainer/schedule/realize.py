@@ -1,9 +1,9 @@
-"""Conversion of a Target to a Setting, which spends the noise scale on the batch size first.
+"""Conversion of a Target to a Setting: the batch size anneals first, then momentum, then ε.
 
-`realize` is the only source of Settings. A schedule or a controller sets the noise-scale factor and
-the momentum. `realize` grows the batch on its grid up to the limit, then lowers the momentum if
---momentum_to allows it, and gives ε the exact remainder. So every update has the wanted
-g ≈ ε N / (B (1 − m)).
+A schedule or a controller requests a noise-scale factor and a momentum. `realize` grows the batch
+up to the limit, in multiples of the smallest batch. It then lowers the momentum if --momentum_to
+allows that, and solves for ε. So every update has the requested g ≈ ε N / (B (1 − m)), except
+while a warm-up factor lowers ε.
 """
 
 import dataclasses
@@ -17,9 +17,9 @@ class Target:
     """Request of a schedule or a controller.
 
     Attributes:
-      noise_scale_factor: g over its value at the start, in (0, 1].
+      noise_scale_factor: g divided by its initial value, in (0, 1].
       momentum: m.
-      min_batch_size: smallest batch size in examples; ε rises when this makes the batch larger.
+      min_batch_size: smallest batch size in examples; if it makes the batch larger, ε rises too.
     """
 
     noise_scale_factor: float
@@ -32,12 +32,12 @@ class BatchLimits:
     """Limits to the growth of the batch.
 
     Attributes:
-      smallest: smallest batch of the run, in examples; the others are multiples of it.
+      smallest: smallest batch of the run, in examples; all but `largest` are multiples of it.
       largest: B_max in examples; the initial batch size if the batch does not grow.
-      batch_anneal_floor: noise-scale factor down to which the batch anneals; ε anneals below it.
-        1: the learning rate alone anneals. 0: the batch alone anneals, up to `largest`.
+      batch_anneal_floor: noise-scale factor down to which the batch grows; below it, ε falls.
+        1: ε alone anneals. 0: the batch alone anneals until it is `largest`.
       scaling: dependence of ε on the batch size and the momentum.
-      lowest_momentum: value down to which m anneals once the batch is largest; None: m does not.
+      lowest_momentum: lowest m, annealed once the batch is `largest`; None: m does not anneal.
     """
 
     smallest: int
@@ -50,20 +50,20 @@ class BatchLimits:
 def realize(target: Target, start: Setting, limits: BatchLimits) -> Setting:
     """Returns the Setting that meets `target`, relative to the run's `start`."""
     scaling = limits.scaling
-    # The ideal B is the one at which ε is unchanged: g ∝ ε / (B (1 − m)).
+    # The ideal B leaves ε unchanged, since g ∝ ε / (B (1 − m)).
     spent = max(target.noise_scale_factor, limits.batch_anneal_floor)
     momentum = target.momentum
     room = scaling.one_minus_momentum(momentum) / scaling.one_minus_momentum(start.momentum)
     ideal = start.batch_size * scaling.growth(1 / (room * spent))
     size = on_grid(max(ideal, target.min_batch_size), limits)
     if limits.lowest_momentum is not None and ideal > size == limits.largest:
-        # The momentum makes up for the growth that the batch lacks: (1 − m) ∝ 1/g.
+        # The momentum falls where the batch cannot grow further: (1 − m) ∝ 1/g.
         fitting = 1 - (1 - momentum) * ideal / size
         momentum = min(momentum, max(limits.lowest_momentum, fitting))
         room = scaling.one_minus_momentum(momentum) / scaling.one_minus_momentum(start.momentum)
     grown = (size / start.batch_size) ** scaling.exponent
     rate = start.learning_rate * target.noise_scale_factor * grown * room
-    # An unchanged ε is unchanged to the last bit: 0.1 · 5 · (1 / 5) must be 0.1.
+    # Rounding alone must not change ε: 0.1 · 5 · (1 / 5) must be exactly 0.1.
     exact = math.isclose(rate, start.learning_rate, rel_tol=1e-12)
     return Setting(size, start.learning_rate if exact else rate, momentum)
 
@@ -76,6 +76,6 @@ def on_grid(ideal: float, limits: BatchLimits) -> int:
 
 
 def _snap(value: float) -> float:
-    """Returns the nearest integer if within 1e-9 of it: 0.2 · 0.2 is not 0.04 in floats."""
+    """Returns the nearest integer if `value` differs from it by rounding only (up to 1e-9)."""
     nearest = round(value)
     return nearest if math.isclose(value, nearest, rel_tol=1e-9) else value

@@ -1,4 +1,4 @@
-"""Spans: updates of one batch size, which `plan` and `train` count without a loop over updates."""
+"""Spans: consecutive updates of one batch size, counted without a loop over updates."""
 
 import dataclasses
 import math
@@ -10,13 +10,13 @@ from trainer.schedule.trajectory import Trajectory
 
 @dataclasses.dataclass(frozen=True)
 class Span:
-    """Consecutive updates of one batch size, between two turns of the schedule.
+    """Consecutive updates of one batch size, without a turn of the schedule between them.
 
     Attributes:
       position: position of the first update.
       updates: number of updates.
       first: Setting of the first update.
-      flat: True if all updates have this Setting; otherwise learning rate or momentum changes.
+      flat: True if all updates have the Setting `first`; if False, they may differ from it.
     """
 
     position: int
@@ -35,7 +35,7 @@ class Span:
 
 
 def spans(trajectory: Trajectory) -> Iterator[Span]:
-    """Yields spans that together hold all updates of the run."""
+    """Yields the consecutive spans of the whole run."""
     position = 0
     while position < trajectory.end:
         span = next_span(trajectory, position, trajectory.end)
@@ -46,7 +46,7 @@ def spans(trajectory: Trajectory) -> Iterator[Span]:
 def next_span(trajectory: Trajectory, position: int, until: int) -> Span:
     """Returns the span that starts at `position`, up to the first update that reaches `until`.
 
-    The span may end earlier. The time grows with the logarithm of the number of updates.
+    The span may end earlier. Its end is found in a time logarithmic in the number of updates.
     """
     epochs = position / trajectory.examples
     setting = trajectory.at(position)
@@ -58,14 +58,14 @@ def next_span(trajectory: Trajectory, position: int, until: int) -> Span:
 
 
 def _updates_before(trajectory: Trajectory, position: int, size: int, until: int) -> int:
-    """Returns how many updates start before the next turn and before `until`, at least 1."""
+    """Returns the number of updates that start before the next turn and `until`, at least 1."""
     most = -(-(until - position) // size)
     epochs = position / trajectory.examples
     turn = min(curve.next_turn(epochs) for curve in trajectory.curves)
     if turn == math.inf:
         return max(1, most)
     before = math.floor((turn * trajectory.examples - position) / size)
-    # Rounding may be off by one update, so this compares epochs exactly as the schedule does.
+    # Rounding may put `before` off by one, so these loops compare epochs as the schedule does.
     before = max(before, 0)
     while before < most and (position + before * size) / trajectory.examples < turn:
         before += 1
@@ -75,10 +75,10 @@ def _updates_before(trajectory: Trajectory, position: int, size: int, until: int
 
 
 def _updates_of_one_size(trajectory: Trajectory, position: int, size: int, most: int) -> int:
-    """Returns how many of the next `most` updates have batch size `size`.
+    """Returns the number of updates, up to `most`, before the batch size differs from `size`.
 
-    Steps of 1, 2, 4, … go past the last of them, and bisection then finds it. If the batch size may
-    return to `size` later, which would mislead bisection, the result is 1.
+    Steps of 1, 2, 4, … pass the first update of another size, and bisection then finds that update.
+    If the batch size may return to `size` later, bisection could fail, so the result is 1.
     """
     if not trajectory.batch_moves:
         return most
@@ -91,7 +91,7 @@ def _updates_of_one_size(trajectory: Trajectory, position: int, size: int, most:
     low, step = 0, 1
     while low + step < most and same(low + step):
         low, step = low + step, 2 * step
-    high = min(low + step, most)  # An update of another size, or `most`.
+    high = min(low + step, most)  # Index of an update of another size, or `most`.
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if same(middle) else (low, middle)

@@ -10,7 +10,7 @@ from trainer.schedule.trajectory import Trajectory
 
 @dataclasses.dataclass(frozen=True)
 class Stretch:
-    """Consecutive updates that start at `position`; their Settings have one batch size."""
+    """Consecutive updates from `position` on, with one Setting each and the same batch size."""
 
     position: int
     settings: tuple[Setting, ...]
@@ -37,8 +37,8 @@ def next_stretch(
 ) -> Stretch:
     """Returns the stretch from `position` up to the first update that reaches position `until`.
 
-    It ends earlier after `most_updates`, or before an update with another batch size. `until` must
-    be above `position`.
+    The stretch ends earlier after `most_updates` updates, or before an update with another batch
+    size. `until` must be above `position`.
     """
     span = next_span(trajectory, position, until)
     size = span.first.batch_size

@@ -19,17 +19,17 @@ from trainer.schedule.realize import BatchLimits, Target, realize
 
 @dataclasses.dataclass(frozen=True)
 class Trajectory:
-    """Schedule of a run: a pure function of position, or also of the state of a controller.
+    """Schedule of a run: a function of position and, if the run has one, of a controller's state.
 
     Attributes:
       examples: N.
       epochs: length of the run.
       start: Setting at position 0, before warm-up.
       limits: limits to the growth of the batch.
-      target: function from epochs to the Target.
-      curves: noise-scale factor and momentum of the Target, and the warm-up factor on ε.
+      target: function from epochs to the Target of an update that starts there.
+      curves: the Target's noise-scale factor, its momentum, and the warm-up factor on ε.
       control: controller, which may change the schedule during the run.
-      micro_batch_size: b if it affects what is learned, otherwise None.
+      micro_batch_size: b if the controller needs one value of b, otherwise None.
     """
 
     examples: int
@@ -43,7 +43,7 @@ class Trajectory:
 
     @property
     def end(self) -> int:
-        """Position at which the run ends: the first update to reach it is the last."""
+        """Position at which the run ends: the last update is the first one that reaches it."""
         return max(1, position_of(self.epochs, self.examples))
 
     def at(self, position: int) -> Setting:
@@ -79,11 +79,11 @@ def position_of(epochs: float, examples: int) -> int:
 def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
     """Returns the trajectory that the flags describe, for N = `examples`.
 
-    The batch sizes do not depend on `replicas`, but the replicas must be able to share them.
+    The batch sizes do not depend on `replicas`, but replicas × ghost batch must divide them.
 
     Raises:
-      UserError: if the start contradicts the reference, the largest batch is below the initial one
-        or above N, a batch size has no layout on the replicas, or flags are invalid together.
+      UserError: if the initial values contradict the reference, the largest batch is below the
+        initial batch or above N, a batch size has no layout, or flags contradict each other.
     """
     ghost = config.ghost_batch_size
     reference = _reference(config)
@@ -108,7 +108,7 @@ def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
     if config.anneal == "range_test":
         start = _range_end(config, start)
     lowest = _first_momentum(config, start, reference, scaling)
-    _check_fits(start.batch_size, examples)  # First: finding divisors of a huge size takes hours.
+    _check_fits(start.batch_size, examples)  # First, since the divisors of a huge size take hours.
     layout.check_divides("initial batch size", start.batch_size, replicas, ghost)
     smallest = momentum.first_batch(start, lowest, ghost)
     largest = _largest(config, start, smallest, examples)
@@ -126,7 +126,7 @@ def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
     warmup_from = config.warmup_from or min(1, reference.learning_rate / start.learning_rate)
     control, target, of_target = _wanted(config, start, limits, examples)
     curves = (*of_target, warmup.linear(config.warmup_epochs, warmup_from))
-    fixed = None  # The micro-batch size that the controller needs.
+    fixed = None  # Micro-batch size that the controller needs, if any.
     if config.anneal == "measured":
         fixed = noise_controller.micro_batch(smallest, replicas, ghost, config.micro_batch_size)
     return Trajectory(examples, config.epochs, start, limits, target, curves, control, fixed)
@@ -167,7 +167,7 @@ def _wanted(
 
 
 def _range_end(config: Config, start: Setting) -> Setting:
-    """Returns the Setting at the end of a range test; its ramp is a factor on this."""
+    """Returns the Setting at the end of a range test; the ramp is a factor on its ε."""
     if config.range_from >= config.range_to:
         raise UserError(
             f"--range_from={config.range_from:g} is not below --range_to={config.range_to:g}: "
@@ -197,7 +197,7 @@ def _reference(config: Config) -> Setting:
 
 
 def _first_momentum(config: Config, start: Setting, reference: Setting, scaling: Scaling) -> float:
-    """Returns the momentum at position 0: that of `start`, or where the warm-up of m begins."""
+    """Returns the momentum at position 0: m of `start`, or the m at which its warm-up begins."""
     flags = {
         "--momentum_warmup_epochs": config.momentum_warmup_epochs or None,
         "--momentum_from": config.momentum_from,
@@ -233,7 +233,7 @@ def _first_momentum(config: Config, start: Setting, reference: Setting, scaling:
 
 
 def _largest(config: Config, start: Setting, smallest: int, examples: int) -> int:
-    """Returns B_max: the user's, or N/10 rounded down to a multiple of the smallest batch."""
+    """Returns --max_batch_size, or N/10 in whole `smallest` batches but at least the initial B."""
     largest = config.max_batch_size
     if largest is None:
         largest = max(start.batch_size, examples // 10 // smallest * smallest)
@@ -274,7 +274,7 @@ def _check_fits(batch_size: int, examples: int) -> None:
 
 
 def _batch_anneal_floor(config: Config) -> float:
-    """Returns the noise-scale factor down to which the batch anneals."""
+    """Returns the noise-scale factor down to which the batch grows; below it, ε falls."""
     if config.scaling == "none" and config.anneal_with != "learning_rate":
         raise UserError(
             f"--scaling=none excludes the batch size from the noise scale, but --anneal_with="

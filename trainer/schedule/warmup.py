@@ -4,7 +4,7 @@ from trainer.schedule.curve import Curve, rising_until
 
 
 def linear(length: float, start: float) -> Curve:
-    """Returns the factor on ε: it rises from `start` to 1 over `length` epochs, then remains 1.
+    """Returns the factor on ε: it rises from `start` to 1 over `length` epochs and then stays at 1.
 
     >>> factor = linear(length=5, start=0.1)
     >>> [round(factor(epochs), 4) for epochs in (0, 2.5, 5)]

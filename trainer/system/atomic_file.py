@@ -1,4 +1,4 @@
-"""Writes and moves files and folders, which appear complete or not at all, and removes them."""
+"""Writes files and moves folders, which appear complete or not at all; removes both."""
 
 import contextlib
 import errno
@@ -15,7 +15,7 @@ def write_atomic(path: pathlib.Path, content: str | bytes) -> None:
     """Writes a file that appears complete or not at all, and survives a crash; text is UTF-8.
 
     Raises:
-      OSError: if the file cannot be written; it has the name, which the system's error lacks.
+      OSError: if the file cannot be written; the error names the file, unlike the system's error.
     """
     temporary = path.with_name(path.name + ".tmp")
     try:  # Over NFS, an error may appear only when the file is closed.
@@ -24,7 +24,7 @@ def write_atomic(path: pathlib.Path, content: str | bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except NotRegularError:  # Free disk space would not help.
+    except NotRegularError:  # It keeps its type: more disk space would not help.
         raise
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -44,9 +44,9 @@ def write_json(path: pathlib.Path, value: Any, indent: int | None = 2) -> None:
 def move_atomic(
     temporary: pathlib.Path, path: pathlib.Path, aside: pathlib.Path | None = None
 ) -> None:
-    """Renames a folder of complete files, so that it appears complete or not at all.
+    """Renames the folder `temporary` to `path`, which appears complete or not at all.
 
-    A folder that already has the name `path` is renamed to `aside` first.
+    If `aside` is given, an existing folder at `path` is renamed to `aside` first.
     """
     for entry in (*temporary.rglob("*"), temporary):
         flush(entry)

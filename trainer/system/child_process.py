@@ -17,12 +17,12 @@ def start(
     output: IO[bytes] | int,
     environment: Mapping[str, str] | None = None,
 ) -> "subprocess.Popen[bytes]":
-    """Starts the program with `arguments` on `cores` (empty: all), and prints to `output`.
+    """Starts the program with `arguments` on `cores` (empty: all); it prints to `output`.
 
     The child inherits this process's environment unless one is given. It gets no signals from the
     terminal. On Linux it gets SIGTERM when the thread that called `start` ends for any reason, so
-    that a killed sweep leaves no child running. Call `start` from a process with one thread: with
-    several, the child gets a SIGTERM from each, and ends at the second one without a checkpoint.
+    that a killed sweep leaves no child running. Call `start` from a process with one thread:
+    otherwise the child may get several SIGTERMs, and the second ends it without a checkpoint.
     """
     parent = os.getpid()
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -33,7 +33,7 @@ def start(
             os.sched_setaffinity(0, cores)
         if libc:
             libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-            if os.getppid() != parent:  # The parent has ended meanwhile.
+            if os.getppid() != parent:  # The parent ended before prctl was called.
                 os.kill(os.getpid(), signal.SIGTERM)
 
     return subprocess.Popen(

@@ -1,10 +1,10 @@
-"""Cores that this process may use: a scheduler or its parent may have given it only some."""
+"""Cores that this process may use: a scheduler or the parent process may have limited them."""
 
 import os
 
 
 def usable() -> list[int]:
-    """Returns the usable cores' numbers in order; on macOS, which has no limit, all cores."""
+    """Returns the numbers of the usable cores, in order; on macOS, which cannot limit them, all."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))

@@ -11,7 +11,7 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 
 def take(file: Any, *, shared: bool = False, wait: bool = False) -> bool:
-    """Locks an open file, and returns whether it could; with `wait`, waits for the lock.
+    """Locks an open file; without `wait`, returns False if another process holds the lock.
 
     Raises:
       UserError: if the file system has no locks.

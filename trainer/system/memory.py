@@ -1,8 +1,8 @@
-"""Measures the memory that is used and available, and explains errors of exhausted memory.
+"""Measures the used and the available memory, and translates out-of-memory errors.
 
 TensorFlow raises an error if a GPU's memory is full, and training continues with smaller
-micro-batches. It raises none for a CPU: the kernel kills the process, or oneDNN ends it if its
-address space is limited. So callers compare their need with this module's numbers beforehand.
+micro-batches. On a CPU it raises none: the kernel kills the process, or oneDNN ends the process if
+the address space is limited. So callers compare what they need with this module's numbers first.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from trainer.system.tensorflow_errors import Translation
 LESS = "Use a smaller --ghost_batch_size or --image_size, or --precision=bfloat16."
 
 _PROC, _CGROUP = pathlib.Path("/proc"), pathlib.Path("/sys/fs/cgroup")
-# For each controller in /proc/self/cgroup ("" in version 2): its folder, its files with the limit
+# For each controller in /proc/self/cgroup ("" in version 2): the folder, the files with the limit
 # and the usage, and the field of memory.stat with the file cache that the kernel can drop.
 _CGROUPS = {
     "": ("", "memory.max", "memory.current", "inactive_file"),
@@ -37,12 +37,12 @@ _CGROUPS = {
 
 @dataclasses.dataclass(frozen=True)
 class Use:
-    """Bytes that this process uses of one memory.
+    """Use of one memory (a GPU's, RAM or address space) by this process.
 
     Attributes:
       now: bytes in use.
       peak: most bytes in use since `reset_peak_memory`.
-      limit: most bytes that it can use beside other processes; infinite if unknown.
+      limit: most bytes that this process can use beside other processes; infinite if unknown.
     """
 
     now: int
@@ -51,10 +51,10 @@ class Use:
 
 
 def memory_usage(devices: Sequence[str]) -> list[Use]:
-    """Returns the memory use of each GPU; or of this process if all devices are CPUs.
+    """Returns the memory use of each GPU, or of this process if all devices are CPUs.
 
-    The first entry of a process is its RAM. If `ulimit -v` limits its address space, the second
-    entry is that. The list is empty if the platform does not report memory.
+    For a process, the first entry is RAM, and the second is address space if `ulimit -v` limits it.
+    The list is empty if the platform does not report memory.
     """
     if _on_cpu(devices):
         try:
@@ -68,8 +68,8 @@ def memory_usage(devices: Sequence[str]) -> list[Use]:
 def reset_peak_memory(devices: Sequence[str]) -> None:
     """Resets the peaks of `memory_usage` to the memory in use now.
 
-    The peak of an address space cannot be reset, nor can any without permission to write /proc:
-    such a peak covers the whole life of the process.
+    The peak of the address space cannot be reset; that of the RAM needs permission to write /proc.
+    A peak that is not reset covers the whole life of the process.
     """
     for device in _gpus(devices):
         tf.config.experimental.reset_memory_stats(device)
@@ -79,7 +79,7 @@ def reset_peak_memory(devices: Sequence[str]) -> None:
 
 
 def out_of_memory(what: str, remedy: str) -> Translation:
-    """Returns a translation of out-of-memory errors into a UserError that `what` does not fit."""
+    """Returns a translation of out-of-memory errors into a UserError about `what`."""
 
     def translation(error: tf.errors.OpError) -> UserError | None:
         if isinstance(error, tf.errors.ResourceExhaustedError):
@@ -107,13 +107,13 @@ def _process() -> list[Use]:
 
 
 def ram_limit(proc: pathlib.Path = _PROC, cgroups: pathlib.Path = _CGROUP) -> int:
-    """Returns the RAM that this process may use, in bytes: the machine's or its container's."""
+    """Returns the RAM that this process may use, in bytes: the machine's or the container's."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min([machine, *(limit for limit, _ in _limits(proc, cgroups))])
 
 
 def available(proc: pathlib.Path = _PROC, cgroups: pathlib.Path = _CGROUP) -> int:
-    """Returns the RAM that is free in the machine or this process's container, in bytes."""
+    """Returns the bytes of RAM that this process can still use: free, and within all limits."""
     free = [_fields(proc / "meminfo")["MemAvailable"]]
     return max(0, min([*free, *(limit - used for limit, used in _limits(proc, cgroups))]))
 
@@ -121,14 +121,14 @@ def available(proc: pathlib.Path = _PROC, cgroups: pathlib.Path = _CGROUP) -> in
 def _limits(proc: pathlib.Path, cgroups: pathlib.Path) -> Iterator[tuple[int, int]]:
     """Yields the limit and the usage, in bytes, of each cgroup that limits this process.
 
-    A container, slice or job is a cgroup, of version 1 or 2, and may lie in others.
+    Containers, systemd slices and jobs are cgroups (version 1 or 2), which may be nested.
     """
     groups = proc / "self" / "cgroup"
     for line in groups.read_text().splitlines() if groups.exists() else []:
         _, controllers, path = line.split(":", 2)
         for controller in _CGROUPS.keys() & controllers.split(","):
             name, limit, usage, cache = _CGROUPS[controller]
-            # A container sees its cgroup as the root, or below it at the path on the host.
+            # A container's cgroup is the root folder, or a folder below it at the host's path.
             for folder in (cgroups / name, *_below(cgroups / name, path)):
                 with contextlib.suppress(OSError):
                     most = (folder / limit).read_text().strip()
@@ -138,7 +138,7 @@ def _limits(proc: pathlib.Path, cgroups: pathlib.Path) -> Iterator[tuple[int, in
 
 
 def _below(root: pathlib.Path, path: str) -> Iterator[pathlib.Path]:
-    """Yields the folders on the way from `root` down along `path`."""
+    """Yields each folder below `root` on the way to `root`/`path`, which is the last."""
     for part in path.strip("/").split("/"):
         root /= part
         yield root

@@ -1,7 +1,7 @@
 """Output of the program: results, messages, and streams whose failures cannot end a training.
 
-A training goes on if its output cannot be written, because the disk is full, the reader of a pipe
-has ended or the terminal has hung up. If the output is the result, as in `plan`, the program ends.
+A training continues if its output cannot be written (the disk is full, the reader of a pipe has
+ended, or the terminal has hung up). If the output is the result, as in `plan`, the program ends.
 """
 
 import codecs
@@ -32,7 +32,7 @@ class OutputError(ExitError):
 
 
 class ReaderLeftError(Exception):
-    """The process that reads the output has ended, as `head` does, and would read no message."""
+    """The process that reads the output, such as `head`, has ended; nobody would read a message."""
 
 
 class _Stream:
@@ -55,7 +55,7 @@ class _Stream:
             self.failed(error)
 
     def close(self) -> None:
-        """Stays open: otherwise the next file would get the descriptor, and all output."""
+        """Only flushes: otherwise the next opened file would get the descriptor and the output."""
         self.flush()
 
     def isatty(self) -> bool:
@@ -75,13 +75,13 @@ class _Plain(logging.Formatter):
 def open_closed_streams() -> None:
     """Opens /dev/null on each of the descriptors 0 to 2 that is closed.
 
-    Otherwise files and pipes of this program get these numbers, and receive TensorFlow's messages.
+    Otherwise this program's files would get these descriptors, and receive TensorFlow's messages.
     """
     for descriptor, mode in enumerate(["r", "w", "w"]):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # It gets the lowest free number, `descriptor`.
+            os.open(os.devnull, os.O_RDWR)  # The lowest free number is `descriptor`.
         name = ("stdin", "stdout", "stderr")[descriptor]
         if getattr(sys, name) is None:
             setattr(sys, name, open(descriptor, mode, closefd=False))  # noqa: SIM115
@@ -156,7 +156,7 @@ def log_as(*, chief: bool) -> Iterator[None]:
 
 
 def log_above_bar(write: Callable[..., None] | None) -> None:
-    """Prints messages with the progress bar's `write`; None after the bar is closed."""
+    """Sets the progress bar's `write`, by which `log` prints above the bar; None without a bar."""
     _log.write = write
 
 
@@ -180,7 +180,7 @@ def kept() -> Iterator[None]:
 
 
 def say(text: str, *, to: TextIO | None = None) -> None:
-    """Prints lines at once, and escapes control characters, which a file's name may hold.
+    """Prints and flushes lines; escapes control characters, which a file name may contain.
 
     Args:
       text: lines, separated by line feeds.
@@ -190,7 +190,7 @@ def say(text: str, *, to: TextIO | None = None) -> None:
 
 
 def width() -> int | None:
-    """Returns the number of columns if stdout is a terminal, or None."""
+    """Returns the number of columns if stdout is a terminal, or else None."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
@@ -211,7 +211,7 @@ def end() -> None:
     """Flushes stderr and stdout.
 
     Raises:
-      OutputError, ReaderLeftError: if the result cannot be written, or its reader has ended.
+      OutputError: if the result cannot be written. ReaderLeftError: if the reader has ended.
     """
     with contextlib.suppress(AttributeError):
         sys.stderr.flush()

@@ -1,7 +1,7 @@
 """Checks the limits of `ulimit` and containers under which TensorFlow aborts without a message.
 
-TensorFlow's C++ code ends the process if a thread cannot be started or an allocation fails, so that
-Python cannot report it. Therefore the limits are checked before, as far as possible.
+TensorFlow's C++ code ends the process if a thread cannot be started or an allocation fails, and
+Python cannot report that. So this module checks the limits first, as far as possible.
 """
 
 import resource
@@ -12,9 +12,9 @@ from absl import logging
 from trainer.errors import UserError
 from trainer.system.cores import usable
 
-# A model of 2,000 parameters takes 2.2 GB of address space on two cores; with 1.9 GB it aborts.
+# On two cores, a model of 2,000 parameters takes 2.2 GB of addresses. TensorFlow aborts at 1.9 GB.
 _ADDRESSES, _ADDRESSES_PER_CORE = 2**31, 2**26
-# Training that model on two cores runs 19 threads at once; with 20 allowed it aborts.
+# Training that model on two cores runs 19 threads at once; a limit of 20 makes TensorFlow abort.
 _THREADS, _THREADS_PER_CORE = 24, 4
 # AutoGraph writes a function's code into a temporary file before it compiles it.
 _FILE_BYTES = 2**16
@@ -71,7 +71,7 @@ def _check_addresses(needed: int) -> None:
 
 
 def _check_threads(needed: int) -> None:
-    """Tries to start `needed` threads: a limit also counts other processes and containers."""
+    """Tries to start `needed` threads, because the limits also count other processes' threads."""
     done = threading.Event()
     started: list[threading.Thread] = []
     try:

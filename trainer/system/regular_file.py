@@ -1,8 +1,8 @@
 """Opens files that must be regular files: not a FIFO, device, socket or folder.
 
 A plain `open` waits forever for the writer of a FIFO, and reads /dev/zero until memory is full.
-`opener` opens a file without waiting and then checks the open file, which cannot be exchanged in
-between.
+`opener` opens a file without waiting and then checks the open file, so that no other file can take
+its place between the check and the use.
 """
 
 import contextlib
@@ -61,7 +61,7 @@ def reading(path: str | os.PathLike[str], most_bytes: int) -> Iterator[BinaryIO]
     Raises:
       FileNotFoundError: if the file does not exist.
       NotRegularError: if it is not a regular file.
-      ReadError: if it cannot be opened or read, or is larger.
+      ReadError: if it cannot be opened or read, or has more than `most_bytes`.
     """
     name = os.fspath(path)
     try:
@@ -71,9 +71,9 @@ def reading(path: str | os.PathLike[str], most_bytes: int) -> Iterator[BinaryIO]
             yield file
     except (FileNotFoundError, NotRegularError):
         raise
-    except NotADirectoryError as error:  # A path below a file does not exist.
+    except NotADirectoryError as error:  # A parent folder of the path is a file.
         raise FileNotFoundError(error.errno, error.strerror, name) from error
-    except OSError as error:  # The system's error of a failed read lacks the name.
+    except OSError as error:  # The system's error of a failed read does not name the file.
         raise ReadError(error.errno, error.strerror, name) from error
 
 
@@ -81,10 +81,10 @@ def read_regular(path: str | os.PathLike[str], most_bytes: int) -> bytes:
     """Returns the content of a regular file of at most `most_bytes`.
 
     Raises:
-      FileNotFoundError, NotRegularError, ReadError: under the conditions of `reading`.
+      FileNotFoundError, NotRegularError, ReadError: if `reading` raises them.
     """
     with reading(path, most_bytes) as file:
-        content = file.read(most_bytes + 1)  # It may grow meanwhile; /proc reports no sizes.
+        content = file.read(most_bytes + 1)  # The file may grow meanwhile, and /proc has no sizes.
         if len(content) > most_bytes:
             raise OSError(errno.EFBIG, f"it has more than {most_bytes:,} bytes")
         return content

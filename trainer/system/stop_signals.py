@@ -30,9 +30,9 @@ def is_repeated_hangup(number: int, stopping: bool) -> bool:
 def watched() -> Iterator[Callable[[], bool]]:
     """Yields a function that reports whether a signal that asks to stop has arrived.
 
-    Before its first call there is nothing to save, and a signal ends the process at once. So does a
-    second signal, because all files on the disk are complete at any time. A thread watches, because
-    Python runs signal handlers only when TensorFlow returns.
+    Before that function's first call, a signal ends the process at once: there is nothing to save.
+    A second signal does so too: all files on the disk are complete at any time. A thread watches
+    for signals, because Python runs signal handlers only when TensorFlow returns.
     """
     received = threading.Event()
     asked = threading.Event()

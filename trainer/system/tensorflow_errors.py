@@ -7,15 +7,15 @@ import tensorflow as tf
 
 from trainer.errors import ExitError
 
-# Returns the error to raise in place of TensorFlow's, or None if it has another cause.
+# A function that returns the error to raise in place of TensorFlow's; None for other causes.
 Translation = Callable[[tf.errors.OpError], ExitError | None]
 
 
 @contextlib.contextmanager
 def translate(*translations: Translation) -> Iterator[None]:
-    """Raises what the first translation returns in place of a TensorFlow error in the block.
+    """Replaces a TensorFlow error in the block by the first error that a translation returns.
 
-    An error that has no translation is raised as it is.
+    An error that no translation replaces is raised unchanged.
     """
     try:
         yield

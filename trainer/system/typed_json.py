@@ -1,10 +1,10 @@
 """Reads JSON from outside this process, and checks that it has the declared structure.
 
-A declaration is a `Kind`: a function that takes a parsed value and returns it checked. `fields`
-combines kinds into objects. Any other content (missing fields, other types, numbers of 400 digits,
-100,000 brackets, bytes that are not UTF-8) raises the same error: a `DamagedError`, which names the
-file, the line or field, and the problem. Fields that are not declared pass, because a newer version
-may have written them.
+A declaration is a `Kind`: a function that checks a parsed value and returns it. `fields` combines
+kinds into objects. Any other content of a file (missing fields, other types, numbers of 400 digits,
+100,000 brackets, bytes that are not UTF-8) raises a `DamagedError`, which names the file, the line
+or field, and the problem. Fields that are not declared are accepted, because a newer version may
+have written them.
 """
 
 import json
@@ -17,9 +17,9 @@ from trainer.system.regular_file import read_regular, reading
 
 Kind = Callable[[Any], Any]
 
-# This program writes no larger file: a sweep of 10,000 points has 3 MB.
+# This program writes no larger JSON file: a sweep of 10,000 points has 3 MB.
 MOST_BYTES = 2**24
-# A log of this size has 2.7 million points, with a line of 400 bytes each.
+# A log of this size has 2.7 million points, in lines of 400 bytes.
 _MOST_LOG_BYTES = 2**30
 _MOST_LINE_BYTES = 2**16
 # Sums and squares of numbers up to this one are finite, and so are matplotlib's axes.
@@ -31,7 +31,7 @@ class WrongError(ValueError):
     """A value does not have its declared kind.
 
     Args:
-      what: the problem, to follow the name of the value, such as "is missing".
+      what: the problem, as the predicate of a sentence about the value, such as "is missing".
       place: where the value is in the text, such as points[3].status; "" for the whole text.
     """
 
@@ -42,7 +42,7 @@ class WrongError(ValueError):
         self.place = place
 
     def inside(self, place: str) -> "WrongError":
-        """Returns the same error with its place inside of `place`."""
+        """Returns the same error with `place` in front of its own place."""
         dot = "." if place and self.place and not self.place.startswith("[") else ""
         return WrongError(self.what, f"{place}{dot}{self.place}")
 
@@ -56,7 +56,7 @@ class DamagedError(Exception):
 
 
 def problem(error: DamagedError | OSError) -> str:
-    """Returns the problem of a file that is damaged or cannot be read, to follow its name."""
+    """Returns the predicate of a sentence about a file that is damaged or cannot be read."""
     if isinstance(error, DamagedError):
         return f"is damaged: {error.reason}"
     return f"cannot be read: {error.strerror}"
@@ -66,7 +66,7 @@ def parsed(text: str | bytes, kind: Kind) -> Any:
     """Returns the value of a JSON text, checked by `kind`.
 
     Raises:
-      WrongError: if the text is not JSON, or not of that kind.
+      WrongError: if the text is not JSON, or the value is not of that kind.
     """
     try:
         value = json.loads(text if isinstance(text, str) else text.decode("utf-8-sig"))
@@ -86,8 +86,8 @@ def read(path: str | os.PathLike[str], kind: Kind) -> Any:
     """Returns the value of a JSON file, checked by `kind`.
 
     Raises:
-      DamagedError: if the file is not JSON, or not of that kind.
-      FileNotFoundError: if it does not exist.
+      DamagedError: if the file is not JSON, or the value is not of that kind.
+      FileNotFoundError: if the file does not exist.
       OSError: if it cannot be read, is not a regular file, or is too large.
     """
     try:
@@ -99,8 +99,8 @@ def read(path: str | os.PathLike[str], kind: Kind) -> Any:
 def read_lines(path: str | os.PathLike[str], kind: Kind) -> Iterator[tuple[int, Any]]:
     """Yields the number of each line of a file, from 1, and the line's value.
 
-    If a line is wrong, a WrongError stands in place of its value. An unfinished object at the end
-    of the file is left out: the process that wrote it was killed.
+    If a line is wrong, the value is a WrongError. An unfinished object at the end of the file is
+    left out, because the process that wrote it was killed.
 
     Raises:
       FileNotFoundError: if the file does not exist.
@@ -195,7 +195,7 @@ def number(least: float = -LARGEST, most: float = LARGEST) -> Kind:
     """Returns the kind of finite numbers from `least` to `most`, which become floats."""
 
     def check(value: Any) -> float:
-        # Python can compare integers of any size with floats, but cannot convert all of them.
+        # Python compares any integer with floats, but cannot convert every integer to a float.
         if not _is_number(value) or not least <= value <= most:
             raise WrongError(f"is {_shown(value)}, not a number from {least:g} to {most:g}")
         return float(value)
@@ -204,7 +204,7 @@ def number(least: float = -LARGEST, most: float = LARGEST) -> Kind:
 
 
 def measured(value: Any) -> float:
-    """Checks a number up to LARGEST, NaN or an infinity: a run may have diverged."""
+    """Checks that the value is a number up to LARGEST, or NaN or infinite, as in a diverged run."""
     if not _is_number(value) or (LARGEST < abs(value) < float("inf")):
         raise WrongError(f"is {_shown(value)}, not a number up to {LARGEST:g}")
     return float(value)
@@ -223,7 +223,7 @@ def text(value: Any) -> str:
 
 
 def file_name(value: Any) -> str:
-    """Checks a file's name, which may hold bytes that are not UTF-8 as Python's surrogates."""
+    """Checks a file name, where Python's surrogates may stand for bytes that are not UTF-8."""
     return _encodable(value, "surrogateescape")
 
 

@@ -2,7 +2,7 @@
 
 import keras
 
-_EPSILON = 1e-5  # Default of Torch, in which the papers' code was written; Keras' is 1e-3.
+_EPSILON = 1e-5  # Default of Torch, as in the code of the papers; the default of Keras is 1e-3.
 
 
 def convolution(
@@ -27,7 +27,7 @@ def convolution(
 
 
 def normalize(x: keras.KerasTensor, name: str, *, gamma: float = 1.0) -> keras.KerasTensor:
-    """Returns the batch norm of x; its γ starts at `gamma`."""
+    """Returns the batch norm of x with the initial γ = `gamma`."""
     start = keras.initializers.Constant(gamma)
     return keras.layers.BatchNormalization(
         epsilon=_EPSILON, gamma_initializer=start, name=f"{name}_norm"

@@ -2,10 +2,10 @@
 
 `vgg_16` is configuration D of Simonyan & Zisserman 2015 (arXiv:1409.1556, table 1) in its form for
 small images: a batch norm follows each of the 13 convolutions, and one dense layer replaces three.
-`plain_9` is the three-stage network of the articles on accuracy against batch size.
+`plain_9` is a three-stage network known from articles that compare accuracy with batch size.
 
-Both map float images [b, h, w, c] to float32 logits [b, classes]. Layers up to the last activation
-have Keras' current dtype policy; later ones are float32. The Dense layer has Keras' initializer.
+Both map float images [b, h, w, c] to float32 logits [b, classes]. Flattening, global pooling and
+logits are float32; other layers have Keras' dtype policy. The Dense layer has Keras' initializer.
 """
 
 import keras

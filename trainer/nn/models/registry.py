@@ -75,11 +75,11 @@ def build(
     seed: int,
     precision: str = "float32",
 ) -> keras.Model:
-    """Returns the model of that name under the current strategy's scope.
+    """Returns the model `name`, created in the scope of the current strategy.
 
     Args:
-        name: value of --model, as the module's docstring lists them.
-        images: format of the images, and their statistics, by which the model standardises them.
+        name: value of --model, in a form that the module's docstring lists.
+        images: shape of the images, and the mean and standard deviation that standardise them.
         classes: number of logits.
         ghost: settings of the ghost batch norms.
         seed: seed of the initial weights, and of Python's, numpy's and TensorFlow's generators,
@@ -91,8 +91,8 @@ def build(
         A model from uint8 images [b, h, w, c] to float32 logits [b, classes].
 
     Raises:
-        UserError: if there is no such model, or it cannot be built for these images and classes,
-            or does not return logits.
+        UserError: if the model does not exist, cannot be built for these images and classes, or
+            does not return logits.
     """
     keras.utils.set_random_seed(keras_seed(seed))
     with _layers_in(precision):
@@ -105,7 +105,7 @@ def build(
             mean=list(images.mean), variance=[std**2 for std in images.std], dtype="float32"
         )(pixels)
     logits = _with_reason(name, lambda: network(pixels))  # [b, classes]
-    if isinstance(logits, list) and len(logits) == 1:  # As of keras.Model(x, [y]).
+    if isinstance(logits, list) and len(logits) == 1:  # keras.Model(x, [y]) returns a list.
         (logits,) = logits
     if tuple(getattr(logits, "shape", ())) != (None, classes):
         shape = getattr(logits, "shape", type(logits).__name__)

@@ -1,12 +1,12 @@
 """Residual network for large images: ResNet-50, He et al. 2016, arXiv:1512.03385, table 1.
 
-This is the variant called v1.5: a bottleneck that halves the image does so in its 3×3 convolution
-and not in its first 1×1, as in Goyal et al. 2017 (arXiv:1706.02677), section 5.1. Their initial
-weights are used too: the γ of each block's last batch norm is zero, so a block starts as its
-shortcut, and the dense layer is normal with standard deviation 0.01.
+This is the variant called v1.5, with the initial weights of Goyal et al. 2017 (arXiv:1706.02677),
+section 5.1. A bottleneck that halves the image does so in its 3×3 convolution and not in its first
+1×1. The last batch norm of a block starts with γ = 0, so that the block starts as its shortcut. The
+dense layer starts normal with standard deviation 0.01.
 
-Strided layers have explicit padding, equal on both sides as in Torch. TensorFlow's "same" would pad
-an even image on the far side only. Hence the weights of torchvision's resnet50 fit, layer by layer.
+Strided layers pad both sides equally, as in Torch, so the weights of torchvision's resnet50 fit.
+TensorFlow's "same" would pad an even image unequally: 0 and 1 for 3×3, or 2 and 3 for 7×7.
 """
 
 import keras
@@ -14,19 +14,19 @@ import keras
 from trainer.nn.models.convolution import activate, convolution, normalize
 
 _STAGES = [(64, 3), (128, 4), (256, 6), (512, 3)]  # (channels inside a block, blocks)
-_EXPANSION = 4  # Output channels of a block, over those inside.
+_EXPANSION = 4  # Ratio of a block's output channels to the channels inside it.
 
 
 def resnet_50(image_shape: tuple[int, int, int], classes: int) -> keras.Model:
     """Returns ResNet-50 v1.5 from float images [b, h, w, c] to float32 logits [b, classes].
 
-    Images have 32 pixels or more a side; the papers use 224. Layers before the pooling have Keras'
-    current dtype policy, and later ones are float32.
+    Images have 32 pixels or more a side; the papers use 224. Global average pooling and logits are
+    float32; all other layers have Keras' current dtype policy.
     """
     images = keras.Input(image_shape)
     x = _padded(images, 3, "stem")
     x = convolution(64, 7, 2, "stem_conv", padding="valid")(x)  # [b, h/2, w/2, 64]
-    x = _padded(activate(x, "stem"), 1, "pool")  # ReLU outputs are never below these zeros.
+    x = _padded(activate(x, "stem"), 1, "pool")  # After a ReLU, zeros do not change maxima.
     x = keras.layers.MaxPooling2D(3, strides=2, name="stem_pool")(x)  # [b, h/4, w/4, 64]
     for stage, (channels, blocks) in enumerate(_STAGES, start=1):
         for block in range(1, blocks + 1):

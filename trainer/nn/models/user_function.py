@@ -19,7 +19,7 @@ def build(name: str, image_shape: tuple[int, int, int], classes: int) -> keras.M
             or does not return a Keras model.
     """
     module_name, _, function_name = name.partition(":")
-    if not {"", os.getcwd()} & set(sys.path):  # Only `python -m` does this itself.
+    if not {"", os.getcwd()} & set(sys.path):  # Python does this for `-m` only.
         sys.path.insert(0, os.getcwd())
     try:
         if module_name.startswith("."):
@@ -42,7 +42,7 @@ def build(name: str, image_shape: tuple[int, int, int], classes: int) -> keras.M
             model = function(image_shape, classes)
     except UserError:
         raise
-    except Exception as error:  # The function is not the user's own, but a library's.
+    except Exception as error:  # A library's function failed, not the user's code.
         raise UserError(f"model {name} cannot be built: {one_line(error)}") from error
     if not isinstance(model, keras.Model):
         raise UserError(f"--model={name} returned a {type(model).__name__}: return a keras.Model")

@@ -1,7 +1,8 @@
 """Wide residual networks, WRN-depth-width: Zagoruyko & Komodakis 2016, arXiv:1605.07146.
 
-Each has pre-activation blocks of two 3×3 convolutions, in three groups of 16k, 32k and 64k channels
-for width k. With n blocks a group, depth is 6n + 4, the number of convolutions.
+A pre-activation block has two 3×3 convolutions. Three groups of n blocks have 16k, 32k and 64k
+channels for width k. The depth 6n + 4 counts the 6n convolutions of blocks, the network's first
+convolution, and a shortcut convolution in each group (the first group has none if k = 1).
 """
 
 import keras
@@ -17,9 +18,8 @@ def wide_resnet(
 ) -> keras.Model:
     """Returns WRN-depth-width from float images [b, h, w, c] to float32 logits [b, classes].
 
-    Layers before the pooling have Keras' current dtype policy, and later ones are float32.
-    Convolutions have no bias and start as the authors' (He normal over fan-out, not truncated). The
-    Dense layer has Keras' initializer.
+    Global average pooling and logits are float32; other layers have Keras' current dtype policy.
+    Convolutions start as in the authors' code; the Dense layer has Keras' initializer.
 
     Raises:
         UserError: if depth is not 6n + 4 with n ≥ 1, or width is under 1.
