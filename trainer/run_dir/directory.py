@@ -172,7 +172,7 @@ def _check_links(path: pathlib.Path) -> None:
         for entry in (pathlib.Path(folder, name) for name in (*folders, *files)):
             if not entry.is_symlink():
                 continue
-            target = pathlib.Path(os.path.realpath(entry))  # In a cycle, one of the links.
+            target = pathlib.Path(os.path.realpath(entry))  # A cycle resolves to one of its links.
             if not target.is_relative_to(os.path.realpath(path)):
                 raise UserError(
                     f"--model_dir={path} holds a link to {target}: {entry}.\n"

@@ -132,7 +132,7 @@ def training_data_of(
     """Returns the description of the training data that the run in `path` keeps, or a new one.
 
     Args:
-      config: of the run.
+      config: flags of the run.
       path: run directory; if None, or without a description, one is made from the data.
       bad: records the examples that cannot be used.
       source: the training split if it is loaded, to compare with the description. If None, the

@@ -103,7 +103,7 @@ def restore(checkpoints: Checkpoints, step: TrainingStep) -> State:
             "Resume with the version that wrote it, or name a new --model_dir."
         ) from error
     state.resumes += 1
-    if state.statistics_starts is None:  # In old runs, all trained from the start.
+    if state.statistics_starts is None:  # In old runs, all began at the start.
         state.statistics_starts = step.starts
     return state
 
