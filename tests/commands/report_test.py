@@ -136,7 +136,7 @@ def test_a_range_test_is_no_condition(capsys, tmp_path):
     page, _, _ = report(capsys, tmp_path, tmp_path / "runs")
     assert "Learning rate range tests" in page.titles
     assert "2 runs, 1 condition<" in page.text
-    assert re.search("Suggested: 0.00[0-9]+ to 16", page.images[-1]["alt"])
+    assert re.search("Suggested learning rates: 0.00[0-9]+ to 16", page.images[-1]["alt"])
 
 
 def test_names_break_at_their_words_and_numbers_do_not(capsys, tmp_path):

@@ -138,7 +138,7 @@ def test_new_progress_at_the_same_update_replaces_the_checkpoint(tmp_path, varia
 def test_other_variables_are_rejected(tmp_path, variables, weights):
     save(opened(tmp_path, variables), 1)
     other = {**variables, "weights": [tf.Variable(value) for value in weights]}
-    with pytest.raises(UserError, match="is of another model"):
+    with pytest.raises(UserError, match="was written for another model"):
         opened(tmp_path, other, keep=2).restore()
 
 
@@ -251,13 +251,13 @@ def test_a_file_named_incomplete_is_renamed(tmp_path, variables, logged):
     checkpoints = opened(tmp_path, variables)
     save(checkpoints, 1)
     assert checkpoints.wait() == 1
-    assert logged == [f"{tmp_path}/incomplete is not a folder; it is now damaged-incomplete"]
+    assert logged == [f"{tmp_path}/incomplete is not a folder; renamed it to damaged-incomplete"]
     assert (tmp_path / "damaged-incomplete").read_text() == "mine"
 
 
 def test_a_file_in_place_of_the_folder_is_an_error(tmp_path, variables):
     (tmp_path / "checkpoints").touch()
-    with pytest.raises(UserError, match=r"checkpoints cannot be read: Not a directory\.\nPut"):
+    with pytest.raises(UserError, match=r"checkpoints cannot be read: Not a directory\.\nRestore"):
         opened(tmp_path / "checkpoints", variables).restore()
 
 

@@ -56,7 +56,7 @@ def test_a_damaged_file_is_renamed_and_replaced(tmp_path, content, logged):
     outcomes.begin(tmp_path, POINTS[:2])
     (line,) = logged
     assert line.startswith(f"{tmp_path}/sweep.json is damaged: ")
-    assert "it is now damaged-sweep.json, and a new one is made" in line
+    assert "renamed it to damaged-sweep.json; a new one is made" in line
     assert (tmp_path / "damaged-sweep.json").read_bytes() == content.encode("latin-1")
     assert outcomes.read(tmp_path) == {"seed=0": Outcome(), "seed=1": Outcome()}
 

@@ -25,7 +25,7 @@ _Grid = dict[tuple[float, ...], Condition]
 def against_batch(conditions: Sequence[Condition]) -> list[Picture]:
     """Returns a picture of accuracy against batch size; [] if no line has two points.
 
-    Each combination of the other flags that differ has a line.
+    Each combination of the other flags that differ has its own line.
     """
     families, tied = _families(conditions, [BATCH])
     if not families:
@@ -51,7 +51,7 @@ def against_batch(conditions: Sequence[Condition]) -> list[Picture]:
 def heat_maps(conditions: Sequence[Condition]) -> list[Picture]:
     """Returns heat maps of top-1 by learning rate and batch size; [] unless both vary.
 
-    Each combination of the other flags that differ has a map.
+    Each combination of the other flags that differ has its own map.
     """
     pictures = []
     for rate in RATES:
@@ -88,7 +88,7 @@ def _families(
 ) -> tuple[dict[str, _Grid], set[str]]:
     """Groups conditions into families that differ only in the flags `names`.
 
-    A family is left out if one of `names` has a single value among its ended conditions.
+    A family is left out if a flag of `names` has one value in all its ended conditions.
 
     Returns:
       A grid per family, by its label, and the flags that follow the batch size.

@@ -11,8 +11,8 @@ from trainer.reports.run_record import RunRecord
 from trainer.sweep.seed_statistics import Spread, spread
 
 UNSET = "–"
-_SHORT = 40  # Characters; longer lists of flags do not serve as labels.
-# The flags of the first batch size and learning rate, the axes of comparisons.
+_SHORT = 40  # Characters; a longer list of flags is not used as a label.
+# Flags of the initial batch size and learning rate, which are the axes of comparisons.
 BATCH, RATES = "initial_batch_size", ("base_learning_rate", "initial_learning_rate")
 
 
@@ -46,7 +46,7 @@ def differing(runs: Sequence[RunRecord]) -> list[str]:
 
     def differs(name: str) -> bool:
         values = {flags.get(name) for flags in known}
-        # A run has a free flag here only if its controller depends on the flag.
+        # `flags` holds a free flag only if the run's controller depends on this flag.
         return len(values - {None} if name in flagfile.FREE else values) > 1
 
     names = dict.fromkeys(name for flags in known for name in flags if name != "seed")
@@ -77,7 +77,7 @@ def conditions(runs: Sequence[RunRecord]) -> list[Condition]:
 
 
 def _label(group: Sequence[RunRecord], flags: str) -> str:
-    """Returns what the names of `group` share, else `flags` if short, else the first run's name."""
+    """Returns the shared part of the runs' names, else `flags` if short, else the first name."""
     stripped = {re.sub(r"[\W_]*seed[\W_]*\d+", "", run.name).strip("/_-., =") for run in group}
     if len(stripped) == 1:
         return stripped.pop() or "all seeds"
@@ -92,7 +92,7 @@ def _label(group: Sequence[RunRecord], flags: str) -> str:
 
 
 def number(value: str) -> float | None:
-    """Returns the number that a flag's value is, or None if it is not a number."""
+    """Returns a flag's value as a number, or None if the value is not a number."""
     try:
         return float(value)
     except ValueError:

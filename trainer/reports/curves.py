@@ -18,13 +18,13 @@ from trainer.reports.run_record import DIVERGED, RunRecord
 Point = dict[str, Any]
 # Only this many conditions have a colour of their own; the others are grey.
 COLOURED = 8
-# A loss above this multiple of the first loss is off the axis: it would hide the decrease.
+# A loss above this multiple of the first loss is off the axis, or it would hide the decrease.
 _LOSS_ABOVE = 2.0
-# The axis of updates is logarithmic from this ratio of the longest to the shortest run.
+# The axis of updates is logarithmic if the longest run has this many times the shortest's updates.
 _MANY = 8
-# A logarithmic axis with a smaller ratio of its ends has too few ticks at 1, 2 and 5.
+# If the ratio of a logarithmic axis' ends is smaller, too few of its ticks are at 1, 2 and 5.
 _NEAR = 5
-# A mean needs this share of the shortest run's points at updates that all runs have logged.
+# A mean is drawn if all runs logged points at this share or more of the shortest run's updates.
 _SHARED = 0.8
 
 _LEARNED = {
@@ -142,10 +142,10 @@ class _Chart:
     """Axes of a chart.
 
     Attributes:
-      x: key of the points that is drawn against.
+      x: key of the values on the horizontal axis.
       title: title above the axes.
       ylabel: label of the vertical axis.
-      limits: range of the vertical axis; None: that of the curves.
+      limits: range of the vertical axis; None: the range of the curves.
       log: whether the vertical axis is logarithmic, unless it shows top-1.
       steps: whether curves are step functions.
     """
@@ -231,7 +231,7 @@ def _name_ticks(axis: Any, low: float, high: float) -> None:
 
 
 def _marker(points: Sequence[Point]) -> str:
-    """Returns the marker of a curve: a dot if a single point makes no line."""
+    """Returns the marker of a curve: a dot if the curve is a single point."""
     return "o" if len(points) == 1 else ""
 
 
@@ -242,7 +242,7 @@ def _xy(points: Sequence[Point], x: str, steps: bool) -> tuple[list[float], list
 
 
 def _mean(curves: Sequence[Sequence[Point]]) -> list[Point]:
-    """Returns the mean over seeds at the updates that all curves have; [] if these are too few."""
+    """Returns the mean over seeds at the updates that all curves have; [] if there are too few."""
     at = [{point["update"]: point for point in curve} for curve in curves if curve]
     shared = sorted(set.intersection(*map(set, at))) if at else []
     if not shared or len(shared) < _SHARED * min(map(len, at)):

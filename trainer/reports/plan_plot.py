@@ -14,12 +14,12 @@ from trainer.schedule.plan import CONTROLLED, Ramp
 from trainer.schedule.trajectory import Trajectory
 from trainer.system.atomic_file import write_atomic
 
-# Points of a line over the whole run; the picture has 900 pixels.
+# Points of a line over the whole run; the picture is 900 pixels wide.
 _POINTS = 1500
 _FEWEST_POINTS = 20  # A ramp has at least this many points, or one per update if fewer.
 # Schedules drawn on a linear axis; the others are straight lines on a logarithmic axis.
 _LINEAR = ("cosine", "polynomial", "cyclical", "range_test")
-# Up to this many distinct values are ticks themselves; more would be too close.
+# Up to this many distinct values are the ticks; more ticks would be too close together.
 _MOST_TICKS = 5
 
 
@@ -102,7 +102,7 @@ def _title(config: Config, schedule: Trajectory, ramps: Sequence[Ramp]) -> str:
 
 
 def _scale(axes: Any, values: Sequence[float], linear: bool) -> None:
-    """Sets scale and ticks of an axis; a few distinct values are ticks themselves."""
+    """Sets scale and ticks of an axis; if the distinct values are few, these are the ticks."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
     distinct = sorted(set(values))

@@ -1,6 +1,6 @@
-"""Style of a report's pictures: lines that differ in colour and in dashes, also for grey print.
+"""Style of a report's pictures: lines differ in colour and dashes, for grey prints too.
 
-The colours are those of Okabe and Ito (2008), which colour-blind readers can distinguish. Their
+The colours are those of Okabe and Ito (2008), which colour-blind readers can distinguish. The
 yellow is omitted, because it is too pale for a line on white.
 """
 
@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#56b4e9", "#e69f00")
-# Lengths on and off, in line widths. Seven colours and six patterns give 42 different lines.
+# Lengths of dashes and gaps in line widths. Seven colours and six patterns give 42 lines.
 _DASHES: tuple[tuple[float, ...], ...] = (
     (),
     (5, 2),
@@ -79,7 +79,7 @@ class Picture:
 
 
 def line(i: int) -> Line:
-    """Returns the line of condition i, counted from 0; from the 43rd condition on it is grey."""
+    """Returns the line of condition i, counted from 0; grey from the 43rd condition on."""
     if i >= len(_COLOURS) * len(_DASHES):
         return GREY
     return Line(_COLOURS[i % len(_COLOURS)], _DASHES[i % len(_DASHES)])

@@ -26,13 +26,13 @@ class Interval:
 
 
 def whole(points: Iterable[Point]) -> list[Point]:
-    """Returns the points whose rate, loss and top-1 are all finite: a log may lack some."""
+    """Returns the points that have a finite learning rate, loss and top-1."""
     names = ("learning_rate", "loss", "top1")
     return [p for p in points if all(math.isfinite(p.get(name, math.nan)) for name in names)]
 
 
 def suggest(points: Sequence[Point]) -> Interval:
-    """Returns the interval that the `top1` of `points`, by rising `learning_rate`, suggests."""
+    """Returns the suggested interval; `points` are in the order of rising `learning_rate`."""
     rates = [point["learning_rate"] for point in points]
     accuracies = smoothed([point["top1"] for point in points])
     best = max(range(len(points)), key=accuracies.__getitem__)
@@ -87,7 +87,7 @@ def draw(points: Sequence[Point], interval: Interval, scale: str) -> bytes:
 
 
 def plot(figure: Any, points: Sequence[Point], interval: Interval, scale: str) -> None:
-    """Draws what `draw` does into an empty matplotlib figure."""
+    """Draws the picture of `draw` into an empty matplotlib figure."""
     rates = [point["learning_rate"] for point in points]
     xscale = "linear" if scale == "linear" else "log"
     rows: Any = figure.subplots(2, 1, sharex=True)
@@ -100,7 +100,7 @@ def plot(figure: Any, points: Sequence[Point], interval: Interval, scale: str) -
         axes.axvspan(interval.lowest, interval.highest, color="#0072b2", alpha=0.12, lw=0)
         axes.set(ylabel=label, xscale=xscale, xlim=(rates[0], rates[-1]))
         axes.grid(alpha=0.3, which="both")
-    # A diverging loss would hide where the loss fell.
+    # Without a limit, a diverging loss would hide where the loss fell.
     rows[0].set_ylim(0, 2 * points[0]["loss"] or 1)
     rows[1].set_ylim(0, 1)
     rows[1].xaxis.set_major_formatter("{x:g}")

@@ -1,4 +1,4 @@
-"""Builds the report on some runs, with only the sections for which the runs have data."""
+"""Builds a report on runs; sections for which the runs have no data are left out."""
 
 import functools
 import itertools
@@ -49,7 +49,7 @@ def _results(groups: Sequence[Condition]) -> _Part:
                 else "Each condition has one run, so its spread is unknown. "
             )
             + f"Only finished runs count. Savings are relative to {first.label}, the first "
-            "condition given. Seconds are training time; compare them only on one machine."
+            "condition with a finished run. Seconds are training time, comparable on one machine."
         ]
     body = html.table(tables.by_condition(groups)) + html.paragraphs(notes, "note")
     if tables.flags_apart(groups):
@@ -111,7 +111,7 @@ def _range_tests(tests: Sequence[RunRecord]) -> _Part:
             Picture(
                 name="range_test" + (f"_{i}" if len(tests) > 1 else ""),
                 alt=f"Training loss and top-1 against a rising learning rate, in {run.name}. "
-                f"Suggested: {found.lowest:.3g} to {found.highest:.3g}.",
+                f"Suggested learning rates: {found.lowest:.3g} to {found.highest:.3g}.",
                 caption=f"{run.name}: {found.why}",
                 draw=functools.partial(_draw_range_test, run=run, found=found, scale=scale),
                 height=4.2,
@@ -125,7 +125,7 @@ def _draw_range_test(
     figure: Figure, run: RunRecord, found: range_test.Interval, scale: str
 ) -> None:
     range_test.plot(figure, _ramp(run), found, scale)
-    figure.axes[0].set_title(f"{run.name}: {found.lowest:.3g} to {found.highest:.3g}")
+    figure.axes[0].set_title(f"{run.name}: rates {found.lowest:.3g} to {found.highest:.3g}")
 
 
 def _runs(groups: Sequence[Condition], others: Iterable[RunRecord]) -> _Part:

@@ -22,7 +22,7 @@ from trainer.system.typed_json import DamagedError
 DIVERGED = "diverged"
 _FILES = ("flags.txt", "metrics.jsonl", "result.json")
 _MOST_BYTES = 2**20  # Limit for files that have only a few lines.
-_LONGEST_NOTE = 300  # Characters of a note that is read from such a file.
+_LONGEST_NOTE = 300  # Limit for a note from such a file, in characters.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class RunRecord:
       name: a path that distinguishes the run from the others of the report.
       flags: values of the flags that change what is learned; {} if flags.txt cannot be read.
       points: logged points of both splits, in the order of updates.
-      result: the content of result.json; None if the run is unfinished, or it cannot be read.
+      result: the content of result.json; None if it is missing or cannot be read.
       state: finished, running, killed, DIVERGED, failed (as a point of a sweep), or not finished,
         for instance after a signal.
       notes: remarks for the reader, for instance on damaged files.
@@ -91,7 +91,7 @@ def _runs(path: pathlib.Path, unread: dict[pathlib.Path, str]) -> Iterator[pathl
         except PermissionError as error:
             unread[path] = f"cannot be read: {error.strerror}"
             continue
-        except OSError:  # It is a file, or does not exist.
+        except OSError:  # The path is a file, or does not exist.
             continue
         order = {name: i for i, name in enumerate(_outcomes(path))}
         inner.sort(key=lambda each: (order.get(each.name, len(order)), _natural(each)))
@@ -187,7 +187,7 @@ def _result(
 
 def _text(path: pathlib.Path, notes: list[str], *, needed: bool = False) -> str | None:
     try:
-        # A page must be UTF-8: bytes that are not are shown as \xff.
+        # A page must be UTF-8, so other bytes are shown as \xff.
         return read_regular(path, _MOST_BYTES).decode(errors="backslashreplace")
     except FileNotFoundError:
         if needed:
@@ -198,7 +198,7 @@ def _text(path: pathlib.Path, notes: list[str], *, needed: bool = False) -> str 
 
 
 def _failed(folder: pathlib.Path) -> str | None:
-    """Returns why the run failed, or None if it is not a failed point of a sweep."""
+    """Returns why the run failed; None if `folder` is not a failed point of a sweep."""
     outcome = _outcomes(folder.parent).get(folder.name, outcomes.Outcome())
     if not outcome.failed:
         return None
@@ -206,7 +206,7 @@ def _failed(folder: pathlib.Path) -> str | None:
 
 
 def _outcomes(path: pathlib.Path) -> dict[str, outcomes.Outcome]:
-    """Returns the outcomes of the sweep in `path`; {} if it is not a sweep, or is damaged."""
+    """Returns the outcomes of the sweep in `path`; {} if sweep.json is missing or damaged."""
     try:
         return outcomes.read(path)
     except (DamagedError, OSError):

@@ -128,7 +128,7 @@ def _run(run: RunRecord) -> list[str]:
 
 
 def _digits(seconds: float | None) -> int:
-    """Returns the number of decimals with which `seconds` has three significant digits."""
+    """Returns the number of decimals that gives `seconds` three significant digits."""
     return 2 if not seconds or seconds < 10 else 1 if seconds < 100 else 0
 
 

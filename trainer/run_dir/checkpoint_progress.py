@@ -1,6 +1,6 @@
-"""Types of the progress that a checkpoint holds as JSON besides the variables.
+"""Types of the progress, which a checkpoint holds as JSON beside the variables.
 
-TensorFlow's checksum covers the JSON, but another version of this program may have written it.
+TensorFlow's checksum detects damage, but another version of this program may have written the JSON.
 trainer/training/state.py documents the fields.
 """
 
@@ -39,7 +39,7 @@ _NOISE = fields({"trace": measured, "square": measured, "weight": measured})
 
 
 def _if_any(kind: Kind) -> Kind:
-    """Returns the kind of an object that is either empty or of `kind`."""
+    """Returns a checker that accepts {} and what `kind` accepts."""
     return lambda value: {} if value == {} else kind(value)
 
 
@@ -71,10 +71,10 @@ PROGRESS = fields(
 
 
 def checked(progress: dict[str, Any], path: object) -> dict[str, Any]:
-    """Returns the progress of the checkpoint at `path`, if it has a position and an update.
+    """Returns `progress` of the checkpoint `path`, if it holds a position and an update.
 
     Raises:
-      UserError: one of them is missing, because another version wrote the checkpoint.
+      UserError: if one of them is missing, because another version wrote the checkpoint.
     """
     for name in ("position", "update"):
         if name not in progress:

@@ -1,6 +1,6 @@
 """Reads one checkpoint of a run, which may be training meanwhile; writes nothing.
 
-If the run deletes the checkpoint while it is read, another one is chosen.
+If a checkpoint disappears or is damaged, the choice is made again without this one.
 """
 
 import os
@@ -30,11 +30,11 @@ def load(
       The path and the progress of the checkpoint.
 
     Raises:
-      UserError: the checkpoint does not exist, is damaged, or is of another model.
+      UserError: if the checkpoint does not exist, is damaged, or belongs to another model.
     """
     path, progress, damaged = _read_chosen(folder, which, variables)
     for other, error in damaged.items():
-        if other.exists():  # If not, the run has deleted it.
+        if other.exists():  # Otherwise the run has deleted it.
             log(f"checkpoint {other} is damaged and left out: {first_line(error)}")
     return path, progress
 
@@ -42,7 +42,7 @@ def load(
 def _read_chosen(
     folder: pathlib.Path, which: str, variables: Variables
 ) -> tuple[pathlib.Path, dict[str, Any], dict[pathlib.Path, Exception]]:
-    """Returns the checkpoint, its progress, and the damaged ones that were skipped."""
+    """Returns the checkpoint's path, its progress, and the damaged checkpoints skipped."""
     damaged: dict[pathlib.Path, Exception] = {}
     while True:
         path = _choose(folder, which, damaged)

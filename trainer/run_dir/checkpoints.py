@@ -1,9 +1,9 @@
-"""Checkpoints: parameters, moving statistics, optimizer slots and progress, whole or not at all.
+"""Checkpoints: parameters, moving statistics, optimizer slots and progress, written atomically.
 
 A checkpoint is a folder `checkpoints/<update>`. A background thread writes copies of the variables
 with tf.train.Checkpoint under another name, and renames the folder when it is complete. A second
-checkpoint of the same update, after an evaluation, is `<update>.1`. TensorFlow stores a checksum of
-every tensor and verifies it on reading.
+checkpoint of one update, made after an evaluation, is named `<update>.1`. TensorFlow stores a
+checksum of every tensor and verifies it on reading.
 """
 
 import hashlib
@@ -28,8 +28,8 @@ from trainer.system.output import log
 
 Variables = Mapping[str, Sequence[Any]]
 
-# Raised by TensorFlow's reader if a file is truncated, altered or missing, and by ours if the
-# progress is malformed.
+# TensorFlow's reader raises these if a file is truncated, altered or missing, and typed_json raises
+# WrongError if the progress is malformed.
 DAMAGED = (
     tf.errors.OpError,
     IndexError,
@@ -41,7 +41,7 @@ DAMAGED = (
 _NAME = re.compile(r"[0-9]{9,18}(\.[0-9]{1,9})?")
 # Suffix of a variable's key in tf.train.Checkpoint.
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
-# Space needed besides the tensors: names, shapes, and what the log writes meanwhile.
+# Disk space to leave besides the tensors: for names, shapes, and what the log writes meanwhile.
 _SPARE_BYTES = 2**20
 
 
@@ -50,8 +50,8 @@ class Checkpoints:
 
     Args:
       folder: created when it is needed.
-      variables: groups of variables, saved by their order in the group, because names of layers
-        may differ between processes.
+      variables: groups of variables; the index in the group identifies a variable, because names of
+        layers may differ between processes.
       keep: number of newest checkpoints to keep.
     """
 
@@ -73,7 +73,7 @@ class Checkpoints:
         """Copies the variables, and writes the copies and `progress` in the background.
 
         Args:
-          update: the number of updates that the variables have had.
+          update: number of updates applied to the variables.
           progress: values that JSON can hold.
           best: update of the checkpoint to keep besides the newest ones.
         """
@@ -82,21 +82,20 @@ class Checkpoints:
         if (update, text) == (self._newest, self._newest_progress):
             return
         copies = {name: [v.numpy() for v in group] for name, group in self._variables.items()}
-        # A daemon thread: a process that must exit at once does not wait for it, and an
-        # incomplete checkpoint does no harm.
+        # A process can exit without waiting for a daemon; an incomplete checkpoint is harmless.
         writer = threading.Thread(
             target=self._write, args=(update, copies, text, best), daemon=True
         )
         try:
             writer.start()
-        except RuntimeError as error:  # A thread cannot be started, so this one writes.
-            log(f"{error}; the run waits for its checkpoint")
+        except RuntimeError as error:  # No thread can be started, so this one writes.
+            log(f"{error}; training pauses while the checkpoint is written")
             self._write(update, copies, text, best)
             return
         self._writer = writer
 
     def wait(self) -> int | None:
-        """Waits until no checkpoint is being written; returns the newest checkpoint's update."""
+        """Waits until no checkpoint is being written; returns the newest one's update."""
         if self._writer is not None:
             self._writer.join()
             self._writer = None
@@ -108,7 +107,7 @@ class Checkpoints:
         temporary = self._folder / "incomplete"
         try:
             if os.path.lexists(temporary) and not temporary.is_dir():
-                log(f"{temporary} is not a folder; it is now {_put_aside(temporary)}")
+                log(f"{temporary} is not a folder; renamed it to {_put_aside(temporary)}")
             remove(temporary)
             temporary.mkdir(parents=True)
             needed = sum(copy.nbytes for group in copies.values() for copy in group) + _SPARE_BYTES
@@ -122,9 +121,9 @@ class Checkpoints:
             move_atomic(temporary, self._unused(update))
         except (OSError, RuntimeError, MemoryError, tf.errors.OpError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            newest = (
-                "there is none yet" if self._newest is None else f"{self._newest} is the newest"
-            )
+            newest = f"the newest checkpoint is of update {self._newest}"
+            if self._newest is None:
+                newest = "no checkpoint exists yet"
             log(
                 f"the checkpoint of update {update} cannot be written: {first_line(error)};\n"
                 f"{newest}. The run goes on and tries again at the next interval."
@@ -139,13 +138,13 @@ class Checkpoints:
                 remove(old)
 
     def restore(self) -> dict[str, Any] | None:
-        """Reads the newest intact checkpoint; returns its progress, or None without checkpoints.
+        """Reads the newest intact checkpoint; returns its progress, or None if none exists.
 
-        Damaged checkpoints are reported and renamed `damaged-<update>`.
+        Newer checkpoints, which are damaged, are reported and renamed `damaged-<update>`.
 
         Raises:
-          UserError: every checkpoint is damaged, the newest is of other variables, or the folder
-            cannot be read.
+          UserError: if every checkpoint is damaged, the newest intact one has other variables, or
+            the folder cannot be read.
         """
         existing, damaged = found(self._folder), []
         for path in reversed(existing):
@@ -167,7 +166,7 @@ class Checkpoints:
         return None
 
     def _unused(self, update: int) -> pathlib.Path:
-        """Returns a new name for a checkpoint of `update`, which sorts after existing ones."""
+        """Returns an unused path for a checkpoint of `update`, which sorts after existing ones."""
         numbers = [path.suffix for path in found(self._folder) if update_of(path) == update]
         if not numbers:
             return self._folder / f"{update:09d}"
@@ -175,7 +174,7 @@ class Checkpoints:
 
 
 class NoCheckpoints(Checkpoints):
-    """Saves and restores nothing: the checkpoints of a worker that is not the chief."""
+    """Checkpoints of a worker that is not the chief: saves and restores nothing."""
 
     def __init__(self) -> None:
         self._newest: int | None = None
@@ -196,7 +195,7 @@ def found(folder: pathlib.Path) -> list[pathlib.Path]:
     """Returns the paths in `folder` that have the name of a checkpoint, oldest first.
 
     Raises:
-      UserError: the folder cannot be read.
+      UserError: if the folder cannot be read.
     """
     try:
         names = os.listdir(folder)
@@ -205,7 +204,8 @@ def found(folder: pathlib.Path) -> list[pathlib.Path]:
     except OSError as error:
         raise UserError(
             f"{folder} cannot be read: {error.strerror}.\n"
-            "Put the run's folder of checkpoints there, or remove it to start again."
+            "Restore the run's checkpoint folder at this path. "
+            f"To start a new run instead, remove {folder}."
         ) from error
     paths = [folder / name for name in names if _NAME.fullmatch(name)]
     return sorted(paths, key=lambda path: tuple(map(int, path.name.split("."))))
@@ -220,7 +220,7 @@ def _put_aside(path: pathlib.Path) -> str:
 
 
 def update_of(path: pathlib.Path) -> int:
-    """Returns the update of a checkpoint."""
+    """Returns the update of the checkpoint at `path`."""
     return int(path.stem)
 
 
@@ -228,13 +228,13 @@ def read(path: pathlib.Path, variables: Variables) -> dict[str, Any]:
     """Reads groups of variables from the checkpoint at `path`; returns its progress.
 
     Raises:
-      UserError: the variables of a group differ from those in the checkpoint.
-      DAMAGED: the checkpoint is damaged.
+      UserError: if the variables of a group differ from those in the checkpoint.
+      RuntimeError: if the checkpoint is damaged.
     """
     try:
         with plain(path) as readable:
             return _read(readable, path, variables)
-    except DAMAGED as error:  # The message has a path under /proc that helps nobody.
+    except DAMAGED as error:  # It names a path under /proc, not `path`.
         message = str(error)
         if isinstance(error, OSError) and error.filename:
             message = f"{error.filename}: {error.strerror}"
@@ -242,7 +242,7 @@ def read(path: pathlib.Path, variables: Variables) -> dict[str, Any]:
 
 
 def _read(readable: str, path: pathlib.Path, variables: Variables) -> dict[str, Any]:
-    """Reads the checkpoint at `path` as `read` does, through the literal path `readable`."""
+    """Reads the checkpoint at `path` from `readable`, a plain path to the same folder."""
     # tf.train.Checkpoint.read would warn of variables that are not read.
     try:
         reader = tf.train.load_checkpoint(f"{readable}/checkpoint")
@@ -267,7 +267,7 @@ def _read(readable: str, path: pathlib.Path, variables: Variables) -> dict[str, 
         raise
     except ValueError as error:
         raise UserError(
-            f"checkpoint {path} is of another model or optimizer: {first_line(error)}.\n"
+            f"checkpoint {path} was written for another model or optimizer: {first_line(error)}.\n"
             "Restore the model that the run was started with, or name another --model_dir."
         ) from error
 

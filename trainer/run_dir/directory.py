@@ -37,14 +37,14 @@ class DamagedRunError(UserError):
 
 @contextlib.contextmanager
 def lock_run_dir(path: pathlib.Path, flagfile: str) -> Iterator[None]:
-    """Locks `path` for the run of `flagfile`, new or begun there, while the context lasts.
+    """Locks `path` for a new or existing run with the flags `flagfile` while the context lasts.
 
     The kernel releases the lock when the process ends, however it ends. The lock excludes processes
     on other hosts if the file system shares locks, as NFS does. The flags are compared with those
-    of a run in `path` but not written; call `keep_flags` once all other checks have passed.
+    of an existing run but not written; call `keep_flags` once all other checks have passed.
 
     Raises:
-      UserError: another process holds the lock, or `path` cannot be written, is not a run
+      UserError: if another process holds the lock, or `path` cannot be written, is not a run
         directory, has a run with other flags, or has links that lead out of it.
     """
     with contextlib.ExitStack() as held:
@@ -64,7 +64,7 @@ def lock_run_dir(path: pathlib.Path, flagfile: str) -> Iterator[None]:
 
 
 def _empty(lock: IO[bytes]) -> None:
-    """Erases the owner; ignores errors, because the run is already over."""
+    """Erases the owner from the lock file; ignores errors, because the run is over."""
     with contextlib.suppress(OSError):
         lock.truncate(0)
 
@@ -91,7 +91,7 @@ def check(path: pathlib.Path, flagfile: str) -> None:
     """Checks that the run of `flagfile` can start or resume in `path`.
 
     Raises:
-      UserError: `path` is not a run directory, or has a run with other flags.
+      UserError: if `path` is not a run directory, or has a run with other flags.
     """
     _check_is_run(path)
     _check_same(path, flagfile)
@@ -110,7 +110,7 @@ def kept_flags(path: pathlib.Path) -> str | None:
     """Returns the flags.txt of the run or export in `path`, or None if it does not exist.
 
     Raises:
-      OSError: the file cannot be read, or is not a regular file.
+      OSError: if the file cannot be read, or is not a regular file.
     """
     try:
         return read_regular(path / "flags.txt", _MOST_BYTES).decode(errors="surrogateescape")
@@ -119,10 +119,10 @@ def kept_flags(path: pathlib.Path) -> str | None:
 
 
 def order_version(path: pathlib.Path, config: Config) -> int:
-    """Returns the order version of the run of `config` in `path`; an existing run keeps its own.
+    """Returns the order version of `config`, else of the run in `path`, else the newest.
 
     Raises:
-      OSError: the run's flags cannot be read.
+      OSError: if the run's flags cannot be read.
     """
     return flagfiles.order_version(config, kept_flags(path))
 
@@ -131,7 +131,7 @@ def flagfile_in(path: pathlib.Path, config: Config) -> str:
     """Returns the flagfile that replays the run of `config` in `path`, with its order version.
 
     Raises:
-      UserError: the flags of the run in `path` cannot be read.
+      UserError: if the flags of the run in `path` cannot be read.
     """
     try:
         version = order_version(path, config)
@@ -141,7 +141,7 @@ def flagfile_in(path: pathlib.Path, config: Config) -> str:
 
 
 def keep_flags(path: pathlib.Path, flagfile: str) -> None:
-    """Makes `path` the directory of the run of `flagfile`, and flushes it to the disk."""
+    """Writes flags.txt, which makes `path` a run directory, and flushes both to the disk."""
     write_atomic(path / "flags.txt", flagfile)
     # After a power failure, the folder and its name in the parent folder must still exist.
     flush(path)
@@ -161,7 +161,7 @@ def _claimable(path: pathlib.Path) -> bool:
     """Returns whether `path` has only files of a run that ended before it wrote its flags."""
     early = {"lock", "flags.txt.tmp", "micro_batch.json", "micro_batch.json.tmp"}
     early |= {"bad_examples.txt", OUTPUT, "secret"}
-    # The HParams row of a sweep's point that failed this early.
+    # A sweep writes the HParams row of a point that failed this early.
     early |= {"tensorboard"}
     return path.is_dir() and {entry.name for entry in path.iterdir()} <= early
 
@@ -172,7 +172,7 @@ def _check_links(path: pathlib.Path) -> None:
         for entry in (pathlib.Path(folder, name) for name in (*folders, *files)):
             if not entry.is_symlink():
                 continue
-            target = pathlib.Path(os.path.realpath(entry))  # For a loop, one of its links.
+            target = pathlib.Path(os.path.realpath(entry))  # A cycle resolves to one of its links.
             if not target.is_relative_to(os.path.realpath(path)):
                 raise UserError(
                     f"--model_dir={path} holds a link to {target}: {entry}.\n"
@@ -227,7 +227,7 @@ def forget_divergence(path: pathlib.Path) -> None:
     """Removes the record that the run in `path` diverged, because the run resumes.
 
     Raises:
-      NotRegularError: a folder has the name of that record.
+      NotRegularError: if a folder has the name of that record.
     """
     try:
         (path / DIVERGED).unlink(missing_ok=True)

@@ -15,10 +15,10 @@ _VERSION = "brain.Event:2"  # The file_version of the first record.
 
 
 def replace(folder: pathlib.Path, summaries: Sequence[Summary], step: int = 0) -> None:
-    """Replaces the event files in `folder` by one with `summaries`, all of `step`.
+    """Replaces the event files in `folder` by one file of `summaries`, all at step `step`.
 
     Raises:
-      OSError: the file cannot be written; the error names the file.
+      OSError: if the file cannot be written; the error names the file.
     """
     remove(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
 `saved_model/` needs only TensorFlow. Its `serve` maps uint8 images [b, h, w, c] to float32 logits
 [b, classes], for any b; its `class_names` names the logits. `model.keras` needs Keras and the
-modules of custom layers; it is left out if Keras cannot load it. `classes.txt` has the name of a
+modules of custom layers; it is left out if Keras cannot load it. `classes.txt` names one
 logit per line. `flags.txt` is that of the run, and `export.json` names the exported checkpoint.
 """
 
@@ -39,7 +39,7 @@ from trainer.system.typed_json import (
     text,
 )
 
-# TensorFlow and Keras also raise these if a model is truncated, altered or another program's.
+# TensorFlow and Keras also raise these if a model is truncated, altered or of another program.
 _DAMAGED = (AttributeError, KeyError, TypeError, ValueError)
 
 
@@ -80,7 +80,7 @@ def check_free(folder: pathlib.Path, flagfile: str) -> None:
     """Checks that `folder` is empty, missing, or an export of the run of `flagfile`.
 
     Raises:
-      UserError: it is something else, or its flags cannot be read.
+      UserError: if `folder` is something else, or its flags.txt cannot be read.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
@@ -111,10 +111,10 @@ def write(
     """Writes an export of `model`, replacing an earlier one; `logits` names each logit.
 
     Returns:
-      The reason if the export has no model.keras, or None.
+      The reason why the export has no model.keras, or None if it has one.
 
     Raises:
-      UserError: the export cannot be written.
+      UserError: if the export cannot be written.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -138,9 +138,9 @@ def write(
 def _write_saved_model(
     model: keras.Model, about: ExportInfo, logits: Sequence[str], path: pathlib.Path
 ) -> None:
-    """Writes the SavedModel.
+    """Writes the SavedModel, and each variable once.
 
-    Keras' own export writes each variable twice: 421 MB for InceptionResNetV2 in place of 211 MB.
+    Keras' own export writes each variable twice: 421 MB for InceptionResNetV2 instead of 211 MB.
     """
     images = tf.TensorSpec([None, *about.image_shape], tf.uint8, name="images")
     module = tf.Module()
@@ -172,7 +172,7 @@ def about(folder: pathlib.Path) -> ExportInfo:
     """Returns the content of the export.json in `folder`.
 
     Raises:
-      UserError: the file is damaged or cannot be read.
+      UserError: if the file is damaged or cannot be read.
     """
     file = folder / "export.json"
     try:
@@ -183,7 +183,7 @@ def about(folder: pathlib.Path) -> ExportInfo:
 
 
 def _about(value: Any) -> ExportInfo:
-    """Checks the content of export.json: class names are distinct, and not more than logits."""
+    """Checks the content of export.json: class names are distinct, and at most one per logit."""
     checked = _ABOUT(value)
     names = checked.get("class_names")
     if names is not None and not len({*names}) == len(names) <= checked["classes"]:
@@ -203,10 +203,10 @@ def load(path: pathlib.Path) -> Callable[..., tf.Tensor]:
     """Loads the model of an export on the current strategy: (images, training=False) → logits.
 
     Args:
-      path: the folder of the export, to load its SavedModel, or its model.keras.
+      path: the folder of the export, whose SavedModel is loaded, or the path of its model.keras.
 
     Raises:
-      UserError: the export is damaged, or Keras cannot load the model.
+      UserError: if the export is damaged, or Keras cannot load the model.
     """
     try:
         if is_model(path):

@@ -15,14 +15,14 @@ from trainer.system.regular_file import opener
 
 @contextlib.contextmanager
 def plain(folder: pathlib.Path) -> Iterator[str]:
-    """Yields a path of `folder` without special characters, valid in this process.
+    """Yields a path to `folder` without special characters, valid in this process.
 
     The path goes through an open descriptor of the folder. So nothing is created on the disk, and
     the same folder is read even if it is renamed or replaced meanwhile.
 
     Raises:
-      NotRegularError: a file in the folder is a FIFO or a device, on which a reader would hang.
-      OSError: `folder` is not a folder, or cannot be read.
+      NotRegularError: if a file in the folder is a FIFO or a device, on which a reader would hang.
+      OSError: if `folder` is not a folder, or cannot be read.
     """
     descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -36,5 +36,5 @@ def plain(folder: pathlib.Path) -> Iterator[str]:
 
 
 def named(text: str, folder: pathlib.Path) -> str:
-    """Returns `text` with plain paths replaced by the path of `folder`."""
+    """Returns `text` with paths from `plain` replaced by the path of `folder`."""
     return re.sub(r"/proc/self/fd/\d+", lambda _: str(folder), text)

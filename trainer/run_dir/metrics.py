@@ -68,7 +68,7 @@ def read(
     Damaged lines are left out and reported in one message.
 
     Raises:
-      OSError: the file cannot be read.
+      OSError: if the file cannot be read.
     """
     points, wrong, first = [], 0, ""
     try:

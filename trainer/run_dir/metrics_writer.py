@@ -20,9 +20,9 @@ from trainer.run_dir import event_files, metrics, tensorboard_layout
 from trainer.system.atomic_file import remove, write_atomic
 from trainer.system.output import log
 
-# Errors of Python's and TensorBoard's files if a disk is full or has been removed.
+# Python's and TensorBoard's files raise these if a disk is full or has been removed.
 UNWRITABLE = (OSError, files.errors.OpError)
-# RuntimeError: a thread cannot be started.
+# A writer raises RuntimeError if its thread cannot be started.
 _UNDRAWN = (*UNWRITABLE, RuntimeError)
 
 
@@ -65,7 +65,7 @@ class MetricsWriter:
             with contextlib.suppress(OSError):
                 self._file.truncate(self._size)
             if not self._failing:
-                log(f"{self._path} cannot be written: {error.strerror}; kept for later.")
+                log(f"{self._path} cannot be written: {error.strerror}; points are kept.")
             self._failing = True
             return
         self._size += len(self._unwritten)
@@ -99,7 +99,7 @@ class MetricsWriter:
     def flush(self) -> bool:
         """Writes all points to the disk; returns whether that succeeded.
 
-        Otherwise no checkpoint may be saved: it would be ahead of the log.
+        If that failed, no checkpoint may be saved, because it would be ahead of the log.
         """
         if self._unwritten:
             self._append()
@@ -144,7 +144,7 @@ def write_image(folder: pathlib.Path, tag: str, png: bytes) -> None:
     """Writes a PNG picture for TensorBoard, replacing the event files in `folder`.
 
     Raises:
-      OSError: the file cannot be written; the error names the file.
+      OSError: if the file cannot be written; the error names the file.
     """
     image = Summary.Value(tag=tag, image=Summary.Image(encoded_image_string=png))
     event_files.replace(folder, [Summary(value=[image])])

@@ -19,7 +19,7 @@ def run(config: Config) -> pathlib.Path:
     """Returns the directory of the run that --model_dir, or else a path in --checkpoint, names.
 
     Raises:
-      UserError: neither names a directory, or it is not a run directory.
+      UserError: if neither names a directory, or the directory is not a run directory.
     """
     if config.model_dir is not None:
         folder = pathlib.Path(config.model_dir)
@@ -40,7 +40,7 @@ def run_or_export(config: Config) -> pathlib.Path:
     """Returns the directory of the run or export to evaluate.
 
     Raises:
-      UserError: both are named, --export_dir is not an export, or an error of `run`.
+      UserError: if both are named, or --export_dir is not an export; also as `run` does.
     """
     if not config.export_dir:
         return run(config)
@@ -60,7 +60,7 @@ def run_or_export(config: Config) -> pathlib.Path:
 
 
 def is_model(path: pathlib.Path) -> bool:
-    """Returns whether `path` ends in .keras and is not a folder; it may not exist."""
+    """Returns whether `path` ends in .keras and is not a folder; `path` need not exist."""
     return path.suffix == ".keras" and not path.is_dir()
 
 
@@ -72,10 +72,10 @@ def is_export(folder: pathlib.Path) -> bool:
 def kept_flags(command: str, config: Config) -> list[str]:
     """Returns the flags of the run or export that `command` reads, as command-line arguments.
 
-    Commands other than `evaluate` and `export` have none: [].
+    Returns [] for commands other than `evaluate` and `export`.
 
     Raises:
-      UserError: a run or export is not named, or its flags.txt is damaged.
+      UserError: if a run or export is not named, or its flags.txt is damaged.
     """
     if command not in ("evaluate", "export"):
         return []
@@ -85,7 +85,7 @@ def kept_flags(command: str, config: Config) -> list[str]:
     except OSError as error:
         raise UserError(
             f"{error.filename} cannot be read: {error.strerror}.\n"
-            "Put the run's own flags.txt in its place, from a copy."
+            "Restore the run's flags.txt from a copy."
         ) from error
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     known = {*FLAGS, *(f"no{name}" for name in FLAGS)}
@@ -104,7 +104,7 @@ def with_kept_flags(command: str, config: Config, given: Sequence[str]) -> Confi
     """Returns `config`, parsed from `given`, with the defaults replaced by the kept flags.
 
     Raises:
-      UserError: an error of `kept_flags`, or this version rejects the value of a kept flag.
+      UserError: if `kept_flags` raises one, or this version rejects the value of a kept flag.
     """
     kept = kept_flags(command, config)
     if not kept:

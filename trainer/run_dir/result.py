@@ -37,10 +37,10 @@ _FIELDS = fields(
 
 
 def write(folder: pathlib.Path, result: Mapping[str, Any]) -> None:
-    """Writes the result of the run in `folder`, which has then finished.
+    """Writes the result of the run in `folder`, which marks the run as finished.
 
     Raises:
-      OSError: the file cannot be written.
+      OSError: if the file cannot be written.
     """
     write_json(folder / FILE, result)
 
@@ -62,8 +62,8 @@ def read(folder: pathlib.Path) -> dict[str, Any] | None:
     """Returns the result of the run in `folder`, or None if the run has not finished.
 
     Raises:
-      DamagedError: a value is missing or impossible.
-      OSError: the file cannot be read.
+      DamagedError: if a value is missing or impossible.
+      OSError: if the file cannot be read.
     """
     try:
         found: dict[str, Any] = typed_json.read(folder / FILE, _checked)
@@ -73,10 +73,10 @@ def read(folder: pathlib.Path) -> dict[str, Any] | None:
 
 
 def ended(folder: pathlib.Path) -> dict[str, Any] | None:
-    """Returns what `read` does, for a command that cannot continue after its errors.
+    """Returns what `read` does, but raises an error that ends the command.
 
     Raises:
-      DamagedRunError: the file is damaged or cannot be read.
+      DamagedRunError: if the file is damaged or cannot be read.
     """
     try:
         return read(folder)

@@ -1,7 +1,7 @@
-"""Temporary folders beside a path, which are removed even if their process was killed.
+"""Temporary folders beside a path; a later process removes those that a killed process left.
 
-Each contains a file that its owner has locked. The kernel releases the lock when the owner ends,
-however it ends. So a later process recognises folders without an owner and removes them.
+Each folder contains a file that its process has locked. The kernel releases the lock when this
+process ends, however it ends. So a later process recognises folders that are no longer in use.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ def beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
     `path`, the previous content of `path` is restored.
 
     Raises:
-      OSError: the folder cannot be created.
+      OSError: if the folder cannot be created.
     """
     prefix = f".{path.name}-"
     ours = re.compile(re.escape(prefix) + "[a-z0-9_]{8}")  # The names that tempfile makes.
@@ -51,7 +51,7 @@ def _remove_if_left(left: pathlib.Path, path: pathlib.Path) -> None:
             owner = open(left / _OWNER, "rb", opener=opener)  # noqa: SIM115
         except FileNotFoundError:
             # The owner was killed early, or is about to make the file. rmdir() fails if there are
-            # other files, because the folder is then not ours.
+            # other files, because another program made the folder then.
             if time.time() - left.stat().st_mtime > _YOUNG_SECONDS:
                 left.rmdir()
             return

@@ -1,8 +1,8 @@
 """training_data.json: the properties of the training set that a run's model depends on.
 
-With this file, a run is resumed, evaluated and exported with the same model, without reading the
-training set. Each checkpoint holds the same values under a checksum, and the two are compared: one
-altered digit of a mean in the file would change what is learned.
+The file gives resumed, evaluated and exported runs the same model; evaluation and export need not
+read the training set. Each checkpoint holds the same values under a checksum, and the two are
+compared, because one altered digit of a mean in the file would change what is learned.
 """
 
 import dataclasses
@@ -71,7 +71,7 @@ def read(folder: pathlib.Path) -> TrainingData | None:
     """Returns the training data of the run in `folder`, or None if the file does not exist.
 
     Raises:
-      UserError: the file cannot be read, or a value is missing or impossible.
+      UserError: if the file cannot be read, or a value is missing or impossible.
     """
     file = folder / FILE
     try:
@@ -118,7 +118,7 @@ def check_learned(learned: Mapping[str, Any], data: TrainingData, file: pathlib.
       file: the run's training_data.json, for the message.
 
     Raises:
-      UserError: a value differs.
+      UserError: if a value differs.
     """
     now = data.as_json()
     differences = [

@@ -28,8 +28,8 @@ def parse(text: str) -> list[Point]:
     """Returns the points of the grid `text`, the value of --sweep.
 
     Raises:
-      UserError: `text` is not a grid, repeats a flag or a value, has too many points, or gives two
-        points the same folder or a point too long a folder name.
+      UserError: if `text` is not a grid, repeats a flag or a value, or has too many points; if two
+        points have the same folder name, or a folder name is too long.
     """
     axes = [_axis(part) for part in _split(text, ";") if part]
     if not axes:
@@ -70,7 +70,7 @@ def part(points: Sequence[Point], text: str | None) -> list[Point]:
     Shard i, counted from 1, holds every n-th point from the i-th on.
 
     Raises:
-      UserError: `text` is not i/n with 1 ≤ i ≤ n.
+      UserError: if `text` is not i/n with 1 ≤ i ≤ n.
     """
     if text is None:
         return list(points)

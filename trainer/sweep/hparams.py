@@ -28,7 +28,7 @@ def write(run: pathlib.Path, flags: Mapping[str, str], results: Mapping[str, flo
       results: values of the result columns; None if the run failed.
 
     Raises:
-      OSError: the file cannot be written.
+      OSError: if the file cannot be written.
     """
     now = time.time()
     began = SessionStartInfo(group_name=run.name, start_time_secs=now)

@@ -3,9 +3,9 @@
     {"points": [{"folder": "momentum=0.9,seed=0", "flags": {"momentum": "0.9", "seed": "0"},
                  "status": 0, "reason": null}, ...]}
 
-`status` is the exit status of the point's last `train`, or null before it ends. `reason` is its
-error message if the status is not 0. A point is finished if it has a result.json. Several processes
-may run shards of one sweep, so each process changes the file under a lock.
+`status` is the exit status of the point's last `train`, or null before it ends. `reason` is the
+error message of that `train` if the status is not 0. A point is finished if it has a result.json.
+Several processes may run shards of one sweep, so each process changes the file under a lock.
 """
 
 import contextlib
@@ -47,7 +47,7 @@ _FIELDS = fields({"points": list_of(_ENTRY)})
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """Exit status and error message of the last attempt at a point; None before it ends."""
+    """Exit status and error message of the last attempt at a point; both None before it ends."""
 
     status: int | None = None
     reason: str | None = None
@@ -68,7 +68,7 @@ def begin(path: pathlib.Path, points: Sequence[Point]) -> None:
     A damaged sweep.json is reported, renamed, and replaced by a new one.
 
     Raises:
-      UserError: `path` is not the folder of a sweep, or cannot be written.
+      UserError: if `path` is not the folder of a sweep, or cannot be written.
     """
     try:
         if path.exists() and not os.path.lexists(path / FILE) and not _empty(path):
@@ -88,21 +88,21 @@ def begin(path: pathlib.Path, points: Sequence[Point]) -> None:
 
 
 def record_outcome(path: pathlib.Path, point: Point, end: Outcome) -> None:
-    """Records how `point` of the sweep in `path` ended; reports damage as `begin` does.
+    """Records how `point` of the sweep in `path` ended; handles damage as `begin` does.
 
     Raises:
-      OSError: sweep.json cannot be written.
+      OSError: if sweep.json cannot be written.
     """
     with _changed(path) as entries:
         entries[folder(point)] = _entry(point) | dataclasses.asdict(end)
 
 
 def read(path: pathlib.Path) -> dict[str, Outcome]:
-    """Returns the outcome of each point of the sweep in `path`, by folder; {} if not a sweep.
+    """Returns the outcome of each point of the sweep in `path`, by folder; {} if there is none.
 
     Raises:
-      DamagedError: sweep.json is damaged.
-      OSError: it cannot be read.
+      DamagedError: if sweep.json is damaged.
+      OSError: if sweep.json cannot be read.
     """
     try:
         now = (path / FILE).stat()
@@ -116,9 +116,9 @@ def read(path: pathlib.Path) -> dict[str, Outcome]:
 
 @functools.lru_cache(maxsize=8)
 def _known(path: pathlib.Path, *_: int) -> dict[str, Outcome] | DamagedError | OSError:
-    """Returns what `_ends` returns or raises, read only once while the file does not change.
+    """Returns what `_ends` returns or raises; reads the file again only if it has changed.
 
-    A report asks once for every run: for 3,000 failed points it parsed 10 GB of text.
+    A report calls this for every run. Without the cache, 3,000 failed points meant parsing 10 GB.
     """
     try:
         return _ends(path)
@@ -147,8 +147,8 @@ def _changed(path: pathlib.Path) -> Iterator[dict[str, dict[str, Any]]]:
             remove(aside)
             (path / FILE).rename(aside)
             log(
-                f"{path / FILE} {typed_json.problem(error)}; it is now {aside.name}, and a new "
-                "one is made; failed points are run once more"
+                f"{path / FILE} {typed_json.problem(error)}; renamed it to {aside.name}; "
+                "a new one is made, and failed points are run once more"
             )
             entries = {}
         yield entries
@@ -164,6 +164,6 @@ def _read(path: pathlib.Path) -> dict[str, dict[str, Any]]:
 
 
 def _empty(path: pathlib.Path) -> bool:
-    """Returns whether `path` has only the first files of a process that begins this sweep."""
+    """Returns whether `path` has only files that a sweep creates before sweep.json."""
     early = {_LOCK, f"{FILE}.tmp"}
     return path.is_dir() and {entry.name for entry in path.iterdir()} <= early

@@ -1,8 +1,8 @@
 """Runs the points of a sweep, several at once, each in its own process.
 
 A run prints to output.txt in its directory. The sweep locks this file before it starts the run's
-process, which inherits the lock, and unlocks it after it has recorded the outcome. So two sweeps
-never train one point at once, and if a sweep is killed, its running points stay locked until their
+process, which inherits the lock. The sweep unlocks the file after it has recorded the outcome. So
+two sweeps never train one point at once. The points of a killed sweep stay locked until their
 processes end.
 """
 
@@ -27,7 +27,7 @@ from trainer.system.regular_file import opener
 from trainer.system.typed_json import DamagedError, problem
 
 _PREFIX = "crescendo train: "
-_LONGEST_REASON = 65536  # Bytes at the end of the output in which the error message is searched.
+_LONGEST_REASON = 65536  # Last bytes of the output, which are searched for the message.
 _LONGEST_LINE = 1000  # Characters of a line: sweep.json holds a reason for every failed point.
 
 
@@ -52,8 +52,8 @@ class _Attempt:
     process: "subprocess.Popen[bytes]"
     cores: set[int]
     output: IO[bytes]
-    begin: int  # Where its output begins in the file, in bytes.
-    signals: int = 0  # How many signals it has been sent.
+    begin: int  # Offset of this attempt's output in the file, in bytes.
+    signals: int = 0  # Number of stop signals sent to the process.
 
 
 def run_sweep(
@@ -63,7 +63,7 @@ def run_sweep(
     parallel: int,
     retry: bool,
 ) -> bool:
-    """Trains the unfinished `runs` of the sweep in the folder `sweep`, `parallel` at once.
+    """Trains the unfinished `runs` of the sweep in the folder `sweep`, up to `parallel` at once.
 
     Skips runs that failed before, unless `retry` is set. Passes stop signals on to the runs, which
     then save a checkpoint. Runs whose files cannot be written are reported and left unfinished.
@@ -126,7 +126,7 @@ def _signals() -> Iterator[list[int]]:
 
 
 def _hold(path: pathlib.Path) -> IO[bytes] | None:
-    """Opens and locks the output of the run in `path`; None if another process has locked it."""
+    """Opens, locks and returns a run's output; None if another process has locked the file."""
     path.mkdir(parents=True, exist_ok=True)
     output = open(path / directory.OUTPUT, "a+b", buffering=0, opener=opener)  # noqa: SIM115
     if not file_lock.take(output):

@@ -10,8 +10,8 @@ class Spread:
     """Mean and spread of n numbers.
 
     Attributes:
-      mean: their arithmetic mean.
-      deviation: their sample standard deviation (n − 1); None if there is only one number.
+      mean: arithmetic mean.
+      deviation: sample standard deviation (n − 1); None if there is only one number.
       n: how many numbers there are.
     """
 

@@ -30,14 +30,14 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """The points of a sweep that differ only in the seed; the field names are those of its JSON.
+    """The points of a sweep that differ only in the seed; --format=json prints these names.
 
     Attributes:
       flags: values of the swept flags, without the seed.
       n: number of finished points.
       points: number of points.
       mean: mean of each of RESULTS over the finished points; None if no point is finished.
-      spread: sample standard deviation (n − 1) of each; None if fewer than two are finished.
+      spread: sample standard deviations (n − 1); None if fewer than two points are finished.
     """
 
     flags: Point

@@ -16,7 +16,7 @@ def check_updates(stretch: Stretch, metrics: UpdateMetrics, state: State) -> Non
     """Checks the losses and gradients of a stretch that begins at `state`.
 
     Raises:
-      NonFiniteLossError: for the first update whose loss or gradient norm is not finite.
+      NonFiniteLossError: if an update's loss or gradient norm is not finite; names the first one.
     """
     finite = np.isfinite(metrics.loss) & np.isfinite(metrics.gradient_norm)
     if finite.all():
@@ -33,7 +33,7 @@ def check_evaluation(evaluation: Evaluation, state: State) -> None:
     """Checks the loss of an evaluation at `state`.
 
     Raises:
-      NonFiniteLossError: if it is not finite.
+      NonFiniteLossError: if the loss is not finite.
     """
     if not math.isfinite(evaluation.loss):
         raise error_after(f"the evaluation's loss is {evaluation.loss:g}", state)
@@ -49,6 +49,6 @@ def _error(what: str, update: int, position: int, setting: Setting) -> NonFinite
     return NonFiniteLossError(
         f"{what} update {update}, position {position}, with learning rate "
         f"{setting.learning_rate:g} and batch size {setting.batch_size}.\n"
-        "Checkpoints are from before. In a new --model_dir, lower the learning rate or "
+        "All checkpoints are from before this. In a new --model_dir, lower the learning rate or "
         "lengthen --warmup_epochs."
     )

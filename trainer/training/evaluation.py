@@ -22,10 +22,10 @@ from trainer.system.tensorflow_errors import translate
 
 # Examples that a lane takes at once; larger batches were not faster on two cores.
 _BATCH_SIZE = 125
-# A signal is answered within about this time.
+# After a signal, the evaluation stops within about this time.
 _SECONDS = 2.0
-# The program warns of an evaluation loss that is this many times the training loss, and this many
-# times ln(classes), which is the loss of equal logits.
+# The program warns if the evaluation loss is at least _MANY_TIMES the training loss, and at least
+# _WORSE_THAN_NOTHING times ln(classes), the loss of equal logits.
 _MANY_TIMES, _WORSE_THAN_NOTHING = 10.0, 2.0
 _REMEDY = "Use a smaller --image_size, or --precision=bfloat16."
 
@@ -45,10 +45,10 @@ def gap_warning(
     """Returns a warning if the evaluation loss is many times the training loss, else None.
 
     Args:
-      evaluation: the last one.
-      training_loss: mean over the last updates.
+      evaluation: the last evaluation.
+      training_loss: mean training loss of the last stretch.
       classes: number of the model's logits.
-      batch_norm: whether training moves the model's moving statistics.
+      batch_norm: whether training updates moving statistics of the model.
     """
     loss = evaluation.loss
     nothing = _WORSE_THAN_NOTHING * math.log(max(2, classes))
@@ -69,7 +69,7 @@ def gap_warning(
 
 
 class Evaluator:
-    """Evaluates one model on one set of examples, as often as it is asked to."""
+    """Evaluates one model on one set of examples, any number of times."""
 
     def __init__(
         self,
@@ -84,17 +84,17 @@ class Evaluator:
         """Prepares the evaluation; each process evaluates its share of the examples.
 
         Args:
-          strategy: over the replicas.
-          model: a Keras model, or what is called as one: (images, training=False) → logits.
+          strategy: distributes the evaluation over the replicas.
+          model: a Keras model, or a function with the same call: (images, training=False) → logits.
           source: the examples; those that cannot be decoded do not count.
-          lanes: batches that a replica computes side by side; the chief's number counts.
-          augment: of the training set; after imagenet's crops, the central part is evaluated.
-          bad: records what cannot be decoded; None: it is an error.
-          group: the processes that evaluate together; None: this one alone.
+          lanes: number of batches that a replica computes in parallel; the chief's number is used.
+          augment: augmentation in training; after imagenet's crops, the central part is evaluated.
+          bad: records examples that cannot be decoded; if None, such an example is an error.
+          group: the processes that evaluate together; if None, this process evaluates alone.
         """
         self._model, self._strategy, self._source = model, strategy, source
         self._group = group or ProcessGroup()
-        # Processes may have different numbers of cores, and lanes decide which examples are whose.
+        # Lanes decide which examples a process evaluates, and numbers of cores may differ.
         _, (self._lanes,) = self._group.agree(False, lanes)
         shards = strategy.num_replicas_in_sync
         self._batch_size = self._lanes * _BATCH_SIZE
@@ -111,9 +111,9 @@ class Evaluator:
         self._add = tf.function(self._add_rounds)
 
     def evaluate(self, should_stop: Callable[[], bool] = lambda: False) -> Evaluation | None:
-        """Returns the evaluation of the model as it is now.
+        """Evaluates the model with its current parameters.
 
-        Returns None if `should_stop` says so in any process; it is asked about every second.
+        Returns None if `should_stop`, which is called about every second, is true in any process.
 
         Raises:
           UserError: if no example can be used, or memory runs out.
@@ -127,7 +127,7 @@ class Evaluator:
                 return None
             count, start = min(count, self._rounds - done), time.monotonic()
             with unwrap_user_errors(), translate(out_of_memory(what, _REMEDY)):
-                # The total is carried along, so that the number of rounds changes no bit.
+                # One running total makes the result independent of the rounds per call.
                 total = self._add(iterator, tf.constant(count), total)
                 total.numpy()  # Waits for the device.
             done += count
@@ -143,7 +143,7 @@ class Evaluator:
         return Evaluation(loss / examples, top1 / examples, top5 / examples)
 
     def _add_rounds(self, iterator: Any, rounds: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
-        """Adds to `total` [loss, top1, top5, examples] the sums of each replica's next batches."""
+        """Adds each replica's next batches to `total`, the sums [loss, top1, top5, examples]."""
         for _ in tf.range(rounds):
             batch = next_per_replica(self._strategy, iterator)
             parts = self._strategy.run(self._side_by_side, batch)

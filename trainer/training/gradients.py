@@ -33,7 +33,7 @@ class GradientSums(NamedTuple):
 
 
 class GradientFunction:
-    """Computes the gradients of a model's parameters; call it in a traced function.
+    """Computes the gradients of a model's parameters; call the instance in a traced function.
 
     Attributes:
       parameters: the trainable variables.
@@ -62,11 +62,11 @@ class GradientFunction:
         self._generator = seeds.global_generator()
 
     def __call__(self, images: tf.Tensor, labels: tf.Tensor, position: tf.Tensor) -> GradientSums:
-        """Returns the sums over images uint8 [b, h, w, c] with labels [b], from `position` on."""
+        """Returns the sums over images uint8 [b, h, w, c] and labels [b] from `position` on."""
         with collect_statistics() as collected, tf.GradientTape() as tape:
             logits, added = self._forward(images, position)
             loss = tf.reduce_sum(cross_entropy(logits, labels, self._label_smoothing))
-            # Multiplied by b, as the update divides by B: the added losses count once an update.
+            # The update divides by B. With the factor b, added losses count once per update.
             total = loss + tf.cast(tf.shape(labels)[0], tf.float32) * added
         gradients = tape.gradient(
             total, self.parameters, unconnected_gradients=tf.UnconnectedGradients.ZERO
@@ -77,7 +77,7 @@ class GradientFunction:
         return GradientSums([tf.convert_to_tensor(g) for g in gradients], statistics, loss, correct)
 
     def _statistics(self, number: int, collected: list[Statistics]) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the sums of one of `norms`; zeros if the model calls it only for inference."""
+        """Returns the sums of norms[number]; zeros if the model calls it only for inference."""
         layer = self.norms[number]
         entries = [entry for entry in collected if entry.layer is layer]
         if not entries:
@@ -89,13 +89,13 @@ class GradientFunction:
         if any(value.graph is not here for pair in sums for value in pair):
             raise UserError(
                 f"the model calls its layer {layer.path} in a tf.function, tf.cond or loop of its "
-                "own, where its statistics cannot be reached:\ncall it outside of that."
+                "own, where its statistics cannot be reached:\ncall the layer outside of it."
             )
         self.moving[number] = bool(sums)
         if not sums:
             zeros = tf.zeros(layer.moving_mean.shape)
             return zeros, zeros
-        # A layer that is called twice has the mean of both calls.
+        # A layer that is called several times contributes the mean of its calls.
         means, variances = (tf.add_n(values) / len(sums) for values in zip(*sums, strict=True))
         return means, variances
 
@@ -108,20 +108,20 @@ class GradientFunction:
         mapping = [(self._generator.state, drawn), *zip(states, layers, strict=True)]
         with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:
             logits = self._model(images, training=True)
-        own = {id(state) for state in self._seed_states}  # == of variables compares values.
+        own = {id(state) for state in self._seed_states}  # The == of variables compares values.
         for variable in self._model.variables:
             if scope.get_current_value(variable) is not None and id(variable) not in own:
                 raise UserError(
                     f"the model changes {variable.path} as it trains, which an update of several "
                     "micro-batches cannot follow:\nleave that layer out; batch normalization and "
-                    "dropout are taken care of."
+                    "dropout are supported."
                 )
         return logits, _summed(scope.losses)
 
     def regularisation(self) -> list[tf.Tensor]:
-        """Returns the gradient of the weights' regularizers, for each parameter, once an update.
+        """Returns the regularizers' gradient for each parameter, which an update adds once.
 
-        It does not depend on the examples, so it adds nothing to the gradient noise.
+        This gradient does not depend on the examples, so it does not add to the gradient noise.
         """
         with tf.GradientTape() as tape:
             regularizers = [
@@ -136,10 +136,10 @@ class GradientFunction:
 
 
 def _as_written(function: Callable | None) -> Any:
-    """Returns a user's function that AutoGraph does not convert, as in Keras' fit."""
+    """Returns a user's function, exempt from conversion by AutoGraph, as in Keras' fit."""
     return function and tf.autograph.experimental.do_not_convert(function)
 
 
 def _summed(losses: list[Any]) -> tf.Tensor:
-    """Returns the sum of losses of any shape and type, float32 [], as Keras' fit has it."""
+    """Returns the sum of losses of any shape and type as float32 [], as Keras' fit does."""
     return tf.add_n([tf.constant(0.0), *(tf.reduce_sum(tf.cast(x, tf.float32)) for x in losses)])

@@ -21,15 +21,15 @@ def log_training(
     state: State,
     writer: MetricsWriter,
 ) -> None:
-    """Logs the means since the last training point, which it resets, and the last update's values.
+    """Logs the means since the last training point, and the values of the last update.
 
     Args:
-      metrics: of the last stretch.
-      noise: gradient noise, the last stretch included; None if that was not measured.
+      metrics: metrics of the last stretch.
+      noise: gradient noise up to now; None if the last stretch did not measure it.
       decision: what the controller decided after the stretch, if anything.
-      trajectory: of the run.
-      state: after the stretch; its window is emptied.
-      writer: of the run's points.
+      trajectory: trajectory of the run.
+      state: state after the stretch; its window is emptied.
+      writer: writes the run's points.
     """
     window = state.window
     optional: dict[str, float | str] = {}

@@ -1,7 +1,7 @@
-"""The training loop: evaluate, log, save or stop if it is time to, then train a stretch.
+"""The training loop: evaluate, log, save or stop if due, then train a stretch.
 
 Position is the only clock of what is learned. Time decides when a checkpoint is written and how
-long a stretch is, and neither changes a number.
+long a stretch is; neither changes what is learned.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from trainer.training.state import State
 from trainer.training.step import TrainingStep
 from trainer.training.update_metrics import UpdateMetrics
 
-# A signal is answered at the end of a stretch. Python is idle while a stretch lasts.
+# Python waits while a stretch runs, so a signal takes effect at the end of the stretch.
 _STRETCH_SECONDS = 2.0
 
 
@@ -46,13 +46,13 @@ class LoopConfig:
     Attributes:
       trajectory: position → setting, and the controller that may change it.
       replicas: number of replicas of all processes.
-      ghost_batch_size: in examples.
+      ghost_batch_size: number of examples that share batch-norm statistics.
       micro_batch_size: the largest micro-batch of a replica, in examples.
       log_every_updates: interval of logged points, in updates.
       eval_every_epochs: interval of evaluations, in epochs.
       checkpoint_seconds: time between checkpoints.
       noise_horizon: averaging horizon of the gradient noise, in examples.
-      stop_at: position at which the run stops before its end; None: it does not.
+      stop_at: position at which the run stops before its end, if any.
     """
 
     trajectory: Trajectory
@@ -79,14 +79,14 @@ class TrainingLoop:
         outputs: Outputs,
         group: ProcessGroup,
     ) -> None:
-        """Goes on from `state`, which the loop changes.
+        """Continues from `state`, which the loop updates.
 
         Args:
-          config: what the loop follows.
-          state: of the run.
-          step: the device code, with the model at `state`.
+          config: settings of the loop.
+          state: state of the run.
+          step: the device code; its model has the parameters that belong to `state`.
           batches: returns an iterator over the micro-batches from (position, micro-batch size) on.
-          evaluator: of the model.
+          evaluator: evaluates the model.
           outputs: what the run writes.
           group: the processes that train together.
         """
@@ -99,29 +99,29 @@ class TrainingLoop:
             self._controller.load_state_dict(state.control)
             self._noise.load_state_dict(state.noise)
         self._iterator: Iterator[Any] | None = None
-        self._micro_batch_size = 0  # Of the iterator.
-        self._examples_per_second = 0.0  # Of the last stretch.
-        self._training_loss = math.inf  # After a resume it is not known until the next stretch.
+        self._micro_batch_size = 0  # The micro-batch size of `_iterator`.
+        self._examples_per_second = 0.0  # Throughput in the last stretch.
+        self._training_loss = math.inf  # Unknown before the first stretch.
         self._saved_at = time.monotonic()
 
     def run(self, should_stop: Callable[[], bool]) -> Evaluation | StopReason:
         """Trains to the end of the trajectory, or until the run has to stop.
 
         Args:
-          should_stop: whether this process was asked to stop; all processes stop with one.
+          should_stop: returns whether this process was asked to stop; if one was, all stop.
 
         Returns:
           The evaluation at the end, or why the run stopped before it.
 
         Raises:
-          NonFiniteLossError: with update, position, learning rate and batch size.
+          NonFiniteLossError: if training diverges.
           NotSavedError: if the last checkpoint cannot be written.
           UserError: if memory runs out.
         """
         while True:
             due = self._evaluation_due()
             if due and not self._evaluate(should_stop):
-                return self._stop(StopReason.SIGNAL)  # It is evaluated when the run goes on.
+                return self._stop(StopReason.SIGNAL)  # The run evaluates when it resumes.
             if self._controller.ended or self._state.position >= self._trajectory.end:
                 return self._finish()
             due = due or time.monotonic() - self._saved_at >= self._config.checkpoint_seconds
@@ -137,7 +137,7 @@ class TrainingLoop:
             self._train(self._next_stretch(most_updates))
 
     def _evaluate(self, should_stop: Callable[[], bool]) -> bool:
-        """Evaluates, tells the controller, and logs; returns whether the evaluation is whole."""
+        """Evaluates, tells the controller, and logs; returns whether the evaluation finished."""
         evaluation = self._evaluator.evaluate(should_stop)
         if evaluation is None:
             return False
@@ -152,7 +152,7 @@ class TrainingLoop:
         return True
 
     def _train(self, stretch: Stretch) -> None:
-        """Trains a stretch, tells the controller what was measured, and logs if it is time to."""
+        """Trains a stretch, tells the controller what was measured, and logs if due."""
         state = self._state
         if self._iterator is None or stretch.layout.micro_batch_size != self._micro_batch_size:
             self._micro_batch_size = stretch.layout.micro_batch_size
@@ -180,8 +180,8 @@ class TrainingLoop:
         )
 
     def _broadcast(self, metrics: UpdateMetrics) -> UpdateMetrics:
-        """Returns the chief's metrics: a norm's last bits may differ between machines, and all
-        processes have to decide the same by it."""
+        """Returns the chief's metrics, so that all processes make the same decisions: the last bits
+        of a norm may differ between machines."""
         if self._group.count == 1:
             return metrics
         names = ("loss", "top1", "gradient_norm", "micro_batch_sq_norm", "batch_sq_norm")
@@ -190,7 +190,7 @@ class TrainingLoop:
         return dataclasses.replace(metrics, **dict(zip(names, chiefs, strict=True)))
 
     def _next_stretch(self, most_updates: int) -> Stretch:
-        """Returns the next stretch, which ends where the loop has something else to do."""
+        """Returns the next stretch, which ends before the loop has something else to do."""
         config, position = self._config, self._state.position
         return next_stretch(
             self._trajectory,
@@ -222,19 +222,19 @@ class TrainingLoop:
 
     def _next_decision(self, position: int) -> int | None:
         """Returns the first position above `position` at which the controller decides by the
-        gradient noise; None if it does not."""
+        gradient noise, or None if the controller does not use the noise."""
         every = self._controller.every
         return every and (position // every + 1) * every
 
     def _log_due(self, stretch: Stretch) -> bool:
-        """Returns whether a point is logged after `stretch`: one is the last before growth."""
+        """Returns whether to log a point: at intervals, before growth, or before an evaluation."""
         grows = self._trajectory.at(self._state.position).batch_size != stretch.batch_size
         at_interval = self._state.update % self._config.log_every_updates == 0
         return grows or at_interval or self._evaluation_due()
 
     def _most_updates(self) -> int:
-        """Returns the updates to the next logged point, or that fit in a stretch if they are fewer;
-        1 as long as the throughput is not known."""
+        """Returns the most updates of the next stretch: up to the next logged point, and at most
+        what fits in _STRETCH_SECONDS; 1 while the throughput is unknown."""
         every = self._config.log_every_updates
         batch_size = self._trajectory.at(self._state.position).batch_size
         fit = int(self._examples_per_second * _STRETCH_SECONDS / batch_size)

@@ -26,18 +26,18 @@ from trainer.system.output import log
 from trainer.system.typed_json import DamagedError, fields, integer
 from trainer.training.step import TrainingStep
 
-# Up to this many examples of a replica, the run's smallest batch leaves too few candidates.
+# If a replica's share of the smallest batch is not larger than this, candidates are too few.
 _FEW = 64
 # Larger micro-batches overflow the caches of a CPU.
 _MOST_ON_CPU = 256
-# Least ratio of a candidate to the one before: each costs seconds of tracing.
+# Least ratio of a candidate to the one before, because each costs seconds of tracing.
 _GROWTH = 1.5
-# Least gain in speed to go on. A doubling halves the fixed cost of a pass, so all further doublings
-# together gain what the last one has gained: below this, no more than the clock's noise.
+# Least gain in speed for which the search goes on. A doubling halves the fixed cost of a pass, so
+# all further doublings together gain as much as the last. A smaller gain is the clock's noise.
 _GAIN = 1.03
 _SECONDS = 1.0
-# Fraction of the free memory to use. The rest is for the update, evaluations, checkpoints and other
-# processes.
+# Fraction of the free memory that a candidate may use. The rest is for the update, evaluations,
+# checkpoints and other processes.
 _USABLE = 0.8
 
 _KEPT = fields({"micro_batch_size": integer(1), "replicas": integer(1)})
@@ -45,7 +45,7 @@ _KEPT = fields({"micro_batch_size": integer(1), "replicas": integer(1)})
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A size that was tried, its speed, and the peak memory in bytes; None if it is not known."""
+    """A size that was tried, its speed, and the peak memory in bytes, or None if unknown."""
 
     micro_batch_size: int
     examples_per_second: float
@@ -61,10 +61,10 @@ def choose(
     ghost_batch_size: int,
     model: str,
 ) -> int:
-    """Returns the size that is kept in the file `path`, or measures one and keeps it there.
+    """Returns the micro-batch size in the file `path`, or measures one and writes it there.
 
     Candidates divide a replica's share of the run's smallest batch, or of its largest batch if the
-    smallest leaves too few of them.
+    smallest leaves too few candidates.
 
     Raises:
       UserError: if `model` does not fit in memory.
@@ -99,7 +99,7 @@ def choose(
 def candidates(share: int, ghost_batch_size: int, most: int) -> list[int]:
     """Returns sizes from the ghost batch to `most` examples, each about twice the one before.
 
-    They are multiples of the ghost batch, and divide `share`, the examples of one replica.
+    Each is a multiple of the ghost batch, and divides `share`, the examples of one replica.
     """
     sizes = [ghost_batch_size]
     for n in divisors(share // ghost_batch_size):
@@ -114,14 +114,14 @@ def _search(
     sizes: list[int],
     model: str,
 ) -> tuple[list[Candidate], str]:
-    """Tries `sizes` in turn while they fit and gain; returns them, and why one is chosen."""
+    """Tries `sizes` while they fit and are faster; returns those tried, and why one is chosen."""
 
     # A named function: a TPU's computation has the function's name, which must not be <lambda>.
     @tf.function
     def empty() -> None:
         step.strategy.run(step.zero)
 
-    devices = step.strategy.extended.worker_devices  # This process's.
+    devices = step.strategy.extended.worker_devices  # The local devices.
     before = after = memory.memory_usage(devices)
     tried: list[Candidate] = []
     fastest, end = 0.0, ""
@@ -159,9 +159,9 @@ def _search(
 
 
 def _memory_shortage(before: list[memory.Use], after: list[memory.Use], ratio: float) -> str:
-    """Returns which memory is too small for `ratio` times the last candidate; "" if none is.
+    """Returns the memory shortage at `ratio` times the last candidate as text; "" if none.
 
-    The estimate is high: it takes all memory of the candidate to grow with the examples.
+    The estimate is high: it assumes that all the candidate's memory grows with its size.
     """
     for start, use in zip(before, after, strict=True):
         needed, free = ratio * (use.peak - start.now), use.limit - start.now
@@ -175,7 +175,7 @@ def _gigabytes(size: float) -> str:
 
 
 def _rate(step: TrainingStep, iterator: Iterator[Any], examples: int) -> float:
-    """Returns the examples per second of forward and backward passes over `examples` each."""
+    """Returns examples per second, measured with forward and backward passes of `examples`."""
 
     @tf.function
     def accumulate(count: tf.Tensor) -> tf.Tensor:
@@ -183,12 +183,12 @@ def _rate(step: TrainingStep, iterator: Iterator[Any], examples: int) -> float:
         for _ in tf.range(count):
             tf.autograph.experimental.set_loop_options(parallel_iterations=1)
             losses = step.strategy.run(step.accumulate, next_per_replica(step.strategy, iterator))
-            # Only this process measures.
+            # Only this process measures, so the local results are enough.
             loss = tf.add_n(step.strategy.experimental_local_results(losses))
         return loss
 
     with unwrap_user_errors():
-        # A concrete function: TensorFlow would warn of a function that is traced often.
+        # A concrete function avoids TensorFlow's warning about frequent tracing.
         traced = accumulate.get_concrete_function(tf.TensorSpec([], tf.int32))
 
     def seconds(passes: int) -> float:

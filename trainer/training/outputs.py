@@ -23,7 +23,7 @@ class Outputs:
     progress: Progress
 
     def save(self, state: State) -> None:
-        """Starts to write a checkpoint, unless a logged point is not on the disk yet."""
+        """Starts to write a checkpoint, unless a logged point cannot be written to the disk."""
         if self.metrics.flush():
             best = state.best["update"] if state.best else None
             self.checkpoints.save(state.update, dataclasses.asdict(state), best)
@@ -36,11 +36,11 @@ class Outputs:
         """
         newest = self.checkpoints.wait()
         if newest != state.update:
-            there_is = "there is no checkpoint" if newest is None else f"the newest is of {newest}"
+            exists = "no checkpoint exists" if newest is None else f"the newest is of {newest}"
             raise NotSavedError(
-                f"update {state.update} is not saved; {there_is}.\n"
-                "Make room, and give the same command again: it goes on from "
-                f"{'the start' if newest is None else 'there'}."
+                f"update {state.update} is not saved; {exists}.\n"
+                "Make room, and give the same command again: it "
+                f"{'starts again' if newest is None else 'resumes from there'}."
             )
 
     def close(self) -> None:
@@ -60,14 +60,14 @@ def open_outputs(
     end: int,
     chief: bool,
 ) -> Outputs:
-    """Opens the outputs of the run in `path`; the chief also writes what identifies the run.
+    """Opens the outputs of the run in `path`; the chief also writes the flags and training data.
 
     Args:
-      config: of the run.
+      config: flags of the run.
       path: run directory.
-      checkpoints: of the run.
-      state: the run's; logged points after it are dropped.
-      data: training data, as the run keeps them.
+      checkpoints: checkpoints of the run.
+      state: state of the run; logged points after its update are dropped.
+      data: properties of the training data, which the run keeps.
       end: last position of the run, in examples.
       chief: whether this process writes the run directory.
     """

@@ -27,6 +27,6 @@ class Progress:
         self._bar.update(min(position, self._bar.total) - self._bar.n)
 
     def close(self) -> None:
-        """Leaves the bar as it is."""
+        """Closes the bar, which stays visible."""
         self._bar.close()
         output.log_above_bar(None)

@@ -1,4 +1,4 @@
-"""A whole training run: set it up, train it, write its result."""
+"""Trains a whole run: sets it up, trains it, and writes its result."""
 
 import json
 import pathlib
@@ -32,22 +32,21 @@ def train(
     should_stop: Callable[[], bool],
     worker: Worker | None = None,
 ) -> dict[str, Any] | StopReason | None:
-    """Trains to the end, or until it has to stop; each of several workers calls it.
+    """Trains to the end, or until the run has to stop; every worker calls this function.
 
     Args:
-      config: of the run.
+      config: flags of the run.
       path: run directory, which the chief alone touches.
-      should_stop: whether this process was asked to stop.
+      should_stop: returns whether this process was asked to stop.
       worker: this process, if it is one of several.
 
     Returns:
-      What result.json holds, or why the run stopped before its end. None in a worker other than the
-      chief, and in all if the run had ended before.
+      The content of result.json, or why the run stopped before its end. None in a worker other
+      than the chief, and in all workers if the run had finished before.
 
     Raises:
-      UserError: for what cannot be trained, before any training; for an example that cannot be
-        decoded, when it is met.
-      LostWorkerError: if another worker has left or hangs, or the TPU is lost.
+      UserError: if the run cannot be set up, or an example cannot be decoded.
+      LostWorkerError: if another worker ended or hangs, or the TPU is lost.
       NonFiniteLossError: if training diverges.
     """
     kept = path / "bad_examples.txt" if worker is None or worker.chief else None
@@ -65,8 +64,8 @@ def train(
         if isinstance(last, StopReason):
             return last
         result = _write_result(run, last) if group.chief else None
-        # No worker leaves before the result is written: if the chief has to be started again, it
-        # waits for the others.
+        # No worker ends before the result is written: a chief that had to be started again would
+        # wait for the others.
         group.agree(False)
         return result
 
@@ -86,7 +85,7 @@ def _train(run: Run, config: Config, should_stop: Callable[[], bool]) -> Evaluat
     try:
         last = loop.run(should_stop)
     except NonFiniteLossError as diverged:
-        error = diverged  # All processes have it, and wait for the checkpoint that is written.
+        error = diverged  # All processes raise it, once the pending checkpoint is written.
     finally:
         run.outputs.close()
     _, *others = run.group.all_gather(json.dumps(run.bad.reasons))
@@ -99,7 +98,7 @@ def _train(run: Run, config: Config, should_stop: Callable[[], bool]) -> Evaluat
 
 
 def _write_result(run: Run, last: Evaluation) -> dict[str, Any]:
-    """Writes result.json, and returns what it holds."""
+    """Writes result.json, and returns its content."""
     state, step = run.state, run.step
     points = [p for p in read(run.path / "metrics.jsonl") if p["split"] == "train"]
     values = setup.values(step.model)

@@ -35,7 +35,7 @@ Batches = Callable[[int, int], Iterator[Any]]
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run that is set up.
+    """A run that is ready to train.
 
     Attributes:
       path: run directory.
@@ -44,7 +44,7 @@ class Run:
       trajectory: position → setting.
       step: the device code, with the model.
       batches: returns the micro-batches from (position, micro-batch size) on.
-      evaluator: of the model, on the evaluation split.
+      evaluator: evaluates the model on the evaluation split.
       micro_batch_size: the largest micro-batch of a replica.
       state: what the run has done.
       outputs: what the run writes while it trains.
@@ -73,15 +73,15 @@ def set_up(
     """Loads the data, builds the model, restores the newest checkpoint and opens the outputs.
 
     Args:
-      config: of the run.
+      config: flags of the run.
       path: run directory.
       bad: records the examples that cannot be used.
-      strategy: over the replicas.
-      lanes: parts of a micro-batch that a CPU computes side by side.
+      strategy: distributes the training over the replicas.
+      lanes: number of parts of a micro-batch that a CPU computes in parallel.
       group: the processes that train together.
 
     Raises:
-      UserError: if the run cannot be trained: its data, model, schedule or checkpoints.
+      UserError: if the data, model, schedule or checkpoints cannot be used.
     """
     config = _with_order_version(config, path, group)
     kept = path if group.chief else None
@@ -150,7 +150,7 @@ def _batches(
     replicas: int,
     group: ProcessGroup,
 ) -> Batches:
-    """Returns the function that returns the micro-batches from a position on."""
+    """Returns a function: (position, micro-batch size) → iterator over micro-batches from there."""
 
     order = config.order_version or NEWEST_ORDER
     stream = pipeline.ExampleStream(examples, config.augment, config.seed, bad, order)
@@ -177,7 +177,7 @@ def _micro_batch_size(
     batches: Batches,
     group: ProcessGroup,
 ) -> int:
-    """Returns the run's largest micro-batch: the controller's, the user's, or the fastest."""
+    """Returns the run's largest micro-batch: controller's, user's, default, or fastest."""
     largest = schedule.micro_batch_size or config.micro_batch_size
     if not largest and config.deterministic:
         largest = default_micro_batch_size(config.ghost_batch_size)
@@ -227,7 +227,7 @@ def _plan(
     strategy: tf.distribute.Strategy,
     micro_batch_size: int,
 ) -> str:
-    """Returns the plan as text, and where it leaves the gradient noise unmeasured."""
+    """Returns the plan as text, and the batch sizes at which gradient noise is not measured."""
     ghost, replicas = config.ghost_batch_size, strategy.num_replicas_in_sync
     ramps = plan.ramps(schedule, lambda size: lay_out(size, replicas, ghost, micro_batch_size))
     phases = [ramp.first for ramp in ramps]

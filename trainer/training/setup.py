@@ -1,4 +1,4 @@
-"""Devices, data and model of a run, as training, evaluation and export all have them."""
+"""Devices, data and model of a run, which training, evaluation and export share."""
 
 import dataclasses
 import json
@@ -33,12 +33,12 @@ from trainer.system.typed_json import anything, list_of
 
 
 def devices(config: Config, worker: Worker | None = None) -> tuple[tf.distribute.Strategy, int]:
-    """Returns the strategy that `config` asks for, and its lanes.
+    """Returns the strategy that `config` asks for, and the number of lanes per replica.
 
-    Call it once, before TensorFlow computes. If `worker` is one of several, it waits for them.
+    Call this once, before TensorFlow computes. It waits for the other workers, if there are any.
 
     Raises:
-      UserError: if this machine does not have the devices.
+      UserError: if this machine lacks the devices.
     """
     return cluster.connect(
         config.strategy,
@@ -56,10 +56,10 @@ def load(
 ) -> InMemoryDataset | IndexedDataset:
     """Returns a split of the run's dataset.
 
-    Labels are indices in the run's `class_names`; None: in the split's own classes.
+    Labels are indices in `class_names`, or in the split's own classes if that is None.
 
     Raises:
-      UserError: if there is no such split, or it cannot be read.
+      UserError: if the split does not exist or cannot be read.
     """
     return sources.load(
         config.dataset,
@@ -79,16 +79,16 @@ def load_splits(
     bad: BadExamples,
     group: ProcessGroup,
 ) -> tuple[InMemoryDataset | IndexedDataset, InMemoryDataset | IndexedDataset]:
-    """Returns the examples to train on, and those to evaluate on, which all processes read.
+    """Returns the training and the evaluation examples; every process reads both.
 
     Raises:
-      UserError: if one of them cannot be read or differs between processes, or the training data
-        are not those that the run in `path` began with.
+      UserError: if a split cannot be read or differs between processes, or the run in `path` began
+        with other training data.
     """
     log(f"reading {config.dataset} {config.train_split}")
     training = load(config, config.train_split, bad)
     log(training.summary)
-    # Checked before the evaluation split is read, which would be blamed for a renamed class.
+    # Later, an error of the evaluation split would hide that a training class was renamed.
     if path and (kept := training_data.read(path)):
         _check_same_data(config, kept, training)
     evaluation_split = sources.evaluation_split(config)
@@ -132,11 +132,11 @@ def training_data_of(
     """Returns the description of the training data that the run in `path` keeps, or a new one.
 
     Args:
-      config: of the run.
-      path: run directory; None, or a run that keeps no description yet: it is made from the data.
+      config: flags of the run.
+      path: run directory; if None, or without a description, one is made from the data.
       bad: records the examples that cannot be used.
-      source: the training split, if it is loaded: the run's description is compared with it.
-        Otherwise it is loaded only if there is no description.
+      source: the training split if it is loaded, to compare with the description. If None, the
+        split is loaded only if there is no description.
 
     Raises:
       UserError: if the run began with other data, or the data are needed and cannot be read.
@@ -158,7 +158,7 @@ def training_data_of(
 def _check_same_data(
     config: Config, kept: TrainingData, source: InMemoryDataset | IndexedDataset
 ) -> None:
-    """Refuses training data that differ in size or classes from those that the run began with."""
+    """Rejects training data whose size or classes differ from those that the run began with."""
     split = f"{config.dataset}'s {config.train_split!r}"
     now = source.examples, source.image_shape, source.classes
     began = kept.examples, kept.image_shape, kept.classes
@@ -185,12 +185,12 @@ def _check_same_data(
 
 
 def build(config: Config, data: TrainingData, strategy: tf.distribute.Strategy) -> keras.Model:
-    """Returns the model of a run on that training data, with its initial weights.
+    """Returns the model for the training data `data`, with its initial weights.
 
-    It takes images of --image_size, or of the training data's size.
+    The model takes images of --image_size, or of the training data's size.
 
     Raises:
-      UserError: if there is no such model.
+      UserError: if the model does not exist, or --num_classes is too small.
     """
     classes = config.num_classes or data.classes
     if classes < data.classes:
@@ -219,9 +219,9 @@ def configuration(config: Config, model: keras.Model) -> str | None:
 
 
 def log_if_edited(config: Config, model: keras.Model, learned: str | None) -> None:
-    """Logs that the model's configuration differs from `learned`, the checkpoint's, if it does.
+    """Logs a warning if the model's configuration differs from `learned`, the checkpoint's.
 
-    Different shapes are refused when the checkpoint is read, but an activation has no shape.
+    Different shapes are rejected when the checkpoint is read, but an activation has no shape.
     """
     if learned is not None and configuration(config, model) != learned:
         log(
@@ -241,7 +241,7 @@ def restore(
     Also returns the training data, the checkpoint's path and its update.
 
     Raises:
-      UserError: if there is no such checkpoint, or it learned with other values than the run keeps.
+      UserError: if the checkpoint does not exist, or its training data differ from the run's.
     """
     data = training_data_of(config, folder, bad)
     model = build(config, data, strategy)
@@ -254,15 +254,15 @@ def restore(
 
 
 def class_names(config: Config, kept: Sequence[str] | None, classes: int | None) -> Sequence[str]:
-    """Returns the class names of a trained model: those kept with it, or the training split's.
+    """Returns the class names kept with a trained model, or else those of the training split.
 
     Args:
-      config: of the model; its --dataset may differ from the one that it was trained on.
+      config: flags of the model; the --dataset may differ from the one that it was trained on.
       kept: the names kept with the model; None for an old model.
       classes: number of classes that the model was trained on, if it is known.
 
     Raises:
-      UserError: if none are kept, and the split cannot be read or has another number of classes.
+      UserError: if `kept` is None, and the split cannot be read or does not have `classes` classes.
     """
     if kept is not None:
         return kept

@@ -35,8 +35,8 @@ class State:
       best: top1 and update of the best evaluation.
       control: state of the controller.
       noise: the gradient noise measured so far.
-      statistics_starts: position at which each batch norm first trained, by its index among the
-        model's; None for statistics that were loaded. None as a whole in an old checkpoint.
+      statistics_starts: position at which each batch norm first trained, by the norm's index in the
+        model; a position is None if statistics were loaded. None in an old checkpoint.
       training_data: the training data, as in training_data.json.
       model_configuration: fingerprint of the user's own model at the start of the run.
     """
@@ -62,7 +62,7 @@ class State:
         return self.evaluation.get("position", 0)
 
     def trained(self, stretch: Stretch, records: UpdateMetrics) -> None:
-        """Adds a stretch."""
+        """Records a trained stretch."""
         updates, size = len(stretch.settings), stretch.batch_size
         self.position = stretch.end
         self.update += updates
@@ -80,14 +80,14 @@ class State:
         self.window = {name: self.window.get(name, 0.0) + value for name, value in sums.items()}
 
     def evaluated(self, evaluation: Evaluation) -> None:
-        """Adds an evaluation at this position."""
+        """Records an evaluation at the current position."""
         self.evaluation = {"position": self.position, **dataclasses.asdict(evaluation)}
         if self.best is None or evaluation.top1 > self.best["top1"]:
             self.best = {"top1": evaluation.top1, "update": self.update}
 
 
 def restore(checkpoints: Checkpoints, step: TrainingStep) -> State:
-    """Reads the newest whole checkpoint into the variables, and returns its state or a new one.
+    """Reads the newest intact checkpoint into the variables; returns its state, or a new state.
 
     Raises:
       UserError: if another version of the program wrote the checkpoint.
@@ -100,16 +100,16 @@ def restore(checkpoints: Checkpoints, step: TrainingStep) -> State:
     except TypeError as error:
         raise UserError(
             f"the newest checkpoint was written by another version: {error}.\n"
-            "Go on with the version that wrote it, or name a new --model_dir."
+            "Resume with the version that wrote it, or name a new --model_dir."
         ) from error
     state.resumes += 1
-    if state.statistics_starts is None:  # An old checkpoint: all trained from the start.
+    if state.statistics_starts is None:  # In old runs, all began at the start.
         state.statistics_starts = step.starts
     return state
 
 
 def share(state: State, variables: Iterable[Any], group: ProcessGroup) -> State:
-    """Returns the chief's state, and assigns its values to `variables`, in all processes.
+    """Returns the chief's state, and assigns the chief's values to `variables`.
 
     The chief alone reads the checkpoint.
     """

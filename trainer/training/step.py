@@ -68,7 +68,7 @@ class TrainingStep:
             self._gradient_function.parameters,
             self._gradient_function.norms,
         )
-        # Positions at which the batch norms' statistics start; on resume, the checkpoint's.
+        # Positions at which the batch norms' statistics start; a resume replaces these.
         self._trained = moving_statistics.trained_norms(model)
         self.starts = moving_statistics.starts(self._trained, 0, {})
         self._stretches: dict[int, Any] = {}
@@ -87,14 +87,14 @@ class TrainingStep:
                 _accumulator([]),
                 _accumulator([]),
             )
-            # Sum over micro-batches of the squared norm of the gradient summed over its examples.
+            # Sum of the squared norms of the micro-batches' gradients, each summed over examples.
             self._squares = _accumulator([])
 
     def run(self, iterator: Any, stretch: Stretch) -> UpdateMetrics:
         """Trains the updates of `stretch` with the next micro-batches of `iterator`.
 
-        The iterator is a dataset's. Its elements are micro-batches of the stretch's layout, for the
-        replicas in turn: (images uint8 [b, h, w, c], labels [b], position of the first example []).
+        `iterator`, a dataset's, yields micro-batches of the stretch's layout for the replicas in
+        turn: (images uint8 [b, h, w, c], labels [b], position of the first example []).
         """
         micro_batch_size = stretch.layout.micro_batch_size
         if micro_batch_size not in self._stretches:
@@ -115,7 +115,7 @@ class TrainingStep:
         loss, top1, norm, squares, batch_sq_norm = records.numpy().T  # Waits for the device.
         micro_batch_sq_norm = squares / (size * micro_batch_size)  # R·k · b² = B · b
         seconds = time.perf_counter() - start
-        # The graph reads the wall clock, which may be set meanwhile.
+        # The wait is limited, because the wall clock of the graph may be set meanwhile.
         wait = min(float(wait.numpy()), seconds) if self.timed else None
         return UpdateMetrics(loss, top1, norm, micro_batch_sq_norm, batch_sq_norm, seconds, wait)
 
@@ -151,7 +151,7 @@ class TrainingStep:
                 batch = next_per_replica(self.strategy, iterator)
                 ready = self._clock(batch)
                 wait += tf.maximum(ready - done, 0)
-                # Otherwise the clock may be read after the first convolutions.
+                # Without this, the clock may be read after the first convolutions.
                 with tf.control_dependencies([ready] if self.timed else []):
                     losses = self.strategy.run(self.accumulate, batch)
                 done = self._clock(losses)
@@ -163,7 +163,7 @@ class TrainingStep:
         return records.stack(), wait
 
     def _clock(self, after: Any) -> tf.Tensor:
-        """Returns the time in seconds once all replicas have `after`; 0 if nothing is timed."""
+        """Returns the time in seconds when all replicas have `after`; 0 if nothing is timed."""
         if not self.timed:
             return tf.constant(0.0, tf.float64)
         with tf.control_dependencies(
@@ -172,7 +172,7 @@ class TrainingStep:
             return tf.timestamp()
 
     def accumulate(self, images: tf.Tensor, labels: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
-        """Adds a replica's micro-batch to its sums; returns a loss, once all is added."""
+        """Adds a micro-batch to this replica's sums; returns a loss once all sums are updated."""
         ghost = math.lcm(*(norm.ghost_batch_size for norm in self._norms))
         ghosts = max(1, images.shape[0] // ghost)
         lanes = max(n for n in divisors(ghosts) if n <= self._lanes)
@@ -201,9 +201,9 @@ class TrainingStep:
         batch_size: tf.Tensor,
         statistics_weights: tf.Tensor,
     ) -> tf.Tensor:
-        """Applies one update from the sums, and sets them to 0; statistics_weights is [norms].
+        """Applies one update from the sums, and resets the sums; statistics_weights is [norms].
 
-        Returns [loss, top1, gradient norm, squares of the micro-batches, square of the batch].
+        Returns [loss, top1, gradient norm, sum of micro-batch squared norms, batch squared norm].
         """
         totals = [total.read_value() for total in (*tf.nest.flatten(self._sums), self._squares)]
         context = tf.distribute.get_replica_context()
@@ -220,9 +220,9 @@ class TrainingStep:
         context.merge_call(
             self._assign, args=(gradients, statistics, learning_rate, momentum, shares)
         )
-        # tf.function runs this after the reads, as both touch the same variables. A control
-        # dependency on the totals would make that order redundant to Grappler. It drops the order,
-        # and then totals that a replica does not use: loss and top1 of replicas were lost at times.
+        # tf.function runs this after the reads, as both use the same variables. With a control
+        # dependency on the totals, Grappler drops that order as redundant. It then drops totals
+        # that a replica does not use: loss and top1 of replicas were lost at times.
         self.zero()
         norm = tf.linalg.global_norm(gradients)
         return tf.stack([loss, top1, norm, squares, batch_sq_norm])
@@ -261,7 +261,7 @@ class TrainingStep:
             strategy.extended.update(parameter, move, args=args, group=False)
 
         def average(moving: Any, total: tf.Tensor, size: int, weight: tf.Tensor) -> None:
-            # A sum over B/G ghost batches, divided by B: times G, it is their mean.
+            # `total` is a sum over B/G ghost batches, divided by B: total · G is their mean.
             moving.assign_add(weight * (total * size - moving))
 
         norms = zip(self._norms, statistics, shares, strict=True)

@@ -1,4 +1,4 @@
-"""Metrics that the device code returns of the updates that it did."""
+"""Metrics that the device code returns for the updates of a stretch."""
 
 import dataclasses
 
@@ -15,9 +15,9 @@ class UpdateMetrics:
       gradient_norm: Euclidean norm of each update's gradient, the regularizers' part included.
       micro_batch_sq_norm: squared norm of a micro-batch's mean gradient without the regularizers'
         part, averaged over the micro-batches of each update, float [n].
-      batch_sq_norm: squared norm of each batch's mean gradient without that part, float [n].
+      batch_sq_norm: squared norm of each batch's mean gradient, likewise, float [n].
       seconds: duration of the stretch, without tracing.
-      input_wait: seconds of it in which the device waited for examples; None if not timed.
+      input_wait: seconds of the stretch in which the device waited for examples; None if not timed.
     """
 
     loss: np.ndarray
