@@ -33,12 +33,15 @@ def test_a_run_ends_well_without_its_output(tmp_path, what):
 def on_a_terminal(model_dir, *before):
     """A run that is the leader of a session on a terminal of its own, and the other end."""
     ours, theirs = pty.openpty()
+    # Under `nohup`, the tests and their children would ignore it.
+    ignored = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     process = subprocess.Popen(
         ["setsid", "--ctty", *before, *command(model_dir, *SHORT, "--epochs=30")],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
     )
+    signal.signal(signal.SIGHUP, ignored)
     os.close(theirs)
     os.set_blocking(ours, False)
 
