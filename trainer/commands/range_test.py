@@ -61,7 +61,7 @@ def _report(config: Config, folder: pathlib.Path) -> None:
 
 
 def _log_every(config: Config) -> int:
-    """Returns the number of updates between points, for about 100 points."""
+    """Returns the value of --log_every_updates with which the run logs about 100 points."""
     examples = config.train_examples or sizes.count_examples(
         config.dataset, config.train_split, config.data_dir
     )

@@ -131,8 +131,8 @@ class RunFlags:
     )
     order_version: int | None = _length(
         None,
-        "Version of the order of examples and of the random layers' keys. Version 1, which "
-        "repeats, is that of runs older than this flag (unset: the run's own; 2 for new runs).",
+        "Version of the order of examples and of dropout's seeds. Runs older than this flag have "
+        "version 1, whose order repeats (unset: the run's own; 2 for new runs).",
         problem=must_be("1 or 2", lambda value: value in (1, NEWEST_ORDER)),
     )
 
@@ -178,13 +178,14 @@ class RunFlags:
     )
     warmup_from: float | None = _start(
         None,
-        "Factor on the learning rate when its warm-up starts (unset: base / initial, at most 1).",
+        "Factor on the learning rate when its warm-up starts (unset: base / initial learning rate, "
+        "at most 1).",
         problem=must_be("above 0 and at most 1, a factor on the rate", lambda v: 0 < v <= 1),
     )
     momentum_warmup_epochs: float = _start(
         0.0,
-        "Length of the momentum warm-up, in epochs. Momentum and batch size rise together from "
-        "--momentum_from, at constant noise scale and learning rate.",
+        "Length of the momentum warm-up, in epochs: momentum and batch size rise together, at "
+        "constant noise scale and learning rate.",
         problem=at_least(0),
     )
     momentum_from: float | None = _start(
@@ -193,9 +194,9 @@ class RunFlags:
 
     anneal: str = _schedule(
         "constant",
-        "Schedule of the noise scale. plateau: divided by --anneal_factor when the evaluation "
-        "stops improving; measured: constant, while the batch size follows the gradient noise; "
-        "range_test: as in the command range_test.",
+        "Schedule of the noise scale. plateau: divides it by --anneal_factor when top-1 stops "
+        "improving; measured: keeps it constant while the batch size follows the gradient noise; "
+        "range_test: raises the learning rate, as the command range_test does.",
         choices=(
             "constant",
             "step",
@@ -223,15 +224,15 @@ class RunFlags:
     )
     momentum_to: float | None = _schedule(
         None,
-        "Lowest momentum of the schedule, which lowers it after the batch size reaches its "
-        "maximum and before the learning rate decreases (unset: constant momentum).",
+        "Lowest momentum, to which the momentum falls once the batch size is at its maximum, "
+        "before the learning rate falls (unset: the momentum does not fall).",
         problem=FRACTION,
     )
 
     anneal_epochs: tuple[str, ...] = _step(
         (),
-        "Positions of the steps of `step`, or the length over which `exponential` divides by "
-        "--anneal_factor, in epochs or in percent of the run: 30%,60%,80%.",
+        "Points at which `step` divides by --anneal_factor, in epochs or percent of the run, as in "
+        "30%,60%,80%; for `exponential`, the one length over which it divides by it.",
     )
     anneal_factor: float = _step(
         5.0, "Factor by which one step divides the noise scale.", problem=FACTOR
@@ -246,24 +247,24 @@ class RunFlags:
     cycle_epochs: float = _cyclical(4.0, "Length of a whole cycle, in epochs.", problem=EPOCHS)
     min_learning_rate: float | None = _cyclical(
         None,
-        "Lowest learning rate of a cycle (unset: a quarter of the initial one, the highest).",
+        "Lowest learning rate of a cycle (unset: a quarter of the initial rate, the highest).",
         problem=RATE,
     )
     cycle_factor: float = _cyclical(
         1.0,
-        "Factor on a cycle's height after each cycle: 1 is triangular, 0.5 triangular2; with "
-        "--cycle_factor_per=update, the base of exp_range.",
+        "Factor on a cycle's height after each cycle. Smith's policies: 1 is triangular, 0.5 is "
+        "triangular2; with --cycle_factor_per=update, it is the base of exp_range.",
         problem=must_be("above 0 and at most 1", lambda v: 0 < v <= 1),
     )
     cycle_factor_per: str = _cyclical(
         "cycle",
-        "Interval between two uses of --cycle_factor. update: an update of the initial batch size.",
+        "Interval of --cycle_factor: a cycle, or an update at the initial batch size.",
         choices=("cycle", "update"),
     )
 
     min_improvement: float = _plateau(
         0.0,
-        "Rise of top-1 above its best that counts as an improvement, as a fraction: 0.001.",
+        "Rise of top-1 that an improvement must exceed, as a fraction, for example 0.001.",
         problem=FRACTION,
     )
     patience: int = _plateau(
@@ -280,7 +281,7 @@ class RunFlags:
 
     growth_threshold: float = _measured(
         2.0,
-        "Ratio of gradient noise scale to batch size at which the batch grows by that ratio.",
+        "Least ratio of gradient noise scale to batch size that grows the batch; and its factor.",
         problem=FACTOR,
     )
     noise_horizon: int | None = _measured(

@@ -90,5 +90,8 @@ class BadExamples:
         raise self._refused
 
     def refusal(self, _: tf.errors.OpError) -> UserError | None:
-        """Returns the error that ended the run, which TensorFlow hides behind its own; or None."""
+        """Returns the UserError that `refuse` raised, or None.
+
+        TensorFlow replaces an error raised in its input pipeline by an error of its own type.
+        """
         return self._refused

@@ -30,7 +30,8 @@ def load(
     names = tuple(sorted(set(own_names)) if class_names is None else class_names)
     refuse_unknown(own_names, names, f"{dataset} {split}", skip)
     labels = places(own_names, names)
-    counts = np.zeros(len(names) + 1, np.int64)  # The last counts unknown classes.
+    # The last entry counts the pictures of unknown classes, whose label is −1.
+    counts = np.zeros(len(names) + 1, np.int64)
     np.add.at(counts, labels, np.bincount(files.folder_of, minlength=len(labels)))
     largest = picture_files.largest_file(max_pixels)
 

@@ -34,8 +34,8 @@ def seed_states(model: keras.Model) -> list[keras.Variable]:
 def global_generator() -> keras.random.SeedGenerator:
     """Returns Keras' global SeedGenerator of this thread, which is created if it does not exist.
 
-    The generator is changed to count up, as the generators of layers do. In Keras, its state jumps
-    among fewer than a million numbers, so draws would repeat.
+    The returned generator counts up, as the generators of layers do. Keras' own rule for the global
+    generator takes each state modulo 933,199, so draws would repeat.
     """
     generator = global_seed_generator()
 
@@ -61,14 +61,17 @@ def values(
     """Returns the state of the global generator, and the states of a model's random layers.
 
     A state is an int64 vector [2], a function of (seed, layer, position). For each further draw, a
-    layer adds 1 to the second number. Keras takes both numbers modulo 2³¹ − 2, so each is a 64-bit
-    hash. In version 1, the state of layer i is [position, (seed · states + i) · 2¹⁶].
+    layer adds 1 to the second number. Keras reduces both numbers modulo 2³¹ − 2. Both are therefore
+    64-bit hashes of the inputs, so that together they keep almost 62 bits. In version 1, the state
+    of layer i is [position, (seed · states + i) · 2¹⁶].
 
     Args:
         states: number of random layers.
-        position: position of the first example in this replica's part of the micro-batch, int64 [].
+        position: position of the first example in this call of the model (a micro-batch, or one
+            lane of it), int64 [].
         seed: seed of the run.
-        order_version: --order_version of the run; 1 keeps the masks of runs that began before 2.
+        order_version: --order_version of the run; 1 keeps the dropout masks of runs that began
+            before version 2 existed.
     """
 
     def hashed(layer: int) -> tf.Tensor:

@@ -15,7 +15,8 @@ from trainer.schedule.noise_scale import Setting
 
 # Lowest value of a curve: 0 would make the learning rate 0 or the batch size infinite.
 LOWEST = 1e-9
-# Epochs by which steps are early, since floats round: under one example up to N = 10⁹.
+# A step comes this many epochs early, so that float rounding cannot delay it by an update. For N
+# below 10⁹ this is less than one example.
 _ROUNDING = 1e-9
 
 
@@ -111,7 +112,8 @@ def cyclical(
       length: epochs of a whole cycle.
       trough: lowest value.
       scale: function of (cycle, e) with values in (0, 1], which scales the height of the cycle.
-      decay: if `scale` falls within a cycle, as exp(−decay · epochs), the rate; otherwise 0.
+      decay: rate at which `scale` falls within a cycle, as exp(−decay · epochs); 0 if it is
+        constant within a cycle.
     """
     half = length / 2
 
@@ -122,7 +124,8 @@ def cyclical(
 
     def next_turn(epochs: float) -> float:
         begun = math.floor(epochs / half) * half
-        # At t epochs into a cycle, the rise t · exp(−decay · t) turns at t = 1 / decay.
+        # On the rising half, the height at t epochs into the cycle is proportional to
+        # t · exp(−decay · t), which has its maximum at t = 1 / decay.
         early = begun + 1 / decay if decay > 1 / half and math.floor(epochs / half) % 2 == 0 else 0
         return early if early > epochs else begun + half
 
@@ -205,7 +208,8 @@ def _cyclical(config: Config, start: Setting, examples: int) -> Curve:
     def scale(cycle: int, epochs: float) -> float:
         if config.cycle_factor_per == "cycle":
             return config.cycle_factor ** (cycle - 1)
-        # This counts updates of the initial batch size, so the curve is a function of position.
+        # The exponent counts updates as if every update had the initial batch size, so the curve
+        # depends on the position alone.
         return config.cycle_factor ** (epochs * examples / start.batch_size)
 
     decay = 0.0

@@ -34,10 +34,12 @@ class BatchLimits:
     Attributes:
       smallest: smallest batch of the run, in examples; all but `largest` are multiples of it.
       largest: B_max in examples; the initial batch size if the batch does not grow.
-      batch_anneal_floor: noise-scale factor down to which the batch grows; below it, ε falls.
+      batch_anneal_floor: lowest noise-scale factor that the batch size realizes by growing; ε
+        realizes the rest.
         1: ε alone anneals. 0: the batch alone anneals until it is `largest`.
       scaling: dependence of ε on the batch size and the momentum.
-      lowest_momentum: lowest m, annealed once the batch is `largest`; None: m does not anneal.
+      lowest_momentum: lower bound of m; m falls towards it once the batch is `largest`. None: m
+        does not anneal.
     """
 
     smallest: int
@@ -50,7 +52,8 @@ class BatchLimits:
 def realize(target: Target, start: Setting, limits: BatchLimits) -> Setting:
     """Returns the Setting that meets `target`, relative to the run's `start`."""
     scaling = limits.scaling
-    # The ideal B leaves ε unchanged, since g ∝ ε / (B (1 − m)).
+    # `spent` is the part of the factor that the batch realizes. At the ideal B, ε only has to
+    # realize the rest, noise_scale_factor / spent, since g ∝ ε / (B (1 − m)).
     spent = max(target.noise_scale_factor, limits.batch_anneal_floor)
     momentum = target.momentum
     room = scaling.one_minus_momentum(momentum) / scaling.one_minus_momentum(start.momentum)

@@ -1,6 +1,7 @@
 """Rows of TensorBoard's HParams table: a point of a sweep, and how it ended.
 
-The HParams plugin's own functions import TensorFlow, which takes five seconds and half a gigabyte.
+This module writes the plugin's messages itself, because the plugin's own functions import
+TensorFlow, which takes five seconds and half a gigabyte.
 """
 
 import pathlib

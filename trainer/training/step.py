@@ -1,4 +1,4 @@
-"""The device code: accumulate a micro-batch, apply an update, and a stretch of updates.
+"""Device code: accumulates micro-batches, applies updates, and runs a whole stretch in one call.
 
     for each update of the stretch:            # at position p, with B = R · b · k
         for j in range(k):                     # accumulation
@@ -68,8 +68,9 @@ class TrainingStep:
             self._gradient_function.parameters,
             self._gradient_function.norms,
         )
-        # Positions at which the batch norms' statistics start; a resume replaces these.
         self._trained = moving_statistics.trained_norms(model)
+        # The position at which each batch norm first trained. A resume replaces it by the
+        # checkpoint's.
         self.starts = moving_statistics.starts(self._trained, 0, {})
         self._stretches: dict[int, Any] = {}
         with strategy.scope():
@@ -87,14 +88,16 @@ class TrainingStep:
                 _accumulator([]),
                 _accumulator([]),
             )
-            # Sum of the squared norms of the micro-batches' gradients, each summed over examples.
+            # A micro-batch's gradient is summed over its examples. This variable sums the squared
+            # norms of these gradients over the micro-batches of one update.
             self._squares = _accumulator([])
 
     def run(self, iterator: Any, stretch: Stretch) -> UpdateMetrics:
         """Trains the updates of `stretch` with the next micro-batches of `iterator`.
 
-        `iterator`, a dataset's, yields micro-batches of the stretch's layout for the replicas in
-        turn: (images uint8 [b, h, w, c], labels [b], position of the first example []).
+        `iterator` iterates over a dataset. It yields micro-batches of the stretch's layout, one for
+        each local replica in turn: (images uint8 [b, h, w, c], labels [b], position of the first
+        example []).
         """
         micro_batch_size = stretch.layout.micro_batch_size
         if micro_batch_size not in self._stretches:
@@ -113,9 +116,12 @@ class TrainingStep:
         start = time.perf_counter()
         records, wait = self._stretches[micro_batch_size](*arguments)
         loss, top1, norm, squares, batch_sq_norm = records.numpy().T  # Waits for the device.
-        micro_batch_sq_norm = squares / (size * micro_batch_size)  # R·k · b² = B · b
+        # `squares` sums ‖b · mean gradient‖² over R·k micro-batches, so the divisor is
+        # R·k · b² = B · b.
+        micro_batch_sq_norm = squares / (size * micro_batch_size)
         seconds = time.perf_counter() - start
-        # The wait is limited, because the wall clock of the graph may be set meanwhile.
+        # The graph reads the wall clock, which may be adjusted during the stretch, so the wait is
+        # limited to the stretch's duration.
         wait = min(float(wait.numpy()), seconds) if self.timed else None
         return UpdateMetrics(loss, top1, norm, micro_batch_sq_norm, batch_sq_norm, seconds, wait)
 
@@ -163,7 +169,7 @@ class TrainingStep:
         return records.stack(), wait
 
     def _clock(self, after: Any) -> tf.Tensor:
-        """Returns the time in seconds when all replicas have `after`; 0 if nothing is timed."""
+        """Returns the time in seconds once every local replica has `after`; 0 if not timed."""
         if not self.timed:
             return tf.constant(0.0, tf.float64)
         with tf.control_dependencies(
@@ -172,7 +178,10 @@ class TrainingStep:
             return tf.timestamp()
 
     def accumulate(self, images: tf.Tensor, labels: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
-        """Adds a micro-batch to this replica's sums; returns a loss once all sums are updated."""
+        """Adds a micro-batch to this replica's sums, and returns the first lane's loss.
+
+        The loss is available only after all sums are updated, so that `_clock` can wait for it.
+        """
         ghost = math.lcm(*(norm.ghost_batch_size for norm in self._norms))
         ghosts = max(1, images.shape[0] // ghost)
         lanes = max(n for n in divisors(ghosts) if n <= self._lanes)
@@ -201,9 +210,10 @@ class TrainingStep:
         batch_size: tf.Tensor,
         statistics_weights: tf.Tensor,
     ) -> tf.Tensor:
-        """Applies one update from the sums, and resets the sums; statistics_weights is [norms].
+        """Applies one update from the sums, then resets the sums.
 
-        Returns [loss, top1, gradient norm, sum of micro-batch squared norms, batch squared norm].
+        `statistics_weights`, float32 [norms], has one weight for each batch norm. Returns [loss,
+        top1, gradient norm, sum of micro-batch squared norms, batch squared norm].
         """
         totals = [total.read_value() for total in (*tf.nest.flatten(self._sums), self._squares)]
         context = tf.distribute.get_replica_context()
@@ -220,9 +230,10 @@ class TrainingStep:
         context.merge_call(
             self._assign, args=(gradients, statistics, learning_rate, momentum, shares)
         )
-        # tf.function runs this after the reads, as both use the same variables. With a control
-        # dependency on the totals, Grappler drops that order as redundant. It then drops totals
-        # that a replica does not use: loss and top1 of replicas were lost at times.
+        # Do not add a control dependency on the totals here. tf.function runs this reset after the
+        # reads anyway, because both use the same variables. With such a dependency, Grappler
+        # removed that order as redundant, and then pruned totals that a replica does not use:
+        # losses and top1 of some replicas were missing at times.
         self.zero()
         norm = tf.linalg.global_norm(gradients)
         return tf.stack([loss, top1, norm, squares, batch_sq_norm])
