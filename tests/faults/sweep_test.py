@@ -41,7 +41,7 @@ def test_killed_in_the_middle_and_called_again(uninterrupted, tmp_path):
     assert os.stat(folder / "seed=1" / "result.json").st_ino == before.st_ino
     assert (folder / "seed=1" / "output.txt").read_text().count("loading TensorFlow") == 1
     # The process did not outlive the sweep: it stopped, with a checkpoint.
-    assert "[2/3] seed=0: goes on" in again.stdout
+    assert "[2/3] seed=0: resumes" in again.stdout
     assert "stopped, with a checkpoint" in (folder / "seed=0" / "output.txt").read_text()
     assert result(folder / "seed=0")["resumes"] == 1
     assert digest(folder / "seed=0") == digest(uninterrupted[0])
@@ -64,7 +64,7 @@ def test_a_signal_goes_to_the_points_which_checkpoint(tmp_path, number):
     assert newest(folder / "seed=1") is not None
     if number == signal.SIGTERM:
         again = train(folder, *flags, name="sweep")
-        assert again.stdout.count(": goes on") == 2
+        assert again.stdout.count(": resumes") == 2
         assert ends(folder) == [0, 0, 0]
         assert result(folder / "seed=0")["resumes"] == 1
 
@@ -82,5 +82,5 @@ def test_a_point_that_is_killed_goes_on_at_the_next_call(tmp_path):
     assert ends(folder) == [137, 0]
     assert "[1/2] seed=0: status 137: killed by SIGKILL" in out
     again = train(folder, *flags, name="sweep")
-    assert "[1/2] seed=0: goes on" in again.stdout
+    assert "[1/2] seed=0: resumes" in again.stdout
     assert ends(folder) == [0, 0]
