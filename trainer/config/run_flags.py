@@ -264,7 +264,7 @@ class RunFlags:
 
     min_improvement: float = _plateau(
         0.0,
-        "Rise of top-1 that an improvement must exceed, as a fraction, for example 0.001.",
+        "Rise of top-1 above its best that an improvement must exceed, as a fraction: 0.001.",
         problem=FRACTION,
     )
     patience: int = _plateau(
@@ -281,7 +281,7 @@ class RunFlags:
 
     growth_threshold: float = _measured(
         2.0,
-        "Least ratio of gradient noise scale to batch size that grows the batch; and its factor.",
+        "Least ratio of gradient noise scale to batch size that grows the batch, by this factor.",
         problem=FACTOR,
     )
     noise_horizon: int | None = _measured(
