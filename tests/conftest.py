@@ -9,11 +9,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import pytest
 import tensorflow as tf
 
-from tests.support import runs
+from tests.support import messages, runs
 from tests.support.quick import Quick
 from trainer.data.tfds.prepare import prepare
 from trainer.distributed.strategy import share_cores
-from trainer.system import output
 
 _STATUS = pytest.StashKey[int]()
 
@@ -59,10 +58,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 @pytest.fixture
 def logged() -> Iterator[list[str]]:
     """Messages of the program's log, while the test runs in this process."""
-    messages: list[str] = []
-    output.log_above_bar(lambda text, file: messages.append(text))
-    yield messages
-    output.log_above_bar(None)
+    with messages.logged() as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from tests.commands.evaluate_test import everything, logged, same
+from tests.support import messages
 from tests.support.configs import done, parsed
 from tests.support.runs import SHORT, train
 from trainer.run_dir import checkpoint_reader, model_source, training_data
@@ -54,7 +55,9 @@ def logits_of_checkpoint(model_dir, update, images):
     strategy = tf.distribute.OneDeviceStrategy("CPU:0")
     model = setup.build(config, training_data.read(model_dir), strategy)
     variables = {"weights": setup.values(model)}
-    checkpoint_reader.load(model_dir / "checkpoints", update, variables)
+    with messages.logged() as found:
+        checkpoint_reader.load(model_dir / "checkpoints", update, variables)
+    assert found == []
     return model(images, training=False).numpy()
 
 

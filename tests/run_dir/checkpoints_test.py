@@ -80,6 +80,7 @@ def test_a_damaged_newest_checkpoint_is_reported_and_skipped(tmp_path, variables
     assert "000000002 is damaged" in logged[0]
 
 
+@pytest.mark.usefixtures("logged")
 def test_a_damaged_checkpoint_is_renamed_and_not_counted(tmp_path, variables):
     checkpoints = opened(tmp_path, variables, keep=2)
     for update in (800, 900):
@@ -91,6 +92,7 @@ def test_a_damaged_checkpoint_is_renamed_and_not_counted(tmp_path, variables):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["000000850", "damaged-000000900"]
 
 
+@pytest.mark.usefixtures("logged")
 def test_only_damaged_checkpoints_are_rejected(tmp_path, variables):
     checkpoints = opened(tmp_path, variables, keep=2)
     save(checkpoints, 1)
@@ -100,6 +102,7 @@ def test_only_damaged_checkpoints_are_rejected(tmp_path, variables):
             opened(tmp_path, variables).restore()
 
 
+@pytest.mark.usefixtures("logged")
 def test_the_same_update_may_be_damaged_twice(tmp_path, variables):
     checkpoints = opened(tmp_path, variables, keep=2)
     save(checkpoints, 1)
@@ -112,6 +115,7 @@ def test_the_same_update_may_be_damaged_twice(tmp_path, variables):
         checkpoints.restore()
 
 
+@pytest.mark.usefixtures("logged")
 def test_new_progress_at_the_same_update_replaces_the_checkpoint(tmp_path, variables):
     checkpoints = opened(tmp_path, variables, keep=2)
     names = []

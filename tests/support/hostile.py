@@ -85,3 +85,47 @@ def put(path, name):
 
 
 EVERY = [*CONTENTS, *PLACES]
+
+RESULT = {
+    "top1": "0.5",
+    "loss": "1.0",
+    "updates": "20",
+    "seconds": "9.0",
+    "epochs": "2.0",
+    "examples_per_second": "100.0",
+    "resumes": "0",
+    "replicas": "1",
+    "hosts": "1",
+    "parameters": "1000",
+    "update_seconds": '{"32": 0.1, "64": 0.2}',
+}
+NEEDED = ("top1", "loss", "updates", "seconds")
+# What the fields of a result may be, though it is unusual.
+POSSIBLE = {
+    "large": {"loss", "seconds", "epochs", "examples_per_second"},
+    "2^63": {"loss", "seconds", "epochs", "examples_per_second"},
+    "tiny": {"top1", "loss", "seconds", "epochs", "examples_per_second"},
+    "negative": {"loss"},
+    "null": {"parameters"},
+    "an_object": {"update_seconds"},
+}
+
+
+def text(values):
+    return "{" + ", ".join(f'"{name}": {value}' for name, value in values.items()) + "}"
+
+
+def results():
+    """Damaged results by what is wrong with them: a missing field, or a value that it cannot be."""
+    found = {}
+    for name in RESULT:
+        for what, value in VALUES.items():
+            if name not in POSSIBLE.get(what, ()):
+                found[f"{name}-{what}"] = text({**RESULT, name: value})
+    for name in NEEDED:
+        found[f"{name}-missing"] = text({k: v for k, v in RESULT.items() if k != name})
+    for name in ("replicas", "hosts"):
+        found[f"{name}-missing"] = text({k: v for k, v in RESULT.items() if k != name})
+    for i, size in enumerate(("0", "-1", "x", "1.5", "²", "9" * 400)):
+        found[f"update_seconds-size{i}"] = text({**RESULT, "update_seconds": f'{{"{size}": 1}}'})
+    return found

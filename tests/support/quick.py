@@ -14,7 +14,9 @@ from trainer.training.loop import TrainingLoop
 _LONG = (
     "tests/data/chunk_decoding_test.py",
     "tests/nn/ghostify_test.py",
+    "tests/nn/models/precision_test.py",
     "tests/nn/models/registry_test.py",
+    "tests/training/keras_behaviour_test.py",
     "tests/training/step_test.py",
     "tests/training/tpu_graph_test.py",
 )

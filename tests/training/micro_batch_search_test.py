@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.support import messages
 from tests.support.models import huge
 from tests.support.runs import command, result
 from trainer.distributed.strategy import mirrored
@@ -15,7 +16,7 @@ from trainer.schedule.layout import Layout
 from trainer.schedule.noise_scale import Setting
 from trainer.schedule.realize import BatchLimits
 from trainer.schedule.stretch import Stretch
-from trainer.system import memory, output
+from trainer.system import memory
 from trainer.training import micro_batch_search
 from trainer.training.step import TrainingStep
 
@@ -59,16 +60,15 @@ def batches(position, size):
 
 def choose(path, step, largest=128):
     """Returns the choice, and the messages besides those of what is measured."""
-    messages = []
-    output.log_above_bar(lambda text, file: messages.append(text))
     limits = BatchLimits(largest, largest, 0)
-    chosen = micro_batch_search.choose(
-        *(path / "micro_batch.json", step, batches),
-        limits=limits,
-        ghost_batch_size=16,
-        model="tests.support.models:huge",
-    )
-    return chosen, [line for line in messages if not line.startswith("measuring a micro-batch of ")]
+    with messages.logged() as found:
+        chosen = micro_batch_search.choose(
+            *(path / "micro_batch.json", step, batches),
+            limits=limits,
+            ghost_batch_size=16,
+            model="tests.support.models:huge",
+        )
+    return chosen, [line for line in found if not line.startswith("measuring a micro-batch of ")]
 
 
 def losses(step, size=32):

@@ -66,6 +66,7 @@ def test_a_model_from_before_has_the_class_names_of_its_dataset(logged):
 
 
 @pytest.mark.usefixtures("fashion_mnist")
-def test_a_model_from_before_does_not_take_the_names_of_fewer_classes():
+def test_a_model_from_before_does_not_take_the_names_of_fewer_classes(logged):
     with pytest.raises(UserError, match=r"learned 11 classes, but fashion_mnist's .* has 10: "):
         setup.class_names(parsed(), None, 11)
+    assert logged == []

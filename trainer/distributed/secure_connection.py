@@ -130,7 +130,7 @@ def exactly(connection: socket.socket, size: int, end: float | None = None) -> b
     Raises:
       OSError: if the connection ends or the deadline passes first.
     """
-    received = b""
+    received = bytearray()  # A text may have megabytes, and bytes would be copied for each piece.
     while len(received) < size:
         if end is not None:
             connection.settimeout(max(0.01, end - time.monotonic()))
@@ -139,7 +139,7 @@ def exactly(connection: socket.socket, size: int, end: float | None = None) -> b
         received += piece
         if end is not None and time.monotonic() > end:
             raise TimeoutError("too late")
-    return received
+    return bytes(received)
 
 
 def call(connection: socket.socket, secret: bytes, index: int, count: int, end: float) -> Line:

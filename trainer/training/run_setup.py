@@ -151,7 +151,6 @@ def _batches(
     group: ProcessGroup,
 ) -> Batches:
     """Returns a function: (position, micro-batch size) → iterator over micro-batches from there."""
-
     order = config.order_version or NEWEST_ORDER
     stream = pipeline.ExampleStream(examples, config.augment, config.seed, bad, order)
 
