@@ -9,7 +9,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import pytest
 import tensorflow as tf
 
-from tests.support import messages, runs
+from tests.support import forked_process, messages, runs
 from tests.support.quick import Quick
 from trainer.data.tfds.prepare import prepare
 from trainer.distributed.strategy import share_cores
@@ -18,6 +18,7 @@ _STATUS = pytest.StashKey[int]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    forked_process.share()
     if config.getoption("quick"):
         config.pluginmanager.register(Quick())
     # What connect sets for ghost batches of 32: it cannot be changed once TensorFlow has started.

@@ -1,5 +1,6 @@
 """Runs of several processes, one replica each, through scripts/launch_local.sh."""
 
+import contextlib
 import json
 import os
 import re
@@ -48,11 +49,13 @@ LONG = [
     "--log_every_updates=50",
     OFTEN,
 ]
+# What launch_local.sh runs: its processes share their imports.
+SCRIPT = (sys.executable, "scripts/launch_local.py")
 
 
-def launched(workers, model_dir, *arguments, restarts=0):
+def launched(workers, model_dir, *arguments, restarts=0, script=SCRIPT):
     return subprocess.Popen(
-        ["scripts/launch_local.sh", str(workers), f"--model_dir={model_dir}", *arguments],
+        [*script, str(workers), f"--model_dir={model_dir}", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -68,17 +71,14 @@ def finished(process, status=0):
 
 
 def workers_of(process):
-    """Process ids by index."""
+    """Returns the process ids by index."""
     found = {}
-    for folder in os.listdir("/proc"):
-        try:
-            with open(f"/proc/{folder}/environ") as environ, open(f"/proc/{folder}/stat") as stat:
-                parent = stat.read().rpartition(")")[2].split()[1]
-                match = re.search(r'TF_CONFIG=.*"index": (\d+)', environ.read())
-        except (OSError, UnicodeDecodeError):
-            continue
-        if match and parent == str(process.pid):
-            found[int(match[1])] = int(folder)
+    for folder in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{folder}/stat") as stat:
+            name, _, fields = stat.read().rpartition(")")
+            match = re.search(r"\(worker(\d+):\d+$", name)
+            if match and int(fields.split()[1]) == process.pid:
+                found[int(match[1])] = int(folder)
     return found
 
 
@@ -110,7 +110,8 @@ def test_one_three_two_one_workers(one, tmp_path):
 
 def test_a_finished_run_says_so_to_all(tmp_path):
     model_dir = tmp_path / "run"
-    finished(launched(2, model_dir, *SMOOTH, "--epochs=0.2"))
+    script = ("scripts/launch_local.sh",)
+    finished(launched(2, model_dir, *SMOOTH, "--epochs=0.2", script=script))
     kept = read(model_dir / "metrics.jsonl"), digest(model_dir)
     output = finished(launched(2, model_dir, *SMOOTH, "--epochs=0.2"))
     assert "is finished" in output

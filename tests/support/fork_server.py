@@ -2,11 +2,13 @@
 
 A run of two updates takes 17 s of a core, of which the import of TensorFlow takes 6 s and AutoGraph
 6 s. This process does both once. It does not initialise TensorFlow, whose threads would be missing
-in a child. A request is one message with three descriptors, which become the child's stdin, stdout
-and stderr. The answer is the child's process id. The process between this one and the child ends at
-once, so that the child's parent is the process that asks, if that one is a subreaper.
+in a child. A request is one message with four descriptors. Three become the child's stdin, stdout
+and stderr, and the child closes the last when it is prepared. The answer is the child's process id.
+The process between this one and the child ends at once, so that the child's parent is the process
+that asks, if that one is a subreaper.
 """
 
+import ctypes
 import gc
 import importlib
 import io
@@ -37,6 +39,9 @@ _IMPORTED = (
     "trainer.training.run",
 )
 _MESSAGE_BYTES = 2**17
+_PR_SET_NAME = 15  # Defined in <linux/prctl.h>.
+# Signals to a process group of which this process happens to be a member.
+_IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Module, qualified name and line of a function that AutoGraph has converted, and how.
 _Conversion = tuple[str, str, int, Any]
 
@@ -57,17 +62,22 @@ def _import_program() -> None:
 def _fork() -> int:
     """Returns 0 in a child whose parent has ended, and the child's process id in this process."""
     read, write = os.pipe()
+    ready, reparented = os.pipe()
     between = os.fork()
     if between == 0:
         child = os.fork()
         if child == 0:
-            os.close(read)
-            os.close(write)
+            for each in (read, write, reparented):
+                os.close(each)
+            os.read(ready, 1)  # Ends when this process has its new parent.
+            os.close(ready)
             return 0
         os.write(write, str(child).encode())
         os._exit(0)
     os.close(write)
+    os.close(ready)
     os.waitpid(between, 0)
+    os.close(reparented)
     with open(read, "rb") as pipe:
         return int(pipe.read())
 
@@ -153,8 +163,9 @@ def _make_streams() -> None:
 
 
 def _become(request: dict[str, Any], descriptors: list[int]) -> None:
-    """Runs a module as `python -m` does, with its arguments, environment and streams."""
-    for number, descriptor in enumerate(descriptors):
+    """Runs a module or a file as Python does, with its arguments, environment and streams."""
+    *streams, prepared = descriptors
+    for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
         os.close(descriptor)
     _make_streams()
@@ -162,24 +173,61 @@ def _become(request: dict[str, Any], descriptors: list[int]) -> None:
         os.setsid()
     os.environ.clear()
     os.environ.update(request["environment"])
-    module, *arguments = request["module"]
-    sys.argv = [module, *arguments]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    os.chdir(request["folder"])
+    paths = request["environment"].get("PYTHONPATH", "")
+    sys.path[0:1] = [request["folder"], *filter(None, paths.split(os.pathsep))]
+    program, *arguments = request["arguments"]
+    sys.argv = [program, *arguments]
+    if not request["is_module"] or arguments[:1] == ["sweep"]:
+        _share_with_children()
+    if prepare := pickle.loads(request["preexec"]):
+        prepare()
+    os.close(prepared)
+    _name(request["environment"].get("TF_CONFIG"))
+    if request["is_module"]:
+        runpy.run_module(program, run_name="__main__", alter_sys=True)
+    else:
+        runpy.run_path(program, run_name="__main__")
+
+
+def _name(tf_config: str | None) -> None:
+    """Names this process worker0:8470, for example: /proc shows the server's own environment."""
+    if tf_config:
+        config = json.loads(tf_config)
+        index = config["task"]["index"]
+        _, _, port = config["cluster"]["worker"][index].rpartition(":")
+        ctypes.CDLL(None).prctl(_PR_SET_NAME, f"worker{index}:{port}".encode(), 0, 0, 0)
+
+
+def _share_with_children() -> None:
+    """Makes this process fork its runs, too, from a copy of itself that serves this process."""
+    from tests.support import forked_process
+
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if os.fork() == 0:
+        ours.close()
+        null = os.open(os.devnull, os.O_RDWR)
+        for number in range(3):
+            os.dup2(null, number)
+        serve(theirs)
+        sys.exit()
+    theirs.close()
+    forked_process.share(ours)
 
 
 def serve(connection: socket.socket) -> None:
     """Answers requests until the other end is closed."""
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _import_program()
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in _IGNORED}
     while True:
-        message, descriptors, _, _ = socket.recv_fds(connection, _MESSAGE_BYTES, 3)
-        if not message:
+        request, descriptors, _, _ = socket.recv_fds(connection, _MESSAGE_BYTES, 4)
+        if not request:
             return
         child = _fork()
         if child == 0:
             connection.close()
-            signal.signal(signal.SIGINT, handler)
-            _become(json.loads(message), descriptors)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            _become(pickle.loads(request), descriptors)
             return
         for descriptor in descriptors:
             os.close(descriptor)
@@ -187,4 +235,5 @@ def serve(connection: socket.socket) -> None:
 
 
 if __name__ == "__main__":
+    _import_program()
     serve(socket.socket(fileno=int(sys.argv[1])))

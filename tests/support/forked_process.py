@@ -1,9 +1,9 @@
 """Starts of the program that share one import of TensorFlow: forks of tests.support.fork_server."""
 
+import contextlib
 import ctypes
-import functools
-import json
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -12,33 +12,47 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 # Variables that no import reads: a start with another value of any other one is not forked.
-_READ_LATER = {"TF_CONFIG", "CRESCENDO_SECRET", "PYTEST_CURRENT_TEST", "KERAS_BACKEND"}
+_READ_LATER = {
+    "CRESCENDO_SECRET",
+    "KERAS_BACKEND",
+    "PATIENCE",
+    "PYTHONPATH",
+    "PYTEST_CURRENT_TEST",
+    "RESTARTS",
+    "TF_CONFIG",
+    "VIRTUAL_ENV",
+}
 _PR_SET_CHILD_SUBREAPER = 36  # of <linux/prctl.h>
 _LOCK = threading.Lock()
-
-
-class _Server:
-    """The process to fork from, with the environment and folder in which it has imported all."""
-
-    def __init__(self) -> None:
-        self.environment = _read_at_import(os.environ)
-        self.folder = os.getcwd()
-        self.connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.support.fork_server", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-            )
-
-
-@functools.cache
-def _server() -> _Server:
-    return _Server()
+_Popen = subprocess.Popen
 
 
 def _read_at_import(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name not in _READ_LATER}
+
+
+class _Server:
+    """The process to fork from, with the environment in which it has imported all."""
+
+    def __init__(self) -> None:
+        self.environment = _read_at_import(os.environ)
+        self.connection: socket.socket | None = None
+
+    def connect(self) -> socket.socket:
+        """Returns the connection to the process, which starts at the first call."""
+        if not self.connection:
+            self.connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            number = theirs.fileno()
+            with theirs:
+                self.process = _Popen(
+                    [sys.executable, "-m", "tests.support.fork_server", str(number)],
+                    pass_fds=[number],
+                    stdin=subprocess.DEVNULL,
+                )
+        return self.connection
+
+
+_SERVER = _Server()
 
 
 @contextmanager
@@ -53,40 +67,94 @@ def _adopting() -> Iterator[None]:
             libc.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
-class ForkedProcess(subprocess.Popen):
-    """A Popen whose process is forked from the server, and is this process's own child.
+def _forked(request: bytes, streams: list[int]) -> int:
+    """Returns the process id of a new process, which is prepared and a child of this one."""
+    connection = _SERVER.connect()
+    read, prepared = os.pipe()
+    with open(read, "rb") as pipe:
+        with _adopting():
+            socket.send_fds(connection, [request], [*streams, prepared])
+            answer = connection.recv(64)
+        os.close(prepared)
+        assert answer, "the fork server has ended"
+        pipe.read()  # Until the child closes its end.
+    return int(answer)
 
-    Its arguments are [sys.executable, "-m", module, ...]. Only the streams, `env` and
-    `start_new_session` may be given.
+
+def _program(args) -> list[str]:
+    """Returns what follows the interpreter if it is a program to fork, else an empty list."""
+    if not isinstance(args, list | tuple) or args[0] != sys.executable or len(args) < 2:
+        return []
+    _, *rest = map(os.fspath, args)
+    if rest[0] == "-m" and rest[1] in ("trainer", "tests.support.counted"):
+        return rest
+    return rest if rest[0] == "scripts/launch_local.py" else []
+
+
+def _pickled(function) -> bytes | None:
+    with contextlib.suppress(AttributeError, pickle.PicklingError):
+        return pickle.dumps(function)
+    return None
+
+
+class SharingPopen(subprocess.Popen):
+    """A Popen that forks the program's own processes from the server, as children of this one.
+
+    It starts others as ever, also those with options that a fork does not take.
     """
 
     def _execute_child(self, args, executable, preexec_fn, close_fds, pass_fds, cwd, env, *rest):
         # What subprocess calls them: p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite.
         pipes = rest[3:9]
-        streams = [pipes[0], pipes[3], pipes[5]]
+        *_, umask, start_new_session, process_group = rest
+        environment = dict(os.environ if env is None else env)
+        program, preexec = _program(args), _pickled(preexec_fn)
+        shell = rest[2]
+        shared = (
+            program
+            and preexec
+            and not (executable or pass_fds or shell)
+            and umask == process_group == -1
+            and _read_at_import(environment) == _SERVER.environment
+        )
+        if not shared:
+            super()._execute_child(
+                args, executable, preexec_fn, close_fds, pass_fds, cwd, env, *rest
+            )
+            return
+        is_module = program[0] == "-m"
         request = {
-            "module": [os.fspath(each) for each in args[2:]],
-            "environment": dict(os.environ if env is None else env),
-            "start_new_session": rest[-2],
+            "arguments": program[1:] if is_module else program,
+            "is_module": is_module,
+            "environment": environment,
+            "folder": os.getcwd() if cwd is None else os.path.abspath(cwd),
+            "preexec": preexec,
+            "start_new_session": start_new_session,
         }
+        streams = [pipes[0], pipes[3], pipes[5]]
         descriptors = [own if given == -1 else given for own, given in enumerate(streams)]
         try:
-            connection = _server().connection
-            with _adopting():
-                socket.send_fds(connection, [json.dumps(request).encode()], descriptors)
-                answer = connection.recv(64)
-            assert answer, "the fork server has ended"
-            self.pid = int(answer)
+            self.pid = _forked(pickle.dumps(request), descriptors)
             self._child_created = True
         finally:
             self._close_pipe_fds(*pipes)
 
 
-def start(line, env=None, **options):
-    """Starts a line of runs.command: by a fork, if its environment is that of the server."""
-    environment = os.environ if env is None else env
+def share(connection: socket.socket | None = None) -> None:
+    """Makes this process fork its starts of the program from the server at `connection`.
+
+    A server of its own starts at the first such start if none is given.
+    """
     if sys.platform == "linux":
-        server = _server()
-        if (os.getcwd(), _read_at_import(environment)) == (server.folder, server.environment):
-            return ForkedProcess(line, env=env, **options)
-    return subprocess.Popen(line, env=env, **options)
+        _SERVER.connection = connection
+        subprocess.Popen = SharingPopen
+
+
+@contextmanager
+def starts_of_their_own() -> Iterator[None]:
+    """Lets processes that start in this context import all themselves."""
+    before, subprocess.Popen = subprocess.Popen, _Popen
+    try:
+        yield
+    finally:
+        subprocess.Popen = before

@@ -1,6 +1,8 @@
 """Hosts with a network between them, on this machine: network namespaces joined by a bridge."""
 
 import contextlib
+import ctypes
+import functools
 import itertools
 import json
 import os
@@ -10,7 +12,9 @@ import subprocess
 
 from tests.support.runs import command
 
+_CLONE_NEWNET = 0x40000000  # Defined in <linux/sched.h>.
 _COUNT = itertools.count()
+_LIBC = ctypes.CDLL(None)
 
 
 def ip(*words):
@@ -27,6 +31,13 @@ def allowed():
         ip("netns", "del", name)
         return True
     return False
+
+
+def _enter(host, core):
+    """Puts this process into a host's namespace, and on one core."""
+    with open(f"/run/netns/{host}") as namespace:
+        assert _LIBC.setns(namespace.fileno(), _CLONE_NEWNET) == 0
+    os.sched_setaffinity(0, {core})
 
 
 class Network:
@@ -74,16 +85,13 @@ class Network:
             task = {"type": "worker", "index": i}
             config = json.dumps({"cluster": {"worker": self.addresses[:n]}, "task": task})
             process = subprocess.Popen(
-                [
-                    *("ip", "netns", "exec", self.hosts[i]),
-                    *command(model_dir, "--strategy=multi_worker", *arguments),
-                ],
+                command(model_dir, "--strategy=multi_worker", *arguments),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
                 start_new_session=True,
+                preexec_fn=functools.partial(_enter, self.hosts[i], cores[i % len(cores)]),
                 env=os.environ | {"TF_CONFIG": config, "CRESCENDO_SECRET": self.secret},
             )
-            os.sched_setaffinity(process.pid, {cores[i % len(cores)]})
             found.append(process)
         return found

@@ -1,5 +1,6 @@
 """Whole runs of the program on Fashion-MNIST, in processes of their own, and what they leave."""
 
+import contextlib
 import json
 import os
 import signal
@@ -9,7 +10,7 @@ import time
 
 import pytest
 
-from tests.support import forked_process
+from tests.support.forked_process import starts_of_their_own
 from trainer.run_dir.metrics import read
 
 # 128 → 640 → 3,200 in a few seconds.
@@ -65,19 +66,18 @@ def started(
 ):
     """Starts the program in a process.
 
-    It shares the imports of the fork server, unless `start_of_its_own` says that the start is part
-    of what is tested. A sweep imports no TensorFlow.
+    `start_of_its_own`: it does not share its imports, because the start is what is tested.
     """
-    shared = not start_of_its_own and name != "sweep"
-    return (forked_process.start if shared else subprocess.Popen)(
-        command(model_dir, *arguments, program=program, name=name),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A process group of its own: the signal is for it alone.
-        start_new_session=True,
-        env=env,
-    )
+    with starts_of_their_own() if start_of_its_own else contextlib.nullcontext():
+        return subprocess.Popen(
+            command(model_dir, *arguments, program=program, name=name),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # A process group of its own: the signal is for it alone.
+            start_new_session=True,
+            env=env,
+        )
 
 
 def checkpoints(model_dir):

@@ -1,6 +1,7 @@
 """Starts this program in a child process, on some of the machine's cores."""
 
 import ctypes
+import functools
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import IO
 
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _PR_SET_PDEATHSIG = 1  # Defined in <linux/prctl.h>.
 
 
@@ -24,18 +26,6 @@ def start(
     that a killed sweep leaves no child running. Call `start` from a process with one thread:
     otherwise the child may get several SIGTERMs, and the second ends it without a checkpoint.
     """
-    parent = os.getpid()
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-
-    def prepare() -> None:
-        """Prepares the child before it executes the program."""
-        if cores and hasattr(os, "sched_setaffinity"):  # macOS lacks this call.
-            os.sched_setaffinity(0, cores)
-        if libc:
-            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-            if os.getppid() != parent:  # The parent ended before prctl was called.
-                os.kill(os.getpid(), signal.SIGTERM)
-
     return subprocess.Popen(
         [sys.executable, "-m", "trainer", *arguments],
         stdin=subprocess.DEVNULL,
@@ -43,5 +33,15 @@ def start(
         stderr=subprocess.STDOUT,
         env=environment,
         start_new_session=True,
-        preexec_fn=prepare,
+        preexec_fn=functools.partial(_prepare, cores, os.getpid()),
     )
+
+
+def _prepare(cores: set[int], parent: int) -> None:
+    """Prepares the child, whose parent has this process id, before it executes the program."""
+    if cores and hasattr(os, "sched_setaffinity"):  # macOS lacks this call.
+        os.sched_setaffinity(0, cores)
+    if _LIBC:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # The parent ended before prctl was called.
+            os.kill(os.getpid(), signal.SIGTERM)
