@@ -196,8 +196,8 @@ def test_a_replacement_does_not_depend_on_known_bad_examples(folder):
         bad = BadExamples(skip=True)
         return take(source, count, position=position, augment="imagenet", bad=bad)[0]
 
-    whole = images(0, 32)
-    for position in range(0, 32, 8):
+    whole = images(0, 16)
+    for position in (0, 8):
         np.testing.assert_array_equal(images(position, 8), whole[position : position + 8])
 
 
