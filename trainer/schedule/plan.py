@@ -1,24 +1,23 @@
-"""Plan of a run before it starts: its phases, computed by the same code as in training."""
+"""Plan of a run: its phases, computed before the run by the code that training uses."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from trainer.config.flags import Config
 from trainer.schedule.layout import Layout
-from trainer.schedule.noise_scale import Setting
 from trainer.schedule.span import Span, spans
 from trainer.schedule.trajectory import Trajectory
 from trainer.system.output import aligned
 
-# Values of --anneal with a controller, which changes the schedule during the run.
+# Values of --anneal whose controller changes the schedule during the run.
 CONTROLLED = ("plateau", "measured")
-# Columns of the table that a narrow terminal leaves out, in this order.
+# Columns that are left out, in this order, until the table fits into the terminal.
 _LEAST_NEEDED = ("update", "momentum", "noise scale", "layout")
 
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """A maximal run of updates with one Setting; the field names are those of plan's JSON."""
+    """The longest series of updates with one Setting; the field names are those of plan's JSON."""
 
     start_epoch: float
     start_update: int
@@ -36,10 +35,10 @@ class Ramp:
     """Updates of one batch size, over which the learning rate is constant, rises or falls.
 
     Attributes:
-      first: phase of the first update, except that `updates` counts all updates of the ramp.
-      last: phase of the last update alone, or `first` if the ramp is flat.
+      first: phase of the first update, but `updates` counts all updates of the ramp.
+      last: phase of the last update, or `first` if the ramp is flat.
       position: position of the first update.
-      flat: True if all updates have the Setting of the first.
+      flat: True if all updates have the same Setting.
     """
 
     first: Phase
@@ -52,50 +51,49 @@ def phases(trajectory: Trajectory, layout: Callable[[int], Layout]) -> Iterator[
     """Yields the phases of `trajectory`.
 
     While the learning rate changes, each update is a phase, so a long ramp takes seconds. `ramps`
-    is faster, since it counts the updates of a ramp at once.
+    is faster, because it does not visit each update.
 
     Args:
       trajectory: the schedule.
       layout: function from a batch size to its layout.
     """
-    start_update, waiting = 0, None
-    for span in spans(trajectory):
-        for part in [span] if span.flat else _single(trajectory, span):
-            if waiting and waiting.first == part.first:
-                waiting = dataclasses.replace(waiting, updates=waiting.updates + part.updates)
-                continue
-            if waiting:
-                yield _phase(trajectory, waiting, start_update, layout)
-                start_update += waiting.updates
-            waiting = part
-    if waiting:
-        yield _phase(trajectory, waiting, start_update, layout)
+    start_update = 0
+    for part in _joined(
+        part
+        for span in spans(trajectory)
+        for part in ([span] if span.flat else _single(trajectory, span))
+    ):
+        yield _phase(trajectory, part, start_update, layout)
+        start_update += part.updates
 
 
 def ramps(trajectory: Trajectory, layout: Callable[[int], Layout]) -> list[Ramp]:
     """Returns all updates of `trajectory` as ramps; the arguments are those of `phases`."""
-    merged: list[Ramp] = []
+    found: list[Ramp] = []
     start_update = 0
-    for span in spans(trajectory):
-        for part in _steady(trajectory, span):
-            first = _phase(trajectory, part, start_update, layout)
-            before = merged[-1] if merged else None
-            if before and before.flat and part.flat and _setting(before.first) == part.first:
-                whole = dataclasses.replace(
-                    before.first, updates=before.first.updates + part.updates
-                )
-                merged[-1] = dataclasses.replace(before, first=whole)
-            else:
-                at = part.position_of(part.updates - 1)
-                end = dataclasses.replace(part, position=at, updates=1, first=trajectory.at(at))
-                last = (
-                    first
-                    if part.flat
-                    else _phase(trajectory, end, start_update + part.updates - 1, layout)
-                )
-                merged.append(Ramp(first, last, part.position, part.flat))
-            start_update += part.updates
-    return merged
+    for part in _joined(part for span in spans(trajectory) for part in _steady(trajectory, span)):
+        first = last = _phase(trajectory, part, start_update, layout)
+        if not part.flat:
+            at = part.position_of(part.updates - 1)
+            end = Span(at, 1, trajectory.at(at), flat=True)
+            last = _phase(trajectory, end, start_update + part.updates - 1, layout)
+        found.append(Ramp(first, last, part.position, part.flat))
+        start_update += part.updates
+    return found
+
+
+def _joined(parts: Iterable[Span]) -> Iterator[Span]:
+    """Yields `parts`, but joins neighbours that are flat and have the same Setting."""
+    waiting = None
+    for part in parts:
+        if waiting and waiting.flat and part.flat and waiting.first == part.first:
+            waiting = dataclasses.replace(waiting, updates=waiting.updates + part.updates)
+            continue
+        if waiting:
+            yield waiting
+        waiting = part
+    if waiting:
+        yield waiting
 
 
 def _single(trajectory: Trajectory, span: Span) -> Iterator[Span]:
@@ -108,8 +106,8 @@ def _single(trajectory: Trajectory, span: Span) -> Iterator[Span]:
 def _steady(trajectory: Trajectory, span: Span) -> list[Span]:
     """Returns one or two parts of `span` in which the learning rate only rises or only falls.
 
-    The product of a warm-up and a falling curve rises up to an update and then falls. Bisection
-    finds this update.
+    The product of a warm-up and a falling curve first rises and then falls. Bisection finds the
+    update at its top.
     """
 
     def rate(update: int) -> float:
@@ -149,15 +147,11 @@ def _phase(
     )
 
 
-def _setting(phase: Phase) -> Setting:
-    return Setting(phase.batch_size, phase.learning_rate, phase.momentum)
-
-
 def uncertain(config: Config) -> str:
-    """Returns the line that precedes the plan of a run with a controller, or an empty text."""
+    """Returns a line to print before the plan of a run with a controller, otherwise ""."""
     if config.anneal not in CONTROLLED:
         return ""
-    return f"--anneal={config.anneal} decides during the run; this is the plan if it never does:\n"
+    return f"--anneal={config.anneal} may change the plan during the run. If it does not:\n"
 
 
 def table(
@@ -169,14 +163,15 @@ def table(
 
     Args:
       found: ramps of a whole run.
-      columns: further columns by header, each a function from the first phase of a ramp to text.
-      width: characters in a line of the terminal, or None for no limit. Columns that do not fit are
-        left out, and the last line names them.
+      columns: header of each further column, and a function from a ramp's first phase to its text.
+      width: characters in a line of the terminal, or None for no limit. The last line names the
+        columns that are left out because they do not fit.
     """
     columns = columns or {}
     header = ("epoch", "update", "updates", "batch", "learning rate", "momentum", "noise scale")
     rows = [(*header, "layout", *columns)]
-    for first, last in ((ramp.first, ramp.last) for ramp in found):
+    for ramp in found:
+        first, last = ramp.first, ramp.last
         rows.append(
             (
                 f"{first.start_epoch:.2f}",
