@@ -23,70 +23,44 @@ _LITTLE = 0.1
 
 @dataclasses.dataclass(frozen=True)
 class Compute:
-    """Time of an update without communication.
+    """Time of an update without communication."""
 
-    Attributes:
-      example: seconds that a replica needs for an example.
-      fixed: seconds of an update that do not depend on its batch size.
-    """
-
-    example: float
-    fixed: float = 0.0
+    example: float  # Seconds that a replica needs for an example.
+    fixed: float = 0.0  # Seconds of an update that do not depend on its batch size.
 
 
 @dataclasses.dataclass(frozen=True)
 class Machines:
-    """Hosts and replicas of a run.
+    """Hosts and replicas of a run, and their speed; each host has the same number of replicas."""
 
-    Attributes:
-      replicas: number of replicas on all hosts together.
-      hosts: number of hosts, each with the same number of replicas.
-      compute: time of an update without communication.
-      bytes_sent: bytes that each host sends for an update.
-      communication: seconds of the all-reduce.
-    """
-
-    replicas: int
+    replicas: int  # Number of replicas on all hosts together.
     hosts: int
     compute: Compute
-    bytes_sent: float
-    communication: float
+    parameters: int  # Numbers in the model, moving statistics included.
+    bandwidth: float  # Gigabits a second that the link of a host sends.
+    latency: float  # Microseconds that each step of the ring takes in addition.
+
+    @property
+    def bytes_sent(self) -> float:
+        """Bytes that each host sends for an update."""
+        # The hosts sum float32 at every --precision.
+        return 2 * (self.hosts - 1) / self.hosts * self.parameters * 4
+
+    @property
+    def communication(self) -> float:
+        """Seconds of the all-reduce of an update."""
+        seconds = self.bytes_sent * 8 / (self.bandwidth * 1e9)
+        return seconds + 2 * (self.hosts - 1) * self.latency / 1e6
 
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """Cost of a phase; the field names are those of plan's JSON.
-
-    Attributes:
-      update_seconds: duration of one update.
-      communication_share: share of the all-reduce in `update_seconds`, from 0 to 1.
-      bytes_per_example: bytes that each host sends for an update, divided by its batch size.
-      seconds: duration of the phase.
-    """
+    """Cost of a phase; the field names are those of plan's JSON."""
 
     update_seconds: float
-    communication_share: float
-    bytes_per_example: float
-    seconds: float
-
-
-def machines(
-    *,
-    replicas: int,
-    hosts: int,
-    compute: Compute,
-    parameters: int,
-    bandwidth: float,
-    latency: float,
-) -> Machines:
-    """Returns Machines for a model with `parameters` numbers, moving statistics included.
-
-    The link of a host sends `bandwidth` gigabits a second and needs `latency` microseconds a step.
-    """
-    steps = 2 * (hosts - 1)
-    sent = steps / hosts * parameters * 4  # The hosts sum float32 at every --precision.
-    seconds = sent * 8 / (bandwidth * 1e9) + steps * latency / 1e6
-    return Machines(replicas, hosts, compute, sent, seconds)
+    communication_share: float  # Share of the all-reduce in `update_seconds`, from 0 to 1.
+    bytes_per_example: float  # Bytes that each host sends for an update, divided by B.
+    seconds: float  # Duration of the phase.
 
 
 def medians(points: Iterable[Mapping[str, float]]) -> dict[int, float]:
@@ -135,7 +109,7 @@ def phase_cost(phase: Phase, on: Machines) -> Cost:
 
 def efficiency(phases: Sequence[Phase], on: Machines) -> float:
     """Returns T₁ / (n Tₙ), where Tₙ is the duration of all phases on n replicas."""
-    one = dataclasses.replace(on, replicas=1, hosts=1, bytes_sent=0.0, communication=0.0)
+    one = dataclasses.replace(on, replicas=1, hosts=1)
     return total(phases, one) / total(phases, on) / on.replicas
 
 
