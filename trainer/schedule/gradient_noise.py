@@ -38,10 +38,7 @@ class GradientNoise:
         """Adds the measurements of some updates. Returns False if b = B, because none is possible.
 
         Args:
-          micro_batch_size: b.
-          batch_size: B.
-          part_squares: for each update, ‖mean gradient of a micro-batch‖², averaged over the
-            micro-batches.
+          part_squares: for each update, the mean over its micro-batches of ‖mean gradient‖².
           whole_squares: for each update, ‖mean gradient of the whole batch‖².
         """
         b, B = micro_batch_size, batch_size

@@ -15,10 +15,6 @@ from trainer.schedule.gradient_noise import GradientNoise
 from trainer.schedule.layout import default_micro_batch_size, divisors
 from trainer.schedule.realize import BatchLimits, Target, on_grid
 
-# Least weight of the averages for a decision. One horizon of measurements reaches it. With less
-# weight, the averages would depend too much on single updates.
-_ENOUGH = 1 - 1 / math.e
-
 
 @dataclasses.dataclass
 class NoiseController(Controller):
@@ -48,7 +44,8 @@ class NoiseController(Controller):
     def measured(self, noise: GradientNoise) -> str | None:
         """Grows the batch or keeps it; returns the reason for growth, or None."""
         scale, wanted = noise.scale, self.threshold * self.batch_size
-        if scale is None or noise.weight < _ENOUGH:
+        # Before one horizon of measurements, single updates would sway the averages.
+        if scale is None or noise.weight < 1 - 1 / math.e:
             return None
         # If a small threshold does not reach the next multiple of the smallest batch, the batch
         # grows to that multiple.

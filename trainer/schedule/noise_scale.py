@@ -82,15 +82,14 @@ def solve(
     if learning_rate is None and batch_size is None and momentum is None:
         return reference
     m = reference.momentum if momentum is None else momentum
+    wanted = reference.learning_rate if learning_rate is None else learning_rate
     if scaling.exponent == 0:
-        rate = learning_rate or reference.learning_rate
-        return Setting(batch_size or reference.batch_size, rate, m)
+        return Setting(batch_size or reference.batch_size, wanted, m)
     room, kept = scaling.one_minus_momentum(m), scaling.kept(reference)
 
     def rate_at(size: int) -> float:
         return kept * size**scaling.exponent * room
 
-    wanted = reference.learning_rate if learning_rate is None else learning_rate
     ideal = scaling.growth(wanted / (kept * room))
     solved_size = max(1, round(ideal / ghost_batch_size)) * ghost_batch_size
     if batch_size is None:

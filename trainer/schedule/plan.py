@@ -11,8 +11,6 @@ from trainer.system.output import aligned
 
 # Values of --anneal whose controller changes the schedule during the run.
 CONTROLLED = ("plateau", "measured")
-# Columns that are left out, in this order, until the table fits into the terminal.
-_LEAST_NEEDED = ("update", "momentum", "noise scale", "layout")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,43 +30,28 @@ class Phase:
 
 @dataclasses.dataclass(frozen=True)
 class Ramp:
-    """Updates of one batch size, over which the learning rate is constant, rises or falls.
+    """Updates of one batch size, over which the learning rate is constant, rises or falls."""
 
-    Attributes:
-      first: phase of the first update, but `updates` counts all updates of the ramp.
-      last: phase of the last update, or `first` if the ramp is flat.
-      position: position of the first update.
-      flat: True if all updates have the same Setting.
-    """
-
-    first: Phase
-    last: Phase
-    position: int
-    flat: bool
+    first: Phase  # Phase of the first update, but `updates` counts all updates of the ramp.
+    last: Phase  # Phase of the last update, or `first` if the ramp is flat.
+    position: int  # Position of the first update.
+    flat: bool  # True if all updates have the same Setting.
 
 
 def phases(trajectory: Trajectory, layout: Callable[[int], Layout]) -> Iterator[Phase]:
     """Yields the phases of `trajectory`.
 
     While the learning rate changes, each update is a phase, so a long ramp takes seconds. `ramps`
-    is faster, because it does not visit each update.
-
-    Args:
-      trajectory: the schedule.
-      layout: function from a batch size to its layout.
+    is faster, because it does not visit each update. `layout` maps a batch size to its layout.
     """
     start_update = 0
-    for part in _joined(
-        part
-        for span in spans(trajectory)
-        for part in ([span] if span.flat else _single(trajectory, span))
-    ):
+    for part in _joined(part for span in spans(trajectory) for part in _single(trajectory, span)):
         yield _phase(trajectory, part, start_update, layout)
         start_update += part.updates
 
 
 def ramps(trajectory: Trajectory, layout: Callable[[int], Layout]) -> list[Ramp]:
-    """Returns all updates of `trajectory` as ramps; the arguments are those of `phases`."""
+    """Returns all updates of `trajectory` as ramps; `layout` maps a batch size to its layout."""
     found: list[Ramp] = []
     start_update = 0
     for part in _joined(part for span in spans(trajectory) for part in _steady(trajectory, span)):
@@ -97,7 +80,10 @@ def _joined(parts: Iterable[Span]) -> Iterator[Span]:
 
 
 def _single(trajectory: Trajectory, span: Span) -> Iterator[Span]:
-    """Yields a span for each update of `span`."""
+    """Yields `span` if it is flat, otherwise a span for each of its updates."""
+    if span.flat:
+        yield span
+        return
     for update in range(span.updates):
         position = span.position_of(update)
         yield Span(position, 1, trajectory.at(position), flat=True)
@@ -138,9 +124,7 @@ def _phase(
         start_epoch=span.position / trajectory.examples,
         start_update=start_update,
         updates=span.updates,
-        batch_size=setting.batch_size,
-        learning_rate=setting.learning_rate,
-        momentum=setting.momentum,
+        **vars(setting),
         noise_scale=trajectory.noise_scale(setting),
         micro_batch_size=lay.micro_batch_size,
         accumulation=lay.accumulation,
@@ -187,7 +171,7 @@ def table(
         )
     lines = aligned(rows)
     left_out: list[str] = []
-    for name in _LEAST_NEEDED:
+    for name in ("update", "momentum", "noise scale", "layout"):  # The least needed is first.
         if width is None or len(lines[0]) <= width:
             break
         at = rows[0].index(name)

@@ -10,19 +10,12 @@ from trainer.schedule.trajectory import Trajectory
 
 @dataclasses.dataclass(frozen=True)
 class Span:
-    """Consecutive updates of one batch size, without a turn of a curve between them.
+    """Consecutive updates of one batch size, without a turn of a curve between them."""
 
-    Attributes:
-      position: position of the first update.
-      updates: number of updates.
-      first: Setting of the first update.
-      flat: True if all updates are known to have the Setting `first`.
-    """
-
-    position: int
+    position: int  # Position of the first update.
     updates: int
     first: Setting
-    flat: bool
+    flat: bool  # True if all updates are known to have the Setting `first`.
 
     @property
     def end(self) -> int:

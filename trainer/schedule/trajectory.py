@@ -54,7 +54,7 @@ class Trajectory:
         return dataclasses.replace(setting, learning_rate=setting.learning_rate * warmup)
 
     def noise_scale(self, setting: Setting) -> float:
-        """Returns the g that `setting` predicts."""
+        """Returns the predicted g of `setting`."""
         return noise_scale.noise_scale(setting, self.examples, self.limits.scaling)
 
     @property
@@ -80,8 +80,7 @@ def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
 
     Raises:
       UserError: if the initial values contradict the reference, the largest batch is below the
-        initial batch or above N, a batch size does not fit the replicas, or flags contradict each
-        other.
+        initial one or above N, a batch does not fit the replicas, or flags exclude each other.
     """
     ghost = config.ghost_batch_size
     reference = _reference(config)
@@ -112,13 +111,8 @@ def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
     smallest = momentum.first_batch(start, lowest, ghost)
     largest = _largest(config, start, smallest, examples)
     grows = config.anneal_with != "learning_rate" or config.anneal == "measured"
-    limits = BatchLimits(
-        smallest,
-        largest if grows else start.batch_size,
-        _batch_anneal_floor(config),
-        scaling,
-        config.momentum_to,
-    )
+    limit, floor = largest if grows else start.batch_size, _batch_anneal_floor(config)
+    limits = BatchLimits(smallest, limit, floor, scaling, config.momentum_to)
     for what, size in (("initial batch size", smallest), ("--max_batch_size", largest)):
         layout.check_divides(what, size, replicas, ghost, smallest, largest)
     layout.lay_out(smallest, replicas, ghost, config.micro_batch_size or ghost)
@@ -129,12 +123,10 @@ def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
         warmup.linear(config.warmup_epochs, warmup_from),
     )
     control = _controller(config, limits, examples)
-    micro_batch_size = None
+    fixed = None  # Micro-batch size that the controller requires, if any.
     if config.anneal == "measured":
-        micro_batch_size = noise_controller.micro_batch(
-            smallest, replicas, ghost, config.micro_batch_size
-        )
-    return Trajectory(examples, config.epochs, start, limits, curves, control, micro_batch_size)
+        fixed = noise_controller.micro_batch(smallest, replicas, ghost, config.micro_batch_size)
+    return Trajectory(examples, config.epochs, start, limits, curves, control, fixed)
 
 
 def _controller(config: Config, limits: BatchLimits, examples: int) -> Controller:
@@ -204,11 +196,11 @@ def _first_momentum(config: Config, start: Setting, reference: Setting, scaling:
         )
     lowest = reference.momentum if config.momentum_from is None else config.momentum_from
     if not config.momentum_warmup_epochs:
-        if config.momentum_from is not None:
-            raise UserError(
-                f"--momentum_from={lowest:g} needs a warm-up: set --momentum_warmup_epochs too."
-            )
-        return start.momentum
+        if config.momentum_from is None:
+            return start.momentum
+        raise UserError(
+            f"--momentum_from={lowest:g} needs a warm-up: set --momentum_warmup_epochs."
+        )
     if lowest >= start.momentum or config.anneal == "measured":
         raise UserError(
             f"--momentum_warmup_epochs={config.momentum_warmup_epochs:g} has nothing to warm up "
