@@ -109,7 +109,7 @@ def test_the_cost_in_the_table(capsys):
     assert first.split()[-5:] == ["434", "ms", "92.6%", "31,250", "17.7"]
     assert "on 4 replicas over 2 hosts, without evaluations: 0.706 × the speed of one" in lines[-3]
     assert lines[-2] == "below a batch of 1,608, more than half of an update is communication"
-    assert lines[-1] == "above a batch of 14,472, a larger one saves less than 10% of the time"
+    assert lines[-1] == "above a batch of 14,472, a larger batch saves less than 10% of the time"
 
 
 def test_replicas_alone_lay_the_run_out(capsys):

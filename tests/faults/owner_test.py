@@ -41,7 +41,7 @@ def test_an_owner_on_another_host(tmp_path):
     assert "was last held by" not in done.stderr
     (model_dir / "lock").write_text("process 12 on elsewhere\n")
     done = train(model_dir, *SHORT, "--stop_at_epoch=0.001")
-    assert "was last held by process 12 on elsewhere, which was killed, or runs on" in done.stderr
+    assert "was last held by process 12 on elsewhere, which was killed, or" in done.stderr
 
 
 @namespaces

@@ -12,7 +12,7 @@ BANDWIDTH, LATENCY = 8.0, 100.0  # These are 10⁹ bytes a second and 10⁻⁴ s
 
 
 def make_machines(*, replicas=1, hosts=1, example=1e-3, fixed=0.0, parameters=1_000_000):
-    return cost.machines(
+    return cost.Machines(
         replicas=replicas,
         hosts=hosts,
         compute=cost.Compute(example, fixed),

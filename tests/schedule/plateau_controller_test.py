@@ -65,7 +65,7 @@ def test_a_decision_names_its_numbers():
     assert said == [
         None,
         None,
-        "top1 0.9021 is the last of 2 that are not above 0.9034 + 0.001: "
+        "top1 0.9021 is not above 0.9034 + 0.001 (evaluations without improvement: 2): "
         "annealing step 1 of 2, the noise scale is divided by 5",
     ]
 

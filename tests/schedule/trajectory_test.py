@@ -112,8 +112,8 @@ def test_replicas_do_not_change_the_settings(replicas, ghost):
         (["--max_batch_size=64"], 1, "64 is below the initial batch size 128"),
         (["--max_batch_size=61440"], 1, "61440 is larger than the 60000 training examples"),
         (["--initial_batch_size=256", "--initial_learning_rate=0.1"], 1, "0.5 times the reference"),
-        (["--anneal=step"], 1, "--anneal=step takes one point or more in --anneal_epochs, not no"),
-        (["--anneal=cosine", "--anneal_epochs=5"], 1, "takes none in --anneal_epochs, not 5"),
+        (["--anneal=step"], 1, r"=\(nothing\) does not fit --anneal=step: give one point or more"),
+        (["--anneal=cosine", "--anneal_epochs=5"], 1, "=5 does not fit --anneal=cosine: leave"),
         (
             ["--anneal=cyclical", "--min_learning_rate=0.1"],
             1,
@@ -153,17 +153,17 @@ def test_the_replica_counts_in_the_message_fit_every_batch_size():
     ("arguments", "examples", "message"),
     [
         (["--max_batch_size=6400"], 60_000, "--max_batch_size=6400 is above N/10 = 6000: batches"),
-        (["--initial_batch_size=32"], 240, "a batch of 32 is above N/10 = 24 with 240 images"),
+        (["--initial_batch_size=32"], 240, "because it is above N/10 = 24 with 240 images"),
         (
             ["--initial_batch_size=32", "--anneal_with=batch_size"],
             240,
-            "the batch cannot grow with 240 images: it stays, and the learning rate anneals",
+            "with 240 images. The learning rate anneals instead. Use a smaller",
         ),
         (
             ["--initial_batch_size=32", "--anneal=measured"],
             240,
-            "the batch cannot grow with 240 images: it stays, since the initial batch of 32 is not "
-            "below N/10 = 24. Use a smaller --initial_batch_size.",
+            "the batch cannot grow, because the initial batch of 32 is not below N/10 = 24 with "
+            "240 images. Use a smaller --initial_batch_size.",
         ),
     ],
 )

@@ -131,7 +131,7 @@ def _machines(config: Config, replicas: int, hosts: int) -> cost.Machines | None
             "in each update.\n"
             "Pass --plan_parameters, or --model_dir of a finished run."
         )
-    return cost.machines(
+    return cost.Machines(
         replicas=replicas,
         hosts=hosts,
         compute=compute,

@@ -1,24 +1,14 @@
-"""Types of the progress, which a checkpoint holds as JSON beside the variables.
+"""Types of a run's progress, which a checkpoint holds as JSON beside the variables.
 
-TensorFlow's checksum detects damage, but another version of this program may have written the JSON.
-trainer/training/state.py documents the fields.
+TensorFlow's checksum detects damage to the JSON. These types also detect values that another
+version of this program wrote. trainer/training/state.py documents the fields.
 """
 
 from typing import Any
 
 from trainer.errors import UserError
-from trainer.system.typed_json import (
-    Kind,
-    anything,
-    boolean,
-    fields,
-    integer,
-    measured,
-    number,
-    optional,
-    table_of,
-    text,
-)
+from trainer.system import typed_json
+from trainer.system.typed_json import Kind, fields, integer, measured, number, optional
 
 _SETTING = {"batch_size": integer(1), "learning_rate": number(0), "momentum": number(0, 1)}
 _EVALUATION = fields(
@@ -31,7 +21,7 @@ _CONTROL = fields(
         "waited": integer(),
         "cooling": integer(),
         "anneals": integer(),
-        "ended": boolean,
+        "ended": typed_json.boolean,
         "batch_size": integer(1),
     },
 )
@@ -39,12 +29,12 @@ _NOISE = fields({"trace": measured, "square": measured, "weight": measured})
 
 
 def _if_any(kind: Kind) -> Kind:
-    """Returns a checker that accepts {} and what `kind` accepts."""
+    """Returns a kind that accepts {} and whatever `kind` accepts."""
     return lambda value: {} if value == {} else kind(value)
 
 
 def _setting(value: Any) -> dict[str, Any]:
-    """Checks the values of a Setting, and drops all others."""
+    """Checks the values of a Setting, and drops all other values."""
     checked = fields(_SETTING)(value)
     return {name: checked[name] for name in _SETTING}
 
@@ -57,24 +47,24 @@ PROGRESS = fields(
         "seconds": number(0),
         "input_wait": number(0),
         "resumes": integer(),
-        "window": table_of(measured),
+        "window": typed_json.table_of(measured),
         "setting": _if_any(_setting),
         "evaluation": _if_any(_EVALUATION),
         "best": optional(fields({"top1": number(0, 1), "update": integer()})),
         "control": _CONTROL,
         "noise": _if_any(_NOISE),
-        "statistics_starts": optional(table_of(optional(integer()))),
-        "training_data": table_of(anything),
-        "model_configuration": optional(text),
+        "statistics_starts": optional(typed_json.table_of(optional(integer()))),
+        "training_data": typed_json.table_of(typed_json.anything),
+        "model_configuration": optional(typed_json.text),
     },
 )
 
 
 def checked(progress: dict[str, Any], path: object) -> dict[str, Any]:
-    """Returns `progress` of the checkpoint `path`, if it holds a position and an update.
+    """Returns the `progress` of the checkpoint `path`.
 
     Raises:
-      UserError: if one of them is missing, because another version wrote the checkpoint.
+      UserError: if position or update is missing, because another version wrote the checkpoint.
     """
     for name in ("position", "update"):
         if name not in progress:

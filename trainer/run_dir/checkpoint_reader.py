@@ -1,6 +1,6 @@
-"""Reads one checkpoint of a run, which may be training meanwhile; writes nothing.
+"""Reads one checkpoint of a run that may still be training; writes nothing.
 
-If a checkpoint disappears or is damaged, the choice is made again without this one.
+If the chosen checkpoint is damaged or was deleted meanwhile, the next older one that fits is read.
 """
 
 import os
@@ -13,28 +13,22 @@ from trainer.errors import UserError
 from trainer.run_dir.checkpoints import DAMAGED, Variables, first_line, found, read, update_of
 from trainer.system.output import log
 
-_NUMBER = re.compile("[0-9]{1,18}")  # The update of a checkpoint.
-
 
 def load(
     folder: pathlib.Path, which: str, variables: Variables
 ) -> tuple[pathlib.Path, dict[str, Any]]:
-    """Reads groups of variables from a checkpoint.
+    """Reads groups of variables from a checkpoint in `folder`; returns its path and progress.
 
     Args:
-      folder: folder of the run's checkpoints.
       which: newest, best, an update, or the path of a checkpoint.
-      variables: the groups to read, all or some of those in the checkpoint.
-
-    Returns:
-      The path and the progress of the checkpoint.
+      variables: groups to read; the checkpoint may have others.
 
     Raises:
       UserError: if the checkpoint does not exist, is damaged, or belongs to another model.
     """
     path, progress, damaged = _read_chosen(folder, which, variables)
     for other, error in damaged.items():
-        if other.exists():  # Otherwise the run has deleted it.
+        if other.exists():  # The run may have deleted it.
             log(f"checkpoint {other} is damaged and left out: {first_line(error)}")
     return path, progress
 
@@ -42,7 +36,7 @@ def load(
 def _read_chosen(
     folder: pathlib.Path, which: str, variables: Variables
 ) -> tuple[pathlib.Path, dict[str, Any], dict[pathlib.Path, Exception]]:
-    """Returns the checkpoint's path, its progress, and the damaged checkpoints skipped."""
+    """Returns the path of the checkpoint, its progress, and the error of each damaged one."""
     damaged: dict[pathlib.Path, Exception] = {}
     while True:
         path = _choose(folder, which, damaged)
@@ -55,16 +49,16 @@ def _read_chosen(
 def _choose(
     folder: pathlib.Path, which: str, damaged: Mapping[pathlib.Path, Exception]
 ) -> pathlib.Path:
-    """Returns the newest checkpoint that `which` names and that is not in `damaged`."""
+    """Returns the newest checkpoint with the name `which` that is not in `damaged`."""
     existing = found(folder)
     if which == "newest":
         named = existing
     elif os.sep in which:
         named = [path for path in [pathlib.Path(which)] if path.is_dir()]
     else:
-        update = (
-            _best(folder) if which == "best" else int(which) if _NUMBER.fullmatch(which) else None
-        )
+        update = int(which) if re.fullmatch("[0-9]{1,18}", which) else None
+        if which == "best":
+            update = _best(folder)
         named = [path for path in existing if update_of(path) == update]
     whole = [path for path in named if path not in damaged]
     if whole:
@@ -72,14 +66,11 @@ def _choose(
     others = dict.fromkeys(str(update_of(path)) for path in existing if path not in damaged)
     exist = f"checkpoints of updates {', '.join(others)} exist" if others else "no other exists"
     if named:
-        raise UserError(
-            f"checkpoint {named[-1]} is damaged: {first_line(damaged[named[-1]])}.\n"
-            + (
-                f"Name another with --checkpoint: {exist}."
-                if others
-                else "Restore it from a copy: the run has no other intact checkpoint."
-            )
-        )
+        remedy = "Restore it from a copy: the run has no other intact checkpoint."
+        if others:
+            remedy = f"Name another with --checkpoint: {exist}."
+        reason = first_line(damaged[named[-1]])
+        raise UserError(f"checkpoint {named[-1]} is damaged: {reason}.\n{remedy}")
     if not existing:
         raise UserError(f"{folder} holds no checkpoint: wait for the run's first evaluation.")
     raise UserError(
@@ -89,7 +80,7 @@ def _choose(
 
 
 def _best(folder: pathlib.Path) -> int | None:
-    """Returns the update of the best evaluation, which the newest checkpoint records."""
+    """Returns the update with the best evaluation, as the newest checkpoint records."""
     _, progress, _ = _read_chosen(folder, "newest", {})
     best = progress.get("best")
     return best and best["update"]

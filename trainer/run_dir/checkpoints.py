@@ -1,9 +1,9 @@
 """Checkpoints: parameters, moving statistics, optimizer slots and progress, written atomically.
 
 A checkpoint is a folder `checkpoints/<update>`. A background thread writes copies of the variables
-with tf.train.Checkpoint under another name, and renames the folder when it is complete. A second
-checkpoint of one update, made after an evaluation, is named `<update>.1`. TensorFlow stores a
-checksum of every tensor and verifies it on reading.
+with tf.train.Checkpoint to the folder `incomplete`, and then renames this folder. The second
+checkpoint of an update, after an evaluation, is named `<update>.1`. TensorFlow stores a checksum of
+every tensor, and verifies it when it reads the tensor.
 """
 
 import hashlib
@@ -28,40 +28,28 @@ from trainer.system.output import log
 
 Variables = Mapping[str, Sequence[Any]]
 
-# TensorFlow's reader raises these if a file is truncated, altered or missing, and typed_json raises
+# TensorFlow's reader raises these if a file is truncated, altered or missing. typed_json raises
 # WrongError if the progress is malformed.
-DAMAGED = (
-    tf.errors.OpError,
-    IndexError,
-    RuntimeError,
-    OSError,
-    typed_json.WrongError,
-)
-# The names of checkpoints; files with other names in the folder are left alone.
+DAMAGED = (tf.errors.OpError, IndexError, RuntimeError, OSError, typed_json.WrongError)
+# Names of checkpoints. Files with other names in the folder are ignored.
 _NAME = re.compile(r"[0-9]{9,18}(\.[0-9]{1,9})?")
 # Suffix of a variable's key in tf.train.Checkpoint.
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
-# Disk space to leave besides the tensors: for names, shapes, and what the log writes meanwhile.
+# Space for names and shapes in a checkpoint, and for the log meanwhile.
 _SPARE_BYTES = 2**20
 
 
 class Checkpoints:
-    """Saves and restores checkpoints under `folder`; keeps the newest `keep` and the best.
+    """Saves and restores the checkpoints in `folder`; keeps the newest `keep` and the best.
 
     Args:
-      folder: created when it is needed.
-      variables: groups of variables; the index in the group identifies a variable, because names of
-        layers may differ between processes.
+      folder: folder of the checkpoints; created when it is needed.
+      variables: groups of variables, by name. A checkpoint identifies a variable by its index in
+        the group, because names of layers may differ between processes.
       keep: number of newest checkpoints to keep.
     """
 
-    def __init__(
-        self,
-        folder: pathlib.Path,
-        variables: Variables,
-        *,
-        keep: int,
-    ) -> None:
+    def __init__(self, folder: pathlib.Path, variables: Variables, *, keep: int) -> None:
         self._folder = folder
         self._keep = keep
         self._variables = variables
@@ -70,32 +58,29 @@ class Checkpoints:
         self._writer: threading.Thread | None = None
 
     def save(self, update: int, progress: Mapping[str, Any], best: int | None = None) -> None:
-        """Copies the variables, and writes the copies and `progress` in the background.
+        """Copies the variables after `update` updates, and writes the copies in the background.
 
         Args:
-          update: number of updates applied to the variables.
           progress: values that JSON can hold.
-          best: update of the checkpoint to keep besides the newest ones.
+          best: update of a checkpoint to keep in addition to the newest ones.
         """
         self.wait()
         text = json.dumps(progress)
         if (update, text) == (self._newest, self._newest_progress):
             return
         copies = {name: [v.numpy() for v in group] for name, group in self._variables.items()}
-        # A process can exit without waiting for a daemon; an incomplete checkpoint is harmless.
-        writer = threading.Thread(
-            target=self._write, args=(update, copies, text, best), daemon=True
-        )
+        job = (update, copies, text, best)
+        # The process may exit before a daemon has finished; an incomplete checkpoint is harmless.
+        writer = threading.Thread(target=self._write, args=job, daemon=True)
         try:
             writer.start()
-        except RuntimeError as error:  # No thread can be started, so this one writes.
+            self._writer = writer
+        except RuntimeError as error:  # The system has no thread left, so this one writes.
             log(f"{error}; training pauses while the checkpoint is written")
-            self._write(update, copies, text, best)
-            return
-        self._writer = writer
+            self._write(*job)
 
     def wait(self) -> int | None:
-        """Waits until no checkpoint is being written; returns the newest one's update."""
+        """Waits until no checkpoint is being written; returns the update of the newest."""
         if self._writer is not None:
             self._writer.join()
             self._writer = None
@@ -138,13 +123,13 @@ class Checkpoints:
                 remove(old)
 
     def restore(self) -> dict[str, Any] | None:
-        """Reads the newest intact checkpoint; returns its progress, or None if none exists.
+        """Reads the newest intact checkpoint; returns its progress, or None without checkpoints.
 
-        Newer checkpoints, which are damaged, are reported and renamed `damaged-<update>`.
+        Newer checkpoints are damaged. They are reported, and renamed to `damaged-<update>`.
 
         Raises:
-          UserError: if every checkpoint is damaged, the newest intact one has other variables, or
-            the folder cannot be read.
+          UserError: if every checkpoint is damaged, the newest intact checkpoint has other
+            variables, or the folder cannot be read.
         """
         existing, damaged = found(self._folder), []
         for path in reversed(existing):
@@ -166,11 +151,10 @@ class Checkpoints:
         return None
 
     def _unused(self, update: int) -> pathlib.Path:
-        """Returns an unused path for a checkpoint of `update`, which sorts after existing ones."""
-        numbers = [path.suffix for path in found(self._folder) if update_of(path) == update]
-        if not numbers:
-            return self._folder / f"{update:09d}"
-        return self._folder / f"{update:09d}.{int(numbers[-1].lstrip('.') or 0) + 1}"
+        """Returns an unused path for a checkpoint of `update`: <update>, <update>.1, and so on."""
+        suffixes = [path.suffix for path in found(self._folder) if update_of(path) == update]
+        number = f".{int(suffixes[-1].lstrip('.') or 0) + 1}" if suffixes else ""
+        return self._folder / f"{update:09d}{number}"
 
 
 class NoCheckpoints(Checkpoints):
@@ -184,7 +168,7 @@ class NoCheckpoints(Checkpoints):
         self._newest = update
 
     def wait(self) -> int | None:
-        """Returns the update of the newest checkpoint."""
+        """Returns the update that was last recorded."""
         return self._newest
 
     def restore(self) -> None:
@@ -192,7 +176,7 @@ class NoCheckpoints(Checkpoints):
 
 
 def found(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Returns the paths in `folder` that have the name of a checkpoint, oldest first.
+    """Returns the paths in `folder` with the name of a checkpoint, oldest first.
 
     Raises:
       UserError: if the folder cannot be read.
@@ -204,15 +188,14 @@ def found(folder: pathlib.Path) -> list[pathlib.Path]:
     except OSError as error:
         raise UserError(
             f"{folder} cannot be read: {error.strerror}.\n"
-            "Restore the run's checkpoint folder at this path. "
-            f"To start a new run instead, remove {folder}."
+            f"Restore the run's folder at this path, or remove {folder} to start a new run."
         ) from error
     paths = [folder / name for name in names if _NAME.fullmatch(name)]
     return sorted(paths, key=lambda path: tuple(map(int, path.name.split("."))))
 
 
 def _put_aside(path: pathlib.Path) -> str:
-    """Renames `path` to damaged-<name>, replacing an earlier one; returns the new name."""
+    """Renames `path` to damaged-<name>, which is deleted first; returns the new name."""
     aside = path.with_name(f"damaged-{path.name}")
     remove(aside)
     path.rename(aside)
@@ -234,7 +217,7 @@ def read(path: pathlib.Path, variables: Variables) -> dict[str, Any]:
     try:
         with plain(path) as readable:
             return _read(readable, path, variables)
-    except DAMAGED as error:  # It names a path under /proc, not `path`.
+    except DAMAGED as error:  # Its message names a path under /proc instead of `path`.
         message = str(error)
         if isinstance(error, OSError) and error.filename:
             message = f"{error.filename}: {error.strerror}"
@@ -243,11 +226,11 @@ def read(path: pathlib.Path, variables: Variables) -> dict[str, Any]:
 
 def _read(readable: str, path: pathlib.Path, variables: Variables) -> dict[str, Any]:
     """Reads the checkpoint at `path` from `readable`, a plain path to the same folder."""
-    # tf.train.Checkpoint.read would warn of variables that are not read.
     try:
+        # Unlike tf.train.Checkpoint.read, this reader does not warn of variables left unread.
         reader = tf.train.load_checkpoint(f"{readable}/checkpoint")
         names = reader.get_variable_to_shape_map()
-        reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH")  # Verifies its checksum.
+        reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH")  # This verifies its checksum.
         for group, members in variables.items():
             saved = sum(name.startswith(f"{group}/") for name in names)
             if saved != len(members):
@@ -261,8 +244,7 @@ def _read(readable: str, path: pathlib.Path, variables: Variables) -> dict[str, 
         text = reader.get_tensor(f"progress{_VALUE}")
         if not isinstance(text, bytes):
             raise typed_json.WrongError("is not a string", "progress")
-        saved_progress: dict[str, Any] = typed_json.parsed(text, PROGRESS)
-        return saved_progress
+        return typed_json.parsed(text, PROGRESS)
     except typed_json.WrongError:
         raise
     except ValueError as error:
@@ -273,7 +255,7 @@ def _read(readable: str, path: pathlib.Path, variables: Variables) -> dict[str, 
 
 
 def first_line(error: Exception) -> str:
-    """Returns the first line of an error's message, or the name of its type."""
+    """Returns the first line of an error's message, or its type if the message is empty."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 

@@ -1,4 +1,4 @@
-"""The run directory: its lock, its flags, and the record of a divergence."""
+"""The run directory: its lock, its flags, and its record of a divergence."""
 
 import contextlib
 import dataclasses
@@ -8,7 +8,7 @@ import pathlib
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO
 
 from absl import logging
@@ -22,56 +22,47 @@ from trainer.system.regular_file import NotRegularError, ReadError, opener, read
 
 # The output of a run that a sweep started.
 OUTPUT = "output.txt"
-# Limit for flags.txt in bytes: a larger file is not a flagfile.
-_MOST_BYTES = 2**20
-_MOST_OWNER_BYTES = 300
-# The content of a lock file while a process holds it: its process id and host name.
+# Content of a lock file while a process holds the lock: the process id and the host name.
 OWNER = re.compile(r"process \d{1,10} on ([!-~]{1,255})")
-# Holds the error message of a run that ended because its loss was not finite.
+# Error message of a run that ended because its loss was not finite.
 DIVERGED = "diverged.txt"
 
 
 class DamagedRunError(UserError):
-    """A file that a run needs to resume is damaged or cannot be read."""
+    """A file that the run needs to resume is damaged or cannot be read."""
 
 
 @contextlib.contextmanager
 def lock_run_dir(path: pathlib.Path, flagfile: str) -> Iterator[None]:
     """Locks `path` for a new or existing run with the flags `flagfile` while the context lasts.
 
-    The kernel releases the lock when the process ends, however it ends. The lock excludes processes
-    on other hosts if the file system shares locks, as NFS does. The flags are compared with those
-    of an existing run but not written; call `keep_flags` once all other checks have passed.
+    The kernel also releases the lock when the process is killed. The lock excludes processes on
+    other hosts if the file system shares locks, as NFS does. This function does not write the
+    flags: call `keep_flags` once all other checks have passed.
 
     Raises:
       UserError: if another process holds the lock, or `path` cannot be written, is not a run
-        directory, has a run with other flags, or has links that lead out of it.
+        directory, holds a run with other flags, or holds a link that leads out of it.
     """
     with contextlib.ExitStack() as held:
         try:
             _check_is_run(path)
             path.mkdir(parents=True, exist_ok=True)
             _check_links(path)
-            # Unbuffered: on a full disk, buffered bytes would fail again on closing.
+            # The file is unbuffered. On a full disk, closing it would fail to write a buffer.
             lock = open(path / "lock", "a+b", buffering=0, opener=opener)  # noqa: SIM115
-            held.callback(_close, lock)
+            held.callback(_try, lock.close)  # The kernel closes the file despite an error.
             _take(lock, path)
-            held.callback(_empty, lock)
+            held.callback(_try, lock.truncate, 0)  # This erases the owner.
             _check_same(path, flagfile)
         except OSError as error:
             raise _unusable(path, error) from error
         yield
 
 
-def _empty(lock: IO[bytes]) -> None:
-    """Erases the owner from the lock file; ignores errors, because the run is over."""
+def _try(call: Callable[..., object], *arguments: int) -> None:
     with contextlib.suppress(OSError):
-        lock.truncate(0)
-
-
-def _close(lock: IO[bytes]) -> None:
-    with contextlib.suppress(OSError):  # The kernel closes the file despite an error.
-        lock.close()
+        call(*arguments)
 
 
 def _unusable(path: pathlib.Path, error: OSError) -> UserError:
@@ -91,17 +82,14 @@ def check(path: pathlib.Path, flagfile: str) -> None:
     """Checks that the run of `flagfile` can start or resume in `path`.
 
     Raises:
-      UserError: if `path` is not a run directory, or has a run with other flags.
+      UserError: if `path` is not a run directory, or holds a run with other flags.
     """
     _check_is_run(path)
     _check_same(path, flagfile)
 
 
 def is_held(path: pathlib.Path) -> bool:
-    """Returns whether a process holds the lock of `path`.
-
-    Processes on other hosts count if the file system shares locks, as NFS does.
-    """
+    """Returns whether a process holds the lock of `path`, as `lock_run_dir` takes it."""
     with open(path / "lock", "rb", opener=opener) as lock:
         return not file_lock.take(lock, shared=True)
 
@@ -113,13 +101,14 @@ def kept_flags(path: pathlib.Path) -> str | None:
       OSError: if the file cannot be read, or is not a regular file.
     """
     try:
-        return read_regular(path / "flags.txt", _MOST_BYTES).decode(errors="surrogateescape")
+        # A flagfile is smaller than 1 MB.
+        return read_regular(path / "flags.txt", 2**20).decode(errors="surrogateescape")
     except FileNotFoundError:
         return None
 
 
 def order_version(path: pathlib.Path, config: Config) -> int:
-    """Returns the order version of `config`, else of the run in `path`, else the newest.
+    """Returns the order version of `config`, or else of the run in `path`, or else the newest.
 
     Raises:
       OSError: if the run's flags cannot be read.
@@ -158,21 +147,20 @@ def _check_is_run(path: pathlib.Path) -> None:
 
 
 def _claimable(path: pathlib.Path) -> bool:
-    """Returns whether `path` has only files of a run that ended before it wrote its flags."""
+    """Returns whether `path` holds only files that a run writes before its flags."""
     early = {"lock", "flags.txt.tmp", "micro_batch.json", "micro_batch.json.tmp"}
-    early |= {"bad_examples.txt", OUTPUT, "secret"}
-    # A sweep writes the HParams row of a point that failed this early.
-    early |= {"tensorboard"}
+    # A sweep writes TensorBoard's HParams row of a point that failed this early.
+    early |= {"bad_examples.txt", OUTPUT, "secret", "tensorboard"}
     return path.is_dir() and {entry.name for entry in path.iterdir()} <= early
 
 
 def _check_links(path: pathlib.Path) -> None:
-    """Rejects links that lead out of `path`: a copied run must not write anywhere else."""
+    """Rejects links that lead out of `path`, because a copied run would write into the original."""
     for folder, folders, files in os.walk(path):
         for entry in (pathlib.Path(folder, name) for name in (*folders, *files)):
             if not entry.is_symlink():
                 continue
-            target = pathlib.Path(os.path.realpath(entry))  # A cycle resolves to one of its links.
+            target = pathlib.Path(os.path.realpath(entry))
             if not target.is_relative_to(os.path.realpath(path)):
                 raise UserError(
                     f"--model_dir={path} holds a link to {target}: {entry}.\n"
@@ -182,24 +170,22 @@ def _check_links(path: pathlib.Path) -> None:
 
 def _take(lock: IO[bytes], path: pathlib.Path) -> None:
     host = socket.gethostname()
-    for pause in (*[0.1] * 5, None):  # is_held(), in a report, holds the lock for a moment.
+    for attempt in range(6):  # A report that calls is_held() has the lock for a moment.
         lock.seek(0)
-        owner = OWNER.fullmatch(
-            lock.read(_MOST_OWNER_BYTES).decode(errors="surrogateescape").strip()
-        )
-        last = owner[0] if owner else ""  # Empty if the last owner was not killed.
+        owner = OWNER.fullmatch(lock.read(300).decode(errors="surrogateescape").strip())
+        last = owner[0] if owner else ""  # A process that is not killed erases its name.
         if file_lock.take(lock):
             break
-        if pause is None:
+        if attempt == 5:
             raise UserError(
                 f"--model_dir={path} is in use by {last or 'another process'}: "
                 "wait for it, stop it, or name another folder."
             )
-        time.sleep(pause)
+        time.sleep(0.1)
     if last and not last.endswith(f" on {host}"):
         logging.warning(
-            "%s was last held by %s, which was killed, or runs on if this file system keeps locks "
-            "from other hosts: in that case stop one of the two.",
+            "%s was last held by %s, which was killed, or still runs if this file system does not "
+            "share locks between hosts. If it runs, stop one of the two.",
             path,
             last,
         )
@@ -224,10 +210,10 @@ def _check_same(path: pathlib.Path, flagfile: str) -> None:
 
 
 def forget_divergence(path: pathlib.Path) -> None:
-    """Removes the record that the run in `path` diverged, because the run resumes.
+    """Removes the record of a divergence in `path`, because the run resumes.
 
     Raises:
-      NotRegularError: if a folder has the name of that record.
+      NotRegularError: if a folder has the name of the record.
     """
     try:
         (path / DIVERGED).unlink(missing_ok=True)

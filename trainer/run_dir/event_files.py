@@ -1,4 +1,4 @@
-"""Writes TensorBoard's event files atomically and without TensorFlow."""
+"""Writes TensorBoard's event files atomically, without TensorFlow."""
 
 import io
 import pathlib
@@ -11,11 +11,9 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from trainer.system.atomic_file import remove, write_atomic
 
-_VERSION = "brain.Event:2"  # The file_version of the first record.
-
 
 def replace(folder: pathlib.Path, summaries: Sequence[Summary], step: int = 0) -> None:
-    """Replaces the event files in `folder` by one file of `summaries`, all at step `step`.
+    """Replaces the content of `folder` by one event file with `summaries`, all at step `step`.
 
     Raises:
       OSError: if the file cannot be written; the error names the file.
@@ -24,9 +22,9 @@ def replace(folder: pathlib.Path, summaries: Sequence[Summary], step: int = 0) -
     folder.mkdir(parents=True, exist_ok=True)
     now = time.time()
     content = io.BytesIO()
-    # TensorBoard's EventFileWriter would raise in a thread if the disk is full.
+    # On a full disk, TensorBoard's EventFileWriter would raise the error in another thread.
     records = RecordWriter(content)
-    records.write(Event(wall_time=now, file_version=_VERSION).SerializeToString())
+    records.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
     for summary in summaries:
         records.write(Event(wall_time=now, step=step, summary=summary).SerializeToString())
     write_atomic(folder / f"events.out.tfevents.{now:.0f}", content.getvalue())

@@ -1,9 +1,11 @@
 """Exports: the inference model of a run in two formats, in a folder that appears atomically.
 
-`saved_model/` needs only TensorFlow. Its `serve` maps uint8 images [b, h, w, c] to float32 logits
-[b, classes], for any b; its `class_names` names the logits. `model.keras` needs Keras and the
-modules of custom layers; it is left out if Keras cannot load it. `classes.txt` names one
-logit per line. `flags.txt` is that of the run, and `export.json` names the exported checkpoint.
+- `saved_model/` needs only TensorFlow. Its `serve` maps uint8 images [b, h, w, c] to float32 logits
+  [b, classes], for any b. Its `class_names` holds the names of the logits.
+- `model.keras` needs Keras and the modules of custom layers. The export lacks this file if Keras
+  cannot load it.
+- `classes.txt` names one logit per line, `flags.txt` has the flags of the run, and `export.json`
+  names the exported checkpoint.
 """
 
 import dataclasses
@@ -27,60 +29,41 @@ from trainer.run_dir.model_source import is_export, is_model
 from trainer.system import typed_json
 from trainer.system.atomic_file import move_atomic, write_atomic, write_json
 from trainer.system.regular_file import opener
-from trainer.system.typed_json import (
-    DamagedError,
-    WrongError,
-    fields,
-    file_name,
-    integer,
-    list_of,
-    optional,
-    table_of,
-    text,
-)
+from trainer.system.typed_json import DamagedError, file_name, integer, list_of
 
-# TensorFlow and Keras also raise these if a model is truncated, altered or of another program.
-_DAMAGED = (AttributeError, KeyError, TypeError, ValueError)
+# TensorFlow and Keras raise these if a model is damaged, or if another program wrote it.
+_DAMAGED = (*DAMAGED, AttributeError, KeyError, TypeError, ValueError, zipfile.BadZipFile)
 
 
 @dataclasses.dataclass(frozen=True)
 class ExportInfo:
-    """The content of export.json.
+    """Content of export.json."""
 
-    Attributes:
-      checkpoint: path of the exported checkpoint.
-      update: update of the checkpoint.
-      image_shape: (h, w, c) of the images, in pixels.
-      classes: number of logits.
-      versions: versions of the software that wrote the export, by name.
-      class_names: name of each class; None in an export by an older version.
-    """
-
-    checkpoint: str
+    checkpoint: str  # Path of the exported checkpoint.
     update: int
-    image_shape: tuple[int, int, int]
-    classes: int
-    versions: dict[str, str]
-    class_names: tuple[str, ...] | None = None
+    image_shape: tuple[int, int, int]  # (h, w, c) in pixels.
+    classes: int  # Number of logits.
+    versions: dict[str, str]  # Version of each package that took part in the export, by name.
+    class_names: tuple[str, ...] | None = None  # None if an older version wrote the export.
 
 
-_ABOUT = fields(
+_ABOUT = typed_json.fields(
     {
         "checkpoint": file_name,
         "update": integer(),
         "image_shape": list_of(integer(1, 2**16), 3),
         "classes": integer(1),
-        "versions": table_of(text),
+        "versions": typed_json.table_of(typed_json.text),
     },
-    {"class_names": optional(list_of(file_name))},
+    {"class_names": typed_json.optional(list_of(file_name))},
 )
 
 
 def check_free(folder: pathlib.Path, flagfile: str) -> None:
-    """Checks that `folder` is empty, missing, or an export of the run of `flagfile`.
+    """Checks that `folder` is missing, empty, or an export of the run of `flagfile`.
 
     Raises:
-      UserError: if `folder` is something else, or its flags.txt cannot be read.
+      UserError: if it is not, or its flags.txt cannot be read.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
@@ -93,8 +76,7 @@ def check_free(folder: pathlib.Path, flagfile: str) -> None:
             f"{folder}/flags.txt cannot be read: {error.strerror}.\n"
             f"Delete --export_dir={folder}, or name another folder."
         ) from error
-    differences = learned_differences(kept, flagfile)
-    if differences:
+    if differences := learned_differences(kept, flagfile):
         raise UserError(
             f"--export_dir={folder} holds an export of another run: {'; '.join(differences)}.\n"
             "Name another folder, or delete this one."
@@ -102,16 +84,12 @@ def check_free(folder: pathlib.Path, flagfile: str) -> None:
 
 
 def write(
-    folder: pathlib.Path,
-    model: keras.Model,
-    flagfile: str,
-    about: ExportInfo,
-    logits: Sequence[str],
+    folder: pathlib.Path, model: keras.Model, flagfile: str, about: ExportInfo, names: Sequence[str]
 ) -> str | None:
-    """Writes an export of `model`, replacing an earlier one; `logits` names each logit.
+    """Writes an export of `model`, which replaces an earlier one; `names` are those of its logits.
 
     Returns:
-      The reason why the export has no model.keras, or None if it has one.
+      The reason why the export lacks model.keras, or None if it has this file.
 
     Raises:
       UserError: if the export cannot be written.
@@ -121,9 +99,9 @@ def write(
         with temporary_folder.beside(folder) as work:
             new = work / "new"
             new.mkdir()
-            _write_saved_model(model, about, logits, new / "saved_model")
+            _write_saved_model(model, about, names, new / "saved_model")
             reason = _write_keras_file(model, new / "model.keras")
-            write_atomic(new / "classes.txt", "".join(f"{name}\n" for name in logits))
+            write_atomic(new / "classes.txt", "".join(f"{name}\n" for name in names))
             write_atomic(new / "flags.txt", flagfile)
             write_json(new / "export.json", dataclasses.asdict(about))
             move_atomic(new, folder, aside=work / "old")
@@ -136,16 +114,16 @@ def write(
 
 
 def _write_saved_model(
-    model: keras.Model, about: ExportInfo, logits: Sequence[str], path: pathlib.Path
+    model: keras.Model, about: ExportInfo, names: Sequence[str], path: pathlib.Path
 ) -> None:
-    """Writes the SavedModel, and each variable once.
+    """Writes the SavedModel.
 
-    Keras' own export writes each variable twice: 421 MB for InceptionResNetV2 instead of 211 MB.
+    Keras' own export would write each variable twice: 421 MB for InceptionResNetV2, not 211 MB.
     """
     images = tf.TensorSpec([None, *about.image_shape], tf.uint8, name="images")
     module = tf.Module()
     module.weights = [variable.value for variable in model.weights]
-    module.class_names = tf.Variable(list(logits), trainable=False)  # string [classes]
+    module.class_names = tf.Variable(list(names), trainable=False)  # string [classes]
     module.serve = tf.function(
         lambda images: model(images, training=False), input_signature=[images], autograph=False
     )
@@ -158,12 +136,16 @@ def _write_keras_file(model: keras.Model, path: pathlib.Path) -> str | None:
         keras.models.load_model(path)
     except (NotImplementedError, TypeError, ValueError) as error:
         path.unlink(missing_ok=True)
-        return textwrap.shorten(str(error), 200, placeholder=" ...")
+        return _shortened(str(error))
     return None
 
 
+def _shortened(reason: str) -> str:
+    return textwrap.shorten(reason, 200, placeholder=" ...")
+
+
 def modules_needed(model: keras.Model) -> list[str]:
-    """Returns the modules of custom layers, which must be imported to load model.keras."""
+    """Returns the modules of custom layers; model.keras can be loaded once they are imported."""
     modules = {type(layer).__module__ for layer in model._flatten_layers()}
     return sorted(module for module in modules if module.partition(".")[0] != "keras")
 
@@ -176,43 +158,40 @@ def about(folder: pathlib.Path) -> ExportInfo:
     """
     file = folder / "export.json"
     try:
-        found: ExportInfo = typed_json.read(file, _about)
+        return typed_json.read(file, _about)
     except (DamagedError, OSError) as error:
         raise UserError(f"{file} {typed_json.problem(error)}.\nExport the run again.") from error
-    return found
 
 
 def _about(value: Any) -> ExportInfo:
-    """Checks the content of export.json: class names are distinct, and at most one per logit."""
+    """Checks the content of export.json; class names are distinct, and at most one per logit."""
     checked = _ABOUT(value)
     names = checked.get("class_names")
     if names is not None and not len({*names}) == len(names) <= checked["classes"]:
-        raise WrongError("is not a list of distinct names of logits", "class_names")
-    h, w, c = checked["image_shape"]
-    return ExportInfo(
-        checkpoint=checked["checkpoint"],
-        update=checked["update"],
-        image_shape=(h, w, c),
-        classes=checked["classes"],
-        versions=checked["versions"],
-        class_names=None if names is None else tuple(names),
-    )
+        raise typed_json.WrongError("is not a list of distinct names of logits", "class_names")
+    known = {field.name: checked.get(field.name) for field in dataclasses.fields(ExportInfo)}
+    known["image_shape"] = tuple(checked["image_shape"])
+    known["class_names"] = None if names is None else tuple(names)
+    return ExportInfo(**known)
 
 
 def load(path: pathlib.Path) -> Callable[..., tf.Tensor]:
-    """Loads the model of an export on the current strategy: (images, training=False) → logits.
+    """Loads the model of an export into the current strategy.
 
     Args:
-      path: the folder of the export, whose SavedModel is loaded, or the path of its model.keras.
+      path: folder of an export, to load its SavedModel, or the path of its model.keras.
+
+    Returns:
+      A function (images, training=False) → logits.
 
     Raises:
       UserError: if the export is damaged, or Keras cannot load the model.
     """
     try:
         if is_model(path):
-            os.close(opener(path, os.O_RDONLY))  # Rejects a FIFO, on which Keras would hang.
+            os.close(opener(path, os.O_RDONLY))  # Keras would wait forever for a FIFO.
             return keras.models.load_model(path)
-        # `loaded` must stay referenced, because it owns the variables.
+        # The function below keeps a reference to `loaded`, because `loaded` owns the variables.
         with plain(path / "saved_model") as readable:
             loaded = tf.saved_model.load(readable)
         info = about(path)
@@ -220,9 +199,8 @@ def load(path: pathlib.Path) -> Callable[..., tf.Tensor]:
         logits = loaded.serve.get_concrete_function(images).output_shapes
         if not logits.is_compatible_with([None, info.classes]):
             raise ValueError(f"its logits have shape {logits}, and not {info.classes} columns")
-    except (*DAMAGED, *_DAMAGED, zipfile.BadZipFile) as error:
-        reason = named(str(error), path / "saved_model")
-        reason = textwrap.shorten(reason, 200, placeholder=" ...")
+    except _DAMAGED as error:
+        reason = _shortened(named(str(error), path / "saved_model"))
         instead = f", or use --export_dir={path.parent}" if is_model(path) else ""
         raise UserError(
             f"{path} cannot be loaded: {reason}\nExport the run again{instead}."

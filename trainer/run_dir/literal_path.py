@@ -1,7 +1,7 @@
 """Paths without characters that TensorFlow would interpret as a pattern.
 
-TensorFlow's readers of checkpoints and of SavedModels' variables treat a path as a pattern: they
-match `lr[0.1]` with `lr0`, `lr.` or `lr1`, and read a backslash as an escape.
+TensorFlow's readers of checkpoints and of SavedModels' variables treat a path as a pattern. For
+example, `lr[0.1]` matches `lr0`, `lr.` and `lr1`, and a backslash escapes the next character.
 """
 
 import contextlib
@@ -17,11 +17,11 @@ from trainer.system.regular_file import opener
 def plain(folder: pathlib.Path) -> Iterator[str]:
     """Yields a path to `folder` without special characters, valid in this process.
 
-    The path goes through an open descriptor of the folder. So nothing is created on the disk, and
-    the same folder is read even if it is renamed or replaced meanwhile.
+    The path is that of an open descriptor. So this function writes nothing, and the path leads to
+    the same folder even if `folder` is renamed or replaced meanwhile.
 
     Raises:
-      NotRegularError: if a file in the folder is a FIFO or a device, on which a reader would hang.
+      NotRegularError: if the folder holds a FIFO or a device, on which a reader would hang.
       OSError: if `folder` is not a folder, or cannot be read.
     """
     descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -36,5 +36,5 @@ def plain(folder: pathlib.Path) -> Iterator[str]:
 
 
 def named(text: str, folder: pathlib.Path) -> str:
-    """Returns `text` with paths from `plain` replaced by the path of `folder`."""
+    """Returns `text`, with each path that `plain` yielded replaced by `folder`."""
     return re.sub(r"/proc/self/fd/\d+", lambda _: str(folder), text)

@@ -1,6 +1,6 @@
 """metrics.jsonl, the record of a run: one logged point per line.
 
-This module does not import TensorFlow, which takes four seconds.
+This module does not import TensorFlow, because that takes four seconds.
 """
 
 import json
@@ -8,17 +8,10 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from trainer.system.typed_json import (
-    WrongError,
-    fields,
-    integer,
-    measured,
-    number,
-    one_of,
-    read_lines,
-)
+from trainer.system import typed_json
+from trainer.system.typed_json import fields, integer, measured, number
 
-# Names in metrics.jsonl → tags in TensorBoard. Both are frozen: dashboards depend on them.
+# TensorBoard's tag of each name in metrics.jsonl. Dashboards depend on both: never rename any.
 TAGS = {
     "loss": "loss",
     "top1": "top1",
@@ -38,7 +31,7 @@ TAGS = {
 
 _POINT = fields(
     {
-        "split": one_of("train", "eval"),
+        "split": typed_json.one_of("train", "eval"),
         "update": integer(),
         "position": integer(),
         "time": number(0, 1e12),  # Seconds since 1970.
@@ -63,20 +56,21 @@ _POINT = fields(
 def read(
     path: pathlib.Path, report: Callable[[str], None] = lambda _: None
 ) -> list[dict[str, Any]]:
-    """Returns the points of a metrics.jsonl, without a last line that a kill truncated.
+    """Returns the points of a metrics.jsonl; [] if the file does not exist.
 
-    Damaged lines are left out and reported in one message.
+    An incomplete last line, which a killed process left, is ignored. Damaged lines are left out and
+    reported in one message.
 
     Raises:
       OSError: if the file cannot be read.
     """
-    points, wrong, first = [], 0, ""
+    points: list[dict[str, Any]] = []
+    wrong, first = 0, ""
     try:
-        for number_of_line, point in read_lines(path, _POINT):
-            if isinstance(point, WrongError):
+        for line_number, point in typed_json.read_lines(path, _POINT):
+            if isinstance(point, typed_json.WrongError):
                 wrong += 1
-                where = f"line {number_of_line} of {path}"
-                first = first or f"{where} is damaged and left out: {point}"
+                first = first or f"line {line_number} of {path} is damaged and left out: {point}"
             else:
                 points.append(point)
     except FileNotFoundError:
@@ -88,5 +82,5 @@ def read(
 
 
 def line(point: dict[str, Any]) -> str:
-    """Returns the line of `point` in metrics.jsonl."""
+    """Returns `point` as a line of metrics.jsonl."""
     return json.dumps(point) + "\n"

@@ -1,7 +1,7 @@
 """Writes logged points to metrics.jsonl and to TensorBoard's files.
 
-metrics.jsonl is the record. When a run resumes, TensorBoard's files are rewritten from it, so that
-no point is duplicated or missing.
+A run that resumes rewrites TensorBoard's files from metrics.jsonl, so that no point is duplicated
+or missing.
 """
 
 import contextlib
@@ -22,21 +22,19 @@ from trainer.system.output import log
 
 # Python's and TensorBoard's files raise these if a disk is full or has been removed.
 UNWRITABLE = (OSError, files.errors.OpError)
-# A writer raises RuntimeError if its thread cannot be started.
-_UNDRAWN = (*UNWRITABLE, RuntimeError)
 
 
 class MetricsWriter:
     """Logs the points of the run in `folder`; drops existing points after `update`.
 
-    If the disk is full, points are reported as unwritten, and written once there is space again.
+    If the disk is full, the writer reports that, keeps the points, and writes them later.
     """
 
     def __init__(self, folder: pathlib.Path, *, update: int) -> None:
         self._path = folder / "metrics.jsonl"
         points = [point for point in metrics.read(self._path, log) if point["update"] <= update]
         write_atomic(self._path, "".join(map(metrics.line, points)))
-        # Unbuffered, so that readers see each point at once. close() closes the file.
+        # The file is unbuffered, so that readers see each point at once.
         self._file = open(self._path, "r+b", buffering=0)  # noqa: SIM115
         self._size = self._file.seek(0, os.SEEK_END)
         self._unwritten, self._failing = b"", False
@@ -46,16 +44,16 @@ class MetricsWriter:
     def write(self, split: str, update: int, position: int, **values: float | str) -> None:
         """Logs a point of `split` (train or eval) after `update` updates and `position` examples.
 
-        TensorBoard receives the values that metrics.TAGS names.
+        TensorBoard receives only the values that metrics.TAGS names.
         """
-        point: dict[str, Any] = {"split": split, "update": update, "position": position, **values}
-        point["time"] = time.time()
+        now = time.time()
+        point = {"split": split, "update": update, "position": position, **values, "time": now}
         self._unwritten += metrics.line(point).encode()
         self._append()
         self._draw([point])
 
     def _append(self) -> None:
-        """Writes the unwritten points, all or none of them."""
+        """Writes all unwritten points, or none if that fails."""
         try:
             self._file.seek(self._size)
             rest = self._unwritten
@@ -75,12 +73,11 @@ class MetricsWriter:
         folder = self._path.with_name("tensorboard")
         remove(folder)
         try:
-            # Each of these writers starts a thread.
             self._curves = {
                 split: EventFileWriter(str(folder / split), flush_secs=10)
                 for split in ("train", "eval")
             }
-        except _UNDRAWN as error:
+        except (*UNWRITABLE, RuntimeError) as error:  # RuntimeError: no thread can be started.
             log(f"{folder} cannot be written: {error}; it is written again later.")
             return
         self._curves["train"].add_event(tensorboard_layout.event(time.time()))
@@ -92,14 +89,14 @@ class MetricsWriter:
         try:
             for point in points:
                 self._curves[point["split"]].add_event(_event(point))
-        except UNWRITABLE as error:  # The writer's thread failed at an earlier point.
+        except UNWRITABLE as error:  # The thread of the writer failed at an earlier point.
             self._curves = None
             log(f"TensorBoard's files cannot be written: {error}; they are written again later.")
 
     def flush(self) -> bool:
-        """Writes all points to the disk; returns whether that succeeded.
+        """Writes all points to the disk; returns True if that succeeded.
 
-        If that failed, no checkpoint may be saved, because it would be ahead of the log.
+        After a failure, the caller must not save a checkpoint: it would be ahead of the log.
         """
         if self._unwritten:
             self._append()
@@ -116,7 +113,7 @@ class MetricsWriter:
         """Flushes and closes all files."""
         try:
             self._file.close()
-        except OSError as error:  # Over NFS, a write may fail only on closing.
+        except OSError as error:  # Over NFS, a write may fail only when the file is closed.
             log(f"{self._path} cannot be written: {error.strerror}.")
         for writer in (self._curves or {}).values():
             with contextlib.suppress(*UNWRITABLE):
@@ -141,7 +138,7 @@ class NoMetricsWriter(MetricsWriter):
 
 
 def write_image(folder: pathlib.Path, tag: str, png: bytes) -> None:
-    """Writes a PNG picture for TensorBoard, replacing the event files in `folder`.
+    """Writes a PNG picture for TensorBoard, and removes the other event files in `folder`.
 
     Raises:
       OSError: if the file cannot be written; the error names the file.

@@ -1,4 +1,4 @@
-"""Finds the run or export that `evaluate` and `export` read, and the flags it was made with.
+"""Finds the run or export that `evaluate` and `export` read, and its flags.
 
 These flags precede those of the command line, so that the user gives only flags that differ. Flags
 that describe the run's machine are left out.
@@ -16,10 +16,10 @@ from trainer.run_dir import directory
 
 
 def run(config: Config) -> pathlib.Path:
-    """Returns the directory of the run that --model_dir, or else a path in --checkpoint, names.
+    """Returns the run directory that --model_dir names, or else the one of a path in --checkpoint.
 
     Raises:
-      UserError: if neither names a directory, or the directory is not a run directory.
+      UserError: if no directory is named, or the directory is not a run directory.
     """
     if config.model_dir is not None:
         folder = pathlib.Path(config.model_dir)
@@ -40,14 +40,14 @@ def run_or_export(config: Config) -> pathlib.Path:
     """Returns the directory of the run or export to evaluate.
 
     Raises:
-      UserError: if both are named, or --export_dir is not an export; also as `run` does.
+      UserError: if a run and an export are named, or the named directory is neither.
     """
     if not config.export_dir:
         return run(config)
     if config.model_dir is not None or config.checkpoint != "newest":
         raise UserError(
-            "--export_dir excludes --model_dir and --checkpoint: leave it out to evaluate a run, "
-            "or leave out the other two."
+            "--export_dir excludes --model_dir and --checkpoint: leave --export_dir out to "
+            "evaluate a run, or the other two to evaluate an export."
         )
     path = pathlib.Path(config.export_dir)
     folder = path.parent if is_model(path) else path
@@ -75,11 +75,11 @@ def kept_flags(command: str, config: Config) -> list[str]:
     Returns [] for commands other than `evaluate` and `export`.
 
     Raises:
-      UserError: if a run or export is not named, or its flags.txt is damaged.
+      UserError: if no run or export is named, or its flags.txt is damaged.
     """
     if command not in ("evaluate", "export"):
         return []
-    folder = run(config) if command == "export" else run_or_export(config)
+    folder = _source(command, config)
     try:
         text = directory.kept_flags(folder) or ""
     except OSError as error:
@@ -101,22 +101,25 @@ def kept_flags(command: str, config: Config) -> list[str]:
 
 
 def with_kept_flags(command: str, config: Config, given: Sequence[str]) -> Config:
-    """Returns `config`, parsed from `given`, with the defaults replaced by the kept flags.
+    """Returns `config`, parsed from `given`, with the kept flags in place of the defaults.
 
     Raises:
-      UserError: if `kept_flags` raises one, or this version rejects the value of a kept flag.
+      UserError: if `kept_flags` raises it, or this version rejects the value of a kept flag.
     """
     kept = kept_flags(command, config)
     if not kept:
         return config
     try:
         return command_line.parse(command, given, kept)
-    except UserError as error:  # `given` alone has been parsed without error before.
-        folder = run(config) if command == "export" else run_or_export(config)
+    except UserError as error:  # A kept flag caused it, since `given` alone was parsed before.
         raise UserError(
-            f"{folder}/flags.txt is damaged: {str(error).splitlines()[0]}\n"
+            f"{_source(command, config)}/flags.txt is damaged: {str(error).splitlines()[0]}\n"
             "Correct it, or use the version that wrote it."
         ) from error
+
+
+def _source(command: str, config: Config) -> pathlib.Path:
+    return run(config) if command == "export" else run_or_export(config)
 
 
 def _name(line: str) -> str:

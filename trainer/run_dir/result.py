@@ -1,4 +1,4 @@
-"""result.json: the result of a finished run. It exists only once the run has finished."""
+"""result.json: the result of a run, which exists once the run has finished."""
 
 import pathlib
 import re
@@ -8,18 +8,10 @@ from typing import Any
 from trainer.run_dir.directory import DamagedRunError
 from trainer.system import typed_json
 from trainer.system.atomic_file import write_json
-from trainer.system.typed_json import (
-    DamagedError,
-    WrongError,
-    fields,
-    integer,
-    number,
-    optional,
-    table_of,
-)
+from trainer.system.typed_json import DamagedError, WrongError, fields, integer, number
 
 FILE = "result.json"
-# The numbers by which runs are compared.
+# Values by which a sweep compares runs.
 RESULTS = ("top1", "loss", "updates", "seconds")
 
 _FIELDS = fields(
@@ -30,8 +22,8 @@ _FIELDS = fields(
         "resumes": integer(),
         "replicas": integer(1),
         "hosts": integer(1),
-        "parameters": optional(integer(1)),
-        "update_seconds": table_of(number(1e-12, 1e12)),
+        "parameters": typed_json.optional(integer(1)),
+        "update_seconds": typed_json.table_of(number(1e-12, 1e12)),
     },
 )
 
@@ -46,8 +38,8 @@ def write(folder: pathlib.Path, result: Mapping[str, Any]) -> None:
 
 
 def _checked(value: Any) -> dict[str, Any]:
-    """Checks a result, and turns the batch sizes, which are strings in JSON, into numbers."""
-    found: dict[str, Any] = _FIELDS(value)
+    """Checks a result, and converts its batch sizes from JSON's strings to integers."""
+    found = _FIELDS(value)
     sizes = found.get("update_seconds", {})
     for size in sizes:
         if not re.fullmatch("[1-9][0-9]{0,17}", size):
@@ -66,14 +58,13 @@ def read(folder: pathlib.Path) -> dict[str, Any] | None:
       OSError: if the file cannot be read.
     """
     try:
-        found: dict[str, Any] = typed_json.read(folder / FILE, _checked)
+        return typed_json.read(folder / FILE, _checked)
     except FileNotFoundError:
         return None
-    return found
 
 
 def ended(folder: pathlib.Path) -> dict[str, Any] | None:
-    """Returns what `read` does, but raises an error that ends the command.
+    """Returns the same as `read`, but an error ends the command.
 
     Raises:
       DamagedRunError: if the file is damaged or cannot be read.

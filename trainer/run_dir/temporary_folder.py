@@ -1,7 +1,7 @@
 """Temporary folders beside a path; a later process removes those that a killed process left.
 
-Each folder contains a file that its process has locked. The kernel releases the lock when this
-process ends, however it ends. So a later process recognises folders that are no longer in use.
+A process locks a file in its folder. The kernel releases the lock when the process ends, even if it
+is killed. So a later process recognises folders that are no longer in use.
 """
 
 import contextlib
@@ -17,16 +17,15 @@ from trainer.errors import UserError
 from trainer.system import file_lock
 from trainer.system.regular_file import opener
 
-_OWNER = "owner"
-_YOUNG_SECONDS = 60.0  # A younger folder without an owner file may be about to get one.
+_OWNER = "owner"  # Name of the locked file.
 
 
 @contextlib.contextmanager
 def beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yields a new folder beside `path`, on the same disk, and removes it on exit.
 
-    Also removes folders that killed processes left. If such a process was killed while it replaced
-    `path`, the previous content of `path` is restored.
+    Also removes folders that killed processes left. If a process was killed while it replaced
+    `path`, this function restores the old content of `path`.
 
     Raises:
       OSError: if the folder cannot be created.
@@ -50,9 +49,9 @@ def _remove_if_left(left: pathlib.Path, path: pathlib.Path) -> None:
         try:
             owner = open(left / _OWNER, "rb", opener=opener)  # noqa: SIM115
         except FileNotFoundError:
-            # The owner was killed early, or is about to make the file. rmdir() fails if there are
-            # other files, because another program made the folder then.
-            if time.time() - left.stat().st_mtime > _YOUNG_SECONDS:
+            # The process was killed early, or is about to make the file, as in a folder younger
+            # than 60 s. rmdir() fails if another program made the folder and put files into it.
+            if time.time() - left.stat().st_mtime > 60:
                 left.rmdir()
             return
         with owner:

@@ -1,6 +1,6 @@
-"""Layout of TensorBoard's Custom Scalars page, which shows the schedule beside the curves.
+"""Layout of TensorBoard's Custom Scalars page, which shows the schedule beside loss and accuracy.
 
-TensorBoard's other pages group charts by tag, so that the batch size is hidden in a closed group.
+TensorBoard's other pages group charts by tag, so that a closed group hides the batch size.
 """
 
 from tensorboard.compat.proto.event_pb2 import Event
@@ -11,7 +11,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 
 from trainer.run_dir.metrics import TAGS
 
-# A laptop shows two charts per row: first accuracy and loss, then the schedule below.
+# Title of each chart, and its name in metrics.jsonl. A laptop shows two charts per row.
 _CHARTS = {
     "top-1": "top1",
     "loss": "loss",
@@ -24,7 +24,7 @@ _CHARTS = {
 
 
 def event(time: float) -> Event:
-    """Returns the layout as an event with wall time `time`; a run writes it once."""
+    """Returns the layout as an event with the wall time `time`, in seconds since 1970."""
     charts = [
         layout_pb2.Chart(title=title, multiline={"tag": [f"^{TAGS[name]}$"]})
         for title, name in _CHARTS.items()

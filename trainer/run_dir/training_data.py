@@ -1,8 +1,8 @@
-"""training_data.json: the properties of the training set that a run's model depends on.
+"""training_data.json: the properties of the training set on which a run's model depends.
 
-The file gives resumed, evaluated and exported runs the same model; evaluation and export need not
-read the training set. Each checkpoint holds the same values under a checksum, and the two are
-compared, because one altered digit of a mean in the file would change what is learned.
+Resuming, evaluation and export read this file and build the same model without the training set.
+Each checkpoint holds the same values, with a checksum. They are compared with the file, because one
+altered digit of a mean would change what is learned.
 """
 
 import dataclasses
@@ -15,19 +15,10 @@ from typing import Any
 from trainer.errors import UserError
 from trainer.system import typed_json
 from trainer.system.atomic_file import write_json
-from trainer.system.typed_json import (
-    DamagedError,
-    WrongError,
-    anything,
-    fields,
-    file_name,
-    integer,
-    list_of,
-    number,
-    optional,
-)
+from trainer.system.typed_json import DamagedError, WrongError, fields, integer, list_of, number
 
 FILE = "training_data.json"
+_REMEDY = "Restore it from a copy, or delete it: a restart makes it again from the data."
 
 _FIELDS = fields(
     {
@@ -37,34 +28,24 @@ _FIELDS = fields(
         "mean": list_of(number()),
         "std": list_of(number()),
     },
-    {"class_names": optional(list_of(file_name))},
+    {"class_names": typed_json.optional(list_of(typed_json.file_name))},
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingData:
-    """The properties of a training set that its model depends on.
+    """Properties of a training set on which the model depends."""
 
-    Attributes:
-      examples: number of examples, N.
-      image_shape: (h, w, c) of the images, in pixels.
-      classes: number of classes; labels are 0 to classes − 1.
-      mean: mean of each channel's pixel values, 0 to 255.
-      std: standard deviation of each channel's pixel values, at least 1.
-      class_names: name of each label; None in a run by an older version.
-    """
-
-    examples: int
-    image_shape: tuple[int, int, int]
-    classes: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    class_names: tuple[str, ...] | None = None
+    examples: int  # N.
+    image_shape: tuple[int, int, int]  # (h, w, c) in pixels.
+    classes: int  # Labels are 0 to classes − 1.
+    mean: tuple[float, ...]  # Mean of each channel's pixel values, 0 to 255.
+    std: tuple[float, ...]  # Standard deviation of each channel's pixel values, at least 1.
+    class_names: tuple[str, ...] | None = None  # None if an older version wrote the file.
 
     def as_json(self) -> dict[str, Any]:
-        """Returns the values as JSON types, the form in the file and in checkpoints."""
-        found: dict[str, Any] = typed_json.parsed(json.dumps(dataclasses.asdict(self)), anything)
-        return found
+        """Returns the values as a checkpoint or the file holds them: tuples become lists."""
+        return typed_json.parsed(json.dumps(dataclasses.asdict(self)), typed_json.anything)
 
 
 def read(folder: pathlib.Path) -> TrainingData | None:
@@ -75,25 +56,19 @@ def read(folder: pathlib.Path) -> TrainingData | None:
     """
     file = folder / FILE
     try:
-        found: TrainingData = typed_json.read(file, _checked)
+        return typed_json.read(file, _checked)
     except FileNotFoundError:
         return None
     except (DamagedError, OSError) as error:
-        raise UserError(
-            f"{file} {typed_json.problem(error)}.\n"
-            "Restore it from a copy, or delete it: it is then made from the training data again."
-        ) from error
-    return found
+        raise UserError(f"{file} {typed_json.problem(error)}.\n{_REMEDY}") from error
 
 
 def _checked(value: Any) -> TrainingData:
-    """Checks the content of the file: lengths agree, and class names are distinct."""
+    """Checks that the lists have the right lengths, and that class names are distinct."""
     kept = _FIELDS(value)
     h, w, c = kept["image_shape"]
-    mean, std = (
-        tuple(fields({name: list_of(number(least, 255), c)})(kept)[name])
-        for name, least in (("mean", 0), ("std", 1))
-    )
+    fields({"mean": list_of(number(0, 255), c), "std": list_of(number(1, 255), c)})(kept)
+    mean, std = tuple(kept["mean"]), tuple(kept["std"])
     names = kept.get("class_names")
     if names is not None:
         if len(names) != kept["classes"]:
@@ -105,17 +80,14 @@ def _checked(value: Any) -> TrainingData:
 
 
 def keep(folder: pathlib.Path, data: TrainingData) -> None:
-    """Writes `data` to the file of the run in `folder`."""
+    """Writes the training_data.json of the run in `folder`."""
     write_json(folder / FILE, data.as_json(), indent=None)
 
 
 def check_learned(learned: Mapping[str, Any], data: TrainingData, file: pathlib.Path) -> None:
-    """Checks that a checkpoint and the run directory agree on the training data.
+    """Checks that `learned`, from a checkpoint, agrees with `data`, from the run's `file`.
 
-    Args:
-      learned: the checkpoint's values; empty in a checkpoint by an older version.
-      data: the values of `file`, or of the training data if the file is missing.
-      file: the run's training_data.json, for the message.
+    `learned` is empty if an older version wrote the checkpoint.
 
     Raises:
       UserError: if a value differs.
@@ -129,5 +101,5 @@ def check_learned(learned: Mapping[str, Any], data: TrainingData, file: pathlib.
     if differences:
         raise UserError(
             f"{file} differs from what the run has learned with: {'; '.join(differences)}.\n"
-            "Restore it from a copy, or delete it: it is then made from the training data again."
+            + _REMEDY
         )

@@ -1,7 +1,6 @@
-"""Annealing curves: the noise scale relative to its initial value, as a function of epochs.
+"""Annealing curves: functions from epochs to the noise scale divided by its initial value.
 
-The value of a curve is in (0, 1]. realize.py then divides the annealing between the batch size and
-the learning rate.
+The values are in (0, 1]. realize.py reaches them by a larger batch or a lower learning rate.
 """
 
 import math
@@ -9,34 +8,32 @@ from collections.abc import Callable, Sequence
 
 from trainer.config.flags import Config
 from trainer.errors import UserError
-from trainer.schedule import curve
-from trainer.schedule.curve import Curve
+from trainer.schedule.curve import Curve, rising_until
 from trainer.schedule.noise_scale import Setting
 
 # Lowest value of a curve: 0 would make the learning rate 0 or the batch size infinite.
 LOWEST = 1e-9
-# A step comes this many epochs early, so that float rounding cannot delay it by an update. For N
-# below 10⁹ this is less than one example.
-_ROUNDING = 1e-9
 
 
 def constant() -> Curve:
-    """Returns a curve that is 1 at every epoch.
+    """Returns the curve that is 1 at every epoch.
 
     >>> constant()(7)
     1.0
     """
-    return curve.constant(1.0)
+    return Curve(lambda _: 1.0, is_flat=lambda _: True)
 
 
 def step(points: Sequence[float], factor: float) -> Curve:
-    """Returns a curve that starts at 1 and is divided by `factor` at each of `points`, in epochs.
+    """Returns a curve that starts at 1; each of `points`, in epochs, divides it by `factor`.
 
     >>> anneal = step([60, 120], factor=5)
     >>> [round(anneal(epochs), 4) for epochs in (0, 60, 120)]
     [1, 0.2, 0.04]
     """
-    steps = [point - _ROUNDING for point in points]
+    # Steps come 10⁻⁹ epochs early, so that float rounding cannot delay a step by an update. For N
+    # below 10⁹, 10⁻⁹ epochs are less than one example.
+    steps = [point - 1e-9 for point in points]
     return Curve(
         lambda epochs: max(factor ** -sum(epochs >= point for point in steps), LOWEST),
         lambda epochs: next((point for point in steps if point > epochs), math.inf),
@@ -45,17 +42,15 @@ def step(points: Sequence[float], factor: float) -> Curve:
 
 
 def cosine(total: float) -> Curve:
-    """Returns (1 + cos(π epochs/total)) / 2: Loshchilov & Hutter 2017 (1608.03983), eq. 5.
+    """Returns (1 + cos(π epochs/total)) / 2, without restarts.
 
-    The curve falls once, without restarts.
+    Source: Loshchilov & Hutter 2017 (1608.03983), eq. 5.
 
     >>> anneal = cosine(total=90)
     >>> [round(anneal(epochs), 4) for epochs in (0, 30, 45)]
     [1.0, 0.75, 0.5]
     """
-    return curve.falling(
-        lambda epochs: max((1 + math.cos(math.pi * min(epochs / total, 1))) / 2, LOWEST)
-    )
+    return Curve(lambda epochs: max((1 + math.cos(math.pi * min(epochs / total, 1))) / 2, LOWEST))
 
 
 def polynomial(total: float, power: float) -> Curve:
@@ -65,23 +60,23 @@ def polynomial(total: float, power: float) -> Curve:
     >>> [round(anneal(epochs), 4) for epochs in (0, 45, 81)]
     [1.0, 0.25, 0.01]
     """
-    return curve.falling(lambda epochs: max((1 - min(epochs / total, 1)) ** power, LOWEST))
+    return Curve(lambda epochs: max((1 - min(epochs / total, 1)) ** power, LOWEST))
 
 
 def exponential(length: float, factor: float) -> Curve:
-    """Returns factor^−(epochs/length), which is divided by `factor` every `length` epochs.
+    """Returns factor^−(epochs/length): every `length` epochs divide the curve by `factor`.
 
     >>> anneal = exponential(length=30, factor=10)
     >>> [round(anneal(epochs), 4) for epochs in (0, 30, 60)]
     [1.0, 0.1, 0.01]
     """
-    return curve.falling(lambda epochs: max(math.exp(-math.log(factor) * epochs / length), LOWEST))
+    return Curve(lambda epochs: max(math.exp(-math.log(factor) * epochs / length), LOWEST))
 
 
 def ramp(total: float, start: float, scale: str) -> Curve:
-    """Returns a curve that rises from `start` to 1 at `total` epochs, as a range test needs.
+    """Returns the curve of a range test, which rises from `start` to 1 over `total` epochs.
 
-    The rise is exponential if `scale` is "geometric", otherwise linear.
+    The curve is exponential if `scale` is "geometric", and otherwise linear.
 
     >>> anneal = ramp(total=2, start=0.01, scale="geometric")
     >>> [round(anneal(epochs), 4) for epochs in (0, 1, 2)]
@@ -92,7 +87,7 @@ def ramp(total: float, start: float, scale: str) -> Curve:
         share = min(epochs / total, 1)
         return start ** (1 - share) if scale == "geometric" else start + (1 - start) * share
 
-    return curve.rising_until(total, value)
+    return rising_until(total, value)
 
 
 def cyclical(
@@ -100,7 +95,7 @@ def cyclical(
 ) -> Curve:
     """Returns the triangular cycles of Smith 2015 (1506.01186), section 3.
 
-    A cycle rises from `trough` to 1 and falls back. At e epochs, with half a cycle of s epochs:
+    A cycle rises from `trough` to 1 and falls back. At e epochs, with s epochs in half a cycle,
     cycle = ⌊1 + e/(2s)⌋, x = |e/s − 2 cycle + 1|, and
     value = trough + (1 − trough) max(0, 1 − x) scale(cycle, e).
 
@@ -110,10 +105,9 @@ def cyclical(
 
     Args:
       length: epochs of a whole cycle.
-      trough: lowest value.
-      scale: function of (cycle, e) with values in (0, 1], which scales the height of the cycle.
-      decay: rate at which `scale` falls within a cycle, as exp(−decay · epochs); 0 if it is
-        constant within a cycle.
+      trough: lowest value of the curve.
+      scale: function of (cycle, e) with values in (0, 1]; it scales the height of a cycle.
+      decay: d, if `scale` falls as exp(−d · epochs) within a cycle. 0 if it is constant there.
     """
     half = length / 2
 
@@ -124,8 +118,8 @@ def cyclical(
 
     def next_turn(epochs: float) -> float:
         begun = math.floor(epochs / half) * half
-        # On the rising half, the height at t epochs into the cycle is proportional to
-        # t · exp(−decay · t), which has its maximum at t = 1 / decay.
+        # At t epochs after the start of a cycle, the height of its rising half is proportional to
+        # t · exp(−decay · t). Its maximum is at t = 1 / decay.
         early = begun + 1 / decay if decay > 1 / half and math.floor(epochs / half) % 2 == 0 else 0
         return early if early > epochs else begun + half
 
@@ -133,13 +127,13 @@ def cyclical(
 
 
 def points(texts: Sequence[str], total: float) -> list[float]:
-    """Returns annealing points in epochs, read from texts such as `60` or `30%` (of `total`).
+    """Returns annealing points in epochs. In `texts`, 60 is in epochs, and 30% is of `total`.
 
     >>> points(["30%", "60"], total=90)
     [27.0, 60.0]
 
     Raises:
-      UserError: if a text is not a number, is out of order, or lies outside the run.
+      UserError: if a text is not a number, or a point is out of order or outside the run.
     """
     parsed: list[float] = []
     for text in texts:
@@ -147,17 +141,17 @@ def points(texts: Sequence[str], total: float) -> list[float]:
             value = total * float(text[:-1]) / 100 if text.endswith("%") else float(text)
         except ValueError as error:
             raise UserError(
-                f"--anneal_epochs has {text!r}: write epochs or percents, as in 30%,60%,80%."
+                f"--anneal_epochs has {text!r}: write epochs or percents, for example 30%,60%,80%."
             ) from error
         if not 0 < value < total:
             raise UserError(
                 f"--anneal_epochs has {text}, which is not inside the run of {total:g} epochs: "
-                "give points above 0 and before its end, or a longer --epochs."
+                f"give points between 0 and {total:g}, or raise --epochs."
             )
         if parsed and value <= parsed[-1]:
             raise UserError(
                 f"--anneal_epochs={','.join(texts)} is out of order at {text}: "
-                "give points from early to late."
+                "sort the points from early to late."
             )
         parsed.append(value)
     return parsed
@@ -174,11 +168,15 @@ def from_config(config: Config, start: Setting, examples: int) -> Curve:
       UserError: if --anneal_epochs or --min_learning_rate is invalid or does not fit --anneal.
     """
     at = points(config.anneal_epochs, config.epochs)
-    wanted = {"step": "one point or more", "exponential": "one length"}.get(config.anneal, "none")
-    fits = {"step": len(at) >= 1, "exponential": len(at) == 1}.get(config.anneal, not at)
-    if not fits:
-        given = ",".join(config.anneal_epochs) or "nothing"
-        raise UserError(f"--anneal={config.anneal} takes {wanted} in --anneal_epochs, not {given}.")
+    if config.anneal == "step":
+        remedy = "" if at else "give one point or more, for example 30%,60%,80%"
+    elif config.anneal == "exponential":
+        remedy = "" if len(at) == 1 else "give one length in epochs"
+    else:
+        remedy = "leave --anneal_epochs out" if at else ""
+    if remedy:
+        given = ",".join(config.anneal_epochs) or "(nothing)"
+        raise UserError(f"--anneal_epochs={given} does not fit --anneal={config.anneal}: {remedy}.")
     match config.anneal:
         case "step":
             return step(at, config.anneal_factor)
@@ -196,23 +194,23 @@ def from_config(config: Config, start: Setting, examples: int) -> Curve:
 
 
 def _cyclical(config: Config, start: Setting, examples: int) -> Curve:
-    lowest = config.min_learning_rate
-    if lowest is None:
-        lowest = start.learning_rate / 4
+    given = config.min_learning_rate
+    lowest = start.learning_rate / 4 if given is None else given
     if lowest >= start.learning_rate:
         raise UserError(
             f"--min_learning_rate={lowest:g} is not below the initial learning rate "
             f"{start.learning_rate:g}, the peak of the cycles: lower it, or raise the initial rate."
         )
 
-    def scale(cycle: int, epochs: float) -> float:
-        if config.cycle_factor_per == "cycle":
-            return config.cycle_factor ** (cycle - 1)
-        # The exponent counts updates as if every update had the initial batch size, so the curve
-        # depends on the position alone.
-        return config.cycle_factor ** (epochs * examples / start.batch_size)
-
-    decay = 0.0
-    if config.cycle_factor_per == "update":
-        decay = -math.log(config.cycle_factor) * examples / start.batch_size
-    return cyclical(config.cycle_epochs, lowest / start.learning_rate, scale, decay)
+    length, trough = config.cycle_epochs, lowest / start.learning_rate
+    factor = config.cycle_factor
+    if config.cycle_factor_per == "cycle":
+        return cyclical(length, trough, lambda cycle, _: factor ** (cycle - 1))
+    # The exponent counts updates as if each had the initial batch size, so that the curve depends
+    # on the position alone.
+    return cyclical(
+        length,
+        trough,
+        lambda _, epochs: factor ** (epochs * examples / start.batch_size),
+        decay=-math.log(factor) * examples / start.batch_size,
+    )

@@ -1,7 +1,7 @@
-"""Controllers, which change the schedule of a run in response to evaluations or measured noise.
+"""Controllers: they change the schedule of a run after an evaluation or a measurement of the noise.
 
-A controller has state, which the checkpoint keeps. A controller determines a Target, as a fixed
-schedule does, and `realize` turns the Target into a Setting.
+A checkpoint keeps the state of a controller. The schedule requests a Target for each update, the
+controller may change the Target, and `realize` turns the result into a Setting.
 """
 
 from collections.abc import Mapping
@@ -9,23 +9,24 @@ from typing import Any
 
 from trainer.errors import UserError
 from trainer.schedule.gradient_noise import GradientNoise
+from trainer.schedule.realize import Target
 
 
 class Controller:
-    """Base class of controllers; also the controller of a fixed schedule, which never acts."""
+    """Base class of controllers; also the controller of a fixed schedule, which changes nothing."""
 
     ended = False  # True once the run should stop, even before its last epoch.
-    every: int | None = None  # Examples between two calls of `measured`; None: never.
+    every: int | None = None  # Examples between two calls of `measured`; None: never called.
+
+    def changed(self, target: Target) -> Target:
+        """Returns the schedule's `target`, with the controller's decisions in it."""
+        return target
 
     def evaluated(self, top1: float) -> str | None:
-        """Observes an evaluation; returns a message that explains a decision, or None."""
-        del top1
-        return None
+        """Receives an evaluation; returns a message that explains a decision, or None."""
 
     def measured(self, noise: GradientNoise) -> str | None:
-        """Observes the gradient noise; returns a message that explains a decision, or None."""
-        del noise
-        return None
+        """Receives the gradient noise; returns a message that explains a decision, or None."""
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the state to keep in a checkpoint, as values that JSON can hold."""
@@ -33,11 +34,10 @@ class Controller:
 
     def load_state_dict(self, memory: dict[str, Any]) -> None:
         """Restores the state that `state_dict` returned."""
-        del memory
 
 
 def remembered(memory: Mapping[str, Any], name: str, anneal: str) -> Any:
-    """Returns `memory[name]`, where `memory` is the state of a controller of --anneal=`anneal`.
+    """Returns `memory[name]` from the saved state of the controller of --anneal=`anneal`.
 
     Raises:
       UserError: if `memory` lacks `name`, because a run with another --anneal saved the state.

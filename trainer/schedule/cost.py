@@ -1,12 +1,12 @@
 """Cost of a run on n replicas over h hosts: its duration, and the largest batch size that pays.
 
 The replicas compute their parts of a batch in parallel. After the last micro-batch of an update,
-the hosts all-reduce the sums once, so the two times add up:
+the hosts all-reduce gradients and statistics once. So the seconds of an update are
 
-    update = fixed + B / n · example + all-reduce
+    fixed + B / n · example + all-reduce
 
 The all-reduce uses a ring (Patarasuk & Yuan 2009): in each of 2 (h - 1) steps, every host sends 1/h
-of the sums to the next host. The time of the all-reduce does not depend on B, so its cost per
+of the numbers to the next host. The time of the all-reduce does not depend on B, so its cost per
 example falls as 1/B. The replicas of a host share one link. Summing within a host counts as free.
 """
 
@@ -17,84 +17,57 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from trainer.schedule.plan import Phase
 
-_NUMBER_BYTES = 4  # Sums are float32 at every --precision.
-# Share of an update not spent on examples, below which a larger batch does not pay.
+# A larger batch pays while over this share of an update is not spent on examples.
 _LITTLE = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
 class Compute:
-    """Time of an update without communication.
+    """Time of an update without communication."""
 
-    Attributes:
-      example: seconds for each example that a replica computes.
-      fixed: seconds of an update that do not depend on its batch size.
-    """
-
-    example: float
-    fixed: float = 0.0
+    example: float  # Seconds that a replica needs for an example.
+    fixed: float = 0.0  # Seconds of an update that do not depend on its batch size.
 
 
 @dataclasses.dataclass(frozen=True)
 class Machines:
-    """Hosts and replicas of a run.
+    """Hosts and replicas of a run, and their speed; each host has the same number of replicas."""
 
-    Attributes:
-      replicas: number of replicas on all hosts together.
-      hosts: number of hosts, each with the same number of replicas.
-      compute: time of an update without communication.
-      bytes_sent: bytes that each host sends for an update.
-      communication: seconds of the all-reduce of an update.
-    """
-
-    replicas: int
+    replicas: int  # Number of replicas on all hosts together.
     hosts: int
     compute: Compute
-    bytes_sent: float
-    communication: float
+    parameters: int  # Numbers in the model, moving statistics included.
+    bandwidth: float  # Gigabits a second that the link of a host sends.
+    latency: float  # Microseconds that each step of the ring takes in addition.
+
+    @property
+    def bytes_sent(self) -> float:
+        """Bytes that each host sends for an update."""
+        # The hosts sum float32 at every --precision.
+        return 2 * (self.hosts - 1) / self.hosts * self.parameters * 4
+
+    @property
+    def communication(self) -> float:
+        """Seconds of the all-reduce of an update."""
+        seconds = self.bytes_sent * 8 / (self.bandwidth * 1e9)
+        return seconds + 2 * (self.hosts - 1) * self.latency / 1e6
 
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """Cost of a phase; the field names are those of plan's JSON.
-
-    Attributes:
-      update_seconds: duration of one update.
-      communication_share: share of communication in `update_seconds`, from 0 to 1.
-      bytes_per_example: bytes that each host sends for an example.
-      seconds: duration of the phase.
-    """
+    """Cost of a phase; the field names are those of plan's JSON."""
 
     update_seconds: float
-    communication_share: float
-    bytes_per_example: float
-    seconds: float
-
-
-def machines(
-    *,
-    replicas: int,
-    hosts: int,
-    compute: Compute,
-    parameters: int,
-    bandwidth: float,
-    latency: float,
-) -> Machines:
-    """Returns Machines for a model with `parameters` numbers, moving statistics included.
-
-    The link of a host sends `bandwidth` gigabits a second and needs `latency` microseconds a step.
-    """
-    steps = 2 * (hosts - 1)
-    sent = steps / hosts * parameters * _NUMBER_BYTES
-    seconds = sent * 8 / (bandwidth * 1e9) + steps * latency / 1e6
-    return Machines(replicas, hosts, compute, sent, seconds)
+    communication_share: float  # Share of the all-reduce in `update_seconds`, from 0 to 1.
+    bytes_per_example: float  # Bytes that each host sends for an update, divided by B.
+    seconds: float  # Duration of the phase.
 
 
 def medians(points: Iterable[Mapping[str, float]]) -> dict[int, float]:
     """Returns the median seconds of an update for each batch size, from a run's training points.
 
-    The median is robust to the first point, which includes TensorFlow's one-time work. Points
-    without batch size or throughput, which another program may write, are ignored.
+    The median is robust to the first point, in which TensorFlow traces the training step. Points
+    without a batch size or a throughput, for example those of another program, are left out.
     """
     seconds: dict[int, list[float]] = {}
     for point in points:
@@ -105,15 +78,15 @@ def medians(points: Iterable[Mapping[str, float]]) -> dict[int, float]:
 
 
 def measured(update_seconds: Mapping[int, float], replicas: int) -> Compute:
-    """Returns the Compute that a run measured on `replicas` replicas of one host.
+    """Returns the Compute of a run, measured on `replicas` replicas of one host.
 
-    A line through the times of the smallest and the largest batch gives both fields. If the run has
-    one batch size, all of the time is attributed to the examples.
+    `update_seconds` maps batch sizes to the seconds of an update. A line through the smallest and
+    the largest batch gives both fields. If the run has one batch size, `fixed` is 0.
     """
     small, large = min(update_seconds), max(update_seconds)
     first, last = update_seconds[small], update_seconds[large]
     slope = (last - first) / (large - small) if large > small else first / small
-    # Noise in the times must not make either field negative.
+    # Neither field may be negative, even if the times are noisy.
     fixed = min(max(0.0, first - slope * small), first, last)
     return Compute((last - fixed) / large * replicas, fixed)
 
@@ -124,7 +97,7 @@ def update_seconds(on: Machines, batch_size: int) -> float:
 
 
 def phase_cost(phase: Phase, on: Machines) -> Cost:
-    """Returns the cost of `phase`."""
+    """Returns the cost of `phase` on the machines `on`."""
     seconds = update_seconds(on, phase.batch_size)
     return Cost(
         update_seconds=seconds,
@@ -135,18 +108,18 @@ def phase_cost(phase: Phase, on: Machines) -> Cost:
 
 
 def efficiency(phases: Sequence[Phase], on: Machines) -> float:
-    """Returns T₁ / (n Tₙ), where Tₙ is the time of the same updates on n replicas."""
-    one = dataclasses.replace(on, replicas=1, hosts=1, bytes_sent=0.0, communication=0.0)
+    """Returns T₁ / (n Tₙ), where Tₙ is the duration of all phases on n replicas."""
+    one = dataclasses.replace(on, replicas=1, hosts=1)
     return total(phases, one) / total(phases, on) / on.replicas
 
 
 def total(phases: Sequence[Phase], on: Machines) -> float:
-    """Returns the seconds of all updates."""
+    """Returns the seconds of all phases."""
     return sum(phase_cost(phase, on).seconds for phase in phases)
 
 
 def whole(phases: Sequence[Phase], on: Machines) -> dict[str, float]:
-    """Returns the top-level entries of plan's JSON: the cost of the whole run."""
+    """Returns the cost of the whole run, as the top-level entries of plan's JSON."""
     return {
         "replicas": on.replicas,
         "hosts": on.hosts,
@@ -158,28 +131,28 @@ def whole(phases: Sequence[Phase], on: Machines) -> dict[str, float]:
 
 
 def half_communication(on: Machines) -> int:
-    """Returns the batch size below which over half of an update is communication; 0 if none."""
+    """Returns the batch size below which over half of an update is communication, or 0."""
     return _batch_size(on, on.communication - on.compute.fixed)
 
 
 def largest_paying(on: Machines) -> int:
-    """Returns the batch size above which any larger batch saves less than a tenth of the time.
+    """Returns the batch size above which a larger batch saves less than a tenth of the time.
 
-    Returns 0 if no batch size is worth increasing.
+    Returns 0 if a larger batch never saves a tenth.
     """
     return _batch_size(on, (1 / _LITTLE - 1) * (on.communication + on.compute.fixed))
 
 
 def _batch_size(on: Machines, seconds: float) -> int:
-    """Returns the batch size whose examples take `seconds`, rounded up; 0 if there is none."""
+    """Returns the batch size whose examples take `seconds`, rounded up, or 0 if none does."""
     if seconds <= 0 or not on.compute.example:
         return 0
-    # The factor keeps rounding errors from adding an example.
+    # Without the factor 1 − 10⁻⁹, a rounding error could add an example.
     return math.ceil(seconds / on.compute.example * on.replicas * (1 - 1e-9))
 
 
 def columns(on: Machines, examples: int) -> dict[str, Callable[[Phase], str]]:
-    """Returns the columns that plan's table adds for the cost of a phase, with N = `examples`."""
+    """Returns the columns of plan's table that show the cost of a phase, with N = `examples`."""
 
     def epochs_an_hour(phase: Phase) -> float:
         return 3600 * phase.batch_size / update_seconds(on, phase.batch_size) / examples
@@ -193,25 +166,24 @@ def columns(on: Machines, examples: int) -> dict[str, Callable[[Phase], str]]:
 
 
 def summary(phases: Sequence[Phase], on: Machines) -> str:
-    """Returns lines that tell how long the run takes and which batch sizes pay."""
+    """Returns lines of text: how long the run takes, and which batch sizes pay."""
     share = efficiency(phases, on)
     replicas = f"{on.replicas} replicas" if on.replicas > 1 else "one replica"
     over = f" over {on.hosts} hosts" if on.hosts > 1 else ""
-    text = (
+    lines = [
         f"{duration(total(phases, on))} on {replicas}{over}, "
         f"without evaluations: {share * on.replicas:.3g} × the speed of one, efficiency {share:.0%}"
-    )
+    ]
     if (size := half_communication(on)) > min(phase.batch_size for phase in phases):
-        text += f"\nbelow a batch of {size:,}, more than half of an update is communication"
+        lines.append(f"below a batch of {size:,}, more than half of an update is communication")
     if size := largest_paying(on):
-        text += (
-            f"\nabove a batch of {size:,}, a larger one saves less than {_LITTLE:.0%} of the time"
-        )
-    return text
+        saved = f"less than {_LITTLE:.0%} of the time"
+        lines.append(f"above a batch of {size:,}, a larger batch saves {saved}")
+    return "\n".join(lines)
 
 
 def duration(seconds: float) -> str:
-    """Returns `seconds` with three digits, in hours, minutes, seconds or milliseconds."""
+    """Returns `seconds` as text with three digits, in hours, minutes, seconds or milliseconds."""
     for unit, name in ((3600, "h"), (60, "min"), (1, "s")):
         if seconds >= unit:
             return f"{seconds / unit:.3g} {name}"

@@ -1,9 +1,9 @@
 """Measured gradient noise scale, B_simple = tr Σ / ‖G‖²: McCandlish et al. 2018 (1812.06162).
 
 Σ is the covariance of the gradients of single examples; G is their mean over the whole dataset. The
-mean of n gradients has the expected squared norm ‖G‖² + tr Σ / n, so its values at two n determine
-tr Σ and ‖G‖² (appendix A.1). An update of two or more micro-batches gives n = b and n = B. The
-ratio of two noisy numbers is biased, so tr Σ and ‖G‖² are averaged before the division.
+mean gradient of n examples has the expected squared norm ‖G‖² + tr Σ / n. Two squared norms, at two
+n, determine tr Σ and ‖G‖² (appendix A.1). An update of two or more micro-batches gives n = b and
+n = B. A ratio of two noisy numbers is biased, so tr Σ and ‖G‖² are averaged before the division.
 """
 
 import dataclasses
@@ -17,10 +17,10 @@ class GradientNoise:
     """Exponential moving averages of tr Σ and ‖G‖².
 
     Attributes:
-      horizon: averaging horizon: examples in which the weight of a measurement falls to 1/e.
-      trace: average of tr Σ; biased towards 0 while `weight` is below 1.
-      square: average of ‖G‖², with the same bias.
-      weight: sum of the weights of all measurements, up to 1.
+      horizon: number of examples after which the weight of a measurement has fallen to 1/e.
+      trace: weighted sum of tr Σ; `trace / weight` is the average.
+      square: weighted sum of ‖G‖², with the same weights.
+      weight: sum of the weights of all measurements, which approaches 1.
     """
 
     horizon: float
@@ -35,21 +35,19 @@ class GradientNoise:
         part_squares: Iterable[float],
         whole_squares: Iterable[float],
     ) -> bool:
-        """Adds the measurements of some updates; returns False if b = B, which measures nothing.
+        """Adds the measurements of some updates. Returns False if b = B, because none is possible.
 
         Args:
-          micro_batch_size: b.
-          batch_size: B.
-          part_squares: ‖mean gradient of a micro-batch‖² for each update, averaged over the update.
-          whole_squares: ‖mean gradient of the whole batch‖² for each update.
+          part_squares: for each update, the mean over its micro-batches of ‖mean gradient‖².
+          whole_squares: for each update, ‖mean gradient of the whole batch‖².
         """
-        b, size = micro_batch_size, batch_size
-        if b == size:
+        b, B = micro_batch_size, batch_size
+        if b == B:
             return False
-        keep = math.exp(-size / self.horizon)
+        keep = math.exp(-B / self.horizon)
         for part, whole in zip(part_squares, whole_squares, strict=True):
-            trace = (part - whole) / (1 / b - 1 / size)
-            square = (size * whole - b * part) / (size - b)
+            trace = (part - whole) / (1 / b - 1 / B)
+            square = (B * whole - b * part) / (B - b)
             self.trace = keep * self.trace + (1 - keep) * trace
             self.square = keep * self.square + (1 - keep) * square
             self.weight = keep * self.weight + (1 - keep)
@@ -57,18 +55,17 @@ class GradientNoise:
 
     @property
     def scale(self) -> float | None:
-        """B_simple in examples: infinite if `square` is not positive, None before a measurement."""
+        """B_simple in examples; infinite if `square` is not positive; None without measurements."""
         if self.weight == 0:
             return None
         return self.trace / self.square if self.square > 0 else math.inf
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the averages, without the horizon, as values that JSON can hold."""
+        """Returns all fields but the horizon, as values that JSON can hold."""
         return {"trace": self.trace, "square": self.square, "weight": self.weight}
 
     def load_state_dict(self, memory: dict[str, Any]) -> None:
-        """Restores the averages; does nothing if `memory` is empty, as in a new State."""
-        if not memory:
-            return
-        self.trace, self.square = memory["trace"], memory["square"]
-        self.weight = memory["weight"]
+        """Restores the saved fields; does nothing if `memory` is empty, as in a new run."""
+        if memory:
+            self.trace, self.square = memory["trace"], memory["square"]
+            self.weight = memory["weight"]

@@ -1,8 +1,9 @@
 """Momentum warm-up: m and B rise together at constant g and ε.
 
-The velocity starts at zero and builds up in about B/(N(1 − m)) epochs. If m is high, this is long,
-and the parameters move too little in it (Smith et al. 2018, section 5.2). A lower m has a smaller B
-at the same g and ε, so the velocity builds up sooner and early epochs have enough updates.
+The velocity starts at zero and builds up in about B/(N(1 − m)) epochs. If m is high, this takes
+long, and meanwhile the parameters move too little (Smith et al. 2018, section 5.2). A lower m needs
+a smaller B at the same g and ε. So the velocity builds up sooner, and the first epochs have more
+updates.
 """
 
 from trainer.schedule.curve import Curve, rising_until
@@ -12,10 +13,10 @@ from trainer.schedule.realize import BatchLimits, on_grid
 
 
 def first_batch(start: Setting, momentum: float, ghost_batch_size: int) -> int:
-    """Returns the batch size at which a lower `momentum` has the g and ε of `start`.
+    """Returns the batch size at which a lower `momentum` has about the g and ε of `start`.
 
-    The size is a whole number of ghost batches, divides the batch size of `start`, and needs no
-    momentum below 0. Of such sizes, it is the largest up to the exact solution, or the smallest.
+    The size consists of whole ghost batches, divides the batch size of `start`, and needs an m of 0
+    or more. It is the largest such size up to the exact solution, or else the smallest.
 
     >>> first_batch(Setting(3200, 0.5, 0.98), momentum=0.9, ghost_batch_size=32)
     640
@@ -28,9 +29,9 @@ def first_batch(start: Setting, momentum: float, ghost_batch_size: int) -> int:
 
 
 def warmup(length: float, start: Setting, limits: BatchLimits) -> Curve:
-    """Returns the curve of m while B rises from `limits.smallest` to the batch size of `start`.
+    """Returns the curve of m at constant B (1 − m), while B rises to the batch size of `start`.
 
-    B rises over `length` epochs in steps of `limits.smallest`, and B (1 − m) is constant.
+    B rises over `length` epochs, from `limits.smallest` and in steps of it.
 
     >>> m = warmup(4, Setting(3200, 0.5, 0.98), BatchLimits(640, 5120, batch_anneal_floor=0.0))
     >>> [round(m(epochs), 4) for epochs in (0, 1, 4)]

@@ -1,8 +1,8 @@
-"""Controller of --anneal=measured: the batch grows with the measured gradient noise scale.
+"""Controller of --anneal=measured: the batch grows with the measured gradient noise scale B_simple.
 
-Up to B ≈ B_simple, a larger batch saves many updates and costs few more examples. B_simple rises
-as the loss falls (McCandlish et al. 2018, 1812.06162, section 2). The batch size follows B_simple
-from below and never shrinks, so the batch size cannot oscillate.
+While B is below B_simple, a larger batch saves many updates and needs few more examples. B_simple
+rises as the loss falls (McCandlish et al. 2018, 1812.06162, section 2). The batch size follows
+B_simple from below. The batch size never shrinks, so it cannot oscillate.
 """
 
 import dataclasses
@@ -13,10 +13,7 @@ from trainer.errors import UserError
 from trainer.schedule.controller import Controller, remembered
 from trainer.schedule.gradient_noise import GradientNoise
 from trainer.schedule.layout import default_micro_batch_size, divisors
-from trainer.schedule.realize import BatchLimits, on_grid
-
-# Least weight for a decision, reached after one horizon; with less, one update sways the averages.
-_ENOUGH = 1 - 1 / math.e
+from trainer.schedule.realize import BatchLimits, Target, on_grid
 
 
 @dataclasses.dataclass
@@ -30,10 +27,10 @@ class NoiseController(Controller):
     256
 
     Attributes:
-      threshold: factor by which the batch grows, and least B_simple / B for this growth.
-      limits: batch sizes that the run may have.
+      threshold: factor by which the batch grows once B_simple / B reaches this factor.
+      limits: limits to the growth of the batch.
       every: examples between two decisions.
-      batch_size: minimum batch size of the next updates; the controller's only state.
+      batch_size: smallest batch size of the next updates; the controller's only state.
     """
 
     threshold: float
@@ -41,12 +38,17 @@ class NoiseController(Controller):
     every: int = dataclasses.field()  # field() removes the default that Controller gives.
     batch_size: int = dataclasses.field()
 
+    def changed(self, target: Target) -> Target:
+        return dataclasses.replace(target, min_batch_size=self.batch_size)
+
     def measured(self, noise: GradientNoise) -> str | None:
         """Grows the batch or keeps it; returns the reason for growth, or None."""
         scale, wanted = noise.scale, self.threshold * self.batch_size
-        if scale is None or noise.weight < _ENOUGH:
+        # Before one horizon of measurements, single updates would sway the averages.
+        if scale is None or noise.weight < 1 - 1 / math.e:
             return None
-        # A small factor may not reach the next batch size: growth is then one step of the grid.
+        # If a small threshold does not reach the next multiple of the smallest batch, the batch
+        # grows to that multiple.
         grown = on_grid(max(wanted, self.batch_size + self.limits.smallest), self.limits)
         if grown == self.batch_size or scale < max(wanted, grown):
             return None
@@ -65,10 +67,10 @@ class NoiseController(Controller):
 
 
 def micro_batch(batch_size: int, replicas: int, ghost_batch_size: int, most: int | None) -> int:
-    """Returns the micro-batch size whose gradients are compared with those of the whole batch.
+    """Returns the micro-batch size of a run that compares micro-batches with the whole batch.
 
-    The size affects what is measured and so what is learned, so it does not depend on `replicas`:
-    it is `most` if set, or the largest up to half of the first batch and the default maximum.
+    The size is `most` if `most` is set. Otherwise it is the largest that fits twice into the batch
+    and is at most the default. It affects what is learned, so `replicas` must not change it.
 
     >>> micro_batch(batch_size=256, replicas=2, ghost_batch_size=32, most=None)
     128
@@ -80,21 +82,20 @@ def micro_batch(batch_size: int, replicas: int, ghost_batch_size: int, most: int
     fit = [n * ghost_batch_size for n in divisors(ghosts) if 2 * n <= ghosts]
     if not fit:
         raise UserError(
-            f"--anneal=measured compares the gradients of micro-batches, and the initial batch "
-            f"size {batch_size} is one ghost batch: raise it, or lower --ghost_batch_size."
+            f"--anneal=measured needs two micro-batches or more, and the initial batch size "
+            f"{batch_size} is one ghost batch: raise it, or lower --ghost_batch_size."
         )
-    wanted = most or max(
-        b for b in fit if b <= max(fit[0], default_micro_batch_size(ghost_batch_size))
-    )
+    default = default_micro_batch_size(ghost_batch_size)
+    wanted = most or max(b for b in fit if b <= max(fit[0], default))
     if wanted not in fit:
         raise UserError(
-            f"--anneal=measured compares micro-batches with the initial batch of {batch_size}: "
-            f"--micro_batch_size={wanted} must be one of {', '.join(map(str, fit))}."
+            f"--micro_batch_size={wanted} does not fit twice or more into the initial batch of "
+            f"{batch_size}, as --anneal=measured needs: use one of {', '.join(map(str, fit))}."
         )
     if batch_size // replicas % wanted:
         counts = ", ".join(map(str, divisors(batch_size // wanted)))
         raise UserError(
-            f"--anneal=measured learns from micro-batches of {wanted}, which {replicas} replicas "
-            f"cannot take from the initial batch of {batch_size}: use one of {counts} replicas."
+            f"{replicas} replicas cannot share the initial batch of {batch_size} in micro-batches "
+            f"of {wanted}, which --anneal=measured needs: use one of {counts} replicas."
         )
     return wanted

@@ -2,8 +2,8 @@
 
     g = ε (N/B − 1) / (1 − m) ≈ ε N / (B (1 − m))         Smith et al. 2018 (1711.00489), eq. 5
 
-Runs with the same g over the same examples follow the same learning curve. A tuned reference
-(ε₀, B₀, m₀) therefore determines g. If the user sets some of ε, B and m, g determines the others.
+Runs with the same g over the same examples follow the same learning curve. The user names a tuned
+reference (ε₀, B₀, m₀), which determines g, and may set some of ε, B and m. g determines the others.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from trainer.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """Values that one update uses: B in examples, ε, and m."""
+    """B in examples, ε and m of one update."""
 
     batch_size: int
     learning_rate: float
@@ -25,10 +25,10 @@ class Scaling:
     """Scaling rule: Settings of equal noise scale have the same ε / (B^exponent (1 − m)).
 
     Attributes:
-      exponent: 1 for SGD (Goyal et al. 2017); 1/2, an option for adaptive optimizers (Krizhevsky
-        2014, 1404.5997, section 5); 0 if ε does not depend on B.
-      momentum_counts: True if momentum lengthens the steps by 1 / (1 − m), as in the paper's
-        u ← m u + ∇; False for Adam and LAMB, which average gradients.
+      exponent: 1 for SGD (Goyal et al. 2017). 1/2 is an option for adaptive optimizers (Krizhevsky
+        2014, 1404.5997, section 5). At 0, ε does not depend on B.
+      momentum_counts: True if momentum lengthens the steps by 1 / (1 − m), as u ← m u + ∇ does.
+        Adam and LAMB average gradients instead; their rule lacks 1 − m.
     """
 
     exponent: float = 1.0
@@ -44,7 +44,7 @@ class Scaling:
         return setting.learning_rate / (size * self.one_minus_momentum(setting.momentum))
 
     def growth(self, ratio: float) -> float:
-        """Returns the factor on B that balances a factor `ratio` on ε; 1 if the exponent is 0."""
+        """Returns the factor on B for a factor `ratio` on ε at equal g; 1 if the exponent is 0."""
         return ratio ** (1 / self.exponent) if self.exponent else 1.0
 
 
@@ -53,10 +53,8 @@ LINEAR = Scaling()
 
 def noise_scale(setting: Setting, examples: int, scaling: Scaling = LINEAR) -> float:
     """Returns g ≈ ε N / (B (1 − m)), N = `examples`; without 1 − m if momentum does not count."""
-    per_example = setting.learning_rate / (
-        setting.batch_size * scaling.one_minus_momentum(setting.momentum)
-    )
-    return examples * per_example
+    room = scaling.one_minus_momentum(setting.momentum)
+    return examples * (setting.learning_rate / (setting.batch_size * room))
 
 
 def solve(
@@ -68,30 +66,30 @@ def solve(
     ghost_batch_size: int,
     scaling: Scaling = LINEAR,
 ) -> Setting:
-    """Returns the Setting with the noise scale of `reference` and every given (not None) value.
+    """Returns the Setting with the noise scale of `reference` and the values that are not None.
 
-    - A given B determines ε; at m = m₀ this is the linear scaling rule of Goyal et al. 2017.
+    - If m is None, it is m₀.
+    - A given B determines ε. At m = m₀, this is the linear scaling rule of Goyal et al. 2017.
     - A given ε determines B. If m alone is given, ε is ε₀ and determines B.
-    - If m is not given, it is m₀.
 
     A solved B is rounded to a multiple of `ghost_batch_size`, and ε is then adjusted to keep g. If
-    ε does not depend on B, values that are not given are those of the reference.
+    the scaling's exponent is 0, each value that is None is that of the reference.
 
     Raises:
-      UserError: if ε and B are both given and disagree with g by more than 1e-6.
+      UserError: if ε and B are given, and their g differs from that of `reference` by a factor
+        that is not within 1 ± 1e-6.
     """
     if learning_rate is None and batch_size is None and momentum is None:
         return reference
     m = reference.momentum if momentum is None else momentum
+    wanted = reference.learning_rate if learning_rate is None else learning_rate
     if scaling.exponent == 0:
-        rate = learning_rate or reference.learning_rate
-        return Setting(batch_size or reference.batch_size, rate, m)
+        return Setting(batch_size or reference.batch_size, wanted, m)
     room, kept = scaling.one_minus_momentum(m), scaling.kept(reference)
 
     def rate_at(size: int) -> float:
         return kept * size**scaling.exponent * room
 
-    wanted = reference.learning_rate if learning_rate is None else learning_rate
     ideal = scaling.growth(wanted / (kept * room))
     solved_size = max(1, round(ideal / ghost_batch_size)) * ghost_batch_size
     if batch_size is None:
@@ -107,7 +105,7 @@ def solve(
             f"{learning_rate / solved_rate:.3g} times the reference's noise scale.\n"
             f"Use --initial_learning_rate={solved_rate:.9g}, or "
             + (f"--initial_batch_size={solved_size}, or " if fits else "")
-            + "leave one of them out."
+            + "leave one of the three out."
         )
     return Setting(batch_size, learning_rate, m)
 

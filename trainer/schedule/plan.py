@@ -1,24 +1,21 @@
-"""Plan of a run before it starts: its phases, computed by the same code as in training."""
+"""Plan of a run: its phases, computed before the run by the code that training uses."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from trainer.config.flags import Config
 from trainer.schedule.layout import Layout
-from trainer.schedule.noise_scale import Setting
 from trainer.schedule.span import Span, spans
 from trainer.schedule.trajectory import Trajectory
 from trainer.system.output import aligned
 
-# Values of --anneal with a controller, which changes the schedule during the run.
+# Values of --anneal whose controller changes the schedule during the run.
 CONTROLLED = ("plateau", "measured")
-# Columns of the table that a narrow terminal leaves out, in this order.
-_LEAST_NEEDED = ("update", "momentum", "noise scale", "layout")
 
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """A maximal run of updates with one Setting; the field names are those of plan's JSON."""
+    """The longest series of updates with one Setting; the field names are those of plan's JSON."""
 
     start_epoch: float
     start_update: int
@@ -33,73 +30,60 @@ class Phase:
 
 @dataclasses.dataclass(frozen=True)
 class Ramp:
-    """Updates of one batch size, over which the learning rate is constant, rises or falls.
+    """Updates of one batch size, over which the learning rate is constant, rises or falls."""
 
-    Attributes:
-      first: phase of the first update, except that `updates` counts all updates of the ramp.
-      last: phase of the last update alone, or `first` if the ramp is flat.
-      position: position of the first update.
-      flat: True if all updates have the Setting of the first.
-    """
-
-    first: Phase
-    last: Phase
-    position: int
-    flat: bool
+    first: Phase  # Phase of the first update, but `updates` counts all updates of the ramp.
+    last: Phase  # Phase of the last update, or `first` if the ramp is flat.
+    position: int  # Position of the first update.
+    flat: bool  # True if all updates have the same Setting.
 
 
 def phases(trajectory: Trajectory, layout: Callable[[int], Layout]) -> Iterator[Phase]:
     """Yields the phases of `trajectory`.
 
     While the learning rate changes, each update is a phase, so a long ramp takes seconds. `ramps`
-    is faster, since it counts the updates of a ramp at once.
-
-    Args:
-      trajectory: the schedule.
-      layout: function from a batch size to its layout.
+    is faster, because it does not visit each update. `layout` maps a batch size to its layout.
     """
-    start_update, waiting = 0, None
-    for span in spans(trajectory):
-        for part in [span] if span.flat else _single(trajectory, span):
-            if waiting and waiting.first == part.first:
-                waiting = dataclasses.replace(waiting, updates=waiting.updates + part.updates)
-                continue
-            if waiting:
-                yield _phase(trajectory, waiting, start_update, layout)
-                start_update += waiting.updates
-            waiting = part
-    if waiting:
-        yield _phase(trajectory, waiting, start_update, layout)
+    start_update = 0
+    for part in _joined(part for span in spans(trajectory) for part in _single(trajectory, span)):
+        yield _phase(trajectory, part, start_update, layout)
+        start_update += part.updates
 
 
 def ramps(trajectory: Trajectory, layout: Callable[[int], Layout]) -> list[Ramp]:
-    """Returns all updates of `trajectory` as ramps; the arguments are those of `phases`."""
-    merged: list[Ramp] = []
+    """Returns all updates of `trajectory` as ramps; `layout` maps a batch size to its layout."""
+    found: list[Ramp] = []
     start_update = 0
-    for span in spans(trajectory):
-        for part in _steady(trajectory, span):
-            first = _phase(trajectory, part, start_update, layout)
-            before = merged[-1] if merged else None
-            if before and before.flat and part.flat and _setting(before.first) == part.first:
-                whole = dataclasses.replace(
-                    before.first, updates=before.first.updates + part.updates
-                )
-                merged[-1] = dataclasses.replace(before, first=whole)
-            else:
-                at = part.position_of(part.updates - 1)
-                end = dataclasses.replace(part, position=at, updates=1, first=trajectory.at(at))
-                last = (
-                    first
-                    if part.flat
-                    else _phase(trajectory, end, start_update + part.updates - 1, layout)
-                )
-                merged.append(Ramp(first, last, part.position, part.flat))
-            start_update += part.updates
-    return merged
+    for part in _joined(part for span in spans(trajectory) for part in _steady(trajectory, span)):
+        first = last = _phase(trajectory, part, start_update, layout)
+        if not part.flat:
+            at = part.position_of(part.updates - 1)
+            end = Span(at, 1, trajectory.at(at), flat=True)
+            last = _phase(trajectory, end, start_update + part.updates - 1, layout)
+        found.append(Ramp(first, last, part.position, part.flat))
+        start_update += part.updates
+    return found
+
+
+def _joined(parts: Iterable[Span]) -> Iterator[Span]:
+    """Yields `parts`, but joins neighbours that are flat and have the same Setting."""
+    waiting = None
+    for part in parts:
+        if waiting and waiting.flat and part.flat and waiting.first == part.first:
+            waiting = dataclasses.replace(waiting, updates=waiting.updates + part.updates)
+            continue
+        if waiting:
+            yield waiting
+        waiting = part
+    if waiting:
+        yield waiting
 
 
 def _single(trajectory: Trajectory, span: Span) -> Iterator[Span]:
-    """Yields a span for each update of `span`."""
+    """Yields `span` if it is flat, otherwise a span for each of its updates."""
+    if span.flat:
+        yield span
+        return
     for update in range(span.updates):
         position = span.position_of(update)
         yield Span(position, 1, trajectory.at(position), flat=True)
@@ -108,8 +92,8 @@ def _single(trajectory: Trajectory, span: Span) -> Iterator[Span]:
 def _steady(trajectory: Trajectory, span: Span) -> list[Span]:
     """Returns one or two parts of `span` in which the learning rate only rises or only falls.
 
-    The product of a warm-up and a falling curve rises up to an update and then falls. Bisection
-    finds this update.
+    The product of a warm-up and a falling curve first rises and then falls. Bisection finds the
+    update at its top.
     """
 
     def rate(update: int) -> float:
@@ -140,24 +124,18 @@ def _phase(
         start_epoch=span.position / trajectory.examples,
         start_update=start_update,
         updates=span.updates,
-        batch_size=setting.batch_size,
-        learning_rate=setting.learning_rate,
-        momentum=setting.momentum,
+        **vars(setting),
         noise_scale=trajectory.noise_scale(setting),
         micro_batch_size=lay.micro_batch_size,
         accumulation=lay.accumulation,
     )
 
 
-def _setting(phase: Phase) -> Setting:
-    return Setting(phase.batch_size, phase.learning_rate, phase.momentum)
-
-
 def uncertain(config: Config) -> str:
-    """Returns the line that precedes the plan of a run with a controller, or an empty text."""
+    """Returns a line to print before the plan of a run with a controller, otherwise ""."""
     if config.anneal not in CONTROLLED:
         return ""
-    return f"--anneal={config.anneal} decides during the run; this is the plan if it never does:\n"
+    return f"--anneal={config.anneal} may change the plan during the run. If it does not:\n"
 
 
 def table(
@@ -169,14 +147,15 @@ def table(
 
     Args:
       found: ramps of a whole run.
-      columns: further columns by header, each a function from the first phase of a ramp to text.
-      width: characters in a line of the terminal, or None for no limit. Columns that do not fit are
-        left out, and the last line names them.
+      columns: header of each further column, and a function from a ramp's first phase to its text.
+      width: characters in a line of the terminal, or None for no limit. The last line names the
+        columns that are left out because they do not fit.
     """
     columns = columns or {}
     header = ("epoch", "update", "updates", "batch", "learning rate", "momentum", "noise scale")
     rows = [(*header, "layout", *columns)]
-    for first, last in ((ramp.first, ramp.last) for ramp in found):
+    for ramp in found:
+        first, last = ramp.first, ramp.last
         rows.append(
             (
                 f"{first.start_epoch:.2f}",
@@ -192,7 +171,7 @@ def table(
         )
     lines = aligned(rows)
     left_out: list[str] = []
-    for name in _LEAST_NEEDED:
+    for name in ("update", "momentum", "noise scale", "layout"):  # The least needed is first.
         if width is None or len(lines[0]) <= width:
             break
         at = rows[0].index(name)

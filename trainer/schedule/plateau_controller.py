@@ -1,7 +1,8 @@
 """Controller of --anneal=plateau: divides the noise scale when validation accuracy stops improving.
 
-The rule is that of Keras' ReduceLROnPlateau, except that Keras' cooldown ends one evaluation early.
-A step changes the batch size or the learning rate. The plateau after the last step ends the run.
+A plateau is a series of evaluations without improvement. Each plateau causes an annealing step, as
+in Keras' ReduceLROnPlateau, and the plateau after the last step ends the run. Keras' cooldown is
+one evaluation shorter than ours.
 """
 
 import dataclasses
@@ -9,8 +10,9 @@ from typing import Any
 
 from trainer.schedule.anneal import LOWEST
 from trainer.schedule.controller import Controller, remembered
+from trainer.schedule.realize import Target
 
-_REMEMBERED = ("best", "waited", "cooling", "anneals", "ended")
+_STATE = ("best", "waited", "cooling", "anneals", "ended")
 
 
 @dataclasses.dataclass
@@ -24,14 +26,14 @@ class PlateauController(Controller):
 
     Attributes:
       factor: divisor of the noise scale at each step.
-      min_improvement: gain in top1 that an improvement over `best` must exceed, as a fraction.
-      patience: number of evaluations without improvement that make a plateau.
-      cooldown: evaluations after a step that do not count towards the patience.
+      min_improvement: top1 improves if it is more than this fraction above `best`.
+      patience: number of evaluations in a plateau.
+      cooldown: number of evaluations after a step that do not count towards a plateau.
       max_anneals: largest number of steps.
-      best: top1 of the last improvement; `best` and the fields below are the controller's state.
-      waited: number of evaluations counted so far towards the patience.
-      cooling: number of evaluations that remain of the cooldown.
-      anneals: steps taken.
+      best: top1 of the last improvement. This field and all below are the controller's state.
+      waited: number of evaluations in the plateau so far.
+      cooling: number of evaluations until the cooldown ends.
+      anneals: number of steps taken.
       ended: True if a plateau has ended the run.
     """
 
@@ -50,8 +52,11 @@ class PlateauController(Controller):
         """Returns the noise scale divided by its initial value."""
         return max(self.factor**-self.anneals, LOWEST)
 
+    def changed(self, target: Target) -> Target:
+        return dataclasses.replace(target, noise_scale_factor=self.noise_scale_factor())
+
     def evaluated(self, top1: float) -> str | None:
-        """Takes a step, ends the run or waits; returns the reason for a step or end, or None."""
+        """Takes a step, ends the run or waits; returns the reason, or None if it waits."""
         if self.best is None or top1 > self.best + self.min_improvement:
             self.best, self.waited = top1, 0
             self.cooling = max(0, self.cooling - 1)
@@ -63,8 +68,8 @@ class PlateauController(Controller):
         if self.waited < self.patience:
             return None
         numbers = (
-            f"top1 {top1:.4f} is the last of {self.waited} that are not above "
-            f"{self.best:.4f} + {self.min_improvement:g}"
+            f"top1 {top1:.4f} is not above {self.best:.4f} + {self.min_improvement:g} "
+            f"(evaluations without improvement: {self.waited})"
         )
         self.waited = 0
         if self.anneals == self.max_anneals:
@@ -77,8 +82,8 @@ class PlateauController(Controller):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in _REMEMBERED}
+        return {name: getattr(self, name) for name in _STATE}
 
     def load_state_dict(self, memory: dict[str, Any]) -> None:
-        for name in _REMEMBERED:
+        for name in _STATE:
             setattr(self, name, remembered(memory, name, "plateau"))

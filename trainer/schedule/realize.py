@@ -1,9 +1,8 @@
 """Conversion of a Target to a Setting: the batch size anneals first, then momentum, then ε.
 
-A schedule or a controller requests a noise-scale factor and a momentum. `realize` grows the batch
-up to the limit, in multiples of the smallest batch. It then lowers the momentum if --momentum_to
-allows that, and solves for ε. So every update has the requested g ≈ ε N / (B (1 − m)), except
-while a warm-up factor lowers ε.
+`realize` grows the batch up to its limit, in multiples of the smallest batch. It then lowers the
+momentum if --momentum_to allows that, and solves g ≈ ε N / (B (1 − m)) for ε. So every update has
+the requested g, except that a warm-up later lowers ε.
 """
 
 import dataclasses
@@ -14,12 +13,12 @@ from trainer.schedule.noise_scale import LINEAR, Scaling, Setting
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """Request of a schedule or a controller.
+    """Request of a schedule or a controller for one update.
 
     Attributes:
       noise_scale_factor: g divided by its initial value, in (0, 1].
       momentum: m.
-      min_batch_size: smallest batch size in examples; if it makes the batch larger, ε rises too.
+      min_batch_size: smallest B in examples. If it makes the batch larger, ε rises to keep g.
     """
 
     noise_scale_factor: float
@@ -32,13 +31,12 @@ class BatchLimits:
     """Limits to the growth of the batch.
 
     Attributes:
-      smallest: smallest batch of the run, in examples; all but `largest` are multiples of it.
+      smallest: smallest batch of the run, in examples. All batches but `largest` are multiples.
       largest: B_max in examples; the initial batch size if the batch does not grow.
-      batch_anneal_floor: lowest noise-scale factor that the batch size realizes by growing; ε
-        realizes the rest.
-        1: ε alone anneals. 0: the batch alone anneals until it is `largest`.
+      batch_anneal_floor: noise-scale factor down to which the batch grows; below it, ε falls. At 1,
+        ε alone anneals. At 0, the batch alone anneals until it has `largest` examples.
       scaling: dependence of ε on the batch size and the momentum.
-      lowest_momentum: lower bound of m; m falls towards it once the batch is `largest`. None: m
+      lowest_momentum: value to which m may fall once the batch has `largest` examples, or None if m
         does not anneal.
     """
 
@@ -52,21 +50,20 @@ class BatchLimits:
 def realize(target: Target, start: Setting, limits: BatchLimits) -> Setting:
     """Returns the Setting that meets `target`, relative to the run's `start`."""
     scaling = limits.scaling
-    # `spent` is the part of the factor that the batch realizes. At the ideal B, ε only has to
-    # realize the rest, noise_scale_factor / spent, since g ∝ ε / (B (1 − m)).
+    # The batch realizes the factor `spent`. ε realizes the rest, noise_scale_factor / spent.
     spent = max(target.noise_scale_factor, limits.batch_anneal_floor)
     momentum = target.momentum
     room = scaling.one_minus_momentum(momentum) / scaling.one_minus_momentum(start.momentum)
     ideal = start.batch_size * scaling.growth(1 / (room * spent))
     size = on_grid(max(ideal, target.min_batch_size), limits)
     if limits.lowest_momentum is not None and ideal > size == limits.largest:
-        # The momentum falls where the batch cannot grow further: (1 − m) ∝ 1/g.
+        # The batch cannot grow further, so 1 − m rises by the missing factor.
         fitting = 1 - (1 - momentum) * ideal / size
         momentum = min(momentum, max(limits.lowest_momentum, fitting))
         room = scaling.one_minus_momentum(momentum) / scaling.one_minus_momentum(start.momentum)
     grown = (size / start.batch_size) ** scaling.exponent
     rate = start.learning_rate * target.noise_scale_factor * grown * room
-    # Rounding alone must not change ε: 0.1 · 5 · (1 / 5) must be exactly 0.1.
+    # Rounding errors must not change ε: 0.1 · 5 · (1 / 5) must be exactly 0.1.
     exact = math.isclose(rate, start.learning_rate, rel_tol=1e-12)
     return Setting(size, start.learning_rate if exact else rate, momentum)
 
@@ -79,6 +76,6 @@ def on_grid(ideal: float, limits: BatchLimits) -> int:
 
 
 def _snap(value: float) -> float:
-    """Returns the nearest integer if `value` differs from it by rounding only (up to 1e-9)."""
+    """Returns the nearest integer if `value` is within 1e-9 of it, relatively; else `value`."""
     nearest = round(value)
     return nearest if math.isclose(value, nearest, rel_tol=1e-9) else value

@@ -1,4 +1,4 @@
-"""Spans: consecutive updates of one batch size, counted without a loop over updates."""
+"""Spans: consecutive updates of one batch size, which are counted without a loop over updates."""
 
 import dataclasses
 import math
@@ -10,19 +10,12 @@ from trainer.schedule.trajectory import Trajectory
 
 @dataclasses.dataclass(frozen=True)
 class Span:
-    """Consecutive updates of one batch size, without a turn of the schedule between them.
+    """Consecutive updates of one batch size, without a turn of a curve between them."""
 
-    Attributes:
-      position: position of the first update.
-      updates: number of updates.
-      first: Setting of the first update.
-      flat: True if all updates have the Setting `first`; if False, they may differ from it.
-    """
-
-    position: int
+    position: int  # Position of the first update.
     updates: int
     first: Setting
-    flat: bool
+    flat: bool  # True if all updates are known to have the Setting `first`.
 
     @property
     def end(self) -> int:
@@ -44,9 +37,9 @@ def spans(trajectory: Trajectory) -> Iterator[Span]:
 
 
 def next_span(trajectory: Trajectory, position: int, until: int) -> Span:
-    """Returns the span that starts at `position`, up to the first update that reaches `until`.
+    """Returns the span from `position` up to the first update that reaches position `until`.
 
-    The span may end earlier. Its end is found in a time logarithmic in the number of updates.
+    The span may end earlier. The time to find its end is logarithmic in the number of updates.
     """
     epochs = position / trajectory.examples
     setting = trajectory.at(position)
@@ -58,15 +51,14 @@ def next_span(trajectory: Trajectory, position: int, until: int) -> Span:
 
 
 def _updates_before(trajectory: Trajectory, position: int, size: int, until: int) -> int:
-    """Returns the number of updates that start before the next turn and `until`, at least 1."""
+    """Returns the number of updates that start before the next turn and before `until`, or 1."""
     most = -(-(until - position) // size)
     epochs = position / trajectory.examples
     turn = min(curve.next_turn(epochs) for curve in trajectory.curves)
     if turn == math.inf:
         return max(1, most)
-    before = math.floor((turn * trajectory.examples - position) / size)
-    # Rounding may put `before` off by one, so these loops compare epochs as the schedule does.
-    before = max(before, 0)
+    before = max(0, math.floor((turn * trajectory.examples - position) / size))
+    # A rounding error may change `before` by one. So these loops compare epochs, as curves do.
     while before < most and (position + before * size) / trajectory.examples < turn:
         before += 1
     while before > 1 and (position + (before - 1) * size) / trajectory.examples >= turn:
@@ -77,8 +69,8 @@ def _updates_before(trajectory: Trajectory, position: int, size: int, until: int
 def _updates_of_one_size(trajectory: Trajectory, position: int, size: int, most: int) -> int:
     """Returns the number of updates, up to `most`, before the batch size differs from `size`.
 
-    Steps of 1, 2, 4, … pass the first update of another size, and bisection then finds that update.
-    If the batch size may return to `size` later, bisection could fail, so the result is 1.
+    Steps of 1, 2, 4, … pass the first update of another size, and bisection then finds it. The
+    result is 1 if the batch size may return to `size`, because bisection could then fail.
     """
     if not trajectory.batch_moves:
         return most
@@ -91,7 +83,7 @@ def _updates_of_one_size(trajectory: Trajectory, position: int, size: int, most:
     low, step = 0, 1
     while low + step < most and same(low + step):
         low, step = low + step, 2 * step
-    high = min(low + step, most)  # Index of an update of another size, or `most`.
+    high = min(low + step, most)  # Number of an update of another size, or `most`.
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if same(middle) else (low, middle)

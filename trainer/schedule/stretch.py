@@ -10,7 +10,7 @@ from trainer.schedule.trajectory import Trajectory
 
 @dataclasses.dataclass(frozen=True)
 class Stretch:
-    """Consecutive updates from `position` on, with one Setting each and the same batch size."""
+    """Consecutive updates of one batch size from `position` on; each has a Setting."""
 
     position: int
     settings: tuple[Setting, ...]
@@ -37,8 +37,8 @@ def next_stretch(
 ) -> Stretch:
     """Returns the stretch from `position` up to the first update that reaches position `until`.
 
-    The stretch ends earlier after `most_updates` updates, or before an update with another batch
-    size. `until` must be above `position`.
+    The stretch ends earlier after `most_updates` updates, or if the batch size changes. `until` is
+    above `position`.
     """
     span = next_span(trajectory, position, until)
     size = span.first.batch_size

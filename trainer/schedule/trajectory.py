@@ -1,8 +1,7 @@
-"""Trajectory of a run: the function from position to Setting that `plan` and `train` share."""
+"""Trajectory of a run: the function from position to Setting, which `plan` and `train` share."""
 
 import dataclasses
 import math
-from collections.abc import Callable
 
 from absl import logging
 
@@ -19,50 +18,48 @@ from trainer.schedule.realize import BatchLimits, Target, realize
 
 @dataclasses.dataclass(frozen=True)
 class Trajectory:
-    """Schedule of a run: a function of position and, if the run has one, of a controller's state.
+    """Schedule of a run: a function of the position and of the state of the run's controller.
 
     Attributes:
       examples: N.
       epochs: length of the run.
-      start: Setting at position 0, before warm-up.
+      start: Setting at position 0, without the warm-up of ε.
       limits: limits to the growth of the batch.
-      target: function from epochs to the Target of an update that starts there.
-      curves: the Target's noise-scale factor, its momentum, and the warm-up factor on ε.
-      control: controller, which may change the schedule during the run.
-      micro_batch_size: b if the controller needs one value of b, otherwise None.
+      curves: the noise-scale factor and momentum of the Target, and the warm-up factor on ε.
+      control: controller, which may change each Target during the run.
+      micro_batch_size: b if the controller requires one value of b, otherwise None.
     """
 
     examples: int
     epochs: float
     start: Setting
     limits: BatchLimits
-    target: Callable[[float], Target]
     curves: tuple[Curve, Curve, Curve]
     control: Controller
     micro_batch_size: int | None = None
 
     @property
     def end(self) -> int:
-        """Position at which the run ends: the last update is the first one that reaches it."""
+        """Position at which the run ends; the first update that reaches it is the last."""
         return max(1, position_of(self.epochs, self.examples))
 
     def at(self, position: int) -> Setting:
         """Returns the Setting of the update that starts at `position`."""
         epochs = position / self.examples
-        setting = realize(self.target(epochs), self.start, self.limits)
-        _, _, warmup = self.curves
-        factor = warmup(epochs)
-        if factor == 1:
+        factor, momentum, warmup = (curve(epochs) for curve in self.curves)
+        target = self.control.changed(Target(factor, momentum, self.limits.smallest))
+        setting = realize(target, self.start, self.limits)
+        if warmup == 1:
             return setting
-        return dataclasses.replace(setting, learning_rate=setting.learning_rate * factor)
+        return dataclasses.replace(setting, learning_rate=setting.learning_rate * warmup)
 
     def noise_scale(self, setting: Setting) -> float:
-        """Returns the predicted g of a Setting."""
+        """Returns the predicted g of `setting`."""
         return noise_scale.noise_scale(setting, self.examples, self.limits.scaling)
 
     @property
     def batch_moves(self) -> bool:
-        """True if the batch size may change between two turns of the curves."""
+        """True if the batch size may change during the run."""
         return self.limits.smallest < self.limits.largest
 
     def batch_moves_one_way(self, epochs: float) -> bool:
@@ -72,7 +69,7 @@ class Trajectory:
 
 
 def position_of(epochs: float, examples: int) -> int:
-    """Returns the first position at or after `epochs`, up to rounding errors."""
+    """Returns the first position at or after `epochs`; 1e-6 examples count as a rounding error."""
     return math.ceil(epochs * examples - 1e-6)
 
 
@@ -83,7 +80,7 @@ def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
 
     Raises:
       UserError: if the initial values contradict the reference, the largest batch is below the
-        initial batch or above N, a batch size has no layout, or flags contradict each other.
+        initial one or above N, a batch does not fit the replicas, or flags exclude each other.
     """
     ghost = config.ghost_batch_size
     reference = _reference(config)
@@ -108,76 +105,55 @@ def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
     if config.anneal == "range_test":
         start = _range_end(config, start)
     lowest = _first_momentum(config, start, reference, scaling)
-    _check_fits(start.batch_size, examples)  # First, since the divisors of a huge size take hours.
+    # This check comes first, because the divisors of a huge batch size take hours.
+    _check_fits(start.batch_size, examples)
     layout.check_divides("initial batch size", start.batch_size, replicas, ghost)
     smallest = momentum.first_batch(start, lowest, ghost)
     largest = _largest(config, start, smallest, examples)
     grows = config.anneal_with != "learning_rate" or config.anneal == "measured"
-    limits = BatchLimits(
-        smallest,
-        largest if grows else start.batch_size,
-        _batch_anneal_floor(config),
-        scaling,
-        config.momentum_to,
-    )
+    limit, floor = largest if grows else start.batch_size, _batch_anneal_floor(config)
+    limits = BatchLimits(smallest, limit, floor, scaling, config.momentum_to)
     for what, size in (("initial batch size", smallest), ("--max_batch_size", largest)):
         layout.check_divides(what, size, replicas, ghost, smallest, largest)
     layout.lay_out(smallest, replicas, ghost, config.micro_batch_size or ghost)
     warmup_from = config.warmup_from or min(1, reference.learning_rate / start.learning_rate)
-    control, target, of_target = _wanted(config, start, limits, examples)
-    curves = (*of_target, warmup.linear(config.warmup_epochs, warmup_from))
-    fixed = None  # Micro-batch size that the controller needs, if any.
+    curves = (
+        anneal.from_config(config, start, examples),
+        momentum.warmup(config.momentum_warmup_epochs, start, limits),
+        warmup.linear(config.warmup_epochs, warmup_from),
+    )
+    control = _controller(config, limits, examples)
+    fixed = None  # Micro-batch size that the controller requires, if any.
     if config.anneal == "measured":
         fixed = noise_controller.micro_batch(smallest, replicas, ghost, config.micro_batch_size)
-    return Trajectory(examples, config.epochs, start, limits, target, curves, control, fixed)
+    return Trajectory(examples, config.epochs, start, limits, curves, control, fixed)
 
 
-def _wanted(
-    config: Config, start: Setting, limits: BatchLimits, examples: int
-) -> tuple[Controller, Callable[[float], Target], tuple[Curve, Curve]]:
-    """Returns the controller, the function from epochs to Target, and the curves of that Target."""
-    factor = anneal.from_config(config, start, examples)
-    m = momentum.warmup(config.momentum_warmup_epochs, start, limits)
-    if config.anneal == "plateau":
-        plateau = PlateauController(
-            factor=config.anneal_factor,
-            min_improvement=config.min_improvement,
-            patience=config.patience,
-            cooldown=config.cooldown,
-            max_anneals=config.max_anneals,
-        )
-
-        def wanted(epochs: float) -> Target:
-            return Target(plateau.noise_scale_factor(), m(epochs), limits.smallest)
-
-        return plateau, wanted, (factor, m)
-    if config.anneal == "measured":
-        horizon = noise_horizon(config, examples)
-        follower = NoiseController(config.growth_threshold, limits, horizon, limits.smallest)
-
-        def followed(_: float) -> Target:
-            return Target(1.0, start.momentum, follower.batch_size)
-
-        return follower, followed, (factor, m)
-
-    def scheduled(epochs: float) -> Target:
-        return Target(factor(epochs), m(epochs), limits.smallest)
-
-    return Controller(), scheduled, (factor, m)
+def _controller(config: Config, limits: BatchLimits, examples: int) -> Controller:
+    match config.anneal:
+        case "plateau":
+            return PlateauController(
+                factor=config.anneal_factor,
+                min_improvement=config.min_improvement,
+                patience=config.patience,
+                cooldown=config.cooldown,
+                max_anneals=config.max_anneals,
+            )
+        case "measured":
+            every = noise_horizon(config, examples)
+            return NoiseController(config.growth_threshold, limits, every, limits.smallest)
+    return Controller()
 
 
 def _range_end(config: Config, start: Setting) -> Setting:
-    """Returns the Setting at the end of a range test; the ramp is a factor on its ε."""
+    """Returns the Setting at the end of a range test, where ε is highest."""
     if config.range_from >= config.range_to:
         raise UserError(
             f"--range_from={config.range_from:g} is not below --range_to={config.range_to:g}: "
             "choose a lower --range_from, since a range test raises the learning rate."
         )
-    if (
-        config.anneal_with != "learning_rate"
-        or config.warmup_epochs
-        or config.momentum_warmup_epochs
-    ):
+    warms_up = config.warmup_epochs or config.momentum_warmup_epochs
+    if config.anneal_with != "learning_rate" or warms_up:
         raise UserError(
             "a range test changes the learning rate alone: use --anneal_with=learning_rate, "
             "--warmup_epochs=0 and --momentum_warmup_epochs=0."
@@ -191,13 +167,14 @@ def noise_horizon(config: Config, examples: int) -> int:
 
 
 def _reference(config: Config) -> Setting:
-    default = 0.0 if config.optimizer == "sgd" else 0.9
-    momentum = default if config.base_momentum is None else config.base_momentum
+    momentum = config.base_momentum
+    if momentum is None:
+        momentum = 0.0 if config.optimizer == "sgd" else 0.9
     return Setting(config.base_batch_size, config.base_learning_rate, momentum)
 
 
 def _first_momentum(config: Config, start: Setting, reference: Setting, scaling: Scaling) -> float:
-    """Returns the momentum at position 0: m of `start`, or the m at which its warm-up begins."""
+    """Returns the m at position 0: that of `start`, or the lower one from which m warms up."""
     flags = {
         "--momentum_warmup_epochs": config.momentum_warmup_epochs or None,
         "--momentum_from": config.momentum_from,
@@ -206,23 +183,24 @@ def _first_momentum(config: Config, start: Setting, reference: Setting, scaling:
     given = [name for name, value in flags.items() if value is not None]
     if given and scaling != noise_scale.LINEAR:
         raise UserError(
-            f"{given[0]} changes the momentum by the linear scaling rule of SGD: use it with "
-            f"--scaling=linear and another optimizer than {config.optimizer}, or leave it out."
+            f"{given[0]} needs the linear scaling rule of SGD: use --scaling=linear and "
+            f"another optimizer than {config.optimizer}, or leave {given[0]} out."
         )
     if config.momentum_to is not None and (
         config.anneal_with != "batch_size" or config.momentum_to > start.momentum
     ):
         raise UserError(
-            f"--momentum_to={config.momentum_to:g} is what the momentum of {start.momentum:g} "
-            "falls to once the batch is largest: give a lower one, and --anneal_with=batch_size."
+            f"the momentum of {start.momentum:g} cannot fall to --momentum_to="
+            f"{config.momentum_to:g} with --anneal_with={config.anneal_with}: "
+            "give a lower one, and --anneal_with=batch_size."
         )
     lowest = reference.momentum if config.momentum_from is None else config.momentum_from
     if not config.momentum_warmup_epochs:
-        if config.momentum_from is not None:
-            raise UserError(
-                f"--momentum_from={lowest:g} needs a warm-up: set --momentum_warmup_epochs too."
-            )
-        return start.momentum
+        if config.momentum_from is None:
+            return start.momentum
+        raise UserError(
+            f"--momentum_from={lowest:g} needs a warm-up: set --momentum_warmup_epochs."
+        )
     if lowest >= start.momentum or config.anneal == "measured":
         raise UserError(
             f"--momentum_warmup_epochs={config.momentum_warmup_epochs:g} has nothing to warm up "
@@ -233,7 +211,10 @@ def _first_momentum(config: Config, start: Setting, reference: Setting, scaling:
 
 
 def _largest(config: Config, start: Setting, smallest: int, examples: int) -> int:
-    """Returns --max_batch_size, or N/10 in whole `smallest` batches but at least the initial B."""
+    """Returns --max_batch_size, or N/10 rounded down to whole smallest batches.
+
+    The result is at least the initial batch size.
+    """
     largest = config.max_batch_size
     if largest is None:
         largest = max(start.batch_size, examples // 10 // smallest * smallest)
@@ -252,16 +233,16 @@ def _above_a_tenth(config: Config, start: Setting, largest: int, examples: int) 
     """Returns a warning about a largest batch above N/10 (Smith et al. 2018, section 5)."""
     tenth = f"N/10 = {examples // 10}"
     if config.max_batch_size is not None:
-        return f"--max_batch_size={largest} is above {tenth}: batches above that cost accuracy."
+        return f"--max_batch_size={largest} is above {tenth}: batches above {tenth} cost accuracy."
     if config.anneal_with == "learning_rate" and config.anneal != "measured":
         return (
-            f"a batch of {largest} is above {tenth} with {examples:,} images, which costs "
-            "accuracy: use a smaller --initial_batch_size."
+            f"a batch of {largest} costs accuracy, because it is above {tenth} with "
+            f"{examples:,} images: use a smaller --initial_batch_size."
         )
-    instead = "stays" if config.anneal == "measured" else "stays, and the learning rate anneals"
+    instead = "" if config.anneal == "measured" else " The learning rate anneals instead."
     return (
-        f"the batch cannot grow with {examples:,} images: it {instead}, since the initial batch "
-        f"of {start.batch_size} is not below {tenth}. Use a smaller --initial_batch_size."
+        f"the batch cannot grow, because the initial batch of {start.batch_size} is not below "
+        f"{tenth} with {examples:,} images.{instead} Use a smaller --initial_batch_size."
     )
 
 
@@ -274,20 +255,17 @@ def _check_fits(batch_size: int, examples: int) -> None:
 
 
 def _batch_anneal_floor(config: Config) -> float:
-    """Returns the noise-scale factor down to which the batch grows; below it, ε falls."""
+    """Returns the noise-scale factor down to which the batch grows. Below the factor, ε falls."""
     if config.scaling == "none" and config.anneal_with != "learning_rate":
         raise UserError(
-            f"--scaling=none excludes the batch size from the noise scale, but --anneal_with="
-            f"{config.anneal_with} anneals with it: use --anneal_with=learning_rate."
+            f"--anneal_with={config.anneal_with} anneals by the batch size, and at --scaling=none "
+            "the noise scale does not depend on it: use --anneal_with=learning_rate."
         )
     if config.anneal_with == "hybrid" and config.anneal not in ("step", "plateau"):
         raise UserError(
             f"--anneal_with=hybrid counts annealing steps, but --anneal={config.anneal} has none: "
             "use --anneal=step or plateau, or --anneal_with=batch_size."
         )
-    floors = {
-        "learning_rate": 1.0,
-        "hybrid": config.anneal_factor**-config.batch_anneals,
-        "batch_size": 0.0,
-    }
-    return floors[config.anneal_with]
+    if config.anneal_with == "hybrid":
+        return config.anneal_factor**-config.batch_anneals
+    return 1.0 if config.anneal_with == "learning_rate" else 0.0
