@@ -1,4 +1,4 @@
-"""Gradients of one forward and backward pass, with loss, top-1 and batch-norm statistics."""
+"""Computes gradients, loss, top-1 and batch-norm statistics by one forward and backward pass."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,21 +8,18 @@ import tensorflow as tf
 
 from trainer.errors import UserError
 from trainer.nn import seeds
-from trainer.nn.ghost_batch_norm import (
-    GhostBatchNormalization,
-    Statistics,
-    collect_statistics,
-)
+from trainer.nn.ghost_batch_norm import Statistics, collect_statistics
 from trainer.nn.losses import cross_entropy
+from trainer.nn.moving_statistics import trained_norms
 
 
 class GradientSums(NamedTuple):
-    """Sums over examples, all float32.
+    """Sums over the examples of one or more passes, all float32.
 
     Attributes:
-      gradients: gradient of the data loss and of the losses that layers add, for each parameter.
-      statistics: (means, biased variances) of each batch-norm layer, [c] each, over ghost batches.
-      loss: data loss, [].
+      gradients: gradient of each parameter: of the cross entropy, and of losses that layers add.
+      statistics: sums over ghost batches, (means [c], biased variances [c]) of each batch norm.
+      loss: cross entropy, [].
       correct: number of examples whose label has the largest logit, [].
     """
 
@@ -33,14 +30,14 @@ class GradientSums(NamedTuple):
 
 
 class GradientFunction:
-    """Computes the gradients of a model's parameters; call the instance in a traced function.
+    """Computes the gradients of a model's parameters; call an instance in a traced function.
 
     Attributes:
       parameters: the trainable variables.
-      constraints: function that is applied to each parameter after an update, or None.
+      constraints: each parameter's Keras constraint, to apply after an update, or None.
       norms: the trainable ghost batch norms.
-      moving: whether training moves the statistics of each of `norms`; false if the model calls the
-        layer with training=False. Known once a pass has been traced.
+      moving: whether training changes the moving statistics of each of `norms`. The first call sets
+        these values: False if the model calls the layer with training=False.
     """
 
     def __init__(
@@ -48,11 +45,7 @@ class GradientFunction:
     ) -> None:
         self.parameters = [variable.value for variable in model.trainable_variables]
         self.constraints = [_as_written(v.constraint) for v in model.trainable_variables]
-        self.norms = [
-            layer
-            for layer in model._flatten_layers()
-            if isinstance(layer, GhostBatchNormalization) and layer.trainable
-        ]
+        self.norms = list(trained_norms(model).values())
         self.moving = [True] * len(self.norms)
         self._model = model
         self._label_smoothing = label_smoothing
@@ -62,11 +55,15 @@ class GradientFunction:
         self._generator = seeds.global_generator()
 
     def __call__(self, images: tf.Tensor, labels: tf.Tensor, position: tf.Tensor) -> GradientSums:
-        """Returns the sums over images uint8 [b, h, w, c] and labels [b] from `position` on."""
+        """Returns the sums over images uint8 [b, h, w, c] with labels [b].
+
+        `position` is the position of the first example.
+        """
         with collect_statistics() as collected, tf.GradientTape() as tape:
             logits, added = self._forward(images, position)
             loss = tf.reduce_sum(cross_entropy(logits, labels, self._label_smoothing))
-            # The update divides by B. With the factor b, added losses count once per update.
+            # The update sums over passes and divides by B. So with the factor b, the mean of the
+            # added losses over all examples of the batch has the weight 1.
             total = loss + tf.cast(tf.shape(labels)[0], tf.float32) * added
         gradients = tape.gradient(
             total, self.parameters, unconnected_gradients=tf.UnconnectedGradients.ZERO
@@ -77,7 +74,7 @@ class GradientFunction:
         return GradientSums([tf.convert_to_tensor(g) for g in gradients], statistics, loss, correct)
 
     def _statistics(self, number: int, collected: list[Statistics]) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the sums of norms[number]; zeros if the model calls it only for inference."""
+        """Returns the sums of norms[number], or zeros if the model only calls it for inference."""
         layer = self.norms[number]
         entries = [entry for entry in collected if entry.layer is layer]
         if not entries:
@@ -101,7 +98,8 @@ class GradientFunction:
 
     def _forward(self, images: tf.Tensor, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns logits, float32 [b, classes], and the sum of the losses that layers add."""
-        # Random masks depend on the position, so replicas differ and a resumed run needs no state.
+        # Random masks depend on the position, so they differ between replicas, and a resumed run
+        # draws the same masks.
         states = self._seed_states
         seeds.use_in_this_thread(self._generator)
         drawn, layers = seeds.values(len(states), position, self._seed, self._order_version)
@@ -121,25 +119,21 @@ class GradientFunction:
     def regularisation(self) -> list[tf.Tensor]:
         """Returns the regularizers' gradient for each parameter, which an update adds once.
 
-        This gradient does not depend on the examples, so it does not add to the gradient noise.
+        This gradient does not depend on the examples, so the gradient noise does not include it.
         """
+        regularized = [v for v in self._model.trainable_variables if v.regularizer]
         with tf.GradientTape() as tape:
-            regularizers = [
-                (_as_written(v.regularizer), v)
-                for v in self._model.trainable_variables
-                if v.regularizer
-            ]
-            total = _summed([regularizer(v) for regularizer, v in regularizers])
+            total = _summed([_as_written(v.regularizer)(v) for v in regularized])
         return tape.gradient(
             total, self.parameters, unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
 
 
 def _as_written(function: Callable | None) -> Any:
-    """Returns a user's function, exempt from conversion by AutoGraph, as in Keras' fit."""
+    """Returns a user's function, which AutoGraph then does not convert, as in Keras' fit."""
     return function and tf.autograph.experimental.do_not_convert(function)
 
 
 def _summed(losses: list[Any]) -> tf.Tensor:
-    """Returns the sum of losses of any shape and type as float32 [], as Keras' fit does."""
+    """Returns the sum of all elements of `losses`, float32 [], as Keras' fit does."""
     return tf.add_n([tf.constant(0.0), *(tf.reduce_sum(tf.cast(x, tf.float32)) for x in losses)])
