@@ -150,7 +150,7 @@ def _check_assignments(name: str, graph: tf.Graph) -> None:
     """Refuses an assignment to a tf.Variable, such as the `value` of a weight.
 
     In a StatelessScope, an assignment to a Keras variable does not add an operation to the graph.
-    The training step refuses it, unless it belongs to batch norm or random layers.
+    The training step refuses such an assignment, except to the state of a random layer.
     """
     for node in _nodes(graph):
         if re.fullmatch(r"Assign\w*VariableOp|ResourceScatter\w+", node.op):

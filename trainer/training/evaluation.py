@@ -87,13 +87,13 @@ class Evaluator:
           model: a Keras model, or another function (images, training=False) → logits.
           source: the examples.
           lanes: number of batches that a replica computes in parallel; the chief's number is used.
-          augment: augmentation in training; imagenet's crops are replaced by the central part.
+          augment: augmentation in training. After imagenet, evaluation takes the central part.
           bad: records examples that cannot be decoded; if None, such an example is an error.
           group: the processes that evaluate together; None for this process alone.
         """
         self._model, self._strategy, self._source = model, strategy, source
         self._group = group or ProcessGroup()
-        # The number of lanes decides which examples a process evaluates, so all need the same one.
+        # The processes need the same number, since it decides which examples a process evaluates.
         _, (self._lanes,) = self._group.agree(False, lanes)
         shards = strategy.num_replicas_in_sync
         self._batch_size = self._lanes * _BATCH_SIZE
@@ -127,8 +127,7 @@ class Evaluator:
                 return None
             count, start = min(count, self._rounds - done), time.monotonic()
             with unwrap_user_errors(), translate(out_of_memory(what, remedy)):
-                # Each call continues the sum of the last one. So the rounding, and with it the
-                # result, do not depend on the number of rounds per call.
+                # Each call continues the last sum, so the rounding does not depend on `count`.
                 total = self._add(iterator, tf.constant(count), total)
                 total.numpy()  # Waits for the device.
             done += count
@@ -160,12 +159,11 @@ class Evaluator:
     def _sums(self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
         """Returns the sums of loss, top1, top5 and 1, [4], over examples of positive weight."""
         logits = self._model(images, training=False)  # [b, classes]
-        # top_k ranks equal logits by index, so equal logits do not count as correct for each label.
+        # top_k ranks equal logits by index, so a model of equal logits is not always right.
         _, first = tf.math.top_k(logits, min(5, logits.shape[-1]))  # [b, 5]
         right = tf.cast(tf.equal(first, labels[:, None]), tf.float32)
         correct = [right[:, 0], tf.reduce_sum(right, axis=1)]
-        values = tf.stack(
-            [cross_entropy(logits, labels), *correct, tf.ones_like(weights)]
-        )  # [4, b]
+        losses = cross_entropy(logits, labels)
+        values = tf.stack([losses, *correct, tf.ones_like(weights)])  # [4, b]
         # A product with the weight would be nan if the loss of the padding is infinite.
         return tf.reduce_sum(tf.where(weights > 0, values, 0.0), axis=1)

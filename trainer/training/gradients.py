@@ -12,6 +12,8 @@ from trainer.nn.ghost_batch_norm import Statistics, collect_statistics
 from trainer.nn.losses import cross_entropy
 from trainer.nn.moving_statistics import trained_norms
 
+_ZERO = tf.UnconnectedGradients.ZERO  # Gradient of a parameter that the loss does not depend on.
+
 
 class GradientSums(NamedTuple):
     """Sums over the examples of one or more passes, all float32.
@@ -55,19 +57,13 @@ class GradientFunction:
         self._generator = seeds.global_generator()
 
     def __call__(self, images: tf.Tensor, labels: tf.Tensor, position: tf.Tensor) -> GradientSums:
-        """Returns the sums over images uint8 [b, h, w, c] with labels [b].
-
-        `position` is the position of the first example.
-        """
+        """Returns the sums over images uint8 [b, h, w, c] and labels [b] from `position` on."""
         with collect_statistics() as collected, tf.GradientTape() as tape:
             logits, added = self._forward(images, position)
             loss = tf.reduce_sum(cross_entropy(logits, labels, self._label_smoothing))
-            # The update sums over passes and divides by B. So with the factor b, the mean of the
-            # added losses over all examples of the batch has the weight 1.
+            # An update divides by B. The factor b gives the mean of added losses the weight 1.
             total = loss + tf.cast(tf.shape(labels)[0], tf.float32) * added
-        gradients = tape.gradient(
-            total, self.parameters, unconnected_gradients=tf.UnconnectedGradients.ZERO
-        )
+        gradients = tape.gradient(total, self.parameters, unconnected_gradients=_ZERO)
         statistics = [self._statistics(number, collected) for number in range(len(self.norms))]
         right = tf.equal(tf.argmax(logits, -1, output_type=labels.dtype), labels)
         correct = tf.reduce_sum(tf.cast(right, tf.float32))
@@ -98,15 +94,14 @@ class GradientFunction:
 
     def _forward(self, images: tf.Tensor, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns logits, float32 [b, classes], and the sum of the losses that layers add."""
-        # Random masks depend on the position, so they differ between replicas, and a resumed run
-        # draws the same masks.
+        # Random masks depend on the position: replicas differ, and a resumed run draws the same.
         states = self._seed_states
         seeds.use_in_this_thread(self._generator)
         drawn, layers = seeds.values(len(states), position, self._seed, self._order_version)
         mapping = [(self._generator.state, drawn), *zip(states, layers, strict=True)]
         with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:
             logits = self._model(images, training=True)
-        own = {id(state) for state in self._seed_states}  # The == of variables compares values.
+        own = {id(state) for state in states}  # The == of variables compares values.
         for variable in self._model.variables:
             if scope.get_current_value(variable) is not None and id(variable) not in own:
                 raise UserError(
@@ -124,9 +119,7 @@ class GradientFunction:
         regularized = [v for v in self._model.trainable_variables if v.regularizer]
         with tf.GradientTape() as tape:
             total = _summed([_as_written(v.regularizer)(v) for v in regularized])
-        return tape.gradient(
-            total, self.parameters, unconnected_gradients=tf.UnconnectedGradients.ZERO
-        )
+        return tape.gradient(total, self.parameters, unconnected_gradients=_ZERO)
 
 
 def _as_written(function: Callable | None) -> Any:

@@ -193,11 +193,9 @@ class TrainingLoop:
         """Returns the subject and the remedy of the error message if memory runs out."""
         size, ghost = stretch.layout.micro_batch_size, self._config.ghost_batch_size
         half = max(1, size // ghost // 2) * ghost
-        remedy = (
-            f"Use --micro_batch_size={half} or less, or 0 for the fastest that fits."
-            if half < size
-            else memory.LESS
-        )
+        remedy = memory.LESS
+        if half < size:
+            remedy = f"Use --micro_batch_size={half} or less, or 0 for the fastest that fits."
         return f"a micro-batch of {size} examples", remedy
 
     def _save(self) -> None:

@@ -84,13 +84,8 @@ def choose(
     most = _MOST_ON_CPU if on_cpu(step.strategy) else share
     tried, why = _search(step, batches, candidates(share, ghost_batch_size, most), model)
     best = max(tried, key=lambda candidate: candidate.examples_per_second).micro_batch_size
-    choice = {
-        "micro_batch_size": best,
-        "replicas": replicas,
-        "why": why,
-        "tried": [dataclasses.asdict(candidate) for candidate in tried],
-    }
-    write_json(path, choice)
+    rows = [dataclasses.asdict(candidate) for candidate in tried]
+    write_json(path, {"micro_batch_size": best, "replicas": replicas, "why": why, "tried": rows})
     log(f"micro-batch {best}: {why}")
     return best
 
@@ -113,7 +108,7 @@ def _search(
     sizes: list[int],
     model: str,
 ) -> tuple[list[Candidate], str]:
-    """Tries `sizes` while they fit and are faster; returns those tried, and why to stop."""
+    """Tries `sizes` while they fit and are faster; returns those tried, and reasons as text."""
 
     # A TPU's computation has the name of this function, so the function cannot be a lambda.
     @tf.function
@@ -125,11 +120,10 @@ def _search(
     tried: list[Candidate] = []
     fastest, end = 0.0, ""
     for size in sizes:
-        if tried:
-            ratio = size / tried[-1].micro_batch_size
-            if end := _memory_shortage(before, after, ratio):
-                end = f"{size} was not tried: {end}"
-                break
+        ratio = size / tried[-1].micro_batch_size if tried else None
+        if ratio and (shortage := _memory_shortage(before, after, ratio)):
+            end = f"{size} was not tried: {shortage}"
+            break
         memory.reset_peak_memory(devices)
         log(f"measuring a micro-batch of {size}")
         rate = None
@@ -158,9 +152,9 @@ def _search(
 
 
 def _memory_shortage(before: list[memory.Use], after: list[memory.Use], ratio: float) -> str:
-    """Describes the memory that lacks for `ratio` times the last candidate's size, or returns "".
+    """Returns "" if `ratio` times the last candidate's size is likely to fit, else why it is not.
 
-    The estimate is high, because it assumes that all the candidate's memory grows with its size.
+    The estimate is high, because it assumes that all memory of a candidate grows with its size.
     """
     for start, use in zip(before, after, strict=True):
         needed, free = ratio * (use.peak - start.now), use.limit - start.now

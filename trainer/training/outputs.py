@@ -16,7 +16,7 @@ from trainer.training.state import State
 
 @dataclasses.dataclass(frozen=True)
 class Outputs:
-    """Outputs of a run; in workers other than the chief, they write nothing."""
+    """Outputs of a run; those of workers other than the chief write nothing."""
 
     checkpoints: Checkpoints
     metrics: MetricsWriter

@@ -82,7 +82,7 @@ def set_up(
     """
     config = _with_order_version(config, path, group)
     replicas, order = strategy.num_replicas_in_sync, config.order_version or NEWEST_ORDER
-    kept = path if group.chief else None
+    kept = path if group.chief else None  # Other workers do not read the run directory.
     examples, validation = setup.load_splits(config, kept, bad, group)
     schedule = trajectory.from_config(config, examples.examples, replicas)
     data = setup.training_data_of(config, kept, bad, examples)
@@ -200,7 +200,7 @@ def _restore(
 def _plan(
     config: Config, schedule: trajectory.Trajectory, replicas: int, micro_batch_size: int
 ) -> str:
-    """Returns the plan as text, and lines on batch sizes that do not allow to measure the noise."""
+    """Returns the plan as text, and a line for each batch size whose noise is not measured."""
     ghost = config.ghost_batch_size
     ramps = plan.ramps(schedule, lambda size: lay_out(size, replicas, ghost, micro_batch_size))
     phases = [ramp.first for ramp in ramps]

@@ -85,8 +85,7 @@ def load_splits(
     log(f"reading {config.dataset} {config.train_split}")
     training = load(config, config.train_split, bad)
     log(training.summary)
-    # A renamed training class also makes the evaluation split fail, with a less clear message, so
-    # the training split is checked first.
+    # If a training class was renamed, loading the evaluation split would hide the cause.
     if path and (kept := training_data.read(path)):
         _check_same_data(config, kept, training)
     evaluation_split = sources.evaluation_split(config)

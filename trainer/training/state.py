@@ -25,8 +25,8 @@ class State:
     Attributes:
       position: examples consumed.
       update: number of updates.
-      seconds: time in stretches, over all starts of the run.
-      input_wait: seconds of that time in which the device waited for examples.
+      seconds: duration of all stretches, those before a resume included.
+      input_wait: seconds of all stretches in which the device waited for examples.
       resumes: number of times that the run was resumed from a checkpoint.
       window: sums since the last logged point: loss and top1 over examples, the number of examples,
         seconds and input wait.

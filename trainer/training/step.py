@@ -144,7 +144,7 @@ class TrainingStep:
         batch_size: tf.Tensor,
         statistics_weights: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the result of `apply` for each update, [n, 5], and the input wait []."""
+        """Returns the results of `apply` for n updates, [n, 5], and the input wait in seconds."""
         self.traces += 1
         updates = tf.size(learning_rates)
         records = tf.TensorArray(tf.float32, updates, element_shape=[5])
@@ -169,15 +169,11 @@ class TrainingStep:
         return records.stack(), wait
 
     def _clock(self, after: Any) -> tf.Tensor:
-        """Returns the time in seconds once all local replicas have computed `after`.
-
-        If `timed` is False, returns 0.
-        """
+        """Returns the time once all local replicas have computed `after`, or 0 if not timed."""
         if not self.timed:
             return tf.constant(0.0, tf.float64)
-        with tf.control_dependencies(
-            tf.nest.flatten(self.strategy.experimental_local_results(after))
-        ):
+        results = self.strategy.experimental_local_results(after)
+        with tf.control_dependencies(tf.nest.flatten(results)):
             return tf.timestamp()
 
     def accumulate(self, images: tf.Tensor, labels: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
@@ -190,12 +186,8 @@ class TrainingStep:
         ghosts = max(1, images.shape[0] // ghost)
         lanes = max(n for n in divisors(ghosts) if n <= self._lanes)
         size = images.shape[0] // lanes
-        parts = [
-            self._gradient_function(*examples, position + i * size)
-            for i, examples in enumerate(
-                zip(tf.split(images, lanes), tf.split(labels, lanes), strict=True)
-            )
-        ]
+        pairs = zip(tf.split(images, lanes), tf.split(labels, lanes), strict=True)
+        parts = [self._gradient_function(*p, position + i * size) for i, p in enumerate(pairs)]
         micro_batch: Any = tf.nest.map_structure(lambda *values: tf.add_n(values), *parts)
         sums, values = tf.nest.flatten(self._sums), tf.nest.flatten(micro_batch)
         added = [total.assign_add(value) for total, value in zip(sums, values, strict=True)]

@@ -50,13 +50,7 @@ class ImageFormat:
 
 @dataclasses.dataclass(frozen=True)
 class GhostNorm:
-    """Settings of all ghost batch norms of a model.
-
-    Attributes:
-      batch_size: ghost batch size G, in examples.
-      decay: decay d of the moving statistics per ghost batch.
-      kernel: "fused" or "reshaped"; trainer.nn.ghost_batch_norm describes both.
-    """
+    """Settings of a model's ghost batch norms: G in examples, d per ghost batch, and the kernel."""
 
     batch_size: int
     decay: float
