@@ -26,7 +26,7 @@ from trainer.system.output import log
 from trainer.system.typed_json import DamagedError, fields, integer
 from trainer.training.step import TrainingStep
 
-# If a replica's share of the smallest batch has no more examples, it has too few candidates.
+# A share of the smallest batch with at most this many examples has too few candidates.
 _FEW = 64
 # Larger micro-batches overflow the caches of a CPU.
 _MOST_ON_CPU = 256
