@@ -37,5 +37,5 @@ def test_statistics_that_are_no_numbers_are_named_as_such(tmp_path):
     model = "--model=tests.support.models:overflowing"
     done = train(tmp_path / "run", *SHORT, model, "--epochs=0.001", status=3)
     line, _ = done.stderr.splitlines()[-2:]
-    assert "parameters or moving statistics are not finite after update 1" in line
+    assert "parameters, optimizer slots or moving statistics are not finite after update 1" in line
     assert newest(tmp_path / "run") is None

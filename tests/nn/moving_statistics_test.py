@@ -56,12 +56,11 @@ def test_after_many_examples_the_start_does_not_count():
     assert weight == pytest.approx(0.01, rel=1e-12)
 
 
-def test_starts_are_kept_and_new_layers_start_at_the_position():
-    loaded = norm()
-    loaded.moving_variance.assign([1.0, 2.0, 1.0])
-    layers = {"0": norm(), "1": norm(), "3": loaded}
-    assert starts(layers, 640, {"0": 0}) == {"0": 0, "1": 640, "3": None}
-    assert starts({}, 640, {"7": 32}) == {"7": 32}
+def test_new_layers_start_at_0_and_loaded_statistics_have_no_start():
+    mean, variance = norm(), norm()
+    mean.moving_mean.assign([0.0, 2.0, 0.0])
+    variance.moving_variance.assign([1.0, 2.0, 1.0])
+    assert starts({"0": norm(), "1": mean, "3": variance}) == {"0": 0, "1": None, "3": None}
 
 
 def test_frozen_layers_count_in_the_numbering():

@@ -1,7 +1,7 @@
 """Ghost batch normalization: each run of G consecutive examples has its own statistics.
 
-Hoffer, Hubara & Soudry 2017, "Train longer, generalize better", algorithm 1. What is learned then
-depends on G, but not on how replicas and micro-batches divide a batch, if G divides a micro-batch.
+This is algorithm 1 of Hoffer, Hubara & Soudry 2017, "Train longer, generalize better". If G divides
+a micro-batch, the result depends on G, but not on how replicas and micro-batches divide a batch.
 
 Two kernels give the same numbers, up to rounding:
 
@@ -12,10 +12,9 @@ Two kernels give the same numbers, up to rounding:
 - `reshaped` reshapes to [b/G, G, m, c] and takes one pass, shifted by the moving mean k, which is
   constant during an update. With d = x − k: mean = k + E[d], variance = E[d²] − E[d]². The backward
   pass is in closed form. `reshaped` is nearly free under XLA and on TPUs. The formula is exact for
-  any k, but float32 loses digits if the mean is many standard deviations from k. The variance's
-  relative error, measured up to 112×112 positions with and without XLA, is under 1e-4 if the mean
-  is 10 standard deviations from k. The error is 6e-3 at 100, as at a cold start (k = 0) with a mean
-  of 100 standard deviations, until k has changed.
+  any k, but float32 loses digits if the mean is far from k. Measured with up to 112×112 positions,
+  with and without XLA, the relative error of the variance is under 1e-4 if the mean is 10 standard
+  deviations from k, and 6e-3 at 100. A layer may begin with such a distance, since k starts at 0.
 
 All variances are biased, as in Keras.
 """
@@ -35,10 +34,10 @@ Kernel = Literal["fused", "reshaped"]
 
 
 class Statistics(NamedTuple):
-    """Statistics that one call of a layer returns instead of updating its moving statistics.
+    """Statistics of one call of a layer, collected in place of updating the moving statistics.
 
-    Both sums are float32 [c], over the ghost batches of the call; the variances are biased. The
-    sums are None if the model called the layer for inference, which updates nothing.
+    Both sums are float32 [c], over the ghost batches of the call. They are None if the model calls
+    the layer for inference.
     """
 
     layer: "GhostBatchNormalization"
@@ -47,7 +46,7 @@ class Statistics(NamedTuple):
 
 
 class _Collecting(threading.local):
-    """List of each thread's open scope: MirroredStrategy traces each replica in its own thread."""
+    """The list of `collect_statistics` in each thread; each replica is traced in its own thread."""
 
     collected: list[Statistics] | None = None
 
@@ -57,10 +56,10 @@ _collecting = _Collecting()
 
 @contextlib.contextmanager
 def collect_statistics() -> Iterator[list[Statistics]]:
-    """Makes layers called in this thread append their Statistics to a list, and update nothing.
+    """Makes layers that are called in this thread append Statistics to a list, and update nothing.
 
-    A layer called twice appends twice. The tensors belong to the graph that calls the layer, so
-    open the scope and use the list in the function that calls the model.
+    A layer that is called twice appends twice. The tensors belong to the graph that calls the
+    layer, so open the scope and use the list in the function that calls the model.
     """
     outer = _collecting.collected
     _collecting.collected = []
@@ -73,13 +72,10 @@ def collect_statistics() -> Iterator[list[Statistics]]:
 def update_moving_statistic(
     moving: tf.Tensor, mean: tf.Tensor, decay: float, ghost_batches: tf.Tensor | int
 ) -> tf.Tensor:
-    """Returns a moving statistic after n ghost batches: dⁿ·moving + (1 − dⁿ)·mean.
+    """Returns a moving statistic after n = `ghost_batches`: dⁿ · moving + (1 − dⁿ) · mean.
 
-    Args:
-        moving: the statistic before, float32 [c].
-        mean: the mean of the statistic over the n ghost batches, float32 [c].
-        decay: d, per ghost batch, in [0, 1].
-        ghost_batches: n = B/G of the whole update, at least 1; a tensor or an int.
+    `moving` and `mean` are float32 [c]; `mean` is the mean over the n ghost batches. The decay d is
+    per ghost batch, in [0, 1].
     """
     log_decay = math.log(decay) if decay > 0 else -math.inf
     # 1 − dⁿ by subtraction would lose two digits at d = 0.99, n = 1.
@@ -93,21 +89,15 @@ def normalize_fused(
     """Normalises x, [b, ..., c], by ghost batches, with gamma and beta, float32 [c].
 
     Returns the output, of x's shape and dtype (float32, bfloat16 or float16), and the means and
-    biased variances of the ghost batches, float32 [b/G, c], through which no gradient flows.
+    biased variances of the ghost batches, float32 [b/G, c]. No gradient flows through these two.
     """
     b, c = x.shape[0], x.shape[-1]
-    ghosts = tf.reshape(x, [b, -1, 1, c])  # [b, m, 1, c]
+    ghosts, empty = tf.reshape(x, [b, -1, 1, c]), tf.zeros([0])  # ghosts: [b, m, 1, c]
     outputs, means, variances = [], [], []
     for ghost in tf.split(ghosts, b // ghost_batch_size) if b > ghost_batch_size else [ghosts]:
         # This uses the raw op, because tf.nn.fused_batch_norm raises epsilon to cuDNN's minimum.
         fused = tf.raw_ops.FusedBatchNormV3(
-            x=ghost,  # [G, m, 1, c]
-            scale=gamma,
-            offset=beta,
-            mean=tf.zeros([0]),
-            variance=tf.zeros([0]),
-            epsilon=epsilon,
-            is_training=True,
+            x=ghost, scale=gamma, offset=beta, mean=empty, variance=empty, epsilon=epsilon
         )
         outputs.append(fused.y)
         means.append(fused.batch_mean)
@@ -116,11 +106,8 @@ def normalize_fused(
     y = tf.concat(outputs, axis=0) if len(outputs) > 1 else outputs[0]
     # The op returns the unbiased variance, which is n/(n−1) times the biased one.
     biased = tf.stack(variances) * ((n - 1) / n)
-    return (
-        tf.reshape(y, tf.shape(x)),
-        tf.stop_gradient(tf.stack(means)),
-        tf.stop_gradient(biased),
-    )
+    y = tf.reshape(y, tf.shape(x))
+    return y, tf.stop_gradient(tf.stack(means)), tf.stop_gradient(biased)
 
 
 def normalize_reshaped(
@@ -132,7 +119,7 @@ def normalize_reshaped(
     ghost_batch_size: int,
     epsilon: float,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Does the same as normalize_fused, in one pass; `shift`, float32 [c], is k explained above."""
+    """Returns what `normalize_fused` does, by one pass; `shift`, float32 [c], is k above."""
     b, c = x.shape[0], x.shape[-1]
 
     @tf.custom_gradient
@@ -147,7 +134,7 @@ def normalize_reshaped(
         def gradient(
             dy: tf.Tensor, _dmean: tf.Tensor, _dvariance: tf.Tensor
         ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            # Between the passes, only x (in its own dtype), mean and inv are kept in memory.
+            # From the forward pass, only x (in its own dtype), mean and inv are kept in memory.
             n = tf.cast(ghost_batch_size * tf.shape(x)[2], tf.float32)  # G·m
             dy = tf.cast(dy, tf.float32)
             centered = tf.cast(x, tf.float32) - mean
@@ -167,8 +154,8 @@ def normalize_reshaped(
 def _mean(x: tf.Tensor) -> tf.Tensor:
     """Returns the mean of [b/G, G, m, c] over G and m, in two stages.
 
-    One long float32 sum loses a digit: at 10 standard deviations from the shift and 32 × 28 × 28
-    terms, the error of the variance is 3e-4 with one sum and 3e-5 with two, in the same time.
+    One long float32 sum would lose a digit. For example, with 32 × 28 × 28 terms at 10 standard
+    deviations from the shift, the error of the variance is 3e-4 in one stage, and 3e-5 in two.
     """
     positions = tf.reduce_mean(x, axis=2, keepdims=True)
     return tf.reduce_mean(positions, axis=1, keepdims=True)
@@ -179,21 +166,21 @@ class GhostBatchNormalization(keras.layers.BatchNormalization):
     """Keras' BatchNormalization with statistics over ghost batches of G examples.
 
     Weights and TensorFlow checkpoints are those of keras.layers.BatchNormalization. A Keras file
-    names the class of each layer, so load the file of a plain model and then `ghostify` the model.
-    In training, the input is [b, ..., c] with a static b that G divides; in inference, b may be
-    any. Statistics are float32 at every compute dtype. Outside `collect_statistics`, a training
-    call applies `update_moving_statistic` with its own n = b/G ghost batches.
+    names the class of each layer, so load the file of a plain model, and then `ghostify` the model.
+    The input is [b, ..., c]. In training, b must be static, and G must divide b. Statistics are
+    float32 at every compute dtype. Outside `collect_statistics`, a training call applies
+    `update_moving_statistic` with its own n = b/G ghost batches.
 
     Args:
         ghost_batch_size: G, examples.
-        kernel: "fused" or "reshaped"; see the module.
+        kernel: "fused" or "reshaped", as described at the top of this module.
         **kwargs: arguments of Keras' layer. `momentum` is the decay d per ghost batch (default
             0.99); `axis` must be the last.
 
     Raises:
-        UserError: at construction, if G is under 1, or with `renorm` or `synchronized`; in any
-            call, if `axis` is not the last; in a training call, if b is unknown or G does not
-            divide it, or if the input has a Keras mask.
+        UserError: at construction, if G is below 1, or with `renorm` or `synchronized`; in any
+            call, if `axis` is not the last; in a training call, if b is unknown, G does not
+            divide b, or the input has a Keras mask.
     """
 
     def __init__(self, ghost_batch_size: int, kernel: Kernel = "fused", **kwargs: Any) -> None:
@@ -201,7 +188,7 @@ class GhostBatchNormalization(keras.layers.BatchNormalization):
         self.set_ghost(ghost_batch_size, kernel)
 
     def set_ghost(self, ghost_batch_size: int, kernel: Kernel) -> None:
-        """Sets the attributes that Keras' layer lacks, and refuses options that contradict them."""
+        """Sets G and the kernel; raises an error if the layer's options contradict them."""
         if ghost_batch_size < 1:
             raise UserError(f"ghost_batch_size {ghost_batch_size} is below 1: use 1 or more")
         if kernel not in get_args(Kernel):
@@ -250,12 +237,8 @@ class GhostBatchNormalization(keras.layers.BatchNormalization):
             _collecting.collected.append(Statistics(self, *sums))
             return y
         for variable, values in ((self.moving_mean, means), (self.moving_variance, variances)):
-            mean = tf.reduce_mean(values, axis=0)
-            variable.assign(
-                update_moving_statistic(
-                    tf.convert_to_tensor(variable), mean, self.momentum, ghost_batches
-                )
-            )
+            old, mean = tf.convert_to_tensor(variable), tf.reduce_mean(values, axis=0)
+            variable.assign(update_moving_statistic(old, mean, self.momentum, ghost_batches))
         return y
 
     def _count_ghost_batches(self, batch: int | None) -> int:
@@ -273,7 +256,5 @@ class GhostBatchNormalization(keras.layers.BatchNormalization):
         return batch // self.ghost_batch_size
 
     def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {
-            "ghost_batch_size": self.ghost_batch_size,
-            "kernel": self.kernel,
-        }
+        own = {"ghost_batch_size": self.ghost_batch_size, "kernel": self.kernel}
+        return super().get_config() | own

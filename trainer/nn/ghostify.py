@@ -1,8 +1,8 @@
-"""Conversion of a Keras model's batch normalization to ghost batch normalization, and back.
+"""Converts a Keras model's batch normalization to ghost batch normalization, and back.
 
-Only the class of each layer object changes; the object, its weights, its name and its place in the
-graph remain. The alternative, keras.models.clone_model, cannot copy subclassed models. The result
-saves the same Keras files and TensorFlow checkpoints as a model built from ghost layers.
+Each layer object gets another class, but keeps its weights, its name and its place in the graph.
+keras.models.clone_model would make new layers, but it cannot copy subclassed models. A converted
+model saves the same Keras files and TensorFlow checkpoints as a model built from ghost layers.
 """
 
 import keras
@@ -14,21 +14,12 @@ from trainer.nn.ghost_batch_norm import GhostBatchNormalization, Kernel
 def ghostify(
     model: keras.Model, *, ghost_batch_size: int, decay: float, kernel: Kernel
 ) -> keras.Model:
-    """Turns every BatchNormalization of the model into a GhostBatchNormalization.
+    """Turns every BatchNormalization of `model` into a GhostBatchNormalization; returns `model`.
 
     Epsilon, center, scale and weights do not change. `synchronized` is turned off, since ghost
-    batches are local. Layers that already are ghost layers get the new size, decay and kernel.
-    Call `ghostify` before you trace a function that calls the model.
-
-    Args:
-        model: Sequential, functional, subclassed, or nested of these. A subclassed model must be
-            built first if its `build` makes layers.
-        ghost_batch_size: G, examples.
-        decay: d, per ghost batch.
-        kernel: "fused" or "reshaped"; see trainer.nn.ghost_batch_norm.
-
-    Returns:
-        The same model.
+    batches are local. Existing ghost layers get the new G (examples), d (per ghost batch) and
+    kernel. Call `ghostify` before you trace a function that calls the model. If a subclassed model
+    makes layers in its `build`, build it first.
 
     Raises:
         UserError: if a layer has `renorm` or an axis that is not the last, or is of another
@@ -50,12 +41,9 @@ def ghostify(
 
 
 def unghostify(model: keras.Model) -> keras.Model:
-    """Turns every GhostBatchNormalization of the model back into Keras' BatchNormalization.
+    """Turns every GhostBatchNormalization of `model` into BatchNormalization; returns `model`.
 
     Inference, weights and names do not change. Keras files of the result load without this package.
-
-    Returns:
-        The same model.
     """
     for layer in model._flatten_layers(include_self=False):
         if isinstance(layer, GhostBatchNormalization):

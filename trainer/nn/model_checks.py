@@ -1,4 +1,4 @@
-"""Checks of a user's model for features of Keras' fit that this program does not support.
+"""Checks a user's model for features of Keras' fit that this program does not support.
 
 A model with such a feature is refused before training, and the message names the feature. Otherwise
 the run would learn something else than the user asked for, or could not be repeated.
@@ -14,17 +14,15 @@ from absl import logging
 from keras.src.random.seed_generator import global_seed_generator
 
 from trainer.errors import UserError
-from trainer.nn.user_code import one_line, unwrap_user_errors
+from trainer.nn.user_code import explain_refusal, unwrap_user_errors
 
-# Methods by which keras.Model implements fit and evaluate.
+# Methods of keras.Model that implement fit and evaluate.
 _METHODS = (
     *("train_step", "test_step", "compute_loss", "compute_metrics"),
     *("fit", "evaluate", "make_train_function", "make_test_function"),
 )
 _PROBABILITIES = {"Softmax": "softmax", "Sigmoid": "sigmoid"}
 _PASSED_OVER = {"Identity", "Cast", "Reshape", "Squeeze"}
-# Scale of inputs that saturate a sigmoid, and the output above which a sigmoid is saturated.
-_LARGE_INPUT, _SATURATED = 1e6, 0.9
 
 
 def check(name: str, network: keras.Model, images: tf.TensorSpec) -> None:
@@ -36,7 +34,7 @@ def check(name: str, network: keras.Model, images: tf.TensorSpec) -> None:
       images: shape and type of the network's input, a batch of known size.
 
     Raises:
-      UserError: if a run cannot; the message names the feature and the remedy.
+      UserError: if the network has a feature that a run cannot reproduce.
     """
     _check_class(name, network)
     _check_types(name, network)
@@ -71,13 +69,12 @@ def _warn_of_inference(name: str, network: keras.Model) -> None:
     """Warns of layers that the model calls with training=False but that are trained nevertheless.
 
     In a functional model, Keras' fit replaces the training=False of a call by True, and so does the
-    training step of this program: the layer's weights and moving statistics change.
+    training step of this program. So the layer's weights and moving statistics change.
     """
     for operation in getattr(network, "operations", []):
         calls = getattr(operation, "_inbound_nodes", [])
-        if any(call.arguments.kwargs.get("training") is False for call in calls) and getattr(
-            operation, "trainable_variables", None
-        ):
+        inference = any(call.arguments.kwargs.get("training") is False for call in calls)
+        if inference and getattr(operation, "trainable_variables", None):
             logging.warning(
                 "--model=%s calls %s with training=False, which Keras replaces in training: its "
                 "weights and moving statistics are trained. Set %s.trainable = False to keep them.",
@@ -105,16 +102,11 @@ def _trace(name: str, network: keras.Model, images: tf.TensorSpec, training: boo
     """Returns the graph of a forward pass."""
 
     def forward(images: tf.Tensor) -> tf.Tensor:
-        with keras.StatelessScope():  # This keeps the state unchanged.
+        with keras.StatelessScope():  # The model's variables do not change in this scope.
             return network(images, training=training)
 
-    try:
-        with unwrap_user_errors(f"--model={name}"):
-            return tf.function(forward, autograph=False).get_concrete_function(images).graph
-    except UserError:
-        raise
-    except Exception as error:  # Keras refuses the user's model, for the reason in `error`.
-        raise UserError(f"--model={name} cannot be called on images: {one_line(error)}") from error
+    with explain_refusal(name, "cannot be called on images"):
+        return tf.function(forward, autograph=False).get_concrete_function(images).graph
 
 
 def _check_weights(name: str, network: keras.Model) -> None:
@@ -157,7 +149,8 @@ def _nodes(graph: tf.Graph) -> list[Any]:
 def _check_assignments(name: str, graph: tf.Graph) -> None:
     """Refuses an assignment to a tf.Variable, such as the `value` of a weight.
 
-    An assignment to a Keras variable adds no operation to the graph; the training step handles it.
+    In a StatelessScope, an assignment to a Keras variable does not add an operation to the graph.
+    The training step refuses such an assignment, except to the state of a random layer.
     """
     for node in _nodes(graph):
         if re.fullmatch(r"Assign\w*VariableOp|ResourceScatter\w+", node.op):
@@ -168,20 +161,15 @@ def _check_assignments(name: str, graph: tf.Graph) -> None:
 
 
 def _check_randomness(name: str, graph: tf.Graph) -> None:
-    drawing = [node for node in _nodes(graph) if _draws(node)]
-    if drawing:
-        raise UserError(
-            f"--model={name} draws random numbers by TensorFlow's {drawing[0].op} "
-            f"({drawing[0].name}), which the seed of the run cannot control.\n"
-            "Use keras.layers.Dropout, or keras.random with a keras.random.SeedGenerator."
-        )
-
-
-def _draws(node: Any) -> bool:
-    """Returns True for random operations with state in the process; Keras' layers have none."""
-    if {"seed", "seed2"} <= set(node.attr):
-        return True
-    return node.op.startswith(("Stateful", "Rng")) and node.op != "StatefulPartitionedCall"
+    """Refuses random operations whose state is in the process; Keras' layers have none."""
+    for node in _nodes(graph):
+        stateful = node.op.startswith(("Stateful", "Rng")) and node.op != "StatefulPartitionedCall"
+        if stateful or {"seed", "seed2"} <= set(node.attr):
+            raise UserError(
+                f"--model={name} draws random numbers by TensorFlow's {node.op} ({node.name}), "
+                "which the seed of the run cannot control.\n"
+                "Use keras.layers.Dropout, or keras.random with a keras.random.SeedGenerator."
+            )
 
 
 def _check_variables(name: str, network: keras.Model, graph: tf.Graph) -> None:
@@ -202,7 +190,7 @@ def _check_variables(name: str, network: keras.Model, graph: tf.Graph) -> None:
 
 
 def _place(network: keras.Model, variable: tf.Variable) -> str:
-    """Returns the attribute and layer that hold a variable, or its name if none does."""
+    """Returns the attribute and the layer that hold a variable, or else the variable's name."""
     for layer in network._flatten_layers():
         for attribute, value in vars(layer).items():
             if isinstance(value, tf.Variable) and any(p is variable for p in _parts(value)):
@@ -216,17 +204,16 @@ def _parts(value: tf.Variable) -> list[tf.Variable]:
 
 
 def _check_logits(name: str, network: keras.Model, graph: tf.Graph, images: tf.TensorSpec) -> None:
-    """Refuses a network that returns probabilities, judged by its last operation or its outputs.
+    """Refuses a network that returns probabilities.
 
-    A softmax or sigmoid as the last operation is found in the graph. If the user wrote either out
-    in other operations, large inputs saturate it, and all outputs are between 0 and 1.
+    If the last operation in the graph is not a softmax or sigmoid, the user's own operations may
+    compute one. With large inputs, all its outputs are then between 0 and 1, and some are near 1.
     """
     kind = _PROBABILITIES.get(_last_operation(graph), "")
     if not kind and images.dtype.is_floating:
-        rng = np.random.default_rng(0)
-        large = _LARGE_INPUT * rng.standard_normal(images.shape)
+        large = 1e6 * np.random.default_rng(0).standard_normal(images.shape)
         rows = _outputs(network, tf.cast(large, images.dtype))
-        if rows.ndim == 2 and np.all((rows >= 0) & (rows <= 1)) and rows.max() > _SATURATED:
+        if rows.ndim == 2 and np.all((rows >= 0) & (rows <= 1)) and rows.max() > 0.9:
             kind = "softmax" if np.allclose(rows.sum(axis=1), 1, atol=1e-2) else "sigmoid"
     if kind:
         raise UserError(
@@ -238,7 +225,7 @@ def _check_logits(name: str, network: keras.Model, graph: tf.Graph, images: tf.T
 def _outputs(network: keras.Model, images: tf.Tensor) -> np.ndarray:
     """Returns the outputs as float64, or [] if the network fails on such images."""
     try:
-        with keras.StatelessScope():  # This keeps the state unchanged.
+        with keras.StatelessScope():
             return np.asarray(network(images, training=False), np.float64)
     except Exception:
         return np.empty(0)
@@ -246,12 +233,7 @@ def _outputs(network: keras.Model, images: tf.Tensor) -> np.ndarray:
 
 def _last_operation(graph: tf.Graph) -> str:
     """Returns the type of the operation that computes the outputs, before any casts or reshapes."""
-    (output, *_) = (
-        graph.structured_outputs
-        if isinstance(graph.structured_outputs, list)
-        else [graph.structured_outputs]
-    )
-    operation = output.op
+    operation = tf.nest.flatten(graph.structured_outputs)[0].op
     while operation.type in _PASSED_OVER:
         operation = operation.inputs[0].op
     return operation.type

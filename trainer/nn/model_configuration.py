@@ -1,4 +1,4 @@
-"""Fingerprint of a model's configuration: on resume, it shows if the model's code was edited."""
+"""Fingerprint of a model's configuration; it shows on resume that the model's code was edited."""
 
 import hashlib
 import json
@@ -8,16 +8,16 @@ from typing import Any
 import keras
 
 # Entries left out: the kernel of ghost batch normalization depends on the device, and the shapes
-# depend on the image size. If weights differ in shape, restoring the checkpoint fails anyway.
+# depend on the image size. If weights have another shape, the checkpoint cannot be read anyway.
 _LEFT_OUT = {"kernel", "batch_shape", "shape", "build_input_shape", "build_config"}
 
 
 def fingerprint(network: keras.Model) -> str | None:
     """Returns the SHA-256 of the model's configuration; None if Keras cannot serialise the model.
 
-    An edit that keeps all shapes, such as another activation, changes the fingerprint; an edit in a
-    Lambda layer does not. The numbers in Keras' layer names depend on the process, so names are
-    replaced by numbers in order of appearance.
+    For example, another activation changes the fingerprint; an edit in a Lambda layer does not. The
+    numbers in Keras' layer names depend on the process, so names are replaced by numbers in order
+    of appearance.
     """
     try:
         configuration = keras.saving.serialize_keras_object(network)
@@ -29,7 +29,7 @@ def fingerprint(network: keras.Model) -> str | None:
 
 
 def _names(value: Any) -> Iterator[str]:
-    """Yields the names of layers and operations in a configuration."""
+    """Yields the names of layers and operations in a configuration, in order of appearance."""
     if isinstance(value, dict):
         if isinstance(value.get("name"), str):
             yield value["name"]
@@ -41,18 +41,18 @@ def _names(value: Any) -> Iterator[str]:
 
 
 def _plain(value: Any, names: dict[str, str]) -> Any:
-    """Returns a configuration with `names` replaced, and types in place of values JSON cannot hold.
+    """Returns a configuration with `names` replaced; JSON can hold the result.
 
     A layer's name is the value of `name`, or the first item of a connection [name, number, ...].
     """
     match value:
         case {"class_name": "__lambda__"}:
-            return "lambda"  # Its code contains line numbers, which any edit above it changes.
+            return "lambda"  # The code of a lambda has line numbers, which other edits may change.
         case dict():
-            kept = {str(key): item for key, item in value.items() if key not in _LEFT_OUT}
             return {
-                key: names.get(item, item) if key == "name" else _plain(item, names)
-                for key, item in kept.items()
+                str(key): names.get(item, item) if key == "name" else _plain(item, names)
+                for key, item in value.items()
+                if key not in _LEFT_OUT
             }
         case [str() as name, int(), *rest]:
             return [names.get(name, name), value[1], *(_plain(item, names) for item in rest)]
@@ -60,4 +60,4 @@ def _plain(value: Any, names: dict[str, str]) -> Any:
             return [_plain(item, names) for item in value]
         case str() | bool() | int() | float() | None:
             return value
-    return type(value).__name__
+    return type(value).__name__  # JSON cannot hold the value.

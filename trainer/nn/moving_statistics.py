@@ -1,9 +1,9 @@
 """Debiased weights by which an update changes the moving statistics of batch normalization.
 
-A moving statistic starts at 0 (mean) or 1 (variance), whatever the data are. After S ghost batches
-with decay d, the initial value would still have the weight d^S: 64% after 45 ghost batches at
-d = 0.99. Kingma & Ba 2015, §3, divide such an average by 1 − d^S. Here, the weights include this
-division, so the stored statistic is a weighted mean over the ghost batches that the layer has seen.
+A moving mean starts at 0 and a moving variance at 1. After S ghost batches with decay d, this
+initial value would still have the weight d^S, for example 64% after 45 ghost batches at d = 0.99.
+Kingma & Ba 2015, §3, divide such an average by 1 − d^S. Here, the weights include this division, so
+a moving statistic is a weighted mean over the ghost batches that the layer has seen.
 """
 
 import math
@@ -18,40 +18,24 @@ from trainer.nn.ghost_batch_norm import GhostBatchNormalization
 Start = int | None
 
 
-def starts(
-    norms: Mapping[str, GhostBatchNormalization], position: int, kept: Mapping[str, Start]
-) -> dict[str, Start]:
-    """Returns the start of each layer, by the layer's name in the checkpoint.
-
-    Args:
-        norms: layers that train from `position` on, by name in the checkpoint.
-        position: examples consumed.
-        kept: starts in the checkpoint, which do not change.
-    """
-    new = {
-        name: None if _is_settled(norm) else position
-        for name, norm in norms.items()
-        if name not in kept
-    }
-    return {**kept, **new}
+def starts(norms: Mapping[str, GhostBatchNormalization]) -> dict[str, Start]:
+    """Returns the starts in a new run: 0, or None for a layer whose statistics are not initial."""
+    return {name: 0 if _is_initial(norm) else None for name, norm in norms.items()}
 
 
 def trained_norms(model: keras.Model) -> dict[str, GhostBatchNormalization]:
     """Returns the trainable ghost batch norms by index; the index counts frozen ones too.
 
-    Layer names may differ between processes, but the order of the layers does not.
+    Checkpoints use the index, since the names of layers may differ between processes.
     """
     layers = model._flatten_layers()
     norms = [layer for layer in layers if isinstance(layer, GhostBatchNormalization)]
     return {str(number): norm for number, norm in enumerate(norms) if norm.trainable}
 
 
-def _is_settled(norm: GhostBatchNormalization) -> bool:
-    """Returns True unless all means are 0 and all variances 1, as in a new layer."""
-    mean, variance = (
-        keras.ops.convert_to_numpy(v) for v in (norm.moving_mean, norm.moving_variance)
-    )
-    return bool(np.any(mean != 0) or np.any(variance != 1))
+def _is_initial(norm: GhostBatchNormalization) -> bool:
+    mean, variance = map(keras.ops.convert_to_numpy, (norm.moving_mean, norm.moving_variance))
+    return bool(np.all(mean == 0) and np.all(variance == 1))
 
 
 def update_weights(
@@ -63,13 +47,13 @@ def update_weights(
     """Returns the weight of each update in each layer's statistics, float64 [updates, layers].
 
     The weight is (1 − dⁿ) / (1 − d^S). An update has n = B/G ghost batches. After the update, the
-    layer has seen S = (position after the update − start) / G ghost batches.
+    layer has seen S = (position − start) / G ghost batches.
 
     Args:
-        norms: layers by name; d is their `momentum`, G their `ghost_batch_size`.
-        starts: position at which each layer first trained, by the same names.
+        norms: layers by index; d is their `momentum`, G their `ghost_batch_size`.
+        starts: start of each layer, by index.
         batch_size: B, examples.
-        positions: examples consumed after each update.
+        positions: position after each update.
     """
     table = np.empty((len(positions), len(norms)))
     for column, (name, norm) in enumerate(norms.items()):

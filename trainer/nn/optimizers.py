@@ -1,8 +1,8 @@
 """Optimizers: each computes the direction of an update, w ← w − ε · direction.
 
 The learning rate is not part of the velocity, so a change of ε needs no momentum correction (Goyal
-et al. 2017, remark 2). Weight decay is coupled L2: λ w is added to the gradient. Only lamb adds
-λ w to the normalised gradient instead, as its paper does.
+et al. 2017, remark 2). Weight decay is coupled L2: λ w is added to the gradient. Only lamb, as in
+its paper, adds λ w after the gradient is normalised.
 """
 
 import dataclasses
@@ -25,8 +25,8 @@ class Update:
     Attributes:
       parameter: w before the update; the whole tensor, because LARS and LAMB take its norm.
       gradient: ∇, the mean over the batch, of w's shape.
-      momentum: m, a scalar; β₁ of adam and lamb. It may change from update to update.
-      weight_decay: λ of the run, which applies only to parameters for which `decays` is true.
+      momentum: m, or β₁ of adam and lamb; a scalar, which may change from update to update.
+      weight_decay: λ of the run; it applies only to parameters for which `decays` returns True.
     """
 
     parameter: tf.Tensor
@@ -48,7 +48,7 @@ class Optimizer:
     Attributes:
       direction: function (update, slots) → (direction, new slots).
       slots: number of slots with the shape of the parameter.
-      scalars: number of scalar slots, which follow the other slots.
+      scalars: number of scalar slots, which stand after the other slots.
     """
 
     direction: Callable[[Update, Slots], tuple[tf.Tensor, Slots]]
@@ -103,7 +103,7 @@ def _adam(update: Update, slots: Slots) -> tuple[tf.Tensor, Slots]:
 def _lars(update: Update, slots: Slots) -> tuple[tf.Tensor, Slots]:
     """Updates u ← m u + η ‖w‖ / (‖∇‖ + λ ‖w‖) · (∇ + λ w); the direction is u.
 
-    This is algorithm 1 of You et al. 2017 (1708.03888), except that the velocity excludes ε.
+    This is algorithm 1 of You et al. 2017 (1708.03888), except that ε is not part of the velocity.
     """
     gradient = update.decayed(update.gradient)
     if decays(update.parameter):
@@ -130,11 +130,11 @@ def _lamb(update: Update, slots: Slots) -> tuple[tf.Tensor, Slots]:
 def _normalised(
     gradient: tf.Tensor, beta1: tf.Tensor, slots: Slots, epsilon: float
 ) -> tuple[tf.Tensor, Slots]:
-    """Returns m̂ / (√v̂ + epsilon) and new `slots`, whose moments are averages started at zero.
+    """Returns m̂ / (√v̂ + epsilon) and the new `slots`, which are moving averages started at zero.
 
-    To correct the bias, a moment is divided by the same average of ones. For the mean, the divisor
-    is 1 − ∏ β₁, which is right even if β₁ changes. The divisor rounds as the moment does; in
-    float32, 1 − 0.999ᵗ would differ from it by a relative 1e-5.
+    To correct the bias, a moment is divided by the same moving average of ones. For the mean, this
+    divisor is 1 − ∏ β₁, which is right even if β₁ changes. The divisor has the same rounding errors
+    as the moment; in float32, 1 − 0.999ᵗ would differ by a relative 1e-5.
     """
 
     def average(old: tf.Tensor, new: tf.Tensor | float, beta: tf.Tensor | float) -> tf.Tensor:
@@ -150,7 +150,7 @@ def _normalised(
 
 
 def _where_nonzero(size: tf.Tensor, other: tf.Tensor, trust: tf.Tensor) -> tf.Tensor:
-    """Returns `trust`, or 1 if either norm is 0, so that a kernel of zeros can change."""
+    """Returns `trust`, or 1 if a norm is 0, so that a kernel of zeros can change."""
     return tf.where((size > 0) & (other > 0), trust, tf.ones_like(trust))
 
 
@@ -167,6 +167,6 @@ OPTIMIZERS = {
 def decays(parameter: tf.Variable | tf.Tensor) -> bool:
     """Returns True if weight decay and the trust ratios of lars and lamb apply to a parameter.
 
-    They apply to parameters of rank 2 or more (kernels), but not to biases and norm scales.
+    They apply to kernels (rank 2 or more), but not to biases and batch-norm scales (rank 1).
     """
     return len(parameter.shape) > 1

@@ -1,8 +1,8 @@
 """Random bits: a 64-bit hash of (seed, position) by splitmix64, vectorised in TensorFlow.
 
-With one seed, no two positions have the same bits; at one position, no two seeds do. All seeds
-share one sequence of 2⁶⁴ words, but each starts at its own pseudorandom offset. Two runs of 10¹²
-positions overlap with probability about 1e-7.
+Different positions have different bits with the same seed, and so have different seeds at the same
+position. All seeds share one sequence of 2⁶⁴ words, but each starts at its own pseudorandom offset.
+The positions of two runs with 10¹² examples each overlap with probability about 1e-7.
 """
 
 import tensorflow as tf
@@ -19,7 +19,7 @@ def shift_right(words: tf.Tensor, bits: int) -> tf.Tensor:
 
 
 def splitmix64(words: tf.Tensor) -> tf.Tensor:
-    """Returns the splitmix64 of uint64 words of any shape."""
+    """Returns the splitmix64 hash of each word; `words` is uint64 of any shape."""
     z = words + tf.constant(_GAMMA, tf.uint64)
     z = tf.bitwise.bitwise_xor(z, shift_right(z, 30)) * tf.constant(_MULTIPLIERS[0], tf.uint64)
     z = tf.bitwise.bitwise_xor(z, shift_right(z, 27)) * tf.constant(_MULTIPLIERS[1], tf.uint64)
@@ -27,28 +27,15 @@ def splitmix64(words: tf.Tensor) -> tf.Tensor:
 
 
 def random_bits(positions: tf.Tensor, seed: int) -> tf.Tensor:
-    """Returns 64 random bits for each position: splitmix64(splitmix64(seed) + position).
-
-    Args:
-        positions: int64 [n].
-        seed: seed of the run.
-
-    Returns:
-        uint64 [n].
-    """
+    """Returns splitmix64(splitmix64(seed) + position), uint64 [n], for `positions`, int64 [n]."""
     key = splitmix64(tf.constant(seed & _MASK, tf.uint64))
     return splitmix64(key + tf.cast(positions, tf.uint64))
 
 
 def further_bits(bits: tf.Tensor, words: int) -> tf.Tensor:
-    """Returns more bits for each position: the splitmix64 sequence that starts from state `bits`.
+    """Returns splitmix64 sequences, uint64 [n, words], that start from the states `bits` [n].
 
-    Args:
-        bits: uint64 [n], from `random_bits`.
-        words: number of words of 64 bits.
-
-    Returns:
-        uint64 [n, words].
+    `bits` come from `random_bits`; each sequence has `words` words.
     """
     steps = tf.cast(tf.range(words, dtype=tf.int64), tf.uint64) * tf.constant(_GAMMA, tf.uint64)
     return splitmix64(bits[:, None] + steps)

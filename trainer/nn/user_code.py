@@ -1,8 +1,8 @@
-"""Errors of the user's own code: a model's function, its layers, and what they import.
+"""Reports errors of the user's own code: a model's function, its layers, and what they import.
 
-Such an error ends the program as a UserError with the message of the original error and the file
-and line of the user's code, below a traceback of the user's frames. Frames in installed packages
-are ignored; an error is the user's if the last of the other frames is not in this program.
+Such an error ends the program as a UserError. The message gives the original error, and the file
+and line of the user's code; a traceback of the user's frames stands above it. An error is the
+user's if the last frame outside installed packages is not in this program.
 """
 
 import contextlib
@@ -28,13 +28,10 @@ _LONGEST = 400  # Longest message, in characters.
 
 @contextlib.contextmanager
 def unwrap_user_errors(code: str = "the model's own code") -> Iterator[None]:
-    """Converts an error of the user's code to a UserError; raises a UserError unchanged.
+    """Converts an error of the user's code, called `code` in the message, to a UserError.
 
-    AutoGraph replaces an error by one that adds the source of every call that led to it. This finds
-    the original error again.
-
-    Args:
-      code: description of the user's code, for the message.
+    AutoGraph replaces an error by another one, whose message has the source of every call that led
+    to the error. This function finds the original error. It raises a UserError unchanged.
     """
     try:
         with output.kept():
@@ -44,13 +41,31 @@ def unwrap_user_errors(code: str = "the model's own code") -> Iterator[None]:
         for link in chain:
             if isinstance(link, UserError):
                 raise link from None
-        for link in reversed(chain):  # If user code raised an error from another, the later counts.
-            if frames := user_frames(link):
+        for link in reversed(chain):  # If user code raised an error from another, name the later.
+            if frames := _user_frames(link):
                 raise _as_user_error(code, link, frames) from None
         raise
 
 
-def user_frames(error: BaseException) -> list[traceback.FrameSummary]:
+@contextlib.contextmanager
+def explain_refusal(name: str, problem: str) -> Iterator[None]:
+    """Converts an error in the block to a UserError: the model `name` has this `problem`.
+
+    For a model of this program, only a ValueError is converted: Keras raises it, for example, if
+    the image is too small. Any other error is a bug and keeps its traceback.
+    """
+    try:
+        with unwrap_user_errors(f"--model={name}"):
+            yield
+    except UserError:
+        raise
+    except Exception as error:
+        if not isinstance(error, ValueError) and ":" not in name:
+            raise
+        raise UserError(f"--model={name} {problem}: {one_line(error)}") from error
+
+
+def _user_frames(error: BaseException) -> list[traceback.FrameSummary]:
     """Returns the frames in the user's files, or [] if the error is not from the user's code."""
     traced = traceback.extract_tb(error.__traceback__)
     frames = [frame for frame in traced if _is_ours(frame) or not _is_installed(frame)]
@@ -63,7 +78,7 @@ def user_frames(error: BaseException) -> list[traceback.FrameSummary]:
 
 def one_line(error: BaseException) -> str:
     """Returns the type of an error and its message, without the text that Keras adds."""
-    # The str of a KeyError is the repr of its message, with \\n for the end of a line.
+    # The str of a KeyError is the repr of its message, which has \\n in place of a new line.
     wrapped = isinstance(error, KeyError) and "Exception encountered" in str(error)
     message = str(error.args[0]) if wrapped else str(error)
     text = " ".join(_AROUND.sub("", _COLOURS.sub("", message)).split())
@@ -74,11 +89,10 @@ def one_line(error: BaseException) -> str:
 def _is_ours(frame: traceback.FrameSummary) -> bool:
     """Returns True if the frame is in this program, or in code that AutoGraph generated from it.
 
-    AutoGraph does not rewrite functions that Keras calls, so generated code is never the user's.
+    AutoGraph does not convert functions that Keras calls, so it generates no code from the user's.
     """
-    if "__autograph_generated_file" in frame.filename:
-        return True
-    return pathlib.Path(frame.filename).is_relative_to(_OURS)
+    generated = "__autograph_generated_file" in frame.filename
+    return generated or pathlib.Path(frame.filename).is_relative_to(_OURS)
 
 
 def _is_installed(frame: traceback.FrameSummary) -> bool:
@@ -88,7 +102,7 @@ def _is_installed(frame: traceback.FrameSummary) -> bool:
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """Returns the error and its causes or contexts, from the first raised to the last."""
+    """Returns the error and its causes or contexts, in the order in which they were raised."""
     chain: list[BaseException] = []
     link: BaseException | None = error
     while link is not None and not any(link is other for other in chain):

@@ -1,4 +1,4 @@
-"""Divergence: the error that ends a run whose loss, gradient or parameters are not finite."""
+"""Raises the error that ends a run whose loss, gradient or parameters are not finite."""
 
 import math
 
@@ -13,20 +13,19 @@ from trainer.training.update_metrics import UpdateMetrics
 
 
 def check_updates(stretch: Stretch, metrics: UpdateMetrics, state: State) -> None:
-    """Checks the losses and gradients of a stretch that begins at `state`.
+    """Checks the losses and gradients of a stretch; `state` is the state before the stretch.
 
     Raises:
-      NonFiniteLossError: if an update's loss or gradient norm is not finite; names the first one.
+      NonFiniteLossError: if a loss or gradient norm is not finite; names the first such update.
     """
     finite = np.isfinite(metrics.loss) & np.isfinite(metrics.gradient_norm)
     if finite.all():
         return
     bad = int(np.argmin(finite))
-    what = (
-        f"the loss is {metrics.loss[bad]:g} and the gradient's norm {metrics.gradient_norm[bad]:g}"
-    )
+    loss, norm = metrics.loss[bad], metrics.gradient_norm[bad]
+    what = f"the loss is {loss:g} and the gradient's norm {norm:g} at"
     position = stretch.position + bad * stretch.batch_size
-    raise _error(f"{what} at", state.update + bad, position, stretch.settings[bad])
+    raise _error(what, state.update + bad, position, stretch.settings[bad])
 
 
 def check_evaluation(evaluation: Evaluation, state: State) -> None:
@@ -40,9 +39,8 @@ def check_evaluation(evaluation: Evaluation, state: State) -> None:
 
 
 def error_after(what: str, state: State) -> NonFiniteLossError:
-    """Returns the error of a run in which `what` happened after the last update of `state`."""
-    setting = Setting(**state.setting)
-    return _error(f"{what} after", state.update, state.position, setting)
+    """Returns the error with the message that `what` is true after the last update of `state`."""
+    return _error(f"{what} after", state.update, state.position, Setting(**state.setting))
 
 
 def _error(what: str, update: int, position: int, setting: Setting) -> NonFiniteLossError:

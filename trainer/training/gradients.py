@@ -1,4 +1,4 @@
-"""Gradients of one forward and backward pass, with loss, top-1 and batch-norm statistics."""
+"""Computes gradients, loss, top-1 and batch-norm statistics by one forward and backward pass."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,21 +8,20 @@ import tensorflow as tf
 
 from trainer.errors import UserError
 from trainer.nn import seeds
-from trainer.nn.ghost_batch_norm import (
-    GhostBatchNormalization,
-    Statistics,
-    collect_statistics,
-)
+from trainer.nn.ghost_batch_norm import Statistics, collect_statistics
 from trainer.nn.losses import cross_entropy
+from trainer.nn.moving_statistics import trained_norms
+
+_ZERO = tf.UnconnectedGradients.ZERO  # Gradient of a parameter that the loss does not depend on.
 
 
 class GradientSums(NamedTuple):
-    """Sums over examples, all float32.
+    """Sums over the examples of one or more passes, all float32.
 
     Attributes:
-      gradients: gradient of the data loss and of the losses that layers add, for each parameter.
-      statistics: (means, biased variances) of each batch-norm layer, [c] each, over ghost batches.
-      loss: data loss, [].
+      gradients: gradient of each parameter: of the cross entropy, and of losses that layers add.
+      statistics: sums over ghost batches, (means [c], biased variances [c]) of each batch norm.
+      loss: cross entropy, [].
       correct: number of examples whose label has the largest logit, [].
     """
 
@@ -33,14 +32,14 @@ class GradientSums(NamedTuple):
 
 
 class GradientFunction:
-    """Computes the gradients of a model's parameters; call the instance in a traced function.
+    """Computes the gradients of a model's parameters; call an instance in a traced function.
 
     Attributes:
       parameters: the trainable variables.
-      constraints: function that is applied to each parameter after an update, or None.
+      constraints: each parameter's Keras constraint, to apply after an update, or None.
       norms: the trainable ghost batch norms.
-      moving: whether training moves the statistics of each of `norms`; false if the model calls the
-        layer with training=False. Known once a pass has been traced.
+      moving: whether training changes the moving statistics of each of `norms`. The first call sets
+        these values: False if the model calls the layer with training=False.
     """
 
     def __init__(
@@ -48,11 +47,7 @@ class GradientFunction:
     ) -> None:
         self.parameters = [variable.value for variable in model.trainable_variables]
         self.constraints = [_as_written(v.constraint) for v in model.trainable_variables]
-        self.norms = [
-            layer
-            for layer in model._flatten_layers()
-            if isinstance(layer, GhostBatchNormalization) and layer.trainable
-        ]
+        self.norms = list(trained_norms(model).values())
         self.moving = [True] * len(self.norms)
         self._model = model
         self._label_smoothing = label_smoothing
@@ -66,18 +61,16 @@ class GradientFunction:
         with collect_statistics() as collected, tf.GradientTape() as tape:
             logits, added = self._forward(images, position)
             loss = tf.reduce_sum(cross_entropy(logits, labels, self._label_smoothing))
-            # The update divides by B. With the factor b, added losses count once per update.
+            # An update divides by B. The factor b gives the mean of added losses the weight 1.
             total = loss + tf.cast(tf.shape(labels)[0], tf.float32) * added
-        gradients = tape.gradient(
-            total, self.parameters, unconnected_gradients=tf.UnconnectedGradients.ZERO
-        )
+        gradients = tape.gradient(total, self.parameters, unconnected_gradients=_ZERO)
         statistics = [self._statistics(number, collected) for number in range(len(self.norms))]
         right = tf.equal(tf.argmax(logits, -1, output_type=labels.dtype), labels)
         correct = tf.reduce_sum(tf.cast(right, tf.float32))
         return GradientSums([tf.convert_to_tensor(g) for g in gradients], statistics, loss, correct)
 
     def _statistics(self, number: int, collected: list[Statistics]) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the sums of norms[number]; zeros if the model calls it only for inference."""
+        """Returns the sums of norms[number], or zeros if the model only calls it for inference."""
         layer = self.norms[number]
         entries = [entry for entry in collected if entry.layer is layer]
         if not entries:
@@ -101,14 +94,14 @@ class GradientFunction:
 
     def _forward(self, images: tf.Tensor, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns logits, float32 [b, classes], and the sum of the losses that layers add."""
-        # Random masks depend on the position, so replicas differ and a resumed run needs no state.
+        # Random masks depend on the position: replicas differ, and a resumed run draws the same.
         states = self._seed_states
         seeds.use_in_this_thread(self._generator)
         drawn, layers = seeds.values(len(states), position, self._seed, self._order_version)
         mapping = [(self._generator.state, drawn), *zip(states, layers, strict=True)]
         with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:
             logits = self._model(images, training=True)
-        own = {id(state) for state in self._seed_states}  # The == of variables compares values.
+        own = {id(state) for state in states}  # The == of variables compares values.
         for variable in self._model.variables:
             if scope.get_current_value(variable) is not None and id(variable) not in own:
                 raise UserError(
@@ -121,25 +114,19 @@ class GradientFunction:
     def regularisation(self) -> list[tf.Tensor]:
         """Returns the regularizers' gradient for each parameter, which an update adds once.
 
-        This gradient does not depend on the examples, so it does not add to the gradient noise.
+        This gradient does not depend on the examples, so the gradient noise does not include it.
         """
+        regularized = [v for v in self._model.trainable_variables if v.regularizer]
         with tf.GradientTape() as tape:
-            regularizers = [
-                (_as_written(v.regularizer), v)
-                for v in self._model.trainable_variables
-                if v.regularizer
-            ]
-            total = _summed([regularizer(v) for regularizer, v in regularizers])
-        return tape.gradient(
-            total, self.parameters, unconnected_gradients=tf.UnconnectedGradients.ZERO
-        )
+            total = _summed([_as_written(v.regularizer)(v) for v in regularized])
+        return tape.gradient(total, self.parameters, unconnected_gradients=_ZERO)
 
 
 def _as_written(function: Callable | None) -> Any:
-    """Returns a user's function, exempt from conversion by AutoGraph, as in Keras' fit."""
+    """Returns a user's function, which AutoGraph then does not convert, as in Keras' fit."""
     return function and tf.autograph.experimental.do_not_convert(function)
 
 
 def _summed(losses: list[Any]) -> tf.Tensor:
-    """Returns the sum of losses of any shape and type as float32 [], as Keras' fit does."""
+    """Returns the sum of all elements of `losses`, float32 [], as Keras' fit does."""
     return tf.add_n([tf.constant(0.0), *(tf.reduce_sum(tf.cast(x, tf.float32)) for x in losses)])

@@ -1,4 +1,4 @@
-"""Points that a run logs, and the lines that it prints with them."""
+"""Writes the logged points of a run, and prints evaluations and decisions."""
 
 import dataclasses
 import math
@@ -25,10 +25,10 @@ def log_training(
 
     Args:
       metrics: metrics of the last stretch.
-      noise: gradient noise up to now; None if the last stretch did not measure it.
-      decision: what the controller decided after the stretch, if anything.
-      trajectory: trajectory of the run.
-      state: state after the stretch; its window is emptied.
+      noise: averages of the gradient noise; None if the last stretch did not measure it.
+      decision: message of the controller's decision after the stretch, if it decided.
+      trajectory: schedule of the run.
+      state: state after the stretch; this function empties its window.
       writer: writes the run's points.
     """
     window = state.window
@@ -63,8 +63,8 @@ def log_evaluation(
     state: State,
     writer: MetricsWriter,
 ) -> None:
-    """Logs an evaluation, and prints it."""
-    epoch = state.position / trajectory.examples
+    """Logs an evaluation, and prints it with the controller's decision."""
+    epoch, setting = state.position / trajectory.examples, state.setting
     writer.write(
         "eval",
         state.update,
@@ -74,10 +74,9 @@ def log_evaluation(
         **_last_setting(state, trajectory),
         **({"decision": decision} if decision else {}),
     )
-    setting = Setting(**state.setting)
     log(
-        f"epoch {epoch:6.2f}  update {state.update:6d}  batch {setting.batch_size:5d}  "
-        f"learning rate {setting.learning_rate:.4g}  eval loss {evaluation.loss:.4f}  "
+        f"epoch {epoch:6.2f}  update {state.update:6d}  batch {setting['batch_size']:5d}  "
+        f"learning rate {setting['learning_rate']:.4g}  eval loss {evaluation.loss:.4f}  "
         f"top1 {evaluation.top1:.4f}"
     )
     _log_decision(decision, state, trajectory)
@@ -89,10 +88,9 @@ def _last_setting(state: State, trajectory: Trajectory) -> dict[str, float]:
 
 
 def _log_decision(decision: str | None, state: State, trajectory: Trajectory) -> None:
-    if decision is None:
-        return
-    before, then = Setting(**state.setting), trajectory.at(state.position)
-    log(
-        f"{decision}; batch {before.batch_size} → {then.batch_size}, "
-        f"learning rate {before.learning_rate:.4g} → {then.learning_rate:.4g}"
-    )
+    if decision is not None:
+        before, after = Setting(**state.setting), trajectory.at(state.position)
+        log(
+            f"{decision}; batch {before.batch_size} → {after.batch_size}, "
+            f"learning rate {before.learning_rate:.4g} → {after.learning_rate:.4g}"
+        )

@@ -1,7 +1,7 @@
-"""The training loop: evaluate, log, save or stop if due, then train a stretch.
+"""The training loop: evaluate, save or stop if due, then train a stretch and log it if due.
 
-Position is the only clock of what is learned. Time decides when a checkpoint is written and how
-long a stretch is; neither changes what is learned.
+Only the position decides what is learned. Time decides when a checkpoint is written and how long a
+stretch is; neither changes what is learned.
 """
 
 import dataclasses
@@ -13,22 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from trainer.distributed.process_group import ProcessGroup
+from trainer.config.flags import Config
 from trainer.schedule.gradient_noise import GradientNoise
 from trainer.schedule.stretch import Stretch, next_stretch
-from trainer.schedule.trajectory import Trajectory, position_of
+from trainer.schedule.trajectory import noise_horizon, position_of
 from trainer.system import memory
 from trainer.system.output import log
 from trainer.system.tensorflow_errors import translate
 from trainer.training import divergence
-from trainer.training.evaluation import Evaluation, Evaluator, gap_warning
+from trainer.training.evaluation import Evaluation, gap_warning
 from trainer.training.log_points import log_evaluation, log_training
-from trainer.training.outputs import Outputs
-from trainer.training.state import State
-from trainer.training.step import TrainingStep
+from trainer.training.run_setup import Run
 from trainer.training.update_metrics import UpdateMetrics
 
-# Python waits while a stretch runs, so a signal takes effect at the end of the stretch.
+# Longest stretch, in seconds. A signal takes effect only at the end of a stretch.
 _STRETCH_SECONDS = 2.0
 
 
@@ -39,79 +37,32 @@ class StopReason(enum.Enum):
     EPOCH = "--stop_at_epoch"
 
 
-@dataclasses.dataclass(frozen=True)
-class LoopConfig:
-    """Settings of the loop.
-
-    Attributes:
-      trajectory: position → setting, and the controller that may change it.
-      replicas: number of replicas of all processes.
-      ghost_batch_size: number of examples that share batch-norm statistics.
-      micro_batch_size: the largest micro-batch of a replica, in examples.
-      log_every_updates: interval of logged points, in updates.
-      eval_every_epochs: interval of evaluations, in epochs.
-      checkpoint_seconds: time between checkpoints.
-      noise_horizon: averaging horizon of the gradient noise, in examples.
-      stop_at: position at which the run stops before its end, if any.
-    """
-
-    trajectory: Trajectory
-    replicas: int
-    ghost_batch_size: int
-    micro_batch_size: int
-    log_every_updates: int
-    eval_every_epochs: float
-    checkpoint_seconds: float
-    noise_horizon: int
-    stop_at: int | None
-
-
 class TrainingLoop:
-    """Trains from a state to the end of a trajectory; call `run` once."""
+    """Trains a run from its state to the end of its trajectory; call `run` once."""
 
-    def __init__(
-        self,
-        config: LoopConfig,
-        state: State,
-        step: TrainingStep,
-        batches: Callable[[int, int], Iterator[Any]],
-        evaluator: Evaluator,
-        outputs: Outputs,
-        group: ProcessGroup,
-    ) -> None:
-        """Continues from `state`, which the loop updates.
-
-        Args:
-          config: settings of the loop.
-          state: state of the run.
-          step: the device code; its model has the parameters that belong to `state`.
-          batches: returns an iterator over the micro-batches from (position, micro-batch size) on.
-          evaluator: evaluates the model.
-          outputs: what the run writes.
-          group: the processes that train together.
-        """
-        self._config, self._state, self._step = config, state, step
-        self._batches, self._evaluator = batches, evaluator
-        self._outputs, self._group = outputs, group
-        self._trajectory, self._controller = config.trajectory, config.trajectory.control
-        self._noise = GradientNoise(config.noise_horizon)
-        if state.update:
-            self._controller.load_state_dict(state.control)
-            self._noise.load_state_dict(state.noise)
+    def __init__(self, config: Config, run: Run) -> None:
+        """Continues from the state of `run`, which the loop updates."""
+        self._config, self._run = config, run
+        self._state, self._step = run.state, run.step
+        self._outputs, self._group = run.outputs, run.group
+        self._trajectory, self._controller = run.trajectory, run.trajectory.control
+        examples = run.trajectory.examples
+        stop = config.stop_at_epoch
+        self._stop_at = run.trajectory.end if stop is None else position_of(stop, examples)
+        self._noise = GradientNoise(noise_horizon(config, examples))
+        if self._state.update:
+            self._controller.load_state_dict(self._state.control)
+            self._noise.load_state_dict(self._state.noise)
         self._iterator: Iterator[Any] | None = None
         self._micro_batch_size = 0  # The micro-batch size of `_iterator`.
         self._examples_per_second = 0.0  # Throughput in the last stretch.
-        self._training_loss = math.inf  # Unknown before the first stretch.
+        self._training_loss = math.inf  # Mean loss in the last stretch.
         self._saved_at = time.monotonic()
 
     def run(self, should_stop: Callable[[], bool]) -> Evaluation | StopReason:
-        """Trains to the end of the trajectory, or until the run has to stop.
+        """Returns the evaluation at the end of the run, or why the run stopped before its end.
 
-        Args:
-          should_stop: returns whether this process was asked to stop; if one was, all stop.
-
-        Returns:
-          The evaluation at the end, or why the run stopped before it.
+        If `should_stop` returns True in one process, all processes stop.
 
         Raises:
           NonFiniteLossError: if training diverges.
@@ -121,10 +72,10 @@ class TrainingLoop:
         while True:
             due = self._evaluation_due()
             if due and not self._evaluate(should_stop):
-                return self._stop(StopReason.SIGNAL)  # The run evaluates when it resumes.
+                return self._stop(StopReason.SIGNAL)  # A resumed run repeats the evaluation.
             if self._controller.ended or self._state.position >= self._trajectory.end:
-                return self._finish()
-            due = due or time.monotonic() - self._saved_at >= self._config.checkpoint_seconds
+                return self._stop()
+            due = due or time.monotonic() - self._saved_at >= 60 * self._config.checkpoint_minutes
             stopping, (saving, most_updates) = self._group.agree(
                 should_stop(), due, self._most_updates()
             )
@@ -132,13 +83,13 @@ class TrainingLoop:
                 return self._stop(StopReason.SIGNAL)
             if saving:
                 self._save()
-            if self._config.stop_at is not None and self._state.position >= self._config.stop_at:
+            if self._state.position >= self._stop_at:
                 return self._stop(StopReason.EPOCH)
             self._train(self._next_stretch(most_updates))
 
     def _evaluate(self, should_stop: Callable[[], bool]) -> bool:
-        """Evaluates, tells the controller, and logs; returns whether the evaluation finished."""
-        evaluation = self._evaluator.evaluate(should_stop)
+        """Evaluates, passes the top-1 to the controller, and logs; returns False if interrupted."""
+        evaluation = self._run.evaluator.evaluate(should_stop)
         if evaluation is None:
             return False
         divergence.check_evaluation(evaluation, self._state)
@@ -152,11 +103,11 @@ class TrainingLoop:
         return True
 
     def _train(self, stretch: Stretch) -> None:
-        """Trains a stretch, tells the controller what was measured, and logs if due."""
+        """Trains a stretch, passes the gradient noise to the controller if due, and logs if due."""
         state = self._state
         if self._iterator is None or stretch.layout.micro_batch_size != self._micro_batch_size:
             self._micro_batch_size = stretch.layout.micro_batch_size
-            self._iterator = self._batches(state.position, self._micro_batch_size)
+            self._iterator = self._run.batches(state.position, self._micro_batch_size)
         with translate(memory.out_of_memory(*self._out_of_memory_texts(stretch))):
             metrics = self._broadcast(self._step.run(self._iterator, stretch))
         divergence.check_updates(stretch, metrics, state)
@@ -180,8 +131,7 @@ class TrainingLoop:
         )
 
     def _broadcast(self, metrics: UpdateMetrics) -> UpdateMetrics:
-        """Returns the chief's metrics, so that all processes make the same decisions: the last bits
-        of a norm may differ between machines."""
+        """Returns the chief's metrics, since those of other processes may differ in rounding."""
         if self._group.count == 1:
             return metrics
         names = ("loss", "top1", "gradient_norm", "micro_batch_sq_norm", "batch_sq_norm")
@@ -190,25 +140,23 @@ class TrainingLoop:
         return dataclasses.replace(metrics, **dict(zip(names, chiefs, strict=True)))
 
     def _next_stretch(self, most_updates: int) -> Stretch:
-        """Returns the next stretch, which ends before the loop has something else to do."""
-        config, position = self._config, self._state.position
+        """Returns the next stretch, which ends at the latest where the loop has to act."""
+        position, end = self._state.position, self._trajectory.end
+        until = min(
+            end, self._stop_at, self._next_evaluation(), self._next_decision(position) or end
+        )
         return next_stretch(
             self._trajectory,
             position,
-            until=min(
-                self._trajectory.end,
-                config.stop_at or self._trajectory.end,
-                self._next_evaluation(),
-                self._next_decision(position) or self._trajectory.end,
-            ),
+            until=until,
             most_updates=most_updates,
-            replicas=config.replicas,
-            ghost_batch_size=config.ghost_batch_size,
-            micro_batch_size=config.micro_batch_size,
+            replicas=self._step.strategy.num_replicas_in_sync,
+            ghost_batch_size=self._config.ghost_batch_size,
+            micro_batch_size=self._run.micro_batch_size,
         )
 
     def _next_evaluation(self) -> int:
-        """Returns the position of the next evaluation, apart from the one at the end."""
+        """Returns the position of the next evaluation, unless the run ends before it."""
         every, examples = self._config.eval_every_epochs, self._trajectory.examples
         last = self._state.evaluated_at
         count = int(last / examples / every)
@@ -220,54 +168,48 @@ class TrainingLoop:
         due = min(self._next_evaluation(), self._trajectory.end)
         return self._state.position >= due and self._state.position > self._state.evaluated_at
 
-    def _next_decision(self, position: int) -> int | None:
-        """Returns the first position above `position` at which the controller decides by the
-        gradient noise, or None if the controller does not use the noise."""
+    def _next_decision(self, after: int) -> int | None:
+        """Returns where the controller next uses the gradient noise; None if it never does."""
         every = self._controller.every
-        return every and (position // every + 1) * every
+        return every and (after // every + 1) * every
 
     def _log_due(self, stretch: Stretch) -> bool:
-        """Returns whether to log a point: at intervals, before growth, or before an evaluation."""
+        """Returns True at an interval of logging, before growth, and before an evaluation."""
         grows = self._trajectory.at(self._state.position).batch_size != stretch.batch_size
         at_interval = self._state.update % self._config.log_every_updates == 0
         return grows or at_interval or self._evaluation_due()
 
     def _most_updates(self) -> int:
-        """Returns the most updates of the next stretch: up to the next logged point, and at most
-        what fits in _STRETCH_SECONDS; 1 while the throughput is unknown."""
+        """Returns the most updates up to the next logged point that fit in _STRETCH_SECONDS.
+
+        The result is at least 1; while the throughput is unknown, it is 1.
+        """
         every = self._config.log_every_updates
         batch_size = self._trajectory.at(self._state.position).batch_size
         fit = int(self._examples_per_second * _STRETCH_SECONDS / batch_size)
         return max(1, min(every - self._state.update % every, fit))
 
     def _out_of_memory_texts(self, stretch: Stretch) -> tuple[str, str]:
-        """Returns what does not fit if memory runs out, and the remedy."""
+        """Returns the subject and the remedy of the error message if memory runs out."""
         size, ghost = stretch.layout.micro_batch_size, self._config.ghost_batch_size
         half = max(1, size // ghost // 2) * ghost
-        remedy = (
-            f"Use --micro_batch_size={half} or less, or 0 for the fastest that fits."
-            if half < size
-            else memory.LESS
-        )
+        remedy = memory.LESS
+        if half < size:
+            remedy = f"Use --micro_batch_size={half} or less, or 0 for the fastest that fits."
         return f"a micro-batch of {size} examples", remedy
 
     def _save(self) -> None:
-        """Starts to write a checkpoint, if all parameters are finite in all processes."""
+        """Starts to write a checkpoint if all values that it would hold are finite."""
         infinite, _ = self._group.agree(not self._step.finite())
         if infinite:
-            raise divergence.error_after(
-                "parameters or moving statistics are not finite", self._state
-            )
+            what = "parameters, optimizer slots or moving statistics are not finite"
+            raise divergence.error_after(what, self._state)
         self._outputs.save(self._state)
         self._saved_at = time.monotonic()
 
-    def _stop(self, reason: StopReason) -> StopReason:
-        self._save()
-        self._outputs.check_saved(self._state)
-        return reason
-
-    def _finish(self) -> Evaluation:
+    def _stop(self, reason: StopReason | None = None) -> Evaluation | StopReason:
+        """Writes the last checkpoint; returns `reason`, or the last evaluation at the run's end."""
         self._save()
         self._outputs.check_saved(self._state)
         last = self._state.evaluation
-        return Evaluation(**{name: last[name] for name in ("loss", "top1", "top5")})
+        return reason or Evaluation(**{name: last[name] for name in ("loss", "top1", "top5")})

@@ -1,7 +1,7 @@
-"""Search for the fastest micro-batch that fits in memory.
+"""Searches for the fastest micro-batch that fits in memory.
 
-The micro-batch changes nothing that is learned, so it may be chosen by measurement. The choice and
-the candidates are kept in the run directory, so that a resumed run compiles the same functions.
+The micro-batch does not change what is learned, so it may be chosen by measurement. The choice is
+kept in the run directory, so that a resumed run computes with the same micro-batch.
 """
 
 import contextlib
@@ -26,16 +26,17 @@ from trainer.system.output import log
 from trainer.system.typed_json import DamagedError, fields, integer
 from trainer.training.step import TrainingStep
 
-# If a replica's share of the smallest batch is not larger than this, candidates are too few.
+# A share of the smallest batch with at most this many examples has too few candidates.
 _FEW = 64
 # Larger micro-batches overflow the caches of a CPU.
 _MOST_ON_CPU = 256
 # Least ratio of a candidate to the one before, because each costs seconds of tracing.
 _GROWTH = 1.5
-# Least gain in speed for which the search goes on. A doubling halves the fixed cost of a pass, so
-# all further doublings together gain as much as the last. A smaller gain is the clock's noise.
+# Least ratio of a candidate's speed to the fastest before; if it is smaller, the search ends. A
+# doubling halves the fixed cost per example, so all further doublings together gain only as much as
+# the last one. A smaller gain could also be measurement error.
 _GAIN = 1.03
-_SECONDS = 1.0
+_SECONDS = 1.0  # Duration of a measurement.
 # Fraction of the free memory that a candidate may use. The rest is for the update, evaluations,
 # checkpoints and other processes.
 _USABLE = 0.8
@@ -45,7 +46,7 @@ _KEPT = fields({"micro_batch_size": integer(1), "replicas": integer(1)})
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A size that was tried, its speed, and the peak memory in bytes, or None if unknown."""
+    """A size that was tried, its speed, and its peak memory in bytes (None if unknown)."""
 
     micro_batch_size: int
     examples_per_second: float
@@ -63,35 +64,28 @@ def choose(
 ) -> int:
     """Returns the micro-batch size in the file `path`, or measures one and writes it there.
 
-    Candidates divide a replica's share of the run's smallest batch, or of its largest batch if the
-    smallest leaves too few candidates.
+    Candidates divide a replica's share of the run's smallest batch. If that share has too few
+    candidates, they divide the share of the largest batch.
 
     Raises:
       UserError: if `model` does not fit in memory.
     """
     replicas = step.strategy.num_replicas_in_sync
-    smallest = limits.smallest // replicas
-    share = smallest if smallest > _FEW else limits.largest // replicas
+    smallest, largest = limits.smallest // replicas, limits.largest // replicas
+    share = smallest if smallest > _FEW else largest
     try:
         kept = typed_json.read(path, _KEPT)
-        size = kept["micro_batch_size"]
-        if kept["replicas"] == replicas and ghost_batch_size <= size <= limits.largest // replicas:
-            return int(size)
+        if kept["replicas"] == replicas and ghost_batch_size <= kept["micro_batch_size"] <= largest:
+            return int(kept["micro_batch_size"])
     except FileNotFoundError:
         pass
     except DamagedError as error:
         log(f"{error}; it is measured again")
     most = _MOST_ON_CPU if on_cpu(step.strategy) else share
-    sizes = candidates(share, ghost_batch_size, most)
-    tried, why = _search(step, batches, sizes, model)
+    tried, why = _search(step, batches, candidates(share, ghost_batch_size, most), model)
     best = max(tried, key=lambda candidate: candidate.examples_per_second).micro_batch_size
-    choice = {
-        "micro_batch_size": best,
-        "replicas": replicas,
-        "why": why,
-        "tried": [dataclasses.asdict(candidate) for candidate in tried],
-    }
-    write_json(path, choice)
+    rows = [dataclasses.asdict(candidate) for candidate in tried]
+    write_json(path, {"micro_batch_size": best, "replicas": replicas, "why": why, "tried": rows})
     log(f"micro-batch {best}: {why}")
     return best
 
@@ -99,7 +93,7 @@ def choose(
 def candidates(share: int, ghost_batch_size: int, most: int) -> list[int]:
     """Returns sizes from the ghost batch to `most` examples, each about twice the one before.
 
-    Each is a multiple of the ghost batch, and divides `share`, the examples of one replica.
+    Each size is a multiple of the ghost batch, and divides `share`, the examples of one replica.
     """
     sizes = [ghost_batch_size]
     for n in divisors(share // ghost_batch_size):
@@ -114,9 +108,9 @@ def _search(
     sizes: list[int],
     model: str,
 ) -> tuple[list[Candidate], str]:
-    """Tries `sizes` while they fit and are faster; returns those tried, and why one is chosen."""
+    """Tries `sizes` while they fit and are faster; returns those tried, and reasons as text."""
 
-    # A named function: a TPU's computation has the function's name, which must not be <lambda>.
+    # A TPU's computation has the name of this function, so the function cannot be a lambda.
     @tf.function
     def empty() -> None:
         step.strategy.run(step.zero)
@@ -126,17 +120,16 @@ def _search(
     tried: list[Candidate] = []
     fastest, end = 0.0, ""
     for size in sizes:
-        if tried:
-            ratio = size / tried[-1].micro_batch_size
-            if end := _memory_shortage(before, after, ratio):
-                end = f"{size} was not tried: {end}"
-                break
+        ratio = size / tried[-1].micro_batch_size if tried else None
+        if ratio and (shortage := _memory_shortage(before, after, ratio)):
+            end = f"{size} was not tried: {shortage}"
+            break
         memory.reset_peak_memory(devices)
         log(f"measuring a micro-batch of {size}")
         rate = None
         with contextlib.suppress(tf.errors.ResourceExhaustedError):
             rate = _rate(step, batches(0, size), size * len(devices))
-        gc.collect()  # Frees the function and its graph, which refer to each other.
+        gc.collect()  # Frees the compiled function and its graph, which refer to each other.
         empty()
         if rate is None:
             end = f"{size} does not fit in memory"
@@ -159,9 +152,9 @@ def _search(
 
 
 def _memory_shortage(before: list[memory.Use], after: list[memory.Use], ratio: float) -> str:
-    """Returns the memory shortage at `ratio` times the last candidate as text; "" if none.
+    """Returns "" if `ratio` times the last candidate's size is likely to fit, else why it is not.
 
-    The estimate is high: it assumes that all the candidate's memory grows with its size.
+    The estimate is high, because it assumes that all memory of a candidate grows with its size.
     """
     for start, use in zip(before, after, strict=True):
         needed, free = ratio * (use.peak - start.now), use.limit - start.now
@@ -175,7 +168,7 @@ def _gigabytes(size: float) -> str:
 
 
 def _rate(step: TrainingStep, iterator: Iterator[Any], examples: int) -> float:
-    """Returns examples per second, measured with forward and backward passes of `examples`."""
+    """Returns the examples per second of forward and backward passes of `examples` examples."""
 
     @tf.function
     def accumulate(count: tf.Tensor) -> tf.Tensor:
@@ -183,12 +176,12 @@ def _rate(step: TrainingStep, iterator: Iterator[Any], examples: int) -> float:
         for _ in tf.range(count):
             tf.autograph.experimental.set_loop_options(parallel_iterations=1)
             losses = step.strategy.run(step.accumulate, next_per_replica(step.strategy, iterator))
-            # Only this process measures, so the local results are enough.
+            # Only this process measures, so it reads only the local results.
             loss = tf.add_n(step.strategy.experimental_local_results(losses))
         return loss
 
     with unwrap_user_errors():
-        # A concrete function avoids TensorFlow's warning about frequent tracing.
+        # For a concrete function, TensorFlow does not warn of frequent tracing.
         traced = accumulate.get_concrete_function(tf.TensorSpec([], tf.int32))
 
     def seconds(passes: int) -> float:
@@ -200,7 +193,7 @@ def _rate(step: TrainingStep, iterator: Iterator[Any], examples: int) -> float:
     seconds(1)  # Warms up.
     start = time.perf_counter()
     best = seconds(1)
-    # The fastest tenth of a second counts, because other processes can only slow passes down.
+    # The fastest tenth of a second is the result, because other processes only slow passes down.
     passes = max(1, int(_SECONDS / 10 / best))
     while time.perf_counter() - start + passes * best < _SECONDS:
         best = min(best, seconds(passes))

@@ -1,4 +1,4 @@
-"""Outputs of a run while it trains: checkpoints, logged points and the progress bar."""
+"""Outputs of a training run: checkpoints, logged points and the progress bar."""
 
 import dataclasses
 import pathlib
@@ -16,14 +16,14 @@ from trainer.training.state import State
 
 @dataclasses.dataclass(frozen=True)
 class Outputs:
-    """Everything that a run writes while it trains; workers other than the chief write nothing."""
+    """Outputs of a run; those of workers other than the chief write nothing."""
 
     checkpoints: Checkpoints
     metrics: MetricsWriter
     progress: Progress
 
     def save(self, state: State) -> None:
-        """Starts to write a checkpoint, unless a logged point cannot be written to the disk."""
+        """Starts to write a checkpoint if all logged points are on the disk."""
         if self.metrics.flush():
             best = state.best["update"] if state.best else None
             self.checkpoints.save(state.update, dataclasses.asdict(state), best)
@@ -32,19 +32,19 @@ class Outputs:
         """Waits for the checkpoint that is being written.
 
         Raises:
-          NotSavedError: if the newest checkpoint is not that of `state`.
+          NotSavedError: if the newest checkpoint is not of `state`.
         """
         newest = self.checkpoints.wait()
         if newest != state.update:
-            exists = "no checkpoint exists" if newest is None else f"the newest is of {newest}"
+            none = newest is None
+            exists = "no checkpoint exists" if none else f"the newest is of {newest}"
             raise NotSavedError(
-                f"update {state.update} is not saved; {exists}.\n"
-                "Make room, and give the same command again: it "
-                f"{'starts again' if newest is None else 'resumes from there'}."
+                f"update {state.update} is not saved; {exists}.\nMake room, and give the same "
+                f"command again: it {'starts again' if none else 'resumes from there'}."
             )
 
     def close(self) -> None:
-        """Waits for the checkpoint that is being written, and closes the log and the bar."""
+        """Waits for the checkpoint that is being written; closes the log and the progress bar."""
         self.checkpoints.wait()
         self.progress.close()
         self.metrics.close()
@@ -60,16 +60,10 @@ def open_outputs(
     end: int,
     chief: bool,
 ) -> Outputs:
-    """Opens the outputs of the run in `path`; the chief also writes the flags and training data.
+    """Opens the outputs of the run in `path`; the chief also writes flags.txt and `data`.
 
-    Args:
-      config: flags of the run.
-      path: run directory.
-      checkpoints: checkpoints of the run.
-      state: state of the run; logged points after its update are dropped.
-      data: properties of the training data, which the run keeps.
-      end: last position of the run, in examples.
-      chief: whether this process writes the run directory.
+    Existing logged points after the update of `state` are dropped. `end` is the position at which
+    the run ends.
     """
     metrics: MetricsWriter = NoMetricsWriter()
     if chief:

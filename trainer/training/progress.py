@@ -1,4 +1,4 @@
-"""Progress bar of a run, which only a terminal shows; messages are printed above it."""
+"""Progress bar of a run, shown only on a terminal; messages are printed above the bar."""
 
 from tqdm import tqdm
 
@@ -10,23 +10,22 @@ class Progress:
 
     def __init__(self, position: int, end: int, *, shown: bool = True) -> None:
         """Shows the bar at `position` of `end` examples, if stderr is a terminal and `shown`."""
-        # disable=None: only on a terminal.
         self._bar = tqdm(
             total=end,
             initial=position,
             unit=" examples",
             unit_scale=True,
             dynamic_ncols=True,
-            disable=None if shown else True,
+            disable=None if shown else True,  # With None, tqdm shows the bar only on a terminal.
         )
         output.log_above_bar(tqdm.write)
 
     def update(self, position: int, **values: float) -> None:
-        """Moves the bar to `position` and shows `values` behind it."""
+        """Moves the bar to `position`, and shows `values` after it."""
         self._bar.set_postfix({k: f"{v:.4g}" for k, v in values.items()}, refresh=False)
         self._bar.update(min(position, self._bar.total) - self._bar.n)
 
     def close(self) -> None:
-        """Closes the bar, which stays visible."""
+        """Closes the bar, which stays on the terminal."""
         self._bar.close()
         output.log_above_bar(None)

@@ -1,4 +1,4 @@
-"""Trains a whole run: sets it up, trains it, and writes its result."""
+"""Trains a whole run: sets it up, runs the training loop, and writes the result."""
 
 import json
 import pathlib
@@ -16,13 +16,13 @@ from trainer.errors import NonFiniteLossError
 from trainer.run_dir import result as results
 from trainer.run_dir.checkpoints import digest
 from trainer.run_dir.metrics import read
-from trainer.schedule import cost, trajectory
+from trainer.schedule import cost
 from trainer.system import typed_json
 from trainer.system.tensorflow_errors import translate
 from trainer.system.typed_json import table_of, text
 from trainer.training import setup
 from trainer.training.evaluation import Evaluation
-from trainer.training.loop import LoopConfig, StopReason, TrainingLoop
+from trainer.training.loop import StopReason, TrainingLoop
 from trainer.training.run_setup import Run, set_up
 
 
@@ -32,60 +32,51 @@ def train(
     should_stop: Callable[[], bool],
     worker: Worker | None = None,
 ) -> dict[str, Any] | StopReason | None:
-    """Trains to the end, or until the run has to stop; every worker calls this function.
+    """Trains to the end of the run, or until the run has to stop; every worker calls this function.
 
     Args:
       config: flags of the run.
-      path: run directory, which the chief alone touches.
+      path: run directory; only the chief reads and writes it.
       should_stop: returns whether this process was asked to stop.
-      worker: this process, if it is one of several.
+      worker: this process as one of several workers; None for a single process.
 
     Returns:
-      The content of result.json, or why the run stopped before its end. None in a worker other
-      than the chief, and in all workers if the run had finished before.
+      The content of result.json in the chief, and None in the other workers. If the run stops
+      early, all workers get the reason. If the run had finished before, all get None.
 
     Raises:
       UserError: if the run cannot be set up, or an example cannot be decoded.
       LostWorkerError: if another worker ended or hangs, or the TPU is lost.
       NonFiniteLossError: if training diverges.
     """
-    kept = path / "bad_examples.txt" if worker is None or worker.chief else None
-    bad = BadExamples(config.skip_bad_examples, kept)
+    chief = worker is None or worker.chief
+    bad = BadExamples(config.skip_bad_examples, path / "bad_examples.txt" if chief else None)
     with (
         worker_session(worker, config.worker_timeout, shared(config)) as exchange,
         translate(tpu.lost(tpu.address(config)), bad.refusal),
     ):
         strategy, lanes = setup.devices(config, worker)
         group = create_process_group(strategy, worker, exchange)
-        if group.agree(group.chief and results.ended(path) is not None)[0]:
+        if group.agree(chief and results.ended(path) is not None)[0]:
             return None
         run = set_up(config, path, bad, strategy, lanes, group)
         last = _train(run, config, should_stop)
         if isinstance(last, StopReason):
             return last
-        result = _write_result(run, last) if group.chief else None
-        # No worker ends before the result is written: a chief that had to be started again would
-        # wait for the others.
+        result = _write_result(run, last) if chief else None
+        # Every worker waits here until the result is written. If the chief failed before that and
+        # was started again, it would need the other workers.
         group.agree(False)
         return result
 
 
 def _train(run: Run, config: Config, should_stop: Callable[[], bool]) -> Evaluation | StopReason:
-    """Trains, and records the bad examples of all workers; closes the outputs."""
-    loop = TrainingLoop(
-        _loop_config(run, config),
-        run.state,
-        run.step,
-        run.batches,
-        run.evaluator,
-        run.outputs,
-        run.group,
-    )
+    """Trains, closes the outputs, and records the bad examples of all workers."""
     error = None
     try:
-        last = loop.run(should_stop)
+        last = TrainingLoop(config, run).run(should_stop)
     except NonFiniteLossError as diverged:
-        error = diverged  # All processes raise it, once the pending checkpoint is written.
+        error = diverged  # All processes raise this error, so all reach the exchange below.
     finally:
         run.outputs.close()
     _, *others = run.group.all_gather(json.dumps(run.bad.reasons))
@@ -126,21 +117,3 @@ def _write_result(run: Run, last: Evaluation) -> dict[str, Any]:
     }
     results.write(run.path, result)
     return result
-
-
-def _loop_config(run: Run, config: Config) -> LoopConfig:
-    examples = run.trajectory.examples
-    stop_at = None
-    if config.stop_at_epoch is not None:
-        stop_at = trajectory.position_of(config.stop_at_epoch, examples)
-    return LoopConfig(
-        trajectory=run.trajectory,
-        replicas=run.step.strategy.num_replicas_in_sync,
-        ghost_batch_size=config.ghost_batch_size,
-        micro_batch_size=run.micro_batch_size,
-        log_every_updates=config.log_every_updates,
-        eval_every_epochs=config.eval_every_epochs,
-        checkpoint_seconds=60 * config.checkpoint_minutes,
-        noise_horizon=trajectory.noise_horizon(config, examples),
-        stop_at=stop_at,
-    )

@@ -1,4 +1,4 @@
-"""Set-up of a training run: data, model, micro-batch, newest checkpoint and outputs."""
+"""Prepares a training run: data, model, micro-batch, newest checkpoint and outputs."""
 
 import dataclasses
 import itertools
@@ -6,7 +6,6 @@ import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -14,8 +13,6 @@ from trainer.config.flags import Config
 from trainer.config.run_flags import NEWEST_ORDER
 from trainer.data import pipeline
 from trainer.data.bad_examples import BadExamples
-from trainer.data.in_memory import InMemoryDataset
-from trainer.data.indexed import IndexedDataset
 from trainer.distributed.process_group import ProcessGroup
 from trainer.distributed.strategy import is_tpu
 from trainer.run_dir import directory, training_data
@@ -39,15 +36,15 @@ class Run:
 
     Attributes:
       path: run directory.
-      bad: examples that cannot be used.
+      bad: records examples that cannot be decoded.
       group: the processes that train together.
-      trajectory: position → setting.
-      step: the device code, with the model.
-      batches: returns the micro-batches from (position, micro-batch size) on.
+      trajectory: schedule of the run.
+      step: the model, and the code that the devices run.
+      batches: function (position, micro-batch size) → iterator over the micro-batches from there.
       evaluator: evaluates the model on the evaluation split.
-      micro_batch_size: the largest micro-batch of a replica.
-      state: what the run has done.
-      outputs: what the run writes while it trains.
+      micro_batch_size: the largest micro-batch of a replica, in examples.
+      state: progress of the run.
+      outputs: checkpoints, log and progress bar.
     """
 
     path: pathlib.Path
@@ -75,7 +72,7 @@ def set_up(
     Args:
       config: flags of the run.
       path: run directory.
-      bad: records the examples that cannot be used.
+      bad: records examples that cannot be decoded.
       strategy: distributes the training over the replicas.
       lanes: number of parts of a micro-batch that a CPU computes in parallel.
       group: the processes that train together.
@@ -84,15 +81,30 @@ def set_up(
       UserError: if the data, model, schedule or checkpoints cannot be used.
     """
     config = _with_order_version(config, path, group)
-    kept = path if group.chief else None
+    replicas, order = strategy.num_replicas_in_sync, config.order_version or NEWEST_ORDER
+    kept = path if group.chief else None  # Other workers do not read the run directory.
     examples, validation = setup.load_splits(config, kept, bad, group)
-    schedule = trajectory.from_config(config, examples.examples, strategy.num_replicas_in_sync)
+    schedule = trajectory.from_config(config, examples.examples, replicas)
     data = setup.training_data_of(config, kept, bad, examples)
-    data = _with_chiefs_normalisation(data, group)
-    step = _create_step(config, setup.build(config, data, strategy), strategy, lanes)
-    batches = _batches(config, examples, bad, strategy.num_replicas_in_sync, group)
+    # The chief's mean and deviation may be those of a resumed run.
+    mean, std = group.broadcast(np.array([data.mean, data.std])).tolist()  # [2, c]
+    data = dataclasses.replace(data, mean=tuple(mean), std=tuple(std))
+    step = TrainingStep(
+        strategy,
+        setup.build(config, data, strategy),
+        optimizer=config.optimizer,
+        weight_decay=config.weight_decay,
+        label_smoothing=config.label_smoothing,
+        seed=config.seed,
+        order_version=order,
+        lanes=lanes,
+        # A TPU's work is enqueued ahead of time, so a clock on its machine does not measure it.
+        timed=not config.deterministic and not is_tpu(strategy),
+    )
+    stream = pipeline.ExampleStream(examples, config.augment, config.seed, bad, order)
+    batches = _batches(stream, replicas, group.local(replicas))
     micro_batch_size = _micro_batch_size(config, path, schedule, step, batches, group)
-    log(plan.uncertain(config) + _plan(config, schedule, strategy, micro_batch_size))
+    log(plan.uncertain(config) + _plan(config, schedule, replicas, micro_batch_size))
     checkpoints, state = _restore(config, path, step, data, group)
     if state.resumes:
         log(f"resumed at update {state.update}, epoch {state.position / examples.examples:.2f}")
@@ -111,7 +123,7 @@ def set_up(
 
 
 def _with_order_version(config: Config, path: pathlib.Path, group: ProcessGroup) -> Config:
-    """Returns `config` with the order version of the run in `path`, which the chief reads."""
+    """Returns `config` with the order version that the chief finds in the run directory `path`."""
     own = directory.order_version(path, config) if group.chief else 0
     _, (version,) = group.agree(False, own)
     if version != NEWEST_ORDER:
@@ -120,40 +132,7 @@ def _with_order_version(config: Config, path: pathlib.Path, group: ProcessGroup)
     return dataclasses.replace(config, order_version=version)
 
 
-def _with_chiefs_normalisation(data: TrainingData, group: ProcessGroup) -> TrainingData:
-    """Returns `data` with the chief's mean and deviation, which may be those of a resumed run."""
-    mean, std = group.broadcast(np.array([data.mean, data.std])).tolist()  # [2, c]
-    return dataclasses.replace(data, mean=tuple(mean), std=tuple(std))
-
-
-def _create_step(
-    config: Config, model: keras.Model, strategy: tf.distribute.Strategy, lanes: int
-) -> TrainingStep:
-    return TrainingStep(
-        strategy,
-        model,
-        optimizer=config.optimizer,
-        weight_decay=config.weight_decay,
-        label_smoothing=config.label_smoothing,
-        seed=config.seed,
-        order_version=config.order_version or NEWEST_ORDER,
-        lanes=lanes,
-        # A TPU's work is enqueued ahead of time, so a clock on its machine does not measure it.
-        timed=not config.deterministic and not is_tpu(strategy),
-    )
-
-
-def _batches(
-    config: Config,
-    examples: InMemoryDataset | IndexedDataset,
-    bad: BadExamples,
-    replicas: int,
-    group: ProcessGroup,
-) -> Batches:
-    """Returns a function: (position, micro-batch size) → iterator over micro-batches from there."""
-    order = config.order_version or NEWEST_ORDER
-    stream = pipeline.ExampleStream(examples, config.augment, config.seed, bad, order)
-
+def _batches(stream: pipeline.ExampleStream, replicas: int, local_replicas: range) -> Batches:
     def batches(position: int, micro_batch_size: int) -> Iterator[Any]:
         return iter(
             pipeline.training(
@@ -161,7 +140,7 @@ def _batches(
                 position=position,
                 micro_batch_size=micro_batch_size,
                 replicas=replicas,
-                local_replicas=group.local(replicas),
+                local_replicas=local_replicas,
             )
         )
 
@@ -176,7 +155,7 @@ def _micro_batch_size(
     batches: Batches,
     group: ProcessGroup,
 ) -> int:
-    """Returns the run's largest micro-batch: controller's, user's, default, or fastest."""
+    """Returns the largest micro-batch that controller, flag or default give, or the fastest one."""
     largest = schedule.micro_batch_size or config.micro_batch_size
     if not largest and config.deterministic:
         largest = default_micro_batch_size(config.ghost_batch_size)
@@ -198,13 +177,12 @@ def _micro_batch_size(
 def _restore(
     config: Config, path: pathlib.Path, step: TrainingStep, data: TrainingData, group: ProcessGroup
 ) -> tuple[Checkpoints, State]:
-    """Returns the checkpoints, and the state of the newest one, which all processes then have.
+    """Restores the newest checkpoint in all processes; returns the checkpoints and the state.
 
     Raises:
       UserError: if the run began with other training data.
     """
-    slots = [slot for of_parameter in step.slots for slot in of_parameter]
-    variables = {"weights": setup.values(step.model), "slots": slots}
+    variables = {"weights": setup.values(step.model), "slots": list(itertools.chain(*step.slots))}
     checkpoints = (
         Checkpoints(path / "checkpoints", variables, keep=config.keep_checkpoints)
         if group.chief
@@ -214,20 +192,16 @@ def _restore(
     step.starts = state.statistics_starts or {}
     training_data.check_learned(state.training_data, data, path / training_data.FILE)
     state.training_data = data.as_json()
-    setup.log_if_edited(config, step.model, state.model_configuration)
-    own = setup.configuration(config, step.model)
+    own = setup.configuration(config, step.model, state.model_configuration)
     state.model_configuration = state.model_configuration or own
     return checkpoints, state
 
 
 def _plan(
-    config: Config,
-    schedule: trajectory.Trajectory,
-    strategy: tf.distribute.Strategy,
-    micro_batch_size: int,
+    config: Config, schedule: trajectory.Trajectory, replicas: int, micro_batch_size: int
 ) -> str:
-    """Returns the plan as text, and the batch sizes at which gradient noise is not measured."""
-    ghost, replicas = config.ghost_batch_size, strategy.num_replicas_in_sync
+    """Returns the plan as text, and a line for each batch size whose noise is not measured."""
+    ghost = config.ghost_batch_size
     ramps = plan.ramps(schedule, lambda size: lay_out(size, replicas, ghost, micro_batch_size))
     phases = [ramp.first for ramp in ramps]
     whole = {phase.batch_size for phase in phases if phase.micro_batch_size == phase.batch_size}

@@ -1,4 +1,4 @@
-"""Devices, data and model of a run, which training, evaluation and export share."""
+"""Sets up devices, data and model of a run, for training, evaluation and export."""
 
 import dataclasses
 import json
@@ -35,7 +35,7 @@ from trainer.system.typed_json import anything, list_of
 def devices(config: Config, worker: Worker | None = None) -> tuple[tf.distribute.Strategy, int]:
     """Returns the strategy that `config` asks for, and the number of lanes per replica.
 
-    Call this once, before TensorFlow computes. It waits for the other workers, if there are any.
+    Call this function once, before TensorFlow computes. With several workers, it waits for all.
 
     Raises:
       UserError: if this machine lacks the devices.
@@ -56,7 +56,7 @@ def load(
 ) -> InMemoryDataset | IndexedDataset:
     """Returns a split of the run's dataset.
 
-    Labels are indices in `class_names`, or in the split's own classes if that is None.
+    Labels are indices in `class_names`. If that is None, labels are indices in the split's classes.
 
     Raises:
       UserError: if the split does not exist or cannot be read.
@@ -74,21 +74,18 @@ def load(
 
 
 def load_splits(
-    config: Config,
-    path: pathlib.Path | None,
-    bad: BadExamples,
-    group: ProcessGroup,
+    config: Config, path: pathlib.Path | None, bad: BadExamples, group: ProcessGroup
 ) -> tuple[InMemoryDataset | IndexedDataset, InMemoryDataset | IndexedDataset]:
     """Returns the training and the evaluation examples; every process reads both.
 
     Raises:
-      UserError: if a split cannot be read or differs between processes, or the run in `path` began
-        with other training data.
+      UserError: if a split cannot be read, a split differs between processes, or the run in `path`
+        began with other training data.
     """
     log(f"reading {config.dataset} {config.train_split}")
     training = load(config, config.train_split, bad)
     log(training.summary)
-    # Later, an error of the evaluation split would hide that a training class was renamed.
+    # If a training class was renamed, loading the evaluation split would hide the cause.
     if path and (kept := training_data.read(path)):
         _check_same_data(config, kept, training)
     evaluation_split = sources.evaluation_split(config)
@@ -103,24 +100,30 @@ def load_splits(
             f"--train_examples={config.train_examples}, but {config.dataset}'s "
             f"{config.train_split!r} has {training.examples}: leave it out, it is for `plan`."
         )
-    for source in (training, evaluation):
-        has = f"{source.examples:,} examples, {source.classes} classes, shape {source.image_shape}"
-        (first, names), *others = (
-            typed_json.parsed(each, list_of(anything, 2))
-            for each in group.all_gather(json.dumps([has, source.class_names]))
-        )
-        for index, (other, other_names) in enumerate(others, start=1):
-            if other != first:
-                raise UserError(
-                    f"of {source.name}, worker {index} has {other},\n"
-                    f"and worker 0 {first}: give all the same data."
-                )
-            if other_names != names:
-                raise UserError(
-                    f"of {source.name}, worker {index} has the classes {few(other_names)},\n"
-                    f"and worker 0 {few(names)}: give all the same data."
-                )
+    _check_same_in_all_processes(training, group)
+    _check_same_in_all_processes(evaluation, group)
     return training, evaluation
+
+
+def _check_same_in_all_processes(
+    source: InMemoryDataset | IndexedDataset, group: ProcessGroup
+) -> None:
+    has = f"{source.examples:,} examples, {source.classes} classes, shape {source.image_shape}"
+    (first, names), *others = (
+        typed_json.parsed(each, list_of(anything, 2))
+        for each in group.all_gather(json.dumps([has, source.class_names]))
+    )
+    for index, (other, other_names) in enumerate(others, start=1):
+        if other != first:
+            theirs, ours = other, first
+        elif other_names != names:
+            theirs, ours = f"the classes {few(other_names)}", f"the classes {few(names)}"
+        else:
+            continue
+        raise UserError(
+            f"of {source.name}, worker {index} has {theirs},\n"
+            f"and worker 0 {ours}: give all workers the same data."
+        )
 
 
 def training_data_of(
@@ -129,14 +132,14 @@ def training_data_of(
     bad: BadExamples,
     source: InMemoryDataset | IndexedDataset | None = None,
 ) -> TrainingData:
-    """Returns the description of the training data that the run in `path` keeps, or a new one.
+    """Returns the properties of the training data that the run in `path` keeps, or new ones.
 
     Args:
       config: flags of the run.
-      path: run directory; if None, or without a description, one is made from the data.
-      bad: records the examples that cannot be used.
-      source: the training split if it is loaded, to compare with the description. If None, the
-        split is loaded only if there is no description.
+      path: run directory. If this is None or keeps no properties, the data give them.
+      bad: records examples that cannot be decoded.
+      source: the training split, to compare with the kept properties. If this is None, the split
+        is loaded only if the run keeps no properties.
 
     Raises:
       UserError: if the run began with other data, or the data are needed and cannot be read.
@@ -158,17 +161,17 @@ def training_data_of(
 def _check_same_data(
     config: Config, kept: TrainingData, source: InMemoryDataset | IndexedDataset
 ) -> None:
-    """Rejects training data whose size or classes differ from those that the run began with."""
+    """Rejects training data with another size or other classes than the run began with."""
     split = f"{config.dataset}'s {config.train_split!r}"
     now = source.examples, source.image_shape, source.classes
     began = kept.examples, kept.image_shape, kept.classes
     if began != now:
-        of_folder = config.dataset.startswith(image_folder.PREFIX)
+        folder = config.dataset.startswith(image_folder.PREFIX)
         raise UserError(
             f"{split} is not what this run began with: it had "
             "{:,} examples of shape {} in {} classes, and has {:,} of {} in {}.\n"
             "{}Bring the data back, with --data_dir, or name a new --model_dir.".format(
-                *began, *now, f"{image_folder.WHAT_COUNTS} " if of_folder else ""
+                *began, *now, f"{image_folder.WHAT_COUNTS} " if folder else ""
             )
         )
     before, names = kept.class_names, source.class_names
@@ -187,8 +190,6 @@ def _check_same_data(
 def build(config: Config, data: TrainingData, strategy: tf.distribute.Strategy) -> keras.Model:
     """Returns the model for the training data `data`, with its initial weights.
 
-    The model takes images of --image_size, or of the training data's size.
-
     Raises:
       UserError: if the model does not exist, or --num_classes is too small.
     """
@@ -201,7 +202,7 @@ def build(config: Config, data: TrainingData, strategy: tf.distribute.Strategy) 
     h, w, c = data.image_shape
     shape = (config.image_size or h, config.image_size or w, c)
     kernel: Kernel = "fused" if cluster.on_cpu(strategy) else "reshaped"
-    assert config.precision is not None  # The command line has resolved it.
+    assert config.precision is not None  # The command line has replaced None by a precision.
     with strategy.scope():
         return registry.build(
             config.model,
@@ -213,32 +214,28 @@ def build(config: Config, data: TrainingData, strategy: tf.distribute.Strategy) 
         )
 
 
-def configuration(config: Config, model: keras.Model) -> str | None:
-    """Returns the fingerprint of a user's own model; None for a model of this program."""
-    return fingerprint(model) if ":" in config.model else None
+def configuration(config: Config, model: keras.Model, learned: str | None) -> str | None:
+    """Returns the fingerprint of a user's own model; None for a model of this program.
 
-
-def log_if_edited(config: Config, model: keras.Model, learned: str | None) -> None:
-    """Logs a warning if the model's configuration differs from `learned`, the checkpoint's.
-
-    Different shapes are rejected when the checkpoint is read, but an activation has no shape.
+    Logs a warning if the fingerprint differs from `learned`, which a checkpoint keeps. For example,
+    the edit of an activation function changes the fingerprint, but not the shapes of the weights.
     """
-    if learned is not None and configuration(config, model) != learned:
+    own = fingerprint(model) if ":" in config.model else None
+    if learned not in (None, own):
         log(
-            f"--model={config.model} is not configured as when this run began: its code, or Keras, "
-            "has changed since"
+            f"--model={config.model} has another configuration than when this run began: its code "
+            "or Keras has changed"
         )
+    return own
 
 
 def restore(
-    config: Config,
-    folder: pathlib.Path,
-    strategy: tf.distribute.Strategy,
-    bad: BadExamples,
+    config: Config, folder: pathlib.Path, strategy: tf.distribute.Strategy, bad: BadExamples
 ) -> tuple[keras.Model, TrainingData, pathlib.Path, int]:
-    """Returns the model of a checkpoint of the run in `folder`.
+    """Reads the checkpoint of the run in `folder` that --checkpoint names.
 
-    Also returns the training data, the checkpoint's path and its update.
+    Returns:
+      The model, properties of the training data, path of the checkpoint, and its update.
 
     Raises:
       UserError: if the checkpoint does not exist, or its training data differ from the run's.
@@ -249,17 +246,17 @@ def restore(
     path, progress = checkpoint_reader.load(folder / "checkpoints", config.checkpoint, variables)
     learned = checked(progress, f"checkpoint {path}").get("training_data", {})
     training_data.check_learned(learned, data, folder / training_data.FILE)
-    log_if_edited(config, model, progress.get("model_configuration"))
+    configuration(config, model, progress.get("model_configuration"))
     return model, data, path, progress["update"]
 
 
 def class_names(config: Config, kept: Sequence[str] | None, classes: int | None) -> Sequence[str]:
-    """Returns the class names kept with a trained model, or else those of the training split.
+    """Returns the class names of a trained model: `kept`, or those of the training split if None.
 
     Args:
-      config: flags of the model; the --dataset may differ from the one that it was trained on.
-      kept: the names kept with the model; None for an old model.
-      classes: number of classes that the model was trained on, if it is known.
+      config: flags of the command; --dataset may be another one than in training.
+      kept: names that the model keeps; None for a model by an old version.
+      classes: number of classes that the model was trained on; None if unknown.
 
     Raises:
       UserError: if `kept` is None, and the split cannot be read or does not have `classes` classes.

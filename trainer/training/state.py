@@ -1,4 +1,4 @@
-"""State of a run: everything that a checkpoint holds besides variables, as JSON."""
+"""State of a run: everything that a checkpoint holds as JSON, beside the variables."""
 
 import dataclasses
 import json
@@ -25,19 +25,19 @@ class State:
     Attributes:
       position: examples consumed.
       update: number of updates.
-      seconds: time in stretches, over all starts of the run.
-      input_wait: seconds of that time in which the device waited for examples.
+      seconds: duration of all stretches, those before a resume included.
+      input_wait: seconds of all stretches in which the device waited for examples.
       resumes: number of times that the run was resumed from a checkpoint.
       window: sums since the last logged point: loss and top1 over examples, the number of examples,
         seconds and input wait.
       setting: batch size, learning rate and momentum of the last update.
       evaluation: values of the last evaluation, and its position.
-      best: top1 and update of the best evaluation.
+      best: top1 and update of the evaluation with the highest top1.
       control: state of the controller.
-      noise: the gradient noise measured so far.
+      noise: averages of the measured gradient noise.
       statistics_starts: position at which each batch norm first trained, by the norm's index in the
-        model; a position is None if statistics were loaded. None in an old checkpoint.
-      training_data: the training data, as in training_data.json.
+        model. A position is None if the norm's statistics were loaded.
+      training_data: properties of the training data, as in training_data.json.
       model_configuration: fingerprint of the user's own model at the start of the run.
     """
 
@@ -58,23 +58,23 @@ class State:
 
     @property
     def evaluated_at(self) -> int:
-        """Position of the last evaluation."""
+        """Position of the last evaluation; 0 before the first."""
         return self.evaluation.get("position", 0)
 
-    def trained(self, stretch: Stretch, records: UpdateMetrics) -> None:
+    def trained(self, stretch: Stretch, metrics: UpdateMetrics) -> None:
         """Records a trained stretch."""
         updates, size = len(stretch.settings), stretch.batch_size
         self.position = stretch.end
         self.update += updates
         self.setting = dataclasses.asdict(stretch.settings[-1])
-        self.seconds += records.seconds
-        wait = records.input_wait or 0.0
+        self.seconds += metrics.seconds
+        wait = metrics.input_wait or 0.0
         self.input_wait += wait
         sums = {
-            "loss": float(np.sum(records.loss, dtype=np.float64)) * size,
-            "top1": float(np.sum(records.top1, dtype=np.float64)) * size,
+            "loss": float(np.sum(metrics.loss, dtype=np.float64)) * size,
+            "top1": float(np.sum(metrics.top1, dtype=np.float64)) * size,
             "examples": updates * size,
-            "seconds": records.seconds,
+            "seconds": metrics.seconds,
             "input_wait": wait,
         }
         self.window = {name: self.window.get(name, 0.0) + value for name, value in sums.items()}
@@ -87,7 +87,9 @@ class State:
 
 
 def restore(checkpoints: Checkpoints, step: TrainingStep) -> State:
-    """Reads the newest intact checkpoint into the variables; returns its state, or a new state.
+    """Reads the newest intact checkpoint into the variables, and returns its state.
+
+    If no checkpoint exists, returns a new state.
 
     Raises:
       UserError: if another version of the program wrote the checkpoint.
@@ -103,7 +105,7 @@ def restore(checkpoints: Checkpoints, step: TrainingStep) -> State:
             "Resume with the version that wrote it, or name a new --model_dir."
         ) from error
     state.resumes += 1
-    if state.statistics_starts is None:  # In old runs, all began at the start.
+    if state.statistics_starts is None:  # An old version wrote the checkpoint.
         state.statistics_starts = step.starts
     return state
 
@@ -111,7 +113,7 @@ def restore(checkpoints: Checkpoints, step: TrainingStep) -> State:
 def share(state: State, variables: Iterable[Any], group: ProcessGroup) -> State:
     """Returns the chief's state, and assigns the chief's values to `variables`.
 
-    The chief alone reads the checkpoint.
+    Only the chief reads the checkpoint.
     """
     if group.count == 1:
         return state

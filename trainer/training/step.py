@@ -1,4 +1,4 @@
-"""Device code: accumulates micro-batches, applies updates, and runs a whole stretch in one call.
+"""Device code: one call accumulates micro-batches and applies the updates of a whole stretch.
 
     for each update of the stretch:            # at position p, with B = R · b · k
         for j in range(k):                     # accumulation
@@ -10,8 +10,8 @@
         parameters, slots = optimizer(gradient, ε, m)
         moving statistics += weight · (means.statistics · G - moving statistics)
 
-B, k, ε and m are tensors, so a growing batch changes numbers and not the graph: each micro-batch
-shape is traced once.
+B, k, ε and m are tensors, so a growing batch changes numbers and not the graph. TensorFlow traces
+each micro-batch shape once.
 """
 
 import math
@@ -33,7 +33,17 @@ from trainer.training.update_metrics import UpdateMetrics
 
 
 class TrainingStep:
-    """A model, its optimizer's slots and the compiled stretch, on one strategy."""
+    """A model, its optimizer's slots and the compiled stretches, on one strategy.
+
+    Attributes:
+      strategy: distributes the training over the replicas.
+      model: the model to train.
+      slots: variables of the optimizer, [parameter][slot].
+      starts: position at which each batch norm first trained, by index. A resume replaces these
+        values by the checkpoint's.
+      timed: whether the input wait is measured.
+      traces: number of times that TensorFlow has traced a stretch.
+    """
 
     def __init__(
         self,
@@ -50,31 +60,24 @@ class TrainingStep:
     ) -> None:
         """Creates slots and sums for `model`, which was built on `strategy`.
 
-        A micro-batch is computed in up to `lanes` equal parts at the same time, each of whole ghost
-        batches. `timed` must be False under op determinism, which forbids the clock in a graph, and
-        on TPUs, whose work is enqueued ahead of time.
+        Each replica computes up to `lanes` equal parts of a micro-batch at the same time. `timed`
+        must be False if op determinism is enabled, because a deterministic graph cannot read the
+        clock. It must be False on TPUs too, because their work is enqueued ahead of time.
         """
+        self.strategy, self.model, self.timed = strategy, model, timed
         self.traces = 0
         self._lanes = lanes
-        self.timed = timed
-        self.strategy = strategy
-        self.model = model
         self._optimizer = OPTIMIZERS[optimizer]
         self._weight_decay = weight_decay
         self._gradient_function = GradientFunction(
             model, label_smoothing=label_smoothing, seed=seed, order_version=order_version
         )
-        self._parameters, self._norms = (
-            self._gradient_function.parameters,
-            self._gradient_function.norms,
-        )
+        self._parameters = self._gradient_function.parameters
+        self._norms = self._gradient_function.norms
         self._trained = moving_statistics.trained_norms(model)
-        # The position at which each batch norm first trained. A resume replaces it by the
-        # checkpoint's.
-        self.starts = moving_statistics.starts(self._trained, 0, {})
-        self._stretches: dict[int, Any] = {}
+        self.starts = moving_statistics.starts(self._trained)
+        self._stretches: dict[int, Any] = {}  # Compiled stretches by micro-batch size.
         with strategy.scope():
-            # [parameter][slot]
             self.slots = [
                 [tf.Variable(slot, trainable=False) for slot in self._optimizer.start(p)]
                 for p in self._parameters
@@ -88,16 +91,14 @@ class TrainingStep:
                 _accumulator([]),
                 _accumulator([]),
             )
-            # A micro-batch's gradient is summed over its examples. This variable sums the squared
-            # norms of these gradients over the micro-batches of one update.
+            # Σ ‖sum of a micro-batch's gradients‖² over the micro-batches of one update.
             self._squares = _accumulator([])
 
     def run(self, iterator: Any, stretch: Stretch) -> UpdateMetrics:
         """Trains the updates of `stretch` with the next micro-batches of `iterator`.
 
-        `iterator` iterates over a dataset. It yields micro-batches of the stretch's layout, one for
-        each local replica in turn: (images uint8 [b, h, w, c], labels [b], position of the first
-        example []).
+        `iterator` iterates over a dataset of micro-batches for the local replicas in turn: (images
+        uint8 [b, h, w, c], labels [b], position of the first example []).
         """
         micro_batch_size = stretch.layout.micro_batch_size
         if micro_batch_size not in self._stretches:
@@ -116,12 +117,11 @@ class TrainingStep:
         start = time.perf_counter()
         records, wait = self._stretches[micro_batch_size](*arguments)
         loss, top1, norm, squares, batch_sq_norm = records.numpy().T  # Waits for the device.
-        # `squares` sums ‖b · mean gradient‖² over R·k micro-batches, so the divisor is
-        # R·k · b² = B · b.
+        # `squares` sums ‖b · mean gradient‖² over R·k micro-batches, and R·k · b² = B · b.
         micro_batch_sq_norm = squares / (size * micro_batch_size)
         seconds = time.perf_counter() - start
-        # The graph reads the wall clock, which may be adjusted during the stretch, so the wait is
-        # limited to the stretch's duration.
+        # The graph reads the wall clock, which the system may adjust during the stretch. So the
+        # wait is limited to the stretch's duration.
         wait = min(float(wait.numpy()), seconds) if self.timed else None
         return UpdateMetrics(loss, top1, norm, micro_batch_sq_norm, batch_sq_norm, seconds, wait)
 
@@ -132,7 +132,7 @@ class TrainingStep:
         signature = [tf.type_spec_from_value(iterator), vector, vector, count, scalar, weights]
         function = tf.function(self._stretch, input_signature=signature)
         with unwrap_user_errors():
-            function.get_concrete_function()  # Traces now, so that `run` times the device alone.
+            function.get_concrete_function()  # Traces now, so that `run` times only the device.
         return function
 
     def _stretch(
@@ -144,7 +144,7 @@ class TrainingStep:
         batch_size: tf.Tensor,
         statistics_weights: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the result of `apply` for each update, [n, 5], and the input wait []."""
+        """Returns the results of `apply` for n updates, [n, 5], and the input wait in seconds."""
         self.traces += 1
         updates = tf.size(learning_rates)
         records = tf.TensorArray(tf.float32, updates, element_shape=[5])
@@ -157,7 +157,7 @@ class TrainingStep:
                 batch = next_per_replica(self.strategy, iterator)
                 ready = self._clock(batch)
                 wait += tf.maximum(ready - done, 0)
-                # Without this, the clock may be read after the first convolutions.
+                # Without this dependency, convolutions may begin before the clock is read.
                 with tf.control_dependencies([ready] if self.timed else []):
                     losses = self.strategy.run(self.accumulate, batch)
                 done = self._clock(losses)
@@ -169,36 +169,28 @@ class TrainingStep:
         return records.stack(), wait
 
     def _clock(self, after: Any) -> tf.Tensor:
-        """Returns the time in seconds once every local replica has `after`; 0 if not timed."""
+        """Returns the time once all local replicas have computed `after`, or 0 if not timed."""
         if not self.timed:
             return tf.constant(0.0, tf.float64)
-        with tf.control_dependencies(
-            tf.nest.flatten(self.strategy.experimental_local_results(after))
-        ):
+        results = self.strategy.experimental_local_results(after)
+        with tf.control_dependencies(tf.nest.flatten(results)):
             return tf.timestamp()
 
     def accumulate(self, images: tf.Tensor, labels: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
         """Adds a micro-batch to this replica's sums, and returns the first lane's loss.
 
-        The loss is available only after all sums are updated, so that `_clock` can wait for it.
+        The loss depends on the updates of all sums, so `_clock` can wait for it.
         """
+        # Each lane takes whole ghost batches.
         ghost = math.lcm(*(norm.ghost_batch_size for norm in self._norms))
         ghosts = max(1, images.shape[0] // ghost)
         lanes = max(n for n in divisors(ghosts) if n <= self._lanes)
         size = images.shape[0] // lanes
-        parts = [
-            self._gradient_function(*examples, position + i * size)
-            for i, examples in enumerate(
-                zip(tf.split(images, lanes), tf.split(labels, lanes), strict=True)
-            )
-        ]
+        pairs = zip(tf.split(images, lanes), tf.split(labels, lanes), strict=True)
+        parts = [self._gradient_function(*p, position + i * size) for i, p in enumerate(pairs)]
         micro_batch: Any = tf.nest.map_structure(lambda *values: tf.add_n(values), *parts)
-        added = [
-            total.assign_add(value)
-            for total, value in zip(
-                tf.nest.flatten(self._sums), tf.nest.flatten(micro_batch), strict=True
-            )
-        ]
+        sums, values = tf.nest.flatten(self._sums), tf.nest.flatten(micro_batch)
+        added = [total.assign_add(value) for total, value in zip(sums, values, strict=True)]
         added.append(self._squares.assign_add(_squared_norm(micro_batch.gradients)))
         with tf.control_dependencies(added):
             return tf.identity(parts[0].loss)
@@ -223,17 +215,15 @@ class TrainingStep:
         means = [total / batch_size for total in totals]
         gradients, statistics, loss, top1 = tf.nest.pack_sequence_as(self._sums, means)
         batch_sq_norm = _squared_norm(gradients)
-        gradients = [
-            g + r for g, r in zip(gradients, self._gradient_function.regularisation(), strict=True)
-        ]
+        regularisation = self._gradient_function.regularisation()
+        gradients = [g + r for g, r in zip(gradients, regularisation, strict=True)]
         shares = tf.unstack(statistics_weights, num=len(self._norms))
-        context.merge_call(
-            self._assign, args=(gradients, statistics, learning_rate, momentum, shares)
-        )
-        # Do not add a control dependency on the totals here. tf.function runs this reset after the
+        arguments = gradients, statistics, learning_rate, momentum, shares
+        context.merge_call(self._assign, args=arguments)
+        # Do not add a control dependency on the totals here. tf.function resets the sums after the
         # reads anyway, because both use the same variables. With such a dependency, Grappler
-        # removed that order as redundant, and then pruned totals that a replica does not use:
-        # losses and top1 of some replicas were missing at times.
+        # removed that order as redundant, and then pruned totals that a replica does not use. At
+        # times, losses and top1 of some replicas were missing.
         self.zero()
         norm = tf.linalg.global_norm(gradients)
         return tf.stack([loss, top1, norm, squares, batch_sq_norm])
@@ -241,14 +231,14 @@ class TrainingStep:
     def finite(self) -> bool:
         """Returns whether all parameters, slots and moving statistics are finite.
 
-        Loss and gradient may be finite while these are not: statistics overflow first.
+        These values may overflow in an update whose loss and gradient are finite.
         """
         moving = [s.value for norm in self._norms for s in (norm.moving_mean, norm.moving_variance)]
         variables = [*self._parameters, *tf.nest.flatten(self.slots), *moving]
         return all(tf.reduce_all(tf.math.is_finite(v)) for v in variables)
 
     def zero(self) -> None:
-        """Sets the sums to 0, as an update does."""
+        """Sets the sums to 0, as each update does at its end."""
         for total in (*tf.nest.flatten(self._sums), self._squares):
             total.assign(tf.zeros_like(total))
 
@@ -272,12 +262,12 @@ class TrainingStep:
             strategy.extended.update(parameter, move, args=args, group=False)
 
         def average(moving: Any, total: tf.Tensor, size: int, weight: tf.Tensor) -> None:
-            # `total` is a sum over B/G ghost batches, divided by B: total · G is their mean.
+            # `total` is a sum over B/G ghost batches, divided by B. So total · G is the mean.
             moving.assign_add(weight * (total * size - moving))
 
-        norms = zip(self._norms, statistics, shares, strict=True)
-        for (layer, totals, share), moves in zip(
-            norms, self._gradient_function.moving, strict=True
+        moving = self._gradient_function.moving
+        for layer, totals, share, moves in zip(
+            self._norms, statistics, shares, moving, strict=True
         ):
             variables = (layer.moving_mean, layer.moving_variance) if moves else ()
             for variable, total in zip(variables, totals, strict=moves):

@@ -10,12 +10,12 @@ class UpdateMetrics:
     """Metrics of the n updates of a stretch.
 
     Attributes:
-      loss: mean data loss of each batch, before its update, float [n].
+      loss: mean cross entropy of each batch before its update, float [n].
       top1: fraction of each batch whose label has the largest logit, float [n].
-      gradient_norm: Euclidean norm of each update's gradient, the regularizers' part included.
+      gradient_norm: Euclidean norm of each update's gradient, with the regularizers' part.
       micro_batch_sq_norm: squared norm of a micro-batch's mean gradient without the regularizers'
         part, averaged over the micro-batches of each update, float [n].
-      batch_sq_norm: squared norm of each batch's mean gradient, likewise, float [n].
+      batch_sq_norm: squared norm of a batch's mean gradient without the regularizers' part.
       seconds: duration of the stretch, without tracing.
       input_wait: seconds of the stretch in which the device waited for examples; None if not timed.
     """

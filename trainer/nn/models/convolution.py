@@ -1,17 +1,17 @@
-"""Convolution, normalisation and activation that the networks in this folder share."""
+"""Convolution, batch norm and ReLU that the networks in this folder share."""
 
 import keras
 
-_EPSILON = 1e-5  # Default of Torch, as in the code of the papers; the default of Keras is 1e-3.
+_EPSILON = 1e-5  # The code of the papers has Torch's default; Keras' default is 1e-3.
 
 
 def convolution(
     channels: int, size: int, stride: int, name: str, *, padding: str = "same"
 ) -> keras.layers.Conv2D:
-    """Returns a size×size convolution to `channels`, without bias because a batch norm follows it.
+    """Returns a size×size convolution without bias, since a batch norm follows it.
 
-    The kernel starts as He normal over fan-out, not truncated (He et al. 2015, arXiv:1502.01852,
-    eq. 14). `padding` is an option of Keras: "same" or "valid".
+    The initial kernel is He normal over fan-out, not truncated (He et al. 2015, arXiv:1502.01852,
+    eq. 14). `padding` is "same" or "valid", as in Keras.
     """
     return keras.layers.Conv2D(
         channels,
@@ -27,7 +27,7 @@ def convolution(
 
 
 def normalize(x: keras.KerasTensor, name: str, *, gamma: float = 1.0) -> keras.KerasTensor:
-    """Returns the batch norm of x with the initial γ = `gamma`."""
+    """Returns the batch norm of x, whose scale γ starts as `gamma`."""
     start = keras.initializers.Constant(gamma)
     return keras.layers.BatchNormalization(
         epsilon=_EPSILON, gamma_initializer=start, name=f"{name}_norm"

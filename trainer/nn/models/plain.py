@@ -1,8 +1,8 @@
 """Plain networks: 3×3 convolutions, each with batch norm and ReLU, in stages with pooling between.
 
-`vgg_16` is configuration D of Simonyan & Zisserman 2015 (arXiv:1409.1556, table 1) in its form for
+`vgg_16` is configuration D of Simonyan & Zisserman 2015 (arXiv:1409.1556, table 1), adapted to
 small images: a batch norm follows each of the 13 convolutions, and one dense layer replaces three.
-`plain_9` is a three-stage network known from articles that compare accuracy with batch size.
+`plain_9` has nine convolutions in three stages.
 
 Both map float images [b, h, w, c] to float32 logits [b, classes]. Flattening, global pooling and
 logits are float32; other layers have Keras' dtype policy. The Dense layer has Keras' initializer.
@@ -30,7 +30,7 @@ def vgg_16(image_shape: ImageShape, classes: int) -> keras.Model:
 
 
 def plain_9(image_shape: ImageShape, classes: int) -> keras.Model:
-    """Returns plain-9: average pooling by 2 between stages, and over the image after the last."""
+    """Returns plain-9: average pooling by 2 between stages, global average pooling at the end."""
     x = images = keras.Input(image_shape)
     for number, (channels, convolutions) in enumerate(_PLAIN_STAGES, start=1):
         if number > 1:

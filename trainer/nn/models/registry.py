@@ -1,10 +1,10 @@
-"""Models by name: Keras models from raw images to float32 logits.
+"""Builds a model by its name: a Keras model from raw images to float32 logits.
 
-A name is `wide_resnet_<depth>_<width>`, `resnet_50`, `vgg_16`, `plain_9`, a constructor in
-keras.applications as Keras spells it, `inception_resnet_v2`, or `module:function`. Standardisation
-is part of the model, so that training, evaluation and export agree. It uses the data's mean and
-standard deviation, except for networks with a Rescaling or Normalization layer of their own or an
-integer Input: these get pixels 0 to 255. All batch normalization becomes ghost batch normalization.
+A name is `wide_resnet_<depth>_<width>`, `resnet_50`, `vgg_16`, `plain_9`, `inception_resnet_v2`, a
+constructor in keras.applications as Keras spells it, or `module:function`. Standardisation is part
+of the model, so that training, evaluation and export agree. It uses the mean and the standard
+deviation of the data. A network with an integer Input, or with a Rescaling or Normalization layer
+of its own, gets pixels 0 to 255. All batch normalization becomes ghost batch normalization.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import dataclasses
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -27,23 +27,20 @@ from trainer.nn.models.plain import plain_9, vgg_16
 from trainer.nn.models.resnet import resnet_50
 from trainer.nn.models.wide_resnet import wide_resnet
 from trainer.nn.seeds import keras_seed
-from trainer.nn.user_code import one_line, unwrap_user_errors
+from trainer.nn.user_code import explain_refusal
 
 ImageShape = tuple[int, int, int]
 
 _OWN = {"resnet_50": resnet_50, "vgg_16": vgg_16, "plain_9": plain_9}
-# Further names of constructors in keras.applications.
+# Other names of constructors in keras.applications.
 _ALIASES = {"inception_resnet_v2": "InceptionResNetV2"}
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageFormat:
-    """Images that a model takes.
+    """Shape (h, w, c) of a model's images, and the statistics that standardise them.
 
-    Attributes:
-      shape: (h, w, c), in pixels.
-      mean: mean of each channel, in pixel values 0 to 255.
-      std: standard deviation of each channel, in pixel values.
+    `mean` and `std` have one value for each channel, in pixel values 0 to 255.
     """
 
     shape: ImageShape
@@ -53,13 +50,7 @@ class ImageFormat:
 
 @dataclasses.dataclass(frozen=True)
 class GhostNorm:
-    """Settings of all ghost batch norms of a model.
-
-    Attributes:
-      batch_size: ghost batch size G, in examples.
-      decay: decay d of the moving statistics per ghost batch.
-      kernel: implementation of the normalization.
-    """
+    """Settings of a model's ghost batch norms: G in examples, d per ghost batch, and the kernel."""
 
     batch_size: int
     decay: float
@@ -78,13 +69,13 @@ def build(
     """Returns the model `name`, created in the scope of the current strategy.
 
     Args:
-        name: value of --model, in a form that the module's docstring lists.
-        images: shape of the images, and the mean and standard deviation that standardise them.
+        name: value of --model, as the module's docstring lists them.
+        images: shape and statistics of the images.
         classes: number of logits.
         ghost: settings of the ghost batch norms.
-        seed: seed of the initial weights, and of Python's, numpy's and TensorFlow's generators,
-            which this function sets.
-        precision: float32 or bfloat16, for the network's layers and their outputs; parameters,
+        seed: seed of the initial weights. This function also sets the seeds of Python's, numpy's
+            and TensorFlow's generators.
+        precision: float32 or bfloat16, for the computations of the network's layers. Parameters,
             batch-norm statistics and logits are always float32.
 
     Returns:
@@ -104,7 +95,8 @@ def build(
         pixels = keras.layers.Normalization(
             mean=list(images.mean), variance=[std**2 for std in images.std], dtype="float32"
         )(pixels)
-    logits = _with_reason(name, lambda: network(pixels))  # [b, classes]
+    with explain_refusal(name, "cannot be built"):
+        logits = network(pixels)  # [b, classes]
     if isinstance(logits, list) and len(logits) == 1:  # keras.Model(x, [y]) returns a list.
         (logits,) = logits
     if tuple(getattr(logits, "shape", ())) != (None, classes):
@@ -124,7 +116,7 @@ def build(
 
 @contextlib.contextmanager
 def _layers_in(precision: str) -> Iterator[None]:
-    """Makes layers that are created in the block compute in `precision` by default."""
+    """Sets the default precision of layers that are created in the block."""
     outer = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else precision)
     try:
@@ -134,7 +126,7 @@ def _layers_in(precision: str) -> Iterator[None]:
 
 
 def _network(name: str, image_shape: ImageShape, classes: int) -> keras.Model:
-    """Returns the network of that name, from float images to logits."""
+    """Returns the network `name`, from float images to logits."""
     if ":" in name:
         return user_function.build(name, image_shape, classes)
     if match := re.fullmatch(r"wide_resnet_(\d+)_(\d+)", name):
@@ -145,15 +137,17 @@ def _network(name: str, image_shape: ImageShape, classes: int) -> keras.Model:
     constructor = constructors.get(_ALIASES.get(name, name))
     if constructor is None:
         raise UserError(f"--model={name} is not a model; {_suggest(name, list(constructors))}")
-    arguments = {
-        "input_shape": image_shape,
-        "weights": None,
-        "classes": classes,
-        "classifier_activation": None,
-    }
+    raw: dict[str, Any] = {}
     if "include_preprocessing" in inspect.signature(constructor).parameters:
-        arguments["include_preprocessing"] = False
-    network = _with_reason(name, lambda: constructor(**arguments))
+        raw = {"include_preprocessing": False}
+    with explain_refusal(name, "cannot be built"):
+        network = constructor(
+            input_shape=image_shape,
+            weights=None,
+            classes=classes,
+            classifier_activation=None,
+            **raw,
+        )
     _return_in_float32(network)
     return network
 
@@ -161,7 +155,7 @@ def _network(name: str, image_shape: ImageShape, classes: int) -> keras.Model:
 def _return_in_float32(network: keras.Model) -> None:
     """Makes the last layer with weights, and the layers after it, compute in float32.
 
-    Logits in bfloat16 have errors of up to 0.4%, and so have the loss and its gradient.
+    Logits in bfloat16 would have relative errors of up to 0.4%, and so would the loss.
     """
     for layer in reversed(network.layers):
         layer.dtype_policy = "float32"
@@ -170,6 +164,8 @@ def _return_in_float32(network: keras.Model) -> None:
 
 
 def _suggest(name: str, constructors: list[str]) -> str:
+    """Returns what --model can be, after the names that are similar to `name`."""
+
     def plain(name: str) -> str:
         return name.lower().replace("_", "")
 
@@ -179,29 +175,14 @@ def _suggest(name: str, constructors: list[str]) -> str:
     forms = f"{own}, a name in keras.applications or module:function"
     if not near:
         return f"it is {forms}"
-    # VGG16 and vgg_16 are the same without underscores, so both are suggested.
+    # Without case and underscores, VGG16 and vgg_16 are equal, so this suggests both.
     matches = [model for match in near for model in known if plain(model) == match]
     return f"did you mean {' or '.join(matches)}? It is {forms}"
 
 
-def _with_reason(name: str, construct: Callable[[], Any]) -> Any:
-    """Returns `construct()`; raises a UserError with Keras' reason, such as an image too small."""
-    try:
-        with unwrap_user_errors(f"--model={name}"):
-            return construct()
-    except UserError:
-        raise
-    except Exception as error:
-        if not isinstance(error, ValueError) and ":" not in name:
-            raise
-        raise UserError(f"model {name} cannot be built: {one_line(error)}") from error
-
-
 def _input_dtype(network: keras.Model) -> str:
-    """Returns the data type of the network's Input if it is an integer type, otherwise float32.
-
-    An integer Input takes raw pixels, 0 to 255. A subclassed model has no Input.
-    """
+    """Returns the data type of the network's Input if it is an integer type, otherwise float32."""
+    # A subclassed model has no Input.
     declared = [each.dtype for each in getattr(network, "inputs", None) or []]
     return declared[0] if declared and "int" in declared[0] else "float32"
 

@@ -1,9 +1,9 @@
 """Residual network for large images: ResNet-50, He et al. 2016, arXiv:1512.03385, table 1.
 
-This is the variant called v1.5, with the initial weights of Goyal et al. 2017 (arXiv:1706.02677),
-section 5.1. A bottleneck that halves the image does so in its 3×3 convolution and not in its first
-1×1. The last batch norm of a block starts with γ = 0, so that the block starts as its shortcut. The
-dense layer starts normal with standard deviation 0.01.
+This is the variant called v1.5: a bottleneck block that halves the image has the stride in its 3×3
+convolution. The initial weights are those of Goyal et al. 2017 (arXiv:1706.02677), section 5.1. The
+last batch norm of a block has γ = 0, so that the block starts as its shortcut. The kernel of the
+dense layer is normal with standard deviation 0.01.
 
 Strided layers pad both sides equally, as in Torch, so the weights of torchvision's resnet50 fit.
 TensorFlow's "same" would pad an even image unequally: 0 and 1 for 3×3, or 2 and 3 for 7×7.
@@ -14,13 +14,13 @@ import keras
 from trainer.nn.models.convolution import activate, convolution, normalize
 
 _STAGES = [(64, 3), (128, 4), (256, 6), (512, 3)]  # (channels inside a block, blocks)
-_EXPANSION = 4  # Ratio of a block's output channels to the channels inside it.
+_EXPANSION = 4  # Ratio of a block's output channels to the channels inside the block.
 
 
 def resnet_50(image_shape: tuple[int, int, int], classes: int) -> keras.Model:
     """Returns ResNet-50 v1.5 from float images [b, h, w, c] to float32 logits [b, classes].
 
-    Images have 32 pixels or more a side; the papers use 224. Global average pooling and logits are
+    Images have at least 32×32 pixels; the papers use 224×224. Global average pooling and logits are
     float32; all other layers have Keras' current dtype policy.
     """
     images = keras.Input(image_shape)
@@ -55,5 +55,5 @@ def _bottleneck(x: keras.KerasTensor, channels: int, stride: int, name: str) -> 
 
 
 def _padded(x: keras.KerasTensor, pixels: int, name: str) -> keras.KerasTensor:
-    """Returns x with `pixels` rows and columns of zeros on every side."""
+    """Returns x with `pixels` rows or columns of zeros added on each side."""
     return keras.layers.ZeroPadding2D(pixels, name=f"{name}_padding")(x)

@@ -1,4 +1,4 @@
-"""Model returned by a user's function: --model=module:function."""
+"""Builds the model that a user's function returns: --model=module:function."""
 
 import importlib
 import inspect
@@ -8,7 +8,7 @@ import sys
 import keras
 
 from trainer.errors import UserError
-from trainer.nn.user_code import one_line, unwrap_user_errors
+from trainer.nn.user_code import explain_refusal, unwrap_user_errors
 
 
 def build(name: str, image_shape: tuple[int, int, int], classes: int) -> keras.Model:
@@ -19,7 +19,7 @@ def build(name: str, image_shape: tuple[int, int, int], classes: int) -> keras.M
             or does not return a Keras model.
     """
     module_name, _, function_name = name.partition(":")
-    if not {"", os.getcwd()} & set(sys.path):  # Python does this for `-m` only.
+    if not {"", os.getcwd()} & set(sys.path):  # Only `python -m` adds the current folder.
         sys.path.insert(0, os.getcwd())
     try:
         if module_name.startswith("."):
@@ -37,13 +37,8 @@ def build(name: str, image_shape: tuple[int, int, int], classes: int) -> keras.M
         raise UserError(
             f"--model={name} cannot be called as {function_name}(image_shape, classes): {error}"
         ) from error
-    try:
-        with unwrap_user_errors(f"--model={name}"):
-            model = function(image_shape, classes)
-    except UserError:
-        raise
-    except Exception as error:  # A library's function failed, not the user's code.
-        raise UserError(f"model {name} cannot be built: {one_line(error)}") from error
+    with explain_refusal(name, "cannot be built"):
+        model = function(image_shape, classes)
     if not isinstance(model, keras.Model):
         raise UserError(f"--model={name} returned a {type(model).__name__}: return a keras.Model")
     return model

@@ -1,8 +1,8 @@
 """Wide residual networks, WRN-depth-width: Zagoruyko & Komodakis 2016, arXiv:1605.07146.
 
-A pre-activation block has two 3×3 convolutions. Three groups of n blocks have 16k, 32k and 64k
-channels for width k. The depth 6n + 4 counts the 6n convolutions of blocks, the network's first
-convolution, and a shortcut convolution in each group (the first group has none if k = 1).
+The network has three groups of n blocks, with 16k, 32k and 64k channels for width k. A block has
+two 3×3 convolutions, each after batch norm and ReLU. The depth 6n + 4 counts the first convolution,
+the 6n convolutions of blocks, and one shortcut convolution per group (none in the first if k = 1).
 """
 
 import keras
@@ -22,7 +22,7 @@ def wide_resnet(
     Convolutions start as in the authors' code; the Dense layer has Keras' initializer.
 
     Raises:
-        UserError: if depth is not 6n + 4 with n ≥ 1, or width is under 1.
+        UserError: if depth is not 6n + 4 with n ≥ 1, or width is below 1.
     """
     blocks, rest = divmod(depth - 4, 6)
     if rest or blocks < 1:
@@ -50,7 +50,7 @@ def wide_resnet(
 def _block(x: keras.KerasTensor, channels: int, stride: int, name: str) -> keras.KerasTensor:
     active = activate(x, f"{name}_1")
     if stride != 1 or x.shape[-1] != channels:
-        # As in the authors' code, a shortcut that changes shape starts from the activated input.
+        # As in the authors' code, the shortcut convolution follows the batch norm and ReLU.
         x = convolution(channels, 1, stride, f"{name}_shortcut")(active)
     y = convolution(channels, 3, stride, f"{name}_conv1")(active)
     y = convolution(channels, 3, 1, f"{name}_conv2")(activate(y, f"{name}_2"))
