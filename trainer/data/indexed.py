@@ -29,14 +29,14 @@ class IndexedDataset:
 
     Attributes:
       examples: N.
-      class_names: the names of the classes; a label is an index into this list.
+      class_names: names of the classes; a label is an index into this list.
       image_shape: (h, w, c) that the model receives; the files' own sizes may differ.
       name: name of the split for messages.
-      fetch: int64 indices [n], each in [0, N) → tensors [n]; one call reads n examples, which is
-        cheaper than n calls. The first tensor has strings, empty if an example cannot be read.
+      fetch: int64 indices [n], each in [0, N) → tensors [n]; one call reads n examples, because n
+        calls would take longer. The first tensor has strings; "" is an example that cannot be read.
       open: one element [] of each tensor from `fetch` → `Opened`.
       describe: index → location of the example, for messages.
-      path: index → the file that holds only this example; None if examples share files.
+      path: index → file of this example; None if a file holds several examples.
       max_pixels: limit above which an image is not decoded.
       unread: index → reason why the example's file cannot be read; None if unknown.
       summary: one line about the split's content.

@@ -56,13 +56,7 @@ class _Attempt:
     signals: int = 0  # Number of stop signals sent to the process.
 
 
-def run_sweep(
-    runs: Sequence[Run],
-    sweep: pathlib.Path,
-    *,
-    parallel: int,
-    retry: bool,
-) -> bool:
+def run_sweep(runs: Sequence[Run], sweep: pathlib.Path, *, parallel: int, retry: bool) -> bool:
     """Trains the unfinished `runs` of the sweep in the folder `sweep`, up to `parallel` at once.
 
     Skips runs that failed before, unless `retry` is set. Passes stop signals on to the runs, which
@@ -142,11 +136,7 @@ def _close(output: IO[bytes]) -> None:
 
 
 def _start(
-    run: Run,
-    sweep: pathlib.Path,
-    output: IO[bytes],
-    cores: set[int],
-    retry: bool,
+    run: Run, sweep: pathlib.Path, output: IO[bytes], cores: set[int], retry: bool
 ) -> _Attempt | None:
     """Starts training `run`; closes `output` and returns None if there is nothing to train."""
     ended = _result(run, sweep)
@@ -209,12 +199,7 @@ def _end(attempt: _Attempt, sweep: pathlib.Path) -> None:
     _close(attempt.output)
 
 
-def _record(
-    run: Run,
-    sweep: pathlib.Path,
-    end: Outcome,
-    ended: dict[str, Any] | None,
-) -> None:
+def _record(run: Run, sweep: pathlib.Path, end: Outcome, ended: dict[str, Any] | None) -> None:
     """Records how an attempt ended, and adds finished and failed runs to TensorBoard."""
     if ended or end.failed:
         numbers = {name: ended[name] for name in result.RESULTS} if ended else None
