@@ -13,7 +13,7 @@ from trainer.system.output import log
 from trainer.system.regular_file import opener, read_regular
 
 _MOST_REPORTED = 10  # bad examples with a message of their own
-_MOST_BYTES = 2**30  # size of the list
+_MOST_BYTES = 2**30  # size of the list that is read
 
 
 class BadExamples:

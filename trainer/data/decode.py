@@ -1,7 +1,7 @@
 """Decodes, crops and resizes one picture to the model's size: JPEG, PNG, WebP, BMP, GIF.
 
 JPEGs are cropped while they are decoded, which skips the blocks outside the crop. Whole images are
-resized with antialiasing. Crops are resized without it, because it takes as long as decoding.
+resized with antialiasing. For crops, antialiasing would take as long as decoding, and is left out.
 
 A picture may be stored sideways. Then the crop is chosen in the upright picture, and only the
 resized result is turned, because it is small. The number of pixels is checked before decoding.
@@ -25,8 +25,8 @@ CROP_AREA = (0.08, 1.0)
 CROP_ASPECT = (3 / 4, 4 / 3)
 _ATTEMPTS = 10  # If all fail, the crop is the whole image: once in 10⁴ crops of a 3:4 image.
 CENTRAL = 0.875  # of the shorter side: 224 of 256 pixels
-# How to turn an image of each EXIF orientation, 0 to 8, upright. From 5 on, rows and columns are
-# swapped first. Then rows, columns or both are reversed.
+# How to turn an image upright, by EXIF orientation (0 does not occur). From 5 on, rows and columns
+# are swapped first. Then rows, columns or both are reversed.
 _SWAPPED = 5
 _ROWS_REVERSED = (False, False, False, True, True, False, False, True, True)
 _COLUMNS_REVERSED = (False, False, True, True, False, False, True, True, False)

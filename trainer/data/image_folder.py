@@ -1,8 +1,8 @@
 """Lists the files of an image folder, PATH/<split>/<class>/<name>.jpg, in a fixed order.
 
-A file's place depends on a hash of its class's name and of its path below the class's folder. So a
-slice such as train[:90%] has files of all classes, and the same files on every machine. This module
-does not import TensorFlow, because `plan` counts examples with it.
+Files are sorted by a hash of the class's name and the path below the class's folder. So a slice
+such as train[:90%] has about the same share of each class, and the same files on every machine.
+This module does not import TensorFlow, because `plan` counts examples with it.
 """
 
 import collections
@@ -24,12 +24,12 @@ from trainer.data.tfds.splits import pieces, split_infos
 from trainer.errors import UserError
 
 PREFIX = "image_folder:"
-# Explains other numbers of files if a run began with an older version of this program.
+# Reason why a run that an older version of this program began may have had other files.
 WHAT_COUNTS = (
     "This version also counts WebP, BMP and GIF files and pictures in folders below a class's "
     "folder; it does not count hidden files."
 )
-_THREADS = 16  # On a network file system, listing a folder waits for an answer.
+_THREADS = 16  # Listing folders of a network file system is mostly waiting.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

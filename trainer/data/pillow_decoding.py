@@ -1,7 +1,7 @@
 """Decodes GIF, BMP and WebP files with Pillow, and explains why a picture cannot be decoded.
 
 TensorFlow decodes all frames of an animated GIF, which takes 5.9 s for 600 frames of 1,000 × 1,000
-pixels, and refuses an animated WebP. Pillow can decode only the first frame of both formats.
+pixels, and refuses an animated WebP. Pillow decodes the first frame of either without the others.
 """
 
 import io
@@ -49,7 +49,7 @@ def pixels(data: bytes, channels: int, max_pixels: int) -> np.ndarray:
 
 
 def reason(data: bytes, max_pixels: int) -> str | None:
-    """Returns why a picture cannot be decoded; None if its header shows no reason."""
+    """Returns why a picture cannot be decoded; None if its header is in order."""
     try:
         with _opened(data, (*_FORMATS, "JPEG", "PNG")) as image:
             _check_size(image.size, max_pixels)

@@ -134,7 +134,7 @@ def _chunks(
     first_of: Callable[[tf.Tensor], tf.Tensor],
     indices_at: Callable[[tf.Tensor], tf.Tensor],
 ) -> tf.data.Dataset:
-    """Returns the chunks of `batches` batches (None: endless): their indices and positions.
+    """Returns the indices and positions of each chunk of `batches` batches; None: endless.
 
     `first_of` maps t to the first position of batch t; `indices_at` maps positions to indices.
     """
@@ -159,11 +159,11 @@ def evaluation(
     augment: str = "none",
     bad: BadExamples | None = None,
 ) -> tf.data.Dataset:
-    """Returns each example once, in batches for this process's shards in turn.
+    """Returns the batches of an evaluation for this process's shards in turn.
 
-    Batch i of all is for shard i mod `shards`, and each shard gets the same number of batches. The
-    last example, with weight 0, pads the last batches. An example that cannot be decoded becomes
-    black with weight 0.
+    Batch i is for shard i mod `shards`. All shards together get each example once, and each shard
+    gets the same number of batches. The last example, with weight 0, pads the last batches. An
+    example that cannot be decoded becomes black with weight 0.
 
     Args:
         source: the examples.
@@ -253,7 +253,7 @@ def _with_options(dataset: tf.data.Dataset, threads: int | None = None) -> tf.da
     # growth of the batch ends a pipeline.
     options.autotune.enabled = False
     # Rewriting tf.data's graph would copy all captured images into it. For 676 MB this takes 0.6 s
-    # and 690 MB instead of 10 ms and none. Op determinism forces the rewriting nonetheless.
+    # and 690 MB instead of 10 ms and none. Op determinism makes TensorFlow rewrite it nonetheless.
     options.experimental_optimization.apply_default_optimizations = False
     # The elements are sharded already, and TensorFlow would shard them again.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF

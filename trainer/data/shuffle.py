@@ -20,7 +20,7 @@ One thread of an AMD EPYC makes 1 to 10 million indices/s of version 2 in calls 
 of 128, it makes 0.5 to 1.4 million/s (0.1 to 0.25 ms per call). Of version 1, it makes 5 million/s
 at N = 60,000, but 0.25 million/s at N = 1,000 and 0.06 at N = 240.
 
-The op's public wrapper, `tf.random.experimental.index_shuffle`, always uses 4 rounds. Then
+The op's public wrapper, `tf.random.experimental.index_shuffle`, always uses 4 rounds. With 4,
 consecutive epochs correlate up to 0.91 at N = 60,000.
 """
 

@@ -1,6 +1,6 @@
 """Loads a split by name into memory, or opens it for reading by index if it does not fit.
 
-An index means the same example on every machine, so that the order of examples does too.
+An index means the same example on every machine, so runs have the same order on all machines.
 """
 
 import dataclasses
@@ -25,8 +25,8 @@ from trainer.errors import UserError
 from trainer.system import memory
 from trainer.system.tensorflow_errors import translate
 
-# If a set has more bytes, its pixel statistics come from this many evenly spaced examples, because
-# reading all would take minutes. The limit is the same on every machine.
+# The pixel statistics of a set with more bytes come from up to this many evenly spaced examples,
+# because reading all examples would take minutes. The limit is the same on every machine.
 _STATISTICS_BYTES, _STATISTICS_EXAMPLES = 2**30, 1000
 
 
@@ -54,9 +54,9 @@ def load(
         bad: records the bad examples; if `bad.skip` is True, the set stays encoded.
 
     Raises:
-        UserError: if the dataset, the split or a class is unknown; if images do not have 8 bits,
-            one label and one size (or an `image_size`); if the set needs an index and has none; if
-            files are damaged.
+        UserError: if the dataset, the split or a class is unknown; if images are not 8-bit, or have
+            no label; if images differ in size, and `image_size` is None; if the set needs an index,
+            and has none; if files are damaged.
     """
     bad = bad or BadExamples(skip=False)
     name = f"{dataset} {split}"
@@ -127,7 +127,7 @@ def class_names(dataset: str, split: str, data_dir: str | None) -> tuple[str, ..
 
 
 def evaluation_split(config: Config) -> str:
-    """Returns --eval_split; if unset, an image folder's val, validation or test, or TFDS's test."""
+    """Returns --eval_split, or its default: test; val, validation or test of an image folder."""
     if config.eval_split is not None:
         return config.eval_split
     if config.dataset.startswith(image_folder.PREFIX):

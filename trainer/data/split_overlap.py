@@ -14,7 +14,7 @@ from trainer.data.tfds.prepare import find_builder
 from trainer.system.regular_file import read_regular
 
 # Larger splits are not compared: hashing takes about one second per gigabyte, and reading a file's
-# size takes 4 µs on a local disk and up to 1 ms on a network disk. Both limits hold for the sum.
+# size takes 4 µs on a local disk and up to 1 ms on a network disk. Both limits are for two splits.
 _MOST_BYTES = 2**30
 _MOST_FILES = 20_000
 
@@ -25,7 +25,7 @@ def warnings(
     train: tuple[str, InMemoryDataset | IndexedDataset],
     evaluation: tuple[str, InMemoryDataset | IndexedDataset],
 ) -> list[str]:
-    """Returns at most one warning: the splits have images in common, or may have.
+    """Returns one warning if the splits have, or may have, images in common; otherwise none.
 
     Args:
       dataset: the value of --dataset.

@@ -184,7 +184,7 @@ def _end(attempt: _Attempt, sweep: pathlib.Path) -> None:
 
 
 def _record(run: Run, sweep: pathlib.Path, end: Outcome, ended: dict[str, Any] | None) -> None:
-    """Records how an attempt ended in sweep.json, and in TensorBoard if it finished or failed."""
+    """Records an attempt's outcome in sweep.json, and in TensorBoard if it finished or failed."""
     if ended or end.failed:
         numbers = {name: ended[name] for name in result.RESULTS} if ended else None
         flags = {name: shown(name, value) for name, value in run.point.items()}

@@ -83,7 +83,7 @@ def _convert(dataset: str, builder: tfds.core.DatasetBuilder) -> pathlib.Path | 
 def _files(
     builder: tfds.core.DatasetBuilder, file_format: tfds.core.FileFormat
 ) -> list[tuple[str, int]]:
-    """Returns the path and the number of records of each file of a format; it may not exist yet."""
+    """Returns path and number of records of each file in a format, including missing files."""
     splits = dataset_info.get_split_dict_from_proto(
         builder.info.as_proto, builder.data_path, file_format
     )

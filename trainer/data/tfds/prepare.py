@@ -39,7 +39,7 @@ _UPSTREAM_TIMES = {
     "t10k-labels-idx1-ubyte.gz": 1504176627,
 }
 
-# The child's program. If it fails, it prints the first line of the error last.
+# The child's program. If it fails, the last line of its output is the first line of the error.
 _BUILD = """
 import sys
 import tensorflow_datasets as tfds

@@ -47,12 +47,12 @@ def supervised_features(
             if image.np_dtype == np.uint8 and image.shape[-1] is not None:
                 return image, label
             raise UserError(
-                f"{dataset}'s images are {np.dtype(image.np_dtype).name} of shape {image.shape}: "
-                "choose a set of 8-bit images with a fixed number of channels"
+                f"{dataset}'s images are {np.dtype(image.np_dtype).name} of shape {image.shape}.\n"
+                "Choose a set of 8-bit images with a fixed number of channels."
             )
     raise UserError(
         f"{dataset} is not an image-classification set: TFDS's supervised keys are "
-        f"{keys or 'none'}, not an image and a class: choose another set"
+        f"{keys or 'none'}.\nChoose a set whose supervised keys are an image and a class."
     )
 
 

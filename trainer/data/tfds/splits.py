@@ -66,5 +66,5 @@ def _no_such_split(
     known = ", ".join(f"{name} ({info.num_examples:,})" for name, info in splits.items())
     return UserError(
         f"split {split!r} of {dataset} is unknown, ill-formed or empty.\n"
-        f"Choose one of {known}, or a part or sum of them, such as train[:90%] or train+test."
+        f"Choose one of {known}, or a slice or a sum, such as train[:90%] or train+test."
     )
