@@ -1,15 +1,13 @@
 """Augments a micro-batch of images, as a pure function of (seed, position).
 
-All random bits come from a 64-bit hash of (seed, position). An augmentation that needs more bits
-takes them from the splitmix64 sequence that starts at this hash. So batches, replicas and restarts
-do not change an example's augmentation. In the next epoch, positions and augmentations differ. An
-augmentation maps (images, positions, seed) to images of the same shape.
+All random bits come from a 64-bit hash of (seed, position). So batches, replicas and restarts do
+not change an example's augmentation. In the next epoch, the example has another position and so
+another augmentation. Seed and position have 64 bits each, so the hashes of a run do not repeat.
 
-Seed and position have 64 bits each (`splitmix64`), so the hashes of a run do not repeat. Both order
-versions (`shuffle`) use the same augmentations. `medium` uses the hash itself, and the crop of
-`imagenet` uses the hash as the key of TensorFlow's Philox generator. `strong` and the replacements
-of bad examples both use the sequence after the hash. Both stay uniform: a replacement is a word's
-remainder by N, and a draw of `strong` is a word's highest 53 bits.
+`medium` uses the hash itself. `decode.random_crop` (imagenet) uses it as the key of TensorFlow's
+Philox generator. `strong` and the replacements of bad examples need more bits: both use the
+splitmix64 sequence that starts at the hash. A draw of `strong` is a word's highest 53 bits, and a
+replacement is a word's remainder by N, so both are uniform.
 """
 
 import math
@@ -19,11 +17,12 @@ import tensorflow as tf
 
 from trainer.nn.splitmix64 import further_bits, random_bits, shift_right
 
+# Maps images uint8 [b, h, w, c], positions int64 [b] and the run's seed to images of this shape.
 Augment = Callable[[tf.Tensor, tf.Tensor, int], tf.Tensor]
 
 PADDING = 4  # pixels on each side before the crop: He et al. 2016, §4.2
 
-# Parameters of `strong`. Ranges are [lowest, highest]; draws are uniform.
+# Parameters of `strong`. Draws are uniform between the lowest and the highest value.
 ZOOM = (0.75, 1.25)  # magnification
 ROTATION = (-math.pi / 18, math.pi / 18)  # 10° either way, in radians
 CHANNEL_SHIFT = (-50.0, 50.0)  # grey levels
@@ -41,11 +40,8 @@ def none(images: tf.Tensor, positions: tf.Tensor, seed: int) -> tf.Tensor:
 def _flips_and_places(bits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Returns whether each image is flipped, and its crop's first row and column after padding.
 
-    A position's lowest bit decides the flip, the next 31 bits the row, and the highest 32 bits the
-    column. Row and column are remainders by 9, which are uniform to 4e-9.
-
-    Args:
-        bits: uint64 [b], from `random_bits`.
+    The lowest bit of `bits`, uint64 [b], decides the flip, the next 31 bits the row, and the
+    highest 32 bits the column. Row and column are remainders by 9, which are uniform to 4e-9.
 
     Returns:
         bool [b]; int32 [b] in [0, 8]; int32 [b] in [0, 8].
@@ -61,19 +57,10 @@ def _flips_and_places(bits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 def medium(images: tf.Tensor, positions: tf.Tensor, seed: int) -> tf.Tensor:
     """Pads by 4 black pixels, crops to the old size at random, and mirrors half of the images.
 
-    One gather of pixels crops and flips: a flip reverses the column indices. With the selection of
-    the examples, two threads make 150,000 to 300,000 images/s of 28×28×1 in micro-batches of 32 to
-    512, and 130,000 to 235,000 of 32×32×3. Masking pixels outside the image instead of padding was
-    1.3 times faster for 28×28×1 and 1.4 times slower for 32×32×3. Gathering from the pixels of the
-    whole set instead of the batch made no difference.
-
-    Args:
-        images: uint8 [b, h, w, c].
-        positions: int64 [b].
-        seed: the run's seed.
-
-    Returns:
-        uint8 [b, h, w, c].
+    One gather of pixels crops and flips, because a flip only reverses the column indices. In
+    micro-batches of 32 to 512, two threads select and augment 150,000 to 300,000 images/s of
+    28×28×1, and 130,000 to 235,000 of 32×32×3. Masking pixels outside the image instead of padding
+    was 1.3 times faster for 28×28×1 and 1.4 times slower for 32×32×3.
     """
     height, width, channels = images.shape[1:]
     pad = [PADDING, PADDING]
@@ -98,12 +85,13 @@ def _between(uniform: tf.Tensor, limits: tuple[float, float]) -> tf.Tensor:
 def projections(
     bits: tf.Tensor, zoom: tf.Tensor, angle: tf.Tensor, height: int, width: int
 ) -> tf.Tensor:
-    """Returns the maps from each pixel of a result to its source, for shift, flip, zoom, rotation.
+    """Returns maps from each pixel of the result to a place in the image.
 
-    One map does all four, so nothing is cropped between them and pixels are interpolated once.
+    One map shifts, flips, zooms and rotates, so pixels are interpolated only once, and nothing is
+    cut off between the steps.
 
     Args:
-        bits: uint64 [b], random bits of which shift and flip are made as in `medium`.
+        bits: uint64 [b], which decide shift and flip as in `medium`.
         zoom: float64 [b], magnification.
         angle: float64 [b], in radians.
         height: image height in pixels.
@@ -115,15 +103,14 @@ def projections(
     """
     flip, top, left = _flips_and_places(bits)
     # These Taylor series are exact to 1e-9 up to 10°. A result of tf.sin may depend on its place in
-    # the batch: of 4,096 float32 sines, 37 had another value when computed alone.
+    # the batch: of 4,096 float32 sines, 37 had another value when they were computed alone.
     square = angle * angle
     sine = angle * (1 - square / 6 * (1 - square / 20))
     cosine = 1 - square / 2 * (1 - square / 12 * (1 - square / 30))
     mirror = tf.where(flip, tf.constant(-1, tf.float64), tf.constant(1, tf.float64))  # [b]
     column_by_x, column_by_y = mirror * cosine / zoom, mirror * sine / zoom
     row_by_x, row_by_y = -sine / zoom, cosine / zoom
-    # Zoom, rotation and flip keep the image's centre in place.
-    x, y = (width - 1) / 2, (height - 1) / 2
+    x, y = (width - 1) / 2, (height - 1) / 2  # The centre, which only the shift moves.
     column = x - column_by_x * x - column_by_y * y + tf.cast(left - PADDING, tf.float64)
     row = y - row_by_x * x - row_by_y * y + tf.cast(top - PADDING, tf.float64)
     zero = tf.zeros_like(row)
@@ -136,16 +123,13 @@ def _erase(images: tf.Tensor, draws: list[tf.Tensor], noise: tf.Tensor) -> tf.Te
 
     As in the paper, area and aspect are uniform, and each erased pixel and channel gets its own
     random value. The aspect is relative to the image's height and width, so every rectangle fits
-    and no redraw is needed; for a square image it is the paper's aspect. Sides are rounded to
+    and no redraw is needed. For a square image, it is the paper's aspect. Sides are rounded to
     pixels. All places where the rectangle fits are equally likely.
 
     Args:
         images: uint8 [b, h, w, c].
         draws: five float64 [b] in [0, 1): whether to erase, area, aspect, row and column.
         noise: uint8 [b, h, w, c].
-
-    Returns:
-        uint8 [b, h, w, c].
     """
     _, height, width, channels = images.shape
     erased, area, aspect, row, column = draws
@@ -156,7 +140,7 @@ def _erase(images: tf.Tensor, draws: list[tf.Tensor], noise: tf.Tensor) -> tf.Te
     top = tf.floor(row * (height - rows + 1))
     left = tf.floor(column * (width - columns + 1))
 
-    # Columns and channels share an axis: broadcasting the mask over channels takes 1 ms more.
+    # Columns and channels share an axis, because broadcasting over channels takes 1 ms more.
     y = tf.range(height, dtype=tf.float64)
     x = tf.cast(tf.range(width * channels) // channels, tf.float64)
     inside_rows = (y >= top[:, None]) & (y < (top + rows)[:, None])  # [b, h]
@@ -168,30 +152,21 @@ def _erase(images: tf.Tensor, draws: list[tf.Tensor], noise: tf.Tensor) -> tf.Te
 
 
 def strong(images: tf.Tensor, positions: tf.Tensor, seed: int) -> tf.Tensor:
-    """Applies `medium`'s shift and flip, then zoom, rotation, channel shift and random erasing.
+    """Applies shift, flip, zoom, rotation, channel shift and random erasing.
 
-    - Shift and flip are those of `medium` at the same position. Zoom is equal in both directions;
-      zoom and rotation keep the centre in place. Interpolation is bilinear; outside is black.
-    - The channel shift adds one number to all channels, as Keras' channel_shift_range does, but
-      clips at 0 and 255. Keras clips at each image's extremes, where dark images lose detail.
+    - Shift and flip are those of `medium` at the same position. Zoom and rotation keep the image's
+      centre in place. Interpolation is bilinear. Pixels from outside the image are black.
+    - The channel shift adds one number to all channels and clips the sum at 0 and 255. Keras'
+      channel_shift_range clips at each image's extremes, so dark images lose detail.
     - In half of the images, noise replaces a rectangle.
 
-    The hash of the position decides shift and flip. The first eight words after the hash give the
-    eight other random numbers, and the remaining words are the noise.
+    The position's hash decides shift and flip. The first eight words after the hash give the eight
+    other random numbers, and the remaining words are the noise.
 
-    With the selection of the examples, one thread makes 75,000 images/s of 28×28×1 and 28,000 of
-    32×32×3 in micro-batches of 128 (1.7 and 4.6 ms). In micro-batches of 32, it makes 48,000 and
-    23,000. If other programs keep the machine's two cores busy, this takes 1.5 times as long. The
-    projection takes 1.2 and 3.7 ms, the noise 0.2 and 0.3. Gathering each pixel's four neighbours
-    instead took 2.3 and 4.4 ms; gathering them packed into one word took 1.6 and 4.9.
-
-    Args:
-        images: uint8 [b, h, w, c].
-        positions: int64 [b].
-        seed: the run's seed.
-
-    Returns:
-        uint8 [b, h, w, c].
+    In micro-batches of 128, one thread selects and augments 75,000 images/s of 28×28×1 and 28,000
+    of 32×32×3 (1.7 and 4.6 ms per micro-batch). In micro-batches of 32, it makes 48,000 and 23,000.
+    The projection takes 1.2 and 3.7 ms, the noise 0.2 and 0.3 ms. Gathering each pixel's four
+    neighbours instead of projecting took 2.3 and 4.4 ms.
     """
     height, width, channels = images.shape[1:]
     pixels = height * width * channels

@@ -1,4 +1,4 @@
-"""Counts and names examples that cannot be read or decoded, and skips them or ends the run."""
+"""Names and counts examples that cannot be read or decoded; skips them or ends the run."""
 
 import contextlib
 import pathlib
@@ -12,23 +12,19 @@ from trainer.errors import UserError
 from trainer.system.output import log
 from trainer.system.regular_file import opener, read_regular
 
-_MOST_REPORTED = 10  # examples that get a line of their own
-_MOST_BYTES = 2**30
+_MOST_REPORTED = 10  # bad examples with a message of their own
+_MOST_BYTES = 2**30  # size of the list that is read
 
 
 class BadExamples:
-    """Distinct bad examples of a run and its resumptions; several threads may add examples.
+    """The distinct bad examples of a run, from its beginning; several threads may add examples.
 
     Args:
       skip: whether bad examples are left out; if not, the first one ends the run.
-      path: file that lists the bad examples, one per line; None: nothing is read or written.
+      path: file that lists the bad examples, one per line; None: no file is read or written.
     """
 
-    def __init__(
-        self,
-        skip: bool,
-        path: pathlib.Path | None = None,
-    ) -> None:
+    def __init__(self, skip: bool, path: pathlib.Path | None = None) -> None:
         self.skip = skip
         self._path = path
         self._lock = threading.Lock()
@@ -42,17 +38,17 @@ class BadExamples:
 
     @property
     def count(self) -> int:
-        """Returns the number of distinct bad examples."""
+        """Number of distinct bad examples."""
         return len(self._reasons)
 
     @property
     def reasons(self) -> dict[str, str]:
-        """Returns the reason for each bad example, by the example's name."""
+        """Reason for each bad example, by the example's name."""
         with self._lock:
             return dict(self._reasons)
 
     def add(self, name: str, reason: str) -> None:
-        """Counts and reports a bad example, unless it is known already.
+        """Counts and reports a bad example, unless it was added before.
 
         Raises:
           UserError: if `skip` is False.

@@ -1,13 +1,14 @@
-"""Reads and decodes encoded examples in order; a bad one is replaced, or gets weight 0.
+"""Reads and decodes encoded examples in order; a bad example is replaced, or gets weight 0.
 
-Up to 16 consecutive examples are a chunk: one thread reads them in one call and decodes them, while
-other threads decode other chunks. A chunk is a dataset of its own, so that TensorFlow can drop the
-elements that fail (`ignore_errors`). This costs nothing (two cores, JPEGs of 84 KB: 1,771 images/s
-in such chunks, 1,693 without). For each dropped example, Python then finds the
-reason and a replacement.
+Up to 16 consecutive examples are a chunk. Each chunk is read in one call and decoded by one thread,
+while other threads work on other chunks. A chunk is a dataset of its own, so that `ignore_errors`
+can drop the examples that fail. Small datasets are not slower than one large dataset: two cores
+made 1,771 images/s with chunks and 1,693 without (JPEGs of 84 KB). After a failure, Python finds
+the reason and a replacement.
 """
 
 import contextlib
+import dataclasses
 import re
 from collections.abc import Callable, Sequence
 
@@ -19,14 +20,15 @@ from trainer.data.bad_examples import BadExamples
 from trainer.data.indexed import IndexedDataset
 from trainer.system.cores import usable
 
+# Maps a file's bytes [], an orientation or None, and a position int64 [] to uint8 [h, w, c].
 Decode = Callable[[tf.Tensor, tf.Tensor | None, tf.Tensor], tf.Tensor]
-# Most examples in a chunk: bounds what is read ahead, and the wait for the first example.
-_CHUNK = 16
+# Larger chunks would delay the first batch and take more memory in each thread.
+_LARGEST_CHUNK = 16
 
 
 def chunk_size(batch_size: int) -> int:
     """Returns the number of examples in a chunk, which divides the batch size."""
-    return max(n for n in range(1, _CHUNK + 1) if batch_size % n == 0)
+    return max(n for n in range(1, _LARGEST_CHUNK + 1) if batch_size % n == 0)
 
 
 def threads() -> int:
@@ -46,50 +48,27 @@ def decoded(
     bad: BadExamples,
     replacements: Callable[[int], Sequence[int]] | None,
 ) -> tf.data.Dataset:
-    """Returns the examples at `places`, in order.
-
-        places    (indices, positions) of a chunk
-          → fetch      reads the chunk's examples in one call
-          → decode     decodes each example by itself, and drops examples that fail
-          → complete   fills the gaps of a chunk, if it has any
+    """Returns the examples at `places`, in order and in chunks.
 
     Args:
         source: the examples.
-        places: elements of (indices int64 [n], positions int64 [n]), n static.
-        decode: (file's bytes [], orientation or None, position int64 []) → uint8 [h, w, c]; called
-            in a graph and eagerly.
+        places: chunks of (indices int64 [n], positions int64 [n]), n static.
+        decode: decodes an example; called in a graph and eagerly.
         bad: records the examples that cannot be read or decoded.
         replacements: position → indices of the examples to try, in order, in place of a bad one;
             None: a bad example becomes black with weight 0.
 
     Returns:
-        Elements of (images uint8 [n, h, w, c], labels int32 [n], weights float32 [n], positions
+        Chunks of (images uint8 [n, h, w, c], labels int32 [n], weights float32 [n], positions
         int64 [n]).
     """
-    (chunk,) = places.element_spec[0].shape
-
-    def fill_gaps(
-        slots: np.ndarray, images: np.ndarray, labels: np.ndarray, *at: np.ndarray
-    ) -> tuple[np.ndarray, ...]:
-        return _fill_gaps(source, decode, bad, replacements, (slots, images, labels), at)
-
-    def decoded_chunk(
-        indices: tf.Tensor, positions: tf.Tensor, *fetched: tf.Tensor
-    ) -> tf.data.Dataset:
-        good = _good_examples(source, decode, chunk, positions, *fetched)
-        return good.map(
-            lambda *batch: (
-                *_complete(batch, (chunk, *source.image_shape), indices, positions, fill_gaps),
-                positions,
-            )
-        )
-
+    chunks = _Chunks(source, decode, bad, replacements, places.element_spec[0].shape[0])
     return places.map(
         lambda indices, positions: (indices, positions, *source.fetch(indices)),
         num_parallel_calls=threads(),
         deterministic=True,
     ).interleave(
-        decoded_chunk,
+        chunks.decoded,
         cycle_length=threads(),
         block_length=1,
         num_parallel_calls=threads(),
@@ -97,130 +76,116 @@ def decoded(
     )
 
 
-def _good_examples(
-    source: IndexedDataset, decode: Decode, chunk: int, positions: tf.Tensor, *fetched: tf.Tensor
-) -> tf.data.Dataset:
-    """Returns a dataset of one element: slots, images and labels of a chunk's good examples.
+@dataclasses.dataclass(frozen=True)
+class _Chunks:
+    """Decodes chunks of `size` examples; the other attributes are arguments of `decoded`."""
 
-    A black example with slot `chunk` is added at the end, because a chunk without good examples
-    would have no element.
-    """
-    slots = tf.range(chunk)
-    parts = tf.data.Dataset.from_tensor_slices((slots, positions, *fetched))
-    good = parts.map(
-        lambda slot, *rest: (slot, *_decoded_example(source, decode, *rest))
-    ).ignore_errors()
-    black = tf.zeros(source.image_shape, tf.uint8), tf.constant(0)
-    last = tf.data.Dataset.from_tensors((tf.constant(chunk), *black))
-    return good.concatenate(last).batch(chunk + 1)
+    source: IndexedDataset
+    decode: Decode
+    bad: BadExamples
+    replacements: Callable[[int], Sequence[int]] | None
+    size: int
 
-
-def _complete(
-    batch: Sequence[tf.Tensor],
-    shape: tuple[int, ...],
-    indices: tf.Tensor,
-    positions: tf.Tensor,
-    fill_gaps: Callable[..., tuple[np.ndarray, ...]],
-) -> list[tf.Tensor]:
-    """Returns images, labels and weights of the whole chunk, from the element of `_good_examples`.
-
-    `shape` is the shape of the chunk's images. `fill_gaps` is called only if the chunk has gaps.
-    """
-    slots, images, labels = (values[:-1] for values in batch)
-    chunk, *_ = shape
-    values = tf.cond(
-        tf.equal(tf.size(slots), chunk),
-        lambda: [images, labels, tf.ones([chunk])],
-        lambda: tf.numpy_function(
-            fill_gaps,
-            [slots, images, labels, indices, positions],
-            [tf.uint8, tf.int32, tf.float32],
-        ),
-    )
-    shapes = [shape, (chunk,), (chunk,)]
-    return [tf.ensure_shape(value, each) for value, each in zip(values, shapes, strict=True)]
-
-
-def _decoded_example(
-    source: IndexedDataset, decode: Decode, position: tf.Tensor, *fetched: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns image and label of a fetched example; fails if it has no label or is undecodable."""
-    encoded, label, orientation = source.open(*fetched)
-    known = tf.debugging.Assert((label >= 0) & (label < source.classes), ["no label"])
-    with tf.control_dependencies([known]):
-        if orientation is None:
-            return decode(encoded, None, position), label
-        pixels = tf.cond(
-            tf.equal(orientation, exif.UPRIGHT),
-            lambda: decode(encoded, None, position),
-            lambda: decode(encoded, orientation, position),
+    def decoded(
+        self, indices: tf.Tensor, positions: tf.Tensor, *fetched: tf.Tensor
+    ) -> tf.data.Dataset:
+        """Returns a dataset of one element: a chunk's images, labels, weights and positions."""
+        parts = tf.data.Dataset.from_tensor_slices((tf.range(self.size), positions, *fetched))
+        good = parts.map(lambda slot, *rest: (slot, *self._example(*rest))).ignore_errors()
+        # A chunk of bad examples would have no element, so a black example is added to each chunk.
+        black = tf.zeros(self.source.image_shape, tf.uint8), tf.constant(0)
+        last = tf.data.Dataset.from_tensors((tf.constant(self.size), *black))
+        return (
+            good.concatenate(last)
+            .batch(self.size + 1)
+            .map(lambda *batch: (*self._complete(batch, indices, positions), positions))
         )
-    return pixels, label
 
+    def _example(self, position: tf.Tensor, *fetched: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns image and label of a fetched example; raises TensorFlow's error if it is bad."""
+        encoded, label, orientation = self.source.open(*fetched)
+        known = tf.debugging.Assert((label >= 0) & (label < self.source.classes), ["no label"])
+        with tf.control_dependencies([known]):
+            if orientation is None:
+                return self.decode(encoded, None, position), label
+            pixels = tf.cond(
+                tf.equal(orientation, exif.UPRIGHT),
+                lambda: self.decode(encoded, None, position),
+                lambda: self.decode(encoded, orientation, position),
+            )
+        return pixels, label
 
-def _fill_gaps(
-    source: IndexedDataset,
-    decode: Decode,
-    bad: BadExamples,
-    replacements: Callable[[int], Sequence[int]] | None,
-    good: tuple[np.ndarray, np.ndarray, np.ndarray],
-    at: Sequence[np.ndarray],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns images, labels and weights of a chunk, with replacements in the missing slots.
+    def _complete(
+        self, batch: Sequence[tf.Tensor], indices: tf.Tensor, positions: tf.Tensor
+    ) -> list[tf.Tensor]:
+        """Returns images, labels and weights of a whole chunk.
 
-    Args:
-        source, decode, bad, replacements: arguments of `decoded`.
-        good: slots, images and labels of the decoded examples.
-        at: indices and positions of the chunk.
-    """
-    chunk = len(at[0])
-    images = np.zeros((chunk, *source.image_shape), np.uint8)
-    labels, weights = np.zeros(chunk, np.int32), np.zeros(chunk, np.float32)
-    slots, good_images, good_labels = good
-    images[slots], labels[slots], weights[slots] = good_images, good_labels, 1
-    for slot in sorted({*range(chunk)} - {*slots.tolist()}):
-        index, position = (int(values[slot]) for values in at)
-        tried = [index, *(replacements(position) if replacements else ())]
-        examples = (_example(source, decode, each, position, bad) for each in tried)
-        example = next((each for each in examples if each is not None), None)
-        if example is not None:
-            images[slot], labels[slot], weights[slot] = *example, 1
-        elif replacements:
-            bad.refuse(f"{source.name}: {len(tried)} examples in a row cannot be used.")
-    return images, labels, weights
+        `batch` has the slots, images and labels of the good examples and of the black one.
+        """
+        slots, images, labels = (values[:-1] for values in batch)
+        values = tf.cond(
+            tf.equal(tf.size(slots), self.size),
+            lambda: [images, labels, tf.ones([self.size])],
+            lambda: tf.numpy_function(
+                self._fill_gaps,
+                [slots, images, labels, indices, positions],
+                [tf.uint8, tf.int32, tf.float32],
+            ),
+        )
+        shapes = [(self.size, *self.source.image_shape), (self.size,), (self.size,)]
+        return [tf.ensure_shape(value, each) for value, each in zip(values, shapes, strict=True)]
 
+    def _fill_gaps(
+        self,
+        slots: np.ndarray,
+        good_images: np.ndarray,
+        good_labels: np.ndarray,
+        indices: np.ndarray,
+        positions: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns images, labels and weights of a chunk, with replacements in the missing slots."""
+        images = np.zeros((self.size, *self.source.image_shape), np.uint8)
+        labels, weights = np.zeros(self.size, np.int32), np.zeros(self.size, np.float32)
+        images[slots], labels[slots], weights[slots] = good_images, good_labels, 1
+        for slot in sorted({*range(self.size)} - {*slots.tolist()}):
+            position = int(positions[slot])
+            others = self.replacements(position) if self.replacements else ()
+            tried = [int(indices[slot]), *others]
+            examples = (self._decoded_alone(index, position) for index in tried)
+            example = next((each for each in examples if each is not None), None)
+            if example is not None:
+                images[slot], labels[slot], weights[slot] = *example, 1
+            elif self.replacements:
+                self.bad.refuse(
+                    f"{self.source.name}: {len(tried)} examples in a row cannot be used."
+                )
+        return images, labels, weights
 
-def _example(
-    source: IndexedDataset,
-    decode: Decode,
-    index: int,
-    position: int,
-    bad: BadExamples,
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """Decodes the example at an index; returns None and records the reason if the example is bad.
+    def _decoded_alone(self, index: int, position: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """Decodes an example eagerly; records the reason and returns None if the example is bad.
 
-    A known bad example is tried again. If a file is cut off, the crops of some positions can still
-    be decoded, and replacements must not depend on the examples that were read before.
-    """
-    with tf.init_scope(), tf.device("CPU:0"):
-        try:
-            fetched = [values[0] for values in source.fetch(tf.constant([index], tf.int64))]
-            if fetched[0].numpy() == b"":
-                reason = source.unread(index) or "it cannot be read; its file is missing or damaged"
-            elif 0 <= source.open(*fetched).label < source.classes:
-                at = tf.constant(position, tf.int64)
-                image, label = _decoded_example(source, decode, at, *fetched)
-                return image.numpy(), label.numpy()
-            else:
-                reason = "training knows no such label"
-        except tf.errors.OpError as error:
-            # Remove the names of TensorFlow's functions from the reason.
-            text = re.sub(r"\{\{.*?\}\}|\[Op:.*", "", error.message, flags=re.DOTALL)
-            reason = " ".join(text.split())
-            with contextlib.suppress(tf.errors.OpError):
-                data = source.open(*fetched).content.numpy()
-                reason = pillow_decoding.reason(data, source.max_pixels) or reason
-        except pillow_decoding.UndecodableError as error:
-            reason = str(error)
-    bad.add(source.describe(index), reason.rstrip("."))
-    return None
+        A known bad example is tried again. If a file is cut off, the crops of some positions can
+        still be decoded, and replacements must not depend on the examples that were read before.
+        """
+        source = self.source
+        with tf.init_scope(), tf.device("CPU:0"):
+            try:
+                fetched = [values[0] for values in source.fetch(tf.constant([index], tf.int64))]
+                if fetched[0].numpy() == b"":
+                    reason = source.unread(index) or "its file is missing or damaged"
+                elif 0 <= source.open(*fetched).label < source.classes:
+                    image, label = self._example(tf.constant(position, tf.int64), *fetched)
+                    return image.numpy(), label.numpy()
+                else:
+                    reason = "its label is not one of the run's classes"
+            except tf.errors.OpError as error:
+                # Remove the names of TensorFlow's functions from the reason.
+                text = re.sub(r"\{\{.*?\}\}|\[Op:.*", "", error.message, flags=re.DOTALL)
+                reason = " ".join(text.split())
+                with contextlib.suppress(tf.errors.OpError):
+                    data = source.open(*fetched).content.numpy()
+                    reason = pillow_decoding.reason(data, source.max_pixels) or reason
+            except pillow_decoding.UndecodableError as error:
+                reason = str(error)
+        self.bad.add(source.describe(index), reason.rstrip("."))
+        return None

@@ -1,6 +1,8 @@
-"""Lists the pictures in one class's folder and the folders below it, and counts everything else.
+"""Lists the pictures in one class's folder and in the folders below it; counts everything else.
 
-A file with a suffix of `SUFFIXES` is a picture; decoding checks its content. Links are followed.
+A regular file with a suffix of `SUFFIXES` is a picture; decoding checks its content later. Links
+are followed. A broken link with such a suffix counts as a picture too, and reading it reports the
+problem. Otherwise a disk that is not mounted would make the training set smaller without a message.
 """
 
 import collections
@@ -11,24 +13,18 @@ from trainer.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 HIDDEN = "hidden"
-NOT_A_FILE = "not a regular file"
 REPEATED = "folder already listed"
-_BROKEN_LINK = "broken link"
-_NO_SUFFIX, _OTHER_SUFFIX = "no suffix", "other"
-# Files that file managers write beside pictures, without a dot at the start of the name.
-_HIDDEN_NAMES = {"__macosx", "thumbs.db", "desktop.ini"}
-_LONGEST_SUFFIX = 9  # Characters with the dot; files with a longer suffix count as "other".
 
-Identity = tuple[int, int]
+Identity = tuple[int, int]  # device and inode
 
 
 def is_hidden(name: str) -> bool:
-    """Returns whether the name starts with a dot, or is that of a file manager's own file."""
-    return name.startswith(".") or name.lower() in _HIDDEN_NAMES
+    """Returns whether a name starts with a dot, or is used by a file manager for its own files."""
+    return name.startswith(".") or name.lower() in {"__macosx", "thumbs.db", "desktop.ini"}
 
 
 def identity(path: str) -> Identity:
-    """Returns the device and inode of a path, which are equal for all paths to the same file.
+    """Returns the identity of a file or folder, which is the same for all paths to it.
 
     Raises:
         UserError: if the path is too long, or does not exist.
@@ -53,15 +49,11 @@ def enclosing(path: str) -> set[Identity]:
 def list_pictures(
     path: str, around: set[Identity]
 ) -> tuple[list[bytes], collections.Counter[str], dict[Identity, str]]:
-    """Lists the pictures of a class.
-
-    A regular file with a suffix of `SUFFIXES` is a picture. So is a broken link with such a suffix,
-    which reading will report: a disk that is not mounted must not make the training set smaller
-    silently. If several links lead to one folder, the folder is listed once.
+    """Lists the pictures of a class; a folder to which several links lead is listed once.
 
     Args:
         path: the class's folder.
-        around: identities of folders that a link must not lead back to.
+        around: identities of the folders above `path`; links to these folders are not followed.
 
     Returns:
         The sorted paths of the pictures, relative to `path`; the number of entries left out, by
@@ -94,12 +86,12 @@ def list_pictures(
 
 
 def is_broken_link(entry: os.DirEntry[str]) -> bool:
-    """Returns whether an entry is a link to nothing, or to itself."""
+    """Returns whether an entry is a link to a missing file, or to itself."""
     return entry.is_symlink() and not os.path.exists(entry)
 
 
 def _entries(path: str) -> list[os.DirEntry[str]]:
-    """Returns the entries by name, so the same one of several links to a folder is always used."""
+    """Returns the entries sorted by name, so that of several links, the first is always listed."""
     try:
         with os.scandir(path) as entries:
             return sorted(entries, key=lambda entry: entry.name)
@@ -122,9 +114,7 @@ def _kind(entry: os.DirEntry[str]) -> str | None:
         is_file = entry.is_file(follow_symlinks=False)
         if is_file or (entry.is_symlink() and (os.path.isfile(entry) or not os.path.exists(entry))):
             return None
-        return NOT_A_FILE
+        return "not a regular file"
     if is_broken_link(entry):
-        return _BROKEN_LINK
-    if not suffix:
-        return _NO_SUFFIX
-    return suffix if len(suffix) <= _LONGEST_SUFFIX else _OTHER_SUFFIX
+        return "broken link"
+    return (suffix or "no suffix") if len(suffix) <= 9 else "other"  # 9 characters with the dot

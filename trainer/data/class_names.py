@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from trainer.errors import UserError
 
 _SHOWN = 10
-_ALL_CLASSES = 3
 
 
 def places(names: Sequence[str], class_names: Sequence[str]) -> list[int]:
@@ -20,7 +19,7 @@ def printable(text: str) -> str:
 
 
 def few(names: Sequence[str]) -> str:
-    """Returns the first ten names as text, followed by the number of the others."""
+    """Returns the first ten names as text, and how many others there are: a, b and 3 others."""
     shown = ", ".join(map(printable, names[:_SHOWN]))
     return shown + (f" and {len(names) - _SHOWN} others" if len(names) > _SHOWN else "")
 
@@ -48,23 +47,19 @@ def split_summary(
 ) -> str:
     """Returns a line: train: 240 images, 4 classes (cat 61 … owl 58); 9 files left out (.txt 9).
 
-    Args:
-        split: the split's name.
-        examples: number of images in the split.
-        class_names: the run's classes; if more than three, only the largest and smallest are shown.
-        counts: number of images of each class; empty if unknown.
-        left_out: number of files left out, by kind.
+    The line names the largest and the smallest class, or all classes if there are at most three.
+    `counts` has the number of images of each class, and is empty if these numbers are unknown.
+    `left_out` has the number of files left out, by kind.
     """
     line = f"{split}: {_number(examples, 'image')}, {_number(len(class_names), 'class', 'es')}"
     classes = list(zip(class_names, counts, strict=False))
     if classes:
-        largest = max(classes, key=lambda pair: pair[1])
-        smallest = min(reversed(classes), key=lambda pair: pair[1])
-        many = len(classes) > _ALL_CLASSES
-        shown = [
-            f"{printable(name)} {n:,}" for name, n in ([largest, smallest] if many else classes)
-        ]
-        line += f" ({(' … ' if many else ', ').join(shown)})"
+        separator = ", "
+        if len(classes) > 3:
+            largest = max(classes, key=lambda pair: pair[1])
+            smallest = min(reversed(classes), key=lambda pair: pair[1])
+            classes, separator = [largest, smallest], " … "
+        line += f" ({separator.join(f'{printable(name)} {n:,}' for name, n in classes)})"
         if unknown := examples - sum(counts):
             line += f", and {_number(unknown, 'image')} of classes that the run does not know"
     if left_out:
@@ -75,10 +70,10 @@ def split_summary(
 def refuse_unknown(
     own_names: Sequence[str], class_names: Sequence[str], name: str, skip: bool
 ) -> None:
-    """Refuses classes that the run does not know, unless their examples may be left out.
+    """Refuses classes that the run does not know, unless `skip` leaves their examples out.
 
     Raises:
-        UserError: if a name is not in `class_names`, and `skip` is False.
+        UserError: if one of `own_names` is not in `class_names`, and `skip` is False.
     """
     known = set(class_names)
     unknown = [own for own in dict.fromkeys(own_names) if own not in known]

@@ -1,22 +1,21 @@
 """Decodes, crops and resizes one picture to the model's size: JPEG, PNG, WebP, BMP, GIF.
 
-JPEGs are cropped while they are decoded, so blocks outside the crop are skipped. A random crop is a
-function of 64 random bits of the position. Whole images are resized with antialiasing. Crops are
-not, because antialiasing would cost as much as decoding them.
+JPEGs are cropped while they are decoded, which skips the blocks outside the crop. Whole images are
+resized with antialiasing. For crops, antialiasing would take as long as decoding, and is left out.
 
-If a picture is stored sideways, the crop is chosen in the upright picture. Only the resized result
-is turned, because it is small. Width times height is checked before pixels are decoded.
+A picture may be stored sideways. Then the crop is chosen in the upright picture, and only the
+resized result is turned, because it is small. The number of pixels is checked before decoding.
 """
 
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 
 from trainer.data import exif, pillow_decoding
-from trainer.data.picture_files import as_bytes
 
 Shape = tuple[int, int, int]
-# Maps the size of an image, int32 [3], to a crop, int32 [4]: top, left, height, width.
+# Maps the shape of an image, int32 [3], to a crop, int32 [4]: top, left, height, width.
 Window = Callable[[tf.Tensor], tf.Tensor]
 
 # Pillow's default limit, about 13,000 × 13,000 pixels: half a gigabyte of RGB.
@@ -26,7 +25,8 @@ CROP_AREA = (0.08, 1.0)
 CROP_ASPECT = (3 / 4, 4 / 3)
 _ATTEMPTS = 10  # If all fail, the crop is the whole image: once in 10⁴ crops of a 3:4 image.
 CENTRAL = 0.875  # of the shorter side: 224 of 256 pixels
-# Indexed by orientation, 0 to 8. From 5 on, rows and columns are swapped before they are reversed.
+# How to turn an image upright, by EXIF orientation (0 does not occur). From 5 on, rows and columns
+# are swapped first. Then rows, columns or both are reversed.
 _SWAPPED = 5
 _ROWS_REVERSED = (False, False, False, True, True, False, False, True, True)
 _COLUMNS_REVERSED = (False, False, True, True, False, False, True, True, False)
@@ -40,30 +40,25 @@ def whole(
 ) -> tf.Tensor:
     """Decodes the whole image and stretches it to `shape`: uint8 [h, w, c].
 
-    Resizing uses antialiasing, because sources are often much larger than `shape`.
-
     Args:
         encoded: a file's bytes.
         shape: (h, w, c).
-        orientation: result of `exif.orientation`, int32 []; None: the image is upright (cheaper
-            than orientation 1).
+        orientation: result of `exif.orientation`, int32 []; None means upright, and is faster
+            than orientation 1.
         max_pixels: limit above which an image is an error; None: no limit, for known sizes.
     """
     height, width, channels = shape
     pixels = _decoded(encoded, channels, max_pixels)
 
     def resized(size: tf.Tensor | tuple[int, int]) -> tf.Tensor:
-        smaller = tf.image.resize(pixels, size, antialias=True)
-        return tf.saturate_cast(tf.round(smaller), tf.uint8)
+        return tf.saturate_cast(tf.round(tf.image.resize(pixels, size, antialias=True)), tf.uint8)
 
-    def upright() -> tf.Tensor:
+    if orientation is None:
         same = tf.reduce_all(tf.equal(tf.shape(pixels), shape))
-        return tf.cond(same, lambda: pixels, lambda: resized((height, width)))
-
-    def turned(orientation: tf.Tensor) -> tf.Tensor:
-        return _turned(resized(_stored_size((height, width), orientation)), orientation)
-
-    return tf.ensure_shape(upright() if orientation is None else turned(orientation), shape)
+        upright = tf.cond(same, lambda: pixels, lambda: resized((height, width)))
+    else:
+        upright = _turned(resized(_stored_size((height, width), orientation)), orientation)
+    return tf.ensure_shape(upright, shape)
 
 
 def central_crop(
@@ -72,7 +67,7 @@ def central_crop(
     orientation: tf.Tensor | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> tf.Tensor:
-    """Crops the central square of 87.5% of the shorter side, and resizes: uint8 [h, w, c].
+    """Crops the central square, 87.5% of the shorter side, and resizes it: uint8 [h, w, c].
 
     The arguments are those of `whole`.
     """
@@ -95,14 +90,8 @@ def random_crop(
 ) -> tf.Tensor:
     """Crops a random window, resizes it, and mirrors half of the images: uint8 [h, w, c].
 
-    Follows Szegedy et al. 2015, §6, with TensorFlow's `sample_distorted_bounding_box`.
-
-    Args:
-        encoded: a file's bytes.
-        bits: uint64 [], the position's random bits.
-        shape: (h, w, c).
-        orientation: an argument of `whole`.
-        max_pixels: an argument of `whole`.
+    The window is that of Szegedy et al. 2015, §6. It depends on the size of the upright image and
+    on `bits`, uint64 [], the position's random bits. The other arguments are those of `whole`.
     """
 
     def window(size: tf.Tensor) -> tf.Tensor:
@@ -147,12 +136,12 @@ def _decoded_other(encoded: tf.Tensor, channels: int, max_pixels: int) -> tf.Ten
             return tf.io.decode_png(encoded, channels)
 
     def by_pillow() -> tf.Tensor:
-        pixels = tf.numpy_function(
-            lambda data: pillow_decoding.pixels(as_bytes(data), channels, max_pixels),
-            [encoded],
-            tf.uint8,
-            stateful=False,
-        )
+        def decode(data: bytes | np.ndarray) -> np.ndarray:
+            # In eager calls, TensorFlow passes an array of one string.
+            content = data.item() if isinstance(data, np.ndarray) else data
+            return pillow_decoding.pixels(content, channels, max_pixels)
+
+        pixels = tf.numpy_function(decode, [encoded], tf.uint8, stateful=False)
         return tf.ensure_shape(pixels, [None, None, channels])
 
     is_png = tf.equal(tf.strings.substr(encoded, 0, 8), exif.PNG)
@@ -160,7 +149,7 @@ def _decoded_other(encoded: tf.Tensor, channels: int, max_pixels: int) -> tf.Ten
 
 
 def _bounded(size: tf.Tensor, max_pixels: int) -> tf.Operation:
-    """Returns an operation that fails if an image of `size` (its sides first) has more pixels."""
+    """Returns an operation that fails if an image has more pixels; `size` begins with its sides."""
     height, width = tf.unstack(tf.cast(size[:2], tf.int64))
     # Each side is checked too, because the product of two sides of 2³² would be 0.
     small = (height <= max_pixels) & (width <= max_pixels) & (height * width <= max_pixels)
@@ -168,13 +157,9 @@ def _bounded(size: tf.Tensor, max_pixels: int) -> tf.Operation:
 
 
 def _cropped(
-    encoded: tf.Tensor,
-    shape: Shape,
-    window: Window,
-    orientation: tf.Tensor | None,
-    max_pixels: int,
+    encoded: tf.Tensor, shape: Shape, window: Window, orientation: tf.Tensor | None, max_pixels: int
 ) -> tf.Tensor:
-    """Crops the window of the upright image and resizes it to `shape`."""
+    """Crops `window` of the upright image and resizes it to `shape`: uint8 [h, w, c]."""
     height, width, channels = shape
 
     def part(window: Window) -> tf.Tensor:
@@ -195,14 +180,12 @@ def _cropped(
         # Weighted means of pixels stay within 0 to 255. The cast rounds down.
         return tf.cast(tf.image.resize(pixels, size) + 0.5, tf.uint8)
 
-    def upright() -> tf.Tensor:
-        return resized(part(window), (height, width))
-
-    def turned(orientation: tf.Tensor) -> tf.Tensor:
+    if orientation is None:
+        upright = resized(part(window), (height, width))
+    else:
         stored = part(lambda size: _in_stored(window, size, orientation))
-        return _turned(resized(stored, _stored_size((height, width), orientation)), orientation)
-
-    return tf.ensure_shape(upright() if orientation is None else turned(orientation), shape)
+        upright = _turned(resized(stored, _stored_size((height, width), orientation)), orientation)
+    return tf.ensure_shape(upright, shape)
 
 
 def _stored_size(upright: tuple[int, int], orientation: tf.Tensor) -> tf.Tensor:
@@ -219,14 +202,14 @@ def _turned(pixels: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     count = tf.shape(pixels)[0]
     rows = tf.range(count)
     reversed_rows = tf.gather(_ROWS_REVERSED, orientation)
-    # Reversing rows by this gather takes a fifth of the time of tf.reverse.
+    # For rows, this gather takes a fifth of the time of tf.reverse.
     pixels = tf.gather(pixels, tf.where(reversed_rows, count - 1 - rows, rows))
     reversed_columns = tf.gather(_COLUMNS_REVERSED, orientation)
     return tf.cond(reversed_columns, lambda: tf.reverse(pixels, [1]), lambda: pixels)
 
 
 def _in_stored(window: Window, size: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """Returns the upright image's window in coordinates of the stored image, which has `size`."""
+    """Returns `window` of the upright image in coordinates of the stored image of shape `size`."""
     swapped = orientation >= _SWAPPED
     upright = tf.where(swapped, tf.gather(size, [1, 0, 2]), size)
     top, left, rows, columns = tf.unstack(window(upright))

@@ -1,8 +1,8 @@
 """Reads the orientation from the EXIF data of a JPEG, PNG or WebP file.
 
 Orientation 1 is upright; 3 is turned by 180°, 6 and 8 by 90°; 2, 4, 5 and 7 are mirrored. A file
-counts as upright if it has no orientation or its EXIF data are damaged. XMP data and everything
-after a PNG's pixels are ignored.
+counts as upright if it has no orientation, or if its EXIF data are damaged. XMP data, and EXIF data
+after a PNG's pixels, are ignored.
 """
 
 from typing import Literal
@@ -27,7 +27,10 @@ def orientation(data: bytes) -> int | None:
 
 
 def _of_jpeg(data: bytes) -> bytes | None:
-    """Returns the EXIF segment, which precedes the frame header; b"" if none; None: read more."""
+    """Returns the bytes from the EXIF data on; b"" if there are none; None if `data` is too short.
+
+    EXIF data are in a segment before the frame header.
+    """
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
@@ -55,7 +58,7 @@ def _of_png(data: bytes) -> bytes | None:
 
 
 def _of_webp(data: bytes) -> bytes | None:
-    """Returns the content of the EXIF chunk, which follows the pixels; None: read more."""
+    """Returns the content of the EXIF chunk, after the pixels; None if `data` is too short."""
     at = 12
     while at + 8 <= len(data):
         size = int.from_bytes(data[at + 4 : at + 8], "little")
@@ -67,14 +70,9 @@ def _of_webp(data: bytes) -> bytes | None:
 
 def _tag(tiff: bytes) -> int | None:
     """Returns the orientation in the first directory of EXIF data, which have TIFF's format."""
-    order: Literal["little", "big"]
-    match tiff[:4]:
-        case b"II*\0":
-            order = "little"
-        case b"MM\0*":
-            order = "big"
-        case _:
-            return UPRIGHT
+    if tiff[:4] not in (b"II*\0", b"MM\0*"):
+        return UPRIGHT
+    order: Literal["little", "big"] = "little" if tiff.startswith(b"II") else "big"
     start = int.from_bytes(tiff[4:8], order)
     entries = int.from_bytes(tiff[start : start + 2], order)
     for at in range(start + 2, start + 2 + 12 * entries, 12):

@@ -1,13 +1,14 @@
 """Lists the files of an image folder, PATH/<split>/<class>/<name>.jpg, in a fixed order.
 
-Files are ordered by a hash of the class's name and the file's path below the class's folder. So a
-slice such as train[:90%] is spread over all classes, and is the same on every machine. This module
-does not import TensorFlow, because `plan` counts examples with it.
+Files are sorted by a hash of the class's name and the path below the class's folder. So a slice
+such as train[:90%] has about the same share of each class, and the same files on every machine.
+This module does not import TensorFlow, because `plan` counts examples with it.
 """
 
 import collections
 import concurrent.futures
 import dataclasses
+import functools
 import hashlib
 import os
 import re
@@ -15,32 +16,20 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from trainer.data.class_folder import (
-    HIDDEN,
-    REPEATED,
-    SUFFIXES,
-    Identity,
-    enclosing,
-    identity,
-    is_broken_link,
-    is_hidden,
-    list_pictures,
-)
+from trainer.data import class_folder
+from trainer.data.class_folder import is_hidden
 from trainer.data.class_names import counted, few, printable
 from trainer.data.tfds import splits
 from trainer.data.tfds.splits import pieces, split_infos
 from trainer.errors import UserError
 
 PREFIX = "image_folder:"
-# Shown if a run began with an older version of this program, which counted other files.
+# Reason why a run that an older version of this program began may have had other files.
 WHAT_COUNTS = (
     "This version also counts WebP, BMP and GIF files and pictures in folders below a class's "
     "folder; it does not count hidden files."
 )
-# Evaluation uses the first of these folders that exists, unless --eval_split names another split.
-EVALUATION = ("val", "validation", "test")
-_OUTSIDE = "outside of class folders"
-_THREADS = 16  # On a network file system, listing a folder waits for a round trip.
+_THREADS = 16  # Listing folders of a network file system is mostly waiting.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,9 +37,9 @@ class Files:
     """Files of a split, in a fixed order.
 
     Attributes:
-      folders: the class folders of the files.
-      folder_of: int32 [N], index into `folders` of each file's folder.
-      names: bytes [N], paths below the folders; a million Python strings would take 100 MB.
+      folders: paths of the class folders.
+      folder_of: int32 [N], index into `folders` of each file's class folder.
+      names: bytes [N], paths below the class folders; a million strings would take 100 MB.
       left_out: number of files and folders left out, by kind.
     """
 
@@ -71,7 +60,7 @@ def classes(root: str, split: str) -> list[str]:
     """Returns the sorted class names of a split; a label is an index into this list.
 
     Raises:
-      UserError: if a folder that the split names does not exist or has no class folders.
+      UserError: if a folder of the split does not exist, or has no class folders.
     """
     parts = (os.path.join(root, part) for part in _parts(split))
     return sorted({name for part in parts for name in _classes(part)[0]})
@@ -103,7 +92,7 @@ def count_shared(root: str, first: str, second: str) -> int:
     """Returns the number of files that are in both splits.
 
     Raises:
-      UserError: if one of the splits does not exist.
+      UserError: if a split does not exist.
     """
     parts = {*_parts(first), *_parts(second)}
     if len(parts) == len(_parts(first)) + len(_parts(second)):  # No folder is in both.
@@ -113,37 +102,37 @@ def count_shared(root: str, first: str, second: str) -> int:
 
 
 def evaluation_split(root: str) -> str:
-    """Returns the folder that evaluation uses unless --eval_split names another split.
+    """Returns the first of the folders val, validation and test that exists.
 
     Raises:
-      UserError: if none of the folders `EVALUATION` exists.
+      UserError: if none of the three folders exists.
     """
     existing = _folders(root)
-    usable = [name for name in EVALUATION if name in existing]
-    if not usable:
-        raise UserError(
-            f"{root} has no folder named val, validation or test; it holds "
-            f"{few(existing) or 'no folders'}.\nSet --eval_split, for example "
-            "--train_split=train[:90%] --eval_split=train[90%:]."
-        )
-    return usable[0]
+    for name in ("val", "validation", "test"):
+        if name in existing:
+            return name
+    raise UserError(
+        f"{root} has no folder named val, validation or test; it holds "
+        f"{few(existing) or 'no folders'}.\nSet --eval_split, for example "
+        "--train_split=train[:90%] --eval_split=train[90%:]."
+    )
 
 
 def _parts(split: str) -> list[str]:
-    """Returns the folders that a split names: train and extra for train[:90%]+extra."""
+    """Returns the folders of a split, such as train and extra for train[:90%]+extra."""
     return list(dict.fromkeys(re.findall(r"(?:^|\+)\s*([^\s\[+]+)", split)))
 
 
 def _classes(path: str) -> tuple[list[str], collections.Counter[str]]:
-    """Returns the sorted classes of a folder, and the number of its other entries by kind."""
+    """Returns the sorted class names in a folder, and the number of its other entries by kind."""
     folders, left_out = _folders(path), collections.Counter[str]()
-    around = enclosing(path)
+    around = class_folder.enclosing(path)
     classes = []
     for name in folders:
         if is_hidden(name):
-            left_out[HIDDEN] += 1
-        elif identity(os.path.join(path, name)) in around:
-            left_out[REPEATED] += 1
+            left_out[class_folder.HIDDEN] += 1
+        elif class_folder.identity(os.path.join(path, name)) in around:
+            left_out[class_folder.REPEATED] += 1
         else:
             classes.append(name)
     if not classes:
@@ -153,14 +142,15 @@ def _classes(path: str) -> tuple[list[str], collections.Counter[str]]:
         )
     with os.scandir(path) as entries:
         for entry in entries:
-            if is_broken_link(entry) and not is_hidden(entry.name):
-                # A class on a disk that is not mounted must not go missing silently.
+            if class_folder.is_broken_link(entry) and not is_hidden(entry.name):
+                # Without this error, a disk that is not mounted would silently remove a class.
                 raise UserError(
                     f"{printable(entry.path)} is a link that leads nowhere: restore its target, "
                     "or remove the link."
                 )
             if entry.name not in folders:
-                left_out[HIDDEN if is_hidden(entry.name) else _OUTSIDE] += 1
+                hidden = is_hidden(entry.name)
+                left_out[class_folder.HIDDEN if hidden else "outside of class folders"] += 1
     return classes, left_out
 
 
@@ -184,36 +174,35 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _listed(path: str) -> Files:
     """Lists the files of all classes in the folder `path`."""
-    labels, left_out = _classes(path)
-    folders = [os.path.join(path, label) for label in labels]
-    around = enclosing(path)
+    classes, left_out = _classes(path)
+    folders = [os.path.join(path, name) for name in classes]
+    list_pictures = functools.partial(
+        class_folder.list_pictures, around=class_folder.enclosing(path)
+    )
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as threads:
-        listings = list(threads.map(lambda folder: list_pictures(folder, around), folders))
-    path_of: dict[Identity, str] = {}
+        listings = list(threads.map(list_pictures, folders))
+    path_of: dict[class_folder.Identity, str] = {}
     for folder, (names, others, listed) in zip(folders, listings, strict=True):
         if not names:
             raise UserError(
-                f"{printable(folder)} has no {', '.join(SUFFIXES)} file (it holds "
+                f"{printable(folder)} has no {', '.join(class_folder.SUFFIXES)} file (it holds "
                 f"{counted(others) or 'nothing'}).\n"
                 "Remove this folder, or put the images of its class in it."
             )
         left_out.update(others)
-        for identity_, place in listed.items():
-            if (other := path_of.setdefault(identity_, place)) != place:
+        for identity, place in listed.items():
+            if (other := path_of.setdefault(identity, place)) != place:
                 raise UserError(
                     f"{printable(other)} and {printable(place)} are the same folder, in two "
                     "classes: its pictures would have two labels.\nRemove one of the links."
                 )
-    keys = [
-        (os.fsencode(label) + b"/" + name, number, name)
-        for number, (label, (names, _, _)) in enumerate(zip(labels, listings, strict=True))
+    names_of = [names for names, _, _ in listings]
+    hashes = [
+        int.from_bytes(hashlib.blake2b(os.fsencode(label) + b"/" + name, digest_size=8).digest())
+        for label, names in zip(classes, names_of, strict=True)
         for name in names
     ]
-    hashes = [int.from_bytes(hashlib.blake2b(key, digest_size=8).digest()) for key, _, _ in keys]
     order = np.argsort(np.array(hashes, np.uint64), kind="stable")
-    return Files(
-        folders=folders,
-        folder_of=np.array([number for _, number, _ in keys], np.int32)[order],
-        names=np.array([name for _, _, name in keys], np.bytes_)[order],
-        left_out=left_out,
-    )
+    folder_of = np.repeat(np.arange(len(folders), dtype=np.int32), list(map(len, names_of)))
+    all_names = np.array([name for names in names_of for name in names], np.bytes_)
+    return Files(folders, folder_of[order], all_names[order], left_out)

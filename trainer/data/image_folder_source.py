@@ -22,8 +22,8 @@ def load(
     """Opens a split of image_folder:PATH; the arguments are those of `sources.load`.
 
     Raises:
-        UserError: if the split does not exist, a class has no pictures, or a class is not in
-            `class_names` and `skip` is False.
+        UserError: if the split does not exist; if a class has no pictures; if a class is not in
+            `class_names`, and `skip` is False.
     """
     files = image_folder.list_files(dataset.removeprefix(image_folder.PREFIX), split)
     own_names = [os.path.basename(path) for path in files.folders]
@@ -60,7 +60,7 @@ def load(
 def _fetch(
     files: image_folder.Files, labels: Sequence[int], largest: int
 ) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
-    """Returns a function: indices [n] → (paths, empty if unreadable; orientations; labels)."""
+    """Returns a function: indices [n] → (paths, "" if unreadable; orientations; labels)."""
     with tf.device("CPU:0"):
         # Paths are bytes, because some names are not valid UTF-8.
         folders = tf.constant([os.fsencode(path) for path in files.folders])  # [folders]

@@ -1,12 +1,12 @@
-"""Holds decoded images in one array, whose memory TensorFlow uses without a copy."""
+"""Holds decoded images in one array that TensorFlow uses without a copy."""
 
 import dataclasses
 
 import numpy as np
 import tensorflow as tf
 
-_STATISTICS_AT_ONCE = 2**22  # Pixels per call of bincount, which needs 8 bytes for each.
-_ALIGNMENT = 64  # bytes, as TensorFlow aligns its own tensors
+_STATISTICS_AT_ONCE = 2**22  # pixels per call of bincount, which needs 8 bytes per pixel
+_ALIGNMENT = 64  # bytes, the alignment of TensorFlow's own tensors
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -16,7 +16,6 @@ class InMemoryDataset:
     Attributes:
       images: uint8 [N, h, w, c].
       labels: int64 [N], indices into `class_names`.
-      class_names: names of the classes.
       name: name of the split for messages.
       summary: one line about the split's content.
     """
@@ -52,7 +51,7 @@ def aligned_empty(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def as_tensor(images: np.ndarray) -> tf.Tensor:
-    """Returns the images as a CPU tensor, which shares the array's memory if it is aligned.
+    """Returns the images as a CPU tensor, without a copy if they are from `aligned_empty`.
 
     `tf.constant` would make two copies (measured: 1,017 MB more for an array of 500 MB).
     """
@@ -64,14 +63,11 @@ def as_tensor(images: np.ndarray) -> tf.Tensor:
 
 
 def pixel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns exact mean and standard deviation of each channel, from 256-bin histograms.
-
-    Args:
-        images: uint8 [N, h, w, c].
+    """Returns exact mean and standard deviation of each channel of images uint8 [N, h, w, c].
 
     Returns:
         (mean, std): c floats each, in grey levels (0 to 255), rounded to float32. A std below 1
-        grey level becomes 1, so that dividing by the std of a constant channel is safe.
+        grey level becomes 1, so a constant channel can be divided by its std.
     """
     channels = images.shape[-1]
     pixels = images.reshape(-1, channels)  # [N·h·w, c]
@@ -84,7 +80,4 @@ def pixel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float
     means = histograms @ levels / len(pixels)
     variances = np.sum(histograms * (levels - means[:, None]) ** 2, axis=1) / len(pixels)
     stds = np.maximum(np.sqrt(variances), 1.0)
-    return (
-        tuple(float(mean) for mean in means.astype(np.float32)),
-        tuple(float(std) for std in stds.astype(np.float32)),
-    )
+    return tuple(means.astype(np.float32).tolist()), tuple(stds.astype(np.float32).tolist())

@@ -13,7 +13,7 @@ class Opened(NamedTuple):
     """One example, before it is decoded.
 
     Attributes:
-      content: the file's bytes [].
+      content: bytes [] of the encoded image.
       label: int32 [].
       orientation: int32 [], result of `exif.orientation`; None: the image is stored upright.
     """
@@ -29,14 +29,14 @@ class IndexedDataset:
 
     Attributes:
       examples: N.
-      class_names: the names of the classes; a label is an index into this list.
+      class_names: names of the classes; a label is an index into this list.
       image_shape: (h, w, c) that the model receives; the files' own sizes may differ.
       name: name of the split for messages.
-      fetch: int64 indices [n], each in [0, N) → tensors [n]; one call reads n examples, which is
-        cheaper than n calls. The first tensor has strings, empty if an example cannot be read.
+      fetch: int64 indices [n], each in [0, N) → tensors [n]; one call takes less time than n calls.
+        The first tensor has strings; "" stands for an example that cannot be read.
       open: one element [] of each tensor from `fetch` → `Opened`.
       describe: index → location of the example, for messages.
-      path: index → the file that holds only this example; None if examples share files.
+      path: index → path of the example's file; None if a file holds several examples.
       max_pixels: limit above which an image is not decoded.
       unread: index → reason why the example's file cannot be read; None if unknown.
       summary: one line about the split's content.

@@ -1,7 +1,7 @@
 """Builds input pipelines: micro-batches that start at a position, from memory or encoded files.
 
-A training pipeline has no state except its counter. It can be rebuilt in milliseconds at any
-position, micro-batch size and number of replicas; the example at a position is always the same.
+A training pipeline has no state except its counter. So it can be rebuilt in milliseconds for any
+position, micro-batch size and number of replicas. The example at a position is always the same.
 """
 
 import dataclasses
@@ -19,16 +19,14 @@ from trainer.data.shuffle import example_indices
 from trainer.nn.splitmix64 import further_bits, random_bits
 from trainer.system.cores import usable
 
-_MOST_PARALLEL_CALLS = 16
-# Micro-batches to prefetch: hides jitter of a busy machine; takes 1.6 MB if b = 512, 28×28×1.
+# Micro-batches to prefetch, in case a busy machine delays one: 1.6 MB if b = 512, 28×28×1.
 _PREFETCH = 4
-# Number of replacements to try for a bad example before the run ends.
-_REPLACEMENTS = 100
+_REPLACEMENTS = 100  # Most replacements to try for a bad example before the run ends.
 
 
 @dataclasses.dataclass(frozen=True)
 class ExampleStream:
-    """Endless stream of training examples; these values decide the example at each position.
+    """Values that decide the training example at each position.
 
     Attributes:
       source: the training set.
@@ -55,8 +53,8 @@ def training(
 ) -> tf.data.Dataset:
     """Returns an endless dataset of micro-batches for the local replicas in turn.
 
-    Element t is for replica r = local_replicas[t mod n] at micro-step j = t div n. It holds b
-    consecutive positions, of which the first is position + (j · replicas + r) · b.
+    Element t is for replica r = local_replicas[t mod n] at micro-step j = t div n. It holds the
+    examples at b consecutive positions from position + (j · replicas + r) · b on.
 
     Args:
         stream: the examples.
@@ -105,15 +103,8 @@ def _encoded_training(
 
     `indices_at` maps positions to indices; `first_of` maps t to the first position of element t.
     """
-    augment, seed, bad = stream.augment, stream.seed, stream.bad
-    shape, chunk = source.image_shape, chunk_decoding.chunk_size(micro_batch_size)
-    chunks = micro_batch_size // chunk
+    augment, seed, shape = stream.augment, stream.seed, source.image_shape
     augmented = AUGMENTS.get(augment, none)
-
-    def place(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        first = first_of(number // chunks) + number % chunks * chunk
-        positions = first + tf.range(chunk, dtype=tf.int64)
-        return indices_at(positions), positions
 
     def pixels(encoded: tf.Tensor, orientation: tf.Tensor | None, position: tf.Tensor) -> tf.Tensor:
         if augment != "imagenet":
@@ -128,24 +119,35 @@ def _encoded_training(
     def finished(
         images: tf.Tensor, labels: tf.Tensor, _: tf.Tensor, positions: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        return augmented(images, positions, seed), labels, positions
+        return augmented(images, positions, seed), labels, positions[0]
 
-    def joined(
-        images: tf.Tensor, labels: tf.Tensor, positions: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """[chunks, chunk, ...] → [b, ...]."""
-        return (
-            tf.reshape(images, [micro_batch_size, *shape]),
-            tf.reshape(labels, [micro_batch_size]),
-            positions[0, 0],
-        )
-
-    places = tf.data.Dataset.counter().map(place)
-    parts = chunk_decoding.decoded(
-        source, places, pixels, bad or BadExamples(skip=False), replacements
-    )
-    batches = parts.map(finished).batch(chunks, drop_remainder=True).map(joined)
+    places = _chunks(None, micro_batch_size, first_of, indices_at)
+    bad = stream.bad or BadExamples(skip=False)
+    chunks = chunk_decoding.decoded(source, places, pixels, bad, replacements)
+    batches = chunks.rebatch(micro_batch_size, drop_remainder=True).map(finished)
     return _with_options(batches.prefetch(_PREFETCH), chunk_decoding.threads())
+
+
+def _chunks(
+    batches: int | None,
+    batch_size: int,
+    first_of: Callable[[tf.Tensor], tf.Tensor],
+    indices_at: Callable[[tf.Tensor], tf.Tensor],
+) -> tf.data.Dataset:
+    """Returns the indices and positions of each chunk of `batches` batches; None: endless.
+
+    `first_of` maps t to the first position of batch t; `indices_at` maps positions to indices.
+    """
+    size = chunk_decoding.chunk_size(batch_size)
+    chunks = batch_size // size  # in a batch
+
+    def chunk(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        first = first_of(number // chunks) + number % chunks * size
+        positions = first + tf.range(size, dtype=tf.int64)
+        return indices_at(positions), positions
+
+    numbers = tf.data.Dataset.counter()
+    return (numbers if batches is None else numbers.take(batches * chunks)).map(chunk)
 
 
 def evaluation(
@@ -157,16 +159,16 @@ def evaluation(
     augment: str = "none",
     bad: BadExamples | None = None,
 ) -> tf.data.Dataset:
-    """Returns each example once, in batches whose total number is a multiple of `shards`.
+    """Returns the batches of an evaluation for this process's shards in turn.
 
-    Batch i is for shard i mod `shards`; the elements are the batches of this process's shards in
-    turn. The last example, with weight 0, pads the last batches. An example that cannot be decoded
-    becomes black with weight 0.
+    Batch i is for shard i mod `shards`. All shards together get each example once, and each shard
+    gets the same number of batches. The last example, with weight 0, pads the last batches. An
+    example that cannot be decoded becomes black with weight 0.
 
     Args:
         source: the examples.
         batch_size: b.
-        shards: number of replicas over all processes; each gets the same number of batches.
+        shards: number of replicas over all processes.
         local_shards: indices of this process's shards; None: all shards.
         augment: augmentation of the training set; with imagenet, the central crop is evaluated.
         bad: records the examples that cannot be decoded; None: such an example is an error.
@@ -177,16 +179,16 @@ def evaluation(
     local = range(shards) if local_shards is None else local_shards
     batches = evaluation_batches(source.examples, batch_size, shards) // shards * len(local)
 
-    def number_of(t: tf.Tensor) -> tf.Tensor:
-        return t // len(local) * shards + local.start + t % len(local) * local.step
+    def first_of(t: tf.Tensor) -> tf.Tensor:
+        return (t // len(local) * shards + local.start + t % len(local) * local.step) * batch_size
 
     if isinstance(source, IndexedDataset):
-        return _encoded_evaluation(source, batch_size, batches, number_of, augment, bad)
+        return _encoded_evaluation(source, batch_size, batches, first_of, augment, bad)
 
     def batch(
         t: tf.Tensor, pixels: tf.Tensor, labels: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        indices = number_of(t) * batch_size + tf.range(batch_size, dtype=tf.int64)  # [b]
+        indices = first_of(t) + tf.range(batch_size, dtype=tf.int64)  # [b]
         weights = tf.cast(indices < source.examples, tf.float32)
         indices = tf.minimum(indices, source.examples - 1)
         return tf.gather(pixels, indices), tf.gather(labels, indices), weights
@@ -203,40 +205,27 @@ def _encoded_evaluation(
     source: IndexedDataset,
     batch_size: int,
     batches: int,
-    number_of: Callable[[tf.Tensor], tf.Tensor],
+    first_of: Callable[[tf.Tensor], tf.Tensor],
     augment: str,
     bad: BadExamples | None,
 ) -> tf.data.Dataset:
     """Returns the dataset of `evaluation` for encoded examples, with `batches` elements.
 
-    `number_of` returns the index of element t among the batches of all shards.
+    `first_of` maps t to the first index of element t; indices from N on are padding.
     """
-    shape, chunk = source.image_shape, chunk_decoding.chunk_size(batch_size)
-    chunks = batch_size // chunk
     part = decode.central_crop if augment == "imagenet" else decode.whole
 
-    def place(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        first = number_of(number // chunks) * batch_size + number % chunks * chunk
-        indices = first + tf.range(chunk, dtype=tf.int64)
-        return tf.minimum(indices, source.examples - 1), indices
+    def pixels(encoded: tf.Tensor, orientation: tf.Tensor | None, _: tf.Tensor) -> tf.Tensor:
+        return part(encoded, source.image_shape, orientation, source.max_pixels)
 
-    def joined(
+    def finished(
         images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, indices: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """[chunks, chunk, ...] → [b, ...]."""
-        weights = tf.where(indices < source.examples, weights, 0.0)
-        flat = tf.reshape(images, [batch_size, *shape])
-        return flat, tf.reshape(labels, [batch_size]), tf.reshape(weights, [batch_size])
+        return images, labels, tf.where(indices < source.examples, weights, 0.0)
 
-    places = tf.data.Dataset.range(batches * chunks).map(place)
-    parts = chunk_decoding.decoded(
-        source,
-        places,
-        lambda encoded, orientation, _: part(encoded, shape, orientation, source.max_pixels),
-        bad or BadExamples(skip=False),
-        None,
-    )
-    batched = parts.batch(chunks, drop_remainder=True).map(joined)
+    places = _chunks(batches, batch_size, first_of, lambda i: tf.minimum(i, source.examples - 1))
+    chunks = chunk_decoding.decoded(source, places, pixels, bad or BadExamples(skip=False), None)
+    batched = chunks.rebatch(batch_size, drop_remainder=True).map(finished)
     return _with_options(batched.prefetch(_PREFETCH), chunk_decoding.threads())
 
 
@@ -244,30 +233,28 @@ def _mapped(
     counter: tf.data.Dataset, element: Callable[..., tuple[tf.Tensor, ...]], images: InMemoryDataset
 ) -> tf.data.Dataset:
     """Returns element(t, images uint8 [N, h, w, c], labels int32 [N]) for each t of `counter`."""
-    # The number of threads is fixed, because autotuning gains nothing. Its thread delays the end of
-    # a pipeline by 0.2 to 0.6 s, and each growth of the batch ends a pipeline.
-    parallel_calls = min(_MOST_PARALLEL_CALLS, len(usable()))
     with tf.device("CPU:0"):
         pixels, labels = as_tensor(images.images), tf.constant(images.labels, tf.int32)
-    return _with_options(
-        counter.map(
-            lambda t: element(t, pixels, labels),
-            num_parallel_calls=parallel_calls,
-            deterministic=True,
-        ).prefetch(_PREFETCH)
+    elements = counter.map(
+        lambda t: element(t, pixels, labels),
+        num_parallel_calls=min(16, len(usable())),
+        deterministic=True,
     )
+    return _with_options(elements.prefetch(_PREFETCH))
 
 
 def _with_options(dataset: tf.data.Dataset, threads: int | None = None) -> tf.data.Dataset:
-    """Returns the dataset with a pool of `threads`; None: TensorFlow's, one thread per core."""
+    """Returns the dataset with a pool of `threads`; None: TensorFlow's pool, a thread per core."""
     options = tf.data.Options()
     if threads is not None:
         options.threading.private_threadpool_size = threads
     options.deterministic = True
+    # Autotuning gains nothing. Its thread delays the end of a pipeline by 0.2 to 0.6 s, and each
+    # growth of the batch ends a pipeline.
     options.autotune.enabled = False
-    # Rewriting tf.data's graph would copy the whole set of captured images into it: for 676 MB this
-    # takes 0.6 s and 690 MB, instead of 10 ms and none. Op determinism forces the rewriting.
+    # Rewriting tf.data's graph would copy all captured images into it. For 676 MB this takes 0.6 s
+    # and 690 MB instead of 10 ms and none. Op determinism makes TensorFlow rewrite it nonetheless.
     options.experimental_optimization.apply_default_optimizations = False
-    # The elements are sharded already, and TensorFlow's sharding would shard them again.
+    # The elements are sharded already, and TensorFlow would shard them again.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return dataset.with_options(options)

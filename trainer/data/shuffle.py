@@ -1,26 +1,26 @@
 """Computes the order of examples, a pure function of (seed, position).
 
-Position p is element p mod N of epoch p div N, and each epoch is another pseudo-random permutation
-of the N examples. There is no shuffle buffer, so a pipeline can start at any position at once, and
-batch sizes, replicas and restarts cannot change the order.
+Position p is element p mod N of epoch p div N. Each epoch is another pseudo-random permutation of
+the N examples. There is no shuffle buffer, so a pipeline can start at any position at once. Batch
+sizes, replicas and restarts cannot change the order.
 
 The order has two versions. A run keeps the version that it began with:
 
 1. An epoch is one pass of TensorFlow's raw op RandomIndexShuffle with 24 rounds and the key (seed,
-   epoch). The op cuts each key to half of the index's bits, so the order repeats. If N is at most
-   65,537, it repeats after 256 epochs and for seeds 256 apart; at ImageNet's N, after 2,048 epochs.
-   The permutations of N = 3 to 5 are not equally frequent. If N is 2¹⁶ + 1, 2¹⁸ + 1 and so on, the
-   op uses one bit too few: the last example never appears, and another one appears twice.
+   epoch). The op cuts each key to half of the index's bits, so the order repeats: after 256 epochs
+   and for seeds 256 apart if N is at most 65,537, and after 2,048 epochs at ImageNet's N. If N is 3
+   to 5, the permutations are not equally frequent. If N is 2¹⁶ + 1, 2¹⁸ + 1 and so on, the op uses
+   one bit too few: the last example never appears, and another one appears twice.
 2. A 64-bit key from (seed, epoch) determines the permutation. If N is at most 4,096, the indices
    are sorted by random words. For larger N, the op makes two passes, each with 8 rounds and three
-   words as keys, and each followed by an offset mod N. Two passes of 6 rounds already pass the
-   tests' statistics over 1,500 epochs, so 8 rounds leave a margin.
+   words as keys. An offset mod N follows each pass. Two passes of 6 rounds already pass the tests'
+   statistics over 1,500 epochs, so 8 rounds leave a margin.
 
-For version 2, one thread of an AMD EPYC makes 1 to 10 million indices/s in calls of 1,024. In calls
-of 128, it makes 0.5 to 1.4 million/s (0.1 to 0.25 ms per micro-batch). For version 1, it makes
-5 million/s at N = 60,000, but 0.25 at N = 1,000 and 0.06 at N = 240.
+One thread of an AMD EPYC makes 1 to 10 million indices/s of version 2 in calls of 1,024. In calls
+of 128, it makes 0.5 to 1.4 million/s (0.1 to 0.25 ms per call). Of version 1, it makes 5 million/s
+at N = 60,000, but 0.25 million/s at N = 1,000 and 0.06 at N = 240.
 
-The op's public wrapper, `tf.random.experimental.index_shuffle`, always uses 4 rounds, with which
+The op's public wrapper, `tf.random.experimental.index_shuffle`, always uses 4 rounds. With 4,
 consecutive epochs correlate up to 0.91 at N = 60,000.
 """
 
@@ -31,9 +31,9 @@ import tensorflow as tf
 from trainer.config.run_flags import NEWEST_ORDER
 from trainer.nn.splitmix64 import further_bits, random_bits, splitmix64
 
-# Separates version 1's keys from all other uses of the seed. The number is arbitrary (the arXiv
-# number of Smith et al. 2018). If this number or the number of rounds changed, the order would
-# change, and old runs could not be resumed.
+# Version 1's key, which no other use of the seed has. The number is arbitrary (the arXiv number of
+# Smith et al. 2018). Another key or number of rounds would change the order, and old runs could not
+# be resumed.
 ORDER_KEY = 171100489
 ROUNDS = 24
 
@@ -41,7 +41,7 @@ ROUNDS = 24
 _DOMAIN = 2**63 - 1
 _PASSES = 2
 _ROUNDS_A_PASS = 8
-_KEYS = 3  # Seeds of a pass; the op keeps 8 to 32 bits of each.
+_KEYS = 3  # Words that key a pass; the op keeps 8 to 32 bits of each.
 # Up to this N, each call sorts whole epochs, which takes 0.2 ms for N = 4,096. The op would try
 # 2¹⁶ / N values of its block cipher per index, which takes 17 µs if N = 240 and 1 ms if N = 5.
 _SORTED = 4096
@@ -71,27 +71,20 @@ def example_indices(
         return _shuffled(places, tf.stack([*keys, epochs], axis=1), examples, ROUNDS)
     # Most calls have positions of one or two epochs; the words of each epoch are drawn once.
     epochs, row = tf.unique(epochs)  # [e], [n]
-    order: Callable[..., tf.Tensor] = _sorted if examples <= _SORTED else _passed
-    return order(places, row, _epoch_bits(epochs, seed), examples)
-
-
-def _epoch_bits(epochs: tf.Tensor, seed: int) -> tf.Tensor:
-    """Returns the 64-bit key of each epoch; a seed's keys are distinct: int64 [e] → uint64 [e]."""
     key = random_bits(tf.constant(_DOMAIN, tf.int64), seed)
-    return splitmix64(key + tf.cast(epochs, tf.uint64))
+    bits = splitmix64(key + tf.cast(epochs, tf.uint64))  # [e], distinct keys for distinct epochs
+    order: Callable[..., tf.Tensor] = _sorted if examples <= _SORTED else _passed
+    return order(places, row, bits, examples)
 
 
 def _sorted(places: tf.Tensor, row: tf.Tensor, bits: tf.Tensor, examples: int) -> tf.Tensor:
-    """Returns version 2's indices for small N, by sorting [0, N) by random words.
+    """Returns version 2's indices, int64 [n], for small N, by sorting [0, N) by random words.
 
     Args:
         places: int64 [n] in [0, N).
         row: int32 [n], index of each place's epoch in `bits`.
         bits: uint64 [e], keys of the epochs.
         examples: N.
-
-    Returns:
-        int64 [n].
     """
     words = tf.bitcast(further_bits(bits, examples), tf.int64)  # [e, N]
     order = tf.math.top_k(words, examples).indices  # [e, N]; equal words keep their order
@@ -100,7 +93,7 @@ def _sorted(places: tf.Tensor, row: tf.Tensor, bits: tf.Tensor, examples: int) -
 
 
 def _passed(places: tf.Tensor, row: tf.Tensor, bits: tf.Tensor, examples: int) -> tf.Tensor:
-    """Returns version 2's indices for large N, by two passes of the op, each with an offset."""
+    """Returns version 2's indices for large N; the arguments are those of `_sorted`."""
     words = further_bits(bits, _PASSES * (_KEYS + 1))  # [e, 8]
     offsets = tf.cast(words[:, :_PASSES] % tf.constant(examples, tf.uint64), tf.int64)  # [e, 2]
     keys = tf.bitcast(words[:, _PASSES:], tf.int64)  # [e, 6]
@@ -112,27 +105,20 @@ def _passed(places: tf.Tensor, row: tf.Tensor, bits: tf.Tensor, examples: int) -
 
 
 def _passed_once(places: tf.Tensor, keys: tf.Tensor, examples: int) -> tf.Tensor:
-    """Applies one pass of version 2: int64 [n], [n, 3] → int64 [n]."""
+    """Permutes [0, N) once for version 2: int64 [n], [n, 3] → int64 [n]."""
     bits = (examples - 1).bit_length() - 1
     if examples - 1 != 2**bits or bits % 2:
         return _shuffled(places, keys, examples, _ROUNDS_A_PASS)
-    # If N - 1 is 2¹⁶, say, the op uses 16 bits and permutes only 2¹⁶ numbers. For N + 1 numbers, it
-    # uses 18 bits. An index that moves to N, outside [0, N), goes to where N itself moves.
+    # If N - 1 is 2¹⁶, for example, the op uses 16 bits, which permutes only 2¹⁶ numbers. For N + 1
+    # numbers, it uses 18 bits. An index that moves to N, outside [0, N), goes to where N moves.
     moved = _shuffled(places, keys, examples + 1, _ROUNDS_A_PASS)
-    back = _shuffled(
-        tf.fill(tf.shape(places), tf.constant(examples, tf.int64)),
-        keys,
-        examples + 1,
-        _ROUNDS_A_PASS,
-    )
+    last = tf.fill(tf.shape(places), tf.constant(examples, tf.int64))
+    back = _shuffled(last, keys, examples + 1, _ROUNDS_A_PASS)
     return tf.where(moved < examples, moved, back)
 
 
 def _shuffled(places: tf.Tensor, keys: tf.Tensor, examples: int, rounds: int) -> tf.Tensor:
     """Applies one pass of TensorFlow's op: int64 [n], [n, 3] → int64 [n]."""
     return tf.raw_ops.RandomIndexShuffle(
-        index=places,
-        seed=keys,
-        max_index=tf.constant(examples - 1, tf.int64),
-        rounds=rounds,
+        index=places, seed=keys, max_index=tf.constant(examples - 1, tf.int64), rounds=rounds
     )

@@ -1,6 +1,6 @@
-"""Loads a split by name into memory or, if it does not fit, opens it for reading by index.
+"""Loads a split by name into memory, or opens it for reading by index if it does not fit.
 
-In both cases, an index means the same example on every machine, as the order contract requires.
+An index means the same example on every machine, so runs have the same order on all machines.
 """
 
 import dataclasses
@@ -25,9 +25,8 @@ from trainer.errors import UserError
 from trainer.system import memory
 from trainer.system.tensorflow_errors import translate
 
-_BATCH_SIZE = 250
-# If a set has more bytes, its pixel statistics come from this many evenly spaced examples, because
-# reading all would take minutes. The choice does not depend on the machine's memory.
+# The pixel statistics of a set with more bytes come from up to this many evenly spaced examples,
+# because reading all examples would take minutes. The limit is the same on every machine.
 _STATISTICS_BYTES, _STATISTICS_EXAMPLES = 2**30, 1000
 
 
@@ -42,28 +41,26 @@ def load(
     max_pixels: int = MAX_PIXELS,
     bad: BadExamples | None = None,
 ) -> InMemoryDataset | IndexedDataset:
-    """Loads a split of an image folder, or of a TFDS set, which is prepared first if need be.
+    """Loads a split of an image folder or a TFDS set; prepares the TFDS set if necessary.
 
     Args:
         dataset: a TFDS name, optionally with configuration and version, or image_folder:PATH.
         split: TFDS's split syntax: `train`, `train[:90%]`, `train+test`.
         data_dir: folder of prepared sets; None: TFDS's default.
-        image_size: side of the square, in pixels, to which every image is resized; None: the
-            dataset's own size.
+        image_size: side, in pixels, of the square to which images are resized; None: their own.
         augment: name of the augmentation; for `imagenet`, the set stays encoded.
-        class_names: the run's class names; a label becomes the index of its class's name in this
-            list. None: the split's own class names.
+        class_names: the run's class names; a label is an index into them. None: the split's own.
         max_pixels: limit above which an encoded image is not decoded.
         bad: records the bad examples; if `bad.skip` is True, the set stays encoded.
 
     Raises:
-        UserError: if there is no such dataset or split, a class is not in `class_names`, images
-            are not 8-bit with one label each, image sizes vary and `image_size` is None, the set
-            does not fit in memory and has no index, or files are damaged.
+        UserError: if the dataset, the split or a class is unknown; if images are not 8-bit, or have
+            no label; if images differ in size, and `image_size` is None; if the set needs an index,
+            and has none; if files are damaged.
     """
     bad = bad or BadExamples(skip=False)
     name = f"{dataset} {split}"
-    # Reason to read examples from disk by index; empty if the set may be read into memory.
+    # Reason why examples must be read from disk by index; "" if the set may be read into memory.
     streamed = "--augment=imagenet crops before it decodes" if augment == "imagenet" else ""
     if bad.skip:
         streamed = "--skip_bad_examples replaces single examples"
@@ -78,7 +75,7 @@ def load(
 
     shape, fixed = _image_shape(dataset, data_dir, image_size)
     expected = count_examples(dataset, split, data_dir) or 0
-    # Examples that are not read into memory need an index, and so do images of varying size.
+    # Reading from disk needs an index, and so do images of varying size.
     with_index = streamed or not fixed or not _fits(expected, shape)
     builder = prepare(dataset, data_dir, records.ARRAY_RECORD if with_index else records.TFRECORD)
     examples = count_split(builder.info.splits, split, dataset)
@@ -107,7 +104,7 @@ def load(
 def _image_shape(
     dataset: str, data_dir: str | None, image_size: int | None
 ) -> tuple[tuple[int, int, int], bool]:
-    """Returns the shape of the images that the model gets, and whether all files have one shape."""
+    """Returns the shape that the model gets, and whether all images of the set have one shape."""
     image, _ = records.supervised_features(find_builder(dataset, data_dir), dataset)
     height, width, channels = image.shape
     if image_size is not None:
@@ -121,7 +118,7 @@ def class_names(dataset: str, split: str, data_dir: str | None) -> tuple[str, ..
     """Returns the names of a split's classes, by label, without reading examples.
 
     Raises:
-        UserError: if there is no such dataset or split.
+        UserError: if the dataset or split does not exist.
     """
     if dataset.startswith(image_folder.PREFIX):
         return tuple(image_folder.classes(dataset.removeprefix(image_folder.PREFIX), split))
@@ -130,7 +127,7 @@ def class_names(dataset: str, split: str, data_dir: str | None) -> tuple[str, ..
 
 
 def evaluation_split(config: Config) -> str:
-    """Returns the evaluation split: that of --eval_split, else the dataset's usual one."""
+    """Returns --eval_split, or its default: test; val, validation or test of an image folder."""
     if config.eval_split is not None:
         return config.eval_split
     if config.dataset.startswith(image_folder.PREFIX):
@@ -141,9 +138,9 @@ def evaluation_split(config: Config) -> str:
 def image_statistics(
     source: InMemoryDataset | IndexedDataset, augment: str, bad: BadExamples
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns mean and standard deviation of each channel, in the form of `pixel_statistics`.
+    """Returns the `pixel_statistics` of all images, or of up to 1,000 images of a large set.
 
-    Images are decoded as for evaluation: all of them, or up to 1,000 if the set is large.
+    Images are decoded as for evaluation.
     """
     large = source.examples * int(np.prod(source.image_shape)) > _STATISTICS_BYTES
     step = -(-source.examples // _STATISTICS_EXAMPLES) if large else 1
@@ -159,12 +156,10 @@ def image_statistics(
 
 
 def _decoded(source: IndexedDataset, augment: str, bad: BadExamples) -> InMemoryDataset:
-    """Decodes a whole set into memory, except for examples that cannot be decoded."""
+    """Decodes a whole set into memory, and leaves out examples that cannot be decoded."""
     images = aligned_empty((source.examples, *source.image_shape))
     labels = np.empty(source.examples, np.int64)
-    batches = pipeline.evaluation(
-        source, batch_size=_BATCH_SIZE, shards=1, augment=augment, bad=bad
-    )
+    batches = pipeline.evaluation(source, batch_size=250, shards=1, augment=augment, bad=bad)
     count = 0
     with translate(bad.refusal):
         for batch_images, batch_labels, weights in batches.as_numpy_iterator():
@@ -180,7 +175,7 @@ def _decoded(source: IndexedDataset, augment: str, bad: BadExamples) -> InMemory
 
 
 def _fits(examples: int, shape: tuple[int, ...]) -> bool:
-    """Returns whether decoded images fit in half of this machine's or container's memory."""
+    """Returns whether decoded images fit in half of the memory of this machine or container."""
     return examples * int(np.prod(shape)) <= memory.ram_limit() // 2
 
 

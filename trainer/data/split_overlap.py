@@ -13,10 +13,9 @@ from trainer.data.tfds import splits
 from trainer.data.tfds.prepare import find_builder
 from trainer.system.regular_file import read_regular
 
-# Larger sets are not compared, because hashing takes about one second per gigabyte.
+# Larger splits are not compared: hashing takes about one second per gigabyte, and reading a file's
+# size takes 4 µs on a local disk and up to 1 ms on a network disk. Both limits are for two splits.
 _MOST_BYTES = 2**30
-# Splits with more files than this in total are not compared: reading one file's size takes 4 µs on
-# a local disk and up to 1 ms on a network disk.
 _MOST_FILES = 20_000
 
 
@@ -26,16 +25,21 @@ def warnings(
     train: tuple[str, InMemoryDataset | IndexedDataset],
     evaluation: tuple[str, InMemoryDataset | IndexedDataset],
 ) -> list[str]:
-    """Returns a list of at most one warning: that the splits have or may have images in common.
+    """Returns one warning if the splits have, or may have, images in common; otherwise none.
 
     Args:
       dataset: the value of --dataset.
       data_dir: folder of prepared sets; None: TFDS's default.
-      train: the training split's name, as the user gave it, and its examples.
-      evaluation: the evaluation split's name and its examples.
+      train: the value of --train_split, and the split's examples.
+      evaluation: the evaluation split's name, and its examples.
     """
     (first, training), (second, evaluated) = train, evaluation
-    shared = _count_shared(dataset, data_dir, first, second)
+    if dataset.startswith(image_folder.PREFIX):
+        root = dataset.removeprefix(image_folder.PREFIX)
+        shared = image_folder.count_shared(root, first, second)
+    else:
+        infos = find_builder(dataset, data_dir).info.splits
+        shared = splits.count_shared(infos, first, second, dataset)
     if shared:
         return [
             f"{shared:,} of the {evaluated.examples:,} images of {second} are in {first} too: the "
@@ -56,22 +60,14 @@ def warnings(
     return []
 
 
-def _count_shared(dataset: str, data_dir: str | None, first: str, second: str) -> int:
-    if dataset.startswith(image_folder.PREFIX):
-        return image_folder.count_shared(dataset.removeprefix(image_folder.PREFIX), first, second)
-    infos = find_builder(dataset, data_dir).info.splits
-    return splits.count_shared(infos, first, second, dataset)
-
-
 def identical(
     training: InMemoryDataset | IndexedDataset, evaluation: InMemoryDataset | IndexedDataset
 ) -> list[tuple[str, str]] | None:
     """Returns pairs (name in `training`, name in `evaluation`) of equal pictures.
 
-    Pictures in memory are compared after decoding and resizing, before augmentation; the name of a
-    picture has its index. Files are compared by a hash of their bytes; the name of a file is its
-    path. Unreadable files are skipped. Returns None if the splits are too large, or are stored as
-    records.
+    Pictures in memory are compared by their decoded pixels, and named by their indices. Files are
+    compared by their bytes, and named by their paths. Unreadable files are skipped. Returns None if
+    the splits are too large, or are stored as records.
     """
     if isinstance(training, InMemoryDataset) and isinstance(evaluation, InMemoryDataset):
         if training.images.nbytes + evaluation.images.nbytes > _MOST_BYTES:
@@ -79,7 +75,7 @@ def identical(
         return _pairs(_pixel_digests(training), _pixel_digests(evaluation))
     if isinstance(training, InMemoryDataset) or isinstance(evaluation, InMemoryDataset):
         return None
-    if training.path is None or evaluation.path is None:
+    if training.path is None or evaluation.path is None:  # records
         return None
     if training.examples + evaluation.examples > _MOST_FILES:
         return None

@@ -1,9 +1,9 @@
 """Parses --sweep, a grid over the values of any flags, into the points of a sweep.
 
-initial_batch_size=128,256;augment=none,strong      four points, the last flag changing fastest
+initial_batch_size=128,256;augment=none,strong      four points; the last flag changes fastest
 initial_batch_size/ghost_batch_size=2/2,128/32      two points: the flags change together
 anneal_epochs={30%,60%},{50%,75%}                   two points: braces enclose a value with commas
-flagfile=flags/a.flags,flags/b.flags;seed=0,1       four points: two recipes, two seeds each
+flagfile=flags/a.flags,flags/b.flags;seed=0,1       four points: two recipes with two seeds each
 """
 
 import itertools
@@ -20,7 +20,7 @@ Point = dict[str, str]
 
 # sweep.json takes at least 300 bytes per point and may not exceed 16 MiB.
 _MOST_POINTS = 10_000
-# Bytes: most file systems allow 255, and temporary files beside the folder add a suffix.
+# Bytes of a folder's name. Most file systems allow 255, and names of temporary files are longer.
 _LONGEST_NAME = 240
 
 
@@ -28,8 +28,8 @@ def parse(text: str) -> list[Point]:
     """Returns the points of the grid `text`, the value of --sweep.
 
     Raises:
-      UserError: if `text` is not a grid, repeats a flag or a value, or has too many points; if two
-        points have the same folder name, or a folder name is too long.
+      UserError: if `text` is not a grid, repeats a flag, or has too many points; if two points have
+        the same folder, or a folder's name is too long.
     """
     axes = [_axis(part) for part in _split(text, ";") if part]
     if not axes:
@@ -44,7 +44,7 @@ def parse(text: str) -> list[Point]:
     if count > _MOST_POINTS:
         raise UserError(
             f"--sweep has {count:,} points, and at most {_MOST_POINTS:,} are allowed: "
-            "leave out values, or run several sweeps."
+            "remove values, or run several sweeps."
         )
     points = [
         dict(zip(named, itertools.chain(*values), strict=True))
@@ -65,9 +65,7 @@ def parse(text: str) -> list[Point]:
 
 
 def part(points: Sequence[Point], text: str | None) -> list[Point]:
-    """Returns shard i of n of `points` for the `text` "i/n", or all points for None.
-
-    Shard i, counted from 1, holds every n-th point from the i-th on.
+    """Returns every n-th point from the i-th on if `text` is "i/n", or all points if it is None.
 
     Raises:
       UserError: if `text` is not i/n with 1 ≤ i ≤ n.
@@ -92,12 +90,12 @@ def folder(point: Point) -> str:
 
 
 def shown(name: str, value: str) -> str:
-    """Returns a value as tables show it: a flagfile without its folder and suffix."""
+    """Returns the value of a flag as tables show it: a flagfile without its folder and suffix."""
     return pathlib.PurePath(value).stem if name == "flagfile" else value
 
 
 def _axis(text: str) -> tuple[list[str], list[list[str]]]:
-    """Parses one part between semicolons into flag names and their combined values."""
+    """Parses a part between semicolons: a/b=1/2,3/4 gives (a, b) and its values (1, 2), (3, 4)."""
     left, equals, right = text.partition("=")
     names = [name.strip() for name in left.split("/")]
     if not equals or not all(re.fullmatch(r"[a-z]\w*", name) for name in names):
@@ -106,20 +104,13 @@ def _axis(text: str) -> tuple[list[str], list[list[str]]]:
     for one in _split(right, ","):
         values = _split(one, "/") if len(names) > 1 else [one]
         if len(values) != len(names) or not all(values):
+            wanted = "a value" if len(names) == 1 else f"{len(names)} values separated by slashes"
             raise UserError(
-                f"--sweep has {one!r} for {left}: write {_wanted(len(names))} there. "
+                f"--sweep has {one!r} for {left}: write {wanted} there. "
                 "Enclose a value that contains a comma, a slash or a semicolon in {}."
             )
-        found.append([_without_braces(value) for value in values])
+        found.append([v[1:-1] if v.startswith("{") and v.endswith("}") else v for v in values])
     return names, found
-
-
-def _wanted(n: int) -> str:
-    return "a value" if n == 1 else f"{n} values separated by slashes"
-
-
-def _without_braces(text: str) -> str:
-    return text[1:-1] if text.startswith("{") and text.endswith("}") else text
 
 
 def _split(text: str, separator: str) -> list[str]:

@@ -1,27 +1,22 @@
-"""Rows of TensorBoard's HParams table: a point of a sweep, and how it ended.
+"""Writes rows of TensorBoard's HParams table: a point of a sweep, and how its run ended.
 
-This module writes the plugin's messages itself, because the plugin's own functions import
-TensorFlow, which takes five seconds and half a gigabyte.
+This module writes the plugin's messages itself. The plugin's own functions import TensorFlow, which
+takes five seconds and half a gigabyte.
 """
 
 import pathlib
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.plugins.hparams import metadata
-from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE, STATUS_SUCCESS
-from tensorboard.plugins.hparams.plugin_data_pb2 import (
-    HParamsPluginData,
-    SessionEndInfo,
-    SessionStartInfo,
-)
+from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 
 from trainer.run_dir import event_files
 
 
 def write(run: pathlib.Path, flags: Mapping[str, str], results: Mapping[str, float] | None) -> None:
-    """Adds the run in the directory `run` to the table, in place of an earlier row of this run.
+    """Writes the row of a run, in place of an earlier row of the same run.
 
     Args:
       run: the run directory; the last part of its path names the row.
@@ -32,36 +27,26 @@ def write(run: pathlib.Path, flags: Mapping[str, str], results: Mapping[str, flo
       OSError: if the file cannot be written.
     """
     now = time.time()
-    began = SessionStartInfo(group_name=run.name, start_time_secs=now)
+    began = plugin_data_pb2.SessionStartInfo(group_name=run.name, start_time_secs=now)
     for name, value in flags.items():
-        number = _number(value)
-        if number is None:
+        try:
+            began.hparams[name].number_value = float(value)
+        except ValueError:
             began.hparams[name].string_value = value
-        else:
-            began.hparams[name].number_value = number
-    status = STATUS_FAILURE if results is None else STATUS_SUCCESS
-    ended = SessionEndInfo(status=status, end_time_secs=now)
+    status = api_pb2.STATUS_FAILURE if results is None else api_pb2.STATUS_SUCCESS
+    ended = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=now)
     scalars = [Summary.Value(tag=tag, simple_value=value) for tag, value in (results or {}).items()]
     event_files.replace(
         run / "tensorboard" / "hparams",
         [
-            _summary(metadata.SESSION_START_INFO_TAG, HParamsPluginData(session_start_info=began)),
+            _summary(metadata.SESSION_START_INFO_TAG, session_start_info=began),
             Summary(value=scalars),
-            _summary(metadata.SESSION_END_INFO_TAG, HParamsPluginData(session_end_info=ended)),
+            _summary(metadata.SESSION_END_INFO_TAG, session_end_info=ended),
         ],
         step=round((results or {}).get("updates", 0)),
     )
 
 
-def _summary(tag: str, data: HParamsPluginData) -> Summary:
-    value = Summary.Value(
-        tag=tag, metadata=metadata.create_summary_metadata(data), tensor=metadata.NULL_TENSOR
-    )
-    return Summary(value=[value])
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
+def _summary(tag: str, **content: Any) -> Summary:
+    data = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(**content))
+    return Summary(value=[Summary.Value(tag=tag, metadata=data, tensor=metadata.NULL_TENSOR)])

@@ -1,11 +1,11 @@
-"""sweep.json: the points of a sweep, their folders, and how each run ended.
+"""Reads and writes sweep.json: the points of a sweep, their folders, and how each run ended.
 
     {"points": [{"folder": "momentum=0.9,seed=0", "flags": {"momentum": "0.9", "seed": "0"},
                  "status": 0, "reason": null}, ...]}
 
-`status` is the exit status of the point's last `train`, or null before it ends. `reason` is the
-error message of that `train` if the status is not 0. A point is finished if it has a result.json.
-Several processes may run shards of one sweep, so each process changes the file under a lock.
+`status` is the exit status of the point's last `train`, or null before the first one ends. `reason`
+is the error message of that `train`, or null if the status is 0. Several processes may run shards
+of one sweep, so each process changes the file under a lock.
 """
 
 import contextlib
@@ -22,48 +22,37 @@ from trainer.system import file_lock, typed_json
 from trainer.system.atomic_file import remove, write_json
 from trainer.system.output import log
 from trainer.system.regular_file import opener
-from trainer.system.typed_json import (
-    DamagedError,
-    fields,
-    file_name,
-    integer,
-    list_of,
-    optional,
-    table_of,
-    text,
-)
+from trainer.system.typed_json import DamagedError
 
 FILE, _LOCK = "sweep.json", "sweep.lock"
-_ENTRY = fields(
-    {
-        "folder": file_name,
-        "flags": table_of(file_name),
-        "status": optional(integer(0, 255)),
-        "reason": optional(text),
-    }
-)
-_FIELDS = fields({"points": list_of(_ENTRY)})
+_ENTRY = {
+    "folder": typed_json.file_name,
+    "flags": typed_json.table_of(typed_json.file_name),
+    "status": typed_json.optional(typed_json.integer(0, 255)),
+    "reason": typed_json.optional(typed_json.text),
+}
+_FIELDS = typed_json.fields({"points": typed_json.list_of(typed_json.fields(_ENTRY))})
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """Exit status and error message of the last attempt at a point; both None before it ends."""
+    """Exit status and error message of a point's last run; both None before the first one ends."""
 
     status: int | None = None
     reason: str | None = None
 
     @property
     def failed(self) -> bool:
-        """True if another attempt is likely to end the same way.
+        """True if another run is likely to end the same way.
 
-        False if the disk was full (74), the run was stopped (75), a worker was lost (76), or a
-        signal ended it (above 128): another attempt then resumes from the last checkpoint.
+        After a full disk (74), a stop (75), a lost worker (76) or a signal (above 128), another run
+        can resume from the last checkpoint.
         """
         return self.status not in (None, 0, 74, 75, 76) and self.status < 128
 
 
 def begin(path: pathlib.Path, points: Sequence[Point]) -> None:
-    """Makes `path` the folder of a sweep with `points`, added to the points already there.
+    """Makes `path` the folder of a sweep, or adds `points` to the sweep that is there.
 
     A damaged sweep.json is reported, renamed, and replaced by a new one.
 
@@ -98,7 +87,7 @@ def record_outcome(path: pathlib.Path, point: Point, end: Outcome) -> None:
 
 
 def read(path: pathlib.Path) -> dict[str, Outcome]:
-    """Returns the outcome of each point of the sweep in `path`, by folder; {} if there is none.
+    """Returns the outcome of each point of a sweep, by folder; {} if `path` has no sweep.json.
 
     Raises:
       DamagedError: if sweep.json is damaged.
@@ -106,8 +95,8 @@ def read(path: pathlib.Path) -> dict[str, Outcome]:
     """
     try:
         now = (path / FILE).stat()
-    except OSError:  # The file may be missing or unreadable; _ends tells these apart.
-        return _ends(path)
+    except OSError:
+        return _ends(path)  # Raises the error, unless the file is missing.
     found = _known(path, now.st_dev, now.st_ino, now.st_mtime_ns, now.st_size)
     if isinstance(found, Exception):
         raise found
@@ -118,7 +107,7 @@ def read(path: pathlib.Path) -> dict[str, Outcome]:
 def _known(path: pathlib.Path, *_: int) -> dict[str, Outcome] | DamagedError | OSError:
     """Returns what `_ends` returns or raises; reads the file again only if it has changed.
 
-    A report calls this for every run. Without the cache, 3,000 failed points meant parsing 10 GB.
+    A report calls this for every run. Without the cache, it parsed 10 GB for 3,000 failed points.
     """
     try:
         return _ends(path)
@@ -164,6 +153,6 @@ def _read(path: pathlib.Path) -> dict[str, dict[str, Any]]:
 
 
 def _empty(path: pathlib.Path) -> bool:
-    """Returns whether `path` has only files that a sweep creates before sweep.json."""
+    """Returns whether `path` is a folder with no files except those made before sweep.json."""
     early = {_LOCK, f"{FILE}.tmp"}
     return path.is_dir() and {entry.name for entry in path.iterdir()} <= early

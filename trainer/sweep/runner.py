@@ -1,9 +1,8 @@
 """Runs the points of a sweep, several at once, each in its own process.
 
-A run prints to output.txt in its directory. The sweep locks this file before it starts the run's
-process, which inherits the lock. The sweep unlocks the file after it has recorded the outcome. So
-two sweeps never train one point at once. The points of a killed sweep stay locked until their
-processes end.
+A run prints to output.txt in its directory. The sweep locks this file, starts the run's process,
+and unlocks the file after it has recorded the outcome. So two sweeps never train one point at once.
+The process inherits the lock, so a killed sweep's points stay locked until their processes end.
 """
 
 import collections
@@ -27,18 +26,18 @@ from trainer.system.regular_file import opener
 from trainer.system.typed_json import DamagedError, problem
 
 _PREFIX = "crescendo train: "
-_LONGEST_REASON = 65536  # Last bytes of the output, which are searched for the message.
-_LONGEST_LINE = 1000  # Characters of a line: sweep.json holds a reason for every failed point.
+_LONGEST_REASON = 65536  # bytes at the end of the output that are searched for the message
+_LONGEST_LINE = 1000  # characters of a message's line in sweep.json
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A point of a sweep.
+    """A point of a sweep, and how to train it.
 
     Attributes:
-      point: the values of the swept flags.
-      flags: the command line of `train`, including --model_dir.
-      title: the prefix of messages about this run.
+      point: values of the swept flags.
+      flags: command line of `train`, including --model_dir.
+      title: prefix of messages about this run.
     """
 
     point: Point
@@ -52,24 +51,18 @@ class _Attempt:
     process: "subprocess.Popen[bytes]"
     cores: set[int]
     output: IO[bytes]
-    begin: int  # Offset of this attempt's output in the file, in bytes.
-    signals: int = 0  # Number of stop signals sent to the process.
+    begin: int  # byte of the file at which this attempt's output begins
+    signals: int = 0  # number of stop signals sent to the process
 
 
-def run_sweep(
-    runs: Sequence[Run],
-    sweep: pathlib.Path,
-    *,
-    parallel: int,
-    retry: bool,
-) -> bool:
+def run_sweep(runs: Sequence[Run], sweep: pathlib.Path, *, parallel: int, retry: bool) -> bool:
     """Trains the unfinished `runs` of the sweep in the folder `sweep`, up to `parallel` at once.
 
-    Skips runs that failed before, unless `retry` is set. Passes stop signals on to the runs, which
-    then save a checkpoint. Runs whose files cannot be written are reported and left unfinished.
+    Skips runs that failed before, unless `retry` is True. Passes stop signals on to the runs, which
+    then save checkpoints and end. Reports and skips runs whose files cannot be written.
 
     Returns:
-      True if a signal arrived.
+      True if a stop signal arrived.
     """
     waiting = collections.deque(runs)
     held: set[str] = set()
@@ -96,9 +89,8 @@ def run_sweep(
                         running.append(attempt)
                         del free[0]
                 except OSError as error:
-                    what = (
-                        f"{error.filename} cannot be written" if error.filename else "cannot start"
-                    )
+                    file = error.filename
+                    what = f"{file} cannot be written" if file else "cannot start"
                     log(f"{run.title}: {what}: {error.strerror}")
             for each in running:
                 for _ in range(len(received) - each.signals):
@@ -126,7 +118,7 @@ def _signals() -> Iterator[list[int]]:
 
 
 def _hold(path: pathlib.Path) -> IO[bytes] | None:
-    """Opens, locks and returns a run's output; None if another process has locked the file."""
+    """Opens and locks a run's output.txt; returns None if another process has locked the file."""
     path.mkdir(parents=True, exist_ok=True)
     output = open(path / directory.OUTPUT, "a+b", buffering=0, opener=opener)  # noqa: SIM115
     if not file_lock.take(output):
@@ -137,27 +129,27 @@ def _hold(path: pathlib.Path) -> IO[bytes] | None:
 
 
 def _close(output: IO[bytes]) -> None:
-    with contextlib.suppress(OSError):  # Only a line of a run's output can be lost.
+    with contextlib.suppress(OSError):  # At worst, a line of the output is lost.
         output.close()
 
 
 def _start(
-    run: Run,
-    sweep: pathlib.Path,
-    output: IO[bytes],
-    cores: set[int],
-    retry: bool,
+    run: Run, sweep: pathlib.Path, output: IO[bytes], cores: set[int], retry: bool
 ) -> _Attempt | None:
-    """Starts training `run`; closes `output` and returns None if there is nothing to train."""
+    """Starts training `run`; closes `output` and returns None if the run is not to be trained."""
     ended = _result(run, sweep)
-    last = _last(run, sweep)
+    try:
+        last = outcomes.read(sweep).get(folder(run.point), Outcome())
+    except (DamagedError, OSError):
+        last = Outcome()  # The next `_record` reports the damage.
     if ended and last.status != 0:  # The sweep was killed before it recorded the outcome.
         log(_line(run, Outcome(0), ended))
         _record(run, sweep, Outcome(0), ended)
     elif last.failed and not ended and not retry:
         log(f"{run.title}: failed before, with status {last.status}; --sweep_retry tries it again")
     elif not ended:
-        log(f"{run.title}: {'resumes' if _begun(sweep / folder(run.point)) else 'starts'}")
+        begun = any((sweep / folder(run.point) / "checkpoints").glob("0*"))
+        log(f"{run.title}: {'resumes' if begun else 'starts'}")
         begin = output.tell()
         process = child_process.start(["train", *run.flags], cores, output)
         return _Attempt(run, process, cores, output, begin)
@@ -166,10 +158,7 @@ def _start(
 
 
 def _result(run: Run, sweep: pathlib.Path) -> dict[str, Any] | None:
-    """Returns the run's result, or None if it is missing or damaged.
-
-    `train` reports a damaged result and the remedy.
-    """
+    """Returns the run's result, or None if it is missing or damaged; logs the damage."""
     path = sweep / folder(run.point)
     try:
         return result.read(path)
@@ -178,23 +167,8 @@ def _result(run: Run, sweep: pathlib.Path) -> dict[str, Any] | None:
         return None
 
 
-def _last(run: Run, sweep: pathlib.Path) -> Outcome:
-    """Returns the last outcome of `run`, or an empty one if sweep.json is damaged.
-
-    The next `_record` reports the damage.
-    """
-    try:
-        return outcomes.read(sweep).get(folder(run.point), Outcome())
-    except (DamagedError, OSError):
-        return Outcome()
-
-
-def _begun(path: pathlib.Path) -> bool:
-    return any((path / "checkpoints").glob("0*"))
-
-
 def _end(attempt: _Attempt, sweep: pathlib.Path) -> None:
-    """Records and prints how an attempt ended, and unlocks its output."""
+    """Records and logs how an attempt ended, and unlocks its output."""
     code = attempt.process.returncode
     if code < 0:
         end = Outcome(128 - code, f"killed by {signal.Signals(-code).name}")
@@ -209,13 +183,8 @@ def _end(attempt: _Attempt, sweep: pathlib.Path) -> None:
     _close(attempt.output)
 
 
-def _record(
-    run: Run,
-    sweep: pathlib.Path,
-    end: Outcome,
-    ended: dict[str, Any] | None,
-) -> None:
-    """Records how an attempt ended, and adds finished and failed runs to TensorBoard."""
+def _record(run: Run, sweep: pathlib.Path, end: Outcome, ended: dict[str, Any] | None) -> None:
+    """Records an attempt's outcome in sweep.json, and in TensorBoard if it finished or failed."""
     if ended or end.failed:
         numbers = {name: ended[name] for name in result.RESULTS} if ended else None
         flags = {name: shown(name, value) for name, value in run.point.items()}
@@ -235,7 +204,7 @@ def _line(run: Run, end: Outcome, ended: dict[str, Any] | None) -> str:
 
 
 def _reason(output: IO[bytes], begin: int) -> str:
-    """Returns the first two lines of an attempt's error message, or its last two lines."""
+    """Returns the first two lines of `train`'s error message, or the output's last two lines."""
     output.seek(max(begin, output.seek(0, 2) - _LONGEST_REASON))
     lines = output.read().decode(errors="replace").splitlines()
     lines = [line.rstrip()[:_LONGEST_LINE] for line in lines if line.strip()]

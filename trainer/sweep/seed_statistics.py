@@ -1,4 +1,4 @@
-"""Mean and sample standard deviation of a result over runs that differ only in the seed."""
+"""Computes mean and standard deviation of a result over runs that differ only in the seed."""
 
 import dataclasses
 import statistics
@@ -7,13 +7,7 @@ from collections.abc import Iterable
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-    """Mean and spread of n numbers.
-
-    Attributes:
-      mean: arithmetic mean.
-      deviation: sample standard deviation (n − 1); None if there is only one number.
-      n: how many numbers there are.
-    """
+    """Mean and sample standard deviation (n − 1) of n numbers; the deviation is None if n is 1."""
 
     mean: float
     deviation: float | None
@@ -21,7 +15,7 @@ class Spread:
 
     @property
     def percent(self) -> str:
-        """The spread of fractions as text in percent: "91.20 ± 0.30% (n = 3)"."""
+        """Fractions as text in percent: "91.20 ± 0.30% (n = 3)"."""
         more = "" if self.deviation is None else f" ± {100 * self.deviation:.2f}"
         return f"{100 * self.mean:.2f}{more}% (n = {self.n})"
 

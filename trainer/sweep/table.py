@@ -1,4 +1,4 @@
-"""Text tables of a sweep: a row per point, and means over the seeds."""
+"""Formats tables of a sweep as text: a row per point, and means over the seeds."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,13 +11,13 @@ from trainer.system.output import aligned
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A point of a sweep: its flags, and how its run ended.
+    """A point of a sweep, and how its run ended; --format=json prints these names.
 
     Attributes:
       folder: name of the run directory.
       flags: values of the swept flags.
-      status: exit status of the last attempt; None before it ends.
-      reason: error message of the last attempt, if it failed.
+      status: exit status of the last `train`; None before the first one ends.
+      reason: error message of the last `train`, if it failed.
       results: values of RESULTS; None if the run is not finished.
     """
 
@@ -58,9 +58,7 @@ def cells(rows: Iterable[Row]) -> list[Cell]:
         done = [row.results for row in of_cell if row.results]
         spreads = {name: spread(results[name] for results in done) for name in RESULTS}
         mean = {name: s.mean for name, s in spreads.items() if s}
-        deviation = {
-            name: s.deviation for name, s in spreads.items() if s and s.deviation is not None
-        }
+        deviation = {n: s.deviation for n, s in spreads.items() if s and s.deviation is not None}
         found.append(Cell(dict(flags), len(done), len(of_cell), mean or None, deviation or None))
     return found
 
@@ -72,7 +70,7 @@ def best(found: Sequence[Cell]) -> Cell | None:
 
 
 def text(rows: Sequence[Row]) -> str:
-    """Returns the tables as text: points, cells if seeds vary, the best cell, and failures."""
+    """Returns a table of the points, one of the cells if seeds vary, the best cell and failures."""
     names = list(rows[0].flags)
     parts = [_table([*names, "status", *RESULTS], map(_cells_of_row, rows))]
     found = cells(rows)
@@ -82,7 +80,9 @@ def text(rows: Sequence[Row]) -> str:
     if top := best(found):
         flags = ", ".join(f"{name}={shown(name, value)}" for name, value in top.flags.items())
         parts.append(f"best{': ' if flags else ''}{flags}: top1 {_number(top, 'top1')}")
-    parts += [f"{row.folder}: status {row.status}\n  " + _indented(row) for row in failed(rows)]
+    for row in failed(rows):
+        reason = (row.reason or "").replace("\n", "\n  ")
+        parts.append(f"{row.folder}: status {row.status}\n  {reason}")
     return "\n\n".join(parts)
 
 
@@ -93,10 +93,6 @@ def failed(rows: Iterable[Row]) -> list[Row]:
 
 def _table(header: list[str], rows: Iterable[list[str]]) -> str:
     return "\n".join(aligned([header, *rows]))
-
-
-def _indented(row: Row) -> str:
-    return (row.reason or "").replace("\n", "\n  ")
 
 
 def _cells_of_row(row: Row) -> list[str]:

@@ -33,7 +33,7 @@ def test_splits_of_well_known_names_are_counted(dataset, split, examples, tmp_pa
     "split", ["trian", "train[:", "", "train[5:3]", "train[:0]", "train[60000:]"]
 )
 def test_errors_about_bad_splits_name_the_good_ones(split):
-    with pytest.raises(UserError, match=r"cifar10 .*train \(50,000\), test \(10,000\)"):
+    with pytest.raises(UserError, match=r"(?s)cifar10 .*train \(50,000\), test \(10,000\)"):
         count_examples("cifar10", split, None)
 
 
@@ -53,7 +53,7 @@ def test_splits_of_a_prepared_set_are_counted(write_set):
     data_dir = write_set("eleven", features, {"train": [example] * 11, "dev": [example] * 4})
     assert count_examples("eleven", "train", data_dir) == 11
     assert count_examples("eleven", "train[:50%]+dev", data_dir) == 10
-    with pytest.raises(UserError, match=r"it has train \(11\), dev \(4\)"):
+    with pytest.raises(UserError, match=r"Choose one of train \(11\), dev \(4\)"):
         count_examples("eleven", "test", data_dir)
 
 

@@ -1,7 +1,7 @@
 """Copies the TFRecord files of a prepared set to ArrayRecord files, which have an index.
 
-The new files are in the same folder, in TFDS's layout of a set with two formats, and the set's
-description names both formats. TFDS's own `convert_format` needs Apache Beam.
+The new files lie beside the old ones, and the set's description then names both formats, as TFDS
+expects. TFDS's own `convert_format` needs Apache Beam.
 """
 
 import concurrent.futures
@@ -9,7 +9,6 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
@@ -28,8 +27,8 @@ from trainer.system.cores import usable
 def convert(dataset: str, data_dir: str | None) -> pathlib.Path | None:
     """Writes the missing ArrayRecord files; returns the folder, or None if no file was missing.
 
-    Each file is written atomically and the description is changed last, so the command can be
-    stopped and started again.
+    The command can be stopped and started again, because each file is written atomically, and the
+    description is changed last.
 
     Raises:
         UserError: if the set is not prepared here as TFRecord, is damaged, or does not fit on the
@@ -40,8 +39,8 @@ def convert(dataset: str, data_dir: str | None) -> pathlib.Path | None:
     builder = find_builder(dataset, data_dir)
     if local_path.scheme(os.fspath(builder.data_dir_root)):
         raise UserError(
-            f"{dataset} is in {builder.data_dir_root}, and can be converted only on a local disk: "
-            "copy it, and name the copy with --data_dir."
+            f"{dataset} is in {builder.data_dir_root}, and can be converted only on a local disk.\n"
+            "Copy the set to a local folder, and name the folder with --data_dir."
         )
     if not is_prepared(builder) or records.ARRAY_RECORD in records.formats(builder):
         return _convert(dataset, builder)
@@ -84,7 +83,7 @@ def _convert(dataset: str, builder: tfds.core.DatasetBuilder) -> pathlib.Path | 
 def _files(
     builder: tfds.core.DatasetBuilder, file_format: tfds.core.FileFormat
 ) -> list[tuple[str, int]]:
-    """Returns the path of each file of the set in a format, existing or not, and its records."""
+    """Returns path and number of records of each file in a format, including missing files."""
     splits = dataset_info.get_split_dict_from_proto(
         builder.info.as_proto, builder.data_path, file_format
     )
@@ -109,7 +108,7 @@ def _copy_all(files: list[tuple[str, str, int]]) -> None:
 
 
 def _describe(builder: tfds.core.DatasetBuilder, folder: pathlib.Path) -> None:
-    """Adds ArrayRecord to the set's description, whose file is replaced atomically."""
+    """Adds ArrayRecord to the set's description, and replaces the description's file atomically."""
     description = builder.info.as_proto
     description.alternative_file_formats.append(records.ARRAY_RECORD.value)
     with tempfile.TemporaryDirectory(dir=folder) as new:
@@ -126,12 +125,10 @@ def _check_space(folder: pathlib.Path, sources: list[str]) -> None:
 
 
 def _copy(source: str, target: str, examples: int) -> None:
-    def examples_of() -> Iterator[tuple[int, bytes]]:
-        yield from enumerate(tf.data.TFRecordDataset(source).as_numpy_iterator())
-
     temporary = pathlib.Path(f"{target}.incomplete")
     try:
-        ArrayRecordFileAdapter.write_examples(temporary, examples_of())
+        copied = enumerate(tf.data.TFRecordDataset(source).as_numpy_iterator())
+        ArrayRecordFileAdapter.write_examples(temporary, copied)
         written = ArrayRecordFileAdapter.num_examples(temporary)
         if written != examples:
             raise OSError(f"{source} has {written:,} of its {examples:,} records: prepare it again")

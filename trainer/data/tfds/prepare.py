@@ -1,7 +1,7 @@
 """Prepares a dataset's files on this machine, from Debian's package or by download.
 
-TFDS runs in a child process with a time limit. Without a network, TFDS's downloads retry for
-minutes; if a server hangs, they wait for ever.
+TFDS runs in a child process with a time limit, because its downloads wait forever for a server that
+does not answer.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from typing import IO
 
 import requests
 import tensorflow_datasets as tfds
-from google.protobuf import json_format
+from google.protobuf.json_format import ParseError
 
 from trainer.errors import UserError
 from trainer.system import file_lock
@@ -29,8 +29,8 @@ from trainer.system.regular_file import opener
 PREPARE_SECONDS = 3600.0
 REACH_SECONDS = 10.0
 
-# Debian's package dataset-fashion-mnist puts the four original files here, but their gzip headers
-# lack name and time. With name and time restored, TFDS's checksums of the upstream files match.
+# Debian's package dataset-fashion-mnist puts the four original files here, without the name and the
+# time in their gzip headers. With both restored, the files have the checksums that TFDS expects.
 DEBIAN_FASHION_MNIST = pathlib.Path("/usr/share/datasets/fashion-mnist")
 _UPSTREAM_TIMES = {
     "train-images-idx3-ubyte.gz": 1504176606,
@@ -39,7 +39,7 @@ _UPSTREAM_TIMES = {
     "t10k-labels-idx1-ubyte.gz": 1504176627,
 }
 
-# The child's program. If it fails, the last line of stdout is the error's first line.
+# The child's program. If it fails, the last line of its output is the first line of the error.
 _BUILD = """
 import sys
 import tensorflow_datasets as tfds
@@ -50,24 +50,15 @@ tfds.builder(dataset, data_dir=data_dir, file_format=file_format).download_and_p
     download_config=tfds.download.DownloadConfig(manual_dir=manual_dir or None))
 """
 
-
-# TFDS raises these for an unusable folder or name, and ParseError for an empty description.
-_UNUSABLE = (
-    ValueError,
-    AssertionError,
-    TypeError,
-    ImportError,
-    OSError,
-    RuntimeError,
-    json_format.ParseError,
-)
+# Errors of TFDS for an unusable folder or name; ParseError is for an empty description.
+_UNUSABLE = (ValueError, AssertionError, TypeError, ImportError, OSError, RuntimeError, ParseError)
 
 
 def find_builder(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
     """Returns TFDS's builder of a dataset, prepared or not, without importing TensorFlow.
 
-    TFDS imports the modules that a prepared folder's features.json names. Only installed modules
-    can be imported, because a folder from elsewhere may hold modules of its own.
+    TFDS imports the modules that a prepared folder's features.json names. This function lets TFDS
+    import installed modules only, because a folder from elsewhere may bring modules of its own.
 
     Raises:
         UserError: if TFDS has no such dataset, configuration or version, or the folder is unusable.
@@ -82,12 +73,8 @@ def find_builder(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder
                 f"For the images in it, write --dataset=image_folder:{dataset}."
             ) from error
         names = tfds.list_builders(with_community_datasets=False)
-        near = difflib.get_close_matches(dataset, names, n=3)
-        remedy = (
-            f"did you mean {' or '.join(near)}?"
-            if near
-            else "choose one of tensorflow.org/datasets"
-        )
+        near = " or ".join(difflib.get_close_matches(dataset, names, n=3))
+        remedy = f"did you mean {near}?" if near else "choose one of tensorflow.org/datasets"
         raise UserError(f"--dataset={dataset}: TFDS has no such dataset; {remedy}") from error
     except _UNUSABLE as error:
         reason = str(error).rpartition('}": ')[2] or type(error).__name__  # after TFDS's preamble
@@ -96,7 +83,7 @@ def find_builder(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder
 
 @contextlib.contextmanager
 def _only_installed_modules() -> Iterator[None]:
-    """Removes the working folder from the import path, where `python -m` puts it."""
+    """Removes the working folder from the import path, to which `python -m` adds it."""
     path = sys.path[:]
     sys.path[:] = [entry for entry in path if pathlib.Path(entry).resolve() != pathlib.Path.cwd()]
     try:
@@ -117,14 +104,14 @@ def prepare(
 ) -> tfds.core.DatasetBuilder:
     """Prepares a dataset, unless it is prepared already; returns a builder that can read it.
 
-    Several processes may call this at once: a lock file in the data directory lets one prepare the
-    files while the others wait. Without it, TFDS would build twice, and the second build could not
-    rename its folder. The child also holds the lock, because it goes on if this process is killed.
+    Several processes may call this at once. A lock file in the data directory lets one of them
+    prepare the files while the others wait. The child holds the lock too, because the child goes on
+    if this process is killed.
 
     Args:
         dataset: a TFDS name, optionally with configuration and version.
         data_dir: folder of prepared sets; None: TFDS's default.
-        file_format: format of new files; a prepared set keeps its own.
+        file_format: format of new files; a prepared set keeps its format.
 
     Raises:
         UserError: if the dataset is unknown, or cannot be prepared.
@@ -139,7 +126,7 @@ def prepare(
         )
     with lock_preparation(builder, dataset) as lock:
         builder = find_builder(dataset, data_dir)
-        if is_prepared(builder):  # The process that held the lock before prepared it.
+        if is_prepared(builder):  # Another process prepared the set while this one waited.
             return builder
         if builder.data_path.exists():
             raise UserError(
@@ -152,17 +139,17 @@ def prepare(
         else:
             _check_manual_files(builder, dataset)
             _check_reachable(builder, dataset)
-            # Preparing files that were fetched by hand has no time limit: ImageNet takes hours.
-            by_hand = bool(builder.MANUAL_DOWNLOAD_INSTRUCTIONS)
-            _build(dataset, root, file_format, "", None if by_hand else PREPARE_SECONDS, lock)
+            # A set that was fetched by hand has no time limit: preparing ImageNet takes hours.
+            seconds = None if builder.MANUAL_DOWNLOAD_INSTRUCTIONS else PREPARE_SECONDS
+            _build(dataset, root, file_format, "", seconds, lock)
         return find_builder(dataset, data_dir)
 
 
 def restore_gzip_headers(debian: pathlib.Path, folder: pathlib.Path) -> None:
     """Writes Fashion-MNIST's files into `folder`: Debian's content with upstream's gzip headers."""
     for name, seconds in _UPSTREAM_TIMES.items():
-        body = (debian / name).read_bytes()[10:]  # Skips Debian's header.
-        # Header of RFC 1952: magic, deflate, FNAME; time; no extra flags, Unix; name and NUL.
+        body = (debian / name).read_bytes()[10:]  # without Debian's header
+        # The header of RFC 1952: magic, deflate, FNAME; time; no extra flags, Unix; name and NUL.
         header = b"\x1f\x8b\x08\x08" + seconds.to_bytes(4, "little") + b"\x00\x03"
         (folder / name).write_bytes(header + name.removesuffix(".gz").encode() + b"\x00" + body)
 
@@ -176,7 +163,7 @@ def lock_preparation(builder: tfds.core.DatasetBuilder, dataset: str) -> Iterato
     """Takes the set's lock in the data directory, and yields the lock file.
 
     Raises:
-        UserError: if the directory cannot be written, its file system has no locks, or another
+        UserError: if the directory cannot be written; if its file system has no locks; if another
             process holds the lock for more than `PREPARE_SECONDS`.
     """
     path = pathlib.Path(builder.data_dir_root) / f".{builder.name}.lock"
@@ -201,7 +188,7 @@ def lock_preparation(builder: tfds.core.DatasetBuilder, dataset: str) -> Iterato
 
 
 def _check_manual_files(builder: tfds.core.DatasetBuilder, dataset: str) -> None:
-    """Refuses a dataset whose files must be fetched by hand, if they are missing."""
+    """Refuses a dataset if its files must be fetched by hand, and the folder for them is empty."""
     instructions = builder.MANUAL_DOWNLOAD_INSTRUCTIONS
     folder = pathlib.Path(builder.data_dir_root) / "downloads" / "manual"
     if instructions and not (folder.is_dir() and any(folder.iterdir())):
@@ -211,12 +198,12 @@ def _check_manual_files(builder: tfds.core.DatasetBuilder, dataset: str) -> None
 
 
 def _check_reachable(builder: tfds.core.DatasetBuilder, dataset: str) -> None:
-    """Refuses a dataset if its first file is not offered within `REACH_SECONDS`."""
+    """Refuses a dataset if the server does not offer its first file within `REACH_SECONDS`."""
     urls = [url for url in builder.url_infos or {} if url.startswith("http")]
     if not urls:
         return
-    # Waiting for a thread bounds the whole time: requests' timeout covers neither the look-up of
-    # the server's name nor the sum of the attempts.
+    # The thread bounds the whole time. The timeout of `requests` holds for each attempt anew, and
+    # not for the look-up of the server's name.
     problems = ["no answer"]
     thread = threading.Thread(target=_check_offered, args=(urls[0], problems), daemon=True)
     thread.start()
@@ -233,7 +220,7 @@ def _check_reachable(builder: tfds.core.DatasetBuilder, dataset: str) -> None:
 
 
 def _check_offered(url: str, problems: list[str]) -> None:
-    """Empties `problems` if the server offers the file; else stores the reason in it."""
+    """Empties `problems` if the server offers the file; otherwise puts the reason there."""
     try:
         with requests.get(url, stream=True, timeout=REACH_SECONDS) as response:
             if response.ok:
@@ -261,7 +248,7 @@ def _build(
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=None if sys.stderr.isatty() else subprocess.DEVNULL,  # progress bars
-                env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},  # Does not take GPU memory.
+                env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},  # The child takes no GPU memory.
                 pass_fds=[lock.fileno()],
                 timeout=seconds,
                 check=False,

@@ -10,11 +10,7 @@ if TYPE_CHECKING:
 
 
 def count_split(splits: Mapping[str, "tfds.core.SplitInfo"], split: str, dataset: str) -> int:
-    """Returns the number of examples of a split in TFDS's syntax.
-
-    Raises:
-        UserError: if the split is ill-formed, unknown or empty; the message lists known splits.
-    """
+    """Returns the number of examples of a split; raises the errors of `pieces`."""
     return sum(stop - start for _, start, stop in pieces(splits, split, dataset))
 
 
@@ -24,7 +20,7 @@ def pieces(
     """Returns the pieces of a split: (name, first example, last example + 1).
 
     Raises:
-        UserError: if the split is ill-formed, unknown or empty; the message lists known splits.
+        UserError: if the split is ill-formed, unknown or empty.
     """
     import tensorflow_datasets as tfds
 
@@ -32,37 +28,30 @@ def pieces(
         instructions = tfds.core.ReadInstruction.from_spec(split).to_absolute(splits)
     except ValueError as error:
         raise _no_such_split(splits, split, dataset) from error
-    ends = [
-        (
-            piece.splitname,
-            piece.from_ or 0,
-            splits[piece.splitname].num_examples if piece.to is None else piece.to,
-        )
-        for piece in instructions
-    ]
-    if not any(stop > start for _, start, stop in ends):
+    found = []
+    for piece in instructions:
+        start = piece.from_ or 0
+        stop = splits[piece.splitname].num_examples if piece.to is None else piece.to
+        found.append((piece.splitname, start, max(start, stop)))
+    if not any(stop > start for _, start, stop in found):
         raise _no_such_split(splits, split, dataset)
-    return [(name, start, max(start, stop)) for name, start, stop in ends]
+    return found
 
 
 def count_shared(
     splits: Mapping[str, "tfds.core.SplitInfo"], first: str, second: str, dataset: str
 ) -> int:
-    """Returns the number of examples that are in both splits.
-
-    Raises:
-        UserError: if a split is ill-formed, unknown or empty.
-    """
-    shared = 0
-    for name, start, stop in pieces(splits, second, dataset):
-        for other, other_start, other_stop in pieces(splits, first, dataset):
-            if name == other:
-                shared += max(0, min(stop, other_stop) - max(start, other_start))
-    return shared
+    """Returns the number of examples that are in both splits; raises the errors of `pieces`."""
+    return sum(
+        max(0, min(stop, other_stop) - max(start, other_start))
+        for name, start, stop in pieces(splits, second, dataset)
+        for other, other_start, other_stop in pieces(splits, first, dataset)
+        if name == other
+    )
 
 
 def split_infos(sizes: Mapping[str, int]) -> dict[str, "tfds.core.SplitInfo"]:
-    """Returns the splits of these sizes in the form that `pieces` takes."""
+    """Returns splits with these numbers of examples, in the form that `pieces` takes."""
     import tensorflow_datasets as tfds
 
     return {
@@ -76,6 +65,6 @@ def _no_such_split(
 ) -> UserError:
     known = ", ".join(f"{name} ({info.num_examples:,})" for name, info in splits.items())
     return UserError(
-        f"split {split!r} of {dataset} is unknown, ill-formed or empty: it has {known}, and "
-        "slices such as train[:90%] or train+test"
+        f"split {split!r} of {dataset} is unknown, ill-formed or empty.\n"
+        f"Choose one of {known}, or a slice or a sum, such as train[:90%] or train+test."
     )
