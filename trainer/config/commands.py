@@ -46,7 +46,6 @@ COMMANDS: Mapping[str, Command] = {
         "--dataset=fashion_mnist",
     ),
     "report": Command(
-        "Write one HTML page about any number of runs.",
-        "runs/* --output=report.html",
+        "Write one HTML page about any number of runs.", "runs/* --output=report.html"
     ),
 }

@@ -7,9 +7,9 @@ from trainer.config.declaration import (
     EPOCHS,
     FACTOR,
     FRACTION,
+    MODEL,
     POSITIVE,
     RATE,
-    READING,
     TRAINING,
     Group,
     Scope,
@@ -17,12 +17,12 @@ from trainer.config.declaration import (
     must_be,
 )
 
-# Order version of new runs.
+# The --order_version of new runs.
 NEWEST_ORDER = 2
 
 _LEARNED = Scope.LEARNED
-_data = Group("Data", _LEARNED, (*TRAINING, *READING))
-_model = Group("Model", _LEARNED, (*TRAINING, *READING))
+_data = Group("Data", _LEARNED, MODEL)
+_model = Group("Model", _LEARNED, MODEL)
 _length = Group("Length and order", _LEARNED, TRAINING)
 _optimizer = Group("Optimizer", _LEARNED, TRAINING)
 _start = Group("Start: a tuned reference, and what differs from it", _LEARNED, TRAINING)
@@ -47,14 +47,14 @@ class RunFlags:
         "fashion_mnist",
         "Name of a TFDS image dataset, or image_folder:PATH for images like PATH/train/cat/1.jpg.",
         problem=_dataset_problem,
-        commands=(*TRAINING, *READING, "convert"),
+        commands=(*MODEL, "convert"),
     )
     data_dir: str | None = _data(
         None,
         "Folder of TFDS datasets (unset: TFDS's default).",
         problem=local_path.remote_problem,
         scope=Scope.FREE,
-        commands=(*TRAINING, *READING, "convert"),
+        commands=(*MODEL, "convert"),
     )
     train_split: str = _data(
         "train", "Examples to train on, in TFDS's split syntax.", problem=local_path.empty
@@ -231,8 +231,9 @@ class RunFlags:
 
     anneal_epochs: tuple[str, ...] = _step(
         (),
-        "Points at which `step` divides by --anneal_factor, in epochs or percent of the run, as in "
-        "30%,60%,80%; for `exponential`, the one length over which it divides by it.",
+        "Times at which `step` divides the noise scale by --anneal_factor, in epochs or percent of "
+        "the run, as in 30%,60%,80%. For `exponential`: the length, in the same units, over which "
+        "the noise scale falls by that factor.",
     )
     anneal_factor: float = _step(
         5.0, "Factor by which one step divides the noise scale.", problem=FACTOR
@@ -264,7 +265,7 @@ class RunFlags:
 
     min_improvement: float = _plateau(
         0.0,
-        "Rise of top-1 above its best that an improvement must exceed, as a fraction: 0.001.",
+        "Rise of top-1 above its best value that an improvement must exceed, as a fraction.",
         problem=FRACTION,
     )
     patience: int = _plateau(
@@ -281,7 +282,7 @@ class RunFlags:
 
     growth_threshold: float = _measured(
         2.0,
-        "Least ratio of gradient noise scale to batch size that grows the batch, by this factor.",
+        "Ratio of gradient noise scale to batch size at which the batch grows, by this factor.",
         problem=FACTOR,
     )
     noise_horizon: int | None = _measured(
