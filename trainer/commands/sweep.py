@@ -6,7 +6,7 @@ import functools
 import json
 import pathlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from absl import logging
 
@@ -39,7 +39,9 @@ def run(config: Config) -> int:
     path = pathlib.Path(config.model_dir)
     points = grid.parse(config.sweep)
     shard = grid.part(points, config.sweep_shard)
-    with _without_warnings():  # Each run's own output has the run's warnings.
+    with contextlib.ExitStack() as stack:  # Each run prints its own warnings.
+        stack.callback(logging.set_verbosity, logging.get_verbosity())
+        logging.set_verbosity(logging.ERROR)
         runs, wrong, damaged = checked(config, points, path)
     if wrong:
         say(_wrong(wrong, len(points)), to=sys.stderr)
@@ -66,26 +68,17 @@ def run(config: Config) -> int:
     return ExitStatus.STOPPED if stopped else _status([row for row in rows if row.flags in shard])
 
 
-@contextlib.contextmanager
-def _without_warnings() -> Iterator[None]:
-    before = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-
-
 def checked(
     asked: Config, points: Sequence[grid.Point], path: pathlib.Path
 ) -> tuple[list[runner.Run], dict[str, list[grid.Point]], dict[str, str]]:
-    """Returns the runs of `points` in the folder `path`, the wrong points, and the damaged runs.
+    """Returns the runs of `points`, the wrong points by error message, and the damaged runs.
 
-    Wrong points are grouped by error message; damaged runs map a folder to its error message. A run
-    has the flags of the point's recipe, then those of the command line `asked`, then the point's
-    other flags; later flags override earlier ones.
+    The damaged runs are error messages by name of the run's folder in `path`.
+
+    A run has three sources of flags: the point's --flagfile, then the command line `asked`, then
+    the point's other flags. A later flag overrides an earlier one.
     """
-    # Flags of other commands, which flagfiles may hold, are left out.
+    # A flagfile may hold flags of other commands, which a run does not take.
     given = [text for name, text in asked.given.items() if "sweep" in FLAGS[name].commands]
     count_examples = functools.cache(sizes.count_examples)
     runs: list[runner.Run] = []
@@ -114,7 +107,8 @@ def checked(
         except UserError as error:
             wrong.setdefault(str(error), []).append(point)
             continue
-        flags = to_flagfile(config).splitlines()  # An existing run keeps its order version.
+        # These flags lack --order_version, so that `train` keeps the version of an existing run.
+        flags = to_flagfile(config).splitlines()
         if config.stop_at_epoch is not None:
             flags.append(f"--stop_at_epoch={config.stop_at_epoch}")
         runs.append(runner.Run(point, flags, f"[{number}/{len(points)}] {name}"))
@@ -122,13 +116,14 @@ def checked(
 
 
 def _check_can_be_swept(point: grid.Point) -> None:
+    """Refuses a flag that does not belong to a run."""
     for name in point:
         if name == "model_dir" or name in ONE_CALL:
             raise UserError(f"--{name} cannot be swept: it belongs to one call, not to a run.")
 
 
 def _wrong(wrong: Mapping[str, Sequence[grid.Point]], of: int) -> str:
-    """Returns a message with each problem once, below the names of the points that have it."""
+    """Returns a message: the names of the points with one problem, then the problem, and so on."""
     count = sum(map(len, wrong.values()))
     lines = [f"crescendo sweep: {count} of {of} points are wrong; nothing was started."]
     for message, points in wrong.items():
@@ -145,10 +140,10 @@ def _rows(
     rows = []
     for point in points:
         name = grid.folder(point)
-        outcome, ended = recorded.get(name, outcomes.Outcome()), None
         if name in damaged:
-            outcome = outcomes.Outcome(DamagedRunError.status, damaged[name])
+            outcome, ended = outcomes.Outcome(DamagedRunError.status, damaged[name]), None
         else:
+            outcome = recorded.get(name, outcomes.Outcome())
             ended = result.ended(path / name)
         results = {key: ended[key] for key in result.RESULTS} if ended else None
         rows.append(table.Row(name, point, outcome.status, outcome.reason, results))
@@ -156,9 +151,9 @@ def _rows(
 
 
 def _status(rows: Sequence[table.Row]) -> int:
-    """Returns 0 if all points are finished; else a failed run's status, or an interrupted run's."""
+    """Returns 0 if all points are finished, else the status of a failed or an interrupted run."""
     unfinished = [outcomes.Outcome(row.status) for row in rows if not row.results]
-    unfinished.sort(key=lambda outcome: not outcome.failed)
-    # An outcome has no status if its file could not be written.
+    unfinished.sort(key=lambda outcome: not outcome.failed)  # Failed runs come first.
+    # A status is missing if sweep.json could not be written.
     statuses = (ExitStatus.NOT_SAVED if e.status is None else e.status for e in unfinished)
-    return next((status for status in statuses if status), 0)
+    return next(filter(None, statuses), 0)
