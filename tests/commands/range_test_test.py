@@ -68,12 +68,12 @@ def test_a_test_that_diverges_is_one(tmp_path):
         (["--range_from=1", "--range_to=1"], "--range_from=1 is not below --range_to=1"),
         (
             ["--epochs=0.05"],
-            "5 updates are too few to suggest an interval: raise --epochs to 0.2 or more",
+            "5 updates are too few for a range test: raise --epochs to 0.2 or more",
         ),
         (
             # Of ten, the last is of 80 examples too many.
             ["--epochs=0.1", "--train_split=train[:12000]"],
-            "10 updates are too few to suggest an interval: raise --epochs to 0.22 or more",
+            "10 updates are too few for a range test: raise --epochs to 0.22 or more",
         ),
     ],
 )

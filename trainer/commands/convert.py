@@ -13,9 +13,7 @@ def run(config: Config) -> int:
       UserError: if the dataset cannot be converted.
     """
     if "dataset" not in config.given:
-        raise UserError(
-            "--dataset is missing: name the dataset to convert, as in --dataset=imagenet2012."
-        )
+        raise UserError("--dataset is missing: name one to convert, as in --dataset=imagenet2012.")
     folder = convert(config.dataset, config.data_dir)
     say(f"{config.dataset}: " + (f"converted in {folder}" if folder else "it has an index already"))
     return 0

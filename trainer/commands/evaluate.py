@@ -68,7 +68,7 @@ def run(config: Config) -> int:
 def _check_fits(
     images: tuple[int, ...], labels: int, shape: tuple[int, ...], classes: int, name: str
 ) -> None:
-    """Refuses data whose image shape differs from the model's, or with more classes."""
+    """Refuses data with another image shape or more classes than the model."""
     if images != shape:
         raise UserError(
             f"{name} has images of shape {images}, and the model takes {shape}: name the model's "

@@ -54,5 +54,5 @@ def run(config: Config) -> int:
     else:
         say(f'  model = keras.models.load_model("{target}/model.keras"); logits = model(images)')
         for module in exports.modules_needed(model):
-            say(f"  first import {module}, which defines its layers")
+            say(f"  first import {module}, which defines the layers")
     return 0

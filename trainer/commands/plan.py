@@ -25,7 +25,7 @@ def run(config: Config) -> int:
     """
     schedule, replicas, hosts = planned(config)
     if config.stop_at_epoch is not None:
-        note = f"--stop_at_epoch={config.stop_at_epoch:g} ends one call; this plans the whole run"
+        note = f"--stop_at_epoch={config.stop_at_epoch:g} is ignored: the plan is of the whole run"
         say(f"crescendo plan: {note}", to=sys.stderr)
     layout = layouts(config, schedule, replicas)
     ramps = plan.ramps(schedule, layout)
@@ -44,7 +44,7 @@ def run(config: Config) -> int:
             say(cost.summary(counted, machines))
         elif _asks_for_cost(config):
             say(
-                "how long they take is not known: pass --plan_examples_per_second of one replica,\n"
+                "the duration is not known: pass --plan_examples_per_second of one replica,\n"
                 "or --model_dir of a finished run"
             )
     if config.plot:

@@ -73,7 +73,7 @@ def _log_every(config: Config) -> int:
     if updates < _FEWEST_UPDATES:
         least = _FEWEST_UPDATES * schedule.at(0).batch_size / examples
         raise UserError(
-            f"{updates} updates are too few to suggest an interval: "
+            f"{updates} updates are too few for a range test: "
             f"raise --epochs to {math.ceil(100 * least) / 100:g} or more."
         )
     return max(1, updates // _POINTS)

@@ -57,6 +57,5 @@ def run(config: Config) -> int:
     for run in runs:
         if run.notes:
             log(f"{run.name}: {'; '.join(run.notes)}")
-    count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
-    say(f"{output}: {count}, {len(pictures)} figures")
+    say(f"{output}: {report_builder.count(len(runs), 'run')}, {len(pictures)} figures")
     return 0

@@ -29,9 +29,7 @@ def run(config: Config) -> int:
       UserError: if --sweep is ill-formed, or --model_dir holds anything other than a sweep.
     """
     if config.sweep is None:
-        raise UserError(
-            '--sweep is missing: name the grid, as in --sweep="momentum=0.9,0.98;seed=0,1".'
-        )
+        raise UserError('--sweep is missing: name the grid, as in --sweep="momentum=0.9,0.98".')
     if config.model_dir is None:
         raise UserError("--model_dir is missing: name the sweep's folder, as in runs/sweep.")
     if config.format == "json":
@@ -71,12 +69,14 @@ def run(config: Config) -> int:
 def checked(
     asked: Config, points: Sequence[grid.Point], path: pathlib.Path
 ) -> tuple[list[runner.Run], dict[str, list[grid.Point]], dict[str, str]]:
-    """Returns the runs of `points`, the wrong points by error message, and the damaged runs.
-
-    The damaged runs are error messages by name of the run's folder in `path`.
+    """Checks the points of a sweep in the folder `path`.
 
     A run has three sources of flags: the point's --flagfile, then the command line `asked`, then
     the point's other flags. A later flag overrides an earlier one.
+
+    Returns:
+      The runs of the correct points. The wrong points, by error message. The error message of each
+      damaged run, by name of its folder.
     """
     # A flagfile may hold flags of other commands, which a run does not take.
     given = [text for name, text in asked.given.items() if "sweep" in FLAGS[name].commands]
@@ -86,18 +86,14 @@ def checked(
     damaged: dict[str, str] = {}
     for number, point in enumerate(points, start=1):
         name = grid.folder(point)
-        own = [f"--{flag}={value}" for flag, value in point.items()]
-        recipes = [flag for flag in own if flag.startswith("--flagfile=")]
-        others = [flag for flag in own if flag not in recipes]
+        recipe = [f"--flagfile={point['flagfile']}"] if "flagfile" in point else []
+        others = [f"--{flag}={value}" for flag, value in point.items() if flag != "flagfile"]
         try:
             _check_can_be_swept(point)
-            config = command_line.parse(
-                "sweep", [*recipes, *given, *others, f"--model_dir={path / name}"]
-            )
+            flags = [*recipe, *given, *others, f"--model_dir={path / name}"]
+            config = command_line.parse("sweep", flags)
             if config.strategy == "multi_worker":
-                raise UserError(
-                    "--strategy=multi_worker is for train: give each machine a --sweep_shard."
-                )
+                raise UserError("--strategy=multi_worker is for train; here, use --sweep_shard.")
             plan.planned(config, count_examples)
             directory.check(path / name, directory.flagfile_in(path / name, config))
             result.ended(path / name)
@@ -116,14 +112,14 @@ def checked(
 
 
 def _check_can_be_swept(point: grid.Point) -> None:
-    """Refuses a flag that does not belong to a run."""
+    """Refuses to sweep a flag that belongs to one call."""
     for name in point:
         if name == "model_dir" or name in ONE_CALL:
             raise UserError(f"--{name} cannot be swept: it belongs to one call, not to a run.")
 
 
 def _wrong(wrong: Mapping[str, Sequence[grid.Point]], of: int) -> str:
-    """Returns a message: the names of the points with one problem, then the problem, and so on."""
+    """Returns a message that lists each problem below the names of the points that have it."""
     count = sum(map(len, wrong.values()))
     lines = [f"crescendo sweep: {count} of {of} points are wrong; nothing was started."]
     for message, points in wrong.items():

@@ -44,10 +44,9 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
     with directory.lock_run_dir(path, directory.flagfile_in(path, config)):
         ended, status = results.ended(path), 0
         if ended is not None:
-            top1, updates = ended["top1"], ended["updates"]
-            log(f"{path} is finished: top1 {top1:.4f} in {updates} updates.")
+            log(f"{path} is finished: top1 {ended['top1']:.4f} in {ended['updates']} updates.")
         try:
-            if ended is None or worker:  # The other workers wait for the chief in any case.
+            if ended is None or worker:  # The other workers wait for the chief of a finished run.
                 status = _train(config, path, worker)
             if report and (status == ExitStatus.NOT_FINITE or results.ended(path)):
                 report(path)
@@ -95,8 +94,8 @@ def _train(config: Config, path: pathlib.Path, worker: Worker | None) -> int:
         if result is StopReason.EPOCH:
             log(f"stopped at --stop_at_epoch={config.stop_at_epoch:g}, with a checkpoint")
         elif isinstance(result, dict):
-            top1, updates = result["top1"], result["updates"]
-            log(f"top1 {top1:.4f} in {updates} updates; see {path}/result.json")
+            found = f"top1 {result['top1']:.4f} in {result['updates']} updates"
+            log(f"{found}; see {path}/result.json")
             if config.anneal != "range_test":
                 log(_best(result, path))
     return ExitStatus.DONE

@@ -48,7 +48,8 @@ def parse(command: str, arguments: Sequence[str], kept: Sequence[str] = ()) -> C
     absl_flags.FLAGS.mark_as_parsed()
     _check_text(arguments)
     expanded = expand(arguments)
-    lines: dict[pathlib.Path | None, list[str]] = {}  # The arguments in each flagfile.
+    # Arguments by flagfile; the key None has the arguments of the command line itself.
+    lines: dict[pathlib.Path | None, list[str]] = {}
     for each in expanded:
         lines.setdefault(each.flagfile, []).append(each.text)
     _check_are_of_command(command, lines.pop(None, []))

@@ -96,8 +96,5 @@ class Group:
 
 def flags_of(declared: type) -> dict[str, Flag]:
     """Returns the flags that a dataclass declares, by name, in the order of its fields."""
-    return {
-        field.name: field.metadata["flag"]
-        for field in dataclasses.fields(declared)
-        if "flag" in field.metadata
-    }
+    fields = dataclasses.fields(declared)
+    return {each.name: each.metadata["flag"] for each in fields if "flag" in each.metadata}

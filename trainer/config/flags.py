@@ -1,4 +1,4 @@
-"""Declares Config, which has a field for each flag, and the flags that are not in run_flags.py."""
+"""Declares Config: it has the flags of run_flags.py, and all other flags, which are below."""
 
 import dataclasses
 import re
@@ -71,7 +71,7 @@ class Config(RunFlags):
     )
     checkpoint_minutes: float = _run(
         10.0,
-        "Interval of checkpoints, in minutes; each evaluation also writes a checkpoint.",
+        "Interval of checkpoints, in minutes; each evaluation writes one too.",
         problem=POSITIVE,
     )
     keep_checkpoints: int = _run(3, "Number of newest checkpoints to keep.", problem=POSITIVE)
@@ -82,9 +82,7 @@ class Config(RunFlags):
         decides="plateau",
     )
     log_every_updates: int = _run(
-        50,
-        "Interval of logged points, in updates; each evaluation also logs a point.",
-        problem=POSITIVE,
+        50, "Interval of logged points, in updates; each evaluation logs one too.", problem=POSITIVE
     )
     deterministic: bool = _run(
         False, "Use bit-reproducible kernels, and choose nothing by measuring time.", commands=MODEL
@@ -103,27 +101,21 @@ class Config(RunFlags):
         choices=("auto", "one_device", "mirrored", "multi_worker", "tpu"),
     )
     virtual_devices: int | None = _devices(
-        None,
-        "Number of devices into which one CPU is split (unset: the CPU is one device).",
-        problem=POSITIVE,
+        None, "Number of devices into which one CPU is split (unset: not split).", problem=POSITIVE
     )
     tpu: str | None = _devices(
         None,
-        "TPU to use: local on a TPU VM, or a name with --tpu_zone and --tpu_project.",
+        "TPU: local on a TPU VM, or a name with --tpu_zone and --tpu_project.",
         problem=_tpu_name,
     )
-    tpu_zone: str | None = _devices(
-        None, "Google Cloud zone of --tpu, such as us-west4-a.", problem=_tpu_name
-    )
+    tpu_zone: str | None = _devices(None, "Zone of --tpu, such as us-west4-a.", problem=_tpu_name)
     tpu_project: str | None = _devices(None, "Google Cloud project of --tpu.", problem=_tpu_name)
     worker_timeout: float = _devices(
         60.0, "Silence after which a worker counts as lost, in seconds.", problem=POSITIVE
     )
 
     checkpoint: str = _checkpoint(
-        "newest",
-        "Checkpoint to read: newest, best, the number of an update, or a checkpoint's path.",
-        problem=_path,
+        "newest", "Checkpoint to read: newest, best, an update's number, or a path.", problem=_path
     )
     export_dir: str | None = _checkpoint(
         None,
@@ -133,10 +125,7 @@ class Config(RunFlags):
     )
 
     format: str = _output(
-        "table",
-        "Format of the output.",
-        choices=("table", "json"),
-        commands=("plan", "evaluate", "sweep"),
+        "table", "Output format.", choices=("table", "json"), commands=("plan", "evaluate", "sweep")
     )
     plot: str | None = _output(None, "PNG file for a figure of the plan.", problem=_path)
 
@@ -147,10 +136,7 @@ class Config(RunFlags):
         formerly="replicas",
     )
     plan_hosts: int | None = _cost(
-        None,
-        "Number of hosts that share the replicas evenly (unset: 1).",
-        problem=POSITIVE,
-        formerly="hosts",
+        None, "Number of hosts, of equal size (unset: 1).", problem=POSITIVE, formerly="hosts"
     )
     plan_examples_per_second: float | None = _cost(
         None,
@@ -206,9 +192,7 @@ class Config(RunFlags):
         repeated=True,
     )
     output: str = _report("report.html", "Path of the page, a .html file.", problem=_page)
-    pictures: bool = _report(
-        False, "Also write the figures as PNG files into a folder beside the page."
-    )
+    pictures: bool = _report(False, "Also write the figures as PNG files, beside the page.")
 
 
 # All flags by name, in the order of Config's fields.

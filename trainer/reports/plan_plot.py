@@ -14,13 +14,12 @@ from trainer.schedule.plan import CONTROLLED, Ramp
 from trainer.schedule.trajectory import Trajectory
 from trainer.system.atomic_file import write_atomic
 
-# Points of a line over the whole run; the picture is 900 pixels wide.
-_POINTS = 1500
-_FEWEST_POINTS = 20  # A ramp has at least this many points, or one per update if fewer.
-# Schedules drawn on a linear axis; the others are straight lines on a logarithmic axis.
+_POINTS = 1500  # Points of a line over the whole run; the picture is 900 pixels wide.
+# Least number of points of a ramp, unless the ramp has fewer updates.
+_FEWEST_POINTS = 20
+# Schedules to draw on a linear axis; the other schedules are straight on a logarithmic axis.
 _LINEAR = ("cosine", "polynomial", "cyclical", "range_test")
-# Up to this many distinct values are the ticks; more ticks would be too close together.
-_MOST_TICKS = 5
+_MOST_TICKS = 5  # More ticks would be too close together.
 
 
 def draw(schedule: Trajectory, ramps: Sequence[Ramp], config: Config, path: str) -> None:
@@ -29,7 +28,7 @@ def draw(schedule: Trajectory, ramps: Sequence[Ramp], config: Config, path: str)
     Raises:
       UserError: if the file cannot be written.
     """
-    # This import takes 0.5 s, which a plan without a plot should not cost.
+    # This import takes 0.5 s, so a plan without a plot leaves it out.
     from matplotlib.figure import Figure
 
     drawn = points(schedule, ramps)
@@ -69,10 +68,10 @@ def draw(schedule: Trajectory, ramps: Sequence[Ramp], config: Config, path: str)
 
 
 def points(schedule: Trajectory, ramps: Sequence[Ramp]) -> list[tuple[int, Setting]]:
-    """Returns the positions and Settings that the line through the schedule connects.
+    """Returns the positions and Settings that a line through the schedule connects.
 
-    A flat ramp contributes its two ends, so that a step between two flat ramps is vertical. Other
-    ramps contribute evenly spaced updates, including the first and the last.
+    A flat ramp has its two ends as points, so that a step between two flat ramps is vertical.
+    Another ramp has evenly spaced updates as points, including the first and the last.
     """
     total = sum(ramp.first.updates for ramp in ramps)
     found: list[tuple[int, Setting]] = []
@@ -102,8 +101,8 @@ def _title(config: Config, schedule: Trajectory, ramps: Sequence[Ramp]) -> str:
 
 
 def _scale(axes: Any, values: Sequence[float], linear: bool) -> None:
-    """Sets scale and ticks of an axis; if the distinct values are few, these are the ticks."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+    """Sets scale and ticks of an axis; the ticks are the distinct values if these are few."""
+    from matplotlib.ticker import MaxNLocator, NullLocator
 
     distinct = sorted(set(values))
     if len(distinct) > 1 and not linear:
@@ -116,7 +115,9 @@ def _scale(axes: Any, values: Sequence[float], linear: bool) -> None:
     else:
         axes.set_yticks(distinct)
         axes.margins(y=0.2)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _number(value)))
+    axes.yaxis.set_major_formatter(
+        lambda value, _: f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+    )
 
 
 def _ticks(distinct: Sequence[float]) -> list[float]:
@@ -136,7 +137,3 @@ def _ticks(distinct: Sequence[float]) -> list[float]:
         if not ticks or math.log(ticks[-1] / each) >= apart:
             ticks.append(each)
     return ticks
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
