@@ -37,7 +37,7 @@ def test_a_range_test_and_again(tmp_path):
     start = trajectory.from_config(asked, 12_800, 1).start
     assert (start.batch_size, start.momentum) == (128, 0.9)
     assert 1e-4 < asked.min_learning_rate < start.learning_rate < 10
-    assert "training top1 is above" in why
+    assert "training top1 has made a tenth of its gain" in why
     with open(model_dir / "range_test.csv") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 100

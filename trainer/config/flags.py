@@ -1,4 +1,4 @@
-"""Declares Config: it has the flags of run_flags.py, and all other flags, which are below."""
+"""Declares Config and its flags, except for those that it inherits from run_flags.py."""
 
 import dataclasses
 import re
@@ -56,7 +56,7 @@ class Config(RunFlags):
 
     model_dir: str | None = _run(
         None,
-        "Folder of the run; if it already holds a run, that run is resumed.",
+        "Run directory; a run that is already there resumes.",
         problem=_path,
         scope=Scope.MACHINE,
         commands=MODEL,
@@ -71,7 +71,7 @@ class Config(RunFlags):
     )
     checkpoint_minutes: float = _run(
         10.0,
-        "Interval of checkpoints, in minutes; each evaluation writes one too.",
+        "Interval of checkpoints, in minutes; each evaluation also writes a checkpoint.",
         problem=POSITIVE,
     )
     keep_checkpoints: int = _run(3, "Number of newest checkpoints to keep.", problem=POSITIVE)
@@ -82,7 +82,7 @@ class Config(RunFlags):
         decides="plateau",
     )
     log_every_updates: int = _run(
-        50, "Interval of logged points, in updates; each evaluation logs one too.", problem=POSITIVE
+        50, "Interval of logged points, in updates; evaluations log points too.", problem=POSITIVE
     )
     deterministic: bool = _run(
         False, "Use bit-reproducible kernels, and choose nothing by measuring time.", commands=MODEL
@@ -105,7 +105,7 @@ class Config(RunFlags):
     )
     tpu: str | None = _devices(
         None,
-        "TPU: local on a TPU VM, or a name with --tpu_zone and --tpu_project.",
+        "TPU to use: local on a TPU VM, or a name with --tpu_zone and --tpu_project.",
         problem=_tpu_name,
     )
     tpu_zone: str | None = _devices(None, "Zone of --tpu, such as us-west4-a.", problem=_tpu_name)

@@ -267,7 +267,7 @@ class RunFlags:
 
     growth_threshold: float = _measured(
         2.0,
-        "Ratio of gradient noise scale to batch size at which the batch grows, by this factor.",
+        "Factor by which the batch grows when gradient noise scale / batch size reaches it.",
         problem=FACTOR,
     )
     noise_horizon: int | None = _measured(

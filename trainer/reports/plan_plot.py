@@ -42,9 +42,8 @@ def draw(schedule: Trajectory, ramps: Sequence[Ramp], config: Config, path: str)
     }
     if len({setting.momentum for setting in settings}) == 1:
         del panels["momentum"]
-    linear = config.anneal in _LINEAR and not (
-        config.anneal == "range_test" and config.range_scale == "geometric"
-    )
+    geometric = config.anneal == "range_test" and config.range_scale == "geometric"
+    linear = config.anneal in _LINEAR and not geometric
     figure = Figure(figsize=(7.5, 1.2 + 2 * len(panels)), layout="constrained")
     rows: Any = figure.subplots(len(panels), 1, sharex=True)
     for axes, (label, values) in zip(rows, panels.items(), strict=True):
@@ -121,7 +120,7 @@ def _scale(axes: Any, values: Sequence[float], linear: bool) -> None:
 
 
 def _ticks(distinct: Sequence[float]) -> list[float]:
-    """Returns at most six ticks of a logarithmic axis, chosen from the highest down."""
+    """Returns ticks of a logarithmic axis that are at least a sixth of its length apart."""
     low, high = distinct[0], distinct[-1]
     if len(distinct) <= _MOST_TICKS:
         offered = list(distinct)
