@@ -110,7 +110,7 @@ def test_ctrl_c_shows_no_traceback(tmp_path):
 def test_convert_asks_for_the_set(capsys):
     status, _, error = done(capsys, "convert")
     assert status == 2
-    assert "--dataset is missing: name the dataset to convert" in error
+    assert "--dataset is missing: name one to convert" in error
 
 
 def test_a_folder_that_is_named_as_a_set(capsys, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Exceptions that end the program, and the exit statuses of the process.
+"""Exceptions that end the program, and its exit statuses.
 
 Each message has one or two lines: the problem with its value, and what the user can do.
 """
@@ -7,7 +7,7 @@ import enum
 
 
 class ExitStatus(enum.IntEnum):
-    """Exit statuses of the process."""
+    """Exit statuses of the program."""
 
     DONE = 0
     FAILED = 1
@@ -37,13 +37,13 @@ class UserError(ExitError):
 
 
 class NonFiniteLossError(ExitError):
-    """The loss is not finite; it was finite when the last checkpoint was written."""
+    """The loss is not finite (nan or infinite)."""
 
     status = ExitStatus.NOT_FINITE
 
 
 class NotSavedError(ExitError):
-    """The final state of a run cannot be written, because the disk is full or gone."""
+    """The final state of a run cannot be written, for example because the disk is full."""
 
     status = ExitStatus.NOT_SAVED
 

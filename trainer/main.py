@@ -27,40 +27,41 @@ def main(argv: Sequence[str]) -> int:
     """Runs the command of `argv`, which starts with the program's name; returns the exit status."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Hides TensorFlow's start-up messages.
-    arguments = argv[1:]
-    name = _command(arguments)
+    name = _command(argv[1:])
     try:
-        status = _run(name, arguments)
+        status = _run(name, argv[1:])
         output.end()
         return status
     except ExitError as error:
         say(f"{error.above}crescendo {name}: {error}", to=sys.stderr)
         return error.status
-    except OSError as error:  # An OSError that is raised again is a bug of this program.
-        known = error.errno in (errno.EACCES, errno.ENAMETOOLONG)
-        unread = isinstance(error, NotRegularError | ReadError)
-        if error.filename is None or not (known or unread):
-            raise
-        remedy = "Choose a path that you can read and write."
-        if isinstance(error, NotRegularError):
-            remedy = "Put a regular file in its place, or delete it."
-        verb = " cannot be read" if isinstance(error, ReadError) else ""
-        message = f"{error.filename}{verb}: {error.strerror}.\n{remedy}"
-        say(f"crescendo {name}: {message}", to=sys.stderr)
-        return ExitStatus.USER_ERROR
-    except (MemoryError, RuntimeError, ImportError) as error:
-        if not (message := process_limits.reached(error)):
+    except (OSError, MemoryError, RuntimeError, ImportError) as error:
+        if not (message := _explained(error)):
             raise
         say(f"crescendo {name}: {message}", to=sys.stderr)
         return ExitStatus.USER_ERROR
+
+
+def _explained(error: Exception) -> str:
+    """Returns a message if the user can correct the error; "" if it is a bug of this program."""
+    if not isinstance(error, OSError):
+        return process_limits.reached(error)
+    name, reason = error.filename, error.strerror
+    if isinstance(error, NotRegularError):
+        return f"{name}: {reason}.\nPut a regular file in its place, or delete it."
+    verb = " cannot be read" if isinstance(error, ReadError) else ""
+    if name is None or not (verb or error.errno in (errno.EACCES, errno.ENAMETOOLONG)):
+        return ""
+    return f"{name}{verb}: {reason}.\nChoose a path that you can read and write."
 
 
 def _command(arguments: Sequence[str]) -> str:
-    """Returns the command's name, which is train if the first argument is a flag or missing."""
+    """Returns the command's name: train if the first argument is a flag or missing."""
     return arguments[0] if arguments and not arguments[0].startswith("-") else "train"
 
 
 def _run(name: str, arguments: Sequence[str]) -> int:
+    """Runs the command `name`, or prints the version or a help text if `arguments` ask for it."""
     if list(arguments) == ["--version"]:
         say(f"crescendo {__version__}")
         return ExitStatus.DONE
@@ -77,7 +78,7 @@ def _run(name: str, arguments: Sequence[str]) -> int:
 
 def entry() -> None:
     """Runs the program, and ends the process with the exit status of `main`."""
-    # By default, Python collects garbage every 700 objects: 0.7 s of the 7.5 s that a start takes.
+    # With Python's default of 700 objects, garbage collection takes 0.7 s of a 7.5 s start.
     gc.set_threshold(100_000)
     output.open_closed_streams()
     logging.use_absl_handler()
@@ -93,12 +94,12 @@ def entry() -> None:
     except Exception:
         traceback.print_exc()
     _remove_generated_files()
-    # An input pipeline thread that calls Python while Python shuts down would hang or abort.
+    # An ordinary exit may hang or abort if an input pipeline thread calls Python at that time.
     os._exit(status)
 
 
 def _remove_generated_files() -> None:
-    """Removes AutoGraph's files, 44 per run in /tmp, because os._exit runs no atexit handler."""
+    """Removes AutoGraph's temporary files, because os._exit skips the handler that removes them."""
     for name, module in list(sys.modules.items()):
         if name.startswith("__autograph_generated_file") and module.__file__:
             with contextlib.suppress(OSError):

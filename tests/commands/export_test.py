@@ -150,7 +150,7 @@ def test_a_model_with_a_layer_of_its_own(capsys, tmp_path):
     model_dir = tmp_path / "run"
     train(model_dir, *SHORT, *own, "--epochs=0.05")
     *_, last = export(capsys, f"--model_dir={model_dir}").splitlines()
-    assert last == "  first import tests.support.models, which defines its layers"
+    assert last == "  first import tests.support.models, which defines the layers"
     assert keras.models.load_model(model_dir / "export" / "model.keras")
     images = random_images()
     found = logits_elsewhere(model_dir / "export", images, "saved_model")

@@ -116,7 +116,7 @@ def test_replicas_alone_lay_the_run_out(capsys):
     plan.run(parsed(FASHION, "--plan_replicas=4"))
     _, first, *_, note, _ = capsys.readouterr().out.splitlines()
     assert first.endswith("32 × 1")
-    assert note.startswith("how long they take is not known: pass --plan_examples_per_second")
+    assert note.startswith("the duration is not known: pass --plan_examples_per_second")
     with pytest.raises(UserError, match="batch size 128 is not a multiple of 8 replicas"):
         plan.run(parsed(FASHION, "--plan_replicas=8"))
 
@@ -188,4 +188,4 @@ def test_the_end_of_one_call_is_not_the_end_of_the_plan(capsys):
     assert plan.run(parsed("--stop_at_epoch=1", "--epochs=2", command="plan")) == 0
     out, error = capsys.readouterr()
     assert "937 updates over 2 epochs" in out or "938 updates over 2 epochs" in out
-    assert "--stop_at_epoch=1 ends one call; this plans the whole run" in error
+    assert "--stop_at_epoch=1 is ignored: the plan is of the whole run" in error

@@ -37,7 +37,7 @@ def test_a_range_test_and_again(tmp_path):
     start = trajectory.from_config(asked, 12_800, 1).start
     assert (start.batch_size, start.momentum) == (128, 0.9)
     assert 1e-4 < asked.min_learning_rate < start.learning_rate < 10
-    assert "training top1 is above" in why
+    assert "training top1 has made a tenth of its gain" in why
     with open(model_dir / "range_test.csv") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 100
@@ -68,12 +68,12 @@ def test_a_test_that_diverges_is_one(tmp_path):
         (["--range_from=1", "--range_to=1"], "--range_from=1 is not below --range_to=1"),
         (
             ["--epochs=0.05"],
-            "5 updates are too few to suggest an interval: raise --epochs to 0.2 or more",
+            "5 updates are too few for a range test: raise --epochs to 0.2 or more",
         ),
         (
             # Of ten, the last is of 80 examples too many.
             ["--epochs=0.1", "--train_split=train[:12000]"],
-            "10 updates are too few to suggest an interval: raise --epochs to 0.22 or more",
+            "10 updates are too few for a range test: raise --epochs to 0.22 or more",
         ),
     ],
 )

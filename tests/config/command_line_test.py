@@ -91,7 +91,7 @@ def test_virtual_devices_with_several_workers_are_rejected():
         ("--strategy=tpu", "--strategy=tpu needs --tpu: give --tpu=local on a TPU VM, or else"),
         ("--strategy=tpu --tpu=v5", "--tpu=v5 is a name, which is looked up by zone and project"),
         ("--strategy=tpu --tpu=v5 --tpu_zone=a", "--tpu=v5 is a name"),
-        ("--strategy=tpu --tpu=local --virtual_devices=8", "--virtual_devices=8 splits a CPU"),
+        ("--strategy=tpu --tpu=local --virtual_devices=8", "--virtual_devices=8 splits the CPU"),
         ("--tpu=local", "--tpu=local needs --strategy=tpu: add it, or leave --tpu out"),
         ("--strategy=tpu --tpu=grpc://1.2.3.4:8470", "flag --tpu=grpc://1.2.3.4:8470: must be a"),
         ("--tpu_zone=../x", "flag --tpu_zone=../x: must be a name"),

@@ -10,7 +10,7 @@ from trainer.errors import UserError
 
 def texts(*arguments):
     """Returns the arguments with flagfiles expanded."""
-    return [each.text for each in flagfile_reader.expand(arguments).arguments]
+    return [each.text for each in flagfile_reader.expand(arguments)]
 
 
 def write(path, *lines):
@@ -24,7 +24,7 @@ def test_a_flagfile_is_replaced_by_its_flags(tmp_path):
     for given in ([f"--flagfile={file}"], ["--flagfile", str(file)], [f"-flagfile={file}"]):
         found = texts("--epochs=1", *given, "--seed=4")
         assert found == ["--epochs=1", "--epochs=2", "--noise_horizon=3", "--seed=4"]
-    found = flagfile_reader.expand(["--seed=1", *given]).arguments
+    found = flagfile_reader.expand(["--seed=1", *given])
     assert [each.flagfile for each in found] == [None, file, file]
 
 

@@ -112,7 +112,7 @@ def test_plan_names_the_damage_and_goes_on(capsys, tmp_path):
     for what in EVERY:
         put(tmp_path / "result.json", what)
         status, out, error = done(capsys, "plan", *flags)
-        assert (status, "how long they take is not known" in out) == (0, True), error
+        assert (status, "the duration is not known" in out) == (0, True), error
         two_lines(error, f"{tmp_path}/result.json", "its times are not known")
         file = tmp_path / "result.json"
         file.rmdir() if file.is_dir() else file.unlink()

@@ -1,4 +1,4 @@
-"""convert: adds an index to a prepared dataset, which sets larger than memory need for training."""
+"""convert: adds an index to a prepared TFDS dataset, to train on more than fits in memory."""
 
 from trainer.config.flags import Config
 from trainer.data.tfds.convert import convert
@@ -7,15 +7,13 @@ from trainer.system.output import say
 
 
 def run(config: Config) -> int:
-    """Converts the dataset of --dataset in --data_dir, and prints its folder.
+    """Converts the dataset of --dataset in --data_dir, and prints the folder of the result.
 
     Raises:
       UserError: if the dataset cannot be converted.
     """
     if "dataset" not in config.given:
-        raise UserError(
-            "--dataset is missing: name the dataset to convert, as in --dataset=imagenet2012."
-        )
+        raise UserError("--dataset is missing: name one to convert, as in --dataset=imagenet2012.")
     folder = convert(config.dataset, config.data_dir)
     say(f"{config.dataset}: " + (f"converted in {folder}" if folder else "it has an index already"))
     return 0

@@ -13,7 +13,7 @@ from trainer.system.output import say
 
 
 def run(config: Config) -> int:
-    """Evaluates the model that `config` names on the evaluation split, and prints the result.
+    """Evaluates a checkpoint or an export on the evaluation split, and prints the result.
 
     Raises:
       UserError: if there is no such model, or the model does not fit the data.
@@ -22,7 +22,7 @@ def run(config: Config) -> int:
     if config.strategy == "tpu":
         tpu.check_packages()
     process_limits.check()
-    # Importing TensorFlow takes four seconds, so a wrong name is reported earlier.
+    # Importing TensorFlow takes four seconds, so the checks above come first.
     from trainer.data.bad_examples import BadExamples
     from trainer.data.sources import evaluation_split
     from trainer.run_dir import exports
@@ -36,7 +36,7 @@ def run(config: Config) -> int:
         path = pathlib.Path(config.export_dir)
         about = exports.about(folder)
         shape, classes, names = about.image_shape, about.classes, about.class_names
-        # Each logit has a class, unless --num_classes added logits without a class.
+        # An export does not record how many of its logits --num_classes added.
         learned = None if config.num_classes else classes
         with strategy.scope():
             model = exports.load(path)
@@ -45,13 +45,13 @@ def run(config: Config) -> int:
         shape, classes, names = model.input_shape[1:], model.output_shape[-1], data.class_names
         learned = data.classes
 
-    before = bad.count  # Bad examples of the training data, if these data were read.
+    before = bad.count  # Number of bad examples in the training data, which `restore` may read.
     with translate(bad.refusal):
         known = setup.class_names(config, names, learned)
         source = setup.load(config, evaluation_split(config), bad, known)
         _check_fits(source.image_shape, source.classes, shape, classes, source.name)
         evaluation = Evaluator(strategy, model, source, lanes, config.augment, bad).evaluate()
-    assert evaluation is not None  # It is None only if a signal stops the evaluation.
+    assert evaluation is not None  # It returns None only if it is told to stop.
     examples = source.examples - (bad.count - before)
     if config.format == "json":
         kind = "export" if config.export_dir else "checkpoint"
@@ -68,14 +68,14 @@ def run(config: Config) -> int:
 def _check_fits(
     images: tuple[int, ...], labels: int, shape: tuple[int, ...], classes: int, name: str
 ) -> None:
-    """Refuses data whose image shape differs from the model's, or that have more classes."""
+    """Refuses data with another image shape or more classes than the model."""
     if images != shape:
         raise UserError(
-            f"{name} has images of shape {images}, and the model takes {shape}: use --dataset to "
-            f"name the model's training data, or give --image_size={shape[0]}."
+            f"{name} has images of shape {images}, and the model takes {shape}: name the model's "
+            f"training data with --dataset, or give --image_size={shape[0]}."
         )
     if labels > classes:
         raise UserError(
-            f"{name} has {labels} classes, and the model has {classes}: use --dataset to name the "
-            "model's training data."
+            f"{name} has {labels} classes, and the model has {classes}: name the model's training "
+            "data with --dataset."
         )

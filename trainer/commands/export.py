@@ -1,4 +1,4 @@
-"""export: writes the inference model of a run's checkpoint, which loads without this program."""
+"""export: writes a checkpoint's model for inference; the files load without this program."""
 
 import dataclasses
 import pathlib
@@ -11,7 +11,7 @@ from trainer.system.output import say
 
 
 def run(config: Config) -> int:
-    """Exports the checkpoint that `config` names, and prints the folder and how to load the model.
+    """Exports a checkpoint, and prints the folder and the code that loads the model.
 
     An earlier export of the same run is replaced.
 
@@ -21,7 +21,7 @@ def run(config: Config) -> int:
     folder = model_source.run(config)
     target = pathlib.Path(config.export_dir or folder / "export")
     process_limits.check()
-    # Importing TensorFlow takes four seconds, so a wrong name is reported earlier.
+    # Importing TensorFlow takes four seconds, so the checks above come first.
     import tensorflow as tf
 
     from trainer.data.bad_examples import BadExamples
@@ -36,8 +36,7 @@ def run(config: Config) -> int:
     strategy = tf.distribute.OneDeviceStrategy("CPU:0")
     model, data, path, update = setup.restore(config, folder, strategy, bad)
     unghostify(model)
-    h, w, c = model.input_shape[1:]
-    classes = model.output_shape[-1]
+    (_, h, w, c), classes = model.input_shape, model.output_shape[-1]
     names = setup.class_names(config, data.class_names, data.classes)
     logits = logit_names(names, classes)
     about = exports.ExportInfo(str(path), update, (h, w, c), classes, setup.versions(), (*names,))
@@ -48,12 +47,12 @@ def run(config: Config) -> int:
         f"from uint8 images [b, {h}, {w}, {c}] to float32 logits [b, {classes}]:"
     )
     say(f"  classes.txt names the logits, as model.class_names does: {few(logits)}")
-    # The printed code keeps `model`, because `serve` alone does not keep the variables alive.
+    # The printed code assigns `model`: without it, Python would delete the variables of `serve`.
     say(f'  model = tf.saved_model.load("{target}/saved_model"); logits = model.serve(images)')
     if without:
         say(f"  model.keras is left out, because Keras could not load it: {without}")
-        return 0
-    say(f'  model = keras.models.load_model("{target}/model.keras"); logits = model(images)')
-    for module in exports.modules_needed(model):
-        say(f"  first import {module}, which defines its layers")
+    else:
+        say(f'  model = keras.models.load_model("{target}/model.keras"); logits = model(images)')
+        for module in exports.modules_needed(model):
+            say(f"  first import {module}, which defines the layers")
     return 0

@@ -1,4 +1,4 @@
-"""plan: prints what a run would do, without TensorFlow, usually within half a second."""
+"""plan: prints the batch sizes and learning rates of a run, without importing TensorFlow."""
 
 import json
 import pathlib
@@ -21,11 +21,11 @@ def run(config: Config) -> int:
     """Prints the plan, and draws it if --plot is set.
 
     Raises:
-      UserError: if the flags do not fit together, or N is not known.
+      UserError: if the flags contradict each other, or N is not known.
     """
     schedule, replicas, hosts = planned(config)
     if config.stop_at_epoch is not None:
-        note = f"--stop_at_epoch={config.stop_at_epoch:g} ends one call; this plans the whole run"
+        note = f"--stop_at_epoch={config.stop_at_epoch:g} is ignored: the plan is of the whole run"
         say(f"crescendo plan: {note}", to=sys.stderr)
     layout = layouts(config, schedule, replicas)
     ramps = plan.ramps(schedule, layout)
@@ -33,19 +33,18 @@ def run(config: Config) -> int:
     examples, updates = schedule.examples, sum(each.updates for each in counted)
     machines = _machines(config, replicas, hosts)
     if config.format == "json":
-        found: dict[str, Any] = {"examples": examples, "total_updates": updates}
-        if machines:
-            found |= cost.whole(counted, machines)
-        _write_json(found, plan.phases(schedule, layout), machines)
+        found = {"examples": examples, "total_updates": updates}
+        costs = cost.whole(counted, machines) if machines else {}
+        _write_json(found | costs, plan.phases(schedule, layout), machines)
     else:
         columns = cost.columns(machines, examples) if machines else None
         say(plan.uncertain(config) + plan.table(ramps, columns, width()))
-        say(f"{updates:,} updates over {config.epochs:g} epochs of {schedule.examples:,} examples")
+        say(f"{updates:,} updates over {config.epochs:g} epochs of {examples:,} examples")
         if machines:
             say(cost.summary(counted, machines))
         elif _asks_for_cost(config):
             say(
-                "how long they take is not known: pass --plan_examples_per_second of one replica,\n"
+                "the duration is not known: pass --plan_examples_per_second of one replica,\n"
                 "or --model_dir of a finished run"
             )
     if config.plot:
@@ -56,13 +55,14 @@ def run(config: Config) -> int:
 def _write_json(
     whole: Mapping[str, Any], phases: Iterable[plan.Phase], machines: cost.Machines | None
 ) -> None:
-    """Prints `whole` and the phases as one JSON object, one by one, as there may be millions."""
+    """Prints `whole` and the phases as one JSON object.
+
+    Each phase is printed before the next is computed, because millions may not fit in memory.
+    """
     sys.stdout.write(json.dumps(whole)[:-1] + ', "phases": [')
     for number, phase in enumerate(phases):
-        row = dict(vars(phase))
-        if machines:
-            row |= vars(cost.phase_cost(phase, machines))
-        sys.stdout.write((", " if number else "") + json.dumps(row))
+        costs = vars(cost.phase_cost(phase, machines)) if machines else {}
+        sys.stdout.write((", " if number else "") + json.dumps(vars(phase) | costs))
     say("]}")
 
 
@@ -70,10 +70,10 @@ def planned(
     config: Config,
     count_examples: Callable[[str, str, str | None], int | None] = sizes.count_examples,
 ) -> tuple[trajectory.Trajectory, int, int]:
-    """Returns the trajectory of the run of `config`, the number of replicas, and that of hosts.
+    """Returns the trajectory of a run, the number of replicas, and the number of hosts.
 
     Raises:
-      UserError: if the flags do not fit together, or N is not known.
+      UserError: if the flags contradict each other, or N is not known.
     """
     examples = config.train_examples or count_examples(
         config.dataset, config.train_split, config.data_dir
@@ -97,7 +97,7 @@ def planned(
 def layouts(
     config: Config, schedule: trajectory.Trajectory, replicas: int
 ) -> Callable[[int], Layout]:
-    """Returns a function from batch size to layout; an unset micro-batch size has its default."""
+    """Returns a function from batch size to layout; --micro_batch_size=0 means the default."""
     ghost = config.ghost_batch_size
     most = schedule.micro_batch_size or config.micro_batch_size or default_micro_batch_size(ghost)
     return lambda batch_size: lay_out(batch_size, replicas, ghost, most)
@@ -107,7 +107,8 @@ def _machines(config: Config, replicas: int, hosts: int) -> cost.Machines | None
     """Returns the machines of the run; None if no cost is requested or the speed is unknown.
 
     Raises:
-      UserError: if the measured run had several hosts, or the number of parameters is unknown.
+      UserError: if the run in --model_dir had several hosts, or the model's number of parameters is
+        needed and unknown.
     """
     if not _asks_for_cost(config):
         return None
@@ -128,8 +129,7 @@ def _machines(config: Config, replicas: int, hosts: int) -> cost.Machines | None
     if hosts > 1 and not parameters:
         raise UserError(
             f"--plan_hosts={hosts} needs the number of the model's parameters, which the hosts sum "
-            "in each update.\n"
-            "Pass --plan_parameters, or --model_dir of a finished run."
+            "in each update.\nPass --plan_parameters, or --model_dir of a finished run."
         )
     return cost.Machines(
         replicas=replicas,

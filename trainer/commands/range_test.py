@@ -1,4 +1,4 @@
-"""range_test: trains while the learning rate rises, and suggests learning rates."""
+"""range_test: trains while the learning rate rises, and suggests a range of learning rates."""
 
 import dataclasses
 import math
@@ -14,17 +14,17 @@ from trainer.schedule.span import spans
 from trainer.system.atomic_file import write_atomic
 from trainer.system.output import say
 
-_POINTS = 100
-_FEWEST = 20
+_POINTS = 100  # Number of points to log.
+_FEWEST_UPDATES = 20
 
 
 def run(config: Config) -> int:
-    """Trains to the end or to divergence, writes a report, and returns the exit status.
+    """Trains to the end or to divergence, reports the suggestion, and returns the exit status.
 
     Raises:
-      UserError: if the run cannot be trained, or is too short to suggest an interval.
+      UserError: if the run cannot be trained, or has fewer than 20 updates.
     """
-    # The test replaces a recipe's schedule, but not its model, data, batch size and optimizer.
+    # A recipe's model, data, batch size and optimizer stay; the range test replaces its schedule.
     config = dataclasses.replace(
         config,
         anneal="range_test",
@@ -41,6 +41,7 @@ def run(config: Config) -> int:
 
 
 def _report(config: Config, folder: pathlib.Path) -> None:
+    """Prints the suggested learning rates; writes the points and a picture into `folder`."""
     from trainer.run_dir.metrics import read
     from trainer.run_dir.metrics_writer import write_image
 
@@ -61,18 +62,18 @@ def _report(config: Config, folder: pathlib.Path) -> None:
 
 
 def _log_every(config: Config) -> int:
-    """Returns the value of --log_every_updates with which the run logs about 100 points."""
+    """Returns the --log_every_updates with which the run logs about 100 points."""
     examples = config.train_examples or sizes.count_examples(
         config.dataset, config.train_split, config.data_dir
     )
-    if examples is None:  # Until the run prepares the data, N is unknown.
+    if examples is None:  # The run will download the data.
         return config.log_every_updates
     schedule = trajectory.from_config(config, examples, 1)
     updates = sum(span.updates for span in spans(schedule))
-    if updates < _FEWEST:
-        least = _FEWEST * schedule.at(0).batch_size / examples
+    if updates < _FEWEST_UPDATES:
+        least = _FEWEST_UPDATES * schedule.at(0).batch_size / examples
         raise UserError(
-            f"{updates} updates are too few to suggest an interval: "
+            f"{updates} updates are too few for a range test: "
             f"raise --epochs to {math.ceil(100 * least) / 100:g} or more."
         )
     return max(1, updates // _POINTS)

@@ -1,4 +1,4 @@
-"""report: writes one HTML page about any set of run directories, without TensorFlow."""
+"""report: writes one HTML page about run directories, without importing TensorFlow."""
 
 import pathlib
 
@@ -10,7 +10,9 @@ from trainer.system.output import log, say
 
 
 def run(config: Config) -> int:
-    """Writes the page, and the figures as files if --pictures is set; prints path and problems.
+    """Writes the page, and each figure as a PNG file if --pictures is set.
+
+    Prints the page's path, and the problems of runs and folders.
 
     Raises:
       UserError: if no run can be read, or the page cannot be written.
@@ -30,7 +32,7 @@ def run(config: Config) -> int:
             f"{', …' if len(config.runs) > 3 else ''}{damage}.\n"
             "Name run directories: they hold flags.txt and metrics.jsonl."
         )
-    # Importing these modules takes 0.5 s, so a wrong name is reported earlier.
+    # Importing these modules takes 0.5 s, so the checks above come first.
     from trainer.reports import report_builder
     from trainer.reports.plots import png
 
@@ -55,6 +57,5 @@ def run(config: Config) -> int:
     for run in runs:
         if run.notes:
             log(f"{run.name}: {'; '.join(run.notes)}")
-    count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
-    say(f"{output}: {count}, {len(pictures)} figures")
+    say(f"{output}: {report_builder.count(len(runs), 'run')}, {len(pictures)} figures")
     return 0

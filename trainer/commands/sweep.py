@@ -6,7 +6,7 @@ import functools
 import json
 import pathlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from absl import logging
 
@@ -29,9 +29,7 @@ def run(config: Config) -> int:
       UserError: if --sweep is ill-formed, or --model_dir holds anything other than a sweep.
     """
     if config.sweep is None:
-        raise UserError(
-            '--sweep is missing: name the grid, as in --sweep="momentum=0.9,0.98;seed=0,1".'
-        )
+        raise UserError('--sweep is missing: name the grid, as in --sweep="momentum=0.9,0.98".')
     if config.model_dir is None:
         raise UserError("--model_dir is missing: name the sweep's folder, as in runs/sweep.")
     if config.format == "json":
@@ -39,7 +37,9 @@ def run(config: Config) -> int:
     path = pathlib.Path(config.model_dir)
     points = grid.parse(config.sweep)
     shard = grid.part(points, config.sweep_shard)
-    with _without_warnings():  # Each run's own output has the run's warnings.
+    with contextlib.ExitStack() as stack:  # Each run prints its own warnings.
+        stack.callback(logging.set_verbosity, logging.get_verbosity())
+        logging.set_verbosity(logging.ERROR)
         runs, wrong, damaged = checked(config, points, path)
     if wrong:
         say(_wrong(wrong, len(points)), to=sys.stderr)
@@ -66,26 +66,19 @@ def run(config: Config) -> int:
     return ExitStatus.STOPPED if stopped else _status([row for row in rows if row.flags in shard])
 
 
-@contextlib.contextmanager
-def _without_warnings() -> Iterator[None]:
-    before = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-
-
 def checked(
     asked: Config, points: Sequence[grid.Point], path: pathlib.Path
 ) -> tuple[list[runner.Run], dict[str, list[grid.Point]], dict[str, str]]:
-    """Returns the runs of `points` in the folder `path`, the wrong points, and the damaged runs.
+    """Checks the points of a sweep in the folder `path`.
 
-    Wrong points are grouped by error message; damaged runs map a folder to its error message. A run
-    has the flags of the point's recipe, then those of the command line `asked`, then the point's
-    other flags; later flags override earlier ones.
+    A run has three sources of flags: the point's --flagfile, then the command line `asked`, then
+    the point's other flags. A later flag overrides an earlier one.
+
+    Returns:
+      The runs of the correct points. The wrong points, by error message. The error message of each
+      damaged run, by name of its folder.
     """
-    # Flags of other commands, which flagfiles may hold, are left out.
+    # A flagfile may hold flags of other commands, which a run does not take.
     given = [text for name, text in asked.given.items() if "sweep" in FLAGS[name].commands]
     count_examples = functools.cache(sizes.count_examples)
     runs: list[runner.Run] = []
@@ -93,18 +86,14 @@ def checked(
     damaged: dict[str, str] = {}
     for number, point in enumerate(points, start=1):
         name = grid.folder(point)
-        own = [f"--{flag}={value}" for flag, value in point.items()]
-        recipes = [flag for flag in own if flag.startswith("--flagfile=")]
-        others = [flag for flag in own if flag not in recipes]
+        recipe = [f"--flagfile={point['flagfile']}"] if "flagfile" in point else []
+        others = [f"--{flag}={value}" for flag, value in point.items() if flag != "flagfile"]
         try:
             _check_can_be_swept(point)
-            config = command_line.parse(
-                "sweep", [*recipes, *given, *others, f"--model_dir={path / name}"]
-            )
+            flags = [*recipe, *given, *others, f"--model_dir={path / name}"]
+            config = command_line.parse("sweep", flags)
             if config.strategy == "multi_worker":
-                raise UserError(
-                    "--strategy=multi_worker is for train: give each machine a --sweep_shard."
-                )
+                raise UserError("--strategy=multi_worker is for train; here, use --sweep_shard.")
             plan.planned(config, count_examples)
             directory.check(path / name, directory.flagfile_in(path / name, config))
             result.ended(path / name)
@@ -114,7 +103,8 @@ def checked(
         except UserError as error:
             wrong.setdefault(str(error), []).append(point)
             continue
-        flags = to_flagfile(config).splitlines()  # An existing run keeps its order version.
+        # These flags lack --order_version, so that `train` keeps the version of an existing run.
+        flags = to_flagfile(config).splitlines()
         if config.stop_at_epoch is not None:
             flags.append(f"--stop_at_epoch={config.stop_at_epoch}")
         runs.append(runner.Run(point, flags, f"[{number}/{len(points)}] {name}"))
@@ -122,13 +112,14 @@ def checked(
 
 
 def _check_can_be_swept(point: grid.Point) -> None:
+    """Refuses to sweep a flag that belongs to one call."""
     for name in point:
         if name == "model_dir" or name in ONE_CALL:
             raise UserError(f"--{name} cannot be swept: it belongs to one call, not to a run.")
 
 
 def _wrong(wrong: Mapping[str, Sequence[grid.Point]], of: int) -> str:
-    """Returns a message with each problem once, below the names of the points that have it."""
+    """Returns a message that lists each problem below the names of the points that have it."""
     count = sum(map(len, wrong.values()))
     lines = [f"crescendo sweep: {count} of {of} points are wrong; nothing was started."]
     for message, points in wrong.items():
@@ -145,10 +136,10 @@ def _rows(
     rows = []
     for point in points:
         name = grid.folder(point)
-        outcome, ended = recorded.get(name, outcomes.Outcome()), None
         if name in damaged:
-            outcome = outcomes.Outcome(DamagedRunError.status, damaged[name])
+            outcome, ended = outcomes.Outcome(DamagedRunError.status, damaged[name]), None
         else:
+            outcome = recorded.get(name, outcomes.Outcome())
             ended = result.ended(path / name)
         results = {key: ended[key] for key in result.RESULTS} if ended else None
         rows.append(table.Row(name, point, outcome.status, outcome.reason, results))
@@ -156,9 +147,9 @@ def _rows(
 
 
 def _status(rows: Sequence[table.Row]) -> int:
-    """Returns 0 if all points are finished; else a failed run's status, or an interrupted run's."""
+    """Returns 0 if all points are finished, else the status of a failed or an interrupted run."""
     unfinished = [outcomes.Outcome(row.status) for row in rows if not row.results]
-    unfinished.sort(key=lambda outcome: not outcome.failed)
-    # An outcome has no status if its file could not be written.
+    unfinished.sort(key=lambda outcome: not outcome.failed)  # Failed runs come first.
+    # A status is missing if sweep.json could not be written.
     statuses = (ExitStatus.NOT_SAVED if e.status is None else e.status for e in unfinished)
-    return next((status for status in statuses if status), 0)
+    return next(filter(None, statuses), 0)

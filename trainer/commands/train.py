@@ -23,12 +23,12 @@ from trainer.system.regular_file import NotRegularError, ReadError
 def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) -> int:
     """Trains the run of `config`; returns the exit status.
 
-    After the run has ended or diverged, `report` is called with the directory, still locked.
+    If the run ends or diverges, `report` is called with the run directory while it is locked.
 
     Raises:
       UserError: before any training, if the flags, data, model or directory cannot be used.
       LostWorkerError: if another worker, or the TPU, is lost.
-      NotSavedError: if the run ends or stops, and the final state cannot be written.
+      NotSavedError: if a file of the run cannot be written.
     """
     if config.model_dir is None:
         raise UserError("--model_dir is missing: name the run's directory, as in runs/first.")
@@ -44,10 +44,9 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
     with directory.lock_run_dir(path, directory.flagfile_in(path, config)):
         ended, status = results.ended(path), 0
         if ended is not None:
-            top1, updates = ended["top1"], ended["updates"]
-            log(f"{path} is finished: top1 {top1:.4f} in {updates} updates.")
+            log(f"{path} is finished: top1 {ended['top1']:.4f} in {ended['updates']} updates.")
         try:
-            if ended is None or worker:  # Other workers wait for the chief of a finished run too.
+            if ended is None or worker:  # The other workers wait for the chief of a finished run.
                 status = _train(config, path, worker)
             if report and (status == ExitStatus.NOT_FINITE or results.ended(path)):
                 report(path)
@@ -63,19 +62,19 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
             ) from error
 
 
-def _train(config: Config, path: pathlib.Path, worker: Worker | None = None) -> int:
+def _train(config: Config, path: pathlib.Path, worker: Worker | None) -> int:
     """Trains the run in `path`; returns the exit status."""
     process_limits.check()
     chief = worker is None or worker.chief
     with stop_signals.watched() as stopped, output.log_as(chief=chief):
         log("loading TensorFlow")
-        # Importing TensorFlow takes four seconds, so a directory in use is reported earlier.
+        # Importing TensorFlow takes four seconds, so the checks above come first.
         from trainer.run_dir.metrics_writer import UNWRITABLE
         from trainer.training import run
         from trainer.training.loop import StopReason
 
         def quiet(ended: threading.ExceptHookArgs) -> None:
-            # The next write of metrics reports the error of TensorBoard's thread.
+            # If TensorBoard's thread cannot write, the next write of metrics reports the error.
             if not isinstance(ended.exc_value, UNWRITABLE):
                 threading.__excepthook__(ended)
 
@@ -95,8 +94,8 @@ def _train(config: Config, path: pathlib.Path, worker: Worker | None = None) -> 
         if result is StopReason.EPOCH:
             log(f"stopped at --stop_at_epoch={config.stop_at_epoch:g}, with a checkpoint")
         elif isinstance(result, dict):
-            top1, updates = result["top1"], result["updates"]
-            log(f"top1 {top1:.4f} in {updates} updates; see {path}/result.json")
+            found = f"top1 {result['top1']:.4f} in {result['updates']} updates"
+            log(f"{found}; see {path}/result.json")
             if config.anneal != "range_test":
                 log(_best(result, path))
     return ExitStatus.DONE
@@ -105,9 +104,8 @@ def _train(config: Config, path: pathlib.Path, worker: Worker | None = None) -> 
 def _best(result: Mapping[str, Any], path: pathlib.Path) -> str:
     """Returns the last line of output: the best evaluation, and how to export its model."""
     best = result["best"]
+    which = f"the best evaluation has top1 {best['top1']:.4f}, at update {best['update']}"
     if best["update"] == result["updates"]:
-        which = "that is the best evaluation"
-    else:
-        which = f"the best evaluation has top1 {best['top1']:.4f}, at update {best['update']}"
+        which = "the last evaluation is the best"
     command = f"python -m trainer export --model_dir={shlex.quote(str(path))} --checkpoint=best"
     return f"{which}; {command} writes its model"

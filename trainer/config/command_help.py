@@ -18,13 +18,12 @@ Crescendo trains image classifiers with batches that grow instead of a learning 
 usage: python -m trainer COMMAND [--flag=value ...]
        crescendo COMMAND [--flag=value ...]        if the package is installed"""
 _MORE = """\
-`COMMAND --help` lists a command's flags, and `--version` prints the version. Flags without a
-command train. --flagfile=NAME reads flags from a file or a recipe; later flags override earlier
-ones."""
+`COMMAND --help` lists a command's flags, and `--version` prints the version. The default command is
+train. --flagfile=NAME reads flags from a file or a recipe; later flags override earlier ones."""
 
 
 def asked_for(arguments: Sequence[str]) -> str | None:
-    """Returns the help that a command line asks for, or None if it does not ask for help.
+    """Returns the help text that a command line asks for, or None if it does not ask for help.
 
     Args:
       arguments: the command line without the program's name.
@@ -50,18 +49,15 @@ def overview() -> str:
         _wrapped(f"  {name:{longest}}  {command.summary}", longest + 4)
         for name, command in COMMANDS.items()
     ]
-    usage = "\n".join(_wrapped(line, 7 if "[" in line else 0) for line in _USAGE.splitlines())
-    return "\n".join([usage, "", *rows, "", _wrapped(_MORE.replace("\n", " "), 0)])
+    usage = [_wrapped(line, 7 if "[" in line else 0) for line in _USAGE.splitlines()]
+    return "\n".join([*usage, "", *rows, "", _wrapped(_MORE.replace("\n", " "), 0)])
 
 
 def of_command(name: str) -> str:
     """Returns the command's summary, an example, and its flags by group."""
     summary, example = COMMANDS[name]
-    lines = [
-        _wrapped(f"crescendo {name}: {summary}", 0),
-        "",
-        _wrapped(f"  python -m trainer {name} {example}", 6),
-    ]
+    lines = [_wrapped(f"crescendo {name}: {summary}", 0), ""]
+    lines.append(_wrapped(f"  python -m trainer {name} {example}", 6))
     group = ""
     flags = [item for item in FLAGS.items() if name in item[1].commands]
     # The group "Run" comes first, because most command lines use its flags.
@@ -74,16 +70,16 @@ def of_command(name: str) -> str:
 
 
 def _flag(name: str) -> str:
+    """Returns the flag's name, help, choices and default."""
     flag, default = FLAGS[name], getattr(Config, name, None)
-    text = flag.help
+    head, text = f"  --{name}=", flag.help
+    if flag.choices:
+        text += f" One of {', '.join(flag.choices)}."
     if isinstance(default, bool):
         head = f"  --[no]{name}"
-    else:
-        head = f"  --{name}="
-        if flag.choices:
-            text = f"{text} One of {', '.join(flag.choices)}."
-        if default not in (None, ()):
-            text = f"{text} (default: {_shown(default)})"
+    elif default not in (None, ()):
+        shown = f"{default:g}" if isinstance(default, float) else default
+        text += f" (default: {shown})"
     if _width() < _TWO_COLUMNS:
         return f"{head}\n{_wrapped(6 * ' ' + text, 6)}"
     if len(head) > _NAMES - 2:
@@ -91,17 +87,8 @@ def _flag(name: str) -> str:
     return _wrapped(f"{head:{_NAMES}}{text}", _NAMES)
 
 
-def _shown(default: object) -> str:
-    return f"{default:g}" if isinstance(default, float) else str(default)
-
-
 def _wrapped(text: str, indent: int) -> str:
-    return textwrap.fill(
-        text,
-        _width(),
-        subsequent_indent=indent * " ",
-        break_on_hyphens=False,
-    )
+    return textwrap.fill(text, _width(), subsequent_indent=indent * " ", break_on_hyphens=False)
 
 
 def _width() -> int:

@@ -1,27 +1,29 @@
-"""Parses a command line into a Config; each call makes new absl flags, so no state remains."""
+"""Parses a command line into a Config. Each call makes new absl flags, so calls are independent."""
 
 import difflib
+import pathlib
 import re
-import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from absl import flags as absl_flags
 
 from trainer.config import flagfile, local_path
 from trainer.config.commands import COMMANDS
-from trainer.config.flagfile_reader import Argument, expand
+from trainer.config.flagfile_reader import expand
 from trainer.config.flags import FLAGS, Config
 from trainer.errors import UserError
 
-# Type of each flag; X for a flag of type `X | None`, which may be unset.
-_TYPES = {
-    name: next((each for each in typing.get_args(kind) if each is not types.NoneType), kind)
-    if isinstance(kind, types.UnionType)
-    else kind
-    for name, kind in typing.get_type_hints(Config).items()
-    if name in FLAGS
+_TYPES = typing.get_type_hints(Config)
+# Functions of absl that define a flag, by the flag's type; a flag of another type is a string.
+_DEFINE: dict[Any, Callable[..., Any]] = {
+    bool: absl_flags.DEFINE_bool,
+    int: absl_flags.DEFINE_integer,
+    int | None: absl_flags.DEFINE_integer,
+    float: absl_flags.DEFINE_float,
+    float | None: absl_flags.DEFINE_float,
+    tuple[str, ...]: absl_flags.DEFINE_list,
 }
 # Current names of flags, by their earlier names.
 _RENAMED = {flag.formerly: name for name, flag in FLAGS.items() if flag.formerly}
@@ -42,16 +44,18 @@ def parse(command: str, arguments: Sequence[str], kept: Sequence[str] = ()) -> C
       UserError: if a flag is unknown, has a wrong value, or belongs to another command; or if an
         argument is not a flag.
     """
-    # absl's logging reads absl's global flags, which keep their defaults.
+    # absl's logging reads global flags of absl, which must count as parsed.
     absl_flags.FLAGS.mark_as_parsed()
     _check_text(arguments)
     expanded = expand(arguments)
-    order = ["--order_version=1"] if any(map(flagfile.is_of_version_1, expanded.flagfiles)) else []
-    _check_are_of_command(
-        command, [each.text for each in expanded.arguments if each.flagfile is None]
-    )
-    _check_flagfiles(command, expanded.arguments)
-    parsed, rest = _parsed(command, [*order, *kept, *(each.text for each in expanded.arguments)])
+    # Arguments by flagfile; the key None has the arguments of the command line itself.
+    lines: dict[pathlib.Path | None, list[str]] = {}
+    for each in expanded:
+        lines.setdefault(each.flagfile, []).append(each.text)
+    _check_are_of_command(command, lines.pop(None, []))
+    _check_flagfiles(command, lines)
+    order = ["--order_version=1"] if any(map(flagfile.is_of_version_1, lines.values())) else []
+    parsed, rest = _parsed(command, [*order, *kept, *(each.text for each in expanded)])
     if rest and command != "report":
         raise UserError(f"unexpected argument {rest[0]!r}: flags are written --name=value.")
     values: dict[str, Any] = {name: parsed[name].value for name in FLAGS}
@@ -76,7 +80,7 @@ def _parsed(command: str, arguments: Sequence[str]) -> tuple[absl_flags.FlagValu
 
 
 def _current_name(argument: str) -> str:
-    """Returns the argument with a flag's earlier name replaced by its current name."""
+    """Returns the argument with the current name of its flag in place of an earlier name."""
     return _RENAMED_FLAG.sub(lambda found: f"{found[1]}{_RENAMED[found[2]]}", argument)
 
 
@@ -85,22 +89,14 @@ def _absl_flags() -> absl_flags.FlagValues:
     found = absl_flags.FlagValues()
     found.set_gnu_getopt()
     for name, flag in FLAGS.items():
-        default, about = getattr(Config, name, None), flag.help
-        match _TYPES[name]:
-            case kind if flag.choices:
-                absl_flags.DEFINE_enum(name, default, flag.choices, about, flag_values=found)
-            case kind if kind is bool:
-                absl_flags.DEFINE_bool(name, default, about, flag_values=found)
-            case kind if kind is int:
-                absl_flags.DEFINE_integer(name, default, about, flag_values=found)
-            case kind if kind is float:
-                absl_flags.DEFINE_float(name, default, about, flag_values=found)
-            case _ if flag.repeated:
-                absl_flags.DEFINE_multi_string(name, default, about, flag_values=found)
-            case kind if kind == tuple[str, ...]:
-                absl_flags.DEFINE_list(name, default, about, flag_values=found)
-            case _:
-                absl_flags.DEFINE_string(name, default, about, flag_values=found)
+        default = getattr(Config, name, None)
+        more: dict[str, Any] = {"help": flag.help, "flag_values": found}
+        if flag.choices:
+            absl_flags.DEFINE_enum(name, default, flag.choices, **more)
+        elif flag.repeated:
+            absl_flags.DEFINE_multi_string(name, default, **more)
+        else:
+            _DEFINE.get(_TYPES[name], absl_flags.DEFINE_string)(name, default, **more)
     return found
 
 
@@ -124,10 +120,9 @@ def _check_are_of_command(command: str, typed: Sequence[str]) -> None:
             )
 
 
-def _check_flagfiles(command: str, arguments: Sequence[Argument]) -> None:
-    """Refuses a flagfile with a wrong line, with a message that names the file."""
-    for path in dict.fromkeys(each.flagfile for each in arguments if each.flagfile):
-        lines = [each.text for each in arguments if each.flagfile == path]
+def _check_flagfiles(command: str, files: Mapping[pathlib.Path | None, Sequence[str]]) -> None:
+    """Refuses a flagfile with a wrong line; the message names the file."""
+    for path, lines in files.items():
         try:
             _, rest = _parsed(command, lines)
         except UserError as error:
@@ -137,7 +132,7 @@ def _check_flagfiles(command: str, arguments: Sequence[Argument]) -> None:
 
 
 def _check_value(name: str, value: Any) -> None:
-    """Refuses a value that is invalid for the flag, or that a flagfile cannot hold."""
+    """Refuses a value that the flag or a flagfile cannot have."""
     if name == "runs":
         for path in value:
             if why := local_path.problem(path):
@@ -157,20 +152,15 @@ def _check_strategy(config: Config) -> None:
             f"--strategy=one_device uses only one of --virtual_devices={config.virtual_devices}: "
             "use --strategy=mirrored, or leave --virtual_devices out."
         )
-    if config.strategy == "multi_worker" and config.virtual_devices:
+    if config.strategy in ("multi_worker", "tpu") and config.virtual_devices:
         raise UserError(
-            f"--virtual_devices={config.virtual_devices} splits the CPU of one process, but "
-            "--strategy=multi_worker has several processes: leave one of the two out."
+            f"--virtual_devices={config.virtual_devices} splits the CPU of one process, which "
+            f"--strategy={config.strategy} cannot use: leave one of the two out."
         )
     if config.strategy == "auto" and config.tpu:
         raise UserError(f"--tpu={config.tpu} needs --strategy=tpu: add it, or leave --tpu out.")
     if config.strategy != "tpu":
         return
-    if config.virtual_devices:
-        raise UserError(
-            f"--virtual_devices={config.virtual_devices} splits a CPU, but --strategy=tpu uses no "
-            "CPU: leave one of the two out."
-        )
     if not config.tpu:
         raise UserError(
             "--strategy=tpu needs --tpu: give --tpu=local on a TPU VM, or else a TPU's name with "
@@ -188,10 +178,10 @@ def _see_help(command: str) -> str:
 
 
 def check_command(name: str) -> None:
-    """Refuses a name that is not a command, with a message that suggests similar names.
+    """Checks that `name` is a command.
 
     Raises:
-      UserError: if `name` is not a command.
+      UserError: if `name` is not a command; the message suggests similar names.
     """
     if name in COMMANDS:
         return

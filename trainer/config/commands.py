@@ -5,12 +5,7 @@ from typing import NamedTuple
 
 
 class Command(NamedTuple):
-    """Help of one command.
-
-    Attributes:
-      summary: what the command does, in one sentence.
-      example: arguments of an example command line.
-    """
+    """Help of one command: a sentence, and the arguments of an example command line."""
 
     summary: str
     example: str
@@ -34,19 +29,15 @@ COMMANDS: Mapping[str, Command] = {
         '--sweep="momentum=0.9,0.98;seed=0,1" --epochs=2 --model_dir=runs/sweep',
     ),
     "evaluate": Command(
-        "Print the accuracy of a run's checkpoint, or of an export.",
+        "Print the accuracy of a checkpoint or an export.",
         "--model_dir=runs/grow --checkpoint=best",
     ),
     "export": Command(
-        "Write the inference model of a run's checkpoint.",
-        "--model_dir=runs/grow --checkpoint=best",
+        "Write the inference model of a checkpoint.", "--model_dir=runs/grow --checkpoint=best"
     ),
     "convert": Command(
         "Add an index to a prepared TFDS dataset, to train on more than fits in memory.",
         "--dataset=fashion_mnist",
     ),
-    "report": Command(
-        "Write one HTML page about any number of runs.",
-        "runs/* --output=report.html",
-    ),
+    "report": Command("Write one HTML page about several runs.", "runs/* --output=report.html"),
 }

@@ -10,8 +10,8 @@ from typing import Any
 
 # Commands that train, or that predict what training does.
 TRAINING = ("plan", "train", "range_test", "sweep")
-# Commands that read a trained model.
-READING = ("evaluate", "export")
+# All commands that use the model or the data of a run.
+MODEL = (*TRAINING, "evaluate", "export")
 
 # Maps a value to the reason why it cannot be used, for a message; "" if it can be used.
 Problem = Callable[[Any], str]
@@ -26,38 +26,6 @@ class Scope(enum.Enum):
     CALL = "one call: the value is not kept with the run"
 
 
-@dataclasses.dataclass(frozen=True)
-class Flag:
-    """One flag.
-
-    Attributes:
-      group: heading of the flag's section of the help.
-      help: quantity, unit, and the meaning if the flag is unset.
-      scope: owner of the value.
-      commands: names of the commands that take the flag.
-      choices: all values that the flag accepts; () if its values cannot be listed.
-      problem: function that returns why a value cannot be used, or "".
-      decides: value of --anneal that makes a flag of scope FREE change what is learned, or None.
-      repeated: whether the flag may be given several times, with one value each.
-      formerly: earlier name of the flag, which is still accepted; "" if there is none.
-    """
-
-    group: str
-    help: str
-    scope: Scope
-    commands: Sequence[str]
-    choices: Sequence[str]
-    problem: Problem
-    decides: str | None
-    repeated: bool
-    formerly: str
-
-
-def usable(_: Any) -> str:
-    """Returns "", because every value can be used."""
-    return ""
-
-
 def must_be(meaning: str, condition: Callable[[Any], bool]) -> Problem:
     """Returns a Problem that rejects values for which `condition` is false."""
     return lambda value: "" if condition(value) else f"must be {meaning}"
@@ -68,13 +36,41 @@ def at_least(least: float) -> Problem:
     return must_be(f"{least:g} or above", lambda value: least <= value < float("inf"))
 
 
+ANYTHING = must_be("anything", lambda _: True)
 POSITIVE = must_be("above 0", lambda value: 0 < value < float("inf"))
 FRACTION = must_be("from 0 to below 1", lambda value: 0 <= value < 1)
-# Outside this range, the positions of an epoch or a run could not be counted with 64 bits.
+# Outside this range, 64 bits could not count the positions of an epoch or a run.
 EPOCHS = must_be("above 0, from 1e-9 to 1e9", lambda value: 1e-9 <= value <= 1e9)
 # Above 1e30, float32 parameters would overflow in the first update.
 RATE = must_be("above 0 and at most 1e30", lambda value: 0 < value <= 1e30)
 FACTOR = must_be("above 1 and at most 1e9", lambda value: 1 < value <= 1e9)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Flag:
+    """One flag.
+
+    Attributes:
+      group: heading of the flag's section of the help.
+      help: quantity, unit, and the meaning if the flag is unset.
+      scope: owner of the value.
+      commands: names of the commands that take the flag.
+      choices: all values that the flag accepts; () if its values cannot be listed.
+      problem: function that returns why a value cannot be used, or "".
+      decides: value of --anneal with which a flag of scope FREE changes what is learned, or None.
+      repeated: whether the flag may be given several times, with one value each.
+      formerly: earlier name of the flag, which is still accepted; "" if there is none.
+    """
+
+    group: str
+    help: str
+    scope: Scope
+    commands: Sequence[str]
+    choices: Sequence[str] = ()
+    problem: Problem = ANYTHING
+    decides: str | None = None
+    repeated: bool = False
+    formerly: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,38 +87,14 @@ class Group:
     scope: Scope
     commands: Sequence[str]
 
-    def __call__(
-        self,
-        default: Any,
-        help_text: str,
-        *,
-        problem: Problem = usable,
-        choices: Sequence[str] = (),
-        scope: Scope | None = None,
-        commands: Sequence[str] | None = None,
-        decides: str | None = None,
-        repeated: bool = False,
-        formerly: str = "",
-    ) -> Any:
-        """Returns the dataclass field that declares a flag of this group."""
-        flag = Flag(
-            self.title,
-            help_text,
-            scope or self.scope,
-            self.commands if commands is None else commands,
-            choices,
-            problem,
-            decides,
-            repeated,
-            formerly,
-        )
+    def __call__(self, default: Any, help_text: str, **options: Any) -> Any:
+        """Returns the dataclass field that declares a flag; `options` are attributes of Flag."""
+        options = {"scope": self.scope, "commands": self.commands, **options}
+        flag = Flag(group=self.title, help=help_text, **options)
         return dataclasses.field(default=default, metadata={"flag": flag})
 
 
 def flags_of(declared: type) -> dict[str, Flag]:
     """Returns the flags that a dataclass declares, by name, in the order of its fields."""
-    return {
-        field.name: field.metadata["flag"]
-        for field in dataclasses.fields(declared)
-        if "flag" in field.metadata
-    }
+    fields = dataclasses.fields(declared)
+    return {each.name: each.metadata["flag"] for each in fields if "flag" in each.metadata}

@@ -1,12 +1,12 @@
 """Writes and compares flags.txt, the flagfile that replays a run.
 
-A resumed run must have the flags that it was started with, except for the flags in `FREE`, which do
-not change what is learned.
+A resumed run must have the flags that it was started with. Only the flags in `FREE` may differ,
+because they do not change what is learned.
 """
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from trainer.config.declaration import Scope
 from trainer.config.flags import FLAGS, Config
@@ -22,41 +22,27 @@ def _of(*scopes: Scope) -> frozenset[str]:
 
 # Flags of one call, which are not kept with the run.
 ONE_CALL = _of(Scope.CALL)
-# Flags that an evaluation or an export does not take from the run.
+# Flags that `evaluate` and `export` do not take from the run.
 OF_THE_MACHINE = _of(Scope.MACHINE)
 # Flags whose values may differ when a run is resumed.
 FREE = _of(Scope.CALL, Scope.MACHINE, Scope.FREE)
-# Flags in FREE that change a controller's decisions, for each such value of --anneal.
+# For a value of --anneal that has a controller, the flags in FREE that change its decisions.
 DECIDES = {
     anneal: frozenset(name for name, flag in FLAGS.items() if flag.decides == anneal)
     for anneal in {flag.decides for flag in FLAGS.values()} - {None}
 }
 # Some of the flags that every version of this program writes into flags.txt.
-_IN_EVERY_RUN = frozenset(
-    [
-        "dataset",
-        "train_split",
-        "model",
-        "augment",
-        "epochs",
-        "seed",
-        "optimizer",
-        "weight_decay",
-        "base_learning_rate",
-        "base_batch_size",
-        "anneal",
-        "anneal_with",
-        "ghost_batch_size",
-        "ghost_decay",
-        "keep_checkpoints",
-    ]
-)
+_IN_EVERY_RUN = {
+    *("dataset", "train_split", "model", "augment", "epochs", "seed", "optimizer", "weight_decay"),
+    *("base_learning_rate", "base_batch_size", "anneal", "anneal_with"),
+    *("ghost_batch_size", "ghost_decay", "keep_checkpoints"),
+}
 
 
 def with_precision(config: Config) -> Config:
-    """Returns `config` with the default precision of its devices if --precision is unset.
+    """Returns `config` with --precision set, by default to bfloat16 on TPUs and float32 elsewhere.
 
-    Without this, the precision of a run that is resumed on other devices would change.
+    So flags.txt holds the precision, and a run that resumes on other devices keeps it.
     """
     default = "bfloat16" if config.strategy == "tpu" else "float32"
     return dataclasses.replace(config, precision=config.precision or default)
@@ -67,20 +53,20 @@ def defaults() -> Config:
     return with_precision(Config())
 
 
-def is_of_version_1(text: str) -> bool:
-    """Returns whether a flagfile is the flags.txt of a run that is older than --order_version.
+def is_of_version_1(lines: Iterable[str]) -> bool:
+    """Returns whether `lines` are the flags.txt of a run that is older than --order_version.
 
     Such a run has order version 1. A flags.txt names all flags that are set, a recipe only a few.
     """
-    named = set(_read(text))
+    named = set(_read(lines))
     return named >= _IN_EVERY_RUN and "order_version" not in named
 
 
 def to_flagfile(config: Config) -> str:
     """Returns the flagfile that replays the run of `config`.
 
-    The flagfile has a line for each flag, except for flags that are None or belong to one call. The
-    order version must be set in `config`, because a flags.txt without it means version 1.
+    The flagfile has no line for a flag that is None or belongs to one call. If it is to be a run's
+    flags.txt, `config` must have an order version, because a flags.txt without one means version 1.
     """
 
     def line(name: str, value: object) -> str:
@@ -97,7 +83,7 @@ def order_version(config: Config, kept: str | None) -> int:
 
     Args:
       config: the parsed command line.
-      kept: the text of the run's flags.txt, or None if it does not exist yet.
+      kept: the text of the run's flags.txt, or None for a new run.
     """
     if config.order_version is not None or kept is None:
         return config.order_version or NEWEST_ORDER
@@ -106,7 +92,7 @@ def order_version(config: Config, kept: str | None) -> int:
 
 
 def shared(config: Config) -> list[str]:
-    """Returns the flags that must be equal on all workers: all flags except paths of a machine."""
+    """Returns the flags that must be equal on all workers: all but --model_dir and --data_dir."""
     own = ("model_dir", "data_dir")
     return [f"--{name}={getattr(config, name)}" for name in FLAGS if name not in own]
 
@@ -114,17 +100,18 @@ def shared(config: Config) -> list[str]:
 def learned(text: str) -> dict[str, str]:
     """Returns the values in a flags.txt that change what is learned, by flag.
 
-    A missing flag gets its default, because the flag is newer than the file. If --order_version is
-    missing, the version is 1.
+    A flag that is missing is newer than the file, and gets its default. A missing --order_version
+    means version 1.
     """
-    values = {**_read(to_flagfile(defaults())), "order_version": "1", **_read(text)}
+    old = _read(text.splitlines())
+    values = _read(to_flagfile(defaults()).splitlines()) | {"order_version": "1"} | old
     free = FREE - DECIDES.get(values.get("anneal", ""), frozenset())
     spelled = free | {f"no{name}" for name in free}
     return {name: value for name, value in values.items() if name not in spelled}
 
 
 def learned_differences(old: str, new: str) -> list[str]:
-    """Returns those differences between two flags.txt that change what is learned."""
+    """Returns the differences between two flags.txt that change what is learned, as text."""
     before, now = learned(old), learned(new)
     return [
         f"--{name}: {before.get(name, 'unset')} → {now.get(name, 'unset')}"
@@ -134,7 +121,7 @@ def learned_differences(old: str, new: str) -> list[str]:
 
 
 def not_a_flag(text: str) -> str:
-    """Returns a message about the first line of flags.txt that is not a flag; "" if none."""
+    """Returns a message about the first line of `text` that is not a flag; "" if all are flags."""
     for number, line in enumerate(text.splitlines(), start=1):
         blank = not line.strip() or line.startswith("#")
         if not (blank or re.match("--[a-z]", line)) or re.search("[\0\udc80-\udcff]", line):
@@ -143,7 +130,7 @@ def not_a_flag(text: str) -> str:
 
 
 def listed(differences: Sequence[str]) -> str:
-    """Returns a text with the first ten differences, shortened, and the number of the others."""
+    """Returns a text with the first ten differences, and the number of the others."""
     text = "; ".join(
         each if len(each) < _LONG else f"{each[:_LONG]}…" for each in differences[:_FEW]
     )
@@ -151,6 +138,7 @@ def listed(differences: Sequence[str]) -> str:
     return f"{text}; and {more} more" if more > 0 else text
 
 
-def _read(text: str) -> dict[str, str]:
-    pairs = (line[2:].partition("=") for line in text.splitlines())
+def _read(lines: Iterable[str]) -> dict[str, str]:
+    """Returns the value of each flag; lines are --name=value."""
+    pairs = (line[2:].partition("=") for line in lines)
     return {name: value for name, _, value in pairs}

@@ -1,8 +1,8 @@
 """Replaces the flagfiles of a command line by the flags in these files.
 
-A flagfile has one flag per line; lines that start with # or // are comments. A flagfile is
-looked up in the current folder, and then among this program's recipes, such as fashion_mnist_grow.
-If another flagfile names it, the folder of that other flagfile is searched first.
+A flagfile has one flag per line; lines that start with # or // are comments. A flagfile is looked
+up in the current folder, then among the recipes of this program, such as fashion_mnist_grow. A
+flagfile that another one names is first looked up in the folder of that other one.
 """
 
 import dataclasses
@@ -15,8 +15,7 @@ from trainer.errors import UserError
 from trainer.system.regular_file import NotRegularError, read_regular
 
 _SUFFIX = ".flags"
-# Largest flagfile that is read; the flagfile of a run has 3 kB.
-_MOST_BYTES = 2**20
+_MOST_BYTES = 2**20  # The flagfile of a run has 3 kB.
 _PACKAGE = pathlib.Path(__file__).parents[1]
 
 
@@ -33,26 +32,12 @@ class Argument:
     flagfile: pathlib.Path | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class Expanded:
-    """Command line after flagfiles are replaced by their flags.
-
-    Attributes:
-      arguments: all arguments in order, with the flags of a flagfile in place of its name.
-      flagfiles: the texts of all flagfiles.
-    """
-
-    arguments: Sequence[Argument]
-    flagfiles: Sequence[str]
-
-
-def expand(arguments: Sequence[str]) -> Expanded:
+def expand(arguments: Sequence[str]) -> list[Argument]:
     """Replaces --flagfile=x, -flagfile=x and --flagfile x by the flags in the file x.
 
     Raises:
       UserError: if a flagfile cannot be read, or names itself directly or through others.
     """
-    texts: list[str] = []
     expanded: list[Argument] = []
     following = iter(arguments)
     for text in following:
@@ -60,12 +45,11 @@ def expand(arguments: Sequence[str]) -> Expanded:
             expanded += [Argument(each) for each in (text, *following)]
         elif (name := _flagfile(text, following)) is None:
             expanded.append(Argument(text))
+        elif name:
+            expanded += _flags_in(_found(name, pathlib.Path()), ())
         else:
-            if not name:
-                raise UserError("--flagfile names no file.\nName a file of flags or a recipe.")
-            path = _found(name, pathlib.Path())
-            expanded += _flags_in(path, (), texts)
-    return Expanded(expanded, texts)
+            raise UserError("--flagfile names no file.\nName a file of flags or a recipe.")
+    return expanded
 
 
 def recipes() -> dict[str, pathlib.Path]:
@@ -77,7 +61,10 @@ def recipes() -> dict[str, pathlib.Path]:
 
 
 def _flagfile(text: str, following: Iterator[str]) -> str | None:
-    """Returns the flagfile that `text`, or the argument after a bare --flagfile, names; or None."""
+    """Returns the flagfile that `text` names, or None if `text` is another argument.
+
+    After a bare --flagfile, the name is the next of the arguments in `following`.
+    """
     flag, equals, name = text.partition("=")
     if flag not in ("--flagfile", "-flagfile"):
         return None
@@ -85,7 +72,7 @@ def _flagfile(text: str, following: Iterator[str]) -> str | None:
 
 
 def _found(name: str, folder: pathlib.Path) -> pathlib.Path:
-    """Returns the path of a flagfile or recipe, looked up in `folder` first."""
+    """Returns the path of a flagfile or recipe, which is looked up in `folder` first."""
     here = pathlib.Path(name)
     for path in (folder / here, here):
         if path.exists() and not (path.is_dir() and os.sep not in name):
@@ -93,43 +80,35 @@ def _found(name: str, folder: pathlib.Path) -> pathlib.Path:
     return recipes().get(name.removesuffix(_SUFFIX), here)
 
 
-def _flags_in(
-    path: pathlib.Path, around: tuple[pathlib.Path, ...], texts: list[str]
-) -> Iterator[Argument]:
+def _flags_in(path: pathlib.Path, around: tuple[pathlib.Path, ...]) -> Iterator[Argument]:
     """Yields the flags of a flagfile; `around` is the chain of flagfiles that led to this one."""
     if path.resolve() in around:
         raise UserError(
             f"--flagfile={path} names itself, directly or through another flagfile.\n"
             f"Remove that line from {around[-1]}."
         )
-    text = _read(path)
-    texts.append(text)
-    lines = (line.strip() for line in text.splitlines())
+    lines = (line.strip() for line in _read(path).splitlines())
     flags = iter([line for line in lines if line and not line.startswith(("#", "//"))])
     for flag in flags:
         if (name := _flagfile(flag, flags)) is None:
             yield Argument(flag, path)
         else:
-            yield from _flags_in(_found(name, path.parent), (*around, path.resolve()), texts)
+            yield from _flags_in(_found(name, path.parent), (*around, path.resolve()))
 
 
 def _read(path: pathlib.Path) -> str:
+    remedy = "Name a file of flags."
     try:
         text = read_regular(path, _MOST_BYTES).decode("utf-8-sig")  # Skips a byte-order mark.
-    except NotRegularError as error:
-        raise UserError(
-            f"--flagfile={path} cannot be read: {error.strerror}.\n"
-            "Write the flags into a file, or give them on the command line."
-        ) from error
-    except OSError as error:
-        near = difflib.get_close_matches(path.stem, recipes(), n=3)
-        remedy = f"Did you mean {' or '.join(near)}?" if near else "Name a file of flags."
-        raise UserError(f"--flagfile={path} cannot be read: {error.strerror}.\n{remedy}") from error
+        if "\0" not in text:  # A path cannot hold a NUL byte.
+            return text
+        problem = "is not text: it has a NUL byte"
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"--flagfile={path} is not UTF-8 text: {error.reason} at byte {error.start}.\n"
-            "Name a file of flags."
-        ) from error
-    if "\0" in text:  # A path cannot hold a NUL byte.
-        raise UserError(f"--flagfile={path} is not text: it has a NUL byte.\nName a file of flags.")
-    return text
+        problem = f"is not UTF-8 text: {error.reason} at byte {error.start}"
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror}"
+        if isinstance(error, NotRegularError):
+            remedy = "Write the flags into a file, or give them on the command line."
+        elif near := difflib.get_close_matches(path.stem, recipes(), n=3):
+            remedy = f"Did you mean {' or '.join(near)}?"
+    raise UserError(f"--flagfile={path} {problem}.\n{remedy}")

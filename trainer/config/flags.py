@@ -1,4 +1,4 @@
-"""Declares Config, with a field for every flag, and all flags that are not in run_flags.py."""
+"""Declares Config and its flags, except for those that it inherits from run_flags.py."""
 
 import dataclasses
 import re
@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from trainer.config import local_path
 from trainer.config.declaration import (
     EPOCHS,
+    MODEL,
     POSITIVE,
-    READING,
     TRAINING,
     Flag,
     Group,
@@ -20,8 +20,8 @@ from trainer.config.declaration import (
 from trainer.config.run_flags import RunFlags
 
 _run = Group("Run", Scope.FREE, TRAINING)
-_devices = Group("Devices", Scope.MACHINE, (*TRAINING, *READING))
-_checkpoint = Group("Checkpoint", Scope.CALL, READING)
+_devices = Group("Devices", Scope.MACHINE, MODEL)
+_checkpoint = Group("Checkpoint", Scope.CALL, ("evaluate", "export"))
 _output = Group("Output", Scope.CALL, ("plan",))
 _cost = Group("Predicted time", Scope.CALL, ("plan",))
 _sweep = Group("Sweep", Scope.CALL, ("sweep",))
@@ -40,13 +40,13 @@ def _path(value: str) -> str:
 
 
 def _page(value: str) -> str:
-    # The page's figures are in a folder whose name is the page's without .html.
+    # The figures are in a folder beside the page, with the page's name without .html.
     return _path(value) or ("" if re.search(r"[^/]\.html$", value) else "must end with .html")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(RunFlags):
-    """Parsed command line, with a field for each flag; the help of a flag gives its unit.
+    """Parsed command line: a field for each flag, in the unit that the flag's help names.
 
     Attributes:
       given: the text --name=value of each flag that was set, by the flag's name.
@@ -56,16 +56,16 @@ class Config(RunFlags):
 
     model_dir: str | None = _run(
         None,
-        "Folder of the run; if it already holds a run, that run is resumed.",
+        "Run directory; a run that is already there resumes.",
         problem=_path,
         scope=Scope.MACHINE,
-        commands=(*TRAINING, *READING),
+        commands=MODEL,
     )
     micro_batch_size: int = _run(
         0,
-        "Largest number of examples in one forward and backward pass of a replica (0: the fastest "
-        "that fits in memory, measured; with --deterministic, 128 or a larger ghost batch; with "
-        "--anneal=measured, at most 128 and half of the first batch).",
+        "Largest number of examples in one forward and backward pass of a replica. 0: the fastest "
+        "that fits in memory, by measurement; with --deterministic, 128, or the ghost batch if it "
+        "is larger; with --anneal=measured, the same, but at most half of the first batch.",
         problem=at_least(0),
         decides="measured",
     )
@@ -82,14 +82,10 @@ class Config(RunFlags):
         decides="plateau",
     )
     log_every_updates: int = _run(
-        50,
-        "Interval of logged points, in updates; each evaluation also logs a point.",
-        problem=POSITIVE,
+        50, "Interval of logged points, in updates; evaluations log points too.", problem=POSITIVE
     )
     deterministic: bool = _run(
-        False,
-        "Use bit-reproducible kernels, and choose nothing by measuring time.",
-        commands=(*TRAINING, *READING),
+        False, "Use bit-reproducible kernels, and choose nothing by measuring time.", commands=MODEL
     )
     stop_at_epoch: float | None = _run(
         None,
@@ -101,44 +97,35 @@ class Config(RunFlags):
     strategy: str = _devices(
         "auto",
         "Distribution strategy. auto: mirrored if there are several devices; multi_worker: several "
-        "processes, which TF_CONFIG, Slurm or Kubernetes names; tpu: all cores of --tpu.",
+        "processes, which TF_CONFIG, Slurm or Kubernetes lists; tpu: all cores of --tpu.",
         choices=("auto", "one_device", "mirrored", "multi_worker", "tpu"),
     )
     virtual_devices: int | None = _devices(
-        None,
-        "Number of devices into which one CPU is split (unset: the CPU is one device).",
-        problem=POSITIVE,
+        None, "Number of devices into which one CPU is split (unset: not split).", problem=POSITIVE
     )
     tpu: str | None = _devices(
         None,
         "TPU to use: local on a TPU VM, or a name with --tpu_zone and --tpu_project.",
         problem=_tpu_name,
     )
-    tpu_zone: str | None = _devices(
-        None, "Google Cloud zone of --tpu, such as us-west4-a.", problem=_tpu_name
-    )
+    tpu_zone: str | None = _devices(None, "Zone of --tpu, such as us-west4-a.", problem=_tpu_name)
     tpu_project: str | None = _devices(None, "Google Cloud project of --tpu.", problem=_tpu_name)
     worker_timeout: float = _devices(
         60.0, "Silence after which a worker counts as lost, in seconds.", problem=POSITIVE
     )
 
     checkpoint: str = _checkpoint(
-        "newest",
-        "Checkpoint to read: newest, best, the number of an update, or a checkpoint's path.",
-        problem=_path,
+        "newest", "Checkpoint to read: newest, best, an update's number, or a path.", problem=_path
     )
     export_dir: str | None = _checkpoint(
         None,
-        "Folder that `export` writes (unset: export in the run directory). `evaluate` reads its "
-        "SavedModel instead of a run, or reads model.keras if that file's path is given.",
+        "Folder of an export. `export` writes it (unset: the folder export in the run directory). "
+        "`evaluate` reads its SavedModel, or its model.keras if you give the path of that file.",
         problem=_path,
     )
 
     format: str = _output(
-        "table",
-        "Format of the output.",
-        choices=("table", "json"),
-        commands=("plan", "evaluate", "sweep"),
+        "table", "Output format.", choices=("table", "json"), commands=("plan", "evaluate", "sweep")
     )
     plot: str | None = _output(None, "PNG file for a figure of the plan.", problem=_path)
 
@@ -149,10 +136,7 @@ class Config(RunFlags):
         formerly="replicas",
     )
     plan_hosts: int | None = _cost(
-        None,
-        "Number of hosts that share the replicas evenly (unset: 1).",
-        problem=POSITIVE,
-        formerly="hosts",
+        None, "Number of hosts, of equal size (unset: 1).", problem=POSITIVE, formerly="hosts"
     )
     plan_examples_per_second: float | None = _cost(
         None,
@@ -187,8 +171,8 @@ class Config(RunFlags):
         None,
         "Grid of flags: initial_batch_size=128,256;seed=0,1 has four points. "
         "initial_batch_size/ghost_batch_size=2/2,128/32 varies two flags together. Braces hold a "
-        "value with commas: anneal_epochs={30%,60%},{50%,75%}. flagfile may be swept too; flags "
-        "of the sweep's own command line and flagfile override it.",
+        "value with commas: anneal_epochs={30%,60%},{50%,75%}. flagfile may be swept too; all "
+        "other flags of the sweep override its flags.",
     )
     sweep_shard: str | None = _sweep(
         None,
@@ -197,9 +181,7 @@ class Config(RunFlags):
         formerly="sweep_part",
     )
     sweep_parallel: int = _sweep(
-        1,
-        "Number of points to train at once, which share the cores evenly.",
-        problem=POSITIVE,
+        1, "Number of points to train at once, which share the cores evenly.", problem=POSITIVE
     )
     sweep_retry: bool = _sweep(False, "Train failed points again.")
 
@@ -210,9 +192,7 @@ class Config(RunFlags):
         repeated=True,
     )
     output: str = _report("report.html", "Path of the page, a .html file.", problem=_page)
-    pictures: bool = _report(
-        False, "Also write the figures as PNG files into a folder beside the page."
-    )
+    pictures: bool = _report(False, "Also write the figures as PNG files, beside the page.")
 
 
 # All flags by name, in the order of Config's fields.

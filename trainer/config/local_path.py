@@ -1,8 +1,8 @@
-"""Checks that a path names something on this machine's disks."""
+"""Checks that a path is on this machine's disks, and is not a URL."""
 
 import re
 
-# The second alternative finds URLs that lost a slash when pathlib, say, normalised the path.
+# The second alternative finds URLs that lost a slash, because pathlib turns // into /.
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(?=://)|(abfss?|file|ftp|gs|hdfs|https?|s3a?)(?=:/)")
 _COPIES = {
     "gs": "with `gcloud storage rsync --recursive`",
@@ -12,16 +12,15 @@ _COPIES = {
 
 
 def scheme(path: str) -> str:
-    """Returns a URL's scheme in lower case, gs for gs://b/x and gs:/b/x; "" for other paths."""
+    """Returns a URL's scheme in lower case, such as gs for gs://b/x or gs:/b/x; "" for a path."""
     found = _URL.match(path.strip())
     return (found[1] or found[2]).lower() if found else ""
 
 
 def empty(value: str) -> str:
     """Returns why `value` cannot be used if it is blank; else ""."""
-    if value.strip():
-        return ""
-    return "is empty: the shell variable in it may be unset; give a value, or leave the flag out"
+    why = "is empty: the shell variable in it may be unset; give a value, or leave the flag out"
+    return "" if value.strip() else why
 
 
 def remote_problem(path: str) -> str:
@@ -38,8 +37,6 @@ def problem(path: str) -> str:
     if kind == "file":
         return "is a URL: write the path alone, as in /data/x"
     if kind:
-        copy = _COPIES.get(kind, "by hand")
-        return (
-            f"is a URL, and only local disks are read and written: name a folder, and copy {copy}"
-        )
+        copy = f"name a folder, and copy {_COPIES.get(kind, 'by hand')}"
+        return f"is a URL, and only local disks are read and written: {copy}"
     return empty(path)

@@ -7,9 +7,9 @@ from trainer.config.declaration import (
     EPOCHS,
     FACTOR,
     FRACTION,
+    MODEL,
     POSITIVE,
     RATE,
-    READING,
     TRAINING,
     Group,
     Scope,
@@ -17,17 +17,20 @@ from trainer.config.declaration import (
     must_be,
 )
 
-# Order version of new runs.
+# The --order_version of new runs.
 NEWEST_ORDER = 2
 
+# Values of --anneal that are functions of the epochs.
+_FUNCTIONS = ("constant", "step", "cosine", "polynomial", "exponential", "cyclical")
+
 _LEARNED = Scope.LEARNED
-_data = Group("Data", _LEARNED, (*TRAINING, *READING))
-_model = Group("Model", _LEARNED, (*TRAINING, *READING))
+_data = Group("Data", _LEARNED, MODEL)
+_model = Group("Model", _LEARNED, MODEL)
 _length = Group("Length and order", _LEARNED, TRAINING)
 _optimizer = Group("Optimizer", _LEARNED, TRAINING)
 _start = Group("Start: a tuned reference, and what differs from it", _LEARNED, TRAINING)
 _schedule = Group("Schedule of the noise scale", _LEARNED, TRAINING)
-_step = Group("Schedule: --anneal=step, hybrid, exponential, polynomial", _LEARNED, TRAINING)
+_step = Group("Schedule: --anneal=step, exponential or polynomial", _LEARNED, TRAINING)
 _cyclical = Group("Schedule: --anneal=cyclical", _LEARNED, TRAINING)
 _plateau = Group("Schedule: --anneal=plateau", _LEARNED, TRAINING)
 _measured = Group("Schedule: --anneal=measured", _LEARNED, TRAINING)
@@ -47,22 +50,20 @@ class RunFlags:
         "fashion_mnist",
         "Name of a TFDS image dataset, or image_folder:PATH for images like PATH/train/cat/1.jpg.",
         problem=_dataset_problem,
-        commands=(*TRAINING, *READING, "convert"),
+        commands=(*MODEL, "convert"),
     )
     data_dir: str | None = _data(
         None,
         "Folder of TFDS datasets (unset: TFDS's default).",
         problem=local_path.remote_problem,
         scope=Scope.FREE,
-        commands=(*TRAINING, *READING, "convert"),
+        commands=(*MODEL, "convert"),
     )
-    train_split: str = _data(
-        "train", "Examples to train on, in TFDS's split syntax.", problem=local_path.empty
-    )
+    train_split: str = _data("train", "Training split, in TFDS's syntax.", problem=local_path.empty)
     eval_split: str | None = _data(
         None,
-        "Examples to evaluate on, in TFDS's split syntax (unset: test; for image_folder, the "
-        "first of val, validation and test that exists).",
+        "Evaluation split, in TFDS's syntax (unset: test; for image_folder, the first of val, "
+        "validation and test that exists).",
         problem=local_path.empty,
     )
     train_examples: int | None = _data(
@@ -197,17 +198,7 @@ class RunFlags:
         "Schedule of the noise scale. plateau: divides it by --anneal_factor when top-1 stops "
         "improving; measured: keeps it constant while the batch size follows the gradient noise; "
         "range_test: raises the learning rate, as the command range_test does.",
-        choices=(
-            "constant",
-            "step",
-            "cosine",
-            "polynomial",
-            "exponential",
-            "cyclical",
-            "plateau",
-            "measured",
-            "range_test",
-        ),
+        choices=(*_FUNCTIONS, "plateau", "measured", "range_test"),
     )
     anneal_with: str = _schedule(
         "learning_rate",
@@ -231,12 +222,11 @@ class RunFlags:
 
     anneal_epochs: tuple[str, ...] = _step(
         (),
-        "Points at which `step` divides by --anneal_factor, in epochs or percent of the run, as in "
-        "30%,60%,80%; for `exponential`, the one length over which it divides by it.",
+        "Times at which `step` divides the noise scale by --anneal_factor, in epochs or percent of "
+        "the run, as in 30%,60%,80%. For `exponential`: the length, in the same units, over which "
+        "the noise scale falls by that factor.",
     )
-    anneal_factor: float = _step(
-        5.0, "Factor by which one step divides the noise scale.", problem=FACTOR
-    )
+    anneal_factor: float = _step(5.0, "Divisor of the noise scale at each step.", problem=FACTOR)
     anneal_power: float = _step(
         2.0, "Exponent of `polynomial`: (1 - epochs / total) ** exponent.", problem=POSITIVE
     )
@@ -246,9 +236,7 @@ class RunFlags:
 
     cycle_epochs: float = _cyclical(4.0, "Length of a whole cycle, in epochs.", problem=EPOCHS)
     min_learning_rate: float | None = _cyclical(
-        None,
-        "Lowest learning rate of a cycle (unset: a quarter of the initial rate, the highest).",
-        problem=RATE,
+        None, "Lowest learning rate of a cycle (unset: 1/4 of the initial rate).", problem=RATE
     )
     cycle_factor: float = _cyclical(
         1.0,
@@ -264,7 +252,7 @@ class RunFlags:
 
     min_improvement: float = _plateau(
         0.0,
-        "Rise of top-1 above its best that an improvement must exceed, as a fraction: 0.001.",
+        "Rise of top-1 above its best value that an improvement must exceed, as a fraction.",
         problem=FRACTION,
     )
     patience: int = _plateau(
@@ -272,16 +260,14 @@ class RunFlags:
         "Number of consecutive evaluations without improvement that make a plateau.",
         problem=POSITIVE,
     )
-    cooldown: int = _plateau(
-        0, "Number of evaluations that are ignored after a step.", problem=at_least(0)
-    )
+    cooldown: int = _plateau(0, "Number of evaluations ignored after a step.", problem=at_least(0))
     max_anneals: int = _plateau(
         2, "Largest number of steps; the plateau after the last ends the run.", problem=at_least(0)
     )
 
     growth_threshold: float = _measured(
         2.0,
-        "Least ratio of gradient noise scale to batch size that grows the batch, by this factor.",
+        "Factor by which the batch grows when gradient noise scale / batch size reaches it.",
         problem=FACTOR,
     )
     noise_horizon: int | None = _measured(

@@ -1,8 +1,8 @@
 """Pictures of accuracy against batch size, and against learning rate and batch size."""
 
 import functools
+import math
 from collections.abc import Sequence
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,13 +12,11 @@ from trainer.reports.conditions import BATCH, RATES, UNSET, Condition, number
 from trainer.reports.plots import Picture, line
 from trainer.sweep.seed_statistics import Spread
 
-# Flags that do not separate conditions if they have one value for each batch size.
-_FOLLOW = frozenset(
-    ["ghost_batch_size", "max_batch_size", "initial_learning_rate", "warmup_epochs"]
-)
-# A heat map with n numbers in a row has a font size of _LETTERS / n points.
+# Flags that may follow the batch size: one value for each batch size does not make a new family.
+_FOLLOW = {"ghost_batch_size", "max_batch_size", "initial_learning_rate", "warmup_epochs"}
+# The font size of a heat map with n columns is this number divided by n, in points.
 _LETTERS = 90
-# (batch size,) or (batch size, rate) → condition
+# Conditions by (batch size,), or by (batch size, rate).
 _Grid = dict[tuple[float, ...], Condition]
 
 
@@ -56,42 +54,34 @@ def heat_maps(conditions: Sequence[Condition]) -> list[Picture]:
     pictures = []
     for rate in RATES:
         families, tied = _families(conditions, [BATCH, rate])
-        accuracies = {label: _accuracies(grid) for label, grid in families.items()}
-        means = [100 * each.mean for top1 in accuracies.values() for each in top1.values()]
-        for i, (label, top1) in enumerate(accuracies.items()):
+        means = [100 * y.mean for grid in families.values() for y in _accuracies(grid).values()]
+        for i, (label, grid) in enumerate(families.items()):
+            top1 = _accuracies(grid)
             best = max(top1, key=lambda at: top1[at].mean)
-            size, highest = best
-            where = f"{label}: " if label else ""
-            result = f"{top1[best].percent} at batch size {size:g} and {rate} {highest:g}"
-            pictures.append(
-                Picture(
-                    name=f"heat_map_{rate}" + (f"_{i}" if len(families) > 1 else ""),
-                    alt=f"{where}heat map of final top-1 by {rate} and {BATCH}. Highest: {result}.",
-                    caption=f"Highest, framed: {result}. {_tied_note(tied)}"
-                    "Darker is lower; –: no run; ×: no run ended.",
-                    draw=functools.partial(
-                        _draw_map,
-                        grid=families[label],
-                        best=best,
-                        rate=rate,
-                        label=label,
-                        limits=(min(means), max(means)),
-                    ),
-                    height=1.3 + 0.42 * len({r for _, r in families[label]}),
-                )
+            result = f"{top1[best].percent} at batch size {best[0]:g} and {rate} {best[1]:g}"
+            draw = functools.partial(_draw_map, grid=grid, best=best, rate=rate, label=label)
+            picture = Picture(
+                name=f"heat_map_{rate}" + (f"_{i}" if len(families) > 1 else ""),
+                alt=(f"{label}: " if label else "")
+                + f"heat map of final top-1 by {rate} and {BATCH}. Highest: {result}.",
+                caption=f"Highest, framed: {result}. {_tied_note(tied)}"
+                "Darker is lower; –: no run; ×: no run ended.",
+                draw=functools.partial(draw, limits=(min(means), max(means))),
+                height=1.3 + 0.42 * len({r for _, r in grid}),
             )
+            pictures.append(picture)
     return pictures
 
 
 def _families(
     conditions: Sequence[Condition], names: Sequence[str]
 ) -> tuple[dict[str, _Grid], set[str]]:
-    """Groups conditions into families that differ only in the flags `names`.
+    """Groups conditions into families; in a family, only the flags `names` and `tied` differ.
 
     A family is left out if a flag of `names` has one value in all its ended conditions.
 
     Returns:
-      A grid per family, by its label, and the flags that follow the batch size.
+      A grid per family, by its label, and `tied`, the flags that follow the batch size.
     """
     placed: list[tuple[tuple[float, ...], Condition]] = []
     for each in conditions:
@@ -175,9 +165,7 @@ def _draw_map(
     axes: Axes = figure.subplots()
     sizes, rates = sorted({b for b, _ in grid}), sorted({r for _, r in grid})
     top1 = _accuracies(grid)
-    cells = [
-        [100 * top1[b, r].mean if (b, r) in top1 else float("nan") for b in sizes] for r in rates
-    ]
+    cells = [[100 * top1[b, r].mean if (b, r) in top1 else math.nan for b in sizes] for r in rates]
     low, high = limits
     axes.imshow(
         cells, cmap="cividis", origin="lower", aspect="auto", vmin=low, vmax=max(high, low + 0.1)
@@ -185,13 +173,11 @@ def _draw_map(
     letters = min(10, _LETTERS / len(sizes))
     for y, r in enumerate(rates):
         for x, b in enumerate(sizes):
-            look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": letters}
-            if (b, r) in top1:
-                look["color"] = "white" if cells[y][x] < (low + high) / 2 else "black"
-                look["fontweight"] = "bold" if (b, r) == best else "normal"
-                axes.text(x, y, f"{cells[y][x]:.1f}", **look)
-            else:
-                axes.text(x, y, "×" if (b, r) in grid else "–", **look)
+            top = cells[y][x]
+            text = f"{top:.1f}" if (b, r) in top1 else "×" if (b, r) in grid else "–"
+            ink = "white" if top < (low + high) / 2 else "black"
+            weight = "bold" if (b, r) == best else "normal"
+            axes.text(x, y, text, color=ink, weight=weight, size=letters, ha="center", va="center")
     x, y = sizes.index(best[0]), rates.index(best[1])
     frame = Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, edgecolor="#d55e00", linewidth=3)
     frame.set_clip_on(False)

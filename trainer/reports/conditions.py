@@ -11,8 +11,8 @@ from trainer.reports.run_record import RunRecord
 from trainer.sweep.seed_statistics import Spread, spread
 
 UNSET = "–"
-_SHORT = 40  # Characters; a longer list of flags is not used as a label.
-# Flags of the initial batch size and learning rate, which are the axes of comparisons.
+_SHORT = 40  # Characters; a longer list of flags does not serve as a label.
+# Flags whose values are the axes of pictures that compare conditions.
 BATCH, RATES = "initial_batch_size", ("base_learning_rate", "initial_learning_rate")
 
 
@@ -41,12 +41,12 @@ class Condition:
 
 
 def differing(runs: Sequence[RunRecord]) -> list[str]:
-    """Returns the flags, except the seed, in which `runs` differ; ignores runs without flags."""
+    """Returns the flags in which `runs` differ, except the seed; ignores runs without flags."""
     known = [run.flags for run in runs if run.flags]
 
     def differs(name: str) -> bool:
         values = {flags.get(name) for flags in known}
-        # `flags` holds a free flag only if the run's controller depends on this flag.
+        # A run has a value of a free flag only if the run's controller depends on the flag.
         return len(values - {None} if name in flagfile.FREE else values) > 1
 
     names = dict.fromkeys(name for flags in known for name in flags if name != "seed")
@@ -77,7 +77,7 @@ def conditions(runs: Sequence[RunRecord]) -> list[Condition]:
 
 
 def _label(group: Sequence[RunRecord], flags: str) -> str:
-    """Returns the shared part of the runs' names, else `flags` if short, else the first name."""
+    """Returns the common part of the runs' names, or `flags` if short, or the first run's name."""
     stripped = {re.sub(r"[\W_]*seed[\W_]*\d+", "", run.name).strip("/_-., =") for run in group}
     if len(stripped) == 1:
         return stripped.pop() or "all seeds"

@@ -68,7 +68,7 @@ tbody th { font-weight: 600; text-align: left; position: sticky; left: 0;
   tr { break-inside: avoid; }
 }
 """
-_LONG = 30  # Characters; cells with more are wider, so that they break into fewer lines.
+_LONG = 30  # Characters; a cell with more is wider, and so has fewer lines.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Section:
 
 
 def escape(text: str) -> str:
-    r"""Returns the text as HTML; control characters, which HTML forbids, become \x1b and so on."""
+    r"""Returns the text as HTML; a control character, which HTML forbids, becomes \x1b, say."""
     return html_escape(clean(text))
 
 
@@ -98,14 +98,15 @@ def page(title: str, lead: Sequence[str], sections: Sequence[Section]) -> str:
 
 
 def paragraphs(texts: Sequence[str], kind: str = "") -> str:
-    """Returns a paragraph per text, of the CSS class `kind`."""
+    """Returns a paragraph per text; `kind` is its CSS class."""
     mark = f' class="{kind}"' if kind else ""
     return "".join(f"<p{mark}>{escape(text)}</p>\n" for text in texts)
 
 
 def figures(pictures: Sequence[Picture]) -> str:
-    """Returns a grid of the pictures, with as many columns as fit on the page."""
-    return '<div class="figures">\n' + "".join(map(_figure, pictures)) + "</div>\n"
+    """Returns a grid of the pictures, with as many columns as fit on the page; "" for none."""
+    content = "".join(map(_figure, pictures))
+    return f'<div class="figures">\n{content}</div>\n' if pictures else ""
 
 
 def _figure(picture: Picture) -> str:
@@ -140,7 +141,7 @@ def table(content: Table) -> str:
         long = " long" if len(text) > _LONG else ""
         mark = f' class="text{long}"' if i in content.texts else ""
         escaped = escape(text)
-        if mark or kind != "td":  # Names of flags and folders may break after _ / and a comma.
+        if mark or kind != "td":  # Names of flags and folders may break after _, / and commas.
             escaped = re.sub("([_/,])(?=[^ ])", r"\1<wbr>", escaped)
         return f"<{kind}{mark}>{escaped}</{kind.split()[0]}>"
 

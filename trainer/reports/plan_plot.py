@@ -14,13 +14,12 @@ from trainer.schedule.plan import CONTROLLED, Ramp
 from trainer.schedule.trajectory import Trajectory
 from trainer.system.atomic_file import write_atomic
 
-# Points of a line over the whole run; the picture is 900 pixels wide.
-_POINTS = 1500
-_FEWEST_POINTS = 20  # A ramp has at least this many points, or one per update if fewer.
-# Schedules drawn on a linear axis; the others are straight lines on a logarithmic axis.
+_POINTS = 1500  # Points of a line over the whole run; the picture is 900 pixels wide.
+# Least number of points of a ramp, unless the ramp has fewer updates.
+_FEWEST_POINTS = 20
+# Schedules to draw on a linear axis; the other schedules are straight on a logarithmic axis.
 _LINEAR = ("cosine", "polynomial", "cyclical", "range_test")
-# Up to this many distinct values are the ticks; more ticks would be too close together.
-_MOST_TICKS = 5
+_MOST_TICKS = 5  # More ticks would be too close together.
 
 
 def draw(schedule: Trajectory, ramps: Sequence[Ramp], config: Config, path: str) -> None:
@@ -29,7 +28,7 @@ def draw(schedule: Trajectory, ramps: Sequence[Ramp], config: Config, path: str)
     Raises:
       UserError: if the file cannot be written.
     """
-    # This import takes 0.5 s, which a plan without a plot should not cost.
+    # This import takes 0.5 s, so a plan without a plot leaves it out.
     from matplotlib.figure import Figure
 
     drawn = points(schedule, ramps)
@@ -43,9 +42,8 @@ def draw(schedule: Trajectory, ramps: Sequence[Ramp], config: Config, path: str)
     }
     if len({setting.momentum for setting in settings}) == 1:
         del panels["momentum"]
-    linear = config.anneal in _LINEAR and not (
-        config.anneal == "range_test" and config.range_scale == "geometric"
-    )
+    geometric = config.anneal == "range_test" and config.range_scale == "geometric"
+    linear = config.anneal in _LINEAR and not geometric
     figure = Figure(figsize=(7.5, 1.2 + 2 * len(panels)), layout="constrained")
     rows: Any = figure.subplots(len(panels), 1, sharex=True)
     for axes, (label, values) in zip(rows, panels.items(), strict=True):
@@ -69,10 +67,10 @@ def draw(schedule: Trajectory, ramps: Sequence[Ramp], config: Config, path: str)
 
 
 def points(schedule: Trajectory, ramps: Sequence[Ramp]) -> list[tuple[int, Setting]]:
-    """Returns the positions and Settings that the line through the schedule connects.
+    """Returns the positions and Settings that a line through the schedule connects.
 
-    A flat ramp contributes its two ends, so that a step between two flat ramps is vertical. Other
-    ramps contribute evenly spaced updates, including the first and the last.
+    A flat ramp has its two ends as points, so that a step between two flat ramps is vertical.
+    Another ramp has evenly spaced updates as points, including the first and the last.
     """
     total = sum(ramp.first.updates for ramp in ramps)
     found: list[tuple[int, Setting]] = []
@@ -102,8 +100,8 @@ def _title(config: Config, schedule: Trajectory, ramps: Sequence[Ramp]) -> str:
 
 
 def _scale(axes: Any, values: Sequence[float], linear: bool) -> None:
-    """Sets scale and ticks of an axis; if the distinct values are few, these are the ticks."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+    """Sets scale and ticks of an axis; the ticks are the distinct values if these are few."""
+    from matplotlib.ticker import MaxNLocator, NullLocator
 
     distinct = sorted(set(values))
     if len(distinct) > 1 and not linear:
@@ -116,11 +114,13 @@ def _scale(axes: Any, values: Sequence[float], linear: bool) -> None:
     else:
         axes.set_yticks(distinct)
         axes.margins(y=0.2)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _number(value)))
+    axes.yaxis.set_major_formatter(
+        lambda value, _: f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+    )
 
 
 def _ticks(distinct: Sequence[float]) -> list[float]:
-    """Returns at most six ticks of a logarithmic axis, chosen from the highest down."""
+    """Returns ticks of a logarithmic axis that are at least a sixth of its length apart."""
     low, high = distinct[0], distinct[-1]
     if len(distinct) <= _MOST_TICKS:
         offered = list(distinct)
@@ -136,7 +136,3 @@ def _ticks(distinct: Sequence[float]) -> list[float]:
         if not ticks or math.log(ticks[-1] / each) >= apart:
             ticks.append(each)
     return ticks
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"

@@ -1,17 +1,16 @@
-"""Style of a report's pictures: lines differ in colour and dashes, for grey prints too.
+"""Style of a report's pictures: lines differ in colour, and in dashes for prints without colour.
 
-The colours are those of Okabe and Ito (2008), which colour-blind readers can distinguish. The
-yellow is omitted, because it is too pale for a line on white.
+The colours are from Okabe and Ito (2008); colour-blind readers can distinguish them. Their yellow
+is omitted, because a yellow line on white is too pale.
 """
 
 import dataclasses
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import matplotlib
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#56b4e9", "#e69f00")
@@ -24,8 +23,7 @@ _DASHES: tuple[tuple[float, ...], ...] = (
     (9, 3),
     (6, 1.5, 1, 1.5, 1, 1.5),
 )
-_GREY = "#9a9a9a"
-_WIDE = 26  # Characters; a legend has two columns if its labels are not longer.
+_WIDE = 26  # Characters; a legend has two columns if each label has at most this many.
 _RC: dict[Any, Any] = {
     "font.size": 10,
     "axes.titlesize": 10.5,
@@ -64,7 +62,7 @@ class Picture:
     Attributes:
       name: file name without suffix.
       alt: description for readers who cannot see the picture.
-      caption: what the reader needs to know to read the picture.
+      caption: text below the picture, such as the meaning of its symbols.
       draw: function that draws the picture into a figure.
       height: height without the legend, in inches; all pictures have the same width.
       legend: whether the picture needs its own legend on a page.
@@ -78,6 +76,9 @@ class Picture:
     legend: bool = False
 
 
+GREY = Line("#9a9a9a", ())
+
+
 def line(i: int) -> Line:
     """Returns the line of condition i, counted from 0; grey from the 43rd condition on."""
     if i >= len(_COLOURS) * len(_DASHES):
@@ -85,17 +86,10 @@ def line(i: int) -> Line:
     return Line(_COLOURS[i % len(_COLOURS)], _DASHES[i % len(_DASHES)])
 
 
-GREY = Line(_GREY, ())
-
-
 def svg(picture: Picture) -> bytes:
-    """Returns the picture as SVG, with coordinates rounded to 0.01 points.
-
-    The legend is included only if the page's legend does not cover it.
-    """
-    return re.sub(
-        rb'(?<=[ \n"])(-?\d+\.\d\d)\d+', rb"\1", _render(picture, "svg", legend=picture.legend)
-    )
+    """Returns the picture as SVG, with coordinates rounded to 0.01 points."""
+    content = _render(picture, "svg", legend=picture.legend)
+    return re.sub(rb'(?<=[ \n"])(-?\d+\.\d\d)\d+', rb"\1", content)
 
 
 def png(picture: Picture) -> bytes:
@@ -107,21 +101,14 @@ def _render(picture: Picture, kind: str, *, legend: bool) -> bytes:
     with matplotlib.rc_context(_RC):
         figure = Figure(figsize=(4.8, picture.height), layout="constrained")
         picture.draw(figure)
-        handles, labels = _labelled(figure.axes)
+        pairs = (zip(*axes.get_legend_handles_labels(), strict=True) for axes in figure.axes)
+        handles = {label: handle for each in pairs for handle, label in each}  # Each label once.
         if legend and handles:
-            columns = 2 if max(map(len, labels)) <= _WIDE else 1
-            figure.set_figheight(picture.height + 0.19 * -(-len(labels) // columns))
-            figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+            columns = 2 if max(map(len, handles)) <= _WIDE else 1
+            figure.set_figheight(picture.height + 0.19 * -(-len(handles) // columns))
+            entries = list(handles.values()), list(handles)
+            figure.legend(*entries, loc="outside lower center", ncols=columns)
         buffer = io.BytesIO()
         metadata = {"Date": None} if kind == "svg" else None
         figure.savefig(buffer, format=kind, dpi=200, metadata=metadata)
     return buffer.getvalue()
-
-
-def _labelled(every: Sequence[Axes]) -> tuple[list[Any], list[str]]:
-    """Returns the handles and labels of the figure's legend, each label once."""
-    found: dict[str, Any] = {}
-    for axes in every:
-        handles, labels = axes.get_legend_handles_labels()
-        found = dict(zip(labels, handles, strict=True)) | found
-    return list(found.values()), list(found)

@@ -1,19 +1,21 @@
 """Learning rate range test of Smith 2015 (arXiv 1506.01186, section 3.3).
 
-Smith reads two rates off the curve by eye: where accuracy begins to rise, and where it slows, gets
-ragged or falls. This module finds both by rule, from curves smoothed over five points.
+Smith reads two learning rates off the curve of accuracy by eye: the one at which accuracy begins to
+rise, and the one at which it slows, gets ragged or falls. This module finds two such rates by rule,
+from accuracies that are smoothed over five points.
 """
 
 import dataclasses
 import io
 import math
+import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 Point = dict[str, Any]
 
-_SMOOTHED = 5
-_STARTED = 0.1  # Learning has started when top-1 has made this share of its total gain.
+_REACH = 2  # Number of neighbours on each side in a smoothed value.
+_STARTED = 0.1  # Learning has started when top-1 has risen by this share of its total rise.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +39,7 @@ def suggest(points: Sequence[Point]) -> Interval:
     accuracies = smoothed([point["top1"] for point in points])
     best = max(range(len(points)), key=accuracies.__getitem__)
     start = accuracies[0] + _STARTED * (accuracies[best] - accuracies[0])
-    # From this rate on, top-1 stays above `start`; noise may exceed `start` earlier.
+    # Noise may lift top-1 above `start` earlier, so this is the index after the last lower value.
     first = max((i + 1 for i, top1 in enumerate(accuracies[:best]) if top1 < start), default=0)
     after = min(accuracies[best:])
     end = (
@@ -46,21 +48,16 @@ def suggest(points: Sequence[Point]) -> Interval:
         else "does not fall by the end: raise --range_to to see where it does"
     )
     why = (
-        f"from {rates[first]:.3g} on, training top1 is above {start:.3f}, a tenth of its total "
-        f"gain; it is highest, {accuracies[best]:.3f}, at {rates[best]:.3g}, and {end}."
+        f"from {rates[first]:.3g} on, training top1 has made a tenth of its gain, to {start:.3f}; "
+        f"it is highest, {accuracies[best]:.3f}, at {rates[best]:.3g}, and {end}."
     )
     return Interval(rates[first], rates[best], why)
 
 
 def smoothed(values: Sequence[float]) -> list[float]:
-    """Returns means over up to five neighbours, equally many before and after each value."""
-    reach = _SMOOTHED // 2
-    means = []
-    for i in range(len(values)):
-        side = min(reach, i, len(values) - 1 - i)
-        window = values[i - side : i + side + 1]
-        means.append(sum(window) / len(window))
-    return means
+    """Returns the means of each value and its neighbours: two on each side, or one or none."""
+    sides = [min(_REACH, i, len(values) - 1 - i) for i in range(len(values))]
+    return [statistics.fmean(values[i - n : i + n + 1]) for i, n in enumerate(sides)]
 
 
 def csv(points: Sequence[Point]) -> str:
@@ -75,7 +72,7 @@ def draw(points: Sequence[Point], interval: Interval, scale: str) -> bytes:
 
     The rate's axis is linear if `scale`, the value of --range_scale, is linear.
     """
-    # This import takes 0.5 s, which the start of a run should not cost.
+    # This import takes 0.5 s, so a run that draws nothing leaves it out.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 6), layout="constrained")
@@ -91,16 +88,15 @@ def plot(figure: Any, points: Sequence[Point], interval: Interval, scale: str) -
     rates = [point["learning_rate"] for point in points]
     xscale = "linear" if scale == "linear" else "log"
     rows: Any = figure.subplots(2, 1, sharex=True)
-    for axes, name, label in zip(
-        rows, ("loss", "top1"), ("training loss", "training top-1"), strict=True
-    ):
+    labels = {"loss": "training loss", "top1": "training top-1"}
+    for axes, (name, label) in zip(rows, labels.items(), strict=True):
         values = [point[name] for point in points]
         axes.plot(rates, values, ".", color="#999999", markersize=4)
         axes.plot(rates, smoothed(values), color="#0072b2")
         axes.axvspan(interval.lowest, interval.highest, color="#0072b2", alpha=0.12, lw=0)
         axes.set(ylabel=label, xscale=xscale, xlim=(rates[0], rates[-1]))
         axes.grid(alpha=0.3, which="both")
-    # Without a limit, a diverging loss would hide where the loss fell.
+    # Without a limit, a diverging loss would hide the decrease of the loss.
     rows[0].set_ylim(0, 2 * points[0]["loss"] or 1)
     rows[1].set_ylim(0, 1)
     rows[1].xaxis.set_major_formatter("{x:g}")

@@ -1,4 +1,4 @@
-"""Builds a report on runs; sections for which the runs have no data are left out."""
+"""Builds a report on runs; a section is left out if no run has data for it."""
 
 import functools
 import itertools
@@ -11,6 +11,8 @@ from trainer.reports.conditions import Condition, conditions
 from trainer.reports.plots import Picture
 from trainer.reports.run_record import DIVERGED, RunRecord
 
+_Part = tuple[html.Section, list[Picture]]  # The pictures are those in the section.
+
 
 def report(runs: Sequence[RunRecord]) -> tuple[str, list[Picture]]:
     """Returns the HTML page on `runs`, and its pictures."""
@@ -21,68 +23,60 @@ def report(runs: Sequence[RunRecord]) -> tuple[str, list[Picture]]:
     shown += [_range_tests(tests), _runs(groups, itertools.filterfalse(_is_compared, runs))]
     sections = [(section, pictures) for section, pictures in shown if section.body]
     text = html.page(
-        f"Crescendo: {_count(len(runs), 'run')}, {_count(len(groups), 'condition')}",
+        f"Crescendo: {count(len(runs), 'run')}, {count(len(groups), 'condition')}",
         tables.summary(groups) if groups else [],
         [section for section, _ in sections],
     )
     return text, list(itertools.chain.from_iterable(pictures for _, pictures in sections))
 
 
-_Part = tuple[html.Section, list[Picture]]
-
-
 def _is_compared(run: RunRecord) -> bool:
-    """Returns whether `run` is compared: not a range test, and with data or a recorded failure."""
+    """Returns whether `run` has data or a recorded failure, and is not a range test."""
     known = run.points or run.result or (run.flags and run.state in (DIVERGED, "failed"))
     return bool(known) and not run.is_range_test
 
 
 def _results(groups: Sequence[Condition]) -> _Part:
-    first = tables.reference(groups)
-    notes = []
-    if first:
-        seeds = any(len(each.ended) > 1 for each in groups)
-        notes = [
-            (
-                "Means ± one sample standard deviation (n − 1) over runs that differ in the seed. "
-                if seeds
-                else "Each condition has one run, so its spread is unknown. "
-            )
-            + f"Only finished runs count. Savings are relative to {first.label}, the first "
-            "condition with a finished run. Seconds are training time, comparable on one machine."
-        ]
-    body = html.table(tables.by_condition(groups)) + html.paragraphs(notes, "note")
+    spread = "Each condition has one run, so its spread is unknown."
+    if any(len(each.ended) > 1 for each in groups):
+        spread = "Means ± one sample standard deviation (n − 1) over runs that differ in the seed."
+    body = html.table(tables.by_condition(groups))
+    if first := tables.reference(groups):
+        savings = f"Savings are relative to {first.label}, the first condition with a finished run."
+        seconds = "Seconds are training time: compare them only between runs of one machine."
+        note = f"{spread} Only finished runs count. {savings} {seconds}"
+        body += html.paragraphs([note], "note")
     if tables.flags_apart(groups):
-        intro = ["The flags in which the conditions differ (–: unset):"]
-        body += html.paragraphs(intro) + html.table(tables.flags(groups))
+        body += html.paragraphs(["The flags in which the conditions differ (–: unset):"])
+        body += html.table(tables.flags(groups))
     return html.Section("Results", body if groups else ""), []
 
 
 def _comparisons(groups: Sequence[Condition]) -> _Part:
     pictures = batch_size_plots.against_batch(groups) + batch_size_plots.heat_maps(groups)
-    body = html.figures(pictures) if pictures else ""
-    return html.Section("Accuracy by batch size and learning rate", body), pictures
+    section = html.Section("Accuracy by batch size and learning rate", html.figures(pictures))
+    return section, pictures
 
 
 def _learned(groups: Sequence[Condition]) -> _Part:
     drawn = curves.lines(groups)
     pictures = curves.learned(groups, drawn)
-    notes = _how_drawn(groups)
-    body = html.legend(drawn) + html.figures(pictures) + html.paragraphs(notes, "note")
+    body = html.legend(drawn) + html.figures(pictures) + _how_drawn(groups)
     return html.Section("Learning curves", body if pictures else ""), pictures
 
 
-def _how_drawn(groups: Sequence[Condition]) -> list[str]:
+def _how_drawn(groups: Sequence[Condition]) -> str:
+    """Returns a paragraph on the thickness, colours and symbols of the curves."""
     notes = []
     if any(len(each.runs) > 1 for each in groups):
         notes.append("Thin: single runs. Thick: the mean of the finished runs.")
     if len(groups) > curves.COLOURED:
         notes.append(
-            f"In colour: the first condition and the {curves.COLOURED - 1} with the highest top-1."
+            f"Coloured: the first condition and the {curves.COLOURED - 1} with the highest top-1."
         )
     if any(run.state == DIVERGED for each in groups for run in each.runs):
         notes.append("×: the last point at which the loss was finite.")
-    return [" ".join(notes)] if notes else []
+    return html.paragraphs([" ".join(notes)], "note") if notes else ""
 
 
 def _schedule(groups: Sequence[Condition]) -> _Part:
@@ -117,8 +111,7 @@ def _range_tests(tests: Sequence[RunRecord]) -> _Part:
                 height=4.2,
             )
         )
-    body = html.figures(pictures) if pictures else ""
-    return html.Section("Learning rate range tests", body), pictures
+    return html.Section("Learning rate range tests", html.figures(pictures)), pictures
 
 
 def _draw_range_test(
@@ -129,9 +122,10 @@ def _draw_range_test(
 
 
 def _runs(groups: Sequence[Condition], others: Iterable[RunRecord]) -> _Part:
-    content = tables.by_run([*(run for each in groups for run in each.runs), *others])
-    return html.Section("Every run", html.table(content)), []
+    runs = [*(run for each in groups for run in each.runs), *others]
+    return html.Section("Every run", html.table(tables.by_run(runs))), []
 
 
-def _count(n: int, what: str) -> str:
+def count(n: int, what: str) -> str:
+    """Returns the number and the noun, such as 1 run or 2 runs."""
     return f"{n} {what}" + ("" if n == 1 else "s")

@@ -30,13 +30,13 @@ class RunRecord:
     """The records of one run.
 
     Attributes:
-      name: a path that distinguishes the run from the others of the report.
+      name: a path that differs from those of the other runs in the report.
       flags: values of the flags that change what is learned; {} if flags.txt cannot be read.
       points: logged points of both splits, in the order of updates.
       result: the content of result.json; None if it is missing or cannot be read.
-      state: finished, running, killed, DIVERGED, failed (as a point of a sweep), or not finished,
-        for instance after a signal.
-      notes: remarks for the reader, for instance on damaged files.
+      state: "finished", "running", "killed", DIVERGED, "failed" (a point of a sweep), or
+        "not finished", for example after a signal.
+      notes: remarks for the reader, for example on damaged files.
     """
 
     name: str
@@ -52,18 +52,16 @@ class RunRecord:
 
     @property
     def is_range_test(self) -> bool:
-        """True for a learning rate range test, which is not compared with other runs."""
+        """True for a range test, which the report does not compare with other runs."""
         return self.flags.get("anneal") == "range_test"
 
 
-def find(
-    paths: Sequence[pathlib.Path],
-) -> tuple[list[pathlib.Path], dict[pathlib.Path, str]]:
+def find(paths: Sequence[pathlib.Path]) -> tuple[list[pathlib.Path], dict[pathlib.Path, str]]:
     """Finds the run directories at and below `paths`.
 
     Returns:
       The run directories, each once: the runs of a sweep in the order of its grid, others by name.
-      The paths that contain no run and the folders that cannot be read, each with the reason.
+      Then, by path, the reason why a path is left out: it holds no run, or cannot be read.
     """
     found: dict[pathlib.Path, pathlib.Path] = {}
     left_out: dict[pathlib.Path, str] = {}
@@ -78,8 +76,8 @@ def find(
 
 
 def _runs(path: pathlib.Path, unread: dict[pathlib.Path, str]) -> Iterator[pathlib.Path]:
-    """Yields the runs in a folder and below; adds folders that cannot be read to `unread`."""
-    waiting = [path]  # A stack, not recursion: folders may be nested 2,000 deep.
+    """Yields the runs at and below `path`; adds each folder that cannot be read to `unread`."""
+    waiting = [path]  # Recursion would fail, because folders may be nested 2,000 deep.
     while waiting:
         path = waiting.pop()
         if any(os.path.lexists(path / name) for name in _FILES) or _failed(path):
@@ -123,23 +121,16 @@ def names(folders: Sequence[pathlib.Path]) -> list[str]:
 
 
 def read(folder: pathlib.Path, name: str) -> RunRecord:
-    """Reads the run in `folder`; files that cannot be read are left out and noted."""
+    """Returns the record of the run in `folder`; its notes name each file that cannot be read."""
     if not (folder / "flags.txt").exists() and (reason := _failed(folder)):
         return RunRecord(name, {}, [], None, "failed", [reason])
     notes: list[str] = []
     flags = _flags(folder / "flags.txt", notes)
     points = _points(folder / "metrics.jsonl", notes)
     result = _result(folder, points, notes)
-    if result and result.get("resumes"):
-        notes.append(f"resumed {result['resumes']} times" if result["resumes"] > 1 else "resumed")
-    return RunRecord(
-        name=name,
-        flags=flags,
-        points=points,
-        result=result,
-        state=_state(folder, result, notes),
-        notes=notes,
-    )
+    if result and (resumes := result.get("resumes")):
+        notes.append(f"resumed {resumes} times" if resumes > 1 else "resumed")
+    return RunRecord(name, flags, points, result, _state(folder, result, notes), notes)
 
 
 def _flags(path: pathlib.Path, notes: list[str]) -> dict[str, str]:
@@ -176,11 +167,10 @@ def _result(
         return None
     if found is None:
         return None
-    last = points[-1]["update"] if points else 0
-    if last < found["updates"] and (points or not any("metrics.jsonl" in note for note in notes)):
-        notes.append(f"metrics.jsonl ends at update {last} of {found['updates']}")
-    if last > found["updates"]:
-        updates = found["updates"]
+    last, updates = points[-1]["update"] if points else 0, found["updates"]
+    if last < updates and (points or not any("metrics.jsonl" in note for note in notes)):
+        notes.append(f"metrics.jsonl ends at update {last} of {updates}")
+    if last > updates:
         notes.append(f"metrics.jsonl goes on to update {last}: the result is of update {updates}")
     return found
 
@@ -198,7 +188,7 @@ def _text(path: pathlib.Path, notes: list[str], *, needed: bool = False) -> str 
 
 
 def _failed(folder: pathlib.Path) -> str | None:
-    """Returns why the run failed; None if `folder` is not a failed point of a sweep."""
+    """Returns the reason of a failed point of a sweep; None if `folder` is not such a point."""
     outcome = _outcomes(folder.parent).get(folder.name, outcomes.Outcome())
     if not outcome.failed:
         return None
@@ -222,7 +212,7 @@ def _state(folder: pathlib.Path, result: dict[str, Any] | None, notes: list[str]
     if reason := _failed(folder):
         notes.append(reason)
         return "failed"
-    # An owner that is not killed empties the lock when it ends.
+    # A process empties its lock file when it ends, unless it is killed.
     owner = directory.OWNER.fullmatch((_text(folder / "lock", notes) or "").strip())
     if not owner:
         return "not finished"
@@ -231,5 +221,5 @@ def _state(folder: pathlib.Path, result: dict[str, Any] | None, notes: list[str]
             return "running"
         if owner[1] == socket.gethostname():
             return "killed"
-    notes.append(f"{owner[0]} runs it, or was killed")
+    notes.append(f"{owner[0]} trains this run, or was killed")
     return "not finished"

@@ -7,7 +7,7 @@ from trainer.reports.conditions import UNSET, Condition
 from trainer.reports.run_record import RunRecord
 from trainer.sweep.seed_statistics import Spread
 
-_FEW = 4  # This many flags fit on paper beside the results.
+_FEW = 4  # Number of flags that fit on paper beside the results.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,31 +35,28 @@ def reference(conditions: Sequence[Condition]) -> Condition | None:
 def by_condition(conditions: Sequence[Condition]) -> Table:
     """Returns a row per condition: means over finished runs, savings, and flags if few differ."""
     first = reference(conditions)
-    name = "results by condition"
     head = ["condition", "runs ended", "top-1, %", "loss", "updates", "updates saved", "seconds"]
     head += ["time saved"]
     rows = []
     for each in conditions:
         seconds = each.spread_of("seconds")
         row = [each.label, f"{len(each.ended)} of {len(each.runs)}"]
-        row += [
-            _spread(each.spread_of("top1"), 2, 100),
-            _spread(each.spread_of("loss"), 3),
-            _spread(each.spread_of("updates"), 0),
-            _saved(each, first, "updates"),
-            _spread(seconds, _digits(seconds.mean if seconds else None)),
-            _saved(each, first, "seconds"),
-        ]
+        row += [_spread(each.spread_of("top1"), 2, 100), _spread(each.spread_of("loss"), 3)]
+        row += [_spread(each.spread_of("updates"), 0), _saved(each, first, "updates")]
+        digits = _digits(seconds.mean if seconds else None)
+        row += [_spread(seconds, digits), _saved(each, first, "seconds")]
         rows.append(row)
-    differ = flags(conditions)
-    if flags_apart(conditions):
-        return Table(name, head, rows, {0})
-    rows = [row + more[1:] for row, more in zip(rows, differ.rows, strict=True)]
-    return Table(name, head + differ.head[1:], rows, {0, *range(len(head), len(head) + _FEW)})
+    texts = {0}
+    if not flags_apart(conditions):
+        differ = flags(conditions)
+        rows = [row + more[1:] for row, more in zip(rows, differ.rows, strict=True)]
+        texts |= set(range(len(head), len(head) + _FEW))
+        head += differ.head[1:]
+    return Table("results by condition", head, rows, texts)
 
 
 def flags(conditions: Sequence[Condition]) -> Table:
-    """Returns a row per condition: the flags that differ, except those that all labels contain."""
+    """Returns a row per condition: the flags that differ, except those in all labels."""
     names = [
         name
         for name in dict.fromkeys(name for each in conditions for name in each.values)
@@ -80,8 +77,7 @@ def by_run(runs: Sequence[RunRecord]) -> Table:
     """Returns a row per run: its state, its last values, and notes on its files."""
     head = ["run", "state", "seed", "epochs", "updates", "top-1, %", "best top-1, %", "loss"]
     head += ["seconds", "examples per second", "notes"]
-    rows = [_run(run) for run in runs]
-    return Table("every run", head, rows, {0, 1, len(head) - 1})
+    return Table("every run", head, [_run(run) for run in runs], {0, 1, len(head) - 1})
 
 
 def summary(conditions: Sequence[Condition]) -> list[str]:
@@ -128,7 +124,7 @@ def _run(run: RunRecord) -> list[str]:
 
 
 def _digits(seconds: float | None) -> int:
-    """Returns the number of decimals that gives `seconds` three significant digits."""
+    """Returns the number of decimals of `seconds`: 2 below 10, 1 below 100, else 0."""
     return 2 if not seconds or seconds < 10 else 1 if seconds < 100 else 0
 
 
@@ -140,7 +136,7 @@ def _spread(found: Spread | None, digits: int, scale: float = 1) -> str:
     if found is None:
         return UNSET
     mean = f"{scale * found.mean:,.{digits}f}"
-    # The number of updates mostly follows from the flags and is equal for all seeds.
+    # Without decimals, a deviation of 0 is left out: seeds rarely change the number of updates.
     if found.deviation is None or not (found.deviation or digits):
         return mean
     return f"{mean} ± {scale * found.deviation:,.{digits}f}"
@@ -153,13 +149,10 @@ def _mean(condition: Condition, name: str) -> float:
 
 
 def _saved(condition: Condition, first: Condition | None, name: str) -> str:
-    """Returns how much less `name` the condition needs than the reference `first`, in percent."""
-    if first is None or not condition.ended:
-        return UNSET
+    """Returns the savings of a condition relative to `first`, in percent of first's `name`."""
     if condition is first:
         return "reference"
-    whole = _mean(first, name)
-    if not whole:
+    if first is None or not condition.ended or not (whole := _mean(first, name)):
         return UNSET
     percent = 100 * (1 - _mean(condition, name) / whole)
     return f"{percent:z.1f}%".replace("-", "−")  # z turns -0.0 into 0.0.
