@@ -39,7 +39,9 @@ def run(config: Config) -> int:
     (_, h, w, c), classes = model.input_shape, model.output_shape[-1]
     names = setup.class_names(config, data.class_names, data.classes)
     logits = logit_names(names, classes)
-    about = exports.ExportInfo(str(path), update, (h, w, c), classes, setup.versions(), (*names,))
+    about = exports.ExportInfo(
+        *(str(path), update, (h, w, c), classes, setup.versions(), (*names,), data.preprocessing)
+    )
     without = exports.write(target, model, flags, about, logits)
 
     say(

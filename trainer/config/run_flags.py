@@ -1,6 +1,7 @@
 """Declares the flags that decide what a run learns: data, model, optimizer, start, schedule."""
 
 import dataclasses
+import re
 
 from trainer.config import local_path
 from trainer.config.declaration import (
@@ -40,6 +41,14 @@ _range = Group("Range test", _LEARNED, TRAINING)
 def _dataset_problem(name: str) -> str:
     kind, colon, path = name.partition(":")
     return local_path.problem(path) if colon and kind == "image_folder" else local_path.empty(name)
+
+
+def _pattern_problem(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        return f"is not a regular expression: {error}"
+    return local_path.empty(pattern)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,6 +113,21 @@ class RunFlags:
     )
     num_classes: int | None = _model(
         None, "Number of the model's classes (unset: the dataset's).", problem=POSITIVE
+    )
+    init_from: str | None = _model(
+        None,
+        "Pretrained weights: a run directory (RUN@best or RUN@UPDATE for another checkpoint than "
+        "the newest), an export, a .keras or .weights.h5 file, or imagenet for those of "
+        "keras.applications (unset: random weights). They are read when the run begins.",
+        problem=local_path.problem,
+        commands=TRAINING,
+    )
+    freeze: str | None = _model(
+        None,
+        "Regular expression; layers whose path matches it from its start keep their weights. "
+        "--freeze='(?!logits)' trains only the layer logits (unset: all layers train).",
+        problem=_pattern_problem,
+        commands=TRAINING,
     )
     ghost_batch_size: int = _model(
         32,

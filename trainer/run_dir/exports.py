@@ -45,6 +45,8 @@ class ExportInfo:
     classes: int  # Number of logits.
     versions: dict[str, str]  # Version of each package that took part in the export, by name.
     class_names: tuple[str, ...] | None = None  # None if an older version wrote the export.
+    # "imagenet" if the model standardises images as keras.applications does, else None.
+    preprocessing: str | None = None
 
 
 _ABOUT = typed_json.fields(
@@ -55,7 +57,10 @@ _ABOUT = typed_json.fields(
         "classes": integer(1),
         "versions": typed_json.table_of(typed_json.text),
     },
-    {"class_names": typed_json.optional(list_of(file_name))},
+    {
+        "class_names": typed_json.optional(list_of(file_name)),
+        "preprocessing": typed_json.optional(typed_json.one_of("imagenet")),
+    },
 )
 
 

@@ -15,13 +15,15 @@ from trainer.data import pipeline
 from trainer.data.bad_examples import BadExamples
 from trainer.distributed.process_group import ProcessGroup
 from trainer.distributed.strategy import is_tpu
+from trainer.nn.freezing import freeze
 from trainer.run_dir import directory, training_data
-from trainer.run_dir.checkpoints import Checkpoints, NoCheckpoints
+from trainer.run_dir.checkpoints import Checkpoints, NoCheckpoints, found
 from trainer.run_dir.training_data import TrainingData
 from trainer.schedule import plan, trajectory
 from trainer.schedule.layout import default_micro_batch_size, lay_out
+from trainer.system.atomic_file import write_atomic
 from trainer.system.output import log, width
-from trainer.training import micro_batch_search, setup
+from trainer.training import micro_batch_search, pretrained, setup
 from trainer.training.evaluation import Evaluator
 from trainer.training.outputs import Outputs, open_outputs
 from trainer.training.state import State, restore, share
@@ -86,12 +88,18 @@ def set_up(
     examples, validation = setup.load_splits(config, kept, bad, group)
     schedule = trajectory.from_config(config, examples.examples, replicas)
     data = setup.training_data_of(config, kept, bad, examples)
-    # The chief's mean and deviation may be those of a resumed run.
-    mean, std = group.broadcast(np.array([data.mean, data.std])).tolist()  # [2, c]
-    data = dataclasses.replace(data, mean=tuple(mean), std=tuple(std))
+    source = None
+    if config.init_from and group.chief and not found(path / "checkpoints"):
+        source = pretrained.find(config, channels=len(data.mean))
+        data = pretrained.preprocessed(data, source, config.model)
+    data = _chiefs(data, group)
+    model = setup.build(config, data, strategy)
+    table = source and pretrained.load(config, data, source, model)
+    if config.freeze:
+        log(freeze(model, config.freeze))
     step = TrainingStep(
         strategy,
-        setup.build(config, data, strategy),
+        model,
         optimizer=config.optimizer,
         weight_decay=config.weight_decay,
         label_smoothing=config.label_smoothing,
@@ -108,6 +116,11 @@ def set_up(
     checkpoints, state = _restore(config, path, step, data, group)
     if state.resumes:
         log(f"resumed at update {state.update}, epoch {state.position / examples.examples:.2f}")
+    outputs = open_outputs(
+        config, path, checkpoints, state, data, end=schedule.end, chief=group.chief
+    )
+    if table:
+        write_atomic(path / pretrained.FILE, table)
     return Run(
         path,
         bad,
@@ -118,8 +131,15 @@ def set_up(
         Evaluator(strategy, step.model, validation, lanes, config.augment, bad, group),
         micro_batch_size,
         state,
-        open_outputs(config, path, checkpoints, state, data, end=schedule.end, chief=group.chief),
+        outputs,
     )
+
+
+def _chiefs(data: TrainingData, group: ProcessGroup) -> TrainingData:
+    """Returns `data` with the chief's preprocessing: that of a resumed run, or of --init_from."""
+    mean, std = group.broadcast(np.array([data.mean, data.std])).tolist()  # [2, c]
+    preprocessing = group.broadcast_text(data.preprocessing or "") or None
+    return dataclasses.replace(data, mean=tuple(mean), std=tuple(std), preprocessing=preprocessing)
 
 
 def _with_order_version(config: Config, path: pathlib.Path, group: ProcessGroup) -> Config:

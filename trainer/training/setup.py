@@ -206,7 +206,7 @@ def build(config: Config, data: TrainingData, strategy: tf.distribute.Strategy) 
     with strategy.scope():
         return registry.build(
             config.model,
-            registry.ImageFormat(shape, data.mean, data.std),
+            registry.ImageFormat(shape, data.mean, data.std, data.preprocessing),
             classes,
             registry.GhostNorm(config.ghost_batch_size, config.ghost_decay, kernel),
             seed=config.seed,

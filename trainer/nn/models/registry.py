@@ -22,7 +22,7 @@ from trainer.errors import UserError
 from trainer.nn import model_checks
 from trainer.nn.ghost_batch_norm import Kernel
 from trainer.nn.ghostify import ghostify
-from trainer.nn.models import user_function
+from trainer.nn.models import application, user_function
 from trainer.nn.models.plain import plain_9, vgg_16
 from trainer.nn.models.resnet import resnet_50
 from trainer.nn.models.wide_resnet import wide_resnet
@@ -32,20 +32,20 @@ from trainer.nn.user_code import explain_refusal
 ImageShape = tuple[int, int, int]
 
 _OWN = {"resnet_50": resnet_50, "vgg_16": vgg_16, "plain_9": plain_9}
-# Other names of constructors in keras.applications.
-_ALIASES = {"inception_resnet_v2": "InceptionResNetV2"}
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageFormat:
-    """Shape (h, w, c) of a model's images, and the statistics that standardise them.
+    """Shape (h, w, c) of a model's images, and what standardises them.
 
-    `mean` and `std` have one value for each channel, in pixel values 0 to 255.
+    `mean` and `std` have one value for each channel, in pixel values 0 to 255. If `preprocessing`
+    is imagenet, the images are standardised as keras.applications does it for the model.
     """
 
     shape: ImageShape
     mean: Sequence[float]
     std: Sequence[float]
+    preprocessing: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,14 +87,17 @@ def build(
     """
     keras.utils.set_random_seed(keras_seed(seed))
     with _layers_in(precision):
-        network = _network(name, images.shape, classes)
+        network = _network(name, images, classes)
     inputs = keras.Input(images.shape, dtype="uint8", name="images")
     dtype = _input_dtype(network)
     pixels = keras.ops.cast(inputs, dtype)  # [b, h, w, c], 0..255
     if dtype == "float32" and not _standardises(network):
-        pixels = keras.layers.Normalization(
-            mean=list(images.mean), variance=[std**2 for std in images.std], dtype="float32"
-        )(pixels)
+        if images.preprocessing:
+            pixels = application.preprocess(name, pixels)
+        else:
+            pixels = keras.layers.Normalization(
+                mean=list(images.mean), variance=[std**2 for std in images.std], dtype="float32"
+            )(pixels)
     with explain_refusal(name, "cannot be built"):
         logits = network(pixels)  # [b, classes]
     if isinstance(logits, list) and len(logits) == 1:  # keras.Model(x, [y]) returns a list.
@@ -125,21 +128,21 @@ def _layers_in(precision: str) -> Iterator[None]:
         keras.config.set_dtype_policy(outer)
 
 
-def _network(name: str, image_shape: ImageShape, classes: int) -> keras.Model:
+def _network(name: str, images: ImageFormat, classes: int) -> keras.Model:
     """Returns the network `name`, from float images to logits."""
+    image_shape = images.shape
     if ":" in name:
         return user_function.build(name, image_shape, classes)
     if match := re.fullmatch(r"wide_resnet_(\d+)_(\d+)", name):
         return wide_resnet(int(match[1]), int(match[2]), image_shape, classes)
     if name in _OWN:
         return _OWN[name](image_shape, classes)
-    constructors = dict(inspect.getmembers(keras.applications, inspect.isfunction))
-    constructor = constructors.get(_ALIASES.get(name, name))
+    constructor = application.constructor_of(name)
     if constructor is None:
-        raise UserError(f"--model={name} is not a model; {_suggest(name, list(constructors))}")
+        raise UserError(f"--model={name} is not a model; {_suggest(name)}")
     raw: dict[str, Any] = {}
     if "include_preprocessing" in inspect.signature(constructor).parameters:
-        raw = {"include_preprocessing": False}
+        raw = {"include_preprocessing": bool(images.preprocessing)}
     with explain_refusal(name, "cannot be built"):
         network = constructor(
             input_shape=image_shape,
@@ -163,13 +166,13 @@ def _return_in_float32(network: keras.Model) -> None:
             return
 
 
-def _suggest(name: str, constructors: list[str]) -> str:
+def _suggest(name: str) -> str:
     """Returns what --model can be, after the names that are similar to `name`."""
 
     def plain(name: str) -> str:
         return name.lower().replace("_", "")
 
-    known = [*constructors, *_OWN, *_ALIASES, "wide_resnet_16_4"]
+    known = [*application.constructors(), *_OWN, *application.ALIASES, "wide_resnet_16_4"]
     near = difflib.get_close_matches(plain(name), set(map(plain, known)), n=3, cutoff=0.6)
     own = ", ".join(["wide_resnet_<depth>_<width>", *_OWN])
     forms = f"{own}, a name in keras.applications or module:function"

@@ -1,0 +1,73 @@
+"""Names of a model's layers and weights that are the same whenever the model is built.
+
+Keras numbers layers without a name through a whole process: the first convolution is conv2d in one
+model and conv2d_13 in the next. Here, the numbers start again in each model.
+"""
+
+import re
+from collections.abc import Iterator
+
+import keras
+
+
+def layer_paths(model: keras.Model) -> dict[str, keras.layers.Layer]:
+    """Returns the layers that own weights, by path, in the order of the model's weights."""
+    layers: dict[str, keras.layers.Layer] = {}
+    for path, layer, _ in _weights(model):
+        layers.setdefault(path, layer)
+    return layers
+
+
+def weight_paths(model: keras.Model) -> dict[str, keras.Variable]:
+    """Returns the model's parameters and statistics by path, such as group1_block1_conv1/kernel.
+
+    The order is that of `model.weights`.
+    """
+    weights = {}
+    for path, _, variable in _weights(model):
+        key = whole = f"{path}/{variable.name}"
+        number = 1
+        while key in weights:  # Layers of a subclassed model may have equal names.
+            number += 1
+            key = f"{whole}#{number}"
+        weights[key] = variable
+    return weights
+
+
+def head(model: keras.Model) -> str:
+    """Returns the path of the last layer with weights, which computes the logits."""
+    return list(layer_paths(model))[-1]
+
+
+def _weights(model: keras.Model) -> Iterator[tuple[str, keras.layers.Layer, keras.Variable]]:
+    """Yields (path of the layer, layer, variable) for each of `model.weights`."""
+    layers = list(model._flatten_layers(include_self=False))
+    owners = {
+        id(variable): layer
+        for layer in layers
+        for variable in [*layer._trainable_variables, *layer._non_trainable_variables]
+    }
+    names = _own_names(layers)
+    for variable in model.weights:
+        *parents, _ = variable.path.split("/")
+        yield "/".join(names.get(name, name) for name in parents), owners[id(variable)], variable
+
+
+def _own_names(layers: list[keras.layers.Layer]) -> dict[str, str]:
+    """Maps the names that Keras has numbered to names that are numbered within `layers`."""
+    numbered: dict[str, list[tuple[int, str]]] = {}
+    for layer in layers:
+        kind = _snake_case(type(layer).__name__).removeprefix("ghost_")
+        if match := re.fullmatch(rf"({re.escape(kind)})(?:_(\d+))?", layer.name):
+            numbered.setdefault(kind, []).append((int(match[2] or 0), layer.name))
+    return {
+        name: f"{kind}_{number}" if number else kind
+        for kind, members in numbered.items()
+        for number, (_, name) in enumerate(sorted(set(members)))
+    }
+
+
+def _snake_case(name: str) -> str:
+    """Returns a class's name as Keras writes it in the names of layers."""
+    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
+    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()

@@ -1,0 +1,102 @@
+"""Weights of keras.applications, trained on ImageNet, and the preprocessing they were trained with.
+
+Keras downloads the files into its cache, ~/.keras/models, and reads them from there afterwards.
+"""
+
+import contextlib
+import inspect
+import os
+import re
+import socket
+import types
+from collections.abc import Callable, Iterator
+
+import keras
+import numpy as np
+
+from trainer.errors import UserError
+from trainer.nn.layer_paths import weight_paths
+
+IMAGENET = "imagenet"
+# Names of --model that are the program's own networks, and the application that is similar.
+_SIMILAR = {"resnet_50": "ResNet50", "vgg_16": "VGG16"}
+# Other names of constructors in keras.applications.
+ALIASES = {"inception_resnet_v2": "InceptionResNetV2"}
+_SILENCE_SECONDS = 60.0  # A download that receives nothing for so long has failed.
+
+
+def constructors() -> dict[str, Callable[..., keras.Model]]:
+    """Returns the constructors of keras.applications by name."""
+    return dict(inspect.getmembers(keras.applications, inspect.isfunction))
+
+
+def constructor_of(name: str) -> Callable[..., keras.Model] | None:
+    """Returns the constructor that --model=`name` means, or None."""
+    return constructors().get(ALIASES.get(name, name))
+
+
+def check(name: str, channels: int) -> None:
+    """Checks that ImageNet weights exist for --model=`name` and images of so many channels.
+
+    Raises:
+        UserError: if they do not.
+    """
+    if constructor_of(name) is None:
+        similar = f": use --model={_SIMILAR[name]}" if name in _SIMILAR else ""
+        raise UserError(
+            f"--init_from={IMAGENET} has weights for the models of keras.applications alone, and "
+            f"--model={name} is not one of them{similar}.\n"
+            "Name another model, such as ResNet50, or the run, export or file with its weights."
+        )
+    if re.fullmatch("EfficientNetB[0-7]", ALIASES.get(name, name)):
+        raise UserError(
+            f"--init_from={IMAGENET} cannot be used with --model={name}, whose standardisation is "
+            "part of the weights.\nUse --model=EfficientNetV2B0, or another EfficientNetV2."
+        )
+    if channels != 3:
+        raise UserError(
+            f"--init_from={IMAGENET} needs colour images, and these have {channels} channel.\n"
+            "Convert them to RGB, or leave --init_from out."
+        )
+
+
+def preprocess(name: str, pixels: keras.KerasTensor) -> keras.KerasTensor:
+    """Applies the application's `preprocess_input` to pixels 0 to 255, float32 [b, h, w, 3]."""
+    name = ALIASES.get(name, name)
+    modules = inspect.getmembers(keras.applications, lambda x: isinstance(x, types.ModuleType))
+    (module,) = {module for _, module in modules if hasattr(module, name)}
+    return module.preprocess_input(pixels, data_format="channels_last")
+
+
+def weights(name: str) -> dict[str, np.ndarray]:
+    """Returns the weights of the application by path, for images of its own size and 1,000 classes.
+
+    Raises:
+        UserError: if they are not in Keras' cache and cannot be downloaded.
+    """
+    constructor = constructor_of(name)
+    assert constructor is not None  # `check` was called.
+    try:
+        with _bounded():
+            network = constructor(weights=IMAGENET)
+    except Exception as error:  # Keras raises Exception itself, and sockets raise OSError.
+        text = str(error)
+        url = (re.search(r"https?://\S+", text) or [""])[0]
+        cache = os.path.join(keras.config.keras_home(), "models")
+        file = f"{url} as {cache}/{os.path.basename(url)}" if url else f"its file in {cache}"
+        raise UserError(
+            f"--init_from={IMAGENET}: the weights of {name} cannot be read: {text.splitlines()[0]}"
+            f".\nOn a machine with a network, download {file}, and copy it to the same place here."
+        ) from error
+    return {path: np.asarray(variable) for path, variable in weight_paths(network).items()}
+
+
+@contextlib.contextmanager
+def _bounded() -> Iterator[None]:
+    """Ends a download in the block that receives nothing for a minute."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_SILENCE_SECONDS)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

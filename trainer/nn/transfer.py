@@ -1,0 +1,87 @@
+"""Copies the weights of one model into another, by path and shape."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+from trainer.nn import layer_paths
+
+_FEW = 4  # Number of paths that a summary lists.
+
+
+@dataclasses.dataclass(frozen=True)
+class Transfer:
+    """Result of a transfer: weights by path, such as logits/kernel, with a reason where useful.
+
+    Attributes:
+      loaded: weights that have the source's values.
+      new: weights that keep their initial values, with the reason.
+      left: weights of the source that were not used, with their shapes.
+      backbone: whether a weight outside of the head, the last layer, was loaded.
+      values: number of values in `loaded`, and in the whole model.
+    """
+
+    loaded: list[str]
+    new: dict[str, str]
+    left: dict[str, str]
+    backbone: bool
+    values: tuple[int, int]
+
+    def summary(self) -> str:
+        """Returns a line with the counts and the first paths."""
+        return (
+            f"{len(self.loaded)} of {len(self.loaded) + len(self.new)} tensors are loaded, "
+            f"{self.values[0]:,} of {self.values[1]:,} values; new: {_listed(self.new)}; "
+            f"left in the source: {_listed(self.left)}"
+        )
+
+    def table(self) -> str:
+        """Returns a line for each weight: loaded, new or left, its path, and the reason."""
+        rows = [("loaded", path, "") for path in self.loaded]
+        rows += [("new", path, why) for path, why in self.new.items()]
+        rows += [("left", path, shape) for path, shape in self.left.items()]
+        return "".join("\t".join(row).rstrip() + "\n" for row in rows)
+
+
+def transfer(
+    model: keras.Model, source: Mapping[str, np.ndarray], *, with_head: bool = True
+) -> Transfer:
+    """Assigns to each weight of `model` the value that `source` has at the same path and shape.
+
+    Args:
+        model: the model to change; its paths are those of `layer_paths.weight_paths`.
+        source: values by path.
+        with_head: whether the last layer, which computes the logits, may be loaded.
+    """
+    head = layer_paths.head(model)
+    loaded, new = [], {}
+    size = whole = 0
+    for path, variable in layer_paths.weight_paths(model).items():
+        count = variable.value.shape.num_elements()
+        whole += count
+        of_head = path.rpartition("/")[0] == head
+        if path not in source:
+            new[path] = "not in the source"
+        elif source[path].shape != tuple(variable.shape):
+            new[path] = f"{_shape(variable.shape)}, and {_shape(source[path].shape)} in the source"
+        elif of_head and not with_head:
+            new[path] = "the source's logits are of other classes"
+        else:
+            variable.value.assign(source[path].astype(variable.dtype))
+            loaded.append(path)
+            size += count
+    left = {path: _shape(value.shape) for path, value in source.items() if path not in loaded}
+    backbone = any(path.rpartition("/")[0] != head for path in loaded)
+    return Transfer(loaded, new, left, backbone, (size, whole))
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " × ".join(map(str, shape)) or "scalar"
+
+
+def _listed(paths: Mapping[str, str]) -> str:
+    names = list(paths)
+    more = f" and {len(names) - _FEW} more" if len(names) > _FEW else ""
+    return ", ".join(names[:_FEW]) + more if names else "none"

@@ -1,0 +1,211 @@
+"""Pretrained weights: reads what --init_from names, and starts a run's model from it.
+
+The preprocessing comes with the weights: a model that has learned from images with one mean and
+deviation does not recognise images with another.
+"""
+
+import dataclasses
+import pathlib
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from trainer.config import command_line
+from trainer.config.flags import Config
+from trainer.data.bad_examples import BadExamples
+from trainer.errors import UserError
+from trainer.nn.ghostify import unghostify
+from trainer.nn.layer_paths import weight_paths
+from trainer.nn.models import application
+from trainer.nn.transfer import transfer
+from trainer.run_dir import exports, model_source
+from trainer.run_dir.training_data import TrainingData
+from trainer.system.output import log
+from trainer.system.regular_file import opener
+from trainer.training import setup
+
+FILE = "init_from.txt"  # Table of the weights that were loaded, in the run directory.
+Tensors = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Pretrained weights.
+
+    Attributes:
+      name: what the weights are, for messages.
+      tensors: function (model without weights of its own) → values by path.
+      statistics: mean and deviation of each channel, 0 to 255; None if they are not known.
+      preprocessing: as in TrainingData.
+      class_names: names of the logits; None if they are not known.
+    """
+
+    name: str
+    tensors: Callable[[Callable[[], keras.Model]], Tensors]
+    statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    preprocessing: str | None = None
+    class_names: Sequence[str] | None = None
+
+
+def find(config: Config, channels: int) -> Source:
+    """Returns the weights that --init_from names, for images of so many channels.
+
+    Raises:
+      UserError: if they do not exist, cannot be read, or are not for such a model.
+    """
+    assert config.init_from is not None
+    if config.init_from == application.IMAGENET:
+        application.check(config.model, channels)
+        tensors = application.weights(config.model)
+        return Source(application.IMAGENET, lambda _: tensors, preprocessing="imagenet")
+    path = pathlib.Path(config.init_from)
+    if path.suffix == ".keras" and not path.is_dir():
+        return _of_keras_file(path)
+    if path.name.endswith(".weights.h5"):
+        _check_readable(path)
+        return Source(str(path), lambda build: _weights_file(path, build))
+    if model_source.is_export(path):
+        return _of_export(path)
+    return _of_run(path)
+
+
+def preprocessed(data: TrainingData, source: Source, model: str) -> TrainingData:
+    """Returns `data` with the preprocessing of `source`; logs what is used instead if unknown.
+
+    Raises:
+      UserError: if the source's preprocessing belongs to an application that `model` is not.
+    """
+    if source.preprocessing:
+        application.check(model, len(data.mean))
+        return dataclasses.replace(data, preprocessing=source.preprocessing)
+    if source.statistics is None:
+        log(
+            f"the mean and deviation with which {source.name} was trained are not known: those of "
+            "the training data are used"
+        )
+        return data
+    mean, std = source.statistics
+    if len(mean) != len(data.mean):
+        log(
+            f"{source.name} was trained on images of {len(mean)} channels, and these have "
+            f"{len(data.mean)}: the mean and deviation of the training data are used"
+        )
+        return data
+    return dataclasses.replace(data, mean=mean, std=std)
+
+
+def load(config: Config, data: TrainingData, source: Source, model: keras.Model) -> str:
+    """Starts `model` from `source`; returns a table of what was loaded, new and left.
+
+    Raises:
+      UserError: if nothing fits but the last layer.
+    """
+
+    def build() -> keras.Model:
+        return unghostify(setup.build(config, data, tf.distribute.OneDeviceStrategy("CPU:0")))
+
+    # The same classes may be in another order, which is part of their meaning.
+    same = source.class_names is None or source.class_names == data.class_names
+    found = transfer(model, source.tensors(build), with_head=same)
+    if not found.backbone:
+        first = next(iter(found.new.items()), ("", ""))
+        raise UserError(
+            f"--init_from={config.init_from}: none of its weights fits --model={config.model} by "
+            f"path and shape; for example, {first[0]} is {first[1]}.\n"
+            "Name the --model that the weights were trained with."
+        )
+    log(f"--init_from={source.name}: {found.summary()}; all are in {FILE}")
+    return found.table()
+
+
+def _of_run(path: pathlib.Path) -> Source:
+    folder, checkpoint = path, "newest"
+    if not path.exists() and "@" in path.name:
+        name, _, checkpoint = path.name.rpartition("@")
+        folder = path.with_name(name)
+    if not folder.exists():
+        raise UserError(
+            f"--init_from={path} does not exist.\n"
+            "Name a run directory, an export, a .keras or .weights.h5 file, or imagenet."
+        )
+    given = [f"--model_dir={folder}", f"--checkpoint={checkpoint}"]
+    config = command_line.parse("evaluate", given)
+    config = model_source.with_kept_flags("evaluate", config, given)
+    strategy = tf.distribute.OneDeviceStrategy("CPU:0")
+    model, data, _, update = setup.restore(config, folder, strategy, BadExamples(True))
+    tensors = _values(model)
+    return Source(
+        f"{folder}, update {update}",
+        lambda _: tensors,
+        (data.mean, data.std),
+        data.preprocessing,
+        data.class_names,
+    )
+
+
+def _of_export(folder: pathlib.Path) -> Source:
+    about = exports.about(folder)
+    source = _of_keras_file(folder / "model.keras")
+    return dataclasses.replace(
+        source, preprocessing=about.preprocessing, class_names=about.class_names
+    )
+
+
+def _of_keras_file(path: pathlib.Path) -> Source:
+    _check_readable(path)
+    model = exports.load(path)
+    assert isinstance(model, keras.Model)
+    tensors = _values(model)
+    layers = [each for each in model.layers if isinstance(each, keras.layers.Normalization)]
+    statistics = None
+    if layers:
+        mean, variance = (np.ravel(value) for value in (layers[0].mean, layers[0].variance))
+        statistics = tuple(mean.tolist()), tuple(np.sqrt(variance).tolist())
+    return Source(str(path), lambda _: tensors, statistics)
+
+
+def _check_readable(path: pathlib.Path) -> None:
+    try:
+        with open(path, "rb", opener=opener):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"--init_from={path} cannot be read: {error.strerror}.\n"
+            "Name a run directory, an export, a .keras or .weights.h5 file, or imagenet."
+        ) from error
+
+
+def _values(model: keras.Model) -> Tensors:
+    return {path: np.asarray(variable.value) for path, variable in weight_paths(model).items()}
+
+
+def _weights_file(path: pathlib.Path, build: Callable[[], keras.Model]) -> Tensors:
+    """Returns the weights of a .weights.h5 file, which names layers by their place in a model.
+
+    The file may be of the model with its standardisation, or of the network in it.
+    """
+    model = build()
+    for part in (model, model.layers[-1]):
+        if not isinstance(part, keras.Model):
+            continue
+        for variable in part.weights:  # What the file lacks stays NaN.
+            variable.assign(np.full(variable.shape, np.nan, np.float32))
+        try:
+            with warnings.catch_warnings(action="ignore"):  # The table tells what was loaded.
+                part.load_weights(path, skip_mismatch=True)
+        except (OSError, KeyError, ValueError) as error:
+            raise UserError(
+                f"--init_from={path} cannot be read: {str(error).splitlines()[0]}.\n"
+                "Name a file that Keras' save_weights wrote."
+            ) from error
+        found = {name: value for name, value in _values(model).items() if not _is_nan(value)}
+        if found:
+            return found
+    return {}
+
+
+def _is_nan(value: np.ndarray) -> bool:
+    return bool(np.all(np.isnan(value)))
