@@ -25,7 +25,9 @@ def weight_paths(model: keras.Model) -> dict[str, keras.Variable]:
     """
     weights = {}
     for path, _, variable in _weights(model):
-        key = whole = f"{path}/{variable.name}"
+        # Keras numbers variables without a name, too.
+        name = "variable" if re.fullmatch(r"variable_\d+", variable.name) else variable.name
+        key = whole = f"{path}/{name}"
         number = 1
         while key in weights:  # Layers of a subclassed model may have equal names.
             number += 1
@@ -41,7 +43,7 @@ def head(model: keras.Model) -> str:
 
 def _weights(model: keras.Model) -> Iterator[tuple[str, keras.layers.Layer, keras.Variable]]:
     """Yields (path of the layer, layer, variable) for each of `model.weights`."""
-    layers = list(model._flatten_layers(include_self=False))
+    layers = list(model._flatten_layers())
     owners = {
         id(variable): layer
         for layer in layers

@@ -64,7 +64,8 @@ def preprocess(name: str, pixels: keras.KerasTensor) -> keras.KerasTensor:
     """Applies the application's `preprocess_input` to pixels 0 to 255, float32 [b, h, w, 3]."""
     name = ALIASES.get(name, name)
     modules = inspect.getmembers(keras.applications, lambda x: isinstance(x, types.ModuleType))
-    (module,) = {module for _, module in modules if hasattr(module, name)}
+    # ResNet50 is in the modules resnet and resnet50, with the same function.
+    module = next(module for _, module in modules if hasattr(module, name))
     return module.preprocess_input(pixels, data_format="channels_last")
 
 
@@ -81,8 +82,9 @@ def weights(name: str) -> dict[str, np.ndarray]:
             network = constructor(weights=IMAGENET)
     except Exception as error:  # Keras raises Exception itself, and sockets raise OSError.
         text = str(error)
-        url = (re.search(r"https?://\S+", text) or [""])[0]
-        cache = os.path.join(keras.config.keras_home(), "models")
+        url = (re.search(r"https?://[^\s:]+", text) or [""])[0]
+        home = os.environ.get("KERAS_HOME", os.path.expanduser("~/.keras"))
+        cache = os.path.join(home, "models")
         file = f"{url} as {cache}/{os.path.basename(url)}" if url else f"its file in {cache}"
         raise UserError(
             f"--init_from={IMAGENET}: the weights of {name} cannot be read: {text.splitlines()[0]}"
