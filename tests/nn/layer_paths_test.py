@@ -6,7 +6,7 @@ from tests.support.models import tiny
 from trainer.nn.ghostify import ghostify
 from trainer.nn.layer_paths import head, layer_paths, weight_paths
 
-TINY = ["sequential/conv2d", "sequential/batch_normalization", "sequential/dense"]
+TINY = ["conv2d", "batch_normalization", "dense"]
 
 
 def test_numbers_start_again_in_each_model():
@@ -30,7 +30,7 @@ def test_paths_follow_the_model_s_weights():
     assert [id(variable) for variable in found.values()] == [id(v) for v in model.weights]
     assert list(layer_paths(model)) == [
         *("block_7", "batch_normalization", "batch_normalization_1"),
-        *("inner/dense", "inner/dense_1"),
+        *("dense", "dense_1"),
     ]
     assert list(found)[:3] == ["block_7/kernel", "block_7/bias", "batch_normalization/gamma"]
 

@@ -22,10 +22,10 @@ def test_a_head_of_other_classes_stays_new():
     before = values(model)
     found = transfer(model, source)
     assert found.new == {
-        "sequential/dense/kernel": "8 × 5, and 8 × 7 in the source",
-        "sequential/dense/bias": "5, and 7 in the source",
+        "dense/kernel": "8 × 5, and 8 × 7 in the source",
+        "dense/bias": "5, and 7 in the source",
     }
-    assert found.left == {"sequential/dense/kernel": "8 × 7", "sequential/dense/bias": "7"}
+    assert found.left == {"dense/kernel": "8 × 7", "dense/bias": "7"}
     assert found.backbone
     for path, value in values(model).items():
         expected = before if path in found.new else source
@@ -33,8 +33,8 @@ def test_a_head_of_other_classes_stays_new():
     size = sum(source[path].size for path in found.loaded)
     assert found.values == (size, sum(value.size for value in before.values()))
     assert found.summary() == (
-        f"5 of 7 tensors are loaded, {size} of {size + 45} values; new: sequential/dense/kernel, "
-        "sequential/dense/bias; left in the source: sequential/dense/kernel, sequential/dense/bias"
+        f"5 of 7 tensors are loaded, {size} of {size + 45} values; new: dense/kernel, "
+        "dense/bias; left in the source: dense/kernel, dense/bias"
     )
     kinds = [line.split("\t")[0] for line in found.table().splitlines()]
     assert kinds == ["loaded"] * 5 + ["new"] * 2 + ["left"] * 2

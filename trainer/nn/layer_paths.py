@@ -1,7 +1,8 @@
 """Names of a model's layers and weights that are the same whenever the model is built.
 
 Keras numbers layers without a name through a whole process: the first convolution is conv2d in one
-model and conv2d_13 in the next. Here, the numbers start again in each model.
+model and conv2d_13 in the next. Here, the numbers start again in each model. The names of
+Sequential models are left out, because Keras leaves them out when it loads a file.
 """
 
 import re
@@ -50,9 +51,11 @@ def _weights(model: keras.Model) -> Iterator[tuple[str, keras.layers.Layer, kera
         for variable in [*layer._trainable_variables, *layer._non_trainable_variables]
     }
     names = _own_names(layers)
+    containers = {layer.name for layer in layers if isinstance(layer, keras.Sequential)}
     for variable in model.weights:
         *parents, _ = variable.path.split("/")
-        yield "/".join(names.get(name, name) for name in parents), owners[id(variable)], variable
+        path = "/".join(names.get(name, name) for name in parents if name not in containers)
+        yield path, owners[id(variable)], variable
 
 
 def _own_names(layers: list[keras.layers.Layer]) -> dict[str, str]:

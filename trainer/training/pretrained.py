@@ -103,13 +103,9 @@ def load(config: Config, data: TrainingData, source: Source, model: keras.Model)
     Raises:
       UserError: if nothing fits but the last layer.
     """
-
-    def build() -> keras.Model:
-        return unghostify(setup.build(config, data, tf.distribute.OneDeviceStrategy("CPU:0")))
-
     # The same classes may be in another order, which is part of their meaning.
     same = source.class_names is None or source.class_names == data.class_names
-    found = transfer(model, source.tensors(build), with_head=same)
+    found = transfer(model, source.tensors(lambda: fresh(config, data)), with_head=same)
     if not found.backbone:
         first = next(iter(found.new.items()), ("", ""))
         raise UserError(
@@ -119,6 +115,11 @@ def load(config: Config, data: TrainingData, source: Source, model: keras.Model)
         )
     log(f"--init_from={source.name}: {found.summary()}; all are in {FILE}")
     return found.table()
+
+
+def fresh(config: Config, data: TrainingData) -> keras.Model:
+    """Returns a plain Keras model of the run, with initial weights, on one device."""
+    return unghostify(setup.build(config, data, tf.distribute.OneDeviceStrategy("CPU:0")))
 
 
 def _of_run(path: pathlib.Path) -> Source:

@@ -1,0 +1,154 @@
+"""Runs that start from the weights of another: --init_from, with layers frozen or not."""
+
+import functools
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.faults.workers_test import SMOOTH, finished, launched
+from tests.support.configs import done, parsed
+from tests.support.runs import (
+    OFTEN,
+    SHORT,
+    digest,
+    kill_after,
+    newest,
+    points,
+    result,
+    started,
+    train,
+)
+from trainer.run_dir import training_data
+from trainer.training import pretrained
+
+DENSE = "dense"
+# After SHORT: other examples, two batch sizes, and the last layer alone trains.
+FINE = [
+    *SHORT,
+    *("--train_split=train[16000:32000]", "--epochs=1", "--anneal_epochs=40%"),
+    f"--freeze=(?!{DENSE})",
+]
+
+
+@pytest.fixture(scope="module")
+def exported(uninterrupted, tmp_path_factory):
+    """The export of the run's last update, and the same weights in Keras' other format."""
+    folder = tmp_path_factory.mktemp("source") / "export"
+    train(uninterrupted[0], f"--export_dir={folder}", name="export")
+    model = keras.models.load_model(folder / "model.keras")
+    model.save_weights(folder.parent / "whole.weights.h5")
+    model.layers[-1].save_weights(folder.parent / "network.weights.h5")
+    return folder
+
+
+def test_all_forms_of_one_run_have_the_same_weights(uninterrupted, exported):
+    model_dir, _ = uninterrupted
+    data = training_data.read(model_dir)
+    forms = {
+        "run": model_dir,
+        "update": f"{model_dir}@178",
+        "export": exported,
+        "keras": exported / "model.keras",
+        "whole": exported.parent / "whole.weights.h5",
+        "network": exported.parent / "network.weights.h5",
+    }
+    sources, tensors = {}, {}
+    for name, form in forms.items():
+        config = parsed(*SHORT, f"--init_from={form}", "--precision=float32")
+        sources[name] = pretrained.find(config, channels=1)
+        tensors[name] = sources[name].tensors(functools.partial(pretrained.fresh, config, data))
+    for name, values in tensors.items():
+        assert {f"{DENSE}/kernel", "conv2d/kernel"} <= {*values}, name
+        for path, value in values.items():
+            np.testing.assert_array_equal(value, tensors["run"][path])
+    for name in ("run", "update", "export", "keras"):
+        assert sources[name].statistics == (
+            pytest.approx(data.mean, rel=1e-6),
+            pytest.approx(data.std, rel=1e-6),
+        )
+    assert sources["whole"].statistics is None
+    assert sources["export"].class_names == sources["run"].class_names == data.class_names
+
+
+def test_a_frozen_backbone_stays_bit_for_bit_and_a_kill_changes_nothing(uninterrupted, tmp_path):
+    source = shutil.copytree(uninterrupted[0], tmp_path / "source")
+    flags = [*FINE, f"--init_from={source}"]
+    whole = train(tmp_path / "whole", *flags)
+    assert "7 of 7 tensors are loaded, 322 of 322 values; new: none;" in whole.stdout
+    assert "--freeze: 2 of 3 layers are frozen; 90 of 322 values train" in whole.stdout
+    kill_after(started(tmp_path / "killed", *flags, OFTEN), tmp_path / "killed", 20)
+    shutil.rmtree(source)  # It is read only when a run begins.
+    again = train(tmp_path / "killed", *flags)
+    assert "tensors are loaded" not in again.stdout
+    assert digest(tmp_path / "killed") == digest(tmp_path / "whole")
+    sizes = {point["batch_size"] for point in points(tmp_path / "whole")}
+    assert sizes == {128, 640}
+    assert result(tmp_path / "whole")["traces"] == 1
+    before, after = (
+        pretrained.find(parsed(f"--init_from={folder}"), channels=1).tensors(None)
+        for folder in (uninterrupted[0], tmp_path / "whole")
+    )
+    changed = [path for path in before if np.any(before[path] != after[path])]
+    assert changed == [f"{DENSE}/kernel", f"{DENSE}/bias"]
+    table = (tmp_path / "whole" / "init_from.txt").read_text().splitlines()
+    assert table == [f"loaded\t{path}" for path in before]
+    # The statistics of the images are those of the source.
+    kept = [
+        json.loads((folder / "training_data.json").read_text())
+        for folder in (uninterrupted[0], tmp_path / "whole")
+    ]
+    assert kept[0]["mean"] == kept[1]["mean"]
+    assert kept[0]["std"] == kept[1]["std"]
+
+
+def test_loaded_statistics_count_as_settled(uninterrupted, tmp_path):
+    train(tmp_path, *SHORT, "--epochs=0.1", f"--init_from={uninterrupted[0]}")
+    reader = tf.train.load_checkpoint(str(newest(tmp_path) / "checkpoint"))
+    progress = json.loads(reader.get_tensor("progress/.ATTRIBUTES/VARIABLE_VALUE"))
+    assert progress["statistics_starts"] == {"0": None}
+
+
+def test_two_workers_start_from_what_the_chief_has_read(tmp_path):
+    source = tmp_path / "source"
+    train(source, *SMOOTH, "--epochs=0.3")
+    flags = [*SMOOTH, "--epochs=0.1", f"--init_from={source}", f"--freeze=(?!{DENSE})"]
+    train(tmp_path / "one", *flags)
+    assert "[1] --init_from" not in finished(launched(2, tmp_path / "two", *flags))
+    one, two = (points(tmp_path / name) for name in ("one", "two"))
+    for ours, theirs in zip(two, one, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("init_from", "message"),
+    [
+        ("{run}/nowhere", "--init_from={run}/nowhere does not exist."),
+        ("{run}@77", "--checkpoint=77 does not exist"),
+        ("{run}/checkpoints", "is not a run directory"),
+        ("{run}/model.keras", "--init_from={run}/model.keras cannot be read: No such file"),
+        ("{run}/x.weights.h5", "--init_from={run}/x.weights.h5 cannot be read: No such file"),
+        ("imagenet", "--model=tests.support.models:tiny is not one of them"),
+    ],
+)
+def test_sources_that_cannot_be_read_are_refused(
+    capsys, uninterrupted, tmp_path, init_from, message
+):
+    flags = [*SHORT, f"--init_from={init_from.format(run=uninterrupted[0])}"]
+    status, _, error = done(capsys, *flags, f"--model_dir={tmp_path}/run")
+    assert status == 2
+    assert message.format(run=uninterrupted[0]) in error
+    assert len(error.strip().splitlines()) <= 2
+    assert not (tmp_path / "run" / "flags.txt").exists()
+
+
+def test_weights_of_another_model_are_refused(capsys, uninterrupted, tmp_path):
+    flags = [*SHORT, "--model=wide_resnet_10_1", f"--init_from={uninterrupted[0]}"]
+    status, _, error = done(capsys, *flags, f"--model_dir={tmp_path}/run")
+    assert status == 2
+    first, second = error.splitlines()
+    assert "none of its weights fits --model=wide_resnet_10_1 by path and shape" in first
+    assert second == "Name the --model that the weights were trained with."
