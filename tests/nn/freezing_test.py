@@ -5,7 +5,7 @@ import pytest
 
 from tests.support.steps import run, step_on, strategy_of, tiny, weights
 from trainer.errors import UserError
-from trainer.nn.freezing import freeze
+from trainer.nn.freezing import freeze, summary
 from trainer.nn.layer_paths import weight_paths
 
 # Statistics of a layer that has trained before.
@@ -18,7 +18,8 @@ def backbone_frozen():
     for path, variable in weight_paths(model).items():
         if path.endswith(("moving_mean", "moving_variance")):
             variable.assign(np.full(variable.shape, MEAN if "mean" in path else VARIANCE))
-    assert freeze(model, "(?!dense)") == (
+    frozen = freeze(model, "(?!dense)")
+    assert summary(model, len(frozen)) == (
         "--freeze: 2 of 3 layers are frozen; 15 of 67 values train"
     )
     return model

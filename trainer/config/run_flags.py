@@ -129,6 +129,12 @@ class RunFlags:
         problem=_pattern_problem,
         commands=TRAINING,
     )
+    unfreeze_epochs: float | None = _model(
+        None,
+        "Epoch from which the layers of --freeze train, too (unset: they never do).",
+        problem=EPOCHS,
+        commands=TRAINING,
+    )
     ghost_batch_size: int = _model(
         32,
         "Ghost batch size G, the number of examples that share batch-norm statistics.",

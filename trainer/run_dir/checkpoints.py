@@ -13,7 +13,7 @@ import pathlib
 import re
 import shutil
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,8 @@ from trainer.system.atomic_file import move_atomic, remove
 from trainer.system.output import log
 
 Variables = Mapping[str, Sequence[Any]]
+# The variables of a checkpoint, or a function that returns them for its progress.
+Select = Variables | Callable[[Mapping[str, Any]], Variables]
 
 # TensorFlow's reader raises these if a file is truncated, altered or missing. typed_json raises
 # WrongError if the progress is malformed.
@@ -52,7 +54,7 @@ class Checkpoints:
     def __init__(self, folder: pathlib.Path, variables: Variables, *, keep: int) -> None:
         self._folder = folder
         self._keep = keep
-        self._variables = variables
+        self.variables = variables
         self._newest: int | None = None
         self._newest_progress = ""
         self._writer: threading.Thread | None = None
@@ -68,7 +70,7 @@ class Checkpoints:
         text = json.dumps(progress)
         if (update, text) == (self._newest, self._newest_progress):
             return
-        copies = {name: [v.numpy() for v in group] for name, group in self._variables.items()}
+        copies = {name: [v.numpy() for v in group] for name, group in self.variables.items()}
         job = (update, copies, text, best)
         # The process may exit before a daemon has finished; an incomplete checkpoint is harmless.
         writer = threading.Thread(target=self._write, args=job, daemon=True)
@@ -122,9 +124,10 @@ class Checkpoints:
             if update_of(old) not in kept:
                 remove(old)
 
-    def restore(self) -> dict[str, Any] | None:
+    def restore(self, select: Select | None = None) -> dict[str, Any] | None:
         """Reads the newest intact checkpoint; returns its progress, or None without checkpoints.
 
+        `select` replaces the variables to read.
         Newer checkpoints are damaged. They are reported, and renamed to `damaged-<update>`.
 
         Raises:
@@ -134,7 +137,7 @@ class Checkpoints:
         existing, damaged = found(self._folder), []
         for path in reversed(existing):
             try:
-                progress = read(path, self._variables)
+                progress = read(path, select or self.variables)
             except DAMAGED as error:
                 log(f"checkpoint {path} is damaged and left out: {first_line(error)}")
                 damaged.append(path)
@@ -161,6 +164,7 @@ class NoCheckpoints(Checkpoints):
     """Checkpoints of a worker that is not the chief: saves and restores nothing."""
 
     def __init__(self) -> None:
+        self.variables: Variables = {}
         self._newest: int | None = None
 
     def save(self, update: int, progress: Mapping[str, Any], best: int | None = None) -> None:
@@ -171,7 +175,7 @@ class NoCheckpoints(Checkpoints):
         """Returns the update that was last recorded."""
         return self._newest
 
-    def restore(self) -> None:
+    def restore(self, select: Select | None = None) -> None:
         """Returns None."""
 
 
@@ -207,7 +211,7 @@ def update_of(path: pathlib.Path) -> int:
     return int(path.stem)
 
 
-def read(path: pathlib.Path, variables: Variables) -> dict[str, Any]:
+def read(path: pathlib.Path, variables: Select) -> dict[str, Any]:
     """Reads groups of variables from the checkpoint at `path`; returns its progress.
 
     Raises:
@@ -224,14 +228,19 @@ def read(path: pathlib.Path, variables: Variables) -> dict[str, Any]:
         raise RuntimeError(named(message, path)) from error
 
 
-def _read(readable: str, path: pathlib.Path, variables: Variables) -> dict[str, Any]:
+def _read(readable: str, path: pathlib.Path, variables: Select) -> dict[str, Any]:
     """Reads the checkpoint at `path` from `readable`, a plain path to the same folder."""
     try:
         # Unlike tf.train.Checkpoint.read, this reader does not warn of variables left unread.
         reader = tf.train.load_checkpoint(f"{readable}/checkpoint")
         names = reader.get_variable_to_shape_map()
         reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH")  # This verifies its checksum.
-        for group, members in variables.items():
+        text = reader.get_tensor(f"progress{_VALUE}")
+        if not isinstance(text, bytes):
+            raise typed_json.WrongError("is not a string", "progress")
+        progress = typed_json.parsed(text, PROGRESS)
+        chosen = variables(progress) if callable(variables) else variables
+        for group, members in chosen.items():
             saved = sum(name.startswith(f"{group}/") for name in names)
             if saved != len(members):
                 raise ValueError(f"it holds {saved} {group}, and the model has {len(members)}")
@@ -241,10 +250,7 @@ def _read(readable: str, path: pathlib.Path, variables: Variables) -> dict[str, 
                 if np.asarray(value).dtype != dtype.as_numpy_dtype:  # assign() would convert it.
                     raise ValueError(f"number {i} of its {group} is not {dtype.name}")
                 variable.assign(value)
-        text = reader.get_tensor(f"progress{_VALUE}")
-        if not isinstance(text, bytes):
-            raise typed_json.WrongError("is not a string", "progress")
-        return typed_json.parsed(text, PROGRESS)
+        return progress
     except typed_json.WrongError:
         raise
     except ValueError as error:

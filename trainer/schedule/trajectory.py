@@ -73,6 +73,28 @@ def position_of(epochs: float, examples: int) -> int:
     return math.ceil(epochs * examples - 1e-6)
 
 
+def unfreeze_position(config: Config, examples: int) -> int | None:
+    """Returns the position from which all layers train; None if --freeze holds to the end.
+
+    Raises:
+      UserError: if nothing is frozen, or the run ends before that.
+    """
+    epochs = config.unfreeze_epochs
+    if epochs is None:
+        return None
+    if config.freeze is None:
+        raise UserError(
+            f"--unfreeze_epochs={epochs:g} has nothing to unfreeze: name layers with --freeze, or "
+            "leave it out."
+        )
+    if epochs >= config.epochs:
+        raise UserError(
+            f"--unfreeze_epochs={epochs:g} is not inside the run of {config.epochs:g} epochs: "
+            "use an earlier epoch, or leave it out."
+        )
+    return position_of(epochs, examples)
+
+
 def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
     """Returns the trajectory that the flags describe, for N = `examples`.
 

@@ -24,6 +24,7 @@ from trainer.training import divergence
 from trainer.training.evaluation import Evaluation, gap_warning
 from trainer.training.log_points import log_evaluation, log_training
 from trainer.training.run_setup import Run
+from trainer.training.step import TrainingStep
 from trainer.training.update_metrics import UpdateMetrics
 
 # Longest stretch, in seconds. A signal takes effect only at the end of a stretch.
@@ -43,7 +44,7 @@ class TrainingLoop:
     def __init__(self, config: Config, run: Run) -> None:
         """Continues from the state of `run`, which the loop updates."""
         self._config, self._run = config, run
-        self._state, self._step = run.state, run.step
+        self._state, self._phases = run.state, run.phases
         self._outputs, self._group = run.outputs, run.group
         self._trajectory, self._controller = run.trajectory, run.trajectory.control
         examples = run.trajectory.examples
@@ -87,6 +88,10 @@ class TrainingLoop:
                 return self._stop(StopReason.EPOCH)
             self._train(self._next_stretch(most_updates))
 
+    @property
+    def _step(self) -> TrainingStep:
+        return self._phases.step
+
     def _evaluate(self, should_stop: Callable[[], bool]) -> bool:
         """Evaluates, passes the top-1 to the controller, and logs; returns False if interrupted."""
         evaluation = self._run.evaluator.evaluate(should_stop)
@@ -112,6 +117,7 @@ class TrainingLoop:
             metrics = self._broadcast(self._step.run(self._iterator, stretch))
         divergence.check_updates(stretch, metrics, state)
         state.trained(stretch, metrics)
+        self._move_phase()
         squares = metrics.micro_batch_sq_norm.tolist(), metrics.batch_sq_norm.tolist()
         measured = self._noise.add(self._micro_batch_size, stretch.batch_size, *squares)
         decision = None
@@ -130,6 +136,13 @@ class TrainingLoop:
             epoch=state.position / self._trajectory.examples,
         )
 
+    def _move_phase(self) -> None:
+        """Lets frozen layers train if their position is reached; call it before a save."""
+        if self._phases.move_to(self._state.position):
+            self._outputs.checkpoints.variables = self._phases.variables()
+            self._state.statistics_starts = self._step.starts
+            log(f"all layers train from update {self._state.update + 1} on")
+
     def _broadcast(self, metrics: UpdateMetrics) -> UpdateMetrics:
         """Returns the chief's metrics, since those of other processes may differ in rounding."""
         if self._group.count == 1:
@@ -142,9 +155,8 @@ class TrainingLoop:
     def _next_stretch(self, most_updates: int) -> Stretch:
         """Returns the next stretch, which ends at the latest where the loop has to act."""
         position, end = self._state.position, self._trajectory.end
-        until = min(
-            end, self._stop_at, self._next_evaluation(), self._next_decision(position) or end
-        )
+        changes = self._next_decision(position), self._phases.next_change(position)
+        until = min(end, self._stop_at, self._next_evaluation(), *filter(None, changes))
         return next_stretch(
             self._trajectory,
             position,

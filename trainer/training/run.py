@@ -90,7 +90,7 @@ def _train(run: Run, config: Config, should_stop: Callable[[], bool]) -> Evaluat
 
 def _write_result(run: Run, last: Evaluation) -> dict[str, Any]:
     """Writes result.json, and returns its content."""
-    state, step = run.state, run.step
+    state, step = run.state, run.phases.step
     points = [p for p in read(run.path / "metrics.jsonl") if p["split"] == "train"]
     values = setup.values(step.model)
     result = {

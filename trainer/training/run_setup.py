@@ -1,7 +1,7 @@
 """Prepares a training run: data, model, micro-batch, newest checkpoint and outputs."""
 
 import dataclasses
-import itertools
+import functools
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,7 +15,7 @@ from trainer.data import pipeline
 from trainer.data.bad_examples import BadExamples
 from trainer.distributed.process_group import ProcessGroup
 from trainer.distributed.strategy import is_tpu
-from trainer.nn.freezing import freeze
+from trainer.nn import freezing
 from trainer.run_dir import directory, training_data
 from trainer.run_dir.checkpoints import Checkpoints, NoCheckpoints, found
 from trainer.run_dir.training_data import TrainingData
@@ -26,6 +26,7 @@ from trainer.system.output import log, width
 from trainer.training import micro_batch_search, pretrained, setup
 from trainer.training.evaluation import Evaluator
 from trainer.training.outputs import Outputs, open_outputs
+from trainer.training.phases import Phases
 from trainer.training.state import State, restore, share
 from trainer.training.step import TrainingStep
 
@@ -41,7 +42,7 @@ class Run:
       bad: records examples that cannot be decoded.
       group: the processes that train together.
       trajectory: schedule of the run.
-      step: the model, and the code that the devices run.
+      phases: the model, and the code that the devices run.
       batches: function (position, micro-batch size) → iterator over the micro-batches from there.
       evaluator: evaluates the model on the evaluation split.
       micro_batch_size: the largest micro-batch of a replica, in examples.
@@ -53,7 +54,7 @@ class Run:
     bad: BadExamples
     group: ProcessGroup
     trajectory: trajectory.Trajectory
-    step: TrainingStep
+    phases: Phases
     batches: Batches
     evaluator: Evaluator
     micro_batch_size: int
@@ -95,9 +96,12 @@ def set_up(
     data = _chiefs(data, group)
     model = setup.build(config, data, strategy)
     table = source and pretrained.load(config, data, source, model)
-    if config.freeze:
-        log(freeze(model, config.freeze))
-    step = TrainingStep(
+    until = trajectory.unfreeze_position(config, examples.examples)
+    frozen = freezing.freeze(model, config.freeze) if config.freeze else []
+    if frozen:
+        log(freezing.summary(model, len(frozen)))
+    new_step = functools.partial(
+        TrainingStep,
         strategy,
         model,
         optimizer=config.optimizer,
@@ -109,11 +113,13 @@ def set_up(
         # A TPU's work is enqueued ahead of time, so a clock on its machine does not measure it.
         timed=not config.deterministic and not is_tpu(strategy),
     )
+    step = new_step()
+    phases = Phases(new_step, frozen, until, step)
     stream = pipeline.ExampleStream(examples, config.augment, config.seed, bad, order)
     batches = _batches(stream, replicas, group.local(replicas))
     micro_batch_size = _micro_batch_size(config, path, schedule, step, batches, group)
     log(plan.uncertain(config) + _plan(config, schedule, replicas, micro_batch_size))
-    checkpoints, state = _restore(config, path, step, data, group)
+    checkpoints, state = _restore(config, path, phases, data, group)
     if state.resumes:
         log(f"resumed at update {state.update}, epoch {state.position / examples.examples:.2f}")
     outputs = open_outputs(
@@ -126,9 +132,9 @@ def set_up(
         bad,
         group,
         schedule,
-        step,
+        phases,
         batches,
-        Evaluator(strategy, step.model, validation, lanes, config.augment, bad, group),
+        Evaluator(strategy, model, validation, lanes, config.augment, bad, group),
         micro_batch_size,
         state,
         outputs,
@@ -195,20 +201,20 @@ def _micro_batch_size(
 
 
 def _restore(
-    config: Config, path: pathlib.Path, step: TrainingStep, data: TrainingData, group: ProcessGroup
+    config: Config, path: pathlib.Path, phases: Phases, data: TrainingData, group: ProcessGroup
 ) -> tuple[Checkpoints, State]:
     """Restores the newest checkpoint in all processes; returns the checkpoints and the state.
 
     Raises:
       UserError: if the run began with other training data.
     """
-    variables = {"weights": setup.values(step.model), "slots": list(itertools.chain(*step.slots))}
     checkpoints = (
-        Checkpoints(path / "checkpoints", variables, keep=config.keep_checkpoints)
+        Checkpoints(path / "checkpoints", phases.variables(), keep=config.keep_checkpoints)
         if group.chief
         else NoCheckpoints()
     )
-    state = share(restore(checkpoints, step), itertools.chain(*variables.values()), group)
+    state = share(restore(checkpoints, phases), phases, group)
+    checkpoints.variables, step = phases.variables(), phases.step
     step.starts = state.statistics_starts or {}
     training_data.check_learned(state.training_data, data, path / training_data.FILE)
     state.training_data = data.as_json()

@@ -1,8 +1,8 @@
 """State of a run: everything that a checkpoint holds as JSON, beside the variables."""
 
 import dataclasses
+import itertools
 import json
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from trainer.run_dir.checkpoints import Checkpoints
 from trainer.schedule.stretch import Stretch
 from trainer.system import typed_json
 from trainer.training.evaluation import Evaluation
-from trainer.training.step import TrainingStep
+from trainer.training.phases import Phases
 from trainer.training.update_metrics import UpdateMetrics
 
 
@@ -86,17 +86,17 @@ class State:
             self.best = {"top1": evaluation.top1, "update": self.update}
 
 
-def restore(checkpoints: Checkpoints, step: TrainingStep) -> State:
-    """Reads the newest intact checkpoint into the variables, and returns its state.
+def restore(checkpoints: Checkpoints, phases: Phases) -> State:
+    """Reads the newest intact checkpoint into the variables of its phase; returns its state.
 
     If no checkpoint exists, returns a new state.
 
     Raises:
       UserError: if another version of the program wrote the checkpoint.
     """
-    saved = checkpoints.restore()
+    saved = checkpoints.restore(phases.variables_at)
     if saved is None:
-        return State(statistics_starts=step.starts)
+        return State(statistics_starts=phases.step.starts)
     try:
         state = State(**checked(saved, "the newest checkpoint"))
     except TypeError as error:
@@ -106,19 +106,21 @@ def restore(checkpoints: Checkpoints, step: TrainingStep) -> State:
         ) from error
     state.resumes += 1
     if state.statistics_starts is None:  # An old version wrote the checkpoint.
-        state.statistics_starts = step.starts
+        state.statistics_starts = phases.step.starts
     return state
 
 
-def share(state: State, variables: Iterable[Any], group: ProcessGroup) -> State:
-    """Returns the chief's state, and assigns the chief's values to `variables`.
+def share(state: State, phases: Phases, group: ProcessGroup) -> State:
+    """Returns the chief's state, and assigns the chief's values to the variables of its phase.
 
     Only the chief reads the checkpoint.
     """
     if group.count == 1:
         return state
     text = group.broadcast_text(json.dumps(dataclasses.asdict(state)))
-    for variable in variables:
+    state = State(**typed_json.parsed(text, PROGRESS))
+    phases.move_to(state.position)
+    for variable in itertools.chain(*phases.variables().values()):
         value = variable.numpy()
         variable.assign(group.broadcast(value).astype(value.dtype))
-    return State(**typed_json.parsed(text, PROGRESS))
+    return state

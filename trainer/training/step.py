@@ -16,6 +16,7 @@ each micro-batch shape once.
 
 import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -93,6 +94,11 @@ class TrainingStep:
             )
             # Σ ‖sum of a micro-batch's gradients‖² over the micro-batches of one update.
             self._squares = _accumulator([])
+
+    @property
+    def parameters(self) -> Sequence[tf.Variable]:
+        """The variables that train, in the order of `slots`."""
+        return self._parameters
 
     def run(self, iterator: Any, stretch: Stretch) -> UpdateMetrics:
         """Trains the updates of `stretch` with the next micro-batches of `iterator`.

@@ -1,0 +1,70 @@
+"""Phases of a run: the layers of --freeze are frozen, then they train, too.
+
+Each phase has a training step of its own, because frozen parameters have no slots and no sums.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+
+from trainer.run_dir.checkpoints import Variables
+from trainer.training import setup
+from trainer.training.step import TrainingStep
+
+
+@dataclasses.dataclass
+class Phases:
+    """The training step at each position.
+
+    Attributes:
+      new_step: returns a step for the layers that are trainable now.
+      frozen: layers that --freeze names.
+      until: position from which they train; None if they never do.
+      step: the step of the current phase.
+    """
+
+    new_step: Callable[[], TrainingStep]
+    frozen: Sequence[keras.layers.Layer]
+    until: int | None
+    step: TrainingStep
+
+    def next_change(self, position: int) -> int | None:
+        """Returns where the phase changes after `position`; None if it does not."""
+        return self.until if self.until is not None and position < self.until else None
+
+    def move_to(self, position: int) -> bool:
+        """Makes `step` that of the updates from `position` on; returns whether it changed.
+
+        Parameters that also trained before keep their slots. New ones start at zero.
+        """
+        frozen = self.until is None or position < self.until
+        if not self.frozen or frozen != self.frozen[0].trainable:
+            return False
+        for layer in self.frozen:
+            layer.trainable = not frozen
+        before, self.step = self.step, self.new_step()
+        slots = {id(p): own for p, own in zip(before.parameters, before.slots, strict=True)}
+        for parameter, own in zip(self.step.parameters, self.step.slots, strict=True):
+            for new, old in zip(own, slots.get(id(parameter), ()), strict=False):
+                new.assign(old.numpy())
+        self.step.traces = before.traces
+        # A layer whose statistics are initial has its first ghost batch at `position`.
+        self.step.starts = {
+            name: before.starts.get(name, None if start is None else position)
+            for name, start in self.step.starts.items()
+        }
+        return True
+
+    def variables(self) -> Variables:
+        """Returns what a checkpoint holds in the current phase."""
+        slots = list(itertools.chain(*self.step.slots))
+        return {"weights": setup.values(self.step.model), "slots": slots}
+
+    def variables_at(self, progress: Mapping[str, Any]) -> Variables:
+        """Moves to the position of a checkpoint, and returns the variables that it holds."""
+        position = progress.get("position")
+        self.move_to(position if isinstance(position, int) else 0)
+        return self.variables()
