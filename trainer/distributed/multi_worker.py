@@ -81,7 +81,7 @@ class _Lost:
         self._known, self._taken = threading.Event(), threading.Event()
 
     def note(self, index: int) -> None:
-        """Ends this process after worker `index` was lost; prints why unless `error` has told why."""
+        """Ends this process, which lost worker `index`; prints why, unless `error` has told why."""
         what = f"has lost {self._worker.name(index)}"
         if index == self._worker.index:  # The others count this worker as lost, as after a pause.
             what = "was silent for too long, and the others have left"

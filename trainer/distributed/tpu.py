@@ -187,7 +187,7 @@ def _check_recoverable(tpu: TpuAddress) -> None:
 
 
 def _probe(tpu: TpuAddress, address: str, version: str) -> None:
-    """Raises a UserError if the TPU does not answer at `address`; TensorFlow would wait for minutes."""
+    """Raises a UserError if the TPU does not answer at `address`; TensorFlow would wait longer."""
     import grpc
 
     with grpc.insecure_channel(address) as channel:

@@ -15,7 +15,7 @@ from trainer.errors import LostWorkerError, UserError
 
 @dataclasses.dataclass(frozen=True)
 class Worker:
-    """This process among the workers of a run.
+    """A worker of a run: this process, and how to reach the other workers.
 
     Attributes:
       addresses: `host:port` of each worker, in the order of the replicas.
