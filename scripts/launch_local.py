@@ -19,12 +19,13 @@ from trainer.errors import UserError
 from trainer.system import child_process, output, stop_signals
 from trainer.system.cores import split_cores
 
-# All workers start again if one ends with such a status, or by a signal not sent by this program.
+# All workers start again if one ends by a signal of another program, or with one of these statuses:
+# a stop that should be resumed (75), and a lost worker (76).
 RESTART_STATUSES = (75, 76)
 
 
 def environments(n: int) -> list[dict[str, str]]:
-    """The environment of each worker, with free ports and a new shared secret."""
+    """Returns the environment of each worker, with free ports and a new shared secret."""
     sockets = [socket.create_server(("", 0)) for _ in range(n)]
     addresses = [f"localhost:{server.getsockname()[1]}" for server in sockets]
     for server in sockets:
@@ -39,12 +40,12 @@ Process = subprocess.Popen[bytes]
 
 
 def start(index: int, cores: set[int], environment: dict[str, str]) -> tuple[Process, Process]:
-    """Starts a worker, and a process that puts the worker's number before each line of its output.
+    """Starts a worker, and a relay: a process that puts the worker's number before its lines.
 
-    A thread could not do this, because `child_process.start` requires a process with one thread.
+    The relay cannot be a thread, because `child_process.start` requires a process with one thread.
     """
     prefix = ["sed", "-u", f"s/^/[{index}] /"]
-    # Its own session keeps Ctrl-C from ending it before the worker's last line.
+    # A session of its own keeps Ctrl-C from ending the relay before the worker's last line.
     relay = subprocess.Popen(prefix, stdin=subprocess.PIPE, start_new_session=True)
     arguments = ["train", "--strategy=multi_worker", *sys.argv[2:]]
     worker = child_process.start(arguments, cores, relay.stdin, environment)
@@ -53,7 +54,7 @@ def start(index: int, cores: set[int], environment: dict[str, str]) -> tuple[Pro
 
 
 def wait_for_all(workers: list[Process], patience: float) -> list[int]:
-    """Waits for all workers; returns their exit statuses, −n for signal n.
+    """Waits for all workers; returns their exit statuses, or −n for signal n.
 
     Workers that still run `patience` seconds after the first failure are killed.
     """
@@ -69,10 +70,10 @@ def wait_for_all(workers: list[Process], patience: float) -> list[int]:
 
 
 def limits() -> tuple[int, float]:
-    """The number of restarts and the seconds of patience, from the environment.
+    """Returns the number of restarts and the seconds of patience, from the environment.
 
     Raises:
-      UserError: if a value is not such a number.
+      UserError: if a value is negative or not a number.
     """
     restarts, patience = os.environ.get("RESTARTS", "3"), os.environ.get("PATIENCE", "90")
     if not restarts.isdecimal():
@@ -84,7 +85,7 @@ def limits() -> tuple[int, float]:
         seconds = float(patience)
     except ValueError:
         seconds = math.nan
-    if not seconds >= 0:  # This is True for NaN too.
+    if not seconds >= 0:  # This also refuses NaN.
         raise UserError(
             f"PATIENCE={patience} is not a number of seconds.\n"
             "Write a number, 0 or more, or leave it out for 90."
@@ -93,7 +94,7 @@ def limits() -> tuple[int, float]:
 
 
 def main() -> int:
-    """Returns the exit status: one that a restart cannot fix, else the first that is not 0."""
+    """Runs the workers; returns a status that a restart cannot fix, or else the first failure's."""
     if len(sys.argv) < 2 or not sys.argv[1].isdigit() or sys.argv[1] == "0":
         print("usage: scripts/launch_local.sh N --flag=value ...", file=sys.stderr)
         return 2
@@ -122,13 +123,13 @@ def main() -> int:
             print(f"launch_local: start {restart + 1}", file=sys.stderr)
         arguments = zip(range(n), split_cores(n), environments(n), strict=True)
         workers[:], relays = zip(*(start(*each) for each in arguments), strict=True)
-        if stopped.is_set():  # The signal came before the workers could receive it.
+        if stopped.is_set():  # The signal may have come before these workers started.
             forward()
         statuses = wait_for_all(workers, patience)
         for relay in relays:
             relay.wait()
         for index, status in enumerate(statuses):
-            if status < 0 and not stopped.is_set():  # A killed worker cannot say so itself.
+            if status < 0 and not stopped.is_set():  # A killed worker prints no message.
                 name = f"signal {-status} ({signal.strsignal(-status)})"
                 print(f"launch_local: {name} has ended worker {index}", file=sys.stderr)
         failed = [s for s in statuses if s]

@@ -1,15 +1,15 @@
-"""Compares the speed with Keras' fit and PyTorch on this machine, as ratios within one run.
+"""Compares the speed of Crescendo with that of Keras' fit and PyTorch on this machine.
 
     .venv/bin/python scripts/benchmarks/benchmark.py          # everything, an hour on two cores
     .venv/bin/python scripts/benchmarks/benchmark.py --quick  # one model and batch size, a minute
     .venv/bin/python scripts/benchmarks/benchmark.py --input  # reading and decoding photographs
 
-Competitors take turns (benchmark_turns.py). Tables show medians over the rounds, their range, and
-the median of the ratios within a round. PyTorch is measured if it can be installed, in its own
-environment (.venv-torch), made on first use.
+Competitors take turns (benchmark_turns.py). Tables show the median and the range of the speed over
+the rounds, and the median of the ratios of two speeds within a round. The first use makes an
+environment for PyTorch (.venv-torch). If PyTorch cannot be installed, the tables leave it out.
 
-Images have the model's usual size: Fashion-MNIST's shape for wide_resnet_10_1, CIFAR-10's for
-wide_resnet_16_4. They are random and in memory; a step's speed does not depend on their content.
+Images have the shape of Fashion-MNIST's for wide_resnet_10_1, and of CIFAR-10's for
+wide_resnet_16_4. They are random numbers in memory, because a step's speed does not depend on them.
 """
 
 import argparse
@@ -31,14 +31,14 @@ TORCH = HERE.parents[1] / ".venv-torch" / "bin" / "python"
 SHAPES = {"wide_resnet_10_1": (28, 28, 1), "wide_resnet_16_4": (32, 32, 3)}
 # A turn takes seconds and has at least one update.
 IMAGES_A_ROUND = {"wide_resnet_10_1": 6_400, "wide_resnet_16_4": 256}
-# Above this batch size, competitors without micro-batches would need 15 GiB each: five times their
-# memory at 640.
+# Largest batch size of competitors without micro-batches. With wide_resnet_16_4, a batch of 3,200
+# would need 15 GiB, five times the memory for a batch of 640.
 LARGEST_WHOLE = {"wide_resnet_10_1": 3_200, "wide_resnet_16_4": 640}
 STEP, AUGMENTED = "Crescendo, ghost 32", "Crescendo, ghost 32, with augmentation"
 TORCH_PACKAGES = (
     *("numpy", "torch==2.13.*", "setuptools"),
-    *("torchvision", "simplejpeg", "pillow"),  # competitors that read photographs
-    *("scikit-image", "scikit-learn"),  # photographs are in these packages
+    *("torchvision", "simplejpeg", "pillow"),  # These read photographs.
+    *("scikit-image", "scikit-learn"),  # These contain the photographs.
 )
 
 
@@ -68,11 +68,11 @@ def competitors(model: str, batch_size: int, data: str, quick: bool) -> list[Wor
 
 
 def flops(model: str) -> float:
-    """Floating-point operations of the convolutions for one image, forward and backward."""
+    """Returns the floating-point operations of the convolutions on one image, in both passes."""
     height, _, channels = SHAPES[model]
     _, _, depth, width = model.split("_")
     widths = [16] + [16 * int(width) * 2**stage for stage in range(3)]
-    total = 2 * height**2 * 9 * channels * widths[0] * 2.0  # images have no gradient
+    total = 2 * height**2 * 9 * channels * widths[0] * 2.0  # Images need no gradient.
     before = widths[0]
     for stage, after in enumerate(widths[1:]):
         for block in range((int(depth) - 4) // 6):
@@ -84,7 +84,10 @@ def flops(model: str) -> float:
 
 
 def matrix_product_rate() -> float:
-    """The best speed of six float32 products of 4096², in floating-point operations a second."""
+    """Returns the speed of a product of two 4096 × 4096 matrices, in operations a second.
+
+    It is the best of six, in float32.
+    """
     code = (
         "import tensorflow as tf, time\n"
         "a = tf.random.normal([4096, 4096]); best = 9e9\n"
@@ -152,7 +155,7 @@ def stalls() -> None:
 
 
 def install_torch() -> None:
-    """Makes or completes .venv-torch; if PyTorch cannot be installed, only the rest is measured."""
+    """Makes or completes .venv-torch; removes its Python if PyTorch cannot be installed."""
     folder = TORCH.parent.parent
     installed = folder / "installed.txt"
     if installed.exists() and installed.read_text() == " ".join(TORCH_PACKAGES):
@@ -170,9 +173,9 @@ def install_torch() -> None:
 def main() -> None:
     """Prints all tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one table of three rounds")
-    parser.add_argument("--input", action="store_true", help="only the input pipeline")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--quick", action="store_true", help="print one table of three rounds")
+    parser.add_argument("--input", action="store_true", help="measure only the input pipeline")
+    parser.add_argument("--rounds", type=int, default=7, help="number of rounds")
     arguments = parser.parse_args()
     if arguments.quick:
         compare("wide_resnet_10_1", 128, 3, quick=True)

@@ -1,8 +1,8 @@
 """Measures a pipeline over a million small records that starts at any position.
 
-benchmark_input.py runs it. It prints the memory of the index, the growth of memory while reading,
-and the seconds from building a pipeline to its first batch, at positions up to 10¹². There are a
-thousand kinds of records, so that each batch can be checked.
+benchmark_input.py runs this program. It prints the memory of the index, the growth of memory while
+the records are read, and the time from building a pipeline to its first batch, at positions up to
+10¹². There are a thousand kinds of records, so that the program can check the first batches.
 """
 
 import json
@@ -64,17 +64,17 @@ def write(folder: pathlib.Path) -> None:
 
 
 def resident() -> float:
-    """MB of memory that this process holds now."""
+    """Returns the memory that this process holds now, in MB."""
     pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 1e6
 
 
 def read(data_dir: pathlib.Path) -> dict[str, str]:
-    """Measures and describes the cost of an index of a million records."""
+    """Measures the cost of an index of a million records; returns the results as texts."""
     from trainer.data import pipeline, shuffle, sources
     from trainer.data.bad_examples import BadExamples
 
-    bad = BadExamples(skip=True)  # Otherwise the set would be read into memory.
+    bad = BadExamples(skip=True)  # Without this, `load` would read the set into memory.
     before = resident()
     source = sources.load(NAME, "train", str(data_dir), None, bad=bad)
 

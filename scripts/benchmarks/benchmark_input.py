@@ -2,8 +2,9 @@
 
 Crescendo's `imagenet` pipeline reads a folder of JPEGs, and the same files as ArrayRecord. The
 competitors are TensorFlow's operations alone, PyTorch's DataLoader with Pillow, and plain decoding.
-Files are read each time, from the page cache. Tables also show images per second of processor
-time, which are valid on a busy machine too. The index of a million records comes first.
+Each turn reads the files from the page cache. Tables also show images per second of processor time,
+which hardly depend on the machine's other load. The costs of an index of a million records
+(benchmark_index.py) come first.
 """
 
 import json
@@ -19,7 +20,7 @@ from benchmark_turns import Worker, start, take_turns
 
 HERE = pathlib.Path(__file__).parent
 TRAIN, VAL = 4_000, 10
-BATCHES_A_CORE = 20  # in a turn, which takes some seconds
+BATCHES_A_CORE = 20  # Batches of a turn, which takes some seconds, for each core.
 
 
 def competitors(cores: int, photographs: str, data_dir: str, torch: pathlib.Path) -> list[Worker]:
@@ -65,7 +66,7 @@ def table(workers: list[Worker], cores: int, rounds: int) -> None:
 
 
 def compare(torch: pathlib.Path, rounds: int) -> None:
-    """Makes the photographs with PyTorch's environment and prints every table."""
+    """Makes the photographs with `torch`, the Python of .venv-torch, and prints every table."""
     done = subprocess.run(
         [sys.executable, HERE / "benchmark_index.py"], capture_output=True, text=True, check=True
     )

@@ -1,7 +1,7 @@
-"""Prepares a folder's files as an ArrayRecord set by TFDS, for benchmark_input.py, and reads it.
+"""Prepares a folder's files as an ArrayRecord set by TFDS, and measures how fast it is read.
 
-It reads the set in training's order and chunks, but without decoding: once from the page cache and
-once from the disk. Prints JSON.
+benchmark_input.py runs this program. It reads chunks of the set in the order of training, without
+decoding: once from the page cache and once from the disk. It prints JSON.
 """
 
 import argparse
@@ -17,11 +17,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 
 NAME = "photographs"
-CALLS = 200  # 3,200 examples
+CALLS = 200  # These read 3,200 examples.
 
 
 def write(folder: pathlib.Path, data_dir: pathlib.Path) -> None:
-    """Prepares the training split."""
+    """Prepares the files in `folder` as the training split."""
     import tensorflow_datasets as tfds
 
     classes = sorted(path.name for path in folder.iterdir())
@@ -51,14 +51,14 @@ def write(folder: pathlib.Path, data_dir: pathlib.Path) -> None:
 
 
 def counted() -> np.ndarray:
-    """Counts this process's read calls, the bytes returned, and the bytes read from the disk."""
+    """Returns this process's read calls, the bytes that they returned, and those from the disk."""
     lines = pathlib.Path("/proc/self/io").read_text().splitlines()
     counts = {name: int(value) for name, value in (line.split(": ") for line in lines)}
     return np.array([counts["syscr"], counts["rchar"], counts["read_bytes"]])
 
 
 def forget(data_dir: pathlib.Path) -> None:
-    """Removes the set's files from the page cache, as if they were larger than memory."""
+    """Removes the set's files from the page cache, so that the next read is from the disk."""
     for path in data_dir.rglob("*.array_record*"):
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -66,7 +66,7 @@ def forget(data_dir: pathlib.Path) -> None:
 
 
 def read(data_dir: pathlib.Path) -> dict[str, str]:
-    """Measures and describes the cost of reading."""
+    """Measures the cost of reading the set; returns the results as texts."""
     import tensorflow as tf
 
     from trainer.data import chunk_decoding, shuffle, sources
@@ -75,7 +75,7 @@ def read(data_dir: pathlib.Path) -> dict[str, str]:
     chunk = chunk_decoding.chunk_size(128)
 
     def fetch(call: int, cached: bool) -> tuple[float, np.ndarray]:
-        """Fetches one chunk; returns its milliseconds, and the difference of `counted`."""
+        """Fetches one chunk; returns the milliseconds, and the increase of `counted`."""
         positions = call * chunk + tf.range(chunk, dtype=tf.int64)
         indices = shuffle.example_indices(positions, source.examples, 0)
         if not cached:
@@ -84,7 +84,7 @@ def read(data_dir: pathlib.Path) -> dict[str, str]:
         source.fetch(indices)
         return 1e3 * (time.perf_counter() - start), counted() - before
 
-    for call in range(CALLS):  # Opens every file.
+    for call in range(CALLS):  # The first calls open the files.
         fetch(call, cached=True)
     costs = {}
     for state in ("page cache", "disk"):

@@ -1,9 +1,9 @@
 """Competitors of benchmark_input.py: each makes batches of 224 × 224 pixels from photographs.
 
-Each is pinned to its cores. It answers a turn with the seconds that a number of batches of 128 took
-after its buffers reached their steady state. Every turn is a new pass, and nothing of it runs on
-during the others' turns. `crescendo` and `tensorflow`, the same operations alone, run in the
-package's environment; `torch`, and `libjpeg`, which only decodes, run in .venv-torch.
+Each competitor is pinned to its cores. It answers a turn with the seconds that a number of batches
+took after its buffers were full. Every turn is a new pass, which ends before the next competitor's
+turn. `crescendo` and `tensorflow` (the same operations alone) run in the package's environment.
+`torch`, and `libjpeg` (decoding alone), run in .venv-torch.
 """
 
 import argparse
@@ -22,19 +22,19 @@ import benchmark_turns
 
 BATCH_SIZE = 128
 IMAGE_SIZE = 224
-LEAD_IN = 10  # batches before the clock starts: more than any competitor's buffers hold
+LEAD_IN = 10  # Batches before the clock starts: more than any competitor's buffers hold.
 
-Batches = Callable[[int], Iterator[Any]]  # yields at least so many batches
+Batches = Callable[[int], Iterator[Any]]  # Yields at least as many batches as its argument says.
 
 
 def children() -> list[int]:
-    """Process ids of this process's children."""
+    """Returns the process ids of this process's children."""
     pids = [child.pid for child in multiprocessing.active_children()]
     return [pid for pid in pids if pid is not None]
 
 
 def peak_memory() -> int:
-    """Peak memory of this process, plus memory that its children do not share, in bytes."""
+    """Returns the peak memory of this process plus its children's unshared memory, in bytes."""
     total = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for process in children():
         for line in pathlib.Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
@@ -43,11 +43,11 @@ def peak_memory() -> int:
 
 
 def processor_time() -> float:
-    """Processor time of this process and its children, in seconds."""
+    """Returns the processor time of this process and its children, in seconds."""
     ticks = 0
     for process in (os.getpid(), *children()):
         stat = pathlib.Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(stat[11]) + int(stat[12])  # in user mode, and in the kernel
+        ticks += int(stat[11]) + int(stat[12])  # User mode and kernel mode.
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
@@ -72,7 +72,7 @@ def measured(batches: Batches, count: int) -> benchmark_turns.Answer:
 
 
 def crescendo(options: argparse.Namespace) -> Batches:
-    """Crescendo's whole pipeline: order, reading, decoding of the crop, resize, flip, errors."""
+    """Returns Crescendo's pipeline: order, reading, decoding, crop, resize, flip, bad examples."""
     from trainer.data import pipeline, sources
 
     source = sources.load(options.data, "train", options.data_dir, IMAGE_SIZE, augment="imagenet")
@@ -94,7 +94,7 @@ def crescendo(options: argparse.Namespace) -> Batches:
 
 
 def tensorflow(options: argparse.Namespace) -> Batches:
-    """TensorFlow's operations alone: files in any order, no flip, and an error ends the pass."""
+    """Returns TensorFlow's operations alone: any order, no flip, and an error ends the pass."""
     import tensorflow as tf
 
     paths = tf.constant(sorted(str(path) for path in pathlib.Path(options.data).glob("*/*")))
@@ -126,15 +126,15 @@ def tensorflow(options: argparse.Namespace) -> Batches:
 
 
 def torch(options: argparse.Namespace) -> Batches:
-    """torchvision's training preprocessing with Pillow to uint8 pixels, one worker a core."""
+    """Returns torchvision's training preprocessing with Pillow, with one worker a core."""
     import torch
     from torch.utils import data
 
     try:
         import torchvision  # noqa: F401
     except RuntimeError:
-        # torchvision's compiled part is for CUDA, and a PyTorch without CUDA cannot load it. This
-        # function needs only the Python part, whose import requires that these operators exist.
+        # A PyTorch without CUDA cannot load torchvision's compiled part, if that is for CUDA. This
+        # function needs only the Python part, whose import requires these two operators.
         for operator in ("nms", "qnms"):
             signature = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
             torch.library.define(f"torchvision::{operator}", signature)
@@ -147,7 +147,7 @@ def torch(options: argparse.Namespace) -> Batches:
     )
 
     def batches(count: int) -> Iterator[Any]:
-        # Extra samples keep the workers busy to the end.
+        # More samples than batches keep the workers busy to the end of the turn.
         sampler = data.RandomSampler(folder, num_samples=(count + LEAD_IN) * BATCH_SIZE)
         return iter(data.DataLoader(folder, BATCH_SIZE, sampler=sampler, num_workers=options.cores))
 
@@ -163,7 +163,7 @@ def decode(paths: list[str]) -> None:
 
 
 def libjpeg(options: argparse.Namespace) -> Batches:
-    """Decoding alone, with one process a core, in tasks of an eighth of a batch."""
+    """Returns decoding alone, by one process a core, in tasks of an eighth of a batch."""
     paths = sorted(str(path) for path in pathlib.Path(options.data).glob("*/*"))
     pool = multiprocessing.Pool(options.cores)
     size = BATCH_SIZE // 8
@@ -182,7 +182,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("peer", choices=["crescendo", "tensorflow", "torch", "libjpeg"])
     parser.add_argument("--cores", type=int, required=True)
-    parser.add_argument("data", help="Crescendo's --dataset, or a folder of classes for others")
+    parser.add_argument("data", help="Crescendo's --dataset, or the others' folder of classes")
     parser.add_argument("--data_dir", help="folder of the prepared dataset")
     options = parser.parse_args()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])

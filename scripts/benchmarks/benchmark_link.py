@@ -1,10 +1,12 @@
 """Measures the link between a run's hosts for the cost model, and prints the two flags for `plan`.
 
-Start it like a run's workers, one a host (`srun python scripts/benchmarks/benchmark_link.py`), with
-the same CRESCENDO_SECRET on all, or a file `secret` of mode 600 in the working folder. It sums
-vectors of two lengths over all hosts by TensorFlow's ring, as an update does. A sum over h hosts
-takes 2 (h - 1) steps; each step takes a latency and the time for 1/h of the bytes. If no cluster is
-named, it starts two workers with one core each on this machine, and measures their link.
+Start this program like a run's workers, once on each host, for example by
+`srun python scripts/benchmarks/benchmark_link.py`. All need the same CRESCENDO_SECRET, or a file
+`secret` of mode 600 in the working folder. Without a cluster (TF_CONFIG, Slurm or Kubernetes), the
+program starts two workers with one core each on this machine, and measures their link.
+
+It sums vectors of two lengths over all hosts by TensorFlow's ring, as an update does. A sum over h
+hosts takes 2 (h - 1) steps. A step takes the latency, and the time to send 1/h of the bytes.
 """
 
 import dataclasses
@@ -23,7 +25,7 @@ from trainer.system.cores import split_cores
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-_SHORT, _LONG = 256, 8 * 2**20  # float32 numbers
+_SHORT, _LONG = 256, 8 * 2**20  # Lengths of the vectors, in float32 numbers.
 _ROUNDS = 15
 _TIMEOUT = 60.0
 
@@ -81,7 +83,7 @@ def _sum(worker: Worker) -> None:
             assert float(all_sums()) == replicas
             return (time.perf_counter() - start) / sums
 
-        seconds()  # Traces, and waits for the other workers.
+        seconds()  # The first call traces, and waits for the other workers.
         return seconds
 
     short, long = timer(_SHORT, 50), timer(_LONG, 3)

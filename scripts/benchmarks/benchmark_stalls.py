@@ -1,6 +1,7 @@
-"""Measures what interrupts training, for benchmark.py: start, growth, checkpoint.
+"""Measures the time that a start, a growth of the batch and a checkpoint take, for benchmark.py.
 
-It trains the main job's model on Fashion-MNIST, which train.sh prepares, and prints JSON.
+This program trains wide_resnet_10_1 on Fashion-MNIST, which scripts/train.sh prepares, and prints
+JSON.
 """
 
 import json
@@ -14,7 +15,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
 def main() -> None:
-    """Prints the costs in seconds and as shares of the time."""
+    """Prints the costs in seconds, and as shares of the training time."""
     clock = [time.perf_counter()]
 
     def lap() -> float:
@@ -32,7 +33,7 @@ def main() -> None:
     from trainer.schedule.stretch import Stretch
     from trainer.training import run
 
-    del run  # It is imported to measure the time: it imports all that `train` needs.
+    del run  # This module imports all that `train` needs, and the import's time is measured.
     costs["start: import (s)"] = lap()
     strategy, lanes = cluster.connect(
         "one_device", virtual_devices=None, deterministic=False, ghost_batch_size=32

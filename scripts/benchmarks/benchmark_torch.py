@@ -1,7 +1,7 @@
 """PyTorch's worker for benchmark.py, in its own environment, without imports from the package.
 
-It trains the same wide ResNet (pre-activation, 6n+4 layers) with the same batch, momentum SGD and
-data on the CPU, in channels-last memory. The work of a turn is a number of updates.
+It trains the other workers' wide ResNet (pre-activation, 6n + 4 layers) on the CPU, with the same
+batch size, momentum SGD and data, in channels-last memory. A turn is a number of updates.
 """
 
 import argparse
@@ -35,7 +35,7 @@ class Block(nn.Module):
 
 
 def wide_resnet(depth: int, width: int, channels: int, classes: int) -> nn.Module:
-    """The wide ResNet of Zagoruyko & Komodakis 2016."""
+    """Returns the wide ResNet of Zagoruyko & Komodakis 2016."""
     widths = [16, 16 * width, 32 * width, 64 * width]
     layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], 3, 1, 1, bias=False)]
     for stage in range(3):

@@ -1,9 +1,9 @@
-"""Compares competitors in turns: each is a process that is built once and then waits for its turn.
+"""Compares competitors in turns: each is a process that prepares once, and then waits for its turn.
 
-A round gives each competitor one turn and starts with another one each time, so that a machine that
-slows down affects all equally. A turn is a line on the competitor's standard input, the amount of
-work, and a line of JSON on its standard output, with at least the seconds it took. This file holds
-both sides and imports only Python's standard library, so that it works in any environment.
+A round gives each competitor one turn. Each round starts with another competitor, so that a machine
+that slows down affects all equally. For a turn, a competitor reads a line with the amount of work,
+and writes a line of JSON with at least the seconds that the work took. This file has both sides. It
+imports only Python's standard library, so that it works in every environment.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ Answer = dict[str, float]
 
 @dataclasses.dataclass
 class Worker:
-    """A competitor's process. A turn's work is `amount`, in the competitor's unit, on `images`."""
+    """A competitor's process; a turn is `amount` of the competitor's unit, with `images` images."""
 
     name: str
     process: subprocess.Popen[str]
@@ -33,7 +33,7 @@ class Worker:
     answers: list[Answer] = dataclasses.field(default_factory=list)
 
     def round(self) -> None:
-        """Gives the worker one turn; a worker that has died gets no answers."""
+        """Gives the worker one turn; a worker that has died loses all its answers."""
         try:
             assert self.process.stdin
             assert self.process.stdout
@@ -44,15 +44,15 @@ class Worker:
             self.answers.clear()
 
     def rates(self) -> list[float]:
-        """Images a second in each round."""
+        """Returns the images a second in each round."""
         return [self.images / answer["seconds"] for answer in self.answers]
 
     def median(self, name: str) -> float:
-        """Median over the rounds of the answers' number `name`."""
+        """Returns the median over the rounds of the answers' number `name`."""
         return statistics.median(answer[name] for answer in self.answers)
 
     def behind(self, other: "Worker", name: str = "seconds") -> float:
-        """Speed of `other` divided by this worker's: the median of the ratios within a round."""
+        """Returns the speed of `other` divided by this worker's, as a median over the rounds."""
         if not other.answers:
             return math.nan
         return statistics.median(
@@ -62,7 +62,7 @@ class Worker:
 
 
 def start(name: str, command: Iterable[object], amount: int, images: int) -> Worker:
-    """Starts a competitor, which prints a line when it is built and warm."""
+    """Starts a competitor, which prints a line when it is ready for its first turn."""
     process = subprocess.Popen(
         [str(part) for part in command],
         stdin=subprocess.PIPE,

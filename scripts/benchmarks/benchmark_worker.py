@@ -1,8 +1,7 @@
 """TensorFlow's workers for benchmark.py: Crescendo's step, and Keras' own fit.
 
-Each builds its model once; the work of a turn is a number of updates. Both train the same model on
-the same images: Keras with its own BatchNormalization over the whole batch, Crescendo with ghost
-batches.
+Each worker builds its model once. A turn is a number of updates. Both train the same model on the
+same images. Keras normalizes over the whole batch, and Crescendo over ghost batches.
 """
 
 import argparse
@@ -49,7 +48,7 @@ def built(
 
 
 def micro_batches(images: Any, micro_batch_size: int, augment: str) -> Any:
-    """The step's iterator over micro-batches from position 0 on."""
+    """Returns the step's iterator over micro-batches, from position 0."""
     from trainer.data import pipeline
 
     return iter(
@@ -64,7 +63,7 @@ def micro_batches(images: Any, micro_batch_size: int, augment: str) -> Any:
 
 
 def crescendo(name: str, images: Any, batch_size: int, options: argparse.Namespace) -> Callable:
-    """Returns a function that trains Crescendo's step for a number of updates."""
+    """Returns a function that trains by Crescendo's step for a number of updates."""
     from trainer.distributed import strategy as cluster
     from trainer.schedule.layout import lay_out
     from trainer.schedule.noise_scale import Setting
@@ -87,7 +86,7 @@ def crescendo(name: str, images: Any, batch_size: int, options: argparse.Namespa
 
 
 def keras_fit(name: str, images: Any, batch_size: int, options: argparse.Namespace) -> Callable:
-    """Returns a function that trains by Keras' `fit` as documented: compiled, arrays in memory."""
+    """Returns a function that trains by Keras' `fit` with a compiled model and arrays in memory."""
     del options
     import keras
 

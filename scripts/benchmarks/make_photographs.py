@@ -1,13 +1,13 @@
-"""Makes a folder of photographs, OUT/{train,val}/<class>/<name>.jpg, without downloading any.
+"""Makes a folder of photographs, OUT/{train,val}/<class>/<name>.jpg, without a download.
 
     python scripts/benchmarks/make_photographs.py OUT --train=4000 --val=1000
 
 A class is one of the ten colour photographs in the wheels of scikit-image and scikit-learn. A file
-is a crop of it with random place, size and shape, encoded again. Such files are about as fast to
-read and decode as ImageNet's: around 500 × 375 pixels and 100 KB (ImageNet's mean is 110), with the
-content of photographs, not noise. Validation crops come from a photograph's right side and training
-crops from the rest, so they share no pixels. The same arguments make the same files, and a file's
-content does not depend on the number of files.
+is a crop of the photograph with random place, size and shape, encoded again. Such files are about
+as fast to read and decode as ImageNet's: they have about 500 × 375 pixels and 100 KB (ImageNet's
+mean is 110 KB). Validation crops come from a photograph's right side and training crops from the
+rest, so they share no pixels. The same arguments make the same files, and a file's content does not
+depend on the number of files.
 
 Needs Pillow, scikit-image and scikit-learn: pip install pillow scikit-image scikit-learn
 """
@@ -37,18 +37,18 @@ PHOTOGRAPHS = {
     "rocket": ("skimage", "data/rocket.jpg"),
     "tissue": ("skimage", "data/ihc.png"),
 }
-SPLIT_AT = 0.7  # of a photograph's width; the left part is for training
-ASPECTS = (0.6, 0.9)  # shorter side / longer side; half of the crops are upright
-SHARES = (0.6, 1.0)  # of the longest sides that fit
-# The quality is high because most crops are enlarged, by 1.4 in the mean: at 90 their files would
-# have half of ImageNet's bits a pixel.
+SPLIT_AT = 0.7  # Share of a photograph's width, from the left, that is for training.
+ASPECTS = (0.6, 0.9)  # Shorter side / longer side; half of the crops are upright.
+SHARES = (0.6, 1.0)  # Sides of a crop, as a share of the longest that fit.
+# Most crops are enlarged, by 1.4 on average. With quality 90, their files would have half as many
+# bits a pixel as ImageNet's.
 QUALITY = 98
 OTHERS = ("png", "grayscale", "cmyk")
 
 
 @functools.cache
 def region(name: str, split: str) -> Image.Image:
-    """The part of a photograph that belongs to a split."""
+    """Returns the part of a photograph that belongs to a split."""
     package, path = PHOTOGRAPHS[name]
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
@@ -60,7 +60,7 @@ def region(name: str, split: str) -> Image.Image:
 
 
 def crop(whole: Image.Image, size: int, rng: random.Random) -> Image.Image:
-    """A random crop, resized to `size` pixels on its longer side."""
+    """Returns a random crop whose longer side is resized to `size` pixels."""
     aspect = rng.uniform(*ASPECTS)  # height / width
     if rng.random() < 0.5:
         aspect = 1 / aspect
@@ -77,7 +77,7 @@ def crop(whole: Image.Image, size: int, rng: random.Random) -> Image.Image:
 
 
 def write(folder: pathlib.Path, split: str, number: int, arguments: argparse.Namespace) -> str:
-    """Writes one file; returns its kind."""
+    """Writes one file; returns its kind, for example jpeg."""
     rng = random.Random(f"{arguments.seed} {split} {number}")
     name = sorted(PHOTOGRAPHS)[number % len(PHOTOGRAPHS)]
     image = crop(region(name, split), arguments.size, rng)
@@ -92,7 +92,7 @@ def write(folder: pathlib.Path, split: str, number: int, arguments: argparse.Nam
 def main() -> None:
     """Makes both splits and prints a summary of each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=pathlib.Path, help="OUT, which must not exist yet")
+    parser.add_argument("folder", type=pathlib.Path, help="OUT, a new folder")
     parser.add_argument("--train", type=int, default=4_000, help="training files")
     parser.add_argument("--val", type=int, default=1_000, help="validation files")
     parser.add_argument("--size", type=int, default=500, help="longer side in pixels")

@@ -2,14 +2,16 @@
 
     scripts/tpu/tpu_fit.sh --topology=v5e:2x4 --flagfile=flags/imagenet_resnet_50_smith.flags
 
-The program traces the update of the recipe's largest batch, laid out on the slice's cores as by
-`plan` (tpu_fit_trace.py lists the differences from a run), and compiles it (tpu_fit_compile.py).
-Then it searches for the largest micro-batch that fits, among those that divide a core's share of
-that batch. Nothing is executed: memory and collectives are exact, and cycles are an estimate. Near
-the memory limit the compiler recomputes values that it cannot keep, so the largest micro-batch may
-not be the fastest; the cycles an example show this.
+The program traces an update of the recipe's largest batch, which is laid out on the slice's cores
+as by `plan` (tpu_fit_trace.py lists the differences from a run). It compiles the update
+(tpu_fit_compile.py). Then it searches for the largest micro-batch that fits, among those that
+divide a core's share of the batch.
 
-Exit status: 0 if the recipe's layout fits, 1 if it does not, 2 for a user's mistake.
+The program does not execute the update. The printed memory and collectives are exact, and the
+cycles are the compiler's estimate. Near the memory limit, the compiler recomputes values that it
+cannot keep. So the largest micro-batch may not be the fastest: compare the cycles an example.
+
+Exit status: 0 if the recipe's layout fits, 1 if it does not fit, 2 for a user's mistake.
 """
 
 import argparse
@@ -33,7 +35,7 @@ from trainer.errors import UserError
 from trainer.schedule.plan import Phase, ramps
 
 _COMPILER = pathlib.Path(__file__).parents[2] / ".venv-tpu-compiler/bin/python"
-_COMPILES = 5  # at most: each takes minutes for a large network
+_COMPILES = 5  # Most compilations; each takes minutes for a large network.
 _GIB = 2**30
 
 
@@ -41,7 +43,7 @@ def compiler(topology: str, *module: str) -> dict[str, Any]:
     """Runs tpu_fit_compile.py and returns the object that it prints.
 
     Raises:
-      UserError: if the compiler's environment is missing, or there is no such slice.
+      UserError: if the compiler's environment is not complete, or `topology` is not a TPU slice.
     """
     if not _COMPILER.exists():
         raise UserError(
@@ -69,7 +71,7 @@ def compiler(topology: str, *module: str) -> dict[str, Any]:
 
 
 def largest_phase(config: Config, cores: int) -> tuple[Phase, int]:
-    """The phase with the recipe's largest batch on `cores` cores, and N.
+    """Returns the phase with the recipe's largest batch on `cores` cores, and N.
 
     Raises:
       UserError: if the flags are invalid, or N is not known.
@@ -84,8 +86,14 @@ def search(
 ) -> dict[int, dict[str, Any]]:
     """Compiles `first`, then other candidates until the largest that fits is known.
 
-    Each next candidate lies between the largest known to fit and the smallest known not to. It is
-    the largest that would fit if all memory grew with the examples; in fact, a part is constant.
+    The next candidate lies between the largest known to fit and the smallest known not to fit. It
+    is the largest that would fit if all memory were proportional to the micro-batch.
+
+    Args:
+      candidates: micro-batch sizes, ascending.
+      first: size to compile first.
+      has: bytes of a core's memory.
+      compiled: returns whether a size `fits`, and the bytes that it `needs`.
 
     Returns:
       The result of `compiled` for each size tried.
@@ -103,7 +111,7 @@ def search(
 
 
 def settled(candidates: Sequence[int], tried: dict[int, dict[str, Any]]) -> bool:
-    """Returns whether a search found the largest: the next candidate does not fit or is absent."""
+    """Returns whether the next candidate after the largest that fits was tried, or is missing."""
     fit = max((size for size in tried if tried[size]["fits"]), default=0)
     following = next((size for size in candidates if size > fit), None)
     return following is None or following in tried
@@ -149,7 +157,7 @@ def run(config: Config, topology: str | None) -> int:
     cores, has = tpu["cores"], tpu["has"]
     phase, examples = largest_phase(config, cores)
 
-    # Importing TensorFlow takes seconds, so it is imported after the checks above.
+    # Importing TensorFlow takes seconds, so the program checks the flags before.
     import tpu_fit_trace
 
     from trainer.system.memory import LESS

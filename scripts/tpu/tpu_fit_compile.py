@@ -3,9 +3,8 @@
     python scripts/tpu/tpu_fit_compile.py v5e:2x4              the slice: cores, bytes of a core
     python scripts/tpu/tpu_fit_compile.py v5e:2x4 update.mlir  the program: bytes, collectives, cost
 
-Prints one JSON object. No TPU is needed: libtpu compiles for a described slice. The program is one
-replica's, compiled for as many replicas as the slice has cores, as under TPUStrategy; nothing is
-partitioned.
+It prints one JSON object. It needs no TPU, because libtpu compiles for a slice by its name. As
+under TPUStrategy, every core of the slice runs the whole program of one replica.
 
 The module uses private parts of JAX and parses the compiler's text, so scripts/tpu/tpu_fit.sh pins
 the versions.
@@ -20,18 +19,18 @@ from typing import Any
 
 # Environment variables, set before libtpu is loaded.
 _ENVIRONMENT = {
-    "JAX_PLATFORMS": "cpu",  # keeps JAX from looking for a TPU
-    "TPU_SKIP_MDS_QUERY": "1",  # keeps libtpu from asking a metadata server
-    # Without these, libtpu warns about missing facts. Their values do not matter, because the
-    # slice's name describes it.
+    "JAX_PLATFORMS": "cpu",  # Keeps JAX from looking for a TPU.
+    "TPU_SKIP_MDS_QUERY": "1",  # Keeps libtpu from asking a metadata server.
+    # Without the next three, libtpu warns. Their values have no effect, because the slice's name
+    # describes the slice.
     "TPU_ACCELERATOR_TYPE": "v5litepod-8",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_WORKER_ID": "0",
-    # Compiling uses no TPU, so it need not wait for libtpu's lock.
+    # Without this, libtpu would wait for a lock, which only the use of a TPU needs.
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
-# This needs more memory than any core has, and the compiler's refusal states the core's memory.
+# This program needs more memory than any core has. The compiler's refusal states the core's memory.
 _TOO_MUCH = """
 module @too_much {
   func.func @main(%x: tensor<1048576x1048576xf32>) -> tensor<1048576x1048576xf32> {
@@ -51,10 +50,10 @@ _CALLED = re.compile(r"\b\w+=\{?(%[^,}\s]+(?:, %[^,}\s]+)*)")
 
 
 def devices(topology: str) -> list[Any]:
-    """The cores of a slice such as v5e:2x4, one for each replica.
+    """Returns the cores of a slice such as v5e:2x4, one for each replica.
 
-    The two cores of a v4 chip count as one, libtpu's default ("megacore"); for later generations
-    the slice's name implies it.
+    The two cores of a v4 chip count as one ("megacore"). For later generations, the slice's name
+    implies this.
     """
     from jax.experimental import topologies
 
@@ -63,7 +62,7 @@ def devices(topology: str) -> list[Any]:
 
 
 def compile_for(cores: list[Any], text: str) -> Any:
-    """Compiles a StableHLO module for one replica a core; returns the executable.
+    """Compiles a StableHLO module for one replica on each core; returns the executable.
 
     Raises:
       JaxRuntimeError: if the compiler refuses the module.
@@ -92,9 +91,9 @@ def size(text: str) -> int:
 
 
 def refusal(message: str) -> dict[str, int] | None:
-    """Parses the refusal of a program that is too large: bytes it `needs`, and a core `has`.
+    """Returns the bytes that a refused program `needs` and that a core `has`, from the message.
 
-    Returns None for any other message.
+    Returns None if the message has another form.
     """
     for pattern in (
         r"Used ([\d.]+[KMGT]?) of ([\d.]+[KMGT]?) hbm",
@@ -106,7 +105,7 @@ def refusal(message: str) -> dict[str, int] | None:
 
 
 def collectives(hlo: str) -> list[dict[str, Any]]:
-    """Lists the collectives of a program in HLO: `kind`, `bytes` of the result, `in_loop`."""
+    """Returns each collective in HLO: its `kind`, its result's `bytes`, and if it is `in_loop`."""
     bodies: dict[str, list[str]] = {}
     name = ""
     for line in hlo.splitlines():
@@ -128,7 +127,7 @@ def collectives(hlo: str) -> list[dict[str, Any]]:
 
 
 def _bytes(shapes: str) -> int:
-    """Bytes of a shape such as `f32[3,3]{1,0:T(8,128)}`, or of a tuple of shapes."""
+    """Returns the bytes of a shape such as `f32[3,3]{1,0:T(8,128)}`, or of a tuple of shapes."""
     total = 0
     for kind, dimensions in re.findall(r"\b(pred|bf16|[fsuc]\d+)\[([\d,]*)\]", shapes):
         bits = 8 if kind == "pred" else int(re.sub(r"\D", "", kind))
@@ -137,9 +136,9 @@ def _bytes(shapes: str) -> int:
 
 
 def figures(executable: Any) -> dict[str, Any]:
-    """Memory and cost of a compiled program on one core.
+    """Returns the memory and the cost of a compiled program on one core.
 
-    A loop counts as one iteration, because the number of iterations is an argument.
+    The cost of a loop is that of one iteration, because the number of iterations is an argument.
     """
     memory = executable.get_compiled_memory_stats()
     cost = executable.cost_analysis()

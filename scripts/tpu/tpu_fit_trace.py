@@ -2,21 +2,20 @@
 
 It traces the trainer's own code: the model from `setup.build`, with the ghost batch norm of TPUs,
 and TrainingStep's `accumulate` and `apply`, with one all-reduce of each sum over all cores. The
-accumulation is a loop, and k, ε, m and B are arguments, so one program serves all phases with the
-same micro-batch.
+accumulation is a loop. Its length, the learning rate, the momentum and the batch size are
+arguments, so that one program serves all phases with the same micro-batch.
 
 A run under TPUStrategy differs from this program:
 
-- A run may have two programs, accumulate and apply, which the host calls in turn. Here they are
-  one. The memory is that of the larger in both cases, because parameters, slots and sums stay on
-  the core.
-- In a run, the host feeds micro-batches. Here two lie on the core, one being computed and one being
-  fed, and the loop alternates between them. With only one, the compiler would notice that all
-  passes are equal, and compute one.
-- TensorFlow's lowering for TPUs has special kernels for some operations, which the CPU wheel lacks;
-  here it lowers as for XLA on a CPU. Both use libtpu's compiler, here in a newer version than
-  tensorflow-tpu's.
-- Evaluation, which is smaller, is another program.
+- A run may have two programs, accumulate and apply, which the host calls in turn. This program has
+  both. It needs as much memory as the larger of the two, because parameters, slots and sums stay
+  on the core.
+- In a run, the host sends micro-batches to the core. In this program, two micro-batches lie on the
+  core, and the loop alternates between them. With only one, the compiler would see that all passes
+  are equal, and compute only one.
+- A run's TensorFlow has special kernels for some operations on TPUs. The CPU wheel lacks them, so
+  this program has the kernels of XLA on CPUs. Both are compiled by libtpu, here by a newer version.
+- A run also evaluates, by another program, which is smaller.
 """
 
 import re
@@ -41,7 +40,7 @@ _ALIAS = re.compile(
 
 
 class _Extended(one_device_strategy.OneDeviceExtended):
-    """One device in place of one of `replicas` cores; sums over cores are XLA's all-reduces."""
+    """One of `replicas` cores, by the CPU; a sum over the cores is an all-reduce of XLA."""
 
     def __init__(self, strategy: tf.distribute.Strategy, replicas: int) -> None:
         super().__init__(strategy, "CPU:0")
@@ -53,7 +52,7 @@ class _Extended(one_device_strategy.OneDeviceExtended):
 
     @property
     def worker_devices(self) -> tuple[str, ...]:
-        return ("/device:TPU:0",)  # Selects the kernels for TPUs.
+        return ("/device:TPU:0",)  # This name selects the trainer's code for TPUs.
 
     def _reduce_to(self, reduce_op: Any, value: tf.Tensor, *_: Any) -> tf.Tensor:
         assert reduce_op == tf.distribute.ReduceOp.SUM
@@ -66,17 +65,17 @@ class _Extended(one_device_strategy.OneDeviceExtended):
 
 
 class _Core(tf.distribute.Strategy):
-    """The strategy of one of a slice's replicas."""
+    """Strategy of one of a slice's replicas."""
 
     def __init__(self, replicas: int) -> None:
         super().__init__(_Extended(self, replicas))
 
 
 def training_data(config: Config, examples: int) -> TrainingData:
-    """Describes the data to the model, without prepared data and without normalisation.
+    """Returns the description of the recipe's data, without the data and without normalization.
 
     Raises:
-      UserError: if there is no such dataset, or its images have no fixed size.
+      UserError: if the dataset does not exist, or its images have no fixed size.
     """
     if config.dataset.startswith(image_folder.PREFIX):
         root = config.dataset.removeprefix(image_folder.PREFIX)
@@ -93,10 +92,10 @@ def training_data(config: Config, examples: int) -> TrainingData:
 
 
 def training_step(config: Config, data: TrainingData, replicas: int) -> TrainingStep:
-    """The training step of a run on `replicas` cores.
+    """Returns the training step of a run on `replicas` cores.
 
     Raises:
-      UserError: if there is no such model.
+      UserError: if the model does not exist.
     """
     strategy = _Core(replicas)
     return TrainingStep(
@@ -125,7 +124,7 @@ def lowered(step: TrainingStep, micro_batch_size: int) -> str:
         statistics_weights: tf.Tensor,  # [norms]
     ) -> tf.Tensor:
         done = tf.constant(0)
-        while done < accumulation:  # tf.range would need a known length.
+        while done < accumulation:  # XLA needs the length of tf.range when it compiles.
             first = position + tf.cast(done, tf.int64) * micro_batch_size
             step.strategy.run(step.accumulate, (images[done % 2], labels[done % 2], first))
             done += 1
@@ -149,9 +148,9 @@ def lowered(step: TrainingStep, micro_batch_size: int) -> str:
 def for_jax(text: str) -> str:
     """Converts TensorFlow's StableHLO to the form that JAX accepts.
 
-    A variable's new value replaces its old one in memory. TensorFlow states this for the module, by
-    the numbers of parameters and outputs, and JAX expects it at the argument. Copies in
-    TensorFlow's own dialect become reshapes.
+    A variable's new value takes the old value's place in memory. TensorFlow states the places in
+    the module's head, and JAX expects each at its argument. Copies in TensorFlow's own dialect
+    become reshapes.
     """
     text = re.sub(
         r"mhlo\.copy (%\S+) : (tensor<[^>]*>)", r"stablehlo.reshape \1 : (\2) -> \2", text

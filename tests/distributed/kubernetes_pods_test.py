@@ -184,7 +184,7 @@ def test_waiting_for_pods_has_a_time_limit(server):
 def test_an_api_that_does_not_answer_is_an_error(server, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(silent.getsockname()[1]))
-        monkeypatch.setattr(kubernetes_pods, "_REQUEST_TIMEOUT", (0.05, 0.05))
+        monkeypatch.setattr(kubernetes_pods, "REQUEST_TIMEOUT", (0.05, 0.05))
         with pytest.raises(LostWorkerError, match=r"Kubernetes does not answer: .*timed out"):
             from_environment(0.01)
     with pytest.raises(LostWorkerError, match=r"Kubernetes does not answer: .*refused"):
@@ -227,7 +227,7 @@ def test_an_existing_secret_is_not_an_error(server):
 
 
 def test_an_api_that_does_not_answer_makes_no_secret(server, monkeypatch):
-    monkeypatch.setattr(kubernetes_secret, "_REQUEST_TIMEOUT", (0.05, 0.05))
+    monkeypatch.setattr(kubernetes_pods, "REQUEST_TIMEOUT", (0.05, 0.05))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(silent.getsockname()[1]))
         with pytest.raises(UserError, match="Kubernetes does not answer: "):

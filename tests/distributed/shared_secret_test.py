@@ -74,7 +74,7 @@ def test_a_short_or_huge_secret_is_refused(tmp_path, monkeypatch, content):
     path.write_text(content)
     path.chmod(0o600)
     what, _ = refused(NEAR, tmp_path)
-    assert f"{path} holds a secret of" in what
+    assert f"{path} has a secret of" in what
     monkeypatch.setenv(VARIABLE, content)
     what, remedy = refused(FAR, tmp_path)
     assert what.startswith(VARIABLE)

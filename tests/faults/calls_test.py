@@ -27,7 +27,7 @@ def test_a_file_system_without_locks_is_named(tmp_path, command):
     first, second = done.stderr.splitlines()
     assert "cannot be locked, because its file system has no locks: No locks available." in first
     assert first.startswith(f"crescendo {command}: {tmp_path}/run/")
-    assert second.startswith("Choose a folder on a local disk, or mount this one with locks")
+    assert second.startswith("Choose a folder on a local disk, or mount the file system with locks")
 
 
 def test_a_report_does_not_need_locks(tmp_path):

@@ -93,7 +93,9 @@ def checked(
             flags = [*recipe, *given, *others, f"--model_dir={path / name}"]
             config = command_line.parse("sweep", flags)
             if config.strategy == "multi_worker":
-                raise UserError("--strategy=multi_worker is for train; here, use --sweep_shard.")
+                raise UserError(
+                    "--strategy=multi_worker is for train: give each machine a --sweep_shard."
+                )
             plan.planned(config, count_examples)
             directory.check(path / name, directory.flagfile_in(path / name, config))
             result.ended(path / name)

@@ -1,8 +1,8 @@
-"""Heartbeats and texts between workers, on the connections from the rendezvous.
+"""Heartbeats and texts between workers, on the connections that `rendezvous` returns.
 
-TensorFlow's collectives wait forever for a worker that is stopped or cut off. So the connections
-from the chief to each other worker stay open. Each end sends a beat at intervals, and counts the
-other end as lost after a long silence. The chief tells the other workers of the loss.
+TensorFlow's collectives wait forever for a worker that is stopped or cut off. So the chief stays
+connected to each other worker. Both ends of a connection send a beat (an empty message) at
+intervals. An end that is silent for long counts as lost, and the chief tells all workers about it.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from trainer.distributed.secure_connection import Line
 from trainer.system import typed_json
 
 _BEAT, _BYE, _LOST, _TEXT = b"", b"bye", b"lost ", b"text "
-# The largest text names each bad example of a worker: 10 MB for 100,000 examples.
+# The largest text lists the bad examples of a worker: 10 MB for 100,000 examples.
 _MOST_BYTES = 2**28
 
 
@@ -28,12 +28,13 @@ class Heartbeat:
         """Starts the threads that send and receive.
 
         Args:
-          lines: connections to other workers by their index, as `rendezvous` returns them.
-          silence: seconds without a message after which a worker is lost; a worker whose process
-            ends is lost at once.
-          lost: called once, with the index of the first lost worker, in a thread of this object.
+          lines: the result of `rendezvous`.
+          silence: seconds without a message after which a worker is lost. A worker whose
+            connection ends is lost at once.
+          lost: called once, in a thread of this object, with the index of the first lost worker.
         """
         self._lines, self._lost, self._silence = lines, lost, silence
+        # No beats are sent after `_ended`, and no worker is reported as lost after `_settled`.
         self._ended, self._settled = threading.Event(), threading.Event()
         self._once = threading.Lock()
         self._heard_out = {index: threading.Event() for index in lines}
@@ -46,21 +47,21 @@ class Heartbeat:
     def exchange(self, text: str) -> list[str]:
         """Returns the texts of all workers by index; all workers must call this at the same point.
 
-        If another worker is lost during the call, `lost` is called, and the call does not return.
+        If another worker is lost meanwhile, `lost` is called, and `exchange` never returns.
         """
         if 0 in self._lines:
             self._tell(_TEXT + text.encode())
-            texts: list[str] = typed_json.parsed(self._texts[0].get(), typed_json.anything)
-            return texts
+            return list(typed_json.parsed(self._texts[0].get(), typed_json.anything))
         texts = [text, *(self._texts[index].get() for index in sorted(self._lines))]
         self._tell(_TEXT + json.dumps(texts).encode())
         return texts
 
     def leave(self, done: bool) -> None:
-        """Stops monitoring the other workers; unless `done`, they soon count this one as lost.
+        """Stops monitoring the other workers.
 
-        If `done`, returns once the others are done or silent, because a collective that has ended
-        in this process may still need this process to end in another.
+        If not `done`, this worker falls silent, and the others soon count it as lost. If `done`,
+        returns when each other worker is done or silent: a collective that has ended in this
+        process may still use this process while it runs in another.
         """
         self._settled.set()
         if done:
@@ -69,7 +70,7 @@ class Heartbeat:
                 self._tell(_BYE)
             for heard_out in self._heard_out.values():
                 heard_out.wait(self._silence)
-            if chief:  # All others have sent _BYE, and wait for the chief's.
+            if chief:  # The other workers have sent _BYE, and now wait for the chief's.
                 self._tell(_BYE)
         self._ended.set()
 
@@ -88,7 +89,7 @@ class Heartbeat:
 
     def _receive(self, index: int, line: Line) -> int | None:
         """Receives until worker `index` leaves; returns the index of a lost worker, or None."""
-        # An OSError means a long silence, a closed connection or a forged message.
+        # An error means a long silence, a closed connection or a message of another program.
         with contextlib.suppress(OSError, ValueError):
             while (word := line.receive(_MOST_BYTES)) != _BYE:
                 if word.startswith(_TEXT):
@@ -104,5 +105,5 @@ class Heartbeat:
 
     def _tell(self, word: bytes) -> None:
         for line in self._lines.values():
-            with contextlib.suppress(OSError):  # The receiving thread notices the failure.
+            with contextlib.suppress(OSError):  # The thread that receives reports the failure.
                 line.send(word)

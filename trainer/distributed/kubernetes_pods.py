@@ -1,10 +1,10 @@
 """Finds the workers among the pods of one indexed Kubernetes Job, with TensorFlow's own resolver.
 
-A failed pod is replaced by a new pod with another address, while the old pod may still run. Only
-the name in a headless Service stays the same, so workers are addressed by these names.
+Kubernetes replaces a failed pod by a new pod with another IP address. The pod's host name in a
+headless Service stays the same, so this module uses host names as the workers' addresses.
 
-The manifest sets each pod's environment variables JOB_NAME, WORKERS (the number of workers),
-POD_NAMESPACE and POD_NAME.
+The Job's manifest sets the environment variables JOB_NAME, WORKERS (the number of workers),
+POD_NAMESPACE and POD_NAME of each pod.
 """
 
 import os
@@ -15,42 +15,42 @@ from trainer.errors import UserError
 
 PORT = 8470
 NAMES = ("JOB_NAME", "WORKERS", "POD_NAMESPACE", "POD_NAME")
+REQUEST_TIMEOUT = (10.0, 10.0)  # Seconds to connect to the API, and to wait for its answer.
 _PAUSE = 1.0
-_REQUEST_TIMEOUT = (10.0, 10.0)  # seconds to connect to the API, and to wait for its answer
-# Multiplies --worker_timeout, which is meant for running workers. At the start, a worker may still
-# wait for a node, or for Kubernetes' longest back-off of six minutes.
+# Multiple of --worker_timeout in which all pods must start. A pod may first wait for a node, or for
+# Kubernetes' longest back-off of six minutes.
 _START_FACTOR = 10
 
 
 class _RunningPods:
-    """Client for TensorFlow's resolver that lists only the running pods of one Job.
+    """Client for TensorFlow's resolver that lists only the running pods of one namespace.
 
-    With Kubernetes' own client, the resolver would list the pods of all namespaces, which a Job may
-    not see, and would refuse pods that have ended. It would also take the address of a pod's node,
-    where a pod listens only if it shares the node's network.
+    With Kubernetes' own client, the resolver would ask for the pods of all namespaces, and a Job
+    has no right to list them. The resolver would also refuse pods that have ended, and would use
+    the address of a pod's node in place of the pod's own.
     """
 
     def __init__(self, api: Any, namespace: str) -> None:
-        self._api = api
-        self._namespace = namespace
+        self._api, self._namespace = api, namespace
         self.hosts: dict[str, str] = {}
 
     def list_pod_for_all_namespaces(self, label_selector: str) -> Any:
-        """Lists the running pods, and stores their host names in `hosts`, by pod name."""
+        """Returns the running pods; stores the host name of each in `hosts`, by the pod's name."""
         pods = self._api.list_namespaced_pod(
             self._namespace,
             label_selector=label_selector,
             field_selector="status.phase=Running",
-            _request_timeout=_REQUEST_TIMEOUT,
+            _request_timeout=REQUEST_TIMEOUT,
         )
         self.hosts = {}
         for pod in pods.items:
             name = pod.metadata.name
             if not (pod.spec.hostname and pod.spec.subdomain):
                 raise UserError(
-                    f"pod {name} has no host name that other pods can reach: make its Job\n"
-                    "an indexed one with a headless Service, as in scripts/cluster/train_k8s.yaml."
+                    f"pod {name} has no host name that other pods can reach.\nMake its Job "
+                    "indexed, with a headless Service, as in scripts/cluster/train_k8s.yaml."
                 )
+            # The resolver returns `host_ip` as the pod's address.
             self.hosts[name] = pod.status.host_ip = f"{pod.spec.hostname}.{pod.spec.subdomain}"
         return pods
 
@@ -59,14 +59,14 @@ def client() -> Any:
     """Returns Kubernetes' own client, with the rights of this pod's service account.
 
     Raises:
-      UserError: if the package kubernetes is not installed, or this pod has no service account.
+      UserError: if the package kubernetes is not installed, or the account cannot be used.
     """
     try:
         import kubernetes
     except ImportError as error:
         raise UserError(
-            "on Kubernetes, the Python package kubernetes is needed to find the other workers:\n"
-            "install Crescendo with the extra kubernetes, or set TF_CONFIG."
+            "the package kubernetes, which finds the other workers, is not installed.\n"
+            "Install Crescendo with the extra kubernetes, or set TF_CONFIG."
         ) from error
     try:
         kubernetes.config.load_incluster_config()
@@ -83,23 +83,20 @@ def addresses(api: Any, timeout: float) -> tuple[list[str], str]:
 
     Args:
       api: the result of `client`.
-      timeout: seconds after which a running worker counts as lost; workers get ten times as long
-        to start.
+      timeout: value of --worker_timeout, in seconds.
 
     Raises:
-      TimeoutError: if not all workers start within ten times `timeout`.
-      UserError: if the pods may not be listed or have no host names, or a variable is wrong.
+      TimeoutError: if not all workers run within ten times `timeout`.
+      UserError: if this pod may not list pods, a pod has no host name, or a variable is wrong.
     """
-    # Importing TensorFlow takes four seconds; wrong flags are reported before.
+    # Importing TensorFlow takes four seconds, so this program checks the flags before.
     import kubernetes
     import tensorflow as tf
     import urllib3
 
     missing = [name for name in NAMES if name not in os.environ]
     if missing:
-        raise UserError(
-            f"the pod's environment lacks {', '.join(missing)}: set them in its manifest."
-        )
+        raise UserError(f"the pod's manifest lacks {', '.join(missing)}: set these variables.")
     job, workers, namespace, own = (os.environ[name] for name in NAMES)
     if not workers.isdecimal():
         raise UserError(

@@ -1,4 +1,4 @@
-"""Strategy over several processes; if one of them is lost, the others end in bounded time."""
+"""Strategy over several workers; if one worker is lost, the others end in bounded time."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
-from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
+from tensorflow.compiler.xla.tsl.protobuf.coordination_config_pb2 import CoordinatedJob
 from tensorflow.python.eager import context
 
 from trainer.distributed.heartbeat import Heartbeat
@@ -18,13 +18,11 @@ from trainer.distributed.worker import Worker
 from trainer.errors import LostWorkerError
 from trainer.system.tensorflow_errors import translate
 
-# Fractions of the timeout: silence that counts as a loss, and then time for an orderly exit.
+# Fractions of the timeout: the silence after which a worker is lost, and each wait in `_Lost.note`.
 _SILENCE, _GRACE = 0.6, 0.15
-# Multiple of the timeout after which TensorFlow's own monitor ends the process without a message.
-_LATER = 10
-# Text in an error that TensorFlow's server passes on from a worker, or from any other program.
+# Text of an error that a worker, or any other program, has sent to TensorFlow's server.
 _REPORTED = "Error reported from /job:"
-# Text and classes of the errors of a collective that is cut off from the other workers.
+# Text and classes of the errors of a collective that has lost its connection to other workers.
 _ABORTED = "Collective ops is aborted by: "
 _CUT = (
     tf.errors.AbortedError,
@@ -38,16 +36,16 @@ _CUT = (
 def worker_session(
     worker: Worker | None, timeout: float, flags: Sequence[str] = ()
 ) -> Iterator[Callable[[str], list[str]]]:
-    """Connects to the other workers of the run, and monitors them until all are done.
+    """Connects to the other workers, monitors them in the block, and waits until all are done.
 
-    If another worker is lost, this process ends within `timeout` seconds of that worker's last sign
-    of life. A LostWorkerError replaces TensorFlow's error. If a collective still waits, the monitor
-    ends the process with the same message and status. If the block raises another error, the other
-    workers count this one as lost.
+    If another worker is lost, this process ends within `timeout` seconds of that worker's last
+    message. If TensorFlow raises an error, a LostWorkerError replaces it. If TensorFlow waits
+    forever, a thread ends the process with the same message and status. If the block raises an
+    error, the other workers count this one as lost.
 
     Args:
-      worker: this process; None if there is no other worker.
-      timeout: seconds to wait for another worker.
+      worker: this process; None if it is the only one.
+      timeout: value of --worker_timeout, in seconds.
       flags: command-line flags that must be the same in all workers.
 
     Yields:
@@ -70,18 +68,12 @@ def worker_session(
             yield heartbeat.exchange
         done = True
     finally:
-        # Other workers may fail with the same error; losing them no longer ends this process.
+        # The other workers may fail with the same error. Their loss no longer ends this process.
         heartbeat.leave(done)
 
 
-def _reason(error: tf.errors.OpError) -> str:
-    """Returns the reported error, which is in one line of TensorFlow's long message."""
-    line = next(line for line in str(error).splitlines() if _REPORTED in line or _ABORTED in line)
-    return line.rpartition(_ABORTED)[2][:300].strip().rstrip(".")
-
-
 class _Lost:
-    """Ends this process after the loss of a worker, if the process does not end by itself."""
+    """Ends this process after the loss of a worker, unless the process ends by itself in time."""
 
     def __init__(self, worker: Worker, grace: float) -> None:
         self.message = ""
@@ -89,9 +81,9 @@ class _Lost:
         self._known, self._taken = threading.Event(), threading.Event()
 
     def note(self, index: int) -> None:
-        """Ends this process, which lost worker `index`; prints why, unless `known` was called."""
+        """Ends this process, which lost worker `index`; prints why, unless `error` has told why."""
         what = f"has lost {self._worker.name(index)}"
-        if index == self._worker.index:  # The others count this one as lost: it may have paused.
+        if index == self._worker.index:  # The others count this worker as lost, as after a pause.
             what = "was silent for too long, and the others have left"
         self.message = (
             f"{self._worker} {what}.\nStart all workers again: they go on from the last checkpoint."
@@ -100,75 +92,72 @@ class _Lost:
         if not self._taken.wait(self._grace):
             print(f"crescendo train: {self.message}", file=sys.stderr, flush=True)
             os._exit(LostWorkerError.status)
-        # Meanwhile the process may finish a checkpoint.
-        time.sleep(self._grace)
+        time.sleep(self._grace)  # The process may finish a checkpoint meanwhile.
         os._exit(LostWorkerError.status)
 
     def error(self, error: tf.errors.OpError, timeout: float) -> LostWorkerError | None:
-        """Returns a LostWorkerError if a lost or cut-off worker caused `error`, or else None."""
-        # TensorFlow may notice the loss before the heartbeat does.
-        if "ollective" in str(error) and self.known(timeout):
-            return LostWorkerError(self.message)
-        if _REPORTED in str(error) or (isinstance(error, _CUT) and _ABORTED in str(error)):
+        """Returns a LostWorkerError if the loss of a worker or of a connection caused `error`."""
+        text = str(error)
+        if "ollective" in text:
+            # TensorFlow may notice the loss before the heartbeat does.
+            lost = self._known.wait(timeout)
+            self._taken.set()
+            if lost:
+                return LostWorkerError(self.message)
+        if _REPORTED in text or (isinstance(error, _CUT) and _ABORTED in text):
+            # One line of TensorFlow's long message has the reason.
+            line = next(row for row in text.splitlines() if _REPORTED in row or _ABORTED in row)
+            reason = line.rpartition(_ABORTED)[2][:300].strip().rstrip(".")
             return LostWorkerError(
-                f"{self._worker} was cut off from the others by TensorFlow: {_reason(error)}.\n"
+                f"{self._worker} was cut off from the others by TensorFlow: {reason}.\n"
                 "Start all workers again, where no other program can reach their ports "
                 "(docs/clusters.md)."
             )
         return None
 
-    def known(self, seconds: float) -> bool:
-        """Waits `seconds` for a loss; returns whether there is one; the caller reports it."""
-        found = self._known.wait(seconds)
-        self._taken.set()
-        return found
-
 
 def create_strategy(worker: Worker, gpus: int, timeout: float) -> tf.distribute.Strategy:
-    """Returns the strategy over all workers, with a replica on each GPU, or else on each CPU.
+    """Returns the strategy with a replica on each GPU of each worker, or else one on each worker.
 
     Args:
-      worker: this process, after the rendezvous.
+      worker: this process, which is already in a `worker_session`.
       gpus: number of GPUs of each worker.
       timeout: seconds to wait for the other workers.
 
     Raises:
       LostWorkerError: if another worker has left since the rendezvous.
     """
-    workers = tf.train.ClusterSpec({"worker": worker.addresses})
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
-        workers,
+        tf.train.ClusterSpec({"worker": worker.addresses}),
         task_type="worker",
         task_id=worker.index,
         num_accelerators={"GPU": gpus},
         rpc_layer="grpc",
     )
-    # The strategy's own configuration of this service has other timeouts, and no option for them.
+    # The strategy would configure this service with other timeouts, and has no option for them.
+    # TensorFlow's own monitor ends a process without a message, so it waits ten times as long.
     context.context().configure_coordination_service(
         service_type="standalone",
         service_leader="/job:worker/replica:0/task:0",
         cluster_register_timeout_in_ms=int(1000 * timeout),
-        heartbeat_timeout_in_ms=int(_LATER * 1000 * timeout),
-        coordinated_jobs=[
-            coordination_config_pb2.CoordinatedJob(name="worker", num_tasks=len(worker.addresses))
-        ],
+        heartbeat_timeout_in_ms=int(10 * 1000 * timeout),
+        coordinated_jobs=[CoordinatedJob(name="worker", num_tasks=len(worker.addresses))],
     )
     communication = tf.distribute.experimental.CommunicationImplementation
     options = tf.distribute.experimental.CommunicationOptions(
         implementation=communication.AUTO if gpus else communication.RING
     )
     handler = signal.getsignal(signal.SIGTERM)
-    # If a worker has died in the 0.1 s since the rendezvous, TensorFlow waits forever, and Python's
-    # threads do not run. So the kernel ends this process by SIGALRM after `timeout` seconds.
+    # If a worker has just died, TensorFlow waits forever here, and Python's threads do not run. So
+    # the kernel ends this process by SIGALRM after `timeout` seconds.
     signal.setitimer(signal.ITIMER_REAL, timeout)
     try:
         return tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
     except tf.errors.OpError as error:
         reason = str(error).splitlines()[0]
-        raise LostWorkerError(
-            f"{worker} cannot join the others: {reason}.\nStart all workers again."
-        ) from error
+        message = f"{worker} cannot join the others: {reason}.\nStart all workers again."
+        raise LostWorkerError(message) from error
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        # TensorFlow has set its own SIGTERM handler, whose preemption notices are not used here.
+        # TensorFlow's own handler of SIGTERM would only note a preemption, which nobody reads.
         signal.signal(signal.SIGTERM, handler)

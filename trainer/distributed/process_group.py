@@ -1,8 +1,8 @@
 """Exchanges values between the processes of a run, so that all make the same decisions.
 
-All processes compute the same numbers, so they need to agree only on what comes from outside: time,
-signals and the disk. The chief is the first process, and all use its values; a request to stop
-may come from any process. All processes must call these functions at the same point of the run.
+All processes compute the same numbers. They must agree only on values from outside: time, signals
+and files. All processes use the values of the first process, the chief; a request to stop may come
+from any process. All processes must call these functions at the same point of the run.
 """
 
 import dataclasses
@@ -17,13 +17,10 @@ from trainer.distributed.worker import Worker
 
 @dataclasses.dataclass(frozen=True)
 class ProcessGroup:
-    """The processes of a run, as seen by one of them; the defaults describe a single process.
+    """The processes of a run, and the `index` of this one; the defaults describe a single process.
 
     Attributes:
-      index: index of this process.
-      count: number of processes.
-      all_reduce: returns the sum of a float64 array over all processes; all arrays must have the
-        same shape.
+      all_reduce: returns the sum of the processes' float64 arrays, which have one shape.
       all_gather: returns the text of each process, by index.
     """
 
@@ -43,14 +40,13 @@ class ProcessGroup:
         return range(self.index * n, (self.index + 1) * n)
 
     def broadcast(self, values: np.ndarray) -> np.ndarray:
-        """Returns the chief's `values` as float64; the shape is the same in all processes."""
+        """Returns the chief's `values` as float64; all processes pass an array of one shape."""
         values = values.astype(np.float64)
         return self.all_reduce(values if self.chief else np.zeros_like(values))
 
     def broadcast_text(self, text: str) -> str:
-        """Returns the chief's text; other processes' texts are not sent."""
-        chiefs, *_ = self.all_gather(text if self.chief else "")
-        return chiefs
+        """Returns the chief's text; the texts of the other processes are not sent."""
+        return self.all_gather(text if self.chief else "")[0]
 
     def agree(self, flag: bool, *numbers: int) -> tuple[bool, list[int]]:
         """Returns whether `flag` is true in any process, and the chief's numbers."""
@@ -60,16 +56,14 @@ class ProcessGroup:
 
 
 def create_process_group(
-    strategy: tf.distribute.Strategy,
-    worker: Worker | None,
-    exchange: Callable[[str], list[str]],
+    strategy: tf.distribute.Strategy, worker: Worker | None, exchange: Callable[[str], list[str]]
 ) -> ProcessGroup:
     """Returns the group of the processes that share `strategy`.
 
     Args:
       strategy: the strategy over the replicas of all processes.
-      worker: this process; None for a single process.
-      exchange: returns the text of each process, by index.
+      worker: this process; None if it is the only one.
+      exchange: function that `multi_worker.worker_session` yields.
     """
     if worker is None:
         return ProcessGroup()
@@ -78,7 +72,7 @@ def create_process_group(
     def all_reduce(values: tf.Tensor) -> tf.Tensor:
         def part() -> tf.Tensor:
             context: Any = tf.distribute.get_replica_context()
-            # Only the first local replica contributes.
+            # Only the first replica of each process contributes.
             contributes = context.replica_id_in_sync_group % local == 0
             own = tf.where(contributes, values, tf.zeros_like(values))
             return context.all_reduce(tf.distribute.ReduceOp.SUM, own)

@@ -1,10 +1,9 @@
-"""Rendezvous: the workers of a run connect to the chief before TensorFlow connects them.
+"""Rendezvous: the workers of a run connect to the first one, the chief, before TensorFlow does so.
 
-TensorFlow's first worker waits for the others without a time limit, and Python handles no signal
-during that wait. So the workers first connect to the chief, on the port that TensorFlow uses later.
-The chief answers once all workers have connected and have sent the same values.
-
-Both ends of a connection first prove that they know the run's secret.
+TensorFlow's chief waits for the other workers without a time limit, and Python handles no signal
+meanwhile. So the workers first connect to the chief, on the port that TensorFlow uses later. Both
+ends of a connection prove that they know the run's secret. The chief answers when all workers have
+connected and have sent the same values.
 """
 
 import asyncio
@@ -22,22 +21,20 @@ from trainer.distributed.worker import Worker
 from trainer.errors import LostWorkerError, UserError
 
 _PAUSE = 0.1
-# Connections that may wait to be accepted; Linux delays any further connection by a second.
+# Most connections that may wait to be accepted. Linux delays any further connection by a second.
 _BACKLOG = 1024
 _PATIENCE = 5.0  # Seconds to wait for an answer on one connection.
 
 
 def rendezvous(worker: Worker, same: Mapping[str, Any], timeout: float) -> dict[int, Line]:
-    """Returns once all workers of the run have connected to the chief.
+    """Waits until all workers have connected; returns connections by the other worker's index.
+
+    The chief has a connection to each other worker. Each other worker has one to the chief.
 
     Args:
       worker: this process.
       same: JSON values that must be the same in all workers, by name.
       timeout: seconds to wait for the other workers.
-
-    Returns:
-      The open connections, by the index of the worker at the other end. The chief has one to each
-      other worker, and each other worker has one to the chief.
 
     Raises:
       LostWorkerError: if a worker does not connect in time, or does not know the secret.
@@ -66,18 +63,16 @@ def _listening(worker: Worker) -> socket.socket:
 
 
 def _on_all_interfaces(port: int) -> socket.socket:
-    if socket.has_dualstack_ipv6():
-        return socket.create_server(
-            ("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG
-        )
-    return socket.create_server(("", port), backlog=_BACKLOG)
+    both = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both else socket.AF_INET
+    return socket.create_server(("", port), family=family, dualstack_ipv6=both, backlog=_BACKLOG)
 
 
 def _on_own_address(worker: Worker) -> socket.socket | None:
     """Listens on this worker's own address; returns None if this machine does not have the address.
 
-    A router may have the address (NAT), or the name may not be known here yet. Debian gives a
-    machine's own name a loopback address, which other machines cannot reach.
+    A router may have the address (NAT), or this machine may not know the host name yet. On Debian,
+    a machine's own name has a loopback address, which other machines cannot reach.
     """
     try:
         found = socket.getaddrinfo(*worker.at(worker.index), type=socket.SOCK_STREAM)
@@ -97,7 +92,7 @@ def _on_own_address(worker: Worker) -> socket.socket | None:
 def _receive(
     worker: Worker, server: socket.socket, greeting: dict[str, Any], end: float, timeout: float
 ) -> dict[int, Line]:
-    """Waits, as the chief, for all other workers, and answers them."""
+    """Waits for all other workers, and answers them; only the chief calls this function."""
     missing = set(range(1, len(worker.addresses)))
     if not missing:
         return {}
@@ -110,8 +105,7 @@ def _receive(
         if missing and not refusal:
             raise _missing(worker, min(missing), timeout, stranger)
         for each in lines.values():
-            with contextlib.suppress(OSError):  # The heartbeat will notice a lost worker.
-                each.send(json.dumps(refusal).encode())
+            rendezvous_server.tell(each, refusal)  # The heartbeat later reports a lost worker.
         if refusal:
             raise UserError(refusal)
         held.pop_all()
@@ -119,7 +113,7 @@ def _receive(
 
 
 def _call(worker: Worker, greeting: dict[str, Any], end: float, timeout: float) -> Line:
-    """Calls the chief repeatedly, until it answers that all workers have connected."""
+    """Calls the chief repeatedly, until the chief answers that all workers have connected."""
     strange = ""
     while time.monotonic() < end:
         try:
@@ -143,8 +137,8 @@ def _meet_chief(
     """Connects to the chief at `address`, and returns when all workers have connected.
 
     Raises:
-      ForgedError: if the program there does not know the secret.
-      OSError: if no program listens there, or the connection ends.
+      ForgedError: if the program at `address` does not know the secret.
+      OSError: if no program listens at `address`, or the connection ends.
       UserError: if the chief refuses this worker.
     """
     with contextlib.ExitStack() as held:
@@ -155,9 +149,8 @@ def _meet_chief(
         count = len(worker.addresses)
         found = secure_connection.call(connection, worker.secret, worker.index, count, soon)
         found.send(json.dumps(greeting).encode())
-        message = found.receive(rendezvous_server.MOST_BYTES, end)
         try:
-            refusal = json.loads(message)
+            refusal = json.loads(found.receive(rendezvous_server.MOST_BYTES, end))
         except (ValueError, RecursionError) as error:
             raise ForgedError("its answer cannot be read") from error
         if refusal:

@@ -1,6 +1,7 @@
-"""The chief's part of the rendezvous: serves all callers at once, admits those with the secret.
+"""The chief's part of the rendezvous: serves all callers at once, and admits the run's workers.
 
-A program that connects and sends nothing, or anything else, neither delays a worker nor ends a run.
+A stranger (a program that connects and does not prove that it knows the run's secret) can send
+nothing or anything: it neither delays a worker nor ends the run.
 """
 
 import asyncio
@@ -18,27 +19,26 @@ from trainer.distributed.secure_connection import ForgedError, Line
 from trainer.distributed.worker import Worker
 
 MOST_BYTES = 2**20  # Largest message between workers.
-# Most callers that have not yet proved to be workers; a proof takes some milliseconds.
-_MOST_STRANGERS = 256
+# Most callers that are served at the same time. A worker is served within some milliseconds.
+_MOST_CALLERS = 256
 _PAUSE = 0.1
-_OLD, _OLD_BYTES = b"{", 2**16  # First byte and longest line of version 1.
+_OLD, _OLD_BYTES = b"{", 2**16  # First byte and longest message of version 1.
 
 
 async def receive(
     server: socket.socket, worker: Worker, greeting: dict[str, Any], end: float
 ) -> tuple[dict[int, Line], str, str]:
-    """Waits for the workers until `end`, or until all have connected.
+    """Waits until all workers have connected or one is refused; call it by `asyncio.run`.
 
     Args:
       server: socket that listens on the chief's port.
       worker: the chief.
-      greeting: values that each worker's greeting must have, by name.
+      greeting: values that each worker must send, by name.
       end: time of `time.monotonic` at which the wait ends.
 
     Returns:
-      Three values: the connections, by the index of the worker at the other end; the message about
-      the first wrong greeting of a worker, or an empty string; and a description of the first
-      caller that is not a worker of this run, or an empty string.
+      Three values: the connections, by the index of the worker at the other end; the message that
+      refuses a worker's greeting, or ""; and a description of the first ignored caller, or "".
     """
     reception = _Reception(worker, greeting)
     server.setblocking(False)
@@ -47,25 +47,22 @@ async def receive(
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout_at(end):
             refusal = await reception.over
-    tasks = [accepting, *reception.serving]
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    accepting.cancel()  # `asyncio.run` cancels the tasks that still serve callers.
     noted = reception.noted.get("worker") or reception.noted.get("stranger", "")
     return reception.lines, refusal, noted
 
 
 class _Reception:
-    """Callers of one rendezvous, and the connections of those that are workers."""
+    """The callers of one rendezvous, and the connections to workers among them."""
 
     def __init__(self, worker: Worker, greeting: dict[str, Any]) -> None:
         self.lines: dict[int, Line] = {}
         self.noted: dict[str, str] = {}
-        self.serving: set[asyncio.Task[None]] = set()
         self.over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._worker, self._greeting = worker, greeting
         self._count = len(worker.addresses)
-        self._strangers: dict[asyncio.Task[None], str] = {}  # Machine of each caller, oldest first.
+        # The machine of each caller, by the task that serves the caller, oldest first.
+        self._callers: dict[asyncio.Task[None], str] = {}
 
     async def accept(self, server: socket.socket) -> None:
         """Serves callers until the task is cancelled."""
@@ -77,31 +74,26 @@ class _Reception:
                 await asyncio.sleep(0 if self._drop_oldest() else _PAUSE)
                 continue
             connection.setblocking(False)
-            if len(self._strangers) >= _MOST_STRANGERS:
+            if len(self._callers) >= _MOST_CALLERS:
                 self._drop_oldest()
             task = asyncio.create_task(self._serve(connection, address[0]))
-            self.serving.add(task)
-            self._strangers[task] = address[0]
-            task.add_done_callback(self._forget)
-            # Lets other tasks run: sock_accept does not yield while connections wait.
+            self._callers[task] = address[0]
+            task.add_done_callback(lambda done: self._callers.pop(done, None))
+            # While connections wait, sock_accept lets no other task run.
             await asyncio.sleep(0)
 
     def _drop_oldest(self) -> bool:
         """Drops the oldest caller of the machine with most callers; returns False if there is none.
 
-        Thus a machine that floods the chief with calls displaces only its own calls.
+        A machine that floods the chief with calls thus loses only its own calls.
         """
-        if not self._strangers:
+        if not self._callers:
             return False
-        ((most, _),) = collections.Counter(self._strangers.values()).most_common(1)
-        oldest = next(task for task, host in self._strangers.items() if host == most)
-        del self._strangers[oldest]
+        ((most, _),) = collections.Counter(self._callers.values()).most_common(1)
+        oldest = next(task for task, host in self._callers.items() if host == most)
+        del self._callers[oldest]
         oldest.cancel()
         return True
-
-    def _forget(self, task: asyncio.Task[None]) -> None:
-        self.serving.discard(task)
-        self._strangers.pop(task, None)
 
     async def _serve(self, connection: socket.socket, host: str) -> None:
         """Serves one caller; keeps the connection if the caller is a worker of this run."""
@@ -109,16 +101,15 @@ class _Reception:
             held.enter_context(connection)
             try:
                 index, count, found = await self._admit(connection)
-                message = await _message(found)
-                refusal = self._refusal(index, json.loads(message))
-            # Nothing that a caller sends may end this run.
+                refusal = self._refusal(index, json.loads(await _message(found)))
+            # No message from a caller may end this run.
             except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
                 self._note("stranger", f"a caller from {host} is not a worker ({error})")
                 return
             if count != self._count or not 0 < index < self._count:
                 text = f"worker {index} of {count} calls {self._worker}, the chief of {self._count}"
                 self._note("worker", text)
-                _tell(found, f"{text}:\nstart all workers with the same addresses.")
+                tell(found, f"{text}:\nstart all workers with the same addresses.")
                 return
             if self.over.done():
                 return
@@ -132,7 +123,7 @@ class _Reception:
 
         Raises:
           ForgedError: if the caller has another version, or does not know the secret.
-          OSError: if the caller leaves.
+          OSError: if the caller ends the connection.
         """
         loop = asyncio.get_running_loop()
         first = await _exactly(connection, 1)
@@ -149,21 +140,20 @@ class _Reception:
         await loop.sock_sendall(connection, second)
         secret, transcript = self._worker.secret, first + second
         theirs = await _exactly(connection, secure_connection.PROOF_BYTES)
-        if not hmac.compare_digest(
-            theirs, secure_connection.proof(secret, transcript, chief=False)
-        ):
+        right = secure_connection.proof(secret, transcript, chief=False)
+        if not hmac.compare_digest(theirs, right):
             raise ForgedError("it does not know the secret")
         await loop.sock_sendall(connection, secure_connection.proof(secret, transcript, chief=True))
         _, _, index, count = secure_connection.HELLO.unpack(first)
         return index, count, Line(connection, secret, transcript, chief=True)
 
     def _refusal(self, index: int, other: dict[str, Any]) -> str:
-        """Returns a message about the first wrong value of worker `index`; empty if none is."""
+        """Returns a message about the first wrong value of worker `index`, or ""."""
         for name, ours in self._greeting.items():
             theirs = other[name]
             if theirs == ours:
                 continue
-            if isinstance(ours, list) and len(theirs) == len(ours):  # Shortens the message.
+            if isinstance(ours, list) and len(theirs) == len(ours):  # Only the differences.
                 pairs = [(t, o) for t, o in zip(theirs, ours, strict=True) if t != o]
                 theirs, ours = (", ".join(part) for part in zip(*pairs, strict=True))
             return (
@@ -173,31 +163,28 @@ class _Reception:
         return ""
 
     def _keep(self, index: int, found: Line) -> None:
-        """Keeps a worker's connection; refuses an earlier one of the same index, and closes it."""
+        """Keeps a worker's connection; refuses and closes an earlier one of the same index."""
         if before := self.lines.pop(index, None):
-            _tell(
-                before,
-                f"another process has called {self._worker} as worker {index}:\n"
-                "start each worker once, with an index of its own.",
-            )
+            text = f"another process has called {self._worker} as worker {index}"
+            tell(before, f"{text}:\nstart each worker once, with an index of its own.")
             before.close()
         self.lines[index] = found
 
     def _note(self, kind: str, text: str) -> None:
-        """Logs only the first caller of each kind, so that callers cannot fill the log."""
+        """Logs the first ignored caller of each kind: callers cannot fill the log."""
         if kind not in self.noted:
             logging.warning("%s; it is ignored, and further ones are not logged", text)
             self.noted[kind] = text
 
 
-def _tell(found: Line, refusal: str) -> None:
-    """Tells a caller that knows the secret why the call is refused."""
-    with contextlib.suppress(OSError):  # The caller has left, or does not read.
+def tell(found: Line, refusal: str) -> None:
+    """Answers a worker: sends why its call is refused, or ""."""
+    with contextlib.suppress(OSError):  # The worker has left, or does not read.
         found.send(json.dumps(refusal).encode())
 
 
 async def _message(found: Line) -> bytes:
-    """Receives as `Line.receive` does, while other callers are served."""
+    """Returns the next message, like `Line.receive`; other tasks run meanwhile."""
     header = await _exactly(found.connection, secure_connection.HEADER.size)
     message = await _exactly(found.connection, found.size(header, MOST_BYTES))
     found.check(header, message)
@@ -205,7 +192,7 @@ async def _message(found: Line) -> bytes:
 
 
 async def _exactly(connection: socket.socket, size: int) -> bytes:
-    """Receives as `secure_connection.exactly` does, while other callers are served."""
+    """Returns exactly `size` bytes, like `secure_connection.exactly`; other tasks run meanwhile."""
     found = b""
     while len(found) < size:
         piece = await asyncio.get_running_loop().sock_recv(connection, size - len(found))

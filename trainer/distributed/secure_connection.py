@@ -1,15 +1,15 @@
-"""Authenticated connections between workers: both ends prove that they know the shared secret.
+"""Authenticated connections between workers: both ends prove that they know the run's secret.
 
-The calling worker and the chief exchange these bytes before any others:
+First, a calling worker and the chief exchange these bytes:
 
     hello   caller → chief   version, the caller's nonce, its index, the number of workers
     answer  chief → caller   version, the chief's nonce
-    proof   caller → chief   HMAC-SHA256, keyed by the secret, of the role and all bytes before
-    proof   chief → caller   the same for the other role
+    proof   caller → chief   HMAC-SHA256, with the secret as key, of "caller", hello and answer
+    proof   chief → caller   HMAC-SHA256, with the secret as key, of "chief", hello and answer
 
-Fresh nonces on both sides prevent replays, and the role prevents reflections. Each later message
-has a bounded length and an HMAC over its sequence number, its length and its content. The HMAC's
-key is specific to the connection and the direction. Nothing is encrypted.
+A nonce is 32 random bytes, so that an old proof is worthless. Each later message has a bounded
+length, and an HMAC of its sequence number, length and content. Each direction of each connection
+has its own key for the HMAC. Nothing is encrypted.
 """
 
 import hmac
@@ -19,13 +19,12 @@ import struct
 import threading
 import time
 
-VERSION = 2  # The first byte of a connection. Version 1 sent lines of JSON, which begin with {.
+VERSION = 2  # The first byte of a connection. Connections of version 1 began with "{".
 HELLO = struct.Struct("!B32sII")
 ANSWER = struct.Struct("!B32s")
 PROOF_BYTES = 32
 HEADER = struct.Struct("!I32s")
 _PLACE = struct.Struct("!QI")
-_CALLER, _CHIEF = b"caller", b"chief"
 
 
 class ForgedError(OSError):
@@ -44,7 +43,7 @@ def answer() -> bytes:
 
 def proof(secret: bytes, transcript: bytes, *, chief: bool) -> bytes:
     """Returns the proof that one end knows the secret; `transcript` is hello + answer."""
-    return _mac(secret, b"proof of the " + (_CHIEF if chief else _CALLER), transcript)
+    return _mac(secret, b"proof of the " + (b"chief" if chief else b"caller"), transcript)
 
 
 def _mac(key: bytes, purpose: bytes, text: bytes) -> bytes:
@@ -52,42 +51,34 @@ def _mac(key: bytes, purpose: bytes, text: bytes) -> bytes:
 
 
 class Line:
-    """A connection after the exchange of proofs; each direction has its own key."""
+    """A connection after the exchange of proofs."""
 
     def __init__(
         self, connection: socket.socket, secret: bytes, transcript: bytes, *, chief: bool
     ) -> None:
-        """Owns `connection` from now on; `chief` is True if this end is the chief."""
+        """Takes over `connection`; `chief` tells whether this end is the chief."""
         self.connection = connection
-        own, other = (_CHIEF, _CALLER) if chief else (_CALLER, _CHIEF)
+        own, other = (b"chief", b"caller") if chief else (b"caller", b"chief")
         self._sending_key = _mac(secret, b"line from the " + own, transcript)
         self._receiving_key = _mac(secret, b"line from the " + other, transcript)
         self._sent = self._received = 0
         self._sending = threading.Lock()
 
     def frame(self, message: bytes) -> bytes:
-        """Returns `message` after its header, and counts the message as sent."""
+        """Returns the header and `message`, and counts the message as sent."""
         place = _PLACE.pack(self._sent, len(message))
         self._sent += 1
         return HEADER.pack(len(message), _mac(self._sending_key, place, message)) + message
 
     def size(self, header: bytes, most_bytes: int) -> int:
-        """Returns the length of the message that follows `header`.
-
-        Raises:
-          ForgedError: if the message is larger than `most_bytes`.
-        """
+        """Returns the length of the message after `header`, or raises a ForgedError if too long."""
         size, _ = HEADER.unpack(header)
         if size > most_bytes:
             raise ForgedError(f"a message of {size:,} bytes")
         return size
 
     def check(self, header: bytes, message: bytes) -> None:
-        """Verifies and counts a received message.
-
-        Raises:
-          ForgedError: if this is not the next message that the other end sent.
-        """
+        """Counts a received message; raises a ForgedError if the other end did not send it next."""
         place = _PLACE.pack(self._received, len(message))
         _, mac = HEADER.unpack(header)
         if not hmac.compare_digest(mac, _mac(self._receiving_key, place, message)):
@@ -95,7 +86,7 @@ class Line:
         self._received += 1
 
     def send(self, message: bytes) -> None:
-        """Sends one message; several threads may call it.
+        """Sends one message; several threads may call this function.
 
         Raises:
           OSError: if the connection has ended, or the connection's timeout passes.
@@ -104,12 +95,12 @@ class Line:
             self.connection.sendall(self.frame(message))
 
     def receive(self, most_bytes: int, end: float | None = None) -> bytes:
-        """Returns the next message; only one thread may call it.
+        """Returns the next message; only one thread may call this function.
 
         Args:
           most_bytes: largest accepted length of the message.
-          end: deadline on the clock `time.monotonic`; None applies the connection's timeout to
-            each piece of the message.
+          end: deadline by `time.monotonic`; None limits the wait for each piece of the message to
+            the connection's timeout.
 
         Raises:
           OSError: if the deadline passes, the connection has ended, or the message is forged.
@@ -130,7 +121,7 @@ def exactly(connection: socket.socket, size: int, end: float | None = None) -> b
     Raises:
       OSError: if the connection ends or the deadline passes first.
     """
-    received = bytearray()  # A text may have megabytes, and bytes would be copied for each piece.
+    received = bytearray()  # A message may have megabytes, and `bytes` would copy it at each +=.
     while len(received) < size:
         if end is not None:
             connection.settimeout(max(0.01, end - time.monotonic()))

@@ -1,7 +1,8 @@
 """Finds the secret by which the workers of one run authenticate to each other.
 
-The launchers make a secret and pass it in the environment. Workers that are started by hand read it
-from a file in the run directory. The secret is not a flag: it is not saved, nor compared on resume.
+The launchers (scripts/launch_local.sh and those in scripts/cluster/) make a secret, and pass it to
+the workers in the environment. Without a launcher, the user writes the secret to a file in the run
+directory. The secret is not a flag, because flags are saved with a run.
 """
 
 import os
@@ -15,16 +16,13 @@ from trainer.system.regular_file import opener
 VARIABLE = "CRESCENDO_SECRET"
 FILE = "secret"
 _FEWEST_BYTES, _MOST_BYTES = 16, 4096
-_OTHERS = 0o077  # Permissions of the group and of all other users.
 _MAKE = "python -c 'import secrets; print(secrets.token_hex(32))'"
 
 
 def find(worker: Worker, folder: pathlib.Path) -> bytes:
-    """Returns the secret of `worker`'s run; may be empty if all workers are on this machine.
+    """Returns the secret of this process, a `worker` of the run in `folder`.
 
-    Args:
-      worker: this process's worker.
-      folder: the run directory.
+    The result is empty if there is no secret and all workers are on this machine.
 
     Raises:
       UserError: if the secret is missing, too short, or in a file that other users may read.
@@ -37,9 +35,8 @@ def find(worker: Worker, folder: pathlib.Path) -> bytes:
     if worker.local:
         return b""
     raise UserError(
-        f"{worker} has no secret by which the workers authenticate: "
-        f"neither {VARIABLE} nor {path} exists.\n"
-        f"Make one that all workers can read: {command(path)}"
+        f"{worker} has no secret by which the workers authenticate: neither {VARIABLE} nor {path} "
+        f"exists.\nMake a secret that all workers can read: {command(path)}"
     )
 
 
@@ -61,7 +58,7 @@ def _read(path: pathlib.Path) -> bytes | None:
         raise UserError(
             f"{path} cannot be read: {error.strerror}.\nReplace it by a secret: {command(path)}"
         ) from error
-    if mode & _OTHERS:
+    if mode & 0o077:  # These are the permissions of the group and of all other users.
         raise UserError(
             f"{path} is a secret, and other users may read or write it (mode {mode & 0o777:o}).\n"
             f"Restrict its permissions: chmod 600 {shlex.quote(str(path))}"
@@ -73,7 +70,7 @@ def _checked(content: bytes, source: str, remedy: str) -> bytes:
     secret = content.strip()
     if not _FEWEST_BYTES <= len(secret) <= _MOST_BYTES:
         raise UserError(
-            f"{source} holds a secret of {len(secret):,} bytes, and it must have {_FEWEST_BYTES} "
-            f"to {_MOST_BYTES:,}.\nMake a new one for all workers: {remedy}"
+            f"{source} has a secret of {len(secret):,} bytes, but a secret must have "
+            f"{_FEWEST_BYTES} to {_MOST_BYTES:,}.\nMake a new one for all workers: {remedy}"
         )
     return secret

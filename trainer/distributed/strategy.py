@@ -24,16 +24,16 @@ def connect(
 ) -> tuple[tf.distribute.Strategy, int]:
     """Returns the strategy and the number of lanes per replica; call once, before TensorFlow runs.
 
-    CPU threads compute the lanes of a micro-batch in parallel. GPUs and TPUs have one lane.
+    A replica on a GPU or TPU has one lane.
 
     Args:
       name: value of --strategy; `auto` takes all GPUs, or else the CPU or its virtual devices.
-      virtual_devices: number of devices to split the CPU into; None does not split it.
+      virtual_devices: number of devices to split the CPU into; None does not split the CPU.
       deterministic: whether all kernels are bit-reproducible.
       ghost_batch_size: in examples.
-      worker: this process after the rendezvous; None if it is the only process.
+      worker: this process, which is already in a `worker_session`; None if it is the only one.
       worker_timeout: seconds to wait for the other workers.
-      on_tpu: the TPU to use.
+      on_tpu: the TPU to use, if any.
 
     Raises:
       UserError: if virtual devices are asked for on a machine with GPUs, if multi_worker has no
@@ -46,19 +46,20 @@ def connect(
         return tpu.connect(on_tpu), 1
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
-        # Otherwise the first process to use a GPU takes all of the GPU's memory.
+        # By default, the first process to use a GPU takes all of its memory.
         tf.config.experimental.set_memory_growth(gpu, True)
-    if virtual_devices and gpus:
-        raise UserError(
-            f"--virtual_devices={virtual_devices} splits a CPU, but this machine has {len(gpus)} "
-            "GPUs: leave the flag out, or hide the GPUs with CUDA_VISIBLE_DEVICES=-1."
-        )
     if virtual_devices:
+        if gpus:
+            raise UserError(
+                f"--virtual_devices={virtual_devices} splits a CPU, and this machine has "
+                f"{len(gpus)} GPUs.\n"
+                "Leave the flag out, or hide the GPUs with CUDA_VISIBLE_DEVICES=-1."
+            )
         (cpu,) = tf.config.list_physical_devices("CPU")
         part = tf.config.LogicalDeviceConfiguration()
         tf.config.set_logical_device_configuration(cpu, [part] * virtual_devices)
-    kind = "GPU" if gpus else "CPU"
-    devices = [f"{kind}:{i}" for i in range(len(gpus) or virtual_devices or 1)]
+    kind, count = ("GPU", len(gpus)) if gpus else ("CPU", virtual_devices or 1)
+    devices = [f"{kind}:{i}" for i in range(count)]
     lanes = 1
     if not gpus:
         lanes, threads = share_cores(len(devices), ghost_batch_size)
@@ -67,9 +68,7 @@ def connect(
         raise UserError("--strategy=multi_worker is for train and range_test: leave it out.")
     if worker:
         return create_strategy(worker, len(gpus), worker_timeout), lanes
-    if name == "auto":
-        name = "mirrored" if len(devices) > 1 else "one_device"
-    if name == "mirrored":
+    if name == "mirrored" or (name == "auto" and len(devices) > 1):
         return mirrored(devices), lanes
     return tf.distribute.OneDeviceStrategy(devices[0]), lanes
 
@@ -77,8 +76,9 @@ def connect(
 def share_cores(replicas: int, ghost_batch_size: int) -> tuple[int, int]:
     """Returns the number of lanes per replica on the CPU, and the number of threads per operation.
 
-    A replica has one lane per core, but no more than ghost batches in the default micro-batch. With
-    two cores, two lanes train 1.2 times as fast as one lane whose operations use both cores.
+    A replica has one lane per core, but no more lanes than ghost batches in the default
+    micro-batch. On two cores, two lanes with one thread each train 1.2 times as fast as one lane
+    with two threads.
     """
     cores = max(1, len(usable()) // replicas)
     lanes = min(cores, default_micro_batch_size(ghost_batch_size) // ghost_batch_size)
@@ -89,8 +89,8 @@ def mirrored(devices: list[str]) -> tf.distribute.Strategy:
     """Returns the strategy with a replica on each of `devices`, which are all GPUs or all CPUs."""
     if "CPU" not in devices[0]:
         return tf.distribute.MirroredStrategy(devices)
-    # By default, MirroredStrategy on CPUs uses a collective with one group per process. This
-    # collective fails in a second strategy with another number of replicas.
+    # The default reduction on CPUs has one group of devices per process, and fails in a second
+    # strategy with another number of replicas.
     reduction = tf.distribute.ReductionToOneDevice()
     return tf.distribute.MirroredStrategy(devices, cross_device_ops=reduction)
 
@@ -98,9 +98,9 @@ def mirrored(devices: list[str]) -> tf.distribute.Strategy:
 def next_per_replica(strategy: tf.distribute.Strategy, iterator: Any) -> Any:
     """Returns the next elements of a dataset's iterator, one for each replica of this process.
 
-    TensorFlow's own distribution makes an iterator per device, each with an autotuning thread, even
+    TensorFlow's own distribution makes an iterator with an autotuning thread for each device, even
     if the dataset's options disable autotuning. The thread sleeps for up to a minute, and deleting
-    the iterator waits for the thread. This process's machine sends a TPU's cores their elements.
+    the iterator waits for the thread.
     """
     return strategy.experimental_distribute_values_from_function(lambda _: iterator.get_next())
 

@@ -1,7 +1,7 @@
 """Connects to a TPU, or explains why the TPU cannot be used.
 
-If a TPU is not available, TensorFlow waits for minutes or raises an error that does not name the
-cause. So this module first asks Google's API about the TPU, and tries to connect to its addresses.
+If a TPU is not available, TensorFlow waits for minutes, or raises an error that does not name the
+cause. So this module first asks Google's API about the TPU, and connects to the TPU's addresses.
 """
 
 import contextlib
@@ -25,12 +25,11 @@ if TYPE_CHECKING:
 
     from trainer.system.tensorflow_errors import Translation
 
-_LOCAL = "local"
-_REQUEST_SECONDS = 30.0  # timeout of one API request
-_HEALTHY_SECONDS = 600.0  # timeout for a TPU to become healthy
+_REQUEST_SECONDS = 30.0  # Timeout of one API request.
+_HEALTHY_SECONDS = 600.0  # Timeout for a TPU to become healthy.
 _POLL_SECONDS = 15.0
-_CONNECT_SECONDS = 15.0  # timeout to connect to one address of a TPU
-_LIBTPU = "0.0.24"  # newest version with which tensorflow-tpu 2.20 does not abort
+_CONNECT_SECONDS = 15.0  # Timeout to connect to one address of a TPU.
+_LIBTPU = "0.0.24"  # Newest version with which tensorflow-tpu 2.20 does not abort.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,31 +42,28 @@ class TpuAddress:
 
     @property
     def local(self) -> bool:
-        return self.name == _LOCAL
+        return self.name == "local"
 
     def __str__(self) -> str:
         return "the TPU of this machine" if self.local else f"TPU {self.name}"
 
     def gcloud(self, verb: str) -> str:
-        """The gcloud command that applies `verb` to this TPU."""
+        """Returns the gcloud command that applies `verb`, for example delete, to this TPU."""
         place = f"--zone={self.zone} --project={self.project}"
         return f"`gcloud compute tpus tpu-vm {verb} {self.name} {place}`"
 
 
 def address(config: Config) -> TpuAddress | None:
-    """The TPU that `config` names; None if the run does not use a TPU."""
+    """Returns the TPU that `config` names; None if the run does not use a TPU."""
     if config.strategy != "tpu" or config.tpu is None:
         return None
     return TpuAddress(config.tpu, config.tpu_zone, config.tpu_project)
 
 
 def check_packages() -> None:
-    """Checks that tensorflow-tpu and libtpu are compatible; call before importing TensorFlow.
+    """Raises a UserError if libtpu is too new for tensorflow-tpu; call before importing TensorFlow.
 
-    With a libtpu that is too new, TensorFlow aborts the process without a message.
-
-    Raises:
-      UserError: if the two versions are incompatible.
+    TensorFlow would abort the process without a message.
     """
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         tensorflow = importlib.metadata.version("tensorflow-tpu")
@@ -94,45 +90,36 @@ def connect(tpu: TpuAddress) -> "tf.distribute.Strategy":
             tpu.name, tpu.zone, tpu.project
         )
         tf.config.experimental_connect_to_cluster(resolver)
+    version, remedy = f"TensorFlow {tf.__version__}", "Run on the TPU VM itself, with --tpu=local."
+    if tpu.local:
+        remedy = (
+            "On a TPU VM, run pip install -e '.[tpu]' in an environment without another "
+            "TensorFlow; elsewhere, leave --strategy=tpu out."
+        )
     try:
         tf.tpu.experimental.initialize_tpu_system(resolver)
         return tf.distribute.TPUStrategy(resolver)
     except IndexError as error:
-        raise UserError(
-            f"{tpu} has no cores that TensorFlow {tf.__version__} sees.\n{_remedy(tpu)}"
-        ) from error
+        raise UserError(f"{version} finds no cores in {tpu}.\n{remedy}") from error
     except tf.errors.NotFoundError as error:
-        problem = "is not built for TPUs"
-        if "OpKernel" not in str(error):
-            problem = f"finds no TPU at --tpu={tpu.name}"
-        raise UserError(f"TensorFlow {tf.__version__} {problem}.\n{_remedy(tpu)}") from error
+        built = "OpKernel" not in str(error)
+        problem = f"finds no TPU at --tpu={tpu.name}" if built else "is not built for TPUs"
+        raise UserError(f"{version} {problem}.\n{remedy}") from error
     except tf.errors.OpError as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"{tpu} cannot be initialized: {reason}\nEnd all other processes that use it."
-        ) from error
-
-
-def _remedy(tpu: TpuAddress) -> str:
-    if tpu.local:
-        return (
-            "On a TPU VM, run pip install -e '.[tpu]' in an environment without another "
-            "TensorFlow; elsewhere, leave --strategy=tpu out."
-        )
-    return "Run on the TPU VM itself, with --tpu=local."
+        problem = f"{tpu} cannot be initialized: {str(error).splitlines()[0]}"
+        raise UserError(f"{problem}\nEnd all other processes that use it.") from error
 
 
 def lost(tpu: TpuAddress | None) -> "Translation":
     """Returns a function that turns TensorFlow's error for a lost TPU into a LostWorkerError.
 
-    The message says whether the TPU can recover.
+    The error's remedy depends on whether the TPU can recover.
     """
     import tensorflow as tf
 
     def translation(error: tf.errors.OpError) -> LostWorkerError | None:
-        if tpu is None or not isinstance(
-            error, tf.errors.UnavailableError | tf.errors.AbortedError
-        ):
+        losses = tf.errors.UnavailableError, tf.errors.AbortedError
+        if tpu is None or not isinstance(error, losses):
             return None
         remedy = "Start the same command again: it resumes from the last checkpoint."
         try:
@@ -146,18 +133,14 @@ def lost(tpu: TpuAddress | None) -> "Translation":
 
 
 def _check_answers(tpu: TpuAddress) -> None:
-    """Waits until the TPU is healthy; checks its TensorFlow version and its addresses.
-
-    Raises:
-      UserError: if the TPU does not become healthy, has another version or does not answer.
-    """
+    """Waits until the TPU is healthy; raises a UserError if TensorFlow cannot use the TPU."""
     import tensorflow as tf
 
     _wait_for_healthy(tpu)
     with _asking(tpu) as client:
         version = client.runtime_version() or ""
     installed = re.match(r"(?:tpu-vm-tf-)?(\d+\.\d+)", version)
-    if installed and _numbers(installed[1]) != _numbers(tf.__version__)[:2]:
+    if installed and not tf.__version__.startswith(f"{installed[1]}."):
         raise UserError(
             f"{tpu} has TensorFlow {version}, which is incompatible with {tf.__version__} here.\n"
             f"Install TensorFlow {installed[1]} here, or create the TPU with "
@@ -170,7 +153,7 @@ def _check_answers(tpu: TpuAddress) -> None:
 
 
 def _wait_for_healthy(tpu: TpuAddress) -> None:
-    # cloud-tpu-client's own wait does not notice that a TPU no longer exists.
+    # The wait of cloud-tpu-client itself does not notice that a TPU has been deleted.
     end = time.monotonic() + _HEALTHY_SECONDS
     while True:
         _check_recoverable(tpu)
@@ -197,18 +180,14 @@ def _check_recoverable(tpu: TpuAddress) -> None:
             return
         state = client.state()
     if state in ("PREEMPTED", "TERMINATED"):
-        raise UserError(
-            f"{tpu} is {state} and cannot recover.\n"
-            f"Delete it and create it again: {tpu.gcloud('delete')}."
-        )
-    raise UserError(
-        f"{tpu} has run out of memory within the last 90 s.\n"
-        "Start again later, with a smaller --micro_batch_size."
-    )
+        remedy = f"Delete it and create it again: {tpu.gcloud('delete')}."
+        raise UserError(f"{tpu} is {state} and cannot recover.\n{remedy}")
+    remedy = "Start again later, with a smaller --micro_batch_size."
+    raise UserError(f"{tpu} has run out of memory within the last 90 s.\n{remedy}")
 
 
 def _probe(tpu: TpuAddress, address: str, version: str) -> None:
-    """Raises a UserError if the TPU does not answer at `address`; TensorFlow waits for minutes."""
+    """Raises a UserError if the TPU does not answer at `address`; TensorFlow would wait longer."""
     import grpc
 
     with grpc.insecure_channel(address) as channel:
@@ -234,18 +213,15 @@ def _asking(tpu: TpuAddress) -> Iterator[Any]:
         import oauth2client.client
         from cloud_tpu_client import Client
     except ImportError as error:
-        raise UserError(
-            f"{tpu} cannot be queried: the package cloud-tpu-client is not installed.\n"
-            "Run pip install cloud-tpu-client==0.10."
-        ) from error
-
+        problem = f"{tpu} cannot be queried: the package cloud-tpu-client is not installed"
+        raise UserError(f"{problem}.\nRun pip install cloud-tpu-client==0.10.") from error
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_REQUEST_SECONDS)  # The client has no timeout setting of its own.
     try:
         yield Client(tpu.name, tpu.zone, tpu.project)
     except (
-        ValueError,  # The client raises it in place of the cause.
-        RuntimeError,  # The client raises it if the state is no longer READY.
+        ValueError,  # The client raises this error in place of the cause.
+        RuntimeError,  # The client raises this error if the state is no longer READY.
         OSError,
         httplib2.HttpLib2Error,
         oauth2client.client.Error,
@@ -271,7 +247,7 @@ def _asking(tpu: TpuAddress) -> Iterator[Any]:
 
 
 def _refused(tpu: TpuAddress, status: int, content: bytes) -> UserError:
-    """Returns the UserError for an API answer with an error status."""
+    """Returns the UserError for an answer of the API with an error status."""
     try:
         answer = typed_json.parsed(content, fields({"error": fields({"message": text})}))
         reason = " ".join(answer["error"]["message"].split())

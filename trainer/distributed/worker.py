@@ -12,16 +12,10 @@ from collections.abc import Sequence
 from trainer.distributed import kubernetes_pods
 from trainer.errors import LostWorkerError, UserError
 
-# Slurm assigns no ports, and jobs with consecutive ids may share a node. So each job has its own
-# range of ports on a node. All ports are below 32768, where Linux's ephemeral ports begin.
-_FIRST_PORT = 20_000
-_PORTS = 10_000
-_PORTS_A_JOB = 16
-
 
 @dataclasses.dataclass(frozen=True)
 class Worker:
-    """One process of a run over several processes.
+    """A worker of a run: this process, and how to reach the other workers.
 
     Attributes:
       addresses: `host:port` of each worker, in the order of the replicas.
@@ -35,12 +29,12 @@ class Worker:
 
     @property
     def chief(self) -> bool:
-        """Whether this worker decides for all, and writes the run directory."""
+        """Whether this worker, the first, decides for all and writes the run directory."""
         return self.index == 0
 
     @property
     def port(self) -> int:
-        """Port this worker listens on."""
+        """Port on which this worker listens."""
         return self.at(self.index)[1]
 
     @property
@@ -50,7 +44,7 @@ class Worker:
         return len(self.addresses) == 1 or all(_is_loopback(host) for host in hosts)
 
     def at(self, index: int) -> tuple[str, int]:
-        """Returns the host, without the brackets of IPv6, and the port of worker `index`."""
+        """Returns the host and the port of worker `index`; an IPv6 host has no brackets."""
         host, _, port = self.addresses[index].rpartition(":")
         return host.removeprefix("[").removesuffix("]"), int(port)
 
@@ -58,25 +52,22 @@ class Worker:
         return self.name(self.index)
 
     def name(self, index: int) -> str:
-        """Returns the name of worker `index` for a message."""
+        """Returns the name of worker `index` in messages."""
         return f"worker {index} ({self.addresses[index]})"
 
 
 def _is_loopback(host: str) -> bool:
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:  # A host name, which may be that of another machine.
+    except ValueError:  # A host name may belong to another machine.
         return False
 
 
 def from_environment(timeout: float) -> Worker:
-    """Returns the worker of this process, as the environment variables describe it.
-
-    Args:
-      timeout: seconds of silence after which a worker counts as lost.
+    """Returns this process's worker, without a secret, from the environment variables.
 
     Raises:
-      LostWorkerError: if Kubernetes has not started all workers within ten times `timeout`.
+      LostWorkerError: if Kubernetes has not started all workers within ten times `timeout` seconds.
       UserError: if the variables are missing or wrong, or do not name this worker.
     """
     if "TF_CONFIG" in os.environ:
@@ -85,9 +76,8 @@ def from_environment(timeout: float) -> Worker:
         return _from_slurm()
     if "KUBERNETES_SERVICE_HOST" in os.environ:
         try:
-            return _worker(
-                *kubernetes_pods.addresses(kubernetes_pods.client(), timeout), "Kubernetes"
-            )
+            found = kubernetes_pods.addresses(kubernetes_pods.client(), timeout)
+            return _worker(*found, "Kubernetes")
         except TimeoutError as error:
             raise LostWorkerError(str(error)) from error
     raise UserError(
@@ -98,14 +88,14 @@ def from_environment(timeout: float) -> Worker:
 
 
 def _from_tf_config() -> Worker:
-    # Importing TensorFlow takes four seconds; wrong flags are reported before.
+    # Importing TensorFlow takes four seconds, so this program checks the flags before.
     import tensorflow as tf
 
     try:
         resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
         jobs = resolver.cluster_spec().as_dict()
         kind, index = resolver.task_type, resolver.task_id
-        # TF_CONFIG may list the chief separately; here the chief is the first worker.
+        # TF_CONFIG may list the chief apart from the workers; this program makes it worker 0.
         addresses = [*jobs.pop("chief", []), *jobs.pop("worker", [])]
         own = resolver.cluster_spec().task_address(kind, index)
     except (ValueError, TypeError, AttributeError) as error:
@@ -125,27 +115,25 @@ def _from_slurm() -> Worker:
     import tensorflow as tf
 
     tasks = int(os.environ["SLURM_STEP_NUM_TASKS"])
-    first_port = _FIRST_PORT + int(os.environ["SLURM_JOB_ID"]) * _PORTS_A_JOB % _PORTS
-    # Slurm assigns the GPUs (--gpus-per-task); the resolver only needs numbers greater than 0.
+    # Slurm assigns no ports, and jobs with consecutive ids may share a node. So a job's id
+    # determines its range of 16 ports. All are below 32,768, where Linux's ephemeral ports begin.
+    first_port = 20_000 + int(os.environ["SLURM_JOB_ID"]) * 16 % 10_000
+    # Slurm assigns the GPUs (--gpus-per-task), so the numbers of GPUs here have no effect.
     resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
         port_base=first_port, gpus_per_node=tasks, gpus_per_task=1, auto_set_gpu=False
     )
     addresses = resolver.cluster_spec().job_tasks("worker")
-    # The resolver sorts nodes by name (node10 before node9), but Slurm does not. So this task's
-    # address, and not Slurm's task number, determines its index.
+    # The resolver sorts nodes by name (node10 before node9), and Slurm does not. So this task's
+    # index follows from its address, not from Slurm's task number.
     port = first_port + int(os.environ["SLURM_LOCALID"])
     return _worker(addresses, f"{os.environ['SLURMD_NODENAME']}:{port}", "Slurm's environment")
 
 
-def _is_address(text: str) -> bool:
-    found = re.fullmatch(r".+:(\d{1,5})", text)
-    return found is not None and 0 < int(found[1]) < 2**16
-
-
 def _worker(addresses: Sequence[str], own: str, source: str) -> Worker:
-    wrong = [a for a in addresses if not _is_address(a)]
-    if wrong:
-        raise UserError(f"{source} has the address {wrong[0]!r}: write host:port.")
+    for address in addresses:
+        found = re.fullmatch(r".+:(\d{1,5})", address)
+        if found is None or not 0 < int(found[1]) < 2**16:
+            raise UserError(f"{source} has the address {address!r}: write host:port.")
     if own not in addresses or len(set(addresses)) < len(addresses):
         raise UserError(
             f"{source} has the workers {', '.join(addresses)}, and this one is {own}: "

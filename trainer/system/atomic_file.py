@@ -1,4 +1,4 @@
-"""Writes files and moves folders, which appear complete or not at all; removes both."""
+"""Writes files and moves folders that appear complete or not at all; removes files and folders."""
 
 import contextlib
 import errno
@@ -15,29 +15,25 @@ def write_atomic(path: pathlib.Path, content: str | bytes) -> None:
     """Writes a file that appears complete or not at all, and survives a crash; text is UTF-8.
 
     Raises:
-      OSError: if the file cannot be written; the error names the file, unlike the system's error.
+      OSError: if the file cannot be written. The error's `filename` is `path`.
     """
     temporary = path.with_name(path.name + ".tmp")
-    try:  # Over NFS, an error may appear only when the file is closed.
+    try:  # Over NFS, closing the file may be the first step that fails.
         with open(temporary, "wb", opener=opener) as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except NotRegularError:  # It keeps its type: more disk space would not help.
+    except NotRegularError:  # Callers distinguish this type from a full disk.
         raise
     except OSError as error:
         with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)  # The unfinished file may fill the disk.
+            temporary.unlink()  # The unfinished file may fill the disk.
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_json(path: pathlib.Path, value: Any, indent: int | None = 2) -> None:
-    """Writes a JSON file with `write_atomic`, on one line if `indent` is None.
-
-    Raises:
-      OSError: if the file cannot be written.
-    """
+    """Writes a JSON file like `write_atomic`, on one line if `indent` is None."""
     write_atomic(path, json.dumps(value, indent=indent) + "\n")
 
 
@@ -46,7 +42,7 @@ def move_atomic(
 ) -> None:
     """Renames the folder `temporary` to `path`, which appears complete or not at all.
 
-    If `aside` is given, an existing folder at `path` is renamed to `aside` first.
+    If `aside` is given, an existing folder at `path` is first renamed to `aside`.
     """
     for entry in (*temporary.rglob("*"), temporary):
         flush(entry)
@@ -69,11 +65,8 @@ def flush(path: pathlib.Path) -> None:
 
 
 def remove(path: pathlib.Path) -> None:
-    """Removes a file, a link, or a folder with its content, if it exists and can be removed.
-
-    On a FIFO, shutil.rmtree would wait for a writer.
-    """
-    if path.is_dir() and not path.is_symlink():
+    """Removes a file, a link, or a folder with its content, if it exists and can be removed."""
+    if path.is_dir() and not path.is_symlink():  # On a FIFO, rmtree would wait for a writer.
         shutil.rmtree(path, ignore_errors=True)
     else:
         with contextlib.suppress(OSError):

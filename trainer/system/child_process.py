@@ -19,12 +19,11 @@ def start(
     output: IO[bytes] | int,
     environment: Mapping[str, str] | None = None,
 ) -> "subprocess.Popen[bytes]":
-    """Starts the program with `arguments` on `cores` (empty: all); it prints to `output`.
+    """Starts the program with `arguments` on `cores` (empty: all); the child prints to `output`.
 
-    The child inherits this process's environment unless one is given. It gets no signals from the
-    terminal. On Linux it gets SIGTERM when the thread that called `start` ends for any reason, so
-    that a killed sweep leaves no child running. Call `start` from a process with one thread:
-    otherwise the child may get several SIGTERMs, and the second ends it without a checkpoint.
+    The child gets no signals from the terminal. On Linux, the kernel sends it SIGTERM when the
+    calling thread ends, so that a killed sweep leaves no child running. Call `start` from a process
+    with one thread: otherwise the child may get two SIGTERMs, and writes no checkpoint.
     """
     return subprocess.Popen(
         [sys.executable, "-m", "trainer", *arguments],

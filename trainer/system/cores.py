@@ -1,11 +1,11 @@
-"""Cores that this process may use: a scheduler or the parent process may have limited them."""
+"""Cores that this process may use: a scheduler or the parent process may allow only some."""
 
 import os
 
 
 def usable() -> list[int]:
-    """Returns the numbers of the usable cores, in order; on macOS, which cannot limit them, all."""
-    if hasattr(os, "sched_getaffinity"):
+    """Returns the numbers of the usable cores, in ascending order."""
+    if hasattr(os, "sched_getaffinity"):  # macOS lacks this call, and cannot limit the cores.
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
 

@@ -6,12 +6,9 @@ from typing import Any
 
 from trainer.errors import UserError
 
-# Errors of flock on NFS without a lock manager, and on file systems without locks.
-_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
-
 
 def take(file: Any, *, shared: bool = False, wait: bool = False) -> bool:
-    """Locks an open file; without `wait`, returns False if another process holds the lock.
+    """Locks an open file; returns False if another process has the lock and `wait` is false.
 
     Raises:
       UserError: if the file system has no locks.
@@ -23,12 +20,11 @@ def take(file: Any, *, shared: bool = False, wait: bool = False) -> bool:
     except BlockingIOError:
         return False
     except OSError as error:
-        if error.errno in _NO_LOCKS:
-            raise UserError(
-                f"{file.name} cannot be locked, because its file system has no locks: "
-                f"{error.strerror}.\n"
-                "Choose a folder on a local disk, or mount this one with locks (NFS: -o local_lock="
-                "flock)."
-            ) from error
-        raise
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            raise
+        raise UserError(
+            f"{file.name} cannot be locked, because its file system has no locks: "
+            f"{error.strerror}.\nChoose a folder on a local disk, or mount the file system with "
+            "locks (NFS: -o local_lock=flock)."
+        ) from error
     return True

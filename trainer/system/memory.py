@@ -1,13 +1,15 @@
 """Measures the used and the available memory, and translates out-of-memory errors.
 
-TensorFlow raises an error if a GPU's memory is full, and training continues with smaller
-micro-batches. On a CPU it raises none: the kernel kills the process, or oneDNN ends the process if
-the address space is limited. So callers compare what they need with this module's numbers first.
+If a GPU's memory is full, TensorFlow raises an error. On a CPU, it raises no error: the kernel
+kills the process, or oneDNN ends the process if `ulimit -v` limits its address space. So callers
+first compare the memory that they need with the memory that this module measures.
 """
 
 import contextlib
 import dataclasses
+import itertools
 import math
+import operator
 import os
 import pathlib
 import resource
@@ -18,29 +20,24 @@ import tensorflow as tf
 from trainer.errors import UserError
 from trainer.system.tensorflow_errors import Translation
 
-# Remedy if a model's smallest micro-batch does not fit.
+# Remedy if a model's smallest micro-batch does not fit in memory.
 LESS = "Use a smaller --ghost_batch_size or --image_size, or --precision=bfloat16."
 
 _PROC, _CGROUP = pathlib.Path("/proc"), pathlib.Path("/sys/fs/cgroup")
-# For each controller in /proc/self/cgroup ("" in version 2): the folder, the files with the limit
-# and the usage, and the field of memory.stat with the file cache that the kernel can drop.
+# By controller in /proc/self/cgroup ("" in version 2): the folder, the files with the limit and the
+# usage, and the field of memory.stat with the size of the file cache that the kernel can drop.
 _CGROUPS = {
     "": ("", "memory.max", "memory.current", "inactive_file"),
-    "memory": (
-        "memory",
-        "memory.limit_in_bytes",
-        "memory.usage_in_bytes",
-        "total_inactive_file",
-    ),
+    "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Use:
-    """Use of one memory (a GPU's, RAM or address space) by this process.
+    """Bytes of one memory (a GPU's, RAM or address space) that this process uses.
 
     Attributes:
-      now: bytes in use.
+      now: bytes in use now.
       peak: most bytes in use since `reset_peak_memory`.
       limit: most bytes that this process can use beside other processes; infinite if unknown.
     """
@@ -53,8 +50,8 @@ class Use:
 def memory_usage(devices: Sequence[str]) -> list[Use]:
     """Returns the memory use of each GPU, or of this process if all devices are CPUs.
 
-    For a process, the first entry is RAM, and the second is address space if `ulimit -v` limits it.
-    The list is empty if the platform does not report memory.
+    The first entry of a process is RAM. The second is address space, if `ulimit -v` limits it. The
+    list is empty if the platform does not report memory.
     """
     if _on_cpu(devices):
         try:
@@ -66,10 +63,10 @@ def memory_usage(devices: Sequence[str]) -> list[Use]:
 
 
 def reset_peak_memory(devices: Sequence[str]) -> None:
-    """Resets the peaks of `memory_usage` to the memory in use now.
+    """Resets the peaks of `memory_usage` to the memory in use now, if the system permits it.
 
-    The peak of the address space cannot be reset; that of the RAM needs permission to write /proc.
-    A peak that is not reset covers the whole life of the process.
+    The peak of the address space cannot be reset. Without permission to write /proc, the peak of
+    the RAM cannot be reset either.
     """
     for device in _gpus(devices):
         tf.config.experimental.reset_memory_stats(device)
@@ -79,7 +76,7 @@ def reset_peak_memory(devices: Sequence[str]) -> None:
 
 
 def out_of_memory(what: str, remedy: str) -> Translation:
-    """Returns a translation of out-of-memory errors into a UserError about `what`."""
+    """Returns a translation of out-of-memory errors into a UserError with the `remedy`."""
 
     def translation(error: tf.errors.OpError) -> UserError | None:
         if isinstance(error, tf.errors.ResourceExhaustedError):
@@ -107,7 +104,7 @@ def _process() -> list[Use]:
 
 
 def ram_limit(proc: pathlib.Path = _PROC, cgroups: pathlib.Path = _CGROUP) -> int:
-    """Returns the RAM that this process may use, in bytes: the machine's or the container's."""
+    """Returns the bytes of RAM that this process may use: the machine's, or a cgroup's if less."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min([machine, *(limit for limit, _ in _limits(proc, cgroups))])
 
@@ -121,15 +118,16 @@ def available(proc: pathlib.Path = _PROC, cgroups: pathlib.Path = _CGROUP) -> in
 def _limits(proc: pathlib.Path, cgroups: pathlib.Path) -> Iterator[tuple[int, int]]:
     """Yields the limit and the usage, in bytes, of each cgroup that limits this process.
 
-    Containers, systemd slices and jobs are cgroups (version 1 or 2), which may be nested.
+    A container, a systemd slice or a scheduler's job is a cgroup, which may lie in another cgroup.
     """
     groups = proc / "self" / "cgroup"
     for line in groups.read_text().splitlines() if groups.exists() else []:
         _, controllers, path = line.split(":", 2)
         for controller in _CGROUPS.keys() & controllers.split(","):
             name, limit, usage, cache = _CGROUPS[controller]
-            # A container's cgroup is the root folder, or a folder below it at the host's path.
-            for folder in (cgroups / name, *_below(cgroups / name, path)):
+            # In a container, its cgroup is the root folder, or lies at the host's path below it.
+            parts = path.strip("/").split("/")
+            for folder in itertools.accumulate(parts, operator.truediv, initial=cgroups / name):
                 with contextlib.suppress(OSError):
                     most = (folder / limit).read_text().strip()
                     if most != "max":
@@ -137,15 +135,8 @@ def _limits(proc: pathlib.Path, cgroups: pathlib.Path) -> Iterator[tuple[int, in
                         yield int(most), used - _fields(folder / "memory.stat").get(cache, 0)
 
 
-def _below(root: pathlib.Path, path: str) -> Iterator[pathlib.Path]:
-    """Yields each folder below `root` on the way to `root`/`path`, which is the last."""
-    for part in path.strip("/").split("/"):
-        root /= part
-        yield root
-
-
 def _fields(path: pathlib.Path) -> dict[str, int]:
-    """Returns the bytes by name in a file of lines such as `VmRSS:  12 kB` or `cache 12288`."""
+    """Returns sizes in bytes, by name, from lines such as `VmRSS:  12 kB` or `cache 12288`."""
     rows = [line.replace(":", " ").split() for line in path.read_text().splitlines()]
     return {
         row[0]: int(row[1]) * (1024 if row[2:] == ["kB"] else 1)

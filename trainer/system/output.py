@@ -1,7 +1,7 @@
 """Output of the program: results, messages, and streams whose failures cannot end a training.
 
 A training continues if its output cannot be written (the disk is full, the reader of a pipe has
-ended, or the terminal has hung up). If the output is the result, as in `plan`, the program ends.
+ended, or the terminal has hung up). A command whose output is its result, such as `plan`, ends.
 """
 
 import codecs
@@ -19,7 +19,7 @@ from absl import logging as absl_logging
 
 from trainer.errors import ExitError, ExitStatus
 
-# Replacements for this program's letters on an ASCII terminal; all other letters become "?".
+# Replacements for this program's characters on an ASCII terminal. All others become "?".
 _IN_ASCII = {"×": "x", "→": "->", "…": "...", "·": "*", "ε": "eps", "−": "-", "±": "+-", "÷": "/"}
 # Characters that may need an escape. Most texts have none, and a plan may have megabytes.
 _SUSPECT = re.compile(r"[^\n\t -~]")
@@ -32,11 +32,11 @@ class OutputError(ExitError):
 
 
 class ReaderLeftError(Exception):
-    """The process that reads the output, such as `head`, has ended; nobody would read a message."""
+    """The process that reads the output, such as `head`, has ended; a message has no reader."""
 
 
 class _Stream:
-    """Text stream that passes its failures to `failed` instead of raising them."""
+    """Text stream that passes its errors to `failed` instead of raising them."""
 
     def __init__(self, stream: TextIO, failed: Callable[[Exception], None]) -> None:
         self._stream, self.failed = stream, failed
@@ -44,7 +44,7 @@ class _Stream:
     def write(self, text: str) -> int:
         try:
             return self._stream.write(text)
-        except (OSError, ValueError) as error:  # ValueError: the user's code has closed it.
+        except (OSError, ValueError) as error:  # ValueError: the user's code closed the stream.
             self.failed(error)
             return len(text)
 
@@ -55,7 +55,7 @@ class _Stream:
             self.failed(error)
 
     def close(self) -> None:
-        """Only flushes: otherwise the next opened file would get the descriptor and the output."""
+        """Only flushes: after a close, the next opened file would get this stream's output."""
         self.flush()
 
     def isatty(self) -> bool:
@@ -66,39 +66,36 @@ class _Stream:
 
 
 class _Plain(logging.Formatter):
-    """Formats a warning without the time, process and line that absl adds."""
+    """Formats a warning without absl's time, process and line."""
 
     def format(self, record: logging.LogRecord) -> str:
         return clean(f"{record.levelname.lower()}: {record.getMessage()}")
 
 
 def open_closed_streams() -> None:
-    """Opens /dev/null on each of the descriptors 0 to 2 that is closed.
+    """Opens /dev/null for each of stdin, stdout and stderr that is closed.
 
-    Otherwise this program's files would get these descriptors, and receive TensorFlow's messages.
+    Otherwise a file of this program would get such a descriptor and receive TensorFlow's messages.
     """
-    for descriptor, mode in enumerate(["r", "w", "w"]):
+    for descriptor, (name, mode) in enumerate([("stdin", "r"), ("stdout", "w"), ("stderr", "w")]):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # The lowest free number is `descriptor`.
-        name = ("stdin", "stdout", "stderr")[descriptor]
+            os.open(os.devnull, os.O_RDWR)  # This gets the lowest free number, `descriptor`.
         if getattr(sys, name) is None:
             setattr(sys, name, open(descriptor, mode, closefd=False))  # noqa: SIM115
 
 
 def protect(training: bool) -> None:
-    """Replaces stdout and stderr by streams whose failures are dropped or end the program.
+    """Replaces stdout and stderr by streams that ignore errors.
 
-    Args:
-      training: whether failures of both streams are dropped. Otherwise stdout is the result, and
-        its failure ends the program.
+    If `training` is false, stdout has the result, and an error of stdout ends the program.
     """
     codecs.register_error("crescendo", _to_ascii)
     for stream in (sys.stdout, sys.stderr):
         cast(Any, stream).reconfigure(errors="crescendo")
-    sys.stdout = cast(TextIO, _Stream(sys.stdout, _drop if training else _end))
-    sys.stderr = cast(TextIO, _Stream(sys.stderr, _drop))
+    sys.stdout = cast(TextIO, _Stream(sys.stdout, _nothing if training else _end))
+    sys.stderr = cast(TextIO, _Stream(sys.stderr, _nothing))
     handler = absl_logging.get_absl_handler()
     handler.python_handler.stream = sys.stderr
     handler.setFormatter(_Plain())
@@ -106,28 +103,20 @@ def protect(training: bool) -> None:
 
 
 class _Log:
-    """Destination of messages.
+    """Destination of messages."""
 
-    Attributes:
-      command: name of a command whose messages go to stderr because stdout is its result, or None.
-      silent: whether this process is a worker other than the chief.
-      write: function that prints a line above the progress bar, or None without a bar.
-    """
-
-    command: str | None = None
-    silent = False
-    write: Callable[..., None] | None = None
+    command: str | None = None  # Command whose messages go to stderr, as stdout has its result.
+    silent = False  # Whether this process is a worker other than the chief.
+    write: Callable[..., None] | None = None  # Function that prints above the progress bar, if any.
 
 
 _log = _Log()
 
 
 def log(text: str, *, all_workers: bool = False) -> None:
-    """Prints a message about what the program does; of several workers, only the chief prints it.
+    """Prints one or more lines about what the program does.
 
-    Args:
-      text: lines, separated by line feeds.
-      all_workers: whether each worker prints its message, because the chief does not know it.
+    Among several workers, only the chief prints them, unless `all_workers` is true.
     """
     if _log.silent and not all_workers:
         return
@@ -147,7 +136,7 @@ def log_to(command: str | None) -> None:
 
 @contextlib.contextmanager
 def log_as(*, chief: bool) -> Iterator[None]:
-    """Silences messages in the block if this process is not the chief."""
+    """Silences `log` in the block if this process is not the chief."""
     before, _log.silent = _log.silent, not chief
     try:
         yield
@@ -156,7 +145,7 @@ def log_as(*, chief: bool) -> Iterator[None]:
 
 
 def log_above_bar(write: Callable[..., None] | None) -> None:
-    """Sets the progress bar's `write`, by which `log` prints above the bar; None without a bar."""
+    """Sets the function by which `log` prints above the progress bar; None if there is no bar."""
     _log.write = write
 
 
@@ -164,7 +153,7 @@ def log_above_bar(write: Callable[..., None] | None) -> None:
 def kept() -> Iterator[None]:
     """Restores stdout and stderr after the user's code in the block, which may close them.
 
-    If that code replaces a protected stream, the new stream stays and is protected in the same way.
+    If that code replaces a protected stream, the new stream is protected in the same way.
     """
     before = {name: getattr(sys, name) for name in ("stdout", "stderr")}
     try:
@@ -180,12 +169,7 @@ def kept() -> Iterator[None]:
 
 
 def say(text: str, *, to: TextIO | None = None) -> None:
-    """Prints and flushes lines; escapes control characters, which a file name may contain.
-
-    Args:
-      text: lines, separated by line feeds.
-      to: stream to print to; None means stdout.
-    """
+    """Prints and flushes one or more lines `to` a stream (None: stdout), escaped by `clean`."""
     print(clean(text), file=to or sys.stdout, flush=True)
 
 
@@ -195,13 +179,16 @@ def width() -> int | None:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Returns a line per row; cells are padded on the left to the width of their column."""
+    """Returns a line for each row, with cells padded on the left to the width of their column."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
 
 
 def clean(text: str) -> str:
-    r"""Returns the text with unprintable characters written as \x1b; line feeds and tabs stay."""
+    r"""Returns the text with unprintable characters, as in file names, escaped like \x1b.
+
+    Line feeds and tabs stay.
+    """
     return _SUSPECT.sub(
         lambda found: found[0] if found[0].isprintable() else ascii(found[0])[1:-1], text
     )
@@ -211,30 +198,26 @@ def end() -> None:
     """Flushes stderr and stdout.
 
     Raises:
-      OutputError: if the result cannot be written. ReaderLeftError: if the reader has ended.
+      OutputError: if stdout has the result, which cannot be written.
+      ReaderLeftError: if stdout has the result, and the process that reads it has ended.
     """
     with contextlib.suppress(AttributeError):
         sys.stderr.flush()
     sys.stdout.flush()
 
 
-def _nothing() -> None:
-    """Replaces a method that the user's stream lacks."""
-
-
-def _drop(_: Exception) -> None:
-    pass
+def _nothing(*_: object) -> None:
+    """Ignores an error, or replaces a method that the user's stream lacks."""
 
 
 def _end(error: Exception) -> None:
     if isinstance(error, BrokenPipeError):
         raise ReaderLeftError from error
-    reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-    room = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    raise OutputError(
-        f"the output cannot be written: {reason}."
-        + (" Make room, or write it elsewhere." if room else " Write it elsewhere.")
-    ) from error
+    number = error.errno if isinstance(error, OSError) else None
+    reason = os.strerror(number) if number else str(error)
+    full = number in (errno.ENOSPC, errno.EDQUOT)
+    remedy = "Make room, or write it elsewhere." if full else "Write it elsewhere."
+    raise OutputError(f"the output cannot be written: {reason}. {remedy}") from error
 
 
 def _to_ascii(error: UnicodeError) -> tuple[str, int]:

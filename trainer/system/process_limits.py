@@ -1,9 +1,10 @@
-"""Checks the limits of `ulimit` and containers under which TensorFlow aborts without a message.
+"""Checks the limits of `ulimit` and containers that make TensorFlow abort without a message.
 
-TensorFlow's C++ code ends the process if a thread cannot be started or an allocation fails, and
-Python cannot report that. So this module checks the limits first, as far as possible.
+TensorFlow's C++ code ends the process if a thread cannot be started or memory cannot be allocated.
+Python cannot report such an end, so this module tests the limits before TensorFlow starts.
 """
 
+import math
 import resource
 import threading
 
@@ -12,22 +13,27 @@ from absl import logging
 from trainer.errors import UserError
 from trainer.system.cores import usable
 
-# On two cores, a model of 2,000 parameters takes 2.2 GB of addresses. TensorFlow aborts at 1.9 GB.
+# Training a model of 2,000 parameters on two cores takes 2.2 GB of addresses and 19 threads.
+# TensorFlow aborts at a limit of 1.9 GB or of 20 threads.
 _ADDRESSES, _ADDRESSES_PER_CORE = 2**31, 2**26
-# Training that model on two cores runs 19 threads at once; a limit of 20 makes TensorFlow abort.
 _THREADS, _THREADS_PER_CORE = 24, 4
 # AutoGraph writes a function's code into a temporary file before it compiles it.
 _FILE_BYTES = 2**16
 
 
 def check() -> None:
-    """Refuses limits that are too low for any run, and warns of any limit on address space.
+    """Warns of any limit on address space.
 
     Raises:
-      UserError: if a limit is too low.
+      UserError: if a limit is too low for every run.
     """
     cores = len(usable())
-    _check_files()
+    files = _limit(resource.RLIMIT_FSIZE)
+    if files < _FILE_BYTES:
+        raise UserError(
+            f"`ulimit -f` allows files of {files:,} bytes, and TensorFlow writes its own code into "
+            f"files of up to {_FILE_BYTES:,} bytes.\nRaise the limit: ulimit -f unlimited."
+        )
     _check_addresses(_ADDRESSES + cores * _ADDRESSES_PER_CORE)
     _check_threads(_THREADS + cores * _THREADS_PER_CORE)
 
@@ -44,34 +50,20 @@ def reached(error: Exception) -> str:
     return f"{what}.\nRaise the limit, or end other processes."
 
 
-def _check_files() -> None:
-    limit = _limit(resource.RLIMIT_FSIZE)
-    if limit is not None and limit < _FILE_BYTES:
-        raise UserError(
-            f"`ulimit -f` allows files of {limit:,} bytes, and TensorFlow writes its own code into "
-            f"files of up to {_FILE_BYTES:,} bytes.\nRaise the limit: ulimit -f unlimited."
-        )
-
-
 def _check_addresses(needed: int) -> None:
     limit = _limit(resource.RLIMIT_AS)
-    if limit is None:
-        return
+    allowed = f"`ulimit -v` allows {limit / 1e9:.1f} GB of addresses"
     if limit < needed:
         raise UserError(
-            f"`ulimit -v` allows {_gigabytes(limit)} of addresses, and TensorFlow takes "
-            f"{_gigabytes(needed)} before any model.\n"
+            f"{allowed}, and TensorFlow takes {needed / 1e9:.1f} GB before any model.\n"
             "Raise the limit: ulimit -v unlimited. To limit memory, use a container or cgroup."
         )
-    logging.warning(
-        "`ulimit -v` allows %s of addresses: if that is too little, TensorFlow ends without a "
-        "message.",
-        _gigabytes(limit),
-    )
+    if limit < math.inf:
+        logging.warning("%s: if a run needs more, it ends without a message.", allowed)
 
 
 def _check_threads(needed: int) -> None:
-    """Tries to start `needed` threads, because the limits also count other processes' threads."""
+    """Starts and ends `needed` threads: the threads of other processes count towards the limits."""
     done = threading.Event()
     started: list[threading.Thread] = []
     try:
@@ -90,10 +82,6 @@ def _check_threads(needed: int) -> None:
             thread.join()
 
 
-def _limit(which: int) -> int | None:
+def _limit(which: int) -> float:
     soft, _ = resource.getrlimit(which)
-    return None if soft == resource.RLIM_INFINITY else soft
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:.1f} GB"
+    return math.inf if soft == resource.RLIM_INFINITY else soft

@@ -1,8 +1,8 @@
-"""Opens files that must be regular files: not a FIFO, device, socket or folder.
+"""Opens files that must be regular files, not a FIFO, device, socket or folder.
 
-A plain `open` waits forever for the writer of a FIFO, and reads /dev/zero until memory is full.
-`opener` opens a file without waiting and then checks the open file, so that no other file can take
-its place between the check and the use.
+A plain `open` waits forever for the writer of a FIFO, and a plain `read` fills the memory from
+/dev/zero. `opener` opens a file without waiting, and then checks the open file: no other file can
+take its place between the check and the use.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ class ReadError(OSError):
 
 
 def opener(path: str | os.PathLike[str], flags: int) -> int:
-    """Opens a regular file and returns its descriptor, as the `opener` of the built-in `open`.
+    """Opens a regular file and returns its descriptor; pass this function to the built-in `open`.
 
     Raises:
       NotRegularError: if the path, or the target of a link there, is not a regular file.
@@ -39,9 +39,9 @@ def opener(path: str | os.PathLike[str], flags: int) -> int:
     try:
         descriptor = os.open(name, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except OSError as error:
-        if error.errno == errno.ENXIO:  # Opening a socket, or writing to a FIFO without a reader.
+        if error.errno == errno.ENXIO:  # The path is a socket, or a FIFO without a reader.
             raise _not_regular("a FIFO, a socket or a device", name) from error
-        if error.errno == errno.EISDIR:  # Opening a folder for writing.
+        if error.errno == errno.EISDIR:  # The path is a folder, opened for writing.
             raise _not_regular("a folder", name) from error
         raise
     try:
@@ -73,16 +73,12 @@ def reading(path: str | os.PathLike[str], most_bytes: int) -> Iterator[BinaryIO]
         raise
     except NotADirectoryError as error:  # A parent folder of the path is a file.
         raise FileNotFoundError(error.errno, error.strerror, name) from error
-    except OSError as error:  # The system's error of a failed read does not name the file.
+    except OSError as error:  # If a read fails, the system's error does not name the file.
         raise ReadError(error.errno, error.strerror, name) from error
 
 
 def read_regular(path: str | os.PathLike[str], most_bytes: int) -> bytes:
-    """Returns the content of a regular file of at most `most_bytes`.
-
-    Raises:
-      FileNotFoundError, NotRegularError, ReadError: if `reading` raises them.
-    """
+    """Returns the content of a regular file of at most `most_bytes`; raises as `reading` does."""
     with reading(path, most_bytes) as file:
         content = file.read(most_bytes + 1)  # The file may grow meanwhile, and /proc has no sizes.
         if len(content) > most_bytes:

@@ -1,4 +1,4 @@
-"""Signals that ask a training to stop: SIGTERM, SIGINT, and SIGHUP of a terminal that hangs up."""
+"""Signals that ask a training to stop: SIGTERM, SIGINT, and a closed terminal's SIGHUP."""
 
 import contextlib
 import os
@@ -10,18 +10,15 @@ from trainer.errors import ExitStatus
 
 
 def asking() -> list[signal.Signals]:
-    """Returns the signals that ask to stop.
-
-    A SIGHUP that is ignored when the program starts, as under `nohup`, stays ignored.
-    """
+    """Returns the signals that ask to stop, without SIGHUP if it is ignored, as under `nohup`."""
     hung_up = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []
     return [signal.SIGTERM, signal.SIGINT, *hung_up]
 
 
 def is_repeated_hangup(number: int, stopping: bool) -> bool:
-    """Returns whether the signal is a SIGHUP after an earlier request to stop.
+    """Returns whether the signal is a SIGHUP and the program is already `stopping`.
 
-    When a terminal hangs up, the shell and the kernel send one SIGHUP each, 0.4 ms apart.
+    When a terminal closes, the shell and the kernel send one SIGHUP each, 0.4 ms apart.
     """
     return stopping and number == signal.SIGHUP
 
@@ -30,12 +27,11 @@ def is_repeated_hangup(number: int, stopping: bool) -> bool:
 def watched() -> Iterator[Callable[[], bool]]:
     """Yields a function that reports whether a signal that asks to stop has arrived.
 
-    Before that function's first call, a signal ends the process at once: there is nothing to save.
-    A second signal does so too: all files on the disk are complete at any time. A thread watches
-    for signals, because Python runs signal handlers only when TensorFlow returns.
+    A signal before that function's first call ends the process at once, because there is nothing to
+    save. A second signal ends it too, because the files on the disk are complete at any time. A
+    thread watches for signals, because Python runs signal handlers only when TensorFlow returns.
     """
-    received = threading.Event()
-    asked = threading.Event()
+    received, asked = threading.Event(), threading.Event()
     signals = asking()
 
     def watch() -> None:

@@ -7,16 +7,13 @@ import tensorflow as tf
 
 from trainer.errors import ExitError
 
-# A function that returns the error to raise in place of TensorFlow's; None for other causes.
+# Returns the error to raise in place of TensorFlow's, or None if TensorFlow's has another cause.
 Translation = Callable[[tf.errors.OpError], ExitError | None]
 
 
 @contextlib.contextmanager
 def translate(*translations: Translation) -> Iterator[None]:
-    """Replaces a TensorFlow error in the block by the first error that a translation returns.
-
-    An error that no translation replaces is raised unchanged.
-    """
+    """Replaces a TensorFlow error in the block by the first error that a translation returns."""
     try:
         yield
     except tf.errors.OpError as error:

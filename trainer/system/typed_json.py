@@ -1,10 +1,9 @@
 """Reads JSON from outside this process, and checks that it has the declared structure.
 
-A declaration is a `Kind`: a function that checks a parsed value and returns it. `fields` combines
-kinds into objects. Any other content of a file (missing fields, other types, numbers of 400 digits,
-100,000 brackets, bytes that are not UTF-8) raises a `DamagedError`, which names the file, the line
-or field, and the problem. Fields that are not declared are accepted, because a newer version may
-have written them.
+A declaration is a `Kind`: a function that checks a parsed value and returns it. `fields` makes the
+kind of an object from the kinds of its fields. If a field is missing, a number has 400 digits, or a
+byte is not UTF-8, `read` raises a `DamagedError` that names the file, the field and the problem.
+Undeclared fields are accepted, because a newer version may have written them.
 """
 
 import json
@@ -17,32 +16,28 @@ from trainer.system.regular_file import read_regular, reading
 
 Kind = Callable[[Any], Any]
 
-# This program writes no larger JSON file: a sweep of 10,000 points has 3 MB.
-MOST_BYTES = 2**24
-# A log of this size has 2.7 million points, in lines of 400 bytes.
-_MOST_LOG_BYTES = 2**30
+MOST_BYTES = 2**24  # This program's JSON files are smaller: a sweep of 10,000 points has 3 MB.
+_MOST_LOG_BYTES = 2**30  # A log of this size has 2.7 million lines of 400 bytes.
 _MOST_LINE_BYTES = 2**16
-# Sums and squares of numbers up to this one are finite, and so are matplotlib's axes.
-LARGEST = 1e100
+LARGEST = 1e100  # Sums and squares of numbers up to this one are finite, as matplotlib needs.
 _LARGEST_INTEGER = 2**63 - 1
 
 
 class WrongError(ValueError):
-    """A value does not have its declared kind.
+    """A value is not of its declared kind.
 
     Args:
-      what: the problem, as the predicate of a sentence about the value, such as "is missing".
-      place: where the value is in the text, such as points[3].status; "" for the whole text.
+      what: predicate of a sentence about the value, such as "is missing".
+      place: path of the value in the text, such as points[3].status; "" for the whole text.
     """
 
     def __init__(self, what: str, place: str = "") -> None:
         verb = what.startswith(("is ", "has "))
         super().__init__(f"{place} {what}" if place else f"it {what}" if verb else what)
-        self.what = what
-        self.place = place
+        self.what, self.place = what, place
 
     def inside(self, place: str) -> "WrongError":
-        """Returns the same error with `place` in front of its own place."""
+        """Returns this error with `place` in front of its own place."""
         dot = "." if place and self.place and not self.place.startswith("[") else ""
         return WrongError(self.what, f"{place}{dot}{self.place}")
 
@@ -56,7 +51,7 @@ class DamagedError(Exception):
 
 
 def problem(error: DamagedError | OSError) -> str:
-    """Returns the predicate of a sentence about a file that is damaged or cannot be read."""
+    """Returns the predicate of a sentence about the file that raised `error`."""
     if isinstance(error, DamagedError):
         return f"is damaged: {error.reason}"
     return f"cannot be read: {error.strerror}"
@@ -77,7 +72,7 @@ def parsed(text: str | bytes, kind: Kind) -> Any:
         raise WrongError(f"is not JSON: {error.msg} at {where}" if text else "is empty") from error
     except RecursionError as error:
         raise WrongError("is nested too deeply") from error
-    except ValueError as error:  # Python does not convert integers of more than 4,300 digits.
+    except ValueError as error:  # Python converts integers of at most 4,300 digits.
         raise WrongError("has a number of too many digits") from error
     return kind(value)
 
@@ -99,8 +94,8 @@ def read(path: str | os.PathLike[str], kind: Kind) -> Any:
 def read_lines(path: str | os.PathLike[str], kind: Kind) -> Iterator[tuple[int, Any]]:
     """Yields the number of each line of a file, from 1, and the line's value.
 
-    If a line is wrong, the value is a WrongError. An unfinished object at the end of the file is
-    left out, because the process that wrote it was killed.
+    The value of a wrong line is a WrongError. An unfinished object at the end of the file is left
+    out: the process that wrote the file was killed.
 
     Raises:
       FileNotFoundError: if the file does not exist.
@@ -127,12 +122,13 @@ def fields(required: Mapping[str, Kind], optional: Mapping[str, Kind] | None = N
     """Returns the kind of objects with these fields; other fields stay unchecked."""
 
     def check(value: Any) -> dict[str, Any]:
-        known = _object(value)
-        checked = {name: _inside(name, kind, known) for name, kind in required.items()}
-        for name, kind in (optional or {}).items():
-            if name in known:
-                checked[name] = _inside(name, kind, known)
-        return {**known, **checked}
+        checked = {**_object(value)}
+        for name, kind in {**required, **(optional or {})}.items():
+            if name in checked:
+                checked[name] = _inside(name, kind, checked[name])
+            elif name in required:
+                raise WrongError("is missing", name)
+        return checked
 
     return check
 
@@ -140,11 +136,9 @@ def fields(required: Mapping[str, Kind], optional: Mapping[str, Kind] | None = N
 def table_of(kind: Kind) -> Kind:
     """Returns the kind of objects with any field names, whose values are of `kind`."""
 
-    def check(value: Any) -> dict[str, Any]:
-        known = _object(value)
-        return {name: _inside(_shown(name), kind, known, name) for name in known}
-
-    return check
+    return lambda value: {
+        name: _inside(reprlib.repr(name), kind, each) for name, each in _object(value).items()
+    }
 
 
 def list_of(kind: Kind, length: int | None = None) -> Kind:
@@ -153,13 +147,7 @@ def list_of(kind: Kind, length: int | None = None) -> Kind:
     def check(value: Any) -> list[Any]:
         if not isinstance(value, list) or length not in (None, len(value)):
             raise WrongError("is not a list" + ("" if length is None else f" of {length}"))
-        checked = []
-        for i, item in enumerate(value):
-            try:
-                checked.append(kind(item))
-            except WrongError as error:
-                raise error.inside(f"[{i}]") from error
-        return checked
+        return [_inside(f"[{i}]", kind, item) for i, item in enumerate(value)]
 
     return check
 
@@ -174,7 +162,7 @@ def one_of(*values: Any) -> Kind:
 
     def check(value: Any) -> Any:
         if not isinstance(value, str) or value not in values:
-            raise WrongError(f"is {_shown(value)}, not one of {', '.join(values)}")
+            raise WrongError(f"is {reprlib.repr(value)}, not one of {', '.join(values)}")
         return value
 
     return check
@@ -185,7 +173,7 @@ def integer(least: int = 0, most: int = _LARGEST_INTEGER) -> Kind:
 
     def check(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise WrongError(f"is {_shown(value)}, not an integer from {least} to {most}")
+            raise WrongError(f"is {reprlib.repr(value)}, not an integer from {least} to {most}")
         return value
 
     return check
@@ -195,25 +183,25 @@ def number(least: float = -LARGEST, most: float = LARGEST) -> Kind:
     """Returns the kind of finite numbers from `least` to `most`, which become floats."""
 
     def check(value: Any) -> float:
-        # Python compares any integer with floats, but cannot convert every integer to a float.
+        # Python compares every integer with a float, but cannot convert every integer to a float.
         if not _is_number(value) or not least <= value <= most:
-            raise WrongError(f"is {_shown(value)}, not a number from {least:g} to {most:g}")
+            raise WrongError(f"is {reprlib.repr(value)}, not a number from {least:g} to {most:g}")
         return float(value)
 
     return check
 
 
 def measured(value: Any) -> float:
-    """Checks that the value is a number up to LARGEST, or NaN or infinite, as in a diverged run."""
+    """Checks that the value is a number up to LARGEST, NaN or infinite; returns it as a float."""
     if not _is_number(value) or (LARGEST < abs(value) < float("inf")):
-        raise WrongError(f"is {_shown(value)}, not a number up to {LARGEST:g}")
+        raise WrongError(f"is {reprlib.repr(value)}, not a number up to {LARGEST:g}")
     return float(value)
 
 
 def boolean(value: Any) -> bool:
     """Checks that the value is true or false."""
     if not isinstance(value, bool):
-        raise WrongError(f"is {_shown(value)}, not true or false")
+        raise WrongError(f"is {reprlib.repr(value)}, not true or false")
     return value
 
 
@@ -223,7 +211,7 @@ def text(value: Any) -> str:
 
 
 def file_name(value: Any) -> str:
-    """Checks a file name, where Python's surrogates may stand for bytes that are not UTF-8."""
+    """Checks a file name, in which Python writes bytes that are not UTF-8 as surrogates."""
     return _encodable(value, "surrogateescape")
 
 
@@ -234,11 +222,11 @@ def anything(value: Any) -> Any:
 
 def _encodable(value: Any, errors: str) -> str:
     if not isinstance(value, str):
-        raise WrongError(f"is {_shown(value)}, not a string")
+        raise WrongError(f"is {reprlib.repr(value)}, not a string")
     try:
         value.encode(errors=errors)
     except UnicodeEncodeError as error:
-        raise WrongError(f"is {_shown(value)}, which has half of a character") from error
+        raise WrongError(f"is {reprlib.repr(value)}, which has half of a character") from error
     return value
 
 
@@ -248,20 +236,12 @@ def _is_number(value: Any) -> bool:
 
 def _object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise WrongError(f"is not an object of named values, but {_shown(value)}")
+        raise WrongError(f"is not an object of named values, but {reprlib.repr(value)}")
     return value
 
 
-def _inside(place: str, kind: Kind, known: Mapping[str, Any], name: str | None = None) -> Any:
-    key = place if name is None else name
-    if key not in known:
-        raise WrongError("is missing", place)
+def _inside(place: str, kind: Kind, value: Any) -> Any:
     try:
-        return kind(known[key])
+        return kind(value)
     except WrongError as error:
         raise error.inside(place) from error
-
-
-def _shown(value: Any) -> str:
-    """Returns a value for a message: short, and on one line."""
-    return reprlib.repr(value)
