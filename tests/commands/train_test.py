@@ -116,12 +116,13 @@ def test_a_diverging_run_stops(tmp_path):
 
 
 def test_accuracy_of_a_short_real_run(tmp_path):
-    """The recipe of the main job, two of its epochs on a quarter of the set: 70% to 90%."""
+    """The recipe of the main job, two of its epochs on an eighth of the set: 60% to 80%."""
     train(
         tmp_path / "short",
         "--flagfile=flags/fashion_mnist_grow.flags",
-        *("--epochs=2", "--train_split=train[:25%]", "--max_batch_size=1408"),
+        *("--epochs=2", "--train_split=train[:7680]", "--eval_split=test[:2000]"),
+        *("--eval_every_epochs=2", "--max_batch_size=640"),
     )
     found = result(tmp_path / "short")
-    assert 0.70 < found["top1"] < 0.90
+    assert 0.60 < found["top1"] < 0.80
     assert found["traces"] == 1

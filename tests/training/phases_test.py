@@ -20,9 +20,9 @@ from tests.support.runs import (
     train,
 )
 
-# 125 updates an epoch; the layers join before update 63.
+# 125 updates in the epoch; the layers join after 63, which reach position 8,000.
 FLAGS = [*SHORT, *CONSTANT, "--epochs=1", "--freeze=(?!dense)", "--unfreeze_epochs=0.5"]
-JOIN = 62
+JOIN = 63
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +34,51 @@ def whole(tmp_path_factory):
 def variables(path, group):
     """Returns the values of a group of variables in a checkpoint."""
     reader = tf.train.load_checkpoint(str(path / "checkpoint"))
-    names = [f"{group}/{i}/.ATTRIBUTES/VARIABLE_VALUE" for i in itertools.count()]
-    kept = reader.get_variable_to_shape_map()
-    return [reader.get_tensor(n) for n in itertools.takewhile(kept.__contains__, names)]
+    count = sum(name.startswith(f"{group}/") for name in reader.get_variable_to_shape_map())
+    return [reader.get_tensor(f"{group}/{i}/.ATTRIBUTES/VARIABLE_VALUE") for i in range(count)]
+
+
+def test_all_layers_train_from_the_epoch_on(whole):
+    folder, done_ = whole
+    assert f"all layers train from update {JOIN + 1} on" in done_.stdout
+    assert result(folder)["traces"] == 2
+    first, *_, last = checkpoints(folder)
+    before = [p for p in checkpoints(folder) if int(p.stem) < JOIN][-1]
+    assert [len(variables(p, "slots")) for p in (before, last)] == [2, 5]
+    kept = [variables(path, "weights") for path in (first, before, last)]
+    changed = [
+        [bool(np.any(a != b)) for a, b in zip(one, other, strict=True)]
+        for one, other in itertools.pairwise(kept)
+    ]
+    # Kernel, gamma, beta, two statistics, kernel and bias.
+    assert changed == [[False] * 5 + [True] * 2, [True] * 7]
+
+
+@pytest.mark.parametrize("update", [20, JOIN + 10])
+def test_killed_on_both_sides_it_ends_the_same(whole, tmp_path, update):
+    flags = [*FLAGS, OFTEN]
+    kill_after(started(tmp_path, *flags), tmp_path, update)
+    train(tmp_path, *flags)
+    assert digest(tmp_path) == digest(whole[0])
+    assert points(tmp_path, "eval") == points(whole[0], "eval")
+
+
+@pytest.mark.parametrize("command", ["plan", "train"])
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "--unfreeze_epochs=0.5 has nothing to unfreeze"),
+        (["--freeze=x", "--epochs=0.5"], "--unfreeze_epochs=0.5 is not inside the run of 0.5 ep"),
+    ],
+)
+def test_an_epoch_that_changes_nothing_is_refused(capsys, tmp_path, command, flags, message):
+    flags = [*SHORT, *CONSTANT, *flags, "--unfreeze_epochs=0.5", f"--model_dir={tmp_path}/run"]
+    status, _, error = done(capsys, command, *flags)
+    assert status == 2
+    assert message in error
+
+
+def test_plan_foresees_the_change(capsys):
+    status, out, _ = done(capsys, "plan", *FLAGS)
+    assert status == 0
+    assert "layers that match (?!dense) are frozen up to epoch 0.5: one more trace there" in out

@@ -40,6 +40,10 @@ def run(config: Config) -> int:
         columns = cost.columns(machines, examples) if machines else None
         say(plan.uncertain(config) + plan.table(ramps, columns, width()))
         say(f"{updates:,} updates over {config.epochs:g} epochs of {examples:,} examples")
+        if config.freeze:
+            until = config.unfreeze_epochs
+            end = "" if until is None else f" up to epoch {until:g}: one more trace there"
+            say(f"layers that match {config.freeze} are frozen{end}")
         if machines:
             say(cost.summary(counted, machines))
         elif _asks_for_cost(config):
@@ -83,6 +87,7 @@ def planned(
             f"the number of examples in {config.dataset}'s {config.train_split!r} is not known "
             "here: pass --train_examples."
         )
+    trajectory.unfreeze_position(config, examples)  # Refuses what contradicts itself.
     hosts = config.plan_hosts or 1
     replicas = config.plan_replicas or config.virtual_devices or hosts
     if replicas % hosts:

@@ -22,7 +22,7 @@ def run(config: Config) -> int:
     """Trains to the end or to divergence, reports the suggestion, and returns the exit status.
 
     Raises:
-      UserError: if the run cannot be trained, or has fewer than 20 updates.
+      UserError: if the run cannot be trained, or is known to have fewer than 20 updates.
     """
     # A recipe's model, data, batch size and optimizer stay; the range test replaces its schedule.
     config = dataclasses.replace(
@@ -53,7 +53,7 @@ def _report(config: Config, folder: pathlib.Path) -> None:
     picture = range_test.draw(points, found, config.range_scale)
     write_atomic(folder / "range_test.png", picture)
     write_image(folder / "tensorboard" / "range_test", "range_test", picture)
-    say(f"{found.why}\nsee {folder}/range_test.png and .csv; as the reference of a recipe:")
+    say(f"{found.why}\nsee {folder}/range_test.png and .csv; to train with these rates, use:")
     batch_size, momentum = points[0]["batch_size"], points[0]["momentum"]
     say(
         f"--base_learning_rate={found.highest:.3g} --base_batch_size={batch_size} "
@@ -66,7 +66,7 @@ def _log_every(config: Config) -> int:
     examples = config.train_examples or sizes.count_examples(
         config.dataset, config.train_split, config.data_dir
     )
-    if examples is None:  # The run will download the data.
+    if examples is None:  # The size is not known before the run loads the data.
         return config.log_every_updates
     schedule = trajectory.from_config(config, examples, 1)
     updates = sum(span.updates for span in spans(schedule))

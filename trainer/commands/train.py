@@ -14,6 +14,7 @@ from trainer.distributed.worker import Worker, from_environment
 from trainer.errors import ExitStatus, NonFiniteLossError, NotSavedError, UserError
 from trainer.run_dir import directory
 from trainer.run_dir import result as results
+from trainer.schedule import trajectory
 from trainer.system import output, process_limits, stop_signals
 from trainer.system.atomic_file import write_atomic
 from trainer.system.output import log
@@ -33,6 +34,7 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
     if config.model_dir is None:
         raise UserError("--model_dir is missing: name the run's directory, as in runs/first.")
     path = pathlib.Path(config.model_dir)
+    trajectory.unfreeze_position(config, examples=1)  # Its errors do not depend on N.
     if config.strategy == "tpu":
         tpu.check_packages()
     worker = None

@@ -1,7 +1,8 @@
 """Checks a user's model for features of Keras' fit that this program does not support.
 
 A model with such a feature is refused before training, and the message names the feature. Otherwise
-the run would learn something else than the user asked for, or could not be repeated.
+the run would learn something else than the user asked for, or could not be repeated. A feature that
+changes nothing, such as a call of `compile`, only causes a message.
 """
 
 import re
@@ -161,7 +162,7 @@ def _check_assignments(name: str, graph: tf.Graph) -> None:
 
 
 def _check_randomness(name: str, graph: tf.Graph) -> None:
-    """Refuses random operations whose state is in the process; Keras' layers have none."""
+    """Refuses random operations with a state of TensorFlow's; Keras' layers have none."""
     for node in _nodes(graph):
         stateful = node.op.startswith(("Stateful", "Rng")) and node.op != "StatefulPartitionedCall"
         if stateful or {"seed", "seed2"} <= set(node.attr):

@@ -1,8 +1,8 @@
 """Random bits: a 64-bit hash of (seed, position) by splitmix64, vectorised in TensorFlow.
 
-Different positions have different bits with the same seed, and so have different seeds at the same
-position. All seeds share one sequence of 2⁶⁴ words, but each starts at its own pseudorandom offset.
-The positions of two runs with 10¹² examples each overlap with probability about 1e-7.
+With one seed, two positions have different bits; at one position, two seeds have different bits.
+All seeds share one sequence of 2⁶⁴ words, but each starts at its own pseudorandom offset. Two runs
+with different seeds and 10¹² examples each use overlapping parts of it with probability 1e-7.
 """
 
 import tensorflow as tf

@@ -18,9 +18,9 @@ from trainer.errors import UserError
 # The values of the swept flags, as written, in the order of --sweep.
 Point = dict[str, str]
 
-# sweep.json takes at least 300 bytes per point and may not exceed 16 MiB.
+# sweep.json may not exceed 16 MiB, and takes from 300 bytes to over 1,000 per point.
 _MOST_POINTS = 10_000
-# Bytes of a folder's name. Most file systems allow 255, and names of temporary files are longer.
+# Bytes of a folder's name. Most file systems allow 255; a temporary name adds a suffix to this one.
 _LONGEST_NAME = 240
 
 

@@ -1,4 +1,4 @@
-"""Counts a split's examples for `plan`, in well under a second and without TensorFlow."""
+"""Counts a split's examples in well under a second, without TensorFlow."""
 
 from trainer.data import image_folder
 from trainer.data.tfds.splits import count_split, split_infos
@@ -39,7 +39,9 @@ KNOWN_SIZES: dict[str, dict[str, int]] = {
 
 
 def count_examples(dataset: str, split: str, data_dir: str | None) -> int | None:
-    """Returns a split's N, or None if the set is not in `KNOWN_SIZES` and not prepared here.
+    """Returns a split's N; None if the set is neither in `KNOWN_SIZES` nor prepared here.
+
+    The result is also None for a shard of a set in `KNOWN_SIZES`.
 
     Args:
         dataset: a TFDS name, optionally with its configuration, or image_folder:PATH.
