@@ -44,6 +44,8 @@ def run(config: Config) -> int:
             until = config.unfreeze_epochs
             end = "" if until is None else f" up to epoch {until:g}: one more trace there"
             say(f"layers that match {config.freeze} are frozen{end}")
+        if config.layer_decay != 1:
+            say(_layer_groups(config))
         if machines:
             say(cost.summary(counted, machines))
         elif _asks_for_cost(config):
@@ -54,6 +56,20 @@ def run(config: Config) -> int:
     if config.plot:
         plan_plot.draw(schedule, ramps, config, config.plot)
     return 0
+
+
+def _layer_groups(config: Config) -> str:
+    """Returns a table of the groups of --layer_decay; this builds the model, with TensorFlow."""
+    import tensorflow as tf
+
+    from trainer.data.bad_examples import BadExamples
+    from trainer.nn import layer_groups
+    from trainer.training import setup
+
+    folder = pathlib.Path(config.model_dir) if config.model_dir else None
+    data = setup.training_data_of(config, folder, BadExamples(skip=True))
+    model = setup.build(config, data, tf.distribute.OneDeviceStrategy("CPU:0"))
+    return layer_groups.table(model, config.layer_decay)
 
 
 def _write_json(

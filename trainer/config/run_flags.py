@@ -135,6 +135,13 @@ class RunFlags:
         problem=EPOCHS,
         commands=TRAINING,
     )
+    layer_decay: float = _model(
+        1.0,
+        "Factor on the learning rate from one block of layers to the block before it; the last "
+        "layer has factor 1.",
+        problem=must_be("above 0 and at most 1", lambda value: 0 < value <= 1),
+        commands=TRAINING,
+    )
     ghost_batch_size: int = _model(
         32,
         "Ghost batch size G, the number of examples that share batch-norm statistics.",

@@ -15,7 +15,7 @@ from trainer.data import pipeline
 from trainer.data.bad_examples import BadExamples
 from trainer.distributed.process_group import ProcessGroup
 from trainer.distributed.strategy import is_tpu
-from trainer.nn import freezing
+from trainer.nn import freezing, layer_groups
 from trainer.run_dir import directory, training_data
 from trainer.run_dir.checkpoints import Checkpoints, NoCheckpoints, found
 from trainer.run_dir.training_data import TrainingData
@@ -96,6 +96,8 @@ def set_up(
     data = _chiefs(data, group)
     model = setup.build(config, data, strategy)
     table = source and pretrained.load(config, data, source, model)
+    if config.layer_decay != 1:
+        log(layer_groups.table(model, config.layer_decay))
     until = trajectory.unfreeze_position(config, examples.examples)
     frozen = freezing.freeze(model, config.freeze) if config.freeze else []
     if frozen:
@@ -108,6 +110,7 @@ def set_up(
         weight_decay=config.weight_decay,
         label_smoothing=config.label_smoothing,
         seed=config.seed,
+        layer_decay=config.layer_decay,
         order_version=order,
         lanes=lanes,
         # A TPU's work is enqueued ahead of time, so a clock on its machine does not measure it.

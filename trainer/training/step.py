@@ -16,7 +16,6 @@ each micro-batch shape once.
 
 import math
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -24,7 +23,7 @@ import tensorflow as tf
 
 from trainer.config.run_flags import NEWEST_ORDER
 from trainer.distributed.strategy import next_per_replica
-from trainer.nn import moving_statistics
+from trainer.nn import layer_groups, moving_statistics
 from trainer.nn.optimizers import OPTIMIZERS, Update
 from trainer.nn.user_code import unwrap_user_errors
 from trainer.schedule.layout import divisors
@@ -39,6 +38,7 @@ class TrainingStep:
     Attributes:
       strategy: distributes the training over the replicas.
       model: the model to train.
+      parameters: variables that train.
       slots: variables of the optimizer, [parameter][slot].
       starts: position at which each batch norm first trained, by index. A resume replaces these
         values by the checkpoint's.
@@ -56,6 +56,7 @@ class TrainingStep:
         label_smoothing: float,
         seed: int,
         order_version: int = NEWEST_ORDER,
+        layer_decay: float = 1.0,
         lanes: int = 1,
         timed: bool = True,
     ) -> None:
@@ -73,18 +74,19 @@ class TrainingStep:
         self._gradient_function = GradientFunction(
             model, label_smoothing=label_smoothing, seed=seed, order_version=order_version
         )
-        self._parameters = self._gradient_function.parameters
+        self.parameters = self._gradient_function.parameters
         self._norms = self._gradient_function.norms
+        self._factors = layer_groups.rate_factors(model, layer_decay)
         self._trained = moving_statistics.trained_norms(model)
         self.starts = moving_statistics.starts(self._trained)
         self._stretches: dict[int, Any] = {}  # Compiled stretches by micro-batch size.
         with strategy.scope():
             self.slots = [
                 [tf.Variable(slot, trainable=False) for slot in self._optimizer.start(p)]
-                for p in self._parameters
+                for p in self.parameters
             ]
             self._sums = GradientSums(
-                [_accumulator(p.shape) for p in self._parameters],
+                [_accumulator(p.shape) for p in self.parameters],
                 [
                     (_accumulator(norm.moving_mean.shape), _accumulator(norm.moving_mean.shape))
                     for norm in self._norms
@@ -94,11 +96,6 @@ class TrainingStep:
             )
             # Σ ‖sum of a micro-batch's gradients‖² over the micro-batches of one update.
             self._squares = _accumulator([])
-
-    @property
-    def parameters(self) -> Sequence[tf.Variable]:
-        """The variables that train, in the order of `slots`."""
-        return self._parameters
 
     def run(self, iterator: Any, stretch: Stretch) -> UpdateMetrics:
         """Trains the updates of `stretch` with the next micro-batches of `iterator`.
@@ -240,7 +237,7 @@ class TrainingStep:
         These values may overflow in an update whose loss and gradient are finite.
         """
         moving = [s.value for norm in self._norms for s in (norm.moving_mean, norm.moving_variance)]
-        variables = [*self._parameters, *tf.nest.flatten(self.slots), *moving]
+        variables = [*self.parameters, *tf.nest.flatten(self.slots), *moving]
         return all(tf.reduce_all(tf.math.is_finite(v)) for v in variables)
 
     def zero(self) -> None:
@@ -259,12 +256,16 @@ class TrainingStep:
     ) -> None:
         """Updates parameters, slots and moving statistics, in the cross-replica context."""
 
-        def move(parameter: Any, gradient: tf.Tensor, slots: Any, constraint: Any) -> None:
+        def move(
+            parameter: Any, gradient: tf.Tensor, slots: Any, constraint: Any, factor: float
+        ) -> None:
             update = Update(parameter.read_value(), gradient, momentum, self._weight_decay)
-            self._optimizer.move(parameter, slots, update, learning_rate, constraint)
+            rate = learning_rate if factor == 1 else factor * learning_rate
+            self._optimizer.move(parameter, slots, update, rate, constraint)
 
-        of_each = zip(gradients, self.slots, self._gradient_function.constraints, strict=True)
-        for parameter, args in zip(self._parameters, of_each, strict=True):
+        constraints = self._gradient_function.constraints
+        of_each = zip(gradients, self.slots, constraints, self._factors, strict=True)
+        for parameter, args in zip(self.parameters, of_each, strict=True):
             strategy.extended.update(parameter, move, args=args, group=False)
 
         def average(moving: Any, total: tf.Tensor, size: int, weight: tf.Tensor) -> None:

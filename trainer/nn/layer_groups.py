@@ -1,0 +1,76 @@
+"""Groups a model's layers by depth, and gives each group a factor on the learning rate.
+
+Layers near the input of a pretrained model need smaller changes than those near its logits. Clark
+et al. 2020 (2003.10555) and Bao et al. 2021 (2106.08254) multiply the rate of each block by a
+power of a decay. Here, a block is the layers whose names share a prefix, such as group1_block2.
+"""
+
+import re
+from collections.abc import Sequence
+
+import keras
+
+from trainer.nn.layer_paths import layer_paths, weight_paths
+
+_MOST_GROUPS = 24
+# A name up to its last numbered block: conv2_block1_1_conv, block_3_expand, block1a_project_conv.
+_BLOCK = re.compile(
+    r".*?(?:block|stage|group|layer|conv|cell)_?\d+[a-z]?(?:_block_?\d+[a-z]?)*", re.I
+)
+_SMALL = 0.001
+
+
+def group(paths: Sequence[str]) -> list[list[str]]:
+    """Returns at most 24 groups of layer paths, from the input to the logits.
+
+    Blocks in excess of 24 are merged with their neighbours, evenly.
+    """
+    blocks: dict[str, list[str]] = {}
+    for path in paths[:-1]:
+        match = _BLOCK.match(path)
+        blocks.setdefault(match[0] if match else path.partition("_")[0], []).append(path)
+    whole = [*blocks.values(), [paths[-1]]]  # The last layer, which computes the logits.
+    count = min(len(whole), _MOST_GROUPS)
+    groups: list[list[str]] = [[] for _ in range(count)]
+    for number, block in enumerate(whole):
+        groups[number * count // len(whole)] += block
+    return groups
+
+
+def factors(model: keras.Model, decay: float) -> dict[str, float]:
+    """Returns the factor of each layer, by path: 1 for the last group, `decay` for the one before.
+
+    Args:
+        model: the model; its frozen layers count, too.
+        decay: factor from one group to the group before it.
+    """
+    groups = group(list(layer_paths(model)))
+    return {
+        path: decay ** (len(groups) - 1 - number)
+        for number, paths in enumerate(groups)
+        for path in paths
+    }
+
+
+def rate_factors(model: keras.Model, decay: float) -> list[float]:
+    """Returns the factor of each trainable parameter, in the order of trainable_variables."""
+    rates = factors(model, decay)
+    weights = weight_paths(model).items()
+    return [rates[path.rpartition("/")[0]] for path, weight in weights if weight.trainable]
+
+
+def table(model: keras.Model, decay: float) -> str:
+    """Returns a line for each group: factor, first and last layer; and a warning if one is tiny."""
+    rates = factors(model, decay)
+    lines = [f"factor on the learning rate, by --layer_decay={decay:g}:"]
+    groups = group(list(rates))
+    for paths in groups:
+        others = f" to {paths[-1]}" if len(paths) > 1 else ""
+        lines.append(f"  {rates[paths[0]]:<8.3g} {paths[0]}{others}")
+    small = sum(rates[paths[0]] < _SMALL for paths in groups)
+    if small:
+        lines.append(
+            f"warning: the factor of {small} of {len(groups)} groups is below {_SMALL:g}, and they "
+            "hardly train: raise --layer_decay, or freeze them"
+        )
+    return "\n".join(lines)
