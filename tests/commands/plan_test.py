@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tests.support.configs import parsed
+from tests.support.configs import done, parsed
 from trainer.commands import plan
 from trainer.errors import UserError
 
@@ -189,3 +189,11 @@ def test_the_end_of_one_call_is_not_the_end_of_the_plan(capsys):
     out, error = capsys.readouterr()
     assert "937 updates over 2 epochs" in out or "938 updates over 2 epochs" in out
     assert "--stop_at_epoch=1 is ignored: the plan is of the whole run" in error
+
+
+def test_groups_of_layers_are_printed(capsys):
+    flags = ["--layer_decay=0.1", "--train_split=train[:500]", "--initial_batch_size=32"]
+    status, out, _ = done(capsys, "plan", *flags)
+    assert status == 0
+    assert "factor on the learning rate, by --layer_decay=0.1:" in out
+    assert "  1        logits\nwarning: the factor of 2 of 6 groups is below 0.001" in out

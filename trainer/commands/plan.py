@@ -67,7 +67,7 @@ def _layer_groups(config: Config) -> str:
     from trainer.training import setup
 
     folder = pathlib.Path(config.model_dir) if config.model_dir else None
-    data = setup.training_data_of(config, folder, BadExamples(skip=True))
+    data = setup.training_data_of(config, folder, BadExamples(config.skip_bad_examples))
     model = setup.build(config, data, tf.distribute.OneDeviceStrategy("CPU:0"))
     return layer_groups.table(model, config.layer_decay)
 

@@ -136,7 +136,9 @@ def _of_run(path: pathlib.Path) -> Source:
     config = command_line.parse("evaluate", given)
     config = model_source.with_kept_flags("evaluate", config, given)
     strategy = tf.distribute.OneDeviceStrategy("CPU:0")
-    model, data, _, update = setup.restore(config, folder, strategy, BadExamples(True))
+    model, data, _, update = setup.restore(
+        config, folder, strategy, BadExamples(config.skip_bad_examples)
+    )
     tensors = _values(model)
     return Source(
         f"{folder}, update {update}",
