@@ -106,7 +106,7 @@ def test_it_says_how_to_load_it(uninterrupted, exported):
     png = tf.io.encode_png(images[0]).numpy()
     names["files"] = [png]
     exec(serving.strip(), names)
-    assert names["found"]["probabilities"][0, 0] == pytest.approx(
+    assert float(names["found"]["probabilities"][0, 0]) == pytest.approx(
         tf.reduce_max(tf.nn.softmax(one[0])).numpy(), abs=1e-6
     )
     best = int(tf.argmax(one[0]))
