@@ -182,7 +182,8 @@ def test_damaged_pictures_are_named_and_the_others_predicted(capsys, photographs
         first, _, *named, last = error.splitlines()
         assert first.endswith("17 pictures; 2 files left out (.txt 1, hidden 1)")
         for number, line in enumerate(sorted(named)):
-            assert f"{folder}/cut{number:02d}.jpg is left out: it is " in line
+            bad = f"crescendo predict: {folder}/cut{number:02d}.jpg is left out: it is "
+            assert line.startswith(bad)
         assert last.endswith("12 of 17 pictures cannot be used, and have no prediction")
     cut = [str(folder / f"cut{number:02d}.jpg") for number in range(3)]
     status, out, error = done(capsys, "predict", f"--model_dir={run}", *cut)
