@@ -56,7 +56,8 @@ def test_the_program_takes_the_command_line(name, arguments, tmp_path):
 def test_each_command_has_a_command_line():
     names = {line.values[0] for line in LINES}
     assert names == {
-        *("plan", "train", "range_test", "sweep", "evaluate", "export", "convert", "report")
+        *("plan", "train", "range_test", "sweep", "evaluate", "export", "predict", "convert"),
+        "report",
     }
 
 

@@ -87,7 +87,7 @@ def test_it_loads_elsewhere_with_the_same_logits(uninterrupted, exported):
 
 def test_it_says_how_to_load_it(uninterrupted, exported):
     folder, said = exported
-    head, classes, *ways = said.splitlines()
+    head, classes, saved_model, serving, explained, keras_file = said.splitlines()
     assert head == (
         f"{folder} holds update 170 of {uninterrupted[0]}, "
         "from uint8 images [b, 28, 28, 1] to float32 logits [b, 10]:"
@@ -98,11 +98,23 @@ def test_it_says_how_to_load_it(uninterrupted, exported):
     images = random_images()
     names = {"tf": tf, "keras": keras, "images": images}
     found = []
-    for way in ways:
+    for way in (saved_model, keras_file):
         exec(way.strip(), names)
         found.append(names["logits"])
     one, other = found
     np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    png = tf.io.encode_png(images[0]).numpy()
+    names["files"] = [png]
+    exec(serving.strip(), names)
+    assert float(names["found"]["probabilities"][0, 0]) == pytest.approx(
+        tf.reduce_max(tf.nn.softmax(one[0])).numpy(), abs=1e-6
+    )
+    best = int(tf.argmax(one[0]))
+    name = names["found"]["names"][0, 0].numpy().decode()
+    assert name == (folder / "classes.txt").read_text().splitlines()[best]
+    assert explained == (
+        "    files: bytes of JPEGs and PNGs; found: their names and probabilities, best first"
+    )
 
 
 @pytest.mark.parametrize("form", ["", "/model.keras"])

@@ -37,6 +37,8 @@ def test_a_run_lives_in_a_folder_of_any_name(tmp_path, capsys):
         assert found.split("  ")[:3] == evaluated.split("  ")[:3]
     program("report", str(run), f"--output={page}", "--pictures")
     program("plan", f"--model_dir={run}", *FLAGS, f"--plot={plot}")
+    for of in (f"--model_dir={run}", f"--export_dir={export}"):
+        assert program("predict", of, str(plot)).startswith(f"{plot}  ")
     folders = {run, export, page, page.with_suffix(""), plot}
     assert set(tmp_path.iterdir()) == folders
 

@@ -40,6 +40,11 @@ def test_help_shows_defaults(columns):
     assert "--[no]deterministic" in text
 
 
+def test_help_shows_the_choices_of_the_command():
+    csv = [command for command in COMMANDS if "csv" in command_help.of_command(command)]
+    assert csv == ["predict"]
+
+
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["-h"], ["-help"], ["help"], [], ["--epochs=2", "--help"]]
 )

@@ -143,6 +143,27 @@ def test_a_flag_of_another_command_is_rejected_unless_a_flagfile_holds_it(tmp_pa
         parsed(f"--flagfile={file}")
 
 
+def test_a_choice_of_another_command_is_rejected():
+    assert parsed("--format=csv", command="predict").format == "csv"
+    for command in ("plan", "evaluate", "sweep"):
+        with pytest.raises(UserError) as error:
+            parsed("--format=csv", command=command)
+        assert str(error.value) == (
+            f"--format=csv is for predict, not for {command}: use table or json."
+        )
+
+
+def test_pictures_may_have_any_name_and_no_flag():
+    asked = parsed(
+        "a.jpg", "--images=b", "--top_k=2", "caf\udce9.jpg", "--", "-x", command="predict"
+    )
+    assert asked.images == ("b", "a.jpg", "caf\udce9.jpg", "-x")
+    with pytest.raises(UserError, match=r"predict cannot read .s3://b/x.jpg.: it is a URL"):
+        parsed("s3://b/x.jpg", command="predict")
+    with pytest.raises(UserError, match="flag --top_k=0: must be above 0"):
+        parsed("--top_k=0", command="predict")
+
+
 def test_parsing_keeps_no_state_of_an_earlier_command_line():
     assert parsed("--epochs=3", "--deterministic").given == {
         "epochs": "--epochs=3.0",

@@ -224,6 +224,7 @@ ABOUT = {
     "classes": "2",
     "versions": '{"keras": "3"}',
     "class_names": '["a", "b"]',
+    "best": '{"top1": 0.5, "update": 2}',
 }
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from trainer.data.encoded_batch import decoder
 from trainer.data.in_memory import InMemoryDataset
 from trainer.distributed.strategy import mirrored
 from trainer.errors import UserError
@@ -24,6 +25,7 @@ ABOUT = exports.ExportInfo(
 )
 FLAGS = "--epochs=2.0\n"
 LOGITS = [*NAMES, "unused_4"]
+DECODE = decoder(SHAPE, "none", 10**6)
 
 
 def built(name):
@@ -46,7 +48,7 @@ def tiny():
 @pytest.fixture(scope="module")
 def whole(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole") / "export"
-    assert exports.write(folder, tiny, FLAGS, ABOUT, LOGITS) is None
+    assert exports.write(folder, tiny, FLAGS, ABOUT, LOGITS, DECODE) is None
     return folder
 
 
@@ -73,6 +75,24 @@ def test_tensorflow_alone_reads_the_names_of_the_logits(whole):
     names = tf.saved_model.load(str(whole / "saved_model")).class_names.numpy()
     assert [name.decode() for name in names] == LOGITS
     assert (whole / "classes.txt").read_text(encoding="utf-8").splitlines() == LOGITS
+
+
+def test_encoded_pictures_get_names_and_probabilities(tiny, whole):
+    model = tf.saved_model.load(str(whole / "saved_model"))
+    files = [tf.io.encode_png(image) for image in IMAGES]
+    found = model.serve_images(tf.stack(files))
+    expected = tf.nn.softmax(tiny(IMAGES, training=False)).numpy()
+    order = np.argsort(-expected, axis=1, kind="stable")
+    names = [[name.decode() for name in row] for row in found["names"].numpy()]
+    assert names == np.array(LOGITS)[order].tolist()
+    sorted_probabilities = np.take_along_axis(expected, order, axis=1)
+    np.testing.assert_allclose(found["probabilities"], sorted_probabilities, atol=1e-6)
+    by_signature = model.signatures["serve_images"](encoded=tf.stack(files[:5]))
+    np.testing.assert_array_equal(by_signature["names"], found["names"][:5])
+    served = model.signatures["serving_default"](images=tf.constant(IMAGES))
+    assert list(served) == ["output_0"]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="neither a JPEG nor a PNG file"):
+        model.serve_images(tf.constant([b"text"]))
 
 
 def test_weights_are_written_once(tiny, whole):
@@ -109,7 +129,7 @@ def test_a_model_that_keras_cannot_save_has_a_saved_model(tmp_path):
     """The model behaves as in training if `training` is not given."""
     model = built("subclassed")
     expected = model(IMAGES, training=False)
-    reason = exports.write(tmp_path / "export", model, FLAGS, ABOUT, LOGITS)
+    reason = exports.write(tmp_path / "export", model, FLAGS, ABOUT, LOGITS, DECODE)
     assert reason.startswith("Object Subclassed was created by passing non-serializable")
     assert len(reason) <= 200
     logits = exports.load(tmp_path / "export")(IMAGES, training=False)
@@ -138,7 +158,7 @@ def test_a_failed_export_leaves_the_previous_one(tiny, export, limit):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
     try:
         with pytest.raises(UserError, match=r"cannot be written: ") as error:
-            exports.write(export, tiny, FLAGS, ABOUT, LOGITS)
+            exports.write(export, tiny, FLAGS, ABOUT, LOGITS, DECODE)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert len(str(error.value).splitlines()) == 2
@@ -208,7 +228,7 @@ def test_the_folder_of_a_killed_export_is_removed(tiny, export):
     left.mkdir()
     (left / "owner").touch()  # No process has locked it.
     (left / "new").mkdir()
-    exports.write(export, tiny, FLAGS, ABOUT, LOGITS)
+    exports.write(export, tiny, FLAGS, ABOUT, LOGITS, DECODE)
     assert [path.name for path in export.parent.iterdir()] == ["export"]
 
 

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from trainer.system import output
 from trainer.system.output import clean
 
 PLAN = [sys.executable, "-m", "trainer", "plan"]
@@ -71,6 +72,20 @@ def test_control_characters_are_shown_and_do_nothing():
     assert clean("a\x1b[2Jb\rc\x07\x9b1m\u202ed\n\te × ε 猫") == (
         r"a\x1b[2Jb\rc\x07\x9b1m\u202ed" + "\n\te × ε 猫"
     )
+
+
+def test_messages_above_a_bar_go_where_those_without_a_bar_go():
+    """A command whose result is on stdout has a bar too."""
+    streams = []
+    try:
+        for command in (None, "predict"):
+            output.log_to(command)
+            output.log_above_bar(lambda text, file: streams.append((text, file)))
+            output.log("a\x1b")
+    finally:
+        output.log_above_bar(None)
+        output.log_to(None)
+    assert streams == [(r"a\x1b", sys.stdout), (r"a\x1b", sys.stderr)]
 
 
 def test_a_folders_name_does_not_reach_the_terminal(tmp_path):

@@ -2,14 +2,13 @@
 
 import dataclasses
 import json
-import pathlib
 
 from trainer.config.flags import Config
 from trainer.distributed import tpu
 from trainer.errors import UserError
 from trainer.run_dir import model_source
 from trainer.system import process_limits
-from trainer.system.output import say
+from trainer.system.output import log, say
 
 
 def run(config: Config) -> int:
@@ -25,31 +24,21 @@ def run(config: Config) -> int:
     # Importing TensorFlow takes four seconds, so the checks above come first.
     from trainer.data.bad_examples import BadExamples
     from trainer.data.sources import evaluation_split
-    from trainer.run_dir import exports
     from trainer.system.tensorflow_errors import translate
-    from trainer.training import setup
+    from trainer.training import setup, trained_model
     from trainer.training.evaluation import Evaluator
 
     strategy, lanes = setup.devices(config)
     bad = BadExamples(config.skip_bad_examples)
-    if config.export_dir:
-        path = pathlib.Path(config.export_dir)
-        about = exports.about(folder)
-        shape, classes, names = about.image_shape, about.classes, about.class_names
-        # An export does not record how many of its logits --num_classes added.
-        learned = None if config.num_classes else classes
-        with strategy.scope():
-            model = exports.load(path)
-    else:
-        model, data, path, _ = setup.restore(config, folder, strategy, bad)
-        shape, classes, names = model.input_shape[1:], model.output_shape[-1], data.class_names
-        learned = data.classes
+    trained = trained_model.load(config, folder, strategy, bad)
+    path, model = trained.path, trained.model
 
-    before = bad.count  # Number of bad examples in the training data, which `restore` may read.
+    before = bad.count  # Number of bad examples in the training data, which `load` may read.
     with translate(bad.refusal):
-        known = setup.class_names(config, names, learned)
-        source = setup.load(config, evaluation_split(config), bad, known)
+        source = setup.load(config, evaluation_split(config), bad, trained.class_names)
+        shape, classes = trained.image_shape, trained.classes
         _check_fits(source.image_shape, source.classes, shape, classes, source.name)
+        log(trained.choice)
         evaluation = Evaluator(strategy, model, source, lanes, config.augment, bad).evaluate()
     assert evaluation is not None  # It returns None only if it is told to stop.
     examples = source.examples - (bad.count - before)

@@ -7,7 +7,7 @@ from trainer.config.flagfile import to_flagfile
 from trainer.config.flags import Config
 from trainer.run_dir import model_source
 from trainer.system import process_limits
-from trainer.system.output import say
+from trainer.system.output import log, say
 
 
 def run(config: Config) -> int:
@@ -26,8 +26,9 @@ def run(config: Config) -> int:
 
     from trainer.data.bad_examples import BadExamples
     from trainer.data.class_names import few, logit_names
+    from trainer.data.encoded_batch import decoder
     from trainer.nn.ghostify import unghostify
-    from trainer.run_dir import exports
+    from trainer.run_dir import checkpoint_choice, exports
     from trainer.training import setup
 
     flags = to_flagfile(dataclasses.replace(config, model_dir=None))
@@ -35,15 +36,20 @@ def run(config: Config) -> int:
     bad = BadExamples(config.skip_bad_examples)
     strategy = tf.distribute.OneDeviceStrategy("CPU:0")
     model, data, path, update = setup.restore(config, folder, strategy, bad)
+    best = checkpoint_choice.best(path)
     unghostify(model)
     (_, h, w, c), classes = model.input_shape, model.output_shape[-1]
     names = setup.class_names(config, data.class_names, data.classes)
     logits = logit_names(names, classes)
     about = exports.ExportInfo(
-        *(str(path), update, (h, w, c), classes, setup.versions(), (*names,), data.preprocessing)
+        *(str(path), update, (h, w, c), classes, setup.versions(), (*names,)),
+        preprocessing=data.preprocessing,
+        best=best,
     )
-    without = exports.write(target, model, flags, about, logits)
+    decode = decoder((h, w, c), config.augment, config.max_image_pixels)
+    without = exports.write(target, model, flags, about, logits, decode)
 
+    log(checkpoint_choice.of_run(path, update, best))
     say(
         f"{target} holds update {update} of {folder}, "
         f"from uint8 images [b, {h}, {w}, {c}] to float32 logits [b, {classes}]:"
@@ -51,6 +57,11 @@ def run(config: Config) -> int:
     say(f"  classes.txt names the logits, as model.class_names does: {few(logits)}")
     # The printed code assigns `model`: without it, Python would delete the variables of `serve`.
     say(f'  model = tf.saved_model.load("{target}/saved_model"); logits = model.serve(images)')
+    say(
+        f'  model = tf.saved_model.load("{target}/saved_model"); '
+        "found = model.serve_images(tf.constant(files))"
+    )
+    say("    files: bytes of JPEGs and PNGs; found: their names and probabilities, best first")
     if without:
         say(f"  model.keras is left out, because Keras could not load it: {without}")
     else:

@@ -46,7 +46,9 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
     with directory.lock_run_dir(path, directory.flagfile_in(path, config)):
         ended, status = results.ended(path), 0
         if ended is not None:
-            log(f"{path} is finished: top1 {ended['top1']:.4f} in {ended['updates']} updates.")
+            ranges = config.anneal == "range_test"  # The learning rate made its last top-1 small.
+            best = f"; {_best(ended)}" if ended.get("best") and not ranges else ""
+            log(f"{path} is finished: top1 {ended['top1']:.4f} in {ended['updates']} updates{best}")
         try:
             if ended is None or worker:  # The other workers wait for the chief of a finished run.
                 status = _train(config, path, worker)
@@ -99,15 +101,14 @@ def _train(config: Config, path: pathlib.Path, worker: Worker | None) -> int:
             found = f"top1 {result['top1']:.4f} in {result['updates']} updates"
             log(f"{found}; see {path}/result.json")
             if config.anneal != "range_test":
-                log(_best(result, path))
+                command = f"python -m trainer export --model_dir={shlex.quote(str(path))}"
+                log(f"{_best(result)}; {command} --checkpoint=best writes its model")
     return ExitStatus.DONE
 
 
-def _best(result: Mapping[str, Any], path: pathlib.Path) -> str:
-    """Returns the last line of output: the best evaluation, and how to export its model."""
+def _best(result: Mapping[str, Any]) -> str:
+    """Returns a text about the best evaluation of a finished run."""
     best = result["best"]
-    which = f"the best evaluation has top1 {best['top1']:.4f}, at update {best['update']}"
-    if best["update"] == result["updates"]:
-        which = "the last evaluation is the best"
-    command = f"python -m trainer export --model_dir={shlex.quote(str(path))} --checkpoint=best"
-    return f"{which}; {command} writes its model"
+    at_end = best["update"] == result["updates"]
+    where = "the end of the run" if at_end else f"update {best['update']}"
+    return f"the best evaluation has top1 {best['top1']:.4f}, at {where}"

@@ -65,16 +65,16 @@ def of_command(name: str) -> str:
         if flag.group != group:
             group = flag.group
             lines += ["", _wrapped(group, 0)]
-        lines.append(_flag(flag_name))
+        lines.append(_flag(flag_name, name))
     return "\n".join(lines)
 
 
-def _flag(name: str) -> str:
-    """Returns the flag's name, help, choices and default."""
+def _flag(name: str, command: str) -> str:
+    """Returns the flag's name, help, choices for `command`, and default."""
     flag, default = FLAGS[name], getattr(Config, name, None)
     head, text = f"  --{name}=", flag.help
-    if flag.choices:
-        text += f" One of {', '.join(flag.choices)}."
+    if choices := flag.choices_of(command):
+        text += f" One of {', '.join(choices)}."
     if isinstance(default, bool):
         head = f"  --[no]{name}"
     elif default not in (None, ()):

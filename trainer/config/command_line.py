@@ -27,13 +27,15 @@ _DEFINE: dict[Any, Callable[..., Any]] = {
 }
 # Current names of flags, by their earlier names.
 _RENAMED = {flag.formerly: name for name, flag in FLAGS.items() if flag.formerly}
+# Flags that take the arguments of a command that are not flags.
+_POSITIONAL = {"report": "runs", "predict": "images"}
 _RENAMED_FLAG = re.compile(f"^(--?)({'|'.join(_RENAMED)})(?=$|=)")
 
 
 def parse(command: str, arguments: Sequence[str], kept: Sequence[str] = ()) -> Config:
     """Parses the command line of `command`.
 
-    For `report`, arguments that are not flags name run directories.
+    Arguments that are not flags name run directories for `report`, and pictures for `predict`.
 
     Args:
       command: a name of `COMMANDS`.
@@ -46,7 +48,8 @@ def parse(command: str, arguments: Sequence[str], kept: Sequence[str] = ()) -> C
     """
     # absl's logging reads global flags of absl, which must count as parsed.
     absl_flags.FLAGS.mark_as_parsed()
-    _check_text(arguments)
+    if command != "predict":  # Predictions are not kept with flags, and pictures have any name.
+        _check_text(arguments)
     expanded = expand(arguments)
     # Arguments by flagfile; the key None has the arguments of the command line itself.
     lines: dict[pathlib.Path | None, list[str]] = {}
@@ -56,13 +59,15 @@ def parse(command: str, arguments: Sequence[str], kept: Sequence[str] = ()) -> C
     _check_flagfiles(command, lines)
     order = ["--order_version=1"] if any(map(flagfile.is_of_version_1, lines.values())) else []
     parsed, rest = _parsed(command, [*order, *kept, *(each.text for each in expanded)])
-    if rest and command != "report":
+    if rest and command not in _POSITIONAL:
         raise UserError(f"unexpected argument {rest[0]!r}: flags are written --name=value.")
     values: dict[str, Any] = {name: parsed[name].value for name in FLAGS}
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    values["runs"] += (*rest,)
+    if rest:
+        values[_POSITIONAL[command]] += (*rest,)
     for name, value in values.items():
         _check_value(name, value)
+        _check_choice(command, name, value)
     given = {name: parsed[name].serialize() for name in FLAGS if parsed[name].present}
     config = flagfile.with_precision(Config(**values, given=given))
     _check_strategy(config)
@@ -133,16 +138,27 @@ def _check_flagfiles(command: str, files: Mapping[pathlib.Path | None, Sequence[
 
 def _check_value(name: str, value: Any) -> None:
     """Refuses a value that the flag or a flagfile cannot have."""
-    if name == "runs":
+    for command in (each for each in _POSITIONAL if _POSITIONAL[each] == name):
         for path in value:
             if why := local_path.problem(path):
-                raise UserError(f"report cannot read {path!r}: it {why}.")
+                raise UserError(f"{command} cannot read {path!r}: it {why}.")
     if isinstance(value, str) and len(f"{value}.".splitlines()) > 1:
         raise UserError(
             f"--{name}={value!r} has a line break, but flags.txt has one line per flag: rename it."
         )
     if value is not None and (why := FLAGS[name].problem(value)):
         raise UserError(f"flag --{name}={value}: {why}")
+
+
+def _check_choice(command: str, name: str, value: Any) -> None:
+    """Refuses a choice of a flag that only other commands accept."""
+    flag = FLAGS[name]
+    accepted = flag.choices_of(command)
+    if command in flag.commands and value in flag.choices and value not in accepted:
+        raise UserError(
+            f"--{name}={value} is for {', '.join(flag.only[value])}, not for {command}: "
+            f"use {' or '.join(accepted)}."
+        )
 
 
 def _check_strategy(config: Config) -> None:

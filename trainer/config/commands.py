@@ -35,6 +35,10 @@ COMMANDS: Mapping[str, Command] = {
     "export": Command(
         "Write the inference model of a checkpoint.", "--model_dir=runs/grow --checkpoint=best"
     ),
+    "predict": Command(
+        "Print the most probable classes of your own pictures.",
+        "--model_dir=runs/grow --checkpoint=best photographs",
+    ),
     "convert": Command(
         "Add an index to a prepared TFDS dataset, to train on more than fits in memory.",
         "--dataset=fashion_mnist",

@@ -5,13 +5,15 @@ The field's annotation is the flag's type; `tuple[str, ...]` means a comma-separ
 
 import dataclasses
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 # Commands that train, or that predict what training does.
 TRAINING = ("plan", "train", "range_test", "sweep")
-# All commands that use the model or the data of a run.
-MODEL = (*TRAINING, "evaluate", "export")
+# Commands that take all flags of a run's data.
+EXAMPLES = (*TRAINING, "evaluate", "export")
+# All commands that use the model of a run.
+MODEL = (*EXAMPLES, "predict")
 
 # Maps a value to the reason why it cannot be used, for a message; "" if it can be used.
 Problem = Callable[[Any], str]
@@ -22,7 +24,7 @@ class Scope(enum.Enum):
 
     LEARNED = "the run: the flag changes what is learned, and a resumed run must have its value"
     FREE = "the run: a resumed run may have another value"
-    MACHINE = "the machine: a resumed run, evaluate and export may each have another value"
+    MACHINE = "the machine: a resumed run, evaluate, export and predict may each have another"
     CALL = "one call: the value is not kept with the run"
 
 
@@ -56,6 +58,7 @@ class Flag:
       scope: owner of the value.
       commands: names of the commands that take the flag.
       choices: all values that the flag accepts; () if its values cannot be listed.
+      only: commands that accept a choice, by the choice; all commands accept the others.
       problem: function that returns why a value cannot be used, or "".
       decides: value of --anneal with which a flag of scope FREE changes what is learned, or None.
       repeated: whether the flag may be given several times, with one value each.
@@ -67,10 +70,15 @@ class Flag:
     scope: Scope
     commands: Sequence[str]
     choices: Sequence[str] = ()
+    only: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     problem: Problem = ANYTHING
     decides: str | None = None
     repeated: bool = False
     formerly: str = ""
+
+    def choices_of(self, command: str) -> list[str]:
+        """Returns the choices that `command` accepts."""
+        return [each for each in self.choices if command in self.only.get(each, (command,))]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,7 +22,7 @@ def _of(*scopes: Scope) -> frozenset[str]:
 
 # Flags of one call, which are not kept with the run.
 ONE_CALL = _of(Scope.CALL)
-# Flags that `evaluate` and `export` do not take from the run.
+# Flags that `evaluate`, `export` and `predict` do not take from the run.
 OF_THE_MACHINE = _of(Scope.MACHINE)
 # Flags whose values may differ when a run is resumed.
 FREE = _of(Scope.CALL, Scope.MACHINE, Scope.FREE)

@@ -21,10 +21,11 @@ from trainer.config.run_flags import RunFlags
 
 _run = Group("Run", Scope.FREE, TRAINING)
 _devices = Group("Devices", Scope.MACHINE, MODEL)
-_checkpoint = Group("Checkpoint", Scope.CALL, ("evaluate", "export"))
+_checkpoint = Group("Checkpoint", Scope.CALL, ("evaluate", "export", "predict"))
 _output = Group("Output", Scope.CALL, ("plan",))
 _cost = Group("Predicted time", Scope.CALL, ("plan",))
 _sweep = Group("Sweep", Scope.CALL, ("sweep",))
+_predict = Group("Predictions", Scope.CALL, ("predict",))
 _report = Group("Report", Scope.CALL, ("report",))
 
 _tpu_name = must_be(
@@ -120,12 +121,17 @@ class Config(RunFlags):
     export_dir: str | None = _checkpoint(
         None,
         "Folder of an export. `export` writes it (unset: the folder export in the run directory). "
-        "`evaluate` reads its SavedModel, or its model.keras if you give the path of that file.",
+        "`evaluate` and `predict` read its SavedModel, or its model.keras if you give the path of "
+        "that file.",
         problem=_path,
     )
 
     format: str = _output(
-        "table", "Output format.", choices=("table", "json"), commands=("plan", "evaluate", "sweep")
+        "table",
+        "Output format; with json, `predict` prints one object per picture and line.",
+        choices=("table", "json", "csv"),
+        only={"csv": ("predict",)},
+        commands=("plan", "evaluate", "predict", "sweep"),
     )
     plot: str | None = _output(None, "PNG file for a figure of the plan.", problem=_path)
 
@@ -184,6 +190,19 @@ class Config(RunFlags):
         1, "Number of points to train at once, which share the cores evenly.", problem=POSITIVE
     )
     sweep_retry: bool = _sweep(False, "Train failed points again.")
+
+    images: tuple[str, ...] = _predict(
+        (),
+        "Picture, or folder of pictures. The flag may be given several times, and --images= may be "
+        "left out.",
+        repeated=True,
+    )
+    top_k: int | None = _predict(
+        None,
+        "Number of most probable classes to print for each picture (unset: 3, or all classes if "
+        "there are fewer).",
+        problem=POSITIVE,
+    )
 
     runs: tuple[str, ...] = _report(
         (),

@@ -6,6 +6,7 @@ import re
 from trainer.config import local_path
 from trainer.config.declaration import (
     EPOCHS,
+    EXAMPLES,
     FACTOR,
     FRACTION,
     MODEL,
@@ -74,6 +75,7 @@ class RunFlags:
         "Evaluation split, in TFDS's syntax (unset: test; for image_folder, the first of val, "
         "validation and test that exists).",
         problem=local_path.empty,
+        commands=EXAMPLES,
     )
     train_examples: int | None = _data(
         None,
@@ -94,6 +96,7 @@ class RunFlags:
         False,
         "Skip, count and name images that cannot be read or decoded (TFDS: ArrayRecord only).",
         scope=Scope.FREE,
+        commands=EXAMPLES,
     )
     max_image_pixels: int = _data(
         178_956_970,

@@ -12,7 +12,7 @@ from trainer.errors import UserError
 from trainer.system.output import log
 from trainer.system.regular_file import opener, read_regular
 
-_MOST_REPORTED = 10  # bad examples with a message of their own
+_MOST_REPORTED = 10
 _MOST_BYTES = 2**30  # size of the list that is read
 
 
@@ -22,10 +22,14 @@ class BadExamples:
     Args:
       skip: whether bad examples are left out; if not, the first one ends the run.
       path: file that lists the bad examples, one per line; None: no file is read or written.
+      most_reported: number of bad examples with a message of their own.
     """
 
-    def __init__(self, skip: bool, path: pathlib.Path | None = None) -> None:
+    def __init__(
+        self, skip: bool, path: pathlib.Path | None = None, most_reported: int = _MOST_REPORTED
+    ) -> None:
         self.skip = skip
+        self._most_reported = most_reported
         self._path = path
         self._lock = threading.Lock()
         self._refused: UserError | None = None
@@ -70,9 +74,9 @@ class BadExamples:
                     open(self._path, "a", encoding="utf-8", opener=opener) as file,
                 ):
                     file.write(f"{name}\t{reason}\n")
-        if number <= _MOST_REPORTED:
+        if number <= self._most_reported:
             log(f"{name} is left out: {reason}", all_workers=True)
-            if number == _MOST_REPORTED and self._path:
+            if number == self._most_reported and self._path:
                 log(f"any others are listed in {self._path}", all_workers=True)
 
     def refuse(self, message: str) -> NoReturn:

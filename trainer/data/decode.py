@@ -17,6 +17,9 @@ from trainer.data import exif, pillow_decoding
 Shape = tuple[int, int, int]
 # Maps the shape of an image, int32 [3], to a crop, int32 [4]: top, left, height, width.
 Window = Callable[[tf.Tensor], tf.Tensor]
+# Decodes a file that is neither JPEG nor PNG: bytes [], number of channels and limit of pixels to
+# uint8 [h, w, channels].
+Others = Callable[[tf.Tensor, int, int], tf.Tensor]
 
 # Pillow's default limit, about 13,000 × 13,000 pixels: half a gigabyte of RGB.
 MAX_PIXELS = 178_956_970
@@ -32,11 +35,29 @@ _ROWS_REVERSED = (False, False, False, True, True, False, False, True, True)
 _COLUMNS_REVERSED = (False, False, True, True, False, False, True, True, False)
 
 
+def by_pillow(encoded: tf.Tensor, channels: int, max_pixels: int) -> tf.Tensor:
+    """Decodes a GIF, BMP or WebP file with Pillow, which a SavedModel cannot do."""
+
+    def decode(data: bytes | np.ndarray) -> np.ndarray:
+        # In eager calls, TensorFlow passes an array of one string.
+        content = data.item() if isinstance(data, np.ndarray) else data
+        return pillow_decoding.pixels(content, channels, max_pixels)
+
+    pixels = tf.numpy_function(decode, [encoded], tf.uint8, stateful=False)
+    return tf.ensure_shape(pixels, [None, None, channels])
+
+
+def for_evaluation(augment: str) -> Callable[..., tf.Tensor]:
+    """Returns `central_crop` if the training set was augmented by `imagenet`, else `whole`."""
+    return central_crop if augment == "imagenet" else whole
+
+
 def whole(
     encoded: tf.Tensor,
     shape: Shape,
     orientation: tf.Tensor | None = None,
     max_pixels: int | None = MAX_PIXELS,
+    others: Others = by_pillow,
 ) -> tf.Tensor:
     """Decodes the whole image and stretches it to `shape`: uint8 [h, w, c].
 
@@ -46,9 +67,10 @@ def whole(
         orientation: result of `exif.orientation`, int32 []; None means upright, and is faster
             than orientation 1.
         max_pixels: limit above which an image is an error; None: no limit, for known sizes.
+        others: decodes formats other than JPEG and PNG, if there is a limit.
     """
     height, width, channels = shape
-    pixels = _decoded(encoded, channels, max_pixels)
+    pixels = _decoded(encoded, channels, max_pixels, others)
 
     def resized(size: tf.Tensor | tuple[int, int]) -> tf.Tensor:
         return tf.saturate_cast(tf.round(tf.image.resize(pixels, size, antialias=True)), tf.uint8)
@@ -66,6 +88,7 @@ def central_crop(
     shape: Shape,
     orientation: tf.Tensor | None = None,
     max_pixels: int = MAX_PIXELS,
+    others: Others = by_pillow,
 ) -> tf.Tensor:
     """Crops the central square, 87.5% of the shorter side, and resizes it: uint8 [h, w, c].
 
@@ -78,7 +101,7 @@ def central_crop(
         top, left = (size[0] - side) // 2, (size[1] - side) // 2
         return tf.stack([top, left, side, side])
 
-    return _cropped(encoded, shape, window, orientation, max_pixels)
+    return _cropped(encoded, shape, window, orientation, max_pixels, others)
 
 
 def random_crop(
@@ -112,7 +135,9 @@ def random_crop(
     return tf.cond(flip, lambda: tf.reverse(pixels, [1]), lambda: pixels)
 
 
-def _decoded(encoded: tf.Tensor, channels: int, max_pixels: int | None) -> tf.Tensor:
+def _decoded(
+    encoded: tf.Tensor, channels: int, max_pixels: int | None, others: Others
+) -> tf.Tensor:
     if max_pixels is None:
         return tf.io.decode_image(encoded, channels, expand_animations=False)
 
@@ -121,12 +146,12 @@ def _decoded(encoded: tf.Tensor, channels: int, max_pixels: int | None) -> tf.Te
             return tf.io.decode_jpeg(encoded, channels)
 
     return tf.cond(
-        tf.io.is_jpeg(encoded), jpeg, lambda: _decoded_other(encoded, channels, max_pixels)
+        tf.io.is_jpeg(encoded), jpeg, lambda: _decoded_other(encoded, channels, max_pixels, others)
     )
 
 
-def _decoded_other(encoded: tf.Tensor, channels: int, max_pixels: int) -> tf.Tensor:
-    """Decodes a PNG with TensorFlow, and all formats except PNG and JPEG with Pillow."""
+def _decoded_other(encoded: tf.Tensor, channels: int, max_pixels: int, others: Others) -> tf.Tensor:
+    """Decodes a PNG with TensorFlow, and all formats except PNG and JPEG with `others`."""
 
     def png() -> tf.Tensor:
         header = tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.uint8)  # [8]
@@ -135,17 +160,8 @@ def _decoded_other(encoded: tf.Tensor, channels: int, max_pixels: int) -> tf.Ten
         with tf.control_dependencies([_bounded(size, max_pixels)]):
             return tf.io.decode_png(encoded, channels)
 
-    def by_pillow() -> tf.Tensor:
-        def decode(data: bytes | np.ndarray) -> np.ndarray:
-            # In eager calls, TensorFlow passes an array of one string.
-            content = data.item() if isinstance(data, np.ndarray) else data
-            return pillow_decoding.pixels(content, channels, max_pixels)
-
-        pixels = tf.numpy_function(decode, [encoded], tf.uint8, stateful=False)
-        return tf.ensure_shape(pixels, [None, None, channels])
-
     is_png = tf.equal(tf.strings.substr(encoded, 0, 8), exif.PNG)
-    return tf.cond(is_png, png, by_pillow)
+    return tf.cond(is_png, png, lambda: others(encoded, channels, max_pixels))
 
 
 def _bounded(size: tf.Tensor, max_pixels: int) -> tf.Operation:
@@ -157,7 +173,12 @@ def _bounded(size: tf.Tensor, max_pixels: int) -> tf.Operation:
 
 
 def _cropped(
-    encoded: tf.Tensor, shape: Shape, window: Window, orientation: tf.Tensor | None, max_pixels: int
+    encoded: tf.Tensor,
+    shape: Shape,
+    window: Window,
+    orientation: tf.Tensor | None,
+    max_pixels: int,
+    others: Others = by_pillow,
 ) -> tf.Tensor:
     """Crops `window` of the upright image and resizes it to `shape`: uint8 [h, w, c]."""
     height, width, channels = shape
@@ -170,7 +191,7 @@ def _cropped(
             return tf.image.decode_and_crop_jpeg(encoded, crop, channels=channels)
 
         def other() -> tf.Tensor:
-            pixels = _decoded_other(encoded, channels, max_pixels)
+            pixels = _decoded_other(encoded, channels, max_pixels, others)
             top, left, rows, columns = tf.unstack(window(tf.shape(pixels)))
             return pixels[top : top + rows, left : left + columns]
 

@@ -35,13 +35,6 @@ def load(
     np.add.at(counts, labels, np.bincount(files.folder_of, minlength=len(labels)))
     largest = picture_files.largest_file(max_pixels)
 
-    def unread(index: int) -> str | None:
-        try:
-            picture_files.orientation(files.path(index), largest)
-        except picture_files.UnreadableError as error:
-            return str(error)
-        return None
-
     return IndexedDataset(
         examples=len(files),
         class_names=names,
@@ -52,7 +45,7 @@ def load(
         describe=files.path,
         path=files.path,
         max_pixels=max_pixels,
-        unread=unread,
+        unread=lambda index: picture_files.unread(files.path(index), largest),
         summary=split_summary(split, len(files), names, counts[:-1].tolist(), files.left_out),
     )
 

@@ -55,3 +55,12 @@ def orientation(path: bytes | str, largest: int) -> int:
         raise UnreadableError(error.strerror) from error
     except OSError as error:
         raise UnreadableError(f"it cannot be read: {error.strerror}") from error
+
+
+def unread(path: bytes | str, largest: int) -> str | None:
+    """Returns why `orientation` cannot read a picture's file; None if it can read the file."""
+    try:
+        orientation(path, largest)
+    except UnreadableError as error:
+        return str(error)
+    return None

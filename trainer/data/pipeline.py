@@ -213,7 +213,7 @@ def _encoded_evaluation(
 
     `first_of` maps t to the first index of element t; indices from N on are padding.
     """
-    part = decode.central_crop if augment == "imagenet" else decode.whole
+    part = decode.for_evaluation(augment)
 
     def pixels(encoded: tf.Tensor, orientation: tf.Tensor | None, _: tf.Tensor) -> tf.Tensor:
         return part(encoded, source.image_shape, orientation, source.max_pixels)

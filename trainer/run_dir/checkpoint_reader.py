@@ -33,6 +33,16 @@ def load(
     return path, progress
 
 
+def newest_progress(folder: pathlib.Path) -> dict[str, Any]:
+    """Returns the progress in the newest intact checkpoint in `folder`.
+
+    Raises:
+      UserError: if `folder` has no intact checkpoint.
+    """
+    _, progress, _ = _read_chosen(folder, "newest", {})
+    return progress
+
+
 def _read_chosen(
     folder: pathlib.Path, which: str, variables: Variables
 ) -> tuple[pathlib.Path, dict[str, Any], dict[pathlib.Path, Exception]]:
@@ -81,6 +91,5 @@ def _choose(
 
 def _best(folder: pathlib.Path) -> int | None:
     """Returns the update with the best evaluation, as the newest checkpoint records."""
-    _, progress, _ = _read_chosen(folder, "newest", {})
-    best = progress.get("best")
+    best = newest_progress(folder).get("best")
     return best and best["update"]

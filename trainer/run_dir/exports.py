@@ -1,7 +1,9 @@
 """Exports: the inference model of a run in two formats, in a folder that appears atomically.
 
 - `saved_model/` needs only TensorFlow. Its `serve` maps uint8 images [b, h, w, c] to float32 logits
-  [b, classes], for any b. Its `class_names` holds the names of the logits.
+  [b, classes], for any b. Its `serve_images` maps the bytes [n] of JPEG and PNG files to the names
+  and the probabilities of the classes [n, classes], most probable first. Its `class_names` holds
+  the names of the logits.
 - `model.keras` needs Keras and the modules of custom layers. The export lacks this file if Keras
   cannot load it.
 - `classes.txt` names one logit per line, `flags.txt` has the flags of the run, and `export.json`
@@ -29,8 +31,10 @@ from trainer.run_dir.model_source import is_export, is_model
 from trainer.system import typed_json
 from trainer.system.atomic_file import move_atomic, write_atomic, write_json
 from trainer.system.regular_file import opener
-from trainer.system.typed_json import DamagedError, file_name, integer, list_of
+from trainer.system.typed_json import DamagedError, file_name, integer, list_of, number
 
+# Maps the bytes of files, string [n], to images, uint8 [n, h, w, c].
+Decode = Callable[[tf.Tensor], tf.Tensor]
 # TensorFlow and Keras raise these if a model is damaged, or if another program wrote it.
 _DAMAGED = (*DAMAGED, AttributeError, KeyError, TypeError, ValueError, zipfile.BadZipFile)
 
@@ -47,6 +51,8 @@ class ExportInfo:
     class_names: tuple[str, ...] | None = None  # None if an older version wrote the export.
     # "imagenet" if the model standardises images as keras.applications does, else None.
     preprocessing: str | None = None
+    # top1 and update of the run's best evaluation at that time; None if it is unknown.
+    best: dict[str, Any] | None = None
 
 
 _ABOUT = typed_json.fields(
@@ -60,6 +66,7 @@ _ABOUT = typed_json.fields(
     {
         "class_names": typed_json.optional(list_of(file_name)),
         "preprocessing": typed_json.optional(typed_json.one_of("imagenet")),
+        "best": typed_json.optional(typed_json.fields({"top1": number(0, 1), "update": integer()})),
     },
 )
 
@@ -89,9 +96,22 @@ def check_free(folder: pathlib.Path, flagfile: str) -> None:
 
 
 def write(
-    folder: pathlib.Path, model: keras.Model, flagfile: str, about: ExportInfo, names: Sequence[str]
+    folder: pathlib.Path,
+    model: keras.Model,
+    flagfile: str,
+    about: ExportInfo,
+    names: Sequence[str],
+    decode: Decode,
 ) -> str | None:
-    """Writes an export of `model`, which replaces an earlier one; `names` are those of its logits.
+    """Writes an export of `model`, which replaces an earlier one.
+
+    Args:
+      folder: folder of the export.
+      model: the model for inference.
+      flagfile: flags of the run.
+      about: content of export.json.
+      names: names of the logits.
+      decode: decodes the pictures of `serve_images`; it uses TensorFlow's operations alone.
 
     Returns:
       The reason why the export lacks model.keras, or None if it has this file.
@@ -104,7 +124,7 @@ def write(
         with temporary_folder.beside(folder) as work:
             new = work / "new"
             new.mkdir()
-            _write_saved_model(model, about, names, new / "saved_model")
+            _write_saved_model(model, about, names, decode, new / "saved_model")
             reason = _write_keras_file(model, new / "model.keras")
             write_atomic(new / "classes.txt", "".join(f"{name}\n" for name in names))
             write_atomic(new / "flags.txt", flagfile)
@@ -119,7 +139,11 @@ def write(
 
 
 def _write_saved_model(
-    model: keras.Model, about: ExportInfo, names: Sequence[str], path: pathlib.Path
+    model: keras.Model,
+    about: ExportInfo,
+    names: Sequence[str],
+    decode: Decode,
+    path: pathlib.Path,
 ) -> None:
     """Writes the SavedModel.
 
@@ -132,7 +156,16 @@ def _write_saved_model(
     module.serve = tf.function(
         lambda images: model(images, training=False), input_signature=[images], autograph=False
     )
-    tf.saved_model.save(module, str(path), signatures=module.serve)
+
+    def serve_images(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
+        probabilities = tf.nn.softmax(model(decode(encoded), training=False))
+        ordered, classes = tf.math.top_k(probabilities, about.classes)
+        return {"names": tf.gather(module.class_names, classes), "probabilities": ordered}
+
+    encoded = tf.TensorSpec([None], tf.string, name="encoded")
+    module.serve_images = tf.function(serve_images, input_signature=[encoded], autograph=False)
+    signatures = {"serving_default": module.serve, "serve_images": module.serve_images}
+    tf.saved_model.save(module, str(path), signatures=signatures)
 
 
 def _write_keras_file(model: keras.Model, path: pathlib.Path) -> str | None:

@@ -1,4 +1,4 @@
-"""Finds the run or export that `evaluate` and `export` read, and its flags.
+"""Finds the run or export that `evaluate`, `export` and `predict` read, and its flags.
 
 These flags precede those of the command line, so that the user gives only flags that differ. Flags
 that describe the run's machine are left out.
@@ -14,6 +14,8 @@ from trainer.config.flags import FLAGS, Config
 from trainer.errors import UserError
 from trainer.run_dir import directory
 
+_READING = ("evaluate", "export", "predict")
+
 
 def run(config: Config) -> pathlib.Path:
     """Returns the run directory that --model_dir names, or else the one of a path in --checkpoint.
@@ -28,7 +30,10 @@ def run(config: Config) -> pathlib.Path:
     else:
         raise UserError("--model_dir is missing: name a run's directory, as in runs/first.")
     if is_export(folder):
-        raise UserError(f"{folder} is an export: use `evaluate --export_dir={folder}`.")
+        raise UserError(
+            f"{folder} is an export: use `evaluate --export_dir={folder}`, or `predict` with this "
+            "flag."
+        )
     if not (folder / "flags.txt").exists():
         raise UserError(
             f"{folder} is not a run directory: it has no flags.txt. Name the directory of a run."
@@ -37,7 +42,7 @@ def run(config: Config) -> pathlib.Path:
 
 
 def run_or_export(config: Config) -> pathlib.Path:
-    """Returns the directory of the run or export to evaluate.
+    """Returns the directory of the run or export to evaluate or to predict with.
 
     Raises:
       UserError: if a run and an export are named, or the named directory is neither.
@@ -47,7 +52,7 @@ def run_or_export(config: Config) -> pathlib.Path:
     if config.model_dir is not None or config.checkpoint != "newest":
         raise UserError(
             "--export_dir excludes --model_dir and --checkpoint: leave --export_dir out to "
-            "evaluate a run, or the other two to evaluate an export."
+            "use a run, or the other two to use an export."
         )
     path = pathlib.Path(config.export_dir)
     folder = path.parent if is_model(path) else path
@@ -72,12 +77,12 @@ def is_export(folder: pathlib.Path) -> bool:
 def kept_flags(command: str, config: Config) -> list[str]:
     """Returns the flags of the run or export that `command` reads, as command-line arguments.
 
-    Returns [] for commands other than `evaluate` and `export`.
+    Returns [] for commands other than `evaluate`, `export` and `predict`.
 
     Raises:
       UserError: if no run or export is named, or its flags.txt is damaged.
     """
-    if command not in ("evaluate", "export"):
+    if command not in _READING:
         return []
     folder = _source(command, config)
     try:

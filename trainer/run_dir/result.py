@@ -23,6 +23,7 @@ _FIELDS = fields(
         "replicas": integer(1),
         "hosts": integer(1),
         "parameters": typed_json.optional(integer(1)),
+        "best": typed_json.optional(fields({"top1": number(0, 1), "update": integer()})),
         "update_seconds": typed_json.table_of(number(1e-12, 1e12)),
     },
 )

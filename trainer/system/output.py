@@ -121,8 +121,9 @@ def log(text: str, *, all_workers: bool = False) -> None:
     if _log.silent and not all_workers:
         return
     if _log.write:
-        _log.write(clean(text), file=sys.stdout)
-        sys.stdout.flush()
+        to = sys.stderr if _log.command else sys.stdout
+        _log.write(clean(text), file=to)
+        to.flush()
     elif _log.command:
         say(f"crescendo {_log.command}: {text}", to=sys.stderr)
     else:

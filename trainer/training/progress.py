@@ -18,7 +18,8 @@ class Progress:
             dynamic_ncols=True,
             disable=None if shown else True,  # With None, tqdm shows the bar only on a terminal.
         )
-        output.log_above_bar(tqdm.write)
+        if not self._bar.disable:
+            output.log_above_bar(tqdm.write)
 
     def update(self, position: int, **values: float) -> None:
         """Moves the bar to `position`, and shows `values` after it."""

@@ -1,0 +1,77 @@
+"""Lines that say which checkpoint a command takes, and which evaluation was the best."""
+
+import pathlib
+
+import pytest
+import tensorflow as tf
+
+from trainer.errors import UserError
+from trainer.run_dir import checkpoint_choice
+from trainer.run_dir.checkpoints import Checkpoints
+from trainer.run_dir.exports import ExportInfo
+
+PATH = pathlib.Path("x/export")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Writes checkpoints of updates 9, 10 and 99; the evaluation at update 10 is the best."""
+    checkpoints = Checkpoints(tmp_path, {"weights": [tf.Variable(0.0)]}, keep=9)
+    for update in (9, 10, 99):
+        best = {"top1": 0.5 + min(update, 10) / 100, "update": min(update, 10)}
+        checkpoints.save(update, {"best": None if update == 9 else best})
+        checkpoints.wait()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("update", "line"),
+    [
+        (
+            99,
+            "takes {0}/000000099, the newest; the best evaluation has top1 0.6000, at update 10, "
+            "which --checkpoint=best takes",
+        ),
+        (10, "takes {0}/000000010; it has the best evaluation, top1 0.6000"),
+        (
+            9,
+            "takes {0}/000000009; the best evaluation has top1 0.6000, at update 10, "
+            "which --checkpoint=best takes",
+        ),
+    ],
+)
+def test_the_best_is_that_of_the_newest_checkpoint(folder, update, line):
+    path = folder / f"{update:09d}"
+    best = checkpoint_choice.best(path)
+    assert best == {"top1": 0.6, "update": 10}
+    assert checkpoint_choice.of_run(path, update, best) == line.format(folder)
+
+
+def test_a_run_without_an_evaluation_has_no_best(folder):
+    (newest, other) = (folder / "000000009", folder / "000000010")
+    for path in (other, folder / "000000099"):
+        path.rename(folder / f"other {path.name}")
+    assert checkpoint_choice.best(newest) is None
+    line = f"takes {newest}, the newest; the run has not evaluated yet"
+    assert checkpoint_choice.of_run(newest, 9, None) == line
+
+
+def test_a_run_without_checkpoints_is_rejected(tmp_path):
+    with pytest.raises(UserError, match="holds no checkpoint"):
+        checkpoint_choice.best(tmp_path / "000000009")
+
+
+@pytest.mark.parametrize(
+    ("best", "line"),
+    [
+        (None, ""),
+        ({"top1": 0.75, "update": 7}, "; it had the best evaluation, top1 0.7500"),
+        (
+            {"top1": 0.75, "update": 5},
+            "; the best evaluation has top1 0.7500, at update 5",
+        ),
+    ],
+)
+def test_an_export_knows_the_best_of_its_time(best, line):
+    about = ExportInfo("checkpoints/000000007", 7, (8, 8, 1), 2, {}, ("a", "b"), best=best)
+    assert checkpoint_choice.of_export(PATH, about) == f"takes {PATH}, which holds update 7{line}"

@@ -1,0 +1,172 @@
+"""predict: prints the most probable classes of pictures, by a run's checkpoint or export."""
+
+import contextlib
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+
+from trainer.config.flags import Config
+from trainer.data import picture_paths
+from trainer.data.class_names import printable
+from trainer.distributed import tpu
+from trainer.errors import UserError
+from trainer.run_dir import model_source
+from trainer.system import output, process_limits
+from trainer.system.output import log, say
+
+# Number of classes to print if --top_k is not set.
+_TOP_K = 3
+# Widest column of a table; a longer text moves the columns of its own line only.
+_WIDEST = 60
+
+# Maps the path, the class names and the probabilities of a picture to a line.
+Line = Callable[[str, Sequence[str], Sequence[float]], str]
+
+
+def run(config: Config) -> int:
+    """Predicts the classes of each picture, and prints a line for each.
+
+    Pictures that cannot be decoded are named on stderr.
+
+    Raises:
+      UserError: if there is no such model or picture, or if no picture can be decoded.
+    """
+    folder = model_source.run_or_export(config)
+    if not config.images:
+        raise UserError(
+            "no pictures given: name files or folders, as in "
+            "`predict --model_dir=runs/x photographs`."
+        )
+    paths, left_out = picture_paths.find(config.images)
+    if config.strategy == "tpu":
+        tpu.check_packages()
+    process_limits.check()
+    # Importing TensorFlow takes four seconds, so the checks above come first.
+    from trainer.data import picture_source
+    from trainer.data.bad_examples import BadExamples
+    from trainer.data.class_names import logit_names
+    from trainer.training import setup, trained_model
+    from trainer.training.prediction import predict
+    from trainer.training.progress import Progress
+
+    if left_out:
+        log(left_out)
+    strategy, lanes = setup.devices(config)
+    trained = trained_model.load(config, folder, strategy, BadExamples(config.skip_bad_examples))
+    names = logit_names(trained.class_names, trained.classes)
+    top_k = _top_k(config.top_k, len(names))
+    log(trained.choice)
+    source = picture_source.load(paths, trained.image_shape, config.max_image_pixels)
+    bad = BadExamples(skip=True, most_reported=len(paths))
+    shown = [os.fsdecode(path) for path in paths]
+    header, line = _FORMATS[config.format](shown, names, top_k)
+    if header:
+        say(header)
+    count = 0
+    # On a terminal, the lines themselves show the progress.
+    with contextlib.closing(Progress(0, len(paths), shown=output.width() is None)) as bar:
+        for found in predict(
+            strategy, trained.model, source, top_k, lanes=lanes, augment=config.augment, bad=bad
+        ):
+            lines = []
+            for index, classes, probabilities in zip(*found.lists(), strict=True):
+                if all(map(math.isfinite, probabilities)):
+                    lines.append(line(shown[index], [names[i] for i in classes], probabilities))
+                else:
+                    bad.add(shown[index], "its probabilities are not finite")
+            if lines:
+                say("\n".join(lines))
+            count += len(lines)
+            bar.update(found.end)
+    _report_bad(len(paths) - count, len(paths))
+    return 0
+
+
+def _top_k(asked: int | None, classes: int) -> int:
+    """Returns the number of classes to print for a picture: --top_k, or its default."""
+    if asked is not None and asked > classes:
+        raise UserError(
+            f"--top_k={asked} is above the model's {classes} classes: give at most {classes}."
+        )
+    return asked or min(_TOP_K, classes)
+
+
+def _report_bad(count: int, pictures: int) -> None:
+    """Says how many pictures have no prediction.
+
+    Raises:
+      UserError: if no picture has one.
+    """
+    if count == pictures:
+        raise UserError(
+            f"none of the pictures can be used ({pictures:,} given).\n"
+            "Name JPEG, PNG, WebP, BMP or GIF files, or folders of them."
+        )
+    if count:
+        log(f"{count:,} of {pictures:,} pictures cannot be used, and have no prediction")
+
+
+def _table(paths: Sequence[str], names: Sequence[str], top_k: int) -> tuple[str, Line]:
+    """Returns no header, and a function that aligns a picture's path, names and probabilities."""
+    del top_k
+    path_width = min(_WIDEST, max(len(printable(path)) for path in paths))
+    name_width = min(_WIDEST, max(map(len, names)))
+
+    def line(path: str, best: Sequence[str], probabilities: Sequence[float]) -> str:
+        cells = [
+            f"{name:{name_width}} {probability:.4f}"
+            for name, probability in zip(best, probabilities, strict=True)
+        ]
+        return "  ".join([f"{printable(path):{path_width}}", *cells])
+
+    return "", line
+
+
+def _json(paths: Sequence[str], names: Sequence[str], top_k: int) -> tuple[str, Line]:
+    """Returns no header, and a function that writes a JSON object.
+
+    A byte of a path that is not UTF-8 is written as Python's surrogate, as in \\udce9.
+    """
+    del paths, names, top_k
+
+    def line(path: str, best: Sequence[str], probabilities: Sequence[float]) -> str:
+        rounded = [_rounded(each) for each in probabilities]
+        return json.dumps({"path": path, "names": best, "probabilities": rounded})
+
+    return "", line
+
+
+def _csv(paths: Sequence[str], names: Sequence[str], top_k: int) -> tuple[str, Line]:
+    """Returns the names of the columns, and a function that writes a record.
+
+    A line feed in a path is in quotes. Other characters that cannot be printed are escaped.
+    """
+    del paths, names
+
+    def record(values: Sequence[object]) -> str:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerow(values)
+        return text.getvalue().removesuffix("\n")
+
+    def line(path: str, best: Sequence[str], probabilities: Sequence[float]) -> str:
+        pairs = zip(best, map(_rounded, probabilities), strict=True)
+        return record([path, *(value for pair in pairs for value in pair)])
+
+    numbers = range(1, top_k + 1)
+    columns = [f"{kind}_{number}" for number in numbers for kind in ("class", "probability")]
+    return record(["path", *columns]), line
+
+
+def _rounded(probability: float) -> float:
+    """Returns the number with the 7 digits that a float32 has."""
+    return float(f"{probability:.7g}")
+
+
+_FORMATS: Mapping[str, Callable[[Sequence[str], Sequence[str], int], tuple[str, Line]]] = {
+    "table": _table,
+    "json": _json,
+    "csv": _csv,
+}

@@ -1,0 +1,47 @@
+"""Decodes a batch of encoded pictures as evaluation does, with TensorFlow's operations alone.
+
+A SavedModel holds this graph. So it reads JPEG and PNG, which TensorFlow decodes by itself. The
+other formats need Pillow, and are an error.
+"""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from trainer.data import decode, exif_graph
+from trainer.data.exif import UPRIGHT
+
+
+def decoder(
+    shape: tuple[int, int, int], augment: str, max_pixels: int
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns a function: bytes [n] of JPEG or PNG files of any size → images uint8 [n, h, w, c].
+
+    The function raises an InvalidArgumentError if a file is damaged, or has another format or too
+    many pixels.
+
+    Args:
+        shape: (h, w, c) of the images.
+        augment: augmentation of the training set; with imagenet, the central crop is taken.
+        max_pixels: limit above which a file is not decoded.
+    """
+    part = decode.for_evaluation(augment)
+
+    def one(encoded: tf.Tensor) -> tf.Tensor:
+        orientation = exif_graph.orientation(encoded)
+        # Evaluation also decodes upright pictures without an orientation, which is faster.
+        return tf.cond(
+            tf.equal(orientation, UPRIGHT),
+            lambda: part(encoded, shape, None, max_pixels, _refused),
+            lambda: part(encoded, shape, orientation, max_pixels, _refused),
+        )
+
+    image = tf.TensorSpec(shape, tf.uint8)
+    return lambda encoded: tf.map_fn(one, encoded, fn_output_signature=image)
+
+
+def _refused(encoded: tf.Tensor, channels: int, max_pixels: int) -> tf.Tensor:
+    """Fails, because the file is neither a JPEG nor a PNG."""
+    del encoded, max_pixels
+    with tf.control_dependencies([tf.debugging.Assert(False, ["neither a JPEG nor a PNG file"])]):
+        return tf.zeros([1, 1, channels], tf.uint8)

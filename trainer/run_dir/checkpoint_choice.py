@@ -1,0 +1,44 @@
+"""Says which checkpoint a command takes, and which evaluation of the run was the best."""
+
+import pathlib
+from typing import Any
+
+from trainer.run_dir import checkpoint_reader
+from trainer.run_dir.checkpoints import found
+from trainer.run_dir.exports import ExportInfo
+
+
+def best(path: pathlib.Path) -> dict[str, Any] | None:
+    """Returns top1 and update of the best evaluation of the run with the checkpoint `path`.
+
+    Returns None if the run has not evaluated yet.
+
+    Raises:
+      UserError: if the run has no intact checkpoint.
+    """
+    return checkpoint_reader.newest_progress(path.parent).get("best")
+
+
+def of_run(path: pathlib.Path, update: int, best: dict[str, Any] | None) -> str:
+    """Returns a line about the checkpoint `path` of `update`, and the run's `best` evaluation."""
+    newest = ", the newest" if found(path.parent)[-1:] == [path] else ""
+    line = f"takes {path}{newest}"
+    if best is None:
+        return f"{line}; the run has not evaluated yet"
+    if best["update"] == update:
+        return f"{line}; it has the best evaluation, top1 {best['top1']:.4f}"
+    return f"{line}; {_elsewhere(best)}, which --checkpoint=best takes"
+
+
+def of_export(path: pathlib.Path, about: ExportInfo) -> str:
+    """Returns a line about the checkpoint in the export `path`, and the run's best evaluation."""
+    line = f"takes {path}, which holds update {about.update}"
+    if about.best is None:
+        return line
+    if about.best["update"] == about.update:
+        return f"{line}; it had the best evaluation, top1 {about.best['top1']:.4f}"
+    return f"{line}; {_elsewhere(about.best)}"
+
+
+def _elsewhere(best: dict[str, Any]) -> str:
+    return f"the best evaluation has top1 {best['top1']:.4f}, at update {best['update']}"

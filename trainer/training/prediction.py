@@ -1,0 +1,114 @@
+"""Predicts the most probable classes of pictures, which are decoded and computed as in evaluation.
+
+Like in an evaluation, the last batches are padded to full size.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from trainer.data import pipeline
+from trainer.data.bad_examples import BadExamples
+from trainer.data.indexed import IndexedDataset
+from trainer.distributed.strategy import next_per_replica
+from trainer.nn.user_code import unwrap_user_errors
+from trainer.system.memory import out_of_memory
+from trainer.system.tensorflow_errors import translate
+
+# Most examples per batch of a lane, as in an evaluation.
+_BATCH_SIZE = 125
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Predictions:
+    """Most probable classes of n pictures, k for each.
+
+    Attributes:
+      indices: int64 [n], indices of the pictures in their source, ascending.
+      classes: int32 [n, k], numbers of logits, most probable first; equal ones by number.
+      probabilities: float32 [n, k].
+      end: number of pictures that were looked at so far, bad ones included.
+    """
+
+    indices: np.ndarray
+    classes: np.ndarray
+    probabilities: np.ndarray
+    end: int
+
+    def lists(self) -> tuple[list[int], list[list[int]], list[list[float]]]:
+        """Returns indices, classes and probabilities as lists of Python's numbers."""
+        return self.indices.tolist(), self.classes.tolist(), self.probabilities.tolist()
+
+
+def predict(
+    strategy: tf.distribute.Strategy,
+    model: Callable[..., tf.Tensor],
+    source: IndexedDataset,
+    top_k: int,
+    *,
+    lanes: int = 1,
+    augment: str = "none",
+    bad: BadExamples,
+) -> Iterator[Predictions]:
+    """Yields the predictions for consecutive pictures, one batch of each replica at a time.
+
+    A picture that cannot be decoded has no prediction.
+
+    Args:
+      strategy: distributes the pictures over the replicas.
+      model: a function (images, training=False) → logits.
+      source: the pictures.
+      top_k: k, at most the number of logits.
+      lanes: number of batches that a replica computes in parallel.
+      augment: augmentation in training. After imagenet, the central part is taken.
+      bad: records the pictures that cannot be decoded; it must skip them.
+
+    Raises:
+      UserError: if memory runs out.
+    """
+    replicas = strategy.num_replicas_in_sync
+    share = -(-source.examples // replicas)
+    # Few pictures make a small batch, because padding takes as long as pictures.
+    lanes = min(lanes, share)
+    batch_size = lanes * min(_BATCH_SIZE, -(-share // lanes))
+    dataset = pipeline.evaluation(
+        source, batch_size=batch_size, shards=replicas, augment=augment, bad=bad
+    )
+    compute, iterator = _compute(strategy, model, lanes, top_k), iter(dataset)
+    what = f"a prediction for {batch_size} images at a time"
+    remedy = "Use a smaller --image_size, or --precision=bfloat16."
+    for first in range(0, source.examples, batch_size * replicas):
+        with unwrap_user_errors(), translate(out_of_memory(what, remedy)):
+            probabilities, classes, weights = (each.numpy() for each in compute(iterator))
+        (good,) = np.nonzero(weights > 0)
+        end = min(first + batch_size * replicas, source.examples)
+        yield Predictions(first + good, classes[good], probabilities[good], end)
+
+
+def _compute(
+    strategy: tf.distribute.Strategy, model: Callable[..., tf.Tensor], lanes: int, top_k: int
+) -> Callable[[Any], list[tf.Tensor]]:
+    """Returns a function that takes a batch for each replica from an iterator.
+
+    The function returns probabilities [n, k], numbers of logits [n, k] and weights [n].
+    """
+
+    def in_lane(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        probabilities = tf.nn.softmax(model(images, training=False))
+        return tf.math.top_k(probabilities, top_k)
+
+    def in_lanes(
+        images: tf.Tensor, _: tf.Tensor, weights: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        parts = [in_lane(part) for part in tf.split(images, lanes)]
+        probabilities, classes = (tf.concat(each, axis=0) for each in zip(*parts, strict=True))
+        return probabilities, classes, weights
+
+    def compute(iterator: Any) -> list[tf.Tensor]:
+        found = strategy.run(in_lanes, next_per_replica(strategy, iterator))
+        return [tf.concat(strategy.experimental_local_results(each), axis=0) for each in found]
+
+    return tf.function(compute, autograph=False)

@@ -1,0 +1,63 @@
+"""Loads the trained model of a run or an export, to evaluate it or to predict with it."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+from trainer.config.flags import Config
+from trainer.data.bad_examples import BadExamples
+from trainer.run_dir import checkpoint_choice, exports
+from trainer.training import setup
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainedModel:
+    """A model for inference, and what it was trained on.
+
+    Attributes:
+      model: a function (images uint8 [b, h, w, c], training=False) → float32 logits [b, classes].
+      image_shape: (h, w, c) in pixels.
+      classes: number of logits.
+      class_names: names of the first logits; --num_classes may have added more logits.
+      path: path of the checkpoint or export.
+      choice: line that names the path, and the best evaluation of the run.
+    """
+
+    model: Callable[..., tf.Tensor]
+    image_shape: tuple[int, int, int]
+    classes: int
+    class_names: Sequence[str]
+    path: pathlib.Path
+    choice: str
+
+
+def load(
+    config: Config, folder: pathlib.Path, strategy: tf.distribute.Strategy, bad: BadExamples
+) -> TrainedModel:
+    """Loads --export_dir, or else the checkpoint of a run that --checkpoint names.
+
+    Args:
+      config: flags of the command, and those that the run or export keeps.
+      folder: folder of the run or export.
+      strategy: computes the model.
+      bad: records bad examples of the training set, which is read if a run lacks its statistics.
+
+    Raises:
+      UserError: if the model or its class names cannot be read.
+    """
+    if config.export_dir:
+        path = pathlib.Path(config.export_dir)
+        about = exports.about(folder)
+        # An export does not record how many of its logits --num_classes added.
+        learned = None if config.num_classes else about.classes
+        with strategy.scope():
+            model = exports.load(path)
+        names = setup.class_names(config, about.class_names, learned)
+        choice = checkpoint_choice.of_export(path, about)
+        return TrainedModel(model, about.image_shape, about.classes, names, path, choice)
+    model, data, path, update = setup.restore(config, folder, strategy, bad)
+    names = setup.class_names(config, data.class_names, data.classes)
+    choice = checkpoint_choice.of_run(path, update, checkpoint_choice.best(path))
+    return TrainedModel(model, model.input_shape[1:], model.output_shape[-1], names, path, choice)
