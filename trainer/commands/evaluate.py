@@ -1,15 +1,47 @@
-"""evaluate: prints the accuracy of a run's checkpoint or export, measured as in training."""
+"""evaluate: prints the accuracy of a run's checkpoint or export, measured as in training.
+
+With --per_class, it also measures each class, and writes evaluation.json and evaluation.csv.
+"""
 
 import dataclasses
 import json
+import os
 import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from trainer.config.flags import Config
+from trainer.data.class_names import few
 from trainer.distributed import tpu
 from trainer.errors import UserError
-from trainer.run_dir import model_source
+from trainer.run_dir import class_evaluation, model_source
 from trainer.system import process_limits
-from trainer.system.output import say
+from trainer.system.output import aligned, log, say
+
+_MOST_ROWS = 50  # Classes to print.
+
+
+@dataclasses.dataclass(frozen=True)
+class _Subject:
+    """The model to evaluate.
+
+    Attributes:
+      model: function (images, training=False) → logits.
+      path: path of the checkpoint or the export.
+      update: number of updates after which it was saved.
+      image_shape: (h, w, c).
+      logits: number of logits.
+      class_names: names that the model keeps; None for a model by an old version.
+      learned: number of classes that the model was trained on; None if unknown.
+    """
+
+    model: Callable[..., Any]
+    path: pathlib.Path
+    update: int
+    image_shape: tuple[int, ...]
+    logits: int
+    class_names: Sequence[str] | None
+    learned: int | None
 
 
 def run(config: Config) -> int:
@@ -17,58 +49,116 @@ def run(config: Config) -> int:
 
     Raises:
       UserError: if there is no such model, or the model does not fit the data.
+      OutputError: if --per_class is given and its files cannot be written.
     """
     folder = model_source.run_or_export(config)
+    if config.per_class and not os.access(folder, os.W_OK):
+        raise UserError(
+            f"--per_class writes {folder / class_evaluation.FILE}, and {folder} is not writable.\n"
+            "Make the folder writable, or leave --per_class out."
+        )
     if config.strategy == "tpu":
         tpu.check_packages()
     process_limits.check()
     # Importing TensorFlow takes four seconds, so the checks above come first.
     from trainer.data.bad_examples import BadExamples
     from trainer.data.sources import evaluation_split
-    from trainer.run_dir import exports
     from trainer.system.tensorflow_errors import translate
-    from trainer.training import setup
+    from trainer.training import class_report, setup
     from trainer.training.evaluation import Evaluator
 
     strategy, lanes = setup.devices(config)
     bad = BadExamples(config.skip_bad_examples)
-    if config.export_dir:
-        path = pathlib.Path(config.export_dir)
-        about = exports.about(folder)
-        shape, classes, names = about.image_shape, about.classes, about.class_names
-        # An export does not record how many of its logits --num_classes added.
-        learned = None if config.num_classes else classes
-        with strategy.scope():
-            model = exports.load(path)
-    else:
-        model, data, path, _ = setup.restore(config, folder, strategy, bad)
-        shape, classes, names = model.input_shape[1:], model.output_shape[-1], data.class_names
-        learned = data.classes
-
-    before = bad.count  # Number of bad examples in the training data, which `restore` may read.
+    subject = _load(config, folder, strategy, bad)
+    before = bad.count  # Number of bad examples in the training data, which `_load` may read.
     with translate(bad.refusal):
-        known = setup.class_names(config, names, learned)
-        source = setup.load(config, evaluation_split(config), bad, known)
-        _check_fits(source.image_shape, source.classes, shape, classes, source.name)
-        evaluation = Evaluator(strategy, model, source, lanes, config.augment, bad).evaluate()
+        known = setup.class_names(config, subject.class_names, subject.learned)
+        split = evaluation_split(config)
+        source = setup.load(config, split, bad, known)
+        _check_fits(source.image_shape, source.classes, subject, source.name)
+        evaluator = Evaluator(strategy, subject.model, source, lanes, config.augment, bad)
+        evaluation = evaluator.evaluate()
     assert evaluation is not None  # It returns None only if it is told to stop.
+    kind = "export" if config.export_dir else "checkpoint"
     examples = source.examples - (bad.count - before)
+    values = {**dataclasses.asdict(evaluation), "examples": examples, kind: str(subject.path)}
+    classes = None
+    if config.per_class:
+        classes = {"dataset": config.dataset, "split": split, "update": subject.update}
+        classes |= class_report.build(evaluator, known, subject.logits, config.augment)
     if config.format == "json":
-        kind = "export" if config.export_dir else "checkpoint"
-        values = {**dataclasses.asdict(evaluation), "examples": examples, kind: str(path)}
-        say(json.dumps(values))
+        shown = {k: v for k, v in (classes or {}).items() if k != "most_wrong"}
+        say(json.dumps(values | shown))
     else:
-        say(
-            f"top1 {evaluation.top1:.4f}  top5 {evaluation.top5:.4f}  "
-            f"loss {evaluation.loss:.4f}  {examples:,} examples of {source.name}  {path}"
-        )
+        say(_line(values, subject, source.name))
+        if classes:
+            say(_table(classes))
+    if classes:
+        class_evaluation.write(folder, values | classes)
+        log(f"see {folder / class_evaluation.FILE} and {class_evaluation.CSV}")
     return 0
 
 
-def _check_fits(
-    images: tuple[int, ...], labels: int, shape: tuple[int, ...], classes: int, name: str
-) -> None:
+def _load(config: Config, folder: pathlib.Path, strategy: Any, bad: Any) -> _Subject:
+    """Loads the export in `folder`, or the checkpoint of the run there that `config` names."""
+    from trainer.run_dir import exports
+    from trainer.training import setup
+
+    if not config.export_dir:
+        model, data, path, update = setup.restore(config, folder, strategy, bad)
+        shape, logits = model.input_shape[1:], model.output_shape[-1]
+        return _Subject(model, path, update, shape, logits, data.class_names, data.classes)
+    path = pathlib.Path(config.export_dir)
+    about = exports.about(folder)
+    with strategy.scope():
+        model = exports.load(path)
+    # An export does not record how many of its logits --num_classes added.
+    learned = None if config.num_classes else about.classes
+    names = about.class_names
+    return _Subject(model, path, about.update, about.image_shape, about.classes, names, learned)
+
+
+def _line(values: Mapping[str, Any], subject: _Subject, name: str) -> str:
+    """Returns the line about all examples; `name` is that of the evaluation split."""
+    many = subject.logits > class_evaluation.FEW_CLASSES
+    top5 = f"  top5 {values['top5']:.4f}" if many else ""
+    return (
+        f"top1 {values['top1']:.4f}{top5}  loss {values['loss']:.4f}  "
+        f"{values['examples']:,} examples of {name}  {subject.path}"
+    )
+
+
+def _table(values: Mapping[str, Any]) -> str:
+    """Returns a row for each class, the lowest f1 first, and lines about the whole."""
+    classes = values["classes"]
+    tested = sorted((row for row in classes if row["support"]), key=lambda row: row["f1"])
+
+    def share(value: float | None) -> str:
+        return "–" if value is None else f"{value:.4f}"
+
+    rows = [["class", "support", "precision", "recall", "f1", "most often mistaken for"]]
+    for row in tested[:_MOST_ROWS]:
+        other = row["mistaken_for"]
+        mistakes = "–" if other is None else f"{classes[other]['name']} ({row['mistakes']:,})"
+        shares = (share(row[name]) for name in ("precision", "recall", "f1"))
+        rows.append([row["name"], f"{row['support']:,}", *shares, mistakes])
+    lines = aligned(rows)
+    if len(tested) > _MOST_ROWS:
+        more = len(tested) - _MOST_ROWS
+        lines.append(f"not shown: {more:,} of {len(tested):,} classes, whose f1 is higher")
+    if values["without_support"]:
+        lines.append(f"classes without examples: {few(values['without_support'])}")
+    calibration = values["calibration"]
+    lines.append(
+        f"balanced accuracy {values['balanced_accuracy']:.4f}  "
+        f"expected calibration error {calibration['ece']:.4f} in {calibration['bins']} bins"
+    )
+    return "\n".join(lines)
+
+
+def _check_fits(images: tuple[int, ...], labels: int, subject: _Subject, name: str) -> None:
     """Refuses data with another image shape or more classes than the model."""
+    shape, classes = subject.image_shape, subject.logits
     if images != shape:
         raise UserError(
             f"{name} has images of shape {images}, and the model takes {shape}: name the model's "
