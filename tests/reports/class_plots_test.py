@@ -48,7 +48,7 @@ def test_more_or_no_classes_are_not_drawn():
 
 def test_hostile_names_make_valid_pictures():
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # matplotlib's font lacks some letters.
+        warnings.simplefilter("error")  # matplotlib's font lacks some letters.
         names = [HOSTILE, "-->", "\ud800", "日本"]
         picture = class_plots.confusion(names, [[i, i, 1] for i in range(4)])
         ElementTree.parse(io.BytesIO(svg(picture)))

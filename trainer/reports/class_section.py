@@ -1,6 +1,7 @@
 """Builds a report's section on the classes of one run, from the run's evaluation.json."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trainer.reports import class_plots, html
@@ -34,11 +35,7 @@ def build(run: RunRecord, number: int | None = None) -> tuple[html.Section, list
     if pairs := _confusions(found):
         body += html.heading("The most frequent confusions") + html.table(pairs)
     if found["most_wrong"]:
-        body += html.heading("The most wrong pictures")
-        note = "The model gives the class of each picture a low probability. A wrong label, or a "
-        note += "picture of several things, looks like this too. The worst is the first."
-        body += html.paragraphs([note], "note")
-        body += html.thumbnails([_thumbnail(each) for each in found["most_wrong"]])
+        body += _most_wrong(found["most_wrong"])
     return html.Section(f"Classes of {run.name}", body), pictures
 
 
@@ -105,20 +102,48 @@ def _confusions(found: Mapping[str, Any]) -> Table | None:
     for label, predicted, count in wrong[:_MOST_PAIRS]:
         true, other = found["classes"][label], found["classes"][predicted]
         share = _percent(min(1.0, count / true["support"]) if true["support"] else None)
-        rows.append([true["name"], other["name"], f"{count:,}", share])
-    head = ["class", "prediction", "examples", "of the class, %"]
-    return Table("the most frequent confusions", head, rows, {0, 1}) if rows else None
+        rows.append([true["name"], f"{count:,}", share, other["name"]])
+    head = ["class", "examples", "of the class, %", "taken for"]
+    return Table("the most frequent confusions", head, rows, {0, 3}) if rows else None
 
 
-def _thumbnail(each: Mapping[str, Any]) -> html.Thumbnail:
-    what = f"number {each['index']:,}" if each["path"] is None else each["path"]
-    own, taken = _percent(each["class_probability"]), _percent(each["predicted_probability"])
-    return html.Thumbnail(
-        each["thumbnail"],
-        alt=f"Picture of class {each['class']}, which the model takes for {each['predicted']}.",
-        title=f"{each['class']} ({own}%), taken for {each['predicted']} ({taken}%)",
-        note=what,
+def _most_wrong(found: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the thumbnails; their paths are relative to the folder that holds all of them."""
+    note = (
+        "Each picture has its class, the prediction, and the probabilities of both. The worst is "
     )
+    note += "the first. A wrong label, or a picture of several things, looks like this too."
+    folder = _common_folder([each["path"] for each in found if each["path"] is not None])
+    if folder:
+        note += f" The files are below {folder}."
+    pictures = [
+        html.Thumbnail(
+            each["thumbnail"],
+            f"Picture of class {each['class']}, which the model takes for {each['predicted']}.",
+            [
+                f"{each['class']}, {_percent(each['class_probability'])}%",
+                f"taken for {each['predicted']}, {_percent(each['predicted_probability'])}%",
+                f"number {each['index']:,} of the split"
+                if each["path"] is None
+                else each["path"].removeprefix(f"{folder}/"),
+            ],
+        )
+        for each in found
+    ]
+    return (
+        html.heading("The most wrong pictures")
+        + html.paragraphs([note], "note")
+        + html.thumbnails(pictures)
+    )
+
+
+def _common_folder(paths: Sequence[str]) -> str:
+    """Returns the folder that holds all files; "" if there is none."""
+    folders = [os.path.dirname(path) for path in paths]
+    try:
+        return os.path.commonpath(folders)
+    except ValueError:  # There are no paths, or some are absolute and others are not.
+        return ""
 
 
 def _percent(share: float | None) -> str:

@@ -30,7 +30,9 @@ figcaption { margin-top: .2rem; }
 .thumbnails { display: grid; gap: 1rem;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 9.5rem), 1fr)); }
 .thumbnails img { width: auto; max-width: 100%; }
-.thumbnails figcaption b { display: block; color: var(--ink); font-weight: 600; }
+.thumbnails figcaption { line-height: 1.35; }
+.thumbnails figcaption b { color: var(--ink); font-weight: 600; }
+.thumbnails span { display: block; }
 .legend { list-style: none; margin: 0; padding: .4rem 0; display: flex; flex-wrap: wrap;
   gap: .15rem 1.2rem; background: var(--paper); font-size: .875rem; }
 .legend li { display: flex; align-items: center; gap: .4rem; overflow-wrap: anywhere; }
@@ -87,19 +89,17 @@ class Section:
 
 @dataclasses.dataclass(frozen=True)
 class Thumbnail:
-    """A small picture with two lines of text below it.
+    """A small picture with lines of text below it.
 
     Attributes:
       png: a PNG file in base64.
       alt: description for readers who cannot see the picture.
-      title: the first line.
-      note: the second line.
+      lines: the text; the first line is bold.
     """
 
     png: str
     alt: str
-    title: str
-    note: str
+    lines: Sequence[str]
 
 
 def escape(text: str) -> str:
@@ -148,9 +148,14 @@ def heading(text: str) -> str:
 
 def thumbnails(pictures: Sequence[Thumbnail]) -> str:
     """Returns a grid of small pictures, with as many columns as fit on the page."""
+
+    def caption(lines: Sequence[str]) -> str:
+        first, *rest = (f"<span>{escape(line)}</span>" for line in lines)
+        return f"<figcaption><b>{first}</b>{''.join(rest)}</figcaption>"
+
     content = "".join(
         f'<figure>\n<img alt="{escape(each.alt)}" src="data:image/png;base64,{escape(each.png)}">\n'
-        f"<figcaption><b>{escape(each.title)}</b>{escape(each.note)}</figcaption>\n</figure>\n"
+        f"{caption(each.lines)}\n</figure>\n"
         for each in pictures
     )
     return f'<div class="thumbnails">\n{content}</div>\n'
