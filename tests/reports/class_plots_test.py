@@ -1,4 +1,5 @@
 import io
+import itertools
 import warnings
 import xml.etree.ElementTree as ElementTree
 
@@ -39,6 +40,19 @@ def test_any_number_of_classes_up_to_1000_is_drawn(classes):
     assert axes.images[0].get_array().shape == (classes, classes)
     named = [label.get_text() for label in axes.get_xticklabels()]
     assert ("a class of a long n…" in named) == (classes <= 30)
+
+
+def test_numbers_stay_in_their_cells():
+    picture = class_plots.confusion(
+        [str(i) for i in range(12)], [[i, j, 98765 - i] for i in range(12) for j in range(12)]
+    )
+    figure = Figure(figsize=(4.8, picture.height), layout="constrained")
+    picture.draw(figure)
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert len(boxes) == 144
+    assert all(a.x1 < b.x0 for a, b in itertools.pairwise(boxes[:12]))
+    assert all(a.y0 > b.y1 for a, b in itertools.pairwise(boxes[::12]))
 
 
 def test_more_or_no_classes_are_not_drawn():

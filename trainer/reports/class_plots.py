@@ -73,12 +73,12 @@ def _draw_confusion(figure: Figure, names: Sequence[str], counts: np.ndarray) ->
         axes.set_xticks(range(count), names, rotation=90, fontsize=letters)
         axes.set_yticks(range(count), names, fontsize=letters)
     if count <= _COUNTED:
+        # A digit is 0.65 times as wide as its size, and the longest number fills its cell.
+        size = min(letters, 150 / count / (0.65 * len(str(counts.max()))))
         for (row, column), number in np.ndenumerate(counts):
             ink = "white" if shares[row, column] > 0.5 else "black"
             if number:
-                axes.text(
-                    column, row, f"{number:,}", color=ink, size=letters, ha="center", va="center"
-                )
+                axes.text(column, row, str(number), color=ink, size=size, ha="center", va="center")
     axes.set(title="Confusion matrix", xlabel="prediction", ylabel="class")
     axes.grid(visible=False)
     figure.colorbar(image, ax=axes, label="share of the class", shrink=0.8)
