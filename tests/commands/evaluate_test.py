@@ -6,7 +6,9 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.support.configs import done
 from tests.support.runs import (
@@ -20,6 +22,8 @@ from tests.support.runs import (
     started,
     wait_for,
 )
+from trainer.data import sources
+from trainer.run_dir import class_evaluation
 
 
 def evaluate(capsys, *flags):
@@ -60,12 +64,6 @@ def test_a_checkpoint_without_its_run_named(capsys, uninterrupted):
     model_dir, _ = uninterrupted
     found = evaluate(capsys, f"--checkpoint={model_dir}/checkpoints/000000125")
     same(found, logged(model_dir, 125))
-
-
-def test_two_replicas_in_a_process_of_its_own(uninterrupted):
-    model_dir, _ = uninterrupted
-    found = evaluate_alone(f"--model_dir={model_dir}", "--virtual_devices=2")
-    same(found, logged(model_dir, 178))
 
 
 def test_the_command_line_wins(capsys, uninterrupted):
@@ -136,13 +134,90 @@ def test_a_run_that_trains_meanwhile(capsys, tmp_path):
     process = started(model_dir, *flags)
     try:
         wait_for(lambda: len(checkpoints(model_dir)) > 1, process)
-        seen = {evaluate(capsys, f"--model_dir={model_dir}")["checkpoint"] for _ in range(5)}
+        flags = (f"--model_dir={model_dir}", "--per_class")
+        seen = {evaluate(capsys, *flags)["checkpoint"] for _ in range(5)}
         assert process.poll() is None
     finally:
         process.kill()
         process.communicate()
     assert len(seen) > 1
     assert not os.path.exists(min(seen))
+    assert class_evaluation.read(model_dir)["checkpoint"] in seen
+
+
+def slow_numbers(serve):
+    """Numbers of each class, and the most wrong example, from a SavedModel's logits."""
+    source = sources.load("fashion_mnist", "test[:1000]", None, None)
+    logits = serve(source.images).numpy().astype(np.float64)
+    predicted, labels = logits.argmax(axis=1), source.labels
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    rows = []
+    for c in range(10):
+        support, taken = (labels == c).sum(), (predicted == c).sum()
+        both = ((labels == c) & (predicted == c)).sum()
+        precision = both / taken if taken else None
+        rows.append((support, taken, both, precision, both / support, 2 * both / (support + taken)))
+    own = np.where(predicted == labels, 1.0, shares[np.arange(1000), labels])
+    return rows, int(own.argmin()), own.min()
+
+
+def test_each_class_equals_a_slow_reference_on_a_run_on_two_replicas_and_in_an_export(
+    capsys, uninterrupted, tmp_path
+):
+    model_dir = shutil.copytree(uninterrupted[0], tmp_path / "run")
+    assert done(capsys, "export", f"--model_dir={model_dir}")[0] == 0
+    exported = tf.saved_model.load(str(model_dir / "export" / "saved_model"))
+    rows, worst, probability = slow_numbers(exported.serve)
+    run, export = f"--model_dir={model_dir}", f"--export_dir={model_dir}/export"
+    printed = evaluate(capsys, run, "--per_class")
+    same(printed, logged(model_dir, 178))
+    same(evaluate(capsys, export, "--per_class"), logged(model_dir, 178))
+    on_two = shutil.copytree(model_dir, tmp_path / "two")
+    flags = (f"--model_dir={on_two}", "--per_class", "--virtual_devices=2")
+    same(evaluate_alone(*flags), logged(model_dir, 178))
+    for folder in (model_dir, model_dir / "export", on_two):
+        found = class_evaluation.read(folder)
+        names = ("support", "predicted", "correct", "precision", "recall", "f1")
+        for each, expected in zip(found["classes"], rows, strict=True):
+            assert tuple(each[name] for name in names) == pytest.approx(expected)
+        assert sum(count for _, _, count in found["confusion"]) == 1000
+        assert found["balanced_accuracy"] == pytest.approx(np.mean([row[4] for row in rows]))
+        first = found["most_wrong"][0]
+        assert (first["index"], first["path"]) == (worst, None)
+        assert first["class_probability"] == pytest.approx(probability, rel=1e-3)
+        assert (found["update"], found["split"]) == (178, "test[:1000]")
+    assert printed["classes"] == class_evaluation.read(model_dir)["classes"]
+    assert "most_wrong" not in printed
+
+
+def test_classes_without_examples_are_named_and_the_table_is_printed(
+    capsys, uninterrupted, tmp_path
+):
+    model_dir = shutil.copytree(uninterrupted[0], tmp_path / "run")
+    flags = (f"--model_dir={model_dir}", "--per_class", "--eval_split=test[:3]")
+    status, out, error = done(capsys, "evaluate", *flags)
+    assert status == 0, error
+    first, head, *rows, missing, last = out.splitlines()
+    assert "top5" not in first  # Ten classes are few.
+    assert head.split()[:3] == ["class", "support", "precision"]
+    classes = class_evaluation.read(model_dir)["classes"]
+    without = [row["name"] for row in classes if not row["support"]]
+    assert missing == f"classes without examples: {', '.join(without)}"
+    assert len(rows) == 10 - len(without) <= 3
+    assert last.startswith("balanced accuracy ")
+    assert last.endswith(" in 15 bins")
+    assert f"{model_dir}/evaluation.json" in error
+
+
+def test_numbers_that_cannot_be_written_are_printed_and_end_in_status_1(
+    capsys, uninterrupted, tmp_path
+):
+    model_dir = shutil.copytree(uninterrupted[0], tmp_path / "run")
+    (model_dir / "evaluation.json").mkdir()
+    status, out, error = done(capsys, "evaluate", f"--model_dir={model_dir}", "--per_class")
+    assert status == 1
+    assert "balanced accuracy" in out
+    assert f"{model_dir}/evaluation.json cannot be written" in error
 
 
 @pytest.mark.parametrize(

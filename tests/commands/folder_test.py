@@ -12,6 +12,7 @@ from PIL import Image
 
 from tests.distributed.rendezvous_test import free_ports
 from tests.faults.workers_test import finished, launched
+from tests.run_dir.metrics_writer_test import shown
 from tests.support import runs
 from tests.support.configs import done
 from trainer.data import sources
@@ -139,3 +140,6 @@ def test_the_chief_knows_what_another_worker_left_out(dataset, tmp_path):
     names = {line.partition("\t")[0] for line in kept.splitlines()}
     assert names == {f"{dataset}/train/1/{BAD}.jpg", str(bad)}
     assert runs.result(tmp_path / "run")["bad_examples"] == 2
+    # The confusions of both workers are summed, and only the chief shows them.
+    assert [tag for tag, _, _ in shown(tmp_path / "run")[1]] == ["augmented_pictures"]
+    assert [tag for tag, _, _ in shown(tmp_path / "run", "eval")[1]] == ["confusion_matrix"]

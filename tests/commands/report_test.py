@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from tests.reports.batch_size_plots_test import grid
+from tests.support.class_evaluations import CONTENT, HOSTILE
 from tests.support.configs import done
 from tests.support.run_directories import write
 from tests.support.runs import result
@@ -58,7 +59,7 @@ def report(capsys, tmp_path, *arguments):
     assert status == 0, error
     page = Page(output)
     for link in page.links:
-        assert link.startswith("data:image/svg+xml;base64,")
+        assert link.startswith(("data:image/svg+xml;base64,", "data:image/png;base64,"))
     assert "url(" not in page.text
     assert "@import" not in page.text
     assert page.images
@@ -178,8 +179,24 @@ def test_a_range_test_that_has_just_begun_is_in_the_table(capsys, tmp_path):
     assert "Learning rate range tests" not in page.titles
 
 
+def test_evaluations_by_class_have_a_section_for_each_run(capsys, tmp_path):
+    for name in ("a", "b", "c"):
+        write(tmp_path / name)
+    for name in ("a", "c"):
+        (tmp_path / name / "evaluation.json").write_text(json.dumps(CONTENT))
+    page, _, error = report(capsys, tmp_path, "--pictures", *(tmp_path / x for x in "abc"))
+    assert error == ""
+    assert page.titles[-3:] == ["Classes of a", "Classes of c", "Every run"]
+    assert [" ".join(cell.split()) for cell in page.cells].count("cat (1)") == 2
+    assert page.cells.count(HOSTILE.replace("\x1b", "\\x1b")) == 2 * 3
+    assert sum(image["src"].startswith("data:image/png") for image in page.images) == 2 * 2
+    names = {path.name for path in (tmp_path / "report").iterdir()}
+    assert {"confusion_0.png", "confusion_1.png", "reliability_1.png"} <= names
+
+
 def test_it_needs_no_tensorflow(tmp_path):
     write(tmp_path / "a")
+    (tmp_path / "a" / "evaluation.json").write_text(json.dumps(CONTENT))
     code = (
         "import sys; from trainer.main import main; "
         f"status = main(['', 'report', {str(tmp_path)!r}, '--output', '{tmp_path}/x.html']); "

@@ -1,7 +1,10 @@
 """Whole runs of the program, in processes of their own, on Fashion-MNIST."""
 
+import shutil
+
 import pytest
 
+from tests.run_dir.metrics_writer_test import shown
 from tests.support.runs import SHORT, digest, newest, points, result, train
 
 
@@ -39,6 +42,17 @@ def test_a_growing_run(uninterrupted):
     assert "noise scale is not measured at batch 128, which is one micro-batch" in done.stdout
     measured = {p["batch_size"] for p in points(model_dir) if "gradient_noise_scale" in p}
     assert measured == {640, 3200}
+
+
+def test_tensorboard_shows_flags_augmented_pictures_and_confusions(uninterrupted):
+    model_dir, _ = uninterrupted
+    texts, pictures = shown(model_dir)
+    flags = (model_dir / "flags.txt").read_text()
+    assert texts == [("flags", 0, "".join(f"    {line}\n" for line in flags.splitlines()))]
+    assert pictures == [("augmented_pictures", 0, (model_dir / "augmented.png").read_bytes())]
+    texts, ((tag, update, png),) = shown(model_dir, "eval")
+    assert (texts, tag, update) == ([], "confusion_matrix", 178)
+    assert png.startswith(b"\x89PNG")
 
 
 def test_again_says_finished(uninterrupted):
@@ -82,6 +96,19 @@ def test_stop_at_epoch_and_go_on(uninterrupted, tmp_path):
     assert not (model_dir / "result.json").exists()
     train(model_dir, *SHORT)
     assert digest(model_dir) == digest(uninterrupted[0])
+    assert shown(model_dir, "eval") == shown(uninterrupted[0], "eval")
+    assert shown(model_dir)[1] == shown(uninterrupted[0])[1]
+    assert len(shown(model_dir)[0]) == 1
+
+
+def test_a_run_that_resumes_after_its_last_evaluation_says_what_it_lacks(uninterrupted, tmp_path):
+    model_dir = shutil.copytree(uninterrupted[0], tmp_path / "run")
+    (model_dir / "result.json").unlink()
+    (model_dir / "evaluation.json").write_text("{}")  # A run does not read it.
+    done = train(model_dir, *SHORT)
+    assert digest(model_dir) == digest(uninterrupted[0])
+    assert "TensorBoard lacks the confusion matrix, because the run resumed" in done.stdout
+    assert shown(model_dir, "eval") == ([], [])
 
 
 def test_an_evaluation_where_the_run_goes_on_is_logged_once(tmp_path):

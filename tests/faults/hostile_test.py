@@ -44,7 +44,7 @@ def two_lines(error, *named):
 def test_report_has_a_row_for_every_damaged_run(capsys, tmp_path):
     runs = tmp_path / "runs"
     whole = write(runs / "whole")
-    for file in FILES:
+    for file in (*FILES, "evaluation.json"):
         for what in EVERY:
             damaged = shutil.copytree(whole, runs / f"{file}-{what}")
             if file == "diverged.txt" or file == "lock":

@@ -5,13 +5,31 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from trainer.run_dir.metrics import read
-from trainer.run_dir.metrics_writer import MetricsWriter
+from trainer.run_dir.metrics_writer import MetricsWriter, add_image
 
 
 def curve(folder, split, tag):
     events = EventAccumulator(str(folder / "tensorboard" / split))
     events.Reload()
     return [(event.step, round(event.value, 4)) for event in events.Scalars(tag)]
+
+
+def shown(folder, split="train"):
+    """Returns the texts and the pictures of a split: tag, step and content."""
+    events = EventAccumulator(str(folder / "tensorboard" / split))
+    events.Reload()
+    texts = [
+        (tag, event.step, event.tensor_proto.string_val[0].decode())
+        for tag in events.Tags()["tensors"]
+        if events.SummaryMetadata(tag).plugin_data.plugin_name == "text"
+        for event in events.Tensors(tag)
+    ]
+    pictures = [
+        (tag, event.step, event.encoded_image_string)
+        for tag in events.Tags()["images"]
+        for event in events.Images(tag)
+    ]
+    return texts, pictures
 
 
 def log(folder, updates, *, after=0):
@@ -89,3 +107,41 @@ def test_unwritten_points_are_written_later(tmp_path, logged):
     summaries.close()
     assert [p["update"] for p in read(tmp_path / "metrics.jsonl")] == list(range(1, 101))
     assert [step for step, _ in curve(tmp_path, "train", "loss")] == list(range(1, 101))
+
+
+def test_flags_and_pictures_of_the_start_are_shown_once_after_each_resume(tmp_path):
+    (tmp_path / "flags.txt").write_text("--epochs=2\n")
+    first = MetricsWriter(tmp_path, update=0)
+    first.keep_pictures(b"killed")
+    first.close()
+    second = MetricsWriter(tmp_path, update=0)  # There was no checkpoint yet.
+    second.keep_pictures(b"picture")
+    second.close()
+    expected = [("flags", 0, "    --epochs=2\n")], [("augmented_pictures", 0, b"picture")]
+    assert shown(tmp_path) == expected
+    for _ in range(2):
+        MetricsWriter(tmp_path, update=10).close()
+        assert shown(tmp_path) == expected
+
+
+def test_a_run_without_pictures_shows_its_flags(tmp_path):
+    (tmp_path / "flags.txt").write_text("--epochs=2\n")
+    MetricsWriter(tmp_path, update=10).close()
+    assert shown(tmp_path) == ([("flags", 0, "    --epochs=2\n")], [])
+
+
+def test_a_picture_that_cannot_be_kept_ends_no_run(tmp_path, logged):
+    writer = MetricsWriter(tmp_path, update=10)
+    (tmp_path / "augmented.png").mkdir()
+    writer.keep_pictures(b"picture")
+    writer.write("train", 11, 11, loss=1.0)
+    writer.close()
+    assert any("augmented.png is not written" in text for text in logged)
+    assert curve(tmp_path, "train", "loss") == [(11, 1.0)]
+
+
+def test_a_picture_is_added_to_the_curves_of_a_closed_writer(tmp_path):
+    log(tmp_path, [20]).close()
+    add_image(tmp_path / "tensorboard" / "eval", "confusion_matrix", 20, b"picture")
+    assert shown(tmp_path, "eval") == ([], [("confusion_matrix", 20, b"picture")])
+    assert curve(tmp_path, "eval", "top5") == [(20, 0.9)]

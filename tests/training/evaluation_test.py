@@ -38,13 +38,41 @@ def test_every_example_counts_once(cpus, replicas, lanes, examples):
                 keras.layers.Dense(7),
             ]
         )
-    found = Evaluator(strategy, model, images, lanes).evaluate(never)
+    evaluator = Evaluator(strategy, model, images, lanes)
+    assert evaluator.predictions() is None
+    found = evaluator.evaluate(never)
     logits = model(pixels).numpy().astype(np.float64)
     log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     rank = (logits > logits[np.arange(examples), labels][:, None]).sum(axis=1)
     assert found.loss == pytest.approx(-log_p[np.arange(examples), labels].mean(), rel=1e-5)
     assert found.top1 == pytest.approx((rank < 1).mean())
     assert found.top5 == pytest.approx((rank < 5).mean())
+    predictions = evaluator.predictions()
+    np.testing.assert_array_equal(predictions.indices, np.arange(examples))
+    np.testing.assert_array_equal(predictions.labels, labels)
+    np.testing.assert_array_equal(predictions.predicted, logits.argmax(axis=1))
+    confidences = np.exp(log_p.max(axis=1))
+    np.testing.assert_allclose(predictions.confidences, confidences, rtol=1e-4)
+    losses = -log_p[np.arange(examples), labels]
+    np.testing.assert_allclose(predictions.losses, losses, rtol=1e-4, atol=1e-6)
+    assert found.loss == pytest.approx(predictions.losses.mean(), rel=1e-5)
+
+
+def test_a_stopped_evaluation_has_no_predictions(cpus):
+    images = InMemoryDataset(
+        images=np.zeros((9, 2, 2, 1), np.uint8),
+        labels=np.full(9, 1),
+        class_names=("a", "b"),
+        name="zeros",
+    )
+    model = keras.Sequential(
+        [keras.Input((2, 2, 1), dtype="uint8"), keras.layers.Flatten(), keras.layers.Dense(2)]
+    )
+    evaluator = Evaluator(tf.distribute.OneDeviceStrategy(cpus[0]), model, images)
+    evaluator.evaluate(never)
+    assert len(evaluator.predictions().labels) == 9
+    assert evaluator.evaluate(lambda: True) is None
+    assert evaluator.predictions() is None
 
 
 class OfTwoHosts:
@@ -69,14 +97,19 @@ def test_hosts_of_few_and_of_many_cores_share_the_examples(cpus):
         [keras.Input((2, 2, 1), dtype="uint8"), keras.layers.Flatten(), keras.layers.Dense(2)]
     )
     strategy = tf.distribute.OneDeviceStrategy(cpus[0])
-    alone = Evaluator(strategy, model, images).evaluate(never)
+    one = Evaluator(strategy, model, images)
+    alone, answers = one.evaluate(never), one.predictions()
 
     def evaluated(hosts):
         lanes = (2, 3)[hosts.index]
-        return Evaluator(OfTwoHosts(strategy), model, images, lanes, group=hosts).evaluate(never)
+        evaluator = Evaluator(OfTwoHosts(strategy), model, images, lanes, group=hosts)
+        return evaluator.evaluate(never), evaluator.predictions()
 
-    for found in on_all(2, evaluated):
+    for found, predictions in on_all(2, evaluated):
         assert dataclasses.astuple(found) == pytest.approx(dataclasses.astuple(alone), rel=1e-5)
+        for field in dataclasses.fields(predictions):
+            values = (getattr(each, field.name) for each in (predictions, answers))
+            np.testing.assert_allclose(*values, rtol=1e-6, err_msg=field.name)
 
 
 def test_a_model_that_says_nothing_is_right_by_chance(cpus):

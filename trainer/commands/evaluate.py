@@ -1,14 +1,24 @@
-"""evaluate: prints the accuracy of a run's checkpoint or export, measured as in training."""
+"""evaluate: prints the accuracy of a run's checkpoint or export, measured as in training.
+
+With --per_class, it also measures each class, and writes evaluation.json and evaluation.csv.
+"""
 
 import dataclasses
 import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 from trainer.config.flags import Config
+from trainer.data.class_names import few
 from trainer.distributed import tpu
 from trainer.errors import UserError
-from trainer.run_dir import model_source
+from trainer.run_dir import class_evaluation, model_source
 from trainer.system import process_limits
-from trainer.system.output import log, say
+from trainer.system.output import aligned, log, say
+
+_MOST_ROWS = 50  # Classes to print.
 
 
 def run(config: Config) -> int:
@@ -16,8 +26,14 @@ def run(config: Config) -> int:
 
     Raises:
       UserError: if there is no such model, or the model does not fit the data.
+      OutputError: if --per_class is given and its files cannot be written.
     """
     folder = model_source.run_or_export(config)
+    if config.per_class and not os.access(folder, os.W_OK):
+        raise UserError(
+            f"--per_class writes {folder / class_evaluation.FILE}, and {folder} is not writable.\n"
+            "Make the folder writable, or leave --per_class out."
+        )
     if config.strategy == "tpu":
         tpu.check_packages()
     process_limits.check()
@@ -25,33 +41,78 @@ def run(config: Config) -> int:
     from trainer.data.bad_examples import BadExamples
     from trainer.data.sources import evaluation_split
     from trainer.system.tensorflow_errors import translate
-    from trainer.training import setup, trained_model
+    from trainer.training import class_report, setup, trained_model
     from trainer.training.evaluation import Evaluator
 
     strategy, lanes = setup.devices(config)
     bad = BadExamples(config.skip_bad_examples)
     trained = trained_model.load(config, folder, strategy, bad)
-    path, model = trained.path, trained.model
-
     before = bad.count  # Number of bad examples in the training data, which `load` may read.
     with translate(bad.refusal):
-        source = setup.load(config, evaluation_split(config), bad, trained.class_names)
-        shape, classes = trained.image_shape, trained.classes
-        _check_fits(source.image_shape, source.classes, shape, classes, source.name)
+        split = evaluation_split(config)
+        source = setup.load(config, split, bad, trained.class_names)
+        shape, logits = trained.image_shape, trained.classes
+        _check_fits(source.image_shape, source.classes, shape, logits, source.name)
         log(trained.choice)
-        evaluation = Evaluator(strategy, model, source, lanes, config.augment, bad).evaluate()
+        evaluator = Evaluator(strategy, trained.model, source, lanes, config.augment, bad)
+        evaluation = evaluator.evaluate()
     assert evaluation is not None  # It returns None only if it is told to stop.
+    kind = "export" if config.export_dir else "checkpoint"
     examples = source.examples - (bad.count - before)
+    values = {**dataclasses.asdict(evaluation), "examples": examples, kind: str(trained.path)}
+    classes = None
+    if config.per_class:
+        classes = {"dataset": config.dataset, "split": split, "update": trained.update}
+        classes |= class_report.build(evaluator, trained.class_names, logits, config.augment)
     if config.format == "json":
-        kind = "export" if config.export_dir else "checkpoint"
-        values = {**dataclasses.asdict(evaluation), "examples": examples, kind: str(path)}
-        say(json.dumps(values))
+        shown = {k: v for k, v in (classes or {}).items() if k != "most_wrong"}
+        say(json.dumps(values | shown))
     else:
-        say(
-            f"top1 {evaluation.top1:.4f}  top5 {evaluation.top5:.4f}  "
-            f"loss {evaluation.loss:.4f}  {examples:,} examples of {source.name}  {path}"
-        )
+        say(_line(values, logits, source.name, trained.path))
+        if classes:
+            say(_table(classes))
+    if classes:
+        class_evaluation.write(folder, values | classes)
+        log(f"see {folder / class_evaluation.FILE} and {class_evaluation.CSV}")
     return 0
+
+
+def _line(values: Mapping[str, Any], logits: int, name: str, path: pathlib.Path) -> str:
+    """Returns the line about all examples of the split `name`, by the model at `path`."""
+    many = logits > class_evaluation.FEW_CLASSES
+    top5 = f"  top5 {values['top5']:.4f}" if many else ""
+    return (
+        f"top1 {values['top1']:.4f}{top5}  loss {values['loss']:.4f}  "
+        f"{values['examples']:,} examples of {name}  {path}"
+    )
+
+
+def _table(values: Mapping[str, Any]) -> str:
+    """Returns a row for each class, the lowest f1 first, and lines about the whole."""
+    classes = values["classes"]
+    tested = sorted((row for row in classes if row["support"]), key=lambda row: row["f1"])
+
+    def share(value: float | None) -> str:
+        return "–" if value is None else f"{value:.4f}"
+
+    rows = [["class", "support", "precision", "recall", "f1", "most often mistaken for"]]
+    for row in tested[:_MOST_ROWS]:
+        other = row["mistaken_for"]
+        mistakes = "–" if other is None else f"{classes[other]['name']} ({row['mistakes']:,})"
+        shares = (share(row[name]) for name in ("precision", "recall", "f1"))
+        rows.append([row["name"], f"{row['support']:,}", *shares, mistakes])
+    lines = aligned(rows)
+    if len(tested) > _MOST_ROWS:
+        more = len(tested) - _MOST_ROWS
+        lines.append(f"not shown: {more:,} of {len(tested):,} classes, whose f1 is higher")
+    if values["without_support"]:
+        lines.append(f"classes without examples: {few(values['without_support'])}")
+    calibration = values["calibration"]
+    lines.append(
+        f"balanced accuracy {values['balanced_accuracy']:.4f}  "
+        f"expected calibration error {calibration['ece']:.4f} in {calibration['bins']} bins"
+    )
+    return "\n".join(lines)
 
 
 def _check_fits(

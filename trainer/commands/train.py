@@ -5,7 +5,7 @@ import pathlib
 import shlex
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from trainer.config.flags import Config
@@ -86,7 +86,9 @@ def _train(config: Config, path: pathlib.Path, worker: Worker | None) -> int:
         if chief:
             directory.forget_divergence(path)
         try:
-            result = run.train(config, path, stopped, worker)
+            # A range test's model is of no use, so its confusions are not shown.
+            shown = None if config.anneal == "range_test" else _show_confusion(path)
+            result = run.train(config, path, stopped, worker, shown)
         except NonFiniteLossError as error:
             output.say(f"crescendo train: {error}", to=sys.stderr)
             if chief:
@@ -104,6 +106,21 @@ def _train(config: Config, path: pathlib.Path, worker: Worker | None) -> int:
                 command = f"python -m trainer export --model_dir={shlex.quote(str(path))}"
                 log(f"{_best(result)}; {command} --checkpoint=best writes its model")
     return ExitStatus.DONE
+
+
+def _show_confusion(path: pathlib.Path) -> Callable[[int, Sequence[str], Any], None]:
+    """Returns a function that shows the confusion matrix of the run in `path` in TensorBoard."""
+
+    def show(update: int, names: Sequence[str], cells: Any) -> None:
+        # Importing matplotlib takes half a second, so the run ends first.
+        from trainer.reports import class_plots
+        from trainer.reports.plots import png
+        from trainer.run_dir.metrics_writer import add_image
+
+        if picture := class_plots.confusion(names, cells.tolist()):
+            add_image(path / "tensorboard" / "eval", "confusion_matrix", update, png(picture))
+
+    return show
 
 
 def _best(result: Mapping[str, Any]) -> str:

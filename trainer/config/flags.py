@@ -126,6 +126,13 @@ class Config(RunFlags):
         problem=_path,
     )
 
+    per_class: bool = _checkpoint(
+        False,
+        "Also measure each class, and write evaluation.json and evaluation.csv into the directory "
+        "of the run or the export.",
+        commands=("evaluate",),
+    )
+
     format: str = _output(
         "table",
         "Output format; with json, `predict` prints one object per picture and line.",

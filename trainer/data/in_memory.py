@@ -1,6 +1,7 @@
 """Holds decoded images in one array that TensorFlow uses without a copy."""
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -18,6 +19,7 @@ class InMemoryDataset:
       labels: int64 [N], indices into `class_names`.
       name: name of the split for messages.
       summary: one line about the split's content.
+      path: index → path of the example's file; None if a file holds several examples.
     """
 
     images: np.ndarray
@@ -25,6 +27,7 @@ class InMemoryDataset:
     class_names: tuple[str, ...]
     name: str
     summary: str = ""
+    path: Callable[[int], str] | None = None
 
     @property
     def examples(self) -> int:

@@ -5,8 +5,9 @@ position, micro-batch size and number of replicas. The example at a position is 
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from trainer.config.run_flags import NEWEST_ORDER
@@ -199,6 +200,29 @@ def evaluation(
 def evaluation_batches(examples: int, batch_size: int, shards: int) -> int:
     """Returns the number of batches of `evaluation` over all shards."""
     return -(-examples // (batch_size * shards)) * shards
+
+
+def evaluated(
+    source: InMemoryDataset | IndexedDataset, indices: Sequence[int], augment: str
+) -> np.ndarray:
+    """Returns the images at `indices` as an evaluation passes them to the model.
+
+    Returns:
+        uint8 [n, h, w, c]; an image that can no longer be decoded is black.
+    """
+    if isinstance(source, InMemoryDataset):
+        return source.images[list(indices)]
+    places = tf.constant(indices, tf.int64)
+    chosen = dataclasses.replace(
+        source,
+        examples=len(indices),
+        fetch=lambda at: source.fetch(tf.gather(places, at)),
+        describe=lambda i: source.describe(indices[i]),
+        unread=lambda i: source.unread(indices[i]),
+    )
+    bad, count = BadExamples(skip=True), len(indices)
+    batches = evaluation(chosen, batch_size=count, shards=1, augment=augment, bad=bad)
+    return next(batches.as_numpy_iterator())[0]
 
 
 def _encoded_evaluation(

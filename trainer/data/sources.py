@@ -169,8 +169,10 @@ def _decoded(source: IndexedDataset, augment: str, bad: BadExamples) -> InMemory
             count = end
         if not count:
             bad.refuse(f"{source.name}: none of {source.examples:,} examples can be used.")
+    # If examples are left out, an index in memory is not the index of a file.
+    path = source.path if count == source.examples else None
     return InMemoryDataset(
-        images[:count], labels[:count], source.class_names, source.name, source.summary
+        images[:count], labels[:count], source.class_names, source.name, source.summary, path
     )
 
 

@@ -19,6 +19,7 @@ body { margin: 0 auto; max-width: 1120px; padding: 1rem clamp(.75rem, 3vw, 2rem)
   color: var(--ink); background: var(--paper); overflow-wrap: anywhere; }
 h1 { font-size: 1.6rem; line-height: 1.2; margin: .5rem 0; }
 h2 { font-size: 1.2rem; margin: 2.2rem 0 .5rem; border-bottom: 1px solid var(--rule); }
+h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
 p { max-width: 46rem; margin: .4rem 0 .8rem; }
 .note, figcaption { color: var(--faint); font-size: .875rem; }
 .figures { display: grid; gap: 1rem 1.5rem;
@@ -26,6 +27,12 @@ p { max-width: 46rem; margin: .4rem 0 .8rem; }
 figure { margin: 0; break-inside: avoid; max-width: 500px; }
 figure img { display: block; width: 100%; height: auto; background: #fff; }
 figcaption { margin-top: .2rem; }
+.thumbnails { display: grid; gap: 1rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 9.5rem), 1fr)); }
+.thumbnails img { width: auto; max-width: 100%; }
+.thumbnails figcaption { line-height: 1.35; }
+.thumbnails figcaption b { color: var(--ink); font-weight: 600; }
+.thumbnails span { display: block; }
 .legend { list-style: none; margin: 0; padding: .4rem 0; display: flex; flex-wrap: wrap;
   gap: .15rem 1.2rem; background: var(--paper); font-size: .875rem; }
 .legend li { display: flex; align-items: center; gap: .4rem; overflow-wrap: anywhere; }
@@ -59,6 +66,7 @@ tbody th { font-weight: 600; text-align: left; position: sticky; left: 0;
   h2, .legend { break-inside: avoid; break-after: avoid; }
   .legend { position: static; }
   .figures { grid-template-columns: 1fr 1fr; gap: 4mm; }
+  .thumbnails { grid-template-columns: repeat(5, 1fr); gap: 3mm; }
   .table { overflow: visible; background: none; }
   table { font-size: 7.5pt; width: 100%; }
   th, td { padding: .15rem .3rem; }
@@ -77,6 +85,21 @@ class Section:
 
     title: str
     body: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Thumbnail:
+    """A small picture with lines of text below it.
+
+    Attributes:
+      png: a PNG file in base64.
+      alt: description for readers who cannot see the picture.
+      lines: the text; the first line is bold.
+    """
+
+    png: str
+    alt: str
+    lines: Sequence[str]
 
 
 def escape(text: str) -> str:
@@ -116,6 +139,26 @@ def _figure(picture: Picture) -> str:
         f'<figure>\n<img alt="{escape(picture.alt)}" src="data:image/svg+xml;base64,{content}">\n'
         f"{caption}</figure>\n"
     )
+
+
+def heading(text: str) -> str:
+    """Returns a heading inside a section."""
+    return f"<h3>{escape(text)}</h3>\n"
+
+
+def thumbnails(pictures: Sequence[Thumbnail]) -> str:
+    """Returns a grid of small pictures, with as many columns as fit on the page."""
+
+    def caption(lines: Sequence[str]) -> str:
+        first, *rest = (f"<span>{escape(line)}</span>" for line in lines)
+        return f"<figcaption><b>{first}</b>{''.join(rest)}</figcaption>"
+
+    content = "".join(
+        f'<figure>\n<img alt="{escape(each.alt)}" src="data:image/png;base64,{escape(each.png)}">\n'
+        f"{caption(each.lines)}\n</figure>\n"
+        for each in pictures
+    )
+    return f'<div class="thumbnails">\n{content}</div>\n'
 
 
 def legend(drawn: Mapping[str, Line]) -> str:

@@ -7,6 +7,7 @@ is omitted, because a yellow line on white is too pale.
 import dataclasses
 import io
 import re
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -98,7 +99,9 @@ def png(picture: Picture) -> bytes:
 
 
 def _render(picture: Picture, kind: str, *, legend: bool) -> bytes:
-    with matplotlib.rc_context(_RC):
+    with matplotlib.rc_context(_RC), warnings.catch_warnings():
+        # A letter that the font lacks becomes a box, which needs no message.
+        warnings.filterwarnings("ignore", message="Glyph")
         figure = Figure(figsize=(4.8, picture.height), layout="constrained")
         picture.draw(figure)
         pairs = (zip(*axes.get_legend_handles_labels(), strict=True) for axes in figure.axes)

@@ -6,7 +6,14 @@ from collections.abc import Iterable, Sequence
 
 from matplotlib.figure import Figure
 
-from trainer.reports import batch_size_plots, curves, html, range_test, tables
+from trainer.reports import (
+    batch_size_plots,
+    class_section,
+    curves,
+    html,
+    range_test,
+    tables,
+)
 from trainer.reports.conditions import Condition, conditions
 from trainer.reports.plots import Picture
 from trainer.reports.run_record import DIVERGED, RunRecord
@@ -20,7 +27,13 @@ def report(runs: Sequence[RunRecord]) -> tuple[str, list[Picture]]:
     groups = conditions(list(filter(_is_compared, runs)))
     drawn = [each for each in groups if any(run.points for run in each.runs)]
     shown = [_comparisons(groups), _results(groups), _learned(drawn), _schedule(drawn)]
-    shown += [_range_tests(tests), _runs(groups, itertools.filterfalse(_is_compared, runs))]
+    tested = [run for run in runs if run.evaluation]
+    shown += [_range_tests(tests)]
+    shown += [
+        class_section.build(run, number if len(tested) > 1 else None)
+        for number, run in enumerate(tested)
+    ]
+    shown += [_runs(groups, itertools.filterfalse(_is_compared, runs))]
     sections = [(section, pictures) for section, pictures in shown if section.body]
     text = html.page(
         f"Crescendo: {count(len(runs), 'run')}, {count(len(groups), 'condition')}",

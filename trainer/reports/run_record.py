@@ -11,7 +11,7 @@ from typing import Any
 
 from trainer.config import flagfile
 from trainer.errors import UserError
-from trainer.run_dir import directory, metrics
+from trainer.run_dir import class_evaluation, directory, metrics
 from trainer.run_dir import result as results
 from trainer.run_dir.model_source import is_export
 from trainer.sweep import outcomes
@@ -37,6 +37,7 @@ class RunRecord:
       state: "finished", "running", "killed", DIVERGED, "failed" (a point of a sweep), or
         "not finished", for example after a signal.
       notes: remarks for the reader, for example on damaged files.
+      evaluation: the content of evaluation.json; None if it is missing or cannot be read.
     """
 
     name: str
@@ -45,6 +46,7 @@ class RunRecord:
     result: dict[str, Any] | None
     state: str
     notes: list[str]
+    evaluation: dict[str, Any] | None = None
 
     def points_of(self, split: str) -> list[dict[str, Any]]:
         """Returns the points of `split`."""
@@ -130,7 +132,9 @@ def read(folder: pathlib.Path, name: str) -> RunRecord:
     result = _result(folder, points, notes)
     if result and (resumes := result.get("resumes")):
         notes.append(f"resumed {resumes} times" if resumes > 1 else "resumed")
-    return RunRecord(name, flags, points, result, _state(folder, result, notes), notes)
+    evaluation = _evaluation(folder, notes)
+    state = _state(folder, result, notes)
+    return RunRecord(name, flags, points, result, state, notes, evaluation)
 
 
 def _flags(path: pathlib.Path, notes: list[str]) -> dict[str, str]:
@@ -173,6 +177,14 @@ def _result(
     if last > updates:
         notes.append(f"metrics.jsonl goes on to update {last}: the result is of update {updates}")
     return found
+
+
+def _evaluation(folder: pathlib.Path, notes: list[str]) -> dict[str, Any] | None:
+    try:
+        return class_evaluation.read(folder)
+    except (DamagedError, OSError) as error:
+        notes.append(f"{class_evaluation.FILE} {typed_json.problem(error)}")
+        return None
 
 
 def _text(path: pathlib.Path, notes: list[str], *, needed: bool = False) -> str | None:

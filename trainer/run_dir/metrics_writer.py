@@ -16,12 +16,16 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from trainer.run_dir import event_files, metrics, tensorboard_layout
+from trainer.run_dir import directory, event_files, metrics, summaries, tensorboard_layout
 from trainer.system.atomic_file import remove, write_atomic
 from trainer.system.output import log
+from trainer.system.regular_file import read_regular
 
 # Python's and TensorBoard's files raise these if a disk is full or has been removed.
 UNWRITABLE = (OSError, files.errors.OpError)
+# Picture of the first training examples, as they are augmented.
+PICTURES = "augmented.png"
+_MOST_BYTES = 2**24  # Limit for PICTURES; a grid of thumbnails has less than a megabyte.
 
 
 class MetricsWriter:
@@ -32,6 +36,8 @@ class MetricsWriter:
 
     def __init__(self, folder: pathlib.Path, *, update: int) -> None:
         self._path = folder / "metrics.jsonl"
+        if not update:  # A start that was killed may have left the file, and draws it again.
+            remove(folder / PICTURES)
         points = [point for point in metrics.read(self._path, log) if point["update"] <= update]
         write_atomic(self._path, "".join(map(metrics.line, points)))
         # The file is unbuffered, so that readers see each point at once.
@@ -80,8 +86,42 @@ class MetricsWriter:
         except (*UNWRITABLE, RuntimeError) as error:  # RuntimeError: no thread can be started.
             log(f"{folder} cannot be written: {error}; it is written again later.")
             return
-        self._curves["train"].add_event(tensorboard_layout.event(time.time()))
+        now = time.time()
+        self._curves["train"].add_event(tensorboard_layout.event(now))
+        for summary in self._start():
+            self._curves["train"].add_event(Event(wall_time=now, step=0, summary=summary))
         self._draw(metrics.read(self._path))
+
+    def _start(self) -> list[Summary]:
+        """Returns the summaries of the run's start, from its files: the flags, and pictures."""
+        folder, found = self._path.parent, []
+        try:
+            if flags := directory.kept_flags(folder):
+                found.append(summaries.lines("flags", flags))
+            found.append(
+                summaries.image("augmented_pictures", read_regular(folder / PICTURES, _MOST_BYTES))
+            )
+        except FileNotFoundError:  # The run has just started, or an older version began it.
+            pass
+        except OSError as error:
+            log(f"TensorBoard does not show {error.filename}: {error.strerror}.")
+        return found
+
+    def keep_pictures(self, png: bytes) -> None:
+        """Keeps and shows a picture of the first training examples, as they are augmented.
+
+        A run that resumes shows the file again.
+        """
+        path = self._path.with_name(PICTURES)
+        try:
+            write_atomic(path, png)
+            if self._curves:
+                picture = summaries.image("augmented_pictures", png)
+                self._curves["train"].add_event(
+                    Event(wall_time=time.time(), step=0, summary=picture)
+                )
+        except UNWRITABLE as error:
+            log(f"{path} is not written: {error}")
 
     def _draw(self, points: Iterable[dict[str, Any]]) -> None:
         if self._curves is None:
@@ -129,6 +169,9 @@ class NoMetricsWriter(MetricsWriter):
     def write(self, split: str, update: int, position: int, **values: float | str) -> None:
         """Does nothing."""
 
+    def keep_pictures(self, png: bytes) -> None:
+        """Does nothing."""
+
     def flush(self) -> bool:
         """Returns True, because no point is unwritten."""
         return True
@@ -143,8 +186,21 @@ def write_image(folder: pathlib.Path, tag: str, png: bytes) -> None:
     Raises:
       OSError: if the file cannot be written; the error names the file.
     """
-    image = Summary.Value(tag=tag, image=Summary.Image(encoded_image_string=png))
-    event_files.replace(folder, [Summary(value=[image])])
+    event_files.replace(folder, [summaries.image(tag, png)])
+
+
+def add_image(folder: pathlib.Path, tag: str, update: int, png: bytes) -> None:
+    """Adds a PNG picture to the event files in `folder`, whose writer is closed, at step `update`.
+
+    Reports a failure, because the picture is not a part of the run's result.
+    """
+    try:
+        writer = EventFileWriter(str(folder))
+        summary = summaries.image(tag, png)
+        writer.add_event(Event(wall_time=time.time(), step=update, summary=summary))
+        writer.close()
+    except (*UNWRITABLE, RuntimeError) as error:  # RuntimeError: no thread can be started.
+        log(f"{folder} lacks {tag}: {error}")
 
 
 def _event(point: dict[str, Any]) -> Event:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from trainer.data import pipeline
@@ -36,6 +37,26 @@ class Evaluation:
     loss: float
     top1: float
     top5: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """The model's answer for each example that can be used, in the order of the split.
+
+    Attributes:
+      indices: int64 [n], the example's number in the split, from 0.
+      labels: int64 [n].
+      predicted: int64 [n], index of the largest logit.
+      confidences: float64 [n], softmax probability of the largest logit, computed in float32.
+      losses: float64 [n], cross entropy, computed in float32; exp(−loss) is the probability of the
+        label.
+    """
+
+    indices: np.ndarray
+    labels: np.ndarray
+    predicted: np.ndarray
+    confidences: np.ndarray
+    losses: np.ndarray
 
 
 def gap_warning(
@@ -91,7 +112,7 @@ class Evaluator:
           bad: records examples that cannot be decoded; if None, such an example is an error.
           group: the processes that evaluate together; None for this process alone.
         """
-        self._model, self._strategy, self._source = model, strategy, source
+        self._model, self._strategy, self.source = model, strategy, source
         self._group = group or ProcessGroup()
         # The processes need the same number, since it decides which examples a process evaluates.
         _, (self._lanes,) = self._group.agree(False, lanes)
@@ -108,6 +129,8 @@ class Evaluator:
         batches = pipeline.evaluation_batches(source.examples, self._batch_size, shards)
         self._rounds = batches // shards
         self._add = tf.function(self._add_rounds)
+        # Answers of this process's replicas in the last evaluation: [rounds, replicas, 5, b].
+        self._answers: np.ndarray | None = None
 
     def evaluate(self, should_stop: Callable[[], bool] = lambda: False) -> Evaluation | None:
         """Evaluates the model with its current parameters.
@@ -119,6 +142,8 @@ class Evaluator:
         """
         iterator, total = iter(self._dataset), tf.zeros([4], tf.float64)
         done, count = 0, 1
+        answers: list[np.ndarray] = []
+        self._answers = None
         what = f"an evaluation of {self._batch_size} images at a time"
         remedy = "Use a smaller --image_size, or --precision=bfloat16."
         while done < self._rounds:
@@ -128,8 +153,8 @@ class Evaluator:
             count, start = min(count, self._rounds - done), time.monotonic()
             with unwrap_user_errors(), translate(out_of_memory(what, remedy)):
                 # Each call continues the last sum, so the rounding does not depend on `count`.
-                total = self._add(iterator, tf.constant(count), total)
-                total.numpy()  # Waits for the device.
+                total, part = self._add(iterator, tf.constant(count), total)
+                answers.append(part.numpy())  # Waits for the device.
             done += count
             seconds = time.monotonic() - start
             if seconds < _SECONDS / 2:
@@ -139,25 +164,65 @@ class Evaluator:
         loss, top1, top5, examples = self._group.all_reduce(total.numpy()).tolist()
         if examples == 0:
             raise UserError(
-                f"{self._source.name}: none of {self._source.examples:,} examples can be used."
+                f"{self.source.name}: none of {self.source.examples:,} examples can be used."
             )
+        self._answers = np.concatenate(answers)
         return Evaluation(loss / examples, top1 / examples, top5 / examples)
 
-    def _add_rounds(self, iterator: Any, rounds: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
-        """Adds `rounds` batches per replica to the sums `total`: [loss, top1, top5, examples]."""
-        for _ in tf.range(rounds):
+    def predictions(self) -> Predictions | None:
+        """Returns the predictions of the last evaluation; None if there is none, or it stopped.
+
+        They come from the pass that measured the evaluation. All processes must call this function
+        at the same point, and each gets the predictions of all.
+        """
+        if self._answers is None:
+            return None
+        shards = self._strategy.num_replicas_in_sync
+        local = self._group.local(shards)
+        whole = np.zeros([self._rounds, shards, 5, self._batch_size])
+        whole[:, local.start : local.stop] = self._answers
+        whole = self._group.all_reduce(whole.ravel()).reshape(whole.shape)
+        # Batch i is for shard i mod `shards`, so this order is that of the split.
+        values = whole.transpose(2, 0, 1, 3).reshape(5, -1)  # [5, N + padding]
+        used = values[4] > 0
+        labels, predicted, confidences, losses, _ = values[:, used]
+        return Predictions(
+            np.flatnonzero(used),
+            labels.astype(np.int64),
+            predicted.astype(np.int64),
+            np.minimum(confidences, 1.0),  # In float32, a softmax may round to 1.0000001.
+            losses,
+        )
+
+    def _add_rounds(
+        self, iterator: Any, rounds: tf.Tensor, total: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Adds `rounds` batches per replica to the sums `total`: [loss, top1, top5, examples].
+
+        Also returns the answers of these batches, float32 [rounds, local replicas, 5, b].
+        """
+        answers = tf.TensorArray(tf.float32, size=rounds)
+        for i in tf.range(rounds):
             batch = next_per_replica(self._strategy, iterator)
-            parts = self._strategy.run(self._in_lanes, batch)
-            part = tf.add_n(self._strategy.experimental_local_results(parts))
+            sums, parts = self._strategy.run(self._in_lanes, batch)
+            part = tf.add_n(self._strategy.experimental_local_results(sums))
             total += tf.cast(part, tf.float64)
-        return total
+            local = tf.stack(self._strategy.experimental_local_results(parts))
+            answers = answers.write(i, local)
+        return total, answers.stack()
 
-    def _in_lanes(self, *batch: tf.Tensor) -> tf.Tensor:
+    def _in_lanes(self, *batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         parts = zip(*(tf.split(values, self._lanes) for values in batch), strict=True)
-        return tf.add_n([self._sums(*part) for part in parts])
+        sums, answers = zip(*(self._measured(*part) for part in parts), strict=True)
+        return tf.add_n(sums), tf.concat(answers, axis=1)
 
-    def _sums(self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-        """Returns the sums of loss, top1, top5 and 1, [4], over examples of positive weight."""
+    def _measured(
+        self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the sums of loss, top1, top5 and 1, [4], over examples of positive weight.
+
+        Also returns label, prediction, confidence, loss and weight of each example, [5, b].
+        """
         logits = self._model(images, training=False)  # [b, classes]
         # top_k ranks equal logits by index, so a model of equal logits is not always right.
         _, first = tf.math.top_k(logits, min(5, logits.shape[-1]))  # [b, 5]
@@ -166,4 +231,9 @@ class Evaluator:
         losses = cross_entropy(logits, labels)
         values = tf.stack([losses, *correct, tf.ones_like(weights)])  # [4, b]
         # A product with the weight would be nan if the loss of the padding is infinite.
-        return tf.reduce_sum(tf.where(weights > 0, values, 0.0), axis=1)
+        sums = tf.reduce_sum(tf.where(weights > 0, values, 0.0), axis=1)
+        confidences = tf.reduce_max(tf.nn.softmax(logits), axis=1)
+        # float32 holds each index of fewer than 2²⁴ classes exactly.
+        indices = tf.cast(tf.stack([labels, first[:, 0]]), tf.float32)
+        rest = tf.stack([confidences, losses, weights])
+        return sums, tf.concat([indices, rest], axis=0)

@@ -2,12 +2,16 @@
 
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import numpy as np
 
 from trainer.config.flagfile import shared
 from trainer.config.flags import Config
+from trainer.data import png
 from trainer.data.bad_examples import BadExamples
+from trainer.data.class_names import logit_names
 from trainer.distributed import tpu
 from trainer.distributed.multi_worker import worker_session
 from trainer.distributed.process_group import create_process_group
@@ -18,12 +22,18 @@ from trainer.run_dir.checkpoints import digest
 from trainer.run_dir.metrics import read
 from trainer.schedule import cost
 from trainer.system import typed_json
+from trainer.system.output import log
 from trainer.system.tensorflow_errors import translate
 from trainer.system.typed_json import table_of, text
-from trainer.training import setup
-from trainer.training.evaluation import Evaluation
+from trainer.training import class_metrics, setup
+from trainer.training.evaluation import Evaluation, Predictions
 from trainer.training.loop import StopReason, TrainingLoop
 from trainer.training.run_setup import Run, set_up
+
+# Takes the update of the last evaluation, a name for each logit, and class_metrics.confusion.
+ShowConfusion = Callable[[int, Sequence[str], np.ndarray], None]
+# Rows and columns of the picture of augmented examples.
+_SHOWN = 6
 
 
 def train(
@@ -31,6 +41,7 @@ def train(
     path: pathlib.Path,
     should_stop: Callable[[], bool],
     worker: Worker | None = None,
+    show_confusion: ShowConfusion | None = None,
 ) -> dict[str, Any] | StopReason | None:
     """Trains to the end of the run, or until the run has to stop; every worker calls this function.
 
@@ -39,6 +50,8 @@ def train(
       path: run directory; only the chief reads and writes it.
       should_stop: returns whether this process was asked to stop.
       worker: this process as one of several workers; None for a single process.
+      show_confusion: called in the chief once the result is written; all workers give it, or none.
+        It is not called if the run resumed after its last evaluation.
 
     Returns:
       The content of result.json in the chief, and None in the other workers. If the run stops
@@ -63,17 +76,34 @@ def train(
         last = _train(run, config, should_stop)
         if isinstance(last, StopReason):
             return last
+        predictions = run.evaluator.predictions() if show_confusion else None
         result = _write_result(run, last) if chief else None
+        if chief and show_confusion:
+            _show_confusion(run, predictions, show_confusion)
         # Every worker waits here until the result is written. If the chief failed before that and
         # was started again, it would need the other workers.
         group.agree(False)
         return result
 
 
+def _show_confusion(run: Run, predictions: Predictions | None, show: ShowConfusion) -> None:
+    """Calls `show`, or says why it cannot."""
+    if predictions is None:
+        log(
+            "TensorBoard lacks the confusion matrix, because the run resumed after its last "
+            "evaluation: `evaluate --per_class` measures it."
+        )
+        return
+    logits = run.phases.step.model.output_shape[-1]
+    names = logit_names(run.evaluator.source.class_names, logits)
+    show(run.state.update, names, class_metrics.confusion(predictions, logits))
+
+
 def _train(run: Run, config: Config, should_stop: Callable[[], bool]) -> Evaluation | StopReason:
     """Trains, closes the outputs, and records the bad examples of all workers."""
     error = None
     try:
+        _show_pictures(run)
         last = TrainingLoop(config, run).run(should_stop)
     except NonFiniteLossError as diverged:
         error = diverged  # All processes raise this error, so all reach the exchange below.
@@ -86,6 +116,13 @@ def _train(run: Run, config: Config, should_stop: Callable[[], bool]) -> Evaluat
     if error:
         raise error
     return last
+
+
+def _show_pictures(run: Run) -> None:
+    """Writes a picture of a new run's first training examples, as augmentation leaves them."""
+    if run.group.chief and not run.state.update:
+        images, *_ = next(run.batches(0, _SHOWN**2))
+        run.outputs.metrics.keep_pictures(png.grid(images.numpy(), _SHOWN))
 
 
 def _write_result(run: Run, last: Evaluation) -> dict[str, Any]:

@@ -22,6 +22,7 @@ class TrainedModel:
       classes: number of logits.
       class_names: names of the first logits; --num_classes may have added more logits.
       path: path of the checkpoint or export.
+      update: number of updates after which the model was saved.
       choice: line that names the path, and the best evaluation of the run.
     """
 
@@ -30,6 +31,7 @@ class TrainedModel:
     classes: int
     class_names: Sequence[str]
     path: pathlib.Path
+    update: int
     choice: str
 
 
@@ -56,8 +58,10 @@ def load(
             model = exports.load(path)
         names = setup.class_names(config, about.class_names, learned)
         choice = checkpoint_choice.of_export(path, about)
-        return TrainedModel(model, about.image_shape, about.classes, names, path, choice)
+        shape, logits = about.image_shape, about.classes
+        return TrainedModel(model, shape, logits, names, path, about.update, choice)
     model, data, path, update = setup.restore(config, folder, strategy, bad)
     names = setup.class_names(config, data.class_names, data.classes)
     choice = checkpoint_choice.of_run(path, update, checkpoint_choice.best(path))
-    return TrainedModel(model, model.input_shape[1:], model.output_shape[-1], names, path, choice)
+    shape, logits = model.input_shape[1:], model.output_shape[-1]
+    return TrainedModel(model, shape, logits, names, path, update, choice)

@@ -1,0 +1,133 @@
+"""Pictures of an evaluation by class: the confusion matrix, and the reliability curve."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from trainer.reports.plots import Picture, line
+from trainer.system.output import clean
+
+# With more classes, a cell would be smaller than a pixel.
+MOST_CLASSES = 1000
+_NAMED = 30  # With more classes, their names would overlap.
+_COUNTED = 12  # With more classes, the numbers in the cells would overlap.
+_LETTERS = 20  # Characters of a class's name that are shown.
+
+
+def confusion(
+    names: Sequence[str], cells: Sequence[Sequence[int]], name: str = "confusion"
+) -> Picture | None:
+    """Returns a picture of the confusion matrix; None for no or more than 1,000 classes.
+
+    Classes that have no examples and are never predicted are left out.
+
+    Args:
+      names: names of all classes.
+      cells: label, prediction and number of examples of each non-zero cell.
+      name: file name of the picture, without suffix.
+    """
+    shown = sorted({index for label, predicted, _ in cells for index in (label, predicted)})
+    if not 0 < len(shown) <= MOST_CLASSES:
+        return None
+    place_of = {index: place for place, index in enumerate(shown)}
+    counts = np.zeros((len(shown), len(shown)), np.int64)
+    for label, predicted, count in cells:
+        counts[place_of[label], place_of[predicted]] = count
+    left_out = len(names) - len(shown)
+    unseen = ""
+    if left_out:
+        unseen = f" Left out, because they do not occur: {left_out:,} of {len(names):,} classes."
+    right = int(np.trace(counts))
+    return Picture(
+        name=name,
+        alt=f"Confusion matrix of {len(shown)} classes: {right:,} of {counts.sum():,} examples are "
+        "on the diagonal, where the prediction is the class.",
+        caption="Each row is a class, and its colours are the shares of its examples by prediction."
+        f"{' Numbers are examples.' if len(shown) <= _COUNTED else ''}{unseen}",
+        draw=functools.partial(
+            _draw_confusion, names=[_short(names[i]) for i in shown], counts=counts
+        ),
+        height=4.4,
+    )
+
+
+def _short(text: str) -> str:
+    """Returns a class's name on one line, without characters that SVG forbids."""
+    shown = " ".join(clean(text).split())
+    return shown if len(shown) <= _LETTERS else f"{shown[: _LETTERS - 1]}…"
+
+
+def _draw_confusion(figure: Figure, names: Sequence[str], counts: np.ndarray) -> None:
+    axes: Axes = figure.subplots()
+    # A class without examples has a row of zeros.
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    # Interpolation would blend single cells of a large matrix with their neighbours.
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="none")
+    count = len(names)
+    letters = min(9.0, 150 / count)
+    if count <= _NAMED:
+        axes.set_xticks(range(count), names, rotation=90, fontsize=letters)
+        axes.set_yticks(range(count), names, fontsize=letters)
+    if count <= _COUNTED:
+        # A digit is 0.65 times as wide as its size, and the longest number fills its cell.
+        size = min(letters, 150 / count / (0.65 * len(str(counts.max()))))
+        for (row, column), number in np.ndenumerate(counts):
+            ink = "white" if shares[row, column] > 0.5 else "black"
+            if number:
+                axes.text(column, row, str(number), color=ink, size=size, ha="center", va="center")
+    axes.set(title="Confusion matrix", xlabel="prediction", ylabel="class")
+    axes.grid(visible=False)
+    figure.colorbar(image, ax=axes, label="share of the class", shrink=0.8)
+
+
+def reliability(calibration: Mapping[str, Any], name: str = "reliability") -> Picture:
+    """Returns a picture of accuracy against confidence; `calibration` is that of evaluation.json.
+
+    Args:
+      calibration: bins, ece and curve.
+      name: file name of the picture, without suffix.
+    """
+    filled = [each for each in calibration["curve"] if each["examples"]]
+    values = ", ".join(f"{each['accuracy']:.2f} at {each['confidence']:.2f}" for each in filled)
+    return Picture(
+        name=name,
+        alt=f"Line chart of accuracy against confidence. {values}.",
+        caption="On the dashed line, a confidence is the share of predictions that are right. "
+        "Below it, the model is too sure. Bars: the share of examples in each bin. Expected "
+        f"calibration error: {100 * calibration['ece']:.2f}% in {calibration['bins']} bins.",
+        draw=functools.partial(_draw_reliability, curve=calibration["curve"]),
+        height=4.4,
+    )
+
+
+def _draw_reliability(figure: Figure, curve: Sequence[Mapping[str, Any]]) -> None:
+    axes: Axes = figure.subplots()
+    examples = max(1, sum(each["examples"] for each in curve))
+    axes.bar(
+        [each["low"] for each in curve],
+        [each["examples"] / examples for each in curve],
+        [each["high"] - each["low"] for each in curve],
+        align="edge",
+        color="#d9d9d9",
+        edgecolor="white",
+    )
+    axes.plot([0, 1], [0, 1], color="#5c5c5c", linestyle=(0, (5, 2)), linewidth=1)
+    filled = [each for each in curve if each["examples"]]
+    axes.plot(
+        [each["confidence"] for each in filled],
+        [each["accuracy"] for each in filled],
+        color=line(0).colour,
+        marker="o",
+        markersize=4,
+    )
+    axes.set(
+        title="Reliability of the probabilities",
+        xlabel="confidence: probability of the prediction",
+        ylabel="accuracy; share of examples",
+        xlim=(0, 1),
+        ylim=(0, 1.02),
+    )

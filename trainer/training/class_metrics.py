@@ -1,0 +1,106 @@
+"""Measures a classifier class by class, and how well its probabilities agree with its accuracy.
+
+All numbers come from the predictions of one evaluation. A value that is not defined, such as the
+recall of a class without examples, is None and not 0.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from trainer.training.evaluation import Predictions
+
+# Bins of equal width of the confidence: Guo et al. 2017 (arXiv:1706.04599), §5.
+BINS = 15
+
+
+def confusion(predictions: Predictions, classes: int) -> np.ndarray:
+    """Returns the non-zero cells of the confusion matrix, which has `classes` rows and columns.
+
+    Returns:
+      int64 [m, 3], sorted: label, prediction, number of examples.
+    """
+    cells, counts = np.unique(
+        predictions.labels * classes + predictions.predicted, return_counts=True
+    )
+    return np.stack([cells // classes, cells % classes, counts], axis=1)
+
+
+def by_class(cells: np.ndarray, classes: int) -> list[dict[str, Any]]:
+    """Returns the numbers of each class, from the cells of `confusion`.
+
+    - support: examples of the class; predicted: examples that the model takes for the class;
+      correct: examples that are in both.
+    - precision = correct / predicted; recall = correct / support;
+      f1 = 2 correct / (support + predicted). All three are None if the support is 0. The precision
+      is None if `predicted` is 0.
+    - mistaken_for: index of the most frequent wrong prediction, the lowest if several are equally
+      frequent; mistakes: examples with this prediction. If no prediction is wrong: None and 0.
+    """
+    labels, predicted, counts = cells.T
+    right = labels == predicted
+
+    def total(places: np.ndarray, numbers: np.ndarray) -> list[int]:
+        sums = np.zeros(classes, np.int64)
+        np.add.at(sums, places, numbers)
+        return sums.tolist()
+
+    numbers = zip(
+        total(labels, counts),
+        total(predicted, counts),
+        total(labels[right], counts[right]),
+        strict=True,
+    )
+    rows = [
+        {
+            "support": support,
+            "predicted": taken,
+            "correct": correct,
+            "precision": correct / taken if support and taken else None,
+            "recall": correct / support if support else None,
+            "f1": 2 * correct / (support + taken) if support else None,
+            "mistaken_for": None,
+            "mistakes": 0,
+        }
+        for support, taken, correct in numbers
+    ]
+    for label, other, count in cells[~right].tolist():
+        if count > rows[label]["mistakes"]:
+            rows[label] |= {"mistaken_for": other, "mistakes": count}
+    return rows
+
+
+def balanced_accuracy(rows: list[dict[str, Any]]) -> float:
+    """Returns the mean recall of the classes that have examples."""
+    recalls = [row["recall"] for row in rows if row["recall"] is not None]
+    return sum(recalls) / len(recalls)
+
+
+def calibration(predictions: Predictions, bins: int = BINS) -> dict[str, Any]:
+    """Returns the reliability curve and the expected calibration error (ECE).
+
+    Bin i, counted from 0, has the examples whose confidence is in (i / bins, (i + 1) / bins]. The
+    ECE is the mean over all examples of |accuracy − mean confidence| of the example's bin.
+
+    Returns:
+      bins: their number; ece; curve: for each bin its limits, its examples, and their mean
+      confidence and accuracy, which are None if the bin is empty.
+    """
+    right = predictions.labels == predictions.predicted
+    upper = np.arange(1, bins) / bins
+    places = np.searchsorted(upper, predictions.confidences, side="left")  # [n], 0 to bins − 1
+    counts = np.bincount(places, minlength=bins).tolist()
+    confidences = np.bincount(places, predictions.confidences, minlength=bins).tolist()
+    correct = np.bincount(places, right, minlength=bins).tolist()
+    curve = [
+        {
+            "low": i / bins,
+            "high": (i + 1) / bins,
+            "examples": count,
+            "confidence": confidences[i] / count if count else None,
+            "accuracy": correct[i] / count if count else None,
+        }
+        for i, count in enumerate(counts)
+    ]
+    gaps = sum(abs(correct[i] - confidences[i]) for i in range(bins))
+    return {"bins": bins, "ece": gaps / len(right), "curve": curve}

@@ -1,0 +1,55 @@
+"""Finds the examples of an evaluation whose predictions are the most wrong, with thumbnails."""
+
+import base64
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from trainer.data import pipeline, png
+from trainer.data.in_memory import InMemoryDataset
+from trainer.data.indexed import IndexedDataset
+from trainer.training.evaluation import Predictions
+
+
+def find(
+    predictions: Predictions,
+    source: InMemoryDataset | IndexedDataset,
+    names: Sequence[str],
+    augment: str,
+    most: int = 20,
+) -> list[dict[str, Any]]:
+    """Returns up to `most` examples with a wrong prediction, those of the largest loss first.
+
+    Args:
+      predictions: predictions for the examples of `source`.
+      source: the evaluation split.
+      names: a name for each logit.
+      augment: augmentation in training, which decides the part of an image that is evaluated.
+      most: largest number of examples.
+
+    Returns:
+      For each example its index in the split, the path of its file (None if a file holds several
+      examples), its class, the prediction, the probabilities of both, and a PNG in base64 of the
+      image as the model gets it.
+    """
+    wrong = np.flatnonzero(predictions.labels != predictions.predicted)
+    # The sort is stable, so equal losses stay in the order of the split.
+    places = wrong[np.argsort(-predictions.losses[wrong], kind="stable")][:most].tolist()
+    if not places:
+        return []
+    indices = predictions.indices[places].tolist()
+    images = pipeline.evaluated(source, indices, augment)
+    return [
+        {
+            "index": index,
+            "path": source.path(index) if source.path else None,
+            "class": names[predictions.labels[place]],
+            "predicted": names[predictions.predicted[place]],
+            "class_probability": math.exp(-max(0.0, predictions.losses[place])),
+            "predicted_probability": float(predictions.confidences[place]),
+            "thumbnail": base64.b64encode(png.thumbnail(image)).decode(),
+        }
+        for place, index, image in zip(places, indices, images, strict=True)
+    ]
