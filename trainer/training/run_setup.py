@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -96,31 +97,11 @@ def set_up(
     data = _chiefs(data, group)
     model = setup.build(config, data, strategy)
     table = source and pretrained.load(config, data, source, model)
-    if config.layer_decay != 1:
-        log(layer_groups.table(model, config.layer_decay))
     until = trajectory.unfreeze_position(config, examples.examples)
-    frozen = freezing.freeze(model, config.freeze) if config.freeze else []
-    if frozen:
-        log(freezing.summary(model, len(frozen)))
-    new_step = functools.partial(
-        TrainingStep,
-        strategy,
-        model,
-        optimizer=config.optimizer,
-        weight_decay=config.weight_decay,
-        label_smoothing=config.label_smoothing,
-        seed=config.seed,
-        layer_decay=config.layer_decay,
-        order_version=order,
-        lanes=lanes,
-        # A TPU's work is enqueued ahead of time, so a clock on its machine does not measure it.
-        timed=not config.deterministic and not is_tpu(strategy),
-    )
-    step = new_step()
-    phases = Phases(new_step, frozen, until, step)
+    phases = _phases(config, strategy, model, lanes, until)
     stream = pipeline.ExampleStream(examples, config.augment, config.seed, bad, order)
     batches = _batches(stream, replicas, group.local(replicas))
-    micro_batch_size = _micro_batch_size(config, path, schedule, step, batches, group)
+    micro_batch_size = _micro_batch_size(config, path, schedule, phases.step, batches, group)
     log(plan.uncertain(config) + _plan(config, schedule, replicas, micro_batch_size))
     checkpoints, state = _restore(config, path, phases, data, group)
     if state.resumes:
@@ -142,6 +123,36 @@ def set_up(
         state,
         outputs,
     )
+
+
+def _phases(
+    config: Config,
+    strategy: tf.distribute.Strategy,
+    model: keras.Model,
+    lanes: int,
+    until: int | None,
+) -> Phases:
+    """Freezes layers of `model` up to position `until`, and returns the first training step."""
+    if config.layer_decay != 1:
+        log(layer_groups.table(model, config.layer_decay))
+    frozen = freezing.freeze(model, config.freeze) if config.freeze else []
+    if frozen:
+        log(freezing.summary(model, len(frozen)))
+    new_step = functools.partial(
+        TrainingStep,
+        strategy,
+        model,
+        optimizer=config.optimizer,
+        weight_decay=config.weight_decay,
+        label_smoothing=config.label_smoothing,
+        seed=config.seed,
+        layer_decay=config.layer_decay,
+        order_version=config.order_version or NEWEST_ORDER,
+        lanes=lanes,
+        # A TPU's work is enqueued ahead of time, so a clock on its machine does not measure it.
+        timed=not config.deterministic and not is_tpu(strategy),
+    )
+    return Phases(new_step, frozen, until, new_step())
 
 
 def _chiefs(data: TrainingData, group: ProcessGroup) -> TrainingData:
