@@ -9,7 +9,7 @@ from trainer.distributed import tpu
 from trainer.errors import UserError
 from trainer.run_dir import model_source
 from trainer.system import process_limits
-from trainer.system.output import say
+from trainer.system.output import log, say
 
 
 def run(config: Config) -> int:
@@ -23,6 +23,7 @@ def run(config: Config) -> int:
         tpu.check_packages()
     process_limits.check()
     # Importing TensorFlow takes four seconds, so the checks above come first.
+    from trainer.data import image_listing
     from trainer.data.bad_examples import BadExamples
     from trainer.data.sources import evaluation_split
     from trainer.run_dir import exports
@@ -48,7 +49,10 @@ def run(config: Config) -> int:
     before = bad.count  # Number of bad examples in the training data, which `restore` may read.
     with translate(bad.refusal):
         known = setup.class_names(config, names, learned)
-        source = setup.load(config, evaluation_split(config), bad, known)
+        split = evaluation_split(config)
+        if note := image_listing.note(config.dataset, split):
+            log(note)
+        source = setup.load(config, split, bad, known)
         _check_fits(source.image_shape, source.classes, shape, classes, source.name)
         evaluation = Evaluator(strategy, model, source, lanes, config.augment, bad).evaluate()
     assert evaluation is not None  # It returns None only if it is told to stop.

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from trainer.config.flags import Config
+from trainer.data import image_listing
 from trainer.data.tfds import sizes
 from trainer.errors import UserError
 from trainer.reports import plan_plot
@@ -26,6 +27,10 @@ def run(config: Config) -> int:
     schedule, replicas, hosts = planned(config)
     if config.stop_at_epoch is not None:
         note = f"--stop_at_epoch={config.stop_at_epoch:g} is ignored: the plan is of the whole run"
+        say(f"crescendo plan: {note}", to=sys.stderr)
+    if not config.train_examples and (
+        note := image_listing.note(config.dataset, config.train_split)
+    ):
         say(f"crescendo plan: {note}", to=sys.stderr)
     layout = layouts(config, schedule, replicas)
     ramps = plan.ramps(schedule, layout)

@@ -39,7 +39,8 @@ _range = Group("Range test", _LEARNED, TRAINING)
 
 def _dataset_problem(name: str) -> str:
     kind, colon, path = name.partition(":")
-    return local_path.problem(path) if colon and kind == "image_folder" else local_path.empty(name)
+    is_path = colon and kind in ("image_folder", "image_csv")
+    return local_path.problem(path) if is_path else local_path.empty(name)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,8 @@ class RunFlags:
 
     dataset: str = _data(
         "fashion_mnist",
-        "Name of a TFDS image dataset, or image_folder:PATH for images like PATH/train/cat/1.jpg.",
+        "Name of a TFDS image dataset; image_folder:PATH for images like PATH/train/cat/1.jpg or "
+        "PATH/cat/1.jpg; or image_csv:FILE for a CSV file of paths and labels.",
         problem=_dataset_problem,
         commands=(*MODEL, "convert"),
     )
@@ -62,8 +64,8 @@ class RunFlags:
     train_split: str = _data("train", "Training split, in TFDS's syntax.", problem=local_path.empty)
     eval_split: str | None = _data(
         None,
-        "Evaluation split, in TFDS's syntax (unset: test; for image_folder, the first of val, "
-        "validation and test that exists).",
+        "Evaluation split, in TFDS's syntax (unset: test; for image_folder and "
+        "image_csv, the first of val, validation and test that exists).",
         problem=local_path.empty,
     )
     train_examples: int | None = _data(
