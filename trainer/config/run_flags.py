@@ -88,6 +88,19 @@ class RunFlags:
         "Skip, count and name images that cannot be read or decoded (TFDS: ArrayRecord only).",
         scope=Scope.FREE,
     )
+    class_weights: str | None = _data(
+        None,
+        "Weights of the classes in the training loss, scaled to mean 1: balanced (1 / number of "
+        "examples), or the path of a .json or .csv file with class names (unset: all 1).",
+        problem=local_path.problem,
+        commands=TRAINING,
+    )
+    sampling: str = _data(
+        "shuffled",
+        "Order of training examples: each one once an epoch, or each class equally often.",
+        choices=("shuffled", "balanced"),
+        commands=TRAINING,
+    )
     max_image_pixels: int = _data(
         178_956_970,
         "Largest width times height of an image, in pixels; a larger image is an error.",

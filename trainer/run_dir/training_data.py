@@ -28,7 +28,10 @@ _FIELDS = fields(
         "mean": list_of(number()),
         "std": list_of(number()),
     },
-    {"class_names": typed_json.optional(list_of(typed_json.file_name))},
+    {
+        "class_names": typed_json.optional(list_of(typed_json.file_name)),
+        "class_weights": typed_json.optional(list_of(number(0))),
+    },
 )
 
 
@@ -42,6 +45,7 @@ class TrainingData:
     mean: tuple[float, ...]  # Mean of each channel's pixel values, 0 to 255.
     std: tuple[float, ...]  # Standard deviation of each channel's pixel values, at least 1.
     class_names: tuple[str, ...] | None = None  # None if an older version wrote the file.
+    class_weights: tuple[float, ...] | None = None  # None if all examples have the weight 1.
 
     def as_json(self) -> dict[str, Any]:
         """Returns the values as a checkpoint or the file holds them: tuples become lists."""
@@ -76,7 +80,11 @@ def _checked(value: Any) -> TrainingData:
         if len({*names}) < len(names):
             raise WrongError("has a name twice", "class_names")
         names = tuple(names)
-    return TrainingData(kept["examples"], (h, w, c), kept["classes"], mean, std, names)
+    weights = kept.get("class_weights")
+    if weights is not None:
+        fields({"class_weights": list_of(number(0), kept["classes"])})(kept)
+        weights = tuple(weights)
+    return TrainingData(kept["examples"], (h, w, c), kept["classes"], mean, std, names, weights)
 
 
 def keep(folder: pathlib.Path, data: TrainingData) -> None:

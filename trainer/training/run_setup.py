@@ -21,7 +21,7 @@ from trainer.run_dir.training_data import TrainingData
 from trainer.schedule import plan, trajectory
 from trainer.schedule.layout import default_micro_batch_size, lay_out
 from trainer.system.output import log, width
-from trainer.training import micro_batch_search, setup
+from trainer.training import balance, micro_batch_search, setup
 from trainer.training.evaluation import Evaluator
 from trainer.training.outputs import Outputs, open_outputs
 from trainer.training.state import State, restore, share
@@ -86,22 +86,16 @@ def set_up(
     examples, validation = setup.load_splits(config, kept, bad, group)
     schedule = trajectory.from_config(config, examples.examples, replicas)
     data = setup.training_data_of(config, kept, bad, examples)
+    balanced = balance.from_config(config, examples, kept, group)
     # The chief's mean and deviation may be those of a resumed run.
     mean, std = group.broadcast(np.array([data.mean, data.std])).tolist()  # [2, c]
-    data = dataclasses.replace(data, mean=tuple(mean), std=tuple(std))
-    step = TrainingStep(
-        strategy,
-        setup.build(config, data, strategy),
-        optimizer=config.optimizer,
-        weight_decay=config.weight_decay,
-        label_smoothing=config.label_smoothing,
-        seed=config.seed,
-        order_version=order,
-        lanes=lanes,
-        # A TPU's work is enqueued ahead of time, so a clock on its machine does not measure it.
-        timed=not config.deterministic and not is_tpu(strategy),
+    data = dataclasses.replace(
+        data, mean=tuple(mean), std=tuple(std), class_weights=balanced.weights
     )
-    stream = pipeline.ExampleStream(examples, config.augment, config.seed, bad, order)
+    step = _training_step(config, data, strategy, lanes)
+    stream = pipeline.ExampleStream(
+        examples, config.augment, config.seed, bad, order, balanced.order
+    )
     batches = _batches(stream, replicas, group.local(replicas))
     micro_batch_size = _micro_batch_size(config, path, schedule, step, batches, group)
     log(plan.uncertain(config) + _plan(config, schedule, replicas, micro_batch_size))
@@ -119,6 +113,24 @@ def set_up(
         micro_batch_size,
         state,
         open_outputs(config, path, checkpoints, state, data, end=schedule.end, chief=group.chief),
+    )
+
+
+def _training_step(
+    config: Config, data: TrainingData, strategy: tf.distribute.Strategy, lanes: int
+) -> TrainingStep:
+    return TrainingStep(
+        strategy,
+        setup.build(config, data, strategy),
+        optimizer=config.optimizer,
+        weight_decay=config.weight_decay,
+        label_smoothing=config.label_smoothing,
+        seed=config.seed,
+        order_version=config.order_version or NEWEST_ORDER,
+        lanes=lanes,
+        # A TPU's work is enqueued ahead of time, so a clock on its machine does not measure it.
+        timed=not config.deterministic and not is_tpu(strategy),
+        class_weights=data.class_weights,
     )
 
 
