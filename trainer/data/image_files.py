@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from trainer.data.class_names import few
+from trainer.data.class_names import few, number
 from trainer.data.tfds.splits import pieces, split_infos
 
 TRAIN, EVALUATION = "train", "val"
@@ -63,8 +63,8 @@ class Files:
         """Returns the number of files of each class, by name."""
         found = dict.fromkeys(sorted(self.class_names), 0)
         numbers = np.bincount(self.class_of, minlength=len(self.class_names)).tolist()
-        for name, number in zip(self.class_names, numbers, strict=True):
-            found[name] += number
+        for name, count in zip(self.class_names, numbers, strict=True):
+            found[name] += count
         return found
 
 
@@ -131,10 +131,11 @@ def division(parts: Mapping[str, Files]) -> str:
     """Returns a text about the result of `divided`, which names classes without files in a part."""
     train, evaluation = parts[TRAIN], parts[EVALUATION]
     text = (
-        f"a hash of each path puts {len(train):,} pictures into {TRAIN} and {len(evaluation):,} "
+        f"a hash of each path puts {number(len(train), 'picture')} into {TRAIN} and "
+        f"{len(evaluation):,} "
         f"into {EVALUATION}"
     )
     for name, files in parts.items():
-        if lacking := [each for each, number in files.counts().items() if not number]:
+        if lacking := [each for each, count in files.counts().items() if not count]:
             text += f"; {name} has no picture of {few(lacking)}"
     return text
