@@ -49,7 +49,7 @@ def test_the_program_takes_the_command_line(name, arguments, tmp_path):
     asked = command_line.parse(name, arguments)
     if name == "sweep":
         assert sweep.checked(asked, grid.parse(asked.sweep), tmp_path)[1] == {}
-    elif name in ("plan", "train") and not asked.dataset.startswith("image_folder:"):
+    elif name in ("plan", "train") and not asked.dataset.startswith("image_"):
         plan.planned(asked, sizes.count_examples)
 
 

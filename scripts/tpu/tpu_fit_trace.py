@@ -26,7 +26,7 @@ from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 from tensorflow.python.distribute import one_device_strategy
 
 from trainer.config.flags import Config
-from trainer.data import image_folder
+from trainer.data import image_listing
 from trainer.data.tfds import prepare, records
 from trainer.errors import UserError
 from trainer.run_dir.training_data import TrainingData
@@ -77,9 +77,9 @@ def training_data(config: Config, examples: int) -> TrainingData:
     Raises:
       UserError: if the dataset does not exist, or its images have no fixed size.
     """
-    if config.dataset.startswith(image_folder.PREFIX):
-        root = config.dataset.removeprefix(image_folder.PREFIX)
-        classes, shape = len(image_folder.classes(root, config.train_split)), (None, None, 3)
+    if image_listing.is_listed(config.dataset):
+        names = image_listing.classes(config.dataset, config.train_split)
+        classes, shape = len(names), (None, None, 3)
     else:
         builder = prepare.find_builder(config.dataset, config.data_dir)
         image, label = records.supervised_features(builder, config.dataset)

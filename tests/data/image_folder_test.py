@@ -5,7 +5,8 @@ import pathlib
 
 import pytest
 
-from trainer.data.image_folder import classes, evaluation_split, list_files
+from trainer.data.folder_layout import evaluation_split
+from trainer.data.image_folder import classes, list_files
 from trainer.data.tfds.sizes import count_examples
 from trainer.errors import UserError
 

@@ -169,7 +169,7 @@ def reference_bits(seeds: np.ndarray, epochs: np.ndarray) -> np.ndarray:
 
 def beginnings(examples: int, bits: np.ndarray) -> np.ndarray:
     """The first examples of the epochs whose keys are `bits`: [e, places]."""
-    permuted = shuffle._sorted if examples <= shuffle._SORTED else shuffle._passed
+    permuted = shuffle._sorted if examples <= shuffle.SORTED else shuffle._passed
     places = min(PLACES, examples)
     parts = []
     for part in np.array_split(bits, -(-len(bits) // 2000)):  # 2000 × 1000 words are 16 MB.

@@ -14,7 +14,7 @@ from tests.support.colour_set import FEATURES, LABEL, colour_examples, stacked
 from trainer.data.bad_examples import BadExamples
 from trainer.data.in_memory import InMemoryDataset, pixel_statistics
 from trainer.data.pipeline import evaluation
-from trainer.data.sources import load
+from trainer.data.sources import labels, load
 from trainer.errors import UserError
 
 
@@ -88,6 +88,16 @@ def test_a_damaged_record_is_named_and_the_others_are_read(write_set, logged):
     left = [example for i, example in enumerate(examples) if i != lost]
     np.testing.assert_array_equal([image for image, _ in seen], stacked(left))
     assert [int(label) for _, label in seen] == [example["label"] for example in left]
+
+
+def test_labels_of_records_are_read_without_their_images(write_set, logged):
+    examples = colour_examples(601)
+    data_dir = write_set("colour", FEATURES, {"train": examples}, file_format="array_record")
+    source = load("colour", "train[3:]", data_dir, None, augment="imagenet")
+    assert labels(source).tolist() == [example["label"] for example in examples[3:]]
+    assert logged == ["reading the labels of the 598 records of colour train[3:]"]
+    decoded = load("colour", "train[3:]", data_dir, None)
+    assert labels(decoded).tolist() == labels(source).tolist()
 
 
 def test_the_limit_of_open_files_is_raised_for_several_splits(write_set):

@@ -38,6 +38,7 @@ def run(config: Config) -> int:
         tpu.check_packages()
     process_limits.check()
     # Importing TensorFlow takes four seconds, so the checks above come first.
+    from trainer.data import image_listing
     from trainer.data.bad_examples import BadExamples
     from trainer.data.sources import evaluation_split
     from trainer.system.tensorflow_errors import translate
@@ -50,6 +51,8 @@ def run(config: Config) -> int:
     before = bad.count  # Number of bad examples in the training data, which `load` may read.
     with translate(bad.refusal):
         split = evaluation_split(config)
+        if note := image_listing.note(config.dataset, split):
+            log(note)
         source = setup.load(config, split, bad, trained.class_names)
         shape, logits = trained.image_shape, trained.classes
         _check_fits(source.image_shape, source.classes, shape, logits, source.name)

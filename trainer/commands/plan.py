@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from trainer.config.flags import Config
+from trainer.data import class_balance, image_listing
 from trainer.data.tfds import sizes
 from trainer.errors import UserError
 from trainer.reports import plan_plot
@@ -27,6 +28,11 @@ def run(config: Config) -> int:
     if config.stop_at_epoch is not None:
         note = f"--stop_at_epoch={config.stop_at_epoch:g} is ignored: the plan is of the whole run"
         say(f"crescendo plan: {note}", to=sys.stderr)
+    if not config.train_examples and (
+        note := image_listing.note(config.dataset, config.train_split)
+    ):
+        say(f"crescendo plan: {note}", to=sys.stderr)
+    balance = class_balance.described(config, _class_counts(config))
     layout = layouts(config, schedule, replicas)
     ramps = plan.ramps(schedule, layout)
     counted = [ramp.first for ramp in ramps]
@@ -46,6 +52,8 @@ def run(config: Config) -> int:
             say(f"layers that match {config.freeze} are frozen{end}")
         if config.layer_decay != 1:
             say(_layer_groups(config))
+        for line in balance:
+            say(line)
         if machines:
             say(cost.summary(counted, machines))
         elif _asks_for_cost(config):
@@ -122,6 +130,13 @@ def layouts(
     ghost = config.ghost_batch_size
     most = schedule.micro_batch_size or config.micro_batch_size or default_micro_batch_size(ghost)
     return lambda batch_size: lay_out(batch_size, replicas, ghost, most)
+
+
+def _class_counts(config: Config) -> dict[str, int] | None:
+    """Returns the number of training examples of each class; None if it is not known here."""
+    if config.train_examples or not image_listing.is_listed(config.dataset):
+        return None
+    return image_listing.list_files(config.dataset, config.train_split).counts()
 
 
 def _machines(config: Config, replicas: int, hosts: int) -> cost.Machines | None:

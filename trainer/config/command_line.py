@@ -71,6 +71,7 @@ def parse(command: str, arguments: Sequence[str], kept: Sequence[str] = ()) -> C
     given = {name: parsed[name].serialize() for name in FLAGS if parsed[name].present}
     config = flagfile.with_precision(Config(**values, given=given))
     _check_strategy(config)
+    _check_balance(config)
     return config
 
 
@@ -187,6 +188,19 @@ def _check_strategy(config: Config) -> None:
             f"--tpu={config.tpu} is a name, which is looked up by zone and project: add "
             "--tpu_zone and --tpu_project, or use --tpu=local on the TPU VM."
         )
+
+
+def _check_balance(config: Config) -> None:
+    """Refuses flags that do not fit --sampling=balanced."""
+    if config.sampling != "balanced":
+        return
+    if config.class_weights is not None:
+        raise UserError(
+            f"--class_weights={config.class_weights} and --sampling=balanced would both correct "
+            "the frequency of the classes: leave one of the two out."
+        )
+    if config.order_version == 1:
+        raise UserError("--sampling=balanced has no order of version 1: leave --order_version out.")
 
 
 def _see_help(command: str) -> str:

@@ -85,6 +85,18 @@ def list_pictures(
     return sorted(pictures), left_out, listed
 
 
+def holds_picture(path: str) -> bool:
+    """Returns whether a folder directly holds a picture that is not hidden.
+
+    Raises:
+        UserError: if the folder cannot be listed.
+    """
+    return any(
+        not is_hidden(entry.name) and not _leads_to_folder(entry) and _kind(entry) is None
+        for entry in _entries(path)
+    )
+
+
 def is_broken_link(entry: os.DirEntry[str]) -> bool:
     """Returns whether an entry is a link to a missing file, or to itself."""
     return entry.is_symlink() and not os.path.exists(entry)

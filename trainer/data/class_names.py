@@ -51,7 +51,7 @@ def split_summary(
     `counts` has the number of images of each class, and is empty if these numbers are unknown.
     `left_out` has the number of files left out, by kind.
     """
-    line = f"{split}: {_number(examples, 'image')}, {_number(len(class_names), 'class', 'es')}"
+    line = f"{split}: {number(examples, 'image')}, {number(len(class_names), 'class', 'es')}"
     classes = list(zip(class_names, counts, strict=False))
     if classes:
         separator = ", "
@@ -61,9 +61,9 @@ def split_summary(
             classes, separator = [largest, smallest], " … "
         line += f" ({separator.join(f'{printable(name)} {n:,}' for name, n in classes)})"
         if unknown := examples - sum(counts):
-            line += f", and {_number(unknown, 'image')} of classes that the run does not know"
+            line += f", and {number(unknown, 'image')} of classes that the run does not know"
     if left_out:
-        line += f"; {_number(sum(left_out.values()), 'file')} left out ({counted(left_out)})"
+        line += f"; {number(sum(left_out.values()), 'file')} left out ({counted(left_out)})"
     return line
 
 
@@ -85,5 +85,6 @@ def refuse_unknown(
         )
 
 
-def _number(count: int, what: str, plural: str = "s") -> str:
+def number(count: int, what: str, plural: str = "s") -> str:
+    """Returns a count and its noun as text: 1 image, 2 images."""
     return f"{count:,} {what}{'' if count == 1 else plural}"

@@ -1,29 +1,23 @@
-"""Lists the files of an image folder, PATH/<split>/<class>/<name>.jpg, in a fixed order.
+"""Lists the files of an image folder, in a fixed order: PATH/<split>/<class>/<name>.jpg.
 
-Files are sorted by a hash of the class's name and the path below the class's folder. So a slice
-such as train[:90%] has about the same share of each class, and the same files on every machine.
-This module does not import TensorFlow, because `plan` counts examples with it.
+If the folders in PATH are classes, PATH/<class>/<name>.jpg, a hash divides the files into the
+splits train and val. `folder_layout` has the rule that tells the two layouts apart. This module
+does not import TensorFlow, because `plan` counts examples with it.
 """
 
-import collections
 import concurrent.futures
-import dataclasses
 import functools
-import hashlib
 import os
-import re
-from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from trainer.data import class_folder
-from trainer.data.class_folder import is_hidden
-from trainer.data.class_names import counted, few, printable
+from trainer.data import class_folder, image_files
+from trainer.data.class_names import counted, printable
+from trainer.data.folder_layout import PREFIX, class_folders, holds_classes
+from trainer.data.image_files import Files, part_names, path_hash
 from trainer.data.tfds import splits
-from trainer.data.tfds.splits import pieces, split_infos
 from trainer.errors import UserError
 
-PREFIX = "image_folder:"
 # Reason why a run that an older version of this program began may have had other files.
 WHAT_COUNTS = (
     "This version also counts WebP, BMP and GIF files and pictures in folders below a class's "
@@ -32,38 +26,17 @@ WHAT_COUNTS = (
 _THREADS = 16  # Listing folders of a network file system is mostly waiting.
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Files:
-    """Files of a split, in a fixed order.
-
-    Attributes:
-      folders: paths of the class folders.
-      folder_of: int32 [N], index into `folders` of each file's class folder.
-      names: bytes [N], paths below the class folders; a million strings would take 100 MB.
-      left_out: number of files and folders left out, by kind.
-    """
-
-    folders: Sequence[str]
-    folder_of: np.ndarray
-    names: np.ndarray
-    left_out: Mapping[str, int]
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def path(self, index: int) -> str:
-        """Returns the path of the file at `index`."""
-        return os.path.join(self.folders[self.folder_of[index]], os.fsdecode(self.names[index]))
-
-
 def classes(root: str, split: str) -> list[str]:
     """Returns the sorted class names of a split; a label is an index into this list.
 
     Raises:
       UserError: if a folder of the split does not exist, or has no class folders.
     """
-    parts = (os.path.join(root, part) for part in _parts(split))
-    return sorted({name for part in parts for name in _classes(part)[0]})
+    parts = part_names(split)
+    if holds_classes(root, parts):
+        return class_folders(root)[0]
+    paths = (os.path.join(root, part) for part in parts)
+    return sorted({name for path in paths for name in class_folders(path)[0]})
 
 
 def list_files(root: str, split: str) -> Files:
@@ -72,20 +45,7 @@ def list_files(root: str, split: str) -> Files:
     Raises:
       UserError: if the split does not exist, or a class has no pictures.
     """
-    listed = {part: _listed(os.path.join(root, part)) for part in _parts(split)}
-    infos = split_infos({part: len(files) for part, files in listed.items()})
-    chosen = pieces(infos, split, PREFIX + root)
-    folders = [folder for part, _, _ in chosen for folder in listed[part].folders]
-    first, folder_of, names = 0, [], []
-    for part, start, stop in chosen:
-        files = listed[part]
-        folder_of.append(files.folder_of[start:stop] + first)
-        names.append(files.names[start:stop])
-        first += len(files.folders)
-    left_out: collections.Counter[str] = collections.Counter()
-    for files in listed.values():
-        left_out.update(files.left_out)
-    return Files(folders, np.concatenate(folder_of), np.concatenate(names), left_out)
+    return image_files.select(_parts(root, part_names(split)), split, PREFIX + root)
 
 
 def count_shared(root: str, first: str, second: str) -> int:
@@ -94,87 +54,36 @@ def count_shared(root: str, first: str, second: str) -> int:
     Raises:
       UserError: if a split does not exist.
     """
-    parts = {*_parts(first), *_parts(second)}
-    if len(parts) == len(_parts(first)) + len(_parts(second)):  # No folder is in both.
+    names = part_names(first), part_names(second)
+    if not {*names[0]} & {*names[1]}:  # No folder is in both.
         return 0
-    infos = split_infos({part: len(_listed(os.path.join(root, part))) for part in parts})
+    parts = _parts(root, list(dict.fromkeys([*names[0], *names[1]])))
+    infos = splits.split_infos({name: len(files) for name, files in parts.items()})
     return splits.count_shared(infos, first, second, PREFIX + root)
 
 
-def evaluation_split(root: str) -> str:
-    """Returns the first of the folders val, validation and test that exists.
+def note(root: str, split: str) -> str:
+    """Returns a line that says how a hash made the splits; "" if the splits are folders.
 
     Raises:
-      UserError: if none of the three folders exists.
+      UserError: if the split does not exist, or a class has no pictures.
     """
-    existing = _folders(root)
-    for name in ("val", "validation", "test"):
-        if name in existing:
-            return name
-    raise UserError(
-        f"{root} has no folder named val, validation or test; it holds "
-        f"{few(existing) or 'no folders'}.\nSet --eval_split, for example "
-        "--train_split=train[:90%] --eval_split=train[90%:]."
-    )
+    names = part_names(split)
+    if not holds_classes(root, names):
+        return ""
+    return f"{root} has no folders train and val: {image_files.division(_parts(root, names))}"
 
 
-def _parts(split: str) -> list[str]:
-    """Returns the folders of a split, such as train and extra for train[:90%]+extra."""
-    return list(dict.fromkeys(re.findall(r"(?:^|\+)\s*([^\s\[+]+)", split)))
+def _parts(root: str, names: list[str]) -> dict[str, Files]:
+    """Returns the files of each split in `names`, and of both splits if a hash makes them."""
+    if holds_classes(root, names):
+        return image_files.divided(*_listed(root))
+    return {name: _listed(os.path.join(root, name))[0] for name in names}
 
 
-def _classes(path: str) -> tuple[list[str], collections.Counter[str]]:
-    """Returns the sorted class names in a folder, and the number of its other entries by kind."""
-    folders, left_out = _folders(path), collections.Counter[str]()
-    around = class_folder.enclosing(path)
-    classes = []
-    for name in folders:
-        if is_hidden(name):
-            left_out[class_folder.HIDDEN] += 1
-        elif class_folder.identity(os.path.join(path, name)) in around:
-            left_out[class_folder.REPEATED] += 1
-        else:
-            classes.append(name)
-    if not classes:
-        raise UserError(
-            f"{path} has no class folders: put the images of each class in a folder of their own, "
-            "as in train/cat/1.jpg."
-        )
-    with os.scandir(path) as entries:
-        for entry in entries:
-            if class_folder.is_broken_link(entry) and not is_hidden(entry.name):
-                # Without this error, a disk that is not mounted would silently remove a class.
-                raise UserError(
-                    f"{printable(entry.path)} is a link that leads nowhere: restore its target, "
-                    "or remove the link."
-                )
-            if entry.name not in folders:
-                hidden = is_hidden(entry.name)
-                left_out[class_folder.HIDDEN if hidden else "outside of class folders"] += 1
-    return classes, left_out
-
-
-def _folders(path: str) -> list[str]:
-    try:
-        with os.scandir(path) as entries:
-            return sorted(entry.name for entry in entries if _is_folder(entry))
-    except OSError as error:
-        parent = os.path.dirname(path)
-        existing = few(_folders(parent)) if os.path.isdir(parent) else ""
-        remedy = f"Correct --dataset={PREFIX}PATH."
-        if existing:
-            remedy = f"Name a folder that exists in {parent}: {existing}."
-        raise UserError(f"{path} cannot be read: {error.strerror}.\n{remedy}") from error
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    # DirEntry.is_dir alone would raise an error for a link that leads to itself.
-    return entry.is_dir(follow_symlinks=False) or os.path.isdir(entry)
-
-
-def _listed(path: str) -> Files:
-    """Lists the files of all classes in the folder `path`."""
-    classes, left_out = _classes(path)
+def _listed(path: str) -> tuple[Files, np.ndarray]:
+    """Lists the files of all classes in the folder `path`; returns their hashes too, uint64 [N]."""
+    classes, left_out = class_folders(path)
     folders = [os.path.join(path, name) for name in classes]
     list_pictures = functools.partial(
         class_folder.list_pictures, around=class_folder.enclosing(path)
@@ -197,12 +106,16 @@ def _listed(path: str) -> Files:
                     "classes: its pictures would have two labels.\nRemove one of the links."
                 )
     names_of = [names for names, _, _ in listings]
-    hashes = [
-        int.from_bytes(hashlib.blake2b(os.fsencode(label) + b"/" + name, digest_size=8).digest())
-        for label, names in zip(classes, names_of, strict=True)
-        for name in names
-    ]
-    order = np.argsort(np.array(hashes, np.uint64), kind="stable")
-    folder_of = np.repeat(np.arange(len(folders), dtype=np.int32), list(map(len, names_of)))
-    all_names = np.array([name for names in names_of for name in names], np.bytes_)
-    return Files(folders, folder_of[order], all_names[order], left_out)
+    hashes = np.array(
+        [
+            path_hash(os.fsencode(label) + b"/" + name)
+            for label, names in zip(classes, names_of, strict=True)
+            for name in names
+        ],
+        np.uint64,
+    )
+    order = np.argsort(hashes, kind="stable")
+    folder_of = np.repeat(np.arange(len(folders), dtype=np.int32), list(map(len, names_of)))[order]
+    all_names = np.array([name for names in names_of for name in names], np.bytes_)[order]
+    files = Files(folders, folder_of, all_names, classes, folder_of, left_out)
+    return files, hashes[order]

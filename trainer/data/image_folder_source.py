@@ -1,4 +1,4 @@
-"""Opens a split of an image folder as a dataset whose examples are read by index."""
+"""Opens a split of an image folder or an image CSV file, to read its examples by index."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from trainer.data import image_folder, picture_files
+from trainer.data import image_listing, picture_files
 from trainer.data.class_names import places, refuse_unknown, split_summary
+from trainer.data.image_files import Files
 from trainer.data.indexed import IndexedDataset, Opened
 
 
@@ -19,20 +20,18 @@ def load(
     max_pixels: int,
     skip: bool,
 ) -> IndexedDataset:
-    """Opens a split of image_folder:PATH; the arguments are those of `sources.load`.
+    """Opens a split of image_folder:PATH or image_csv:PATH; arguments as in `sources.load`.
 
     Raises:
         UserError: if the split does not exist; if a class has no pictures; if a class is not in
             `class_names`, and `skip` is False.
     """
-    files = image_folder.list_files(dataset.removeprefix(image_folder.PREFIX), split)
-    own_names = [os.path.basename(path) for path in files.folders]
-    names = tuple(sorted(set(own_names)) if class_names is None else class_names)
-    refuse_unknown(own_names, names, f"{dataset} {split}", skip)
-    labels = places(own_names, names)
-    # The last entry counts the pictures of unknown classes, whose label is −1.
-    counts = np.zeros(len(names) + 1, np.int64)
-    np.add.at(counts, labels, np.bincount(files.folder_of, minlength=len(labels)))
+    files = image_listing.list_files(dataset, split)
+    names = tuple(sorted(set(files.class_names)) if class_names is None else class_names)
+    refuse_unknown(files.class_names, names, f"{dataset} {split}", skip)
+    labels = np.array(places(files.class_names, names), np.int32)[files.class_of]  # [N]
+    # Pictures of unknown classes have the label −1.
+    counts = np.bincount(labels[labels >= 0], minlength=len(names))
     largest = picture_files.largest_file(max_pixels)
 
     return IndexedDataset(
@@ -41,33 +40,34 @@ def load(
         image_shape=(image_size, image_size, 3),
         name=f"{dataset} {split}",
         fetch=_fetch(files, labels, largest),
+        labels=lambda: labels.astype(np.int64),
         open=lambda path, orientation, label: Opened(tf.io.read_file(path), label, orientation),
         describe=files.path,
         path=files.path,
         max_pixels=max_pixels,
         unread=lambda index: picture_files.unread(files.path(index), largest),
-        summary=split_summary(split, len(files), names, counts[:-1].tolist(), files.left_out),
+        summary=split_summary(split, len(files), names, counts.tolist(), files.left_out),
     )
 
 
 def _fetch(
-    files: image_folder.Files, labels: Sequence[int], largest: int
+    files: Files, labels: np.ndarray, largest: int
 ) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
     """Returns a function: indices [n] → (paths, "" if unreadable; orientations; labels)."""
     with tf.device("CPU:0"):
         # Paths are bytes, because some names are not valid UTF-8.
         folders = tf.constant([os.fsencode(path) for path in files.folders])  # [folders]
-        label_of = tf.constant(labels, tf.int32)
         folder_of, names = tf.constant(files.folder_of), tf.constant(files.names)  # [N]
+        label_of = tf.constant(labels)  # int32 [N]
 
     def look(paths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return picture_files.look(paths, largest)
 
     def fetch(indices: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        at = tf.gather(folder_of, indices)
-        paths = tf.strings.join([tf.gather(folders, at), tf.gather(names, indices)], "/")
+        own_folders = tf.gather(folders, tf.gather(folder_of, indices))
+        paths = tf.strings.join([own_folders, tf.gather(names, indices)], "/")
         seen = tf.numpy_function(look, [paths], [tf.string, tf.int32], stateful=False)
         paths, orientations = (tf.ensure_shape(value, indices.shape) for value in seen)
-        return paths, orientations, tf.gather(label_of, at)
+        return paths, orientations, tf.gather(label_of, indices)
 
     return fetch

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from trainer.data.decode import MAX_PIXELS
@@ -40,6 +41,8 @@ class IndexedDataset:
       max_pixels: limit above which an image is not decoded.
       unread: index → reason why the example's file cannot be read; None if unknown.
       summary: one line about the split's content.
+      labels: function that returns all labels, int64 [N]; −1 stands for an unknown class. It may
+        read all examples.
     """
 
     examples: int
@@ -53,6 +56,7 @@ class IndexedDataset:
     max_pixels: int = MAX_PIXELS
     unread: Callable[[int], str | None] = lambda _: None
     summary: str = ""
+    labels: Callable[[], np.ndarray] | None = None
 
     @property
     def classes(self) -> int:

@@ -5,7 +5,8 @@ position, micro-batch size and number of replicas. The example at a position is 
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -35,6 +36,8 @@ class ExampleStream:
       seed: seed of the run.
       bad: records the examples that cannot be decoded; None: such an example is an error.
       order_version: version of the run's order of examples.
+      order: function from positions to indices, both int64 [n], that replaces this order; None:
+        each example comes once an epoch.
     """
 
     source: InMemoryDataset | IndexedDataset
@@ -42,6 +45,7 @@ class ExampleStream:
     seed: int
     bad: BadExamples | None = None
     order_version: int = NEWEST_ORDER
+    order: Callable[[tf.Tensor], tf.Tensor] | None = None
 
 
 def training(
@@ -70,6 +74,8 @@ def training(
     source, seed = stream.source, stream.seed
 
     def indices_at(positions: tf.Tensor) -> tf.Tensor:
+        if stream.order:
+            return stream.order(positions)
         return example_indices(positions, source.examples, seed, stream.order_version)
 
     def first_of(t: tf.Tensor) -> tf.Tensor:
@@ -122,7 +128,9 @@ def _encoded_training(
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         return augmented(images, positions, seed), labels, positions[0]
 
-    places = _chunks(None, micro_batch_size, first_of, indices_at)
+    # The order without balance takes less time than starting threads for it.
+    parallel = {"num_parallel_calls": chunk_decoding.threads(), "deterministic": True}
+    places = _chunks(None, micro_batch_size, first_of, indices_at, parallel if stream.order else {})
     bad = stream.bad or BadExamples(skip=False)
     chunks = chunk_decoding.decoded(source, places, pixels, bad, replacements)
     batches = chunks.rebatch(micro_batch_size, drop_remainder=True).map(finished)
@@ -134,10 +142,12 @@ def _chunks(
     batch_size: int,
     first_of: Callable[[tf.Tensor], tf.Tensor],
     indices_at: Callable[[tf.Tensor], tf.Tensor],
+    options: Mapping[str, Any] | None = None,
 ) -> tf.data.Dataset:
     """Returns the indices and positions of each chunk of `batches` batches; None: endless.
 
     `first_of` maps t to the first position of batch t; `indices_at` maps positions to indices.
+    `options` are those of the map that calls them.
     """
     size = chunk_decoding.chunk_size(batch_size)
     chunks = batch_size // size  # in a batch
@@ -148,7 +158,9 @@ def _chunks(
         return indices_at(positions), positions
 
     numbers = tf.data.Dataset.counter()
-    return (numbers if batches is None else numbers.take(batches * chunks)).map(chunk)
+    return (numbers if batches is None else numbers.take(batches * chunks)).map(
+        chunk, **options or {}
+    )
 
 
 def evaluation(

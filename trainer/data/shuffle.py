@@ -39,12 +39,13 @@ ROUNDS = 24
 
 # Version 2's keys use this position, which no run reaches, so no augmentation has the same bits.
 _DOMAIN = 2**63 - 1
-_PASSES = 2
+PASSES = 2
 _ROUNDS_A_PASS = 8
-_KEYS = 3  # Words that key a pass; the op keeps 8 to 32 bits of each.
+KEYS = 3  # Words that key a pass; the op keeps 8 to 32 bits of each.
+WORDS = PASSES * (KEYS + 1)  # Words of an epoch: an offset and the keys of each pass.
 # Up to this N, each call sorts whole epochs, which takes 0.2 ms for N = 4,096. The op would try
 # 2¹⁶ / N values of its block cipher per index, which takes 17 µs if N = 240 and 1 ms if N = 5.
-_SORTED = 4096
+SORTED = 4096
 
 VERSIONS = (1, NEWEST_ORDER)
 
@@ -71,10 +72,28 @@ def example_indices(
         return _shuffled(places, tf.stack([*keys, epochs], axis=1), examples, ROUNDS)
     # Most calls have positions of one or two epochs; the words of each epoch are drawn once.
     epochs, row = tf.unique(epochs)  # [e], [n]
-    key = random_bits(tf.constant(_DOMAIN, tf.int64), seed)
-    bits = splitmix64(key + tf.cast(epochs, tf.uint64))  # [e], distinct keys for distinct epochs
-    order: Callable[..., tf.Tensor] = _sorted if examples <= _SORTED else _passed
+    # [e], distinct keys for distinct epochs
+    bits = splitmix64(epochs_key(seed) + tf.cast(epochs, tf.uint64))
+    order: Callable[..., tf.Tensor] = _sorted if examples <= SORTED else _passed
     return order(places, row, bits, examples)
+
+
+def epochs_key(seed: int) -> tf.Tensor:
+    """Returns the key of version 2's epochs, uint64 []: epoch e uses splitmix64(key + e)."""
+    return random_bits(tf.constant(_DOMAIN, tf.int64), seed)
+
+
+def needs_more_bits(examples: int) -> bool:
+    """Returns whether the op uses too few bits to permute N = `examples`, such as 2¹⁶ + 1."""
+    bits = (examples - 1).bit_length() - 1
+    return examples - 1 == 2**bits and not bits % 2
+
+
+def shuffled_once(places: tf.Tensor, keys: tf.Tensor, examples: tf.Tensor) -> tf.Tensor:
+    """Applies one pass of version 2: int64 [n], [n, 3], N of each place [n] → int64 [n]."""
+    return tf.raw_ops.RandomIndexShuffle(
+        index=places, seed=keys, max_index=examples - 1, rounds=_ROUNDS_A_PASS
+    )
 
 
 def _sorted(places: tf.Tensor, row: tf.Tensor, bits: tf.Tensor, examples: int) -> tf.Tensor:
@@ -94,11 +113,11 @@ def _sorted(places: tf.Tensor, row: tf.Tensor, bits: tf.Tensor, examples: int) -
 
 def _passed(places: tf.Tensor, row: tf.Tensor, bits: tf.Tensor, examples: int) -> tf.Tensor:
     """Returns version 2's indices for large N; the arguments are those of `_sorted`."""
-    words = further_bits(bits, _PASSES * (_KEYS + 1))  # [e, 8]
-    offsets = tf.cast(words[:, :_PASSES] % tf.constant(examples, tf.uint64), tf.int64)  # [e, 2]
-    keys = tf.bitcast(words[:, _PASSES:], tf.int64)  # [e, 6]
-    for i in range(_PASSES):
-        own = tf.gather(keys[:, i * _KEYS : (i + 1) * _KEYS], row)  # [n, 3]
+    words = further_bits(bits, WORDS)  # [e, 8]
+    offsets = tf.cast(words[:, :PASSES] % tf.constant(examples, tf.uint64), tf.int64)  # [e, 2]
+    keys = tf.bitcast(words[:, PASSES:], tf.int64)  # [e, 6]
+    for i in range(PASSES):
+        own = tf.gather(keys[:, i * KEYS : (i + 1) * KEYS], row)  # [n, 3]
         moved = _passed_once(places, own, examples) + tf.gather(offsets[:, i], row)
         places = tf.where(moved < examples, moved, moved - examples)
     return places
@@ -106,8 +125,7 @@ def _passed(places: tf.Tensor, row: tf.Tensor, bits: tf.Tensor, examples: int) -
 
 def _passed_once(places: tf.Tensor, keys: tf.Tensor, examples: int) -> tf.Tensor:
     """Permutes [0, N) once for version 2: int64 [n], [n, 3] → int64 [n]."""
-    bits = (examples - 1).bit_length() - 1
-    if examples - 1 != 2**bits or bits % 2:
+    if not needs_more_bits(examples):
         return _shuffled(places, keys, examples, _ROUNDS_A_PASS)
     # If N - 1 is 2¹⁶, for example, the op uses 16 bits, which permutes only 2¹⁶ numbers. For N + 1
     # numbers, it uses 18 bits. An index that moves to N, outside [0, N), goes to where N moves.

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from trainer.config.flags import Config
-from trainer.data import image_folder, image_folder_source, pipeline
+from trainer.data import image_folder_source, image_listing, pipeline
 from trainer.data.bad_examples import BadExamples
 from trainer.data.class_names import refuse_unknown, split_summary
 from trainer.data.decode import MAX_PIXELS
@@ -41,10 +41,11 @@ def load(
     max_pixels: int = MAX_PIXELS,
     bad: BadExamples | None = None,
 ) -> InMemoryDataset | IndexedDataset:
-    """Loads a split of an image folder or a TFDS set; prepares the TFDS set if necessary.
+    """Loads a split of a TFDS set, an image folder or a CSV file; prepares a TFDS set if needed.
 
     Args:
-        dataset: a TFDS name, optionally with configuration and version, or image_folder:PATH.
+        dataset: a TFDS name, optionally with configuration and version, image_folder:PATH, or
+            image_csv:PATH.
         split: TFDS's split syntax: `train`, `train[:90%]`, `train+test`.
         data_dir: folder of prepared sets; None: TFDS's default.
         image_size: side, in pixels, of the square to which images are resized; None: their own.
@@ -64,7 +65,7 @@ def load(
     streamed = "--augment=imagenet crops before it decodes" if augment == "imagenet" else ""
     if bad.skip:
         streamed = "--skip_bad_examples replaces single examples"
-    if dataset.startswith(image_folder.PREFIX):
+    if image_listing.is_listed(dataset):
         if image_size is None:
             raise UserError(f"the images of {dataset} may differ in size: give --image_size=N.")
         source = image_folder_source.load(
@@ -120,19 +121,27 @@ def class_names(dataset: str, split: str, data_dir: str | None) -> tuple[str, ..
     Raises:
         UserError: if the dataset or split does not exist.
     """
-    if dataset.startswith(image_folder.PREFIX):
-        return tuple(image_folder.classes(dataset.removeprefix(image_folder.PREFIX), split))
+    if image_listing.is_listed(dataset):
+        return tuple(image_listing.classes(dataset, split))
     _, label = records.supervised_features(find_builder(dataset, data_dir), dataset)
     return records.label_names(label, dataset)
 
 
 def evaluation_split(config: Config) -> str:
-    """Returns --eval_split, or its default: test; val, validation or test of an image folder."""
+    """Returns --eval_split, or its default: test; val, validation or test of listed images."""
     if config.eval_split is not None:
         return config.eval_split
-    if config.dataset.startswith(image_folder.PREFIX):
-        return image_folder.evaluation_split(config.dataset.removeprefix(image_folder.PREFIX))
+    if image_listing.is_listed(config.dataset):
+        return image_listing.evaluation_split(config.dataset)
     return "test"
+
+
+def labels(source: InMemoryDataset | IndexedDataset) -> np.ndarray:
+    """Returns the label of each example, int64 [N]; −1: unknown. May read all examples once."""
+    if isinstance(source, InMemoryDataset):
+        return source.labels
+    assert source.labels is not None
+    return source.labels()
 
 
 def image_statistics(

@@ -5,7 +5,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 
-from trainer.data import image_folder
+from trainer.data import image_listing
 from trainer.data.class_names import printable
 from trainer.data.in_memory import InMemoryDataset
 from trainer.data.indexed import IndexedDataset
@@ -34,9 +34,8 @@ def warnings(
       evaluation: the evaluation split's name, and its examples.
     """
     (first, training), (second, evaluated) = train, evaluation
-    if dataset.startswith(image_folder.PREFIX):
-        root = dataset.removeprefix(image_folder.PREFIX)
-        shared = image_folder.count_shared(root, first, second)
+    if image_listing.is_listed(dataset):
+        shared = image_listing.count_shared(dataset, first, second)
     else:
         infos = find_builder(dataset, data_dir).info.splits
         shared = splits.count_shared(infos, first, second, dataset)

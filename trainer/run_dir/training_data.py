@@ -31,6 +31,7 @@ _FIELDS = fields(
     {
         "class_names": typed_json.optional(list_of(typed_json.file_name)),
         "preprocessing": typed_json.optional(typed_json.one_of("imagenet")),
+        "class_weights": typed_json.optional(list_of(number(0))),
     },
 )
 
@@ -47,6 +48,7 @@ class TrainingData:
     class_names: tuple[str, ...] | None = None  # None if an older version wrote the file.
     # "imagenet" if keras.applications' preprocessing replaces mean and std, else None.
     preprocessing: str | None = None
+    class_weights: tuple[float, ...] | None = None  # None if all examples have the weight 1.
 
     def as_json(self) -> dict[str, Any]:
         """Returns the values as a checkpoint or the file holds them: tuples become lists."""
@@ -81,8 +83,14 @@ def _checked(value: Any) -> TrainingData:
         if len({*names}) < len(names):
             raise WrongError("has a name twice", "class_names")
         names = tuple(names)
+    weights = kept.get("class_weights")
+    if weights is not None:
+        fields({"class_weights": list_of(number(0), kept["classes"])})(kept)
+        weights = tuple(weights)
     return TrainingData(
-        kept["examples"], (h, w, c), kept["classes"], mean, std, names, kept.get("preprocessing")
+        *(kept["examples"], (h, w, c), kept["classes"], mean, std, names),
+        preprocessing=kept.get("preprocessing"),
+        class_weights=weights,
     )
 
 

@@ -1,6 +1,6 @@
 """Computes gradients, loss, top-1 and batch-norm statistics by one forward and backward pass."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -21,7 +21,7 @@ class GradientSums(NamedTuple):
     Attributes:
       gradients: gradient of each parameter: of the cross entropy, and of losses that layers add.
       statistics: sums over ghost batches, (means [c], biased variances [c]) of each batch norm.
-      loss: cross entropy, [].
+      loss: cross entropy, [], weighted as the gradients are.
       correct: number of examples whose label has the largest logit, [].
     """
 
@@ -43,7 +43,13 @@ class GradientFunction:
     """
 
     def __init__(
-        self, model: keras.Model, *, label_smoothing: float, seed: int, order_version: int
+        self,
+        model: keras.Model,
+        *,
+        label_smoothing: float,
+        seed: int,
+        order_version: int,
+        class_weights: Sequence[float] | None = None,
     ) -> None:
         self.parameters = [variable.value for variable in model.trainable_variables]
         self.constraints = [_as_written(v.constraint) for v in model.trainable_variables]
@@ -51,6 +57,7 @@ class GradientFunction:
         self.moving = [True] * len(self.norms)
         self._model = model
         self._label_smoothing = label_smoothing
+        self._class_weights = class_weights
         self._seed = seed
         self._order_version = order_version
         self._seed_states = seeds.seed_states(model)
@@ -60,7 +67,10 @@ class GradientFunction:
         """Returns the sums over images uint8 [b, h, w, c] and labels [b] from `position` on."""
         with collect_statistics() as collected, tf.GradientTape() as tape:
             logits, added = self._forward(images, position)
-            loss = tf.reduce_sum(cross_entropy(logits, labels, self._label_smoothing))
+            losses = cross_entropy(logits, labels, self._label_smoothing)  # [b]
+            if self._class_weights is not None:
+                losses *= tf.gather(tf.constant(self._class_weights, tf.float32), labels)
+            loss = tf.reduce_sum(losses)
             # An update divides by B. The factor b gives the mean of added losses the weight 1.
             total = loss + tf.cast(tf.shape(labels)[0], tf.float32) * added
         gradients = tape.gradient(total, self.parameters, unconnected_gradients=_ZERO)

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -24,7 +24,7 @@ from trainer.schedule import plan, trajectory
 from trainer.schedule.layout import default_micro_batch_size, lay_out
 from trainer.system.atomic_file import write_atomic
 from trainer.system.output import log, width
-from trainer.training import micro_batch_search, pretrained, setup
+from trainer.training import balance, micro_batch_search, pretrained, setup
 from trainer.training.evaluation import Evaluator
 from trainer.training.outputs import Outputs, open_outputs
 from trainer.training.phases import Phases
@@ -90,16 +90,19 @@ def set_up(
     examples, validation = setup.load_splits(config, kept, bad, group)
     schedule = trajectory.from_config(config, examples.examples, replicas)
     data = setup.training_data_of(config, kept, bad, examples)
+    balanced = balance.from_config(config, examples, kept, group)
     source = None
     if config.init_from and group.chief and not found(path / "checkpoints"):
         source = pretrained.find(config, channels=len(data.mean))
         data = pretrained.preprocessed(data, source, config.model)
-    data = _chiefs(data, group)
+    data = dataclasses.replace(_chiefs(data, group), class_weights=balanced.weights)
     model = setup.build(config, data, strategy)
     table = source and pretrained.load(config, data, source, model)
     until = trajectory.unfreeze_position(config, examples.examples)
-    phases = _phases(config, strategy, model, lanes, until)
-    stream = pipeline.ExampleStream(examples, config.augment, config.seed, bad, order)
+    phases = _phases(config, strategy, model, lanes, until, data.class_weights)
+    stream = pipeline.ExampleStream(
+        examples, config.augment, config.seed, bad, order, balanced.order
+    )
     batches = _batches(stream, replicas, group.local(replicas))
     micro_batch_size = _micro_batch_size(config, path, schedule, phases.step, batches, group)
     log(plan.uncertain(config) + _plan(config, schedule, replicas, micro_batch_size))
@@ -131,6 +134,7 @@ def _phases(
     model: keras.Model,
     lanes: int,
     until: int | None,
+    class_weights: Sequence[float] | None,
 ) -> Phases:
     """Freezes layers of `model` up to position `until`, and returns the first training step."""
     if config.layer_decay != 1:
@@ -151,6 +155,7 @@ def _phases(
         lanes=lanes,
         # A TPU's work is enqueued ahead of time, so a clock on its machine does not measure it.
         timed=not config.deterministic and not is_tpu(strategy),
+        class_weights=class_weights,
     )
     return Phases(new_step, frozen, until, new_step())
 

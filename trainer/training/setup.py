@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from trainer import __version__
 from trainer.config.flags import Config
-from trainer.data import image_folder, sources, split_overlap
+from trainer.data import image_folder, image_listing, sources, split_overlap
 from trainer.data.bad_examples import BadExamples
 from trainer.data.class_names import few
 from trainer.data.in_memory import InMemoryDataset
@@ -83,6 +83,8 @@ def load_splits(
         began with other training data.
     """
     log(f"reading {config.dataset} {config.train_split}")
+    if note := image_listing.note(config.dataset, config.train_split):
+        log(note)
     training = load(config, config.train_split, bad)
     log(training.summary)
     # If a training class was renamed, loading the evaluation split would hide the cause.

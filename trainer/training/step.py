@@ -16,6 +16,7 @@ each micro-batch shape once.
 
 import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -59,12 +60,14 @@ class TrainingStep:
         layer_decay: float = 1.0,
         lanes: int = 1,
         timed: bool = True,
+        class_weights: Sequence[float] | None = None,
     ) -> None:
         """Creates slots and sums for `model`, which was built on `strategy`.
 
         Each replica computes up to `lanes` equal parts of a micro-batch at the same time. `timed`
         must be False if op determinism is enabled, because a deterministic graph cannot read the
         clock. It must be False on TPUs too, because their work is enqueued ahead of time.
+        `class_weights` are factors on the loss of an example, by its label; None: all are 1.
         """
         self.strategy, self.model, self.timed = strategy, model, timed
         self.traces = 0
@@ -72,7 +75,11 @@ class TrainingStep:
         self._optimizer = OPTIMIZERS[optimizer]
         self._weight_decay = weight_decay
         self._gradient_function = GradientFunction(
-            model, label_smoothing=label_smoothing, seed=seed, order_version=order_version
+            model,
+            label_smoothing=label_smoothing,
+            seed=seed,
+            order_version=order_version,
+            class_weights=class_weights,
         )
         self.parameters = self._gradient_function.parameters
         self._norms = self._gradient_function.norms

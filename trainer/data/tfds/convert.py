@@ -17,7 +17,7 @@ from tensorflow_datasets.core import dataset_info
 from tensorflow_datasets.core.file_adapters import ArrayRecordFileAdapter
 
 from trainer.config import local_path
-from trainer.data.image_folder import PREFIX
+from trainer.data import image_listing
 from trainer.data.tfds import records
 from trainer.data.tfds.prepare import find_builder, is_prepared, lock_preparation
 from trainer.errors import UserError
@@ -34,8 +34,8 @@ def convert(dataset: str, data_dir: str | None) -> pathlib.Path | None:
         UserError: if the set is not prepared here as TFRecord, is damaged, or does not fit on the
             disk.
     """
-    if dataset.startswith(PREFIX):
-        raise UserError(f"{dataset} needs no converting: a folder's files are read by name.")
+    if image_listing.is_listed(dataset):
+        raise UserError(f"{dataset} needs no converting: its files are read by name.")
     builder = find_builder(dataset, data_dir)
     if local_path.scheme(os.fspath(builder.data_dir_root)):
         raise UserError(

@@ -72,6 +72,11 @@ def find_builder(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder
                 f"--dataset={dataset} is a folder here, not a TFDS set.\n"
                 f"For the images in it, write --dataset=image_folder:{dataset}."
             ) from error
+        if dataset.lower().endswith(".csv"):
+            raise UserError(
+                f"--dataset={dataset} is not a TFDS set.\n"
+                f"For the images that a CSV file lists, write --dataset=image_csv:{dataset}."
+            ) from error
         names = tfds.list_builders(with_community_datasets=False)
         near = " or ".join(difflib.get_close_matches(dataset, names, n=3))
         remedy = f"did you mean {near}?" if near else "choose one of tensorflow.org/datasets"

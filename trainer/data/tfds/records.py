@@ -19,6 +19,7 @@ from trainer.data.class_names import places
 from trainer.data.decode import whole
 from trainer.data.in_memory import InMemoryDataset, aligned_empty
 from trainer.data.indexed import IndexedDataset, Opened
+from trainer.data.tfds import record_labels
 from trainer.data.tfds.splits import count_split
 from trainer.errors import UserError
 
@@ -118,7 +119,14 @@ def indexed(
 
     examples = count_split(builder.info.splits, split, name)
     return IndexedDataset(
-        examples, class_names, image_shape, name, fetch, open_record, shards.describe
+        examples,
+        class_names,
+        image_shape,
+        name,
+        fetch,
+        open_record,
+        shards.describe,
+        labels=lambda: record_labels.read(shards.read, examples, label_key, place_of, name),
     )
 
 

@@ -1,6 +1,6 @@
 """Counts a split's examples in well under a second, without TensorFlow."""
 
-from trainer.data import image_folder
+from trainer.data import image_listing
 from trainer.data.tfds.splits import count_split, split_infos
 
 # From TFDS's catalogue: numbers of examples of sets that have the same number in all versions.
@@ -44,15 +44,16 @@ def count_examples(dataset: str, split: str, data_dir: str | None) -> int | None
     The result is also None for a shard of a set in `KNOWN_SIZES`.
 
     Args:
-        dataset: a TFDS name, optionally with its configuration, or image_folder:PATH.
+        dataset: a TFDS name, optionally with its configuration, image_folder:PATH, or
+            image_csv:PATH.
         split: TFDS's split syntax: `train`, `train[:90%]`, `train+test`.
         data_dir: folder of prepared sets; None: TFDS's default.
 
     Raises:
         UserError: if TFDS has no such dataset, or the dataset has no such split.
     """
-    if dataset.startswith(image_folder.PREFIX):
-        return len(image_folder.list_files(dataset.removeprefix(image_folder.PREFIX), split))
+    if image_listing.is_listed(dataset):
+        return len(image_listing.list_files(dataset, split))
     sizes = KNOWN_SIZES.get(dataset, {})
     if split in sizes:
         return sizes[split]

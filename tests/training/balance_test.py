@@ -1,0 +1,140 @@
+"""Weighted updates equal a slow reference in any layout; a run keeps its weights and its order."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.support import runs
+from tests.support.configs import done, parsed
+from tests.support.steps import (
+    IMAGES,
+    LABELS,
+    UPDATES,
+    run,
+    step_on,
+    strategy_of,
+    tiny,
+    weights,
+)
+from trainer.data.in_memory import InMemoryDataset
+from trainer.distributed.process_group import ProcessGroup
+from trainer.errors import UserError
+from trainer.run_dir import training_data
+from trainer.training import balance
+
+WEIGHTS = (0.25, 1.0, 4.0)
+
+
+def test_a_weighted_update_is_the_sum_of_weighted_gradients_over_the_batch(cpus):
+    """Ghost batches are computed one by one, and examples weighted one by one, in numpy."""
+    step = step_on(
+        *(strategy_of(cpus, 1), lambda: tiny(ghost=16)),
+        optimizer="sgd",
+        weight_decay=0.0,
+        label_smoothing=0.0,
+        class_weights=WEIGHTS,
+    )
+    model, batch, rate = tiny(ghost=16), 64, 0.3
+    parameters = [variable.value for variable in model.trainable_variables]
+    sums, loss_sum, correct = [np.zeros(v.shape) for v in parameters], 0.0, 0
+    for start in range(0, batch, 16):
+        images, labels = IMAGES[start : start + 16], LABELS[start : start + 16]
+        with tf.GradientTape(persistent=True) as tape:
+            log_p = tf.nn.log_softmax(model(images, training=True))
+            losses = [-log_p[i, int(label)] for i, label in enumerate(labels)]
+        for loss, label in zip(losses, labels, strict=True):
+            loss_sum += WEIGHTS[label] * float(loss)
+            gradients = tape.gradient(loss, parameters)
+            sums = [s + WEIGHTS[label] * g.numpy() for s, g in zip(sums, gradients, strict=True)]
+        correct += int(np.sum(np.argmax(log_p, 1) == labels))
+    found = run(step, 32, [(batch, rate, 0.0)])
+    for ours, old, total in zip(*(step.model.trainable_variables, parameters, sums), strict=True):
+        np.testing.assert_allclose(ours.numpy(), old.numpy() - rate * total / batch, atol=1e-6)
+    np.testing.assert_allclose(found["loss"], [loss_sum / batch], rtol=1e-5)
+    np.testing.assert_allclose(found["top1"], [correct / batch], rtol=1e-6)
+
+
+def test_no_layout_changes_a_weighted_update(cpus):
+    found = []
+    for replicas, b, lanes in ((1, 64, 1), (1, 16, 1), (1, 32, 2), (2, 16, 1), (4, 16, 1)):
+        step = step_on(strategy_of(cpus, replicas), lanes=lanes, class_weights=WEIGHTS)
+        found.append([run(step, b, UPDATES)["loss"], *weights(step)])
+    for other in found[1:]:
+        for ours, theirs in zip(other, found[0], strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_equal_weights_are_without_effect(cpus):
+    found = []
+    for class_weights in (None, (1.0, 1.0, 1.0)):
+        step = step_on(strategy_of(cpus, 1), class_weights=class_weights)
+        found.append([run(step, 32, UPDATES[:3])["loss"], *weights(step)])
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+NAMES = ("a", "b", "c")
+SOURCE = InMemoryDataset(np.zeros((8, 2, 2, 1), np.uint8), np.array([0] * 5 + [2, 1, 1]), NAMES, "")
+
+
+def test_the_weights_follow_the_labels():
+    config = parsed("--class_weights=balanced")
+    found = balance.from_config(config, SOURCE, None, ProcessGroup())
+    assert found.weights == pytest.approx([8 / (3 * n) for n in (5, 2, 1)])
+    assert found.order is None
+    assert balance.from_config(parsed(), SOURCE, None, ProcessGroup()) == balance.Balance()
+
+
+def test_a_run_refuses_other_weights_than_it_began_with(tmp_path):
+    file = tmp_path / "w.json"
+    config = parsed(f"--class_weights={file}")
+    file.write_text(json.dumps({"a": 1, "b": 2, "c": 3}))
+    own = balance.from_config(config, SOURCE, tmp_path, ProcessGroup()).weights
+    data = training_data.TrainingData(8, (2, 2, 1), 3, (0.0,), (1.0,), NAMES, own)
+    training_data.keep(tmp_path, data)
+    assert training_data.read(tmp_path) == data
+    assert balance.from_config(config, SOURCE, tmp_path, ProcessGroup()).weights == own
+    file.write_text(json.dumps({"a": 2, "b": 4, "c": 6}))  # The scale does not matter.
+    assert balance.from_config(config, SOURCE, tmp_path, ProcessGroup()).weights == own
+    file.write_text(json.dumps({"a": 1, "b": 2, "c": 4}))
+    with pytest.raises(UserError, match=r"other weights than this run began with, of a, b, c\.\nR"):
+        balance.from_config(config, SOURCE, tmp_path, ProcessGroup())
+
+
+FLAGS = [
+    *runs.SHORT,
+    "--epochs=0.3",
+    "--anneal_epochs=50%",
+    "--max_batch_size=640",
+    "--model=tests.support.models:smooth",
+]
+CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker")
+
+
+@pytest.mark.usefixtures("fashion_mnist")
+@pytest.mark.parametrize("kind", ["sampling", "class_weights"])
+def test_a_run_that_resumes_on_other_replicas_learns_the_same(tmp_path, capsys, kind):
+    """The batch grows from 128 to 640; smooth activations keep rounding small."""
+    file = tmp_path / "w.json"
+    file.write_text(json.dumps(dict.fromkeys(CLASSES, 1) | {"Bag": 3, "Ankle boot": 0.2}))
+    flag = f"--{kind}={'balanced' if kind == 'sampling' else file}"
+    losses = []
+    for name, *calls in (
+        ("whole", ["--micro_batch_size=128"]),
+        (
+            "parts",
+            ["--micro_batch_size=64", "--stop_at_epoch=0.1"],
+            ["--micro_batch_size=32", "--virtual_devices=4"],
+        ),
+    ):
+        for more in calls:
+            arguments = [f"--model_dir={tmp_path}/{name}", *FLAGS, flag, *more]
+            status, out, error = done(capsys, "train", *arguments)
+            assert status == 0, error
+            assert f"{flag}: " in out
+        losses.append(runs.result(tmp_path / name)["loss"])
+    assert losses[1] == pytest.approx(losses[0], abs=1e-4)
+    status, _, error = done(capsys, "train", f"--model_dir={tmp_path}/parts", *FLAGS)
+    assert (status, f"--{kind}: " in error) == (2, True)

@@ -1,0 +1,160 @@
+"""Declares the flags that decide what a run learns from, and with which model."""
+
+import dataclasses
+import re
+
+from trainer.config import local_path
+from trainer.config.declaration import (
+    EPOCHS,
+    EXAMPLES,
+    MODEL,
+    POSITIVE,
+    TRAINING,
+    Group,
+    Scope,
+    must_be,
+)
+
+_data = Group("Data", Scope.LEARNED, MODEL)
+_model = Group("Model", Scope.LEARNED, MODEL)
+
+
+def _dataset_problem(name: str) -> str:
+    kind, colon, path = name.partition(":")
+    is_path = colon and kind in ("image_folder", "image_csv")
+    return local_path.problem(path) if is_path else local_path.empty(name)
+
+
+def _pattern_problem(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        return f"is not a regular expression: {error}"
+    return local_path.empty(pattern)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelFlags:
+    """Flags of the data and the model; a number that is not set is None."""
+
+    dataset: str = _data(
+        "fashion_mnist",
+        "Name of a TFDS image dataset; image_folder:PATH for images like PATH/train/cat/1.jpg or "
+        "PATH/cat/1.jpg; or image_csv:FILE for a CSV file of paths and labels.",
+        problem=_dataset_problem,
+        commands=(*MODEL, "convert"),
+    )
+    data_dir: str | None = _data(
+        None,
+        "Folder of TFDS datasets (unset: TFDS's default).",
+        problem=local_path.remote_problem,
+        scope=Scope.FREE,
+        commands=(*MODEL, "convert"),
+    )
+    train_split: str = _data("train", "Training split, in TFDS's syntax.", problem=local_path.empty)
+    eval_split: str | None = _data(
+        None,
+        "Evaluation split, in TFDS's syntax (unset: test; for image_folder and "
+        "image_csv, the first of val, validation and test that exists).",
+        problem=local_path.empty,
+        commands=EXAMPLES,
+    )
+    train_examples: int | None = _data(
+        None,
+        "Number N of training examples, for `plan` if the dataset is not on this machine.",
+        problem=POSITIVE,
+        scope=Scope.FREE,
+        commands=TRAINING,
+    )
+    augment: str = _data(
+        "none",
+        "Augmentation of training images. medium: shifts of up to 4 pixels, and flips; strong: "
+        "also zoom by 0.75 to 1.25, rotation by up to 10 degrees, channel shift by up to 50 grey "
+        "levels, and random erasing in half of the images; imagenet: a resized crop of 8% to 100% "
+        "of the image, and flips, with evaluation on the centre crop.",
+        choices=("none", "medium", "strong", "imagenet"),
+    )
+    skip_bad_examples: bool = _data(
+        False,
+        "Skip, count and name images that cannot be read or decoded (TFDS: ArrayRecord only).",
+        scope=Scope.FREE,
+        commands=EXAMPLES,
+    )
+    class_weights: str | None = _data(
+        None,
+        "Weights of the classes in the training loss, scaled to mean 1: balanced (1 / number of "
+        "examples), or the path of a .json or .csv file with class names (unset: all 1).",
+        problem=local_path.problem,
+        commands=TRAINING,
+    )
+    sampling: str = _data(
+        "shuffled",
+        "Order of training examples: each one once an epoch, or each class equally often.",
+        choices=("shuffled", "balanced"),
+        commands=TRAINING,
+    )
+    max_image_pixels: int = _data(
+        178_956_970,
+        "Largest width times height of an image, in pixels; a larger image is an error.",
+        problem=must_be("1 or above", lambda value: value >= 1),
+        scope=Scope.FREE,
+    )
+
+    model: str = _model(
+        "wide_resnet_10_1",
+        "Model: wide_resnet_<depth>_<width>, resnet_50, vgg_16, plain_9, inception_resnet_v2, a "
+        "keras.applications name, or module:function for a function that returns a Keras model.",
+        problem=local_path.empty,
+    )
+    image_size: int | None = _model(
+        None, "Side length of the images, in pixels (unset: the dataset's).", problem=POSITIVE
+    )
+    num_classes: int | None = _model(
+        None, "Number of the model's classes (unset: the dataset's).", problem=POSITIVE
+    )
+    init_from: str | None = _model(
+        None,
+        "Pretrained weights: a run directory (RUN@best or RUN@UPDATE for another checkpoint than "
+        "the newest), an export, a .keras or .weights.h5 file, or imagenet for those of "
+        "keras.applications (unset: random weights). They are read when the run begins.",
+        problem=local_path.problem,
+        commands=TRAINING,
+    )
+    freeze: str | None = _model(
+        None,
+        "Regular expression; layers whose path matches it from its start keep their weights. "
+        "--freeze='(?!logits)' trains only the layer logits (unset: all layers train).",
+        problem=_pattern_problem,
+        commands=TRAINING,
+    )
+    unfreeze_epochs: float | None = _model(
+        None,
+        "Epoch from which the layers of --freeze train, too (unset: they never do).",
+        problem=EPOCHS,
+        commands=TRAINING,
+    )
+    layer_decay: float = _model(
+        1.0,
+        "Factor on the learning rate from one block of layers to the block before it; the last "
+        "layer has factor 1.",
+        problem=must_be("above 0 and at most 1", lambda value: 0 < value <= 1),
+        commands=TRAINING,
+    )
+    ghost_batch_size: int = _model(
+        32,
+        "Ghost batch size G, the number of examples that share batch-norm statistics.",
+        problem=POSITIVE,
+        commands=TRAINING,
+    )
+    ghost_decay: float = _model(
+        0.99,
+        "Decay of the moving statistics per ghost batch.",
+        problem=must_be("above 0 and below 1", lambda value: 0 < value < 1),
+        commands=TRAINING,
+    )
+    precision: str | None = _model(
+        None,
+        "Data type of the layers' computations; parameters, normalisation and loss are always "
+        "float32 (unset: bfloat16 with --strategy=tpu, else float32).",
+        choices=("float32", "bfloat16"),
+    )

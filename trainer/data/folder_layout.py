@@ -1,0 +1,146 @@
+"""Decides whether the folders in an image folder are splits or classes.
+
+The rule, for image_folder:PATH:
+
+1. If PATH has an entry named train, val, validation or test, its folders are splits.
+2. Otherwise the splits train and val exist without folders, if the folders in PATH are classes:
+   at least one of them directly holds a picture.
+3. Folders that could be either are refused by name: one named nearly as a split, such as Train;
+   one with a folder below it that has the name of another class, as in Fold1/cat beside cat;
+   and folders that all hold pictures only in folders below them.
+
+A split of another name, as in --train_split=more, always means the folder of that name.
+"""
+
+import collections
+import os
+from collections.abc import Sequence
+from typing import NoReturn
+
+from trainer.data import class_folder
+from trainer.data.class_folder import is_hidden
+from trainer.data.class_names import few, printable
+from trainer.data.image_files import EVALUATION, EVALUATION_SPLITS, TRAIN
+from trainer.errors import UserError
+
+PREFIX = "image_folder:"
+_SPLITS = (TRAIN, *EVALUATION_SPLITS)
+# Names in lower case that a split may have too.
+_NEARLY = {*_SPLITS, "training", "valid", "testing", "dev", "eval", "evaluation"}
+
+
+def holds_classes(root: str, parts: Sequence[str]) -> bool:
+    """Returns whether the folders in `root` are classes, and train and val exist without folders.
+
+    Args:
+      root: path of the image folder.
+      parts: names in the split that is to be listed.
+
+    Raises:
+      UserError: if `parts` may mean folders or not, because the folders in `root` are ambiguous.
+    """
+    if not {*parts} <= {TRAIN, EVALUATION} or not os.path.isdir(root):
+        return False
+    if any(os.path.lexists(os.path.join(root, name)) for name in _SPLITS):
+        return False
+    if all(map(is_hidden, folders(root))):
+        return False
+    names, _ = class_folders(root)
+    paths = {name: os.path.join(root, name) for name in names}
+    for name in names:
+        if name.lower() in _NEARLY:
+            _refuse(root, f"{printable(name)} may be a split or a class")
+    deeper = [name for name in names if not class_folder.holds_picture(paths[name])]
+    if len(deeper) == len(names):
+        few_names = few(names)
+        _refuse(root, f"no folder in it directly holds a picture, so {few_names} may be splits")
+    for name in deeper:
+        if repeated := sorted({*names} & {*folders(paths[name])}):
+            both = f"{name}/{repeated[0]} and {repeated[0]}"
+            _refuse(root, f"it has {printable(both)}, so {printable(name)} may be a split")
+    return True
+
+
+def _refuse(root: str, reason: str) -> NoReturn:
+    raise UserError(
+        f"{root} has no folder named train, val, validation or test, and {reason}.\n"
+        "Name the folders of splits with --train_split and --eval_split; or put the folders of "
+        f"classes into {root}/train, and give --train_split=train[:90%] --eval_split=train[90%:]."
+    )
+
+
+def evaluation_split(root: str) -> str:
+    """Returns the first of the splits val, validation and test that exists.
+
+    Raises:
+      UserError: if none of the three exists.
+    """
+    if holds_classes(root, [EVALUATION]):
+        return EVALUATION
+    existing = folders(root)
+    for name in EVALUATION_SPLITS:
+        if name in existing:
+            return name
+    raise UserError(
+        f"{root} has no folder named val, validation or test; it holds "
+        f"{few(existing) or 'no folders'}.\nSet --eval_split, for example "
+        "--train_split=train[:90%] --eval_split=train[90%:]."
+    )
+
+
+def class_folders(path: str) -> tuple[list[str], collections.Counter[str]]:
+    """Returns the sorted class names in a folder, and the number of its other entries by kind.
+
+    Raises:
+      UserError: if the folder has no class folders, or a link in it leads nowhere.
+    """
+    names, left_out = folders(path), collections.Counter[str]()
+    around = class_folder.enclosing(path)
+    classes = []
+    for name in names:
+        if is_hidden(name):
+            left_out[class_folder.HIDDEN] += 1
+        elif class_folder.identity(os.path.join(path, name)) in around:
+            left_out[class_folder.REPEATED] += 1
+        else:
+            classes.append(name)
+    if not classes:
+        raise UserError(
+            f"{path} has no class folders: put the images of each class in a folder of their own, "
+            "as in train/cat/1.jpg."
+        )
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if class_folder.is_broken_link(entry) and not is_hidden(entry.name):
+                # Without this error, a disk that is not mounted would silently remove a class.
+                raise UserError(
+                    f"{printable(entry.path)} is a link that leads nowhere: restore its target, "
+                    "or remove the link."
+                )
+            if entry.name not in names:
+                hidden = is_hidden(entry.name)
+                left_out[class_folder.HIDDEN if hidden else "outside of class folders"] += 1
+    return classes, left_out
+
+
+def folders(path: str) -> list[str]:
+    """Returns the sorted names of the folders in a folder, and of links to folders.
+
+    Raises:
+      UserError: if the folder cannot be read.
+    """
+    try:
+        with os.scandir(path) as entries:
+            return sorted(entry.name for entry in entries if _is_folder(entry))
+    except OSError as error:
+        parent = os.path.dirname(path)
+        existing = few(folders(parent)) if os.path.isdir(parent) else ""
+        remedy = f"Correct --dataset={PREFIX}PATH."
+        if existing:
+            remedy = f"Name a folder that exists in {parent}: {existing}."
+        raise UserError(f"{path} cannot be read: {error.strerror}.\n{remedy}") from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    # DirEntry.is_dir alone would raise an error for a link that leads to itself.
+    return entry.is_dir(follow_symlinks=False) or os.path.isdir(entry)

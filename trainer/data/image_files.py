@@ -1,0 +1,141 @@
+"""Describes listed image files, and selects a split of them in TFDS's syntax.
+
+Files are sorted by a hash of their path. So a slice such as train[:90%] has about the same share of
+each class, and the same files on every machine. If a dataset has no splits of its own, the same
+hash divides it: adding or removing a file does not move any other file to another split.
+"""
+
+import collections
+import dataclasses
+import hashlib
+import os
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from trainer.data.class_names import few, number
+from trainer.data.tfds.splits import pieces, split_infos
+
+TRAIN, EVALUATION = "train", "val"
+# Names of the split for evaluation; the first one that exists is the default.
+EVALUATION_SPLITS = (EVALUATION, "validation", "test")
+_EVALUATION_SHARE = 10  # One file in ten is for evaluation.
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Files:
+    """Files of a split, in a fixed order.
+
+    Attributes:
+      folders: paths of folders.
+      folder_of: int32 [N], index into `folders` of each file.
+      names: bytes [N], paths below these folders; a million strings would take 100 MB.
+      class_names: names of classes, in any order; a name may occur twice.
+      class_of: int32 [N], index into `class_names` of each file.
+      left_out: number of files and folders left out, by kind.
+    """
+
+    folders: Sequence[str]
+    folder_of: np.ndarray
+    names: np.ndarray
+    class_names: Sequence[str]
+    class_of: np.ndarray
+    left_out: Mapping[str, int]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def path(self, index: int) -> str:
+        """Returns the path of the file at `index`."""
+        return os.path.join(self.folders[self.folder_of[index]], os.fsdecode(self.names[index]))
+
+    def chosen(self, at: np.ndarray | slice) -> "Files":
+        """Returns the files at some indices, in that order, with all folders and classes."""
+        return dataclasses.replace(
+            self,
+            folder_of=self.folder_of[at],
+            names=self.names[at],
+            class_of=self.class_of[at],
+        )
+
+    def counts(self) -> dict[str, int]:
+        """Returns the number of files of each class, by name."""
+        found = dict.fromkeys(sorted(self.class_names), 0)
+        numbers = np.bincount(self.class_of, minlength=len(self.class_names)).tolist()
+        for name, count in zip(self.class_names, numbers, strict=True):
+            found[name] += count
+        return found
+
+
+def path_hash(path: bytes) -> int:
+    """Returns a 64-bit hash of a file's path below the dataset's folder."""
+    return int.from_bytes(hashlib.blake2b(path, digest_size=8).digest())
+
+
+def part_names(split: str) -> list[str]:
+    """Returns the names in a split, such as train and extra for train[:90%]+extra."""
+    return list(dict.fromkeys(re.findall(r"(?:^|\+)\s*([^\s\[+]+)", split)))
+
+
+def select(parts: Mapping[str, Files], split: str, dataset: str) -> Files:
+    """Returns the files of a split in TFDS's syntax, such as train[:90%]+extra.
+
+    Args:
+      parts: the files of each name in the split.
+      split: a split in TFDS's syntax.
+      dataset: value of --dataset, for messages.
+
+    Raises:
+      UserError: if the split is ill-formed, unknown or empty.
+    """
+    infos = split_infos({name: len(files) for name, files in parts.items()})
+    chosen = [
+        (name, parts[name].chosen(slice(start, stop)))
+        for name, start, stop in pieces(infos, split, dataset)
+    ]
+    left_out: collections.Counter[str] = collections.Counter()
+    for name in dict.fromkeys(name for name, _ in chosen):
+        left_out.update(parts[name].left_out)
+    files = [piece for _, piece in chosen]
+    first_folder = np.cumsum([0, *(len(each.folders) for each in files)])
+    first_class = np.cumsum([0, *(len(each.class_names) for each in files)])
+    return Files(
+        [folder for each in files for folder in each.folders],
+        _joined([each.folder_of for each in files], first_folder),
+        np.concatenate([each.names for each in files]),
+        [name for each in files for name in each.class_names],
+        _joined([each.class_of for each in files], first_class),
+        left_out,
+    )
+
+
+def _joined(indices: Sequence[np.ndarray], firsts: np.ndarray) -> np.ndarray:
+    """Returns all `indices` in one array; those of list i count from firsts[i]."""
+    moved = [each + first for each, first in zip(indices, firsts, strict=False)]
+    return np.concatenate(moved).astype(np.int32)
+
+
+def divided(files: Files, hashes: np.ndarray) -> dict[str, Files]:
+    """Divides files into train and val: val has those whose hash, uint64 [N], is 0 mod 10."""
+    for_evaluation = hashes % np.uint64(_EVALUATION_SHARE) == 0
+    (train,), (evaluation,) = np.nonzero(~for_evaluation), np.nonzero(for_evaluation)
+    return {
+        TRAIN: files.chosen(train),
+        # The files left out are counted once.
+        EVALUATION: dataclasses.replace(files.chosen(evaluation), left_out={}),
+    }
+
+
+def division(parts: Mapping[str, Files]) -> str:
+    """Returns a text about the result of `divided`, which names classes without files in a part."""
+    train, evaluation = parts[TRAIN], parts[EVALUATION]
+    text = (
+        f"a hash of each path puts {number(len(train), 'picture')} into {TRAIN} and "
+        f"{len(evaluation):,} "
+        f"into {EVALUATION}"
+    )
+    for name, files in parts.items():
+        if lacking := [each for each, count in files.counts().items() if not count]:
+            text += f"; {name} has no picture of {few(lacking)}"
+    return text

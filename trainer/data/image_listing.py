@@ -1,0 +1,71 @@
+"""Lists the images of --dataset=image_folder:PATH or image_csv:PATH, without TensorFlow."""
+
+from trainer.data import folder_layout, image_csv, image_folder
+from trainer.data.image_files import Files
+
+_FOLDER, _CSV = folder_layout.PREFIX, image_csv.PREFIX
+
+
+def is_listed(dataset: str) -> bool:
+    """Returns whether a dataset is an image folder or a CSV file, and not a name of TFDS."""
+    return dataset.startswith((_FOLDER, _CSV))
+
+
+def _path(dataset: str) -> tuple[bool, str]:
+    """Returns whether a dataset is a CSV file, and its path."""
+    is_csv = dataset.startswith(_CSV)
+    return is_csv, dataset.removeprefix(_CSV if is_csv else _FOLDER)
+
+
+def list_files(dataset: str, split: str) -> Files:
+    """Lists the files of a split in TFDS's syntax.
+
+    Raises:
+      UserError: if the split does not exist, or cannot be used.
+    """
+    is_csv, path = _path(dataset)
+    return image_csv.list_files(path, split) if is_csv else image_folder.list_files(path, split)
+
+
+def classes(dataset: str, split: str) -> list[str]:
+    """Returns the sorted class names of a split.
+
+    Raises:
+      UserError: if the split does not exist, or cannot be used.
+    """
+    is_csv, path = _path(dataset)
+    return image_csv.classes(path, split) if is_csv else image_folder.classes(path, split)
+
+
+def count_shared(dataset: str, first: str, second: str) -> int:
+    """Returns the number of files that are in both splits.
+
+    Raises:
+      UserError: if a split does not exist, or cannot be used.
+    """
+    is_csv, path = _path(dataset)
+    count = image_csv.count_shared if is_csv else image_folder.count_shared
+    return count(path, first, second)
+
+
+def evaluation_split(dataset: str) -> str:
+    """Returns the first of the splits val, validation and test that exists.
+
+    Raises:
+      UserError: if none of the three exists.
+    """
+    is_csv, path = _path(dataset)
+    find = image_csv.evaluation_split if is_csv else folder_layout.evaluation_split
+    return find(path)
+
+
+def note(dataset: str, split: str) -> str:
+    """Returns a line about columns that were found and splits that a hash makes; "" if none.
+
+    Raises:
+      UserError: if the split does not exist, or cannot be used.
+    """
+    if not is_listed(dataset):
+        return ""
+    is_csv, path = _path(dataset)
+    return image_csv.note(path) if is_csv else image_folder.note(path, split)

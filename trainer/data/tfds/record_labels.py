@@ -1,0 +1,39 @@
+"""Reads the labels of a set that is prepared as ArrayRecord, without decoding its images."""
+
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from trainer.system.output import log
+
+_RECORDS_AT_ONCE = 256
+
+
+def read(
+    records_at: Callable[[np.ndarray], np.ndarray],
+    examples: int,
+    label_key: str,
+    place_of: np.ndarray,
+    name: str,
+) -> np.ndarray:
+    """Reads all records of a split, and returns their labels, int64 [N].
+
+    Args:
+        records_at: indices int64 [n] → records, bytes [n]; b"" for one that cannot be read.
+        examples: N.
+        label_key: name of the label's feature.
+        place_of: label in the result of each of the set's own labels; the last element is for
+            records without a label.
+        name: name of the split for messages.
+    """
+    log(f"reading the labels of the {examples:,} records of {name}")
+    label_of = {label_key: tf.io.FixedLenFeature((), tf.int64, -1)}
+    found = []
+    for start in range(0, examples, _RECORDS_AT_ONCE):
+        indices = np.arange(start, min(start + _RECORDS_AT_ONCE, examples))
+        records = tf.constant(records_at(indices), tf.string)
+        found.append(tf.io.parse_example(records, label_of)[label_key].numpy())
+    own = np.concatenate(found)
+    none = len(place_of) - 1
+    return place_of[np.where((own >= 0) & (own < none), own, none)].astype(np.int64)
