@@ -33,6 +33,18 @@ def test_blocks_of_applications(name, first, count):
     assert len(groups) == count
 
 
+def test_layers_without_block_names_keep_their_order():
+    paths = [f"{kind}_{i}" for i in range(1, 9) for kind in ("conv2d", "batch_normalization")]
+    assert group([*paths, "dense"]) == [*([path] for path in paths), ["dense"]]
+    mobile = [
+        f"conv_{kind}_{i}{end}" for i in (1, 2) for kind in ("dw", "pw") for end in ("", "_bn")
+    ]
+    assert group([*mobile, "conv_preds"]) == [
+        *([f"conv_{kind}_{i}", f"conv_{kind}_{i}_bn"] for i in (1, 2) for kind in ("dw", "pw")),
+        ["conv_preds"],
+    ]
+
+
 def test_at_most_24_groups_of_neighbours():
     paths = [f"block{i}_conv" for i in range(100)] + ["logits"]
     groups = group(paths)

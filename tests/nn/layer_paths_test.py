@@ -48,4 +48,16 @@ def test_equal_names_stay_apart():
     model(keras.ops.ones((1, 2)))
     paths = list(weight_paths(model))
     assert len(paths) == len({*paths}) == 4
-    assert paths[2].endswith("same/kernel#2")
+    assert paths[2].endswith("same#2/kernel")
+    assert len(layer_paths(model)) == 2
+
+
+def test_equal_names_in_two_containers_stay_apart():
+    blocks = [
+        keras.Sequential([keras.layers.Dense(3, name="same")], name=f"block{i}") for i in (1, 2)
+    ]
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, blocks[1](blocks[0](inputs)))
+    layers = layer_paths(model)
+    assert list(layers) == ["same", "same#2"]
+    assert list(layers.values()) == [block.layers[-1] for block in blocks]

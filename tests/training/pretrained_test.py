@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tests.faults.workers_test import SMOOTH, finished, launched
 from tests.support.configs import done, parsed
+from tests.support.models import with_a_layer_of_its_own
 from tests.support.runs import (
     OFTEN,
     SHORT,
@@ -128,6 +129,7 @@ def test_two_workers_start_from_what_the_chief_has_read(tmp_path):
     [
         ("{run}/nowhere", "--init_from={run}/nowhere does not exist."),
         ("{run}@77", "--checkpoint=77 does not exist"),
+        ("@best", "--init_from=@best does not exist."),
         ("{run}/checkpoints", "is not a run directory"),
         ("{run}/model.keras", "--init_from={run}/model.keras cannot be read: No such file"),
         ("{run}/x.weights.h5", "--init_from={run}/x.weights.h5 cannot be read: No such file"),
@@ -152,3 +154,34 @@ def test_weights_of_another_model_are_refused(capsys, uninterrupted, tmp_path):
     first, second = error.splitlines()
     assert "none of its weights fits --model=wide_resnet_10_1 by path and shape" in first
     assert second == "Name the --model that the weights were trained with."
+
+
+def test_statistics_of_other_pixels_are_not_taken(tmp_path):
+    """After a Rescaling, a mean is not that of pixels 0 to 255."""
+    model = keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.Normalization(mean=[0.286], variance=[0.125]),
+            keras.layers.Flatten(),
+            keras.layers.Dense(10),
+        ]
+    )
+    model.save(tmp_path / "scaled.keras")
+    source = pretrained.find(parsed(f"--init_from={tmp_path}/scaled.keras"), channels=1)
+    assert source.statistics is None
+
+
+def test_layers_of_the_user_s_own_are_found_by_the_model_s_module(tmp_path):
+    name = "tests.support.models:with_a_layer_of_its_own"
+    with_a_layer_of_its_own((28, 28, 1), 10).save(tmp_path / "own.keras")
+    flags = (f"--model={name}", f"--init_from={tmp_path}/own.keras")
+    assert "dense/kernel" in pretrained.find(parsed(*flags), channels=1).tensors(None)
+
+
+def test_weights_of_a_network_load_in_bfloat16(exported):
+    path = exported.parent / "network.weights.h5"
+    config = parsed(*SHORT, f"--init_from={path}", "--precision=bfloat16")
+    data = training_data.TrainingData(100, (28, 28, 1), 10, (70.0,), (80.0,))
+    found = pretrained.find(config, channels=1).tensors(lambda: pretrained.fresh(config, data))
+    assert f"{DENSE}/kernel" in found

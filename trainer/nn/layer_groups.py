@@ -2,7 +2,8 @@
 
 Layers near the input of a pretrained model need smaller changes than those near its logits. Clark
 et al. 2020 (2003.10555) and Bao et al. 2021 (2106.08254) multiply the rate of each block by a
-power of a decay. Here, a block is the layers whose names share a prefix, such as group1_block2.
+power of a decay. Here, consecutive layers whose names share a prefix, such as group1_block2, are a
+block.
 """
 
 import re
@@ -15,8 +16,10 @@ from trainer.nn.layer_paths import layer_paths, weight_paths
 _MOST_GROUPS = 24
 # A name up to its last numbered block: conv2_block1_1_conv, block_3_expand, block1a_project_conv.
 _BLOCK = re.compile(
-    r".*?(?:block|stage|group|layer|conv|cell)_?\d+[a-z]?(?:_block_?\d+[a-z]?)*", re.I
+    r".*?(?:block|stage|group|layer|conv(?![123]d)|cell)_?\d+[a-z]?(?:_block_?\d+[a-z]?)*", re.I
 )
+# Other names up to their first number, as in conv_dw_1_bn, or up to the first underscore.
+_OTHER = re.compile(r".*?_\d+(?![^_/])|[^_]*")
 _SMALL = 0.001
 
 
@@ -25,11 +28,16 @@ def group(paths: Sequence[str]) -> list[list[str]]:
 
     Blocks in excess of 24 are merged with their neighbours, evenly.
     """
-    blocks: dict[str, list[str]] = {}
+    whole: list[list[str]] = []
+    before = None
     for path in paths[:-1]:
-        match = _BLOCK.match(path)
-        blocks.setdefault(match[0] if match else path.partition("_")[0], []).append(path)
-    whole = [*blocks.values(), [paths[-1]]]  # The last layer, which computes the logits.
+        match = _BLOCK.match(path) or _OTHER.match(path)
+        assert match is not None  # _OTHER matches every text.
+        if match[0] != before:
+            whole.append([])
+        before = match[0]
+        whole[-1].append(path)
+    whole.append([paths[-1]])  # The last layer, which computes the logits.
     count = min(len(whole), _MOST_GROUPS)
     groups: list[list[str]] = [[] for _ in range(count)]
     for number, block in enumerate(whole):

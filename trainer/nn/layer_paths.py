@@ -13,10 +13,7 @@ import keras
 
 def layer_paths(model: keras.Model) -> dict[str, keras.layers.Layer]:
     """Returns the layers that own weights, by path, in the order of the model's weights."""
-    layers: dict[str, keras.layers.Layer] = {}
-    for path, layer, _ in _weights(model):
-        layers.setdefault(path, layer)
-    return layers
+    return {path: layer for path, layer, _ in _weights(model)}
 
 
 def weight_paths(model: keras.Model) -> dict[str, keras.Variable]:
@@ -30,7 +27,7 @@ def weight_paths(model: keras.Model) -> dict[str, keras.Variable]:
         name = "variable" if re.fullmatch(r"variable_\d+", variable.name) else variable.name
         key = whole = f"{path}/{name}"
         number = 1
-        while key in weights:  # Layers of a subclassed model may have equal names.
+        while key in weights:
             number += 1
             key = f"{whole}#{number}"
         weights[key] = variable
@@ -52,10 +49,16 @@ def _weights(model: keras.Model) -> Iterator[tuple[str, keras.layers.Layer, kera
     }
     names = _own_names(layers)
     containers = {layer.name for layer in layers if isinstance(layer, keras.Sequential)}
+    same: dict[str, list[int]] = {}  # Layers by path: without containers, paths may be equal.
     for variable in model.weights:
         *parents, _ = variable.path.split("/")
         path = "/".join(names.get(name, name) for name in parents if name not in containers)
-        yield path, owners[id(variable)], variable
+        owner = owners[id(variable)]
+        members = same.setdefault(path, [])
+        if id(owner) not in members:
+            members.append(id(owner))
+        number = members.index(id(owner)) + 1
+        yield path if number == 1 else f"{path}#{number}", owner, variable
 
 
 def _own_names(layers: list[keras.layers.Layer]) -> dict[str, str]:

@@ -19,9 +19,10 @@ from trainer.data.bad_examples import BadExamples
 from trainer.errors import UserError
 from trainer.nn.ghostify import unghostify
 from trainer.nn.layer_paths import weight_paths
-from trainer.nn.models import application
+from trainer.nn.models import application, user_function
 from trainer.nn.transfer import transfer
 from trainer.run_dir import exports, model_source
+from trainer.run_dir.checkpoints import first_line
 from trainer.run_dir.training_data import TrainingData
 from trainer.system.output import log
 from trainer.system.regular_file import opener
@@ -62,6 +63,8 @@ def find(config: Config, channels: int) -> Source:
         tensors = application.weights(config.model)
         return Source(application.IMAGENET, lambda _: tensors, preprocessing="imagenet")
     path = pathlib.Path(config.init_from)
+    if ":" in config.model:  # A Keras file may have layers that its module defines.
+        user_function.load(config.model)
     if path.suffix == ".keras" and not path.is_dir():
         return _of_keras_file(path)
     if path.name.endswith(".weights.h5"):
@@ -124,9 +127,9 @@ def fresh(config: Config, data: TrainingData) -> keras.Model:
 
 def _of_run(path: pathlib.Path) -> Source:
     folder, checkpoint = path, "newest"
-    if not path.exists() and "@" in path.name:
-        name, _, checkpoint = path.name.rpartition("@")
-        folder = path.with_name(name)
+    if not path.exists() and path.name.partition("@")[0]:
+        name, _, which = path.name.rpartition("@")
+        folder, checkpoint = (path.with_name(name), which) if name else (path, "newest")
     if not folder.exists():
         raise UserError(
             f"--init_from={path} does not exist.\n"
@@ -159,15 +162,31 @@ def _of_export(folder: pathlib.Path) -> Source:
 
 def _of_keras_file(path: pathlib.Path) -> Source:
     _check_readable(path)
-    model = exports.load(path)
-    assert isinstance(model, keras.Model)
+    try:
+        model = exports.load(path)
+    except UserError as error:
+        raise UserError(
+            f"--init_from={str(error).splitlines()[0]}\n"
+            "Save the model again; if it has layers of your own, --model must name their module."
+        ) from error
+    if not isinstance(model, keras.Model):
+        raise UserError(
+            f"--init_from={path} holds a {type(model).__name__}.\nName a file with a keras.Model."
+        )
     tensors = _values(model)
-    layers = [each for each in model.layers if isinstance(each, keras.layers.Normalization)]
-    statistics = None
-    if layers:
-        mean, variance = (np.ravel(value) for value in (layers[0].mean, layers[0].variance))
-        statistics = tuple(mean.tolist()), tuple(np.sqrt(variance).tolist())
-    return Source(str(path), lambda _: tensors, statistics)
+    return Source(str(path), lambda _: tensors, _statistics(model))
+
+
+def _statistics(model: keras.Model) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Returns the mean and deviation of pixels 0 to 255 by which `model` standardises, or None."""
+    kinds = (keras.layers.Normalization, keras.layers.Rescaling)
+    layers = [each for each in model.layers if isinstance(each, kinds)]
+    if len(layers) != 1 or isinstance(layers[0], keras.layers.Rescaling):
+        return None
+    mean, std = np.ravel(layers[0].mean), np.sqrt(np.ravel(layers[0].variance))
+    if not (np.all((mean >= 0) & (mean <= 255)) and np.all((std >= 1) & (std <= 255))):
+        return None
+    return tuple(mean.tolist()), tuple(std.tolist())
 
 
 def _check_readable(path: pathlib.Path) -> None:
@@ -191,9 +210,9 @@ def _weights_file(path: pathlib.Path, build: Callable[[], keras.Model]) -> Tenso
     The file may be of the model with its standardisation, or of the network in it.
     """
     model = build()
-    for part in (model, model.layers[-1]):
-        if not isinstance(part, keras.Model):
-            continue
+    networks = [layer for layer in model.layers if isinstance(layer, keras.Model)]
+    most: Tensors = {}
+    for part in (model, *networks):
         for variable in part.weights:  # What the file lacks stays NaN.
             variable.assign(np.full(variable.shape, np.nan, np.float32))
         try:
@@ -201,13 +220,12 @@ def _weights_file(path: pathlib.Path, build: Callable[[], keras.Model]) -> Tenso
                 part.load_weights(path, skip_mismatch=True)
         except (OSError, KeyError, ValueError) as error:
             raise UserError(
-                f"--init_from={path} cannot be read: {str(error).splitlines()[0]}.\n"
+                f"--init_from={path} cannot be read: {first_line(error)}.\n"
                 "Name a file that Keras' save_weights wrote."
             ) from error
         found = {name: value for name, value in _values(model).items() if not _is_nan(value)}
-        if found:
-            return found
-    return {}
+        most = max(most, found, key=len)
+    return most
 
 
 def _is_nan(value: np.ndarray) -> bool:

@@ -141,7 +141,8 @@ def _phases(
         log(layer_groups.table(model, config.layer_decay))
     frozen = freezing.freeze(model, config.freeze) if config.freeze else []
     if frozen:
-        log(freezing.summary(model, len(frozen)))
+        random = "" if config.init_from else ", the frozen ones with random weights"
+        log(freezing.summary(model, len(frozen)) + random)
     new_step = functools.partial(
         TrainingStep,
         strategy,

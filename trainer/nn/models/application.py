@@ -81,7 +81,7 @@ def weights(name: str) -> dict[str, np.ndarray]:
         with _bounded():
             network = constructor(weights=IMAGENET)
     except Exception as error:  # Keras raises Exception itself, and sockets raise OSError.
-        text = str(error)
+        text = str(error) or repr(error)
         url = (re.search(r"https?://[^\s:]+", text) or [""])[0]
         home = os.environ.get("KERAS_HOME", os.path.expanduser("~/.keras"))
         cache = os.path.join(home, "models")

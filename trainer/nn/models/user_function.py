@@ -4,6 +4,7 @@ import importlib
 import inspect
 import os
 import sys
+import types
 
 import keras
 
@@ -18,16 +19,7 @@ def build(name: str, image_shape: tuple[int, int, int], classes: int) -> keras.M
         UserError: if the function does not exist, does not take these arguments, raises an error,
             or does not return a Keras model.
     """
-    module_name, _, function_name = name.partition(":")
-    if not {"", os.getcwd()} & set(sys.path):  # Only `python -m` adds the current folder.
-        sys.path.insert(0, os.getcwd())
-    try:
-        if module_name.startswith("."):
-            raise ImportError("use its full name, without the first dot")
-        with unwrap_user_errors(f"--model={name}"):
-            module = importlib.import_module(module_name)
-    except (ImportError, ValueError) as error:
-        raise UserError(f"--model={name}: cannot import {module_name!r}: {error}") from error
+    module, function_name = load(name), name.partition(":")[2]
     function = getattr(module, function_name, None)
     if not callable(function):
         raise UserError(f"--model={name}: {module.__name__} has no function {function_name!r}")
@@ -42,3 +34,21 @@ def build(name: str, image_shape: tuple[int, int, int], classes: int) -> keras.M
     if not isinstance(model, keras.Model):
         raise UserError(f"--model={name} returned a {type(model).__name__}: return a keras.Model")
     return model
+
+
+def load(name: str) -> types.ModuleType:
+    """Imports and returns the module of `name`, a module:function.
+
+    Raises:
+        UserError: if the module cannot be imported.
+    """
+    module_name, _, _ = name.partition(":")
+    if not {"", os.getcwd()} & set(sys.path):  # Only `python -m` adds the current folder.
+        sys.path.insert(0, os.getcwd())
+    try:
+        if module_name.startswith("."):
+            raise ImportError("use its full name, without the first dot")
+        with unwrap_user_errors(f"--model={name}"):
+            return importlib.import_module(module_name)
+    except (ImportError, ValueError) as error:
+        raise UserError(f"--model={name}: cannot import {module_name!r}: {error}") from error
