@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import functools
 import os
 import pickle
 import socket
@@ -34,9 +35,12 @@ def _read_at_import(environment: Mapping[str, str]) -> dict[str, str]:
 class _Server:
     """The process to fork from, with the environment in which it has imported all."""
 
-    def __init__(self) -> None:
-        self.environment = _read_at_import(os.environ)
-        self.connection: socket.socket | None = None
+    connection: socket.socket | None = None
+
+    @functools.cached_property
+    def environment(self) -> dict[str, str]:
+        # Not before the first start: modules of tests set variables when they are imported.
+        return _read_at_import(os.environ)
 
     def connect(self) -> socket.socket:
         """Returns the connection to the process, which starts at the first call."""
