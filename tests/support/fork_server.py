@@ -178,12 +178,13 @@ def _become(request: dict[str, Any], descriptors: list[int]) -> None:
     sys.path[0:1] = [request["folder"], *filter(None, paths.split(os.pathsep))]
     program, *arguments = request["arguments"]
     sys.argv = [program, *arguments]
-    if not request["is_module"] or arguments[:1] == ["sweep"]:
-        _share_with_children()
     if prepare := pickle.loads(request["preexec"]):
         prepare()
-    os.close(prepared)
     _name(request["environment"].get("TF_CONFIG"))
+    # Before a fork, because the process that asked waits until all copies are closed.
+    os.close(prepared)
+    if not request["is_module"] or arguments[:1] == ["sweep"]:
+        _share_with_children()
     if request["is_module"]:
         runpy.run_module(program, run_name="__main__", alter_sys=True)
     else:
