@@ -64,3 +64,17 @@ def numbered() -> Callable[[int], InMemoryDataset]:
         )
 
     return make
+
+
+@pytest.fixture
+def touch(tmp_path):
+    """Returns a function that makes empty files from their paths and returns their root."""
+
+    def make(*names: str) -> str:
+        for name in names:
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        return str(tmp_path)
+
+    return make

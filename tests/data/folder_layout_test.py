@@ -12,20 +12,6 @@ from trainer.errors import UserError
 PHOTOS = [f"{label}/{i}.jpg" for label in ("cat", "dog") for i in range(40)]
 
 
-@pytest.fixture
-def touch(tmp_path):
-    """Returns a function that makes empty files from their paths and returns their root."""
-
-    def make(*names: str) -> str:
-        for name in names:
-            path = tmp_path / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-        return str(tmp_path)
-
-    return make
-
-
 def relative(root, files) -> list[str]:
     return [os.path.relpath(files.path(i), root) for i in range(len(files))]
 

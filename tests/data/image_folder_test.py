@@ -10,21 +10,6 @@ from trainer.data.image_folder import classes, list_files
 from trainer.data.tfds.sizes import count_examples
 from trainer.errors import UserError
 
-
-@pytest.fixture
-def touch(tmp_path):
-    """Returns a function that makes empty files from their paths and returns their root."""
-
-    def make(*names: str) -> str:
-        for name in names:
-            path = tmp_path / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-        return str(tmp_path)
-
-    return make
-
-
 KINDS = ("jpg", "png")
 ORDER = [
     "a/1.jpg",

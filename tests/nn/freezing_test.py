@@ -5,8 +5,9 @@ import pytest
 
 from tests.support.steps import run, step_on, strategy_of, tiny, weights
 from trainer.errors import UserError
-from trainer.nn.freezing import freeze, summary
+from trainer.nn.freezing import freeze, summary, warnings
 from trainer.nn.layer_paths import weight_paths
+from trainer.nn.transfer import transfer
 
 # Statistics of a layer that has trained before.
 MEAN, VARIANCE = 0.3, 2.0
@@ -47,6 +48,17 @@ def test_a_frozen_batch_norm_uses_its_moving_statistics():
     model = backbone_frozen()
     images = np.random.default_rng(0).integers(0, 256, (16, 6, 6, 1), np.uint8)
     np.testing.assert_array_equal(model(images, training=True), model(images, training=False))
+
+
+def test_frozen_layers_with_random_weights_are_named():
+    model = tiny(ghost=16)
+    (line,) = warnings("(?!dense)", model, None)
+    assert "without --init_from" in line
+    source = {path: np.asarray(value) for path, value in weight_paths(model).items()}
+    assert warnings("(?!dense)", model, transfer(model, source)) == []
+    del source["conv2d/kernel"]
+    (line,) = warnings("(?!dense)", model, transfer(model, source))
+    assert line == "frozen layers with random weights, which were not loaded: conv2d"
 
 
 @pytest.mark.parametrize(

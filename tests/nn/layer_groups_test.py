@@ -4,7 +4,9 @@ import keras
 import pytest
 
 from tests.nn.models.registry_test import make
+from tests.support.models import Subclassed
 from tests.support.steps import UPDATES, run, step_on, strategy_of, weights
+from trainer.errors import UserError
 from trainer.nn.layer_groups import factors, group, table
 from trainer.nn.layer_paths import layer_paths, weight_paths
 
@@ -83,3 +85,10 @@ def test_a_parameter_moves_by_its_factor(cpus):
         factor = 1.0 if "moving" in path else rates[path.rpartition("/")[0]]
         assert found == pytest.approx(factor * usual, rel=1e-4, abs=1e-7)
     assert set(rates.values()) == {0.25**2, 0.25, 1.0}
+
+
+def test_a_subclassed_model_is_refused():
+    inputs = keras.Input((28, 28, 1))
+    model = keras.Model(inputs, Subclassed(5)(inputs))
+    with pytest.raises(UserError, match="Subclassed, does not tell"):
+        table(model, 0.5)

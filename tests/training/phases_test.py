@@ -1,5 +1,6 @@
 """Frozen layers join the training at --unfreeze_epochs, in one go and across kills."""
 
+import functools
 import itertools
 
 import numpy as np
@@ -19,6 +20,9 @@ from tests.support.runs import (
     started,
     train,
 )
+from tests.support.steps import step_on, tiny
+from trainer.nn.freezing import freeze
+from trainer.training.phases import Phases
 
 # 125 updates in the epoch; the layers join after 63, which reach position 8,000.
 FLAGS = [*SHORT, *CONSTANT, "--epochs=1", "--freeze=(?!dense)", "--unfreeze_epochs=0.5"]
@@ -82,3 +86,16 @@ def test_plan_foresees_the_change(capsys):
     status, out, _ = done(capsys, "plan", *FLAGS)
     assert status == 0
     assert "layers that match (?!dense) are frozen up to epoch 0.5: one more trace there" in out
+
+
+def test_memory_is_measured_with_all_layers(cpus):
+    strategy = tf.distribute.OneDeviceStrategy(cpus[0])
+    model = tiny(ghost=16)
+    frozen = freeze(model, "(?!dense)")
+    new_step = functools.partial(step_on, strategy, lambda: model)
+    phases = Phases(new_step, frozen, 640, new_step())
+    assert [len(step.parameters) for step in (phases.step, phases.step_of_all())] == [2, 5]
+    assert len(new_step().parameters) == 2
+    assert phases.move_to(640)
+    assert len(phases.step.parameters) == 5
+    assert not phases.move_to(1280)

@@ -32,7 +32,7 @@ def run(config: Config) -> int:
     Pictures that cannot be decoded are named on stderr.
 
     Raises:
-      UserError: if there is no such model or picture, or if no picture can be decoded.
+      UserError: if the model or a picture does not exist, or no picture can be decoded.
     """
     folder = model_source.run_or_export(config)
     if not config.images:

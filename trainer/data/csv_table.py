@@ -38,7 +38,7 @@ class Table:
     def column(self, what: str, names: Sequence[str], *, needed: bool = True) -> int | None:
         """Returns the index of the only column whose name is one of `names`, in any case.
 
-        Returns None if there is no such column, and it is not needed.
+        Returns None if the table lacks a column that is not needed.
 
         Raises:
           UserError: if there are several, or none and it is needed.

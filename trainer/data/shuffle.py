@@ -1,8 +1,8 @@
 """Computes the order of examples, a pure function of (seed, position).
 
 Position p is element p mod N of epoch p div N. Each epoch is another pseudo-random permutation of
-the N examples. There is no shuffle buffer, so a pipeline can start at any position at once. Batch
-sizes, replicas and restarts cannot change the order.
+the N examples. A shuffle buffer is not needed, so a pipeline can start at any position at once.
+Batch sizes, replicas and restarts cannot change the order.
 
 The order has two versions. A run keeps the version that it began with:
 

@@ -22,7 +22,7 @@ _MAKE = "python -c 'import secrets; print(secrets.token_hex(32))'"
 def find(worker: Worker, folder: pathlib.Path) -> bytes:
     """Returns the secret of this process, a `worker` of the run in `folder`.
 
-    The result is empty if there is no secret and all workers are on this machine.
+    The result is empty if no secret exists and all workers are on this machine.
 
     Raises:
       UserError: if the secret is missing, too short, or in a file that other users may read.

@@ -221,7 +221,7 @@ def _asking(tpu: TpuAddress) -> Iterator[Any]:
         yield Client(tpu.name, tpu.zone, tpu.project)
     except (
         ValueError,  # The client raises this error in place of the cause.
-        RuntimeError,  # The client raises this error if the state is no longer READY.
+        RuntimeError,  # The client raises this error if the state is not READY any more.
         OSError,
         httplib2.HttpLib2Error,
         oauth2client.client.Error,

@@ -10,6 +10,7 @@ import keras
 
 from trainer.errors import UserError
 from trainer.nn.layer_paths import layer_paths
+from trainer.nn.transfer import Transfer
 
 
 def freeze(model: keras.Model, pattern: str) -> list[keras.layers.Layer]:
@@ -32,6 +33,23 @@ def freeze(model: keras.Model, pattern: str) -> list[keras.layers.Layer]:
             f"Leave the last one out, for example with --freeze='(?!{list(layers)[-1]})'."
         )
     return frozen
+
+
+def warnings(pattern: str, model: keras.Model, loaded: Transfer | None) -> list[str]:
+    """Returns a line if frozen layers have random weights, which they would keep.
+
+    Args:
+        pattern: value of --freeze.
+        model: the model, which is new.
+        loaded: what was loaded from pretrained weights; None if nothing was.
+    """
+    frozen = [path for path in layer_paths(model) if re.match(pattern, path)]
+    if loaded is None:
+        return ["--freeze without --init_from: the frozen layers keep their random weights"]
+    fresh = {path.rpartition("/")[0] for path in loaded.new}
+    random = [path for path in frozen if path in fresh]
+    names = f"{', '.join(random[:4])}{' and others' if len(random) > 4 else ''}"
+    return [f"frozen layers with random weights, which were not loaded: {names}"] if random else []
 
 
 def summary(model: keras.Model, frozen: int) -> str:

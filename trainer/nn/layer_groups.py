@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import keras
 
+from trainer.errors import UserError
 from trainer.nn.layer_paths import layer_paths, weight_paths
 
 _MOST_GROUPS = 24
@@ -68,7 +69,18 @@ def rate_factors(model: keras.Model, decay: float) -> list[float]:
 
 
 def table(model: keras.Model, decay: float) -> str:
-    """Returns a line for each group: factor, first and last layer; and a warning if one is tiny."""
+    """Returns a line for each group: factor, first and last layer; and a warning if one is tiny.
+
+    Raises:
+        UserError: if `model` holds a subclassed model, whose order of layers is not known.
+    """
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.Model) and not getattr(layer, "inputs", None):
+            raise UserError(
+                f"--layer_decay={decay:g} needs the depth of layers, which {layer.name}, a "
+                f"{type(layer).__name__}, does not tell.\n"
+                "Leave --layer_decay out, or build the model with Keras' functional API."
+            )
     rates = factors(model, decay)
     lines = [f"factor on the learning rate, by --layer_decay={decay:g}:"]
     groups = group(list(rates))

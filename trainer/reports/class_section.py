@@ -142,7 +142,7 @@ def _common_folder(paths: Sequence[str]) -> str:
     folders = [os.path.dirname(path) for path in paths]
     try:
         return os.path.commonpath(folders)
-    except ValueError:  # There are no paths, or some are absolute and others are not.
+    except ValueError:  # The list is empty, or mixes absolute and relative paths.
         return ""
 
 

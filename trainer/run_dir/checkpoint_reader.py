@@ -10,8 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainer.errors import UserError
+from trainer.run_dir import training_data as run_data
 from trainer.run_dir.checkpoints import DAMAGED, Variables, first_line, found, read, update_of
+from trainer.run_dir.training_data import TrainingData
 from trainer.system.output import log
+from trainer.system.typed_json import WrongError
 
 
 def load(
@@ -41,6 +44,26 @@ def newest_progress(folder: pathlib.Path) -> dict[str, Any]:
     """
     _, progress, _ = _read_chosen(folder, "newest", {})
     return progress
+
+
+def training_data(folder: pathlib.Path) -> TrainingData | None:
+    """Returns the properties of the training data that a run keeps in its file or a checkpoint.
+
+    Raises:
+      UserError: if the file or the checkpoint cannot be read.
+    """
+    kept = run_data.read(folder)
+    if kept is not None or not found(folder / "checkpoints"):
+        return kept
+    progress = newest_progress(folder / "checkpoints")
+    learned = progress.get("training_data")  # An old version's checkpoint lacks it.
+    try:
+        return run_data.from_json(learned) if learned else None
+    except WrongError as error:
+        raise UserError(
+            f"the newest checkpoint of {folder} has training data that this version cannot read: "
+            f"{error}.\nUse the version that wrote it."
+        ) from error
 
 
 def _read_chosen(

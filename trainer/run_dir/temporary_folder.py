@@ -1,7 +1,7 @@
 """Temporary folders beside a path; a later process removes those that a killed process left.
 
 A process locks a file in its folder. The kernel releases the lock when the process ends, even if it
-is killed. So a later process recognises folders that are no longer in use.
+is killed. So a later process recognises folders whose process has ended.
 """
 
 import contextlib

@@ -63,15 +63,19 @@ def read(folder: pathlib.Path) -> TrainingData | None:
     """
     file = folder / FILE
     try:
-        return typed_json.read(file, _checked)
+        return typed_json.read(file, from_json)
     except FileNotFoundError:
         return None
     except (DamagedError, OSError) as error:
         raise UserError(f"{file} {typed_json.problem(error)}.\n{_REMEDY}") from error
 
 
-def _checked(value: Any) -> TrainingData:
-    """Checks that the lists have the right lengths, and that class names are distinct."""
+def from_json(value: Any) -> TrainingData:
+    """Returns the training data of `value`, which `as_json` made.
+
+    Raises:
+      WrongError: if a value is missing or impossible, or a class name stands twice.
+    """
     kept = _FIELDS(value)
     h, w, c = kept["image_shape"]
     fields({"mean": list_of(number(0, 255), c), "std": list_of(number(1, 255), c)})(kept)

@@ -146,7 +146,7 @@ def log_as(*, chief: bool) -> Iterator[None]:
 
 
 def log_above_bar(write: Callable[..., None] | None) -> None:
-    """Sets the function by which `log` prints above the progress bar; None if there is no bar."""
+    """Sets the function by which `log` prints above the progress bar; None removes it."""
     _log.write = write
 
 

@@ -6,14 +6,17 @@ stretch is; neither changes what is learned.
 
 import dataclasses
 import enum
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from trainer.config.flags import Config
+from trainer.data import png
 from trainer.schedule.gradient_noise import GradientNoise
 from trainer.schedule.stretch import Stretch, next_stretch
 from trainer.schedule.trajectory import noise_horizon, position_of
@@ -29,6 +32,9 @@ from trainer.training.update_metrics import UpdateMetrics
 
 # Longest stretch, in seconds. A signal takes effect only at the end of a stretch.
 _STRETCH_SECONDS = 2.0
+
+# Rows and columns of the picture of augmented examples.
+_SHOWN = 6
 
 
 class StopReason(enum.Enum):
@@ -112,7 +118,10 @@ class TrainingLoop:
         state = self._state
         if self._iterator is None or stretch.layout.micro_batch_size != self._micro_batch_size:
             self._micro_batch_size = stretch.layout.micro_batch_size
-            self._iterator = self._run.batches(state.position, self._micro_batch_size)
+            examples = self._run.batches(state.position, self._micro_batch_size)
+            if not state.update and self._group.chief:
+                self._show_pictures(examples)
+            self._iterator = iter(examples)
         with translate(memory.out_of_memory(*self._out_of_memory_texts(stretch))):
             metrics = self._broadcast(self._step.run(self._iterator, stretch))
         divergence.check_updates(stretch, metrics, state)
@@ -135,6 +144,12 @@ class TrainingLoop:
             batch=stretch.batch_size,
             epoch=state.position / self._trajectory.examples,
         )
+
+    def _show_pictures(self, examples: tf.data.Dataset) -> None:
+        """Writes a picture of the first training examples, as augmentation leaves them."""
+        images = itertools.chain.from_iterable(batch for batch, *_ in examples.as_numpy_iterator())
+        shown = np.stack([*itertools.islice(images, _SHOWN**2)])
+        self._outputs.metrics.keep_pictures(png.grid(shown, _SHOWN))
 
     def _move_phase(self) -> None:
         """Lets frozen layers train if their position is reached; call it before a save."""

@@ -128,7 +128,7 @@ def _search(
         log(f"measuring a micro-batch of {size}")
         rate = None
         with contextlib.suppress(tf.errors.ResourceExhaustedError):
-            rate = _rate(step, batches(0, size), size * len(devices))
+            rate = _rate(step, iter(batches(0, size)), size * len(devices))
         gc.collect()  # Frees the compiled function and its graph, which refer to each other.
         empty()
         if rate is None:

@@ -58,6 +58,18 @@ class Phases:
         }
         return True
 
+    def step_of_all(self) -> TrainingStep:
+        """Returns a step in which all layers train, which takes the most memory of the run."""
+        if self.until is None:
+            return self.step
+        was = [layer.trainable for layer in self.frozen]
+        for layer in self.frozen:
+            layer.trainable = True
+        step = self.new_step()
+        for layer, trainable in zip(self.frozen, was, strict=True):
+            layer.trainable = trainable
+        return step
+
     def variables(self) -> Variables:
         """Returns what a checkpoint holds in the current phase."""
         slots = list(itertools.chain(*self.step.slots))

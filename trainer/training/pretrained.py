@@ -20,7 +20,7 @@ from trainer.errors import UserError
 from trainer.nn.ghostify import unghostify
 from trainer.nn.layer_paths import weight_paths
 from trainer.nn.models import application, user_function
-from trainer.nn.transfer import transfer
+from trainer.nn.transfer import Transfer, transfer
 from trainer.run_dir import exports, model_source
 from trainer.run_dir.checkpoints import first_line
 from trainer.run_dir.training_data import TrainingData
@@ -100,8 +100,8 @@ def preprocessed(data: TrainingData, source: Source, model: str) -> TrainingData
     return dataclasses.replace(data, mean=mean, std=std)
 
 
-def load(config: Config, data: TrainingData, source: Source, model: keras.Model) -> str:
-    """Starts `model` from `source`; returns a table of what was loaded, new and left.
+def load(config: Config, data: TrainingData, source: Source, model: keras.Model) -> Transfer:
+    """Starts `model` from `source`; returns what was loaded, new and left.
 
     Raises:
       UserError: if nothing fits but the last layer.
@@ -117,7 +117,7 @@ def load(config: Config, data: TrainingData, source: Source, model: keras.Model)
             "Name the --model that the weights were trained with."
         )
     log(f"--init_from={source.name}: {found.summary()}; all are in {FILE}")
-    return found.table()
+    return found
 
 
 def fresh(config: Config, data: TrainingData) -> keras.Model:

@@ -9,7 +9,6 @@ import numpy as np
 
 from trainer.config.flagfile import shared
 from trainer.config.flags import Config
-from trainer.data import png
 from trainer.data.bad_examples import BadExamples
 from trainer.data.class_names import logit_names
 from trainer.distributed import tpu
@@ -32,8 +31,6 @@ from trainer.training.run_setup import Run, set_up
 
 # Takes the update of the last evaluation, a name for each logit, and class_metrics.confusion.
 ShowConfusion = Callable[[int, Sequence[str], np.ndarray], None]
-# Rows and columns of the picture of augmented examples.
-_SHOWN = 6
 
 
 def train(
@@ -103,7 +100,6 @@ def _train(run: Run, config: Config, should_stop: Callable[[], bool]) -> Evaluat
     """Trains, closes the outputs, and records the bad examples of all workers."""
     error = None
     try:
-        _show_pictures(run)
         last = TrainingLoop(config, run).run(should_stop)
     except NonFiniteLossError as diverged:
         error = diverged  # All processes raise this error, so all reach the exchange below.
@@ -116,13 +112,6 @@ def _train(run: Run, config: Config, should_stop: Callable[[], bool]) -> Evaluat
     if error:
         raise error
     return last
-
-
-def _show_pictures(run: Run) -> None:
-    """Writes a picture of a new run's first training examples, as augmentation leaves them."""
-    if run.group.chief and not run.state.update:
-        images, *_ = next(run.batches(0, _SHOWN**2))
-        run.outputs.metrics.keep_pictures(png.grid(images.numpy(), _SHOWN))
 
 
 def _write_result(run: Run, last: Evaluation) -> dict[str, Any]:

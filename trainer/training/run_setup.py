@@ -3,8 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -17,6 +16,7 @@ from trainer.data.bad_examples import BadExamples
 from trainer.distributed.process_group import ProcessGroup
 from trainer.distributed.strategy import is_tpu
 from trainer.nn import freezing, layer_groups
+from trainer.nn.transfer import Transfer
 from trainer.run_dir import directory, training_data
 from trainer.run_dir.checkpoints import Checkpoints, NoCheckpoints, found
 from trainer.run_dir.training_data import TrainingData
@@ -31,7 +31,7 @@ from trainer.training.phases import Phases
 from trainer.training.state import State, restore, share
 from trainer.training.step import TrainingStep
 
-Batches = Callable[[int, int], Iterator[Any]]
+Batches = Callable[[int, int], tf.data.Dataset]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Run:
       group: the processes that train together.
       trajectory: schedule of the run.
       phases: the model, and the code that the devices run.
-      batches: function (position, micro-batch size) → iterator over the micro-batches from there.
+      batches: function (position, micro-batch size) → dataset of the micro-batches from there.
       evaluator: evaluates the model on the evaluation split.
       micro_batch_size: the largest micro-batch of a replica, in examples.
       state: progress of the run.
@@ -91,20 +91,15 @@ def set_up(
     schedule = trajectory.from_config(config, examples.examples, replicas)
     data = setup.training_data_of(config, kept, bad, examples)
     balanced = balance.from_config(config, examples, kept, group)
-    source = None
-    if config.init_from and group.chief and not found(path / "checkpoints"):
-        source = pretrained.find(config, channels=len(data.mean))
-        data = pretrained.preprocessed(data, source, config.model)
-    data = dataclasses.replace(_chiefs(data, group), class_weights=balanced.weights)
-    model = setup.build(config, data, strategy)
-    table = source and pretrained.load(config, data, source, model)
+    data, model, loaded = _model(config, path, data, strategy, group)
+    data = dataclasses.replace(data, class_weights=balanced.weights)
     until = trajectory.unfreeze_position(config, examples.examples)
     phases = _phases(config, strategy, model, lanes, until, data.class_weights)
     stream = pipeline.ExampleStream(
         examples, config.augment, config.seed, bad, order, balanced.order
     )
     batches = _batches(stream, replicas, group.local(replicas))
-    micro_batch_size = _micro_batch_size(config, path, schedule, phases.step, batches, group)
+    micro_batch_size = _micro_batch_size(config, path, schedule, phases, batches, group)
     log(plan.uncertain(config) + _plan(config, schedule, replicas, micro_batch_size))
     checkpoints, state = _restore(config, path, phases, data, group)
     if state.resumes:
@@ -112,8 +107,9 @@ def set_up(
     outputs = open_outputs(
         config, path, checkpoints, state, data, end=schedule.end, chief=group.chief
     )
-    if table:
-        write_atomic(path / pretrained.FILE, table)
+    if loaded:
+        write_atomic(path / pretrained.FILE, loaded.table())
+        outputs.save(state)  # A restart does not read the source again.
     return Run(
         path,
         bad,
@@ -126,6 +122,32 @@ def set_up(
         state,
         outputs,
     )
+
+
+def _model(
+    config: Config,
+    path: pathlib.Path,
+    data: TrainingData,
+    strategy: tf.distribute.Strategy,
+    group: ProcessGroup,
+) -> tuple[TrainingData, keras.Model, Transfer | None]:
+    """Builds the model; the chief of a new run loads --init_from, which may replace mean and std.
+
+    Returns:
+      The training data with the chief's preprocessing, the model, and what was loaded.
+    """
+    begins = group.chief and not found(path / "checkpoints")
+    source = None
+    if config.init_from and begins:
+        source = pretrained.find(config, channels=len(data.mean))
+        data = pretrained.preprocessed(data, source, config.model)
+    data = _chiefs(data, group)
+    model = setup.build(config, data, strategy)
+    loaded = pretrained.load(config, data, source, model) if source else None
+    if config.freeze and begins:
+        for line in freezing.warnings(config.freeze, model, loaded):
+            log(line)
+    return data, model, loaded
 
 
 def _phases(
@@ -141,8 +163,7 @@ def _phases(
         log(layer_groups.table(model, config.layer_decay))
     frozen = freezing.freeze(model, config.freeze) if config.freeze else []
     if frozen:
-        random = "" if config.init_from else ", the frozen ones with random weights"
-        log(freezing.summary(model, len(frozen)) + random)
+        log(freezing.summary(model, len(frozen)))
     new_step = functools.partial(
         TrainingStep,
         strategy,
@@ -179,15 +200,13 @@ def _with_order_version(config: Config, path: pathlib.Path, group: ProcessGroup)
 
 
 def _batches(stream: pipeline.ExampleStream, replicas: int, local_replicas: range) -> Batches:
-    def batches(position: int, micro_batch_size: int) -> Iterator[Any]:
-        return iter(
-            pipeline.training(
-                stream,
-                position=position,
-                micro_batch_size=micro_batch_size,
-                replicas=replicas,
-                local_replicas=local_replicas,
-            )
+    def batches(position: int, micro_batch_size: int) -> tf.data.Dataset:
+        return pipeline.training(
+            stream,
+            position=position,
+            micro_batch_size=micro_batch_size,
+            replicas=replicas,
+            local_replicas=local_replicas,
         )
 
     return batches
@@ -197,7 +216,7 @@ def _micro_batch_size(
     config: Config,
     path: pathlib.Path,
     schedule: trajectory.Trajectory,
-    step: TrainingStep,
+    phases: Phases,
     batches: Batches,
     group: ProcessGroup,
 ) -> int:
@@ -210,7 +229,7 @@ def _micro_batch_size(
     if group.chief:
         largest = micro_batch_search.choose(
             path / "micro_batch.json",
-            step,
+            phases.step_of_all(),
             batches,
             limits=schedule.limits,
             ghost_batch_size=config.ghost_batch_size,

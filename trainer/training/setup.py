@@ -146,7 +146,7 @@ def training_data_of(
     Raises:
       UserError: if the run began with other data, or the data are needed and cannot be read.
     """
-    kept = training_data.read(path) if path else None
+    kept = checkpoint_reader.training_data(path) if path else None
     if kept is not None and source is None:
         return kept
     source = source or load(config, config.train_split, bad)

@@ -70,8 +70,7 @@ class TrainingStep:
         `class_weights` are factors on the loss of an example, by its label; None: all are 1.
         """
         self.strategy, self.model, self.timed = strategy, model, timed
-        self.traces = 0
-        self._lanes = lanes
+        self.traces, self._lanes = 0, lanes
         self._optimizer = OPTIMIZERS[optimizer]
         self._weight_decay = weight_decay
         self._gradient_function = GradientFunction(
@@ -87,6 +86,7 @@ class TrainingStep:
         self._trained = moving_statistics.trained_norms(model)
         self.starts = moving_statistics.starts(self._trained)
         self._stretches: dict[int, Any] = {}  # Compiled stretches by micro-batch size.
+        shapes = [norm.moving_mean.shape for norm in self._norms]
         with strategy.scope():
             self.slots = [
                 [tf.Variable(slot, trainable=False) for slot in self._optimizer.start(p)]
@@ -94,10 +94,7 @@ class TrainingStep:
             ]
             self._sums = GradientSums(
                 [_accumulator(p.shape) for p in self.parameters],
-                [
-                    (_accumulator(norm.moving_mean.shape), _accumulator(norm.moving_mean.shape))
-                    for norm in self._norms
-                ],
+                [(_accumulator(shape), _accumulator(shape)) for shape in shapes],
                 _accumulator([]),
                 _accumulator([]),
             )
