@@ -46,6 +46,7 @@ def test_without_the_flag_there_are_no_weights():
         ("w.json", '{"cat": 1, "dog": 1}', "missing owl; unknown none"),
         ("w.json", '{"cat": 1, "dog": 1, "owl": 1, "Owl": 1}', "missing none; unknown Owl"),
         ("w.json", '{"cat": 0, "dog": 1, "owl": 1}', "w.json is damaged: 'cat' is 0, not a number"),
+        ("w.json", '{"cat": 1, "dog": 1, "owl": 1, "cat": 9}', "cat is given twice"),
         ("w.json", "[1, 1, 1]", "w.json is damaged: it is"),
         ("w.csv", "class,weight\ncat,1\ncat,2\n", "w.csv line 3: cat has two weights"),
         ("w.csv", "class,weight\ncat,nan\n", "w.csv line 2: nan is not a number from 1e-09 to 1e"),

@@ -63,6 +63,14 @@ def test_too_few_bytes_give_none():
     assert orientation(data) == 6
 
 
+@pytest.mark.parametrize("most", range(4080, 4104))
+def test_a_header_that_is_cut_off_is_unknown(most):
+    """The first bytes of a file may end inside of the EXIF data's header."""
+    whole = jpeg_with(tiff("II", 6), b"\xff\xe2" + struct.pack(">H", 4052) + bytes(4050))
+    assert orientation(whole[:most]) in (None, 6)
+    assert orientation(whole) == 6
+
+
 def test_damaged_exif_is_upright_or_unknown():
     whole = jpeg_with(tiff("MM", 6, before=9))
     assert orientation(jpeg_with(b"nonsense")) == 1

@@ -5,7 +5,6 @@ import pathlib
 import pytest
 import tensorflow as tf
 
-from trainer.errors import UserError
 from trainer.run_dir import checkpoint_choice
 from trainer.run_dir.checkpoints import Checkpoints
 from trainer.run_dir.exports import ExportInfo
@@ -42,23 +41,28 @@ def folder(tmp_path):
 )
 def test_the_best_is_that_of_the_newest_checkpoint(folder, update, line):
     path = folder / f"{update:09d}"
-    best = checkpoint_choice.best(path)
+    best = checkpoint_choice.best(folder, path)
     assert best == {"top1": 0.6, "update": 10}
-    assert checkpoint_choice.of_run(path, update, best) == line.format(folder)
+    assert checkpoint_choice.of_run(folder, path, update, best) == line.format(folder)
 
 
 def test_a_run_without_an_evaluation_has_no_best(folder):
     (newest, other) = (folder / "000000009", folder / "000000010")
     for path in (other, folder / "000000099"):
         path.rename(folder / f"other {path.name}")
-    assert checkpoint_choice.best(newest) is None
+    assert checkpoint_choice.best(folder, newest) is None
     line = f"takes {newest}, the newest; the run has not evaluated yet"
-    assert checkpoint_choice.of_run(newest, 9, None) == line
+    assert checkpoint_choice.of_run(folder, newest, 9, None) == line
 
 
-def test_a_run_without_checkpoints_is_rejected(tmp_path):
-    with pytest.raises(UserError, match="holds no checkpoint"):
-        checkpoint_choice.best(tmp_path / "000000009")
+def test_a_copy_elsewhere_is_not_asked_about_its_neighbours(folder, tmp_path):
+    copy = (folder / "000000010").rename(tmp_path / "good")
+    assert checkpoint_choice.best(folder, copy) == {"top1": 0.6, "update": 10}
+    line = f"takes {copy}; it has the best evaluation, top1 0.6000"
+    assert checkpoint_choice.of_run(folder, copy, 10, {"top1": 0.6, "update": 10}) == line
+    # The copy may be all that is left of the run.
+    gone = tmp_path / "gone"
+    assert checkpoint_choice.best(gone, copy) == {"top1": 0.6, "update": 10}
 
 
 @pytest.mark.parametrize(

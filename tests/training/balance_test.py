@@ -1,5 +1,6 @@
 """Weighted updates equal a slow reference in any layout; a run keeps its weights and its order."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -18,7 +19,9 @@ from tests.support.steps import (
     tiny,
     weights,
 )
+from trainer.data.bad_examples import BadExamples
 from trainer.data.in_memory import InMemoryDataset
+from trainer.data.indexed import IndexedDataset
 from trainer.distributed.process_group import ProcessGroup
 from trainer.errors import UserError
 from trainer.run_dir import training_data
@@ -79,28 +82,64 @@ NAMES = ("a", "b", "c")
 SOURCE = InMemoryDataset(np.zeros((8, 2, 2, 1), np.uint8), np.array([0] * 5 + [2, 1, 1]), NAMES, "")
 
 
+DATA = training_data.TrainingData(8, (2, 2, 1), 3, (0.0,), (1.0,), NAMES)
+
+
+def of(config, data=DATA, source=SOURCE, skip=False):
+    return balance.from_config(config, source, data, BadExamples(skip), ProcessGroup())
+
+
 def test_the_weights_follow_the_labels():
     config = parsed("--class_weights=balanced")
-    found = balance.from_config(config, SOURCE, None, ProcessGroup())
+    found = of(config)
     assert found.weights == pytest.approx([8 / (3 * n) for n in (5, 2, 1)])
     assert found.order is None
-    assert balance.from_config(parsed(), SOURCE, None, ProcessGroup()) == balance.Balance()
+    assert of(parsed()) == balance.Balance()
 
 
 def test_a_run_refuses_other_weights_than_it_began_with(tmp_path):
     file = tmp_path / "w.json"
     config = parsed(f"--class_weights={file}")
     file.write_text(json.dumps({"a": 1, "b": 2, "c": 3}))
-    own = balance.from_config(config, SOURCE, tmp_path, ProcessGroup()).weights
-    data = training_data.TrainingData(8, (2, 2, 1), 3, (0.0,), (1.0,), NAMES, own)
+    own = of(config).weights
+    data = dataclasses.replace(DATA, class_weights=own)
     training_data.keep(tmp_path, data)
     assert training_data.read(tmp_path) == data
-    assert balance.from_config(config, SOURCE, tmp_path, ProcessGroup()).weights == own
+    assert of(config, data).weights == own
     file.write_text(json.dumps({"a": 2, "b": 4, "c": 6}))  # The scale does not matter.
-    assert balance.from_config(config, SOURCE, tmp_path, ProcessGroup()).weights == own
+    assert of(config, data).weights == own
     file.write_text(json.dumps({"a": 1, "b": 2, "c": 4}))
-    with pytest.raises(UserError, match=r"other weights than this run began with, of a, b, c\.\nR"):
-        balance.from_config(config, SOURCE, tmp_path, ProcessGroup())
+    with pytest.raises(UserError, match=r"differ from those that this run began with, for a, b, c"):
+        of(config, data)
+
+
+def test_a_run_refuses_other_class_sizes_than_it_began_with(tmp_path):
+    config = parsed("--sampling=balanced")
+    assert of(config).sizes == (5, 2, 1)
+    data = dataclasses.replace(DATA, class_sizes=(5, 2, 1))
+    training_data.keep(tmp_path, data)
+    assert training_data.read(tmp_path) == data
+    assert of(config, data).sizes == (5, 2, 1)
+    with pytest.raises(UserError, match=r"class sizes, which differ .* for a, c\.\n"):
+        of(config, dataclasses.replace(DATA, class_sizes=(4, 2, 2)))
+
+
+def test_examples_without_labels_are_refused_or_counted():
+    labels = np.array([0] * 5 + [2, 1, -1])
+    source = IndexedDataset(
+        examples=8,
+        class_names=NAMES,
+        image_shape=(2, 2, 1),
+        name="records",
+        fetch=lambda indices: (indices,),
+        open=lambda index: index,
+        describe=lambda index: f"record {index}",
+        labels=lambda: labels,
+    )
+    config = parsed("--class_weights=balanced")
+    with pytest.raises(UserError, match="record 7 cannot be used: its label"):
+        of(config, source=source)
+    assert of(config, source=source, skip=True).weights is not None
 
 
 FLAGS = [
@@ -135,6 +174,11 @@ def test_a_run_that_resumes_on_other_replicas_learns_the_same(tmp_path, capsys, 
             assert status == 0, error
             assert f"{flag}: " in out
         losses.append(runs.result(tmp_path / name)["loss"])
+    plain = f"--model_dir={tmp_path}/plain"
+    assert done(capsys, "train", plain, *FLAGS, "--micro_batch_size=128")[0] == 0
+    assert abs(runs.result(tmp_path / "plain")["loss"] - losses[0]) > 1e-3
+    kept = training_data.read(tmp_path / "whole")
+    assert (kept.class_weights is None) == (kind == "sampling") == (kept.class_sizes is not None)
     assert losses[1] == pytest.approx(losses[0], abs=1e-4)
     status, _, error = done(capsys, "train", f"--model_dir={tmp_path}/parts", *FLAGS)
     assert (status, f"--{kind}: " in error) == (2, True)

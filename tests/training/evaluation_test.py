@@ -180,3 +180,6 @@ def test_an_evaluation_far_above_training_is_explained(loss, training_loss, batc
     warning = gap_warning(evaluation, training_loss, 4, batch_norm=batch_norm)
     assert (words is None) == (warning is None)
     assert words is None or words in warning
+    balanced = gap_warning(evaluation, training_loss, 4, batch_norm=batch_norm, balanced=True)
+    assert (balanced is None) == (warning is None)
+    assert balanced is None or "the few images of small classes" in balanced

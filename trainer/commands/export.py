@@ -36,7 +36,8 @@ def run(config: Config) -> int:
     bad = BadExamples(config.skip_bad_examples)
     strategy = tf.distribute.OneDeviceStrategy("CPU:0")
     model, data, path, update = setup.restore(config, folder, strategy, bad)
-    best = checkpoint_choice.best(path)
+    checkpoints = folder / "checkpoints"
+    best = checkpoint_choice.best(checkpoints, path)
     unghostify(model)
     (_, h, w, c), classes = model.input_shape, model.output_shape[-1]
     names = setup.class_names(config, data.class_names, data.classes)
@@ -49,7 +50,7 @@ def run(config: Config) -> int:
     decode = decoder((h, w, c), config.augment, config.max_image_pixels)
     without = exports.write(target, model, flags, about, logits, decode)
 
-    log(checkpoint_choice.of_run(path, update, best))
+    log(checkpoint_choice.of_run(checkpoints, path, update, best))
     say(
         f"{target} holds update {update} of {folder}, "
         f"from uint8 images [b, {h}, {w}, {c}] to float32 logits [b, {classes}]:"

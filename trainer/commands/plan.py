@@ -134,7 +134,8 @@ def layouts(
 
 def _class_counts(config: Config) -> dict[str, int] | None:
     """Returns the number of training examples of each class; None if it is not known here."""
-    if config.train_examples or not image_listing.is_listed(config.dataset):
+    balances = config.class_weights is not None or config.sampling == class_balance.BALANCED
+    if not balances or config.train_examples or not image_listing.is_listed(config.dataset):
         return None
     return image_listing.list_files(config.dataset, config.train_split).counts()
 

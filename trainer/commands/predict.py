@@ -21,6 +21,7 @@ from trainer.system.output import log, say
 _TOP_K = 3
 # Widest column of a table; a longer text moves the columns of its own line only.
 _WIDEST = 60
+_MOST_NAMED = 10  # Pictures to name if the model's outputs are not finite.
 
 # Maps the path, the class names and the probabilities of a picture to a line.
 Line = Callable[[str, Sequence[str], Sequence[float]], str]
@@ -65,7 +66,7 @@ def run(config: Config) -> int:
     header, line = _FORMATS[config.format](shown, names, top_k)
     if header:
         say(header)
-    count = 0
+    count = not_finite = 0
     # On a terminal, the lines themselves show the progress.
     with contextlib.closing(Progress(0, len(paths), shown=output.width() is None)) as bar:
         for found in predict(
@@ -76,12 +77,14 @@ def run(config: Config) -> int:
                 if all(map(math.isfinite, probabilities)):
                     lines.append(line(shown[index], [names[i] for i in classes], probabilities))
                 else:
-                    bad.add(shown[index], "its probabilities are not finite")
+                    not_finite += 1
+                    if not_finite <= _MOST_NAMED:
+                        bad.add(shown[index], "its probabilities are not finite")
             if lines:
                 say("\n".join(lines))
             count += len(lines)
             bar.update(found.end)
-    _report_bad(len(paths) - count, len(paths))
+    _report_bad(len(paths) - count, len(paths), not_finite)
     return 0
 
 
@@ -94,12 +97,19 @@ def _top_k(asked: int | None, classes: int) -> int:
     return asked or min(_TOP_K, classes)
 
 
-def _report_bad(count: int, pictures: int) -> None:
-    """Says how many pictures have no prediction.
+def _report_bad(count: int, pictures: int, not_finite: int) -> None:
+    """Says how many pictures have no prediction, `not_finite` of them because of the model.
 
     Raises:
       UserError: if no picture has one.
     """
+    if not_finite and count == pictures:
+        raise UserError(
+            f"the model's outputs are not finite for {not_finite:,} of {pictures:,} pictures.\n"
+            "Name an earlier checkpoint with --checkpoint, or another export."
+        )
+    if not_finite > _MOST_NAMED:
+        log(f"the model's outputs are not finite for {not_finite:,} pictures")
     if count == pictures:
         raise UserError(
             f"none of the pictures can be used ({pictures:,} given).\n"

@@ -112,13 +112,25 @@ def _show_confusion(path: pathlib.Path) -> Callable[[int, Sequence[str], Any], N
     """Returns a function that shows the confusion matrix of the run in `path` in TensorBoard."""
 
     def show(update: int, names: Sequence[str], cells: Any) -> None:
-        # Importing matplotlib takes half a second, so the run ends first.
-        from trainer.reports import class_plots
-        from trainer.reports.plots import png
-        from trainer.run_dir.metrics_writer import add_image
+        try:
+            # Importing matplotlib takes half a second, so the run ends first.
+            from trainer.reports import class_plots
+            from trainer.reports.plots import png
+            from trainer.run_dir.metrics_writer import add_image
 
-        if picture := class_plots.confusion(names, cells.tolist()):
-            add_image(path / "tensorboard" / "eval", "confusion_matrix", update, png(picture))
+            picture = class_plots.confusion(names, cells.tolist())
+            content = png(picture) if picture else None
+        except Exception as error:  # The result is written; a picture must not end the run.
+            log(f"TensorBoard lacks the confusion matrix: {error!r}")
+            return
+        if content is None:
+            most = class_plots.MOST_CLASSES
+            log(
+                f"TensorBoard lacks the confusion matrix, because more than {most:,} classes occur "
+                "in it: `evaluate --per_class` measures it."
+            )
+            return
+        add_image(path / "tensorboard" / "eval", "confusion_matrix", update, content)
 
     return show
 

@@ -200,7 +200,12 @@ def _check_balance(config: Config) -> None:
             "the frequency of the classes: leave one of the two out."
         )
     if config.order_version == 1:
-        raise UserError("--sampling=balanced has no order of version 1: leave --order_version out.")
+        raise UserError("--sampling=balanced has no order of version 1: give --order_version=2.")
+    if config.anneal == "measured":
+        raise UserError(
+            "--anneal=measured needs examples that are drawn independently, and "
+            "--sampling=balanced draws classes in rounds: use another --anneal, or --class_weights."
+        )
 
 
 def _see_help(command: str) -> str:

@@ -95,7 +95,8 @@ def described(config: Config, counts: Mapping[str, int] | None) -> list[str]:
             )
         lines.append(
             f"--sampling=balanced: {times}; N, epoch and g stay those of the training set, and "
-            "the gradients' noise is that of equally frequent classes"
+            "the gradients' noise is at most that of equally frequent classes, because a round "
+            "holds each class once"
         )
     return lines
 

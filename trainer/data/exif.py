@@ -40,7 +40,7 @@ def _of_jpeg(data: bytes) -> bytes | None:
         if 0xC0 <= marker <= 0xC3 or marker in (0xD9, 0xDA):
             return b""
         if marker == 0xE1 and data[at + 4 : at + 10] == _MARK:
-            return data[at + 10 :]
+            return data[at + 10 :] if len(data) >= at + 18 else None  # TIFF's header: 8 bytes.
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return None if at + 4 > len(data) else b""
 
@@ -50,7 +50,7 @@ def _of_png(data: bytes) -> bytes | None:
     while at + 8 <= len(data):
         kind = data[at + 4 : at + 8]
         if kind == b"eXIf":
-            return data[at + 8 :]
+            return data[at + 8 :] if len(data) >= at + 16 else None
         if kind in (b"IDAT", b"IEND"):
             return b""
         at += 12 + int.from_bytes(data[at : at + 4], "big")

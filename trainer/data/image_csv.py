@@ -6,6 +6,7 @@ examples with it.
 """
 
 import collections
+import functools
 import os
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -100,8 +101,19 @@ def note(path: str) -> str:
 def _parts(path: str) -> tuple[dict[str, Files], list[str]]:
     """Returns the files of each split by name, and the names of the columns used.
 
-    The names are those of the paths, the labels and the splits; the last is "" if there is none.
+    The names are those of the paths, the labels and the splits; the last is "" if none is. A file
+    that does not change is read once, because a command asks several times.
     """
+    try:
+        status = os.stat(path)
+    except OSError:
+        return _read_parts(path, None)  # It reports the problem.
+    return _read_parts(path, (status.st_ino, status.st_mtime_ns, status.st_size))
+
+
+@functools.lru_cache(maxsize=1)
+def _read_parts(path: str, version: tuple[int, ...] | None) -> tuple[dict[str, Files], list[str]]:
+    del version  # Only a key of the cache.
     table = csv_table.read(path)
     columns = (
         table.column("path", _PATHS),

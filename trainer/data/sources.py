@@ -59,8 +59,7 @@ def load(
             no label; if images differ in size, and `image_size` is None; if the set needs an index,
             and has none; if files are damaged.
     """
-    bad = bad or BadExamples(skip=False)
-    name = f"{dataset} {split}"
+    bad, name = bad or BadExamples(skip=False), f"{dataset} {split}"
     # Reason why examples must be read from disk by index; "" if the set may be read into memory.
     streamed = "--augment=imagenet crops before it decodes" if augment == "imagenet" else ""
     if bad.skip:
@@ -74,6 +73,32 @@ def load(
         in_memory = not streamed and _fits(source.examples, source.image_shape)
         return _decoded(source, augment, bad) if in_memory else source
 
+    builder, shape, streamed = _prepared(dataset, split, data_dir, image_size, streamed)
+    _, label = records.supervised_features(builder, dataset)
+    own_names = records.label_names(label, dataset)
+    names = own_names if class_names is None else tuple(class_names)
+    refuse_unknown(own_names, names, dataset, bad.skip)
+    formats = records.formats(builder)
+    if records.TFRECORD in formats and not streamed:
+        loaded = records.in_memory(builder, split, image_size, names, name)
+        counts = np.bincount(loaded.labels, minlength=len(names)).tolist()
+        summary = split_summary(split, loaded.examples, names, counts)
+        return dataclasses.replace(loaded, summary=summary)
+    if records.ARRAY_RECORD not in formats:
+        raise _needs_index(builder, dataset, data_dir, streamed or "it is not TFRecord either")
+    source = records.indexed(builder, split, shape, names, name)
+    summary = split_summary(split, source.examples, names)
+    source = dataclasses.replace(source, summary=summary, max_pixels=max_pixels)
+    return source if streamed else _decoded(source, augment, bad)
+
+
+def _prepared(
+    dataset: str, split: str, data_dir: str | None, image_size: int | None, streamed: str
+) -> tuple[tfds.core.DatasetBuilder, tuple[int, int, int], str]:
+    """Returns the builder of a prepared TFDS set, the shape of its images, and why it is streamed.
+
+    The set is prepared with an index if it is read from disk. The reason is "" if it need not be.
+    """
     shape, fixed = _image_shape(dataset, data_dir, image_size)
     expected = count_examples(dataset, split, data_dir) or 0
     # Reading from disk needs an index, and so do images of varying size.
@@ -83,23 +108,7 @@ def load(
     if not streamed and not _fits(examples, shape):
         size = examples * int(np.prod(shape)) / 1e9
         streamed = f"its {examples:,} images take {size:,.1f} GB, more than half of the memory"
-    _, label = records.supervised_features(builder, dataset)
-    own_names = records.label_names(label, dataset)
-    names = own_names if class_names is None else tuple(class_names)
-    refuse_unknown(own_names, names, dataset, bad.skip)
-    formats = records.formats(builder)
-    if records.TFRECORD in formats and not streamed:
-        loaded = records.in_memory(builder, split, image_size, names, name)
-        counts = np.bincount(loaded.labels, minlength=len(names)).tolist()
-        return dataclasses.replace(
-            loaded, summary=split_summary(split, loaded.examples, names, counts)
-        )
-    if records.ARRAY_RECORD not in formats:
-        raise _needs_index(builder, dataset, data_dir, streamed or "it is not TFRecord either")
-    source = records.indexed(builder, split, shape, names, name)
-    summary = split_summary(split, source.examples, names)
-    source = dataclasses.replace(source, summary=summary, max_pixels=max_pixels)
-    return source if streamed else _decoded(source, augment, bad)
+    return builder, shape, streamed
 
 
 def _image_shape(

@@ -30,7 +30,9 @@ def build(run: RunRecord, number: int | None = None) -> tuple[html.Section, list
     pictures = [confusion] if confusion else []
     pictures.append(class_plots.reliability(found["calibration"], f"reliability{suffix}"))
     body = html.paragraphs(_summary(run, found))
-    body += html.table(_classes(found)) + html.paragraphs(_left_out(found), "note")
+    body += html.table(_classes(found)) + html.paragraphs(
+        _left_out(found, drawn=confusion is not None), "note"
+    )
     body += html.figures(pictures)
     if pairs := _confusions(found):
         body += html.heading("The most frequent confusions") + html.table(pairs)
@@ -81,7 +83,7 @@ def _classes(found: Mapping[str, Any]) -> Table:
     return Table("numbers of each class", head, rows, {0, len(head) - 1})
 
 
-def _left_out(found: Mapping[str, Any]) -> list[str]:
+def _left_out(found: Mapping[str, Any], *, drawn: bool) -> list[str]:
     """Returns sentences about the table: its order, and what it and the figures leave out."""
     note = "The class with the lowest F1 is the first."
     tested = len(_tested(found))
@@ -89,7 +91,7 @@ def _left_out(found: Mapping[str, Any]) -> list[str]:
         note += (
             f" Only in {class_evaluation.CSV}: {more:,} of {tested:,} classes, whose F1 is higher."
         )
-    if len(found["classes"]) > class_plots.MOST_CLASSES:
+    if not drawn:
         note += f" A matrix of more than {class_plots.MOST_CLASSES:,} classes is not drawn."
     return [note]
 

@@ -3,25 +3,35 @@
 import pathlib
 from typing import Any
 
+from trainer.errors import UserError
 from trainer.run_dir import checkpoint_reader
-from trainer.run_dir.checkpoints import found
+from trainer.run_dir.checkpoints import found, read
 from trainer.run_dir.exports import ExportInfo
 
 
-def best(path: pathlib.Path) -> dict[str, Any] | None:
-    """Returns top1 and update of the best evaluation of the run with the checkpoint `path`.
+def best(folder: pathlib.Path, path: pathlib.Path) -> dict[str, Any] | None:
+    """Returns top1 and update of a run's best evaluation; None if it has not evaluated yet.
 
-    Returns None if the run has not evaluated yet.
-
-    Raises:
-      UserError: if the run has no intact checkpoint.
+    Args:
+      folder: folder of the run's checkpoints.
+      path: an intact checkpoint of the run, which may be a copy in another folder. It tells the
+        best evaluation of its time if `folder` has no intact checkpoint.
     """
-    return checkpoint_reader.newest_progress(path.parent).get("best")
+    try:
+        progress = checkpoint_reader.newest_progress(folder)
+    except UserError:
+        progress = read(path, {})
+    return progress.get("best")
 
 
-def of_run(path: pathlib.Path, update: int, best: dict[str, Any] | None) -> str:
-    """Returns a line about the checkpoint `path` of `update`, and the run's `best` evaluation."""
-    newest = ", the newest" if found(path.parent)[-1:] == [path] else ""
+def of_run(
+    folder: pathlib.Path, path: pathlib.Path, update: int, best: dict[str, Any] | None
+) -> str:
+    """Returns a line about the checkpoint `path` of `update`, and the run's `best` evaluation.
+
+    `folder` is that of the run's checkpoints.
+    """
+    newest = ", the newest" if found(folder)[-1:] == [path] else ""
     line = f"takes {path}{newest}"
     if best is None:
         return f"{line}; the run has not evaluated yet"

@@ -21,6 +21,7 @@ from trainer.system.output import OutputError
 from trainer.system.typed_json import WrongError, fields, integer, list_of, number, optional, text
 
 FILE, CSV = "evaluation.json", "evaluation.csv"
+_MOST_BYTES = 2**28  # 10 million cells of the confusion matrix.
 # Up to this number of classes, top-5 says little: tables and pages leave it out.
 FEW_CLASSES = 10
 
@@ -132,7 +133,7 @@ def read(folder: pathlib.Path) -> dict[str, Any] | None:
       OSError: if the file cannot be read.
     """
     try:
-        return typed_json.read(folder / FILE, _checked)
+        return typed_json.read(folder / FILE, _checked, _MOST_BYTES)
     except FileNotFoundError:
         return None
 

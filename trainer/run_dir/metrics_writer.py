@@ -83,13 +83,14 @@ class MetricsWriter:
                 split: EventFileWriter(str(folder / split), flush_secs=10)
                 for split in ("train", "eval")
             }
+            now, train = time.time(), self._curves["train"]
+            train.add_event(tensorboard_layout.event(now))
+            for summary in self._start():
+                train.add_event(Event(wall_time=now, step=0, summary=summary))
         except (*UNWRITABLE, RuntimeError) as error:  # RuntimeError: no thread can be started.
+            self._curves = None
             log(f"{folder} cannot be written: {error}; it is written again later.")
             return
-        now = time.time()
-        self._curves["train"].add_event(tensorboard_layout.event(now))
-        for summary in self._start():
-            self._curves["train"].add_event(Event(wall_time=now, step=0, summary=summary))
         self._draw(metrics.read(self._path))
 
     def _start(self) -> list[Summary]:

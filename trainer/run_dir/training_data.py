@@ -32,6 +32,7 @@ _FIELDS = fields(
         "class_names": typed_json.optional(list_of(typed_json.file_name)),
         "preprocessing": typed_json.optional(typed_json.one_of("imagenet")),
         "class_weights": typed_json.optional(list_of(number(0))),
+        "class_sizes": typed_json.optional(list_of(integer(0))),
     },
 )
 
@@ -49,6 +50,8 @@ class TrainingData:
     # "imagenet" if keras.applications' preprocessing replaces mean and std, else None.
     preprocessing: str | None = None
     class_weights: tuple[float, ...] | None = None  # None if all examples have the weight 1.
+    # Number of examples of each class if the order of examples depends on them, else None.
+    class_sizes: tuple[int, ...] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Returns the values as a checkpoint or the file holds them: tuples become lists."""
@@ -87,14 +90,16 @@ def from_json(value: Any) -> TrainingData:
         if len({*names}) < len(names):
             raise WrongError("has a name twice", "class_names")
         names = tuple(names)
-    weights = kept.get("class_weights")
-    if weights is not None:
-        fields({"class_weights": list_of(number(0), kept["classes"])})(kept)
-        weights = tuple(weights)
+    of_each = [kept.get(name) for name in ("class_weights", "class_sizes")]
+    for name, values in zip(("class_weights", "class_sizes"), of_each, strict=True):
+        if values is not None and len(values) != kept["classes"]:
+            raise WrongError(f"is not a list of {kept['classes']}", name)
+    weights, sizes = (values and tuple(values) for values in of_each)
     return TrainingData(
         *(kept["examples"], (h, w, c), kept["classes"], mean, std, names),
         preprocessing=kept.get("preprocessing"),
         class_weights=weights,
+        class_sizes=sizes,
     )
 
 

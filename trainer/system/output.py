@@ -20,7 +20,17 @@ from absl import logging as absl_logging
 from trainer.errors import ExitError, ExitStatus
 
 # Replacements for this program's characters on an ASCII terminal. All others become "?".
-_IN_ASCII = {"×": "x", "→": "->", "…": "...", "·": "*", "ε": "eps", "−": "-", "±": "+-", "÷": "/"}
+_IN_ASCII = {
+    "×": "x",
+    "→": "->",
+    "…": "...",
+    "·": "*",
+    "ε": "eps",
+    "−": "-",
+    "–": "-",
+    "±": "+-",
+    "÷": "/",
+}
 # Characters that may need an escape. Most texts have none, and a plan may have megabytes.
 _SUSPECT = re.compile(r"[^\n\t -~]")
 

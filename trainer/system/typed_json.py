@@ -64,12 +64,15 @@ def parsed(text: str | bytes, kind: Kind) -> Any:
       WrongError: if the text is not JSON, or the value is not of that kind.
     """
     try:
-        value = json.loads(text if isinstance(text, str) else text.decode("utf-8-sig"))
+        decoded = text if isinstance(text, str) else text.decode("utf-8-sig")
+        value = json.loads(decoded, object_pairs_hook=_distinct)
     except UnicodeDecodeError as error:
         raise WrongError(f"is not UTF-8: byte {error.start} cannot be decoded") from error
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise WrongError(f"is not JSON: {error.msg} at {where}" if text else "is empty") from error
+    except WrongError:
+        raise
     except RecursionError as error:
         raise WrongError("is nested too deeply") from error
     except ValueError as error:  # Python converts integers of at most 4,300 digits.
@@ -77,7 +80,15 @@ def parsed(text: str | bytes, kind: Kind) -> Any:
     return kind(value)
 
 
-def read(path: str | os.PathLike[str], kind: Kind) -> Any:
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise WrongError("is given twice", next(n for n in names if names.count(n) > 1))
+    return found
+
+
+def read(path: str | os.PathLike[str], kind: Kind, most_bytes: int = MOST_BYTES) -> Any:
     """Returns the value of a JSON file, checked by `kind`.
 
     Raises:
@@ -86,7 +97,7 @@ def read(path: str | os.PathLike[str], kind: Kind) -> Any:
       OSError: if it cannot be read, is not a regular file, or is too large.
     """
     try:
-        return parsed(read_regular(path, MOST_BYTES), kind)
+        return parsed(read_regular(path, most_bytes), kind)
     except WrongError as error:
         raise DamagedError(path, str(error)) from error
 

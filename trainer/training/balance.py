@@ -1,20 +1,21 @@
 """Applies --class_weights and --sampling to the training set of a run."""
 
 import dataclasses
-import pathlib
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from trainer.config.flags import Config
 from trainer.data import class_balance, class_rounds, sources
+from trainer.data.bad_examples import BadExamples
 from trainer.data.class_names import few
 from trainer.data.in_memory import InMemoryDataset
 from trainer.data.indexed import IndexedDataset
 from trainer.distributed.process_group import ProcessGroup
 from trainer.errors import UserError
-from trainer.run_dir import training_data
+from trainer.run_dir.training_data import TrainingData
 from trainer.system.output import log
 
 
@@ -25,16 +26,19 @@ class Balance:
     Attributes:
       weights: factor on the loss of an example, by label; None: all are 1.
       order: function from positions to indices of examples; None: each comes once an epoch.
+      sizes: number of examples of each class if `order` depends on them, else None.
     """
 
     weights: tuple[float, ...] | None = None
     order: Callable[[tf.Tensor], tf.Tensor] | None = None
+    sizes: tuple[int, ...] | None = None
 
 
 def from_config(
     config: Config,
     examples: InMemoryDataset | IndexedDataset,
-    path: pathlib.Path | None,
+    data: TrainingData,
+    bad: BadExamples,
     group: ProcessGroup,
 ) -> Balance:
     """Returns the balance that the flags ask for; every process gets the chief's weights.
@@ -42,34 +46,62 @@ def from_config(
     Args:
       config: flags of the run.
       examples: the training set.
-      path: run directory, whose weights must be the same; None in processes that do not read it.
+      data: properties that the run keeps; its weights and class sizes must be the same.
+      bad: records examples without a usable label.
       group: the processes that train together.
 
     Raises:
-      UserError: if the weights cannot be read, differ from those that the run began with, or a
-        class that is to be balanced has no examples.
+      UserError: if the weights cannot be read, weights or class sizes differ from those that the
+        run began with or from those of another worker, an example has no label and `bad` refuses
+        it, or a class that is to be balanced has no examples.
     """
     if config.class_weights is None and config.sampling != class_balance.BALANCED:
         return Balance()
-    labels = sources.labels(examples)
+    labels = _labels(examples, bad, group)
     numbers = np.bincount(labels[labels >= 0], minlength=examples.classes).tolist()
     counts = dict(zip(examples.class_names, numbers, strict=True))
     for line in class_balance.described(config, counts):
         log(line)
     if config.class_weights is None:
+        sizes = tuple(numbers)
+        _check_same(
+            "--sampling=balanced depends on class sizes, which", counts, data.class_sizes, sizes
+        )
         order = class_rounds.balanced_order(labels, examples.classes, config.seed)
-        return Balance(order=order)
+        return Balance(order=order, sizes=sizes)
     weights = class_balance.class_weights(config, counts)
     assert weights is not None
-    kept = training_data.read(path) if path else None
-    if kept and kept.class_weights not in (None, weights):
-        changed = [
-            name
-            for name, before, now in zip(counts, kept.class_weights, weights, strict=True)
-            if before != now
-        ]
-        raise UserError(
-            f"--class_weights={config.class_weights} gives other weights than this run began with, "
-            f"of {few(changed)}.\nRestore the file or the data, or name a new --model_dir."
-        )
+    what = f"the weights of --class_weights={config.class_weights}"
+    _check_same(what, counts, data.class_weights, weights)
     return Balance(weights=tuple(group.broadcast(np.array(weights)).tolist()))
+
+
+def _labels(
+    examples: InMemoryDataset | IndexedDataset, bad: BadExamples, group: ProcessGroup
+) -> np.ndarray:
+    """Returns the labels, int64 [N], −1 for bad examples; they must be those of all workers."""
+    labels = sources.labels(examples)
+    for index in np.flatnonzero(labels < 0).tolist():
+        assert isinstance(examples, IndexedDataset)  # In memory, all examples have labels.
+        bad.add(examples.describe(index), "its label cannot be read, or is not of its classes")
+    if not np.any(labels >= 0):
+        raise UserError(f"{examples.name} has no example with a label.\nName another split.")
+    digest = hashlib.blake2b(labels.tobytes(), digest_size=16).hexdigest()
+    if len({*group.all_gather(digest)}) > 1:
+        raise UserError(
+            f"the workers have different labels for {examples.name}.\n"
+            "Give all workers the same data."
+        )
+    return labels
+
+
+def _check_same(
+    what: str, counts: Mapping[str, int], before: Sequence[float] | None, now: Sequence[float]
+) -> None:
+    if before is None or tuple(before) == tuple(now):
+        return
+    changed = [name for name, old, new in zip(counts, before, now, strict=True) if old != new]
+    raise UserError(
+        f"{what} differ from those that this run began with, for {few(changed)}.\n"
+        "Restore the file or the data, or name a new --model_dir."
+    )

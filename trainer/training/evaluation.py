@@ -60,7 +60,12 @@ class Predictions:
 
 
 def gap_warning(
-    evaluation: Evaluation, training_loss: float, classes: int, *, batch_norm: bool
+    evaluation: Evaluation,
+    training_loss: float,
+    classes: int,
+    *,
+    batch_norm: bool,
+    balanced: bool = False,
 ) -> str | None:
     """Returns a warning if the evaluation loss is much higher than the training loss, else None.
 
@@ -69,6 +74,7 @@ def gap_warning(
       training_loss: mean training loss of the last stretch.
       classes: number of the model's logits.
       batch_norm: whether training updates moving statistics of the model.
+      balanced: whether training weights classes, or draws them equally often.
     """
     loss = evaluation.loss
     # ln(classes) is the loss of equal logits.
@@ -81,6 +87,11 @@ def gap_warning(
         else "the model fits the training images alone, or the two splits differ in their images "
         "or classes"
     )
+    if balanced:
+        reason = (
+            "the model fits the few images of small classes alone; also, the training loss weighs "
+            "classes otherwise than the evaluation's"
+        )
     times = loss / training_loss if training_loss else math.inf
     return (
         f"the evaluation loss, {loss:.4g}, is {times:.0f} times the training loss, "

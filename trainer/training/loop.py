@@ -109,7 +109,9 @@ class TrainingLoop:
         self._state.control = self._controller.state_dict()
         log_evaluation(evaluation, decision, self._trajectory, self._state, self._outputs.metrics)
         classes, norms = self._step.model.output_shape[-1], bool(self._step.starts)
-        if warning := gap_warning(evaluation, self._training_loss, classes, batch_norm=norms):
+        balanced = (self._config.class_weights, self._config.sampling) != (None, "shuffle")
+        loss = self._training_loss
+        if warning := gap_warning(evaluation, loss, classes, batch_norm=norms, balanced=balanced):
             log(warning)
         return True
 

@@ -90,9 +90,9 @@ def set_up(
     examples, validation = setup.load_splits(config, kept, bad, group)
     schedule = trajectory.from_config(config, examples.examples, replicas)
     data = setup.training_data_of(config, kept, bad, examples)
-    balanced = balance.from_config(config, examples, kept, group)
+    balanced = balance.from_config(config, examples, data, bad, group)
     data, model, loaded = _model(config, path, data, strategy, group)
-    data = dataclasses.replace(data, class_weights=balanced.weights)
+    data = dataclasses.replace(data, class_weights=balanced.weights, class_sizes=balanced.sizes)
     until = trajectory.unfreeze_position(config, examples.examples)
     phases = _phases(config, strategy, model, lanes, until, data.class_weights)
     stream = pipeline.ExampleStream(

@@ -62,6 +62,8 @@ def load(
         return TrainedModel(model, shape, logits, names, path, about.update, choice)
     model, data, path, update = setup.restore(config, folder, strategy, bad)
     names = setup.class_names(config, data.class_names, data.classes)
-    choice = checkpoint_choice.of_run(path, update, checkpoint_choice.best(path))
+    checkpoints = folder / "checkpoints"
+    best = checkpoint_choice.best(checkpoints, path)
+    choice = checkpoint_choice.of_run(checkpoints, path, update, best)
     shape, logits = model.input_shape[1:], model.output_shape[-1]
     return TrainedModel(model, shape, logits, names, path, update, choice)

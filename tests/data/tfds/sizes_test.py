@@ -75,3 +75,10 @@ def test_counting_does_not_import_tensorflow(fashion_mnist_test):
         "assert 'tensorflow' not in sys.modules, 'TensorFlow was imported'\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_slice_of_all_splits_is_refused():
+    """TFDS does not implement it."""
+    assert count_examples("fashion_mnist", "all", None) == 70_000
+    with pytest.raises(UserError, match=r"'all\[:50%\]'.* is unknown, ill-formed or empty"):
+        count_examples("fashion_mnist", "all[:50%]", None)

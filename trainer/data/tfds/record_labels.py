@@ -1,6 +1,6 @@
 """Reads the labels of a set that is prepared as ArrayRecord, without decoding its images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -33,7 +33,18 @@ def read(
     for start in range(0, examples, _RECORDS_AT_ONCE):
         indices = np.arange(start, min(start + _RECORDS_AT_ONCE, examples))
         records = tf.constant(records_at(indices), tf.string)
-        found.append(tf.io.parse_example(records, label_of)[label_key].numpy())
+        found.append(_own(records, label_of))
     own = np.concatenate(found)
     none = len(place_of) - 1
     return place_of[np.where((own >= 0) & (own < none), own, none)].astype(np.int64)
+
+
+def _own(records: tf.Tensor, label_of: Mapping[str, tf.io.FixedLenFeature]) -> np.ndarray:
+    """Returns the label of each record, −1 for a record that is not an example."""
+    try:
+        (labels,) = tf.io.parse_example(records, label_of).values()
+        return labels.numpy()
+    except tf.errors.InvalidArgumentError:
+        if len(records) == 1:
+            return np.array([-1])
+        return np.concatenate([_own(records[i : i + 1], label_of) for i in range(len(records))])
