@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from tests.support.models import tiny
+from trainer.data.encoded_batch import decoder
 from trainer.run_dir import checkpoints, exports
 from trainer.run_dir.literal_path import named, plain
 from trainer.system.regular_file import NotRegularError
@@ -66,7 +67,8 @@ def test_a_fifo_or_a_device_in_a_checkpoint_is_damage(tmp_path, file, logged):
 def test_an_export_in_a_folder_of_any_name_is_loaded(tmp_path):
     folder = tmp_path / "\\lr[0.1]*?{a,b}"
     about = exports.ExportInfo("runs/x/checkpoints/000000003", 3, (8, 8, 1), 2, {})
-    exports.write(folder, tiny((8, 8, 1), 2), "", about, ["a", "b"])
+    decode = decoder((8, 8, 1), "none", 10**6)
+    exports.write(folder, tiny((8, 8, 1), 2), "", about, ["a", "b"], decode)
     images = tf.zeros([2, 8, 8, 1], tf.uint8)
     with_saved_model = exports.load(folder)(images, training=False)
     with_keras = exports.load(folder / "model.keras")(images, training=False)

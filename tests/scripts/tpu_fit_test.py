@@ -163,7 +163,7 @@ def test_the_trace_has_one_reduction_of_each_sum():
     assert text.count("stablehlo.while") == 1
     assert "%arg0: tensor<2x16x32x32x3xui8>" in text
     # An update changes parameters, slots, moving statistics and sums.
-    changed = len(step._parameters) + len(tf.nest.flatten(step.slots)) + 2 * len(step._norms) + sums
+    changed = len(step.parameters) + len(tf.nest.flatten(step.slots)) + 2 * len(step._norms) + sums
     assert text.count("tf.aliasing_output") == changed
     assert "mhlo.copy" not in text
     assert "mhlo.input_output_alias" not in text
