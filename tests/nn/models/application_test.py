@@ -104,8 +104,8 @@ def test_models_without_such_weights_are_refused(name, channels, message):
 
 
 def test_without_a_network_the_place_of_the_file_is_named(cache, monkeypatch):
-    # The proxy's port is closed, so that no machine downloads the file. urlopen keeps the proxies of
-    # its first call for all later ones.
+    # The proxy's port is closed, so that no machine downloads the file. urlopen keeps the proxies
+    # of its first call for all later ones.
     monkeypatch.setattr(urllib.request, "_opener", None)
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
