@@ -92,7 +92,7 @@ def test_readme_and_contributing_name_files():
 
 
 def test_the_documents_name_every_recipe_and_no_other():
-    pattern = r"`([\w{},]*(?:fashion_mnist|cifar10|imagenet)[\w{},]*_[\w{},]*)`"
+    pattern = r"`([\w{},]*(?:fashion_mnist|cifar10|imagenet|photographs)[\w{},]*_[\w{},]*)`"
     named = {
         name for text in PAGES.values() for m in re.findall(pattern, text) for name in expanded(m)
     }

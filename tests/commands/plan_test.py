@@ -191,9 +191,15 @@ def test_the_end_of_one_call_is_not_the_end_of_the_plan(capsys):
     assert "--stop_at_epoch=1 is ignored: the plan is of the whole run" in error
 
 
-def test_groups_of_layers_are_printed(capsys):
+def test_what_trains_at_which_rate_is_printed_in_the_table_and_in_json(capsys):
     flags = ["--layer_decay=0.1", "--train_split=train[:500]", "--initial_batch_size=32"]
+    flags += ["--freeze=group1", "--unfreeze_epochs=2"]
     status, out, _ = done(capsys, "plan", *flags)
     assert status == 0
+    assert "layers that match group1 are frozen up to epoch 2: one more trace there\n" in out
     assert "factor on the learning rate, by --layer_decay=0.1:" in out
     assert "  1        logits\nwarning: the factor of 2 of 6 groups is below 0.001" in out
+    _, text, _ = done(capsys, "plan", *flags, "--format=json")
+    notes = json.loads(text)["notes"]
+    assert "\n".join(notes) in out
+    assert len(notes) == 1 + 1 + 6 + 1

@@ -32,27 +32,22 @@ def run(config: Config) -> int:
         note := image_listing.note(config.dataset, config.train_split)
     ):
         say(f"crescendo plan: {note}", to=sys.stderr)
-    balance = class_balance.described(config, _class_counts(config))
+    notes = _notes(config)
     layout = layouts(config, schedule, replicas)
     ramps = plan.ramps(schedule, layout)
     counted = [ramp.first for ramp in ramps]
     examples, updates = schedule.examples, sum(each.updates for each in counted)
     machines = _machines(config, replicas, hosts)
     if config.format == "json":
-        found = {"examples": examples, "total_updates": updates}
-        costs = cost.whole(counted, machines) if machines else {}
-        _write_json(found | costs, plan.phases(schedule, layout), machines)
+        found: dict[str, Any] = {"examples": examples, "total_updates": updates}
+        found |= cost.whole(counted, machines) if machines else {}
+        found |= {"notes": notes} if notes else {}
+        _write_json(found, plan.phases(schedule, layout), machines)
     else:
         columns = cost.columns(machines, examples) if machines else None
         say(plan.uncertain(config) + plan.table(ramps, columns, width()))
         say(f"{updates:,} updates over {config.epochs:g} epochs of {examples:,} examples")
-        if config.freeze:
-            until = config.unfreeze_epochs
-            end = "" if until is None else f" up to epoch {until:g}: one more trace there"
-            say(f"layers that match {config.freeze} are frozen{end}")
-        if config.layer_decay != 1:
-            say(_layer_groups(config))
-        for line in balance:
+        for line in notes:
             say(line)
         if machines:
             say(cost.summary(counted, machines))
@@ -64,6 +59,18 @@ def run(config: Config) -> int:
     if config.plot:
         plan_plot.draw(schedule, ramps, config, config.plot)
     return 0
+
+
+def _notes(config: Config) -> list[str]:
+    """Returns lines on what trains, at which rate, and how much each class counts."""
+    notes = []
+    if config.freeze:
+        until = config.unfreeze_epochs
+        end = "" if until is None else f" up to epoch {until:g}: one more trace there"
+        notes.append(f"layers that match {config.freeze} are frozen{end}")
+    if config.layer_decay != 1:
+        notes += _layer_groups(config).splitlines()
+    return [*notes, *class_balance.described(config, _class_counts(config))]
 
 
 def _layer_groups(config: Config) -> str:

@@ -132,10 +132,7 @@ def read(folder: pathlib.Path) -> dict[str, Any] | None:
       DamagedError: if a value is missing or impossible.
       OSError: if the file cannot be read.
     """
-    try:
-        return typed_json.read(folder / FILE, _checked, _MOST_BYTES)
-    except FileNotFoundError:
-        return None
+    return typed_json.read_existing(folder / FILE, _checked, _MOST_BYTES)
 
 
 def _checked(value: Any) -> dict[str, Any]:

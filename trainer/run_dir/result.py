@@ -58,10 +58,7 @@ def read(folder: pathlib.Path) -> dict[str, Any] | None:
       DamagedError: if a value is missing or impossible.
       OSError: if the file cannot be read.
     """
-    try:
-        return typed_json.read(folder / FILE, _checked)
-    except FileNotFoundError:
-        return None
+    return typed_json.read_existing(folder / FILE, _checked)
 
 
 def ended(folder: pathlib.Path) -> dict[str, Any] | None:

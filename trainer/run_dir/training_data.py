@@ -66,9 +66,7 @@ def read(folder: pathlib.Path) -> TrainingData | None:
     """
     file = folder / FILE
     try:
-        return typed_json.read(file, from_json)
-    except FileNotFoundError:
-        return None
+        return typed_json.read_existing(file, from_json)
     except (DamagedError, OSError) as error:
         raise UserError(f"{file} {typed_json.problem(error)}.\n{_REMEDY}") from error
 

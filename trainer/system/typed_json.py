@@ -102,6 +102,16 @@ def read(path: str | os.PathLike[str], kind: Kind, most_bytes: int = MOST_BYTES)
         raise DamagedError(path, str(error)) from error
 
 
+def read_existing(
+    path: str | os.PathLike[str], kind: Kind, most_bytes: int = MOST_BYTES
+) -> Any | None:
+    """Returns the same as `read`, but None if the file does not exist."""
+    try:
+        return read(path, kind, most_bytes)
+    except FileNotFoundError:
+        return None
+
+
 def read_lines(path: str | os.PathLike[str], kind: Kind) -> Iterator[tuple[int, Any]]:
     """Yields the number of each line of a file, from 1, and the line's value.
 
