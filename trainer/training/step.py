@@ -25,11 +25,12 @@ import tensorflow as tf
 from trainer.config.run_flags import NEWEST_ORDER
 from trainer.distributed.strategy import next_per_replica
 from trainer.nn import layer_groups, moving_statistics
-from trainer.nn.optimizers import OPTIMIZERS, Update
+from trainer.nn.optimizers import OPTIMIZERS
 from trainer.nn.user_code import unwrap_user_errors
 from trainer.schedule.layout import divisors
 from trainer.schedule.stretch import Stretch
 from trainer.training.gradients import GradientFunction, GradientSums
+from trainer.training.parameter_update import ParameterUpdate
 from trainer.training.update_metrics import UpdateMetrics
 
 
@@ -71,8 +72,6 @@ class TrainingStep:
         """
         self.strategy, self.model, self.timed = strategy, model, timed
         self.traces, self._lanes = 0, lanes
-        self._optimizer = OPTIMIZERS[optimizer]
-        self._weight_decay = weight_decay
         self._gradient_function = GradientFunction(
             model,
             label_smoothing=label_smoothing,
@@ -82,16 +81,18 @@ class TrainingStep:
         )
         self.parameters = self._gradient_function.parameters
         self._norms = self._gradient_function.norms
-        self._factors = layer_groups.rate_factors(model, layer_decay)
         self._trained = moving_statistics.trained_norms(model)
         self.starts = moving_statistics.starts(self._trained)
         self._stretches: dict[int, Any] = {}  # Compiled stretches by micro-batch size.
         shapes = [norm.moving_mean.shape for norm in self._norms]
         with strategy.scope():
-            self.slots = [
-                [tf.Variable(slot, trainable=False) for slot in self._optimizer.start(p)]
-                for p in self.parameters
-            ]
+            self._update = ParameterUpdate(
+                self._gradient_function,
+                OPTIMIZERS[optimizer],
+                weight_decay=weight_decay,
+                factors=layer_groups.rate_factors(model, layer_decay),
+            )
+            self.slots = self._update.slots
             self._sums = GradientSums(
                 [_accumulator(p.shape) for p in self.parameters],
                 [(_accumulator(shape), _accumulator(shape)) for shape in shapes],
@@ -226,7 +227,7 @@ class TrainingStep:
         gradients = [g + r for g, r in zip(gradients, regularisation, strict=True)]
         shares = tf.unstack(statistics_weights, num=len(self._norms))
         arguments = gradients, statistics, learning_rate, momentum, shares
-        context.merge_call(self._assign, args=arguments)
+        context.merge_call(self._update.assign, args=arguments)
         # Do not add a control dependency on the totals here. tf.function resets the sums after the
         # reads anyway, because both use the same variables. With such a dependency, Grappler
         # removed that order as redundant, and then pruned totals that a replica does not use. At
@@ -248,42 +249,6 @@ class TrainingStep:
         """Sets the sums to 0, as each update does at its end."""
         for total in (*tf.nest.flatten(self._sums), self._squares):
             total.assign(tf.zeros_like(total))
-
-    def _assign(
-        self,
-        strategy: tf.distribute.Strategy,
-        gradients: Any,
-        statistics: Any,
-        learning_rate: tf.Tensor,
-        momentum: tf.Tensor,
-        shares: Any,
-    ) -> None:
-        """Updates parameters, slots and moving statistics, in the cross-replica context."""
-
-        def move(
-            parameter: Any, gradient: tf.Tensor, slots: Any, constraint: Any, factor: float
-        ) -> None:
-            update = Update(parameter.read_value(), gradient, momentum, self._weight_decay)
-            rate = learning_rate if factor == 1 else factor * learning_rate
-            self._optimizer.move(parameter, slots, update, rate, constraint)
-
-        constraints = self._gradient_function.constraints
-        of_each = zip(gradients, self.slots, constraints, self._factors, strict=True)
-        for parameter, args in zip(self.parameters, of_each, strict=True):
-            strategy.extended.update(parameter, move, args=args, group=False)
-
-        def average(moving: Any, total: tf.Tensor, size: int, weight: tf.Tensor) -> None:
-            # `total` is a sum over B/G ghost batches, divided by B. So total · G is the mean.
-            moving.assign_add(weight * (total * size - moving))
-
-        moving = self._gradient_function.moving
-        for layer, totals, share, moves in zip(
-            self._norms, statistics, shares, moving, strict=True
-        ):
-            variables = (layer.moving_mean, layer.moving_variance) if moves else ()
-            for variable, total in zip(variables, totals, strict=moves):
-                given: Any = (total, layer.ghost_batch_size, share)
-                strategy.extended.update(variable.value, average, args=given, group=False)
 
 
 def _squared_norm(gradients: list[tf.Tensor]) -> tf.Tensor:
