@@ -62,7 +62,7 @@ def run(config: Config) -> int:
 
 
 def _notes(config: Config) -> list[str]:
-    """Returns lines on what trains, at which rate, and how much each class counts."""
+    """Returns lines on what trains and how, which stand below the table."""
     notes = []
     if config.freeze:
         until = config.unfreeze_epochs
@@ -70,6 +70,11 @@ def _notes(config: Config) -> list[str]:
         notes.append(f"layers that match {config.freeze} are frozen{end}")
     if config.layer_decay != 1:
         notes += _layer_groups(config).splitlines()
+    if config.clip_norm is not None:
+        notes.append(
+            f"--clip_norm={config.clip_norm:g} depends on the batch size: larger batches have "
+            "shorter gradients, and are clipped less"
+        )
     return [*notes, *class_balance.described(config, _class_counts(config))]
 
 

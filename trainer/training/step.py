@@ -6,7 +6,7 @@
                 batch = examples [p + (j R + r) b, p + (j R + r + 1) b)
                 sums[r] += gradients, statistics, loss, correct of batch
         means = all_reduce(sums) / B           # once an update
-        gradient = means.gradients + gradient of the regularizers
+        gradient = means.gradients + gradient of the regularizers, clipped if asked
         parameters, slots = optimizer(gradient, ε, m)
         moving statistics += weight · (means.statistics · G - moving statistics)
 
@@ -24,12 +24,13 @@ import tensorflow as tf
 
 from trainer.config.run_flags import NEWEST_ORDER
 from trainer.distributed.strategy import next_per_replica
-from trainer.nn import layer_groups, moving_statistics
-from trainer.nn.optimizers import OPTIMIZERS, Update
+from trainer.nn import clipping, layer_groups, moving_statistics
+from trainer.nn.optimizers import OPTIMIZERS
 from trainer.nn.user_code import unwrap_user_errors
 from trainer.schedule.layout import divisors
 from trainer.schedule.stretch import Stretch
 from trainer.training.gradients import GradientFunction, GradientSums
+from trainer.training.parameter_update import ParameterUpdate
 from trainer.training.update_metrics import UpdateMetrics
 
 
@@ -54,6 +55,7 @@ class TrainingStep:
         *,
         optimizer: str,
         weight_decay: float,
+        clip_norm: float | None = None,
         label_smoothing: float,
         seed: int,
         order_version: int = NEWEST_ORDER,
@@ -68,11 +70,10 @@ class TrainingStep:
         must be False if op determinism is enabled, because a deterministic graph cannot read the
         clock. It must be False on TPUs too, because their work is enqueued ahead of time.
         `class_weights` are factors on the loss of an example, by its label; None: all are 1.
+        `clip_norm` is the largest norm of an update's gradient; None: there is no limit.
         """
         self.strategy, self.model, self.timed = strategy, model, timed
-        self.traces, self._lanes = 0, lanes
-        self._optimizer = OPTIMIZERS[optimizer]
-        self._weight_decay = weight_decay
+        self.traces, self._lanes, self._clip_norm = 0, lanes, clip_norm
         self._gradient_function = GradientFunction(
             model,
             label_smoothing=label_smoothing,
@@ -82,24 +83,28 @@ class TrainingStep:
         )
         self.parameters = self._gradient_function.parameters
         self._norms = self._gradient_function.norms
-        self._factors = layer_groups.rate_factors(model, layer_decay)
         self._trained = moving_statistics.trained_norms(model)
         self.starts = moving_statistics.starts(self._trained)
         self._stretches: dict[int, Any] = {}  # Compiled stretches by micro-batch size.
         shapes = [norm.moving_mean.shape for norm in self._norms]
         with strategy.scope():
-            self.slots = [
-                [tf.Variable(slot, trainable=False) for slot in self._optimizer.start(p)]
-                for p in self.parameters
-            ]
+            self._update = ParameterUpdate(
+                self._gradient_function,
+                OPTIMIZERS[optimizer],
+                weight_decay=weight_decay,
+                factors=layer_groups.rate_factors(model, layer_decay),
+            )
+            self.slots = self._update.slots
             self._sums = GradientSums(
                 [_accumulator(p.shape) for p in self.parameters],
                 [(_accumulator(shape), _accumulator(shape)) for shape in shapes],
                 _accumulator([]),
                 _accumulator([]),
             )
-            # Σ ‖sum of a micro-batch's gradients‖² over the micro-batches of one update.
-            self._squares = _accumulator([])
+            # Σ ‖sum of a micro-batch's gradients‖² over the micro-batches of one update, and the
+            # same in the optimizer's metric if it has one.
+            metrics = 1 if OPTIMIZERS[optimizer].metric is None else 2
+            self._squares = [_accumulator([]) for _ in range(metrics)]
 
     def run(self, iterator: Any, stretch: Stretch) -> UpdateMetrics:
         """Trains the updates of `stretch` with the next micro-batches of `iterator`.
@@ -123,14 +128,17 @@ class TrainingStep:
         )
         start = time.perf_counter()
         records, wait = self._stretches[micro_batch_size](*arguments)
-        loss, top1, norm, squares, batch_sq_norm = records.numpy().T  # Waits for the device.
-        # `squares` sums ‖b · mean gradient‖² over R·k micro-batches, and R·k · b² = B · b.
-        micro_batch_sq_norm = squares / (size * micro_batch_size)
+        loss, top1, norm, *norms = records.numpy().T  # Waits for the device.
+        # Sums of ‖b · mean gradient‖² over R·k micro-batches come first, and R·k · b² = B · b.
+        count = len(self._squares)
+        parts = [squares / (size * micro_batch_size) for squares in norms[:count]]
+        plain, *in_metric = zip(parts, norms[count:], strict=True)
         seconds = time.perf_counter() - start
         # The graph reads the wall clock, which the system may adjust during the stretch. So the
         # wait is limited to the stretch's duration.
         wait = min(float(wait.numpy()), seconds) if self.timed else None
-        return UpdateMetrics(loss, top1, norm, micro_batch_sq_norm, batch_sq_norm, seconds, wait)
+        clips = None if self._clip_norm is None else clipping.clipped(norm, self._clip_norm)
+        return UpdateMetrics(loss, top1, norm, *plain, seconds, wait, clips, *in_metric)
 
     def _compile(self, iterator: Any) -> Any:
         vector, scalar = tf.TensorSpec([None], tf.float32), tf.TensorSpec([], tf.float32)
@@ -151,10 +159,11 @@ class TrainingStep:
         batch_size: tf.Tensor,
         statistics_weights: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the results of `apply` for n updates, [n, 5], and the input wait in seconds."""
+        """Returns the results of `apply` for n updates, [n, 5 or 7], and the input wait in s."""
         self.traces += 1
         updates = tf.size(learning_rates)
-        records = tf.TensorArray(tf.float32, updates, element_shape=[5])
+        columns = 3 + 2 * len(self._squares)
+        records = tf.TensorArray(tf.float32, updates, element_shape=[columns])
         wait = tf.constant(0.0, tf.float64)
         done = self._clock([])
         for update in tf.range(updates):
@@ -198,7 +207,8 @@ class TrainingStep:
         micro_batch: Any = tf.nest.map_structure(lambda *values: tf.add_n(values), *parts)
         sums, values = tf.nest.flatten(self._sums), tf.nest.flatten(micro_batch)
         added = [total.assign_add(value) for total, value in zip(sums, values, strict=True)]
-        added.append(self._squares.assign_add(_squared_norm(micro_batch.gradients)))
+        squares = self._update.squared_norms(micro_batch.gradients)
+        added += [sum_.assign_add(x) for sum_, x in zip(self._squares, squares, strict=True)]
         with tf.control_dependencies(added):
             return tf.identity(parts[0].loss)
 
@@ -212,28 +222,31 @@ class TrainingStep:
         """Applies one update from the sums, then resets the sums.
 
         `statistics_weights`, float32 [norms], has one weight for each batch norm. Returns [loss,
-        top1, gradient norm, sum of micro-batch squared norms, batch squared norm].
+        top1, gradient norm, *sums of micro-batch squared norms, *batch squared norms].
         """
-        totals = [total.read_value() for total in (*tf.nest.flatten(self._sums), self._squares)]
+        totals = [total.read_value() for total in (*tf.nest.flatten(self._sums), *self._squares)]
         context = tf.distribute.get_replica_context()
         if self.strategy.num_replicas_in_sync > 1:
             totals = context.all_reduce(tf.distribute.ReduceOp.SUM, totals)
-        *totals, squares = totals
+        count = len(self._squares)
+        totals, squares = totals[:-count], totals[-count:]
         means = [total / batch_size for total in totals]
         gradients, statistics, loss, top1 = tf.nest.pack_sequence_as(self._sums, means)
-        batch_sq_norm = _squared_norm(gradients)
+        batch_sq_norms = self._update.squared_norms(gradients)
         regularisation = self._gradient_function.regularisation()
         gradients = [g + r for g, r in zip(gradients, regularisation, strict=True)]
+        norm = tf.linalg.global_norm(gradients)
+        if self._clip_norm is not None:
+            gradients = clipping.clip(gradients, norm, self._clip_norm)
         shares = tf.unstack(statistics_weights, num=len(self._norms))
         arguments = gradients, statistics, learning_rate, momentum, shares
-        context.merge_call(self._assign, args=arguments)
+        context.merge_call(self._update.assign, args=arguments)
         # Do not add a control dependency on the totals here. tf.function resets the sums after the
         # reads anyway, because both use the same variables. With such a dependency, Grappler
         # removed that order as redundant, and then pruned totals that a replica does not use. At
         # times, losses and top1 of some replicas were missing.
         self.zero()
-        norm = tf.linalg.global_norm(gradients)
-        return tf.stack([loss, top1, norm, squares, batch_sq_norm])
+        return tf.stack([loss, top1, norm, *squares, *batch_sq_norms])
 
     def finite(self) -> bool:
         """Returns whether all parameters, slots and moving statistics are finite.
@@ -246,48 +259,8 @@ class TrainingStep:
 
     def zero(self) -> None:
         """Sets the sums to 0, as each update does at its end."""
-        for total in (*tf.nest.flatten(self._sums), self._squares):
+        for total in (*tf.nest.flatten(self._sums), *self._squares):
             total.assign(tf.zeros_like(total))
-
-    def _assign(
-        self,
-        strategy: tf.distribute.Strategy,
-        gradients: Any,
-        statistics: Any,
-        learning_rate: tf.Tensor,
-        momentum: tf.Tensor,
-        shares: Any,
-    ) -> None:
-        """Updates parameters, slots and moving statistics, in the cross-replica context."""
-
-        def move(
-            parameter: Any, gradient: tf.Tensor, slots: Any, constraint: Any, factor: float
-        ) -> None:
-            update = Update(parameter.read_value(), gradient, momentum, self._weight_decay)
-            rate = learning_rate if factor == 1 else factor * learning_rate
-            self._optimizer.move(parameter, slots, update, rate, constraint)
-
-        constraints = self._gradient_function.constraints
-        of_each = zip(gradients, self.slots, constraints, self._factors, strict=True)
-        for parameter, args in zip(self.parameters, of_each, strict=True):
-            strategy.extended.update(parameter, move, args=args, group=False)
-
-        def average(moving: Any, total: tf.Tensor, size: int, weight: tf.Tensor) -> None:
-            # `total` is a sum over B/G ghost batches, divided by B. So total · G is the mean.
-            moving.assign_add(weight * (total * size - moving))
-
-        moving = self._gradient_function.moving
-        for layer, totals, share, moves in zip(
-            self._norms, statistics, shares, moving, strict=True
-        ):
-            variables = (layer.moving_mean, layer.moving_variance) if moves else ()
-            for variable, total in zip(variables, totals, strict=moves):
-                given: Any = (total, layer.ghost_batch_size, share)
-                strategy.extended.update(variable.value, average, args=given, group=False)
-
-
-def _squared_norm(gradients: list[tf.Tensor]) -> tf.Tensor:
-    return tf.add_n([tf.reduce_sum(tf.square(gradient)) for gradient in gradients])
 
 
 def _accumulator(shape: Any) -> tf.Variable:
