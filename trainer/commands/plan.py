@@ -12,7 +12,7 @@ from trainer.data.tfds import sizes
 from trainer.errors import UserError
 from trainer.reports import plan_plot
 from trainer.run_dir import result
-from trainer.schedule import cost, plan, trajectory
+from trainer.schedule import averaging, cost, plan, trajectory
 from trainer.schedule.layout import Layout, default_micro_batch_size, lay_out
 from trainer.system.output import say, width
 from trainer.system.typed_json import DamagedError, problem
@@ -52,7 +52,8 @@ def run(config: Config) -> int:
             say(f"layers that match {config.freeze} are frozen{end}")
         if config.layer_decay != 1:
             say(_layer_groups(config))
-        for line in balance:
+        largest = max(each.batch_size for each in counted)
+        for line in (*averaging.described(config, examples, largest), *balance):
             say(line)
         if machines:
             say(cost.summary(counted, machines))
@@ -112,6 +113,7 @@ def planned(
             "here: pass --train_examples."
         )
     trajectory.unfreeze_position(config, examples)  # Refuses what contradicts itself.
+    averaging.evaluated_with(config)
     hosts = config.plan_hosts or 1
     replicas = config.plan_replicas or config.virtual_devices or hosts
     if replicas % hosts:
