@@ -22,10 +22,11 @@ from tests.support.runs import (
     started,
     train,
 )
-from trainer.data.png import grid
+from trainer.data import png
 from trainer.schedule import trajectory
 
 EMA = [*SHORT, "--ema_decay=0.98"]
+MEASURE_NOTHING = "--micro_batch_size=128"  # A run in this process is not deterministic.
 
 
 @pytest.fixture(scope="module")
@@ -101,45 +102,42 @@ def test_killed_and_resumed_it_ends_with_the_same_averages(averaged, tmp_path):
 
 def test_each_command_takes_what_counts_or_what_it_is_told(capsys, averaged, tmp_path):
     model_dir = shutil.copytree(averaged[0], tmp_path / "run")
-    run = f"--model_dir={model_dir}"
+    run, export = f"--model_dir={model_dir}", f"--export_dir={model_dir}/export"
     ema, plain = (logged(model_dir, 178, split) for split in ("eval_ema", "eval"))
     found = evaluate(capsys, run, "--per_class")
     same(found, ema)
     assert found["evaluated_with"] == "ema"
     assert json.loads((model_dir / "evaluation.json").read_text())["evaluated_with"] == "ema"
     same(evaluate(capsys, run, "--evaluate_with=plain"), plain)
-    for flags, wanted in (([], ema), (["--evaluate_with=plain"], plain)):
-        status, out, error = done(capsys, "export", run, *flags)  # The second replaces the first.
-        assert status == 0, error
-        assert ("holds the average of the parameters at update" in out) == (wanted is ema)
-        export = f"--export_dir={model_dir}/export"
-        found = evaluate(capsys, export)
-        same(found, wanted)
-        assert found["evaluated_with"] == ("ema" if wanted is ema else "plain")
-    status, _, error = done(capsys, "evaluate", export, "--evaluate_with=ema")
+    status, out, error = done(capsys, "export", run)
+    assert status == 0, error
+    assert f"{model_dir}/export holds the average of the parameters at update 178 of" in out
+    found = evaluate(capsys, export)
+    same(found, ema)
+    assert found["evaluated_with"] == "ema"
+    status, _, error = done(capsys, "evaluate", export, "--evaluate_with=plain")
     assert status == 2
-    assert "--evaluate_with=ema, but the export" in error
-    assert "holds plain." in error
-
-
-def test_predict_gives_the_averages_answers(capsys, averaged, tmp_path):
-    images = np.random.default_rng(0).integers(0, 256, (1, 28, 28, 1), np.uint8)
+    assert "--evaluate_with=plain, but the export" in error
+    assert "holds ema." in error
+    # Predictions of the run are those of the average's export.
     picture = tmp_path / "picture.png"
-    picture.write_bytes(grid(images, 1))
-    flags = (f"--model_dir={averaged[0]}", f"--export_dir={tmp_path}/x")
-    assert done(capsys, "export", *flags)[0] == 0
-    exported = tf.saved_model.load(f"{tmp_path}/x/saved_model")
+    images = np.random.default_rng(0).integers(0, 256, (1, 28, 28, 1), np.uint8)
+    picture.write_bytes(png.grid(images, 1))
+    exported = tf.saved_model.load(f"{model_dir}/export/saved_model")
     wanted = exported.serve_images(tf.constant([picture.read_bytes()]))["probabilities"][0, :3]
     answers = []
     for flags in ([], ["--evaluate_with=plain"]):
-        run = (f"--model_dir={averaged[0]}", str(picture), "--format=json", *flags)
-        status, out, error = done(capsys, "predict", *run)
+        status, out, error = done(capsys, "predict", run, str(picture), "--format=json", *flags)
         assert status == 0, error
         answers.append(json.loads(out)["probabilities"])
         which = "the plain parameters in" if flags else "the average in"
-        assert f"takes {which} {averaged[0]}/checkpoints/000000178, the newest; " in error
+        assert f"takes {which} {model_dir}/checkpoints/000000178, the newest; " in error
     np.testing.assert_allclose(answers[0], wanted, rtol=1e-5)
     assert np.abs(np.subtract(*answers)).max() > 1e-4
+    # An export of the plain parameters may replace that of the average.
+    assert done(capsys, "export", run, "--evaluate_with=plain")[0] == 0
+    assert json.loads((model_dir / "export" / "export.json").read_text())["update"] == 178
+    same(evaluate(capsys, export), plain)
 
 
 @pytest.mark.parametrize("command", ["evaluate", "export"])
@@ -159,20 +157,22 @@ def test_another_decay_is_refused_and_what_counts_may_change(capsys, averaged, t
     assert "--ema_decay: 0.98 → unset" in error
     # A kill between the last checkpoint and the result: the evaluation is not repeated.
     (model_dir / "result.json").unlink()
-    resumed = train(model_dir, *EMA, "--evaluate_with=plain")
-    assert "--evaluate_with was ema so far: from the next evaluation on" in resumed.stdout
+    status, out, error = done(capsys, "train", *EMA, run, "--evaluate_with=plain", MEASURE_NOTHING)
+    assert status == 0, error
+    assert "--evaluate_with was ema so far: from the next evaluation on" in out
     found = result(model_dir)
     assert (found["evaluated_with"], found["top1"]) == ("plain", found["plain"]["top1"])
     assert len(checkpoints(model_dir)) == len(checkpoints(averaged[0]))
 
 
-def test_a_plateau_is_one_of_the_average(tmp_path):
+def test_a_plateau_is_one_of_the_average(capsys, tmp_path):
     model_dir = tmp_path / "run"
     flags = [
-        *(*EMA, "--epochs=3", "--anneal=plateau", "--anneal_epochs=", "--eval_every_epochs=0.25"),
+        *(*EMA, f"--model_dir={model_dir}", MEASURE_NOTHING, "--epochs=2"),
+        *("--anneal=plateau", "--anneal_epochs=", "--eval_every_epochs=0.25"),
         *("--min_improvement=0.02", "--patience=1", "--max_anneals=2"),
     ]
-    train(model_dir, *flags)
+    assert done(capsys, "train", *flags)[0] == 0
     config = parsed(*flags)
 
     def decided(split):
@@ -184,5 +184,6 @@ def test_a_plateau_is_one_of_the_average(tmp_path):
     assert any(found)
     assert not any("decision" in p for p in points(model_dir, "eval"))
     # What a controller decides by is learned.
-    done_ = train(model_dir, *flags, "--evaluate_with=plain", status=2)
-    assert "--evaluate_with: unset → plain" in done_.stderr
+    status, _, error = done(capsys, "train", *flags, "--evaluate_with=plain")
+    assert status == 2
+    assert "--evaluate_with: unset → plain" in error

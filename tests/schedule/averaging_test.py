@@ -43,7 +43,7 @@ def test_the_first_update_has_the_whole_weight():
 
 
 def test_a_decay_near_one_keeps_its_digits():
-    """As long as the horizon is far beyond the run, all examples count alike."""
+    """Checks that all examples count alike while the horizon is far beyond the run."""
     weights = update_weights(1 - 1e-12, 128, 640, [640, 1280, 6400])
     np.testing.assert_allclose(weights, [1, 1 / 2, 1 / 10], rtol=1e-9)
     decay = 1 - Fraction(1, 2**40)  # A float has this value exactly.

@@ -12,14 +12,13 @@ import tensorflow as tf
 from tests.support.steps import (
     IMAGES,
     LABELS,
-    UPDATES,
+    averaging_step,
     iterator_from,
     run,
     step_on,
     strategy_of,
     tiny,
     weights,
-    with_slots,
 )
 from trainer.data.in_memory import InMemoryDataset
 from trainer.nn.freezing import freeze
@@ -34,14 +33,6 @@ from trainer.training.state import State, share
 DECAY, BASE = 0.8, 64
 # The batch grows by 5.
 GROWTH = [(64, 0.3, 0.9)] * 4 + [(320, 0.3, 0.9)] * 2
-
-
-def averaging_step(strategy, model_of=lambda: tiny(ghost=16), decay=DECAY, **options):
-    """Returns a step whose updates move an average of the model."""
-    with strategy.scope():
-        model = model_of()
-    average = ModelAverage(strategy, model, decay=decay, base_batch_size=BASE)
-    return step_on(strategy, lambda: model, average=average, **options)
 
 
 def averages(step):
@@ -74,56 +65,40 @@ def closed_form(seen, start=0):
     return [np.average(np.stack(each), axis=0, weights=shares) for each in values]
 
 
+def averaging(strategy, **options):
+    return averaging_step(strategy, decay=DECAY, base_batch_size=BASE, **options)
+
+
+def devices():
+    return [device.name for device in tf.config.list_logical_devices("CPU")]
+
+
 @pytest.fixture(scope="module")
-def reference():
-    """A step in one stretch a batch size, and the closed form from updates one by one."""
-    cpus = [device.name for device in tf.config.list_logical_devices("CPU")]
-    step, single = (averaging_step(strategy_of(cpus, 1)) for _ in range(2))
-    run(step, 64, GROWTH)
-    return step, closed_form(history(single, GROWTH))
+def wanted():
+    """The averages by their closed form, from updates one by one."""
+    return closed_form(history(averaging(strategy_of(devices(), 1)), GROWTH))
 
 
-def test_the_average_equals_its_closed_form_through_growth(reference):
-    step, wanted = reference
-    for ours, theirs, now in zip(averages(step), wanted, weights(step), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-6)
-        assert np.abs(ours - now).max() > 1e-4  # It lags behind the parameters.
-
-
-@pytest.mark.parametrize(("replicas", "b", "lanes"), [(1, 32, 2), (2, 32, 1), (4, 16, 1)])
-def test_the_layout_changes_no_average(cpus, replicas, b, lanes, reference):
-    strategy = strategy_of(cpus, replicas)
-    step = averaging_step(strategy, lanes=lanes)
+@pytest.fixture(
+    scope="module", params=[(1, 32, 2), (2, 32, 1), (4, 16, 1)], ids="replicas={0[0]}".format
+)
+def trained(request):
+    """A step after GROWTH, in one stretch for each batch size."""
+    replicas, b, lanes = request.param
+    step = averaging(strategy_of(devices(), replicas), lanes=lanes)
     run(step, b, GROWTH)
-    for ours, theirs in zip(averages(step), averages(reference[0]), strict=True):
+    return step
+
+
+def test_the_average_equals_its_closed_form_through_growth_in_each_layout(trained, wanted):
+    for ours, theirs, now in zip(averages(trained), wanted, weights(trained), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
-    for variable in step.average.variables:
-        first, *others = strategy.experimental_local_results(variable)
-        assert len(others) == replicas - 1
+        assert np.abs(ours - now).max() > 1e-4  # It lags behind the parameters.
+    for variable in trained.average.variables:
+        first, *others = trained.strategy.experimental_local_results(variable)
+        assert len(others) == trained.strategy.num_replicas_in_sync - 1
         for copy in others:
             np.testing.assert_array_equal(copy, first)
-
-
-def test_training_is_the_same_bit_for_bit_with_an_average(cpus):
-    plain, averaged = (make(strategy_of(cpus, 1)) for make in (step_on, averaging_step))
-    records = [run(step, 64, UPDATES) for step in (plain, averaged)]
-    for name, values in records[0].items():
-        np.testing.assert_array_equal(records[1][name], values, err_msg=name)
-    for ours, theirs in zip(with_slots(averaged), with_slots(plain), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-    assert averaged.traces == 1
-
-
-def test_replicas_exchange_nothing_for_the_average(cpus):
-    step = averaging_step(tf.distribute.MultiWorkerMirroredStrategy._from_local_devices(cpus[:2]))
-    graph = step._compile(iterator_from(0, 32)).get_concrete_function().graph
-    collectives = [
-        node.op
-        for function in graph.as_graph_def().library.function
-        for node in function.node_def
-        if node.op.startswith("Collective")
-    ]
-    assert len(collectives) == 2  # One reduction of all sums on each of two replicas.
 
 
 def test_frozen_layers_equal_their_average_and_join_it_when_they_train(cpus):
@@ -157,15 +132,11 @@ def test_frozen_layers_equal_their_average_and_join_it_when_they_train(cpus):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
-def test_the_average_is_evaluated_in_place_of_the_parameters(cpus, replicas):
-    strategy = strategy_of(cpus, replicas)
-    step = averaging_step(strategy)
-    run(step, 16, GROWTH)
-    before = weights(step), averages(step)
+def test_the_average_is_evaluated_in_place_of_the_parameters(trained):
+    step, before = trained, (weights(trained), averages(trained))
     names = ("a", "b", "c")
     source = InMemoryDataset(images=IMAGES, labels=LABELS, class_names=names, name="random")
-    evaluator = Evaluator(strategy, step.model, source)
+    evaluator = Evaluator(step.strategy, step.model, source)
     found = {
         counts: (evaluate(evaluator, step.average, counts, lambda: False), evaluator.predictions())
         for counts in ("plain", "ema")
@@ -180,7 +151,7 @@ def test_the_average_is_evaluated_in_place_of_the_parameters(cpus, replicas):
     other = tiny(ghost=16)
     for weight, value in zip(other.weights, before[1], strict=True):
         weight.assign(value)
-    alone = Evaluator(strategy_of(cpus, 1), other, source).evaluate()
+    alone = Evaluator(strategy_of(devices(), 1), other, source).evaluate()
     assert ema.ema.loss == pytest.approx(alone.loss, rel=1e-6)
     # Told to stop, or after an error, it leaves all as it was.
     assert evaluate(evaluator, step.average, "plain", lambda: True) is None
@@ -229,7 +200,7 @@ def test_a_state_without_an_average_is_as_ever():
 
 
 def test_workers_take_the_chiefs_averages(cpus):
-    step = averaging_step(strategy_of(cpus, 1))
+    step = averaging(strategy_of(cpus, 1))
     phases = Phases(lambda: step, [], None, step)
     variables = [*itertools.chain(*phases.variables().values())]
     assert len(variables) == 2 * len(step.model.weights) + len(tf.nest.flatten(step.slots))
@@ -244,7 +215,7 @@ def test_workers_take_the_chiefs_averages(cpus):
 
 
 def test_averages_that_overflow_are_not_finite(cpus):
-    step = averaging_step(strategy_of(cpus, 1))
+    step = averaging(strategy_of(cpus, 1))
     assert step.finite()
     step.average.variables[0].assign(tf.fill(step.average.variables[0].shape, np.inf))
     assert not step.finite()
