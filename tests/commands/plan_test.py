@@ -43,6 +43,13 @@ def test_the_layout_is_that_of_the_devices(capsys):
     assert (first["micro_batch_size"], first["accumulation"]) == (128, 1)
 
 
+def test_a_clipped_run_is_not_said_to_be_invariant(capsys):
+    for clip in ([], ["--clip_norm=1"]):
+        plan.run(parsed(RECIPE, *clip))
+        said = "--clip_norm=1 depends on the batch size" in capsys.readouterr().out
+        assert said == bool(clip)
+
+
 def test_table_and_plot(capsys, tmp_path):
     plan.run(parsed(RECIPE, f"--plot={tmp_path}/plan.png"))
     assert "29,142 updates over 200 epochs of 50,000 examples" in capsys.readouterr().out

@@ -59,6 +59,15 @@ def slow_adam(w, gradients):
     return w
 
 
+def slow_adamw(w, gradients):
+    """Returns w after the updates of torch.optim.AdamW, in the order of its documentation."""
+    decay = DECAY if w.ndim > 1 else 0.0
+    for (m, v), rate in zip(slow_moments(gradients), RATES, strict=True):
+        w = w * (1 - rate * decay)
+        w = w - rate * m / (np.sqrt(v) + 1e-8)
+    return w
+
+
 def slow_lars(w, gradients):
     u = np.zeros_like(w)
     for g, rate, m in zip(gradients, RATES, MOMENTA, strict=True):
@@ -86,6 +95,7 @@ SLOW = {
     "momentum": lambda w, gradients: slow_velocity(w, gradients, nesterov=False),
     "nesterov": lambda w, gradients: slow_velocity(w, gradients, nesterov=True),
     "adam": slow_adam,
+    "adamw": slow_adamw,
     "lars": slow_lars,
     "lamb": slow_lamb,
 }
@@ -116,8 +126,8 @@ def test_optimizers_equal_a_slow_reference(name, shape):
     np.testing.assert_allclose(moved(name, w, gradients, tf.float32), wanted, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["adam", "lamb"])
-def test_the_first_direction_of_adam_and_lamb_is_the_sign_of_the_gradient(name):
+@pytest.mark.parametrize("name", ["adam", "adamw", "lamb"])
+def test_the_first_direction_of_adaptive_optimizers_is_the_sign_of_the_gradient(name):
     for m in (0.0, 0.9, 0.999999):
         g = np.float32([2.0, -0.1, 30.0])
         step = moved(name, np.zeros(3), [g], tf.float32, [1.0], [m])
@@ -171,6 +181,23 @@ def test_with_constant_rate_and_momentum_optimizers_equal_those_of_keras(name, m
         optimizer.apply([tf.constant(g, tf.float32)], [variable])
     result = moved(name, w, gradients, tf.float32, [0.1] * UPDATES, [0.9] * UPDATES, decay=0.0)
     np.testing.assert_allclose(result, variable.numpy(), rtol=1e-3, atol=1e-4)
+
+
+def test_the_metric_of_an_adaptive_optimizer_is_that_before_its_next_update():
+    """Also checks that an element which had no gradient so far has no part."""
+    w, gradients = np.zeros((2, 3)), [np.float32([[1, -2, 0], [0.5, 1e-9, 3]]), np.ones((2, 3))]
+    for name, epsilon in (("adam", 1e-8), ("adamw", 1e-8), ("lamb", 1e-6)):
+        optimizer = OPTIMIZERS[name]
+        slots = optimizer.start(tf.constant(w, tf.float32))
+        np.testing.assert_array_equal(optimizer.metric(slots), np.zeros((2, 3)))
+        for number, gradient in enumerate(gradients):
+            x, g = tf.constant(w, tf.float32), tf.constant(gradient, tf.float32)
+            _, slots = optimizer.direction(Update(x, g, tf.constant(0.9), 0.0), slots)
+            seen = gradients[: number + 1]
+            v = np.average(np.square(seen), axis=0, weights=[0.999, 1][-len(seen) :])
+            wanted = np.where(v > 0, 1 / (np.sqrt(v) + epsilon), 0)
+            np.testing.assert_allclose(optimizer.metric(slots), wanted, rtol=1e-4)
+    assert all(OPTIMIZERS[name].metric is None for name in ("sgd", "momentum", "nesterov", "lars"))
 
 
 def test_kernels_decay_and_vectors_do_not():

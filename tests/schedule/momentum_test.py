@@ -108,6 +108,7 @@ def test_the_momentum_falls_before_the_rate():
         (["--momentum_to=0.9", "--anneal_with=learning_rate"], "and --anneal_with=batch_size"),
         (["--momentum_to=0.9", "--optimizer=lamb"], "another optimizer than lamb"),
         (["--momentum_to=0", "--optimizer=adam"], "another optimizer than adam"),
+        (["--momentum_to=0", "--optimizer=adamw"], "another optimizer than adamw"),
     ],
 )
 def test_impossible_changes_of_momentum_are_rejected(flags, message):

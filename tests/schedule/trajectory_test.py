@@ -194,7 +194,7 @@ def test_sgd_needs_no_base_momentum():
     assert trajectory("--optimizer=sgd").start == Setting(128, 0.1, 0.0)
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "lars", "lamb"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "lars", "lamb"])
 def test_other_optimizers_have_a_momentum(optimizer):
     assert trajectory(f"--optimizer={optimizer}").start == Setting(128, 0.1, 0.9)
     start = trajectory(f"--optimizer={optimizer}", "--base_momentum=0.8").start

@@ -62,6 +62,18 @@ def run(config: Config) -> int:
         f"from uint8 images [b, {h}, {w}, {c}] to float32 logits [b, {classes}]:"
     )
     say(f"  classes.txt names the logits, as model.class_names does: {few(logits)}")
+    _say_usage(target, without, exports.modules_needed(model))
+    return 0
+
+
+def _say_usage(target: pathlib.Path, without: str | None, modules: Iterable[str]) -> None:
+    """Prints the code that loads the export `target`.
+
+    Args:
+      target: folder of the export.
+      without: reason why the export lacks model.keras; None if it has this file.
+      modules: names of the modules that model.keras needs.
+    """
     # The printed code assigns `model`: without it, Python would delete the variables of `serve`.
     say(f'  model = tf.saved_model.load("{target}/saved_model"); logits = model.serve(images)')
     say(
@@ -71,13 +83,7 @@ def run(config: Config) -> int:
     say("    files: bytes of JPEGs and PNGs; found: their names and probabilities, best first")
     if without:
         say(f"  model.keras is left out, because Keras could not load it: {without}")
-    else:
-        _say_keras(target, exports.modules_needed(model))
-    return 0
-
-
-def _say_keras(target: pathlib.Path, modules: Iterable[str]) -> None:
-    """Prints the code that loads model.keras, which has layers of the modules `modules`."""
+        return
     say(f'  model = keras.models.load_model("{target}/model.keras"); logits = model(images)')
     for module in modules:
         say(f"  first import {module}, which defines the layers")

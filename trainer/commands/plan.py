@@ -52,6 +52,11 @@ def run(config: Config) -> int:
             say(f"layers that match {config.freeze} are frozen{end}")
         if config.layer_decay != 1:
             say(_layer_groups(config))
+        if config.clip_norm is not None:
+            say(
+                f"--clip_norm={config.clip_norm:g} depends on the batch size: larger batches have "
+                "shorter gradients, and are clipped less"
+            )
         largest = max(each.batch_size for each in counted)
         for line in (*averaging.described(config, examples, largest), *balance):
             say(line)

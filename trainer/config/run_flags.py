@@ -20,6 +20,10 @@ from trainer.config.model_flags import ModelFlags
 # The --order_version of new runs.
 NEWEST_ORDER = 2
 
+# Values of --optimizer that average gradients and divide the average by its size. Momentum is β₁,
+# which does not lengthen their steps.
+ADAPTIVE = ("adam", "adamw", "lamb")
+
 # Values of --anneal that are functions of the epochs.
 _FUNCTIONS = ("constant", "step", "cosine", "polynomial", "exponential", "cyclical")
 
@@ -55,14 +59,20 @@ class RunFlags(ModelFlags):
 
     optimizer: str = _optimizer(
         "momentum",
-        "Optimizer; for adam and lamb, the momentum is beta1, and beta2 is 0.999.",
-        choices=("sgd", "momentum", "nesterov", "adam", "lars", "lamb"),
+        "Optimizer; for adam, adamw and lamb, the momentum is beta1, and beta2 is 0.999.",
+        choices=("sgd", "momentum", "nesterov", "adam", "adamw", "lars", "lamb"),
     )
     weight_decay: float = _optimizer(
         0.0,
-        "Factor of the coupled L2 penalty on all parameters except biases and batch-norm weights "
-        "(lamb: added to the normalised gradient).",
+        "Factor of the coupled L2 penalty on all parameters except biases and the weights of "
+        "normalisation (adamw and lamb: times the parameter, added to the normalised gradient).",
         problem=at_least(0),
+    )
+    clip_norm: float | None = _optimizer(
+        None,
+        "Largest Euclidean norm of an update's gradient, with the model's regularizers and without "
+        "--weight_decay; a longer gradient is scaled down to it (unset: none is).",
+        problem=RATE,
     )
     label_smoothing: float = _optimizer(
         0.0, "Probability that is spread evenly over all classes.", problem=FRACTION
@@ -96,7 +106,7 @@ class RunFlags(ModelFlags):
     scaling: str = _start(
         "linear",
         "Rule by which the learning rate follows the batch size at equal noise scale. linear: for "
-        "SGD; sqrt: for adam and lamb; none: the learning rate does not change.",
+        "SGD; sqrt: for adam, adamw and lamb; none: the learning rate does not change.",
         choices=("linear", "sqrt", "none"),
     )
     initial_learning_rate: float | None = _start(

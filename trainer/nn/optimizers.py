@@ -1,8 +1,8 @@
 """Optimizers: each computes the direction of an update, w ← w − ε · direction.
 
 The learning rate is not part of the velocity, so a change of ε needs no momentum correction (Goyal
-et al. 2017, remark 2). Weight decay is coupled L2: λ w is added to the gradient. Only lamb, as in
-its paper, adds λ w after the gradient is normalised.
+et al. 2017, remark 2). Weight decay is coupled L2: λ w is added to the gradient. Only adamw and
+lamb, as in their papers, add λ w after the gradient is normalised.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ class Update:
     Attributes:
       parameter: w before the update; the whole tensor, because LARS and LAMB take its norm.
       gradient: ∇, the mean over the batch, of w's shape.
-      momentum: m, or β₁ of adam and lamb; a scalar, which may change from update to update.
+      momentum: m, or β₁ of adam, adamw and lamb; a scalar, which may change between updates.
       weight_decay: λ of the run; it applies only to parameters for which `decays` returns True.
     """
 
@@ -49,11 +49,14 @@ class Optimizer:
       direction: function (update, slots) → (direction, new slots).
       slots: number of slots with the shape of the parameter.
       scalars: number of scalar slots, which stand after the other slots.
+      metric: function from the slots to the factors by which the optimizer scales the elements of a
+        gradient before an update, such as 1 / (√v̂ + 1e-8) of adam; None if it scales all alike.
     """
 
     direction: Callable[[Update, Slots], tuple[tf.Tensor, Slots]]
     slots: int = 0
     scalars: int = 0
+    metric: Callable[[Slots], tf.Tensor] | None = None
 
     def start(self, parameter: tf.Tensor) -> Slots:
         """Returns the slots of `parameter` before its first update, which are zero."""
@@ -98,6 +101,16 @@ def _adam(update: Update, slots: Slots) -> tuple[tf.Tensor, Slots]:
     """Returns the direction m̂ / (√v̂ + 1e-8): Kingma & Ba 2015 (1412.6980), algorithm 1."""
     gradient = update.decayed(update.gradient)
     return _normalised(gradient, update.momentum, slots, _ADAM_EPSILON)
+
+
+def _adamw(update: Update, slots: Slots) -> tuple[tf.Tensor, Slots]:
+    """Returns the direction m̂ / (√v̂ + 1e-8) + λ w.
+
+    This is algorithm 2 of Loshchilov & Hutter 2019 (1711.05101), but ε multiplies λ w, too, as in
+    torch.optim.AdamW.
+    """
+    normalised, slots = _normalised(update.gradient, update.momentum, slots, _ADAM_EPSILON)
+    return update.decayed(normalised), slots
 
 
 def _lars(update: Update, slots: Slots) -> tuple[tf.Tensor, Slots]:
@@ -149,6 +162,21 @@ def _normalised(
     return direction, (mean, square, mean_of_ones, square_of_ones)
 
 
+def _metric(epsilon: float) -> Callable[[Slots], tf.Tensor]:
+    """Returns a function from the slots of `_normalised` to 1 / (√v̂ + epsilon), v̂ as it is now.
+
+    The factor is 0 where v̂ is 0, as before the first update, since nothing is known there.
+    """
+
+    def factors(slots: Slots) -> tf.Tensor:
+        _, square, _, square_of_ones = slots
+        known = square > 0
+        root = tf.sqrt(tf.math.divide_no_nan(square, square_of_ones))
+        return tf.where(known, 1 / (root + epsilon), tf.zeros_like(root))
+
+    return factors
+
+
 def _where_nonzero(size: tf.Tensor, other: tf.Tensor, trust: tf.Tensor) -> tf.Tensor:
     """Returns `trust`, or 1 if a norm is 0, so that a kernel of zeros can change."""
     return tf.where((size > 0) & (other > 0), trust, tf.ones_like(trust))
@@ -158,9 +186,10 @@ OPTIMIZERS = {
     "sgd": Optimizer(_sgd),
     "momentum": Optimizer(_momentum, slots=1),
     "nesterov": Optimizer(_nesterov, slots=1),
-    "adam": Optimizer(_adam, slots=2, scalars=2),
+    "adam": Optimizer(_adam, slots=2, scalars=2, metric=_metric(_ADAM_EPSILON)),
+    "adamw": Optimizer(_adamw, slots=2, scalars=2, metric=_metric(_ADAM_EPSILON)),
     "lars": Optimizer(_lars, slots=1),
-    "lamb": Optimizer(_lamb, slots=2, scalars=2),
+    "lamb": Optimizer(_lamb, slots=2, scalars=2, metric=_metric(_LAMB_EPSILON)),
 }
 
 

@@ -41,6 +41,11 @@ _SCHEDULE = {
     "momentum": ("momentum", "momentum"),
     "noise_scale": ("predicted noise scale g ≈ εN / (B(1 − m))", "g (log scale)"),
     "gradient_noise_scale": ("measured gradient noise scale tr Σ / ‖G‖²", "examples (log scale)"),
+    "gradient_noise_scale_adam": (
+        "measured gradient noise scale in Adam's metric",
+        "examples (log scale)",
+    ),
+    "gradient_clipped": ("fraction of updates whose gradient was clipped", "fraction"),
 }
 
 
@@ -122,7 +127,7 @@ def schedule(
         if math.isclose(min(values), max(values)):  # Equal up to rounding.
             still.append(f"The {what} is {values[0]:g} throughout.")
             continue
-        measured = name == "gradient_noise_scale"
+        measured = name.startswith("gradient_noise_scale")
         chart = _Chart(conditions, drawn, get, "epoch", _capital(what), label, steps=not measured)
         alt = f"{what} over the epochs, from {min(values):.3g} to {max(values):.3g}"
         caption = "A batch well below this scale wastes few examples." if measured else ""

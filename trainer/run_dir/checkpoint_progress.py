@@ -60,6 +60,7 @@ PROGRESS = fields(
         "best": optional(BEST),
         "control": _CONTROL,
         "noise": _if_any(_NOISE),
+        "metric_noise": _if_any(_NOISE),
         "statistics_starts": optional(typed_json.table_of(optional(integer()))),
         "training_data": typed_json.table_of(typed_json.anything),
         "model_configuration": optional(typed_json.text),

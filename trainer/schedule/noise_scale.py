@@ -28,7 +28,7 @@ class Scaling:
       exponent: 1 for SGD (Goyal et al. 2017). 1/2 is an option for adaptive optimizers (Krizhevsky
         2014, 1404.5997, section 5). At 0, ε does not depend on B.
       momentum_counts: True if momentum lengthens the steps by 1 / (1 − m), as u ← m u + ∇ does.
-        Adam and LAMB average gradients instead; their rule lacks 1 − m.
+        Adam, AdamW and LAMB average gradients instead; their rule lacks 1 − m.
     """
 
     exponent: float = 1.0

@@ -6,6 +6,7 @@ import math
 from absl import logging
 
 from trainer.config.flags import Config
+from trainer.config.run_flags import ADAPTIVE
 from trainer.errors import UserError
 from trainer.schedule import anneal, layout, momentum, noise_controller, noise_scale, warmup
 from trainer.schedule.controller import Controller
@@ -114,7 +115,7 @@ def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
         )
     scaling = Scaling(
         {"linear": 1.0, "sqrt": 0.5, "none": 0.0}[config.scaling],
-        momentum_counts=config.optimizer not in ("adam", "lamb"),
+        momentum_counts=config.optimizer not in ADAPTIVE,
     )
     start = noise_scale.solve(
         reference,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 
 from trainer.run_dir.metrics_writer import MetricsWriter
 from trainer.schedule.gradient_noise import GradientNoise
@@ -15,7 +16,7 @@ from trainer.training.update_metrics import UpdateMetrics
 
 def log_training(
     metrics: UpdateMetrics,
-    noise: GradientNoise | None,
+    noise: Mapping[str, GradientNoise],
     decision: str | None,
     trajectory: Trajectory,
     state: State,
@@ -25,7 +26,7 @@ def log_training(
 
     Args:
       metrics: metrics of the last stretch.
-      noise: averages of the gradient noise; None if the last stretch did not measure it.
+      noise: averages of the gradient noise that the last stretch measured, by their names.
       decision: message of the controller's decision after the stretch, if it decided.
       trajectory: schedule of the run.
       state: state after the stretch; this function empties its window.
@@ -33,9 +34,11 @@ def log_training(
     """
     window = state.window
     optional: dict[str, float | str] = {}
-    scale = noise.scale if noise else None
-    if scale is not None and math.isfinite(scale):
-        optional["gradient_noise_scale"] = scale
+    for name, averages in noise.items():
+        if averages.scale is not None and math.isfinite(averages.scale):
+            optional[name] = averages.scale
+    if metrics.clipped is not None:
+        optional["gradient_clipped"] = window["clipped"] / window["updates"]
     if metrics.input_wait is not None:
         optional["input_wait"] = window["input_wait"] / window["seconds"]
     if decision:

@@ -59,9 +59,11 @@ class TrainingLoop:
         stop = config.stop_at_epoch
         self._stop_at = run.trajectory.end if stop is None else position_of(stop, examples)
         self._noise = GradientNoise(noise_horizon(config, examples))
+        self._metric_noise = GradientNoise(noise_horizon(config, examples))
         if self._state.update:
             self._controller.load_state_dict(self._state.control)
             self._noise.load_state_dict(self._state.noise)
+            self._metric_noise.load_state_dict(self._state.metric_noise)
         self._iterator: Iterator[Any] | None = None
         self._micro_batch_size = 0  # The micro-batch size of `_iterator`.
         self._examples_per_second = 0.0  # Throughput in the last stretch.
@@ -135,8 +137,7 @@ class TrainingLoop:
         divergence.check_updates(stretch, metrics, state)
         state.trained(stretch, metrics)
         self._move_phase()
-        squares = metrics.micro_batch_sq_norm.tolist(), metrics.batch_sq_norm.tolist()
-        measured = self._noise.add(self._micro_batch_size, stretch.batch_size, *squares)
+        measured = self._measure(metrics, stretch.batch_size)
         decision = None
         if (self._next_decision(stretch.position) or math.inf) <= state.position:
             decision = self._controller.measured(self._noise)
@@ -144,14 +145,29 @@ class TrainingLoop:
         self._examples_per_second = len(stretch.settings) * stretch.batch_size / metrics.seconds
         self._training_loss = float(np.mean(metrics.loss))
         if self._log_due(stretch):
-            noise, writer = self._noise if measured else None, self._outputs.metrics
-            log_training(metrics, noise, decision, self._trajectory, state, writer)
+            writer = self._outputs.metrics
+            log_training(metrics, measured, decision, self._trajectory, state, writer)
         self._outputs.progress.update(
             state.position,
             loss=float(metrics.loss[-1]),
             batch=stretch.batch_size,
             epoch=state.position / self._trajectory.examples,
         )
+
+    def _measure(self, metrics: UpdateMetrics, batch_size: int) -> dict[str, GradientNoise]:
+        """Adds a stretch to the gradient noise; returns what it measured, by name of the metric."""
+        squares = metrics.micro_batch_sq_norm.tolist(), metrics.batch_sq_norm.tolist()
+        if not self._noise.add(self._micro_batch_size, batch_size, *squares):
+            return {}
+        found = {"gradient_noise_scale": self._noise}
+        if metrics.metric_sq_norms is not None:
+            parts, wholes = metrics.metric_sq_norms
+            known = wholes > 0  # The first update has no metric yet.
+            squares = parts[known].tolist(), wholes[known].tolist()
+            self._metric_noise.add(self._micro_batch_size, batch_size, *squares)
+            self._state.metric_noise = self._metric_noise.state_dict()
+            found["gradient_noise_scale_adam"] = self._metric_noise
+        return found
 
     def _show_pictures(self, examples: tf.data.Dataset) -> None:
         """Writes a picture of the first training examples, as augmentation leaves them."""
@@ -171,9 +187,13 @@ class TrainingLoop:
         if self._group.count == 1:
             return metrics
         names = ("loss", "top1", "gradient_norm", "micro_batch_sq_norm", "batch_sq_norm")
-        own = np.stack([getattr(metrics, name) for name in names])  # [5, n]
-        chiefs = self._group.broadcast(own).astype(np.float32)
-        return dataclasses.replace(metrics, **dict(zip(names, chiefs, strict=True)))
+        in_metric = metrics.metric_sq_norms or ()
+        own = np.stack([*(getattr(metrics, name) for name in names), *in_metric])  # [5 or 7, n]
+        chiefs = [*self._group.broadcast(own).astype(np.float32)]
+        values = dict(zip(names, chiefs, strict=False))
+        if in_metric:
+            values["metric_sq_norms"] = (chiefs[-2], chiefs[-1])
+        return dataclasses.replace(metrics, **values)
 
     def _next_stretch(self, most_updates: int) -> Stretch:
         """Returns the next stretch, which ends at the latest where the loop has to act."""

@@ -1,5 +1,6 @@
 """Applies an update: changes parameters, optimizer slots and moving statistics, once a batch."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -35,6 +36,21 @@ class ParameterUpdate:
             [tf.Variable(slot, trainable=False) for slot in optimizer.start(parameter)]
             for parameter in gradient_function.parameters
         ]
+
+    def squared_norms(self, gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Returns ‖gradients‖², and, if the optimizer has a metric, their squared norm in it.
+
+        The metric is a factor on the square of each element; it is that before the next update.
+        """
+        plain = tf.add_n([tf.reduce_sum(tf.square(gradient)) for gradient in gradients])
+        metric = self._optimizer.metric
+        if metric is None:
+            return [plain]
+        scaled = [
+            tf.reduce_sum(metric(tuple(slot.read_value() for slot in slots)) * tf.square(gradient))
+            for gradient, slots in zip(gradients, self.slots, strict=True)
+        ]
+        return [plain, tf.add_n(scaled)]
 
     def assign(
         self,
@@ -72,8 +88,8 @@ class ParameterUpdate:
             # `total` is a sum over B/G ghost batches, divided by B. So total · G is the mean.
             moving.assign_add(weight * (total * size - moving))
 
-        of_each = zip(function.norms, statistics, shares, function.moving, strict=True)
-        for layer, totals, share, moves in of_each:
+        of_norms = zip(function.norms, statistics, shares, function.moving, strict=True)
+        for layer, totals, share, moves in of_norms:
             variables = (layer.moving_mean, layer.moving_variance) if moves else ()
             for variable, total in zip(variables, totals, strict=moves):
                 given: Any = (total, layer.ghost_batch_size, share)

@@ -176,6 +176,7 @@ def _phases(
         model,
         optimizer=config.optimizer,
         weight_decay=config.weight_decay,
+        clip_norm=config.clip_norm,
         label_smoothing=config.label_smoothing,
         seed=config.seed,
         layer_decay=config.layer_decay,

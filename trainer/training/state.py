@@ -29,7 +29,7 @@ class State:
       input_wait: seconds of all stretches in which the device waited for examples.
       resumes: number of times that the run was resumed from a checkpoint.
       window: sums since the last logged point: loss and top1 over examples, the number of examples,
-        seconds and input wait.
+        seconds and input wait; with --clip_norm, the numbers of updates and of clipped ones.
       setting: batch size, learning rate and momentum of the last update.
       evaluation: values of the last evaluation that counts, and its position. If the run has an
         average, also the values of both evaluations, under `plain` and `ema`.
@@ -37,6 +37,7 @@ class State:
         also --evaluate_with.
       control: state of the controller.
       noise: averages of the measured gradient noise.
+      metric_noise: the same in the optimizer's metric; {} if it has none.
       statistics_starts: position at which each batch norm first trained, by the norm's index in the
         model. A position is None if the norm's statistics were loaded.
       training_data: properties of the training data, as in training_data.json.
@@ -54,6 +55,7 @@ class State:
     best: dict[str, Any] | None = None
     control: dict[str, Any] = dataclasses.field(default_factory=dict)
     noise: dict[str, Any] = dataclasses.field(default_factory=dict)
+    metric_noise: dict[str, Any] = dataclasses.field(default_factory=dict)
     statistics_starts: dict[str, int | None] | None = None
     training_data: dict[str, Any] = dataclasses.field(default_factory=dict)
     model_configuration: str | None = None
@@ -79,6 +81,8 @@ class State:
             "seconds": metrics.seconds,
             "input_wait": wait,
         }
+        if metrics.clipped is not None:
+            sums |= {"updates": updates, "clipped": int(np.sum(metrics.clipped))}
         self.window = {name: self.window.get(name, 0.0) + value for name, value in sums.items()}
 
     def evaluated(self, evaluations: Evaluations) -> None:

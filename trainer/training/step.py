@@ -6,7 +6,7 @@
                 batch = examples [p + (j R + r) b, p + (j R + r + 1) b)
                 sums[r] += gradients, statistics, loss, correct of batch
         means = all_reduce(sums) / B           # once an update
-        gradient = means.gradients + gradient of the regularizers
+        gradient = means.gradients + gradient of the regularizers, clipped if asked
         parameters, slots = optimizer(gradient, ε, m)
         moving statistics += weight · (means.statistics · G - moving statistics)
         average += weight · (parameters and moving statistics - average)
@@ -26,7 +26,7 @@ import tensorflow as tf
 
 from trainer.config.run_flags import NEWEST_ORDER
 from trainer.distributed.strategy import next_per_replica
-from trainer.nn import layer_groups, moving_statistics
+from trainer.nn import clipping, layer_groups, moving_statistics
 from trainer.nn.optimizers import OPTIMIZERS
 from trainer.nn.user_code import unwrap_user_errors
 from trainer.schedule.layout import divisors
@@ -59,6 +59,7 @@ class TrainingStep:
         *,
         optimizer: str,
         weight_decay: float,
+        clip_norm: float | None = None,
         label_smoothing: float,
         seed: int,
         order_version: int = NEWEST_ORDER,
@@ -74,9 +75,11 @@ class TrainingStep:
         must be False if op determinism is enabled, because a deterministic graph cannot read the
         clock. It must be False on TPUs too, because their work is enqueued ahead of time.
         `class_weights` are factors on the loss of an example, by its label; None: all are 1.
+        `clip_norm` is the largest norm of an update's gradient; None: there is no limit.
         """
         self.strategy, self.model, self.timed = strategy, model, timed
         self.traces, self._lanes, self.average = 0, lanes, average
+        self._clip_norm = clip_norm
         self._gradient_function = GradientFunction(
             model,
             label_smoothing=label_smoothing,
@@ -104,8 +107,10 @@ class TrainingStep:
                 _accumulator([]),
                 _accumulator([]),
             )
-            # Σ ‖sum of a micro-batch's gradients‖² over the micro-batches of one update.
-            self._squares = _accumulator([])
+            # Σ ‖sum of a micro-batch's gradients‖² over the micro-batches of one update, and the
+            # same in the optimizer's metric if it has one.
+            metrics = 1 if OPTIMIZERS[optimizer].metric is None else 2
+            self._squares = [_accumulator([]) for _ in range(metrics)]
 
     def run(self, iterator: Any, stretch: Stretch) -> UpdateMetrics:
         """Trains the updates of `stretch` with the next micro-batches of `iterator`.
@@ -131,14 +136,17 @@ class TrainingStep:
         )
         start = time.perf_counter()
         records, wait = self._stretches[micro_batch_size](*arguments)
-        loss, top1, norm, squares, batch_sq_norm = records.numpy().T  # Waits for the device.
-        # `squares` sums ‖b · mean gradient‖² over R·k micro-batches, and R·k · b² = B · b.
-        micro_batch_sq_norm = squares / (size * micro_batch_size)
+        loss, top1, norm, *norms = records.numpy().T  # Waits for the device.
+        # Sums of ‖b · mean gradient‖² over R·k micro-batches come first, and R·k · b² = B · b.
+        count = len(self._squares)
+        parts = [squares / (size * micro_batch_size) for squares in norms[:count]]
+        plain, *in_metric = zip(parts, norms[count:], strict=True)
         seconds = time.perf_counter() - start
         # The graph reads the wall clock, which the system may adjust during the stretch. So the
         # wait is limited to the stretch's duration.
         wait = min(float(wait.numpy()), seconds) if self.timed else None
-        return UpdateMetrics(loss, top1, norm, micro_batch_sq_norm, batch_sq_norm, seconds, wait)
+        clips = None if self._clip_norm is None else clipping.clipped(norm, self._clip_norm)
+        return UpdateMetrics(loss, top1, norm, *plain, seconds, wait, clips, *in_metric)
 
     def _compile(self, iterator: Any) -> Any:
         vector, scalar = tf.TensorSpec([None], tf.float32), tf.TensorSpec([], tf.float32)
@@ -160,10 +168,11 @@ class TrainingStep:
         batch_size: tf.Tensor,
         statistics_weights: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the results of `apply` for n updates, [n, 5], and the input wait in seconds."""
+        """Returns the results of `apply` for n updates, [n, 5 or 7], and the input wait in s."""
         self.traces += 1
         updates = tf.size(learning_rates)
-        records = tf.TensorArray(tf.float32, updates, element_shape=[5])
+        columns = 3 + 2 * len(self._squares)
+        records = tf.TensorArray(tf.float32, updates, element_shape=[columns])
         wait = tf.constant(0.0, tf.float64)
         done = self._clock([])
         for update in tf.range(updates):
@@ -207,7 +216,8 @@ class TrainingStep:
         micro_batch: Any = tf.nest.map_structure(lambda *values: tf.add_n(values), *parts)
         sums, values = tf.nest.flatten(self._sums), tf.nest.flatten(micro_batch)
         added = [total.assign_add(value) for total, value in zip(sums, values, strict=True)]
-        added.append(self._squares.assign_add(_squared_norm(micro_batch.gradients)))
+        squares = self._update.squared_norms(micro_batch.gradients)
+        added += [sum_.assign_add(x) for sum_, x in zip(self._squares, squares, strict=True)]
         with tf.control_dependencies(added):
             return tf.identity(parts[0].loss)
 
@@ -221,22 +231,25 @@ class TrainingStep:
         """Applies one update from the sums, then resets the sums.
 
         `statistics_weights`, float32, has one weight for each batch norm, and then one for the
-        average if there is one. Returns [loss, top1, gradient norm, sum of micro-batch squared
-        norms, batch squared norm].
+        average if there is one. Returns [loss, top1, gradient norm, *sums of micro-batch squared
+        norms, *batch squared norms].
         """
-        totals = [total.read_value() for total in (*tf.nest.flatten(self._sums), self._squares)]
+        totals = [total.read_value() for total in (*tf.nest.flatten(self._sums), *self._squares)]
         context = tf.distribute.get_replica_context()
         if self.strategy.num_replicas_in_sync > 1:
             totals = context.all_reduce(tf.distribute.ReduceOp.SUM, totals)
-        *totals, squares = totals
+        count = len(self._squares)
+        totals, squares = totals[:-count], totals[-count:]
         means = [total / batch_size for total in totals]
         gradients, statistics, loss, top1 = tf.nest.pack_sequence_as(self._sums, means)
-        batch_sq_norm = _squared_norm(gradients)
+        batch_sq_norms = self._update.squared_norms(gradients)
         regularisation = self._gradient_function.regularisation()
         gradients = [g + r for g, r in zip(gradients, regularisation, strict=True)]
+        norm = tf.linalg.global_norm(gradients)
+        if self._clip_norm is not None:
+            gradients = clipping.clip(gradients, norm, self._clip_norm)
         shares = tf.unstack(statistics_weights)
-        of_norms = shares[: len(self._norms)]
-        arguments = gradients, statistics, learning_rate, momentum, of_norms
+        arguments = gradients, statistics, learning_rate, momentum, shares[: len(self._norms)]
         context.merge_call(self._update.assign, args=arguments)
         if self.average:
             context.merge_call(self.average.move, args=(shares[-1],))
@@ -245,8 +258,7 @@ class TrainingStep:
         # removed that order as redundant, and then pruned totals that a replica does not use. At
         # times, losses and top1 of some replicas were missing.
         self.zero()
-        norm = tf.linalg.global_norm(gradients)
-        return tf.stack([loss, top1, norm, squares, batch_sq_norm])
+        return tf.stack([loss, top1, norm, *squares, *batch_sq_norms])
 
     def finite(self) -> bool:
         """Returns whether all parameters, slots, moving statistics and averages are finite.
@@ -261,12 +273,8 @@ class TrainingStep:
 
     def zero(self) -> None:
         """Sets the sums to 0, as each update does at its end."""
-        for total in (*tf.nest.flatten(self._sums), self._squares):
+        for total in (*tf.nest.flatten(self._sums), *self._squares):
             total.assign(tf.zeros_like(total))
-
-
-def _squared_norm(gradients: list[tf.Tensor]) -> tf.Tensor:
-    return tf.add_n([tf.reduce_sum(tf.square(gradient)) for gradient in gradients])
 
 
 def _accumulator(shape: Any) -> tf.Variable:

@@ -12,12 +12,16 @@ class UpdateMetrics:
     Attributes:
       loss: mean cross entropy of each batch before its update, float [n].
       top1: fraction of each batch whose label has the largest logit, float [n].
-      gradient_norm: Euclidean norm of each update's gradient, with the regularizers' part.
+      gradient_norm: Euclidean norm of each update's gradient, with the regularizers' part, before
+        it is clipped.
       micro_batch_sq_norm: squared norm of a micro-batch's mean gradient without the regularizers'
         part, averaged over the micro-batches of each update, float [n].
       batch_sq_norm: squared norm of a batch's mean gradient without the regularizers' part.
       seconds: duration of the stretch, without tracing.
       input_wait: seconds of the stretch in which the device waited for examples; None if not timed.
+      clipped: whether each update's gradient was clipped, bool [n]; None without --clip_norm.
+      metric_sq_norms: micro_batch_sq_norm and batch_sq_norm in the optimizer's metric, which are 0
+        in its first update; None if it has no metric.
     """
 
     loss: np.ndarray
@@ -27,3 +31,5 @@ class UpdateMetrics:
     batch_sq_norm: np.ndarray
     seconds: float
     input_wait: float | None
+    clipped: np.ndarray | None = None
+    metric_sq_norms: tuple[np.ndarray, np.ndarray] | None = None
