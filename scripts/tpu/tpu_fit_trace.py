@@ -31,6 +31,7 @@ from trainer.data.tfds import prepare, records
 from trainer.errors import UserError
 from trainer.run_dir.training_data import TrainingData
 from trainer.training import setup
+from trainer.training.averaging import ModelAverage
 from trainer.training.step import TrainingStep
 
 _ALIAS = re.compile(
@@ -98,13 +99,19 @@ def training_step(config: Config, data: TrainingData, replicas: int) -> Training
       UserError: if the model does not exist.
     """
     strategy = _Core(replicas)
+    model, average = setup.build(config, data, strategy), None
+    if config.ema_decay is not None:
+        average = ModelAverage(
+            strategy, model, decay=config.ema_decay, base_batch_size=config.base_batch_size
+        )
     return TrainingStep(
         strategy,
-        setup.build(config, data, strategy),
+        model,
         optimizer=config.optimizer,
         weight_decay=config.weight_decay,
         label_smoothing=config.label_smoothing,
         seed=config.seed,
+        average=average,
     )
 
 
@@ -121,7 +128,7 @@ def lowered(step: TrainingStep, micro_batch_size: int) -> str:
         learning_rate: tf.Tensor,
         momentum: tf.Tensor,
         batch_size: tf.Tensor,
-        statistics_weights: tf.Tensor,  # [norms]
+        statistics_weights: tf.Tensor,  # [norms], or one more with --ema_decay
     ) -> tf.Tensor:
         done = tf.constant(0)
         while done < accumulation:  # XLA needs the length of tf.range when it compiles.
@@ -140,7 +147,7 @@ def lowered(step: TrainingStep, micro_batch_size: int) -> str:
         number,
         number,
         number,
-        tf.TensorSpec([len(step.starts)], tf.float32),
+        tf.TensorSpec([len(step.starts) + (step.average is not None)], tf.float32),
     )
     return for_jax(lowering(stage="stablehlo", platform_name="CPU"))
 

@@ -41,6 +41,22 @@ def test_the_mean_of_seeds_is_thick_and_each_is_thin(tmp_path):
     assert (xs[0], xs[-1], ys[-1]) == (1, 20, 1)
 
 
+def test_the_average_has_pictures_of_its_own(tmp_path):
+    write(tmp_path / "a", "--ema_decay=0.9")
+    write(tmp_path / "b")
+    groups = conditions(read(tmp_path))
+    pictures = {p.name: p for p in curves.learned(groups, curves.lines(groups))}
+    axes = drawn(pictures.values())
+    assert thick(axes["eval_ema_top1_epochs"])["a"] == ([1, 2], pytest.approx([50, 90]))
+    assert thick(axes["eval_top1_epochs"])["a"] == ([1, 2], pytest.approx([40, 80]))
+    assert axes["eval_ema_top1_epochs"].get_title().startswith("Evaluation top-1 of the average")
+    assert pictures["eval_top1_epochs"].caption.startswith("Of the plain parameters.")
+    write(tmp_path / "c")
+    groups = conditions(read(tmp_path)[1:])
+    pictures = curves.learned(groups, curves.lines(groups))
+    assert not [p for p in pictures if "ema" in p.name or "plain" in p.caption]
+
+
 def test_runs_of_different_length_share_logarithmic_updates(tmp_path):
     write(tmp_path / "short", "--seed=1", updates=10)
     write(tmp_path / "long", "--anneal=cosine", updates=200)

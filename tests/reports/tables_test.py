@@ -75,6 +75,25 @@ def test_every_run_has_a_row(runs):
     assert (late["updates"], late["top-1, %"], late["seconds"]) == ("20", "80.00", "–")
 
 
+def test_a_run_with_an_average_shows_what_counts(tmp_path):
+    write(tmp_path / "a", "--ema_decay=0.9")
+    write(tmp_path / "b", "--ema_decay=0.9", "--evaluate_with=plain", "--seed=1")
+    write(tmp_path / "c", "--ema_decay=0.9", "--seed=2", ended=False)
+    write(tmp_path / "d")
+    runs = read(tmp_path)
+    table = tables.by_run(runs)
+    rows = [dict(zip(table.head, row, strict=True)) for row in table.rows]
+    found = [(row["top-1, %"], row["best top-1, %"], row["notes"]) for row in rows]
+    ema = "top-1 and loss are of the average; the plain parameters ended at 80.00%"
+    plain = "top-1 and loss are of the plain parameters; the average ended at 90.00%"
+    assert found == [
+        ("90.00", "90.00", ema),
+        ("80.00", "80.00", plain),
+        ("90.00", "90.00", ema),
+        ("80.00", "80.00", ""),
+    ]
+
+
 def test_summary_names_the_highest_top1_and_the_fewest_updates(runs):
     best, fewest = tables.summary(conditions(runs))
     assert best == "Highest mean top-1: 85.00 ± 10.00% (n = 3), by grow."

@@ -65,6 +65,25 @@ def test_a_copy_elsewhere_is_not_asked_about_its_neighbours(folder, tmp_path):
     assert checkpoint_choice.best(gone, copy) == {"top1": 0.6, "update": 10}
 
 
+def test_lines_name_the_parameters_of_a_run_with_an_average(folder):
+    best = {"top1": 0.6, "update": 10, "evaluated_with": "ema"}
+    line = checkpoint_choice.of_run(folder, folder / "000000010", 10, best, "ema")
+    assert line == (
+        f"takes the average in {folder}/000000010; it has the best evaluation of the average, "
+        "top1 0.6000"
+    )
+    line = checkpoint_choice.of_run(folder, folder / "000000099", 99, best, "plain")
+    assert line == (
+        f"takes the plain parameters in {folder}/000000099, the newest; the best evaluation of the "
+        "average has top1 0.6000, at update 10, which --checkpoint=best takes"
+    )
+    about = ExportInfo("x/000000010", 10, (8, 8, 1), 2, {}, best=best, evaluated_with="ema")
+    assert checkpoint_choice.of_export(PATH, about) == (
+        f"takes {PATH}, which holds the average of update 10; it had the best evaluation of the "
+        "average, top1 0.6000"
+    )
+
+
 @pytest.mark.parametrize(
     ("best", "line"),
     [

@@ -4,12 +4,16 @@ import json
 
 from tests.support.configs import parsed
 from trainer.config.flagfile import to_flagfile
+from trainer.schedule.averaging import evaluated_with
 
 N = 1000
 
 
 def write(folder, *flags, top1=0.8, updates=20, seconds=10.0, ended=True, noise=None):
-    """A run of two epochs in `updates` updates, whose top-1 rises linearly to `top1`."""
+    """A run of two epochs in `updates` updates, whose top-1 rises linearly to `top1`.
+
+    If the flags ask for an average, its top-1 is 0.1 above that of the plain parameters.
+    """
     folder.mkdir(parents=True)
     config = parsed("--epochs=2", *flags)
     (folder / "flags.txt").write_text(to_flagfile(config), encoding="utf-8")
@@ -24,6 +28,8 @@ def write(folder, *flags, top1=0.8, updates=20, seconds=10.0, ended=True, noise=
         lines.append({"split": "train", **point, **more})
         if update % (updates // 2) == 0:
             lines.append({"split": "eval", **point})
+            if config.ema_decay is not None:
+                lines.append({"split": "eval_ema", **point, "top1": point["top1"] + 0.1})
     (folder / "metrics.jsonl").write_text(
         "".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8"
     )
@@ -31,5 +37,9 @@ def write(folder, *flags, top1=0.8, updates=20, seconds=10.0, ended=True, noise=
     if ended:
         result = {"top1": top1, "loss": 1.0, "updates": updates, "seconds": seconds}
         result |= {"epochs": 2.0, "examples_per_second": 2 * N / seconds, "resumes": 0}
+        if config.ema_decay is not None:
+            both = {"plain": {"top1": top1, "loss": 1.0}, "ema": {"top1": top1 + 0.1, "loss": 1.0}}
+            counts = evaluated_with(config)
+            result |= both[counts] | both | {"evaluated_with": counts}
         (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
     return folder

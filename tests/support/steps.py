@@ -11,6 +11,7 @@ from trainer.nn.ghostify import ghostify
 from trainer.schedule.layout import Layout
 from trainer.schedule.noise_scale import Setting
 from trainer.schedule.stretch import Stretch
+from trainer.training.averaging import ModelAverage
 from trainer.training.step import TrainingStep
 
 RNG = np.random.default_rng(0)
@@ -54,6 +55,14 @@ def step_on(strategy, model_of=lambda: tiny(ghost=16), **options):
     with strategy.scope():
         model = model_of()
     return TrainingStep(strategy, model, seed=0, **options)
+
+
+def averaging_step(strategy, model_of=lambda: tiny(ghost=16), *, decay, base_batch_size, **options):
+    """Returns a step whose updates move an average of the model."""
+    with strategy.scope():
+        model = model_of()
+    average = ModelAverage(strategy, model, decay=decay, base_batch_size=base_batch_size)
+    return step_on(strategy, lambda: model, average=average, **options)
 
 
 def iterator_from(position, b):

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from trainer.sweep.table import Row, best, cells, failed, text
@@ -17,6 +19,15 @@ ROWS = [
     row("256", "1", None, 3, "the loss is nan\nlower the rate"),
     row("512", "0", None, None),
 ]
+
+
+def test_a_line_says_which_results_are_of_an_average():
+    averaged = [dataclasses.replace(row, evaluated_with="ema") for row in ROWS[:2]]
+    line = "top1 and loss are of the average of the parameters"
+    assert text(averaged).split("\n\n")[-1] == line
+    *_, found, _ = text([*averaged, *ROWS[2:]]).split("\n\n")
+    assert found == f"{line} at 2 of 4 points"
+    assert line not in text(ROWS)
 
 
 def test_cells_hold_mean_and_sample_deviation_over_the_seeds():

@@ -10,6 +10,7 @@ from tests.support.steps import (
     IMAGES,
     LABELS,
     UPDATES,
+    averaging_step,
     iterator_from,
     run,
     step_on,
@@ -126,8 +127,12 @@ def test_every_sum_is_read_before_it_is_zeroed(cpus):
 
 
 def test_an_update_is_one_collective(cpus):
-    """Counts the all-reduces if replicas use collectives, as on several hosts: one, of all sums."""
-    step = step_on(tf.distribute.MultiWorkerMirroredStrategy._from_local_devices(cpus[:2]))
+    """Counts the all-reduces if replicas use collectives, as on several hosts: one, of all sums.
+
+    An average of the parameters adds none.
+    """
+    strategy = tf.distribute.MultiWorkerMirroredStrategy._from_local_devices(cpus[:2])
+    step = averaging_step(strategy, decay=0.9, base_batch_size=64)
     graph = step._compile(iterator_from(0, 32)).get_concrete_function().graph
     sizes = [
         [dimension.size for dimension in node.attr["_output_shapes"].list.shape[0].dim]

@@ -18,6 +18,7 @@ from trainer.distributed.strategy import is_tpu
 from trainer.run_dir.training_data import TrainingData
 from trainer.schedule.realize import BatchLimits
 from trainer.training import micro_batch_search, setup
+from trainer.training.averaging import ModelAverage
 from trainer.training.evaluation import Evaluator
 from trainer.training.step import TrainingStep
 
@@ -59,6 +60,8 @@ def built(name, cores, shape):
 
 
 def step_of(strategy, model):
+    """Returns a step that averages the parameters, which adds to what a replica computes."""
+    average = ModelAverage(strategy, model, decay=0.9, base_batch_size=128)
     return TrainingStep(
         strategy,
         model,
@@ -67,6 +70,7 @@ def step_of(strategy, model):
         label_smoothing=0.1,
         seed=0,
         timed=False,
+        average=average,
     )
 
 

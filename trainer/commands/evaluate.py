@@ -63,6 +63,7 @@ def run(config: Config) -> int:
     kind = "export" if config.export_dir else "checkpoint"
     examples = source.examples - (bad.count - before)
     values = {**dataclasses.asdict(evaluation), "examples": examples, kind: str(trained.path)}
+    values |= {"evaluated_with": trained.evaluated_with} if trained.evaluated_with else {}
     classes = None
     if config.per_class:
         classes = {"dataset": config.dataset, "split": split, "update": trained.update}

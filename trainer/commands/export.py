@@ -2,10 +2,12 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Iterable
 
 from trainer.config.flagfile import to_flagfile
 from trainer.config.flags import Config
 from trainer.run_dir import model_source
+from trainer.schedule.averaging import EMA, evaluated_with
 from trainer.system import process_limits
 from trainer.system.output import log, say
 
@@ -31,13 +33,15 @@ def run(config: Config) -> int:
     from trainer.run_dir import checkpoint_choice, exports
     from trainer.training import setup
 
-    flags = to_flagfile(dataclasses.replace(config, model_dir=None))
+    # export.json tells which parameters are exported, which may differ from the run's choice.
+    flags = to_flagfile(dataclasses.replace(config, model_dir=None, evaluate_with=None))
     exports.check_free(target, flags)
     bad = BadExamples(config.skip_bad_examples)
     strategy = tf.distribute.OneDeviceStrategy("CPU:0")
     model, data, path, update = setup.restore(config, folder, strategy, bad)
     checkpoints = folder / "checkpoints"
     best = checkpoint_choice.best(checkpoints, path)
+    counts = evaluated_with(config) if config.ema_decay is not None else None
     unghostify(model)
     (_, h, w, c), classes = model.input_shape, model.output_shape[-1]
     names = setup.class_names(config, data.class_names, data.classes)
@@ -46,16 +50,30 @@ def run(config: Config) -> int:
         *(str(path), update, (h, w, c), classes, setup.versions(), (*names,)),
         preprocessing=data.preprocessing,
         best=best,
+        evaluated_with=counts,
     )
     decode = decoder((h, w, c), config.augment, config.max_image_pixels)
     without = exports.write(target, model, flags, about, logits, decode)
 
-    log(checkpoint_choice.of_run(checkpoints, path, update, best))
+    log(checkpoint_choice.of_run(checkpoints, path, update, best, counts))
+    averaged = "the average of the parameters at " if counts == EMA else ""
     say(
-        f"{target} holds update {update} of {folder}, "
+        f"{target} holds {averaged}update {update} of {folder}, "
         f"from uint8 images [b, {h}, {w}, {c}] to float32 logits [b, {classes}]:"
     )
     say(f"  classes.txt names the logits, as model.class_names does: {few(logits)}")
+    _say_usage(target, without, exports.modules_needed(model))
+    return 0
+
+
+def _say_usage(target: pathlib.Path, without: str | None, modules: Iterable[str]) -> None:
+    """Prints the code that loads the export `target`.
+
+    Args:
+      target: folder of the export.
+      without: reason why the export lacks model.keras; None if it has this file.
+      modules: names of the modules that model.keras needs.
+    """
     # The printed code assigns `model`: without it, Python would delete the variables of `serve`.
     say(f'  model = tf.saved_model.load("{target}/saved_model"); logits = model.serve(images)')
     say(
@@ -65,8 +83,7 @@ def run(config: Config) -> int:
     say("    files: bytes of JPEGs and PNGs; found: their names and probabilities, best first")
     if without:
         say(f"  model.keras is left out, because Keras could not load it: {without}")
-    else:
-        say(f'  model = keras.models.load_model("{target}/model.keras"); logits = model(images)')
-        for module in exports.modules_needed(model):
-            say(f"  first import {module}, which defines the layers")
-    return 0
+        return
+    say(f'  model = keras.models.load_model("{target}/model.keras"); logits = model(images)')
+    for module in modules:
+        say(f"  first import {module}, which defines the layers")

@@ -12,7 +12,7 @@ from trainer.data.tfds import sizes
 from trainer.errors import UserError
 from trainer.reports import plan_plot
 from trainer.run_dir import result
-from trainer.schedule import cost, plan, trajectory
+from trainer.schedule import averaging, cost, plan, trajectory
 from trainer.schedule.layout import Layout, default_micro_batch_size, lay_out
 from trainer.system.output import say, width
 from trainer.system.typed_json import DamagedError, problem
@@ -32,12 +32,12 @@ def run(config: Config) -> int:
         note := image_listing.note(config.dataset, config.train_split)
     ):
         say(f"crescendo plan: {note}", to=sys.stderr)
-    notes = _notes(config)
     layout = layouts(config, schedule, replicas)
     ramps = plan.ramps(schedule, layout)
     counted = [ramp.first for ramp in ramps]
     examples, updates = schedule.examples, sum(each.updates for each in counted)
     machines = _machines(config, replicas, hosts)
+    notes = _notes(config, examples, max(each.batch_size for each in counted))
     if config.format == "json":
         found: dict[str, Any] = {"examples": examples, "total_updates": updates}
         found |= cost.whole(counted, machines) if machines else {}
@@ -61,7 +61,7 @@ def run(config: Config) -> int:
     return 0
 
 
-def _notes(config: Config) -> list[str]:
+def _notes(config: Config, examples: int, largest_batch: int) -> list[str]:
     """Returns lines on what trains and how, which stand below the table."""
     notes = []
     if config.freeze:
@@ -75,6 +75,7 @@ def _notes(config: Config) -> list[str]:
             f"--clip_norm={config.clip_norm:g} depends on the batch size: larger batches have "
             "shorter gradients, and are clipped less"
         )
+    notes += averaging.described(config, examples, largest_batch)
     return [*notes, *class_balance.described(config, _class_counts(config))]
 
 
@@ -124,6 +125,7 @@ def planned(
             "here: pass --train_examples."
         )
     trajectory.unfreeze_position(config, examples)  # Refuses what contradicts itself.
+    averaging.evaluated_with(config)
     hosts = config.plan_hosts or 1
     replicas = config.plan_replicas or config.virtual_devices or hosts
     if replicas % hosts:

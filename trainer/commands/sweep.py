@@ -144,7 +144,8 @@ def _rows(
             outcome = recorded.get(name, outcomes.Outcome())
             ended = result.ended(path / name)
         results = {key: ended[key] for key in result.RESULTS} if ended else None
-        rows.append(table.Row(name, point, outcome.status, outcome.reason, results))
+        counts = ended.get("evaluated_with") if ended else None
+        rows.append(table.Row(name, point, outcome.status, outcome.reason, results, counts))
     return rows
 
 

@@ -14,7 +14,7 @@ from trainer.distributed.worker import Worker, from_environment
 from trainer.errors import ExitStatus, NonFiniteLossError, NotSavedError, UserError
 from trainer.run_dir import directory
 from trainer.run_dir import result as results
-from trainer.schedule import trajectory
+from trainer.schedule import averaging, trajectory
 from trainer.system import output, process_limits, stop_signals
 from trainer.system.atomic_file import write_atomic
 from trainer.system.output import log
@@ -35,6 +35,7 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
         raise UserError("--model_dir is missing: name the run's directory, as in runs/first.")
     path = pathlib.Path(config.model_dir)
     trajectory.unfreeze_position(config, examples=1)  # Its errors do not depend on N.
+    averaging.evaluated_with(config)  # Refuses to evaluate an average that the run does not have.
     if config.strategy == "tpu":
         tpu.check_packages()
     worker = None
@@ -48,7 +49,7 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
         if ended is not None:
             ranges = config.anneal == "range_test"  # The learning rate made its last top-1 small.
             best = f"; {_best(ended)}" if ended.get("best") and not ranges else ""
-            log(f"{path} is finished: top1 {ended['top1']:.4f} in {ended['updates']} updates{best}")
+            log(f"{path} is finished: {_last(ended)} in {ended['updates']} updates{best}")
         try:
             if ended is None or worker:  # The other workers wait for the chief of a finished run.
                 status = _train(config, path, worker)
@@ -87,7 +88,7 @@ def _train(config: Config, path: pathlib.Path, worker: Worker | None) -> int:
             directory.forget_divergence(path)
         try:
             # A range test's model is of no use, so its confusions are not shown.
-            shown = None if config.anneal == "range_test" else _show_confusion(path)
+            shown = None if config.anneal == "range_test" else _show_confusion(path, config)
             result = run.train(config, path, stopped, worker, shown)
         except NonFiniteLossError as error:
             output.say(f"crescendo train: {error}", to=sys.stderr)
@@ -100,7 +101,7 @@ def _train(config: Config, path: pathlib.Path, worker: Worker | None) -> int:
         if result is StopReason.EPOCH:
             log(f"stopped at --stop_at_epoch={config.stop_at_epoch:g}, with a checkpoint")
         elif isinstance(result, dict):
-            found = f"top1 {result['top1']:.4f} in {result['updates']} updates"
+            found = f"{_last(result)} in {result['updates']} updates"
             log(f"{found}; see {path}/result.json")
             if config.anneal != "range_test":
                 command = f"python -m trainer export --model_dir={shlex.quote(str(path))}"
@@ -108,8 +109,11 @@ def _train(config: Config, path: pathlib.Path, worker: Worker | None) -> int:
     return ExitStatus.DONE
 
 
-def _show_confusion(path: pathlib.Path) -> Callable[[int, Sequence[str], Any], None]:
+def _show_confusion(
+    path: pathlib.Path, config: Config
+) -> Callable[[int, Sequence[str], Any], None]:
     """Returns a function that shows the confusion matrix of the run in `path` in TensorBoard."""
+    split = "eval_ema" if averaging.evaluated_with(config) == averaging.EMA else "eval"
 
     def show(update: int, names: Sequence[str], cells: Any) -> None:
         try:
@@ -130,9 +134,17 @@ def _show_confusion(path: pathlib.Path) -> Callable[[int, Sequence[str], Any], N
                 "in it: `evaluate --per_class` measures it."
             )
             return
-        add_image(path / "tensorboard" / "eval", "confusion_matrix", update, content)
+        add_image(path / "tensorboard" / split, "confusion_matrix", update, content)
 
     return show
+
+
+def _last(result: Mapping[str, Any]) -> str:
+    """Returns a text about the last evaluation of a finished run."""
+    text = f"top1 {result['top1']:.4f}"
+    counts = result.get("evaluated_with")
+    other = "plain" if counts == "ema" else "ema"
+    return f"{text} ({counts}; {other} {result[other]['top1']:.4f})" if counts else text
 
 
 def _best(result: Mapping[str, Any]) -> str:

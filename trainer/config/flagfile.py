@@ -103,11 +103,16 @@ def learned(text: str) -> dict[str, str]:
     A flag that is missing is newer than the file, and gets its default. A missing --order_version
     means version 1.
     """
-    old = _read(text.splitlines())
+    old = values_in(text)
     values = _read(to_flagfile(defaults()).splitlines()) | {"order_version": "1"} | old
     free = FREE - DECIDES.get(values.get("anneal", ""), frozenset())
     spelled = free | {f"no{name}" for name in free}
     return {name: value for name, value in values.items() if name not in spelled}
+
+
+def values_in(text: str) -> dict[str, str]:
+    """Returns the values in a flags.txt, by flag; a flag without a line is unset."""
+    return _read(text.splitlines())
 
 
 def learned_differences(old: str, new: str) -> list[str]:

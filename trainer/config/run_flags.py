@@ -6,6 +6,7 @@ from trainer.config.declaration import (
     EPOCHS,
     FACTOR,
     FRACTION,
+    MODEL,
     POSITIVE,
     RATE,
     TRAINING,
@@ -29,6 +30,7 @@ _FUNCTIONS = ("constant", "step", "cosine", "polynomial", "exponential", "cyclic
 _LEARNED = Scope.LEARNED
 _length = Group("Length and order", _LEARNED, TRAINING)
 _optimizer = Group("Optimizer", _LEARNED, TRAINING)
+_average = Group("Average of the parameters", _LEARNED, TRAINING)
 _start = Group("Start: a tuned reference, and what differs from it", _LEARNED, TRAINING)
 _schedule = Group("Schedule of the noise scale", _LEARNED, TRAINING)
 _step = Group("Schedule: --anneal=step, exponential or polynomial", _LEARNED, TRAINING)
@@ -74,6 +76,24 @@ class RunFlags(ModelFlags):
     )
     label_smoothing: float = _optimizer(
         0.0, "Probability that is spread evenly over all classes.", problem=FRACTION
+    )
+
+    ema_decay: float | None = _average(
+        None,
+        "Decay of the average of parameters and moving statistics, per --base_batch_size examples: "
+        "its horizon is --base_batch_size / (1 - decay) examples at all batch sizes (unset: no "
+        "average).",
+        problem=must_be("above 0 and below 1", lambda value: 0 < value < 1),
+    )
+    evaluate_with: str | None = _average(
+        None,
+        "Parameters that `evaluate`, `export` and `predict` take, and whose evaluation counts for "
+        "the result, the best checkpoint and plateaus: plain, or ema for their average. A run with "
+        "--ema_decay evaluates both (unset: ema with --ema_decay, else plain).",
+        choices=("plain", "ema"),
+        scope=Scope.FREE,
+        commands=MODEL,
+        decides="plateau",
     )
 
     base_learning_rate: float = _start(0.1, "Learning rate of the tuned reference.", problem=RATE)

@@ -50,8 +50,9 @@ def _summary(run: RunRecord, found: Mapping[str, Any]) -> list[str]:
     values = ", ".join(f"{name} {_percent(value)}%" for name, value in shares.items())
     newest = max([point["update"] for point in run.points], default=found["update"])
     later = f"; the run has come to update {newest:,}" if newest > found["update"] else ""
+    model = "averaged model" if found.get("evaluated_with") == "ema" else "model"
     lines = [
-        f"{found['dataset']} {found['split']}, {found['examples']:,} examples, by the model of "
+        f"{found['dataset']} {found['split']}, {found['examples']:,} examples, by the {model} of "
         f"update {found['update']:,}{later}.",
         f"{values}, loss {found['loss']:.3f}, expected calibration error "
         f"{_percent(calibration['ece'])}% in {calibration['bins']} bins.",

@@ -30,6 +30,8 @@ _SHARED = 0.8
 _LEARNED = {
     ("eval", "top1"): "evaluation top-1 (%)",
     ("eval", "loss"): "evaluation loss (log scale)",
+    ("eval_ema", "top1"): "evaluation top-1 of the average (%)",
+    ("eval_ema", "loss"): "evaluation loss of the average (log scale)",
     ("train", "loss"): "training loss (log scale)",
 }
 _AGAINST = {"epoch": "epochs", "update": "updates"}
@@ -103,6 +105,8 @@ def learned(conditions: Sequence[Condition], drawn: Mapping[str, Line]) -> list[
             continue
         limits = _accuracies(curves) if name == "top1" else _losses(curves)
         caption, unit = _axis_note(name, limits, curves), "%" if name == "top1" else ""
+        if split == "eval" and _curves(conditions, functools.partial(get, split="eval_ema")):
+            caption = f"Of the plain parameters. {caption}".strip()
         for x, against in _AGAINST.items():
             what = f"{label.partition(' (')[0]} against {against}"
             chart = _Chart(conditions, drawn, get, x, _capital(what), label, limits)

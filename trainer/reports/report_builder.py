@@ -58,11 +58,19 @@ def _results(groups: Sequence[Condition]) -> _Part:
         savings = f"Savings are relative to {first.label}, the first condition with a finished run."
         seconds = "Seconds are training time: compare them only between runs of one machine."
         note = f"{spread} Only finished runs count. {savings} {seconds}"
+        if averaged := [each.label for each in groups if _averages(each)]:
+            which = ", ".join(averaged) if len(averaged) < len(groups) else "all conditions"
+            note += f" Top-1 and loss are of the average of the parameters in {which}."
         body += html.paragraphs([note], "note")
     if tables.flags_apart(groups):
         body += html.paragraphs(["The flags in which the conditions differ (–: unset):"])
         body += html.table(tables.flags(groups))
     return html.Section("Results", body if groups else ""), []
+
+
+def _averages(condition: Condition) -> bool:
+    """Returns whether evaluations of the averaged parameters count in a run of `condition`."""
+    return any(run.evaluated_with == "ema" for run in condition.runs)
 
 
 def _comparisons(groups: Sequence[Condition]) -> _Part:

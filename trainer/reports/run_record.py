@@ -38,6 +38,8 @@ class RunRecord:
         "not finished", for example after a signal.
       notes: remarks for the reader, for example on damaged files.
       evaluation: the content of evaluation.json; None if it is missing or cannot be read.
+      evaluated_with: "plain" or "ema", the parameters whose evaluation counts; None if the run has
+        no average.
     """
 
     name: str
@@ -47,10 +49,16 @@ class RunRecord:
     state: str
     notes: list[str]
     evaluation: dict[str, Any] | None = None
+    evaluated_with: str | None = None
 
     def points_of(self, split: str) -> list[dict[str, Any]]:
         """Returns the points of `split`."""
         return [point for point in self.points if point["split"] == split]
+
+    @property
+    def evaluations(self) -> list[dict[str, Any]]:
+        """The points of the evaluations that count."""
+        return self.points_of("eval_ema" if self.evaluated_with == "ema" else "eval")
 
     @property
     def is_range_test(self) -> bool:
@@ -127,24 +135,39 @@ def read(folder: pathlib.Path, name: str) -> RunRecord:
     if not (folder / "flags.txt").exists() and (reason := _failed(folder)):
         return RunRecord(name, {}, [], None, "failed", [reason])
     notes: list[str] = []
-    flags = _flags(folder / "flags.txt", notes)
+    flags, counts = _flags(folder / "flags.txt", notes)
     points = _points(folder / "metrics.jsonl", notes)
     result = _result(folder, points, notes)
     if result and (resumes := result.get("resumes")):
         notes.append(f"resumed {resumes} times" if resumes > 1 else "resumed")
     evaluation = _evaluation(folder, notes)
     state = _state(folder, result, notes)
-    return RunRecord(name, flags, points, result, state, notes, evaluation)
+    found = RunRecord(name, flags, points, result, state, notes, evaluation, counts)
+    return dataclasses.replace(found, notes=[*notes, *_of_the_other(found)])
 
 
-def _flags(path: pathlib.Path, notes: list[str]) -> dict[str, str]:
+def _flags(path: pathlib.Path, notes: list[str]) -> tuple[dict[str, str], str | None]:
+    """Returns the flags that change what is learned, and RunRecord.evaluated_with."""
     text = _text(path, notes, needed=True)
     if text is None:
-        return {}
+        return {}, None
     if wrong := flagfile.not_a_flag(text) if text.strip() else "it is empty":
         notes.append(f"flags.txt is damaged: {wrong}")
-        return {}
-    return flagfile.learned(text)
+        return {}, None
+    values = flagfile.values_in(text)
+    counts = values.get("evaluate_with", "ema") if "ema_decay" in values else None
+    return flagfile.learned(text), counts
+
+
+def _of_the_other(run: RunRecord) -> list[str]:
+    """Returns a note on the last evaluation that does not count; [] if there is none."""
+    other = {"ema": "eval", "plain": "eval_ema"}.get(run.evaluated_with or "")
+    found = [point["top1"] for point in run.points_of(other or "") if "top1" in point]
+    if not found:
+        return []
+    ema, plain = "the average", "the plain parameters"
+    which, others = (ema, plain) if run.evaluated_with == "ema" else (plain, ema)
+    return [f"top-1 and loss are of {which}; {others} ended at {100 * found[-1]:.2f}%"]
 
 
 def _points(path: pathlib.Path, notes: list[str]) -> list[dict[str, Any]]:

@@ -104,7 +104,7 @@ def summary(conditions: Sequence[Condition]) -> list[str]:
 
 def _run(run: RunRecord) -> list[str]:
     result = run.result or {}
-    evaluations = [point for point in run.points_of("eval") if "top1" in point]
+    evaluations = [point for point in run.evaluations if "top1" in point]
     last = evaluations[-1] if evaluations else {}
     newest = run.points[-1] if run.points else {}
     best = max((point["top1"] for point in evaluations), default=None)

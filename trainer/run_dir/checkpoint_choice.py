@@ -8,6 +8,8 @@ from trainer.run_dir import checkpoint_reader
 from trainer.run_dir.checkpoints import found, read
 from trainer.run_dir.exports import ExportInfo
 
+_PARAMETERS = {"plain": "the plain parameters", "ema": "the average"}
+
 
 def best(folder: pathlib.Path, path: pathlib.Path) -> dict[str, Any] | None:
     """Returns top1 and update of a run's best evaluation; None if it has not evaluated yet.
@@ -25,30 +27,50 @@ def best(folder: pathlib.Path, path: pathlib.Path) -> dict[str, Any] | None:
 
 
 def of_run(
-    folder: pathlib.Path, path: pathlib.Path, update: int, best: dict[str, Any] | None
+    folder: pathlib.Path,
+    path: pathlib.Path,
+    update: int,
+    best: dict[str, Any] | None,
+    evaluated_with: str | None = None,
 ) -> str:
     """Returns a line about the checkpoint `path` of `update`, and the run's `best` evaluation.
 
-    `folder` is that of the run's checkpoints.
+    Args:
+      folder: folder of the run's checkpoints.
+      path: path of the checkpoint.
+      update: update of the checkpoint.
+      best: the run's best evaluation; None if it has not evaluated yet.
+      evaluated_with: "plain" or "ema", the parameters to take from the checkpoint; None if the run
+        has no average.
     """
     newest = ", the newest" if found(folder)[-1:] == [path] else ""
-    line = f"takes {path}{newest}"
+    part = f"{_PARAMETERS[evaluated_with]} in " if evaluated_with else ""
+    line = f"takes {part}{path}{newest}"
     if best is None:
         return f"{line}; the run has not evaluated yet"
     if best["update"] == update:
-        return f"{line}; it has the best evaluation, top1 {best['top1']:.4f}"
+        return f"{line}; it has the best evaluation{_of(best)}, top1 {best['top1']:.4f}"
     return f"{line}; {_elsewhere(best)}, which --checkpoint=best takes"
 
 
 def of_export(path: pathlib.Path, about: ExportInfo) -> str:
     """Returns a line about the checkpoint in the export `path`, and the run's best evaluation."""
-    line = f"takes {path}, which holds update {about.update}"
+    part = f"{_PARAMETERS[about.evaluated_with]} of " if about.evaluated_with else ""
+    line = f"takes {path}, which holds {part}update {about.update}"
     if about.best is None:
         return line
     if about.best["update"] == about.update:
-        return f"{line}; it had the best evaluation, top1 {about.best['top1']:.4f}"
+        had = f"it had the best evaluation{_of(about.best)}"
+        return f"{line}; {had}, top1 {about.best['top1']:.4f}"
     return f"{line}; {_elsewhere(about.best)}"
 
 
 def _elsewhere(best: dict[str, Any]) -> str:
-    return f"the best evaluation has top1 {best['top1']:.4f}, at update {best['update']}"
+    of = _of(best)
+    return f"the best evaluation{of} has top1 {best['top1']:.4f}, at update {best['update']}"
+
+
+def _of(best: dict[str, Any]) -> str:
+    """Returns which parameters the best evaluation is of; "" if the run has no average."""
+    counts = best.get("evaluated_with")
+    return f" of {_PARAMETERS[counts]}" if counts else ""

@@ -10,9 +10,16 @@ from trainer.errors import UserError
 from trainer.system import typed_json
 from trainer.system.typed_json import Kind, fields, integer, measured, number, optional
 
+# The best evaluation of a run; `evaluated_with` is given if the run averages its parameters.
+BEST = fields(
+    {"top1": number(0, 1), "update": integer()},
+    {"evaluated_with": typed_json.one_of("plain", "ema")},
+)
+
 _SETTING = {"batch_size": integer(1), "learning_rate": number(0), "momentum": number(0, 1)}
+_VALUES = {"loss": measured, "top1": number(0, 1), "top5": number(0, 1)}
 _EVALUATION = fields(
-    {"position": integer(), "loss": measured, "top1": number(0, 1), "top5": number(0, 1)}
+    {"position": integer(), **_VALUES}, {"plain": fields(_VALUES), "ema": fields(_VALUES)}
 )
 _CONTROL = fields(
     {},
@@ -50,7 +57,7 @@ PROGRESS = fields(
         "window": typed_json.table_of(measured),
         "setting": _if_any(_setting),
         "evaluation": _if_any(_EVALUATION),
-        "best": optional(fields({"top1": number(0, 1), "update": integer()})),
+        "best": optional(BEST),
         "control": _CONTROL,
         "noise": _if_any(_NOISE),
         "metric_noise": _if_any(_NOISE),

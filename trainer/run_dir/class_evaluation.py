@@ -87,7 +87,8 @@ _FIELDS = fields(
         "confusion": list_of(list_of(integer(), 3)),
         "calibration": fields({"bins": integer(1), "ece": _SHARE, "curve": list_of(_BIN)}),
         "most_wrong": list_of(_PICTURE),
-    }
+    },
+    {"evaluated_with": typed_json.one_of("plain", "ema")},
 )
 
 

@@ -24,6 +24,7 @@ import tensorflow as tf
 from trainer.config.flagfile import learned_differences
 from trainer.errors import UserError
 from trainer.run_dir import temporary_folder
+from trainer.run_dir.checkpoint_progress import BEST
 from trainer.run_dir.checkpoints import DAMAGED, first_line
 from trainer.run_dir.directory import kept_flags
 from trainer.run_dir.literal_path import named, plain
@@ -31,7 +32,7 @@ from trainer.run_dir.model_source import is_export, is_model
 from trainer.system import typed_json
 from trainer.system.atomic_file import move_atomic, write_atomic, write_json
 from trainer.system.regular_file import opener
-from trainer.system.typed_json import DamagedError, file_name, integer, list_of, number
+from trainer.system.typed_json import DamagedError, file_name, integer, list_of
 
 # Maps the bytes of files, string [n], to images, uint8 [n, h, w, c].
 Decode = Callable[[tf.Tensor], tf.Tensor]
@@ -53,6 +54,9 @@ class ExportInfo:
     preprocessing: str | None = None
     # top1 and update of the run's best evaluation at that time; None if it is unknown.
     best: dict[str, Any] | None = None
+    # "ema" if the model is the average of the parameters, "plain" if it is not, though the run has
+    # an average; None if the run has none.
+    evaluated_with: str | None = None
 
 
 _ABOUT = typed_json.fields(
@@ -66,7 +70,8 @@ _ABOUT = typed_json.fields(
     {
         "class_names": typed_json.optional(list_of(file_name)),
         "preprocessing": typed_json.optional(typed_json.one_of("imagenet")),
-        "best": typed_json.optional(typed_json.fields({"top1": number(0, 1), "update": integer()})),
+        "best": typed_json.optional(BEST),
+        "evaluated_with": typed_json.optional(typed_json.one_of("plain", "ema")),
     },
 )
 

@@ -31,9 +31,12 @@ TAGS = {
     "position": "progress/position",
 }
 
+# Values of `split`: training, and evaluations of the plain parameters and of their average.
+SPLITS = ("train", "eval", "eval_ema")
+
 _POINT = fields(
     {
-        "split": typed_json.one_of("train", "eval"),
+        "split": typed_json.one_of(*SPLITS),
         "update": integer(),
         "position": integer(),
         "time": number(0, 1e12),  # Seconds since 1970.

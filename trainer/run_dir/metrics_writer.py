@@ -48,9 +48,10 @@ class MetricsWriter:
         self._draw_all()
 
     def write(self, split: str, update: int, position: int, **values: float | str) -> None:
-        """Logs a point of `split` (train or eval) after `update` updates and `position` examples.
+        """Logs a point after `update` updates and `position` examples.
 
-        TensorBoard receives only the values that metrics.TAGS names.
+        `split` is one of metrics.SPLITS. TensorBoard receives only the values that metrics.TAGS
+        names.
         """
         now = time.time()
         point = {"split": split, "update": update, "position": position, **values, "time": now}
@@ -129,8 +130,13 @@ class MetricsWriter:
             return
         try:
             for point in points:
-                self._curves[point["split"]].add_event(_event(point))
-        except UNWRITABLE as error:  # The thread of the writer failed at an earlier point.
+                split = point["split"]
+                if split not in self._curves:  # Few runs have averages.
+                    folder = self._path.with_name("tensorboard") / split
+                    self._curves[split] = EventFileWriter(str(folder), flush_secs=10)
+                self._curves[split].add_event(_event(point))
+        # The thread of the writer failed at an earlier point, or (RuntimeError) cannot start.
+        except (*UNWRITABLE, RuntimeError) as error:
             self._curves = None
             log(f"TensorBoard's files cannot be written: {error}; they are written again later.")
 

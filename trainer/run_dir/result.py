@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from trainer.run_dir.checkpoint_progress import BEST
 from trainer.run_dir.directory import DamagedRunError
 from trainer.system import typed_json
 from trainer.system.atomic_file import write_json
@@ -23,7 +24,10 @@ _FIELDS = fields(
         "replicas": integer(1),
         "hosts": integer(1),
         "parameters": typed_json.optional(integer(1)),
-        "best": typed_json.optional(fields({"top1": number(0, 1), "update": integer()})),
+        "best": typed_json.optional(BEST),
+        "evaluated_with": typed_json.one_of("plain", "ema"),
+        "plain": fields({"top1": number(0, 1), "loss": number()}),
+        "ema": fields({"top1": number(0, 1), "loss": number()}),
         "update_seconds": typed_json.table_of(number(1e-12, 1e12)),
     },
 )
@@ -45,8 +49,10 @@ def _checked(value: Any) -> dict[str, Any]:
     for size in sizes:
         if not re.fullmatch("[1-9][0-9]{0,17}", size):
             raise WrongError(f"has {size[:20]!r}, which is not a batch size", "update_seconds")
-    for name in ("replicas", "hosts"):
-        if sizes and name not in found:
+    needed = [*(("replicas", "hosts") if sizes else ())]
+    needed += ("plain", "ema") if "evaluated_with" in found else ()
+    for name in needed:
+        if name not in found:
             raise WrongError("is missing", name)
     return {**found, "update_seconds": {int(size): seconds for size, seconds in sizes.items()}}
 

@@ -19,6 +19,8 @@ class Row:
       status: exit status of the last `train`; None before the first one ends.
       reason: error message of the last `train`, if it failed.
       results: values of RESULTS; None if the run is not finished.
+      evaluated_with: "plain" or "ema", the parameters that top1 and loss are of; None if the run is
+        not finished or has no average.
     """
 
     folder: str
@@ -26,6 +28,7 @@ class Row:
     status: int | None
     reason: str | None
     results: Mapping[str, float] | None
+    evaluated_with: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +83,10 @@ def text(rows: Sequence[Row]) -> str:
     if top := best(found):
         flags = ", ".join(f"{name}={shown(name, value)}" for name, value in top.flags.items())
         parts.append(f"best{': ' if flags else ''}{flags}: top1 {_number(top, 'top1')}")
+    if averaged := sum(row.evaluated_with == "ema" for row in rows):
+        finished = sum(row.results is not None for row in rows)
+        which = "" if averaged == finished else f" at {averaged} of {finished} points"
+        parts.append(f"top1 and loss are of the average of the parameters{which}")
     for row in failed(rows):
         reason = (row.reason or "").replace("\n", "\n  ")
         parts.append(f"{row.folder}: status {row.status}\n  {reason}")

@@ -7,7 +7,7 @@ import numpy as np
 from trainer.errors import NonFiniteLossError
 from trainer.schedule.noise_scale import Setting
 from trainer.schedule.stretch import Stretch
-from trainer.training.evaluation import Evaluation
+from trainer.training.evaluation import Evaluations
 from trainer.training.state import State
 from trainer.training.update_metrics import UpdateMetrics
 
@@ -28,14 +28,15 @@ def check_updates(stretch: Stretch, metrics: UpdateMetrics, state: State) -> Non
     raise _error(what, state.update + bad, position, stretch.settings[bad])
 
 
-def check_evaluation(evaluation: Evaluation, state: State) -> None:
-    """Checks the loss of an evaluation at `state`.
+def check_evaluations(evaluations: Evaluations, state: State) -> None:
+    """Checks the losses of the evaluations at `state`.
 
     Raises:
-      NonFiniteLossError: if the loss is not finite.
+      NonFiniteLossError: if a loss is not finite.
     """
-    if not math.isfinite(evaluation.loss):
-        raise error_after(f"the evaluation's loss is {evaluation.loss:g}", state)
+    for what, evaluation in (("", evaluations.plain), (" of the average", evaluations.ema)):
+        if evaluation and not math.isfinite(evaluation.loss):
+            raise error_after(f"the evaluation's loss{what} is {evaluation.loss:g}", state)
 
 
 def error_after(what: str, state: State) -> NonFiniteLossError:

@@ -40,6 +40,31 @@ class Evaluation:
 
 
 @dataclasses.dataclass(frozen=True)
+class Evaluations:
+    """Evaluations at one position of a run.
+
+    Attributes:
+      plain: evaluation of the parameters as they are.
+      ema: evaluation of their average; None if the run has none.
+      counts: "plain" or "ema", the name of the evaluation that counts.
+    """
+
+    plain: Evaluation
+    ema: Evaluation | None = None
+    counts: str = "plain"
+
+    @property
+    def counted(self) -> Evaluation:
+        """The evaluation that decides, and that is the run's result."""
+        return self.ema if self.ema and self.counts == "ema" else self.plain
+
+    @property
+    def mark(self) -> dict[str, str]:
+        """{"evaluated_with": name of the evaluation that counts}; {} without an average."""
+        return {"evaluated_with": self.counts} if self.ema else {}
+
+
+@dataclasses.dataclass(frozen=True)
 class Predictions:
     """The model's answer for each example that can be used, in the order of the split.
 

@@ -9,7 +9,7 @@ from trainer.schedule.gradient_noise import GradientNoise
 from trainer.schedule.noise_scale import Setting
 from trainer.schedule.trajectory import Trajectory
 from trainer.system.output import log
-from trainer.training.evaluation import Evaluation
+from trainer.training.evaluation import Evaluations
 from trainer.training.state import State
 from trainer.training.update_metrics import UpdateMetrics
 
@@ -59,29 +59,38 @@ def log_training(
     _log_decision(decision, state, trajectory)
 
 
-def log_evaluation(
-    evaluation: Evaluation,
+def log_evaluations(
+    evaluations: Evaluations,
     decision: str | None,
     trajectory: Trajectory,
     state: State,
     writer: MetricsWriter,
 ) -> None:
-    """Logs an evaluation, and prints it with the controller's decision."""
+    """Logs a point for each evaluation, and prints them with the controller's decision.
+
+    The plain parameters have the split `eval`, and their average has `eval_ema`. The decision is
+    logged at the evaluation that counts.
+    """
     epoch, setting = state.position / trajectory.examples, state.setting
-    writer.write(
-        "eval",
-        state.update,
-        state.position,
-        epoch=epoch,
-        **dataclasses.asdict(evaluation),
-        **_last_setting(state, trajectory),
-        **({"decision": decision} if decision else {}),
-    )
-    log(
+    text = (
         f"epoch {epoch:6.2f}  update {state.update:6d}  batch {setting['batch_size']:5d}  "
-        f"learning rate {setting['learning_rate']:.4g}  eval loss {evaluation.loss:.4f}  "
-        f"top1 {evaluation.top1:.4f}"
+        f"learning rate {setting['learning_rate']:.4g}"
     )
+    for split, evaluation in (("eval", evaluations.plain), ("eval_ema", evaluations.ema)):
+        if evaluation is None:
+            continue
+        decides = evaluation is evaluations.counted
+        writer.write(
+            split,
+            state.update,
+            state.position,
+            epoch=epoch,
+            **dataclasses.asdict(evaluation),
+            **_last_setting(state, trajectory),
+            **({"decision": decision} if decision and decides else {}),
+        )
+        text += f"  {split} loss {evaluation.loss:.4f}  top1 {evaluation.top1:.4f}"
+    log(text)
     _log_decision(decision, state, trajectory)
 
 

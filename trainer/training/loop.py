@@ -17,15 +17,16 @@ import tensorflow as tf
 
 from trainer.config.flags import Config
 from trainer.data import png
+from trainer.schedule.averaging import evaluated_with
 from trainer.schedule.gradient_noise import GradientNoise
 from trainer.schedule.stretch import Stretch, next_stretch
 from trainer.schedule.trajectory import noise_horizon, position_of
 from trainer.system import memory
 from trainer.system.output import log
 from trainer.system.tensorflow_errors import translate
-from trainer.training import divergence
+from trainer.training import averaging, divergence
 from trainer.training.evaluation import Evaluation, gap_warning
-from trainer.training.log_points import log_evaluation, log_training
+from trainer.training.log_points import log_evaluations, log_training
 from trainer.training.run_setup import Run
 from trainer.training.step import TrainingStep
 from trainer.training.update_metrics import UpdateMetrics
@@ -54,6 +55,7 @@ class TrainingLoop:
         self._outputs, self._group = run.outputs, run.group
         self._trajectory, self._controller = run.trajectory, run.trajectory.control
         examples = run.trajectory.examples
+        self._counts = evaluated_with(config)
         stop = config.stop_at_epoch
         self._stop_at = run.trajectory.end if stop is None else position_of(stop, examples)
         self._noise = GradientNoise(noise_horizon(config, examples))
@@ -102,18 +104,22 @@ class TrainingLoop:
 
     def _evaluate(self, should_stop: Callable[[], bool]) -> bool:
         """Evaluates, passes the top-1 to the controller, and logs; returns False if interrupted."""
-        evaluation = self._run.evaluator.evaluate(should_stop)
-        if evaluation is None:
+        evaluations = averaging.evaluate(
+            self._run.evaluator, self._step.average, self._counts, should_stop
+        )
+        if evaluations is None:
             return False
-        divergence.check_evaluation(evaluation, self._state)
-        self._state.evaluated(evaluation)
-        decision = self._controller.evaluated(evaluation.top1)
+        divergence.check_evaluations(evaluations, self._state)
+        self._state.evaluated(evaluations)
+        decision = self._controller.evaluated(evaluations.counted.top1)
         self._state.control = self._controller.state_dict()
-        log_evaluation(evaluation, decision, self._trajectory, self._state, self._outputs.metrics)
+        log_evaluations(evaluations, decision, self._trajectory, self._state, self._outputs.metrics)
         classes, norms = self._step.model.output_shape[-1], bool(self._step.starts)
         balanced = (self._config.class_weights, self._config.sampling) != (None, "shuffle")
         loss = self._training_loss
-        if warning := gap_warning(evaluation, loss, classes, batch_norm=norms, balanced=balanced):
+        # The training loss is that of the plain parameters.
+        plain = evaluations.plain
+        if warning := gap_warning(plain, loss, classes, batch_norm=norms, balanced=balanced):
             log(warning)
         return True
 
@@ -251,7 +257,8 @@ class TrainingLoop:
         """Starts to write a checkpoint if all values that it would hold are finite."""
         infinite, _ = self._group.agree(not self._step.finite())
         if infinite:
-            what = "parameters, optimizer slots or moving statistics are not finite"
+            averages = ", or their averages," if self._step.average else ""
+            what = f"parameters, optimizer slots or moving statistics{averages} are not finite"
             raise divergence.error_after(what, self._state)
         self._outputs.save(self._state)
         self._saved_at = time.monotonic()
@@ -261,4 +268,5 @@ class TrainingLoop:
         self._save()
         self._outputs.check_saved(self._state)
         last = self._state.evaluation
+        last = last.get(self._counts, last)  # A resumed run may count the other evaluation.
         return reason or Evaluation(**{name: last[name] for name in ("loss", "top1", "top5")})

@@ -73,7 +73,9 @@ class Phases:
     def variables(self) -> Variables:
         """Returns what a checkpoint holds in the current phase."""
         slots = list(itertools.chain(*self.step.slots))
-        return {"weights": setup.values(self.step.model), "slots": slots}
+        found = {"weights": setup.values(self.step.model), "slots": slots}
+        average = self.step.average
+        return found | {"averages": average.variables} if average else found
 
     def variables_at(self, progress: Mapping[str, Any]) -> Variables:
         """Moves to the position of a checkpoint, and returns the variables that it holds."""

@@ -24,6 +24,7 @@ from trainer.nn.transfer import Transfer, transfer
 from trainer.run_dir import exports, model_source
 from trainer.run_dir.checkpoints import first_line
 from trainer.run_dir.training_data import TrainingData
+from trainer.schedule.averaging import EMA, evaluated_with
 from trainer.system.output import log
 from trainer.system.regular_file import opener
 from trainer.training import setup
@@ -143,8 +144,9 @@ def _of_run(path: pathlib.Path) -> Source:
         config, folder, strategy, BadExamples(config.skip_bad_examples)
     )
     tensors = _values(model)
+    averaged = "the average at " if evaluated_with(config) == EMA else ""
     return Source(
-        f"{folder}, update {update}",
+        f"{folder}, {averaged}update {update}",
         lambda _: tensors,
         (data.mean, data.std),
         data.preprocessing,

@@ -20,6 +20,7 @@ from trainer.run_dir import result as results
 from trainer.run_dir.checkpoints import digest
 from trainer.run_dir.metrics import read
 from trainer.schedule import cost
+from trainer.schedule.averaging import evaluated_with
 from trainer.system import typed_json
 from trainer.system.output import log
 from trainer.system.tensorflow_errors import translate
@@ -74,7 +75,7 @@ def train(
         if isinstance(last, StopReason):
             return last
         predictions = run.evaluator.predictions() if show_confusion else None
-        result = _write_result(run, last) if chief else None
+        result = _write_result(run, last, evaluated_with(config)) if chief else None
         if chief and show_confusion:
             _show_confusion(run, predictions, show_confusion)
         # Every worker waits here until the result is written. If the chief failed before that and
@@ -114,11 +115,11 @@ def _train(run: Run, config: Config, should_stop: Callable[[], bool]) -> Evaluat
     return last
 
 
-def _write_result(run: Run, last: Evaluation) -> dict[str, Any]:
-    """Writes result.json, and returns its content."""
+def _write_result(run: Run, last: Evaluation, counts: str) -> dict[str, Any]:
+    """Writes result.json, and returns its content; `last` is the evaluation that `counts`."""
     state, step = run.state, run.phases.step
     points = [p for p in read(run.path / "metrics.jsonl") if p["split"] == "train"]
-    values = setup.values(step.model)
+    values, average = setup.values(step.model), step.average
     result = {
         "top1": last.top1,
         "top5": last.top5,
@@ -141,5 +142,12 @@ def _write_result(run: Run, last: Evaluation) -> dict[str, Any]:
         "parameters_sha256": digest(values),
         "versions": setup.versions(),
     }
+    if average:
+        result |= {
+            "evaluated_with": counts,
+            "plain": state.evaluation["plain"],
+            "ema": state.evaluation["ema"],
+            "averages_sha256": digest(average.variables),
+        }
     results.write(run.path, result)
     return result

@@ -20,11 +20,12 @@ from trainer.nn.transfer import Transfer
 from trainer.run_dir import directory, training_data
 from trainer.run_dir.checkpoints import Checkpoints, NoCheckpoints, found
 from trainer.run_dir.training_data import TrainingData
-from trainer.schedule import plan, trajectory
+from trainer.schedule import averaging, plan, trajectory
 from trainer.schedule.layout import default_micro_batch_size, lay_out
 from trainer.system.atomic_file import write_atomic
 from trainer.system.output import log, width
 from trainer.training import balance, micro_batch_search, pretrained, setup
+from trainer.training.averaging import ModelAverage
 from trainer.training.evaluation import Evaluator
 from trainer.training.outputs import Outputs, open_outputs
 from trainer.training.phases import Phases
@@ -164,6 +165,11 @@ def _phases(
     frozen = freezing.freeze(model, config.freeze) if config.freeze else []
     if frozen:
         log(freezing.summary(model, len(frozen)))
+    average = None
+    if config.ema_decay is not None:
+        average = ModelAverage(
+            strategy, model, decay=config.ema_decay, base_batch_size=config.base_batch_size
+        )
     new_step = functools.partial(
         TrainingStep,
         strategy,
@@ -179,6 +185,7 @@ def _phases(
         # A TPU's work is enqueued ahead of time, so a clock on its machine does not measure it.
         timed=not config.deterministic and not is_tpu(strategy),
         class_weights=class_weights,
+        average=average,
     )
     return Phases(new_step, frozen, until, new_step())
 
@@ -260,13 +267,19 @@ def _restore(
     state.training_data = data.as_json()
     own = setup.configuration(config, step.model, state.model_configuration)
     state.model_configuration = state.model_configuration or own
+    counted = (state.best or {}).get("evaluated_with")
+    if counted and counted != averaging.evaluated_with(config):
+        log(
+            f"--evaluate_with was {counted} so far: from the next evaluation on, the best one is "
+            "chosen anew"
+        )
     return checkpoints, state
 
 
 def _plan(
     config: Config, schedule: trajectory.Trajectory, replicas: int, micro_batch_size: int
 ) -> str:
-    """Returns the plan as text, and a line for each batch size whose noise is not measured."""
+    """Returns the plan as text, with lines on the average and on noise that is not measured."""
     ghost = config.ghost_batch_size
     ramps = plan.ramps(schedule, lambda size: lay_out(size, replicas, ghost, micro_batch_size))
     phases = [ramp.first for ramp in ramps]
@@ -276,4 +289,6 @@ def _plan(
         + ("" if size == ghost else ": a smaller --micro_batch_size measures it")
         for size in sorted(whole)
     ]
+    largest = max(phase.batch_size for phase in phases)
+    lines = [*averaging.described(config, schedule.examples, largest), *lines]
     return "\n".join([plan.table(ramps, width=width()), *lines])

@@ -27,6 +27,7 @@ from trainer.nn.models import registry
 from trainer.run_dir import checkpoint_reader, training_data
 from trainer.run_dir.checkpoint_progress import checked
 from trainer.run_dir.training_data import TrainingData
+from trainer.schedule.averaging import EMA, evaluated_with
 from trainer.system import typed_json
 from trainer.system.output import log
 from trainer.system.typed_json import anything, list_of
@@ -236,15 +237,18 @@ def restore(
 ) -> tuple[keras.Model, TrainingData, pathlib.Path, int]:
     """Reads the checkpoint of the run in `folder` that --checkpoint names.
 
+    The model has the parameters that --evaluate_with names: the plain ones, or their average.
+
     Returns:
       The model, properties of the training data, path of the checkpoint, and its update.
 
     Raises:
       UserError: if the checkpoint does not exist, or its training data differ from the run's.
     """
+    group = "averages" if evaluated_with(config) == EMA else "weights"
     data = training_data_of(config, folder, bad)
     model = build(config, data, strategy)
-    variables = {"weights": values(model)}
+    variables = {group: values(model)}
     path, progress = checkpoint_reader.load(folder / "checkpoints", config.checkpoint, variables)
     learned = checked(progress, f"checkpoint {path}").get("training_data", {})
     training_data.check_learned(learned, data, folder / training_data.FILE)

@@ -13,7 +13,7 @@ from trainer.run_dir.checkpoint_progress import PROGRESS, checked
 from trainer.run_dir.checkpoints import Checkpoints
 from trainer.schedule.stretch import Stretch
 from trainer.system import typed_json
-from trainer.training.evaluation import Evaluation
+from trainer.training.evaluation import Evaluations
 from trainer.training.phases import Phases
 from trainer.training.update_metrics import UpdateMetrics
 
@@ -31,8 +31,10 @@ class State:
       window: sums since the last logged point: loss and top1 over examples, the number of examples,
         seconds and input wait; with --clip_norm, the numbers of updates and of clipped ones.
       setting: batch size, learning rate and momentum of the last update.
-      evaluation: values of the last evaluation, and its position.
-      best: top1 and update of the evaluation with the highest top1.
+      evaluation: values of the last evaluation that counts, and its position. If the run has an
+        average, also the values of both evaluations, under `plain` and `ema`.
+      best: top1 and update of the evaluation with the highest top1. If the run has an average,
+        also --evaluate_with.
       control: state of the controller.
       noise: averages of the measured gradient noise.
       metric_noise: the same in the optimizer's metric; {} if it has none.
@@ -83,11 +85,19 @@ class State:
             sums |= {"updates": updates, "clipped": int(np.sum(metrics.clipped))}
         self.window = {name: self.window.get(name, 0.0) + value for name, value in sums.items()}
 
-    def evaluated(self, evaluation: Evaluation) -> None:
-        """Records an evaluation at the current position."""
-        self.evaluation = {"position": self.position, **dataclasses.asdict(evaluation)}
-        if self.best is None or evaluation.top1 > self.best["top1"]:
-            self.best = {"top1": evaluation.top1, "update": self.update}
+    def evaluated(self, evaluations: Evaluations) -> None:
+        """Records the evaluations at the current position.
+
+        The best evaluation is chosen among those with one value of --evaluate_with.
+        """
+        counted, mark = evaluations.counted, evaluations.mark
+        self.evaluation = {"position": self.position, **dataclasses.asdict(counted)}
+        if evaluations.ema:
+            self.evaluation["plain"] = dataclasses.asdict(evaluations.plain)
+            self.evaluation["ema"] = dataclasses.asdict(evaluations.ema)
+        same = self.best and self.best.get("evaluated_with") == mark.get("evaluated_with")
+        if not self.best or not same or counted.top1 > self.best["top1"]:
+            self.best = {"top1": counted.top1, "update": self.update, **mark}
 
 
 def restore(checkpoints: Checkpoints, phases: Phases) -> State:

@@ -9,6 +9,7 @@
         gradient = means.gradients + gradient of the regularizers, clipped if asked
         parameters, slots = optimizer(gradient, ε, m)
         moving statistics += weight · (means.statistics · G - moving statistics)
+        average += weight · (parameters and moving statistics - average)
 
 B, k, ε and m are tensors, so a growing batch changes numbers and not the graph. TensorFlow traces
 each micro-batch shape once.
@@ -20,6 +21,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from trainer.config.run_flags import NEWEST_ORDER
@@ -29,6 +31,7 @@ from trainer.nn.optimizers import OPTIMIZERS
 from trainer.nn.user_code import unwrap_user_errors
 from trainer.schedule.layout import divisors
 from trainer.schedule.stretch import Stretch
+from trainer.training.averaging import ModelAverage
 from trainer.training.gradients import GradientFunction, GradientSums
 from trainer.training.parameter_update import ParameterUpdate
 from trainer.training.update_metrics import UpdateMetrics
@@ -45,6 +48,7 @@ class TrainingStep:
       starts: position at which each batch norm first trained, by index. A resume replaces these
         values by the checkpoint's.
       timed: whether the input wait is measured.
+      average: average of the model's weights, which updates move; None if the run has none.
       traces: number of times that TensorFlow has traced a stretch.
     """
 
@@ -63,6 +67,7 @@ class TrainingStep:
         lanes: int = 1,
         timed: bool = True,
         class_weights: Sequence[float] | None = None,
+        average: ModelAverage | None = None,
     ) -> None:
         """Creates slots and sums for `model`, which was built on `strategy`.
 
@@ -73,7 +78,8 @@ class TrainingStep:
         `clip_norm` is the largest norm of an update's gradient; None: there is no limit.
         """
         self.strategy, self.model, self.timed = strategy, model, timed
-        self.traces, self._lanes, self._clip_norm = 0, lanes, clip_norm
+        self.traces, self._lanes, self.average = 0, lanes, average
+        self._clip_norm = clip_norm
         self._gradient_function = GradientFunction(
             model,
             label_smoothing=label_smoothing,
@@ -118,6 +124,8 @@ class TrainingStep:
         size = stretch.batch_size
         ends = range(stretch.position + size, stretch.end + size, size)
         weights = moving_statistics.update_weights(self._trained, self.starts, size, ends)
+        if self.average:
+            weights = np.column_stack([weights, self.average.update_weights(size, ends)])
         arguments = (
             iterator,
             tf.constant([s.learning_rate for s in stretch.settings], tf.float32),
@@ -143,7 +151,8 @@ class TrainingStep:
     def _compile(self, iterator: Any) -> Any:
         vector, scalar = tf.TensorSpec([None], tf.float32), tf.TensorSpec([], tf.float32)
         count = tf.TensorSpec([], tf.int32)
-        weights = tf.TensorSpec([None, len(self._norms)], tf.float32)
+        columns = len(self._norms) + (self.average is not None)
+        weights = tf.TensorSpec([None, columns], tf.float32)
         signature = [tf.type_spec_from_value(iterator), vector, vector, count, scalar, weights]
         function = tf.function(self._stretch, input_signature=signature)
         with unwrap_user_errors():
@@ -221,8 +230,9 @@ class TrainingStep:
     ) -> tf.Tensor:
         """Applies one update from the sums, then resets the sums.
 
-        `statistics_weights`, float32 [norms], has one weight for each batch norm. Returns [loss,
-        top1, gradient norm, *sums of micro-batch squared norms, *batch squared norms].
+        `statistics_weights`, float32, has one weight for each batch norm, and then one for the
+        average if there is one. Returns [loss, top1, gradient norm, *sums of micro-batch squared
+        norms, *batch squared norms].
         """
         totals = [total.read_value() for total in (*tf.nest.flatten(self._sums), *self._squares)]
         context = tf.distribute.get_replica_context()
@@ -238,9 +248,11 @@ class TrainingStep:
         norm = tf.linalg.global_norm(gradients)
         if self._clip_norm is not None:
             gradients = clipping.clip(gradients, norm, self._clip_norm)
-        shares = tf.unstack(statistics_weights, num=len(self._norms))
-        arguments = gradients, statistics, learning_rate, momentum, shares
+        shares = tf.unstack(statistics_weights)
+        arguments = gradients, statistics, learning_rate, momentum, shares[: len(self._norms)]
         context.merge_call(self._update.assign, args=arguments)
+        if self.average:
+            context.merge_call(self.average.move, args=(shares[-1],))
         # Do not add a control dependency on the totals here. tf.function resets the sums after the
         # reads anyway, because both use the same variables. With such a dependency, Grappler
         # removed that order as redundant, and then pruned totals that a replica does not use. At
@@ -249,12 +261,14 @@ class TrainingStep:
         return tf.stack([loss, top1, norm, *squares, *batch_sq_norms])
 
     def finite(self) -> bool:
-        """Returns whether all parameters, slots and moving statistics are finite.
+        """Returns whether all parameters, slots, moving statistics and averages are finite.
 
         These values may overflow in an update whose loss and gradient are finite.
         """
         moving = [s.value for norm in self._norms for s in (norm.moving_mean, norm.moving_variance)]
-        variables = [*self.parameters, *tf.nest.flatten(self.slots), *moving]
+        averages = self.average.variables if self.average else []
+        averages = [average for average in averages if average.dtype.is_floating]
+        variables = [*self.parameters, *tf.nest.flatten(self.slots), *moving, *averages]
         return all(tf.reduce_all(tf.math.is_finite(v)) for v in variables)
 
     def zero(self) -> None:

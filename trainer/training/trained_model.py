@@ -8,7 +8,9 @@ import tensorflow as tf
 
 from trainer.config.flags import Config
 from trainer.data.bad_examples import BadExamples
+from trainer.errors import UserError
 from trainer.run_dir import checkpoint_choice, exports
+from trainer.schedule.averaging import PLAIN, evaluated_with
 from trainer.training import setup
 
 
@@ -24,6 +26,7 @@ class TrainedModel:
       path: path of the checkpoint or export.
       update: number of updates after which the model was saved.
       choice: line that names the path, and the best evaluation of the run.
+      evaluated_with: "plain" or "ema", as --evaluate_with; None if the run has no average.
     """
 
     model: Callable[..., tf.Tensor]
@@ -33,6 +36,7 @@ class TrainedModel:
     path: pathlib.Path
     update: int
     choice: str
+    evaluated_with: str | None = None
 
 
 def load(
@@ -52,18 +56,29 @@ def load(
     if config.export_dir:
         path = pathlib.Path(config.export_dir)
         about = exports.about(folder)
+        _check_holds(config, path, about.evaluated_with or PLAIN)
         # An export does not record how many of its logits --num_classes added.
         learned = None if config.num_classes else about.classes
         with strategy.scope():
             model = exports.load(path)
         names = setup.class_names(config, about.class_names, learned)
         choice = checkpoint_choice.of_export(path, about)
-        shape, logits = about.image_shape, about.classes
-        return TrainedModel(model, shape, logits, names, path, about.update, choice)
+        shape, logits, counts = about.image_shape, about.classes, about.evaluated_with
+        return TrainedModel(model, shape, logits, names, path, about.update, choice, counts)
     model, data, path, update = setup.restore(config, folder, strategy, bad)
     names = setup.class_names(config, data.class_names, data.classes)
     checkpoints = folder / "checkpoints"
     best = checkpoint_choice.best(checkpoints, path)
-    choice = checkpoint_choice.of_run(checkpoints, path, update, best)
+    counts = evaluated_with(config) if config.ema_decay is not None else None
+    choice = checkpoint_choice.of_run(checkpoints, path, update, best, counts)
     shape, logits = model.input_shape[1:], model.output_shape[-1]
-    return TrainedModel(model, shape, logits, names, path, update, choice)
+    return TrainedModel(model, shape, logits, names, path, update, choice, counts)
+
+
+def _check_holds(config: Config, path: pathlib.Path, held: str) -> None:
+    """Refuses an --evaluate_with that is not the one of the export `path`, which is `held`."""
+    if config.evaluate_with not in (None, held):
+        raise UserError(
+            f"--evaluate_with={config.evaluate_with}, but the export {path} holds {held}.\n"
+            "Leave the flag out, or export the run again with it."
+        )

@@ -1,0 +1,83 @@
+"""Average of the parameters over the run (EMA): its weights, on the reference clock.
+
+The reference clock counts n = position / B₀, with B₀ = --base_batch_size. With the decay d =
+--ema_decay per tick, the average at position p is a weighted mean over the p examples that the run
+has consumed:
+
+    average(p) = Σ_x d^((p − x)/B₀) · θ(x) / Σ_x d^((p − x)/B₀)
+
+Here, θ(x) are the parameters after the update that used the example at position x. So an update of
+B examples has the weight of B examples, and the average forgets 63% in a horizon of B₀ / (1 − d)
+examples, whatever the batch sizes are. After each update, the average therefore moves by
+
+    average += (1 − d^(B/B₀)) / (1 − d^n) · (θ − average)      n = position after the update / B₀
+
+The denominator is the debiasing of Kingma & Ba 2015, §3: the weight of the first update is 1, and
+the average never contains the initial parameters.
+"""
+
+import math
+from collections.abc import Sequence
+
+from trainer.config.flags import Config
+from trainer.errors import UserError
+
+# Values of --evaluate_with: the parameters as they are, or their average.
+PLAIN, EMA = "plain", "ema"
+
+
+def update_weights(
+    decay: float, base_batch_size: int, batch_size: int, ends: Sequence[int]
+) -> list[float]:
+    """Returns the weight of each update in the average.
+
+    Args:
+      decay: d, above 0 and below 1.
+      base_batch_size: B₀, examples.
+      batch_size: B of all updates, examples.
+      ends: position after each update.
+    """
+    # Differences of powers would lose the digits of a decay near 1.
+    log_decay = math.log(decay) / base_batch_size
+    moved = math.expm1(batch_size * log_decay)
+    return [moved / math.expm1(end * log_decay) for end in ends]
+
+
+def evaluated_with(config: Config) -> str:
+    """Returns which parameters count: PLAIN, or EMA if the run averages and does not say plain.
+
+    Raises:
+      UserError: if the average is to count, and the run has none.
+    """
+    if config.ema_decay is None and config.evaluate_with == EMA:
+        raise UserError(
+            "--evaluate_with=ema needs an average of the parameters, which the run does not have: "
+            "train it with --ema_decay, or leave --evaluate_with out."
+        )
+    return config.evaluate_with or (PLAIN if config.ema_decay is None else EMA)
+
+
+def described(config: Config, examples: int, largest: int) -> list[str]:
+    """Returns a line about the average; [] if the run has none.
+
+    Args:
+      config: flags of the run.
+      examples: N.
+      largest: largest batch of the run, in examples.
+
+    Raises:
+      UserError: if the average is to count, and the run has none.
+    """
+    counts = evaluated_with(config)
+    if config.ema_decay is None:
+        return []
+    horizon = config.base_batch_size / (1 - config.ema_decay)
+    line = (
+        f"--ema_decay={config.ema_decay:g}: the average has a horizon of {horizon:,.0f} examples "
+        f"({horizon / examples:.3g} epochs)"
+    )
+    if horizon < largest:
+        line += f", less than a batch of {largest:,}, where it is nearly the last update"
+    elif horizon > config.epochs * examples:
+        line += ", more than the run has, so that all of the run's updates count nearly alike"
+    return [f"{line}; {'it counts' if counts == EMA else 'the plain parameters count'}"]

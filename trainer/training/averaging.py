@@ -1,0 +1,121 @@
+"""Averages a model's parameters and moving statistics on the devices, and evaluates the average.
+
+trainer/schedule/averaging.py defines the average and its weights.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from trainer.nn.moving_statistics import trained_norms
+from trainer.schedule import averaging
+from trainer.schedule.averaging import EMA, PLAIN
+from trainer.training.evaluation import Evaluation, Evaluations, Evaluator
+
+
+class ModelAverage:
+    """Average of all weights of a model over its updates.
+
+    All weights have the same average over the same positions, so that the averaged model is a
+    weighted mean of the run's models. A weight that does not change is equal to its average. If
+    its layer trains from some position on, its average goes on from there, and forgets the value
+    that the weight was frozen at as fast as any other.
+
+    Attributes:
+      variables: average of each of the model's weights, in the model's order.
+    """
+
+    def __init__(
+        self,
+        strategy: tf.distribute.Strategy,
+        model: keras.Model,
+        *,
+        decay: float,
+        base_batch_size: int,
+    ) -> None:
+        """Creates the averages of `model`, which was built on `strategy`, as copies of its weights.
+
+        Each replica keeps a copy, and computes it from its own copy of the parameters.
+        """
+        self._strategy, self._model = strategy, model
+        self._decay, self._base_batch_size = decay, base_batch_size
+        with strategy.scope():
+            self.variables = [
+                tf.Variable(tf.identity(weight.value), trainable=False) for weight in model.weights
+            ]
+
+    def update_weights(self, batch_size: int, ends: Sequence[int]) -> list[float]:
+        """Returns the weights of updates of `batch_size` examples that end at positions `ends`."""
+        return averaging.update_weights(self._decay, self._base_batch_size, batch_size, ends)
+
+    def move(self, strategy: tf.distribute.Strategy, weight: tf.Tensor) -> None:
+        """Moves the averages to the model's weights by `weight`, float32 [].
+
+        Call it in the cross-replica context, after an update. Averages of weights that the update
+        does not change are left alone.
+        """
+
+        def assign(average: Any, value: Any, weight: tf.Tensor) -> None:
+            average.assign_add(weight * (value - average))
+
+        norms = trained_norms(self._model).values()
+        moving = [s for norm in norms for s in (norm.moving_mean, norm.moving_variance)]
+        changed = {id(variable) for variable in (*self._model.trainable_variables, *moving)}
+        for variable, average in zip(self._model.weights, self.variables, strict=True):
+            if id(variable) in changed:
+                given: Any = (variable.value, weight)
+                strategy.extended.update(average, assign, args=given, group=False)
+
+    @contextlib.contextmanager
+    def in_model(self) -> Iterator[None]:
+        """Exchanges the model's weights for their averages while the context lasts.
+
+        The exchange copies nothing, and is exact.
+        """
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    def _exchange(self) -> None:
+        def exchange(average: Any, value: Any) -> None:
+            before = value.read_value()
+            value.assign(average)
+            average.assign(before)
+
+        for weight, average in zip(self._model.weights, self.variables, strict=True):
+            self._strategy.extended.update(average, exchange, args=(weight.value,), group=False)
+
+
+def evaluate(
+    evaluator: Evaluator,
+    average: ModelAverage | None,
+    counts: str,
+    should_stop: Callable[[], bool],
+) -> Evaluations | None:
+    """Evaluates the model, and its average if it has one; returns None if it was told to stop.
+
+    The model for which `evaluator` has predictions afterwards is the one that counts.
+
+    Args:
+      evaluator: evaluates the model.
+      average: the model's average; None if the run has none.
+      counts: PLAIN or EMA.
+      should_stop: returns whether the evaluation is to stop; called about every second.
+
+    Raises:
+      UserError: as `Evaluator.evaluate` does.
+    """
+    found: dict[str, Evaluation] = {}
+    for name in sorted((PLAIN, EMA) if average else (PLAIN,), key=lambda name: name == counts):
+        averaged = average.in_model() if average and name == EMA else contextlib.nullcontext()
+        with averaged:
+            evaluation = evaluator.evaluate(should_stop)
+        if evaluation is None:
+            return None
+        found[name] = evaluation
+    return Evaluations(found[PLAIN], found.get(EMA), counts)
