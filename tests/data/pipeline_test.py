@@ -1,5 +1,6 @@
 """Any batch sizes and replicas partition the positions; evaluation sees each example once."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -46,9 +47,10 @@ def test_growth_and_changing_replicas_keep_the_order(numbered, examples):
     np.testing.assert_array_equal(seen, expected)
 
 
-@pytest.mark.parametrize("augment", ["none", "medium", "strong", "flip,erasing"])
+@pytest.mark.parametrize("augment", ["none", "medium", "strong", "crop,randaugment,erasing"])
 def test_a_position_yields_the_same_in_any_layout(numbered, augment):
     images = numbered(50)
+    images = dataclasses.replace(images, images=images.images[..., :1])
     start, count = 10**9 + 17, 48
     found = []
     for replicas, b in ((1, 48), (1, 1), (2, 12), (4, 4), (3, 8)):

@@ -30,7 +30,7 @@ FLAG_OF = {
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """What happens to training images, in the order of the attributes.
+    """Changes of training images, in the order of the attributes.
 
     Attributes:
       resized_crop: a random part is resized while the image is decoded, and half are flipped.

@@ -9,6 +9,7 @@ import dataclasses
 import enum
 import itertools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -25,7 +26,7 @@ Affine = tuple[float, float, float, float, float, float]
 
 
 class Kind(enum.IntEnum):
-    """What is done to an image; each kind is computed for all its images together."""
+    """Change of an image; each kind is computed for all its images together."""
 
     KEEP = 0
     MOVE = 1
@@ -96,25 +97,27 @@ def randaugment(magnitude: float, height: int, width: int) -> Strength:
     )
 
 
-def trivialaugment(strength: int) -> Strength:
-    """Returns the numbers of TrivialAugment's wide space at a strength from 0 to 30.
+def trivialaugment() -> list[Strength]:
+    """Returns the numbers of TrivialAugment's wide space at its strengths 0 to 30.
 
     As in its authors' code, translations are in pixels, whatever the image's size, and angles are
     whole degrees. The factor of color, contrast, brightness and sharpness has no sign.
     """
     last = STRENGTHS - 1
-    factor = 0.01 + 1.99 * strength / last
-    return Strength(
-        shear=0.99 * strength / last,
-        translation=(32 * strength // last,) * 2,
-        rotation=135 * strength // last,
-        threshold=256 - 256 * strength // last,
-        bits=8 - 6 * strength // last,
-        factors=(factor, factor),
-    )
+    return [
+        Strength(
+            shear=0.99 * strength / last,
+            translation=(32 * strength // last,) * 2,
+            rotation=135 * strength // last,
+            threshold=256 - 256 * strength // last,
+            bits=8 - 6 * strength // last,
+            factors=(0.01 + 1.99 * strength / last,) * 2,
+        )
+        for strength in range(STRENGTHS)
+    ]
 
 
-def tabulate(strengths: list[Strength], height: int, width: int, channels: int) -> Cases:
+def tabulate(strengths: Sequence[Strength], height: int, width: int, channels: int) -> Cases:
     """Returns the cases of all operations at all `strengths`, for images [height, width, channels].
 
     `color` keeps an image of one channel.

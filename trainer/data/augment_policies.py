@@ -5,12 +5,15 @@ a random sign. TrivialAugment applies one, with a random strength. The images of
 different operations: each layer groups them by kind, and computes each group at once.
 """
 
+import functools
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
 
 from trainer.config.augment_list import Augmentation
 from trainer.data import augment_cases
-from trainer.data.augment_cases import Cases, Kind
+from trainer.data.augment_cases import Cases, Kind, Strength
 from trainer.data.augment_operations import (
     autocontrast_tables,
     equalize_tables,
@@ -50,17 +53,34 @@ def policy(images: tf.Tensor, positions: tf.Tensor, seed: int, *, asked: Augment
     """
     height, width, channels = images.shape[1:]
     if asked.policy == "randaugment":
+        layers = asked.layers
         strengths = [augment_cases.randaugment(asked.magnitude, height, width)]
     else:
-        strengths = [
-            augment_cases.trivialaugment(strength) for strength in range(augment_cases.STRENGTHS)
-        ]
-    cases = augment_cases.tabulate(strengths, height, width, channels)
-    layers = asked.layers if asked.policy == "randaugment" else 1
+        layers, strengths = 1, augment_cases.trivialaugment()
+    apply = _layer(tuple(strengths), (height, width, channels))
     words = further_bits(random_bits(positions, seed), layers, _FIRST_WORD)  # [b, layers]
+    result = images
     for layer in range(layers):
-        images = applied(images, drawn(words[:, layer], len(strengths)), cases)
-    return images
+        result = apply(result, words[:, layer])
+    return tf.ensure_shape(result, images.shape)
+
+
+@functools.cache
+def _layer(
+    strengths: tuple[Strength, ...], shape: tuple[int, int, int]
+) -> Callable[..., tf.Tensor]:
+    """Returns the function that applies an operation of `strengths` to images of `shape`, by words.
+
+    It is traced once, for all layers and micro-batches, because a trace takes a second.
+    """
+    cases = augment_cases.tabulate(strengths, *shape)
+    images, words = tf.TensorSpec([None, *shape], tf.uint8), tf.TensorSpec([None], tf.uint64)
+
+    @tf.function(input_signature=[images, words], autograph=False)
+    def layer(images: tf.Tensor, words: tf.Tensor) -> tf.Tensor:
+        return applied(images, drawn(words, len(strengths)), cases)
+
+    return layer
 
 
 def drawn(words: tf.Tensor, strengths: int) -> tf.Tensor:
