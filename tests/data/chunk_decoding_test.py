@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from trainer.data.augment import further_bits, random_bits
+from trainer.config import augment_list
 from trainer.data.bad_examples import BadExamples
 from trainer.data.chunk_decoding import threads
 from trainer.data.in_memory import InMemoryDataset
@@ -19,6 +19,7 @@ from trainer.data.pipeline import ExampleStream, evaluation, training
 from trainer.data.shuffle import example_indices
 from trainer.data.sources import image_statistics, load
 from trainer.errors import UserError
+from trainer.nn.splitmix64 import further_bits, random_bits
 from trainer.system.tensorflow_errors import translate
 
 SEED = 11
@@ -75,13 +76,13 @@ def take(
     """Images and labels of at least the first `count` examples, in whole micro-batches."""
     where = WHERE | {"position": 0} | options
     augment, seed = where.pop("augment", "none"), where.pop("seed", SEED)
-    stream = ExampleStream(source, augment, seed, where.pop("bad", None))
+    stream = ExampleStream(source, augment_list.parse(augment), seed, where.pop("bad", None))
     elements = training(stream, **where).as_numpy_iterator()
     batches = list(itertools.islice(elements, -(-count // where["micro_batch_size"])))
     return tuple(np.concatenate(part) for part in list(zip(*batches, strict=True))[:2])
 
 
-@pytest.mark.parametrize("augment", ["none", "medium", "strong"])
+@pytest.mark.parametrize("augment", ["none", "medium", "strong", "flip,randaugment,erasing"])
 def test_a_set_on_disk_equals_the_set_in_memory(folder, augment):
     dataset = folder(50)
     memory = load(dataset, "train", None, SIZE)
