@@ -71,6 +71,7 @@ def resident() -> float:
 
 def read(data_dir: pathlib.Path) -> dict[str, str]:
     """Measures the cost of an index of a million records; returns the results as texts."""
+    from trainer.config import augment_list
     from trainer.data import pipeline, shuffle, sources
     from trainer.data.bad_examples import BadExamples
 
@@ -80,7 +81,7 @@ def read(data_dir: pathlib.Path) -> dict[str, str]:
 
     def batches(position: int):
         return pipeline.training(
-            pipeline.ExampleStream(source, "none", 0, bad),
+            pipeline.ExampleStream(source, augment_list.parse("none"), 0, bad),
             position=position,
             micro_batch_size=BATCH_SIZE,
             replicas=1,

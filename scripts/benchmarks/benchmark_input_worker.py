@@ -73,6 +73,7 @@ def measured(batches: Batches, count: int) -> benchmark_turns.Answer:
 
 def crescendo(options: argparse.Namespace) -> Batches:
     """Returns Crescendo's pipeline: order, reading, decoding, crop, resize, flip, bad examples."""
+    from trainer.config import augment_list
     from trainer.data import pipeline, sources
 
     source = sources.load(options.data, "train", options.data_dir, IMAGE_SIZE, augment="imagenet")
@@ -82,7 +83,7 @@ def crescendo(options: argparse.Namespace) -> Batches:
         del count  # The pipeline is endless.
         return iter(
             pipeline.training(
-                pipeline.ExampleStream(source, "imagenet", 0),
+                pipeline.ExampleStream(source, augment_list.parse("imagenet"), 0),
                 position=next(positions),
                 micro_batch_size=BATCH_SIZE,
                 replicas=1,

@@ -49,11 +49,12 @@ def built(
 
 def micro_batches(images: Any, micro_batch_size: int, augment: str) -> Any:
     """Returns the step's iterator over micro-batches, from position 0."""
+    from trainer.config import augment_list
     from trainer.data import pipeline
 
     return iter(
         pipeline.training(
-            pipeline.ExampleStream(images, augment, 0),
+            pipeline.ExampleStream(images, augment_list.parse(augment), 0),
             position=0,
             micro_batch_size=micro_batch_size,
             replicas=1,

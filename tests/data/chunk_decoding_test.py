@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from trainer.config import augment_list
 from trainer.data.augment import further_bits, random_bits
 from trainer.data.bad_examples import BadExamples
 from trainer.data.chunk_decoding import threads
@@ -75,7 +76,7 @@ def take(
     """Images and labels of at least the first `count` examples, in whole micro-batches."""
     where = WHERE | {"position": 0} | options
     augment, seed = where.pop("augment", "none"), where.pop("seed", SEED)
-    stream = ExampleStream(source, augment, seed, where.pop("bad", None))
+    stream = ExampleStream(source, augment_list.parse(augment), seed, where.pop("bad", None))
     elements = training(stream, **where).as_numpy_iterator()
     batches = list(itertools.islice(elements, -(-count // where["micro_batch_size"])))
     return tuple(np.concatenate(part) for part in list(zip(*batches, strict=True))[:2])

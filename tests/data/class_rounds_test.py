@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from trainer.config import augment_list
 from trainer.data import class_rounds, sources
 from trainer.data.bad_examples import BadExamples
 from trainer.data.class_rounds import balanced_order
@@ -99,7 +100,9 @@ def test_encoded_examples_come_in_the_same_order(tmp_path):
     assert np.bincount(labels).tolist() == [20, 3]
     order = balanced_order(labels, 2, 3)
     where = {"replicas": 1, "local_replicas": range(1), "micro_batch_size": 24}
-    dataset = training(ExampleStream(source, "none", 3, bad, order=order), position=7, **where)
+    dataset = training(
+        ExampleStream(source, augment_list.parse("none"), 3, bad, order=order), position=7, **where
+    )
     images, found, _ = next(dataset.as_numpy_iterator())
     indices = order(np.arange(7, 31)).numpy()
     assert found.tolist() == labels[indices].tolist()
@@ -112,7 +115,7 @@ def test_no_layout_growth_or_restart_changes_the_stream(numbered):
     images = numbered(50)
     classes = np.arange(50) // 7 % 5
     order = balanced_order(classes, 5, 3)
-    stream = ExampleStream(images, "none", 3, order=order)
+    stream = ExampleStream(images, augment_list.parse("none"), 3, order=order)
     position, seen = 1000, []
     for replicas, b, micro_steps in ((1, 5, 3), (4, 3, 2), (2, 7, 1), (1, 16, 1)):
         where = {"replicas": replicas, "local_replicas": range(replicas)}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from trainer.config import augment_list
 from trainer.data.in_memory import InMemoryDataset, aligned_empty, as_tensor
 from trainer.data.pipeline import ExampleStream, evaluation, training
 from trainer.data.shuffle import example_indices
@@ -16,7 +17,7 @@ SEED = 5
 
 def take(images: InMemoryDataset, n: int, augment: str = "none", **where) -> list[tuple]:
     """The first n elements of the training pipeline, as arrays."""
-    dataset = training(ExampleStream(images, augment, SEED), **where)
+    dataset = training(ExampleStream(images, augment_list.parse(augment), SEED), **where)
     return list(itertools.islice(dataset.as_numpy_iterator(), n))
 
 
@@ -76,7 +77,7 @@ def test_shapes_are_static_and_fit_a_strategy(numbered, cpus):
     strategy = tf.distribute.MirroredStrategy(cpus)
 
     dataset = training(
-        ExampleStream(images, "medium", SEED),
+        ExampleStream(images, augment_list.parse("medium"), SEED),
         position=0,
         micro_batch_size=6,
         replicas=4,
@@ -151,7 +152,7 @@ def test_the_set_is_not_copied_into_the_graph():
     where = {"micro_batch_size": 8, "replicas": 1, "local_replicas": range(1)}
     iterators = []
     for position in range(5):
-        stream = ExampleStream(images, "medium", 0)
+        stream = ExampleStream(images, augment_list.parse("medium"), 0)
         elements = iter(training(stream, position=position, **where))
         next(elements)
         iterators.append(elements)

@@ -12,6 +12,7 @@ import tensorflow as tf
 from tensorflow.python.framework import kernels
 
 from tests.support.configs import parsed
+from trainer.config import augment_list
 from trainer.data import pipeline
 from trainer.data.in_memory import InMemoryDataset
 from trainer.distributed.strategy import is_tpu
@@ -80,7 +81,7 @@ def batches(strategy, shape, size):
     replicas = strategy.num_replicas_in_sync
     return iter(
         pipeline.training(
-            pipeline.ExampleStream(source(shape), "none", 0),
+            pipeline.ExampleStream(source(shape), augment_list.parse("none"), 0),
             position=0,
             micro_batch_size=size,
             replicas=replicas,

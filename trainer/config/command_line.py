@@ -9,8 +9,9 @@ from typing import Any
 
 from absl import flags as absl_flags
 
-from trainer.config import flagfile, local_path
+from trainer.config import augment_list, flagfile, local_path
 from trainer.config.commands import COMMANDS
+from trainer.config.declaration import TRAINING
 from trainer.config.flagfile_reader import expand
 from trainer.config.flags import FLAGS, Config
 from trainer.errors import UserError
@@ -72,6 +73,8 @@ def parse(command: str, arguments: Sequence[str], kept: Sequence[str] = ()) -> C
     config = flagfile.with_precision(Config(**values, given=given))
     _check_strategy(config)
     _check_balance(config)
+    if command in TRAINING:  # Other commands may take another --augment than the run's.
+        _check_augment(config)
     return config
 
 
@@ -206,6 +209,18 @@ def _check_balance(config: Config) -> None:
             "--anneal=measured needs examples that are drawn independently, and "
             "--sampling=balanced draws classes in rounds: use another --anneal, or --class_weights."
         )
+
+
+def _check_augment(config: Config) -> None:
+    """Refuses a flag of an augmentation that --augment does not name."""
+    named = config.augment.split(",")
+    for name, item in augment_list.FLAG_OF.items():
+        value, default = getattr(config, name), getattr(Config, name)
+        if value != default and item not in map(str.strip, named):
+            raise UserError(
+                f"--{name}={value} is for --augment={item}, not for --augment={config.augment}: "
+                f"add {item} to the list, or give --{name}={default}, the default."
+            )
 
 
 def _see_help(command: str) -> str:

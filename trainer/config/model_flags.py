@@ -3,7 +3,7 @@
 import dataclasses
 import re
 
-from trainer.config import local_path
+from trainer.config import augment_list, local_path
 from trainer.config.declaration import (
     EPOCHS,
     EXAMPLES,
@@ -68,11 +68,50 @@ class ModelFlags:
     )
     augment: str = _data(
         "none",
-        "Augmentation of training images. medium: shifts of up to 4 pixels, and flips; strong: "
-        "also zoom by 0.75 to 1.25, rotation by up to 10 degrees, channel shift by up to 50 grey "
-        "levels, and random erasing in half of the images; imagenet: a resized crop of 8% to 100% "
-        "of the image, and flips, with evaluation on the centre crop.",
-        choices=("none", "medium", "strong", "imagenet"),
+        "Augmentation of training images: none, or a list, as in crop,flip,randaugment,erasing. "
+        "crop: shifts of up to 4 pixels; flip: mirrors half; randaugment: operations drawn from "
+        "14; trivialaugment: one of the 14, of any strength; erasing: noise in a rectangle; mixup "
+        "and cutmix: mix examples of a ghost batch. Presets, alone or in a list: medium: "
+        "crop,flip; strong: also zoom by 0.75 to 1.25, rotation by up to 10 degrees, channel shift "
+        "by up to 50 grey levels, and random erasing in half of the images; imagenet: a resized "
+        "crop of 8% to 100% of the image, and flips, with evaluation on the centre crop.",
+        problem=augment_list.problem,
+    )
+    randaugment_layers: int = _data(
+        augment_list.Augmentation.layers,
+        "Number of operations that randaugment applies to an image, from 1 to 8.",
+        problem=must_be("from 1 to 8", lambda value: 1 <= value <= 8),
+        commands=TRAINING,
+    )
+    randaugment_magnitude: float = _data(
+        augment_list.Augmentation.magnitude,
+        "Strength of randaugment's operations, from 0 to 10.",
+        problem=must_be("from 0 to 10", lambda value: 0 <= value <= 10),
+        commands=TRAINING,
+    )
+    erasing_probability: float = _data(
+        augment_list.Augmentation.erasing_probability,
+        "Share of the images that `erasing` erases, as a fraction.",
+        problem=must_be("above 0 and at most 1", lambda value: 0 < value <= 1),
+        commands=TRAINING,
+    )
+    erasing_area: str = _data(
+        "0.02,0.4",
+        "Smallest and largest rectangle of `erasing`, as fractions of the image's area.",
+        problem=augment_list.area_problem,
+        commands=TRAINING,
+    )
+    mixup_alpha: float = _data(
+        0.2,
+        "Parameter alpha of mixup's distribution Beta(alpha, alpha) of the mixed share.",
+        problem=POSITIVE,
+        commands=TRAINING,
+    )
+    cutmix_alpha: float = _data(
+        1.0,
+        "Parameter alpha of cutmix's distribution Beta(alpha, alpha) of the mixed area.",
+        problem=POSITIVE,
+        commands=TRAINING,
     )
     skip_bad_examples: bool = _data(
         False,
@@ -158,3 +197,14 @@ class ModelFlags:
         "float32 (unset: bfloat16 with --strategy=tpu, else float32).",
         choices=("float32", "bfloat16"),
     )
+
+    @property
+    def augmentation(self) -> augment_list.Augmentation:
+        """Augmentation of training images, as the flags above describe it."""
+        return augment_list.parse(
+            self.augment,
+            layers=self.randaugment_layers,
+            magnitude=self.randaugment_magnitude,
+            erasing_probability=self.erasing_probability,
+            erasing_area=augment_list.area(self.erasing_area),
+        )

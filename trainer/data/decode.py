@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from trainer.config import augment_list
 from trainer.data import exif, pillow_decoding
 
 Shape = tuple[int, int, int]
@@ -48,8 +49,8 @@ def by_pillow(encoded: tf.Tensor, channels: int, max_pixels: int) -> tf.Tensor:
 
 
 def for_evaluation(augment: str) -> Callable[..., tf.Tensor]:
-    """Returns `central_crop` if the training set was augmented by `imagenet`, else `whole`."""
-    return central_crop if augment == "imagenet" else whole
+    """Returns `central_crop` if `augment`, the run's --augment, has `imagenet`, else `whole`."""
+    return central_crop if augment_list.parse(augment).resized_crop else whole
 
 
 def whole(

@@ -22,7 +22,7 @@ def decoder(
 
     Args:
         shape: (h, w, c) of the images.
-        augment: augmentation of the training set; with imagenet, the central crop is taken.
+        augment: the run's --augment; with imagenet, the central crop is taken.
         max_pixels: limit above which a file is not decoded.
     """
     part = decode.for_evaluation(augment)

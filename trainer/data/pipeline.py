@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from trainer.config.augment_list import Augmentation
 from trainer.config.run_flags import NEWEST_ORDER
 from trainer.data import chunk_decoding, decode
-from trainer.data.augment import AUGMENTS, none
+from trainer.data.augment import augmenter
 from trainer.data.bad_examples import BadExamples
 from trainer.data.in_memory import InMemoryDataset, as_tensor
 from trainer.data.indexed import IndexedDataset
@@ -32,7 +33,7 @@ class ExampleStream:
 
     Attributes:
       source: the training set.
-      augment: a name in `AUGMENTS`, or imagenet for encoded examples.
+      augment: augmentation of the examples; a resized crop needs encoded examples.
       seed: seed of the run.
       bad: records the examples that cannot be decoded; None: such an example is an error.
       order_version: version of the run's order of examples.
@@ -41,7 +42,7 @@ class ExampleStream:
     """
 
     source: InMemoryDataset | IndexedDataset
-    augment: str
+    augment: Augmentation
     seed: int
     bad: BadExamples | None = None
     order_version: int = NEWEST_ORDER
@@ -85,7 +86,7 @@ def training(
 
     if isinstance(source, IndexedDataset):
         return _encoded_training(stream, source, indices_at, first_of, micro_batch_size)
-    augmented = AUGMENTS[stream.augment]
+    augmented = augmenter(stream.augment)
 
     def micro_batch(
         t: tf.Tensor, pixels: tf.Tensor, labels: tf.Tensor
@@ -110,11 +111,10 @@ def _encoded_training(
 
     `indices_at` maps positions to indices; `first_of` maps t to the first position of element t.
     """
-    augment, seed, shape = stream.augment, stream.seed, source.image_shape
-    augmented = AUGMENTS.get(augment, none)
+    seed, shape, augmented = stream.seed, source.image_shape, augmenter(stream.augment)
 
     def pixels(encoded: tf.Tensor, orientation: tf.Tensor | None, position: tf.Tensor) -> tf.Tensor:
-        if augment != "imagenet":
+        if not stream.augment.resized_crop:
             return decode.whole(encoded, shape, orientation, source.max_pixels)
         bits = random_bits(position[None], seed)[0]
         return decode.random_crop(encoded, bits, shape, orientation, source.max_pixels)
@@ -183,7 +183,7 @@ def evaluation(
         batch_size: b.
         shards: number of replicas over all processes.
         local_shards: indices of this process's shards; None: all shards.
-        augment: augmentation of the training set; with imagenet, the central crop is evaluated.
+        augment: the run's --augment; with imagenet, the central crop is evaluated.
         bad: records the examples that cannot be decoded; None: such an example is an error.
 
     Returns:

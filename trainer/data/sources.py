@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow_datasets as tfds
 
+from trainer.config import augment_list
 from trainer.config.flags import Config
 from trainer.data import image_folder_source, image_listing, pipeline
 from trainer.data.bad_examples import BadExamples
@@ -49,7 +50,7 @@ def load(
         split: TFDS's split syntax: `train`, `train[:90%]`, `train+test`.
         data_dir: folder of prepared sets; None: TFDS's default.
         image_size: side, in pixels, of the square to which images are resized; None: their own.
-        augment: name of the augmentation; for `imagenet`, the set stays encoded.
+        augment: the run's --augment; with `imagenet`, the set stays encoded.
         class_names: the run's class names; a label is an index into them. None: the split's own.
         max_pixels: limit above which an encoded image is not decoded.
         bad: records the bad examples; if `bad.skip` is True, the set stays encoded.
@@ -61,7 +62,8 @@ def load(
     """
     bad, name = bad or BadExamples(skip=False), f"{dataset} {split}"
     # Reason why examples must be read from disk by index; "" if the set may be read into memory.
-    streamed = "--augment=imagenet crops before it decodes" if augment == "imagenet" else ""
+    resized_crop = augment_list.parse(augment).resized_crop
+    streamed = f"--augment={augment} crops before it decodes" if resized_crop else ""
     if bad.skip:
         streamed = "--skip_bad_examples replaces single examples"
     if image_listing.is_listed(dataset):

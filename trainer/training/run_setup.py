@@ -96,7 +96,7 @@ def set_up(
     until = trajectory.unfreeze_position(config, examples.examples)
     phases = _phases(config, strategy, model, lanes, until, data.class_weights)
     stream = pipeline.ExampleStream(
-        examples, config.augment, config.seed, bad, order, balanced.order
+        examples, config.augmentation, config.seed, bad, order, balanced.order
     )
     batches = _batches(stream, replicas, group.local(replicas))
     micro_batch_size = _micro_batch_size(config, path, schedule, phases, batches, group)

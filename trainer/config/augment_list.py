@@ -1,0 +1,126 @@
+"""Parses --augment, a list of what happens to training images, and checks that its items fit."""
+
+import dataclasses
+
+# Values that name a whole augmentation; a list has at most one of them.
+PRESETS = ("none", "medium", "strong", "imagenet")
+POLICIES = ("randaugment", "trivialaugment")
+MIXING = ("mixup", "cutmix")
+# Items of a list, in the order of their application, which the order in the list does not change.
+ITEMS = ("crop", "flip", *POLICIES, "erasing", *MIXING)
+# Items that cannot be in a list beside another name, by that name.
+_EXCLUDED = {
+    "none": ITEMS,
+    "medium": ("crop", "flip"),
+    # Erasing comes last, so nothing that moves or recolours an image follows it.
+    "strong": ("crop", "flip", *POLICIES, "erasing"),
+    "imagenet": ("crop", "flip"),
+    "randaugment": ("trivialaugment",),
+}
+# The item that a flag belongs to, by the flag.
+FLAG_OF = {
+    "randaugment_layers": "randaugment",
+    "randaugment_magnitude": "randaugment",
+    "erasing_probability": "erasing",
+    "erasing_area": "erasing",
+    "mixup_alpha": "mixup",
+    "cutmix_alpha": "cutmix",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """What happens to training images, in the order of the attributes.
+
+    Attributes:
+      resized_crop: a random part is resized while the image is decoded, and half are flipped.
+      strong: shift, flip, zoom, rotation, channel shift and erasing of the preset strong.
+      crop: the image is padded, and cropped at random.
+      flip: half of the images are mirrored.
+      policy: randaugment or trivialaugment, or "".
+      erasing: noise replaces a rectangle of some images.
+      mixing: those of mixup and cutmix that mix examples; one is drawn for each ghost batch.
+      layers: number of operations of randaugment.
+      magnitude: strength of randaugment's operations, from 0 to 10.
+      erasing_probability: share of the images that are erased.
+      erasing_area: smallest and largest rectangle, as fractions of the image.
+    """
+
+    resized_crop: bool = False
+    strong: bool = False
+    crop: bool = False
+    flip: bool = False
+    policy: str = ""
+    erasing: bool = False
+    mixing: tuple[str, ...] = ()
+    layers: int = 2
+    magnitude: float = 9.0
+    erasing_probability: float = 0.5
+    erasing_area: tuple[float, float] = (0.02, 0.4)
+
+
+def problem(text: str) -> str:
+    """Returns why `text` cannot be a value of --augment, or ""."""
+    names = _names(text)
+    for name in names:
+        if name not in (*PRESETS, *ITEMS):
+            return f"has no {name!r}: use {', '.join(PRESETS)}, or a list of {', '.join(ITEMS)}"
+        if names.count(name) > 1:
+            return f"has {name} twice: leave one out"
+    if len(presets := [name for name in names if name in PRESETS]) > 1:
+        return f"has {' and '.join(presets)}, which exclude each other: leave one out"
+    for name in names:
+        if excluded := [other for other in names if other in _EXCLUDED.get(name, ())]:
+            return f"has {name}, which excludes {' and '.join(excluded)}: leave one of them out"
+    # Mixing is built elsewhere; these two lines go when it is merged.
+    if mixing := [name for name in names if name in MIXING]:
+        return f"has {' and '.join(mixing)}, which cannot be used yet: leave it out"
+    return ""
+
+
+def parse(
+    text: str,
+    *,
+    layers: int = Augmentation.layers,
+    magnitude: float = Augmentation.magnitude,
+    erasing_probability: float = Augmentation.erasing_probability,
+    erasing_area: tuple[float, float] = Augmentation.erasing_area,
+) -> Augmentation:
+    """Returns the augmentation that `text`, a valid value of --augment, names."""
+    names = _names(text)
+    return Augmentation(
+        resized_crop="imagenet" in names,
+        strong="strong" in names,
+        crop="medium" in names or "crop" in names,
+        flip="medium" in names or "flip" in names,
+        policy="".join(name for name in POLICIES if name in names),
+        erasing="erasing" in names,
+        mixing=tuple(name for name in MIXING if name in names),
+        layers=layers,
+        magnitude=magnitude,
+        erasing_probability=erasing_probability,
+        erasing_area=erasing_area,
+    )
+
+
+def area_problem(text: str) -> str:
+    """Returns why `text` cannot be a value of --erasing_area, or ""."""
+    try:
+        lowest, highest = area(text)
+    except ValueError:
+        return "must be two numbers, for example 0.02,0.4"
+    return "" if 0 < lowest <= highest <= 1 else "must be two numbers, 0 < lowest <= highest <= 1"
+
+
+def area(text: str) -> tuple[float, float]:
+    """Returns the two numbers of --erasing_area.
+
+    Raises:
+      ValueError: if `text` is not two numbers.
+    """
+    lowest, highest = map(float, text.split(","))
+    return lowest, highest
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
