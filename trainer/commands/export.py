@@ -46,6 +46,7 @@ def run(config: Config) -> int:
         *(str(path), update, (h, w, c), classes, setup.versions(), (*names,)),
         preprocessing=data.preprocessing,
         best=best,
+        loss=config.loss,
     )
     decode = decoder((h, w, c), config.augment, config.max_image_pixels)
     without = exports.write(target, model, flags, about, logits, decode)

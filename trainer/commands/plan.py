@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from trainer.config import training_targets
 from trainer.config.flags import Config
 from trainer.data import class_balance, image_listing
 from trainer.data.tfds import sizes
@@ -52,7 +53,7 @@ def run(config: Config) -> int:
             say(f"layers that match {config.freeze} are frozen{end}")
         if config.layer_decay != 1:
             say(_layer_groups(config))
-        for line in balance:
+        for line in (*balance, *training_targets.described(config)):
             say(line)
         if machines:
             say(cost.summary(counted, machines))

@@ -6,7 +6,7 @@
   the image's aspect. Its centre is uniform over the pixels, and λ becomes a's share of the pixels.
 
 The labels get the shares λ and 1 − λ, and λ ~ Beta(α, α). The partner of the image at place i of a
-ghost batch of G is at place (i + r) mod G, with r in 1, ..., G − 1. So each image is a partner once.
+ghost batch of G is at place (i + r) mod G, with r in 1, ..., G − 1. So each is a partner once.
 
 All that is drawn comes from hashes of (seed, position): λ and centre from that of the example, and
 r and the choice between mixup and cutmix from that of the ghost batch's first example. Ghost
@@ -76,17 +76,19 @@ def shares(alpha: float) -> np.ndarray:
 
 
 def mix(
-    images: tf.Tensor, labels: tf.Tensor, position: tf.Tensor, mixing: Mixing, seed: int
-) -> tuple[tf.Tensor, MixedLabels]:
-    """Mixes consecutive ghost batches.
+    images: tf.Tensor, labels: tf.Tensor, position: tf.Tensor, mixing: Mixing | None, seed: int
+) -> tuple[tf.Tensor, tf.Tensor | MixedLabels]:
+    """Mixes the images and labels of consecutive ghost batches.
 
     Args:
       images: uint8 [b, h, w, c]; G divides b.
       labels: int32 [b].
       position: position of the first example, int64 [], a multiple of G.
-      mixing: the mixtures.
+      mixing: the mixtures; None: images and labels do not change.
       seed: seed of the run.
     """
+    if mixing is None:
+        return images, labels
     ghost, size = mixing.ghost_batch_size, tf.shape(images)[0]
     positions = position + tf.range(tf.cast(size, tf.int64))
     words = further_bits(random_bits(positions, seed ^ _DOMAIN << 32), 5)  # [b, 5]

@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from trainer.config.flags import Config
+
 
 class MixedLabels(NamedTuple):
     """Labels of mixed images.
@@ -51,6 +53,11 @@ class Loss:
     name: str = "softmax"
     mean: bool = False
 
+    @classmethod
+    def from_config(cls, config: Config) -> "Loss":
+        """Returns the loss that --loss names."""
+        return cls(config.loss, config.sigmoid_reduction == "mean")
+
     def of_labels(
         self, logits: tf.Tensor, labels: tf.Tensor, label_smoothing: float = 0.0
     ) -> tf.Tensor:
@@ -80,6 +87,9 @@ class Loss:
         return total / classes if self.mean else total
 
 
+SOFTMAX = Loss()
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainingLoss:
     """Loss of training: a `Loss` of smoothed targets, weighted by class.
@@ -97,7 +107,7 @@ class TrainingLoss:
       class_weights: w, a factor on the loss, by label; None: all are 1.
     """
 
-    loss: Loss = Loss()
+    loss: Loss = SOFTMAX
     label_smoothing: float = 0.0
     threshold: float | None = None
     class_weights: Sequence[float] | None = None

@@ -22,7 +22,7 @@ class GradientSums(NamedTuple):
       gradients: gradient of each parameter: of the loss, and of losses that layers add.
       statistics: sums over ghost batches, (means [c], biased variances [c]) of each batch norm.
       loss: loss of the training targets, [], weighted as the gradients are.
-      correct: number of examples whose label has the largest logit, []. Of a mixed image's two labels,
+      correct: number of examples whose label has the largest logit, []. Of a mixed image's labels,
         the one with the larger share counts.
     """
 

@@ -54,7 +54,7 @@ class TrainingStep:
         *,
         optimizer: str,
         weight_decay: float,
-        loss: TrainingLoss = TrainingLoss(),
+        loss: TrainingLoss,
         seed: int,
         order_version: int = NEWEST_ORDER,
         layer_decay: float = 1.0,
@@ -190,11 +190,11 @@ class TrainingStep:
         ghosts = max(1, images.shape[0] // self._ghost)
         lanes = max(n for n in divisors(ghosts) if n <= self._lanes)
         size = images.shape[0] // lanes
-        batch = [tf.split(values, lanes) for values in tf.nest.flatten((images, labels))]
+        batch = [tf.split(values, lanes) for values in (images, *tf.nest.flatten(labels))]
         parts = []
-        for lane, values in enumerate(zip(*batch, strict=True)):
-            part = tf.nest.pack_sequence_as((images, labels), values)
-            parts.append(self._gradient_function(*part, position + lane * size))
+        for lane, (pixels, *own) in enumerate(zip(*batch, strict=True)):
+            of_lane = pixels, tf.nest.pack_sequence_as(labels, own), position + lane * size
+            parts.append(self._gradient_function(*of_lane))
         micro_batch: Any = tf.nest.map_structure(lambda *values: tf.add_n(values), *parts)
         sums, values = tf.nest.flatten(self._sums), tf.nest.flatten(micro_batch)
         added = [total.assign_add(value) for total, value in zip(sums, values, strict=True)]
