@@ -56,7 +56,8 @@ def dataset(tmp_path_factory):
 
 def test_refused_then_trained_in_one_go_and_in_two_then_evaluated(dataset, tmp_path, capsys):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    flags = [f"--dataset=image_folder:{dataset}", "--augment=imagenet", *FLAGS]
+    augment = "--augment=imagenet,trivialaugment,erasing"
+    flags = [f"--dataset=image_folder:{dataset}", augment, *FLAGS]
     refused = runs.train(whole, *flags, status=2)
     assert f"{dataset}/train/1/{BAD}.jpg cannot be used: " in refused.stderr
     flags.append("--skip_bad_examples")

@@ -129,7 +129,7 @@ def test_a_run_its_export_and_tensorflow_alone_agree(capsys, photographs, run):
     same([{"names": each, "probabilities": row} for each, row in rows], found)
 
 
-@pytest.mark.parametrize("augment", ["none", "imagenet"])
+@pytest.mark.parametrize("augment", ["none", "randaugment,imagenet"])
 def test_probabilities_are_those_of_an_evaluation(capsys, photographs, run, augment):
     flags = [f"--model_dir={run}", f"--augment={augment}"]
     status, out, error = done(capsys, "evaluate", "--format=json", *flags)

@@ -1,7 +1,7 @@
 import pytest
 
 from tests.support.configs import parsed
-from trainer.config import augment_list
+from trainer.config import augment_list, command_line
 from trainer.config.augment_list import Augmentation
 from trainer.config.flags import FLAGS
 from trainer.errors import UserError
@@ -86,7 +86,8 @@ def test_what_does_not_fit_is_rejected(arguments, message):
 
 def test_evaluation_takes_another_list_than_the_run():
     kept = ["--augment=crop,randaugment", "--randaugment_magnitude=5"]
-    assert parsed(*kept, "--augment=none", command="evaluate").augment == "none"
+    found = command_line.parse("evaluate", ["--augment=none"], kept)
+    assert (found.augment, found.randaugment_magnitude) == ("none", 5)
 
 
 def test_the_default_of_each_number_is_that_of_the_list():

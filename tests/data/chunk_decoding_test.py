@@ -11,7 +11,6 @@ import tensorflow as tf
 from PIL import Image
 
 from trainer.config import augment_list
-from trainer.data.augment import further_bits, random_bits
 from trainer.data.bad_examples import BadExamples
 from trainer.data.chunk_decoding import threads
 from trainer.data.in_memory import InMemoryDataset
@@ -20,6 +19,7 @@ from trainer.data.pipeline import ExampleStream, evaluation, training
 from trainer.data.shuffle import example_indices
 from trainer.data.sources import image_statistics, load
 from trainer.errors import UserError
+from trainer.nn.splitmix64 import further_bits, random_bits
 from trainer.system.tensorflow_errors import translate
 
 SEED = 11
@@ -82,7 +82,7 @@ def take(
     return tuple(np.concatenate(part) for part in list(zip(*batches, strict=True))[:2])
 
 
-@pytest.mark.parametrize("augment", ["none", "medium", "strong"])
+@pytest.mark.parametrize("augment", ["none", "medium", "strong", "flip,randaugment,erasing"])
 def test_a_set_on_disk_equals_the_set_in_memory(folder, augment):
     dataset = folder(50)
     memory = load(dataset, "train", None, SIZE)

@@ -11,9 +11,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from trainer.data.augment import random_bits
 from trainer.data.decode import CROP_AREA, CROP_ASPECT, central_crop, random_crop, whole
 from trainer.data.pillow_decoding import UndecodableError, reason
+from trainer.nn.splitmix64 import random_bits
 
 POSITIONS = tf.range(10**9, 10**9 + 600, dtype=tf.int64)
 

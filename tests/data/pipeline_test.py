@@ -46,7 +46,7 @@ def test_growth_and_changing_replicas_keep_the_order(numbered, examples):
     np.testing.assert_array_equal(seen, expected)
 
 
-@pytest.mark.parametrize("augment", ["none", "medium", "strong"])
+@pytest.mark.parametrize("augment", ["none", "medium", "strong", "flip,erasing"])
 def test_a_position_yields_the_same_in_any_layout(numbered, augment):
     images = numbered(50)
     start, count = 10**9 + 17, 48

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from trainer.config.augment_list import Augmentation
 from trainer.config.run_flags import NEWEST_ORDER
-from trainer.data import chunk_decoding, decode
+from trainer.data import augment_policies, chunk_decoding, decode
 from trainer.data.augment import augmenter
 from trainer.data.bad_examples import BadExamples
 from trainer.data.in_memory import InMemoryDataset, as_tensor
@@ -51,6 +51,10 @@ class ExampleStream:
     order_version: int = NEWEST_ORDER
     order: Callable[[tf.Tensor], tf.Tensor] | None = None
     mixing: Mixing | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses images that the augmentation cannot use, with a UserError."""
+        augment_policies.check(self.augment, self.source.image_shape, self.source.name)
 
 
 def training(
@@ -139,7 +143,11 @@ def _encoded_training(
     places = _chunks(None, micro_batch_size, first_of, indices_at, parallel if stream.order else {})
     bad = stream.bad or BadExamples(skip=False)
     chunks = chunk_decoding.decoded(source, places, pixels, bad, replacements)
-    batches = chunks.rebatch(micro_batch_size, drop_remainder=True).map(finished)
+    # Several threads augment if that takes long; crop and flip take less time than starting one.
+    asked = stream.augment
+    slow = asked.policy or asked.erasing or asked.strong
+    options = {**parallel, "num_parallel_calls": _PREFETCH} if slow else {}
+    batches = chunks.rebatch(micro_batch_size, drop_remainder=True).map(finished, **options)
     return _with_options(batches.prefetch(_PREFETCH), chunk_decoding.threads())
 
 

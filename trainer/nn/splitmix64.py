@@ -32,10 +32,11 @@ def random_bits(positions: tf.Tensor, seed: int) -> tf.Tensor:
     return splitmix64(key + tf.cast(positions, tf.uint64))
 
 
-def further_bits(bits: tf.Tensor, words: int) -> tf.Tensor:
-    """Returns splitmix64 sequences, uint64 [n, words], that start from the states `bits` [n].
+def further_bits(bits: tf.Tensor, words: int, first: int = 0) -> tf.Tensor:
+    """Returns words `first` to `first` + `words` − 1, uint64 [n, words], of splitmix64 sequences.
 
-    `bits` come from `random_bits`; each sequence has `words` words.
+    `bits`, uint64 [n], are the states from which the sequences start; they come from `random_bits`.
     """
-    steps = tf.cast(tf.range(words, dtype=tf.int64), tf.uint64) * tf.constant(_GAMMA, tf.uint64)
+    numbers = tf.range(first, first + words, dtype=tf.int64)
+    steps = tf.cast(numbers, tf.uint64) * tf.constant(_GAMMA, tf.uint64)
     return splitmix64(bits[:, None] + steps)

@@ -1,0 +1,185 @@
+"""Tabulates the operations of RandAugment and TrivialAugment: what each does at each strength.
+
+A case is an operation at one strength with one sign. All its numbers are computed here once, in
+Python, so that an image looks them up, whatever its micro-batch is. Interpolation is the nearest
+pixel, and pixels from outside the image are black, as in both papers' code.
+"""
+
+import dataclasses
+import enum
+import itertools
+import math
+
+import numpy as np
+
+# Cubuk et al. 2019 (arXiv:1909.13719), §3.1 and figure 2; TrivialAugment has the same 14.
+OPERATIONS = (
+    *("identity", "autocontrast", "equalize", "rotate", "solarize", "color", "posterize"),
+    *("contrast", "brightness", "sharpness", "shear_x", "shear_y", "translate_x", "translate_y"),
+)
+STRENGTHS = 31  # of TrivialAugment
+_ONE = 65536  # 1 in fixed-point numbers, as in Pillow.
+
+# Numbers a₀ to a₅: the pixel's centre (x, y) comes from (a₀ x + a₁ y + a₂, a₃ x + a₄ y + a₅).
+Affine = tuple[float, float, float, float, float, float]
+
+
+class Kind(enum.IntEnum):
+    """What is done to an image; each kind is computed for all its images together."""
+
+    KEEP = 0
+    MOVE = 1
+    RECOLOUR = 2
+    AUTOCONTRAST = 3
+    EQUALIZE = 4
+    TOWARD_GREY = 5
+    SHARPEN = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class Strength:
+    """Numbers of the operations at one strength, from the ranges of a paper.
+
+    Attributes:
+      shear: columns per row, or rows per column.
+      translation: columns and rows, in pixels.
+      rotation: angle, in degrees.
+      threshold: grey level from which `solarize` inverts.
+      bits: number of bits that `posterize` keeps.
+      factors: factors of color, contrast, brightness and sharpness, one for each sign; 1 changes
+        nothing.
+    """
+
+    shear: float
+    translation: tuple[int, int]
+    rotation: float
+    threshold: int
+    bits: int
+    factors: tuple[float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cases:
+    """Numbers of n cases, by (operation, strength, sign); the sign changes fastest.
+
+    Attributes:
+      kind: int32 [n], a Kind.
+      affine: int32 [n, 6], a₀ to a₅ in fixed point, a₂ and a₅ for the centre of pixel (0, 0).
+      table: uint8 [n, 256], new grey levels by the old, for the kind RECOLOUR.
+      factor: float32 [n], of color, contrast and sharpness.
+      to_mean: bool [n], whether an image of the kind TOWARD_GREY is mixed with its mean grey level.
+    """
+
+    kind: np.ndarray
+    affine: np.ndarray
+    table: np.ndarray
+    factor: np.ndarray
+    to_mean: np.ndarray
+
+
+def randaugment(magnitude: float, height: int, width: int) -> Strength:
+    """Returns the numbers of RandAugment at a magnitude from 0 to 10.
+
+    10 is the end of each range of AutoAugment (Cubuk et al. 2018, table 6), and 0 changes nothing,
+    so that every operation becomes stronger with the magnitude. The range of translations, 150 of
+    331 pixels, is relative to the image. Where the paper's code lets `posterize` and `solarize`
+    become weaker with the magnitude, this is torchvision's direction.
+    """
+    share = magnitude / 10
+    return Strength(
+        shear=0.3 * share,
+        translation=(int(150 / 331 * width * share), int(150 / 331 * height * share)),
+        rotation=30 * share,
+        threshold=256 - int(256 * share),
+        bits=8 - int(4 * share),
+        factors=(1 + 0.9 * share, 1 - 0.9 * share),
+    )
+
+
+def trivialaugment(strength: int) -> Strength:
+    """Returns the numbers of TrivialAugment's wide space at a strength from 0 to 30.
+
+    As in its authors' code, translations are in pixels, whatever the image's size, and angles are
+    whole degrees. The factor of color, contrast, brightness and sharpness has no sign.
+    """
+    last = STRENGTHS - 1
+    factor = 0.01 + 1.99 * strength / last
+    return Strength(
+        shear=0.99 * strength / last,
+        translation=(32 * strength // last,) * 2,
+        rotation=135 * strength // last,
+        threshold=256 - 256 * strength // last,
+        bits=8 - 6 * strength // last,
+        factors=(factor, factor),
+    )
+
+
+def tabulate(strengths: list[Strength], height: int, width: int, channels: int) -> Cases:
+    """Returns the cases of all operations at all `strengths`, for images [height, width, channels].
+
+    `color` keeps an image of one channel.
+    """
+    levels = np.arange(256)
+    count = len(OPERATIONS) * len(strengths) * 2
+    identity = _fixed((1, 0, 0, 0, 1, 0))
+    kind = np.zeros(count, np.int32)
+    affine, table = np.tile(identity, (count, 1)), np.tile(levels.astype(np.uint8), (count, 1))
+    factor, to_mean = np.ones(count, np.float32), np.zeros(count, np.bool_)
+    every = itertools.product(OPERATIONS, strengths, (0, 1))
+    for i, (operation, strength, negative) in enumerate(every):
+        factor[i] = strength.factors[negative]
+        match operation:
+            case "autocontrast" | "equalize":
+                kind[i] = Kind[operation.upper()]
+            case "solarize":
+                kind[i] = Kind.RECOLOUR
+                table[i] = np.where(levels < strength.threshold, levels, 255 - levels)
+            case "posterize":
+                kind[i], table[i] = (
+                    Kind.RECOLOUR,
+                    levels >> (8 - strength.bits) << (8 - strength.bits),
+                )
+            case "brightness":
+                kind[i] = Kind.RECOLOUR
+                # In float32, as Pillow computes; the conversion to integers rounds down.
+                table[i] = np.minimum(factor[i] * levels.astype(np.float32), 255).astype(np.uint8)
+            case "color":
+                kind[i] = Kind.KEEP if channels == 1 else Kind.TOWARD_GREY
+            case "contrast":
+                kind[i], to_mean[i] = Kind.TOWARD_GREY, True
+            case "sharpness":
+                kind[i] = Kind.SHARPEN
+            case "rotate" | "shear_x" | "shear_y" | "translate_x" | "translate_y":
+                sign = -1 if negative else 1
+                kind[i], affine[i] = (
+                    Kind.MOVE,
+                    _fixed(_map(operation, strength, sign, height, width)),
+                )
+    return Cases(kind, affine, table, factor, to_mean)
+
+
+def _map(operation: str, strength: Strength, sign: int, height: int, width: int) -> Affine:
+    """Returns the map of an operation that moves pixels; shears keep the top left corner."""
+    shear, (x, y) = sign * strength.shear, strength.translation
+    match operation:
+        case "shear_x":
+            return (1, shear, 0, 0, 1, 0)
+        case "shear_y":
+            return (1, 0, 0, shear, 1, 0)
+        case "translate_x":
+            return (1, 0, sign * x, 0, 1, 0)
+        case "translate_y":
+            return (1, 0, 0, 0, 1, sign * y)
+    # The centre stays in place. Pillow rounds sine and cosine to 15 digits.
+    angle = -math.radians(sign * strength.rotation % 360)
+    cosine, sine = round(math.cos(angle), 15), round(math.sin(angle), 15)
+    column = width / 2 - cosine * width / 2 - sine * height / 2
+    row = height / 2 + sine * width / 2 - cosine * height / 2
+    return (cosine, sine, column, -sine, cosine, row)
+
+
+def _fixed(numbers: Affine) -> np.ndarray:
+    """Returns a₀ to a₅ in fixed point, int32 [6], with a₂ and a₅ for the centre of pixel (0, 0)."""
+    a, b, c, d, e, f = numbers
+    exact = (a, b, c + a * 0.5 + b * 0.5, d, e, f + d * 0.5 + e * 0.5)
+    return np.array([math.floor(number * _ONE + 0.5) for number in exact], np.int32)

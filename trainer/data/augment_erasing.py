@@ -1,0 +1,106 @@
+"""Erases a rectangle of some images with noise: random erasing, Zhong et al. 2017, algorithm 1."""
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from trainer.nn.splitmix64 import further_bits, random_bits, shift_right
+
+Limits = tuple[float, float]
+
+# Height / width of the rectangle: the paper's r₁ and 1 / r₁.
+_ASPECT = (0.3, 1 / 0.3)
+# Numbers of the first words after a position's hash: of five draws, and of the noise. Policies use
+# words between these.
+_DRAWS, _NOISE = 0, 16
+
+
+def erasing(
+    images: tf.Tensor, positions: tf.Tensor, seed: int, *, probability: float, area: Limits
+) -> tf.Tensor:
+    """Replaces a rectangle of some images with noise.
+
+    Args:
+        images: uint8 [b, h, w, c].
+        positions: int64 [b].
+        seed: seed of the run.
+        probability: share of the images that are erased.
+        area: smallest and largest rectangle, as fractions of the image.
+    """
+    bits = random_bits(positions, seed)  # [b]
+    found = tf.unstack(draws(further_bits(bits, 5, _DRAWS)), axis=1)
+    return erase(
+        images, bits, found, noise=_NOISE, probability=probability, area=area, aspect=_ASPECT
+    )
+
+
+def draws(words: tf.Tensor) -> tf.Tensor:
+    """Returns uniform numbers in [0, 1), float64, from the highest 53 bits of words, uint64."""
+    return tf.cast(shift_right(words, 11), tf.float64) * 2.0**-53  # A float64 holds them exactly.
+
+
+def between(uniform: tf.Tensor, lowest: float | tf.Tensor, highest: float | tf.Tensor) -> tf.Tensor:
+    """Maps uniform draws in [0, 1) to the range from `lowest` to `highest`."""
+    return lowest + (highest - lowest) * uniform
+
+
+def erase(
+    images: tf.Tensor,
+    bits: tf.Tensor,
+    found: Sequence[tf.Tensor],
+    *,
+    noise: int,
+    probability: float,
+    area: Limits,
+    aspect: Limits,
+) -> tf.Tensor:
+    """Replaces a rectangle of some images with noise, which is computed only for these.
+
+    As in the paper, area and aspect are uniform, and each erased pixel and channel gets its own
+    random value. The aspect is relative to the image's height and width: for a square image, it is
+    the paper's. The paper draws again if a rectangle does not fit into the image. Here, the aspect
+    is drawn among those with which the area fits. All places where the rectangle fits are equally
+    likely.
+
+    Args:
+        images: uint8 [b, h, w, c].
+        bits: uint64 [b], hashes of the positions.
+        found: five float64 [b] in [0, 1): whether to erase, area, aspect, row and column.
+        noise: number of the first word after a hash that is noise.
+        probability: share of the images that are erased.
+        area: smallest and largest area, as fractions of the image.
+        aspect: smallest and largest height / width, each as a fraction of the image's.
+    """
+    _, height, width, channels = images.shape
+    places = tf.where(found[0] < probability)[:, 0]  # int64 [n], the erased images
+    inside = _inside([tf.gather(draw, places) for draw in found[1:]], images.shape, area, aspect)
+    flat = [-1, height, width * channels]
+    words = further_bits(tf.gather(bits, places), -(-height * width * channels // 8), noise)
+    values = tf.reshape(tf.bitcast(words, tf.uint8), [tf.size(places), words.shape[1] * 8])
+    values = tf.reshape(values[:, : height * width * channels], flat)
+    changed = tf.where(inside, values, tf.reshape(tf.gather(images, places), flat))
+    changed = tf.reshape(changed, [-1, height, width, channels])
+    return tf.tensor_scatter_nd_update(images, places[:, None], changed)
+
+
+def _inside(
+    rectangle: Sequence[tf.Tensor], shape: tf.TensorShape, area: Limits, aspect: Limits
+) -> tf.Tensor:
+    """Returns which values are in the rectangle, bool [n, h, w · c].
+
+    `rectangle` is area, aspect, row and column, float64 [n] in [0, 1). Sides are rounded to pixels.
+    Columns and channels share an axis, because broadcasting over channels takes 1 ms more.
+    """
+    _, height, width, channels = shape
+    size, form, row, column = rectangle
+    size = between(size, *area)
+    form = between(form, tf.maximum(size, aspect[0]), tf.minimum(1 / size, aspect[1]))
+    rows = tf.floor(height * tf.sqrt(size * form) + 0.5)  # [n], the rectangle's height
+    columns = tf.floor(width * tf.sqrt(size / form) + 0.5)
+    top = tf.floor(row * (height - rows + 1))
+    left = tf.floor(column * (width - columns + 1))
+    y = tf.range(height, dtype=tf.float64)
+    x = tf.cast(tf.range(width * channels) // channels, tf.float64)
+    inside_rows = (y >= top[:, None]) & (y < (top + rows)[:, None])  # [n, h]
+    inside_columns = (x >= left[:, None]) & (x < (left + columns)[:, None])  # [n, w · c]
+    return inside_rows[:, :, None] & inside_columns[:, None, :]

@@ -1,0 +1,128 @@
+"""Applies the operations of augmentation policies, each to all its images at once, like Pillow.
+
+Results equal those of Pillow's ImageOps, ImageEnhance and nearest-neighbour transforms in every
+pixel. Arithmetic is in integers, or in floats that round alike in any batch. No function needs an
+image: each returns an empty batch for an empty one.
+"""
+
+import tensorflow as tf
+
+# Weights of red, green and blue in a grey level, in 1 / 65,536: Pillow's, from ITU-R BT.601.
+_GREY = (19595, 38470, 7471)
+LEVELS = 256
+
+
+def move(images: tf.Tensor, affine: tf.Tensor) -> tf.Tensor:
+    """Moves pixels: each pixel of the result is the nearest to its place in the image, or black.
+
+    Args:
+        images: uint8 [n, h, w, c].
+        affine: int32 [n, 6], as in `Cases`.
+    """
+    _, height, width, channels = images.shape
+    by_x, by_y, start = (affine[:, i : i + 4 : 3] for i in range(3))  # [n, 2]: column and row
+    x = by_x[:, None, :] * tf.range(width)[:, None]  # [n, w, 2]
+    y = by_y[:, None, :] * tf.range(height)[:, None] + start[:, None, :]  # [n, h, 2]
+    column = tf.bitwise.right_shift(x[:, None, :, 0] + y[:, :, None, 0], 16)  # [n, h, w]
+    row = tf.bitwise.right_shift(x[:, None, :, 1] + y[:, :, None, 1], 16)
+    # A border of one black pixel holds all places outside.
+    column = tf.minimum(tf.maximum(column, -1), width)
+    row = tf.minimum(tf.maximum(row, -1), height)
+    pixels = row * (width + 2) + (column + (width + 3))
+    bordered = tf.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]])
+    flat = tf.reshape(bordered, [-1, (height + 2) * (width + 2), channels])
+    return tf.gather(flat, pixels, batch_dims=1)
+
+
+def recolour(images: tf.Tensor, tables: tf.Tensor) -> tf.Tensor:
+    """Replaces grey levels by tables, uint8 [n, c, 256], in images, uint8 [n, h, w, c]."""
+    _, height, width, channels = images.shape
+    # Each value is an index in the tables of its image's channels.
+    places = tf.cast(tf.reshape(images, [-1, height * width * channels]), tf.int32)
+    if channels > 1:
+        places += tf.tile(tf.range(channels) * LEVELS, [height * width])
+    flat = tf.reshape(tables, [-1, channels * LEVELS])
+    return tf.reshape(tf.gather(flat, places, batch_dims=1), [-1, height, width, channels])
+
+
+def autocontrast_tables(images: tf.Tensor) -> tf.Tensor:
+    """Returns tables, uint8 [n, c, 256], that stretch each channel's levels to 0 … 255."""
+    lowest, highest = (
+        tf.cast(reduce(images, [1, 2]), tf.float64)[..., None]
+        for reduce in (tf.reduce_min, tf.reduce_max)
+    )  # [n, c, 1]
+    levels = tf.range(LEVELS, dtype=tf.float64)
+    scale = 255 / tf.maximum(highest - lowest, 1)
+    stretched = tf.clip_by_value(levels * scale + -lowest * scale, 0, 255)
+    # The cast rounds down. An image of one level keeps it.
+    return tf.cast(tf.where(highest > lowest, stretched, levels), tf.uint8)
+
+
+def equalize_tables(images: tf.Tensor) -> tf.Tensor:
+    """Returns tables, uint8 [n, c, 256], that make each channel's levels about equally frequent."""
+    _, height, width, channels = images.shape
+    rows = tf.reshape(tf.transpose(images, [0, 3, 1, 2]), [-1, height * width])  # [n · c, h · w]
+    histogram = tf.raw_ops.DenseBincount(
+        input=tf.cast(rows, tf.int32),
+        size=LEVELS,
+        weights=tf.zeros([0], tf.int32),
+        binary_output=False,
+    )
+    highest = tf.cast(tf.reduce_max(rows, axis=1), tf.int32)
+    most = tf.gather(histogram, highest, batch_dims=1)[:, None]  # pixels of the highest level
+    step = (height * width - most) // 255
+    below = tf.cumsum(histogram, axis=1, exclusive=True)
+    spread = tf.minimum((step // 2 + below) // tf.maximum(step, 1), 255)
+    tables = tf.where(step > 0, spread, tf.range(LEVELS))
+    return tf.reshape(tf.cast(tables, tf.uint8), [-1, channels, LEVELS])
+
+
+def toward_grey(images: tf.Tensor, to_mean: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    """Mixes images with their grey image (color) or with its mean level (contrast).
+
+    Args:
+        images: uint8 [n, h, w, c] with 1 or 3 channels.
+        to_mean: bool [n], whether to mix with the mean.
+        factor: float32 [n], share of the image; above 1, its difference from grey grows.
+    """
+    _, height, width, channels = images.shape
+    values = tf.cast(tf.reshape(images, [-1, channels]), tf.float32)
+    if channels == 3:
+        # All numbers are integers below 2²⁴, so float32 is exact in any order. Each channel gets
+        # the grey level, because broadcasting over channels takes longer.
+        weights = tf.tile(tf.constant(_GREY, tf.float32)[:, None], [1, channels])
+        values = tf.floor((tf.matmul(values, weights) + 2**15) / 2**16)
+    grey = tf.reshape(values, [-1, height * width * channels])
+    total = tf.reduce_sum(tf.cast(grey, tf.int64), axis=1)  # [n]
+    count = grey.shape[1]
+    mean = tf.cast((2 * total + count) // (2 * count), tf.float32)
+    other = tf.where(to_mean[:, None], mean[:, None], grey)
+    return _mixed(tf.reshape(other, tf.shape(images)), images, factor)
+
+
+def sharpen(images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    """Mixes images with their smooth image, the mean of 3 × 3 pixels of which the middle counts 5.
+
+    The pixels of the border have no smooth value and are kept.
+
+    Args:
+        images: uint8 [n, h, w, c].
+        factor: float32 [n], share of the image; above 1, it becomes sharper.
+    """
+    _, height, width, _ = images.shape
+    if height < 3 or width < 3:
+        return images
+    values = tf.cast(images, tf.float32)
+    rows = values[:, :-2] + values[:, 1:-1] + values[:, 2:]
+    total = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:] + 4 * values[:, 1:-1, 1:-1]
+    # A sum of integers divided by 13 is 1/26 away from a tie, so rounding errors do not matter.
+    smooth = tf.pad(tf.floor(total / 13 + 0.5), [[0, 0], [1, 1], [1, 1], [0, 0]])
+    inner = tf.pad(tf.ones([height - 2, width - 2, 1], tf.bool), [[1, 1], [1, 1], [0, 0]])
+    return _mixed(tf.where(inner, smooth, values), images, factor)
+
+
+def _mixed(other: tf.Tensor, images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    """Returns other + factor · (images − other), rounded down and clipped, as uint8."""
+    factor = factor[:, None, None, None]
+    mixed = other + factor * (tf.cast(images, tf.float32) - other)
+    return tf.cast(tf.minimum(tf.maximum(mixed, 0), 255), tf.uint8)  # The cast rounds down.

@@ -1,0 +1,109 @@
+"""Applies RandAugment (Cubuk et al. 2019) and TrivialAugment (Müller & Hutter 2021).
+
+RandAugment applies N operations to an image, drawn independently, each with the same magnitude and
+a random sign. TrivialAugment applies one, with a random strength. The images of a micro-batch have
+different operations: each layer groups them by kind, and computes each group at once.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from trainer.config.augment_list import Augmentation
+from trainer.data import augment_cases
+from trainer.data.augment_cases import Cases, Kind
+from trainer.data.augment_operations import (
+    autocontrast_tables,
+    equalize_tables,
+    move,
+    recolour,
+    sharpen,
+    toward_grey,
+)
+from trainer.errors import UserError
+from trainer.nn.splitmix64 import further_bits, random_bits, shift_right
+
+# Number of the first layer's word after a position's hash. Each of at most eight layers has one.
+_FIRST_WORD = 8
+
+
+def check(asked: Augmentation, shape: tuple[int, int, int], name: str) -> None:
+    """Checks that a policy can augment images of `shape` (h, w, c) of the set `name`.
+
+    Raises:
+      UserError: if the images are neither grey nor colour.
+    """
+    if asked.policy and shape[2] not in (1, 3):
+        raise UserError(
+            f"--augment={asked.policy} needs images of 1 or 3 channels, and those of {name} have "
+            f"{shape[2]}: leave {asked.policy} out."
+        )
+
+
+def policy(images: tf.Tensor, positions: tf.Tensor, seed: int, *, asked: Augmentation) -> tf.Tensor:
+    """Applies the operations of `asked.policy`.
+
+    Args:
+        images: uint8 [b, h, w, c], with 1 or 3 channels.
+        positions: int64 [b].
+        seed: seed of the run.
+        asked: names the policy, its layers and its magnitude.
+    """
+    height, width, channels = images.shape[1:]
+    if asked.policy == "randaugment":
+        strengths = [augment_cases.randaugment(asked.magnitude, height, width)]
+    else:
+        strengths = [
+            augment_cases.trivialaugment(strength) for strength in range(augment_cases.STRENGTHS)
+        ]
+    cases = augment_cases.tabulate(strengths, height, width, channels)
+    layers = asked.layers if asked.policy == "randaugment" else 1
+    words = further_bits(random_bits(positions, seed), layers, _FIRST_WORD)  # [b, layers]
+    for layer in range(layers):
+        images = applied(images, drawn(words[:, layer], len(strengths)), cases)
+    return images
+
+
+def drawn(words: tf.Tensor, strengths: int) -> tf.Tensor:
+    """Returns a case for each word, int32 [b] in [0, 14 · strengths · 2).
+
+    The highest 32 bits of `words`, uint64 [b], decide the operation, the next 31 the strength, and
+    the lowest the sign. Remainders by 14 and by 31 are uniform to 2e-8.
+    """
+    operation = tf.cast(shift_right(words, 32), tf.int64) % len(augment_cases.OPERATIONS)
+    middle = tf.bitwise.bitwise_and(shift_right(words, 1), tf.constant(2**31 - 1, tf.uint64))
+    strength = tf.cast(middle, tf.int64) % strengths
+    sign = tf.cast(tf.bitwise.bitwise_and(words, tf.constant(1, tf.uint64)), tf.int64)
+    return tf.cast((operation * strengths + strength) * 2 + sign, tf.int32)
+
+
+def applied(images: tf.Tensor, case: tf.Tensor, cases: Cases) -> tf.Tensor:
+    """Applies to each image, uint8 [b, h, w, c], its case, an index in `cases`, int32 [b]."""
+    kind = tf.gather(cases.kind, case)  # [b]
+    # Grappler takes the outputs of tf.dynamic_partition for equally long if all images are of one
+    # kind, so tf.where finds the places of each kind.
+    places = [tf.where(kind == each)[:, 0] for each in Kind]
+    _, moved, *recoloured, greyed, sharpened = places
+    fixed, stretched, equalized = (tf.gather(images, at) for at in recoloured)
+    channels = images.shape[3]
+    tables = [
+        tf.repeat(
+            tf.gather(cases.table, tf.gather(case, recoloured[0]))[:, None], channels, axis=1
+        ),
+        autocontrast_tables(stretched),
+        equalize_tables(equalized),
+    ]
+
+    def numbers(values: np.ndarray, at: tf.Tensor) -> tf.Tensor:
+        return tf.gather(values, tf.gather(case, at))
+
+    results = [
+        tf.gather(images, places[Kind.KEEP]),
+        move(tf.gather(images, moved), numbers(cases.affine, moved)),
+        recolour(tf.concat([fixed, stretched, equalized], 0), tf.concat(tables, 0)),
+        toward_grey(
+            tf.gather(images, greyed), numbers(cases.to_mean, greyed), numbers(cases.factor, greyed)
+        ),
+        sharpen(tf.gather(images, sharpened), numbers(cases.factor, sharpened)),
+    ]
+    everyone = tf.cast(tf.concat(places, 0), tf.int32)
+    return tf.reshape(tf.dynamic_stitch([everyone], [tf.concat(results, 0)]), tf.shape(images))
