@@ -143,9 +143,10 @@ def _encoded_training(
     places = _chunks(None, micro_batch_size, first_of, indices_at, parallel if stream.order else {})
     bad = stream.bad or BadExamples(skip=False)
     chunks = chunk_decoding.decoded(source, places, pixels, bad, replacements)
-    # Several threads augment if that takes long; crop and flip take less time than starting one.
+    # Several threads augment and mix if that takes long; crop and flip take less time than starting
+    # one.
     asked = stream.augment
-    slow = asked.policy or asked.erasing or asked.strong
+    slow = asked.policy or asked.erasing or asked.strong or stream.mixing
     options = {**parallel, "num_parallel_calls": _PREFETCH} if slow else {}
     batches = chunks.rebatch(micro_batch_size, drop_remainder=True).map(finished, **options)
     return _with_options(batches.prefetch(_PREFETCH), chunk_decoding.threads())
