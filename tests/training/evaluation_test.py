@@ -214,7 +214,7 @@ def test_an_evaluation_far_above_training_is_explained(loss, training_loss, batc
 
 
 def test_a_mean_over_classes_is_compared_with_its_own_loss_at_chance():
-    """With 1,000 classes, that is 0.008, and of a sum 7.9."""
+    """The loss at chance of 1,000 classes is 0.008 as a mean, and 7.9 as a sum."""
     options = {"batch_norm": False, "loss": Loss("sigmoid", mean=True)}
     assert gap_warning(Evaluation(0.1, 0.25, 1.0), 0.001, 1000, **options)
     assert gap_warning(Evaluation(0.01, 0.25, 1.0), 0.001, 1000, **options) is None
