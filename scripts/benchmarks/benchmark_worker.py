@@ -24,6 +24,7 @@ def built(
 ) -> Any:
     """Builds Crescendo's training step for the model `name`."""
     from trainer.data import sources
+    from trainer.nn.losses import TrainingLoss
     from trainer.nn.models import registry
     from trainer.training.step import TrainingStep
 
@@ -41,7 +42,7 @@ def built(
         model,
         optimizer="momentum",
         weight_decay=5e-4,
-        label_smoothing=0.0,
+        loss=TrainingLoss(),
         seed=0,
         lanes=lanes,
     )

@@ -29,6 +29,7 @@ from trainer.config.flags import Config
 from trainer.data import image_listing
 from trainer.data.tfds import prepare, records
 from trainer.errors import UserError
+from trainer.nn.losses import Loss, TrainingLoss
 from trainer.run_dir.training_data import TrainingData
 from trainer.training import setup
 from trainer.training.averaging import ModelAverage
@@ -109,7 +110,7 @@ def training_step(config: Config, data: TrainingData, replicas: int) -> Training
         model,
         optimizer=config.optimizer,
         weight_decay=config.weight_decay,
-        label_smoothing=config.label_smoothing,
+        loss=TrainingLoss(Loss.from_config(config), config.label_smoothing),
         seed=config.seed,
         average=average,
     )

@@ -61,7 +61,6 @@ def test_flags_set_the_numbers():
         ("--augment=imagenet,crop,erasing", "has imagenet, which excludes crop"),
         ("--augment=strong,randaugment", "has strong, which excludes randaugment"),
         ("--augment=randaugment,trivialaugment", "has randaugment, which excludes trivialaugment"),
-        ("--augment=mixup,cutmix", "has mixup and cutmix, which cannot be used yet"),
         ("--randaugment_layers=0", "flag --randaugment_layers=0: must be from 1 to 8"),
         ("--randaugment_magnitude=nan", "must be from 0 to 10"),
         ("--erasing_probability=0", "must be above 0 and at most 1"),

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from trainer.distributed.strategy import mirrored
 from trainer.nn.ghostify import ghostify
+from trainer.nn.losses import TrainingLoss
 from trainer.schedule.layout import Layout
 from trainer.schedule.noise_scale import Setting
 from trainer.schedule.stretch import Stretch
@@ -51,7 +52,14 @@ def strategy_of(cpus, replicas):
 
 
 def step_on(strategy, model_of=lambda: tiny(ghost=16), **options):
-    options = {"optimizer": "momentum", "weight_decay": 1e-2, "label_smoothing": 0.1} | options
+    """A step; `label_smoothing` and `class_weights` make its loss, unless `loss` is given."""
+    options = {"optimizer": "momentum", "weight_decay": 1e-2} | options
+    smoothing, class_weights = (
+        options.pop("label_smoothing", 0.1),
+        options.pop("class_weights", None),
+    )
+    loss = TrainingLoss(label_smoothing=smoothing, class_weights=class_weights)
+    options = {"loss": loss} | options
     with strategy.scope():
         model = model_of()
     return TrainingStep(strategy, model, seed=0, **options)

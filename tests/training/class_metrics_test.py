@@ -14,7 +14,7 @@ def predictions(labels, predicted, confidences=None):
     n = len(labels)
     confidences = np.full(n, 0.5) if confidences is None else np.asarray(confidences, np.float64)
     return Predictions(
-        np.arange(n), np.asarray(labels), np.asarray(predicted), confidences, np.ones(n)
+        np.arange(n), np.asarray(labels), np.asarray(predicted), confidences, np.ones(n), np.ones(n)
     )
 
 

@@ -10,6 +10,7 @@ from tests.support.models import huge
 from trainer.data.in_memory import InMemoryDataset
 from trainer.distributed.strategy import mirrored
 from trainer.errors import UserError
+from trainer.nn.losses import Loss
 from trainer.training.evaluation import Evaluation, Evaluator, gap_warning
 
 RNG = np.random.default_rng(0)
@@ -55,7 +56,34 @@ def test_every_example_counts_once(cpus, replicas, lanes, examples):
     np.testing.assert_allclose(predictions.confidences, confidences, rtol=1e-4)
     losses = -log_p[np.arange(examples), labels]
     np.testing.assert_allclose(predictions.losses, losses, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(predictions.probabilities, np.exp(-losses), rtol=1e-4)
     assert found.loss == pytest.approx(predictions.losses.mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("mean", [False, True])
+def test_a_sigmoid_loss_has_its_own_probabilities(cpus, mean):
+    count = 130
+    pixels, labels = RNG.integers(0, 256, (count, 2, 2, 1), np.uint8), RNG.integers(0, 4, count)
+    images = InMemoryDataset(images=pixels, labels=labels, class_names=tuple("abcd"), name="r")
+    model = keras.Sequential(
+        [
+            keras.Input((2, 2, 1), dtype="uint8"),
+            keras.layers.Rescaling(1 / 64, -2),
+            keras.layers.Flatten(),
+            keras.layers.Dense(4),
+        ]
+    )
+    strategy, loss = tf.distribute.OneDeviceStrategy(cpus[0]), Loss("sigmoid", mean)
+    evaluator = Evaluator(strategy, model, images, loss=loss)
+    found, predictions = evaluator.evaluate(never), evaluator.predictions()
+    p = 1 / (1 + np.exp(-model(pixels).numpy().astype(np.float64)))
+    targets = np.eye(4)[labels]
+    losses = -(targets * np.log(p) + (1 - targets) * np.log(1 - p)).sum(axis=1) / (4 if mean else 1)
+    assert found.loss == pytest.approx(losses.mean(), rel=1e-5)
+    assert found.top1 == pytest.approx((p.argmax(axis=1) == labels).mean())
+    np.testing.assert_allclose(predictions.losses, losses, rtol=1e-4)
+    np.testing.assert_allclose(predictions.confidences, p.max(axis=1), rtol=1e-5)
+    np.testing.assert_allclose(predictions.probabilities, p[targets == 1], rtol=1e-4)
 
 
 def test_a_stopped_evaluation_has_no_predictions(cpus):
@@ -183,3 +211,12 @@ def test_an_evaluation_far_above_training_is_explained(loss, training_loss, batc
     balanced = gap_warning(evaluation, training_loss, 4, batch_norm=batch_norm, balanced=True)
     assert (balanced is None) == (warning is None)
     assert balanced is None or "the few images of small classes" in balanced
+
+
+def test_a_mean_over_classes_is_compared_with_its_own_loss_at_chance():
+    """The loss at chance of 1,000 classes is 0.008 as a mean, and 7.9 as a sum."""
+    options = {"batch_norm": False, "loss": Loss("sigmoid", mean=True)}
+    assert gap_warning(Evaluation(0.1, 0.25, 1.0), 0.001, 1000, **options)
+    assert gap_warning(Evaluation(0.01, 0.25, 1.0), 0.001, 1000, **options) is None
+    options["loss"] = Loss("sigmoid")
+    assert gap_warning(Evaluation(10.0, 0.25, 1.0), 0.001, 1000, **options) is None

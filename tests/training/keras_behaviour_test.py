@@ -16,6 +16,7 @@ from tests.support.steps import (
 from trainer.errors import UserError
 from trainer.nn import seeds
 from trainer.nn.ghostify import ghostify
+from trainer.nn.losses import TrainingLoss
 from trainer.training.gradients import GradientFunction
 from trainer.training.step import TrainingStep
 
@@ -25,7 +26,7 @@ def test_dropout_follows_the_position_and_differs_between_replicas(cpus):
         with (strategy := strategy_of(cpus, replicas)).scope():
             model = tiny(ghost=16, dropout=0.5)
         step = TrainingStep(
-            strategy, model, optimizer="sgd", weight_decay=0.0, label_smoothing=0.0, seed=seed
+            strategy, model, optimizer="sgd", weight_decay=0.0, loss=TrainingLoss(), seed=seed
         )
         return run(step, 32, [(64, 0.1, 0.0)] * 2)["loss"].tolist()
 
@@ -100,7 +101,7 @@ def test_keras_global_randomness_follows_seed_and_position(order_version):
 
     @tf.function
     def draw(position, seed):
-        options = {"label_smoothing": 0.0, "order_version": order_version}
+        options = {"loss": TrainingLoss(), "order_version": order_version}
         backward = GradientFunction(model, seed=seed, **options)
         return backward._forward(tf.constant(IMAGES[:4]), position)[0][0]
 

@@ -12,6 +12,7 @@ from tests.support.runs import command, result
 from trainer.distributed.strategy import mirrored
 from trainer.errors import UserError
 from trainer.nn.ghostify import ghostify
+from trainer.nn.losses import TrainingLoss
 from trainer.schedule.layout import Layout
 from trainer.schedule.noise_scale import Setting
 from trainer.schedule.realize import BatchLimits
@@ -48,7 +49,7 @@ def step_of(cpus, most, replicas=1):
         model = huge((6, 6, 1), 3, most)
         ghostify(model, ghost_batch_size=16, decay=0.9, kernel="fused")
     return TrainingStep(
-        strategy, model, optimizer="momentum", weight_decay=0.0, label_smoothing=0.0, seed=0
+        strategy, model, optimizer="momentum", weight_decay=0.0, loss=TrainingLoss(), seed=0
     )
 
 

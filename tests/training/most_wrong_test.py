@@ -1,8 +1,10 @@
 import base64
+import dataclasses
 import io
 import math
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from trainer.data import sources
@@ -19,6 +21,14 @@ def in_memory(count):
     return InMemoryDataset(pixels, np.zeros(count, np.int64), ("a", "b"), "random")
 
 
+def predictions(labels, predicted, losses):
+    """Predictions by softmax, all with the same confidence."""
+    count = len(labels)
+    return Predictions(
+        *(np.arange(count), labels, predicted, np.full(count, 0.75)), losses, np.exp(-losses)
+    )
+
+
 def shown(found):
     """The picture of an entry, of one pixel for each pixel of the image."""
     content = base64.b64decode(found["thumbnail"])
@@ -31,7 +41,7 @@ def test_the_wrong_examples_of_the_largest_loss_come_first():
     labels, losses = RNG.integers(0, 2, count), RNG.random(count).round(1)  # Some are equal.
     predicted = np.where(RNG.random(count) < 0.6, 1 - labels, labels)
     found = most_wrong.find(
-        Predictions(np.arange(count), labels, predicted, np.full(count, 0.75), losses),
+        predictions(labels, predicted, losses),
         source,
         ["cat", "dog"],
         "none",
@@ -44,7 +54,7 @@ def test_the_wrong_examples_of_the_largest_loss_come_first():
         assert (each["class"], each["predicted"]) == tuple(
             ("cat", "dog")[c] for c in (labels[i], predicted[i])
         )
-        assert each["class_probability"] == math.exp(-losses[i])
+        assert each["class_probability"] == pytest.approx(math.exp(-losses[i]))
         assert each["predicted_probability"] == 0.75
         np.testing.assert_array_equal(shown(each), source.images[i])
 
@@ -52,8 +62,9 @@ def test_the_wrong_examples_of_the_largest_loss_come_first():
 def test_indices_are_those_of_the_split_when_examples_are_left_out():
     source = in_memory(9)
     found = most_wrong.find(
-        Predictions(
-            np.array([2, 8]), np.array([0, 1]), np.array([1, 1]), np.ones(2), np.array([5.0, 0.1])
+        dataclasses.replace(
+            predictions(np.array([0, 1]), np.array([1, 1]), np.array([5.0, 0.1])),
+            indices=np.array([2, 8]),
         ),
         source,
         ["a", "b"],
@@ -64,7 +75,7 @@ def test_indices_are_those_of_the_split_when_examples_are_left_out():
 
 
 def test_a_model_that_is_always_right_has_none():
-    right = Predictions(np.arange(3), np.ones(3, int), np.ones(3, int), np.ones(3), np.zeros(3))
+    right = predictions(np.ones(3, int), np.ones(3, int), np.zeros(3))
     assert most_wrong.find(right, in_memory(3), ["a", "b"], "none") == []
 
 
@@ -73,7 +84,7 @@ def test_pictures_of_a_folder_have_their_paths_in_memory_and_on_the_disk(tmp_pat
         folder = tmp_path / "val" / "ab"[i % 2]
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((4, 4, 3), 30 * i, np.uint8)).save(folder / f"{i}.png")
-    wrong = Predictions(np.arange(8), np.zeros(8, int), np.ones(8, int), np.ones(8), np.arange(8.0))
+    wrong = predictions(np.zeros(8, int), np.ones(8, int), np.arange(8.0))
     for skip in (False, True):  # If bad examples are left out, the set stays on the disk.
         source = sources.load(
             f"image_folder:{tmp_path}", "val", None, 4, bad=BadExamples(skip=skip)

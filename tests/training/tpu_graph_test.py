@@ -16,6 +16,7 @@ from trainer.config import augment_list
 from trainer.data import pipeline
 from trainer.data.in_memory import InMemoryDataset
 from trainer.distributed.strategy import is_tpu
+from trainer.nn.losses import TrainingLoss
 from trainer.run_dir.training_data import TrainingData
 from trainer.schedule.realize import BatchLimits
 from trainer.training import micro_batch_search, setup
@@ -68,7 +69,7 @@ def step_of(strategy, model):
         model,
         optimizer="momentum",
         weight_decay=1e-4,
-        label_smoothing=0.1,
+        loss=TrainingLoss(label_smoothing=0.1),
         seed=0,
         timed=False,
         average=average,

@@ -41,6 +41,7 @@ def run(config: Config) -> int:
     from trainer.data import image_listing
     from trainer.data.bad_examples import BadExamples
     from trainer.data.sources import evaluation_split
+    from trainer.nn.losses import Loss
     from trainer.system.tensorflow_errors import translate
     from trainer.training import class_report, setup, trained_model
     from trainer.training.evaluation import Evaluator
@@ -57,7 +58,10 @@ def run(config: Config) -> int:
         shape, logits = trained.image_shape, trained.classes
         _check_fits(source.image_shape, source.classes, shape, logits, source.name)
         log(trained.choice)
-        evaluator = Evaluator(strategy, trained.model, source, lanes, config.augment, bad)
+        loss = Loss.from_config(config)
+        evaluator = Evaluator(
+            strategy, trained.model, source, lanes, config.augment, bad, loss=loss
+        )
         evaluation = evaluator.evaluate()
     assert evaluation is not None  # It returns None only if it is told to stop.
     kind = "export" if config.export_dir else "checkpoint"

@@ -51,6 +51,7 @@ def run(config: Config) -> int:
         preprocessing=data.preprocessing,
         best=best,
         evaluated_with=counts,
+        loss=config.loss,
     )
     decode = decoder((h, w, c), config.augment, config.max_image_pixels)
     without = exports.write(target, model, flags, about, logits, decode)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from trainer.config import training_targets
 from trainer.config.flags import Config
 from trainer.data import class_balance, image_listing
 from trainer.data.tfds import sizes
@@ -76,7 +77,8 @@ def _notes(config: Config, examples: int, largest_batch: int) -> list[str]:
             "shorter gradients, and are clipped less"
         )
     notes += averaging.described(config, examples, largest_batch)
-    return [*notes, *class_balance.described(config, _class_counts(config))]
+    notes += class_balance.described(config, _class_counts(config))
+    return [*notes, *training_targets.described(config)]
 
 
 def _layer_groups(config: Config) -> str:

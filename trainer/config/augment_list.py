@@ -72,9 +72,6 @@ def problem(text: str) -> str:
     for name in names:
         if excluded := [other for other in names if other in _EXCLUDED.get(name, ())]:
             return f"has {name}, which excludes {' and '.join(excluded)}: leave one of them out"
-    # Mixing is built elsewhere; these two lines go when it is merged.
-    if mixing := [name for name in names if name in MIXING]:
-        return f"has {' and '.join(mixing)}, which cannot be used yet: leave it out"
     return ""
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from absl import flags as absl_flags
 
-from trainer.config import augment_list, flagfile, local_path
+from trainer.config import augment_list, flagfile, local_path, training_targets
 from trainer.config.commands import COMMANDS
 from trainer.config.declaration import TRAINING
 from trainer.config.flagfile_reader import expand
@@ -75,6 +75,7 @@ def parse(command: str, arguments: Sequence[str], kept: Sequence[str] = ()) -> C
     _check_balance(config)
     if command in TRAINING:  # Other commands may take another --augment than the run's.
         _check_augment(config)
+        training_targets.check(config)
     return config
 
 

@@ -74,6 +74,21 @@ class RunFlags(ModelFlags):
         "--weight_decay; a longer gradient is scaled down to it (unset: none is).",
         problem=RATE,
     )
+    loss: str = _optimizer(
+        "softmax",
+        "Loss of an example. softmax: cross-entropy of one class among all; sigmoid: binary "
+        "cross-entropy of each class, whose probabilities then need not sum to 1.",
+        choices=("softmax", "sigmoid"),
+    )
+    sigmoid_reduction: str = _optimizer(
+        "sum", "Reduction of --loss=sigmoid over the classes.", choices=("sum", "mean")
+    )
+    sigmoid_threshold: float | None = _optimizer(
+        None,
+        "Share of a mixed image above which --loss=sigmoid takes 1 as the target of its label, and "
+        "else 0 (unset: the target is the share).",
+        problem=FRACTION,
+    )
     label_smoothing: float = _optimizer(
         0.0, "Probability that is spread evenly over all classes.", problem=FRACTION
     )

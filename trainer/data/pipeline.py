@@ -18,7 +18,9 @@ from trainer.data.augment import augmenter
 from trainer.data.bad_examples import BadExamples
 from trainer.data.in_memory import InMemoryDataset, as_tensor
 from trainer.data.indexed import IndexedDataset
+from trainer.data.mixing import Mixing, mix
 from trainer.data.shuffle import example_indices
+from trainer.nn.losses import MixedLabels
 from trainer.nn.splitmix64 import further_bits, random_bits
 from trainer.system.cores import usable
 
@@ -39,6 +41,7 @@ class ExampleStream:
       order_version: version of the run's order of examples.
       order: function from positions to indices, both int64 [n], that replaces this order; None:
         each example comes once an epoch.
+      mixing: mixtures of the augmented images of each ghost batch; None: images are not mixed.
     """
 
     source: InMemoryDataset | IndexedDataset
@@ -47,6 +50,7 @@ class ExampleStream:
     bad: BadExamples | None = None
     order_version: int = NEWEST_ORDER
     order: Callable[[tf.Tensor], tf.Tensor] | None = None
+    mixing: Mixing | None = None
 
     def __post_init__(self) -> None:
         """Refuses images that the augmentation cannot use, with a UserError."""
@@ -74,7 +78,8 @@ def training(
         local_replicas: indices of the n replicas of this process.
 
     Returns:
-        Elements of (images uint8 [b, h, w, c], labels int32 [b], first position int64 []).
+        Elements of (images uint8 [b, h, w, c], labels int32 [b] or MixedLabels, first position
+        int64 []).
     """
     source, seed = stream.source, stream.seed
 
@@ -94,12 +99,12 @@ def training(
 
     def micro_batch(
         t: tf.Tensor, pixels: tf.Tensor, labels: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    ) -> tuple[tf.Tensor, tf.Tensor | MixedLabels, tf.Tensor]:
         first = first_of(t)
         positions = first + tf.range(micro_batch_size, dtype=tf.int64)  # [b]
         indices = indices_at(positions)
         selected = augmented(tf.gather(pixels, indices), positions, seed)
-        return selected, tf.gather(labels, indices), first
+        return *mix(selected, tf.gather(labels, indices), first, stream.mixing, seed), first
 
     return _mapped(tf.data.Dataset.counter(), micro_batch, source)
 
@@ -129,17 +134,19 @@ def _encoded_training(
 
     def finished(
         images: tf.Tensor, labels: tf.Tensor, _: tf.Tensor, positions: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        return augmented(images, positions, seed), labels, positions[0]
+    ) -> tuple[tf.Tensor, tf.Tensor | MixedLabels, tf.Tensor]:
+        images, first = augmented(images, positions, seed), positions[0]
+        return *mix(images, labels, first, stream.mixing, seed), first
 
     # The order without balance takes less time than starting threads for it.
     parallel = {"num_parallel_calls": chunk_decoding.threads(), "deterministic": True}
     places = _chunks(None, micro_batch_size, first_of, indices_at, parallel if stream.order else {})
     bad = stream.bad or BadExamples(skip=False)
     chunks = chunk_decoding.decoded(source, places, pixels, bad, replacements)
-    # Several threads augment if that takes long; crop and flip take less time than starting one.
+    # Several threads augment and mix if that takes long; crop and flip take less time than starting
+    # one.
     asked = stream.augment
-    slow = asked.policy or asked.erasing or asked.strong
+    slow = asked.policy or asked.erasing or asked.strong or stream.mixing
     options = {**parallel, "num_parallel_calls": _PREFETCH} if slow else {}
     batches = chunks.rebatch(micro_batch_size, drop_remainder=True).map(finished, **options)
     return _with_options(batches.prefetch(_PREFETCH), chunk_decoding.threads())
@@ -274,7 +281,7 @@ def _encoded_evaluation(
 
 
 def _mapped(
-    counter: tf.data.Dataset, element: Callable[..., tuple[tf.Tensor, ...]], images: InMemoryDataset
+    counter: tf.data.Dataset, element: Callable[..., tuple[Any, ...]], images: InMemoryDataset
 ) -> tf.data.Dataset:
     """Returns element(t, images uint8 [N, h, w, c], labels int32 [N]) for each t of `counter`."""
     with tf.device("CPU:0"):

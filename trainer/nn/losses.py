@@ -1,12 +1,141 @@
-"""Loss function of training and evaluation."""
+"""Loss functions of training and evaluation, and the probabilities that belong to them.
+
+Both losses are cross entropies, per example, of targets t in [0, 1] and logits z:
+
+    softmax:  −Σ_c t_c log p_c,                              p = softmax(z)
+    sigmoid:  −Σ_c t_c log p_c + (1 − t_c) log(1 − p_c),     p_c = 1 / (1 + exp(−z_c))
+
+The sum over classes of `sigmoid` is that of big_vision. ResNet strikes back (2110.00476) takes the
+mean, as PyTorch does. The target of a label is 1, and 0 for other classes. With label smoothing s,
+a target t becomes (1 − s) t + s / classes in both losses.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 
+from trainer.config.flags import Config
 
-def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, label_smoothing: float = 0.0) -> tf.Tensor:
-    """Returns the cross entropy [b] of logits [b, classes] for labels [b], smoothed if asked."""
-    if not label_smoothing:
-        return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-    classes = logits.shape[-1]
-    targets = tf.one_hot(labels, classes, 1 - label_smoothing, 0.0) + label_smoothing / classes
-    return tf.nn.softmax_cross_entropy_with_logits(targets, logits)
+
+class MixedLabels(NamedTuple):
+    """Labels of mixed images.
+
+    Attributes:
+      labels: int [b], label of the image itself.
+      partners: int [b], label of the image that was mixed into it.
+      shares: float32 [b], share λ of the image itself; that of its partner is 1 − λ.
+    """
+
+    labels: tf.Tensor
+    partners: tf.Tensor
+    shares: tf.Tensor
+
+
+def largest_share(labels: tf.Tensor | MixedLabels) -> tf.Tensor:
+    """Returns the label [b] with the largest share; of equal shares, the label of the image."""
+    if not isinstance(labels, MixedLabels):
+        return labels
+    return tf.where(labels.shares >= 0.5, labels.labels, labels.partners)
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """Loss function of a run, as evaluation computes it.
+
+    Attributes:
+      name: softmax or sigmoid.
+      mean: whether `sigmoid` is the mean over classes, and not their sum.
+    """
+
+    name: str = "softmax"
+    mean: bool = False
+
+    @classmethod
+    def from_config(cls, config: Config) -> "Loss":
+        """Returns the loss that --loss names."""
+        return cls(config.loss, config.sigmoid_reduction == "mean")
+
+    def of_labels(
+        self, logits: tf.Tensor, labels: tf.Tensor, label_smoothing: float = 0.0
+    ) -> tf.Tensor:
+        """Returns the losses [b] of logits [b, classes] for labels [b]."""
+        if self.name == "softmax" and not label_smoothing:
+            return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+        classes = logits.shape[-1]
+        targets = tf.one_hot(labels, classes, 1 - label_smoothing, 0.0) + label_smoothing / classes
+        return self.of_targets(logits, targets)
+
+    def of_targets(self, logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+        """Returns the losses [b]; both arguments are [b, classes], and softmax targets sum to 1."""
+        if self.name == "softmax":
+            return tf.nn.softmax_cross_entropy_with_logits(targets, logits)
+        losses = tf.nn.sigmoid_cross_entropy_with_logits(targets, logits)
+        return tf.reduce_mean(losses, -1) if self.mean else tf.reduce_sum(losses, -1)
+
+    def probabilities(self, logits: tf.Tensor) -> tf.Tensor:
+        """Returns the probabilities [b, classes]; those of `sigmoid` need not sum to 1."""
+        return tf.nn.softmax(logits) if self.name == "softmax" else tf.sigmoid(logits)
+
+    def at_chance(self, classes: int) -> float:
+        """Returns the loss of a model that gives each of the classes the probability 1/classes."""
+        if self.name == "softmax":
+            return math.log(classes)
+        total = math.log(classes) - (classes - 1) * math.log1p(-1 / classes)
+        return total / classes if self.mean else total
+
+
+SOFTMAX = Loss()
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingLoss:
+    """Loss of training: a `Loss` of smoothed targets, weighted by class.
+
+    The loss of mixed labels is the mixture of the losses of both, each with the weight of its
+    class: λ w_a ℓ_a + (1 − λ) w_b ℓ_b. So all parts of a class weigh together what they weigh
+    without mixing. With a threshold, both labels may have the target 1, and the loss has the
+    weight λ w_a + (1 − λ) w_b.
+
+    Attributes:
+      loss: the loss function.
+      label_smoothing: s.
+      threshold: share above which the target of a mixed label is 1, and else 0; None: the targets
+        are the shares.
+      class_weights: w, a factor on the loss, by label; None: all are 1.
+    """
+
+    loss: Loss = SOFTMAX
+    label_smoothing: float = 0.0
+    threshold: float | None = None
+    class_weights: Sequence[float] | None = None
+
+    def __call__(self, logits: tf.Tensor, labels: tf.Tensor | MixedLabels) -> tf.Tensor:
+        """Returns the losses [b] of logits [b, classes]."""
+        if isinstance(labels, MixedLabels):
+            return self._mixed(logits, labels)
+        losses = self.loss.of_labels(logits, labels, self.label_smoothing)
+        return losses if self.class_weights is None else losses * self._weights(labels)
+
+    def _mixed(self, logits: tf.Tensor, mixed: MixedLabels) -> tf.Tensor:
+        own, other = mixed.shares, 1 - mixed.shares
+        total = None
+        if self.class_weights is not None:
+            weighted = own * self._weights(mixed.labels), other * self._weights(mixed.partners)
+            total = weighted[0] + weighted[1]
+            if self.threshold is None:
+                own, other = weighted[0] / total, weighted[1] / total
+        classes, smoothing = logits.shape[-1], self.label_smoothing
+        targets = own[:, None] * tf.one_hot(mixed.labels, classes)
+        targets += other[:, None] * tf.one_hot(mixed.partners, classes)
+        if self.threshold is not None:
+            targets = tf.cast(targets > self.threshold, tf.float32)
+        if smoothing:
+            targets = (1 - smoothing) * targets + smoothing / classes
+        losses = self.loss.of_targets(logits, targets)
+        return losses if total is None else losses * total
+
+    def _weights(self, labels: tf.Tensor) -> tf.Tensor:
+        return tf.gather(tf.constant(self.class_weights, tf.float32), labels)

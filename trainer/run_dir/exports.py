@@ -2,8 +2,8 @@
 
 - `saved_model/` needs only TensorFlow. Its `serve` maps uint8 images [b, h, w, c] to float32 logits
   [b, classes], for any b. Its `serve_images` maps the bytes [n] of JPEG and PNG files to the names
-  and the probabilities of the classes [n, classes], most probable first. Its `class_names` holds
-  the names of the logits.
+  and the probabilities of the classes [n, classes], most probable first. These are those of the
+  run's loss, softmax or sigmoid. Its `class_names` holds the names of the logits.
 - `model.keras` needs Keras and the modules of custom layers. The export lacks this file if Keras
   cannot load it.
 - `classes.txt` names one logit per line, `flags.txt` has the flags of the run, and `export.json`
@@ -23,6 +23,7 @@ import tensorflow as tf
 
 from trainer.config.flagfile import learned_differences
 from trainer.errors import UserError
+from trainer.nn.losses import Loss
 from trainer.run_dir import temporary_folder
 from trainer.run_dir.checkpoint_progress import BEST
 from trainer.run_dir.checkpoints import DAMAGED, first_line
@@ -57,6 +58,8 @@ class ExportInfo:
     # "ema" if the model is the average of the parameters, "plain" if it is not, though the run has
     # an average; None if the run has none.
     evaluated_with: str | None = None
+    # Value of --loss: probabilities are the softmax or the sigmoid of the logits.
+    loss: str = "softmax"
 
 
 _ABOUT = typed_json.fields(
@@ -72,6 +75,7 @@ _ABOUT = typed_json.fields(
         "preprocessing": typed_json.optional(typed_json.one_of("imagenet")),
         "best": typed_json.optional(BEST),
         "evaluated_with": typed_json.optional(typed_json.one_of("plain", "ema")),
+        "loss": typed_json.one_of("softmax", "sigmoid"),
     },
 )
 
@@ -163,7 +167,7 @@ def _write_saved_model(
     )
 
     def serve_images(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
-        probabilities = tf.nn.softmax(model(decode(encoded), training=False))
+        probabilities = Loss(about.loss).probabilities(model(decode(encoded), training=False))
         ordered, classes = tf.math.top_k(probabilities, about.classes)
         return {"names": tf.gather(module.class_names, classes), "probabilities": ordered}
 
@@ -213,6 +217,7 @@ def _about(value: Any) -> ExportInfo:
     if names is not None and not len({*names}) == len(names) <= checked["classes"]:
         raise typed_json.WrongError("is not a list of distinct names of logits", "class_names")
     known = {field.name: checked.get(field.name) for field in dataclasses.fields(ExportInfo)}
+    known["loss"] = checked.get("loss", "softmax")  # Older exports have no loss.
     known["image_shape"] = tuple(checked["image_shape"])
     known["class_names"] = None if names is None else tuple(names)
     return ExportInfo(**known)

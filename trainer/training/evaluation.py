@@ -19,7 +19,7 @@ from trainer.data.indexed import IndexedDataset
 from trainer.distributed.process_group import ProcessGroup
 from trainer.distributed.strategy import next_per_replica
 from trainer.errors import UserError
-from trainer.nn.losses import cross_entropy
+from trainer.nn.losses import SOFTMAX, Loss
 from trainer.nn.user_code import unwrap_user_errors
 from trainer.system.memory import out_of_memory
 from trainer.system.tensorflow_errors import translate
@@ -72,9 +72,9 @@ class Predictions:
       indices: int64 [n], the example's number in the split, from 0.
       labels: int64 [n].
       predicted: int64 [n], index of the largest logit.
-      confidences: float64 [n], softmax probability of the largest logit, computed in float32.
-      losses: float64 [n], cross entropy, computed in float32; exp(−loss) is the probability of the
-        label.
+      confidences: float64 [n], probability of the largest logit, computed in float32.
+      losses: float64 [n], without label smoothing, computed in float32.
+      probabilities: float64 [n], probability of the label, computed in float32.
     """
 
     indices: np.ndarray
@@ -82,6 +82,7 @@ class Predictions:
     predicted: np.ndarray
     confidences: np.ndarray
     losses: np.ndarray
+    probabilities: np.ndarray
 
 
 def gap_warning(
@@ -91,6 +92,7 @@ def gap_warning(
     *,
     batch_norm: bool,
     balanced: bool = False,
+    loss: Loss = SOFTMAX,
 ) -> str | None:
     """Returns a warning if the evaluation loss is much higher than the training loss, else None.
 
@@ -100,10 +102,10 @@ def gap_warning(
       classes: number of the model's logits.
       batch_norm: whether training updates moving statistics of the model.
       balanced: whether training weights classes, or draws them equally often.
+      loss: the run's loss function.
     """
-    loss = evaluation.loss
-    # ln(classes) is the loss of equal logits.
-    if loss < 10 * training_loss or loss < 2 * math.log(max(2, classes)):
+    found = evaluation.loss
+    if found < 10 * training_loss or found < 2 * loss.at_chance(max(2, classes)):
         return None
     reason = (
         "the moving statistics of batch normalization lag behind parameters that change fast: "
@@ -117,9 +119,9 @@ def gap_warning(
             "the model fits the few images of small classes alone; also, the training loss weighs "
             "classes otherwise than the evaluation's"
         )
-    times = loss / training_loss if training_loss else math.inf
+    times = found / training_loss if training_loss else math.inf
     return (
-        f"the evaluation loss, {loss:.4g}, is {times:.0f} times the training loss, "
+        f"the evaluation loss, {found:.4g}, is {times:.0f} times the training loss, "
         f"{training_loss:.4g}; likely, {reason}."
     )
 
@@ -136,6 +138,7 @@ class Evaluator:
         augment: str = "none",
         bad: BadExamples | None = None,
         group: ProcessGroup | None = None,
+        loss: Loss = SOFTMAX,
     ) -> None:
         """Prepares the evaluation; each process evaluates its share of the examples.
 
@@ -147,9 +150,10 @@ class Evaluator:
           augment: augmentation in training. After imagenet, evaluation takes the central part.
           bad: records examples that cannot be decoded; if None, such an example is an error.
           group: the processes that evaluate together; None for this process alone.
+          loss: the run's loss function, which also decides what a probability is.
         """
         self._model, self._strategy, self.source = model, strategy, source
-        self._group = group or ProcessGroup()
+        self._group, self._loss = group or ProcessGroup(), loss
         # The processes need the same number, since it decides which examples a process evaluates.
         _, (self._lanes,) = self._group.agree(False, lanes)
         shards = strategy.num_replicas_in_sync
@@ -165,7 +169,7 @@ class Evaluator:
         batches = pipeline.evaluation_batches(source.examples, self._batch_size, shards)
         self._rounds = batches // shards
         self._add = tf.function(self._add_rounds)
-        # Answers of this process's replicas in the last evaluation: [rounds, replicas, 5, b].
+        # Answers of this process's replicas in the last evaluation: [rounds, replicas, 6, b].
         self._answers: np.ndarray | None = None
 
     def evaluate(self, should_stop: Callable[[], bool] = lambda: False) -> Evaluation | None:
@@ -215,19 +219,20 @@ class Evaluator:
             return None
         shards = self._strategy.num_replicas_in_sync
         local = self._group.local(shards)
-        whole = np.zeros([self._rounds, shards, 5, self._batch_size])
+        whole = np.zeros([self._rounds, shards, 6, self._batch_size])
         whole[:, local.start : local.stop] = self._answers
         whole = self._group.all_reduce(whole.ravel()).reshape(whole.shape)
         # Batch i is for shard i mod `shards`, so this order is that of the split.
-        values = whole.transpose(2, 0, 1, 3).reshape(5, -1)  # [5, N + padding]
-        used = values[4] > 0
-        labels, predicted, confidences, losses, _ = values[:, used]
+        values = whole.transpose(2, 0, 1, 3).reshape(6, -1)  # [6, N + padding]
+        used = values[5] > 0
+        labels, predicted, confidences, losses, probabilities, _ = values[:, used]
         return Predictions(
             np.flatnonzero(used),
             labels.astype(np.int64),
             predicted.astype(np.int64),
             np.minimum(confidences, 1.0),  # In float32, a softmax may round to 1.0000001.
             losses,
+            np.minimum(probabilities, 1.0),
         )
 
     def _add_rounds(
@@ -235,7 +240,7 @@ class Evaluator:
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Adds `rounds` batches per replica to the sums `total`: [loss, top1, top5, examples].
 
-        Also returns the answers of these batches, float32 [rounds, local replicas, 5, b].
+        Also returns the answers of these batches, float32 [rounds, local replicas, 6, b].
         """
         answers = tf.TensorArray(tf.float32, size=rounds)
         for i in tf.range(rounds):
@@ -257,19 +262,22 @@ class Evaluator:
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the sums of loss, top1, top5 and 1, [4], over examples of positive weight.
 
-        Also returns label, prediction, confidence, loss and weight of each example, [5, b].
+        Also returns of each example label, prediction, confidence, loss, the label's probability
+        and weight, [6, b].
         """
         logits = self._model(images, training=False)  # [b, classes]
         # top_k ranks equal logits by index, so a model of equal logits is not always right.
         _, first = tf.math.top_k(logits, min(5, logits.shape[-1]))  # [b, 5]
         right = tf.cast(tf.equal(first, labels[:, None]), tf.float32)
         correct = [right[:, 0], tf.reduce_sum(right, axis=1)]
-        losses = cross_entropy(logits, labels)
+        losses = self._loss.of_labels(logits, labels)
         values = tf.stack([losses, *correct, tf.ones_like(weights)])  # [4, b]
         # A product with the weight would be nan if the loss of the padding is infinite.
         sums = tf.reduce_sum(tf.where(weights > 0, values, 0.0), axis=1)
-        confidences = tf.reduce_max(tf.nn.softmax(logits), axis=1)
+        probabilities = self._loss.probabilities(logits)
+        confidences = tf.reduce_max(probabilities, axis=1)
+        of_label = tf.gather(probabilities, labels, axis=1, batch_dims=1)
         # float32 holds each index of fewer than 2²⁴ classes exactly.
         indices = tf.cast(tf.stack([labels, first[:, 0]]), tf.float32)
-        rest = tf.stack([confidences, losses, weights])
+        rest = tf.stack([confidences, losses, of_label, weights])
         return sums, tf.concat([indices, rest], axis=0)

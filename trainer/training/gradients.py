@@ -1,6 +1,6 @@
 """Computes gradients, loss, top-1 and batch-norm statistics by one forward and backward pass."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
@@ -9,7 +9,7 @@ import tensorflow as tf
 from trainer.errors import UserError
 from trainer.nn import seeds
 from trainer.nn.ghost_batch_norm import Statistics, collect_statistics
-from trainer.nn.losses import cross_entropy
+from trainer.nn.losses import MixedLabels, TrainingLoss, largest_share
 from trainer.nn.moving_statistics import trained_norms
 
 _ZERO = tf.UnconnectedGradients.ZERO  # Gradient of a parameter that the loss does not depend on.
@@ -19,10 +19,11 @@ class GradientSums(NamedTuple):
     """Sums over the examples of one or more passes, all float32.
 
     Attributes:
-      gradients: gradient of each parameter: of the cross entropy, and of losses that layers add.
+      gradients: gradient of each parameter: of the loss, and of losses that layers add.
       statistics: sums over ghost batches, (means [c], biased variances [c]) of each batch norm.
-      loss: cross entropy, [], weighted as the gradients are.
-      correct: number of examples whose label has the largest logit, [].
+      loss: loss of the training targets, [], weighted as the gradients are.
+      correct: number of examples whose label has the largest logit, []. Of a mixed image's labels,
+        the one with the larger share counts.
     """
 
     gradients: list[tf.Tensor]
@@ -46,36 +47,34 @@ class GradientFunction:
         self,
         model: keras.Model,
         *,
-        label_smoothing: float,
+        loss: TrainingLoss,
         seed: int,
         order_version: int,
-        class_weights: Sequence[float] | None = None,
     ) -> None:
         self.parameters = [variable.value for variable in model.trainable_variables]
         self.constraints = [_as_written(v.constraint) for v in model.trainable_variables]
         self.norms = list(trained_norms(model).values())
         self.moving = [True] * len(self.norms)
         self._model = model
-        self._label_smoothing = label_smoothing
-        self._class_weights = class_weights
+        self._loss = loss
         self._seed = seed
         self._order_version = order_version
         self._seed_states = seeds.seed_states(model)
         self._generator = seeds.global_generator()
 
-    def __call__(self, images: tf.Tensor, labels: tf.Tensor, position: tf.Tensor) -> GradientSums:
+    def __call__(
+        self, images: tf.Tensor, labels: tf.Tensor | MixedLabels, position: tf.Tensor
+    ) -> GradientSums:
         """Returns the sums over images uint8 [b, h, w, c] and labels [b] from `position` on."""
         with collect_statistics() as collected, tf.GradientTape() as tape:
             logits, added = self._forward(images, position)
-            losses = cross_entropy(logits, labels, self._label_smoothing)  # [b]
-            if self._class_weights is not None:
-                losses *= tf.gather(tf.constant(self._class_weights, tf.float32), labels)
-            loss = tf.reduce_sum(losses)
+            loss = tf.reduce_sum(self._loss(logits, labels))
             # An update divides by B. The factor b gives the mean of added losses the weight 1.
-            total = loss + tf.cast(tf.shape(labels)[0], tf.float32) * added
+            total = loss + tf.cast(tf.shape(images)[0], tf.float32) * added
         gradients = tape.gradient(total, self.parameters, unconnected_gradients=_ZERO)
         statistics = [self._statistics(number, collected) for number in range(len(self.norms))]
-        right = tf.equal(tf.argmax(logits, -1, output_type=labels.dtype), labels)
+        counted = largest_share(labels)
+        right = tf.equal(tf.argmax(logits, -1, output_type=counted.dtype), counted)
         correct = tf.reduce_sum(tf.cast(right, tf.float32))
         return GradientSums([tf.convert_to_tensor(g) for g in gradients], statistics, loss, correct)
 

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from trainer.config.flags import Config
 from trainer.data import png
+from trainer.nn.losses import Loss
 from trainer.schedule.averaging import evaluated_with
 from trainer.schedule.gradient_noise import GradientNoise
 from trainer.schedule.stretch import Stretch, next_stretch
@@ -115,11 +116,14 @@ class TrainingLoop:
         self._state.control = self._controller.state_dict()
         log_evaluations(evaluations, decision, self._trajectory, self._state, self._outputs.metrics)
         classes, norms = self._step.model.output_shape[-1], bool(self._step.starts)
-        balanced = (self._config.class_weights, self._config.sampling) != (None, "shuffle")
-        loss = self._training_loss
-        # The training loss is that of the plain parameters.
-        plain = evaluations.plain
-        if warning := gap_warning(plain, loss, classes, batch_norm=norms, balanced=balanced):
+        balanced = (self._config.class_weights, self._config.sampling) != (None, "shuffled")
+        if warning := gap_warning(
+            # The training loss is that of the plain parameters.
+            *(evaluations.plain, self._training_loss, classes),
+            batch_norm=norms,
+            balanced=balanced,
+            loss=Loss.from_config(self._config),
+        ):
             log(warning)
         return True
 

@@ -1,7 +1,6 @@
 """Finds the examples of an evaluation whose predictions are the most wrong, with thumbnails."""
 
 import base64
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,7 +46,7 @@ def find(
             "path": source.path(index) if source.path else None,
             "class": names[predictions.labels[place]],
             "predicted": names[predictions.predicted[place]],
-            "class_probability": math.exp(-max(0.0, predictions.losses[place])),
+            "class_probability": float(predictions.probabilities[place]),
             "predicted_probability": float(predictions.confidences[place]),
             "thumbnail": base64.b64encode(png.thumbnail(image)).decode(),
         }

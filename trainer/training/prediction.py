@@ -14,6 +14,7 @@ from trainer.data import pipeline
 from trainer.data.bad_examples import BadExamples
 from trainer.data.indexed import IndexedDataset
 from trainer.distributed.strategy import next_per_replica
+from trainer.nn.losses import SOFTMAX, Loss
 from trainer.nn.user_code import unwrap_user_errors
 from trainer.system.memory import out_of_memory
 from trainer.system.tensorflow_errors import translate
@@ -52,6 +53,7 @@ def predict(
     lanes: int = 1,
     augment: str = "none",
     bad: BadExamples,
+    loss: Loss = SOFTMAX,
 ) -> Iterator[Predictions]:
     """Yields the predictions for consecutive pictures, one batch of each replica at a time.
 
@@ -65,6 +67,7 @@ def predict(
       lanes: number of batches that a replica computes in parallel.
       augment: augmentation in training. After imagenet, the central part is taken.
       bad: records the pictures that cannot be decoded; it must skip them.
+      loss: the run's loss function, which decides what a probability is.
 
     Raises:
       UserError: if memory runs out.
@@ -77,7 +80,7 @@ def predict(
     dataset = pipeline.evaluation(
         source, batch_size=batch_size, shards=replicas, augment=augment, bad=bad
     )
-    compute, iterator = _compute(strategy, model, lanes, top_k), iter(dataset)
+    compute, iterator = _compute(strategy, model, lanes, top_k, loss), iter(dataset)
     what = f"a prediction for {batch_size} images at a time"
     remedy = "Use a smaller --image_size, or --precision=bfloat16."
     for first in range(0, source.examples, batch_size * replicas):
@@ -89,7 +92,11 @@ def predict(
 
 
 def _compute(
-    strategy: tf.distribute.Strategy, model: Callable[..., tf.Tensor], lanes: int, top_k: int
+    strategy: tf.distribute.Strategy,
+    model: Callable[..., tf.Tensor],
+    lanes: int,
+    top_k: int,
+    loss: Loss,
 ) -> Callable[[Any], list[tf.Tensor]]:
     """Returns a function that takes a batch for each replica from an iterator.
 
@@ -97,7 +104,7 @@ def _compute(
     """
 
     def in_lane(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        probabilities = tf.nn.softmax(model(images, training=False))
+        probabilities = loss.probabilities(model(images, training=False))
         return tf.math.top_k(probabilities, top_k)
 
     def in_lanes(

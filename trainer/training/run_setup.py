@@ -9,13 +9,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from trainer.config import training_targets
 from trainer.config.flags import Config
 from trainer.config.run_flags import NEWEST_ORDER
-from trainer.data import pipeline
+from trainer.data import mixing, pipeline
 from trainer.data.bad_examples import BadExamples
 from trainer.distributed.process_group import ProcessGroup
 from trainer.distributed.strategy import is_tpu
 from trainer.nn import freezing, layer_groups
+from trainer.nn.losses import Loss, TrainingLoss
 from trainer.nn.transfer import Transfer
 from trainer.run_dir import directory, training_data
 from trainer.run_dir.checkpoints import Checkpoints, NoCheckpoints, found
@@ -96,11 +98,14 @@ def set_up(
     data = dataclasses.replace(data, class_weights=balanced.weights, class_sizes=balanced.sizes)
     until = trajectory.unfreeze_position(config, examples.examples)
     phases = _phases(config, strategy, model, lanes, until, data.class_weights)
+    mixed = mixing.from_config(config)
     stream = pipeline.ExampleStream(
-        examples, config.augmentation, config.seed, bad, order, balanced.order
+        examples, config.augmentation, config.seed, bad, order, balanced.order, mixed
     )
     batches = _batches(stream, replicas, group.local(replicas))
     micro_batch_size = _micro_batch_size(config, path, schedule, phases, batches, group)
+    for line in training_targets.described(config):
+        log(line)
     log(plan.uncertain(config) + _plan(config, schedule, replicas, micro_batch_size))
     checkpoints, state = _restore(config, path, phases, data, group)
     if state.resumes:
@@ -118,7 +123,10 @@ def set_up(
         schedule,
         phases,
         batches,
-        Evaluator(strategy, model, validation, lanes, config.augment, bad, group),
+        Evaluator(
+            *(strategy, model, validation, lanes, config.augment, bad, group),
+            loss=Loss.from_config(config),
+        ),
         micro_batch_size,
         state,
         outputs,
@@ -177,14 +185,19 @@ def _phases(
         optimizer=config.optimizer,
         weight_decay=config.weight_decay,
         clip_norm=config.clip_norm,
-        label_smoothing=config.label_smoothing,
+        loss=TrainingLoss(
+            Loss.from_config(config),
+            config.label_smoothing,
+            config.sigmoid_threshold,
+            class_weights,
+        ),
         seed=config.seed,
         layer_decay=config.layer_decay,
         order_version=config.order_version or NEWEST_ORDER,
+        ghost_batch_size=config.ghost_batch_size,
         lanes=lanes,
         # A TPU's work is enqueued ahead of time, so a clock on its machine does not measure it.
         timed=not config.deterministic and not is_tpu(strategy),
-        class_weights=class_weights,
         average=average,
     )
     return Phases(new_step, frozen, until, new_step())

@@ -17,7 +17,6 @@ each micro-batch shape once.
 
 import math
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -27,6 +26,7 @@ import tensorflow as tf
 from trainer.config.run_flags import NEWEST_ORDER
 from trainer.distributed.strategy import next_per_replica
 from trainer.nn import clipping, layer_groups, moving_statistics
+from trainer.nn.losses import MixedLabels, TrainingLoss
 from trainer.nn.optimizers import OPTIMIZERS
 from trainer.nn.user_code import unwrap_user_errors
 from trainer.schedule.layout import divisors
@@ -60,35 +60,32 @@ class TrainingStep:
         optimizer: str,
         weight_decay: float,
         clip_norm: float | None = None,
-        label_smoothing: float,
+        loss: TrainingLoss,
         seed: int,
         order_version: int = NEWEST_ORDER,
         layer_decay: float = 1.0,
+        ghost_batch_size: int = 1,
         lanes: int = 1,
         timed: bool = True,
-        class_weights: Sequence[float] | None = None,
         average: ModelAverage | None = None,
     ) -> None:
         """Creates slots and sums for `model`, which was built on `strategy`.
 
-        Each replica computes up to `lanes` equal parts of a micro-batch at the same time. `timed`
-        must be False if op determinism is enabled, because a deterministic graph cannot read the
-        clock. It must be False on TPUs too, because their work is enqueued ahead of time.
-        `class_weights` are factors on the loss of an example, by its label; None: all are 1.
+        Each replica computes up to `lanes` equal parts of a micro-batch at the same time. Each part
+        has whole ghost batches of `ghost_batch_size` and of each batch norm. `timed` must be False
+        if op determinism is enabled, because a deterministic graph cannot read the clock. It must
+        be False on TPUs too, because their work is enqueued ahead of time.
         `clip_norm` is the largest norm of an update's gradient; None: there is no limit.
         """
         self.strategy, self.model, self.timed = strategy, model, timed
         self.traces, self._lanes, self.average = 0, lanes, average
         self._clip_norm = clip_norm
         self._gradient_function = GradientFunction(
-            model,
-            label_smoothing=label_smoothing,
-            seed=seed,
-            order_version=order_version,
-            class_weights=class_weights,
+            model, loss=loss, seed=seed, order_version=order_version
         )
         self.parameters = self._gradient_function.parameters
         self._norms = self._gradient_function.norms
+        self._ghost = math.lcm(ghost_batch_size, *(norm.ghost_batch_size for norm in self._norms))
         self._trained = moving_statistics.trained_norms(model)
         self.starts = moving_statistics.starts(self._trained)
         self._stretches: dict[int, Any] = {}  # Compiled stretches by micro-batch size.
@@ -116,7 +113,7 @@ class TrainingStep:
         """Trains the updates of `stretch` with the next micro-batches of `iterator`.
 
         `iterator` iterates over a dataset of micro-batches for the local replicas in turn: (images
-        uint8 [b, h, w, c], labels [b], position of the first example []).
+        uint8 [b, h, w, c], labels [b] or MixedLabels, position of the first example []).
         """
         micro_batch_size = stretch.layout.micro_batch_size
         if micro_batch_size not in self._stretches:
@@ -201,18 +198,21 @@ class TrainingStep:
         with tf.control_dependencies(tf.nest.flatten(results)):
             return tf.timestamp()
 
-    def accumulate(self, images: tf.Tensor, labels: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
+    def accumulate(
+        self, images: tf.Tensor, labels: tf.Tensor | MixedLabels, position: tf.Tensor
+    ) -> tf.Tensor:
         """Adds a micro-batch to this replica's sums, and returns the first lane's loss.
 
         The loss depends on the updates of all sums, so `_clock` can wait for it.
         """
-        # Each lane takes whole ghost batches.
-        ghost = math.lcm(*(norm.ghost_batch_size for norm in self._norms))
-        ghosts = max(1, images.shape[0] // ghost)
+        ghosts = max(1, images.shape[0] // self._ghost)
         lanes = max(n for n in divisors(ghosts) if n <= self._lanes)
         size = images.shape[0] // lanes
-        pairs = zip(tf.split(images, lanes), tf.split(labels, lanes), strict=True)
-        parts = [self._gradient_function(*p, position + i * size) for i, p in enumerate(pairs)]
+        batch = [tf.split(values, lanes) for values in (images, *tf.nest.flatten(labels))]
+        parts = []
+        for lane, (pixels, *own) in enumerate(zip(*batch, strict=True)):
+            of_lane = pixels, tf.nest.pack_sequence_as(labels, own), position + lane * size
+            parts.append(self._gradient_function(*of_lane))
         micro_batch: Any = tf.nest.map_structure(lambda *values: tf.add_n(values), *parts)
         sums, values = tf.nest.flatten(self._sums), tf.nest.flatten(micro_batch)
         added = [total.assign_add(value) for total, value in zip(sums, values, strict=True)]

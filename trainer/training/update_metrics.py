@@ -10,8 +10,9 @@ class UpdateMetrics:
     """Metrics of the n updates of a stretch.
 
     Attributes:
-      loss: mean cross entropy of each batch before its update, float [n].
-      top1: fraction of each batch whose label has the largest logit, float [n].
+      loss: mean loss of each batch before its update, float [n].
+      top1: fraction of each batch whose label has the largest logit, float [n]. Of a mixed image's
+        two labels, the one with the larger share counts.
       gradient_norm: Euclidean norm of each update's gradient, with the regularizers' part, before
         it is clipped.
       micro_batch_sq_norm: squared norm of a micro-batch's mean gradient without the regularizers'

@@ -9,13 +9,14 @@ import tensorflow as tf
 
 from tests.nn.models.registry_test import images_of, make, norms_of
 from trainer.nn.ghost_batch_norm import collect_statistics
+from trainer.nn.losses import TrainingLoss
 from trainer.nn.optimizers import decays
 from trainer.training.gradients import GradientFunction
 
 
 def forward_and_back(model, batch):
     """Returns the traced function of one forward and backward pass over `batch` examples."""
-    backward = GradientFunction(model, label_smoothing=0.0, seed=0, order_version=2)
+    backward = GradientFunction(model, loss=TrainingLoss(), seed=0, order_version=2)
     images = tf.constant(images_of(batch, model.input_shape[1:]))
     labels = tf.range(batch, dtype=tf.int64)
     function = tf.function(lambda: backward(images, labels, tf.constant(0, tf.int64)))
