@@ -1,4 +1,4 @@
-"""What an update does with the gradient of a whole batch: clipping, and the optimizer's metric."""
+"""Tests of clipping the gradient of a whole batch, and of the optimizer's metric."""
 
 import keras
 import numpy as np
