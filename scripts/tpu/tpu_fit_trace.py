@@ -110,6 +110,7 @@ def training_step(config: Config, data: TrainingData, replicas: int) -> Training
         model,
         optimizer=config.optimizer,
         weight_decay=config.weight_decay,
+        clip_norm=config.clip_norm,
         loss=TrainingLoss(Loss.from_config(config), config.label_smoothing),
         seed=config.seed,
         average=average,
