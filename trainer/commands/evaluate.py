@@ -41,7 +41,6 @@ def run(config: Config) -> int:
     from trainer.data import image_listing
     from trainer.data.bad_examples import BadExamples
     from trainer.data.sources import evaluation_split
-    from trainer.nn.losses import Loss
     from trainer.system.tensorflow_errors import translate
     from trainer.training import class_report, setup, trained_model
     from trainer.training.evaluation import Evaluator
@@ -58,9 +57,8 @@ def run(config: Config) -> int:
         shape, logits = trained.image_shape, trained.classes
         _check_fits(source.image_shape, source.classes, shape, logits, source.name)
         log(trained.choice)
-        loss = Loss.from_config(config)
         evaluator = Evaluator(
-            strategy, trained.model, source, lanes, config.augment, bad, loss=loss
+            strategy, trained.model, source, lanes, config.augment, bad, loss=trained.loss
         )
         evaluation = evaluator.evaluate()
     assert evaluation is not None  # It returns None only if it is told to stop.

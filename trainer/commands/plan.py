@@ -6,14 +6,13 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from trainer.config import training_targets
 from trainer.config.flags import Config
 from trainer.data import class_balance, image_listing
 from trainer.data.tfds import sizes
 from trainer.errors import UserError
 from trainer.reports import plan_plot
 from trainer.run_dir import result
-from trainer.schedule import averaging, cost, plan, trajectory
+from trainer.schedule import averaging, cost, notes, plan, trajectory
 from trainer.schedule.layout import Layout, default_micro_batch_size, lay_out
 from trainer.system.output import say, width
 from trainer.system.typed_json import DamagedError, problem
@@ -38,17 +37,18 @@ def run(config: Config) -> int:
     counted = [ramp.first for ramp in ramps]
     examples, updates = schedule.examples, sum(each.updates for each in counted)
     machines = _machines(config, replicas, hosts)
-    notes = _notes(config, examples, max(each.batch_size for each in counted))
+    lines = _model_lines(config)
+    lines += notes.lines(config, examples, max(each.batch_size for each in counted))
     if config.format == "json":
         found: dict[str, Any] = {"examples": examples, "total_updates": updates}
         found |= cost.whole(counted, machines) if machines else {}
-        found |= {"notes": notes} if notes else {}
+        found |= {"notes": lines} if lines else {}
         _write_json(found, plan.phases(schedule, layout), machines)
     else:
         columns = cost.columns(machines, examples) if machines else None
         say(plan.uncertain(config) + plan.table(ramps, columns, width()))
         say(f"{updates:,} updates over {config.epochs:g} epochs of {examples:,} examples")
-        for line in notes:
+        for line in lines:
             say(line)
         if machines:
             say(cost.summary(counted, machines))
@@ -62,23 +62,16 @@ def run(config: Config) -> int:
     return 0
 
 
-def _notes(config: Config, examples: int, largest_batch: int) -> list[str]:
-    """Returns lines on what trains and how, which stand below the table."""
-    notes = []
+def _model_lines(config: Config) -> list[str]:
+    """Returns lines about what trains, at which rate, and how much each class counts."""
+    lines = []
     if config.freeze:
         until = config.unfreeze_epochs
         end = "" if until is None else f" up to epoch {until:g}: one more trace there"
-        notes.append(f"layers that match {config.freeze} are frozen{end}")
+        lines.append(f"layers that match {config.freeze} are frozen{end}")
     if config.layer_decay != 1:
-        notes += _layer_groups(config).splitlines()
-    if config.clip_norm is not None:
-        notes.append(
-            f"--clip_norm={config.clip_norm:g} depends on the batch size: larger batches have "
-            "shorter gradients, and are clipped less"
-        )
-    notes += averaging.described(config, examples, largest_batch)
-    notes += class_balance.described(config, _class_counts(config))
-    return [*notes, *training_targets.described(config)]
+        lines += _layer_groups(config).splitlines()
+    return [*lines, *class_balance.described(config, _class_counts(config))]
 
 
 def _layer_groups(config: Config) -> str:

@@ -49,7 +49,6 @@ def run(config: Config) -> int:
     from trainer.data import picture_source
     from trainer.data.bad_examples import BadExamples
     from trainer.data.class_names import logit_names
-    from trainer.nn.losses import Loss
     from trainer.training import setup, trained_model
     from trainer.training.prediction import predict
     from trainer.training.progress import Progress
@@ -71,11 +70,14 @@ def run(config: Config) -> int:
     # On a terminal, the lines themselves show the progress.
     with contextlib.closing(Progress(0, len(paths), shown=output.width() is None)) as bar:
         for found in predict(
-            *(strategy, trained.model, source, top_k),
+            strategy,
+            trained.model,
+            source,
+            top_k,
             lanes=lanes,
             augment=config.augment,
             bad=bad,
-            loss=Loss.from_config(config),
+            loss=trained.loss,
         ):
             lines = []
             for index, classes, probabilities in zip(*found.lists(), strict=True):

@@ -61,7 +61,7 @@ class Augmentation:
 
 def problem(text: str) -> str:
     """Returns why `text` cannot be a value of --augment, or ""."""
-    names = _names(text)
+    names = names_in(text)
     for name in names:
         if name not in (*PRESETS, *ITEMS):
             return f"has no {name!r}: use {', '.join(PRESETS)}, or a list of {', '.join(ITEMS)}"
@@ -84,7 +84,7 @@ def parse(
     erasing_area: tuple[float, float] = Augmentation.erasing_area,
 ) -> Augmentation:
     """Returns the augmentation that `text`, a valid value of --augment, names."""
-    names = _names(text)
+    names = names_in(text)
     return Augmentation(
         resized_crop="imagenet" in names,
         strong="strong" in names,
@@ -119,5 +119,6 @@ def area(text: str) -> tuple[float, float]:
     return lowest, highest
 
 
-def _names(text: str) -> list[str]:
+def names_in(text: str) -> list[str]:
+    """Returns the names in `text`, a value of --augment."""
     return [name.strip() for name in text.split(",")]

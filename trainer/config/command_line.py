@@ -214,10 +214,10 @@ def _check_balance(config: Config) -> None:
 
 def _check_augment(config: Config) -> None:
     """Refuses a flag of an augmentation that --augment does not name."""
-    named = config.augment.split(",")
+    named = augment_list.names_in(config.augment)
     for name, item in augment_list.FLAG_OF.items():
         value, default = getattr(config, name), getattr(Config, name)
-        if value != default and item not in map(str.strip, named):
+        if value != default and item not in named:
             raise UserError(
                 f"--{name}={value} is for --augment={item}, not for --augment={config.augment}: "
                 f"add {item} to the list, or give --{name}={default}, the default."

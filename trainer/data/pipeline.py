@@ -5,8 +5,7 @@ position, micro-batch size and number of replicas. The example at a position is 
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -16,16 +15,14 @@ from trainer.config.run_flags import NEWEST_ORDER
 from trainer.data import augment_policies, chunk_decoding, decode
 from trainer.data.augment import augmenter
 from trainer.data.bad_examples import BadExamples
-from trainer.data.in_memory import InMemoryDataset, as_tensor
+from trainer.data.datasets import PREFETCH, chunks, mapped, with_options
+from trainer.data.in_memory import InMemoryDataset
 from trainer.data.indexed import IndexedDataset
 from trainer.data.mixing import Mixing, mix
 from trainer.data.shuffle import example_indices
 from trainer.nn.losses import MixedLabels
 from trainer.nn.splitmix64 import further_bits, random_bits
-from trainer.system.cores import usable
 
-# Micro-batches to prefetch, in case a busy machine delays one: 1.6 MB if b = 512, 28×28×1.
-_PREFETCH = 4
 _REPLACEMENTS = 100  # Most replacements to try for a bad example before the run ends.
 
 
@@ -106,7 +103,7 @@ def training(
         selected = augmented(tf.gather(pixels, indices), positions, seed)
         return *mix(selected, tf.gather(labels, indices), first, stream.mixing, seed), first
 
-    return _mapped(tf.data.Dataset.counter(), micro_batch, source)
+    return mapped(tf.data.Dataset.counter(), micro_batch, source)
 
 
 def _encoded_training(
@@ -140,42 +137,16 @@ def _encoded_training(
 
     # The order without balance takes less time than starting threads for it.
     parallel = {"num_parallel_calls": chunk_decoding.threads(), "deterministic": True}
-    places = _chunks(None, micro_batch_size, first_of, indices_at, parallel if stream.order else {})
+    places = chunks(None, micro_batch_size, first_of, indices_at, parallel if stream.order else {})
     bad = stream.bad or BadExamples(skip=False)
-    chunks = chunk_decoding.decoded(source, places, pixels, bad, replacements)
+    decoded = chunk_decoding.decoded(source, places, pixels, bad, replacements)
     # Several threads augment and mix if that takes long; crop and flip take less time than starting
     # one.
     asked = stream.augment
     slow = asked.policy or asked.erasing or asked.strong or stream.mixing
-    options = {**parallel, "num_parallel_calls": _PREFETCH} if slow else {}
-    batches = chunks.rebatch(micro_batch_size, drop_remainder=True).map(finished, **options)
-    return _with_options(batches.prefetch(_PREFETCH), chunk_decoding.threads())
-
-
-def _chunks(
-    batches: int | None,
-    batch_size: int,
-    first_of: Callable[[tf.Tensor], tf.Tensor],
-    indices_at: Callable[[tf.Tensor], tf.Tensor],
-    options: Mapping[str, Any] | None = None,
-) -> tf.data.Dataset:
-    """Returns the indices and positions of each chunk of `batches` batches; None: endless.
-
-    `first_of` maps t to the first position of batch t; `indices_at` maps positions to indices.
-    `options` are those of the map that calls them.
-    """
-    size = chunk_decoding.chunk_size(batch_size)
-    chunks = batch_size // size  # in a batch
-
-    def chunk(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        first = first_of(number // chunks) + number % chunks * size
-        positions = first + tf.range(size, dtype=tf.int64)
-        return indices_at(positions), positions
-
-    numbers = tf.data.Dataset.counter()
-    return (numbers if batches is None else numbers.take(batches * chunks)).map(
-        chunk, **options or {}
-    )
+    options = {**parallel, "num_parallel_calls": PREFETCH} if slow else {}
+    batches = decoded.rebatch(micro_batch_size, drop_remainder=True).map(finished, **options)
+    return with_options(batches.prefetch(PREFETCH), chunk_decoding.threads())
 
 
 def evaluation(
@@ -221,7 +192,7 @@ def evaluation(
         indices = tf.minimum(indices, source.examples - 1)
         return tf.gather(pixels, indices), tf.gather(labels, indices), weights
 
-    return _mapped(tf.data.Dataset.range(batches), batch, source)
+    return mapped(tf.data.Dataset.range(batches), batch, source)
 
 
 def evaluation_batches(examples: int, batch_size: int, shards: int) -> int:
@@ -274,38 +245,7 @@ def _encoded_evaluation(
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         return images, labels, tf.where(indices < source.examples, weights, 0.0)
 
-    places = _chunks(batches, batch_size, first_of, lambda i: tf.minimum(i, source.examples - 1))
-    chunks = chunk_decoding.decoded(source, places, pixels, bad or BadExamples(skip=False), None)
-    batched = chunks.rebatch(batch_size, drop_remainder=True).map(finished)
-    return _with_options(batched.prefetch(_PREFETCH), chunk_decoding.threads())
-
-
-def _mapped(
-    counter: tf.data.Dataset, element: Callable[..., tuple[Any, ...]], images: InMemoryDataset
-) -> tf.data.Dataset:
-    """Returns element(t, images uint8 [N, h, w, c], labels int32 [N]) for each t of `counter`."""
-    with tf.device("CPU:0"):
-        pixels, labels = as_tensor(images.images), tf.constant(images.labels, tf.int32)
-    elements = counter.map(
-        lambda t: element(t, pixels, labels),
-        num_parallel_calls=min(16, len(usable())),
-        deterministic=True,
-    )
-    return _with_options(elements.prefetch(_PREFETCH))
-
-
-def _with_options(dataset: tf.data.Dataset, threads: int | None = None) -> tf.data.Dataset:
-    """Returns the dataset with a pool of `threads`; None: TensorFlow's pool, a thread per core."""
-    options = tf.data.Options()
-    if threads is not None:
-        options.threading.private_threadpool_size = threads
-    options.deterministic = True
-    # Autotuning gains nothing. Its thread delays the end of a pipeline by 0.2 to 0.6 s, and each
-    # growth of the batch ends a pipeline.
-    options.autotune.enabled = False
-    # Rewriting tf.data's graph would copy all captured images into it. For 676 MB this takes 0.6 s
-    # and 690 MB instead of 10 ms and none. Op determinism makes TensorFlow rewrite it nonetheless.
-    options.experimental_optimization.apply_default_optimizations = False
-    # The elements are sharded already, and TensorFlow would shard them again.
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    return dataset.with_options(options)
+    places = chunks(batches, batch_size, first_of, lambda i: tf.minimum(i, source.examples - 1))
+    decoded = chunk_decoding.decoded(source, places, pixels, bad or BadExamples(skip=False), None)
+    batched = decoded.rebatch(batch_size, drop_remainder=True).map(finished)
+    return with_options(batched.prefetch(PREFETCH), chunk_decoding.threads())

@@ -15,11 +15,14 @@ from typing import Any
 
 import tensorflow as tf
 
+from trainer.config.flags import Config
+from trainer.distributed.process_group import ProcessGroup
 from trainer.distributed.strategy import next_per_replica, on_cpu
 from trainer.errors import UserError
 from trainer.nn.user_code import unwrap_user_errors
-from trainer.schedule.layout import divisors
+from trainer.schedule.layout import default_micro_batch_size, divisors
 from trainer.schedule.realize import BatchLimits
+from trainer.schedule.trajectory import Trajectory
 from trainer.system import memory, typed_json
 from trainer.system.atomic_file import write_json
 from trainer.system.output import log
@@ -51,6 +54,45 @@ class Candidate:
     micro_batch_size: int
     examples_per_second: float
     peak_bytes: int | None
+
+
+def from_config(
+    config: Config,
+    path: pathlib.Path,
+    schedule: Trajectory,
+    step: Callable[[], TrainingStep],
+    batches: Callable[[int, int], Iterator[Any]],
+    group: ProcessGroup,
+) -> int:
+    """Returns the largest micro-batch that controller, flag or default give, or the fastest one.
+
+    Args:
+      config: flags of the run.
+      path: run directory.
+      schedule: schedule of the run.
+      step: returns the step to measure, if one is measured.
+      batches: function (position, micro-batch size) → micro-batches from there.
+      group: the processes that train together; the chief measures.
+
+    Raises:
+      UserError: if the model does not fit in memory.
+    """
+    largest = schedule.micro_batch_size or config.micro_batch_size
+    if not largest and config.deterministic:
+        largest = default_micro_batch_size(config.ghost_batch_size)
+    if largest:
+        return largest
+    if group.chief:
+        largest = choose(
+            path / "micro_batch.json",
+            step(),
+            batches,
+            limits=schedule.limits,
+            ghost_batch_size=config.ghost_batch_size,
+            model=config.model,
+        )
+    _, (largest,) = group.agree(False, largest)
+    return largest
 
 
 def choose(

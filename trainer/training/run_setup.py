@@ -9,11 +9,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer.config import training_targets
 from trainer.config.flags import Config
 from trainer.config.run_flags import NEWEST_ORDER
 from trainer.data import mixing, pipeline
 from trainer.data.bad_examples import BadExamples
+from trainer.data.in_memory import InMemoryDataset
+from trainer.data.indexed import IndexedDataset
 from trainer.distributed.process_group import ProcessGroup
 from trainer.distributed.strategy import is_tpu
 from trainer.nn import freezing, layer_groups
@@ -22,8 +23,8 @@ from trainer.nn.transfer import Transfer
 from trainer.run_dir import directory, training_data
 from trainer.run_dir.checkpoints import Checkpoints, NoCheckpoints, found
 from trainer.run_dir.training_data import TrainingData
-from trainer.schedule import averaging, plan, trajectory
-from trainer.schedule.layout import default_micro_batch_size, lay_out
+from trainer.schedule import averaging, notes, plan, trajectory
+from trainer.schedule.layout import lay_out
 from trainer.system.atomic_file import write_atomic
 from trainer.system.output import log, width
 from trainer.training import balance, micro_batch_search, pretrained, setup
@@ -88,7 +89,7 @@ def set_up(
       UserError: if the data, model, schedule or checkpoints cannot be used.
     """
     config = _with_order_version(config, path, group)
-    replicas, order = strategy.num_replicas_in_sync, config.order_version or NEWEST_ORDER
+    replicas = strategy.num_replicas_in_sync
     kept = path if group.chief else None  # Other workers do not read the run directory.
     examples, validation = setup.load_splits(config, kept, bad, group)
     schedule = trajectory.from_config(config, examples.examples, replicas)
@@ -98,18 +99,12 @@ def set_up(
     data = dataclasses.replace(data, class_weights=balanced.weights, class_sizes=balanced.sizes)
     until = trajectory.unfreeze_position(config, examples.examples)
     phases = _phases(config, strategy, model, lanes, until, data.class_weights)
-    mixed = mixing.from_config(config)
-    stream = pipeline.ExampleStream(
-        examples, config.augmentation, config.seed, bad, order, balanced.order, mixed
+    batches = _batches(config, examples, bad, balanced, replicas, group)
+    micro_batch_size = micro_batch_search.from_config(
+        config, path, schedule, phases.step_of_all, batches, group
     )
-    batches = _batches(stream, replicas, group.local(replicas))
-    micro_batch_size = _micro_batch_size(config, path, schedule, phases, batches, group)
-    for line in training_targets.described(config):
-        log(line)
     log(plan.uncertain(config) + _plan(config, schedule, replicas, micro_batch_size))
     checkpoints, state = _restore(config, path, phases, data, group)
-    if state.resumes:
-        log(f"resumed at update {state.update}, epoch {state.position / examples.examples:.2f}")
     outputs = open_outputs(
         config, path, checkpoints, state, data, end=schedule.end, chief=group.chief
     )
@@ -220,44 +215,35 @@ def _with_order_version(config: Config, path: pathlib.Path, group: ProcessGroup)
     return dataclasses.replace(config, order_version=version)
 
 
-def _batches(stream: pipeline.ExampleStream, replicas: int, local_replicas: range) -> Batches:
+def _batches(
+    config: Config,
+    examples: InMemoryDataset | IndexedDataset,
+    bad: BadExamples,
+    balanced: balance.Balance,
+    replicas: int,
+    group: ProcessGroup,
+) -> Batches:
+    """Returns a function from (position, micro-batch size) to the micro-batches from there."""
+    stream = pipeline.ExampleStream(
+        examples,
+        config.augmentation,
+        config.seed,
+        bad=bad,
+        order_version=config.order_version or NEWEST_ORDER,
+        order=balanced.order,
+        mixing=mixing.from_config(config),
+    )
+
     def batches(position: int, micro_batch_size: int) -> tf.data.Dataset:
         return pipeline.training(
             stream,
             position=position,
             micro_batch_size=micro_batch_size,
             replicas=replicas,
-            local_replicas=local_replicas,
+            local_replicas=group.local(replicas),
         )
 
     return batches
-
-
-def _micro_batch_size(
-    config: Config,
-    path: pathlib.Path,
-    schedule: trajectory.Trajectory,
-    phases: Phases,
-    batches: Batches,
-    group: ProcessGroup,
-) -> int:
-    """Returns the largest micro-batch that controller, flag or default give, or the fastest one."""
-    largest = schedule.micro_batch_size or config.micro_batch_size
-    if not largest and config.deterministic:
-        largest = default_micro_batch_size(config.ghost_batch_size)
-    if largest:
-        return largest
-    if group.chief:
-        largest = micro_batch_search.choose(
-            path / "micro_batch.json",
-            phases.step_of_all(),
-            batches,
-            limits=schedule.limits,
-            ghost_batch_size=config.ghost_batch_size,
-            model=config.model,
-        )
-    _, (largest,) = group.agree(False, largest)
-    return largest
 
 
 def _restore(
@@ -278,6 +264,8 @@ def _restore(
     step.starts = state.statistics_starts or {}
     training_data.check_learned(state.training_data, data, path / training_data.FILE)
     state.training_data = data.as_json()
+    if state.resumes:
+        log(f"resumed at update {state.update}, epoch {state.position / data.examples:.2f}")
     own = setup.configuration(config, step.model, state.model_configuration)
     state.model_configuration = state.model_configuration or own
     counted = (state.best or {}).get("evaluated_with")
@@ -292,7 +280,7 @@ def _restore(
 def _plan(
     config: Config, schedule: trajectory.Trajectory, replicas: int, micro_batch_size: int
 ) -> str:
-    """Returns the plan as text, with lines on the average and on noise that is not measured."""
+    """Returns the plan as text, with lines about flags and about noise that is not measured."""
     ghost = config.ghost_batch_size
     ramps = plan.ramps(schedule, lambda size: lay_out(size, replicas, ghost, micro_batch_size))
     phases = [ramp.first for ramp in ramps]
@@ -303,5 +291,5 @@ def _plan(
         for size in sorted(whole)
     ]
     largest = max(phase.batch_size for phase in phases)
-    lines = [*averaging.described(config, schedule.examples, largest), *lines]
+    lines = [*notes.lines(config, schedule.examples, largest), *lines]
     return "\n".join([plan.table(ramps, width=width()), *lines])

@@ -75,7 +75,7 @@ class TrainingStep:
         has whole ghost batches of `ghost_batch_size` and of each batch norm. `timed` must be False
         if op determinism is enabled, because a deterministic graph cannot read the clock. It must
         be False on TPUs too, because their work is enqueued ahead of time.
-        `clip_norm` is the largest norm of an update's gradient; None: there is no limit.
+        `clip_norm` is the largest norm of an update's gradient; None: gradients are not clipped.
         """
         self.strategy, self.model, self.timed = strategy, model, timed
         self.traces, self._lanes, self.average = 0, lanes, average

@@ -9,6 +9,7 @@ import tensorflow as tf
 from trainer.config.flags import Config
 from trainer.data.bad_examples import BadExamples
 from trainer.errors import UserError
+from trainer.nn.losses import Loss
 from trainer.run_dir import checkpoint_choice, exports
 from trainer.schedule.averaging import PLAIN, evaluated_with
 from trainer.training import setup
@@ -26,6 +27,7 @@ class TrainedModel:
       path: path of the checkpoint or export.
       update: number of updates after which the model was saved.
       choice: line that names the path, and the best evaluation of the run.
+      loss: loss function of the run, which decides what a probability is.
       evaluated_with: "plain" or "ema", as --evaluate_with; None if the run has no average.
     """
 
@@ -36,6 +38,7 @@ class TrainedModel:
     path: pathlib.Path
     update: int
     choice: str
+    loss: Loss
     evaluated_with: str | None = None
 
 
@@ -53,6 +56,7 @@ def load(
     Raises:
       UserError: if the model or its class names cannot be read.
     """
+    loss = Loss.from_config(config)
     if config.export_dir:
         path = pathlib.Path(config.export_dir)
         about = exports.about(folder)
@@ -64,7 +68,7 @@ def load(
         names = setup.class_names(config, about.class_names, learned)
         choice = checkpoint_choice.of_export(path, about)
         shape, logits, counts = about.image_shape, about.classes, about.evaluated_with
-        return TrainedModel(model, shape, logits, names, path, about.update, choice, counts)
+        return TrainedModel(model, shape, logits, names, path, about.update, choice, loss, counts)
     model, data, path, update = setup.restore(config, folder, strategy, bad)
     names = setup.class_names(config, data.class_names, data.classes)
     checkpoints = folder / "checkpoints"
@@ -72,7 +76,7 @@ def load(
     counts = evaluated_with(config) if config.ema_decay is not None else None
     choice = checkpoint_choice.of_run(checkpoints, path, update, best, counts)
     shape, logits = model.input_shape[1:], model.output_shape[-1]
-    return TrainedModel(model, shape, logits, names, path, update, choice, counts)
+    return TrainedModel(model, shape, logits, names, path, update, choice, loss, counts)
 
 
 def _check_holds(config: Config, path: pathlib.Path, held: str) -> None:
