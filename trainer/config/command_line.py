@@ -72,6 +72,7 @@ def parse(command: str, arguments: Sequence[str], kept: Sequence[str] = ()) -> C
     config = flagfile.with_precision(Config(**values, given=given))
     _check_strategy(config)
     _check_balance(config)
+    _check_drop_path(config)
     return config
 
 
@@ -205,6 +206,16 @@ def _check_balance(config: Config) -> None:
         raise UserError(
             "--anneal=measured needs examples that are drawn independently, and "
             "--sampling=balanced draws classes in rounds: use another --anneal, or --class_weights."
+        )
+
+
+def _check_drop_path(config: Config) -> None:
+    """Refuses stochastic depth for models that do not have it."""
+    if config.drop_path and not re.match(r"resnet_50$|vit_", config.model):
+        raise UserError(
+            f"--drop_path={config.drop_path:g} is for resnet_50 and vit, and "
+            f"--model={config.model} has no stochastic depth.\n"
+            "Leave --drop_path out, or name another model."
         )
 
 
