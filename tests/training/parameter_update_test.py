@@ -1,4 +1,4 @@
-"""What an update does with the gradient of a whole batch: clipping, and the optimizer's metric."""
+"""The update by the gradient of a whole batch: clipping, and the metric of the optimizer."""
 
 import keras
 import numpy as np
