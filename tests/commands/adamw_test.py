@@ -44,6 +44,7 @@ def test_killed_it_ends_the_same(whole, tmp_path):
     [
         ("--clip_norm=0", "--clip_norm=0.0: must be above 0"),
         ("--optimizer=adamax", "should be one of"),
+        ("--drop_path=0.1", "--drop_path=0.1 is for resnet_50 and vit"),
     ],
 )
 def test_wrong_values_are_refused(capsys, tmp_path, flag, message):

@@ -38,7 +38,9 @@ def run(config: Config) -> int:
     exports.check_free(target, flags)
     bad = BadExamples(config.skip_bad_examples)
     strategy = tf.distribute.OneDeviceStrategy("CPU:0")
-    model, data, path, update = setup.restore(config, folder, strategy, bad)
+    # Stochastic depth has no part in inference, and model.keras shall load without this program.
+    for_inference = dataclasses.replace(config, drop_path=0.0)
+    model, data, path, update = setup.restore(for_inference, folder, strategy, bad)
     checkpoints = folder / "checkpoints"
     best = checkpoint_choice.best(checkpoints, path)
     counts = evaluated_with(config) if config.ema_decay is not None else None

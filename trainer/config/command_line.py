@@ -73,6 +73,7 @@ def parse(command: str, arguments: Sequence[str], kept: Sequence[str] = ()) -> C
     config = flagfile.with_precision(Config(**values, given=given))
     _check_strategy(config)
     _check_balance(config)
+    _check_drop_path(config)
     if command in TRAINING:  # Other commands may take another --augment than the run's.
         _check_augment(config)
         training_targets.check(config)
@@ -222,6 +223,16 @@ def _check_augment(config: Config) -> None:
                 f"--{name}={value} is for --augment={item}, not for --augment={config.augment}: "
                 f"add {item} to the list, or give --{name}={default}, the default."
             )
+
+
+def _check_drop_path(config: Config) -> None:
+    """Refuses stochastic depth for models that do not have it."""
+    if config.drop_path and not re.match(r"resnet_50$|vit_", config.model):
+        raise UserError(
+            f"--drop_path={config.drop_path:g} is for resnet_50 and vit, and "
+            f"--model={config.model} has no stochastic depth.\n"
+            "Leave --drop_path out, or name another model."
+        )
 
 
 def _see_help(command: str) -> str:

@@ -7,6 +7,7 @@ from trainer.config import augment_list, local_path
 from trainer.config.declaration import (
     EPOCHS,
     EXAMPLES,
+    FRACTION,
     MODEL,
     POSITIVE,
     TRAINING,
@@ -141,9 +142,17 @@ class ModelFlags:
 
     model: str = _model(
         "wide_resnet_10_1",
-        "Model: wide_resnet_<depth>_<width>, resnet_50, vgg_16, plain_9, inception_resnet_v2, a "
-        "keras.applications name, or module:function for a function that returns a Keras model.",
+        "Model: wide_resnet_<depth>_<width>, vit_<ti|s|b>_<patch>, resnet_50, vgg_16, plain_9, "
+        "inception_resnet_v2, a keras.applications name, or module:function for a function that "
+        "returns a Keras model.",
         problem=local_path.empty,
+    )
+    drop_path: float = _model(
+        0.0,
+        "Probability with which the last block of resnet_50 or vit leaves out its branch for an "
+        "example in training; it rises evenly from 0 in the first block.",
+        problem=FRACTION,
+        commands=TRAINING,
     )
     image_size: int | None = _model(
         None, "Side length of the images, in pixels (unset: the dataset's).", problem=POSITIVE

@@ -11,6 +11,7 @@ from trainer.nn import seeds
 from trainer.nn.ghost_batch_norm import Statistics, collect_statistics
 from trainer.nn.losses import MixedLabels, TrainingLoss, largest_share
 from trainer.nn.moving_statistics import trained_norms
+from trainer.nn.stochastic_depth import examples_from
 
 _ZERO = tf.UnconnectedGradients.ZERO  # Gradient of a parameter that the loss does not depend on.
 
@@ -108,7 +109,10 @@ class GradientFunction:
         seeds.use_in_this_thread(self._generator)
         drawn, layers = seeds.values(len(states), position, self._seed, self._order_version)
         mapping = [(self._generator.state, drawn), *zip(states, layers, strict=True)]
-        with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:
+        with (
+            examples_from(position, self._seed),
+            keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope,
+        ):
             logits = self._model(images, training=True)
         own = {id(state) for state in states}  # The == of variables compares values.
         for variable in self._model.variables:

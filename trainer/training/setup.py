@@ -214,6 +214,7 @@ def build(config: Config, data: TrainingData, strategy: tf.distribute.Strategy) 
             registry.GhostNorm(config.ghost_batch_size, config.ghost_decay, kernel),
             seed=config.seed,
             precision=config.precision,
+            drop_path=config.drop_path,
         )
 
 

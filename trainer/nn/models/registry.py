@@ -1,10 +1,11 @@
 """Builds a model by its name: a Keras model from raw images to float32 logits.
 
-A name is `wide_resnet_<depth>_<width>`, `resnet_50`, `vgg_16`, `plain_9`, `inception_resnet_v2`, a
-constructor in keras.applications as Keras spells it, or `module:function`. Standardisation is part
-of the model, so that training, evaluation and export agree. It uses the mean and the standard
-deviation of the data. A network with an integer Input, or with a Rescaling or Normalization layer
-of its own, gets pixels 0 to 255. All batch normalization becomes ghost batch normalization.
+A name is `wide_resnet_<depth>_<width>`, `vit_<ti|s|b>_<patch>`, `resnet_50`, `vgg_16`, `plain_9`,
+`inception_resnet_v2`, a constructor in keras.applications as Keras spells it, or `module:function`.
+Standardisation is part of the model, so that training, evaluation and export agree. It uses the
+mean and the standard deviation of the data. A network with an integer Input, or with a Rescaling or
+Normalization layer of its own, gets pixels 0 to 255. All batch normalization becomes ghost batch
+normalization.
 """
 
 import contextlib
@@ -25,6 +26,7 @@ from trainer.nn.ghostify import ghostify
 from trainer.nn.models import application, user_function
 from trainer.nn.models.plain import plain_9, vgg_16
 from trainer.nn.models.resnet import resnet_50
+from trainer.nn.models.vision_transformer import SIZES, vision_transformer
 from trainer.nn.models.wide_resnet import wide_resnet
 from trainer.nn.seeds import keras_seed
 from trainer.nn.user_code import explain_refusal
@@ -65,6 +67,7 @@ def build(
     *,
     seed: int,
     precision: str = "float32",
+    drop_path: float = 0.0,
 ) -> keras.Model:
     """Returns the model `name`, created in the scope of the current strategy.
 
@@ -77,6 +80,7 @@ def build(
             and TensorFlow's generators.
         precision: float32 or bfloat16, for the computations of the network's layers. Parameters,
             batch-norm statistics and logits are always float32.
+        drop_path: rate of stochastic depth in the last block, for resnet_50 and vit alone.
 
     Returns:
         A model from uint8 images [b, h, w, c] to float32 logits [b, classes].
@@ -87,7 +91,7 @@ def build(
     """
     keras.utils.set_random_seed(keras_seed(seed))
     with _layers_in(precision):
-        network = _network(name, images, classes)
+        network = _network(name, images, classes, drop_path)
     inputs = keras.Input(images.shape, dtype="uint8", name="images")
     dtype = _input_dtype(network)
     pixels = keras.ops.cast(inputs, dtype)  # [b, h, w, c], 0..255
@@ -128,9 +132,15 @@ def _layers_in(precision: str) -> Iterator[None]:
         keras.config.set_dtype_policy(outer)
 
 
-def _network(name: str, images: ImageFormat, classes: int) -> keras.Model:
+def _network(name: str, images: ImageFormat, classes: int, drop_path: float) -> keras.Model:
     """Returns the network `name`, from float images to logits."""
     image_shape = images.shape
+    if name == "resnet_50":
+        return resnet_50(image_shape, classes, drop_path)
+    if match := re.fullmatch(rf"vit_({'|'.join(SIZES)})_([1-9]\d*)", name):
+        size, patch = SIZES[match[1]], int(match[2])
+        return vision_transformer(size, patch, image_shape, classes, drop_path)
+    assert not drop_path  # The command line refuses it for other models.
     if ":" in name:
         return user_function.build(name, image_shape, classes)
     if match := re.fullmatch(r"wide_resnet_(\d+)_(\d+)", name):
@@ -172,9 +182,10 @@ def _suggest(name: str) -> str:
     def plain(name: str) -> str:
         return name.lower().replace("_", "")
 
-    known = [*application.constructors(), *_OWN, *application.ALIASES, "wide_resnet_16_4"]
+    examples = ["wide_resnet_16_4", "vit_s_16"]
+    known = [*application.constructors(), *_OWN, *application.ALIASES, *examples]
     near = difflib.get_close_matches(plain(name), set(map(plain, known)), n=3, cutoff=0.6)
-    own = ", ".join(["wide_resnet_<depth>_<width>", *_OWN])
+    own = ", ".join(["wide_resnet_<depth>_<width>", "vit_<ti|s|b>_<patch>", *_OWN])
     forms = f"{own}, a name in keras.applications or module:function"
     if not near:
         return f"it is {forms}"

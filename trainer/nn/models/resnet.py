@@ -12,33 +12,42 @@ TensorFlow's "same" would pad an even image unequally: 0 and 1 for 3×3, or 2 an
 import keras
 
 from trainer.nn.models.convolution import activate, convolution, normalize
+from trainer.nn.stochastic_depth import joined, rates
 
 _STAGES = [(64, 3), (128, 4), (256, 6), (512, 3)]  # (channels inside a block, blocks)
 _EXPANSION = 4  # Ratio of a block's output channels to the channels inside the block.
 
 
-def resnet_50(image_shape: tuple[int, int, int], classes: int) -> keras.Model:
+def resnet_50(
+    image_shape: tuple[int, int, int], classes: int, drop_path: float = 0.0
+) -> keras.Model:
     """Returns ResNet-50 v1.5 from float images [b, h, w, c] to float32 logits [b, classes].
 
     Images have at least 32×32 pixels; the papers use 224×224. Global average pooling and logits are
-    float32; all other layers have Keras' current dtype policy.
+    float32; all other layers have Keras' current dtype policy. `drop_path` is the rate of
+    stochastic depth in the last block; the rates of the others fall evenly to 0.
     """
     images = keras.Input(image_shape)
     x = _padded(images, 3, "stem")
     x = convolution(64, 7, 2, "stem_conv", padding="valid")(x)  # [b, h/2, w/2, 64]
     x = _padded(activate(x, "stem"), 1, "pool")  # After a ReLU, zeros do not change maxima.
     x = keras.layers.MaxPooling2D(3, strides=2, name="stem_pool")(x)  # [b, h/4, w/4, 64]
+    dropped = enumerate(rates(drop_path, sum(blocks for _, blocks in _STAGES)))
     for stage, (channels, blocks) in enumerate(_STAGES, start=1):
         for block in range(1, blocks + 1):
             stride = 2 if stage > 1 and block == 1 else 1
-            x = _bottleneck(x, channels, stride, f"stage{stage}_block{block}")
+            x = _bottleneck(x, channels, stride, next(dropped), f"stage{stage}_block{block}")
     x = keras.layers.GlobalAveragePooling2D(dtype="float32", name="pool")(x)  # [b, 2048]
     start = keras.initializers.RandomNormal(stddev=0.01)
     logits = keras.layers.Dense(classes, kernel_initializer=start, dtype="float32", name="logits")
     return keras.Model(images, logits(x), name="resnet_50")
 
 
-def _bottleneck(x: keras.KerasTensor, channels: int, stride: int, name: str) -> keras.KerasTensor:
+def _bottleneck(
+    x: keras.KerasTensor, channels: int, stride: int, dropped: tuple[int, float], name: str
+) -> keras.KerasTensor:
+    """Returns x after a block; `dropped` has its number, and its rate of stochastic depth."""
+    number, rate = dropped
     shortcut, leaving = x, _EXPANSION * channels
     if x.shape[-1] != leaving:  # This is the first block of a stage.
         shortcut = convolution(leaving, 1, stride, f"{name}_shortcut_conv")(x)
@@ -50,7 +59,7 @@ def _bottleneck(x: keras.KerasTensor, channels: int, stride: int, name: str) -> 
         y = convolution(channels, 3, stride, f"{name}_conv2", padding="valid")(_padded(y, 1, name))
     y = convolution(leaving, 1, 1, f"{name}_conv3")(activate(y, f"{name}_2"))
     y = normalize(y, f"{name}_3", gamma=0.0)
-    y = keras.layers.Add(name=f"{name}_add")([shortcut, y])  # [b, h/stride, w/stride, leaving]
+    y = joined(shortcut, y, rate, number, f"{name}_add")  # [b, h/stride, w/stride, leaving]
     return keras.layers.ReLU(name=f"{name}_relu")(y)
 
 

@@ -1,0 +1,135 @@
+"""Vision transformers: the plain baseline of Beyer, Zhai & Kolesnikov 2022 (arXiv:2205.01580).
+
+The network has sizes Ti, S and B of Dosovitskiy et al. 2021 (arXiv:2010.11929), with the changes of
+the baseline: fixed positions of sines and cosines in two dimensions (Chen et al. 2021, MoCo v3,
+arXiv:2104.02057), the mean over all patches in place of a class token, and no dropout. The head is
+one linear layer, which starts at zero; the paper finds it as good as one with a hidden layer.
+
+Initial weights, the epsilon of layer norm and the approximate GELU are those of the authors' code,
+big_vision. All layers and operations are Keras' own, and positions follow the size of the input.
+"""
+
+import dataclasses
+import math
+
+import keras
+import numpy as np
+
+from trainer.errors import UserError
+from trainer.nn.stochastic_depth import joined, rates
+
+_EPSILON = 1e-6  # Default of flax; Keras' default is 1e-3.
+_TEMPERATURE = 10_000.0
+_EXPANSION = 4  # Ratio of the width inside an MLP to the width of a patch.
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """Values of each patch, heads of the attention, and blocks."""
+
+    width: int
+    heads: int
+    depth: int = 12
+
+
+SIZES = {"ti": Size(192, 3), "s": Size(384, 6), "b": Size(768, 12)}
+
+
+def vision_transformer(
+    size: Size,
+    patch: int,
+    image_shape: tuple[int, int, int],
+    classes: int,
+    drop_path: float = 0.0,
+) -> keras.Model:
+    """Returns a transformer from float images [b, h, w, c] to float32 logits [b, classes].
+
+    `patch` is the side of a patch, in pixels. `drop_path` is the rate of stochastic depth in the
+    last block; the rates of the others fall evenly to 0. Pooling and logits are float32; other
+    layers have Keras' current dtype policy.
+
+    Raises:
+        UserError: if patches do not divide the images.
+    """
+    _check_divides(patch, image_shape)
+    images = keras.Input(image_shape)
+    x = keras.layers.Conv2D(
+        size.width, patch, patch, kernel_initializer="lecun_normal", name="embedding"
+    )(images)  # [b, h/patch, w/patch, width]
+    x = keras.ops.add(x, keras.ops.cast(_positions(x, size.width), x.dtype))
+    x = keras.layers.Reshape((-1, size.width), name="patches")(x)  # [b, patches, width]
+    for number, rate in enumerate(rates(drop_path, size.depth)):
+        x = _block(x, size, number, rate)
+    x = _norm("last_norm")(x)
+    x = keras.layers.GlobalAveragePooling1D(dtype="float32", name="pool")(x)  # [b, width]
+    logits = keras.layers.Dense(
+        classes, kernel_initializer="zeros", dtype="float32", name="logits"
+    )(x)
+    return keras.Model(images, logits, name="vision_transformer")
+
+
+def _check_divides(patch: int, image_shape: tuple[int, int, int]) -> None:
+    h, w, _ = image_shape
+    if h % patch or w % patch:
+        sides = math.gcd(h, w)
+        fitting = [str(side) for side in range(2, sides + 1) if sides % side == 0]
+        below = max(1, min(h, w) // patch) * patch
+        patches = f"a patch of {' or '.join(fitting)}, or " if fitting else ""
+        raise UserError(
+            f"patches of {patch}×{patch} pixels do not divide images of {h}×{w}.\n"
+            f"Use {patches}another --image_size, such as {below} or {below + patch}."
+        )
+
+
+def _positions(x: keras.KerasTensor, width: int) -> keras.KerasTensor:
+    """Returns the positions of the patches of x [b, h, w, width], float32 [1, h, w, width].
+
+    A quarter of the values each is sin(column ω), cos(column ω), sin(row ω) and cos(row ω), where
+    the frequencies ω fall geometrically from 1 to 1 / 10,000.
+    """
+    quarter = width // 4
+    frequencies = _TEMPERATURE ** (-np.arange(quarter) / (quarter - 1))
+    frequencies = frequencies.astype(np.float32)
+    ones = keras.ops.ones_like(x[:1, :, :, :1], dtype="float32")
+    parts = []
+    for axis in (2, 1):
+        angles = (keras.ops.cumsum(ones, axis=axis) - 1) * frequencies
+        parts += [keras.ops.sin(angles), keras.ops.cos(angles)]
+    return keras.ops.concatenate(parts, axis=-1)
+
+
+def _block(x: keras.KerasTensor, size: Size, number: int, rate: float) -> keras.KerasTensor:
+    """Returns x after attention and MLP, each after a layer norm and beside a shortcut."""
+    name = f"block{number + 1}"
+    y = _attention(_norm(f"{name}_norm1")(x), size, name)
+    x = joined(x, y, rate, 2 * number, f"{name}_add1")
+    y = _mlp(_norm(f"{name}_norm2")(x), size, name)
+    return joined(x, y, rate, 2 * number + 1, f"{name}_add2")
+
+
+def _attention(x: keras.KerasTensor, size: Size, name: str) -> keras.KerasTensor:
+    """Returns the attention of x [b, patches, width] to itself; its softmax is float32."""
+    heads = (-1, size.heads, size.width // size.heads)
+    query, key, value = (
+        keras.layers.Reshape(heads, name=f"{name}_{part}_heads")(
+            keras.layers.Dense(size.width, name=f"{name}_{part}")(x)
+        )
+        for part in ("query", "key", "value")
+    )
+    y = keras.ops.dot_product_attention(query, key, value)  # [b, patches, heads, width / heads]
+    y = keras.layers.Reshape((-1, size.width), name=f"{name}_joined")(y)
+    return keras.layers.Dense(size.width, name=f"{name}_projection")(y)
+
+
+def _mlp(x: keras.KerasTensor, size: Size, name: str) -> keras.KerasTensor:
+    biases = keras.initializers.RandomNormal(stddev=1e-6)
+    inside = keras.layers.Dense(
+        _EXPANSION * size.width, bias_initializer=biases, name=f"{name}_mlp1"
+    )(x)
+    inside = keras.ops.gelu(inside, approximate=True)
+    biases = keras.initializers.RandomNormal(stddev=1e-6)
+    return keras.layers.Dense(size.width, bias_initializer=biases, name=f"{name}_mlp2")(inside)
+
+
+def _norm(name: str) -> keras.layers.LayerNormalization:
+    return keras.layers.LayerNormalization(epsilon=_EPSILON, name=name)

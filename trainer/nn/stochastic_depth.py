@@ -1,0 +1,102 @@
+"""Stochastic depth: Huang et al. 2016 (1603.09382), for each example on its own.
+
+In training, a residual block leaves out its branch for a random part of the examples, and divides
+the branch of the others by their share. In inference, every block has its branch. A mask is a hash
+of (seed, layer, position of the example). So no layout of a batch changes the masks, and a resumed
+run draws the same.
+"""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+
+import keras
+import tensorflow as tf
+
+from trainer.nn.splitmix64 import random_bits, shift_right, splitmix64
+
+# Other hashes use the same seed; this arbitrary number gives stochastic depth other keys. It is the
+# volume and the page of the paper in ECCV 2016, LNCS 9908, 646.
+_DOMAIN = 9908_0646
+
+
+class _Examples(threading.local):
+    """Position of the first example and the seed, in each thread, as each replica has its own."""
+
+    first: tuple[tf.Tensor, int] | None = None
+
+
+_examples = _Examples()
+
+
+@contextlib.contextmanager
+def examples_from(position: tf.Tensor, seed: int) -> Iterator[None]:
+    """Tells the layers that are called in the block where their examples are.
+
+    `position` is that of the first example, int64 []; `seed` is that of the run.
+    """
+    outer = _examples.first
+    _examples.first = position, seed
+    try:
+        yield
+    finally:
+        _examples.first = outer
+
+
+class StochasticDepth(keras.layers.Layer):
+    """Adds the branch of a residual block to its shortcut, in place of keras.layers.Add.
+
+    Attributes:
+      rate: probability that the branch of an example is left out.
+      number: number of the layer in its model, from 0 on.
+    """
+
+    def __init__(self, rate: float, number: int, name: str) -> None:
+        super().__init__(name=name)
+        self.rate, self.number = rate, number
+
+    def call(self, inputs: list[tf.Tensor], training: bool = False) -> tf.Tensor:
+        """Returns shortcut + branch · mask / (1 − rate) of [shortcut, branch] in training."""
+        shortcut, branch = inputs
+        if not training:
+            return shortcut + branch
+        if _examples.first is None:
+            raise RuntimeError(f"{self.name} needs examples_from in training")
+        position, seed = _examples.first
+        kept = mask(position, branch.shape[0], seed, self.number, self.rate)
+        factors = tf.cast(kept, branch.dtype) / (1 - self.rate)
+        return shortcut + branch * tf.reshape(factors, [-1] + [1] * (len(branch.shape) - 1))
+
+    def compute_output_shape(
+        self, input_shape: list[tuple[int | None, ...]]
+    ) -> tuple[int | None, ...]:
+        """Returns the shape of the shortcut."""
+        return input_shape[0]
+
+
+def joined(
+    shortcut: keras.KerasTensor, branch: keras.KerasTensor, rate: float, number: int, name: str
+) -> keras.KerasTensor:
+    """Returns the sum of both, with stochastic depth if `rate` is not 0.
+
+    Either way, it is one layer. So the rate does not change the order of a model's weights, and a
+    checkpoint fits a model with any rate.
+    """
+    layer = StochasticDepth(rate, number, name) if rate else keras.layers.Add(name=name)
+    return layer([shortcut, branch])
+
+
+def mask(position: tf.Tensor, count: int, seed: int, number: int, rate: float) -> tf.Tensor:
+    """Returns whether layer `number` keeps the branch of `count` examples from `position` on."""
+    key = random_bits(tf.constant([number], tf.int64), seed ^ _DOMAIN << 32)[0]
+    positions = tf.cast(position + tf.range(count, dtype=tf.int64), tf.uint64)
+    bits = splitmix64(key + positions)
+    return tf.cast(shift_right(bits, 40), tf.float32) * 2**-24 >= rate
+
+
+def rates(most: float, blocks: int) -> list[float]:
+    """Returns the rate of each block, which rises evenly from 0 in the first to `most` in the last.
+
+    This is the rule of DeiT and timm. The paper's rule gives the first block most / blocks.
+    """
+    return [most * block / max(1, blocks - 1) for block in range(blocks)]
