@@ -87,7 +87,8 @@ def training_data(config: Config, examples: int) -> TrainingData:
         image, label = records.supervised_features(builder, config.dataset)
         classes, shape = label.num_classes, image.shape
     h, w, c = shape
-    h, w = config.image_size or h, config.image_size or w
+    side = config.model_image_size  # The only size that is traced, in training too.
+    h, w = side or h, side or w
     if h is None or w is None:
         raise UserError(f"{config.dataset}'s images have no fixed size: give --image_size=N.")
     return TrainingData(examples, (h, w, c), classes, (0.0,) * c, (1.0,) * c)

@@ -169,3 +169,23 @@ def test_the_pipeline_starts_at_any_position_at_once(numbered):
     np.testing.assert_array_equal(
         element[1], example_indices(np.arange(10**15, 10**15 + 2), 50, SEED)
     )
+
+
+@pytest.mark.parametrize("augment", ["none", "medium", "crop,randaugment"])
+def test_images_are_resized_before_they_are_augmented(numbered, augment):
+    """The images are those of a set that was resized beforehand, in any layout."""
+    images = numbered(50)
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 12, 12, 1), np.uint8)
+    images = dataclasses.replace(images, images=pixels)
+    for size in (7, 12, 20):
+        small = tf.image.resize(pixels, (size, size), antialias=True).numpy()
+        resized = dataclasses.replace(images, images=np.clip(np.round(small), 0, 255).astype("u1"))
+        where = {"position": 41, "local_replicas": range(2), "replicas": 2}
+        found = take(images, 4, augment, micro_batch_size=6, image_size=size, **where)
+        wanted = take(resized, 8, augment, micro_batch_size=3, **where)
+        for part in range(2):  # Consecutive positions, whatever the micro-batch.
+            ours, theirs = (
+                np.concatenate([element[part] for element in elements])
+                for elements in (found, wanted)
+            )
+            np.testing.assert_array_equal(ours, theirs)

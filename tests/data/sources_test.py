@@ -11,11 +11,14 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from tests.support.colour_set import FEATURES, LABEL, colour_examples, stacked
+from trainer.config import augment_list
 from trainer.data.bad_examples import BadExamples
 from trainer.data.in_memory import InMemoryDataset, pixel_statistics
-from trainer.data.pipeline import evaluation
+from trainer.data.pipeline import ExampleStream, evaluation, training
 from trainer.data.sources import labels, load
 from trainer.errors import UserError
+
+NONE = augment_list.parse("none")
 
 
 def test_images_and_labels_have_the_order_of_the_records(write_set):
@@ -154,6 +157,28 @@ def test_image_size_resizes_fixed_shapes_too(write_set):
     images = load("flat", "train", write_set("flat", FEATURES, {"train": flat}), 8).images
     assert images.shape == (3, 8, 8, 3)
     np.testing.assert_array_equal(images[:, 3, 5, 1], [0, 77, 255])
+
+
+def test_training_at_several_sizes_resizes_what_was_stored(write_set):
+    """Images are never resized twice: a size's pixels do not depend on the other sizes."""
+    examples = colour_examples(3, 6, 4) + colour_examples(2, 9, 12)
+    features = {"image": tfds.features.Image(shape=(None, None, 3)), "label": LABEL}
+    sets = {
+        "varying": write_set("varying", features, {"train": examples}, file_format="array_record"),
+        "colour": write_set("colour", FEATURES, {"train": colour_examples(5)}),
+    }
+    where = {"position": 0, "micro_batch_size": 5, "replicas": 1, "local_replicas": range(1)}
+    for name, data_dir in sets.items():
+        source = load(name, "train", data_dir, 9, several_sizes=True)
+        assert isinstance(source, InMemoryDataset) == (name == "colour")
+        for size in (5, 9):
+            stored = load(name, "train", data_dir, size)
+            found, wanted = (
+                next(iter(training(ExampleStream(of, NONE, 0), **where, image_size=at)))
+                for of, at in ((source, size), (stored, None))
+            )
+            np.testing.assert_array_equal(found[0], wanted[0])
+            np.testing.assert_array_equal(found[1], wanted[1])
 
 
 @pytest.mark.parametrize(

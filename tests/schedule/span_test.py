@@ -78,7 +78,7 @@ def test_a_ramp_rises_or_falls_from_its_first_to_its_last_update(first):
         run = schedule(seed)
         one_by_one = list(updates(run))
 
-        def layout(size):
+        def layout(size, _):
             return Layout(1, size, 1)
 
         grouped = itertools.groupby(setting for _, setting in one_by_one)

@@ -1,7 +1,6 @@
 """Command lines in this process."""
 
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -9,8 +8,9 @@ from trainer.config import command_line
 from trainer.config.commands import COMMANDS
 from trainer.config.flags import FLAGS, Config
 from trainer.main import main
-from trainer.schedule.layout import Layout, lay_out
+from trainer.schedule.layout import lay_out
 from trainer.schedule.noise_scale import Setting
+from trainer.schedule.plan import Layouts
 from trainer.schedule.trajectory import Trajectory
 
 
@@ -47,10 +47,6 @@ def updates(run: Trajectory) -> Iterator[tuple[int, Setting]]:
         position += setting.batch_size
 
 
-def layouts(
-    config: Config, replicas: int = 1, micro_batch_size: int = 128
-) -> Callable[[int], Layout]:
-    """Returns batch size → layout on so many replicas."""
-    return functools.partial(
-        lay_out, replicas=replicas, ghost_batch_size=config.ghost_batch_size, most=micro_batch_size
-    )
+def layouts(config: Config, replicas: int = 1, micro_batch_size: int = 128) -> Layouts:
+    """Returns batch size → layout on so many replicas; the image size has no influence."""
+    return lambda size, _: lay_out(size, replicas, config.ghost_batch_size, micro_batch_size)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from trainer.config import image_sizes
 from trainer.config.flags import Config
 from trainer.data import class_balance, image_listing
 from trainer.data.tfds import sizes
@@ -13,7 +14,7 @@ from trainer.errors import UserError
 from trainer.reports import plan_plot
 from trainer.run_dir import result
 from trainer.schedule import averaging, cost, notes, plan, trajectory
-from trainer.schedule.layout import Layout, default_micro_batch_size, lay_out
+from trainer.schedule.layout import default_micro_batch_size, lay_out
 from trainer.system.output import say, width
 from trainer.system.typed_json import DamagedError, problem
 
@@ -38,14 +39,15 @@ def run(config: Config) -> int:
     examples, updates = schedule.examples, sum(each.updates for each in counted)
     machines = _machines(config, replicas, hosts)
     lines = _model_lines(config)
-    lines += notes.lines(config, examples, max(each.batch_size for each in counted))
+    lines += notes.lines(config, examples, counted)
     if config.format == "json":
         found: dict[str, Any] = {"examples": examples, "total_updates": updates}
         found |= cost.whole(counted, machines) if machines else {}
         found |= {"notes": lines} if lines else {}
         _write_json(found, plan.phases(schedule, layout), machines)
     else:
-        columns = cost.columns(machines, examples) if machines else None
+        columns = plan.image_size_column(schedule)
+        columns |= cost.columns(machines, examples) if machines else {}
         say(plan.uncertain(config) + plan.table(ramps, columns, width()))
         say(f"{updates:,} updates over {config.epochs:g} epochs of {examples:,} examples")
         for line in lines:
@@ -98,7 +100,7 @@ def _write_json(
     sys.stdout.write(json.dumps(whole)[:-1] + ', "phases": [')
     for number, phase in enumerate(phases):
         costs = vars(cost.phase_cost(phase, machines)) if machines else {}
-        sys.stdout.write((", " if number else "") + json.dumps(vars(phase) | costs))
+        sys.stdout.write((", " if number else "") + json.dumps(phase.as_json() | costs))
     say("]}")
 
 
@@ -132,13 +134,11 @@ def planned(
     return trajectory.from_config(config, examples, replicas), replicas, hosts
 
 
-def layouts(
-    config: Config, schedule: trajectory.Trajectory, replicas: int
-) -> Callable[[int], Layout]:
-    """Returns a function from batch size to layout; --micro_batch_size=0 means the default."""
+def layouts(config: Config, schedule: trajectory.Trajectory, replicas: int) -> plan.Layouts:
+    """Returns the run's layouts; --micro_batch_size=0 means the default."""
     ghost = config.ghost_batch_size
     most = schedule.micro_batch_size or config.micro_batch_size or default_micro_batch_size(ghost)
-    return lambda batch_size: lay_out(batch_size, replicas, ghost, most)
+    return lambda batch_size, _: lay_out(batch_size, replicas, ghost, most)
 
 
 def _class_counts(config: Config) -> dict[str, int] | None:
@@ -184,6 +184,7 @@ def _machines(config: Config, replicas: int, hosts: int) -> cost.Machines | None
         parameters=parameters or 0,
         bandwidth=config.plan_link_bandwidth,
         latency=config.plan_link_latency,
+        image_size=image_sizes.sizes(config.image_sizes)[-1] if config.image_sizes else None,
     )
 
 

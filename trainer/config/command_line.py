@@ -153,7 +153,8 @@ def _check_value(name: str, value: Any) -> None:
             f"--{name}={value!r} has a line break, but flags.txt has one line per flag: rename it."
         )
     if value is not None and (why := FLAGS[name].problem(value)):
-        raise UserError(f"flag --{name}={value}: {why}")
+        given = ",".join(value) if isinstance(value, tuple) else value
+        raise UserError(f"flag --{name}={given}: {why}")
 
 
 def _check_choice(command: str, name: str, value: Any) -> None:

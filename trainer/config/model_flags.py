@@ -3,7 +3,7 @@
 import dataclasses
 import re
 
-from trainer.config import augment_list, local_path
+from trainer.config import augment_list, image_sizes, local_path
 from trainer.config.declaration import (
     EPOCHS,
     EXAMPLES,
@@ -157,6 +157,19 @@ class ModelFlags:
     image_size: int | None = _model(
         None, "Side length of the images, in pixels (unset: the dataset's).", problem=POSITIVE
     )
+    image_sizes: tuple[str, ...] = _model(
+        (),
+        "Side lengths of the training images in the course of the run, in pixels, each with the "
+        f"epoch or the percent of the run where it begins, as in {image_sizes.EXAMPLE} (unset: "
+        "--image_size throughout).",
+        problem=image_sizes.problem,
+    )
+    eval_image_size: int | None = _model(
+        None,
+        "Side length of the images in evaluations, exports and predictions, in pixels (unset: "
+        "--image_size, or else the last of --image_sizes).",
+        problem=POSITIVE,
+    )
     num_classes: int | None = _model(
         None, "Number of the model's classes (unset: the dataset's).", problem=POSITIVE
     )
@@ -206,6 +219,17 @@ class ModelFlags:
         "float32 (unset: bfloat16 with --strategy=tpu, else float32).",
         choices=("float32", "bfloat16"),
     )
+
+    @property
+    def model_image_size(self) -> int | None:
+        """Side length of the images that a trained model takes; None: the dataset's."""
+        last = image_sizes.sizes(self.image_sizes)[-1:]
+        return next((size for size in (self.eval_image_size, self.image_size, *last) if size), None)
+
+    @property
+    def loaded_image_size(self) -> int | None:
+        """Side length at which training images are loaded, the largest; None: the dataset's."""
+        return max(image_sizes.sizes(self.image_sizes), default=self.image_size)
 
     @property
     def augmentation(self) -> augment_list.Augmentation:

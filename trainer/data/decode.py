@@ -73,15 +73,18 @@ def whole(
     height, width, channels = shape
     pixels = _decoded(encoded, channels, max_pixels, others)
 
-    def resized(size: tf.Tensor | tuple[int, int]) -> tf.Tensor:
-        return tf.saturate_cast(tf.round(tf.image.resize(pixels, size, antialias=True)), tf.uint8)
-
     if orientation is None:
         same = tf.reduce_all(tf.equal(tf.shape(pixels), shape))
-        upright = tf.cond(same, lambda: pixels, lambda: resized((height, width)))
+        upright = tf.cond(same, lambda: pixels, lambda: resized(pixels, (height, width)))
     else:
-        upright = _turned(resized(_stored_size((height, width), orientation)), orientation)
+        stored = resized(pixels, _stored_size((height, width), orientation))
+        upright = _turned(stored, orientation)
     return tf.ensure_shape(upright, shape)
+
+
+def resized(pixels: tf.Tensor, size: tf.Tensor | tuple[int, int]) -> tf.Tensor:
+    """Resizes images uint8 [..., h, w, c] to `size`, (height, width), with antialiasing."""
+    return tf.saturate_cast(tf.round(tf.image.resize(pixels, size, antialias=True)), tf.uint8)
 
 
 def central_crop(
@@ -198,15 +201,16 @@ def _cropped(
 
         return tf.cond(tf.io.is_jpeg(encoded), jpeg, other)
 
-    def resized(pixels: tf.Tensor, size: tf.Tensor | tuple[int, int]) -> tf.Tensor:
+    def bilinear(pixels: tf.Tensor, size: tf.Tensor | tuple[int, int]) -> tf.Tensor:
         # Weighted means of pixels stay within 0 to 255. The cast rounds down.
         return tf.cast(tf.image.resize(pixels, size) + 0.5, tf.uint8)
 
     if orientation is None:
-        upright = resized(part(window), (height, width))
+        upright = bilinear(part(window), (height, width))
     else:
         stored = part(lambda size: _in_stored(window, size, orientation))
-        upright = _turned(resized(stored, _stored_size((height, width), orientation)), orientation)
+        size = _stored_size((height, width), orientation)
+        upright = _turned(bilinear(stored, size), orientation)
     return tf.ensure_shape(upright, shape)
 
 

@@ -61,6 +61,7 @@ def training(
     micro_batch_size: int,
     replicas: int,
     local_replicas: range,
+    image_size: int | None = None,
 ) -> tf.data.Dataset:
     """Returns an endless dataset of micro-batches for the local replicas in turn.
 
@@ -73,6 +74,8 @@ def training(
         micro_batch_size: b.
         replicas: number of replicas over all processes.
         local_replicas: indices of the n replicas of this process.
+        image_size: side of the square to which images are resized before they are augmented; None:
+            the images have the shape of the stream's source.
 
     Returns:
         Elements of (images uint8 [b, h, w, c], labels int32 [b] or MixedLabels, first position
@@ -90,8 +93,13 @@ def training(
         replica = local_replicas.start + t % local * local_replicas.step
         return position + (t // local * replicas + replica) * micro_batch_size
 
+    shape = source.image_shape
+    if image_size is not None:
+        shape = (image_size, image_size, shape[-1])
     if isinstance(source, IndexedDataset):
+        source = dataclasses.replace(source, image_shape=shape)
         return _encoded_training(stream, source, indices_at, first_of, micro_batch_size)
+    resizes = shape != source.image_shape
     augmented = augmenter(stream.augment)
 
     def micro_batch(
@@ -100,7 +108,10 @@ def training(
         first = first_of(t)
         positions = first + tf.range(micro_batch_size, dtype=tf.int64)  # [b]
         indices = indices_at(positions)
-        selected = augmented(tf.gather(pixels, indices), positions, seed)
+        selected = tf.gather(pixels, indices)
+        if resizes:
+            selected = decode.resized(selected, shape[:2])
+        selected = augmented(selected, positions, seed)
         return *mix(selected, tf.gather(labels, indices), first, stream.mixing, seed), first
 
     return mapped(tf.data.Dataset.counter(), micro_batch, source)

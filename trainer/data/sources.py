@@ -41,6 +41,7 @@ def load(
     class_names: Sequence[str] | None = None,
     max_pixels: int = MAX_PIXELS,
     bad: BadExamples | None = None,
+    several_sizes: bool = False,
 ) -> InMemoryDataset | IndexedDataset:
     """Loads a split of a TFDS set, an image folder or a CSV file; prepares a TFDS set if needed.
 
@@ -54,6 +55,8 @@ def load(
         class_names: the run's class names; a label is an index into them. None: the split's own.
         max_pixels: limit above which an encoded image is not decoded.
         bad: records the bad examples; if `bad.skip` is True, the set stays encoded.
+        several_sizes: whether training resizes the images to other sizes than `image_size`, too.
+            Then they stay encoded, or have the size of the set if all its images have one.
 
     Raises:
         UserError: if the dataset, the split or a class is unknown; if images are not 8-bit, or have
@@ -61,11 +64,11 @@ def load(
             and has none; if files are damaged.
     """
     bad, name = bad or BadExamples(skip=False), f"{dataset} {split}"
-    # Reason why examples must be read from disk by index; "" if the set may be read into memory.
-    resized_crop = augment_list.parse(augment).resized_crop
-    streamed = f"--augment={augment} crops before it decodes" if resized_crop else ""
-    if bad.skip:
-        streamed = "--skip_bad_examples replaces single examples"
+    streamed = _reason_to_stream(augment, bad)
+    if several_sizes and _has_one_size(dataset, data_dir):
+        image_size = None
+    elif several_sizes:
+        streamed = streamed or "--image_sizes changes the size of the decoded images"
     if image_listing.is_listed(dataset):
         if image_size is None:
             raise UserError(f"the images of {dataset} may differ in size: give --image_size=N.")
@@ -92,6 +95,22 @@ def load(
     summary = split_summary(split, source.examples, names)
     source = dataclasses.replace(source, summary=summary, max_pixels=max_pixels)
     return source if streamed else _decoded(source, augment, bad)
+
+
+def _reason_to_stream(augment: str, bad: BadExamples) -> str:
+    """Returns why examples must be read from disk by index; "" if they may be read into memory."""
+    if bad.skip:
+        return "--skip_bad_examples replaces single examples"
+    resized_crop = augment_list.parse(augment).resized_crop
+    return f"--augment={augment} crops before it decodes" if resized_crop else ""
+
+
+def _has_one_size(dataset: str, data_dir: str | None) -> bool:
+    """Returns whether all images of the set are known to have one size."""
+    if image_listing.is_listed(dataset):
+        return False
+    image, _ = records.supervised_features(find_builder(dataset, data_dir), dataset)
+    return None not in image.shape
 
 
 def _prepared(

@@ -39,6 +39,9 @@ class Machines:
     parameters: int  # Numbers in the model, moving statistics included.
     bandwidth: float  # Gigabits a second that the link of a host sends.
     latency: float  # Microseconds that each step of the ring takes in addition.
+    # Side of the images that `compute` is for, in pixels, if the side changes during the run. The
+    # time of an example counts as proportional to its pixels.
+    image_size: int | None = None
 
     @property
     def bytes_sent(self) -> float:
@@ -67,10 +70,15 @@ def medians(points: Iterable[Mapping[str, float]]) -> dict[int, float]:
     """Returns the median seconds of an update for each batch size, from a run's training points.
 
     The median is robust to the first point, in which TensorFlow traces the training step. Points
-    without a batch size or a throughput, for example those of another program, are left out.
+    without a batch size or a throughput, for example those of another program, are left out. So are
+    points with another image size than the last point.
     """
     seconds: dict[int, list[float]] = {}
-    for point in points:
+    found = list(points)
+    last = found[-1].get("image_size") if found else None
+    for point in found:
+        if point.get("image_size") != last:
+            continue
         size, rate = int(point.get("batch_size", 0)), point.get("examples_per_second", 0.0)
         if size and 0 < rate < math.inf:
             seconds.setdefault(size, []).append(size / rate)
@@ -91,14 +99,19 @@ def measured(update_seconds: Mapping[int, float], replicas: int) -> Compute:
     return Compute((last - fixed) / large * replicas, fixed)
 
 
-def update_seconds(on: Machines, batch_size: int) -> float:
-    """Returns the seconds of an update of `batch_size` examples over all replicas."""
-    return on.compute.fixed + batch_size / on.replicas * on.compute.example + on.communication
+def update_seconds(on: Machines, batch_size: int, image_size: int | None = None) -> float:
+    """Returns the seconds of an update of `batch_size` examples over all replicas.
+
+    `image_size` is the side of the images in pixels; None: that of `on`.
+    """
+    pixels = (image_size / on.image_size) ** 2 if image_size and on.image_size else 1.0
+    examples = batch_size / on.replicas * on.compute.example * pixels
+    return on.compute.fixed + examples + on.communication
 
 
 def phase_cost(phase: Phase, on: Machines) -> Cost:
     """Returns the cost of `phase` on the machines `on`."""
-    seconds = update_seconds(on, phase.batch_size)
+    seconds = update_seconds(on, phase.batch_size, phase.image_size)
     return Cost(
         update_seconds=seconds,
         communication_share=on.communication / seconds,
@@ -155,7 +168,8 @@ def columns(on: Machines, examples: int) -> dict[str, Callable[[Phase], str]]:
     """Returns the columns of plan's table that show the cost of a phase, with N = `examples`."""
 
     def epochs_an_hour(phase: Phase) -> float:
-        return 3600 * phase.batch_size / update_seconds(on, phase.batch_size) / examples
+        seconds = update_seconds(on, phase.batch_size, phase.image_size)
+        return 3600 * phase.batch_size / seconds / examples
 
     return {
         "update takes": lambda phase: duration(phase_cost(phase, on).update_seconds),

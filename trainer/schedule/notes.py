@@ -1,28 +1,50 @@
 """Lines about flags that a table of phases does not show; `plan` and `train` print the same."""
 
+from collections.abc import Sequence
+
 from trainer.config import training_targets
 from trainer.config.flags import Config
-from trainer.schedule import averaging
+from trainer.schedule import averaging, resolution
+from trainer.schedule.plan import Phase
 
 
-def lines(config: Config, examples: int, largest_batch: int) -> list[str]:
-    """Returns a line each about clipping, the average of the parameters, mixing and the loss.
+def lines(config: Config, examples: int, phases: Sequence[Phase]) -> list[str]:
+    """Returns a line each about sizes, clipping, the average of the parameters, mixing and loss.
 
     Flags that are not set have none.
 
     Args:
       config: flags of the run.
       examples: N.
-      largest_batch: largest batch of the run, in examples.
+      phases: the run's phases, or the first phase of each ramp with all updates of the ramp.
 
     Raises:
       UserError: if --evaluate_with=ema is given without --ema_decay.
     """
-    found = []
+    found = _sizes(config, phases)
     if config.clip_norm is not None:
         found.append(
             f"--clip_norm={config.clip_norm:g} depends on the batch size: larger batches have "
             "shorter gradients, and are clipped less"
         )
-    found += averaging.described(config, examples, largest_batch)
+    largest = max(phase.batch_size for phase in phases)
+    found += averaging.described(config, examples, largest)
     return [*found, *training_targets.described(config)]
+
+
+def _sizes(config: Config, phases: Sequence[Phase]) -> list[str]:
+    """Returns a line about the image sizes of training and evaluation if they differ, or []."""
+    evaluated = config.model_image_size
+    parts = [(p.updates * p.batch_size, p.image_size) for p in phases if p.image_size]
+    if not parts:
+        if config.eval_image_size in (None, config.image_size):
+            return []
+        own = "the dataset's size" if config.image_size is None else f"{config.image_size} pixels"
+        return [f"training images have {own}; evaluations, exports and predictions {evaluated}"]
+    last = parts[-1][1]
+    share = resolution.relative_cost(parts, last)
+    return [
+        f"evaluations, exports and predictions have images of {evaluated} pixels; training takes "
+        f"{share:.0%} of the computation of {last} pixels throughout, if an example's is "
+        "proportional to its pixels"
+    ]

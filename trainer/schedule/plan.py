@@ -13,6 +13,10 @@ from trainer.system.output import aligned
 CONTROLLED = ("plateau", "measured")
 
 
+# Maps a batch size, and the image size or None, to the layout.
+Layouts = Callable[[int, int | None], Layout]
+
+
 @dataclasses.dataclass(frozen=True)
 class Phase:
     """The longest series of updates with one Setting; the field names are those of plan's JSON."""
@@ -26,6 +30,11 @@ class Phase:
     noise_scale: float
     micro_batch_size: int
     accumulation: int
+    image_size: int | None = None  # Side of the images, in pixels, if it changes during the run.
+
+    def as_json(self) -> dict[str, float]:
+        """Returns the fields as plan's JSON has them, without those that are None."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,11 +47,11 @@ class Ramp:
     flat: bool  # True if all updates have the same Setting.
 
 
-def phases(trajectory: Trajectory, layout: Callable[[int], Layout]) -> Iterator[Phase]:
+def phases(trajectory: Trajectory, layout: Layouts) -> Iterator[Phase]:
     """Yields the phases of `trajectory`.
 
     While the learning rate changes, each update is a phase, so a long ramp takes seconds. `ramps`
-    is faster, because it does not visit each update. `layout` maps a batch size to its layout.
+    is faster, because it does not visit each update. `layout` gives the layouts.
     """
     start_update = 0
     for part in _joined(part for span in spans(trajectory) for part in _single(trajectory, span)):
@@ -50,15 +59,15 @@ def phases(trajectory: Trajectory, layout: Callable[[int], Layout]) -> Iterator[
         start_update += part.updates
 
 
-def ramps(trajectory: Trajectory, layout: Callable[[int], Layout]) -> list[Ramp]:
-    """Returns all updates of `trajectory` as ramps; `layout` maps a batch size to its layout."""
+def ramps(trajectory: Trajectory, layout: Layouts) -> list[Ramp]:
+    """Returns all updates of `trajectory` as ramps; `layout` gives the layouts."""
     found: list[Ramp] = []
     start_update = 0
     for part in _joined(part for span in spans(trajectory) for part in _steady(trajectory, span)):
         first = last = _phase(trajectory, part, start_update, layout)
         if not part.flat:
             at = part.position_of(part.updates - 1)
-            end = Span(at, 1, trajectory.at(at), flat=True)
+            end = Span(at, 1, trajectory.at(at), flat=True, image_size=part.image_size)
             last = _phase(trajectory, end, start_update + part.updates - 1, layout)
         found.append(Ramp(first, last, part.position, part.flat))
         start_update += part.updates
@@ -69,7 +78,7 @@ def _joined(parts: Iterable[Span]) -> Iterator[Span]:
     """Yields `parts`, but joins neighbours that are flat and have the same Setting."""
     waiting = None
     for part in parts:
-        if waiting and waiting.flat and part.flat and waiting.first == part.first:
+        if waiting and waiting.flat and part.flat and _alike(waiting, part):
             waiting = dataclasses.replace(waiting, updates=waiting.updates + part.updates)
             continue
         if waiting:
@@ -79,6 +88,10 @@ def _joined(parts: Iterable[Span]) -> Iterator[Span]:
         yield waiting
 
 
+def _alike(one: Span, other: Span) -> bool:
+    return (one.first, one.image_size) == (other.first, other.image_size)
+
+
 def _single(trajectory: Trajectory, span: Span) -> Iterator[Span]:
     """Yields `span` if it is flat, otherwise a span for each of its updates."""
     if span.flat:
@@ -86,7 +99,7 @@ def _single(trajectory: Trajectory, span: Span) -> Iterator[Span]:
         return
     for update in range(span.updates):
         position = span.position_of(update)
-        yield Span(position, 1, trajectory.at(position), flat=True)
+        yield Span(position, 1, trajectory.at(position), True, span.image_size)
 
 
 def _steady(trajectory: Trajectory, span: Span) -> list[Span]:
@@ -111,15 +124,13 @@ def _steady(trajectory: Trajectory, span: Span) -> list[Span]:
     top = span.position_of(high + 1)
     return [
         dataclasses.replace(span, updates=high + 1),
-        Span(top, span.updates - high - 1, trajectory.at(top), flat=False),
+        Span(top, span.updates - high - 1, trajectory.at(top), False, span.image_size),
     ]
 
 
-def _phase(
-    trajectory: Trajectory, span: Span, start_update: int, layout: Callable[[int], Layout]
-) -> Phase:
+def _phase(trajectory: Trajectory, span: Span, start_update: int, layout: Layouts) -> Phase:
     setting = span.first
-    lay = layout(setting.batch_size)
+    lay = layout(setting.batch_size, span.image_size)
     return Phase(
         start_epoch=span.position / trajectory.examples,
         start_update=start_update,
@@ -128,7 +139,15 @@ def _phase(
         noise_scale=trajectory.noise_scale(setting),
         micro_batch_size=lay.micro_batch_size,
         accumulation=lay.accumulation,
+        image_size=span.image_size,
     )
+
+
+def image_size_column(trajectory: Trajectory) -> dict[str, Callable[[Phase], str]]:
+    """Returns the column of `table` for the side of the images; {} if it does not change."""
+    if trajectory.image_sizes is None:
+        return {}
+    return {"image size": lambda phase: str(phase.image_size)}
 
 
 def uncertain(config: Config) -> str:

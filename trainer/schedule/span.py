@@ -1,4 +1,4 @@
-"""Spans: consecutive updates of one batch size, which are counted without a loop over updates."""
+"""Spans: consecutive updates of one batch and image size, counted without a loop over updates."""
 
 import dataclasses
 import math
@@ -16,6 +16,7 @@ class Span:
     updates: int
     first: Setting
     flat: bool  # True if all updates are known to have the Setting `first`.
+    image_size: int | None = None  # Side of the images, in pixels, if it changes during the run.
 
     @property
     def end(self) -> int:
@@ -47,14 +48,15 @@ def next_span(trajectory: Trajectory, position: int, until: int) -> Span:
     flat = all(curve.is_flat(epochs) for curve in trajectory.curves)
     if not flat:
         updates = _updates_of_one_size(trajectory, position, setting.batch_size, updates)
-    return Span(position, updates, setting, flat or updates == 1)
+    size = trajectory.image_size(position)
+    return Span(position, updates, setting, flat or updates == 1, size)
 
 
 def _updates_before(trajectory: Trajectory, position: int, size: int, until: int) -> int:
     """Returns the number of updates that start before the next turn and before `until`, or 1."""
     most = -(-(until - position) // size)
     epochs = position / trajectory.examples
-    turn = min(curve.next_turn(epochs) for curve in trajectory.curves)
+    turn = trajectory.next_turn(epochs)
     if turn == math.inf:
         return max(1, most)
     before = max(0, math.floor((turn * trajectory.examples - position) / size))

@@ -10,11 +10,12 @@ from trainer.schedule.trajectory import Trajectory
 
 @dataclasses.dataclass(frozen=True)
 class Stretch:
-    """Consecutive updates of one batch size from `position` on; each has a Setting."""
+    """Consecutive updates of one batch and image size from `position` on; each has a Setting."""
 
     position: int
     settings: tuple[Setting, ...]
     layout: Layout
+    image_size: int | None = None  # Side of the images, in pixels, if it changes during the run.
 
     @property
     def batch_size(self) -> int:
@@ -37,20 +38,20 @@ def next_stretch(
 ) -> Stretch:
     """Returns the stretch from `position` up to the first update that reaches position `until`.
 
-    The stretch ends earlier after `most_updates` updates, or if the batch size changes. `until` is
-    above `position`.
+    The stretch ends earlier after `most_updates` updates, or if the batch size or the image size
+    changes. `until` is above `position`.
     """
     span = next_span(trajectory, position, until)
-    size = span.first.batch_size
+    size, image_size = span.first.batch_size, span.image_size
     settings: list[Setting] = []
-    while span.first.batch_size == size and len(settings) < most_updates:
+    while (span.first.batch_size, span.image_size) == (size, image_size):
         updates = min(span.updates, most_updates - len(settings))
         if span.flat:
             settings += updates * [span.first]
         else:
             settings += [trajectory.at(span.position_of(update)) for update in range(updates)]
-        if span.end >= until:
+        if span.end >= until or len(settings) == most_updates:
             break
         span = next_span(trajectory, span.end, until)
     layout = lay_out(size, replicas, ghost_batch_size, micro_batch_size)
-    return Stretch(position, tuple(settings), layout)
+    return Stretch(position, tuple(settings), layout, image_size)

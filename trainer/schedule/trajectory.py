@@ -3,12 +3,19 @@
 import dataclasses
 import math
 
-from absl import logging
-
 from trainer.config.flags import Config
 from trainer.config.run_flags import ADAPTIVE
 from trainer.errors import UserError
-from trainer.schedule import anneal, layout, momentum, noise_controller, noise_scale, warmup
+from trainer.schedule import (
+    anneal,
+    batch_limits,
+    layout,
+    momentum,
+    noise_controller,
+    noise_scale,
+    resolution,
+    warmup,
+)
 from trainer.schedule.controller import Controller
 from trainer.schedule.curve import Curve
 from trainer.schedule.noise_controller import NoiseController
@@ -29,6 +36,7 @@ class Trajectory:
       curves: the noise-scale factor and momentum of the Target, and the warm-up factor on ε.
       control: controller, which may change each Target during the run.
       micro_batch_size: b if the controller requires one value of b, otherwise None.
+      image_sizes: side of the training images, in pixels; None if it does not change.
     """
 
     examples: int
@@ -38,6 +46,7 @@ class Trajectory:
     curves: tuple[Curve, Curve, Curve]
     control: Controller
     micro_batch_size: int | None = None
+    image_sizes: Curve | None = None
 
     @property
     def end(self) -> int:
@@ -53,6 +62,20 @@ class Trajectory:
         if warmup == 1:
             return setting
         return dataclasses.replace(setting, learning_rate=setting.learning_rate * warmup)
+
+    def image_size(self, position: int) -> int | None:
+        """Returns the side of the images in the update that starts at `position`, in pixels.
+
+        None means that the side is the same throughout the run.
+        """
+        if self.image_sizes is None:
+            return None
+        return int(self.image_sizes(position / self.examples))
+
+    def next_turn(self, epochs: float) -> float:
+        """Returns the next turn of a curve after `epochs`, in epochs; infinity if there is none."""
+        curves = (*self.curves, *([self.image_sizes] if self.image_sizes else []))
+        return min(curve.next_turn(epochs) for curve in curves)
 
     def noise_scale(self, setting: Setting) -> float:
         """Returns the predicted g of `setting`."""
@@ -129,12 +152,12 @@ def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
         start = _range_end(config, start)
     lowest = _first_momentum(config, start, reference, scaling)
     # This check comes first, because the divisors of a huge batch size take hours.
-    _check_fits(start.batch_size, examples)
+    batch_limits.check_fits(start.batch_size, examples)
     layout.check_divides("initial batch size", start.batch_size, replicas, ghost)
     smallest = momentum.first_batch(start, lowest, ghost)
-    largest = _largest(config, start, smallest, examples)
+    largest = batch_limits.largest_batch(config, start, smallest, examples)
     grows = config.anneal_with != "learning_rate" or config.anneal == "measured"
-    limit, floor = largest if grows else start.batch_size, _batch_anneal_floor(config)
+    limit, floor = largest if grows else start.batch_size, batch_limits.anneal_floor(config)
     limits = BatchLimits(smallest, limit, floor, scaling, config.momentum_to)
     for what, size in (("initial batch size", smallest), ("--max_batch_size", largest)):
         layout.check_divides(what, size, replicas, ghost, smallest, largest)
@@ -149,7 +172,8 @@ def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
     fixed = None  # Micro-batch size that the controller requires, if any.
     if config.anneal == "measured":
         fixed = noise_controller.micro_batch(smallest, replicas, ghost, config.micro_batch_size)
-    return Trajectory(examples, config.epochs, start, limits, curves, control, fixed)
+    sizes = resolution.from_config(config)
+    return Trajectory(examples, config.epochs, start, limits, curves, control, fixed, sizes)
 
 
 def _controller(config: Config, limits: BatchLimits, examples: int) -> Controller:
@@ -231,64 +255,3 @@ def _first_momentum(config: Config, start: Setting, reference: Setting, scaling:
             "or give a --momentum above --momentum_from and an --anneal other than measured."
         )
     return lowest
-
-
-def _largest(config: Config, start: Setting, smallest: int, examples: int) -> int:
-    """Returns --max_batch_size, or N/10 rounded down to whole smallest batches.
-
-    The result is at least the initial batch size.
-    """
-    largest = config.max_batch_size
-    if largest is None:
-        largest = max(start.batch_size, examples // 10 // smallest * smallest)
-    if largest < start.batch_size:
-        raise UserError(
-            f"--max_batch_size={largest} is below the initial batch size {start.batch_size}: "
-            f"raise it to {start.batch_size} or more, or lower --initial_batch_size."
-        )
-    _check_fits(largest, examples)
-    if largest > examples / 10:
-        logging.warning("%s", _above_a_tenth(config, start, largest, examples))
-    return largest
-
-
-def _above_a_tenth(config: Config, start: Setting, largest: int, examples: int) -> str:
-    """Returns a warning about a largest batch above N/10 (Smith et al. 2018, section 5)."""
-    tenth = f"N/10 = {examples // 10}"
-    if config.max_batch_size is not None:
-        return f"--max_batch_size={largest} is above {tenth}: batches above {tenth} cost accuracy."
-    if config.anneal_with == "learning_rate" and config.anneal != "measured":
-        return (
-            f"a batch of {largest} costs accuracy, because it is above {tenth} with "
-            f"{examples:,} images: use a smaller --initial_batch_size."
-        )
-    instead = "" if config.anneal == "measured" else " The learning rate anneals instead."
-    return (
-        f"the batch cannot grow, because the initial batch of {start.batch_size} is not below "
-        f"{tenth} with {examples:,} images.{instead} Use a smaller --initial_batch_size."
-    )
-
-
-def _check_fits(batch_size: int, examples: int) -> None:
-    if batch_size > examples:
-        raise UserError(
-            f"a batch of {batch_size} is larger than the {examples} training examples: "
-            f"use N/10 = {max(1, examples // 10)} or less."
-        )
-
-
-def _batch_anneal_floor(config: Config) -> float:
-    """Returns the noise-scale factor down to which the batch grows. Below the factor, ε falls."""
-    if config.scaling == "none" and config.anneal_with != "learning_rate":
-        raise UserError(
-            f"--anneal_with={config.anneal_with} anneals by the batch size, and at --scaling=none "
-            "the noise scale does not depend on it: use --anneal_with=learning_rate."
-        )
-    if config.anneal_with == "hybrid" and config.anneal not in ("step", "plateau"):
-        raise UserError(
-            f"--anneal_with=hybrid counts annealing steps, but --anneal={config.anneal} has none: "
-            "use --anneal=step or plateau, or --anneal_with=batch_size."
-        )
-    if config.anneal_with == "hybrid":
-        return config.anneal_factor**-config.batch_anneals
-    return 1.0 if config.anneal_with == "learning_rate" else 0.0

@@ -185,7 +185,7 @@ class Evaluator:
         answers: list[np.ndarray] = []
         self._answers = None
         what = f"an evaluation of {self._batch_size} images at a time"
-        remedy = "Use a smaller --image_size, or --precision=bfloat16."
+        remedy = "Use a smaller --image_size or --eval_image_size, or --precision=bfloat16."
         while done < self._rounds:
             stopping, (count,) = self._group.agree(should_stop(), count)
             if stopping:

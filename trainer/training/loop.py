@@ -67,6 +67,7 @@ class TrainingLoop:
             self._metric_noise.load_state_dict(self._state.metric_noise)
         self._iterator: Iterator[Any] | None = None
         self._micro_batch_size = 0  # The micro-batch size of `_iterator`.
+        self._image_size: int | None = None  # The image size of `_iterator`.
         self._examples_per_second = 0.0  # Throughput in the last stretch.
         self._training_loss = math.inf  # Mean loss in the last stretch.
         self._saved_at = time.monotonic()
@@ -130,9 +131,10 @@ class TrainingLoop:
     def _train(self, stretch: Stretch) -> None:
         """Trains a stretch, passes the gradient noise to the controller if due, and logs if due."""
         state = self._state
-        if self._iterator is None or stretch.layout.micro_batch_size != self._micro_batch_size:
-            self._micro_batch_size = stretch.layout.micro_batch_size
-            examples = self._run.batches(state.position, self._micro_batch_size)
+        kind = stretch.layout.micro_batch_size, stretch.image_size
+        if self._iterator is None or kind != (self._micro_batch_size, self._image_size):
+            self._micro_batch_size, self._image_size = kind
+            examples = self._run.batches(state.position, *kind)
             if not state.update and self._group.chief:
                 self._show_pictures(examples)
             self._iterator = iter(examples)
@@ -211,7 +213,7 @@ class TrainingLoop:
             most_updates=most_updates,
             replicas=self._step.strategy.num_replicas_in_sync,
             ghost_batch_size=self._config.ghost_batch_size,
-            micro_batch_size=self._run.micro_batch_size,
+            micro_batch_size=self._run.micro_batch_sizes[self._trajectory.image_size(position)],
         )
 
     def _next_evaluation(self) -> int:

@@ -6,6 +6,7 @@ kept in the run directory, so that a resumed run computes with the same micro-ba
 
 import contextlib
 import dataclasses
+import functools
 import gc
 import math
 import pathlib
@@ -15,6 +16,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from trainer.config import image_sizes
 from trainer.config.flags import Config
 from trainer.distributed.process_group import ProcessGroup
 from trainer.distributed.strategy import next_per_replica, on_cpu
@@ -61,38 +63,46 @@ def from_config(
     path: pathlib.Path,
     schedule: Trajectory,
     step: Callable[[], TrainingStep],
-    batches: Callable[[int, int], Iterator[Any]],
+    batches: Callable[..., Iterator[Any]],
     group: ProcessGroup,
-) -> int:
+) -> dict[int | None, int]:
     """Returns the largest micro-batch that controller, flag or default give, or the fastest one.
+
+    The result has one for each image size of the run; the size is None if it does not change.
 
     Args:
       config: flags of the run.
       path: run directory.
       schedule: schedule of the run.
       step: returns the step to measure, if one is measured.
-      batches: function (position, micro-batch size) → micro-batches from there.
+      batches: function (position, micro-batch size, image size) → micro-batches from there.
       group: the processes that train together; the chief measures.
 
     Raises:
       UserError: if the model does not fit in memory.
     """
+    sizes: list[int | None] = [*dict.fromkeys(image_sizes.sizes(config.image_sizes))] or [None]
     largest = schedule.micro_batch_size or config.micro_batch_size
     if not largest and config.deterministic:
         largest = default_micro_batch_size(config.ghost_batch_size)
     if largest:
-        return largest
-    if group.chief:
-        largest = choose(
-            path / "micro_batch.json",
-            step(),
-            batches,
-            limits=schedule.limits,
-            ghost_batch_size=config.ghost_batch_size,
-            model=config.model,
-        )
-    _, (largest,) = group.agree(False, largest)
-    return largest
+        return dict.fromkeys(sizes, largest)
+    found: dict[int | None, int] = {}
+    measured = step() if group.chief else None
+    for size in sizes:
+        if measured:
+            if size:
+                log(f"images of {size} pixels:")
+            largest = choose(
+                path / f"micro_batch{f'_{size}' if size else ''}.json",
+                measured,
+                functools.partial(batches, image_size=size),
+                limits=schedule.limits,
+                ghost_batch_size=config.ghost_batch_size,
+                model=config.model,
+            )
+        _, (found[size],) = group.agree(False, largest)
+    return found
 
 
 def choose(

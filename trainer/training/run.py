@@ -135,7 +135,7 @@ def _write_result(run: Run, last: Evaluation, counts: str) -> dict[str, Any]:
         "hosts": run.group.count,
         "parameters": sum(variable.shape.num_elements() for variable in values),
         "input_wait": state.input_wait / state.seconds if step.timed else None,
-        "micro_batch_size": run.micro_batch_size,
+        "micro_batch_size": run.micro_batch_sizes[run.trajectory.image_size(run.trajectory.end)],
         "traces": step.traces,
         "resumes": state.resumes,
         "bad_examples": run.bad.count,

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -24,7 +24,7 @@ from trainer.run_dir import directory, training_data
 from trainer.run_dir.checkpoints import Checkpoints, NoCheckpoints, found
 from trainer.run_dir.training_data import TrainingData
 from trainer.schedule import averaging, notes, plan, trajectory
-from trainer.schedule.layout import lay_out
+from trainer.schedule.layout import Layout, lay_out
 from trainer.system.atomic_file import write_atomic
 from trainer.system.output import log, width
 from trainer.training import balance, micro_batch_search, pretrained, setup
@@ -35,7 +35,7 @@ from trainer.training.phases import Phases
 from trainer.training.state import State, restore, share
 from trainer.training.step import TrainingStep
 
-Batches = Callable[[int, int], tf.data.Dataset]
+Batches = Callable[[int, int, int | None], tf.data.Dataset]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,9 +48,10 @@ class Run:
       group: the processes that train together.
       trajectory: schedule of the run.
       phases: the model, and the code that the devices run.
-      batches: function (position, micro-batch size) → dataset of the micro-batches from there.
+      batches: function (position, micro-batch size, image size) → dataset of the micro-batches from
+        there.
       evaluator: evaluates the model on the evaluation split.
-      micro_batch_size: the largest micro-batch of a replica, in examples.
+      micro_batch_sizes: the largest micro-batch of a replica, in examples, by the image size.
       state: progress of the run.
       outputs: checkpoints, log and progress bar.
     """
@@ -62,7 +63,7 @@ class Run:
     phases: Phases
     batches: Batches
     evaluator: Evaluator
-    micro_batch_size: int
+    micro_batch_sizes: dict[int | None, int]
     state: State
     outputs: Outputs
 
@@ -100,10 +101,10 @@ def set_up(
     until = trajectory.unfreeze_position(config, examples.examples)
     phases = _phases(config, strategy, model, lanes, until, data.class_weights)
     batches = _batches(config, examples, bad, balanced, replicas, group)
-    micro_batch_size = micro_batch_search.from_config(
+    micro_batch_sizes = micro_batch_search.from_config(
         config, path, schedule, phases.step_of_all, batches, group
     )
-    log(plan.uncertain(config) + _plan(config, schedule, replicas, micro_batch_size))
+    log(plan.uncertain(config) + _plan(config, schedule, replicas, micro_batch_sizes))
     checkpoints, state = _restore(config, path, phases, data, group)
     outputs = open_outputs(
         config, path, checkpoints, state, data, end=schedule.end, chief=group.chief
@@ -122,7 +123,7 @@ def set_up(
             *(strategy, model, validation, lanes, config.augment, bad, group),
             loss=Loss.from_config(config),
         ),
-        micro_batch_size,
+        micro_batch_sizes,
         state,
         outputs,
     )
@@ -223,7 +224,7 @@ def _batches(
     replicas: int,
     group: ProcessGroup,
 ) -> Batches:
-    """Returns a function from (position, micro-batch size) to the micro-batches from there."""
+    """Returns a function from position, micro-batch size and image size to the micro-batches."""
     stream = pipeline.ExampleStream(
         examples,
         config.augmentation,
@@ -234,13 +235,16 @@ def _batches(
         mixing=mixing.from_config(config),
     )
 
-    def batches(position: int, micro_batch_size: int) -> tf.data.Dataset:
+    def batches(
+        position: int, micro_batch_size: int, image_size: int | None = None
+    ) -> tf.data.Dataset:
         return pipeline.training(
             stream,
             position=position,
             micro_batch_size=micro_batch_size,
             replicas=replicas,
             local_replicas=group.local(replicas),
+            image_size=image_size,
         )
 
     return batches
@@ -278,11 +282,18 @@ def _restore(
 
 
 def _plan(
-    config: Config, schedule: trajectory.Trajectory, replicas: int, micro_batch_size: int
+    config: Config,
+    schedule: trajectory.Trajectory,
+    replicas: int,
+    micro_batch_sizes: Mapping[int | None, int],
 ) -> str:
     """Returns the plan as text, with lines about flags and about noise that is not measured."""
     ghost = config.ghost_batch_size
-    ramps = plan.ramps(schedule, lambda size: lay_out(size, replicas, ghost, micro_batch_size))
+
+    def layout(batch_size: int, image_size: int | None) -> Layout:
+        return lay_out(batch_size, replicas, ghost, micro_batch_sizes[image_size])
+
+    ramps = plan.ramps(schedule, layout)
     phases = [ramp.first for ramp in ramps]
     whole = {phase.batch_size for phase in phases if phase.micro_batch_size == phase.batch_size}
     lines = [
@@ -290,6 +301,6 @@ def _plan(
         + ("" if size == ghost else ": a smaller --micro_batch_size measures it")
         for size in sorted(whole)
     ]
-    largest = max(phase.batch_size for phase in phases)
-    lines = [*notes.lines(config, schedule.examples, largest), *lines]
-    return "\n".join([plan.table(ramps, width=width()), *lines])
+    lines = [*notes.lines(config, schedule.examples, phases), *lines]
+    columns = plan.image_size_column(schedule)
+    return "\n".join([plan.table(ramps, columns, width()), *lines])

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from trainer import __version__
+from trainer.config import image_sizes
 from trainer.config.flags import Config
 from trainer.data import image_folder, image_listing, sources, split_overlap
 from trainer.data.bad_examples import BadExamples
@@ -53,9 +54,14 @@ def devices(config: Config, worker: Worker | None = None) -> tuple[tf.distribute
 
 
 def load(
-    config: Config, split: str, bad: BadExamples, class_names: Sequence[str] | None = None
+    config: Config,
+    split: str,
+    bad: BadExamples,
+    class_names: Sequence[str] | None = None,
+    *,
+    training: bool = False,
 ) -> InMemoryDataset | IndexedDataset:
-    """Returns a split of the run's dataset.
+    """Returns a split of the run's dataset, to evaluate or, if `training` is true, to train.
 
     Labels are indices in `class_names`. If that is None, labels are indices in the split's classes.
 
@@ -66,11 +72,12 @@ def load(
         config.dataset,
         split,
         config.data_dir,
-        config.image_size,
+        config.loaded_image_size if training else config.model_image_size,
         augment=config.augment,
         class_names=class_names,
         max_pixels=config.max_image_pixels,
         bad=bad,
+        several_sizes=training and bool(config.image_sizes),
     )
 
 
@@ -86,7 +93,7 @@ def load_splits(
     log(f"reading {config.dataset} {config.train_split}")
     if note := image_listing.note(config.dataset, config.train_split):
         log(note)
-    training = load(config, config.train_split, bad)
+    training = load(config, config.train_split, bad, training=True)
     log(training.summary)
     # If a training class was renamed, loading the evaluation split would hide the cause.
     if path and (kept := training_data.read(path)):
@@ -150,7 +157,7 @@ def training_data_of(
     kept = checkpoint_reader.training_data(path) if path else None
     if kept is not None and source is None:
         return kept
-    source = source or load(config, config.train_split, bad)
+    source = source or load(config, config.train_split, bad, training=True)
     names = source.class_names
     if kept is None:
         statistics = sources.image_statistics(source, config.augment, bad)
@@ -203,13 +210,16 @@ def build(config: Config, data: TrainingData, strategy: tf.distribute.Strategy) 
             "leave it out, or raise it."
         )
     h, w, c = data.image_shape
-    shape = (config.image_size or h, config.image_size or w, c)
+    side = config.model_image_size
+    shape = (side or h, side or w, c)
     kernel: Kernel = "fused" if cluster.on_cpu(strategy) else "reshaped"
     assert config.precision is not None  # The command line has replaced None by a precision.
+    trained = [(size, size) for size in image_sizes.sizes(config.image_sizes)]
+    trained = trained or [(config.image_size or h, config.image_size or w)]
     with strategy.scope():
         return registry.build(
             config.model,
-            registry.ImageFormat(shape, data.mean, data.std, data.preprocessing),
+            registry.ImageFormat(shape, data.mean, data.std, data.preprocessing, trained),
             classes,
             registry.GhostNorm(config.ghost_batch_size, config.ghost_decay, kernel),
             seed=config.seed,

@@ -12,7 +12,7 @@
         average += weight · (parameters and moving statistics - average)
 
 B, k, ε and m are tensors, so a growing batch changes numbers and not the graph. TensorFlow traces
-each micro-batch shape once.
+each micro-batch and image size once.
 """
 
 import math
@@ -88,7 +88,8 @@ class TrainingStep:
         self._ghost = math.lcm(ghost_batch_size, *(norm.ghost_batch_size for norm in self._norms))
         self._trained = moving_statistics.trained_norms(model)
         self.starts = moving_statistics.starts(self._trained)
-        self._stretches: dict[int, Any] = {}  # Compiled stretches by micro-batch size.
+        # Compiled stretches by micro-batch size and image size.
+        self._stretches: dict[tuple[int, int | None], Any] = {}
         shapes = [norm.moving_mean.shape for norm in self._norms]
         with strategy.scope():
             self._update = ParameterUpdate(
@@ -116,8 +117,9 @@ class TrainingStep:
         uint8 [b, h, w, c], labels [b] or MixedLabels, position of the first example []).
         """
         micro_batch_size = stretch.layout.micro_batch_size
-        if micro_batch_size not in self._stretches:
-            self._stretches[micro_batch_size] = self._compile(iterator)
+        shape = micro_batch_size, stretch.image_size
+        if shape not in self._stretches:
+            self._stretches[shape] = self._compile(iterator)
         size = stretch.batch_size
         ends = range(stretch.position + size, stretch.end + size, size)
         weights = moving_statistics.update_weights(self._trained, self.starts, size, ends)
@@ -132,7 +134,7 @@ class TrainingStep:
             tf.constant(weights, tf.float32),
         )
         start = time.perf_counter()
-        records, wait = self._stretches[micro_batch_size](*arguments)
+        records, wait = self._stretches[shape](*arguments)
         loss, top1, norm, *norms = records.numpy().T  # Waits for the device.
         # Sums of ‖b · mean gradient‖² over R·k micro-batches come first, and R·k · b² = B · b.
         count = len(self._squares)

@@ -26,8 +26,9 @@ from trainer.nn.ghostify import ghostify
 from trainer.nn.models import application, user_function
 from trainer.nn.models.plain import plain_9, vgg_16
 from trainer.nn.models.resnet import resnet_50
-from trainer.nn.models.vision_transformer import SIZES, vision_transformer
+from trainer.nn.models.vision_transformer import SIZES, check_divides, vision_transformer
 from trainer.nn.models.wide_resnet import wide_resnet
+from trainer.nn.resizable import accept_sizes
 from trainer.nn.seeds import keras_seed
 from trainer.nn.user_code import explain_refusal
 
@@ -42,12 +43,15 @@ class ImageFormat:
 
     `mean` and `std` have one value for each channel, in pixel values 0 to 255. If `preprocessing`
     is imagenet, the images are standardised as keras.applications does it for the model.
+    `training_shapes` are the heights and widths of the images in training, if they may differ from
+    `shape`.
     """
 
     shape: ImageShape
     mean: Sequence[float]
     std: Sequence[float]
     preprocessing: str | None = None
+    training_shapes: Sequence[tuple[int, int]] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,9 +120,11 @@ def build(
     model = keras.Model(inputs, logits, name="classifier")
     if ":" in name:
         model_checks.check(name, network, tf.TensorSpec((ghost.batch_size, *images.shape), dtype))
-    return ghostify(
+    model = ghostify(
         model, ghost_batch_size=ghost.batch_size, decay=ghost.decay, kernel=ghost.kernel
     )
+    accept_sizes(name, model, images.training_shapes)
+    return model
 
 
 @contextlib.contextmanager
@@ -139,6 +145,8 @@ def _network(name: str, images: ImageFormat, classes: int, drop_path: float) -> 
         return resnet_50(image_shape, classes, drop_path)
     if match := re.fullmatch(rf"vit_({'|'.join(SIZES)})_([1-9]\d*)", name):
         size, patch = SIZES[match[1]], int(match[2])
+        for height, width in images.training_shapes:
+            check_divides(patch, height, width)
         return vision_transformer(size, patch, image_shape, classes, drop_path)
     assert not drop_path  # The command line refuses it for other models.
     if ":" in name:

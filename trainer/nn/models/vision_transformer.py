@@ -6,7 +6,8 @@ arXiv:2104.02057), the mean over all patches in place of a class token, and no d
 one linear layer, which starts at zero; the paper finds it as good as one with a hidden layer.
 
 Initial weights, the epsilon of layer norm and the approximate GELU are those of the authors' code,
-big_vision. All layers and operations are Keras' own, and positions follow the size of the input.
+big_vision. All layers and operations are Keras' own. Images of another size than that for which the
+network was built have other numbers of patches, over which the same range of positions is spread.
 """
 
 import dataclasses
@@ -51,7 +52,7 @@ def vision_transformer(
     Raises:
         UserError: if patches do not divide the images.
     """
-    _check_divides(patch, image_shape)
+    check_divides(patch, *image_shape[:2])
     images = keras.Input(image_shape)
     x = keras.layers.Conv2D(
         size.width, patch, patch, kernel_initializer="lecun_normal", name="embedding"
@@ -68,8 +69,8 @@ def vision_transformer(
     return keras.Model(images, logits, name="vision_transformer")
 
 
-def _check_divides(patch: int, image_shape: tuple[int, int, int]) -> None:
-    h, w, _ = image_shape
+def check_divides(patch: int, h: int, w: int) -> None:
+    """Refuses images of h × w pixels that patches of `patch` × `patch` do not divide."""
     if h % patch or w % patch:
         sides = math.gcd(h, w)
         fitting = [str(side) for side in range(2, sides + 1) if sides % side == 0]
@@ -77,7 +78,7 @@ def _check_divides(patch: int, image_shape: tuple[int, int, int]) -> None:
         patches = f"a patch of {' or '.join(fitting)}, or " if fitting else ""
         raise UserError(
             f"patches of {patch}×{patch} pixels do not divide images of {h}×{w}.\n"
-            f"Use {patches}another --image_size, such as {below} or {below + patch}."
+            f"Use {patches}images of another size, such as {below} or {below + patch}."
         )
 
 
@@ -85,7 +86,8 @@ def _positions(x: keras.KerasTensor, width: int) -> keras.KerasTensor:
     """Returns the positions of the patches of x [b, h, w, width], float32 [1, h, w, width].
 
     A quarter of the values each is sin(column ω), cos(column ω), sin(row ω) and cos(row ω), where
-    the frequencies ω fall geometrically from 1 to 1 / 10,000.
+    the frequencies ω fall geometrically from 1 to 1 / 10,000. For a call with n patches in place of
+    h, row i is (i + ½) h/n − ½, the row of the same part of the image.
     """
     quarter = width // 4
     frequencies = _TEMPERATURE ** (-np.arange(quarter) / (quarter - 1))
@@ -93,7 +95,9 @@ def _positions(x: keras.KerasTensor, width: int) -> keras.KerasTensor:
     ones = keras.ops.ones_like(x[:1, :, :, :1], dtype="float32")
     parts = []
     for axis in (2, 1):
-        angles = (keras.ops.cumsum(ones, axis=axis) - 1) * frequencies
+        count = keras.ops.sum(ones, axis=axis, keepdims=True)
+        centres = (keras.ops.cumsum(ones, axis=axis) - 0.5) * (x.shape[axis] / count)
+        angles = (centres - 0.5) * frequencies
         parts += [keras.ops.sin(angles), keras.ops.cos(angles)]
     return keras.ops.concatenate(parts, axis=-1)
 

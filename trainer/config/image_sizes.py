@@ -1,0 +1,66 @@
+"""Parses --image_sizes, a list of the training images' sides and of the epochs where they begin."""
+
+from collections.abc import Sequence
+
+EXAMPLE = "128@0%,160@40%,192@75%"
+_LARGEST = 2**16
+
+
+def problem(texts: Sequence[str]) -> str:
+    """Returns the reason why the value `texts` of --image_sizes cannot be used, or "".
+
+    >>> problem(["128@0%", "192@75%"])
+    ''
+    >>> problem(["128@10%"])
+    'must begin at 0, as in 128@0%,160@40%,192@75%'
+    """
+    if not texts:
+        return ""
+    starts = []
+    for text in texts:
+        size, at, start = text.partition("@")
+        epochs = _number(start)
+        if not at or not size.strip().isdecimal() or epochs is None:
+            return f"has {text!r}; it must be a list of SIZE@EPOCH or SIZE@PERCENT, as in {EXAMPLE}"
+        if not 1 <= int(size) <= _LARGEST:
+            return f"has {text!r}; a size must be from 1 to {_LARGEST} pixels"
+        starts.append(epochs)
+    if starts[0]:
+        return f"must begin at 0, as in {EXAMPLE}"
+    return ""
+
+
+def sizes(texts: Sequence[str]) -> list[int]:
+    """Returns the sizes in pixels, in the order of the run.
+
+    >>> sizes(["128@0%", "160@40%", "192@75%"])
+    [128, 160, 192]
+    """
+    return [int(text.partition("@")[0]) for text in texts]
+
+
+def starts(texts: Sequence[str], total: float) -> list[float]:
+    """Returns the epochs at which the sizes begin; percents are of `total` epochs.
+
+    >>> starts(["128@0%", "160@40%", "192@15"], total=20)
+    [0.0, 8.0, 15.0]
+    """
+    found = []
+    for text in texts:
+        start = text.partition("@")[2]
+        value = _number(start)
+        assert value is not None  # `problem` has refused other values.
+        found.append(total * value / 100 if start.strip().endswith("%") else value)
+    return found
+
+
+def _number(text: str) -> float | None:
+    """Returns the number that `text` begins with, before a "%" if there is one; None: it has none.
+
+    The result is finite and not negative.
+    """
+    try:
+        value = float(text.strip().removesuffix("%"))
+    except ValueError:
+        return None
+    return value if 0 <= value < float("inf") else None

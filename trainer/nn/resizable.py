@@ -1,0 +1,55 @@
+"""Lets a model take images of other sizes than the one that it was built for.
+
+Convolutions and global pooling take images of any size. Keras checks the shape of a functional
+model's input all the same, so this module removes that check, and tries each size.
+"""
+
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+from trainer.errors import UserError
+
+
+def accept_sizes(name: str, model: keras.Model, sizes: Sequence[tuple[int, int]]) -> None:
+    """Lets `model` take images of each of `sizes`, in pixels, beside its own size.
+
+    Args:
+      name: value of --model, for messages.
+      model: a model from images uint8 [b, h, w, c] to logits.
+      sizes: heights and widths of the images in training.
+
+    Raises:
+      UserError: if the layers cannot compute images of one of the sizes.
+    """
+    height, width, channels = model.input_shape[1:]
+    others = [size for size in sizes if size != (height, width)]
+    if not others:
+        return
+    for layer in model._flatten_layers():  # Submodels are layers, too.
+        # A Sequential model computes with a functional model of its own.
+        for part in (layer, getattr(layer, "_functional", None)):
+            if isinstance(part, keras.Model) and getattr(part, "inputs", None):
+                part.input_spec = None
+    for size in others:
+        images = tf.TensorSpec((None, *size, channels), tf.uint8)
+        try:
+            # Keras' symbolic call does not check a Dense layer's input; TensorFlow's trace does.
+            logits = tf.function(lambda x: model(x, training=False)).get_concrete_function(images)
+        except (ValueError, TypeError, IndexError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise _refusal(name, model, size, reason) from error
+        shape = tuple(logits.output_shapes)
+        if shape != model.output_shape:
+            raise _refusal(name, model, size, f"the result then has shape {shape}")
+
+
+def _refusal(name: str, model: keras.Model, size: tuple[int, int], reason: str) -> UserError:
+    height, width = model.input_shape[1:3]
+    return UserError(
+        f"--model={name}, built for evaluations at {height}×{width} pixels, cannot train with "
+        f"images of {size[0]}×{size[1]}: {reason}.\n"
+        "Leave --image_sizes and --eval_image_size out, or use a model with global pooling, such "
+        "as resnet_50."
+    )

@@ -1,0 +1,69 @@
+"""Limits to the growth of the batch, as the flags and N give them."""
+
+from absl import logging
+
+from trainer.config.flags import Config
+from trainer.errors import UserError
+from trainer.schedule.noise_scale import Setting
+
+
+def largest_batch(config: Config, start: Setting, smallest: int, examples: int) -> int:
+    """Returns --max_batch_size, or N/10 rounded down to whole smallest batches.
+
+    The result is at least the initial batch size.
+    """
+    largest = config.max_batch_size
+    if largest is None:
+        largest = max(start.batch_size, examples // 10 // smallest * smallest)
+    if largest < start.batch_size:
+        raise UserError(
+            f"--max_batch_size={largest} is below the initial batch size {start.batch_size}: "
+            f"raise it to {start.batch_size} or more, or lower --initial_batch_size."
+        )
+    check_fits(largest, examples)
+    if largest > examples / 10:
+        logging.warning("%s", _above_a_tenth(config, start, largest, examples))
+    return largest
+
+
+def _above_a_tenth(config: Config, start: Setting, largest: int, examples: int) -> str:
+    """Returns a warning about a largest batch above N/10 (Smith et al. 2018, section 5)."""
+    tenth = f"N/10 = {examples // 10}"
+    if config.max_batch_size is not None:
+        return f"--max_batch_size={largest} is above {tenth}: batches above {tenth} cost accuracy."
+    if config.anneal_with == "learning_rate" and config.anneal != "measured":
+        return (
+            f"a batch of {largest} costs accuracy, because it is above {tenth} with "
+            f"{examples:,} images: use a smaller --initial_batch_size."
+        )
+    instead = "" if config.anneal == "measured" else " The learning rate anneals instead."
+    return (
+        f"the batch cannot grow, because the initial batch of {start.batch_size} is not below "
+        f"{tenth} with {examples:,} images.{instead} Use a smaller --initial_batch_size."
+    )
+
+
+def check_fits(batch_size: int, examples: int) -> None:
+    """Refuses a batch of more than N = `examples` with a UserError."""
+    if batch_size > examples:
+        raise UserError(
+            f"a batch of {batch_size} is larger than the {examples} training examples: "
+            f"use N/10 = {max(1, examples // 10)} or less."
+        )
+
+
+def anneal_floor(config: Config) -> float:
+    """Returns the noise-scale factor down to which the batch grows. Below the factor, ε falls."""
+    if config.scaling == "none" and config.anneal_with != "learning_rate":
+        raise UserError(
+            f"--anneal_with={config.anneal_with} anneals by the batch size, and at --scaling=none "
+            "the noise scale does not depend on it: use --anneal_with=learning_rate."
+        )
+    if config.anneal_with == "hybrid" and config.anneal not in ("step", "plateau"):
+        raise UserError(
+            f"--anneal_with=hybrid counts annealing steps, but --anneal={config.anneal} has none: "
+            "use --anneal=step or plateau, or --anneal_with=batch_size."
+        )
+    if config.anneal_with == "hybrid":
+        return config.anneal_factor**-config.batch_anneals
+    return 1.0 if config.anneal_with == "learning_rate" else 0.0
