@@ -1,0 +1,130 @@
+"""Runs the points of an experiment that have no result yet, and appends a row for each run.
+
+docs/results/NAME.toml lists the points: flags by name, flags that all points share, and seeds.
+docs/results/NAME.jsonl has one row for each finished run. It is committed, so that the next call
+runs only what is missing. All points of a seed run before the next seed.
+
+    python scripts/benchmarks/run_experiment.py modern --minutes=150
+    python scripts/benchmarks/run_experiment.py modern --table
+"""
+
+import argparse
+import collections
+import datetime
+import json
+import pathlib
+import platform
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator
+from typing import Any
+
+from trainer.sweep.seed_statistics import spread
+
+RESULTS = pathlib.Path("docs/results")
+_KEPT = ("top1", "loss", "updates", "seconds", "examples_per_second", "plain", "ema", "versions")
+
+
+def missing(experiment: dict[str, Any], rows: list[dict[str, Any]]) -> Iterator[tuple[str, int]]:
+    """Yields (point, seed) of each run that has no row, seed by seed."""
+    done = {(row["point"], row["seed"]) for row in rows}
+    for seed in experiment["seeds"]:
+        for point in experiment["points"]:
+            if (point, seed) not in done:
+                yield point, seed
+
+
+def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
+    """Returns the rows of a .jsonl file; [] if it does not exist."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def run(flags: list[str], seed: int, model_dir: pathlib.Path, seconds: float) -> dict | None:
+    """Trains a run, or goes on with it; returns its result.
+
+    Returns None if it does not end within `seconds`. Then it stops with a checkpoint, and the next
+    call goes on from there.
+    """
+    command = [sys.executable, "-m", "trainer", "train", *flags, f"--seed={seed}"]
+    process = subprocess.Popen([*command, f"--model_dir={model_dir}"])
+    try:
+        status = process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        if process.wait():
+            return None
+        status = 0  # It ended just now.
+    if status:
+        sys.exit(f"{model_dir} ended with status {status}; its flags: {' '.join(flags)}")
+    return json.loads((model_dir / "result.json").read_text())
+
+
+def row(point: str, seed: int, flags: list[str], result: dict[str, Any]) -> dict[str, Any]:
+    """Returns the row of a finished run: the point, its flags, the results and the machine."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout
+    found = {name: result[name] for name in _KEPT if name in result}
+    return {
+        "point": point,
+        "seed": seed,
+        "flags": flags,
+        **found,
+        "processor": _processor(),
+        "commit": commit.strip(),
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Returns a line for each point: top-1 over the seeds, updates and seconds."""
+    by_point = collections.defaultdict(list)
+    for each in rows:
+        by_point[each["point"]].append(each)
+    lines = []
+    for point, found in by_point.items():
+        accuracy = spread(each["top1"] for each in found)
+        seconds = spread(each["seconds"] for each in found)
+        assert accuracy
+        assert seconds
+        plain = spread(each["plain"]["top1"] for each in found if "plain" in each)
+        without = f"  plain {plain.percent}" if plain else ""
+        lines.append(
+            f"{point:20} {accuracy.percent}  {found[0]['updates']:,} updates  {seconds.mean:,.0f} s"
+            f"{without}"
+        )
+    return "\n".join(lines)
+
+
+def _processor() -> str:
+    """Returns the name of the processor, as Linux gives it."""
+    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{len(names)} × {names[0]}" if names else platform.processor()
+
+
+def main() -> None:
+    """Runs what is missing, or prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("name", help="name of the experiment, as in docs/results/NAME.toml")
+    parser.add_argument("--minutes", type=float, default=150, help="time limit of the call")
+    parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs"), help="folder")
+    parser.add_argument("--table", action="store_true", help="print the results, and run nothing")
+    options = parser.parse_args()
+    experiment = tomllib.loads((RESULTS / f"{options.name}.toml").read_text())
+    path = RESULTS / f"{options.name}.jsonl"
+    end = time.monotonic() + 60 * options.minutes
+    for point, seed in [] if options.table else list(missing(experiment, read_rows(path))):
+        flags = [*experiment["points"][point], *experiment["flags"]]
+        model_dir = options.runs / options.name / f"{point}_{seed}"
+        left = end - time.monotonic()
+        result = run(flags, seed, model_dir, left) if left > 0 else None
+        if result is None:
+            break
+        with path.open("a") as file:
+            file.write(json.dumps(row(point, seed, flags, result)) + "\n")
+    print(table(read_rows(path)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""Runs a small experiment whose runs are real, stops it, and goes on with it."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+FLAGS = [
+    *("--model=tests.support.models:tiny", "--train_split=train[:4000]", "--epochs=1"),
+    *("--eval_split=test[:500]", "--micro_batch_size=128", "--strategy=one_device"),
+]
+
+
+def experiment(folder, *options):
+    script = pathlib.Path("scripts/benchmarks/run_experiment.py").resolve()
+    return subprocess.run(
+        [sys.executable, str(script), "small", *options],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_it_runs_what_is_missing_and_appends_a_row_for_each(tmp_path):
+    results = tmp_path / "docs" / "results"
+    results.mkdir(parents=True)
+    points = 'plain = []\naverage = ["--ema_decay=0.9"]'
+    (results / "small.toml").write_text(
+        f"seeds = [3]\nflags = {json.dumps(FLAGS)}\n[points]\n{points}"
+    )
+    stopped = experiment(tmp_path, "--minutes=0")
+    assert stopped.returncode == 0, stopped.stderr
+    assert not (results / "small.jsonl").exists()
+    ended = experiment(tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    rows = [json.loads(line) for line in (results / "small.jsonl").read_text().splitlines()]
+    assert [(row["point"], row["seed"]) for row in rows] == [("plain", 3), ("average", 3)]
+    for row in rows:
+        kept = json.loads(
+            (tmp_path / "runs" / "small" / f"{row['point']}_3" / "result.json").read_text()
+        )
+        assert row["top1"] == kept["top1"]
+        assert row["updates"] == 32
+    assert rows[1]["plain"]["top1"] != rows[1]["ema"]["top1"]
+    before = (results / "small.jsonl").read_text()
+    again = experiment(tmp_path, "--table")
+    assert (results / "small.jsonl").read_text() == before
+    assert again.stdout == ended.stdout[-len(again.stdout) :]
+    assert f"{100 * rows[0]['top1']:.2f}% (n = 1)  32 updates" in again.stdout
