@@ -6,9 +6,7 @@ from trainer.schedule import averaging
 
 
 def lines(config: Config, examples: int, largest_batch: int) -> list[str]:
-    """Returns a line each about clipping, the average of the parameters, mixing and the loss.
-
-    Flags that are not set have none.
+    """Returns one line for each of clipping, averaging, mixing and the loss that flags change.
 
     Args:
       config: flags of the run.

@@ -78,7 +78,7 @@ def unfreeze_position(config: Config, examples: int) -> int | None:
     """Returns the position from which all layers train; None if --freeze holds to the end.
 
     Raises:
-      UserError: if nothing is frozen, or the run ends before that.
+      UserError: if --unfreeze_epochs is given without --freeze, or after the end of the run.
     """
     epochs = config.unfreeze_epochs
     if epochs is None:
@@ -86,12 +86,12 @@ def unfreeze_position(config: Config, examples: int) -> int | None:
     if config.freeze is None:
         raise UserError(
             f"--unfreeze_epochs={epochs:g} has nothing to unfreeze: name layers with --freeze, or "
-            "leave it out."
+            "leave --unfreeze_epochs out."
         )
     if epochs >= config.epochs:
         raise UserError(
             f"--unfreeze_epochs={epochs:g} is not inside the run of {config.epochs:g} epochs: "
-            "use an earlier epoch, or leave it out."
+            "use an earlier epoch, or leave --unfreeze_epochs out."
         )
     return position_of(epochs, examples)
 
@@ -110,7 +110,7 @@ def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
     momentum_asked = config.momentum or reference.momentum
     if config.optimizer == "sgd" and momentum_asked:
         raise UserError(
-            f"--optimizer=sgd has no momentum, not {momentum_asked:g}: "
+            f"--optimizer=sgd cannot have a momentum of {momentum_asked:g}: "
             "use --optimizer=momentum, or leave --momentum and --base_momentum out."
         )
     scaling = Scaling(
@@ -128,7 +128,7 @@ def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
     if config.anneal == "range_test":
         start = _range_end(config, start)
     lowest = _first_momentum(config, start, reference, scaling)
-    # This check comes first, because the divisors of a huge batch size take hours.
+    # This check comes first, because finding the divisors of a huge batch size takes hours.
     _check_fits(start.batch_size, examples)
     layout.check_divides("initial batch size", start.batch_size, replicas, ghost)
     smallest = momentum.first_batch(start, lowest, ghost)
@@ -215,7 +215,7 @@ def _first_momentum(config: Config, start: Setting, reference: Setting, scaling:
         raise UserError(
             f"the momentum of {start.momentum:g} cannot fall to --momentum_to="
             f"{config.momentum_to:g} with --anneal_with={config.anneal_with}: "
-            "give a lower one, and --anneal_with=batch_size."
+            "give a lower --momentum_to, and --anneal_with=batch_size."
         )
     lowest = reference.momentum if config.momentum_from is None else config.momentum_from
     if not config.momentum_warmup_epochs:
@@ -234,7 +234,7 @@ def _first_momentum(config: Config, start: Setting, reference: Setting, scaling:
 
 
 def _largest(config: Config, start: Setting, smallest: int, examples: int) -> int:
-    """Returns --max_batch_size, or N/10 rounded down to whole smallest batches.
+    """Returns --max_batch_size, or N/10 rounded down to a multiple of the smallest batch.
 
     The result is at least the initial batch size.
     """
@@ -281,8 +281,8 @@ def _batch_anneal_floor(config: Config) -> float:
     """Returns the noise-scale factor down to which the batch grows. Below the factor, ε falls."""
     if config.scaling == "none" and config.anneal_with != "learning_rate":
         raise UserError(
-            f"--anneal_with={config.anneal_with} anneals by the batch size, and at --scaling=none "
-            "the noise scale does not depend on it: use --anneal_with=learning_rate."
+            f"--anneal_with={config.anneal_with} changes the batch size, which has no effect on "
+            "the noise scale with --scaling=none: use --anneal_with=learning_rate."
         )
     if config.anneal_with == "hybrid" and config.anneal not in ("step", "plateau"):
         raise UserError(
