@@ -115,7 +115,7 @@ def test_plan_states_both(tmp_path, capsys):
     "more, message",
     [
         (["--class_weights=balanced"], "would both correct the frequency of the classes"),
-        (["--order_version=1"], "has no order of version 1"),
+        (["--order_version=1"], "cannot have --order_version=1"),
     ],
 )
 def test_flags_that_exclude_balanced_sampling(more, message):
