@@ -119,7 +119,7 @@ def normalize_reshaped(
     ghost_batch_size: int,
     epsilon: float,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns what `normalize_fused` does, by one pass; `shift`, float32 [c], is k above."""
+    """Returns what `normalize_fused` does; `shift`, float32 [c], is k of the module's docstring."""
     b, c = x.shape[0], x.shape[-1]
 
     @tf.custom_gradient

@@ -1,4 +1,4 @@
-"""Fingerprint of a model's configuration; it shows on resume that the model's code was edited."""
+"""Fingerprint of a model's configuration; a resumed run sees by it that the code was edited."""
 
 import hashlib
 import json
@@ -7,8 +7,8 @@ from typing import Any
 
 import keras
 
-# Entries left out: the kernel of ghost batch normalization depends on the device, and the shapes
-# depend on the image size. If weights have another shape, the checkpoint cannot be read anyway.
+# Entries that the fingerprint leaves out: the kernel of ghost batch normalization depends on the
+# device, and shapes depend on the image size. (A checkpoint of other weight shapes cannot be read.)
 _LEFT_OUT = {"kernel", "batch_shape", "shape", "build_input_shape", "build_config"}
 
 

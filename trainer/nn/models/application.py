@@ -36,10 +36,10 @@ def constructor_of(name: str) -> Callable[..., keras.Model] | None:
 
 
 def check(name: str, channels: int) -> None:
-    """Checks that ImageNet weights exist for --model=`name` and images of so many channels.
+    """Checks that ImageNet weights exist for --model=`name` and images with `channels` channels.
 
     Raises:
-        UserError: if they do not.
+        UserError: if these weights do not exist.
     """
     if constructor_of(name) is None:
         similar = f": use --model={_SIMILAR[name]}" if name in _SIMILAR else ""

@@ -41,7 +41,7 @@ class ImageFormat:
     """Shape (h, w, c) of a model's images, and what standardises them.
 
     `mean` and `std` have one value for each channel, in pixel values 0 to 255. If `preprocessing`
-    is imagenet, the images are standardised as keras.applications does it for the model.
+    is imagenet, the images are standardised as keras.applications does for this model.
     """
 
     shape: ImageShape
@@ -140,7 +140,7 @@ def _network(name: str, images: ImageFormat, classes: int, drop_path: float) -> 
     if match := re.fullmatch(rf"vit_({'|'.join(SIZES)})_([1-9]\d*)", name):
         size, patch = SIZES[match[1]], int(match[2])
         return vision_transformer(size, patch, image_shape, classes, drop_path)
-    assert not drop_path  # The command line refuses it for other models.
+    assert not drop_path  # The command line refuses --drop_path for other models.
     if ":" in name:
         return user_function.build(name, image_shape, classes)
     if match := re.fullmatch(r"wide_resnet_(\d+)_(\d+)", name):
