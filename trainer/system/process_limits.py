@@ -63,7 +63,7 @@ def _check_addresses(needed: int) -> None:
 
 
 def _check_threads(needed: int) -> None:
-    """Starts `needed` threads and ends them, because no call reports how many are allowed."""
+    """Starts `needed` threads and ends them: other processes' threads count towards the limits."""
     done = threading.Event()
     started: list[threading.Thread] = []
     try:
