@@ -36,7 +36,7 @@ from trainer.system.typed_json import anything, list_of
 def devices(config: Config, worker: Worker | None = None) -> tuple[tf.distribute.Strategy, int]:
     """Returns the strategy that `config` asks for, and the number of lanes per replica.
 
-    Call this function once, before TensorFlow computes. With several workers, it waits for all.
+    Call this function once, before TensorFlow computes. It waits until all workers are connected.
 
     Raises:
       UserError: if this machine lacks the devices.
@@ -88,7 +88,7 @@ def load_splits(
         log(note)
     training = load(config, config.train_split, bad)
     log(training.summary)
-    # If a training class was renamed, loading the evaluation split would hide the cause.
+    # If a training class was renamed, the evaluation split raises an error that hides the cause.
     if path and (kept := training_data.read(path)):
         _check_same_data(config, kept, training)
     evaluation_split = sources.evaluation_split(config)
@@ -101,7 +101,7 @@ def load_splits(
     if config.train_examples not in (None, training.examples):
         raise UserError(
             f"--train_examples={config.train_examples}, but {config.dataset}'s "
-            f"{config.train_split!r} has {training.examples}: leave it out, it is for `plan`."
+            f"{config.train_split!r} has {training.examples}: leave --train_examples out."
         )
     _check_same_in_all_processes(training, group)
     _check_same_in_all_processes(evaluation, group)

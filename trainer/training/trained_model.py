@@ -27,7 +27,7 @@ class TrainedModel:
       path: path of the checkpoint or export.
       update: number of updates after which the model was saved.
       choice: line that names the path, and the best evaluation of the run.
-      loss: loss function of the run, which decides what a probability is.
+      loss: loss function of the run, which turns logits into probabilities.
       evaluated_with: "plain" or "ema", as --evaluate_with; None if the run has no average.
     """
 
@@ -80,7 +80,7 @@ def load(
 
 
 def _check_holds(config: Config, path: pathlib.Path, held: str) -> None:
-    """Refuses an --evaluate_with that is not the one of the export `path`, which is `held`."""
+    """Refuses an --evaluate_with other than `held`, the parameters that the export holds."""
     if config.evaluate_with not in (None, held):
         raise UserError(
             f"--evaluate_with={config.evaluate_with}, but the export {path} holds {held}.\n"
