@@ -67,7 +67,7 @@ def _model_lines(config: Config) -> list[str]:
     lines = []
     if config.freeze:
         until = config.unfreeze_epochs
-        end = "" if until is None else f" up to epoch {until:g}: one more trace there"
+        end = "" if until is None else f" up to epoch {until:g}; the step is then traced once more"
         lines.append(f"layers that match {config.freeze} are frozen{end}")
     if config.layer_decay != 1:
         lines += _layer_groups(config).splitlines()
@@ -119,7 +119,7 @@ def planned(
             f"the number of examples in {config.dataset}'s {config.train_split!r} is not known "
             "here: pass --train_examples."
         )
-    trajectory.unfreeze_position(config, examples)  # Refuses what contradicts itself.
+    trajectory.unfreeze_position(config, examples)  # Refuses flags that contradict each other.
     averaging.evaluated_with(config)
     hosts = config.plan_hosts or 1
     replicas = config.plan_replicas or config.virtual_devices or hosts
