@@ -95,7 +95,7 @@ def crescendo(options: argparse.Namespace) -> Batches:
 
 
 def tensorflow(options: argparse.Namespace) -> Batches:
-    """Returns TensorFlow's operations alone: without fixed order or flip; an error ends the pass."""
+    """Returns TensorFlow's operations alone: no fixed order, no flip; an error ends the pass."""
     import tensorflow as tf
 
     paths = tf.constant(sorted(str(path) for path in pathlib.Path(options.data).glob("*/*")))
