@@ -1,4 +1,7 @@
-"""plan: prints the batch sizes and learning rates of a run, without importing TensorFlow."""
+"""plan: prints the batch sizes and learning rates of a run.
+
+Only --layer_decay imports TensorFlow, because it needs the model's layers.
+"""
 
 import json
 import pathlib

@@ -1,7 +1,7 @@
 """Writes and compares flags.txt, the flagfile that replays a run.
 
-A resumed run must have the flags that it was started with. Only the flags in `FREE` may differ,
-because they do not change what is learned.
+A resumed run must have the flags that it was started with, except the flags in `FREE`. These do not
+change what is learned, but for a value of --anneal with an entry in `DECIDES`.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from trainer.config.declaration import Scope
 from trainer.config.flags import FLAGS, Config
 from trainer.config.run_flags import NEWEST_ORDER
 
-# A message shows at most so many characters of a line, and so many differences.
+# Largest number of characters of a line that a message shows, and of differences that it lists.
 _LONG, _FEW = 200, 10
 
 
@@ -56,8 +56,8 @@ def defaults() -> Config:
 def is_of_version_1(lines: Iterable[str]) -> bool:
     """Returns whether `lines` are the flags.txt of a run that is older than --order_version.
 
-    Such a run has order version 1. The test is that the lines name all flags that every flags.txt
-    has, and not --order_version. (A recipe names only a few flags.)
+    Such a run has order version 1. Its flags.txt has all flags of `_IN_EVERY_RUN`, unlike a recipe,
+    which has only a few flags, but it lacks --order_version.
     """
     named = set(_read(lines))
     return named >= _IN_EVERY_RUN and "order_version" not in named

@@ -57,8 +57,8 @@ def erase(
     """Replaces a rectangle of some images with noise, and computes noise only for these images.
 
     As in the paper, area and aspect are uniform, and each erased pixel and channel gets its own
-    random value. The aspect is relative to the image's height and width: for a square image, it is
-    the paper's. The paper draws again if a rectangle does not fit into the image. Here, the aspect
+    random value. The aspect is relative to that of the image, so it equals the paper's aspect if
+    the image is square. The paper draws again if a rectangle does not fit. Here, the aspect
     is drawn from the range in which a rectangle of the drawn area fits. All places where the
     rectangle fits are equally likely.
 

@@ -63,7 +63,7 @@ def count_shared(path: str, first: str, second: str) -> int:
 
     def files(split: str) -> set[tuple[int, bytes]]:
         found = image_files.select(parts, split, PREFIX + path)
-        # Each listing has the same two folders.
+        # All listings have the same two folders in turn, so the remainder tells which folder.
         return set(zip((found.folder_of % 2).tolist(), found.names.tolist(), strict=True))
 
     return len(files(first) & files(second))
@@ -86,7 +86,7 @@ def evaluation_split(path: str) -> str:
 
 
 def note(path: str) -> str:
-    """Returns a line that names the columns used, and says how a hash makes the splits, if so.
+    """Returns a line that names the columns used and, if a hash makes the splits, says how.
 
     Raises:
       UserError: if the CSV file cannot be used.

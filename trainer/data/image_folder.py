@@ -18,7 +18,7 @@ from trainer.data.image_files import Files, part_names, path_hash
 from trainer.data.tfds import splits
 from trainer.errors import UserError
 
-# Reason why a run that an older version of this program began may have had other files.
+# For a message: why an older version of this program may have found other files in the folder.
 WHAT_COUNTS = (
     "This version also counts WebP, BMP and GIF files and pictures in folders below a class's "
     "folder; it does not count hidden files."
@@ -75,7 +75,7 @@ def note(root: str, split: str) -> str:
 
 
 def _parts(root: str, names: list[str]) -> dict[str, Files]:
-    """Returns the files of each split in `names`; of train and val if a hash makes the splits."""
+    """Returns the files of each split in `names`, or of both if the folders are classes."""
     if holds_classes(root, names):
         return image_files.divided(*_listed(root))
     return {name: _listed(os.path.join(root, name))[0] for name in names}

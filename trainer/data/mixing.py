@@ -3,8 +3,8 @@
 - mixup (Zhang et al. 2018, 1710.09412): λ a + (1 − λ) b, for image a and its partner b. Grey levels
   are rounded to integers.
 - cutmix (Yun et al. 2019, 1905.04899): a box of about (1 − λ) of the area of a shows b. The box has
-  the image's aspect, and its centre is uniform over the pixels. The share of a's pixels outside of
-  the box then replaces λ.
+  the image's aspect, and its centre is uniform over the pixels. λ is then replaced by the share of
+  the pixels that are outside the box.
 
 λ ~ Beta(α, α). The labels of a and b have the shares λ and 1 − λ. The partner of the image at place
 i of a ghost batch of G is at place (i + r) mod G, with r in 1, ..., G − 1. So each image is the
@@ -68,7 +68,7 @@ def shares(alpha: float) -> np.ndarray:
     Returns:
       float64 [4096], ascending. The distribution is symmetric, so share i is 1 − share 4,095 − i.
     """
-    # A rounded quantile, in steps, is the number of midpoints between steps that are below it.
+    # A quantile, rounded to steps, is the number of midpoints of steps that are below the quantile.
     midpoints = (np.arange(_STEPS // 2) + 0.5) / _STEPS
     with tf.device("CPU:0"), tf.init_scope():
         both = tf.constant(alpha, tf.float64)

@@ -89,7 +89,7 @@ def addresses(api: Any, timeout: float) -> tuple[list[str], str]:
       TimeoutError: if not all workers run within ten times `timeout`.
       UserError: if this pod may not list pods, a pod has no host name, or a variable is wrong.
     """
-    # TensorFlow is imported here, after the flags are checked, because that takes four seconds.
+    # TensorFlow's import takes four seconds, so it is here, after the flags are checked.
     import kubernetes
     import tensorflow as tf
     import urllib3

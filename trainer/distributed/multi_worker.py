@@ -83,7 +83,7 @@ class _Lost:
     def note(self, index: int) -> None:
         """Ends this process, which lost worker `index`; prints why, unless `error` reports it."""
         what = f"has lost {self._worker.name(index)}"
-        if index == self._worker.index:  # This process was paused, and the others gave it up.
+        if index == self._worker.index:  # The others lost this process, for example in a pause.
             what = "was silent for too long, and the others have left"
         self.message = (
             f"{self._worker} {what}.\nStart all workers again: they go on from the last checkpoint."
@@ -135,7 +135,7 @@ def create_strategy(worker: Worker, gpus: int, timeout: float) -> tf.distribute.
         rpc_layer="grpc",
     )
     # The strategy would set other timeouts of the coordination service, and has no option for them.
-    # This service ends a process without a message, so its heartbeats have ten times the timeout.
+    # The service ends a process without a message, so it gets ten times the timeout of heartbeats.
     context.context().configure_coordination_service(
         service_type="standalone",
         service_leader="/job:worker/replica:0/task:0",

@@ -79,7 +79,7 @@ class _Reception:
             task = asyncio.create_task(self._serve(connection, address[0]))
             self._callers[task] = address[0]
             task.add_done_callback(lambda done: self._callers.pop(done, None))
-            # While connections wait, sock_accept lets no other task run.
+            # Lets other tasks run: sock_accept does not while connections wait.
             await asyncio.sleep(0)
 
     def _drop_oldest(self) -> bool:

@@ -88,7 +88,7 @@ def from_environment(timeout: float) -> Worker:
 
 
 def _from_tf_config() -> Worker:
-    # TensorFlow is imported here, after the flags are checked, because that takes four seconds.
+    # TensorFlow's import takes four seconds, so it is here, after the flags are checked.
     import tensorflow as tf
 
     try:

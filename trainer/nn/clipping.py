@@ -13,7 +13,7 @@ _EPSILON = 1e-6
 
 
 def clip(gradients: Sequence[tf.Tensor], norm: tf.Tensor, most: float) -> list[tf.Tensor]:
-    """Returns `gradients`, whose joint norm is `norm`, scaled so that it is below `most`."""
+    """Returns `gradients`, whose joint norm is `norm`, scaled to a joint norm below `most`."""
     factor = most / (norm + _EPSILON)
     factor = tf.minimum(tf.ones_like(factor), factor)
     return [factor * gradient for gradient in gradients]

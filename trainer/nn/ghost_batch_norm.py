@@ -14,7 +14,7 @@ Two kernels give the same numbers, up to rounding:
   pass is in closed form. `reshaped` is nearly free under XLA and on TPUs. The formula is exact for
   any k, but float32 loses digits if the mean is far from k. Measured with up to 112×112 positions,
   with and without XLA, the relative error of the variance is under 1e-4 if the mean is 10 standard
-  deviations from k, and 6e-3 at 100. A layer may begin with such a distance, since k starts at 0.
+  deviations from k, and 6e-3 at 100. The mean may be so far from k at first, since k starts at 0.
 
 All variances are biased, as in Keras.
 """

@@ -35,7 +35,7 @@ class MixedLabels(NamedTuple):
 
 
 def largest_share(labels: tf.Tensor | MixedLabels) -> tf.Tensor:
-    """Returns the label [b] with the largest share; of equal shares, the label of the image."""
+    """Returns the label [b] with the larger share; if shares are equal, the image's own label."""
     if not isinstance(labels, MixedLabels):
         return labels
     return tf.where(labels.shares >= 0.5, labels.labels, labels.partners)

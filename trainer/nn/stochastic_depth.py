@@ -21,7 +21,7 @@ _DOMAIN = 9908_0646
 
 
 class _Examples(threading.local):
-    """Position of the first example, and the seed; each replica is traced in its own thread."""
+    """Position of the first example and the seed, by thread; each replica has its own thread."""
 
     first: tuple[tf.Tensor, int] | None = None
 
@@ -56,7 +56,7 @@ class StochasticDepth(keras.layers.Layer):
         self.rate, self.number = rate, number
 
     def call(self, inputs: list[tf.Tensor], training: bool = False) -> tf.Tensor:
-        """Returns shortcut + branch · mask / (1 − rate) of [shortcut, branch] in training."""
+        """Returns shortcut + branch · mask / (1 − rate) in training, else shortcut + branch."""
         shortcut, branch = inputs
         if not training:
             return shortcut + branch
@@ -87,7 +87,7 @@ def joined(
 
 
 def mask(position: tf.Tensor, count: int, seed: int, number: int, rate: float) -> tf.Tensor:
-    """Returns whether layer `number` keeps the branch of `count` examples from `position` on."""
+    """Returns for `count` examples from `position` on whether layer `number` keeps their branch."""
     key = random_bits(tf.constant([number], tf.int64), seed ^ _DOMAIN << 32)[0]
     positions = tf.cast(position + tf.range(count, dtype=tf.int64), tf.uint64)
     bits = splitmix64(key + positions)

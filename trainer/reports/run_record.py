@@ -57,7 +57,7 @@ class RunRecord:
 
     @property
     def evaluations(self) -> list[dict[str, Any]]:
-        """The evaluations' points, of the parameters that the run's results are of."""
+        """The points of the evaluations that `evaluated_with` names, or of all if it is None."""
         return self.points_of("eval_ema" if self.evaluated_with == "ema" else "eval")
 
     @property

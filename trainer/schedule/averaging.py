@@ -6,9 +6,9 @@ has consumed:
 
     average(p) = Σ_x d^((p − x)/B₀) · θ(x) / Σ_x d^((p − x)/B₀)
 
-Here, θ(x) are the parameters after the update that used the example at position x. The horizon of
-the average is B₀ / (1 − d) examples, whatever the batch sizes are: the last examples, as many as
-the horizon, have 63% of the weight. After each update of B examples, the average changes by
+Here, θ(x) are the parameters after the update that used the example at position x. The last
+B₀ / (1 − d) examples, which are the horizon, have 63% of the weight, whatever the batch sizes are.
+After each update of B examples, the average changes by
 
     average += (1 − d^(B/B₀)) / (1 − d^n) · (θ − average)      n = position after the update / B₀
 

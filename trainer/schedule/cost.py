@@ -67,8 +67,8 @@ class Cost:
 def medians(points: Iterable[Mapping[str, float]]) -> dict[int, float]:
     """Returns the median seconds of an update for each batch size, from a run's training points.
 
-    The first point is slow, because TensorFlow traces the training step then; it hardly changes the
-    median. Points without a batch size or a throughput, as of another program, are left out.
+    The first point is slow, because the first update takes longer; it hardly changes the median.
+    Points without a batch size or a throughput, as of another program, are left out.
     """
     seconds: dict[int, list[float]] = {}
     for point in points:

@@ -15,7 +15,7 @@ CONTROLLED = ("plateau", "measured")
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """The longest series of updates with one Setting; the field names are those of plan's JSON."""
+    """All consecutive updates with one Setting; the field names are those of plan's JSON."""
 
     start_epoch: float
     start_update: int

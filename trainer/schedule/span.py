@@ -10,7 +10,7 @@ from trainer.schedule.trajectory import Trajectory
 
 @dataclasses.dataclass(frozen=True)
 class Span:
-    """Consecutive updates of one batch size, between two turns of the schedule's curves."""
+    """Consecutive updates of one batch size between two turns of the curves (`Curve.next_turn`)."""
 
     position: int  # Position of the first update.
     updates: int

@@ -1,7 +1,7 @@
 """Output of the program: results, messages, and streams whose failures cannot end a training.
 
 A training continues if its output cannot be written (the disk is full, the reader of a pipe has
-ended, or the terminal has hung up). A command whose output is its result, such as `plan`, ends.
+ended, or the terminal has hung up). A command whose output is its result, such as `plan`, fails.
 """
 
 import codecs
@@ -31,7 +31,7 @@ _IN_ASCII = {
     "±": "+-",
     "÷": "/",
 }
-# Characters that may need an escape. The search for them is fast, as a plan may have megabytes.
+# Characters that may need an escape. A regular expression finds them fast in a plan of megabytes.
 _SUSPECT = re.compile(r"[^\n\t -~]")
 
 

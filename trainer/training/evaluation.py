@@ -266,7 +266,7 @@ class Evaluator:
         label, and weight, [6, b].
         """
         logits = self._model(images, training=False)  # [b, classes]
-        # top_k ranks equal logits by index, so a model whose logits are all equal is seldom right.
+        # Of equal logits, top_k takes the lowest index, so equal logits do not all count as right.
         _, first = tf.math.top_k(logits, min(5, logits.shape[-1]))  # [b, 5]
         right = tf.cast(tf.equal(first, labels[:, None]), tf.float32)
         correct = [right[:, 0], tf.reduce_sum(right, axis=1)]

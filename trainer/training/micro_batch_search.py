@@ -29,7 +29,7 @@ from trainer.system.output import log
 from trainer.system.typed_json import DamagedError, fields, integer
 from trainer.training.step import TrainingStep
 
-# A share of the smallest batch with at most this many examples has too few candidates.
+# If a replica's share of the smallest batch has at most so many examples, candidates are too few.
 _FEW = 64
 # Larger micro-batches overflow the caches of a CPU.
 _MOST_ON_CPU = 256
@@ -150,7 +150,7 @@ def _search(
     sizes: list[int],
     model: str,
 ) -> tuple[list[Candidate], str]:
-    """Tries `sizes` while they fit and are faster; returns those tried, and reasons as text."""
+    """Tries `sizes` while they fit and are faster; returns the tried ones, and reasons as text."""
 
     # A TPU's computation has the name of this function, so the function cannot be a lambda.
     @tf.function

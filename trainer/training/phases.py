@@ -32,7 +32,7 @@ class Phases:
     step: TrainingStep
 
     def next_change(self, position: int) -> int | None:
-        """Returns where the phase changes after `position`; None if it does not."""
+        """Returns the position after `position` at which the phase changes, or None."""
         return self.until if self.until is not None and position < self.until else None
 
     def move_to(self, position: int) -> bool:
@@ -59,7 +59,7 @@ class Phases:
         return True
 
     def step_of_all(self) -> TrainingStep:
-        """Returns the step that takes the most memory: all layers train that ever train."""
+        """Returns the step that takes the most memory, in which all layers train that ever do."""
         if self.until is None:
             return self.step
         was = [layer.trainable for layer in self.frozen]

@@ -139,7 +139,7 @@ def training_data_of(
 
     Args:
       config: flags of the run.
-      path: run directory. If this is None or keeps no properties, the data give them.
+      path: run directory. If this is None or keeps no properties, they are computed from the data.
       bad: records examples that cannot be decoded.
       source: the training split, to compare with the kept properties. If this is None, the split
         is loaded only if the run keeps no properties.

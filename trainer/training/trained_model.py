@@ -51,7 +51,8 @@ def load(
       config: flags of the command, and those that the run or export keeps.
       folder: folder of the run or export.
       strategy: computes the model.
-      bad: records bad examples of the training set, which is read if a run lacks its statistics.
+      bad: records bad training examples, if the run has not kept the training set's statistics and
+        the training set has to be read.
 
     Raises:
       UserError: if the model or its class names cannot be read.

@@ -177,7 +177,7 @@ def _return_in_float32(network: keras.Model) -> None:
 
 
 def _suggest(name: str) -> str:
-    """Returns what --model can be, after the names that are similar to `name`."""
+    """Returns a text with the names similar to `name`, and with what --model can be."""
 
     def plain(name: str) -> str:
         return name.lower().replace("_", "")
