@@ -110,7 +110,8 @@ def _sorted(
     """
     words = tf.bitcast(further_bits(bits, most), tf.int64)  # [e, most]
     inside = tf.range(most, dtype=tf.int64)[None, :] < sizes[:, None]
-    # `top_k` keeps the order of equal words, so words outside come last.
+    # Words outside the class get the least value, and `top_k` keeps the order of equal words. So
+    # words outside come last.
     order = tf.math.top_k(tf.where(inside, words, tf.int64.min), most).indices
     at = tf.stack([row, tf.cast(places, tf.int32)], axis=1)
     return tf.cast(tf.gather_nd(order, at), tf.int64)
@@ -134,7 +135,9 @@ def _passed(
     for i in range(shuffle.PASSES):
         key = tf.gather(keys[:, i * shuffle.KEYS : (i + 1) * shuffle.KEYS], row)  # [n, 3]
         moved = shuffle.shuffled_once(places, key, limits)
-        if odd:  # An index that moves to `size`, outside [0, size), goes to where `size` moves.
+        # If an index moves to `size`, outside [0, size), it goes on to the place to which `size`
+        # moves, which is inside.
+        if odd:
             moved = tf.where(moved < own, moved, shuffle.shuffled_once(limits - 1, key, limits))
         moved += tf.gather(offsets[:, i], row)
         places = tf.where(moved < own, moved, moved - own)

@@ -128,7 +128,8 @@ def _passed_once(places: tf.Tensor, keys: tf.Tensor, examples: int) -> tf.Tensor
     if not needs_more_bits(examples):
         return _shuffled(places, keys, examples, _ROUNDS_A_PASS)
     # If N - 1 is 2¹⁶, for example, the op uses 16 bits, which permutes only 2¹⁶ numbers. For N + 1
-    # numbers, it uses 18 bits. An index that moves to N, outside [0, N), goes to where N moves.
+    # numbers, it uses 18 bits. If an index moves to N, outside [0, N), it goes on to the place to
+    # which N moves, which is inside.
     moved = _shuffled(places, keys, examples + 1, _ROUNDS_A_PASS)
     last = tf.fill(tf.shape(places), tf.constant(examples, tf.int64))
     back = _shuffled(last, keys, examples + 1, _ROUNDS_A_PASS)

@@ -53,7 +53,7 @@ class ExportInfo:
     class_names: tuple[str, ...] | None = None  # None if an older version wrote the export.
     # "imagenet" if the model standardises images as keras.applications does, else None.
     preprocessing: str | None = None
-    # top1 and update of the run's best evaluation at that time; None if it is unknown.
+    # top1 and update of the run's best evaluation before the export; None if it is unknown.
     best: dict[str, Any] | None = None
     # "ema" if the model is the average of the parameters, "plain" if it is not; None if the run has
     # no average.

@@ -22,7 +22,7 @@ class NoiseController(Controller):
 
     >>> controller = NoiseController(2.0, BatchLimits(128, 1024, 0.0), every=15_000, batch_size=128)
     >>> controller.measured(GradientNoise(1000, trace=300, square=1, weight=1))
-    'the gradient noise scale is 300 / 1 = 300 examples, 2 times the batch of 128 or more'
+    'the gradient noise scale is 300 / 1 = 300 examples, at least 2 times the batch of 128'
     >>> controller.batch_size
     256
 
@@ -55,8 +55,8 @@ class NoiseController(Controller):
         old, self.batch_size = self.batch_size, grown
         return (
             f"the gradient noise scale is {noise.trace / noise.weight:.4g} / "
-            f"{noise.square / noise.weight:.4g} = {scale:.4g} examples, {self.threshold:g} times "
-            f"the batch of {old} or more"
+            f"{noise.square / noise.weight:.4g} = {scale:.4g} examples, at least "
+            f"{self.threshold:g} times the batch of {old}"
         )
 
     def state_dict(self) -> dict[str, Any]:
