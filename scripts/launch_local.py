@@ -19,8 +19,8 @@ from trainer.errors import UserError
 from trainer.system import child_process, output, stop_signals
 from trainer.system.cores import split_cores
 
-# All workers start again if one ends by a signal of another program, or with one of these statuses:
-# a stop that should be resumed (75), and a lost worker (76).
+# All workers start again if another program's signal ended a worker, or if a worker ended with one
+# of these statuses: it was stopped and should resume (75), or it lost another worker (76).
 RESTART_STATUSES = (75, 76)
 
 
@@ -40,12 +40,12 @@ Process = subprocess.Popen[bytes]
 
 
 def start(index: int, cores: set[int], environment: dict[str, str]) -> tuple[Process, Process]:
-    """Starts a worker, and a relay: a process that puts the worker's number before its lines.
+    """Starts a worker, and a relay: a process that puts the worker's number before each line.
 
     The relay cannot be a thread, because `child_process.start` requires a process with one thread.
     """
     prefix = ["sed", "-u", f"s/^/[{index}] /"]
-    # A session of its own keeps Ctrl-C from ending the relay before the worker's last line.
+    # The relay has a session of its own, so that Ctrl-C does not end it before the worker.
     relay = subprocess.Popen(prefix, stdin=subprocess.PIPE, start_new_session=True)
     arguments = ["train", "--strategy=multi_worker", *sys.argv[2:]]
     worker = child_process.start(arguments, cores, relay.stdin, environment)
@@ -94,7 +94,7 @@ def limits() -> tuple[int, float]:
 
 
 def main() -> int:
-    """Runs the workers; returns a status that a restart cannot fix, or else the first failure's."""
+    """Runs the workers; returns a status that a restart cannot fix, or else the first failure."""
     if len(sys.argv) < 2 or not sys.argv[1].isdigit() or sys.argv[1] == "0":
         print("usage: scripts/launch_local.sh N --flag=value ...", file=sys.stderr)
         return 2
@@ -123,7 +123,7 @@ def main() -> int:
             print(f"launch_local: start {restart + 1}", file=sys.stderr)
         arguments = zip(range(n), split_cores(n), environments(n), strict=True)
         workers[:], relays = zip(*(start(*each) for each in arguments), strict=True)
-        if stopped.is_set():  # The signal may have come before these workers started.
+        if stopped.is_set():  # A signal that came before these workers started did not reach them.
             forward()
         statuses = wait_for_all(workers, patience)
         for relay in relays:

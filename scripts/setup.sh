@@ -1,5 +1,5 @@
 # Sourced by the other scripts: makes a virtual environment in the checkout, installs the package in it,
-# and prepares the main job's data. It does so once, and again only if setup.cfg has changed.
+# and prepares the main job's data. It makes the environment once, and again only if setup.cfg has changed.
 # shellcheck shell=bash
 
 CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Style, types and tests; sets up on first use. Arguments go to pytest: scripts/test.sh -k ghost
+# Checks style and types, and runs the tests; sets up on first use. Arguments go to pytest: scripts/test.sh -k ghost
 # scripts/test.sh --quick leaves out tests that start a process or a training run, and long files.
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 .venv/bin/ruff check .

@@ -95,7 +95,7 @@ def crescendo(options: argparse.Namespace) -> Batches:
 
 
 def tensorflow(options: argparse.Namespace) -> Batches:
-    """Returns TensorFlow's operations alone: any order, no flip, and an error ends the pass."""
+    """Returns TensorFlow's operations alone: no fixed order, no flip; an error ends the pass."""
     import tensorflow as tf
 
     paths = tf.constant(sorted(str(path) for path in pathlib.Path(options.data).glob("*/*")))
@@ -134,8 +134,8 @@ def torch(options: argparse.Namespace) -> Batches:
     try:
         import torchvision  # noqa: F401
     except RuntimeError:
-        # A PyTorch without CUDA cannot load torchvision's compiled part, if that is for CUDA. This
-        # function needs only the Python part, whose import requires these two operators.
+        # A PyTorch without CUDA cannot load a torchvision that is compiled for CUDA. This function
+        # needs only torchvision's Python part, whose import requires these two operators.
         for operator in ("nms", "qnms"):
             signature = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
             torch.library.define(f"torchvision::{operator}", signature)

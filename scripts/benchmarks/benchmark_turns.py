@@ -1,9 +1,9 @@
 """Compares competitors in turns: each is a process that prepares once, and then waits for its turn.
 
-A round gives each competitor one turn. Each round starts with another competitor, so that a machine
-that slows down affects all equally. For a turn, a competitor reads a line with the amount of work,
-and writes a line of JSON with at least the seconds that the work took. This file has both sides. It
-imports only Python's standard library, so that it works in every environment.
+A round gives each competitor one turn. Each round starts with another competitor, so that a change
+of the machine's speed affects all equally. For a turn, a competitor reads a line with the amount of
+work, and writes a line of JSON with at least the seconds that the work took. This file has both
+sides. It imports only Python's standard library, so that it works in every environment.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ Answer = dict[str, float]
 
 @dataclasses.dataclass
 class Worker:
-    """A competitor's process; a turn is `amount` of the competitor's unit, with `images` images."""
+    """A competitor's process; a turn is `amount` updates or batches, `images` images in all."""
 
     name: str
     process: subprocess.Popen[str]

@@ -111,7 +111,7 @@ def search(
 
 
 def settled(candidates: Sequence[int], tried: dict[int, dict[str, Any]]) -> bool:
-    """Returns whether the next candidate after the largest that fits was tried, or is missing."""
+    """Returns whether the candidate after the largest that fits was tried, or does not exist."""
     fit = max((size for size in tried if tried[size]["fits"]), default=0)
     following = next((size for size in candidates if size > fit), None)
     return following is None or following in tried

@@ -30,7 +30,8 @@ _ENVIRONMENT = {
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
-# This program needs more memory than any core has. The compiler's refusal states the core's memory.
+# This program needs more memory than any core has. So the compiler refuses it, and its message
+# states the core's memory.
 _TOO_MUCH = """
 module @too_much {
   func.func @main(%x: tensor<1048576x1048576xf32>) -> tensor<1048576x1048576xf32> {

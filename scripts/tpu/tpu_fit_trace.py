@@ -7,9 +7,9 @@ arguments, so that one program serves all phases with the same micro-batch.
 
 A run under TPUStrategy differs from this program:
 
-- A run may have two programs, accumulate and apply, which the host calls in turn. This program has
-  both. It needs as much memory as the larger of the two, because parameters, slots and sums stay
-  on the core.
+- A run may have two programs, accumulate and apply, which the host calls in turn. This program does
+  the work of both. It needs as much memory as the larger of the two, because parameters, slots and
+  sums stay on the core.
 - In a run, the host sends micro-batches to the core. In this program, two micro-batches lie on the
   core, and the loop alternates between them. With only one, the compiler would see that all passes
   are equal, and compute only one.
@@ -42,7 +42,7 @@ _ALIAS = re.compile(
 
 
 class _Extended(one_device_strategy.OneDeviceExtended):
-    """One of `replicas` cores, by the CPU; a sum over the cores is an all-reduce of XLA."""
+    """One of `replicas` cores, traced on the CPU; sums over the cores are XLA's all-reduces."""
 
     def __init__(self, strategy: tf.distribute.Strategy, replicas: int) -> None:
         super().__init__(strategy, "CPU:0")

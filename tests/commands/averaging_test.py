@@ -82,7 +82,8 @@ def test_the_average_is_logged_beside_and_counts(averaged):
     best = max(ema, key=lambda point: point["top1"])
     wanted = {"top1": best["top1"], "update": best["update"], "evaluated_with": "ema"}
     assert found["best"] == wanted
-    assert "the average has a horizon of 6,400 examples (0.4 epochs); it counts" in printed.stdout
+    horizon = "the average has a horizon of 6,400 examples (0.4 epochs)"
+    assert f"{horizon}; results are those of the average" in printed.stdout
     text = f"top1 {found['top1']:.4f} (ema; plain {found['plain']['top1']:.4f}) in 178 updates"
     assert text in printed.stdout
     # The confusion matrix is that of the average.

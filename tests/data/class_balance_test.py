@@ -81,9 +81,8 @@ def test_weights_say_what_they_do_to_the_noise():
     (line,) = class_balance.described(parsed("--class_weights=balanced"), {"cat": 100, "dog": 1})
     assert line == (
         "--class_weights=balanced: weights 0.505 (cat) to 50.5 (dog), of mean 1; g keeps its "
-        "formula, and is that of the weighted loss: if all examples' gradients are equally noisy, "
-        "their mean over B is as noisy as without weights over B/25.5, since the mean squared "
-        "weight is that"
+        "formula, for the weighted loss. The mean squared weight is 25.5: if all examples' "
+        "gradients are equally noisy, a batch of B is as noisy as one of B/25.5 without weights"
     )
     (line,) = class_balance.described(parsed("--class_weights=balanced"), None)
     assert line.startswith("--class_weights=balanced: weights of mean 1 over the training set; g ")
@@ -91,9 +90,9 @@ def test_weights_say_what_they_do_to_the_noise():
 
 def test_sampling_says_how_often_examples_come():
     (line,) = class_balance.described(parsed("--sampling=balanced"), {"cat": 100, "dog": 1})
-    assert "0.505 (cat) to 50.5 (dog) times; N, epoch and g stay" in line
+    assert "0.505 (cat) to 50.5 (dog) times an epoch; N, epoch and g are those" in line
     (line,) = class_balance.described(parsed("--sampling=balanced"), None)
-    assert line.startswith("--sampling=balanced: each class equally often; N, epoch and g stay")
+    assert line.startswith("--sampling=balanced: each class equally often; N, epoch and g are")
 
 
 def test_plan_states_both(tmp_path, capsys):
@@ -115,7 +114,7 @@ def test_plan_states_both(tmp_path, capsys):
     "more, message",
     [
         (["--class_weights=balanced"], "would both correct the frequency of the classes"),
-        (["--order_version=1"], "has no order of version 1"),
+        (["--order_version=1"], "cannot have --order_version=1"),
     ],
 )
 def test_flags_that_exclude_balanced_sampling(more, message):

@@ -58,7 +58,7 @@ def test_a_single_worker_waits_for_nobody(addresses):
 @pytest.mark.parametrize(("there", "missing"), [([0, 2], 1), ([1, 2], 0)])
 def test_a_missing_worker_is_named_in_time(addresses, there, missing):
     (first, seconds), *_ = called(addresses, there, timeout=1.0)
-    assert f"worker {missing} ({addresses[missing]}) did not come within 1 s" in first
+    assert f"worker {missing} ({addresses[missing]}) did not join within 1 s" in first
     assert len(first.splitlines()) == 2
     assert seconds < 3
 
@@ -128,8 +128,9 @@ def test_a_chief_that_does_not_know_the_secret_is_not_accepted(addresses):
     """The false chief gets no flags; the worker keeps calling, and names the reason at the end."""
     secrets = (b"the chief's", b"another")
     found = called(addresses[:2], [0, 1], secrets=secrets, timeout=1.0)
-    assert f"worker 1 ({addresses[1]}) did not come within 1 s" in found[0][0]
-    assert "what listens there is not the chief (it does not accept this worker's" in found[1][0]
+    assert f"worker 1 ({addresses[1]}) did not join within 1 s" in found[0][0]
+    reason = "the program at its address is not the chief (it does not accept this worker's"
+    assert reason in found[1][0]
     assert "a caller from 127.0.0.1 is not a worker (it does not know the secret)" in found[0][0]
     assert all("with the same CRESCENDO_SECRET" in text for text, _ in found)
 
@@ -156,8 +157,8 @@ def test_a_worker_keeps_calling_while_a_stranger_answers(addresses, monkeypatch)
         same = ({}, {"flags": ["--data_dir=/of/ours"]})
         ((error, seconds),) = called(addresses[:2], [1], same, 2.0, secrets=(b"", b"ours"))
         stranger.result()
-    assert "did not come within 2 s" in error
-    assert "what listens there is not the chief (" in error
+    assert "did not join within 2 s" in error
+    assert "the program at its address is not the chief (" in error
     assert len(error.splitlines()) == 2
     assert seconds < 4
     assert len(heard) == len(answers)

@@ -48,7 +48,7 @@ def test_top5_is_shown_for_more_than_ten_classes_and_a_newer_update_is_named(tmp
     content["classes"] += [row(f"class {i}", 0, 0, 0) for i in range(8)]
     section, _ = class_section.build(read(tmp_path / "run", content), number=1)
     assert "top-5 100.00%" in section.body
-    assert "by the model of update 10; the run has come to update 20." in section.body
+    assert "by the model of update 10; the run has since reached update 20." in section.body
 
 
 def test_of_many_classes_the_lowest_100_are_shown(tmp_path):

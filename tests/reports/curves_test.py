@@ -50,7 +50,7 @@ def test_the_average_has_pictures_of_its_own(tmp_path):
     assert thick(axes["eval_ema_top1_epochs"])["a"] == ([1, 2], pytest.approx([50, 90]))
     assert thick(axes["eval_top1_epochs"])["a"] == ([1, 2], pytest.approx([40, 80]))
     assert axes["eval_ema_top1_epochs"].get_title().startswith("Evaluation top-1 of the average")
-    assert pictures["eval_top1_epochs"].caption.startswith("Of the plain parameters.")
+    assert pictures["eval_top1_epochs"].caption.startswith("Measured with the plain parameters.")
     write(tmp_path / "c")
     groups = conditions(read(tmp_path)[1:])
     pictures = curves.learned(groups, curves.lines(groups))

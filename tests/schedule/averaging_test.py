@@ -122,17 +122,19 @@ def test_a_decay_is_between_0_and_1(decay):
         (
             ["--ema_decay=0.999"],
             "--ema_decay=0.999: the average has a horizon of 128,000 examples (2.13 epochs); "
-            "it counts",
+            "results are those of the average",
         ),
         (
             ["--ema_decay=0.5", "--evaluate_with=plain", "--base_batch_size=100"],
             "--ema_decay=0.5: the average has a horizon of 200 examples (0.00333 epochs), less "
-            "than a batch of 6,400, where it is nearly the last update; the plain parameters count",
+            "than a batch of 6,400, so it almost equals the last parameters; "
+            "results are those of the plain parameters",
         ),
         (
             ["--ema_decay=0.9999", "--epochs=16"],
             "--ema_decay=0.9999: the average has a horizon of 1,280,000 examples (21.3 epochs), "
-            "more than the run has, so that all of the run's updates count nearly alike; it counts",
+            "more than the run has, so all updates have nearly equal weight; "
+            "results are those of the average",
         ),
     ],
     ids=str,

@@ -104,7 +104,7 @@ def test_the_momentum_falls_before_the_rate():
             "33",
         ),
         (["--momentum_from=0.5"], "needs a warm-up: set --momentum_warmup_epochs"),
-        (["--momentum_to=0.99"], "give a lower one"),
+        (["--momentum_to=0.99"], "give a lower --momentum_to"),
         (["--momentum_to=0.9", "--anneal_with=learning_rate"], "and --anneal_with=batch_size"),
         (["--momentum_to=0.9", "--optimizer=lamb"], "another optimizer than lamb"),
         (["--momentum_to=0", "--optimizer=adam"], "another optimizer than adam"),

@@ -32,7 +32,7 @@ def test_the_batch_follows_the_noise_scale_from_below_one_step_at_a_time():
 
 def test_a_decision_names_its_numbers():
     assert follower().measured(noise(300.0)) == (
-        "the gradient noise scale is 300 / 1 = 300 examples, 2 times the batch of 128 or more"
+        "the gradient noise scale is 300 / 1 = 300 examples, at least 2 times the batch of 128"
     )
 
 

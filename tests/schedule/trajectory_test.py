@@ -127,7 +127,7 @@ def test_replicas_do_not_change_the_settings(replicas, ghost):
             1,
             "changes the learning rate alone",
         ),
-        (["--optimizer=sgd", "--momentum=0.9"], 1, "sgd has no momentum, not 0.9"),
+        (["--optimizer=sgd", "--momentum=0.9"], 1, "sgd cannot have a momentum of 0.9"),
         (["--micro_batch_size=16"], 1, "--micro_batch_size=16 is below"),
         # The solved size is 10¹⁸ · 1,280 examples, whose divisors must not be computed.
         (["--initial_learning_rate=1e18"], 3, "is larger than the 60000 training examples"),

@@ -85,7 +85,7 @@ def test_an_epoch_that_changes_nothing_is_refused(capsys, tmp_path, command, fla
 def test_plan_foresees_the_change(capsys):
     status, out, _ = done(capsys, "plan", *FLAGS)
     assert status == 0
-    assert "layers that match (?!dense) are frozen up to epoch 0.5: one more trace there" in out
+    assert "layers that match (?!dense) are frozen up to epoch 0.5; the step is then traced" in out
 
 
 def test_memory_is_measured_with_all_layers(cpus):

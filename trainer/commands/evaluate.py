@@ -61,7 +61,7 @@ def run(config: Config) -> int:
             strategy, trained.model, source, lanes, config.augment, bad, loss=trained.loss
         )
         evaluation = evaluator.evaluate()
-    assert evaluation is not None  # It returns None only if it is told to stop.
+    assert evaluation is not None  # `evaluate` returns None only if it is told to stop.
     kind = "export" if config.export_dir else "checkpoint"
     examples = source.examples - (bad.count - before)
     values = {**dataclasses.asdict(evaluation), "examples": examples, kind: str(trained.path)}

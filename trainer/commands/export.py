@@ -18,7 +18,8 @@ def run(config: Config) -> int:
     An earlier export of the same run is replaced.
 
     Raises:
-      UserError: if there is no such checkpoint, or the folder is taken or cannot be written.
+      UserError: if there is no such checkpoint, or the folder holds something else or cannot be
+        written.
     """
     folder = model_source.run(config)
     target = pathlib.Path(config.export_dir or folder / "export")
@@ -38,7 +39,7 @@ def run(config: Config) -> int:
     exports.check_free(target, flags)
     bad = BadExamples(config.skip_bad_examples)
     strategy = tf.distribute.OneDeviceStrategy("CPU:0")
-    # Stochastic depth has no part in inference, and model.keras shall load without this program.
+    # Inference does not use stochastic depth, and model.keras must load without this program.
     for_inference = dataclasses.replace(config, drop_path=0.0)
     model, data, path, update = setup.restore(for_inference, folder, strategy, bad)
     checkpoints = folder / "checkpoints"
@@ -77,7 +78,8 @@ def _say_usage(target: pathlib.Path, without: str | None, modules: Iterable[str]
       without: reason why the export lacks model.keras; None if it has this file.
       modules: names of the modules that model.keras needs.
     """
-    # The printed code assigns `model`: without it, Python would delete the variables of `serve`.
+    # The printed code keeps `model` in a variable: otherwise, Python would delete the variables
+    # that `serve` uses.
     say(f'  model = tf.saved_model.load("{target}/saved_model"); logits = model.serve(images)')
     say(
         f'  model = tf.saved_model.load("{target}/saved_model"); '

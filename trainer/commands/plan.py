@@ -1,4 +1,7 @@
-"""plan: prints the batch sizes and learning rates of a run, without importing TensorFlow."""
+"""plan: prints the batch sizes and learning rates of a run.
+
+Only --layer_decay imports TensorFlow, because it needs the model's layers.
+"""
 
 import json
 import pathlib
@@ -69,7 +72,7 @@ def _model_lines(config: Config) -> list[str]:
     lines = []
     if config.freeze:
         until = config.unfreeze_epochs
-        end = "" if until is None else f" up to epoch {until:g}: one more trace there"
+        end = "" if until is None else f" up to epoch {until:g}; the step is then traced once more"
         lines.append(f"layers that match {config.freeze} are frozen{end}")
     if config.layer_decay != 1:
         lines += _layer_groups(config).splitlines()
@@ -121,7 +124,7 @@ def planned(
             f"the number of examples in {config.dataset}'s {config.train_split!r} is not known "
             "here: pass --train_examples."
         )
-    trajectory.unfreeze_position(config, examples)  # Refuses what contradicts itself.
+    trajectory.unfreeze_position(config, examples)  # Refuses flags that contradict each other.
     averaging.evaluated_with(config)
     hosts = config.plan_hosts or 1
     replicas = config.plan_replicas or config.virtual_devices or hosts

@@ -105,10 +105,10 @@ def _top_k(asked: int | None, classes: int) -> int:
 
 
 def _report_bad(count: int, pictures: int, not_finite: int) -> None:
-    """Says how many pictures have no prediction, `not_finite` of them because of the model.
+    """Logs how many pictures have no prediction, `not_finite` of them because of the model.
 
     Raises:
-      UserError: if no picture has one.
+      UserError: if no picture has a prediction.
     """
     if not_finite and count == pictures:
         raise UserError(

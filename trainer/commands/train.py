@@ -47,11 +47,11 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
     with directory.lock_run_dir(path, directory.flagfile_in(path, config)):
         ended, status = results.ended(path), 0
         if ended is not None:
-            ranges = config.anneal == "range_test"  # The learning rate made its last top-1 small.
+            ranges = config.anneal == "range_test"  # The best top-1 of rising rates is not useful.
             best = f"; {_best(ended)}" if ended.get("best") and not ranges else ""
             log(f"{path} is finished: {_last(ended)} in {ended['updates']} updates{best}")
         try:
-            if ended is None or worker:  # The other workers wait for the chief of a finished run.
+            if ended is None or worker:  # In a finished run, the other workers wait for the chief.
                 status = _train(config, path, worker)
             if report and (status == ExitStatus.NOT_FINITE or results.ended(path)):
                 report(path)

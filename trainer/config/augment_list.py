@@ -1,4 +1,4 @@
-"""Parses --augment, a list of what happens to training images, and checks that its items fit."""
+"""Parses --augment, a list of augmentations, and checks that they can be combined."""
 
 import dataclasses
 
@@ -6,18 +6,18 @@ import dataclasses
 PRESETS = ("none", "medium", "strong", "imagenet")
 POLICIES = ("randaugment", "trivialaugment")
 MIXING = ("mixup", "cutmix")
-# Items of a list, in the order of their application, which the order in the list does not change.
+# Items of a list. They are applied in this order, whatever their order in the list is.
 ITEMS = ("crop", "flip", *POLICIES, "erasing", *MIXING)
-# Items that cannot be in a list beside another name, by that name.
+# Maps a name to the items that cannot be in the same list.
 _EXCLUDED = {
     "none": ITEMS,
     "medium": ("crop", "flip"),
-    # Erasing comes last, so nothing that moves or recolours an image follows it.
+    # strong ends with erasing, which must come after all items that move or recolour an image.
     "strong": ("crop", "flip", *POLICIES, "erasing"),
     "imagenet": ("crop", "flip"),
     "randaugment": ("trivialaugment",),
 }
-# The item that a flag belongs to, by the flag.
+# Maps a flag to the item that it belongs to.
 FLAG_OF = {
     "randaugment_layers": "randaugment",
     "randaugment_magnitude": "randaugment",
@@ -33,13 +33,14 @@ class Augmentation:
     """Changes of training images, in the order of the attributes.
 
     Attributes:
-      resized_crop: a random part is resized while the image is decoded, and half are flipped.
+      resized_crop: a random part of each image is resized while the image is decoded, and half of
+        the images are flipped.
       strong: shift, flip, zoom, rotation, channel shift and erasing of the preset strong.
       crop: the image is padded, and cropped at random.
       flip: half of the images are mirrored.
       policy: randaugment or trivialaugment, or "".
       erasing: noise replaces a rectangle of some images.
-      mixing: those of mixup and cutmix that mix examples; one is drawn for each ghost batch.
+      mixing: mixup, cutmix, or both; if both, one of the two is drawn for each ghost batch.
       layers: number of operations of randaugment.
       magnitude: strength of randaugment's operations, from 0 to 10.
       erasing_probability: share of the images that are erased.

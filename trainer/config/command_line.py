@@ -17,7 +17,7 @@ from trainer.config.flags import FLAGS, Config
 from trainer.errors import UserError
 
 _TYPES = typing.get_type_hints(Config)
-# Functions of absl that define a flag, by the flag's type; a flag of another type is a string.
+# Maps a flag's type to absl's function that defines the flag; any other type is a string to absl.
 _DEFINE: dict[Any, Callable[..., Any]] = {
     bool: absl_flags.DEFINE_bool,
     int: absl_flags.DEFINE_integer,
@@ -26,9 +26,9 @@ _DEFINE: dict[Any, Callable[..., Any]] = {
     float | None: absl_flags.DEFINE_float,
     tuple[str, ...]: absl_flags.DEFINE_list,
 }
-# Current names of flags, by their earlier names.
+# Maps a flag's earlier name to its current name.
 _RENAMED = {flag.formerly: name for name, flag in FLAGS.items() if flag.formerly}
-# Flags that take the arguments of a command that are not flags.
+# Maps a command to the flag whose values may stand on the command line without the flag's name.
 _POSITIONAL = {"report": "runs", "predict": "images"}
 _RENAMED_FLAG = re.compile(f"^(--?)({'|'.join(_RENAMED)})(?=$|=)")
 
@@ -47,12 +47,12 @@ def parse(command: str, arguments: Sequence[str], kept: Sequence[str] = ()) -> C
       UserError: if a flag is unknown, has a wrong value, or belongs to another command; or if an
         argument is not a flag.
     """
-    # absl's logging reads global flags of absl, which must count as parsed.
+    # absl's logging reads absl's global flags, and fails unless they are marked as parsed.
     absl_flags.FLAGS.mark_as_parsed()
-    if command != "predict":  # Predictions are not kept with flags, and pictures have any name.
+    if command != "predict":  # `predict` writes no flags.txt, and a picture may have any name.
         _check_text(arguments)
     expanded = expand(arguments)
-    # Arguments by flagfile; the key None has the arguments of the command line itself.
+    # Maps a flagfile to its arguments, and None to the arguments of the command line itself.
     lines: dict[pathlib.Path | None, list[str]] = {}
     for each in expanded:
         lines.setdefault(each.flagfile, []).append(each.text)
@@ -74,7 +74,7 @@ def parse(command: str, arguments: Sequence[str], kept: Sequence[str] = ()) -> C
     _check_strategy(config)
     _check_balance(config)
     _check_drop_path(config)
-    if command in TRAINING:  # Other commands may take another --augment than the run's.
+    if command in TRAINING:  # Other commands may be given another --augment than the run's.
         _check_augment(config)
         training_targets.check(config)
     return config
@@ -143,14 +143,15 @@ def _check_flagfiles(command: str, files: Mapping[pathlib.Path | None, Sequence[
 
 
 def _check_value(name: str, value: Any) -> None:
-    """Refuses a value that the flag or a flagfile cannot have."""
+    """Refuses a value that the flag does not accept, or that flags.txt cannot hold."""
     for command in (each for each in _POSITIONAL if _POSITIONAL[each] == name):
         for path in value:
             if why := local_path.problem(path):
                 raise UserError(f"{command} cannot read {path!r}: it {why}.")
     if isinstance(value, str) and len(f"{value}.".splitlines()) > 1:
         raise UserError(
-            f"--{name}={value!r} has a line break, but flags.txt has one line per flag: rename it."
+            f"--{name}={value!r} has a line break, and flags.txt has one line per flag: "
+            "remove the line break, or rename the file."
         )
     if value is not None and (why := FLAGS[name].problem(value)):
         given = ",".join(value) if isinstance(value, tuple) else value
@@ -158,7 +159,7 @@ def _check_value(name: str, value: Any) -> None:
 
 
 def _check_choice(command: str, name: str, value: Any) -> None:
-    """Refuses a choice of a flag that only other commands accept."""
+    """Refuses a value that only other commands accept for this flag."""
     flag = FLAGS[name]
     accepted = flag.choices_of(command)
     if command in flag.commands and value in flag.choices and value not in accepted:
@@ -206,7 +207,9 @@ def _check_balance(config: Config) -> None:
             "the frequency of the classes: leave one of the two out."
         )
     if config.order_version == 1:
-        raise UserError("--sampling=balanced has no order of version 1: give --order_version=2.")
+        raise UserError(
+            "--sampling=balanced cannot have --order_version=1: give --order_version=2."
+        )
     if config.anneal == "measured":
         raise UserError(
             "--anneal=measured needs examples that are drawn independently, and "

@@ -58,9 +58,9 @@ class Flag:
       scope: owner of the value.
       commands: names of the commands that take the flag.
       choices: all values that the flag accepts; () if its values cannot be listed.
-      only: commands that accept a choice, by the choice; all commands accept the others.
+      only: maps a choice to the commands that accept it; all commands accept all other choices.
       problem: function that returns why a value cannot be used, or "".
-      decides: value of --anneal with which a flag of scope FREE changes what is learned, or None.
+      decides: value of --anneal at which this flag of scope FREE changes what is learned, or None.
       repeated: whether the flag may be given several times, with one value each.
       formerly: earlier name of the flag, which is still accepted; "" if there is none.
     """

@@ -1,7 +1,7 @@
 """Writes and compares flags.txt, the flagfile that replays a run.
 
-A resumed run must have the flags that it was started with. Only the flags in `FREE` may differ,
-because they do not change what is learned.
+A resumed run must have the flags that it was started with, except the flags in `FREE`. These do not
+change what is learned, but for a value of --anneal with an entry in `DECIDES`.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from trainer.config.declaration import Scope
 from trainer.config.flags import FLAGS, Config
 from trainer.config.run_flags import NEWEST_ORDER
 
-# Largest number of characters of a line, and of differences, that a message shows.
+# Largest number of characters of a line that a message shows, and of differences that it lists.
 _LONG, _FEW = 200, 10
 
 
@@ -26,7 +26,7 @@ ONE_CALL = _of(Scope.CALL)
 OF_THE_MACHINE = _of(Scope.MACHINE)
 # Flags whose values may differ when a run is resumed.
 FREE = _of(Scope.CALL, Scope.MACHINE, Scope.FREE)
-# For a value of --anneal that has a controller, the flags in FREE that change its decisions.
+# Maps a value of --anneal that has a controller to the flags in FREE that change its decisions.
 DECIDES = {
     anneal: frozenset(name for name, flag in FLAGS.items() if flag.decides == anneal)
     for anneal in {flag.decides for flag in FLAGS.values()} - {None}
@@ -42,7 +42,7 @@ _IN_EVERY_RUN = {
 def with_precision(config: Config) -> Config:
     """Returns `config` with --precision set, by default to bfloat16 on TPUs and float32 elsewhere.
 
-    So flags.txt holds the precision, and a run that resumes on other devices keeps it.
+    flags.txt then holds the precision, and a run that resumes on other devices keeps it.
     """
     default = "bfloat16" if config.strategy == "tpu" else "float32"
     return dataclasses.replace(config, precision=config.precision or default)
@@ -56,7 +56,8 @@ def defaults() -> Config:
 def is_of_version_1(lines: Iterable[str]) -> bool:
     """Returns whether `lines` are the flags.txt of a run that is older than --order_version.
 
-    Such a run has order version 1. A flags.txt names all flags that are set, a recipe only a few.
+    Such a run has order version 1. Its flags.txt has all flags of `_IN_EVERY_RUN`, unlike a recipe,
+    which has only a few flags, but it lacks --order_version.
     """
     named = set(_read(lines))
     return named >= _IN_EVERY_RUN and "order_version" not in named
@@ -100,8 +101,8 @@ def shared(config: Config) -> list[str]:
 def learned(text: str) -> dict[str, str]:
     """Returns the values in a flags.txt that change what is learned, by flag.
 
-    A flag that is missing is newer than the file, and gets its default. A missing --order_version
-    means version 1.
+    If a flag is missing, the file is older than the flag, and the value is the flag's default. But
+    a missing --order_version means version 1.
     """
     old = values_in(text)
     values = _read(to_flagfile(defaults()).splitlines()) | {"order_version": "1"} | old

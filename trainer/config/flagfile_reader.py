@@ -1,8 +1,8 @@
 """Replaces the flagfiles of a command line by the flags in these files.
 
 A flagfile has one flag per line; lines that start with # or // are comments. A flagfile is looked
-up in the current folder, then among the recipes of this program, such as fashion_mnist_grow. A
-flagfile that another one names is first looked up in the folder of that other one.
+up in the current folder, then among the recipes of this program, such as fashion_mnist_grow. If
+flagfile a names flagfile b, b is first looked up in the folder of a.
 """
 
 import dataclasses

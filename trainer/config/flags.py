@@ -66,7 +66,8 @@ class Config(RunFlags):
         0,
         "Largest number of examples in one forward and backward pass of a replica. 0: the fastest "
         "that fits in memory, by measurement; with --deterministic, 128, or the ghost batch if it "
-        "is larger; with --anneal=measured, the same, but at most half of the first batch.",
+        "is larger; with --anneal=measured, as with --deterministic, but at most half of the first "
+        "batch.",
         problem=at_least(0),
         decides="measured",
     )
@@ -184,8 +185,8 @@ class Config(RunFlags):
         None,
         "Grid of flags: initial_batch_size=128,256;seed=0,1 has four points. "
         "initial_batch_size/ghost_batch_size=2/2,128/32 varies two flags together. Braces hold a "
-        "value with commas: anneal_epochs={30%,60%},{50%,75%}. flagfile may be swept too; all "
-        "other flags of the sweep override its flags.",
+        "value with commas: anneal_epochs={30%,60%},{50%,75%}. flagfile may be swept too; the "
+        "sweep's other flags override those in the swept flagfile.",
     )
     sweep_shard: str | None = _sweep(
         None,

@@ -149,8 +149,8 @@ class ModelFlags:
     )
     drop_path: float = _model(
         0.0,
-        "Probability with which the last block of resnet_50 or vit leaves out its branch for an "
-        "example in training; it rises evenly from 0 in the first block.",
+        "Stochastic depth: probability with which the last block of resnet_50 or vit skips its "
+        "branch for a training example; the probability rises evenly from 0 at the first block.",
         problem=FRACTION,
         commands=TRAINING,
     )
@@ -183,14 +183,14 @@ class ModelFlags:
     )
     freeze: str | None = _model(
         None,
-        "Regular expression; layers whose path matches it from its start keep their weights. "
+        "Regular expression; a layer keeps its weights if the start of its path matches. "
         "--freeze='(?!logits)' trains only the layer logits (unset: all layers train).",
         problem=_pattern_problem,
         commands=TRAINING,
     )
     unfreeze_epochs: float | None = _model(
         None,
-        "Epoch from which the layers of --freeze train, too (unset: they never do).",
+        "Epoch from which the layers of --freeze train too (unset: they never train).",
         problem=EPOCHS,
         commands=TRAINING,
     )

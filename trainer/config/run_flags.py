@@ -20,8 +20,8 @@ from trainer.config.model_flags import ModelFlags
 # The --order_version of new runs.
 NEWEST_ORDER = 2
 
-# Values of --optimizer that average gradients and divide the average by its size. Momentum is β₁,
-# which does not lengthen their steps.
+# Values of --optimizer that average gradients, and divide by the root of the average squared
+# gradient. Their momentum is β₁, which does not lengthen a step.
 ADAPTIVE = ("adam", "adamw", "lamb")
 
 # Values of --anneal that are functions of the epochs.
@@ -65,13 +65,14 @@ class RunFlags(ModelFlags):
     weight_decay: float = _optimizer(
         0.0,
         "Factor of the coupled L2 penalty on all parameters except biases and the weights of "
-        "normalisation (adamw and lamb: times the parameter, added to the normalised gradient).",
+        "normalisation (adamw and lamb: the factor times the parameter is added to the normalised "
+        "gradient).",
         problem=at_least(0),
     )
     clip_norm: float | None = _optimizer(
         None,
         "Largest Euclidean norm of an update's gradient, with the model's regularizers and without "
-        "--weight_decay; a longer gradient is scaled down to it (unset: none is).",
+        "--weight_decay; a longer gradient is scaled down to this norm (unset: no clipping).",
         problem=RATE,
     )
     loss: str = _optimizer(
@@ -85,8 +86,8 @@ class RunFlags(ModelFlags):
     )
     sigmoid_threshold: float | None = _optimizer(
         None,
-        "Share of a mixed image above which --loss=sigmoid takes 1 as the target of its label, and "
-        "else 0 (unset: the target is the share).",
+        "Share of a mixed image above which the label's target in --loss=sigmoid is 1; at or below "
+        "it, the target is 0 (unset: the target is the share).",
         problem=FRACTION,
     )
     label_smoothing: float = _optimizer(
@@ -226,7 +227,8 @@ class RunFlags(ModelFlags):
 
     growth_threshold: float = _measured(
         2.0,
-        "Factor by which the batch grows when gradient noise scale / batch size reaches it.",
+        "Factor by which the batch grows when gradient noise scale / batch size reaches the same "
+        "factor.",
         problem=FACTOR,
     )
     noise_horizon: int | None = _measured(

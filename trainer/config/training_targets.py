@@ -9,7 +9,7 @@ def check(config: Config) -> None:
     """Checks that the flags of mixing and the loss fit together.
 
     Raises:
-      UserError: if a ghost batch has nothing to mix, or a flag is without effect.
+      UserError: if a ghost batch has nothing to mix, or a flag has no effect.
     """
     mixing = config.augmentation.mixing
     if mixing and config.ghost_batch_size == 1:

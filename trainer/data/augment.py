@@ -5,10 +5,10 @@ not change an example's augmentation. In the next epoch, the example has another
 another augmentation. Seed and position have 64 bits each, so the hashes of a run do not repeat.
 
 Crop and flip use the hash itself. `decode.random_crop` (imagenet) uses it as the key of
-TensorFlow's Philox generator. The others need more bits: they use the splitmix64 sequence that
-starts at the hash, and so do the replacements of bad examples. What a position gets from an item
-of --augment does not depend on the other items, because each has its own words of the sequence.
-Only `strong` uses all words, and excludes the other items that need some.
+TensorFlow's Philox generator. All other augmentations need more bits than the hash has. They use
+words of the splitmix64 sequence that starts at the hash, and each has words of its own. So an
+augmentation does not depend on the other items of --augment. Only `strong` uses all words, so it
+excludes the other items that need words. Replacements of bad examples use the sequence too.
 """
 
 import functools
@@ -39,7 +39,8 @@ def augmenter(asked: Augmentation) -> Augment:
         probability, area = asked.erasing_probability, asked.erasing_area
         steps.append(functools.partial(erasing, probability=probability, area=area))
 
-    @tf.autograph.experimental.do_not_convert  # It cannot convert all, and need not convert any.
+    # AutoGraph cannot convert some of these functions, and none needs to be converted.
+    @tf.autograph.experimental.do_not_convert
     def augmented(images: tf.Tensor, positions: tf.Tensor, seed: int) -> tf.Tensor:
         for step in steps:
             images = step(images, positions, seed)

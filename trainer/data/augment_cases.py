@@ -1,8 +1,8 @@
 """Tabulates the operations of RandAugment and TrivialAugment: what each does at each strength.
 
 A case is an operation at one strength with one sign. All its numbers are computed here once, in
-Python, so that an image looks them up, whatever its micro-batch is. Interpolation is the nearest
-pixel, and pixels from outside the image are black, as in both papers' code.
+Python; an image only looks them up, so they do not depend on the micro-batch. A moved image takes
+the nearest pixels, and black pixels from outside, as in both papers' code.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ OPERATIONS = (
     *("identity", "autocontrast", "equalize", "rotate", "solarize", "color", "posterize"),
     *("contrast", "brightness", "sharpness", "shear_x", "shear_y", "translate_x", "translate_y"),
 )
-STRENGTHS = 31  # of TrivialAugment
+STRENGTHS = 31  # Number of strengths of TrivialAugment.
 _ONE = 65536  # 1 in fixed-point numbers, as in Pillow.
 
 # Numbers a₀ to a₅: the pixel's centre (x, y) comes from (a₀ x + a₁ y + a₂, a₃ x + a₄ y + a₅).
@@ -26,7 +26,7 @@ Affine = tuple[float, float, float, float, float, float]
 
 
 class Kind(enum.IntEnum):
-    """Change of an image; each kind is computed for all its images together."""
+    """Kind of change of an image; all images of a micro-batch with one kind change together."""
 
     KEEP = 0
     MOVE = 1
@@ -66,7 +66,7 @@ class Cases:
     Attributes:
       kind: int32 [n], a Kind.
       affine: int32 [n, 6], a₀ to a₅ in fixed point, a₂ and a₅ for the centre of pixel (0, 0).
-      table: uint8 [n, 256], new grey levels by the old, for the kind RECOLOUR.
+      table: uint8 [n, 256], the new grey level for each old one, for the kind RECOLOUR.
       factor: float32 [n], of color, contrast and sharpness.
       to_mean: bool [n], whether an image of the kind TOWARD_GREY is mixed with its mean grey level.
     """
@@ -81,10 +81,10 @@ class Cases:
 def randaugment(magnitude: float, height: int, width: int) -> Strength:
     """Returns the numbers of RandAugment at a magnitude from 0 to 10.
 
-    10 is the end of each range of AutoAugment (Cubuk et al. 2018, table 6), and 0 changes nothing,
-    so that every operation becomes stronger with the magnitude. The range of translations, 150 of
-    331 pixels, is relative to the image. Where the paper's code lets `posterize` and `solarize`
-    become weaker with the magnitude, this is torchvision's direction.
+    At 0, an operation changes nothing; at 10, it is at the end of its range in AutoAugment (Cubuk
+    et al. 2018, table 6). The range of translations, 150 of 331 pixels, is scaled to the image's
+    size. `posterize` and `solarize` become stronger with the magnitude, as in torchvision; in the
+    paper's code, they become weaker.
     """
     share = magnitude / 10
     return Strength(
@@ -120,7 +120,7 @@ def trivialaugment() -> list[Strength]:
 def tabulate(strengths: Sequence[Strength], height: int, width: int, channels: int) -> Cases:
     """Returns the cases of all operations at all `strengths`, for images [height, width, channels].
 
-    `color` keeps an image of one channel.
+    `color` does not change images of one channel.
     """
     levels = np.arange(256)
     count = len(OPERATIONS) * len(strengths) * 2

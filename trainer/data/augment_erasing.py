@@ -10,8 +10,8 @@ Limits = tuple[float, float]
 
 # Height / width of the rectangle: the paper's r₁ and 1 / r₁.
 _ASPECT = (0.3, 1 / 0.3)
-# Numbers of the first words after a position's hash: of five draws, and of the noise. Policies use
-# words between these.
+# Words are counted from the position's hash. The five draws start at word 0, and the noise at word
+# 16. Policies use words between them.
 _DRAWS, _NOISE = 0, 16
 
 
@@ -36,7 +36,7 @@ def erasing(
 
 def draws(words: tf.Tensor) -> tf.Tensor:
     """Returns uniform numbers in [0, 1), float64, from the highest 53 bits of words, uint64."""
-    return tf.cast(shift_right(words, 11), tf.float64) * 2.0**-53  # A float64 holds them exactly.
+    return tf.cast(shift_right(words, 11), tf.float64) * 2.0**-53  # A float64 holds all 53 bits.
 
 
 def between(uniform: tf.Tensor, lowest: float | tf.Tensor, highest: float | tf.Tensor) -> tf.Tensor:
@@ -54,19 +54,19 @@ def erase(
     area: Limits,
     aspect: Limits,
 ) -> tf.Tensor:
-    """Replaces a rectangle of some images with noise, which is computed only for these.
+    """Replaces a rectangle of some images with noise, and computes noise only for these images.
 
     As in the paper, area and aspect are uniform, and each erased pixel and channel gets its own
-    random value. The aspect is relative to the image's height and width: for a square image, it is
-    the paper's. The paper draws again if a rectangle does not fit into the image. Here, the aspect
-    is drawn among those with which the area fits. All places where the rectangle fits are equally
-    likely.
+    random value. The aspect is relative to that of the image, so it equals the paper's aspect if
+    the image is square. The paper draws again if a rectangle does not fit. Here, the aspect
+    is drawn from the range in which a rectangle of the drawn area fits. All places where the
+    rectangle fits are equally likely.
 
     Args:
         images: uint8 [b, h, w, c].
         bits: uint64 [b], hashes of the positions.
         found: five float64 [b] in [0, 1): whether to erase, area, aspect, row and column.
-        noise: number of the first word after a hash that is noise.
+        noise: number of the first word of noise, counted from the hash.
         probability: share of the images that are erased.
         area: smallest and largest area, as fractions of the image.
         aspect: smallest and largest height / width, each as a fraction of the image's.

@@ -1,19 +1,19 @@
-"""Applies the operations of augmentation policies, each to all its images at once, like Pillow.
+"""Applies operations of augmentation policies, each to a batch of images.
 
 Results equal those of Pillow's ImageOps, ImageEnhance and nearest-neighbour transforms in every
-pixel. Arithmetic is in integers, or in floats that round alike in any batch. No function needs an
-image: each returns an empty batch for an empty one.
+pixel. Arithmetic is in integers, or in floats that round alike in any batch. Each function also
+accepts an empty batch.
 """
 
 import tensorflow as tf
 
-# Weights of red, green and blue in a grey level, in 1 / 65,536: Pillow's, from ITU-R BT.601.
+# Weights of red, green and blue in a grey level, in units of 1 / 65,536: Pillow's (ITU-R BT.601).
 _GREY = (19595, 38470, 7471)
 LEVELS = 256
 
 
 def move(images: tf.Tensor, affine: tf.Tensor) -> tf.Tensor:
-    """Moves pixels: each pixel of the result is the nearest to its place in the image, or black.
+    """Moves pixels: each result is the pixel nearest to the place that it comes from, or black.
 
     Args:
         images: uint8 [n, h, w, c].
@@ -25,7 +25,7 @@ def move(images: tf.Tensor, affine: tf.Tensor) -> tf.Tensor:
     y = by_y[:, None, :] * tf.range(height)[:, None] + start[:, None, :]  # [n, h, 2]
     column = tf.bitwise.right_shift(x[:, None, :, 0] + y[:, :, None, 0], 16)  # [n, h, w]
     row = tf.bitwise.right_shift(x[:, None, :, 1] + y[:, :, None, 1], 16)
-    # A border of one black pixel holds all places outside.
+    # All places outside the image are moved to a border of one black pixel.
     column = tf.minimum(tf.maximum(column, -1), width)
     row = tf.minimum(tf.maximum(row, -1), height)
     pixels = row * (width + 2) + (column + (width + 3))
@@ -54,7 +54,7 @@ def autocontrast_tables(images: tf.Tensor) -> tf.Tensor:
     levels = tf.range(LEVELS, dtype=tf.float64)
     scale = 255 / tf.maximum(highest - lowest, 1)
     stretched = tf.clip_by_value(levels * scale + -lowest * scale, 0, 255)
-    # The cast rounds down. An image of one level keeps it.
+    # The cast rounds down. A channel of one level does not change.
     return tf.cast(tf.where(highest > lowest, stretched, levels), tf.uint8)
 
 
@@ -101,13 +101,13 @@ def toward_grey(images: tf.Tensor, to_mean: tf.Tensor, factor: tf.Tensor) -> tf.
 
 
 def sharpen(images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    """Mixes images with their smooth image, the mean of 3 × 3 pixels of which the middle counts 5.
+    """Mixes each image with its smooth image: means of 3 × 3 pixels, the middle with weight 5.
 
     The pixels of the border have no smooth value and are kept.
 
     Args:
         images: uint8 [n, h, w, c].
-        factor: float32 [n], share of the image; above 1, it becomes sharper.
+        factor: float32 [n], share of the image; above 1, the image becomes sharper.
     """
     _, height, width, _ = images.shape
     if height < 3 or width < 3:

@@ -25,7 +25,8 @@ from trainer.data.augment_operations import (
 from trainer.errors import UserError
 from trainer.nn.splitmix64 import further_bits, random_bits, shift_right
 
-# Number of the first layer's word after a position's hash. Each of at most eight layers has one.
+# Number of the first layer's word, counted from the position's hash. Each of at most eight layers
+# has one word.
 _FIRST_WORD = 8
 
 
@@ -69,9 +70,9 @@ def policy(images: tf.Tensor, positions: tf.Tensor, seed: int, *, asked: Augment
 def _layer(
     strengths: tuple[Strength, ...], shape: tuple[int, int, int]
 ) -> Callable[..., tf.Tensor]:
-    """Returns the function that applies an operation of `strengths` to images of `shape`, by words.
+    """Returns a function (images of `shape`, words) that applies the operation each word chooses.
 
-    It is traced once, for all layers and micro-batches, because a trace takes a second.
+    The function is traced once, for all layers and micro-batches, because a trace takes a second.
     """
     cases = augment_cases.tabulate(strengths, *shape)
     images, words = tf.TensorSpec([None, *shape], tf.uint8), tf.TensorSpec([None], tf.uint64)
@@ -99,8 +100,8 @@ def drawn(words: tf.Tensor, strengths: int) -> tf.Tensor:
 def applied(images: tf.Tensor, case: tf.Tensor, cases: Cases) -> tf.Tensor:
     """Applies to each image, uint8 [b, h, w, c], its case, an index in `cases`, int32 [b]."""
     kind = tf.gather(cases.kind, case)  # [b]
-    # Grappler takes the outputs of tf.dynamic_partition for equally long if all images are of one
-    # kind, so tf.where finds the places of each kind.
+    # tf.where finds the places of each kind. With tf.dynamic_partition, Grappler would assume that
+    # all kinds have equally many images, which fails if all images are of one kind.
     places = [tf.where(kind == each)[:, 0] for each in Kind]
     _, moved, *recoloured, greyed, sharpened = places
     fixed, stretched, equalized = (tf.gather(images, at) for at in recoloured)

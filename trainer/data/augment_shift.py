@@ -29,7 +29,7 @@ def shifted(
 ) -> tf.Tensor:
     """Pads by 4 black pixels, crops to the old size at random, and mirrors half of the images.
 
-    Without `crop` or `flip`, that step is left out, and the other does what it does beside it.
+    If `crop` or `flip` is False, that step is left out, and the other step does not change.
 
     One gather of pixels crops and flips, because a flip only reverses the column indices. In
     micro-batches of 32 to 512, two threads select and augment 150,000 to 300,000 images/s of

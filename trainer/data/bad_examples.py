@@ -21,7 +21,7 @@ class BadExamples:
 
     Args:
       skip: whether bad examples are left out; if not, the first one ends the run.
-      path: file that lists the bad examples, one per line; None: no file is read or written.
+      path: file that lists the bad examples, one per line; if None, no file is read or written.
       most_reported: number of bad examples with a message of their own.
     """
 

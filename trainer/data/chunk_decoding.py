@@ -34,8 +34,8 @@ def chunk_size(batch_size: int) -> int:
 def threads() -> int:
     """Returns the number of threads that read and decode: several per core, because reads wait.
 
-    If each read took 3 ms, two cores made 1,250 images/s with four threads per core, and 459 with
-    one. If files were in the page cache, both were equally fast.
+    With reads of 3 ms, two cores made 1,250 images/s with four threads per core, and 459 with one.
+    With files in the page cache, both were equally fast.
     """
     cores = len(usable())
     return min(4 * cores, cores + 64)  # A chunk of photographs takes 4 MB.
@@ -52,11 +52,11 @@ def decoded(
 
     Args:
         source: the examples.
-        places: chunks of (indices int64 [n], positions int64 [n]), n static.
+        places: chunks of (indices int64 [n], positions int64 [n]), with a static n.
         decode: decodes an example; called in a graph and eagerly.
         bad: records the examples that cannot be read or decoded.
         replacements: position → indices of the examples to try, in order, in place of a bad one;
-            None: a bad example becomes black with weight 0.
+            if None, a bad example becomes black with weight 0.
 
     Returns:
         Chunks of (images uint8 [n, h, w, c], labels int32 [n], weights float32 [n], positions

@@ -1,9 +1,9 @@
 """Weights of classes, and texts about what --class_weights and --sampling do.
 
 With weights, an update is Σ wᵢ ∇ᵢ / B, where wᵢ is the weight of example i's class. The weights are
-scaled so that their mean over the training set is 1. The sum is never divided by the weights in a
-batch, so each example counts alike in every batch, and no layout changes an update. This module
-does not import TensorFlow, because `plan` uses it.
+scaled so that their mean over the training set is 1. The divisor is B, not the sum of the batch's
+weights. So an example has the same weight in every batch, and no layout changes an update. This
+module does not import TensorFlow, because `plan` uses it.
 """
 
 import math
@@ -17,7 +17,7 @@ from trainer.system import typed_json
 from trainer.system.typed_json import DamagedError, number, table_of
 
 BALANCED = "balanced"
-# Larger ratios of weights leave float32's range in a gradient.
+# Smaller or larger weights could make a gradient overflow or vanish in float32.
 _LEAST, _MOST = 1e-9, 1e9
 
 
@@ -57,9 +57,9 @@ def check_not_empty(flag: str, counts: Mapping[str, int]) -> None:
 
 
 def described(config: Config, counts: Mapping[str, int] | None) -> list[str]:
-    """Returns a line about --class_weights and one about --sampling, for each that is in use.
+    """Returns one line for each of --class_weights and --sampling that the run uses.
 
-    Each line says what the flag does to the noise scale g.
+    Each line says how the flag affects the noise scale g.
 
     Args:
       config: flags of the run.
@@ -74,14 +74,14 @@ def described(config: Config, counts: Mapping[str, int] | None) -> list[str]:
         if not counts and config.class_weights != BALANCED:
             _read(config.class_weights)
         sizes = "of mean 1 over the training set"
-        noise = "; g keeps its formula, and is that of the weighted loss"
+        noise = "; g keeps its formula, for the weighted loss"
         if counts and weights:
             sizes = f"{_extremes(dict(zip(counts, weights, strict=True)))}, of mean 1"
             pairs = zip(counts.values(), weights, strict=True)
             square = math.fsum(n * w**2 for n, w in pairs) / sum(counts.values())
             noise += (
-                f": if all examples' gradients are equally noisy, their mean over B is as noisy "
-                f"as without weights over B/{square:.3g}, since the mean squared weight is that"
+                f". The mean squared weight is {square:.3g}: if all examples' gradients are "
+                f"equally noisy, a batch of B is as noisy as one of B/{square:.3g} without weights"
             )
         lines.append(f"--class_weights={config.class_weights}: weights {sizes}{noise}")
     if config.sampling == BALANCED:
@@ -90,19 +90,20 @@ def described(config: Config, counts: Mapping[str, int] | None) -> list[str]:
             check_not_empty("--sampling=balanced", counts)
             epoch = sum(counts.values()) / len(counts)
             times = (
-                "an epoch has each example as often as its class needs: "
-                f"{_extremes({name: epoch / number for name, number in counts.items()})} times"
+                "each class equally often, and each example "
+                f"{_extremes({name: epoch / number for name, number in counts.items()})} times an "
+                "epoch"
             )
         lines.append(
-            f"--sampling=balanced: {times}; N, epoch and g stay those of the training set, and "
-            "the gradients' noise is at most that of equally frequent classes, because a round "
-            "holds each class once"
+            f"--sampling=balanced: {times}; N, epoch and g are those of the training set, and the "
+            "gradients are at most as noisy as with independent draws of equally frequent classes, "
+            "because each round has each class once"
         )
     return lines
 
 
 def _extremes(values: Mapping[str, float]) -> str:
-    """Returns a text of the smallest and the largest value: 0.505 (cat) to 50.5 (dog)."""
+    """Returns the smallest and the largest value as text: 0.505 (cat) to 50.5 (dog)."""
     least, most = min(values, key=values.__getitem__), max(values, key=values.__getitem__)
     return f"{values[least]:.3g} ({printable(least)}) to {values[most]:.3g} ({printable(most)})"
 

@@ -103,7 +103,7 @@ def is_broken_link(entry: os.DirEntry[str]) -> bool:
 
 
 def _entries(path: str) -> list[os.DirEntry[str]]:
-    """Returns the entries sorted by name, so that of several links, the first is always listed."""
+    """Returns the entries sorted by name: of several links to one folder, the first is listed."""
     try:
         with os.scandir(path) as entries:
             return sorted(entries, key=lambda entry: entry.name)

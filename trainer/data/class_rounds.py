@@ -3,13 +3,13 @@
 Position p belongs to round p div C. A round holds each of the C classes once, in an order that
 (seed, round) decides. So round k has the k-th draw of every class. The k-th draw of class c is
 element k mod N_c of the class's own shuffle, which (seed, c, k div N_c) decides: a class repeats
-an example only after all N_c were drawn. Batch sizes, replicas and restarts cannot change the
-order, as without balance.
+an example only after all N_c were drawn. As in the order without balance, batch sizes, replicas
+and restarts change nothing.
 
 Each shuffle is `shuffle.example_indices`, version 2, with a seed of its own. The functions below
-compute the shuffles of many classes at once. A call sorts random words of the largest class, up to
-4,096 examples, for each class in it. Calls of 128 make 28,000 indices/s for 10 classes of 1,000
-examples, and 5,000 for 1,000 classes of 1,281 (one thread of a busy EPYC).
+compute the shuffles of many classes at once. For each class in a call, they sort as many random
+words as the largest class has examples, at most 4,096. Calls of 128 make 28,000 indices/s for 10
+classes of 1,000 examples, and 5,000 for 1,000 classes of 1,281 (one thread of a busy EPYC).
 """
 
 from collections.abc import Callable
@@ -23,11 +23,13 @@ from trainer.nn.splitmix64 import further_bits, random_bits, splitmix64
 # Separates the seeds of the shuffles from other uses of the run's seed. The number is arbitrary
 # (volume and page of Cui et al. 2019, "Class-balanced loss", CVPR, 9268).
 _DOMAIN = 2019_9268
-_UNUSED = 2**16  # Number of examples for elements whose result is not used; fast for the op.
+# Number of examples that TensorFlow's op gets for a small class, whose result is not used. The op
+# is fast for this number.
+_UNUSED = 2**16
 
 
 def seeds(seed: int, count: int) -> list[int]:
-    """Returns seeds from 0 to 2⁶³ − 1: of the rounds' shuffle, and of those of `count` classes."""
+    """Returns seeds from 0 to 2⁶³ − 1: one for the rounds, and one for each of `count` classes."""
     words = random_bits(tf.range(count + 1, dtype=tf.int64), seed ^ _DOMAIN << 32)
     return [int(word) >> 1 for word in words.numpy()]
 
@@ -108,7 +110,8 @@ def _sorted(
     """
     words = tf.bitcast(further_bits(bits, most), tf.int64)  # [e, most]
     inside = tf.range(most, dtype=tf.int64)[None, :] < sizes[:, None]
-    # `top_k` keeps the order of equal words, so words outside come last.
+    # Words outside the class get the least value, and `top_k` keeps the order of equal words. So
+    # words outside come last.
     order = tf.math.top_k(tf.where(inside, words, tf.int64.min), most).indices
     at = tf.stack([row, tf.cast(places, tf.int32)], axis=1)
     return tf.cast(tf.gather_nd(order, at), tf.int64)
@@ -119,7 +122,7 @@ def _passed(
 ) -> tf.Tensor:
     """Returns elements of shuffles of [0, size) by two passes of TensorFlow's op.
 
-    The arguments are those of `_sorted`, and the sizes of all classes.
+    The arguments are those of `_sorted`, except that `all_sizes` has the sizes of all classes.
     """
     own = tf.gather(sizes, row)  # [n]
     words = further_bits(bits, shuffle.WORDS)  # [e, 8]
@@ -132,7 +135,9 @@ def _passed(
     for i in range(shuffle.PASSES):
         key = tf.gather(keys[:, i * shuffle.KEYS : (i + 1) * shuffle.KEYS], row)  # [n, 3]
         moved = shuffle.shuffled_once(places, key, limits)
-        if odd:  # An index that moves to `size`, outside [0, size), goes to where `size` moves.
+        # If an index moves to `size`, outside [0, size), it goes on to the place to which `size`
+        # moves, which is inside.
+        if odd:
             moved = tf.where(moved < own, moved, shuffle.shuffled_once(limits - 1, key, limits))
         moved += tf.gather(offsets[:, i], row)
         places = tf.where(moved < own, moved, moved - own)

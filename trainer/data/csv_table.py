@@ -1,7 +1,7 @@
 """Reads a CSV file with a header; every error names the file and the line.
 
-A byte order mark, CRLF, quotes, and semicolons or tabs in place of commas are read as spreadsheets
-write them. Empty lines are skipped.
+The file may be as a spreadsheet writes it: with a byte order mark, CRLF, quoted values, and
+semicolons or tabs in place of commas. Empty lines are skipped.
 """
 
 import csv
@@ -13,13 +13,13 @@ from trainer.data.class_names import few, printable
 from trainer.errors import UserError
 from trainer.system.regular_file import read_regular
 
-_MOST_BYTES = 2**30  # A line of 100 bytes for each of 10 million images.
+_MOST_BYTES = 2**30  # Enough for 10 million lines of 100 bytes.
 _DELIMITERS = ",;\t"
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A header, and rows with a value for each of its names.
+    """Content of a CSV file: the names of the columns, and rows of values.
 
     Attributes:
       path: path of the file.
@@ -41,7 +41,7 @@ class Table:
         Returns None if the table lacks a column that is not needed.
 
         Raises:
-          UserError: if there are several, or none and it is needed.
+          UserError: if several columns match, or none matches and `needed` is true.
         """
         found = [i for i, name in enumerate(self.header) if name.lower() in names]
         if len(found) > 1:
@@ -55,9 +55,9 @@ class Table:
             raise self.error(
                 1,
                 f"no column holds the {what}; the columns are {few(self.header)}",
-                f"Name the column of the {what} {names[0]}; {few(names[1:])} are accepted too."
+                f"Give a column the name {names[0]}; {few(names[1:])} are accepted too."
                 if names[1:]
-                else f"Name the column of the {what} {names[0]}.",
+                else f"Give a column the name {names[0]}.",
             )
         return found[0] if found else None
 
@@ -87,7 +87,7 @@ def read(path: str) -> Table:
     if len(rows) < 2:
         raise UserError(
             f"{printable(path)} has {'a header and no rows' if rows else 'no lines'}.\n"
-            "Write a header, and a row for each value."
+            "Write a line with the names of the columns, and below it the rows."
         )
     (_, header), *others = rows
     table = Table(path, [name.strip() for name in header], others)

@@ -23,7 +23,7 @@ def chunks(
     """Returns the indices and positions of each chunk of `batches` batches; None: endless.
 
     `first_of` maps t to the first position of batch t; `indices_at` maps positions to indices.
-    `options` are those of the map that calls them.
+    `options` are arguments of the `Dataset.map` that calls both functions.
     """
     size = chunk_decoding.chunk_size(batch_size)
     count = batch_size // size  # chunks in a batch
@@ -62,8 +62,9 @@ def with_options(dataset: tf.data.Dataset, threads: int | None = None) -> tf.dat
     # Autotuning gains nothing. Its thread delays the end of a pipeline by 0.2 to 0.6 s, and each
     # growth of the batch ends a pipeline.
     options.autotune.enabled = False
-    # Rewriting tf.data's graph would copy all captured images into it. For 676 MB this takes 0.6 s
-    # and 690 MB instead of 10 ms and none. Op determinism makes TensorFlow rewrite it nonetheless.
+    # If TensorFlow rewrote tf.data's graph, it would copy all captured images into the graph: for
+    # 676 MB, this takes 0.6 s and 690 MB, instead of 10 ms and none. (With op determinism, it
+    # rewrites the graph nonetheless.)
     options.experimental_optimization.apply_default_optimizations = False
     # The elements are sharded already, and TensorFlow would shard them again.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF

@@ -67,7 +67,7 @@ def whole(
         shape: (h, w, c).
         orientation: result of `exif.orientation`, int32 []; None means upright, and is faster
             than orientation 1.
-        max_pixels: limit above which an image is an error; None: no limit, for known sizes.
+        max_pixels: limit above which an image is an error; None if the image's size is known.
         others: decodes formats other than JPEG and PNG, if there is a limit.
     """
     height, width, channels = shape
@@ -169,7 +169,7 @@ def _decoded_other(encoded: tf.Tensor, channels: int, max_pixels: int, others: O
 
 
 def _bounded(size: tf.Tensor, max_pixels: int) -> tf.Operation:
-    """Returns an operation that fails if an image has more pixels; `size` begins with its sides."""
+    """Returns an operation that fails if the first two numbers of `size` make too many pixels."""
     height, width = tf.unstack(tf.cast(size[:2], tf.int64))
     # Each side is checked too, because the product of two sides of 2³² would be 0.
     small = (height <= max_pixels) & (width <= max_pixels) & (height * width <= max_pixels)

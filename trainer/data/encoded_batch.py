@@ -29,7 +29,7 @@ def decoder(
 
     def one(encoded: tf.Tensor) -> tf.Tensor:
         orientation = exif_graph.orientation(encoded)
-        # Evaluation also decodes upright pictures without an orientation, which is faster.
+        # As in evaluation, upright pictures are decoded without orientation, which is faster.
         return tf.cond(
             tf.equal(orientation, UPRIGHT),
             lambda: part(encoded, shape, None, max_pixels, _refused),

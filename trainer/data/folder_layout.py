@@ -3,8 +3,8 @@
 The rule, for image_folder:PATH:
 
 1. If PATH has an entry named train, val, validation or test, its folders are splits.
-2. Otherwise the splits train and val exist without folders, if the folders in PATH are classes:
-   at least one of them directly holds a picture.
+2. Otherwise, if at least one folder in PATH directly holds a picture, the folders are classes, and
+   a hash of the paths divides the pictures into the splits train and val.
 3. Folders that could be either are refused by name: one named nearly as a split, such as Train;
    one with a folder below it that has the name of another class, as in Fold1/cat beside cat;
    and folders that all hold pictures only in folders below them.
@@ -25,19 +25,19 @@ from trainer.errors import UserError
 
 PREFIX = "image_folder:"
 _SPLITS = (TRAIN, *EVALUATION_SPLITS)
-# Names in lower case that a split may have too.
+# Names, in lower case, that could be meant for a split.
 _NEARLY = {*_SPLITS, "training", "valid", "testing", "dev", "eval", "evaluation"}
 
 
 def holds_classes(root: str, parts: Sequence[str]) -> bool:
-    """Returns whether the folders in `root` are classes, and train and val exist without folders.
+    """Returns whether the folders in `root` are classes, so that a hash makes train and val.
 
     Args:
       root: path of the image folder.
       parts: names in the split that is to be listed.
 
     Raises:
-      UserError: if `parts` may mean folders or not, because the folders in `root` are ambiguous.
+      UserError: if the folders in `root` could be either splits or classes.
     """
     if not {*parts} <= {TRAIN, EVALUATION} or not os.path.isdir(root):
         return False

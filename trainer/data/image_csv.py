@@ -63,7 +63,7 @@ def count_shared(path: str, first: str, second: str) -> int:
 
     def files(split: str) -> set[tuple[int, bytes]]:
         found = image_files.select(parts, split, PREFIX + path)
-        # Each listing has the same two folders.
+        # All listings have the same two folders in turn, so the remainder tells which folder.
         return set(zip((found.folder_of % 2).tolist(), found.names.tolist(), strict=True))
 
     return len(files(first) & files(second))
@@ -86,7 +86,7 @@ def evaluation_split(path: str) -> str:
 
 
 def note(path: str) -> str:
-    """Returns a line that says which columns are used, and how a hash makes the splits if it does.
+    """Returns a line that names the columns used and, if a hash makes the splits, says how.
 
     Raises:
       UserError: if the CSV file cannot be used.
@@ -101,13 +101,14 @@ def note(path: str) -> str:
 def _parts(path: str) -> tuple[dict[str, Files], list[str]]:
     """Returns the files of each split by name, and the names of the columns used.
 
-    The names are those of the paths, the labels and the splits; the last is "" if none is. A file
-    that does not change is read once, because a command asks several times.
+    The three columns are those of the paths, the labels and the splits; the last name is "" if
+    there is no column of splits. A command calls this function several times, so the content is
+    cached as long as the file does not change.
     """
     try:
         status = os.stat(path)
     except OSError:
-        return _read_parts(path, None)  # It reports the problem.
+        return _read_parts(path, None)  # `_read_parts` reports the problem.
     return _read_parts(path, (status.st_ino, status.st_mtime_ns, status.st_size))
 
 
@@ -177,7 +178,7 @@ def _plain(path: str) -> str:
 
 
 def _check_exist(table: Table, rows: Iterable[_Row], folder: str) -> None:
-    """Refuses rows whose files do not exist; each folder is listed once, which takes least time."""
+    """Refuses rows whose files do not exist; lists each folder once, which is fastest."""
     of_folder: dict[str, list[_Row]] = {}
     for row in rows:
         of_folder.setdefault(os.path.dirname(row.path), []).append(row)

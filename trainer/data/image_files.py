@@ -111,13 +111,13 @@ def select(parts: Mapping[str, Files], split: str, dataset: str) -> Files:
 
 
 def _joined(indices: Sequence[np.ndarray], firsts: np.ndarray) -> np.ndarray:
-    """Returns all `indices` in one array; those of list i count from firsts[i]."""
+    """Returns all `indices` in one array, after adding firsts[i] to each index of list i."""
     moved = [each + first for each, first in zip(indices, firsts, strict=False)]
     return np.concatenate(moved).astype(np.int32)
 
 
 def divided(files: Files, hashes: np.ndarray) -> dict[str, Files]:
-    """Divides files into train and val: val has those whose hash, uint64 [N], is 0 mod 10."""
+    """Divides files into train and val: val has the files whose hash, uint64 [N], is 0 mod 10."""
     for_evaluation = hashes % np.uint64(_EVALUATION_SHARE) == 0
     (train,), (evaluation,) = np.nonzero(~for_evaluation), np.nonzero(for_evaluation)
     return {

@@ -1,8 +1,8 @@
 """Lists the files of an image folder, in a fixed order: PATH/<split>/<class>/<name>.jpg.
 
-If the folders in PATH are classes, PATH/<class>/<name>.jpg, a hash divides the files into the
-splits train and val. `folder_layout` has the rule that tells the two layouts apart. This module
-does not import TensorFlow, because `plan` counts examples with it.
+If the folders in PATH are classes, as in PATH/<class>/<name>.jpg, a hash divides the files into the
+splits train and val. `folder_layout` decides which of the two layouts PATH has. This module does
+not import TensorFlow, because `plan` counts examples with it.
 """
 
 import concurrent.futures
@@ -18,12 +18,12 @@ from trainer.data.image_files import Files, part_names, path_hash
 from trainer.data.tfds import splits
 from trainer.errors import UserError
 
-# Reason why a run that an older version of this program began may have had other files.
+# For a message: why an older version of this program may have found other files in the folder.
 WHAT_COUNTS = (
     "This version also counts WebP, BMP and GIF files and pictures in folders below a class's "
     "folder; it does not count hidden files."
 )
-_THREADS = 16  # Listing folders of a network file system is mostly waiting.
+_THREADS = 16  # Threads that list folders mostly wait for a network file system.
 
 
 def classes(root: str, split: str) -> list[str]:
@@ -75,14 +75,14 @@ def note(root: str, split: str) -> str:
 
 
 def _parts(root: str, names: list[str]) -> dict[str, Files]:
-    """Returns the files of each split in `names`, and of both splits if a hash makes them."""
+    """Returns the files of each split in `names`, or of both if the folders are classes."""
     if holds_classes(root, names):
         return image_files.divided(*_listed(root))
     return {name: _listed(os.path.join(root, name))[0] for name in names}
 
 
 def _listed(path: str) -> tuple[Files, np.ndarray]:
-    """Lists the files of all classes in the folder `path`; returns their hashes too, uint64 [N]."""
+    """Returns the files of all classes in the folder `path`, and their hashes, uint64 [N]."""
     classes, left_out = class_folders(path)
     folders = [os.path.join(path, name) for name in classes]
     list_pictures = functools.partial(

@@ -60,7 +60,7 @@ def evaluation_split(dataset: str) -> str:
 
 
 def note(dataset: str, split: str) -> str:
-    """Returns a line about columns that were found and splits that a hash makes; "" if none.
+    """Returns a line about the columns used or the splits that a hash makes; "" if neither.
 
     Raises:
       UserError: if the split does not exist, or cannot be used.

@@ -1,16 +1,19 @@
 """Mixes the images of each ghost batch in pairs: mixup and cutmix.
 
-- mixup (Zhang et al. 2018, 1710.09412): λ a + (1 − λ) b, of image a and its partner b. Grey levels
+- mixup (Zhang et al. 2018, 1710.09412): λ a + (1 − λ) b, for image a and its partner b. Grey levels
   are rounded to integers.
 - cutmix (Yun et al. 2019, 1905.04899): a box of about (1 − λ) of the area of a shows b. The box has
-  the image's aspect. Its centre is uniform over the pixels, and λ becomes a's share of the pixels.
+  the image's aspect, and its centre is uniform over the pixels. λ is then replaced by the share of
+  the pixels that are outside the box.
 
-The labels get the shares λ and 1 − λ, and λ ~ Beta(α, α). The partner of the image at place i of a
-ghost batch of G is at place (i + r) mod G, with r in 1, ..., G − 1. So each is a partner once.
+λ ~ Beta(α, α). The labels of a and b have the shares λ and 1 − λ. The partner of the image at place
+i of a ghost batch of G is at place (i + r) mod G, with r in 1, ..., G − 1. So each image is the
+partner of one other image.
 
-All that is drawn comes from hashes of (seed, position): λ and centre from that of the example, and
-r and the choice between mixup and cutmix from that of the ghost batch's first example. Ghost
-batches start at multiples of G, so no micro-batch, replica or restart changes a mixture.
+All random numbers come from hashes of (seed, position). λ and the centre use the position of the
+example. r and the choice between mixup and cutmix use the position of the ghost batch's first
+example. Ghost batches start at multiples of G, so no micro-batch, replica or restart changes a
+mixture.
 """
 
 import dataclasses
@@ -33,7 +36,7 @@ _STEPS = 2**16
 
 @dataclasses.dataclass(frozen=True)
 class Mixing:
-    """Mixtures of a run; if it has both, one of the two is drawn for each ghost batch.
+    """Mixing of a run; if mixup and cutmix are both in use, each ghost batch draws one of them.
 
     Attributes:
       mixup_alpha: α of mixup; None: no mixup.
@@ -65,7 +68,7 @@ def shares(alpha: float) -> np.ndarray:
     Returns:
       float64 [4096], ascending. The distribution is symmetric, so share i is 1 − share 4,095 − i.
     """
-    # A quantile rounds to step k if the midpoints between steps below it are those below k.
+    # A quantile, rounded to steps, is the number of midpoints of steps that are below the quantile.
     midpoints = (np.arange(_STEPS // 2) + 0.5) / _STEPS
     with tf.device("CPU:0"), tf.init_scope():
         both = tf.constant(alpha, tf.float64)
@@ -98,7 +101,7 @@ def mix(
     others = tf.gather(images, partners)
     level = tf.cast(shift_right(words[:, 0], 52), tf.int32)  # 12 bits
 
-    # Without mixup, or in a ghost batch of cutmix, the whole image is mixed with the share 1.
+    # Without mixup, or in a ghost batch of cutmix, the image is first kept whole: its share is 1.
     own = tf.ones([size])
     cut = tf.repeat(_below(2, of_group[:, 4]) == 1, ghost)  # [b]
     mixed = images
@@ -122,7 +125,7 @@ def _below(limit: int, words: tf.Tensor) -> tf.Tensor:
 def _blend(images: tf.Tensor, others: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
     """Returns own · images + (1 − own) · others, rounded to integers; `own` is float32 [b]."""
     ours, theirs = tf.cast(images, tf.float32), tf.cast(others, tf.float32)
-    # No operation rounds: a grey level has 8 bits, and a share 16. The cast rounds down.
+    # float32 is exact here: a grey level has 8 bits, and a share 16. Only the cast rounds, down.
     return tf.cast(ours + (theirs - ours) * (1 - own)[:, None, None, None] + 0.5, tf.uint8)
 
 
@@ -131,8 +134,8 @@ def _cut(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Shows a box of `others` in each image for which `used`, bool [b], is True.
 
-    The box is that of the authors' code: h √(1 − λ) by w √(1 − λ), each half rounded down, and cut
-    off at the image's border.
+    The box is that of the authors' code: h √(1 − λ) by w √(1 − λ). Half of each side is rounded
+    down, and the box is cut off at the image's border.
 
     Args:
       images: uint8 [b, h, w, c].

@@ -47,7 +47,8 @@ def orientation(path: bytes | str, largest: int) -> int:
             size = os.fstat(file.fileno()).st_size
             if size > largest:
                 raise UnreadableError(f"it has {size:,} bytes, too many for a picture")
-            value = exif.orientation(os.read(file.fileno(), 4096))  # Nearly always enough.
+            # The first 4,096 bytes nearly always have the orientation.
+            value = exif.orientation(os.read(file.fileno(), 4096))
             if value is None:
                 value = exif.orientation(os.pread(file.fileno(), size, 0))
             return value or exif.UPRIGHT

@@ -1,6 +1,6 @@
 """Finds the pictures that a command line names: files, and folders with all folders below them.
 
-In a folder, the same files are pictures as in the folder of a class. This module does not import
+In a folder, `class_folder` decides which files are pictures. This module does not import
 TensorFlow, so that a mistake in a path is reported at once.
 """
 
@@ -18,9 +18,9 @@ _REPEATED = "named twice"
 def find(given: Sequence[str]) -> tuple[list[bytes], str]:
     """Returns the paths of the pictures, and a line about what is left out.
 
-    The paths are bytes, because some names are not valid UTF-8. They have the order in which they
-    are given, and those of a folder are sorted. A file that is named itself is a picture, whatever
-    its name is.
+    The paths are bytes, because some names are not valid UTF-8. They have the order of `given`, and
+    the pictures of a folder are sorted. A file that `given` names directly counts as a picture,
+    whatever its suffix is.
 
     Returns:
         The distinct paths; a text such as 240 pictures; 12 files left out (.txt 8, hidden 4), or ""

@@ -36,8 +36,8 @@ class ExampleStream:
       seed: seed of the run.
       bad: records the examples that cannot be decoded; None: such an example is an error.
       order_version: version of the run's order of examples.
-      order: function from positions to indices, both int64 [n], that replaces this order; None:
-        each example comes once an epoch.
+      order: function from positions to indices, both int64 [n], that replaces the usual order; if
+        None, each epoch has each example once.
       mixing: mixtures of the augmented images of each ghost batch; None: images are not mixed.
     """
 
@@ -146,13 +146,13 @@ def _encoded_training(
         images, first = augmented(images, positions, seed), positions[0]
         return *mix(images, labels, first, stream.mixing, seed), first
 
-    # The order without balance takes less time than starting threads for it.
+    # Several threads compute `stream.order`. The usual order takes less time than starting threads.
     parallel = {"num_parallel_calls": chunk_decoding.threads(), "deterministic": True}
     places = chunks(None, micro_batch_size, first_of, indices_at, parallel if stream.order else {})
     bad = stream.bad or BadExamples(skip=False)
     decoded = chunk_decoding.decoded(source, places, pixels, bad, replacements)
-    # Several threads augment and mix if that takes long; crop and flip take less time than starting
-    # one.
+    # Several threads augment and mix if that takes long. Crop and flip take less time than starting
+    # a thread.
     asked = stream.augment
     slow = asked.policy or asked.erasing or asked.strong or stream.mixing
     options = {**parallel, "num_parallel_calls": PREFETCH} if slow else {}

@@ -12,8 +12,8 @@ _GAP = 2  # Pixels between the pictures of a grid.
 def thumbnail(pixels: np.ndarray) -> bytes:
     """Returns a PNG of an image uint8 [h, w, c], whose longest side becomes 49 to 96 pixels.
 
-    A small image is enlarged by a whole factor, so that its pixels stay squares. Three channels are
-    shown as RGB, and of four the first three. Of any other number, only the first is shown.
+    A small image is enlarged by a whole factor, so that its pixels stay squares. If an image has
+    three or four channels, the first three are shown as RGB; otherwise, only the first is shown.
     """
     return _encoded(_picture(pixels))
 

@@ -13,12 +13,12 @@ The order has two versions. A run keeps the version that it began with:
    one bit too few: the last example never appears, and another one appears twice.
 2. A 64-bit key from (seed, epoch) determines the permutation. If N is at most 4,096, the indices
    are sorted by random words. For larger N, the op makes two passes, each with 8 rounds and three
-   words as keys. An offset mod N follows each pass. Two passes of 6 rounds already pass the tests'
-   statistics over 1,500 epochs, so 8 rounds leave a margin.
+   words as keys. After each pass, an offset is added mod N. Two passes of 6 rounds already pass the
+   tests' statistics over 1,500 epochs, so 8 rounds leave a margin.
 
-One thread of an AMD EPYC makes 1 to 10 million indices/s of version 2 in calls of 1,024. In calls
-of 128, it makes 0.5 to 1.4 million/s (0.1 to 0.25 ms per call). Of version 1, it makes 5 million/s
-at N = 60,000, but 0.25 million/s at N = 1,000 and 0.06 at N = 240.
+With version 2, one thread of an AMD EPYC makes 1 to 10 million indices/s in calls of 1,024, and 0.5
+to 1.4 million/s in calls of 128 (0.1 to 0.25 ms per call). With version 1, it makes 5 million/s at
+N = 60,000, but 0.25 million/s at N = 1,000 and 0.06 million/s at N = 240.
 
 The op's public wrapper, `tf.random.experimental.index_shuffle`, always uses 4 rounds. With 4,
 consecutive epochs correlate up to 0.91 at N = 60,000.
@@ -31,13 +31,13 @@ import tensorflow as tf
 from trainer.config.run_flags import NEWEST_ORDER
 from trainer.nn.splitmix64 import further_bits, random_bits, splitmix64
 
-# Version 1's key, which no other use of the seed has. The number is arbitrary (the arXiv number of
-# Smith et al. 2018). Another key or number of rounds would change the order, and old runs could not
-# be resumed.
+# Version 1's key, which no other use of the seed shares. The number is arbitrary (the arXiv number
+# of Smith et al. 2018). With another key or number of rounds, the order would change, and old runs
+# could not be resumed.
 ORDER_KEY = 171100489
 ROUNDS = 24
 
-# Version 2's keys use this position, which no run reaches, so no augmentation has the same bits.
+# Version 2's keys hash this position, which no run reaches. So no augmentation uses the same bits.
 _DOMAIN = 2**63 - 1
 PASSES = 2
 _ROUNDS_A_PASS = 8
@@ -128,7 +128,8 @@ def _passed_once(places: tf.Tensor, keys: tf.Tensor, examples: int) -> tf.Tensor
     if not needs_more_bits(examples):
         return _shuffled(places, keys, examples, _ROUNDS_A_PASS)
     # If N - 1 is 2¹⁶, for example, the op uses 16 bits, which permutes only 2¹⁶ numbers. For N + 1
-    # numbers, it uses 18 bits. An index that moves to N, outside [0, N), goes to where N moves.
+    # numbers, it uses 18 bits. If an index moves to N, outside [0, N), it goes on to the place to
+    # which N moves, which is inside.
     moved = _shuffled(places, keys, examples + 1, _ROUNDS_A_PASS)
     last = tf.fill(tf.shape(places), tf.constant(examples, tf.int64))
     back = _shuffled(last, keys, examples + 1, _ROUNDS_A_PASS)

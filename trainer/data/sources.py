@@ -50,7 +50,7 @@ def load(
             image_csv:PATH.
         split: TFDS's split syntax: `train`, `train[:90%]`, `train+test`.
         data_dir: folder of prepared sets; None: TFDS's default.
-        image_size: side, in pixels, of the square to which images are resized; None: their own.
+        image_size: side, in pixels, of the square to which images are resized; None: not resized.
         augment: the run's --augment; with `imagenet`, the set stays encoded.
         class_names: the run's class names; a label is an index into them. None: the split's own.
         max_pixels: limit above which an encoded image is not decoded.
@@ -116,9 +116,10 @@ def _has_one_size(dataset: str, data_dir: str | None) -> bool:
 def _prepared(
     dataset: str, split: str, data_dir: str | None, image_size: int | None, streamed: str
 ) -> tuple[tfds.core.DatasetBuilder, tuple[int, int, int], str]:
-    """Returns the builder of a prepared TFDS set, the shape of its images, and why it is streamed.
+    """Returns the builder of a prepared TFDS set, the shape of its images, and a reason or "".
 
-    The set is prepared with an index if it is read from disk. The reason is "" if it need not be.
+    The reason says why the examples must be read from disk. If there is one, the set is prepared
+    with an index.
     """
     shape, fixed = _image_shape(dataset, data_dir, image_size)
     expected = count_examples(dataset, split, data_dir) or 0
@@ -158,7 +159,10 @@ def class_names(dataset: str, split: str, data_dir: str | None) -> tuple[str, ..
 
 
 def evaluation_split(config: Config) -> str:
-    """Returns --eval_split, or its default: test; val, validation or test of listed images."""
+    """Returns --eval_split; if it is not set, test.
+
+    For listed images, the default is the first of val, validation and test that exists.
+    """
     if config.eval_split is not None:
         return config.eval_split
     if image_listing.is_listed(config.dataset):

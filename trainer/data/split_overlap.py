@@ -14,7 +14,8 @@ from trainer.data.tfds.prepare import find_builder
 from trainer.system.regular_file import read_regular
 
 # Larger splits are not compared: hashing takes about one second per gigabyte, and reading a file's
-# size takes 4 µs on a local disk and up to 1 ms on a network disk. Both limits are for two splits.
+# size takes 4 µs on a local disk and up to 1 ms on a network disk. The limits hold for both splits
+# together.
 _MOST_BYTES = 2**30
 _MOST_FILES = 20_000
 

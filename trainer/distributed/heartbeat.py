@@ -2,7 +2,7 @@
 
 TensorFlow's collectives wait forever for a worker that is stopped or cut off. So the chief stays
 connected to each other worker. Both ends of a connection send a beat (an empty message) at
-intervals. An end that is silent for long counts as lost, and the chief tells all workers about it.
+intervals. A worker that is silent for too long counts as lost, and the chief tells all workers.
 """
 
 import contextlib
@@ -59,9 +59,9 @@ class Heartbeat:
     def leave(self, done: bool) -> None:
         """Stops monitoring the other workers.
 
-        If not `done`, this worker falls silent, and the others soon count it as lost. If `done`,
-        returns when each other worker is done or silent: a collective that has ended in this
-        process may still use this process while it runs in another.
+        If `done` is false, this worker sends no more beats, and the others soon count it as lost.
+        If `done` is true, the function returns once each other worker is done or silent, because a
+        collective that has ended here may still need this process while it runs elsewhere.
         """
         self._settled.set()
         if done:

@@ -17,17 +17,17 @@ PORT = 8470
 NAMES = ("JOB_NAME", "WORKERS", "POD_NAMESPACE", "POD_NAME")
 REQUEST_TIMEOUT = (10.0, 10.0)  # Seconds to connect to the API, and to wait for its answer.
 _PAUSE = 1.0
-# Multiple of --worker_timeout in which all pods must start. A pod may first wait for a node, or for
-# Kubernetes' longest back-off of six minutes.
+# All pods must start within this multiple of --worker_timeout. A pod may first wait for a node, or
+# for Kubernetes' longest back-off of six minutes.
 _START_FACTOR = 10
 
 
 class _RunningPods:
     """Client for TensorFlow's resolver that lists only the running pods of one namespace.
 
-    With Kubernetes' own client, the resolver would ask for the pods of all namespaces, and a Job
-    has no right to list them. The resolver would also refuse pods that have ended, and would use
-    the address of a pod's node in place of the pod's own.
+    With Kubernetes' own client, the resolver would list the pods of all namespaces, which a Job's
+    account may not do. The resolver would also fail if some pods have ended, and would return the
+    address of a pod's node in place of the address of the pod.
     """
 
     def __init__(self, api: Any, namespace: str) -> None:
@@ -50,7 +50,7 @@ class _RunningPods:
                     f"pod {name} has no host name that other pods can reach.\nMake its Job "
                     "indexed, with a headless Service, as in scripts/cluster/train_k8s.yaml."
                 )
-            # The resolver returns `host_ip` as the pod's address.
+            # The resolver returns `host_ip`, so this replaces the node's address by the pod's.
             self.hosts[name] = pod.status.host_ip = f"{pod.spec.hostname}.{pod.spec.subdomain}"
         return pods
 
@@ -89,7 +89,7 @@ def addresses(api: Any, timeout: float) -> tuple[list[str], str]:
       TimeoutError: if not all workers run within ten times `timeout`.
       UserError: if this pod may not list pods, a pod has no host name, or a variable is wrong.
     """
-    # Importing TensorFlow takes four seconds, so this program checks the flags before.
+    # TensorFlow's import takes four seconds, so it is here, after the flags are checked.
     import kubernetes
     import tensorflow as tf
     import urllib3
@@ -100,7 +100,8 @@ def addresses(api: Any, timeout: float) -> tuple[list[str], str]:
     job, workers, namespace, own = (os.environ[name] for name in NAMES)
     if not workers.isdecimal():
         raise UserError(
-            f"WORKERS={workers} in the pod's manifest is not a number: write the Job's parallelism."
+            f"WORKERS={workers} in the pod's manifest is not a number: set it to the Job's "
+            "parallelism."
         )
     pods = _RunningPods(api, namespace)
     resolver = tf.distribute.cluster_resolver.KubernetesClusterResolver(

@@ -68,7 +68,7 @@ def worker_session(
             yield heartbeat.exchange
         done = True
     finally:
-        # The other workers may fail with the same error. Their loss no longer ends this process.
+        # If the block failed, the others may fail too; this process reports only its own error.
         heartbeat.leave(done)
 
 
@@ -81,9 +81,9 @@ class _Lost:
         self._known, self._taken = threading.Event(), threading.Event()
 
     def note(self, index: int) -> None:
-        """Ends this process, which lost worker `index`; prints why, unless `error` has told why."""
+        """Ends this process, which lost worker `index`; prints why, unless `error` reports it."""
         what = f"has lost {self._worker.name(index)}"
-        if index == self._worker.index:  # The others count this worker as lost, as after a pause.
+        if index == self._worker.index:  # The others lost this process, for example in a pause.
             what = "was silent for too long, and the others have left"
         self.message = (
             f"{self._worker} {what}.\nStart all workers again: they go on from the last checkpoint."
@@ -117,7 +117,7 @@ class _Lost:
 
 
 def create_strategy(worker: Worker, gpus: int, timeout: float) -> tf.distribute.Strategy:
-    """Returns the strategy with a replica on each GPU of each worker, or else one on each worker.
+    """Returns the strategy with a replica on each GPU, or on each worker if there are no GPUs.
 
     Args:
       worker: this process, which is already in a `worker_session`.
@@ -134,8 +134,8 @@ def create_strategy(worker: Worker, gpus: int, timeout: float) -> tf.distribute.
         num_accelerators={"GPU": gpus},
         rpc_layer="grpc",
     )
-    # The strategy would configure this service with other timeouts, and has no option for them.
-    # TensorFlow's own monitor ends a process without a message, so it waits ten times as long.
+    # The strategy would set other timeouts of the coordination service, and has no option for them.
+    # The service ends a process without a message, so it gets ten times the timeout of heartbeats.
     context.context().configure_coordination_service(
         service_type="standalone",
         service_leader="/job:worker/replica:0/task:0",
@@ -159,5 +159,5 @@ def create_strategy(worker: Worker, gpus: int, timeout: float) -> tf.distribute.
         raise LostWorkerError(message) from error
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        # TensorFlow's own handler of SIGTERM would only note a preemption, which nobody reads.
+        # TensorFlow's own handler of SIGTERM would only note a preemption, and then go on.
         signal.signal(signal.SIGTERM, handler)

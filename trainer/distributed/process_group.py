@@ -31,7 +31,7 @@ class ProcessGroup:
 
     @property
     def chief(self) -> bool:
-        """Whether this process decides for all, and writes the run directory."""
+        """Whether this process decides for all processes, and writes the run directory."""
         return self.index == 0
 
     def local(self, replicas: int) -> range:

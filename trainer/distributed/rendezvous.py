@@ -1,9 +1,9 @@
-"""Rendezvous: the workers of a run connect to the first one, the chief, before TensorFlow does so.
+"""Rendezvous: the workers of a run connect to the first worker, the chief, before TensorFlow does.
 
 TensorFlow's chief waits for the other workers without a time limit, and Python handles no signal
-meanwhile. So the workers first connect to the chief, on the port that TensorFlow uses later. Both
-ends of a connection prove that they know the run's secret. The chief answers when all workers have
-connected and have sent the same values.
+during the wait. So the workers first connect to the chief, on the port that TensorFlow uses later.
+Both ends of a connection prove that they know the run's secret. The chief answers when all workers
+have connected and have sent the same values.
 """
 
 import asyncio
@@ -71,8 +71,8 @@ def _on_all_interfaces(port: int) -> socket.socket:
 def _on_own_address(worker: Worker) -> socket.socket | None:
     """Listens on this worker's own address; returns None if this machine does not have the address.
 
-    A router may have the address (NAT), or this machine may not know the host name yet. On Debian,
-    a machine's own name has a loopback address, which other machines cannot reach.
+    The address may be a router's (NAT), or the host name may not be known yet. On Debian, a
+    machine's own name resolves to a loopback address, which other machines cannot reach.
     """
     try:
         found = socket.getaddrinfo(*worker.at(worker.index), type=socket.SOCK_STREAM)
@@ -124,7 +124,7 @@ def _call(worker: Worker, greeting: dict[str, Any], end: float, timeout: float) 
             try:
                 return _meet_chief(worker, greeting, family, address, end)
             except ForgedError as error:  # The chief may have another address, or start later.
-                strange = f"what listens there is not the chief ({error})"
+                strange = f"the program at its address is not the chief ({error})"
             except OSError:
                 pass  # The chief has not started yet.
         time.sleep(_PAUSE)
@@ -162,7 +162,7 @@ def _meet_chief(
 def _missing(worker: Worker, index: int, timeout: float, reason: str = "") -> LostWorkerError:
     reason = reason and f": {reason}"
     return LostWorkerError(
-        f"{worker.name(index)} did not come within {timeout:g} s, and {worker} has left{reason}.\n"
+        f"{worker.name(index)} did not join within {timeout:g} s, so {worker} ends{reason}.\n"
         f"Start all workers together, with the same {shared_secret.VARIABLE} and version of "
         "Crescendo, or give a longer --worker_timeout."
     )

@@ -1,7 +1,7 @@
 """The chief's part of the rendezvous: serves all callers at once, and admits the run's workers.
 
-A stranger (a program that connects and does not prove that it knows the run's secret) can send
-nothing or anything: it neither delays a worker nor ends the run.
+A stranger is a program that connects and does not prove that it knows the run's secret. Whatever a
+stranger sends, it neither delays a worker nor ends the run.
 """
 
 import asyncio
@@ -79,7 +79,7 @@ class _Reception:
             task = asyncio.create_task(self._serve(connection, address[0]))
             self._callers[task] = address[0]
             task.add_done_callback(lambda done: self._callers.pop(done, None))
-            # While connections wait, sock_accept lets no other task run.
+            # Lets other tasks run: sock_accept does not while connections wait.
             await asyncio.sleep(0)
 
     def _drop_oldest(self) -> bool:
@@ -171,7 +171,7 @@ class _Reception:
         self.lines[index] = found
 
     def _note(self, kind: str, text: str) -> None:
-        """Logs the first ignored caller of each kind: callers cannot fill the log."""
+        """Logs only the first ignored caller of each kind, so that callers cannot fill the log."""
         if kind not in self.noted:
             logging.warning("%s; it is ignored, and further ones are not logged", text)
             self.noted[kind] = text

@@ -78,7 +78,7 @@ class Line:
         return size
 
     def check(self, header: bytes, message: bytes) -> None:
-        """Counts a received message; raises a ForgedError if the other end did not send it next."""
+        """Counts a received message; raises a ForgedError if it is not the other end's next one."""
         place = _PLACE.pack(self._received, len(message))
         _, mac = HEADER.unpack(header)
         if not hmac.compare_digest(mac, _mac(self._receiving_key, place, message)):

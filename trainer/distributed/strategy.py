@@ -65,7 +65,9 @@ def connect(
         lanes, threads = share_cores(len(devices), ghost_batch_size)
         tf.config.threading.set_intra_op_parallelism_threads(threads)
     if name == "multi_worker" and worker is None:
-        raise UserError("--strategy=multi_worker is for train and range_test: leave it out.")
+        raise UserError(
+            "--strategy=multi_worker is for train and range_test: leave --strategy out."
+        )
     if worker:
         return create_strategy(worker, len(gpus), worker_timeout), lanes
     if name == "mirrored" or (name == "auto" and len(devices) > 1):

@@ -88,7 +88,7 @@ def from_environment(timeout: float) -> Worker:
 
 
 def _from_tf_config() -> Worker:
-    # Importing TensorFlow takes four seconds, so this program checks the flags before.
+    # TensorFlow's import takes four seconds, so it is here, after the flags are checked.
     import tensorflow as tf
 
     try:
@@ -137,6 +137,6 @@ def _worker(addresses: Sequence[str], own: str, source: str) -> Worker:
     if own not in addresses or len(set(addresses)) < len(addresses):
         raise UserError(
             f"{source} has the workers {', '.join(addresses)}, and this one is {own}: "
-            "name each of them once."
+            "list each worker once."
         )
     return Worker(tuple(addresses), list(addresses).index(own))

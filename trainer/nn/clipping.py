@@ -1,7 +1,7 @@
 """Clips the gradient of a whole batch to a largest Euclidean norm: Pascanu et al. 2013 (1211.5063).
 
-The factor is that of torch.nn.utils.clip_grad_norm_, min(1, C / (norm + 1e-6)) for the largest norm
-C. One norm counts, that of all parameters together.
+The gradient is multiplied by min(1, C / (norm + 1e-6)) for the largest norm C, as in PyTorch's
+clip_grad_norm_. The norm is that of all parameters together.
 """
 
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ _EPSILON = 1e-6
 
 
 def clip(gradients: Sequence[tf.Tensor], norm: tf.Tensor, most: float) -> list[tf.Tensor]:
-    """Returns `gradients`, which have the norm `norm` together, scaled to a norm below `most`."""
+    """Returns `gradients`, whose joint norm is `norm`, scaled to a joint norm below `most`."""
     factor = most / (norm + _EPSILON)
     factor = tf.minimum(tf.ones_like(factor), factor)
     return [factor * gradient for gradient in gradients]
 
 
 def clipped(norms: np.ndarray, most: float) -> np.ndarray:
-    """Returns whether `clip` made gradients of the norms float32 [n] smaller, bool [n]."""
+    """Returns whether `clip` shortens gradients with each of `norms`, float32 [n], as bool [n]."""
     return np.float32(most) / (norms + np.float32(_EPSILON)) < 1

@@ -14,7 +14,7 @@ from trainer.nn.transfer import Transfer
 
 
 def freeze(model: keras.Model, pattern: str) -> list[keras.layers.Layer]:
-    """Freezes the layers whose path matches `pattern` from its start, and returns them.
+    """Freezes the layers whose paths begin with a match of `pattern`, and returns them.
 
     Raises:
         UserError: if no layer with weights matches, or nothing is left to train.

@@ -14,7 +14,7 @@ Two kernels give the same numbers, up to rounding:
   pass is in closed form. `reshaped` is nearly free under XLA and on TPUs. The formula is exact for
   any k, but float32 loses digits if the mean is far from k. Measured with up to 112×112 positions,
   with and without XLA, the relative error of the variance is under 1e-4 if the mean is 10 standard
-  deviations from k, and 6e-3 at 100. A layer may begin with such a distance, since k starts at 0.
+  deviations from k, and 6e-3 at 100. The mean may be so far from k at first, since k starts at 0.
 
 All variances are biased, as in Keras.
 """
@@ -119,7 +119,7 @@ def normalize_reshaped(
     ghost_batch_size: int,
     epsilon: float,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns what `normalize_fused` does, by one pass; `shift`, float32 [c], is k above."""
+    """Returns what `normalize_fused` does; `shift`, float32 [c], is k of the module's docstring."""
     b, c = x.shape[0], x.shape[-1]
 
     @tf.custom_gradient

@@ -1,9 +1,9 @@
 """Groups a model's layers by depth, and gives each group a factor on the learning rate.
 
-Layers near the input of a pretrained model need smaller changes than those near its logits. Clark
-et al. 2020 (2003.10555) and Bao et al. 2021 (2106.08254) multiply the rate of each block by a
-power of a decay. Here, consecutive layers whose names share a prefix, such as group1_block2, are a
-block.
+Layers near the input of a pretrained model need smaller changes than layers near its logits. So
+Clark et al. 2020 (2003.10555) and Bao et al. 2021 (2106.08254) multiply the learning rate of each
+block by a power of a decay. Here, a block is a series of layers whose names share a prefix, such as
+group1_block2.
 """
 
 import re
@@ -27,7 +27,7 @@ _SMALL = 0.001
 def group(paths: Sequence[str]) -> list[list[str]]:
     """Returns at most 24 groups of layer paths, from the input to the logits.
 
-    Blocks in excess of 24 are merged with their neighbours, evenly.
+    If the model has more than 24 blocks, neighbouring blocks are merged evenly.
     """
     whole: list[list[str]] = []
     before = None
@@ -69,7 +69,7 @@ def rate_factors(model: keras.Model, decay: float) -> list[float]:
 
 
 def table(model: keras.Model, decay: float) -> str:
-    """Returns a line for each group: factor, first and last layer; and a warning if one is tiny.
+    """Returns a line for each group: factor, first and last layer; warns of tiny factors.
 
     Raises:
         UserError: if `model` holds a subclassed model, whose order of layers is not known.
@@ -77,8 +77,8 @@ def table(model: keras.Model, decay: float) -> str:
     for layer in model._flatten_layers():
         if isinstance(layer, keras.Model) and not getattr(layer, "inputs", None):
             raise UserError(
-                f"--layer_decay={decay:g} needs the depth of layers, which {layer.name}, a "
-                f"{type(layer).__name__}, does not tell.\n"
+                f"--layer_decay={decay:g} needs the order of the layers, which is unknown in "
+                f"{layer.name}, a {type(layer).__name__}.\n"
                 "Leave --layer_decay out, or build the model with Keras' functional API."
             )
     rates = factors(model, decay)

@@ -1,8 +1,8 @@
 """Names of a model's layers and weights that are the same whenever the model is built.
 
-Keras numbers layers without a name through a whole process: the first convolution is conv2d in one
-model and conv2d_13 in the next. Here, the numbers start again in each model. The names of
-Sequential models are left out, because Keras leaves them out when it loads a file.
+Keras counts unnamed layers over the whole process: the first convolution may be conv2d in one
+model and conv2d_13 in the next. Here, the count starts again in each model. The names of Sequential
+models are left out of the paths, because Keras leaves them out when it loads a file.
 """
 
 import re
@@ -49,7 +49,7 @@ def _weights(model: keras.Model) -> Iterator[tuple[str, keras.layers.Layer, kera
     }
     names = _own_names(layers)
     containers = {layer.name for layer in layers if isinstance(layer, keras.Sequential)}
-    same: dict[str, list[int]] = {}  # Layers by path: without containers, paths may be equal.
+    same: dict[str, list[int]] = {}  # Ids of the layers at each path; several may have one path.
     for variable in model.weights:
         *parents, _ = variable.path.split("/")
         path = "/".join(names.get(name, name) for name in parents if name not in containers)

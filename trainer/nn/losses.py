@@ -5,9 +5,9 @@ Both losses are cross entropies, per example, of targets t in [0, 1] and logits 
     softmax:  −Σ_c t_c log p_c,                              p = softmax(z)
     sigmoid:  −Σ_c t_c log p_c + (1 − t_c) log(1 − p_c),     p_c = 1 / (1 + exp(−z_c))
 
-The sum over classes of `sigmoid` is that of big_vision. ResNet strikes back (2110.00476) takes the
-mean, as PyTorch does. The target of a label is 1, and 0 for other classes. With label smoothing s,
-a target t becomes (1 − s) t + s / classes in both losses.
+big_vision sums `sigmoid` over the classes, as above; ResNet strikes back (2110.00476) and PyTorch
+take the mean. The target of the label's class is 1; the targets of all other classes are 0. With
+label smoothing s, a target t becomes (1 − s) t + s / classes in both losses.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ class MixedLabels(NamedTuple):
 
 
 def largest_share(labels: tf.Tensor | MixedLabels) -> tf.Tensor:
-    """Returns the label [b] with the largest share; of equal shares, the label of the image."""
+    """Returns the label [b] with the larger share; if shares are equal, the image's own label."""
     if not isinstance(labels, MixedLabels):
         return labels
     return tf.where(labels.shares >= 0.5, labels.labels, labels.partners)
@@ -47,7 +47,7 @@ class Loss:
 
     Attributes:
       name: softmax or sigmoid.
-      mean: whether `sigmoid` is the mean over classes, and not their sum.
+      mean: whether `sigmoid` takes the mean over classes instead of the sum.
     """
 
     name: str = "softmax"
@@ -95,15 +95,15 @@ class TrainingLoss:
     """Loss of training: a `Loss` of smoothed targets, weighted by class.
 
     The loss of mixed labels is the mixture of the losses of both, each with the weight of its
-    class: λ w_a ℓ_a + (1 − λ) w_b ℓ_b. So all parts of a class weigh together what they weigh
-    without mixing. With a threshold, both labels may have the target 1, and the loss has the
-    weight λ w_a + (1 − λ) w_b.
+    class: λ w_a ℓ_a + (1 − λ) w_b ℓ_b. So mixing does not change the total weight of a class. With
+    a threshold, both labels may have the target 1, and the loss has the weight
+    λ w_a + (1 − λ) w_b.
 
     Attributes:
       loss: the loss function.
       label_smoothing: s.
-      threshold: share above which the target of a mixed label is 1, and else 0; None: the targets
-        are the shares.
+      threshold: the target of a mixed label is 1 if its share is above this value, otherwise 0;
+        None: the target is the share.
       class_weights: w, a factor on the loss, by label; None: all are 1.
     """
 

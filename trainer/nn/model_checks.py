@@ -1,8 +1,8 @@
 """Checks a user's model for features of Keras' fit that this program does not support.
 
 A model with such a feature is refused before training, and the message names the feature. Otherwise
-the run would learn something else than the user asked for, or could not be repeated. A feature that
-changes nothing, such as a call of `compile`, only causes a message.
+the run could learn something other than the user asked for, or could not be repeated. A feature
+that changes nothing, such as a call of `compile`, only causes a message.
 """
 
 import re
@@ -67,10 +67,10 @@ def _check_class(name: str, network: keras.Model) -> None:
 
 
 def _warn_of_inference(name: str, network: keras.Model) -> None:
-    """Warns of layers that the model calls with training=False but that are trained nevertheless.
+    """Warns of layers that the model calls with training=False, and that train nevertheless.
 
-    In a functional model, Keras' fit replaces the training=False of a call by True, and so does the
-    training step of this program. So the layer's weights and moving statistics change.
+    In a functional model, Keras' fit replaces training=False by True in all calls. The training
+    step of this program does the same, so the layers' weights and moving statistics change.
     """
     for operation in getattr(network, "operations", []):
         calls = getattr(operation, "_inbound_nodes", [])
@@ -162,7 +162,7 @@ def _check_assignments(name: str, graph: tf.Graph) -> None:
 
 
 def _check_randomness(name: str, graph: tf.Graph) -> None:
-    """Refuses random operations with a state of TensorFlow's; Keras' layers have none."""
+    """Refuses random operations whose state TensorFlow keeps, unlike those of Keras' layers."""
     for node in _nodes(graph):
         stateful = node.op.startswith(("Stateful", "Rng")) and node.op != "StatefulPartitionedCall"
         if stateful or {"seed", "seed2"} <= set(node.attr):
@@ -208,7 +208,8 @@ def _check_logits(name: str, network: keras.Model, graph: tf.Graph, images: tf.T
     """Refuses a network that returns probabilities.
 
     If the last operation in the graph is not a softmax or sigmoid, the user's own operations may
-    compute one. With large inputs, all its outputs are then between 0 and 1, and some are near 1.
+    still compute one. So the network is called on large inputs: if it returns probabilities, all
+    outputs are between 0 and 1, and some are near 1.
     """
     kind = _PROBABILITIES.get(_last_operation(graph), "")
     if not kind and images.dtype.is_floating:
@@ -224,7 +225,7 @@ def _check_logits(name: str, network: keras.Model, graph: tf.Graph, images: tf.T
 
 
 def _outputs(network: keras.Model, images: tf.Tensor) -> np.ndarray:
-    """Returns the outputs as float64, or [] if the network fails on such images."""
+    """Returns the outputs as float64, or [] if the network fails on these images."""
     try:
         with keras.StatelessScope():
             return np.asarray(network(images, training=False), np.float64)

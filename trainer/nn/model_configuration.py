@@ -1,4 +1,4 @@
-"""Fingerprint of a model's configuration; it shows on resume that the model's code was edited."""
+"""Fingerprint of a model's configuration, by which a resumed run notices edits of the code."""
 
 import hashlib
 import json
@@ -7,8 +7,9 @@ from typing import Any
 
 import keras
 
-# Entries left out: the kernel of ghost batch normalization depends on the device, and the shapes
-# depend on the image size. If weights have another shape, the checkpoint cannot be read anyway.
+# Entries that the fingerprint leaves out: the kernel of ghost batch normalization depends on the
+# device, and shapes depend on the image size. (If an edit changes the shapes of weights, the
+# checkpoint cannot be read, so the fingerprint is not needed.)
 _LEFT_OUT = {"kernel", "batch_shape", "shape", "build_input_shape", "build_config"}
 
 

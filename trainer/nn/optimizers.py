@@ -50,7 +50,7 @@ class Optimizer:
       slots: number of slots with the shape of the parameter.
       scalars: number of scalar slots, which stand after the other slots.
       metric: function from the slots to the factors by which the optimizer scales the elements of a
-        gradient before an update, such as 1 / (√v̂ + 1e-8) of adam; None if it scales all alike.
+        gradient, such as 1 / (√v̂ + 1e-8) of adam; None if it scales all elements alike.
     """
 
     direction: Callable[[Update, Slots], tuple[tf.Tensor, Slots]]
@@ -106,8 +106,8 @@ def _adam(update: Update, slots: Slots) -> tuple[tf.Tensor, Slots]:
 def _adamw(update: Update, slots: Slots) -> tuple[tf.Tensor, Slots]:
     """Returns the direction m̂ / (√v̂ + 1e-8) + λ w.
 
-    This is algorithm 2 of Loshchilov & Hutter 2019 (1711.05101), but ε multiplies λ w, too, as in
-    torch.optim.AdamW.
+    This is algorithm 2 of Loshchilov & Hutter 2019 (1711.05101), except that ε also multiplies λ w,
+    as in torch.optim.AdamW.
     """
     normalised, slots = _normalised(update.gradient, update.momentum, slots, _ADAM_EPSILON)
     return update.decayed(normalised), slots
@@ -163,9 +163,9 @@ def _normalised(
 
 
 def _metric(epsilon: float) -> Callable[[Slots], tf.Tensor]:
-    """Returns a function from the slots of `_normalised` to 1 / (√v̂ + epsilon), v̂ as it is now.
+    """Returns a function from the slots of `_normalised` to 1 / (√v̂ + epsilon).
 
-    The factor is 0 where v̂ is 0, as before the first update, since nothing is known there.
+    v̂ is that of the slots. Elements whose v̂ is 0, as before the first update, have the factor 0.
     """
 
     def factors(slots: Slots) -> tf.Tensor:

@@ -61,9 +61,9 @@ def values(
     """Returns the state of the global generator, and the states of a model's random layers.
 
     A state is an int64 vector [2], a function of (seed, layer, position). For each further draw, a
-    layer adds 1 to the second number. Keras reduces both numbers modulo 2³¹ − 2. So both are 64-bit
-    hashes of the inputs, of which Keras keeps almost 62 bits. With order version 1, the state of
-    layer i is [position, (seed · states + i) · 2¹⁶], as in runs of older versions.
+    layer adds 1 to the second number. Both numbers are 64-bit hashes. Keras reduces each modulo
+    2³¹ − 2, so almost 62 bits remain in all. With order version 1, the state of layer i is
+    [position, (seed · states + i) · 2¹⁶], as in runs of older versions.
 
     Args:
         states: number of random layers.

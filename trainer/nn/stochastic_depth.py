@@ -1,9 +1,9 @@
-"""Stochastic depth: Huang et al. 2016 (1603.09382), for each example on its own.
+"""Stochastic depth: Huang et al. 2016 (1603.09382), applied to each example separately.
 
-In training, a residual block leaves out its branch for a random part of the examples, and divides
-the branch of the others by their share. In inference, every block has its branch. A mask is a hash
-of (seed, layer, position of the example). So no layout of a batch changes the masks, and a resumed
-run draws the same.
+In training, a residual block skips its branch for randomly chosen examples, and divides the branch
+of the other examples by the probability of keeping it. In inference, no branch is skipped. The
+choice is a hash of (seed, layer, position of the example). So it does not depend on the layout of a
+batch, and a resumed run makes the same choices.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ _DOMAIN = 9908_0646
 
 
 class _Examples(threading.local):
-    """Position of the first example and the seed, in each thread, as each replica has its own."""
+    """Position of the first example and the seed, by thread; each replica has its own thread."""
 
     first: tuple[tf.Tensor, int] | None = None
 
@@ -31,7 +31,7 @@ _examples = _Examples()
 
 @contextlib.contextmanager
 def examples_from(position: tf.Tensor, seed: int) -> Iterator[None]:
-    """Tells the layers that are called in the block where their examples are.
+    """Tells the layers that are called in the block the positions of their examples.
 
     `position` is that of the first example, int64 []; `seed` is that of the run.
     """
@@ -47,7 +47,7 @@ class StochasticDepth(keras.layers.Layer):
     """Adds the branch of a residual block to its shortcut, in place of keras.layers.Add.
 
     Attributes:
-      rate: probability that the branch of an example is left out.
+      rate: probability that the layer skips the branch for an example.
       number: number of the layer in its model, from 0 on.
     """
 
@@ -56,7 +56,7 @@ class StochasticDepth(keras.layers.Layer):
         self.rate, self.number = rate, number
 
     def call(self, inputs: list[tf.Tensor], training: bool = False) -> tf.Tensor:
-        """Returns shortcut + branch · mask / (1 − rate) of [shortcut, branch] in training."""
+        """Returns shortcut + branch · mask / (1 − rate) in training, else shortcut + branch."""
         shortcut, branch = inputs
         if not training:
             return shortcut + branch
@@ -79,15 +79,15 @@ def joined(
 ) -> keras.KerasTensor:
     """Returns the sum of both, with stochastic depth if `rate` is not 0.
 
-    Either way, it is one layer. So the rate does not change the order of a model's weights, and a
-    checkpoint fits a model with any rate.
+    With or without stochastic depth, the sum is one layer. So the rate does not change the order of
+    a model's weights, and a checkpoint fits a model with any rate.
     """
     layer = StochasticDepth(rate, number, name) if rate else keras.layers.Add(name=name)
     return layer([shortcut, branch])
 
 
 def mask(position: tf.Tensor, count: int, seed: int, number: int, rate: float) -> tf.Tensor:
-    """Returns whether layer `number` keeps the branch of `count` examples from `position` on."""
+    """Returns for `count` examples from `position` on whether layer `number` keeps their branch."""
     key = random_bits(tf.constant([number], tf.int64), seed ^ _DOMAIN << 32)[0]
     positions = tf.cast(position + tf.range(count, dtype=tf.int64), tf.uint64)
     bits = splitmix64(key + positions)

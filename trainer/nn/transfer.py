@@ -13,7 +13,7 @@ _FEW = 4  # Number of paths that a summary lists.
 
 @dataclasses.dataclass(frozen=True)
 class Transfer:
-    """Result of a transfer: weights by path, such as logits/kernel, with a reason where useful.
+    """Result of a transfer, as lists of weights by path, such as logits/kernel.
 
     Attributes:
       loaded: weights that have the source's values.

@@ -1,4 +1,4 @@
-"""Reports errors of the user's own code: a model's function, its layers, and what they import.
+"""Reports errors of the user's own code: a model's function, its layers, and their imports.
 
 Such an error ends the program as a UserError. The message gives the original error, and the file
 and line of the user's code; a traceback of the user's frames stands above it. An error is the
@@ -41,7 +41,7 @@ def unwrap_user_errors(code: str = "the model's own code") -> Iterator[None]:
         for link in chain:
             if isinstance(link, UserError):
                 raise link from None
-        for link in reversed(chain):  # If user code raised an error from another, name the later.
+        for link in reversed(chain):  # The message names the last error of the user's code.
             if frames := _user_frames(link):
                 raise _as_user_error(code, link, frames) from None
         raise
@@ -89,7 +89,8 @@ def one_line(error: BaseException) -> str:
 def _is_ours(frame: traceback.FrameSummary) -> bool:
     """Returns True if the frame is in this program, or in code that AutoGraph generated from it.
 
-    AutoGraph does not convert functions that Keras calls, so it generates no code from the user's.
+    Keras calls the user's functions, and AutoGraph does not convert functions that Keras calls. So
+    generated code is never the user's.
     """
     generated = "__autograph_generated_file" in frame.filename
     return generated or pathlib.Path(frame.filename).is_relative_to(_OURS)

@@ -12,7 +12,8 @@ from trainer.reports.conditions import BATCH, RATES, UNSET, Condition, number
 from trainer.reports.plots import Picture, line
 from trainer.sweep.seed_statistics import Spread
 
-# Flags that may follow the batch size: one value for each batch size does not make a new family.
+# Flags that may follow the batch size. A flag that has one value at each batch size does not divide
+# conditions into families.
 _FOLLOW = {"ghost_batch_size", "max_batch_size", "initial_learning_rate", "warmup_epochs"}
 # The font size of a heat map with n columns is this number divided by n, in points.
 _LETTERS = 90
@@ -78,7 +79,7 @@ def _families(
 ) -> tuple[dict[str, _Grid], set[str]]:
     """Groups conditions into families; in a family, only the flags `names` and `tied` differ.
 
-    A family is left out if a flag of `names` has one value in all its ended conditions.
+    A family is left out if a flag of `names` has only one value in the family's ended conditions.
 
     Returns:
       A grid per family, by its label, and `tied`, the flags that follow the batch size.

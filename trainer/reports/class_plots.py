@@ -21,7 +21,7 @@ _LETTERS = 20  # Characters of a class's name that are shown.
 def confusion(
     names: Sequence[str], cells: Sequence[Sequence[int]], name: str = "confusion"
 ) -> Picture | None:
-    """Returns a picture of the confusion matrix; None for no or more than 1,000 classes.
+    """Returns a picture of the confusion matrix; None if over 1,000 classes occur, or none.
 
     Classes that have no examples and are never predicted are left out.
 

@@ -49,7 +49,7 @@ def _summary(run: RunRecord, found: Mapping[str, Any]) -> list[str]:
     calibration = found["calibration"]
     values = ", ".join(f"{name} {_percent(value)}%" for name, value in shares.items())
     newest = max([point["update"] for point in run.points], default=found["update"])
-    later = f"; the run has come to update {newest:,}" if newest > found["update"] else ""
+    later = f"; the run has since reached update {newest:,}" if newest > found["update"] else ""
     model = "averaged model" if found.get("evaluated_with") == "ema" else "model"
     lines = [
         f"{found['dataset']} {found['split']}, {found['examples']:,} examples, by the {model} of "
@@ -115,7 +115,7 @@ def _most_wrong(found: Sequence[Mapping[str, Any]]) -> str:
     note = (
         "Each picture has its class, the prediction, and the probabilities of both. The worst is "
     )
-    note += "the first. A wrong label, or a picture of several things, looks like this too."
+    note += "the first. Pictures with wrong labels, or of several things, may be here too."
     folder = _common_folder([each["path"] for each in found if each["path"] is not None])
     if folder:
         note += f" The files are below {folder}."

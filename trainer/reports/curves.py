@@ -106,7 +106,7 @@ def learned(conditions: Sequence[Condition], drawn: Mapping[str, Line]) -> list[
         limits = _accuracies(curves) if name == "top1" else _losses(curves)
         caption, unit = _axis_note(name, limits, curves), "%" if name == "top1" else ""
         if split == "eval" and _curves(conditions, functools.partial(get, split="eval_ema")):
-            caption = f"Of the plain parameters. {caption}".strip()
+            caption = f"Measured with the plain parameters. {caption}".strip()
         for x, against in _AGAINST.items():
             what = f"{label.partition(' (')[0]} against {against}"
             chart = _Chart(conditions, drawn, get, x, _capital(what), label, limits)
@@ -140,7 +140,7 @@ def _capital(text: str) -> str:
 
 
 def _points(run: RunRecord, split: str | None, name: str) -> list[Point]:
-    """Returns the points with a finite `name`, which is also their `y`; top-1 is in percent."""
+    """Returns the points whose `name` is finite, with its value as `y`; top-1 is in percent."""
     scale = 100 if name == "top1" else 1
     return [
         {**point, "y": scale * point[name]}

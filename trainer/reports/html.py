@@ -103,7 +103,7 @@ class Thumbnail:
 
 
 def escape(text: str) -> str:
-    r"""Returns the text as HTML; a control character, which HTML forbids, becomes \x1b, say."""
+    r"""Returns the text as HTML; control characters, which HTML forbids, are escaped like \x1b."""
     return html_escape(clean(text))
 
 

@@ -69,8 +69,8 @@ def draw(schedule: Trajectory, ramps: Sequence[Ramp], config: Config, path: str)
 def points(schedule: Trajectory, ramps: Sequence[Ramp]) -> list[tuple[int, Setting]]:
     """Returns the positions and Settings that a line through the schedule connects.
 
-    A flat ramp has its two ends as points, so that a step between two flat ramps is vertical.
-    Another ramp has evenly spaced updates as points, including the first and the last.
+    The points of a flat ramp are its two ends, so that a step between two flat ramps is vertical.
+    The points of any other ramp are evenly spaced updates, including the first and the last.
     """
     total = sum(ramp.first.updates for ramp in ramps)
     found: list[tuple[int, Setting]] = []

@@ -55,7 +55,7 @@ def suggest(points: Sequence[Point]) -> Interval:
 
 
 def smoothed(values: Sequence[float]) -> list[float]:
-    """Returns the means of each value and its neighbours: two on each side, or one or none."""
+    """Returns the means of each value and its neighbours, two on each side or fewer at an end."""
     sides = [min(_REACH, i, len(values) - 1 - i) for i in range(len(values))]
     return [statistics.fmean(values[i - n : i + n + 1]) for i, n in enumerate(sides)]
 

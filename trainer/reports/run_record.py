@@ -32,14 +32,14 @@ class RunRecord:
     Attributes:
       name: a path that differs from those of the other runs in the report.
       flags: values of the flags that change what is learned; {} if flags.txt cannot be read.
-      points: logged points of both splits, in the order of updates.
+      points: logged points of all splits, in the order of updates.
       result: the content of result.json; None if it is missing or cannot be read.
       state: "finished", "running", "killed", DIVERGED, "failed" (a point of a sweep), or
         "not finished", for example after a signal.
       notes: remarks for the reader, for example on damaged files.
       evaluation: the content of evaluation.json; None if it is missing or cannot be read.
-      evaluated_with: "plain" or "ema", the parameters whose evaluation counts; None if the run has
-        no average.
+      evaluated_with: "plain" or "ema", the parameters that the run's results are of; None if the
+        run has no average.
     """
 
     name: str
@@ -57,7 +57,7 @@ class RunRecord:
 
     @property
     def evaluations(self) -> list[dict[str, Any]]:
-        """The points of the evaluations that count."""
+        """The points of the evaluations that `evaluated_with` names, or of all if it is None."""
         return self.points_of("eval_ema" if self.evaluated_with == "ema" else "eval")
 
     @property
@@ -160,7 +160,7 @@ def _flags(path: pathlib.Path, notes: list[str]) -> tuple[dict[str, str], str | 
 
 
 def _of_the_other(run: RunRecord) -> list[str]:
-    """Returns a note on the last evaluation that does not count; [] if there is none."""
+    """Returns a note on the last evaluation of the other parameters; [] if there is none."""
     other = {"ema": "eval", "plain": "eval_ema"}.get(run.evaluated_with or "")
     found = [point["top1"] for point in run.points_of(other or "") if "top1" in point]
     if not found:

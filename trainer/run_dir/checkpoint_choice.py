@@ -1,4 +1,4 @@
-"""Says which checkpoint a command takes, and which evaluation of the run was the best."""
+"""Describes which checkpoint a command takes, and which evaluation of the run was the best."""
 
 import pathlib
 from typing import Any
@@ -16,8 +16,8 @@ def best(folder: pathlib.Path, path: pathlib.Path) -> dict[str, Any] | None:
 
     Args:
       folder: folder of the run's checkpoints.
-      path: an intact checkpoint of the run, which may be a copy in another folder. It tells the
-        best evaluation of its time if `folder` has no intact checkpoint.
+      path: an intact checkpoint of the run, which may be a copy in another folder. If `folder` has
+        no intact checkpoint, the result is the best evaluation that this one records.
     """
     try:
         progress = checkpoint_reader.newest_progress(folder)
@@ -71,6 +71,6 @@ def _elsewhere(best: dict[str, Any]) -> str:
 
 
 def _of(best: dict[str, Any]) -> str:
-    """Returns which parameters the best evaluation is of; "" if the run has no average."""
+    """Names the parameters that the best evaluation is of; "" if the run has no average."""
     counts = best.get("evaluated_with")
     return f" of {_PARAMETERS[counts]}" if counts else ""

@@ -36,7 +36,7 @@ _NOISE = fields({"trace": measured, "square": measured, "weight": measured})
 
 
 def _if_any(kind: Kind) -> Kind:
-    """Returns a kind that accepts {} and whatever `kind` accepts."""
+    """Returns the kind of values that are {} or of `kind`."""
     return lambda value: {} if value == {} else kind(value)
 
 

@@ -1,6 +1,6 @@
 """Reads one checkpoint of a run that may still be training; writes nothing.
 
-If the chosen checkpoint is damaged or was deleted meanwhile, the next older one that fits is read.
+If the checkpoint is damaged or was deleted meanwhile, the next older one that matches is read.
 """
 
 import os
@@ -82,7 +82,7 @@ def _read_chosen(
 def _choose(
     folder: pathlib.Path, which: str, damaged: Mapping[pathlib.Path, Exception]
 ) -> pathlib.Path:
-    """Returns the newest checkpoint with the name `which` that is not in `damaged`."""
+    """Returns the newest checkpoint that `which` names and that is not in `damaged`."""
     existing = found(folder)
     if which == "newest":
         named = existing

@@ -37,7 +37,7 @@ DAMAGED = (tf.errors.OpError, IndexError, RuntimeError, OSError, typed_json.Wron
 _NAME = re.compile(r"[0-9]{9,18}(\.[0-9]{1,9})?")
 # Suffix of a variable's key in tf.train.Checkpoint.
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
-# Space for names and shapes in a checkpoint, and for the log meanwhile.
+# Free space that a checkpoint needs beside the variables: names, shapes, and the growing log.
 _SPARE_BYTES = 2**20
 
 
@@ -77,7 +77,7 @@ class Checkpoints:
         try:
             writer.start()
             self._writer = writer
-        except RuntimeError as error:  # The system has no thread left, so this one writes.
+        except RuntimeError as error:  # No thread can be started, so this thread writes.
             log(f"{error}; training pauses while the checkpoint is written")
             self._write(*job)
 
@@ -127,8 +127,8 @@ class Checkpoints:
     def restore(self, select: Select | None = None) -> dict[str, Any] | None:
         """Reads the newest intact checkpoint; returns its progress, or None without checkpoints.
 
-        `select` replaces the variables to read.
-        Newer checkpoints are damaged. They are reported, and renamed to `damaged-<update>`.
+        Newer, damaged checkpoints are reported, and renamed to `damaged-<update>`. `select`
+        replaces the variables to read.
 
         Raises:
           UserError: if every checkpoint is damaged, the newest intact checkpoint has other
@@ -199,7 +199,7 @@ def found(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _put_aside(path: pathlib.Path) -> str:
-    """Renames `path` to damaged-<name>, which is deleted first; returns the new name."""
+    """Renames `path` to damaged-<name>, in place of an older one; returns the new name."""
     aside = path.with_name(f"damaged-{path.name}")
     remove(aside)
     path.rename(aside)
@@ -221,7 +221,7 @@ def read(path: pathlib.Path, variables: Select) -> dict[str, Any]:
     try:
         with plain(path) as readable:
             return _read(readable, path, variables)
-    except DAMAGED as error:  # Its message names a path under /proc instead of `path`.
+    except DAMAGED as error:  # The message names a path under /proc; `named` replaces that path.
         message = str(error)
         if isinstance(error, OSError) and error.filename:
             message = f"{error.filename}: {error.strerror}"

@@ -22,7 +22,7 @@ from trainer.system.typed_json import WrongError, fields, integer, list_of, numb
 
 FILE, CSV = "evaluation.json", "evaluation.csv"
 _MOST_BYTES = 2**28  # 10 million cells of the confusion matrix.
-# Up to this number of classes, top-5 says little: tables and pages leave it out.
+# With so few classes, top-5 accuracy says little: tables and pages leave it out.
 FEW_CLASSES = 10
 
 _SHARE = number(0, 1)
@@ -51,7 +51,7 @@ _BIN = fields(
 
 
 def _png(value: Any) -> str:
-    """Checks that the value is a PNG file in base64, which a page may show as it is."""
+    """Checks that the value is a PNG file in base64, so that a page may embed it unchanged."""
     try:
         content = base64.b64decode(text(value), validate=True)
     except (binascii.Error, ValueError) as error:
@@ -137,7 +137,7 @@ def read(folder: pathlib.Path) -> dict[str, Any] | None:
 
 
 def _checked(value: Any) -> dict[str, Any]:
-    """Checks the content of evaluation.json; each index names a class, and each bin is there."""
+    """Checks the content of evaluation.json: each index names a class, and no bin is missing."""
     found = _FIELDS(value)
     classes = len(found["classes"])
     for i, (label, predicted, _) in enumerate(found["confusion"]):

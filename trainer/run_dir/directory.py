@@ -49,7 +49,7 @@ def lock_run_dir(path: pathlib.Path, flagfile: str) -> Iterator[None]:
             _check_is_run(path)
             path.mkdir(parents=True, exist_ok=True)
             _check_links(path)
-            # The file is unbuffered. On a full disk, closing it would fail to write a buffer.
+            # The file is unbuffered: on a full disk, closing a buffered file raises an error.
             lock = open(path / "lock", "a+b", buffering=0, opener=opener)  # noqa: SIM115
             held.callback(_try, lock.close)  # The kernel closes the file despite an error.
             _take(lock, path)
@@ -170,10 +170,10 @@ def _check_links(path: pathlib.Path) -> None:
 
 def _take(lock: IO[bytes], path: pathlib.Path) -> None:
     host = socket.gethostname()
-    for attempt in range(6):  # A report that calls is_held() has the lock for a moment.
+    for attempt in range(6):  # A report that calls is_held() holds the lock for a moment.
         lock.seek(0)
         owner = OWNER.fullmatch(lock.read(300).decode(errors="surrogateescape").strip())
-        last = owner[0] if owner else ""  # A process that is not killed erases its name.
+        last = owner[0] if owner else ""  # A process that ends without being killed erases this.
         if file_lock.take(lock):
             break
         if attempt == 5:

@@ -22,7 +22,7 @@ def replace(folder: pathlib.Path, summaries: Sequence[Summary], step: int = 0) -
     folder.mkdir(parents=True, exist_ok=True)
     now = time.time()
     content = io.BytesIO()
-    # On a full disk, TensorBoard's EventFileWriter would raise the error in another thread.
+    # This uses RecordWriter, because EventFileWriter reports a full disk only in its own thread.
     records = RecordWriter(content)
     records.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
     for summary in summaries:

@@ -2,8 +2,8 @@
 
 - `saved_model/` needs only TensorFlow. Its `serve` maps uint8 images [b, h, w, c] to float32 logits
   [b, classes], for any b. Its `serve_images` maps the bytes [n] of JPEG and PNG files to the names
-  and the probabilities of the classes [n, classes], most probable first. These are those of the
-  run's loss, softmax or sigmoid. Its `class_names` holds the names of the logits.
+  and the probabilities of the classes [n, classes], most probable first. The probabilities are the
+  softmax or the sigmoid of the logits, as --loss names. `class_names` holds the logits' names.
 - `model.keras` needs Keras and the modules of custom layers. The export lacks this file if Keras
   cannot load it.
 - `classes.txt` names one logit per line, `flags.txt` has the flags of the run, and `export.json`
@@ -53,10 +53,10 @@ class ExportInfo:
     class_names: tuple[str, ...] | None = None  # None if an older version wrote the export.
     # "imagenet" if the model standardises images as keras.applications does, else None.
     preprocessing: str | None = None
-    # top1 and update of the run's best evaluation at that time; None if it is unknown.
+    # top1 and update of the run's best evaluation before the export; None if it is unknown.
     best: dict[str, Any] | None = None
-    # "ema" if the model is the average of the parameters, "plain" if it is not, though the run has
-    # an average; None if the run has none.
+    # "ema" if the model is the average of the parameters, "plain" if it is not; None if the run has
+    # no average.
     evaluated_with: str | None = None
     # Value of --loss: probabilities are the softmax or the sigmoid of the logits.
     loss: str = "softmax"
@@ -84,7 +84,7 @@ def check_free(folder: pathlib.Path, flagfile: str) -> None:
     """Checks that `folder` is missing, empty, or an export of the run of `flagfile`.
 
     Raises:
-      UserError: if it is not, or its flags.txt cannot be read.
+      UserError: if `folder` is something else, or its flags.txt cannot be read.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return

@@ -36,7 +36,7 @@ class MetricsWriter:
 
     def __init__(self, folder: pathlib.Path, *, update: int) -> None:
         self._path = folder / "metrics.jsonl"
-        if not update:  # A start that was killed may have left the file, and draws it again.
+        if not update:  # A run that was killed at its start left the file, and writes it again.
             remove(folder / PICTURES)
         points = [point for point in metrics.read(self._path, log) if point["update"] <= update]
         write_atomic(self._path, "".join(map(metrics.line, points)))
@@ -131,7 +131,7 @@ class MetricsWriter:
         try:
             for point in points:
                 split = point["split"]
-                if split not in self._curves:  # Few runs have averages.
+                if split not in self._curves:  # Only runs with averages have the split eval_ema.
                     folder = self._path.with_name("tensorboard") / split
                     self._curves[split] = EventFileWriter(str(folder), flush_secs=10)
                 self._curves[split].add_event(_event(point))
@@ -143,7 +143,8 @@ class MetricsWriter:
     def flush(self) -> bool:
         """Writes all points to the disk; returns True if that succeeded.
 
-        After a failure, the caller must not save a checkpoint: it would be ahead of the log.
+        After a failure, the caller must not save a checkpoint, or the checkpoint would be ahead of
+        the log.
         """
         if self._unwritten:
             self._append()
@@ -199,7 +200,7 @@ def write_image(folder: pathlib.Path, tag: str, png: bytes) -> None:
 def add_image(folder: pathlib.Path, tag: str, update: int, png: bytes) -> None:
     """Adds a PNG picture to the event files in `folder`, whose writer is closed, at step `update`.
 
-    Reports a failure, because the picture is not a part of the run's result.
+    A failure is only reported, because the picture is not a part of the run's result.
     """
     try:
         writer = EventFileWriter(str(folder))

@@ -1,7 +1,7 @@
 """Finds the run or export that `evaluate`, `export` and `predict` read, and its flags.
 
-These flags precede those of the command line, so that the user gives only flags that differ. Flags
-that describe the run's machine are left out.
+The run's flags come before those of the command line, so the user gives only flags that differ.
+Flags that describe the machine of the run are left out.
 """
 
 import os
@@ -18,7 +18,7 @@ _READING = ("evaluate", "export", "predict")
 
 
 def run(config: Config) -> pathlib.Path:
-    """Returns the run directory that --model_dir names, or else the one of a path in --checkpoint.
+    """Returns the run directory that --model_dir names, or else the one that holds --checkpoint.
 
     Raises:
       UserError: if no directory is named, or the directory is not a run directory.

@@ -68,7 +68,7 @@ def read(folder: pathlib.Path) -> dict[str, Any] | None:
 
 
 def ended(folder: pathlib.Path) -> dict[str, Any] | None:
-    """Returns the same as `read`, but an error ends the command.
+    """Returns what `read` returns; if the file is unusable, raises an error for the user.
 
     Raises:
       DamagedRunError: if the file is damaged or cannot be read.

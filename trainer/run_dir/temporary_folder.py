@@ -49,8 +49,8 @@ def _remove_if_left(left: pathlib.Path, path: pathlib.Path) -> None:
         try:
             owner = open(left / _OWNER, "rb", opener=opener)  # noqa: SIM115
         except FileNotFoundError:
-            # The process was killed early, or is about to make the file, as in a folder younger
-            # than 60 s. rmdir() fails if another program made the folder and put files into it.
+            # The process is about to make the file, or was killed before it could. In a folder
+            # older than 60 s, it was killed. If another program put files there, rmdir() fails.
             if time.time() - left.stat().st_mtime > 60:
                 left.rmdir()
             return

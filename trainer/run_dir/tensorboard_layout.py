@@ -1,6 +1,7 @@
 """Layout of TensorBoard's Custom Scalars page, which shows the schedule beside loss and accuracy.
 
-TensorBoard's other pages group charts by tag, so that a closed group hides the batch size.
+TensorBoard's other pages group charts by tag, and a closed group hides charts such as the batch
+size.
 """
 
 from tensorboard.compat.proto.event_pb2 import Event

@@ -1,8 +1,8 @@
 """training_data.json: the properties of the training set on which a run's model depends.
 
 Resuming, evaluation and export read this file and build the same model without the training set.
-Each checkpoint holds the same values, with a checksum. They are compared with the file, because one
-altered digit of a mean would change what is learned.
+Each checkpoint holds the same values, with a checksum. A resumed run compares them with the file,
+because one altered digit of a mean would change what is learned.
 """
 
 import dataclasses
@@ -75,7 +75,7 @@ def from_json(value: Any) -> TrainingData:
     """Returns the training data of `value`, which `as_json` made.
 
     Raises:
-      WrongError: if a value is missing or impossible, or a class name stands twice.
+      WrongError: if a value is missing or impossible, or a class name occurs twice.
     """
     kept = _FIELDS(value)
     h, w, c = kept["image_shape"]

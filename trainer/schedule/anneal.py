@@ -25,7 +25,7 @@ def constant() -> Curve:
 
 
 def step(points: Sequence[float], factor: float) -> Curve:
-    """Returns a curve that starts at 1; each of `points`, in epochs, divides it by `factor`.
+    """Returns a curve that is 1 at first, and is divided by `factor` at each epoch in `points`.
 
     >>> anneal = step([60, 120], factor=5)
     >>> [round(anneal(epochs), 4) for epochs in (0, 60, 120)]
@@ -107,7 +107,7 @@ def cyclical(
       length: epochs of a whole cycle.
       trough: lowest value of the curve.
       scale: function of (cycle, e) with values in (0, 1]; it scales the height of a cycle.
-      decay: d, if `scale` falls as exp(−d · epochs) within a cycle. 0 if it is constant there.
+      decay: d if `scale` falls as exp(−d · epochs) within a cycle; 0 if `scale` is constant there.
     """
     half = length / 2
 
@@ -119,7 +119,7 @@ def cyclical(
     def next_turn(epochs: float) -> float:
         begun = math.floor(epochs / half) * half
         # At t epochs after the start of a cycle, the height of its rising half is proportional to
-        # t · exp(−decay · t). Its maximum is at t = 1 / decay.
+        # t · exp(−decay · t), which is largest at t = 1 / decay.
         early = begun + 1 / decay if decay > 1 / half and math.floor(epochs / half) % 2 == 0 else 0
         return early if early > epochs else begun + half
 
@@ -127,7 +127,7 @@ def cyclical(
 
 
 def points(texts: Sequence[str], total: float) -> list[float]:
-    """Returns annealing points in epochs. In `texts`, 60 is in epochs, and 30% is of `total`.
+    """Returns annealing points in epochs, from texts such as 60 (epochs) or 30% (of `total`).
 
     >>> points(["30%", "60"], total=90)
     [27.0, 60.0]

@@ -1,4 +1,4 @@
-"""Average of the parameters over the run (EMA): its weights, on the reference clock.
+"""Weights of the exponential moving average (EMA) of the parameters, on the reference clock.
 
 The reference clock counts n = position / B₀, with B₀ = --base_batch_size. With the decay d =
 --ema_decay per tick, the average at position p is a weighted mean over the p examples that the run
@@ -6,9 +6,9 @@ has consumed:
 
     average(p) = Σ_x d^((p − x)/B₀) · θ(x) / Σ_x d^((p − x)/B₀)
 
-Here, θ(x) are the parameters after the update that used the example at position x. So an update of
-B examples has the weight of B examples, and the average forgets 63% in a horizon of B₀ / (1 − d)
-examples, whatever the batch sizes are. After each update, the average therefore moves by
+Here, θ(x) are the parameters after the update that used the example at position x. The last
+B₀ / (1 − d) examples, which are the horizon, have 63% of the weight, whatever the batch sizes are.
+After each update of B examples, the average changes by
 
     average += (1 − d^(B/B₀)) / (1 − d^n) · (θ − average)      n = position after the update / B₀
 
@@ -37,17 +37,19 @@ def update_weights(
       batch_size: B of all updates, examples.
       ends: position after each update.
     """
-    # Differences of powers would lose the digits of a decay near 1.
+    # For a decay near 1, 1 − d^n would have large rounding errors, which expm1 avoids.
     log_decay = math.log(decay) / base_batch_size
     moved = math.expm1(batch_size * log_decay)
     return [moved / math.expm1(end * log_decay) for end in ends]
 
 
 def evaluated_with(config: Config) -> str:
-    """Returns which parameters count: PLAIN, or EMA if the run averages and does not say plain.
+    """Returns which parameters the run's results are of: PLAIN, or EMA for their average.
+
+    If --evaluate_with is not set, the result is EMA for a run with --ema_decay, otherwise PLAIN.
 
     Raises:
-      UserError: if the average is to count, and the run has none.
+      UserError: if --evaluate_with=ema is given without --ema_decay.
     """
     if config.ema_decay is None and config.evaluate_with == EMA:
         raise UserError(
@@ -66,7 +68,7 @@ def described(config: Config, examples: int, largest: int) -> list[str]:
       largest: largest batch of the run, in examples.
 
     Raises:
-      UserError: if the average is to count, and the run has none.
+      UserError: if --evaluate_with=ema is given without --ema_decay.
     """
     counts = evaluated_with(config)
     if config.ema_decay is None:
@@ -77,7 +79,8 @@ def described(config: Config, examples: int, largest: int) -> list[str]:
         f"({horizon / examples:.3g} epochs)"
     )
     if horizon < largest:
-        line += f", less than a batch of {largest:,}, where it is nearly the last update"
+        line += f", less than a batch of {largest:,}, so it almost equals the last parameters"
     elif horizon > config.epochs * examples:
-        line += ", more than the run has, so that all of the run's updates count nearly alike"
-    return [f"{line}; {'it counts' if counts == EMA else 'the plain parameters count'}"]
+        line += ", more than the run has, so all updates have nearly equal weight"
+    evaluated = "the average" if counts == EMA else "the plain parameters"
+    return [f"{line}; results are those of {evaluated}"]

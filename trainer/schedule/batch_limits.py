@@ -8,7 +8,7 @@ from trainer.schedule.noise_scale import Setting
 
 
 def largest_batch(config: Config, start: Setting, smallest: int, examples: int) -> int:
-    """Returns --max_batch_size, or N/10 rounded down to whole smallest batches.
+    """Returns --max_batch_size, or N/10 rounded down to a multiple of the smallest batch.
 
     The result is at least the initial batch size.
     """
@@ -56,8 +56,8 @@ def anneal_floor(config: Config) -> float:
     """Returns the noise-scale factor down to which the batch grows. Below the factor, ε falls."""
     if config.scaling == "none" and config.anneal_with != "learning_rate":
         raise UserError(
-            f"--anneal_with={config.anneal_with} anneals by the batch size, and at --scaling=none "
-            "the noise scale does not depend on it: use --anneal_with=learning_rate."
+            f"--anneal_with={config.anneal_with} changes the batch size, which has no effect on "
+            "the noise scale with --scaling=none: use --anneal_with=learning_rate."
         )
     if config.anneal_with == "hybrid" and config.anneal not in ("step", "plateau"):
         raise UserError(

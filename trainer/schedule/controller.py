@@ -1,7 +1,7 @@
-"""Controllers: they change the schedule of a run after an evaluation or a measurement of the noise.
+"""Controllers, which change a run's schedule after an evaluation or a noise measurement.
 
-A checkpoint keeps the state of a controller. The schedule requests a Target for each update, the
-controller may change the Target, and `realize` turns the result into a Setting.
+For each update, the schedule requests a Target, the controller may change the Target, and `realize`
+turns the result into a Setting. A checkpoint keeps the state of the controller.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ class Controller:
     every: int | None = None  # Examples between two calls of `measured`; None: never called.
 
     def changed(self, target: Target) -> Target:
-        """Returns the schedule's `target`, with the controller's decisions in it."""
+        """Returns `target`, which the schedule requests, as changed by the controller."""
         return target
 
     def evaluated(self, top1: float) -> str | None:

@@ -7,7 +7,8 @@ the hosts all-reduce gradients and statistics once. So the seconds of an update 
 
 The all-reduce uses a ring (Patarasuk & Yuan 2009): in each of 2 (h - 1) steps, every host sends 1/h
 of the numbers to the next host. The time of the all-reduce does not depend on B, so its cost per
-example falls as 1/B. The replicas of a host share one link. Summing within a host counts as free.
+example falls as 1/B. The replicas of a host share one link. The time to sum the gradients within a
+host is neglected.
 """
 
 import dataclasses
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from trainer.schedule.plan import Phase
 
-# A larger batch pays while over this share of an update is not spent on examples.
+# A larger batch pays while communication and fixed costs take over this share of an update.
 _LITTLE = 0.1
 
 
@@ -38,7 +39,7 @@ class Machines:
     compute: Compute
     parameters: int  # Numbers in the model, moving statistics included.
     bandwidth: float  # Gigabits a second that the link of a host sends.
-    latency: float  # Microseconds that each step of the ring takes in addition.
+    latency: float  # Microseconds of each step of the ring, in addition to the sending time.
     # Side of the images that `compute` is for, in pixels, if the side changes during the run. The
     # time of an example counts as proportional to its pixels.
     image_size: int | None = None
@@ -61,7 +62,7 @@ class Cost:
     """Cost of a phase; the field names are those of plan's JSON."""
 
     update_seconds: float
-    communication_share: float  # Share of the all-reduce in `update_seconds`, from 0 to 1.
+    communication_share: float  # Fraction of `update_seconds` that the all-reduce takes.
     bytes_per_example: float  # Bytes that each host sends for an update, divided by B.
     seconds: float  # Duration of the phase.
 
@@ -69,9 +70,9 @@ class Cost:
 def medians(points: Iterable[Mapping[str, float]]) -> dict[int, float]:
     """Returns the median seconds of an update for each batch size, from a run's training points.
 
-    The median is robust to the first point, in which TensorFlow traces the training step. Points
-    without a batch size or a throughput, for example those of another program, are left out. So are
-    points with another image size than the last point.
+    The first point is slow, because the first update takes longer; it hardly changes the median.
+    Points without a batch size or a throughput, as of another program, are left out. So are points
+    with another image size than the last point.
     """
     seconds: dict[int, list[float]] = {}
     found = list(points)
@@ -144,7 +145,10 @@ def whole(phases: Sequence[Phase], on: Machines) -> dict[str, float]:
 
 
 def half_communication(on: Machines) -> int:
-    """Returns the batch size below which over half of an update is communication, or 0."""
+    """Returns the batch size below which communication takes over half of an update.
+
+    Returns 0 if communication takes less than half at every batch size.
+    """
     return _batch_size(on, on.communication - on.compute.fixed)
 
 
@@ -157,7 +161,7 @@ def largest_paying(on: Machines) -> int:
 
 
 def _batch_size(on: Machines, seconds: float) -> int:
-    """Returns the batch size whose examples take `seconds`, rounded up, or 0 if none does."""
+    """Returns the batch size whose examples take `seconds`, rounded up; 0 if there is none."""
     if seconds <= 0 or not on.compute.example:
         return 0
     # Without the factor 1 − 10⁻⁹, a rounding error could add an example.

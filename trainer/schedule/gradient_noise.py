@@ -35,7 +35,9 @@ class GradientNoise:
         part_squares: Iterable[float],
         whole_squares: Iterable[float],
     ) -> bool:
-        """Adds the measurements of some updates. Returns False if b = B, because none is possible.
+        """Adds the measurements of some updates; returns False if b = B.
+
+        If b = B, the two norms are equal and cannot determine tr Σ and ‖G‖².
 
         Args:
           part_squares: for each update, the mean over its micro-batches of ‖mean gradient‖².

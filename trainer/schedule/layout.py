@@ -1,6 +1,7 @@
 """Layout of one batch on the devices: B = replicas × micro-batch × accumulation.
 
-The layout affects the speed alone, and neither what is learned nor the sequence of batch sizes.
+The layout affects only the speed. It changes neither what is learned nor the sequence of batch
+sizes. (--anneal=measured, which compares micro-batches with the batch, fixes the micro-batch size.)
 """
 
 import dataclasses

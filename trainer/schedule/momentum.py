@@ -15,8 +15,9 @@ from trainer.schedule.realize import BatchLimits, on_grid
 def first_batch(start: Setting, momentum: float, ghost_batch_size: int) -> int:
     """Returns the batch size at which a lower `momentum` has about the g and ε of `start`.
 
-    The size consists of whole ghost batches, divides the batch size of `start`, and needs an m of 0
-    or more. It is the largest such size up to the exact solution, or else the smallest.
+    The candidates are the multiples of the ghost batch that divide the batch size of `start` and
+    are large enough for m ≥ 0. The result is the largest candidate that is not above the exact
+    solution, or the smallest candidate if all are above.
 
     >>> first_batch(Setting(3200, 0.5, 0.98), momentum=0.9, ghost_batch_size=32)
     640
@@ -31,7 +32,7 @@ def first_batch(start: Setting, momentum: float, ghost_batch_size: int) -> int:
 def warmup(length: float, start: Setting, limits: BatchLimits) -> Curve:
     """Returns the curve of m at constant B (1 − m), while B rises to the batch size of `start`.
 
-    B rises over `length` epochs, from `limits.smallest` and in steps of it.
+    B rises from `limits.smallest` over `length` epochs, and stays a multiple of `limits.smallest`.
 
     >>> m = warmup(4, Setting(3200, 0.5, 0.98), BatchLimits(640, 5120, batch_anneal_floor=0.0))
     >>> [round(m(epochs), 4) for epochs in (0, 1, 4)]

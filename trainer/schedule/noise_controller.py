@@ -1,6 +1,6 @@
 """Controller of --anneal=measured: the batch grows with the measured gradient noise scale B_simple.
 
-While B is below B_simple, a larger batch saves many updates and needs few more examples. B_simple
+While B is below B_simple, a larger batch needs far fewer updates and few more examples. B_simple
 rises as the loss falls (McCandlish et al. 2018, 1812.06162, section 2). The batch size follows
 B_simple from below. The batch size never shrinks, so it cannot oscillate.
 """
@@ -22,7 +22,7 @@ class NoiseController(Controller):
 
     >>> controller = NoiseController(2.0, BatchLimits(128, 1024, 0.0), every=15_000, batch_size=128)
     >>> controller.measured(GradientNoise(1000, trace=300, square=1, weight=1))
-    'the gradient noise scale is 300 / 1 = 300 examples, 2 times the batch of 128 or more'
+    'the gradient noise scale is 300 / 1 = 300 examples, at least 2 times the batch of 128'
     >>> controller.batch_size
     256
 
@@ -44,7 +44,7 @@ class NoiseController(Controller):
     def measured(self, noise: GradientNoise) -> str | None:
         """Grows the batch or keeps it; returns the reason for growth, or None."""
         scale, wanted = noise.scale, self.threshold * self.batch_size
-        # Before one horizon of measurements, single updates would sway the averages.
+        # Until the measurements span one horizon, a single update changes the averages too much.
         if scale is None or noise.weight < 1 - 1 / math.e:
             return None
         # If a small threshold does not reach the next multiple of the smallest batch, the batch
@@ -55,8 +55,8 @@ class NoiseController(Controller):
         old, self.batch_size = self.batch_size, grown
         return (
             f"the gradient noise scale is {noise.trace / noise.weight:.4g} / "
-            f"{noise.square / noise.weight:.4g} = {scale:.4g} examples, {self.threshold:g} times "
-            f"the batch of {old} or more"
+            f"{noise.square / noise.weight:.4g} = {scale:.4g} examples, at least "
+            f"{self.threshold:g} times the batch of {old}"
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -67,10 +67,11 @@ class NoiseController(Controller):
 
 
 def micro_batch(batch_size: int, replicas: int, ghost_batch_size: int, most: int | None) -> int:
-    """Returns the micro-batch size of a run that compares micro-batches with the whole batch.
+    """Returns the micro-batch size of a run with --anneal=measured.
 
-    The size is `most` if `most` is set. Otherwise it is the largest that fits twice into the batch
-    and is at most the default. It affects what is learned, so `replicas` must not change it.
+    The size is `most` if `most` is set. Otherwise, it is the largest size up to the default that
+    splits the batch into two or more equal parts. `replicas` must not change the size, because the
+    measurement, and so what is learned, depends on it.
 
     >>> micro_batch(batch_size=256, replicas=2, ghost_batch_size=32, most=None)
     128

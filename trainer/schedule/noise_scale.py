@@ -1,4 +1,4 @@
-"""Noise scale g of SGD, and the initial Setting of a run, solved from g.
+"""Noise scale g of SGD, and the initial Setting of a run, which is solved from g.
 
     g = ε (N/B − 1) / (1 − m) ≈ ε N / (B (1 − m))         Smith et al. 2018 (1711.00489), eq. 5
 
@@ -76,8 +76,8 @@ def solve(
     the scaling's exponent is 0, each value that is None is that of the reference.
 
     Raises:
-      UserError: if ε and B are given, and their g differs from that of `reference` by a factor
-        that is not within 1 ± 1e-6.
+      UserError: if ε and B are given, and their g differs from the reference's by more than one
+        part in a million.
     """
     if learning_rate is None and batch_size is None and momentum is None:
         return reference

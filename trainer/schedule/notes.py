@@ -9,9 +9,7 @@ from trainer.schedule.plan import Phase
 
 
 def lines(config: Config, examples: int, phases: Sequence[Phase]) -> list[str]:
-    """Returns a line each about sizes, clipping, the average of the parameters, mixing and loss.
-
-    Flags that are not set have none.
+    """Returns a line for each of sizes, clipping, averaging, mixing and loss that flags change.
 
     Args:
       config: flags of the run.

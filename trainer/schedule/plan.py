@@ -19,7 +19,7 @@ Layouts = Callable[[int, int | None], Layout]
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """The longest series of updates with one Setting; the field names are those of plan's JSON."""
+    """All consecutive updates with one Setting; the field names are those of plan's JSON."""
 
     start_epoch: float
     start_update: int
@@ -50,8 +50,9 @@ class Ramp:
 def phases(trajectory: Trajectory, layout: Layouts) -> Iterator[Phase]:
     """Yields the phases of `trajectory`.
 
-    While the learning rate changes, each update is a phase, so a long ramp takes seconds. `ramps`
-    is faster, because it does not visit each update. `layout` gives the layouts.
+    While the learning rate changes, each update is a phase of its own, so this function takes
+    seconds for a long ramp. `ramps` is faster, because it does not visit each update. `layout` maps
+    a batch size and an image size to their layout.
     """
     start_update = 0
     for part in _joined(part for span in spans(trajectory) for part in _single(trajectory, span)):
@@ -106,7 +107,7 @@ def _steady(trajectory: Trajectory, span: Span) -> list[Span]:
     """Returns one or two parts of `span` in which the learning rate only rises or only falls.
 
     The product of a warm-up and a falling curve first rises and then falls. Bisection finds the
-    update at its top.
+    update at which the product is largest.
     """
 
     def rate(update: int) -> float:
@@ -190,7 +191,7 @@ def table(
         )
     lines = aligned(rows)
     left_out: list[str] = []
-    for name in ("update", "momentum", "noise scale", "layout"):  # The least needed is first.
+    for name in ("update", "momentum", "noise scale", "layout"):  # Drops the least needed first.
         if width is None or len(lines[0]) <= width:
             break
         at = rows[0].index(name)

@@ -56,7 +56,7 @@ class PlateauController(Controller):
         return dataclasses.replace(target, noise_scale_factor=self.noise_scale_factor())
 
     def evaluated(self, top1: float) -> str | None:
-        """Takes a step, ends the run or waits; returns the reason, or None if it waits."""
+        """Takes a step, ends the run or does neither; returns the reason, or None if neither."""
         if self.best is None or top1 > self.best + self.min_improvement:
             self.best, self.waited = top1, 0
             self.cooling = max(0, self.cooling - 1)

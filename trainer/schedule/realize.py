@@ -76,6 +76,6 @@ def on_grid(ideal: float, limits: BatchLimits) -> int:
 
 
 def _snap(value: float) -> float:
-    """Returns the nearest integer if `value` is within 1e-9 of it, relatively; else `value`."""
+    """Returns the nearest integer if its relative distance is at most 1e-9; otherwise `value`."""
     nearest = round(value)
     return nearest if math.isclose(value, nearest, rel_tol=1e-9) else value

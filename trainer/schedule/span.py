@@ -10,7 +10,7 @@ from trainer.schedule.trajectory import Trajectory
 
 @dataclasses.dataclass(frozen=True)
 class Span:
-    """Consecutive updates of one batch size, without a turn of a curve between them."""
+    """Consecutive updates of one batch size between two turns of the curves (`Curve.next_turn`)."""
 
     position: int  # Position of the first update.
     updates: int
@@ -40,7 +40,7 @@ def spans(trajectory: Trajectory) -> Iterator[Span]:
 def next_span(trajectory: Trajectory, position: int, until: int) -> Span:
     """Returns the span from `position` up to the first update that reaches position `until`.
 
-    The span may end earlier. The time to find its end is logarithmic in the number of updates.
+    The span may end earlier. Finding its end takes time logarithmic in the number of updates.
     """
     epochs = position / trajectory.examples
     setting = trajectory.at(position)
@@ -53,14 +53,15 @@ def next_span(trajectory: Trajectory, position: int, until: int) -> Span:
 
 
 def _updates_before(trajectory: Trajectory, position: int, size: int, until: int) -> int:
-    """Returns the number of updates that start before the next turn and before `until`, or 1."""
+    """Returns the number of updates that start before the next turn and `until`, at least 1."""
     most = -(-(until - position) // size)
     epochs = position / trajectory.examples
     turn = trajectory.next_turn(epochs)
     if turn == math.inf:
         return max(1, most)
     before = max(0, math.floor((turn * trajectory.examples - position) / size))
-    # A rounding error may change `before` by one. So these loops compare epochs, as curves do.
+    # A rounding error may change `before` by one. These loops correct it: they compare epochs, as
+    # the curves do.
     while before < most and (position + before * size) / trajectory.examples < turn:
         before += 1
     while before > 1 and (position + (before - 1) * size) / trajectory.examples >= turn:
@@ -71,7 +72,7 @@ def _updates_before(trajectory: Trajectory, position: int, size: int, until: int
 def _updates_of_one_size(trajectory: Trajectory, position: int, size: int, most: int) -> int:
     """Returns the number of updates, up to `most`, before the batch size differs from `size`.
 
-    Steps of 1, 2, 4, … pass the first update of another size, and bisection then finds it. The
+    The function looks ahead by 1, 2, 4, … updates until the size differs, and then bisects. The
     result is 1 if the batch size may return to `size`, because bisection could then fail.
     """
     if not trajectory.batch_moves:
@@ -85,7 +86,7 @@ def _updates_of_one_size(trajectory: Trajectory, position: int, size: int, most:
     low, step = 0, 1
     while low + step < most and same(low + step):
         low, step = low + step, 2 * step
-    high = min(low + step, most)  # Number of an update of another size, or `most`.
+    high = min(low + step, most)  # Update `high` has another size, unless `high` is `most`.
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if same(middle) else (low, middle)

@@ -101,7 +101,7 @@ def unfreeze_position(config: Config, examples: int) -> int | None:
     """Returns the position from which all layers train; None if --freeze holds to the end.
 
     Raises:
-      UserError: if nothing is frozen, or the run ends before that.
+      UserError: if --unfreeze_epochs is given without --freeze, or after the end of the run.
     """
     epochs = config.unfreeze_epochs
     if epochs is None:
@@ -109,12 +109,12 @@ def unfreeze_position(config: Config, examples: int) -> int | None:
     if config.freeze is None:
         raise UserError(
             f"--unfreeze_epochs={epochs:g} has nothing to unfreeze: name layers with --freeze, or "
-            "leave it out."
+            "leave --unfreeze_epochs out."
         )
     if epochs >= config.epochs:
         raise UserError(
             f"--unfreeze_epochs={epochs:g} is not inside the run of {config.epochs:g} epochs: "
-            "use an earlier epoch, or leave it out."
+            "use an earlier epoch, or leave --unfreeze_epochs out."
         )
     return position_of(epochs, examples)
 
@@ -133,7 +133,7 @@ def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
     momentum_asked = config.momentum or reference.momentum
     if config.optimizer == "sgd" and momentum_asked:
         raise UserError(
-            f"--optimizer=sgd has no momentum, not {momentum_asked:g}: "
+            f"--optimizer=sgd cannot have a momentum of {momentum_asked:g}: "
             "use --optimizer=momentum, or leave --momentum and --base_momentum out."
         )
     scaling = Scaling(
@@ -151,7 +151,7 @@ def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
     if config.anneal == "range_test":
         start = _range_end(config, start)
     lowest = _first_momentum(config, start, reference, scaling)
-    # This check comes first, because the divisors of a huge batch size take hours.
+    # This check comes first, because finding the divisors of a huge batch size takes hours.
     batch_limits.check_fits(start.batch_size, examples)
     layout.check_divides("initial batch size", start.batch_size, replicas, ghost)
     smallest = momentum.first_batch(start, lowest, ghost)
@@ -239,7 +239,7 @@ def _first_momentum(config: Config, start: Setting, reference: Setting, scaling:
         raise UserError(
             f"the momentum of {start.momentum:g} cannot fall to --momentum_to="
             f"{config.momentum_to:g} with --anneal_with={config.anneal_with}: "
-            "give a lower one, and --anneal_with=batch_size."
+            "give a lower --momentum_to, and --anneal_with=batch_size."
         )
     lowest = reference.momentum if config.momentum_from is None else config.momentum_from
     if not config.momentum_warmup_epochs:

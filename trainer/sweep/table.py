@@ -73,7 +73,7 @@ def best(found: Sequence[Cell]) -> Cell | None:
 
 
 def text(rows: Sequence[Row]) -> str:
-    """Returns a table of the points, one of the cells if seeds vary, the best cell and failures."""
+    """Returns the points as a table, then the cells if seeds vary, the best cell and failures."""
     names = list(rows[0].flags)
     parts = [_table([*names, "status", *RESULTS], map(_cells_of_row, rows))]
     found = cells(rows)

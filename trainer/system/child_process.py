@@ -23,7 +23,8 @@ def start(
 
     The child gets no signals from the terminal. On Linux, the kernel sends it SIGTERM when the
     calling thread ends, so that a killed sweep leaves no child running. Call `start` from a process
-    with one thread: otherwise the child may get two SIGTERMs, and writes no checkpoint.
+    with one thread: otherwise the child may get a second SIGTERM, which ends it without a
+    checkpoint.
     """
     return subprocess.Popen(
         [sys.executable, "-m", "trainer", *arguments],
@@ -37,7 +38,10 @@ def start(
 
 
 def _prepare(cores: set[int], parent: int) -> None:
-    """Prepares the child, whose parent has this process id, before it executes the program."""
+    """Sets the child's cores, and asks for SIGTERM at the end of `parent`, a process id.
+
+    It runs in the child, before the child executes the program.
+    """
     if cores and hasattr(os, "sched_setaffinity"):  # macOS lacks this call.
         os.sched_setaffinity(0, cores)
     if _LIBC:

@@ -11,7 +11,7 @@ def usable() -> list[int]:
 
 
 def split_cores(n: int) -> list[set[int]]:
-    """Splits the usable cores into `n` near-equal sets, and reuses cores if there are too few."""
+    """Splits the usable cores into `n` near-equal sets; sets share cores if there are too few."""
     cores = usable()
     return [
         set(cores[i * len(cores) // n : (i + 1) * len(cores) // n]) or {cores[i % len(cores)]}

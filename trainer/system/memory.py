@@ -104,13 +104,13 @@ def _process() -> list[Use]:
 
 
 def ram_limit(proc: pathlib.Path = _PROC, cgroups: pathlib.Path = _CGROUP) -> int:
-    """Returns the bytes of RAM that this process may use: the machine's, or a cgroup's if less."""
+    """Returns the bytes of RAM that the machine has, or the lowest limit of a cgroup if less."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min([machine, *(limit for limit, _ in _limits(proc, cgroups))])
 
 
 def available(proc: pathlib.Path = _PROC, cgroups: pathlib.Path = _CGROUP) -> int:
-    """Returns the bytes of RAM that this process can still use: free, and within all limits."""
+    """Returns the bytes of RAM that this process can still take, within all limits."""
     free = [_fields(proc / "meminfo")["MemAvailable"]]
     return max(0, min([*free, *(limit - used for limit, used in _limits(proc, cgroups))]))
 
@@ -125,7 +125,9 @@ def _limits(proc: pathlib.Path, cgroups: pathlib.Path) -> Iterator[tuple[int, in
         _, controllers, path = line.split(":", 2)
         for controller in _CGROUPS.keys() & controllers.split(","):
             name, limit, usage, cache = _CGROUPS[controller]
-            # In a container, its cgroup is the root folder, or lies at the host's path below it.
+            # In a container, the root folder is the container's cgroup, or is the host's root and
+            # has the container's cgroup at `path`. So the loop visits the root and all folders
+            # down to `path`.
             parts = path.strip("/").split("/")
             for folder in itertools.accumulate(parts, operator.truediv, initial=cgroups / name):
                 with contextlib.suppress(OSError):

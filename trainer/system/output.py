@@ -1,7 +1,7 @@
 """Output of the program: results, messages, and streams whose failures cannot end a training.
 
 A training continues if its output cannot be written (the disk is full, the reader of a pipe has
-ended, or the terminal has hung up). A command whose output is its result, such as `plan`, ends.
+ended, or the terminal has hung up). A command whose output is its result, such as `plan`, fails.
 """
 
 import codecs
@@ -19,7 +19,7 @@ from absl import logging as absl_logging
 
 from trainer.errors import ExitError, ExitStatus
 
-# Replacements for this program's characters on an ASCII terminal. All others become "?".
+# Replacements for this program's characters on an ASCII terminal; other characters become "?".
 _IN_ASCII = {
     "×": "x",
     "→": "->",
@@ -31,7 +31,7 @@ _IN_ASCII = {
     "±": "+-",
     "÷": "/",
 }
-# Characters that may need an escape. Most texts have none, and a plan may have megabytes.
+# Characters that may need an escape. A regular expression finds them fast in a plan of megabytes.
 _SUSPECT = re.compile(r"[^\n\t -~]")
 
 
@@ -42,7 +42,7 @@ class OutputError(ExitError):
 
 
 class ReaderLeftError(Exception):
-    """The process that reads the output, such as `head`, has ended; a message has no reader."""
+    """The process that reads the output, such as `head`, has ended, so nothing can be printed."""
 
 
 class _Stream:
@@ -85,13 +85,14 @@ class _Plain(logging.Formatter):
 def open_closed_streams() -> None:
     """Opens /dev/null for each of stdin, stdout and stderr that is closed.
 
-    Otherwise a file of this program would get such a descriptor and receive TensorFlow's messages.
+    Otherwise, a file that this program opens could get the descriptor of stderr, and TensorFlow
+    would write its messages into that file.
     """
     for descriptor, (name, mode) in enumerate([("stdin", "r"), ("stdout", "w"), ("stderr", "w")]):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # This gets the lowest free number, `descriptor`.
+            os.open(os.devnull, os.O_RDWR)  # Returns the lowest free number, `descriptor`.
         if getattr(sys, name) is None:
             setattr(sys, name, open(descriptor, mode, closefd=False))  # noqa: SIM115
 
@@ -99,7 +100,7 @@ def open_closed_streams() -> None:
 def protect(training: bool) -> None:
     """Replaces stdout and stderr by streams that ignore errors.
 
-    If `training` is false, stdout has the result, and an error of stdout ends the program.
+    If `training` is false, the program prints its result to stdout, so an error there ends it.
     """
     codecs.register_error("crescendo", _to_ascii)
     for stream in (sys.stdout, sys.stderr):
@@ -115,7 +116,7 @@ def protect(training: bool) -> None:
 class _Log:
     """Destination of messages."""
 
-    command: str | None = None  # Command whose messages go to stderr, as stdout has its result.
+    command: str | None = None  # Command that prints its result to stdout, its messages to stderr.
     silent = False  # Whether this process is a worker other than the chief.
     write: Callable[..., None] | None = None  # Function that prints above the progress bar, if any.
 
@@ -209,8 +210,8 @@ def end() -> None:
     """Flushes stderr and stdout.
 
     Raises:
-      OutputError: if stdout has the result, which cannot be written.
-      ReaderLeftError: if stdout has the result, and the process that reads it has ended.
+      OutputError: if the program prints its result to stdout, and stdout cannot be written.
+      ReaderLeftError: if the program prints its result to stdout, and the reader has ended.
     """
     with contextlib.suppress(AttributeError):
         sys.stderr.flush()

@@ -63,7 +63,7 @@ def _check_addresses(needed: int) -> None:
 
 
 def _check_threads(needed: int) -> None:
-    """Starts and ends `needed` threads: the threads of other processes count towards the limits."""
+    """Starts `needed` threads and ends them: other processes' threads count towards the limits."""
     done = threading.Event()
     started: list[threading.Thread] = []
     try:

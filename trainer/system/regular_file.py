@@ -80,7 +80,8 @@ def reading(path: str | os.PathLike[str], most_bytes: int) -> Iterator[BinaryIO]
 def read_regular(path: str | os.PathLike[str], most_bytes: int) -> bytes:
     """Returns the content of a regular file of at most `most_bytes`; raises as `reading` does."""
     with reading(path, most_bytes) as file:
-        content = file.read(most_bytes + 1)  # The file may grow meanwhile, and /proc has no sizes.
+        # The file may have grown since its size was read, and files in /proc report no size.
+        content = file.read(most_bytes + 1)
         if len(content) > most_bytes:
             raise OSError(errno.EFBIG, f"it has more than {most_bytes:,} bytes")
         return content

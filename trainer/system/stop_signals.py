@@ -28,8 +28,8 @@ def watched() -> Iterator[Callable[[], bool]]:
     """Yields a function that reports whether a signal that asks to stop has arrived.
 
     A signal before that function's first call ends the process at once, because there is nothing to
-    save. A second signal ends it too, because the files on the disk are complete at any time. A
-    thread watches for signals, because Python runs signal handlers only when TensorFlow returns.
+    save yet. A second signal also ends it at once: the files on the disk are complete at any time.
+    A thread receives the signals, because Python's own handlers wait until TensorFlow returns.
     """
     received, asked = threading.Event(), threading.Event()
     signals = asking()

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from trainer.errors import ExitError
 
-# Returns the error to raise in place of TensorFlow's, or None if TensorFlow's has another cause.
+# Maps TensorFlow's error to the error to raise in its place, or to None if it has another cause.
 Translation = Callable[[tf.errors.OpError], ExitError | None]
 
 

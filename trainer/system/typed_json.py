@@ -75,7 +75,7 @@ def parsed(text: str | bytes, kind: Kind) -> Any:
         raise
     except RecursionError as error:
         raise WrongError("is nested too deeply") from error
-    except ValueError as error:  # Python converts integers of at most 4,300 digits.
+    except ValueError as error:  # Python refuses integers of over 4,300 digits.
         raise WrongError("has a number of too many digits") from error
     return kind(value)
 
@@ -115,8 +115,8 @@ def read_existing(
 def read_lines(path: str | os.PathLike[str], kind: Kind) -> Iterator[tuple[int, Any]]:
     """Yields the number of each line of a file, from 1, and the line's value.
 
-    The value of a wrong line is a WrongError. An unfinished object at the end of the file is left
-    out: the process that wrote the file was killed.
+    If a line is wrong, its value is a WrongError. An unfinished object at the end of the file is
+    left out, because it only shows that the process that wrote the file was killed.
 
     Raises:
       FileNotFoundError: if the file does not exist.
@@ -204,7 +204,7 @@ def number(least: float = -LARGEST, most: float = LARGEST) -> Kind:
     """Returns the kind of finite numbers from `least` to `most`, which become floats."""
 
     def check(value: Any) -> float:
-        # Python compares every integer with a float, but cannot convert every integer to a float.
+        # The comparison comes first, because float() raises an error for a very large integer.
         if not _is_number(value) or not least <= value <= most:
             raise WrongError(f"is {reprlib.repr(value)}, not a number from {least:g} to {most:g}")
         return float(value)
@@ -232,7 +232,7 @@ def text(value: Any) -> str:
 
 
 def file_name(value: Any) -> str:
-    """Checks a file name, in which Python writes bytes that are not UTF-8 as surrogates."""
+    """Checks that the value is a file name; surrogates in it stand for bytes that are not UTF-8."""
     return _encodable(value, "surrogateescape")
 
 

@@ -19,10 +19,9 @@ from trainer.training.evaluation import Evaluation, Evaluations, Evaluator
 class ModelAverage:
     """Average of all weights of a model over its updates.
 
-    All weights have the same average over the same positions, so that the averaged model is a
-    weighted mean of the run's models. A weight that does not change is equal to its average. If
-    its layer trains from some position on, its average goes on from there, and forgets the value
-    that the weight was frozen at as fast as any other.
+    All weights are averaged with the same weighting of positions, so the averaged model is a
+    weighted mean of the run's models. A frozen weight is equal to its average. If its layer trains
+    later, the average goes on from the frozen value, as if the weight had always been trained.
 
     Attributes:
       variables: average of each of the model's weights, in the model's order.
@@ -38,7 +37,7 @@ class ModelAverage:
     ) -> None:
         """Creates the averages of `model`, which was built on `strategy`, as copies of its weights.
 
-        Each replica keeps a copy, and computes it from its own copy of the parameters.
+        Each replica keeps a copy of the averages, and updates it from its own copy of the weights.
         """
         self._strategy, self._model = strategy, model
         self._decay, self._base_batch_size = decay, base_batch_size
@@ -54,8 +53,8 @@ class ModelAverage:
     def move(self, strategy: tf.distribute.Strategy, weight: tf.Tensor) -> None:
         """Moves the averages to the model's weights by `weight`, float32 [].
 
-        Call it in the cross-replica context, after an update. Averages of weights that the update
-        does not change are left alone.
+        Call this function in the cross-replica context, after an update. It does not change the
+        averages of weights that the update does not change.
         """
 
         def assign(average: Any, value: Any, weight: tf.Tensor) -> None:
@@ -97,14 +96,14 @@ def evaluate(
     counts: str,
     should_stop: Callable[[], bool],
 ) -> Evaluations | None:
-    """Evaluates the model, and its average if it has one; returns None if it was told to stop.
+    """Evaluates the model, and its average if there is one; returns None if it was told to stop.
 
-    The model for which `evaluator` has predictions afterwards is the one that counts.
+    The parameters `counts` are evaluated last, so the evaluator then has their predictions.
 
     Args:
       evaluator: evaluates the model.
       average: the model's average; None if the run has none.
-      counts: PLAIN or EMA.
+      counts: PLAIN or EMA, the parameters that the run's results are of.
       should_stop: returns whether the evaluation is to stop; called about every second.
 
     Raises:

@@ -25,7 +25,7 @@ class Balance:
 
     Attributes:
       weights: factor on the loss of an example, by label; None: all are 1.
-      order: function from positions to indices of examples; None: each comes once an epoch.
+      order: function from positions to indices of examples; if None, each epoch has each once.
       sizes: number of examples of each class if `order` depends on them, else None.
     """
 
@@ -79,11 +79,11 @@ def from_config(
 def _labels(
     examples: InMemoryDataset | IndexedDataset, bad: BadExamples, group: ProcessGroup
 ) -> np.ndarray:
-    """Returns the labels, int64 [N], −1 for bad examples; they must be those of all workers."""
+    """Returns the labels, int64 [N], −1 for bad examples; all workers must have the same ones."""
     labels = sources.labels(examples)
     for index in np.flatnonzero(labels < 0).tolist():
         assert isinstance(examples, IndexedDataset)  # In memory, all examples have labels.
-        bad.add(examples.describe(index), "its label cannot be read, or is not of its classes")
+        bad.add(examples.describe(index), "its label cannot be read, or is not a known class")
     if not np.any(labels >= 0):
         raise UserError(f"{examples.name} has no example with a label.\nName another split.")
     digest = hashlib.blake2b(labels.tobytes(), digest_size=16).hexdigest()

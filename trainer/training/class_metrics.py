@@ -83,8 +83,8 @@ def calibration(predictions: Predictions, bins: int = BINS) -> dict[str, Any]:
     ECE is the mean over all examples of |accuracy − mean confidence| of the example's bin.
 
     Returns:
-      bins: their number; ece; curve: for each bin its limits, its examples, and their mean
-      confidence and accuracy, which are None if the bin is empty.
+      bins: the number of bins; ece; curve: for each bin its limits, its number of examples, and
+      their mean confidence and accuracy, which are None if the bin is empty.
     """
     right = predictions.labels == predictions.predicted
     upper = np.arange(1, bins) / bins

@@ -40,7 +40,7 @@ def check_evaluations(evaluations: Evaluations, state: State) -> None:
 
 
 def error_after(what: str, state: State) -> NonFiniteLossError:
-    """Returns the error with the message that `what` is true after the last update of `state`."""
+    """Returns the error that `what` holds after the last update of `state`."""
     return _error(f"{what} after", state.update, state.position, Setting(**state.setting))
 
 
@@ -48,6 +48,6 @@ def _error(what: str, update: int, position: int, setting: Setting) -> NonFinite
     return NonFiniteLossError(
         f"{what} update {update}, position {position}, with learning rate "
         f"{setting.learning_rate:g} and batch size {setting.batch_size}.\n"
-        "All checkpoints are from before this. In a new --model_dir, lower the learning rate or "
+        "All checkpoints are older than that. In a new --model_dir, lower the learning rate or "
         "lengthen --warmup_epochs."
     )

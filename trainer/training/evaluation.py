@@ -46,7 +46,7 @@ class Evaluations:
     Attributes:
       plain: evaluation of the parameters as they are.
       ema: evaluation of their average; None if the run has none.
-      counts: "plain" or "ema", the name of the evaluation that counts.
+      counts: "plain" or "ema", the name of the evaluation that is the run's result.
     """
 
     plain: Evaluation
@@ -55,18 +55,18 @@ class Evaluations:
 
     @property
     def counted(self) -> Evaluation:
-        """The evaluation that decides, and that is the run's result."""
+        """The evaluation that is the run's result, and that the controller receives."""
         return self.ema if self.ema and self.counts == "ema" else self.plain
 
     @property
     def mark(self) -> dict[str, str]:
-        """{"evaluated_with": name of the evaluation that counts}; {} without an average."""
+        """{"evaluated_with": "plain" or "ema"}, the name of `counted`; {} without an average."""
         return {"evaluated_with": self.counts} if self.ema else {}
 
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """The model's answer for each example that can be used, in the order of the split.
+    """The model's predictions for the examples that can be used, in the order of the split.
 
     Attributes:
       indices: int64 [n], the example's number in the split, from 0.
@@ -111,13 +111,13 @@ def gap_warning(
         "the moving statistics of batch normalization lag behind parameters that change fast: "
         "lower the learning rate, or train for more epochs"
         if batch_norm
-        else "the model fits the training images alone, or the two splits differ in their images "
+        else "the model fits only the training images, or the two splits differ in their images "
         "or classes"
     )
     if balanced:
         reason = (
-            "the model fits the few images of small classes alone; also, the training loss weighs "
-            "classes otherwise than the evaluation's"
+            "the model fits only the few training images of small classes; also, the training loss "
+            "gives classes other weights than the evaluation loss"
         )
     times = found / training_loss if training_loss else math.inf
     return (
@@ -150,7 +150,7 @@ class Evaluator:
           augment: augmentation in training. After imagenet, evaluation takes the central part.
           bad: records examples that cannot be decoded; if None, such an example is an error.
           group: the processes that evaluate together; None for this process alone.
-          loss: the run's loss function, which also decides what a probability is.
+          loss: the run's loss function, which also turns logits into probabilities.
         """
         self._model, self._strategy, self.source = model, strategy, source
         self._group, self._loss = group or ProcessGroup(), loss
@@ -210,10 +210,10 @@ class Evaluator:
         return Evaluation(loss / examples, top1 / examples, top5 / examples)
 
     def predictions(self) -> Predictions | None:
-        """Returns the predictions of the last evaluation; None if there is none, or it stopped.
+        """Returns the predictions of the last evaluation; None if it was stopped or there is none.
 
-        They come from the pass that measured the evaluation. All processes must call this function
-        at the same point, and each gets the predictions of all.
+        The evaluation has already computed them. All processes must call this function at the same
+        point, and each process gets the predictions of all processes.
         """
         if self._answers is None:
             return None
@@ -222,7 +222,7 @@ class Evaluator:
         whole = np.zeros([self._rounds, shards, 6, self._batch_size])
         whole[:, local.start : local.stop] = self._answers
         whole = self._group.all_reduce(whole.ravel()).reshape(whole.shape)
-        # Batch i is for shard i mod `shards`, so this order is that of the split.
+        # Batch i is for shard i mod `shards`, so transposing restores the order of the split.
         values = whole.transpose(2, 0, 1, 3).reshape(6, -1)  # [6, N + padding]
         used = values[5] > 0
         labels, predicted, confidences, losses, probabilities, _ = values[:, used]
@@ -260,13 +260,13 @@ class Evaluator:
     def _measured(
         self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the sums of loss, top1, top5 and 1, [4], over examples of positive weight.
+        """Returns [loss, top1, top5, number of examples], summed over examples of positive weight.
 
-        Also returns of each example label, prediction, confidence, loss, the label's probability
-        and weight, [6, b].
+        Also returns, for each example, its label, prediction, confidence, loss, probability of the
+        label, and weight, [6, b].
         """
         logits = self._model(images, training=False)  # [b, classes]
-        # top_k ranks equal logits by index, so a model of equal logits is not always right.
+        # Of equal logits, top_k takes the lowest index, so equal logits do not all count as right.
         _, first = tf.math.top_k(logits, min(5, logits.shape[-1]))  # [b, 5]
         right = tf.cast(tf.equal(first, labels[:, None]), tf.float32)
         correct = [right[:, 0], tf.reduce_sum(right, axis=1)]

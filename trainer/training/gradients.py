@@ -20,11 +20,11 @@ class GradientSums(NamedTuple):
     """Sums over the examples of one or more passes, all float32.
 
     Attributes:
-      gradients: gradient of each parameter: of the loss, and of losses that layers add.
+      gradients: for each parameter, the gradient of the loss and of the losses that layers add.
       statistics: sums over ghost batches, (means [c], biased variances [c]) of each batch norm.
       loss: loss of the training targets, [], weighted as the gradients are.
-      correct: number of examples whose label has the largest logit, []. Of a mixed image's labels,
-        the one with the larger share counts.
+      correct: number of examples whose label has the largest logit, []. The label of a mixed image
+        is the one with the larger share.
     """
 
     gradients: list[tf.Tensor]
@@ -104,7 +104,8 @@ class GradientFunction:
 
     def _forward(self, images: tf.Tensor, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns logits, float32 [b, classes], and the sum of the losses that layers add."""
-        # Random masks depend on the position: replicas differ, and a resumed run draws the same.
+        # Random masks depend on the position. So replicas draw different masks, and a resumed run
+        # draws the same masks again.
         states = self._seed_states
         seeds.use_in_this_thread(self._generator)
         drawn, layers = seeds.values(len(states), position, self._seed, self._order_version)

@@ -71,7 +71,7 @@ def log_evaluations(
     """Logs a point for each evaluation, and prints them with the controller's decision.
 
     The plain parameters have the split `eval`, and their average has `eval_ema`. The decision is
-    logged at the evaluation that counts.
+    logged with the evaluation that the controller received.
     """
     epoch, setting = state.position / trajectory.examples, state.setting
     text = (

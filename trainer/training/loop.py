@@ -176,13 +176,13 @@ class TrainingLoop:
         return found
 
     def _show_pictures(self, examples: tf.data.Dataset) -> None:
-        """Writes a picture of the first training examples, as augmentation leaves them."""
+        """Writes a picture of the first training examples, after augmentation."""
         images = itertools.chain.from_iterable(batch for batch, *_ in examples.as_numpy_iterator())
         shown = np.stack([*itertools.islice(images, _SHOWN**2)])
         self._outputs.metrics.keep_pictures(png.grid(shown, _SHOWN))
 
     def _move_phase(self) -> None:
-        """Lets frozen layers train if their position is reached; call it before a save."""
+        """Unfreezes frozen layers if their position is reached; call it before a save."""
         if self._phases.move_to(self._state.position):
             self._outputs.checkpoints.variables = self._phases.variables()
             self._state.statistics_starts = self._step.starts
@@ -230,7 +230,7 @@ class TrainingLoop:
         return self._state.position >= due and self._state.position > self._state.evaluated_at
 
     def _next_decision(self, after: int) -> int | None:
-        """Returns where the controller next uses the gradient noise; None if it never does."""
+        """Returns the position at which the controller next uses the gradient noise, or None."""
         every = self._controller.every
         return every and (after // every + 1) * every
 
@@ -241,7 +241,7 @@ class TrainingLoop:
         return grows or at_interval or self._evaluation_due()
 
     def _most_updates(self) -> int:
-        """Returns the most updates up to the next logged point that fit in _STRETCH_SECONDS.
+        """Returns the number of updates that fit in _STRETCH_SECONDS, up to the next logged point.
 
         The result is at least 1; while the throughput is unknown, it is 1.
         """

@@ -31,11 +31,11 @@ from trainer.system.output import log
 from trainer.system.typed_json import DamagedError, fields, integer
 from trainer.training.step import TrainingStep
 
-# A share of the smallest batch with at most this many examples has too few candidates.
+# If a replica's share of the smallest batch has at most so many examples, candidates are too few.
 _FEW = 64
 # Larger micro-batches overflow the caches of a CPU.
 _MOST_ON_CPU = 256
-# Least ratio of a candidate to the one before, because each costs seconds of tracing.
+# Each candidate is at least this many times the one before, because each costs seconds of tracing.
 _GROWTH = 1.5
 # Least ratio of a candidate's speed to the fastest before; if it is smaller, the search ends. A
 # doubling halves the fixed cost per example, so all further doublings together gain only as much as
@@ -66,7 +66,7 @@ def from_config(
     batches: Callable[..., Iterator[Any]],
     group: ProcessGroup,
 ) -> dict[int | None, int]:
-    """Returns the largest micro-batch that controller, flag or default give, or the fastest one.
+    """Returns the largest micro-batch: the controller's, a flag's, a default, or the fastest.
 
     The result has one for each image size of the run; the size is None if it does not change.
 
@@ -160,7 +160,7 @@ def _search(
     sizes: list[int],
     model: str,
 ) -> tuple[list[Candidate], str]:
-    """Tries `sizes` while they fit and are faster; returns those tried, and reasons as text."""
+    """Tries `sizes` while they fit and are faster; returns the tried ones, and reasons as text."""
 
     # A TPU's computation has the name of this function, so the function cannot be a lambda.
     @tf.function
@@ -200,11 +200,13 @@ def _search(
         )
     compared = ", ".join(str(candidate.micro_batch_size) for candidate in tried)
     reasons = [f"fastest of {compared}"] if len(tried) > 1 else []
-    return tried, "; ".join([*reasons, end] if end else reasons or ["no other divides the batches"])
+    return tried, "; ".join(
+        [*reasons, end] if end else reasons or ["no other size divides the batches"]
+    )
 
 
 def _memory_shortage(before: list[memory.Use], after: list[memory.Use], ratio: float) -> str:
-    """Returns "" if `ratio` times the last candidate's size is likely to fit, else why it is not.
+    """Returns why `ratio` times the last candidate's size will hardly fit; "" if it is likely to.
 
     The estimate is high, because it assumes that all memory of a candidate grows with its size.
     """
@@ -233,7 +235,7 @@ def _rate(step: TrainingStep, iterator: Iterator[Any], examples: int) -> float:
         return loss
 
     with unwrap_user_errors():
-        # For a concrete function, TensorFlow does not warn of frequent tracing.
+        # The function is traced here, because a call that traces it may warn of frequent tracing.
         traced = accumulate.get_concrete_function(tf.TensorSpec([], tf.int32))
 
     def seconds(passes: int) -> float:

@@ -19,7 +19,7 @@ def find(
     augment: str,
     most: int = 20,
 ) -> list[dict[str, Any]]:
-    """Returns up to `most` examples with a wrong prediction, those of the largest loss first.
+    """Returns up to `most` examples with a wrong prediction; the largest loss is first.
 
     Args:
       predictions: predictions for the examples of `source`.

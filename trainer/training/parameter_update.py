@@ -38,9 +38,9 @@ class ParameterUpdate:
         ]
 
     def squared_norms(self, gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """Returns ‖gradients‖², and, if the optimizer has a metric, their squared norm in it.
+        """Returns [‖gradients‖²], and also the squared norm in the optimizer's metric, if any.
 
-        The metric is a factor on the square of each element; it is that before the next update.
+        In the metric, the square of each element has a factor, which the current slots determine.
         """
         plain = tf.add_n([tf.reduce_sum(tf.square(gradient)) for gradient in gradients])
         metric = self._optimizer.metric

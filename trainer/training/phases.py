@@ -1,4 +1,4 @@
-"""Phases of a run: the layers of --freeze are frozen, then they train, too.
+"""Phases of a run: in the first, the layers of --freeze are frozen; in the second, all train.
 
 Each phase has a training step of its own, because frozen parameters have no slots and no sums.
 """
@@ -22,7 +22,7 @@ class Phases:
     Attributes:
       new_step: returns a step for the layers that are trainable now.
       frozen: layers that --freeze names.
-      until: position from which they train; None if they never do.
+      until: position from which the `frozen` layers train; None if they never train.
       step: the step of the current phase.
     """
 
@@ -32,13 +32,13 @@ class Phases:
     step: TrainingStep
 
     def next_change(self, position: int) -> int | None:
-        """Returns where the phase changes after `position`; None if it does not."""
+        """Returns the position after `position` at which the phase changes, or None."""
         return self.until if self.until is not None and position < self.until else None
 
     def move_to(self, position: int) -> bool:
-        """Makes `step` that of the updates from `position` on; returns whether it changed.
+        """Sets `step` to the step of the updates from `position` on; returns whether it changed.
 
-        Parameters that also trained before keep their slots. New ones start at zero.
+        Parameters that trained before keep their slots. The slots of the others start at zero.
         """
         frozen = self.until is None or position < self.until
         if not self.frozen or frozen != self.frozen[0].trainable:
@@ -59,7 +59,7 @@ class Phases:
         return True
 
     def step_of_all(self) -> TrainingStep:
-        """Returns a step in which all layers train, which takes the most memory of the run."""
+        """Returns the step that takes the most memory, in which all layers train that ever do."""
         if self.until is None:
             return self.step
         was = [layer.trainable for layer in self.frozen]

@@ -1,6 +1,6 @@
 """Predicts the most probable classes of pictures, which are decoded and computed as in evaluation.
 
-Like in an evaluation, the last batches are padded to full size.
+As in an evaluation, the last batches are padded to full size.
 """
 
 import dataclasses
@@ -29,9 +29,10 @@ class Predictions:
 
     Attributes:
       indices: int64 [n], indices of the pictures in their source, ascending.
-      classes: int32 [n, k], numbers of logits, most probable first; equal ones by number.
+      classes: int32 [n, k], numbers of logits, the most probable first; logits of equal probability
+        are in the order of their numbers.
       probabilities: float32 [n, k].
-      end: number of pictures that were looked at so far, bad ones included.
+      end: number of pictures processed so far, bad ones included.
     """
 
     indices: np.ndarray
@@ -67,7 +68,7 @@ def predict(
       lanes: number of batches that a replica computes in parallel.
       augment: augmentation in training. After imagenet, the central part is taken.
       bad: records the pictures that cannot be decoded; it must skip them.
-      loss: the run's loss function, which decides what a probability is.
+      loss: the run's loss function, which turns logits into probabilities.
 
     Raises:
       UserError: if memory runs out.

@@ -1,7 +1,7 @@
 """Pretrained weights: reads what --init_from names, and starts a run's model from it.
 
-The preprocessing comes with the weights: a model that has learned from images with one mean and
-deviation does not recognise images with another.
+A model that has learned from images with one mean and deviation does not recognise images with
+another. So the run also takes the preprocessing that the weights were trained with.
 """
 
 import dataclasses
@@ -39,7 +39,8 @@ class Source:
 
     Attributes:
       name: what the weights are, for messages.
-      tensors: function (model without weights of its own) → values by path.
+      tensors: function that returns values by path. Its argument is a function that builds the
+        run's model, in which a file's weights can be loaded.
       statistics: mean and deviation of each channel, 0 to 255; None if they are not known.
       preprocessing: as in TrainingData.
       class_names: names of the logits; None if they are not known.
@@ -53,10 +54,10 @@ class Source:
 
 
 def find(config: Config, channels: int) -> Source:
-    """Returns the weights that --init_from names, for images of so many channels.
+    """Returns the weights that --init_from names, for images of `channels` channels.
 
     Raises:
-      UserError: if they do not exist, cannot be read, or are not for such a model.
+      UserError: if the weights do not exist, cannot be read, or do not fit the model or images.
     """
     assert config.init_from is not None
     if config.init_from == application.IMAGENET:
@@ -107,7 +108,7 @@ def load(config: Config, data: TrainingData, source: Source, model: keras.Model)
     Raises:
       UserError: if nothing fits but the last layer.
     """
-    # The same classes may be in another order, which is part of their meaning.
+    # If the classes are others, or in another order, the logits have other meanings.
     same = source.class_names is None or source.class_names == data.class_names
     found = transfer(model, source.tensors(lambda: fresh(config, data)), with_head=same)
     if not found.backbone:
@@ -215,7 +216,7 @@ def _weights_file(path: pathlib.Path, build: Callable[[], keras.Model]) -> Tenso
     networks = [layer for layer in model.layers if isinstance(layer, keras.Model)]
     most: Tensors = {}
     for part in (model, *networks):
-        for variable in part.weights:  # What the file lacks stays NaN.
+        for variable in part.weights:  # A weight that the file lacks stays NaN.
             variable.assign(np.full(variable.shape, np.nan, np.float32))
         try:
             with warnings.catch_warnings(action="ignore"):  # The table tells what was loaded.

@@ -30,7 +30,7 @@ from trainer.training.evaluation import Evaluation, Predictions
 from trainer.training.loop import StopReason, TrainingLoop
 from trainer.training.run_setup import Run, set_up
 
-# Takes the update of the last evaluation, a name for each logit, and class_metrics.confusion.
+# Takes the update of the last evaluation, a name for each logit, and the confusion matrix.
 ShowConfusion = Callable[[int, Sequence[str], np.ndarray], None]
 
 
@@ -48,8 +48,8 @@ def train(
       path: run directory; only the chief reads and writes it.
       should_stop: returns whether this process was asked to stop.
       worker: this process as one of several workers; None for a single process.
-      show_confusion: called in the chief once the result is written; all workers give it, or none.
-        It is not called if the run resumed after its last evaluation.
+      show_confusion: called in the chief once the result is written, unless the run resumed after
+        its last evaluation. All workers pass this argument, or none does.
 
     Returns:
       The content of result.json in the chief, and None in the other workers. If the run stops
@@ -85,7 +85,7 @@ def train(
 
 
 def _show_confusion(run: Run, predictions: Predictions | None, show: ShowConfusion) -> None:
-    """Calls `show`, or says why it cannot."""
+    """Calls `show`, or logs why TensorBoard lacks the confusion matrix."""
     if predictions is None:
         log(
             "TensorBoard lacks the confusion matrix, because the run resumed after its last "
@@ -116,7 +116,7 @@ def _train(run: Run, config: Config, should_stop: Callable[[], bool]) -> Evaluat
 
 
 def _write_result(run: Run, last: Evaluation, counts: str) -> dict[str, Any]:
-    """Writes result.json, and returns its content; `last` is the evaluation that `counts`."""
+    """Writes result.json, and returns its content; `last` is the evaluation named `counts`."""
     state, step = run.state, run.phases.step
     points = [p for p in read(run.path / "metrics.jsonl") if p["split"] == "train"]
     values, average = setup.values(step.model), step.average

@@ -111,7 +111,7 @@ def set_up(
     )
     if loaded:
         write_atomic(path / pretrained.FILE, loaded.table())
-        outputs.save(state)  # A restart does not read the source again.
+        outputs.save(state)  # With this checkpoint, a restart does not read the source again.
     return Run(
         path,
         bad,
@@ -275,8 +275,8 @@ def _restore(
     counted = (state.best or {}).get("evaluated_with")
     if counted and counted != averaging.evaluated_with(config):
         log(
-            f"--evaluate_with was {counted} so far: from the next evaluation on, the best one is "
-            "chosen anew"
+            f"--evaluate_with was {counted} so far: the best evaluation is chosen from those that "
+            "follow"
         )
     return checkpoints, state
 

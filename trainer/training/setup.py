@@ -37,7 +37,7 @@ from trainer.system.typed_json import anything, list_of
 def devices(config: Config, worker: Worker | None = None) -> tuple[tf.distribute.Strategy, int]:
     """Returns the strategy that `config` asks for, and the number of lanes per replica.
 
-    Call this function once, before TensorFlow computes. With several workers, it waits for all.
+    Call this function once, before TensorFlow computes. It waits until all workers are connected.
 
     Raises:
       UserError: if this machine lacks the devices.
@@ -95,7 +95,7 @@ def load_splits(
         log(note)
     training = load(config, config.train_split, bad, training=True)
     log(training.summary)
-    # If a training class was renamed, loading the evaluation split would hide the cause.
+    # If a training class was renamed, the evaluation split raises an error that hides the cause.
     if path and (kept := training_data.read(path)):
         _check_same_data(config, kept, training)
     evaluation_split = sources.evaluation_split(config)
@@ -108,7 +108,7 @@ def load_splits(
     if config.train_examples not in (None, training.examples):
         raise UserError(
             f"--train_examples={config.train_examples}, but {config.dataset}'s "
-            f"{config.train_split!r} has {training.examples}: leave it out, it is for `plan`."
+            f"{config.train_split!r} has {training.examples}: leave --train_examples out."
         )
     _check_same_in_all_processes(training, group)
     _check_same_in_all_processes(evaluation, group)
@@ -146,7 +146,7 @@ def training_data_of(
 
     Args:
       config: flags of the run.
-      path: run directory. If this is None or keeps no properties, the data give them.
+      path: run directory. If this is None or keeps no properties, they are computed from the data.
       bad: records examples that cannot be decoded.
       source: the training split, to compare with the kept properties. If this is None, the split
         is loaded only if the run keeps no properties.

@@ -29,15 +29,15 @@ class State:
       input_wait: seconds of all stretches in which the device waited for examples.
       resumes: number of times that the run was resumed from a checkpoint.
       window: sums since the last logged point: loss and top1 over examples, the number of examples,
-        seconds and input wait; with --clip_norm, the numbers of updates and of clipped ones.
+        seconds and input wait; with --clip_norm, also the numbers of updates and clipped updates.
       setting: batch size, learning rate and momentum of the last update.
-      evaluation: values of the last evaluation that counts, and its position. If the run has an
-        average, also the values of both evaluations, under `plain` and `ema`.
+      evaluation: values of the last evaluation, and its position. If the run has an average, the
+        values are those of --evaluate_with, and `plain` and `ema` have the values of both.
       best: top1 and update of the evaluation with the highest top1. If the run has an average,
         also --evaluate_with.
       control: state of the controller.
       noise: averages of the measured gradient noise.
-      metric_noise: the same in the optimizer's metric; {} if it has none.
+      metric_noise: the same in the optimizer's metric; {} if the optimizer has none.
       statistics_starts: position at which each batch norm first trained, by the norm's index in the
         model. A position is None if the norm's statistics were loaded.
       training_data: properties of the training data, as in training_data.json.

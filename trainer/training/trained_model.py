@@ -27,7 +27,7 @@ class TrainedModel:
       path: path of the checkpoint or export.
       update: number of updates after which the model was saved.
       choice: line that names the path, and the best evaluation of the run.
-      loss: loss function of the run, which decides what a probability is.
+      loss: loss function of the run, which turns logits into probabilities.
       evaluated_with: "plain" or "ema", as --evaluate_with; None if the run has no average.
     """
 
@@ -51,7 +51,8 @@ def load(
       config: flags of the command, and those that the run or export keeps.
       folder: folder of the run or export.
       strategy: computes the model.
-      bad: records bad examples of the training set, which is read if a run lacks its statistics.
+      bad: records bad training examples, if the run has not kept the training set's statistics and
+        the training set has to be read.
 
     Raises:
       UserError: if the model or its class names cannot be read.
@@ -80,7 +81,7 @@ def load(
 
 
 def _check_holds(config: Config, path: pathlib.Path, held: str) -> None:
-    """Refuses an --evaluate_with that is not the one of the export `path`, which is `held`."""
+    """Refuses an --evaluate_with other than `held`, the parameters that the export holds."""
     if config.evaluate_with not in (None, held):
         raise UserError(
             f"--evaluate_with={config.evaluate_with}, but the export {path} holds {held}.\n"

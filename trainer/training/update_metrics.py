@@ -11,8 +11,8 @@ class UpdateMetrics:
 
     Attributes:
       loss: mean loss of each batch before its update, float [n].
-      top1: fraction of each batch whose label has the largest logit, float [n]. Of a mixed image's
-        two labels, the one with the larger share counts.
+      top1: fraction of each batch whose label has the largest logit, float [n]. The label of a
+        mixed image is the one with the larger share.
       gradient_norm: Euclidean norm of each update's gradient, with the regularizers' part, before
         it is clipped.
       micro_batch_sq_norm: squared norm of a micro-batch's mean gradient without the regularizers'
@@ -21,8 +21,8 @@ class UpdateMetrics:
       seconds: duration of the stretch, without tracing.
       input_wait: seconds of the stretch in which the device waited for examples; None if not timed.
       clipped: whether each update's gradient was clipped, bool [n]; None without --clip_norm.
-      metric_sq_norms: micro_batch_sq_norm and batch_sq_norm in the optimizer's metric, which are 0
-        in its first update; None if it has no metric.
+      metric_sq_norms: micro_batch_sq_norm and batch_sq_norm in the optimizer's metric. They are 0
+        in the optimizer's first update. None if the optimizer has no metric.
     """
 
     loss: np.ndarray

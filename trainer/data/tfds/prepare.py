@@ -207,8 +207,8 @@ def _check_reachable(builder: tfds.core.DatasetBuilder, dataset: str) -> None:
     urls = [url for url in builder.url_infos or {} if url.startswith("http")]
     if not urls:
         return
-    # The thread bounds the whole time. The timeout of `requests` holds for each attempt anew, and
-    # not for the look-up of the server's name.
+    # The thread limits the total time. The timeout of `requests` applies to each attempt
+    # separately, and does not apply to the look-up of the server's name.
     problems = ["no answer"]
     thread = threading.Thread(target=_check_offered, args=(urls[0], problems), daemon=True)
     thread.start()
@@ -225,7 +225,7 @@ def _check_reachable(builder: tfds.core.DatasetBuilder, dataset: str) -> None:
 
 
 def _check_offered(url: str, problems: list[str]) -> None:
-    """Empties `problems` if the server offers the file; otherwise puts the reason there."""
+    """Empties `problems` if the server offers the file; otherwise stores the reason in it."""
     try:
         with requests.get(url, stream=True, timeout=REACH_SECONDS) as response:
             if response.ok:

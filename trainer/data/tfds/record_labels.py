@@ -23,7 +23,7 @@ def read(
         records_at: indices int64 [n] → records, bytes [n]; b"" for one that cannot be read.
         examples: N.
         label_key: name of the label's feature.
-        place_of: label in the result of each of the set's own labels; the last element is for
+        place_of: the label to return for each of the set's own labels; the last element is for
             records without a label.
         name: name of the split for messages.
     """

@@ -239,7 +239,7 @@ def in_memory(
         builder: builder of the prepared set.
         split: a split in TFDS's syntax.
         image_size: side of the square to which images are resized; None: the set's own size.
-        class_names: names that include all of the set's; a label becomes an index into this list.
+        class_names: all names of the set, and maybe others; a label becomes an index into them.
         name: name of the split for messages.
 
     Raises:

@@ -26,7 +26,8 @@ def pieces(
 
     try:
         instructions = tfds.core.ReadInstruction.from_spec(split).to_absolute(splits)
-    except (NotImplementedError, ValueError) as error:  # The former: a slice of all splits.
+    # TFDS raises NotImplementedError for a slice of all splits.
+    except (NotImplementedError, ValueError) as error:
         raise _no_such_split(splits, split, dataset) from error
     found = []
     for piece in instructions:

@@ -18,11 +18,11 @@ from trainer.errors import UserError
 from trainer.nn.layer_paths import weight_paths
 
 IMAGENET = "imagenet"
-# Names of --model that are the program's own networks, and the application that is similar.
+# Maps names of this program's own networks to similar applications.
 _SIMILAR = {"resnet_50": "ResNet50", "vgg_16": "VGG16"}
-# Other names of constructors in keras.applications.
+# Maps other names of --model to constructors in keras.applications.
 ALIASES = {"inception_resnet_v2": "InceptionResNetV2"}
-_SILENCE_SECONDS = 60.0  # A download that receives nothing for so long has failed.
+_SILENCE_SECONDS = 60.0  # A download fails if it receives nothing for this time.
 
 
 def constructors() -> dict[str, Callable[..., keras.Model]]:
@@ -36,10 +36,10 @@ def constructor_of(name: str) -> Callable[..., keras.Model] | None:
 
 
 def check(name: str, channels: int) -> None:
-    """Checks that ImageNet weights exist for --model=`name` and images of so many channels.
+    """Checks that ImageNet weights exist for --model=`name` and images with `channels` channels.
 
     Raises:
-        UserError: if they do not.
+        UserError: if these weights do not exist.
     """
     if constructor_of(name) is None:
         similar = f": use --model={_SIMILAR[name]}" if name in _SIMILAR else ""

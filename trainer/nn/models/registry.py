@@ -42,7 +42,7 @@ class ImageFormat:
     """Shape (h, w, c) of a model's images, and what standardises them.
 
     `mean` and `std` have one value for each channel, in pixel values 0 to 255. If `preprocessing`
-    is imagenet, the images are standardised as keras.applications does it for the model.
+    is imagenet, the images are standardised as keras.applications does for this model.
     `training_shapes` are the heights and widths of the images in training, if they may differ from
     `shape`.
     """
@@ -148,7 +148,7 @@ def _network(name: str, images: ImageFormat, classes: int, drop_path: float) -> 
         for height, width in images.training_shapes:
             check_divides(patch, height, width)
         return vision_transformer(size, patch, image_shape, classes, drop_path)
-    assert not drop_path  # The command line refuses it for other models.
+    assert not drop_path  # The command line refuses --drop_path for other models.
     if ":" in name:
         return user_function.build(name, image_shape, classes)
     if match := re.fullmatch(r"wide_resnet_(\d+)_(\d+)", name):
@@ -185,7 +185,7 @@ def _return_in_float32(network: keras.Model) -> None:
 
 
 def _suggest(name: str) -> str:
-    """Returns what --model can be, after the names that are similar to `name`."""
+    """Returns a text with the names similar to `name`, and with what --model can be."""
 
     def plain(name: str) -> str:
         return name.lower().replace("_", "")

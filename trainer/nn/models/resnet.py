@@ -46,7 +46,7 @@ def resnet_50(
 def _bottleneck(
     x: keras.KerasTensor, channels: int, stride: int, dropped: tuple[int, float], name: str
 ) -> keras.KerasTensor:
-    """Returns x after a block; `dropped` has its number, and its rate of stochastic depth."""
+    """Returns x after a block; `dropped` is the block's number and rate of stochastic depth."""
     number, rate = dropped
     shortcut, leaving = x, _EXPANSION * channels
     if x.shape[-1] != leaving:  # This is the first block of a stage.

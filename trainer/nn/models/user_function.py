@@ -43,7 +43,8 @@ def load(name: str) -> types.ModuleType:
         UserError: if the module cannot be imported.
     """
     module_name, _, _ = name.partition(":")
-    if not {"", os.getcwd()} & set(sys.path):  # Only `python -m` adds the current folder.
+    # `python -m` adds the current folder to sys.path, and the command `crescendo` does not.
+    if not {"", os.getcwd()} & set(sys.path):
         sys.path.insert(0, os.getcwd())
     try:
         if module_name.startswith("."):

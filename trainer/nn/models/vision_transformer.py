@@ -26,7 +26,7 @@ _EXPANSION = 4  # Ratio of the width inside an MLP to the width of a patch.
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """Values of each patch, heads of the attention, and blocks."""
+    """Number of values for each patch, of attention heads, and of blocks."""
 
     width: int
     heads: int
@@ -85,9 +85,9 @@ def check_divides(patch: int, h: int, w: int) -> None:
 def _positions(x: keras.KerasTensor, width: int) -> keras.KerasTensor:
     """Returns the positions of the patches of x [b, h, w, width], float32 [1, h, w, width].
 
-    A quarter of the values each is sin(column ω), cos(column ω), sin(row ω) and cos(row ω), where
-    the frequencies ω fall geometrically from 1 to 1 / 10,000. For a call with n patches in place of
-    h, row i is (i + ½) h/n − ½, the row of the same part of the image.
+    The values of a patch are four equal parts: sin(column ω), cos(column ω), sin(row ω) and
+    cos(row ω). The frequencies ω fall geometrically from 1 to 1 / 10,000. For a call with n rows of
+    patches in place of h, row i is (i + ½) h/n − ½, the row of the same part of the image.
     """
     quarter = width // 4
     frequencies = _TEMPERATURE ** (-np.arange(quarter) / (quarter - 1))
@@ -103,7 +103,7 @@ def _positions(x: keras.KerasTensor, width: int) -> keras.KerasTensor:
 
 
 def _block(x: keras.KerasTensor, size: Size, number: int, rate: float) -> keras.KerasTensor:
-    """Returns x after attention and MLP, each after a layer norm and beside a shortcut."""
+    """Returns x after attention and an MLP; each follows a layer norm and has a shortcut."""
     name = f"block{number + 1}"
     y = _attention(_norm(f"{name}_norm1")(x), size, name)
     x = joined(x, y, rate, 2 * number, f"{name}_add1")

@@ -2,7 +2,8 @@
 
 The network has three groups of n blocks, with 16k, 32k and 64k channels for width k. A block has
 two 3×3 convolutions, each after batch norm and ReLU. The depth 6n + 4 counts the first convolution,
-the 6n convolutions of blocks, and one shortcut convolution per group (none in the first if k = 1).
+the 6n convolutions of blocks, and one shortcut convolution per group. If k = 1, the first group has
+no shortcut convolution, but the depth is still called 6n + 4.
 """
 
 import keras
