@@ -140,7 +140,8 @@ def _network(name: str, images: ImageFormat, classes: int, drop_path: float) -> 
     if match := re.fullmatch(rf"vit_({'|'.join(SIZES)})_([1-9]\d*)", name):
         size, patch = SIZES[match[1]], int(match[2])
         return vision_transformer(size, patch, image_shape, classes, drop_path)
-    assert not drop_path  # The command line refuses it for other models.
+    # The command line refuses it for other models, except for names such as vit_l_16.
+    assert not drop_path or name.startswith("vit_")
     if ":" in name:
         return user_function.build(name, image_shape, classes)
     if match := re.fullmatch(r"wide_resnet_(\d+)_(\d+)", name):
