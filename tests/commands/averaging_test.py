@@ -187,4 +187,4 @@ def test_a_plateau_is_one_of_the_average(capsys, tmp_path):
     # What a controller decides by is learned.
     status, _, error = done(capsys, "train", *flags, "--evaluate_with=plain")
     assert status == 2
-    assert "--evaluate_with: unset → plain" in error
+    assert "--evaluate_with: ema → plain" in error

@@ -7,6 +7,8 @@ import pytest
 
 from tests.support.configs import done
 from tests.support.runs import result, started, train
+from trainer.commands import sweep as sweep_command
+from trainer.config import command_line
 from trainer.sweep import grid
 
 TINY = [
@@ -137,6 +139,25 @@ def refused(capsys, folder, *arguments):
     status, out, error = done(capsys, "sweep", *arguments, f"--model_dir={folder}")
     assert (status, out) == (2, "")
     return error
+
+
+@pytest.mark.parametrize(
+    ("flags", "fitting", "wrong"),
+    [
+        (["--mixup_alpha=0.4"], "augment={flip,mixup},{mixup,cutmix}", "augment=none"),
+        (["--erasing_area=0.1,0.2"], "augment={flip,erasing}", "augment=strong"),
+        (["--drop_path=0.1"], "model=resnet_50,vit_ti_7", "model=vgg_16"),
+        (["--sigmoid_reduction=mean"], "loss=sigmoid", "loss=softmax"),
+        (["--augment=mixup", "--ghost_batch_size=1"], "ghost_batch_size=2,4", "ghost_batch_size=1"),
+        (["--class_weights=balanced", "--sampling=balanced"], "sampling=shuffled", "seed=1"),
+    ],
+)
+def test_flags_must_fit_the_points_and_not_the_defaults(tmp_path, flags, fitting, wrong):
+    for text, count in ((fitting, 0), (wrong, 1)):
+        asked = command_line.parse("sweep", [*flags, f"--sweep={text}"])
+        points = grid.parse(text)
+        runs, found, _ = sweep_command.checked(asked, points, tmp_path)
+        assert (len(runs), len(found)) == (len(points) - count, count)
 
 
 def test_every_wrong_point_is_reported_before_anything_starts(capsys, tmp_path):

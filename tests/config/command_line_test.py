@@ -98,6 +98,16 @@ def test_incomplete_tpu_flags_are_rejected(arguments, message):
     assert len(str(error.value).splitlines()) <= 2
 
 
+@pytest.mark.parametrize(
+    "model", ["wide_resnet_10_1", "resnet_500", "vit_mine:build", "ResNet50", "my.vit_ti_7:build"]
+)
+def test_stochastic_depth_of_a_model_without_it_is_rejected(model):
+    with pytest.raises(UserError, match=f"--model={model} has no stochastic depth"):
+        parsed("--drop_path=0.1", f"--model={model}")
+    for other in ("resnet_50", "vit_ti_7"):
+        assert parsed("--drop_path=0.1", f"--model={other}").drop_path == 0.1
+
+
 def test_an_unset_precision_depends_on_the_strategy():
     on_tpu = ["--strategy=tpu", "--tpu=local"]
     assert parsed().precision == flagfile.defaults().precision == "float32"

@@ -49,6 +49,19 @@ def test_exactly_the_free_flags_may_differ_on_resume(anneal):
     assert {name for name in flagfile.FREE if is_free(name)} == flagfile.FREE - decides
 
 
+@pytest.mark.parametrize(("average", "unset"), [([], "plain"), (["--ema_decay=0.9"], "ema")])
+def test_what_counts_by_default_may_be_said_on_resume(average, unset):
+    def text(*flags):
+        return flagfile.to_flagfile(parsed("--anneal=plateau", *average, *flags))
+
+    said = text(f"--evaluate_with={unset}")
+    assert flagfile.learned_differences(text(), said) == []
+    assert flagfile.learned_differences(said, text()) == []
+    other = {"ema": "plain", "plain": "ema"}[unset]
+    found = flagfile.learned_differences(text(), text(f"--evaluate_with={other}"))
+    assert found == [f"--evaluate_with: {unset} → {other}"]
+
+
 def test_a_flag_that_is_newer_than_the_run_has_its_default():
     text = flagfile.to_flagfile(parsed("--epochs=2"))
     lines = text.splitlines(keepends=True)

@@ -106,6 +106,20 @@ def test_shares_are_quantiles_of_the_closed_form(alpha, distribution):
     assert (levels - 1e-12 <= distribution(np.minimum(found + half, 1))).all()
 
 
+@pytest.mark.parametrize("name", ["mixup", "cutmix"])
+def test_shares_are_right_at_both_ends_of_the_flags_range(name):
+    def of(alpha):
+        config = parsed(f"--augment={name}", f"--{name}_alpha={alpha}")
+        return shares(getattr(config, f"{name}_alpha"))
+
+    assert set(of("5e-324").tolist()) == {0, 1}
+    largest = of("1e6")
+    assert largest.var() == pytest.approx(1 / (4 * (2e6 + 1)), rel=2e-3)
+    assert np.abs(largest - 0.5).max() < 0.002
+    with pytest.raises(UserError, match="must be above 0 and at most 1e6"):
+        of("1e300")
+
+
 @pytest.mark.parametrize("alpha", [1e-3, 0.1, 0.2, 0.8, 8.0, 1e4])
 def test_shares_have_the_moments_of_the_distribution(alpha):
     found = shares(alpha)

@@ -109,3 +109,15 @@ def test_the_loss_at_chance_is_that_of_equal_probabilities(loss, classes):
 def test_large_logits_do_not_overflow():
     found = Loss("sigmoid").of_labels(tf.constant([[1e4, -1e4], [-1e4, 1e4]]), tf.constant([0, 0]))
     np.testing.assert_allclose(found, [0, 2e4])
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_order_of_classes_is_that_of_logits_where_probabilities_are_equal(loss):
+    logits = tf.constant([[20.0, 40.0, 30.0, -300.0, -200.0], [1.0, 2.0, 2.0, -1.0, 0.0]])
+    probabilities, classes = loss.most_probable(logits, 5)
+    assert classes.numpy().tolist() == [[1, 2, 0, 4, 3], [1, 2, 0, 4, 3]]
+    wanted = tf.gather(loss.probabilities(logits), classes, batch_dims=1)
+    np.testing.assert_array_equal(probabilities, wanted)
+    # Otherwise, a class other than the evaluation's would come first.
+    sure = loss.probabilities(logits)[0, :3]
+    assert loss.name == "softmax" or sure.numpy().tolist() == [1, 1, 1]

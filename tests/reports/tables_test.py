@@ -94,6 +94,18 @@ def test_a_run_with_an_average_shows_what_counts(tmp_path):
     ]
 
 
+def test_results_of_averages_and_of_plain_parameters_are_not_one_condition(tmp_path):
+    for seed in range(4):
+        counts = ["--evaluate_with=plain"] if seed > 1 else []
+        write(tmp_path / f"{seed}", "--ema_decay=0.9", f"--seed={seed}", *counts)
+    found = conditions(read(tmp_path))
+    assert [each.values for each in found] == [{"evaluate_with": x} for x in ("ema", "plain")]
+    means = [round(each.spread_of("top1").mean, 6) for each in found]
+    assert means == [0.9, 0.8]
+    write(tmp_path / "without", "--seed=5")  # It has no average that could count.
+    assert len(conditions(read(tmp_path))) == 3
+
+
 def test_summary_names_the_highest_top1_and_the_fewest_updates(runs):
     best, fewest = tables.summary(conditions(runs))
     assert best == "Highest mean top-1: 85.00 ± 10.00% (n = 3), by grow."

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import resource
@@ -93,6 +94,19 @@ def test_encoded_pictures_get_names_and_probabilities(tiny, whole):
     assert list(served) == ["output_0"]
     with pytest.raises(tf.errors.InvalidArgumentError, match="neither a JPEG nor a PNG file"):
         model.serve_images(tf.constant([b"text"]))
+
+
+def test_a_sure_model_serves_the_class_of_the_largest_logit_first(tmp_path):
+    model = built("tiny")
+    model.weights[-1].assign([20.0, 60.0, 40.0, -60.0, -40.0])  # Three sigmoids are 1 in float32.
+    about = dataclasses.replace(ABOUT, loss="sigmoid")
+    exports.write(tmp_path / "export", model, FLAGS, about, LOGITS, DECODE)
+    served = tf.saved_model.load(str(tmp_path / "export" / "saved_model"))
+    logits = served.serve(IMAGES[:1])[0].numpy()
+    names = served.serve_images(tf.stack([tf.io.encode_png(IMAGES[0])]))["names"][0].numpy()
+    order = np.argsort(-logits)
+    assert [name.decode() for name in names] == np.array(LOGITS)[order].tolist()
+    assert order[:3].tolist() == [1, 2, 0]
 
 
 def test_weights_are_written_once(tiny, whole):

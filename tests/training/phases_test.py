@@ -62,9 +62,17 @@ def test_all_layers_train_from_the_epoch_on(whole):
 def test_killed_on_both_sides_it_ends_the_same(whole, tmp_path, update):
     flags = [*FLAGS, OFTEN]
     kill_after(started(tmp_path, *flags), tmp_path, update)
-    train(tmp_path, *flags)
+    resumed = train(tmp_path, *flags)
+    assert "resumed at update" in resumed.stdout
+    assert "has another configuration" not in resumed.stdout  # Freezing does not edit the model.
     assert digest(tmp_path) == digest(whole[0])
     assert points(tmp_path, "eval") == points(whole[0], "eval")
+
+
+def test_an_evaluation_knows_the_model_that_was_frozen(capsys, whole):
+    status, out, error = done(capsys, "evaluate", f"--model_dir={whole[0]}")
+    assert status == 0, error
+    assert "has another configuration" not in out + error
 
 
 @pytest.mark.parametrize("command", ["plan", "train"])

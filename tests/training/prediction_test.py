@@ -11,6 +11,7 @@ from PIL import Image
 from trainer.data import picture_source
 from trainer.data.bad_examples import BadExamples
 from trainer.distributed.strategy import mirrored
+from trainer.nn.losses import Loss
 from trainer.training.prediction import predict
 
 SHAPE, CLASSES = (4, 4, 3), 7
@@ -65,6 +66,20 @@ def test_predictions_equal_a_slow_reference(cpus, pictures, replicas, lanes, cou
     np.testing.assert_allclose(
         probabilities, np.take_along_axis(expected, order, axis=1), rtol=1e-5, atol=1e-7
     )
+
+
+def test_a_sure_model_predicts_the_class_that_an_evaluation_counts(cpus, pictures):
+    """Two sigmoids are 1 in float32, and the evaluation takes the largest logit."""
+
+    def model(images, training):
+        pixels = keras.ops.cast(images[:, 0, 0, :], "float32")
+        return 0 * pixels + keras.ops.array([20.0, 40.0, -300.0])
+
+    source = picture_source.load(pictures[0][:2], SHAPE, 10**6)
+    options = {"bad": BadExamples(skip=True), "loss": Loss("sigmoid")}
+    (found,) = predict(mirrored(cpus[:1]), model, source, 3, **options)
+    assert found.classes.tolist() == [[1, 0, 2]] * 2
+    np.testing.assert_array_equal(found.probabilities, [[1, 1, 0]] * 2)
 
 
 def test_few_pictures_make_a_small_batch(cpus, pictures):

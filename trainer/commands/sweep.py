@@ -92,6 +92,7 @@ def checked(
             _check_can_be_swept(point)
             flags = [*recipe, *given, *others, f"--model_dir={path / name}"]
             config = command_line.parse("sweep", flags)
+            command_line.check_together("sweep", config)
             if config.strategy == "multi_worker":
                 raise UserError(
                     "--strategy=multi_worker is for train: give each machine a --sweep_shard."

@@ -71,13 +71,23 @@ def parse(command: str, arguments: Sequence[str], kept: Sequence[str] = ()) -> C
         _check_choice(command, name, value)
     given = {name: parsed[name].serialize() for name in FLAGS if parsed[name].present}
     config = flagfile.with_precision(Config(**values, given=given))
+    if command != "sweep":  # What its flags lack, the points may have: `sweep` checks each.
+        check_together(command, config)
+    return config
+
+
+def check_together(command: str, config: Config) -> None:
+    """Checks that the flags of `config` fit each other.
+
+    Raises:
+      UserError: if a flag contradicts another, or has no effect beside it.
+    """
     _check_strategy(config)
     _check_balance(config)
     _check_drop_path(config)
     if command in TRAINING:  # Other commands may be given another --augment than the run's.
         _check_augment(config)
         training_targets.check(config)
-    return config
 
 
 def _parsed(command: str, arguments: Sequence[str]) -> tuple[absl_flags.FlagValues, list[str]]:
@@ -231,7 +241,7 @@ def _check_augment(config: Config) -> None:
 
 def _check_drop_path(config: Config) -> None:
     """Refuses stochastic depth for models that do not have it."""
-    if config.drop_path and not re.match(r"resnet_50$|vit_", config.model):
+    if config.drop_path and not re.fullmatch(r"resnet_50|vit_[a-z]+_\d+", config.model):
         raise UserError(
             f"--drop_path={config.drop_path:g} is for resnet_50 and vit, and "
             f"--model={config.model} has no stochastic depth.\n"

@@ -6,7 +6,7 @@ change what is learned, but for a value of --anneal with an entry in `DECIDES`.
 
 import dataclasses
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from trainer.config.declaration import Scope
 from trainer.config.flags import FLAGS, Config
@@ -106,9 +106,15 @@ def learned(text: str) -> dict[str, str]:
     """
     old = values_in(text)
     values = _read(to_flagfile(defaults()).splitlines()) | {"order_version": "1"} | old
+    values["evaluate_with"] = evaluated_with(values)  # Unset, it means one of its values.
     free = FREE - DECIDES.get(values.get("anneal", ""), frozenset())
     spelled = free | {f"no{name}" for name in free}
     return {name: value for name, value in values.items() if name not in spelled}
+
+
+def evaluated_with(values: Mapping[str, str]) -> str:
+    """Returns which parameters count in a run with the flags `values`, "plain" or "ema"."""
+    return values.get("evaluate_with", "ema" if "ema_decay" in values else "plain")
 
 
 def values_in(text: str) -> dict[str, str]:

@@ -18,6 +18,8 @@ from trainer.config.declaration import (
 
 _data = Group("Data", Scope.LEARNED, MODEL)
 _model = Group("Model", Scope.LEARNED, MODEL)
+# At 1e6, all shares are within 0.002 of ½. In float64, those of 1e300 would all be 0 or 1.
+_ALPHA = must_be("above 0 and at most 1e6", lambda value: 0 < value <= 1e6)
 
 
 def _dataset_problem(name: str) -> str:
@@ -105,13 +107,13 @@ class ModelFlags:
     mixup_alpha: float = _data(
         0.2,
         "Parameter alpha of mixup's distribution Beta(alpha, alpha) of the mixed share.",
-        problem=POSITIVE,
+        problem=_ALPHA,
         commands=TRAINING,
     )
     cutmix_alpha: float = _data(
         1.0,
         "Parameter alpha of cutmix's distribution Beta(alpha, alpha) of the mixed area.",
-        problem=POSITIVE,
+        problem=_ALPHA,
         commands=TRAINING,
     )
     skip_bad_examples: bool = _data(

@@ -79,6 +79,15 @@ class Loss:
         """Returns the probabilities [b, classes]; those of `sigmoid` need not sum to 1."""
         return tf.nn.softmax(logits) if self.name == "softmax" else tf.sigmoid(logits)
 
+    def most_probable(self, logits: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the largest probabilities [b, count], best first, and their classes, int32.
+
+        Logits decide the order, of equal ones the number. Different logits may have probabilities
+        that are equal in float32: those of `sigmoid` are 1 from 17 on.
+        """
+        _, classes = tf.math.top_k(logits, count)
+        return tf.gather(self.probabilities(logits), classes, batch_dims=1), classes
+
     def at_chance(self, classes: int) -> float:
         """Returns the loss of a model that gives each of the classes the probability 1/classes."""
         if self.name == "softmax":

@@ -7,6 +7,8 @@ from typing import Any
 
 import keras
 
+from trainer.system.output import log
+
 # Entries that the fingerprint leaves out: the kernel of ghost batch normalization depends on the
 # device, and shapes depend on the image size. (If an edit changes the shapes of weights, the
 # checkpoint cannot be read, so the fingerprint is not needed.)
@@ -27,6 +29,27 @@ def fingerprint(network: keras.Model) -> str | None:
     except Exception:  # A layer's get_config is the user's code and may raise any exception.
         return None
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def of_user(name: str, model: keras.Model) -> str | None:
+    """Returns the fingerprint of a user's own model; None if --model=`name` is not one.
+
+    Call it before --freeze changes the model.
+    """
+    return fingerprint(model) if ":" in name else None
+
+
+def compare(name: str, own: str | None, learned: str | None) -> None:
+    """Logs a warning if the fingerprint of --model=`name` differs from that of a checkpoint.
+
+    For example, the edit of an activation function changes the fingerprint, but not the shapes of
+    the weights.
+    """
+    if learned not in (None, own):
+        log(
+            f"--model={name} has another configuration than when this run began: its code or Keras "
+            "has changed"
+        )
 
 
 def _names(value: Any) -> Iterator[str]:

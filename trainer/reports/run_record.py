@@ -31,7 +31,8 @@ class RunRecord:
 
     Attributes:
       name: a path that differs from those of the other runs in the report.
-      flags: values of the flags that change what is learned; {} if flags.txt cannot be read.
+      flags: values of the flags that change what is learned, and --evaluate_with if the run has an
+        average; {} if flags.txt cannot be read.
       points: logged points of all splits, in the order of updates.
       result: the content of result.json; None if it is missing or cannot be read.
       state: "finished", "running", "killed", DIVERGED, "failed" (a point of a sweep), or
@@ -147,7 +148,7 @@ def read(folder: pathlib.Path, name: str) -> RunRecord:
 
 
 def _flags(path: pathlib.Path, notes: list[str]) -> tuple[dict[str, str], str | None]:
-    """Returns the flags that change what is learned, and RunRecord.evaluated_with."""
+    """Returns RunRecord.flags and RunRecord.evaluated_with."""
     text = _text(path, notes, needed=True)
     if text is None:
         return {}, None
@@ -155,8 +156,12 @@ def _flags(path: pathlib.Path, notes: list[str]) -> tuple[dict[str, str], str | 
         notes.append(f"flags.txt is damaged: {wrong}")
         return {}, None
     values = flagfile.values_in(text)
-    counts = values.get("evaluate_with", "ema") if "ema_decay" in values else None
-    return flagfile.learned(text), counts
+    flags = flagfile.learned(text)
+    if "ema_decay" not in values:
+        return flags, None
+    counts = flagfile.evaluated_with(values)
+    # A result of the average and one of the plain parameters are not two seeds of a condition.
+    return flags | {"evaluate_with": counts}, counts
 
 
 def _of_the_other(run: RunRecord) -> list[str]:

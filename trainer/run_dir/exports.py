@@ -167,9 +167,9 @@ def _write_saved_model(
     )
 
     def serve_images(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
-        probabilities = Loss(about.loss).probabilities(model(decode(encoded), training=False))
-        ordered, classes = tf.math.top_k(probabilities, about.classes)
-        return {"names": tf.gather(module.class_names, classes), "probabilities": ordered}
+        logits = model(decode(encoded), training=False)
+        probabilities, classes = Loss(about.loss).most_probable(logits, about.classes)
+        return {"names": tf.gather(module.class_names, classes), "probabilities": probabilities}
 
     encoded = tf.TensorSpec([None], tf.string, name="encoded")
     module.serve_images = tf.function(serve_images, input_signature=[encoded], autograph=False)

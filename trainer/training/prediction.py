@@ -105,8 +105,7 @@ def _compute(
     """
 
     def in_lane(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        probabilities = loss.probabilities(model(images, training=False))
-        return tf.math.top_k(probabilities, top_k)
+        return loss.most_probable(model(images, training=False), top_k)
 
     def in_lanes(
         images: tf.Tensor, _: tf.Tensor, weights: tf.Tensor

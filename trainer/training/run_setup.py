@@ -17,7 +17,7 @@ from trainer.data.in_memory import InMemoryDataset
 from trainer.data.indexed import IndexedDataset
 from trainer.distributed.process_group import ProcessGroup
 from trainer.distributed.strategy import is_tpu
-from trainer.nn import freezing, layer_groups
+from trainer.nn import freezing, layer_groups, model_configuration
 from trainer.nn.losses import Loss, TrainingLoss
 from trainer.nn.transfer import Transfer
 from trainer.run_dir import directory, training_data
@@ -99,13 +99,14 @@ def set_up(
     data, model, loaded = _model(config, path, data, strategy, group)
     data = dataclasses.replace(data, class_weights=balanced.weights, class_sizes=balanced.sizes)
     until = trajectory.unfreeze_position(config, examples.examples)
+    own = model_configuration.of_user(config.model, model)  # Before layers are frozen.
     phases = _phases(config, strategy, model, lanes, until, data.class_weights)
     batches = _batches(config, examples, bad, balanced, replicas, group)
     micro_batch_sizes = micro_batch_search.from_config(
         config, path, schedule, phases.step_of_all, batches, group
     )
     log(plan.uncertain(config) + _plan(config, schedule, replicas, micro_batch_sizes))
-    checkpoints, state = _restore(config, path, phases, data, group)
+    checkpoints, state = _restore(config, path, phases, data, own, group)
     outputs = open_outputs(
         config, path, checkpoints, state, data, end=schedule.end, chief=group.chief
     )
@@ -251,7 +252,12 @@ def _batches(
 
 
 def _restore(
-    config: Config, path: pathlib.Path, phases: Phases, data: TrainingData, group: ProcessGroup
+    config: Config,
+    path: pathlib.Path,
+    phases: Phases,
+    data: TrainingData,
+    configuration: str | None,
+    group: ProcessGroup,
 ) -> tuple[Checkpoints, State]:
     """Restores the newest checkpoint in all processes; returns the checkpoints and the state.
 
@@ -270,8 +276,8 @@ def _restore(
     state.training_data = data.as_json()
     if state.resumes:
         log(f"resumed at update {state.update}, epoch {state.position / data.examples:.2f}")
-    own = setup.configuration(config, step.model, state.model_configuration)
-    state.model_configuration = state.model_configuration or own
+    model_configuration.compare(config.model, configuration, state.model_configuration)
+    state.model_configuration = state.model_configuration or configuration
     counted = (state.best or {}).get("evaluated_with")
     if counted and counted != averaging.evaluated_with(config):
         log(

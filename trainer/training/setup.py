@@ -22,8 +22,8 @@ from trainer.distributed import tpu
 from trainer.distributed.process_group import ProcessGroup
 from trainer.distributed.worker import Worker
 from trainer.errors import UserError
+from trainer.nn import model_configuration
 from trainer.nn.ghost_batch_norm import Kernel
-from trainer.nn.model_configuration import fingerprint
 from trainer.nn.models import registry
 from trainer.run_dir import checkpoint_reader, training_data
 from trainer.run_dir.checkpoint_progress import checked
@@ -228,21 +228,6 @@ def build(config: Config, data: TrainingData, strategy: tf.distribute.Strategy) 
         )
 
 
-def configuration(config: Config, model: keras.Model, learned: str | None) -> str | None:
-    """Returns the fingerprint of a user's own model; None for a model of this program.
-
-    Logs a warning if the fingerprint differs from `learned`, which a checkpoint keeps. For example,
-    the edit of an activation function changes the fingerprint, but not the shapes of the weights.
-    """
-    own = fingerprint(model) if ":" in config.model else None
-    if learned not in (None, own):
-        log(
-            f"--model={config.model} has another configuration than when this run began: its code "
-            "or Keras has changed"
-        )
-    return own
-
-
 def restore(
     config: Config, folder: pathlib.Path, strategy: tf.distribute.Strategy, bad: BadExamples
 ) -> tuple[keras.Model, TrainingData, pathlib.Path, int]:
@@ -263,7 +248,8 @@ def restore(
     path, progress = checkpoint_reader.load(folder / "checkpoints", config.checkpoint, variables)
     learned = checked(progress, f"checkpoint {path}").get("training_data", {})
     training_data.check_learned(learned, data, folder / training_data.FILE)
-    configuration(config, model, progress.get("model_configuration"))
+    own = model_configuration.of_user(config.model, model)
+    model_configuration.compare(config.model, own, progress.get("model_configuration"))
     return model, data, path, progress["update"]
 
 

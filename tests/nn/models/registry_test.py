@@ -247,6 +247,7 @@ def test_the_whole_model_saves_and_loads(tmp_path: pathlib.Path):
         ("MobilNetV2", "did you mean MobileNetV2"),
         ("vgg16", "did you mean VGG16 or vgg_16 or VGG19"),
         ("plain_8", "did you mean plain_9"),
+        ("vit_l_16", "did you mean vit_s_16"),
         ("wide_resnet_16", "did you mean wide_resnet_16_4"),
         ("wide_resnet_17_4", "16 or 22"),
         ("zzz", "module:function"),
@@ -276,3 +277,9 @@ def test_invalid_models_are_refused_in_two_lines_with_name_and_reason(name, reas
     message = str(refusal.value)
     assert message.count("\n") < 2
     assert "depth 17" in message if name == "wide_resnet_17_4" else name in message
+
+
+def test_a_name_that_resembles_a_transformer_is_refused_beside_stochastic_depth_too():
+    images, ghost = ImageFormat((28, 28, 3), MEAN, STD), GhostNorm(16, 0.9, "fused")
+    with pytest.raises(UserError, match="did you mean vit_s_16"):
+        build("vit_l_16", images, 5, ghost, seed=0, drop_path=0.1)
