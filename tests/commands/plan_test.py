@@ -211,3 +211,21 @@ def test_what_trains_at_which_rate_is_printed_in_the_table_and_in_json(capsys):
     notes = json.loads(text)["notes"]
     assert "\n".join(notes) in out
     assert len(notes) == 1 + 1 + 6 + 1
+
+
+def test_layers_are_grouped_without_reading_an_image(tmp_path, capsys):
+    """Layers are known of pictures that are elsewhere, or that nobody can decode."""
+    for name in ("cat", "dog"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        for number in range(20):
+            (tmp_path / "train" / name / f"{number}.jpg").write_bytes(b"not a picture")
+    flags = ["--layer_decay=0.5", "--model=wide_resnet_10_1", "--initial_batch_size=2"]
+    flags += ["--ghost_batch_size=2", "--image_size=32"]
+    status, out, _ = done(capsys, "plan", *flags, f"--dataset=image_folder:{tmp_path}")
+    assert status == 0
+    assert "  0.5      last_norm\n  1        logits\n" in out
+    elsewhere = [f"--dataset=image_folder:{tmp_path}/elsewhere", "--train_examples=40"]
+    assert done(capsys, "plan", *flags, *elsewhere)[:2] == (0, out)
+    status, _, error = done(capsys, "plan", *flags[:-1], *elsewhere)
+    assert status == 2
+    assert "give --image_size=N" in error

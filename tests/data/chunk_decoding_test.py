@@ -297,3 +297,11 @@ def test_starts_anywhere_at_once(folder):
     (_, labels) = take(source, 8, position=10**15, augment="imagenet")
     indices = example_indices(range(10**15, 10**15 + 8), 50, SEED)
     np.testing.assert_array_equal(labels, [numbers_of(source)[i] >= 25 for i in indices])
+
+
+def test_tensorflow_prints_no_error(folder, capfd):
+    """Images of a multiple of 64 bytes caused an error message for each chunk."""
+    source = load(folder(32), "train", None, 32)
+    batches = evaluation(source, batch_size=8, shards=1)
+    assert len(list(batches)) == 4
+    assert capfd.readouterr().err == ""

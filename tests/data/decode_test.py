@@ -283,6 +283,12 @@ def test_the_limit_is_in_pixels_and_can_be_raised():
         assert reason(data, 4799) == expected
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_a_picture_that_is_cut_off_is_said_to_be_damaged(kind):
+    data = encoded(patches(), kind)
+    assert reason(data[: len(data) * 2 // 3], 4800).startswith("it is damaged")
+
+
 def test_a_png_whose_header_says_1_by_1_does_not_crash():
     with contextlib.suppress(*ERRORS):
         assert whole(tf.constant(png_of(1, 1)), SHAPE).shape == SHAPE

@@ -2,8 +2,10 @@
 
 import keras
 import numpy as np
+import pytest
 
-from tests.support.models import tiny
+from tests.support.models import Subclassed, tiny
+from trainer.errors import UserError
 from trainer.nn.layer_paths import weight_paths
 from trainer.nn.transfer import transfer
 
@@ -52,3 +54,28 @@ def test_nothing_but_a_head_is_no_backbone():
     found = transfer(model_of(5, 1), source)
     assert len(found.loaded) == 2
     assert not found.backbone
+
+
+def subclassed(classes, seed, kind=Subclassed):
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((8, 8, 3))
+    return keras.Model(inputs, kind(classes)(inputs))
+
+
+def test_the_logits_of_a_subclassed_model_stay_new_whatever_its_order_of_layers():
+    found = transfer(subclassed(5, 1), values(subclassed(5, 0)), with_head=False)
+    assert list(found.new) == ["subclassed/dense/kernel", "subclassed/dense/bias"]
+    assert found.backbone
+    dense = {path: value for path, value in values(subclassed(5, 0)).items() if "dense" in path}
+    assert not transfer(subclassed(5, 1), dense).backbone
+
+
+def test_logits_of_an_unknown_layer_are_refused_if_they_are_of_other_classes():
+    class Spread(Subclassed):
+        def call(self, x, training=False):
+            return keras.ops.mean(x, axis=(1, 2, 3))[:, None] * keras.ops.ones((1, 5))
+
+    model, source = subclassed(5, 1, Spread), values(subclassed(5, 0))
+    with pytest.raises(UserError, match="not known which layer of --model computes the logits"):
+        transfer(model, source, with_head=False)
+    transfer(model, source)

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from tests.support.class_evaluations import CONTENT, HOSTILE
-from trainer.reports import class_plots
+from trainer.reports import class_plots, fonts
 from trainer.reports.plots import png, svg
 
 
@@ -58,6 +58,33 @@ def test_numbers_stay_in_their_cells():
 def test_more_or_no_classes_are_not_drawn():
     assert class_plots.confusion(["a"] * 1001, [[i, i, 1] for i in range(1001)]) is None
     assert class_plots.confusion(["a"], []) is None
+
+
+CHINESE = "猫狗"  # matplotlib's own font lacks both letters.
+
+
+def test_names_whose_letters_no_font_has_become_numbers(no_other_fonts, logged):
+    names = ["owl", CHINESE, "قط", "кошка"]
+    picture = class_plots.confusion(names, [[i, i, 1] for i in range(4)])
+    shown = [label.get_text() for label in drawn(picture).get_yticklabels()]
+    assert shown == ["owl", "class 1", "قط", "кошка"]
+    assert picture.caption.endswith("letters of some names: class 1 is 猫狗.")
+    (line,) = logged
+    assert line.startswith("the figures show numbers for 猫狗: no font of this machine has their ")
+    many = [f"{CHINESE}{i}" for i in range(31)]
+    assert "class 1" not in class_plots.confusion(many, [[i, i, 1] for i in range(31)]).caption
+
+
+def test_a_font_of_the_machine_draws_the_names_that_it_has(chinese_font, logged):
+    names, cells = ["owl", CHINESE], [[0, 0, 1], [1, 1, 1]]
+    picture = class_plots.confusion(names, cells)
+    assert [label.get_text() for label in drawn(picture).get_yticklabels()] == names
+    assert logged == []
+    with_font = svg(picture)
+    assert fonts.families("a" + CHINESE) == [fonts.USUAL, chinese_font]
+    assert f"{chinese_font.replace(' ', '')}-".encode() in with_font  # It names each outline.
+    with_both = class_plots.confusion([*names, "一"], [*cells, [2, 2, 1]])
+    assert [label.get_text() for label in drawn(with_both).get_yticklabels()][2] == "class 2"
 
 
 def test_hostile_names_make_valid_pictures():

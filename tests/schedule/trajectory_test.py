@@ -174,6 +174,14 @@ def test_a_batch_above_a_tenth_of_the_examples_warns_of_its_effect(
     assert message in caplog.text
 
 
+def test_a_smaller_batch_that_is_recommended_is_not_refused(caplog):
+    trajectory("--initial_batch_size=32", examples=240)
+    assert "use a smaller --initial_batch_size and --ghost_batch_size." in caplog.text
+    with pytest.raises(UserError, match=r"Use a batch of 32, or --ghost_batch_size=16\."):
+        trajectory("--initial_batch_size=16", examples=240)
+    trajectory("--initial_batch_size=16", "--ghost_batch_size=16", examples=240)
+
+
 @pytest.mark.parametrize(
     ("arguments", "largest"),
     [

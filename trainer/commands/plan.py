@@ -80,17 +80,11 @@ def _model_lines(config: Config) -> list[str]:
 
 
 def _layer_groups(config: Config) -> str:
-    """Returns a table of the groups of --layer_decay; this builds the model, with TensorFlow."""
-    import tensorflow as tf
-
-    from trainer.data.bad_examples import BadExamples
+    """Returns a table of the groups of --layer_decay; this builds the model, and reads no image."""
     from trainer.nn import layer_groups
-    from trainer.training import setup
+    from trainer.training import model_outline
 
-    folder = pathlib.Path(config.model_dir) if config.model_dir else None
-    data = setup.training_data_of(config, folder, BadExamples(config.skip_bad_examples))
-    model = setup.build(config, data, tf.distribute.OneDeviceStrategy("CPU:0"))
-    return layer_groups.table(model, config.layer_decay)
+    return layer_groups.table(model_outline.build(config), config.layer_decay)
 
 
 def _write_json(

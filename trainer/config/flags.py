@@ -34,15 +34,11 @@ _tpu_name = must_be(
 )
 
 
-def _path(value: str) -> str:
-    if value.startswith("~"):
-        return "the shell does not expand ~ after =: write $HOME instead"
-    return local_path.problem(value)
-
-
 def _page(value: str) -> str:
     # The figures are in a folder beside the page, with the page's name without .html.
-    return _path(value) or ("" if re.search(r"[^/]\.html$", value) else "must end with .html")
+    return local_path.problem(value) or (
+        "" if re.search(r"[^/]\.html$", value) else "must end with .html"
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,7 +54,7 @@ class Config(RunFlags):
     model_dir: str | None = _run(
         None,
         "Run directory; a run that is already there resumes.",
-        problem=_path,
+        problem=local_path.problem,
         scope=Scope.MACHINE,
         commands=MODEL,
     )
@@ -117,14 +113,16 @@ class Config(RunFlags):
     )
 
     checkpoint: str = _checkpoint(
-        "newest", "Checkpoint to read: newest, best, an update's number, or a path.", problem=_path
+        "newest",
+        "Checkpoint to read: newest, best, an update's number, or a path.",
+        problem=local_path.problem,
     )
     export_dir: str | None = _checkpoint(
         None,
         "Folder of an export. `export` writes it (unset: the folder export in the run directory). "
         "`evaluate` and `predict` read its SavedModel, or its model.keras if you give the path of "
         "that file.",
-        problem=_path,
+        problem=local_path.problem,
     )
 
     per_class: bool = _checkpoint(
@@ -141,7 +139,9 @@ class Config(RunFlags):
         only={"csv": ("predict",)},
         commands=("plan", "evaluate", "predict", "sweep"),
     )
-    plot: str | None = _output(None, "PNG file for a figure of the plan.", problem=_path)
+    plot: str | None = _output(
+        None, "PNG file for a figure of the plan.", problem=local_path.problem
+    )
 
     plan_replicas: int | None = _cost(
         None,

@@ -39,4 +39,6 @@ def problem(path: str) -> str:
     if kind:
         copy = f"name a folder, and copy {_COPIES.get(kind, 'by hand')}"
         return f"is a URL, and only local disks are read and written: {copy}"
+    if path.startswith("~"):
+        return "the shell does not expand ~ within a flag: write $HOME instead"
     return empty(path)

@@ -92,12 +92,14 @@ class _Chunks:
         """Returns a dataset of one element: a chunk's images, labels, weights and positions."""
         parts = tf.data.Dataset.from_tensor_slices((tf.range(self.size), positions, *fetched))
         good = parts.map(lambda slot, *rest: (slot, *self._example(*rest))).ignore_errors()
-        # A chunk of bad examples would have no element, so a black example is added to each chunk.
-        black = tf.zeros(self.source.image_shape, tf.uint8), tf.constant(0)
-        last = tf.data.Dataset.from_tensors((tf.constant(self.size), *black))
+        # A chunk of bad examples would have no element, so an empty batch takes its place. Batches
+        # are not sliced: TensorFlow prints an error for each slice of images that `rebatch` gets.
+        shape, no_labels = (0, *self.source.image_shape), tf.zeros([0], tf.int32)
+        empty = tf.data.Dataset.from_tensors((no_labels, tf.zeros(shape, tf.uint8), no_labels))
         return (
-            good.concatenate(last)
-            .batch(self.size + 1)
+            good.batch(self.size)
+            .concatenate(empty)
+            .take(1)
             .map(lambda *batch: (*self._complete(batch, indices, positions), positions))
         )
 
@@ -120,9 +122,9 @@ class _Chunks:
     ) -> list[tf.Tensor]:
         """Returns images, labels and weights of a whole chunk.
 
-        `batch` has the slots, images and labels of the good examples and of the black one.
+        `batch` has the slots, images and labels of the good examples.
         """
-        slots, images, labels = (values[:-1] for values in batch)
+        slots, images, labels = batch
         values = tf.cond(
             tf.equal(tf.size(slots), self.size),
             lambda: [images, labels, tf.ones([self.size])],

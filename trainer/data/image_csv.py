@@ -164,7 +164,7 @@ def _checked(table: Table, columns: Sequence[int | None]) -> tuple[list[_Row], i
                 line,
                 f"{printable(row.path)} has the label {printable(row.label)}, and "
                 f"{printable(other.label)} in line {other.line}",
-                "Delete one of the lines.",
+                "Delete one of the lines, because a picture has one label.",
             )
         if rows.setdefault((row.path, split), row) is not row:
             twice += 1

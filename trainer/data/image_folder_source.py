@@ -11,6 +11,8 @@ from trainer.data.class_names import places, refuse_unknown, split_summary
 from trainer.data.image_files import Files
 from trainer.data.indexed import IndexedDataset, Opened
 
+CHANNELS = 3  # Pictures in grey are decoded as colour.
+
 
 def load(
     dataset: str,
@@ -37,7 +39,7 @@ def load(
     return IndexedDataset(
         examples=len(files),
         class_names=names,
-        image_shape=(image_size, image_size, 3),
+        image_shape=(image_size, image_size, CHANNELS),
         name=f"{dataset} {split}",
         fetch=_fetch(files, labels, largest),
         labels=lambda: labels.astype(np.int64),

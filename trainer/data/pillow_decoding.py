@@ -4,7 +4,9 @@ TensorFlow decodes all frames of an animated GIF, which takes 5.9 s for 600 fram
 pixels, and refuses an animated WebP. Pillow can decode the first frame alone in both formats.
 """
 
+import contextlib
 import io
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image, WebPImagePlugin  # noqa: F401  # Image.open imports the other formats.
@@ -41,21 +43,30 @@ def pixels(data: bytes, channels: int, max_pixels: int) -> np.ndarray:
     """
     with _opened(data, _FORMATS) as image:
         _check_size(image.size, max_pixels)
-        try:
+        with _explained():
             decoded = np.asarray(image.convert(_MODES[channels]))
-        except (OSError, ValueError, SyntaxError, EOFError, IndexError, MemoryError) as error:
-            raise UndecodableError(f"it is damaged: {error}") from error
     return decoded.reshape(*decoded.shape[:2], channels)
 
 
 def reason(data: bytes, max_pixels: int) -> str | None:
-    """Returns why a picture cannot be decoded; None if its header has no error."""
+    """Returns why a picture cannot be decoded; None if Pillow can decode it."""
     try:
         with _opened(data, (*_FORMATS, "JPEG", "PNG")) as image:
             _check_size(image.size, max_pixels)
+            with _explained():
+                image.load()
     except UndecodableError as error:
         return str(error)
     return None
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Raises an UndecodableError if Pillow cannot decode pixels in the block."""
+    try:
+        yield
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError, MemoryError) as error:
+        raise UndecodableError(f"it is damaged: {error}") from error
 
 
 def _opened(data: bytes, formats: tuple[str, ...]) -> Image.Image:

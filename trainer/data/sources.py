@@ -70,11 +70,8 @@ def load(
     elif several_sizes:
         streamed = streamed or "--image_sizes changes the size of the decoded images"
     if image_listing.is_listed(dataset):
-        if image_size is None:
-            raise UserError(f"the images of {dataset} may differ in size: give --image_size=N.")
-        source = image_folder_source.load(
-            dataset, split, class_names, image_size, max_pixels, bad.skip
-        )
+        size, _, _ = image_shape(dataset, data_dir, image_size)
+        source = image_folder_source.load(dataset, split, class_names, size, max_pixels, bad.skip)
         in_memory = not streamed and _fits(source.examples, source.image_shape)
         return _decoded(source, augment, bad) if in_memory else source
 
@@ -144,6 +141,19 @@ def _image_shape(
     elif height is None or width is None:
         raise UserError(f"{dataset}'s images differ in size: give --image_size=N to resize them")
     return (height, width, channels), None not in image.shape
+
+
+def image_shape(dataset: str, data_dir: str | None, image_size: int | None) -> tuple[int, int, int]:
+    """Returns the shape of the images that the model gets, without reading them.
+
+    Raises:
+        UserError: if the dataset does not exist, or `image_size` is None and its images differ.
+    """
+    if not image_listing.is_listed(dataset):
+        return _image_shape(dataset, data_dir, image_size)[0]
+    if image_size is None:
+        raise UserError(f"the images of {dataset} may differ in size: give --image_size=N.")
+    return image_size, image_size, image_folder_source.CHANNELS
 
 
 def class_names(dataset: str, split: str, data_dir: str | None) -> tuple[str, ...]:

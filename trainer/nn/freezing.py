@@ -10,6 +10,7 @@ import keras
 
 from trainer.errors import UserError
 from trainer.nn.layer_paths import layer_paths
+from trainer.nn.model_head import head
 from trainer.nn.transfer import Transfer
 
 
@@ -28,9 +29,10 @@ def freeze(model: keras.Model, pattern: str) -> list[keras.layers.Layer]:
     for layer in frozen:
         layer.trainable = False
     if not model.trainable_variables:
+        last = (head(model) or list(layers))[-1]
         raise UserError(
             f"--freeze={pattern} matches all {len(layers)} layers, and nothing is left to train.\n"
-            f"Leave the last one out, for example with --freeze='(?!{list(layers)[-1]})'."
+            f"Leave the last one out, for example with --freeze='(?!{last})'."
         )
     return frozen
 

@@ -34,11 +34,6 @@ def weight_paths(model: keras.Model) -> dict[str, keras.Variable]:
     return weights
 
 
-def head(model: keras.Model) -> str:
-    """Returns the path of the last layer with weights, which computes the logits."""
-    return list(layer_paths(model))[-1]
-
-
 def _weights(model: keras.Model) -> Iterator[tuple[str, keras.layers.Layer, keras.Variable]]:
     """Yields (path of the layer, layer, variable) for each of `model.weights`."""
     layers = list(model._flatten_layers())

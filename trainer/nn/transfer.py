@@ -6,7 +6,8 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
-from trainer.nn import layer_paths
+from trainer.errors import UserError
+from trainer.nn import layer_paths, model_head
 
 _FEW = 4  # Number of paths that a summary lists.
 
@@ -19,7 +20,7 @@ class Transfer:
       loaded: weights that have the source's values.
       new: weights that keep their initial values, with the reason.
       left: weights of the source that were not used, with their shapes.
-      backbone: whether a weight outside of the head, the last layer, was loaded.
+      backbone: whether a weight was loaded outside of the head, which computes the logits.
       values: number of values in `loaded`, and in the whole model.
     """
 
@@ -53,15 +54,24 @@ def transfer(
     Args:
         model: the model to change; its paths are those of `layer_paths.weight_paths`.
         source: values by path.
-        with_head: whether the last layer, which computes the logits, may be loaded.
+        with_head: whether the layers that compute the logits may be loaded.
+
+    Raises:
+        UserError: if they may not, and are not known.
     """
-    head = layer_paths.head(model)
+    head = model_head.head(model)
+    if not (head or with_head):
+        raise UserError(
+            "--init_from: the source has learned other classes, and it is not known which layer of "
+            "--model computes the logits.\n"
+            "Compute them by a layer with a weight for each class, such as keras.layers.Dense."
+        )
     loaded, new = [], {}
     size = whole = 0
     for path, variable in layer_paths.weight_paths(model).items():
         count = variable.value.shape.num_elements()
         whole += count
-        of_head = path.rpartition("/")[0] == head
+        of_head = path.rpartition("/")[0] in head
         if path not in source:
             new[path] = "not in the source"
         elif source[path].shape != tuple(variable.shape):
@@ -73,7 +83,7 @@ def transfer(
             loaded.append(path)
             size += count
     left = {path: _shape(value.shape) for path, value in source.items() if path not in loaded}
-    backbone = any(path.rpartition("/")[0] != head for path in loaded)
+    backbone = any(path.rpartition("/")[0] not in head for path in loaded)
     return Transfer(loaded, new, left, backbone, (size, whole))
 
 

@@ -8,8 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from trainer.data.class_names import few
+from trainer.reports import fonts
 from trainer.reports.plots import Picture, line
-from trainer.system.output import clean
+from trainer.system.output import clean, log
 
 # With more classes, a cell would be smaller than a pixel.
 MOST_CLASSES = 1000
@@ -42,17 +44,38 @@ def confusion(
     if left_out:
         unseen = f" Left out, because they do not occur: {left_out:,} of {len(names):,} classes."
     right = int(np.trace(counts))
+    labels, by_number = _labels([names[i] for i in shown], shown)
     return Picture(
         name=name,
         alt=f"Confusion matrix of {len(shown)} classes: {right:,} of {counts.sum():,} examples are "
         "on the diagonal, where the prediction is the class.",
         caption="Each row is a class, and its colours are the shares of its examples by prediction."
-        f"{' Numbers are examples.' if len(shown) <= _COUNTED else ''}{unseen}",
-        draw=functools.partial(
-            _draw_confusion, names=[_short(names[i]) for i in shown], counts=counts
-        ),
+        f"{' Numbers are examples.' if len(shown) <= _COUNTED else ''}{unseen}{by_number}",
+        draw=functools.partial(_draw_confusion, names=labels, counts=counts),
         height=4.4,
     )
+
+
+def _labels(names: Sequence[str], numbers: Sequence[int]) -> tuple[list[str], str]:
+    """Returns a label for each class, and a sentence about names that are replaced by numbers.
+
+    A name is replaced if no font of this machine has its letters, which a message says.
+    """
+    labels = [_short(name) for name in names]
+    if len(names) > _NAMED:
+        return labels, ""  # Labels are not drawn.
+    replaced = {i: label for i, label in zip(numbers, labels, strict=True) if fonts.lacking(label)}
+    if not replaced:
+        return labels, ""
+    pairs = ", ".join(f"class {i} is {label}" for i, label in replaced.items())
+    log(
+        f"the figures show numbers for {few(list(replaced.values()))}: no font of this machine has "
+        f"their letters; {fonts.INSTALL}"
+    )
+    labels = [
+        f"class {i}" if i in replaced else label for i, label in zip(numbers, labels, strict=True)
+    ]
+    return labels, f" No font of the machine has the letters of some names: {pairs}."
 
 
 def _short(text: str) -> str:

@@ -9,10 +9,13 @@ import io
 import re
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from trainer.reports import fonts
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#56b4e9", "#e69f00")
 # Lengths of dashes and gaps in line widths. Seven colours and six patterns give 42 lines.
@@ -100,10 +103,13 @@ def png(picture: Picture) -> bytes:
 
 def _render(picture: Picture, kind: str, *, legend: bool) -> bytes:
     with matplotlib.rc_context(_RC), warnings.catch_warnings():
-        # A letter that the font lacks becomes a box, which needs no message.
+        # A letter that each font lacks is replaced, or becomes a box, which needs no message.
         warnings.filterwarnings("ignore", message="Glyph")
-        figure = Figure(figsize=(4.8, picture.height), layout="constrained")
-        picture.draw(figure)
+        figure = _drawn(picture)
+        letters = {letter for text in _texts(figure) for letter in text.get_text()}
+        matplotlib.rcParams["font.family"] = fonts.families(letters)
+        if len(matplotlib.rcParams["font.family"]) > 1:
+            figure = _drawn(picture)  # A text keeps the fonts with which it was made.
         pairs = (zip(*axes.get_legend_handles_labels(), strict=True) for axes in figure.axes)
         handles = {label: handle for each in pairs for handle, label in each}  # Each label once.
         if legend and handles:
@@ -111,7 +117,18 @@ def _render(picture: Picture, kind: str, *, legend: bool) -> bytes:
             figure.set_figheight(picture.height + 0.19 * -(-len(handles) // columns))
             entries = list(handles.values()), list(handles)
             figure.legend(*entries, loc="outside lower center", ncols=columns)
+        fonts.replace_lacking(_texts(figure))
         buffer = io.BytesIO()
         metadata = {"Date": None} if kind == "svg" else None
         figure.savefig(buffer, format=kind, dpi=200, metadata=metadata)
     return buffer.getvalue()
+
+
+def _drawn(picture: Picture) -> Figure:
+    figure = Figure(figsize=(4.8, picture.height), layout="constrained")
+    picture.draw(figure)
+    return figure
+
+
+def _texts(figure: Figure) -> list[Text]:
+    return cast(list[Text], figure.findobj(Text))

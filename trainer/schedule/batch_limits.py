@@ -21,7 +21,7 @@ def largest_batch(config: Config, start: Setting, smallest: int, examples: int) 
             f"raise it to {start.batch_size} or more, or lower --initial_batch_size."
         )
     check_fits(largest, examples)
-    if largest > examples / 10:
+    if largest > examples / 10 and config.anneal != "range_test":
         logging.warning("%s", _above_a_tenth(config, start, largest, examples))
     return largest
 
@@ -29,17 +29,20 @@ def largest_batch(config: Config, start: Setting, smallest: int, examples: int) 
 def _above_a_tenth(config: Config, start: Setting, largest: int, examples: int) -> str:
     """Returns a warning about a largest batch above N/10 (Smith et al. 2018, section 5)."""
     tenth = f"N/10 = {examples // 10}"
+    lower = "--initial_batch_size"
+    if start.batch_size == config.ghost_batch_size:  # A batch holds whole ghost batches.
+        lower += " and --ghost_batch_size"
     if config.max_batch_size is not None:
         return f"--max_batch_size={largest} is above {tenth}: batches above {tenth} cost accuracy."
     if config.anneal_with == "learning_rate" and config.anneal != "measured":
         return (
             f"a batch of {largest} costs accuracy, because it is above {tenth} with "
-            f"{examples:,} images: use a smaller --initial_batch_size."
+            f"{examples:,} images: use a smaller {lower}."
         )
     instead = "" if config.anneal == "measured" else " The learning rate anneals instead."
     return (
         f"the batch cannot grow, because the initial batch of {start.batch_size} is not below "
-        f"{tenth} with {examples:,} images.{instead} Use a smaller --initial_batch_size."
+        f"{tenth} with {examples:,} images.{instead} Use a smaller {lower}."
     )
 
 

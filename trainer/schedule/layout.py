@@ -60,6 +60,8 @@ def check_divides(
     below = batch_size // unit * unit
     sizes = f"{below} or {below + unit}" if below else f"{unit}"
     remedy = f"Use a batch of {sizes}"
+    if not below and batch_size % replicas == 0:
+        remedy += f", or --ghost_batch_size={batch_size // replicas}"
     shared = math.gcd(batch_size, *others)
     if shared % ghost_batch_size == 0:
         counts = ", ".join(map(str, divisors(shared // ghost_batch_size)))
