@@ -15,6 +15,7 @@ from trainer.data.bad_examples import BadExamples
 from trainer.data.chunk_decoding import threads
 from trainer.data.in_memory import InMemoryDataset
 from trainer.data.indexed import IndexedDataset
+from trainer.data.mixing import Mixing, mix
 from trainer.data.pipeline import ExampleStream, evaluation, training
 from trainer.data.shuffle import example_indices
 from trainer.data.sources import image_statistics, load
@@ -105,6 +106,37 @@ def test_a_set_on_disk_equals_the_set_in_memory(folder, augment):
             np.testing.assert_array_equal(found[2], expected[2])
             np.testing.assert_array_equal(found[1][found[2] > 0], expected[1][expected[2] > 0])
             np.testing.assert_array_equal(found[0][found[2] > 0], expected[0][expected[2] > 0])
+
+
+def mixed(source, augment, b):
+    """Images, labels, partners and shares of 48 mixed examples, in ghost batches of 4."""
+    stream = ExampleStream(
+        *(source, augment_list.parse(augment), SEED, BadExamples(skip=True)),
+        mixing=Mixing(0.5, 1.0, 4),
+    )
+    where = WHERE | {"position": 400, "micro_batch_size": b}
+    batches = itertools.islice(training(stream, **where).as_numpy_iterator(), 48 // b)
+    parts = zip(*((images, *names) for images, names, _ in batches), strict=True)
+    return [np.concatenate(part) for part in parts]
+
+
+@pytest.mark.parametrize("augment", ["none", "imagenet,trivialaugment"])
+def test_streamed_images_are_mixed_after_bad_ones_are_replaced(folder, augment):
+    """Each has the mixture that `mix` makes of the same examples, whatever the micro-batch is."""
+    disk = load(folder(50, BAD), "train", None, SIZE, bad=BadExamples(skip=True))
+    options = {"position": 400, "augment": augment, "bad": BadExamples(skip=True)}
+    images, labels = take(disk, 48, **options)
+    how, first = Mixing(0.5, 1.0, 4), tf.constant(400, tf.int64)
+    expected, names = mix(tf.constant(images), tf.constant(labels), first, how, SEED)
+    for b in (4, 16):
+        for found, wanted in zip(mixed(disk, augment, b), (expected, *names), strict=True):
+            np.testing.assert_array_equal(found, wanted)
+    assert (expected.numpy() != images).any()
+    if "imagenet" not in augment:
+        memory = load(folder(50), "train", None, SIZE)
+        good = load(folder(50), "train", None, SIZE, bad=BadExamples(skip=True))
+        for found, wanted in zip(mixed(good, augment, 16), mixed(memory, augment, 24), strict=True):
+            np.testing.assert_array_equal(found, wanted)
 
 
 def test_crops_depend_only_on_positions(folder):
