@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import re
 import subprocess
 import sys
 
@@ -52,6 +53,12 @@ def test_a_range_test_and_again(tmp_path):
     again = range_test(model_dir)
     assert "is finished" in again.stdout
     assert suggestion in again.stdout
+    assert "pretrained" not in again.stdout
+
+    pretrained = range_test(tmp_path / "pretrained", f"--init_from={model_dir}", "--epochs=0.5")
+    rates = re.findall(r"--base_learning_rate=([0-9.e-]+)", pretrained.stdout)
+    third, highest = map(float, rates)
+    assert third == pytest.approx(highest / 3, rel=0.01)
 
 
 def test_a_test_that_diverges_is_one(tmp_path):

@@ -42,6 +42,13 @@ def test_a_head_of_other_classes_stays_new():
     assert kinds == ["loaded"] * 5 + ["new"] * 2 + ["left"] * 2
 
 
+def test_a_source_of_which_little_fits_is_noticed():
+    source, model = values(model_of(5, 0)), model_of(7, 1)
+    assert not transfer(model, source).mostly_new
+    del source["conv2d/kernel"], source["batch_normalization/gamma"]
+    assert transfer(model, source).mostly_new
+
+
 def test_the_same_shape_with_other_classes_is_not_loaded():
     source, model = values(model_of(5, 0)), model_of(5, 1)
     found = transfer(model, source, with_head=False)

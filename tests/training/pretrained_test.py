@@ -59,7 +59,7 @@ def test_all_forms_of_one_run_have_the_same_weights(uninterrupted, exported):
     sources, tensors = {}, {}
     for name, form in forms.items():
         config = parsed(*SHORT, f"--init_from={form}", "--precision=float32")
-        sources[name] = pretrained.find(config, channels=1)
+        sources[name] = pretrained.find(config)
         tensors[name] = sources[name].tensors(functools.partial(pretrained.fresh, config, data))
     for name, values in tensors.items():
         assert {f"{DENSE}/kernel", "conv2d/kernel"} <= {*values}, name
@@ -91,7 +91,7 @@ def test_a_frozen_backbone_stays_bit_for_bit_and_a_kill_changes_nothing(uninterr
     assert sizes == {128, 640}
     assert result(tmp_path / "whole")["traces"] == 1
     before, after = (
-        pretrained.find(parsed(f"--init_from={folder}"), channels=1).tensors(None)
+        pretrained.find(parsed(f"--init_from={folder}")).tensors(None)
         for folder in (uninterrupted[0], tmp_path / "whole")
     )
     changed = [path for path in before if np.any(before[path] != after[path])]
@@ -148,6 +148,18 @@ def test_sources_that_cannot_be_read_are_refused(
     assert not (tmp_path / "run" / "flags.txt").exists()
 
 
+def test_a_wrong_source_is_refused_before_a_picture_is_read(capsys, tmp_path):
+    for split in ("train", "val"):
+        for name in ("cat", "dog"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for number in range(20):
+                (tmp_path / split / name / f"{number}.jpg").write_bytes(b"not a picture")
+    flags = [f"--dataset=image_folder:{tmp_path}", "--image_size=8", f"--model_dir={tmp_path}/run"]
+    flags += ["--initial_batch_size=4", "--ghost_batch_size=4"]
+    _, _, error = done(capsys, "train", *flags, f"--init_from={tmp_path}/nowhere")
+    assert f"--init_from={tmp_path}/nowhere does not exist." in error
+
+
 def test_weights_of_another_model_are_refused(capsys, uninterrupted, tmp_path):
     flags = [*SHORT, "--model=wide_resnet_10_1", f"--init_from={uninterrupted[0]}"]
     status, _, error = done(capsys, *flags, f"--model_dir={tmp_path}/run")
@@ -169,7 +181,7 @@ def test_statistics_of_other_pixels_are_not_taken(tmp_path):
         ]
     )
     model.save(tmp_path / "scaled.keras")
-    source = pretrained.find(parsed(f"--init_from={tmp_path}/scaled.keras"), channels=1)
+    source = pretrained.find(parsed(f"--init_from={tmp_path}/scaled.keras"))
     assert source.statistics is None
 
 
@@ -177,12 +189,12 @@ def test_layers_of_the_user_s_own_are_found_by_the_model_s_module(tmp_path):
     name = "tests.support.models:with_a_layer_of_its_own"
     with_a_layer_of_its_own((28, 28, 1), 10).save(tmp_path / "own.keras")
     flags = (f"--model={name}", f"--init_from={tmp_path}/own.keras")
-    assert "dense/kernel" in pretrained.find(parsed(*flags), channels=1).tensors(None)
+    assert "dense/kernel" in pretrained.find(parsed(*flags)).tensors(None)
 
 
 def test_weights_of_a_network_load_in_bfloat16(exported):
     path = exported.parent / "network.weights.h5"
     config = parsed(*SHORT, f"--init_from={path}", "--precision=bfloat16")
     data = training_data.TrainingData(100, (28, 28, 1), 10, (70.0,), (80.0,))
-    found = pretrained.find(config, channels=1).tensors(lambda: pretrained.fresh(config, data))
+    found = pretrained.find(config).tensors(lambda: pretrained.fresh(config, data))
     assert f"{DENSE}/kernel" in found

@@ -16,6 +16,8 @@ from trainer.system.output import say
 
 _POINTS = 100  # Number of points to log.
 _FEWEST_UPDATES = 20
+# The highest rate is too high for the first updates of pretrained weights, by this factor.
+_PRETRAINED = 3
 
 
 def run(config: Config) -> int:
@@ -53,7 +55,13 @@ def _report(config: Config, folder: pathlib.Path) -> None:
     picture = range_test.draw(points, found, config.range_scale)
     write_atomic(folder / "range_test.png", picture)
     write_image(folder / "tensorboard" / "range_test", "range_test", picture)
-    say(f"{found.why}\nsee {folder}/range_test.png and .csv; to train with these rates, use:")
+    say(found.why)
+    if config.init_from:
+        say(
+            f"for pretrained weights, begin with a third, --base_learning_rate="
+            f"{found.highest / _PRETRAINED:.3g}, as docs/fine-tuning.md measures"
+        )
+    say(f"see {folder}/range_test.png and .csv; to train with these rates, use:")
     batch_size, momentum = points[0]["batch_size"], points[0]["momentum"]
     say(
         f"--base_learning_rate={found.highest:.3g} --base_batch_size={batch_size} "

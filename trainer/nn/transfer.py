@@ -30,6 +30,11 @@ class Transfer:
     backbone: bool
     values: tuple[int, int]
 
+    @property
+    def mostly_new(self) -> bool:
+        """Whether more weights are new than loaded, as if the source were of another model."""
+        return len(self.loaded) < len(self.new)
+
     def summary(self) -> str:
         """Returns a line with the counts and the first paths."""
         return (

@@ -53,15 +53,15 @@ class Source:
     class_names: Sequence[str] | None = None
 
 
-def find(config: Config, channels: int) -> Source:
-    """Returns the weights that --init_from names, for images of `channels` channels.
+def find(config: Config) -> Source:
+    """Returns the weights that --init_from names.
 
     Raises:
       UserError: if the weights do not exist, cannot be read, or do not fit the model or images.
     """
     assert config.init_from is not None
     if config.init_from == application.IMAGENET:
-        application.check(config.model, channels)
+        application.check(config.model, channels=3)  # `preprocessed` checks those of the data.
         tensors = application.weights(config.model)
         return Source(application.IMAGENET, lambda _: tensors, preprocessing="imagenet")
     path = pathlib.Path(config.init_from)
@@ -119,6 +119,11 @@ def load(config: Config, data: TrainingData, source: Source, model: keras.Model)
             "Name the --model that the weights were trained with."
         )
     log(f"--init_from={source.name}: {found.summary()}; all are in {FILE}")
+    if found.mostly_new:
+        log(
+            f"warning: most tensors are new, because the weights of {source.name} have other paths "
+            f"or shapes: --model={config.model} may not be the model that they were trained with"
+        )
     return found
 
 

@@ -92,11 +92,17 @@ def set_up(
     config = _with_order_version(config, path, group)
     replicas = strategy.num_replicas_in_sync
     kept = path if group.chief else None  # Other workers do not read the run directory.
+    begins = group.chief and not found(path / "checkpoints")
+    # Reading the data may take minutes, and a wrong --init_from ends the run before.
+    source = pretrained.find(config) if config.init_from and begins else None
     examples, validation = setup.load_splits(config, kept, bad, group)
     schedule = trajectory.from_config(config, examples.examples, replicas)
     data = setup.training_data_of(config, kept, bad, examples)
     balanced = balance.from_config(config, examples, data, bad, group)
-    data, model, loaded = _model(config, path, data, strategy, group)
+    data, model, loaded = _model(config, data, strategy, group, source)
+    if config.freeze and begins:
+        for line in freezing.warnings(config.freeze, model, loaded):
+            log(line)
     data = dataclasses.replace(data, class_weights=balanced.weights, class_sizes=balanced.sizes)
     until = trajectory.unfreeze_position(config, examples.examples)
     own = model_configuration.of_user(config.model, model)  # Before layers are frozen.
@@ -132,28 +138,21 @@ def set_up(
 
 def _model(
     config: Config,
-    path: pathlib.Path,
     data: TrainingData,
     strategy: tf.distribute.Strategy,
     group: ProcessGroup,
+    source: pretrained.Source | None,
 ) -> tuple[TrainingData, keras.Model, Transfer | None]:
-    """Builds the model; the chief of a new run loads --init_from, which may replace mean and std.
+    """Builds the model; the chief of a new run loads `source`, which may replace mean and std.
 
     Returns:
       The training data with the chief's preprocessing, the model, and what was loaded.
     """
-    begins = group.chief and not found(path / "checkpoints")
-    source = None
-    if config.init_from and begins:
-        source = pretrained.find(config, channels=len(data.mean))
+    if source:
         data = pretrained.preprocessed(data, source, config.model)
     data = _chiefs(data, group)
     model = setup.build(config, data, strategy)
-    loaded = pretrained.load(config, data, source, model) if source else None
-    if config.freeze and begins:
-        for line in freezing.warnings(config.freeze, model, loaded):
-            log(line)
-    return data, model, loaded
+    return data, model, pretrained.load(config, data, source, model) if source else None
 
 
 def _phases(
