@@ -47,7 +47,7 @@ def test_a_full_disk(uninterrupted, tmp_path, emptied):
     assert "Traceback" not in done.stdout + done.stderr
     if not emptied:
         assert done.returncode == 74
-        assert "Make room, and give the same command again" in done.stderr
+        assert "Free disk space, and give the same command again" in done.stderr
         shutil.copytree(tmp_path / "run", tmp_path / "again")
         train(tmp_path / "again", *SHORT)
     else:
@@ -107,4 +107,4 @@ def test_no_room_for_the_picture_of_a_range_test(tmp_path):
     error, remedy = done.stderr[done.stderr.index("crescendo range_test:") :].splitlines()
     assert "/tensorboard/range_test/events.out.tfevents." in error
     assert "cannot be written: No space left on device" in error
-    assert remedy == "Make room, and give the same command again."
+    assert remedy == "Free disk space, and give the same command again."

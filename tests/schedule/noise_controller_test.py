@@ -79,7 +79,7 @@ def test_the_micro_batch_does_not_depend_on_the_replicas(batch, replicas, ghost,
 @pytest.mark.parametrize(
     ("batch", "replicas", "most", "message"),
     [
-        (32, 1, None, "is one ghost batch: raise it, or lower --ghost_batch_size"),
+        (32, 1, None, "is one ghost batch: raise the batch size, or lower --ghost_batch_size"),
         (128, 1, 128, "=128 does not fit twice or more .*: use one of 32, 64"),
         (128, 4, None, "use one of 1, 2 replicas"),
     ],

@@ -29,8 +29,8 @@ def test_a_result_on_a_full_disk_is_a_failure(flags):
         done = subprocess.run([*PLAN, *flags], stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1
     assert done.stderr == (
-        "crescendo plan: the output cannot be written: No space left on device. Make room, or "
-        "write it elsewhere.\n"
+        "crescendo plan: the output cannot be written: No space left on device. Free disk space, "
+        "or write it elsewhere.\n"
     )
 
 

@@ -63,7 +63,7 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
                 raise
             raise NotSavedError(
                 f"{error.filename} cannot be written: {error.strerror}.\n"
-                "Make room, and give the same command again."
+                "Free disk space, and give the same command again."
             ) from error
 
 

@@ -108,7 +108,7 @@ def write(folder: pathlib.Path, content: Mapping[str, Any]) -> None:
     except OSError as error:
         raise OutputError(
             f"{folder / FILE} cannot be written: {error.strerror}.\n"
-            "Make room, or make the folder writable, and give the same command again."
+            "Free disk space, or make the folder writable, and give the same command again."
         ) from error
 
 

@@ -84,7 +84,7 @@ def micro_batch(batch_size: int, replicas: int, ghost_batch_size: int, most: int
     if not fit:
         raise UserError(
             f"--anneal=measured needs two micro-batches or more, and the initial batch size "
-            f"{batch_size} is one ghost batch: raise it, or lower --ghost_batch_size."
+            f"{batch_size} is one ghost batch: raise the batch size, or lower --ghost_batch_size."
         )
     default = default_micro_batch_size(ghost_batch_size)
     wanted = most or max(b for b in fit if b <= max(fit[0], default))

@@ -228,7 +228,7 @@ def _end(error: Exception) -> None:
     number = error.errno if isinstance(error, OSError) else None
     reason = os.strerror(number) if number else str(error)
     full = number in (errno.ENOSPC, errno.EDQUOT)
-    remedy = "Make room, or write it elsewhere." if full else "Write it elsewhere."
+    remedy = "Free disk space, or write it elsewhere." if full else "Write it elsewhere."
     raise OutputError(f"the output cannot be written: {reason}. {remedy}") from error
 
 

@@ -39,8 +39,8 @@ class Outputs:
             none = newest is None
             exists = "no checkpoint exists" if none else f"the newest is of {newest}"
             raise NotSavedError(
-                f"update {state.update} is not saved; {exists}.\nMake room, and give the same "
-                f"command again: it {'starts again' if none else 'resumes from there'}."
+                f"update {state.update} is not saved; {exists}.\nFree disk space, and give the "
+                f"same command again: it {'starts again' if none else 'resumes from there'}."
             )
 
     def close(self) -> None:
