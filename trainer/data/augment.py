@@ -39,7 +39,6 @@ def augmenter(asked: Augmentation) -> Augment:
         probability, area = asked.erasing_probability, asked.erasing_area
         steps.append(functools.partial(erasing, probability=probability, area=area))
 
-    @tf.autograph.experimental.do_not_convert  # It cannot convert all, and need not convert any.
     def augmented(images: tf.Tensor, positions: tf.Tensor, seed: int) -> tf.Tensor:
         for step in steps:
             images = step(images, positions, seed)
