@@ -59,7 +59,8 @@ def test_each_traced_function_of_the_program_turns_autograph_off():
     for path in pathlib.Path("trainer").glob("**/*.py"):
         text = path.read_text(encoding="utf-8")
         nodes = [*ast.walk(ast.parse(text))] if "tf.function" in text else []
-        traced = [n for n in nodes if isinstance(n, ast.Attribute) and n.attr == "function"]
+        names = [n for n in nodes if isinstance(n, ast.Attribute) and n.attr == "function"]
+        traced = [n for n in names if isinstance(n.value, ast.Name) and n.value.id == "tf"]
         calls = [n for n in nodes if isinstance(n, ast.Call) and n.func in traced]
         off = [n for n in calls if any(k.arg == "autograph" for k in n.keywords)]
         assert len(traced) == len(off), path
