@@ -1,11 +1,10 @@
 """A process that has imported the program and TensorFlow, and forks one that runs it on request.
 
-A run of two updates takes 17 s of a core, of which the import of TensorFlow takes 6 s and AutoGraph
-6 s. This process does both once. It does not initialise TensorFlow, whose threads would be missing
-in a child. A request is one message with four descriptors. Three become the child's stdin, stdout
-and stderr, and the child closes the last when it is prepared. The answer is the child's process id.
-The process between this one and the child ends at once, so that the child's parent is the process
-that asks, if that one is a subreaper.
+The imports of a run take 6 s of a core. This process imports once, and does not initialise
+TensorFlow, whose threads would be missing in a child. A request is one message with four
+descriptors. Three become the child's stdin, stdout and stderr, and the child closes the last when
+it is prepared. The answer is the child's process id. The process between this one and the child
+ends at once, so that the child's parent is the process that asks, if that one is a subreaper.
 """
 
 import ctypes
@@ -19,9 +18,6 @@ import runpy
 import signal
 import socket
 import sys
-import tempfile
-import types
-from collections.abc import Iterator
 from typing import Any
 
 from absl import logging
@@ -42,8 +38,6 @@ _MESSAGE_BYTES = 2**17
 _PR_SET_NAME = 15  # Defined in <linux/prctl.h>.
 # Signals to a process group of which this process happens to be a member.
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# Module, qualified name and line of a function that AutoGraph has converted, and how.
-_Conversion = tuple[str, str, int, Any]
 
 
 def _import_program() -> None:
@@ -54,7 +48,6 @@ def _import_program() -> None:
     threads = len(os.listdir("/proc/self/task"))  # numpy's own may be among them: they restart.
     for name in _IMPORTED:
         importlib.import_module(name)
-    _convert_ahead()
     assert len(os.listdir("/proc/self/task")) <= threads, "TensorFlow has started threads"
     gc.freeze()  # So that the children's collections do not copy what they share.
 
@@ -80,64 +73,6 @@ def _fork() -> int:
     os.close(reparented)
     with open(read, "rb") as pipe:
         return int(pipe.read())
-
-
-def _code_objects() -> Iterator[types.CodeType]:
-    """Yields the code of every function of the program, and of the functions in them."""
-    functions = (each for each in gc.get_objects() if isinstance(each, types.FunctionType))
-    found = [each.__code__ for each in functions if f"{each.__module__}".startswith("trainer.")]
-    while found:
-        code = found.pop()
-        yield code
-        found += [each for each in code.co_consts if isinstance(each, types.CodeType)]
-
-
-def _conversions_of_a_run(folder: str) -> list[_Conversion]:
-    """Trains for two updates in a child, and returns which functions AutoGraph converted there."""
-    found = f"{folder}/conversions"
-    if (child := os.fork()) == 0:
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 1)
-        os.dup2(null, 2)
-        tempfile.tempdir = folder
-        from tensorflow.python.autograph.pyct import transpiler
-
-        from tests.support.runs import SHORT
-        from trainer.main import main
-
-        conversions: list[_Conversion] = []
-        convert: Any = transpiler.PyToPy.transform_function
-
-        def noted(self: Any, function: Any, context: Any) -> Any:
-            code, module = function.__code__, function.__module__
-            if module.startswith("trainer."):
-                conversions.append((module, code.co_qualname, code.co_firstlineno, context.options))
-            return convert(self, function, context)
-
-        transpiler.PyToPy.transform_function = noted
-        status = main(["crescendo", "train", f"--model_dir={folder}/run", *SHORT, "--epochs=0.01"])
-        with open(found, "wb") as file:
-            pickle.dump(conversions, file)
-        os._exit(status)
-    if os.waitpid(child, 0)[1]:
-        return []  # The test whose run fails in the same way says why.
-    with open(found, "rb") as file:
-        return pickle.load(file)
-
-
-def _convert_ahead() -> None:
-    """Fills AutoGraph's cache with the functions that a run converts."""
-    from tensorflow.python.autograph.core import converter
-    from tensorflow.python.autograph.impl import api
-
-    with tempfile.TemporaryDirectory() as folder:
-        conversions = _conversions_of_a_run(folder)
-    codes = {(each.co_qualname, each.co_firstlineno): each for each in _code_objects()}
-    for module, name, line, options in conversions:
-        code = codes[name, line]
-        empty = tuple(types.CellType() for _ in code.co_freevars)
-        function = types.FunctionType(code, vars(sys.modules[module]), code.co_name, None, empty)
-        api._TRANSPILER.transform_function(function, converter.ProgramContext(options))
 
 
 def _make_streams() -> None:

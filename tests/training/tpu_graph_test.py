@@ -190,7 +190,7 @@ def made(monkeypatch):
 
     def keeping(function=None, **options):
         if function is None:
-            return real(**options)
+            return lambda function: keeping(function, **options)
         found[function.__name__] = real(function, **options)
         return found[function.__name__]
 

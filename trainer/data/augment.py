@@ -39,8 +39,6 @@ def augmenter(asked: Augmentation) -> Augment:
         probability, area = asked.erasing_probability, asked.erasing_area
         steps.append(functools.partial(erasing, probability=probability, area=area))
 
-    # AutoGraph cannot convert some of these functions, and none needs to be converted.
-    @tf.autograph.experimental.do_not_convert
     def augmented(images: tf.Tensor, positions: tf.Tensor, seed: int) -> tf.Tensor:
         for step in steps:
             images = step(images, positions, seed)

@@ -63,12 +63,17 @@ def decoded(
         int64 [n]).
     """
     chunks = _Chunks(source, decode, bad, replacements, places.element_spec[0].shape[0])
+
+    @tf.autograph.experimental.do_not_convert
+    def fetch(indices: tf.Tensor, positions: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return indices, positions, *source.fetch(indices)
+
     return places.map(
-        lambda indices, positions: (indices, positions, *source.fetch(indices)),
+        fetch,
         num_parallel_calls=threads(),
         deterministic=True,
     ).interleave(
-        chunks.decoded,
+        tf.autograph.experimental.do_not_convert(chunks.decoded),
         cycle_length=threads(),
         block_length=1,
         num_parallel_calls=threads(),

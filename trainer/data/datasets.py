@@ -1,4 +1,7 @@
-"""Makes tf.data datasets: of elements from memory, and of the chunks of encoded batches."""
+"""Makes tf.data datasets: of elements from memory, and of the chunks of encoded batches.
+
+AutoGraph converts no function of this folder. Conversions would take seconds at a run's start.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -28,6 +31,7 @@ def chunks(
     size = chunk_decoding.chunk_size(batch_size)
     count = batch_size // size  # chunks in a batch
 
+    @tf.autograph.experimental.do_not_convert
     def chunk(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         first = first_of(number // count) + number % count * size
         positions = first + tf.range(size, dtype=tf.int64)
@@ -46,7 +50,7 @@ def mapped(
     with tf.device("CPU:0"):
         pixels, labels = as_tensor(images.images), tf.constant(images.labels, tf.int32)
     elements = counter.map(
-        lambda t: element(t, pixels, labels),
+        tf.autograph.experimental.do_not_convert(lambda t: element(t, pixels, labels)),
         num_parallel_calls=min(16, len(usable())),
         deterministic=True,
     )

@@ -140,6 +140,7 @@ def _encoded_training(
         bits = further_bits(random_bits(tf.constant([position], tf.int64), seed), _REPLACEMENTS)
         return [int(word) % source.examples for word in bits[0].numpy()]
 
+    @tf.autograph.experimental.do_not_convert
     def finished(
         images: tf.Tensor, labels: tf.Tensor, _: tf.Tensor, positions: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor | MixedLabels, tf.Tensor]:
@@ -251,6 +252,7 @@ def _encoded_evaluation(
     def pixels(encoded: tf.Tensor, orientation: tf.Tensor | None, _: tf.Tensor) -> tf.Tensor:
         return part(encoded, source.image_shape, orientation, source.max_pixels)
 
+    @tf.autograph.experimental.do_not_convert
     def finished(
         images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, indices: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

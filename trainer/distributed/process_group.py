@@ -68,7 +68,7 @@ def create_process_group(
     if worker is None:
         return ProcessGroup()
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(autograph=False, reduce_retracing=True)
     def all_reduce(values: tf.Tensor) -> tf.Tensor:
         def part() -> tf.Tensor:
             context: Any = tf.distribute.get_replica_context()

@@ -36,7 +36,8 @@ def accept_sizes(name: str, model: keras.Model, sizes: Sequence[tuple[int, int]]
         images = tf.TensorSpec((None, *size, channels), tf.uint8)
         try:
             # Keras' symbolic call does not check a Dense layer's input; TensorFlow's trace does.
-            logits = tf.function(lambda x: model(x, training=False)).get_concrete_function(images)
+            function = tf.function(lambda x: model(x, training=False), autograph=False)
+            logits = function.get_concrete_function(images)
         except (ValueError, TypeError, IndexError) as error:
             reason = str(error).strip().partition("\n")[0]
             raise _refusal(name, model, size, reason) from error

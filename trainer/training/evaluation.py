@@ -23,6 +23,7 @@ from trainer.nn.losses import SOFTMAX, Loss
 from trainer.nn.user_code import unwrap_user_errors
 from trainer.system.memory import out_of_memory
 from trainer.system.tensorflow_errors import translate
+from trainer.training.graph_loop import repeat
 
 # Examples per batch of a lane; larger batches were not faster on two cores.
 _BATCH_SIZE = 125
@@ -168,7 +169,7 @@ class Evaluator:
         )
         batches = pipeline.evaluation_batches(source.examples, self._batch_size, shards)
         self._rounds = batches // shards
-        self._add = tf.function(self._add_rounds)
+        self._add = tf.function(self._add_rounds, autograph=False)
         # Answers of this process's replicas in the last evaluation: [rounds, replicas, 6, b].
         self._answers: np.ndarray | None = None
 
@@ -242,14 +243,18 @@ class Evaluator:
 
         Also returns the answers of these batches, float32 [rounds, local replicas, 6, b].
         """
-        answers = tf.TensorArray(tf.float32, size=rounds)
-        for i in tf.range(rounds):
+
+        def add(
+            i: tf.Tensor, total: tf.Tensor, answers: tf.TensorArray
+        ) -> tuple[tf.Tensor, tf.TensorArray]:
             batch = next_per_replica(self._strategy, iterator)
             sums, parts = self._strategy.run(self._in_lanes, batch)
             part = tf.add_n(self._strategy.experimental_local_results(sums))
-            total += tf.cast(part, tf.float64)
             local = tf.stack(self._strategy.experimental_local_results(parts))
-            answers = answers.write(i, local)
+            return total + tf.cast(part, tf.float64), answers.write(i, local)
+
+        answers = tf.TensorArray(tf.float32, size=rounds)
+        total, answers = repeat(rounds, add, total, answers, parallel_iterations=10)
         return total, answers.stack()
 
     def _in_lanes(self, *batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

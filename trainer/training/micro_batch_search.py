@@ -29,6 +29,7 @@ from trainer.system import memory, typed_json
 from trainer.system.atomic_file import write_json
 from trainer.system.output import log
 from trainer.system.typed_json import DamagedError, fields, integer
+from trainer.training.graph_loop import repeat
 from trainer.training.step import TrainingStep
 
 # If a replica's share of the smallest batch has at most so many examples, candidates are too few.
@@ -163,7 +164,7 @@ def _search(
     """Tries `sizes` while they fit and are faster; returns the tried ones, and reasons as text."""
 
     # A TPU's computation has the name of this function, so the function cannot be a lambda.
-    @tf.function
+    @tf.function(autograph=False)
     def empty() -> None:
         step.strategy.run(step.zero)
 
@@ -224,14 +225,14 @@ def _gigabytes(size: float) -> str:
 def _rate(step: TrainingStep, iterator: Iterator[Any], examples: int) -> float:
     """Returns the examples per second of forward and backward passes of `examples` examples."""
 
-    @tf.function
+    @tf.function(autograph=False)
     def accumulate(count: tf.Tensor) -> tf.Tensor:
-        loss = tf.constant(0.0)
-        for _ in tf.range(count):
-            tf.autograph.experimental.set_loop_options(parallel_iterations=1)
+        def once(*_: tf.Tensor) -> tuple[tf.Tensor]:
             losses = step.strategy.run(step.accumulate, next_per_replica(step.strategy, iterator))
             # Only this process measures, so it reads only the local results.
-            loss = tf.add_n(step.strategy.experimental_local_results(losses))
+            return (tf.add_n(step.strategy.experimental_local_results(losses)),)
+
+        (loss,) = repeat(count, once, tf.constant(0.0))
         return loss
 
     with unwrap_user_errors():

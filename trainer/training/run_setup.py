@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -23,11 +23,10 @@ from trainer.nn.transfer import Transfer
 from trainer.run_dir import directory, training_data
 from trainer.run_dir.checkpoints import Checkpoints, NoCheckpoints, found
 from trainer.run_dir.training_data import TrainingData
-from trainer.schedule import averaging, notes, plan, trajectory
-from trainer.schedule.layout import Layout, lay_out
+from trainer.schedule import averaging, trajectory
 from trainer.system.atomic_file import write_atomic
-from trainer.system.output import log, width
-from trainer.training import balance, micro_batch_search, pretrained, setup
+from trainer.system.output import log
+from trainer.training import balance, micro_batch_search, pretrained, run_plan, setup
 from trainer.training.averaging import ModelAverage
 from trainer.training.evaluation import Evaluator
 from trainer.training.outputs import Outputs, open_outputs
@@ -111,7 +110,7 @@ def set_up(
     micro_batch_sizes = micro_batch_search.from_config(
         config, path, schedule, phases.step_of_all, batches, group
     )
-    log(plan.uncertain(config) + _plan(config, schedule, replicas, micro_batch_sizes))
+    log(run_plan.text(config, schedule, replicas, micro_batch_sizes))
     checkpoints, state = _restore(config, path, phases, data, own, group)
     outputs = open_outputs(
         config, path, checkpoints, state, data, end=schedule.end, chief=group.chief
@@ -284,28 +283,3 @@ def _restore(
             "follow"
         )
     return checkpoints, state
-
-
-def _plan(
-    config: Config,
-    schedule: trajectory.Trajectory,
-    replicas: int,
-    micro_batch_sizes: Mapping[int | None, int],
-) -> str:
-    """Returns the plan as text, with lines about flags and about noise that is not measured."""
-    ghost = config.ghost_batch_size
-
-    def layout(batch_size: int, image_size: int | None) -> Layout:
-        return lay_out(batch_size, replicas, ghost, micro_batch_sizes[image_size])
-
-    ramps = plan.ramps(schedule, layout)
-    phases = [ramp.first for ramp in ramps]
-    whole = {phase.batch_size for phase in phases if phase.micro_batch_size == phase.batch_size}
-    lines = [
-        f"the gradient noise scale is not measured at batch {size}, which is one micro-batch"
-        + ("" if size == ghost else ": a smaller --micro_batch_size measures it")
-        for size in sorted(whole)
-    ]
-    lines = [*notes.lines(config, schedule.examples, phases), *lines]
-    columns = plan.image_size_column(schedule)
-    return "\n".join([plan.table(ramps, columns, width()), *lines])

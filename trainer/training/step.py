@@ -33,6 +33,7 @@ from trainer.schedule.layout import divisors
 from trainer.schedule.stretch import Stretch
 from trainer.training.averaging import ModelAverage
 from trainer.training.gradients import GradientFunction, GradientSums
+from trainer.training.graph_loop import repeat
 from trainer.training.parameter_update import ParameterUpdate
 from trainer.training.update_metrics import UpdateMetrics
 
@@ -153,7 +154,7 @@ class TrainingStep:
         columns = len(self._norms) + (self.average is not None)
         weights = tf.TensorSpec([None, columns], tf.float32)
         signature = [tf.type_spec_from_value(iterator), vector, vector, count, scalar, weights]
-        function = tf.function(self._stretch, input_signature=signature)
+        function = tf.function(self._stretch, input_signature=signature, autograph=False)
         with unwrap_user_errors():
             function.get_concrete_function()  # Traces now, so that `run` times only the device.
         return function
@@ -172,24 +173,26 @@ class TrainingStep:
         updates = tf.size(learning_rates)
         columns = 3 + 2 * len(self._squares)
         records = tf.TensorArray(tf.float32, updates, element_shape=[columns])
-        wait = tf.constant(0.0, tf.float64)
-        done = self._clock([])
-        for update in tf.range(updates):
-            tf.autograph.experimental.set_loop_options(parallel_iterations=1)
-            for _ in tf.range(accumulation):
-                tf.autograph.experimental.set_loop_options(parallel_iterations=1)
-                batch = next_per_replica(self.strategy, iterator)
-                ready = self._clock(batch)
-                wait += tf.maximum(ready - done, 0)
-                # Without this dependency, convolutions may begin before the clock is read.
-                with tf.control_dependencies([ready] if self.timed else []):
-                    losses = self.strategy.run(self.accumulate, batch)
-                done = self._clock(losses)
-            used = learning_rates[update], momenta[update], batch_size, statistics_weights[update]
+
+        def accumulate(_: tf.Tensor, wait: tf.Tensor, done: tf.Tensor) -> tuple[Any, ...]:
+            batch = next_per_replica(self.strategy, iterator)
+            ready = self._clock(batch)
+            # Without this dependency, convolutions may begin before the clock is read.
+            with tf.control_dependencies([ready] if self.timed else []):
+                losses = self.strategy.run(self.accumulate, batch)
+            return wait + tf.maximum(ready - done, 0), self._clock(losses)
+
+        def update(
+            i: tf.Tensor, records: tf.TensorArray, wait: tf.Tensor, done: tf.Tensor
+        ) -> tuple[Any, ...]:
+            wait, _ = repeat(accumulation, accumulate, wait, done)
+            used = learning_rates[i], momenta[i], batch_size, statistics_weights[i]
             results = self.strategy.run(self.apply, used)
-            done = self._clock(results)
             record, *_ = self.strategy.experimental_local_results(results)
-            records = records.write(update, record)
+            return records.write(i, record), wait, self._clock(results)
+
+        zero = tf.constant(0.0, tf.float64)
+        records, wait, _ = repeat(updates, update, records, zero, self._clock([]))
         return records.stack(), wait
 
     def _clock(self, after: Any) -> tf.Tensor:

@@ -280,6 +280,7 @@ def _batches(
     """Returns decoded batches (uint8 [n, h, w, c], int64 [n]) in the order of the files."""
     image_key, label_key = builder.info.supervised_keys
 
+    @tf.autograph.experimental.do_not_convert
     def parse(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         example = tf.io.parse_example(serialized, _features(image_key, label_key))
         images = tf.map_fn(

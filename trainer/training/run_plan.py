@@ -1,0 +1,41 @@
+"""Describes the plan of a run with the micro-batches that its devices compute."""
+
+from collections.abc import Mapping
+
+from trainer.config.flags import Config
+from trainer.schedule import notes, plan
+from trainer.schedule.layout import Layout, lay_out
+from trainer.schedule.trajectory import Trajectory
+from trainer.system.output import width
+
+
+def text(
+    config: Config,
+    schedule: Trajectory,
+    replicas: int,
+    micro_batch_sizes: Mapping[int | None, int],
+) -> str:
+    """Returns the plan of a run, with lines about its flags and about noise that is not measured.
+
+    Args:
+      config: flags of the run.
+      schedule: schedule of the run.
+      replicas: number of replicas over all processes.
+      micro_batch_sizes: the largest micro-batch of a replica, in examples, by the image size.
+    """
+    ghost = config.ghost_batch_size
+
+    def layout(batch_size: int, image_size: int | None) -> Layout:
+        return lay_out(batch_size, replicas, ghost, micro_batch_sizes[image_size])
+
+    ramps = plan.ramps(schedule, layout)
+    phases = [ramp.first for ramp in ramps]
+    whole = {phase.batch_size for phase in phases if phase.micro_batch_size == phase.batch_size}
+    lines = [
+        f"the gradient noise scale is not measured at batch {size}, which is one micro-batch"
+        + ("" if size == ghost else ": a smaller --micro_batch_size measures it")
+        for size in sorted(whole)
+    ]
+    lines = [*notes.lines(config, schedule.examples, phases), *lines]
+    columns = plan.image_size_column(schedule)
+    return plan.uncertain(config) + "\n".join([plan.table(ramps, columns, width()), *lines])
