@@ -1,5 +1,6 @@
 """Runs with --image_sizes: resumed, killed, on other layouts, evaluated and exported."""
 
+import itertools
 import json
 
 import numpy as np
@@ -30,10 +31,17 @@ def test_it_trains_at_each_size_and_keeps_the_schedule(resized, uninterrupted):
         assert point["image_size"] == wanted
     for name in ("update", "position", "batch_size", "learning_rate"):
         ours, theirs = ({p[name] for p in points(run)} for run in (model_dir, uninterrupted[0]))
-        assert theirs <= ours  # A new size begins a stretch, whose end is logged.
+        assert theirs <= ours
+    # Each size's last update is logged, so that no point is a mean over two sizes.
+    changes = [(a, b) for a, b in itertools.pairwise(found) if a["image_size"] != b["image_size"]]
+    assert [
+        a["position"] >= end for (a, _), end in zip(changes, (16_800, 38_400), strict=True)
+    ] == [
+        True,
+        True,
+    ]
     assert all("image_size" not in p for p in points(uninterrupted[0]))
     assert result(model_dir)["traces"] == 3
-    # Tests of an own-size set have its size.
     assert "evaluations, exports and predictions have images of 28 pixels" in printed.stdout
 
 

@@ -235,10 +235,11 @@ class TrainingLoop:
         return every and (after // every + 1) * every
 
     def _log_due(self, stretch: Stretch) -> bool:
-        """Returns True at an interval of logging, before growth, and before an evaluation."""
-        grows = self._trajectory.at(self._state.position).batch_size != stretch.batch_size
+        """Returns True at an interval, before another batch or image size, or an evaluation."""
+        position, current = self._state.position, (stretch.batch_size, stretch.image_size)
+        after = self._trajectory.at(position).batch_size, self._trajectory.image_size(position)
         at_interval = self._state.update % self._config.log_every_updates == 0
-        return grows or at_interval or self._evaluation_due()
+        return after != current or at_interval or self._evaluation_due()
 
     def _most_updates(self) -> int:
         """Returns the number of updates that fit in _STRETCH_SECONDS, up to the next logged point.

@@ -150,7 +150,7 @@ def _model(
     if source:
         data = pretrained.preprocessed(data, source, config.model)
     data = _chiefs(data, group)
-    model = setup.build(config, data, strategy)
+    model = setup.build(config, data, strategy, to_train=True)
     return data, model, pretrained.load(config, data, source, model) if source else None
 
 

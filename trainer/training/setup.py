@@ -186,10 +186,8 @@ def _check_same_data(
         )
     before, names = kept.class_names, source.class_names
     if before not in (None, names):
-        lost, new = (
-            few([name for name in some if name not in others]) or "none"
-            for some, others in ((before, names), (names, before))
-        )
+        pairs = ((before, names), (names, before))
+        lost, new = (few([n for n in some if n not in others]) or "none" for some, others in pairs)
         raise UserError(
             f"{split} has other classes than this run began with, or in another order: missing "
             f"{lost}; new {new}.\n"
@@ -197,11 +195,19 @@ def _check_same_data(
         )
 
 
-def build(config: Config, data: TrainingData, strategy: tf.distribute.Strategy) -> keras.Model:
+def build(
+    config: Config,
+    data: TrainingData,
+    strategy: tf.distribute.Strategy,
+    *,
+    to_train: bool = False,
+) -> keras.Model:
     """Returns the model for the training data `data`, with its initial weights.
 
+    The model takes images of the size of evaluations and, if `to_train` is true, those of training.
+
     Raises:
-      UserError: if the model does not exist, or --num_classes is too small.
+      UserError: if no such model can be built for these sizes, or --num_classes is too small.
     """
     classes = config.num_classes or data.classes
     if classes < data.classes:
@@ -216,10 +222,11 @@ def build(config: Config, data: TrainingData, strategy: tf.distribute.Strategy) 
     assert config.precision is not None  # The command line has replaced None by a precision.
     trained = [(size, size) for size in image_sizes.sizes(config.image_sizes)]
     trained = trained or [(config.image_size or h, config.image_size or w)]
+    sizes = trained if to_train else []
     with strategy.scope():
         return registry.build(
             config.model,
-            registry.ImageFormat(shape, data.mean, data.std, data.preprocessing, trained),
+            registry.ImageFormat(shape, data.mean, data.std, data.preprocessing, sizes),
             classes,
             registry.GhostNorm(config.ghost_batch_size, config.ghost_decay, kernel),
             seed=config.seed,
