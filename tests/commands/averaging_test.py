@@ -160,7 +160,7 @@ def test_another_decay_is_refused_and_what_counts_may_change(capsys, averaged, t
     (model_dir / "result.json").unlink()
     status, out, error = done(capsys, "train", *EMA, run, "--evaluate_with=plain", MEASURE_NOTHING)
     assert status == 0, error
-    assert "--evaluate_with was ema so far: from the next evaluation on" in out
+    assert "--evaluate_with was ema so far: the best evaluation is chosen" in out
     found = result(model_dir)
     assert (found["evaluated_with"], found["top1"]) == ("plain", found["plain"]["top1"])
     assert len(checkpoints(model_dir)) == len(checkpoints(averaged[0]))

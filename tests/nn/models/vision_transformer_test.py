@@ -114,7 +114,7 @@ def test_logits_equal_a_slow_reference(small):
 def test_a_patch_that_does_not_divide_is_refused():
     message = (
         "patches of 16×16 pixels do not divide images of 28×28.\n"
-        "Use a patch of 2 or 4 or 7 or 14 or 28, or another --image_size, such as 16 or 32."
+        "Use a patch of 2 or 4 or 7 or 14 or 28, or images of another size, such as 16 or 32."
     )
     with pytest.raises(UserError, match=message):
         vision_transformer(SMALL, 16, (28, 28, 1), 10)
