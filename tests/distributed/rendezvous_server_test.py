@@ -280,7 +280,7 @@ def test_callers_are_named_if_a_worker_does_not_arrive(addresses):
         call(1, 2, b"another")
         call(2, 3, SECRET)
     what, remedy = chief.result()[0][0].splitlines()
-    assert f"has left: worker 2 of 3 calls worker 0 ({addresses[0]}), the chief of 2" in what
+    assert f"ends: worker 2 of 3 calls worker 0 ({addresses[0]}), the chief of 2" in what
     assert "with the same CRESCENDO_SECRET" in remedy
 
 

@@ -190,7 +190,7 @@ def test_an_evaluation_that_does_not_fit(cpus):
         Evaluator(tf.distribute.OneDeviceStrategy(cpus[0]), model, images).evaluate(never)
     line, remedy = str(error.value).splitlines()
     assert line == "an evaluation of 125 images at a time does not fit in memory."
-    assert remedy == "Use a smaller --image_size, or --precision=bfloat16."
+    assert remedy == "Use a smaller --image_size or --eval_image_size, or --precision=bfloat16."
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_an_evaluation_far_above_training_is_explained(loss, training_loss, batc
     assert words is None or words in warning
     balanced = gap_warning(evaluation, training_loss, 4, batch_norm=batch_norm, balanced=True)
     assert (balanced is None) == (warning is None)
-    assert balanced is None or "the few images of small classes" in balanced
+    assert balanced is None or "the few training images of small classes" in balanced
 
 
 def test_a_mean_over_classes_is_compared_with_its_own_loss_at_chance():

@@ -22,7 +22,7 @@ def build(config: Config) -> keras.Model:
     Raises:
       UserError: if the model or the dataset does not exist, or --image_size is needed and missing.
     """
-    shape = sources.image_shape(config.dataset, config.data_dir, config.image_size)
+    shape = sources.image_shape(config.dataset, config.data_dir, config.model_image_size)
     channels = shape[-1]
     data = TrainingData(1, shape, _classes(config), mean=(0.0,) * channels, std=(1.0,) * channels)
     return setup.build(config, data, tf.distribute.OneDeviceStrategy("CPU:0"))
