@@ -10,6 +10,7 @@ import tensorflow as tf
 from tests.commands.evaluate_test import evaluate, same
 from tests.support.configs import done
 from tests.support.runs import OFTEN, SHORT, digest, kill_after, points, result, started, train
+from trainer.data import png
 
 SIZES = [*SHORT, "--image_sizes=14@0%,20@35%,28@80%"]
 
@@ -120,3 +121,20 @@ def test_a_range_test_changes_the_learning_rate_alone(capsys, tmp_path):
     status, _, error = done(capsys, "range_test", *flags)
     assert status == 2
     assert "--image_sizes=14@0%,20@35%,28@80% changes the images" in error
+
+
+def test_layers_are_planned_at_the_size_of_evaluations(capsys, tmp_path):
+    for name in ("train/a/1.png", "train/b/1.png"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(png.grid(np.zeros((1, 9, 9, 3), np.uint8), 1))
+    flags = [
+        *(f"--dataset=image_folder:{tmp_path}", "--train_split=train", "--layer_decay=0.8"),
+        *("--image_sizes=16@0,32@50%", "--train_examples=2000", "--initial_batch_size=32"),
+        *("--model=plain_9", "--format=json"),
+    ]
+    status, out, error = done(capsys, "plan", *flags)
+    assert status == 0, error
+    planned = json.loads(out)
+    assert {phase["image_size"] for phase in planned["phases"]} == {16, 32}
+    assert any(note.startswith("evaluations, exports and predictions") for note in planned["notes"])
