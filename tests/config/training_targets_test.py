@@ -48,14 +48,14 @@ def test_mixing_and_the_loss_have_a_line_each():
     assert described(parsed(*flags)) == [
         "mixing: mixup with alpha 0.2, in each ghost batch of 32; the top1 of training counts the "
         "label with the larger share",
-        "loss: binary cross-entropy summed over classes; noise_scale does not depend on it",
+        "loss: binary cross-entropy summed over classes; noise_scale does not depend on the loss",
     ]
     more = ["--augment=cutmix,mixup", "--sigmoid_reduction=mean", "--sigmoid_threshold=0.2"]
     assert described(parsed(*flags, *more)) == [
         "mixing: mixup with alpha 0.2 or cutmix with alpha 1, one drawn for each ghost batch of "
         "32; the top1 of training counts the label with the larger share",
         "loss: binary cross-entropy averaged over classes; the target of a share above 0.2 is 1; "
-        "noise_scale does not depend on it",
+        "noise_scale does not depend on the loss",
     ]
 
 

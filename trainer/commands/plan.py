@@ -26,7 +26,8 @@ def run(config: Config) -> int:
     """Prints the plan, and draws it if --plot is set.
 
     Raises:
-      UserError: if the flags contradict each other, or N is not known.
+      UserError: if the flags contradict each other, or the number of training examples is not
+        known.
     """
     schedule, replicas, hosts = planned(config)
     if config.stop_at_epoch is not None:
@@ -108,7 +109,8 @@ def planned(
     """Returns the trajectory of a run, the number of replicas, and the number of hosts.
 
     Raises:
-      UserError: if the flags contradict each other, or N is not known.
+      UserError: if the flags contradict each other, or the number of training examples is not
+        known.
     """
     examples = config.train_examples or count_examples(
         config.dataset, config.train_split, config.data_dir

@@ -34,7 +34,7 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
     if config.model_dir is None:
         raise UserError("--model_dir is missing: name the run's directory, as in runs/first.")
     path = pathlib.Path(config.model_dir)
-    trajectory.unfreeze_position(config, examples=1)  # Its errors do not depend on N.
+    trajectory.unfreeze_position(config, examples=1)  # Errors do not depend on `examples`.
     averaging.evaluated_with(config)  # Refuses to evaluate an average that the run does not have.
     if config.strategy == "tpu":
         tpu.check_packages()
@@ -131,7 +131,7 @@ def _show_confusion(
             most = class_plots.MOST_CLASSES
             log(
                 f"TensorBoard lacks the confusion matrix, because more than {most:,} classes occur "
-                "in it: `evaluate --per_class` measures it."
+                "in the matrix: `evaluate --per_class` measures it."
             )
             return
         add_image(path / "tensorboard" / split, "confusion_matrix", update, content)

@@ -1,4 +1,4 @@
-"""Checks that a path is on this machine's disks, and is not a URL."""
+"""Checks the paths in flags: most must be on this machine's disks; TFDS also reads URLs."""
 
 import re
 
@@ -19,8 +19,12 @@ def scheme(path: str) -> str:
 
 def empty(value: str) -> str:
     """Returns why `value` cannot be used if it is blank; else ""."""
-    why = "is empty: the shell variable in it may be unset; give a value, or leave the flag out"
-    return "" if value.strip() else why
+    if value.strip():
+        return ""
+    return (
+        "is empty: if you wrote a shell variable as the value, check that it is set; otherwise "
+        "give a value, or leave the flag out"
+    )
 
 
 def remote_problem(path: str) -> str:
@@ -37,7 +41,8 @@ def problem(path: str) -> str:
     if kind == "file":
         return "is a URL: write the path alone, as in /data/x"
     if kind:
-        copy = f"name a folder, and copy {_COPIES.get(kind, 'by hand')}"
+        how = _COPIES.get(kind, "by hand")
+        copy = f"name a local folder, and copy the files between that folder and the URL {how}"
         return f"is a URL, and only local disks are read and written: {copy}"
     if path.startswith("~"):
         return "the shell does not expand ~ within a flag: write $HOME instead"

@@ -50,6 +50,6 @@ def described(config: Config) -> list[str]:
         targets = "" if threshold is None else f"; the target of a share above {threshold:g} is 1"
         lines.append(
             f"loss: binary cross-entropy {reduced} classes{targets}; noise_scale does not depend "
-            "on it"
+            "on the loss"
         )
     return lines

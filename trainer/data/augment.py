@@ -1,8 +1,9 @@
 """Augments a micro-batch of images, as a pure function of (seed, position).
 
-All random bits come from a 64-bit hash of (seed, position). So batches, replicas and restarts do
-not change an example's augmentation. In the next epoch, the example has another position and so
-another augmentation. Seed and position have 64 bits each, so the hashes of a run do not repeat.
+All random bits come from a 64-bit hash of (seed, position). An image's position is the number of
+examples that the run consumes before the image. So batches, replicas and restarts do not change an
+example's augmentation. In the next epoch, the example has another position and so another
+augmentation. Seed and position have 64 bits each, so the hashes of a run do not repeat.
 
 Crop and flip use the hash itself. `decode.random_crop` (imagenet) uses it as the key of
 TensorFlow's Philox generator. All other augmentations need more bits than the hash has. They use

@@ -10,8 +10,9 @@ Limits = tuple[float, float]
 
 # Height / width of the rectangle: the paper's r₁ and 1 / r₁.
 _ASPECT = (0.3, 1 / 0.3)
-# Words are counted from the position's hash. The five draws start at word 0, and the noise at word
-# 16. Policies use words between them.
+# The hash of (seed, position) starts a sequence of random 64-bit words. An image's position is the
+# number of examples that the run consumes before the image. The five draws start at word 0, and the
+# noise at word 16. The policies of augment_policies.py use words between the draws and the noise.
 _DRAWS, _NOISE = 0, 16
 
 
@@ -22,10 +23,10 @@ def erasing(
 
     Args:
         images: uint8 [b, h, w, c].
-        positions: int64 [b].
+        positions: int64 [b], number of examples that the run consumed before each image.
         seed: seed of the run.
         probability: share of the images that are erased.
-        area: smallest and largest rectangle, as fractions of the image.
+        area: smallest and largest area of the rectangle, as fractions of the image's area.
     """
     bits = random_bits(positions, seed)  # [b]
     found = tf.unstack(draws(further_bits(bits, 5, _DRAWS)), axis=1)
@@ -64,11 +65,12 @@ def erase(
 
     Args:
         images: uint8 [b, h, w, c].
-        bits: uint64 [b], hashes of the positions.
-        found: five float64 [b] in [0, 1): whether to erase, area, aspect, row and column.
-        noise: number of the first word of noise, counted from the hash.
+        bits: uint64 [b], hash of (seed, position) for each image.
+        found: five draws, float64 [b] in [0, 1). The first decides whether to erase; the others
+            determine area, aspect, row and column of the rectangle.
+        noise: index of the first word of noise in the sequence that the hash starts.
         probability: share of the images that are erased.
-        area: smallest and largest area, as fractions of the image.
+        area: smallest and largest area of the rectangle, as fractions of the image's area.
         aspect: smallest and largest height / width, each as a fraction of the image's.
     """
     _, height, width, channels = images.shape
@@ -88,8 +90,9 @@ def _inside(
 ) -> tf.Tensor:
     """Returns which values are in the rectangle, bool [n, h, w · c].
 
-    `rectangle` is area, aspect, row and column, float64 [n] in [0, 1). Sides are rounded to pixels.
-    Columns and channels share an axis, because broadcasting over channels takes 1 ms more.
+    `rectangle` has the draws of area, aspect, row and column, float64 [n] in [0, 1), for n images.
+    Sides are rounded to pixels. Columns and channels share an axis, because broadcasting over
+    channels takes 1 ms more.
     """
     _, height, width, channels = shape
     size, form, row, column = rectangle

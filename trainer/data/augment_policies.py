@@ -1,8 +1,9 @@
 """Applies RandAugment (Cubuk et al. 2019) and TrivialAugment (Müller & Hutter 2021).
 
-RandAugment applies N operations to an image, drawn independently, each with the same magnitude and
-a random sign. TrivialAugment applies one, with a random strength. The images of a micro-batch have
-different operations: each layer groups them by kind, and computes each group at once.
+RandAugment applies `layers` operations to an image, drawn independently, each with the same
+magnitude and a random sign. TrivialAugment applies one operation, with a random strength. The
+images of a micro-batch have different operations: each layer groups the images by kind of
+operation, and computes each group at once.
 """
 
 import functools
@@ -48,7 +49,7 @@ def policy(images: tf.Tensor, positions: tf.Tensor, seed: int, *, asked: Augment
 
     Args:
         images: uint8 [b, h, w, c], with 1 or 3 channels.
-        positions: int64 [b].
+        positions: int64 [b], number of examples that the run consumed before each image.
         seed: seed of the run.
         asked: names the policy, its layers and its magnitude.
     """

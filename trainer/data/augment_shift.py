@@ -1,4 +1,7 @@
-"""Crops images after padding, and mirrors them, by the hash of each position."""
+"""Crops images after padding, and mirrors them, by a hash of (seed, position) for each image.
+
+An image's position is the number of examples that the run consumes before the image.
+"""
 
 import tensorflow as tf
 

@@ -1,9 +1,10 @@
 """Weights of classes, and texts about what --class_weights and --sampling do.
 
-With weights, an update is Σ wᵢ ∇ᵢ / B, where wᵢ is the weight of example i's class. The weights are
-scaled so that their mean over the training set is 1. The divisor is B, not the sum of the batch's
-weights. So an example has the same weight in every batch, and no layout changes an update. This
-module does not import TensorFlow, because `plan` uses it.
+With weights, the gradient of an update is Σ wᵢ ∇ᵢ / B, where B is the batch size, ∇ᵢ the gradient
+of example i, and wᵢ the weight of the example's class. The weights are scaled so that their mean
+over the training set is 1. The divisor is B, not the sum of the batch's weights. So an example has
+the same weight in every batch, and no layout changes an update. This module does not import
+TensorFlow, because `plan` uses it.
 """
 
 import math

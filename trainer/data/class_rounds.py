@@ -1,10 +1,11 @@
 """Computes the order of --sampling=balanced, a pure function of (seed, position).
 
-Position p belongs to round p div C. A round holds each of the C classes once, in an order that
-(seed, round) decides. So round k has the k-th draw of every class. The k-th draw of class c is
-element k mod N_c of the class's own shuffle, which (seed, c, k div N_c) decides: a class repeats
-an example only after all N_c were drawn. As in the order without balance, batch sizes, replicas
-and restarts change nothing.
+A position is the number of examples that a run consumes before an example. Position p belongs to
+round p div C. A round holds each of the C classes once, in an order that (seed, round) decides. So
+round k has the k-th draw of every class. Class c has N_c examples and its own shuffle, which (seed,
+c, k div N_c) decides. The k-th draw of the class is element k mod N_c of this shuffle: a class
+repeats an example only after all N_c were drawn. As in the order without balance, batch sizes,
+replicas and restarts change nothing.
 
 Each shuffle is `shuffle.example_indices`, version 2, with a seed of its own. The functions below
 compute the shuffles of many classes at once. For each class in a call, they sort as many random
@@ -38,7 +39,8 @@ def balanced_order(labels: np.ndarray, classes: int, seed: int) -> Callable[[tf.
     """Returns the function from positions, int64 [n], to indices of examples, int64 [n].
 
     Args:
-        labels: int64 [N], from 0 to `classes` − 1, or −1 for an example that is never drawn.
+        labels: int64, one for each training example, from 0 to `classes` − 1, or −1 for an example
+            that is never drawn.
         classes: C; each class has at least one example.
         seed: seed of the run.
     """

@@ -1,7 +1,7 @@
 """Decodes a batch of encoded pictures as evaluation does, with TensorFlow's operations alone.
 
-A SavedModel holds this graph. So it reads JPEG and PNG, which TensorFlow decodes by itself. The
-other formats need Pillow, and are an error.
+A SavedModel can hold only TensorFlow operations, so this decoder reads only JPEG and PNG. In
+training, the other formats are decoded with Pillow; here, they are an error.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """Reads the EXIF orientation of a JPEG or PNG file with TensorFlow's operations alone.
 
 A SavedModel can hold this graph, which finds the same orientation as `exif.orientation`. All
-positions are int64, because a PNG's chunk may have a length of up to 2³².
+positions are offsets in bytes, int64, because a PNG's chunk may have a length of up to 2³².
 """
 
 from collections.abc import Callable

@@ -204,7 +204,7 @@ def _check_exist(table: Table, rows: Iterable[_Row], folder: str) -> None:
 
 
 def _files(rows: Sequence[_Row], folder: str, twice: int) -> tuple[Files, np.ndarray]:
-    """Returns the files of `rows` in the order of their hashes, and the hashes, uint64 [N]."""
+    """Returns the files of `rows` in the order of their hashes, and the hashes, uint64."""
     class_names = sorted({row.label for row in rows})
     place_of = {name: place for place, name in enumerate(class_names)}
     paths = [os.fsencode(row.path) for row in rows]

@@ -29,7 +29,7 @@ class Files:
 
     Attributes:
       folders: paths of folders.
-      folder_of: int32 [N], index into `folders` of each file.
+      folder_of: int32 [N] for N files, index into `folders` of each file.
       names: bytes [N], paths below these folders; a million strings would take 100 MB.
       class_names: names of classes, in any order; a name may occur twice.
       class_of: int32 [N], index into `class_names` of each file.
@@ -117,7 +117,7 @@ def _joined(indices: Sequence[np.ndarray], firsts: np.ndarray) -> np.ndarray:
 
 
 def divided(files: Files, hashes: np.ndarray) -> dict[str, Files]:
-    """Divides files into train and val: val has the files whose hash, uint64 [N], is 0 mod 10."""
+    """Divides files into train and val: val has the files whose hash, uint64, is 0 mod 10."""
     for_evaluation = hashes % np.uint64(_EVALUATION_SHARE) == 0
     (train,), (evaluation,) = np.nonzero(~for_evaluation), np.nonzero(for_evaluation)
     return {

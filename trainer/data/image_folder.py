@@ -82,7 +82,7 @@ def _parts(root: str, names: list[str]) -> dict[str, Files]:
 
 
 def _listed(path: str) -> tuple[Files, np.ndarray]:
-    """Returns the files of all classes in the folder `path`, and their hashes, uint64 [N]."""
+    """Returns the files of all classes in the folder `path`, and their hashes, uint64."""
     classes, left_out = class_folders(path)
     folders = [os.path.join(path, name) for name in classes]
     list_pictures = functools.partial(

@@ -15,7 +15,7 @@ class InMemoryDataset:
     """A split in memory.
 
     Attributes:
-      images: uint8 [N, h, w, c].
+      images: uint8 [N, h, w, c] for N examples.
       labels: int64 [N], indices into `class_names`.
       name: name of the split for messages.
       summary: one line about the split's content.

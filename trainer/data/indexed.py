@@ -29,7 +29,7 @@ class IndexedDataset:
     """A split whose examples are read from disk and decoded when they are needed.
 
     Attributes:
-      examples: N.
+      examples: N, the number of examples in the split.
       class_names: names of the classes; a label is an index into this list.
       image_shape: (h, w, c) that the model receives; the files' own sizes may differ.
       name: name of the split for messages.

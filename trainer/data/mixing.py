@@ -7,13 +7,13 @@
   the pixels that are outside the box.
 
 λ ~ Beta(α, α). The labels of a and b have the shares λ and 1 − λ. The partner of the image at place
-i of a ghost batch of G is at place (i + r) mod G, with r in 1, ..., G − 1. So each image is the
-partner of one other image.
+i of a ghost batch of G images is at place (i + r) mod G, with r in 1, ..., G − 1. So each image is
+the partner of one other image.
 
-All random numbers come from hashes of (seed, position). λ and the centre use the position of the
-example. r and the choice between mixup and cutmix use the position of the ghost batch's first
-example. Ghost batches start at multiples of G, so no micro-batch, replica or restart changes a
-mixture.
+All random numbers come from hashes of (seed, position). The position of an example is the number of
+examples that the run consumes before the example. λ and the centre use the position of the example.
+r and the choice between mixup and cutmix use the position of the ghost batch's first example. Ghost
+batches start at multiples of G, so no micro-batch, replica or restart changes a mixture.
 """
 
 import dataclasses

@@ -1,7 +1,8 @@
 """Builds input pipelines: micro-batches that start at a position, from memory or encoded files.
 
-A training pipeline has no state except its counter. So it can be rebuilt in milliseconds for any
-position, micro-batch size and number of replicas. The example at a position is always the same.
+A position is the number of examples that a run consumes before an example. A training pipeline has
+no state except its counter. So the pipeline can be rebuilt in milliseconds for any position,
+micro-batch size and number of replicas. The example at a position is always the same.
 """
 
 import dataclasses

@@ -1,8 +1,9 @@
 """Computes the order of examples, a pure function of (seed, position).
 
-Position p is element p mod N of epoch p div N. Each epoch is another pseudo-random permutation of
-the N examples. A shuffle buffer is not needed, so a pipeline can start at any position at once.
-Batch sizes, replicas and restarts cannot change the order.
+A position is the number of examples that a run consumes before an example. With N training
+examples, position p is element p mod N of epoch p div N. Each epoch is another pseudo-random
+permutation of the N examples. A shuffle buffer is not needed, so a pipeline can start at any
+position at once. Batch sizes, replicas and restarts cannot change the order.
 
 The order has two versions. A run keeps the version that it began with:
 
@@ -57,7 +58,7 @@ def example_indices(
 
     Args:
         positions: int64 [n], each at least 0, of one or several epochs.
-        examples: N, at least 1.
+        examples: N, the number of training examples, at least 1.
         seed: the run's seed, from 0 to 2⁶³ - 1; version 1 keeps its lowest 8 to 32 bits.
         version: one of `VERSIONS`.
 
@@ -103,7 +104,7 @@ def _sorted(places: tf.Tensor, row: tf.Tensor, bits: tf.Tensor, examples: int) -
         places: int64 [n] in [0, N).
         row: int32 [n], index of each place's epoch in `bits`.
         bits: uint64 [e], keys of the epochs.
-        examples: N.
+        examples: N, the number of training examples.
     """
     words = tf.bitcast(further_bits(bits, examples), tf.int64)  # [e, N]
     order = tf.math.top_k(words, examples).indices  # [e, N]; equal words keep their order

@@ -181,7 +181,7 @@ def evaluation_split(config: Config) -> str:
 
 
 def labels(source: InMemoryDataset | IndexedDataset) -> np.ndarray:
-    """Returns the label of each example, int64 [N]; −1: unknown. May read all examples once."""
+    """Returns the label of each example, int64; −1: unknown. May read all examples once."""
     if isinstance(source, InMemoryDataset):
         return source.labels
     assert source.labels is not None

@@ -107,7 +107,7 @@ def connect(tpu: TpuAddress) -> "tf.distribute.Strategy":
         raise UserError(f"{version} {problem}.\n{remedy}") from error
     except tf.errors.OpError as error:
         problem = f"{tpu} cannot be initialized: {str(error).splitlines()[0]}"
-        raise UserError(f"{problem}\nEnd all other processes that use it.") from error
+        raise UserError(f"{problem}\nEnd all other processes that use the TPU.") from error
 
 
 def lost(tpu: TpuAddress | None) -> "Translation":

@@ -1,7 +1,7 @@
 """Clips the gradient of a whole batch to a largest Euclidean norm: Pascanu et al. 2013 (1211.5063).
 
 The gradient is multiplied by min(1, C / (norm + 1e-6)) for the largest norm C, as in PyTorch's
-clip_grad_norm_. The norm is that of all parameters together.
+clip_grad_norm_. The norm is taken over the gradients of all parameters together.
 """
 
 from collections.abc import Sequence

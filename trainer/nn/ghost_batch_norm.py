@@ -9,12 +9,13 @@ Two kernels give the same numbers, up to rounding:
   that op takes two passes: the relative error of the variance is under 1e-5 at any mean. Do not use
   `fused` under XLA, where the op takes one pass without a shift: the relative error is 1e-1 at a
   mean of 100 standard deviations.
-- `reshaped` reshapes to [b/G, G, m, c] and takes one pass, shifted by the moving mean k, which is
-  constant during an update. With d = x − k: mean = k + E[d], variance = E[d²] − E[d]². The backward
-  pass is in closed form. `reshaped` is nearly free under XLA and on TPUs. The formula is exact for
-  any k, but float32 loses digits if the mean is far from k. Measured with up to 112×112 positions,
-  with and without XLA, the relative error of the variance is under 1e-4 if the mean is 10 standard
-  deviations from k, and 6e-3 at 100. The mean may be so far from k at first, since k starts at 0.
+- `reshaped` reshapes to [b/G, G, m, c] for b examples with m pixels of c channels, and takes one
+  pass, shifted by the moving mean k, which is constant during an update. With d = x − k: mean = k +
+  E[d], variance = E[d²] − E[d]². The backward pass is in closed form. `reshaped` is nearly free
+  under XLA and on TPUs. The formula is exact for any k, but float32 loses digits if the mean is far
+  from k. Measured with up to 112×112 pixels, with and without XLA, the relative error of the
+  variance is under 1e-4 if the mean is 10 standard deviations from k, and 6e-3 at 100. The mean may
+  be so far from k at first, since k starts at 0.
 
 All variances are biased, as in Keras.
 """
@@ -196,7 +197,7 @@ class GhostBatchNormalization(keras.layers.BatchNormalization):
         if self.renorm or self.synchronized:
             raise UserError(
                 f"layer {self.name}: renorm and synchronized contradict ghost batch normalization; "
-                "build the layer without them"
+                "build the layer without renorm and synchronized"
             )
         if self.input_spec is not None:
             self._refuse_axis(self.input_spec.ndim)
@@ -219,7 +220,7 @@ class GhostBatchNormalization(keras.layers.BatchNormalization):
         if mask is not None:
             raise UserError(
                 f"layer {self.name}: ghost batch normalization cannot use a mask: remove the mask "
-                "before it"
+                "before this layer"
             )
         x = tf.convert_to_tensor(inputs)
         ghost_batches = self._count_ghost_batches(x.shape[0])

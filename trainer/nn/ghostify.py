@@ -16,10 +16,18 @@ def ghostify(
 ) -> keras.Model:
     """Turns every BatchNormalization of `model` into a GhostBatchNormalization; returns `model`.
 
-    Epsilon, center, scale and weights do not change. `synchronized` is turned off, since ghost
-    batches are local. Existing ghost layers get the new G (examples), d (per ghost batch) and
-    kernel. Call `ghostify` before you trace a function that calls the model. If a subclassed model
-    makes layers in its `build`, build it first.
+    Epsilon, center, scale and weights do not change. `momentum` becomes `decay`. `synchronized` is
+    turned off, since ghost batches are local. Layers that are ghost layers already get the
+    arguments too. Call `ghostify` before you trace a function that calls the model. If a subclassed
+    model makes layers in its `build`, build the model first.
+
+    After an error, the layers before the refused layer are converted. Do not use the model then.
+
+    Args:
+        model: the model, which is changed in place.
+        ghost_batch_size: examples that share statistics.
+        decay: factor of the moving statistics per ghost batch.
+        kernel: "fused" or "reshaped", as described in ghost_batch_norm.py.
 
     Raises:
         UserError: if a layer has `renorm` or an axis that is not the last, or is of another
@@ -44,6 +52,7 @@ def unghostify(model: keras.Model) -> keras.Model:
     """Turns every GhostBatchNormalization of `model` into BatchNormalization; returns `model`.
 
     Inference, weights and names do not change. Keras files of the result load without this package.
+    `momentum` and `synchronized` keep the values that `ghostify` gave them.
     """
     for layer in model._flatten_layers(include_self=False):
         if isinstance(layer, GhostBatchNormalization):

@@ -47,7 +47,7 @@ def group(paths: Sequence[str]) -> list[list[str]]:
 
 
 def factors(model: keras.Model, decay: float) -> dict[str, float]:
-    """Returns the factor of each layer, by path: 1 for the last group, `decay` for the one before.
+    """Returns the factor of each layer, by path: 1 in the last group, `decay` in the group before.
 
     Args:
         model: the model; its frozen layers count, too.
@@ -90,7 +90,7 @@ def table(model: keras.Model, decay: float) -> str:
     small = sum(rates[paths[0]] < _SMALL for paths in groups)
     if small:
         lines.append(
-            f"warning: the factor of {small} of {len(groups)} groups is below {_SMALL:g}, and they "
-            "hardly train: raise --layer_decay, or freeze them"
+            f"warning: the factor of {small} of {len(groups)} groups is below {_SMALL:g}, and "
+            "these groups hardly train: raise --layer_decay, or freeze their layers"
         )
     return "\n".join(lines)

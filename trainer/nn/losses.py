@@ -26,7 +26,7 @@ class MixedLabels(NamedTuple):
     Attributes:
       labels: int [b], label of the image itself.
       partners: int [b], label of the image that was mixed into it.
-      shares: float32 [b], share λ of the image itself; that of its partner is 1 − λ.
+      shares: float32 [b], share λ of the image itself; its partner's share is 1 − λ.
     """
 
     labels: tf.Tensor

@@ -60,7 +60,7 @@ def _check_class(name: str, network: keras.Model) -> None:
         if layer._metrics:
             raise UserError(
                 f"--model={name} has a metric, {layer._metrics[0].name}, in its layer "
-                f"{layer.name}, which this program does not update.\nRemove it."
+                f"{layer.name}, which this program does not update.\nRemove the metric."
             )
     if network.compiled:
         logging.warning("--model=%s is compiled; its optimizer, loss and metrics are unused.", name)

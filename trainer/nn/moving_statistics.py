@@ -46,14 +46,15 @@ def update_weights(
 ) -> np.ndarray:
     """Returns the weight of each update in each layer's statistics, float64 [updates, layers].
 
-    The weight is (1 − dⁿ) / (1 − d^S). An update has n = B/G ghost batches. After the update, the
-    layer has seen S = (position − start) / G ghost batches.
+    The weight is (1 − dⁿ) / (1 − d^S), where d is the decay. An update has n = B/G ghost batches.
+    After the update, the layer has seen S = (position − start) / G ghost batches.
 
     Args:
-        norms: layers by index; d is their `momentum`, G their `ghost_batch_size`.
+        norms: layers by index; d is their `momentum`, G their `ghost_batch_size`, the examples of a
+            ghost batch.
         starts: start of each layer, by index.
-        batch_size: B, examples.
-        positions: position after each update.
+        batch_size: B, examples of an update.
+        positions: number of examples that the run has consumed after each update.
     """
     table = np.empty((len(positions), len(norms)))
     for column, (name, norm) in enumerate(norms.items()):

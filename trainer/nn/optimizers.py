@@ -1,8 +1,9 @@
 """Optimizers: each computes the direction of an update, w ← w − ε · direction.
 
-The learning rate is not part of the velocity, so a change of ε needs no momentum correction (Goyal
-et al. 2017, remark 2). Weight decay is coupled L2: λ w is added to the gradient. Only adamw and
-lamb, as in their papers, add λ w after the gradient is normalised.
+Here, w are the parameters, ε is the learning rate, m the momentum, ∇ the gradient, u the velocity
+and λ the weight decay. The learning rate is not part of the velocity, so a change of ε needs no
+momentum correction (Goyal et al. 2017, remark 2). Weight decay is coupled L2: λ w is added to the
+gradient. Only adamw and lamb, as in their papers, add λ w after the gradient is normalised.
 """
 
 import dataclasses

@@ -1,9 +1,9 @@
 """Random bits: a 64-bit hash of (seed, position) by splitmix64, vectorised in TensorFlow.
 
-With one seed, two positions have different bits; at one position, two seeds have different bits.
-All seeds share one sequence of 2⁶⁴ words, but each starts at its own pseudorandom offset. If two
-runs have different seeds and 10¹² examples each, their parts of the sequence overlap with
-probability 1e-7.
+A position is the number of examples that a run consumes before an example. With one seed, two
+positions have different bits; at one position, two seeds have different bits. All seeds share one
+sequence of 2⁶⁴ words, but each starts at its own pseudorandom offset. If two runs have different
+seeds and 10¹² examples each, their parts of the sequence overlap with probability 1e-7.
 """
 
 import tensorflow as tf

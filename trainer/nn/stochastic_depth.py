@@ -2,8 +2,9 @@
 
 In training, a residual block skips its branch for randomly chosen examples, and divides the branch
 of the other examples by the probability of keeping it. In inference, no branch is skipped. The
-choice is a hash of (seed, layer, position of the example). So it does not depend on the layout of a
-batch, and a resumed run makes the same choices.
+choice is a hash of (seed, layer, position); the position is the number of examples that the run
+consumes before the example. So the choice does not depend on the layout of a batch, and a resumed
+run makes the same choices.
 """
 
 import contextlib
@@ -33,7 +34,7 @@ _examples = _Examples()
 def examples_from(position: tf.Tensor, seed: int) -> Iterator[None]:
     """Tells the layers that are called in the block the positions of their examples.
 
-    `position` is that of the first example, int64 []; `seed` is that of the run.
+    `position` is the position of the first example, int64 []; `seed` is the run's seed.
     """
     outer = _examples.first
     _examples.first = position, seed

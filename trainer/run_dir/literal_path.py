@@ -17,7 +17,7 @@ from trainer.system.regular_file import opener
 def plain(folder: pathlib.Path) -> Iterator[str]:
     """Yields a path to `folder` without special characters, valid in this process.
 
-    The path is that of an open descriptor. So this function writes nothing, and the path leads to
+    The path names an open descriptor. So this function writes nothing, and the path leads to
     the same folder even if `folder` is renamed or replaced meanwhile.
 
     Raises:

@@ -41,7 +41,7 @@ _FIELDS = fields(
 class TrainingData:
     """Properties of a training set on which the model depends."""
 
-    examples: int  # N.
+    examples: int  # N, the number of training examples.
     image_shape: tuple[int, int, int]  # (h, w, c) in pixels.
     classes: int  # Labels are 0 to classes − 1.
     mean: tuple[float, ...]  # Mean of each channel's pixel values, 0 to 255.

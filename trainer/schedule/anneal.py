@@ -158,7 +158,7 @@ def points(texts: Sequence[str], total: float) -> list[float]:
 
 
 def from_config(config: Config, start: Setting, examples: int) -> Curve:
-    """Returns the curve of --anneal for a run with initial Setting `start` and N = `examples`.
+    """Returns the curve of --anneal for a run with initial Setting `start`, over `examples`.
 
     >>> anneal = from_config(Config(anneal="cosine", epochs=90), Setting(128, 0.1, 0.9), 50_000)
     >>> round(anneal(45), 4)

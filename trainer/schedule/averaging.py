@@ -64,7 +64,7 @@ def described(config: Config, examples: int, largest: int) -> list[str]:
 
     Args:
       config: flags of the run.
-      examples: N.
+      examples: number of training examples.
       largest: largest batch of the run, in examples.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Limits to the growth of the batch, as the flags and N give them."""
+"""Limits to the growth of the batch, from the flags and N, the number of training examples."""
 
 from absl import logging
 
@@ -11,6 +11,15 @@ def largest_batch(config: Config, start: Setting, smallest: int, examples: int) 
     """Returns --max_batch_size, or N/10 rounded down to a multiple of the smallest batch.
 
     The result is at least the initial batch size.
+
+    Args:
+      config: flags of the run.
+      start: initial Setting of the run.
+      smallest: smallest batch of the run, in examples.
+      examples: N.
+
+    Raises:
+      UserError: if --max_batch_size is below the initial batch size, or the result is above N.
     """
     largest = config.max_batch_size
     if largest is None:
@@ -33,7 +42,10 @@ def _above_a_tenth(config: Config, start: Setting, largest: int, examples: int) 
     if start.batch_size == config.ghost_batch_size:  # A batch holds whole ghost batches.
         lower += " and --ghost_batch_size"
     if config.max_batch_size is not None:
-        return f"--max_batch_size={largest} is above {tenth}: batches above {tenth} cost accuracy."
+        return (
+            f"--max_batch_size={largest} is above {tenth}: batches above a tenth of the N = "
+            f"{examples:,} training examples cost accuracy. Lower --max_batch_size."
+        )
     if config.anneal_with == "learning_rate" and config.anneal != "measured":
         return (
             f"a batch of {largest} costs accuracy, because it is above {tenth} with "
@@ -47,16 +59,24 @@ def _above_a_tenth(config: Config, start: Setting, largest: int, examples: int) 
 
 
 def check_fits(batch_size: int, examples: int) -> None:
-    """Refuses a batch of more than N = `examples` with a UserError."""
+    """Refuses a batch of more than `examples` examples with a UserError."""
     if batch_size > examples:
         raise UserError(
             f"a batch of {batch_size} is larger than the {examples} training examples: "
-            f"use N/10 = {max(1, examples // 10)} or less."
+            "lower --initial_batch_size, --initial_learning_rate or --max_batch_size, to a batch "
+            f"of at most {max(1, examples // 10)}, a tenth of the examples."
         )
 
 
 def anneal_floor(config: Config) -> float:
-    """Returns the noise-scale factor down to which the batch grows. Below the factor, ε falls."""
+    """Returns a threshold on the noise-scale factor.
+
+    While the factor falls to the threshold, the batch grows. Below the threshold, the learning rate
+    falls.
+
+    Raises:
+      UserError: if --anneal_with does not fit --scaling or --anneal.
+    """
     if config.scaling == "none" and config.anneal_with != "learning_rate":
         raise UserError(
             f"--anneal_with={config.anneal_with} changes the batch size, which has no effect on "

@@ -1,7 +1,7 @@
 """Cost of a run on n replicas over h hosts: its duration, and the largest batch size that pays.
 
-The replicas compute their parts of a batch in parallel. After the last micro-batch of an update,
-the hosts all-reduce gradients and statistics once. So the seconds of an update are
+The replicas compute their parts of a batch of B examples in parallel. After the last micro-batch of
+an update, the hosts all-reduce gradients and statistics once. So the seconds of an update are
 
     fixed + B / n · example + all-reduce
 
@@ -103,7 +103,7 @@ def measured(update_seconds: Mapping[int, float], replicas: int) -> Compute:
 def update_seconds(on: Machines, batch_size: int, image_size: int | None = None) -> float:
     """Returns the seconds of an update of `batch_size` examples over all replicas.
 
-    `image_size` is the side of the images in pixels; None: that of `on`.
+    `image_size` is the side of the images in pixels; None: the side of `on`.
     """
     pixels = (image_size / on.image_size) ** 2 if image_size and on.image_size else 1.0
     examples = batch_size / on.replicas * on.compute.example * pixels
@@ -169,7 +169,7 @@ def _batch_size(on: Machines, seconds: float) -> int:
 
 
 def columns(on: Machines, examples: int) -> dict[str, Callable[[Phase], str]]:
-    """Returns the columns of plan's table that show the cost of a phase, with N = `examples`."""
+    """Returns the columns of plan's table that show a phase's cost; a run has `examples`."""
 
     def epochs_an_hour(phase: Phase) -> float:
         seconds = update_seconds(on, phase.batch_size, phase.image_size)

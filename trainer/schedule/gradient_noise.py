@@ -2,8 +2,9 @@
 
 Σ is the covariance of the gradients of single examples; G is their mean over the whole dataset. The
 mean gradient of n examples has the expected squared norm ‖G‖² + tr Σ / n. Two squared norms, at two
-n, determine tr Σ and ‖G‖² (appendix A.1). An update of two or more micro-batches gives n = b and
-n = B. A ratio of two noisy numbers is biased, so tr Σ and ‖G‖² are averaged before the division.
+n, determine tr Σ and ‖G‖² (appendix A.1). An update of B examples in two or more micro-batches of b
+examples gives n = b and n = B. A ratio of two noisy numbers is biased, so tr Σ and ‖G‖² are
+averaged before the division.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Layout of one batch on the devices: B = replicas × micro-batch × accumulation.
+"""Layout of one batch on the devices: batch size = replicas × micro-batch × accumulation.
 
 The layout affects only the speed. It changes neither what is learned nor the sequence of batch
 sizes. (--anneal=measured, which compares micro-batches with the batch, fixes the micro-batch size.)

@@ -1,9 +1,10 @@
 """Momentum warm-up: m and B rise together at constant g and ε.
 
-The velocity starts at zero and builds up in about B/(N(1 − m)) epochs. If m is high, this takes
-long, and meanwhile the parameters move too little (Smith et al. 2018, section 5.2). A lower m needs
-a smaller B at the same g and ε. So the velocity builds up sooner, and the first epochs have more
-updates.
+Here, m is the momentum, B the batch size, g the noise scale, ε the learning rate and N the number
+of training examples. The optimizer's velocity starts at zero and builds up in about B/(N(1 − m))
+epochs. If m is high, this takes long, and meanwhile the parameters move too little (Smith et al.
+2018, section 5.2). A lower m needs a smaller B at the same g and ε. So the velocity builds up
+sooner, and the first epochs have more updates.
 """
 
 from trainer.schedule.curve import Curve, rising_until

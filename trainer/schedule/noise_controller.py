@@ -1,8 +1,8 @@
 """Controller of --anneal=measured: the batch grows with the measured gradient noise scale B_simple.
 
-While B is below B_simple, a larger batch needs far fewer updates and few more examples. B_simple
-rises as the loss falls (McCandlish et al. 2018, 1812.06162, section 2). The batch size follows
-B_simple from below. The batch size never shrinks, so it cannot oscillate.
+While the batch size B is below B_simple, a larger batch needs far fewer updates and few more
+examples. B_simple rises as the loss falls (McCandlish et al. 2018, 1812.06162, section 2). The
+batch size follows B_simple from below. The batch size never shrinks, so it cannot oscillate.
 """
 
 import dataclasses

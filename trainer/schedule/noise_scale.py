@@ -2,6 +2,7 @@
 
     g = ε (N/B − 1) / (1 − m) ≈ ε N / (B (1 − m))         Smith et al. 2018 (1711.00489), eq. 5
 
+ε is the learning rate, B the batch size, m the momentum and N the number of training examples.
 Runs with the same g over the same examples follow the same learning curve. The user names a tuned
 reference (ε₀, B₀, m₀), which determines g, and may set some of ε, B and m. g determines the others.
 """

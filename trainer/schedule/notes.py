@@ -13,7 +13,7 @@ def lines(config: Config, examples: int, phases: Sequence[Phase]) -> list[str]:
 
     Args:
       config: flags of the run.
-      examples: N.
+      examples: number of training examples.
       phases: the run's phases, or the first phase of each ramp with all updates of the ramp.
 
     Raises:

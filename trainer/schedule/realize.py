@@ -1,8 +1,10 @@
 """Conversion of a Target to a Setting: the batch size anneals first, then momentum, then ε.
 
-`realize` grows the batch up to its limit, in multiples of the smallest batch. It then lowers the
-momentum if --momentum_to allows that, and solves g ≈ ε N / (B (1 − m)) for ε. So every update has
-the requested g, except that a warm-up later lowers ε.
+ε is the learning rate, B the batch size, m the momentum, N the number of training examples and g
+the noise scale. `realize` grows the batch up to its limit, in multiples of the smallest batch. It
+then lowers the momentum if --momentum_to allows that, and ε realizes the rest of the change. With
+linear scaling, every update has the requested g ≈ ε N / (B (1 − m)). With another scaling, the
+ratio `Scaling.kept` takes the place of g. After `realize`, a warm-up may lower ε and so g.
 """
 
 import dataclasses
@@ -17,8 +19,9 @@ class Target:
 
     Attributes:
       noise_scale_factor: g divided by its initial value, in (0, 1].
-      momentum: m.
-      min_batch_size: smallest B in examples. If it makes the batch larger, ε rises to keep g.
+      momentum: m of the update.
+      min_batch_size: smallest B in examples, before `realize` rounds B down. If the minimum makes
+        the batch larger, ε changes by the scaling rule.
     """
 
     noise_scale_factor: float
@@ -33,8 +36,9 @@ class BatchLimits:
     Attributes:
       smallest: smallest batch of the run, in examples. All batches but `largest` are multiples.
       largest: B_max in examples; the initial batch size if the batch does not grow.
-      batch_anneal_floor: noise-scale factor down to which the batch grows; below it, ε falls. At 1,
-        ε alone anneals. At 0, the batch alone anneals until it has `largest` examples.
+      batch_anneal_floor: threshold on the noise-scale factor. While the factor falls to the
+        threshold, the batch grows; below the threshold, ε falls. At 1, ε alone anneals. At 0, the
+        batch alone anneals until it has `largest` examples.
       scaling: dependence of ε on the batch size and the momentum.
       lowest_momentum: value to which m may fall once the batch has `largest` examples, or None if m
         does not anneal.
@@ -50,7 +54,8 @@ class BatchLimits:
 def realize(target: Target, start: Setting, limits: BatchLimits) -> Setting:
     """Returns the Setting that meets `target`, relative to the run's `start`."""
     scaling = limits.scaling
-    # The batch realizes the factor `spent`. ε realizes the rest, noise_scale_factor / spent.
+    # `spent` is the part of the noise-scale factor that the batch should realize. ε realizes the
+    # rest, noise_scale_factor / spent, and what neither the batch nor the momentum can realize.
     spent = max(target.noise_scale_factor, limits.batch_anneal_floor)
     momentum = target.momentum
     room = scaling.one_minus_momentum(momentum) / scaling.one_minus_momentum(start.momentum)
@@ -69,7 +74,11 @@ def realize(target: Target, start: Setting, limits: BatchLimits) -> Setting:
 
 
 def on_grid(ideal: float, limits: BatchLimits) -> int:
-    """Returns `ideal` rounded down to a multiple of the smallest batch, at most the largest."""
+    """Returns the batch size for `ideal`: a multiple of the smallest batch, or the largest batch.
+
+    The size is rounded down, except that an `ideal` within 1e-9 of a multiple counts as the
+    multiple. The result is never below the smallest batch or above the largest.
+    """
     if _snap(ideal) >= limits.largest:
         return limits.largest
     return max(1, math.floor(_snap(ideal / limits.smallest))) * limits.smallest

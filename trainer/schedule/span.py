@@ -1,4 +1,7 @@
-"""Spans: consecutive updates of one batch and image size, counted without a loop over updates."""
+"""Spans: consecutive updates of one batch and image size, counted without a loop over updates.
+
+A position is the number of training examples that the run has consumed.
+"""
 
 import dataclasses
 import math

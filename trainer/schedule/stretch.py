@@ -1,4 +1,7 @@
-"""Stretches: consecutive updates with one layout, which one call of the device computes."""
+"""Stretches: consecutive updates with one layout, which one call of the device computes.
+
+A position is the number of training examples that the run has consumed.
+"""
 
 import dataclasses
 

@@ -1,4 +1,7 @@
-"""Trajectory of a run: the function from position to Setting, which `plan` and `train` share."""
+"""Trajectory of a run: the function from position to Setting, which `plan` and `train` share.
+
+The position is the number of training examples that the run has consumed.
+"""
 
 import dataclasses
 import math
@@ -29,7 +32,7 @@ class Trajectory:
     """Schedule of a run: a function of the position and of the state of the run's controller.
 
     Attributes:
-      examples: N.
+      examples: N, the number of training examples.
       epochs: length of the run.
       start: Setting at position 0, without the warm-up of ε.
       limits: limits to the growth of the batch.
@@ -78,7 +81,7 @@ class Trajectory:
         return min(curve.next_turn(epochs) for curve in curves)
 
     def noise_scale(self, setting: Setting) -> float:
-        """Returns the predicted g of `setting`."""
+        """Returns the predicted noise scale of `setting`."""
         return noise_scale.noise_scale(setting, self.examples, self.limits.scaling)
 
     @property
@@ -120,13 +123,14 @@ def unfreeze_position(config: Config, examples: int) -> int | None:
 
 
 def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
-    """Returns the trajectory that the flags describe, for N = `examples`.
+    """Returns the trajectory that the flags describe, for `examples` training examples.
 
     The batch sizes do not depend on `replicas`, but replicas × ghost batch must divide them.
 
     Raises:
       UserError: if the initial values contradict the reference, the largest batch is below the
-        initial one or above N, a batch does not fit the replicas, or flags exclude each other.
+        initial one or above `examples`, a batch does not fit the replicas, or flags exclude each
+        other.
     """
     ghost = config.ghost_batch_size
     reference = _reference(config)
@@ -193,7 +197,7 @@ def _controller(config: Config, limits: BatchLimits, examples: int) -> Controlle
 
 
 def _range_end(config: Config, start: Setting) -> Setting:
-    """Returns the Setting at the end of a range test, where ε is highest."""
+    """Returns the Setting at the end of a range test, where the learning rate is highest."""
     if config.range_from >= config.range_to:
         raise UserError(
             f"--range_from={config.range_from:g} is not below --range_to={config.range_to:g}: "
@@ -221,7 +225,7 @@ def _reference(config: Config) -> Setting:
 
 
 def _first_momentum(config: Config, start: Setting, reference: Setting, scaling: Scaling) -> float:
-    """Returns the m at position 0: that of `start`, or the lower one from which m warms up."""
+    """Returns the momentum at position 0: `start`'s, or the lower one of a momentum warm-up."""
     flags = {
         "--momentum_warmup_epochs": config.momentum_warmup_epochs or None,
         "--momentum_from": config.momentum_from,

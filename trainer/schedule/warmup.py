@@ -1,10 +1,10 @@
-"""Linear warm-up of the learning rate by a factor on ε (Goyal et al. 2017, section 2.2)."""
+"""Linear warm-up of the learning rate by a factor (Goyal et al. 2017, section 2.2)."""
 
 from trainer.schedule.curve import Curve, rising_until
 
 
 def linear(length: float, start: float) -> Curve:
-    """Returns the curve of a factor on ε that rises from `start` to 1 over `length` epochs.
+    """Returns the curve of a factor that rises from `start` to 1 over `length` epochs.
 
     >>> factor = linear(length=5, start=0.1)
     >>> [round(factor(epochs), 4) for epochs in (0, 2.5, 5)]

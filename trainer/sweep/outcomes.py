@@ -36,7 +36,7 @@ _FIELDS = typed_json.fields({"points": typed_json.list_of(typed_json.fields(_ENT
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """Exit status and error message of a point's last run; both None before the first one ends."""
+    """Exit status and error message of a point's last run; both None before the first run ends."""
 
     status: int | None = None
     reason: str | None = None

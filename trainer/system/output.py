@@ -65,7 +65,11 @@ class _Stream:
             self.failed(error)
 
     def close(self) -> None:
-        """Only flushes: after a close, the next opened file would get this stream's output."""
+        """Flushes but does not close.
+
+        If descriptor 1 or 2 were closed, the next opened file could get its number, and native code
+        that prints would write into that file.
+        """
         self.flush()
 
     def isatty(self) -> bool:
@@ -76,7 +80,7 @@ class _Stream:
 
 
 class _Plain(logging.Formatter):
-    """Formats a warning without absl's time, process and line."""
+    """Formats a log record as its level and message, without absl's time, process and line."""
 
     def format(self, record: logging.LogRecord) -> str:
         return clean(f"{record.levelname.lower()}: {record.getMessage()}")
@@ -98,9 +102,11 @@ def open_closed_streams() -> None:
 
 
 def protect(training: bool) -> None:
-    """Replaces stdout and stderr by streams that ignore errors.
+    """Replaces stdout and stderr by streams that handle failed writes.
 
-    If `training` is false, the program prints its result to stdout, so an error there ends it.
+    A failed write to stderr is ignored. In training, a failed write to stdout is ignored too. If
+    `training` is false, stdout carries the command's result, and a failed write to stdout ends the
+    program.
     """
     codecs.register_error("crescendo", _to_ascii)
     for stream in (sys.stdout, sys.stderr):
@@ -142,7 +148,10 @@ def log(text: str, *, all_workers: bool = False) -> None:
 
 
 def log_to(command: str | None) -> None:
-    """Sends messages to stderr, after the name of `command`; None sends them to stdout."""
+    """Sends messages to stderr, with the prefix "crescendo <command>:"; None means stdout.
+
+    Messages above a progress bar have no prefix.
+    """
     _log.command = command
 
 
@@ -197,9 +206,9 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def clean(text: str) -> str:
-    r"""Returns the text with unprintable characters, as in file names, escaped like \x1b.
+    r"""Returns the text with each unprintable character replaced by an escape such as \x1b.
 
-    Line feeds and tabs stay.
+    File names may contain such characters. Line feeds and tabs stay.
     """
     return _SUSPECT.sub(
         lambda found: found[0] if found[0].isprintable() else ascii(found[0])[1:-1], text

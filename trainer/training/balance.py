@@ -79,7 +79,7 @@ def from_config(
 def _labels(
     examples: InMemoryDataset | IndexedDataset, bad: BadExamples, group: ProcessGroup
 ) -> np.ndarray:
-    """Returns the labels, int64 [N], −1 for bad examples; all workers must have the same ones."""
+    """Returns each example's label, int64, or −1; all workers must have the same bad examples."""
     labels = sources.labels(examples)
     for index in np.flatnonzero(labels < 0).tolist():
         assert isinstance(examples, IndexedDataset)  # In memory, all examples have labels.

@@ -70,7 +70,8 @@ class GradientFunction:
         with collect_statistics() as collected, tf.GradientTape() as tape:
             logits, added = self._forward(images, position)
             loss = tf.reduce_sum(self._loss(logits, labels))
-            # An update divides by B. The factor b gives the mean of added losses the weight 1.
+            # An update divides the sum by the batch size. The factor, the micro-batch size, gives
+            # the mean of added losses the weight 1.
             total = loss + tf.cast(tf.shape(images)[0], tf.float32) * added
         gradients = tape.gradient(total, self.parameters, unconnected_gradients=_ZERO)
         statistics = [self._statistics(number, collected) for number in range(len(self.norms))]
@@ -92,7 +93,7 @@ class GradientFunction:
         if any(value.graph is not here for pair in sums for value in pair):
             raise UserError(
                 f"the model calls its layer {layer.path} in a tf.function, tf.cond or loop of its "
-                "own, where its statistics cannot be reached:\ncall the layer outside of it."
+                "own, where its statistics cannot be reached:\ncall the layer outside of such code."
             )
         self.moving[number] = bool(sums)
         if not sums:

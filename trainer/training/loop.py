@@ -1,7 +1,7 @@
 """The training loop: evaluate, save or stop if due, then train a stretch and log it if due.
 
-Only the position decides what is learned. Time decides when a checkpoint is written and how long a
-stretch is; neither changes what is learned.
+Only the position, the number of examples consumed, decides what is learned. Time decides when a
+checkpoint is written and how long a stretch is; neither changes what is learned.
 """
 
 import dataclasses

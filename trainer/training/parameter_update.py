@@ -66,9 +66,10 @@ class ParameterUpdate:
         Args:
           strategy: the strategy, as `merge_call` passes it.
           gradients: gradient of each parameter, regularizers included.
-          statistics: for each batch norm, the sums of means and variances, divided by B.
-          learning_rate: ε, before the factors.
-          momentum: m.
+          statistics: for each batch norm, the sums of means and variances over the ghost
+            batches, divided by B, the batch size.
+          learning_rate: learning rate, before the factors of the parameters.
+          momentum: m, the momentum.
           shares: for each batch norm, the weight of this update in its moving statistics.
         """
 
@@ -85,7 +86,8 @@ class ParameterUpdate:
             strategy.extended.update(parameter, move, args=args, group=False)
 
         def average(moving: Any, total: tf.Tensor, size: int, weight: tf.Tensor) -> None:
-            # `total` is a sum over B/G ghost batches, divided by B. So total · G is the mean.
+            # `total` is the sum over an update's ghost batches, divided by the batch size. So
+            # total · `size`, the ghost batch size, is the mean.
             moving.assign_add(weight * (total * size - moving))
 
         of_norms = zip(function.norms, statistics, shares, function.moving, strict=True)

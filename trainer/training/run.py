@@ -89,7 +89,7 @@ def _show_confusion(run: Run, predictions: Predictions | None, show: ShowConfusi
     if predictions is None:
         log(
             "TensorBoard lacks the confusion matrix, because the run resumed after its last "
-            "evaluation: `evaluate --per_class` measures it."
+            "evaluation: `evaluate --per_class` measures the matrix."
         )
         return
     logits = run.phases.step.model.output_shape[-1]

@@ -33,7 +33,7 @@ def text(
     whole = {phase.batch_size for phase in phases if phase.micro_batch_size == phase.batch_size}
     lines = [
         f"the gradient noise scale is not measured at batch {size}, which is one micro-batch"
-        + ("" if size == ghost else ": a smaller --micro_batch_size measures it")
+        + ("" if size == ghost else ": with a smaller --micro_batch_size, it is measured")
         for size in sorted(whole)
     ]
     lines = [*notes.lines(config, schedule.examples, phases), *lines]

@@ -63,7 +63,7 @@ def load(
 ) -> InMemoryDataset | IndexedDataset:
     """Returns a split of the run's dataset, to evaluate or, if `training` is true, to train.
 
-    Labels are indices in `class_names`. If that is None, labels are indices in the split's classes.
+    Labels are indices in `class_names`, or, without `class_names`, in the split's classes.
 
     Raises:
       UserError: if the split does not exist or cannot be read.
@@ -213,7 +213,7 @@ def build(
     if classes < data.classes:
         raise UserError(
             f"--num_classes={classes} is below the {data.classes} classes of {config.dataset}: "
-            "leave it out, or raise it."
+            "leave the flag out, or raise its value."
         )
     h, w, c = data.image_shape
     side = config.model_image_size

@@ -11,8 +11,9 @@
         moving statistics += weight · (means.statistics · G - moving statistics)
         average += weight · (parameters and moving statistics - average)
 
-B, k, ε and m are tensors, so a growing batch changes numbers and not the graph. TensorFlow traces
-each micro-batch and image size once.
+Here, B is the batch size, b the micro-batch size, ε the learning rate, m the momentum and G the
+ghost batch size. B, k, ε and m are tensors, so a growing batch changes numbers and not the graph.
+TensorFlow traces each micro-batch and image size once.
 """
 
 import math

@@ -21,7 +21,7 @@ def read(
 
     Args:
         records_at: indices int64 [n] → records, bytes [n]; b"" for one that cannot be read.
-        examples: N.
+        examples: N, the number of records in the split.
         label_key: name of the label's feature.
         place_of: the label to return for each of the set's own labels; the last element is for
             records without a label.

@@ -39,9 +39,10 @@ KNOWN_SIZES: dict[str, dict[str, int]] = {
 
 
 def count_examples(dataset: str, split: str, data_dir: str | None) -> int | None:
-    """Returns a split's N; None if the set is neither in `KNOWN_SIZES` nor prepared here.
+    """Returns a split's number of examples, or None if the number is not known.
 
-    The result is also None for a shard of a set in `KNOWN_SIZES`.
+    The number is known if the set is in `KNOWN_SIZES` or is prepared here. It is not known for a
+    shard of a set in `KNOWN_SIZES`.
 
     Args:
         dataset: a TFDS name, optionally with its configuration, image_folder:PATH, or

@@ -56,7 +56,7 @@ class ImageFormat:
 
 @dataclasses.dataclass(frozen=True)
 class GhostNorm:
-    """Settings of a model's ghost batch norms: G in examples, d per ghost batch, and the kernel."""
+    """Settings of a model's ghost batch norms: size in examples, decay per ghost batch, kernel."""
 
     batch_size: int
     decay: float

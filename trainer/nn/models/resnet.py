@@ -5,7 +5,8 @@ convolution. The initial weights are those of Goyal et al. 2017 (arXiv:1706.0267
 last batch norm of a block has γ = 0, so that the block starts as its shortcut. The kernel of the
 dense layer is normal with standard deviation 0.01.
 
-Strided layers pad both sides equally, as in Torch, so the weights of torchvision's resnet50 fit.
+Strided layers pad both sides equally, as in Torch. With torchvision's resnet50 weights, the outputs
+are the same.
 TensorFlow's "same" would pad an even image unequally: 0 and 1 for 3×3, or 2 and 3 for 7×7.
 """
 
