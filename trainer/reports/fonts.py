@@ -19,7 +19,7 @@ USUAL = "DejaVu Sans"
 _BOXES = "LastResort"  # Fonts of matplotlib and macOS that draw a box for each letter.
 # It reports each weight that a font lacks.
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
-INSTALL = "install a font that has them, such as those of Debian's fonts-noto-cjk"
+INSTALL = "install a font that has them, such as those of Debian's fonts-noto"
 _IGNORED = {"Cc", "Cf", "Zl", "Zp"}  # Categories of characters that are not drawn.
 _REGULAR = 400  # Weight of a text that is not bold.
 _VARIANTS = range(0xFE00, 0xFE10)  # Each of these chooses a form of the letter before it.
@@ -68,7 +68,7 @@ def _is_drawn(letter: str) -> bool:
 class _Font(NamedTuple):
     family: str
     path: str
-    index: int  # A collection of fonts, .ttc, has several.
+    face: int  # A collection of fonts, .ttc, has several.
 
 
 @functools.cache
@@ -102,8 +102,8 @@ def _unusual(entry: font_manager.FontEntry) -> tuple[bool, bool, int, str, int]:
 def _drawn_by(family: str) -> frozenset[str]:
     """Returns the letters of the font that matplotlib chooses, which may be another file's."""
     try:
-        # A list, because matplotlib takes "Own-12" alone for a size of the font Own.
-        wanted = font_manager.FontProperties([family])
+        # matplotlib takes the text "Own-12" for a size of the font Own.
+        wanted = font_manager.FontProperties(family=[family])
         found = font_manager.findfont(wanted, fallback_to_default=False)
         return _letters_of(str(found), getattr(found, "face_index", 0))
     except ValueError:
