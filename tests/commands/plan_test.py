@@ -224,6 +224,10 @@ def test_layers_are_grouped_without_reading_an_image(tmp_path, capsys):
     status, out, _ = done(capsys, "plan", *flags, f"--dataset=image_folder:{tmp_path}")
     assert status == 0
     assert "  0.5      last_norm\n  1        logits\n" in out
+    few = ["--num_classes=1", f"--dataset=image_folder:{tmp_path}"]
+    status, _, error = done(capsys, "plan", *flags, *few)
+    assert status == 2
+    assert "--num_classes=1 is below the 2 classes of image_folder" in error
     elsewhere = [f"--dataset=image_folder:{tmp_path}/elsewhere", "--train_examples=40"]
     assert done(capsys, "plan", *flags, *elsewhere)[:2] == (0, out)
     status, _, error = done(capsys, "plan", *flags[:-1], *elsewhere)

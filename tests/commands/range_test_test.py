@@ -56,8 +56,14 @@ def test_a_range_test_and_again(tmp_path):
     assert "pretrained" not in again.stdout
 
     pretrained = range_test(tmp_path / "pretrained", f"--init_from={model_dir}", "--epochs=0.5")
-    rates = re.findall(r"--base_learning_rate=([0-9.e-]+)", pretrained.stdout)
-    third, highest = map(float, rates)
+    # A rate says nothing without its batch.
+    found = re.findall(
+        r"^--base_learning_rate=([0-9.e-]+) (--base_batch_size=\d+ --base_momentum=[0-9.]+)",
+        pretrained.stdout,
+        re.MULTILINE,
+    )
+    ((third, reference), (highest, same)) = ((float(rate), other) for rate, other in found)
+    assert reference == same
     assert third == pytest.approx(highest / 3, rel=0.01)
 
 

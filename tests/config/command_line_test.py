@@ -29,8 +29,11 @@ from trainer.nn.optimizers import OPTIMIZERS
         ("--epochs=1e305", "must be above 0, from 1e-9 to 1e9"),
         ("--eval_every_epochs=1e-300", "must be above 0, from 1e-9 to 1e9"),
         ("--growth_threshold=1e308", "must be above 1 and at most 1e9"),
-        ("--model_dir=~/runs/x", "the shell does not expand ~ within a flag"),
-        ("--dataset=image_folder:~/photos", "the shell does not expand ~ within a flag"),
+        ("--model_dir=~/runs/x", "the shell does not expand within a flag: write $HOME"),
+        ("--dataset=image_folder:~/photos", "begins with ~, which the shell does not expand"),
+        ("--data_dir=~/sets", "begins with ~, which the shell does not expand"),
+        ("--plot=~ann/x.png", "begins with ~ann, which the shell does not expand within a flag: "),
+        ("--plot=~ann/x.png", "path of that home, or ./~ann/x.png if the name begins with ~"),
         ("--seed=9223372036854775808", "must be from 0 to 9223372036854775807"),
         ("--order_version=3", "flag --order_version=3: must be 1 or 2"),
         ("--model_dir=gs://b/x", "flag --model_dir=gs://b/x: is a URL, and only local disks are"),
@@ -121,6 +124,19 @@ def test_report_rejects_urls_and_empty_paths():
         parsed("gs://b/x", command="report")
     with pytest.raises(UserError, match="report cannot read '': it is empty"):
         parsed("--runs=", command="report")
+
+
+def test_a_tilde_is_a_home_unless_a_file_has_such_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("~draft.jpg", "a~b"):
+        (tmp_path / name).touch()
+    names = ("~draft.jpg", "a~b", "x/~y")
+    assert parsed(*names, command="predict").images == names
+    (tmp_path / "~").mkdir()
+    with pytest.raises(UserError, match=r"predict cannot read '~/x.jpg': it begins with ~, which"):
+        parsed("~/x.jpg", command="predict")
+    with pytest.raises(UserError, match=r"predict cannot read '~bob': it begins with ~bob, which"):
+        parsed("~bob", command="predict")
 
 
 @pytest.mark.parametrize("name", ["a:b", "lr[0.1]", "a\\b", "x{a,b}*?", "%41", "é 1", "gs", "c:/d"])

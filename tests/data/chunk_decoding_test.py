@@ -189,6 +189,15 @@ def test_the_first_bad_example_is_named(folder, number, tmp_path):
         list(evaluation(source, batch_size=7, shards=1, augment="imagenet", bad=bad))
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("missing", [1, 8, 60])
+def test_a_file_that_lacks_its_last_bytes_is_damaged(folder, kind, missing):
+    """Pillow decodes a PNG without its last chunk, and TensorFlow does not."""
+    dataset = folder(4, {3: file_of(kind, 3)[:-missing]})
+    with pytest.raises(UserError, match=r"3\.jpg cannot be used: it is damaged"):
+        load(dataset, "train", None, SIZE)
+
+
 @pytest.mark.parametrize("augment", ["none", "imagenet"])
 def test_bad_examples_are_replaced_counted_and_named(folder, augment, tmp_path, logged):
     """Good examples come at their positions in two passes, and others replace bad ones."""

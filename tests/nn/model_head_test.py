@@ -97,6 +97,34 @@ def test_models_of_the_functional_api():
     assert head(make("MobileNet", (32, 32, 3))) == ["conv_preds"]
 
 
+def functional(logits):
+    inputs = keras.Input(SHAPE)
+    x = keras.layers.Conv2D(7, 3, name="hidden")(inputs)
+    return keras.Model(inputs, logits(keras.layers.GlobalAveragePooling2D()(x)))
+
+
+def dense(name, units=CLASSES):
+    return keras.layers.Dense(units, name=name)
+
+
+@pytest.mark.parametrize(
+    ("logits", "names"),
+    [
+        (lambda x: keras.layers.Average()([dense("a")(x), dense("b")(x)]), ["a", "b"]),
+        (lambda x: keras.layers.BatchNormalization(name="norm")(dense("a")(x)), ["a", "norm"]),
+        (lambda x: dense("a")(x) * dense("gate", 1)(x), ["a"]),
+        (lambda x: keras.layers.Reshape([CLASSES])(keras.ops.tanh(dense("a")(x))), ["a"]),
+        (lambda x: keras.ops.max(keras.layers.Reshape([-1, 2])(dense("a", 10)(x)), 2), ["a"]),
+        (lambda x: keras.ops.maximum(*keras.ops.split(dense("a", 10)(x), 2, 1)), ["a"]),
+    ],
+)
+def test_logits_of_the_functional_api(logits, names):
+    assert head(functional(logits)) == names
+    inputs = keras.Input(SHAPE)
+    outer = keras.Model(inputs, keras.layers.Identity()(functional(logits)(inputs)))
+    assert [path.rpartition("/")[2] for path in head(outer)] == names
+
+
 def test_copies_of_several_devices(cpus):
     strategy = tf.distribute.MirroredStrategy(cpus[:2])
     with strategy.scope():

@@ -10,7 +10,7 @@ from matplotlib import font_manager
 from trainer.reports import fonts
 
 
-def _write_font(path: pathlib.Path, name: str, letters: str) -> None:
+def _write_font(path: pathlib.Path, name: str, letters: str, weight: int = 400) -> None:
     """Writes a font that draws each of `letters` as a square."""
     pen = TTGlyphPen(None)
     for move, *point in ((pen.moveTo, 0, 0), *((pen.lineTo, *p) for p in ((0, 9), (9, 9), (9, 0)))):
@@ -26,7 +26,7 @@ def _write_font(path: pathlib.Path, name: str, letters: str) -> None:
     font.setupHorizontalHeader(ascent=900, descent=-100)
     about = {"familyName": name, "styleName": "Regular", "psName": name.replace(" ", "")}
     font.setupNameTable(about)
-    font.setupOS2()
+    font.setupOS2(usWeightClass=weight)
     font.setupPost()
     font.save(path)
 
@@ -37,16 +37,30 @@ def no_other_fonts(monkeypatch):
     own = [each for each in font_manager.fontManager.ttflist if each.name == fonts.USUAL]
     monkeypatch.setattr(font_manager.fontManager, "ttflist", own)
     monkeypatch.setattr(font_manager, "findSystemFonts", list)
-    fonts._chosen.cache_clear()
+    caches = fonts._chosen, fonts._others
+    for cache in caches:
+        cache.cache_clear()
     yield
-    fonts._chosen.cache_clear()
+    for cache in caches:
+        cache.cache_clear()
 
 
 @pytest.fixture
-def chinese_font(no_other_fonts, monkeypatch, tmp_path):
+def installed(no_other_fonts, monkeypatch, tmp_path):
+    """Function that installs fonts, each given as its name, letters and optionally weight."""
+
+    def install(*each):
+        for number, about in enumerate(each):
+            _write_font(tmp_path / f"{number}.ttf", *about)
+        (tmp_path / "damaged.ttf").write_bytes(b"not a font")
+        found = [str(path) for path in tmp_path.iterdir()]
+        monkeypatch.setattr(font_manager, "findSystemFonts", lambda: found)
+
+    return install
+
+
+@pytest.fixture
+def chinese_font(installed):
     """Name of a font with two Chinese letters; another one has boxes, as one of matplotlib's."""
-    _write_font(tmp_path / "chinese.ttf", "Crescendo Test", "猫狗")
-    _write_font(tmp_path / "boxes.ttf", "Last Resort Test", "猫狗一")
-    found = [str(path) for path in tmp_path.iterdir()]
-    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: found)
+    installed(("Crescendo Test", "猫狗"), ("Last Resort Test", "猫狗一"))
     return "Crescendo Test"

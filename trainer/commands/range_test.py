@@ -56,16 +56,17 @@ def _report(config: Config, folder: pathlib.Path) -> None:
     write_atomic(folder / "range_test.png", picture)
     write_image(folder / "tensorboard" / "range_test", "range_test", picture)
     say(found.why)
+    batch_size, momentum = points[0]["batch_size"], points[0]["momentum"]
+    reference = f"--base_batch_size={batch_size} --base_momentum={momentum:g}"
     if config.init_from:
         say(
-            f"for pretrained weights, begin with a third, --base_learning_rate="
-            f"{found.highest / _PRETRAINED:.3g}, as docs/fine-tuning.md measures"
+            "for pretrained weights, begin with a third, as docs/fine-tuning.md measures:\n"
+            f"--base_learning_rate={found.highest / _PRETRAINED:.3g} {reference}"
         )
     say(f"see {folder}/range_test.png and .csv; to train with these rates, use:")
-    batch_size, momentum = points[0]["batch_size"], points[0]["momentum"]
     say(
-        f"--base_learning_rate={found.highest:.3g} --base_batch_size={batch_size} "
-        f"--base_momentum={momentum:g} --min_learning_rate={found.lowest:.3g}"
+        f"--base_learning_rate={found.highest:.3g} {reference} "
+        f"--min_learning_rate={found.lowest:.3g}"
     )
 
 

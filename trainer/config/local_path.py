@@ -1,5 +1,6 @@
 """Checks the paths in flags: most must be on this machine's disks; TFDS also reads URLs."""
 
+import os
 import re
 
 # The second alternative finds URLs that lost a slash, because pathlib turns // into /.
@@ -32,7 +33,7 @@ def remote_problem(path: str) -> str:
     kind = scheme(path)
     if kind and "://" not in path:
         return f"is a URL with one slash, which would name a local folder: write {kind}://"
-    return empty(path)
+    return _home_problem(path) or empty(path)
 
 
 def problem(path: str) -> str:
@@ -44,6 +45,20 @@ def problem(path: str) -> str:
         how = _COPIES.get(kind, "by hand")
         copy = f"name a local folder, and copy the files between that folder and the URL {how}"
         return f"is a URL, and only local disks are read and written: {copy}"
-    if path.startswith("~"):
-        return "the shell does not expand ~ within a flag: write $HOME instead"
-    return empty(path)
+    return _home_problem(path) or empty(path)
+
+
+def _home_problem(path: str) -> str:
+    """Returns why `path` cannot be used if it begins with ~ for a home; else "".
+
+    An editor's ~draft.jpg may be among the files of a pattern. So a file of such a name is read.
+    """
+    home = path.partition("/")[0]
+    if home == "~":
+        return "begins with ~, which the shell does not expand within a flag: write $HOME instead"
+    if home.startswith("~") and not os.path.lexists(path):
+        return (
+            f"begins with {home}, which the shell does not expand within a flag: write out the "
+            f"path of that home, or ./{path} if the name begins with ~"
+        )
+    return ""

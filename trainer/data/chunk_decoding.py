@@ -191,7 +191,10 @@ class _Chunks:
                 reason = " ".join(text.split())
                 with contextlib.suppress(tf.errors.OpError):
                     data = source.open(*fetched).content.numpy()
-                    reason = pillow_decoding.reason(data, source.max_pixels) or reason
+                    # Pillow, unlike TensorFlow, decodes a PNG that lacks only its last bytes.
+                    invalid = re.match("Invalid (JPEG|PNG) data", reason)
+                    known = pillow_decoding.reason(data, source.max_pixels)
+                    reason = known or (f"it is damaged: {reason}" if invalid else reason)
             except pillow_decoding.UndecodableError as error:
                 reason = str(error)
         self.bad.add(source.describe(index), reason.rstrip("."))

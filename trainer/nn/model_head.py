@@ -16,13 +16,41 @@ _CONTRACTIONS = {"MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Ein
 def head(model: keras.Model) -> list[str]:
     """Returns the paths of the layers that compute the logits of `model`; mostly a single one.
 
-    In a model of Keras' functional API this is the last layer with weights. In other models, a
-    search goes back from the logits through the graph of operations. It ends at each matrix product
-    or convolution with weights. The layers that it meets count if the number of classes is in the
-    shape of a weight. The result is empty if there are none.
+    In a model of Keras' functional API this is mostly a Dense layer or a convolution, behind which
+    there are only layers without weights. In other models, a search goes back from the logits
+    through the graph of operations. It ends at each matrix product or convolution with weights. The
+    layers that it meets count if the number of classes is in the shape of a weight. If there are
+    none, the last layer with weights is the head in the functional API, and else the result is
+    empty.
     """
-    if not any(map(_chooses_order, model._flatten_layers())):
-        return [list(layer_paths(model))[-1]]
+    paths = layer_paths(model)
+    if only := _only(model):
+        return [path for path, layer in paths.items() if layer is only]
+    found = _searched(model)
+    if not found and not any(map(_chooses_order, model._flatten_layers())):
+        return [list(paths)[-1]]
+    return found
+
+
+def _only(model: keras.Model) -> keras.layers.Layer | None:
+    """Returns the layer whose result, changed only by layers without weights, is the logits."""
+    tensor = model.outputs[0]
+    while True:
+        operation, node, index = tensor._keras_history
+        as_keras = type(operation).call.__module__.partition(".")[0] == "keras"  # Not overridden.
+        if as_keras and isinstance(operation, keras.Model):
+            tensor = operation.outputs[index]
+            continue
+        if as_keras and isinstance(operation, (keras.layers.Dense, keras.layers.Conv2D)):
+            return operation
+        before = operation._inbound_nodes[node].input_tensors
+        if getattr(operation, "weights", None) or len(before) != 1:
+            return None
+        (tensor,) = before
+
+
+def _searched(model: keras.Model) -> list[str]:
+    """Returns the paths of the layers that a search back from the logits meets, as in `head`."""
     graph, logits = _traced(model)
     paths = weight_paths(model)
     handles = {

@@ -9,18 +9,19 @@ import functools
 import logging
 import unicodedata
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from matplotlib import font_manager
 from matplotlib.ft2font import FT2Font
 from matplotlib.text import Text
 
 USUAL = "DejaVu Sans"
-_BOXES = "Last Resort"  # matplotlib's own font that draws a box for each letter.
+_BOXES = "LastResort"  # Fonts of matplotlib and macOS that draw a box for each letter.
 # It reports each weight that a font lacks.
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
-INSTALL = "install a font that has them, such as those of Debian's fonts-noto-cjk"
+INSTALL = "install a font that has them, such as those of Debian's fonts-noto"
 _IGNORED = {"Cc", "Cf", "Zl", "Zp"}  # Categories of characters that are not drawn.
-_REGULAR = (400, "normal", "regular", "book")  # Weights of a text that is not bold.
+_REGULAR = 400  # Weight of a text that is not bold.
 _VARIANTS = range(0xFE00, 0xFE10)  # Each of these chooses a form of the letter before it.
 
 
@@ -45,15 +46,18 @@ def replace_lacking(texts: Iterable[Text]) -> None:
 def _chosen(letters: frozenset[str]) -> tuple[tuple[str, ...], frozenset[str]]:
     """Returns the names of the fonts for `letters`, and the letters that none of them has."""
     missing = {each for each in letters if _is_drawn(each)}
-    missing -= _letters_of(font_manager.findfont(USUAL))
+    missing -= _letters_of(str(font_manager.findfont(USUAL)))
     names = [USUAL]
-    while missing:
+    fonts = [*_others()] if missing else []
+    while missing and fonts:
         # The first in the alphabet of those that have the most letters, so that pages are repeated.
-        best = max(_others(), key=lambda font: len(missing & _letters_of(font[1])), default=None)
-        if best is None or not missing & _letters_of(best[1]):
+        found = max(fonts, key=lambda font: len(missing & _letters_of(*font[1:])))
+        if not missing & _letters_of(*found[1:]):
             break
-        names.append(best[0])
-        missing -= _letters_of(best[1])
+        fonts.remove(found)
+        if drawn := missing & _drawn_by(found.family):
+            names.append(found.family)
+            missing -= drawn
     return tuple(names), frozenset(missing)
 
 
@@ -61,31 +65,56 @@ def _is_drawn(letter: str) -> bool:
     return unicodedata.category(letter) not in _IGNORED and ord(letter) not in _VARIANTS
 
 
-def _others() -> list[tuple[str, str]]:
-    """Returns the names and files of the fonts in the usual style, sorted."""
-    known = {entry.fname for entry in font_manager.fontManager.ttflist}
-    # matplotlib keeps its list, which lacks fonts that were installed later.
-    for path in {*font_manager.findSystemFonts()} - known:
-        with contextlib.suppress(OSError, RuntimeError, UnicodeError):
-            font_manager.fontManager.addfont(path)
-    fonts = font_manager.fontManager.ttflist
-    return sorted(
-        {
-            (each.name, each.fname)
-            for each in fonts
-            if each.style == "normal"
-            and each.weight in _REGULAR
-            and each.name != USUAL
-            and not each.name.startswith(_BOXES)
-        }
-    )
+class _Font(NamedTuple):
+    family: str
+    path: str
+    face: int  # A collection of fonts, .ttc, has several.
 
 
 @functools.cache
-def _letters_of(path: str) -> frozenset[str]:
-    """Returns the letters that a file draws; matplotlib does not draw a font of bitmaps."""
+def _others() -> tuple[_Font, ...]:
+    """Returns the most usual font of each family: upright, of the weight of usual text."""
+    known = {str(entry.fname) for entry in font_manager.fontManager.ttflist}
+    # matplotlib keeps its list, which lacks fonts that were installed later.
+    for path in {*font_manager.findSystemFonts()} - known:
+        # As for matplotlib's own list, a damaged font may raise anything.
+        with contextlib.suppress(Exception):
+            font_manager.fontManager.addfont(path)
+    best: dict[str, font_manager.FontEntry] = {}
+    for entry in sorted(font_manager.fontManager.ttflist, key=_unusual):
+        best.setdefault(entry.name, entry)
+    return tuple(
+        _Font(family, str(best[family].fname), getattr(best[family], "index", 0))
+        for family in sorted(best)
+        if family != USUAL and not family.replace(" ", "").lstrip(".").startswith(_BOXES)
+    )
+
+
+def _unusual(entry: font_manager.FontEntry) -> tuple[bool, bool, int, str, int]:
+    """Returns a key that is lowest for an upright font of the weight and width of usual text."""
+    unusual_weight = abs(int(entry.weight) - _REGULAR)
+    return (
+        *(entry.style != "normal", entry.stretch != "normal"),
+        *(unusual_weight, str(entry.fname), getattr(entry, "index", 0)),
+    )
+
+
+def _drawn_by(family: str) -> frozenset[str]:
+    """Returns the letters of the font that matplotlib chooses, which may be another file's."""
     try:
-        font = FT2Font(path)
+        # matplotlib takes the text "Own-12" for a size of the font Own.
+        wanted = font_manager.FontProperties(family=[family])
+        found = font_manager.findfont(wanted, fallback_to_default=False)
+        return _letters_of(str(found), getattr(found, "face_index", 0))
+    except ValueError:
+        return frozenset()
+
+
+@functools.cache
+def _letters_of(path: str, index: int = 0) -> frozenset[str]:
+    """Returns the letters that a font draws; matplotlib does not draw a font of bitmaps."""
+    try:
+        font = FT2Font(path, face_index=index) if index else FT2Font(path)
         return frozenset(map(chr, font.get_charmap())) if font.scalable else frozenset()
     except (OSError, RuntimeError, ValueError):
         return frozenset()

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import matplotlib
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -107,11 +108,11 @@ def _render(picture: Picture, kind: str, *, legend: bool) -> bytes:
         warnings.filterwarnings("ignore", message="Glyph")
         figure = _drawn(picture)
         letters = {letter for text in _texts(figure) for letter in text.get_text()}
+        letters |= {letter for label in _handles(figure) for letter in label}
         matplotlib.rcParams["font.family"] = fonts.families(letters)
         if len(matplotlib.rcParams["font.family"]) > 1:
             figure = _drawn(picture)  # A text keeps the fonts with which it was made.
-        pairs = (zip(*axes.get_legend_handles_labels(), strict=True) for axes in figure.axes)
-        handles = {label: handle for each in pairs for handle, label in each}  # Each label once.
+        handles = _handles(figure)
         if legend and handles:
             columns = 2 if max(map(len, handles)) <= _WIDE else 1
             figure.set_figheight(picture.height + 0.19 * -(-len(handles) // columns))
@@ -128,6 +129,12 @@ def _drawn(picture: Picture) -> Figure:
     figure = Figure(figsize=(4.8, picture.height), layout="constrained")
     picture.draw(figure)
     return figure
+
+
+def _handles(figure: Figure) -> dict[str, Artist]:
+    """Returns what the legend explains, by its label; each label once."""
+    pairs = (zip(*axes.get_legend_handles_labels(), strict=True) for axes in figure.axes)
+    return {label: handle for each in pairs for handle, label in each}
 
 
 def _texts(figure: Figure) -> list[Text]:

@@ -29,12 +29,10 @@ def build(config: Config) -> keras.Model:
 
 
 def _classes(config: Config) -> int:
-    """Returns --num_classes, or the number of classes of the training split."""
-    if config.num_classes is not None:
-        return config.num_classes
+    """Returns the number of classes of the training split; if it is elsewhere, a likely one."""
     try:
         return len(sources.class_names(config.dataset, config.train_split, config.data_dir))
     except UserError:
         if config.train_examples is None:
             raise
-        return _SOME_CLASSES
+        return config.num_classes or _SOME_CLASSES
