@@ -2,7 +2,9 @@
 
 docs/results/NAME.toml lists the points: flags by name, flags that all points share, and seeds.
 docs/results/NAME.jsonl has one row for each finished run. It is committed, so that the next call
-runs only what is missing. All points of a seed run before the next seed.
+runs only what is missing. A row of other flags does not count. All points of a seed run before the
+next seed. With `target`, a top-1, the table shows the seconds of training until an evaluation
+reached it.
 
     python scripts/benchmarks/run_experiment.py modern --minutes=150
     python scripts/benchmarks/run_experiment.py modern --table
@@ -14,6 +16,7 @@ import datetime
 import json
 import pathlib
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -21,15 +24,28 @@ import tomllib
 from collections.abc import Iterator
 from typing import Any
 
+from trainer.run_dir.metrics import read
 from trainer.sweep.seed_statistics import spread
 
 RESULTS = pathlib.Path("docs/results")
+_STOPPED = 75  # Status of a run that a signal stopped.
 _KEPT = ("top1", "loss", "updates", "seconds", "examples_per_second", "plain", "ema", "versions")
+
+
+def flags_of(experiment: dict[str, Any], point: str) -> list[str]:
+    """Returns the flags of a point's runs, without the seed."""
+    return [*experiment["points"][point], *experiment["flags"]]
+
+
+def current(experiment: dict[str, Any], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the rows whose points the experiment has, with the same flags."""
+    wanted = {point: flags_of(experiment, point) for point in experiment["points"]}
+    return [row for row in rows if row["flags"] == wanted.get(row["point"])]
 
 
 def missing(experiment: dict[str, Any], rows: list[dict[str, Any]]) -> Iterator[tuple[str, int]]:
     """Yields (point, seed) of each run that has no row, seed by seed."""
-    done = {(row["point"], row["seed"]) for row in rows}
+    done = {(row["point"], row["seed"]) for row in current(experiment, rows)}
     for seed in experiment["seeds"]:
         for point in experiment["points"]:
             if (point, seed) not in done:
@@ -53,15 +69,33 @@ def run(flags: list[str], seed: int, model_dir: pathlib.Path, seconds: float) ->
         status = process.wait(timeout=seconds)
     except subprocess.TimeoutExpired:
         process.terminate()
-        if process.wait():
+        status = process.wait()
+        if status in (_STOPPED, -signal.SIGTERM):
             return None
-        status = 0  # It ended just now.
     if status:
         sys.exit(f"{model_dir} ended with status {status}; its flags: {' '.join(flags)}")
     return json.loads((model_dir / "result.json").read_text())
 
 
-def row(point: str, seed: int, flags: list[str], result: dict[str, Any]) -> dict[str, Any]:
+def evaluations(model_dir: pathlib.Path) -> list[tuple[float, float]]:
+    """Returns the seconds of training before each evaluation that counts, and its top-1.
+
+    The seconds are those of the updates, without evaluations, checkpoints and tracing.
+    """
+    found: dict[str, list[tuple[float, float]]] = collections.defaultdict(list)
+    seconds, position = 0.0, 0
+    for point in read(model_dir / "metrics.jsonl"):
+        if point["split"] == "train":
+            seconds += (point["position"] - position) / point["examples_per_second"]
+            position = point["position"]
+        else:
+            found[point["split"]].append((round(seconds, 2), point["top1"]))
+    return found["eval_ema"] or found["eval"]
+
+
+def row(
+    point: str, seed: int, flags: list[str], result: dict[str, Any], model_dir: pathlib.Path
+) -> dict[str, Any]:
     """Returns the row of a finished run: the point, its flags, the results and the machine."""
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout
     found = {name: result[name] for name in _KEPT if name in result}
@@ -70,14 +104,18 @@ def row(point: str, seed: int, flags: list[str], result: dict[str, Any]) -> dict
         "seed": seed,
         "flags": flags,
         **found,
+        "evaluations": evaluations(model_dir),
         "processor": _processor(),
         "commit": commit.strip(),
         "date": datetime.date.today().isoformat(),
     }
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Returns a line for each point: top-1 over the seeds, updates and seconds."""
+def table(rows: list[dict[str, Any]], target: float | None = None) -> str:
+    """Returns a line for each point: top-1 over the seeds, updates and seconds.
+
+    `target` is a top-1; the line has the mean seconds to it, over the runs that reached it.
+    """
     by_point = collections.defaultdict(list)
     for each in rows:
         by_point[each["point"]].append(each)
@@ -91,9 +129,23 @@ def table(rows: list[dict[str, Any]]) -> str:
         without = f"  plain {plain.percent}" if plain else ""
         lines.append(
             f"{point:20} {accuracy.percent}  {found[0]['updates']:,} updates  {seconds.mean:,.0f} s"
-            f"{without}"
+            f"{without}{_to_target(found, target)}"
         )
     return "\n".join(lines)
+
+
+def _to_target(rows: list[dict[str, Any]], target: float | None) -> str:
+    """Returns the mean seconds until runs reached the top-1 `target`, and how many did."""
+    if target is None:
+        return ""
+    curves = [each.get("evaluations", []) for each in rows]
+    first = [
+        min(s for s, top1 in curve if top1 >= target)
+        for curve in curves
+        if any(top1 >= target for _, top1 in curve)
+    ]
+    mean = f"{sum(first) / len(first):,.0f} s" if first else "never"
+    return f"  to {target:.0%}: {mean} ({len(first)} of {len(rows)})"
 
 
 def _processor() -> str:
@@ -115,15 +167,15 @@ def main() -> None:
     path = RESULTS / f"{options.name}.jsonl"
     end = time.monotonic() + 60 * options.minutes
     for point, seed in [] if options.table else list(missing(experiment, read_rows(path))):
-        flags = [*experiment["points"][point], *experiment["flags"]]
+        flags = flags_of(experiment, point)
         model_dir = options.runs / options.name / f"{point}_{seed}"
         left = end - time.monotonic()
         result = run(flags, seed, model_dir, left) if left > 0 else None
         if result is None:
             break
         with path.open("a") as file:
-            file.write(json.dumps(row(point, seed, flags, result)) + "\n")
-    print(table(read_rows(path)))
+            file.write(json.dumps(row(point, seed, flags, result, model_dir)) + "\n")
+    print(table(current(experiment, read_rows(path)), experiment.get("target")))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ A run under TPUStrategy differs from this program:
 - A run also evaluates, by another program, which is smaller.
 """
 
+import dataclasses
 import re
 from typing import Any
 
@@ -87,7 +88,7 @@ def training_data(config: Config, examples: int) -> TrainingData:
         image, label = records.supervised_features(builder, config.dataset)
         classes, shape = label.num_classes, image.shape
     h, w, c = shape
-    side = config.model_image_size  # The only size that is traced, in training too.
+    side = config.loaded_image_size  # Of all sizes of --image_sizes, the largest needs most memory.
     h, w = side or h, side or w
     if h is None or w is None:
         raise UserError(f"{config.dataset}'s images have no fixed size: give --image_size=N.")
@@ -101,7 +102,9 @@ def training_step(config: Config, data: TrainingData, replicas: int) -> Training
       UserError: if the model does not exist.
     """
     strategy = _Core(replicas)
-    model, average = setup.build(config, data, strategy), None
+    side = config.loaded_image_size
+    in_training = dataclasses.replace(config, image_size=side, image_sizes=(), eval_image_size=None)
+    model, average = setup.build(in_training, data, strategy), None
     if config.ema_decay is not None:
         average = ModelAverage(
             strategy, model, decay=config.ema_decay, base_batch_size=config.base_batch_size

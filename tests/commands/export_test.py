@@ -185,3 +185,7 @@ def test_the_size_of_images_may_be_another(capsys, uninterrupted, tmp_path):
     status, _, err = done(capsys, "evaluate", *flags, "--image_size=20")
     assert status == 2
     assert "images of shape (20, 20, 1), and the model takes (40, 40, 1)" in err
+    assert "give --eval_image_size=40" in err
+    # That flag counts for more than --image_size, whatever the export brings.
+    status, _, err = done(capsys, "evaluate", *flags, "--image_size=20", "--eval_image_size=40")
+    assert status == 0, err

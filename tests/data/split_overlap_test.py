@@ -97,6 +97,26 @@ def test_a_copied_file_is_named_with_its_original(tmp_path):
     assert line.endswith(f"copy of 2.jpg (in train: {tmp_path}/train/cat/2.jpg)")
 
 
+def in_memory(source, size):
+    pixels = np.zeros((source.examples, size, size, 3), np.uint8)
+    labels = np.zeros(source.examples, np.int64)
+    return InMemoryDataset(pixels, labels, source.class_names, source.name, path=source.path)
+
+
+@pytest.mark.parametrize("in_training", [True, False])
+def test_pictures_of_two_sizes_are_compared_by_their_files(tmp_path, in_training):
+    training, evaluation = folders_of_files(tmp_path)
+    wanted = identical(training, evaluation)
+    assert len(wanted) == 1
+    shown = in_memory(training, 8) if in_training else training
+    assert identical(shown, in_memory(evaluation, 12)) == wanted
+
+
+def test_records_of_two_sizes_are_not_compared():
+    other = dataclasses.replace(images([1]), images=np.zeros((1, 5, 5, 1), np.uint8))
+    assert identical(images(range(8)), other) is None
+
+
 def test_missing_and_special_files_are_skipped(tmp_path):
     training, evaluation = folders_of_files(tmp_path)
     (tmp_path / "train/cat/1.jpg").unlink()

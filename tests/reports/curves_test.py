@@ -132,15 +132,24 @@ def test_schedules_are_steps_and_constants_are_sentences(tmp_path):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     for point in lines:
         point["batch_size"] = 100 if point["update"] <= 10 else 500
+        if point["split"] == "train":
+            point["image_size"] = 20 if point["update"] <= 10 else 28
         point["noise_scale"] = 93.75 if point["update"] <= 10 else 93.75000000000004
     text = "".join(json.dumps(point) + "\n" for point in lines)
     (folder / "metrics.jsonl").write_text(text)
     groups = conditions(read(tmp_path))
     pictures, still = curves.schedule(groups, curves.lines(groups))
-    assert [p.name for p in pictures] == ["schedule_batch_size", "schedule_gradient_noise_scale"]
+    assert [p.name for p in pictures] == [
+        "schedule_batch_size",
+        "schedule_image_size",
+        "schedule_gradient_noise_scale",
+    ]
     assert "The momentum is 0.9 throughout." in still
     assert any("is 93.75 throughout" in sentence for sentence in still)
-    (line,) = drawn(pictures)["schedule_batch_size"].lines
+    axes = drawn(pictures)
+    (line,) = axes["schedule_image_size"].lines
+    assert {*line.get_ydata()} == {20, 28}
+    (line,) = axes["schedule_batch_size"].lines
     assert line.get_drawstyle() == "steps-pre"
     assert (line.get_xdata()[0], line.get_ydata()[0]) == (0, 100)
     rises = [x for x, y in zip(*line.get_data(), strict=True) if y == 500]

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 from PIL import Image
 
@@ -45,6 +47,26 @@ def test_a_changing_momentum_has_its_own_panel(tmp_path, kind):
     plan_plot.draw(*planned(kind), str(path))
     with Image.open(path) as picture:
         assert picture.height > picture.width if kind == "momentum" else picture.height < 1000
+
+
+def test_the_line_of_image_sizes_steps_where_they_change(tmp_path):
+    config = parsed(*FLAGS["step"], "--epochs=3", "--image_sizes=14@0,28@2,14@2.5")
+    schedule = from_config(config, 60_000, 1)
+    ramps = plan.ramps(schedule, layouts(config))
+    epochs, sides = plan_plot.image_sizes(schedule, ramps)
+    assert (epochs[0], epochs[-1]) == (0, 3)
+    changes = [i for i, (a, b) in enumerate(itertools.pairwise(sides)) if a != b]
+    assert [(sides[i], sides[i + 1]) for i in changes] == [(14, 28), (28, 14)]
+    for i, at in zip(changes, (2, 2.5), strict=True):
+        assert epochs[i] == epochs[i + 1] == pytest.approx(at, abs=0.02)
+    heights = []
+    for each in (config, parsed(*FLAGS["step"], "--epochs=3")):
+        schedule = from_config(each, 60_000, 1)
+        path = tmp_path / "plan.png"
+        plan_plot.draw(schedule, plan.ramps(schedule, layouts(each)), each, str(path))
+        with Image.open(path) as picture:
+            heights.append(picture.height)
+    assert heights[0] > heights[1]
 
 
 def test_ticks_are_far_enough_apart():

@@ -64,6 +64,16 @@ def test_a_file_is_rejected(tmp_path):
         pass
 
 
+def test_a_run_that_was_killed_while_it_chose_micro_batches_begins_again(tmp_path):
+    for name in ("lock", "micro_batch.json", "micro_batch_128.json", "micro_batch_160.json.tmp"):
+        (tmp_path / name).touch()
+    with lock_run_dir(tmp_path, FLAGS):
+        pass
+    (tmp_path / "micro_batch_large.json").touch()
+    with pytest.raises(UserError, match="not a run directory"), lock_run_dir(tmp_path, FLAGS):
+        pass
+
+
 HOLD = """
 import pathlib, sys
 from trainer.run_dir.directory import lock_run_dir

@@ -28,9 +28,8 @@ def test_it_runs_what_is_missing_and_appends_a_row_for_each(tmp_path):
     results = tmp_path / "docs" / "results"
     results.mkdir(parents=True)
     points = 'plain = []\naverage = ["--ema_decay=0.9"]'
-    (results / "small.toml").write_text(
-        f"seeds = [3]\nflags = {json.dumps(FLAGS)}\n[points]\n{points}"
-    )
+    head = f"seeds = [3]\nflags = {json.dumps(FLAGS)}\n[points]\n"
+    (results / "small.toml").write_text(f"target = 0.01\n{head}{points}")
     stopped = experiment(tmp_path, "--minutes=0")
     assert stopped.returncode == 0, stopped.stderr
     assert not (results / "small.jsonl").exists()
@@ -44,9 +43,17 @@ def test_it_runs_what_is_missing_and_appends_a_row_for_each(tmp_path):
         )
         assert row["top1"] == kept["top1"]
         assert row["updates"] == 32
+        ((seconds, top1),) = row["evaluations"]
+        assert top1 == row["top1"]
+        assert 0.9 * row["seconds"] < seconds < 1.1 * row["seconds"]
     assert rows[1]["plain"]["top1"] != rows[1]["ema"]["top1"]
     before = (results / "small.jsonl").read_text()
     again = experiment(tmp_path, "--table")
     assert (results / "small.jsonl").read_text() == before
     assert again.stdout == ended.stdout[-len(again.stdout) :]
     assert f"{100 * rows[0]['top1']:.2f}% (n = 1)  32 updates" in again.stdout
+    assert f"to 1%: {rows[0]['evaluations'][0][0]:,.0f} s (1 of 1)" in again.stdout
+    # A row of other flags is neither shown nor counted.
+    (results / "small.toml").write_text(f'{head}plain = ["--weight_decay=0"]')
+    other = experiment(tmp_path, "--minutes=0")
+    assert (other.returncode, other.stdout.strip()) == (0, "")

@@ -151,6 +151,14 @@ def test_photographs_need_image_size():
     assert (data.image_shape, data.classes) == ((32, 32, 3), 1000)
 
 
+def test_the_largest_size_of_training_is_traced():
+    sizes = ["--image_sizes=16@0,40@0.5,24@1", "--epochs=2", "--eval_image_size=20"]
+    config = configs.parsed(*TINY, *sizes)
+    data = tpu_fit_trace.training_data(config, 10)
+    assert data.image_shape[:2] == (40, 40)
+    assert tpu_fit_trace.training_step(config, data, 8).model.input_shape[1:3] == (40, 40)
+
+
 def test_the_trace_has_one_reduction_of_each_sum():
     config = configs.parsed(*TINY)
     data = tpu_fit_trace.training_data(config, 50_000)

@@ -26,6 +26,28 @@ def smooth(image_shape: tuple[int, int, int], classes: int) -> keras.Model:
     return tiny(image_shape, classes, "softplus")
 
 
+def reshaping(image_shape: tuple[int, int, int], classes: int) -> keras.Model:
+    """A model that makes more rows of features of larger images, as if there were more images."""
+    h, w, c = image_shape
+    images = keras.Input(image_shape)
+    features = keras.ops.reshape(images, (-1, h * w * c))
+    return keras.Model(images, keras.layers.Dense(classes)(features))
+
+
+class Asserting(keras.layers.Layer):
+    """Takes images of one width."""
+
+    def call(self, x: keras.KerasTensor) -> keras.KerasTensor:
+        assert x.shape[2] == 16, "rows of 16 pixels only"
+        return x
+
+
+def asserting(image_shape: tuple[int, int, int], classes: int) -> keras.Model:
+    """`tiny`, whose own layer refuses other images than those of 16 pixels by an assertion."""
+    model = tiny(image_shape, classes)
+    return keras.Sequential([keras.Input(image_shape), Asserting(), *model.layers])
+
+
 def softmax(image_shape: tuple[int, int, int], classes: int) -> keras.Model:
     """A model that does not return logits."""
     model = tiny(image_shape, classes)

@@ -128,7 +128,7 @@ def _check_fits(
     if images != shape:
         raise UserError(
             f"{name} has images of shape {images}, and the model takes {shape}: name the model's "
-            f"training data with --dataset, or give --image_size={shape[0]}."
+            f"training data with --dataset, or give --eval_image_size={shape[0]}."
         )
     if labels > classes:
         raise UserError(

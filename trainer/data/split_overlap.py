@@ -65,16 +65,18 @@ def identical(
 ) -> list[tuple[str, str]] | None:
     """Returns pairs (name in `training`, name in `evaluation`) of equal pictures.
 
-    Pictures in memory are compared by their decoded pixels, and named by their indices. Files are
-    compared by their bytes, and named by their paths. Unreadable files are skipped. Returns None if
-    the splits are too large, or are stored as records.
+    Pictures of one size in memory are compared by their decoded pixels, and named by their indices.
+    Other files are compared by their bytes, and named by their paths. Unreadable files are skipped.
+    Returns None if the splits are too large, or are stored as records.
     """
-    if isinstance(training, InMemoryDataset) and isinstance(evaluation, InMemoryDataset):
+    if (
+        isinstance(training, InMemoryDataset)
+        and isinstance(evaluation, InMemoryDataset)
+        and training.image_shape == evaluation.image_shape
+    ):
         if training.images.nbytes + evaluation.images.nbytes > _MOST_BYTES:
             return None
         return _pairs(_pixel_digests(training), _pixel_digests(evaluation))
-    if isinstance(training, InMemoryDataset) or isinstance(evaluation, InMemoryDataset):
-        return None
     if training.path is None or evaluation.path is None:  # records
         return None
     if training.examples + evaluation.examples > _MOST_FILES:
@@ -101,7 +103,7 @@ def _pixel_digests(source: InMemoryDataset) -> Iterator[tuple[bytes, str]]:
         yield _digest(image.tobytes()), f"number {at}"
 
 
-def _sizes(source: IndexedDataset, path: Callable[[int], str]) -> dict[str, int]:
+def _sizes(source: InMemoryDataset | IndexedDataset, path: Callable[[int], str]) -> dict[str, int]:
     """Returns the size in bytes of each existing file, by path."""
     sizes = {}
     for name in map(path, range(source.examples)):

@@ -10,6 +10,11 @@ import keras
 import tensorflow as tf
 
 from trainer.errors import UserError
+from trainer.nn.user_code import one_line
+
+_TRIED = 2  # Number of images in a trial.
+# Errors that Keras raises if layers do not fit the images.
+_KERAS_RAISES = (ValueError, TypeError, IndexError)
 
 
 def accept_sizes(name: str, model: keras.Model, sizes: Sequence[tuple[int, int]]) -> None:
@@ -33,17 +38,19 @@ def accept_sizes(name: str, model: keras.Model, sizes: Sequence[tuple[int, int]]
             if isinstance(part, keras.Model) and getattr(part, "inputs", None):
                 part.input_spec = None
     for size in others:
-        images = tf.TensorSpec((None, *size, channels), tf.uint8)
+        # With a batch of unknown size, a reshape that moves pixels into the batch would pass.
+        images = tf.TensorSpec((_TRIED, *size, channels), tf.uint8)
         try:
             # Keras' symbolic call does not check a Dense layer's input; TensorFlow's trace does.
             function = tf.function(lambda x: model(x, training=False), autograph=False)
             logits = function.get_concrete_function(images)
-        except (ValueError, TypeError, IndexError) as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise _refusal(name, model, size, reason) from error
+        except Exception as error:
+            if not isinstance(error, _KERAS_RAISES) and ":" not in name:
+                raise  # An error in this program's models is a bug.
+            raise _refusal(name, model, size, one_line(error)) from error
         shape = tuple(logits.output_shapes)
-        if shape != model.output_shape:
-            raise _refusal(name, model, size, f"the result then has shape {shape}")
+        if shape != (_TRIED, *model.output_shape[1:]):
+            raise _refusal(name, model, size, f"from {_TRIED} images it makes shape {shape}")
 
 
 def _refusal(name: str, model: keras.Model, size: tuple[int, int], reason: str) -> UserError:

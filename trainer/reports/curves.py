@@ -40,6 +40,7 @@ _SCHEDULE = {
     "learning_rate": ("learning rate", "learning rate (log scale)"),
     "momentum": ("momentum", "momentum"),
     "noise_scale": ("predicted noise scale g ≈ εN / (B(1 − m))", "g (log scale)"),
+    "image_size": ("side of the training images", "pixels"),
     "gradient_noise_scale": ("measured gradient noise scale tr Σ / ‖G‖²", "examples (log scale)"),
     "gradient_noise_scale_adam": (
         "measured gradient noise scale in Adam's metric",

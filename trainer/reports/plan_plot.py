@@ -19,6 +19,7 @@ _POINTS = 1500  # Points of a line over the whole run; the picture is 900 pixels
 _FEWEST_POINTS = 20
 # Schedules to draw on a linear axis; the other schedules are straight on a logarithmic axis.
 _LINEAR = ("cosine", "polynomial", "cyclical", "range_test")
+_IMAGE_SIZE = "image size\n(pixels)"  # Label of a panel, whose axis is linear.
 _MOST_TICKS = 5  # More ticks would be too close together.
 
 
@@ -34,22 +35,26 @@ def draw(schedule: Trajectory, ramps: Sequence[Ramp], config: Config, path: str)
     drawn = points(schedule, ramps)
     epochs = [position / schedule.examples for position, _ in drawn]
     settings = [setting for _, setting in drawn]
-    panels: dict[str, list[float]] = {
+    values: dict[str, list[float]] = {
         "batch size\n(examples)": [setting.batch_size for setting in settings],
         "learning rate": [setting.learning_rate for setting in settings],
         "momentum": [setting.momentum for setting in settings],
         "noise scale g": [schedule.noise_scale(setting) for setting in settings],
     }
     if len({setting.momentum for setting in settings}) == 1:
-        del panels["momentum"]
+        del values["momentum"]
+    panels = {label: (epochs, ys) for label, ys in values.items()}
+    if schedule.image_sizes:
+        panels[_IMAGE_SIZE] = image_sizes(schedule, ramps)
     geometric = config.anneal == "range_test" and config.range_scale == "geometric"
     linear = config.anneal in _LINEAR and not geometric
     figure = Figure(figsize=(7.5, 1.2 + 2 * len(panels)), layout="constrained")
     rows: Any = figure.subplots(len(panels), 1, sharex=True)
-    for axes, (label, values) in zip(rows, panels.items(), strict=True):
-        axes.plot(epochs, values, color="#0072b2", linewidth=1.5)
+    for axes, (label, (xs, ys)) in zip(rows, panels.items(), strict=True):
+        axes.plot(xs, ys, color="#0072b2", linewidth=1.5)
         axes.set(ylabel=label, xlim=(0, max(schedule.epochs, epochs[-1])))
-        _scale(axes, values, label == "momentum" or (linear and label != "batch size\n(examples)"))
+        always = label in ("momentum", _IMAGE_SIZE)
+        _scale(axes, ys, always or (linear and label != "batch size\n(examples)"))
         axes.grid(alpha=0.3)
     rows[-1].set_xlabel("epochs")
     figure.suptitle(_title(config, schedule, ramps), fontsize=11)
@@ -84,6 +89,14 @@ def points(schedule: Trajectory, ramps: Sequence[Ramp]) -> list[tuple[int, Setti
         at = (start + last * i // parts * ramp.first.batch_size for i in range(parts + 1))
         found += [(position, schedule.at(position)) for position in at]
     return found
+
+
+def image_sizes(schedule: Trajectory, ramps: Sequence[Ramp]) -> tuple[list[float], list[float]]:
+    """Returns the epochs and sides in pixels of a line with a vertical step at each change."""
+    ends = [*(ramp.position for ramp in ramps[1:]), schedule.end]
+    places = [at for ramp, end in zip(ramps, ends, strict=True) for at in (ramp.position, end)]
+    sides = [float(ramp.first.image_size or 0) for ramp in ramps for _ in range(2)]
+    return [at / schedule.examples for at in places], sides
 
 
 def _title(config: Config, schedule: Trajectory, ramps: Sequence[Ramp]) -> str:

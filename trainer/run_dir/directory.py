@@ -151,7 +151,11 @@ def _claimable(path: pathlib.Path) -> bool:
     early = {"lock", "flags.txt.tmp", "micro_batch.json", "micro_batch.json.tmp"}
     # A sweep writes TensorBoard's HParams row of a point that failed this early.
     early |= {"bad_examples.txt", OUTPUT, "secret", "tensorboard"}
-    return path.is_dir() and {entry.name for entry in path.iterdir()} <= early
+    if not path.is_dir():
+        return False
+    # With --image_sizes, there is a micro_batch_<size>.json for each size.
+    names = {re.sub(r"^micro_batch_\d+\.", "micro_batch.", each.name) for each in path.iterdir()}
+    return names <= early
 
 
 def _check_links(path: pathlib.Path) -> None:

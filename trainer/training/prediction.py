@@ -83,7 +83,7 @@ def predict(
     )
     compute, iterator = _compute(strategy, model, lanes, top_k, loss), iter(dataset)
     what = f"a prediction for {batch_size} images at a time"
-    remedy = "Use a smaller --image_size, or --precision=bfloat16."
+    remedy = "Use a smaller --eval_image_size, or --precision=bfloat16."
     for first in range(0, source.examples, batch_size * replicas):
         with unwrap_user_errors(), translate(out_of_memory(what, remedy)):
             probabilities, classes, weights = (each.numpy() for each in compute(iterator))
