@@ -39,6 +39,8 @@ def test_it_trains_at_each_size_and_keeps_the_schedule(resized, uninterrupted):
         assert point["position"] - point["batch_size"] < end <= point["position"]
     assert all("image_size" not in p for p in points(uninterrupted[0]))
     assert result(model_dir)["traces"] == 3
+    assert result(model_dir)["image_size"] == 28
+    assert "image_size" not in result(uninterrupted[0])
     assert "evaluations, exports and predictions have images of 28 pixels" in printed.stdout
 
 
@@ -77,6 +79,9 @@ def test_evaluation_and_export_have_the_size_of_evaluations(capsys, tmp_path):
     last = points(model_dir, "eval")[-1]
     wanted = {name: last[name] for name in ("top1", "top5", "loss")}
     same(evaluate(capsys, f"--model_dir={model_dir}"), wanted)
+    # A size that is given for one call counts, although the run has --eval_image_size.
+    other = evaluate(capsys, f"--model_dir={model_dir}", "--image_size=20")
+    assert other["loss"] != pytest.approx(wanted["loss"])
     assert done(capsys, "export", f"--model_dir={model_dir}")[0] == 0
     about = json.loads((model_dir / "export" / "export.json").read_text())
     assert about["image_shape"] == [24, 24, 1]

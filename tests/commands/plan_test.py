@@ -181,6 +181,31 @@ def test_the_cost_by_a_run(uninterrupted, tmp_path, capsys):
     assert plan.run(parsed(*asked, *given)) == 0
 
 
+@pytest.mark.parametrize(
+    ("of_run", "flags", "ratio", "note"),
+    [
+        (28, ["--image_sizes=14@0,28@50%"], 1.0, ""),
+        (14, ["--image_sizes=14@0,28@50%"], 4.0, ""),
+        (None, ["--image_sizes=14@0,28@50%"], 1.0, "are taken as those of images of 28 pixels"),
+        (14, [], 1.0, "are those of images of 14 pixels"),
+        (None, [], 1.0, ""),
+    ],
+)
+def test_a_runs_times_are_scaled_to_the_pixels(tmp_path, capsys, of_run, flags, ratio, note):
+    ended = {"replicas": 1, "hosts": 1, "parameters": 9, "update_seconds": {"128": 2.0}}
+    of_sizes = {"image_size": of_run} if of_run else {}
+    common = {"top1": 0.5, "loss": 1.0, "updates": 1, "position": 128, "seconds": 2.0}
+    (tmp_path / "result.json").write_text(json.dumps({**common, **ended, **of_sizes}))
+    flags = [FASHION, *flags, f"--model_dir={tmp_path}", "--plan_replicas=1", "--format=json"]
+    plan.run(parsed(*flags))
+    out, error = capsys.readouterr()
+    phases = json.loads(out)["phases"]
+    assert phases[-1]["update_seconds"] == pytest.approx(
+        2.0 * ratio * phases[-1]["batch_size"] / 128
+    )
+    assert (note in error) if note else ("the times of" not in error)
+
+
 def test_a_run_that_has_not_ended_tells_no_cost(tmp_path, capsys):
     asked = (FASHION, f"--model_dir={tmp_path}/new")
     plan.run(parsed(*asked))

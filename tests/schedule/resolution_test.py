@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.support.configs import layouts, parsed, updates
 from trainer.config import image_sizes
 from trainer.errors import UserError
-from trainer.schedule import cost, plan, resolution
+from trainer.schedule import cost, notes, plan, resolution
 from trainer.schedule.stretch import next_stretch
 from trainer.schedule.trajectory import from_config
 
@@ -129,3 +129,13 @@ def test_a_runs_times_are_those_of_its_last_size():
     assert cost.medians(points) == {128: 0.5, 640: 2.0}
     plain = [{k: v for k, v in p.items() if k != "image_size"} for p in points[1:]]
     assert cost.medians(itertools.chain(plain)) == {128: 0.5, 640: 2.0}
+
+
+def test_a_size_without_an_update_is_named():
+    config = parsed(*GROW, "--image_sizes=14@0,20@1,28@1.0001")
+    schedule = from_config(config, EXAMPLES, 1)
+    phases = list(plan.phases(schedule, layouts(config)))
+    found = notes.lines(config, EXAMPLES, phases)
+    assert found[0] == "no update has images of 20 pixels: give them a longer time"
+    config = parsed(*GROW, "--image_sizes=14@0,28@1")
+    assert "no update" not in "".join(notes.lines(config, EXAMPLES, phases))

@@ -25,7 +25,7 @@ def run(config: Config) -> int:
     """Evaluates a checkpoint or an export on the evaluation split, and prints the result.
 
     Raises:
-      UserError: if there is no such model, or the model does not fit the data.
+      UserError: if the model does not exist, or does not fit the data.
       OutputError: if --per_class is given and its files cannot be written.
     """
     folder = model_source.run_or_export(config)

@@ -18,7 +18,7 @@ def run(config: Config) -> int:
     An earlier export of the same run is replaced.
 
     Raises:
-      UserError: if there is no such checkpoint, or the folder holds something else or cannot be
+      UserError: if the checkpoint does not exist, the folder holds something else, or it cannot be
         written.
     """
     folder = model_source.run(config)

@@ -158,6 +158,7 @@ def _machines(config: Config, replicas: int, hosts: int) -> cost.Machines | None
     if not _asks_for_cost(config):
         return None
     ended = _ended(pathlib.Path(config.model_dir)) if config.model_dir else {}
+    size = image_sizes.sizes(config.image_sizes)[-1] if config.image_sizes else None
     if config.plan_examples_per_second:
         compute = cost.Compute(example=1 / config.plan_examples_per_second)
     elif ended.get("update_seconds"):
@@ -168,6 +169,7 @@ def _machines(config: Config, replicas: int, hosts: int) -> cost.Machines | None
                 "Name a run of one host, or pass --plan_examples_per_second of one replica."
             )
         compute = cost.measured(ended["update_seconds"], ended["replicas"])
+        size = _size_of_times(config.model_dir, ended.get("image_size"), size)
     else:
         return None
     parameters = config.plan_parameters or ended.get("parameters")
@@ -183,8 +185,23 @@ def _machines(config: Config, replicas: int, hosts: int) -> cost.Machines | None
         parameters=parameters or 0,
         bandwidth=config.plan_link_bandwidth,
         latency=config.plan_link_latency,
-        image_size=image_sizes.sizes(config.image_sizes)[-1] if config.image_sizes else None,
+        image_size=size,
     )
+
+
+def _size_of_times(run: str | None, measured: int | None, planned: int | None) -> int | None:
+    """Returns the side of the images, in pixels, of the times of `run`; logs a guess.
+
+    `measured` is the last size of the run, and `planned` that of the plan, if it has several.
+    """
+    if measured is None and planned is not None:
+        note = f"the times of {run} are taken as those of images of {planned} pixels"
+    elif measured is not None and planned is None:
+        note = f"the times of {run} are those of images of {measured} pixels"
+    else:
+        return measured
+    say(f"crescendo plan: {note}", to=sys.stderr)
+    return measured or planned
 
 
 def _ended(folder: pathlib.Path) -> dict[str, Any]:

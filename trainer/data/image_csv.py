@@ -102,8 +102,8 @@ def _parts(path: str) -> tuple[dict[str, Files], list[str]]:
     """Returns the files of each split by name, and the names of the columns used.
 
     The three columns are those of the paths, the labels and the splits; the last name is "" if
-    there is no column of splits. A command calls this function several times, so the content is
-    cached as long as the file does not change.
+    the file lacks a column of splits. A command calls this function several times, so the content
+    is cached as long as the file does not change.
     """
     try:
         status = os.stat(path)

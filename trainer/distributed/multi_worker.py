@@ -117,7 +117,7 @@ class _Lost:
 
 
 def create_strategy(worker: Worker, gpus: int, timeout: float) -> tf.distribute.Strategy:
-    """Returns the strategy with a replica on each GPU, or on each worker if there are no GPUs.
+    """Returns the strategy with a replica on each GPU; if workers lack GPUs, on each worker.
 
     Args:
       worker: this process, which is already in a `worker_session`.

@@ -114,6 +114,9 @@ def with_kept_flags(command: str, config: Config, given: Sequence[str]) -> Confi
     kept = kept_flags(command, config)
     if not kept:
         return config
+    if "image_size" in config.given and "eval_image_size" not in config.given:
+        # The size that the user gives for this call counts, and not that of the run's evaluations.
+        kept = [line for line in kept if _name(line) != "eval_image_size"]
     try:
         return command_line.parse(command, given, kept)
     except UserError as error:  # A kept flag caused it, since `given` alone was parsed before.

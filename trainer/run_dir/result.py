@@ -29,6 +29,7 @@ _FIELDS = fields(
         "plain": fields({"top1": number(0, 1), "loss": number()}),
         "ema": fields({"top1": number(0, 1), "loss": number()}),
         "update_seconds": typed_json.table_of(number(1e-12, 1e12)),
+        "image_size": integer(1),
     },
 )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from trainer.config import training_targets
+from trainer.config import image_sizes, training_targets
 from trainer.config.flags import Config
 from trainer.schedule import averaging, resolution
 from trainer.schedule.plan import Phase
@@ -41,8 +41,11 @@ def _sizes(config: Config, phases: Sequence[Phase]) -> list[str]:
         return [f"training images have {own}; evaluations, exports and predictions {evaluated}"]
     last = parts[-1][1]
     share = resolution.relative_cost(parts, last)
+    asked = image_sizes.sizes(config.image_sizes)
+    unused = sorted({*asked} - {size for _, size in parts})
     return [
+        *(f"no update has images of {size} pixels: give them a longer time" for size in unused),
         f"evaluations, exports and predictions have images of {evaluated} pixels; training takes "
         f"{share:.0%} of the computation of {last} pixels throughout, if an example's is "
-        "proportional to its pixels"
+        "proportional to its pixels",
     ]

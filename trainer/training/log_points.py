@@ -41,7 +41,7 @@ def log_training(
         optional["gradient_clipped"] = window["clipped"] / window["updates"]
     if metrics.input_wait is not None:
         optional["input_wait"] = window["input_wait"] / window["seconds"]
-    if size := trajectory.image_size(state.position - int(state.setting["batch_size"])):
+    if size := trajectory.image_size(state.last_start):
         optional["image_size"] = size
     if decision:
         optional["decision"] = decision

@@ -120,6 +120,7 @@ def _write_result(run: Run, last: Evaluation, counts: str) -> dict[str, Any]:
     state, step = run.state, run.phases.step
     points = [p for p in read(run.path / "metrics.jsonl") if p["split"] == "train"]
     values, average = setup.values(step.model), step.average
+    image_size = run.trajectory.image_size(state.last_start)
     result = {
         "top1": last.top1,
         "top5": last.top5,
@@ -135,13 +136,15 @@ def _write_result(run: Run, last: Evaluation, counts: str) -> dict[str, Any]:
         "hosts": run.group.count,
         "parameters": sum(variable.shape.num_elements() for variable in values),
         "input_wait": state.input_wait / state.seconds if step.timed else None,
-        "micro_batch_size": run.micro_batch_sizes[run.trajectory.image_size(run.trajectory.end)],
+        "micro_batch_size": run.micro_batch_sizes[image_size],
         "traces": step.traces,
         "resumes": state.resumes,
         "bad_examples": run.bad.count,
         "parameters_sha256": digest(values),
         "versions": setup.versions(),
     }
+    if image_size:
+        result["image_size"] = image_size  # That of `update_seconds`.
     if average:
         result |= {
             "evaluated_with": counts,

@@ -65,6 +65,11 @@ class State:
         """Position of the last evaluation; 0 before the first."""
         return self.evaluation.get("position", 0)
 
+    @property
+    def last_start(self) -> int:
+        """Position at which the last update started; there must be one."""
+        return self.position - int(self.setting["batch_size"])
+
     def trained(self, stretch: Stretch, metrics: UpdateMetrics) -> None:
         """Records a trained stretch."""
         updates, size = len(stretch.settings), stretch.batch_size
