@@ -1,11 +1,13 @@
 """Fixtures: tiny sets that TFDS writes, Fashion-MNIST, and images in memory."""
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from tests.support.encoded_folders import write_folder
 from trainer.data.in_memory import InMemoryDataset
 from trainer.data.sources import load
 
@@ -78,3 +80,9 @@ def touch(tmp_path):
         return str(tmp_path)
 
     return make
+
+
+@pytest.fixture
+def folder(tmp_path) -> Callable[..., str]:
+    """folder(N, {number: replacement}, split) → a set of N encoded images."""
+    return functools.partial(write_folder, tmp_path)

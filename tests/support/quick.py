@@ -12,6 +12,7 @@ from trainer.training.loop import TrainingLoop
 
 # Files whose tests build large models or trace long graphs: together they take minutes.
 _LONG = (
+    "tests/data/bad_examples_test.py",
     "tests/data/chunk_decoding_test.py",
     "tests/nn/ghostify_test.py",
     "tests/nn/models/precision_test.py",

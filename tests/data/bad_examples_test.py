@@ -1,0 +1,156 @@
+"""Examples that cannot be decoded are named, counted, and replaced or left out."""
+
+import collections
+import io
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from tests.support.encoded_folders import BAD, SEED, SIZE, file_of, numbers, numbers_of, take
+from trainer.data.bad_examples import BadExamples
+from trainer.data.pipeline import evaluation
+from trainer.data.shuffle import example_indices
+from trainer.data.sources import image_statistics, load
+from trainer.errors import UserError
+from trainer.nn.splitmix64 import further_bits, random_bits
+from trainer.system.tensorflow_errors import translate
+
+
+@pytest.mark.parametrize("number", BAD)
+def test_the_first_bad_example_is_named(folder, number, tmp_path):
+    dataset = folder(40, {number: BAD[number]})
+    message = rf"(?s){tmp_path}/train/./{number}\.jpg cannot be used: .*or give --skip_bad_examples"
+    with pytest.raises(UserError, match=message):
+        load(dataset, "train", None, SIZE)
+    source, bad = load(dataset, "train", None, SIZE, augment="imagenet"), BadExamples(skip=False)
+    with pytest.raises(UserError, match=message), translate(bad.refusal):
+        take(source, 40, augment="imagenet", bad=bad)
+    with pytest.raises(UserError, match=message), translate(bad.refusal):
+        list(evaluation(source, batch_size=7, shards=1, augment="imagenet", bad=bad))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("missing", [1, 8, 60])
+def test_a_file_that_lacks_its_last_bytes_is_damaged(folder, kind, missing):
+    """Pillow decodes a PNG without its last chunk, and TensorFlow does not."""
+    dataset = folder(4, {3: file_of(kind, 3)[:-missing]})
+    with pytest.raises(UserError, match=r"3\.jpg cannot be used: it is damaged"):
+        load(dataset, "train", None, SIZE)
+
+
+@pytest.mark.parametrize("augment", ["none", "imagenet"])
+def test_bad_examples_are_replaced_counted_and_named(folder, augment, tmp_path, logged):
+    """Good examples come at their positions in two passes, and others replace bad ones."""
+    bad = BadExamples(skip=True, path=tmp_path / "bad.txt")
+    source = load(folder(40, BAD), "train", None, SIZE, augment=augment, bad=bad)
+    images, labels = take(source, 80, augment=augment, bad=bad)
+    number_of = numbers_of(source)
+    indices = example_indices(range(80), 40, SEED).numpy()
+    for position, (found, label) in enumerate(zip(numbers(images), labels, strict=True)):
+        number = number_of[indices[position]]
+        words = further_bits(random_bits(tf.constant([position], tf.int64), SEED), 100)[0]
+        others = iter(int(word) % 40 for word in words.numpy())
+        while number in BAD:
+            number = number_of[next(others)]
+        assert (found, label) == (number, number >= 20), position
+    assert bad.count == len(logged) == len(BAD)
+    names = [line.split("\t")[0] for line in (tmp_path / "bad.txt").read_text().splitlines()]
+    assert sorted(names) == sorted(f"{tmp_path}/train/{n // 20}/{n}.jpg" for n in BAD)
+    # A second start has read them from the file.
+    again = BadExamples(skip=True, path=tmp_path / "bad.txt")
+    take(source, 80, augment=augment, bad=again)
+    assert again.count == len(logged) == len(BAD)
+
+
+def test_a_replacement_does_not_depend_on_known_bad_examples(folder):
+    """A new start at each micro-batch gives the same examples as one run.
+
+    About half of the crops of a file without its end can be decoded.
+    """
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "JPEG")
+    cut_off = file.getvalue()[: len(file.getvalue()) * 9 // 10]
+    dataset = folder(6, {0: cut_off, 1: cut_off, 2: cut_off, 3: b"", 4: b""})
+    source = load(dataset, "train", None, SIZE, augment="imagenet", bad=BadExamples(skip=True))
+
+    def images(position: int, count: int) -> np.ndarray:
+        bad = BadExamples(skip=True)
+        return take(source, count, position=position, augment="imagenet", bad=bad)[0]
+
+    whole = images(0, 16)
+    for position in (0, 8):
+        np.testing.assert_array_equal(images(position, 8), whole[position : position + 8])
+
+
+@pytest.mark.parametrize("batch_size, shards", [(7, 1), (16, 2), (40, 1)])
+def test_evaluation_leaves_bad_examples_out(folder, batch_size, shards):
+    bad = BadExamples(skip=True)
+    source = load(folder(40, BAD), "train", None, SIZE, bad=bad)
+    counted = collections.Counter()
+    for images, labels, weights in evaluation(
+        source, batch_size=batch_size, shards=shards, bad=bad
+    ):
+        good = weights.numpy() > 0
+        seen = numbers(images.numpy()[good])
+        counted.update(seen)
+        assert labels.numpy()[good].tolist() == [number >= 20 for number in seen]
+    assert counted == {number: 1 for number in range(40) if number not in BAD}
+    assert bad.count == len(BAD)
+
+
+def test_a_class_that_the_run_does_not_know_is_refused_or_skipped(folder, tmp_path):
+    dataset = folder(20)
+    folder(30, split="val")
+    (tmp_path / "val" / "0").rename(tmp_path / "val" / "cats")
+    message = (
+        r"val has classes that the run does not know: cats\. It knows 0, 1\.\nRemove or rename"
+    )
+    with pytest.raises(UserError, match=message):
+        load(dataset, "val", None, SIZE, class_names=("0", "1"))
+    bad = BadExamples(skip=True)
+    source = load(dataset, "val", None, SIZE, class_names=("0", "1"), bad=bad)
+    batches = list(evaluation(source, batch_size=5, shards=1, bad=bad))
+    assert sum(float(tf.reduce_sum(weights)) for _, _, weights in batches) == 15
+    assert bad.count == 15
+
+
+def test_statistics_name_bad_files(folder, monkeypatch, logged):
+    monkeypatch.setattr("trainer.data.sources._STATISTICS_BYTES", 5000)
+    monkeypatch.setattr("trainer.data.sources._STATISTICS_EXAMPLES", 16)
+    source = load(
+        folder(50, dict.fromkeys(range(50), b"")), "train", None, SIZE, augment="imagenet"
+    )
+    bad = BadExamples(skip=True)
+    with pytest.raises(UserError, match="none of"):
+        image_statistics(source, "imagenet", bad)
+    assert {line.split()[0] for line in logged} <= {source.describe(i) for i in range(0, 50, 4)}
+
+
+def test_bad_examples_of_any_name_are_counted_once(tmp_path):
+    """Names hold a tab, a newline, and Latin-1 in file and folder; the run starts twice."""
+    names = [b"a/x\ty.jpg", b"a/x\nz.jpg", b"caf\xe9/\xe9.jpg"]
+    for name in [*names, b"a/good.jpg"]:
+        path = os.path.join(os.fsencode(tmp_path), b"train", name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(b"" if name in names else file_of("JPEG", 1))
+    for _ in range(2):
+        bad = BadExamples(skip=True, path=tmp_path / "bad.txt")
+        source = load(f"image_folder:{tmp_path}", "train", None, SIZE, bad=bad)
+        batches = evaluation(source, batch_size=4, shards=1, bad=bad)
+        assert sum(float(tf.reduce_sum(weights)) for _, _, weights in batches) == 1
+        assert bad.count == 3
+    assert len((tmp_path / "bad.txt").read_text().splitlines()) == 3
+
+
+def test_a_set_of_bad_examples_is_an_error(folder):
+    bad = BadExamples(skip=True)
+    source = load(folder(4, dict.fromkeys(range(4), b"")), "train", None, SIZE, bad=bad)
+    with pytest.raises(UserError, match="101 examples in a row"), translate(bad.refusal):
+        take(source, 8, bad=bad)
+    with pytest.raises(UserError, match="none of 4 examples can be used"):
+        image_statistics(source, "none", BadExamples(skip=True))
