@@ -53,19 +53,26 @@ def test_a_clock_that_jumps(uninterrupted, tmp_path, deterministic):
     process = started(model_dir, *flags, env=environment)
     wait_for(lambda: newest(model_dir), process)
     ahead.write_bytes(bytes(DAY))
-    at_jump = newest(model_dir)
-    wait_for(lambda: newest(model_dir) != at_jump, process)
+    # A checkpoint may be written twice between two logged points, so the points themselves tell.
+    wait_for(lambda: has_jumped(times(model_dir)), process)
     ahead.unlink()
     output = process.communicate(timeout=60)
     assert process.returncode == 0, output
-    times = [point["time"] for point in read(model_dir / "metrics.jsonl")]
-    assert max(times) - min(times) > DAY - 60, "the clock did not jump"
+    assert not has_jumped(times(model_dir)[-1:] + times(model_dir)[:1]), "the clock is still ahead"
     assert result(model_dir)["seconds"] < 60
     if deterministic:
         assert digest(model_dir) == digest(uninterrupted[0])
     else:
         assert all(0 <= point["input_wait"] <= 1 for point in read_train(model_dir))
         assert [p["update"] for p in points(model_dir)] == list(range(1, 179))
+
+
+def times(model_dir):
+    return [point["time"] for point in read(model_dir / "metrics.jsonl")]
+
+
+def has_jumped(found):
+    return max(found, default=0) - min(found, default=0) > DAY - 60
 
 
 def read_train(model_dir):
