@@ -31,6 +31,7 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # Hides the notes of TensorFlow and XL
 from trainer.commands.plan import layouts, planned
 from trainer.config.command_line import parse
 from trainer.config.flags import Config
+from trainer.config.model_flags import AUTO, BFLOAT16
 from trainer.errors import UserError
 from trainer.schedule.plan import Phase, ramps
 
@@ -203,8 +204,10 @@ def main() -> int:
     )
     try:
         own, others = parser.parse_known_args()
-        # The default precision is that of --strategy=tpu.
-        return run(parse("plan", others, kept=["--precision=bfloat16"]), own.topology)
+        config = parse("plan", others)
+        if config.precision == AUTO:
+            config = dataclasses.replace(config, precision=BFLOAT16)
+        return run(config, own.topology)
     except UserError as error:
         print(f"tpu_fit: {error}", file=sys.stderr)
         return 2

@@ -10,6 +10,7 @@ from tests.support.runs import result, started, train
 from trainer.commands import sweep as sweep_command
 from trainer.config import command_line
 from trainer.sweep import grid
+from trainer.training.precision import of_this_machine
 
 TINY = [
     "--model=tests.support.models:tiny",
@@ -37,6 +38,27 @@ def sweep(folder, *arguments, status=0):
 
 def kept(folder):
     return json.loads((folder / "sweep.json").read_text())["points"]
+
+
+def test_all_points_get_the_precision_that_the_first_machine_chose(tmp_path):
+    folder = tmp_path / "sweep"
+    auto = ["--nodeterministic", "--precision=auto"]
+
+    def precision(seed):
+        lines = (folder / f"seed={seed}" / "flags.txt").read_text().splitlines()
+        (found,) = (line.partition("=")[2] for line in lines if line.startswith("--precision="))
+        return found
+
+    first = sweep(folder, *auto, "--sweep=seed=0,1", "--sweep_parallel=2")
+    chosen = json.loads((folder / "sweep.json").read_text())["precision"]
+    assert f"the points compute in {chosen}, because" in first.stdout
+    assert {precision(0), precision(1)} == {chosen} == {of_this_machine().precision}
+    # The sweep goes on where the hardware is another: the record counts.
+    other = {"float32": "bfloat16", "bfloat16": "float32"}[chosen]
+    content = (folder / "sweep.json").read_text()
+    (folder / "sweep.json").write_text(content.replace(f'"{chosen}"', f'"{other}"', 1))
+    sweep(folder, *auto, "--sweep=seed=0,1,2")
+    assert [precision(seed) for seed in range(3)] == [chosen, chosen, other]
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 import pytest
 
 from tests.support.configs import parsed
-from trainer.config import flagfile
 from trainer.config.flags import FLAGS
 from trainer.errors import UserError
 from trainer.nn.optimizers import OPTIMIZERS
@@ -112,11 +111,9 @@ def test_stochastic_depth_of_a_model_without_it_is_rejected(model):
         assert parsed("--drop_path=0.1", f"--model={other}").drop_path == 0.1
 
 
-def test_an_unset_precision_depends_on_the_strategy():
-    on_tpu = ["--strategy=tpu", "--tpu=local"]
-    assert parsed().precision == flagfile.defaults().precision == "float32"
-    assert parsed(*on_tpu).precision == "bfloat16"
-    assert parsed(*on_tpu, "--precision=float32").precision == "float32"
+def test_an_unset_precision_is_left_to_the_run():
+    assert parsed().precision == parsed("--strategy=tpu", "--tpu=local").precision == "auto"
+    assert parsed("--precision=float32").precision == "float32"
 
 
 def test_report_rejects_urls_and_empty_paths():

@@ -72,14 +72,19 @@ def test_a_flag_that_is_newer_than_the_run_has_its_default():
     assert flagfile.learned_differences(old, changed) == ["--scaling: linear → sqrt"]
 
 
-def test_the_precision_of_a_tpu_run_must_not_change_on_other_devices():
-    tpu = flagfile.to_flagfile(parsed("--strategy=tpu", "--tpu=local"))
-    assert "--precision=bfloat16\n" in tpu
-    here = flagfile.to_flagfile(parsed())
-    assert flagfile.learned_differences(tpu, here) == ["--precision: bfloat16 → float32"]
-    assert flagfile.learned_differences(here, tpu) == ["--precision: float32 → bfloat16"]
-    same = flagfile.to_flagfile(parsed("--precision=bfloat16"))
-    assert flagfile.learned_differences(tpu, same) == []
+def test_another_precision_is_a_difference_and_auto_is_not():
+    half, single, auto = (
+        flagfile.to_flagfile(parsed(f"--precision={precision}"))
+        for precision in ("bfloat16", "float32", "auto")
+    )
+    old = "".join(line for line in single.splitlines(True) if "precision" not in line)
+    assert flagfile.learned(old)["precision"] == "float32"
+    for run in (half, single, old):
+        assert flagfile.learned_differences(run, auto) == []
+    for run in (single, old):
+        assert flagfile.learned_differences(run, half) == ["--precision: float32 → bfloat16"]
+        assert flagfile.learned_differences(run, single) == []
+    assert flagfile.learned_differences(half, single) == ["--precision: bfloat16 → float32"]
 
 
 def without_order_version(text):

@@ -40,8 +40,23 @@ def test_kept_flags_of_a_run_leave_out_those_of_its_machine(run, flags):
         assert (again.epochs, again.deterministic, again.virtual_devices) == (3, True, None)
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "float32", None])
+@pytest.mark.parametrize("typed", [[], ["--precision=auto"]])
+def test_a_run_keeps_its_precision_and_one_that_has_none_is_in_float32(run, precision, typed):
+    lines = to_flagfile(parsed("--precision=bfloat16")).splitlines(keepends=True)
+    own = [] if precision is None else [f"--precision={precision}\n"]
+    (run / "flags.txt").write_text("".join([*own, *(e for e in lines if "precision" not in e)]))
+    asked = [f"--model_dir={run}", *typed]
+    found = model_source.with_kept_flags("evaluate", parsed(*asked, command="evaluate"), asked)
+    assert found.precision == (precision or "float32")
+    others = [*asked, "--precision=bfloat16"]
+    found = model_source.with_kept_flags("evaluate", parsed(*others, command="evaluate"), others)
+    assert found.precision == "bfloat16"
+
+
 def test_a_tpu_run_keeps_its_precision_but_not_its_strategy(run):
-    made = parsed("--strategy=tpu", "--tpu=v5", "--tpu_zone=us-west4-a", "--tpu_project=mine")
+    on_tpu = ["--strategy=tpu", "--tpu=v5", "--tpu_zone=us-west4-a", "--tpu_project=mine"]
+    made = parsed(*on_tpu, "--precision=bfloat16")
     (run / "flags.txt").write_text(to_flagfile(made))
     kept = model_source.kept_flags("evaluate", parsed(f"--model_dir={run}"))
     again = parsed(*kept, f"--model_dir={run}")
@@ -63,7 +78,8 @@ def test_kept_flags_of_an_export_are_its_flags(export, file):
     asked = parsed(f"--export_dir={export}{file}")
     assert model_source.run_or_export(asked) == export
     kept = model_source.kept_flags("evaluate", asked)
-    assert kept == ["--order_version=1", "--epochs=2.0", "--nodeterministic"]
+    oldest = ["--order_version=1", "--precision=float32"]
+    assert kept == [*oldest, "--epochs=2.0", "--nodeterministic"]
 
 
 def test_an_export_may_have_any_name(export):

@@ -34,7 +34,10 @@ OFTEN = "--checkpoint_minutes=0.001"
 
 
 def command(model_dir, *arguments, program=("trainer",), name="train"):
-    run = ["-m", *program, name, f"--model_dir={model_dir}", *arguments]
+    """Returns a command line; a run that names no precision is in float32 on every processor."""
+    asks = any(str(argument).startswith("--precision") for argument in arguments)
+    own = [] if asks or name not in ("train", "range_test", "sweep") else ["--precision=float32"]
+    run = ["-m", *program, name, f"--model_dir={model_dir}", *own, *arguments]
     return [sys.executable, *run]
 
 

@@ -14,12 +14,15 @@ from trainer.commands import plan
 from trainer.config import command_line
 from trainer.config.flagfile import ONE_CALL, to_flagfile
 from trainer.config.flags import FLAGS, Config
+from trainer.config.model_flags import AUTO
 from trainer.data.tfds import sizes
 from trainer.errors import ExitStatus, UserError
 from trainer.run_dir import directory, result
 from trainer.run_dir.directory import DamagedRunError
 from trainer.sweep import grid, outcomes, runner, table
 from trainer.system.output import log, log_to, say
+
+_AUTO = f"--precision={AUTO}"
 
 
 def run(config: Config) -> int:
@@ -44,7 +47,7 @@ def run(config: Config) -> int:
     if wrong:
         say(_wrong(wrong, len(points)), to=sys.stderr)
         return 2
-    outcomes.begin(path, points)
+    runs = _with_precision(runs, path, points)
     finished = sum(row.results is not None for row in _rows(points, path, damaged))
     if finished:
         log(f"{finished} of {len(points)} points are finished")
@@ -112,6 +115,37 @@ def checked(
             flags.append(f"--stop_at_epoch={config.stop_at_epoch}")
         runs.append(runner.Run(point, flags, f"[{number}/{len(points)}] {name}"))
     return runs, wrong, damaged
+
+
+def _with_precision(
+    runs: Sequence[runner.Run], path: pathlib.Path, points: Sequence[grid.Point]
+) -> list[runner.Run]:
+    """Makes `path` the folder of the sweep; returns `runs` with its precision in place of auto.
+
+    The points of a sweep are compared, so all that ask the hardware get one answer, even if other
+    machines train some of them. A run that began before keeps its own precision.
+    """
+
+    def asks(run: runner.Run) -> bool:
+        decided = {"--deterministic", "--strategy=tpu"} & {*run.flags}
+        begun = (path / grid.folder(run.point) / "flags.txt").exists()
+        return _AUTO in run.flags and not decided and not begun
+
+    def choose() -> str:
+        from trainer.training.precision import of_this_machine_elsewhere  # Imports TensorFlow.
+
+        choice = of_this_machine_elsewhere()
+        log(f"the points compute in {choice.precision}, because {choice.reason}")
+        return choice.precision
+
+    asking = [asks(each) for each in runs]
+    own = f"--precision={outcomes.begin(path, points, choose if any(asking) else None)}"
+    return [
+        dataclasses.replace(run, flags=[own if flag == _AUTO else flag for flag in run.flags])
+        if is_asking
+        else run
+        for run, is_asking in zip(runs, asking, strict=True)
+    ]
 
 
 def _check_can_be_swept(point: grid.Point) -> None:

@@ -14,6 +14,7 @@ from trainer.config.commands import COMMANDS
 from trainer.config.declaration import TRAINING
 from trainer.config.flagfile_reader import expand
 from trainer.config.flags import FLAGS, Config
+from trainer.config.model_flags import FLOAT32
 from trainer.errors import UserError
 
 _TYPES = typing.get_type_hints(Config)
@@ -58,8 +59,9 @@ def parse(command: str, arguments: Sequence[str], kept: Sequence[str] = ()) -> C
         lines.setdefault(each.flagfile, []).append(each.text)
     _check_are_of_command(command, lines.pop(None, []))
     _check_flagfiles(command, lines)
-    order = ["--order_version=1"] if any(map(flagfile.is_of_version_1, lines.values())) else []
-    parsed, rest = _parsed(command, [*order, *kept, *(each.text for each in expanded)])
+    old = any(map(flagfile.is_of_version_1, lines.values()))
+    oldest = ["--order_version=1", f"--precision={FLOAT32}"] if old else []
+    parsed, rest = _parsed(command, [*oldest, *kept, *(each.text for each in expanded)])
     if rest and command not in _POSITIONAL:
         raise UserError(f"unexpected argument {rest[0]!r}: flags are written --name=value.")
     values: dict[str, Any] = {name: parsed[name].value for name in FLAGS}
@@ -70,7 +72,7 @@ def parse(command: str, arguments: Sequence[str], kept: Sequence[str] = ()) -> C
         _check_value(name, value)
         _check_choice(command, name, value)
     given = {name: parsed[name].serialize() for name in FLAGS if parsed[name].present}
-    config = flagfile.with_precision(Config(**values, given=given))
+    config = Config(**values, given=given)
     if command != "sweep":  # What its flags lack, the points may have: `sweep` checks each.
         check_together(command, config)
     return config

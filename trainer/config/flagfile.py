@@ -4,12 +4,12 @@ A resumed run must have the flags that it was started with, except the flags in 
 change what is learned, but for a value of --anneal with an entry in `DECIDES`.
 """
 
-import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from trainer.config.declaration import Scope
 from trainer.config.flags import FLAGS, Config
+from trainer.config.model_flags import AUTO, FLOAT32
 from trainer.config.run_flags import NEWEST_ORDER
 
 # Largest number of characters of a line that a message shows, and of differences that it lists.
@@ -37,20 +37,6 @@ _IN_EVERY_RUN = {
     *("base_learning_rate", "base_batch_size", "anneal", "anneal_with"),
     *("ghost_batch_size", "ghost_decay", "keep_checkpoints"),
 }
-
-
-def with_precision(config: Config) -> Config:
-    """Returns `config` with --precision set, by default to bfloat16 on TPUs and float32 elsewhere.
-
-    flags.txt then holds the precision, and a run that resumes on other devices keeps it.
-    """
-    default = "bfloat16" if config.strategy == "tpu" else "float32"
-    return dataclasses.replace(config, precision=config.precision or default)
-
-
-def defaults() -> Config:
-    """Returns the Config of a command line without flags."""
-    return with_precision(Config())
 
 
 def is_of_version_1(lines: Iterable[str]) -> bool:
@@ -102,10 +88,11 @@ def learned(text: str) -> dict[str, str]:
     """Returns the values in a flags.txt that change what is learned, by flag.
 
     If a flag is missing, the file is older than the flag, and the value is the flag's default. But
-    a missing --order_version means version 1.
+    a missing --order_version means version 1, and a missing --precision means float32.
     """
     old = values_in(text)
-    values = _read(to_flagfile(defaults()).splitlines()) | {"order_version": "1"} | old
+    oldest = {"order_version": "1", "precision": FLOAT32}
+    values = _read(to_flagfile(Config()).splitlines()) | oldest | old
     values["evaluate_with"] = evaluated_with(values)  # Unset, it means one of its values.
     free = FREE - DECIDES.get(values.get("anneal", ""), frozenset())
     spelled = free | {f"no{name}" for name in free}
@@ -125,6 +112,8 @@ def values_in(text: str) -> dict[str, str]:
 def learned_differences(old: str, new: str) -> list[str]:
     """Returns the differences between two flags.txt that change what is learned, as text."""
     before, now = learned(old), learned(new)
+    if now["precision"] == AUTO:  # It means the precision of the run.
+        now["precision"] = before["precision"]
     return [
         f"--{name}: {before.get(name, 'unset')} → {now.get(name, 'unset')}"
         for name in dict.fromkeys([*before, *now])

@@ -16,6 +16,9 @@ from trainer.config.declaration import (
     must_be,
 )
 
+# Values of --precision.
+AUTO, FLOAT32, BFLOAT16 = "auto", "float32", "bfloat16"
+
 _data = Group("Data", Scope.LEARNED, MODEL)
 _model = Group("Model", Scope.LEARNED, MODEL)
 # At 1e6, all shares are within 0.002 of ½. In float64, those of 1e300 would all be 0 or 1.
@@ -215,11 +218,13 @@ class ModelFlags:
         problem=must_be("above 0 and below 1", lambda value: 0 < value < 1),
         commands=TRAINING,
     )
-    precision: str | None = _model(
-        None,
+    precision: str = _model(
+        AUTO,
         "Data type of the layers' computations; parameters, normalisation and loss are always "
-        "float32 (unset: bfloat16 with --strategy=tpu, else float32).",
-        choices=("float32", "bfloat16"),
+        "float32. auto is the precision that the run began with; for a new run, it is bfloat16 on "
+        "TPUs, on GPUs from compute capability 8 and on CPUs with amx_bf16 or avx512_bf16, and "
+        "float32 elsewhere and with --deterministic.",
+        choices=(AUTO, FLOAT32, BFLOAT16),
     )
 
     @property

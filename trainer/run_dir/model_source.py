@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from trainer.config import command_line
 from trainer.config.flagfile import OF_THE_MACHINE, ONE_CALL, learned
 from trainer.config.flags import FLAGS, Config
+from trainer.config.model_flags import AUTO
 from trainer.errors import UserError
 from trainer.run_dir import directory
 
@@ -102,7 +103,9 @@ def kept_flags(command: str, config: Config) -> list[str]:
                 "Correct it, or use the version that wrote it."
             )
     own = [line for line in lines if _name(line) not in ONE_CALL | OF_THE_MACHINE]
-    return [f"--order_version={learned(text)['order_version']}", *own]
+    values = learned(text)
+    oldest = [f"--{name}={values[name]}" for name in ("order_version", "precision")]
+    return [*oldest, *own]
 
 
 def with_kept_flags(command: str, config: Config, given: Sequence[str]) -> Config:
@@ -117,8 +120,10 @@ def with_kept_flags(command: str, config: Config, given: Sequence[str]) -> Confi
     if "image_size" in config.given and "eval_image_size" not in config.given:
         # The size that the user gives for this call counts, and not that of the run's evaluations.
         kept = [line for line in kept if _name(line) != "eval_image_size"]
+    # A typed --precision=auto means the run's own precision too.
+    own = [line for line in kept if _name(line) == "precision" and config.precision == AUTO]
     try:
-        return command_line.parse(command, given, kept)
+        return command_line.parse(command, [*given, *own[-1:]], kept)
     except UserError as error:  # A kept flag caused it, since `given` alone was parsed before.
         raise UserError(
             f"{_source(command, config)}/flags.txt is damaged: {str(error).splitlines()[0]}\n"

@@ -1,8 +1,11 @@
 """Reads and writes sweep.json: the points of a sweep, their folders, and how each run ended.
 
-    {"points": [{"folder": "momentum=0.9,seed=0", "flags": {"momentum": "0.9", "seed": "0"},
+    {"precision": "bfloat16",
+     "points": [{"folder": "momentum=0.9,seed=0", "flags": {"momentum": "0.9", "seed": "0"},
                  "status": 0, "reason": null}, ...]}
 
+`precision` is what --precision=auto means for all points, wherever a process of the sweep runs. It
+is null until a point asks for it, and float32 if it is missing: an earlier version wrote the file.
 `status` is the exit status of the point's last `train`, or null before the first one ends. `reason`
 is the error message of that `train`, or null if the status is 0. Several processes may run shards
 of one sweep, so each process changes the file under a lock.
@@ -13,9 +16,10 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from trainer.config.model_flags import BFLOAT16, FLOAT32
 from trainer.errors import UserError
 from trainer.sweep.grid import Point, folder
 from trainer.system import file_lock, typed_json
@@ -31,7 +35,18 @@ _ENTRY = {
     "status": typed_json.optional(typed_json.integer(0, 255)),
     "reason": typed_json.optional(typed_json.text),
 }
-_FIELDS = typed_json.fields({"points": typed_json.list_of(typed_json.fields(_ENTRY))})
+_FIELDS = typed_json.fields(
+    {"points": typed_json.list_of(typed_json.fields(_ENTRY))},
+    {"precision": typed_json.optional(typed_json.one_of(FLOAT32, BFLOAT16))},
+)
+
+
+@dataclasses.dataclass
+class _Content:
+    """Content of sweep.json: an entry for each point, by folder, and the sweep's precision."""
+
+    entries: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    precision: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,10 +66,20 @@ class Outcome:
         return self.status not in (None, 0, 74, 75, 76) and self.status < 128
 
 
-def begin(path: pathlib.Path, points: Sequence[Point]) -> None:
+def begin(
+    path: pathlib.Path, points: Sequence[Point], choose: Callable[[], str] | None = None
+) -> str | None:
     """Makes `path` the folder of a sweep, or adds `points` to the sweep that is there.
 
     A damaged sweep.json is reported, renamed, and replaced by a new one.
+
+    Args:
+      path: folder of the sweep.
+      points: points to add, unless they are there.
+      choose: returns the sweep's precision if it was not chosen before; None chooses none.
+
+    Returns:
+      The sweep's precision, or None if it is not chosen.
 
     Raises:
       UserError: if `path` is not the folder of a sweep, or cannot be written.
@@ -66,9 +91,12 @@ def begin(path: pathlib.Path, points: Sequence[Point]) -> None:
                 "or that of a sweep."
             )
         path.mkdir(parents=True, exist_ok=True)
-        with _changed(path) as entries:
+        with _changed(path) as content:
+            if choose and content.precision is None:
+                content.precision = choose()
             for point in points:
-                entries.setdefault(folder(point), _entry(point))
+                content.entries.setdefault(folder(point), _entry(point))
+            return content.precision
     except OSError as error:
         raise UserError(
             f"--model_dir={path} cannot be used: {error.strerror} ({error.filename}).\n"
@@ -82,8 +110,8 @@ def record_outcome(path: pathlib.Path, point: Point, end: Outcome) -> None:
     Raises:
       OSError: if sweep.json cannot be written.
     """
-    with _changed(path) as entries:
-        entries[folder(point)] = _entry(point) | dataclasses.asdict(end)
+    with _changed(path) as content:
+        content.entries[folder(point)] = _entry(point) | dataclasses.asdict(end)
 
 
 def read(path: pathlib.Path) -> dict[str, Outcome]:
@@ -116,7 +144,8 @@ def _known(path: pathlib.Path, *_: int) -> dict[str, Outcome] | DamagedError | O
 
 
 def _ends(path: pathlib.Path) -> dict[str, Outcome]:
-    return {name: Outcome(entry["status"], entry["reason"]) for name, entry in _read(path).items()}
+    entries = _read(path).entries
+    return {name: Outcome(entry["status"], entry["reason"]) for name, entry in entries.items()}
 
 
 def _entry(point: Point) -> dict[str, Any]:
@@ -125,12 +154,12 @@ def _entry(point: Point) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _changed(path: pathlib.Path) -> Iterator[dict[str, dict[str, Any]]]:
-    """Yields the entries by folder under a lock, and writes them when the context ends."""
+def _changed(path: pathlib.Path) -> Iterator[_Content]:
+    """Yields the content under a lock, and writes it when the context ends."""
     with open(path / _LOCK, "a", encoding="utf-8", opener=opener) as lock:
         file_lock.take(lock, wait=True)
         try:
-            entries = _read(path)
+            content = _read(path)
         except (DamagedError, OSError) as error:
             aside = path / f"damaged-{FILE}"
             remove(aside)
@@ -139,17 +168,19 @@ def _changed(path: pathlib.Path) -> Iterator[dict[str, dict[str, Any]]]:
                 f"{path / FILE} {typed_json.problem(error)}; renamed it to {aside.name}; "
                 "a new one is made, and failed points are run once more"
             )
-            entries = {}
-        yield entries
-        write_json(path / FILE, {"points": [*entries.values()]}, indent=1)
+            content = _Content()
+        yield content
+        found = {"precision": content.precision, "points": [*content.entries.values()]}
+        write_json(path / FILE, found, indent=1)
 
 
-def _read(path: pathlib.Path) -> dict[str, dict[str, Any]]:
+def _read(path: pathlib.Path) -> _Content:
     try:
         found = typed_json.read(path / FILE, _FIELDS)
     except FileNotFoundError:
-        return {}
-    return {point["folder"]: point for point in found["points"]}
+        return _Content()
+    entries = {point["folder"]: point for point in found["points"]}
+    return _Content(entries, found.get("precision", FLOAT32))
 
 
 def _empty(path: pathlib.Path) -> bool:

@@ -3,10 +3,13 @@
 The model has the layers and the shapes of the run's model. Its standardisation is arbitrary.
 """
 
+import dataclasses
+
 import keras
 import tensorflow as tf
 
 from trainer.config.flags import Config
+from trainer.config.model_flags import FLOAT32
 from trainer.data import sources
 from trainer.errors import UserError
 from trainer.run_dir.training_data import TrainingData
@@ -25,6 +28,8 @@ def build(config: Config) -> keras.Model:
     shape = sources.image_shape(config.dataset, config.data_dir, config.model_image_size)
     channels = shape[-1]
     data = TrainingData(1, shape, _classes(config), mean=(0.0,) * channels, std=(1.0,) * channels)
+    # The layers and their shapes do not depend on the precision, which `plan` does not choose.
+    config = dataclasses.replace(config, precision=FLOAT32)
     return setup.build(config, data, tf.distribute.OneDeviceStrategy("CPU:0"))
 
 

@@ -26,7 +26,14 @@ from trainer.run_dir.training_data import TrainingData
 from trainer.schedule import averaging, trajectory
 from trainer.system.atomic_file import write_atomic
 from trainer.system.output import log
-from trainer.training import balance, micro_batch_search, pretrained, run_plan, setup
+from trainer.training import (
+    balance,
+    micro_batch_search,
+    precision,
+    pretrained,
+    run_plan,
+    setup,
+)
 from trainer.training.averaging import ModelAverage
 from trainer.training.evaluation import Evaluator
 from trainer.training.outputs import Outputs, open_outputs
@@ -89,6 +96,7 @@ def set_up(
       UserError: if the data, model, schedule or checkpoints cannot be used.
     """
     config = _with_order_version(config, path, group)
+    config = precision.resolved(config, path, group)
     replicas = strategy.num_replicas_in_sync
     kept = path if group.chief else None  # Other workers do not read the run directory.
     begins = group.chief and not found(path / "checkpoints")

@@ -12,6 +12,7 @@ import tensorflow as tf
 from trainer import __version__
 from trainer.config import image_sizes
 from trainer.config.flags import Config
+from trainer.config.model_flags import AUTO
 from trainer.data import image_folder, image_listing, sources, split_overlap
 from trainer.data.bad_examples import BadExamples
 from trainer.data.class_names import few
@@ -219,7 +220,7 @@ def build(
     side = config.model_image_size
     shape = (side or h, side or w, c)
     kernel: Kernel = "fused" if cluster.on_cpu(strategy) else "reshaped"
-    assert config.precision is not None  # The command line has replaced None by a precision.
+    assert config.precision != AUTO  # `precision.resolved` has replaced it.
     trained = [(size, size) for size in image_sizes.sizes(config.image_sizes)]
     trained = trained or [(config.image_size or h, config.image_size or w)]
     sizes = trained if to_train else []

@@ -1,0 +1,106 @@
+"""Chooses the data type of the layers' computations for --precision=auto.
+
+A run has one precision from its start to its end. A new run gets the precision of the chief's
+hardware, and a resumed run that of its flags.txt, because another precision changes what is
+learned. As a program, the module prints the precision and the reason for a new run on this machine.
+"""
+
+import dataclasses
+import pathlib
+import subprocess
+import sys
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from trainer.config.flagfile import learned
+from trainer.config.flags import Config
+from trainer.config.model_flags import AUTO, BFLOAT16, FLOAT32
+from trainer.distributed.process_group import ProcessGroup
+from trainer.run_dir import directory
+from trainer.system.output import log
+
+# The first GPUs that multiply bfloat16 in hardware (NVIDIA's Ampere).
+_COMPUTE_CAPABILITY = (8, 0)
+_UNKNOWN = (0, 0)
+# Instructions that multiply bfloat16, as Linux names them.
+_INSTRUCTIONS = ("amx_bf16", "avx512_bf16")
+
+
+class Choice(NamedTuple):
+    """A value of --precision other than auto, and the reason for it, as text."""
+
+    precision: str
+    reason: str
+
+
+def resolved(config: Config, path: pathlib.Path, group: ProcessGroup) -> Config:
+    """Returns `config` with the precision of the run in `path`; logs it if --precision is auto.
+
+    The chief decides for all processes of `group`; only the chief reads `path`.
+
+    Raises:
+      OSError: if the run's flags cannot be read.
+    """
+    if config.precision != AUTO:
+        return config
+    choice = _choose(config, directory.kept_flags(path)) if group.chief else Choice("", "")
+    precision, _, reason = group.broadcast_text("\n".join(choice)).partition("\n")
+    log(f"this run computes in {precision}, because {reason}")
+    return dataclasses.replace(config, precision=precision)
+
+
+def _choose(config: Config, kept: str | None) -> Choice:
+    """Returns the precision of the run of `config`, whose flags.txt is `kept`, if it exists."""
+    if kept is not None:
+        return Choice(learned(kept)["precision"], "its flags.txt says so")
+    if config.deterministic:
+        return Choice(FLOAT32, "it is deterministic")
+    if config.strategy == "tpu":
+        return Choice(BFLOAT16, "a TPU multiplies in it")
+    return of_this_machine()
+
+
+def of_this_machine() -> Choice:
+    """Returns the precision of a new run on the GPUs that TensorFlow sees, or else on the CPU."""
+    if gpus := tf.config.list_physical_devices("GPU"):
+        details = map(tf.config.experimental.get_device_details, gpus)
+        return _of_gpus([each.get("compute_capability", _UNKNOWN) for each in details])
+    return _of_cpu(pathlib.Path("/proc/cpuinfo"))
+
+
+def _of_gpus(capabilities: list[tuple[int, int]]) -> Choice:
+    """Returns the precision for GPUs of these compute capabilities; the oldest GPU decides."""
+    oldest = min(capabilities)
+    if oldest == _UNKNOWN:
+        return Choice(FLOAT32, "TensorFlow does not know the compute capability of this GPU")
+    reason = "the oldest GPU of this machine has compute capability {}.{}".format(*oldest)
+    return Choice(BFLOAT16 if oldest >= _COMPUTE_CAPABILITY else FLOAT32, reason)
+
+
+def _of_cpu(cpuinfo: pathlib.Path) -> Choice:
+    """Returns the precision for the CPU that Linux's file `cpuinfo` describes."""
+    lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.exists() else []
+    found = {word for line in lines if line.startswith("flags") for word in line.split()}
+    for name in _INSTRUCTIONS:
+        if name in found:
+            return Choice(BFLOAT16, f"this CPU has {name}")
+    return Choice(FLOAT32, f"this CPU has neither {' nor '.join(_INSTRUCTIONS)}")
+
+
+def of_this_machine_elsewhere() -> Choice:
+    """Returns what `of_this_machine` returns in a process of its own, which then frees the GPUs.
+
+    Raises:
+      RuntimeError: if the process fails.
+    """
+    command = [sys.executable, "-m", __name__]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    if found.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed: {found.stderr}")
+    precision, reason = found.stdout.splitlines()[-2:]
+    return Choice(precision, reason)
+
+
+if __name__ == "__main__":
+    print(*of_this_machine(), sep="\n")
