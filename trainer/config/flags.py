@@ -4,7 +4,7 @@ import dataclasses
 import re
 from collections.abc import Mapping
 
-from trainer.config import local_path
+from trainer.config import local_path, profile_range
 from trainer.config.declaration import (
     EPOCHS,
     MODEL,
@@ -90,6 +90,13 @@ class Config(RunFlags):
         "Epoch at which this call ends, with a checkpoint (unset: the end of the run).",
         problem=EPOCHS,
         scope=Scope.CALL,
+    )
+    profile_updates: str | None = _run(
+        None,
+        "First and last update to profile for TensorBoard, such as 100:110 (unset: none).",
+        problem=profile_range.problem,
+        scope=Scope.CALL,
+        commands=("train",),
     )
 
     strategy: str = _devices(

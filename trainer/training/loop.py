@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from trainer.config import profile_range
 from trainer.config.flags import Config
 from trainer.data import png
 from trainer.nn.losses import Loss
@@ -28,6 +29,7 @@ from trainer.system.tensorflow_errors import translate
 from trainer.training import averaging, divergence
 from trainer.training.evaluation import Evaluation, gap_warning
 from trainer.training.log_points import log_evaluations, log_training
+from trainer.training.profiling import UpdateProfiler
 from trainer.training.run_setup import Run
 from trainer.training.step import TrainingStep
 from trainer.training.update_metrics import UpdateMetrics
@@ -71,6 +73,10 @@ class TrainingLoop:
         self._examples_per_second = 0.0  # Throughput in the last stretch.
         self._training_loss = math.inf  # Mean loss in the last stretch.
         self._saved_at = time.monotonic()
+        asked = config.profile_updates if run.group.chief else None  # The chief alone records.
+        self._profiler = UpdateProfiler(
+            profile_range.parse(asked) if asked else None, run.path / "tensorboard" / "profile"
+        )
 
     def run(self, should_stop: Callable[[], bool]) -> Evaluation | StopReason:
         """Returns the evaluation at the end of the run, or why the run stopped before its end.
@@ -82,6 +88,10 @@ class TrainingLoop:
           NotSavedError: if the last checkpoint cannot be written.
           UserError: if memory runs out.
         """
+        with self._profiler:
+            return self._run_to_end(should_stop)
+
+    def _run_to_end(self, should_stop: Callable[[], bool]) -> Evaluation | StopReason:
         while True:
             due = self._evaluation_due()
             if due and not self._evaluate(should_stop):
@@ -139,7 +149,9 @@ class TrainingLoop:
                 self._show_pictures(examples)
             self._iterator = iter(examples)
         with translate(memory.out_of_memory(*self._out_of_memory_texts(stretch))):
+            self._profiler.before(state.update)
             metrics = self._broadcast(self._step.run(self._iterator, stretch))
+            self._profiler.after(state.update + len(stretch.settings))
         divergence.check_updates(stretch, metrics, state)
         state.trained(stretch, metrics)
         self._move_phase()
@@ -249,7 +261,8 @@ class TrainingLoop:
         every = self._config.log_every_updates
         batch_size = self._trajectory.at(self._state.position).batch_size
         fit = int(self._examples_per_second * _STRETCH_SECONDS / batch_size)
-        return max(1, min(every - self._state.update % every, fit))
+        ends = every - self._state.update % every, self._profiler.most_updates(self._state.update)
+        return max(1, min(fit, *filter(None, ends)))
 
     def _out_of_memory_texts(self, stretch: Stretch) -> tuple[str, str]:
         """Returns the subject and the remedy of the error message if memory runs out."""
