@@ -1,7 +1,7 @@
 """Traces a recipe's update to StableHLO on a CPU: the first half of tpu_fit.py.
 
 It traces the trainer's own code: the model from `setup.build`, with the ghost batch norm of TPUs,
-and TrainingStep's `accumulate` and `apply`, with one all-reduce of each sum over all cores. The
+and ReplicaStep's `accumulate` and `apply`, with one all-reduce of each sum over all cores. The
 accumulation is a loop. Its length, the learning rate, the momentum and the batch size are
 arguments, so that one program serves all phases with the same micro-batch.
 
@@ -139,10 +139,10 @@ def lowered(step: TrainingStep, micro_batch_size: int) -> str:
         done = tf.constant(0)
         while done < accumulation:  # XLA needs the length of tf.range when it compiles.
             first = position + tf.cast(done, tf.int64) * micro_batch_size
-            step.strategy.run(step.accumulate, (images[done % 2], labels[done % 2], first))
+            step.strategy.run(step.replica.accumulate, (images[done % 2], labels[done % 2], first))
             done += 1
         arguments = learning_rate, momentum, batch_size, statistics_weights
-        return step.strategy.run(step.apply, arguments)
+        return step.strategy.run(step.replica.apply, arguments)
 
     number = tf.TensorSpec([], tf.float32)
     lowering = update.experimental_get_compiler_ir(

@@ -63,7 +63,7 @@ def test_the_overview_names_every_command(arguments, capsys):
 @pytest.mark.parametrize("arguments", [["train", "-h"], ["help", "train"], ["train", "--a", "-h"]])
 def test_help_of_a_command_is_printed(arguments, capsys):
     assert main(["crescendo", *arguments]) == 0
-    assert capsys.readouterr().out.startswith("crescendo train: Train a run in its directory")
+    assert capsys.readouterr().out.startswith("crescendo train: Train a model in the run directory")
 
 
 def test_a_value_named_help_does_not_ask_for_help():

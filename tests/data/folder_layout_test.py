@@ -86,7 +86,7 @@ def test_ambiguous_folders_are_refused_by_name(touch, names, reason):
         assert first == (
             f"{root} has no folder named train, val, validation or test, and {reason}."
         )
-        assert second.startswith("Name the folders of splits with --train_split")
+        assert second.startswith("If they are splits, name them with --train_split")
 
 
 def test_links_that_lead_back_and_empty_classes(touch, tmp_path):

@@ -49,8 +49,10 @@ def test_the_average_has_pictures_of_its_own(tmp_path):
     axes = drawn(pictures.values())
     assert thick(axes["eval_ema_top1_epochs"])["a"] == ([1, 2], pytest.approx([50, 90]))
     assert thick(axes["eval_top1_epochs"])["a"] == ([1, 2], pytest.approx([40, 80]))
-    assert axes["eval_ema_top1_epochs"].get_title().startswith("Evaluation top-1 of the average")
-    assert pictures["eval_top1_epochs"].caption.startswith("Measured with the plain parameters.")
+    title = axes["eval_ema_top1_epochs"].get_title()
+    assert title.startswith("Evaluation top-1 of the averaged parameters")
+    caption = pictures["eval_top1_epochs"].caption
+    assert caption.startswith("Measured with the parameters themselves")
     write(tmp_path / "c")
     groups = conditions(read(tmp_path)[1:])
     pictures = curves.learned(groups, curves.lines(groups))
@@ -159,7 +161,12 @@ def test_schedules_are_steps_and_constants_are_sentences(tmp_path):
 def test_the_first_and_the_best_of_many_conditions_are_in_colour(tmp_path):
     for i in range(30):
         write(tmp_path / f"{i:02}", f"--weight_decay={i}", top1=0.5 + i / 100)
-    lines = curves.lines(conditions(read(tmp_path)))
+    groups = conditions(read(tmp_path))
+    lines = curves.lines(groups)
     coloured = [label for label, line in lines.items() if line != GREY]
     assert coloured == ["00", *(f"{i}" for i in range(23, 30))]
     assert len({lines[label] for label in coloured}) == 8
+    # The description for readers who do not see the picture names the same ones.
+    for picture in curves.learned(groups, lines):
+        values = picture.alt.partition("Last values: ")[2].split("; ")
+        assert [value.split()[0] for value in values] == coloured

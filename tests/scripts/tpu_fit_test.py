@@ -18,7 +18,13 @@ from tests.support import configs
 from trainer.errors import UserError
 
 TINY = ["--model=tests.support.models:tiny", "--dataset=cifar10", "--ghost_batch_size=8"]
-TINY += ["--base_batch_size=256", "--epochs=1", "--optimizer=lamb", "--weight_decay=1e-4"]
+TINY += [
+    "--precision=float32",
+    "--base_batch_size=256",
+    "--epochs=1",
+    "--optimizer=lamb",
+    "--weight_decay=1e-4",
+]
 with_compiler = pytest.mark.skipif(
     not tpu_fit._COMPILER.exists(), reason="scripts/tpu/tpu_fit.sh makes the compiler's environment"
 )
@@ -163,15 +169,17 @@ def test_the_trace_has_one_reduction_of_each_sum():
     config = configs.parsed(*TINY)
     data = tpu_fit_trace.training_data(config, 50_000)
     step = tpu_fit_trace.training_step(config, data, 8)
-    assert {norm.kernel for norm in step._norms} == {"reshaped"}
+    assert {norm.kernel for norm in step.replica.norms} == {"reshaped"}
     text = tpu_fit_trace.lowered(step, 16)
-    sums = len(tf.nest.flatten(step._sums)) + len(step._squares)
+    sums = len(tf.nest.flatten(step.replica._sums)) + len(step.replica._squares)
     assert text.count('"stablehlo.all_reduce"') == sums
     assert text.count("[[0, 1, 2, 3, 4, 5, 6, 7]]> : tensor<1x8xi64>") == sums
     assert text.count("stablehlo.while") == 1
     assert "%arg0: tensor<2x16x32x32x3xui8>" in text
     # An update changes parameters, slots, moving statistics and sums.
-    changed = len(step.parameters) + len(tf.nest.flatten(step.slots)) + 2 * len(step._norms) + sums
+    changed = (
+        len(step.parameters) + len(tf.nest.flatten(step.slots)) + 2 * len(step.replica.norms) + sums
+    )
     assert text.count("tf.aliasing_output") == changed
     assert "mhlo.copy" not in text
     assert "mhlo.input_output_alias" not in text

@@ -68,6 +68,7 @@ def choose(path, step, largest=128):
             limits=limits,
             ghost_batch_size=16,
             model="tests.support.models:huge",
+            before=memory.memory_usage(step.strategy.extended.worker_devices),
         )
     return chosen, [line for line in found if not line.startswith("measuring a micro-batch of ")]
 

@@ -124,15 +124,15 @@ def without_norm():
 def test_lanes_hold_whole_ghost_batches_without_batch_norm_too(cpus, b, lanes, wanted):
     step = step_on(strategy_of(cpus, 1), without_norm, lanes=lanes, ghost_batch_size=32)
     seen = []
-    whole = step._gradient_function
+    whole = step.replica._gradient_function
 
     def counted(images, labels, position):
         seen.append(images.shape[0])
         return whole(images, labels, position)
 
-    step._gradient_function = counted
+    step.replica._gradient_function = counted
     images = tf.constant(IMAGES[:b])
-    tf.function(lambda: step.accumulate(images, LABELS[:b], tf.constant(0, tf.int64)))()
+    tf.function(lambda: step.replica.accumulate(images, LABELS[:b], tf.constant(0, tf.int64)))()
     assert seen == [b // wanted] * wanted
 
 

@@ -98,7 +98,7 @@ def test_a_run_in_bfloat16_goes_on_where_float32_is_the_choice(tmp_path):
     train(whole, *short, "--precision=bfloat16")
     assert digest(half) == digest(whole)
     new = train(single, *short, "--precision=auto", "--stop_at_epoch=0.1")
-    assert "this run computes in float32, because it is deterministic" in new.stdout
+    assert "this run computes in float32, because --deterministic is given" in new.stdout
     assert "--precision=float32\n" in (single / "flags.txt").read_text()
     process = started(single, *short, "--precision=bfloat16")
     _, errors = process.communicate()

@@ -25,6 +25,7 @@ from trainer.training.evaluation import Evaluator
 from trainer.training.step import TrainingStep
 
 Device = collections.namedtuple("Device", ["name", "device_type"])
+ON_TPU = ["--strategy=tpu", "--tpu=local", "--precision=bfloat16"]
 MAIN = "<main>"
 # Of the replication itself: TensorFlow's pass for TPUs replaces them.
 REPLICATION = {"TPUReplicateMetadata", "TPUReplicatedInput", "CrossReplicaSum"}
@@ -53,7 +54,7 @@ class Resolver(tf.distribute.cluster_resolver.TPUClusterResolver):
 
 def built(name, cores, shape):
     """The strategy and the model of a run with --strategy=tpu."""
-    config = parsed("--strategy=tpu", "--tpu=local", f"--model={name}")
+    config = parsed(*ON_TPU, f"--model={name}")
     strategy = tf.distribute.TPUStrategy(Resolver(cores))
     assert is_tpu(strategy)
     channels = shape[-1]
@@ -228,6 +229,7 @@ def test_the_measuring_of_micro_batches_is_traced(made, monkeypatch, tmp_path):
             limits=BatchLimits(128, 1024, 0),
             ghost_batch_size=32,
             model="wide_resnet_10_1",
+            before=[],
         )
 
     with pytest.raises(tf.errors.InvalidArgumentError, match="TPUReplicate"):

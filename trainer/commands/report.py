@@ -51,7 +51,7 @@ def run(config: Config) -> int:
             f"--output={output} cannot be written: {error.strerror} ({error.filename})."
         ) from error
     for path, reason in left_out.items():
-        log(f"{path} {reason} and is left out.")
+        log(f"{path} is left out, because it {reason}.")
     for problem in run_record.unread_sweeps([*given, *(folder.parent for folder in folders)]):
         log(problem)
     for run in runs:

@@ -17,7 +17,7 @@ COMMANDS: Mapping[str, Command] = {
         "--flagfile=fashion_mnist_grow --plot=plan.png",
     ),
     "train": Command(
-        "Train a run in its directory, or resume the run that is there.",
+        "Train a model in the run directory --model_dir, or resume the run there.",
         "--flagfile=fashion_mnist_grow --model_dir=runs/grow",
     ),
     "range_test": Command(
@@ -25,7 +25,7 @@ COMMANDS: Mapping[str, Command] = {
         "--flagfile=fashion_mnist_decay --epochs=2 --model_dir=runs/range",
     ),
     "sweep": Command(
-        "Train a run for each point of a grid of flags, and compare them.",
+        "Train once for each point of a grid of flags, and compare the runs.",
         '--sweep="momentum=0.9,0.98;seed=0,1" --epochs=2 --model_dir=runs/sweep',
     ),
     "evaluate": Command(
@@ -40,7 +40,7 @@ COMMANDS: Mapping[str, Command] = {
         "--model_dir=runs/grow --checkpoint=best photographs",
     ),
     "convert": Command(
-        "Add an index to a prepared TFDS dataset, to train on more than fits in memory.",
+        "Add an index to a prepared TFDS dataset, so that a run need not load all of it.",
         "--dataset=fashion_mnist",
     ),
     "report": Command("Write one HTML page about several runs.", "runs/* --output=report.html"),

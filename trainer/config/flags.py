@@ -85,6 +85,13 @@ class Config(RunFlags):
     deterministic: bool = _run(
         False, "Use bit-reproducible kernels, and choose nothing by measuring time.", commands=MODEL
     )
+    xla: str = _run(
+        "auto",
+        "Whether XLA compiles the training step; results differ by rounding. auto: on GPUs, unless "
+        "--deterministic is given; CPUs are slower with XLA, and TPUs always have it.",
+        choices=("auto", "on", "off"),
+        commands=("train", "range_test", "sweep"),
+    )
     stop_at_epoch: float | None = _run(
         None,
         "Epoch at which this call ends, with a checkpoint (unset: the end of the run).",

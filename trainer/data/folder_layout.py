@@ -3,11 +3,12 @@
 The rule, for image_folder:PATH:
 
 1. If PATH has an entry named train, val, validation or test, its folders are splits.
-2. Otherwise, if at least one folder in PATH directly holds a picture, the folders are classes, and
-   a hash of the paths divides the pictures into the splits train and val.
-3. Folders that could be either are refused by name: one named nearly as a split, such as Train;
-   one with a folder below it that has the name of another class, as in Fold1/cat beside cat;
-   and folders that all hold pictures only in folders below them.
+2. Otherwise, the folders are classes if at least one of them directly holds a picture. A hash of
+   the paths then divides the pictures into the splits train and val.
+3. Three cases are ambiguous even so, and raise an error that names the folders:
+   - The name of a folder is nearly that of a split, such as Train.
+   - A folder below a class has the name of another class, as in Fold1/cat beside cat.
+   - No folder in PATH directly holds a picture.
 
 A split of another name, as in --train_split=more, always means the folder of that name.
 """
@@ -25,16 +26,16 @@ from trainer.errors import UserError
 
 PREFIX = "image_folder:"
 _SPLITS = (TRAIN, *EVALUATION_SPLITS)
-# Names, in lower case, that could be meant for a split.
+# A folder with one of these names, in letters of any case, may be meant as a split.
 _NEARLY = {*_SPLITS, "training", "valid", "testing", "dev", "eval", "evaluation"}
 
 
 def holds_classes(root: str, parts: Sequence[str]) -> bool:
-    """Returns whether the folders in `root` are classes, so that a hash makes train and val.
+    """Returns whether the folders in `root` are classes, and a hash divides them into splits.
 
     Args:
       root: path of the image folder.
-      parts: names in the split that is to be listed.
+      parts: names in the expression of a split, such as train and more in train[:90%]+more.
 
     Raises:
       UserError: if the folders in `root` could be either splits or classes.
@@ -64,16 +65,18 @@ def holds_classes(root: str, parts: Sequence[str]) -> bool:
 def _refuse(root: str, reason: str) -> NoReturn:
     raise UserError(
         f"{root} has no folder named train, val, validation or test, and {reason}.\n"
-        "Name the folders of splits with --train_split and --eval_split; or put the folders of "
-        f"classes into {root}/train, and give --train_split=train[:90%] --eval_split=train[90%:]."
+        "If they are splits, name them with --train_split and --eval_split. If they are classes, "
+        f"move them into {root}/train, with --train_split=train[:90%] --eval_split=train[90%:]."
     )
 
 
 def evaluation_split(root: str) -> str:
     """Returns the first of the splits val, validation and test that exists.
 
+    If the folders are classes, it returns val.
+
     Raises:
-      UserError: if none of the three exists.
+      UserError: if the folders are splits, and none of the three exists.
     """
     if holds_classes(root, [EVALUATION]):
         return EVALUATION

@@ -1,10 +1,11 @@
-"""Checks that pictures are regular files, and finds orientations, before TensorFlow reads them.
+"""Checks that pictures are regular files and finds their orientations, before they are read.
 
 A path that ends in .jpg may lead to a pipe without a writer or to an endless device, which
 TensorFlow would read forever. So Python opens each path first, without waiting for a writer, and
 TensorFlow gets only the paths of regular files. The first bytes of a file give its orientation.
 
-One call of Python checks many files, because the call takes longer than the check of one file.
+Each call from TensorFlow into Python checks many files, because the call itself takes longer than
+checking one file.
 """
 
 import os
@@ -21,11 +22,12 @@ class UnreadableError(Exception):
 
 def largest_file(max_pixels: int) -> int:
     """Returns the largest size, in bytes, of a file with a picture of `max_pixels`."""
-    return 8 * max_pixels + 2**20  # Four channels of 16 bits, uncompressed; 1 MiB for the rest.
+    # A pixel has at most four channels of 16 bits, uncompressed. Headers and metadata get 1 MiB.
+    return 8 * max_pixels + 2**20
 
 
 def look(paths: np.ndarray, largest: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns paths, bytes [n], and orientations, int32 [n]; an unreadable file's path is empty."""
+    """Returns the paths (bytes [n]; empty if unreadable) and the orientations (int32 [n])."""
     paths = paths.copy()
     orientations = np.full(len(paths), exif.UPRIGHT, np.int32)
     for number, path in enumerate(paths):

@@ -112,6 +112,13 @@ def on_cpu(strategy: tf.distribute.Strategy) -> bool:
     return all("CPU" in device for device in strategy.extended.worker_devices)
 
 
+def compiles_by_xla(strategy: tf.distribute.Strategy, xla: str, *, deterministic: bool) -> bool:
+    """Returns whether the training step is to ask for XLA, given the value `xla` of --xla."""
+    if is_tpu(strategy):
+        return False  # TensorFlow compiles for TPUs without being asked.
+    return xla == "on" or (xla == "auto" and not deterministic and not on_cpu(strategy))
+
+
 def is_tpu(strategy: tf.distribute.Strategy) -> bool:
     """Returns whether the strategy's replicas compute on a TPU."""
     return isinstance(strategy, tf.distribute.TPUStrategy)

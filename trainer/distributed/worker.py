@@ -1,6 +1,7 @@
 """The workers of a run over several processes: all addresses, and this process's index.
 
-TensorFlow's resolvers read both from TF_CONFIG, or else from Slurm's or Kubernetes' variables.
+TensorFlow's resolvers find the addresses and the index in TF_CONFIG. Without TF_CONFIG, Slurm's
+variables or Kubernetes give them.
 """
 
 import dataclasses
@@ -29,7 +30,7 @@ class Worker:
 
     @property
     def chief(self) -> bool:
-        """Whether this worker, the first, decides for all and writes the run directory."""
+        """Whether this is the first worker, which decides for all and writes the run directory."""
         return self.index == 0
 
     @property
@@ -83,7 +84,7 @@ def from_environment(timeout: float) -> Worker:
     raise UserError(
         "--strategy=multi_worker finds no other workers: neither TF_CONFIG nor Slurm's or "
         "Kubernetes' variables are set.\n"
-        "Start it with srun, or with scripts/launch_local.sh, or set TF_CONFIG."
+        "Start the program with srun or scripts/launch_local.sh, or set TF_CONFIG."
     )
 
 
@@ -136,7 +137,7 @@ def _worker(addresses: Sequence[str], own: str, source: str) -> Worker:
             raise UserError(f"{source} has the address {address!r}: write host:port.")
     if own not in addresses or len(set(addresses)) < len(addresses):
         raise UserError(
-            f"{source} has the workers {', '.join(addresses)}, and this one is {own}: "
-            "list each worker once."
+            f"{source} lists the workers {', '.join(addresses)}, and this process is {own}: "
+            "list each worker once, this process included."
         )
     return Worker(tuple(addresses), list(addresses).index(own))

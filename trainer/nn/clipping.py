@@ -1,6 +1,6 @@
-"""Clips the gradient of a whole batch to a largest Euclidean norm: Pascanu et al. 2013 (1211.5063).
+"""Limits the Euclidean norm of a whole batch's gradient: Pascanu et al. 2013 (1211.5063).
 
-The gradient is multiplied by min(1, C / (norm + 1e-6)) for the largest norm C, as in PyTorch's
+The gradient is multiplied by min(1, C / (norm + 1e-6)), where C is the limit, as in PyTorch's
 clip_grad_norm_. The norm is taken over the gradients of all parameters together.
 """
 
@@ -20,5 +20,5 @@ def clip(gradients: Sequence[tf.Tensor], norm: tf.Tensor, most: float) -> list[t
 
 
 def clipped(norms: np.ndarray, most: float) -> np.ndarray:
-    """Returns whether `clip` shortens gradients with each of `norms`, float32 [n], as bool [n]."""
+    """Returns bool [n]: whether `clip` shortens a gradient of each norm in `norms`, float32 [n]."""
     return np.float32(most) / (norms + np.float32(_EPSILON)) < 1

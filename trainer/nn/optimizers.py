@@ -7,7 +7,7 @@ gradient. Only adamw and lamb, as in their papers, add λ w after the gradient i
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -64,21 +64,18 @@ class Optimizer:
         tensors = [tf.zeros_like(parameter) for _ in range(self.slots)]
         return (*tensors, *(tf.zeros([], parameter.dtype) for _ in range(self.scalars)))
 
-    def move(
+    def moved(
         self,
-        parameter: tf.Variable,
-        slots: Sequence[tf.Variable],
         update: Update,
+        slots: Slots,
         learning_rate: tf.Tensor,
         constraint: Callable[[tf.Tensor], tf.Tensor] | None,
-    ) -> None:
-        """Applies one update to a parameter and its slots, then the parameter's constraint."""
-        direction, new = self.direction(update, tuple(slot.read_value() for slot in slots))
-        for slot, value in zip(slots, new, strict=True):
-            slot.assign(value)
-        parameter.assign_sub(learning_rate * direction)
-        if constraint is not None:  # Keras' optimizers apply constraints here too.
-            parameter.assign(constraint(parameter.read_value()))
+    ) -> tuple[tf.Tensor, Slots]:
+        """Returns a parameter and its slots after one update, then the parameter's constraint."""
+        direction, slots = self.direction(update, slots)
+        parameter = update.parameter - learning_rate * direction
+        # Keras' optimizers apply constraints here too.
+        return (parameter if constraint is None else constraint(parameter)), slots
 
 
 def _sgd(update: Update, slots: Slots) -> tuple[tf.Tensor, Slots]:

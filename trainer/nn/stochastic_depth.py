@@ -32,7 +32,7 @@ _examples = _Examples()
 
 @contextlib.contextmanager
 def examples_from(position: tf.Tensor, seed: int) -> Iterator[None]:
-    """Tells the layers that are called in the block the positions of their examples.
+    """Gives the StochasticDepth layers that the `with` block calls the positions of examples.
 
     `position` is the position of the first example, int64 []; `seed` is the run's seed.
     """
@@ -78,7 +78,7 @@ class StochasticDepth(keras.layers.Layer):
 def joined(
     shortcut: keras.KerasTensor, branch: keras.KerasTensor, rate: float, number: int, name: str
 ) -> keras.KerasTensor:
-    """Returns the sum of both, with stochastic depth if `rate` is not 0.
+    """Returns shortcut + branch, with stochastic depth if `rate` is not 0.
 
     With or without stochastic depth, the sum is one layer. So the rate does not change the order of
     a model's weights, and a checkpoint fits a model with any rate.
@@ -88,7 +88,10 @@ def joined(
 
 
 def mask(position: tf.Tensor, count: int, seed: int, number: int, rate: float) -> tf.Tensor:
-    """Returns for `count` examples from `position` on whether layer `number` keeps their branch."""
+    """Returns bool [count]: whether layer `number` keeps the branch of each example.
+
+    The first example is the one at `position`.
+    """
     key = random_bits(tf.constant([number], tf.int64), seed ^ _DOMAIN << 32)[0]
     positions = tf.cast(position + tf.range(count, dtype=tf.int64), tf.uint64)
     bits = splitmix64(key + positions)
@@ -98,6 +101,7 @@ def mask(position: tf.Tensor, count: int, seed: int, number: int, rate: float) -
 def rates(most: float, blocks: int) -> list[float]:
     """Returns the rate of each block, which rises evenly from 0 in the first to `most` in the last.
 
-    This is the rule of DeiT and timm. The paper's rule gives the first block most / blocks.
+    This is the rule of DeiT and timm. In the paper's rule, the first block has the rate
+    `most / blocks`.
     """
     return [most * block / max(1, blocks - 1) for block in range(blocks)]

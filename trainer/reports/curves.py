@@ -18,20 +18,21 @@ from trainer.reports.run_record import DIVERGED, RunRecord
 Point = dict[str, Any]
 # Only this many conditions have a colour of their own; the others are grey.
 COLOURED = 8
-# A loss above this multiple of the first loss is off the axis, because it would hide the decrease.
+# A loss above this multiple of the median first loss is off the axis: it would hide the decrease.
 _LOSS_ABOVE = 2.0
 # If the longest run has this many times the updates of the shortest, the axis is logarithmic.
 _MANY = 8
-# If an axis spans a smaller ratio, 1, 2, 5, 10 and so on are too few ticks.
+# If the ends of a logarithmic axis have a ratio below this, ticks at 1, 2, 5 and 10 are too few.
 _NEAR = 5
-# The mean of several runs is drawn if they share this part of the shortest run's logged updates.
+# The mean of several runs is drawn if all of them logged at least this fraction of the updates that
+# the shortest run logged.
 _SHARED = 0.8
 
 _LEARNED = {
     ("eval", "top1"): "evaluation top-1 (%)",
     ("eval", "loss"): "evaluation loss (log scale)",
-    ("eval_ema", "top1"): "evaluation top-1 of the average (%)",
-    ("eval_ema", "loss"): "evaluation loss of the average (log scale)",
+    ("eval_ema", "top1"): "evaluation top-1 of the averaged parameters (%)",
+    ("eval_ema", "loss"): "evaluation loss of the averaged parameters (log scale)",
     ("train", "loss"): "training loss (log scale)",
 }
 _AGAINST = {"epoch": "epochs", "update": "updates"}
@@ -43,7 +44,7 @@ _SCHEDULE = {
     "image_size": ("side of the training images", "pixels"),
     "gradient_noise_scale": ("measured gradient noise scale tr Σ / ‖G‖²", "examples (log scale)"),
     "gradient_noise_scale_adam": (
-        "measured gradient noise scale in Adam's metric",
+        "measured gradient noise scale of gradients as Adam scales them",
         "examples (log scale)",
     ),
     "gradient_clipped": ("fraction of updates whose gradient was clipped", "fraction"),
@@ -75,9 +76,9 @@ class _Chart:
     steps: bool = False
 
     def picture(self, name: str, alt: str, unit: str, caption: str) -> Picture:
-        """Returns the picture. Its description is `alt` and the last values, in `unit`."""
+        """Returns the picture. Its description is `alt` and the last coloured values, in `unit`."""
         ends = []
-        for each in self.conditions[:COLOURED]:
+        for each in (each for each in self.conditions if self.drawn[each.label] != GREY):
             if curves := _curves([each], self.get):
                 last = statistics.fmean(curve[-1]["y"] for curve in curves)
                 ends.append(f"{each.label} {last:.4g}{unit}")
@@ -86,7 +87,10 @@ class _Chart:
 
 
 def lines(conditions: Sequence[Condition]) -> dict[str, Line]:
-    """Returns each condition's line, by label: the first and the best conditions in colour."""
+    """Returns each condition's line, by label.
+
+    The first condition and those with the best top-1 are in colour.
+    """
 
     def rank(i: int) -> float:
         top1 = conditions[i].spread_of("top1")
@@ -107,7 +111,8 @@ def learned(conditions: Sequence[Condition], drawn: Mapping[str, Line]) -> list[
         limits = _accuracies(curves) if name == "top1" else _losses(curves)
         caption, unit = _axis_note(name, limits, curves), "%" if name == "top1" else ""
         if split == "eval" and _curves(conditions, functools.partial(get, split="eval_ema")):
-            caption = f"Measured with the plain parameters. {caption}".strip()
+            whose = "Measured with the parameters themselves, not with their average."
+            caption = f"{whose} {caption}".strip()
         for x, against in _AGAINST.items():
             what = f"{label.partition(' (')[0]} against {against}"
             chart = _Chart(conditions, drawn, get, x, _capital(what), label, limits)
@@ -125,7 +130,7 @@ def schedule(
         values = [p["y"] for curve in _curves(conditions, get) for p in curve]
         if not values:
             continue
-        if math.isclose(min(values), max(values)):  # Equal up to rounding.
+        if math.isclose(min(values), max(values)):  # The values are equal up to rounding.
             still.append(f"The {what} is {values[0]:g} throughout.")
             continue
         measured = name.startswith("gradient_noise_scale")
@@ -199,12 +204,13 @@ def _draw_condition(axes: Axes, condition: Condition, chart: _Chart) -> None:
         if curve and run.state == DIVERGED:
             last = curve[-1]
             low, high = chart.limits or (last["y"], last["y"])
-            at = min(max(last["y"], low), high)  # On the edge if the value is off the axis.
+            # The cross is on the edge if the value is off the axis.
+            at = min(max(last["y"], low), high)
             axes.plot(last[chart.x], at, "x", color=style.colour, markersize=8, clip_on=False)
 
 
 def _name_ticks(axis: Any, low: float, high: float) -> None:
-    """Labels a logarithmic axis with plain numbers; a longer axis has fewer ticks per decade."""
+    """Labels a logarithmic axis with plain numbers; the more decades, the fewer ticks in each."""
     near = high < _NEAR * low
     subs = (1, 2, 5) if high < 1000 * low else (1,)
     axis.set_major_locator(MaxNLocator(6) if near else LogLocator(subs=subs))

@@ -50,8 +50,8 @@ class Use:
 def memory_usage(devices: Sequence[str]) -> list[Use]:
     """Returns the memory use of each GPU, or of this process if all devices are CPUs.
 
-    The first entry of a process is RAM. The second is address space, if `ulimit -v` limits it. The
-    list is empty if the platform does not report memory.
+    The first entry of a process is RAM. The second is address space, which `ulimit -v` may limit.
+    The list is empty if the platform does not report memory.
     """
     if _on_cpu(devices):
         try:
@@ -96,11 +96,12 @@ def _gpus(devices: Sequence[str]) -> list[str]:
 
 def _process() -> list[Use]:
     status = _fields(pathlib.Path("/proc/self/status"))
-    uses = [Use(status["VmRSS"], status["VmHWM"], status["VmRSS"] + available())]
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if limit != resource.RLIM_INFINITY:
-        uses.append(Use(status["VmSize"], status["VmPeak"], limit))
-    return uses
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    addresses = math.inf if soft == resource.RLIM_INFINITY else soft
+    return [
+        Use(status["VmRSS"], status["VmHWM"], status["VmRSS"] + available()),
+        Use(status["VmSize"], status["VmPeak"], addresses),
+    ]
 
 
 def ram_limit(proc: pathlib.Path = _PROC, cgroups: pathlib.Path = _CGROUP) -> int:

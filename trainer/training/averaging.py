@@ -4,7 +4,7 @@ trainer/schedule/averaging.py defines the average and its weights.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -50,23 +50,30 @@ class ModelAverage:
         """Returns the weights of updates of `batch_size` examples that end at positions `ends`."""
         return averaging.update_weights(self._decay, self._base_batch_size, batch_size, ends)
 
-    def move(self, strategy: tf.distribute.Strategy, weight: tf.Tensor) -> None:
-        """Moves the averages to the model's weights by `weight`, float32 [].
+    def moving(self) -> list[tuple[Any, Any]]:
+        """Returns the pairs (weight, average) whose average an update moves.
 
-        Call this function in the cross-replica context, after an update. It does not change the
-        averages of weights that the update does not change.
+        They are those of the parameters and the moving statistics that train now.
         """
-
-        def assign(average: Any, value: Any, weight: tf.Tensor) -> None:
-            average.assign_add(weight * (value - average))
-
         norms = trained_norms(self._model).values()
         moving = [s for norm in norms for s in (norm.moving_mean, norm.moving_variance)]
         changed = {id(variable) for variable in (*self._model.trainable_variables, *moving)}
-        for variable, average in zip(self._model.weights, self.variables, strict=True):
-            if id(variable) in changed:
-                given: Any = (variable.value, weight)
-                strategy.extended.update(average, assign, args=given, group=False)
+        pairs = zip(self._model.weights, self.variables, strict=True)
+        return [(weight.value, average) for weight, average in pairs if id(weight) in changed]
+
+    def values(self, updated: Mapping[int, tf.Tensor], weight: tf.Tensor) -> list[tf.Tensor]:
+        """Returns the values of the averages of `moving` after an update.
+
+        Args:
+          updated: the new values of the variables that the update changes, by their id.
+          weight: weight of the update in the averages, float32 [].
+        """
+        values = []
+        for variable, average in self.moving():
+            new = updated.get(id(variable))
+            before = average.read_value()
+            values.append(before + weight * ((variable if new is None else new) - before))
+        return values
 
     @contextlib.contextmanager
     def in_model(self) -> Iterator[None]:

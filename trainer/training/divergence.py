@@ -34,13 +34,16 @@ def check_evaluations(evaluations: Evaluations, state: State) -> None:
     Raises:
       NonFiniteLossError: if a loss is not finite.
     """
-    for what, evaluation in (("", evaluations.plain), (" of the average", evaluations.ema)):
+    for what, evaluation in (
+        ("", evaluations.plain),
+        (" of the averaged parameters", evaluations.ema),
+    ):
         if evaluation and not math.isfinite(evaluation.loss):
-            raise error_after(f"the evaluation's loss{what} is {evaluation.loss:g}", state)
+            raise error_after(f"the evaluation loss{what} is {evaluation.loss:g}", state)
 
 
 def error_after(what: str, state: State) -> NonFiniteLossError:
-    """Returns the error that `what` holds after the last update of `state`."""
+    """Returns the error for the problem `what`, found after the last update of `state`."""
     return _error(f"{what} after", state.update, state.position, Setting(**state.setting))
 
 
@@ -48,6 +51,6 @@ def _error(what: str, update: int, position: int, setting: Setting) -> NonFinite
     return NonFiniteLossError(
         f"{what} update {update}, position {position}, with learning rate "
         f"{setting.learning_rate:g} and batch size {setting.batch_size}.\n"
-        "All checkpoints are older than that. In a new --model_dir, lower the learning rate or "
-        "lengthen --warmup_epochs."
+        "All checkpoints were written before. Start a new run in another --model_dir, with a lower "
+        "learning rate or a longer --warmup_epochs."
     )

@@ -11,7 +11,7 @@ import gc
 import math
 import pathlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -66,6 +66,7 @@ def from_config(
     step: Callable[[], TrainingStep],
     batches: Callable[..., Iterator[Any]],
     group: ProcessGroup,
+    before: Sequence[memory.Use],
 ) -> dict[int | None, int]:
     """Returns the largest micro-batch: the controller's, a flag's, a default, or the fastest.
 
@@ -78,6 +79,8 @@ def from_config(
       step: returns the step to measure, if one is measured.
       batches: function (position, micro-batch size, image size) → micro-batches from there.
       group: the processes that train together; the chief measures.
+      before: memory in use before the model was built. TensorFlow may keep memory that building the
+        model took and freed, so later use does not tell what a candidate takes.
 
     Raises:
       UserError: if the model does not fit in memory.
@@ -101,6 +104,7 @@ def from_config(
                 limits=schedule.limits,
                 ghost_batch_size=config.ghost_batch_size,
                 model=config.model,
+                before=before,
             )
         _, (found[size],) = group.agree(False, largest)
     return found
@@ -114,6 +118,7 @@ def choose(
     limits: BatchLimits,
     ghost_batch_size: int,
     model: str,
+    before: Sequence[memory.Use],
 ) -> int:
     """Returns the micro-batch size in the file `path`, or measures one and writes it there.
 
@@ -135,7 +140,7 @@ def choose(
     except DamagedError as error:
         log(f"{error}; it is measured again")
     most = _MOST_ON_CPU if on_cpu(step.strategy) else share
-    tried, why = _search(step, batches, candidates(share, ghost_batch_size, most), model)
+    tried, why = _search(step, batches, candidates(share, ghost_batch_size, most), model, before)
     best = max(tried, key=lambda candidate: candidate.examples_per_second).micro_batch_size
     rows = [dataclasses.asdict(candidate) for candidate in tried]
     write_json(path, {"micro_batch_size": best, "replicas": replicas, "why": why, "tried": rows})
@@ -160,16 +165,17 @@ def _search(
     batches: Callable[[int, int], Iterator[Any]],
     sizes: list[int],
     model: str,
+    before: Sequence[memory.Use],
 ) -> tuple[list[Candidate], str]:
     """Tries `sizes` while they fit and are faster; returns the tried ones, and reasons as text."""
 
     # A TPU's computation has the name of this function, so the function cannot be a lambda.
     @tf.function(autograph=False)
     def empty() -> None:
-        step.strategy.run(step.zero)
+        step.strategy.run(step.replica.zero)
 
     devices = step.strategy.extended.worker_devices  # The local devices.
-    before = after = memory.memory_usage(devices)
+    after: Sequence[memory.Use] = []
     tried: list[Candidate] = []
     fastest, end = 0.0, ""
     for size in sizes:
@@ -206,7 +212,9 @@ def _search(
     )
 
 
-def _memory_shortage(before: list[memory.Use], after: list[memory.Use], ratio: float) -> str:
+def _memory_shortage(
+    before: Sequence[memory.Use], after: Sequence[memory.Use], ratio: float
+) -> str:
     """Returns why `ratio` times the last candidate's size will hardly fit; "" if it is likely to.
 
     The estimate is high, because it assumes that all memory of a candidate grows with its size.
@@ -228,7 +236,8 @@ def _rate(step: TrainingStep, iterator: Iterator[Any], examples: int) -> float:
     @tf.function(autograph=False)
     def accumulate(count: tf.Tensor) -> tf.Tensor:
         def once(*_: tf.Tensor) -> tuple[tf.Tensor]:
-            losses = step.strategy.run(step.accumulate, next_per_replica(step.strategy, iterator))
+            batch = next_per_replica(step.strategy, iterator)
+            losses = step.strategy.run(step.replica.accumulate, batch)
             # Only this process measures, so it reads only the local results.
             return (tf.add_n(step.strategy.experimental_local_results(losses)),)
 
@@ -236,6 +245,7 @@ def _rate(step: TrainingStep, iterator: Iterator[Any], examples: int) -> float:
         return loss
 
     with unwrap_user_errors():
+        step.prepare(iterator)
         # The function is traced here, because a call that traces it may warn of frequent tracing.
         traced = accumulate.get_concrete_function(tf.TensorSpec([], tf.int32))
 

@@ -1,10 +1,11 @@
-"""Applies an update: changes parameters, optimizer slots and moving statistics, once a batch."""
+"""Computes an update: new parameters, optimizer slots and moving statistics, once a batch."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 
+from trainer.nn.ghost_batch_norm import GhostBatchNormalization
 from trainer.nn.optimizers import Optimizer, Update
 from trainer.training.gradients import GradientFunction
 
@@ -52,19 +53,24 @@ class ParameterUpdate:
         ]
         return [plain, tf.add_n(scaled)]
 
-    def assign(
+    def variables(self) -> list[Any]:
+        """Returns what an update changes: parameters, slots, and moving statistics that move."""
+        function = self._gradient_function
+        norms = zip(function.norms, function.moving, strict=True)
+        moving = [v for norm, moves in norms if moves for v in _statistics(norm)]
+        return [*function.parameters, *tf.nest.flatten(self.slots), *moving]
+
+    def values(
         self,
-        strategy: tf.distribute.Strategy,
-        gradients: Any,
-        statistics: Any,
+        gradients: Sequence[tf.Tensor],
+        statistics: Sequence[tuple[tf.Tensor, tf.Tensor]],
         learning_rate: tf.Tensor,
         momentum: tf.Tensor,
-        shares: Any,
-    ) -> None:
-        """Updates parameters, slots and moving statistics, in the cross-replica context.
+        shares: Sequence[tf.Tensor],
+    ) -> list[tf.Tensor]:
+        """Returns the values of `variables` after an update; call it in a replica's context.
 
         Args:
-          strategy: the strategy, as `merge_call` passes it.
           gradients: gradient of each parameter, regularizers included.
           statistics: for each batch norm, the sums of means and variances over the ghost
             batches, divided by B, the batch size.
@@ -72,27 +78,29 @@ class ParameterUpdate:
           momentum: m, the momentum.
           shares: for each batch norm, the weight of this update in its moving statistics.
         """
-
-        def move(
-            parameter: Any, gradient: tf.Tensor, slots: Any, constraint: Any, factor: float
-        ) -> None:
+        function = self._gradient_function
+        parameters: list[tf.Tensor] = []
+        slots: list[tf.Tensor] = []
+        moving: list[tf.Tensor] = []
+        of_each = zip(gradients, self.slots, function.constraints, self._factors, strict=True)
+        for parameter, (gradient, own, constraint, factor) in zip(
+            function.parameters, of_each, strict=True
+        ):
             update = Update(parameter.read_value(), gradient, momentum, self._weight_decay)
             rate = learning_rate if factor == 1 else factor * learning_rate
-            self._optimizer.move(parameter, slots, update, rate, constraint)
-
-        function = self._gradient_function
-        of_each = zip(gradients, self.slots, function.constraints, self._factors, strict=True)
-        for parameter, args in zip(function.parameters, of_each, strict=True):
-            strategy.extended.update(parameter, move, args=args, group=False)
-
-        def average(moving: Any, total: tf.Tensor, size: int, weight: tf.Tensor) -> None:
-            # `total` is the sum over an update's ghost batches, divided by the batch size. So
-            # total · `size`, the ghost batch size, is the mean.
-            moving.assign_add(weight * (total * size - moving))
-
+            before = tuple(slot.read_value() for slot in own)
+            value, after = self._optimizer.moved(update, before, rate, constraint)
+            parameters.append(value)
+            slots += after
         of_norms = zip(function.norms, statistics, shares, function.moving, strict=True)
-        for layer, totals, share, moves in of_norms:
-            variables = (layer.moving_mean, layer.moving_variance) if moves else ()
-            for variable, total in zip(variables, totals, strict=moves):
-                given: Any = (total, layer.ghost_batch_size, share)
-                strategy.extended.update(variable.value, average, args=given, group=False)
+        for norm, totals, share, moves in of_norms:
+            for variable, total in zip(_statistics(norm), totals, strict=True) if moves else ():
+                # `total` is the sum over an update's ghost batches, divided by the batch size. So
+                # total · G is the mean.
+                before = variable.read_value()
+                moving.append(before + share * (total * norm.ghost_batch_size - before))
+        return [*parameters, *slots, *moving]
+
+
+def _statistics(norm: GhostBatchNormalization) -> tuple[Any, Any]:
+    return norm.moving_mean.value, norm.moving_variance.value

@@ -1,8 +1,9 @@
 """Chooses the data type of the layers' computations for --precision=auto.
 
-A run has one precision from its start to its end. A new run gets the precision of the chief's
-hardware, and a resumed run that of its flags.txt, because another precision changes what is
-learned. As a program, the module prints the precision and the reason for a new run on this machine.
+A run has one precision from its start to its end. A new run gets the precision that suits the
+chief's hardware. A resumed run keeps the precision in its flags.txt, because another precision
+would change what it learns. Run with `python -m`, the module prints the precision that a new run on
+this machine gets, and the reason.
 """
 
 import dataclasses
@@ -20,10 +21,10 @@ from trainer.distributed.process_group import ProcessGroup
 from trainer.run_dir import directory
 from trainer.system.output import log
 
-# The first GPUs that multiply bfloat16 in hardware (NVIDIA's Ampere).
+# GPUs multiply bfloat16 in hardware from this compute capability on (NVIDIA's Ampere).
 _COMPUTE_CAPABILITY = (8, 0)
 _UNKNOWN = (0, 0)
-# Instructions that multiply bfloat16, as Linux names them.
+# A CPU with one of these flags in /proc/cpuinfo multiplies bfloat16 in hardware.
 _INSTRUCTIONS = ("amx_bf16", "avx512_bf16")
 
 
@@ -51,13 +52,13 @@ def resolved(config: Config, path: pathlib.Path, group: ProcessGroup) -> Config:
 
 
 def _choose(config: Config, kept: str | None) -> Choice:
-    """Returns the precision of the run of `config`, whose flags.txt is `kept`, if it exists."""
+    """Returns the precision of a run; `kept` is its flags.txt, or None if the run is new."""
     if kept is not None:
         return Choice(learned(kept)["precision"], "its flags.txt says so")
     if config.deterministic:
-        return Choice(FLOAT32, "it is deterministic")
+        return Choice(FLOAT32, "--deterministic is given")
     if config.strategy == "tpu":
-        return Choice(BFLOAT16, "a TPU multiplies in it")
+        return Choice(BFLOAT16, "TPUs multiply in it")
     return of_this_machine()
 
 
@@ -89,7 +90,7 @@ def _of_cpu(cpuinfo: pathlib.Path) -> Choice:
 
 
 def of_this_machine_elsewhere() -> Choice:
-    """Returns what `of_this_machine` returns in a process of its own, which then frees the GPUs.
+    """Runs `of_this_machine` in a separate process, whose end frees the GPUs; returns its result.
 
     Raises:
       RuntimeError: if the process fails.

@@ -16,7 +16,7 @@ from trainer.data.bad_examples import BadExamples
 from trainer.data.in_memory import InMemoryDataset
 from trainer.data.indexed import IndexedDataset
 from trainer.distributed.process_group import ProcessGroup
-from trainer.distributed.strategy import is_tpu
+from trainer.distributed.strategy import compiles_by_xla, on_cpu
 from trainer.nn import freezing, layer_groups, model_configuration
 from trainer.nn.losses import Loss, TrainingLoss
 from trainer.nn.transfer import Transfer
@@ -24,6 +24,7 @@ from trainer.run_dir import directory, training_data
 from trainer.run_dir.checkpoints import Checkpoints, NoCheckpoints, found
 from trainer.run_dir.training_data import TrainingData
 from trainer.schedule import averaging, trajectory
+from trainer.system import memory
 from trainer.system.atomic_file import write_atomic
 from trainer.system.output import log
 from trainer.training import (
@@ -106,6 +107,7 @@ def set_up(
     schedule = trajectory.from_config(config, examples.examples, replicas)
     data = setup.training_data_of(config, kept, bad, examples)
     balanced = balance.from_config(config, examples, data, bad, group)
+    before = memory.memory_usage(strategy.extended.worker_devices)
     data, model, loaded = _model(config, data, strategy, group, source)
     if config.freeze and begins:
         for line in freezing.warnings(config.freeze, model, loaded):
@@ -116,7 +118,7 @@ def set_up(
     phases = _phases(config, strategy, model, lanes, until, data.class_weights)
     batches = _batches(config, examples, bad, balanced, replicas, group)
     micro_batch_sizes = micro_batch_search.from_config(
-        config, path, schedule, phases.step_of_all, batches, group
+        config, path, schedule, phases.step_of_all, batches, group, before
     )
     log(run_plan.text(config, schedule, replicas, micro_batch_sizes))
     checkpoints, state = _restore(config, path, phases, data, own, group)
@@ -199,8 +201,9 @@ def _phases(
         order_version=config.order_version or NEWEST_ORDER,
         ghost_batch_size=config.ghost_batch_size,
         lanes=lanes,
-        # A TPU's work is enqueued ahead of time, so a clock on its machine does not measure it.
-        timed=not config.deterministic and not is_tpu(strategy),
+        # A clock would wait for the work that is enqueued ahead of time for a GPU or a TPU.
+        timed=not config.deterministic and on_cpu(strategy),
+        by_xla=compiles_by_xla(strategy, config.xla, deterministic=config.deterministic),
         average=average,
     )
     return Phases(new_step, frozen, until, new_step())

@@ -219,7 +219,8 @@ def build(
     h, w, c = data.image_shape
     side = config.model_image_size
     shape = (side or h, side or w, c)
-    kernel: Kernel = "fused" if cluster.on_cpu(strategy) else "reshaped"
+    by_xla = cluster.compiles_by_xla(strategy, config.xla, deterministic=config.deterministic)
+    kernel: Kernel = "fused" if cluster.on_cpu(strategy) and not by_xla else "reshaped"
     assert config.precision != AUTO  # `precision.resolved` has replaced it.
     trained = [(size, size) for size in image_sizes.sizes(config.image_sizes)]
     trained = trained or [(config.image_size or h, config.image_size or w)]

@@ -1,0 +1,144 @@
+"""The step compiled by XLA, here for CPUs: the same updates, fewer kernels, and what XLA lacks."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.support.runs import SHORT, checkpoints, digest, kill_after, started, train
+from tests.support.steps import (
+    UPDATES,
+    averaging_step,
+    iterator_from,
+    run,
+    step_on,
+    strategy_of,
+    tiny,
+    weights,
+)
+from trainer.distributed.strategy import compiles_by_xla
+from trainer.nn.ghostify import ghostify
+
+SMALL_RATES = [(size, rate / 10, momentum) for size, rate, momentum in UPDATES]
+
+
+def reshaped(**options):
+    """The tiny model with the ghost batch norm that XLA needs."""
+    return ghostify(tiny(**options), ghost_batch_size=16, decay=0.9, kernel="reshaped")
+
+
+class Written(keras.layers.Layer):
+    """Uses an operation on strings, which XLA does not have."""
+
+    def call(self, inputs):
+        length = tf.strings.length(tf.strings.as_string(inputs[0, 0, 0, 0]))
+        return inputs * tf.cast(tf.minimum(length, 1), inputs.dtype)
+
+
+def without_xla():
+    model = tiny(ghost=16)
+    inputs = keras.Input((6, 6, 1), dtype="uint8")
+    scaled = Written()(keras.layers.Rescaling(1.0)(inputs))
+    return keras.Model(inputs, model(scaled))
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "replicas", "b"),
+    [
+        ("momentum", 1, 128),
+        ("momentum", 4, 16),
+        ("nesterov", 2, 32),
+        ("adamw", 1, 16),
+        ("lars", 2, 32),
+        ("lamb", 1, 32),
+    ],
+)
+def test_updates_are_the_same_with_xla(cpus, optimizer, replicas, b):
+    """Batches of one micro-batch up to 40, which grow; of one replica up to four."""
+    options = {"optimizer": optimizer, "weight_decay": 1e-2, "clip_norm": 0.5}
+    updates = UPDATES if optimizer in ("momentum", "nesterov", "lars") else SMALL_RATES
+    if b == 128:
+        updates = [(128, *rest) for _, *rest in updates]
+    plain = step_on(strategy_of(cpus, 1), lambda: reshaped(), **options)
+    compiled = step_on(strategy_of(cpus, replicas), lambda: reshaped(), by_xla=True, **options)
+    wanted, found = run(plain, 64, updates), run(compiled, b, updates)
+    for name in ("loss", "top1"):
+        np.testing.assert_allclose(found[name], wanted[name], atol=1e-4)
+    np.testing.assert_allclose(found["gradient_norm"], wanted["gradient_norm"], rtol=1e-3)
+    for ours, theirs in zip(weights(compiled), weights(plain), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    assert compiled.traces == 1
+    for variable in compiled.parameters:
+        first, *others = compiled.strategy.experimental_local_results(variable)
+        for other in others:
+            np.testing.assert_array_equal(first, other)
+
+
+def test_an_average_and_regularizers_are_the_same_with_xla(cpus):
+    def model():
+        return reshaped(regularizer=keras.regularizers.L2(0.1))
+
+    found = []
+    for by_xla in (False, True):
+        strategy = strategy_of(cpus, 2)
+        step = averaging_step(strategy, model, decay=0.9, base_batch_size=64, by_xla=by_xla)
+        run(step, 32)
+        found.append([*weights(step), *(variable.numpy() for variable in step.average.variables)])
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+# Operations that start no kernel on a device.
+_FREE = {
+    *("Const", "Identity", "IdentityN", "NoOp", "Placeholder", "_Arg", "_Retval", "Reshape"),
+    *("ReadVariableOp", "AssignVariableOp", "VarIsInitializedOp", "StopGradient", "Shape"),
+}
+
+
+def kernels(step):
+    """The operations of an update's graph that start a kernel, without what is inside XLA's."""
+    graph = step._compile(iterator_from(0, 64)).get_concrete_function().graph.as_graph_def()
+    compiled = {f.signature.name for f in graph.library.function if f.attr["_XlaMustCompile"].b}
+    inner = [f for f in graph.library.function if f.signature.name not in compiled]
+    called = {n.attr["f"].func.name for f in inner for n in f.node_def if "f" in n.attr}
+    inner = [f for f in inner if f.signature.name in called or "while" in f.signature.name]
+    return [n.op for f in inner for n in f.node_def if n.op not in _FREE]
+
+
+def test_an_update_is_tens_of_kernels_and_not_hundreds(cpus):
+    counts = {}
+    for by_xla in (False, True):
+        step = step_on(strategy_of(cpus, 1), lambda: reshaped(), by_xla=by_xla, timed=False)
+        step.prepare(iterator_from(0, 64))
+        counts[by_xla] = len(kernels(step))
+    assert counts[True] < 60
+    assert counts[False] > 200
+
+
+def test_a_model_that_xla_cannot_compile_trains_without_it(cpus, logged):
+    plain = step_on(strategy_of(cpus, 1), without_xla)
+    tried = step_on(strategy_of(cpus, 1), without_xla, by_xla=True)
+    wanted, found = run(plain, 32), run(tried, 32)
+    np.testing.assert_allclose(found["loss"], wanted["loss"], atol=1e-5)
+    (line,) = [each for each in logged if "XLA" in each]
+    assert line.startswith("XLA cannot compile this model, which trains without it: ")
+    assert "AsString" in line
+
+
+@pytest.mark.parametrize(
+    ("flag", "deterministic", "expected"),
+    [("auto", False, False), ("on", False, True), ("on", True, True), ("off", False, False)],
+)
+def test_xla_is_not_chosen_for_a_cpu(cpus, flag, deterministic, expected):
+    strategy = strategy_of(cpus, 2)
+    assert compiles_by_xla(strategy, flag, deterministic=deterministic) == expected
+
+
+def test_a_killed_run_goes_on_exactly_with_xla(tmp_path):
+    short = [*SHORT, "--xla=on", "--micro_batch_size=128", "--checkpoint_minutes=0.001"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    train(whole, *short)
+    kill_after(started(killed, *short), killed, 60)
+    assert checkpoints(killed)
+    train(killed, *short)
+    assert digest(killed) == digest(whole)

@@ -1,0 +1,57 @@
+"""Compiles the computations of a replica by XLA, and finds out whether XLA can."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+# XLA raises these errors for operations that it does not have, and for shapes that vary.
+_CANNOT = (
+    tf.errors.InvalidArgumentError,
+    tf.errors.NotFoundError,
+    tf.errors.UnimplementedError,
+    tf.errors.InternalError,
+)
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns `function`, compiled by XLA for each replica that calls it."""
+    by_xla = tf.function(function, jit_compile=True, autograph=False)
+    # If MirroredStrategy ran `by_xla` itself, it would compile all replicas as one program.
+    return lambda *arguments: by_xla(*arguments)
+
+
+def run_each(
+    strategy: tf.distribute.Strategy, function: Callable[..., Any], *arguments: Any
+) -> None:
+    """Runs `function` once on each replica of this process, with the same `arguments`."""
+
+    @tf.function(autograph=False)
+    def once() -> Any:
+        if not arguments:
+            return strategy.experimental_local_results(strategy.run(function))
+        given = strategy.experimental_distribute_values_from_function(lambda _: arguments)
+        return strategy.experimental_local_results(strategy.run(function, given))
+
+    once()
+
+
+def problem(
+    strategy: tf.distribute.Strategy, function: Callable[..., Any], specification: Any
+) -> str:
+    """Runs `function` on zeros of `specification`; returns why XLA cannot compile it, or ""."""
+    zeros = tf.nest.map_structure(lambda each: tf.zeros(each.shape, each.dtype), specification)
+    try:
+        run_each(strategy, function, *zeros)
+    except _CANNOT as error:
+        return _reason(str(error.message))
+    return ""
+
+
+def _reason(message: str) -> str:
+    """Returns the operations that XLA lacks, as its error names them, or else its first line."""
+    if lacks := re.search(r"Detected unsupported operations .*? on \S+: (.*)", message):
+        return lacks[1].partition(" compatible with node")[0]
+    lines = (line.strip() for line in message.splitlines())
+    return next((line for line in lines if line and line != "Graph execution error:"), "")
