@@ -12,7 +12,7 @@ else
   . "$(dirname "${BASH_SOURCE[0]}")/../setup.sh"
   python=.venv/bin/python
 fi
-# The versions are pinned, because tpu_fit_compile.py calls private parts of JAX and parses libtpu's text.
+# The versions are pinned, because scripts/fit/compile.py calls private parts of JAX and parses libtpu's text.
 packages=(jax==0.10.2 jaxlib==0.10.2 libtpu==0.0.42.1)
 if [ "$(cat .venv-tpu-compiler/installed 2>/dev/null)" != "${packages[*]}" ]; then
   echo "Setting up .venv-tpu-compiler with ${packages[*]} (once, a minute or two) ..." >&2
@@ -21,4 +21,4 @@ if [ "$(cat .venv-tpu-compiler/installed 2>/dev/null)" != "${packages[*]}" ]; th
   .venv-tpu-compiler/bin/python -m pip install --quiet --disable-pip-version-check "${packages[@]}"
   echo "${packages[*]}" > .venv-tpu-compiler/installed
 fi
-exec "$python" scripts/tpu/tpu_fit.py "$@"
+exec "$python" -m scripts.tpu.tpu_fit "$@"

@@ -1,20 +1,20 @@
-"""Traces a recipe's update to StableHLO on a CPU: the first half of tpu_fit.py.
+"""Traces a recipe's update to StableHLO on a CPU, for the compiler of another device.
 
-It traces the trainer's own code: the model from `setup.build`, with the ghost batch norm of TPUs,
-and ReplicaStep's `accumulate` and `apply`, with one all-reduce of each sum over all cores. The
-accumulation is a loop. Its length, the learning rate, the momentum and the batch size are
-arguments, so that one program serves all phases with the same micro-batch.
+It traces the trainer's own code: the model from `setup.build`, with the ghost batch norm of
+accelerators, and ReplicaStep's `accumulate` and `apply`, with one all-reduce of each sum over all
+devices. The accumulation is a loop. Its length, the learning rate, the momentum and the batch size
+are arguments, so that one program serves all phases with the same micro-batch.
 
-A run under TPUStrategy differs from this program:
+A run on the devices differs from this program:
 
-- A run may have two programs, accumulate and apply, which the host calls in turn. This program does
-  the work of both. It needs as much memory as the larger of the two, because parameters, slots and
-  sums stay on the core.
-- In a run, the host sends micro-batches to the core. In this program, two micro-batches lie on the
-  core, and the loop alternates between them. With only one, the compiler would see that all passes
-  are equal, and compute only one.
+- A run has several programs, such as accumulate and apply, which the host calls in turn. This
+  program does the work of all. It needs as much memory as the largest of them, because parameters,
+  slots and sums stay on the device.
+- In a run, the host sends micro-batches to the device. In this program, two micro-batches lie on
+  the device, and the loop alternates between them. With only one, the compiler would see that all
+  passes are equal, and compute only one.
 - A run's TensorFlow has special kernels for some operations on TPUs. The CPU wheel lacks them, so
-  this program has the kernels of XLA on CPUs. Both are compiled by libtpu, here by a newer version.
+  this program has the kernels of XLA on CPUs. The compiler is newer than that of a run.
 - A run also evaluates, by another program, which is smaller.
 """
 
@@ -43,7 +43,7 @@ _ALIAS = re.compile(
 
 
 class _Extended(one_device_strategy.OneDeviceExtended):
-    """One of `replicas` cores, traced on the CPU; sums over the cores are XLA's all-reduces."""
+    """One of `replicas` devices, traced on the CPU; sums over them are XLA's all-reduces."""
 
     def __init__(self, strategy: tf.distribute.Strategy, replicas: int) -> None:
         super().__init__(strategy, "CPU:0")
@@ -55,7 +55,7 @@ class _Extended(one_device_strategy.OneDeviceExtended):
 
     @property
     def worker_devices(self) -> tuple[str, ...]:
-        return ("/device:TPU:0",)  # This name selects the trainer's code for TPUs.
+        return ("/device:TPU:0",)  # This name selects the trainer's code for accelerators.
 
     def _reduce_to(self, reduce_op: Any, value: tf.Tensor, *_: Any) -> tf.Tensor:
         assert reduce_op == tf.distribute.ReduceOp.SUM
@@ -67,8 +67,8 @@ class _Extended(one_device_strategy.OneDeviceExtended):
         )
 
 
-class _Core(tf.distribute.Strategy):
-    """Strategy of one of a slice's replicas."""
+class _Device(tf.distribute.Strategy):
+    """Strategy of one of the replicas."""
 
     def __init__(self, replicas: int) -> None:
         super().__init__(_Extended(self, replicas))
@@ -96,12 +96,12 @@ def training_data(config: Config, examples: int) -> TrainingData:
 
 
 def training_step(config: Config, data: TrainingData, replicas: int) -> TrainingStep:
-    """Returns the training step of a run on `replicas` cores.
+    """Returns the training step of a run on `replicas` devices.
 
     Raises:
       UserError: if the model does not exist.
     """
-    strategy = _Core(replicas)
+    strategy = _Device(replicas)
     side = config.loaded_image_size
     in_training = dataclasses.replace(config, image_size=side, image_sizes=(), eval_image_size=None)
     model, average = setup.build(in_training, data, strategy), None
