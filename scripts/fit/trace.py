@@ -121,41 +121,75 @@ def training_step(config: Config, data: TrainingData, replicas: int) -> Training
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class TracedUpdate:
+    """One replica's update, as a function for XLA.
+
+    Attributes:
+      text: StableHLO. Its arguments are those of `update_arguments`, and then the `captured` ones.
+      captured: tensors and variables that the update reads; it changes the variables.
+    """
+
+    text: str
+    captured: list[Any]
+
+
 def lowered(step: TrainingStep, micro_batch_size: int) -> str:
     """Returns one replica's update as StableHLO."""
-    shape = step.model.input_shape[1:]
+    return traced(step, micro_batch_size).text
+
+
+def update_arguments(step: TrainingStep, micro_batch_size: int) -> dict[str, tf.TensorSpec]:
+    """Returns the names and shapes of the arguments of an update, in their order.
+
+    The update computes `accumulation` micro-batches, the two of `images` in turn, from `position`.
+    """
+    shape, number = step.model.input_shape[1:], tf.TensorSpec([], tf.float32)
+    columns = len(step.starts) + (step.average is not None)
+    return {
+        "images": tf.TensorSpec([2, micro_batch_size, *shape], tf.uint8),
+        "labels": tf.TensorSpec([2, micro_batch_size], tf.int64),
+        "position": tf.TensorSpec([], tf.int64),
+        "accumulation": tf.TensorSpec([], tf.int32),
+        "learning_rate": number,
+        "momentum": number,
+        "batch_size": number,
+        "statistics_weights": tf.TensorSpec([columns], tf.float32),
+    }
+
+
+def traced(step: TrainingStep, micro_batch_size: int) -> TracedUpdate:
+    """Traces one replica's update."""
 
     @tf.function(jit_compile=True)
     def update(
-        images: tf.Tensor,  # uint8 [2, b, h, w, c]
-        labels: tf.Tensor,  # [2, b]
+        images: tf.Tensor,
+        labels: tf.Tensor,
         position: tf.Tensor,
         accumulation: tf.Tensor,
         learning_rate: tf.Tensor,
         momentum: tf.Tensor,
         batch_size: tf.Tensor,
-        statistics_weights: tf.Tensor,  # [norms], or one more with --ema_decay
+        statistics_weights: tf.Tensor,
     ) -> tf.Tensor:
         done = tf.constant(0)
         while done < accumulation:  # XLA needs the length of tf.range when it compiles.
             first = position + tf.cast(done, tf.int64) * micro_batch_size
-            step.strategy.run(step.replica.accumulate, (images[done % 2], labels[done % 2], first))
+            batch = images[done % 2], labels[done % 2], first
+            step.strategy.run(step.replica.accumulate, batch)
             done += 1
         arguments = learning_rate, momentum, batch_size, statistics_weights
         return step.strategy.run(step.replica.apply, arguments)
 
-    number = tf.TensorSpec([], tf.float32)
-    lowering = update.experimental_get_compiler_ir(
-        tf.TensorSpec([2, micro_batch_size, *shape], tf.uint8),
-        tf.TensorSpec([2, micro_batch_size], tf.int64),
-        tf.TensorSpec([], tf.int64),
-        tf.TensorSpec([], tf.int32),
-        number,
-        number,
-        number,
-        tf.TensorSpec([len(step.starts) + (step.average is not None)], tf.float32),
+    specifications = update_arguments(step, micro_batch_size).values()
+    text = for_jax(
+        update.experimental_get_compiler_ir(*specifications)(stage="stablehlo", platform_name="CPU")
     )
-    return for_jax(lowering(stage="stablehlo", platform_name="CPU"))
+    function = update.get_concrete_function(*specifications)
+    handles = {id(variable.handle): variable for variable in function.graph.variables}
+    tensors = [each for each in function.captured_inputs if id(each) not in handles]
+    variables = [handles[id(each)] for each in function.captured_inputs if id(each) in handles]
+    return TracedUpdate(text, [*tensors, *variables])
 
 
 def for_jax(text: str) -> str:

@@ -1,25 +1,8 @@
 #!/usr/bin/env bash
 # Computes with XLA's compiler whether a recipe fits on NVIDIA GPUs, and what its update starts there:
-#   scripts/gpu/fit.sh --device=h100 --gpus=8 --flagfile=flags/imagenet_resnet_50_smith.flags
+#   scripts/gpu/fit.sh --device=h100 --gpus=8 --flagfile=flags/imagenet_resnet_50_goyal_8192.flags
 # No GPU is needed. The compiler has its own environment in the checkout, .venv-gpu-compiler, made on first
 # use (350 MB to download, 1.2 GB on disk). The rest uses the active virtual environment, or .venv.
 set -eu
-if [ -n "${VIRTUAL_ENV:-}" ]; then
-  python=$VIRTUAL_ENV/bin/python
-  CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")/../.."
-else
-  . "$(dirname "${BASH_SOURCE[0]}")/../setup.sh"
-  python=.venv/bin/python
-fi
-# The versions are pinned, because scripts/fit/compile.py calls private parts of JAX and parses XLA's text.
-# Without --no-deps, pip would also install CUDA's libraries (3 GB), which only running needs.
-packages=(jax==0.10.2 jaxlib==0.10.2 jax-cuda12-plugin==0.10.2 jax-cuda12-pjrt==0.10.2
-  nvidia-cuda-nvcc-cu12==12.9.86 numpy==2.4.6 scipy==1.17.1 ml_dtypes==0.6.0 opt_einsum==3.4.0)
-if [ "$(cat .venv-gpu-compiler/installed 2>/dev/null)" != "${packages[*]}" ]; then
-  echo "Setting up .venv-gpu-compiler with ${packages[*]} (once, a minute or two) ..." >&2
-  rm -rf .venv-gpu-compiler
-  "$python" -m venv .venv-gpu-compiler
-  .venv-gpu-compiler/bin/python -m pip install --quiet --disable-pip-version-check --no-deps "${packages[@]}"
-  echo "${packages[*]}" > .venv-gpu-compiler/installed
-fi
+. "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 exec "$python" -m scripts.gpu.gpu_fit "$@"
