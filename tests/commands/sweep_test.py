@@ -78,7 +78,7 @@ def test_failed_points_leave_their_reason_and_the_others_finish(mixed):
     assert "depth 11" in wrong["reason"]
     first, second = diverged["reason"].splitlines()
     assert "with learning rate 1e+15 and batch size 128" in first
-    assert "lower the learning rate" in second
+    assert "lower learning rate" in second
     assert good["reason"] is None
     top1 = result(folder / NAMES[2])["top1"]
     table = called.stdout.split("\n\n")[1].splitlines()

@@ -22,7 +22,7 @@ def test_the_newest_checkpoint_is_of_before(tmp_path):
     assert (
         tmp_path / "run" / "diverged.txt"
     ).read_text() == f"{line.partition(': ')[2]}\n{remedy}\n"
-    assert "lower the learning rate or lengthen --warmup_epochs" in remedy
+    assert "with a lower learning rate or a longer --warmup_epochs" in remedy
     *_, newest = checkpoints(tmp_path / "run")
     assert 0 < int(newest.stem) <= update
     reader = tf.train.load_checkpoint(str(newest / "checkpoint"))

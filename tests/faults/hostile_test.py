@@ -278,7 +278,7 @@ def test_flags_of_what_is_evaluated_or_exported(capsys, tmp_path, command):
             two_lines(error, f"{folder}")
             shutil.rmtree(folder)
             folder.mkdir()
-    kept = to_flagfile(parsed("--order_version=2"))
+    kept = to_flagfile(parsed("--order_version=2", "--precision=float32"))
     (folder / "flags.txt").write_text(kept.replace("--epochs=16.0", f"--epochs={'9' * 400}x"))
     status, _, error = done(capsys, command, f"--model_dir={folder}")
     assert status == 2
