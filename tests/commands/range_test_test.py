@@ -32,9 +32,9 @@ def range_test(model_dir, *arguments, status=0):
 def test_a_range_test_and_again(tmp_path):
     model_dir = tmp_path / "range"
     done = range_test(model_dir)
-    *_, why, _, suggestion = done.stdout.splitlines()
+    *_, why, _, suggestion, _, cycles = done.stdout.splitlines()
     # They are flags, of a schedule with the batch and the momentum that were tested.
-    asked = parsed(*suggestion.split(), "--anneal=cyclical")
+    asked = parsed(*suggestion.split(), *cycles.split())
     start = trajectory.from_config(asked, 12_800, 1).start
     assert (start.batch_size, start.momentum) == (128, 0.9)
     assert 1e-4 < asked.min_learning_rate < start.learning_rate < 10

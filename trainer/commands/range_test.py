@@ -64,10 +64,9 @@ def _report(config: Config, folder: pathlib.Path) -> None:
             f"--base_learning_rate={found.highest / _PRETRAINED:.3g} {reference}"
         )
     say(f"see {folder}/range_test.png and .csv; to train with these rates, use:")
-    say(
-        f"--base_learning_rate={found.highest:.3g} {reference} "
-        f"--min_learning_rate={found.lowest:.3g}"
-    )
+    say(f"--base_learning_rate={found.highest:.3g} {reference}")
+    say("and, for cycles between both rates, also:")
+    say(f"--anneal=cyclical --min_learning_rate={found.lowest:.3g}")
 
 
 def _log_every(config: Config) -> int:
