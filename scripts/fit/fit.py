@@ -22,7 +22,7 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # Hides the notes of TensorFlow and XL
 from trainer.commands.plan import layouts, planned
 from trainer.config.command_line import parse
 from trainer.config.flags import Config
-from trainer.config.model_flags import AUTO, BFLOAT16
+from trainer.config.model_flags import AUTO, BFLOAT16, FLOAT32
 from trainer.errors import UserError
 from trainer.schedule.plan import Phase, ramps
 
@@ -208,16 +208,25 @@ def run(config: Config, compiler: Compiler) -> int:
     return 0 if tried[first]["fits"] else 1
 
 
+def recipe(flags: Sequence[str]) -> Config:
+    """Returns the Config of a recipe, with the precision that a new run has on the devices.
+
+    Raises:
+      UserError: if the flags are wrong.
+    """
+    config = parse("plan", flags)
+    if config.precision != AUTO:
+        return config
+    return dataclasses.replace(config, precision=FLOAT32 if config.deterministic else BFLOAT16)
+
+
 def main(name: str, flags: Sequence[str], compiler: Callable[[], Compiler]) -> int:
     """Runs the tool `name` with the flags of `plan`; returns the exit status.
 
     `compiler` returns the compiler, or raises UserError.
     """
     try:
-        config = parse("plan", flags)
-        if config.precision == AUTO:
-            config = dataclasses.replace(config, precision=BFLOAT16)
-        return run(config, compiler())
+        return run(recipe(flags), compiler())
     except UserError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 2

@@ -26,10 +26,8 @@ import numpy as np
 import tensorflow as tf
 
 from scripts.fit import trace
-from scripts.fit.fit import largest_phase
-from trainer.config.command_line import parse
+from scripts.fit.fit import largest_phase, recipe
 from trainer.config.flags import Config
-from trainer.config.model_flags import AUTO, BFLOAT16
 from trainer.errors import UserError
 from trainer.nn import moving_statistics
 from trainer.nn.losses import Loss, TrainingLoss
@@ -149,6 +147,25 @@ def pack(config: Config, folder: pathlib.Path, accumulation: int) -> None:
     (folder / "update.mlir").unlink()
 
 
+def check(config: Config, accumulation: int) -> None:
+    """Refuses what the package would leave out, and a missing environment.
+
+    Raises:
+      UserError: if the update of `config` cannot be packed.
+    """
+    if accumulation < 1:
+        raise UserError(f"--accumulation={accumulation} is below 1.\nUse 1 or more.")
+    default = Config()
+    for name in ("freeze", "layer_decay", "class_weights", "image_sizes"):
+        if getattr(config, name) != getattr(default, name):
+            raise UserError(f"a package leaves --{name} out.\nLeave it out of the flags too.")
+    if not _COMPILER.exists():
+        raise UserError(
+            f"the compiler's environment {_COMPILER.parents[1]} is missing.\n"
+            "Run scripts/gpu/pack.sh, which makes it."
+        )
+
+
 def main() -> int:
     """Runs the command line; returns the exit status."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
@@ -156,9 +173,8 @@ def main() -> int:
     parser.add_argument("--accumulation", type=int, default=1, help="micro-batches of an update")
     own, others = parser.parse_known_args()
     try:
-        config = parse("plan", others)
-        if config.precision == AUTO:
-            config = dataclasses.replace(config, precision=BFLOAT16)
+        config = recipe(others)
+        check(config, own.accumulation)
         pack(config, own.output, own.accumulation)
     except UserError as error:
         print(f"pack: {error}", file=sys.stderr)

@@ -111,6 +111,12 @@ def test_stochastic_depth_of_a_model_without_it_is_rejected(model):
         assert parsed("--drop_path=0.1", f"--model={other}").drop_path == 0.1
 
 
+def test_a_tpu_without_xla_is_rejected():
+    with pytest.raises(UserError, match="--xla=off has no effect with --strategy=tpu"):
+        parsed("--strategy=tpu", "--tpu=local", "--xla=off")
+    assert parsed("--strategy=tpu", "--tpu=local", "--xla=on").xla == "on"
+
+
 def test_an_unset_precision_is_left_to_the_run():
     assert parsed().precision == parsed("--strategy=tpu", "--tpu=local").precision == "auto"
     assert parsed("--precision=float32").precision == "float32"

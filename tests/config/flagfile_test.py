@@ -85,6 +85,11 @@ def test_another_precision_is_a_difference_and_auto_is_not():
         assert flagfile.learned_differences(run, half) == ["--precision: float32 → bfloat16"]
         assert flagfile.learned_differences(run, single) == []
     assert flagfile.learned_differences(half, single) == ["--precision: bfloat16 → float32"]
+    damaged = half.replace("bfloat16", "bfloat1")
+    assert flagfile.learned_differences(damaged, auto) == ["--precision: bfloat1 → auto"]
+    # By hand; a run records what it computes in.
+    assert flagfile.learned_differences(auto, auto) == []
+    assert flagfile.recorded_precision(auto) == "float32"
 
 
 def without_order_version(text):

@@ -49,6 +49,9 @@ def test_a_run_keeps_its_precision_and_one_that_has_none_is_in_float32(run, prec
     asked = [f"--model_dir={run}", *typed]
     found = model_source.with_kept_flags("evaluate", parsed(*asked, command="evaluate"), asked)
     assert found.precision == (precision or "float32")
+    pictures = [*asked, "--", "-odd.jpg"]
+    found = model_source.with_kept_flags("predict", parsed(*pictures, command="predict"), pictures)
+    assert (found.precision, found.images) == (precision or "float32", ("-odd.jpg",))
     others = [*asked, "--precision=bfloat16"]
     found = model_source.with_kept_flags("evaluate", parsed(*others, command="evaluate"), others)
     assert found.precision == "bfloat16"

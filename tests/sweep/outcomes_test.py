@@ -30,9 +30,9 @@ def test_begin_keeps_outcomes_and_adds_points(tmp_path):
 def test_the_precision_is_chosen_once_when_a_point_asks_for_it(tmp_path):
     path = tmp_path / "sweep"
     assert outcomes.begin(path, POINTS[:1]) is None
-    assert outcomes.begin(path, POINTS[:1], lambda: "bfloat16") == "bfloat16"
+    assert outcomes.begin(path, POINTS[:1], "bfloat16") == "bfloat16"
     outcomes.record_outcome(path, POINTS[0], Outcome(0))
-    assert outcomes.begin(path, POINTS[1:2], lambda: "float32") == "bfloat16"
+    assert outcomes.begin(path, POINTS[1:2], "float32") == "bfloat16"
     assert outcomes.begin(path, POINTS) == "bfloat16"
 
 
@@ -42,7 +42,7 @@ def test_a_sweep_older_than_the_precision_is_in_float32(tmp_path):
     content = json.loads((path / "sweep.json").read_text())
     del content["precision"]
     (path / "sweep.json").write_text(json.dumps(content))
-    assert outcomes.begin(path, POINTS, lambda: "bfloat16") == "float32"
+    assert outcomes.begin(path, POINTS, "bfloat16") == "float32"
 
 
 def _record_often(path: pathlib.Path, points: list[dict[str, str]]) -> None:

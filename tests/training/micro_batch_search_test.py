@@ -108,7 +108,7 @@ def test_none_that_fits_is_refused(cpus, tmp_path):
     line, remedy = str(error.value).splitlines()
     assert line.startswith("a micro-batch of 16 examples does not fit in the ")
     assert line.endswith(" GB of memory that are free with --model=tests.support.models:huge.")
-    assert "--ghost_batch_size, --image_size or --image_sizes, or --precision=bfloat16" in remedy
+    assert "--image_size or --image_sizes, or begin a run with --precision=bfloat16" in remedy
     assert not (tmp_path / "micro_batch.json").exists()
 
 

@@ -31,12 +31,31 @@ def test_the_first_update_can_be_recorded(tmp_path):
     assert UpdateProfiler(profile_range.parse("1:1"), tmp_path).most_updates(0) == 1
 
 
+def test_a_profile_that_cannot_be_written_is_said_and_ends_nothing(tmp_path, logged):
+    (tmp_path / "file").touch()
+    with UpdateProfiler(profile_range.parse("1:2"), tmp_path / "file" / "profile") as profiler:
+        for update in range(3):
+            profiler.before(update)
+            profiler.after(update + 1)
+    (line,) = logged
+    assert line.startswith(f"{tmp_path}/file/profile lacks the profile: ")
+
+
+def test_the_updates_that_were_recorded_are_named(tmp_path, logged):
+    with UpdateProfiler(profile_range.parse("100:110"), tmp_path / "profile") as profiler:
+        for update in (104, 105):
+            profiler.before(update)
+            profiler.after(update + 1)
+    (line,) = logged
+    assert line.startswith("the profile of updates 105 to 106 is in ")
+
+
 def test_a_run_is_profiled_and_learns_the_same(uninterrupted, tmp_path):
     whole, _ = uninterrupted
     profiled = tmp_path / "profiled"
     # The range crosses a logged point.
     ended = train(profiled, *SHORT, "--micro_batch_size=128", "--profile_updates=8:12")
-    assert "the profile of updates 8:12 is in" in ended.stdout
+    assert "the profile of updates 8 to 12 is in" in ended.stdout
     (trace,) = (profiled / "tensorboard" / "profile").glob("plugins/profile/*/*.xplane.pb")
     content = trace.read_bytes()
     assert b"Conv2D" in content

@@ -1,5 +1,7 @@
 """The step compiled by XLA, here for CPUs: the same updates, fewer kernels, and what XLA lacks."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -17,7 +19,19 @@ from tests.support.steps import (
     weights,
 )
 from trainer.distributed.strategy import compiles_by_xla
+from trainer.errors import UserError
 from trainer.nn.ghostify import ghostify
+
+
+def uses_xla(step):
+    """Whether XLA compiled each stretch of the step, and not only was asked to."""
+    graphs = [f.get_concrete_function().graph.as_graph_def() for f in step._stretches.values()]
+    compiled = [
+        [f.attr["_XlaMustCompile"].b for f in graph.library.function if "_XlaMustCompile" in f.attr]
+        for graph in graphs
+    ]
+    return bool(compiled) and all(map(any, compiled))
+
 
 SMALL_RATES = [(size, rate / 10, momentum) for size, rate, momentum in UPDATES]
 
@@ -68,6 +82,7 @@ def test_updates_are_the_same_with_xla(cpus, optimizer, replicas, b):
     for ours, theirs in zip(weights(compiled), weights(plain), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
     assert compiled.traces == 1
+    assert (uses_xla(plain), uses_xla(compiled)) == (False, True)
     for variable in compiled.parameters:
         first, *others = compiled.strategy.experimental_local_results(variable)
         for other in others:
@@ -83,6 +98,7 @@ def test_an_average_and_regularizers_are_the_same_with_xla(cpus):
         strategy = strategy_of(cpus, 2)
         step = averaging_step(strategy, model, decay=0.9, base_batch_size=64, by_xla=by_xla)
         run(step, 32)
+        assert uses_xla(step) == by_xla
         found.append([*weights(step), *(variable.numpy() for variable in step.average.variables)])
     for ours, theirs in zip(*found, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
@@ -115,12 +131,50 @@ def test_an_update_is_tens_of_kernels_and_not_hundreds(cpus):
     assert counts[False] > 200
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_lanes_are_the_same_with_xla_and_masks_are_functions_of_the_position(cpus, dropout):
+    """XLA has another generator, so random layers draw other masks with it, and again the same."""
+    found = {}
+    for name, by_xla in (("plain", False), ("first", True), ("second", True)):
+        model = functools.partial(reshaped, dropout=dropout)
+        step = step_on(strategy_of(cpus, 1), model, by_xla=by_xla, lanes=2)
+        found[name] = run(step, 32)["loss"]
+        assert uses_xla(step) == by_xla
+    np.testing.assert_allclose(found["second"], found["first"], atol=1e-5)
+    assert np.allclose(found["plain"], found["first"], atol=1e-4) == (dropout == 0)
+
+
+class Wrong(keras.layers.Layer):
+    def call(self, inputs, training=False):
+        if training:
+            raise KeyError("only in training")
+        return inputs
+
+
+def test_an_error_of_the_users_code_is_theirs_with_xla_too(cpus):
+    def model():
+        inputs = keras.Input((6, 6, 1), dtype="uint8")
+        return keras.Model(inputs, reshaped()(Wrong()(inputs)))
+
+    step = step_on(strategy_of(cpus, 1), model, by_xla=True)
+    with pytest.raises(UserError, match="only in training"):
+        run(step, 32)
+
+
+def test_all_processes_do_without_xla_if_one_cannot(cpus):
+    step = step_on(strategy_of(cpus, 1), lambda: reshaped(), by_xla=True, agree=lambda _: True)
+    run(step, 32, [(64, 0.1, 0.9)])
+    assert not uses_xla(step)
+
+
 def test_a_model_that_xla_cannot_compile_trains_without_it(cpus, logged):
     plain = step_on(strategy_of(cpus, 1), without_xla)
     tried = step_on(strategy_of(cpus, 1), without_xla, by_xla=True)
     wanted, found = run(plain, 32), run(tried, 32)
     np.testing.assert_allclose(found["loss"], wanted["loss"], atol=1e-5)
-    (line,) = [each for each in logged if "XLA" in each]
+    assert not uses_xla(tried)
+    line, then = [each for each in logged if "XLA" in each]
+    assert then == "the training step runs without XLA"
     assert line.startswith("XLA cannot compile this model, which trains without it: ")
     assert "AsString" in line
 

@@ -47,14 +47,14 @@ def run(config: Config) -> int:
     if wrong:
         say(_wrong(wrong, len(points)), to=sys.stderr)
         return 2
-    runs = _with_precision(runs, path, points)
+    runs = _with_precision([each for each in runs if each.point in shard], path, points)
     finished = sum(row.results is not None for row in _rows(points, path, damaged))
     if finished:
         log(f"{finished} of {len(points)} points are finished")
     for name, message in damaged.items():
         log(f"{name} is left out: {message.partition(chr(10))[0]}")
     stopped = runner.run_sweep(
-        [each for each in runs if each.point in shard],
+        runs,
         path,
         parallel=config.sweep_parallel,
         retry=config.sweep_retry,
@@ -131,15 +131,15 @@ def _with_precision(
         begun = (path / grid.folder(run.point) / "flags.txt").exists()
         return _AUTO in run.flags and not decided and not begun
 
-    def choose() -> str:
+    asking = [asks(each) for each in runs]
+    chosen = None
+    if any(asking) and outcomes.precision(path) is None:
         from trainer.training.precision import of_this_machine_elsewhere  # Imports TensorFlow.
 
         choice = of_this_machine_elsewhere()
         log(f"the points compute in {choice.precision}, because {choice.reason}")
-        return choice.precision
-
-    asking = [asks(each) for each in runs]
-    own = f"--precision={outcomes.begin(path, points, choose if any(asking) else None)}"
+        chosen = choice.precision
+    own = f"--precision={outcomes.begin(path, points, chosen)}"
     return [
         dataclasses.replace(run, flags=[own if flag == _AUTO else flag for flag in run.flags])
         if is_asking

@@ -50,6 +50,8 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
             ranges = config.anneal == "range_test"  # The best top-1 of rising rates is not useful.
             best = f"; {_best(ended)}" if ended.get("best") and not ranges else ""
             log(f"{path} is finished: {_last(ended)} in {ended['updates']} updates{best}")
+            if config.profile_updates:
+                log("--profile_updates records nothing, because no update is left to train")
         try:
             if ended is None or worker:  # In a finished run, the other workers wait for the chief.
                 status = _train(config, path, worker)

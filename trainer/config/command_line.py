@@ -197,6 +197,11 @@ def _check_strategy(config: Config) -> None:
         raise UserError(f"--tpu={config.tpu} needs --strategy=tpu: add it, or leave --tpu out.")
     if config.strategy != "tpu":
         return
+    if config.xla == "off":
+        raise UserError(
+            "--xla=off has no effect with --strategy=tpu, because XLA always compiles for TPUs: "
+            "leave it out."
+        )
     if not config.tpu:
         raise UserError(
             "--strategy=tpu needs --tpu: give --tpu=local on a TPU VM, or else a TPU's name with "

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from trainer.config.declaration import Scope
 from trainer.config.flags import FLAGS, Config
-from trainer.config.model_flags import AUTO, FLOAT32
+from trainer.config.model_flags import AUTO, BFLOAT16, FLOAT32
 from trainer.config.run_flags import NEWEST_ORDER
 
 # Largest number of characters of a line that a message shows, and of differences that it lists.
@@ -109,11 +109,18 @@ def values_in(text: str) -> dict[str, str]:
     return _read(text.splitlines())
 
 
+def recorded_precision(text: str) -> str:
+    """Returns the precision of the run whose flags.txt is `text`; float32 if it records none."""
+    found = learned(text)["precision"]
+    return FLOAT32 if found == AUTO else found
+
+
 def learned_differences(old: str, new: str) -> list[str]:
     """Returns the differences between two flags.txt that change what is learned, as text."""
     before, now = learned(old), learned(new)
-    if now["precision"] == AUTO:  # It means the precision of the run.
-        now["precision"] = before["precision"]
+    before["precision"] = recorded_precision(old)
+    if now["precision"] == AUTO and before["precision"] in (FLOAT32, BFLOAT16):
+        now["precision"] = before["precision"]  # auto means the precision of the run.
     return [
         f"--{name}: {before.get(name, 'unset')} → {now.get(name, 'unset')}"
         for name in dict.fromkeys([*before, *now])

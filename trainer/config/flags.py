@@ -87,8 +87,9 @@ class Config(RunFlags):
     )
     xla: str = _run(
         "auto",
-        "Whether XLA compiles the training step; results differ by rounding. auto: on GPUs, unless "
-        "--deterministic is given; CPUs are slower with XLA, and TPUs always have it.",
+        "Whether XLA compiles the training step. Results differ by rounding, and random layers such "
+        "as dropout draw other masks. auto: on GPUs, unless --deterministic is given; CPUs are "
+        "slower with XLA, and TPUs always have it.",
         choices=("auto", "on", "off"),
         commands=("train", "range_test", "sweep"),
     )
@@ -100,7 +101,8 @@ class Config(RunFlags):
     )
     profile_updates: str | None = _run(
         None,
-        "First and last update to profile for TensorBoard, such as 100:110 (unset: none).",
+        "First and last update to profile for TensorBoard, such as 100:110; the chief alone "
+        "records (unset: none).",
         problem=profile_range.problem,
         scope=Scope.CALL,
         commands=("train",),

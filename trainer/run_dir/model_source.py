@@ -4,12 +4,13 @@ The run's flags come before those of the command line, so the user gives only fl
 Flags that describe the machine of the run are left out.
 """
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Sequence
 
 from trainer.config import command_line
-from trainer.config.flagfile import OF_THE_MACHINE, ONE_CALL, learned
+from trainer.config.flagfile import OF_THE_MACHINE, ONE_CALL, learned, recorded_precision
 from trainer.config.flags import FLAGS, Config
 from trainer.config.model_flags import AUTO
 from trainer.errors import UserError
@@ -103,9 +104,9 @@ def kept_flags(command: str, config: Config) -> list[str]:
                 "Correct it, or use the version that wrote it."
             )
     own = [line for line in lines if _name(line) not in ONE_CALL | OF_THE_MACHINE]
-    values = learned(text)
-    oldest = [f"--{name}={values[name]}" for name in ("order_version", "precision")]
-    return [*oldest, *own]
+    version, precision = learned(text)["order_version"], recorded_precision(text)
+    own = [line for line in own if _name(line) != "precision"]
+    return [f"--order_version={version}", f"--precision={precision}", *own]
 
 
 def with_kept_flags(command: str, config: Config, given: Sequence[str]) -> Config:
@@ -120,15 +121,17 @@ def with_kept_flags(command: str, config: Config, given: Sequence[str]) -> Confi
     if "image_size" in config.given and "eval_image_size" not in config.given:
         # The size that the user gives for this call counts, and not that of the run's evaluations.
         kept = [line for line in kept if _name(line) != "eval_image_size"]
-    # A typed --precision=auto means the run's own precision too.
-    own = [line for line in kept if _name(line) == "precision" and config.precision == AUTO]
     try:
-        return command_line.parse(command, [*given, *own[-1:]], kept)
+        parsed = command_line.parse(command, given, kept)
     except UserError as error:  # A kept flag caused it, since `given` alone was parsed before.
         raise UserError(
             f"{_source(command, config)}/flags.txt is damaged: {str(error).splitlines()[0]}\n"
             "Correct it, or use the version that wrote it."
         ) from error
+    if parsed.precision != AUTO:
+        return parsed
+    # A typed --precision=auto means the run's own precision too.
+    return dataclasses.replace(parsed, precision=recorded_precision("\n".join(kept)))
 
 
 def _source(command: str, config: Config) -> pathlib.Path:

@@ -16,7 +16,7 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from trainer.config.model_flags import BFLOAT16, FLOAT32
@@ -66,9 +66,7 @@ class Outcome:
         return self.status not in (None, 0, 74, 75, 76) and self.status < 128
 
 
-def begin(
-    path: pathlib.Path, points: Sequence[Point], choose: Callable[[], str] | None = None
-) -> str | None:
+def begin(path: pathlib.Path, points: Sequence[Point], precision: str | None = None) -> str | None:
     """Makes `path` the folder of a sweep, or adds `points` to the sweep that is there.
 
     A damaged sweep.json is reported, renamed, and replaced by a new one.
@@ -76,7 +74,7 @@ def begin(
     Args:
       path: folder of the sweep.
       points: points to add, unless they are there.
-      choose: returns the sweep's precision if it was not chosen before; None chooses none.
+      precision: the sweep's precision if it was not chosen before; None chooses none.
 
     Returns:
       The sweep's precision, or None if it is not chosen.
@@ -92,8 +90,7 @@ def begin(
             )
         path.mkdir(parents=True, exist_ok=True)
         with _changed(path) as content:
-            if choose and content.precision is None:
-                content.precision = choose()
+            content.precision = content.precision or precision
             for point in points:
                 content.entries.setdefault(folder(point), _entry(point))
             return content.precision
@@ -102,6 +99,14 @@ def begin(
             f"--model_dir={path} cannot be used: {error.strerror} ({error.filename}).\n"
             "Name a folder that you can write."
         ) from error
+
+
+def precision(path: pathlib.Path) -> str | None:
+    """Returns the precision of the sweep in `path`; None if it is not chosen, or not readable."""
+    try:
+        return _read(path).precision
+    except (DamagedError, OSError):
+        return None
 
 
 def record_outcome(path: pathlib.Path, point: Point, end: Outcome) -> None:

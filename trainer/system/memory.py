@@ -21,7 +21,10 @@ from trainer.errors import UserError
 from trainer.system.tensorflow_errors import Translation
 
 # Remedy if a model's smallest micro-batch does not fit in memory.
-LESS = "Use a smaller --ghost_batch_size, --image_size or --image_sizes, or --precision=bfloat16."
+LESS = (
+    "Use a smaller --ghost_batch_size, --image_size or --image_sizes, or begin a run with "
+    "--precision=bfloat16."
+)
 
 _PROC, _CGROUP = pathlib.Path("/proc"), pathlib.Path("/sys/fs/cgroup")
 # By controller in /proc/self/cgroup ("" in version 2): the folder, the files with the limit and the

@@ -148,10 +148,10 @@ class TrainingLoop:
             if not state.update and self._group.chief:
                 self._show_pictures(examples)
             self._iterator = iter(examples)
+        self._profiler.before(state.update)
         with translate(memory.out_of_memory(*self._out_of_memory_texts(stretch))):
-            self._profiler.before(state.update)
             metrics = self._broadcast(self._step.run(self._iterator, stretch))
-            self._profiler.after(state.update + len(stretch.settings))
+        self._profiler.after(state.update + len(stretch.settings))
         divergence.check_updates(stretch, metrics, state)
         state.trained(stretch, metrics)
         self._move_phase()

@@ -176,11 +176,12 @@ def _search(
 
     devices = step.strategy.extended.worker_devices  # The local devices.
     after: Sequence[memory.Use] = []
+    fixed = len(devices) * step.variable_bytes()
     tried: list[Candidate] = []
     fastest, end = 0.0, ""
     for size in sizes:
         ratio = size / tried[-1].micro_batch_size if tried else None
-        if ratio and (shortage := _memory_shortage(before, after, ratio)):
+        if ratio and (shortage := _memory_shortage(before, after, ratio, fixed)):
             end = f"{size} was not tried: {shortage}"
             break
         memory.reset_peak_memory(devices)
@@ -213,14 +214,16 @@ def _search(
 
 
 def _memory_shortage(
-    before: Sequence[memory.Use], after: Sequence[memory.Use], ratio: float
+    before: Sequence[memory.Use], after: Sequence[memory.Use], ratio: float, fixed: int
 ) -> str:
     """Returns why `ratio` times the last candidate's size will hardly fit; "" if it is likely to.
 
-    The estimate is high, because it assumes that all memory of a candidate grows with its size.
+    The estimate is high, because it assumes that all memory of a candidate grows with its size,
+    except for `fixed` bytes of variables.
     """
     for start, use in zip(before, after, strict=True):
-        needed, free = ratio * (use.peak - start.now), use.limit - start.now
+        grows, free = max(0, use.peak - start.now - fixed), use.limit - start.now
+        needed = fixed + ratio * grows
         if needed > _USABLE * free:
             return f"it would take {_gigabytes(needed)} of the {_gigabytes(free)} that are free"
     return ""

@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from trainer.config.flagfile import learned
+from trainer.config.flagfile import recorded_precision
 from trainer.config.flags import Config
 from trainer.config.model_flags import AUTO, BFLOAT16, FLOAT32
 from trainer.distributed.process_group import ProcessGroup
+from trainer.errors import UserError
 from trainer.run_dir import directory
 from trainer.system.output import log
 
@@ -54,7 +55,7 @@ def resolved(config: Config, path: pathlib.Path, group: ProcessGroup) -> Config:
 def _choose(config: Config, kept: str | None) -> Choice:
     """Returns the precision of a run; `kept` is its flags.txt, or None if the run is new."""
     if kept is not None:
-        return Choice(learned(kept)["precision"], "its flags.txt says so")
+        return Choice(recorded_precision(kept), "it began so")
     if config.deterministic:
         return Choice(FLOAT32, "--deterministic is given")
     if config.strategy == "tpu":
@@ -93,12 +94,16 @@ def of_this_machine_elsewhere() -> Choice:
     """Runs `of_this_machine` in a separate process, whose end frees the GPUs; returns its result.
 
     Raises:
-      RuntimeError: if the process fails.
+      UserError: if the process fails.
     """
     command = [sys.executable, "-m", __name__]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     if found.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed: {found.stderr}")
+        last = found.stderr.strip().rpartition("\n")[2]
+        raise UserError(
+            f"the precision for this machine is not known, because TensorFlow failed: {last}\n"
+            "Give --precision=float32 or --precision=bfloat16."
+        )
     precision, reason = found.stdout.splitlines()[-2:]
     return Choice(precision, reason)
 

@@ -1,6 +1,8 @@
 """Profiles some updates of a run, for the profile page of TensorBoard."""
 
+import contextlib
 import pathlib
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
@@ -22,7 +24,8 @@ class UpdateProfiler:
     def __init__(self, updates: ProfileRange | None, folder: pathlib.Path) -> None:
         """Records `updates` in `folder`; None records nothing."""
         self._updates, self._folder = updates, folder
-        self._recording, self._recorded = False, False
+        self._first = self._last = 0  # The recorded updates; 0: none.
+        self._recording = False
 
     def __enter__(self) -> Self:
         return self
@@ -35,7 +38,7 @@ class UpdateProfiler:
     ) -> None:
         if self._recording:
             self._stop()
-        elif self._updates and not self._recorded and not kind:
+        elif self._updates and not self._first and not kind:
             what = f"--profile_updates={self._updates}"
             log(f"{what}: this call has not trained any of these updates")
 
@@ -51,17 +54,31 @@ class UpdateProfiler:
 
     def before(self, update: int) -> None:
         """Starts to record if the first update after `update` is in the range."""
-        if self._updates and not self._recording and update + 1 in self._updates:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            tf.profiler.experimental.start(str(self._folder), _OPTIONS)
-            self._recording = True
+        if self._updates and not self._first and update + 1 in self._updates:
+            self._first, self._last = update + 1, update
+            with self._logged_errors():
+                self._folder.mkdir(parents=True, exist_ok=True)
+                tf.profiler.experimental.start(str(self._folder), _OPTIONS)
+                self._recording = True
 
     def after(self, update: int) -> None:
-        """Writes the profile if `update` is the last of the range."""
-        if self._updates and self._recording and update >= self._updates.last:
-            self._stop()
+        """Notes that `update` is trained; writes the profile if it is the last of the range."""
+        if self._updates and self._recording:
+            self._last = update
+            if update >= self._updates.last:
+                self._stop()
 
     def _stop(self) -> None:
-        tf.profiler.experimental.stop()
-        self._recording, self._recorded = False, True
-        log(f"the profile of updates {self._updates} is in {self._folder}; docs/speed.md reads it")
+        self._recording = False
+        with self._logged_errors():
+            tf.profiler.experimental.stop()
+            recorded = f"the profile of updates {self._first} to {self._last}"
+            log(f"{recorded} is in {self._folder}; docs/speed.md explains how to read it")
+
+    @contextlib.contextmanager
+    def _logged_errors(self) -> Iterator[None]:
+        """Logs an error of the profiler, because a profile must not end the run."""
+        try:
+            yield
+        except (OSError, tf.errors.OpError) as error:
+            log(f"{self._folder} lacks the profile: {str(error).splitlines()[0]}")

@@ -142,7 +142,7 @@ class ReplicaStep:
         average if there is one. Returns [loss, top1, gradient norm, *sums of micro-batch squared
         norms, *batch squared norms].
         """
-        totals = [total.read_value() for total in self._all_sums()]
+        totals = [total.read_value() for total in self.all_sums()]
         context = tf.distribute.get_replica_context()
         if self._strategy.num_replicas_in_sync > 1:
             totals = context.all_reduce(tf.distribute.ReduceOp.SUM, totals)
@@ -193,7 +193,7 @@ class ReplicaStep:
         XLA then compiles all that it will compile for micro-batches of this shape.
         """
         loss = self.accumulate(images, labels, position)
-        zeros, zero = [tf.zeros(total.shape) for total in self._all_sums()], tf.constant(0.0)
+        zeros, zero = [tf.zeros(total.shape) for total in self.all_sums()], tf.constant(0.0)
         weights = tf.zeros([len(self.norms) + (self.average is not None)])
         record, values = self._updated(zeros, zero, zero, zero + 1, weights)
         return loss + record[0] + tf.add_n([tf.reduce_sum(value) for value in values])
@@ -205,12 +205,13 @@ class ReplicaStep:
         for variable, value in zip(variables, values, strict=True):
             strategy.extended.update(variable, _assign, args=(value,), group=False)
 
-    def _all_sums(self) -> list[tf.Variable]:
+    def all_sums(self) -> list[tf.Variable]:
+        """Returns the variables to which micro-batches are added."""
         return [*tf.nest.flatten(self._sums), *self._squares]
 
     def zero(self) -> None:
         """Sets the sums to 0, as each update does at its end."""
-        for total in self._all_sums():
+        for total in self.all_sums():
             total.assign(tf.zeros_like(total))
 
 

@@ -115,7 +115,7 @@ def set_up(
     data = dataclasses.replace(data, class_weights=balanced.weights, class_sizes=balanced.sizes)
     until = trajectory.unfreeze_position(config, examples.examples)
     own = model_configuration.of_user(config.model, model)  # Before layers are frozen.
-    phases = _phases(config, strategy, model, lanes, until, data.class_weights)
+    phases = _phases(config, strategy, model, lanes, until, data.class_weights, group)
     batches = _batches(config, examples, bad, balanced, replicas, group)
     micro_batch_sizes = micro_batch_search.from_config(
         config, path, schedule, phases.step_of_all, batches, group, before
@@ -171,6 +171,7 @@ def _phases(
     lanes: int,
     until: int | None,
     class_weights: Sequence[float] | None,
+    group: ProcessGroup,
 ) -> Phases:
     """Freezes layers of `model` up to position `until`, and returns the first training step."""
     if config.layer_decay != 1:
@@ -204,6 +205,7 @@ def _phases(
         # A clock would wait for the work that is enqueued ahead of time for a GPU or a TPU.
         timed=not config.deterministic and on_cpu(strategy),
         by_xla=compiles_by_xla(strategy, config.xla, deterministic=config.deterministic),
+        agree=lambda failed: group.agree(failed)[0],
         average=average,
     )
     return Phases(new_step, frozen, until, new_step())

@@ -13,6 +13,7 @@ numbers and not the graph. TensorFlow traces each micro-batch and image size onc
 """
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -52,6 +53,7 @@ class TrainingStep:
         *,
         timed: bool = True,
         by_xla: bool = False,
+        agree: Callable[[bool], bool] = lambda failed: failed,
         **options: Any,
     ) -> None:
         """Creates slots and sums for `model`, which was built on `strategy`.
@@ -64,10 +66,12 @@ class TrainingStep:
             too, where the clock would wait for work that is enqueued ahead of time.
           by_xla: whether XLA compiles the computations of a replica, which needs the reshaped ghost
             batch norm. On TPUs, XLA compiles them anyway.
+          agree: returns whether the argument is true in any of the run's processes, which all call
+            it before the first update of a shape: all compile by XLA, or none does.
           **options: further arguments of ReplicaStep.
         """
         self.strategy, self.model, self.timed = strategy, model, timed
-        self.traces, self._by_xla = 0, by_xla
+        self.traces, self._by_xla, self._agree = 0, by_xla, agree
         self.replica = ReplicaStep(strategy, model, **options)
         self.parameters, self.slots = self.replica.parameters, self.replica.slots
         self.average, self._clip_norm = self.replica.average, options.get("clip_norm")
@@ -85,7 +89,9 @@ class TrainingStep:
         micro_batch_size = stretch.layout.micro_batch_size
         shape = micro_batch_size, stretch.image_size
         if shape not in self._stretches:
-            self.prepare(iterator)
+            if self._by_xla and self._agree(not self.prepare(iterator)):
+                log("the training step runs without XLA")
+                self.replica.do_not_compile()
             self._stretches[shape] = self._compile(iterator)
         size = stretch.batch_size
         ends = range(stretch.position + size, stretch.end + size, size)
@@ -114,22 +120,25 @@ class TrainingStep:
         clips = None if self._clip_norm is None else clipping.clipped(norm, self._clip_norm)
         return UpdateMetrics(loss, top1, norm, *plain, seconds, wait, clips, *in_metric)
 
-    def prepare(self, iterator: Any) -> None:
-        """Lets XLA compile for the micro-batches of `iterator` if it is to do so.
+    def prepare(self, iterator: Any) -> bool:
+        """Compiles the computations of a replica for the micro-batches of `iterator`, if asked to.
 
-        Logs why if XLA cannot compile the model, which then trains without it.
+        Returns False, and logs why, if XLA cannot; the computations are then without XLA.
 
         Raises:
+          UserError: if the model's own code fails.
           tf.errors.ResourceExhaustedError: if such a micro-batch does not fit in memory.
         """
         if not self._by_xla:
-            return
+            return True
         self.replica.compile()
-        if problem := xla.problem(self.strategy, self.replica.probe, iterator.element_spec):
+        with unwrap_user_errors():
+            problem = xla.problem(self.strategy, self.replica.probe, iterator.element_spec)
+        if problem:
             log(f"XLA cannot compile this model, which trains without it: {problem}")
             self.replica.do_not_compile()
-            self._by_xla = False
         xla.run_each(self.strategy, self.replica.zero)
+        return not problem
 
     def _compile(self, iterator: Any) -> Any:
         vector, scalar = tf.TensorSpec([None], tf.float32), tf.TensorSpec([], tf.float32)
@@ -185,6 +194,14 @@ class TrainingStep:
         results = self.strategy.experimental_local_results(after)
         with tf.control_dependencies(tf.nest.flatten(results)):
             return tf.timestamp()
+
+    def variable_bytes(self) -> int:
+        """Returns the bytes of all variables of one replica: the model's, and those of updates."""
+        weights = [weight.value for weight in self.model.weights]
+        averages = self.average.variables if self.average else []
+        own = [*tf.nest.flatten(self.slots), *self.replica.all_sums()]
+        found = [*weights, *own, *averages]
+        return sum(each.shape.num_elements() * each.dtype.size for each in found)
 
     def finite(self) -> bool:
         """Returns whether all parameters, slots, moving statistics and averages are finite.
