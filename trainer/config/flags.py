@@ -87,9 +87,9 @@ class Config(RunFlags):
     )
     xla: str = _run(
         "auto",
-        "Whether XLA compiles the training step. Results differ by rounding, and random layers, as "
-        "dropout, draw other masks. auto: on GPUs, unless --deterministic is given; CPUs are slower "
-        "with XLA, and TPUs always have it.",
+        "Whether XLA compiles the training step. Results differ by rounding, and random layers "
+        "draw other masks. auto: on GPUs, unless --deterministic is given; CPUs are slower with "
+        "XLA, and TPUs always have it.",
         choices=("auto", "on", "off"),
         commands=("train", "range_test", "sweep"),
     )

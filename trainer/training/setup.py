@@ -219,12 +219,11 @@ def build(
     h, w, c = data.image_shape
     side = config.model_image_size
     shape = (side or h, side or w, c)
-    by_xla = cluster.compiles_by_xla(strategy, config.xla, deterministic=config.deterministic)
-    kernel: Kernel = "fused" if cluster.on_cpu(strategy) and not by_xla else "reshaped"
+    xla = cluster.compiles_by_xla(strategy, config.xla, deterministic=config.deterministic)
+    kernel: Kernel = "fused" if cluster.on_cpu(strategy) and not xla else "reshaped"
     assert config.precision != AUTO  # `precision.resolved` has replaced it.
-    trained = [(size, size) for size in image_sizes.sizes(config.image_sizes)]
-    trained = trained or [(config.image_size or h, config.image_size or w)]
-    sizes = trained if to_train else []
+    sizes = [(size, size) for size in image_sizes.sizes(config.image_sizes)]
+    sizes = (sizes or [(config.image_size or h, config.image_size or w)]) if to_train else []
     with strategy.scope():
         return registry.build(
             config.model,
