@@ -132,14 +132,14 @@ def _with_precision(
         return _AUTO in run.flags and not decided and not begun
 
     asking = [asks(each) for each in runs]
-    chosen = None
-    if any(asking) and outcomes.precision(path) is None:
+    chosen = outcomes.begin(path, points)
+    if any(asking) and chosen is None:
         from trainer.training.precision import of_this_machine_elsewhere  # Imports TensorFlow.
 
         choice = of_this_machine_elsewhere()
         log(f"the points compute in {choice.precision}, because {choice.reason}")
-        chosen = choice.precision
-    own = f"--precision={outcomes.begin(path, points, chosen)}"
+        chosen = outcomes.begin(path, points, choice.precision)
+    own = f"--precision={chosen}"
     return [
         dataclasses.replace(run, flags=[own if flag == _AUTO else flag for flag in run.flags])
         if is_asking

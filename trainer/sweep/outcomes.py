@@ -101,14 +101,6 @@ def begin(path: pathlib.Path, points: Sequence[Point], precision: str | None = N
         ) from error
 
 
-def precision(path: pathlib.Path) -> str | None:
-    """Returns the precision of the sweep in `path`; None if it is not chosen, or not readable."""
-    try:
-        return _read(path).precision
-    except (DamagedError, OSError):
-        return None
-
-
 def record_outcome(path: pathlib.Path, point: Point, end: Outcome) -> None:
     """Records how `point` of the sweep in `path` ended; handles damage as `begin` does.
 
