@@ -12,11 +12,5 @@ case ${1:-} in
     sed -n '2,/^set -/{/^#/!d; s/^# \{0,1\}//; p;}' "${BASH_SOURCE[0]}"
     exit 0 ;;
 esac
-if [ -n "${VIRTUAL_ENV:-}" ]; then
-  python=$VIRTUAL_ENV/bin/python
-  CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")/.."
-else
-  . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-  python=.venv/bin/python
-fi
+. "$(dirname "${BASH_SOURCE[0]}")/interpreter.sh"
 exec "$python" scripts/launch_local.py "$@"

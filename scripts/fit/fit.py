@@ -187,6 +187,9 @@ def run(config: Config, compiler: Compiler) -> int:
         flush=True,
     )
 
+    if left_out := trace.left_out(config):
+        print(f"the compiled update is without {', '.join(left_out)}", flush=True)
+
     def compiled(size: int) -> dict[str, Any]:
         with tempfile.NamedTemporaryFile("w", suffix=".mlir") as module:
             module.write(trace.lowered(step, size))

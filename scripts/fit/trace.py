@@ -16,6 +16,7 @@ A run on the devices differs from this program:
 - A run's TensorFlow has special kernels for some operations on TPUs. The CPU wheel lacks them, so
   this program has the kernels of XLA on CPUs. The compiler is newer than that of a run.
 - A run also evaluates, by another program, which is smaller.
+- All layers train, at one rate, and each example has one label and the weight 1: see `left_out`.
 """
 
 import dataclasses
@@ -26,6 +27,7 @@ import tensorflow as tf
 from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 from tensorflow.python.distribute import one_device_strategy
 
+from trainer.config import augment_list
 from trainer.config.flags import Config
 from trainer.data import image_listing
 from trainer.data.tfds import prepare, records
@@ -101,10 +103,14 @@ def training_step(config: Config, data: TrainingData, replicas: int) -> Training
     Raises:
       UserError: if the model does not exist.
     """
-    strategy = _Device(replicas)
     side = config.loaded_image_size
     in_training = dataclasses.replace(config, image_size=side, image_sizes=(), eval_image_size=None)
-    model, average = setup.build(in_training, data, strategy), None
+    return step_on(_Device(replicas), in_training, data)
+
+
+def step_on(strategy: tf.distribute.Strategy, config: Config, data: TrainingData) -> TrainingStep:
+    """Returns the training step of `config` on `strategy`, without what `left_out` names."""
+    model, average = setup.build(config, data, strategy), None
     if config.ema_decay is not None:
         average = ModelAverage(
             strategy, model, decay=config.ema_decay, base_batch_size=config.base_batch_size
@@ -119,6 +125,14 @@ def training_step(config: Config, data: TrainingData, replicas: int) -> Training
         seed=config.seed,
         average=average,
     )
+
+
+def left_out(config: Config) -> list[str]:
+    """Returns the flags of a recipe that the traced update does not have."""
+    changed = ("freeze", "layer_decay", "class_weights")
+    found = [f"--{name}" for name in changed if getattr(config, name) != getattr(Config(), name)]
+    named = augment_list.names_in(config.augment)
+    return [*found, *(f"--augment={name}" for name in ("mixup", "cutmix") if name in named)]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -53,10 +53,11 @@ class Update:
         self.weights = found["weights"]
         names = sorted(name for name in found if name.startswith("captured_"))
         self.captured = [jax.device_put(found[name]) for name in names]
-        # The arguments of an update come first; images and labels stay.
-        self._results = {int(a): r for a, r in self.package["results"].items()}
-        self._call = jax.jit(exported.call, donate_argnums=tuple(self._results))
         self.updates = 0
+        # Maps the position of a variable in `captured` to that of its new value among the results.
+        self._results = {int(a): r for a, r in self.package["results"].items()}
+        before = len(self.arguments()) - len(self.captured)
+        self._call = jax.jit(exported.call, donate_argnums=[before + i for i in self._results])
 
     def arguments(self) -> list[Any]:
         """Returns the arguments of the next update."""
@@ -76,8 +77,8 @@ class Update:
     def run(self) -> Any:
         """Applies an update; returns its record, whose first value is the loss."""
         results = self._call(*self.arguments())
-        for argument, result in self._results.items():
-            self.captured[argument - 8] = results[result]
+        for variable, result in self._results.items():
+            self.captured[variable] = results[result]
         self.updates += 1
         return results[0]
 

@@ -26,17 +26,15 @@ import numpy as np
 import tensorflow as tf
 
 from scripts.fit import trace
-from scripts.fit.fit import largest_phase, recipe
+from scripts.fit.fit import recipe
+from trainer.commands.plan import planned
 from trainer.config.flags import Config
 from trainer.errors import UserError
 from trainer.nn import moving_statistics
-from trainer.nn.losses import Loss, TrainingLoss
 from trainer.run_dir.training_data import TrainingData
-from trainer.schedule.layout import Layout
+from trainer.schedule.layout import Layout, default_micro_batch_size
 from trainer.schedule.noise_scale import Setting
 from trainer.schedule.stretch import Stretch
-from trainer.training import setup
-from trainer.training.averaging import ModelAverage
 from trainer.training.step import TrainingStep
 
 # Updates of the check. Later ones amplify the rounding errors of the first.
@@ -53,13 +51,6 @@ def check_batches(data: TrainingData, side: int, size: int) -> tuple[np.ndarray,
     return images, draw.integers(0, data.classes, (2, size), np.int64)
 
 
-def settings_of(config: Config) -> Setting:
-    """Returns the Setting with which the update is packed: the reference's."""
-    return Setting(
-        config.base_batch_size, config.base_learning_rate or 0.1, config.base_momentum or 0.9
-    )
-
-
 def statistics_weights(step: TrainingStep, batch_size: int) -> np.ndarray:
     """Returns the weights of UPDATES updates from position 0, float32 [updates, weights]."""
     ends = range(batch_size, (UPDATES + 1) * batch_size, batch_size)
@@ -71,26 +62,17 @@ def statistics_weights(step: TrainingStep, batch_size: int) -> np.ndarray:
 
 
 def expected_losses(
-    config: Config, data: TrainingData, batches: tuple[np.ndarray, np.ndarray], accumulation: int
+    config: Config,
+    data: TrainingData,
+    batches: tuple[np.ndarray, np.ndarray],
+    accumulation: int,
+    start: Setting,
 ) -> list[float]:
-    """Returns the losses of UPDATES updates by the trainer's own step on this CPU."""
-    strategy = tf.distribute.OneDeviceStrategy("CPU:0")
-    model = setup.build(config, data, strategy)
-    average = None
-    if config.ema_decay is not None:
-        average = ModelAverage(
-            strategy, model, decay=config.ema_decay, base_batch_size=config.base_batch_size
-        )
-    step = TrainingStep(
-        strategy,
-        model,
-        optimizer=config.optimizer,
-        weight_decay=config.weight_decay,
-        clip_norm=config.clip_norm,
-        loss=TrainingLoss(Loss.from_config(config), config.label_smoothing),
-        seed=config.seed,
-        average=average,
-    )
+    """Returns the losses of UPDATES updates by the trainer's own step on this CPU.
+
+    Learning rate and momentum are those of `start`.
+    """
+    step = trace.step_on(tf.distribute.OneDeviceStrategy("CPU:0"), config, data)
     images, labels = batches
     size = images.shape[1]
 
@@ -99,22 +81,22 @@ def expected_losses(
         return tf.gather(images, which), tf.gather(labels, which), t * size
 
     iterator = iter(tf.data.Dataset.range(UPDATES * accumulation).map(micro_batch))
-    setting = dataclasses.replace(settings_of(config), batch_size=size * accumulation)
+    setting = dataclasses.replace(start, batch_size=size * accumulation)
     stretch = Stretch(0, (setting,) * UPDATES, Layout(1, size, accumulation))
     return step.run(iterator, stretch).loss.tolist()
 
 
 def pack(config: Config, folder: pathlib.Path, accumulation: int) -> None:
     """Writes the package of the update of `config` with `accumulation` micro-batches."""
-    phase, examples = largest_phase(config, 1)
-    size = config.micro_batch_size or phase.micro_batch_size
-    data = trace.training_data(config, examples)
+    schedule, *_ = planned(dataclasses.replace(config, plan_replicas=1, plan_hosts=1))
+    start = schedule.start
+    size = config.micro_batch_size or default_micro_batch_size(config.ghost_batch_size)
+    data = trace.training_data(config, schedule.examples)
     step = trace.training_step(config, data, 1)
     update = trace.traced(step, size)
     side = step.model.input_shape[1]
     images, labels = check_batches(data, side, size)
     data = dataclasses.replace(data, image_shape=(side, side, data.image_shape[-1]))
-    setting = settings_of(config)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "update.mlir").write_text(update.text, encoding="utf-8")
     arrays = {f"captured_{i:04}": each.numpy() for i, each in enumerate(update.captured)}
@@ -129,16 +111,16 @@ def pack(config: Config, folder: pathlib.Path, accumulation: int) -> None:
         "ghost_batch_size": config.ghost_batch_size,
         "micro_batch_size": size,
         "accumulation": accumulation,
-        "learning_rate": setting.learning_rate,
-        "momentum": setting.momentum,
-        # Maps the position of a variable among the arguments to that of its new value.
+        "learning_rate": start.learning_rate,
+        "momentum": start.momentum,
+        # Maps the position of a variable among the captured ones to that of its new value.
         "results": {
-            int(argument): int(result)
+            int(argument) - len(trace.update_arguments(step, size)): int(result)
             for argument, result in re.findall(
                 r"%arg(\d+): tensor<[^>]*> \{tf\.aliasing_output = (\d+) : i32\}", update.text
             )
         },
-        "losses": expected_losses(config, data, (images, labels), accumulation),
+        "losses": expected_losses(config, data, (images, labels), accumulation, start),
     }
     (folder / "package.json").write_text(json.dumps(description, indent=1), encoding="utf-8")
     for script in ("measure.py", "measure_torch.py", "../benchmarks/torch_models.py"):
@@ -155,10 +137,8 @@ def check(config: Config, accumulation: int) -> None:
     """
     if accumulation < 1:
         raise UserError(f"--accumulation={accumulation} is below 1.\nUse 1 or more.")
-    default = Config()
-    for name in ("freeze", "layer_decay", "class_weights", "image_sizes"):
-        if getattr(config, name) != getattr(default, name):
-            raise UserError(f"a package leaves --{name} out.\nLeave it out of the flags too.")
+    if left_out := [*trace.left_out(config), *(["--image_sizes"] if config.image_sizes else [])]:
+        raise UserError(f"a package has no {', '.join(left_out)}.\nLeave these flags out.")
     if not _COMPILER.exists():
         raise UserError(
             f"the compiler's environment {_COMPILER.parents[1]} is missing.\n"

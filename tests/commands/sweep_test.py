@@ -51,13 +51,14 @@ def test_all_points_get_the_precision_that_the_first_machine_chose(tmp_path):
 
     first = sweep(folder, *auto, "--sweep=seed=0,1", "--sweep_parallel=2")
     chosen = json.loads((folder / "sweep.json").read_text())["precision"]
-    assert f"the points compute in {chosen}, because" in first.stdout
+    assert f"new points compute in {chosen}, because" in first.stdout
     assert {precision(0), precision(1)} == {chosen} == {of_this_machine().precision}
     # The sweep goes on where the hardware is another: the record counts.
     other = {"float32": "bfloat16", "bfloat16": "float32"}[chosen]
     content = (folder / "sweep.json").read_text()
     (folder / "sweep.json").write_text(content.replace(f'"{chosen}"', f'"{other}"', 1))
-    sweep(folder, *auto, "--sweep=seed=0,1,2")
+    later = sweep(folder, *auto, "--sweep=seed=0,1,2")
+    assert f"new points compute in {other}, because the sweep began in it" in later.stdout
     assert [precision(seed) for seed in range(3)] == [chosen, chosen, other]
 
 

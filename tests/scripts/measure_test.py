@@ -13,6 +13,8 @@ import pytest
 
 from scripts.gpu import gpu_fit, pack
 from tests.support.configs import parsed
+from trainer.errors import UserError
+from trainer.schedule.noise_scale import Setting
 
 FLAGS = ["--model=tests.support.models:tiny", "--dataset=fashion_mnist", "--ghost_batch_size=8"]
 FLAGS += ["--base_batch_size=256", "--micro_batch_size=16", "--weight_decay=1e-4"]
@@ -71,10 +73,19 @@ def test_a_mistake_in_the_flags_is_refused_in_two_lines(tmp_path):
     assert not pathlib.Path(tmp_path / "x").exists()
 
 
-def test_the_settings_are_those_of_the_reference():
-    config = parsed("--base_learning_rate=0.4", "--base_batch_size=512", "--base_momentum=0.8")
-    setting = pack.settings_of(config)
-    assert (setting.batch_size, setting.learning_rate, setting.momentum) == (512, 0.4, 0.8)
+@pytest.mark.parametrize(
+    ("flag", "named"),
+    [
+        ("--layer_decay=0.5", "--layer_decay"),
+        ("--augment=medium,mixup", "--augment=mixup"),
+        ("--image_sizes=14@0%,28@50%", "--image_sizes"),
+    ],
+)
+def test_what_a_package_would_leave_out_is_refused(flag, named):
+    with pytest.raises(UserError, match=f"a package has no {named}.\nLeave"):
+        pack.check(parsed(flag, command="plan"), 1)
+    with pytest.raises(UserError, match="--accumulation=0 is below 1"):
+        pack.check(parsed(command="plan"), 0)
 
 
 def test_the_trainers_losses_do_not_depend_on_how_often_they_are_computed():
@@ -83,6 +94,7 @@ def test_the_trainers_losses_do_not_depend_on_how_often_they_are_computed():
     config = parsed(*FLAGS, "--precision=float32", command="plan")
     data = trace.training_data(config, 60_000)
     batches = pack.check_batches(data, 28, 16)
-    first, second = (pack.expected_losses(config, data, batches, 2) for _ in range(2))
+    start = Setting(32, 0.1, 0.9)
+    first, second = (pack.expected_losses(config, data, batches, 2, start) for _ in range(2))
     assert len(first) == pack.UPDATES
     np.testing.assert_allclose(first, second, atol=1e-6)

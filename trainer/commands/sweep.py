@@ -131,21 +131,24 @@ def _with_precision(
         begun = (path / grid.folder(run.point) / "flags.txt").exists()
         return _AUTO in run.flags and not decided and not begun
 
-    asking = [asks(each) for each in runs]
     chosen = outcomes.begin(path, points)
-    if any(asking) and chosen is None:
-        from trainer.training.precision import of_this_machine_elsewhere  # Imports TensorFlow.
+    if not any(map(asks, runs)):
+        return [*runs]
+    reason = "the sweep began in it"
+    if chosen is None:
+        from trainer.training import precision  # Imports TensorFlow.
 
-        choice = of_this_machine_elsewhere()
-        log(f"the points compute in {choice.precision}, because {choice.reason}")
+        choice = precision.of_this_machine_in_a_process()
         chosen = outcomes.begin(path, points, choice.precision)
-    own = f"--precision={chosen}"
-    return [
-        dataclasses.replace(run, flags=[own if flag == _AUTO else flag for flag in run.flags])
-        if is_asking
-        else run
-        for run, is_asking in zip(runs, asking, strict=True)
-    ]
+        if chosen == choice.precision:  # Else another process of the sweep has chosen meanwhile.
+            reason = choice.reason
+    log(f"new points compute in {chosen}, because {reason}")
+
+    def with_own(run: runner.Run) -> runner.Run:
+        flags = [f"--precision={chosen}" if flag == _AUTO else flag for flag in run.flags]
+        return dataclasses.replace(run, flags=flags)
+
+    return [with_own(each) if asks(each) else each for each in runs]
 
 
 def _check_can_be_swept(point: grid.Point) -> None:

@@ -1,17 +1,18 @@
 """Range of updates to profile, as --profile_updates gives it."""
 
+import dataclasses
 import re
-from typing import NamedTuple
 
 
-class ProfileRange(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class ProfileRange:
     """The updates from `first` to `last`, both included; the first update of a run is 1."""
 
     first: int
     last: int
 
-    def __contains__(self, update: object) -> bool:
-        return isinstance(update, int) and self.first <= update <= self.last
+    def __contains__(self, update: int) -> bool:
+        return self.first <= update <= self.last
 
     def __str__(self) -> str:
         return f"{self.first}:{self.last}"

@@ -168,12 +168,6 @@ def _search(
     before: Sequence[memory.Use],
 ) -> tuple[list[Candidate], str]:
     """Tries `sizes` while they fit and are faster; returns the tried ones, and reasons as text."""
-
-    # A TPU's computation has the name of this function, so the function cannot be a lambda.
-    @tf.function(autograph=False)
-    def empty() -> None:
-        step.strategy.run(step.replica.zero)
-
     devices = step.strategy.extended.worker_devices  # The local devices.
     after: Sequence[memory.Use] = []
     fixed = len(devices) * step.variable_bytes()
@@ -190,7 +184,7 @@ def _search(
         with contextlib.suppress(tf.errors.ResourceExhaustedError):
             rate = _rate(step, iter(batches(0, size)), size * len(devices))
         gc.collect()  # Frees the compiled function and its graph, which refer to each other.
-        empty()
+        step.zero()
         if rate is None:
             end = f"{size} does not fit in memory"
             break

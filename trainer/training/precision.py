@@ -55,11 +55,11 @@ def resolved(config: Config, path: pathlib.Path, group: ProcessGroup) -> Config:
 def _choose(config: Config, kept: str | None) -> Choice:
     """Returns the precision of a run; `kept` is its flags.txt, or None if the run is new."""
     if kept is not None:
-        return Choice(recorded_precision(kept), "it began so")
+        return Choice(recorded_precision(kept), "it began in it")
     if config.deterministic:
         return Choice(FLOAT32, "--deterministic is given")
     if config.strategy == "tpu":
-        return Choice(BFLOAT16, "TPUs multiply in it")
+        return Choice(BFLOAT16, "TPUs multiply in bfloat16")
     return of_this_machine()
 
 
@@ -90,7 +90,7 @@ def _of_cpu(cpuinfo: pathlib.Path) -> Choice:
     return Choice(FLOAT32, f"this CPU has neither {' nor '.join(_INSTRUCTIONS)}")
 
 
-def of_this_machine_elsewhere() -> Choice:
+def of_this_machine_in_a_process() -> Choice:
     """Runs `of_this_machine` in a separate process, whose end frees the GPUs; returns its result.
 
     Raises:

@@ -12,7 +12,9 @@ B is the batch size, ε the learning rate, m the momentum and G the ghost batch 
 the all-reduce and the assignments is a function of tensors, which XLA can compile as a whole.
 """
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -39,6 +41,8 @@ class ReplicaStep:
       metrics: number of metrics in which an update measures squared norms: 1, or 2 if the optimizer
         has its own.
       average: average of the model's weights; None if the run has none.
+      clip_norm: largest norm of an update's gradient; None: gradients are not clipped.
+      by_xla: whether XLA compiles what is traced from now on; at first False.
     """
 
     def __init__(
@@ -60,11 +64,10 @@ class ReplicaStep:
         """Creates slots and sums for `model`, which was built on `strategy`.
 
         The replica computes up to `lanes` equal parts of a micro-batch at the same time. Each part
-        has whole ghost batches of `ghost_batch_size` and of each batch norm. `clip_norm` is the
-        largest norm of an update's gradient; None: gradients are not clipped.
+        has whole ghost batches of `ghost_batch_size` and of each batch norm.
         """
         self._strategy, self.average = strategy, average
-        self._lanes, self._clip_norm = lanes, clip_norm
+        self._lanes, self.clip_norm = lanes, clip_norm
         self._gradient_function = GradientFunction(
             model, loss=loss, seed=seed, order_version=order_version
         )
@@ -90,16 +93,12 @@ class ReplicaStep:
             # Σ ‖sum of a micro-batch's gradients‖² over the micro-batches of one update, and the
             # same in the optimizer's metric if it has one.
             self._squares = [_accumulator([]) for _ in range(self.metrics)]
-        self._added, self._updated = self._add, self._new_values
+        self.by_xla = False
 
-    def compile(self) -> None:
-        """Makes XLA compile the computations from now on, once for each shape of micro-batches."""
-        if self._added == self._add:
-            self._added, self._updated = xla.compiled(self._add), xla.compiled(self._new_values)
-
-    def do_not_compile(self) -> None:
-        """Computes without XLA from now on."""
-        self._added, self._updated = self._add, self._new_values
+    @functools.cached_property
+    def _compiled(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """`_add` and `_new_values`, which XLA compiles once for each shape of micro-batches."""
+        return xla.compiled(self._add), xla.compiled(self._new_values)
 
     def accumulate(
         self, images: tf.Tensor, labels: tf.Tensor | MixedLabels, position: tf.Tensor
@@ -108,7 +107,8 @@ class ReplicaStep:
 
         The loss depends on the updates of all sums, so a clock can wait for it.
         """
-        return self._added(images, labels, position)
+        add = self._compiled[0] if self.by_xla else self._add
+        return add(images, labels, position)
 
     def _add(
         self, images: tf.Tensor, labels: tf.Tensor | MixedLabels, position: tf.Tensor
@@ -147,7 +147,7 @@ class ReplicaStep:
         if self._strategy.num_replicas_in_sync > 1:
             totals = context.all_reduce(tf.distribute.ReduceOp.SUM, totals)
         given = totals, learning_rate, momentum, batch_size, statistics_weights
-        record, values = self._updated(*given)
+        record, values = self._update_values(*given)
         context.merge_call(self._assign, args=(values,))
         # Do not add a control dependency on the totals here. tf.function resets the sums after the
         # reads anyway, because both use the same variables. With such a dependency, Grappler
@@ -155,6 +155,9 @@ class ReplicaStep:
         # times, losses and top1 of some replicas were missing.
         self.zero()
         return record
+
+    def _update_values(self, *given: Any) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        return (self._compiled[1] if self.by_xla else self._new_values)(*given)
 
     def _new_values(
         self,
@@ -175,8 +178,8 @@ class ReplicaStep:
         regularisation = self._gradient_function.regularisation()
         gradients = [g + r for g, r in zip(gradients, regularisation, strict=True)]
         norm = tf.linalg.global_norm(gradients)
-        if self._clip_norm is not None:
-            gradients = clipping.clip(gradients, norm, self._clip_norm)
+        if self.clip_norm is not None:
+            gradients = clipping.clip(gradients, norm, self.clip_norm)
         shares = tf.unstack(statistics_weights)
         of_norms = shares[: len(self.norms)]
         values = self._update.values(gradients, statistics, learning_rate, momentum, of_norms)
@@ -195,7 +198,7 @@ class ReplicaStep:
         loss = self.accumulate(images, labels, position)
         zeros, zero = [tf.zeros(total.shape) for total in self.all_sums()], tf.constant(0.0)
         weights = tf.zeros([len(self.norms) + (self.average is not None)])
-        record, values = self._updated(zeros, zero, zero, zero + 1, weights)
+        record, values = self._update_values(zeros, zero, zero, zero + 1, weights)
         return loss + record[0] + tf.add_n([tf.reduce_sum(value) for value in values])
 
     def _assign(self, strategy: tf.distribute.Strategy, values: list[Any]) -> None:

@@ -184,6 +184,9 @@ def _phases(
         average = ModelAverage(
             strategy, model, decay=config.ema_decay, base_batch_size=config.base_batch_size
         )
+    by_xla = compiles_by_xla(strategy, config.xla, deterministic=config.deterministic)
+    if by_xla:
+        log("XLA compiles the training step")
     new_step = functools.partial(
         TrainingStep,
         strategy,
@@ -204,7 +207,7 @@ def _phases(
         lanes=lanes,
         # A clock would wait for the work that is enqueued ahead of time for a GPU or a TPU.
         timed=not config.deterministic and on_cpu(strategy),
-        by_xla=compiles_by_xla(strategy, config.xla, deterministic=config.deterministic),
+        by_xla=by_xla,
         agree=lambda failed: group.agree(failed)[0],
         average=average,
     )

@@ -216,8 +216,7 @@ def build(
             f"--num_classes={classes} is below the {data.classes} classes of {config.dataset}: "
             "leave the flag out, or raise its value."
         )
-    h, w, c = data.image_shape
-    side = config.model_image_size
+    (h, w, c), side = data.image_shape, config.model_image_size
     shape = (side or h, side or w, c)
     xla = cluster.compiles_by_xla(strategy, config.xla, deterministic=config.deterministic)
     kernel: Kernel = "fused" if cluster.on_cpu(strategy) and not xla else "reshaped"

@@ -12,6 +12,7 @@ replica_step.py has `accumulate` and `apply`. B, k, ε and m are tensors, so a g
 numbers and not the graph. TensorFlow traces each micro-batch and image size once.
 """
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -74,7 +75,7 @@ class TrainingStep:
         self.traces, self._by_xla, self._agree = 0, by_xla, agree
         self.replica = ReplicaStep(strategy, model, **options)
         self.parameters, self.slots = self.replica.parameters, self.replica.slots
-        self.average, self._clip_norm = self.replica.average, options.get("clip_norm")
+        self.average = self.replica.average
         self._trained = moving_statistics.trained_norms(model)
         self.starts = moving_statistics.starts(self._trained)
         # Compiled stretches by micro-batch size and image size.
@@ -89,9 +90,11 @@ class TrainingStep:
         micro_batch_size = stretch.layout.micro_batch_size
         shape = micro_batch_size, stretch.image_size
         if shape not in self._stretches:
-            if self._by_xla and self._agree(not self.prepare(iterator)):
-                log("the training step runs without XLA")
-                self.replica.do_not_compile()
+            prepared = self.prepare(iterator)
+            if self._by_xla and self._agree(not prepared):
+                if prepared:
+                    log("XLA cannot compile this model in another process: all compute without it")
+                self.replica.by_xla = False
             self._stretches[shape] = self._compile(iterator)
         size = stretch.batch_size
         ends = range(stretch.position + size, stretch.end + size, size)
@@ -117,7 +120,8 @@ class TrainingStep:
         # The graph reads the wall clock, which the system may adjust during the stretch. So the
         # wait is limited to the stretch's duration.
         wait = min(float(wait.numpy()), seconds) if self.timed else None
-        clips = None if self._clip_norm is None else clipping.clipped(norm, self._clip_norm)
+        limit = self.replica.clip_norm
+        clips = None if limit is None else clipping.clipped(norm, limit)
         return UpdateMetrics(loss, top1, norm, *plain, seconds, wait, clips, *in_metric)
 
     def prepare(self, iterator: Any) -> bool:
@@ -131,14 +135,29 @@ class TrainingStep:
         """
         if not self._by_xla:
             return True
-        self.replica.compile()
+        images, *_ = iterator.element_spec
+        self.replica.by_xla = True
         with unwrap_user_errors():
             problem = xla.problem(self.strategy, self.replica.probe, iterator.element_spec)
         if problem:
-            log(f"XLA cannot compile this model, which trains without it: {problem}")
-            self.replica.do_not_compile()
-        xla.run_each(self.strategy, self.replica.zero)
+            what = f"XLA cannot compile this model for micro-batches of {images.shape[0]}"
+            log(f"{what}, which are computed without it: {problem}")
+            self.replica.by_xla = False
+        self.zero()
         return not problem
+
+    @functools.cached_property
+    def _zero(self) -> Callable[[], None]:
+        # A TPU's computation has the name of this function, so the function cannot be a lambda.
+        @tf.function(autograph=False)
+        def zero() -> None:
+            self.strategy.run(self.replica.zero)
+
+        return zero
+
+    def zero(self) -> None:
+        """Sets the sums of all replicas to 0."""
+        self._zero()
 
     def _compile(self, iterator: Any) -> Any:
         vector, scalar = tf.TensorSpec([None], tf.float32), tf.TensorSpec([], tf.float32)

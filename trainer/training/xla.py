@@ -22,28 +22,19 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *arguments: by_xla(*arguments)
 
 
-def run_each(
-    strategy: tf.distribute.Strategy, function: Callable[..., Any], *arguments: Any
-) -> None:
-    """Runs `function` once on each replica of this process, with the same `arguments`."""
-
-    @tf.function(autograph=False)
-    def once() -> Any:
-        if not arguments:
-            return strategy.experimental_local_results(strategy.run(function))
-        given = strategy.experimental_distribute_values_from_function(lambda _: arguments)
-        return strategy.experimental_local_results(strategy.run(function, given))
-
-    once()
-
-
 def problem(
     strategy: tf.distribute.Strategy, function: Callable[..., Any], specification: Any
 ) -> str:
     """Runs `function` on zeros of `specification`; returns why XLA cannot compile it, or ""."""
     zeros = tf.nest.map_structure(lambda each: tf.zeros(each.shape, each.dtype), specification)
+
+    @tf.function(autograph=False)
+    def once() -> Any:
+        given = strategy.experimental_distribute_values_from_function(lambda _: zeros)
+        return strategy.experimental_local_results(strategy.run(function, given))
+
     try:
-        run_each(strategy, function, *zeros)
+        once()
     except _CANNOT as error:
         return _reason(str(error.message))
     return ""
