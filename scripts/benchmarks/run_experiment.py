@@ -7,7 +7,10 @@ next seed. With `target`, a top-1, the table shows the seconds of training until
 reached it.
 
     python scripts/benchmarks/run_experiment.py modern --minutes=150
+    taskset --cpu-list 0 python scripts/benchmarks/run_experiment.py modern --seeds 1
     python scripts/benchmarks/run_experiment.py modern --table
+
+Calls for other seeds may run at the same time, each on its own core.
 """
 
 import argparse
@@ -26,6 +29,7 @@ from typing import Any
 
 from trainer.run_dir.metrics import read
 from trainer.sweep.seed_statistics import spread
+from trainer.system.cores import usable
 
 RESULTS = pathlib.Path("docs/results")
 _STOPPED = 75  # Status of a run that a signal stopped.
@@ -149,10 +153,10 @@ def _to_target(rows: list[dict[str, Any]], target: float | None) -> str:
 
 
 def _processor() -> str:
-    """Returns the name of the processor, as Linux gives it."""
+    """Returns the number of usable cores, and the name of the processor as Linux gives it."""
     lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{len(names)} × {names[0]}" if names else platform.processor()
+    return f"{len(usable())} × {names[0] if names else platform.processor()}"
 
 
 def main() -> None:
@@ -161,12 +165,14 @@ def main() -> None:
     parser.add_argument("name", help="name of the experiment, as in docs/results/NAME.toml")
     parser.add_argument("--minutes", type=float, default=150, help="time limit of the call")
     parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs"), help="folder")
+    parser.add_argument("--seeds", type=int, nargs="+", help="run only these seeds")
     parser.add_argument("--table", action="store_true", help="print the results, and run nothing")
     options = parser.parse_args()
     experiment = tomllib.loads((RESULTS / f"{options.name}.toml").read_text())
     path = RESULTS / f"{options.name}.jsonl"
     end = time.monotonic() + 60 * options.minutes
-    for point, seed in [] if options.table else list(missing(experiment, read_rows(path))):
+    asked = experiment | ({"seeds": options.seeds} if options.seeds else {})
+    for point, seed in [] if options.table else list(missing(asked, read_rows(path))):
         flags = flags_of(experiment, point)
         model_dir = options.runs / options.name / f"{point}_{seed}"
         left = end - time.monotonic()
