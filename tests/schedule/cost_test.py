@@ -199,6 +199,14 @@ def test_no_part_of_the_time_is_negative(small, large):
     assert compute.fixed + 128 * compute.example == pytest.approx(small)
 
 
+def test_a_host_reads_its_share_of_the_fastest_phase():
+    machines = make_machines(replicas=4, hosts=2, example=1e-3, fixed=0.01)
+    run = phases("fashion_mnist_grow", 4)
+    largest = max(phase.batch_size for phase in run)  # The fixed time is shared by most examples.
+    seconds = largest / 4 * 1e-3 + 0.01 + machines.communication
+    assert cost.host_rate(run, machines) == pytest.approx(largest / seconds / 2)
+
+
 def test_the_median_discounts_the_first_point_of_a_run():
     seconds = [1.5, 0.2, 0.21, 0.19, 0.2]
     points = [{"batch_size": 128, "examples_per_second": 128 / s} for s in seconds]

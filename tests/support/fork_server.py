@@ -27,9 +27,12 @@ _IMPORTED = (
     "tensorflow",
     "keras",
     "matplotlib.pyplot",
+    "matplotlib.backends.backend_agg",
+    "numpy.random",
     "tensorboard",
     "trainer.commands.train",
     "trainer.commands.evaluate",
+    "trainer.reports.class_plots",
     "trainer.run_dir.metrics_writer",
     "trainer.training.loop",
     "trainer.training.run",
@@ -48,6 +51,8 @@ def _import_program() -> None:
     threads = len(os.listdir("/proc/self/task"))  # numpy's own may be among them: they restart.
     for name in _IMPORTED:
         importlib.import_module(name)
+    # Imports the modules of all of TFDS's sets, as the first search for a set does.
+    importlib.import_module("tensorflow_datasets").builder_cls("fashion_mnist")
     assert len(os.listdir("/proc/self/task")) <= threads, "TensorFlow has started threads"
     gc.freeze()  # So that the children's collections do not copy what they share.
 

@@ -1,6 +1,7 @@
 """plan: prints the batch sizes and learning rates of a run.
 
-Only --layer_decay imports TensorFlow, because it needs the model's layers.
+TensorFlow is imported only if the plan needs the model's layers, for --layer_decay, or measures how
+fast this machine decodes images.
 """
 
 import json
@@ -44,8 +45,14 @@ def run(config: Config) -> int:
     machines = _machines(config, replicas, hosts)
     lines = _model_lines(config)
     lines += notes.lines(config, examples, counted)
+    found: dict[str, Any] = {"examples": examples, "total_updates": updates}
+    if machines and (config.augmentation.resized_crop or config.skip_bad_examples):
+        from trainer.training import input_rate  # Imports TensorFlow.
+
+        rates, line = input_rate.described(config, cost.host_rate(counted, machines))
+        found |= rates
+        lines.append(line)
     if config.format == "json":
-        found: dict[str, Any] = {"examples": examples, "total_updates": updates}
         found |= cost.whole(counted, machines) if machines else {}
         found |= {"notes": lines} if lines else {}
         _write_json(found, plan.phases(schedule, layout), machines)

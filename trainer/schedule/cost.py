@@ -168,6 +168,12 @@ def _batch_size(on: Machines, seconds: float) -> int:
     return math.ceil(seconds / on.compute.example * on.replicas * (1 - 1e-9))
 
 
+def host_rate(phases: Sequence[Phase], on: Machines) -> float:
+    """Returns the most examples per second that a host trains on, over all phases."""
+    rates = (each.batch_size / phase_cost(each, on).update_seconds for each in phases)
+    return max(rates) / on.hosts
+
+
 def columns(on: Machines, examples: int) -> dict[str, Callable[[Phase], str]]:
     """Returns the columns of plan's table that show a phase's cost; a run has `examples`."""
 

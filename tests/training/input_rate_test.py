@@ -1,0 +1,53 @@
+import json
+
+import pytest
+
+from tests.support.configs import done, parsed
+from tests.support.encoded_folders import write_folder
+from trainer.errors import UserError
+from trainer.training import input_rate
+
+SIZES = ["--image_size=8", "--augment=imagenet", "--initial_batch_size=32"]
+
+
+def plan(capsys, rate, *flags):
+    """Returns the JSON of a plan whose replica trains on `rate` examples a second."""
+    asked = ["--plan_replicas=1", f"--plan_examples_per_second={rate}", "--format=json"]
+    status, out, error = done(capsys, "plan", *SIZES, *asked, *flags)
+    assert status == 0, error
+    return json.loads(out)
+
+
+def test_a_plan_compares_what_a_host_needs_with_what_this_machine_decodes(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(input_rate, "_WARM_UP", 0.1)
+    monkeypatch.setattr(input_rate, "_SECONDS", 0.2)
+    folder = f"--dataset={write_folder(tmp_path, 64, {3: b'not an image'})}"
+    slow, fast = (plan(capsys, rate, folder) for rate in (0.5, 1e9))
+    assert slow["host_images_per_second"] == pytest.approx(0.5)
+    assert fast["host_images_per_second"] == pytest.approx(1e9)
+    for found in (slow, fast):
+        assert 1 < found["input_images_per_second"] < 1e6
+        assert f"read and decode {found['input_images_per_second']:,.0f}" in found["notes"][-1]
+    assert "waits for input" not in slow["notes"][-1]
+    assert "so that it waits for input unless it has " in fast["notes"][-1]
+
+
+@pytest.mark.parametrize("of_set", ["--dataset=image_folder:nowhere", "--dataset=imagenet2012"])
+def test_images_that_are_elsewhere_are_not_measured(of_set, capsys, tmp_path):
+    elsewhere = [of_set, "--train_examples=5000", f"--data_dir={tmp_path}"]
+    found = plan(capsys, 100.0, *elsewhere)
+    assert found["host_images_per_second"] == pytest.approx(100)
+    assert "input_images_per_second" not in found
+    assert "how many it can decode was not measured: " in found["notes"][-1]
+
+
+def test_a_set_that_is_not_indexed_is_refused():
+    with pytest.raises(UserError, match="fashion_mnist is not prepared as ArrayRecord"):
+        input_rate.measure(parsed())
+
+
+def test_images_that_are_decoded_once_are_not_measured(capsys):
+    found = plan(capsys, 1e9, "--augment=medium")
+    assert "host_images_per_second" not in found

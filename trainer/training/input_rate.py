@@ -1,0 +1,93 @@
+"""Measures how many encoded images this machine reads and decodes in a second, for a plan."""
+
+import itertools
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from trainer.config.flags import Config
+from trainer.data import image_listing, mixing, pipeline
+from trainer.data.bad_examples import BadExamples
+from trainer.data.indexed import IndexedDataset
+from trainer.data.tfds import prepare, records
+from trainer.errors import UserError
+from trainer.schedule.layout import default_micro_batch_size
+from trainer.system.cores import usable
+from trainer.training import setup
+
+# In the first second, threads start, and the buffers hold micro-batches that were ready before.
+_WARM_UP, _SECONDS = 1.0, 2.0
+
+
+def described(config: Config, needed: float) -> tuple[dict[str, float], str]:
+    """Measures the input of this machine, and compares it with the images that a host needs.
+
+    Args:
+      config: flags of the plan; its images stay encoded.
+      needed: images per second that the replicas of one host train on.
+
+    Returns:
+      Entries of the plan's JSON, and a line of text.
+    """
+    found = {"host_images_per_second": needed}
+    asked = f"a host of this plan trains on {needed:,.0f} images/s"
+    try:
+        rate = measure(config)
+    except UserError as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        return found, f"{asked}; how many it can decode was not measured: {reason}"
+    found["input_images_per_second"] = rate
+    cores = len(usable())
+    own = f"{cores} cores of this machine" if cores > 1 else "one core of this machine"
+    line = f"{asked}; {own} read and decode {rate:,.0f}"
+    if rate < needed:
+        line += f", so that it waits for input unless it has {math.ceil(needed / rate * cores)}"
+    return found, line
+
+
+def measure(config: Config) -> float:
+    """Returns the images a second of the run's input pipeline on all usable cores.
+
+    The measurement takes some seconds. Images that cannot be decoded are replaced by others.
+
+    Raises:
+      UserError: if the training images cannot be read here by index, without preparing them.
+    """
+    _check_is_here(config)
+    bad = BadExamples(skip=True, most_reported=0)
+    source = setup.load(config, config.train_split, bad, training=True)
+    assert isinstance(source, IndexedDataset)  # Images that may be skipped stay encoded.
+    stream = pipeline.ExampleStream(
+        source, config.augmentation, config.seed, bad=bad, mixing=mixing.from_config(config)
+    )
+    size = default_micro_batch_size(config.ghost_batch_size)
+    batches = iter(
+        pipeline.training(
+            stream, position=0, micro_batch_size=size, replicas=1, local_replicas=range(1)
+        )
+    )
+    _count(batches, _WARM_UP)
+    count, seconds = _count(batches, _SECONDS)
+    return count * size / seconds
+
+
+def _count(batches: Iterator[Any], seconds: float) -> tuple[int, float]:
+    """Takes batches for at least `seconds`; returns their number and the seconds that passed."""
+    start = time.perf_counter()
+    for count in itertools.count(1):
+        next(batches)
+        passed = time.perf_counter() - start
+        if passed >= seconds:
+            break
+    return count, passed
+
+
+def _check_is_here(config: Config) -> None:
+    if image_listing.is_listed(config.dataset):
+        return
+    builder = prepare.find_builder(config.dataset, config.data_dir)
+    if not prepare.is_prepared(builder):
+        raise UserError(f"{config.dataset} is not prepared here.")
+    if records.ARRAY_RECORD not in records.formats(builder):
+        raise UserError(f"{config.dataset} is not prepared as ArrayRecord.")
