@@ -1,18 +1,23 @@
 """Compares the speed of Crescendo with that of Keras' fit and PyTorch on this machine.
 
-    .venv/bin/python scripts/benchmarks/benchmark.py          # everything, an hour on two cores
-    .venv/bin/python scripts/benchmarks/benchmark.py --quick  # one model and batch size, a minute
-    .venv/bin/python scripts/benchmarks/benchmark.py --input  # reading and decoding photographs
+    .venv/bin/python scripts/benchmarks/benchmark.py           # everything, two hours on two cores
+    .venv/bin/python scripts/benchmarks/benchmark.py --quick   # one model and batch size, a minute
+    .venv/bin/python scripts/benchmarks/benchmark.py --model=resnet_50  # the tables of one model
+    .venv/bin/python scripts/benchmarks/benchmark.py --input   # reading and decoding photographs
+    .venv/bin/python scripts/benchmarks/benchmark.py --target  # time to 90% on Fashion-MNIST
 
-Competitors take turns (benchmark_turns.py). Tables show the median and the range of the speed over
-the rounds, and the median of the ratios of two speeds within a round. The first use makes an
-environment for PyTorch (.venv-torch). If PyTorch cannot be installed, the tables leave it out.
+Competitors take turns (benchmark_turns.py), and those of one precision make a table. Tables show
+the median and the range of the speed over the rounds, and the median of the ratios of two speeds
+within a round. The first use makes an environment for PyTorch (.venv-torch). If PyTorch cannot be
+installed, the tables leave it out.
 
-Images have the shape of Fashion-MNIST's for wide_resnet_10_1, and of CIFAR-10's for
-wide_resnet_16_4. They are random numbers in memory, because a step's speed does not depend on them.
+Images have the shape of Fashion-MNIST's for wide_resnet_10_1, of CIFAR-10's for wide_resnet_16_4,
+and of ImageNet's crops for resnet_50 and vit_s_16. They are random numbers in memory, because a
+step's speed does not depend on them.
 """
 
 import argparse
+import dataclasses
 import json
 import pathlib
 import statistics
@@ -23,18 +28,44 @@ import time
 from typing import Any
 
 import benchmark_input
+import benchmark_target
 import numpy as np
 from benchmark_turns import Worker, start, take_turns
 
 HERE = pathlib.Path(__file__).parent
 TORCH = HERE.parents[1] / ".venv-torch" / "bin" / "python"
-SHAPES = {"wide_resnet_10_1": (28, 28, 1), "wide_resnet_16_4": (32, 32, 3)}
-# A turn takes seconds and has at least one update.
-IMAGES_A_ROUND = {"wide_resnet_10_1": 6_400, "wide_resnet_16_4": 256}
-# Largest batch size of competitors without micro-batches. With wide_resnet_16_4, a batch of 3,200
-# would need 15 GiB, five times the memory for a batch of 640.
-LARGEST_WHOLE = {"wide_resnet_10_1": 3_200, "wide_resnet_16_4": 640}
-STEP, AUGMENTED = "Crescendo, ghost 32", "Crescendo, ghost 32, with augmentation"
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What the competitors train: a model, the shape of its images, and some batch sizes.
+
+    Attributes:
+      shape: (h, w, c).
+      batch_sizes: one pair of tables each.
+      images: images of a turn, which takes seconds and has at least one update.
+      largest_whole: largest batch size of competitors without micro-batches. A batch of 3,200 would
+        need 15 GiB with wide_resnet_16_4.
+      stored: images in memory, from which batches are taken in turn.
+    """
+
+    shape: tuple[int, int, int]
+    batch_sizes: tuple[int, ...]
+    images: int
+    largest_whole: int
+    stored: int = 8_192
+
+
+# All competitors of a table are in memory at once. With vit_s_16, each needs 4 to 5 GiB for a batch
+# of 32, which is too much for 24 GiB.
+TASKS = {
+    "wide_resnet_10_1": Task((28, 28, 1), (128, 640, 3_200), 6_400, 3_200),
+    "wide_resnet_16_4": Task((32, 32, 3), (128, 640, 3_200), 256, 640),
+    "resnet_50": Task((224, 224, 3), (16,), 32, 16, stored=256),
+    "vit_s_16": Task((224, 224, 3), (16,), 32, 16, stored=256),
+}
+PRECISIONS = ("float32", "bfloat16")
+AUGMENTED = "Crescendo, with augmentation"
 TORCH_PACKAGES = (
     *("numpy", "torch==2.13.*", "setuptools"),
     *("torchvision", "simplejpeg", "pillow"),  # These read photographs.
@@ -42,34 +73,41 @@ TORCH_PACKAGES = (
 )
 
 
-def competitors(model: str, batch_size: int, data: str, quick: bool) -> list[Worker]:
+def competitors(
+    model: str, batch_size: int, precision: str, data: str, quick: bool
+) -> list[Worker]:
     """Starts all competitors that train `model` with `batch_size`, Crescendo's step first."""
-    updates = max(1, IMAGES_A_ROUND[model] // batch_size)
-    worker = [sys.executable, HERE / "benchmark_worker.py", "--data", data, "--model", model]
-    worker += ["--batch_size", batch_size]
-    ours = [*worker, "--trainer=crescendo"]
-    commands = {STEP: ours}
-    if not quick:
-        commands["Crescendo, bfloat16"] = [*ours, "--precision=bfloat16"]
-    if batch_size <= LARGEST_WHOLE[model]:
-        commands["Crescendo, ghost 128: plain batch norm"] = [*ours, "--ghost_batch_size=128"]
-        commands["Keras fit"] = [*worker, "--trainer=keras"]
+    task = TASKS[model]
+    updates = max(1, task.images // batch_size)
+    common = ["--data", data, "--model", model, "--batch_size", batch_size]
+    common += ["--precision", precision]
+    worker = [sys.executable, HERE / "benchmark_worker.py", *common]
+    ghost = min(32, batch_size)
+    ours = [*worker, "--trainer=crescendo", f"--ghost_batch_size={ghost}"]
+    commands = {f"Crescendo, ghost {ghost}": ours}
+    if batch_size <= task.largest_whole:
+        if batch_size > ghost:
+            commands["Crescendo, ghost 128: plain batch norm"] = [*ours, "--ghost_batch_size=128"]
+        commands["Keras fit, jit_compile=False"] = [*worker, "--trainer=keras"]
         if not quick:
-            commands[AUGMENTED] = [*ours, "--augment=medium"]
-    if batch_size <= LARGEST_WHOLE[model] and TORCH.exists() and not quick:
-        _, _, depth, width = model.split("_")
-        torch = [TORCH, HERE / "benchmark_torch.py", "--data", data, "--batch_size", batch_size]
-        torch += ["--depth", depth, "--width", width]
-        commands["PyTorch float32, eager"] = torch
-        commands["PyTorch float32, compiled"] = [*torch, "--compile"]
-        commands["PyTorch bfloat16, eager"] = [*torch, "--bfloat16"]
-        commands["PyTorch bfloat16, compiled"] = [*torch, "--bfloat16", "--compile"]
+            commands["Keras fit, jit_compile=True"] = [*worker, "--trainer=keras", "--compile"]
+            if model == "wide_resnet_10_1":
+                commands[AUGMENTED] = [*ours, "--augment=medium"]
+    if batch_size <= task.largest_whole and TORCH.exists() and not quick:
+        torch = [TORCH, HERE / "benchmark_torch.py", *common]
+        commands["PyTorch, eager"] = torch
+        commands["PyTorch, compiled"] = [*torch, "--compile"]
     return [start(name, c, updates, updates * batch_size) for name, c in commands.items()]
 
 
-def flops(model: str) -> float:
-    """Returns the floating-point operations of the convolutions on one image, in both passes."""
-    height, _, channels = SHAPES[model]
+def flops(model: str) -> float | None:
+    """Returns the floating-point operations of a wide ResNet's convolutions on one image.
+
+    Both passes count. Returns None for other models.
+    """
+    if not model.startswith("wide_resnet"):
+        return None
+    height, _, channels = TASKS[model].shape
     _, _, depth, width = model.split("_")
     widths = [16] + [16 * int(width) * 2**stage for stage in range(3)]
     total = 2 * height**2 * 9 * channels * widths[0] * 2.0  # Images need no gradient.
@@ -100,16 +138,19 @@ def matrix_product_rate() -> float:
     return float(done.stdout)
 
 
-def compare(model: str, batch_size: int, rounds: int, quick: bool) -> None:
-    """Prints the table of one model and batch size."""
-    rng = np.random.default_rng(0)
+def compare(model: str, batch_size: int, precision: str, rounds: int, quick: bool) -> None:
+    """Prints the table of one model, batch size and precision."""
+    rng, task = np.random.default_rng(0), TASKS[model]
     with tempfile.NamedTemporaryFile(suffix=".npz") as file:
-        images = rng.integers(0, 256, (8_192, *SHAPES[model]), np.uint8)
-        np.savez(file.name, images=images, labels=rng.integers(0, 10, 8_192))
-        workers = competitors(model, batch_size, file.name, quick)
+        images = rng.integers(0, 256, (task.stored, *task.shape), np.uint8)
+        np.savez(file.name, images=images, labels=rng.integers(0, 10, task.stored))
+        workers = competitors(model, batch_size, precision, file.name, quick)
         take_turns(workers, rounds)
-    peak = matrix_product_rate()
-    print(f"\n{model}, B {batch_size}, {rounds} rounds; matrix product {peak / 1e9:.0f} GFLOP/s")
+    operations, peak = flops(model), matrix_product_rate()
+    print(
+        f"\n{model}, B {batch_size}, {precision}, {rounds} rounds; "
+        f"float32 matrix product {peak / 1e9:.0f} GFLOP/s"
+    )
     print("| trainer | images/s | range | Crescendo's step is | of the product | peak memory |")
     print("|---|---|---|---|---|---|")
     for worker in workers:
@@ -117,17 +158,18 @@ def compare(model: str, batch_size: int, rounds: int, quick: bool) -> None:
         if not rates:
             print(f"| {worker.name} | died | | | | |")
             continue
-        share = statistics.median(rates) * flops(model) / peak
+        share = f"{statistics.median(rates) * operations / peak:.0%}" if operations else ""
         memory = worker.answers[-1]["peak_bytes"] / 2**30
         print(
-            f"| {worker.name} | {statistics.median(rates):,.0f} | "
-            f"{min(rates):,.0f}–{max(rates):,.0f} | {worker.behind(workers[0]):.2f} × | "
-            f"{share:.0%} | {memory:.1f} GiB |"
+            f"| {worker.name} | {statistics.median(rates):,.4g} | "
+            f"{min(rates):,.4g}–{max(rates):,.4g} | {worker.behind(workers[0]):.2f} × | "
+            f"{share} | {memory:.1f} GiB |"
         )
     for worker in workers:
-        if worker.name == AUGMENTED:
+        if worker.name == AUGMENTED and worker.answers:
             waits = [answer["input_wait"] / answer["seconds"] for answer in worker.answers]
-            print(f"input wait with augmentation: {statistics.median(waits):.1%}", flush=True)
+            print(f"input wait with augmentation: {statistics.median(waits):.1%}")
+    sys.stdout.flush()
 
 
 def whole_run() -> None:
@@ -172,25 +214,31 @@ def install_torch() -> None:
 
 
 def main() -> None:
-    """Prints all tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Prints all tables, or those that the arguments ask for."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="print one table of three rounds")
+    parser.add_argument("--model", choices=TASKS, help="print only the tables of this model")
     parser.add_argument("--input", action="store_true", help="measure only the input pipeline")
+    parser.add_argument("--target", action="store_true", help="measure only the time to 90%%")
     parser.add_argument("--rounds", type=int, default=7, help="number of rounds")
     arguments = parser.parse_args()
     if arguments.quick:
-        compare("wide_resnet_10_1", 128, 3, quick=True)
+        compare("wide_resnet_10_1", 128, "float32", 3, quick=True)
         return
-    install_torch()
-    if arguments.input:
+    everything = not (arguments.model or arguments.input or arguments.target)
+    if not arguments.target:
+        install_torch()
+    for model in [arguments.model] if arguments.model else TASKS if everything else []:
+        for batch_size in TASKS[model].batch_sizes:
+            for precision in PRECISIONS:
+                compare(model, batch_size, precision, arguments.rounds, quick=False)
+    if everything:
+        whole_run()
+        stalls()
+    if everything or arguments.target:
+        benchmark_target.compare(min(arguments.rounds, 3))
+    if everything or arguments.input:
         benchmark_input.compare(TORCH, arguments.rounds)
-        return
-    for model in SHAPES:
-        for batch_size in (128, 640, 3_200):
-            compare(model, batch_size, arguments.rounds, quick=False)
-    whole_run()
-    stalls()
-    benchmark_input.compare(TORCH, arguments.rounds)
 
 
 if __name__ == "__main__":

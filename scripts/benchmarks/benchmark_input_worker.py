@@ -128,17 +128,8 @@ def tensorflow(options: argparse.Namespace) -> Batches:
 
 def torch(options: argparse.Namespace) -> Batches:
     """Returns torchvision's training preprocessing with Pillow, with one worker a core."""
-    import torch
+    import python_torchvision  # noqa: F401
     from torch.utils import data
-
-    try:
-        import torchvision  # noqa: F401
-    except RuntimeError:
-        # A PyTorch without CUDA cannot load a torchvision that is compiled for CUDA. This function
-        # needs only torchvision's Python part, whose import requires these two operators.
-        for operator in ("nms", "qnms"):
-            signature = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-            torch.library.define(f"torchvision::{operator}", signature)
     from torchvision import datasets
     from torchvision.transforms import v2
 

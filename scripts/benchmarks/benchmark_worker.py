@@ -16,7 +16,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import benchmark_turns
 import numpy as np
 
-MICRO_BATCH_SIZE = 128
+MICRO_BATCH_SIZE, CLASSES = 128, 10
 
 
 def built(
@@ -32,7 +32,7 @@ def built(
     model = registry.build(
         name,
         registry.ImageFormat(images.images.shape[1:], mean, std),
-        10,
+        CLASSES,
         registry.GhostNorm(ghost_batch_size, 0.99, "fused"),
         seed=0,
         precision=precision,
@@ -87,22 +87,34 @@ def crescendo(name: str, images: Any, batch_size: int, options: argparse.Namespa
     return train
 
 
-def keras_fit(name: str, images: Any, batch_size: int, options: argparse.Namespace) -> Callable:
-    """Returns a function that trains by Keras' `fit` with a compiled model and arrays in memory."""
-    del options
-    import keras
-
+def network(name: str, shape: tuple[int, int, int]) -> Any:
+    """Returns the network `name` with plain batch norm, from float images to logits."""
+    from trainer.nn.models.resnet import resnet_50
+    from trainer.nn.models.vision_transformer import SIZES, vision_transformer
     from trainer.nn.models.wide_resnet import wide_resnet
 
-    depth, width = map(int, name.rsplit("_", 2)[1:])
-    channels = images.images.shape[-1]
-    inputs = keras.Input(images.images.shape[1:], dtype="uint8")
+    match name.split("_"):
+        case ["wide", "resnet", depth, width]:
+            return wide_resnet(int(depth), int(width), shape, CLASSES)
+        case ["vit", size, patch]:
+            return vision_transformer(SIZES[size], int(patch), shape, CLASSES)
+    return resnet_50(shape, CLASSES)
+
+
+def keras_fit(name: str, images: Any, batch_size: int, options: argparse.Namespace) -> Callable:
+    """Returns a function that trains by Keras' `fit` with a compiled model and arrays in memory."""
+    import keras
+
+    if options.precision == "bfloat16":
+        keras.config.set_dtype_policy("mixed_bfloat16")
+    shape = images.images.shape[1:]
+    inputs = keras.Input(shape, dtype="uint8")
     scaled = keras.layers.Rescaling(1 / 64, -2)(inputs)
-    network = wide_resnet(depth, width, (*images.images.shape[1:3], channels), 10)
-    model = keras.Model(inputs, network(scaled))
+    model = keras.Model(inputs, network(name, shape)(scaled))
     model.compile(
         keras.optimizers.SGD(0.1, momentum=0.9),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=options.compile,
     )
 
     def train(updates: int) -> benchmark_turns.Answer:
@@ -125,6 +137,7 @@ def main() -> None:
     parser.add_argument("--ghost_batch_size", type=int, default=32)
     parser.add_argument("--augment", default="none")
     parser.add_argument("--precision", default="float32")
+    parser.add_argument("--compile", action="store_true", help="Keras compiles its step by XLA")
     options = parser.parse_args()
     from trainer.data.in_memory import InMemoryDataset
 
