@@ -1,4 +1,4 @@
-"""Declares Config and its flags, except for those that it inherits from run_flags.py."""
+"""Declares Config, which has all flags; it inherits those of run_flags.py and model_flags.py."""
 
 import dataclasses
 import re
@@ -35,7 +35,8 @@ _tpu_name = must_be(
 
 
 def _page(value: str) -> str:
-    # The figures are in a folder beside the page, with the page's name without .html.
+    # The folder of the figures is beside the page, and has the page's name without .html. The two
+    # names must differ, so the page's name must end with .html.
     return local_path.problem(value) or (
         "" if re.search(r"[^/]\.html$", value) else "must end with .html"
     )
@@ -43,10 +44,10 @@ def _page(value: str) -> str:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(RunFlags):
-    """Parsed command line: a field for each flag, in the unit that the flag's help names.
+    """Parsed command line: a field for each flag, in the unit that the help of the flag names.
 
     Attributes:
-      given: the text --name=value of each flag that was set, by the flag's name.
+      given: text of each flag that was set, such as --name=value, by the name of the flag.
     """
 
     given: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False, repr=False)

@@ -21,7 +21,8 @@ AUTO, FLOAT32, BFLOAT16 = "auto", "float32", "bfloat16"
 
 _data = Group("Data", Scope.LEARNED, MODEL)
 _model = Group("Model", Scope.LEARNED, MODEL)
-# At 1e6, all shares are within 0.002 of ½. In float64, those of 1e300 would all be 0 or 1.
+# The shares of two mixed images are drawn from Beta(α, α). At α = 1e6, all shares are within 0.002
+# of ½. At α = 1e300, the rounding errors of float64 would make all shares 0 or 1.
 _ALPHA = must_be("above 0 and at most 1e6", lambda value: 0 < value <= 1e6)
 
 
@@ -41,7 +42,7 @@ def _pattern_problem(pattern: str) -> str:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelFlags:
-    """Flags of the data and the model; a number that is not set is None."""
+    """Flags of the data and the model; an unset flag without a default is None."""
 
     dataset: str = _data(
         "fashion_mnist",
@@ -240,7 +241,7 @@ class ModelFlags:
 
     @property
     def augmentation(self) -> augment_list.Augmentation:
-        """Augmentation of training images, as the flags above describe it."""
+        """Augmentation of training images that --augment and the flags of its items describe."""
         return augment_list.parse(
             self.augment,
             layers=self.randaugment_layers,

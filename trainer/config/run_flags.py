@@ -20,11 +20,12 @@ from trainer.config.model_flags import ModelFlags
 # The --order_version of new runs.
 NEWEST_ORDER = 2
 
-# Values of --optimizer that average gradients, and divide by the root of the average squared
-# gradient. Their momentum is β₁, which does not lengthen a step.
+# Values of --optimizer that divide the average gradient by the root of the average of the squared
+# gradient. Their --momentum is β₁, the decay of the average gradient. Unlike the momentum of SGD,
+# a larger β₁ does not lengthen a step.
 ADAPTIVE = ("adam", "adamw", "lamb")
 
-# Values of --anneal that are functions of the epochs.
+# Values of --anneal at which the schedule depends on the epoch alone.
 _FUNCTIONS = ("constant", "step", "cosine", "polynomial", "exponential", "cyclical")
 
 _LEARNED = Scope.LEARNED
@@ -42,7 +43,7 @@ _range = Group("Range test", _LEARNED, TRAINING)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunFlags(ModelFlags):
-    """Flags that decide what a run learns; a number that is not set is None."""
+    """Flags that decide how a run learns; an unset flag without a default is None."""
 
     epochs: float = _length(16.0, "Length of the run, in epochs.", problem=EPOCHS)
     seed: int = _length(
