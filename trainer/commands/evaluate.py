@@ -112,7 +112,7 @@ def _table(values: Mapping[str, Any]) -> str:
     lines = aligned(rows)
     if len(tested) > _MOST_ROWS:
         more = len(tested) - _MOST_ROWS
-        lines.append(f"not shown: {more:,} of {len(tested):,} classes, whose f1 is higher")
+        lines.append(f"{more:,} of {len(tested):,} classes are not shown; their f1 is not lower")
     if values["without_support"]:
         lines.append(f"classes without examples: {few(values['without_support'])}")
     calibration = values["calibration"]

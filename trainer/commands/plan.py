@@ -199,9 +199,9 @@ def _size_of_times(run: str | None, measured: int | None, planned: int | None) -
     the size does not change. If only one of the two is None, a note names the other on stderr.
     """
     if measured is None and planned is not None:
-        note = f"the times of {run} are taken as those of images of {planned} pixels"
+        note = f"the update times of {run} are assumed to hold for images of {planned} pixels"
     elif measured is not None and planned is None:
-        note = f"the times of {run} are those of images of {measured} pixels"
+        note = f"the update times of {run} hold for images of {measured} pixels"
     else:
         return measured
     say(f"crescendo plan: {note}", to=sys.stderr)

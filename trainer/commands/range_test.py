@@ -61,7 +61,8 @@ def _report(config: Config, folder: pathlib.Path) -> None:
     reference = f"--base_batch_size={batch_size} --base_momentum={momentum:g}"
     if config.init_from:
         say(
-            "for pretrained weights, begin with a third, as docs/fine-tuning.md measures:\n"
+            "for pretrained weights, begin with a third of the highest rate (measured in "
+            "docs/fine-tuning.md):\n"
             f"--base_learning_rate={found.highest / _PRETRAINED:.3g} {reference}"
         )
     say(f"see {folder}/range_test.png and .csv; to train with these rates, use:")

@@ -138,7 +138,7 @@ def _with_precision(
     chosen = outcomes.begin(path, points)
     if not any(map(asks, runs)):
         return [*runs]
-    reason = "the sweep began in it"
+    reason = "the sweep began with this precision"
     if chosen is None:
         from trainer.training import precision  # Imports TensorFlow.
 

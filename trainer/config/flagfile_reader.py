@@ -50,7 +50,7 @@ def expand(arguments: Sequence[str]) -> list[Argument]:
         elif name:
             expanded += _flags_in(_found(name, pathlib.Path()), ())
         else:
-            raise UserError("--flagfile names no file.\nName a file of flags or a recipe.")
+            raise UserError("--flagfile has no value.\nName a file of flags or a recipe.")
     return expanded
 
 

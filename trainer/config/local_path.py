@@ -59,7 +59,7 @@ def _home_problem(path: str) -> str:
         return "begins with ~, which the shell does not expand within a flag: write $HOME instead"
     if home.startswith("~") and not os.path.lexists(path):
         return (
-            f"begins with {home}, which the shell does not expand within a flag: write out the "
-            f"path of that home, or ./{path} if the name begins with ~"
+            f"begins with {home}, which the shell does not expand within a flag: write the full "
+            f"path of that home folder, or ./{path} for a file whose name begins with ~"
         )
     return ""

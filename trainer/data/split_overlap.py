@@ -49,7 +49,7 @@ def warnings(
     if pairs is None:
         return [
             f"pictures of {second} may be in {first} too: they are not compared, because the "
-            "splits are large or stored as records"
+            "splits are large, are stored as records, or have examples that were left out"
         ]
     if pairs:
         old, new = pairs[0]
@@ -101,7 +101,7 @@ def _pairs(
 
 def _pixel_digests(source: InMemoryDataset) -> Iterator[tuple[bytes, str]]:
     for at, image in enumerate(source.images):
-        yield _digest(image.tobytes()), f"number {at}"
+        yield _digest(image.tobytes()), f"index {at}"
 
 
 def _sizes(source: InMemoryDataset | IndexedDataset, path: Callable[[int], str]) -> dict[str, int]:

@@ -88,7 +88,8 @@ class _Lost:
         if index == self._worker.index:  # The others lost this process, perhaps in a pause.
             what = "was silent for too long, and the others have left"
         self.message = (
-            f"{self._worker} {what}.\nStart all workers again: they go on from the last checkpoint."
+            f"{self._worker} {what}.\n"
+            "Start all workers again: they resume from the last checkpoint."
         )
         self._known.set()
         if not self._taken.wait(self._grace):

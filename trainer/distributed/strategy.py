@@ -68,7 +68,8 @@ def connect(
         tf.config.threading.set_intra_op_parallelism_threads(threads)
     if name == "multi_worker" and worker is None:
         raise UserError(
-            "--strategy=multi_worker is for train and range_test: leave --strategy out."
+            "--strategy=multi_worker works only with the commands train and range_test: leave "
+            "--strategy out."
         )
     if worker:
         return create_strategy(worker, len(gpus), worker_timeout), lanes

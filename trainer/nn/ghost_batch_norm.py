@@ -162,8 +162,8 @@ def _mean(x: tf.Tensor) -> tf.Tensor:
     A single float32 sum would lose a decimal digit. For example, take 32 × 28 × 28 values with a
     mean 10 standard deviations from the shift. The error of the variance is 3e-4, not 3e-5.
     """
-    positions = tf.reduce_mean(x, axis=2, keepdims=True)
-    return tf.reduce_mean(positions, axis=1, keepdims=True)
+    over_pixels = tf.reduce_mean(x, axis=2, keepdims=True)
+    return tf.reduce_mean(over_pixels, axis=1, keepdims=True)
 
 
 @keras.saving.register_keras_serializable(package="crescendo")

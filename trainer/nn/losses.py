@@ -49,11 +49,11 @@ class Loss:
 
     Attributes:
       name: softmax or sigmoid.
-      mean: whether `sigmoid` takes the mean over classes instead of the sum.
+      mean_over_classes: whether `sigmoid` takes the mean over classes instead of the sum.
     """
 
     name: str = "softmax"
-    mean: bool = False
+    mean_over_classes: bool = False
 
     @classmethod
     def from_config(cls, config: Config) -> "Loss":
@@ -75,7 +75,7 @@ class Loss:
         if self.name == "softmax":
             return tf.nn.softmax_cross_entropy_with_logits(targets, logits)
         losses = tf.nn.sigmoid_cross_entropy_with_logits(targets, logits)
-        return tf.reduce_mean(losses, -1) if self.mean else tf.reduce_sum(losses, -1)
+        return tf.reduce_mean(losses, -1) if self.mean_over_classes else tf.reduce_sum(losses, -1)
 
     def probabilities(self, logits: tf.Tensor) -> tf.Tensor:
         """Returns the probabilities [b, classes]; with `sigmoid`, their sum may differ from 1."""
@@ -95,7 +95,7 @@ class Loss:
         if self.name == "softmax":
             return math.log(classes)
         total = math.log(classes) - (classes - 1) * math.log1p(-1 / classes)
-        return total / classes if self.mean else total
+        return total / classes if self.mean_over_classes else total
 
 
 SOFTMAX = Loss()

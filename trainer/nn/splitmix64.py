@@ -28,10 +28,13 @@ def splitmix64(words: tf.Tensor) -> tf.Tensor:
     return tf.bitwise.bitwise_xor(z, shift_right(z, 31))
 
 
-def random_bits(positions: tf.Tensor, seed: int) -> tf.Tensor:
-    """Returns splitmix64(splitmix64(seed) + position), uint64 [n], for `positions`, int64 [n]."""
+def random_bits(numbers: tf.Tensor, seed: int) -> tf.Tensor:
+    """Returns splitmix64(splitmix64(seed) + number), uint64 [n], for `numbers`, int64 [n].
+
+    `numbers` are positions of examples, or other numbers such as indices of layers.
+    """
     key = splitmix64(tf.constant(seed & _MASK, tf.uint64))
-    return splitmix64(key + tf.cast(positions, tf.uint64))
+    return splitmix64(key + tf.cast(numbers, tf.uint64))
 
 
 def further_bits(bits: tf.Tensor, words: int, first: int = 0) -> tf.Tensor:

@@ -21,14 +21,14 @@ class Transfer:
       new: paths of the model's weights that keep their initial values, each with the reason.
       left: paths of the source's weights that were not used, each with its shape.
       backbone: whether a weight outside the head was loaded; the head computes the logits.
-      values: number of scalar values in the loaded weights, and in the whole model.
+      value_counts: number of scalar values in the loaded weights, and in the whole model.
     """
 
     loaded: list[str]
     new: dict[str, str]
     left: dict[str, str]
     backbone: bool
-    values: tuple[int, int]
+    value_counts: tuple[int, int]
 
     @property
     def mostly_new(self) -> bool:
@@ -37,9 +37,10 @@ class Transfer:
 
     def summary(self) -> str:
         """Returns a line with the numbers of weights and values, and the first few paths."""
+        loaded, whole = self.value_counts
         return (
             f"{len(self.loaded)} of {len(self.loaded) + len(self.new)} tensors are loaded, "
-            f"{self.values[0]:,} of {self.values[1]:,} values; new: {_listed(self.new)}; "
+            f"{loaded:,} of {whole:,} values; new: {_listed(self.new)}; "
             f"left in the source: {_listed(self.left)}"
         )
 

@@ -20,7 +20,7 @@ from trainer.sweep.seed_statistics import Spread
 # each batch size, it does not divide conditions into families.
 _FOLLOW = {"ghost_batch_size", "max_batch_size", "initial_learning_rate", "warmup_epochs"}
 # The font size of a heat map with n columns is this number divided by n, but at most 10 points.
-_LETTERS = 90
+_FONT_SIZE = 90
 # Maps (batch size,), or (batch size, learning rate), to the condition with these values.
 _Grid = dict[tuple[float, ...], Condition]
 
@@ -176,19 +176,19 @@ def _draw_map(
     axes.imshow(
         cells, cmap="cividis", origin="lower", aspect="auto", vmin=low, vmax=max(high, low + 0.1)
     )
-    letters = min(10, _LETTERS / len(sizes))
+    size = min(10, _FONT_SIZE / len(sizes))
     for y, r in enumerate(rates):
         for x, b in enumerate(sizes):
             top = cells[y][x]
             text = f"{top:.1f}" if (b, r) in top1 else "×" if (b, r) in grid else "–"
             ink = "white" if top < (low + high) / 2 else "black"
             weight = "bold" if (b, r) == best else "normal"
-            axes.text(x, y, text, color=ink, weight=weight, size=letters, ha="center", va="center")
+            axes.text(x, y, text, color=ink, weight=weight, size=size, ha="center", va="center")
     x, y = sizes.index(best[0]), rates.index(best[1])
     frame = Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, edgecolor="#d55e00", linewidth=3)
     frame.set_clip_on(False)
     axes.add_patch(frame)
-    axes.set_xticks(range(len(sizes)), [f"{b:g}" for b in sizes], fontsize=letters)
+    axes.set_xticks(range(len(sizes)), [f"{b:g}" for b in sizes], fontsize=size)
     axes.set_yticks(range(len(rates)), [f"{r:.3g}" for r in rates])
     axes.set(xlabel="initial batch size (examples)", ylabel=rate.replace("_", " "))
     axes.set_title("Final top-1 (%)" + (f"\n{label}" if label else " by rate and batch size"))

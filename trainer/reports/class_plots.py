@@ -17,7 +17,7 @@ from trainer.system.output import clean, log
 MOST_CLASSES = 1000
 _NAMED = 30  # The names of more classes than this would overlap, so the axes have no names.
 _COUNTED = 12  # The numbers of more classes than this would overlap, so the cells have no numbers.
-_LETTERS = 20  # Largest number of characters of a class's name that are shown.
+_NAME_LENGTH = 20  # Largest number of characters of a class's name that are shown.
 
 
 def confusion(
@@ -62,7 +62,7 @@ def _labels(names: Sequence[str], numbers: Sequence[int]) -> tuple[list[str], st
     A name is replaced, and a message is logged, if the fonts of this machine lack one of the name's
     letters. The sentence is empty if no name is replaced. `numbers` are the indices of the classes.
     """
-    labels = [_short(name) for name in names]
+    labels = [_shortened(name) for name in names]
     if len(names) > _NAMED:
         return labels, ""  # So many labels are not drawn.
     replaced = {i: label for i, label in zip(numbers, labels, strict=True) if fonts.lacking(label)}
@@ -79,10 +79,10 @@ def _labels(names: Sequence[str], numbers: Sequence[int]) -> tuple[list[str], st
     return labels, f" No font of the machine has the letters of some names: {pairs}."
 
 
-def _short(text: str) -> str:
-    """Returns a class's name on one line, of at most `_LETTERS` characters, escaped for SVG."""
+def _shortened(text: str) -> str:
+    """Returns a class's name on one line, of at most `_NAME_LENGTH` characters, escaped for SVG."""
     shown = " ".join(clean(text).split())
-    return shown if len(shown) <= _LETTERS else f"{shown[: _LETTERS - 1]}…"
+    return shown if len(shown) <= _NAME_LENGTH else f"{shown[: _NAME_LENGTH - 1]}…"
 
 
 def _draw_confusion(figure: Figure, names: Sequence[str], counts: np.ndarray) -> None:

@@ -11,7 +11,7 @@ from trainer.reports.run_record import RunRecord
 from trainer.sweep.seed_statistics import Spread, spread
 
 UNSET = "–"
-_SHORT = 40  # A list of flags with more characters than this is not used as a label.
+_LONGEST_FLAGS = 40  # A list of flags with more characters than this is not used as a label.
 # Flags that may be the axes of pictures that compare conditions.
 BATCH, RATES = "initial_batch_size", ("base_learning_rate", "initial_learning_rate")
 
@@ -90,7 +90,7 @@ def _label(group: Sequence[RunRecord], flags: str) -> str:
     label = re.sub(r"(seed)?[\W_]*$", "", re.sub(r"\d+$", "", shared))
     if label and not shared.endswith("/"):
         return label
-    if 0 < len(flags) <= _SHORT:
+    if 0 < len(flags) <= _LONGEST_FLAGS:
         return flags
     return group[0].name + (f" and {len(group) - 1} more" if len(group) > 1 else "")
 

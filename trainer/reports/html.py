@@ -37,7 +37,7 @@ figcaption { margin-top: .2rem; }
   gap: .15rem 1.2rem; background: var(--paper); font-size: .875rem; }
 .legend li { display: flex; align-items: center; gap: .4rem; overflow-wrap: anywhere; }
 .legend svg { flex: none; background: #fff; }
-.table { overflow-x: auto; margin: .5rem 0;  /* A shadow where more is to the right. */
+.table { overflow-x: auto; margin: .5rem 0;  /* A shadow if more is to the right. */
   background: linear-gradient(to left, var(--paper) 1.5rem, transparent) 100% 0 / 3rem 100%
     no-repeat local,
     linear-gradient(to left, var(--rule), transparent) 100% 0 / 1.2rem 100% no-repeat scroll; }

@@ -145,7 +145,7 @@ def read(folder: pathlib.Path, name: str) -> RunRecord:
     evaluation = _evaluation(folder, notes)
     state = _state(folder, result, notes)
     found = RunRecord(name, flags, points, result, state, notes, evaluation, counts)
-    return dataclasses.replace(found, notes=[*notes, *_of_the_other(found)])
+    return dataclasses.replace(found, notes=[*notes, *_note_on_other_parameters(found)])
 
 
 def _flags(path: pathlib.Path, notes: list[str]) -> tuple[dict[str, str], str | None]:
@@ -166,7 +166,7 @@ def _flags(path: pathlib.Path, notes: list[str]) -> tuple[dict[str, str], str | 
     return flags | {"evaluate_with": counts}, counts
 
 
-def _of_the_other(run: RunRecord) -> list[str]:
+def _note_on_other_parameters(run: RunRecord) -> list[str]:
     """Returns a note on results of the parameters that `evaluated_with` does not name, or []."""
     other = {"ema": "eval", "plain": "eval_ema"}.get(run.evaluated_with or "")
     found = [point["top1"] for point in run.points_of(other or "") if "top1" in point]
@@ -263,5 +263,5 @@ def _state(folder: pathlib.Path, result: dict[str, Any] | None, notes: list[str]
             return "running"
         if owner[1] == socket.gethostname():
             return "killed"
-    notes.append(f"{owner[0]} trains this run, or was killed")
+    notes.append(f"{owner[0]} is training this run, or was killed")
     return "not finished"

@@ -117,7 +117,7 @@ class Checkpoints:
                 newest = "no checkpoint exists yet"
             log(
                 f"the checkpoint of update {update} cannot be written: {first_line(error)};\n"
-                f"{newest}. The run goes on and tries again at the next interval."
+                f"{newest}. Training continues, and tries again at the next checkpoint."
             )
             return
         self._newest, self._newest_progress = update, progress

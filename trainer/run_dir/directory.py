@@ -192,8 +192,8 @@ def _take(lock: IO[bytes], path: pathlib.Path) -> None:
         time.sleep(0.1)
     if last and not last.endswith(f" on {host}"):
         logging.warning(
-            "%s was last held by %s, which was killed, or still runs if this file system does not "
-            "share locks between hosts. If it runs, stop one of the two.",
+            "%s was last used by %s. That process was killed, or it still runs and this file "
+            "system does not share locks between hosts. If it still runs, stop one of the two.",
             path,
             last,
         )

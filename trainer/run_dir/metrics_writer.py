@@ -70,7 +70,8 @@ class MetricsWriter:
             with contextlib.suppress(OSError):
                 self._file.truncate(self._size)
             if not self._failing:
-                log(f"{self._path} cannot be written: {error.strerror}; points are kept.")
+                later = "the points are kept in memory and written later"
+                log(f"{self._path} cannot be written: {error.strerror}; {later}.")
             self._failing = True
             return
         self._size += len(self._unwritten)

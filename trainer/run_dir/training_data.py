@@ -122,6 +122,6 @@ def check_learned(learned: Mapping[str, Any], data: TrainingData, file: pathlib.
     ]
     if differences:
         raise UserError(
-            f"{file} differs from what the run has learned with: {'; '.join(differences)}.\n"
+            f"{file} differs from the data that the run began with: {'; '.join(differences)}.\n"
             + _REMEDY
         )

@@ -49,13 +49,13 @@ def _above_a_tenth(config: Config, start: Setting, largest: int, examples: int) 
         )
     if config.anneal_with == "learning_rate" and config.anneal != "measured":
         return (
-            f"a batch of {largest} costs accuracy, because it is above {tenth} with "
-            f"{examples:,} images: use a smaller {lower}."
+            f"a batch of {largest} costs accuracy, because it is above {tenth}, a tenth "
+            f"of the {examples:,} training images: use a smaller {lower}."
         )
     instead = "" if config.anneal == "measured" else " The learning rate anneals instead."
     return (
         f"the batch cannot grow, because the initial batch of {start.batch_size} is not below "
-        f"{tenth} with {examples:,} images.{instead} Use a smaller {lower}."
+        f"{tenth}, a tenth of the {examples:,} training images.{instead} Use a smaller {lower}."
     )
 
 

@@ -21,7 +21,7 @@ from trainer.schedule.plan import Phase
 
 # A larger batch pays while it can save more than this fraction of the time. The most that it can
 # save is the time for communication and the fixed time of the updates.
-_LITTLE = 0.1
+_SMALLEST_SAVING = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,7 +162,7 @@ def largest_paying(on: Machines) -> int:
 
     Returns 0 if a larger batch saves less than a tenth at every batch size.
     """
-    return _batch_size(on, (1 / _LITTLE - 1) * (on.communication + on.compute.fixed))
+    return _batch_size(on, (1 / _SMALLEST_SAVING - 1) * (on.communication + on.compute.fixed))
 
 
 def _batch_size(on: Machines, seconds: float) -> int:
@@ -195,12 +195,13 @@ def summary(phases: Sequence[Phase], on: Machines) -> str:
     over = f" over {on.hosts} hosts" if on.hosts > 1 else ""
     lines = [
         f"{duration(total(phases, on))} on {replicas}{over}, "
-        f"without evaluations: {share * on.replicas:.3g} × the speed of one, efficiency {share:.0%}"
+        f"without evaluations: {share * on.replicas:.3g} × the speed of one replica, "
+        f"efficiency {share:.0%}"
     ]
     if (size := half_communication(on)) > min(phase.batch_size for phase in phases):
         lines.append(f"below a batch of {size:,}, more than half of an update is communication")
     if size := largest_paying(on):
-        saved = f"less than {_LITTLE:.0%} of the time"
+        saved = f"less than {_SMALLEST_SAVING:.0%} of the time"
         lines.append(f"above a batch of {size:,}, a larger batch saves {saved}")
     return "\n".join(lines)
 

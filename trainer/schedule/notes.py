@@ -44,8 +44,12 @@ def _sizes(config: Config, phases: Sequence[Phase]) -> list[str]:
     asked = image_sizes.sizes(config.image_sizes)
     unused = sorted({*asked} - {size for _, size in parts})
     return [
-        *(f"no update has images of {size} pixels: give them a longer time" for size in unused),
+        *(
+            f"no update has images of {size} pixels, because their part of the run is shorter than "
+            "an update: make it longer"
+            for size in unused
+        ),
         f"evaluations, exports and predictions have images of {evaluated} pixels; training takes "
-        f"{share:.0%} of the computation of {last} pixels throughout, if an example's is "
-        "proportional to its pixels",
+        f"{share:.0%} of the computation of a run with {last} pixels throughout, if the "
+        "computation of an example is proportional to its number of pixels",
     ]

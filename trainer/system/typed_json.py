@@ -76,7 +76,7 @@ def parsed(text: str | bytes, kind: Kind) -> Any:
     except RecursionError as error:
         raise WrongError("is nested too deeply") from error
     except ValueError as error:  # Python refuses integers of over 4,300 digits.
-        raise WrongError("has a number of too many digits") from error
+        raise WrongError("has a number with too many digits") from error
     return kind(value)
 
 

@@ -27,8 +27,10 @@ def check_updates(stretch: Stretch, metrics: UpdateMetrics, state: State) -> Non
     bad = int(np.argmin(finite))
     loss, norm = metrics.loss[bad], metrics.gradient_norm[bad]
     what = f"the loss is {loss:g} and the gradient's norm {norm:g} at"
-    position = stretch.position + bad * stretch.batch_size
-    raise _error(what, state.update + bad, position, stretch.settings[bad])
+    # As in metrics.jsonl, the first update is number 1, and the position is that after the update.
+    done = bad + 1
+    position = stretch.position + done * stretch.batch_size
+    raise _error(what, state.update + done, position, stretch.settings[bad])
 
 
 def check_evaluations(evaluations: Evaluations, state: State) -> None:

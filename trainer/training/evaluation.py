@@ -174,7 +174,7 @@ class Evaluator:
         self._rounds = batches // shards
         self._add = tf.function(self._add_rounds, autograph=False)
         # Last evaluation's values per example, which `_measured` lists: [rounds, replicas, 6, b].
-        self._answers: np.ndarray | None = None
+        self._example_values: np.ndarray | None = None
 
     def evaluate(self, should_stop: Callable[[], bool] = lambda: False) -> Evaluation | None:
         """Evaluates the model with its current parameters; returns None if asked to stop.
@@ -186,8 +186,8 @@ class Evaluator:
         """
         iterator, total = iter(self._dataset), tf.zeros([4], tf.float64)
         done, count = 0, 1
-        answers: list[np.ndarray] = []
-        self._answers = None
+        example_values: list[np.ndarray] = []
+        self._example_values = None
         what = f"an evaluation of {self._batch_size} images at a time"
         remedy = "Use a smaller --image_size or --eval_image_size, or --precision=bfloat16."
         while done < self._rounds:
@@ -198,7 +198,7 @@ class Evaluator:
             with unwrap_user_errors(), translate(out_of_memory(what, remedy)):
                 # Each call adds to the sum of the last call, so `count` does not affect rounding.
                 total, part = self._add(iterator, tf.constant(count), total)
-                answers.append(part.numpy())  # Waits for the device.
+                example_values.append(part.numpy())  # Waits for the device.
             done += count
             seconds = time.monotonic() - start
             if seconds < _SECONDS / 2:
@@ -210,7 +210,7 @@ class Evaluator:
             raise UserError(
                 f"{self.source.name}: none of {self.source.examples:,} examples can be used."
             )
-        self._answers = np.concatenate(answers)
+        self._example_values = np.concatenate(example_values)
         return Evaluation(loss / examples, top1 / examples, top5 / examples)
 
     def predictions(self) -> Predictions | None:
@@ -219,12 +219,12 @@ class Evaluator:
         This function does not compute the model again. All processes must call it at the same
         point, and each process gets the predictions of all processes.
         """
-        if self._answers is None:
+        if self._example_values is None:
             return None
         shards = self._strategy.num_replicas_in_sync
         local = self._group.local(shards)
         whole = np.zeros([self._rounds, shards, 6, self._batch_size])
-        whole[:, local.start : local.stop] = self._answers
+        whole[:, local.start : local.stop] = self._example_values
         whole = self._group.all_reduce(whole.ravel()).reshape(whole.shape)
         # Batch i went to shard i mod `shards`, so transposing restores the order of the split.
         values = whole.transpose(2, 0, 1, 3).reshape(6, -1)  # [6, N + padding]
@@ -249,22 +249,22 @@ class Evaluator:
         """
 
         def add(
-            i: tf.Tensor, total: tf.Tensor, answers: tf.TensorArray
+            i: tf.Tensor, total: tf.Tensor, example_values: tf.TensorArray
         ) -> tuple[tf.Tensor, tf.TensorArray]:
             batch = next_per_replica(self._strategy, iterator)
             sums, parts = self._strategy.run(self._in_lanes, batch)
             part = tf.add_n(self._strategy.experimental_local_results(sums))
             local = tf.stack(self._strategy.experimental_local_results(parts))
-            return total + tf.cast(part, tf.float64), answers.write(i, local)
+            return total + tf.cast(part, tf.float64), example_values.write(i, local)
 
-        answers = tf.TensorArray(tf.float32, size=rounds)
-        total, answers = repeat(rounds, add, total, answers, parallel_iterations=10)
-        return total, answers.stack()
+        example_values = tf.TensorArray(tf.float32, size=rounds)
+        total, example_values = repeat(rounds, add, total, example_values, parallel_iterations=10)
+        return total, example_values.stack()
 
     def _in_lanes(self, *batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         parts = zip(*(tf.split(values, self._lanes) for values in batch), strict=True)
-        sums, answers = zip(*(self._measured(*part) for part in parts), strict=True)
-        return tf.add_n(sums), tf.concat(answers, axis=1)
+        sums, example_values = zip(*(self._measured(*part) for part in parts), strict=True)
+        return tf.add_n(sums), tf.concat(example_values, axis=1)
 
     def _measured(
         self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor

@@ -56,7 +56,7 @@ def resolved(config: Config, path: pathlib.Path, group: ProcessGroup) -> Config:
 def _choose(config: Config, kept: str | None) -> Choice:
     """Returns the precision of a run; `kept` is the text of its flags.txt, or None if it is new."""
     if kept is not None:
-        return Choice(recorded_precision(kept), "it began in it")
+        return Choice(recorded_precision(kept), "it began with this precision")
     if config.deterministic:
         return Choice(FLOAT32, "--deterministic is given")
     if config.strategy == "tpu":

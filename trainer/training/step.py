@@ -94,7 +94,7 @@ class TrainingStep:
             prepared = self.prepare(iterator)
             if self._by_xla and self._agree(not prepared):
                 if prepared:
-                    log("XLA cannot compile this model in another process: all compute without it")
+                    log("XLA cannot compile this model in another process: all compute without XLA")
                 self.replica.by_xla = False
             self._stretches[shape] = self._compile(iterator)
         size = stretch.batch_size
@@ -142,8 +142,8 @@ class TrainingStep:
         with unwrap_user_errors():
             problem = xla.problem(self.strategy, self.replica.probe, iterator.element_spec)
         if problem:
-            what = f"XLA cannot compile this model for micro-batches of {images.shape[0]}"
-            log(f"{what}, which are computed without it: {problem}")
+            what = f"XLA cannot compile this model for micro-batches of {images.shape[0]} examples"
+            log(f"{what}, so they are computed without XLA: {problem}")
             self.replica.by_xla = False
         self.zero()
         return not problem

@@ -97,7 +97,7 @@ def indexed(
     missing = [piece.filename for piece in files if not os.path.exists(piece.filename)]
     if missing:
         raise UserError(
-            f"{name}: {missing[0]} is missing, one of {len(missing)} of {len(files)} files.\n"
+            f"{name}: {len(missing)} of {len(files)} files are missing, such as {missing[0]}.\n"
             "Restore them, or delete the folder and prepare it again."
         )
     shards = _Shards(files)

@@ -55,7 +55,8 @@ def check(name: str, channels: int) -> None:
         )
     if channels != 3:
         raise UserError(
-            f"--init_from={IMAGENET} needs colour images, and these have {channels} channel.\n"
+            f"--init_from={IMAGENET} needs colour images with 3 channels, and these images have "
+            f"{channels}.\n"
             "Convert them to RGB, or leave --init_from out."
         )
 

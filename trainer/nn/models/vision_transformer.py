@@ -59,7 +59,7 @@ def vision_transformer(
     x = keras.layers.Conv2D(
         size.width, patch, patch, kernel_initializer="lecun_normal", name="embedding"
     )(images)  # [b, h/patch, w/patch, width]
-    x = keras.ops.add(x, keras.ops.cast(_positions(x, size.width), x.dtype))
+    x = keras.ops.add(x, keras.ops.cast(_position_embeddings(x, size.width), x.dtype))
     x = keras.layers.Reshape((-1, size.width), name="patches")(x)  # [b, patches, width]
     for number, rate in enumerate(rates(drop_path, size.depth)):
         x = _block(x, size, number, rate)
@@ -84,7 +84,7 @@ def check_divides(patch: int, h: int, w: int) -> None:
         )
 
 
-def _positions(x: keras.KerasTensor, width: int) -> keras.KerasTensor:
+def _position_embeddings(x: keras.KerasTensor, width: int) -> keras.KerasTensor:
     """Returns the position embeddings of the patches of x, float32 [1, h, w, width].
 
     x is [b, h, w, width], with h rows and w columns of patches. The embedding of a patch has four
