@@ -1,7 +1,8 @@
 """Reads the EXIF orientation of a JPEG or PNG file with TensorFlow's operations alone.
 
-A SavedModel can hold this graph. It finds the same orientation as `exif.orientation`. Bytes of a
-file have int64 indices from 0 on, because a PNG's chunk may have almost 2³² bytes.
+A SavedModel can hold this graph. It finds the same orientation as `exif.orientation`. The
+first byte of a file has index 0. Indices are int64, because a PNG's chunk may have almost 2³²
+bytes.
 """
 
 from collections.abc import Callable
@@ -10,8 +11,8 @@ import tensorflow as tf
 
 from trainer.data.exif import PNG, UPRIGHT
 
-# Most JPEG segments or PNG chunks to search. EXIF data are in one of the first ones. The limit
-# bounds the time that a hostile file takes.
+# Largest number of JPEG segments or PNG chunks to search. The EXIF data are in one of the first
+# few. The limit bounds the time that a hostile file takes.
 _MOST_SEGMENTS = 1000
 _TAG, _WIDE, _ENTRY_BYTES = 0x0112, 4, 12
 _LARGEST_READ = 16
@@ -37,7 +38,7 @@ class _Bytes:
         return tf.reduce_all(tf.equal(self.integers(at, len(text)), expected))
 
     def table(self, at: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        """Returns `rows` EXIF entries from `at` on, and one of zeros, int64 [rows + 1, 12]."""
+        """Returns `rows` EXIF entries from index `at` on, then one of zeros: int64 [rows + 1, 12]."""
         content = tf.cast(self._content[at : at + rows * _ENTRY_BYTES], tf.int64)
         zeros = tf.zeros([_ENTRY_BYTES], tf.int64)
         return tf.reshape(tf.concat([content, zeros], axis=0), [-1, _ENTRY_BYTES])
@@ -77,7 +78,10 @@ def _in_jpeg(content: _Bytes) -> tf.Tensor:
 
 
 def _in_png(content: _Bytes) -> tf.Tensor:
-    """Returns the index of the EXIF data before a PNG's pixels, or the file's size without any."""
+    """Returns the index at which the EXIF data before a PNG's pixels start.
+
+    If the file has no EXIF data there, the result is the file's size.
+    """
 
     def is_chunk(at: tf.Tensor) -> tf.Tensor:
         return at + 8 <= content.size
@@ -146,9 +150,9 @@ def _tag(content: _Bytes, start: tf.Tensor) -> tf.Tensor:
 
 
 def _number(integers: tf.Tensor, little: tf.Tensor) -> tf.Tensor:
-    """Returns the integers that groups of n bytes, int64 [..., n], encode: int64 [...].
+    """Decodes each group of n bytes, int64 [..., n], into one integer: int64 [...].
 
-    If `little` is True, the first byte is the lowest; if not, the last byte is the lowest.
+    If `little` is True, the first byte is the least significant one, otherwise the last byte.
     """
     places = [256**place for place in range(integers.shape[-1])]
     digits = tf.where(little, integers, tf.reverse(integers, [-1]))

@@ -180,7 +180,7 @@ def _check_recoverable(tpu: TpuAddress) -> None:
             return
         state = client.state()
     if state in ("PREEMPTED", "TERMINATED"):
-        remedy = f"Delete it and create it again: {tpu.gcloud('delete')}."
+        remedy = f"Delete it with {tpu.gcloud('delete')}, and create it again."
         raise UserError(f"{tpu} is {state} and cannot recover.\n{remedy}")
     remedy = "Start again later, with a smaller --micro_batch_size."
     raise UserError(f"{tpu} has run out of memory within the last 90 s.\n{remedy}")

@@ -41,13 +41,13 @@ class Condition:
 
 
 def differing(runs: Sequence[RunRecord]) -> list[str]:
-    """Returns the flags in which `runs` differ, except the seed; ignores runs without flags."""
+    """Returns the flags in which `runs` differ, except the seed; ignores runs without recorded flags."""
     known = [run.flags for run in runs if run.flags]
 
     def differs(name: str) -> bool:
         values = {flags.get(name) for flags in known}
-        # RunRecord.flags has a flag of FREE only if the run's controller depends on the flag. The
-        # other runs, with the value None, do not count as different.
+        # A flag in FREE is recorded only for runs whose controller depends on it. For the other
+        # runs, the value here is None, which does not count as a difference.
         return len(values - {None} if name in flagfile.FREE else values) > 1
 
     names = dict.fromkeys(name for flags in known for name in flags if name != "seed")
@@ -57,7 +57,7 @@ def differing(runs: Sequence[RunRecord]) -> list[str]:
 def conditions(runs: Sequence[RunRecord]) -> list[Condition]:
     """Returns the conditions of `runs`, in the order of their first runs.
 
-    A run with unknown flags is a condition by itself.
+    A run without recorded flags is a condition by itself.
     """
     names = differing(runs)
     groups: dict[Any, list[RunRecord]] = {}

@@ -39,10 +39,10 @@ class ParameterUpdate:
         ]
 
     def squared_norms(self, gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """Returns the squared norm of all gradients together, in one or two metrics, float32 [].
+        """Returns one or two squared norms of all gradients together, float32 [] each.
 
-        The first metric is the Euclidean one. The second is the optimizer's, if it has one: the
-        square of each element is multiplied by a factor, which the current slots determine.
+        The first is the squared Euclidean norm. The second, for an optimizer with a metric of its
+        own, multiplies the square of each element by a factor that the current slots determine.
         """
         plain = tf.add_n([tf.reduce_sum(tf.square(gradient)) for gradient in gradients])
         metric = self._optimizer.metric
@@ -73,8 +73,9 @@ class ParameterUpdate:
 
         Args:
           gradients: gradient of each parameter, regularizers included.
-          statistics: for each batch norm, the sums of the means and variances of its ghost
-            batches (groups of examples that share statistics), divided by the batch size.
+          statistics: for each batch norm, the sum of the means of its ghost batches (groups of
+            examples that share statistics), and the sum of their variances. Both sums are divided
+            by the batch size.
           learning_rate: learning rate, before it is multiplied by the factor of a parameter.
           momentum: m, the momentum.
           shares: for each batch norm, the weight of this update in its moving statistics.

@@ -26,22 +26,22 @@ class State:
       position: number of examples consumed.
       update: number of updates.
       seconds: duration of all stretches (series of updates), including those before a resume.
-      input_wait: seconds of all stretches in which the device waited for examples.
+      input_wait: seconds that the device waited for examples, over all stretches.
       resumes: number of times that the run was resumed from a checkpoint.
-      window: sums since the last logged training point: loss and top1 over examples, the number of
-        examples, seconds and input wait; with --clip_norm, also the numbers of updates and of
-        clipped updates.
+      window: totals since the last logged training point. They are the loss and the top1, each
+        summed over examples; the number of examples; the seconds; and the input wait. With
+        --clip_norm, they are also the numbers of updates and of clipped updates.
       setting: batch size, learning rate and momentum of the last update.
       evaluation: values of the last evaluation, and its position. If the run averages the model,
         the entries `plain` and `ema` have the values for the parameters and for their average. The
-        values outside these entries are of the parameters that --evaluate_with names.
+        entries loss, top1 and top5 repeat the values of the one that --evaluate_with selects.
       best: top1 and update of the evaluation with the highest top1. If the run averages the model,
         also the value of --evaluate_with.
       control: state of the controller, which may change the schedule during the run.
       noise: averages of the measured gradient noise.
       metric_noise: averages of the gradient noise in the optimizer's metric; {} without a metric.
-      statistics_starts: position at which each batch norm first trained, by the norm's index in the
-        model. A position is None if the norm's statistics were loaded.
+      statistics_starts: dictionary from the index of each batch norm in the model to the position at
+        which it first trained. The position is None if the norm's statistics were loaded.
       training_data: properties of the training data, as in training_data.json.
       model_configuration: fingerprint of the user's own model at the start of the run.
     """
@@ -108,9 +108,10 @@ class State:
 
 
 def restore(checkpoints: Checkpoints, phases: Phases) -> State:
-    """Reads the newest intact checkpoint into the variables of its phase, and returns its state.
+    """Reads the newest intact checkpoint into the variables, and returns the saved state.
 
-    A phase has a fixed set of frozen layers. If no checkpoint exists, the result is a new state.
+    The variables are those of the checkpoint's phase: before or after frozen layers begin to train.
+    If no checkpoint exists, the result is a new state.
 
     Raises:
       UserError: if another version of the program wrote the checkpoint.

@@ -19,7 +19,7 @@ class UpdateMetrics:
         averaged over the micro-batches of each update, float [n].
       batch_sq_norm: squared norm of each batch's mean gradient without the regularizers, float [n].
       seconds: duration of the stretch, without the time to trace its graph.
-      input_wait: seconds of the stretch in which the device waited for examples; None: not timed.
+      input_wait: seconds of the stretch that the device waited for examples; None: not timed.
       clipped: whether each update's gradient was clipped, bool [n]; None without --clip_norm.
       metric_sq_norms: micro_batch_sq_norm and batch_sq_norm in the optimizer's metric, which
         multiplies each squared element by a factor. Both are 0 in the optimizer's first update. The
