@@ -1,3 +1,3 @@
-"""Crescendo, a distributed trainer whose batches grow instead of its learning rate decaying."""
+"""Crescendo, a distributed trainer that grows the batch instead of lowering the learning rate."""
 
 __version__ = "0.1.0"

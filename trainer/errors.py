@@ -1,6 +1,6 @@
-"""Exceptions that end the program, and its exit statuses.
+"""Exceptions that end the program, and the program's exit statuses.
 
-Each message has one or two lines: the problem with its value, and what the user can do.
+Each message has one or two lines. They name the problem, the wrong value and a remedy.
 """
 
 import enum
@@ -19,7 +19,7 @@ class ExitStatus(enum.IntEnum):
 
 
 class ExitError(Exception):
-    """Ends the program with its message and `status`.
+    """Error that ends the program, which prints the message and exits with `status`.
 
     Attributes:
       status: the exit status.

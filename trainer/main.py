@@ -1,4 +1,4 @@
-"""Parses the command line into a Config, runs one command, and ends with its exit status."""
+"""Parses the command line into a Config, runs one command, and ends with the exit status."""
 
 import contextlib
 import errno
@@ -24,7 +24,7 @@ _TRAINING = ("train", "range_test", "sweep")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command of `argv`, which starts with the program's name; returns the exit status."""
+    """Runs a command and returns the exit status; `argv` begins with the program's name."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Hides TensorFlow's start-up messages.
     name = _command(argv[1:])
@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _explained(error: Exception) -> str:
-    """Returns a message if the user can correct the error; "" if it is a bug of this program."""
+    """Returns a message if the user can correct the error; "" if this program has a bug."""
     if not isinstance(error, OSError):
         return process_limits.reached(error)
     name, reason = error.filename, error.strerror
@@ -78,7 +78,7 @@ def _run(name: str, arguments: Sequence[str]) -> int:
 
 def entry() -> None:
     """Runs the program, and ends the process with the exit status of `main`."""
-    # With Python's default of 700 objects, garbage collection takes 0.7 s of a 7.5 s start.
+    # By default, Python collects garbage after 700 new objects, which takes 0.7 s of a 7.5 s start.
     gc.set_threshold(100_000)
     output.open_closed_streams()
     logging.use_absl_handler()
@@ -94,7 +94,7 @@ def entry() -> None:
     except Exception:
         traceback.print_exc()
     _remove_generated_files()
-    # An ordinary exit may hang or abort if an input pipeline thread calls Python at that time.
+    # An ordinary exit may hang or abort if a thread of the input pipeline calls Python meanwhile.
     os._exit(status)
 
 

@@ -114,7 +114,10 @@ def test_the_cost_in_the_table(capsys):
     header, first, *_ = lines = capsys.readouterr().out.splitlines()
     assert header.endswith("update takes  communication  bytes an example  epochs an hour")
     assert first.split()[-5:] == ["434", "ms", "92.6%", "31,250", "17.7"]
-    assert "on 4 replicas over 2 hosts, without evaluations: 0.706 × the speed of one" in lines[-3]
+    assert (
+        "on 4 replicas over 2 hosts, without evaluations: 0.706 × the speed of one replica, "
+        in lines[-3]
+    )
     assert lines[-2] == "below a batch of 1,608, more than half of an update is communication"
     assert lines[-1] == "above a batch of 14,472, a larger batch saves less than 10% of the time"
 
@@ -186,8 +189,8 @@ def test_the_cost_by_a_run(uninterrupted, tmp_path, capsys):
     [
         (28, ["--image_sizes=14@0,28@50%"], 1.0, ""),
         (14, ["--image_sizes=14@0,28@50%"], 4.0, ""),
-        (None, ["--image_sizes=14@0,28@50%"], 1.0, "are taken as those of images of 28 pixels"),
-        (14, [], 1.0, "are those of images of 14 pixels"),
+        (None, ["--image_sizes=14@0,28@50%"], 1.0, "are assumed to hold for images of 28 pixels"),
+        (14, [], 1.0, "hold for images of 14 pixels"),
         (None, [], 1.0, ""),
     ],
 )
@@ -203,7 +206,7 @@ def test_a_runs_times_are_scaled_to_the_pixels(tmp_path, capsys, of_run, flags, 
     assert phases[-1]["update_seconds"] == pytest.approx(
         2.0 * ratio * phases[-1]["batch_size"] / 128
     )
-    assert (note in error) if note else ("the times of" not in error)
+    assert (note in error) if note else ("the update times of" not in error)
 
 
 def test_a_run_that_has_not_ended_tells_no_cost(tmp_path, capsys):

@@ -58,7 +58,10 @@ def test_all_points_get_the_precision_that_the_first_machine_chose(tmp_path):
     content = (folder / "sweep.json").read_text()
     (folder / "sweep.json").write_text(content.replace(f'"{chosen}"', f'"{other}"', 1))
     later = sweep(folder, *auto, "--sweep=seed=0,1,2")
-    assert f"new points compute in {other}, because the sweep began in it" in later.stdout
+    assert (
+        f"new points compute in {other}, because the sweep began with this precision"
+        in later.stdout
+    )
     assert [precision(seed) for seed in range(3)] == [chosen, chosen, other]
 
 

@@ -32,7 +32,10 @@ from trainer.nn.optimizers import OPTIMIZERS
         ("--dataset=image_folder:~/photos", "begins with ~, which the shell does not expand"),
         ("--data_dir=~/sets", "begins with ~, which the shell does not expand"),
         ("--plot=~ann/x.png", "begins with ~ann, which the shell does not expand within a flag: "),
-        ("--plot=~ann/x.png", "path of that home, or ./~ann/x.png if the name begins with ~"),
+        (
+            "--plot=~ann/x.png",
+            "path of that home folder, or ./~ann/x.png for a file whose name begins with ~",
+        ),
         ("--seed=9223372036854775808", "must be from 0 to 9223372036854775807"),
         ("--order_version=3", "flag --order_version=3: must be 1 or 2"),
         ("--model_dir=gs://b/x", "flag --model_dir=gs://b/x: is a URL, and only local disks are"),

@@ -42,7 +42,7 @@ def test_a_flagfile_with_a_nul_byte_is_rejected(line, tmp_path):
 
 @pytest.mark.parametrize("arguments", [["--flagfile="], ["--flagfile"]])
 def test_a_flagfile_flag_without_a_name_is_rejected(arguments):
-    with pytest.raises(UserError, match="--flagfile names no file"):
+    with pytest.raises(UserError, match="--flagfile has no value"):
         texts(*arguments)
 
 

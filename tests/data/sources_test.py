@@ -57,7 +57,7 @@ def test_a_missing_file_and_an_empty_description_are_refused(write_set):
     )
     (path,) = pathlib.Path(data_dir).glob("colour/*/*.array_record-*")
     path.rename(path.with_name("elsewhere"))
-    with pytest.raises(UserError, match=rf"{path} is missing, one of 1 of 1 files"):
+    with pytest.raises(UserError, match=rf"1 of 1 files are missing, such as {path}"):
         load("colour", "train", data_dir, None)
     path.with_name("dataset_info.json").write_text("")
     with pytest.raises(UserError, match="--dataset=colour: "):

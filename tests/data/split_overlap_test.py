@@ -34,9 +34,9 @@ def images(pixels):
 
 def test_identical_pictures_are_paired():
     assert identical(images(range(8)), images([1, 8, 1, 7, 9])) == [
-        ("number 1", "number 0"),
-        ("number 1", "number 2"),
-        ("number 7", "number 3"),
+        ("index 1", "index 0"),
+        ("index 1", "index 2"),
+        ("index 7", "index 3"),
     ]
     assert identical(images(range(8)), images(range(8, 12))) == []
 
@@ -65,7 +65,7 @@ def test_overlapping_splits_of_a_folder_are_reported(tmp_path):
     )
     (line,) = warnings(dataset, None, ("train", some), ("val", dataclasses.replace(some)))
     assert (
-        line == "8 of the 8 pictures of val are in train too, such as number 0 (in train: number 0)"
+        line == "8 of the 8 pictures of val are in train too, such as index 0 (in train: index 0)"
     )
 
 

@@ -30,7 +30,9 @@ def test_auto_is_one_device_if_there_is_one(cpus):
 
 
 def test_several_workers_are_refused_outside_training():
-    with pytest.raises(UserError, match="--strategy=multi_worker is for train"):
+    with pytest.raises(
+        UserError, match="--strategy=multi_worker works only with the commands train"
+    ):
         connect("multi_worker", virtual_devices=None, deterministic=False, ghost_batch_size=32)
 
 

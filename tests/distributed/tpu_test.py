@@ -111,7 +111,7 @@ def test_a_preempted_tpu_is_refused(api, state):
     api.says({"state": state})
     assert refused() == [
         f"TPU v5 is {state} and cannot recover.",
-        f"Delete it and create it again: `gcloud compute tpus tpu-vm delete {WHERE}`.",
+        f"Delete it with `gcloud compute tpus tpu-vm delete {WHERE}`, and create it again.",
     ]
 
 
@@ -193,7 +193,7 @@ def test_the_program_refuses_a_preempted_tpu(api, environment, tmp_path):
     assert done.returncode == 2, done.stderr
     assert done.stderr.splitlines()[-2:] == [
         "crescendo train: TPU v5 is PREEMPTED and cannot recover.",
-        f"Delete it and create it again: `gcloud compute tpus tpu-vm delete {WHERE}`.",
+        f"Delete it with `gcloud compute tpus tpu-vm delete {WHERE}`, and create it again.",
     ]
 
 
@@ -249,8 +249,8 @@ def test_a_host_lost_during_computation_is_reported(api, environment):
     lines = errors.splitlines()
     (first,) = [line for line in lines if line.startswith("TPU v5 is lost: ")]
     assert lines[lines.index(first) + 1] == (
-        "TPU v5 is PREEMPTED and cannot recover. Delete it and create it again: "
-        f"`gcloud compute tpus tpu-vm delete {WHERE}`."
+        "TPU v5 is PREEMPTED and cannot recover. Delete it with "
+        f"`gcloud compute tpus tpu-vm delete {WHERE}`, and create it again."
     )
 
 

@@ -38,10 +38,10 @@ def test_an_owner_on_another_host(tmp_path):
     kill_after(process, model_dir, 1)
     assert f"process {process.pid} on " in (model_dir / "lock").read_text()
     done = train(model_dir, *SHORT, "--stop_at_epoch=0.001")
-    assert "was last held by" not in done.stderr
+    assert "was last used by" not in done.stderr
     (model_dir / "lock").write_text("process 12 on elsewhere\n")
     done = train(model_dir, *SHORT, "--stop_at_epoch=0.001")
-    assert "was last held by process 12 on elsewhere, which was killed, or" in done.stderr
+    assert "was last used by process 12 on elsewhere. That process was killed, or" in done.stderr
 
 
 @namespaces

@@ -16,7 +16,7 @@ PARTNERS = RNG.integers(0, CLASSES, COUNT)  # Some are those of the image.
 SHARES = np.concatenate([[0.0, 1.0, 0.5, 0.2], RNG.random(COUNT - 4)]).astype(np.float32)
 MIXED = MixedLabels(*map(tf.constant, (LABELS, PARTNERS, SHARES)))
 WEIGHTS = (0.25, 1.0, 4.0, 0.5, 2.0)
-LOSSES = [Loss("softmax"), Loss("sigmoid"), Loss("sigmoid", mean=True)]
+LOSSES = [Loss("softmax"), Loss("sigmoid"), Loss("sigmoid", mean_over_classes=True)]
 
 
 def reference(loss, logits, targets):
@@ -27,7 +27,7 @@ def reference(loss, logits, targets):
         return -math.fsum(t * (x - math.log(total)) for x, t in zip(z, targets, strict=True))
     p = [1 / (1 + math.exp(-x)) for x in z]
     terms = [-t * math.log(q) - (1 - t) * math.log1p(-q) for q, t in zip(p, targets, strict=True)]
-    return math.fsum(terms) / (len(z) if loss.mean else 1)
+    return math.fsum(terms) / (len(z) if loss.mean_over_classes else 1)
 
 
 def target(label, smoothing=0.0):
@@ -74,7 +74,9 @@ def test_gradients_are_those_of_the_mixture(loss):
     own, other = SHARES * w[LABELS], (1 - SHARES) * w[PARTNERS]
     targets = np.stack([np.eye(CLASSES)[y] * 0.9 + 0.02 for y in (LABELS, PARTNERS)])
     wanted = own[:, None] * (p - targets[0]) + other[:, None] * (p - targets[1])
-    np.testing.assert_allclose(found, wanted / (CLASSES if loss.mean else 1), atol=1e-5)
+    np.testing.assert_allclose(
+        found, wanted / (CLASSES if loss.mean_over_classes else 1), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("weights", [None, WEIGHTS])

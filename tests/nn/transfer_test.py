@@ -33,7 +33,7 @@ def test_a_head_of_other_classes_stays_new():
         expected = before if path in found.new else source
         np.testing.assert_array_equal(value, expected[path])
     size = sum(source[path].size for path in found.loaded)
-    assert found.values == (size, sum(value.size for value in before.values()))
+    assert found.value_counts == (size, sum(value.size for value in before.values()))
     assert found.summary() == (
         f"5 of 7 tensors are loaded, {size} of {size + 45} values; new: dense/kernel, "
         "dense/bias; left in the source: dense/kernel, dense/bias"

@@ -151,7 +151,7 @@ def test_the_state_of_unfinished_runs_follows_the_lock(tmp_path):
     lock.write_text("process 1 on elsewhere\n")
     run = run_record.read(folder, "run")
     assert run.state == "not finished"
-    assert run.notes == ["process 1 on elsewhere trains this run, or was killed"]
+    assert run.notes == ["process 1 on elsewhere is training this run, or was killed"]
     (folder / "diverged.txt").write_text("the loss is nan at update 3.\nLower it.\n")
     run = run_record.read(folder, "run")
     assert (run.state, run.notes) == ("diverged", ["the loss is nan at update 3."])

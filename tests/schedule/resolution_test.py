@@ -136,6 +136,9 @@ def test_a_size_without_an_update_is_named():
     schedule = from_config(config, EXAMPLES, 1)
     phases = list(plan.phases(schedule, layouts(config)))
     found = notes.lines(config, EXAMPLES, phases)
-    assert found[0] == "no update has images of 20 pixels: give them a longer time"
+    assert found[0] == (
+        "no update has images of 20 pixels, because their part of the run is shorter than an "
+        "update: make it longer"
+    )
     config = parsed(*GROW, "--image_sizes=14@0,28@1")
     assert "no update" not in "".join(notes.lines(config, EXAMPLES, phases))

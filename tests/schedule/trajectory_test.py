@@ -153,17 +153,21 @@ def test_the_replica_counts_in_the_message_fit_every_batch_size():
     ("arguments", "examples", "message"),
     [
         (["--max_batch_size=6400"], 60_000, "--max_batch_size=6400 is above N/10 = 6000: batches"),
-        (["--initial_batch_size=32"], 240, "because it is above N/10 = 24 with 240 images"),
+        (
+            ["--initial_batch_size=32"],
+            240,
+            "because it is above N/10 = 24, a tenth of the 240 training images",
+        ),
         (
             ["--initial_batch_size=32", "--anneal_with=batch_size"],
             240,
-            "with 240 images. The learning rate anneals instead. Use a smaller",
+            "240 training images. The learning rate anneals instead. Use a smaller",
         ),
         (
             ["--initial_batch_size=32", "--anneal=measured"],
             240,
-            "the batch cannot grow, because the initial batch of 32 is not below N/10 = 24 with "
-            "240 images. Use a smaller --initial_batch_size.",
+            "the batch cannot grow, because the initial batch of 32 is not below N/10 = 24, a "
+            "tenth of the 240 training images. Use a smaller --initial_batch_size.",
         ),
     ],
 )

@@ -31,7 +31,7 @@ def test_what_is_declared_is_checked_and_other_fields_pass():
         ("", "it is empty"),
         ("{", "it is not JSON: Expecting property name .* at line 1, column 2"),
         ("[" * 100_000, "it is nested too deeply"),
-        ("9" * 5000, "it has a number of too many digits"),
+        ("9" * 5000, "it has a number with too many digits"),
         (b"\xff", "it is not UTF-8: byte 0 cannot be decoded"),
         ("[]", r"it is not an object of named values, but \[\]"),
         ("{}", "points is missing"),

@@ -215,7 +215,7 @@ def test_an_evaluation_far_above_training_is_explained(loss, training_loss, batc
 
 def test_a_mean_over_classes_is_compared_with_its_own_loss_at_chance():
     """The loss at chance of 1,000 classes is 0.008 as a mean, and 7.9 as a sum."""
-    options = {"batch_norm": False, "loss": Loss("sigmoid", mean=True)}
+    options = {"batch_norm": False, "loss": Loss("sigmoid", mean_over_classes=True)}
     assert gap_warning(Evaluation(0.1, 0.25, 1.0), 0.001, 1000, **options)
     assert gap_warning(Evaluation(0.01, 0.25, 1.0), 0.001, 1000, **options) is None
     options["loss"] = Loss("sigmoid")

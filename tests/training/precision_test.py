@@ -93,7 +93,7 @@ def test_a_run_in_bfloat16_goes_on_where_float32_is_the_choice(tmp_path):
     half, whole, single = (tmp_path / name for name in ("half", "whole", "single"))
     train(half, *short, "--precision=bfloat16", "--stop_at_epoch=1")
     resumed = train(half, *short, "--precision=auto")
-    assert "this run computes in bfloat16, because it began in it" in resumed.stdout
+    assert "this run computes in bfloat16, because it began with this precision" in resumed.stdout
     assert "--precision=bfloat16\n" in (half / "flags.txt").read_text()
     train(whole, *short, "--precision=bfloat16")
     assert digest(half) == digest(whole)

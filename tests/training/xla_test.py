@@ -165,7 +165,7 @@ def test_all_processes_do_without_xla_if_one_cannot(cpus, logged):
     step = step_on(strategy_of(cpus, 1), lambda: reshaped(), by_xla=True, agree=lambda _: True)
     run(step, 32, [(64, 0.1, 0.9)])
     assert not uses_xla(step)
-    assert logged == ["XLA cannot compile this model in another process: all compute without it"]
+    assert logged == ["XLA cannot compile this model in another process: all compute without XLA"]
 
 
 def test_a_model_that_xla_cannot_compile_trains_without_it(cpus, logged):
@@ -175,8 +175,8 @@ def test_a_model_that_xla_cannot_compile_trains_without_it(cpus, logged):
     np.testing.assert_allclose(found["loss"], wanted["loss"], atol=1e-5)
     assert not uses_xla(tried)
     (line,) = [each for each in logged if "XLA" in each]
-    what = "XLA cannot compile this model for micro-batches of 32, which are computed without it: "
-    assert line.startswith(what)
+    what = "XLA cannot compile this model for micro-batches of 32 examples, "
+    assert line.startswith(f"{what}so they are computed without XLA: ")
     assert "AsString" in line
 
 

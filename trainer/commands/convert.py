@@ -1,4 +1,4 @@
-"""convert: adds an index to a prepared TFDS dataset, to train on more than fits in memory."""
+"""convert: adds an index to a prepared TFDS dataset, so that a run need not load all of it."""
 
 from trainer.config.flags import Config
 from trainer.data.tfds.convert import convert
@@ -7,10 +7,10 @@ from trainer.system.output import say
 
 
 def run(config: Config) -> int:
-    """Converts the dataset of --dataset in --data_dir, and prints the folder of the result.
+    """Converts --dataset in the folder --data_dir, and prints the folder of the new files.
 
     Raises:
-      UserError: if the dataset cannot be converted.
+      UserError: if --dataset is missing, or the dataset cannot be converted.
     """
     if "dataset" not in config.given:
         raise UserError("--dataset is missing: name one to convert, as in --dataset=imagenet2012.")

@@ -1,6 +1,7 @@
-"""evaluate: prints the accuracy of a run's checkpoint or export, measured as in training.
+"""evaluate: prints the accuracy of a checkpoint or an export, measured as in training.
 
-With --per_class, it also measures each class, and writes evaluation.json and evaluation.csv.
+If --per_class is given, the command also measures each class, and writes evaluation.json and
+evaluation.csv.
 """
 
 import dataclasses
@@ -18,14 +19,15 @@ from trainer.run_dir import class_evaluation, model_source
 from trainer.system import process_limits
 from trainer.system.output import aligned, log, say
 
-_MOST_ROWS = 50  # Classes to print.
+_MOST_ROWS = 50  # Largest number of classes to print.
 
 
 def run(config: Config) -> int:
     """Evaluates a checkpoint or an export on the evaluation split, and prints the result.
 
     Raises:
-      UserError: if the model does not exist, or does not fit the data.
+      UserError: if the model does not exist or does not fit the data. Also if --per_class is given
+        and the folder of the run or export is not writable.
       OutputError: if --per_class is given and its files cannot be written.
     """
     folder = model_source.run_or_export(config)
@@ -48,7 +50,7 @@ def run(config: Config) -> int:
     strategy, lanes = setup.devices(config)
     bad = BadExamples(config.skip_bad_examples)
     trained = trained_model.load(config, folder, strategy, bad)
-    before = bad.count  # Number of bad examples in the training data, which `load` may read.
+    before = bad.count  # `load` may have found bad examples in the training data.
     with translate(bad.refusal):
         split = evaluation_split(config)
         if note := image_listing.note(config.dataset, split):
@@ -84,7 +86,7 @@ def run(config: Config) -> int:
 
 
 def _line(values: Mapping[str, Any], logits: int, name: str, path: pathlib.Path) -> str:
-    """Returns the line about all examples of the split `name`, by the model at `path`."""
+    """Returns a line of results over all examples, with the names of the split and the model."""
     many = logits > class_evaluation.FEW_CLASSES
     top5 = f"  top5 {values['top5']:.4f}" if many else ""
     return (
@@ -94,7 +96,7 @@ def _line(values: Mapping[str, Any], logits: int, name: str, path: pathlib.Path)
 
 
 def _table(values: Mapping[str, Any]) -> str:
-    """Returns a row for each class, the lowest f1 first, and lines about the whole."""
+    """Returns a table of classes, lowest f1 first, and lines about all classes together."""
     classes = values["classes"]
     tested = sorted((row for row in classes if row["support"]), key=lambda row: row["f1"])
 
@@ -110,7 +112,7 @@ def _table(values: Mapping[str, Any]) -> str:
     lines = aligned(rows)
     if len(tested) > _MOST_ROWS:
         more = len(tested) - _MOST_ROWS
-        lines.append(f"not shown: {more:,} of {len(tested):,} classes, whose f1 is higher")
+        lines.append(f"{more:,} of {len(tested):,} classes are not shown; their f1 is not lower")
     if values["without_support"]:
         lines.append(f"classes without examples: {few(values['without_support'])}")
     calibration = values["calibration"]
@@ -124,7 +126,7 @@ def _table(values: Mapping[str, Any]) -> str:
 def _check_fits(
     images: tuple[int, ...], labels: int, shape: tuple[int, ...], classes: int, name: str
 ) -> None:
-    """Refuses data with another image shape or more classes than the model."""
+    """Refuses data with another image shape than the model's, or with more classes."""
     if images != shape:
         raise UserError(
             f"{name} has images of shape {images}, and the model takes {shape}: name the model's "

@@ -15,11 +15,11 @@ from trainer.system.output import log, say
 def run(config: Config) -> int:
     """Exports a checkpoint, and prints the folder and the code that loads the model.
 
-    An earlier export of the same run is replaced.
+    The new export replaces an earlier export of the same run in this folder.
 
     Raises:
-      UserError: if the checkpoint does not exist, the folder holds something else, or it cannot be
-        written.
+      UserError: if the checkpoint does not exist, or the folder cannot be written, or the folder
+        holds anything other than an export of this run.
     """
     folder = model_source.run(config)
     target = pathlib.Path(config.export_dir or folder / "export")
@@ -34,12 +34,14 @@ def run(config: Config) -> int:
     from trainer.run_dir import checkpoint_choice, exports
     from trainer.training import setup
 
-    # export.json tells which parameters are exported, which may differ from the run's choice.
+    # The user may export other parameters (plain or averaged) than the run's --evaluate_with names.
+    # So export.json records --evaluate_with, and the flags of the export leave it out.
     flags = to_flagfile(dataclasses.replace(config, model_dir=None, evaluate_with=None))
     exports.check_free(target, flags)
     bad = BadExamples(config.skip_bad_examples)
     strategy = tf.distribute.OneDeviceStrategy("CPU:0")
-    # Inference does not use stochastic depth, and model.keras must load without this program.
+    # Inference does not use stochastic depth. Without its layers, which belong to this program,
+    # model.keras loads without this program.
     for_inference = dataclasses.replace(config, drop_path=0.0)
     model, data, path, update = setup.restore(for_inference, folder, strategy, bad)
     checkpoints = folder / "checkpoints"
@@ -78,8 +80,8 @@ def _say_usage(target: pathlib.Path, without: str | None, modules: Iterable[str]
       without: reason why the export lacks model.keras; None if it has this file.
       modules: names of the modules that model.keras needs.
     """
-    # The printed code keeps `model` in a variable: otherwise, Python would delete the variables
-    # that `serve` uses.
+    # The printed code keeps a reference to `model`. Without the reference, Python would delete the
+    # variables that `serve` uses.
     say(f'  model = tf.saved_model.load("{target}/saved_model"); logits = model.serve(images)')
     say(
         f'  model = tf.saved_model.load("{target}/saved_model"); '

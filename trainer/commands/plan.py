@@ -1,7 +1,7 @@
 """plan: prints the batch sizes and learning rates of a run.
 
-TensorFlow is imported only if the plan needs the model's layers, for --layer_decay, or measures how
-fast this machine decodes images.
+The command imports TensorFlow only for --layer_decay, which needs the layers of the model, and to
+measure how fast this machine decodes images.
 """
 
 import json
@@ -76,7 +76,7 @@ def run(config: Config) -> int:
 
 
 def _model_lines(config: Config) -> list[str]:
-    """Returns lines about what trains, at which rate, and how much each class counts."""
+    """Returns lines about frozen layers, layer groups, and class weights or balanced sampling."""
     lines = []
     if config.freeze:
         until = config.unfreeze_epochs
@@ -88,7 +88,7 @@ def _model_lines(config: Config) -> list[str]:
 
 
 def _layer_groups(config: Config) -> str:
-    """Returns a table of the groups of --layer_decay; this builds the model, and reads no image."""
+    """Builds the model without reading images; returns a table of the groups of --layer_decay."""
     from trainer.nn import layer_groups
     from trainer.training import model_outline
 
@@ -100,7 +100,7 @@ def _write_json(
 ) -> None:
     """Prints `whole` and the phases as one JSON object.
 
-    Each phase is printed before the next is computed, because millions may not fit in memory.
+    Each phase is printed before the next is computed: millions of phases may not fit in memory.
     """
     sys.stdout.write(json.dumps(whole)[:-1] + ', "phases": [')
     for number, phase in enumerate(phases):
@@ -115,6 +115,8 @@ def planned(
 ) -> tuple[trajectory.Trajectory, int, int]:
     """Returns the trajectory of a run, the number of replicas, and the number of hosts.
 
+    `count_examples` maps dataset, split and data folder to the number of examples; None: unknown.
+
     Raises:
       UserError: if the flags contradict each other, or the number of training examples is not
         known.
@@ -128,7 +130,7 @@ def planned(
             "here: pass --train_examples."
         )
     trajectory.unfreeze_position(config, examples)  # Refuses flags that contradict each other.
-    averaging.evaluated_with(config)
+    averaging.evaluated_with(config)  # Refuses to evaluate an average that the run does not have.
     hosts = config.plan_hosts or 1
     replicas = config.plan_replicas or config.virtual_devices or hosts
     if replicas % hosts:
@@ -141,14 +143,15 @@ def planned(
 
 
 def layouts(config: Config, schedule: trajectory.Trajectory, replicas: int) -> plan.Layouts:
-    """Returns the run's layouts; --micro_batch_size=0 means the default."""
+    """Returns a function from a batch size to its layout: replicas, micro-batch, accumulation."""
+    # If --micro_batch_size is 0, training may measure the best size. The plan takes the default.
     ghost = config.ghost_batch_size
     most = schedule.micro_batch_size or config.micro_batch_size or default_micro_batch_size(ghost)
     return lambda batch_size, _: lay_out(batch_size, replicas, ghost, most)
 
 
 def _class_counts(config: Config) -> dict[str, int] | None:
-    """Returns the number of training examples of each class; None if it is not known here."""
+    """Returns the number of training examples of each class; None if not needed or not known."""
     balances = config.class_weights is not None or config.sampling == class_balance.BALANCED
     if not balances or config.train_examples or not image_listing.is_listed(config.dataset):
         return None
@@ -159,8 +162,8 @@ def _machines(config: Config, replicas: int, hosts: int) -> cost.Machines | None
     """Returns the machines of the run; None if no cost is requested or the speed is unknown.
 
     Raises:
-      UserError: if the run in --model_dir had several hosts, or the model's number of parameters is
-        needed and unknown.
+      UserError: if the speed comes from a run in --model_dir that had several hosts. Also if the
+        plan has several hosts, and the number of the model's parameters is unknown.
     """
     if not _asks_for_cost(config):
         return None
@@ -197,14 +200,15 @@ def _machines(config: Config, replicas: int, hosts: int) -> cost.Machines | None
 
 
 def _size_of_times(run: str | None, measured: int | None, planned: int | None) -> int | None:
-    """Returns the side of the images, in pixels, of the times of `run`; logs a guess.
+    """Returns the side of the images, in pixels, for which the update times of `run` hold.
 
-    `measured` is the last size of the run, and `planned` that of the plan, if it has several.
+    `measured` is the last size in `run`, and `planned` the last size in the plan. Each is None if
+    the size does not change. If only one of the two is None, a note names the other on stderr.
     """
     if measured is None and planned is not None:
-        note = f"the times of {run} are taken as those of images of {planned} pixels"
+        note = f"the update times of {run} are assumed to hold for images of {planned} pixels"
     elif measured is not None and planned is None:
-        note = f"the times of {run} are those of images of {measured} pixels"
+        note = f"the update times of {run} hold for images of {measured} pixels"
     else:
         return measured
     say(f"crescendo plan: {note}", to=sys.stderr)

@@ -1,4 +1,4 @@
-"""predict: prints the most probable classes of pictures, by a run's checkpoint or export."""
+"""predict: prints the most probable classes of pictures, according to a checkpoint or an export."""
 
 import contextlib
 import csv
@@ -19,21 +19,21 @@ from trainer.system.output import log, say
 
 # Number of classes to print if --top_k is not set.
 _TOP_K = 3
-# Widest column of a table; a longer text moves the columns of its own line only.
+# Largest width of a column, in characters. A longer text moves only the columns of its own line.
 _WIDEST = 60
-_MOST_NAMED = 10  # Pictures to name if the model's outputs are not finite.
+_MOST_NAMED = 10  # Largest number of pictures to name if the model's outputs are not finite.
 
-# Maps the path, the class names and the probabilities of a picture to a line.
+# Maps the path, the class names and the probabilities of a picture to a line of output.
 Line = Callable[[str, Sequence[str], Sequence[float]], str]
 
 
 def run(config: Config) -> int:
-    """Predicts the classes of each picture, and prints a line for each.
+    """Predicts the classes of each picture, and prints a line for each picture.
 
-    Pictures that cannot be decoded are named on stderr.
+    Names on stderr each picture that cannot be decoded.
 
     Raises:
-      UserError: if the model or a picture does not exist, or no picture can be decoded.
+      UserError: if the model or a picture does not exist, or no picture has a prediction.
     """
     folder = model_source.run_or_export(config)
     if not config.images:
@@ -67,7 +67,7 @@ def run(config: Config) -> int:
     if header:
         say(header)
     count = not_finite = 0
-    # On a terminal, the lines themselves show the progress.
+    # On a terminal, the printed lines show the progress, so the progress bar is not shown.
     with contextlib.closing(Progress(0, len(paths), shown=output.width() is None)) as bar:
         for found in predict(
             strategy,
@@ -105,7 +105,9 @@ def _top_k(asked: int | None, classes: int) -> int:
 
 
 def _report_bad(count: int, pictures: int, not_finite: int) -> None:
-    """Logs how many pictures have no prediction, `not_finite` of them because of the model.
+    """Logs how many of the `pictures` have no prediction.
+
+    Their number is `count`. For `not_finite` of them, the outputs of the model are not finite.
 
     Raises:
       UserError: if no picture has a prediction.
@@ -127,7 +129,7 @@ def _report_bad(count: int, pictures: int, not_finite: int) -> None:
 
 
 def _table(paths: Sequence[str], names: Sequence[str], top_k: int) -> tuple[str, Line]:
-    """Returns no header, and a function that aligns a picture's path, names and probabilities."""
+    """Returns an empty header, and a function that makes a line of a table."""
     del top_k
     path_width = min(_WIDEST, max(len(printable(path)) for path in paths))
     name_width = min(_WIDEST, max(map(len, names)))
@@ -143,9 +145,9 @@ def _table(paths: Sequence[str], names: Sequence[str], top_k: int) -> tuple[str,
 
 
 def _json(paths: Sequence[str], names: Sequence[str], top_k: int) -> tuple[str, Line]:
-    """Returns no header, and a function that writes a JSON object.
+    """Returns an empty header, and a function that makes a JSON object.
 
-    A byte of a path that is not UTF-8 is written as Python's surrogate, as in \\udce9.
+    A byte of a path that is not UTF-8 becomes a surrogate, as in Python: byte 0xe9 is \\udce9.
     """
     del paths, names, top_k
 
@@ -157,9 +159,9 @@ def _json(paths: Sequence[str], names: Sequence[str], top_k: int) -> tuple[str, 
 
 
 def _csv(paths: Sequence[str], names: Sequence[str], top_k: int) -> tuple[str, Line]:
-    """Returns the names of the columns, and a function that writes a record.
+    """Returns the names of the columns, and a function that makes a record.
 
-    A line feed in a path is in quotes. Other characters that cannot be printed are escaped.
+    A path with a line feed is in quotes. `say` escapes other characters that cannot be printed.
     """
     del paths, names
 
@@ -178,7 +180,7 @@ def _csv(paths: Sequence[str], names: Sequence[str], top_k: int) -> tuple[str, L
 
 
 def _rounded(probability: float) -> float:
-    """Returns the number with the 7 digits that a float32 has."""
+    """Returns the number rounded to 7 digits, because a float32 has no more correct digits."""
     return float(f"{probability:.7g}")
 
 

@@ -14,19 +14,20 @@ from trainer.schedule.span import spans
 from trainer.system.atomic_file import write_atomic
 from trainer.system.output import say
 
-_POINTS = 100  # Number of points to log.
+_POINTS = 100  # Approximate number of points to log.
 _FEWEST_UPDATES = 20
-# The highest rate is too high for the first updates of pretrained weights, by this factor.
+# For pretrained weights, the suggested highest rate is divided by this factor, because it is too
+# high for their first updates.
 _PRETRAINED = 3
 
 
 def run(config: Config) -> int:
-    """Trains to the end or to divergence, reports the suggestion, and returns the exit status.
+    """Trains until the run ends or diverges, prints the suggestion, and returns the exit status.
 
     Raises:
       UserError: if the run cannot be trained, or is known to have fewer than 20 updates.
     """
-    # A recipe's model, data, batch size and optimizer stay; the range test replaces its schedule.
+    # The user's model, data, batch size and optimizer stay; the range test replaces the schedule.
     config = dataclasses.replace(
         config,
         anneal="range_test",
@@ -43,7 +44,7 @@ def run(config: Config) -> int:
 
 
 def _report(config: Config, folder: pathlib.Path) -> None:
-    """Prints the suggested learning rates; writes the points and a picture into `folder`."""
+    """Prints the suggested learning rates; writes the points and a figure into `folder`."""
     from trainer.run_dir.metrics import read
     from trainer.run_dir.metrics_writer import write_image
 
@@ -60,7 +61,8 @@ def _report(config: Config, folder: pathlib.Path) -> None:
     reference = f"--base_batch_size={batch_size} --base_momentum={momentum:g}"
     if config.init_from:
         say(
-            "for pretrained weights, begin with a third, as docs/fine-tuning.md measures:\n"
+            "for pretrained weights, begin with a third of the highest rate (measured in "
+            "docs/fine-tuning.md):\n"
             f"--base_learning_rate={found.highest / _PRETRAINED:.3g} {reference}"
         )
     say(f"see {folder}/range_test.png and .csv; to train with these rates, use:")
@@ -70,7 +72,7 @@ def _report(config: Config, folder: pathlib.Path) -> None:
 
 
 def _log_every(config: Config) -> int:
-    """Returns the --log_every_updates with which the run logs about 100 points."""
+    """Returns the value of --log_every_updates at which the run logs about 100 points."""
     examples = config.train_examples or sizes.count_examples(
         config.dataset, config.train_split, config.data_dir
     )

@@ -12,7 +12,7 @@ from trainer.system.output import log, say
 def run(config: Config) -> int:
     """Writes the page, and each figure as a PNG file if --pictures is set.
 
-    Prints the page's path, and the problems of runs and folders.
+    The command prints the path of the page, and any problems with the runs and folders.
 
     Raises:
       UserError: if no run can be read, or the page cannot be written.

@@ -1,4 +1,7 @@
-"""sweep: trains a run for every point of a grid of flags, each in its own process."""
+"""sweep: trains a run for each point of a grid of flags, in a process of its own.
+
+A point is one combination of values of the flags that --sweep names.
+"""
 
 import contextlib
 import dataclasses
@@ -26,10 +29,10 @@ _AUTO = f"--precision={AUTO}"
 
 
 def run(config: Config) -> int:
-    """Trains the unfinished points of --sweep, prints all points, and returns the exit status.
+    """Trains the unfinished points, prints a table of all points, and returns the exit status.
 
     Raises:
-      UserError: if --sweep is ill-formed, or --model_dir holds anything other than a sweep.
+      UserError: if --sweep is not a grid, or --model_dir exists and is not the folder of a sweep.
     """
     if config.sweep is None:
         raise UserError('--sweep is missing: name the grid, as in --sweep="momentum=0.9,0.98".')
@@ -40,7 +43,7 @@ def run(config: Config) -> int:
     path = pathlib.Path(config.model_dir)
     points = grid.parse(config.sweep)
     shard = grid.part(points, config.sweep_shard)
-    with contextlib.ExitStack() as stack:  # Each run prints its own warnings.
+    with contextlib.ExitStack() as stack:  # Hides warnings that each run will print itself.
         stack.callback(logging.set_verbosity, logging.get_verbosity())
         logging.set_verbosity(logging.ERROR)
         runs, wrong, damaged = checked(config, points, path)
@@ -78,10 +81,10 @@ def checked(
     the point's other flags. A later flag overrides an earlier one.
 
     Returns:
-      The runs of the correct points. The wrong points, by error message. The error message of each
-      damaged run, by name of its folder.
+      A list of the runs of all points without errors, a dict from each error message to the points
+      that have this error, and a dict from each damaged run's folder name to its error message.
     """
-    # A flagfile may hold flags of other commands, which a run does not take.
+    # A flagfile on the command line may hold flags of other commands, which a run does not take.
     given = [text for name, text in asked.given.items() if "sweep" in FLAGS[name].commands]
     count_examples = functools.cache(sizes.count_examples)
     runs: list[runner.Run] = []
@@ -120,13 +123,14 @@ def checked(
 def _with_precision(
     runs: Sequence[runner.Run], path: pathlib.Path, points: Sequence[grid.Point]
 ) -> list[runner.Run]:
-    """Makes `path` the folder of the sweep; returns `runs` with its precision in place of auto.
+    """Makes `path` the sweep's folder; returns `runs` with one precision in place of auto.
 
-    The points of a sweep are compared, so all that ask the hardware get one answer, even if other
-    machines train some of them. A run that began before keeps its own precision.
+    The runs of a sweep are compared, and different machines may train them. So all new runs with
+    --precision=auto get the same precision. A run that began before keeps its own precision.
     """
 
     def asks(run: runner.Run) -> bool:
+        # With these flags, the precision does not depend on the hardware.
         decided = {"--deterministic", "--strategy=tpu"} & {*run.flags}
         begun = (path / grid.folder(run.point) / "flags.txt").exists()
         return _AUTO in run.flags and not decided and not begun
@@ -134,13 +138,13 @@ def _with_precision(
     chosen = outcomes.begin(path, points)
     if not any(map(asks, runs)):
         return [*runs]
-    reason = "the sweep began in it"
+    reason = "the sweep began with this precision"
     if chosen is None:
         from trainer.training import precision  # Imports TensorFlow.
 
         choice = precision.of_this_machine_in_a_process()
         chosen = outcomes.begin(path, points, choice.precision)
-        if chosen == choice.precision:  # Else another process of the sweep has chosen meanwhile.
+        if chosen == choice.precision:  # Otherwise, another process of the sweep chose first.
             reason = choice.reason
     log(f"new points compute in {chosen}, because {reason}")
 
@@ -152,7 +156,7 @@ def _with_precision(
 
 
 def _check_can_be_swept(point: grid.Point) -> None:
-    """Refuses to sweep a flag that belongs to one call."""
+    """Refuses to sweep --model_dir, or a flag that is not kept with a run."""
     for name in point:
         if name == "model_dir" or name in ONE_CALL:
             raise UserError(f"--{name} cannot be swept: it belongs to one call, not to a run.")
@@ -188,7 +192,7 @@ def _rows(
 
 
 def _status(rows: Sequence[table.Row]) -> int:
-    """Returns 0 if all points are finished, else the status of a failed or an interrupted run."""
+    """Returns 0 if all points are finished, or else the status of an unfinished run."""
     unfinished = [outcomes.Outcome(row.status) for row in rows if not row.results]
     unfinished.sort(key=lambda outcome: not outcome.failed)  # Failed runs come first.
     # A status is missing if sweep.json could not be written.

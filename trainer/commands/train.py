@@ -24,7 +24,8 @@ from trainer.system.regular_file import NotRegularError, ReadError
 def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) -> int:
     """Trains the run of `config`; returns the exit status.
 
-    If the run ends or diverges, `report` is called with the run directory while it is locked.
+    If the run has ended or diverged, `report` is called with the path of the run directory. At that
+    time, this process still holds the lock of the directory.
 
     Raises:
       UserError: before any training, if the flags, data, model or directory cannot be used.
@@ -34,7 +35,7 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
     if config.model_dir is None:
         raise UserError("--model_dir is missing: name the run's directory, as in runs/first.")
     path = pathlib.Path(config.model_dir)
-    trajectory.unfreeze_position(config, examples=1)  # Errors do not depend on `examples`.
+    trajectory.unfreeze_position(config, examples=1)  # The check does not need `examples`.
     averaging.evaluated_with(config)  # Refuses to evaluate an average that the run does not have.
     if config.strategy == "tpu":
         tpu.check_packages()
@@ -47,13 +48,14 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
     with directory.lock_run_dir(path, directory.flagfile_in(path, config)):
         ended, status = results.ended(path), 0
         if ended is not None:
-            ranges = config.anneal == "range_test"  # The best top-1 of rising rates is not useful.
+            ranges = config.anneal == "range_test"  # The best top-1 of a range test is not useful.
             best = f"; {_best(ended)}" if ended.get("best") and not ranges else ""
             log(f"{path} is finished: {_last(ended)} in {ended['updates']} updates{best}")
             if config.profile_updates:
                 log("--profile_updates records nothing, because no update is left to train")
         try:
-            if ended is None or worker:  # In a finished run, the other workers wait for the chief.
+            # Other workers wait for the chief, even if the run is finished.
+            if ended is None or worker:
                 status = _train(config, path, worker)
             if report and (status == ExitStatus.NOT_FINITE or results.ended(path)):
                 report(path)
@@ -89,7 +91,7 @@ def _train(config: Config, path: pathlib.Path, worker: Worker | None) -> int:
         if chief:
             directory.forget_divergence(path)
         try:
-            # A range test's model is of no use, so its confusions are not shown.
+            # The model of a range test is not used, so its confusion matrix is not shown.
             shown = None if config.anneal == "range_test" else _show_confusion(path, config)
             result = run.train(config, path, stopped, worker, shown)
         except NonFiniteLossError as error:
@@ -119,14 +121,14 @@ def _show_confusion(
 
     def show(update: int, names: Sequence[str], cells: Any) -> None:
         try:
-            # Importing matplotlib takes half a second, so the run ends first.
+            # Importing matplotlib takes half a second, so it is imported after the training.
             from trainer.reports import class_plots
             from trainer.reports.plots import png
             from trainer.run_dir.metrics_writer import add_image
 
             picture = class_plots.confusion(names, cells.tolist())
             content = png(picture) if picture else None
-        except Exception as error:  # The result is written; a picture must not end the run.
+        except Exception as error:  # The run must not fail because of a figure.
             log(f"TensorBoard lacks the confusion matrix: {error!r}")
             return
         if content is None:

@@ -2,22 +2,22 @@
 
 import dataclasses
 
-# Values that name a whole augmentation; a list has at most one of them.
+# Names of complete augmentations. The list --augment may contain one of them at most.
 PRESETS = ("none", "medium", "strong", "imagenet")
 POLICIES = ("randaugment", "trivialaugment")
 MIXING = ("mixup", "cutmix")
-# Items of a list. They are applied in this order, whatever their order in the list is.
+# Names of single augmentations. They are applied in this order, not in the order of the list.
 ITEMS = ("crop", "flip", *POLICIES, "erasing", *MIXING)
 # Maps a name to the items that cannot be in the same list.
 _EXCLUDED = {
     "none": ITEMS,
     "medium": ("crop", "flip"),
-    # strong ends with erasing, which must come after all items that move or recolour an image.
+    # The preset strong ends with erasing, and no other item may move or recolour an erased image.
     "strong": ("crop", "flip", *POLICIES, "erasing"),
     "imagenet": ("crop", "flip"),
     "randaugment": ("trivialaugment",),
 }
-# Maps a flag to the item that it belongs to.
+# Maps a flag to the item of --augment that the flag configures.
 FLAG_OF = {
     "randaugment_layers": "randaugment",
     "randaugment_magnitude": "randaugment",
@@ -30,21 +30,24 @@ FLAG_OF = {
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """Changes of training images, in the order of the attributes.
+    """Augmentation of training images: which changes are applied, and the settings of some.
+
+    The attributes from `resized_crop` to `mixing` are changes, in the order of their application.
 
     Attributes:
       resized_crop: a random part of each image is resized while the image is decoded, and half of
         the images are flipped.
-      strong: shift, flip, zoom, rotation, channel shift and erasing of the preset strong.
-      crop: the image is padded, and cropped at random.
+      strong: the preset strong is applied: shift, flip, zoom, rotation, channel shift and erasing.
+      crop: each image is padded, and cropped at a random place to its own size.
       flip: half of the images are mirrored.
-      policy: randaugment or trivialaugment, or "".
+      policy: randaugment or trivialaugment; "" if neither is applied.
       erasing: noise replaces a rectangle of some images.
-      mixing: mixup, cutmix, or both; if both, one of the two is drawn for each ghost batch.
-      layers: number of operations of randaugment.
+      mixing: mixup, cutmix, both or neither. If both are named, one is drawn for each ghost batch,
+        a group of examples that share batch-norm statistics.
+      layers: number of operations that randaugment applies to an image.
       magnitude: strength of randaugment's operations, from 0 to 10.
-      erasing_probability: share of the images that are erased.
-      erasing_area: smallest and largest rectangle, as fractions of the image.
+      erasing_probability: share of the images in which a rectangle is erased.
+      erasing_area: smallest and largest area of the rectangle, as fractions of the image's area.
     """
 
     resized_crop: bool = False
@@ -61,7 +64,7 @@ class Augmentation:
 
 
 def problem(text: str) -> str:
-    """Returns why `text` cannot be a value of --augment, or ""."""
+    """Returns why `text` cannot be a value of --augment; "" if it can."""
     names = names_in(text)
     for name in names:
         if name not in (*PRESETS, *ITEMS):
@@ -84,7 +87,7 @@ def parse(
     erasing_probability: float = Augmentation.erasing_probability,
     erasing_area: tuple[float, float] = Augmentation.erasing_area,
 ) -> Augmentation:
-    """Returns the augmentation that `text`, a valid value of --augment, names."""
+    """Returns the augmentation that `text` names; `text` is a valid value of --augment."""
     names = names_in(text)
     return Augmentation(
         resized_crop="imagenet" in names,
@@ -102,7 +105,7 @@ def parse(
 
 
 def area_problem(text: str) -> str:
-    """Returns why `text` cannot be a value of --erasing_area, or ""."""
+    """Returns why `text` cannot be a value of --erasing_area; "" if it can."""
     try:
         lowest, highest = area(text)
     except ValueError:
@@ -111,10 +114,10 @@ def area_problem(text: str) -> str:
 
 
 def area(text: str) -> tuple[float, float]:
-    """Returns the two numbers of --erasing_area.
+    """Returns the smallest and the largest area in `text`, a value of --erasing_area.
 
     Raises:
-      ValueError: if `text` is not two numbers.
+      ValueError: if `text` is not two numbers with a comma between them.
     """
     lowest, highest = map(float, text.split(","))
     return lowest, highest

@@ -8,8 +8,8 @@ from trainer.config.commands import COMMANDS
 from trainer.config.flags import FLAGS, Config
 
 _HELP = frozenset(["-h", "--h", "-help", "--help", "--helpshort", "--helpfull"])
-_WIDEST = 100  # Columns; longer lines are hard to read.
-# If the terminal has fewer columns, a flag's text is below its name instead of beside it.
+_WIDEST = 100  # Columns of the longest line, because longer lines are hard to read.
+# If the terminal has fewer columns, the text of a flag is below the flag's name, not beside it.
 _TWO_COLUMNS = 76
 _NAMES = 30  # Columns for the flags' names.
 _USAGE = """\
@@ -70,7 +70,7 @@ def of_command(name: str) -> str:
 
 
 def _flag(name: str, command: str) -> str:
-    """Returns the flag's name, help, choices for `command`, and default."""
+    """Returns the entry of a flag: name, help, the choices of `command`, and default."""
     flag, default = FLAGS[name], getattr(Config, name, None)
     head, text = f"  --{name}=", flag.help
     if choices := flag.choices_of(command):

@@ -1,4 +1,4 @@
-"""Parses a command line into a Config. Each call makes new absl flags, so calls are independent."""
+"""Parses a command line into a Config, and checks that the flags fit each other."""
 
 import difflib
 import pathlib
@@ -18,7 +18,8 @@ from trainer.config.model_flags import FLOAT32
 from trainer.errors import UserError
 
 _TYPES = typing.get_type_hints(Config)
-# Maps a flag's type to absl's function that defines the flag; any other type is a string to absl.
+# Maps a type to the absl function that defines a flag of this type. absl reads a flag of any other
+# type as a string.
 _DEFINE: dict[Any, Callable[..., Any]] = {
     bool: absl_flags.DEFINE_bool,
     int: absl_flags.DEFINE_integer,
@@ -42,15 +43,15 @@ def parse(command: str, arguments: Sequence[str], kept: Sequence[str] = ()) -> C
     Args:
       command: a name of `COMMANDS`.
       arguments: the command line after the command's name.
-      kept: flags in the flags.txt of a run, which `arguments` override.
+      kept: flags in a run's flags.txt; a flag in `arguments` overrides the same flag in `kept`.
 
     Raises:
-      UserError: if a flag is unknown, has a wrong value, or belongs to another command; or if an
-        argument is not a flag.
+      UserError: if a flag is unknown, has a wrong value, contradicts another flag, or belongs to
+        another command. Also if a flagfile cannot be read, or an argument is unexpected.
     """
     # absl's logging reads absl's global flags, and fails unless they are marked as parsed.
     absl_flags.FLAGS.mark_as_parsed()
-    if command != "predict":  # `predict` writes no flags.txt, and a picture may have any name.
+    if command != "predict":  # No flags.txt holds a picture's path, so the path need not be UTF-8.
         _check_text(arguments)
     expanded = expand(arguments)
     # Maps a flagfile to its arguments, and None to the arguments of the command line itself.
@@ -73,7 +74,7 @@ def parse(command: str, arguments: Sequence[str], kept: Sequence[str] = ()) -> C
         _check_choice(command, name, value)
     given = {name: parsed[name].serialize() for name in FLAGS if parsed[name].present}
     config = Config(**values, given=given)
-    if command != "sweep":  # What its flags lack, the points may have: `sweep` checks each.
+    if command != "sweep":  # A point of a sweep adds flags, so `sweep` checks each point.
         check_together(command, config)
     return config
 
@@ -87,7 +88,9 @@ def check_together(command: str, config: Config) -> None:
     _check_strategy(config)
     _check_balance(config)
     _check_drop_path(config)
-    if command in TRAINING:  # Other commands may be given another --augment than the run's.
+    # Other commands take the flags of a run, but the user may replace --augment. The flags for the
+    # run's own augmentation then have no effect, so they need not fit the new --augment.
+    if command in TRAINING:
         _check_augment(config)
         training_targets.check(config)
 
@@ -103,12 +106,12 @@ def _parsed(command: str, arguments: Sequence[str]) -> tuple[absl_flags.FlagValu
 
 
 def _current_name(argument: str) -> str:
-    """Returns the argument with the current name of its flag in place of an earlier name."""
+    """Returns the argument, with the current name of its flag if an earlier name is given."""
     return _RENAMED_FLAG.sub(lambda found: f"{found[1]}{_RENAMED[found[2]]}", argument)
 
 
 def _absl_flags() -> absl_flags.FlagValues:
-    """Returns new absl flags that have their default values."""
+    """Returns new absl flags with default values, so that calls of `parse` are independent."""
     found = absl_flags.FlagValues()
     found.set_gnu_getopt()
     for name, flag in FLAGS.items():

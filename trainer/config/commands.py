@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 
 class Command(NamedTuple):
-    """Help of one command: a sentence, and the arguments of an example command line."""
+    """Help of one command: a summary, and the arguments of an example command line."""
 
     summary: str
     example: str

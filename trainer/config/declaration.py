@@ -1,6 +1,7 @@
-"""Declares a flag as a dataclass field that has its default, range, help, scope and commands.
+"""Declares flags as fields of a dataclass, each with default, range, help, scope and commands.
 
-The field's annotation is the flag's type; `tuple[str, ...]` means a comma-separated list.
+The annotation of a field is the type of its flag. A flag of type `tuple[str, ...]` is a
+comma-separated list, or may be given several times if it is `repeated`.
 """
 
 import dataclasses
@@ -10,17 +11,17 @@ from typing import Any
 
 # Commands that train, or that predict what training does.
 TRAINING = ("plan", "train", "range_test", "sweep")
-# Commands that take all flags of a run's data.
+# Commands that work with the examples of a dataset; `predict` works with the user's own pictures.
 EXAMPLES = (*TRAINING, "evaluate", "export")
 # All commands that use the model of a run.
 MODEL = (*EXAMPLES, "predict")
 
-# Maps a value to the reason why it cannot be used, for a message; "" if it can be used.
+# Maps a flag's value to the reason why the value cannot be used; "" if it can be used.
 Problem = Callable[[Any], str]
 
 
 class Scope(enum.Enum):
-    """Owner of a flag's value; the owner decides whether a resumed run may change the value."""
+    """Owner of a flag's value; the scope tells whether a resumed run may change the value."""
 
     LEARNED = "the run: the flag changes what is learned, and a resumed run must have its value"
     FREE = "the run: a resumed run may have another value"
@@ -41,26 +42,28 @@ def at_least(least: float) -> Problem:
 ANYTHING = must_be("anything", lambda _: True)
 POSITIVE = must_be("above 0", lambda value: 0 < value < float("inf"))
 FRACTION = must_be("from 0 to below 1", lambda value: 0 <= value < 1)
-# Outside this range, 64 bits could not count the positions of an epoch or a run.
+# Within these limits, 64 bits can count the examples that a run consumes, and the intervals in a
+# run, of which there are at most 1e9 / 1e-9 = 1e18.
 EPOCHS = must_be("above 0, from 1e-9 to 1e9", lambda value: 1e-9 <= value <= 1e9)
-# Above 1e30, float32 parameters would overflow in the first update.
+# With a learning rate above 1e30, float32 parameters could overflow in the first update.
 RATE = must_be("above 0 and at most 1e30", lambda value: 0 < value <= 1e30)
 FACTOR = must_be("above 1 and at most 1e9", lambda value: 1 < value <= 1e9)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Flag:
-    """One flag.
+    """Declaration of one flag.
 
     Attributes:
       group: heading of the flag's section of the help.
-      help: quantity, unit, and the meaning if the flag is unset.
-      scope: owner of the value.
+      help: help text, with the quantity, its unit, and the meaning of an unset flag.
+      scope: owner of the value, which tells whether a resumed run may change the value.
       commands: names of the commands that take the flag.
       choices: all values that the flag accepts; () if its values cannot be listed.
       only: maps a choice to the commands that accept it; all commands accept all other choices.
       problem: function that returns why a value cannot be used, or "".
-      decides: value of --anneal at which this flag of scope FREE changes what is learned, or None.
+      decides: value of --anneal at which this flag changes what is learned, although its scope is
+        FREE; None if there is no such value.
       repeated: whether the flag may be given several times, with one value each.
       formerly: earlier name of the flag, which is still accepted; "" if there is none.
     """
@@ -83,12 +86,12 @@ class Flag:
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Section of the help; calling the group declares a flag in it.
+    """Section of the help; a call of the group declares a flag in this section.
 
     Attributes:
       title: heading of the section.
-      scope: scope of a flag that is declared without one.
-      commands: commands of a flag that is declared without them.
+      scope: scope of each flag in the section, unless the flag's declaration names another.
+      commands: commands of each flag in the section, unless its declaration names others.
     """
 
     title: str
@@ -96,13 +99,13 @@ class Group:
     commands: Sequence[str]
 
     def __call__(self, default: Any, help_text: str, **options: Any) -> Any:
-        """Returns the dataclass field that declares a flag; `options` are attributes of Flag."""
+        """Returns the dataclass field that declares a flag; `options` are more fields of Flag."""
         options = {"scope": self.scope, "commands": self.commands, **options}
         flag = Flag(group=self.title, help=help_text, **options)
         return dataclasses.field(default=default, metadata={"flag": flag})
 
 
 def flags_of(declared: type) -> dict[str, Flag]:
-    """Returns the flags that a dataclass declares, by name, in the order of its fields."""
+    """Returns the flags that the dataclass `declared` has, by name, in the order of its fields."""
     fields = dataclasses.fields(declared)
     return {each.name: each.metadata["flag"] for each in fields if "flag" in each.metadata}

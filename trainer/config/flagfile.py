@@ -1,7 +1,8 @@
 """Writes and compares flags.txt, the flagfile that replays a run.
 
-A resumed run must have the flags that it was started with, except the flags in `FREE`. These do not
-change what is learned, but for a value of --anneal with an entry in `DECIDES`.
+A resumed run must have the flags that it was started with, except the flags in `FREE`. Flags in
+`FREE` do not change what is learned, with one exception: at some values of --anneal, the flags in
+`DECIDES` do. At these values, a resumed run must keep the flags in `DECIDES` too.
 """
 
 import re
@@ -12,7 +13,7 @@ from trainer.config.flags import FLAGS, Config
 from trainer.config.model_flags import AUTO, BFLOAT16, FLOAT32
 from trainer.config.run_flags import NEWEST_ORDER
 
-# Largest number of characters of a line that a message shows, and of differences that it lists.
+# A message shows up to _LONG characters of a line, and lists up to _FEW differences.
 _LONG, _FEW = 200, 10
 
 
@@ -20,13 +21,14 @@ def _of(*scopes: Scope) -> frozenset[str]:
     return frozenset(name for name, flag in FLAGS.items() if flag.scope in scopes)
 
 
-# Flags of one call, which are not kept with the run.
+# Flags that apply to one call of the program, and are not kept with the run.
 ONE_CALL = _of(Scope.CALL)
 # Flags that `evaluate`, `export` and `predict` do not take from the run.
 OF_THE_MACHINE = _of(Scope.MACHINE)
-# Flags whose values may differ when a run is resumed.
+# Flags that may have other values when a run is resumed, unless they are in `DECIDES`.
 FREE = _of(Scope.CALL, Scope.MACHINE, Scope.FREE)
-# Maps a value of --anneal that has a controller to the flags in FREE that change its decisions.
+# A controller changes the schedule during the run. This maps each value of --anneal that has a
+# controller to the flags in FREE on which its decisions depend.
 DECIDES = {
     anneal: frozenset(name for name, flag in FLAGS.items() if flag.decides == anneal)
     for anneal in {flag.decides for flag in FLAGS.values()} - {None}
@@ -42,8 +44,8 @@ _IN_EVERY_RUN = {
 def is_of_version_1(lines: Iterable[str]) -> bool:
     """Returns whether `lines` are the flags.txt of a run that is older than --order_version.
 
-    Such a run has order version 1. Its flags.txt has all flags of `_IN_EVERY_RUN`, unlike a recipe,
-    which has only a few flags, but it lacks --order_version.
+    Such a run has order version 1. Its flags.txt has all flags of `_IN_EVERY_RUN`, but lacks
+    --order_version. A recipe is different, because it has only a few of these flags.
     """
     named = set(_read(lines))
     return named >= _IN_EVERY_RUN and "order_version" not in named
@@ -52,8 +54,9 @@ def is_of_version_1(lines: Iterable[str]) -> bool:
 def to_flagfile(config: Config) -> str:
     """Returns the flagfile that replays the run of `config`.
 
-    The flagfile has no line for a flag that is None or belongs to one call. If it is to be a run's
-    flags.txt, `config` must have an order version, because a flags.txt without one means version 1.
+    The flagfile has no line for a flag that is None or in `ONE_CALL`. A flags.txt without
+    --order_version means version 1. So `config` must have an order version if the result becomes
+    the flags.txt of a run.
     """
 
     def line(name: str, value: object) -> str:
@@ -66,7 +69,7 @@ def to_flagfile(config: Config) -> str:
 
 
 def order_version(config: Config, kept: str | None) -> int:
-    """Returns a run's order version: that of the command line, else of flags.txt, else the newest.
+    """Returns the --order_version of the command line, else that of flags.txt, else the newest.
 
     Args:
       config: the parsed command line.
@@ -79,7 +82,7 @@ def order_version(config: Config, kept: str | None) -> int:
 
 
 def shared(config: Config) -> list[str]:
-    """Returns the flags that must be equal on all workers: all but --model_dir and --data_dir."""
+    """Returns the flags that all workers must share: all except --model_dir and --data_dir."""
     own = ("model_dir", "data_dir")
     return [f"--{name}={getattr(config, name)}" for name in FLAGS if name not in own]
 
@@ -87,30 +90,30 @@ def shared(config: Config) -> list[str]:
 def learned(text: str) -> dict[str, str]:
     """Returns the values in a flags.txt that change what is learned, by flag.
 
-    If a flag is missing, the file is older than the flag, and the value is the flag's default. But
-    a missing --order_version means version 1, and a missing --precision means float32.
+    The file may be older than a flag, so a flag without a line has its default value. There are two
+    exceptions: a missing --order_version means 1, and a missing --precision means float32.
     """
     old = values_in(text)
     oldest = {"order_version": "1", "precision": FLOAT32}
     values = _read(to_flagfile(Config()).splitlines()) | oldest | old
-    values["evaluate_with"] = evaluated_with(values)  # Unset, it means one of its values.
+    values["evaluate_with"] = evaluated_with(values)  # If unset, it means plain or ema.
     free = FREE - DECIDES.get(values.get("anneal", ""), frozenset())
     spelled = free | {f"no{name}" for name in free}
     return {name: value for name, value in values.items() if name not in spelled}
 
 
 def evaluated_with(values: Mapping[str, str]) -> str:
-    """Returns which parameters count in a run with the flags `values`, "plain" or "ema"."""
+    """Returns "plain" or "ema": --evaluate_with in the flags `values`, or else its default."""
     return values.get("evaluate_with", "ema" if "ema_decay" in values else "plain")
 
 
 def values_in(text: str) -> dict[str, str]:
-    """Returns the values in a flags.txt, by flag; a flag without a line is unset."""
+    """Returns the values in a flags.txt, by flag; the result lacks each flag without a line."""
     return _read(text.splitlines())
 
 
 def recorded_precision(text: str) -> str:
-    """Returns the precision of the run whose flags.txt is `text`; float32 if it records none."""
+    """Returns the precision that the flags.txt `text` names; float32 if it names none, or auto."""
     found = learned(text)["precision"]
     return FLOAT32 if found == AUTO else found
 
@@ -120,7 +123,7 @@ def learned_differences(old: str, new: str) -> list[str]:
     before, now = learned(old), learned(new)
     before["precision"] = recorded_precision(old)
     if now["precision"] == AUTO and before["precision"] in (FLOAT32, BFLOAT16):
-        now["precision"] = before["precision"]  # auto means the precision of the run.
+        now["precision"] = before["precision"]  # Here, auto means the precision of the run.
     return [
         f"--{name}: {before.get(name, 'unset')} → {now.get(name, 'unset')}"
         for name in dict.fromkeys([*before, *now])
@@ -129,7 +132,7 @@ def learned_differences(old: str, new: str) -> list[str]:
 
 
 def not_a_flag(text: str) -> str:
-    """Returns a message about the first line of `text` that is not a flag; "" if all are flags."""
+    """Returns a message about the first line that a flags.txt cannot have; "" if there is none."""
     for number, line in enumerate(text.splitlines(), start=1):
         blank = not line.strip() or line.startswith("#")
         if not (blank or re.match("--[a-z]", line)) or re.search("[\0\udc80-\udcff]", line):
@@ -138,7 +141,7 @@ def not_a_flag(text: str) -> str:
 
 
 def listed(differences: Sequence[str]) -> str:
-    """Returns a text with the first ten differences, and the number of the others."""
+    """Returns a text with the first ten differences, and the number of further differences."""
     text = "; ".join(
         each if len(each) < _LONG else f"{each[:_LONG]}…" for each in differences[:_FEW]
     )
@@ -147,6 +150,6 @@ def listed(differences: Sequence[str]) -> str:
 
 
 def _read(lines: Iterable[str]) -> dict[str, str]:
-    """Returns the value of each flag; lines are --name=value."""
+    """Returns the value of each flag in `lines`, by flag; a line is --name=value."""
     pairs = (line[2:].partition("=") for line in lines)
     return {name: value for name, _, value in pairs}

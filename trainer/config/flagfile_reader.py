@@ -1,8 +1,8 @@
-"""Replaces the flagfiles of a command line by the flags in these files.
+"""Replaces each flagfile on a command line by the flags in this file.
 
 A flagfile has one flag per line; lines that start with # or // are comments. A flagfile is looked
-up in the current folder, then among the recipes of this program, such as fashion_mnist_grow. If
-flagfile a names flagfile b, b is first looked up in the folder of a.
+up in the current folder, then among the recipes, which are the flagfiles that come with this
+program. If flagfile a names flagfile b, b is first looked up in the folder of a.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from trainer.errors import UserError
 from trainer.system.regular_file import NotRegularError, read_regular
 
 _SUFFIX = ".flags"
-_MOST_BYTES = 2**20  # The flagfile of a run has 3 kB.
+_MOST_BYTES = 2**20  # Largest size of a flagfile; the flags.txt of a run has 3 kB.
 _PACKAGE = pathlib.Path(__file__).parents[1]
 
 
@@ -33,10 +33,12 @@ class Argument:
 
 
 def expand(arguments: Sequence[str]) -> list[Argument]:
-    """Replaces --flagfile=x, -flagfile=x and --flagfile x by the flags in the file x.
+    """Returns the arguments, with the flags in the file x in place of --flagfile=x.
+
+    The forms -flagfile=x and --flagfile x are replaced in the same way.
 
     Raises:
-      UserError: if a flagfile cannot be read, or names itself directly or through others.
+      UserError: if a flagfile cannot be read, or names itself directly or through other flagfiles.
     """
     expanded: list[Argument] = []
     following = iter(arguments)
@@ -48,7 +50,7 @@ def expand(arguments: Sequence[str]) -> list[Argument]:
         elif name:
             expanded += _flags_in(_found(name, pathlib.Path()), ())
         else:
-            raise UserError("--flagfile names no file.\nName a file of flags or a recipe.")
+            raise UserError("--flagfile has no value.\nName a file of flags or a recipe.")
     return expanded
 
 
@@ -61,9 +63,9 @@ def recipes() -> dict[str, pathlib.Path]:
 
 
 def _flagfile(text: str, following: Iterator[str]) -> str | None:
-    """Returns the flagfile that `text` names, or None if `text` is another argument.
+    """Returns the name of the flagfile if `text` is a --flagfile argument, or else None.
 
-    After a bare --flagfile, the name is the next of the arguments in `following`.
+    If `text` is --flagfile alone, the name is the next argument, which is taken from `following`.
     """
     flag, equals, name = text.partition("=")
     if flag not in ("--flagfile", "-flagfile"):
@@ -72,7 +74,7 @@ def _flagfile(text: str, following: Iterator[str]) -> str | None:
 
 
 def _found(name: str, folder: pathlib.Path) -> pathlib.Path:
-    """Returns the path of a flagfile or recipe, which is looked up in `folder` first."""
+    """Returns the path of the flagfile or recipe `name`; `folder` is searched first."""
     here = pathlib.Path(name)
     for path in (folder / here, here):
         if path.exists() and not (path.is_dir() and os.sep not in name):
@@ -81,7 +83,7 @@ def _found(name: str, folder: pathlib.Path) -> pathlib.Path:
 
 
 def _flags_in(path: pathlib.Path, around: tuple[pathlib.Path, ...]) -> Iterator[Argument]:
-    """Yields the flags of a flagfile; `around` is the chain of flagfiles that led to this one."""
+    """Yields the flags of a flagfile that is nested in the flagfiles `around`, outermost first."""
     if path.resolve() in around:
         raise UserError(
             f"--flagfile={path} names itself, directly or through another flagfile.\n"

@@ -1,4 +1,4 @@
-"""Declares Config and its flags, except for those that it inherits from run_flags.py."""
+"""Declares Config, which has all flags; it inherits those of run_flags.py and model_flags.py."""
 
 import dataclasses
 import re
@@ -35,7 +35,8 @@ _tpu_name = must_be(
 
 
 def _page(value: str) -> str:
-    # The figures are in a folder beside the page, with the page's name without .html.
+    # The folder of the figures is beside the page, and has the page's name without .html. The two
+    # names must differ, so the page's name must end with .html.
     return local_path.problem(value) or (
         "" if re.search(r"[^/]\.html$", value) else "must end with .html"
     )
@@ -43,10 +44,10 @@ def _page(value: str) -> str:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(RunFlags):
-    """Parsed command line: a field for each flag, in the unit that the flag's help names.
+    """Parsed command line: a field for each flag, in the unit that the help of the flag names.
 
     Attributes:
-      given: the text --name=value of each flag that was set, by the flag's name.
+      given: text of each flag that was set, such as --name=value, by the name of the flag.
     """
 
     given: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False, repr=False)
@@ -61,9 +62,9 @@ class Config(RunFlags):
     micro_batch_size: int = _run(
         0,
         "Largest number of examples in one forward and backward pass of a replica. 0: the fastest "
-        "that fits in memory, by measurement; with --deterministic, 128, or the ghost batch if it "
-        "is larger; with --anneal=measured, as with --deterministic, but at most half of the first "
-        "batch.",
+        "number that fits in memory, by measurement. With --deterministic or --anneal=measured, it "
+        "is not measured, but is 128, or the ghost batch size if that is larger; with "
+        "--anneal=measured, it is at most half of the first batch.",
         problem=at_least(0),
         decides="measured",
     )
@@ -83,13 +84,15 @@ class Config(RunFlags):
         50, "Interval of logged points, in updates; evaluations log points too.", problem=POSITIVE
     )
     deterministic: bool = _run(
-        False, "Use bit-reproducible kernels, and choose nothing by measuring time.", commands=MODEL
+        False,
+        "Use bit-reproducible kernels, and make no choice that depends on measured time.",
+        commands=MODEL,
     )
     xla: str = _run(
         "auto",
-        "Whether XLA compiles the training step. Results differ by rounding, and random layers "
-        "draw other masks. auto: on GPUs, unless --deterministic is given; CPUs are slower with "
-        "XLA, and TPUs always have it.",
+        "Whether XLA compiles the training step. With XLA, results differ by rounding, and random "
+        "layers draw other masks. auto: only on GPUs, and not with --deterministic. CPUs are "
+        "slower with XLA; TPUs always use XLA.",
         choices=("auto", "on", "off"),
         commands=("train", "range_test", "sweep"),
     )
@@ -101,8 +104,8 @@ class Config(RunFlags):
     )
     profile_updates: str | None = _run(
         None,
-        "First and last update to profile for TensorBoard, such as 100:110; the chief alone "
-        "records (unset: none).",
+        "First and last update to profile for TensorBoard, such as 100:110; only the chief, the "
+        "first worker, is profiled (unset: none).",
         problem=profile_range.problem,
         scope=Scope.CALL,
         commands=("train",),
@@ -110,8 +113,9 @@ class Config(RunFlags):
 
     strategy: str = _devices(
         "auto",
-        "Distribution strategy. auto: mirrored if there are several devices; multi_worker: several "
-        "processes, which TF_CONFIG, Slurm or Kubernetes lists; tpu: all cores of --tpu.",
+        "Distribution strategy. auto: mirrored if there are several devices, else one_device; "
+        "multi_worker: several processes, as TF_CONFIG, Slurm or Kubernetes lists them; tpu: all "
+        "cores of --tpu.",
         choices=("auto", "one_device", "mirrored", "multi_worker", "tpu"),
     )
     virtual_devices: int | None = _devices(
@@ -125,7 +129,9 @@ class Config(RunFlags):
     tpu_zone: str | None = _devices(None, "Zone of --tpu, such as us-west4-a.", problem=_tpu_name)
     tpu_project: str | None = _devices(None, "Google Cloud project of --tpu.", problem=_tpu_name)
     worker_timeout: float = _devices(
-        60.0, "Silence after which a worker counts as lost, in seconds.", problem=POSITIVE
+        60.0,
+        "Time without a heartbeat after which a worker counts as lost, in seconds.",
+        problem=POSITIVE,
     )
 
     checkpoint: str = _checkpoint(
@@ -136,8 +142,8 @@ class Config(RunFlags):
     export_dir: str | None = _checkpoint(
         None,
         "Folder of an export. `export` writes it (unset: the folder export in the run directory). "
-        "`evaluate` and `predict` read its SavedModel, or its model.keras if you give the path of "
-        "that file.",
+        "`evaluate` and `predict` read the SavedModel in this folder. To read model.keras instead, "
+        "give the path of that file.",
         problem=local_path.problem,
     )
 
@@ -150,7 +156,7 @@ class Config(RunFlags):
 
     format: str = _output(
         "table",
-        "Output format; with json, `predict` prints one object per picture and line.",
+        "Output format. With json, `predict` prints a line with one JSON object for each picture.",
         choices=("table", "json", "csv"),
         only={"csv": ("predict",)},
         commands=("plan", "evaluate", "predict", "sweep"),
@@ -177,8 +183,8 @@ class Config(RunFlags):
     )
     plan_parameters: int | None = _cost(
         None,
-        "Number of parameters and moving statistics that hosts sum in an update (unset: the number "
-        "in the finished run in --model_dir).",
+        "Number of parameters and moving statistics that the hosts all-reduce in each update "
+        "(unset: the number in the finished run in --model_dir).",
         problem=POSITIVE,
         formerly="parameters",
     )
@@ -191,8 +197,8 @@ class Config(RunFlags):
     )
     plan_link_latency: float = _cost(
         50.0,
-        "Latency of one step from host to host, in microseconds; TensorFlow's ring between CPUs "
-        "takes about 400.",
+        "Latency of one step of the ring all-reduce from host to host, in microseconds. With "
+        "TensorFlow's ring between CPUs, it is about 400.",
         problem=at_least(0),
         formerly="link_latency",
     )
@@ -200,14 +206,14 @@ class Config(RunFlags):
     sweep: str | None = _sweep(
         None,
         "Grid of flags: initial_batch_size=128,256;seed=0,1 has four points. "
-        "initial_batch_size/ghost_batch_size=2/2,128/32 varies two flags together. Braces hold a "
-        "value with commas: anneal_epochs={30%,60%},{50%,75%}. flagfile may be swept too; the "
-        "sweep's other flags override those in the swept flagfile.",
+        "initial_batch_size/ghost_batch_size=2/2,128/32 varies two flags together. Braces enclose "
+        "a value that has commas: anneal_epochs={30%,60%},{50%,75%}. Flagfiles may be swept too, "
+        "as in flagfile=a.flags,b.flags; the sweep's other flags override the flags in them.",
     )
     sweep_shard: str | None = _sweep(
         None,
-        "Share of the points that this process trains: 1/4 is the first point and every fourth one "
-        "after it, and 4/4 is the last share (unset: all points).",
+        "Share of the points that this process trains: 1/4 is points 1, 5, 9 and so on, and 4/4 is "
+        "points 4, 8, 12 and so on (unset: all points).",
         formerly="sweep_part",
     )
     sweep_parallel: int = _sweep(

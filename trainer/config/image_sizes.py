@@ -1,4 +1,4 @@
-"""Parses --image_sizes, a list of the training images' sides and of the epochs where they begin."""
+"""Parses --image_sizes: side lengths of training images, each with the epoch at which it begins."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ _LARGEST = 2**16
 
 
 def problem(texts: Sequence[str]) -> str:
-    """Returns the reason why the value `texts` of --image_sizes cannot be used, or "".
+    """Returns why the value `texts` of --image_sizes cannot be used; "" if it can.
 
     >>> problem(["128@0%", "192@75%"])
     ''
@@ -31,7 +31,7 @@ def problem(texts: Sequence[str]) -> str:
 
 
 def sizes(texts: Sequence[str]) -> list[int]:
-    """Returns the sizes in pixels, in the order of the run.
+    """Returns the side lengths in pixels, in the order of `texts`.
 
     >>> sizes(["128@0%", "160@40%", "192@75%"])
     [128, 160, 192]
@@ -40,7 +40,7 @@ def sizes(texts: Sequence[str]) -> list[int]:
 
 
 def starts(texts: Sequence[str], total: float) -> list[float]:
-    """Returns the epochs at which the sizes begin; percents are of `total` epochs.
+    """Returns the epoch at which each size begins; a percentage is a part of `total` epochs.
 
     >>> starts(["128@0%", "160@40%", "192@15"], total=20)
     [0.0, 8.0, 15.0]
@@ -49,15 +49,15 @@ def starts(texts: Sequence[str], total: float) -> list[float]:
     for text in texts:
         start = text.partition("@")[2]
         value = _number(start)
-        assert value is not None  # `problem` has refused other values.
+        assert value is not None  # `problem` has refused values without a number.
         found.append(total * value / 100 if start.strip().endswith("%") else value)
     return found
 
 
 def _number(text: str) -> float | None:
-    """Returns the number that `text` begins with, before a "%" if there is one; None: it has none.
+    """Returns `text` as a number, without a "%" at the end.
 
-    The result is finite and not negative.
+    Returns None if `text` is not a number, or if the number is negative or not finite.
     """
     try:
         value = float(text.strip().removesuffix("%"))

@@ -1,4 +1,4 @@
-"""Checks the paths in flags: most must be on this machine's disks; TFDS also reads URLs."""
+"""Checks the paths in flags. Most must be local, but --data_dir may be a URL that TFDS reads."""
 
 import os
 import re
@@ -19,7 +19,7 @@ def scheme(path: str) -> str:
 
 
 def empty(value: str) -> str:
-    """Returns why `value` cannot be used if it is blank; else ""."""
+    """Returns why a blank `value` cannot be used; "" if `value` is not blank."""
     if value.strip():
         return ""
     return (
@@ -29,7 +29,7 @@ def empty(value: str) -> str:
 
 
 def remote_problem(path: str) -> str:
-    """Returns why TFDS, which also reads URLs, cannot use `path`; "" if TFDS can use it."""
+    """Returns why TFDS cannot use `path`, which may be a URL; "" if TFDS can use it."""
     kind = scheme(path)
     if kind and "://" not in path:
         return f"is a URL with one slash, which would name a local folder: write {kind}://"
@@ -37,7 +37,7 @@ def remote_problem(path: str) -> str:
 
 
 def problem(path: str) -> str:
-    """Returns why `path` cannot be used, with a remedy, for a message; "" if it can be used."""
+    """Returns why `path` cannot be used, and a remedy, for a message; "" if it can be used."""
     kind = scheme(path)
     if kind == "file":
         return "is a URL: write the path alone, as in /data/x"
@@ -49,16 +49,17 @@ def problem(path: str) -> str:
 
 
 def _home_problem(path: str) -> str:
-    """Returns why `path` cannot be used if it begins with ~ for a home; else "".
+    """Returns why `path` cannot be used if its ~ stands for a home folder; otherwise "".
 
-    An editor's ~draft.jpg may be among the files of a pattern. So a file of such a name is read.
+    A shell pattern such as *.jpg may match an editor's file ~draft.jpg. So a path such as
+    ~draft.jpg is accepted if it exists. The path ~ and paths that begin with ~/ never are.
     """
     home = path.partition("/")[0]
     if home == "~":
         return "begins with ~, which the shell does not expand within a flag: write $HOME instead"
     if home.startswith("~") and not os.path.lexists(path):
         return (
-            f"begins with {home}, which the shell does not expand within a flag: write out the "
-            f"path of that home, or ./{path} if the name begins with ~"
+            f"begins with {home}, which the shell does not expand within a flag: write the full "
+            f"path of that home folder, or ./{path} for a file whose name begins with ~"
         )
     return ""

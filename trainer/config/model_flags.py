@@ -21,7 +21,8 @@ AUTO, FLOAT32, BFLOAT16 = "auto", "float32", "bfloat16"
 
 _data = Group("Data", Scope.LEARNED, MODEL)
 _model = Group("Model", Scope.LEARNED, MODEL)
-# At 1e6, all shares are within 0.002 of ½. In float64, those of 1e300 would all be 0 or 1.
+# The shares of two mixed images are drawn from Beta(α, α). At α = 1e6, all shares are within 0.002
+# of ½. At α = 1e300, the rounding errors of float64 would make all shares 0 or 1.
 _ALPHA = must_be("above 0 and at most 1e6", lambda value: 0 < value <= 1e6)
 
 
@@ -41,7 +42,7 @@ def _pattern_problem(pattern: str) -> str:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelFlags:
-    """Flags of the data and the model; a number that is not set is None."""
+    """Flags of the data and the model; an unset flag without a default is None."""
 
     dataset: str = _data(
         "fashion_mnist",
@@ -57,7 +58,11 @@ class ModelFlags:
         scope=Scope.FREE,
         commands=(*MODEL, "convert"),
     )
-    train_split: str = _data("train", "Training split, in TFDS's syntax.", problem=local_path.empty)
+    train_split: str = _data(
+        "train",
+        "Training split, in TFDS's syntax, such as train[:90%].",
+        problem=local_path.empty,
+    )
     eval_split: str | None = _data(
         None,
         "Evaluation split, in TFDS's syntax (unset: test; for image_folder and "
@@ -67,7 +72,8 @@ class ModelFlags:
     )
     train_examples: int | None = _data(
         None,
-        "Number N of training examples, for `plan` if the dataset is not on this machine.",
+        "Number N of training examples (unset: counted). `plan` needs it if the dataset is not on "
+        "this machine.",
         problem=POSITIVE,
         scope=Scope.FREE,
         commands=TRAINING,
@@ -75,12 +81,13 @@ class ModelFlags:
     augment: str = _data(
         "none",
         "Augmentation of training images: none, or a list, as in crop,flip,randaugment,erasing. "
-        "crop: shifts of up to 4 pixels; flip: mirrors half; randaugment: operations drawn from "
-        "14; trivialaugment: one of the 14, of any strength; erasing: noise in a rectangle; mixup "
-        "and cutmix: mix examples of a ghost batch. Presets, alone or in a list: medium: "
-        "crop,flip; strong: also zoom by 0.75 to 1.25, rotation by up to 10 degrees, channel shift "
-        "by up to 50 grey levels, and random erasing in half of the images; imagenet: a resized "
-        "crop of 8% to 100% of the image, and flips, with evaluation on the centre crop.",
+        "crop: shifts images by up to 4 pixels; flip: mirrors half of the images; randaugment: "
+        "applies operations drawn from 14; trivialaugment: applies one of the 14, with a random "
+        "strength; erasing: replaces a rectangle of some images with noise; mixup, cutmix: mix "
+        "pairs of images in a ghost batch. A list may also have one preset. medium: the same as "
+        "crop,flip; strong: medium, zoom by 0.75 to 1.25, rotation by up to 10 degrees, channel "
+        "shift by up to 50 grey levels, and erasing in half of the images; imagenet: a random crop "
+        "of 8% to 100% of the image, resized, and flips; evaluation takes the centre crop.",
         problem=augment_list.problem,
     )
     randaugment_layers: int = _data(
@@ -103,38 +110,43 @@ class ModelFlags:
     )
     erasing_area: str = _data(
         "0.02,0.4",
-        "Smallest and largest rectangle of `erasing`, as fractions of the image's area.",
+        "Smallest and largest area of `erasing`'s rectangle, as fractions of the image's area.",
         problem=augment_list.area_problem,
         commands=TRAINING,
     )
     mixup_alpha: float = _data(
         0.2,
-        "Parameter alpha of mixup's distribution Beta(alpha, alpha) of the mixed share.",
+        "Parameter alpha of mixup: the share of an image in the mixture is drawn from "
+        "Beta(alpha, alpha).",
         problem=_ALPHA,
         commands=TRAINING,
     )
     cutmix_alpha: float = _data(
         1.0,
-        "Parameter alpha of cutmix's distribution Beta(alpha, alpha) of the mixed area.",
+        "Parameter alpha of cutmix: the share of its area that an image keeps is drawn from "
+        "Beta(alpha, alpha).",
         problem=_ALPHA,
         commands=TRAINING,
     )
     skip_bad_examples: bool = _data(
         False,
-        "Skip, count and name images that cannot be read or decoded (TFDS: ArrayRecord only).",
+        "Skip images that cannot be read or decoded, and report their number and names (TFDS: "
+        "ArrayRecord only).",
         scope=Scope.FREE,
         commands=EXAMPLES,
     )
     class_weights: str | None = _data(
         None,
-        "Weights of the classes in the training loss, scaled to mean 1: balanced (1 / number of "
-        "examples), or the path of a .json or .csv file with class names (unset: all 1).",
+        "Weights of the classes in the training loss: balanced (1 / number of the class's "
+        "examples), or the path of a .json or .csv file with a weight for each class name. The "
+        "weights are scaled to a mean of 1 over the training examples (unset: all 1).",
         problem=local_path.problem,
         commands=TRAINING,
     )
     sampling: str = _data(
         "shuffled",
-        "Order of training examples: each one once an epoch, or each class equally often.",
+        "Order of training examples. shuffled: each example once per epoch; balanced: each class "
+        "equally often.",
         choices=("shuffled", "balanced"),
         commands=TRAINING,
     )
@@ -154,8 +166,9 @@ class ModelFlags:
     )
     drop_path: float = _model(
         0.0,
-        "Stochastic depth: probability with which the last block of resnet_50 or vit skips its "
-        "branch for a training example; the probability rises evenly from 0 at the first block.",
+        "Stochastic depth: probability that the last block of resnet_50 or vit skips its residual "
+        "branch for a training example. The probability rises linearly over the blocks, from 0 at "
+        "the first.",
         problem=FRACTION,
         commands=TRAINING,
     )
@@ -164,9 +177,9 @@ class ModelFlags:
     )
     image_sizes: tuple[str, ...] = _model(
         (),
-        "Side lengths of the training images in the course of the run, in pixels, each with the "
-        f"epoch or the percent of the run where it begins, as in {image_sizes.EXAMPLE} (unset: "
-        "--image_size throughout).",
+        "Side lengths of the training images, in pixels, if they change during the run: a list of "
+        "SIZE@START, where START is an epoch or a percentage of the run, as in "
+        f"{image_sizes.EXAMPLE} (unset: always --image_size).",
         problem=image_sizes.problem,
     )
     eval_image_size: int | None = _model(
@@ -181,15 +194,17 @@ class ModelFlags:
     init_from: str | None = _model(
         None,
         "Pretrained weights: a run directory (RUN@best or RUN@UPDATE for another checkpoint than "
-        "the newest), an export, a .keras or .weights.h5 file, or imagenet for those of "
-        "keras.applications (unset: random weights). They are read when the run begins.",
+        "the newest), an export, a .keras or .weights.h5 file, or imagenet for the weights of "
+        "keras.applications (unset: random weights). The weights are read only when the run "
+        "begins, not when it resumes.",
         problem=local_path.problem,
         commands=TRAINING,
     )
     freeze: str | None = _model(
         None,
-        "Regular expression; a layer keeps its weights if the start of its path matches. "
-        "--freeze='(?!logits)' trains only the layer logits (unset: all layers train).",
+        "Regular expression for the layers that do not train: a layer is frozen if the start of "
+        "its path matches. For example, '(?!logits)' freezes all layers except logits (unset: all "
+        "layers train).",
         problem=_pattern_problem,
         commands=TRAINING,
     )
@@ -201,8 +216,8 @@ class ModelFlags:
     )
     layer_decay: float = _model(
         1.0,
-        "Factor on the learning rate from one block of layers to the block before it; the last "
-        "layer has factor 1.",
+        "Ratio of the learning rate of a block of layers to the rate of the next block. The last "
+        "layer has the full learning rate.",
         problem=must_be("above 0 and at most 1", lambda value: 0 < value <= 1),
         commands=TRAINING,
     )
@@ -214,16 +229,16 @@ class ModelFlags:
     )
     ghost_decay: float = _model(
         0.99,
-        "Decay of the moving statistics per ghost batch.",
+        "Decay of batch norm's moving statistics, per ghost batch.",
         problem=must_be("above 0 and below 1", lambda value: 0 < value < 1),
         commands=TRAINING,
     )
     precision: str = _model(
         AUTO,
         "Data type of the layers' computations; parameters, normalisation and loss are always "
-        "float32. auto is the precision that the run began with; for a new run, it is bfloat16 on "
-        "TPUs, on GPUs from compute capability 8 and on CPUs with amx_bf16 or avx512_bf16, and "
-        "float32 elsewhere and with --deterministic.",
+        "float32. auto: a resumed run keeps its precision; a new run takes float32 with "
+        "--deterministic, and otherwise bfloat16 on TPUs, on GPUs from compute capability 8 and on "
+        "CPUs with amx_bf16 or avx512_bf16, and float32 elsewhere.",
         choices=(AUTO, FLOAT32, BFLOAT16),
     )
 
@@ -240,7 +255,7 @@ class ModelFlags:
 
     @property
     def augmentation(self) -> augment_list.Augmentation:
-        """Augmentation of training images, as the flags above describe it."""
+        """Augmentation of training images that --augment and the flags of its items describe."""
         return augment_list.parse(
             self.augment,
             layers=self.randaugment_layers,

@@ -1,4 +1,4 @@
-"""Range of updates to profile, as --profile_updates gives it."""
+"""Parses --profile_updates, the range of updates to profile."""
 
 import dataclasses
 import re
@@ -6,7 +6,7 @@ import re
 
 @dataclasses.dataclass(frozen=True)
 class ProfileRange:
-    """The updates from `first` to `last`, both included; the first update of a run is 1."""
+    """Updates from `first` to `last`, both included; the first update of a run has number 1."""
 
     first: int
     last: int
@@ -31,7 +31,7 @@ def parse(text: str) -> ProfileRange:
 
 
 def problem(text: str) -> str:
-    """Returns why `text` cannot be used, or ""."""
+    """Returns why `text` cannot be a value of --profile_updates; "" if it can."""
     try:
         parse(text)
     except ValueError as error:

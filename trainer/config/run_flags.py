@@ -20,11 +20,12 @@ from trainer.config.model_flags import ModelFlags
 # The --order_version of new runs.
 NEWEST_ORDER = 2
 
-# Values of --optimizer that average gradients, and divide by the root of the average squared
-# gradient. Their momentum is β₁, which does not lengthen a step.
+# Values of --optimizer that divide the average gradient by the root of the average of the squared
+# gradient. Their --momentum is β₁, the decay of the average gradient. Unlike the momentum of SGD,
+# a larger β₁ does not lengthen a step.
 ADAPTIVE = ("adam", "adamw", "lamb")
 
-# Values of --anneal that are functions of the epochs.
+# Values of --anneal at which the schedule depends on the epoch alone.
 _FUNCTIONS = ("constant", "step", "cosine", "polynomial", "exponential", "cyclical")
 
 _LEARNED = Scope.LEARNED
@@ -42,7 +43,7 @@ _range = Group("Range test", _LEARNED, TRAINING)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunFlags(ModelFlags):
-    """Flags that decide what a run learns; a number that is not set is None."""
+    """Flags that decide how a run learns; an unset flag without a default is None."""
 
     epochs: float = _length(16.0, "Length of the run, in epochs.", problem=EPOCHS)
     seed: int = _length(
@@ -52,8 +53,9 @@ class RunFlags(ModelFlags):
     )
     order_version: int | None = _length(
         None,
-        "Version of the order of examples and of dropout's seeds. Runs older than this flag have "
-        "version 1, whose order repeats (unset: the run's own; 2 for new runs).",
+        "Version of the order of examples and of dropout's seeds. Runs that are older than this "
+        "flag have version 1, in which the order repeats after some epochs (unset: 2 for a new "
+        "run; a resumed run keeps its version).",
         problem=must_be("1 or 2", lambda value: value in (1, NEWEST_ORDER)),
     )
 
@@ -65,20 +67,21 @@ class RunFlags(ModelFlags):
     weight_decay: float = _optimizer(
         0.0,
         "Factor of the coupled L2 penalty on all parameters except biases and the weights of "
-        "normalisation (adamw and lamb: the factor times the parameter is added to the normalised "
-        "gradient).",
+        "normalisation. adamw and lamb instead add the factor times the parameter to the "
+        "normalised gradient.",
         problem=at_least(0),
     )
     clip_norm: float | None = _optimizer(
         None,
-        "Largest Euclidean norm of an update's gradient, with the model's regularizers and without "
-        "--weight_decay; a longer gradient is scaled down to this norm (unset: no clipping).",
+        "Largest Euclidean norm of an update's gradient; a longer gradient is scaled down to this "
+        "norm. The gradient includes the model's regularizers, but not --weight_decay (unset: no "
+        "clipping).",
         problem=RATE,
     )
     loss: str = _optimizer(
         "softmax",
         "Loss of an example. softmax: cross-entropy of one class among all; sigmoid: binary "
-        "cross-entropy of each class, whose probabilities then need not sum to 1.",
+        "cross-entropy of each class; the probabilities of the classes need not sum to 1.",
         choices=("softmax", "sigmoid"),
     )
     sigmoid_reduction: str = _optimizer(
@@ -86,26 +89,30 @@ class RunFlags(ModelFlags):
     )
     sigmoid_threshold: float | None = _optimizer(
         None,
-        "Share of a mixed image above which the label's target in --loss=sigmoid is 1; at or below "
-        "it, the target is 0 (unset: the target is the share).",
+        "Threshold for the targets of mixed images, with --loss=sigmoid. The target of a class is "
+        "1 if the share of the class in the image is above the threshold, and otherwise 0 (unset: "
+        "the target is the share).",
         problem=FRACTION,
     )
     label_smoothing: float = _optimizer(
-        0.0, "Probability that is spread evenly over all classes.", problem=FRACTION
+        0.0,
+        "Share of the target probability that is spread evenly over all classes.",
+        problem=FRACTION,
     )
 
     ema_decay: float | None = _average(
         None,
-        "Decay of the average of parameters and moving statistics, per --base_batch_size examples: "
-        "its horizon is --base_batch_size / (1 - decay) examples at all batch sizes (unset: no "
-        "average).",
+        "Decay of the moving average of parameters and moving statistics, per --base_batch_size "
+        "examples. At every batch size, the average spans about --base_batch_size / (1 - decay) "
+        "examples (unset: no average).",
         problem=must_be("above 0 and below 1", lambda value: 0 < value < 1),
     )
     evaluate_with: str | None = _average(
         None,
-        "Parameters that `evaluate`, `export` and `predict` take, and whose evaluation counts for "
-        "the result, the best checkpoint and plateaus: plain, or ema for their average. A run with "
-        "--ema_decay evaluates both (unset: ema with --ema_decay, else plain).",
+        "Parameters that `evaluate`, `export` and `predict` use. plain: the trained parameters; "
+        "ema: their moving average. A run with --ema_decay evaluates both; the parameters that "
+        "this flag names decide the result, the best checkpoint and plateaus (unset: ema with "
+        "--ema_decay, else plain).",
         choices=("plain", "ema"),
         scope=Scope.FREE,
         commands=MODEL,
@@ -126,11 +133,14 @@ class RunFlags(ModelFlags):
         choices=("linear", "sqrt", "none"),
     )
     initial_learning_rate: float | None = _start(
-        None, "Learning rate at the start (unset: solved from the reference).", problem=RATE
+        None,
+        "Learning rate at the start (unset: computed from the reference, at equal noise scale).",
+        problem=RATE,
     )
     initial_batch_size: int | None = _start(
         None,
-        "Batch size at the start, in examples (unset: solved from the reference).",
+        "Batch size at the start, in examples (unset: computed from the reference, at equal noise "
+        "scale).",
         problem=POSITIVE,
     )
     momentum: float | None = _start(None, "Momentum (unset: the reference's).", problem=FRACTION)
@@ -139,8 +149,8 @@ class RunFlags(ModelFlags):
     )
     warmup_from: float | None = _start(
         None,
-        "Factor on the learning rate when its warm-up starts (unset: base / initial learning rate, "
-        "at most 1).",
+        "Factor on the learning rate at the start of its warm-up (unset: --base_learning_rate / "
+        "initial learning rate, but at most 1).",
         problem=must_be("above 0 and at most 1, a factor on the rate", lambda v: 0 < v <= 1),
     )
     momentum_warmup_epochs: float = _start(
@@ -162,9 +172,10 @@ class RunFlags(ModelFlags):
     )
     anneal_with: str = _schedule(
         "learning_rate",
-        "Quantity that realises the schedule. learning_rate: the learning rate alone; hybrid: the "
-        "batch size in the first --batch_anneals steps of `step` or `plateau`, then the learning "
-        "rate; batch_size: the batch size up to its maximum, then the learning rate.",
+        "Quantity that changes so that the noise scale follows its schedule. learning_rate: the "
+        "learning rate alone; hybrid: the batch size in the first --batch_anneals steps of `step` "
+        "or `plateau`, then the learning rate; batch_size: the batch size up to its maximum, then "
+        "the learning rate.",
         choices=("learning_rate", "hybrid", "batch_size"),
     )
     max_batch_size: int | None = _schedule(
@@ -175,20 +186,23 @@ class RunFlags(ModelFlags):
     )
     momentum_to: float | None = _schedule(
         None,
-        "Lowest momentum, to which the momentum falls once the batch size is at its maximum, "
-        "before the learning rate falls (unset: the momentum does not fall).",
+        "Lowest momentum. Once the batch size is at its maximum, the momentum falls to this value, "
+        "and only then the learning rate falls (unset: the momentum does not fall).",
         problem=FRACTION,
     )
 
     anneal_epochs: tuple[str, ...] = _step(
         (),
-        "Times at which `step` divides the noise scale by --anneal_factor, in epochs or percent of "
-        "the run, as in 30%,60%,80%. For `exponential`: the length, in the same units, over which "
-        "the noise scale falls by that factor.",
+        "Epochs at which `step` divides the noise scale by --anneal_factor; a value may be a "
+        "percentage of the run, as in 30%,60%,80%. For `exponential`: one value, the length over "
+        "which the noise scale falls by that factor.",
     )
     anneal_factor: float = _step(5.0, "Divisor of the noise scale at each step.", problem=FACTOR)
     anneal_power: float = _step(
-        2.0, "Exponent of `polynomial`: (1 - epochs / total) ** exponent.", problem=POSITIVE
+        2.0,
+        "Exponent of `polynomial`: the noise scale is proportional to (1 - epoch / --epochs) ** "
+        "exponent.",
+        problem=POSITIVE,
     )
     batch_anneals: int = _step(
         1, "Number of steps that `hybrid` realises with the batch size.", problem=at_least(0)
@@ -200,19 +214,22 @@ class RunFlags(ModelFlags):
     )
     cycle_factor: float = _cyclical(
         1.0,
-        "Factor on a cycle's height after each cycle. Smith's policies: 1 is triangular, 0.5 is "
-        "triangular2; with --cycle_factor_per=update, it is the base of exp_range.",
+        "Factor by which the height of a cycle changes after each cycle. In Smith 2015, 1 is "
+        "triangular, and 0.5 is triangular2; with --cycle_factor_per=update, the factor is the "
+        "base of exp_range.",
         problem=must_be("above 0 and at most 1", lambda v: 0 < v <= 1),
     )
     cycle_factor_per: str = _cyclical(
         "cycle",
-        "Interval of --cycle_factor: a cycle, or an update at the initial batch size.",
+        "Interval after which --cycle_factor applies again: a cycle, or an update of the initial "
+        "batch size.",
         choices=("cycle", "update"),
     )
 
     min_improvement: float = _plateau(
         0.0,
-        "Rise of top-1 above its best value that an improvement must exceed, as a fraction.",
+        "Threshold of an improvement, as a fraction: top-1 must exceed its best value by more than "
+        "this.",
         problem=FRACTION,
     )
     patience: int = _plateau(
@@ -220,15 +237,21 @@ class RunFlags(ModelFlags):
         "Number of consecutive evaluations without improvement that make a plateau.",
         problem=POSITIVE,
     )
-    cooldown: int = _plateau(0, "Number of evaluations ignored after a step.", problem=at_least(0))
+    cooldown: int = _plateau(
+        0,
+        "Number of evaluations after a step that do not count for --patience.",
+        problem=at_least(0),
+    )
     max_anneals: int = _plateau(
-        2, "Largest number of steps; the plateau after the last ends the run.", problem=at_least(0)
+        2,
+        "Largest number of steps; the plateau after the last step ends the run.",
+        problem=at_least(0),
     )
 
     growth_threshold: float = _measured(
         2.0,
-        "Factor by which the batch grows when gradient noise scale / batch size reaches the same "
-        "factor.",
+        "Growth factor and threshold: once the gradient noise scale is at least this many times "
+        "the batch size, the batch size is multiplied by this number.",
         problem=FACTOR,
     )
     noise_horizon: int | None = _measured(
@@ -239,8 +262,8 @@ class RunFlags(ModelFlags):
         decides="measured",
     )
 
-    range_from: float = _range(1e-4, "Learning rate at the start.", problem=RATE)
-    range_to: float = _range(10.0, "Learning rate at the end.", problem=RATE)
+    range_from: float = _range(1e-4, "Learning rate at the start of the range test.", problem=RATE)
+    range_to: float = _range(10.0, "Learning rate at the end of the range test.", problem=RATE)
     range_scale: str = _range(
         "geometric", "Scale on which the learning rate rises.", choices=("geometric", "linear")
     )

@@ -1,4 +1,4 @@
-"""Checks and describes the flags that decide the targets of training: mixing and the loss."""
+"""Checks and describes the flags of mixing and of the loss, which decide the training targets."""
 
 from trainer.config.augment_list import MIXING
 from trainer.config.flags import Config
@@ -6,10 +6,11 @@ from trainer.errors import UserError
 
 
 def check(config: Config) -> None:
-    """Checks that the flags of mixing and the loss fit together.
+    """Checks that the flags of mixing (mixup and cutmix) and of the loss fit together.
 
     Raises:
-      UserError: if a ghost batch has nothing to mix, or a flag has no effect.
+      UserError: if a ghost batch has only one image, which cannot be mixed, or if a flag has no
+        effect.
     """
     mixing = config.augmentation.mixing
     if mixing and config.ghost_batch_size == 1:
@@ -34,7 +35,7 @@ def check(config: Config) -> None:
 
 
 def described(config: Config) -> list[str]:
-    """Returns a line about mixing and one about the loss, for each that is not the default."""
+    """Returns a line about mixing if images are mixed, and one about the loss if it is sigmoid."""
     lines = []
     if mixing := config.augmentation.mixing:
         alphas = {"mixup": config.mixup_alpha, "cutmix": config.cutmix_alpha}

@@ -3,13 +3,14 @@
 All random bits come from a 64-bit hash of (seed, position). An image's position is the number of
 examples that the run consumes before the image. So batches, replicas and restarts do not change an
 example's augmentation. In the next epoch, the example has another position and so another
-augmentation. Seed and position have 64 bits each, so the hashes of a run do not repeat.
+augmentation. With one seed, different positions have different hashes.
 
-Crop and flip use the hash itself. `decode.random_crop` (imagenet) uses it as the key of
-TensorFlow's Philox generator. All other augmentations need more bits than the hash has. They use
-words of the splitmix64 sequence that starts at the hash, and each has words of its own. So an
-augmentation does not depend on the other items of --augment. Only `strong` uses all words, so it
-excludes the other items that need words. Replacements of bad examples use the sequence too.
+Crop and flip use the bits of the hash. `decode.random_crop`, for --augment=imagenet, uses the hash
+as the key of TensorFlow's Philox generator. The augmentations `strong`, `erasing` and the policies
+need more than 64 bits. They use random 64-bit words: the splitmix64 sequence that starts at the
+hash. `erasing` and the policies use different words, so they do not change each other's results.
+`strong` uses all words, so it excludes the other two. The choice of replacements for bad examples
+uses words of this sequence, too. Mixup and cutmix (`mixing`) use another hash.
 """
 
 import functools
@@ -28,7 +29,7 @@ Augment = Callable[[tf.Tensor, tf.Tensor, int], tf.Tensor]
 
 
 def augmenter(asked: Augmentation) -> Augment:
-    """Returns the function that augments images as `asked`, except for resized crops and mixing."""
+    """Returns the function that applies all of `asked`, except for resized crops and mixing."""
     steps: list[Augment] = []
     if asked.strong:
         steps.append(strong)

@@ -1,8 +1,8 @@
-"""Tabulates the operations of RandAugment and TrivialAugment: what each does at each strength.
+"""Tabulates the numbers that the operations of RandAugment and TrivialAugment use.
 
-A case is an operation at one strength with one sign. All its numbers are computed here once, in
-Python; an image only looks them up, so they do not depend on the micro-batch. A moved image takes
-the nearest pixels, and black pixels from outside, as in both papers' code.
+A case is an operation at one strength with one sign. This module computes the numbers of all cases
+once, in Python, so they do not depend on the micro-batch. Operations that move an image take the
+nearest pixels, and black from outside of the image, as in both papers' code.
 """
 
 import dataclasses
@@ -13,20 +13,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# Cubuk et al. 2019 (arXiv:1909.13719), §3.1 and figure 2; TrivialAugment has the same 14.
+# Cubuk et al. 2019 (arXiv:1909.13719), §3.1 and figure 2. TrivialAugment uses the same operations.
 OPERATIONS = (
     *("identity", "autocontrast", "equalize", "rotate", "solarize", "color", "posterize"),
     *("contrast", "brightness", "sharpness", "shear_x", "shear_y", "translate_x", "translate_y"),
 )
 STRENGTHS = 31  # Number of strengths of TrivialAugment.
-_ONE = 65536  # 1 in fixed-point numbers, as in Pillow.
+_ONE = 65536  # Fixed-point numbers are integers in units of 1 / 65,536, as in Pillow.
 
-# Numbers a₀ to a₅: the pixel's centre (x, y) comes from (a₀ x + a₁ y + a₂, a₃ x + a₄ y + a₅).
+# Numbers a₀ to a₅ of a map. The result's pixel with its centre at (x, y) comes from the place
+# (a₀ x + a₁ y + a₂, a₃ x + a₄ y + a₅) in the image.
 Affine = tuple[float, float, float, float, float, float]
 
 
 class Kind(enum.IntEnum):
-    """Kind of change of an image; all images of a micro-batch with one kind change together."""
+    """Kind of change of an image; images of the same kind are computed together."""
 
     KEEP = 0
     MOVE = 1
@@ -39,16 +40,16 @@ class Kind(enum.IntEnum):
 
 @dataclasses.dataclass(frozen=True)
 class Strength:
-    """Numbers of the operations at one strength, from the ranges of a paper.
+    """Numbers that the operations use at one strength; each paper has its own ranges.
 
     Attributes:
-      shear: columns per row, or rows per column.
-      translation: columns and rows, in pixels.
+      shear: columns per row (shear_x), or rows per column (shear_y).
+      translation: number of columns (translate_x) and of rows (translate_y), in pixels.
       rotation: angle, in degrees.
-      threshold: grey level from which `solarize` inverts.
+      threshold: lowest grey level that `solarize` inverts.
       bits: number of bits that `posterize` keeps.
-      factors: factors of color, contrast, brightness and sharpness, one for each sign; 1 changes
-        nothing.
+      factors: factors of color, contrast, brightness and sharpness, for the positive and for the
+        negative sign; a factor of 1 changes nothing.
     """
 
     shear: float
@@ -61,13 +62,14 @@ class Strength:
 
 @dataclasses.dataclass(frozen=True)
 class Cases:
-    """Numbers of n cases, by (operation, strength, sign); the sign changes fastest.
+    """Numbers of n cases, sorted by operation, then by strength, then by sign (positive first).
 
     Attributes:
       kind: int32 [n], a Kind.
-      affine: int32 [n, 6], a₀ to a₅ in fixed point, a₂ and a₅ for the centre of pixel (0, 0).
+      affine: int32 [n, 6], a₀ to a₅ in fixed point. Here, x and y are the column and row of a
+        pixel, not its centre, so a₂ and a₅ differ from those of `Affine`.
       table: uint8 [n, 256], the new grey level for each old one, for the kind RECOLOUR.
-      factor: float32 [n], of color, contrast and sharpness.
+      factor: float32 [n], factor of color, contrast and sharpness.
       to_mean: bool [n], whether an image of the kind TOWARD_GREY is mixed with its mean grey level.
     """
 
@@ -81,10 +83,11 @@ class Cases:
 def randaugment(magnitude: float, height: int, width: int) -> Strength:
     """Returns the numbers of RandAugment at a magnitude from 0 to 10.
 
-    At 0, an operation changes nothing; at 10, it is at the end of its range in AutoAugment (Cubuk
-    et al. 2018, table 6). The range of translations, 150 of 331 pixels, is scaled to the image's
-    size. `posterize` and `solarize` become stronger with the magnitude, as in torchvision; in the
-    paper's code, they become weaker.
+    Magnitude 0 changes nothing, and 10 is the end of an operation's range in AutoAugment (Cubuk et
+    al. 2018, table 6). `autocontrast` and `equalize` do not depend on the magnitude. The largest
+    translation, 150 pixels for images of 331 pixels, is scaled to the image's size. `posterize` and
+    `solarize` become stronger with the magnitude, as in torchvision. In the paper's code, they
+    become weaker.
     """
     share = magnitude / 10
     return Strength(
@@ -100,8 +103,9 @@ def randaugment(magnitude: float, height: int, width: int) -> Strength:
 def trivialaugment() -> list[Strength]:
     """Returns the numbers of TrivialAugment's wide space at its strengths 0 to 30.
 
-    As in its authors' code, translations are in pixels, whatever the image's size, and angles are
-    whole degrees. The factor of color, contrast, brightness and sharpness has no sign.
+    As in its authors' code, translations are at most 32 pixels at any image size, and angles are
+    whole degrees. The factor of color, contrast, brightness and sharpness is the same for both
+    signs: it grows with the strength from 0.01 to 2.
     """
     last = STRENGTHS - 1
     return [
@@ -120,7 +124,7 @@ def trivialaugment() -> list[Strength]:
 def tabulate(strengths: Sequence[Strength], height: int, width: int, channels: int) -> Cases:
     """Returns the cases of all operations at all `strengths`, for images [height, width, channels].
 
-    `color` does not change images of one channel.
+    The operation `color` does not change images of one channel.
     """
     levels = np.arange(256)
     count = len(OPERATIONS) * len(strengths) * 2
@@ -144,7 +148,7 @@ def tabulate(strengths: Sequence[Strength], height: int, width: int, channels: i
                 )
             case "brightness":
                 kind[i] = Kind.RECOLOUR
-                # In float32, as Pillow computes; the conversion to integers rounds down.
+                # Pillow computes in float32, too. The conversion to integers rounds down.
                 table[i] = np.minimum(factor[i] * levels.astype(np.float32), 255).astype(np.uint8)
             case "color":
                 kind[i] = Kind.KEEP if channels == 1 else Kind.TOWARD_GREY
@@ -162,7 +166,7 @@ def tabulate(strengths: Sequence[Strength], height: int, width: int, channels: i
 
 
 def _map(operation: str, strength: Strength, sign: int, height: int, width: int) -> Affine:
-    """Returns the map of an operation that moves pixels; shears keep the top left corner."""
+    """Returns the map of an operation that moves pixels; a shear keeps the top left corner."""
     shear, (x, y) = sign * strength.shear, strength.translation
     match operation:
         case "shear_x":
@@ -173,7 +177,7 @@ def _map(operation: str, strength: Strength, sign: int, height: int, width: int)
             return (1, 0, sign * x, 0, 1, 0)
         case "translate_y":
             return (1, 0, 0, 0, 1, sign * y)
-    # The centre stays in place. Pillow rounds sine and cosine to 15 digits.
+    # A rotation keeps the centre. Sine and cosine are rounded to 15 digits, as in Pillow.
     angle = -math.radians(sign * strength.rotation % 360)
     cosine, sine = round(math.cos(angle), 15), round(math.sin(angle), 15)
     column = width / 2 - cosine * width / 2 - sine * height / 2
@@ -182,7 +186,7 @@ def _map(operation: str, strength: Strength, sign: int, height: int, width: int)
 
 
 def _fixed(numbers: Affine) -> np.ndarray:
-    """Returns a₀ to a₅ in fixed point, int32 [6], with a₂ and a₅ for the centre of pixel (0, 0)."""
+    """Returns a₀ to a₅ in fixed point, int32 [6], for columns and rows instead of centres."""
     a, b, c, d, e, f = numbers
     exact = (a, b, c + a * 0.5 + b * 0.5, d, e, f + d * 0.5 + e * 0.5)
     return np.array([math.floor(number * _ONE + 0.5) for number in exact], np.int32)

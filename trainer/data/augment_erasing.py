@@ -1,4 +1,4 @@
-"""Erases a rectangle of some images with noise: random erasing, Zhong et al. 2017, algorithm 1."""
+"""Applies random erasing (Zhong et al. 2017, algorithm 1): noise replaces a part of some images."""
 
 from collections.abc import Sequence
 
@@ -8,11 +8,11 @@ from trainer.nn.splitmix64 import further_bits, random_bits, shift_right
 
 Limits = tuple[float, float]
 
-# Height / width of the rectangle: the paper's r₁ and 1 / r₁.
+# Smallest and largest height / width of the rectangle; the paper calls them r₁ and 1 / r₁.
 _ASPECT = (0.3, 1 / 0.3)
 # The hash of (seed, position) starts a sequence of random 64-bit words. An image's position is the
-# number of examples that the run consumes before the image. The five draws start at word 0, and the
-# noise at word 16. The policies of augment_policies.py use words between the draws and the noise.
+# number of examples that the run consumes before the image. Words 0 to 4 decide whether to erase,
+# and where. Words from 16 on are the noise. Words 8 to 15 belong to augment_policies.py.
 _DRAWS, _NOISE = 0, 16
 
 
@@ -36,12 +36,12 @@ def erasing(
 
 
 def draws(words: tf.Tensor) -> tf.Tensor:
-    """Returns uniform numbers in [0, 1), float64, from the highest 53 bits of words, uint64."""
+    """Returns uniform numbers in [0, 1), float64, from the highest 53 bits of uint64 words."""
     return tf.cast(shift_right(words, 11), tf.float64) * 2.0**-53  # A float64 holds all 53 bits.
 
 
 def between(uniform: tf.Tensor, lowest: float | tf.Tensor, highest: float | tf.Tensor) -> tf.Tensor:
-    """Maps uniform draws in [0, 1) to the range from `lowest` to `highest`."""
+    """Maps uniform numbers in [0, 1) to the range from `lowest` to `highest`."""
     return lowest + (highest - lowest) * uniform
 
 
@@ -58,20 +58,20 @@ def erase(
     """Replaces a rectangle of some images with noise, and computes noise only for these images.
 
     As in the paper, area and aspect are uniform, and each erased pixel and channel gets its own
-    random value. The aspect is relative to that of the image, so it equals the paper's aspect if
-    the image is square. The paper draws again if a rectangle does not fit. Here, the aspect
-    is drawn from the range in which a rectangle of the drawn area fits. All places where the
-    rectangle fits are equally likely.
+    random value. The aspect is the rectangle's height / width, divided by that of the image. So it
+    is the paper's aspect if the image is square. If a rectangle does not fit into the image, the
+    paper draws another one. Here, the area is drawn first, and then an aspect with which the
+    rectangle fits. All places where the rectangle fits are equally likely.
 
     Args:
         images: uint8 [b, h, w, c].
         bits: uint64 [b], hash of (seed, position) for each image.
-        found: five draws, float64 [b] in [0, 1). The first decides whether to erase; the others
-            determine area, aspect, row and column of the rectangle.
-        noise: index of the first word of noise in the sequence that the hash starts.
+        found: five uniform draws for each image, each float64 [b] in [0, 1). The first decides
+            whether to erase. The other four give area, aspect, row and column of the rectangle.
+        noise: index of the first word of noise in the sequence of words that the hash starts.
         probability: share of the images that are erased.
         area: smallest and largest area of the rectangle, as fractions of the image's area.
-        aspect: smallest and largest height / width, each as a fraction of the image's.
+        aspect: smallest and largest aspect of the rectangle.
     """
     _, height, width, channels = images.shape
     places = tf.where(found[0] < probability)[:, 0]  # int64 [n], the erased images
@@ -88,11 +88,11 @@ def erase(
 def _inside(
     rectangle: Sequence[tf.Tensor], shape: tf.TensorShape, area: Limits, aspect: Limits
 ) -> tf.Tensor:
-    """Returns which values are in the rectangle, bool [n, h, w · c].
+    """Returns whether each value of n images is in the image's rectangle, bool [n, h, w · c].
 
-    `rectangle` has the draws of area, aspect, row and column, float64 [n] in [0, 1), for n images.
-    Sides are rounded to pixels. Columns and channels share an axis, because broadcasting over
-    channels takes 1 ms more.
+    `rectangle` holds four uniform draws in [0, 1), each float64 [n]: for area, aspect, row and
+    column. The rectangle's sides are rounded to whole pixels. Columns and channels share an axis,
+    because broadcasting over channels takes 1 ms more.
     """
     _, height, width, channels = shape
     size, form, row, column = rectangle

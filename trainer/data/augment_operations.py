@@ -1,23 +1,23 @@
-"""Applies operations of augmentation policies, each to a batch of images.
+"""Applies the operations of RandAugment and TrivialAugment, each to a batch of images.
 
 Results equal those of Pillow's ImageOps, ImageEnhance and nearest-neighbour transforms in every
-pixel. Arithmetic is in integers, or in floats that round alike in any batch. Each function also
-accepts an empty batch.
+pixel. The result for an image does not depend on its batch: the functions compute in integers, or
+in floats that round in the same way in any batch. Each function also accepts an empty batch.
 """
 
 import tensorflow as tf
 
-# Weights of red, green and blue in a grey level, in units of 1 / 65,536: Pillow's (ITU-R BT.601).
+# Pillow's weights of red, green and blue in a grey level, in units of 1 / 65,536 (ITU-R BT.601).
 _GREY = (19595, 38470, 7471)
 LEVELS = 256
 
 
 def move(images: tf.Tensor, affine: tf.Tensor) -> tf.Tensor:
-    """Moves pixels: each result is the pixel nearest to the place that it comes from, or black.
+    """Moves the pixels of each image by its map; pixels from outside of the image are black.
 
     Args:
         images: uint8 [n, h, w, c].
-        affine: int32 [n, 6], as in `Cases`.
+        affine: int32 [n, 6], map of each image, as in `augment_cases.Cases`.
     """
     _, height, width, channels = images.shape
     by_x, by_y, start = (affine[:, i : i + 4 : 3] for i in range(3))  # [n, 2]: column and row
@@ -25,7 +25,7 @@ def move(images: tf.Tensor, affine: tf.Tensor) -> tf.Tensor:
     y = by_y[:, None, :] * tf.range(height)[:, None] + start[:, None, :]  # [n, h, 2]
     column = tf.bitwise.right_shift(x[:, None, :, 0] + y[:, :, None, 0], 16)  # [n, h, w]
     row = tf.bitwise.right_shift(x[:, None, :, 1] + y[:, :, None, 1], 16)
-    # All places outside the image are moved to a border of one black pixel.
+    # All places outside of the image are moved to a black border, which is one pixel wide.
     column = tf.minimum(tf.maximum(column, -1), width)
     row = tf.minimum(tf.maximum(row, -1), height)
     pixels = row * (width + 2) + (column + (width + 3))
@@ -35,9 +35,12 @@ def move(images: tf.Tensor, affine: tf.Tensor) -> tf.Tensor:
 
 
 def recolour(images: tf.Tensor, tables: tf.Tensor) -> tf.Tensor:
-    """Replaces grey levels by tables, uint8 [n, c, 256], in images, uint8 [n, h, w, c]."""
+    """Replaces each level of `images`, uint8 [n, h, w, c], by its entry in the channel's table.
+
+    `tables`, uint8 [n, c, 256], holds a table for each channel of each image.
+    """
     _, height, width, channels = images.shape
-    # Each value is an index in the tables of its image's channels.
+    # The tables of an image's channels are joined into one, and each level becomes an index in it.
     places = tf.cast(tf.reshape(images, [-1, height * width * channels]), tf.int32)
     if channels > 1:
         places += tf.tile(tf.range(channels) * LEVELS, [height * width])
@@ -54,7 +57,7 @@ def autocontrast_tables(images: tf.Tensor) -> tf.Tensor:
     levels = tf.range(LEVELS, dtype=tf.float64)
     scale = 255 / tf.maximum(highest - lowest, 1)
     stretched = tf.clip_by_value(levels * scale + -lowest * scale, 0, 255)
-    # The cast rounds down. A channel of one level does not change.
+    # The cast rounds down. A channel that has only one level does not change.
     return tf.cast(tf.where(highest > lowest, stretched, levels), tf.uint8)
 
 
@@ -69,7 +72,7 @@ def equalize_tables(images: tf.Tensor) -> tf.Tensor:
         binary_output=False,
     )
     highest = tf.cast(tf.reduce_max(rows, axis=1), tf.int32)
-    most = tf.gather(histogram, highest, batch_dims=1)[:, None]  # pixels of the highest level
+    most = tf.gather(histogram, highest, batch_dims=1)[:, None]  # count of the highest level
     step = (height * width - most) // 255
     below = tf.cumsum(histogram, axis=1, exclusive=True)
     spread = tf.minimum((step // 2 + below) // tf.maximum(step, 1), 255)
@@ -78,18 +81,18 @@ def equalize_tables(images: tf.Tensor) -> tf.Tensor:
 
 
 def toward_grey(images: tf.Tensor, to_mean: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    """Mixes images with their grey image (color) or with its mean level (contrast).
+    """Mixes each image with its grey image (color) or with its mean grey level (contrast).
 
     Args:
         images: uint8 [n, h, w, c] with 1 or 3 channels.
-        to_mean: bool [n], whether to mix with the mean.
-        factor: float32 [n], share of the image; above 1, its difference from grey grows.
+        to_mean: bool [n], whether to mix an image with its mean grey level.
+        factor: float32 [n], share of the image; above 1, the image's difference from grey grows.
     """
     _, height, width, channels = images.shape
     values = tf.cast(tf.reshape(images, [-1, channels]), tf.float32)
     if channels == 3:
-        # All numbers are integers below 2²⁴, so float32 is exact in any order. Each channel gets
-        # the grey level, because broadcasting over channels takes longer.
+        # All numbers are integers below 2²⁴, so float32 sums are exact in any order. Each channel
+        # gets the grey level, because broadcasting over channels takes longer.
         weights = tf.tile(tf.constant(_GREY, tf.float32)[:, None], [1, channels])
         values = tf.floor((tf.matmul(values, weights) + 2**15) / 2**16)
     grey = tf.reshape(values, [-1, height * width * channels])
@@ -101,9 +104,10 @@ def toward_grey(images: tf.Tensor, to_mean: tf.Tensor, factor: tf.Tensor) -> tf.
 
 
 def sharpen(images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    """Mixes each image with its smooth image: means of 3 × 3 pixels, the middle with weight 5.
+    """Mixes each image with its smooth image, but keeps the pixels on its border.
 
-    The pixels of the border have no smooth value and are kept.
+    A pixel of the smooth image is a weighted mean of 3 × 3 pixels: the middle pixel has weight 5,
+    and the others have weight 1.
 
     Args:
         images: uint8 [n, h, w, c].
@@ -115,7 +119,8 @@ def sharpen(images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     values = tf.cast(images, tf.float32)
     rows = values[:, :-2] + values[:, 1:-1] + values[:, 2:]
     total = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:] + 4 * values[:, 1:-1, 1:-1]
-    # A sum of integers divided by 13 is 1/26 away from a tie, so rounding errors do not matter.
+    # An integer / 13 is at least 1/26 away from k + 0.5, for any integer k. So the error of the
+    # division does not change the rounded value.
     smooth = tf.pad(tf.floor(total / 13 + 0.5), [[0, 0], [1, 1], [1, 1], [0, 0]])
     inner = tf.pad(tf.ones([height - 2, width - 2, 1], tf.bool), [[1, 1], [1, 1], [0, 0]])
     return _mixed(tf.where(inner, smooth, values), images, factor)

@@ -1,9 +1,9 @@
 """Applies RandAugment (Cubuk et al. 2019) and TrivialAugment (Müller & Hutter 2021).
 
-RandAugment applies `layers` operations to an image, drawn independently, each with the same
-magnitude and a random sign. TrivialAugment applies one operation, with a random strength. The
-images of a micro-batch have different operations: each layer groups the images by kind of
-operation, and computes each group at once.
+RandAugment draws several operations for an image independently, and applies them in turn. All have
+the same magnitude, and each has a random sign. TrivialAugment applies one operation, with a random
+strength and sign. A layer applies one operation to each image of a micro-batch. These operations
+differ, so a layer groups the images by kind of operation, and computes each group at once.
 """
 
 import functools
@@ -26,16 +26,17 @@ from trainer.data.augment_operations import (
 from trainer.errors import UserError
 from trainer.nn.splitmix64 import further_bits, random_bits, shift_right
 
-# Number of the first layer's word, counted from the position's hash. Each of at most eight layers
-# has one word.
+# An image's position is the number of examples that the run consumes before the image. The hash of
+# (seed, position) starts a sequence of random 64-bit words. Each of at most eight layers uses one
+# word, and the first layer uses the word with this index.
 _FIRST_WORD = 8
 
 
 def check(asked: Augmentation, shape: tuple[int, int, int], name: str) -> None:
-    """Checks that a policy can augment images of `shape` (h, w, c) of the set `name`.
+    """Checks that the policy can augment images of `shape` (h, w, c) of the dataset `name`.
 
     Raises:
-      UserError: if the images are neither grey nor colour.
+      UserError: if `asked` has a policy, and the images do not have 1 or 3 channels.
     """
     if asked.policy and shape[2] not in (1, 3):
         raise UserError(
@@ -45,13 +46,13 @@ def check(asked: Augmentation, shape: tuple[int, int, int], name: str) -> None:
 
 
 def policy(images: tf.Tensor, positions: tf.Tensor, seed: int, *, asked: Augmentation) -> tf.Tensor:
-    """Applies the operations of `asked.policy`.
+    """Applies the operations of the policy `asked.policy` to images.
 
     Args:
         images: uint8 [b, h, w, c], with 1 or 3 channels.
         positions: int64 [b], number of examples that the run consumed before each image.
         seed: seed of the run.
-        asked: names the policy, its layers and its magnitude.
+        asked: names the policy, RandAugment's number of layers and its magnitude.
     """
     height, width, channels = images.shape[1:]
     if asked.policy == "randaugment":
@@ -71,9 +72,10 @@ def policy(images: tf.Tensor, positions: tf.Tensor, seed: int, *, asked: Augment
 def _layer(
     strengths: tuple[Strength, ...], shape: tuple[int, int, int]
 ) -> Callable[..., tf.Tensor]:
-    """Returns a function (images of `shape`, words) that applies the operation each word chooses.
+    """Returns a function that applies to each image the operation that the image's word decides.
 
-    The function is traced once, for all layers and micro-batches, because a trace takes a second.
+    The function takes images of `shape` and uint64 words. It is traced once, for all layers and
+    micro-batches, because a trace takes a second.
     """
     cases = augment_cases.tabulate(strengths, *shape)
     images, words = tf.TensorSpec([None, *shape], tf.uint8), tf.TensorSpec([None], tf.uint64)
@@ -86,10 +88,11 @@ def _layer(
 
 
 def drawn(words: tf.Tensor, strengths: int) -> tf.Tensor:
-    """Returns a case for each word, int32 [b] in [0, 14 · strengths · 2).
+    """Returns the index of a case for each word, int32 [b] in [0, 14 · strengths · 2).
 
-    The highest 32 bits of `words`, uint64 [b], decide the operation, the next 31 the strength, and
-    the lowest the sign. Remainders by 14 and by 31 are uniform to 2e-8.
+    The highest 32 bits of a word, uint64, decide the operation, the next 31 bits the strength, and
+    the lowest bit the sign. Operation and strength are remainders by 14 and by `strengths`, at most
+    31, which are uniform to 2e-8.
     """
     operation = tf.cast(shift_right(words, 32), tf.int64) % len(augment_cases.OPERATIONS)
     middle = tf.bitwise.bitwise_and(shift_right(words, 1), tf.constant(2**31 - 1, tf.uint64))
@@ -99,10 +102,13 @@ def drawn(words: tf.Tensor, strengths: int) -> tf.Tensor:
 
 
 def applied(images: tf.Tensor, case: tf.Tensor, cases: Cases) -> tf.Tensor:
-    """Applies to each image, uint8 [b, h, w, c], its case, an index in `cases`, int32 [b]."""
+    """Applies one case to each image, uint8 [b, h, w, c].
+
+    `case`, int32 [b], holds the index of each image's case in `cases`.
+    """
     kind = tf.gather(cases.kind, case)  # [b]
-    # tf.where finds the places of each kind. With tf.dynamic_partition, Grappler would assume that
-    # all kinds have equally many images, which fails if all images are of one kind.
+    # tf.where finds the images of each kind. With tf.dynamic_partition, Grappler would assume that
+    # all kinds have equally many images. If all images were of one kind, the graph would fail.
     places = [tf.where(kind == each)[:, 0] for each in Kind]
     _, moved, *recoloured, greyed, sharpened = places
     fixed, stretched, equalized = (tf.gather(images, at) for at in recoloured)

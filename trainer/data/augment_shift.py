@@ -1,23 +1,25 @@
-"""Crops images after padding, and mirrors them, by a hash of (seed, position) for each image.
+"""Pads and crops images at random, and mirrors half of them.
 
-An image's position is the number of examples that the run consumes before the image.
+A hash of (seed, position) decides crop and flip. An image's position is the number of examples that
+the run consumes before the image.
 """
 
 import tensorflow as tf
 
 from trainer.nn.splitmix64 import random_bits, shift_right
 
-PADDING = 4  # pixels on each side before the crop: He et al. 2016, §4.2
+PADDING = 4  # Pixels that are added on each side before the crop: He et al. 2016, §4.2.
 
 
 def flips_and_places(bits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Returns whether each image is flipped, and its crop's first row and column after padding.
 
-    The lowest bit of `bits`, uint64 [b], decides the flip, the next 31 bits the row, and the
-    highest 32 bits the column. Row and column are remainders by 9, which are uniform to 4e-9.
+    `bits`, uint64 [b], has the hash of each image. Its lowest bit decides the flip, the next 31
+    bits the row, and the highest 32 bits the column. Row and column are remainders by 9, which are
+    uniform to 4e-9.
 
     Returns:
-        bool [b]; int32 [b] in [0, 8]; int32 [b] in [0, 8].
+        (flips, rows, columns): bool [b], int32 [b] in [0, 8], int32 [b] in [0, 8].
     """
     flip = tf.bitwise.bitwise_and(bits, tf.constant(1, tf.uint64)) == 1
     row_bits = tf.bitwise.bitwise_and(shift_right(bits, 1), tf.constant(2**31 - 1, tf.uint64))
@@ -32,12 +34,13 @@ def shifted(
 ) -> tf.Tensor:
     """Pads by 4 black pixels, crops to the old size at random, and mirrors half of the images.
 
-    If `crop` or `flip` is False, that step is left out, and the other step does not change.
+    `crop` and `flip` switch these steps on; switching off one step does not change the other.
 
-    One gather of pixels crops and flips, because a flip only reverses the column indices. In
+    One gather of pixels both crops and flips, because a flip only reverses the column indices. In
     micro-batches of 32 to 512, two threads select and augment 150,000 to 300,000 images/s of
-    28×28×1, and 130,000 to 235,000 of 32×32×3. Masking pixels outside the image instead of padding
-    was 1.3 times faster for 28×28×1 and 1.4 times slower for 32×32×3.
+    28×28×1, and 130,000 to 235,000 images/s of 32×32×3. Another version masked the pixels outside
+    of the image instead of padding. It was 1.3 times faster for 28×28×1 and 1.4 times slower for
+    32×32×3.
     """
     height, width, channels = images.shape[1:]
     pad = [PADDING, PADDING] if crop else [0, 0]

@@ -8,13 +8,13 @@ from trainer.data.augment_erasing import between, draws, erase
 from trainer.data.augment_shift import PADDING, flips_and_places
 from trainer.nn.splitmix64 import further_bits, random_bits
 
-# Draws are uniform between the lowest and the highest value.
+# Random numbers are uniform between the lowest and the highest value of each pair.
 ZOOM = (0.75, 1.25)  # magnification
-ROTATION = (-math.pi / 18, math.pi / 18)  # 10° either way, in radians
+ROTATION = (-math.pi / 18, math.pi / 18)  # 10° in both directions, in radians
 CHANNEL_SHIFT = (-50.0, 50.0)  # grey levels
 ERASING_PROBABILITY = 0.5
-ERASED_AREA = (0.05, 0.2)  # of the image's area
-ERASED_ASPECT = (0.2, 0.8)  # height / width, each as a fraction of the image's
+ERASED_AREA = (0.05, 0.2)  # fraction of the image's area
+ERASED_ASPECT = (0.2, 0.8)  # height / width of the rectangle, divided by that of the image
 
 
 def projections(
@@ -22,11 +22,12 @@ def projections(
 ) -> tf.Tensor:
     """Returns maps from each pixel of the result to a place in the image.
 
-    One map shifts, flips, zooms and rotates, so pixels are interpolated only once, and nothing is
-    cut off between the steps.
+    One map shifts, flips, zooms and rotates. So pixels are interpolated only once, and no part of
+    the image is cut off between the steps.
 
     Args:
-        bits: uint64 [b], which decide shift and flip as in `shifted`.
+        bits: uint64 [b], hash of each image, which decides its shift and flip as in
+            `augment_shift.shifted`.
         zoom: float64 [b], magnification.
         angle: float64 [b], in radians.
         height: image height in pixels.
@@ -37,8 +38,9 @@ def projections(
         the image's column n₀ x + n₁ y + n₂ and row n₃ x + n₄ y + n₅; n₆ and n₇ are 0.
     """
     flip, top, left = flips_and_places(bits)
-    # These Taylor series are exact to 1e-9 up to 10°. A result of tf.sin may depend on its place in
-    # the batch: of 4,096 float32 sines, 37 had another value when they were computed alone.
+    # These Taylor series have errors of at most 1e-9 up to 10°. tf.sin is not used, because its
+    # result may depend on the place in the batch. Of 4,096 float32 sines, 37 had another value when
+    # each was computed alone.
     square = angle * angle
     sine = angle * (1 - square / 6 * (1 - square / 20))
     cosine = 1 - square / 2 * (1 - square / 12 * (1 - square / 30))
@@ -56,26 +58,28 @@ def projections(
 def strong(images: tf.Tensor, positions: tf.Tensor, seed: int) -> tf.Tensor:
     """Applies shift, flip, zoom, rotation, channel shift and random erasing.
 
-    - Shift and flip are those of `medium` at the same position. Zoom and rotation keep the image's
-      centre in place. Interpolation is bilinear. Pixels from outside the image are black.
+    - Shift and flip are those of the preset `medium` at the same position, the number of examples
+      consumed before the image. Zoom and rotation keep the image's centre in place. Interpolation
+      is bilinear. Pixels from outside of the image are black.
     - The channel shift adds one number to all channels and clips the sum at 0 and 255. Keras'
       channel_shift_range clips at each image's extremes, so dark images lose detail.
     - In half of the images, noise replaces a rectangle.
 
-    The position's hash decides shift and flip. The first eight words after the hash give the eight
-    other random numbers, and the remaining words are the noise.
+    The hash of (seed, position) decides shift and flip. It also starts a sequence of random 64-bit
+    words. Words 0 to 7 decide zoom, angle, channel shift and erasing; the others are the noise.
 
     In micro-batches of 128, one thread selects and augments 75,000 images/s of 28×28×1 and 28,000
-    of 32×32×3 (1.7 and 4.6 ms per micro-batch). In micro-batches of 32, it makes 48,000 and 23,000.
-    The projection takes 1.2 and 3.7 ms, the noise 0.2 and 0.3 ms. Gathering each pixel's four
-    neighbours instead of projecting took 2.3 and 4.4 ms.
+    images/s of 32×32×3. This takes 1.7 and 4.6 ms per micro-batch, of which the projection takes
+    1.2 and 3.7 ms, and the noise 0.2 and 0.3 ms. Gathering each pixel's four neighbours took longer
+    than the projection: 2.3 and 4.4 ms. In micro-batches of 32, one thread makes 48,000 images/s of
+    28×28×1 and 23,000 images/s of 32×32×3.
     """
     height, width = images.shape[1:3]
     bits = random_bits(positions, seed)  # [b]
     zoom, angle, level, *erasing = tf.unstack(draws(further_bits(bits, 8)), axis=1)  # in [0, 1)
     maps = projections(bits, between(zoom, *ZOOM), between(angle, *ROTATION), height, width)
     moved = tf.raw_ops.ImageProjectiveTransformV3(
-        images=tf.cast(images, tf.float32),  # With uint8 the op would round down.
+        images=tf.cast(images, tf.float32),  # For uint8 images, the op would round down.
         transforms=maps,
         output_shape=[height, width],
         fill_value=0.0,

@@ -1,4 +1,7 @@
-"""Names and counts examples that cannot be read or decoded; skips them or ends the run."""
+"""Records the bad examples of a run, which skips them or ends at the first one.
+
+A bad example cannot be read or decoded, or its label is not a class of the run.
+"""
 
 import contextlib
 import pathlib
@@ -13,15 +16,16 @@ from trainer.system.output import log
 from trainer.system.regular_file import opener, read_regular
 
 _MOST_REPORTED = 10
-_MOST_BYTES = 2**30  # size of the list that is read
+_MOST_BYTES = 2**30  # Largest file with a list of bad examples that is read.
 
 
 class BadExamples:
-    """The distinct bad examples of a run, from its beginning; several threads may add examples.
+    """The distinct bad examples of a run; several threads may add examples.
 
     Args:
-      skip: whether bad examples are left out; if not, the first one ends the run.
-      path: file that lists the bad examples, one per line; if None, no file is read or written.
+      skip: whether bad examples are left out; if False, the first one ends the run.
+      path: file that lists the bad examples, one per line. If the run is resumed, the file already
+        lists earlier ones. If `path` is None, no file is read or written.
       most_reported: number of bad examples with a message of their own.
     """
 
@@ -52,7 +56,7 @@ class BadExamples:
             return dict(self._reasons)
 
     def add(self, name: str, reason: str) -> None:
-        """Counts and reports a bad example, unless it was added before.
+        """Counts a bad example and logs its reason, unless the example was added before.
 
         Raises:
           UserError: if `skip` is False.
@@ -80,7 +84,7 @@ class BadExamples:
                 log(f"any others are listed in {self._path}", all_workers=True)
 
     def refuse(self, message: str) -> NoReturn:
-        """Ends the run; if several threads call this, the first message is kept.
+        """Ends the run with a message; if several threads call this, the first message is used.
 
         Raises:
           UserError: always.
@@ -92,6 +96,7 @@ class BadExamples:
     def refusal(self, _: tf.errors.OpError) -> UserError | None:
         """Returns the UserError that `refuse` raised, or None.
 
-        TensorFlow replaces an error raised in its input pipeline by an error of its own type.
+        TensorFlow replaces an error from its input pipeline by an error of its own type. This
+        method returns the original error for it.
         """
         return self._refused

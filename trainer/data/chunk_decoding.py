@@ -1,10 +1,14 @@
 """Reads and decodes encoded examples in order; a bad example is replaced, or gets weight 0.
 
-Up to 16 consecutive examples are a chunk. Each chunk is read in one call and decoded by one thread,
-while other threads work on other chunks. A chunk is a dataset of its own, so that `ignore_errors`
-can drop the examples that fail. Small datasets are not slower than one large dataset: two cores
-made 1,771 images/s with chunks and 1,693 without (JPEGs of 84 KB). After a failure, Python finds
-the reason and a replacement.
+A bad example cannot be read or decoded, or its label is not a class of the run. A chunk is up to 16
+consecutive examples. One call reads a chunk and one thread decodes it, while other threads work on
+other chunks. Each chunk is a small tf.data dataset, so that `ignore_errors` can drop its bad
+examples. Python code then finds the reason for each bad example, and a replacement. Many small
+datasets are not slower than one large dataset: for JPEGs of 84 KB, two cores made 1,771 images/s
+with chunks and 1,693 images/s without.
+
+The position of a training example is the number of examples that the run consumes before it. In
+evaluation, it is the number of examples that come before it.
 """
 
 import contextlib
@@ -20,25 +24,26 @@ from trainer.data.bad_examples import BadExamples
 from trainer.data.indexed import IndexedDataset
 from trainer.system.cores import usable
 
-# Maps a file's bytes [], an orientation or None, and a position int64 [] to uint8 [h, w, c].
+# Maps a file's bytes [], EXIF orientation or None, and position, int64 [], to uint8 [h, w, c].
 Decode = Callable[[tf.Tensor, tf.Tensor | None, tf.Tensor], tf.Tensor]
 # Larger chunks would delay the first batch and take more memory in each thread.
 _LARGEST_CHUNK = 16
 
 
 def chunk_size(batch_size: int) -> int:
-    """Returns the number of examples in a chunk, which divides the batch size."""
+    """Returns the number of examples in a chunk: the largest divisor of the batch size up to 16."""
     return max(n for n in range(1, _LARGEST_CHUNK + 1) if batch_size % n == 0)
 
 
 def threads() -> int:
     """Returns the number of threads that read and decode: several per core, because reads wait.
 
-    With reads of 3 ms, two cores made 1,250 images/s with four threads per core, and 459 with one.
-    With files in the page cache, both were equally fast.
+    If each read takes 3 ms, two cores make 1,250 images/s with four threads per core, and 459
+    images/s with one. If the files are in the page cache, four and one are equally fast.
     """
     cores = len(usable())
-    return min(4 * cores, cores + 64)  # A chunk of photographs takes 4 MB.
+    # The limit cores + 64 saves memory, because each thread holds a chunk: 4 MB of photographs.
+    return min(4 * cores, cores + 64)
 
 
 def decoded(
@@ -53,10 +58,10 @@ def decoded(
     Args:
         source: the examples.
         places: chunks of (indices int64 [n], positions int64 [n]), with a static n.
-        decode: decodes an example; called in a graph and eagerly.
+        decode: decodes an example; it is called both in a graph and eagerly.
         bad: records the examples that cannot be read or decoded.
-        replacements: position → indices of the examples to try, in order, in place of a bad one;
-            if None, a bad example becomes black with weight 0.
+        replacements: maps the position of a bad example to the indices of the examples to try in
+            its place, in order; if None, a bad example becomes black with weight 0.
 
     Returns:
         Chunks of (images uint8 [n, h, w, c], labels int32 [n], weights float32 [n], positions
@@ -83,7 +88,7 @@ def decoded(
 
 @dataclasses.dataclass(frozen=True)
 class _Chunks:
-    """Decodes chunks of `size` examples; the other attributes are arguments of `decoded`."""
+    """Decodes chunks of `size` examples; the function `decoded` describes the other attributes."""
 
     source: IndexedDataset
     decode: Decode
@@ -97,8 +102,9 @@ class _Chunks:
         """Returns a dataset of one element: a chunk's images, labels, weights and positions."""
         parts = tf.data.Dataset.from_tensor_slices((tf.range(self.size), positions, *fetched))
         good = parts.map(lambda slot, *rest: (slot, *self._example(*rest))).ignore_errors()
-        # A chunk of bad examples would have no element, so an empty batch takes its place. Batches
-        # are not sliced: TensorFlow prints an error for each slice of images that `rebatch` gets.
+        # If all examples of a chunk are bad, `good` has no batch, and an empty batch takes its
+        # place. Batches are not sliced, because the later `rebatch` would get slices of images, and
+        # TensorFlow prints an error for each.
         shape, no_labels = (0, *self.source.image_shape), tf.zeros([0], tf.int32)
         empty = tf.data.Dataset.from_tensors((no_labels, tf.zeros(shape, tf.uint8), no_labels))
         return (
@@ -109,7 +115,7 @@ class _Chunks:
         )
 
     def _example(self, position: tf.Tensor, *fetched: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns image and label of a fetched example; raises TensorFlow's error if it is bad."""
+        """Decodes a fetched example to (image, label); a bad example raises TensorFlow's error."""
         encoded, label, orientation = self.source.open(*fetched)
         known = tf.debugging.Assert((label >= 0) & (label < self.source.classes), ["no label"])
         with tf.control_dependencies([known]):
@@ -127,7 +133,7 @@ class _Chunks:
     ) -> list[tf.Tensor]:
         """Returns images, labels and weights of a whole chunk.
 
-        `batch` has the slots, images and labels of the good examples.
+        `batch` has the slots (indices in the chunk), images and labels of the good examples.
         """
         slots, images, labels = batch
         values = tf.cond(
@@ -150,7 +156,7 @@ class _Chunks:
         indices: np.ndarray,
         positions: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns images, labels and weights of a chunk, with replacements in the missing slots."""
+        """Returns images, labels and weights of a chunk, with replacements for its bad examples."""
         images = np.zeros((self.size, *self.source.image_shape), np.uint8)
         labels, weights = np.zeros(self.size, np.int32), np.zeros(self.size, np.float32)
         images[slots], labels[slots], weights[slots] = good_images, good_labels, 1
@@ -171,8 +177,9 @@ class _Chunks:
     def _decoded_alone(self, index: int, position: int) -> tuple[np.ndarray, np.ndarray] | None:
         """Decodes an example eagerly; records the reason and returns None if the example is bad.
 
-        A known bad example is tried again. If a file is cut off, the crops of some positions can
-        still be decoded, and replacements must not depend on the examples that were read before.
+        An example that was bad at an earlier position is tried again, because a random crop of a
+        file that is cut off may succeed at another position. So the replacement at a position does
+        not depend on the examples that were read before.
         """
         source = self.source
         with tf.init_scope(), tf.device("CPU:0"):
@@ -191,7 +198,8 @@ class _Chunks:
                 reason = " ".join(text.split())
                 with contextlib.suppress(tf.errors.OpError):
                     data = source.open(*fetched).content.numpy()
-                    # Pillow, unlike TensorFlow, decodes a PNG that lacks only its last bytes.
+                    # Pillow can decode a PNG that lacks only its last bytes, so it has no reason
+                    # then. In that case, TensorFlow's message is the reason.
                     invalid = re.match("Invalid (JPEG|PNG) data", reason)
                     known = pillow_decoding.reason(data, source.max_pixels)
                     reason = known or (f"it is damaged: {reason}" if invalid else reason)

@@ -1,10 +1,10 @@
-"""Weights of classes, and texts about what --class_weights and --sampling do.
+"""Computes class weights, and describes the effects of --class_weights and --sampling.
 
 With weights, the gradient of an update is Σ wᵢ ∇ᵢ / B, where B is the batch size, ∇ᵢ the gradient
 of example i, and wᵢ the weight of the example's class. The weights are scaled so that their mean
-over the training set is 1. The divisor is B, not the sum of the batch's weights. So an example has
-the same weight in every batch, and no layout changes an update. This module does not import
-TensorFlow, because `plan` uses it.
+over all training examples is 1. The divisor is B, not the sum of the batch's weights. So an example
+has the same weight in every batch, and the number of replicas does not change an update. This
+module does not import TensorFlow, because the import would delay the command `plan` by seconds.
 """
 
 import math
@@ -23,14 +23,17 @@ _LEAST, _MOST = 1e-9, 1e9
 
 
 def class_weights(config: Config, counts: Mapping[str, int]) -> tuple[float, ...] | None:
-    """Returns the weight of each class, with mean 1 over the training set; None without weights.
+    """Returns the weight of each class, or None if --class_weights is not set.
+
+    The mean weight of the training examples is 1.
 
     Args:
       config: flags of the run.
       counts: number of training examples of each class, by name, in the order of the labels.
 
     Raises:
-      UserError: if a file of weights cannot be used, or a class to be balanced has no examples.
+      UserError: if the file of weights cannot be used, or if --class_weights is balanced and a
+        class has no examples.
     """
     if config.class_weights is None:
         return None
@@ -48,7 +51,7 @@ def check_not_empty(flag: str, counts: Mapping[str, int]) -> None:
     """Checks that each class has training examples.
 
     Raises:
-      UserError: if a class has none; the message names `flag`, which needs them.
+      UserError: if a class has none; the message names `flag`, which needs an example of each.
     """
     if empty := [name for name, number in counts.items() if not number]:
         raise UserError(
@@ -60,14 +63,14 @@ def check_not_empty(flag: str, counts: Mapping[str, int]) -> None:
 def described(config: Config, counts: Mapping[str, int] | None) -> list[str]:
     """Returns one line for each of --class_weights and --sampling that the run uses.
 
-    Each line says how the flag affects the noise scale g.
+    Each line says how the flag affects the noise scale g, the predicted strength of SGD's noise.
 
     Args:
       config: flags of the run.
-      counts: as in `class_weights`; None if the numbers are not known.
+      counts: as in `class_weights`; None if the numbers of examples are not known.
 
     Raises:
-      UserError: if `class_weights` raises it.
+      UserError: if `class_weights` raises it, or --sampling=balanced and a class has no examples.
     """
     lines = []
     if config.class_weights is not None:
@@ -104,7 +107,7 @@ def described(config: Config, counts: Mapping[str, int] | None) -> list[str]:
 
 
 def _extremes(values: Mapping[str, float]) -> str:
-    """Returns the smallest and the largest value as text: 0.505 (cat) to 50.5 (dog)."""
+    """Returns the smallest and the largest value as text, such as 0.505 (cat) to 50.5 (dog)."""
     least, most = min(values, key=values.__getitem__), max(values, key=values.__getitem__)
     return f"{values[least]:.3g} ({printable(least)}) to {values[most]:.3g} ({printable(most)})"
 

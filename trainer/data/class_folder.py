@@ -1,8 +1,8 @@
 """Lists the pictures in one class's folder and in the folders below it; counts everything else.
 
 A regular file with a suffix of `SUFFIXES` is a picture; decoding checks its content later. Links
-are followed. A broken link with such a suffix counts as a picture too, and reading it reports the
-problem. Otherwise a disk that is not mounted would make the training set smaller without a message.
+are followed. A broken link with one of these suffixes counts as a picture too, and reading it later
+reports an error. Without the error, an unmounted disk would silently make the training set smaller.
 """
 
 import collections
@@ -27,7 +27,7 @@ def identity(path: str) -> Identity:
     """Returns the identity of a file or folder, which is the same for all paths to it.
 
     Raises:
-        UserError: if the path is too long, or does not exist.
+        UserError: if the path does not exist, is too long or cannot be read.
     """
     try:
         status = os.stat(path)
@@ -56,8 +56,8 @@ def list_pictures(
         around: identities of the folders above `path`; links to these folders are not followed.
 
     Returns:
-        The sorted paths of the pictures, relative to `path`; the number of entries left out, by
-        kind; the paths of the listed folders, by identity.
+        (pictures, left out, listed): the sorted paths of the pictures, relative to `path`; the
+        number of entries that are left out, by kind; the path of each listed folder, by identity.
 
     Raises:
         UserError: if a folder cannot be listed.
@@ -103,7 +103,7 @@ def is_broken_link(entry: os.DirEntry[str]) -> bool:
 
 
 def _entries(path: str) -> list[os.DirEntry[str]]:
-    """Returns the entries sorted by name: of several links to one folder, the first is listed."""
+    """Returns a folder's entries, sorted by name so that every machine follows the same links."""
     try:
         with os.scandir(path) as entries:
             return sorted(entries, key=lambda entry: entry.name)
@@ -119,7 +119,7 @@ def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
 def _kind(entry: os.DirEntry[str]) -> str | None:
     """Returns the kind under which a file is left out, or None if the file is a picture.
 
-    Only links cost a system call, because the listing has the type of all other entries.
+    Only links need a system call, because the folder's listing has the type of all other entries.
     """
     suffix = os.path.splitext(entry.name)[1].lower()
     if suffix in SUFFIXES:
@@ -129,4 +129,5 @@ def _kind(entry: os.DirEntry[str]) -> str | None:
         return "not a regular file"
     if is_broken_link(entry):
         return "broken link"
-    return (suffix or "no suffix") if len(suffix) <= 9 else "other"  # 9 characters with the dot
+    # The 9 characters include the dot.
+    return (suffix or "no suffix") if len(suffix) <= 9 else "other"

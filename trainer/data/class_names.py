@@ -1,4 +1,4 @@
-"""Finds class names in the run's list, and formats names and counts for messages."""
+"""Finds labels by class name, and formats names and counts for messages."""
 
 from collections.abc import Mapping, Sequence
 
@@ -19,19 +19,19 @@ def printable(text: str) -> str:
 
 
 def few(names: Sequence[str]) -> str:
-    """Returns the first ten names as text, and how many others there are: a, b and 3 others."""
+    """Returns up to ten names as text; longer lists end with a count, such as "and 3 others"."""
     shown = ", ".join(map(printable, names[:_SHOWN]))
     return shown + (f" and {len(names) - _SHOWN} others" if len(names) > _SHOWN else "")
 
 
 def logit_names(class_names: Sequence[str], logits: int) -> list[str]:
-    """Returns a printable name for each logit; a logit without a class is unused_<number>."""
+    """Returns a printable name for each logit: its class, or unused_<number> without a class."""
     names = [printable(name) for name in class_names]
     return names + [f"unused_{number}" for number in range(len(names), logits)]
 
 
 def counted(kinds: Mapping[str, int]) -> str:
-    """Returns the number of each kind as text, largest first: .txt 8, hidden 4."""
+    """Returns the number of files of each kind as text, largest first, such as .txt 8, hidden 4."""
     most_first = sorted(kinds, key=lambda kind: (-kinds[kind], kind))
     parts = [f"{printable(kind)} {kinds[kind]:,}" for kind in most_first[:_SHOWN]]
     others = sum(kinds[kind] for kind in most_first[_SHOWN:])
@@ -45,9 +45,10 @@ def split_summary(
     counts: Sequence[int] = (),
     left_out: Mapping[str, int] | None = None,
 ) -> str:
-    """Returns a line: train: 240 images, 4 classes (cat 61 … owl 58); 9 files left out (.txt 9).
+    """Describes a split in one line.
 
-    The line names the largest and the smallest class, or all classes if there are at most three.
+    An example is: train: 240 images, 4 classes (cat 61 … owl 58); 9 files left out (.txt 9). The
+    line names the largest and the smallest class, or all classes if there are at most three.
     `counts` has the number of images of each class, and is empty if these numbers are unknown.
     `left_out` has the number of files left out, by kind.
     """
@@ -70,7 +71,7 @@ def split_summary(
 def refuse_unknown(
     own_names: Sequence[str], class_names: Sequence[str], name: str, skip: bool
 ) -> None:
-    """Refuses classes that the run does not know, unless `skip` leaves their examples out.
+    """Refuses classes that are not among the run's classes, unless `skip` is True.
 
     Raises:
         UserError: if one of `own_names` is not in `class_names`, and `skip` is False.
@@ -86,5 +87,5 @@ def refuse_unknown(
 
 
 def number(count: int, what: str, plural: str = "s") -> str:
-    """Returns a count and its noun as text: 1 image, 2 images."""
+    """Returns a count and its noun as text, such as 1 image or 2 images."""
     return f"{count:,} {what}{'' if count == 1 else plural}"

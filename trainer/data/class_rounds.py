@@ -1,16 +1,18 @@
 """Computes the order of --sampling=balanced, a pure function of (seed, position).
 
-A position is the number of examples that a run consumes before an example. Position p belongs to
-round p div C. A round holds each of the C classes once, in an order that (seed, round) decides. So
-round k has the k-th draw of every class. Class c has N_c examples and its own shuffle, which (seed,
-c, k div N_c) decides. The k-th draw of the class is element k mod N_c of this shuffle: a class
-repeats an example only after all N_c were drawn. As in the order without balance, batch sizes,
-replicas and restarts change nothing.
+A position is the number of examples that a run consumes before an example. A round is C consecutive
+positions, for C classes: position p belongs to round k = p div C. A round draws one example of each
+class, in an order of the classes that (seed, k) decides. So round k has the k-th draw of every
+class. Class c has N_c examples. Its k-th draw is element k mod N_c of a shuffle of the class, which
+(seed, c, k div N_c) decides. So a class repeats an example only after all N_c were drawn. Batch
+sizes, replicas and restarts do not change the order.
 
-Each shuffle is `shuffle.example_indices`, version 2, with a seed of its own. The functions below
-compute the shuffles of many classes at once. For each class in a call, they sort as many random
-words as the largest class has examples, at most 4,096. Calls of 128 make 28,000 indices/s for 10
-classes of 1,000 examples, and 5,000 for 1,000 classes of 1,281 (one thread of a busy EPYC).
+Each shuffle equals version 2 of `shuffle.example_indices`, with a seed of its own. The functions
+below compute the shuffles of many classes at once. They sort random words for classes of at most
+4,096 examples: for each shuffle, as many words as the largest of these classes has examples. For
+larger classes, they use TensorFlow's op RandomIndexShuffle. In calls of 128 positions, one thread
+of a busy EPYC makes 28,000 indices/s for 10 classes of 1,000 examples, and 5,000 indices/s for
+1,000 classes of 1,281 examples.
 """
 
 from collections.abc import Callable
@@ -24,8 +26,8 @@ from trainer.nn.splitmix64 import further_bits, random_bits, splitmix64
 # Separates the seeds of the shuffles from other uses of the run's seed. The number is arbitrary
 # (volume and page of Cui et al. 2019, "Class-balanced loss", CVPR, 9268).
 _DOMAIN = 2019_9268
-# Number of examples that TensorFlow's op gets for a small class, whose result is not used. The op
-# is fast for this number.
+# RandomIndexShuffle also runs for small classes, but its result for them is not used. It then gets
+# this number of examples, for which it is fast.
 _UNUSED = 2**16
 
 
@@ -36,19 +38,19 @@ def seeds(seed: int, count: int) -> list[int]:
 
 
 def balanced_order(labels: np.ndarray, classes: int, seed: int) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Returns the function from positions, int64 [n], to indices of examples, int64 [n].
+    """Returns the function that maps positions, int64 [n], to indices of examples, int64 [n].
 
     Args:
         labels: int64, one for each training example, from 0 to `classes` − 1, or −1 for an example
             that is never drawn.
-        classes: C; each class has at least one example.
+        classes: C, the number of classes; each has at least one example.
         seed: seed of the run.
     """
     labelled = np.flatnonzero(labels >= 0)
     sizes = np.bincount(labels[labelled], minlength=classes)
     rounds_seed, *class_seeds = seeds(seed, classes)
     with tf.device("CPU:0"):
-        # Examples of class 0, then of class 1, and so on, each in ascending order.
+        # Indices of the examples of class 0, then of class 1, and so on, each in ascending order.
         members = tf.constant(labelled[np.argsort(labels[labelled], kind="stable")], tf.int64)
         starts = tf.constant(np.cumsum(sizes) - sizes, tf.int64)
         keys = tf.stack([shuffle.epochs_key(each) for each in class_seeds])
@@ -63,11 +65,14 @@ def balanced_order(labels: np.ndarray, classes: int, seed: int) -> Callable[[tf.
 
 
 def _shuffles(sizes: np.ndarray, keys: tf.Tensor) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Returns the function from classes and draws, int64 [n], to places in the classes, int64 [n].
+    """Returns the function that maps draws to places of the drawn examples in their classes.
+
+    The function takes the classes and the numbers k of their draws, both int64 [n], and returns
+    int64 [n]. A class's shuffle number k div N_c is called its epoch.
 
     Args:
-        sizes: number of examples of each class, [C].
-        keys: key of each class's shuffle, uint64 [C].
+        sizes: number N_c of examples of each class, [C].
+        keys: key of each class's shuffles, uint64 [C].
     """
     classes, small = len(sizes), sizes <= shuffle.SORTED
     most = int(sizes[small].max(initial=1))
@@ -80,7 +85,7 @@ def _shuffles(sizes: np.ndarray, keys: tf.Tensor) -> Callable[[tf.Tensor, tf.Ten
     def places(drawn: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         own = tf.gather(sizes_of, drawn)  # [n]
         place, epoch = draws % own, draws // own
-        # Most calls have few pairs of class and epoch; the words of each are drawn once.
+        # Most calls have few pairs of class and epoch, so random words are drawn once for a pair.
         pairs, row = tf.unique(epoch * classes + drawn)  # [e], [n]
         pair_class = pairs % classes
         bits = splitmix64(tf.gather(keys, pair_class) + tf.cast(pairs // classes, tf.uint64))
@@ -101,19 +106,19 @@ def _shuffles(sizes: np.ndarray, keys: tf.Tensor) -> Callable[[tf.Tensor, tf.Ten
 def _sorted(
     places: tf.Tensor, row: tf.Tensor, bits: tf.Tensor, sizes: tf.Tensor, most: int
 ) -> tf.Tensor:
-    """Returns elements of shuffles of [0, size), each the order of `size` random words.
+    """Returns n elements of e shuffles; a shuffle sorts the numbers in [0, size) by random words.
 
     Args:
-        places: int64 [n], place in the shuffle.
-        row: int32 [n], index of the shuffle.
+        places: int64 [n], place of each element in its shuffle.
+        row: int32 [n], index of each element's shuffle in `bits`.
         bits: uint64 [e], key of each shuffle.
-        sizes: int64 [e], at most `most`.
+        sizes: int64 [e], size of each shuffle, at most `most`.
         most: largest size.
     """
     words = tf.bitcast(further_bits(bits, most), tf.int64)  # [e, most]
     inside = tf.range(most, dtype=tf.int64)[None, :] < sizes[:, None]
-    # Words outside the class get the least value, and `top_k` keeps the order of equal words. So
-    # words outside come last.
+    # Each shuffle has `most` words; those beyond its size get the least value. They come last,
+    # because `top_k` sorts in descending order and keeps the order of equal words.
     order = tf.math.top_k(tf.where(inside, words, tf.int64.min), most).indices
     at = tf.stack([row, tf.cast(places, tf.int32)], axis=1)
     return tf.cast(tf.gather_nd(order, at), tf.int64)
@@ -122,7 +127,7 @@ def _sorted(
 def _passed(
     places: tf.Tensor, row: tf.Tensor, bits: tf.Tensor, sizes: tf.Tensor, all_sizes: np.ndarray
 ) -> tf.Tensor:
-    """Returns elements of shuffles of [0, size) by two passes of TensorFlow's op.
+    """Returns n elements of e shuffles of [0, size), by two passes of RandomIndexShuffle.
 
     The arguments are those of `_sorted`, except that `all_sizes` has the sizes of all classes.
     """
@@ -137,8 +142,8 @@ def _passed(
     for i in range(shuffle.PASSES):
         key = tf.gather(keys[:, i * shuffle.KEYS : (i + 1) * shuffle.KEYS], row)  # [n, 3]
         moved = shuffle.shuffled_once(places, key, limits)
-        # If an index moves to `size`, outside [0, size), it goes on to the place to which `size`
-        # moves, which is inside.
+        # For the sizes in `odd`, the op permutes size + 1 numbers, from 0 to `size`. An index that
+        # moves to `size` would be outside of the shuffle, so it moves on to where `size` moves.
         if odd:
             moved = tf.where(moved < own, moved, shuffle.shuffled_once(limits - 1, key, limits))
         moved += tf.gather(offsets[:, i], row)

@@ -1,7 +1,7 @@
-"""Reads a CSV file with a header; every error names the file and the line.
+"""Reads a CSV file with a header; an error about a line names the file and the line.
 
-The file may be as a spreadsheet writes it: with a byte order mark, CRLF, quoted values, and
-semicolons or tabs in place of commas. Empty lines are skipped.
+The file may have a byte order mark, CRLF, quoted values, and semicolons or tabs in place of commas,
+because spreadsheets write such files. Lines without values are skipped.
 """
 
 import csv
@@ -24,7 +24,7 @@ class Table:
     Attributes:
       path: path of the file.
       header: names of the columns.
-      rows: (line, from 1; values) of each row.
+      rows: for each row, the number of its line in the file, from 1, and its values.
     """
 
     path: str
@@ -36,12 +36,13 @@ class Table:
         return UserError(f"{printable(self.path)} line {line}: {problem}.\n{remedy}")
 
     def column(self, what: str, names: Sequence[str], *, needed: bool = True) -> int | None:
-        """Returns the index of the only column whose name is one of `names`, in any case.
+        """Returns the index of the only column with one of the `names`, which are in lower case.
 
-        Returns None if the table lacks a column that is not needed.
+        Capital letters in the header do not matter. `what` describes the column in messages. If
+        `needed` is False and no column matches, the function returns None.
 
         Raises:
-          UserError: if several columns match, or none matches and `needed` is true.
+          UserError: if several columns match, or none matches and `needed` is True.
         """
         found = [i for i, name in enumerate(self.header) if name.lower() in names]
         if len(found) > 1:
@@ -66,8 +67,8 @@ def read(path: str) -> Table:
     """Reads a CSV file.
 
     Raises:
-      UserError: if the file cannot be read, is not UTF-8, has no header or no rows, or has a line
-        with unbalanced quotes or another number of values than the header.
+      UserError: if the file cannot be read, is not UTF-8, has a zero byte, or lacks a header or
+        rows; if a line has unbalanced quotes or another number of values than the header.
     """
     text = _text(path)
     delimiter = max(_DELIMITERS, key=text.partition("\n")[0].count)

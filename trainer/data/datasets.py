@@ -1,6 +1,7 @@
-"""Makes tf.data datasets: of elements from memory, and of the chunks of encoded batches.
+"""Makes tf.data datasets: batches of examples in memory, and indices of encoded examples.
 
-AutoGraph converts no function of this folder. Conversions would take seconds at a run's start.
+AutoGraph is off for the functions of this folder, because its conversions would take seconds at a
+run's start.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,7 +13,8 @@ from trainer.data import chunk_decoding
 from trainer.data.in_memory import InMemoryDataset, as_tensor
 from trainer.system.cores import usable
 
-# Batches to prefetch, in case a busy machine delays one: 1.6 MB if b = 512, 28×28×1.
+# Number of batches to prefetch, in case a busy machine delays one. Four batches of 512 images of
+# 28×28×1 take 1.6 MB.
 PREFETCH = 4
 
 
@@ -23,10 +25,12 @@ def chunks(
     indices_at: Callable[[tf.Tensor], tf.Tensor],
     options: Mapping[str, Any] | None = None,
 ) -> tf.data.Dataset:
-    """Returns the indices and positions of each chunk of `batches` batches; None: endless.
+    """Returns a dataset of chunks, each with the indices and the positions of its examples.
 
-    `first_of` maps t to the first position of batch t; `indices_at` maps positions to indices.
-    `options` are arguments of the `Dataset.map` that calls both functions.
+    The dataset has the chunks of `batches` batches; None: endless. A batch consists of equal chunks
+    of up to 16 examples (see `chunk_decoding`). `first_of` maps the number of a batch, from 0, to
+    its first position. `indices_at` maps positions to indices of examples. `options` are arguments
+    of the `Dataset.map` that calls both functions.
     """
     size = chunk_decoding.chunk_size(batch_size)
     count = batch_size // size  # chunks in a batch
@@ -46,7 +50,10 @@ def chunks(
 def mapped(
     counter: tf.data.Dataset, element: Callable[..., tuple[Any, ...]], images: InMemoryDataset
 ) -> tf.data.Dataset:
-    """Returns element(t, images uint8 [N, h, w, c], labels int32 [N]) for each t of `counter`."""
+    """Returns a dataset of element(t, pixels, labels) for each number t in `counter`.
+
+    Pixels, uint8 [N, h, w, c], and labels, int32 [N], are all those of `images`, for N examples.
+    """
     with tf.device("CPU:0"):
         pixels, labels = as_tensor(images.images), tf.constant(images.labels, tf.int32)
     elements = counter.map(
@@ -58,18 +65,21 @@ def mapped(
 
 
 def with_options(dataset: tf.data.Dataset, threads: int | None = None) -> tf.data.Dataset:
-    """Returns the dataset with a pool of `threads`; None: TensorFlow's pool, a thread per core."""
+    """Returns the dataset with this project's options and a pool of `threads` threads.
+
+    If `threads` is None, the dataset uses TensorFlow's pool, which has one thread per core.
+    """
     options = tf.data.Options()
     if threads is not None:
         options.threading.private_threadpool_size = threads
     options.deterministic = True
     # Autotuning gains nothing. Its thread delays the end of a pipeline by 0.2 to 0.6 s, and each
-    # growth of the batch ends a pipeline.
+    # growth of the batch size ends a pipeline.
     options.autotune.enabled = False
-    # If TensorFlow rewrote tf.data's graph, it would copy all captured images into the graph: for
-    # 676 MB, this takes 0.6 s and 690 MB, instead of 10 ms and none. (With op determinism, it
-    # rewrites the graph nonetheless.)
+    # If TensorFlow rewrote tf.data's graph, it would copy all captured images into the graph. For
+    # 676 MB of images, this takes 0.6 s and 690 MB of memory. Without it, the same step takes 10 ms
+    # and no memory. (With op determinism, TensorFlow rewrites the graph in spite of this option.)
     options.experimental_optimization.apply_default_optimizations = False
-    # The elements are sharded already, and TensorFlow would shard them again.
+    # Each process already makes only its own elements, and TensorFlow would shard them again.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return dataset.with_options(options)

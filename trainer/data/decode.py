@@ -1,9 +1,10 @@
-"""Decodes, crops and resizes one picture to the model's size: JPEG, PNG, WebP, BMP, GIF.
+"""Decodes a picture (JPEG, PNG, WebP, BMP or GIF), crops it, and resizes it to the model's size.
 
-JPEGs are cropped while they are decoded, which skips the blocks outside the crop. Whole images are
-resized with antialiasing. For crops, antialiasing would take as long as decoding, and is left out.
+A JPEG is cropped while it is decoded, so that the decoder skips the blocks outside of the crop.
+Whole images are resized with antialiasing, and crops without it, because it would take as long as
+decoding them.
 
-A picture may be stored sideways. Then the crop is chosen in the upright picture, and only the
+A picture may be stored sideways. The crop is then chosen in the upright picture, but only the
 resized result is turned, because it is small. The number of pixels is checked before decoding.
 """
 
@@ -22,22 +23,24 @@ Window = Callable[[tf.Tensor], tf.Tensor]
 # uint8 [h, w, channels].
 Others = Callable[[tf.Tensor, int, int], tf.Tensor]
 
-# Pillow's default limit, about 13,000 × 13,000 pixels: half a gigabyte of RGB.
+# Pillow refuses larger images by default: about 13,000 × 13,000 pixels, half a gigabyte of RGB.
 MAX_PIXELS = 178_956_970
-# Szegedy et al. 2015 (arXiv:1409.4842), §6: 8% to 100% of the area, sides from 3:4 to 4:3.
+# Szegedy et al. 2015 (arXiv:1409.4842), §6: 8% to 100% of the area, width / height 3/4 to 4/3.
 CROP_AREA = (0.08, 1.0)
 CROP_ASPECT = (3 / 4, 4 / 3)
-_ATTEMPTS = 10  # If all fail, the crop is the whole image: once in 10⁴ crops of a 3:4 image.
-CENTRAL = 0.875  # of the shorter side: 224 of 256 pixels
-# How to turn an image upright, by EXIF orientation (0 does not occur). From 5 on, rows and columns
-# are swapped first. Then rows, columns or both are reversed.
+# Attempts to find a crop that fits. If all fail, the crop is the whole image. This happens once in
+# 10⁴ crops of an image with sides 3:4.
+_ATTEMPTS = 10
+CENTRAL = 0.875  # Side of the central crop / shorter side of the image, such as 224 / 256.
+# Steps that turn an image upright. Rows and columns are swapped first if the EXIF orientation is 5
+# or more. Rows or columns are then reversed if the entry at the orientation is True (0 is unused).
 _SWAPPED = 5
 _ROWS_REVERSED = (False, False, False, True, True, False, False, True, True)
 _COLUMNS_REVERSED = (False, False, True, True, False, False, True, True, False)
 
 
 def by_pillow(encoded: tf.Tensor, channels: int, max_pixels: int) -> tf.Tensor:
-    """Decodes a GIF, BMP or WebP file with Pillow, which a SavedModel cannot do."""
+    """Decodes a GIF, BMP or WebP file with Pillow; a SavedModel cannot hold this Python code."""
 
     def decode(data: bytes | np.ndarray) -> np.ndarray:
         # In eager calls, TensorFlow passes an array of one string.
@@ -49,7 +52,7 @@ def by_pillow(encoded: tf.Tensor, channels: int, max_pixels: int) -> tf.Tensor:
 
 
 def for_evaluation(augment: str) -> Callable[..., tf.Tensor]:
-    """Returns `central_crop` if `augment`, the run's --augment, has `imagenet`, else `whole`."""
+    """Returns `central_crop` if the run's --augment, `augment`, has `imagenet`; else `whole`."""
     return central_crop if augment_list.parse(augment).resized_crop else whole
 
 
@@ -65,10 +68,10 @@ def whole(
     Args:
         encoded: a file's bytes.
         shape: (h, w, c).
-        orientation: result of `exif.orientation`, int32 []; None means upright, and is faster
-            than orientation 1.
-        max_pixels: limit above which an image is an error; None if the image's size is known.
-        others: decodes formats other than JPEG and PNG, if there is a limit.
+        orientation: result of `exif.orientation`, int32 []; None for an upright image. The value 1
+            also means upright, but takes more time than None.
+        max_pixels: limit above which an image is an error; None switches the check off.
+        others: decodes formats other than JPEG and PNG; not used if `max_pixels` is None.
     """
     height, width, channels = shape
     pixels = _decoded(encoded, channels, max_pixels, others)
@@ -94,9 +97,9 @@ def central_crop(
     max_pixels: int = MAX_PIXELS,
     others: Others = by_pillow,
 ) -> tf.Tensor:
-    """Crops the central square, 87.5% of the shorter side, and resizes it: uint8 [h, w, c].
+    """Crops a central square and resizes it: uint8 [h, w, c].
 
-    The arguments are those of `whole`.
+    The square's side is 87.5% of the image's shorter side. The arguments are those of `whole`.
     """
 
     def window(size: tf.Tensor) -> tf.Tensor:
@@ -117,8 +120,8 @@ def random_crop(
 ) -> tf.Tensor:
     """Crops a random window, resizes it, and mirrors half of the images: uint8 [h, w, c].
 
-    The window is that of Szegedy et al. 2015, §6. It depends on the size of the upright image and
-    on `bits`, uint64 [], the position's random bits. The other arguments are those of `whole`.
+    The window is drawn as in Szegedy et al. 2015, §6. It depends on the size of the upright image
+    and on `bits`, uint64 [], the image's random bits. The other arguments are those of `whole`.
     """
 
     def window(size: tf.Tensor) -> tf.Tensor:
@@ -169,9 +172,9 @@ def _decoded_other(encoded: tf.Tensor, channels: int, max_pixels: int, others: O
 
 
 def _bounded(size: tf.Tensor, max_pixels: int) -> tf.Operation:
-    """Returns an operation that fails if the first two numbers of `size` make too many pixels."""
+    """Returns an operation that fails if an image of size[0] × size[1] has too many pixels."""
     height, width = tf.unstack(tf.cast(size[:2], tf.int64))
-    # Each side is checked too, because the product of two sides of 2³² would be 0.
+    # Each side is checked too, because the product of two sides near 2³² overflows int64.
     small = (height <= max_pixels) & (width <= max_pixels) & (height * width <= max_pixels)
     return tf.debugging.Assert(small, ["too many pixels", size])
 
@@ -184,7 +187,7 @@ def _cropped(
     max_pixels: int,
     others: Others = by_pillow,
 ) -> tf.Tensor:
-    """Crops `window` of the upright image and resizes it to `shape`: uint8 [h, w, c]."""
+    """Crops the `window` of the upright image and resizes it to `shape`: uint8 [h, w, c]."""
     height, width, channels = shape
 
     def part(window: Window) -> tf.Tensor:
@@ -202,7 +205,7 @@ def _cropped(
         return tf.cond(tf.io.is_jpeg(encoded), jpeg, other)
 
     def bilinear(pixels: tf.Tensor, size: tf.Tensor | tuple[int, int]) -> tf.Tensor:
-        # Weighted means of pixels stay within 0 to 255. The cast rounds down.
+        # Weighted means of pixels stay within 0 to 255. The cast rounds down, so 0.5 is added.
         return tf.cast(tf.image.resize(pixels, size) + 0.5, tf.uint8)
 
     if orientation is None:
@@ -215,27 +218,30 @@ def _cropped(
 
 
 def _stored_size(upright: tuple[int, int], orientation: tf.Tensor) -> tf.Tensor:
-    """Returns the stored size of an image whose upright size is `upright`."""
+    """Returns the stored height and width of an image that, upright, has the sides `upright`."""
     height, width = upright
     return tf.where(orientation >= _SWAPPED, [width, height], [height, width])
 
 
 def _turned(pixels: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """Turns a stored image [h, w, c] upright."""
+    """Turns a stored image [h, w, c] upright by its EXIF orientation."""
     pixels = tf.cond(
         orientation >= _SWAPPED, lambda: tf.transpose(pixels, [1, 0, 2]), lambda: pixels
     )
     count = tf.shape(pixels)[0]
     rows = tf.range(count)
     reversed_rows = tf.gather(_ROWS_REVERSED, orientation)
-    # For rows, this gather takes a fifth of the time of tf.reverse.
+    # To reverse rows, this gather takes a fifth of the time of tf.reverse.
     pixels = tf.gather(pixels, tf.where(reversed_rows, count - 1 - rows, rows))
     reversed_columns = tf.gather(_COLUMNS_REVERSED, orientation)
     return tf.cond(reversed_columns, lambda: tf.reverse(pixels, [1]), lambda: pixels)
 
 
 def _in_stored(window: Window, size: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """Returns `window` of the upright image in coordinates of the stored image of shape `size`."""
+    """Returns the `window` of the upright image, in coordinates of the stored image.
+
+    `size` is the shape of the stored image, int32 [3].
+    """
     swapped = orientation >= _SWAPPED
     upright = tf.where(swapped, tf.gather(size, [1, 0, 2]), size)
     top, left, rows, columns = tf.unstack(window(upright))

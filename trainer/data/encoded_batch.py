@@ -1,7 +1,7 @@
 """Decodes a batch of encoded pictures as evaluation does, with TensorFlow's operations alone.
 
-A SavedModel can hold only TensorFlow operations, so this decoder reads only JPEG and PNG. In
-training, the other formats are decoded with Pillow; here, they are an error.
+A SavedModel can hold only TensorFlow operations, so this decoder reads only JPEG and PNG. Training
+decodes other formats with Pillow, but this decoder raises an error for them.
 """
 
 from collections.abc import Callable
@@ -15,21 +15,21 @@ from trainer.data.exif import UPRIGHT
 def decoder(
     shape: tuple[int, int, int], augment: str, max_pixels: int
 ) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Returns a function: bytes [n] of JPEG or PNG files of any size → images uint8 [n, h, w, c].
+    """Returns a function that decodes n JPEG or PNG files of any size.
 
-    The function raises an InvalidArgumentError if a file is damaged, or has another format or too
-    many pixels.
+    The function maps the files' bytes [n] to images, uint8 [n, h, w, c]. It raises an
+    InvalidArgumentError if a file is damaged, has another format, or has too many pixels.
 
     Args:
         shape: (h, w, c) of the images.
-        augment: the run's --augment; with imagenet, the central crop is taken.
+        augment: the run's --augment; if it has `imagenet`, the function crops the central square.
         max_pixels: limit above which a file is not decoded.
     """
     part = decode.for_evaluation(augment)
 
     def one(encoded: tf.Tensor) -> tf.Tensor:
         orientation = exif_graph.orientation(encoded)
-        # As in evaluation, upright pictures are decoded without orientation, which is faster.
+        # As in evaluation, upright pictures are decoded without an orientation, which is faster.
         return tf.cond(
             tf.equal(orientation, UPRIGHT),
             lambda: part(encoded, shape, None, max_pixels, _refused),

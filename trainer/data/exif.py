@@ -1,8 +1,9 @@
 """Reads the orientation from the EXIF data of a JPEG, PNG or WebP file.
 
-Orientation 1 is upright; 3 is turned by 180°, 6 and 8 by 90°; 2, 4, 5 and 7 are mirrored. A file
-counts as upright if it has no orientation, or if its EXIF data are damaged. XMP data, and EXIF data
-after a PNG's pixels, are ignored.
+The orientation says how the stored picture differs from the upright one. Orientation 1 is upright.
+Orientation 3 is turned by 180°, 6 and 8 are turned by 90°, and 2, 4, 5 and 7 are mirrored. A file
+counts as upright if it has no orientation, or if its EXIF data are damaged. XMP data are ignored,
+and so are EXIF data after a PNG's pixels.
 """
 
 from typing import Literal
@@ -14,7 +15,10 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def orientation(data: bytes) -> int | None:
-    """Returns the orientation, 1 to 8, from an image's first bytes; None if more are needed."""
+    """Returns the orientation, 1 to 8, from a file's first bytes; None if they do not decide it.
+
+    A whole file may give None too, and then counts as upright: some WebP files without EXIF data.
+    """
     if data.startswith(b"\xff\xd8\xff"):
         part = _of_jpeg(data)
     elif data.startswith(PNG):
@@ -29,7 +33,7 @@ def orientation(data: bytes) -> int | None:
 def _of_jpeg(data: bytes) -> bytes | None:
     """Returns the bytes from the EXIF data on; b"" if there are none; None if `data` is too short.
 
-    EXIF data are in a segment before the frame header.
+    EXIF data are in one of the segments before the frame header, so the search ends there.
     """
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
@@ -58,7 +62,7 @@ def _of_png(data: bytes) -> bytes | None:
 
 
 def _of_webp(data: bytes) -> bytes | None:
-    """Returns the content of the EXIF chunk, after the pixels; None if `data` is too short."""
+    """Returns the content of the EXIF chunk, which follows the pixels; None if it is not there."""
     at = 12
     while at + 8 <= len(data):
         size = int.from_bytes(data[at + 4 : at + 8], "little")
@@ -69,7 +73,10 @@ def _of_webp(data: bytes) -> bytes | None:
 
 
 def _tag(tiff: bytes) -> int | None:
-    """Returns the orientation in the first directory of EXIF data, which have TIFF's format."""
+    """Returns the orientation in EXIF data `tiff`, in TIFF's format; None if they are cut off.
+
+    The orientation is in the first directory of the data.
+    """
     if tiff[:4] not in (b"II*\0", b"MM\0*"):
         return UPRIGHT
     order: Literal["little", "big"] = "little" if tiff.startswith(b"II") else "big"
@@ -79,7 +86,7 @@ def _tag(tiff: bytes) -> int | None:
         if at + 12 > len(tiff):
             return None
         if int.from_bytes(tiff[at : at + 2], order) == _TAG:
-            # The value has 16 bits, but some programs write 32.
+            # The standard has a value of 16 bits, but some programs write 32 bits.
             wide = int.from_bytes(tiff[at + 2 : at + 4], order) == _WIDE
             value = int.from_bytes(tiff[at + 8 : at + (12 if wide else 10)], order)
             return value if value in range(1, 9) else UPRIGHT

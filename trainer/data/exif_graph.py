@@ -1,7 +1,8 @@
 """Reads the EXIF orientation of a JPEG or PNG file with TensorFlow's operations alone.
 
-A SavedModel can hold this graph, which finds the same orientation as `exif.orientation`. All
-positions are offsets in bytes, int64, because a PNG's chunk may have a length of up to 2³².
+A SavedModel can hold this graph. It finds the same orientation as `exif.orientation`. The
+first byte of a file has index 0. Indices are int64, because a PNG's chunk may have almost 2³²
+bytes.
 """
 
 from collections.abc import Callable
@@ -10,7 +11,8 @@ import tensorflow as tf
 
 from trainer.data.exif import PNG, UPRIGHT
 
-# EXIF data are in one of the first segments. The limit bounds the time that a hostile file takes.
+# Largest number of JPEG segments or PNG chunks to search. The EXIF data are in one of the first
+# few. The limit bounds the time that a hostile file takes.
 _MOST_SEGMENTS = 1000
 _TAG, _WIDE, _ENTRY_BYTES = 0x0112, 4, 12
 _LARGEST_READ = 16
@@ -26,24 +28,24 @@ class _Bytes:
         self.size = tf.size(self._content, tf.int64) - _LARGEST_READ
 
     def integers(self, at: tf.Tensor, count: int) -> tf.Tensor:
-        """Returns `count` bytes from the position `at` on: int64 [count]."""
+        """Returns `count` bytes from index `at` on: int64 [count]."""
         places = tf.minimum(at, self.size) + tf.range(count, dtype=tf.int64)
         return tf.cast(tf.gather(self._content, places), tf.int64)
 
     def equal(self, at: tf.Tensor, text: bytes) -> tf.Tensor:
-        """Returns whether `text` is at the position `at`: bool []."""
+        """Returns whether the bytes from index `at` on are `text`: bool []."""
         expected = tf.constant(list(text), tf.int64)
         return tf.reduce_all(tf.equal(self.integers(at, len(text)), expected))
 
     def table(self, at: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        """Returns entries of EXIF data from `at` on, and one of zeros: int64 [rows + 1, 12]."""
+        """Returns `rows` EXIF entries from index `at` on, then one of zeros: int64 [rows + 1, 12]."""
         content = tf.cast(self._content[at : at + rows * _ENTRY_BYTES], tf.int64)
         zeros = tf.zeros([_ENTRY_BYTES], tf.int64)
         return tf.reshape(tf.concat([content, zeros], axis=0), [-1, _ENTRY_BYTES])
 
 
 def orientation(encoded: tf.Tensor) -> tf.Tensor:
-    """Returns the orientation, int32 [] from 1 to 8, of a file's bytes []."""
+    """Returns the orientation, int32 [] from 1 to 8; `encoded`, bytes [], is a file's content."""
     content = _Bytes(encoded)
     start = tf.case(
         [
@@ -60,7 +62,7 @@ def _at(position: int) -> tf.Tensor:
 
 
 def _in_jpeg(content: _Bytes) -> tf.Tensor:
-    """Returns the position of the EXIF data in a JPEG; without any, the file's size."""
+    """Returns the index at which a JPEG's EXIF data start, or the file's size if it has none."""
 
     def is_segment(at: tf.Tensor) -> tf.Tensor:
         return (at + 4 <= content.size) & (content.integers(at, 1)[0] == 0xFF)
@@ -76,7 +78,10 @@ def _in_jpeg(content: _Bytes) -> tf.Tensor:
 
 
 def _in_png(content: _Bytes) -> tf.Tensor:
-    """Returns the position of the EXIF data before a PNG's pixels; without any, the file's size."""
+    """Returns the index at which the EXIF data before a PNG's pixels start.
+
+    If the file has no EXIF data there, the result is the file's size.
+    """
 
     def is_chunk(at: tf.Tensor) -> tf.Tensor:
         return at + 8 <= content.size
@@ -97,15 +102,17 @@ def _search(
     step: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]],
     offset: int,
 ) -> tf.Tensor:
-    """Returns the position of the EXIF data, `offset` bytes after the start of their part.
+    """Returns the index at which a file's EXIF data start, or the file's size if it has none.
+
+    The search visits the parts of the file: the segments of a JPEG or the chunks of a PNG.
 
     Args:
       content: the file.
-      first: position of the first part (segment or chunk).
-      is_part: returns whether a part can start at a position.
-      step: maps the position of a part to whether it has EXIF data, whether the search ends there,
-        and the position of the next part.
-      offset: bytes between the start of a part and its EXIF data.
+      first: index at which the first part starts.
+      is_part: maps an index to whether a part can start there.
+      step: maps the index of a part to whether it has EXIF data, whether the search ends there,
+        and the index of the next part.
+      offset: number of bytes from the start of a part to the start of its EXIF data.
     """
 
     def going(at: tf.Tensor, start: tf.Tensor, ended: tf.Tensor) -> tf.Tensor:
@@ -125,7 +132,7 @@ def _search(
 
 
 def _tag(content: _Bytes, start: tf.Tensor) -> tf.Tensor:
-    """Returns the orientation in the EXIF data from `start` on: int64 []."""
+    """Returns the orientation, int64 [], in the EXIF data that start at index `start`."""
     little = content.equal(start, b"II*\0")
     known = little | content.equal(start, b"MM\0*")
     directory = start + _number(content.integers(start + 4, 4), little)
@@ -135,7 +142,7 @@ def _tag(content: _Bytes, start: tf.Tensor) -> tf.Tensor:
     entries = content.table(tf.minimum(directory + 2, content.size), rows)
     matches = _number(entries[:, :2], little) == _TAG
     entry = tf.gather(entries, tf.argmax(tf.cast(matches, tf.int32)))
-    # The value has 16 bits, but some programs write 32.
+    # The standard has a value of 16 bits, but some programs write 32 bits.
     wide = _number(entry[2:4], little) == _WIDE
     value = tf.where(wide, _number(entry[8:12], little), _number(entry[8:10], little))
     valid = tf.reduce_any(matches) & (value >= 1) & (value <= 8)
@@ -143,7 +150,10 @@ def _tag(content: _Bytes, start: tf.Tensor) -> tf.Tensor:
 
 
 def _number(integers: tf.Tensor, little: tf.Tensor) -> tf.Tensor:
-    """Returns the numbers that bytes, int64 [..., n], stand for: int64 [...]."""
+    """Decodes each group of n bytes, int64 [..., n], into one integer: int64 [...].
+
+    If `little` is True, the first byte is the least significant one, otherwise the last byte.
+    """
     places = [256**place for place in range(integers.shape[-1])]
     digits = tf.where(little, integers, tf.reverse(integers, [-1]))
     return tf.reduce_sum(digits * tf.constant(places, tf.int64), axis=-1)

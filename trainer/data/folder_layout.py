@@ -2,15 +2,17 @@
 
 The rule, for image_folder:PATH:
 
-1. If PATH has an entry named train, val, validation or test, its folders are splits.
+1. If PATH has an entry named train, val, validation or test, the folders in PATH are splits.
 2. Otherwise, the folders are classes if at least one of them directly holds a picture. A hash of
    the paths then divides the pictures into the splits train and val.
-3. Three cases are ambiguous even so, and raise an error that names the folders:
+3. If rule 1 does not hold, three cases are ambiguous. They raise an error that names the folders:
    - The name of a folder is nearly that of a split, such as Train.
-   - A folder below a class has the name of another class, as in Fold1/cat beside cat.
+   - A folder without pictures of its own holds a folder named like a class, as in Fold1/cat if PATH
+     also has the folder cat.
    - No folder in PATH directly holds a picture.
 
-A split of another name, as in --train_split=more, always means the folder of that name.
+A split with a name other than train and val always means the folder of that name, as in
+--train_split=more.
 """
 
 import collections
@@ -26,16 +28,16 @@ from trainer.errors import UserError
 
 PREFIX = "image_folder:"
 _SPLITS = (TRAIN, *EVALUATION_SPLITS)
-# A folder with one of these names, in letters of any case, may be meant as a split.
+# A folder with one of these names, in capital or small letters, may be meant as a split.
 _NEARLY = {*_SPLITS, "training", "valid", "testing", "dev", "eval", "evaluation"}
 
 
 def holds_classes(root: str, parts: Sequence[str]) -> bool:
-    """Returns whether the folders in `root` are classes, and a hash divides them into splits.
+    """Returns whether the folders in `root` are classes, not splits.
 
     Args:
       root: path of the image folder.
-      parts: names in the expression of a split, such as train and more in train[:90%]+more.
+      parts: names in the split that the user asks for, such as train and more in train[:90%]+more.
 
     Raises:
       UserError: if the folders in `root` could be either splits or classes.
@@ -73,10 +75,10 @@ def _refuse(root: str, reason: str) -> NoReturn:
 def evaluation_split(root: str) -> str:
     """Returns the first of the splits val, validation and test that exists.
 
-    If the folders are classes, it returns val.
+    If the folders in `root` are classes, the result is val.
 
     Raises:
-      UserError: if the folders are splits, and none of the three exists.
+      UserError: if none of the three exists, or the folders could be either splits or classes.
     """
     if holds_classes(root, [EVALUATION]):
         return EVALUATION
@@ -92,10 +94,10 @@ def evaluation_split(root: str) -> str:
 
 
 def class_folders(path: str) -> tuple[list[str], collections.Counter[str]]:
-    """Returns the sorted class names in a folder, and the number of its other entries by kind.
+    """Returns the sorted class names in a folder, and the number of other entries of each kind.
 
     Raises:
-      UserError: if the folder has no class folders, or a link in it leads nowhere.
+      UserError: if the folder cannot be read or has no class folders, or a link in it is broken.
     """
     names, left_out = folders(path), collections.Counter[str]()
     around = class_folder.enclosing(path)
@@ -127,7 +129,7 @@ def class_folders(path: str) -> tuple[list[str], collections.Counter[str]]:
 
 
 def folders(path: str) -> list[str]:
-    """Returns the sorted names of the folders in a folder, and of links to folders.
+    """Returns the sorted names of the folders, and of the links to folders, in the folder `path`.
 
     Raises:
       UserError: if the folder cannot be read.

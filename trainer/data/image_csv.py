@@ -1,8 +1,8 @@
-"""Lists the images in a CSV file: a column of paths, one of labels, and optionally one of splits.
+"""Lists the images that a CSV file names in columns of paths, of labels and, optionally, of splits.
 
 Paths are relative to the folder of the CSV file. Without a column of splits, a hash of the paths
-makes the splits train and val. This module does not import TensorFlow, because `plan` counts
-examples with it.
+divides the images into the splits train and val. This module does not import TensorFlow, because
+the import would delay the command `plan`, which counts examples, by seconds.
 """
 
 import collections
@@ -45,7 +45,7 @@ def classes(path: str, split: str) -> list[str]:
 
 
 def list_files(path: str, split: str) -> Files:
-    """Lists the files of a split in TFDS's syntax: train, train[:90%], train+extra.
+    """Lists the files of a split in TFDS's syntax, such as train, train[:90%] or train+extra.
 
     Raises:
       UserError: if the CSV file cannot be used, or the split does not exist.
@@ -63,7 +63,8 @@ def count_shared(path: str, first: str, second: str) -> int:
 
     def files(split: str) -> set[tuple[int, bytes]]:
         found = image_files.select(parts, split, PREFIX + path)
-        # All listings have the same two folders in turn, so the remainder tells which folder.
+        # `folders` repeats the CSV file's folder and "/" for each piece of the split. So an even
+        # number means the CSV file's folder, and an odd number means "/".
         return set(zip((found.folder_of % 2).tolist(), found.names.tolist(), strict=True))
 
     return len(files(first) & files(second))
@@ -86,7 +87,7 @@ def evaluation_split(path: str) -> str:
 
 
 def note(path: str) -> str:
-    """Returns a line that names the columns used and, if a hash makes the splits, says how.
+    """Returns a line that names the columns in use, and says how a hash made the splits, if it did.
 
     Raises:
       UserError: if the CSV file cannot be used.
@@ -99,11 +100,11 @@ def note(path: str) -> str:
 
 
 def _parts(path: str) -> tuple[dict[str, Files], list[str]]:
-    """Returns the files of each split by name, and the names of the columns used.
+    """Returns the files of each split, by the split's name, and the names of three columns.
 
-    The three columns are those of the paths, the labels and the splits; the last name is "" if
-    the file lacks a column of splits. A command calls this function several times, so the content
-    is cached as long as the file does not change.
+    The columns are those of the paths, the labels and the splits. The last name is "" if the file
+    lacks a column of splits. A command calls this function several times, so the result is cached
+    as long as the file does not change.
     """
     try:
         status = os.stat(path)
@@ -114,7 +115,7 @@ def _parts(path: str) -> tuple[dict[str, Files], list[str]]:
 
 @functools.lru_cache(maxsize=1)
 def _read_parts(path: str, version: tuple[int, ...] | None) -> tuple[dict[str, Files], list[str]]:
-    del version  # Only a key of the cache.
+    del version  # The argument is only a part of the cache's key.
     table = csv_table.read(path)
     columns = (
         table.column("path", _PATHS),
@@ -130,7 +131,7 @@ def _read_parts(path: str, version: tuple[int, ...] | None) -> tuple[dict[str, F
     of_split: dict[str, list[_Row]] = {}
     for row in rows:
         of_split.setdefault(row.split, []).append(row)
-    # Repeated rows are counted with the first split.
+    # The number of repeated rows is reported once, with the first split.
     left_out = [twice] + [0] * len(of_split)
     return {
         name: _files(own, folder, number)[0]
@@ -139,7 +140,7 @@ def _read_parts(path: str, version: tuple[int, ...] | None) -> tuple[dict[str, F
 
 
 def _checked(table: Table, columns: Sequence[int | None]) -> tuple[list[_Row], int]:
-    """Returns the distinct rows, and the number of repeated ones.
+    """Returns the rows, each path once per split, and the number of repeated rows left out.
 
     Raises:
       UserError: if a value is empty, or a path has two labels.
@@ -172,13 +173,13 @@ def _checked(table: Table, columns: Sequence[int | None]) -> tuple[list[_Row], i
 
 
 def _plain(path: str) -> str:
-    """Returns a path without empty parts and single dots: ./a//b is a/b."""
+    """Returns a path without empty parts and single dots: ./a//b becomes a/b."""
     parts = [part for part in path.split("/") if part not in ("", ".")]
     return ("/" if path.startswith("/") else "") + "/".join(parts)
 
 
 def _check_exist(table: Table, rows: Iterable[_Row], folder: str) -> None:
-    """Refuses rows whose files do not exist; lists each folder once, which is fastest."""
+    """Raises a UserError if a row's file does not exist; for speed, it lists each folder once."""
     of_folder: dict[str, list[_Row]] = {}
     for row in rows:
         of_folder.setdefault(os.path.dirname(row.path), []).append(row)
@@ -187,7 +188,7 @@ def _check_exist(table: Table, rows: Iterable[_Row], folder: str) -> None:
         path = os.path.join(folder, name)
         try:
             existing = {*os.listdir(path)}
-        except PermissionError:  # A folder may be closed to listing and open to reading.
+        except PermissionError:  # If a folder cannot be listed, its files may still be readable.
             existing = {os.path.basename(row.path) for row in own}
         except OSError:
             existing = set()
@@ -204,7 +205,10 @@ def _check_exist(table: Table, rows: Iterable[_Row], folder: str) -> None:
 
 
 def _files(rows: Sequence[_Row], folder: str, twice: int) -> tuple[Files, np.ndarray]:
-    """Returns the files of `rows` in the order of their hashes, and the hashes, uint64."""
+    """Returns the files of `rows`, sorted by the hash of their path, and the hashes, uint64.
+
+    `twice` is the number of repeated rows that were left out.
+    """
     class_names = sorted({row.label for row in rows})
     place_of = {name: place for place, name in enumerate(class_names)}
     paths = [os.fsencode(row.path) for row in rows]

@@ -1,8 +1,9 @@
 """Describes listed image files, and selects a split of them in TFDS's syntax.
 
-Files are sorted by a hash of their path. So a slice such as train[:90%] has about the same share of
-each class, and the same files on every machine. If a dataset has no splits of its own, the same
-hash divides it: adding or removing a file does not move any other file to another split.
+Files are sorted by a hash of their path. So a slice such as train[:90%] has about 90% of the files
+of each class, and the same files on every machine. If a dataset has no splits of its own, the same
+hash divides its files into splits. It depends only on a file's path, so adding or removing a file
+does not move any other file to another split.
 """
 
 import collections
@@ -30,8 +31,8 @@ class Files:
     Attributes:
       folders: paths of folders.
       folder_of: int32 [N] for N files, index into `folders` of each file.
-      names: bytes [N], paths below these folders; a million strings would take 100 MB.
-      class_names: names of classes, in any order; a name may occur twice.
+      names: bytes [N], paths below these folders. A million Python strings would take 100 MB.
+      class_names: names of classes, in any order; after `select`, a name may occur twice.
       class_of: int32 [N], index into `class_names` of each file.
       left_out: number of files and folders left out, by kind.
     """
@@ -51,7 +52,7 @@ class Files:
         return os.path.join(self.folders[self.folder_of[index]], os.fsdecode(self.names[index]))
 
     def chosen(self, at: np.ndarray | slice) -> "Files":
-        """Returns the files at some indices, in that order, with all folders and classes."""
+        """Returns the files at the indices `at`, in this order, with all folders and classes."""
         return dataclasses.replace(
             self,
             folder_of=self.folder_of[at],
@@ -60,7 +61,7 @@ class Files:
         )
 
     def counts(self) -> dict[str, int]:
-        """Returns the number of files of each class, by name."""
+        """Returns the number of files of each class, by the class's name."""
         found = dict.fromkeys(sorted(self.class_names), 0)
         numbers = np.bincount(self.class_of, minlength=len(self.class_names)).tolist()
         for name, count in zip(self.class_names, numbers, strict=True):
@@ -69,7 +70,7 @@ class Files:
 
 
 def path_hash(path: bytes) -> int:
-    """Returns a 64-bit hash of a file's path below the dataset's folder."""
+    """Returns a 64-bit hash of `path`, a file's path below the dataset's folder."""
     return int.from_bytes(hashlib.blake2b(path, digest_size=8).digest())
 
 
@@ -82,7 +83,7 @@ def select(parts: Mapping[str, Files], split: str, dataset: str) -> Files:
     """Returns the files of a split in TFDS's syntax, such as train[:90%]+extra.
 
     Args:
-      parts: the files of each name in the split.
+      parts: files of each split that `split` names, by name.
       split: a split in TFDS's syntax.
       dataset: value of --dataset, for messages.
 
@@ -117,18 +118,21 @@ def _joined(indices: Sequence[np.ndarray], firsts: np.ndarray) -> np.ndarray:
 
 
 def divided(files: Files, hashes: np.ndarray) -> dict[str, Files]:
-    """Divides files into train and val: val has the files whose hash, uint64, is 0 mod 10."""
+    """Divides files into the splits train and val; a file with a hash of 0 mod 10 goes to val.
+
+    `hashes`, uint64 [N], has the hash of each file.
+    """
     for_evaluation = hashes % np.uint64(_EVALUATION_SHARE) == 0
     (train,), (evaluation,) = np.nonzero(~for_evaluation), np.nonzero(for_evaluation)
     return {
         TRAIN: files.chosen(train),
-        # The files left out are counted once.
+        # Only train reports the files that were left out, so that the sum counts them once.
         EVALUATION: dataclasses.replace(files.chosen(evaluation), left_out={}),
     }
 
 
 def division(parts: Mapping[str, Files]) -> str:
-    """Returns a text about the result of `divided`, which names classes without files in a part."""
+    """Describes the splits that `divided` made: their sizes, and classes that are in only one."""
     train, evaluation = parts[TRAIN], parts[EVALUATION]
     text = (
         f"a hash of each path puts {number(len(train), 'picture')} into {TRAIN} and "

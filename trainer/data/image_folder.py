@@ -1,8 +1,9 @@
-"""Lists the files of an image folder, in a fixed order: PATH/<split>/<class>/<name>.jpg.
+"""Lists the files PATH/<split>/<class>/<name>.jpg of an image folder, in a fixed order.
 
-If the folders in PATH are classes, as in PATH/<class>/<name>.jpg, a hash divides the files into the
-splits train and val. `folder_layout` decides which of the two layouts PATH has. This module does
-not import TensorFlow, because `plan` counts examples with it.
+The folders in PATH may also be classes, as in PATH/<class>/<name>.jpg. A hash then divides the
+files into the splits train and val. `folder_layout` decides whether the folders are splits or
+classes. This module does not import TensorFlow, because the import would delay the command `plan`,
+which counts examples, by seconds.
 """
 
 import concurrent.futures
@@ -23,7 +24,7 @@ WHAT_COUNTS = (
     "This version also counts WebP, BMP and GIF files and pictures in folders below a class's "
     "folder; it does not count hidden files."
 )
-_THREADS = 16  # Threads that list folders mostly wait for a network file system.
+_THREADS = 16  # On a network file system, threads that list folders mostly wait.
 
 
 def classes(root: str, split: str) -> list[str]:
@@ -40,7 +41,7 @@ def classes(root: str, split: str) -> list[str]:
 
 
 def list_files(root: str, split: str) -> Files:
-    """Lists the files of a split in TFDS's syntax: train, train[:90%], train+extra.
+    """Lists the files of a split in TFDS's syntax, such as train, train[:90%] or train+extra.
 
     Raises:
       UserError: if the split does not exist, or a class has no pictures.
@@ -52,10 +53,10 @@ def count_shared(root: str, first: str, second: str) -> int:
     """Returns the number of files that are in both splits.
 
     Raises:
-      UserError: if a split does not exist.
+      UserError: if the splits have a name in common, and one of the splits does not exist.
     """
     names = part_names(first), part_names(second)
-    if not {*names[0]} & {*names[1]}:  # No folder is in both.
+    if not {*names[0]} & {*names[1]}:  # The two splits do not have a folder in common.
         return 0
     parts = _parts(root, list(dict.fromkeys([*names[0], *names[1]])))
     infos = splits.split_infos({name: len(files) for name, files in parts.items()})
@@ -66,7 +67,7 @@ def note(root: str, split: str) -> str:
     """Returns a line that says how a hash made the splits; "" if the splits are folders.
 
     Raises:
-      UserError: if the split does not exist, or a class has no pictures.
+      UserError: if the folders could be either splits or classes, or a class has no pictures.
     """
     names = part_names(split)
     if not holds_classes(root, names):
@@ -75,14 +76,14 @@ def note(root: str, split: str) -> str:
 
 
 def _parts(root: str, names: list[str]) -> dict[str, Files]:
-    """Returns the files of each split in `names`, or of both if the folders are classes."""
+    """Returns the files of each split in `names`; if the folders are classes, of train and val."""
     if holds_classes(root, names):
         return image_files.divided(*_listed(root))
     return {name: _listed(os.path.join(root, name))[0] for name in names}
 
 
 def _listed(path: str) -> tuple[Files, np.ndarray]:
-    """Returns the files of all classes in the folder `path`, and their hashes, uint64."""
+    """Returns the files of all classes in the folder `path`, sorted by hash, and their hashes."""
     classes, left_out = class_folders(path)
     folders = [os.path.join(path, name) for name in classes]
     list_pictures = functools.partial(

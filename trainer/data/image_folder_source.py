@@ -11,7 +11,7 @@ from trainer.data.class_names import places, refuse_unknown, split_summary
 from trainer.data.image_files import Files
 from trainer.data.indexed import IndexedDataset, Opened
 
-CHANNELS = 3  # Pictures in grey are decoded as colour.
+CHANNELS = 3  # Grey pictures are decoded to three channels, too.
 
 
 def load(
@@ -22,7 +22,9 @@ def load(
     max_pixels: int,
     skip: bool,
 ) -> IndexedDataset:
-    """Opens a split of image_folder:PATH or image_csv:PATH; arguments as in `sources.load`.
+    """Opens a split of image_folder:PATH or image_csv:PATH, with arguments as in `sources.load`.
+
+    If `skip` is True, examples of classes that are not in `class_names` get the label −1.
 
     Raises:
         UserError: if the split does not exist; if a class has no pictures; if a class is not in
@@ -32,7 +34,7 @@ def load(
     names = tuple(sorted(set(files.class_names)) if class_names is None else class_names)
     refuse_unknown(files.class_names, names, f"{dataset} {split}", skip)
     labels = np.array(places(files.class_names, names), np.int32)[files.class_of]  # [N]
-    # Pictures of unknown classes have the label −1.
+    # Pictures of unknown classes have the label −1 and are not counted.
     counts = np.bincount(labels[labels >= 0], minlength=len(names))
     largest = picture_files.largest_file(max_pixels)
 
@@ -55,7 +57,10 @@ def load(
 def _fetch(
     files: Files, labels: np.ndarray, largest: int
 ) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
-    """Returns a function: indices [n] → (paths, "" if unreadable; orientations; labels)."""
+    """Returns the function that maps indices [n] to paths, EXIF orientations and labels, each [n].
+
+    The path of a file that cannot be read is "".
+    """
     with tf.device("CPU:0"):
         # Paths are bytes, because some names are not valid UTF-8.
         folders = tf.constant([os.fsencode(path) for path in files.folders])  # [folders]

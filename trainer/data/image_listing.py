@@ -7,7 +7,7 @@ _FOLDER, _CSV = folder_layout.PREFIX, image_csv.PREFIX
 
 
 def is_listed(dataset: str) -> bool:
-    """Returns whether a dataset is an image folder or a CSV file, and not a name of TFDS."""
+    """Returns whether a dataset is an image folder or a CSV file, instead of a TFDS set."""
     return dataset.startswith((_FOLDER, _CSV))
 
 
@@ -18,7 +18,7 @@ def _path(dataset: str) -> tuple[bool, str]:
 
 
 def list_files(dataset: str, split: str) -> Files:
-    """Lists the files of a split in TFDS's syntax.
+    """Lists the files of a split in TFDS's syntax, such as train, train[:90%] or train+extra.
 
     Raises:
       UserError: if the split does not exist, or cannot be used.
@@ -52,7 +52,7 @@ def evaluation_split(dataset: str) -> str:
     """Returns the first of the splits val, validation and test that exists.
 
     Raises:
-      UserError: if none of the three exists.
+      UserError: if none of the three exists, or the dataset cannot be used.
     """
     is_csv, path = _path(dataset)
     find = image_csv.evaluation_split if is_csv else folder_layout.evaluation_split
@@ -60,10 +60,13 @@ def evaluation_split(dataset: str) -> str:
 
 
 def note(dataset: str, split: str) -> str:
-    """Returns a line about the columns used or the splits that a hash makes; "" if neither.
+    """Returns a line that says how the program reads a dataset, or "" if there is nothing to say.
+
+    The line names the columns of a CSV file that are in use. If a hash made the splits of a CSV
+    file or of an image folder, the line also says how.
 
     Raises:
-      UserError: if the split does not exist, or cannot be used.
+      UserError: if the CSV file or the image folder cannot be used.
     """
     if not is_listed(dataset):
         return ""

@@ -17,9 +17,11 @@ class InMemoryDataset:
     Attributes:
       images: uint8 [N, h, w, c] for N examples.
       labels: int64 [N], indices into `class_names`.
+      class_names: names of the classes.
       name: name of the split for messages.
       summary: one line about the split's content.
-      path: index → path of the example's file; None if a file holds several examples.
+      path: maps the index of an example to the path of its file; None if the file is not known, or
+        if one file holds several examples.
     """
 
     images: np.ndarray
@@ -31,7 +33,7 @@ class InMemoryDataset:
 
     @property
     def examples(self) -> int:
-        """N."""
+        """Number of examples, N."""
         return len(self.labels)
 
     @property
@@ -41,7 +43,7 @@ class InMemoryDataset:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(h, w, c)."""
+        """Shape (h, w, c) of each image."""
         return self.images.shape[1:]
 
 
@@ -56,7 +58,7 @@ def aligned_empty(shape: tuple[int, ...]) -> np.ndarray:
 def as_tensor(images: np.ndarray) -> tf.Tensor:
     """Returns the images as a CPU tensor, without a copy if they are from `aligned_empty`.
 
-    `tf.constant` would make two copies (measured: 1,017 MB more for an array of 500 MB).
+    `tf.constant` would make two copies. For an array of 500 MB, it took 1,017 MB more memory.
     """
     if images.ctypes.data % _ALIGNMENT or not images.flags.c_contiguous:
         aligned = aligned_empty(images.shape)
@@ -66,11 +68,11 @@ def as_tensor(images: np.ndarray) -> tf.Tensor:
 
 
 def pixel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns exact mean and standard deviation of each channel of images uint8 [N, h, w, c].
+    """Returns mean and standard deviation of each channel of all images, uint8 [N, h, w, c].
 
     Returns:
         (mean, std): c floats each, in grey levels (0 to 255), rounded to float32. A std below 1
-        grey level becomes 1, so a constant channel can be divided by its std.
+        grey level becomes 1, so that a channel can be divided by its std even if it is constant.
     """
     channels = images.shape[-1]
     pixels = images.reshape(-1, channels)  # [N·h·w, c]

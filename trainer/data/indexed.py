@@ -15,8 +15,8 @@ class Opened(NamedTuple):
 
     Attributes:
       content: bytes [] of the encoded image.
-      label: int32 [].
-      orientation: int32 [], result of `exif.orientation`; None: the image is stored upright.
+      label: int32 [], index of the example's class.
+      orientation: int32 [], result of `exif.orientation`; None: the image counts as upright.
     """
 
     content: tf.Tensor
@@ -33,16 +33,17 @@ class IndexedDataset:
       class_names: names of the classes; a label is an index into this list.
       image_shape: (h, w, c) that the model receives; the files' own sizes may differ.
       name: name of the split for messages.
-      fetch: int64 indices [n], each in [0, N) → tensors [n]; one call takes less time than n calls.
-        The first tensor has strings; "" stands for an example that cannot be read.
-      open: one element [] of each tensor from `fetch` → `Opened`.
-      describe: index → location of the example, for messages.
-      path: index → path of the example's file; None if a file holds several examples.
+      fetch: maps indices, int64 [n], each in [0, N), to one or more tensors [n]. The first tensor
+        has strings; "" stands for an example that cannot be read. One call for n examples takes
+        less time than n calls.
+      open: maps one element [] of each tensor from `fetch` to an `Opened`.
+      describe: maps an index to the location of the example, for messages.
+      path: maps an index to the path of the example's file; None if a file holds several examples.
       max_pixels: limit above which an image is not decoded.
-      unread: index → reason why the example's file cannot be read; None if unknown.
+      unread: maps an index to the reason why the example's file cannot be read, or None.
       summary: one line about the split's content.
-      labels: function that returns all labels, int64 [N]; −1 stands for an unknown class. It may
-        read all examples.
+      labels: function that returns all labels, int64 [N]; −1 stands for an unknown class. The call
+        may read all examples.
     """
 
     examples: int

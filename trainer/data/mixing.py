@@ -1,19 +1,20 @@
-"""Mixes the images of each ghost batch in pairs: mixup and cutmix.
+"""Mixes each image with a partner, another image of its ghost batch: mixup and cutmix.
 
-- mixup (Zhang et al. 2018, 1710.09412): λ a + (1 − λ) b, for image a and its partner b. Grey levels
-  are rounded to integers.
-- cutmix (Yun et al. 2019, 1905.04899): a box of about (1 − λ) of the area of a shows b. The box has
-  the image's aspect, and its centre is uniform over the pixels. λ is then replaced by the share of
-  the pixels that are outside the box.
+A ghost batch is G consecutive examples that share batch-norm statistics. Each ghost batch has a
+random integer r from 1 to G − 1. The image at place i of the ghost batch has the image at place
+(i + r) mod G as its partner. Each image a, with its partner b, has a random λ from Beta(α, α):
 
-λ ~ Beta(α, α). The labels of a and b have the shares λ and 1 − λ. The partner of the image at place
-i of a ghost batch of G images is at place (i + r) mod G, with r in 1, ..., G − 1. So each image is
-the partner of one other image.
+- mixup (Zhang et al. 2018, 1710.09412) returns λ a + (1 − λ) b, rounded to whole grey levels.
+- cutmix (Yun et al. 2019, 1905.04899) copies a box of b into a. The box has the image's aspect
+  ratio and about 1 − λ of its area. The box's centre is uniform over the pixels. λ is then set to
+  the share of the pixels that are outside the box.
+
+The target gives the label of a the weight λ, and the label of b the weight 1 − λ.
 
 All random numbers come from hashes of (seed, position). The position of an example is the number of
 examples that the run consumes before the example. λ and the centre use the position of the example.
-r and the choice between mixup and cutmix use the position of the ghost batch's first example. Ghost
-batches start at multiples of G, so no micro-batch, replica or restart changes a mixture.
+The position of the ghost batch's first example determines r, and whether mixup or cutmix is used.
+Ghost batches start at multiples of G. So micro-batches, replicas and restarts change no mixture.
 """
 
 import dataclasses
@@ -26,22 +27,22 @@ from trainer.config.flags import Config
 from trainer.nn.losses import MixedLabels
 from trainer.nn.splitmix64 import further_bits, random_bits, shift_right
 
-# Augmentation hashes the same seed; this arbitrary number gives mixing other bits. It is the number
-# of mixup's paper.
+# Augmentation hashes the same seed. Mixing combines the seed with this number, to get other bits.
+# The number is arbitrary: it is the arXiv number of mixup's paper.
 _DOMAIN = 1710_09412
-_QUANTILES = 2**12  # Number of values of λ, which are equally likely.
+_QUANTILES = 2**12  # Number of equally likely values of λ.
 # λ is a multiple of 1 / _STEPS, so that float32 computes the mixture of two grey levels exactly.
 _STEPS = 2**16
 
 
 @dataclasses.dataclass(frozen=True)
 class Mixing:
-    """Mixing of a run; if mixup and cutmix are both in use, each ghost batch draws one of them.
+    """Settings of mixing; if a run uses mixup and cutmix, each ghost batch draws one of them.
 
     Attributes:
-      mixup_alpha: α of mixup; None: no mixup.
-      cutmix_alpha: α of cutmix; None: no cutmix.
-      ghost_batch_size: G, above 1.
+      mixup_alpha: α of mixup; None: mixup is not used.
+      cutmix_alpha: α of cutmix; None: cutmix is not used.
+      ghost_batch_size: G, the number of examples in a ghost batch, at least 2.
     """
 
     mixup_alpha: float | None
@@ -50,7 +51,7 @@ class Mixing:
 
 
 def from_config(config: Config) -> Mixing | None:
-    """Returns the mixtures that --augment names; None if it names none."""
+    """Returns the settings of mixing, or None if --augment names neither mixup nor cutmix."""
     named = config.augmentation.mixing
     if not named:
         return None
@@ -63,12 +64,14 @@ def from_config(config: Config) -> Mixing | None:
 
 @functools.cache
 def shares(alpha: float) -> np.ndarray:
-    """Returns the (i + ½) / 4,096 quantiles of Beta(α, α), rounded to multiples of 2⁻¹⁶.
+    """Returns the 4,096 equally likely values of λ, which approximate Beta(α, α).
 
     Returns:
-      float64 [4096], ascending. The distribution is symmetric, so share i is 1 − share 4,095 − i.
+      float64 [4096], ascending. Element i is the quantile of Beta(α, α) at (i + ½) / 4,096, rounded
+      to a multiple of 2⁻¹⁶. Beta(α, α) is symmetric, so elements i and 4,095 − i have the sum 1.
     """
-    # A quantile, rounded to steps, is the number of midpoints of steps that are below the quantile.
+    # In units of 2⁻¹⁶, a rounded quantile is the number of midpoints k + ½ below the quantile. A
+    # midpoint is below the quantile if its cumulative probability is below the quantile's level.
     midpoints = (np.arange(_STEPS // 2) + 0.5) / _STEPS
     with tf.device("CPU:0"), tf.init_scope():
         both = tf.constant(alpha, tf.float64)
@@ -87,7 +90,7 @@ def mix(
       images: uint8 [b, h, w, c]; G divides b.
       labels: int32 [b].
       position: position of the first example, int64 [], a multiple of G.
-      mixing: the mixtures; None: images and labels do not change.
+      mixing: settings of mixing; None: images and labels do not change.
       seed: seed of the run.
     """
     if mixing is None:
@@ -101,7 +104,7 @@ def mix(
     others = tf.gather(images, partners)
     level = tf.cast(shift_right(words[:, 0], 52), tf.int32)  # 12 bits
 
-    # Without mixup, or in a ghost batch of cutmix, the image is first kept whole: its share is 1.
+    # `own` is λ, the share of an image in its mixture. Without mixup, λ is 1 until cutmix sets it.
     own = tf.ones([size])
     cut = tf.repeat(_below(2, of_group[:, 4]) == 1, ghost)  # [b]
     mixed = images
@@ -118,38 +121,38 @@ def mix(
 
 
 def _below(limit: int, words: tf.Tensor) -> tf.Tensor:
-    """Returns integers from 0 to `limit` − 1, int32, uniform to limit / 2³²."""
+    """Returns random integers in [0, limit), int32; their probabilities differ by 2⁻³² at most."""
     return tf.cast(tf.cast(shift_right(words, 32), tf.int64) % limit, tf.int32)
 
 
 def _blend(images: tf.Tensor, others: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
     """Returns own · images + (1 − own) · others, rounded to integers; `own` is float32 [b]."""
     ours, theirs = tf.cast(images, tf.float32), tf.cast(others, tf.float32)
-    # float32 is exact here: a grey level has 8 bits, and a share 16. Only the cast rounds, down.
+    # float32 is exact here: grey levels have 8 bits, and shares have 16. Only the cast rounds down.
     return tf.cast(ours + (theirs - ours) * (1 - own)[:, None, None, None] + 0.5, tf.uint8)
 
 
 def _cut(
     images: tf.Tensor, others: tf.Tensor, alpha: float, used: tf.Tensor, words: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Shows a box of `others` in each image for which `used`, bool [b], is True.
+    """Copies a box of each partner into its image, if `used` is True for the image.
 
-    The box is that of the authors' code: h √(1 − λ) by w √(1 − λ). Half of each side is rounded
-    down, and the box is cut off at the image's border.
+    As in the authors' code, the box has the sides h √(1 − λ) and w √(1 − λ). Half of each side is
+    rounded down. Parts of the box outside the image are left out.
 
     Args:
       images: uint8 [b, h, w, c].
-      others: uint8 [b, h, w, c].
+      others: the partners of the images, uint8 [b, h, w, c].
       alpha: α of the distribution of λ.
-      used: bool [b].
+      used: bool [b], whether the image gets a box.
       words: random bits, uint64 [b, 3].
 
     Returns:
-      The images, and the share of each image's pixels outside of the box, float32 [b].
+      The new images, and the share of each image's pixels outside the box, float32 [b].
     """
     _, height, width, channels = images.shape
     level = tf.cast(shift_right(words[:, 0], 52), tf.int32)
-    sides = np.sqrt(1 - shares(alpha))  # of the box, as fractions of the image's
+    sides = np.sqrt(1 - shares(alpha))  # The box's sides, as fractions of the image's sides.
 
     def interval(length: int, word: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         half = tf.gather(tf.constant((length * sides).astype(np.int32) // 2), level)

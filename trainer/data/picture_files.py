@@ -1,8 +1,8 @@
-"""Checks that pictures are regular files and finds their orientations, before they are read.
+"""Checks that pictures are regular files, and reads their EXIF orientations.
 
-A path that ends in .jpg may lead to a pipe without a writer or to an endless device, which
-TensorFlow would read forever. So Python opens each path first, without waiting for a writer, and
-TensorFlow gets only the paths of regular files. The first bytes of a file give its orientation.
+A path that ends in .jpg may lead to a pipe without a writer or to an endless device. TensorFlow
+would wait or read forever. So Python opens each path first, without waiting for a writer.
+TensorFlow then reads only regular files. Python also reads the orientation from the open file.
 
 Each call from TensorFlow into Python checks many files, because the call itself takes longer than
 checking one file.
@@ -17,7 +17,7 @@ from trainer.system.regular_file import NotRegularError, opener
 
 
 class UnreadableError(Exception):
-    """Raised if a picture's file cannot be read; the text is the reason."""
+    """Raised if a picture's file cannot be read; the error's text is the reason."""
 
 
 def largest_file(max_pixels: int) -> int:
@@ -27,7 +27,10 @@ def largest_file(max_pixels: int) -> int:
 
 
 def look(paths: np.ndarray, largest: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the paths (bytes [n]; empty if unreadable) and the orientations (int32 [n])."""
+    """Checks files; returns their paths, bytes [n], and their orientations, int32 [n].
+
+    The path of a file is replaced by "" if the file is unreadable or larger than `largest` bytes.
+    """
     paths = paths.copy()
     orientations = np.full(len(paths), exif.UPRIGHT, np.int32)
     for number, path in enumerate(paths):
@@ -42,14 +45,14 @@ def orientation(path: bytes | str, largest: int) -> int:
     """Returns the EXIF orientation, 1 to 8, of a picture in a file of at most `largest` bytes.
 
     Raises:
-      UnreadableError: if the file cannot be read, is not regular, or is larger.
+      UnreadableError: if the file cannot be read, is not regular, or is larger than `largest`.
     """
     try:
         with open(path, "rb", buffering=0, opener=opener) as file:
             size = os.fstat(file.fileno()).st_size
             if size > largest:
                 raise UnreadableError(f"it has {size:,} bytes, too many for a picture")
-            # The first 4,096 bytes nearly always have the orientation.
+            # The orientation is nearly always in the first 4,096 bytes.
             value = exif.orientation(os.read(file.fileno(), 4096))
             if value is None:
                 value = exif.orientation(os.pread(file.fileno(), size, 0))
@@ -61,7 +64,7 @@ def orientation(path: bytes | str, largest: int) -> int:
 
 
 def unread(path: bytes | str, largest: int) -> str | None:
-    """Returns why `orientation` cannot read a picture's file; None if it can read the file."""
+    """Returns the reason why a picture's file cannot be read, or None if it can be read."""
     try:
         orientation(path, largest)
     except UnreadableError as error:

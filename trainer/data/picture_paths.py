@@ -1,7 +1,7 @@
 """Finds the pictures that a command line names: files, and folders with all folders below them.
 
-In a folder, `class_folder` decides which files are pictures. This module does not import
-TensorFlow, so that a mistake in a path is reported at once.
+In a folder, the module `class_folder` decides which files are pictures. Importing TensorFlow takes
+seconds. This module does not import it, so that a mistake in a path is reported at once.
 """
 
 import collections
@@ -16,15 +16,15 @@ _REPEATED = "named twice"
 
 
 def find(given: Sequence[str]) -> tuple[list[bytes], str]:
-    """Returns the paths of the pictures, and a line about what is left out.
+    """Returns the paths of the pictures, and a line about the files that are left out.
 
-    The paths are bytes, because some names are not valid UTF-8. They have the order of `given`, and
-    the pictures of a folder are sorted. A file that `given` names directly counts as a picture,
-    whatever its suffix is.
+    The paths are bytes, because some names are not valid UTF-8. The paths keep the order of
+    `given`, and the pictures of each folder are sorted. A file that `given` names directly counts
+    as a picture, whatever its suffix is.
 
     Returns:
-        The distinct paths; a text such as 240 pictures; 12 files left out (.txt 8, hidden 4), or ""
-        if nothing is left out.
+        The distinct paths, and a line. If no file is left out, the line is "". Otherwise, it is
+        such as "240 pictures; 12 files left out (.txt 8, hidden 4)".
 
     Raises:
         UserError: if a path does not exist, or a folder cannot be read or has no pictures.

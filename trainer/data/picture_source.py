@@ -18,7 +18,7 @@ def load(
     Args:
         paths: paths of files in any format that an image folder may hold.
         image_shape: (h, w, c) that the model receives.
-        max_pixels: limit above which a picture is not decoded.
+        max_pixels: a picture with more pixels is not decoded.
     """
     largest = picture_files.largest_file(max_pixels)
     with tf.device("CPU:0"):

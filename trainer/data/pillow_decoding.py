@@ -1,7 +1,7 @@
 """Decodes GIF, BMP and WebP files with Pillow, and explains why a picture cannot be decoded.
 
-TensorFlow decodes all frames of an animated GIF, which takes 5.9 s for 600 frames of 1,000 × 1,000
-pixels, and refuses an animated WebP. Pillow can decode the first frame alone in both formats.
+TensorFlow decodes all frames of an animated GIF. For 600 frames of 1,000 × 1,000 pixels, this takes
+5.9 s. TensorFlow refuses an animated WebP. In both formats, Pillow can decode only the first frame.
 """
 
 import contextlib
@@ -9,15 +9,16 @@ import io
 from collections.abc import Iterator
 
 import numpy as np
-from PIL import Image, WebPImagePlugin  # noqa: F401  # Image.open imports the other formats.
+from PIL import Image, WebPImagePlugin  # noqa: F401  # Image.open does not import this plugin.
 
-# Pillow's limit is off, because this module checks --max_image_pixels before decoding pixels.
+# Pillow's own limit of pixels is off: this module checks --max_image_pixels before decoding.
 Image.MAX_IMAGE_PIXELS = None
 
 _FORMATS = ("GIF", "BMP", "WEBP")
 _READ = "JPEG, PNG, WebP, BMP and GIF are read"
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-# Formats that cannot be read: a part of the file, the bytes in it that mark the format, its name.
+# Formats that this program cannot read. If the given part of a file equals one of the given marks,
+# the file has the named format.
 _OTHERS = (
     (slice(0, 4), (b"II*\0", b"MM\0*"), "TIFF"),
     (slice(4, 12), (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1"), "HEIC"),
@@ -29,7 +30,7 @@ _OTHERS = (
 
 
 class UndecodableError(ValueError):
-    """Raised if a picture cannot be decoded; the text is the reason.
+    """Raised if a picture cannot be decoded; the error's text is the reason.
 
     Inside tf.data, TensorFlow turns this error into an InvalidArgumentError.
     """
@@ -49,7 +50,7 @@ def pixels(data: bytes, channels: int, max_pixels: int) -> np.ndarray:
 
 
 def reason(data: bytes, max_pixels: int) -> str | None:
-    """Returns why a picture cannot be decoded; None if Pillow can decode it."""
+    """Returns the reason why a picture cannot be decoded, or None if Pillow can decode it."""
     try:
         with _opened(data, (*_FORMATS, "JPEG", "PNG")) as image:
             _check_size(image.size, max_pixels)
@@ -62,7 +63,7 @@ def reason(data: bytes, max_pixels: int) -> str | None:
 
 @contextlib.contextmanager
 def _explained() -> Iterator[None]:
-    """Raises an UndecodableError if Pillow cannot decode pixels in the block."""
+    """Replaces an error of Pillow in the block by an UndecodableError with the reason."""
     try:
         yield
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, MemoryError) as error:

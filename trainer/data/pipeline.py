@@ -1,8 +1,9 @@
-"""Builds input pipelines: micro-batches that start at a position, from memory or encoded files.
+"""Builds input pipelines for training and evaluation, from images in memory or encoded files.
 
-A position is the number of examples that a run consumes before an example. A training pipeline has
-no state except its counter. So the pipeline can be rebuilt in milliseconds for any position,
-micro-batch size and number of replicas. The example at a position is always the same.
+The position of an example is the number of examples that the run consumes before it. A micro-batch
+has the examples that one replica takes through one forward and backward pass. A training pipeline
+has no state except a counter. So it can be rebuilt in milliseconds for any position, micro-batch
+size and number of replicas. The example at a position is always the same.
 """
 
 import dataclasses
@@ -24,7 +25,7 @@ from trainer.data.shuffle import example_indices
 from trainer.nn.losses import MixedLabels
 from trainer.nn.splitmix64 import further_bits, random_bits
 
-_REPLACEMENTS = 100  # Most replacements to try for a bad example before the run ends.
+_REPLACEMENTS = 100  # Replacements to try for a bad example. If all fail, the run ends.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,10 +37,10 @@ class ExampleStream:
       augment: augmentation of the examples; a resized crop needs encoded examples.
       seed: seed of the run.
       bad: records the examples that cannot be decoded; None: such an example is an error.
-      order_version: version of the run's order of examples.
-      order: function from positions to indices, both int64 [n], that replaces the usual order; if
-        None, each epoch has each example once.
-      mixing: mixtures of the augmented images of each ghost batch; None: images are not mixed.
+      order_version: version of the order of examples, as in `shuffle`; not used with `order`.
+      order: function from positions to indices, both int64 [n]; None: the order of `shuffle`, in
+        which each epoch has each example once.
+      mixing: settings of mixup and cutmix, which mix augmented images; None: images are not mixed.
     """
 
     source: InMemoryDataset | IndexedDataset
@@ -66,17 +67,18 @@ def training(
 ) -> tf.data.Dataset:
     """Returns an endless dataset of micro-batches for the local replicas in turn.
 
-    Element t is for replica r = local_replicas[t mod n] at micro-step j = t div n. It holds the
-    examples at b consecutive positions from position + (j · replicas + r) · b on.
+    In a micro-step, each replica of all processes takes one micro-batch of b examples. This process
+    has n local replicas. Element t is for replica r = local_replicas[t mod n] in micro-step
+    j = t div n. Element t has b consecutive positions, from position + (j · replicas + r) · b on.
 
     Args:
         stream: the examples.
-        position: examples consumed before the first element.
+        position: position of the first example of micro-step 0.
         micro_batch_size: b.
         replicas: number of replicas over all processes.
         local_replicas: indices of the n replicas of this process.
-        image_size: side of the square to which images are resized before they are augmented; None:
-            the images have the shape of the stream's source.
+        image_size: side, in pixels, of the square to which images are resized before they are
+            augmented; None: the images have the shape of the stream's source.
 
     Returns:
         Elements of (images uint8 [b, h, w, c], labels int32 [b] or MixedLabels, first position
@@ -148,13 +150,14 @@ def _encoded_training(
         images, first = augmented(images, positions, seed), positions[0]
         return *mix(images, labels, first, stream.mixing, seed), first
 
-    # Several threads compute `stream.order`. The usual order takes less time than starting threads.
+    # Several threads compute `stream.order`. The order of `shuffle` takes less time than starting
+    # the threads.
     parallel = {"num_parallel_calls": chunk_decoding.threads(), "deterministic": True}
     places = chunks(None, micro_batch_size, first_of, indices_at, parallel if stream.order else {})
     bad = stream.bad or BadExamples(skip=False)
     decoded = chunk_decoding.decoded(source, places, pixels, bad, replacements)
-    # Several threads augment and mix if that takes long. Crop and flip take less time than starting
-    # a thread.
+    # Several threads augment and mix if this takes long. Crop and flip alone take less time than
+    # starting a thread.
     asked = stream.augment
     slow = asked.policy or asked.erasing or asked.strong or stream.mixing
     options = {**parallel, "num_parallel_calls": PREFETCH} if slow else {}
@@ -173,14 +176,15 @@ def evaluation(
 ) -> tf.data.Dataset:
     """Returns the batches of an evaluation for this process's shards in turn.
 
-    Batch i is for shard i mod `shards`. All shards together get each example once, and each shard
-    gets the same number of batches. The last example, with weight 0, pads the last batches. An
-    example that cannot be decoded becomes black with weight 0.
+    A shard is the part of the batches that one replica evaluates. Batch i is for shard i mod
+    `shards`. All shards together have each example once. Each shard has the same number of batches.
+    Copies of the last example, with weight 0, fill the last batches. If `bad` skips bad examples,
+    an example that cannot be decoded becomes a black image with weight 0.
 
     Args:
         source: the examples.
         batch_size: b.
-        shards: number of replicas over all processes.
+        shards: number of shards over all processes.
         local_shards: indices of this process's shards; None: all shards.
         augment: the run's --augment; with imagenet, the central crop is evaluated.
         bad: records the examples that cannot be decoded; None: such an example is an error.
@@ -209,7 +213,7 @@ def evaluation(
 
 
 def evaluation_batches(examples: int, batch_size: int, shards: int) -> int:
-    """Returns the number of batches of `evaluation` over all shards."""
+    """Returns the number of batches of an evaluation, summed over all shards."""
     return -(-examples // (batch_size * shards)) * shards
 
 
@@ -246,7 +250,7 @@ def _encoded_evaluation(
 ) -> tf.data.Dataset:
     """Returns the dataset of `evaluation` for encoded examples, with `batches` elements.
 
-    `first_of` maps t to the first index of element t; indices from N on are padding.
+    `first_of` maps t to the first index of element t. Indices past the last example are padding.
     """
     part = decode.for_evaluation(augment)
 

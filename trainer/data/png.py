@@ -1,4 +1,4 @@
-"""Encodes images of a model as PNG: a thumbnail, or a grid of thumbnails."""
+"""Encodes arrays of pixels as PNG: a thumbnail of one image, or a grid of thumbnails."""
 
 import io
 
@@ -10,16 +10,17 @@ _GAP = 2  # Pixels between the pictures of a grid.
 
 
 def thumbnail(pixels: np.ndarray) -> bytes:
-    """Returns a PNG of an image uint8 [h, w, c], whose longest side becomes 49 to 96 pixels.
+    """Returns a thumbnail of an image uint8 [h, w, c] as PNG; its longest side has 49 to 96 pixels.
 
     A small image is enlarged by a whole factor, so that its pixels stay squares. If an image has
-    three or four channels, the first three are shown as RGB; otherwise, only the first is shown.
+    three or four channels, the first three are shown as RGB. Otherwise, only the first channel is
+    shown, in grey.
     """
     return _encoded(_picture(pixels))
 
 
 def grid(images: np.ndarray, columns: int) -> bytes:
-    """Returns a PNG of the thumbnails of images uint8 [n, h, w, c], row by row."""
+    """Returns a PNG with the thumbnails of images uint8 [n, h, w, c], in rows of `columns`."""
     pictures = [_picture(pixels) for pixels in images]
     width, height = pictures[0].width + _GAP, pictures[0].height + _GAP
     rows = -(-len(pictures) // columns)

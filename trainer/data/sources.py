@@ -1,6 +1,7 @@
-"""Loads a split by name into memory, or opens it for reading by index if it does not fit.
+"""Loads a split by name: into memory, or as a dataset that is read from disk by index.
 
-An index means the same example on every machine, so runs have the same order on all machines.
+An index means the same example on every machine. So a run has the same order of examples on all
+machines.
 """
 
 import dataclasses
@@ -26,8 +27,8 @@ from trainer.errors import UserError
 from trainer.system import memory
 from trainer.system.tensorflow_errors import translate
 
-# The pixel statistics of a set with more bytes come from up to this many evenly spaced examples,
-# because reading all examples would take minutes. The limit is the same on every machine.
+# If a set's decoded images take over 1 GiB, the pixel statistics come from at most 1,000 evenly
+# spaced examples, because reading all would take minutes. The limits are equal on all machines.
 _STATISTICS_BYTES, _STATISTICS_EXAMPLES = 2**30, 1000
 
 
@@ -46,17 +47,17 @@ def load(
     """Loads a split of a TFDS set, an image folder or a CSV file; prepares a TFDS set if needed.
 
     Args:
-        dataset: a TFDS name, optionally with configuration and version, image_folder:PATH, or
-            image_csv:PATH.
+        dataset: image_folder:PATH, image_csv:PATH, or a TFDS name, optionally with configuration
+            and version.
         split: TFDS's split syntax: `train`, `train[:90%]`, `train+test`.
         data_dir: folder of prepared sets; None: TFDS's default.
         image_size: side, in pixels, of the square to which images are resized; None: not resized.
         augment: the run's --augment; with `imagenet`, the set stays encoded.
         class_names: the run's class names; a label is an index into them. None: the split's own.
-        max_pixels: limit above which an encoded image is not decoded.
+        max_pixels: an encoded image with more pixels is not decoded.
         bad: records the bad examples; if `bad.skip` is True, the set stays encoded.
-        several_sizes: whether training resizes the images to other sizes than `image_size`, too.
-            Then they stay encoded, or have the size of the set if all its images have one.
+        several_sizes: whether training resizes the images to several sizes. If so, a TFDS set with
+            images of one size keeps that size, and other images stay encoded.
 
     Raises:
         UserError: if the dataset, the split or a class is unknown; if images are not 8-bit, or have
@@ -95,7 +96,7 @@ def load(
 
 
 def _reason_to_stream(augment: str, bad: BadExamples) -> str:
-    """Returns why examples must be read from disk by index; "" if they may be read into memory."""
+    """Returns the reason why examples must stay on disk, or "" if they may be read into memory."""
     if bad.skip:
         return "--skip_bad_examples replaces single examples"
     resized_crop = augment_list.parse(augment).resized_crop
@@ -103,7 +104,7 @@ def _reason_to_stream(augment: str, bad: BadExamples) -> str:
 
 
 def _has_one_size(dataset: str, data_dir: str | None) -> bool:
-    """Returns whether all images of the set are known to have one size."""
+    """Returns whether all images are known to have one size; False for a folder or a CSV file."""
     if image_listing.is_listed(dataset):
         return False
     image, _ = records.supervised_features(find_builder(dataset, data_dir), dataset)
@@ -113,14 +114,14 @@ def _has_one_size(dataset: str, data_dir: str | None) -> bool:
 def _prepared(
     dataset: str, split: str, data_dir: str | None, image_size: int | None, streamed: str
 ) -> tuple[tfds.core.DatasetBuilder, tuple[int, int, int], str]:
-    """Returns the builder of a prepared TFDS set, the shape of its images, and a reason or "".
+    """Prepares a TFDS set if needed; returns its builder, its images' shape, and a reason or "".
 
-    The reason says why the examples must be read from disk. If there is one, the set is prepared
-    with an index.
+    The reason says why the examples must stay on disk; "" means that they may be read into memory.
+    `streamed` is such a reason, or "" if none is known yet.
     """
     shape, fixed = _image_shape(dataset, data_dir, image_size)
     expected = count_examples(dataset, split, data_dir) or 0
-    # Reading from disk needs an index, and so do images of varying size.
+    # A new set gets an index if its examples stay on disk, or if its images vary in size.
     with_index = streamed or not fixed or not _fits(expected, shape)
     builder = prepare(dataset, data_dir, records.ARRAY_RECORD if with_index else records.TFRECORD)
     examples = count_split(builder.info.splits, split, dataset)
@@ -147,7 +148,7 @@ def image_shape(dataset: str, data_dir: str | None, image_size: int | None) -> t
     """Returns the shape of the images that the model gets, without reading them.
 
     Raises:
-        UserError: if the dataset does not exist, or `image_size` is None and its images differ.
+        UserError: if the dataset is unknown, or images may vary in size and `image_size` is None.
     """
     if not image_listing.is_listed(dataset):
         return _image_shape(dataset, data_dir, image_size)[0]
@@ -169,9 +170,10 @@ def class_names(dataset: str, split: str, data_dir: str | None) -> tuple[str, ..
 
 
 def evaluation_split(config: Config) -> str:
-    """Returns --eval_split; if it is not set, test.
+    """Returns --eval_split, or a default if the flag is not set.
 
-    For listed images, the default is the first of val, validation and test that exists.
+    The default of a TFDS set is test. The default of an image folder or a CSV file is the first of
+    val, validation and test that exists.
     """
     if config.eval_split is not None:
         return config.eval_split
@@ -181,7 +183,7 @@ def evaluation_split(config: Config) -> str:
 
 
 def labels(source: InMemoryDataset | IndexedDataset) -> np.ndarray:
-    """Returns the label of each example, int64; −1: unknown. May read all examples once."""
+    """Returns each example's label, int64 [N], or −1 if unknown; may read all examples once."""
     if isinstance(source, InMemoryDataset):
         return source.labels
     assert source.labels is not None
@@ -191,9 +193,9 @@ def labels(source: InMemoryDataset | IndexedDataset) -> np.ndarray:
 def image_statistics(
     source: InMemoryDataset | IndexedDataset, augment: str, bad: BadExamples
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns the `pixel_statistics` of all images, or of up to 1,000 images of a large set.
+    """Returns the `pixel_statistics` of all images, or of at most 1,000 images of a large set.
 
-    Images are decoded as for evaluation.
+    Encoded images are decoded as for evaluation.
     """
     large = source.examples * int(np.prod(source.image_shape)) > _STATISTICS_BYTES
     step = -(-source.examples // _STATISTICS_EXAMPLES) if large else 1
@@ -222,7 +224,7 @@ def _decoded(source: IndexedDataset, augment: str, bad: BadExamples) -> InMemory
             count = end
         if not count:
             bad.refuse(f"{source.name}: none of {source.examples:,} examples can be used.")
-    # If examples are left out, an index in memory is not the index of a file.
+    # If examples are left out, the indices in memory are not the indices of the files.
     path = source.path if count == source.examples else None
     return InMemoryDataset(
         images[:count], labels[:count], source.class_names, source.name, source.summary, path

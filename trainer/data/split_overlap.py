@@ -13,9 +13,9 @@ from trainer.data.tfds import splits
 from trainer.data.tfds.prepare import find_builder
 from trainer.system.regular_file import read_regular
 
-# Larger splits are not compared: hashing takes about one second per gigabyte, and reading a file's
-# size takes 4 µs on a local disk and up to 1 ms on a network disk. The limits hold for both splits
-# together.
+# Two splits that together have more bytes or files are not compared. Hashing takes about one second
+# per gigabyte. Reading the size of one file takes 4 µs on a local disk, and up to 1 ms on a network
+# disk.
 _MOST_BYTES = 2**30
 _MOST_FILES = 20_000
 
@@ -31,8 +31,8 @@ def warnings(
     Args:
       dataset: the value of --dataset.
       data_dir: folder of prepared sets; None: TFDS's default.
-      train: the value of --train_split, and the split's examples.
-      evaluation: the evaluation split's name, and its examples.
+      train: the name of the training split, and its examples.
+      evaluation: the name of the evaluation split, and its examples.
     """
     (first, training), (second, evaluated) = train, evaluation
     if image_listing.is_listed(dataset):
@@ -49,7 +49,7 @@ def warnings(
     if pairs is None:
         return [
             f"pictures of {second} may be in {first} too: they are not compared, because the "
-            "splits are large or stored as records"
+            "splits are large, are stored as records, or have examples that were left out"
         ]
     if pairs:
         old, new = pairs[0]
@@ -65,9 +65,10 @@ def identical(
 ) -> list[tuple[str, str]] | None:
     """Returns pairs (name in `training`, name in `evaluation`) of equal pictures.
 
-    Pictures of one size in memory are compared by their decoded pixels, and named by their indices.
-    Other files are compared by their bytes, and named by their paths. Unreadable files are skipped.
-    Returns None if the splits are too large, or are stored as records.
+    If both splits are in memory with one image size, their decoded pixels are compared, and indices
+    are the names. Otherwise, the bytes of the files are compared, and paths are the names.
+    Unreadable files are skipped. The result is None if the splits are too large, or if the files of
+    the pictures are not known.
     """
     if (
         isinstance(training, InMemoryDataset)
@@ -77,12 +78,12 @@ def identical(
         if training.images.nbytes + evaluation.images.nbytes > _MOST_BYTES:
             return None
         return _pairs(_pixel_digests(training), _pixel_digests(evaluation))
-    if training.path is None or evaluation.path is None:  # records
+    if training.path is None or evaluation.path is None:  # The files are not known.
         return None
     if training.examples + evaluation.examples > _MOST_FILES:
         return None
     old, new = _sizes(training, training.path), _sizes(evaluation, evaluation.path)
-    both = set(old.values()) & set(new.values())  # Only files of equal size can be equal.
+    both = set(old.values()) & set(new.values())  # Only files of one size can be equal.
     old, new = ({at: n for at, n in sizes.items() if n in both} for sizes in (old, new))
     if sum(old.values()) + sum(new.values()) > _MOST_BYTES:
         return None
@@ -100,7 +101,7 @@ def _pairs(
 
 def _pixel_digests(source: InMemoryDataset) -> Iterator[tuple[bytes, str]]:
     for at, image in enumerate(source.images):
-        yield _digest(image.tobytes()), f"number {at}"
+        yield _digest(image.tobytes()), f"index {at}"
 
 
 def _sizes(source: InMemoryDataset | IndexedDataset, path: Callable[[int], str]) -> dict[str, int]:

@@ -1,8 +1,9 @@
 """Heartbeats and texts between workers, on the connections that `rendezvous` returns.
 
-TensorFlow's collectives wait forever for a worker that is stopped or cut off. So the chief stays
-connected to each other worker. Both ends of a connection send a beat (an empty message) at
-intervals. A worker that is silent for too long counts as lost, and the chief tells all workers.
+TensorFlow's collective operations wait forever for a worker that is stopped or cut off. So worker
+0, the chief, stays connected to each other worker. Both ends of a connection regularly send a beat,
+which is an empty message. A worker that is silent for too long counts as lost, and the chief tells
+all workers.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ from trainer.distributed.secure_connection import Line
 from trainer.system import typed_json
 
 _BEAT, _BYE, _LOST, _TEXT = b"", b"bye", b"lost ", b"text "
-# The largest text lists the bad examples of a worker: 10 MB for 100,000 examples.
+# The largest text lists the examples that a worker cannot decode: 10 MB for 100,000 examples.
 _MOST_BYTES = 2**28
 
 
@@ -28,13 +29,14 @@ class Heartbeat:
         """Starts the threads that send and receive.
 
         Args:
-          lines: the result of `rendezvous`.
-          silence: seconds without a message after which a worker is lost. A worker whose
-            connection ends is lost at once.
-          lost: called once, in a thread of this object, with the index of the first lost worker.
+          lines: the result of `rendezvous`: connections by the index of the other worker.
+          silence: seconds without a message after which a worker counts as lost. If a connection
+            ends, the other worker counts as lost at once.
+          lost: called with the index of the first lost worker, at most once, in another thread.
         """
         self._lines, self._lost, self._silence = lines, lost, silence
-        # No beats are sent after `_ended`, and no worker is reported as lost after `_settled`.
+        # After `_ended` is set, this worker sends no beats. After `_settled` is set, it reports no
+        # worker as lost.
         self._ended, self._settled = threading.Event(), threading.Event()
         self._once = threading.Lock()
         self._heard_out = {index: threading.Event() for index in lines}
@@ -47,7 +49,7 @@ class Heartbeat:
     def exchange(self, text: str) -> list[str]:
         """Returns the texts of all workers by index; all workers must call this at the same point.
 
-        If another worker is lost meanwhile, `lost` is called, and `exchange` never returns.
+        If another worker is lost during the call, `lost` is called, and `exchange` never returns.
         """
         if 0 in self._lines:
             self._tell(_TEXT + text.encode())
@@ -60,8 +62,9 @@ class Heartbeat:
         """Stops monitoring the other workers.
 
         If `done` is false, this worker sends no more beats, and the others soon count it as lost.
-        If `done` is true, the function returns once each other worker is done or silent, because a
-        collective that has ended here may still need this process while it runs elsewhere.
+        If `done` is true, the function first waits until the connected workers are done or silent.
+        A collective operation that has ended here may still run in another worker, and may need
+        this process there.
         """
         self._settled.set()
         if done:
@@ -70,7 +73,7 @@ class Heartbeat:
                 self._tell(_BYE)
             for heard_out in self._heard_out.values():
                 heard_out.wait(self._silence)
-            if chief:  # The other workers have sent _BYE, and now wait for the chief's.
+            if chief:  # The other workers have sent _BYE, and wait for the chief's _BYE.
                 self._tell(_BYE)
         self._ended.set()
 
@@ -88,8 +91,8 @@ class Heartbeat:
         self._lost(lost)
 
     def _receive(self, index: int, line: Line) -> int | None:
-        """Receives until worker `index` leaves; returns the index of a lost worker, or None."""
-        # An error means a long silence, a closed connection or a message of another program.
+        """Receives until worker `index` leaves; returns the index of a lost worker, if any."""
+        # An error means a long silence, a closed connection or a message from another program.
         with contextlib.suppress(OSError, ValueError):
             while (word := line.receive(_MOST_BYTES)) != _BYE:
                 if word.startswith(_TEXT):

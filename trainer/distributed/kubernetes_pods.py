@@ -1,7 +1,7 @@
 """Finds the workers among the pods of one indexed Kubernetes Job, with TensorFlow's own resolver.
 
-Kubernetes replaces a failed pod by a new pod with another IP address. The pod's host name in a
-headless Service stays the same, so this module uses host names as the workers' addresses.
+Kubernetes replaces a failed pod by a new pod with another IP address. With a headless Service, the
+new pod has the same host name. So this module uses host names as the workers' addresses.
 
 The Job's manifest sets the environment variables JOB_NAME, WORKERS (the number of workers),
 POD_NAMESPACE and POD_NAME of each pod.
@@ -17,17 +17,17 @@ PORT = 8470
 NAMES = ("JOB_NAME", "WORKERS", "POD_NAMESPACE", "POD_NAME")
 REQUEST_TIMEOUT = (10.0, 10.0)  # Seconds to connect to the API, and to wait for its answer.
 _PAUSE = 1.0
-# All pods must start within this multiple of --worker_timeout. A pod may first wait for a node, or
-# for Kubernetes' longest back-off of six minutes.
+# All pods must start within this multiple of --worker_timeout. A pod may first have to wait for a
+# node, or for up to six minutes before Kubernetes starts it again after failures.
 _START_FACTOR = 10
 
 
 class _RunningPods:
     """Client for TensorFlow's resolver that lists only the running pods of one namespace.
 
-    With Kubernetes' own client, the resolver would list the pods of all namespaces, which a Job's
-    account may not do. The resolver would also fail if some pods have ended, and would return the
-    address of a pod's node in place of the address of the pod.
+    With Kubernetes' own client, the resolver would list the pods of all namespaces, but a Job's
+    account may not do that. The resolver would also fail if some pods have ended. It would return
+    the addresses of the pods' nodes, and not those of the pods.
     """
 
     def __init__(self, api: Any, namespace: str) -> None:
@@ -50,7 +50,7 @@ class _RunningPods:
                     f"pod {name} has no host name that other pods can reach.\nMake its Job "
                     "indexed, with a headless Service, as in scripts/cluster/train_k8s.yaml."
                 )
-            # The resolver returns `host_ip`, so this replaces the node's address by the pod's.
+            # The resolver returns `host_ip`, the address of the node. This line replaces it.
             self.hosts[name] = pod.status.host_ip = f"{pod.spec.hostname}.{pod.spec.subdomain}"
         return pods
 
@@ -79,7 +79,7 @@ def client() -> Any:
 
 
 def addresses(api: Any, timeout: float) -> tuple[list[str], str]:
-    """Waits until all workers run; returns the addresses of all workers, and this worker's.
+    """Waits until all workers run; returns the addresses of all workers, and of this one.
 
     Args:
       api: the result of `client`.
@@ -87,9 +87,10 @@ def addresses(api: Any, timeout: float) -> tuple[list[str], str]:
 
     Raises:
       TimeoutError: if not all workers run within ten times `timeout`.
-      UserError: if this pod may not list pods, a pod has no host name, or a variable is wrong.
+      UserError: if this pod may not list pods, a pod has no host name, or an environment variable
+        is missing or wrong.
     """
-    # TensorFlow's import takes four seconds, so it is here, after the flags are checked.
+    # Importing TensorFlow takes four seconds, so the import is here, after the checks of the flags.
     import kubernetes
     import tensorflow as tf
     import urllib3

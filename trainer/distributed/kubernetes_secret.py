@@ -1,7 +1,8 @@
-"""Creates the Kubernetes Secret with which a Job's workers authenticate, if it does not exist.
+"""Creates a Kubernetes Secret, if it does not exist.
 
-scripts/cluster/train_k8s.yaml runs this module before the workers. The module's service account may
-only create Secrets, and the workers' account cannot create them.
+The workers of a Kubernetes Job authenticate to each other with this Secret.
+scripts/cluster/train_k8s.yaml runs this module in another Job. The service account of that other
+Job may only create Secrets. The workers' account may not create Secrets.
 
     python -m trainer.distributed.kubernetes_secret NAME
 """
@@ -19,7 +20,7 @@ KEY = "secret"  # Name of the value in the Secret.
 
 
 def make(api: Any, namespace: str, name: str) -> None:
-    """Creates the Secret `name` by `api`, a Kubernetes client; leaves an existing one unchanged.
+    """Creates the Secret `name` with the Kubernetes client `api`, unless the Secret exists.
 
     Raises:
       UserError: if Kubernetes refuses the request or does not answer.

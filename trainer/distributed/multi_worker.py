@@ -18,11 +18,12 @@ from trainer.distributed.worker import Worker
 from trainer.errors import LostWorkerError
 from trainer.system.tensorflow_errors import translate
 
-# Fractions of the timeout: the silence after which a worker is lost, and each wait in `_Lost.note`.
+# Fractions of --worker_timeout: the silence after which a worker is lost, and each of the two waits
+# in `_Lost.note`.
 _SILENCE, _GRACE = 0.6, 0.15
 # Text of an error that a worker, or any other program, has sent to TensorFlow's server.
 _REPORTED = "Error reported from /job:"
-# Text and classes of the errors of a collective that has lost its connection to other workers.
+# Text and classes of the errors of a collective operation that has lost a connection.
 _ABORTED = "Collective ops is aborted by: "
 _CUT = (
     tf.errors.AbortedError,
@@ -39,9 +40,9 @@ def worker_session(
     """Connects to the other workers, monitors them in the block, and waits until all are done.
 
     If another worker is lost, this process ends within `timeout` seconds of that worker's last
-    message. If TensorFlow raises an error, a LostWorkerError replaces it. If TensorFlow waits
-    forever, a thread ends the process with the same message and status. If the block raises an
-    error, the other workers count this one as lost.
+    message. If TensorFlow raises an error because of the loss, a LostWorkerError replaces the
+    error. If TensorFlow waits forever, a thread ends the process with the message and the status of
+    a LostWorkerError. If the block raises an error, the other workers count this worker as lost.
 
     Args:
       worker: this process; None if it is the only one.
@@ -52,7 +53,7 @@ def worker_session(
       A function that sends this worker's text, and returns the texts of all workers, by index.
 
     Raises:
-      LostWorkerError: if another worker does not arrive, dies or hangs.
+      LostWorkerError: if another worker does not connect in time, dies or hangs.
       UserError: if another worker has other flags or addresses, or this worker's port is taken.
     """
     if worker is None:
@@ -68,7 +69,8 @@ def worker_session(
             yield heartbeat.exchange
         done = True
     finally:
-        # If the block failed, the others may fail too; this process reports only its own error.
+        # If the block failed, the other workers may fail too. Then this process reports only its
+        # own error.
         heartbeat.leave(done)
 
 
@@ -81,12 +83,13 @@ class _Lost:
         self._known, self._taken = threading.Event(), threading.Event()
 
     def note(self, index: int) -> None:
-        """Ends this process, which lost worker `index`; prints why, unless `error` reports it."""
+        """Ends this process after the loss of worker `index`; prints why, unless `error` does."""
         what = f"has lost {self._worker.name(index)}"
-        if index == self._worker.index:  # The others lost this process, for example in a pause.
+        if index == self._worker.index:  # The others lost this process, perhaps in a pause.
             what = "was silent for too long, and the others have left"
         self.message = (
-            f"{self._worker} {what}.\nStart all workers again: they go on from the last checkpoint."
+            f"{self._worker} {what}.\n"
+            "Start all workers again: they resume from the last checkpoint."
         )
         self._known.set()
         if not self._taken.wait(self._grace):
@@ -117,7 +120,7 @@ class _Lost:
 
 
 def create_strategy(worker: Worker, gpus: int, timeout: float) -> tf.distribute.Strategy:
-    """Returns the strategy with a replica on each GPU; if workers lack GPUs, on each worker.
+    """Returns the strategy with a replica on each GPU, or on each worker if there are no GPUs.
 
     Args:
       worker: this process, which is already in a `worker_session`.
@@ -134,8 +137,9 @@ def create_strategy(worker: Worker, gpus: int, timeout: float) -> tf.distribute.
         num_accelerators={"GPU": gpus},
         rpc_layer="grpc",
     )
-    # The strategy would set other timeouts of the coordination service, and has no option for them.
-    # The service ends a process without a message, so it gets ten times the timeout of heartbeats.
+    # TensorFlow's coordination service monitors the workers too, and ends a process without a
+    # message. Its heartbeat timeout is ten times `timeout`, so that `Heartbeat` notices a loss
+    # first. The strategy would set other timeouts, and has no option for them.
     context.context().configure_coordination_service(
         service_type="standalone",
         service_leader="/job:worker/replica:0/task:0",
@@ -159,5 +163,6 @@ def create_strategy(worker: Worker, gpus: int, timeout: float) -> tf.distribute.
         raise LostWorkerError(message) from error
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        # TensorFlow's own handler of SIGTERM would only note a preemption, and then go on.
+        # The strategy has installed TensorFlow's handler of SIGTERM, which only notes a preemption.
+        # This line restores the program's own handler.
         signal.signal(signal.SIGTERM, handler)

@@ -1,8 +1,9 @@
 """Exchanges values between the processes of a run, so that all make the same decisions.
 
-All processes compute the same numbers. They must agree only on values from outside: time, signals
-and files. All processes use the values of the first process, the chief; a request to stop may come
-from any process. All processes must call these functions at the same point of the run.
+All processes compute the same numbers, apart from rounding. But the time, signals and files may
+differ between processes. So all processes use the values of the first process, the chief. A request
+to stop may come from any process. All processes must call the functions at the same point of the
+run.
 """
 
 import dataclasses
@@ -20,8 +21,9 @@ class ProcessGroup:
     """The processes of a run, and the `index` of this one; the defaults describe a single process.
 
     Attributes:
-      all_reduce: returns the sum of the processes' float64 arrays, which have one shape.
-      all_gather: returns the text of each process, by index.
+      all_reduce: function from an array of this process to the sum of the arrays of all processes.
+        The arrays are float64, and must have the same shape.
+      all_gather: function from the text of this process to the texts of all processes, by index.
     """
 
     index: int = 0
@@ -40,7 +42,7 @@ class ProcessGroup:
         return range(self.index * n, (self.index + 1) * n)
 
     def broadcast(self, values: np.ndarray) -> np.ndarray:
-        """Returns the chief's `values` as float64; all processes pass an array of one shape."""
+        """Returns the chief's `values` as float64; all processes must pass the same shape."""
         values = values.astype(np.float64)
         return self.all_reduce(values if self.chief else np.zeros_like(values))
 

@@ -1,9 +1,9 @@
 """Rendezvous: the workers of a run connect to the first worker, the chief, before TensorFlow does.
 
-TensorFlow's chief waits for the other workers without a time limit, and Python handles no signal
-during the wait. So the workers first connect to the chief, on the port that TensorFlow uses later.
-Both ends of a connection prove that they know the run's secret. The chief answers when all workers
-have connected and have sent the same values.
+In the chief, TensorFlow waits for the other workers without a time limit, and Python handles no
+signal during the wait. So the workers first connect to the chief by this module, on the port that
+TensorFlow uses later. Both ends of a connection prove that they know the run's secret. The chief
+answers when all workers have connected and have sent the same values.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from trainer.distributed.worker import Worker
 from trainer.errors import LostWorkerError, UserError
 
 _PAUSE = 0.1
-# Most connections that may wait to be accepted. Linux delays any further connection by a second.
+# Largest number of connections that wait to be accepted. Linux delays further ones by a second.
 _BACKLOG = 1024
 _PATIENCE = 5.0  # Seconds to wait for an answer on one connection.
 
@@ -29,7 +29,7 @@ _PATIENCE = 5.0  # Seconds to wait for an answer on one connection.
 def rendezvous(worker: Worker, same: Mapping[str, Any], timeout: float) -> dict[int, Line]:
     """Waits until all workers have connected; returns connections by the other worker's index.
 
-    The chief has a connection to each other worker. Each other worker has one to the chief.
+    The chief gets a connection to each other worker. Each other worker gets one, to the chief.
 
     Args:
       worker: this process.
@@ -71,8 +71,9 @@ def _on_all_interfaces(port: int) -> socket.socket:
 def _on_own_address(worker: Worker) -> socket.socket | None:
     """Listens on this worker's own address; returns None if this machine does not have the address.
 
-    The address may be a router's (NAT), or the host name may not be known yet. On Debian, a
-    machine's own name resolves to a loopback address, which other machines cannot reach.
+    The address may belong to a router (NAT), or the host name may not be known yet. On Debian, a
+    machine's own name resolves to a loopback address. Other machines cannot reach that address, so
+    the function skips it, unless all workers are on this machine.
     """
     try:
         found = socket.getaddrinfo(*worker.at(worker.index), type=socket.SOCK_STREAM)
@@ -118,7 +119,7 @@ def _call(worker: Worker, greeting: dict[str, Any], end: float, timeout: float) 
     while time.monotonic() < end:
         try:
             found = socket.getaddrinfo(*worker.at(0), type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError):  # Kubernetes does not know the chief's name yet.
+        except (OSError, UnicodeError):  # Kubernetes may not know the name yet.
             found = []
         for family, _, _, _, address in found:
             try:

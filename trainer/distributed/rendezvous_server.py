@@ -1,7 +1,7 @@
 """The chief's part of the rendezvous: serves all callers at once, and admits the run's workers.
 
-A stranger is a program that connects and does not prove that it knows the run's secret. Whatever a
-stranger sends, it neither delays a worker nor ends the run.
+A stranger is a program that connects and does not prove that it knows the run's secret. A stranger
+can neither delay a worker nor end the run, whatever it sends.
 """
 
 import asyncio
@@ -19,16 +19,18 @@ from trainer.distributed.secure_connection import ForgedError, Line
 from trainer.distributed.worker import Worker
 
 MOST_BYTES = 2**20  # Largest message between workers.
-# Most callers that are served at the same time. A worker is served within some milliseconds.
+# Largest number of callers that are served at the same time. Serving a worker takes milliseconds.
 _MOST_CALLERS = 256
 _PAUSE = 0.1
-_OLD, _OLD_BYTES = b"{", 2**16  # First byte and longest message of version 1.
+_OLD, _OLD_BYTES = b"{", 2**16  # First byte and longest message in version 1.
 
 
 async def receive(
     server: socket.socket, worker: Worker, greeting: dict[str, Any], end: float
 ) -> tuple[dict[int, Line], str, str]:
-    """Waits until all workers have connected or one is refused; call it by `asyncio.run`.
+    """Waits until all workers have connected, one is refused or the time is `end`.
+
+    Call this function by `asyncio.run`, which then cancels the tasks that still serve callers.
 
     Args:
       server: socket that listens on the chief's port.
@@ -38,7 +40,7 @@ async def receive(
 
     Returns:
       Three values: the connections, by the index of the worker at the other end; the message that
-      refuses a worker's greeting, or ""; and a description of the first ignored caller, or "".
+      refuses a worker's greeting, or ""; and a description of an ignored caller, or "".
     """
     reception = _Reception(worker, greeting)
     server.setblocking(False)
@@ -53,7 +55,7 @@ async def receive(
 
 
 class _Reception:
-    """The callers of one rendezvous, and the connections to workers among them."""
+    """The callers of one rendezvous, and the connections to those callers that are workers."""
 
     def __init__(self, worker: Worker, greeting: dict[str, Any]) -> None:
         self.lines: dict[int, Line] = {}
@@ -61,7 +63,7 @@ class _Reception:
         self.over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._worker, self._greeting = worker, greeting
         self._count = len(worker.addresses)
-        # The machine of each caller, by the task that serves the caller, oldest first.
+        # Maps the task that serves a caller to the caller's machine; the oldest task is first.
         self._callers: dict[asyncio.Task[None], str] = {}
 
     async def accept(self, server: socket.socket) -> None:
@@ -79,11 +81,11 @@ class _Reception:
             task = asyncio.create_task(self._serve(connection, address[0]))
             self._callers[task] = address[0]
             task.add_done_callback(lambda done: self._callers.pop(done, None))
-            # Lets other tasks run: sock_accept does not while connections wait.
+            # Lets other tasks run, because sock_accept does not do so while connections wait.
             await asyncio.sleep(0)
 
     def _drop_oldest(self) -> bool:
-        """Drops the oldest caller of the machine with most callers; returns False if there is none.
+        """Drops the oldest caller of the machine with most callers; returns whether there was one.
 
         A machine that floods the chief with calls thus loses only its own calls.
         """
@@ -119,7 +121,7 @@ class _Reception:
                 self.over.set_result(refusal)
 
     async def _admit(self, connection: socket.socket) -> tuple[int, int, Line]:
-        """Authenticates a caller; returns its index, its number of workers and the connection.
+        """Authenticates a caller; returns its index and number of workers, and the connection.
 
         Raises:
           ForgedError: if the caller has another version, or does not know the secret.
@@ -153,7 +155,7 @@ class _Reception:
             theirs = other[name]
             if theirs == ours:
                 continue
-            if isinstance(ours, list) and len(theirs) == len(ours):  # Only the differences.
+            if isinstance(ours, list) and len(theirs) == len(ours):  # Shows only differences.
                 pairs = [(t, o) for t, o in zip(theirs, ours, strict=True) if t != o]
                 theirs, ours = (", ".join(part) for part in zip(*pairs, strict=True))
             return (
@@ -163,7 +165,7 @@ class _Reception:
         return ""
 
     def _keep(self, index: int, found: Line) -> None:
-        """Keeps a worker's connection; refuses and closes an earlier one of the same index."""
+        """Keeps the connection of worker `index`; refuses and closes an earlier connection."""
         if before := self.lines.pop(index, None):
             text = f"another process has called {self._worker} as worker {index}"
             tell(before, f"{text}:\nstart each worker once, with an index of its own.")
@@ -178,13 +180,13 @@ class _Reception:
 
 
 def tell(found: Line, refusal: str) -> None:
-    """Answers a worker: sends why its call is refused, or ""."""
+    """Answers a worker: sends the reason to refuse its call, or "" to accept the call."""
     with contextlib.suppress(OSError):  # The worker has left, or does not read.
         found.send(json.dumps(refusal).encode())
 
 
 async def _message(found: Line) -> bytes:
-    """Returns the next message, like `Line.receive`; other tasks run meanwhile."""
+    """Returns the next message, as `Line.receive` does; lets other tasks run during the wait."""
     header = await _exactly(found.connection, secure_connection.HEADER.size)
     message = await _exactly(found.connection, found.size(header, MOST_BYTES))
     found.check(header, message)
@@ -192,7 +194,7 @@ async def _message(found: Line) -> bytes:
 
 
 async def _exactly(connection: socket.socket, size: int) -> bytes:
-    """Returns exactly `size` bytes, like `secure_connection.exactly`; other tasks run meanwhile."""
+    """Returns exactly `size` bytes, and lets other tasks run during the wait."""
     found = b""
     while len(found) < size:
         piece = await asyncio.get_running_loop().sock_recv(connection, size - len(found))

@@ -7,9 +7,10 @@ First, a calling worker and the chief exchange these bytes:
     proof   caller → chief   HMAC-SHA256, with the secret as key, of "caller", hello and answer
     proof   chief → caller   HMAC-SHA256, with the secret as key, of "chief", hello and answer
 
-A nonce is 32 random bytes, so that an old proof is worthless. Each later message has a bounded
-length, and an HMAC of its sequence number, length and content. Each direction of each connection
-has its own key for the HMAC. Nothing is encrypted.
+A nonce is 32 random bytes that are new for each connection, so a proof from another connection is
+not valid. Each later message has a bounded length, and carries an HMAC of its sequence number,
+length and content. Each direction of each connection has its own key for the HMAC. Nothing is
+encrypted.
 """
 
 import hmac
@@ -51,12 +52,12 @@ def _mac(key: bytes, purpose: bytes, text: bytes) -> bytes:
 
 
 class Line:
-    """A connection after the exchange of proofs."""
+    """An authenticated connection: both ends have exchanged their proofs."""
 
     def __init__(
         self, connection: socket.socket, secret: bytes, transcript: bytes, *, chief: bool
     ) -> None:
-        """Takes over `connection`; `chief` tells whether this end is the chief."""
+        """Takes over `connection`; `chief` is true if this end is the chief."""
         self.connection = connection
         own, other = (b"chief", b"caller") if chief else (b"caller", b"chief")
         self._sending_key = _mac(secret, b"line from the " + own, transcript)
@@ -71,14 +72,14 @@ class Line:
         return HEADER.pack(len(message), _mac(self._sending_key, place, message)) + message
 
     def size(self, header: bytes, most_bytes: int) -> int:
-        """Returns the length of the message after `header`, or raises a ForgedError if too long."""
+        """Returns the message length in `header`; raises a ForgedError if above `most_bytes`."""
         size, _ = HEADER.unpack(header)
         if size > most_bytes:
             raise ForgedError(f"a message of {size:,} bytes")
         return size
 
     def check(self, header: bytes, message: bytes) -> None:
-        """Counts a received message; raises a ForgedError if it is not the other end's next one."""
+        """Counts a received message; raises a ForgedError if it is not the expected message."""
         place = _PLACE.pack(self._received, len(message))
         _, mac = HEADER.unpack(header)
         if not hmac.compare_digest(mac, _mac(self._receiving_key, place, message)):
@@ -99,8 +100,8 @@ class Line:
 
         Args:
           most_bytes: largest accepted length of the message.
-          end: deadline by `time.monotonic`; None limits the wait for each piece of the message to
-            the connection's timeout.
+          end: deadline, as a time of `time.monotonic`. If it is None, the connection's timeout
+            limits the wait for each piece of the message.
 
         Raises:
           OSError: if the deadline passes, the connection has ended, or the message is forged.

@@ -2,7 +2,7 @@
 
 The launchers (scripts/launch_local.sh and those in scripts/cluster/) make a secret, and pass it to
 the workers in the environment. Without a launcher, the user writes the secret to a file in the run
-directory. The secret is not a flag, because flags are saved with a run.
+directory. The secret is not a flag, because all flags are saved in the run directory.
 """
 
 import os
@@ -25,7 +25,8 @@ def find(worker: Worker, folder: pathlib.Path) -> bytes:
     The result is empty if no secret exists and all workers are on this machine.
 
     Raises:
-      UserError: if the secret is missing, too short, or in a file that other users may read.
+      UserError: if the secret is missing, too short or too long, or if other users may read or
+        write its file.
     """
     path = folder / FILE
     if VARIABLE in os.environ:

@@ -24,20 +24,22 @@ def connect(
 ) -> tuple[tf.distribute.Strategy, int]:
     """Returns the strategy and the number of lanes per replica; call once, before TensorFlow runs.
 
-    A replica on a GPU or TPU has one lane.
+    A lane is a part of a micro-batch that a CPU computes in parallel with the other lanes. A
+    replica on a GPU or TPU has one lane.
 
     Args:
-      name: value of --strategy; `auto` takes all GPUs, or else the CPU or its virtual devices.
+      name: value of --strategy. `auto` takes all GPUs. If there are no GPUs, it takes the CPU or
+        the CPU's virtual devices.
       virtual_devices: number of devices to split the CPU into; None does not split the CPU.
-      deterministic: whether all kernels are bit-reproducible.
-      ghost_batch_size: in examples.
+      deterministic: True to make all kernels bit-reproducible.
+      ghost_batch_size: number of examples that share batch-norm statistics.
       worker: this process, which is already in a `worker_session`; None if it is the only one.
       worker_timeout: seconds to wait for the other workers.
       on_tpu: the TPU to use, if any.
 
     Raises:
-      UserError: if virtual devices are asked for on a machine with GPUs, if multi_worker has no
-        worker, or if the TPU is not available.
+      UserError: if virtual devices are requested on a machine with GPUs, if `name` is multi_worker
+        and `worker` is None, or if the TPU is not available.
       LostWorkerError: if another worker has left since the rendezvous.
     """
     if deterministic:
@@ -66,7 +68,8 @@ def connect(
         tf.config.threading.set_intra_op_parallelism_threads(threads)
     if name == "multi_worker" and worker is None:
         raise UserError(
-            "--strategy=multi_worker is for train and range_test: leave --strategy out."
+            "--strategy=multi_worker works only with the commands train and range_test: leave "
+            "--strategy out."
         )
     if worker:
         return create_strategy(worker, len(gpus), worker_timeout), lanes
@@ -78,9 +81,9 @@ def connect(
 def share_cores(replicas: int, ghost_batch_size: int) -> tuple[int, int]:
     """Returns the number of lanes per replica on the CPU, and the number of threads per operation.
 
-    A replica has one lane per core, but no more lanes than ghost batches in the default
-    micro-batch. On two cores, two lanes with one thread each train 1.2 times as fast as one lane
-    with two threads.
+    The replicas share the cores evenly. A replica has one lane per core, but no more lanes than
+    the default micro-batch has ghost batches. On two cores, two lanes with one thread each train
+    1.2 times as fast as one lane with two threads.
     """
     cores = max(1, len(usable()) // replicas)
     lanes = min(cores, default_micro_batch_size(ghost_batch_size) // ghost_batch_size)
@@ -91,8 +94,8 @@ def mirrored(devices: list[str]) -> tf.distribute.Strategy:
     """Returns the strategy with a replica on each of `devices`, which are all GPUs or all CPUs."""
     if "CPU" not in devices[0]:
         return tf.distribute.MirroredStrategy(devices)
-    # The default reduction on CPUs has one group of devices per process, and fails in a second
-    # strategy with another number of replicas.
+    # The default reduction on CPUs allows only one group of devices per process. It fails if the
+    # process creates a second strategy with another number of replicas.
     reduction = tf.distribute.ReductionToOneDevice()
     return tf.distribute.MirroredStrategy(devices, cross_device_ops=reduction)
 
@@ -100,9 +103,9 @@ def mirrored(devices: list[str]) -> tf.distribute.Strategy:
 def next_per_replica(strategy: tf.distribute.Strategy, iterator: Any) -> Any:
     """Returns the next elements of a dataset's iterator, one for each replica of this process.
 
-    TensorFlow's own distribution makes an iterator with an autotuning thread for each device, even
-    if the dataset's options disable autotuning. The thread sleeps for up to a minute, and deleting
-    the iterator waits for the thread.
+    TensorFlow's distributed datasets make an iterator with an autotuning thread for each device,
+    even if the dataset's options disable autotuning. The thread sleeps for up to a minute, and
+    deleting the iterator waits for the thread.
     """
     return strategy.experimental_distribute_values_from_function(lambda _: iterator.get_next())
 
@@ -113,9 +116,9 @@ def on_cpu(strategy: tf.distribute.Strategy) -> bool:
 
 
 def compiles_by_xla(strategy: tf.distribute.Strategy, xla: str, *, deterministic: bool) -> bool:
-    """Returns whether the training step is to ask for XLA, given the value `xla` of --xla."""
+    """Returns whether the training step requests XLA; `xla` is the value of --xla."""
     if is_tpu(strategy):
-        return False  # TensorFlow compiles for TPUs without being asked.
+        return False  # TensorFlow compiles for TPUs without a request.
     return xla == "on" or (xla == "auto" and not deterministic and not on_cpu(strategy))
 
 

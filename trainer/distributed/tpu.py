@@ -1,7 +1,7 @@
 """Connects to a TPU, or explains why the TPU cannot be used.
 
 If a TPU is not available, TensorFlow waits for minutes, or raises an error that does not name the
-cause. So this module first asks Google's API about the TPU, and connects to the TPU's addresses.
+cause. So this module first asks Google's API about the TPU, and tries the TPU's addresses.
 """
 
 import contextlib
@@ -63,7 +63,7 @@ def address(config: Config) -> TpuAddress | None:
 def check_packages() -> None:
     """Raises a UserError if libtpu is too new for tensorflow-tpu; call before importing TensorFlow.
 
-    TensorFlow would abort the process without a message.
+    With such a libtpu, TensorFlow would abort the process without a message.
     """
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         tensorflow = importlib.metadata.version("tensorflow-tpu")
@@ -113,7 +113,7 @@ def connect(tpu: TpuAddress) -> "tf.distribute.Strategy":
 def lost(tpu: TpuAddress | None) -> "Translation":
     """Returns a function that turns TensorFlow's error for a lost TPU into a LostWorkerError.
 
-    The error's remedy depends on whether the TPU can recover.
+    The message of the LostWorkerError has a remedy, which depends on whether the TPU can recover.
     """
     import tensorflow as tf
 
@@ -153,7 +153,7 @@ def _check_answers(tpu: TpuAddress) -> None:
 
 
 def _wait_for_healthy(tpu: TpuAddress) -> None:
-    # The wait of cloud-tpu-client itself does not notice that a TPU has been deleted.
+    # `wait_for_healthy` of cloud-tpu-client does not notice that a TPU has been deleted.
     end = time.monotonic() + _HEALTHY_SECONDS
     while True:
         _check_recoverable(tpu)
@@ -180,7 +180,7 @@ def _check_recoverable(tpu: TpuAddress) -> None:
             return
         state = client.state()
     if state in ("PREEMPTED", "TERMINATED"):
-        remedy = f"Delete it and create it again: {tpu.gcloud('delete')}."
+        remedy = f"Delete it with {tpu.gcloud('delete')}, and create it again."
         raise UserError(f"{tpu} is {state} and cannot recover.\n{remedy}")
     remedy = "Start again later, with a smaller --micro_batch_size."
     raise UserError(f"{tpu} has run out of memory within the last 90 s.\n{remedy}")
@@ -220,8 +220,8 @@ def _asking(tpu: TpuAddress) -> Iterator[Any]:
     try:
         yield Client(tpu.name, tpu.zone, tpu.project)
     except (
-        ValueError,  # The client raises this error in place of the cause.
-        RuntimeError,  # The client raises this error if the state is not READY any more.
+        ValueError,  # The client raises this error in place of the underlying error.
+        RuntimeError,  # The client raises this error if the TPU is no longer READY.
         OSError,
         httplib2.HttpLib2Error,
         oauth2client.client.Error,
@@ -247,7 +247,7 @@ def _asking(tpu: TpuAddress) -> Iterator[Any]:
 
 
 def _refused(tpu: TpuAddress, status: int, content: bytes) -> UserError:
-    """Returns the UserError for an answer of the API with an error status."""
+    """Returns the UserError for an answer of the API with the error status `status`."""
     try:
         answer = typed_json.parsed(content, fields({"error": fields({"message": text})}))
         reason = " ".join(answer["error"]["message"].split())

@@ -1,7 +1,7 @@
 """The workers of a run over several processes: all addresses, and this process's index.
 
-TensorFlow's resolvers find the addresses and the index in TF_CONFIG. Without TF_CONFIG, Slurm's
-variables or Kubernetes give them.
+TensorFlow's resolvers find the addresses and the index in TF_CONFIG. If TF_CONFIG is not set, they
+use Slurm's variables or Kubernetes.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ class Worker:
     Attributes:
       addresses: `host:port` of each worker, in the order of the replicas.
       index: index of this worker.
-      secret: key by which the workers authenticate; may be empty if all workers are `local`.
+      secret: key by which the workers authenticate; may be empty if they are all on one machine.
     """
 
     addresses: tuple[str, ...]
@@ -65,7 +65,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def from_environment(timeout: float) -> Worker:
-    """Returns this process's worker, without a secret, from the environment variables.
+    """Returns the Worker of this process, without a secret, from the environment variables.
 
     Raises:
       LostWorkerError: if Kubernetes has not started all workers within ten times `timeout` seconds.
@@ -89,14 +89,14 @@ def from_environment(timeout: float) -> Worker:
 
 
 def _from_tf_config() -> Worker:
-    # TensorFlow's import takes four seconds, so it is here, after the flags are checked.
+    # Importing TensorFlow takes four seconds, so the import is here, after the checks of the flags.
     import tensorflow as tf
 
     try:
         resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
         jobs = resolver.cluster_spec().as_dict()
         kind, index = resolver.task_type, resolver.task_id
-        # TF_CONFIG may list the chief apart from the workers; this program makes it worker 0.
+        # TF_CONFIG may list the chief apart from the workers; here, the chief becomes worker 0.
         addresses = [*jobs.pop("chief", []), *jobs.pop("worker", [])]
         own = resolver.cluster_spec().task_address(kind, index)
     except (ValueError, TypeError, AttributeError) as error:
@@ -117,9 +117,9 @@ def _from_slurm() -> Worker:
 
     tasks = int(os.environ["SLURM_STEP_NUM_TASKS"])
     # Slurm assigns no ports, and jobs with consecutive ids may share a node. So a job's id
-    # determines its range of 16 ports. All are below 32,768, where Linux's ephemeral ports begin.
+    # determines its range of 16 ports. All ports are below 32,768, Linux's first ephemeral port.
     first_port = 20_000 + int(os.environ["SLURM_JOB_ID"]) * 16 % 10_000
-    # Slurm assigns the GPUs (--gpus-per-task), so the numbers of GPUs here have no effect.
+    # Slurm assigns the GPUs (--gpus-per-task), so the resolver's GPU options have no effect.
     resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
         port_base=first_port, gpus_per_node=tasks, gpus_per_task=1, auto_set_gpu=False
     )

@@ -1,7 +1,7 @@
 """Limits the Euclidean norm of a whole batch's gradient: Pascanu et al. 2013 (1211.5063).
 
-The gradient is multiplied by min(1, C / (norm + 1e-6)), where C is the limit, as in PyTorch's
-clip_grad_norm_. The norm is taken over the gradients of all parameters together.
+The gradient is multiplied by min(1, C / (norm + 1e-6)), as in PyTorch's clip_grad_norm_. Here, C is
+the limit, and the norm is taken over the gradients of all parameters together.
 """
 
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ _EPSILON = 1e-6
 
 
 def clip(gradients: Sequence[tf.Tensor], norm: tf.Tensor, most: float) -> list[tf.Tensor]:
-    """Returns `gradients`, whose joint norm is `norm`, scaled to a joint norm below `most`."""
+    """Returns `gradients`, scaled down if `norm`, their joint norm, exceeds the limit `most`."""
     factor = most / (norm + _EPSILON)
     factor = tf.minimum(tf.ones_like(factor), factor)
     return [factor * gradient for gradient in gradients]
 
 
 def clipped(norms: np.ndarray, most: float) -> np.ndarray:
-    """Returns bool [n]: whether `clip` shortens a gradient of each norm in `norms`, float32 [n]."""
+    """Returns whether `clip` scales a gradient down, for each of `norms`, float32 [n]; bool [n]."""
     return np.float32(most) / (norms + np.float32(_EPSILON)) < 1

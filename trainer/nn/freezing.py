@@ -1,7 +1,7 @@
-"""Freezes layers: --freeze names them by a regular expression over their paths.
+"""Freezes the layers whose paths begin with a match of --freeze, a regular expression.
 
 A frozen layer keeps its parameters and its moving statistics, and computes as in inference. It has
-no gradient, no optimizer slots, and no part in the all-reduce.
+neither gradients nor optimizer slots, and takes no part in the all-reduce.
 """
 
 import re
@@ -18,7 +18,7 @@ def freeze(model: keras.Model, pattern: str) -> list[keras.layers.Layer]:
     """Freezes the layers whose paths begin with a match of `pattern`, and returns them.
 
     Raises:
-        UserError: if no layer with weights matches, or nothing is left to train.
+        UserError: if no layer with weights matches, or if no trainable parameter is left.
     """
     layers = layer_paths(model)
     frozen = [layer for path, layer in layers.items() if re.match(pattern, path)]
@@ -38,12 +38,12 @@ def freeze(model: keras.Model, pattern: str) -> list[keras.layers.Layer]:
 
 
 def warnings(pattern: str, model: keras.Model, loaded: Transfer | None) -> list[str]:
-    """Returns a line if frozen layers have random weights, which they would keep.
+    """Returns a warning, in a list, if frozen layers would keep random weights; otherwise [].
 
     Args:
         pattern: value of --freeze.
-        model: the model, which is new.
-        loaded: what was loaded from pretrained weights; None if nothing was.
+        model: the model, before its first update.
+        loaded: result of loading pretrained weights; None without pretrained weights.
     """
     frozen = [path for path in layer_paths(model) if re.match(pattern, path)]
     if loaded is None:
@@ -55,7 +55,7 @@ def warnings(pattern: str, model: keras.Model, loaded: Transfer | None) -> list[
 
 
 def summary(model: keras.Model, frozen: int) -> str:
-    """Returns a line about the `frozen` layers of `model`."""
+    """Returns a line about how much of `model` trains, if `frozen` of its layers are frozen."""
     count = sum(variable.value.shape.num_elements() for variable in model.trainable_variables)
     return (
         f"--freeze: {frozen} of {len(layer_paths(model))} layers are frozen; "

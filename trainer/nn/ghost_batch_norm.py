@@ -1,23 +1,25 @@
-"""Ghost batch normalization: each run of G consecutive examples has its own statistics.
+"""Ghost batch normalization: each group of G consecutive examples has its own statistics.
 
-This is algorithm 1 of Hoffer, Hubara & Soudry 2017, "Train longer, generalize better". If G divides
-a micro-batch, the result depends on G, but not on how replicas and micro-batches divide a batch.
+Such a group is called a ghost batch. This is algorithm 1 of Hoffer, Hubara & Soudry 2017, "Train
+longer, generalize better". If G divides the size of a micro-batch, the result depends on G, but not
+on how replicas and micro-batches divide a batch.
 
-Two kernels give the same numbers, up to rounding:
+The layer has two implementations, called kernels, which give the same numbers up to rounding:
 
-- `fused` calls FusedBatchNormV3 for each ghost batch. It is the fastest on CPUs without XLA, where
-  that op takes two passes: the relative error of the variance is under 1e-5 at any mean. Do not use
-  `fused` under XLA, where the op takes one pass without a shift: the relative error is 1e-1 at a
-  mean of 100 standard deviations.
-- `reshaped` reshapes to [b/G, G, m, c] for b examples with m pixels of c channels, and takes one
-  pass, shifted by the moving mean k, which is constant during an update. With d = x − k: mean = k +
-  E[d], variance = E[d²] − E[d]². The backward pass is in closed form. `reshaped` is nearly free
-  under XLA and on TPUs. The formula is exact for any k, but float32 loses digits if the mean is far
-  from k. Measured with up to 112×112 pixels, with and without XLA, the relative error of the
-  variance is under 1e-4 if the mean is 10 standard deviations from k, and 6e-3 at 100. The mean may
-  be so far from k at first, since k starts at 0.
+- `fused` calls FusedBatchNormV3 for each ghost batch. It is the fastest kernel on CPUs without XLA.
+  There, the op takes two passes over the data, and the relative error of the variance is under 1e-5
+  at any mean. Do not use `fused` under XLA, where the op takes a single pass and does not subtract
+  a shift. There, the relative error is 1e-1 if the mean is 100 standard deviations from 0.
+- `reshaped` reshapes b examples with m pixels of c channels to [b/G, G, m, c]. It takes a single
+  pass, and subtracts a shift k, the moving mean, which is constant during an update. If d = x − k,
+  the mean is k + E[d], and the variance is E[d²] − E[d]². The backward pass is in closed form.
+  Under XLA and on TPUs, `reshaped` takes almost no additional time. The formula is exact for any k,
+  but float32 loses digits if the mean is far from k. Measured with up to 112×112 pixels, with and
+  without XLA, the relative error of the variance is under 1e-4 if the mean is 10 standard
+  deviations from k. At 100 standard deviations, the error is 6e-3. The mean may be this far from k
+  early in a run, since k starts at 0.
 
-All variances are biased, as in Keras.
+All variances are biased, as in Keras: the sum of n squares is divided by n.
 """
 
 import contextlib
@@ -35,10 +37,10 @@ Kernel = Literal["fused", "reshaped"]
 
 
 class Statistics(NamedTuple):
-    """Statistics of one call of a layer, collected in place of updating the moving statistics.
+    """Statistics of one call of a layer; `collect_statistics` collects them.
 
-    Both sums are float32 [c], over the ghost batches of the call. They are None if the model calls
-    the layer for inference.
+    The sums are over the ghost batches of the call, float32 [c]. They are None if the layer
+    computes as in inference, because it is frozen or is called with training=False.
     """
 
     layer: "GhostBatchNormalization"
@@ -47,7 +49,7 @@ class Statistics(NamedTuple):
 
 
 class _Collecting(threading.local):
-    """The list of `collect_statistics` in each thread; each replica is traced in its own thread."""
+    """List of `collect_statistics`, one per thread; each replica is traced in its own thread."""
 
     collected: list[Statistics] | None = None
 
@@ -57,10 +59,11 @@ _collecting = _Collecting()
 
 @contextlib.contextmanager
 def collect_statistics() -> Iterator[list[Statistics]]:
-    """Makes layers that are called in this thread append Statistics to a list, and update nothing.
+    """Yields a list, to which ghost batch norms that are called in this thread append Statistics.
 
-    A layer that is called twice appends twice. The tensors belong to the graph that calls the
-    layer, so open the scope and use the list in the function that calls the model.
+    The layers do not update their moving statistics. A layer that is called twice appends twice.
+    The tensors in the list belong to the graph that calls the layer. So open the scope, and use the
+    list, in the function that calls the model.
     """
     outer = _collecting.collected
     _collecting.collected = []
@@ -73,13 +76,13 @@ def collect_statistics() -> Iterator[list[Statistics]]:
 def update_moving_statistic(
     moving: tf.Tensor, mean: tf.Tensor, decay: float, ghost_batches: tf.Tensor | int
 ) -> tf.Tensor:
-    """Returns a moving statistic after n = `ghost_batches`: dⁿ · moving + (1 − dⁿ) · mean.
+    """Returns a moving statistic after n more ghost batches: dⁿ · moving + (1 − dⁿ) · mean.
 
-    `moving` and `mean` are float32 [c]; `mean` is the mean over the n ghost batches. The decay d is
-    per ghost batch, in [0, 1].
+    `moving` and `mean` are float32 [c]; `mean` is the mean over the n ghost batches. `decay`, in
+    [0, 1], is d, the decay per ghost batch.
     """
     log_decay = math.log(decay) if decay > 0 else -math.inf
-    # 1 − dⁿ by subtraction would lose two digits at d = 0.99, n = 1.
+    # A subtraction 1 − dⁿ in float32 would lose two decimal digits, for example at d = 0.99, n = 1.
     weight = -tf.math.expm1(tf.cast(ghost_batches, tf.float32) * log_decay)
     return moving + weight * (mean - moving)
 
@@ -89,8 +92,9 @@ def normalize_fused(
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Normalises x, [b, ..., c], by ghost batches, with gamma and beta, float32 [c].
 
-    Returns the output, of x's shape and dtype (float32, bfloat16 or float16), and the means and
-    biased variances of the ghost batches, float32 [b/G, c]. No gradient flows through these two.
+    Returns the output, and the means and biased variances of the ghost batches, float32 [b/G, c].
+    The output has x's shape and dtype (float32, bfloat16 or float16). Gradients flow through the
+    output, but not through the means and variances.
     """
     b, c = x.shape[0], x.shape[-1]
     ghosts, empty = tf.reshape(x, [b, -1, 1, c]), tf.zeros([0])  # ghosts: [b, m, 1, c]
@@ -103,9 +107,9 @@ def normalize_fused(
         outputs.append(fused.y)
         means.append(fused.batch_mean)
         variances.append(fused.batch_variance)
-    n = tf.cast(ghost_batch_size * tf.shape(ghosts)[1], tf.float32)  # examples · positions
+    n = tf.cast(ghost_batch_size * tf.shape(ghosts)[1], tf.float32)  # G·m values
     y = tf.concat(outputs, axis=0) if len(outputs) > 1 else outputs[0]
-    # The op returns the unbiased variance, which is n/(n−1) times the biased one.
+    # The op returns the unbiased variance, which is n/(n − 1) times the biased variance.
     biased = tf.stack(variances) * ((n - 1) / n)
     y = tf.reshape(y, tf.shape(x))
     return y, tf.stop_gradient(tf.stack(means)), tf.stop_gradient(biased)
@@ -120,7 +124,7 @@ def normalize_reshaped(
     ghost_batch_size: int,
     epsilon: float,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns what `normalize_fused` does; `shift`, float32 [c], is k of the module's docstring."""
+    """Returns the same as `normalize_fused`; `shift`, float32 [c], is k, the moving mean."""
     b, c = x.shape[0], x.shape[-1]
 
     @tf.custom_gradient
@@ -135,7 +139,7 @@ def normalize_reshaped(
         def gradient(
             dy: tf.Tensor, _dmean: tf.Tensor, _dvariance: tf.Tensor
         ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            # From the forward pass, only x (in its own dtype), mean and inv are kept in memory.
+            # The only tensors kept from the forward pass are x (in its own dtype), mean and inv.
             n = tf.cast(ghost_batch_size * tf.shape(x)[2], tf.float32)  # G·m
             dy = tf.cast(dy, tf.float32)
             centered = tf.cast(x, tf.float32) - mean
@@ -153,13 +157,13 @@ def normalize_reshaped(
 
 
 def _mean(x: tf.Tensor) -> tf.Tensor:
-    """Returns the mean of [b/G, G, m, c] over G and m, in two stages.
+    """Returns the mean of x [b/G, G, m, c] over G and m: first over m, then over G.
 
-    One long float32 sum would lose a digit. For example, with 32 × 28 × 28 terms at 10 standard
-    deviations from the shift, the error of the variance is 3e-4 in one stage, and 3e-5 in two.
+    A single float32 sum would lose a decimal digit. For example, take 32 × 28 × 28 values with a
+    mean 10 standard deviations from the shift. The error of the variance is 3e-4, not 3e-5.
     """
-    positions = tf.reduce_mean(x, axis=2, keepdims=True)
-    return tf.reduce_mean(positions, axis=1, keepdims=True)
+    over_pixels = tf.reduce_mean(x, axis=2, keepdims=True)
+    return tf.reduce_mean(over_pixels, axis=1, keepdims=True)
 
 
 @keras.saving.register_keras_serializable(package="crescendo")
@@ -167,21 +171,22 @@ class GhostBatchNormalization(keras.layers.BatchNormalization):
     """Keras' BatchNormalization with statistics over ghost batches of G examples.
 
     Weights and TensorFlow checkpoints are those of keras.layers.BatchNormalization. A Keras file
-    names the class of each layer, so load the file of a plain model, and then `ghostify` the model.
-    The input is [b, ..., c]. In training, b must be static, and G must divide b. Statistics are
-    float32 at every compute dtype. Outside `collect_statistics`, a training call applies
-    `update_moving_statistic` with its own n = b/G ghost batches.
+    names the class of each layer. So if a file has plain batch norms, load it as a plain model, and
+    then call `ghostify`. The input is [b, ..., c]. In training, b must be static, and G must divide
+    b. Statistics are float32 at every compute dtype. Outside the scope of `collect_statistics`, a
+    training call updates the moving statistics by `update_moving_statistic` with n = b/G.
 
     Args:
-        ghost_batch_size: G, examples.
+        ghost_batch_size: G, the number of examples in a ghost batch.
         kernel: "fused" or "reshaped", as described at the top of this module.
         **kwargs: arguments of Keras' layer. `momentum` is the decay d per ghost batch (default
-            0.99); `axis` must be the last.
+            0.99); `axis` must be the last axis.
 
     Raises:
-        UserError: at construction, if G is below 1, or with `renorm` or `synchronized`; in any
-            call, if `axis` is not the last; in a training call, if b is unknown, G does not
+        UserError: at construction, if G is below 1, or `renorm` or `synchronized` is True; in any
+            call, if `axis` is not the last axis; in a training call, if b is unknown, G does not
             divide b, or the input has a Keras mask.
+        ValueError: at construction, if `kernel` is not one of the two kernels.
     """
 
     def __init__(self, ghost_batch_size: int, kernel: Kernel = "fused", **kwargs: Any) -> None:
@@ -189,7 +194,7 @@ class GhostBatchNormalization(keras.layers.BatchNormalization):
         self.set_ghost(ghost_batch_size, kernel)
 
     def set_ghost(self, ghost_batch_size: int, kernel: Kernel) -> None:
-        """Sets G and the kernel; raises an error if the layer's options contradict them."""
+        """Sets G and the kernel; raises an error if a value or the layer's options are wrong."""
         if ghost_batch_size < 1:
             raise UserError(f"ghost_batch_size {ghost_batch_size} is below 1: use 1 or more")
         if kernel not in get_args(Kernel):

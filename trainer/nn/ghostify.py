@@ -1,8 +1,9 @@
 """Converts a Keras model's batch normalization to ghost batch normalization, and back.
 
 Each layer object gets another class, but keeps its weights, its name and its place in the graph.
-keras.models.clone_model would make new layers, but it cannot copy subclassed models. A converted
-model saves the same Keras files and TensorFlow checkpoints as a model built from ghost layers.
+keras.models.clone_model cannot be used for this, because it cannot copy subclassed models. A
+converted model saves the same Keras files and TensorFlow checkpoints as a model built from
+GhostBatchNormalization layers.
 """
 
 import keras
@@ -17,21 +18,22 @@ def ghostify(
     """Turns every BatchNormalization of `model` into a GhostBatchNormalization; returns `model`.
 
     Epsilon, center, scale and weights do not change. `momentum` becomes `decay`. `synchronized` is
-    turned off, since ghost batches are local. Layers that are ghost layers already get the
-    arguments too. Call `ghostify` before you trace a function that calls the model. If a subclassed
-    model makes layers in its `build`, build the model first.
+    turned off, since a ghost batch is always on one replica. If a layer is a
+    GhostBatchNormalization already, it also gets the new decay, ghost batch size and kernel.
 
-    After an error, the layers before the refused layer are converted. Do not use the model then.
+    Call `ghostify` before you trace a function that calls the model. If a subclassed model makes
+    layers in its `build`, build the model first. Do not use the model after an error: some of its
+    layers are converted then, and others are not.
 
     Args:
         model: the model, which is changed in place.
-        ghost_batch_size: examples that share statistics.
-        decay: factor of the moving statistics per ghost batch.
+        ghost_batch_size: number of examples that share statistics.
+        decay: factor by which each ghost batch multiplies the old moving statistics.
         kernel: "fused" or "reshaped", as described in ghost_batch_norm.py.
 
     Raises:
-        UserError: if a layer has `renorm` or an axis that is not the last, or is of another
-            subclass of BatchNormalization, whose own code would be lost.
+        UserError: if a layer has `renorm`, or an axis that is not the last; if a layer is of
+            another subclass of BatchNormalization, because its own code would be lost.
     """
     for layer in model._flatten_layers(include_self=False):
         if not isinstance(layer, keras.layers.BatchNormalization):
@@ -51,8 +53,9 @@ def ghostify(
 def unghostify(model: keras.Model) -> keras.Model:
     """Turns every GhostBatchNormalization of `model` into BatchNormalization; returns `model`.
 
-    Inference, weights and names do not change. Keras files of the result load without this package.
-    `momentum` and `synchronized` keep the values that `ghostify` gave them.
+    The results of inference, the weights and the names do not change. Keras can load the files of
+    the returned model without this package. `momentum` and `synchronized` keep the values that
+    `ghostify` gave them.
     """
     for layer in model._flatten_layers(include_self=False):
         if isinstance(layer, GhostBatchNormalization):

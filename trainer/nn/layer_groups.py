@@ -2,8 +2,8 @@
 
 Layers near the input of a pretrained model need smaller changes than layers near its logits. So
 Clark et al. 2020 (2003.10555) and Bao et al. 2021 (2106.08254) multiply the learning rate of each
-block by a power of a decay. Here, a block is a series of layers whose names share a prefix, such as
-group1_block2.
+block by a power of a decay factor. Here, a block is a series of consecutive layers whose names
+share a prefix, such as group1_block2. A group has one or more blocks.
 """
 
 import re
@@ -15,19 +15,21 @@ from trainer.errors import UserError
 from trainer.nn.layer_paths import layer_paths, weight_paths
 
 _MOST_GROUPS = 24
-# A name up to its last numbered block: conv2_block1_1_conv, block_3_expand, block1a_project_conv.
+# Matches the block of a name: conv2_block1 in conv2_block1_1_conv, block_3 in block_3_expand, and
+# block1a in block1a_project_conv.
 _BLOCK = re.compile(
     r".*?(?:block|stage|group|layer|conv(?![123]d)|cell)_?\d+[a-z]?(?:_block_?\d+[a-z]?)*", re.I
 )
-# Other names up to their first number, as in conv_dw_1_bn, or up to the first underscore.
+# For other names, matches up to the first number, such as conv_dw_1 in conv_dw_1_bn, or else up to
+# the first underscore.
 _OTHER = re.compile(r".*?_\d+(?![^_/])|[^_]*")
-_SMALL = 0.001
+_SMALL = 0.001  # A group with a smaller factor hardly trains, and `table` warns of it.
 
 
 def group(paths: Sequence[str]) -> list[list[str]]:
     """Returns at most 24 groups of layer paths, from the input to the logits.
 
-    If the model has more than 24 blocks, neighbouring blocks are merged evenly.
+    Each block is a group. If there are more than 24 blocks, neighbouring blocks are merged evenly.
     """
     whole: list[list[str]] = []
     before = None
@@ -47,11 +49,11 @@ def group(paths: Sequence[str]) -> list[list[str]]:
 
 
 def factors(model: keras.Model, decay: float) -> dict[str, float]:
-    """Returns the factor of each layer, by path: 1 in the last group, `decay` in the group before.
+    """Returns the factor of each layer, by path: 1 in the last group, smaller in earlier groups.
 
     Args:
-        model: the model; its frozen layers count, too.
-        decay: factor from one group to the group before it.
+        model: the model; its frozen layers also belong to groups.
+        decay: ratio of a group's factor to the factor of the group after it.
     """
     groups = group(list(layer_paths(model)))
     return {
@@ -69,10 +71,11 @@ def rate_factors(model: keras.Model, decay: float) -> list[float]:
 
 
 def table(model: keras.Model, decay: float) -> str:
-    """Returns a line for each group: factor, first and last layer; warns of tiny factors.
+    """Returns a line for each group: factor, first and last layer; warns of factors below 0.001.
 
     Raises:
-        UserError: if `model` holds a subclassed model, whose order of layers is not known.
+        UserError: if `model` contains a subclassed model, because the order of its layers is not
+            known.
     """
     for layer in model._flatten_layers():
         if isinstance(layer, keras.Model) and not getattr(layer, "inputs", None):

@@ -1,8 +1,9 @@
-"""Names of a model's layers and weights that are the same whenever the model is built.
+"""Paths of a model's layers and weights, which are the same each time the model is built.
 
-Keras counts unnamed layers over the whole process: the first convolution may be conv2d in one
-model and conv2d_13 in the next. Here, the count starts again in each model. The names of Sequential
-models are left out of the paths, because Keras leaves them out when it loads a file.
+A path consists of the names of the layers that hold a weight. Keras numbers unnamed layers over the
+whole process: the first convolution may be conv2d in one model and conv2d_13 in the next. Here, the
+numbers start again in each model. Paths do not contain the names of Sequential models, because
+Keras leaves these names out when it loads a file.
 """
 
 import re
@@ -12,18 +13,18 @@ import keras
 
 
 def layer_paths(model: keras.Model) -> dict[str, keras.layers.Layer]:
-    """Returns the layers that own weights, by path, in the order of the model's weights."""
+    """Returns the layers with weights of their own, by path, in the order of `model.weights`."""
     return {path: layer for path, layer, _ in _weights(model)}
 
 
 def weight_paths(model: keras.Model) -> dict[str, keras.Variable]:
     """Returns the model's parameters and statistics by path, such as group1_block1_conv1/kernel.
 
-    The order is that of `model.weights`.
+    They are in the order of `model.weights`.
     """
     weights = {}
     for path, _, variable in _weights(model):
-        # Keras numbers variables without a name, too.
+        # Keras also numbers variables that were created without a name.
         name = "variable" if re.fullmatch(r"variable_\d+", variable.name) else variable.name
         key = whole = f"{path}/{name}"
         number = 1
@@ -44,7 +45,7 @@ def _weights(model: keras.Model) -> Iterator[tuple[str, keras.layers.Layer, kera
     }
     names = _own_names(layers)
     containers = {layer.name for layer in layers if isinstance(layer, keras.Sequential)}
-    same: dict[str, list[int]] = {}  # Ids of the layers at each path; several may have one path.
+    same: dict[str, list[int]] = {}  # Ids of the layers at each path. Layers may share a path.
     for variable in model.weights:
         *parents, _ = variable.path.split("/")
         path = "/".join(names.get(name, name) for name in parents if name not in containers)
@@ -57,7 +58,7 @@ def _weights(model: keras.Model) -> Iterator[tuple[str, keras.layers.Layer, kera
 
 
 def _own_names(layers: list[keras.layers.Layer]) -> dict[str, str]:
-    """Maps the names that Keras has numbered to names that are numbered within `layers`."""
+    """Maps each name that Keras has numbered to the same name, numbered within `layers` alone."""
     numbered: dict[str, list[tuple[int, str]]] = {}
     for layer in layers:
         kind = _snake_case(type(layer).__name__).removeprefix("ghost_")

@@ -1,13 +1,15 @@
-"""Loss functions of training and evaluation, and the probabilities that belong to them.
+"""Loss functions of training and evaluation, and the class probabilities that belong to them.
 
-Both losses are cross entropies, per example, of targets t in [0, 1] and logits z:
+There are two losses. Each is the cross entropy of one example with targets t in [0, 1] and logits
+z. Below, c is the index of a class, and p_c is the class's probability:
 
     softmax:  −Σ_c t_c log p_c,                              p = softmax(z)
     sigmoid:  −Σ_c t_c log p_c + (1 − t_c) log(1 − p_c),     p_c = 1 / (1 + exp(−z_c))
 
-big_vision sums `sigmoid` over the classes, as above; ResNet strikes back (2110.00476) and PyTorch
-take the mean. The target of the label's class is 1; the targets of all other classes are 0. With
-label smoothing s, a target t becomes (1 − s) t + s / classes in both losses.
+`sigmoid` is a sum over the classes, as in big_vision. It may also be a mean over the classes, as in
+ResNet strikes back (2110.00476) and PyTorch. The target of the label's class is 1; the targets of
+all other classes are 0. With label smoothing s, a target t becomes (1 − s) t + s / classes in both
+losses.
 """
 
 import dataclasses
@@ -21,11 +23,11 @@ from trainer.config.flags import Config
 
 
 class MixedLabels(NamedTuple):
-    """Labels of mixed images.
+    """Labels of mixed images: mixup or cutmix has mixed a partner, another image, into each image.
 
     Attributes:
       labels: int [b], label of the image itself.
-      partners: int [b], label of the image that was mixed into it.
+      partners: int [b], label of the partner.
       shares: float32 [b], share λ of the image itself; its partner's share is 1 − λ.
     """
 
@@ -35,7 +37,7 @@ class MixedLabels(NamedTuple):
 
 
 def largest_share(labels: tf.Tensor | MixedLabels) -> tf.Tensor:
-    """Returns the label [b] with the larger share; if shares are equal, the image's own label."""
+    """Returns each image's label with the larger share, [b]; its own label if shares are equal."""
     if not isinstance(labels, MixedLabels):
         return labels
     return tf.where(labels.shares >= 0.5, labels.labels, labels.partners)
@@ -43,25 +45,25 @@ def largest_share(labels: tf.Tensor | MixedLabels) -> tf.Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-    """Loss function of a run, as evaluation computes it.
+    """Loss function of a run, without the class weights and mixed labels of training.
 
     Attributes:
       name: softmax or sigmoid.
-      mean: whether `sigmoid` takes the mean over classes instead of the sum.
+      mean_over_classes: whether `sigmoid` takes the mean over classes instead of the sum.
     """
 
     name: str = "softmax"
-    mean: bool = False
+    mean_over_classes: bool = False
 
     @classmethod
     def from_config(cls, config: Config) -> "Loss":
-        """Returns the loss that --loss names."""
+        """Returns the loss that --loss and --sigmoid_reduction name."""
         return cls(config.loss, config.sigmoid_reduction == "mean")
 
     def of_labels(
         self, logits: tf.Tensor, labels: tf.Tensor, label_smoothing: float = 0.0
     ) -> tf.Tensor:
-        """Returns the losses [b] of logits [b, classes] for labels [b]."""
+        """Returns the losses [b] of logits [b, classes] for integer labels [b]."""
         if self.name == "softmax" and not label_smoothing:
             return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         classes = logits.shape[-1]
@@ -69,31 +71,31 @@ class Loss:
         return self.of_targets(logits, targets)
 
     def of_targets(self, logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-        """Returns the losses [b]; both arguments are [b, classes], and softmax targets sum to 1."""
+        """Returns the losses [b]; arguments are [b, classes], and softmax targets must sum to 1."""
         if self.name == "softmax":
             return tf.nn.softmax_cross_entropy_with_logits(targets, logits)
         losses = tf.nn.sigmoid_cross_entropy_with_logits(targets, logits)
-        return tf.reduce_mean(losses, -1) if self.mean else tf.reduce_sum(losses, -1)
+        return tf.reduce_mean(losses, -1) if self.mean_over_classes else tf.reduce_sum(losses, -1)
 
     def probabilities(self, logits: tf.Tensor) -> tf.Tensor:
-        """Returns the probabilities [b, classes]; those of `sigmoid` need not sum to 1."""
+        """Returns the probabilities [b, classes]; with `sigmoid`, their sum may differ from 1."""
         return tf.nn.softmax(logits) if self.name == "softmax" else tf.sigmoid(logits)
 
     def most_probable(self, logits: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the largest probabilities [b, count], best first, and their classes, int32.
 
-        Logits decide the order, of equal ones the number. Different logits may have probabilities
-        that are equal in float32: those of `sigmoid` are 1 from 17 on.
+        The order is that of the logits; equal logits are in the order of the classes. Different
+        logits may have equal probabilities in float32: `sigmoid` gives 1 for all logits from 17 on.
         """
         _, classes = tf.math.top_k(logits, count)
         return tf.gather(self.probabilities(logits), classes, batch_dims=1), classes
 
     def at_chance(self, classes: int) -> float:
-        """Returns the loss of a model that gives each of the classes the probability 1/classes."""
+        """Returns the loss of a model that gives every class the same probability, 1/classes."""
         if self.name == "softmax":
             return math.log(classes)
         total = math.log(classes) - (classes - 1) * math.log1p(-1 / classes)
-        return total / classes if self.mean else total
+        return total / classes if self.mean_over_classes else total
 
 
 SOFTMAX = Loss()
@@ -103,17 +105,17 @@ SOFTMAX = Loss()
 class TrainingLoss:
     """Loss of training: a `Loss` of smoothed targets, weighted by class.
 
-    The loss of mixed labels is the mixture of the losses of both, each with the weight of its
-    class: λ w_a ℓ_a + (1 − λ) w_b ℓ_b. So mixing does not change the total weight of a class. With
-    a threshold, both labels may have the target 1, and the loss has the weight
-    λ w_a + (1 − λ) w_b.
+    Let an image have label a, its partner label b, with class weights w and losses ℓ. The loss of
+    the mixed image is λ w_a ℓ_a + (1 − λ) w_b ℓ_b, where λ is the share of the image. So mixing
+    does not change the total weight of a class. If `threshold` is set, both labels may have the
+    target 1; the loss of these targets is then multiplied by λ w_a + (1 − λ) w_b.
 
     Attributes:
       loss: the loss function.
-      label_smoothing: s.
-      threshold: the target of a mixed label is 1 if its share is above this value, otherwise 0;
-        None: the target is the share.
-      class_weights: w, a factor on the loss, by label; None: all are 1.
+      label_smoothing: s, as in the module's docstring.
+      threshold: if set, the target of a mixed label is 1 if its share is above this value, and 0
+        otherwise. If None, the target is the share.
+      class_weights: w, a factor on the loss, by label. If None, all factors are 1.
     """
 
     loss: Loss = SOFTMAX

@@ -1,8 +1,8 @@
 """Checks a user's model for features of Keras' fit that this program does not support.
 
-A model with such a feature is refused before training, and the message names the feature. Otherwise
-the run could learn something other than the user asked for, or could not be repeated. A feature
-that changes nothing, such as a call of `compile`, only causes a message.
+`check` refuses a model with such a feature before training, and names the feature. Otherwise the
+run could learn something other than the user asked for, or could not be repeated. If a feature does
+not change what the run learns, such as a call of `compile`, `check` only logs a warning.
 """
 
 import re
@@ -17,7 +17,7 @@ from keras.src.random.seed_generator import global_seed_generator
 from trainer.errors import UserError
 from trainer.nn.user_code import explain_refusal, unwrap_user_errors
 
-# Methods of keras.Model that implement fit and evaluate.
+# Methods of keras.Model that implement fit and evaluate. This program does not call them.
 _METHODS = (
     *("train_step", "test_step", "compute_loss", "compute_metrics"),
     *("fit", "evaluate", "make_train_function", "make_test_function"),
@@ -31,8 +31,8 @@ def check(name: str, network: keras.Model, images: tf.TensorSpec) -> None:
 
     Args:
       name: value of --model.
-      network: the user's model, before `ghostify`.
-      images: shape and type of the network's input, a batch of known size.
+      network: the user's model, before its batch norms become ghost batch norms.
+      images: shape and data type of the network's input; the batch size must be known.
 
     Raises:
       UserError: if the network has a feature that a run cannot reproduce.
@@ -67,10 +67,10 @@ def _check_class(name: str, network: keras.Model) -> None:
 
 
 def _warn_of_inference(name: str, network: keras.Model) -> None:
-    """Warns of layers that the model calls with training=False, and that train nevertheless.
+    """Warns of layers that train, although the model calls them with training=False.
 
-    In a functional model, Keras' fit replaces training=False by True in all calls. The training
-    step of this program does the same, so the layers' weights and moving statistics change.
+    In a functional model, Keras' fit replaces training=False by True in the calls of all layers.
+    This program's training step does the same. So the weights and moving statistics change.
     """
     for operation in getattr(network, "operations", []):
         calls = getattr(operation, "_inbound_nodes", [])
@@ -100,7 +100,7 @@ def _check_types(name: str, network: keras.Model) -> None:
 
 
 def _trace(name: str, network: keras.Model, images: tf.TensorSpec, training: bool) -> tf.Graph:
-    """Returns the graph of a forward pass."""
+    """Returns the graph of the network's forward pass, in training or in inference."""
 
     def forward(images: tf.Tensor) -> tf.Tensor:
         with keras.StatelessScope():  # The model's variables do not change in this scope.
@@ -111,7 +111,11 @@ def _trace(name: str, network: keras.Model, images: tf.TensorSpec, training: boo
 
 
 def _check_weights(name: str, network: keras.Model) -> None:
-    """Refuses a model without trainable weights, or with unusable constraints or regularizers."""
+    """Refuses a model without trainable weights, or with unusable constraints or regularizers.
+
+    A constraint must not change the shape of its weight. Constraints and regularizers must not draw
+    random numbers.
+    """
     weights = network.trainable_variables
     if not weights:
         raise UserError(
@@ -148,10 +152,11 @@ def _nodes(graph: tf.Graph) -> list[Any]:
 
 
 def _check_assignments(name: str, graph: tf.Graph) -> None:
-    """Refuses an assignment to a tf.Variable, such as the `value` of a weight.
+    """Refuses a model that assigns to a tf.Variable, such as the `value` of a Keras variable.
 
-    In a StatelessScope, an assignment to a Keras variable does not add an operation to the graph.
-    The training step refuses such an assignment, except to the state of a random layer.
+    This check does not find an assignment to the Keras variable itself, since a StatelessScope adds
+    no operation for it to the graph. The training step refuses such assignments, except to the
+    states of random layers.
     """
     for node in _nodes(graph):
         if re.fullmatch(r"Assign\w*VariableOp|ResourceScatter\w+", node.op):
@@ -162,7 +167,7 @@ def _check_assignments(name: str, graph: tf.Graph) -> None:
 
 
 def _check_randomness(name: str, graph: tf.Graph) -> None:
-    """Refuses random operations whose state TensorFlow keeps, unlike those of Keras' layers."""
+    """Refuses random operations that keep a state in TensorFlow, since the run cannot set it."""
     for node in _nodes(graph):
         stateful = node.op.startswith(("Stateful", "Rng")) and node.op != "StatefulPartitionedCall"
         if stateful or {"seed", "seed2"} <= set(node.attr):
@@ -191,7 +196,7 @@ def _check_variables(name: str, network: keras.Model, graph: tf.Graph) -> None:
 
 
 def _place(network: keras.Model, variable: tf.Variable) -> str:
-    """Returns the attribute and the layer that hold a variable, or else the variable's name."""
+    """Returns the attribute and layer that hold `variable`, or its name if no layer holds it."""
     for layer in network._flatten_layers():
         for attribute, value in vars(layer).items():
             if isinstance(value, tf.Variable) and any(p is variable for p in _parts(value)):
@@ -207,13 +212,13 @@ def _parts(value: tf.Variable) -> list[tf.Variable]:
 def _check_logits(name: str, network: keras.Model, graph: tf.Graph, images: tf.TensorSpec) -> None:
     """Refuses a network that returns probabilities.
 
-    If the last operation in the graph is not a softmax or sigmoid, the user's own operations may
-    still compute one. So the network is called on large inputs: if it returns probabilities, all
-    outputs are between 0 and 1, and some are near 1.
+    The network returns probabilities if the last operation in the graph is a softmax or a sigmoid.
+    Other operations may compute the same function, so this check also calls the network on large
+    random inputs. If the outputs are probabilities, all are between 0 and 1, and some are near 1.
     """
     kind = _PROBABILITIES.get(_last_operation(graph), "")
     if not kind and images.dtype.is_floating:
-        # Few images show it; 4,096 of 1,024 pixels a side would take 96 GiB.
+        # A few images are enough. In float64, 4,096 images of 1,024×1,024 pixels take 96 GiB.
         shape = (min(images.shape[0], 32), *images.shape[1:])
         large = 1e6 * np.random.default_rng(0).standard_normal(shape)
         rows = _outputs(network, tf.cast(large, images.dtype))
@@ -227,7 +232,7 @@ def _check_logits(name: str, network: keras.Model, graph: tf.Graph, images: tf.T
 
 
 def _outputs(network: keras.Model, images: tf.Tensor) -> np.ndarray:
-    """Returns the outputs as float64, or [] if the network fails on these images."""
+    """Returns the network's outputs as float64, or an empty array if the network fails."""
     try:
         with keras.StatelessScope():
             return np.asarray(network(images, training=False), np.float64)

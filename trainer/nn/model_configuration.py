@@ -1,4 +1,4 @@
-"""Fingerprint of a model's configuration, by which a resumed run notices edits of the code."""
+"""Computes a fingerprint of a model's configuration, so that a resumed run notices code edits."""
 
 import hashlib
 import json
@@ -9,9 +9,9 @@ import keras
 
 from trainer.system.output import log
 
-# Entries that the fingerprint leaves out: the kernel of ghost batch normalization depends on the
-# device, and shapes depend on the image size. (If an edit changes the shapes of weights, the
-# checkpoint cannot be read, so the fingerprint is not needed.)
+# Entries that the fingerprint leaves out, because a run may resume with other values. `kernel`, the
+# kernel of ghost batch normalization, depends on the device. Shapes depend on the image size. (An
+# edit that changes the shapes of weights is noticed anyway: the checkpoint then cannot be read.)
 _LEFT_OUT = {"kernel", "batch_shape", "shape", "build_input_shape", "build_config"}
 
 
@@ -19,8 +19,8 @@ def fingerprint(network: keras.Model) -> str | None:
     """Returns the SHA-256 of the model's configuration; None if Keras cannot serialise the model.
 
     For example, another activation changes the fingerprint; an edit in a Lambda layer does not. The
-    numbers in Keras' layer names depend on the process, so names are replaced by numbers in order
-    of appearance.
+    names that Keras gives to layers may differ between processes. So each name is replaced by a
+    number, in the order in which the names appear in the configuration.
     """
     try:
         configuration = keras.saving.serialize_keras_object(network)
@@ -32,18 +32,19 @@ def fingerprint(network: keras.Model) -> str | None:
 
 
 def of_user(name: str, model: keras.Model) -> str | None:
-    """Returns the fingerprint of a user's own model; None if --model=`name` is not one.
+    """Returns the fingerprint of `model` if --model=`name` is a user's own model, else None.
 
-    Call it before --freeze changes the model.
+    Call this function before --freeze changes the model, since the fingerprint would change too.
     """
     return fingerprint(model) if ":" in name else None
 
 
 def compare(name: str, own: str | None, learned: str | None) -> None:
-    """Logs a warning if the fingerprint of --model=`name` differs from that of a checkpoint.
+    """Logs a warning if the fingerprint of --model=`name` is not that of a checkpoint.
 
-    For example, the edit of an activation function changes the fingerprint, but not the shapes of
-    the weights.
+    `own` is the fingerprint of the model now, and `learned` is that in the checkpoint, if any.
+    Without the warning, some edits would stay unnoticed: a checkpoint can be read even if, for
+    example, an activation function has changed, because all weights keep their shapes.
     """
     if learned not in (None, own):
         log(
@@ -65,13 +66,14 @@ def _names(value: Any) -> Iterator[str]:
 
 
 def _plain(value: Any, names: dict[str, str]) -> Any:
-    """Returns a configuration with `names` replaced; JSON can hold the result.
+    """Returns a configuration in types that JSON can hold, with each layer name replaced.
 
-    A layer's name is the value of `name`, or the first item of a connection [name, number, ...].
+    `names` maps each layer name to its replacement. In a configuration, a layer's name is the value
+    of `name`, or the first item of a connection [name, number, ...].
     """
     match value:
         case {"class_name": "__lambda__"}:
-            return "lambda"  # The code of a lambda has line numbers, which other edits may change.
+            return "lambda"  # A lambda's code has line numbers, which edits elsewhere change.
         case dict():
             return {
                 str(key): names.get(item, item) if key == "name" else _plain(item, names)

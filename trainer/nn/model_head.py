@@ -1,7 +1,7 @@
-"""Finds the layers that compute a model's logits, in the graph of its operations.
+"""Finds the head of a model: the layers that compute its logits.
 
-A model that subclasses keras.Model creates layers in any order. The order of its weights says
-nothing about the order in which they are used.
+A subclass of keras.Model may create its layers in any order, so the order of its weights does not
+show which layer is the last. This module searches the graph of the model's operations instead.
 """
 
 import keras
@@ -9,19 +9,20 @@ import tensorflow as tf
 
 from trainer.nn.layer_paths import layer_paths, weight_paths
 
-# Operations that map features to other features. Behind one of them, values are not logits.
+# Matrix products and convolutions. The inputs of the last one before the logits are features.
 _CONTRACTIONS = {"MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum", "Conv2D"}
 
 
 def head(model: keras.Model) -> list[str]:
-    """Returns the paths of the layers that compute the logits of `model`; mostly a single one.
+    """Returns the paths of the layers that compute the logits of `model`: usually one layer.
 
-    In a model of Keras' functional API this is mostly a Dense layer or a convolution, behind which
-    there are only layers without weights. In other models, a search goes back from the logits
-    through the graph of operations. It ends at each matrix product or convolution with weights. The
-    layers that it meets count if the number of classes is in the shape of a weight. If there are
-    none, the last layer with weights is the head in the functional API, and else the result is
-    empty.
+    In a model of Keras' functional API, the head is the last Dense layer or convolution, if only
+    layers without weights follow it. In other cases, a search goes from the logits back through the
+    graph of operations. It stops at each matrix product or convolution with weights. A layer that
+    the search meets belongs to the head if the number of classes is in the shape of a weight.
+
+    If the search finds no layer, the head is the last layer with weights. But if the code of a
+    user's class calls layers, their order is not known, and the result is empty.
     """
     paths = layer_paths(model)
     if only := _only(model):
@@ -33,11 +34,12 @@ def head(model: keras.Model) -> list[str]:
 
 
 def _only(model: keras.Model) -> keras.layers.Layer | None:
-    """Returns the layer whose result, changed only by layers without weights, is the logits."""
+    """Returns the Dense layer or convolution that only layers without weights follow, or None."""
     tensor = model.outputs[0]
     while True:
         operation, node, index = tensor._keras_history
-        as_keras = type(operation).call.__module__.partition(".")[0] == "keras"  # Not overridden.
+        # True if no class of the user overrides `call`.
+        as_keras = type(operation).call.__module__.partition(".")[0] == "keras"
         if as_keras and isinstance(operation, keras.Model):
             tensor = operation.outputs[index]
             continue
@@ -50,7 +52,7 @@ def _only(model: keras.Model) -> keras.layers.Layer | None:
 
 
 def _searched(model: keras.Model) -> list[str]:
-    """Returns the paths of the layers that a search back from the logits meets, as in `head`."""
+    """Returns the paths of the layers that the search described in `head` finds."""
     graph, logits = _traced(model)
     paths = weight_paths(model)
     handles = {
@@ -71,17 +73,17 @@ def _searched(model: keras.Model) -> list[str]:
 
 
 def _chooses_order(layer: keras.layers.Layer) -> bool:
-    """Returns whether `layer` is a user's own that holds others and calls them in its own order."""
+    """Returns whether `layer` is of a user's class whose code may call sublayers in any order."""
     functional = isinstance(layer, keras.Sequential) or getattr(layer, "inputs", None)
     own = type(layer).__module__.partition(".")[0] != "keras"
     return bool(layer._layers) and own and not functional
 
 
 def _traced(model: keras.Model) -> tuple[tf.Graph, tf.Tensor]:
-    """Returns the graph of an inference, with all functions inlined, and its logits."""
+    """Traces an inference with all functions inlined, and returns the graph and its logits."""
     inputs = tf.TensorSpec([2, *model.input_shape[1:]], model.inputs[0].dtype)
     eager = tf.config.functions_run_eagerly()
-    # The model's own tf.functions become a part of the graph.
+    # The operations of the model's own tf.functions then become a part of this graph.
     tf.config.run_functions_eagerly(True)
     try:
         traced = tf.function(lambda images: model(images, training=False), autograph=False)
@@ -94,7 +96,7 @@ def _traced(model: keras.Model) -> tuple[tf.Graph, tf.Tensor]:
 def _origins(
     graph: tf.Graph, captured: dict[tf.Operation, set[str]]
 ) -> tuple[set[tf.Operation], dict[tf.Operation, set[str]]]:
-    """Returns the operations that depend on images, and the weights of all other operations."""
+    """Returns the operations that depend on images; for all others, the paths of their weights."""
     images = {graph.inputs[0].op}
     weights: dict[tf.Operation, set[str]] = dict(captured)
     for op in graph.get_operations():  # An operation comes after its inputs.
@@ -109,7 +111,7 @@ def _origins(
 def _met_from(
     last: tf.Operation, images: set[tf.Operation], weights: dict[tf.Operation, set[str]]
 ) -> set[str]:
-    """Returns the weights that a search from `last` to the images meets."""
+    """Returns the paths of the weights that the search of `head` meets on its way from `last`."""
     met: set[str] = set()
     seen, ahead = {last}, [last]
     while ahead:

@@ -1,9 +1,10 @@
 """Optimizers: each computes the direction of an update, w ← w − ε · direction.
 
-Here, w are the parameters, ε is the learning rate, m the momentum, ∇ the gradient, u the velocity
-and λ the weight decay. The learning rate is not part of the velocity, so a change of ε needs no
-momentum correction (Goyal et al. 2017, remark 2). Weight decay is coupled L2: λ w is added to the
-gradient. Only adamw and lamb, as in their papers, add λ w after the gradient is normalised.
+Here, w is a parameter, ε the learning rate, m the momentum, ∇ the gradient, u the velocity and λ
+the weight decay. m̂ and v̂ are the moving averages of ∇ and of its elementwise square, corrected
+for their start at zero. The velocity does not contain the learning rate, so the momentum needs no
+correction when ε changes (Goyal et al. 2017, remark 2). Weight decay is coupled (L2): λ w is added
+to the gradient. But adamw and lamb, as in their papers, add λ w to the normalised gradient instead.
 """
 
 import dataclasses
@@ -13,10 +14,10 @@ import tensorflow as tf
 
 Slots = tuple[tf.Tensor, ...]
 
-_BETA2 = 0.999  # default of Kingma & Ba's algorithm 1, and of You et al. 2019
-_ADAM_EPSILON = 1e-8  # default of the same algorithm
-_LAMB_EPSILON = 1e-6  # default of TensorFlow Addons; the paper's algorithm 2 does not give one
-_LARS_TRUST = 0.001  # η, the trust coefficient of You et al. 2017
+_BETA2 = 0.999  # Default β₂ of Kingma & Ba 2015, algorithm 1, and of You et al. 2019.
+_ADAM_EPSILON = 1e-8  # Default of Kingma & Ba 2015, algorithm 1.
+_LAMB_EPSILON = 1e-6  # Default of TensorFlow Addons; You et al. 2019 do not give a value.
+_LARS_TRUST = 0.001  # The trust coefficient η of You et al. 2017.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,9 +26,9 @@ class Update:
 
     Attributes:
       parameter: w before the update; the whole tensor, because LARS and LAMB take its norm.
-      gradient: ∇, the mean over the batch, of w's shape.
-      momentum: m, or β₁ of adam, adamw and lamb; a scalar, which may change between updates.
-      weight_decay: λ of the run; it applies only to parameters for which `decays` returns True.
+      gradient: ∇, the mean over the batch's examples, with w's shape.
+      momentum: m, which is β₁ in adam, adamw and lamb; a scalar that may change between updates.
+      weight_decay: λ of the run, which applies only if `decays` returns True for the parameter.
     """
 
     parameter: tf.Tensor
@@ -36,7 +37,7 @@ class Update:
     weight_decay: float
 
     def decayed(self, gradient: tf.Tensor) -> tf.Tensor:
-        """Returns `gradient` + λ w, or `gradient` alone if w does not decay."""
+        """Returns `gradient` + λ w, or `gradient` if weight decay does not apply to w."""
         if self.weight_decay and decays(self.parameter):
             return gradient + self.weight_decay * self.parameter
         return gradient
@@ -44,14 +45,15 @@ class Update:
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-    """Rule by which a parameter is updated.
+    """Rule that updates a parameter. A slot is a tensor that the rule keeps for each parameter.
 
     Attributes:
       direction: function (update, slots) → (direction, new slots).
       slots: number of slots with the shape of the parameter.
-      scalars: number of scalar slots, which stand after the other slots.
-      metric: function from the slots to the factors by which the optimizer scales the elements of a
-        gradient, such as 1 / (√v̂ + 1e-8) of adam; None if it scales all elements alike.
+      scalars: number of scalar slots, which come after the other slots.
+      metric: function from the slots to a factor for each element of a gradient. The optimizer
+        scales the elements by these factors; adam's are 1 / (√v̂ + 1e-8). None if the optimizer
+        scales all elements of a gradient alike.
     """
 
     direction: Callable[[Update, Slots], tuple[tf.Tensor, Slots]]
@@ -60,7 +62,7 @@ class Optimizer:
     metric: Callable[[Slots], tf.Tensor] | None = None
 
     def start(self, parameter: tf.Tensor) -> Slots:
-        """Returns the slots of `parameter` before its first update, which are zero."""
+        """Returns the slots of `parameter` before its first update: zeros."""
         tensors = [tf.zeros_like(parameter) for _ in range(self.slots)]
         return (*tensors, *(tf.zeros([], parameter.dtype) for _ in range(self.scalars)))
 
@@ -71,10 +73,10 @@ class Optimizer:
         learning_rate: tf.Tensor,
         constraint: Callable[[tf.Tensor], tf.Tensor] | None,
     ) -> tuple[tf.Tensor, Slots]:
-        """Returns a parameter and its slots after one update, then the parameter's constraint."""
+        """Returns a parameter and its slots after one update; applies the constraint, if any."""
         direction, slots = self.direction(update, slots)
         parameter = update.parameter - learning_rate * direction
-        # Keras' optimizers apply constraints here too.
+        # Keras' optimizers also apply a constraint after the update.
         return (parameter if constraint is None else constraint(parameter)), slots
 
 
@@ -104,8 +106,8 @@ def _adam(update: Update, slots: Slots) -> tuple[tf.Tensor, Slots]:
 def _adamw(update: Update, slots: Slots) -> tuple[tf.Tensor, Slots]:
     """Returns the direction m̂ / (√v̂ + 1e-8) + λ w.
 
-    This is algorithm 2 of Loshchilov & Hutter 2019 (1711.05101), except that ε also multiplies λ w,
-    as in torch.optim.AdamW.
+    This is algorithm 2 of Loshchilov & Hutter 2019 (1711.05101) with one change: the learning rate
+    also multiplies λ w, as in torch.optim.AdamW.
     """
     normalised, slots = _normalised(update.gradient, update.momentum, slots, _ADAM_EPSILON)
     return update.decayed(normalised), slots
@@ -114,7 +116,7 @@ def _adamw(update: Update, slots: Slots) -> tuple[tf.Tensor, Slots]:
 def _lars(update: Update, slots: Slots) -> tuple[tf.Tensor, Slots]:
     """Updates u ← m u + η ‖w‖ / (‖∇‖ + λ ‖w‖) · (∇ + λ w); the direction is u.
 
-    This is algorithm 1 of You et al. 2017 (1708.03888), except that ε is not part of the velocity.
+    This is algorithm 1 of You et al. 2017 (1708.03888), but the velocity does not contain ε.
     """
     gradient = update.decayed(update.gradient)
     if decays(update.parameter):
@@ -141,11 +143,13 @@ def _lamb(update: Update, slots: Slots) -> tuple[tf.Tensor, Slots]:
 def _normalised(
     gradient: tf.Tensor, beta1: tf.Tensor, slots: Slots, epsilon: float
 ) -> tuple[tf.Tensor, Slots]:
-    """Returns m̂ / (√v̂ + epsilon) and the new `slots`, which are moving averages started at zero.
+    """Returns m̂ / (√v̂ + epsilon) and the new slots: moving averages that start at zero.
 
-    To correct the bias, a moment is divided by the same moving average of ones. For the mean, this
-    divisor is 1 − ∏ β₁, which is right even if β₁ changes. The divisor has the same rounding errors
-    as the moment; in float32, 1 − 0.999ᵗ would differ by a relative 1e-5.
+    The averages of the gradient and of its square have a bias, because they start at zero. To
+    correct it, each is divided by the same moving average of ones. For the gradient, this divisor
+    is 1 − ∏ β₁, which is right even if β₁ changes. A divisor has the same rounding errors as the
+    average that it divides. In float32, the formula 1 − 0.999ᵗ for t updates would differ from the
+    divisor by a relative 1e-5.
     """
 
     def average(old: tf.Tensor, new: tf.Tensor | float, beta: tf.Tensor | float) -> tf.Tensor:
@@ -161,9 +165,9 @@ def _normalised(
 
 
 def _metric(epsilon: float) -> Callable[[Slots], tf.Tensor]:
-    """Returns a function from the slots of `_normalised` to 1 / (√v̂ + epsilon).
+    """Returns a function that computes 1 / (√v̂ + epsilon) from the slots of `_normalised`.
 
-    v̂ is that of the slots. Elements whose v̂ is 0, as before the first update, have the factor 0.
+    The factor of an element is 0 if its v̂ is 0, as before the first update.
     """
 
     def factors(slots: Slots) -> tf.Tensor:
@@ -176,7 +180,7 @@ def _metric(epsilon: float) -> Callable[[Slots], tf.Tensor]:
 
 
 def _where_nonzero(size: tf.Tensor, other: tf.Tensor, trust: tf.Tensor) -> tf.Tensor:
-    """Returns `trust`, or 1 if a norm is 0, so that a kernel of zeros can change."""
+    """Returns `trust`, or 1 if one of the two norms is 0, so that a kernel of zeros can change."""
     return tf.where((size > 0) & (other > 0), trust, tf.ones_like(trust))
 
 
@@ -194,6 +198,7 @@ OPTIMIZERS = {
 def decays(parameter: tf.Variable | tf.Tensor) -> bool:
     """Returns True if weight decay and the trust ratios of lars and lamb apply to a parameter.
 
-    They apply to kernels (rank 2 or more), but not to biases and batch-norm scales (rank 1).
+    They apply to kernels (rank 2 or more), but not to biases or batch-norm scales (rank 1). A trust
+    ratio is the factor with the norm ‖w‖ in the direction of lars or lamb.
     """
     return len(parameter.shape) > 1

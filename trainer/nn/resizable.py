@@ -1,7 +1,8 @@
-"""Lets a model take images of other sizes than the one that it was built for.
+"""Lets a model take images of other sizes than the size for which it was built.
 
-Convolutions and global pooling take images of any size. Keras checks the shape of a functional
-model's input all the same, so this module removes that check, and tries each size.
+Convolutions and global pooling take images of any size. But Keras refuses images if their shape is
+not that of a functional model's Input. So this module removes Keras' check, and instead traces the
+model with images of each size.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ _KERAS_RAISES = (ValueError, TypeError, IndexError)
 
 
 def accept_sizes(name: str, model: keras.Model, sizes: Sequence[tuple[int, int]]) -> None:
-    """Lets `model` take images of each of `sizes`, in pixels, beside its own size.
+    """Lets `model` take images of each of `sizes`, in pixels, in addition to its own size.
 
     Args:
       name: value of --model, for messages.
@@ -26,7 +27,7 @@ def accept_sizes(name: str, model: keras.Model, sizes: Sequence[tuple[int, int]]
       sizes: heights and widths of the images in training.
 
     Raises:
-      UserError: if the layers cannot compute images of one of the sizes.
+      UserError: if the model cannot compute logits for images of one of the sizes.
     """
     height, width, channels = model.input_shape[1:]
     others = [size for size in sizes if size != (height, width)]
@@ -38,10 +39,11 @@ def accept_sizes(name: str, model: keras.Model, sizes: Sequence[tuple[int, int]]
             if isinstance(part, keras.Model) and getattr(part, "inputs", None):
                 part.input_spec = None
     for size in others:
-        # With a batch of unknown size, a reshape that moves pixels into the batch would pass.
+        # The batch size is fixed. So the shape of the logits shows whether a reshape moves pixels
+        # into the batch axis.
         images = tf.TensorSpec((_TRIED, *size, channels), tf.uint8)
         try:
-            # Keras' symbolic call does not check a Dense layer's input; TensorFlow's trace does.
+            # A symbolic call by Keras would not check a Dense layer's input. A trace checks it.
             function = tf.function(lambda x: model(x, training=False), autograph=False)
             logits = function.get_concrete_function(images)
         except Exception as error:

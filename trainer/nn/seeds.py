@@ -1,10 +1,11 @@
-"""Seeds of a model's random layers, such as dropout, set by the training step.
+"""Computes the states of a model's random layers, such as dropout, for the training step.
 
-Keras keeps a state variable for each random layer, and a global one for calls of `keras.random`
-without a seed. Under MirroredStrategy, all replicas would draw the same masks, since their states
-are equal, and a resumed run would have to restore the states. So the training step runs the model
-in a `keras.StatelessScope(state_mapping=[(state, value), ...])`. The model then uses these values
-in place of the variables, and the variables do not change.
+Keras keeps the state of each random layer in a variable. All calls of `keras.random` without a seed
+share one more variable, the state of Keras' global generator. Under MirroredStrategy, these
+variables are equal on all replicas, so all replicas would draw the same dropout masks. A resumed
+run would have to restore the variables. So the training step computes a value for each state, and
+runs the model in a `keras.StatelessScope(state_mapping=[(variable, value), ...])`. The model then
+uses the values in place of the variables, and the variables do not change.
 """
 
 import types
@@ -16,17 +17,17 @@ from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR, global_seed_g
 
 from trainer.nn.splitmix64 import random_bits, splitmix64
 
-# Shuffling and augmentation hash the same seed; this arbitrary number gives dropout other keys. It
-# is the volume and page of Srivastava et al. 2014, "Dropout", JMLR 15, 1929.
+# An arbitrary number, combined with the run's seed, so that dropout does not get the hashes of
+# shuffling and augmentation. It is the volume and page of "Dropout": Srivastava et al. 2014, JMLR.
 _DOMAIN = 15_1929
-_GLOBAL = -1  # Index of the global generator; the layers have 0, 1, ...
+_GLOBAL = -1  # Index of the global generator; the random layers have the indices 0, 1, ...
 
 
 def seed_states(model: keras.Model) -> list[keras.Variable]:
     """Returns the state variable of every SeedGenerator in the model, in a fixed order.
 
-    Each state is an integer vector [2]: a seed and a counter. Layers without a SeedGenerator use
-    Keras' global one, which is not part of a model.
+    Each state is an integer vector [2]: a seed and a counter. The state of Keras' global generator
+    is not in the list, since this generator is not part of a model.
     """
     return [variable for variable in model.variables if variable.name == "seed_generator_state"]
 
@@ -34,8 +35,9 @@ def seed_states(model: keras.Model) -> list[keras.Variable]:
 def global_generator() -> keras.random.SeedGenerator:
     """Returns Keras' global SeedGenerator of this thread; Keras creates it if it does not exist.
 
-    The returned generator counts up, as the generators of layers do. By Keras' own rule, the global
-    generator would take each state modulo 933,199, so draws would repeat.
+    The returned generator adds 1 to its counter for each draw, as the generators of layers do.
+    Keras' own rule for the global generator reduces its state modulo 933,199, so draws would
+    repeat.
     """
     generator = global_seed_generator()
 
@@ -60,20 +62,20 @@ def values(
 ) -> tuple[tf.Tensor, list[tf.Tensor]]:
     """Returns the state of the global generator, and the states of a model's random layers.
 
-    A state is an int64 vector [2], a function of (seed, layer, position). For each further draw, a
-    layer adds 1 to the second number. Both numbers are 64-bit hashes. Keras reduces each modulo
-    2³¹ − 2, so almost 62 bits remain in all. With order version 1, the state of layer i is
-    [position, (seed · states + i) · 2¹⁶], as in runs of older versions.
+    A state is an int64 vector [2] of two 64-bit hashes of (seed, layer, position). For each further
+    draw, the layer adds 1 to the second number. Keras takes each number modulo 2³¹ − 2, so almost
+    62 bits remain in all. With order version 1, the state of layer i is instead
+    [position, (seed · states + i) · 2¹⁶], as in runs of older versions of this program.
 
     Args:
         states: number of random layers.
-        position: position of the first example in this call of the model, int64 [].
+        position: number of examples that the run consumes before those of this call, int64 [].
         seed: seed of the run.
         order_version: --order_version of the run.
     """
 
     def hashed(layer: int) -> tf.Tensor:
-        # Each layer has its own sequence, selected by `key`; the position is the index in it.
+        # `key` selects the layer's own sequence of hashes; the position is an index in it.
         key = random_bits(tf.constant([layer], tf.int64), seed ^ _DOMAIN << 32)[0]
         word = splitmix64(key + tf.cast(position, tf.uint64))
         return tf.bitcast(tf.stack([word, splitmix64(word)]), tf.int64)
@@ -89,6 +91,6 @@ def values(
 def keras_seed(seed: int) -> int:
     """Returns a 32-bit seed for Keras', numpy's and Python's generators, from the 63-bit `seed`.
 
-    A seed below 2³¹ does not change. A larger seed becomes the upper 32 bits of its splitmix64.
+    A seed below 2³¹ does not change. A larger seed becomes the upper half of its splitmix64 hash.
     """
     return seed if seed < 2**31 else int(splitmix64(tf.constant(seed, tf.uint64))) >> 32

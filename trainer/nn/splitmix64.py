@@ -1,9 +1,10 @@
 """Random bits: a 64-bit hash of (seed, position) by splitmix64, vectorised in TensorFlow.
 
-A position is the number of examples that a run consumes before an example. With one seed, two
-positions have different bits; at one position, two seeds have different bits. All seeds share one
-sequence of 2⁶⁴ words, but each starts at its own pseudorandom offset. If two runs have different
-seeds and 10¹² examples each, their parts of the sequence overlap with probability 1e-7.
+The position of an example is the number of examples that a run consumes before this example. Two
+positions with the same seed have different bits, and so have two seeds at the same position. All
+seeds use the same sequence of 2⁶⁴ words, but each seed starts at another pseudorandom offset in it.
+If two runs with different seeds have 10¹² examples each, their parts of the sequence overlap with
+probability 1e-7.
 """
 
 import tensorflow as tf
@@ -27,16 +28,20 @@ def splitmix64(words: tf.Tensor) -> tf.Tensor:
     return tf.bitwise.bitwise_xor(z, shift_right(z, 31))
 
 
-def random_bits(positions: tf.Tensor, seed: int) -> tf.Tensor:
-    """Returns splitmix64(splitmix64(seed) + position), uint64 [n], for `positions`, int64 [n]."""
+def random_bits(numbers: tf.Tensor, seed: int) -> tf.Tensor:
+    """Returns splitmix64(splitmix64(seed) + number), uint64 [n], for `numbers`, int64 [n].
+
+    `numbers` are positions of examples, or other numbers such as indices of layers.
+    """
     key = splitmix64(tf.constant(seed & _MASK, tf.uint64))
-    return splitmix64(key + tf.cast(positions, tf.uint64))
+    return splitmix64(key + tf.cast(numbers, tf.uint64))
 
 
 def further_bits(bits: tf.Tensor, words: int, first: int = 0) -> tf.Tensor:
-    """Returns words `first` to `first` + `words` − 1, uint64 [n, words], of splitmix64 sequences.
+    """Returns more random words for each example, uint64 [n, words], from `bits`, uint64 [n].
 
-    `bits`, uint64 [n], are the states from which the sequences start; they come from `random_bits`.
+    `bits` comes from `random_bits`. Each element of `bits` is the initial state of a splitmix64
+    sequence. The result has the words `first` to `first` + `words` − 1 of each sequence.
     """
     numbers = tf.range(first, first + words, dtype=tf.int64)
     steps = tf.cast(numbers, tf.uint64) * tf.constant(_GAMMA, tf.uint64)

@@ -1,10 +1,12 @@
 """Stochastic depth: Huang et al. 2016 (1603.09382), applied to each example separately.
 
-In training, a residual block skips its branch for randomly chosen examples, and divides the branch
-of the other examples by the probability of keeping it. In inference, no branch is skipped. The
-choice is a hash of (seed, layer, position); the position is the number of examples that the run
-consumes before the example. So the choice does not depend on the layout of a batch, and a resumed
-run makes the same choices.
+A residual block adds a branch to a shortcut. In training, the block skips its branch for randomly
+chosen examples. For the other examples, it divides the branch by the probability of keeping it. In
+inference, the block always adds the branch.
+
+The random choice is a hash of (seed, layer, position). The position is the number of examples that
+the run consumes before the example. So the choice does not depend on how replicas and micro-batches
+divide a batch, and a resumed run makes the same choices.
 """
 
 import contextlib
@@ -16,13 +18,13 @@ import tensorflow as tf
 
 from trainer.nn.splitmix64 import random_bits, shift_right, splitmix64
 
-# Other hashes use the same seed; this arbitrary number gives stochastic depth other keys. It is the
-# volume and the page of the paper in ECCV 2016, LNCS 9908, 646.
+# An arbitrary number, combined with the run's seed, so that stochastic depth does not get the same
+# hashes as other random choices. It is the volume and page of the paper: ECCV 2016, LNCS 9908, 646.
 _DOMAIN = 9908_0646
 
 
 class _Examples(threading.local):
-    """Position of the first example and the seed, by thread; each replica has its own thread."""
+    """Position of a call's first example, and the seed; one pair for each replica's thread."""
 
     first: tuple[tf.Tensor, int] | None = None
 
@@ -32,9 +34,9 @@ _examples = _Examples()
 
 @contextlib.contextmanager
 def examples_from(position: tf.Tensor, seed: int) -> Iterator[None]:
-    """Gives the StochasticDepth layers that the `with` block calls the positions of examples.
+    """Gives StochasticDepth layers that the `with` block calls the positions of their examples.
 
-    `position` is the position of the first example, int64 []; `seed` is the run's seed.
+    `position` is the position of the first example in the call, int64 []; `seed` is the run's seed.
     """
     outer = _examples.first
     _examples.first = position, seed
@@ -49,7 +51,7 @@ class StochasticDepth(keras.layers.Layer):
 
     Attributes:
       rate: probability that the layer skips the branch for an example.
-      number: number of the layer in its model, from 0 on.
+      number: index of the layer among the shortcut additions of its model, from 0 on.
     """
 
     def __init__(self, rate: float, number: int, name: str) -> None:
@@ -80,17 +82,18 @@ def joined(
 ) -> keras.KerasTensor:
     """Returns shortcut + branch, with stochastic depth if `rate` is not 0.
 
-    With or without stochastic depth, the sum is one layer. So the rate does not change the order of
-    a model's weights, and a checkpoint fits a model with any rate.
+    One layer computes the sum, with or without stochastic depth. So the rate does not change the
+    order of a model's weights, and a checkpoint fits a model with any rate.
     """
     layer = StochasticDepth(rate, number, name) if rate else keras.layers.Add(name=name)
     return layer([shortcut, branch])
 
 
 def mask(position: tf.Tensor, count: int, seed: int, number: int, rate: float) -> tf.Tensor:
-    """Returns bool [count]: whether layer `number` keeps the branch of each example.
+    """Returns whether layer `number` keeps the branch of each of `count` examples, bool [count].
 
-    The first example is the one at `position`.
+    `position` is the position of the first of these examples. `rate` is the probability that the
+    layer skips the branch.
     """
     key = random_bits(tf.constant([number], tf.int64), seed ^ _DOMAIN << 32)[0]
     positions = tf.cast(position + tf.range(count, dtype=tf.int64), tf.uint64)
@@ -99,9 +102,9 @@ def mask(position: tf.Tensor, count: int, seed: int, number: int, rate: float) -
 
 
 def rates(most: float, blocks: int) -> list[float]:
-    """Returns the rate of each block, which rises evenly from 0 in the first to `most` in the last.
+    """Returns each block's rate; rates rise evenly from 0 in the first block to `most` in the last.
 
-    This is the rule of DeiT and timm. In the paper's rule, the first block has the rate
+    This is the rule of DeiT and timm. By the paper's rule, the first block would have the rate
     `most / blocks`.
     """
     return [most * block / max(1, blocks - 1) for block in range(blocks)]

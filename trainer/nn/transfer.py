@@ -14,37 +14,38 @@ _FEW = 4  # Number of paths that a summary lists.
 
 @dataclasses.dataclass(frozen=True)
 class Transfer:
-    """Result of a transfer, as lists of weights by path, such as logits/kernel.
+    """Result of copying a source's weights into a model; logits/kernel is the path of a weight.
 
     Attributes:
-      loaded: weights that have the source's values.
-      new: weights that keep their initial values, with the reason.
-      left: weights of the source that were not used, with their shapes.
-      backbone: whether a weight was loaded outside of the head, which computes the logits.
-      values: number of values in `loaded`, and in the whole model.
+      loaded: paths of the model's weights that have the source's values.
+      new: paths of the model's weights that keep their initial values, each with the reason.
+      left: paths of the source's weights that were not used, each with its shape.
+      backbone: whether a weight outside the head was loaded; the head computes the logits.
+      value_counts: number of scalar values in the loaded weights, and in the whole model.
     """
 
     loaded: list[str]
     new: dict[str, str]
     left: dict[str, str]
     backbone: bool
-    values: tuple[int, int]
+    value_counts: tuple[int, int]
 
     @property
     def mostly_new(self) -> bool:
-        """Whether more weights are new than loaded, as if the source were of another model."""
+        """Whether more weights are new than loaded: the source may then be of another model."""
         return len(self.loaded) < len(self.new)
 
     def summary(self) -> str:
-        """Returns a line with the counts and the first paths."""
+        """Returns a line with the numbers of weights and values, and the first few paths."""
+        loaded, whole = self.value_counts
         return (
             f"{len(self.loaded)} of {len(self.loaded) + len(self.new)} tensors are loaded, "
-            f"{self.values[0]:,} of {self.values[1]:,} values; new: {_listed(self.new)}; "
+            f"{loaded:,} of {whole:,} values; new: {_listed(self.new)}; "
             f"left in the source: {_listed(self.left)}"
         )
 
     def table(self) -> str:
-        """Returns a line for each weight: loaded, new or left, its path, and the reason."""
+        """Returns a line for each weight: loaded, new or left; its path; its reason or shape."""
         rows = [("loaded", path, "") for path in self.loaded]
         rows += [("new", path, why) for path, why in self.new.items()]
         rows += [("left", path, shape) for path, shape in self.left.items()]
@@ -57,12 +58,12 @@ def transfer(
     """Assigns to each weight of `model` the value that `source` has at the same path and shape.
 
     Args:
-        model: the model to change; its paths are those of `layer_paths.weight_paths`.
+        model: the model to change; `layer_paths.weight_paths` defines its paths.
         source: values by path.
-        with_head: whether the layers that compute the logits may be loaded.
+        with_head: whether to load the head, too: the layers that compute the logits.
 
     Raises:
-        UserError: if they may not, and are not known.
+        UserError: if `with_head` is False, and it is not known which layers are the head.
     """
     head = model_head.head(model)
     if not (head or with_head):

@@ -1,8 +1,9 @@
 """Reports errors of the user's own code: a model's function, its layers, and their imports.
 
 Such an error ends the program as a UserError. The message gives the original error, and the file
-and line of the user's code; a traceback of the user's frames stands above it. An error is the
-user's if the last frame outside installed packages is not in this program.
+and line of the user's code; a traceback of the user's frames stands above the message. To find
+whose code raised an error, this module leaves out the frames in installed packages. If the last
+frame that remains is not in this program, the error is from the user's code.
 """
 
 import contextlib
@@ -18,8 +19,8 @@ from trainer.system import output
 
 _OURS = pathlib.Path(__file__).parents[1]  # trainer/
 _INSTALLED = {sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")}
-# Colour codes, and text that Keras adds to the error of a layer.
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # Codes that set a terminal's colour.
+# Text that Keras adds before and after the message of a layer's error.
 _AROUND = re.compile(
     r"Exception encountered when calling .*?\.call\(\)\.|Arguments received by .*", re.DOTALL
 )
@@ -28,10 +29,10 @@ _LONGEST = 400  # Longest message, in characters.
 
 @contextlib.contextmanager
 def unwrap_user_errors(code: str = "the model's own code") -> Iterator[None]:
-    """Converts an error of the user's code, called `code` in the message, to a UserError.
+    """Converts an error of the user's code in the `with` block to a UserError.
 
-    AutoGraph replaces an error by another one, whose message has the source of every call that led
-    to the error. This function finds the original error. It raises a UserError unchanged.
+    `code` is the name of the user's code in the message. AutoGraph wraps an error into another one
+    with a long message, so this function finds the original error. A UserError passes unchanged.
     """
     try:
         with output.kept():
@@ -41,7 +42,7 @@ def unwrap_user_errors(code: str = "the model's own code") -> Iterator[None]:
         for link in chain:
             if isinstance(link, UserError):
                 raise link from None
-        for link in reversed(chain):  # The message names the last error of the user's code.
+        for link in reversed(chain):  # If the user's code raised several errors, take the last one.
             if frames := _user_frames(link):
                 raise _as_user_error(code, link, frames) from None
         raise
@@ -49,10 +50,10 @@ def unwrap_user_errors(code: str = "the model's own code") -> Iterator[None]:
 
 @contextlib.contextmanager
 def explain_refusal(name: str, problem: str) -> Iterator[None]:
-    """Converts an error in the block to a UserError: the model `name` has this `problem`.
+    """Converts an error in the `with` block to a UserError: "--model=`name` `problem`: error".
 
-    For a model of this program, only a ValueError is converted: Keras raises it, for example, if
-    the image is too small. Any other error is a bug and keeps its traceback.
+    If the model is not the user's, only a ValueError is converted. For example, Keras raises one if
+    the image is too small. Any other error is a bug of this program and keeps its traceback.
     """
     try:
         with unwrap_user_errors(f"--model={name}"):
@@ -77,8 +78,8 @@ def _user_frames(error: BaseException) -> list[traceback.FrameSummary]:
 
 
 def one_line(error: BaseException) -> str:
-    """Returns the type of an error and its message, without the text that Keras adds."""
-    # The str of a KeyError is the repr of its message, which has \\n in place of a new line.
+    """Returns an error's type and message in one line, without the text that Keras adds."""
+    # The str of a KeyError is the repr of its message, where a line break is written as \n.
     wrapped = isinstance(error, KeyError) and "Exception encountered" in str(error)
     message = str(error.args[0]) if wrapped else str(error)
     text = " ".join(_AROUND.sub("", _COLOURS.sub("", message)).split())
@@ -87,10 +88,10 @@ def one_line(error: BaseException) -> str:
 
 
 def _is_ours(frame: traceback.FrameSummary) -> bool:
-    """Returns True if the frame is in this program, or in code that AutoGraph generated from it.
+    """Returns True if the frame is in this program's code, or in code that AutoGraph generated.
 
-    Keras calls the user's functions, and AutoGraph does not convert functions that Keras calls. So
-    generated code is never the user's.
+    AutoGraph generates code from this program's functions only. It does not convert the user's
+    functions, because Keras calls them, and AutoGraph does not convert what Keras calls.
     """
     generated = "__autograph_generated_file" in frame.filename
     return generated or pathlib.Path(frame.filename).is_relative_to(_OURS)

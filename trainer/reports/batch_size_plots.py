@@ -1,4 +1,8 @@
-"""Pictures of accuracy against batch size, and against learning rate and batch size."""
+"""Pictures of accuracy against batch size, and against learning rate and batch size.
+
+A condition is a group of runs that differ only in the seed. The conditions of one line, or of one
+heat map, are a family.
+"""
 
 import functools
 import math
@@ -12,19 +16,19 @@ from trainer.reports.conditions import BATCH, RATES, UNSET, Condition, number
 from trainer.reports.plots import Picture, line
 from trainer.sweep.seed_statistics import Spread
 
-# Flags that may follow the batch size. A flag that has one value at each batch size does not divide
-# conditions into families.
+# Users may choose a value of these flags for each batch size. If such a flag has only one value at
+# each batch size, it does not divide conditions into families.
 _FOLLOW = {"ghost_batch_size", "max_batch_size", "initial_learning_rate", "warmup_epochs"}
-# The font size of a heat map with n columns is this number divided by n, in points.
-_LETTERS = 90
-# Conditions by (batch size,), or by (batch size, rate).
+# The font size of a heat map with n columns is this number divided by n, but at most 10 points.
+_FONT_SIZE = 90
+# Maps (batch size,), or (batch size, learning rate), to the condition with these values.
 _Grid = dict[tuple[float, ...], Condition]
 
 
 def against_batch(conditions: Sequence[Condition]) -> list[Picture]:
-    """Returns a picture of accuracy against batch size; [] if no line has two points.
+    """Returns a list with one picture of accuracy against batch size.
 
-    Each combination of the other flags that differ has its own line.
+    Each family has its own line. The list is empty if no line has two points.
     """
     families, tied = _families(conditions, [BATCH])
     if not families:
@@ -48,9 +52,9 @@ def against_batch(conditions: Sequence[Condition]) -> list[Picture]:
 
 
 def heat_maps(conditions: Sequence[Condition]) -> list[Picture]:
-    """Returns heat maps of top-1 by learning rate and batch size; [] unless both vary.
+    """Returns heat maps of top-1, with a row per learning rate and a column per batch size.
 
-    Each combination of the other flags that differ has its own map.
+    Each family has its own map. The list is empty if learning rate or batch size does not vary.
     """
     pictures = []
     for rate in RATES:
@@ -79,10 +83,11 @@ def _families(
 ) -> tuple[dict[str, _Grid], set[str]]:
     """Groups conditions into families; in a family, only the flags `names` and `tied` differ.
 
-    A family is left out if a flag of `names` has only one value in the family's ended conditions.
+    A family is left out if its conditions with results have fewer than two values of a flag.
 
     Returns:
-      A grid per family, by its label, and `tied`, the flags that follow the batch size.
+      The grid of each family, by the family's label; and `tied`, the flags in `_FOLLOW` that vary,
+      but not between conditions with equal values of the flags `names`.
     """
     placed: list[tuple[tuple[float, ...], Condition]] = []
     for each in conditions:
@@ -111,7 +116,7 @@ def _families(
 
 
 def _label(rest: tuple[tuple[str, str], ...], every: Sequence[tuple[tuple[str, str], ...]]) -> str:
-    """Returns the flags of `rest` that differ between the families `every`, as text."""
+    """Returns name=value for each flag of `rest` that differs between the families in `every`."""
     return ", ".join(
         f"{name}={value}"
         for name, value in rest
@@ -171,19 +176,19 @@ def _draw_map(
     axes.imshow(
         cells, cmap="cividis", origin="lower", aspect="auto", vmin=low, vmax=max(high, low + 0.1)
     )
-    letters = min(10, _LETTERS / len(sizes))
+    size = min(10, _FONT_SIZE / len(sizes))
     for y, r in enumerate(rates):
         for x, b in enumerate(sizes):
             top = cells[y][x]
             text = f"{top:.1f}" if (b, r) in top1 else "×" if (b, r) in grid else "–"
             ink = "white" if top < (low + high) / 2 else "black"
             weight = "bold" if (b, r) == best else "normal"
-            axes.text(x, y, text, color=ink, weight=weight, size=letters, ha="center", va="center")
+            axes.text(x, y, text, color=ink, weight=weight, size=size, ha="center", va="center")
     x, y = sizes.index(best[0]), rates.index(best[1])
     frame = Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, edgecolor="#d55e00", linewidth=3)
     frame.set_clip_on(False)
     axes.add_patch(frame)
-    axes.set_xticks(range(len(sizes)), [f"{b:g}" for b in sizes], fontsize=letters)
+    axes.set_xticks(range(len(sizes)), [f"{b:g}" for b in sizes], fontsize=size)
     axes.set_yticks(range(len(rates)), [f"{r:.3g}" for r in rates])
     axes.set(xlabel="initial batch size (examples)", ylabel=rate.replace("_", " "))
     axes.set_title("Final top-1 (%)" + (f"\n{label}" if label else " by rate and batch size"))

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation by class: the confusion matrix, and the reliability curve."""
+"""Pictures of an evaluation: the confusion matrix, and the curve of accuracy by confidence."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -13,23 +13,23 @@ from trainer.reports import fonts
 from trainer.reports.plots import Picture, line
 from trainer.system.output import clean, log
 
-# With more classes, a cell would be smaller than a pixel.
+# A matrix with more classes than this is not drawn: a cell would be smaller than a pixel.
 MOST_CLASSES = 1000
-_NAMED = 30  # With more classes, their names would overlap.
-_COUNTED = 12  # With more classes, the numbers in the cells would overlap.
-_LETTERS = 20  # Characters of a class's name that are shown.
+_NAMED = 30  # The names of more classes than this would overlap, so the axes have no names.
+_COUNTED = 12  # The numbers of more classes than this would overlap, so the cells have no numbers.
+_NAME_LENGTH = 20  # Largest number of characters of a class's name that are shown.
 
 
 def confusion(
     names: Sequence[str], cells: Sequence[Sequence[int]], name: str = "confusion"
 ) -> Picture | None:
-    """Returns a picture of the confusion matrix; None if over 1,000 classes occur, or none.
+    """Returns a picture of the confusion matrix; None if no class or over 1,000 classes occur.
 
-    Classes that have no examples and are never predicted are left out.
+    A class occurs if it has examples or is predicted. The other classes are left out.
 
     Args:
       names: names of all classes.
-      cells: label, prediction and number of examples of each non-zero cell.
+      cells: (label, prediction, number of examples) of each non-zero cell of the matrix.
       name: file name of the picture, without suffix.
     """
     shown = sorted({index for label, predicted, _ in cells for index in (label, predicted)})
@@ -59,11 +59,12 @@ def confusion(
 def _labels(names: Sequence[str], numbers: Sequence[int]) -> tuple[list[str], str]:
     """Returns a label for each class, and a sentence about names that are replaced by numbers.
 
-    A name is replaced if no font of this machine has its letters, which a message says.
+    A name is replaced, and a message is logged, if the fonts of this machine lack one of the name's
+    letters. The sentence is empty if no name is replaced. `numbers` are the indices of the classes.
     """
-    labels = [_short(name) for name in names]
+    labels = [_shortened(name) for name in names]
     if len(names) > _NAMED:
-        return labels, ""  # Labels are not drawn.
+        return labels, ""  # So many labels are not drawn.
     replaced = {i: label for i, label in zip(numbers, labels, strict=True) if fonts.lacking(label)}
     if not replaced:
         return labels, ""
@@ -78,15 +79,15 @@ def _labels(names: Sequence[str], numbers: Sequence[int]) -> tuple[list[str], st
     return labels, f" No font of the machine has the letters of some names: {pairs}."
 
 
-def _short(text: str) -> str:
-    """Returns a class's name on one line, without characters that SVG forbids."""
+def _shortened(text: str) -> str:
+    """Returns a class's name on one line, of at most `_NAME_LENGTH` characters, escaped for SVG."""
     shown = " ".join(clean(text).split())
-    return shown if len(shown) <= _LETTERS else f"{shown[: _LETTERS - 1]}…"
+    return shown if len(shown) <= _NAME_LENGTH else f"{shown[: _NAME_LENGTH - 1]}…"
 
 
 def _draw_confusion(figure: Figure, names: Sequence[str], counts: np.ndarray) -> None:
     axes: Axes = figure.subplots()
-    # A class without examples has a row of zeros.
+    # A class without examples has a row of zeros, so the divisor is at least 1.
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     # Interpolation would blend single cells of a large matrix with their neighbours.
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="none")
@@ -96,7 +97,7 @@ def _draw_confusion(figure: Figure, names: Sequence[str], counts: np.ndarray) ->
         axes.set_xticks(range(count), names, rotation=90, fontsize=letters)
         axes.set_yticks(range(count), names, fontsize=letters)
     if count <= _COUNTED:
-        # A digit is 0.65 times as wide as its size, and the longest number fills its cell.
+        # The width of a digit is 0.65 times the font size. The longest number must fit into a cell.
         size = min(letters, 150 / count / (0.65 * len(str(counts.max()))))
         for (row, column), number in np.ndenumerate(counts):
             ink = "white" if shares[row, column] > 0.5 else "black"
@@ -108,10 +109,11 @@ def _draw_confusion(figure: Figure, names: Sequence[str], counts: np.ndarray) ->
 
 
 def reliability(calibration: Mapping[str, Any], name: str = "reliability") -> Picture:
-    """Returns a picture of accuracy against confidence; `calibration` is that of evaluation.json.
+    """Returns a picture of accuracy against confidence, the probability of the prediction.
 
     Args:
-      calibration: bins, ece and curve.
+      calibration: the value of this name in evaluation.json, with `bins`, `curve` and `ece` (the
+        expected calibration error).
       name: file name of the picture, without suffix.
     """
     filled = [each for each in calibration["curve"] if each["examples"]]

@@ -11,16 +11,16 @@ from trainer.reports.run_record import RunRecord
 from trainer.reports.tables import Table
 from trainer.run_dir import class_evaluation
 
-_MOST_ROWS = 100  # Classes in the table.
-_MOST_PAIRS = 20  # Confusions in the table.
+_MOST_ROWS = 100  # Largest number of classes in the table of classes.
+_MOST_PAIRS = 20  # Largest number of confusions in their table, and of classes in a sentence.
 
 
 def build(run: RunRecord, number: int | None = None) -> tuple[html.Section, list[Picture]]:
     """Returns the section, and the pictures in it.
 
     Args:
-      run: a run with an evaluation by class.
-      number: number of the run in the names of the pictures; None if only one run has classes.
+      run: a run with an evaluation by class, so `run.evaluation` is not None.
+      number: number of the run, to end the names of the pictures; None if no number is needed.
     """
     found = run.evaluation
     assert found is not None
@@ -42,7 +42,7 @@ def build(run: RunRecord, number: int | None = None) -> tuple[html.Section, list
 
 
 def _summary(run: RunRecord, found: Mapping[str, Any]) -> list[str]:
-    """Returns what was evaluated, and the numbers of the whole split."""
+    """Returns lines about the split, the model, the results, and the classes without examples."""
     shares = {"Top-1": found["top1"], "balanced accuracy": found["balanced_accuracy"]}
     if len(found["classes"]) > class_evaluation.FEW_CLASSES:
         shares["top-5"] = found["top5"]
@@ -66,7 +66,7 @@ def _summary(run: RunRecord, found: Mapping[str, Any]) -> list[str]:
 
 
 def _tested(found: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns the classes that have examples, the lowest f1 first."""
+    """Returns the classes that have examples, in the order of rising F1."""
     tested = [row for row in found["classes"] if row["support"]]
     return sorted(tested, key=lambda row: row["f1"] or 0)
 
@@ -85,7 +85,10 @@ def _classes(found: Mapping[str, Any]) -> Table:
 
 
 def _left_out(found: Mapping[str, Any], *, drawn: bool) -> list[str]:
-    """Returns sentences about the table: its order, and what it and the figures leave out."""
+    """Returns a paragraph on the order of the table, and on classes or figures that are left out.
+
+    `drawn` is whether the section has a picture of the confusion matrix.
+    """
     note = "The class with the lowest F1 is the first."
     tested = len(_tested(found))
     if (more := tested - _MOST_ROWS) > 0:
@@ -98,7 +101,7 @@ def _left_out(found: Mapping[str, Any], *, drawn: bool) -> list[str]:
 
 
 def _confusions(found: Mapping[str, Any]) -> Table | None:
-    """Returns a table of the most frequent wrong predictions; None if all are right."""
+    """Returns a table of the most frequent wrong predictions; None if no prediction is wrong."""
     wrong = [cell for cell in found["confusion"] if cell[0] != cell[1]]
     wrong.sort(key=lambda cell: -cell[2])
     rows = []
@@ -111,7 +114,7 @@ def _confusions(found: Mapping[str, Any]) -> Table | None:
 
 
 def _most_wrong(found: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the thumbnails; their paths are relative to the folder that holds all of them."""
+    """Returns the most wrong pictures as HTML; paths are relative to the files' common folder."""
     note = (
         "Each picture has its class, the prediction, and the probabilities of both. The worst is "
     )
@@ -141,7 +144,7 @@ def _most_wrong(found: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _common_folder(paths: Sequence[str]) -> str:
-    """Returns the folder that holds all files; "" if there is none."""
+    """Returns the lowest folder that holds all files; "" if there is none."""
     folders = [os.path.dirname(path) for path in paths]
     try:
         return os.path.commonpath(folders)

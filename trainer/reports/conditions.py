@@ -1,4 +1,4 @@
-"""Groups the runs of a report into conditions: runs that differ only in the seed."""
+"""Groups the runs of a report into conditions; the runs of a condition differ only in the seed."""
 
 import dataclasses
 import itertools
@@ -11,8 +11,8 @@ from trainer.reports.run_record import RunRecord
 from trainer.sweep.seed_statistics import Spread, spread
 
 UNSET = "–"
-_SHORT = 40  # Characters; a longer list of flags does not serve as a label.
-# Flags whose values are the axes of pictures that compare conditions.
+_LONGEST_FLAGS = 40  # A list of flags with more characters than this is not used as a label.
+# Flags that may be the axes of pictures that compare conditions.
 BATCH, RATES = "initial_batch_size", ("base_learning_rate", "initial_learning_rate")
 
 
@@ -36,17 +36,18 @@ class Condition:
         return [run for run in self.runs if run.result]
 
     def spread_of(self, name: str) -> Spread | None:
-        """Returns the spread of the result `name`, or None if no run has ended."""
+        """Returns the spread of the field `name` of result.json; None if no run has a result."""
         return spread(run.result[name] for run in self.runs if run.result)
 
 
 def differing(runs: Sequence[RunRecord]) -> list[str]:
-    """Returns the flags in which `runs` differ, except the seed; ignores runs without flags."""
+    """Returns the flags in which `runs` differ, except the seed; ignores runs without recorded flags."""
     known = [run.flags for run in runs if run.flags]
 
     def differs(name: str) -> bool:
         values = {flags.get(name) for flags in known}
-        # A run has a value of a free flag only if the run's controller depends on the flag.
+        # A flag in FREE is recorded only for runs whose controller depends on it. For the other
+        # runs, the value here is None, which does not count as a difference.
         return len(values - {None} if name in flagfile.FREE else values) > 1
 
     names = dict.fromkeys(name for flags in known for name in flags if name != "seed")
@@ -56,7 +57,7 @@ def differing(runs: Sequence[RunRecord]) -> list[str]:
 def conditions(runs: Sequence[RunRecord]) -> list[Condition]:
     """Returns the conditions of `runs`, in the order of their first runs.
 
-    A run without flags is a condition by itself.
+    A run without recorded flags is a condition by itself.
     """
     names = differing(runs)
     groups: dict[Any, list[RunRecord]] = {}
@@ -77,7 +78,10 @@ def conditions(runs: Sequence[RunRecord]) -> list[Condition]:
 
 
 def _label(group: Sequence[RunRecord], flags: str) -> str:
-    """Returns the common part of the runs' names, or `flags` if short, or the first run's name."""
+    """Returns a label for a group of runs: the common part of their names, if they have one.
+
+    Otherwise, the label is `flags` if this text is short, or else the name of the first run.
+    """
     stripped = {re.sub(r"[\W_]*seed[\W_]*\d+", "", run.name).strip("/_-., =") for run in group}
     if len(stripped) == 1:
         return stripped.pop() or "all seeds"
@@ -86,7 +90,7 @@ def _label(group: Sequence[RunRecord], flags: str) -> str:
     label = re.sub(r"(seed)?[\W_]*$", "", re.sub(r"\d+$", "", shared))
     if label and not shared.endswith("/"):
         return label
-    if 0 < len(flags) <= _SHORT:
+    if 0 < len(flags) <= _LONGEST_FLAGS:
         return flags
     return group[0].name + (f" and {len(group) - 1} more" if len(group) > 1 else "")
 

@@ -18,14 +18,15 @@ from trainer.reports.run_record import DIVERGED, RunRecord
 Point = dict[str, Any]
 # Only this many conditions have a colour of their own; the others are grey.
 COLOURED = 8
-# A loss above this multiple of the median first loss is off the axis: it would hide the decrease.
+# The axis of the loss ends at most at this multiple of the median of the runs' first losses. Larger
+# losses would make the decrease of the loss too small to see.
 _LOSS_ABOVE = 2.0
-# If the longest run has this many times the updates of the shortest, the axis is logarithmic.
+# If the longest run has this many times the updates of the shortest, the x axis is logarithmic.
 _MANY = 8
-# If the ends of a logarithmic axis have a ratio below this, ticks at 1, 2, 5 and 10 are too few.
+# If a logarithmic axis ends below this multiple of its start, ticks at 1, 2, 5 and 10 are too few.
 _NEAR = 5
-# The mean of several runs is drawn if all of them logged at least this fraction of the updates that
-# the shortest run logged.
+# The mean of several curves is drawn if they have enough updates in common: at least this fraction
+# of the points of the curve with the fewest points.
 _SHARED = 0.8
 
 _LEARNED = {
@@ -57,12 +58,12 @@ class _Chart:
 
     Attributes:
       conditions: conditions to draw.
-      drawn: line of each condition, by label.
+      drawn: line style of each condition, by the condition's label.
       get: function that returns the points of a run; `y` is the value of a point.
-      x: key of the values on the horizontal axis.
+      x: key of a point's value on the horizontal axis, "epoch" or "update".
       title: title above the axes.
       ylabel: label of the vertical axis.
-      limits: range of the vertical axis; None: the range of the curves.
+      limits: range of the vertical axis; None means the range of the curves.
       steps: whether curves are step functions.
     """
 
@@ -76,7 +77,7 @@ class _Chart:
     steps: bool = False
 
     def picture(self, name: str, alt: str, unit: str, caption: str) -> Picture:
-        """Returns the picture. Its description is `alt` and the last coloured values, in `unit`."""
+        """Returns the picture; it is described by `alt` and the last values of coloured lines."""
         ends = []
         for each in (each for each in self.conditions if self.drawn[each.label] != GREY):
             if curves := _curves([each], self.get):
@@ -87,9 +88,9 @@ class _Chart:
 
 
 def lines(conditions: Sequence[Condition]) -> dict[str, Line]:
-    """Returns each condition's line, by label.
+    """Returns the line style of each condition, by the condition's label.
 
-    The first condition and those with the best top-1 are in colour.
+    The first condition, and the conditions with the highest top-1, are in colour.
     """
 
     def rank(i: int) -> float:
@@ -102,7 +103,7 @@ def lines(conditions: Sequence[Condition]) -> dict[str, Line]:
 
 
 def learned(conditions: Sequence[Condition], drawn: Mapping[str, Line]) -> list[Picture]:
-    """Returns pictures of loss and accuracy against epochs and updates, if a run logged them."""
+    """Returns pictures of each loss and accuracy that a run logged, by epochs and by updates."""
     pictures = []
     for (split, name), label in _LEARNED.items():
         get = functools.partial(_points, split=split, name=name)
@@ -123,7 +124,7 @@ def learned(conditions: Sequence[Condition], drawn: Mapping[str, Line]) -> list[
 def schedule(
     conditions: Sequence[Condition], drawn: Mapping[str, Line]
 ) -> tuple[list[Picture], list[str]]:
-    """Returns pictures of the schedule's values, and a sentence per value that never changes."""
+    """Returns pictures of the schedule's values, and a sentence for each constant value."""
     pictures, still = [], []
     for name, (what, label) in _SCHEDULE.items():
         get = functools.partial(_points, split=None, name=name)
@@ -146,7 +147,10 @@ def _capital(text: str) -> str:
 
 
 def _points(run: RunRecord, split: str | None, name: str) -> list[Point]:
-    """Returns the points whose `name` is finite, with its value as `y`; top-1 is in percent."""
+    """Returns the points of `split` with a finite value `name`; adds this value to them as `y`.
+
+    If `split` is None, the points of all splits are searched. In `y`, top-1 is in percent.
+    """
     scale = 100 if name == "top1" else 1
     return [
         {**point, "y": scale * point[name]}
@@ -158,7 +162,7 @@ def _points(run: RunRecord, split: str | None, name: str) -> list[Point]:
 def _curves(
     conditions: Iterable[Condition], get: Callable[[RunRecord], list[Point]]
 ) -> list[list[Point]]:
-    """Returns the points of each run that has any."""
+    """Returns the points that `get` finds for each run; runs without points are left out."""
     return [points for each in conditions for run in each.runs if (points := get(run))]
 
 
@@ -173,7 +177,7 @@ def _draw(figure: Figure, chart: _Chart) -> None:
         axes.set_yscale("log")
         _name_ticks(axes.yaxis, *axes.get_ylim())
     runs = [run for each in chart.conditions for run in each.runs if chart.get(run)]
-    # An unfinished run does not show its final length.
+    # The last point of an unfinished run does not show how long the run will be.
     ended = [run for run in runs if run.result]
     ends = [chart.get(run)[-1][chart.x] for run in ended or runs]
     if chart.x == "update" and max(ends) >= _MANY * min(ends):
@@ -194,7 +198,7 @@ def _draw_condition(axes: Axes, condition: Condition, chart: _Chart) -> None:
     label = "other conditions" if style == GREY else condition.label
     curves = [chart.get(run) for run in condition.runs]
     mean = _mean([chart.get(run) for run in condition.ended] or curves)
-    # Without points, the line still has its entry in the legend.
+    # This call also adds the condition to the legend, so it is made even if `mean` is empty.
     axes.plot(*_xy(mean, chart), label=label, marker=_marker(mean), **look)
     for run, curve in zip(condition.runs, curves, strict=True):
         if len(condition.runs) > 1 or not mean:
@@ -204,13 +208,13 @@ def _draw_condition(axes: Axes, condition: Condition, chart: _Chart) -> None:
         if curve and run.state == DIVERGED:
             last = curve[-1]
             low, high = chart.limits or (last["y"], last["y"])
-            # The cross is on the edge if the value is off the axis.
+            # A cross marks the last point. If its value is off the axis, the cross is on the edge.
             at = min(max(last["y"], low), high)
             axes.plot(last[chart.x], at, "x", color=style.colour, markersize=8, clip_on=False)
 
 
 def _name_ticks(axis: Any, low: float, high: float) -> None:
-    """Labels a logarithmic axis with plain numbers; the more decades, the fewer ticks in each."""
+    """Labels a logarithmic axis with plain numbers; a longer axis has fewer ticks per decade."""
     near = high < _NEAR * low
     subs = (1, 2, 5) if high < 1000 * low else (1,)
     axis.set_major_locator(MaxNLocator(6) if near else LogLocator(subs=subs))
@@ -221,7 +225,7 @@ def _name_ticks(axis: Any, low: float, high: float) -> None:
 
 
 def _marker(points: Sequence[Point]) -> str:
-    """Returns the marker of a curve: a dot for a single point, else none."""
+    """Returns the marker of a curve: a dot if the curve has a single point, otherwise nothing."""
     return "o" if len(points) == 1 else ""
 
 
@@ -232,7 +236,7 @@ def _xy(points: Sequence[Point], chart: _Chart) -> tuple[list[float], list[float
 
 
 def _mean(curves: Sequence[Sequence[Point]]) -> list[Point]:
-    """Returns the mean curve at the updates that all curves have; [] if these are too few."""
+    """Returns the mean curve at the updates that all curves have; [] if they share too few."""
     at = [{point["update"]: point for point in curve} for curve in curves if curve]
     shared = sorted(set.intersection(*map(set, at))) if at else []
     if not shared or len(shared) < _SHARED * min(map(len, at)):
@@ -241,7 +245,7 @@ def _mean(curves: Sequence[Sequence[Point]]) -> list[Point]:
 
 
 def _accuracies(curves: Sequence[Sequence[Point]]) -> tuple[float, float]:
-    """Returns axis limits in percent that show every run's top-1 after its first quarter."""
+    """Returns axis limits, in percent, that show the top-1 of each run after its first quarter."""
     found = [p["y"] for curve in curves for p in curve if p["epoch"] >= curve[-1]["epoch"] / 4]
     low, high = min(found), max(found)
     room = max(0.06 * (high - low), 0.5)
@@ -251,7 +255,7 @@ def _accuracies(curves: Sequence[Sequence[Point]]) -> tuple[float, float]:
 
 
 def _losses(curves: Sequence[Sequence[Point]]) -> tuple[float, float]:
-    """Returns axis limits that show the losses up to _LOSS_ABOVE times the median first loss."""
+    """Returns axis limits for the losses; see `_LOSS_ABOVE` for the upper limit."""
     values = [p["y"] for curve in curves for p in curve]
     most = _LOSS_ABOVE * max(statistics.median(curve[0]["y"] for curve in curves), 1e-9)
     low = min((v for v in values if v > 0), default=most / 10)
@@ -259,7 +263,7 @@ def _losses(curves: Sequence[Sequence[Point]]) -> tuple[float, float]:
 
 
 def _axis_note(name: str, limits: tuple[float, float], curves: Sequence[Sequence[Point]]) -> str:
-    """Returns a caption that says which values are off the axis."""
+    """Returns a caption on the start of the axis, or on values that are off the axis; may be ""."""
     values = [p["y"] for curve in curves for p in curve]
     low, high = limits
     if name == "top1":

@@ -1,4 +1,4 @@
-"""Writes a report as one self-contained HTML page: pictures inside, no script, no network."""
+"""Builds a report as one HTML page that holds its pictures, and needs no scripts or network."""
 
 import base64
 import dataclasses
@@ -37,7 +37,7 @@ figcaption { margin-top: .2rem; }
   gap: .15rem 1.2rem; background: var(--paper); font-size: .875rem; }
 .legend li { display: flex; align-items: center; gap: .4rem; overflow-wrap: anywhere; }
 .legend svg { flex: none; background: #fff; }
-.table { overflow-x: auto; margin: .5rem 0;  /* A shadow where more is to the right. */
+.table { overflow-x: auto; margin: .5rem 0;  /* A shadow if more is to the right. */
   background: linear-gradient(to left, var(--paper) 1.5rem, transparent) 100% 0 / 3rem 100%
     no-repeat local,
     linear-gradient(to left, var(--rule), transparent) 100% 0 / 1.2rem 100% no-repeat scroll; }
@@ -76,12 +76,12 @@ tbody th { font-weight: 600; text-align: left; position: sticky; left: 0;
   tr { break-inside: avoid; }
 }
 """
-_LONG = 30  # Characters; a cell with more is wider, and so has fewer lines.
+_LONG = 30  # A cell with more characters than this gets a wider column, so it has fewer lines.
 
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A part of the page; `body` is HTML."""
+    """A part of the page: its title as plain text, and its body as HTML."""
 
     title: str
     body: str
@@ -103,7 +103,7 @@ class Thumbnail:
 
 
 def escape(text: str) -> str:
-    r"""Returns the text as HTML; control characters, which HTML forbids, are escaped like \x1b."""
+    r"""Returns the text as HTML; an unprintable character becomes an escape such as \x1b."""
     return html_escape(clean(text))
 
 
@@ -121,13 +121,13 @@ def page(title: str, lead: Sequence[str], sections: Sequence[Section]) -> str:
 
 
 def paragraphs(texts: Sequence[str], kind: str = "") -> str:
-    """Returns a paragraph per text; `kind` is its CSS class."""
+    """Returns an HTML paragraph for each text; `kind` is the CSS class of all paragraphs."""
     mark = f' class="{kind}"' if kind else ""
     return "".join(f"<p{mark}>{escape(text)}</p>\n" for text in texts)
 
 
 def figures(pictures: Sequence[Picture]) -> str:
-    """Returns a grid of the pictures, with as many columns as fit on the page; "" for none."""
+    """Returns a grid of the pictures, with as many columns as fit; "" if there are no pictures."""
     content = "".join(map(_figure, pictures))
     return f'<div class="figures">\n{content}</div>\n' if pictures else ""
 
@@ -162,7 +162,7 @@ def thumbnails(pictures: Sequence[Thumbnail]) -> str:
 
 
 def legend(drawn: Mapping[str, Line]) -> str:
-    """Returns the legend: a line sample per condition, and one for all grey conditions."""
+    """Returns the legend: a sample of each coloured line, and one for all grey lines together."""
     named = {label: line for label, line in drawn.items() if line != GREY}
     grey = len(drawn) - len(named)
     if grey:
@@ -184,7 +184,7 @@ def table(content: Table) -> str:
         long = " long" if len(text) > _LONG else ""
         mark = f' class="text{long}"' if i in content.texts else ""
         escaped = escape(text)
-        if mark or kind != "td":  # Names of flags and folders may break after _, / and commas.
+        if mark or kind != "td":  # Allows line breaks after _, / and commas.
             escaped = re.sub("([_/,])(?=[^ ])", r"\1<wbr>", escaped)
         return f"<{kind}{mark}>{escaped}</{kind.split()[0]}>"
 

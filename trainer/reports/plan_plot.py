@@ -1,4 +1,4 @@
-"""Draws a plan: batch size, learning rate, momentum and noise scale over the epochs."""
+"""Draws a plan over the epochs: batch size, learning rate, momentum, noise scale, image size."""
 
 import io
 import math
@@ -14,22 +14,22 @@ from trainer.schedule.plan import CONTROLLED, Ramp
 from trainer.schedule.trajectory import Trajectory
 from trainer.system.atomic_file import write_atomic
 
-_POINTS = 1500  # Points of a line over the whole run; the picture is 900 pixels wide.
-# Least number of points of a ramp, unless the ramp has fewer updates.
+_POINTS = 1500  # Approximate number of points of a line; the picture is 900 pixels wide.
+# Least number of points of a ramp (updates of one batch size), unless it has fewer updates.
 _FEWEST_POINTS = 20
-# Schedules to draw on a linear axis; the other schedules are straight on a logarithmic axis.
+# Values of --anneal with linear axes. Other schedules are straight lines on a logarithmic axis.
 _LINEAR = ("cosine", "polynomial", "cyclical", "range_test")
-_IMAGE_SIZE = "image size\n(pixels)"  # Label of a panel, whose axis is linear.
-_MOST_TICKS = 5  # More ticks would be too close together.
+_IMAGE_SIZE = "image size\n(pixels)"  # Label of the panel that shows the image sizes.
+_MOST_TICKS = 5  # Largest number of ticks of an axis; more would be too close together.
 
 
 def draw(schedule: Trajectory, ramps: Sequence[Ramp], config: Config, path: str) -> None:
-    """Draws the run of `schedule` to the image file `path`.
+    """Draws the run with this `schedule`, and with its `ramps`, to the image file `path`.
 
     Raises:
-      UserError: if the file cannot be written.
+      UserError: if the file cannot be written, or matplotlib cannot write files with its suffix.
     """
-    # This import takes 0.5 s, so a plan without a plot leaves it out.
+    # This import takes 0.5 s, so it is here: a plan without a plot does not need it.
     from matplotlib.figure import Figure
 
     drawn = points(schedule, ramps)
@@ -72,10 +72,11 @@ def draw(schedule: Trajectory, ramps: Sequence[Ramp], config: Config, path: str)
 
 
 def points(schedule: Trajectory, ramps: Sequence[Ramp]) -> list[tuple[int, Setting]]:
-    """Returns the positions and Settings that a line through the schedule connects.
+    """Returns the points of a line through the schedule: positions, and the Settings there.
 
-    The points of a flat ramp are its two ends, so that a step between two flat ramps is vertical.
-    The points of any other ramp are evenly spaced updates, including the first and the last.
+    A ramp is flat if all its updates have the same Setting. The points of a flat ramp are its two
+    ends, so that a step between two flat ramps is vertical. The points of any other ramp are evenly
+    spaced updates, including the first and the last update.
     """
     total = sum(ramp.first.updates for ramp in ramps)
     found: list[tuple[int, Setting]] = []
@@ -92,7 +93,7 @@ def points(schedule: Trajectory, ramps: Sequence[Ramp]) -> list[tuple[int, Setti
 
 
 def image_sizes(schedule: Trajectory, ramps: Sequence[Ramp]) -> tuple[list[float], list[float]]:
-    """Returns the epochs and sides in pixels of a line with a vertical step at each change."""
+    """Returns the line of the image sizes: epochs, and sides in pixels. Its steps are vertical."""
     ends = [*(ramp.position for ramp in ramps[1:]), schedule.end]
     places = [at for ramp, end in zip(ramps, ends, strict=True) for at in (ramp.position, end)]
     sides = [float(ramp.first.image_size or 0) for ramp in ramps for _ in range(2)]
@@ -113,7 +114,10 @@ def _title(config: Config, schedule: Trajectory, ramps: Sequence[Ramp]) -> str:
 
 
 def _scale(axes: Any, values: Sequence[float], linear: bool) -> None:
-    """Sets scale and ticks of an axis; the ticks are the distinct values if these are few."""
+    """Sets the scale and the ticks of the vertical axis for `values`.
+
+    If there are at most `_MOST_TICKS` distinct values, each tick is one of these values.
+    """
     from matplotlib.ticker import MaxNLocator, NullLocator
 
     distinct = sorted(set(values))
@@ -133,7 +137,7 @@ def _scale(axes: Any, values: Sequence[float], linear: bool) -> None:
 
 
 def _ticks(distinct: Sequence[float]) -> list[float]:
-    """Returns ticks of a logarithmic axis that are at least a sixth of its length apart."""
+    """Returns ticks for a logarithmic axis, at least a sixth of the length of the axis apart."""
     low, high = distinct[0], distinct[-1]
     if len(distinct) <= _MOST_TICKS:
         offered = list(distinct)

@@ -1,6 +1,7 @@
-"""Style of a report's pictures: lines differ in colour, and in dashes for prints without colour.
+"""Draws a report's pictures in one style.
 
-The colours are from Okabe and Ito (2008); colour-blind readers can distinguish them. Their yellow
+Lines differ in their colours, and in their dashes for prints without colour. The colours are from
+Okabe and Ito (2008); colour-blind readers can distinguish these colours. The yellow of this palette
 is omitted, because a yellow line on white is too pale.
 """
 
@@ -19,7 +20,8 @@ from matplotlib.text import Text
 from trainer.reports import fonts
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#56b4e9", "#e69f00")
-# Lengths of dashes and gaps in line widths. Seven colours and six patterns give 42 lines.
+# Lengths of dashes and gaps, in line widths; () means a solid line. Seven colours and six patterns
+# give 42 different lines.
 _DASHES: tuple[tuple[float, ...], ...] = (
     (),
     (5, 2),
@@ -28,7 +30,7 @@ _DASHES: tuple[tuple[float, ...], ...] = (
     (9, 3),
     (6, 1.5, 1, 1.5, 1, 1.5),
 )
-_WIDE = 26  # Characters; a legend has two columns if each label has at most this many.
+_WIDE = 26  # A legend has two columns if each label has at most this many characters.
 _RC: dict[Any, Any] = {
     "font.size": 10,
     "axes.titlesize": 10.5,
@@ -42,8 +44,8 @@ _RC: dict[Any, Any] = {
     "legend.fontsize": 9,
     "legend.handlelength": 3.2,
     "lines.linewidth": 1.6,
-    "text.parse_math": False,  # Names of runs may contain dollar signs.
-    "svg.hashsalt": "crescendo",  # The same runs give the same page, byte for byte.
+    "text.parse_math": False,  # Names of runs may contain dollar signs, which mark formulas.
+    "svg.hashsalt": "crescendo",  # A fixed salt makes the page repeatable, byte for byte.
 }
 
 
@@ -70,7 +72,7 @@ class Picture:
       caption: text below the picture, such as the meaning of its symbols.
       draw: function that draws the picture into a figure.
       height: height without the legend, in inches; all pictures have the same width.
-      legend: whether the picture needs its own legend on a page.
+      legend: whether the picture has its own legend on a page. Its PNG file always has one.
     """
 
     name: str
@@ -104,14 +106,14 @@ def png(picture: Picture) -> bytes:
 
 def _render(picture: Picture, kind: str, *, legend: bool) -> bytes:
     with matplotlib.rc_context(_RC), warnings.catch_warnings():
-        # A letter that each font lacks is replaced, or becomes a box, which needs no message.
+        # matplotlib warns of each letter that it cannot draw. The user needs no such message.
         warnings.filterwarnings("ignore", message="Glyph")
         figure = _drawn(picture)
         letters = {letter for text in _texts(figure) for letter in text.get_text()}
         letters |= {letter for label in _handles(figure) for letter in label}
         matplotlib.rcParams["font.family"] = fonts.families(letters)
         if len(matplotlib.rcParams["font.family"]) > 1:
-            figure = _drawn(picture)  # A text keeps the fonts with which it was made.
+            figure = _drawn(picture)  # A text keeps the fonts that were set when it was made.
         handles = _handles(figure)
         if legend and handles:
             columns = 2 if max(map(len, handles)) <= _WIDE else 1
@@ -132,7 +134,7 @@ def _drawn(picture: Picture) -> Figure:
 
 
 def _handles(figure: Figure) -> dict[str, Artist]:
-    """Returns what the legend explains, by its label; each label once."""
+    """Returns the artists that the legend explains, by label; each label occurs once."""
     pairs = (zip(*axes.get_legend_handles_labels(), strict=True) for axes in figure.axes)
     return {label: handle for each in pairs for handle, label in each}
 

@@ -1,8 +1,9 @@
 """Learning rate range test of Smith 2015 (arXiv 1506.01186, section 3.3).
 
-Smith reads two learning rates off the curve of accuracy by eye: the one at which accuracy begins to
-rise, and the one at which it slows, gets ragged or falls. This module finds two such rates by rule,
-from accuracies that are smoothed over five points.
+In this test, the learning rate rises during a run. Smith plots accuracy against the rate, and reads
+two rates off the plot by eye. At the lower rate, accuracy begins to rise. At the higher rate,
+accuracy rises more slowly, gets ragged or falls. This module finds two such rates by a rule, from
+accuracies that are smoothed over five points.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ from typing import Any
 
 Point = dict[str, Any]
 
-_REACH = 2  # Number of neighbours on each side in a smoothed value.
+_REACH = 2  # A smoothed value is the mean of a value and this many neighbours on each side.
 _STARTED = 0.1  # Learning has started when top-1 has risen by this share of its total rise.
 
 
@@ -34,12 +35,15 @@ def whole(points: Iterable[Point]) -> list[Point]:
 
 
 def suggest(points: Sequence[Point]) -> Interval:
-    """Returns the suggested interval; `points` are in the order of rising `learning_rate`."""
+    """Returns the suggested interval; `points` are in the order of rising `learning_rate`.
+
+    The interval begins where learning has started, and ends where smoothed top-1 is highest.
+    """
     rates = [point["learning_rate"] for point in points]
     accuracies = smoothed([point["top1"] for point in points])
     best = max(range(len(points)), key=accuracies.__getitem__)
     start = accuracies[0] + _STARTED * (accuracies[best] - accuracies[0])
-    # Noise may lift top-1 above `start` earlier, so this is the index after the last lower value.
+    # Noise may lift single values above `start`, so `first` comes after the last value below it.
     first = max((i + 1 for i, top1 in enumerate(accuracies[:best]) if top1 < start), default=0)
     after = min(accuracies[best:])
     end = (
@@ -55,7 +59,7 @@ def suggest(points: Sequence[Point]) -> Interval:
 
 
 def smoothed(values: Sequence[float]) -> list[float]:
-    """Returns the means of each value and its neighbours, two on each side or fewer at an end."""
+    """Returns the mean of each value and its neighbours: two on each side, or fewer near an end."""
     sides = [min(_REACH, i, len(values) - 1 - i) for i in range(len(values))]
     return [statistics.fmean(values[i - n : i + n + 1]) for i, n in enumerate(sides)]
 
@@ -68,11 +72,11 @@ def csv(points: Sequence[Point]) -> str:
 
 
 def draw(points: Sequence[Point], interval: Interval, scale: str) -> bytes:
-    """Returns a PNG of loss and accuracy against the rate, with the interval shaded.
+    """Returns a PNG of loss and accuracy against the learning rate, with the interval shaded.
 
-    The rate's axis is linear if `scale`, the value of --range_scale, is linear.
+    If `scale`, the value of --range_scale, is "linear", the axis of the learning rate is linear.
     """
-    # This import takes 0.5 s, so a run that draws nothing leaves it out.
+    # This import takes 0.5 s, so it is here: a run that draws nothing does not need it.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 6), layout="constrained")

@@ -20,9 +20,9 @@ from trainer.system.regular_file import read_regular
 from trainer.system.typed_json import DamagedError
 
 DIVERGED = "diverged"
-_FILES = ("flags.txt", "metrics.jsonl", "result.json")
-_MOST_BYTES = 2**20  # Limit for files that have only a few lines.
-_LONGEST_NOTE = 300  # Limit for a note from such a file, in characters.
+_FILES = ("flags.txt", "metrics.jsonl", "result.json")  # A run directory has one of these files.
+_MOST_BYTES = 2**20  # Largest size of a file that should have only a few lines.
+_LONGEST_NOTE = 300  # Largest number of characters of a note that is taken from a file.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,16 +31,16 @@ class RunRecord:
 
     Attributes:
       name: a path that differs from those of the other runs in the report.
-      flags: values of the flags that change what is learned, and --evaluate_with if the run has an
-        average; {} if flags.txt cannot be read.
+      flags: values of the flags that change what is learned, by name; {} if flags.txt cannot be
+        read. --evaluate_with is included if the run averages its parameters.
       points: logged points of all splits, in the order of updates.
       result: the content of result.json; None if it is missing or cannot be read.
-      state: "finished", "running", "killed", DIVERGED, "failed" (a point of a sweep), or
-        "not finished", for example after a signal.
+      state: "finished", "running", "killed", DIVERGED, "failed" or "not finished". Only a point of
+        a sweep may be "failed". A run is "not finished", for example, after a signal.
       notes: remarks for the reader, for example on damaged files.
       evaluation: the content of evaluation.json; None if it is missing or cannot be read.
-      evaluated_with: "plain" or "ema", the parameters that the run's results are of; None if the
-        run has no average.
+      evaluated_with: "ema" if the run's results are of the average of its parameters, "plain" if
+        they are of the parameters themselves. None if the run has no average.
     """
 
     name: str
@@ -58,7 +58,7 @@ class RunRecord:
 
     @property
     def evaluations(self) -> list[dict[str, Any]]:
-        """The points of the evaluations that `evaluated_with` names, or of all if it is None."""
+        """Evaluations of the parameters that `evaluated_with` names, or all if it is None."""
         return self.points_of("eval_ema" if self.evaluated_with == "ema" else "eval")
 
     @property
@@ -71,8 +71,9 @@ def find(paths: Sequence[pathlib.Path]) -> tuple[list[pathlib.Path], dict[pathli
     """Finds the run directories at and below `paths`.
 
     Returns:
-      The run directories, each once: the runs of a sweep in the order of its grid, others by name.
-      Then, by path, the reason why a path is left out: it holds no run, or cannot be read.
+      The run directories, without duplicates, and a dict. The runs of a sweep are in the order of
+      the sweep's grid, and the other runs of a folder are in the order of their names. The dict
+      maps each path that is left out to the reason: the path holds no run, or cannot be read.
     """
     found: dict[pathlib.Path, pathlib.Path] = {}
     left_out: dict[pathlib.Path, str] = {}
@@ -88,7 +89,7 @@ def find(paths: Sequence[pathlib.Path]) -> tuple[list[pathlib.Path], dict[pathli
 
 def _runs(path: pathlib.Path, unread: dict[pathlib.Path, str]) -> Iterator[pathlib.Path]:
     """Yields the runs at and below `path`; adds each folder that cannot be read to `unread`."""
-    waiting = [path]  # Recursion would fail, because folders may be nested 2,000 deep.
+    waiting = [path]  # Folders may be nested 2,000 deep, which is too deep for recursion.
     while waiting:
         path = waiting.pop()
         if any(os.path.lexists(path / name) for name in _FILES) or _failed(path):
@@ -144,11 +145,11 @@ def read(folder: pathlib.Path, name: str) -> RunRecord:
     evaluation = _evaluation(folder, notes)
     state = _state(folder, result, notes)
     found = RunRecord(name, flags, points, result, state, notes, evaluation, counts)
-    return dataclasses.replace(found, notes=[*notes, *_of_the_other(found)])
+    return dataclasses.replace(found, notes=[*notes, *_note_on_other_parameters(found)])
 
 
 def _flags(path: pathlib.Path, notes: list[str]) -> tuple[dict[str, str], str | None]:
-    """Returns RunRecord.flags and RunRecord.evaluated_with."""
+    """Returns the values of RunRecord.flags and RunRecord.evaluated_with; extends `notes`."""
     text = _text(path, notes, needed=True)
     if text is None:
         return {}, None
@@ -160,12 +161,13 @@ def _flags(path: pathlib.Path, notes: list[str]) -> tuple[dict[str, str], str | 
     if "ema_decay" not in values:
         return flags, None
     counts = flagfile.evaluated_with(values)
-    # A result of the average and one of the plain parameters are not two seeds of a condition.
+    # Results of the average and of the plain parameters must not be in one condition. This flag
+    # separates them.
     return flags | {"evaluate_with": counts}, counts
 
 
-def _of_the_other(run: RunRecord) -> list[str]:
-    """Returns a note on the last evaluation of the other parameters; [] if there is none."""
+def _note_on_other_parameters(run: RunRecord) -> list[str]:
+    """Returns a note on results of the parameters that `evaluated_with` does not name, or []."""
     other = {"ema": "eval", "plain": "eval_ema"}.get(run.evaluated_with or "")
     found = [point["top1"] for point in run.points_of(other or "") if "top1" in point]
     if not found:
@@ -217,7 +219,7 @@ def _evaluation(folder: pathlib.Path, notes: list[str]) -> dict[str, Any] | None
 
 def _text(path: pathlib.Path, notes: list[str], *, needed: bool = False) -> str | None:
     try:
-        # A page must be UTF-8, so other bytes are shown as \xff.
+        # A page must be UTF-8, so each byte that is not UTF-8 becomes an escape such as \xff.
         return read_regular(path, _MOST_BYTES).decode(errors="backslashreplace")
     except FileNotFoundError:
         if needed:
@@ -228,7 +230,7 @@ def _text(path: pathlib.Path, notes: list[str], *, needed: bool = False) -> str 
 
 
 def _failed(folder: pathlib.Path) -> str | None:
-    """Returns the reason of a failed point of a sweep; None if `folder` is not such a point."""
+    """Returns why the run in `folder` failed, if it is a failed point of a sweep, or else None."""
     outcome = _outcomes(folder.parent).get(folder.name, outcomes.Outcome())
     if not outcome.failed:
         return None
@@ -236,7 +238,7 @@ def _failed(folder: pathlib.Path) -> str | None:
 
 
 def _outcomes(path: pathlib.Path) -> dict[str, outcomes.Outcome]:
-    """Returns the outcomes of the sweep in `path`; {} if sweep.json is missing or damaged."""
+    """Returns the outcomes of the sweep in `path`; {} if sweep.json is missing or unusable."""
     try:
         return outcomes.read(path)
     except (DamagedError, OSError):
@@ -261,5 +263,5 @@ def _state(folder: pathlib.Path, result: dict[str, Any] | None, notes: list[str]
             return "running"
         if owner[1] == socket.gethostname():
             return "killed"
-    notes.append(f"{owner[0]} trains this run, or was killed")
+    notes.append(f"{owner[0]} is training this run, or was killed")
     return "not finished"

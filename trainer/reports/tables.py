@@ -7,7 +7,7 @@ from trainer.reports.conditions import UNSET, Condition
 from trainer.reports.run_record import RunRecord
 from trainer.sweep.seed_statistics import Spread
 
-_FEW = 4  # Number of flags that fit on paper beside the results.
+_FEW = 4  # Largest number of flags that fit beside the results on a printed page.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ def reference(conditions: Sequence[Condition]) -> Condition | None:
 
 
 def by_condition(conditions: Sequence[Condition]) -> Table:
-    """Returns a row per condition: means over finished runs, savings, and flags if few differ."""
+    """Returns the results by condition; the table includes the differing flags if these are few."""
     first = reference(conditions)
     head = ["condition", "runs ended", "top-1, %", "loss", "updates", "updates saved", "seconds"]
     head += ["time saved"]
@@ -56,7 +56,10 @@ def by_condition(conditions: Sequence[Condition]) -> Table:
 
 
 def flags(conditions: Sequence[Condition]) -> Table:
-    """Returns a row per condition: the flags that differ, except those in all labels."""
+    """Returns a table with a row per condition and a column per flag that differs between them.
+
+    A flag is left out if the label of each condition contains the flag's value.
+    """
     names = [
         name
         for name in dict.fromkeys(name for each in conditions for name in each.values)
@@ -74,7 +77,7 @@ def flags_apart(conditions: Sequence[Condition]) -> bool:
 
 
 def by_run(runs: Sequence[RunRecord]) -> Table:
-    """Returns a row per run: its state, its last values, and notes on its files."""
+    """Returns a table with a row per run: its state, its last values, and notes on its files."""
     head = ["run", "state", "seed", "epochs", "updates", "top-1, %", "best top-1, %", "loss"]
     head += ["seconds", "examples per second", "notes"]
     return Table("every run", head, [_run(run) for run in runs], {0, 1, len(head) - 1})
@@ -124,7 +127,7 @@ def _run(run: RunRecord) -> list[str]:
 
 
 def _digits(seconds: float | None) -> int:
-    """Returns the number of decimals of `seconds`: 2 below 10, 1 below 100, else 0."""
+    """Returns the number of decimals for a time in seconds: 2 below 10, 1 below 100, else 0."""
     return 2 if not seconds or seconds < 10 else 1 if seconds < 100 else 0
 
 
@@ -136,7 +139,8 @@ def _spread(found: Spread | None, digits: int, scale: float = 1) -> str:
     if found is None:
         return UNSET
     mean = f"{scale * found.mean:,.{digits}f}"
-    # Without decimals, a deviation of 0 is left out: seeds rarely change the number of updates.
+    # A deviation of 0 is left out if no decimals are shown. For example, all seeds usually have the
+    # same number of updates.
     if found.deviation is None or not (found.deviation or digits):
         return mean
     return f"{mean} ± {scale * found.deviation:,.{digits}f}"
@@ -149,10 +153,10 @@ def _mean(condition: Condition, name: str) -> float:
 
 
 def _saved(condition: Condition, first: Condition | None, name: str) -> str:
-    """Returns the savings of a condition relative to `first`, in percent of first's `name`."""
+    """Returns how much less of `name` (updates or seconds) a condition needs than `first`, in %."""
     if condition is first:
         return "reference"
     if first is None or not condition.ended or not (whole := _mean(first, name)):
         return UNSET
     percent = 100 * (1 - _mean(condition, name) / whole)
-    return f"{percent:z.1f}%".replace("-", "−")  # z turns -0.0 into 0.0.
+    return f"{percent:z.1f}%".replace("-", "−")  # The option z turns -0.0 into 0.0.

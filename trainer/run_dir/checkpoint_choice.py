@@ -12,12 +12,12 @@ _PARAMETERS = {"plain": "the plain parameters", "ema": "the average"}
 
 
 def best(folder: pathlib.Path, path: pathlib.Path) -> dict[str, Any] | None:
-    """Returns top1 and update of a run's best evaluation; None if it has not evaluated yet.
+    """Returns top1 and update of a run's best evaluation; None if the run has not evaluated yet.
 
     Args:
-      folder: folder of the run's checkpoints.
-      path: an intact checkpoint of the run, which may be a copy in another folder. If `folder` has
-        no intact checkpoint, the result is the best evaluation that this one records.
+      folder: folder of the run's checkpoints. The newest intact one records the best evaluation.
+      path: an intact checkpoint of the run, possibly a copy in another folder. It is read if
+        `folder` has no intact checkpoint.
     """
     try:
         progress = checkpoint_reader.newest_progress(folder)
@@ -33,15 +33,15 @@ def of_run(
     best: dict[str, Any] | None,
     evaluated_with: str | None = None,
 ) -> str:
-    """Returns a line about the checkpoint `path` of `update`, and the run's `best` evaluation.
+    """Returns a line about the checkpoint that a command takes, and about the best evaluation.
 
     Args:
       folder: folder of the run's checkpoints.
       path: path of the checkpoint.
       update: update of the checkpoint.
-      best: the run's best evaluation; None if it has not evaluated yet.
-      evaluated_with: "plain" or "ema", the parameters to take from the checkpoint; None if the run
-        has no average.
+      best: the run's best evaluation; None if the run has not evaluated yet.
+      evaluated_with: "ema" if the command takes the average of the parameters, "plain" if it takes
+        the parameters themselves. None if the run has no average.
     """
     newest = ", the newest" if found(folder)[-1:] == [path] else ""
     part = f"{_PARAMETERS[evaluated_with]} in " if evaluated_with else ""
@@ -71,6 +71,6 @@ def _elsewhere(best: dict[str, Any]) -> str:
 
 
 def _of(best: dict[str, Any]) -> str:
-    """Names the parameters that the best evaluation is of; "" if the run has no average."""
+    """Returns " of " and the name of the evaluated parameters; "" if the run has no average."""
     counts = best.get("evaluated_with")
     return f" of {_PARAMETERS[counts]}" if counts else ""

@@ -1,7 +1,8 @@
 """Types of a run's progress, which a checkpoint holds as JSON beside the variables.
 
-TensorFlow's checksum detects damage to the JSON. These types also detect values that another
-version of this program wrote. trainer/training/state.py documents the fields.
+TensorFlow's checksum detects damage to the JSON. The types detect values that this version of the
+program cannot read, because another version wrote them. trainer/training/state.py documents the
+fields.
 """
 
 from typing import Any
@@ -10,7 +11,7 @@ from trainer.errors import UserError
 from trainer.system import typed_json
 from trainer.system.typed_json import Kind, fields, integer, measured, number, optional
 
-# The best evaluation of a run; `evaluated_with` is given if the run averages its parameters.
+# The best evaluation of a run. It has `evaluated_with` only if the run averages its parameters.
 BEST = fields(
     {"top1": number(0, 1), "update": integer()},
     {"evaluated_with": typed_json.one_of("plain", "ema")},
@@ -36,12 +37,12 @@ _NOISE = fields({"trace": measured, "square": measured, "weight": measured})
 
 
 def _if_any(kind: Kind) -> Kind:
-    """Returns the kind of values that are {} or of `kind`."""
+    """Returns a kind that accepts {} and the values that `kind` accepts."""
     return lambda value: {} if value == {} else kind(value)
 
 
 def _setting(value: Any) -> dict[str, Any]:
-    """Checks the values of a Setting, and drops all other values."""
+    """Checks the fields of a Setting, and drops all other fields."""
     checked = fields(_SETTING)(value)
     return {name: checked[name] for name in _SETTING}
 
@@ -69,7 +70,7 @@ PROGRESS = fields(
 
 
 def checked(progress: dict[str, Any], path: object) -> dict[str, Any]:
-    """Returns the `progress` of the checkpoint `path`.
+    """Checks that `progress`, from the checkpoint `path`, is complete; returns `progress`.
 
     Raises:
       UserError: if position or update is missing, because another version wrote the checkpoint.

@@ -1,6 +1,7 @@
 """Reads one checkpoint of a run that may still be training; writes nothing.
 
-If the checkpoint is damaged or was deleted meanwhile, the next older one that matches is read.
+If the newest checkpoint is damaged, or the run deletes it meanwhile, the next older one is read. If
+the user names the best checkpoint, an update or a path, only checkpoints that match are tried.
 """
 
 import os
@@ -23,15 +24,16 @@ def load(
     """Reads groups of variables from a checkpoint in `folder`; returns its path and progress.
 
     Args:
+      folder: folder of the run's checkpoints.
       which: newest, best, an update, or the path of a checkpoint.
-      variables: groups to read; the checkpoint may have others.
+      variables: groups of variables to read, by name. The checkpoint may have other groups too.
 
     Raises:
       UserError: if the checkpoint does not exist, is damaged, or belongs to another model.
     """
     path, progress, damaged = _read_chosen(folder, which, variables)
     for other, error in damaged.items():
-        if other.exists():  # The run may have deleted it.
+        if other.exists():  # If the run has deleted it, nothing is wrong.
             log(f"checkpoint {other} is damaged and left out: {first_line(error)}")
     return path, progress
 
@@ -47,7 +49,9 @@ def newest_progress(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def training_data(folder: pathlib.Path) -> TrainingData | None:
-    """Returns the properties of the training data that a run keeps in its file or a checkpoint.
+    """Returns the properties of a run's training data; None if the run keeps no properties.
+
+    They are read from training_data.json, or, if this file is missing, from the newest checkpoint.
 
     Raises:
       UserError: if the file or the checkpoint cannot be read.
@@ -56,7 +60,7 @@ def training_data(folder: pathlib.Path) -> TrainingData | None:
     if kept is not None or not found(folder / "checkpoints"):
         return kept
     progress = newest_progress(folder / "checkpoints")
-    learned = progress.get("training_data")  # An old version's checkpoint lacks it.
+    learned = progress.get("training_data")  # Checkpoints by old versions lack it.
     try:
         return run_data.from_json(learned) if learned else None
     except WrongError as error:
@@ -69,7 +73,7 @@ def training_data(folder: pathlib.Path) -> TrainingData | None:
 def _read_chosen(
     folder: pathlib.Path, which: str, variables: Variables
 ) -> tuple[pathlib.Path, dict[str, Any], dict[pathlib.Path, Exception]]:
-    """Returns the path of the checkpoint, its progress, and the error of each damaged one."""
+    """Returns the chosen checkpoint's path and progress, and the error of each damaged one."""
     damaged: dict[pathlib.Path, Exception] = {}
     while True:
         path = _choose(folder, which, damaged)
@@ -113,6 +117,6 @@ def _choose(
 
 
 def _best(folder: pathlib.Path) -> int | None:
-    """Returns the update with the best evaluation, as the newest checkpoint records."""
+    """Returns the update with the best evaluation, which the newest checkpoint records."""
     best = newest_progress(folder).get("best")
     return best and best["update"]

@@ -1,9 +1,10 @@
 """Checkpoints: parameters, moving statistics, optimizer slots and progress, written atomically.
 
-A checkpoint is a folder `checkpoints/<update>`. A background thread writes copies of the variables
-with tf.train.Checkpoint to the folder `incomplete`, and then renames this folder. The second
-checkpoint of an update, after an evaluation, is named `<update>.1`. TensorFlow stores a checksum of
-every tensor, and verifies it when it reads the tensor.
+A checkpoint is a folder `checkpoints/<update>`. To save one, training copies the variables, and a
+background thread writes the copies with tf.train.Checkpoint to the folder `incomplete`. The thread
+then renames this folder. An update may have a second checkpoint, `<update>.1`, because an
+evaluation changes the progress. TensorFlow stores a checksum of every tensor, and verifies the
+checksum when it reads the tensor.
 """
 
 import hashlib
@@ -27,17 +28,18 @@ from trainer.system.atomic_file import move_atomic, remove
 from trainer.system.output import log
 
 Variables = Mapping[str, Sequence[Any]]
-# The variables of a checkpoint, or a function that returns them for its progress.
+# The variables to read, or a function that maps a checkpoint's progress to the variables to read.
 Select = Variables | Callable[[Mapping[str, Any]], Variables]
 
-# TensorFlow's reader raises these if a file is truncated, altered or missing. typed_json raises
-# WrongError if the progress is malformed.
+# Errors that show a damaged checkpoint. TensorFlow's reader raises errors if a file is truncated,
+# altered or missing, and typed_json raises WrongError if the progress is malformed.
 DAMAGED = (tf.errors.OpError, IndexError, RuntimeError, OSError, typed_json.WrongError)
 # Names of checkpoints. Files with other names in the folder are ignored.
 _NAME = re.compile(r"[0-9]{9,18}(\.[0-9]{1,9})?")
 # Suffix of a variable's key in tf.train.Checkpoint.
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
-# Free space that a checkpoint needs beside the variables: names, shapes, and the growing log.
+# Free bytes that a checkpoint requires beyond the size of its variables. They are for the names and
+# shapes of the variables, and for the log of the run, which grows.
 _SPARE_BYTES = 2**20
 
 
@@ -63,8 +65,9 @@ class Checkpoints:
         """Copies the variables after `update` updates, and writes the copies in the background.
 
         Args:
-          progress: values that JSON can hold.
-          best: update of a checkpoint to keep in addition to the newest ones.
+          update: number of updates so far.
+          progress: state of the run, as values that JSON can hold.
+          best: update of the best evaluation, or None. The checkpoint of this update is kept too.
         """
         self.wait()
         text = json.dumps(progress)
@@ -72,7 +75,8 @@ class Checkpoints:
             return
         copies = {name: [v.numpy() for v in group] for name, group in self.variables.items()}
         job = (update, copies, text, best)
-        # The process may exit before a daemon has finished; an incomplete checkpoint is harmless.
+        # The exit of the process may interrupt a daemon thread. The incomplete checkpoint that
+        # remains is never read.
         writer = threading.Thread(target=self._write, args=job, daemon=True)
         try:
             writer.start()
@@ -82,7 +86,7 @@ class Checkpoints:
             self._write(*job)
 
     def wait(self) -> int | None:
-        """Waits until no checkpoint is being written; returns the update of the newest."""
+        """Waits until no checkpoint is being written; returns the newest checkpoint's update."""
         if self._writer is not None:
             self._writer.join()
             self._writer = None
@@ -113,7 +117,7 @@ class Checkpoints:
                 newest = "no checkpoint exists yet"
             log(
                 f"the checkpoint of update {update} cannot be written: {first_line(error)};\n"
-                f"{newest}. The run goes on and tries again at the next interval."
+                f"{newest}. Training continues, and tries again at the next checkpoint."
             )
             return
         self._newest, self._newest_progress = update, progress
@@ -125,10 +129,10 @@ class Checkpoints:
                 remove(old)
 
     def restore(self, select: Select | None = None) -> dict[str, Any] | None:
-        """Reads the newest intact checkpoint; returns its progress, or None without checkpoints.
+        """Reads the newest intact checkpoint; returns its progress, or None if there is none.
 
-        Newer, damaged checkpoints are reported, and renamed to `damaged-<update>`. `select`
-        replaces the variables to read.
+        If newer checkpoints are damaged, they are reported, and renamed to `damaged-<name>`. If
+        `select` is given, it replaces `variables`.
 
         Raises:
           UserError: if every checkpoint is damaged, the newest intact checkpoint has other
@@ -161,7 +165,7 @@ class Checkpoints:
 
 
 class NoCheckpoints(Checkpoints):
-    """Checkpoints of a worker that is not the chief: saves and restores nothing."""
+    """Replaces Checkpoints on workers other than the chief; saves and restores nothing."""
 
     def __init__(self) -> None:
         self.variables: Variables = {}
@@ -180,7 +184,7 @@ class NoCheckpoints(Checkpoints):
 
 
 def found(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Returns the paths in `folder` with the name of a checkpoint, oldest first.
+    """Returns the paths in `folder` that have the name of a checkpoint, the oldest first.
 
     Raises:
       UserError: if the folder cannot be read.
@@ -199,7 +203,7 @@ def found(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _put_aside(path: pathlib.Path) -> str:
-    """Renames `path` to damaged-<name>, in place of an older one; returns the new name."""
+    """Renames `path` to damaged-<name>, which may replace an older one; returns the new name."""
     aside = path.with_name(f"damaged-{path.name}")
     remove(aside)
     path.rename(aside)
@@ -229,12 +233,12 @@ def read(path: pathlib.Path, variables: Select) -> dict[str, Any]:
 
 
 def _read(readable: str, path: pathlib.Path, variables: Select) -> dict[str, Any]:
-    """Reads the checkpoint at `path` from `readable`, a plain path to the same folder."""
+    """Reads the checkpoint at `path`; `readable` is the path that `plain` yields for it."""
     try:
-        # Unlike tf.train.Checkpoint.read, this reader does not warn of variables left unread.
+        # Unlike tf.train.Checkpoint.read, this reader does not warn of variables that stay unread.
         reader = tf.train.load_checkpoint(f"{readable}/checkpoint")
         names = reader.get_variable_to_shape_map()
-        reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH")  # This verifies its checksum.
+        reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH")  # Verifies its checksum.
         text = reader.get_tensor(f"progress{_VALUE}")
         if not isinstance(text, bytes):
             raise typed_json.WrongError("is not a string", "progress")

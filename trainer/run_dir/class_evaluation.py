@@ -1,8 +1,8 @@
-"""evaluation.json and evaluation.csv: an evaluation class by class, as `evaluate` writes it.
+"""evaluation.json and evaluation.csv: the evaluation of each class by `evaluate --per_class`.
 
-evaluation.json has everything, and evaluation.csv has a row for each class. A run that trains
-meanwhile neither reads nor writes these files. This module does not import TensorFlow, because
-`report` reads the files.
+evaluation.json has all results, and evaluation.csv has a row for each class. Training neither reads
+nor writes these files, so a run may be evaluated while it trains. This module does not import
+TensorFlow, because `report` uses this module and must start fast.
 """
 
 import base64
@@ -21,8 +21,8 @@ from trainer.system.output import OutputError
 from trainer.system.typed_json import WrongError, fields, integer, list_of, number, optional, text
 
 FILE, CSV = "evaluation.json", "evaluation.csv"
-_MOST_BYTES = 2**28  # 10 million cells of the confusion matrix.
-# With so few classes, top-5 accuracy says little: tables and pages leave it out.
+_MOST_BYTES = 2**28  # Largest size of the file: 10 million cells of the confusion matrix fit.
+# With at most this many classes, top-5 accuracy says little, so tables and pages leave it out.
 FEW_CLASSES = 10
 
 _SHARE = number(0, 1)
@@ -93,7 +93,7 @@ _FIELDS = fields(
 
 
 def write(folder: pathlib.Path, content: Mapping[str, Any]) -> None:
-    """Writes both files into `folder`; each appears complete or not at all.
+    """Writes both files into `folder`; each file appears complete or not at all.
 
     Raises:
       OutputError: if a file cannot be written.

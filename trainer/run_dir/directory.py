@@ -20,11 +20,11 @@ from trainer.system import file_lock
 from trainer.system.atomic_file import flush, write_atomic
 from trainer.system.regular_file import NotRegularError, ReadError, opener, read_regular
 
-# The output of a run that a sweep started.
+# Name of the file with the output of a run that a sweep started.
 OUTPUT = "output.txt"
 # Content of a lock file while a process holds the lock: the process id and the host name.
 OWNER = re.compile(r"process \d{1,10} on ([!-~]{1,255})")
-# Error message of a run that ended because its loss was not finite.
+# Name of the file with the error message of a run that ended because its loss was not finite.
 DIVERGED = "diverged.txt"
 
 
@@ -36,24 +36,24 @@ class DamagedRunError(UserError):
 def lock_run_dir(path: pathlib.Path, flagfile: str) -> Iterator[None]:
     """Locks `path` for a new or existing run with the flags `flagfile` while the context lasts.
 
-    The kernel also releases the lock when the process is killed. The lock excludes processes on
-    other hosts if the file system shares locks, as NFS does. This function does not write the
-    flags: call `keep_flags` once all other checks have passed.
+    If the process is killed, the kernel releases the lock. The lock excludes processes on other
+    hosts if the file system shares locks between hosts, as NFS does. This function does not write
+    the flags: call `keep_flags` once all other checks have passed.
 
     Raises:
       UserError: if another process holds the lock, or `path` cannot be written, is not a run
-        directory, holds a run with other flags, or holds a link that leads out of it.
+        directory, holds a run with other flags, or holds a link that leads out of `path`.
     """
     with contextlib.ExitStack() as held:
         try:
             _check_is_run(path)
             path.mkdir(parents=True, exist_ok=True)
             _check_links(path)
-            # The file is unbuffered: on a full disk, closing a buffered file raises an error.
+            # The file is unbuffered, because closing a buffered file fails on a full disk.
             lock = open(path / "lock", "a+b", buffering=0, opener=opener)  # noqa: SIM115
-            held.callback(_try, lock.close)  # The kernel closes the file despite an error.
+            held.callback(_try, lock.close)  # If close() fails, the kernel still closes the file.
             _take(lock, path)
-            held.callback(_try, lock.truncate, 0)  # This erases the owner.
+            held.callback(_try, lock.truncate, 0)  # Erases the owner's name.
             _check_same(path, flagfile)
         except OSError as error:
             raise _unusable(path, error) from error
@@ -89,13 +89,13 @@ def check(path: pathlib.Path, flagfile: str) -> None:
 
 
 def is_held(path: pathlib.Path) -> bool:
-    """Returns whether a process holds the lock of `path`, as `lock_run_dir` takes it."""
+    """Returns whether a process holds the lock that `lock_run_dir` takes on `path`."""
     with open(path / "lock", "rb", opener=opener) as lock:
         return not file_lock.take(lock, shared=True)
 
 
 def kept_flags(path: pathlib.Path) -> str | None:
-    """Returns the flags.txt of the run or export in `path`, or None if it does not exist.
+    """Returns the text of flags.txt in `path`, a run or export; None if the file does not exist.
 
     Raises:
       OSError: if the file cannot be read, or is not a regular file.
@@ -108,7 +108,7 @@ def kept_flags(path: pathlib.Path) -> str | None:
 
 
 def order_version(path: pathlib.Path, config: Config) -> int:
-    """Returns the order version of `config`, or else of the run in `path`, or else the newest.
+    """Returns the --order_version of `config`, else of the run in `path`, else the newest version.
 
     Raises:
       OSError: if the run's flags cannot be read.
@@ -117,7 +117,7 @@ def order_version(path: pathlib.Path, config: Config) -> int:
 
 
 def flagfile_in(path: pathlib.Path, config: Config) -> str:
-    """Returns the flagfile that replays the run of `config` in `path`, with its order version.
+    """Returns a flagfile with the flags of `config` and the order version of the run in `path`.
 
     Raises:
       UserError: if the flags of the run in `path` cannot be read.
@@ -132,7 +132,7 @@ def flagfile_in(path: pathlib.Path, config: Config) -> str:
 def keep_flags(path: pathlib.Path, flagfile: str) -> None:
     """Writes flags.txt, which makes `path` a run directory, and flushes both to the disk."""
     write_atomic(path / "flags.txt", flagfile)
-    # After a power failure, the folder and its name in the parent folder must still exist.
+    # The folder, and its name in the parent folder, must still exist after a power failure.
     flush(path)
     with contextlib.suppress(PermissionError):  # The parent folder may not be readable.
         flush(path.absolute().parent)
@@ -149,7 +149,8 @@ def _check_is_run(path: pathlib.Path) -> None:
 def _claimable(path: pathlib.Path) -> bool:
     """Returns whether `path` holds only files that a run writes before its flags."""
     early = {"lock", "flags.txt.tmp", "micro_batch.json", "micro_batch.json.tmp"}
-    # A sweep writes TensorBoard's HParams row of a point that failed this early.
+    # If a point of a sweep fails before it writes its flags, the sweep makes `tensorboard`
+    # for the point's row of TensorBoard's HParams table.
     early |= {"bad_examples.txt", OUTPUT, "secret", "tensorboard"}
     if not path.is_dir():
         return False
@@ -159,7 +160,10 @@ def _claimable(path: pathlib.Path) -> bool:
 
 
 def _check_links(path: pathlib.Path) -> None:
-    """Rejects links that lead out of `path`, because a copied run would write into the original."""
+    """Rejects links that lead out of `path`.
+
+    A copy of a run may have links to the original run, and would write into the original's files.
+    """
     for folder, folders, files in os.walk(path):
         for entry in (pathlib.Path(folder, name) for name in (*folders, *files)):
             if not entry.is_symlink():
@@ -174,10 +178,10 @@ def _check_links(path: pathlib.Path) -> None:
 
 def _take(lock: IO[bytes], path: pathlib.Path) -> None:
     host = socket.gethostname()
-    for attempt in range(6):  # A report that calls is_held() holds the lock for a moment.
+    for attempt in range(6):  # In is_held(), a report holds the lock for a moment.
         lock.seek(0)
         owner = OWNER.fullmatch(lock.read(300).decode(errors="surrogateescape").strip())
-        last = owner[0] if owner else ""  # A process that ends without being killed erases this.
+        last = owner[0] if owner else ""  # Empty if the last owner ended normally.
         if file_lock.take(lock):
             break
         if attempt == 5:
@@ -188,8 +192,8 @@ def _take(lock: IO[bytes], path: pathlib.Path) -> None:
         time.sleep(0.1)
     if last and not last.endswith(f" on {host}"):
         logging.warning(
-            "%s was last held by %s, which was killed, or still runs if this file system does not "
-            "share locks between hosts. If it runs, stop one of the two.",
+            "%s was last used by %s. That process was killed, or it still runs and this file "
+            "system does not share locks between hosts. If it still runs, stop one of the two.",
             path,
             last,
         )

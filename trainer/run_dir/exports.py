@@ -1,11 +1,12 @@
 """Exports: the inference model of a run in two formats, in a folder that appears atomically.
 
-- `saved_model/` needs only TensorFlow. Its `serve` maps uint8 images [b, h, w, c] to float32 logits
-  [b, classes], for any b. Its `serve_images` maps the bytes [n] of JPEG and PNG files to the names
-  and the probabilities of the classes [n, classes], most probable first. The probabilities are the
-  softmax or the sigmoid of the logits, as --loss names. `class_names` holds the logits' names.
-- `model.keras` needs Keras and the modules of custom layers. The export lacks this file if Keras
-  cannot load it.
+- `saved_model/` can be loaded with TensorFlow alone. Its function `serve` maps uint8 images
+  [b, h, w, c] to float32 logits [b, classes], for any b. Its function `serve_images` maps the bytes
+  [n] of JPEG and PNG files to the names and the probabilities of the classes, both [n, classes].
+  The most probable class is the first. The probabilities are the softmax or the sigmoid of the
+  logits, depending on --loss. The variable `class_names` holds the names of the logits.
+- `model.keras` can be loaded with Keras and the modules of custom layers. The export lacks this
+  file if Keras cannot load it.
 - `classes.txt` names one logit per line, `flags.txt` has the flags of the run, and `export.json`
   names the exported checkpoint.
 """
@@ -35,9 +36,9 @@ from trainer.system.atomic_file import move_atomic, write_atomic, write_json
 from trainer.system.regular_file import opener
 from trainer.system.typed_json import DamagedError, file_name, integer, list_of
 
-# Maps the bytes of files, string [n], to images, uint8 [n, h, w, c].
+# Maps the bytes of image files, string [n], to images, uint8 [n, h, w, c].
 Decode = Callable[[tf.Tensor], tf.Tensor]
-# TensorFlow and Keras raise these if a model is damaged, or if another program wrote it.
+# TensorFlow and Keras raise these errors if a model is damaged, or if another program wrote it.
 _DAMAGED = (*DAMAGED, AttributeError, KeyError, TypeError, ValueError, zipfile.BadZipFile)
 
 
@@ -55,10 +56,10 @@ class ExportInfo:
     preprocessing: str | None = None
     # top1 and update of the run's best evaluation before the export; None if it is unknown.
     best: dict[str, Any] | None = None
-    # "ema" if the model is the average of the parameters, "plain" if it is not; None if the run has
-    # no average.
+    # "ema" if the model has the average of the parameters, "plain" if it has the parameters
+    # themselves. None if the run has no average.
     evaluated_with: str | None = None
-    # Value of --loss: probabilities are the softmax or the sigmoid of the logits.
+    # Value of --loss. The probabilities are the softmax or the sigmoid of the logits.
     loss: str = "softmax"
 
 
@@ -81,7 +82,7 @@ _ABOUT = typed_json.fields(
 
 
 def check_free(folder: pathlib.Path, flagfile: str) -> None:
-    """Checks that `folder` is missing, empty, or an export of the run of `flagfile`.
+    """Checks that `folder` is missing or empty, or is an export of the run with this `flagfile`.
 
     Raises:
       UserError: if `folder` is something else, or its flags.txt cannot be read.
@@ -112,7 +113,7 @@ def write(
     names: Sequence[str],
     decode: Decode,
 ) -> str | None:
-    """Writes an export of `model`, which replaces an earlier one.
+    """Writes an export of `model` to `folder`, and replaces an earlier export there.
 
     Args:
       folder: folder of the export.
@@ -120,7 +121,7 @@ def write(
       flagfile: flags of the run.
       about: content of export.json.
       names: names of the logits.
-      decode: decodes the pictures of `serve_images`; it uses TensorFlow's operations alone.
+      decode: decodes the image files that `serve_images` gets, only with TensorFlow operations.
 
     Returns:
       The reason why the export lacks model.keras, or None if it has this file.
@@ -156,7 +157,8 @@ def _write_saved_model(
 ) -> None:
     """Writes the SavedModel.
 
-    Keras' own export would write each variable twice: 421 MB for InceptionResNetV2, not 211 MB.
+    This function does not call Keras' own export, which writes each variable twice. For
+    InceptionResNetV2, that export has 421 MB, and this one has 211 MB.
     """
     images = tf.TensorSpec([None, *about.image_shape], tf.uint8, name="images")
     module = tf.Module()
@@ -192,7 +194,7 @@ def _shortened(reason: str) -> str:
 
 
 def modules_needed(model: keras.Model) -> list[str]:
-    """Returns the modules of custom layers; model.keras can be loaded once they are imported."""
+    """Returns the modules of custom layers; a program must import them to load model.keras."""
     modules = {type(layer).__module__ for layer in model._flatten_layers()}
     return sorted(module for module in modules if module.partition(".")[0] != "keras")
 
@@ -211,7 +213,7 @@ def about(folder: pathlib.Path) -> ExportInfo:
 
 
 def _about(value: Any) -> ExportInfo:
-    """Checks the content of export.json; class names are distinct, and at most one per logit."""
+    """Checks the content of export.json: distinct class names, and at most one name per logit."""
     checked = _ABOUT(value)
     names = checked.get("class_names")
     if names is not None and not len({*names}) == len(names) <= checked["classes"]:
@@ -230,16 +232,16 @@ def load(path: pathlib.Path) -> Callable[..., tf.Tensor]:
       path: folder of an export, to load its SavedModel, or the path of its model.keras.
 
     Returns:
-      A function (images, training=False) → logits.
+      A function that maps images to logits; call it as f(images, training=False).
 
     Raises:
       UserError: if the export is damaged, or Keras cannot load the model.
     """
     try:
         if is_model(path):
-            os.close(opener(path, os.O_RDONLY))  # Keras would wait forever for a FIFO.
+            os.close(opener(path, os.O_RDONLY))  # Refuses a FIFO, where Keras would hang.
             return keras.models.load_model(path)
-        # The function below keeps a reference to `loaded`, because `loaded` owns the variables.
+        # `loaded` owns the variables, so the returned function must keep a reference to it.
         with plain(path / "saved_model") as readable:
             loaded = tf.saved_model.load(readable)
         info = about(path)

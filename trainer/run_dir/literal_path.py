@@ -17,8 +17,8 @@ from trainer.system.regular_file import opener
 def plain(folder: pathlib.Path) -> Iterator[str]:
     """Yields a path to `folder` without special characters, valid in this process.
 
-    The path names an open descriptor. So this function writes nothing, and the path leads to
-    the same folder even if `folder` is renamed or replaced meanwhile.
+    The path names an open file descriptor, so this function does not write a link or a copy. The
+    path leads to the same folder even if `folder` is renamed or replaced meanwhile.
 
     Raises:
       NotRegularError: if the folder holds a FIFO or a device, on which a reader would hang.

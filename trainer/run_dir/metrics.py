@@ -11,7 +11,8 @@ from typing import Any
 from trainer.system import typed_json
 from trainer.system.typed_json import fields, integer, measured, number
 
-# TensorBoard's tag of each name in metrics.jsonl. Dashboards depend on both: never rename any.
+# Maps the name of a value in metrics.jsonl to its tag in TensorBoard. Dashboards of users depend on
+# the names and the tags, so never rename one.
 TAGS = {
     "loss": "loss",
     "top1": "top1",

@@ -21,22 +21,22 @@ from trainer.system.atomic_file import remove, write_atomic
 from trainer.system.output import log
 from trainer.system.regular_file import read_regular
 
-# Python's and TensorBoard's files raise these if a disk is full or has been removed.
+# Python's and TensorBoard's files raise these errors if a disk is full or has been removed.
 UNWRITABLE = (OSError, files.errors.OpError)
-# Picture of the first training examples, as they are augmented.
+# Name of the file with a picture of the first training examples, after augmentation.
 PICTURES = "augmented.png"
-_MOST_BYTES = 2**24  # Limit for PICTURES; a grid of thumbnails has less than a megabyte.
+_MOST_BYTES = 2**24  # Largest size of this file; a grid of thumbnails has less than a megabyte.
 
 
 class MetricsWriter:
     """Logs the points of the run in `folder`; drops existing points after `update`.
 
-    If the disk is full, the writer reports that, keeps the points, and writes them later.
+    If the disk is full, the writer reports the error, and keeps the points to write them later.
     """
 
     def __init__(self, folder: pathlib.Path, *, update: int) -> None:
         self._path = folder / "metrics.jsonl"
-        if not update:  # A run that was killed at its start left the file, and writes it again.
+        if not update:  # A run that was killed at its start may have left this file.
             remove(folder / PICTURES)
         points = [point for point in metrics.read(self._path, log) if point["update"] <= update]
         write_atomic(self._path, "".join(map(metrics.line, points)))
@@ -60,7 +60,7 @@ class MetricsWriter:
         self._draw([point])
 
     def _append(self) -> None:
-        """Writes all unwritten points, or none if that fails."""
+        """Writes all unwritten points to metrics.jsonl, or none of them if a write fails."""
         try:
             self._file.seek(self._size)
             rest = self._unwritten
@@ -70,7 +70,8 @@ class MetricsWriter:
             with contextlib.suppress(OSError):
                 self._file.truncate(self._size)
             if not self._failing:
-                log(f"{self._path} cannot be written: {error.strerror}; points are kept.")
+                later = "the points are kept in memory and written later"
+                log(f"{self._path} cannot be written: {error.strerror}; {later}.")
             self._failing = True
             return
         self._size += len(self._unwritten)
@@ -95,7 +96,7 @@ class MetricsWriter:
         self._draw(metrics.read(self._path))
 
     def _start(self) -> list[Summary]:
-        """Returns the summaries of the run's start, from its files: the flags, and pictures."""
+        """Returns summaries of the run's flags and of its augmented pictures, from its files."""
         folder, found = self._path.parent, []
         try:
             if flags := directory.kept_flags(folder):
@@ -103,16 +104,16 @@ class MetricsWriter:
             found.append(
                 summaries.image("augmented_pictures", read_regular(folder / PICTURES, _MOST_BYTES))
             )
-        except FileNotFoundError:  # The run has just started, or an older version began it.
+        except FileNotFoundError:  # There is no picture yet, or an older version began the run.
             pass
         except OSError as error:
             log(f"TensorBoard does not show {error.filename}: {error.strerror}.")
         return found
 
     def keep_pictures(self, png: bytes) -> None:
-        """Keeps and shows a picture of the first training examples, as they are augmented.
+        """Writes a picture of the first training examples, after augmentation.
 
-        A run that resumes shows the file again.
+        The picture is written to a file and to TensorBoard. A resumed run shows the file again.
         """
         path = self._path.with_name(PICTURES)
         try:
@@ -135,7 +136,8 @@ class MetricsWriter:
                     folder = self._path.with_name("tensorboard") / split
                     self._curves[split] = EventFileWriter(str(folder), flush_secs=10)
                 self._curves[split].add_event(_event(point))
-        # The thread of the writer failed at an earlier point, or (RuntimeError) cannot start.
+        # The writer's thread could not write an earlier point, or the thread cannot be started. In
+        # the second case, the error is a RuntimeError.
         except (*UNWRITABLE, RuntimeError) as error:
             self._curves = None
             log(f"TensorBoard's files cannot be written: {error}; they are written again later.")
@@ -143,8 +145,8 @@ class MetricsWriter:
     def flush(self) -> bool:
         """Writes all points to the disk; returns True if that succeeded.
 
-        After a failure, the caller must not save a checkpoint, or the checkpoint would be ahead of
-        the log.
+        After a failure, the caller must not save a checkpoint: a run that resumes from it would
+        lack the points that are not written.
         """
         if self._unwritten:
             self._append()
@@ -169,7 +171,7 @@ class MetricsWriter:
 
 
 class NoMetricsWriter(MetricsWriter):
-    """Logs nothing: the metrics writer of a worker that is not the chief."""
+    """Replaces MetricsWriter on workers other than the chief; logs nothing."""
 
     def __init__(self) -> None:
         pass
@@ -189,7 +191,7 @@ class NoMetricsWriter(MetricsWriter):
 
 
 def write_image(folder: pathlib.Path, tag: str, png: bytes) -> None:
-    """Writes a PNG picture for TensorBoard, and removes the other event files in `folder`.
+    """Replaces the content of `folder` by an event file with a PNG picture for TensorBoard.
 
     Raises:
       OSError: if the file cannot be written; the error names the file.
@@ -198,9 +200,10 @@ def write_image(folder: pathlib.Path, tag: str, png: bytes) -> None:
 
 
 def add_image(folder: pathlib.Path, tag: str, update: int, png: bytes) -> None:
-    """Adds a PNG picture to the event files in `folder`, whose writer is closed, at step `update`.
+    """Adds a PNG picture to the event files in `folder`, at step `update`.
 
-    A failure is only reported, because the picture is not a part of the run's result.
+    The MetricsWriter of these files must be closed already. A failure is only reported, because
+    the picture is not a part of the run's result.
     """
     try:
         writer = EventFileWriter(str(folder))

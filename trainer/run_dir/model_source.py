@@ -1,7 +1,7 @@
-"""Finds the run or export that `evaluate`, `export` and `predict` read, and its flags.
+"""Finds the run or export that `evaluate`, `export` or `predict` reads, and its flags.
 
-The run's flags come before those of the command line, so the user gives only flags that differ.
-Flags that describe the machine of the run are left out.
+The flags of the run are the defaults for this call, so the user gives only flags that differ. Flags
+that describe the machine on which the run was trained are left out.
 """
 
 import dataclasses
@@ -44,10 +44,10 @@ def run(config: Config) -> pathlib.Path:
 
 
 def run_or_export(config: Config) -> pathlib.Path:
-    """Returns the directory of the run or export to evaluate or to predict with.
+    """Returns the directory of the run or export that `evaluate` or `predict` uses.
 
     Raises:
-      UserError: if a run and an export are named, or the named directory is neither.
+      UserError: if no run or export is named, both are named, or the named directory is neither.
     """
     if not config.export_dir:
         return run(config)
@@ -110,27 +110,29 @@ def kept_flags(command: str, config: Config) -> list[str]:
 
 
 def with_kept_flags(command: str, config: Config, given: Sequence[str]) -> Config:
-    """Returns `config`, parsed from `given`, with the kept flags in place of the defaults.
+    """Returns `config` with the flags of the run or export in place of the default values.
+
+    `given` is the command line from which `config` was parsed.
 
     Raises:
-      UserError: if `kept_flags` raises it, or this version rejects the value of a kept flag.
+      UserError: if `kept_flags` raises it, or this version rejects a flag of the run or export.
     """
     kept = kept_flags(command, config)
     if not kept:
         return config
     if "image_size" in config.given and "eval_image_size" not in config.given:
-        # The size that the user gives for this call counts, and not that of the run's evaluations.
+        # The --image_size of this call replaces the --eval_image_size of the run.
         kept = [line for line in kept if _name(line) != "eval_image_size"]
     try:
         parsed = command_line.parse(command, given, kept)
-    except UserError as error:  # A kept flag caused it, since `given` alone was parsed before.
+    except UserError as error:  # `given` alone was parsed before, so a kept flag is wrong.
         raise UserError(
             f"{_source(command, config)}/flags.txt is damaged: {str(error).splitlines()[0]}\n"
             "Correct it, or use the version that wrote it."
         ) from error
     if parsed.precision != AUTO:
         return parsed
-    # A typed --precision=auto means the run's own precision too.
+    # --precision=auto on the command line means the precision of the run.
     return dataclasses.replace(parsed, precision=recorded_precision("\n".join(kept)))
 
 

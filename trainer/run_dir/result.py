@@ -1,4 +1,4 @@
-"""result.json: the result of a run, which exists once the run has finished."""
+"""result.json: the result of a run. The file exists once the run has finished."""
 
 import pathlib
 import re
@@ -44,7 +44,7 @@ def write(folder: pathlib.Path, result: Mapping[str, Any]) -> None:
 
 
 def _checked(value: Any) -> dict[str, Any]:
-    """Checks a result, and converts its batch sizes from JSON's strings to integers."""
+    """Checks a result, and converts the batch sizes in `update_seconds` from text to integers."""
     found = _FIELDS(value)
     sizes = found.get("update_seconds", {})
     for size in sizes:
@@ -69,7 +69,7 @@ def read(folder: pathlib.Path) -> dict[str, Any] | None:
 
 
 def ended(folder: pathlib.Path) -> dict[str, Any] | None:
-    """Returns what `read` returns; if the file is unusable, raises an error for the user.
+    """Returns the same as `read`, but raises an error with a remedy for the user.
 
     Raises:
       DamagedRunError: if the file is damaged or cannot be read.

@@ -13,8 +13,8 @@ def image(tag: str, png: bytes) -> Summary:
 
 
 def lines(tag: str, text: str) -> Summary:
-    """Returns lines for TensorBoard's Text page, which shows them as they are."""
-    # The page shows Markdown, where indented lines are code.
+    """Returns `text` for TensorBoard's Text page, which shows its lines unchanged."""
+    # The page formats texts as Markdown, but shows indented lines unchanged, as code.
     indented = "".join(f"    {line}\n" for line in text.splitlines())
     content = indented.encode(errors="backslashreplace")
     about = metadata.create_summary_metadata(display_name=tag, description="")

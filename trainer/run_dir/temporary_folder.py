@@ -1,7 +1,7 @@
 """Temporary folders beside a path; a later process removes those that a killed process left.
 
-A process locks a file in its folder. The kernel releases the lock when the process ends, even if it
-is killed. So a later process recognises folders whose process has ended.
+A process locks a file in its temporary folder. The kernel releases the lock when the process ends,
+even if the process is killed. A later process removes folders that no process has locked.
 """
 
 import contextlib
@@ -49,8 +49,8 @@ def _remove_if_left(left: pathlib.Path, path: pathlib.Path) -> None:
         try:
             owner = open(left / _OWNER, "rb", opener=opener)  # noqa: SIM115
         except FileNotFoundError:
-            # The process is about to make the file, or was killed before it could. In a folder
-            # older than 60 s, it was killed. If another program put files there, rmdir() fails.
+            # The process has not made the file yet, or was killed before that. If the folder is
+            # older than 60 s, the process was killed. rmdir() fails if the folder holds files.
             if time.time() - left.stat().st_mtime > 60:
                 left.rmdir()
             return

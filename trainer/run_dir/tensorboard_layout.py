@@ -12,7 +12,8 @@ from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 
 from trainer.run_dir.metrics import TAGS
 
-# Title of each chart, and its name in metrics.jsonl. A laptop shows two charts per row.
+# Maps the title of each chart to the name of its value in metrics.jsonl. A laptop shows two charts
+# per row, so charts that belong together are neighbours.
 _CHARTS = {
     "top-1": "top1",
     "loss": "loss",

@@ -1,8 +1,8 @@
-"""training_data.json: the properties of the training set on which a run's model depends.
+"""training_data.json: the properties of the training set that a run's model depends on.
 
-Resuming, evaluation and export read this file and build the same model without the training set.
-Each checkpoint holds the same values, with a checksum. A resumed run compares them with the file,
-because one altered digit of a mean would change what is learned.
+Resuming, evaluation and export read this file, so they can build the same model without the
+training set. Each checkpoint holds the same values, with a checksum. A resumed run compares the
+values with those of the file, because one altered digit of a mean would change what is learned.
 """
 
 import dataclasses
@@ -39,22 +39,22 @@ _FIELDS = fields(
 
 @dataclasses.dataclass(frozen=True)
 class TrainingData:
-    """Properties of a training set on which the model depends."""
+    """Properties of a training set that the model depends on."""
 
     examples: int  # N, the number of training examples.
     image_shape: tuple[int, int, int]  # (h, w, c) in pixels.
-    classes: int  # Labels are 0 to classes − 1.
+    classes: int  # Number of classes; labels are 0 to classes − 1.
     mean: tuple[float, ...]  # Mean of each channel's pixel values, 0 to 255.
     std: tuple[float, ...]  # Standard deviation of each channel's pixel values, at least 1.
     class_names: tuple[str, ...] | None = None  # None if an older version wrote the file.
     # "imagenet" if keras.applications' preprocessing replaces mean and std, else None.
     preprocessing: str | None = None
     class_weights: tuple[float, ...] | None = None  # None if all examples have the weight 1.
-    # Number of examples of each class if the order of examples depends on them, else None.
+    # Number of examples of each class, or None if the order of examples does not depend on it.
     class_sizes: tuple[int, ...] | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Returns the values as a checkpoint or the file holds them: tuples become lists."""
+        """Returns the values as checkpoints and the file hold them: tuples become lists."""
         return typed_json.parsed(json.dumps(dataclasses.asdict(self)), typed_json.anything)
 
 
@@ -72,7 +72,7 @@ def read(folder: pathlib.Path) -> TrainingData | None:
 
 
 def from_json(value: Any) -> TrainingData:
-    """Returns the training data of `value`, which `as_json` made.
+    """Returns the training data in `value`, the JSON object that `as_json` returns.
 
     Raises:
       WrongError: if a value is missing or impossible, or a class name occurs twice.
@@ -122,6 +122,6 @@ def check_learned(learned: Mapping[str, Any], data: TrainingData, file: pathlib.
     ]
     if differences:
         raise UserError(
-            f"{file} differs from what the run has learned with: {'; '.join(differences)}.\n"
+            f"{file} differs from the data that the run began with: {'; '.join(differences)}.\n"
             + _REMEDY
         )

@@ -1,6 +1,7 @@
 """Annealing curves: functions from epochs to the noise scale divided by its initial value.
 
-The values are in (0, 1]. realize.py reaches them by a larger batch or a lower learning rate.
+noise_scale.py defines the noise scale. The values of a curve are in (0, 1]. realize.py turns them
+into batch sizes, momenta and learning rates.
 """
 
 import math
@@ -31,8 +32,8 @@ def step(points: Sequence[float], factor: float) -> Curve:
     >>> [round(anneal(epochs), 4) for epochs in (0, 60, 120)]
     [1, 0.2, 0.04]
     """
-    # Steps come 10⁻⁹ epochs early, so that float rounding cannot delay a step by an update. For N
-    # below 10⁹, 10⁻⁹ epochs are less than one example.
+    # Each step comes 10⁻⁹ epochs early, so that float rounding cannot delay it by an update. If
+    # there are fewer than 10⁹ training examples, 10⁻⁹ epochs are less than one example.
     steps = [point - 1e-9 for point in points]
     return Curve(
         lambda epochs: max(factor ** -sum(epochs >= point for point in steps), LOWEST),
@@ -42,7 +43,7 @@ def step(points: Sequence[float], factor: float) -> Curve:
 
 
 def cosine(total: float) -> Curve:
-    """Returns (1 + cos(π epochs/total)) / 2, without restarts.
+    """Returns the curve (1 + cos(π · epochs/total)) / 2, which falls once and does not restart.
 
     Source: Loshchilov & Hutter 2017 (1608.03983), eq. 5.
 
@@ -54,7 +55,7 @@ def cosine(total: float) -> Curve:
 
 
 def polynomial(total: float, power: float) -> Curve:
-    """Returns (1 − epochs/total)^power; You et al. 2017 (1708.03888) use power 2.
+    """Returns the curve (1 − epochs/total)^power; You et al. 2017 (1708.03888) use power 2.
 
     >>> anneal = polynomial(total=90, power=2)
     >>> [round(anneal(epochs), 4) for epochs in (0, 45, 81)]
@@ -64,7 +65,7 @@ def polynomial(total: float, power: float) -> Curve:
 
 
 def exponential(length: float, factor: float) -> Curve:
-    """Returns factor^−(epochs/length): every `length` epochs divide the curve by `factor`.
+    """Returns factor^−(epochs/length), which falls to 1/factor of its value every `length` epochs.
 
     >>> anneal = exponential(length=30, factor=10)
     >>> [round(anneal(epochs), 4) for epochs in (0, 30, 60)]
@@ -74,9 +75,9 @@ def exponential(length: float, factor: float) -> Curve:
 
 
 def ramp(total: float, start: float, scale: str) -> Curve:
-    """Returns the curve of a range test, which rises from `start` to 1 over `total` epochs.
+    """Returns the curve of --anneal=range_test, which rises from `start` to 1 in `total` epochs.
 
-    The curve is exponential if `scale` is "geometric", and otherwise linear.
+    The rise is exponential if `scale` is "geometric"; otherwise, it is linear.
 
     >>> anneal = ramp(total=2, start=0.01, scale="geometric")
     >>> [round(anneal(epochs), 4) for epochs in (0, 1, 2)]
@@ -93,11 +94,14 @@ def ramp(total: float, start: float, scale: str) -> Curve:
 def cyclical(
     length: float, trough: float, scale: Callable[[int, float], float], decay: float = 0.0
 ) -> Curve:
-    """Returns the triangular cycles of Smith 2015 (1506.01186), section 3.
+    """Returns the curve of the triangular cycles of Smith 2015 (1506.01186), section 3.
 
-    A cycle rises from `trough` to 1 and falls back. At e epochs, with s epochs in half a cycle,
-    cycle = ⌊1 + e/(2s)⌋, x = |e/s − 2 cycle + 1|, and
-    value = trough + (1 − trough) max(0, 1 − x) scale(cycle, e).
+    Each cycle rises from `trough` and falls back to `trough`. Half a cycle has s epochs. After e
+    epochs, `cycle` is the number of the current cycle, counted from 1, and x is the distance from
+    its middle, in half cycles:
+
+        cycle = ⌊1 + e/(2s)⌋,    x = |e/s − 2 cycle + 1|,
+        value = trough + (1 − trough) max(0, 1 − x) scale(cycle, e).
 
     >>> anneal = cyclical(length=4, trough=0.25, scale=lambda cycle, epochs: 1.0)
     >>> [anneal(epochs) for epochs in (0, 1, 2, 4)]
@@ -106,8 +110,8 @@ def cyclical(
     Args:
       length: epochs of a whole cycle.
       trough: lowest value of the curve.
-      scale: function of (cycle, e) with values in (0, 1]; it scales the height of a cycle.
-      decay: d if `scale` falls as exp(−d · epochs) within a cycle; 0 if `scale` is constant there.
+      scale: factor on the height of a cycle, as a function of (cycle, e) with values in (0, 1].
+      decay: d if `scale` falls as exp(−d · e) within a cycle; 0 if it is constant within a cycle.
     """
     half = length / 2
 
@@ -118,8 +122,8 @@ def cyclical(
 
     def next_turn(epochs: float) -> float:
         begun = math.floor(epochs / half) * half
-        # At t epochs after the start of a cycle, the height of its rising half is proportional to
-        # t · exp(−decay · t), which is largest at t = 1 / decay.
+        # In the first half of a cycle, t epochs after its start, the curve is above the trough by a
+        # height proportional to t · exp(−decay · t). This height is largest at t = 1 / decay.
         early = begun + 1 / decay if decay > 1 / half and math.floor(epochs / half) % 2 == 0 else 0
         return early if early > epochs else begun + half
 
@@ -127,13 +131,14 @@ def cyclical(
 
 
 def points(texts: Sequence[str], total: float) -> list[float]:
-    """Returns annealing points in epochs, from texts such as 60 (epochs) or 30% (of `total`).
+    """Returns annealing points in epochs, from texts such as "60" (epochs) or "30%" (of `total`).
 
     >>> points(["30%", "60"], total=90)
     [27.0, 60.0]
 
     Raises:
-      UserError: if a text is not a number, or a point is out of order or outside the run.
+      UserError: if a text is not a number or a percentage, or a point is out of order or outside
+        the run.
     """
     parsed: list[float] = []
     for text in texts:
@@ -158,14 +163,15 @@ def points(texts: Sequence[str], total: float) -> list[float]:
 
 
 def from_config(config: Config, start: Setting, examples: int) -> Curve:
-    """Returns the curve of --anneal for a run with initial Setting `start`, over `examples`.
+    """Returns the curve of --anneal for initial Setting `start` and `examples` training examples.
 
     >>> anneal = from_config(Config(anneal="cosine", epochs=90), Setting(128, 0.1, 0.9), 50_000)
     >>> round(anneal(45), 4)
     0.5
 
     Raises:
-      UserError: if --anneal_epochs or --min_learning_rate is invalid or does not fit --anneal.
+      UserError: if --anneal_epochs is invalid or does not fit --anneal, or if --min_learning_rate
+        is not below the initial learning rate.
     """
     at = points(config.anneal_epochs, config.epochs)
     if config.anneal == "step":
@@ -206,8 +212,8 @@ def _cyclical(config: Config, start: Setting, examples: int) -> Curve:
     factor = config.cycle_factor
     if config.cycle_factor_per == "cycle":
         return cyclical(length, trough, lambda cycle, _: factor ** (cycle - 1))
-    # The exponent counts updates as if each had the initial batch size, so that the curve depends
-    # on the position alone.
+    # The exponent counts updates as if each had the initial batch size. So the curve depends on the
+    # epochs alone, and not on the batch sizes.
     return cyclical(
         length,
         trough,

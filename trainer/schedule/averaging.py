@@ -1,19 +1,19 @@
 """Weights of the exponential moving average (EMA) of the parameters, on the reference clock.
 
-The reference clock counts n = position / B₀, with B₀ = --base_batch_size. With the decay d =
---ema_decay per tick, the average at position p is a weighted mean over the p examples that the run
-has consumed:
+A position is the number of training examples that the run has consumed. The reference clock counts
+n = position / B₀, with B₀ = --base_batch_size. At all batch sizes, the weight of past parameters
+falls by the factor d = --ema_decay per tick of this clock. The average at position p is
 
     average(p) = Σ_x d^((p − x)/B₀) · θ(x) / Σ_x d^((p − x)/B₀)
 
-Here, θ(x) are the parameters after the update that used the example at position x. The last
-B₀ / (1 − d) examples, which are the horizon, have 63% of the weight, whatever the batch sizes are.
-After each update of B examples, the average changes by
+The sums are over the positions x of the p examples. θ(x) are the parameters after the update that
+used the example at x. In a long run, the last B₀ / (1 − d) examples have about 63% of the weight;
+this number of examples is the horizon. After each update of B examples, the average changes by
 
     average += (1 − d^(B/B₀)) / (1 − d^n) · (θ − average)      n = position after the update / B₀
 
-The denominator is the debiasing of Kingma & Ba 2015, §3: the weight of the first update is 1, and
-the average never contains the initial parameters.
+The denominator removes the bias towards the initial parameters (Kingma & Ba 2015, section 3). So
+the first update has the weight 1, and the average never contains the initial parameters.
 """
 
 import math
@@ -29,12 +29,12 @@ PLAIN, EMA = "plain", "ema"
 def update_weights(
     decay: float, base_batch_size: int, batch_size: int, ends: Sequence[int]
 ) -> list[float]:
-    """Returns the weight of each update in the average.
+    """Returns the weight of each update: the factor on (θ − average) in the module's docstring.
 
     Args:
       decay: d, above 0 and below 1.
-      base_batch_size: B₀, examples.
-      batch_size: B of all updates, examples.
+      base_batch_size: B₀, in examples.
+      batch_size: B, in examples, which is the same in all updates.
       ends: position after each update.
     """
     # For a decay near 1, 1 − d^n would have large rounding errors, which expm1 avoids.
@@ -44,7 +44,7 @@ def update_weights(
 
 
 def evaluated_with(config: Config) -> str:
-    """Returns which parameters the run's results are of: PLAIN, or EMA for their average.
+    """Returns the parameters that the run's results describe: PLAIN, or EMA for their average.
 
     If --evaluate_with is not set, the result is EMA for a run with --ema_decay, otherwise PLAIN.
 
@@ -60,7 +60,7 @@ def evaluated_with(config: Config) -> str:
 
 
 def described(config: Config, examples: int, largest: int) -> list[str]:
-    """Returns a line about the average; [] if the run has none.
+    """Returns a list with one line about the average, or [] if the run has no average.
 
     Args:
       config: flags of the run.

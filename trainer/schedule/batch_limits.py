@@ -8,15 +8,16 @@ from trainer.schedule.noise_scale import Setting
 
 
 def largest_batch(config: Config, start: Setting, smallest: int, examples: int) -> int:
-    """Returns --max_batch_size, or N/10 rounded down to a multiple of the smallest batch.
+    """Returns the largest batch size that the schedule may use, in examples.
 
-    The result is at least the initial batch size.
+    The result is --max_batch_size if it is set. Otherwise, it is N/10, rounded down to a multiple
+    of `smallest`, or the initial batch size if that is larger.
 
     Args:
       config: flags of the run.
-      start: initial Setting of the run.
-      smallest: smallest batch of the run, in examples.
-      examples: N.
+      start: batch size, learning rate and momentum at the start of the run.
+      smallest: smallest batch of the run, in examples; a momentum warm-up begins with it.
+      examples: N, the number of training examples.
 
     Raises:
       UserError: if --max_batch_size is below the initial batch size, or the result is above N.
@@ -39,7 +40,7 @@ def _above_a_tenth(config: Config, start: Setting, largest: int, examples: int) 
     """Returns a warning about a largest batch above N/10 (Smith et al. 2018, section 5)."""
     tenth = f"N/10 = {examples // 10}"
     lower = "--initial_batch_size"
-    if start.batch_size == config.ghost_batch_size:  # A batch holds whole ghost batches.
+    if start.batch_size == config.ghost_batch_size:  # A batch cannot be below a ghost batch.
         lower += " and --ghost_batch_size"
     if config.max_batch_size is not None:
         return (
@@ -48,18 +49,18 @@ def _above_a_tenth(config: Config, start: Setting, largest: int, examples: int) 
         )
     if config.anneal_with == "learning_rate" and config.anneal != "measured":
         return (
-            f"a batch of {largest} costs accuracy, because it is above {tenth} with "
-            f"{examples:,} images: use a smaller {lower}."
+            f"a batch of {largest} costs accuracy, because it is above {tenth}, a tenth "
+            f"of the {examples:,} training images: use a smaller {lower}."
         )
     instead = "" if config.anneal == "measured" else " The learning rate anneals instead."
     return (
         f"the batch cannot grow, because the initial batch of {start.batch_size} is not below "
-        f"{tenth} with {examples:,} images.{instead} Use a smaller {lower}."
+        f"{tenth}, a tenth of the {examples:,} training images.{instead} Use a smaller {lower}."
     )
 
 
 def check_fits(batch_size: int, examples: int) -> None:
-    """Refuses a batch of more than `examples` examples with a UserError."""
+    """Raises a UserError if `batch_size` is above `examples`, the number of training examples."""
     if batch_size > examples:
         raise UserError(
             f"a batch of {batch_size} is larger than the {examples} training examples: "
@@ -69,10 +70,10 @@ def check_fits(batch_size: int, examples: int) -> None:
 
 
 def anneal_floor(config: Config) -> float:
-    """Returns a threshold on the noise-scale factor.
+    """Returns a threshold on the noise-scale factor, the noise scale divided by its initial value.
 
-    While the factor falls to the threshold, the batch grows. Below the threshold, the learning rate
-    falls.
+    As the factor falls from 1 to the threshold, the batch grows. As it falls below the threshold,
+    the learning rate falls.
 
     Raises:
       UserError: if --anneal_with does not fit --scaling or --anneal.

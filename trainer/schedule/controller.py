@@ -1,7 +1,8 @@
 """Controllers, which change a run's schedule after an evaluation or a noise measurement.
 
-For each update, the schedule requests a Target, the controller may change the Target, and `realize`
-turns the result into a Setting. A checkpoint keeps the state of the controller.
+For each update, the schedule requests a Target: a noise scale, a momentum and a smallest batch
+size. The controller may change the Target. Then `realize` turns the Target into a Setting: a batch
+size, a learning rate and a momentum. A checkpoint keeps the state of the controller.
 """
 
 from collections.abc import Mapping
@@ -13,20 +14,20 @@ from trainer.schedule.realize import Target
 
 
 class Controller:
-    """Base class of controllers; also the controller of a fixed schedule, which changes nothing."""
+    """Base class of controllers, and the controller of a fixed schedule, which changes nothing."""
 
     ended = False  # True once the run should stop, even before its last epoch.
-    every: int | None = None  # Examples between two calls of `measured`; None: never called.
+    every: int | None = None  # Examples between calls of `measured`; None if it is not called.
 
     def changed(self, target: Target) -> Target:
-        """Returns `target`, which the schedule requests, as changed by the controller."""
+        """Returns the schedule's `target` with the changes of the controller."""
         return target
 
     def evaluated(self, top1: float) -> str | None:
-        """Receives an evaluation; returns a message that explains a decision, or None."""
+        """Receives an evaluation's top-1 accuracy; returns the reason for a change, or None."""
 
     def measured(self, noise: GradientNoise) -> str | None:
-        """Receives the gradient noise; returns a message that explains a decision, or None."""
+        """Receives the measured gradient noise; returns the reason for a change, or None."""
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the state to keep in a checkpoint, as values that JSON can hold."""
@@ -37,7 +38,7 @@ class Controller:
 
 
 def remembered(memory: Mapping[str, Any], name: str, anneal: str) -> Any:
-    """Returns `memory[name]` from the saved state of the controller of --anneal=`anneal`.
+    """Returns `memory[name]`; `memory` is the saved state of the controller of --anneal=`anneal`.
 
     Raises:
       UserError: if `memory` lacks `name`, because a run with another --anneal saved the state.

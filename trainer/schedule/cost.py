@@ -1,14 +1,15 @@
-"""Cost of a run on n replicas over h hosts: its duration, and the largest batch size that pays.
+"""Cost of a run on n replicas over h hosts: its duration, and the batch sizes that shorten it.
 
-The replicas compute their parts of a batch of B examples in parallel. After the last micro-batch of
-an update, the hosts all-reduce gradients and statistics once. So the seconds of an update are
+The replicas compute their parts of a batch of B examples in parallel. Once an update, the hosts
+all-reduce the gradients and the batch-norm statistics. So the seconds of an update are
 
-    fixed + B / n · example + all-reduce
+    fixed + B / n · example + communication
 
-The all-reduce uses a ring (Patarasuk & Yuan 2009): in each of 2 (h - 1) steps, every host sends 1/h
-of the numbers to the next host. The time of the all-reduce does not depend on B, so its cost per
-example falls as 1/B. The replicas of a host share one link. The time to sum the gradients within a
-host is neglected.
+Here, `fixed` does not depend on B, `example` is the time of a replica for one example, and
+`communication` is the time of the all-reduce. The all-reduce uses a ring (Patarasuk & Yuan 2009):
+in each of 2 (h - 1) steps, every host sends 1/h of the values to the next host. `communication`
+does not depend on B, so its time per example falls as 1/B. The replicas of a host share one network
+link. The formula neglects the time to sum the gradients within a host.
 """
 
 import dataclasses
@@ -18,8 +19,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from trainer.schedule.plan import Phase
 
-# A larger batch pays while communication and fixed costs take over this share of an update.
-_LITTLE = 0.1
+# A larger batch pays while it can save more than this fraction of the time. The most that it can
+# save is the time for communication and the fixed time of the updates.
+_SMALLEST_SAVING = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,17 +39,17 @@ class Machines:
     replicas: int  # Number of replicas on all hosts together.
     hosts: int
     compute: Compute
-    parameters: int  # Numbers in the model, moving statistics included.
-    bandwidth: float  # Gigabits a second that the link of a host sends.
-    latency: float  # Microseconds of each step of the ring, in addition to the sending time.
-    # Side of the images that `compute` is for, in pixels, if the side changes during the run. The
-    # time of an example counts as proportional to its pixels.
+    parameters: int  # Values in the model, moving statistics included.
+    bandwidth: float  # Gigabits per second that each host can send.
+    latency: float  # Microseconds that a step of the ring takes in addition to sending.
+    # Side in pixels of the images that `compute` describes; None if the side does not change during
+    # the run. The time of an example is assumed to be proportional to its number of pixels.
     image_size: int | None = None
 
     @property
     def bytes_sent(self) -> float:
         """Bytes that each host sends for an update."""
-        # The hosts sum float32 at every --precision.
+        # The hosts sum float32 values, of 4 bytes each, at every --precision.
         return 2 * (self.hosts - 1) / self.hosts * self.parameters * 4
 
     @property
@@ -59,7 +61,7 @@ class Machines:
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """Cost of a phase; the field names are those of plan's JSON."""
+    """Cost of a phase; the command `plan` prints the fields as JSON, with the same names."""
 
     update_seconds: float
     communication_share: float  # Fraction of `update_seconds` that the all-reduce takes.
@@ -68,11 +70,12 @@ class Cost:
 
 
 def medians(points: Iterable[Mapping[str, float]]) -> dict[int, float]:
-    """Returns the median seconds of an update for each batch size, from a run's training points.
+    """Returns the median seconds of an update for each batch size of a run.
 
-    The first point is slow, because the first update takes longer; it hardly changes the median.
-    Points without a batch size or a throughput, as of another program, are left out. So are points
-    with another image size than the last point.
+    `points` are the training points of the run's metrics.jsonl. The first update takes longer, but
+    it hardly changes the median. The function leaves out points without a batch size or a
+    throughput, which another program may have written. It also leaves out points whose image size
+    differs from that of the last point.
     """
     seconds: dict[int, list[float]] = {}
     found = list(points)
@@ -89,8 +92,9 @@ def medians(points: Iterable[Mapping[str, float]]) -> dict[int, float]:
 def measured(update_seconds: Mapping[int, float], replicas: int) -> Compute:
     """Returns the Compute of a run, measured on `replicas` replicas of one host.
 
-    `update_seconds` maps batch sizes to the seconds of an update. A line through the smallest and
-    the largest batch gives both fields. If the run has one batch size, `fixed` is 0.
+    `update_seconds` maps batch sizes to the seconds of an update. A line through the times of the
+    smallest and the largest batch gives `example` and `fixed`. If the run has only one batch size,
+    `fixed` is 0.
     """
     small, large = min(update_seconds), max(update_seconds)
     first, last = update_seconds[small], update_seconds[large]
@@ -103,7 +107,8 @@ def measured(update_seconds: Mapping[int, float], replicas: int) -> Compute:
 def update_seconds(on: Machines, batch_size: int, image_size: int | None = None) -> float:
     """Returns the seconds of an update of `batch_size` examples over all replicas.
 
-    `image_size` is the side of the images in pixels; None: the side of `on`.
+    `image_size` is the side of the images in pixels. If it is None, the images have the side that
+    `on.compute` describes.
     """
     pixels = (image_size / on.image_size) ** 2 if image_size and on.image_size else 1.0
     examples = batch_size / on.replicas * on.compute.example * pixels
@@ -122,13 +127,13 @@ def phase_cost(phase: Phase, on: Machines) -> Cost:
 
 
 def efficiency(phases: Sequence[Phase], on: Machines) -> float:
-    """Returns T₁ / (n Tₙ), where Tₙ is the duration of all phases on n replicas."""
+    """Returns T₁ / (n Tₙ); T₁ and Tₙ are the durations of all phases on one and on n replicas."""
     one = dataclasses.replace(on, replicas=1, hosts=1)
     return total(phases, one) / total(phases, on) / on.replicas
 
 
 def total(phases: Sequence[Phase], on: Machines) -> float:
-    """Returns the seconds of all phases."""
+    """Returns the duration of all phases together, in seconds."""
     return sum(phase_cost(phase, on).seconds for phase in phases)
 
 
@@ -145,19 +150,19 @@ def whole(phases: Sequence[Phase], on: Machines) -> dict[str, float]:
 
 
 def half_communication(on: Machines) -> int:
-    """Returns the batch size below which communication takes over half of an update.
+    """Returns the batch size below which communication takes more than half of an update's time.
 
-    Returns 0 if communication takes less than half at every batch size.
+    Returns 0 if communication takes less than half of the time at every batch size.
     """
     return _batch_size(on, on.communication - on.compute.fixed)
 
 
 def largest_paying(on: Machines) -> int:
-    """Returns the batch size above which a larger batch saves less than a tenth of the time.
+    """Returns the batch size above which any larger batch saves less than a tenth of the time.
 
-    Returns 0 if a larger batch never saves a tenth.
+    Returns 0 if a larger batch saves less than a tenth at every batch size.
     """
-    return _batch_size(on, (1 / _LITTLE - 1) * (on.communication + on.compute.fixed))
+    return _batch_size(on, (1 / _SMALLEST_SAVING - 1) * (on.communication + on.compute.fixed))
 
 
 def _batch_size(on: Machines, seconds: float) -> int:
@@ -175,7 +180,7 @@ def host_rate(phases: Sequence[Phase], on: Machines) -> float:
 
 
 def columns(on: Machines, examples: int) -> dict[str, Callable[[Phase], str]]:
-    """Returns the columns of plan's table that show a phase's cost; a run has `examples`."""
+    """Returns the cost columns of plan's table, by header, for `examples` training examples."""
 
     def epochs_an_hour(phase: Phase) -> float:
         seconds = update_seconds(on, phase.batch_size, phase.image_size)
@@ -196,12 +201,13 @@ def summary(phases: Sequence[Phase], on: Machines) -> str:
     over = f" over {on.hosts} hosts" if on.hosts > 1 else ""
     lines = [
         f"{duration(total(phases, on))} on {replicas}{over}, "
-        f"without evaluations: {share * on.replicas:.3g} × the speed of one, efficiency {share:.0%}"
+        f"without evaluations: {share * on.replicas:.3g} × the speed of one replica, "
+        f"efficiency {share:.0%}"
     ]
     if (size := half_communication(on)) > min(phase.batch_size for phase in phases):
         lines.append(f"below a batch of {size:,}, more than half of an update is communication")
     if size := largest_paying(on):
-        saved = f"less than {_LITTLE:.0%} of the time"
+        saved = f"less than {_SMALLEST_SAVING:.0%} of the time"
         lines.append(f"above a batch of {size:,}, a larger batch saves {saved}")
     return "\n".join(lines)
 

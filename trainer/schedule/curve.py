@@ -1,4 +1,7 @@
-"""Curves: functions of epochs with known turns, so that span.py can count many updates at once."""
+"""Curves: functions of epochs that may jump or change direction only at known epochs, the turns.
+
+Because the turns are known, span.py counts many updates without a loop over them.
+"""
 
 import dataclasses
 import math
@@ -7,14 +10,14 @@ from collections.abc import Callable
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """Function of epochs that only rises, only falls or is constant between two turns.
+    """Function of epochs that only rises, only falls or is constant between consecutive turns.
 
     Attributes:
       value: function from epochs to the value of the curve.
-      next_turn: function from epochs to the next turn, in epochs, or to infinity. At a turn, the
-        curve may jump or change direction.
-      is_flat: function of epochs; True if the curve is constant from there to the next turn.
-      rises: True if the curve rises anywhere.
+      next_turn: function from epochs to the epoch of the next turn, or infinity if there is none.
+      is_flat: function from epochs to a bool, which is True if the curve is constant from these
+        epochs to the next turn.
+      rises: True if the curve rises between some of its turns. A jump at a turn does not count.
     """
 
     value: Callable[[float], float]
@@ -27,7 +30,7 @@ class Curve:
 
 
 def rising_until(length: float, value: Callable[[float], float]) -> Curve:
-    """Returns the curve of a function that rises for `length` epochs and is then constant."""
+    """Returns the curve of `value`, which rises for `length` epochs and is constant afterwards."""
     return Curve(
         value,
         lambda epochs: length if epochs < length else math.inf,

@@ -1,10 +1,10 @@
 """Measured gradient noise scale, B_simple = tr Σ / ‖G‖²: McCandlish et al. 2018 (1812.06162).
 
-Σ is the covariance of the gradients of single examples; G is their mean over the whole dataset. The
-mean gradient of n examples has the expected squared norm ‖G‖² + tr Σ / n. Two squared norms, at two
-n, determine tr Σ and ‖G‖² (appendix A.1). An update of B examples in two or more micro-batches of b
-examples gives n = b and n = B. A ratio of two noisy numbers is biased, so tr Σ and ‖G‖² are
-averaged before the division.
+Σ is the covariance of the gradients of single examples; G is the mean of these gradients over the
+whole dataset. The mean gradient of n examples has the expected squared norm ‖G‖² + tr Σ / n. So the
+squared norms for two values of n determine tr Σ and ‖G‖² (appendix A.1). If a batch of B examples
+consists of two or more micro-batches of b examples, an update measures the norms for n = b and for
+n = B. A ratio of two noisy numbers is biased, so tr Σ and ‖G‖² are averaged before the division.
 """
 
 import dataclasses
@@ -36,13 +36,16 @@ class GradientNoise:
         part_squares: Iterable[float],
         whole_squares: Iterable[float],
     ) -> bool:
-        """Adds the measurements of some updates; returns False if b = B.
+        """Adds the measurements of some updates; if b = B, adds nothing and returns False.
 
         If b = B, the two norms are equal and cannot determine tr Σ and ‖G‖².
 
         Args:
-          part_squares: for each update, the mean over its micro-batches of ‖mean gradient‖².
-          whole_squares: for each update, ‖mean gradient of the whole batch‖².
+          micro_batch_size: b, in examples.
+          batch_size: B, in examples.
+          part_squares: for each update, the squared norm of the mean gradient of a micro-batch,
+            averaged over the micro-batches.
+          whole_squares: for each update, the squared norm of the mean gradient of the batch.
         """
         b, B = micro_batch_size, batch_size
         if b == B:
@@ -64,7 +67,7 @@ class GradientNoise:
         return self.trace / self.square if self.square > 0 else math.inf
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns all fields but the horizon, as values that JSON can hold."""
+        """Returns all fields except the horizon, as values that JSON can hold."""
         return {"trace": self.trace, "square": self.square, "weight": self.weight}
 
     def load_state_dict(self, memory: dict[str, Any]) -> None:

@@ -1,7 +1,9 @@
 """Layout of one batch on the devices: batch size = replicas × micro-batch × accumulation.
 
-The layout affects only the speed. It changes neither what is learned nor the sequence of batch
-sizes. (--anneal=measured, which compares micro-batches with the batch, fixes the micro-batch size.)
+For an update, each replica sums the gradients of `accumulation` micro-batches. The layout affects
+only the speed: apart from rounding, it changes neither the results of training nor the sequence of
+batch sizes. --anneal=measured compares the gradients of micro-batches with those of batches. So it
+fixes the micro-batch size.
 """
 
 import dataclasses
@@ -22,8 +24,8 @@ class Layout:
 def lay_out(batch_size: int, replicas: int, ghost_batch_size: int, most: int) -> Layout:
     """Returns the layout of B = `batch_size` with the largest micro-batch that fits.
 
-    The micro-batch is the largest divisor of B / replicas that is a multiple of the ghost batch
-    and at most `most` examples.
+    A ghost batch is a group of examples that share batch-norm statistics. The micro-batch size is
+    the largest divisor of B / replicas that is a multiple of the ghost batch and at most `most`.
 
     Raises:
       UserError: if replicas × ghost batch does not divide B, or `most` is below the ghost batch.
@@ -41,18 +43,19 @@ def lay_out(batch_size: int, replicas: int, ghost_batch_size: int, most: int) ->
 
 
 def default_micro_batch_size(ghost_batch_size: int) -> int:
-    """Returns the largest micro-batch, in examples, of a run that neither sets nor measures it."""
-    return max(128, ghost_batch_size)  # 128 is the fastest for wide_resnet_10_1 on two cores.
+    """Returns the largest micro-batch, in examples, of a run that neither sets nor measures one."""
+    return max(128, ghost_batch_size)  # wide_resnet_10_1 on two cores is fastest at 128.
 
 
 def check_divides(
     what: str, batch_size: int, replicas: int, ghost_batch_size: int, *others: int
 ) -> None:
-    """Checks that replicas × ghost batch divides the batch size, which the message calls `what`.
+    """Checks that replicas × ghost batch divides the batch size, which an error calls `what`.
 
     Raises:
-      UserError: if it does not. The message proposes the nearest batch sizes, and the numbers of
-        replicas that fit this batch size and `others`, the run's other batch sizes.
+      UserError: if the batch size is not a multiple. The message proposes the nearest batch sizes.
+        It also proposes the numbers of replicas that fit this batch size and `others`, the run's
+        other batch sizes.
     """
     unit = replicas * ghost_batch_size
     if batch_size % unit == 0:

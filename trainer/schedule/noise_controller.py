@@ -1,8 +1,9 @@
 """Controller of --anneal=measured: the batch grows with the measured gradient noise scale B_simple.
 
-While the batch size B is below B_simple, a larger batch needs far fewer updates and few more
-examples. B_simple rises as the loss falls (McCandlish et al. 2018, 1812.06162, section 2). The
-batch size follows B_simple from below. The batch size never shrinks, so it cannot oscillate.
+While the batch size B is below B_simple, a larger batch reaches the same loss in far fewer updates,
+with only a few more examples. B_simple rises as the loss falls (McCandlish et al. 2018, 1812.06162,
+section 2). So the controller raises B as B_simple rises, but never above B_simple. B never shrinks,
+so it cannot oscillate.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ from trainer.schedule.realize import BatchLimits, Target, on_grid
 
 @dataclasses.dataclass
 class NoiseController(Controller):
-    """Multiplies the batch by `threshold` once B_simple is at least `threshold` times the batch.
+    """Multiplies the batch size B by `threshold` once B_simple is at least `threshold` times B.
 
     >>> controller = NoiseController(2.0, BatchLimits(128, 1024, 0.0), every=15_000, batch_size=128)
     >>> controller.measured(GradientNoise(1000, trace=300, square=1, weight=1))
@@ -27,10 +28,10 @@ class NoiseController(Controller):
     256
 
     Attributes:
-      threshold: factor by which the batch grows once B_simple / B reaches this factor.
+      threshold: factor by which B grows once B_simple / B reaches the same factor.
       limits: limits to the growth of the batch.
       every: examples between two decisions.
-      batch_size: smallest batch size of the next updates; the controller's only state.
+      batch_size: lower limit on B in the next updates; the only state of the controller.
     """
 
     threshold: float
@@ -42,13 +43,13 @@ class NoiseController(Controller):
         return dataclasses.replace(target, min_batch_size=self.batch_size)
 
     def measured(self, noise: GradientNoise) -> str | None:
-        """Grows the batch or keeps it; returns the reason for growth, or None."""
+        """Grows the batch or keeps it; returns the reason if it grows, and otherwise None."""
         scale, wanted = noise.scale, self.threshold * self.batch_size
-        # Until the measurements span one horizon, a single update changes the averages too much.
+        # Until the measurements span `noise.horizon`, one update changes their averages too much.
         if scale is None or noise.weight < 1 - 1 / math.e:
             return None
-        # If a small threshold does not reach the next multiple of the smallest batch, the batch
-        # grows to that multiple.
+        # `on_grid` rounds down to a multiple of the smallest batch. So the batch grows by at least
+        # the smallest batch, even if `threshold` is small.
         grown = on_grid(max(wanted, self.batch_size + self.limits.smallest), self.limits)
         if grown == self.batch_size or scale < max(wanted, grown):
             return None
@@ -69,15 +70,17 @@ class NoiseController(Controller):
 def micro_batch(batch_size: int, replicas: int, ghost_batch_size: int, most: int | None) -> int:
     """Returns the micro-batch size of a run with --anneal=measured.
 
-    The size is `most` if `most` is set. Otherwise, it is the largest size up to the default that
-    splits the batch into two or more equal parts. `replicas` must not change the size, because the
-    measurement, and so what is learned, depends on it.
+    The size is `most` if `most` is set. Otherwise, it is the largest size that splits the batch
+    into two or more equal parts and is at most `default_micro_batch_size`. The measured noise
+    depends on the micro-batch size, and the batch sizes depend on the measured noise. Results must
+    not depend on `replicas`, so the micro-batch size does not.
 
     >>> micro_batch(batch_size=256, replicas=2, ghost_batch_size=32, most=None)
     128
 
     Raises:
-      UserError: if no size fits, or the replicas cannot share the micro-batches evenly.
+      UserError: if the batch cannot be split in this way, or the replicas cannot share the
+        micro-batches evenly.
     """
     ghosts = batch_size // ghost_batch_size
     fit = [n * ghost_batch_size for n in divisors(ghosts) if 2 * n <= ghosts]

@@ -1,10 +1,11 @@
-"""Noise scale g of SGD, and the initial Setting of a run, which is solved from g.
+"""Noise scale g of SGD, and the initial Setting of a run, which is computed from g.
 
     g = ε (N/B − 1) / (1 − m) ≈ ε N / (B (1 − m))         Smith et al. 2018 (1711.00489), eq. 5
 
 ε is the learning rate, B the batch size, m the momentum and N the number of training examples.
-Runs with the same g over the same examples follow the same learning curve. The user names a tuned
-reference (ε₀, B₀, m₀), which determines g, and may set some of ε, B and m. g determines the others.
+g measures the random fluctuations of SGD. Runs with the same g over the same examples follow the
+same learning curve. The user names the values of a tuned run, the reference (ε₀, B₀, m₀), which
+determine g. If the user also sets some of ε, B and m, `solve` computes the others from g.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ from trainer.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """B in examples, ε and m of one update."""
+    """Batch size B in examples, learning rate ε and momentum m of one update."""
 
     batch_size: int
     learning_rate: float
@@ -28,8 +29,9 @@ class Scaling:
     Attributes:
       exponent: 1 for SGD (Goyal et al. 2017). 1/2 is an option for adaptive optimizers (Krizhevsky
         2014, 1404.5997, section 5). At 0, ε does not depend on B.
-      momentum_counts: True if momentum lengthens the steps by 1 / (1 − m), as u ← m u + ∇ does.
-        Adam, AdamW and LAMB average gradients instead; their rule lacks 1 − m.
+      momentum_counts: True if momentum makes the steps 1 / (1 − m) times as long. This holds for
+        the velocity u ← m u + gradient. Adam, AdamW and LAMB average gradients instead, so their
+        rule lacks the factor 1 − m.
     """
 
     exponent: float = 1.0
@@ -45,7 +47,7 @@ class Scaling:
         return setting.learning_rate / (size * self.one_minus_momentum(setting.momentum))
 
     def growth(self, ratio: float) -> float:
-        """Returns the factor on B for a factor `ratio` on ε at equal g; 1 if the exponent is 0."""
+        """Returns the factor on B that keeps g if ε changes by `ratio`; 1 if the exponent is 0."""
         return ratio ** (1 / self.exponent) if self.exponent else 1.0
 
 
@@ -53,7 +55,7 @@ LINEAR = Scaling()
 
 
 def noise_scale(setting: Setting, examples: int, scaling: Scaling = LINEAR) -> float:
-    """Returns g ≈ ε N / (B (1 − m)), N = `examples`; without 1 − m if momentum does not count."""
+    """Returns g ≈ ε N / (B (1 − m)), or ε N / B if momentum does not count; N is `examples`."""
     room = scaling.one_minus_momentum(setting.momentum)
     return examples * (setting.learning_rate / (setting.batch_size * room))
 
@@ -69,12 +71,13 @@ def solve(
 ) -> Setting:
     """Returns the Setting with the noise scale of `reference` and the values that are not None.
 
-    - If m is None, it is m₀.
-    - A given B determines ε. At m = m₀, this is the linear scaling rule of Goyal et al. 2017.
-    - A given ε determines B. If m alone is given, ε is ε₀ and determines B.
+    - If `momentum` is None, m is m₀.
+    - A given B determines ε. For m = m₀ and `LINEAR`, this is the rule of Goyal et al. 2017.
+    - A given ε determines B. If only m is given, ε is ε₀ and determines B.
+    - If no value is given, the result is `reference`.
 
-    A solved B is rounded to a multiple of `ghost_batch_size`, and ε is then adjusted to keep g. If
-    the scaling's exponent is 0, each value that is None is that of the reference.
+    A computed B is rounded to a multiple of `ghost_batch_size`; then ε is adjusted to keep g. If
+    the exponent of `scaling` is 0, each value that is None is that of the reference.
 
     Raises:
       UserError: if ε and B are given, and their g differs from the reference's by more than one

@@ -1,4 +1,4 @@
-"""Lines about flags that a table of phases does not show; `plan` and `train` print the same."""
+"""Lines about effects of flags that plan's table does not show; `plan` and `train` print them."""
 
 from collections.abc import Sequence
 
@@ -9,12 +9,12 @@ from trainer.schedule.plan import Phase
 
 
 def lines(config: Config, examples: int, phases: Sequence[Phase]) -> list[str]:
-    """Returns a line for each of sizes, clipping, averaging, mixing and loss that flags change.
+    """Returns lines about image sizes, clipping, averaging, mixing and loss, if flags change them.
 
     Args:
       config: flags of the run.
       examples: number of training examples.
-      phases: the run's phases, or the first phase of each ramp with all updates of the ramp.
+      phases: phases of the run, or the phase `Ramp.first` of each ramp of the run.
 
     Raises:
       UserError: if --evaluate_with=ema is given without --ema_decay.
@@ -31,7 +31,7 @@ def lines(config: Config, examples: int, phases: Sequence[Phase]) -> list[str]:
 
 
 def _sizes(config: Config, phases: Sequence[Phase]) -> list[str]:
-    """Returns a line about the image sizes of training and evaluation if they differ, or []."""
+    """Returns lines about image sizes that change or differ from those of evaluation, or []."""
     evaluated = config.model_image_size
     parts = [(p.updates * p.batch_size, p.image_size) for p in phases if p.image_size]
     if not parts:
@@ -44,8 +44,12 @@ def _sizes(config: Config, phases: Sequence[Phase]) -> list[str]:
     asked = image_sizes.sizes(config.image_sizes)
     unused = sorted({*asked} - {size for _, size in parts})
     return [
-        *(f"no update has images of {size} pixels: give them a longer time" for size in unused),
+        *(
+            f"no update has images of {size} pixels, because their part of the run is shorter than "
+            "an update: make it longer"
+            for size in unused
+        ),
         f"evaluations, exports and predictions have images of {evaluated} pixels; training takes "
-        f"{share:.0%} of the computation of {last} pixels throughout, if an example's is "
-        "proportional to its pixels",
+        f"{share:.0%} of the computation of a run with {last} pixels throughout, if the "
+        "computation of an example is proportional to its number of pixels",
     ]

@@ -1,4 +1,8 @@
-"""Plan of a run: its phases, computed before the run by the code that training uses."""
+"""Plan of a run: its phases, computed before the run from the Trajectory that training follows.
+
+A phase is all consecutive updates with one image size and one Setting (batch size, learning rate
+and momentum).
+"""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -9,17 +13,17 @@ from trainer.schedule.span import Span, spans
 from trainer.schedule.trajectory import Trajectory
 from trainer.system.output import aligned
 
-# Values of --anneal whose controller changes the schedule during the run.
+# Values of --anneal with which a controller may change the schedule during the run.
 CONTROLLED = ("plateau", "measured")
 
 
-# Maps a batch size, and the image size or None, to the layout.
+# Function from the batch size and the image size (None if it does not change) to the layout.
 Layouts = Callable[[int, int | None], Layout]
 
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """All consecutive updates with one Setting; the field names are those of plan's JSON."""
+    """Consecutive updates with one Setting and image size; plan's JSON has the same fields."""
 
     start_epoch: float
     start_update: int
@@ -33,15 +37,15 @@ class Phase:
     image_size: int | None = None  # Side of the images, in pixels, if it changes during the run.
 
     def as_json(self) -> dict[str, float]:
-        """Returns the fields as plan's JSON has them, without those that are None."""
+        """Returns the fields that are not None, as entries of plan's JSON."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
 
 @dataclasses.dataclass(frozen=True)
 class Ramp:
-    """Updates of one batch size, over which the learning rate is constant, rises or falls."""
+    """Updates of one batch size; their learning rate only rises, only falls or is constant."""
 
-    first: Phase  # Phase of the first update, but `updates` counts all updates of the ramp.
+    first: Phase  # Phase of the first update; its `updates` counts all updates of the ramp.
     last: Phase  # Phase of the last update, or `first` if the ramp is flat.
     position: int  # Position of the first update.
     flat: bool  # True if all updates have the same Setting.
@@ -50,9 +54,9 @@ class Ramp:
 def phases(trajectory: Trajectory, layout: Layouts) -> Iterator[Phase]:
     """Yields the phases of `trajectory`.
 
-    While the learning rate changes, each update is a phase of its own, so this function takes
-    seconds for a long ramp. `ramps` is faster, because it does not visit each update. `layout` maps
-    a batch size and an image size to their layout.
+    While the learning rate changes, each update is a phase of its own. So this function takes
+    seconds if the learning rate changes in many updates. `ramps` is faster, because it does not
+    visit each update. `layout` maps a batch size and an image size to their layout.
     """
     start_update = 0
     for part in _joined(part for span in spans(trajectory) for part in _single(trajectory, span)):
@@ -61,7 +65,7 @@ def phases(trajectory: Trajectory, layout: Layouts) -> Iterator[Phase]:
 
 
 def ramps(trajectory: Trajectory, layout: Layouts) -> list[Ramp]:
-    """Returns all updates of `trajectory` as ramps; `layout` gives the layouts."""
+    """Returns all updates of `trajectory` as ramps; `layout` is as in `phases`."""
     found: list[Ramp] = []
     start_update = 0
     for part in _joined(part for span in spans(trajectory) for part in _steady(trajectory, span)):
@@ -76,7 +80,7 @@ def ramps(trajectory: Trajectory, layout: Layouts) -> list[Ramp]:
 
 
 def _joined(parts: Iterable[Span]) -> Iterator[Span]:
-    """Yields `parts`, but joins neighbours that are flat and have the same Setting."""
+    """Yields `parts`, but joins flat neighbours that have the same Setting and image size."""
     waiting = None
     for part in parts:
         if waiting and waiting.flat and part.flat and _alike(waiting, part):
@@ -106,8 +110,8 @@ def _single(trajectory: Trajectory, span: Span) -> Iterator[Span]:
 def _steady(trajectory: Trajectory, span: Span) -> list[Span]:
     """Returns one or two parts of `span` in which the learning rate only rises or only falls.
 
-    The product of a warm-up and a falling curve first rises and then falls. Bisection finds the
-    update at which the product is largest.
+    The learning rate is the product of a rising warm-up factor and a curve that may fall. So it may
+    first rise and then fall. Bisection finds the update with the highest learning rate.
     """
 
     def rate(update: int) -> float:
@@ -167,9 +171,10 @@ def table(
 
     Args:
       found: ramps of a whole run.
-      columns: header of each further column, and a function from a ramp's first phase to its text.
-      width: characters in a line of the terminal, or None for no limit. The last line names the
-        columns that are left out because they do not fit.
+      columns: further columns, by header. Each is a function from the first phase of a ramp to the
+        text in the ramp's row.
+      width: characters in a line of the terminal, or None for no limit. Columns that do not fit are
+        left out, and the last line of the text names them.
     """
     columns = columns or {}
     header = ("epoch", "update", "updates", "batch", "learning rate", "momentum", "noise scale")

@@ -1,8 +1,8 @@
 """Controller of --anneal=plateau: divides the noise scale when validation accuracy stops improving.
 
 A plateau is a series of evaluations without improvement. Each plateau causes an annealing step, as
-in Keras' ReduceLROnPlateau, and the plateau after the last step ends the run. Keras' cooldown is
-one evaluation shorter than ours.
+in Keras' ReduceLROnPlateau. After --max_anneals steps, the next plateau ends the run. With the same
+`cooldown`, Keras ignores one evaluation fewer than this controller.
 """
 
 import dataclasses
@@ -26,12 +26,12 @@ class PlateauController(Controller):
 
     Attributes:
       factor: divisor of the noise scale at each step.
-      min_improvement: top1 improves if it is more than this fraction above `best`.
-      patience: number of evaluations in a plateau.
+      min_improvement: top1, a fraction, improves if it is above `best` + `min_improvement`.
+      patience: number of consecutive evaluations without improvement that make a plateau.
       cooldown: number of evaluations after a step that do not count towards a plateau.
       max_anneals: largest number of steps.
       best: top1 of the last improvement. This field and all below are the controller's state.
-      waited: number of evaluations in the plateau so far.
+      waited: number of evaluations so far that count towards the next plateau.
       cooling: number of evaluations until the cooldown ends.
       anneals: number of steps taken.
       ended: True if a plateau has ended the run.
@@ -56,7 +56,7 @@ class PlateauController(Controller):
         return dataclasses.replace(target, noise_scale_factor=self.noise_scale_factor())
 
     def evaluated(self, top1: float) -> str | None:
-        """Takes a step, ends the run or does neither; returns the reason, or None if neither."""
+        """Takes a step or ends the run at a plateau, and returns the reason; otherwise, None."""
         if self.best is None or top1 > self.best + self.min_improvement:
             self.best, self.waited = top1, 0
             self.cooling = max(0, self.cooling - 1)

@@ -1,10 +1,10 @@
-"""Conversion of a Target to a Setting: the batch size anneals first, then momentum, then ε.
+"""Conversion of a Target to a Setting: the batch size changes first, and the learning rate last.
 
 ε is the learning rate, B the batch size, m the momentum, N the number of training examples and g
-the noise scale. `realize` grows the batch up to its limit, in multiples of the smallest batch. It
-then lowers the momentum if --momentum_to allows that, and ε realizes the rest of the change. With
-linear scaling, every update has the requested g ≈ ε N / (B (1 − m)). With another scaling, the
-ratio `Scaling.kept` takes the place of g. After `realize`, a warm-up may lower ε and so g.
+the noise scale. If a Target requests a lower g, `realize` first grows B up to its limit, in
+multiples of the smallest batch. It then lowers m if --momentum_to allows that. ε takes the rest of
+the change. With linear scaling, every update has the requested g ≈ ε N / (B (1 − m)). With another
+scaling, the ratio `Scaling.kept` takes the place of g. Later, a warm-up may lower ε, and g with it.
 """
 
 import dataclasses
@@ -18,10 +18,10 @@ class Target:
     """Request of a schedule or a controller for one update.
 
     Attributes:
-      noise_scale_factor: g divided by its initial value, in (0, 1].
-      momentum: m of the update.
-      min_batch_size: smallest B in examples, before `realize` rounds B down. If the minimum makes
-        the batch larger, ε changes by the scaling rule.
+      noise_scale_factor: requested g divided by its initial value, in (0, 1].
+      momentum: requested m, which `realize` may lower.
+      min_batch_size: lower limit on B, in examples, before `realize` rounds B down. If the limit
+        makes B larger, ε changes by the scaling rule.
     """
 
     noise_scale_factor: float
@@ -34,14 +34,14 @@ class BatchLimits:
     """Limits to the growth of the batch.
 
     Attributes:
-      smallest: smallest batch of the run, in examples. All batches but `largest` are multiples.
-      largest: B_max in examples; the initial batch size if the batch does not grow.
-      batch_anneal_floor: threshold on the noise-scale factor. While the factor falls to the
-        threshold, the batch grows; below the threshold, ε falls. At 1, ε alone anneals. At 0, the
-        batch alone anneals until it has `largest` examples.
+      smallest: smallest batch of the run, in examples. All batches but `largest` are its multiples.
+      largest: largest batch of the run, in examples; the initial batch if the batch does not grow.
+      batch_anneal_floor: threshold on `noise_scale_factor`. As the factor falls from 1 to the
+        threshold, the batch grows. As it falls further, ε falls. If the threshold is 1, ε takes
+        the whole change. If it is 0, the batch does, until it has `largest` examples.
       scaling: dependence of ε on the batch size and the momentum.
-      lowest_momentum: value to which m may fall once the batch has `largest` examples, or None if m
-        does not anneal.
+      lowest_momentum: value to which m may fall once the batch has `largest` examples; None if m
+        may not fall.
     """
 
     smallest: int
@@ -52,17 +52,18 @@ class BatchLimits:
 
 
 def realize(target: Target, start: Setting, limits: BatchLimits) -> Setting:
-    """Returns the Setting that meets `target`, relative to the run's `start`."""
+    """Returns the Setting that realizes `target` in a run with the initial Setting `start`."""
     scaling = limits.scaling
     # `spent` is the part of the noise-scale factor that the batch should realize. ε realizes the
-    # rest, noise_scale_factor / spent, and what neither the batch nor the momentum can realize.
+    # rest, noise_scale_factor / spent. ε also realizes any part that the batch and the momentum
+    # cannot.
     spent = max(target.noise_scale_factor, limits.batch_anneal_floor)
     momentum = target.momentum
     room = scaling.one_minus_momentum(momentum) / scaling.one_minus_momentum(start.momentum)
     ideal = start.batch_size * scaling.growth(1 / (room * spent))
     size = on_grid(max(ideal, target.min_batch_size), limits)
     if limits.lowest_momentum is not None and ideal > size == limits.largest:
-        # The batch cannot grow further, so 1 − m rises by the missing factor.
+        # The batch cannot grow by the whole factor, so 1 − m rises by the missing factor.
         fitting = 1 - (1 - momentum) * ideal / size
         momentum = min(momentum, max(limits.lowest_momentum, fitting))
         room = scaling.one_minus_momentum(momentum) / scaling.one_minus_momentum(start.momentum)
@@ -74,10 +75,10 @@ def realize(target: Target, start: Setting, limits: BatchLimits) -> Setting:
 
 
 def on_grid(ideal: float, limits: BatchLimits) -> int:
-    """Returns the batch size for `ideal`: a multiple of the smallest batch, or the largest batch.
+    """Returns `ideal` rounded down to a multiple of the smallest batch, or the largest batch.
 
-    The size is rounded down, except that an `ideal` within 1e-9 of a multiple counts as the
-    multiple. The result is never below the smallest batch or above the largest.
+    An `ideal` within a relative distance of 1e-9 of a multiple counts as the multiple, because of
+    rounding errors. The result is at least the smallest batch and at most the largest batch.
     """
     if _snap(ideal) >= limits.largest:
         return limits.largest
@@ -85,6 +86,6 @@ def on_grid(ideal: float, limits: BatchLimits) -> int:
 
 
 def _snap(value: float) -> float:
-    """Returns the nearest integer if its relative distance is at most 1e-9; otherwise `value`."""
+    """Returns the nearest integer if `value` is within a relative 1e-9 of it, else `value`."""
     nearest = round(value)
     return nearest if math.isclose(value, nearest, rel_tol=1e-9) else value

@@ -1,8 +1,8 @@
-"""Schedule of the side of the training images, which changes at given epochs of a run.
+"""Schedule of the image size: the side of the training images changes at given epochs of a run.
 
 Small images at the start of a run cost little, because the time of an example is about proportional
-to its pixels. Source: Touvron et al. 2019 (1906.06423) train at a lower resolution than they test
-at; Tan & Le 2021 (2104.00298), section 4, raise the resolution during the run.
+to its number of pixels. Touvron et al. 2019 (1906.06423) train at a lower resolution than they test
+at. Tan & Le 2021 (2104.00298), section 4, raise the resolution during the run.
 """
 
 import math
@@ -15,14 +15,14 @@ from trainer.schedule.curve import Curve
 
 
 def from_config(config: Config) -> Curve | None:
-    """Returns the curve from epochs to the side in pixels; None if the side does not change.
+    """Returns the curve from epochs to the side in pixels; None if --image_sizes is not set.
 
     >>> curve = from_config(Config(image_sizes=("128@0%", "192@75%"), epochs=16))
     >>> [curve(epochs) for epochs in (0, 11.9, 12)]
     [128, 128, 192]
 
     Raises:
-      UserError: if an epoch is out of order, or not inside the run.
+      UserError: if an epoch is out of order or not inside the run, or the run is a range test.
     """
     texts = config.image_sizes
     if not texts:
@@ -49,15 +49,15 @@ def from_config(config: Config) -> Curve | None:
 
 
 def relative_cost(parts: Iterable[tuple[int, int]], size: int) -> float:
-    """Returns the run's computation relative to images of `size` pixels throughout.
+    """Returns the run's computation, divided by that of a run in which all images have side `size`.
 
-    The computation of an example counts as proportional to its pixels.
+    The computation of an example is assumed to be proportional to its number of pixels.
 
     >>> relative_cost([(600, 96), (400, 192)], 192)
     0.55
 
     Args:
-      parts: numbers of examples and the side of their images, in pixels.
+      parts: pairs of a number of examples and the side of their images, in pixels.
       size: side of the images to compare with, in pixels.
     """
     counted = list(parts)

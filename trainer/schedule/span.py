@@ -1,4 +1,4 @@
-"""Spans: consecutive updates of one batch and image size, counted without a loop over updates.
+"""Spans: consecutive updates of one batch size and one image size.
 
 A position is the number of training examples that the run has consumed.
 """
@@ -13,7 +13,10 @@ from trainer.schedule.trajectory import Trajectory
 
 @dataclasses.dataclass(frozen=True)
 class Span:
-    """Consecutive updates of one batch size between two turns of the curves (`Curve.next_turn`)."""
+    """Consecutive updates of one batch size, without a turn of a curve between the updates.
+
+    At a turn, a curve of the trajectory may jump or change direction (`Curve.next_turn`).
+    """
 
     position: int  # Position of the first update.
     updates: int
@@ -27,7 +30,7 @@ class Span:
         return self.position + self.updates * self.first.batch_size
 
     def position_of(self, update: int) -> int:
-        """Returns the position of an update; the first is update 0."""
+        """Returns the position of an update of the span; the first update is 0."""
         return self.position + update * self.first.batch_size
 
 
@@ -43,7 +46,8 @@ def spans(trajectory: Trajectory) -> Iterator[Span]:
 def next_span(trajectory: Trajectory, position: int, until: int) -> Span:
     """Returns the span from `position` up to the first update that reaches position `until`.
 
-    The span may end earlier. Finding its end takes time logarithmic in the number of updates.
+    The span may end earlier: at a turn, or if the batch size changes. The time to find its end is
+    logarithmic in the number of updates.
     """
     epochs = position / trajectory.examples
     setting = trajectory.at(position)
@@ -56,15 +60,15 @@ def next_span(trajectory: Trajectory, position: int, until: int) -> Span:
 
 
 def _updates_before(trajectory: Trajectory, position: int, size: int, until: int) -> int:
-    """Returns the number of updates that start before the next turn and `until`, at least 1."""
+    """Returns how many updates start before both the next turn and `until`, but at least 1."""
     most = -(-(until - position) // size)
     epochs = position / trajectory.examples
     turn = trajectory.next_turn(epochs)
     if turn == math.inf:
         return max(1, most)
     before = max(0, math.floor((turn * trajectory.examples - position) / size))
-    # A rounding error may change `before` by one. These loops correct it: they compare epochs, as
-    # the curves do.
+    # A rounding error may change `before` by one. The loops correct the error, because they compare
+    # epochs, as the curves do.
     while before < most and (position + before * size) / trajectory.examples < turn:
         before += 1
     while before > 1 and (position + (before - 1) * size) / trajectory.examples >= turn:
@@ -75,8 +79,8 @@ def _updates_before(trajectory: Trajectory, position: int, size: int, until: int
 def _updates_of_one_size(trajectory: Trajectory, position: int, size: int, most: int) -> int:
     """Returns the number of updates, up to `most`, before the batch size differs from `size`.
 
-    The function looks ahead by 1, 2, 4, … updates until the size differs, and then bisects. The
-    result is 1 if the batch size may return to `size`, because bisection could then fail.
+    The function looks ahead by 1, 2, 4, … updates until the size differs, and then bisects. If the
+    batch size could return to `size`, bisection might fail, so the result is 1.
     """
     if not trajectory.batch_moves:
         return most

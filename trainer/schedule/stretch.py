@@ -1,6 +1,7 @@
-"""Stretches: consecutive updates with one layout, which one call of the device computes.
+"""Stretches: consecutive updates with one layout, which the devices compute in one call.
 
-A position is the number of training examples that the run has consumed.
+The layout divides a batch into micro-batches (layout.py). A position is the number of training
+examples that the run has consumed.
 """
 
 import dataclasses
@@ -13,10 +14,10 @@ from trainer.schedule.trajectory import Trajectory
 
 @dataclasses.dataclass(frozen=True)
 class Stretch:
-    """Consecutive updates of one batch and image size from `position` on; each has a Setting."""
+    """Consecutive updates of one batch size and one image size, which begin at `position`."""
 
     position: int
-    settings: tuple[Setting, ...]
+    settings: tuple[Setting, ...]  # Batch size, learning rate and momentum of each update.
     layout: Layout
     image_size: int | None = None  # Side of the images, in pixels, if it changes during the run.
 
@@ -42,7 +43,8 @@ def next_stretch(
     """Returns the stretch from `position` up to the first update that reaches position `until`.
 
     The stretch ends earlier after `most_updates` updates, or if the batch size or the image size
-    changes. `until` is above `position`.
+    changes. `until` must be above `position`. `micro_batch_size` is the largest size of a
+    micro-batch, in examples.
     """
     span = next_span(trajectory, position, until)
     size, image_size = span.first.batch_size, span.image_size

@@ -1,6 +1,7 @@
 """Trajectory of a run: the function from position to Setting, which `plan` and `train` share.
 
-The position is the number of training examples that the run has consumed.
+A position is the number of training examples that the run has consumed. A Setting is the batch
+size, the learning rate and the momentum of one update.
 """
 
 import dataclasses
@@ -34,12 +35,14 @@ class Trajectory:
     Attributes:
       examples: N, the number of training examples.
       epochs: length of the run.
-      start: Setting at position 0, without the warm-up of ε.
+      start: Setting without annealing and without warm-ups.
       limits: limits to the growth of the batch.
-      curves: the noise-scale factor and momentum of the Target, and the warm-up factor on ε.
+      curves: curves of the noise scale divided by its initial value, of the momentum, and of the
+        warm-up factor on the learning rate.
       control: controller, which may change each Target during the run.
-      micro_batch_size: b if the controller requires one value of b, otherwise None.
-      image_sizes: side of the training images, in pixels; None if it does not change.
+      micro_batch_size: micro-batch size that the controller requires, in examples, or None.
+      image_sizes: curve of the side of the training images, in pixels; None if --image_sizes is not
+        set.
     """
 
     examples: int
@@ -53,7 +56,7 @@ class Trajectory:
 
     @property
     def end(self) -> int:
-        """Position at which the run ends; the first update that reaches it is the last."""
+        """Position at which the run ends; the last update is the first one that reaches it."""
         return max(1, position_of(self.epochs, self.examples))
 
     def at(self, position: int) -> Setting:
@@ -69,14 +72,14 @@ class Trajectory:
     def image_size(self, position: int) -> int | None:
         """Returns the side of the images in the update that starts at `position`, in pixels.
 
-        None means that the side is the same throughout the run.
+        The result is None if --image_sizes is not set.
         """
         if self.image_sizes is None:
             return None
         return int(self.image_sizes(position / self.examples))
 
     def next_turn(self, epochs: float) -> float:
-        """Returns the next turn of a curve after `epochs`, in epochs; infinity if there is none."""
+        """Returns the epoch of the first turn of a curve after `epochs`; infinity if none turns."""
         curves = (*self.curves, *([self.image_sizes] if self.image_sizes else []))
         return min(curve.next_turn(epochs) for curve in curves)
 
@@ -90,21 +93,21 @@ class Trajectory:
         return self.limits.smallest < self.limits.largest
 
     def batch_moves_one_way(self, epochs: float) -> bool:
-        """Returns True if the batch size only grows or only shrinks up to the next turn."""
+        """Returns True if, from `epochs` to the next turn, the batch only grows or only shrinks."""
         factor, momentum, _ = self.curves
         return factor.is_flat(epochs) or momentum.is_flat(epochs) or not factor.rises
 
 
 def position_of(epochs: float, examples: int) -> int:
-    """Returns the first position at or after `epochs`; 1e-6 examples count as a rounding error."""
+    """Returns `epochs` as a position, rounded up; up to 1e-6 examples count as a rounding error."""
     return math.ceil(epochs * examples - 1e-6)
 
 
 def unfreeze_position(config: Config, examples: int) -> int | None:
-    """Returns the position from which all layers train; None if --freeze holds to the end.
+    """Returns the position from which all layers train; None if --unfreeze_epochs is not set.
 
     Raises:
-      UserError: if --unfreeze_epochs is given without --freeze, or after the end of the run.
+      UserError: if --unfreeze_epochs is given without --freeze, or is not inside the run.
     """
     epochs = config.unfreeze_epochs
     if epochs is None:
@@ -125,12 +128,12 @@ def unfreeze_position(config: Config, examples: int) -> int | None:
 def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
     """Returns the trajectory that the flags describe, for `examples` training examples.
 
-    The batch sizes do not depend on `replicas`, but replicas × ghost batch must divide them.
+    The batch sizes do not depend on `replicas`, but replicas × ghost batch must divide each one.
 
     Raises:
       UserError: if the initial values contradict the reference, the largest batch is below the
-        initial one or above `examples`, a batch does not fit the replicas, or flags exclude each
-        other.
+        initial batch or above `examples`, replicas × ghost batch does not divide a batch, or flags
+        exclude each other.
     """
     ghost = config.ghost_batch_size
     reference = _reference(config)
@@ -155,7 +158,8 @@ def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
     if config.anneal == "range_test":
         start = _range_end(config, start)
     lowest = _first_momentum(config, start, reference, scaling)
-    # This check comes first, because finding the divisors of a huge batch size takes hours.
+    # This check comes before the next ones, because finding the divisors of a huge batch size takes
+    # hours.
     batch_limits.check_fits(start.batch_size, examples)
     layout.check_divides("initial batch size", start.batch_size, replicas, ghost)
     smallest = momentum.first_batch(start, lowest, ghost)
@@ -225,7 +229,7 @@ def _reference(config: Config) -> Setting:
 
 
 def _first_momentum(config: Config, start: Setting, reference: Setting, scaling: Scaling) -> float:
-    """Returns the momentum at position 0: `start`'s, or the lower one of a momentum warm-up."""
+    """Returns the momentum at position 0: that of `start`, or a lower one if it warms up."""
     flags = {
         "--momentum_warmup_epochs": config.momentum_warmup_epochs or None,
         "--momentum_from": config.momentum_from,

@@ -1,4 +1,4 @@
-"""Linear warm-up of the learning rate by a factor (Goyal et al. 2017, section 2.2)."""
+"""Linear warm-up: a factor on the learning rate rises to 1 (Goyal et al. 2017, section 2.2)."""
 
 from trainer.schedule.curve import Curve, rising_until
 

@@ -1,5 +1,7 @@
 """Parses --sweep, a grid over the values of any flags, into the points of a sweep.
 
+A point is one combination of values, with which one run is trained. Examples of grids:
+
 initial_batch_size=128,256;augment=none,strong      four points; the last flag changes fastest
 initial_batch_size/ghost_batch_size=2/2,128/32      two points: the flags change together
 anneal_epochs={30%,60%},{50%,75%}                   two points: braces enclose a value with commas
@@ -15,21 +17,21 @@ from collections.abc import Sequence
 
 from trainer.errors import UserError
 
-# The values of the swept flags, as written, in the order of --sweep.
+# Maps each swept flag to its value as --sweep gives it. The flags are in the order of --sweep.
 Point = dict[str, str]
 
-# sweep.json may not exceed 16 MiB, and takes from 300 bytes to over 1,000 per point.
+# The file sweep.json may not exceed 16 MiB. It takes from 300 to over 1,000 bytes for each point.
 _MOST_POINTS = 10_000
-# Bytes of a folder's name. Most file systems allow 255; a temporary name adds a suffix to this one.
+# Bytes of a folder's name. Most file systems allow 255, but a temporary name also has a suffix.
 _LONGEST_NAME = 240
 
 
 def parse(text: str) -> list[Point]:
-    """Returns the points of the grid `text`, the value of --sweep.
+    """Returns the points of the grid `text`, which is the value of --sweep.
 
     Raises:
       UserError: if `text` is not a grid, repeats a flag, or has too many points; if two points have
-        the same folder, or a folder's name is too long.
+        the same folder; or if a folder's name is too long.
     """
     axes = [_axis(part) for part in _split(text, ";") if part]
     if not axes:
@@ -65,7 +67,9 @@ def parse(text: str) -> list[Point]:
 
 
 def part(points: Sequence[Point], text: str | None) -> list[Point]:
-    """Returns every n-th point from the i-th on if `text` is "i/n", or all points if it is None.
+    """Returns every n-th point from the i-th on if --sweep_shard is "i/n", or all if it is None.
+
+    `text` is the value of --sweep_shard. Points are counted from 1.
 
     Raises:
       UserError: if `text` is not i/n with 1 ≤ i ≤ n.
@@ -82,7 +86,7 @@ def part(points: Sequence[Point], text: str | None) -> list[Point]:
 
 
 def folder(point: Point) -> str:
-    """Returns the name of a point's run directory, which depends on this point alone."""
+    """Returns the name of a point's run directory, whichever other points the sweep has."""
     return ",".join(
         f"{name}={re.sub(r'[^A-Za-z0-9.%_+-]+', '-', shown(name, value).replace(',', '+'))}"
         for name, value in point.items()
@@ -90,12 +94,12 @@ def folder(point: Point) -> str:
 
 
 def shown(name: str, value: str) -> str:
-    """Returns the value of a flag as tables show it: a flagfile without its folder and suffix."""
+    """Returns a flag's value as tables show it; a flagfile loses its folder and its suffix."""
     return pathlib.PurePath(value).stem if name == "flagfile" else value
 
 
 def _axis(text: str) -> tuple[list[str], list[list[str]]]:
-    """Parses a part between semicolons: a/b=1/2,3/4 gives (a, b) and its values (1, 2), (3, 4)."""
+    """Parses a part between semicolons: a/b=1/2,3/4 gives the flags a, b and [[1, 2], [3, 4]]."""
     left, equals, right = text.partition("=")
     names = [name.strip() for name in left.split("/")]
     if not equals or not all(re.fullmatch(r"[a-z]\w*", name) for name in names):

@@ -1,7 +1,7 @@
-"""Writes rows of TensorBoard's HParams table: a point of a sweep, and how its run ended.
+"""Writes rows of TensorBoard's HParams table: a row shows a point of a sweep and its run's results.
 
-This module writes the plugin's messages itself. The plugin's own functions import TensorFlow, which
-takes five seconds and half a gigabyte.
+This module writes the protocol buffers of TensorBoard's HParams plugin itself. The plugin's own
+functions import TensorFlow, which takes five seconds and half a gigabyte of memory.
 """
 
 import pathlib
@@ -16,11 +16,11 @@ from trainer.run_dir import event_files
 
 
 def write(run: pathlib.Path, flags: Mapping[str, str], results: Mapping[str, float] | None) -> None:
-    """Writes the row of a run, in place of an earlier row of the same run.
+    """Writes the row of a run, and replaces an earlier row of the same run.
 
     Args:
-      run: the run directory; the last part of its path names the row.
-      flags: values of the swept flags; a value that is a number is shown as a number.
+      run: the run directory; the last part of its path becomes the name of the row.
+      flags: values of the swept flags; the table shows a value as a number if it is one.
       results: values of the result columns; None if the run failed.
 
     Raises:

@@ -1,8 +1,9 @@
-"""Runs the points of a sweep, several at once, each in its own process.
+"""Trains the points of a sweep, several at once, each in its own process.
 
 A run prints to output.txt in its directory. The sweep locks this file, starts the run's process,
-and unlocks the file after it has recorded the outcome. So two sweeps never train one point at once.
-The process inherits the lock, so a killed sweep's points stay locked until their processes end.
+and unlocks the file after recording the outcome. So two sweeps never train the same point at the
+same time. The run's process inherits the lock. So even if a sweep is killed, each of its points
+stays locked until the point's process ends.
 """
 
 import collections
@@ -26,8 +27,8 @@ from trainer.system.regular_file import opener
 from trainer.system.typed_json import DamagedError, problem
 
 _PREFIX = "crescendo train: "
-_LONGEST_REASON = 65536  # bytes at the end of the output that are searched for the message
-_LONGEST_LINE = 1000  # characters of a message's line in sweep.json
+_LONGEST_REASON = 65536  # Bytes at the end of the output that `_reason` searches for a message.
+_LONGEST_LINE = 1000  # Most characters in a line of an error message in sweep.json.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,15 +52,16 @@ class _Attempt:
     process: "subprocess.Popen[bytes]"
     cores: set[int]
     output: IO[bytes]
-    begin: int  # byte of the file at which this attempt's output begins
-    signals: int = 0  # number of stop signals sent to the process
+    begin: int  # Byte of the file `output` at which this attempt's output begins.
+    signals: int = 0  # Number of stop signals sent to the process.
 
 
 def run_sweep(runs: Sequence[Run], sweep: pathlib.Path, *, parallel: int, retry: bool) -> bool:
     """Trains the unfinished `runs` of the sweep in the folder `sweep`, up to `parallel` at once.
 
-    Skips runs that failed before, unless `retry` is True. Passes stop signals on to the runs, which
-    then save checkpoints and end. Reports and skips runs whose files cannot be written.
+    Skips runs that failed before, unless `retry` is True. Passes stop signals on to the processes
+    of the runs, which then save checkpoints and end. If the files of a run cannot be written,
+    reports the error and skips the run.
 
     Returns:
       True if a stop signal arrived.
@@ -136,13 +138,13 @@ def _close(output: IO[bytes]) -> None:
 def _start(
     run: Run, sweep: pathlib.Path, output: IO[bytes], cores: set[int], retry: bool
 ) -> _Attempt | None:
-    """Starts training `run`; closes `output` and returns None if the run is not to be trained."""
+    """Starts training `run`, or closes `output` and returns None if it must not be trained."""
     ended = _result(run, sweep)
     try:
         last = outcomes.read(sweep).get(folder(run.point), Outcome())
     except (DamagedError, OSError):
-        last = Outcome()  # The next `_record` reports the damage.
-    if ended and last.status != 0:  # The sweep was killed before it recorded the outcome.
+        last = Outcome()  # The next call of `_record` reports the damaged file.
+    if ended and last.status != 0:  # A sweep was killed before it recorded the outcome.
         log(_line(run, Outcome(0), ended))
         _record(run, sweep, Outcome(0), ended)
     elif last.failed and not ended and not retry:
@@ -158,7 +160,7 @@ def _start(
 
 
 def _result(run: Run, sweep: pathlib.Path) -> dict[str, Any] | None:
-    """Returns the run's result, or None if it is missing or damaged; logs the damage."""
+    """Returns the run's result, or None if it is missing or unreadable; logs read errors."""
     path = sweep / folder(run.point)
     try:
         return result.read(path)
@@ -184,7 +186,7 @@ def _end(attempt: _Attempt, sweep: pathlib.Path) -> None:
 
 
 def _record(run: Run, sweep: pathlib.Path, end: Outcome, ended: dict[str, Any] | None) -> None:
-    """Records an attempt's outcome in sweep.json, and in TensorBoard if it finished or failed."""
+    """Records an outcome in sweep.json; if the run finished or failed, also for TensorBoard."""
     if ended or end.failed:
         numbers = {name: ended[name] for name in result.RESULTS} if ended else None
         flags = {name: shown(name, value) for name, value in run.point.items()}
@@ -204,7 +206,7 @@ def _line(run: Run, end: Outcome, ended: dict[str, Any] | None) -> str:
 
 
 def _reason(output: IO[bytes], begin: int) -> str:
-    """Returns the first two lines of `train`'s error message, or the output's last two lines."""
+    """Returns the first two lines of `train`'s error message, or else the output's last two."""
     output.seek(max(begin, output.seek(0, 2) - _LONGEST_REASON))
     lines = output.read().decode(errors="replace").splitlines()
     lines = [line.rstrip()[:_LONGEST_LINE] for line in lines if line.strip()]

@@ -1,4 +1,4 @@
-"""Computes mean and standard deviation of a result over runs that differ only in the seed."""
+"""Computes the mean and standard deviation of a result over runs that differ only in the seed."""
 
 import dataclasses
 import statistics
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-    """Mean and sample standard deviation (n − 1) of n numbers; the deviation is None if n is 1."""
+    """Mean and sample standard deviation of n numbers; `deviation` is None if n is 1."""
 
     mean: float
     deviation: float | None
@@ -15,7 +15,7 @@ class Spread:
 
     @property
     def percent(self) -> str:
-        """Fractions as text in percent: "91.20 ± 0.30% (n = 3)"."""
+        """Mean and deviation of fractions, as a text in percent: "91.20 ± 0.30% (n = 3)"."""
         more = "" if self.deviation is None else f" ± {100 * self.deviation:.2f}"
         return f"{100 * self.mean:.2f}{more}% (n = {self.n})"
 

@@ -1,4 +1,4 @@
-"""Formats tables of a sweep as text: a row per point, and means over the seeds."""
+"""Formats the points of a sweep as text tables, and computes means over the seeds."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,16 +11,16 @@ from trainer.system.output import aligned
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A point of a sweep, and how its run ended; --format=json prints these names.
+    """A point of a sweep, and how its run ended; --format=json prints the attributes' names.
 
     Attributes:
       folder: name of the run directory.
       flags: values of the swept flags.
-      status: exit status of the last `train`; None before the first one ends.
+      status: exit status of the last `train` of the point; None before the first one ends.
       reason: error message of the last `train`, if it failed.
-      results: values of RESULTS; None if the run is not finished.
-      evaluated_with: "plain" or "ema", the parameters that top1 and loss are of; None if the run is
-        not finished or has no average.
+      results: the results that RESULTS names; None if the run is not finished.
+      evaluated_with: parameters with which top1 and loss were measured: "plain", or "ema" for their
+        moving average. None if the run is not finished or does not have an average.
     """
 
     folder: str
@@ -33,14 +33,14 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """The points of a sweep that differ only in the seed; --format=json prints these names.
+    """Points of a sweep that differ only in the seed; --format=json prints the attributes' names.
 
     Attributes:
       flags: values of the swept flags, without the seed.
       n: number of finished points.
-      points: number of points.
-      mean: mean of each of RESULTS over the finished points; None if no point is finished.
-      spread: sample standard deviations (n − 1); None if fewer than two points are finished.
+      points: number of points, finished or not.
+      mean: mean of each result over the finished points; None if no point is finished.
+      spread: sample standard deviation of each result; None if fewer than two points are finished.
     """
 
     flags: Point
@@ -73,7 +73,7 @@ def best(found: Sequence[Cell]) -> Cell | None:
 
 
 def text(rows: Sequence[Row]) -> str:
-    """Returns the points as a table, then the cells if seeds vary, the best cell and failures."""
+    """Returns a table of points, a table of cells if seeds vary, the best cell, and failures."""
     names = list(rows[0].flags)
     parts = [_table([*names, "status", *RESULTS], map(_cells_of_row, rows))]
     found = cells(rows)
@@ -94,7 +94,7 @@ def text(rows: Sequence[Row]) -> str:
 
 
 def failed(rows: Iterable[Row]) -> list[Row]:
-    """Returns the rows whose last attempt ended with an error and that have no result."""
+    """Returns the rows without a result whose last `train` had an exit status other than 0."""
     return [row for row in rows if row.status and not row.results]
 
 

@@ -12,19 +12,19 @@ from trainer.system.regular_file import NotRegularError, opener
 
 
 def write_atomic(path: pathlib.Path, content: str | bytes) -> None:
-    """Writes a file that appears complete or not at all, and survives a crash; text is UTF-8.
+    """Writes a file, which appears complete or not at all, even after a crash; text is UTF-8.
 
     Raises:
       OSError: if the file cannot be written. The error's `filename` is `path`.
     """
     temporary = path.with_name(path.name + ".tmp")
-    try:  # Over NFS, closing the file may be the first step that fails.
+    try:  # On NFS, closing the file may be the first step that fails.
         with open(temporary, "wb", opener=opener) as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except NotRegularError:  # Callers distinguish this type from a full disk.
+    except NotRegularError:  # Callers handle this error in another way.
         raise
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -33,16 +33,16 @@ def write_atomic(path: pathlib.Path, content: str | bytes) -> None:
 
 
 def write_json(path: pathlib.Path, value: Any, indent: int | None = 2) -> None:
-    """Writes a JSON file like `write_atomic`, on one line if `indent` is None."""
+    """Writes `value` as JSON with `write_atomic`, on one line if `indent` is None."""
     write_atomic(path, json.dumps(value, indent=indent) + "\n")
 
 
 def move_atomic(
     temporary: pathlib.Path, path: pathlib.Path, aside: pathlib.Path | None = None
 ) -> None:
-    """Renames the folder `temporary` to `path`, which appears complete or not at all.
+    """Renames the folder `temporary` to `path`, where it appears complete or not at all.
 
-    If `aside` is given, an existing folder at `path` is first renamed to `aside`.
+    If `aside` is given, a folder that exists at `path` is first renamed to `aside`.
     """
     for entry in (*temporary.rglob("*"), temporary):
         flush(entry)

@@ -21,10 +21,10 @@ def start(
 ) -> "subprocess.Popen[bytes]":
     """Starts the program with `arguments` on `cores` (empty: all); the child prints to `output`.
 
-    The child gets no signals from the terminal. On Linux, the kernel sends it SIGTERM when the
-    calling thread ends, so that a killed sweep leaves no child running. Call `start` from a process
-    with one thread: otherwise the child may get a second SIGTERM, which ends it without a
-    checkpoint.
+    The child gets no signals from the terminal. On Linux, the kernel sends SIGTERM to the child
+    when the calling thread ends. So a training ends if the `sweep` that started it is killed. Call
+    `start` from a process with one thread. Otherwise, the child may get SIGTERM twice, and the
+    second signal ends the child without a checkpoint.
     """
     return subprocess.Popen(
         [sys.executable, "-m", "trainer", *arguments],
@@ -38,9 +38,9 @@ def start(
 
 
 def _prepare(cores: set[int], parent: int) -> None:
-    """Sets the child's cores, and asks for SIGTERM at the end of `parent`, a process id.
+    """Sets the child's cores, and asks the kernel for a SIGTERM when the process `parent` ends.
 
-    It runs in the child, before the child executes the program.
+    This function runs in the child, before the child executes the program.
     """
     if cores and hasattr(os, "sched_setaffinity"):  # macOS lacks this call.
         os.sched_setaffinity(0, cores)

@@ -1,4 +1,4 @@
-"""Cores that this process may use: a scheduler or the parent process may allow only some."""
+"""Finds the cores that this process may use; a scheduler or the parent may allow only some."""
 
 import os
 
@@ -11,7 +11,7 @@ def usable() -> list[int]:
 
 
 def split_cores(n: int) -> list[set[int]]:
-    """Splits the usable cores into `n` near-equal sets; sets share cores if there are too few."""
+    """Splits the usable cores into `n` near-equal sets, which share cores if there are too few."""
     cores = usable()
     return [
         set(cores[i * len(cores) // n : (i + 1) * len(cores) // n]) or {cores[i % len(cores)]}

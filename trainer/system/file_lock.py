@@ -1,4 +1,4 @@
-"""Locks open files with flock, and explains the failure on a file system without locks."""
+"""Locks open files with flock; the error on a file system without locks names a remedy."""
 
 import errno
 import fcntl
@@ -8,7 +8,7 @@ from trainer.errors import UserError
 
 
 def take(file: Any, *, shared: bool = False, wait: bool = False) -> bool:
-    """Locks an open file; returns False if another process has the lock and `wait` is false.
+    """Locks an open file; returns False if another process has the lock, and `wait` is False.
 
     Raises:
       UserError: if the file system has no locks.

@@ -1,7 +1,7 @@
 """Measures the used and the available memory, and translates out-of-memory errors.
 
-If a GPU's memory is full, TensorFlow raises an error. On a CPU, it raises no error: the kernel
-kills the process, or oneDNN ends the process if `ulimit -v` limits its address space. So callers
+If a GPU's memory is full, TensorFlow raises an error. If RAM is full, the kernel kills the process.
+If `ulimit -v` limits the address space, TensorFlow's library oneDNN ends the process. So callers
 first compare the memory that they need with the memory that this module measures.
 """
 
@@ -27,8 +27,9 @@ LESS = (
 )
 
 _PROC, _CGROUP = pathlib.Path("/proc"), pathlib.Path("/sys/fs/cgroup")
-# By controller in /proc/self/cgroup ("" in version 2): the folder, the files with the limit and the
-# usage, and the field of memory.stat with the size of the file cache that the kernel can drop.
+# Each key is a controller in /proc/self/cgroup; "" stands for cgroups version 2. Each value has a
+# folder, its file with the limit, its file with the usage, and a field of memory.stat. The field is
+# the size of the file cache that the kernel can drop.
 _CGROUPS = {
     "": ("", "memory.max", "memory.current", "inactive_file"),
     "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -37,12 +38,13 @@ _CGROUPS = {
 
 @dataclasses.dataclass(frozen=True)
 class Use:
-    """Bytes of one memory (a GPU's, RAM or address space) that this process uses.
+    """Bytes of one kind of memory (a GPU's memory, RAM or address space) that this process uses.
 
     Attributes:
       now: bytes in use now.
       peak: most bytes in use since `reset_peak_memory`.
-      limit: most bytes that this process can use beside other processes; infinite if unknown.
+      limit: most bytes that this process can use, beside other processes; infinite if there is no
+        limit, or if the limit is unknown.
     """
 
     now: int
@@ -53,8 +55,8 @@ class Use:
 def memory_usage(devices: Sequence[str]) -> list[Use]:
     """Returns the memory use of each GPU, or of this process if all devices are CPUs.
 
-    The first entry of a process is RAM. The second is address space, which `ulimit -v` may limit.
-    The list is empty if the platform does not report memory.
+    For CPUs, the first entry is RAM. The second entry is address space, which `ulimit -v` may
+    limit. The list is empty if the system does not report memory.
     """
     if _on_cpu(devices):
         try:
@@ -68,8 +70,8 @@ def memory_usage(devices: Sequence[str]) -> list[Use]:
 def reset_peak_memory(devices: Sequence[str]) -> None:
     """Resets the peaks of `memory_usage` to the memory in use now, if the system permits it.
 
-    The peak of the address space cannot be reset. Without permission to write /proc, the peak of
-    the RAM cannot be reset either.
+    The peak of the address space cannot be reset. The peak of RAM can be reset only if this process
+    may write to /proc.
     """
     for device in _gpus(devices):
         tf.config.experimental.reset_memory_stats(device)
@@ -79,7 +81,7 @@ def reset_peak_memory(devices: Sequence[str]) -> None:
 
 
 def out_of_memory(what: str, remedy: str) -> Translation:
-    """Returns a translation of out-of-memory errors into a UserError with the `remedy`."""
+    """Returns a translation of out-of-memory errors into a UserError with `what` and `remedy`."""
 
     def translation(error: tf.errors.OpError) -> UserError | None:
         if isinstance(error, tf.errors.ResourceExhaustedError):
@@ -108,7 +110,7 @@ def _process() -> list[Use]:
 
 
 def ram_limit(proc: pathlib.Path = _PROC, cgroups: pathlib.Path = _CGROUP) -> int:
-    """Returns the bytes of RAM that the machine has, or the lowest limit of a cgroup if less."""
+    """Returns the machine's RAM in bytes, or the lowest limit of a cgroup if that is less."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min([machine, *(limit for limit, _ in _limits(proc, cgroups))])
 
@@ -123,15 +125,16 @@ def _limits(proc: pathlib.Path, cgroups: pathlib.Path) -> Iterator[tuple[int, in
     """Yields the limit and the usage, in bytes, of each cgroup that limits this process.
 
     A container, a systemd slice or a scheduler's job is a cgroup, which may lie in another cgroup.
+    The usage does not count the file cache that the kernel can drop.
     """
     groups = proc / "self" / "cgroup"
     for line in groups.read_text().splitlines() if groups.exists() else []:
         _, controllers, path = line.split(":", 2)
         for controller in _CGROUPS.keys() & controllers.split(","):
             name, limit, usage, cache = _CGROUPS[controller]
-            # In a container, the root folder is the container's cgroup, or is the host's root and
-            # has the container's cgroup at `path`. So the loop visits the root and all folders
-            # down to `path`.
+            # In a container, the root folder may be the container's own cgroup. It may also be the
+            # host's root, with the container's cgroup at `path`. So the loop visits the root and
+            # all folders down to `path`.
             parts = path.strip("/").split("/")
             for folder in itertools.accumulate(parts, operator.truediv, initial=cgroups / name):
                 with contextlib.suppress(OSError):
@@ -142,7 +145,7 @@ def _limits(proc: pathlib.Path, cgroups: pathlib.Path) -> Iterator[tuple[int, in
 
 
 def _fields(path: pathlib.Path) -> dict[str, int]:
-    """Returns sizes in bytes, by name, from lines such as `VmRSS:  12 kB` or `cache 12288`."""
+    """Returns sizes in bytes, by name, from a file's lines: `VmRSS:  12 kB` or `cache 12288`."""
     rows = [line.replace(":", " ").split() for line in path.read_text().splitlines()]
     return {
         row[0]: int(row[1]) * (1024 if row[2:] == ["kB"] else 1)

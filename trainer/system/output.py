@@ -1,7 +1,8 @@
-"""Output of the program: results, messages, and streams whose failures cannot end a training.
+"""Prints results and messages; a failed write to stdout or stderr does not end a training.
 
-A training continues if its output cannot be written (the disk is full, the reader of a pipe has
-ended, or the terminal has hung up). A command whose output is its result, such as `plan`, fails.
+A write fails if the disk is full, the reader of a pipe has ended, or the terminal has hung up. The
+output of some commands, such as `plan`, is their result. A failed write to stdout ends these
+commands with an error.
 """
 
 import codecs
@@ -19,7 +20,7 @@ from absl import logging as absl_logging
 
 from trainer.errors import ExitError, ExitStatus
 
-# Replacements for this program's characters on an ASCII terminal; other characters become "?".
+# If a stream can encode only ASCII, these characters are replaced, and all others become "?".
 _IN_ASCII = {
     "×": "x",
     "→": "->",
@@ -31,18 +32,18 @@ _IN_ASCII = {
     "±": "+-",
     "÷": "/",
 }
-# Characters that may need an escape. A regular expression finds them fast in a plan of megabytes.
+# Characters that may need an escape. A regular expression finds them fast in long texts.
 _SUSPECT = re.compile(r"[^\n\t -~]")
 
 
 class OutputError(ExitError):
-    """The result cannot be printed."""
+    """Raised if the result cannot be printed."""
 
     status = ExitStatus.FAILED
 
 
 class ReaderLeftError(Exception):
-    """The process that reads the output, such as `head`, has ended, so nothing can be printed."""
+    """Raised if the process that reads the output, such as `head`, has ended."""
 
 
 class _Stream:
@@ -65,10 +66,10 @@ class _Stream:
             self.failed(error)
 
     def close(self) -> None:
-        """Flushes but does not close.
+        """Flushes the stream, but leaves it open.
 
-        If descriptor 1 or 2 were closed, the next opened file could get its number, and native code
-        that prints would write into that file.
+        If descriptor 1 (stdout) or 2 (stderr) were closed, the next opened file could get its
+        number. Then native code that prints would write into that file.
         """
         self.flush()
 
@@ -89,14 +90,14 @@ class _Plain(logging.Formatter):
 def open_closed_streams() -> None:
     """Opens /dev/null for each of stdin, stdout and stderr that is closed.
 
-    Otherwise, a file that this program opens could get the descriptor of stderr, and TensorFlow
-    would write its messages into that file.
+    Otherwise, a file that this program opens could get the descriptor of stderr. TensorFlow would
+    then write its messages into that file.
     """
     for descriptor, (name, mode) in enumerate([("stdin", "r"), ("stdout", "w"), ("stderr", "w")]):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # Returns the lowest free number, `descriptor`.
+            os.open(os.devnull, os.O_RDWR)  # Gets the lowest free number: `descriptor`.
         if getattr(sys, name) is None:
             setattr(sys, name, open(descriptor, mode, closefd=False))  # noqa: SIM115
 
@@ -116,24 +117,24 @@ def protect(training: bool) -> None:
     handler = absl_logging.get_absl_handler()
     handler.python_handler.stream = sys.stderr
     handler.setFormatter(_Plain())
-    logging.raiseExceptions = False  # Otherwise logging prints a traceback.
+    logging.raiseExceptions = False  # Otherwise, a failed write prints a traceback.
 
 
 class _Log:
     """Destination of messages."""
 
-    command: str | None = None  # Command that prints its result to stdout, its messages to stderr.
+    command: str | None = None  # Named in messages to stderr; if None, they go to stdout.
     silent = False  # Whether this process is a worker other than the chief.
-    write: Callable[..., None] | None = None  # Function that prints above the progress bar, if any.
+    write: Callable[..., None] | None = None  # Prints above the progress bar, if any.
 
 
 _log = _Log()
 
 
 def log(text: str, *, all_workers: bool = False) -> None:
-    """Prints one or more lines about what the program does.
+    """Prints a message of one or more lines about the program's actions.
 
-    Among several workers, only the chief prints them, unless `all_workers` is true.
+    If there are several workers, only the chief prints, unless `all_workers` is True.
     """
     if _log.silent and not all_workers:
         return
@@ -148,7 +149,7 @@ def log(text: str, *, all_workers: bool = False) -> None:
 
 
 def log_to(command: str | None) -> None:
-    """Sends messages to stderr, with the prefix "crescendo <command>:"; None means stdout.
+    """Sends messages to stderr with the prefix "crescendo <command>:"; None: to stdout.
 
     Messages above a progress bar have no prefix.
     """
@@ -195,7 +196,7 @@ def say(text: str, *, to: TextIO | None = None) -> None:
 
 
 def width() -> int | None:
-    """Returns the number of columns if stdout is a terminal, or else None."""
+    """Returns the number of columns of the terminal, or None if stdout is not a terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 

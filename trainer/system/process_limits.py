@@ -1,4 +1,4 @@
-"""Checks the limits of `ulimit` and containers that make TensorFlow abort without a message.
+"""Checks the limits, from `ulimit` or a container, at which TensorFlow aborts without a message.
 
 TensorFlow's C++ code ends the process if a thread cannot be started or memory cannot be allocated.
 Python cannot report such an end, so this module tests the limits before TensorFlow starts.
@@ -14,18 +14,18 @@ from trainer.errors import UserError
 from trainer.system.cores import usable
 
 # Training a model of 2,000 parameters on two cores takes 2.2 GB of addresses and 19 threads.
-# TensorFlow aborts at a limit of 1.9 GB or of 20 threads.
+# TensorFlow aborts under a limit of 1.9 GB of addresses, and under a limit of 20 threads.
 _ADDRESSES, _ADDRESSES_PER_CORE = 2**31, 2**26
 _THREADS, _THREADS_PER_CORE = 24, 4
-# AutoGraph writes a function's code into a temporary file before it compiles it.
+# AutoGraph writes the code of each function that it compiles into a temporary file.
 _FILE_BYTES = 2**16
 
 
 def check() -> None:
-    """Warns of any limit on address space.
+    """Checks the limits of file size, address space and threads; warns of any limit of addresses.
 
     Raises:
-      UserError: if a limit is too low for every run.
+      UserError: if a limit is too low even for a very small model.
     """
     cores = len(usable())
     files = _limit(resource.RLIMIT_FSIZE)
@@ -39,7 +39,7 @@ def check() -> None:
 
 
 def reached(error: Exception) -> str:
-    """Returns a message of two lines if a limit caused the error, else ""."""
+    """Returns a message of two lines if a limit caused `error`, or else ""."""
     text = str(error)
     if "can't start new thread" in text:
         what = "no thread can be started, since ulimit -u or the container allows no more"
@@ -63,7 +63,10 @@ def _check_addresses(needed: int) -> None:
 
 
 def _check_threads(needed: int) -> None:
-    """Starts `needed` threads and ends them: other processes' threads count towards the limits."""
+    """Checks that `needed` threads can be started, by starting them.
+
+    The limits alone do not show this, because the threads of other processes count too.
+    """
     done = threading.Event()
     started: list[threading.Thread] = []
     try:

@@ -1,8 +1,8 @@
 """Opens files that must be regular files, not a FIFO, device, socket or folder.
 
 A plain `open` waits forever for the writer of a FIFO, and a plain `read` fills the memory from
-/dev/zero. `opener` opens a file without waiting, and then checks the open file: no other file can
-take its place between the check and the use.
+/dev/zero. `opener` opens a path without waiting, and then checks the kind of the open file. So no
+other file can replace the checked file before it is read or written.
 """
 
 import contextlib
@@ -21,11 +21,11 @@ _KINDS = {
 
 
 class NotRegularError(OSError):
-    """The file at `filename` is not a regular file; `strerror` says what it is instead."""
+    """Raised if the file at `filename` is not a regular file; `strerror` names its kind."""
 
 
 class ReadError(OSError):
-    """The file at `filename` exists and cannot be read; `strerror` says why."""
+    """Raised if the file at `filename` exists but cannot be read; `strerror` is the reason."""
 
 
 def opener(path: str | os.PathLike[str], flags: int) -> int:
@@ -39,7 +39,7 @@ def opener(path: str | os.PathLike[str], flags: int) -> int:
     try:
         descriptor = os.open(name, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except OSError as error:
-        if error.errno == errno.ENXIO:  # The path is a socket, or a FIFO without a reader.
+        if error.errno == errno.ENXIO:  # A socket, or a FIFO without a reader.
             raise _not_regular("a FIFO, a socket or a device", name) from error
         if error.errno == errno.EISDIR:  # The path is a folder, opened for writing.
             raise _not_regular("a folder", name) from error
@@ -60,8 +60,8 @@ def reading(path: str | os.PathLike[str], most_bytes: int) -> Iterator[BinaryIO]
 
     Raises:
       FileNotFoundError: if the file does not exist.
-      NotRegularError: if it is not a regular file.
-      ReadError: if it cannot be opened or read, or has more than `most_bytes`.
+      NotRegularError: if the file is not a regular file.
+      ReadError: if the file cannot be opened or read, or has more than `most_bytes`.
     """
     name = os.fspath(path)
     try:

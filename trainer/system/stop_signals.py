@@ -10,7 +10,7 @@ from trainer.errors import ExitStatus
 
 
 def asking() -> list[signal.Signals]:
-    """Returns the signals that ask to stop, without SIGHUP if it is ignored, as under `nohup`."""
+    """Returns the signals that ask to stop; SIGHUP is left out if it is ignored, as by `nohup`."""
     hung_up = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []
     return [signal.SIGTERM, signal.SIGINT, *hung_up]
 
@@ -18,7 +18,8 @@ def asking() -> list[signal.Signals]:
 def is_repeated_hangup(number: int, stopping: bool) -> bool:
     """Returns whether the signal is a SIGHUP and the program is already `stopping`.
 
-    When a terminal closes, the shell and the kernel send one SIGHUP each, 0.4 ms apart.
+    When a terminal closes, the shell and the kernel send one SIGHUP each, 0.4 ms apart. The second
+    one is not a second request to stop.
     """
     return stopping and number == signal.SIGHUP
 
@@ -27,9 +28,10 @@ def is_repeated_hangup(number: int, stopping: bool) -> bool:
 def watched() -> Iterator[Callable[[], bool]]:
     """Yields a function that reports whether a signal that asks to stop has arrived.
 
-    A signal before that function's first call ends the process at once, because there is nothing to
-    save yet. A second signal also ends it at once: the files on the disk are complete at any time.
-    A thread receives the signals, because Python's own handlers wait until TensorFlow returns.
+    A signal before the first call of the function ends the process at once, because there is
+    nothing to save yet. A second signal also ends the process at once. This is safe, because the
+    files on the disk are complete at any time. A thread receives the signals, because Python's own
+    handlers would wait until TensorFlow returns.
     """
     received, asked = threading.Event(), threading.Event()
     signals = asking()

@@ -1,4 +1,4 @@
-"""Translation of TensorFlow's errors into errors that name the cause and the remedy."""
+"""Translates TensorFlow's errors into errors that name the cause and a remedy."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -7,13 +7,16 @@ import tensorflow as tf
 
 from trainer.errors import ExitError
 
-# Maps TensorFlow's error to the error to raise in its place, or to None if it has another cause.
+# Maps TensorFlow's error to the error to raise in its place. None: the translation does not apply.
 Translation = Callable[[tf.errors.OpError], ExitError | None]
 
 
 @contextlib.contextmanager
 def translate(*translations: Translation) -> Iterator[None]:
-    """Replaces a TensorFlow error in the block by the first error that a translation returns."""
+    """Replaces a TensorFlow error in the block by the first error that a translation returns.
+
+    If no translation returns an error, TensorFlow's error is raised again.
+    """
     try:
         yield
     except tf.errors.OpError as error:

@@ -1,8 +1,8 @@
 """Reads JSON from outside this process, and checks that it has the declared structure.
 
 A declaration is a `Kind`: a function that checks a parsed value and returns it. `fields` makes the
-kind of an object from the kinds of its fields. If a field is missing, a number has 400 digits, or a
-byte is not UTF-8, `read` raises a `DamagedError` that names the file, the field and the problem.
+kind of an object from the kinds of its fields. If a field is missing, a number is too large, or the
+file is not UTF-8, `read` raises a `DamagedError` that names the file, the field and the problem.
 Undeclared fields are accepted, because a newer version may have written them.
 """
 
@@ -19,16 +19,16 @@ Kind = Callable[[Any], Any]
 MOST_BYTES = 2**24  # This program's JSON files are smaller: a sweep of 10,000 points has 3 MB.
 _MOST_LOG_BYTES = 2**30  # A log of this size has 2.7 million lines of 400 bytes.
 _MOST_LINE_BYTES = 2**16
-LARGEST = 1e100  # Sums and squares of numbers up to this one are finite, as matplotlib needs.
+LARGEST = 1e100  # Squares and sums of numbers up to this are finite, as matplotlib needs.
 _LARGEST_INTEGER = 2**63 - 1
 
 
 class WrongError(ValueError):
-    """A value is not of its declared kind.
+    """Raised if a value is not of its declared kind.
 
     Args:
-      what: predicate of a sentence about the value, such as "is missing".
-      place: path of the value in the text, such as points[3].status; "" for the whole text.
+      what: rest of a sentence that begins with the value's place, such as "is missing".
+      place: path of the value in the JSON text, such as points[3].status; "" for the whole text.
     """
 
     def __init__(self, what: str, place: str = "") -> None:
@@ -37,13 +37,13 @@ class WrongError(ValueError):
         self.what, self.place = what, place
 
     def inside(self, place: str) -> "WrongError":
-        """Returns this error with `place` in front of its own place."""
+        """Returns a copy of this error with `place` put in front of its own place."""
         dot = "." if place and self.place and not self.place.startswith("[") else ""
         return WrongError(self.what, f"{place}{dot}{self.place}")
 
 
 class DamagedError(Exception):
-    """A file does not have its declared structure; `reason` names the field and the problem."""
+    """Raised if a file does not have its declared structure; `reason` names field and problem."""
 
     def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
         super().__init__(f"{os.fspath(path)} is damaged: {reason}")
@@ -51,7 +51,7 @@ class DamagedError(Exception):
 
 
 def problem(error: DamagedError | OSError) -> str:
-    """Returns the predicate of a sentence about the file that raised `error`."""
+    """Returns the rest of a sentence that begins with the path of the file: "is damaged: ..."."""
     if isinstance(error, DamagedError):
         return f"is damaged: {error.reason}"
     return f"cannot be read: {error.strerror}"
@@ -76,7 +76,7 @@ def parsed(text: str | bytes, kind: Kind) -> Any:
     except RecursionError as error:
         raise WrongError("is nested too deeply") from error
     except ValueError as error:  # Python refuses integers of over 4,300 digits.
-        raise WrongError("has a number of too many digits") from error
+        raise WrongError("has a number with too many digits") from error
     return kind(value)
 
 
@@ -113,10 +113,10 @@ def read_existing(
 
 
 def read_lines(path: str | os.PathLike[str], kind: Kind) -> Iterator[tuple[int, Any]]:
-    """Yields the number of each line of a file, from 1, and the line's value.
+    """Yields the number of each line of a file, from 1, and the line's JSON value.
 
-    If a line is wrong, its value is a WrongError. An unfinished object at the end of the file is
-    left out, because it only shows that the process that wrote the file was killed.
+    If a line is wrong, a WrongError is yielded as its value. An unfinished object at the end of the
+    file is left out: it only shows that the process that wrote the file was killed.
 
     Raises:
       FileNotFoundError: if the file does not exist.
@@ -140,7 +140,7 @@ def read_lines(path: str | os.PathLike[str], kind: Kind) -> Iterator[tuple[int, 
 
 
 def fields(required: Mapping[str, Kind], optional: Mapping[str, Kind] | None = None) -> Kind:
-    """Returns the kind of objects with these fields; other fields stay unchecked."""
+    """Returns the kind of objects with these fields, by name; other fields stay unchecked."""
 
     def check(value: Any) -> dict[str, Any]:
         checked = {**_object(value)}
@@ -155,7 +155,7 @@ def fields(required: Mapping[str, Kind], optional: Mapping[str, Kind] | None = N
 
 
 def table_of(kind: Kind) -> Kind:
-    """Returns the kind of objects with any field names, whose values are of `kind`."""
+    """Returns the kind of objects with any field names and with values of `kind`."""
 
     return lambda value: {
         name: _inside(reprlib.repr(name), kind, each) for name, each in _object(value).items()
@@ -163,7 +163,7 @@ def table_of(kind: Kind) -> Kind:
 
 
 def list_of(kind: Kind, length: int | None = None) -> Kind:
-    """Returns the kind of lists of `length` values of `kind`; None allows any length."""
+    """Returns the kind of lists of `length` values of `kind`; if None, of any length."""
 
     def check(value: Any) -> list[Any]:
         if not isinstance(value, list) or length not in (None, len(value)):
@@ -201,7 +201,7 @@ def integer(least: int = 0, most: int = _LARGEST_INTEGER) -> Kind:
 
 
 def number(least: float = -LARGEST, most: float = LARGEST) -> Kind:
-    """Returns the kind of finite numbers from `least` to `most`, which become floats."""
+    """Returns the kind of finite numbers from `least` to `most`; they are returned as floats."""
 
     def check(value: Any) -> float:
         # The comparison comes first, because float() raises an error for a very large integer.
@@ -213,7 +213,7 @@ def number(least: float = -LARGEST, most: float = LARGEST) -> Kind:
 
 
 def measured(value: Any) -> float:
-    """Checks that the value is a number up to LARGEST, NaN or infinite; returns it as a float."""
+    """Checks that the value is NaN, infinite, or from -LARGEST to LARGEST; returns a float."""
     if not _is_number(value) or (LARGEST < abs(value) < float("inf")):
         raise WrongError(f"is {reprlib.repr(value)}, not a number up to {LARGEST:g}")
     return float(value)
@@ -232,7 +232,7 @@ def text(value: Any) -> str:
 
 
 def file_name(value: Any) -> str:
-    """Checks that the value is a file name; surrogates in it stand for bytes that are not UTF-8."""
+    """Checks that the value is a file name; surrogates may stand for bytes that are not UTF-8."""
     return _encodable(value, "surrogateescape")
 
 

@@ -1,6 +1,7 @@
 """Averages a model's parameters and moving statistics on the devices, and evaluates the average.
 
-trainer/schedule/averaging.py defines the average and its weights.
+The average is an exponential moving average (EMA), which trainer/schedule/averaging.py defines. A
+position is the number of training examples that the run has consumed.
 """
 
 import contextlib
@@ -19,12 +20,12 @@ from trainer.training.evaluation import Evaluation, Evaluations, Evaluator
 class ModelAverage:
     """Average of all weights of a model over its updates.
 
-    All weights are averaged with the same weighting of positions, so the averaged model is a
-    weighted mean of the run's models. A frozen weight is equal to its average. If its layer trains
-    later, the average goes on from the frozen value, as if the weight had always been trained.
+    An update has the same factor in the averages of all weights. So the averaged model is a
+    weighted mean of the models after the updates. A frozen weight is equal to its average. If the
+    weight trains later, its average changes as if the weight had trained since position 0.
 
     Attributes:
-      variables: average of each of the model's weights, in the model's order.
+      variables: average of each of the model's weights, in the order of `model.weights`.
     """
 
     def __init__(
@@ -47,13 +48,13 @@ class ModelAverage:
             ]
 
     def update_weights(self, batch_size: int, ends: Sequence[int]) -> list[float]:
-        """Returns the weights of updates of `batch_size` examples that end at positions `ends`."""
+        """Returns the weight of each update in the average; `ends` has the position after each."""
         return averaging.update_weights(self._decay, self._base_batch_size, batch_size, ends)
 
     def moving(self) -> list[tuple[Any, Any]]:
-        """Returns the pairs (weight, average) whose average an update moves.
+        """Returns the pairs (weight, average) in which an update changes the average.
 
-        They are those of the parameters and the moving statistics that train now.
+        These weights are the parameters and the moving statistics that are not frozen now.
         """
         norms = trained_norms(self._model).values()
         moving = [s for norm in norms for s in (norm.moving_mean, norm.moving_variance)]
@@ -62,10 +63,10 @@ class ModelAverage:
         return [(weight.value, average) for weight, average in pairs if id(weight) in changed]
 
     def values(self, updated: Mapping[int, tf.Tensor], weight: tf.Tensor) -> list[tf.Tensor]:
-        """Returns the values of the averages of `moving` after an update.
+        """Returns the value of each average in `moving` after an update, in the same order.
 
         Args:
-          updated: the new values of the variables that the update changes, by their id.
+          updated: new value of each variable that the update changes, by the variable's `id`.
           weight: weight of the update in the averages, float32 [].
         """
         values = []
@@ -79,7 +80,7 @@ class ModelAverage:
     def in_model(self) -> Iterator[None]:
         """Exchanges the model's weights for their averages while the context lasts.
 
-        The exchange copies nothing, and is exact.
+        The variables exchange whole tensors, so no value is copied or rounded.
         """
         self._exchange()
         try:
@@ -103,18 +104,19 @@ def evaluate(
     counts: str,
     should_stop: Callable[[], bool],
 ) -> Evaluations | None:
-    """Evaluates the model, and its average if there is one; returns None if it was told to stop.
+    """Evaluates the model, and its average if there is one; returns None if asked to stop.
 
-    The parameters `counts` are evaluated last, so the evaluator then has their predictions.
+    The evaluation that is the run's result comes last. The reason is that the evaluator keeps only
+    the predictions of its last evaluation.
 
     Args:
       evaluator: evaluates the model.
-      average: the model's average; None if the run has none.
-      counts: PLAIN or EMA, the parameters that the run's results are of.
+      average: the model's average; None if the run does not average.
+      counts: PLAIN or EMA: whether the run's result is that of the parameters or of their average.
       should_stop: returns whether the evaluation is to stop; called about every second.
 
     Raises:
-      UserError: as `Evaluator.evaluate` does.
+      UserError: if `Evaluator.evaluate` raises it.
     """
     found: dict[str, Evaluation] = {}
     for name in sorted((PLAIN, EMA) if average else (PLAIN,), key=lambda name: name == counts):

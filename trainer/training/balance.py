@@ -1,4 +1,4 @@
-"""Applies --class_weights and --sampling to the training set of a run."""
+"""Applies --class_weights and --sampling, which balance classes, to the training set of a run."""
 
 import dataclasses
 import hashlib
@@ -24,9 +24,10 @@ class Balance:
     """Values that balance the classes of a training set.
 
     Attributes:
-      weights: factor on the loss of an example, by label; None: all are 1.
-      order: function from positions to indices of examples; if None, each epoch has each once.
-      sizes: number of examples of each class if `order` depends on them, else None.
+      weights: factor on the loss of an example, by the example's label; None: all factors are 1.
+      order: function from positions (examples that the run consumes before) to indices of examples;
+        None: the usual order, in which each epoch has each example once.
+      sizes: number of examples of each class if `order` depends on these numbers, else None.
     """
 
     weights: tuple[float, ...] | None = None
@@ -41,19 +42,21 @@ def from_config(
     bad: BadExamples,
     group: ProcessGroup,
 ) -> Balance:
-    """Returns the balance that the flags ask for; every process gets the chief's weights.
+    """Returns the balance that the flags ask for.
+
+    All processes get the weights of the chief, which is the first process.
 
     Args:
       config: flags of the run.
       examples: the training set.
-      data: properties that the run keeps; its weights and class sizes must be the same.
+      data: properties of the training set when the run began.
       bad: records examples without a usable label.
       group: the processes that train together.
 
     Raises:
-      UserError: if the weights cannot be read, weights or class sizes differ from those that the
-        run began with or from those of another worker, an example has no label and `bad` refuses
-        it, or a class that is to be balanced has no examples.
+      UserError: if the weights cannot be read, weights or class sizes differ from those in `data`,
+        the workers have different labels, an example has no label and `bad` does not skip it, no
+        example has a label, or a class that is to be balanced has no examples.
     """
     if config.class_weights is None and config.sampling != class_balance.BALANCED:
         return Balance()
@@ -79,10 +82,10 @@ def from_config(
 def _labels(
     examples: InMemoryDataset | IndexedDataset, bad: BadExamples, group: ProcessGroup
 ) -> np.ndarray:
-    """Returns each example's label, int64, or −1; all workers must have the same bad examples."""
+    """Returns each example's label, int64, or −1; checks that all workers have the same labels."""
     labels = sources.labels(examples)
     for index in np.flatnonzero(labels < 0).tolist():
-        assert isinstance(examples, IndexedDataset)  # In memory, all examples have labels.
+        assert isinstance(examples, IndexedDataset)  # An example in memory always has a label.
         bad.add(examples.describe(index), "its label cannot be read, or is not a known class")
     if not np.any(labels >= 0):
         raise UserError(f"{examples.name} has no example with a label.\nName another split.")

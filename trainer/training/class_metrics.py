@@ -1,7 +1,7 @@
 """Measures a classifier class by class, and how well its probabilities agree with its accuracy.
 
-All numbers come from the predictions of one evaluation. A value that is not defined, such as the
-recall of a class without examples, is None and not 0.
+All numbers come from the predictions of one evaluation. If a value is not defined, such as the
+recall of a class without examples, it is None and not 0.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ import numpy as np
 
 from trainer.training.evaluation import Predictions
 
-# Bins of equal width of the confidence: Guo et al. 2017 (arXiv:1706.04599), §5.
+# Number of bins of equal width for `calibration`: Guo et al. 2017 (arXiv:1706.04599), §5.
 BINS = 15
 
 
@@ -18,7 +18,7 @@ def confusion(predictions: Predictions, classes: int) -> np.ndarray:
     """Returns the non-zero cells of the confusion matrix, which has `classes` rows and columns.
 
     Returns:
-      int64 [m, 3], sorted: label, prediction, number of examples.
+      int64 [m, 3] for m cells: label, predicted label, number of examples. Rows are sorted.
     """
     cells, counts = np.unique(
         predictions.labels * classes + predictions.predicted, return_counts=True
@@ -27,15 +27,17 @@ def confusion(predictions: Predictions, classes: int) -> np.ndarray:
 
 
 def by_class(cells: np.ndarray, classes: int) -> list[dict[str, Any]]:
-    """Returns the numbers of each class, from the cells of `confusion`.
+    """Returns a dictionary of metrics for each class, from the `cells` that `confusion` returns.
 
-    - support: examples of the class; predicted: examples that the model takes for the class;
-      correct: examples that are in both.
+    - support: number of examples with this label.
+    - predicted: number of examples that the model predicts to be of this class.
+    - correct: number of examples with this label that are predicted correctly.
     - precision = correct / predicted; recall = correct / support;
-      f1 = 2 correct / (support + predicted). All three are None if the support is 0. The precision
-      is None if `predicted` is 0.
-    - mistaken_for: index of the most frequent wrong prediction, the lowest if several are equally
-      frequent; mistakes: examples with this prediction. If no prediction is wrong: None and 0.
+      f1 = 2 correct / (support + predicted). All three are None if `support` is 0. The precision is
+      also None if `predicted` is 0.
+    - mistaken_for: index of the most frequent wrong prediction for examples with this label, or
+      None. If several are equally frequent, the lowest index counts.
+    - mistakes: number of examples with this wrong prediction, or 0.
     """
     labels, predicted, counts = cells.T
     right = labels == predicted
@@ -79,12 +81,14 @@ def balanced_accuracy(rows: list[dict[str, Any]]) -> float:
 def calibration(predictions: Predictions, bins: int = BINS) -> dict[str, Any]:
     """Returns the reliability curve and the expected calibration error (ECE).
 
-    Bin i, counted from 0, has the examples whose confidence is in (i / bins, (i + 1) / bins]. The
-    ECE is the mean over all examples of |accuracy − mean confidence| of the example's bin.
+    The confidence of an example is the probability of the predicted class. Bin i, counted from 0,
+    has the examples with a confidence in (i / bins, (i + 1) / bins]. The ECE is the mean of
+    |accuracy − mean confidence| over the bins, weighted by the numbers of their examples.
 
     Returns:
-      bins: the number of bins; ece; curve: for each bin its limits, its number of examples, and
-      their mean confidence and accuracy, which are None if the bin is empty.
+      A dictionary with the number of bins (`bins`), the ECE (`ece`), and an entry for each bin
+      (`curve`). An entry has the bin's limits, its number of examples, and their mean confidence
+      and accuracy. Confidence and accuracy are None if the bin is empty.
     """
     right = predictions.labels == predictions.predicted
     upper = np.arange(1, bins) / bins

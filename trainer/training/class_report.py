@@ -1,4 +1,4 @@
-"""Builds the content of evaluation.json from the last evaluation of an Evaluator."""
+"""Builds the content of evaluation.json, which the command `evaluate --per_class` writes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,13 +14,13 @@ from trainer.training.evaluation import Evaluator, Predictions
 def build(
     evaluator: Evaluator, class_names: Sequence[str], logits: int, augment: str
 ) -> dict[str, Any]:
-    """Returns the numbers of each class, the calibration and the most wrong examples.
+    """Returns the metrics of each class, the calibration and the most wrong examples.
 
     Args:
-      evaluator: evaluator whose last evaluation was not stopped.
+      evaluator: evaluator of the model; its last evaluation must have run to the end.
       class_names: names of the classes that the model has learned.
-      logits: number of the model's logits; those without a class are unused.
-      augment: augmentation in training.
+      logits: number of the model's logits, which may be larger than the number of classes.
+      augment: value of --augment in training, which decides the part of an image to evaluate.
 
     Raises:
       UserError: if an output of the model is not finite.

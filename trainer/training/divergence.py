@@ -1,4 +1,4 @@
-"""Raises the error that ends a run whose loss, gradient or parameters are not finite."""
+"""Ends a run with an error if its loss, its gradient or its parameters are not finite."""
 
 import math
 
@@ -13,10 +13,13 @@ from trainer.training.update_metrics import UpdateMetrics
 
 
 def check_updates(stretch: Stretch, metrics: UpdateMetrics, state: State) -> None:
-    """Checks the losses and gradients of a stretch; `state` is the state before the stretch.
+    """Checks that the losses and gradients of a stretch, a series of updates, are finite.
+
+    `state` is the state before the stretch.
 
     Raises:
-      NonFiniteLossError: if a loss or gradient norm is not finite; names the first such update.
+      NonFiniteLossError: if a loss or a gradient norm is not finite. The message names the first
+        such update.
     """
     finite = np.isfinite(metrics.loss) & np.isfinite(metrics.gradient_norm)
     if finite.all():
@@ -24,12 +27,14 @@ def check_updates(stretch: Stretch, metrics: UpdateMetrics, state: State) -> Non
     bad = int(np.argmin(finite))
     loss, norm = metrics.loss[bad], metrics.gradient_norm[bad]
     what = f"the loss is {loss:g} and the gradient's norm {norm:g} at"
-    position = stretch.position + bad * stretch.batch_size
-    raise _error(what, state.update + bad, position, stretch.settings[bad])
+    # As in metrics.jsonl, the first update is number 1, and the position is that after the update.
+    done = bad + 1
+    position = stretch.position + done * stretch.batch_size
+    raise _error(what, state.update + done, position, stretch.settings[bad])
 
 
 def check_evaluations(evaluations: Evaluations, state: State) -> None:
-    """Checks the losses of the evaluations at `state`.
+    """Checks that the losses of `evaluations`, which were made at `state`, are finite.
 
     Raises:
       NonFiniteLossError: if a loss is not finite.

@@ -1,6 +1,6 @@
 """Evaluates a model on each example exactly once.
 
-The last batches are padded to full size; the padding does not count.
+The last batches are padded to full size. The padding does not change the results.
 """
 
 import dataclasses
@@ -25,15 +25,16 @@ from trainer.system.memory import out_of_memory
 from trainer.system.tensorflow_errors import translate
 from trainer.training.graph_loop import repeat
 
-# Examples per batch of a lane; larger batches were not faster on two cores.
+# Examples per lane, which is a part of a batch. More examples were not faster on two cores.
 _BATCH_SIZE = 125
-# Longest call of the device, in seconds. After a signal, the evaluation stops at the end of a call.
+# Intended limit to one call of the device, in seconds. After a signal, the evaluation stops at the
+# end of a call.
 _SECONDS = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Mean loss, and fractions of examples whose label has one of the 1 or 5 largest logits."""
+    """Mean loss, top-1 accuracy and top-5 accuracy; the accuracies are fractions from 0 to 1."""
 
     loss: float
     top1: float
@@ -46,7 +47,7 @@ class Evaluations:
 
     Attributes:
       plain: evaluation of the parameters as they are.
-      ema: evaluation of their average; None if the run has none.
+      ema: evaluation of the average of the parameters; None if the run does not average.
       counts: "plain" or "ema", the name of the evaluation that is the run's result.
     """
 
@@ -56,24 +57,24 @@ class Evaluations:
 
     @property
     def counted(self) -> Evaluation:
-        """The evaluation that is the run's result, and that the controller receives."""
+        """The evaluation that is the run's result; the controller of the schedule receives it."""
         return self.ema if self.ema and self.counts == "ema" else self.plain
 
     @property
     def mark(self) -> dict[str, str]:
-        """{"evaluated_with": "plain" or "ema"}, the name of `counted`; {} without an average."""
+        """Entry {"evaluated_with": "plain" or "ema"}, which names `counted`; {} without average."""
         return {"evaluated_with": self.counts} if self.ema else {}
 
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """The model's predictions for the examples that can be used, in the order of the split.
+    """Predictions for the n examples that can be used, in the order of the split.
 
     Attributes:
       indices: int64 [n], the example's number in the split, from 0.
       labels: int64 [n].
       predicted: int64 [n], index of the largest logit.
-      confidences: float64 [n], probability of the largest logit, computed in float32.
+      confidences: float64 [n], probability of the predicted class, computed in float32.
       losses: float64 [n], without label smoothing, computed in float32.
       probabilities: float64 [n], probability of the label, computed in float32.
     """
@@ -99,10 +100,10 @@ def gap_warning(
 
     Args:
       evaluation: the last evaluation.
-      training_loss: mean training loss of the last stretch.
+      training_loss: mean training loss of the last stretch, a series of updates.
       classes: number of the model's logits.
       batch_norm: whether training updates moving statistics of the model.
-      balanced: whether training weights classes, or draws them equally often.
+      balanced: whether training gives classes different weights, or draws all equally often.
       loss: the run's loss function.
     """
     found = evaluation.loss
@@ -147,15 +148,17 @@ class Evaluator:
           strategy: distributes the evaluation over the replicas.
           model: a Keras model, or another function (images, training=False) → logits.
           source: the examples.
-          lanes: number of batches that a replica computes in parallel; the chief's number is used.
-          augment: augmentation in training. After imagenet, evaluation takes the central part.
+          lanes: number of equal parts of a batch that a replica computes in parallel. All processes
+            use the number of the first process.
+          augment: value of --augment in training. With imagenet, the central part of each image is
+            evaluated.
           bad: records examples that cannot be decoded; if None, such an example is an error.
           group: the processes that evaluate together; None for this process alone.
           loss: the run's loss function, which also turns logits into probabilities.
         """
         self._model, self._strategy, self.source = model, strategy, source
         self._group, self._loss = group or ProcessGroup(), loss
-        # The processes need the same number, since it decides which examples a process evaluates.
+        # All processes need the same number of lanes, since it decides the shares of the examples.
         _, (self._lanes,) = self._group.agree(False, lanes)
         shards = strategy.num_replicas_in_sync
         self._batch_size = self._lanes * _BATCH_SIZE
@@ -170,21 +173,21 @@ class Evaluator:
         batches = pipeline.evaluation_batches(source.examples, self._batch_size, shards)
         self._rounds = batches // shards
         self._add = tf.function(self._add_rounds, autograph=False)
-        # Answers of this process's replicas in the last evaluation: [rounds, replicas, 6, b].
-        self._answers: np.ndarray | None = None
+        # Last evaluation's values per example, which `_measured` lists: [rounds, replicas, 6, b].
+        self._example_values: np.ndarray | None = None
 
     def evaluate(self, should_stop: Callable[[], bool] = lambda: False) -> Evaluation | None:
-        """Evaluates the model with its current parameters.
+        """Evaluates the model with its current parameters; returns None if asked to stop.
 
-        Calls `should_stop` about every second. If it returns True in any process, returns None.
+        Calls `should_stop` about every second. If one process gets True, all processes stop.
 
         Raises:
           UserError: if no example can be used, or memory runs out.
         """
         iterator, total = iter(self._dataset), tf.zeros([4], tf.float64)
         done, count = 0, 1
-        answers: list[np.ndarray] = []
-        self._answers = None
+        example_values: list[np.ndarray] = []
+        self._example_values = None
         what = f"an evaluation of {self._batch_size} images at a time"
         remedy = "Use a smaller --image_size or --eval_image_size, or --precision=bfloat16."
         while done < self._rounds:
@@ -193,9 +196,9 @@ class Evaluator:
                 return None
             count, start = min(count, self._rounds - done), time.monotonic()
             with unwrap_user_errors(), translate(out_of_memory(what, remedy)):
-                # Each call continues the last sum, so the rounding does not depend on `count`.
+                # Each call adds to the sum of the last call, so `count` does not affect rounding.
                 total, part = self._add(iterator, tf.constant(count), total)
-                answers.append(part.numpy())  # Waits for the device.
+                example_values.append(part.numpy())  # Waits for the device.
             done += count
             seconds = time.monotonic() - start
             if seconds < _SECONDS / 2:
@@ -207,23 +210,23 @@ class Evaluator:
             raise UserError(
                 f"{self.source.name}: none of {self.source.examples:,} examples can be used."
             )
-        self._answers = np.concatenate(answers)
+        self._example_values = np.concatenate(example_values)
         return Evaluation(loss / examples, top1 / examples, top5 / examples)
 
     def predictions(self) -> Predictions | None:
-        """Returns the predictions of the last evaluation; None if it was stopped or there is none.
+        """Returns the predictions of the last evaluation; None if it was stopped or none was made.
 
-        The evaluation has already computed them. All processes must call this function at the same
+        This function does not compute the model again. All processes must call it at the same
         point, and each process gets the predictions of all processes.
         """
-        if self._answers is None:
+        if self._example_values is None:
             return None
         shards = self._strategy.num_replicas_in_sync
         local = self._group.local(shards)
         whole = np.zeros([self._rounds, shards, 6, self._batch_size])
-        whole[:, local.start : local.stop] = self._answers
+        whole[:, local.start : local.stop] = self._example_values
         whole = self._group.all_reduce(whole.ravel()).reshape(whole.shape)
-        # Batch i is for shard i mod `shards`, so transposing restores the order of the split.
+        # Batch i went to shard i mod `shards`, so transposing restores the order of the split.
         values = whole.transpose(2, 0, 1, 3).reshape(6, -1)  # [6, N + padding]
         used = values[5] > 0
         labels, predicted, confidences, losses, probabilities, _ = values[:, used]
@@ -239,50 +242,51 @@ class Evaluator:
     def _add_rounds(
         self, iterator: Any, rounds: tf.Tensor, total: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Adds `rounds` batches per replica to the sums `total`: [loss, top1, top5, examples].
+        """Evaluates `rounds` batches on each replica, and adds their sums to `total`.
 
-        Also returns the answers of these batches, float32 [rounds, local replicas, 6, b].
+        Returns the new sums, [loss, top1, top5, examples], and the values per example that
+        `_measured` lists, float32 [rounds, local replicas, 6, b].
         """
 
         def add(
-            i: tf.Tensor, total: tf.Tensor, answers: tf.TensorArray
+            i: tf.Tensor, total: tf.Tensor, example_values: tf.TensorArray
         ) -> tuple[tf.Tensor, tf.TensorArray]:
             batch = next_per_replica(self._strategy, iterator)
             sums, parts = self._strategy.run(self._in_lanes, batch)
             part = tf.add_n(self._strategy.experimental_local_results(sums))
             local = tf.stack(self._strategy.experimental_local_results(parts))
-            return total + tf.cast(part, tf.float64), answers.write(i, local)
+            return total + tf.cast(part, tf.float64), example_values.write(i, local)
 
-        answers = tf.TensorArray(tf.float32, size=rounds)
-        total, answers = repeat(rounds, add, total, answers, parallel_iterations=10)
-        return total, answers.stack()
+        example_values = tf.TensorArray(tf.float32, size=rounds)
+        total, example_values = repeat(rounds, add, total, example_values, parallel_iterations=10)
+        return total, example_values.stack()
 
     def _in_lanes(self, *batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         parts = zip(*(tf.split(values, self._lanes) for values in batch), strict=True)
-        sums, answers = zip(*(self._measured(*part) for part in parts), strict=True)
-        return tf.add_n(sums), tf.concat(answers, axis=1)
+        sums, example_values = zip(*(self._measured(*part) for part in parts), strict=True)
+        return tf.add_n(sums), tf.concat(example_values, axis=1)
 
     def _measured(
         self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns [loss, top1, top5, number of examples], summed over examples of positive weight.
+        """Returns sums over the examples of positive weight, [loss, top1, top5, examples].
 
-        Also returns, for each example, its label, prediction, confidence, loss, probability of the
-        label, and weight, [6, b].
+        Also returns six values of each example, [6, b]: label, prediction, confidence, loss,
+        probability of the label, and weight.
         """
         logits = self._model(images, training=False)  # [b, classes]
-        # Of equal logits, top_k takes the lowest index, so equal logits do not all count as right.
+        # If logits are equal, top_k takes the lowest index, so only one of them counts as right.
         _, first = tf.math.top_k(logits, min(5, logits.shape[-1]))  # [b, 5]
         right = tf.cast(tf.equal(first, labels[:, None]), tf.float32)
         correct = [right[:, 0], tf.reduce_sum(right, axis=1)]
         losses = self._loss.of_labels(logits, labels)
         values = tf.stack([losses, *correct, tf.ones_like(weights)])  # [4, b]
-        # A product with the weight would be nan if the loss of the padding is infinite.
+        # `where` also leaves out an infinite loss of the padding; infinity times 0 would be nan.
         sums = tf.reduce_sum(tf.where(weights > 0, values, 0.0), axis=1)
         probabilities = self._loss.probabilities(logits)
         confidences = tf.reduce_max(probabilities, axis=1)
         of_label = tf.gather(probabilities, labels, axis=1, batch_dims=1)
-        # float32 holds each index of fewer than 2²⁴ classes exactly.
+        # float32 represents each class index below 2²⁴ exactly.
         indices = tf.cast(tf.stack([labels, first[:, 0]]), tf.float32)
         rest = tf.stack([confidences, losses, of_label, weights])
         return sums, tf.concat([indices, rest], axis=0)

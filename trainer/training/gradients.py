@@ -20,11 +20,12 @@ class GradientSums(NamedTuple):
     """Sums over the examples of one or more passes, all float32.
 
     Attributes:
-      gradients: for each parameter, the gradient of the loss and of the losses that layers add.
-      statistics: sums over ghost batches, (means [c], biased variances [c]) of each batch norm.
-      loss: loss of the training targets, [], weighted as the gradients are.
+      gradients: for each parameter, the gradient of the loss, including losses that layers add.
+      statistics: for each batch norm, the sums of the means [c] and of the biased variances [c] of
+        its ghost batches, which are the groups of examples that share statistics.
+      loss: loss of the training targets, [], with class weights; losses of layers are left out.
       correct: number of examples whose label has the largest logit, []. The label of a mixed image
-        is the one with the larger share.
+        is the label with the larger share.
     """
 
     gradients: list[tf.Tensor]
@@ -40,8 +41,8 @@ class GradientFunction:
       parameters: the trainable variables.
       constraints: each parameter's Keras constraint, to apply after an update, or None.
       norms: the trainable ghost batch norms.
-      moving: whether training changes the moving statistics of each of `norms`. The first call sets
-        these values: False if the model calls the layer with training=False.
+      moving: for each of `norms`, whether training changes its moving statistics. A call of the
+        instance sets the value to False if the model calls the layer only with training=False.
     """
 
     def __init__(
@@ -66,12 +67,15 @@ class GradientFunction:
     def __call__(
         self, images: tf.Tensor, labels: tf.Tensor | MixedLabels, position: tf.Tensor
     ) -> GradientSums:
-        """Returns the sums over images uint8 [b, h, w, c] and labels [b] from `position` on."""
+        """Returns the sums over `images`, uint8 [b, h, w, c], with `labels`, [b].
+
+        `position` is the number of examples that the run consumes before the first image.
+        """
         with collect_statistics() as collected, tf.GradientTape() as tape:
             logits, added = self._forward(images, position)
             loss = tf.reduce_sum(self._loss(logits, labels))
-            # An update divides the sum by the batch size. The factor, the micro-batch size, gives
-            # the mean of added losses the weight 1.
+            # An update divides the sum by the batch size. So `added`, which is a loss per call, is
+            # multiplied by the number of examples of the call.
             total = loss + tf.cast(tf.shape(images)[0], tf.float32) * added
         gradients = tape.gradient(total, self.parameters, unconnected_gradients=_ZERO)
         statistics = [self._statistics(number, collected) for number in range(len(self.norms))]
@@ -81,7 +85,7 @@ class GradientFunction:
         return GradientSums([tf.convert_to_tensor(g) for g in gradients], statistics, loss, correct)
 
     def _statistics(self, number: int, collected: list[Statistics]) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the sums of norms[number], or zeros if the model only calls it for inference."""
+        """Returns the sums of norms[number]; zeros if the model calls it only for inference."""
         layer = self.norms[number]
         entries = [entry for entry in collected if entry.layer is layer]
         if not entries:
@@ -106,7 +110,7 @@ class GradientFunction:
     def _forward(self, images: tf.Tensor, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns logits, float32 [b, classes], and the sum of the losses that layers add."""
         # Random masks depend on the position. So replicas draw different masks, and a resumed run
-        # draws the same masks again.
+        # draws the same masks as a run without interruption.
         states = self._seed_states
         seeds.use_in_this_thread(self._generator)
         drawn, layers = seeds.values(len(states), position, self._seed, self._order_version)
@@ -116,7 +120,7 @@ class GradientFunction:
             keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope,
         ):
             logits = self._model(images, training=True)
-        own = {id(state) for state in states}  # The == of variables compares values.
+        own = {id(state) for state in states}  # Ids, because == would compare values.
         for variable in self._model.variables:
             if scope.get_current_value(variable) is not None and id(variable) not in own:
                 raise UserError(
@@ -127,9 +131,9 @@ class GradientFunction:
         return logits, _summed(scope.losses)
 
     def regularisation(self) -> list[tf.Tensor]:
-        """Returns the regularizers' gradient for each parameter, which an update adds once.
+        """Returns the gradient of the regularizers for each parameter; an update adds it once.
 
-        This gradient does not depend on the examples, so the gradient noise does not include it.
+        This gradient does not depend on the examples, so it is not part of the gradient noise.
         """
         regularized = [v for v in self._model.trainable_variables if v.regularizer]
         with tf.GradientTape() as tape:
@@ -138,7 +142,7 @@ class GradientFunction:
 
 
 def _as_written(function: Callable | None) -> Any:
-    """Returns a user's function, which AutoGraph then does not convert, as in Keras' fit."""
+    """Returns the user's `function` such that AutoGraph does not convert it, as in Keras' fit."""
     return function and tf.autograph.experimental.do_not_convert(function)
 
 

@@ -1,4 +1,4 @@
-"""Makes the loops of traced functions; AutoGraph would take seconds to convert such functions."""
+"""Makes loops in traced functions without AutoGraph, whose conversion would take seconds."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,10 +12,10 @@ def repeat(
     *values: Any,
     parallel_iterations: int = 1,
 ) -> tuple[Any, ...]:
-    """Returns `values` after `values = body(i, *values)` for i = 0, 1, ... below `count`.
+    """Runs `values = body(i, *values)` for i = 0 to `count` − 1, and returns the last `values`.
 
-    The values are tensors or TensorArrays. `parallel_iterations` is the number of iterations that
-    TensorFlow may compute at the same time, as far as they do not depend on each other.
+    The values are tensors or TensorArrays. `parallel_iterations` is the largest number of
+    iterations whose independent operations TensorFlow may compute at the same time.
     """
     _, *last = tf.while_loop(
         lambda i, *_: i < count,

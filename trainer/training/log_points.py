@@ -1,4 +1,7 @@
-"""Writes the logged points of a run, and prints evaluations and decisions."""
+"""Writes the logged points of a run, and prints evaluations and decisions of the controller.
+
+A point is a set of values after an update, such as the loss: one line of metrics.jsonl.
+"""
 
 import dataclasses
 import math
@@ -22,14 +25,14 @@ def log_training(
     state: State,
     writer: MetricsWriter,
 ) -> None:
-    """Logs the means since the last training point, and the values of the last update.
+    """Logs a training point: means since the last training point, and values of the last update.
 
     Args:
-      metrics: metrics of the last stretch.
-      noise: averages of the gradient noise that the last stretch measured, by their names.
-      decision: message of the controller's decision after the stretch, if it decided.
+      metrics: metrics of the last stretch, which is a series of updates.
+      noise: averages of the measured gradient noise, by name; {} if the last stretch measured none.
+      decision: message about the controller's decision after the stretch; None without a decision.
       trajectory: schedule of the run.
-      state: state after the stretch; this function empties its window.
+      state: state after the stretch; this function empties `state.window`.
       writer: writes the run's points.
     """
     window = state.window
@@ -68,10 +71,10 @@ def log_evaluations(
     state: State,
     writer: MetricsWriter,
 ) -> None:
-    """Logs a point for each evaluation, and prints them with the controller's decision.
+    """Logs a point for each evaluation, and prints the evaluations and the controller's decision.
 
-    The plain parameters have the split `eval`, and their average has `eval_ema`. The decision is
-    logged with the evaluation that the controller received.
+    The `split` of a point is `eval` for the plain parameters, and `eval_ema` for their average. The
+    point of the evaluation that the controller received also has the decision.
     """
     epoch, setting = state.position / trajectory.examples, state.setting
     text = (
@@ -97,7 +100,7 @@ def log_evaluations(
 
 
 def _last_setting(state: State, trajectory: Trajectory) -> dict[str, float]:
-    """Returns the setting of the last update, and its noise scale."""
+    """Returns the batch size, learning rate, momentum and noise scale of the last update."""
     return {**state.setting, "noise_scale": trajectory.noise_scale(Setting(**state.setting))}
 
 

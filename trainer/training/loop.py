@@ -1,7 +1,9 @@
-"""The training loop: evaluate, save or stop if due, then train a stretch and log it if due.
+"""Training loop: evaluates, saves or stops if due, then trains a stretch and logs it if due.
 
-Only the position, the number of examples consumed, decides what is learned. Time decides when a
-checkpoint is written and how long a stretch is; neither changes what is learned.
+A stretch is a series of updates that one call of the device computes. The position is the number of
+examples that the run has consumed. Only the position decides what is learned. Time may decide when
+a checkpoint is written and how long a stretch is, but neither changes what is learned. A controller
+may change the schedule after an evaluation or a measurement of the gradient noise.
 """
 
 import dataclasses
@@ -34,7 +36,7 @@ from trainer.training.run_setup import Run
 from trainer.training.step import TrainingStep
 from trainer.training.update_metrics import UpdateMetrics
 
-# Longest stretch, in seconds. A signal takes effect only at the end of a stretch.
+# Intended limit to the duration of a stretch, in seconds. Signals take effect after a stretch.
 _STRETCH_SECONDS = 2.0
 
 # Rows and columns of the picture of augmented examples.
@@ -42,7 +44,7 @@ _SHOWN = 6
 
 
 class StopReason(enum.Enum):
-    """Why a run stopped before its end, with a checkpoint."""
+    """Reasons for which a run stops before its end, after it has written a checkpoint."""
 
     SIGNAL = "a signal to any of the processes"
     EPOCH = "--stop_at_epoch"
@@ -52,7 +54,7 @@ class TrainingLoop:
     """Trains a run from its state to the end of its trajectory; call `run` once."""
 
     def __init__(self, config: Config, run: Run) -> None:
-        """Continues from the state of `run`, which the loop updates."""
+        """Prepares to continue from `run.state`, which the loop then updates."""
         self._config, self._run = config, run
         self._state, self._phases = run.state, run.phases
         self._outputs, self._group = run.outputs, run.group
@@ -73,13 +75,13 @@ class TrainingLoop:
         self._examples_per_second = 0.0  # Throughput in the last stretch.
         self._training_loss = math.inf  # Mean loss in the last stretch.
         self._saved_at = time.monotonic()
-        asked = config.profile_updates if run.group.chief else None  # The chief alone records.
+        asked = config.profile_updates if run.group.chief else None  # Only the chief profiles.
         self._profiler = UpdateProfiler(
             profile_range.parse(asked) if asked else None, run.path / "tensorboard" / "profile"
         )
 
     def run(self, should_stop: Callable[[], bool]) -> Evaluation | StopReason:
-        """Returns the evaluation at the end of the run, or why the run stopped before its end.
+        """Trains to the end; returns the last evaluation, or the reason why the run stopped early.
 
         If `should_stop` returns True in one process, all processes stop.
 
@@ -115,7 +117,7 @@ class TrainingLoop:
         return self._phases.step
 
     def _evaluate(self, should_stop: Callable[[], bool]) -> bool:
-        """Evaluates, passes the top-1 to the controller, and logs; returns False if interrupted."""
+        """Evaluates, logs, and passes the top-1 to the controller; returns False if interrupted."""
         evaluations = averaging.evaluate(
             self._run.evaluator, self._step.average, self._counts, should_stop
         )
@@ -139,7 +141,7 @@ class TrainingLoop:
         return True
 
     def _train(self, stretch: Stretch) -> None:
-        """Trains a stretch, passes the gradient noise to the controller if due, and logs if due."""
+        """Trains a stretch; if due, logs it, and passes the gradient noise to the controller."""
         state = self._state
         kind = stretch.layout.micro_batch_size, stretch.image_size
         if self._iterator is None or kind != (self._micro_batch_size, self._image_size):
@@ -173,14 +175,14 @@ class TrainingLoop:
         )
 
     def _measure(self, metrics: UpdateMetrics, batch_size: int) -> dict[str, GradientNoise]:
-        """Adds a stretch to the gradient noise; returns what it measured, by name of the metric."""
+        """Adds a stretch to the averages of the gradient noise; returns those changed, by name."""
         squares = metrics.micro_batch_sq_norm.tolist(), metrics.batch_sq_norm.tolist()
         if not self._noise.add(self._micro_batch_size, batch_size, *squares):
             return {}
         found = {"gradient_noise_scale": self._noise}
         if metrics.metric_sq_norms is not None:
             parts, wholes = metrics.metric_sq_norms
-            known = wholes > 0  # The first update has no metric yet.
+            known = wholes > 0  # In the optimizer's first update, the metric is 0.
             squares = parts[known].tolist(), wholes[known].tolist()
             self._metric_noise.add(self._micro_batch_size, batch_size, *squares)
             self._state.metric_noise = self._metric_noise.state_dict()
@@ -188,20 +190,20 @@ class TrainingLoop:
         return found
 
     def _show_pictures(self, examples: tf.data.Dataset) -> None:
-        """Writes a picture of the first training examples, after augmentation."""
+        """Writes a picture of the first training examples, as they are augmented."""
         images = itertools.chain.from_iterable(batch for batch, *_ in examples.as_numpy_iterator())
         shown = np.stack([*itertools.islice(images, _SHOWN**2)])
         self._outputs.metrics.keep_pictures(png.grid(shown, _SHOWN))
 
     def _move_phase(self) -> None:
-        """Unfreezes frozen layers if their position is reached; call it before a save."""
+        """Unfreezes the frozen layers once their position is reached; must run before a save."""
         if self._phases.move_to(self._state.position):
             self._outputs.checkpoints.variables = self._phases.variables()
             self._state.statistics_starts = self._step.starts
             log(f"all layers train from update {self._state.update + 1} on")
 
     def _broadcast(self, metrics: UpdateMetrics) -> UpdateMetrics:
-        """Returns the chief's metrics, since those of other processes may differ in rounding."""
+        """Returns the chief's metrics; those of other processes may differ by rounding."""
         if self._group.count == 1:
             return metrics
         names = ("loss", "top1", "gradient_norm", "micro_batch_sq_norm", "batch_sq_norm")
@@ -214,7 +216,7 @@ class TrainingLoop:
         return dataclasses.replace(metrics, **values)
 
     def _next_stretch(self, most_updates: int) -> Stretch:
-        """Returns the next stretch, which ends at the latest where the loop has to act."""
+        """Returns the next stretch, up to the next evaluation, decision, phase change or stop."""
         position, end = self._state.position, self._trajectory.end
         changes = self._next_decision(position), self._phases.next_change(position)
         until = min(end, self._stop_at, self._next_evaluation(), *filter(None, changes))
@@ -229,7 +231,7 @@ class TrainingLoop:
         )
 
     def _next_evaluation(self) -> int:
-        """Returns the position of the next evaluation, unless the run ends before it."""
+        """Returns the position of the next periodic evaluation; the run may end before it."""
         every, examples = self._config.eval_every_epochs, self._trajectory.examples
         last = self._state.evaluated_at
         count = int(last / examples / every)
@@ -242,21 +244,22 @@ class TrainingLoop:
         return self._state.position >= due and self._state.position > self._state.evaluated_at
 
     def _next_decision(self, after: int) -> int | None:
-        """Returns the position at which the controller next uses the gradient noise, or None."""
+        """Returns the next position at which the controller uses the gradient noise, or None."""
         every = self._controller.every
         return every and (after // every + 1) * every
 
     def _log_due(self, stretch: Stretch) -> bool:
-        """Returns True at an interval, before another batch or image size, or an evaluation."""
+        """Returns whether to log: at intervals, and before an evaluation or a change of size."""
         position, current = self._state.position, (stretch.batch_size, stretch.image_size)
         after = self._trajectory.at(position).batch_size, self._trajectory.image_size(position)
         at_interval = self._state.update % self._config.log_every_updates == 0
         return after != current or at_interval or self._evaluation_due()
 
     def _most_updates(self) -> int:
-        """Returns the number of updates that fit in _STRETCH_SECONDS, up to the next logged point.
+        """Returns the largest number of updates in the next stretch.
 
-        The result is at least 1; while the throughput is unknown, it is 1.
+        The stretch should take at most _STRETCH_SECONDS. It ends at the latest at the next logged
+        point, or where a profile starts or ends. The result is at least 1.
         """
         every = self._config.log_every_updates
         batch_size = self._trajectory.at(self._state.position).batch_size
@@ -274,7 +277,7 @@ class TrainingLoop:
         return f"a micro-batch of {size} examples", remedy
 
     def _save(self) -> None:
-        """Starts to write a checkpoint if all values that it would hold are finite."""
+        """Starts to write a checkpoint; raises NonFiniteLossError if its values are not finite."""
         infinite, _ = self._group.agree(not self._step.finite())
         if infinite:
             averages = ", or their averages," if self._step.average else ""
@@ -284,9 +287,9 @@ class TrainingLoop:
         self._saved_at = time.monotonic()
 
     def _stop(self, reason: StopReason | None = None) -> Evaluation | StopReason:
-        """Writes the last checkpoint; returns `reason`, or the last evaluation at the run's end."""
+        """Saves a last time; returns `reason`, or the last evaluation if `reason` is None."""
         self._save()
         self._outputs.check_saved(self._state)
         last = self._state.evaluation
-        last = last.get(self._counts, last)  # A resumed run may count the other evaluation.
+        last = last.get(self._counts, last)  # --evaluate_with may differ after a resume.
         return reason or Evaluation(**{name: last[name] for name in ("loss", "top1", "top5")})

@@ -1,7 +1,8 @@
 """Searches for the fastest micro-batch that fits in memory.
 
-The micro-batch does not change what is learned, so it may be chosen by measurement. The choice is
-kept in the run directory, so that a resumed run computes with the same micro-batch.
+A micro-batch is the set of examples in one forward and backward pass of a replica. Its size does
+not change what is learned, so the size may be chosen by measurement. The choice is kept in the run
+directory, so that a resumed run computes with the same size.
 """
 
 import contextlib
@@ -32,15 +33,15 @@ from trainer.system.typed_json import DamagedError, fields, integer
 from trainer.training.graph_loop import repeat
 from trainer.training.step import TrainingStep
 
-# If a replica's share of the smallest batch has at most so many examples, candidates are too few.
+# A replica's share of a batch with at most this many examples has too few divisors as candidates.
 _FEW = 64
-# Larger micro-batches overflow the caches of a CPU.
+# Largest candidate on a CPU, in examples. Larger micro-batches overflow the caches of a CPU.
 _MOST_ON_CPU = 256
-# Each candidate is at least this many times the one before, because each costs seconds of tracing.
+# Least ratio of a candidate to the one before. Every candidate costs seconds of tracing.
 _GROWTH = 1.5
-# Least ratio of a candidate's speed to the fastest before; if it is smaller, the search ends. A
-# doubling halves the fixed cost per example, so all further doublings together gain only as much as
-# the last one. A smaller gain could also be measurement error.
+# The search ends if a candidate is less than this many times as fast as the one before. A doubling
+# halves the fixed cost per example. So all further doublings together gain only as much as the last
+# one. A smaller gain could also be a measurement error.
 _GAIN = 1.03
 _SECONDS = 1.0  # Duration of a measurement.
 # Fraction of the free memory that a candidate may use. The rest is for the update, evaluations,
@@ -52,7 +53,7 @@ _KEPT = fields({"micro_batch_size": integer(1), "replicas": integer(1)})
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A size that was tried, its speed, and its peak memory in bytes (None if unknown)."""
+    """A micro-batch size that was tried, its speed, and its peak memory (None if unknown)."""
 
     micro_batch_size: int
     examples_per_second: float
@@ -68,19 +69,21 @@ def from_config(
     group: ProcessGroup,
     before: Sequence[memory.Use],
 ) -> dict[int | None, int]:
-    """Returns the largest micro-batch: the controller's, a flag's, a default, or the fastest.
+    """Returns the largest micro-batch size of a replica, in examples, for each image size.
 
-    The result has one for each image size of the run; the size is None if it does not change.
+    The schedule, --micro_batch_size or --deterministic may determine this size. Otherwise, it is
+    the fastest one. A key of the result is the side of the images in pixels, or None if the side
+    does not change during the run.
 
     Args:
       config: flags of the run.
       path: run directory.
       schedule: schedule of the run.
-      step: returns the step to measure, if one is measured.
-      batches: function (position, micro-batch size, image size) → micro-batches from there.
-      group: the processes that train together; the chief measures.
-      before: memory in use before the model was built. TensorFlow may keep memory that building the
-        model took and freed, so later use does not tell what a candidate takes.
+      step: returns the training step to measure; called only if the search measures.
+      batches: function (position, micro-batch size, image size) → micro-batches from position on.
+      group: the processes that train together; only the chief, the first process, measures.
+      before: memory in use before the model was built. TensorFlow may keep memory that it needed
+        only to build the model. So a later value would not show how much a candidate takes.
 
     Raises:
       UserError: if the model does not fit in memory.
@@ -122,8 +125,8 @@ def choose(
 ) -> int:
     """Returns the micro-batch size in the file `path`, or measures one and writes it there.
 
-    Candidates divide a replica's share of the run's smallest batch. If that share has too few
-    candidates, they divide the share of the largest batch.
+    Candidates divide a replica's share of the run's smallest batch. If this share has at most _FEW
+    examples, they divide a replica's share of the largest batch.
 
     Raises:
       UserError: if `model` does not fit in memory.
@@ -149,9 +152,9 @@ def choose(
 
 
 def candidates(share: int, ghost_batch_size: int, most: int) -> list[int]:
-    """Returns sizes from the ghost batch to `most` examples, each about twice the one before.
+    """Returns sizes from the ghost batch to `most` examples, each at least 1.5 times the last.
 
-    Each size is a multiple of the ghost batch, and divides `share`, the examples of one replica.
+    Each size is a multiple of the ghost batch, and divides `share`, a replica's part of a batch.
     """
     sizes = [ghost_batch_size]
     for n in divisors(share // ghost_batch_size):
@@ -167,7 +170,7 @@ def _search(
     model: str,
     before: Sequence[memory.Use],
 ) -> tuple[list[Candidate], str]:
-    """Tries `sizes` while they fit and are faster; returns the tried ones, and reasons as text."""
+    """Tries `sizes` while they fit and get faster; returns the candidates, and why one is best."""
     devices = step.strategy.extended.worker_devices  # The local devices.
     after: Sequence[memory.Use] = []
     fixed = len(devices) * step.variable_bytes()
@@ -210,10 +213,10 @@ def _search(
 def _memory_shortage(
     before: Sequence[memory.Use], after: Sequence[memory.Use], ratio: float, fixed: int
 ) -> str:
-    """Returns why `ratio` times the last candidate's size will hardly fit; "" if it is likely to.
+    """Returns why the next candidate will probably not fit in memory; "" if it will probably fit.
 
-    The estimate is high, because it assumes that all memory of a candidate grows with its size,
-    except for `fixed` bytes of variables.
+    The next candidate has `ratio` times the size of the last one. The estimate is high: it assumes
+    that the memory grows with the size, except for `fixed` bytes of variables.
     """
     for start, use in zip(before, after, strict=True):
         grows, free = max(0, use.peak - start.now - fixed), use.limit - start.now
@@ -228,7 +231,7 @@ def _gigabytes(size: float) -> str:
 
 
 def _rate(step: TrainingStep, iterator: Iterator[Any], examples: int) -> float:
-    """Returns the examples per second of forward and backward passes of `examples` examples."""
+    """Returns the speed of forward and backward passes of `examples` examples, in examples/s."""
 
     @tf.function(autograph=False)
     def accumulate(count: tf.Tensor) -> tf.Tensor:
@@ -247,7 +250,7 @@ def _rate(step: TrainingStep, iterator: Iterator[Any], examples: int) -> float:
         traced = accumulate.get_concrete_function(tf.TensorSpec([], tf.int32))
 
     def seconds(passes: int) -> float:
-        """Returns the seconds of one pass."""
+        """Runs `passes` passes, and returns their mean duration in seconds."""
         start = time.perf_counter()
         traced(tf.constant(passes)).numpy()  # Waits for the device.
         return (time.perf_counter() - start) / passes
@@ -255,7 +258,7 @@ def _rate(step: TrainingStep, iterator: Iterator[Any], examples: int) -> float:
     seconds(1)  # Warms up.
     start = time.perf_counter()
     best = seconds(1)
-    # The fastest tenth of a second is the result, because other processes only slow passes down.
+    # The fastest of several short calls counts, because other processes can only slow a call down.
     passes = max(1, int(_SECONDS / 10 / best))
     while time.perf_counter() - start + passes * best < _SECONDS:
         best = min(best, seconds(passes))

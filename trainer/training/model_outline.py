@@ -1,6 +1,7 @@
-"""Builds the model of a run that is planned, without reading an image.
+"""Builds the model of a run for the command `plan`, without reading an image.
 
-The model has the layers and the shapes of the run's model. Its standardisation is arbitrary.
+The model has the layers and the shapes of the run's model. Its mean and standard deviation of the
+data are 0 and 1, because the true values are not known.
 """
 
 import dataclasses
@@ -15,7 +16,7 @@ from trainer.errors import UserError
 from trainer.run_dir.training_data import TrainingData
 from trainer.training import setup
 
-# Stands for the number of classes if the data are elsewhere; no other layer depends on it.
+# Assumed number of classes if the data are not on this machine. Only the last layer depends on it.
 _SOME_CLASSES = 10
 
 
@@ -28,13 +29,16 @@ def build(config: Config) -> keras.Model:
     shape = sources.image_shape(config.dataset, config.data_dir, config.model_image_size)
     channels = shape[-1]
     data = TrainingData(1, shape, _classes(config), mean=(0.0,) * channels, std=(1.0,) * channels)
-    # The layers and their shapes do not depend on the precision, which `plan` does not choose.
+    # `plan` does not choose a precision. The layers and their shapes do not depend on it.
     config = dataclasses.replace(config, precision=FLOAT32)
     return setup.build(config, data, tf.distribute.OneDeviceStrategy("CPU:0"))
 
 
 def _classes(config: Config) -> int:
-    """Returns the number of classes of the training split; if it is elsewhere, a likely one."""
+    """Returns the number of classes of the training split.
+
+    If the split is not on this machine, returns --num_classes, or 10 if that flag is not set.
+    """
     try:
         return len(sources.class_names(config.dataset, config.train_split, config.data_dir))
     except UserError:

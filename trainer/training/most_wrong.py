@@ -1,4 +1,4 @@
-"""Finds the examples of an evaluation whose predictions are the most wrong, with thumbnails."""
+"""Finds the examples with the most wrong predictions in an evaluation, and makes thumbnails."""
 
 import base64
 from collections.abc import Sequence
@@ -19,19 +19,19 @@ def find(
     augment: str,
     most: int = 20,
 ) -> list[dict[str, Any]]:
-    """Returns up to `most` examples with a wrong prediction; the largest loss is first.
+    """Returns the wrongly predicted examples with the largest losses, the largest first.
 
     Args:
       predictions: predictions for the examples of `source`.
       source: the evaluation split.
       names: a name for each logit.
-      augment: augmentation in training, which decides the part of an image that is evaluated.
-      most: largest number of examples.
+      augment: value of --augment in training, which decides the part of an image to evaluate.
+      most: largest number of examples to return.
 
     Returns:
-      For each example its index in the split, the path of its file (None if a file holds several
-      examples), its class, the prediction, the probabilities of both, and a PNG in base64 of the
-      image as the model gets it.
+      A dictionary for each example: its index in the split, the path of its file (None if a file
+      holds several examples), the names of its class and of the predicted class, the probabilities
+      of these two classes, and the image that the model gets, as a PNG in base64.
     """
     wrong = np.flatnonzero(predictions.labels != predictions.predicted)
     # The sort is stable, so equal losses stay in the order of the split.

@@ -16,23 +16,23 @@ from trainer.training.state import State
 
 @dataclasses.dataclass(frozen=True)
 class Outputs:
-    """Outputs of a run; those of workers other than the chief write nothing."""
+    """Outputs of a run; in workers other than the chief (the first worker), they write nothing."""
 
     checkpoints: Checkpoints
     metrics: MetricsWriter
     progress: Progress
 
     def save(self, state: State) -> None:
-        """Starts to write a checkpoint if all logged points are on the disk."""
+        """Starts to write a checkpoint, but only if all logged points could be written."""
         if self.metrics.flush():
             best = state.best["update"] if state.best else None
             self.checkpoints.save(state.update, dataclasses.asdict(state), best)
 
     def check_saved(self, state: State) -> None:
-        """Waits for the checkpoint that is being written.
+        """Waits until the checkpoint is written.
 
         Raises:
-          NotSavedError: if the newest checkpoint is not of `state`.
+          NotSavedError: if the newest checkpoint is not of the update of `state`.
         """
         newest = self.checkpoints.wait()
         if newest != state.update:
@@ -44,7 +44,7 @@ class Outputs:
             )
 
     def close(self) -> None:
-        """Waits for the checkpoint that is being written; closes the log and the progress bar."""
+        """Waits until the checkpoint is written; then closes the log and the progress bar."""
         self.checkpoints.wait()
         self.progress.close()
         self.metrics.close()
@@ -62,8 +62,8 @@ def open_outputs(
 ) -> Outputs:
     """Opens the outputs of the run in `path`; the chief also writes flags.txt and `data`.
 
-    Existing logged points after the update of `state` are dropped. `end` is the position at which
-    the run ends.
+    In a resumed run, logged points after the update of `state` are deleted. `end` is the number of
+    examples that the run consumes until its end.
     """
     metrics: MetricsWriter = NoMetricsWriter()
     if chief:

@@ -1,4 +1,4 @@
-"""Computes an update: new parameters, optimizer slots and moving statistics, once a batch."""
+"""Computes the new parameters, optimizer slots and moving statistics of one update."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,10 +11,10 @@ from trainer.training.gradients import GradientFunction
 
 
 class ParameterUpdate:
-    """An optimizer and its slots, for the parameters and the batch norms of a gradient function.
+    """Optimizer with its slots, for the parameters and batch norms of a GradientFunction.
 
     Attributes:
-      slots: variables of the optimizer, [parameter][slot].
+      slots: variables of the optimizer, as a list of slots for each parameter.
     """
 
     def __init__(
@@ -25,9 +25,9 @@ class ParameterUpdate:
         weight_decay: float,
         factors: list[float],
     ) -> None:
-        """Creates the slots; call this in the scope of the strategy.
+        """Creates the slots; must be called in the scope of the strategy.
 
-        `factors` has a factor on the learning rate for each parameter.
+        `factors` has a factor for each parameter, by which its learning rate is multiplied.
         """
         self._gradient_function = gradient_function
         self._optimizer = optimizer
@@ -39,9 +39,10 @@ class ParameterUpdate:
         ]
 
     def squared_norms(self, gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """Returns [‖gradients‖²], and also the squared norm in the optimizer's metric, if any.
+        """Returns one or two squared norms of all gradients together, float32 [] each.
 
-        In the metric, the square of each element has a factor, which the current slots determine.
+        The first is the squared Euclidean norm. The second, for an optimizer with a metric of its
+        own, multiplies the square of each element by a factor that the current slots determine.
         """
         plain = tf.add_n([tf.reduce_sum(tf.square(gradient)) for gradient in gradients])
         metric = self._optimizer.metric
@@ -54,7 +55,7 @@ class ParameterUpdate:
         return [plain, tf.add_n(scaled)]
 
     def variables(self) -> list[Any]:
-        """Returns what an update changes: parameters, slots, and moving statistics that move."""
+        """Returns the variables that an update changes: parameters, slots and moving statistics."""
         function = self._gradient_function
         norms = zip(function.norms, function.moving, strict=True)
         moving = [v for norm, moves in norms if moves for v in _statistics(norm)]
@@ -72,9 +73,10 @@ class ParameterUpdate:
 
         Args:
           gradients: gradient of each parameter, regularizers included.
-          statistics: for each batch norm, the sums of means and variances over the ghost
-            batches, divided by B, the batch size.
-          learning_rate: learning rate, before the factors of the parameters.
+          statistics: for each batch norm, the sum of the means of its ghost batches (groups of
+            examples that share statistics), and the sum of their variances. Both sums are divided
+            by the batch size.
+          learning_rate: learning rate, before it is multiplied by the factor of a parameter.
           momentum: m, the momentum.
           shares: for each batch norm, the weight of this update in its moving statistics.
         """
@@ -95,8 +97,8 @@ class ParameterUpdate:
         of_norms = zip(function.norms, statistics, shares, function.moving, strict=True)
         for norm, totals, share, moves in of_norms:
             for variable, total in zip(_statistics(norm), totals, strict=True) if moves else ():
-                # `total` is the sum over an update's ghost batches, divided by the batch size. So
-                # total · G is the mean.
+                # `total` is the sum over the ghost batches, divided by the batch size B. There are
+                # B / G ghost batches of G examples, so total · G is the mean over ghost batches.
                 before = variable.read_value()
                 moving.append(before + share * (total * norm.ghost_batch_size - before))
         return [*parameters, *slots, *moving]

@@ -1,6 +1,7 @@
-"""Phases of a run: in the first, the layers of --freeze are frozen; in the second, all train.
+"""Phases of a run with --freeze: some layers are frozen up to a position, then all layers train.
 
-Each phase has a training step of its own, because frozen parameters have no slots and no sums.
+Each phase has its own training step, because frozen parameters have no optimizer slots and no sums
+of gradients. (In the output of `plan`, a phase is something else: all updates with one Setting.)
 """
 
 import dataclasses
@@ -17,13 +18,13 @@ from trainer.training.step import TrainingStep
 
 @dataclasses.dataclass
 class Phases:
-    """The training step at each position.
+    """Training step at each position, which is the number of examples that the run has consumed.
 
     Attributes:
-      new_step: returns a step for the layers that are trainable now.
+      new_step: function that creates a training step for the layers that are trainable now.
       frozen: layers that --freeze names.
       until: position from which the `frozen` layers train; None if they never train.
-      step: the step of the current phase.
+      step: training step of the current phase.
     """
 
     new_step: Callable[[], TrainingStep]
@@ -32,13 +33,13 @@ class Phases:
     step: TrainingStep
 
     def next_change(self, position: int) -> int | None:
-        """Returns the position after `position` at which the phase changes, or None."""
+        """Returns the next position after `position` at which the phase changes, or None."""
         return self.until if self.until is not None and position < self.until else None
 
     def move_to(self, position: int) -> bool:
-        """Sets `step` to the step of the updates from `position` on; returns whether it changed.
+        """Sets `step` for the updates from `position` on; returns whether `step` has changed.
 
-        Parameters that trained before keep their slots. The slots of the others start at zero.
+        Parameters that trained before keep their slots. The slots of other parameters are zero.
         """
         frozen = self.until is None or position < self.until
         if not self.frozen or frozen != self.frozen[0].trainable:
@@ -51,7 +52,8 @@ class Phases:
             for new, old in zip(own, slots.get(id(parameter), ()), strict=False):
                 new.assign(old.numpy())
         self.step.traces = before.traces
-        # A layer whose statistics are initial has its first ghost batch at `position`.
+        # Batch norms that begin to train now start at `position`, unless their moving statistics
+        # were loaded.
         self.step.starts = {
             name: before.starts.get(name, None if start is None else position)
             for name, start in self.step.starts.items()
@@ -59,7 +61,7 @@ class Phases:
         return True
 
     def step_of_all(self) -> TrainingStep:
-        """Returns the step that takes the most memory, in which all layers train that ever do."""
+        """Returns a step with all layers that ever train, which therefore takes the most memory."""
         if self.until is None:
             return self.step
         was = [layer.trainable for layer in self.frozen]
@@ -71,14 +73,14 @@ class Phases:
         return step
 
     def variables(self) -> Variables:
-        """Returns what a checkpoint holds in the current phase."""
+        """Returns the variables of a checkpoint in the current phase, by group."""
         slots = list(itertools.chain(*self.step.slots))
         found = {"weights": setup.values(self.step.model), "slots": slots}
         average = self.step.average
         return found | {"averages": average.variables} if average else found
 
     def variables_at(self, progress: Mapping[str, Any]) -> Variables:
-        """Moves to the position of a checkpoint, and returns the variables that it holds."""
+        """Moves to the phase of a checkpoint; returns the variables that the checkpoint holds."""
         position = progress.get("position")
         self.move_to(position if isinstance(position, int) else 0)
         return self.variables()

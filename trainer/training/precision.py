@@ -1,9 +1,9 @@
-"""Chooses the data type of the layers' computations for --precision=auto.
+"""Chooses the precision, the data type of the layers' computations, for --precision=auto.
 
 A run has one precision from its start to its end. A new run gets the precision that suits the
-chief's hardware. A resumed run keeps the precision in its flags.txt, because another precision
-would change what it learns. Run with `python -m`, the module prints the precision that a new run on
-this machine gets, and the reason.
+hardware of the chief, which is the first process. A resumed run keeps the precision in its
+flags.txt, because another precision would change what it learns. The command
+`python -m trainer.training.precision` prints the precision for this machine, and the reason.
 """
 
 import dataclasses
@@ -22,24 +22,25 @@ from trainer.errors import UserError
 from trainer.run_dir import directory
 from trainer.system.output import log
 
-# GPUs multiply bfloat16 in hardware from this compute capability on (NVIDIA's Ampere).
+# Lowest compute capability of NVIDIA's GPUs that multiply bfloat16 in hardware (Ampere).
 _COMPUTE_CAPABILITY = (8, 0)
-_UNKNOWN = (0, 0)
+_UNKNOWN = (0, 0)  # Stands for a compute capability that TensorFlow does not report.
 # A CPU with one of these flags in /proc/cpuinfo multiplies bfloat16 in hardware.
 _INSTRUCTIONS = ("amx_bf16", "avx512_bf16")
 
 
 class Choice(NamedTuple):
-    """A value of --precision other than auto, and the reason for it, as text."""
+    """A value of --precision other than auto, and a text with the reason for this value."""
 
     precision: str
     reason: str
 
 
 def resolved(config: Config, path: pathlib.Path, group: ProcessGroup) -> Config:
-    """Returns `config` with the precision of the run in `path`; logs it if --precision is auto.
+    """Returns `config` with the precision of the run in `path` in place of auto, and logs it.
 
-    The chief decides for all processes of `group`; only the chief reads `path`.
+    If --precision is not auto, returns `config`. The chief decides for all processes of `group`.
+    Only the chief reads `path`.
 
     Raises:
       OSError: if the run's flags cannot be read.
@@ -53,9 +54,9 @@ def resolved(config: Config, path: pathlib.Path, group: ProcessGroup) -> Config:
 
 
 def _choose(config: Config, kept: str | None) -> Choice:
-    """Returns the precision of a run; `kept` is its flags.txt, or None if the run is new."""
+    """Returns the precision of a run; `kept` is the text of its flags.txt, or None if it is new."""
     if kept is not None:
-        return Choice(recorded_precision(kept), "it began in it")
+        return Choice(recorded_precision(kept), "it began with this precision")
     if config.deterministic:
         return Choice(FLOAT32, "--deterministic is given")
     if config.strategy == "tpu":
@@ -64,7 +65,7 @@ def _choose(config: Config, kept: str | None) -> Choice:
 
 
 def of_this_machine() -> Choice:
-    """Returns the precision of a new run on the GPUs that TensorFlow sees, or else on the CPU."""
+    """Returns the precision of a new run on this machine's GPUs, or on its CPU without GPUs."""
     if gpus := tf.config.list_physical_devices("GPU"):
         details = map(tf.config.experimental.get_device_details, gpus)
         return _of_gpus([each.get("compute_capability", _UNKNOWN) for each in details])
@@ -91,7 +92,7 @@ def _of_cpu(cpuinfo: pathlib.Path) -> Choice:
 
 
 def of_this_machine_in_a_process() -> Choice:
-    """Runs `of_this_machine` in a separate process, whose end frees the GPUs; returns its result.
+    """Returns the result of `of_this_machine` from a separate process, whose end frees the GPUs.
 
     Raises:
       UserError: if the process fails.

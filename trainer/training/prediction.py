@@ -1,6 +1,6 @@
-"""Predicts the most probable classes of pictures, which are decoded and computed as in evaluation.
+"""Predicts the most probable classes of pictures.
 
-As in an evaluation, the last batches are padded to full size.
+Pictures are decoded as in an evaluation, and the last batches are padded to full size.
 """
 
 import dataclasses
@@ -19,20 +19,20 @@ from trainer.nn.user_code import unwrap_user_errors
 from trainer.system.memory import out_of_memory
 from trainer.system.tensorflow_errors import translate
 
-# Most examples per batch of a lane, as in an evaluation.
+# Largest number of examples per lane, which is a part of a batch. Evaluations have the same number.
 _BATCH_SIZE = 125
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Predictions:
-    """Most probable classes of n pictures, k for each.
+    """The k most probable classes of each of n pictures.
 
     Attributes:
       indices: int64 [n], indices of the pictures in their source, ascending.
-      classes: int32 [n, k], numbers of logits, the most probable first; logits of equal probability
-        are in the order of their numbers.
-      probabilities: float32 [n, k].
-      end: number of pictures processed so far, bad ones included.
+      classes: int32 [n, k], indices of the k largest logits, largest first. Equal logits are in
+        ascending order of their indices.
+      probabilities: float32 [n, k], probabilities of `classes`.
+      end: number of pictures processed so far, including those that cannot be decoded.
     """
 
     indices: np.ndarray
@@ -41,7 +41,7 @@ class Predictions:
     end: int
 
     def lists(self) -> tuple[list[int], list[list[int]], list[list[float]]]:
-        """Returns indices, classes and probabilities as lists of Python's numbers."""
+        """Returns indices, classes and probabilities as lists of Python numbers."""
         return self.indices.tolist(), self.classes.tolist(), self.probabilities.tolist()
 
 
@@ -56,18 +56,19 @@ def predict(
     bad: BadExamples,
     loss: Loss = SOFTMAX,
 ) -> Iterator[Predictions]:
-    """Yields the predictions for consecutive pictures, one batch of each replica at a time.
+    """Yields the predictions for consecutive pictures.
 
-    A picture that cannot be decoded has no prediction.
+    Each item has the predictions for one batch of every replica. A picture that cannot be decoded
+    has no prediction.
 
     Args:
       strategy: distributes the pictures over the replicas.
       model: a function (images, training=False) → logits.
       source: the pictures.
       top_k: k, at most the number of logits.
-      lanes: number of batches that a replica computes in parallel.
-      augment: augmentation in training. After imagenet, the central part is taken.
-      bad: records the pictures that cannot be decoded; it must skip them.
+      lanes: number of equal parts of a batch that a replica computes in parallel.
+      augment: value of --augment in training. With imagenet, the model gets the central part.
+      bad: records the pictures that cannot be decoded; `bad.skip` must be True.
       loss: the run's loss function, which turns logits into probabilities.
 
     Raises:
@@ -75,7 +76,7 @@ def predict(
     """
     replicas = strategy.num_replicas_in_sync
     share = -(-source.examples // replicas)
-    # Few pictures make a small batch, because padding takes as long as pictures.
+    # For few pictures, the batch is smaller, because padding takes as long as pictures.
     lanes = min(lanes, share)
     batch_size = lanes * min(_BATCH_SIZE, -(-share // lanes))
     dataset = pipeline.evaluation(
@@ -99,9 +100,10 @@ def _compute(
     top_k: int,
     loss: Loss,
 ) -> Callable[[Any], list[tf.Tensor]]:
-    """Returns a function that takes a batch for each replica from an iterator.
+    """Returns a function that takes a batch for each replica from an iterator, and predicts.
 
-    The function returns probabilities [n, k], numbers of logits [n, k] and weights [n].
+    The function returns probabilities [n, k], indices of logits [n, k] and weights [n]. A weight is
+    0 for padding and for a picture that cannot be decoded, otherwise 1.
     """
 
     def in_lane(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -1,7 +1,7 @@
-"""Pretrained weights: reads what --init_from names, and starts a run's model from it.
+"""Reads the pretrained weights that --init_from names, and copies them into a run's model.
 
-A model that has learned from images with one mean and deviation does not recognise images with
-another. So the run also takes the preprocessing that the weights were trained with.
+A model does not recognise images that are standardised with another mean and deviation than in its
+training. So the run also uses the preprocessing that the weights were trained with.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ from trainer.system.output import log
 from trainer.system.regular_file import opener
 from trainer.training import setup
 
-FILE = "init_from.txt"  # Table of the weights that were loaded, in the run directory.
+FILE = "init_from.txt"  # In the run directory: a table of loaded, new and unused weights.
 Tensors = Mapping[str, np.ndarray]
 
 
@@ -38,11 +38,11 @@ class Source:
     """Pretrained weights.
 
     Attributes:
-      name: what the weights are, for messages.
-      tensors: function that returns values by path. Its argument is a function that builds the
-        run's model, in which a file's weights can be loaded.
-      statistics: mean and deviation of each channel, 0 to 255; None if they are not known.
-      preprocessing: as in TrainingData.
+      name: name of the weights for messages.
+      tensors: function that returns the values of the weights by path. Its argument is a function
+        that builds the run's model, because a .weights.h5 file can only be loaded into a model.
+      statistics: mean and deviation of each channel, for pixels 0 to 255; None if not known.
+      preprocessing: "imagenet" if keras.applications' preprocessing is used, else None.
       class_names: names of the logits; None if they are not known.
     """
 
@@ -61,7 +61,7 @@ def find(config: Config) -> Source:
     """
     assert config.init_from is not None
     if config.init_from == application.IMAGENET:
-        application.check(config.model, channels=3)  # `preprocessed` checks those of the data.
+        application.check(config.model, channels=3)  # `preprocessed` checks the data's channels.
         tensors = application.weights(config.model)
         return Source(application.IMAGENET, lambda _: tensors, preprocessing="imagenet")
     path = pathlib.Path(config.init_from)
@@ -78,10 +78,11 @@ def find(config: Config) -> Source:
 
 
 def preprocessed(data: TrainingData, source: Source, model: str) -> TrainingData:
-    """Returns `data` with the preprocessing of `source`; logs what is used instead if unknown.
+    """Returns `data` with the preprocessing of `source`, or logs why `data` is returned as it is.
 
     Raises:
-      UserError: if the source's preprocessing belongs to an application that `model` is not.
+      UserError: if `source` uses keras.applications' preprocessing, and `model` or the images do
+        not permit it.
     """
     if source.preprocessing:
         application.check(model, len(data.mean))
@@ -103,12 +104,13 @@ def preprocessed(data: TrainingData, source: Source, model: str) -> TrainingData
 
 
 def load(config: Config, data: TrainingData, source: Source, model: keras.Model) -> Transfer:
-    """Starts `model` from `source`; returns what was loaded, new and left.
+    """Copies the weights of `source` into `model`; returns which were loaded, new or unused.
 
     Raises:
-      UserError: if nothing fits but the last layer.
+      UserError: if no weight outside the last layer fits, or the classes differ and the last layer
+        cannot be found.
     """
-    # If the classes are others, or in another order, the logits have other meanings.
+    # If the classes differ, or are in another order, the source's logits have other meanings.
     same = source.class_names is None or source.class_names == data.class_names
     found = transfer(model, source.tensors(lambda: fresh(config, data)), with_head=same)
     if not found.backbone:
@@ -128,7 +130,7 @@ def load(config: Config, data: TrainingData, source: Source, model: keras.Model)
 
 
 def fresh(config: Config, data: TrainingData) -> keras.Model:
-    """Returns a plain Keras model of the run, with initial weights, on one device."""
+    """Returns the run's model with initial weights, on the CPU, without ghost batch norms."""
     return unghostify(setup.build(config, data, tf.distribute.OneDeviceStrategy("CPU:0")))
 
 
@@ -186,7 +188,7 @@ def _of_keras_file(path: pathlib.Path) -> Source:
 
 
 def _statistics(model: keras.Model) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Returns the mean and deviation of pixels 0 to 255 by which `model` standardises, or None."""
+    """Returns mean and deviation of the model's Normalization for pixels 0 to 255, or None."""
     kinds = (keras.layers.Normalization, keras.layers.Rescaling)
     layers = [each for each in model.layers if isinstance(each, kinds)]
     if len(layers) != 1 or isinstance(layers[0], keras.layers.Rescaling):
@@ -215,7 +217,8 @@ def _values(model: keras.Model) -> Tensors:
 def _weights_file(path: pathlib.Path, build: Callable[[], keras.Model]) -> Tensors:
     """Returns the weights of a .weights.h5 file, which names layers by their place in a model.
 
-    The file may be of the model with its standardisation, or of the network in it.
+    The file may hold the weights of the whole model, or of the network inside it, which lacks the
+    standardisation. So this function loads the file into both, and returns the larger result.
     """
     model = build()
     networks = [layer for layer in model.layers if isinstance(layer, keras.Model)]
@@ -224,7 +227,7 @@ def _weights_file(path: pathlib.Path, build: Callable[[], keras.Model]) -> Tenso
         for variable in part.weights:  # A weight that the file lacks stays NaN.
             variable.assign(np.full(variable.shape, np.nan, np.float32))
         try:
-            with warnings.catch_warnings(action="ignore"):  # The table tells what was loaded.
+            with warnings.catch_warnings(action="ignore"):  # FILE lists what was loaded.
                 part.load_weights(path, skip_mismatch=True)
         except (OSError, KeyError, ValueError) as error:
             raise UserError(

@@ -1,4 +1,4 @@
-"""Profiles some updates of a run, for the profile page of TensorBoard."""
+"""Profiles the updates of a run that --profile_updates names, for TensorBoard's profile page."""
 
 import contextlib
 import pathlib
@@ -11,20 +11,21 @@ import tensorflow as tf
 from trainer.config.profile_range import ProfileRange
 from trainer.system.output import log
 
-# Events of the host's operations and of the device's kernels; no events of Python functions.
+# The profile has events of the host's operations and of the device's kernels, but not of Python
+# functions.
 _OPTIONS = tf.profiler.experimental.ProfilerOptions(2, 0, 1)
 
 
 class UpdateProfiler:
-    """Records the updates of a range with TensorFlow's profiler, as a context around the loop.
+    """Records a range of updates with TensorFlow's profiler, as a context around the training loop.
 
-    The profile includes an evaluation or a checkpoint between these updates.
+    If an evaluation or a checkpoint comes between these updates, the profile includes it.
     """
 
     def __init__(self, updates: ProfileRange | None, folder: pathlib.Path) -> None:
-        """Records `updates` in `folder`; None records nothing."""
+        """Prepares to record `updates` in `folder`; if `updates` is None, nothing is recorded."""
         self._updates, self._folder = updates, folder
-        self._first = self._last = 0  # The recorded updates; 0: none.
+        self._first = self._last = 0  # First and last recorded update; 0: nothing is recorded yet.
         self._recording = False
 
     def __enter__(self) -> Self:
@@ -43,9 +44,9 @@ class UpdateProfiler:
             log(f"{what}: this call has not trained any of these updates")
 
     def most_updates(self, update: int) -> int | None:
-        """Returns the number of updates after `update` until the recording starts or stops.
+        """Returns the number of updates from `update` to the next start or end of the recording.
 
-        None: it does neither.
+        Returns None if the recording neither starts nor ends after `update`.
         """
         if self._updates is None:
             return None
@@ -53,7 +54,7 @@ class UpdateProfiler:
         return next((end - update for end in ends if end > update), None)
 
     def before(self, update: int) -> None:
-        """Starts to record if the first update after `update` is in the range."""
+        """Starts to record if the update after `update` is in the range."""
         if self._updates and not self._first and update + 1 in self._updates:
             self._first, self._last = update + 1, update
             with self._logged_errors():
@@ -62,7 +63,7 @@ class UpdateProfiler:
                 self._recording = True
 
     def after(self, update: int) -> None:
-        """Notes that `update` is trained; writes the profile if it is the last of the range."""
+        """Notes that `update` is trained; writes the profile if the range ends by then."""
         if self._updates and self._recording:
             self._last = update
             if update >= self._updates.last:

@@ -9,7 +9,7 @@ class Progress:
     """Progress bar over the examples of a run."""
 
     def __init__(self, position: int, end: int, *, shown: bool = True) -> None:
-        """Shows the bar at `position` of `end` examples, if stderr is a terminal and `shown`."""
+        """Shows the bar at `position` of `end` examples if `shown` and if stderr is a terminal."""
         self._bar = tqdm(
             total=end,
             initial=position,
@@ -22,7 +22,7 @@ class Progress:
             output.log_above_bar(tqdm.write)
 
     def update(self, position: int, **values: float) -> None:
-        """Moves the bar to `position`, and shows `values` after it."""
+        """Moves the bar to `position`, and shows the names and values of `values` behind it."""
         self._bar.set_postfix({k: f"{v:.4g}" for k, v in values.items()}, refresh=False)
         self._bar.update(min(position, self._bar.total) - self._bar.n)
 

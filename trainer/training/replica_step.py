@@ -1,15 +1,16 @@
-"""Computes one replica's part of an update: adds micro-batches to its sums, then applies the sums.
+"""Computes one replica's part of an update: adds micro-batches to sums, then applies the sums.
 
     accumulate:  sums += gradients, statistics, loss, correct of a micro-batch
-    apply:       means = all_reduce(sums) / B           # once an update
-                 gradient = means.gradients + gradient of the regularizers, clipped if asked
+    apply:       means = all_reduce(sums) / B           # once per update
+                 gradient = means.gradients + gradient of the regularizers, clipped by --clip_norm
                  parameters, slots = optimizer(gradient, ε, m)
                  moving statistics += weight · (means.statistics · G - moving statistics)
                  average += weight · (parameters and moving statistics - average)
                  sums = 0
 
-B is the batch size, ε the learning rate, m the momentum and G the ghost batch size. Everything but
-the all-reduce and the assignments is a function of tensors, which XLA can compile as a whole.
+B is the batch size, ε the learning rate and m the momentum. G is the size of a ghost batch, a group
+of examples that share batch-norm statistics. XLA can compile `accumulate`, and the part of `apply`
+between the all-reduce and the assignments.
 """
 
 import functools
@@ -32,17 +33,17 @@ from trainer.training.parameter_update import ParameterUpdate
 
 
 class ReplicaStep:
-    """Computations of a replica, and the variables that only they use.
+    """Computations of a replica, and the variables that only these computations use.
 
     Attributes:
       parameters: variables that train.
-      slots: variables of the optimizer, [parameter][slot].
+      slots: variables of the optimizer, as a list of slots for each parameter.
       norms: batch norms whose moving statistics an update may change.
-      metrics: number of metrics in which an update measures squared norms: 1, or 2 if the optimizer
-        has its own.
-      average: average of the model's weights; None if the run has none.
+      metrics: number of metrics in which an update measures squared norms of gradients: 1, the
+        Euclidean metric, or 2 if the optimizer has a metric of its own.
+      average: average of the model's weights; None if the run does not average.
       clip_norm: largest norm of an update's gradient; None: gradients are not clipped.
-      by_xla: whether XLA compiles what is traced from now on; at first False.
+      by_xla: whether XLA compiles the computations that are traced from now on; False at first.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class ReplicaStep:
         """Creates slots and sums for `model`, which was built on `strategy`.
 
         The replica computes up to `lanes` equal parts of a micro-batch at the same time. Each part
-        has whole ghost batches of `ghost_batch_size` and of each batch norm.
+        holds whole ghost batches, both of `ghost_batch_size` and of each batch norm's own size.
         """
         self._strategy, self.average = strategy, average
         self._lanes, self.clip_norm = lanes, clip_norm
@@ -90,22 +91,22 @@ class ReplicaStep:
                 _accumulator([]),
                 _accumulator([]),
             )
-            # Σ ‖sum of a micro-batch's gradients‖² over the micro-batches of one update, and the
-            # same in the optimizer's metric if it has one.
+            # Σ ‖gradient sum of a micro-batch‖² over the micro-batches of one update. If the
+            # optimizer has a metric, a second entry has the sum of squared norms in this metric.
             self._squares = [_accumulator([]) for _ in range(self.metrics)]
         self.by_xla = False
 
     @functools.cached_property
     def _compiled(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        """`_add` and `_new_values`, which XLA compiles once for each shape of micro-batches."""
+        """`_add` and `_new_values`, compiled by XLA once for each shape of micro-batches."""
         return xla.compiled(self._add), xla.compiled(self._new_values)
 
     def accumulate(
         self, images: tf.Tensor, labels: tf.Tensor | MixedLabels, position: tf.Tensor
     ) -> tf.Tensor:
-        """Adds a micro-batch to this replica's sums, and returns the first lane's loss.
+        """Adds a micro-batch to this replica's sums, and returns the loss of its first part.
 
-        The loss depends on the updates of all sums, so a clock can wait for it.
+        The loss is ready only after all sums are updated, so a time measurement can wait for it.
         """
         add = self._compiled[0] if self.by_xla else self._add
         return add(images, labels, position)
@@ -138,9 +139,12 @@ class ReplicaStep:
     ) -> tf.Tensor:
         """Applies one update from the sums, then resets the sums.
 
-        `statistics_weights`, float32, has one weight for each batch norm, and then one for the
-        average if there is one. Returns [loss, top1, gradient norm, *sums of micro-batch squared
-        norms, *batch squared norms].
+        `statistics_weights`, float32, has the update's weight in the moving statistics of each
+        batch norm. If the run averages the model, the last entry is the weight in the average.
+
+        Returns:
+          [loss, top1, gradient norm, *squares, *batch squared norms]. For each of the metrics,
+          `squares` has Σ ‖gradient sum of a micro-batch‖².
         """
         totals = [total.read_value() for total in self.all_sums()]
         context = tf.distribute.get_replica_context()
@@ -151,8 +155,8 @@ class ReplicaStep:
         context.merge_call(self._assign, args=(values,))
         # Do not add a control dependency on the totals here. tf.function resets the sums after the
         # reads anyway, because both use the same variables. With such a dependency, Grappler
-        # removed that order as redundant, and then pruned totals that a replica does not use. At
-        # times, losses and top1 of some replicas were missing.
+        # removed tf.function's own dependency as redundant. It then pruned totals that a replica
+        # does not use. At times, losses and top1 of some replicas were missing.
         self.zero()
         return record
 
@@ -167,7 +171,7 @@ class ReplicaStep:
         batch_size: tf.Tensor,
         statistics_weights: tf.Tensor,
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """Returns what `apply` returns, and the new values of the variables that it changes.
+        """Returns the result of `apply`, and the new values of the variables for `_assign`.
 
         `totals` are the sums over all replicas.
         """
@@ -191,9 +195,9 @@ class ReplicaStep:
     def probe(
         self, images: tf.Tensor, labels: tf.Tensor | MixedLabels, position: tf.Tensor
     ) -> tf.Tensor:
-        """Computes an update of one micro-batch from zero sums, and changes nothing but the sums.
+        """Computes an update of one micro-batch without applying it; changes only the sums.
 
-        XLA then compiles all that it will compile for micro-batches of this shape.
+        XLA thereby compiles all computations that training needs for micro-batches of this shape.
         """
         loss = self.accumulate(images, labels, position)
         zeros, zero = [tf.zeros(total.shape) for total in self.all_sums()], tf.constant(0.0)
@@ -213,7 +217,7 @@ class ReplicaStep:
         return [*tf.nest.flatten(self._sums), *self._squares]
 
     def zero(self) -> None:
-        """Sets the sums to 0, as each update does at its end."""
+        """Sets the sums to 0; each update also does this at its end."""
         for total in self.all_sums():
             total.assign(tf.zeros_like(total))
 
@@ -223,7 +227,7 @@ def _assign(variable: tf.Variable, value: tf.Tensor) -> None:
 
 
 def _accumulator(shape: Any) -> tf.Variable:
-    """Returns a variable in which each replica keeps a sum of its own until the all-reduce."""
+    """Returns a variable in which each replica keeps its own sum until the all-reduce."""
     return tf.Variable(
         tf.zeros(shape),
         trainable=False,

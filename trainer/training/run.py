@@ -30,7 +30,7 @@ from trainer.training.evaluation import Evaluation, Predictions
 from trainer.training.loop import StopReason, TrainingLoop
 from trainer.training.run_setup import Run, set_up
 
-# Takes the update of the last evaluation, a name for each logit, and the confusion matrix.
+# Function that shows a confusion matrix: (update of the evaluation, names of logits, matrix cells).
 ShowConfusion = Callable[[int, Sequence[str], np.ndarray], None]
 
 
@@ -45,15 +45,16 @@ def train(
 
     Args:
       config: flags of the run.
-      path: run directory; only the chief reads and writes it.
+      path: run directory; only the chief, which is the first worker, reads and writes it.
       should_stop: returns whether this process was asked to stop.
       worker: this process as one of several workers; None for a single process.
-      show_confusion: called in the chief once the result is written, unless the run resumed after
-        its last evaluation. All workers pass this argument, or none does.
+      show_confusion: shows the confusion matrix of the last evaluation. The chief calls it after
+        the result is written, unless the run resumed after that evaluation. Either all workers pass
+        this argument, or none.
 
     Returns:
       The content of result.json in the chief, and None in the other workers. If the run stops
-      early, all workers get the reason. If the run had finished before, all get None.
+      early, all workers get the reason. If the run had finished before this call, all get None.
 
     Raises:
       UserError: if the run cannot be set up, or an example cannot be decoded.
@@ -78,14 +79,14 @@ def train(
         result = _write_result(run, last, evaluated_with(config)) if chief else None
         if chief and show_confusion:
             _show_confusion(run, predictions, show_confusion)
-        # Every worker waits here until the result is written. If the chief failed before that and
-        # was started again, it would need the other workers.
+        # Every worker waits here until the result is written. If the chief fails before that point
+        # and is started again, it needs the other workers.
         group.agree(False)
         return result
 
 
 def _show_confusion(run: Run, predictions: Predictions | None, show: ShowConfusion) -> None:
-    """Calls `show`, or logs why TensorBoard lacks the confusion matrix."""
+    """Calls `show`; if `predictions` is None, logs why TensorBoard lacks the confusion matrix."""
     if predictions is None:
         log(
             "TensorBoard lacks the confusion matrix, because the run resumed after its last "
@@ -103,7 +104,7 @@ def _train(run: Run, config: Config, should_stop: Callable[[], bool]) -> Evaluat
     try:
         last = TrainingLoop(config, run).run(should_stop)
     except NonFiniteLossError as diverged:
-        error = diverged  # All processes raise this error, so all reach the exchange below.
+        error = diverged  # All processes raise this error, so all still call `all_gather` below.
     finally:
         run.outputs.close()
     _, *others = run.group.all_gather(json.dumps(run.bad.reasons))
@@ -116,7 +117,7 @@ def _train(run: Run, config: Config, should_stop: Callable[[], bool]) -> Evaluat
 
 
 def _write_result(run: Run, last: Evaluation, counts: str) -> dict[str, Any]:
-    """Writes result.json, and returns its content; `last` is the evaluation named `counts`."""
+    """Writes result.json, and returns its content; `last` is the evaluation that `counts` names."""
     state, step = run.state, run.phases.step
     points = [p for p in read(run.path / "metrics.jsonl") if p["split"] == "train"]
     values, average = setup.values(step.model), step.average
@@ -144,7 +145,7 @@ def _write_result(run: Run, last: Evaluation, counts: str) -> dict[str, Any]:
         "versions": setup.versions(),
     }
     if image_size:
-        result["image_size"] = image_size  # That of `update_seconds`.
+        result["image_size"] = image_size  # `update_seconds` was measured at this size.
     if average:
         result |= {
             "evaluated_with": counts,

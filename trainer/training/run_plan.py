@@ -1,4 +1,4 @@
-"""Describes the plan of a run with the micro-batches that its devices compute."""
+"""Describes the plan of a run, including the micro-batch sizes that its devices compute."""
 
 from collections.abc import Mapping
 
@@ -15,13 +15,16 @@ def text(
     replicas: int,
     micro_batch_sizes: Mapping[int | None, int],
 ) -> str:
-    """Returns the plan of a run, with lines about its flags and about noise that is not measured.
+    """Returns the plan of a run as a table, followed by notes.
+
+    The notes are about flags, and about batch sizes at which gradient noise cannot be measured.
 
     Args:
       config: flags of the run.
       schedule: schedule of the run.
       replicas: number of replicas over all processes.
-      micro_batch_sizes: the largest micro-batch of a replica, in examples, by the image size.
+      micro_batch_sizes: largest micro-batch of a replica, in examples, by the side of the images in
+        pixels; the key is None if the side does not change during the run.
     """
     ghost = config.ghost_batch_size
 

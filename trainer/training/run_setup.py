@@ -1,4 +1,4 @@
-"""Prepares a training run: data, model, micro-batch, newest checkpoint and outputs."""
+"""Prepares a training run: data, model, micro-batch size, newest checkpoint and outputs."""
 
 import dataclasses
 import functools
@@ -54,11 +54,10 @@ class Run:
       bad: records examples that cannot be decoded.
       group: the processes that train together.
       trajectory: schedule of the run.
-      phases: the model, and the code that the devices run.
-      batches: function (position, micro-batch size, image size) → dataset of the micro-batches from
-        there.
+      phases: training steps before and after layers are unfrozen; each step has the model.
+      batches: maps (examples consumed, micro-batch size, image size) to a dataset of micro-batches.
       evaluator: evaluates the model on the evaluation split.
-      micro_batch_sizes: the largest micro-batch of a replica, in examples, by the image size.
+      micro_batch_sizes: largest micro-batch of a replica, in examples, by image size in pixels.
       state: progress of the run.
       outputs: checkpoints, log and progress bar.
     """
@@ -90,7 +89,7 @@ def set_up(
       path: run directory.
       bad: records examples that cannot be decoded.
       strategy: distributes the training over the replicas.
-      lanes: number of parts of a micro-batch that a CPU computes in parallel.
+      lanes: number of parts of a micro-batch that a replica computes in parallel.
       group: the processes that train together.
 
     Raises:
@@ -101,7 +100,7 @@ def set_up(
     replicas = strategy.num_replicas_in_sync
     kept = path if group.chief else None  # Other workers do not read the run directory.
     begins = group.chief and not found(path / "checkpoints")
-    # Reading the data may take minutes, and a wrong --init_from ends the run before.
+    # --init_from is checked before the data are read, because reading may take minutes.
     source = pretrained.find(config) if config.init_from and begins else None
     examples, validation = setup.load_splits(config, kept, bad, group)
     schedule = trajectory.from_config(config, examples.examples, replicas)
@@ -114,7 +113,7 @@ def set_up(
             log(line)
     data = dataclasses.replace(data, class_weights=balanced.weights, class_sizes=balanced.sizes)
     until = trajectory.unfreeze_position(config, examples.examples)
-    own = model_configuration.of_user(config.model, model)  # Before layers are frozen.
+    own = model_configuration.of_user(config.model, model)  # Must precede the freezing of layers.
     phases = _phases(config, strategy, model, lanes, until, data.class_weights, group)
     batches = _batches(config, examples, bad, balanced, replicas, group)
     micro_batch_sizes = micro_batch_search.from_config(
@@ -127,7 +126,7 @@ def set_up(
     )
     if loaded:
         write_atomic(path / pretrained.FILE, loaded.table())
-        outputs.save(state)  # With this checkpoint, a restart does not read the source again.
+        outputs.save(state)  # A restart reads this checkpoint and not the pretrained weights.
     return Run(
         path,
         bad,
@@ -152,7 +151,7 @@ def _model(
     group: ProcessGroup,
     source: pretrained.Source | None,
 ) -> tuple[TrainingData, keras.Model, Transfer | None]:
-    """Builds the model; the chief of a new run loads `source`, which may replace mean and std.
+    """Builds the model, and loads the pretrained weights `source`, if any, into it.
 
     Returns:
       The training data with the chief's preprocessing, the model, and what was loaded.
@@ -173,7 +172,7 @@ def _phases(
     class_weights: Sequence[float] | None,
     group: ProcessGroup,
 ) -> Phases:
-    """Freezes layers of `model` up to position `until`, and returns the first training step."""
+    """Freezes the layers of --freeze, and returns the phases; the first ends at `until`."""
     if config.layer_decay != 1:
         log(layer_groups.table(model, config.layer_decay))
     frozen = freezing.freeze(model, config.freeze) if config.freeze else []
@@ -205,7 +204,7 @@ def _phases(
         order_version=config.order_version or NEWEST_ORDER,
         ghost_batch_size=config.ghost_batch_size,
         lanes=lanes,
-        # A clock would wait for the work that is enqueued ahead of time for a GPU or a TPU.
+        # On a GPU or TPU, reading a clock would wait for all work that is already enqueued.
         timed=not config.deterministic and on_cpu(strategy),
         by_xla=by_xla,
         agree=lambda failed: group.agree(failed)[0],
@@ -215,14 +214,14 @@ def _phases(
 
 
 def _chiefs(data: TrainingData, group: ProcessGroup) -> TrainingData:
-    """Returns `data` with the chief's preprocessing: that of a resumed run, or of --init_from."""
+    """Returns `data` with the preprocessing of the chief, which alone knows the run's values."""
     mean, std = group.broadcast(np.array([data.mean, data.std])).tolist()  # [2, c]
     preprocessing = group.broadcast_text(data.preprocessing or "") or None
     return dataclasses.replace(data, mean=tuple(mean), std=tuple(std), preprocessing=preprocessing)
 
 
 def _with_order_version(config: Config, path: pathlib.Path, group: ProcessGroup) -> Config:
-    """Returns `config` with the order version that the chief finds in the run directory `path`."""
+    """Returns `config` with the chief's order version, which decides the order of the examples."""
     own = directory.order_version(path, config) if group.chief else 0
     _, (version,) = group.agree(False, own)
     if version != NEWEST_ORDER:
@@ -239,7 +238,7 @@ def _batches(
     replicas: int,
     group: ProcessGroup,
 ) -> Batches:
-    """Returns a function from position, micro-batch size and image size to the micro-batches."""
+    """Returns the function `Run.batches`, which makes datasets of micro-batches."""
     stream = pipeline.ExampleStream(
         examples,
         config.augmentation,
@@ -276,7 +275,7 @@ def _restore(
     """Restores the newest checkpoint in all processes; returns the checkpoints and the state.
 
     Raises:
-      UserError: if the run began with other training data.
+      UserError: if the run began with other training data, or the checkpoint cannot be used.
     """
     checkpoints = (
         Checkpoints(path / "checkpoints", phases.variables(), keep=config.keep_checkpoints)

@@ -36,7 +36,7 @@ from trainer.system.typed_json import anything, list_of
 
 
 def devices(config: Config, worker: Worker | None = None) -> tuple[tf.distribute.Strategy, int]:
-    """Returns the strategy that `config` asks for, and the number of lanes per replica.
+    """Returns the strategy, and the number of parts of a batch that a replica computes in parallel.
 
     Call this function once, before TensorFlow computes. It waits until all workers are connected.
 
@@ -62,9 +62,9 @@ def load(
     *,
     training: bool = False,
 ) -> InMemoryDataset | IndexedDataset:
-    """Returns a split of the run's dataset, to evaluate or, if `training` is true, to train.
+    """Returns a split of the run's dataset, for training if `training`, otherwise for evaluation.
 
-    Labels are indices in `class_names`, or, without `class_names`, in the split's classes.
+    Labels are indices in `class_names`. If this is None, they are indices in the split's classes.
 
     Raises:
       UserError: if the split does not exist or cannot be read.
@@ -96,7 +96,7 @@ def load_splits(
         log(note)
     training = load(config, config.train_split, bad, training=True)
     log(training.summary)
-    # If a training class was renamed, the evaluation split raises an error that hides the cause.
+    # This check comes first, because the evaluation split reports a renamed class less clearly.
     if path and (kept := training_data.read(path)):
         _check_same_data(config, kept, training)
     evaluation_split = sources.evaluation_split(config)
@@ -143,14 +143,14 @@ def training_data_of(
     bad: BadExamples,
     source: InMemoryDataset | IndexedDataset | None = None,
 ) -> TrainingData:
-    """Returns the properties of the training data that the run in `path` keeps, or new ones.
+    """Returns the properties of the training data, from the run in `path` or from the data.
 
     Args:
       config: flags of the run.
-      path: run directory. If this is None or keeps no properties, they are computed from the data.
+      path: run directory. If it is None or keeps no properties, they are computed from the data.
       bad: records examples that cannot be decoded.
-      source: the training split, to compare with the kept properties. If this is None, the split
-        is loaded only if the run keeps no properties.
+      source: the training split, which must agree with the kept properties. If this is None, the
+        split is loaded only if the run keeps no properties.
 
     Raises:
       UserError: if the run began with other data, or the data are needed and cannot be read.
@@ -172,7 +172,7 @@ def training_data_of(
 def _check_same_data(
     config: Config, kept: TrainingData, source: InMemoryDataset | IndexedDataset
 ) -> None:
-    """Rejects training data with another size or other classes than the run began with."""
+    """Checks that the number, image shape and classes of the examples are as when the run began."""
     split = f"{config.dataset}'s {config.train_split!r}"
     now = source.examples, source.image_shape, source.classes
     began = kept.examples, kept.image_shape, kept.classes
@@ -203,9 +203,9 @@ def build(
     *,
     to_train: bool = False,
 ) -> keras.Model:
-    """Returns the model for the training data `data`, with its initial weights.
+    """Returns the model for the training data `data`, with initial weights.
 
-    The model takes images of the size of evaluations and, if `to_train` is true, those of training.
+    The model accepts images of the evaluation size and, if `to_train`, of all training sizes.
 
     Raises:
       UserError: if no such model can be built for these sizes, or --num_classes is too small.
@@ -220,7 +220,7 @@ def build(
     shape = (side or h, side or w, c)
     xla = cluster.compiles_by_xla(strategy, config.xla, deterministic=config.deterministic)
     kernel: Kernel = "fused" if cluster.on_cpu(strategy) and not xla else "reshaped"
-    assert config.precision != AUTO  # `precision.resolved` has replaced it.
+    assert config.precision != AUTO  # `precision.resolved` has replaced AUTO.
     sizes = [(size, size) for size in image_sizes.sizes(config.image_sizes)]
     sizes = (sizes or [(config.image_size or h, config.image_size or w)]) if to_train else []
     with strategy.scope():
@@ -238,12 +238,12 @@ def build(
 def restore(
     config: Config, folder: pathlib.Path, strategy: tf.distribute.Strategy, bad: BadExamples
 ) -> tuple[keras.Model, TrainingData, pathlib.Path, int]:
-    """Reads the checkpoint of the run in `folder` that --checkpoint names.
+    """Loads the model of the run in `folder` from the checkpoint that --checkpoint names.
 
     The model has the parameters that --evaluate_with names: the plain ones, or their average.
 
     Returns:
-      The model, properties of the training data, path of the checkpoint, and its update.
+      The model, the properties of the training data, the checkpoint's path, and its update number.
 
     Raises:
       UserError: if the checkpoint does not exist, or its training data differ from the run's.
@@ -261,11 +261,11 @@ def restore(
 
 
 def class_names(config: Config, kept: Sequence[str] | None, classes: int | None) -> Sequence[str]:
-    """Returns the class names of a trained model: `kept`, or those of the training split if None.
+    """Returns the class names of a trained model: `kept`, or else those of the training split.
 
     Args:
-      config: flags of the command; --dataset may be another one than in training.
-      kept: names that the model keeps; None for a model by an old version.
+      config: flags of the command; --dataset may differ from that of the training.
+      kept: names that were saved with the model; None if an old version saved it.
       classes: number of classes that the model was trained on; None if unknown.
 
     Raises:

@@ -1,4 +1,4 @@
-"""State of a run: everything that a checkpoint holds as JSON, beside the variables."""
+"""State of a run: all that a checkpoint holds as JSON, in addition to TensorFlow's variables."""
 
 import dataclasses
 import itertools
@@ -23,23 +23,25 @@ class State:
     """Progress of a run; the names of the fields are those in a checkpoint.
 
     Attributes:
-      position: examples consumed.
+      position: number of examples consumed.
       update: number of updates.
-      seconds: duration of all stretches, those before a resume included.
-      input_wait: seconds of all stretches in which the device waited for examples.
+      seconds: duration of all stretches (series of updates), including those before a resume.
+      input_wait: seconds that the device waited for examples, over all stretches.
       resumes: number of times that the run was resumed from a checkpoint.
-      window: sums since the last logged point: loss and top1 over examples, the number of examples,
-        seconds and input wait; with --clip_norm, also the numbers of updates and clipped updates.
+      window: totals since the last logged training point. They are the loss and the top1, each
+        summed over examples; the number of examples; the seconds; and the input wait. With
+        --clip_norm, they are also the numbers of updates and of clipped updates.
       setting: batch size, learning rate and momentum of the last update.
-      evaluation: values of the last evaluation, and its position. If the run has an average, the
-        values are those of --evaluate_with, and `plain` and `ema` have the values of both.
-      best: top1 and update of the evaluation with the highest top1. If the run has an average,
-        also --evaluate_with.
-      control: state of the controller.
+      evaluation: values of the last evaluation, and its position. If the run averages the model,
+        the entries `plain` and `ema` have the values for the parameters and for their average. The
+        entries loss, top1 and top5 repeat the values of the one that --evaluate_with selects.
+      best: top1 and update of the evaluation with the highest top1. If the run averages the model,
+        also the value of --evaluate_with.
+      control: state of the controller, which may change the schedule during the run.
       noise: averages of the measured gradient noise.
-      metric_noise: the same in the optimizer's metric; {} if the optimizer has none.
-      statistics_starts: position at which each batch norm first trained, by the norm's index in the
-        model. A position is None if the norm's statistics were loaded.
+      metric_noise: averages of the gradient noise in the optimizer's metric; {} without a metric.
+      statistics_starts: dictionary from the index of each batch norm in the model to the position at
+        which it first trained. The position is None if the norm's statistics were loaded.
       training_data: properties of the training data, as in training_data.json.
       model_configuration: fingerprint of the user's own model at the start of the run.
     """
@@ -62,16 +64,16 @@ class State:
 
     @property
     def evaluated_at(self) -> int:
-        """Position of the last evaluation; 0 before the first."""
+        """Position of the last evaluation; 0 before the first evaluation."""
         return self.evaluation.get("position", 0)
 
     @property
     def last_start(self) -> int:
-        """Position at which the last update started; there must be one."""
+        """Position at which the last update started; must not be used before the first update."""
         return self.position - int(self.setting["batch_size"])
 
     def trained(self, stretch: Stretch, metrics: UpdateMetrics) -> None:
-        """Records a trained stretch."""
+        """Records a stretch after it is trained."""
         updates, size = len(stretch.settings), stretch.batch_size
         self.position = stretch.end
         self.update += updates
@@ -93,7 +95,7 @@ class State:
     def evaluated(self, evaluations: Evaluations) -> None:
         """Records the evaluations at the current position.
 
-        The best evaluation is chosen among those with one value of --evaluate_with.
+        If --evaluate_with has changed, the new evaluation becomes the best one.
         """
         counted, mark = evaluations.counted, evaluations.mark
         self.evaluation = {"position": self.position, **dataclasses.asdict(counted)}
@@ -106,9 +108,10 @@ class State:
 
 
 def restore(checkpoints: Checkpoints, phases: Phases) -> State:
-    """Reads the newest intact checkpoint into the variables of its phase; returns its state.
+    """Reads the newest intact checkpoint into the variables, and returns the saved state.
 
-    If no checkpoint exists, returns a new state.
+    The variables are those of the checkpoint's phase: before or after frozen layers begin to train.
+    If no checkpoint exists, the result is a new state.
 
     Raises:
       UserError: if another version of the program wrote the checkpoint.
@@ -130,9 +133,9 @@ def restore(checkpoints: Checkpoints, phases: Phases) -> State:
 
 
 def share(state: State, phases: Phases, group: ProcessGroup) -> State:
-    """Returns the chief's state, and assigns the chief's values to the variables of its phase.
+    """Returns the chief's state, and assigns the chief's values to the variables of all processes.
 
-    Only the chief reads the checkpoint.
+    This is necessary, because only the chief, the first process, reads the checkpoint.
     """
     if group.count == 1:
         return state

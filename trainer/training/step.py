@@ -1,4 +1,4 @@
-"""Device code: one call accumulates micro-batches and applies the updates of a whole stretch.
+"""Code that the devices run: one call computes all updates of a stretch, a series of updates.
 
     for each update of the stretch:            # at position p, with B = R · b · k
         for j in range(k):                     # accumulation
@@ -7,9 +7,10 @@
         for each replica, in parallel:
             apply(ε, m)                        # one all-reduce
 
-Here, B is the batch size, b the micro-batch size, ε the learning rate and m the momentum;
-replica_step.py has `accumulate` and `apply`. B, k, ε and m are tensors, so a growing batch changes
-numbers and not the graph. TensorFlow traces each micro-batch and image size once.
+Here, p is the number of examples consumed before the update, B the batch size, b the micro-batch
+size, ε the learning rate and m the momentum. Each replica sums k micro-batches for an update.
+replica_step.py defines `accumulate` and `apply`. B, k, ε and m are tensors, so a growing batch does
+not change the graph. TensorFlow traces the graph once for each micro-batch size and image size.
 """
 
 import functools
@@ -33,17 +34,17 @@ from trainer.training.update_metrics import UpdateMetrics
 
 
 class TrainingStep:
-    """A model, its optimizer's slots and the compiled stretches, on one strategy.
+    """A model, its optimizer's slots and the compiled functions for stretches, on one strategy.
 
     Attributes:
       strategy: distributes the training over the replicas.
       model: the model to train.
       parameters: variables that train.
-      slots: variables of the optimizer, [parameter][slot].
-      starts: position at which each batch norm first trained, by index. A resume replaces these
-        values by the checkpoint's.
-      timed: whether the input wait is measured.
-      average: average of the model's weights, which updates move; None if the run has none.
+      slots: variables of the optimizer, as a list of slots for each parameter.
+      starts: position at which each batch norm first trained, by index. When a run resumes, the
+        checkpoint's values replace them.
+      timed: whether to measure the time in which the device waits for examples.
+      average: average of the model's weights, which updates change; None if the run has none.
       traces: number of times that TensorFlow has traced a stretch.
     """
 
@@ -62,13 +63,13 @@ class TrainingStep:
         Args:
           strategy: distributes the training over the replicas.
           model: the model to train.
-          timed: whether to measure the input wait. It must be False if op determinism is enabled,
-            because a deterministic graph cannot read the clock. It must be False on GPUs and TPUs
-            too, where the clock would wait for work that is enqueued ahead of time.
-          by_xla: whether XLA compiles the computations of a replica, which needs the reshaped ghost
-            batch norm. On TPUs, XLA compiles them anyway.
-          agree: returns whether the argument is true in any of the run's processes, which all call
-            it before the first update of a shape: all compile by XLA, or none does.
+          timed: whether to measure the time in which the device waits for examples. It must be
+            False if op determinism is enabled, because a deterministic graph cannot read the clock.
+            It must also be False on GPUs and TPUs. There, the clock would wait for enqueued work.
+          by_xla: whether XLA compiles the computations of a replica. If so, ghost batch norms must
+            have the `reshaped` kernel. On TPUs, XLA compiles them regardless of this value.
+          agree: function (failed) → whether `failed` is true in any of the run's processes. All
+            processes call it before the first update of a shape. So all use XLA, or none does.
           **options: further arguments of ReplicaStep.
         """
         self.strategy, self.model, self.timed = strategy, model, timed
@@ -84,8 +85,8 @@ class TrainingStep:
     def run(self, iterator: Any, stretch: Stretch) -> UpdateMetrics:
         """Trains the updates of `stretch` with the next micro-batches of `iterator`.
 
-        `iterator` iterates over a dataset of micro-batches for the local replicas in turn: (images
-        uint8 [b, h, w, c], labels [b] or MixedLabels, position of the first example []).
+        `iterator` yields micro-batches for the replicas of this process in turn: (images uint8
+        [b, h, w, c], labels [b] or MixedLabels, position of the first example []).
         """
         micro_batch_size = stretch.layout.micro_batch_size
         shape = micro_batch_size, stretch.image_size
@@ -93,7 +94,7 @@ class TrainingStep:
             prepared = self.prepare(iterator)
             if self._by_xla and self._agree(not prepared):
                 if prepared:
-                    log("XLA cannot compile this model in another process: all compute without it")
+                    log("XLA cannot compile this model in another process: all compute without XLA")
                 self.replica.by_xla = False
             self._stretches[shape] = self._compile(iterator)
         size = stretch.batch_size
@@ -112,26 +113,27 @@ class TrainingStep:
         start = time.perf_counter()
         records, wait = self._stretches[shape](*arguments)
         loss, top1, norm, *norms = records.numpy().T  # Waits for the device.
-        # Sums of ‖b · mean gradient‖² over R·k micro-batches come first, and R·k · b² = B · b.
+        # The first `count` rows are sums of ‖b · mean gradient‖² over the R·k micro-batches. To get
+        # the mean of ‖mean gradient‖², they are divided by R·k · b² = B · b.
         count = self.replica.metrics
         parts = [squares / (size * micro_batch_size) for squares in norms[:count]]
         plain, *in_metric = zip(parts, norms[count:], strict=True)
         seconds = time.perf_counter() - start
-        # The graph reads the wall clock, which the system may adjust during the stretch. So the
-        # wait is limited to the stretch's duration.
+        # The graph reads the wall clock, which the system may adjust during the stretch. So `wait`
+        # is limited to the duration of the stretch.
         wait = min(float(wait.numpy()), seconds) if self.timed else None
         limit = self.replica.clip_norm
         clips = None if limit is None else clipping.clipped(norm, limit)
         return UpdateMetrics(loss, top1, norm, *plain, seconds, wait, clips, *in_metric)
 
     def prepare(self, iterator: Any) -> bool:
-        """Compiles the computations of a replica for the micro-batches of `iterator`, if asked to.
+        """Compiles a replica's computations by XLA for micro-batches of `iterator`, if `by_xla`.
 
-        Returns False, and logs why, if XLA cannot; the computations are then without XLA.
+        If XLA cannot compile them, logs why and returns False. They are then computed without XLA.
 
         Raises:
           UserError: if the model's own code fails.
-          tf.errors.ResourceExhaustedError: if such a micro-batch does not fit in memory.
+          tf.errors.ResourceExhaustedError: if a micro-batch of this size does not fit in memory.
         """
         if not self._by_xla:
             return True
@@ -140,15 +142,15 @@ class TrainingStep:
         with unwrap_user_errors():
             problem = xla.problem(self.strategy, self.replica.probe, iterator.element_spec)
         if problem:
-            what = f"XLA cannot compile this model for micro-batches of {images.shape[0]}"
-            log(f"{what}, which are computed without it: {problem}")
+            what = f"XLA cannot compile this model for micro-batches of {images.shape[0]} examples"
+            log(f"{what}, so they are computed without XLA: {problem}")
             self.replica.by_xla = False
         self.zero()
         return not problem
 
     @functools.cached_property
     def _zero(self) -> Callable[[], None]:
-        # A TPU's computation has the name of this function, so the function cannot be a lambda.
+        # TensorFlow names a TPU's computation after the function, so it cannot be a lambda.
         @tf.function(autograph=False)
         def zero() -> None:
             self.strategy.run(self.replica.zero)
@@ -179,7 +181,7 @@ class TrainingStep:
         batch_size: tf.Tensor,
         statistics_weights: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the results of `apply` for n updates, [n, 5 or 7], and the input wait in s."""
+        """Computes n updates; returns `apply`'s results, [n, 5 or 7], and the input wait in s."""
         self.traces += 1
         updates = tf.size(learning_rates)
         columns = 3 + 2 * self.replica.metrics
@@ -188,7 +190,7 @@ class TrainingStep:
         def accumulate(_: tf.Tensor, wait: tf.Tensor, done: tf.Tensor) -> tuple[Any, ...]:
             batch = next_per_replica(self.strategy, iterator)
             ready = self._clock(batch)
-            # Without this dependency, convolutions may begin before the clock is read.
+            # Without this dependency, the computation may begin before the clock is read.
             with tf.control_dependencies([ready] if self.timed else []):
                 losses = self.strategy.run(self.replica.accumulate, batch)
             return wait + tf.maximum(ready - done, 0), self._clock(losses)
@@ -207,7 +209,7 @@ class TrainingStep:
         return records.stack(), wait
 
     def _clock(self, after: Any) -> tf.Tensor:
-        """Returns the time once all local replicas have computed `after`, or 0 if not timed."""
+        """Returns the time when all local replicas have computed `after`; 0 if not `timed`."""
         if not self.timed:
             return tf.constant(0.0, tf.float64)
         results = self.strategy.experimental_local_results(after)
@@ -215,7 +217,7 @@ class TrainingStep:
             return tf.timestamp()
 
     def variable_bytes(self) -> int:
-        """Returns the bytes of all variables of one replica: the model's, and those of updates."""
+        """Returns the bytes of one replica's variables: weights, slots, sums and averages."""
         weights = [weight.value for weight in self.model.weights]
         averages = self.average.variables if self.average else []
         own = [*tf.nest.flatten(self.slots), *self.replica.all_sums()]
@@ -225,7 +227,7 @@ class TrainingStep:
     def finite(self) -> bool:
         """Returns whether all parameters, slots, moving statistics and averages are finite.
 
-        These values may overflow in an update whose loss and gradient are finite.
+        An update may make these values overflow, even if its loss and its gradient are finite.
         """
         norms = self.replica.norms
         moving = [s.value for norm in norms for s in (norm.moving_mean, norm.moving_variance)]

@@ -17,7 +17,7 @@ from trainer.training import setup
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrainedModel:
-    """A model for inference, and what it was trained on.
+    """A model for inference, and its properties.
 
     Attributes:
       model: a function (images uint8 [b, h, w, c], training=False) → float32 logits [b, classes].
@@ -26,9 +26,10 @@ class TrainedModel:
       class_names: names of the first logits; --num_classes may have added more logits.
       path: path of the checkpoint or export.
       update: number of updates after which the model was saved.
-      choice: line that names the path, and the best evaluation of the run.
+      choice: line to print, which names the path and the best evaluation of the run.
       loss: loss function of the run, which turns logits into probabilities.
-      evaluated_with: "plain" or "ema", as --evaluate_with; None if the run has no average.
+      evaluated_with: "ema" if the model has the average of the parameters, "plain" if it has the
+        parameters themselves; None if the run does not average.
     """
 
     model: Callable[..., tf.Tensor]
@@ -45,14 +46,14 @@ class TrainedModel:
 def load(
     config: Config, folder: pathlib.Path, strategy: tf.distribute.Strategy, bad: BadExamples
 ) -> TrainedModel:
-    """Loads --export_dir, or else the checkpoint of a run that --checkpoint names.
+    """Loads the export in --export_dir, or else the checkpoint of a run that --checkpoint names.
 
     Args:
       config: flags of the command, and those that the run or export keeps.
       folder: folder of the run or export.
-      strategy: computes the model.
-      bad: records bad training examples, if the run has not kept the training set's statistics and
-        the training set has to be read.
+      strategy: strategy whose devices compute the model.
+      bad: records examples that cannot be decoded. It is used only if the run does not keep the
+        statistics of the training set, because the training set is then read.
 
     Raises:
       UserError: if the model or its class names cannot be read.
@@ -81,7 +82,7 @@ def load(
 
 
 def _check_holds(config: Config, path: pathlib.Path, held: str) -> None:
-    """Refuses an --evaluate_with other than `held`, the parameters that the export holds."""
+    """Raises UserError if --evaluate_with differs from `held`, the parameters in the export."""
     if config.evaluate_with not in (None, held):
         raise UserError(
             f"--evaluate_with={config.evaluate_with}, but the export {path} holds {held}.\n"

@@ -1,4 +1,4 @@
-"""Metrics that the device code returns for the updates of a stretch."""
+"""Metrics that the devices compute for the updates of a stretch, a series of updates."""
 
 import dataclasses
 
@@ -11,18 +11,19 @@ class UpdateMetrics:
 
     Attributes:
       loss: mean loss of each batch before its update, float [n].
-      top1: fraction of each batch whose label has the largest logit, float [n]. The label of a
-        mixed image is the one with the larger share.
-      gradient_norm: Euclidean norm of each update's gradient, with the regularizers' part, before
-        it is clipped.
-      micro_batch_sq_norm: squared norm of a micro-batch's mean gradient without the regularizers'
-        part, averaged over the micro-batches of each update, float [n].
-      batch_sq_norm: squared norm of a batch's mean gradient without the regularizers' part.
-      seconds: duration of the stretch, without tracing.
-      input_wait: seconds of the stretch in which the device waited for examples; None if not timed.
+      top1: fraction of each batch's examples whose label has the largest logit, float [n]. The
+        label of a mixed image is the label with the larger share.
+      gradient_norm: Euclidean norm of each update's gradient before it is clipped, float [n]. The
+        gradient includes that of the regularizers.
+      micro_batch_sq_norm: squared norm of a micro-batch's mean gradient without the regularizers,
+        averaged over the micro-batches of each update, float [n].
+      batch_sq_norm: squared norm of each batch's mean gradient without the regularizers, float [n].
+      seconds: duration of the stretch, without the time to trace its graph.
+      input_wait: seconds of the stretch that the device waited for examples; None: not timed.
       clipped: whether each update's gradient was clipped, bool [n]; None without --clip_norm.
-      metric_sq_norms: micro_batch_sq_norm and batch_sq_norm in the optimizer's metric. They are 0
-        in the optimizer's first update. None if the optimizer has no metric.
+      metric_sq_norms: micro_batch_sq_norm and batch_sq_norm in the optimizer's metric, which
+        multiplies each squared element by a factor. Both are 0 in the optimizer's first update. The
+        attribute is None if the optimizer has no metric.
     """
 
     loss: np.ndarray

@@ -1,4 +1,4 @@
-"""Compiles the computations of a replica by XLA, and finds out whether XLA can."""
+"""Compiles the computations of a replica by XLA, and finds out whether XLA can compile them."""
 
 import re
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-# XLA raises these errors for operations that it does not have, and for shapes that vary.
+# TensorFlow raises these errors for operations that XLA does not have, and for varying shapes.
 _CANNOT = (
     tf.errors.InvalidArgumentError,
     tf.errors.NotFoundError,
@@ -16,9 +16,9 @@ _CANNOT = (
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns `function`, compiled by XLA for each replica that calls it."""
+    """Returns a function that computes `function`, compiled by XLA for each replica separately."""
     by_xla = tf.function(function, jit_compile=True, autograph=False)
-    # If MirroredStrategy ran `by_xla` itself, it would compile all replicas as one program.
+    # Without the lambda, MirroredStrategy would compile all replicas together as one program.
     return lambda *arguments: by_xla(*arguments)
 
 
@@ -41,7 +41,7 @@ def problem(
 
 
 def _reason(message: str) -> str:
-    """Returns the operations that XLA lacks, as its error names them, or else its first line."""
+    """Returns the operations that XLA lacks, if `message` names them, or its first line."""
     if lacks := re.search(r"Detected unsupported operations .*? on \S+: (.*)", message):
         return lacks[1].partition(" compatible with node")[0]
     lines = (line.strip() for line in message.splitlines())

@@ -1,7 +1,7 @@
 """Copies the TFRecord files of a prepared set to ArrayRecord files, which have an index.
 
-The new files lie beside the old ones, and the set's description then names both formats, as TFDS
-expects. TFDS's own `convert_format` needs Apache Beam.
+The new files lie beside the old ones. The set's description file then names both formats, as TFDS
+expects. TFDS's own `convert_format` is not used, because it needs Apache Beam.
 """
 
 import concurrent.futures
@@ -25,14 +25,17 @@ from trainer.system.cores import usable
 
 
 def convert(dataset: str, data_dir: str | None) -> pathlib.Path | None:
-    """Writes the missing ArrayRecord files; returns the folder, or None if no file was missing.
+    """Writes a set's missing ArrayRecord files, and names the new format in its description.
 
-    The command can be stopped and started again, because each file is written atomically, and the
-    description is changed last.
+    The conversion can be stopped and started again, because each file is written atomically, and
+    the description is changed last.
+
+    Returns:
+        The set's folder, or None if the description already names ArrayRecord.
 
     Raises:
-        UserError: if the set is not prepared here as TFRecord, is damaged, or does not fit on the
-            disk.
+        UserError: if the set is not prepared as TFRecord on this machine, is damaged, or does not
+            fit on the disk.
     """
     if image_listing.is_listed(dataset):
         raise UserError(f"{dataset} needs no converting: its files are read by name.")
@@ -83,7 +86,7 @@ def _convert(dataset: str, builder: tfds.core.DatasetBuilder) -> pathlib.Path | 
 def _files(
     builder: tfds.core.DatasetBuilder, file_format: tfds.core.FileFormat
 ) -> list[tuple[str, int]]:
-    """Returns path and number of records of each file in a format, including missing files."""
+    """Returns path and number of records of each file of a format, including missing files."""
     splits = dataset_info.get_split_dict_from_proto(
         builder.info.as_proto, builder.data_path, file_format
     )
@@ -134,4 +137,4 @@ def _copy(source: str, target: str, examples: int) -> None:
             raise OSError(f"{source} has {written:,} of its {examples:,} records: prepare it again")
         temporary.replace(target)
     finally:
-        temporary.unlink(missing_ok=True)  # If the disk is full, this frees space.
+        temporary.unlink(missing_ok=True)  # After an error, this frees the disk space.

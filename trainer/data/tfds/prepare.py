@@ -1,4 +1,4 @@
-"""Prepares a dataset's files on this machine, from Debian's package or by download.
+"""Prepares a TFDS dataset's files on this machine, by download or from a Debian package.
 
 TFDS runs in a child process with a time limit, because its downloads wait forever for a server that
 does not answer.
@@ -29,8 +29,9 @@ from trainer.system.regular_file import opener
 PREPARE_SECONDS = 3600.0
 REACH_SECONDS = 10.0
 
-# Debian's package dataset-fashion-mnist puts the four original files here, without the name and the
-# time in their gzip headers. With both restored, the files have the checksums that TFDS expects.
+# Debian's package dataset-fashion-mnist puts the four files of Fashion-MNIST here. Their gzip
+# headers lack the original file names and times. `restore_gzip_headers` writes copies with names
+# and times, which have the checksums that TFDS expects.
 DEBIAN_FASHION_MNIST = pathlib.Path("/usr/share/datasets/fashion-mnist")
 _UPSTREAM_TIMES = {
     "train-images-idx3-ubyte.gz": 1504176606,
@@ -39,7 +40,7 @@ _UPSTREAM_TIMES = {
     "t10k-labels-idx1-ubyte.gz": 1504176627,
 }
 
-# The child's program. If it fails, the last line of its output is the first line of the error.
+# Program of the child process. If it fails, the last line that it prints is the error's first line.
 _BUILD = """
 import sys
 import tensorflow_datasets as tfds
@@ -50,15 +51,15 @@ tfds.builder(dataset, data_dir=data_dir, file_format=file_format).download_and_p
     download_config=tfds.download.DownloadConfig(manual_dir=manual_dir or None))
 """
 
-# Errors of TFDS for an unusable folder or name; ParseError is for an empty description.
+# Errors that TFDS raises for an unusable folder or name. ParseError: the description is empty.
 _UNUSABLE = (ValueError, AssertionError, TypeError, ImportError, OSError, RuntimeError, ParseError)
 
 
 def find_builder(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
     """Returns TFDS's builder of a dataset, prepared or not, without importing TensorFlow.
 
-    TFDS imports the modules that a prepared folder's features.json names. This function lets TFDS
-    import installed modules only, because a folder from elsewhere may bring modules of its own.
+    A prepared folder has a file features.json. TFDS imports the Python modules that the file names.
+    The working folder is not searched for these modules, because it may hold downloaded code.
 
     Raises:
         UserError: if TFDS has no such dataset, configuration or version, or the folder is unusable.
@@ -82,13 +83,13 @@ def find_builder(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder
         remedy = f"did you mean {near}?" if near else "choose one of tensorflow.org/datasets"
         raise UserError(f"--dataset={dataset}: TFDS has no such dataset; {remedy}") from error
     except _UNUSABLE as error:
-        reason = str(error).rpartition('}": ')[2] or type(error).__name__  # after TFDS's preamble
+        reason = str(error).rpartition('}": ')[2] or type(error).__name__  # Drops TFDS's preamble.
         raise UserError(f"--dataset={dataset}: {textwrap.shorten(reason, 300)}") from error
 
 
 @contextlib.contextmanager
 def _only_installed_modules() -> Iterator[None]:
-    """Removes the working folder from the import path, to which `python -m` adds it."""
+    """Removes the working folder, which `python -m` adds, from the import path in the block."""
     path = sys.path[:]
     sys.path[:] = [entry for entry in path if pathlib.Path(entry).resolve() != pathlib.Path.cwd()]
     try:
@@ -98,7 +99,7 @@ def _only_installed_modules() -> Iterator[None]:
 
 
 def is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
-    """Returns whether the dataset was prepared when the builder was made."""
+    """Returns whether the dataset was already prepared when `builder` was created."""
     return bool(builder.info.splits)
 
 
@@ -109,9 +110,9 @@ def prepare(
 ) -> tfds.core.DatasetBuilder:
     """Prepares a dataset, unless it is prepared already; returns a builder that can read it.
 
-    Several processes may call this at once. A lock file in the data directory lets one of them
-    prepare the files while the others wait. The child holds the lock too, because the child goes on
-    if this process is killed.
+    Several processes may call this function at once. A lock file in the data directory lets one of
+    them prepare the files while the others wait. The child process, which runs TFDS, also holds the
+    lock, because it continues if this process is killed.
 
     Args:
         dataset: a TFDS name, optionally with configuration and version.
@@ -131,7 +132,7 @@ def prepare(
         )
     with lock_preparation(builder, dataset) as lock:
         builder = find_builder(dataset, data_dir)
-        if is_prepared(builder):  # Another process prepared the set while this one waited.
+        if is_prepared(builder):  # Another process prepared it while this one waited.
             return builder
         if builder.data_path.exists():
             raise UserError(
@@ -144,17 +145,18 @@ def prepare(
         else:
             _check_manual_files(builder, dataset)
             _check_reachable(builder, dataset)
-            # A set that was fetched by hand has no time limit: preparing ImageNet takes hours.
+            # A set that must be fetched by hand has no time limit: preparing ImageNet takes hours.
             seconds = None if builder.MANUAL_DOWNLOAD_INSTRUCTIONS else PREPARE_SECONDS
             _build(dataset, root, file_format, "", seconds, lock)
         return find_builder(dataset, data_dir)
 
 
 def restore_gzip_headers(debian: pathlib.Path, folder: pathlib.Path) -> None:
-    """Writes Fashion-MNIST's files into `folder`: Debian's content with upstream's gzip headers."""
+    """Copies Fashion-MNIST's files from `debian` to `folder`, and restores their gzip headers."""
     for name, seconds in _UPSTREAM_TIMES.items():
-        body = (debian / name).read_bytes()[10:]  # without Debian's header
-        # The header of RFC 1952: magic, deflate, FNAME; time; no extra flags, Unix; name and NUL.
+        body = (debian / name).read_bytes()[10:]  # Drops Debian's header.
+        # The header (RFC 1952) has a magic number, the method (deflate), the flag FNAME, the time,
+        # no extra flags, the system (Unix), the file's name, and a zero byte.
         header = b"\x1f\x8b\x08\x08" + seconds.to_bytes(4, "little") + b"\x00\x03"
         (folder / name).write_bytes(header + name.removesuffix(".gz").encode() + b"\x00" + body)
 
@@ -168,7 +170,7 @@ def lock_preparation(builder: tfds.core.DatasetBuilder, dataset: str) -> Iterato
     """Takes the set's lock in the data directory, and yields the lock file.
 
     Raises:
-        UserError: if the directory cannot be written; if its file system has no locks; if another
+        UserError: if the directory cannot be written, or its file system has no locks, or another
             process holds the lock for more than `PREPARE_SECONDS`.
     """
     path = pathlib.Path(builder.data_dir_root) / f".{builder.name}.lock"
@@ -203,12 +205,12 @@ def _check_manual_files(builder: tfds.core.DatasetBuilder, dataset: str) -> None
 
 
 def _check_reachable(builder: tfds.core.DatasetBuilder, dataset: str) -> None:
-    """Refuses a dataset if the server does not offer its first file within `REACH_SECONDS`."""
+    """Refuses a dataset if its server does not offer the first file within `REACH_SECONDS`."""
     urls = [url for url in builder.url_infos or {} if url.startswith("http")]
     if not urls:
         return
-    # The thread limits the total time. The timeout of `requests` applies to each attempt
-    # separately, and does not apply to the look-up of the server's name.
+    # The thread limits the total time. The timeout of `requests` limits each connection attempt and
+    # each read separately, and does not limit the look-up of the server's address.
     problems = ["no answer"]
     thread = threading.Thread(target=_check_offered, args=(urls[0], problems), daemon=True)
     thread.start()
@@ -225,7 +227,7 @@ def _check_reachable(builder: tfds.core.DatasetBuilder, dataset: str) -> None:
 
 
 def _check_offered(url: str, problems: list[str]) -> None:
-    """Empties `problems` if the server offers the file; otherwise stores the reason in it."""
+    """Empties `problems` if the server offers the file; otherwise stores a reason in the list."""
     try:
         with requests.get(url, stream=True, timeout=REACH_SECONDS) as response:
             if response.ok:
@@ -244,7 +246,7 @@ def _build(
     seconds: float | None,
     lock: IO[str],
 ) -> None:
-    """Runs TFDS's `download_and_prepare` in a child process for at most `seconds`."""
+    """Runs `download_and_prepare` in a child process for at most `seconds`; None: no limit."""
     print(f"Preparing {dataset} in {data_dir} (once) ...", file=sys.stderr, flush=True)
     with tempfile.TemporaryFile("w+") as output:
         try:
@@ -252,7 +254,7 @@ def _build(
                 [sys.executable, "-c", _BUILD, dataset, data_dir, file_format.value, manual_dir],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
-                stderr=None if sys.stderr.isatty() else subprocess.DEVNULL,  # progress bars
+                stderr=None if sys.stderr.isatty() else subprocess.DEVNULL,  # TFDS's progress bars
                 env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},  # The child takes no GPU memory.
                 pass_fds=[lock.fileno()],
                 timeout=seconds,

@@ -20,11 +20,12 @@ def read(
     """Reads all records of a split, and returns their labels, int64 [N].
 
     Args:
-        records_at: indices int64 [n] → records, bytes [n]; b"" for one that cannot be read.
+        records_at: function from indices, int64 [n], to records, bytes [n]; a record that cannot
+            be read is b"".
         examples: N, the number of records in the split.
         label_key: name of the label's feature.
-        place_of: the label to return for each of the set's own labels; the last element is for
-            records without a label.
+        place_of: element i is returned for records whose stored label is i; the last element is
+            returned for records without a valid label.
         name: name of the split for messages.
     """
     log(f"reading the labels of the {examples:,} records of {name}")
@@ -40,7 +41,7 @@ def read(
 
 
 def _own(records: tf.Tensor, label_of: Mapping[str, tf.io.FixedLenFeature]) -> np.ndarray:
-    """Returns the label of each record, −1 for a record that is not an example."""
+    """Returns the stored label of each record, or −1 if the record is damaged or has no label."""
     try:
         (labels,) = tf.io.parse_example(records, label_of).values()
         return labels.numpy()

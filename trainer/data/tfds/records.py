@@ -1,6 +1,6 @@
 """Reads TFDS's prepared files: ArrayRecord by index, and TFRecord from start to end.
 
-TFRecord has no index, so a set in this format is read into memory whole, or converted.
+TFRecord has no index. So a whole split in this format is read into memory, or the set is converted.
 """
 
 import functools
@@ -27,10 +27,10 @@ ARRAY_RECORD = tfds.core.FileFormat.ARRAY_RECORD
 TFRECORD = tfds.core.FileFormat.TFRECORD
 
 _RECORDS_AT_ONCE = 256
-# ArrayRecord's reader uses the calling thread and does not read ahead. A photograph's record of
-# 92 KB takes 67 µs and one read, with any buffer from 8 to 128 KiB.
+# With these options, ArrayRecord's reader uses the calling thread and does not read ahead. Reading
+# a record of 92 KB takes 67 µs and one system call, with any buffer size from 8 to 128 KiB.
 _READER = {"options": "readahead_buffer_size:0,max_parallelism:1", "file_reader_buffer_size": 2**15}
-_SPARE_FILES = 256  # for other open files: libraries, checkpoints, sockets
+_SPARE_FILES = 256  # Descriptors for other files: libraries, checkpoints, sockets.
 
 
 def supervised_features(
@@ -58,7 +58,7 @@ def supervised_features(
 
 
 def label_names(label: tfds.features.ClassLabel, dataset: str) -> tuple[str, ...]:
-    """Returns the names of a set's classes, by label; numbers if the classes have no names.
+    """Returns the names of a set's classes, by label; numbers as text if classes have no names.
 
     Raises:
         UserError: if the set does not give its number of classes.
@@ -69,7 +69,7 @@ def label_names(label: tfds.features.ClassLabel, dataset: str) -> tuple[str, ...
 
 
 def formats(builder: tfds.core.DatasetBuilder) -> set[tfds.core.FileFormat]:
-    """Returns the formats in which a set is prepared."""
+    """Returns the file formats in which a set is prepared."""
     others = builder.info.as_proto.alternative_file_formats
     return {builder.info.file_format, *map(tfds.core.FileFormat, others)}
 
@@ -87,23 +87,23 @@ def indexed(
         builder: builder of the prepared set.
         split: a split in TFDS's syntax.
         image_shape: (h, w, c) that the model receives.
-        class_names: a label becomes an index into this list; −1 for a class that is not in it.
+        class_names: the run's class names. A label becomes an index into them, or −1 if absent.
         name: name of the split for messages.
 
     Raises:
-        UserError: if files are missing.
+        UserError: if files are missing, or this process may not open all files.
     """
     files = [piece for piece in _files(builder, split, ARRAY_RECORD) if piece.take > 0]
     missing = [piece.filename for piece in files if not os.path.exists(piece.filename)]
     if missing:
         raise UserError(
-            f"{name}: {missing[0]} is missing, one of {len(missing)} of {len(files)} files.\n"
+            f"{name}: {len(missing)} of {len(files)} files are missing, such as {missing[0]}.\n"
             "Restore them, or delete the folder and prepare it again."
         )
     shards = _Shards(files)
     image_key, label_key = builder.info.supervised_keys
     own_names = label_names(supervised_features(builder, name)[1], name)
-    # [own classes + 1]: the last element is the label of an example without a class.
+    # [the set's classes + 1]: the last element is the label of an example without a class.
     place_of = np.array([*places(own_names, class_names), -1], np.int32)
 
     def fetch(indices: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -133,7 +133,7 @@ def indexed(
 def _files(
     builder: tfds.core.DatasetBuilder, split: str, file_format: tfds.core.FileFormat
 ) -> list[Any]:
-    """Returns the pieces of a split: file name, number of records to skip, and number to take."""
+    """Returns the pieces of a split: file name, number of records to skip, number to take."""
     splits = dataset_info.get_split_dict_from_proto(
         builder.info.as_proto, builder.data_path, file_format
     )
@@ -143,14 +143,14 @@ def _files(
 class _Shards:
     """Reads records of ArrayRecord files by index; several threads may call `read` at once.
 
-    One thread reads 26,000 records/s (64 files, calls of 16 records of 100 bytes). TFDS's own data
-    source starts up to 64 threads per call, and reads 5,000.
+    With 64 files and 16 records of 100 bytes per call, one thread reads 26,000 records/s. TFDS's
+    own data source starts up to 64 threads per call, and reads 5,000 records/s.
     """
 
     def __init__(self, pieces: list[Any]) -> None:
         self._pieces = pieces
         takes = np.array([piece.take for piece in pieces])
-        self._ends = np.cumsum(takes)  # [shards]: last index of each shard, plus 1.
+        self._ends = np.cumsum(takes)  # [shards]: last index of each piece, plus 1.
         # An index plus its shard's offset is the record's number in the file.
         self._offsets = np.array([piece.skip for piece in pieces]) - self._ends + takes
         self._readers: list[Any] = [None] * len(pieces)
@@ -158,7 +158,7 @@ class _Shards:
         _allow_open_files(len({str(piece.filename) for piece in pieces}))
 
     def read(self, indices: np.ndarray) -> np.ndarray:
-        """Returns the records at indices int64 [n] as bytes [n]; unreadable records are empty."""
+        """Returns the records at `indices`, int64 [n], as bytes [n]; unreadable records are b""."""
         shards, numbers = self._places(indices)
         records = np.empty(len(indices), object)
         for shard in np.unique(shards):
@@ -185,7 +185,7 @@ class _Shards:
             return [self._read(shard, [record])[0] for record in records]
 
     def _reader(self, shard: int) -> Any:
-        """Returns the shard's reader, opened at first use and kept; it uses 8 bytes per record."""
+        """Returns the shard's reader, which stays open after its first use (8 bytes per record)."""
         if self._readers[shard] is None:
             with self._lock:
                 if self._readers[shard] is None:
@@ -195,12 +195,12 @@ class _Shards:
 
 
 def _allow_open_files(count: int) -> None:
-    """Raises this process's limit of open files by `count`, because a split keeps its files open.
+    """Raises the soft limit of open files by `count`, or to the hard limit if that is lower.
 
-    ImageNet has 1,024 files, and 1,024 is a common limit. Above it, ArrayRecord's reader crashes.
+    ImageNet keeps 1,024 files open, a common soft limit. Above it, ArrayRecord's reader crashes.
 
     Raises:
-        UserError: if the hard limit is too low.
+        UserError: if the hard limit is too low for `count` files and `_SPARE_FILES` others.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
@@ -230,15 +230,15 @@ def in_memory(
     class_names: tuple[str, ...],
     name: str,
 ) -> InMemoryDataset:
-    """Decodes a split of a set that is prepared as TFRecord into memory, in the files' order.
+    """Decodes a split, which is prepared as TFRecord, into memory in the order of its files.
 
-    Records are decoded in batches. For 60,000 images of Fashion-MNIST, this takes 1 to 1.5 s on two
-    cores, and TFDS's own `as_dataset` takes 2 to 3 s.
+    Records are decoded in batches. For 60,000 images of Fashion-MNIST on two cores, this takes 1 to
+    1.5 s, while TFDS's own `as_dataset` takes 2 to 3 s.
 
     Args:
         builder: builder of the prepared set.
         split: a split in TFDS's syntax.
-        image_size: side of the square to which images are resized; None: the set's own size.
+        image_size: side, in pixels, of the square to which images are resized; None: not resized.
         class_names: all names of the set, and maybe others; a label becomes an index into them.
         name: name of the split for messages.
 

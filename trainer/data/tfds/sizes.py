@@ -3,7 +3,7 @@
 from trainer.data import image_listing
 from trainer.data.tfds.splits import count_split, split_infos
 
-# From TFDS's catalogue: numbers of examples of sets that have the same number in all versions.
+# Numbers of examples, from TFDS's catalogue, of sets that have the same number in all versions.
 _MNIST = {"train": 60_000, "test": 10_000}
 _CIFAR = {"train": 50_000, "test": 10_000}
 _IMAGENET = {"train": 1_281_167, "validation": 50_000}
@@ -41,12 +41,13 @@ KNOWN_SIZES: dict[str, dict[str, int]] = {
 def count_examples(dataset: str, split: str, data_dir: str | None) -> int | None:
     """Returns a split's number of examples, or None if the number is not known.
 
-    The number is known if the set is in `KNOWN_SIZES` or is prepared here. It is not known for a
-    shard of a set in `KNOWN_SIZES`.
+    The number is known for an image folder or a CSV file, and for a TFDS set that is in
+    `KNOWN_SIZES` or is prepared on this machine. If the set is in `KNOWN_SIZES` and `split` names a
+    shard, as in `train[:1shard]`, the number is not known.
 
     Args:
-        dataset: a TFDS name, optionally with its configuration, image_folder:PATH, or
-            image_csv:PATH.
+        dataset: image_folder:PATH, image_csv:PATH, or a TFDS name, optionally with its
+            configuration.
         split: TFDS's split syntax: `train`, `train[:90%]`, `train+test`.
         data_dir: folder of prepared sets; None: TFDS's default.
 

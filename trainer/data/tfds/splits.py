@@ -10,14 +10,17 @@ if TYPE_CHECKING:
 
 
 def count_split(splits: Mapping[str, "tfds.core.SplitInfo"], split: str, dataset: str) -> int:
-    """Returns the number of examples of a split; raises the errors of `pieces`."""
+    """Returns the number of examples of a split; raises the same errors as `pieces`."""
     return sum(stop - start for _, start, stop in pieces(splits, split, dataset))
 
 
 def pieces(
     splits: Mapping[str, "tfds.core.SplitInfo"], split: str, dataset: str
 ) -> list[tuple[str, int, int]]:
-    """Returns the pieces of a split: (name, first example, last example + 1).
+    """Returns the pieces of a split, each a part of one of `splits`.
+
+    Returns:
+        For each piece, the name in `splits`, the first example's index, and the last index plus 1.
 
     Raises:
         UserError: if the split is ill-formed, unknown or empty.
@@ -26,7 +29,7 @@ def pieces(
 
     try:
         instructions = tfds.core.ReadInstruction.from_spec(split).to_absolute(splits)
-    # TFDS raises NotImplementedError for a slice of all splits.
+    # TFDS raises NotImplementedError for a slice of all splits, such as all[:10%].
     except (NotImplementedError, ValueError) as error:
         raise _no_such_split(splits, split, dataset) from error
     found = []
@@ -42,7 +45,7 @@ def pieces(
 def count_shared(
     splits: Mapping[str, "tfds.core.SplitInfo"], first: str, second: str, dataset: str
 ) -> int:
-    """Returns the number of examples that are in both splits; raises the errors of `pieces`."""
+    """Returns the number of examples in both `first` and `second`; raises as `pieces` does."""
     return sum(
         max(0, min(stop, other_stop) - max(start, other_start))
         for name, start, stop in pieces(splits, second, dataset)
@@ -52,7 +55,7 @@ def count_shared(
 
 
 def split_infos(sizes: Mapping[str, int]) -> dict[str, "tfds.core.SplitInfo"]:
-    """Returns splits with these numbers of examples, in the form that `pieces` takes."""
+    """Returns the argument `splits` of `pieces` for splits with known numbers of examples."""
     import tensorflow_datasets as tfds
 
     return {

@@ -1,6 +1,6 @@
-"""Weights of keras.applications, trained on ImageNet, and the preprocessing they were trained with.
+"""Models of keras.applications, their ImageNet weights, and the preprocessing of these weights.
 
-Keras downloads the files into its cache, ~/.keras/models, and reads them from there afterwards.
+Keras downloads weights into its cache, ~/.keras/models, and reads them from there afterwards.
 """
 
 import contextlib
@@ -18,9 +18,9 @@ from trainer.errors import UserError
 from trainer.nn.layer_paths import weight_paths
 
 IMAGENET = "imagenet"
-# Maps names of this program's own networks to similar applications.
+# Maps names of this program's own networks to similar models of keras.applications.
 _SIMILAR = {"resnet_50": "ResNet50", "vgg_16": "VGG16"}
-# Maps other names of --model to constructors in keras.applications.
+# Maps further names that --model accepts to the names of constructors in keras.applications.
 ALIASES = {"inception_resnet_v2": "InceptionResNetV2"}
 _SILENCE_SECONDS = 60.0  # A download fails if it receives nothing for this time.
 
@@ -31,15 +31,15 @@ def constructors() -> dict[str, Callable[..., keras.Model]]:
 
 
 def constructor_of(name: str) -> Callable[..., keras.Model] | None:
-    """Returns the constructor that --model=`name` means, or None."""
+    """Returns the constructor in keras.applications that --model=`name` means, or None."""
     return constructors().get(ALIASES.get(name, name))
 
 
 def check(name: str, channels: int) -> None:
-    """Checks that ImageNet weights exist for --model=`name` and images with `channels` channels.
+    """Checks that --model=`name` can use ImageNet weights on images with `channels` channels.
 
     Raises:
-        UserError: if these weights do not exist.
+        UserError: if such weights do not exist, or do not fit this program's standardisation.
     """
     if constructor_of(name) is None:
         similar = f": use --model={_SIMILAR[name]}" if name in _SIMILAR else ""
@@ -55,28 +55,31 @@ def check(name: str, channels: int) -> None:
         )
     if channels != 3:
         raise UserError(
-            f"--init_from={IMAGENET} needs colour images, and these have {channels} channel.\n"
+            f"--init_from={IMAGENET} needs colour images with 3 channels, and these images have "
+            f"{channels}.\n"
             "Convert them to RGB, or leave --init_from out."
         )
 
 
 def preprocess(name: str, pixels: keras.KerasTensor) -> keras.KerasTensor:
-    """Applies the application's `preprocess_input` to pixels 0 to 255, float32 [b, h, w, 3]."""
+    """Applies the `preprocess_input` of model `name` to pixels 0 to 255, float32 [b, h, w, 3]."""
     name = ALIASES.get(name, name)
     modules = inspect.getmembers(keras.applications, lambda x: isinstance(x, types.ModuleType))
-    # ResNet50 is in the modules resnet and resnet50, with the same function.
+    # ResNet50 is in two modules, resnet and resnet50, which have the same preprocess_input.
     module = next(module for _, module in modules if hasattr(module, name))
     return module.preprocess_input(pixels, data_format="channels_last")
 
 
 def weights(name: str) -> dict[str, np.ndarray]:
-    """Returns the weights of the application by path, for images of its own size and 1,000 classes.
+    """Returns the ImageNet weights of --model=`name` by path, for 1,000 classes.
+
+    They are for images of the model's default size in Keras.
 
     Raises:
-        UserError: if they are not in Keras' cache and cannot be downloaded.
+        UserError: if the weights are not in Keras' cache and cannot be downloaded.
     """
     constructor = constructor_of(name)
-    assert constructor is not None  # `check` was called.
+    assert constructor is not None  # The caller has called `check`.
     try:
         with _bounded():
             network = constructor(weights=IMAGENET)
@@ -95,7 +98,7 @@ def weights(name: str) -> dict[str, np.ndarray]:
 
 @contextlib.contextmanager
 def _bounded() -> Iterator[None]:
-    """Ends a download in the block that receives nothing for a minute."""
+    """Makes a download in the `with` block fail if it receives nothing for a minute."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_SILENCE_SECONDS)
     try:

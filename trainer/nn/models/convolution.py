@@ -1,17 +1,17 @@
-"""Convolution, batch norm and ReLU that the networks in this folder share."""
+"""Convolution, batch norm and ReLU that the convolutional networks in this folder share."""
 
 import keras
 
-_EPSILON = 1e-5  # The code of the papers has Torch's default; Keras' default is 1e-3.
+_EPSILON = 1e-5  # Torch's default, which the papers' code uses; Keras' default is 1e-3.
 
 
 def convolution(
     channels: int, size: int, stride: int, name: str, *, padding: str = "same"
 ) -> keras.layers.Conv2D:
-    """Returns a size×size convolution without bias, since a batch norm follows it.
+    """Returns a size×size convolution. It has no bias, because a batch norm would cancel it.
 
-    The initial kernel is He normal over fan-out, not truncated (He et al. 2015, arXiv:1502.01852,
-    eq. 14). `padding` is "same" or "valid", as in Keras.
+    The initial kernel is normal with the variance of He et al. 2015 (arXiv:1502.01852, eq. 14): 2
+    divided by fan-out. It is not truncated. `padding` is "same" or "valid", as in Keras.
     """
     return keras.layers.Conv2D(
         channels,
@@ -27,7 +27,7 @@ def convolution(
 
 
 def normalize(x: keras.KerasTensor, name: str, *, gamma: float = 1.0) -> keras.KerasTensor:
-    """Returns the batch norm of x, whose scale γ starts as `gamma`."""
+    """Returns the batch norm of x; the initial value of the batch norm's scale γ is `gamma`."""
     start = keras.initializers.Constant(gamma)
     return keras.layers.BatchNormalization(
         epsilon=_EPSILON, gamma_initializer=start, name=f"{name}_norm"

@@ -1,11 +1,12 @@
-"""Plain networks: 3×3 convolutions, each with batch norm and ReLU, in stages with pooling between.
+"""Builds plain networks: stages of 3×3 convolutions, without shortcuts, and pooling between stages.
 
-`vgg_16` is configuration D of Simonyan & Zisserman 2015 (arXiv:1409.1556, table 1), adapted to
-small images: a batch norm follows each of the 13 convolutions, and one dense layer replaces three.
-`plain_9` has nine convolutions in three stages.
+A batch norm and a ReLU follow each convolution. `vgg_16` is configuration D of Simonyan & Zisserman
+2015 (arXiv:1409.1556, table 1), adapted to small images: its 13 convolutions have batch norms, and
+one dense layer replaces the paper's three. `plain_9` has nine convolutions in three stages.
 
-Both map float images [b, h, w, c] to float32 logits [b, classes]. Flattening, global pooling and
-logits are float32; other layers have Keras' dtype policy. The Dense layer has Keras' initializer.
+The networks map float images [b, h, w, c] to float32 logits [b, classes]. Flattening, global
+pooling and logits are float32; other layers have Keras' current dtype policy. The Dense layer has
+Keras' default initializer.
 """
 
 import keras
@@ -14,23 +15,24 @@ from trainer.nn.models.convolution import activate, convolution
 
 ImageShape = tuple[int, int, int]
 
-_VGG_STAGES = [(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)]  # channels, convolutions
+# Each stage is (channels, convolutions).
+_VGG_STAGES = [(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)]
 _PLAIN_STAGES = [(64, 3), (128, 3), (256, 3)]
 
 
 def vgg_16(image_shape: ImageShape, classes: int) -> keras.Model:
-    """Returns VGG-16: max pooling by 2 after each stage, then Dense on h/32 · w/32 · 512 values."""
+    """Returns VGG-16: max pooling by 2 after each stage, then Dense on h/32 × w/32 × 512 values."""
     x = images = keras.Input(image_shape)
     for number, (channels, convolutions) in enumerate(_VGG_STAGES, start=1):
         x = _stage(x, channels, convolutions, f"stage{number}")
-        # Padding "same" rounds up: 28 pixels become 14, 7, 4, 2, 1.
+        # Padding "same" rounds an odd size up: 28 pixels become 14, 7, 4, 2 and 1.
         x = keras.layers.MaxPooling2D(2, padding="same", name=f"stage{number}_pool")(x)
-    x = keras.layers.Flatten(dtype="float32", name="flat")(x)  # [b, 512] for up to 32 pixels
+    x = keras.layers.Flatten(dtype="float32", name="flat")(x)  # [b, 512] for images of up to 32×32
     return _classifier(images, x, classes, "vgg_16")
 
 
 def plain_9(image_shape: ImageShape, classes: int) -> keras.Model:
-    """Returns plain-9: average pooling by 2 between stages, global average pooling at the end."""
+    """Returns plain-9: average pooling by 2 between stages, then global average pooling."""
     x = images = keras.Input(image_shape)
     for number, (channels, convolutions) in enumerate(_PLAIN_STAGES, start=1):
         if number > 1:

@@ -1,11 +1,13 @@
 """Builds a model by its name: a Keras model from raw images to float32 logits.
 
 A name is `wide_resnet_<depth>_<width>`, `vit_<ti|s|b>_<patch>`, `resnet_50`, `vgg_16`, `plain_9`,
-`inception_resnet_v2`, a constructor in keras.applications as Keras spells it, or `module:function`.
-Standardisation is part of the model, so that training, evaluation and export agree. It uses the
-mean and the standard deviation of the data. A network with an integer Input, or with a Rescaling or
-Normalization layer of its own, gets pixels 0 to 255. All batch normalization becomes ghost batch
-normalization.
+`inception_resnet_v2`, a constructor in keras.applications as Keras spells it, or `module:function`,
+a function of the user.
+
+The model standardises its images itself, so that training, evaluation and export do it alike. It
+then calls the network, which computes the logits. If the network has an integer Input, or a
+Rescaling or Normalization layer of its own, it gets pixel values 0 to 255 without standardisation.
+All batch normalization becomes ghost batch normalization.
 """
 
 import contextlib
@@ -39,12 +41,12 @@ _OWN = {"resnet_50": resnet_50, "vgg_16": vgg_16, "plain_9": plain_9}
 
 @dataclasses.dataclass(frozen=True)
 class ImageFormat:
-    """Shape (h, w, c) of a model's images, and what standardises them.
+    """Shape (h, w, c) of a model's images, and how the model standardises them.
 
-    `mean` and `std` have one value for each channel, in pixel values 0 to 255. If `preprocessing`
-    is imagenet, the images are standardised as keras.applications does for this model.
-    `training_shapes` are the heights and widths of the images in training, if they may differ from
-    `shape`.
+    `mean` and `std` have one value for each channel, in units of pixel values 0 to 255. If
+    `preprocessing` is imagenet, the model standardises images as keras.applications does for this
+    model, and `mean` and `std` are unused. `training_shapes` are the heights and widths of the
+    images in training, if they may differ from `shape`.
     """
 
     shape: ImageShape
@@ -56,7 +58,7 @@ class ImageFormat:
 
 @dataclasses.dataclass(frozen=True)
 class GhostNorm:
-    """Settings of a model's ghost batch norms: size in examples, decay per ghost batch, kernel."""
+    """Settings of ghost batch norms: size in examples, decay per ghost batch, and kernel."""
 
     batch_size: int
     decay: float
@@ -76,15 +78,15 @@ def build(
     """Returns the model `name`, created in the scope of the current strategy.
 
     Args:
-        name: value of --model, as the module's docstring lists them.
-        images: shape and statistics of the images.
+        name: value of --model; the docstring of this module lists the values.
+        images: shape and standardisation of the images.
         classes: number of logits.
         ghost: settings of the ghost batch norms.
         seed: seed of the initial weights. This function also sets the seeds of Python's, numpy's
             and TensorFlow's generators.
-        precision: float32 or bfloat16, for the computations of the network's layers. Parameters,
+        precision: float32 or bfloat16, in which the network's layers compute. Parameters,
             batch-norm statistics and logits are always float32.
-        drop_path: rate of stochastic depth in the last block, for resnet_50 and vit alone.
+        drop_path: rate of stochastic depth in the last block; only resnet_50 and vit have it.
 
     Returns:
         A model from uint8 images [b, h, w, c] to float32 logits [b, classes].
@@ -129,7 +131,7 @@ def build(
 
 @contextlib.contextmanager
 def _layers_in(precision: str) -> Iterator[None]:
-    """Sets the default precision of layers that are created in the block."""
+    """Sets the default precision of the layers that are created in the `with` block."""
     outer = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else precision)
     try:
@@ -148,7 +150,7 @@ def _network(name: str, images: ImageFormat, classes: int, drop_path: float) -> 
         for height, width in images.training_shapes:
             check_divides(patch, height, width)
         return vision_transformer(size, patch, image_shape, classes, drop_path)
-    # The command line refuses --drop_path for other models, except for names such as vit_l_16.
+    # The command line refuses --drop_path for other models, except for wrong names like vit_l_16.
     assert not drop_path or name.startswith("vit_")
     if ":" in name:
         return user_function.build(name, image_shape, classes)
@@ -177,7 +179,7 @@ def _network(name: str, images: ImageFormat, classes: int, drop_path: float) -> 
 def _return_in_float32(network: keras.Model) -> None:
     """Makes the last layer with weights, and the layers after it, compute in float32.
 
-    Logits in bfloat16 would have relative errors of up to 0.4%, and so would the loss.
+    Logits in bfloat16 would have relative rounding errors of up to 0.4%.
     """
     for layer in reversed(network.layers):
         layer.dtype_policy = "float32"
@@ -186,7 +188,7 @@ def _return_in_float32(network: keras.Model) -> None:
 
 
 def _suggest(name: str) -> str:
-    """Returns a text with the names similar to `name`, and with what --model can be."""
+    """Returns a text with known names that are similar to `name`, and the forms of --model."""
 
     def plain(name: str) -> str:
         return name.lower().replace("_", "")
@@ -198,7 +200,7 @@ def _suggest(name: str) -> str:
     forms = f"{own}, a name in keras.applications or module:function"
     if not near:
         return f"it is {forms}"
-    # Without case and underscores, VGG16 and vgg_16 are equal, so this suggests both.
+    # `plain` makes VGG16 and vgg_16 equal, so both are suggested for a similar name.
     matches = [model for match in near for model in known if plain(model) == match]
     return f"did you mean {' or '.join(matches)}? It is {forms}"
 

@@ -1,13 +1,13 @@
 """Residual network for large images: ResNet-50, He et al. 2016, arXiv:1512.03385, table 1.
 
-This is the variant called v1.5: a bottleneck block that halves the image has the stride in its 3×3
-convolution. The initial weights are those of Goyal et al. 2017 (arXiv:1706.02677), section 5.1. The
-last batch norm of a block has γ = 0, so that the block starts as its shortcut. The kernel of the
-dense layer is normal with standard deviation 0.01.
+This is the variant v1.5: in a bottleneck block that halves the image, the 3×3 convolution has the
+stride of 2. The initial weights are those of Goyal et al. 2017 (arXiv:1706.02677), section 5.1. The
+last batch norm of a block starts with γ = 0, so that the block starts as its shortcut alone. The
+initial kernel of the dense layer is normal with standard deviation 0.01.
 
-Strided layers pad both sides equally, as in Torch. With torchvision's resnet50 weights, the outputs
-are the same.
-TensorFlow's "same" would pad an even image unequally: 0 and 1 for 3×3, or 2 and 3 for 7×7.
+Strided layers pad both sides equally, as in Torch, so that torchvision's resnet50 weights give the
+same outputs here. TensorFlow's padding "same" would pad the two sides of an even image unequally:
+by 0 and 1 pixels for a 3×3 kernel, and by 2 and 3 pixels for a 7×7 kernel.
 """
 
 import keras
@@ -24,14 +24,16 @@ def resnet_50(
 ) -> keras.Model:
     """Returns ResNet-50 v1.5 from float images [b, h, w, c] to float32 logits [b, classes].
 
-    Images have at least 32×32 pixels; the papers use 224×224. Global average pooling and logits are
-    float32; all other layers have Keras' current dtype policy. `drop_path` is the rate of
-    stochastic depth in the last block; the rates of the others fall evenly to 0.
+    The papers use images of 224×224 pixels. The last stage divides height and width by 32, rounded
+    up. Global average pooling and logits are float32; all other layers have Keras' current dtype
+    policy. `drop_path` is the rate of stochastic depth in the last block; the rates of earlier
+    blocks fall evenly to 0 in the first block.
     """
     images = keras.Input(image_shape)
     x = _padded(images, 3, "stem")
     x = convolution(64, 7, 2, "stem_conv", padding="valid")(x)  # [b, h/2, w/2, 64]
-    x = _padded(activate(x, "stem"), 1, "pool")  # After a ReLU, zeros do not change maxima.
+    # After a ReLU, padding by zeros does not change a maximum.
+    x = _padded(activate(x, "stem"), 1, "pool")
     x = keras.layers.MaxPooling2D(3, strides=2, name="stem_pool")(x)  # [b, h/4, w/4, 64]
     dropped = enumerate(rates(drop_path, sum(blocks for _, blocks in _STAGES)))
     for stage, (channels, blocks) in enumerate(_STAGES, start=1):
@@ -47,7 +49,7 @@ def resnet_50(
 def _bottleneck(
     x: keras.KerasTensor, channels: int, stride: int, dropped: tuple[int, float], name: str
 ) -> keras.KerasTensor:
-    """Returns x after a block; `dropped` is the block's number and rate of stochastic depth."""
+    """Returns x after a block; `dropped` is the block's index and its rate of stochastic depth."""
     number, rate = dropped
     shortcut, leaving = x, _EXPANSION * channels
     if x.shape[-1] != leaving:  # This is the first block of a stage.

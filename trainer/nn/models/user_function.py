@@ -1,4 +1,4 @@
-"""Builds the model that a user's function returns: --model=module:function."""
+"""Builds a model by a user's own function, which --model=module:function names."""
 
 import importlib
 import inspect
@@ -13,11 +13,13 @@ from trainer.nn.user_code import explain_refusal, unwrap_user_errors
 
 
 def build(name: str, image_shape: tuple[int, int, int], classes: int) -> keras.Model:
-    """Returns the model that the function `name` makes from (image_shape, classes).
+    """Calls a user's function with (image_shape, classes) and returns its model.
+
+    `name` is the value of --model: module:function.
 
     Raises:
-        UserError: if the function does not exist, does not take these arguments, raises an error,
-            or does not return a Keras model.
+        UserError: if the function does not exist, does not take these two arguments, raises an
+            error, or does not return a Keras model.
     """
     module, function_name = load(name), name.partition(":")[2]
     function = getattr(module, function_name, None)
@@ -37,13 +39,14 @@ def build(name: str, image_shape: tuple[int, int, int], classes: int) -> keras.M
 
 
 def load(name: str) -> types.ModuleType:
-    """Imports and returns the module of `name`, a module:function.
+    """Imports and returns the module that `name` names, as in --model=module:function.
 
     Raises:
         UserError: if the module cannot be imported.
     """
     module_name, _, _ = name.partition(":")
-    # `python -m` adds the current folder to sys.path, and the command `crescendo` does not.
+    # `python -m` adds the current folder to sys.path. The command `crescendo` does not, so a user's
+    # module in this folder would not be found.
     if not {"", os.getcwd()} & set(sys.path):
         sys.path.insert(0, os.getcwd())
     try:

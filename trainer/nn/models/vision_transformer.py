@@ -1,13 +1,15 @@
 """Vision transformers: the plain baseline of Beyer, Zhai & Kolesnikov 2022 (arXiv:2205.01580).
 
-The network has sizes Ti, S and B of Dosovitskiy et al. 2021 (arXiv:2010.11929), with the changes of
-the baseline: fixed positions of sines and cosines in two dimensions (Chen et al. 2021, MoCo v3,
-arXiv:2104.02057), the mean over all patches in place of a class token, and no dropout. The head is
-one linear layer, which starts at zero; the paper finds it as good as one with a hidden layer.
+The network is that of Dosovitskiy et al. 2021 (arXiv:2010.11929) in size B, or in the smaller sizes
+Ti and S of Touvron et al. 2021 (DeiT, arXiv:2012.12877). The baseline changes it as follows. The
+position embeddings are fixed sines and cosines in two dimensions (Chen et al. 2021, MoCo v3,
+arXiv:2104.02057). The mean over all patches replaces the class token. Dropout is left out. The head
+is one linear layer, which starts at zero. The baseline's paper finds such a head as good as a head
+with a hidden layer.
 
 Initial weights, the epsilon of layer norm and the approximate GELU are those of the authors' code,
-big_vision. All layers and operations are Keras' own. Images of another size than that for which the
-network was built have other numbers of patches, over which the same range of positions is spread.
+big_vision. All layers and operations are Keras' own. Images may have another size than the size for
+which the network was built. The same range of position embeddings then covers their patches.
 """
 
 import dataclasses
@@ -20,13 +22,13 @@ from trainer.errors import UserError
 from trainer.nn.stochastic_depth import joined, rates
 
 _EPSILON = 1e-6  # Default of flax; Keras' default is 1e-3.
-_TEMPERATURE = 10_000.0
+_TEMPERATURE = 10_000.0  # Ratio of the largest frequency of position embeddings to the smallest.
 _EXPANSION = 4  # Ratio of the width inside an MLP to the width of a patch.
 
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """Number of values for each patch, of attention heads, and of blocks."""
+    """Size of a transformer: values for each patch, attention heads of a block, and blocks."""
 
     width: int
     heads: int
@@ -45,19 +47,19 @@ def vision_transformer(
 ) -> keras.Model:
     """Returns a transformer from float images [b, h, w, c] to float32 logits [b, classes].
 
-    `patch` is the side of a patch, in pixels. `drop_path` is the rate of stochastic depth in the
-    last block; the rates of the others fall evenly to 0. Pooling and logits are float32; other
-    layers have Keras' current dtype policy.
+    `patch` is the side length of a patch, in pixels. `drop_path` is the rate of stochastic depth in
+    the last block; the rates of earlier blocks fall evenly to 0 in the first block. Pooling and
+    logits are float32; other layers have Keras' current dtype policy.
 
     Raises:
-        UserError: if patches do not divide the images.
+        UserError: if `patch` does not divide the height and the width of the images.
     """
     check_divides(patch, *image_shape[:2])
     images = keras.Input(image_shape)
     x = keras.layers.Conv2D(
         size.width, patch, patch, kernel_initializer="lecun_normal", name="embedding"
     )(images)  # [b, h/patch, w/patch, width]
-    x = keras.ops.add(x, keras.ops.cast(_positions(x, size.width), x.dtype))
+    x = keras.ops.add(x, keras.ops.cast(_position_embeddings(x, size.width), x.dtype))
     x = keras.layers.Reshape((-1, size.width), name="patches")(x)  # [b, patches, width]
     for number, rate in enumerate(rates(drop_path, size.depth)):
         x = _block(x, size, number, rate)
@@ -70,7 +72,7 @@ def vision_transformer(
 
 
 def check_divides(patch: int, h: int, w: int) -> None:
-    """Refuses images of h × w pixels that patches of `patch` × `patch` do not divide."""
+    """Refuses images of h × w pixels that patches of `patch` × `patch` pixels cannot divide."""
     if h % patch or w % patch:
         sides = math.gcd(h, w)
         fitting = [str(side) for side in range(2, sides + 1) if sides % side == 0]
@@ -82,12 +84,14 @@ def check_divides(patch: int, h: int, w: int) -> None:
         )
 
 
-def _positions(x: keras.KerasTensor, width: int) -> keras.KerasTensor:
-    """Returns the positions of the patches of x [b, h, w, width], float32 [1, h, w, width].
+def _position_embeddings(x: keras.KerasTensor, width: int) -> keras.KerasTensor:
+    """Returns the position embeddings of the patches of x, float32 [1, h, w, width].
 
-    The values of a patch are four equal parts: sin(column ω), cos(column ω), sin(row ω) and
-    cos(row ω). The frequencies ω fall geometrically from 1 to 1 / 10,000. For a call with n rows of
-    patches in place of h, row i is (i + ½) h/n − ½, the row of the same part of the image.
+    x is [b, h, w, width], with h rows and w columns of patches. The embedding of a patch has four
+    equal parts: sin(column ω), cos(column ω), sin(row ω) and cos(row ω). The frequencies ω fall
+    geometrically from 1 to 1 / 10,000. If the network is called on images with n rows of patches in
+    place of h, row i gets the embedding of row (i + ½) h/n − ½, which covers the same part of the
+    image. Columns are treated in the same way.
     """
     quarter = width // 4
     frequencies = _TEMPERATURE ** (-np.arange(quarter) / (quarter - 1))
@@ -103,7 +107,7 @@ def _positions(x: keras.KerasTensor, width: int) -> keras.KerasTensor:
 
 
 def _block(x: keras.KerasTensor, size: Size, number: int, rate: float) -> keras.KerasTensor:
-    """Returns x after attention and an MLP; each follows a layer norm and has a shortcut."""
+    """Returns x after attention and an MLP; each has a layer norm before it, and a shortcut."""
     name = f"block{number + 1}"
     y = _attention(_norm(f"{name}_norm1")(x), size, name)
     x = joined(x, y, rate, 2 * number, f"{name}_add1")
@@ -112,7 +116,7 @@ def _block(x: keras.KerasTensor, size: Size, number: int, rate: float) -> keras.
 
 
 def _attention(x: keras.KerasTensor, size: Size, name: str) -> keras.KerasTensor:
-    """Returns the attention of x [b, patches, width] to itself; its softmax is float32."""
+    """Returns the self-attention of x [b, patches, width]; its softmax is float32."""
     heads = (-1, size.heads, size.width // size.heads)
     query, key, value = (
         keras.layers.Reshape(heads, name=f"{name}_{part}_heads")(

@@ -1,9 +1,10 @@
 """Wide residual networks, WRN-depth-width: Zagoruyko & Komodakis 2016, arXiv:1605.07146.
 
-The network has three groups of n blocks, with 16k, 32k and 64k channels for width k. A block has
-two 3×3 convolutions, each after batch norm and ReLU. The depth 6n + 4 counts the first convolution,
-the 6n convolutions of blocks, and one shortcut convolution per group. If k = 1, the first group has
-no shortcut convolution, but the depth is still called 6n + 4.
+The network has three groups of n blocks. For width k, the groups have 16k, 32k and 64k channels. A
+block has two 3×3 convolutions, and a batch norm and a ReLU come before each of them. The depth is
+6n + 4: the first convolution, the 6n convolutions of blocks, and a shortcut convolution in each
+group. If k = 1, the first group does not have a shortcut convolution, but the depth is still called
+6n + 4.
 """
 
 import keras
@@ -20,7 +21,8 @@ def wide_resnet(
     """Returns WRN-depth-width from float images [b, h, w, c] to float32 logits [b, classes].
 
     Global average pooling and logits are float32; other layers have Keras' current dtype policy.
-    Convolutions start as in the authors' code; the Dense layer has Keras' initializer.
+    The initial kernels of convolutions are those of the authors' code. The Dense layer has Keras'
+    default initializer.
 
     Raises:
         UserError: if depth is not 6n + 4 with n ≥ 1, or width is below 1.
@@ -51,7 +53,7 @@ def wide_resnet(
 def _block(x: keras.KerasTensor, channels: int, stride: int, name: str) -> keras.KerasTensor:
     active = activate(x, f"{name}_1")
     if stride != 1 or x.shape[-1] != channels:
-        # As in the authors' code, the shortcut convolution follows the batch norm and ReLU.
+        # As in the authors' code, the shortcut convolution comes after the batch norm and ReLU.
         x = convolution(channels, 1, stride, f"{name}_shortcut")(active)
     y = convolution(channels, 3, stride, f"{name}_conv1")(active)
     y = convolution(channels, 3, 1, f"{name}_conv2")(activate(y, f"{name}_2"))
