@@ -234,7 +234,7 @@ def test_what_trains_at_which_rate_is_printed_in_the_table_and_in_json(capsys):
     frozen = "layers that match group1 are frozen up to epoch 2"
     assert f"{frozen}; the step is then traced once more\n" in out
     assert "factor on the learning rate, by --layer_decay=0.1:" in out
-    assert "  1        logits\nwarning: the factor of 2 of 6 groups is below 0.001" in out
+    assert "  1        logits\nwarning: 2 of 6 groups have a factor below 0.001" in out
     _, text, _ = done(capsys, "plan", *flags, "--format=json")
     notes = json.loads(text)["notes"]
     assert "\n".join(notes) in out

@@ -68,7 +68,7 @@ def test_factors_and_their_table():
         *("0.0625", "group1_block1_1_norm", "to", "group1_block1_conv2"),
     ]
     assert len(lines) == 7
-    assert table(model, 0.1).splitlines()[-1].startswith("warning: the factor of 2 of 6 groups is")
+    assert table(model, 0.1).splitlines()[-1].startswith("warning: 2 of 6 groups have a factor")
 
 
 def test_a_parameter_moves_by_its_factor(cpus):

@@ -16,7 +16,7 @@ from trainer.system.output import log
 from trainer.system.regular_file import opener, read_regular
 
 _MOST_REPORTED = 10
-_MOST_BYTES = 2**30  # Largest file with a list of bad examples that is read.
+_MOST_BYTES = 2**30  # Largest size of a file that lists bad examples; larger ones are refused.
 
 
 class BadExamples:
@@ -96,7 +96,7 @@ class BadExamples:
     def refusal(self, _: tf.errors.OpError) -> UserError | None:
         """Returns the UserError that `refuse` raised, or None.
 
-        TensorFlow replaces an error from its input pipeline by an error of its own type. This
-        method returns the original error for it.
+        TensorFlow replaces an error from its input pipeline by an error of its own type. Given
+        such an error, this method returns the original one.
         """
         return self._refused

@@ -38,7 +38,7 @@ class _Bytes:
         return tf.reduce_all(tf.equal(self.integers(at, len(text)), expected))
 
     def table(self, at: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        """Returns `rows` EXIF entries from index `at` on, then one of zeros: int64 [rows + 1, 12]."""
+        """Returns `rows` EXIF entries from `at` on, then one of zeros: int64 [rows + 1, 12]."""
         content = tf.cast(self._content[at : at + rows * _ENTRY_BYTES], tf.int64)
         zeros = tf.zeros([_ENTRY_BYTES], tf.int64)
         return tf.reshape(tf.concat([content, zeros], axis=0), [-1, _ENTRY_BYTES])

@@ -27,7 +27,7 @@ def largest_file(max_pixels: int) -> int:
 
 
 def look(paths: np.ndarray, largest: int) -> tuple[np.ndarray, np.ndarray]:
-    """Checks files; returns their paths, bytes [n], and their orientations, int32 [n].
+    """Checks files; returns their paths (bytes [n]) and their orientations (int32 [n]).
 
     The path of a file is replaced by "" if the file is unreadable or larger than `largest` bytes.
     """

@@ -81,9 +81,9 @@ def connect(
 def share_cores(replicas: int, ghost_batch_size: int) -> tuple[int, int]:
     """Returns the number of lanes per replica on the CPU, and the number of threads per operation.
 
-    The replicas share the cores evenly. A replica has one lane per core, but no more lanes than
-    the default micro-batch has ghost batches. On two cores, two lanes with one thread each train
-    1.2 times as fast as one lane with two threads.
+    The replicas share the cores evenly. A replica has one lane per core, up to the number of
+    ghost batches in the default micro-batch. On two cores, two lanes with one thread each train 1.2
+    times as fast as one lane with two threads.
     """
     cores = max(1, len(usable()) // replicas)
     lanes = min(cores, default_micro_batch_size(ghost_batch_size) // ghost_batch_size)
@@ -103,9 +103,9 @@ def mirrored(devices: list[str]) -> tf.distribute.Strategy:
 def next_per_replica(strategy: tf.distribute.Strategy, iterator: Any) -> Any:
     """Returns the next elements of a dataset's iterator, one for each replica of this process.
 
-    TensorFlow's distributed datasets make an iterator with an autotuning thread for each device,
-    even if the dataset's options disable autotuning. The thread sleeps for up to a minute, and
-    deleting the iterator waits for the thread.
+    This function avoids TensorFlow's distributed datasets. They make an iterator with an autotuning
+    thread for each device, even if the dataset's options disable autotuning. The thread sleeps for
+    up to a minute, and deleting the iterator waits for the thread.
     """
     return strategy.experimental_distribute_values_from_function(lambda _: iterator.get_next())
 

@@ -20,8 +20,8 @@ _MOST_GROUPS = 24
 _BLOCK = re.compile(
     r".*?(?:block|stage|group|layer|conv(?![123]d)|cell)_?\d+[a-z]?(?:_block_?\d+[a-z]?)*", re.I
 )
-# For other names, matches up to the first number, such as conv_dw_1 in conv_dw_1_bn, or else up to
-# the first underscore.
+# For other names, matches the start up to and including the first number: conv_dw_1 in
+# conv_dw_1_bn. If the name has no number, matches the start before the first underscore.
 _OTHER = re.compile(r".*?_\d+(?![^_/])|[^_]*")
 _SMALL = 0.001  # A group with a smaller factor hardly trains, and `table` warns of it.
 
@@ -93,7 +93,7 @@ def table(model: keras.Model, decay: float) -> str:
     small = sum(rates[paths[0]] < _SMALL for paths in groups)
     if small:
         lines.append(
-            f"warning: the factor of {small} of {len(groups)} groups is below {_SMALL:g}, and "
-            "these groups hardly train: raise --layer_decay, or freeze their layers"
+            f"warning: {small} of {len(groups)} groups have a factor below {_SMALL:g} and hardly "
+            "train: raise --layer_decay, or freeze their layers"
         )
     return "\n".join(lines)

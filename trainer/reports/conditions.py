@@ -41,7 +41,7 @@ class Condition:
 
 
 def differing(runs: Sequence[RunRecord]) -> list[str]:
-    """Returns the flags in which `runs` differ, except the seed; ignores runs without recorded flags."""
+    """Returns the flags in which `runs` differ, except the seed; ignores runs without flags."""
     known = [run.flags for run in runs if run.flags]
 
     def differs(name: str) -> bool:
@@ -57,7 +57,7 @@ def differing(runs: Sequence[RunRecord]) -> list[str]:
 def conditions(runs: Sequence[RunRecord]) -> list[Condition]:
     """Returns the conditions of `runs`, in the order of their first runs.
 
-    A run without recorded flags is a condition by itself.
+    A run without flags is a condition by itself: its flags were not recorded.
     """
     names = differing(runs)
     groups: dict[Any, list[RunRecord]] = {}

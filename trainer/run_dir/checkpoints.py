@@ -2,9 +2,9 @@
 
 A checkpoint is a folder `checkpoints/<update>`. To save one, training copies the variables, and a
 background thread writes the copies with tf.train.Checkpoint to the folder `incomplete`. The thread
-then renames this folder. An update may have a second checkpoint, `<update>.1`, because an
-evaluation changes the progress. TensorFlow stores a checksum of every tensor, and verifies the
-checksum when it reads the tensor.
+then renames this folder. If an evaluation changes the progress after the checkpoint of an update
+was written, the next checkpoint is `<update>.1`. TensorFlow stores a checksum of every tensor, and
+verifies the checksum when it reads the tensor.
 """
 
 import hashlib
@@ -135,8 +135,8 @@ class Checkpoints:
         `select` is given, it replaces `variables`.
 
         Raises:
-          UserError: if every checkpoint is damaged, the newest intact checkpoint has other
-            variables, or the folder cannot be read.
+          UserError: if every checkpoint is damaged, if the newest intact checkpoint has other
+            variables, or if the folder cannot be read.
         """
         existing, damaged = found(self._folder), []
         for path in reversed(existing):
@@ -252,7 +252,7 @@ def _read(readable: str, path: pathlib.Path, variables: Select) -> dict[str, Any
                 value = reader.get_tensor(f"{group}/{i}{_VALUE}")
                 dtype = tf.as_dtype(variable.dtype)
                 if np.asarray(value).dtype != dtype.as_numpy_dtype:  # assign() would convert it.
-                    raise ValueError(f"number {i} of its {group} is not {dtype.name}")
+                    raise ValueError(f"variable {i} of its group {group} is not {dtype.name}")
                 variable.assign(value)
         return progress
     except typed_json.WrongError:

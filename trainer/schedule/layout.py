@@ -2,8 +2,8 @@
 
 For an update, each replica sums the gradients of `accumulation` micro-batches. The layout affects
 only the speed: apart from rounding, it changes neither the results of training nor the sequence of
-batch sizes. --anneal=measured compares the gradients of micro-batches with those of batches. So it
-fixes the micro-batch size.
+batch sizes. The exception is --anneal=measured, which compares the gradients of micro-batches with
+those of batches to choose the batch sizes. There, the micro-batch size is the same throughout.
 """
 
 import dataclasses
@@ -43,14 +43,14 @@ def lay_out(batch_size: int, replicas: int, ghost_batch_size: int, most: int) ->
 
 
 def default_micro_batch_size(ghost_batch_size: int) -> int:
-    """Returns the largest micro-batch, in examples, of a run that neither sets nor measures one."""
+    """Returns the largest micro-batch, in examples, if the run neither sets nor measures a size."""
     return max(128, ghost_batch_size)  # wide_resnet_10_1 on two cores is fastest at 128.
 
 
 def check_divides(
     what: str, batch_size: int, replicas: int, ghost_batch_size: int, *others: int
 ) -> None:
-    """Checks that replicas × ghost batch divides the batch size, which an error calls `what`.
+    """Checks that replicas × ghost batch divides the batch size; errors name the batch `what`.
 
     Raises:
       UserError: if the batch size is not a multiple. The message proposes the nearest batch sizes.

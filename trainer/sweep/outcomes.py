@@ -54,7 +54,7 @@ class _Content:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """Exit status and error message of a point's last `train`; both None before one has ended."""
+    """Exit status and error message of a point's last `train`; both None before its first end."""
 
     status: int | None = None
     reason: str | None = None

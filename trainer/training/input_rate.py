@@ -1,6 +1,5 @@
 """Measures how many encoded images this machine reads and decodes in a second, for a plan."""
 
-import itertools
 import math
 import time
 from collections.abc import Iterator
@@ -74,12 +73,10 @@ def measure(config: Config) -> float:
 
 def _count(batches: Iterator[Any], seconds: float) -> tuple[int, float]:
     """Takes batches for at least `seconds`; returns their number and the seconds that passed."""
-    start = time.perf_counter()
-    for count in itertools.count(1):
+    start, count, passed = time.perf_counter(), 0, 0.0
+    while passed < seconds:
         next(batches)
-        passed = time.perf_counter() - start
-        if passed >= seconds:
-            break
+        count, passed = count + 1, time.perf_counter() - start
     return count, passed
 
 

@@ -40,8 +40,8 @@ class State:
       control: state of the controller, which may change the schedule during the run.
       noise: averages of the measured gradient noise.
       metric_noise: averages of the gradient noise in the optimizer's metric; {} without a metric.
-      statistics_starts: dictionary from the index of each batch norm in the model to the position at
-        which it first trained. The position is None if the norm's statistics were loaded.
+      statistics_starts: maps the index of each batch norm in the model to the position at which it
+        first trained, or to None if the norm's statistics were loaded.
       training_data: properties of the training data, as in training_data.json.
       model_configuration: fingerprint of the user's own model at the start of the run.
     """

@@ -17,10 +17,10 @@ def count_split(splits: Mapping[str, "tfds.core.SplitInfo"], split: str, dataset
 def pieces(
     splits: Mapping[str, "tfds.core.SplitInfo"], split: str, dataset: str
 ) -> list[tuple[str, int, int]]:
-    """Returns the pieces of a split, each a part of one of `splits`.
+    """Returns the parts of which `split` consists; each lies within one of the named `splits`.
 
     Returns:
-        For each piece, the name in `splits`, the first example's index, and the last index plus 1.
+        For each part, the name in `splits`, the first example's index, and the last index plus 1.
 
     Raises:
         UserError: if the split is ill-formed, unknown or empty.
@@ -55,7 +55,7 @@ def count_shared(
 
 
 def split_infos(sizes: Mapping[str, int]) -> dict[str, "tfds.core.SplitInfo"]:
-    """Returns the argument `splits` of `pieces` for splits with known numbers of examples."""
+    """Returns named splits of these sizes, in examples, as `pieces` takes them."""
     import tensorflow_datasets as tfds
 
     return {
