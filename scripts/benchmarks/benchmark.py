@@ -38,7 +38,7 @@ TORCH = HERE.parents[1] / ".venv-torch" / "bin" / "python"
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What the competitors train: a model, the shape of its images, and some batch sizes.
+    """Sizes of the task that the competitors train: images, batches and turns.
 
     Attributes:
       shape: (h, w, c).

@@ -19,7 +19,7 @@ from trainer.data.class_names import refuse_unknown, split_summary
 from trainer.data.decode import MAX_PIXELS
 from trainer.data.in_memory import InMemoryDataset, aligned_empty, pixel_statistics
 from trainer.data.indexed import IndexedDataset
-from trainer.data.tfds import records
+from trainer.data.tfds import records, tfrecords
 from trainer.data.tfds.prepare import find_builder, prepare
 from trainer.data.tfds.sizes import count_examples
 from trainer.data.tfds.splits import count_split
@@ -83,7 +83,7 @@ def load(
     refuse_unknown(own_names, names, dataset, bad.skip)
     formats = records.formats(builder)
     if records.TFRECORD in formats and not streamed:
-        loaded = records.in_memory(builder, split, image_size, names, name)
+        loaded = tfrecords.load(builder, split, image_size, names, name)
         counts = np.bincount(loaded.labels, minlength=len(names)).tolist()
         summary = split_summary(split, loaded.examples, names, counts)
         return dataclasses.replace(loaded, summary=summary)

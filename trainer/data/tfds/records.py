@@ -1,9 +1,5 @@
-"""Reads TFDS's prepared files: ArrayRecord by index, and TFRecord from start to end.
+"""Reads sets that TFDS has prepared as ArrayRecord: examples by index, in any order."""
 
-TFRecord has no index. So a whole split in this format is read into memory, or the set is converted.
-"""
-
-import functools
 import os
 import resource
 import threading
@@ -16,8 +12,6 @@ from array_record.python import array_record_module
 from tensorflow_datasets.core import dataset_info
 
 from trainer.data.class_names import places
-from trainer.data.decode import whole
-from trainer.data.in_memory import InMemoryDataset, aligned_empty
 from trainer.data.indexed import IndexedDataset, Opened
 from trainer.data.tfds import record_labels
 from trainer.data.tfds.splits import count_split
@@ -26,7 +20,6 @@ from trainer.errors import UserError
 ARRAY_RECORD = tfds.core.FileFormat.ARRAY_RECORD
 TFRECORD = tfds.core.FileFormat.TFRECORD
 
-_RECORDS_AT_ONCE = 256
 # With these options, ArrayRecord's reader uses the calling thread and does not read ahead. Reading
 # a record of 92 KB takes 67 µs and one system call, with any buffer size from 8 to 128 KiB.
 _READER = {"options": "readahead_buffer_size:0,max_parallelism:1", "file_reader_buffer_size": 2**15}
@@ -93,14 +86,14 @@ def indexed(
     Raises:
         UserError: if files are missing, or this process may not open all files.
     """
-    files = [piece for piece in _files(builder, split, ARRAY_RECORD) if piece.take > 0]
-    missing = [piece.filename for piece in files if not os.path.exists(piece.filename)]
+    pieces = [piece for piece in files(builder, split, ARRAY_RECORD) if piece.take > 0]
+    missing = [piece.filename for piece in pieces if not os.path.exists(piece.filename)]
     if missing:
         raise UserError(
-            f"{name}: {len(missing)} of {len(files)} files are missing, such as {missing[0]}.\n"
+            f"{name}: {len(missing)} of {len(pieces)} files are missing, such as {missing[0]}.\n"
             "Restore them, or delete the folder and prepare it again."
         )
-    shards = _Shards(files)
+    shards = _Shards(pieces)
     image_key, label_key = builder.info.supervised_keys
     own_names = label_names(supervised_features(builder, name)[1], name)
     # [the set's classes + 1]: the last element is the label of an example without a class.
@@ -111,7 +104,7 @@ def indexed(
         return (tf.ensure_shape(records, indices.shape),)
 
     def open_record(record: tf.Tensor) -> Opened:
-        values = tf.io.parse_single_example(record, _features(image_key, label_key))
+        values = tf.io.parse_single_example(record, features(image_key, label_key))
         label = values[label_key]
         known = (label >= 0) & (label < len(own_names))
         own = tf.where(known, label, len(own_names))
@@ -130,7 +123,7 @@ def indexed(
     )
 
 
-def _files(
+def files(
     builder: tfds.core.DatasetBuilder, split: str, file_format: tfds.core.FileFormat
 ) -> list[Any]:
     """Returns the pieces of a split: file name, number of records to skip, number to take."""
@@ -216,85 +209,8 @@ def _allow_open_files(count: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _features(image_key: str, label_key: str) -> dict[str, tf.io.FixedLenFeature]:
+def features(image_key: str, label_key: str) -> dict[str, tf.io.FixedLenFeature]:
     return {
         image_key: tf.io.FixedLenFeature((), tf.string),
         label_key: tf.io.FixedLenFeature((), tf.int64),
     }
-
-
-def in_memory(
-    builder: tfds.core.DatasetBuilder,
-    split: str,
-    image_size: int | None,
-    class_names: tuple[str, ...],
-    name: str,
-) -> InMemoryDataset:
-    """Decodes a split, which is prepared as TFRecord, into memory in the order of its files.
-
-    Records are decoded in batches. For 60,000 images of Fashion-MNIST on two cores, this takes 1 to
-    1.5 s, while TFDS's own `as_dataset` takes 2 to 3 s.
-
-    Args:
-        builder: builder of the prepared set.
-        split: a split in TFDS's syntax.
-        image_size: side, in pixels, of the square to which images are resized; None: not resized.
-        class_names: all names of the set, and maybe others; a label becomes an index into them.
-        name: name of the split for messages.
-
-    Raises:
-        UserError: if files are damaged, or examples have no label.
-    """
-    image, label = supervised_features(builder, name)
-    shape = image.shape if image_size is None else (image_size, image_size, image.shape[-1])
-    examples = count_split(builder.info.splits, split, name)
-    images, labels = aligned_empty((examples, *shape)), np.empty(examples, np.int64)
-    count = 0
-    try:
-        for batch_images, batch_labels in _batches(builder, split, shape).as_numpy_iterator():
-            end = count + len(batch_labels)
-            images[count:end], labels[count:end] = batch_images, batch_labels
-            count = end
-    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as e:
-        raise UserError(
-            f"{name} is damaged in {builder.data_path}, among the {_RECORDS_AT_ONCE} "
-            f"records from number {count:,}: delete that folder and prepare it again"
-        ) from e
-    if count != examples:
-        raise UserError(
-            f"{name} has {count:,} of its {examples:,} records in {builder.data_path}: "
-            "delete that folder and prepare it again"
-        )
-    own_names = label_names(label, name)
-    if unlabelled := np.count_nonzero((labels < 0) | (labels >= len(own_names))):
-        raise UserError(
-            f"{name}: {unlabelled:,} of {examples:,} examples have no label: choose another split"
-        )
-    place_of = np.array(places(own_names, class_names), np.int64)
-    return InMemoryDataset(images, place_of[labels], class_names, name)
-
-
-def _batches(
-    builder: tfds.core.DatasetBuilder, split: str, shape: tuple[int, int, int]
-) -> tf.data.Dataset:
-    """Returns decoded batches (uint8 [n, h, w, c], int64 [n]) in the order of the files."""
-    image_key, label_key = builder.info.supervised_keys
-
-    @tf.autograph.experimental.do_not_convert
-    def parse(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        example = tf.io.parse_example(serialized, _features(image_key, label_key))
-        images = tf.map_fn(
-            lambda encoded: whole(encoded, shape, max_pixels=None),
-            example[image_key],
-            fn_output_signature=tf.uint8,
-        )
-        return images, example[label_key]
-
-    files = [
-        tf.data.TFRecordDataset(piece.filename).skip(piece.skip).take(piece.take)
-        for piece in _files(builder, split, TFRECORD)
-    ]
-    records = functools.reduce(tf.data.Dataset.concatenate, files)
-    return records.batch(_RECORDS_AT_ONCE).map(
-        parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-    )

@@ -1,0 +1,100 @@
+"""Reads sets that TFDS has prepared as TFRecord, from start to end.
+
+TFRecord has no index. So a whole split in this format is read into memory, or the set is converted.
+"""
+
+import functools
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from trainer.data.class_names import places
+from trainer.data.datasets import with_options
+from trainer.data.decode import whole
+from trainer.data.in_memory import InMemoryDataset, aligned_empty
+from trainer.data.tfds import records
+from trainer.data.tfds.splits import count_split
+from trainer.errors import UserError
+from trainer.system.cores import usable
+
+_RECORDS_AT_ONCE = 256
+
+
+def load(
+    builder: tfds.core.DatasetBuilder,
+    split: str,
+    image_size: int | None,
+    class_names: tuple[str, ...],
+    name: str,
+) -> InMemoryDataset:
+    """Decodes a split, which is prepared as TFRecord, into memory in the order of its files.
+
+    Records are decoded in batches. For 60,000 images of Fashion-MNIST on two cores, this takes
+    1.5 s, while TFDS's own `as_dataset` takes 2 to 3 s.
+
+    Args:
+        builder: builder of the prepared set.
+        split: a split in TFDS's syntax.
+        image_size: side, in pixels, of the square to which images are resized; None: not resized.
+        class_names: all names of the set, and maybe others; a label becomes an index into them.
+        name: name of the split for messages.
+
+    Raises:
+        UserError: if files are damaged, or examples have no label.
+    """
+    image, label = records.supervised_features(builder, name)
+    shape = image.shape if image_size is None else (image_size, image_size, image.shape[-1])
+    examples = count_split(builder.info.splits, split, name)
+    images, labels = aligned_empty((examples, *shape)), np.empty(examples, np.int64)
+    count = 0
+    try:
+        for batch_images, batch_labels in _batches(builder, split, shape).as_numpy_iterator():
+            end = count + len(batch_labels)
+            images[count:end], labels[count:end] = batch_images, batch_labels
+            count = end
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as e:
+        raise UserError(
+            f"{name} is damaged in {builder.data_path}, among the {_RECORDS_AT_ONCE} "
+            f"records from number {count:,}: delete that folder and prepare it again"
+        ) from e
+    if count != examples:
+        raise UserError(
+            f"{name} has {count:,} of its {examples:,} records in {builder.data_path}: "
+            "delete that folder and prepare it again"
+        )
+    own_names = records.label_names(label, name)
+    if unlabelled := np.count_nonzero((labels < 0) | (labels >= len(own_names))):
+        raise UserError(
+            f"{name}: {unlabelled:,} of {examples:,} examples have no label: choose another split"
+        )
+    place_of = np.array(places(own_names, class_names), np.int64)
+    return InMemoryDataset(images, place_of[labels], class_names, name)
+
+
+def _batches(
+    builder: tfds.core.DatasetBuilder, split: str, shape: tuple[int, int, int]
+) -> tf.data.Dataset:
+    """Returns decoded batches (uint8 [n, h, w, c], int64 [n]) in the order of the files."""
+    image_key, label_key = builder.info.supervised_keys
+    resizes = builder.info.features[image_key].shape != shape
+    features = records.features(image_key, label_key)
+
+    def decode(encoded: tf.Tensor) -> tf.Tensor:
+        if resizes:
+            return whole(encoded, shape, max_pixels=None)
+        pixels = tf.io.decode_image(encoded, shape[-1], expand_animations=False)
+        return tf.ensure_shape(pixels, shape)
+
+    @tf.autograph.experimental.do_not_convert
+    def parse(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        example = tf.io.parse_example(serialized, features)
+        images = tf.map_fn(decode, example[image_key], fn_output_signature=tf.uint8)
+        return images, example[label_key]
+
+    files = [
+        tf.data.TFRecordDataset(piece.filename).skip(piece.skip).take(piece.take)
+        for piece in records.files(builder, split, records.TFRECORD)
+    ]
+    batches = functools.reduce(tf.data.Dataset.concatenate, files).batch(_RECORDS_AT_ONCE)
+    return with_options(batches.map(parse, num_parallel_calls=len(usable())))
