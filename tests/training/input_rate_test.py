@@ -31,7 +31,7 @@ def test_a_plan_compares_what_a_host_needs_with_what_this_machine_decodes(
         assert 1 < found["input_images_per_second"] < 1e6
         assert f"read and decode {found['input_images_per_second']:,.0f}" in found["notes"][-1]
     assert "waits for input" not in slow["notes"][-1]
-    assert "so that it waits for input unless it has " in fast["notes"][-1]
+    assert "so it waits for input unless it has " in fast["notes"][-1]
 
 
 @pytest.mark.parametrize("of_set", ["--dataset=image_folder:nowhere", "--dataset=imagenet2012"])
@@ -46,6 +46,14 @@ def test_images_that_are_elsewhere_are_not_measured(of_set, capsys, tmp_path):
 def test_a_set_that_is_not_indexed_is_refused():
     with pytest.raises(UserError, match="fashion_mnist is not prepared as ArrayRecord"):
         input_rate.measure(parsed())
+
+
+def test_images_of_which_none_can_be_decoded_are_not_measured(tmp_path, capsys):
+    folder = write_folder(tmp_path, 32, dict.fromkeys(range(32), b"not an image"))
+    found = plan(capsys, 100.0, f"--dataset={folder}")
+    assert "input_images_per_second" not in found
+    assert "was not measured: " in found["notes"][-1]
+    assert "101 examples in a row" in found["notes"][-1]
 
 
 def test_images_that_are_decoded_once_are_not_measured(capsys):

@@ -13,6 +13,7 @@ from trainer.data.tfds import prepare, records
 from trainer.errors import UserError
 from trainer.schedule.layout import default_micro_batch_size
 from trainer.system.cores import usable
+from trainer.system.tensorflow_errors import translate
 from trainer.training import setup
 
 # In the first second, threads start, and the buffers hold micro-batches that were ready before.
@@ -41,7 +42,8 @@ def described(config: Config, needed: float) -> tuple[dict[str, float], str]:
     own = f"{cores} cores of this machine" if cores > 1 else "one core of this machine"
     line = f"{asked}; {own} read and decode {rate:,.0f}"
     if rate < needed:
-        line += f", so that it waits for input unless it has {math.ceil(needed / rate * cores)}"
+        enough = math.ceil(needed / rate * cores)
+        line += f", so it waits for input unless it has {enough} such cores"
     return found, line
 
 
@@ -51,7 +53,8 @@ def measure(config: Config) -> float:
     The measurement takes some seconds. Images that cannot be decoded are replaced by others.
 
     Raises:
-      UserError: if the training images cannot be read here by index, without preparing them.
+      UserError: if the training images cannot be read here by index, without preparing them, or
+        none of them can be decoded.
     """
     _check_is_here(config)
     bad = BadExamples(skip=True, most_reported=0)
@@ -66,8 +69,9 @@ def measure(config: Config) -> float:
             stream, position=0, micro_batch_size=size, replicas=1, local_replicas=range(1)
         )
     )
-    _count(batches, _WARM_UP)
-    count, seconds = _count(batches, _SECONDS)
+    with translate(bad.refusal):
+        _count(batches, _WARM_UP)
+        count, seconds = _count(batches, _SECONDS)
     return count * size / seconds
 
 
