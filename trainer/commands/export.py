@@ -34,7 +34,7 @@ def run(config: Config) -> int:
     from trainer.run_dir import checkpoint_choice, exports
     from trainer.training import setup
 
-    # The user may export other parameters (plain or averaged) than the run's --evaluate_with names.
+    # The user may choose other parameters (plain or averaged) for the export than for the run.
     # So export.json records --evaluate_with, and the flags of the export leave it out.
     flags = to_flagfile(dataclasses.replace(config, model_dir=None, evaluate_with=None))
     exports.check_free(target, flags)

@@ -1,7 +1,7 @@
 """plan: prints the batch sizes and learning rates of a run.
 
-The command imports TensorFlow only for --layer_decay, which needs the layers of the model, and to
-measure how fast this machine decodes images.
+The command imports TensorFlow only to build the model's layers, for --layer_decay, and to measure
+how fast this machine decodes images.
 """
 
 import json
@@ -98,7 +98,7 @@ def _layer_groups(config: Config) -> str:
 def _write_json(
     whole: Mapping[str, Any], phases: Iterable[plan.Phase], machines: cost.Machines | None
 ) -> None:
-    """Prints `whole` and the phases as one JSON object.
+    """Prints `whole` and the phases (consecutive updates with one Setting) as one JSON object.
 
     Each phase is printed before the next is computed: millions of phases may not fit in memory.
     """
@@ -115,7 +115,9 @@ def planned(
 ) -> tuple[trajectory.Trajectory, int, int]:
     """Returns the trajectory of a run, the number of replicas, and the number of hosts.
 
-    `count_examples` maps dataset, split and data folder to the number of examples; None: unknown.
+    The trajectory maps a position (number of examples consumed so far) to a Setting.
+    `count_examples` maps a dataset, a split and a data folder to the number of examples, or to None
+    if this number is unknown.
 
     Raises:
       UserError: if the flags contradict each other, or the number of training examples is not
@@ -143,8 +145,8 @@ def planned(
 
 
 def layouts(config: Config, schedule: trajectory.Trajectory, replicas: int) -> plan.Layouts:
-    """Returns a function from a batch size to its layout: replicas, micro-batch, accumulation."""
-    # If --micro_batch_size is 0, training may measure the best size. The plan takes the default.
+    """Returns a function from batch size and image size (ignored) to the layout."""
+    # If --micro_batch_size is 0, training may measure the best size. The plan assumes the default.
     ghost = config.ghost_batch_size
     most = schedule.micro_batch_size or config.micro_batch_size or default_micro_batch_size(ghost)
     return lambda batch_size, _: lay_out(batch_size, replicas, ghost, most)
@@ -203,7 +205,7 @@ def _size_of_times(run: str | None, measured: int | None, planned: int | None) -
     """Returns the side of the images, in pixels, for which the update times of `run` hold.
 
     `measured` is the last size in `run`, and `planned` the last size in the plan. Each is None if
-    the size does not change. If only one of the two is None, a note names the other on stderr.
+    the size does not change. If only one of the two is None, a note on stderr names the other size.
     """
     if measured is None and planned is not None:
         note = f"the update times of {run} are assumed to hold for images of {planned} pixels"

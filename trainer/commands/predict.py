@@ -19,7 +19,7 @@ from trainer.system.output import log, say
 
 # Number of classes to print if --top_k is not set.
 _TOP_K = 3
-# Largest width of a column, in characters. A longer text moves only the columns of its own line.
+# Largest width of a column, in characters. A longer text shifts the rest of its own line only.
 _WIDEST = 60
 _MOST_NAMED = 10  # Largest number of pictures to name if the model's outputs are not finite.
 
@@ -30,7 +30,7 @@ Line = Callable[[str, Sequence[str], Sequence[float]], str]
 def run(config: Config) -> int:
     """Predicts the classes of each picture, and prints a line for each picture.
 
-    Names on stderr each picture that cannot be decoded.
+    The names of pictures that cannot be decoded are printed on stderr.
 
     Raises:
       UserError: if the model or a picture does not exist, or no picture has a prediction.
@@ -105,9 +105,12 @@ def _top_k(asked: int | None, classes: int) -> int:
 
 
 def _report_bad(count: int, pictures: int, not_finite: int) -> None:
-    """Logs how many of the `pictures` have no prediction.
+    """Logs the number of pictures that have no prediction.
 
-    Their number is `count`. For `not_finite` of them, the outputs of the model are not finite.
+    Args:
+      count: number of pictures without a prediction.
+      pictures: number of all pictures.
+      not_finite: number of pictures for which the model's outputs are not finite.
 
     Raises:
       UserError: if no picture has a prediction.
@@ -147,7 +150,7 @@ def _table(paths: Sequence[str], names: Sequence[str], top_k: int) -> tuple[str,
 def _json(paths: Sequence[str], names: Sequence[str], top_k: int) -> tuple[str, Line]:
     """Returns an empty header, and a function that makes a JSON object.
 
-    A byte of a path that is not UTF-8 becomes a surrogate, as in Python: byte 0xe9 is \\udce9.
+    If a byte of a path is not UTF-8, it becomes a surrogate, as in Python: byte 0xe9 is \\udce9.
     """
     del paths, names, top_k
 

@@ -16,8 +16,8 @@ from trainer.system.output import say
 
 _POINTS = 100  # Approximate number of points to log.
 _FEWEST_UPDATES = 20
-# For pretrained weights, the suggested highest rate is divided by this factor, because it is too
-# high for their first updates.
+# For pretrained weights, the suggested highest rate is divided by this factor, because the
+# undivided rate is too high for the first updates.
 _PRETRAINED = 3
 
 

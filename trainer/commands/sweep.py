@@ -1,4 +1,4 @@
-"""sweep: trains a run for each point of a grid of flags, in a process of its own.
+"""sweep: trains one run for each point of a grid of flags, each run in its own process.
 
 A point is one combination of values of the flags that --sweep names.
 """

@@ -2,13 +2,13 @@
 
 import dataclasses
 
-# Names of complete augmentations. The list --augment may contain one of them at most.
+# Names of complete augmentations. The list --augment may contain at most one of these names.
 PRESETS = ("none", "medium", "strong", "imagenet")
 POLICIES = ("randaugment", "trivialaugment")
 MIXING = ("mixup", "cutmix")
 # Names of single augmentations. They are applied in this order, not in the order of the list.
 ITEMS = ("crop", "flip", *POLICIES, "erasing", *MIXING)
-# Maps a name to the items that cannot be in the same list.
+# Maps a name to the items that cannot be in a list with this name.
 _EXCLUDED = {
     "none": ITEMS,
     "medium": ("crop", "flip"),
@@ -30,7 +30,7 @@ FLAG_OF = {
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """Augmentation of training images: which changes are applied, and the settings of some.
+    """Augmentation of training images: which changes are applied, and settings for these changes.
 
     The attributes from `resized_crop` to `mixing` are changes, in the order of their application.
 
@@ -42,8 +42,8 @@ class Augmentation:
       flip: half of the images are mirrored.
       policy: randaugment or trivialaugment; "" if neither is applied.
       erasing: noise replaces a rectangle of some images.
-      mixing: mixup, cutmix, both or neither. If both are named, one is drawn for each ghost batch,
-        a group of examples that share batch-norm statistics.
+      mixing: mixup, cutmix, both or neither. If both are present, one of the two is drawn for each
+        ghost batch, a group of examples that share batch-norm statistics.
       layers: number of operations that randaugment applies to an image.
       magnitude: strength of randaugment's operations, from 0 to 10.
       erasing_probability: share of the images in which a rectangle is erased.

@@ -70,7 +70,7 @@ def of_command(name: str) -> str:
 
 
 def _flag(name: str, command: str) -> str:
-    """Returns the entry of a flag: name, help, the choices of `command`, and default."""
+    """Returns the entry of a flag: its name, help, choices for `command`, and default value."""
     flag, default = FLAGS[name], getattr(Config, name, None)
     head, text = f"  --{name}=", flag.help
     if choices := flag.choices_of(command):

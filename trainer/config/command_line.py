@@ -30,7 +30,7 @@ _DEFINE: dict[Any, Callable[..., Any]] = {
 }
 # Maps a flag's earlier name to its current name.
 _RENAMED = {flag.formerly: name for name, flag in FLAGS.items() if flag.formerly}
-# Maps a command to the flag whose values may stand on the command line without the flag's name.
+# Maps a command to a flag. The values of this flag may be given without the flag's name.
 _POSITIONAL = {"report": "runs", "predict": "images"}
 _RENAMED_FLAG = re.compile(f"^(--?)({'|'.join(_RENAMED)})(?=$|=)")
 
@@ -38,7 +38,8 @@ _RENAMED_FLAG = re.compile(f"^(--?)({'|'.join(_RENAMED)})(?=$|=)")
 def parse(command: str, arguments: Sequence[str], kept: Sequence[str] = ()) -> Config:
     """Parses the command line of `command`.
 
-    Arguments that are not flags name run directories for `report`, and pictures for `predict`.
+    Only `report` and `predict` accept arguments that are not flags. Such an argument is the path of
+    a run directory for `report`, and of a picture for `predict`.
 
     Args:
       command: a name of `COMMANDS`.
@@ -83,13 +84,13 @@ def check_together(command: str, config: Config) -> None:
     """Checks that the flags of `config` fit each other.
 
     Raises:
-      UserError: if a flag contradicts another, or has no effect beside it.
+      UserError: if a flag contradicts another flag, or another flag makes it ineffective.
     """
     _check_strategy(config)
     _check_balance(config)
     _check_drop_path(config)
-    # Other commands take the flags of a run, but the user may replace --augment. The flags for the
-    # run's own augmentation then have no effect, so they need not fit the new --augment.
+    # A command that does not train takes its flags from a run, but the user may replace --augment.
+    # The run's other augmentation flags then have no effect, so they need not fit the new value.
     if command in TRAINING:
         _check_augment(config)
         training_targets.check(config)

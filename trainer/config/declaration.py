@@ -1,7 +1,7 @@
 """Declares flags as fields of a dataclass, each with default, range, help, scope and commands.
 
-The annotation of a field is the type of its flag. A flag of type `tuple[str, ...]` is a
-comma-separated list, or may be given several times if it is `repeated`.
+The annotation of a field is the type of its flag. The value of a flag of type `tuple[str, ...]` is
+a comma-separated list. If such a flag is `repeated`, it is instead given once for each value.
 """
 
 import dataclasses
@@ -42,8 +42,8 @@ def at_least(least: float) -> Problem:
 ANYTHING = must_be("anything", lambda _: True)
 POSITIVE = must_be("above 0", lambda value: 0 < value < float("inf"))
 FRACTION = must_be("from 0 to below 1", lambda value: 0 <= value < 1)
-# Within these limits, 64 bits can count the examples that a run consumes, and the intervals in a
-# run, of which there are at most 1e9 / 1e-9 = 1e18.
+# Within these limits, 64 bits can count the examples that a run consumes. They can also count the
+# intervals in a run, for example between evaluations: at most 1e9 / 1e-9 = 1e18 intervals.
 EPOCHS = must_be("above 0, from 1e-9 to 1e9", lambda value: 1e-9 <= value <= 1e9)
 # With a learning rate above 1e30, float32 parameters could overflow in the first update.
 RATE = must_be("above 0 and at most 1e30", lambda value: 0 < value <= 1e30)
@@ -99,13 +99,13 @@ class Group:
     commands: Sequence[str]
 
     def __call__(self, default: Any, help_text: str, **options: Any) -> Any:
-        """Returns the dataclass field that declares a flag; `options` are more fields of Flag."""
+        """Returns the dataclass field that declares a flag; `options` are other fields of Flag."""
         options = {"scope": self.scope, "commands": self.commands, **options}
         flag = Flag(group=self.title, help=help_text, **options)
         return dataclasses.field(default=default, metadata={"flag": flag})
 
 
 def flags_of(declared: type) -> dict[str, Flag]:
-    """Returns the flags that the dataclass `declared` has, by name, in the order of its fields."""
+    """Returns the flags of the dataclass `declared`, by name, in the order of its fields."""
     fields = dataclasses.fields(declared)
     return {each.name: each.metadata["flag"] for each in fields if "flag" in each.metadata}

@@ -2,7 +2,7 @@
 
 A resumed run must have the flags that it was started with, except the flags in `FREE`. Flags in
 `FREE` do not change what is learned, with one exception: at some values of --anneal, the flags in
-`DECIDES` do. At these values, a resumed run must keep the flags in `DECIDES` too.
+`DECIDES` change it. At these values, a resumed run must keep the flags in `DECIDES` too.
 """
 
 import re
@@ -27,8 +27,8 @@ ONE_CALL = _of(Scope.CALL)
 OF_THE_MACHINE = _of(Scope.MACHINE)
 # Flags that may have other values when a run is resumed, unless they are in `DECIDES`.
 FREE = _of(Scope.CALL, Scope.MACHINE, Scope.FREE)
-# A controller changes the schedule during the run. This maps each value of --anneal that has a
-# controller to the flags in FREE on which its decisions depend.
+# At some values of --anneal, a controller changes the schedule during the run. This maps each such
+# value to the flags in FREE on which the controller's decisions depend.
 DECIDES = {
     anneal: frozenset(name for name, flag in FLAGS.items() if flag.decides == anneal)
     for anneal in {flag.decides for flag in FLAGS.values()} - {None}
@@ -55,7 +55,7 @@ def to_flagfile(config: Config) -> str:
     """Returns the flagfile that replays the run of `config`.
 
     The flagfile has no line for a flag that is None or in `ONE_CALL`. A flags.txt without
-    --order_version means version 1. So `config` must have an order version if the result becomes
+    --order_version means order version 1. So `config` must have an order version if the result becomes
     the flags.txt of a run.
     """
 
@@ -96,7 +96,7 @@ def learned(text: str) -> dict[str, str]:
     old = values_in(text)
     oldest = {"order_version": "1", "precision": FLOAT32}
     values = _read(to_flagfile(Config()).splitlines()) | oldest | old
-    values["evaluate_with"] = evaluated_with(values)  # If unset, it means plain or ema.
+    values["evaluate_with"] = evaluated_with(values)  # The default depends on --ema_decay.
     free = FREE - DECIDES.get(values.get("anneal", ""), frozenset())
     spelled = free | {f"no{name}" for name in free}
     return {name: value for name, value in values.items() if name not in spelled}
@@ -113,7 +113,7 @@ def values_in(text: str) -> dict[str, str]:
 
 
 def recorded_precision(text: str) -> str:
-    """Returns the precision that the flags.txt `text` names; float32 if it names none, or auto."""
+    """Returns --precision in the flags.txt `text`; float32 if this flag is missing or auto."""
     found = learned(text)["precision"]
     return FLOAT32 if found == AUTO else found
 

@@ -83,7 +83,7 @@ def _found(name: str, folder: pathlib.Path) -> pathlib.Path:
 
 
 def _flags_in(path: pathlib.Path, around: tuple[pathlib.Path, ...]) -> Iterator[Argument]:
-    """Yields the flags of a flagfile that is nested in the flagfiles `around`, outermost first."""
+    """Yields the flags of a flagfile; `around` are the flagfiles around it, the outermost first."""
     if path.resolve() in around:
         raise UserError(
             f"--flagfile={path} names itself, directly or through another flagfile.\n"

@@ -1,4 +1,4 @@
-"""Declares Config, which has all flags; it inherits those of run_flags.py and model_flags.py."""
+"""Declares Config, which has all flags; Config inherits the flags in the other modules."""
 
 import dataclasses
 import re

@@ -40,7 +40,7 @@ def sizes(texts: Sequence[str]) -> list[int]:
 
 
 def starts(texts: Sequence[str], total: float) -> list[float]:
-    """Returns the epoch at which each size begins; a percentage is a part of `total` epochs.
+    """Returns the epoch at which each size begins; `total` is the number of epochs in 100%.
 
     >>> starts(["128@0%", "160@40%", "192@15"], total=20)
     [0.0, 8.0, 15.0]
@@ -55,7 +55,7 @@ def starts(texts: Sequence[str], total: float) -> list[float]:
 
 
 def _number(text: str) -> float | None:
-    """Returns `text` as a number, without a "%" at the end.
+    """Returns `text` as a number, and ignores a "%" at the end.
 
     Returns None if `text` is not a number, or if the number is negative or not finite.
     """

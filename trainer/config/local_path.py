@@ -49,10 +49,10 @@ def problem(path: str) -> str:
 
 
 def _home_problem(path: str) -> str:
-    """Returns why `path` cannot be used if its ~ stands for a home folder; otherwise "".
+    """Returns a reason to refuse `path` if its ~ stands for a home folder; "" if it does not.
 
     A shell pattern such as *.jpg may match an editor's file ~draft.jpg. So a path such as
-    ~draft.jpg is accepted if it exists. The path ~ and paths that begin with ~/ never are.
+    ~draft.jpg is accepted if it exists. The path ~ and paths that begin with ~/ are refused.
     """
     home = path.partition("/")[0]
     if home == "~":

@@ -244,18 +244,18 @@ class ModelFlags:
 
     @property
     def model_image_size(self) -> int | None:
-        """Side length of the images that a trained model takes; None: the dataset's."""
+        """Side length of the images that a trained model takes; None means the dataset's side."""
         last = image_sizes.sizes(self.image_sizes)[-1:]
         return next((size for size in (self.eval_image_size, self.image_size, *last) if size), None)
 
     @property
     def loaded_image_size(self) -> int | None:
-        """Side length at which training images are loaded, the largest; None: the dataset's."""
+        """Largest side of the training images, used to load them; None means the dataset's side."""
         return max(image_sizes.sizes(self.image_sizes), default=self.image_size)
 
     @property
     def augmentation(self) -> augment_list.Augmentation:
-        """Augmentation of training images that --augment and the flags of its items describe."""
+        """Augmentation that --augment and the flags of its items describe."""
         return augment_list.parse(
             self.augment,
             layers=self.randaugment_layers,

@@ -20,8 +20,8 @@ from trainer.config.model_flags import ModelFlags
 # The --order_version of new runs.
 NEWEST_ORDER = 2
 
-# Values of --optimizer that divide the average gradient by the root of the average of the squared
-# gradient. Their --momentum is β₁, the decay of the average gradient. Unlike the momentum of SGD,
+# Optimizers that divide the average gradient by the root of the average squared gradient. For
+# these optimizers, --momentum is β₁, the decay of the average gradient. Unlike the momentum of SGD,
 # a larger β₁ does not lengthen a step.
 ADAPTIVE = ("adam", "adamw", "lamb")
 

@@ -9,8 +9,8 @@ def check(config: Config) -> None:
     """Checks that the flags of mixing (mixup and cutmix) and of the loss fit together.
 
     Raises:
-      UserError: if a ghost batch has only one image, which cannot be mixed, or if a flag has no
-        effect.
+      UserError: if images are mixed, but a ghost batch (the examples that share batch-norm
+        statistics) has only one image. Also if a flag has no effect.
     """
     mixing = config.augmentation.mixing
     if mixing and config.ghost_batch_size == 1:
@@ -35,7 +35,7 @@ def check(config: Config) -> None:
 
 
 def described(config: Config) -> list[str]:
-    """Returns a line about mixing if images are mixed, and one about the loss if it is sigmoid."""
+    """Returns a line about mixing, if images are mixed, and a line about a sigmoid loss."""
     lines = []
     if mixing := config.augmentation.mixing:
         alphas = {"mixup": config.mixup_alpha, "cutmix": config.cutmix_alpha}

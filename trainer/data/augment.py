@@ -9,8 +9,8 @@ Crop and flip use the bits of the hash. `decode.random_crop`, for --augment=imag
 as the key of TensorFlow's Philox generator. The augmentations `strong`, `erasing` and the policies
 need more than 64 bits. They use random 64-bit words: the splitmix64 sequence that starts at the
 hash. `erasing` and the policies use different words, so they do not change each other's results.
-`strong` uses all words, so it excludes the other two. The choice of replacements for bad examples
-uses words of this sequence, too. Mixup and cutmix (`mixing`) use another hash.
+`strong` uses all words, so it excludes `erasing` and the policies. The choice of replacements for
+bad examples uses words of this sequence, too. Mixup and cutmix (`mixing`) use another hash.
 """
 
 import functools
@@ -29,7 +29,7 @@ Augment = Callable[[tf.Tensor, tf.Tensor, int], tf.Tensor]
 
 
 def augmenter(asked: Augmentation) -> Augment:
-    """Returns the function that applies all of `asked`, except for resized crops and mixing."""
+    """Returns a function that applies `asked`, except for its resized crops and its mixing."""
     steps: list[Augment] = []
     if asked.strong:
         steps.append(strong)

@@ -1,8 +1,8 @@
 """Tabulates the numbers that the operations of RandAugment and TrivialAugment use.
 
 A case is an operation at one strength with one sign. This module computes the numbers of all cases
-once, in Python, so they do not depend on the micro-batch. Operations that move an image take the
-nearest pixels, and black from outside of the image, as in both papers' code.
+once, in Python, so they do not depend on the micro-batch. Operations that move an image
+interpolate by nearest neighbour. Places outside of the image are black, as in both papers' code.
 """
 
 import dataclasses
@@ -44,12 +44,12 @@ class Strength:
 
     Attributes:
       shear: columns per row (shear_x), or rows per column (shear_y).
-      translation: number of columns (translate_x) and of rows (translate_y), in pixels.
+      translation: distances in x (translate_x) and in y (translate_y), in pixels.
       rotation: angle, in degrees.
       threshold: lowest grey level that `solarize` inverts.
       bits: number of bits that `posterize` keeps.
-      factors: factors of color, contrast, brightness and sharpness, for the positive and for the
-        negative sign; a factor of 1 changes nothing.
+      factors: (factor for the positive sign, factor for the negative sign), shared by color,
+        contrast, brightness and sharpness; a factor of 1 changes nothing.
     """
 
     shear: float
@@ -83,11 +83,11 @@ class Cases:
 def randaugment(magnitude: float, height: int, width: int) -> Strength:
     """Returns the numbers of RandAugment at a magnitude from 0 to 10.
 
-    Magnitude 0 changes nothing, and 10 is the end of an operation's range in AutoAugment (Cubuk et
-    al. 2018, table 6). `autocontrast` and `equalize` do not depend on the magnitude. The largest
-    translation, 150 pixels for images of 331 pixels, is scaled to the image's size. `posterize` and
-    `solarize` become stronger with the magnitude, as in torchvision. In the paper's code, they
-    become weaker.
+    `autocontrast` and `equalize` do not depend on the magnitude. The other operations change
+    nothing at magnitude 0. Magnitude 10 is the end of their ranges in AutoAugment (Cubuk et al.
+    2018, table 6). There, the largest translation is 150 pixels for images of 331 pixels. Here, it
+    is scaled to the image's size. `posterize` and `solarize` become stronger with the magnitude, as
+    in torchvision. In the paper's code, they become weaker.
     """
     share = magnitude / 10
     return Strength(
@@ -166,7 +166,7 @@ def tabulate(strengths: Sequence[Strength], height: int, width: int, channels: i
 
 
 def _map(operation: str, strength: Strength, sign: int, height: int, width: int) -> Affine:
-    """Returns the map of an operation that moves pixels; a shear keeps the top left corner."""
+    """Returns the map of an operation that moves pixels; shears do not move the top left corner."""
     shear, (x, y) = sign * strength.shear, strength.translation
     match operation:
         case "shear_x":
@@ -177,7 +177,7 @@ def _map(operation: str, strength: Strength, sign: int, height: int, width: int)
             return (1, 0, sign * x, 0, 1, 0)
         case "translate_y":
             return (1, 0, 0, 0, 1, sign * y)
-    # A rotation keeps the centre. Sine and cosine are rounded to 15 digits, as in Pillow.
+    # A rotation keeps the centre in place. Sine and cosine are rounded to 15 digits, as in Pillow.
     angle = -math.radians(sign * strength.rotation % 360)
     cosine, sine = round(math.cos(angle), 15), round(math.sin(angle), 15)
     column = width / 2 - cosine * width / 2 - sine * height / 2

@@ -8,7 +8,8 @@ from trainer.nn.splitmix64 import further_bits, random_bits, shift_right
 
 Limits = tuple[float, float]
 
-# Smallest and largest height / width of the rectangle; the paper calls them r₁ and 1 / r₁.
+# Smallest and largest aspect of the rectangle, as defined in `erase`. The paper calls them r₁ and
+# 1 / r₁.
 _ASPECT = (0.3, 1 / 0.3)
 # The hash of (seed, position) starts a sequence of random 64-bit words. An image's position is the
 # number of examples that the run consumes before the image. Words 0 to 4 decide whether to erase,
@@ -58,10 +59,10 @@ def erase(
     """Replaces a rectangle of some images with noise, and computes noise only for these images.
 
     As in the paper, area and aspect are uniform, and each erased pixel and channel gets its own
-    random value. The aspect is the rectangle's height / width, divided by that of the image. So it
-    is the paper's aspect if the image is square. If a rectangle does not fit into the image, the
-    paper draws another one. Here, the area is drawn first, and then an aspect with which the
-    rectangle fits. All places where the rectangle fits are equally likely.
+    random value. The aspect is the rectangle's height / width, divided by the image's height /
+    width. So it is the paper's aspect if the image is square. If a rectangle does not fit into the
+    image, the paper draws another one. Here, the area is drawn first, and then an aspect with which
+    the rectangle fits. All places where the rectangle fits are equally likely.
 
     Args:
         images: uint8 [b, h, w, c].
@@ -92,7 +93,7 @@ def _inside(
 
     `rectangle` holds four uniform draws in [0, 1), each float64 [n]: for area, aspect, row and
     column. The rectangle's sides are rounded to whole pixels. Columns and channels share an axis,
-    because broadcasting over channels takes 1 ms more.
+    because broadcasting over channels takes longer.
     """
     _, height, width, channels = shape
     size, form, row, column = rectangle

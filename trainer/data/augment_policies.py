@@ -2,8 +2,9 @@
 
 RandAugment draws several operations for an image independently, and applies them in turn. All have
 the same magnitude, and each has a random sign. TrivialAugment applies one operation, with a random
-strength and sign. A layer applies one operation to each image of a micro-batch. These operations
-differ, so a layer groups the images by kind of operation, and computes each group at once.
+strength and sign. A layer applies one operation to each image of a micro-batch. The images of a
+micro-batch get different operations. So a layer groups the images by kind of operation, and
+computes each group at once.
 """
 
 import functools
@@ -52,7 +53,7 @@ def policy(images: tf.Tensor, positions: tf.Tensor, seed: int, *, asked: Augment
         images: uint8 [b, h, w, c], with 1 or 3 channels.
         positions: int64 [b], number of examples that the run consumed before each image.
         seed: seed of the run.
-        asked: names the policy, RandAugment's number of layers and its magnitude.
+        asked: settings: the policy, and RandAugment's number of layers and magnitude.
     """
     height, width, channels = images.shape[1:]
     if asked.policy == "randaugment":
@@ -91,8 +92,8 @@ def drawn(words: tf.Tensor, strengths: int) -> tf.Tensor:
     """Returns the index of a case for each word, int32 [b] in [0, 14 · strengths · 2).
 
     The highest 32 bits of a word, uint64, decide the operation, the next 31 bits the strength, and
-    the lowest bit the sign. Operation and strength are remainders by 14 and by `strengths`, at most
-    31, which are uniform to 2e-8.
+    the lowest bit the sign. The operation is a remainder by 14, and the strength is a remainder by
+    `strengths` (at most 31). All values are equally likely, up to a relative difference of 2e-8.
     """
     operation = tf.cast(shift_right(words, 32), tf.int64) % len(augment_cases.OPERATIONS)
     middle = tf.bitwise.bitwise_and(shift_right(words, 1), tf.constant(2**31 - 1, tf.uint64))

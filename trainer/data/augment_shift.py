@@ -12,11 +12,11 @@ PADDING = 4  # Pixels that are added on each side before the crop: He et al. 201
 
 
 def flips_and_places(bits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns whether each image is flipped, and its crop's first row and column after padding.
+    """Returns whether to flip each image, and its crop's first row and column in the padded image.
 
-    `bits`, uint64 [b], has the hash of each image. Its lowest bit decides the flip, the next 31
-    bits the row, and the highest 32 bits the column. Row and column are remainders by 9, which are
-    uniform to 4e-9.
+    `bits`, uint64 [b], has the hash of each image. The hash's lowest bit decides the flip, the next
+    31 bits the row, and the highest 32 bits the column. Row and column are remainders by 9. All
+    nine values are equally likely, up to a relative difference of 4e-9.
 
     Returns:
         (flips, rows, columns): bool [b], int32 [b] in [0, 8], int32 [b] in [0, 8].

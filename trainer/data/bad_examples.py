@@ -1,4 +1,4 @@
-"""Records the bad examples of a run, which skips them or ends at the first one.
+"""Records the bad examples of a run; the run skips them, or ends at the first bad example.
 
 A bad example cannot be read or decoded, or its label is not a class of the run.
 """
@@ -16,7 +16,7 @@ from trainer.system.output import log
 from trainer.system.regular_file import opener, read_regular
 
 _MOST_REPORTED = 10
-_MOST_BYTES = 2**30  # Largest size of a file that lists bad examples; larger ones are refused.
+_MOST_BYTES = 2**30  # Largest size of a file that lists bad examples; larger files are refused.
 
 
 class BadExamples:
@@ -26,7 +26,7 @@ class BadExamples:
       skip: whether bad examples are left out; if False, the first one ends the run.
       path: file that lists the bad examples, one per line. If the run is resumed, the file already
         lists earlier ones. If `path` is None, no file is read or written.
-      most_reported: number of bad examples with a message of their own.
+      most_reported: largest number of bad examples that are logged, each in its own message.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class BadExamples:
                 log(f"any others are listed in {self._path}", all_workers=True)
 
     def refuse(self, message: str) -> NoReturn:
-        """Ends the run with a message; if several threads call this, the first message is used.
+        """Ends the run with a message; if there are several calls, the first message is used.
 
         Raises:
           UserError: always.

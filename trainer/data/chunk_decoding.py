@@ -8,7 +8,7 @@ datasets are not slower than one large dataset: for JPEGs of 84 KB, two cores ma
 with chunks and 1,693 images/s without.
 
 The position of a training example is the number of examples that the run consumes before it. In
-evaluation, it is the number of examples that come before it.
+evaluation, the position of an example is its index in the split; padding has later positions.
 """
 
 import contextlib
@@ -24,7 +24,8 @@ from trainer.data.bad_examples import BadExamples
 from trainer.data.indexed import IndexedDataset
 from trainer.system.cores import usable
 
-# Maps a file's bytes [], EXIF orientation or None, and position, int64 [], to uint8 [h, w, c].
+# Maps a file's bytes [], its EXIF orientation (or None) and the example's position, int64 [], to
+# the decoded image, uint8 [h, w, c].
 Decode = Callable[[tf.Tensor, tf.Tensor | None, tf.Tensor], tf.Tensor]
 # Larger chunks would delay the first batch and take more memory in each thread.
 _LARGEST_CHUNK = 16
@@ -39,7 +40,7 @@ def threads() -> int:
     """Returns the number of threads that read and decode: several per core, because reads wait.
 
     If each read takes 3 ms, two cores make 1,250 images/s with four threads per core, and 459
-    images/s with one. If the files are in the page cache, four and one are equally fast.
+    images/s with one. If the files are in the page cache, one thread per core is as fast as four.
     """
     cores = len(usable())
     # The limit cores + 64 saves memory, because each thread holds a chunk: 4 MB of photographs.
@@ -103,8 +104,8 @@ class _Chunks:
         parts = tf.data.Dataset.from_tensor_slices((tf.range(self.size), positions, *fetched))
         good = parts.map(lambda slot, *rest: (slot, *self._example(*rest))).ignore_errors()
         # If all examples of a chunk are bad, `good` has no batch, and an empty batch takes its
-        # place. Batches are not sliced, because the later `rebatch` would get slices of images, and
-        # TensorFlow prints an error for each.
+        # place. Batches are not sliced. Otherwise, the later `rebatch` would get slices of images,
+        # and TensorFlow would print an error for each slice.
         shape, no_labels = (0, *self.source.image_shape), tf.zeros([0], tf.int32)
         empty = tf.data.Dataset.from_tensors((no_labels, tf.zeros(shape, tf.uint8), no_labels))
         return (
@@ -198,8 +199,8 @@ class _Chunks:
                 reason = " ".join(text.split())
                 with contextlib.suppress(tf.errors.OpError):
                     data = source.open(*fetched).content.numpy()
-                    # Pillow can decode a PNG that lacks only its last bytes, so it has no reason
-                    # then. In that case, TensorFlow's message is the reason.
+                    # Pillow can decode a PNG that lacks only its last bytes, so it reports no error
+                    # for such a file. In that case, TensorFlow's message is the reason.
                     invalid = re.match("Invalid (JPEG|PNG) data", reason)
                     known = pillow_decoding.reason(data, source.max_pixels)
                     reason = known or (f"it is damaged: {reason}" if invalid else reason)

@@ -51,7 +51,7 @@ def check_not_empty(flag: str, counts: Mapping[str, int]) -> None:
     """Checks that each class has training examples.
 
     Raises:
-      UserError: if a class has none; the message names `flag`, which needs an example of each.
+      UserError: if a class has none; the message says that `flag` needs an example of each class.
     """
     if empty := [name for name, number in counts.items() if not number]:
         raise UserError(
@@ -70,7 +70,7 @@ def described(config: Config, counts: Mapping[str, int] | None) -> list[str]:
       counts: as in `class_weights`; None if the numbers of examples are not known.
 
     Raises:
-      UserError: if `class_weights` raises it, or --sampling=balanced and a class has no examples.
+      UserError: if `class_weights` raises it, or if --sampling is balanced and a class is empty.
     """
     lines = []
     if config.class_weights is not None:

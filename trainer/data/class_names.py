@@ -25,7 +25,7 @@ def few(names: Sequence[str]) -> str:
 
 
 def logit_names(class_names: Sequence[str], logits: int) -> list[str]:
-    """Returns a printable name for each logit: its class, or unused_<number> without a class."""
+    """Returns a printable name for each logit: its class, or unused_<number> if it has no class."""
     names = [printable(name) for name in class_names]
     return names + [f"unused_{number}" for number in range(len(names), logits)]
 
@@ -47,7 +47,7 @@ def split_summary(
 ) -> str:
     """Describes a split in one line.
 
-    An example is: train: 240 images, 4 classes (cat 61 … owl 58); 9 files left out (.txt 9). The
+    An example is "train: 240 images, 4 classes (cat 61 … owl 58); 9 files left out (.txt 9)". The
     line names the largest and the smallest class, or all classes if there are at most three.
     `counts` has the number of images of each class, and is empty if these numbers are unknown.
     `left_out` has the number of files left out, by kind.

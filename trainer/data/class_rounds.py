@@ -2,17 +2,17 @@
 
 A position is the number of examples that a run consumes before an example. A round is C consecutive
 positions, for C classes: position p belongs to round k = p div C. A round draws one example of each
-class, in an order of the classes that (seed, k) decides. So round k has the k-th draw of every
-class. Class c has N_c examples. Its k-th draw is element k mod N_c of a shuffle of the class, which
-(seed, c, k div N_c) decides. So a class repeats an example only after all N_c were drawn. Batch
-sizes, replicas and restarts do not change the order.
+class, in an order that (seed, k) decides. So round k has the k-th draw of every class. Class c has
+N_c examples. Its k-th draw is element k mod N_c of a shuffle of the class. The shuffle depends
+only on (seed, c, k div N_c). So a class repeats an example only after all its N_c examples were
+drawn. Batch sizes, replicas and restarts do not change the order.
 
 Each shuffle equals version 2 of `shuffle.example_indices`, with a seed of its own. The functions
-below compute the shuffles of many classes at once. They sort random words for classes of at most
-4,096 examples: for each shuffle, as many words as the largest of these classes has examples. For
-larger classes, they use TensorFlow's op RandomIndexShuffle. In calls of 128 positions, one thread
-of a busy EPYC makes 28,000 indices/s for 10 classes of 1,000 examples, and 5,000 indices/s for
-1,000 classes of 1,281 examples.
+below compute the shuffles of many classes at once. For classes of at most 4,096 examples, they sort
+random words. Each such shuffle takes as many words as the largest of these classes has examples.
+For larger classes, they use TensorFlow's op RandomIndexShuffle. In calls of 128 positions, one
+thread of a busy EPYC makes 28,000 indices/s for 10 classes of 1,000 examples, and 5,000 indices/s
+for 1,000 classes of 1,281 examples.
 """
 
 from collections.abc import Callable
@@ -26,8 +26,8 @@ from trainer.nn.splitmix64 import further_bits, random_bits, splitmix64
 # Separates the seeds of the shuffles from other uses of the run's seed. The number is arbitrary
 # (volume and page of Cui et al. 2019, "Class-balanced loss", CVPR, 9268).
 _DOMAIN = 2019_9268
-# RandomIndexShuffle also runs for small classes, but its result for them is not used. It then gets
-# this number of examples, for which it is fast.
+# RandomIndexShuffle also runs for small classes, but its result for them is not used. The op then
+# gets this number of examples, with which it is fast.
 _UNUSED = 2**16
 
 
@@ -129,7 +129,7 @@ def _passed(
 ) -> tf.Tensor:
     """Returns n elements of e shuffles of [0, size), by two passes of RandomIndexShuffle.
 
-    The arguments are those of `_sorted`, except that `all_sizes` has the sizes of all classes.
+    The arguments are those of `_sorted`, but `all_sizes` (sizes of all classes) replaces `most`.
     """
     own = tf.gather(sizes, row)  # [n]
     words = further_bits(bits, shuffle.WORDS)  # [e, 8]

@@ -24,7 +24,7 @@ class Table:
     Attributes:
       path: path of the file.
       header: names of the columns.
-      rows: for each row, the number of its line in the file, from 1, and its values.
+      rows: for each row, the number of its line in the file, counted from 1, and its values.
     """
 
     path: str

@@ -1,7 +1,7 @@
 """Makes tf.data datasets: batches of examples in memory, and indices of encoded examples.
 
-AutoGraph is off for the functions of this folder, because its conversions would take seconds at a
-run's start.
+AutoGraph is off for the functions in trainer/data, because its conversions would take seconds at
+a run's start.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,10 +27,10 @@ def chunks(
 ) -> tf.data.Dataset:
     """Returns a dataset of chunks, each with the indices and the positions of its examples.
 
-    The dataset has the chunks of `batches` batches; None: endless. A batch consists of equal chunks
-    of up to 16 examples (see `chunk_decoding`). `first_of` maps the number of a batch, from 0, to
-    its first position. `indices_at` maps positions to indices of examples. `options` are arguments
-    of the `Dataset.map` that calls both functions.
+    The dataset has the chunks of `batches` batches, or is endless if `batches` is None. A batch
+    consists of equal chunks of up to 16 examples (see `chunk_decoding`). `first_of` maps the number
+    of a batch, from 0, to its first position. `indices_at` maps positions to indices of examples.
+    `options` are arguments of the `Dataset.map` that calls both functions.
     """
     size = chunk_decoding.chunk_size(batch_size)
     count = batch_size // size  # chunks in a batch
@@ -52,7 +52,7 @@ def mapped(
 ) -> tf.data.Dataset:
     """Returns a dataset of element(t, pixels, labels) for each number t in `counter`.
 
-    Pixels, uint8 [N, h, w, c], and labels, int32 [N], are all those of `images`, for N examples.
+    `element` gets the pixels, uint8 [N, h, w, c], and labels, int32 [N], of all N examples.
     """
     with tf.device("CPU:0"):
         pixels, labels = as_tensor(images.images), tf.constant(images.labels, tf.int32)
@@ -77,8 +77,9 @@ def with_options(dataset: tf.data.Dataset, threads: int | None = None) -> tf.dat
     # growth of the batch size ends a pipeline.
     options.autotune.enabled = False
     # If TensorFlow rewrote tf.data's graph, it would copy all captured images into the graph. For
-    # 676 MB of images, this takes 0.6 s and 690 MB of memory. Without it, the same step takes 10 ms
-    # and no memory. (With op determinism, TensorFlow rewrites the graph in spite of this option.)
+    # 676 MB of images, this step takes 0.6 s and 690 MB of memory with the copy. Without the copy,
+    # it takes 10 ms and no memory. (With op determinism, TensorFlow rewrites the graph in spite of
+    # this option.)
     options.experimental_optimization.apply_default_optimizations = False
     # Each process already makes only its own elements, and TensorFlow would shard them again.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF

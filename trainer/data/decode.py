@@ -1,8 +1,8 @@
 """Decodes a picture (JPEG, PNG, WebP, BMP or GIF), crops it, and resizes it to the model's size.
 
 A JPEG is cropped while it is decoded, so that the decoder skips the blocks outside of the crop.
-Whole images are resized with antialiasing, and crops without it, because it would take as long as
-decoding them.
+Whole images are resized with antialiasing. Crops are resized without it, because antialiasing would
+take as long as decoding the crops.
 
 A picture may be stored sideways. The crop is then chosen in the upright picture, but only the
 resized result is turned, because it is small. The number of pixels is checked before decoding.
@@ -19,13 +19,13 @@ from trainer.data import exif, pillow_decoding
 Shape = tuple[int, int, int]
 # Maps the shape of an image, int32 [3], to a crop, int32 [4]: top, left, height, width.
 Window = Callable[[tf.Tensor], tf.Tensor]
-# Decodes a file that is neither JPEG nor PNG: bytes [], number of channels and limit of pixels to
-# uint8 [h, w, channels].
+# Decodes a file that is neither JPEG nor PNG. The function maps the file's bytes [], the number of
+# channels and the limit of pixels to an image, uint8 [h, w, channels].
 Others = Callable[[tf.Tensor, int, int], tf.Tensor]
 
 # Pillow refuses larger images by default: about 13,000 × 13,000 pixels, half a gigabyte of RGB.
 MAX_PIXELS = 178_956_970
-# Szegedy et al. 2015 (arXiv:1409.4842), §6: 8% to 100% of the area, width / height 3/4 to 4/3.
+# Szegedy et al. 2015 (arXiv:1409.4842), §6: 8% to 100% of the area, width / height from 3/4 to 4/3.
 CROP_AREA = (0.08, 1.0)
 CROP_ASPECT = (3 / 4, 4 / 3)
 # Attempts to find a crop that fits. If all fail, the crop is the whole image. This happens once in
@@ -33,7 +33,8 @@ CROP_ASPECT = (3 / 4, 4 / 3)
 _ATTEMPTS = 10
 CENTRAL = 0.875  # Side of the central crop / shorter side of the image, such as 224 / 256.
 # Steps that turn an image upright. Rows and columns are swapped first if the EXIF orientation is 5
-# or more. Rows or columns are then reversed if the entry at the orientation is True (0 is unused).
+# or more. Then the rows are reversed if _ROWS_REVERSED[orientation] is True, and the columns if
+# _COLUMNS_REVERSED[orientation] is True. Orientation 0 does not occur.
 _SWAPPED = 5
 _ROWS_REVERSED = (False, False, False, True, True, False, False, True, True)
 _COLUMNS_REVERSED = (False, False, True, True, False, False, True, True, False)
@@ -118,7 +119,7 @@ def random_crop(
     orientation: tf.Tensor | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> tf.Tensor:
-    """Crops a random window, resizes it, and mirrors half of the images: uint8 [h, w, c].
+    """Crops a random window, resizes it, and mirrors it with probability ½: uint8 [h, w, c].
 
     The window is drawn as in Szegedy et al. 2015, §6. It depends on the size of the upright image
     and on `bits`, uint64 [], the image's random bits. The other arguments are those of `whole`.
@@ -218,7 +219,7 @@ def _cropped(
 
 
 def _stored_size(upright: tuple[int, int], orientation: tf.Tensor) -> tf.Tensor:
-    """Returns the stored height and width of an image that, upright, has the sides `upright`."""
+    """Returns the stored (height, width) of an image; its upright (height, width) is `upright`."""
     height, width = upright
     return tf.where(orientation >= _SWAPPED, [width, height], [height, width])
 

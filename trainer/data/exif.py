@@ -17,7 +17,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 def orientation(data: bytes) -> int | None:
     """Returns the orientation, 1 to 8, from a file's first bytes; None if they do not decide it.
 
-    A whole file may give None too, and then counts as upright: some WebP files without EXIF data.
+    Some whole WebP files without EXIF data give None, too. They count as upright.
     """
     if data.startswith(b"\xff\xd8\xff"):
         part = _of_jpeg(data)
@@ -31,7 +31,7 @@ def orientation(data: bytes) -> int | None:
 
 
 def _of_jpeg(data: bytes) -> bytes | None:
-    """Returns the bytes from the EXIF data on; b"" if there are none; None if `data` is too short.
+    """Returns `data` from its EXIF data on; b"" without EXIF data; None if `data` is too short.
 
     EXIF data are in one of the segments before the frame header, so the search ends there.
     """
@@ -62,7 +62,7 @@ def _of_png(data: bytes) -> bytes | None:
 
 
 def _of_webp(data: bytes) -> bytes | None:
-    """Returns the content of the EXIF chunk, which follows the pixels; None if it is not there."""
+    """Returns the content of the EXIF chunk, which follows the pixels; None if `data` lacks it."""
     at = 12
     while at + 8 <= len(data):
         size = int.from_bytes(data[at + 4 : at + 8], "little")

@@ -38,7 +38,7 @@ class _Bytes:
         return tf.reduce_all(tf.equal(self.integers(at, len(text)), expected))
 
     def table(self, at: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        """Returns `rows` EXIF entries from `at` on, then one of zeros: int64 [rows + 1, 12]."""
+        """Returns `rows` EXIF entries from `at` on, then a row of zeros: int64 [rows + 1, 12]."""
         content = tf.cast(self._content[at : at + rows * _ENTRY_BYTES], tf.int64)
         zeros = tf.zeros([_ENTRY_BYTES], tf.int64)
         return tf.reshape(tf.concat([content, zeros], axis=0), [-1, _ENTRY_BYTES])
@@ -152,7 +152,7 @@ def _tag(content: _Bytes, start: tf.Tensor) -> tf.Tensor:
 def _number(integers: tf.Tensor, little: tf.Tensor) -> tf.Tensor:
     """Decodes each group of n bytes, int64 [..., n], into one integer: int64 [...].
 
-    If `little` is True, the first byte is the least significant one, otherwise the last byte.
+    If `little` is True, the first byte is the least significant one. Otherwise, the last byte is.
     """
     places = [256**place for place in range(integers.shape[-1])]
     digits = tf.where(little, integers, tf.reverse(integers, [-1]))

@@ -7,8 +7,8 @@ The rule, for image_folder:PATH:
    the paths then divides the pictures into the splits train and val.
 3. If rule 1 does not hold, three cases are ambiguous. They raise an error that names the folders:
    - The name of a folder is nearly that of a split, such as Train.
-   - A folder without pictures of its own holds a folder named like a class, as in Fold1/cat if PATH
-     also has the folder cat.
+   - A folder that directly holds no picture holds a folder with the same name as a folder in PATH:
+     for example, PATH holds Fold1/cat and cat.
    - No folder in PATH directly holds a picture.
 
 A split with a name other than train and val always means the folder of that name, as in

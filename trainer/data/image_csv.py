@@ -1,4 +1,4 @@
-"""Lists the images that a CSV file names in columns of paths, of labels and, optionally, of splits.
+"""Lists the images of a CSV file, which has columns of paths, labels and, optionally, splits.
 
 Paths are relative to the folder of the CSV file. Without a column of splits, a hash of the paths
 divides the images into the splits train and val. This module does not import TensorFlow, because
@@ -64,7 +64,7 @@ def count_shared(path: str, first: str, second: str) -> int:
     def files(split: str) -> set[tuple[int, bytes]]:
         found = image_files.select(parts, split, PREFIX + path)
         # `folders` repeats the CSV file's folder and "/" for each piece of the split. So an even
-        # number means the CSV file's folder, and an odd number means "/".
+        # index in `folder_of` means the CSV file's folder, and an odd index means "/".
         return set(zip((found.folder_of % 2).tolist(), found.names.tolist(), strict=True))
 
     return len(files(first) & files(second))
@@ -87,7 +87,9 @@ def evaluation_split(path: str) -> str:
 
 
 def note(path: str) -> str:
-    """Returns a line that names the columns in use, and says how a hash made the splits, if it did.
+    """Returns a line that names the columns in use.
+
+    If the file has no column of splits, the line also says how a hash made the splits.
 
     Raises:
       UserError: if the CSV file cannot be used.
@@ -140,7 +142,7 @@ def _read_parts(path: str, version: tuple[int, ...] | None) -> tuple[dict[str, F
 
 
 def _checked(table: Table, columns: Sequence[int | None]) -> tuple[list[_Row], int]:
-    """Returns the rows, each path once per split, and the number of repeated rows left out.
+    """Returns the rows without repetitions of a path in a split, and the number of rows left out.
 
     Raises:
       UserError: if a value is empty, or a path has two labels.

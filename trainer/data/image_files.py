@@ -1,9 +1,9 @@
-"""Describes listed image files, and selects a split of them in TFDS's syntax.
+"""Describes lists of image files, and selects the files of a split in TFDS's syntax.
 
 Files are sorted by a hash of their path. So a slice such as train[:90%] has about 90% of the files
 of each class, and the same files on every machine. If a dataset has no splits of its own, the same
-hash divides its files into splits. It depends only on a file's path, so adding or removing a file
-does not move any other file to another split.
+hash divides its files into splits. The hash depends only on a file's path, so adding or removing a
+file does not move any other file to another split.
 """
 
 import collections
@@ -31,7 +31,8 @@ class Files:
     Attributes:
       folders: paths of folders.
       folder_of: int32 [N] for N files, index into `folders` of each file.
-      names: bytes [N], paths below these folders. A million Python strings would take 100 MB.
+      names: bytes [N], path of each file below its folder. A million Python strings would take
+        100 MB.
       class_names: names of classes, in any order; after `select`, a name may occur twice.
       class_of: int32 [N], index into `class_names` of each file.
       left_out: number of files and folders left out, by kind.
@@ -83,7 +84,7 @@ def select(parts: Mapping[str, Files], split: str, dataset: str) -> Files:
     """Returns the files of a split in TFDS's syntax, such as train[:90%]+extra.
 
     Args:
-      parts: files of each split that `split` names, by name.
+      parts: files of the dataset's splits, by the split's name.
       split: a split in TFDS's syntax.
       dataset: value of --dataset, for messages.
 
@@ -112,7 +113,7 @@ def select(parts: Mapping[str, Files], split: str, dataset: str) -> Files:
 
 
 def _joined(indices: Sequence[np.ndarray], firsts: np.ndarray) -> np.ndarray:
-    """Returns all `indices` in one array, after adding firsts[i] to each index of list i."""
+    """Returns all `indices` in one array, after adding firsts[i] to each element of indices[i]."""
     moved = [each + first for each, first in zip(indices, firsts, strict=False)]
     return np.concatenate(moved).astype(np.int32)
 

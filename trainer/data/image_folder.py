@@ -76,7 +76,7 @@ def note(root: str, split: str) -> str:
 
 
 def _parts(root: str, names: list[str]) -> dict[str, Files]:
-    """Returns the files of each split in `names`; if the folders are classes, of train and val."""
+    """Returns the files of each split in `names`, or of train and val if folders are classes."""
     if holds_classes(root, names):
         return image_files.divided(*_listed(root))
     return {name: _listed(os.path.join(root, name))[0] for name in names}

@@ -12,7 +12,7 @@ def is_listed(dataset: str) -> bool:
 
 
 def _path(dataset: str) -> tuple[bool, str]:
-    """Returns whether a dataset is a CSV file, and its path."""
+    """Returns whether a dataset is a CSV file, and the path of the file or folder."""
     is_csv = dataset.startswith(_CSV)
     return is_csv, dataset.removeprefix(_CSV if is_csv else _FOLDER)
 

@@ -58,7 +58,7 @@ def aligned_empty(shape: tuple[int, ...]) -> np.ndarray:
 def as_tensor(images: np.ndarray) -> tf.Tensor:
     """Returns the images as a CPU tensor, without a copy if they are from `aligned_empty`.
 
-    `tf.constant` would make two copies. For an array of 500 MB, it took 1,017 MB more memory.
+    `tf.constant` would make two copies. For an array of 500 MB, it took 1,017 MB of extra memory.
     """
     if images.ctypes.data % _ALIGNMENT or not images.flags.c_contiguous:
         aligned = aligned_empty(images.shape)

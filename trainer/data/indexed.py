@@ -43,7 +43,7 @@ class IndexedDataset:
       unread: maps an index to the reason why the example's file cannot be read, or None.
       summary: one line about the split's content.
       labels: function that returns all labels, int64 [N]; −1 stands for an unknown class. The call
-        may read all examples.
+        may read all examples. None: the labels are unknown.
     """
 
     examples: int

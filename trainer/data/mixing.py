@@ -128,7 +128,8 @@ def _below(limit: int, words: tf.Tensor) -> tf.Tensor:
 def _blend(images: tf.Tensor, others: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
     """Returns own · images + (1 − own) · others, rounded to integers; `own` is float32 [b]."""
     ours, theirs = tf.cast(images, tf.float32), tf.cast(others, tf.float32)
-    # float32 is exact here: grey levels have 8 bits, and shares 16. The cast alone rounds: down.
+    # float32 is exact here: grey levels have 8 bits, shares have 16 bits, and a float32 holds 24
+    # bits. Only the cast rounds (down).
     return tf.cast(ours + (theirs - ours) * (1 - own)[:, None, None, None] + 0.5, tf.uint8)
 
 
@@ -137,8 +138,9 @@ def _cut(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Copies a box of each partner into its image, if `used` is True for the image.
 
-    As in the authors' code, the box has the sides h √(1 − λ) and w √(1 − λ). It reaches half
-    a side, rounded down to pixels, from its centre. Parts of it outside the image are left out.
+    As in the authors' code, the box has the sides h √(1 − λ) and w √(1 − λ). In each direction from
+    its centre, it extends by half of the side, rounded down to whole pixels. Parts of the box
+    outside of the image are left out.
 
     Args:
       images: uint8 [b, h, w, c].

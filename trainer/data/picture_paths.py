@@ -1,4 +1,4 @@
-"""Finds the pictures that a command line names: files, and folders with all folders below them.
+"""Finds the pictures that a command line names, as files or as folders with all their subfolders.
 
 In a folder, the module `class_folder` decides which files are pictures. Importing TensorFlow takes
 seconds. This module does not import it, so that a mistake in a path is reported at once.
@@ -23,8 +23,8 @@ def find(given: Sequence[str]) -> tuple[list[bytes], str]:
     as a picture, whatever its suffix is.
 
     Returns:
-        The distinct paths, and a line. If no file is left out, the line is "". Otherwise, it is
-        such as "240 pictures; 12 files left out (.txt 8, hidden 4)".
+        The distinct paths, and a line. If no file is left out, the line is "". Otherwise, an
+        example of the line is "240 pictures; 12 files left out (.txt 8, hidden 4)".
 
     Raises:
         UserError: if a path does not exist, or a folder cannot be read or has no pictures.

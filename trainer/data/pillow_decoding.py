@@ -1,7 +1,7 @@
 """Decodes GIF, BMP and WebP files with Pillow, and explains why a picture cannot be decoded.
 
 TensorFlow decodes all frames of an animated GIF. For 600 frames of 1,000 × 1,000 pixels, this takes
-5.9 s. TensorFlow refuses an animated WebP. In both formats, Pillow can decode only the first frame.
+5.9 s. TensorFlow refuses an animated WebP. In both formats, Pillow can stop after the first frame.
 """
 
 import contextlib
@@ -17,8 +17,8 @@ Image.MAX_IMAGE_PIXELS = None
 _FORMATS = ("GIF", "BMP", "WEBP")
 _READ = "JPEG, PNG, WebP, BMP and GIF are read"
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-# Formats that this program cannot read. If the given part of a file equals one of the given marks,
-# the file has the named format.
+# Formats that this program cannot read. Each entry has a slice of a file's bytes, marks, and the
+# name of a format. If the slice equals one of the marks, the file has this format.
 _OTHERS = (
     (slice(0, 4), (b"II*\0", b"MM\0*"), "TIFF"),
     (slice(4, 12), (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1"), "HEIC"),

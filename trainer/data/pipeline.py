@@ -37,7 +37,7 @@ class ExampleStream:
       augment: augmentation of the examples; a resized crop needs encoded examples.
       seed: seed of the run.
       bad: records the examples that cannot be decoded; None: such an example is an error.
-      order_version: version of the order of examples, as in `shuffle`; not used with `order`.
+      order_version: version of the order of examples, as in `shuffle`; not used if `order` is set.
       order: function from positions to indices, both int64 [n]; None: the order of `shuffle`, in
         which each epoch has each example once.
       mixing: settings of mixup and cutmix, which mix augmented images; None: images are not mixed.
@@ -52,7 +52,7 @@ class ExampleStream:
     mixing: Mixing | None = None
 
     def __post_init__(self) -> None:
-        """Refuses images that the augmentation cannot use, with a UserError."""
+        """Raises a UserError if the augmentation cannot use the images."""
         augment_policies.check(self.augment, self.source.image_shape, self.source.name)
 
 
@@ -150,8 +150,8 @@ def _encoded_training(
         images, first = augmented(images, positions, seed), positions[0]
         return *mix(images, labels, first, stream.mixing, seed), first
 
-    # Several threads compute `stream.order`. The order of `shuffle` takes less time than starting
-    # the threads.
+    # Several threads compute `stream.order`. One thread computes the order of `shuffle`, because
+    # this takes less time than starting several threads.
     parallel = {"num_parallel_calls": chunk_decoding.threads(), "deterministic": True}
     places = chunks(None, micro_batch_size, first_of, indices_at, parallel if stream.order else {})
     bad = stream.bad or BadExamples(skip=False)

@@ -10,7 +10,7 @@ _GAP = 2  # Pixels between the pictures of a grid.
 
 
 def thumbnail(pixels: np.ndarray) -> bytes:
-    """Returns a thumbnail of an image uint8 [h, w, c] as PNG; its longest side has 49 to 96 pixels.
+    """Returns an image uint8 [h, w, c] as a PNG thumbnail with a longest side of 49 to 96 pixels.
 
     A small image is enlarged by a whole factor, so that its pixels stay squares. If an image has
     three or four channels, the first three are shown as RGB. Otherwise, only the first channel is

@@ -12,12 +12,12 @@ order has two versions. A run keeps the version that it began with:
    The op cuts each key to half of the index's bits. So if N is at most 65,537, the order repeats
    after 256 epochs, and seeds 256 apart have the same order. At ImageNet's N, the order repeats
    after 2,048 epochs. If N is 3 to 5, the permutations are not equally frequent. If N is 2¹⁶ + 1,
-   2¹⁸ + 1 and so on, the op uses one bit too few: the last example never appears, and another one
-   appears twice.
+   2¹⁸ + 1 and so on, the op uses one bit too few: the last example never appears, and another
+   example appears twice.
 2. A 64-bit hash of (seed, epoch) determines random words. If N is at most 4,096, the indices are
    sorted by such words. For larger N, the op permutes the indices in two passes, each with 8 rounds
-   and three words as keys. After each pass, a random offset is added mod N. With 6 rounds per pass,
-   1,500 epochs already satisfy the statistical tests, so 8 rounds leave a margin.
+   and three words as keys. After each pass, a random offset is added mod N. Orders of 1,500
+   epochs pass the statistical tests with 6 rounds per pass, so 8 rounds leave a margin.
 
 On one thread of an AMD EPYC, version 2 computes 1 to 10 million indices/s in calls of 1,024
 indices, and 0.5 to 1.4 million/s in calls of 128 (0.1 to 0.25 ms per call). Version 1 computes 5
@@ -40,11 +40,12 @@ from trainer.nn.splitmix64 import further_bits, random_bits, splitmix64
 ORDER_KEY = 171100489
 ROUNDS = 24
 
-# Version 2 hashes (seed, this position). No run reaches it, so no augmentation has the same bits.
+# Version 2 hashes (seed, this position). No run reaches this position, so no augmentation has the
+# same bits.
 _DOMAIN = 2**63 - 1
 PASSES = 2
 _ROUNDS_A_PASS = 8
-KEYS = 3  # Words that are keys of one pass of the op, which uses 8 to 32 bits of each.
+KEYS = 3  # Keys of one pass, one word each; the op uses 8 to 32 bits of each word.
 WORDS = PASSES * (KEYS + 1)  # Words of an epoch: each pass's offset and keys.
 # Up to this N, each call sorts whole epochs, which takes 0.2 ms for N = 4,096. The op would compute
 # about 2¹⁶ / N values of its cipher per index: 17 µs per index if N = 240, and 1 ms if N = 5.
@@ -87,13 +88,16 @@ def epochs_key(seed: int) -> tf.Tensor:
 
 
 def needs_more_bits(examples: int) -> bool:
-    """Returns whether N is 2ᵏ + 1 for an even k; for k ≥ 16, the op then uses one bit too few."""
+    """Returns whether `examples` is 2ᵏ + 1, k even; if k ≥ 16, the op then uses one bit too few."""
     bits = (examples - 1).bit_length() - 1
     return examples - 1 == 2**bits and not bits % 2
 
 
 def shuffled_once(places: tf.Tensor, keys: tf.Tensor, examples: tf.Tensor) -> tf.Tensor:
-    """Applies one pass of version 2: places int64 [n], keys int64 [n, 3], N of each place [n]."""
+    """Calls the op once, with the rounds of version 2; returns the new places, int64 [n].
+
+    `places` is int64 [n], `keys` is int64 [n, 3], and `examples`, int64 [n], has N for each place.
+    """
     return tf.raw_ops.RandomIndexShuffle(
         index=places, seed=keys, max_index=examples - 1, rounds=_ROUNDS_A_PASS
     )
@@ -132,7 +136,7 @@ def _passed_once(places: tf.Tensor, keys: tf.Tensor, examples: int) -> tf.Tensor
         return _shuffled(places, keys, examples, _ROUNDS_A_PASS)
     # If N is 2¹⁶ + 1, for example, the op would use 16 bits and permute only 2¹⁶ numbers. So it
     # permutes N + 1 numbers here, with 18 bits. One place may move to N, which is outside [0, N).
-    # It takes the target of N instead, which is inside.
+    # This place takes the target of N instead, which is inside.
     moved = _shuffled(places, keys, examples + 1, _ROUNDS_A_PASS)
     last = tf.fill(tf.shape(places), tf.constant(examples, tf.int64))
     back = _shuffled(last, keys, examples + 1, _ROUNDS_A_PASS)

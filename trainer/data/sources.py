@@ -183,7 +183,7 @@ def evaluation_split(config: Config) -> str:
 
 
 def labels(source: InMemoryDataset | IndexedDataset) -> np.ndarray:
-    """Returns each example's label, int64 [N], or −1 if unknown; may read all examples once."""
+    """Returns each example's label, int64 [N], −1 if unknown; this may read all examples once."""
     if isinstance(source, InMemoryDataset):
         return source.labels
     assert source.labels is not None

@@ -13,9 +13,9 @@ from trainer.data.tfds import splits
 from trainer.data.tfds.prepare import find_builder
 from trainer.system.regular_file import read_regular
 
-# Two splits that together have more bytes or files are not compared. Hashing takes about one second
-# per gigabyte. Reading the size of one file takes 4 µs on a local disk, and up to 1 ms on a network
-# disk.
+# If two splits together have more bytes or files than these limits, they are not compared. Hashing
+# takes about one second per gigabyte. Reading the size of one file takes 4 µs on a local disk, and
+# up to 1 ms on a network disk.
 _MOST_BYTES = 2**30
 _MOST_FILES = 20_000
 
@@ -26,7 +26,7 @@ def warnings(
     train: tuple[str, InMemoryDataset | IndexedDataset],
     evaluation: tuple[str, InMemoryDataset | IndexedDataset],
 ) -> list[str]:
-    """Returns one warning if the splits have, or may have, images in common; otherwise none.
+    """Returns one warning if the splits have, or may have, images in common; otherwise [].
 
     Args:
       dataset: the value of --dataset.
@@ -83,7 +83,7 @@ def identical(
     if training.examples + evaluation.examples > _MOST_FILES:
         return None
     old, new = _sizes(training, training.path), _sizes(evaluation, evaluation.path)
-    both = set(old.values()) & set(new.values())  # Only files of one size can be equal.
+    both = set(old.values()) & set(new.values())  # Only files of equal size can be equal.
     old, new = ({at: n for at, n in sizes.items() if n in both} for sizes in (old, new))
     if sum(old.values()) + sum(new.values()) > _MOST_BYTES:
         return None

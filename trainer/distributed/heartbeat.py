@@ -21,7 +21,7 @@ _MOST_BYTES = 2**28
 
 
 class Heartbeat:
-    """Sends this worker's beats and texts, and receives those of other workers, until `leave`."""
+    """Exchanges beats and texts with other workers until `leave` is called."""
 
     def __init__(
         self, lines: Mapping[int, Line], silence: float, lost: Callable[[int], None]
@@ -63,8 +63,8 @@ class Heartbeat:
 
         If `done` is false, this worker sends no more beats, and the others soon count it as lost.
         If `done` is true, the function first waits until the connected workers are done or silent.
-        A collective operation that has ended here may still run in another worker, and may need
-        this process there.
+        A collective operation that has ended in this worker may still run in another worker, and
+        may still need this process.
         """
         self._settled.set()
         if done:

@@ -18,7 +18,7 @@ NAMES = ("JOB_NAME", "WORKERS", "POD_NAMESPACE", "POD_NAME")
 REQUEST_TIMEOUT = (10.0, 10.0)  # Seconds to connect to the API, and to wait for its answer.
 _PAUSE = 1.0
 # All pods must start within this multiple of --worker_timeout. A pod may first have to wait for a
-# node, or for up to six minutes before Kubernetes starts it again after failures.
+# node. After failures, Kubernetes may wait up to six minutes before it starts a pod again.
 _START_FACTOR = 10
 
 
@@ -79,7 +79,7 @@ def client() -> Any:
 
 
 def addresses(api: Any, timeout: float) -> tuple[list[str], str]:
-    """Waits until all workers run; returns the addresses of all workers, and of this one.
+    """Waits until all workers run; returns all their addresses, and this worker's address.
 
     Args:
       api: the result of `client`.

@@ -37,7 +37,7 @@ _CUT = (
 def worker_session(
     worker: Worker | None, timeout: float, flags: Sequence[str] = ()
 ) -> Iterator[Callable[[str], list[str]]]:
-    """Connects to the other workers, monitors them in the block, and waits until all are done.
+    """Connects to the other workers; monitors them during the `with` block; waits for their end.
 
     If another worker is lost, this process ends within `timeout` seconds of that worker's last
     message. If TensorFlow raises an error because of the loss, a LostWorkerError replaces the
@@ -45,7 +45,7 @@ def worker_session(
     a LostWorkerError. If the block raises an error, the other workers count this worker as lost.
 
     Args:
-      worker: this process; None if it is the only one.
+      worker: this process; None if the run has only one process.
       timeout: value of --worker_timeout, in seconds.
       flags: command-line flags that must be the same in all workers.
 
@@ -83,9 +83,12 @@ class _Lost:
         self._known, self._taken = threading.Event(), threading.Event()
 
     def note(self, index: int) -> None:
-        """Ends this process after the loss of worker `index`; prints why, unless `error` does."""
+        """Ends this process after the loss of worker `index`.
+
+        Prints the message, unless `error` is called within the grace period and returns it.
+        """
         what = f"has lost {self._worker.name(index)}"
-        if index == self._worker.index:  # The others lost this process, perhaps in a pause.
+        if index == self._worker.index:  # The others count this process as lost.
             what = "was silent for too long, and the others have left"
         self.message = (
             f"{self._worker} {what}.\n"

@@ -18,7 +18,7 @@ from trainer.distributed.worker import Worker
 
 @dataclasses.dataclass(frozen=True)
 class ProcessGroup:
-    """The processes of a run, and the `index` of this one; the defaults describe a single process.
+    """The processes of a run, and the `index` of this process; by default, one process.
 
     Attributes:
       all_reduce: function from an array of this process to the sum of the arrays of all processes.
@@ -64,7 +64,7 @@ def create_process_group(
 
     Args:
       strategy: the strategy over the replicas of all processes.
-      worker: this process; None if it is the only one.
+      worker: this process; None if the run has only one process.
       exchange: function that `multi_worker.worker_session` yields.
     """
     if worker is None:

@@ -27,9 +27,9 @@ _PATIENCE = 5.0  # Seconds to wait for an answer on one connection.
 
 
 def rendezvous(worker: Worker, same: Mapping[str, Any], timeout: float) -> dict[int, Line]:
-    """Waits until all workers have connected; returns connections by the other worker's index.
+    """Waits until all workers have connected; returns connections, by the other worker's index.
 
-    The chief gets a connection to each other worker. Each other worker gets one, to the chief.
+    The chief gets a connection to each other worker. Each other worker gets one connection, to the chief.
 
     Args:
       worker: this process.
@@ -135,7 +135,7 @@ def _call(worker: Worker, greeting: dict[str, Any], end: float, timeout: float) 
 def _meet_chief(
     worker: Worker, greeting: dict[str, Any], family: int, address: Any, end: float
 ) -> Line:
-    """Connects to the chief at `address`, and returns when all workers have connected.
+    """Connects to the chief at `address`; waits until all workers have connected.
 
     Raises:
       ForgedError: if the program at `address` does not know the secret.

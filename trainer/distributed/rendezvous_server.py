@@ -85,7 +85,7 @@ class _Reception:
             await asyncio.sleep(0)
 
     def _drop_oldest(self) -> bool:
-        """Drops the oldest caller of the machine with most callers; returns whether there was one.
+        """Drops the oldest caller of the machine with most callers; returns False if nobody calls.
 
         A machine that floods the chief with calls thus loses only its own calls.
         """
@@ -121,7 +121,7 @@ class _Reception:
                 self.over.set_result(refusal)
 
     async def _admit(self, connection: socket.socket) -> tuple[int, int, Line]:
-        """Authenticates a caller; returns its index and number of workers, and the connection.
+        """Authenticates a caller; returns its index, the number of workers it sent, and a Line.
 
         Raises:
           ForgedError: if the caller has another version, or does not know the secret.

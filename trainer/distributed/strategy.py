@@ -33,7 +33,7 @@ def connect(
       virtual_devices: number of devices to split the CPU into; None does not split the CPU.
       deterministic: True to make all kernels bit-reproducible.
       ghost_batch_size: number of examples that share batch-norm statistics.
-      worker: this process, which is already in a `worker_session`; None if it is the only one.
+      worker: this process, which is already in a `worker_session`; None if the run has one process.
       worker_timeout: seconds to wait for the other workers.
       on_tpu: the TPU to use, if any.
 

@@ -20,5 +20,8 @@ def clip(gradients: Sequence[tf.Tensor], norm: tf.Tensor, most: float) -> list[t
 
 
 def clipped(norms: np.ndarray, most: float) -> np.ndarray:
-    """Returns whether `clip` scales a gradient down, for each of `norms`, float32 [n]; bool [n]."""
+    """Returns, for each norm in `norms`, whether `clip` scales a gradient with this norm down.
+
+    `norms` are float32 [n]; the result is bool [n].
+    """
     return np.float32(most) / (norms + np.float32(_EPSILON)) < 1

@@ -7,9 +7,9 @@ on how replicas and micro-batches divide a batch.
 The layer has two implementations, called kernels, which give the same numbers up to rounding:
 
 - `fused` calls FusedBatchNormV3 for each ghost batch. It is the fastest kernel on CPUs without XLA.
-  There, the op takes two passes over the data, and the relative error of the variance is under 1e-5
-  at any mean. Do not use `fused` under XLA, where the op takes a single pass and does not subtract
-  a shift. There, the relative error is 1e-1 if the mean is 100 standard deviations from 0.
+  In this case, the op takes two passes over the data, and the relative error of the variance is
+  under 1e-5 at any mean. Do not use `fused` under XLA, where the op takes a single pass and does
+  not subtract a shift. Under XLA, this error is 1e-1 if the mean is 100 standard deviations from 0.
 - `reshaped` reshapes b examples with m pixels of c channels to [b/G, G, m, c]. It takes a single
   pass, and subtracts a shift k, the moving mean, which is constant during an update. If d = x − k,
   the mean is k + E[d], and the variance is E[d²] − E[d]². The backward pass is in closed form.
@@ -49,7 +49,7 @@ class Statistics(NamedTuple):
 
 
 class _Collecting(threading.local):
-    """List of `collect_statistics`, one per thread; each replica is traced in its own thread."""
+    """Holds one list per thread for `collect_statistics`; each replica has its own thread."""
 
     collected: list[Statistics] | None = None
 
@@ -160,7 +160,8 @@ def _mean(x: tf.Tensor) -> tf.Tensor:
     """Returns the mean of x [b/G, G, m, c] over G and m: first over m, then over G.
 
     A single float32 sum would lose a decimal digit. For example, take 32 × 28 × 28 values with a
-    mean 10 standard deviations from the shift. The error of the variance is 3e-4, not 3e-5.
+    mean 10 standard deviations from the shift. With a single sum, the relative error of the
+    variance is 3e-4; with two sums, it is 3e-5.
     """
     over_pixels = tf.reduce_mean(x, axis=2, keepdims=True)
     return tf.reduce_mean(over_pixels, axis=1, keepdims=True)
@@ -170,7 +171,7 @@ def _mean(x: tf.Tensor) -> tf.Tensor:
 class GhostBatchNormalization(keras.layers.BatchNormalization):
     """Keras' BatchNormalization with statistics over ghost batches of G examples.
 
-    Weights and TensorFlow checkpoints are those of keras.layers.BatchNormalization. A Keras file
+    Weights and TensorFlow checkpoints are as in keras.layers.BatchNormalization. A Keras file also
     names the class of each layer. So if a file has plain batch norms, load it as a plain model, and
     then call `ghostify`. The input is [b, ..., c]. In training, b must be static, and G must divide
     b. Statistics are float32 at every compute dtype. Outside the scope of `collect_statistics`, a

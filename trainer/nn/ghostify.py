@@ -22,8 +22,8 @@ def ghostify(
     GhostBatchNormalization already, it also gets the new decay, ghost batch size and kernel.
 
     Call `ghostify` before you trace a function that calls the model. If a subclassed model makes
-    layers in its `build`, build the model first. Do not use the model after an error: some of its
-    layers are converted then, and others are not.
+    layers in its `build`, build the model first. After an error, do not use the
+    model, because only some of its layers may be converted.
 
     Args:
         model: the model, which is changed in place.

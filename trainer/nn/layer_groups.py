@@ -15,8 +15,8 @@ from trainer.errors import UserError
 from trainer.nn.layer_paths import layer_paths, weight_paths
 
 _MOST_GROUPS = 24
-# Matches the block of a name: conv2_block1 in conv2_block1_1_conv, block_3 in block_3_expand, and
-# block1a in block1a_project_conv.
+# Matches the name of a block at the start of a layer's name: conv2_block1 in
+# conv2_block1_1_conv, block_3 in block_3_expand, and block1a in block1a_project_conv.
 _BLOCK = re.compile(
     r".*?(?:block|stage|group|layer|conv(?![123]d)|cell)_?\d+[a-z]?(?:_block_?\d+[a-z]?)*", re.I
 )

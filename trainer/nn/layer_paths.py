@@ -1,9 +1,9 @@
 """Paths of a model's layers and weights, which are the same each time the model is built.
 
-A path consists of the names of the layers that hold a weight. Keras numbers unnamed layers over the
-whole process: the first convolution may be conv2d in one model and conv2d_13 in the next. Here, the
-numbers start again in each model. Paths do not contain the names of Sequential models, because
-Keras leaves these names out when it loads a file.
+A layer's path consists of its own name and the names of the layers around it. Keras numbers unnamed
+layers over the whole process: the first convolution may be conv2d in one model and conv2d_13 in the
+next. Here, the numbers start again in each model. Paths do not contain the names of Sequential
+models, because Keras leaves these names out when it loads a file.
 """
 
 import re
@@ -20,7 +20,7 @@ def layer_paths(model: keras.Model) -> dict[str, keras.layers.Layer]:
 def weight_paths(model: keras.Model) -> dict[str, keras.Variable]:
     """Returns the model's parameters and statistics by path, such as group1_block1_conv1/kernel.
 
-    They are in the order of `model.weights`.
+    The paths are in the order of `model.weights`.
     """
     weights = {}
     for path, _, variable in _weights(model):
@@ -58,7 +58,7 @@ def _weights(model: keras.Model) -> Iterator[tuple[str, keras.layers.Layer, kera
 
 
 def _own_names(layers: list[keras.layers.Layer]) -> dict[str, str]:
-    """Maps each name that Keras has numbered to the same name, numbered within `layers` alone."""
+    """Maps each name that Keras chose, such as conv2d_13, to a name numbered within `layers`."""
     numbered: dict[str, list[tuple[int, str]]] = {}
     for layer in layers:
         kind = _snake_case(type(layer).__name__).removeprefix("ghost_")

@@ -37,7 +37,7 @@ class MixedLabels(NamedTuple):
 
 
 def largest_share(labels: tf.Tensor | MixedLabels) -> tf.Tensor:
-    """Returns each image's label with the larger share, [b]; its own label if shares are equal."""
+    """Returns for each image the label with the larger share, [b]; its own label if shares tie."""
     if not isinstance(labels, MixedLabels):
         return labels
     return tf.where(labels.shares >= 0.5, labels.labels, labels.partners)
@@ -84,7 +84,7 @@ class Loss:
     def most_probable(self, logits: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the largest probabilities [b, count], best first, and their classes, int32.
 
-        The order is that of the logits; equal logits are in the order of the classes. Different
+        Classes are ordered by their logits, and by their index if the logits are equal. Different
         logits may have equal probabilities in float32: `sigmoid` gives 1 for all logits from 17 on.
         """
         _, classes = tf.math.top_k(logits, count)
@@ -105,10 +105,11 @@ SOFTMAX = Loss()
 class TrainingLoss:
     """Loss of training: a `Loss` of smoothed targets, weighted by class.
 
-    Let an image have label a, its partner label b, with class weights w and losses ℓ. The loss of
-    the mixed image is λ w_a ℓ_a + (1 − λ) w_b ℓ_b, where λ is the share of the image. So mixing
-    does not change the total weight of a class. If `threshold` is set, both labels may have the
-    target 1; the loss of these targets is then multiplied by λ w_a + (1 − λ) w_b.
+    Let an image have label a, and its partner label b. Let w_a and w_b be the weights of these
+    classes, and ℓ_a and ℓ_b the losses for these labels. Then the loss of the mixed image is
+    λ w_a ℓ_a + (1 − λ) w_b ℓ_b, where λ is the share of the image. So mixing does not change the
+    total weight of a class. If `threshold` is set, both labels may have the target 1; the
+    loss of these targets is then multiplied by λ w_a + (1 − λ) w_b.
 
     Attributes:
       loss: the loss function.

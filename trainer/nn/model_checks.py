@@ -1,8 +1,8 @@
 """Checks a user's model for features of Keras' fit that this program does not support.
 
-`check` refuses a model with such a feature before training, and names the feature. Otherwise the
-run could learn something other than the user asked for, or could not be repeated. If a feature does
-not change what the run learns, such as a call of `compile`, `check` only logs a warning.
+`check` refuses a model with such a feature before training, and names the feature. With the
+feature, a run could learn something other than the user asked for, or could not be repeated. If a
+feature, such as a call of `compile`, does not change what the run learns, `check` only warns.
 """
 
 import re
@@ -213,8 +213,9 @@ def _check_logits(name: str, network: keras.Model, graph: tf.Graph, images: tf.T
     """Refuses a network that returns probabilities.
 
     The network returns probabilities if the last operation in the graph is a softmax or a sigmoid.
-    Other operations may compute the same function, so this check also calls the network on large
-    random inputs. If the outputs are probabilities, all are between 0 and 1, and some are near 1.
+    Other operations may compute the same function. So if the last operation is neither, this check
+    calls the network on large random inputs. It refuses the network if all outputs are between 0
+    and 1, and some are near 1.
     """
     kind = _PROBABILITIES.get(_last_operation(graph), "")
     if not kind and images.dtype.is_floating:

@@ -40,9 +40,9 @@ def of_user(name: str, model: keras.Model) -> str | None:
 
 
 def compare(name: str, own: str | None, learned: str | None) -> None:
-    """Logs a warning if the fingerprint of --model=`name` is not that of a checkpoint.
+    """Logs a warning if the fingerprint of --model=`name` differs from a checkpoint's.
 
-    `own` is the fingerprint of the model now, and `learned` is that in the checkpoint, if any.
+    `own` is the model's fingerprint now; `learned` is the checkpoint's fingerprint, None if absent.
     Without the warning, some edits would stay unnoticed: a checkpoint can be read even if, for
     example, an activation function has changed, because all weights keep their shapes.
     """

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from trainer.nn.layer_paths import layer_paths, weight_paths
 
-# Matrix products and convolutions. The inputs of the last one before the logits are features.
+# Types of operations at which the search of `head` stops: matrix products and convolutions.
 _CONTRACTIONS = {"MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum", "Conv2D"}
 
 
@@ -19,7 +19,7 @@ def head(model: keras.Model) -> list[str]:
     In a model of Keras' functional API, the head is the last Dense layer or convolution, if only
     layers without weights follow it. In other cases, a search goes from the logits back through the
     graph of operations. It stops at each matrix product or convolution with weights. A layer that
-    the search meets belongs to the head if the number of classes is in the shape of a weight.
+    the search meets belongs to the head if an axis of one of its weights has one entry per class.
 
     If the search finds no layer, the head is the last layer with weights. But if the code of a
     user's class calls layers, their order is not known, and the result is empty.
@@ -34,7 +34,7 @@ def head(model: keras.Model) -> list[str]:
 
 
 def _only(model: keras.Model) -> keras.layers.Layer | None:
-    """Returns the Dense layer or convolution that only layers without weights follow, or None."""
+    """Returns the last Dense layer or convolution if a chain without weights follows, else None."""
     tensor = model.outputs[0]
     while True:
         operation, node, index = tensor._keras_history
@@ -83,7 +83,7 @@ def _traced(model: keras.Model) -> tuple[tf.Graph, tf.Tensor]:
     """Traces an inference with all functions inlined, and returns the graph and its logits."""
     inputs = tf.TensorSpec([2, *model.input_shape[1:]], model.inputs[0].dtype)
     eager = tf.config.functions_run_eagerly()
-    # The operations of the model's own tf.functions then become a part of this graph.
+    # With this setting, the graph contains the operations of the model's own tf.functions.
     tf.config.run_functions_eagerly(True)
     try:
         traced = tf.function(lambda images: model(images, training=False), autograph=False)

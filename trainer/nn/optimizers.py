@@ -52,7 +52,7 @@ class Optimizer:
       slots: number of slots with the shape of the parameter.
       scalars: number of scalar slots, which come after the other slots.
       metric: function from the slots to a factor for each element of a gradient. The optimizer
-        scales the elements by these factors; adam's are 1 / (√v̂ + 1e-8). None if the optimizer
+        scales the elements by these factors, 1 / (√v̂ + 1e-8) in adam. None if the optimizer
         scales all elements of a gradient alike.
     """
 

@@ -1,8 +1,8 @@
 """Lets a model take images of other sizes than the size for which it was built.
 
-Convolutions and global pooling take images of any size. But Keras refuses images if their shape is
-not that of a functional model's Input. So this module removes Keras' check, and instead traces the
-model with images of each size.
+Convolutions and global pooling take images of any size. But Keras refuses images if their shape
+differs from the Input of a functional model. So this module removes Keras' check, and instead
+traces the model with images of each size.
 """
 
 from collections.abc import Sequence

@@ -69,7 +69,7 @@ def values(
 
     Args:
         states: number of random layers.
-        position: number of examples that the run consumes before those of this call, int64 [].
+        position: number of examples that the run consumes before this call, int64 [].
         seed: seed of the run.
         order_version: --order_version of the run.
     """

@@ -1,8 +1,8 @@
 """Stochastic depth: Huang et al. 2016 (1603.09382), applied to each example separately.
 
 A residual block adds a branch to a shortcut. In training, the block skips its branch for randomly
-chosen examples. For the other examples, it divides the branch by the probability of keeping it. In
-inference, the block always adds the branch.
+chosen examples. For the other examples, the block divides the branch by the probability of
+keeping the branch. In inference, the block always adds the branch.
 
 The random choice is a hash of (seed, layer, position). The position is the number of examples that
 the run consumes before the example. So the choice does not depend on how replicas and micro-batches
@@ -34,7 +34,7 @@ _examples = _Examples()
 
 @contextlib.contextmanager
 def examples_from(position: tf.Tensor, seed: int) -> Iterator[None]:
-    """Gives StochasticDepth layers that the `with` block calls the positions of their examples.
+    """Tells StochasticDepth layers the positions of their examples during the `with` block.
 
     `position` is the position of the first example in the call, int64 []; `seed` is the run's seed.
     """

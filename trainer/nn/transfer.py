@@ -14,7 +14,7 @@ _FEW = 4  # Number of paths that a summary lists.
 
 @dataclasses.dataclass(frozen=True)
 class Transfer:
-    """Result of copying a source's weights into a model; logits/kernel is the path of a weight.
+    """Result of copying weights from a source to a model; an example of a path is logits/kernel.
 
     Attributes:
       loaded: paths of the model's weights that have the source's values.
@@ -45,7 +45,7 @@ class Transfer:
         )
 
     def table(self) -> str:
-        """Returns a line for each weight: loaded, new or left; its path; its reason or shape."""
+        """Returns a line for each weight: loaded, new or left, then path, then reason or shape."""
         rows = [("loaded", path, "") for path in self.loaded]
         rows += [("new", path, why) for path, why in self.new.items()]
         rows += [("left", path, shape) for path, shape in self.left.items()]
@@ -60,7 +60,7 @@ def transfer(
     Args:
         model: the model to change; `layer_paths.weight_paths` defines its paths.
         source: values by path.
-        with_head: whether to load the head, too: the layers that compute the logits.
+        with_head: whether to load also the head, the layers that compute the logits.
 
     Raises:
         UserError: if `with_head` is False, and it is not known which layers are the head.

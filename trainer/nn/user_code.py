@@ -52,8 +52,9 @@ def unwrap_user_errors(code: str = "the model's own code") -> Iterator[None]:
 def explain_refusal(name: str, problem: str) -> Iterator[None]:
     """Converts an error in the `with` block to a UserError: "--model=`name` `problem`: error".
 
-    If the model is not the user's, only a ValueError is converted. For example, Keras raises one if
-    the image is too small. Any other error is a bug of this program and keeps its traceback.
+    If the model is not the user's, only a ValueError is converted. Keras raises a ValueError, for
+    example, if the image is too small. Any other error is a bug of this program and keeps its
+    traceback.
     """
     try:
         with unwrap_user_errors(f"--model={name}"):
@@ -90,8 +91,8 @@ def one_line(error: BaseException) -> str:
 def _is_ours(frame: traceback.FrameSummary) -> bool:
     """Returns True if the frame is in this program's code, or in code that AutoGraph generated.
 
-    AutoGraph generates code from this program's functions only. It does not convert the user's
-    functions, because Keras calls them, and AutoGraph does not convert what Keras calls.
+    AutoGraph generates code from this program's functions only. Keras calls the user's functions,
+    and AutoGraph does not convert functions that Keras calls.
     """
     generated = "__autograph_generated_file" in frame.filename
     return generated or pathlib.Path(frame.filename).is_relative_to(_OURS)

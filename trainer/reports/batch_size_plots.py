@@ -83,11 +83,12 @@ def _families(
 ) -> tuple[dict[str, _Grid], set[str]]:
     """Groups conditions into families; in a family, only the flags `names` and `tied` differ.
 
-    A family is left out if its conditions with results have fewer than two values of a flag.
+    A family is left out if any flag in `names` has only one value among the family's conditions
+    with results.
 
     Returns:
       The grid of each family, by the family's label; and `tied`, the flags in `_FOLLOW` that vary,
-      but not between conditions with equal values of the flags `names`.
+      but have only one value for each combination of values of the flags `names`.
     """
     placed: list[tuple[tuple[float, ...], Condition]] = []
     for each in conditions:

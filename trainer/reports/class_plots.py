@@ -112,7 +112,7 @@ def reliability(calibration: Mapping[str, Any], name: str = "reliability") -> Pi
     """Returns a picture of accuracy against confidence, the probability of the prediction.
 
     Args:
-      calibration: the value of this name in evaluation.json, with `bins`, `curve` and `ece` (the
+      calibration: the object `calibration` of evaluation.json, with `bins`, `curve` and `ece` (the
         expected calibration error).
       name: file name of the picture, without suffix.
     """

@@ -12,7 +12,7 @@ from trainer.reports.tables import Table
 from trainer.run_dir import class_evaluation
 
 _MOST_ROWS = 100  # Largest number of classes in the table of classes.
-_MOST_PAIRS = 20  # Largest number of confusions in their table, and of classes in a sentence.
+_MOST_PAIRS = 20  # Largest number of rows in the table of confusions, and of names in a list.
 
 
 def build(run: RunRecord, number: int | None = None) -> tuple[html.Section, list[Picture]]:
@@ -20,7 +20,7 @@ def build(run: RunRecord, number: int | None = None) -> tuple[html.Section, list
 
     Args:
       run: a run with an evaluation by class, so `run.evaluation` is not None.
-      number: number of the run, to end the names of the pictures; None if no number is needed.
+      number: number to append to the names of the pictures; None if they need no number.
     """
     found = run.evaluation
     assert found is not None

@@ -25,8 +25,8 @@ _LOSS_ABOVE = 2.0
 _MANY = 8
 # If a logarithmic axis ends below this multiple of its start, ticks at 1, 2, 5 and 10 are too few.
 _NEAR = 5
-# The mean of several curves is drawn if they have enough updates in common: at least this fraction
-# of the points of the curve with the fewest points.
+# The mean of several curves is drawn if the curves share enough updates: at least this fraction of
+# the updates of the curve with the fewest points.
 _SHARED = 0.8
 
 _LEARNED = {
@@ -77,7 +77,7 @@ class _Chart:
     steps: bool = False
 
     def picture(self, name: str, alt: str, unit: str, caption: str) -> Picture:
-        """Returns the picture; it is described by `alt` and the last values of coloured lines."""
+        """Returns the picture, described by `alt` and by the last values of the coloured lines."""
         ends = []
         for each in (each for each in self.conditions if self.drawn[each.label] != GREY):
             if curves := _curves([each], self.get):

@@ -162,7 +162,7 @@ def thumbnails(pictures: Sequence[Thumbnail]) -> str:
 
 
 def legend(drawn: Mapping[str, Line]) -> str:
-    """Returns the legend: a sample of each coloured line, and one for all grey lines together."""
+    """Returns the legend: a sample of each coloured line, and one sample for all grey lines."""
     named = {label: line for label, line in drawn.items() if line != GREY}
     grey = len(drawn) - len(named)
     if grey:

@@ -15,7 +15,7 @@ from trainer.schedule.trajectory import Trajectory
 from trainer.system.atomic_file import write_atomic
 
 _POINTS = 1500  # Approximate number of points of a line; the picture is 900 pixels wide.
-# Least number of points of a ramp (updates of one batch size), unless it has fewer updates.
+# Least number of points of a ramp (updates of one batch size), if the ramp has enough updates.
 _FEWEST_POINTS = 20
 # Values of --anneal with linear axes. Other schedules are straight lines on a logarithmic axis.
 _LINEAR = ("cosine", "polynomial", "cyclical", "range_test")

@@ -72,7 +72,7 @@ class Picture:
       caption: text below the picture, such as the meaning of its symbols.
       draw: function that draws the picture into a figure.
       height: height without the legend, in inches; all pictures have the same width.
-      legend: whether the picture has its own legend on a page. Its PNG file always has one.
+      legend: whether the picture has its own legend on a page; PNG files always have legends.
     """
 
     name: str
@@ -94,7 +94,7 @@ def line(i: int) -> Line:
 
 
 def svg(picture: Picture) -> bytes:
-    """Returns the picture as SVG, with coordinates rounded to 0.01 points."""
+    """Returns the picture as SVG, with coordinates cut to two decimals."""
     content = _render(picture, "svg", legend=picture.legend)
     return re.sub(rb'(?<=[ \n"])(-?\d+\.\d\d)\d+', rb"\1", content)
 

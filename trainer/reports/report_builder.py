@@ -69,7 +69,7 @@ def _results(groups: Sequence[Condition]) -> _Part:
 
 
 def _averages(condition: Condition) -> bool:
-    """Returns whether the results of any run in `condition` are of averaged parameters."""
+    """Returns whether any run in `condition` was evaluated with its averaged parameters."""
     return any(run.evaluated_with == "ema" for run in condition.runs)
 
 

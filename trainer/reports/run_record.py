@@ -39,8 +39,8 @@ class RunRecord:
         a sweep may be "failed". A run is "not finished", for example, after a signal.
       notes: remarks for the reader, for example on damaged files.
       evaluation: the content of evaluation.json; None if it is missing or cannot be read.
-      evaluated_with: "ema" if the run's results are of the average of its parameters, "plain" if
-        they are of the parameters themselves. None if the run has no average.
+      evaluated_with: "ema" if the results were measured with the average of the parameters, "plain"
+        if they were measured with the parameters themselves. None if the run has no average.
     """
 
     name: str
@@ -58,7 +58,7 @@ class RunRecord:
 
     @property
     def evaluations(self) -> list[dict[str, Any]]:
-        """Evaluations of the parameters that `evaluated_with` names, or all if it is None."""
+        """Evaluations with the parameters that `evaluated_with` names; None means plain ones."""
         return self.points_of("eval_ema" if self.evaluated_with == "ema" else "eval")
 
     @property
@@ -230,7 +230,7 @@ def _text(path: pathlib.Path, notes: list[str], *, needed: bool = False) -> str 
 
 
 def _failed(folder: pathlib.Path) -> str | None:
-    """Returns why the run in `folder` failed, if it is a failed point of a sweep, or else None."""
+    """Returns why the run in `folder` failed; None if it is not a failed point of a sweep."""
     outcome = _outcomes(folder.parent).get(folder.name, outcomes.Outcome())
     if not outcome.failed:
         return None

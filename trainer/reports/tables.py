@@ -28,7 +28,7 @@ class Table:
 
 
 def reference(conditions: Sequence[Condition]) -> Condition | None:
-    """Returns the first condition with a finished run, with which the others are compared."""
+    """Returns the reference for comparisons: the first condition with a finished run."""
     return next((each for each in conditions if each.ended), None)
 
 
@@ -56,7 +56,7 @@ def by_condition(conditions: Sequence[Condition]) -> Table:
 
 
 def flags(conditions: Sequence[Condition]) -> Table:
-    """Returns a table with a row per condition and a column per flag that differs between them.
+    """Returns a table with a row per condition and a column per flag in which they differ.
 
     A flag is left out if the label of each condition contains the flag's value.
     """

@@ -73,7 +73,7 @@ def training_data(folder: pathlib.Path) -> TrainingData | None:
 def _read_chosen(
     folder: pathlib.Path, which: str, variables: Variables
 ) -> tuple[pathlib.Path, dict[str, Any], dict[pathlib.Path, Exception]]:
-    """Returns the chosen checkpoint's path and progress, and the error of each damaged one."""
+    """Returns the chosen checkpoint's path and progress, and errors of damaged checkpoints."""
     damaged: dict[pathlib.Path, Exception] = {}
     while True:
         path = _choose(folder, which, damaged)

@@ -44,7 +44,7 @@ _SPARE_BYTES = 2**20
 
 
 class Checkpoints:
-    """Saves and restores the checkpoints in `folder`; keeps the newest `keep` and the best.
+    """Saves and restores checkpoints in `folder`; keeps the `keep` newest and the best of them.
 
     Args:
       folder: folder of the checkpoints; created when it is needed.
@@ -203,7 +203,7 @@ def found(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _put_aside(path: pathlib.Path) -> str:
-    """Renames `path` to damaged-<name>, which may replace an older one; returns the new name."""
+    """Renames `path` to damaged-<name>, after removing an older such file; returns the new name."""
     aside = path.with_name(f"damaged-{path.name}")
     remove(aside)
     path.rename(aside)

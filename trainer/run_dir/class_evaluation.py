@@ -93,7 +93,7 @@ _FIELDS = fields(
 
 
 def write(folder: pathlib.Path, content: Mapping[str, Any]) -> None:
-    """Writes both files into `folder`; each file appears complete or not at all.
+    """Writes evaluation.json and evaluation.csv; each file appears complete or not at all.
 
     Raises:
       OutputError: if a file cannot be written.

@@ -130,7 +130,7 @@ def flagfile_in(path: pathlib.Path, config: Config) -> str:
 
 
 def keep_flags(path: pathlib.Path, flagfile: str) -> None:
-    """Writes flags.txt, which makes `path` a run directory, and flushes both to the disk."""
+    """Writes flags.txt, which makes `path` a run directory; flushes file and folder to the disk."""
     write_atomic(path / "flags.txt", flagfile)
     # The folder, and its name in the parent folder, must still exist after a power failure.
     flush(path)
@@ -162,7 +162,8 @@ def _claimable(path: pathlib.Path) -> bool:
 def _check_links(path: pathlib.Path) -> None:
     """Rejects links that lead out of `path`.
 
-    A copy of a run may have links to the original run, and would write into the original's files.
+    A copy of a run may have links to the original run. If the copy were trained, it would write
+    into the original's files.
     """
     for folder, folders, files in os.walk(path):
         for entry in (pathlib.Path(folder, name) for name in (*folders, *files)):

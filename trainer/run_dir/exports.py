@@ -121,7 +121,7 @@ def write(
       flagfile: flags of the run.
       about: content of export.json.
       names: names of the logits.
-      decode: decodes the image files that `serve_images` gets, only with TensorFlow operations.
+      decode: function by which `serve_images` decodes image files; has only TensorFlow operations.
 
     Returns:
       The reason why the export lacks model.keras, or None if it has this file.

@@ -12,7 +12,7 @@ from trainer.system import typed_json
 from trainer.system.typed_json import fields, integer, measured, number
 
 # Maps the name of a value in metrics.jsonl to its tag in TensorBoard. Dashboards of users depend on
-# the names and the tags, so never rename one.
+# the names and the tags, so never rename a name or a tag.
 TAGS = {
     "loss": "loss",
     "top1": "top1",

@@ -20,7 +20,7 @@ _READING = ("evaluate", "export", "predict")
 
 
 def run(config: Config) -> pathlib.Path:
-    """Returns the run directory that --model_dir names, or else the one that holds --checkpoint.
+    """Returns the run directory --model_dir, or else the run directory that holds --checkpoint.
 
     Raises:
       UserError: if no directory is named, or the directory is not a run directory.
@@ -115,7 +115,7 @@ def with_kept_flags(command: str, config: Config, given: Sequence[str]) -> Confi
     `given` is the command line from which `config` was parsed.
 
     Raises:
-      UserError: if `kept_flags` raises it, or this version rejects a flag of the run or export.
+      UserError: if `kept_flags` raises this error, or this version rejects a flag of the run or export.
     """
     kept = kept_flags(command, config)
     if not kept:

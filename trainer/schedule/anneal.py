@@ -98,7 +98,7 @@ def cyclical(
 
     Each cycle rises from `trough` and falls back to `trough`. Half a cycle has s epochs. After e
     epochs, `cycle` is the number of the current cycle, counted from 1, and x is the distance from
-    its middle, in half cycles:
+    the middle of this cycle, in half cycles:
 
         cycle = ⌊1 + e/(2s)⌋,    x = |e/s − 2 cycle + 1|,
         value = trough + (1 − trough) max(0, 1 − x) scale(cycle, e).

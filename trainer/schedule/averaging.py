@@ -2,7 +2,7 @@
 
 A position is the number of training examples that the run has consumed. The reference clock counts
 n = position / B₀, with B₀ = --base_batch_size. At all batch sizes, the weight of past parameters
-falls by the factor d = --ema_decay per tick of this clock. The average at position p is
+is multiplied by d = --ema_decay each time that n increases by 1. The average at position p is
 
     average(p) = Σ_x d^((p − x)/B₀) · θ(x) / Σ_x d^((p − x)/B₀)
 

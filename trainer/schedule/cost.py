@@ -1,6 +1,6 @@
 """Cost of a run on n replicas over h hosts: its duration, and the batch sizes that shorten it.
 
-The replicas compute their parts of a batch of B examples in parallel. Once an update, the hosts
+The replicas compute their parts of a batch of B examples in parallel. Once per update, the hosts
 all-reduce the gradients and the batch-norm statistics. So the seconds of an update are
 
     fixed + B / n · example + communication
@@ -75,7 +75,7 @@ def medians(points: Iterable[Mapping[str, float]]) -> dict[int, float]:
     `points` are the training points of the run's metrics.jsonl. The first update takes longer, but
     it hardly changes the median. The function leaves out points without a batch size or a
     throughput, which another program may have written. It also leaves out points whose image size
-    differs from that of the last point.
+    differs from the last point's image size.
     """
     seconds: dict[int, list[float]] = {}
     found = list(points)
@@ -166,7 +166,7 @@ def largest_paying(on: Machines) -> int:
 
 
 def _batch_size(on: Machines, seconds: float) -> int:
-    """Returns the batch size whose examples take `seconds`, rounded up; 0 if there is none."""
+    """Returns, rounded up, the batch size at which the examples take `seconds`; 0 if none does."""
     if seconds <= 0 or not on.compute.example:
         return 0
     # Without the factor 1 − 10⁻⁹, a rounding error could add an example.
@@ -174,7 +174,7 @@ def _batch_size(on: Machines, seconds: float) -> int:
 
 
 def host_rate(phases: Sequence[Phase], on: Machines) -> float:
-    """Returns the most examples per second that a host trains on, over all phases."""
+    """Returns the examples per second that one host trains on, in the fastest phase."""
     rates = (each.batch_size / phase_cost(each, on).update_seconds for each in phases)
     return max(rates) / on.hosts
 

@@ -1,6 +1,6 @@
 """Curves: functions of epochs that may jump or change direction only at known epochs, the turns.
 
-Because the turns are known, span.py counts many updates without a loop over them.
+Because the turns are known, span.py counts many updates without a loop over the updates.
 """
 
 import dataclasses

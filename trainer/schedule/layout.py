@@ -3,7 +3,8 @@
 For an update, each replica sums the gradients of `accumulation` micro-batches. The layout affects
 only the speed: apart from rounding, it changes neither the results of training nor the sequence of
 batch sizes. The exception is --anneal=measured, which compares the gradients of micro-batches with
-those of batches to choose the batch sizes. There, the micro-batch size is the same throughout.
+the gradients of batches to choose the batch sizes. With this flag, the micro-batch size never
+changes during a run.
 """
 
 import dataclasses
@@ -53,9 +54,9 @@ def check_divides(
     """Checks that replicas × ghost batch divides the batch size; errors name the batch `what`.
 
     Raises:
-      UserError: if the batch size is not a multiple. The message proposes the nearest batch sizes.
-        It also proposes the numbers of replicas that fit this batch size and `others`, the run's
-        other batch sizes.
+      UserError: if the product does not divide the batch size. The message proposes the nearest
+        batch sizes. The message also proposes the numbers of replicas that fit this batch size
+        and `others`, the run's other batch sizes.
     """
     unit = replicas * ghost_batch_size
     if batch_size % unit == 0:

@@ -14,7 +14,7 @@ from trainer.schedule.realize import BatchLimits, on_grid
 
 
 def first_batch(start: Setting, momentum: float, ghost_batch_size: int) -> int:
-    """Returns the batch size that gives a lower `momentum` about the g and ε of `start`.
+    """Returns the batch size at which a lower `momentum` has about the g and ε of `start`.
 
     The exact solution is B (1 − m) / (1 − momentum), with the B and m of `start`. The candidates
     are the multiples of the ghost batch that divide B and are at least B (1 − m). Smaller batches

@@ -73,7 +73,7 @@ def micro_batch(batch_size: int, replicas: int, ghost_batch_size: int, most: int
     The size is `most` if `most` is set. Otherwise, it is the largest size that splits the batch
     into two or more equal parts and is at most `default_micro_batch_size`. The measured noise
     depends on the micro-batch size, and the batch sizes depend on the measured noise. Results must
-    not depend on `replicas`, so the micro-batch size does not.
+    not depend on `replicas`, so the micro-batch size does not depend on `replicas` either.
 
     >>> micro_batch(batch_size=256, replicas=2, ghost_batch_size=32, most=None)
     128

@@ -38,7 +38,7 @@ class Scaling:
     momentum_counts: bool = True
 
     def one_minus_momentum(self, momentum: float) -> float:
-        """Returns 1 − m, or 1 if momentum does not count."""
+        """Returns 1 − m, or 1 if `momentum_counts` is False."""
         return 1 - momentum if self.momentum_counts else 1.0
 
     def kept(self, setting: Setting) -> float:
@@ -47,7 +47,7 @@ class Scaling:
         return setting.learning_rate / (size * self.one_minus_momentum(setting.momentum))
 
     def growth(self, ratio: float) -> float:
-        """Returns the factor on B that keeps g if ε changes by `ratio`; 1 if the exponent is 0."""
+        """Returns the factor on B that keeps g if ε is scaled by `ratio`; 1 if exponent is 0."""
         return ratio ** (1 / self.exponent) if self.exponent else 1.0
 
 
@@ -55,7 +55,7 @@ LINEAR = Scaling()
 
 
 def noise_scale(setting: Setting, examples: int, scaling: Scaling = LINEAR) -> float:
-    """Returns g ≈ ε N / (B (1 − m)), or ε N / B if momentum does not count; N is `examples`."""
+    """Returns g ≈ ε N / (B (1 − m)), or ε N / B without `momentum_counts`; N is `examples`."""
     room = scaling.one_minus_momentum(setting.momentum)
     return examples * (setting.learning_rate / (setting.batch_size * room))
 
@@ -77,7 +77,7 @@ def solve(
     - If no value is given, the result is `reference`.
 
     A computed B is rounded to a multiple of `ghost_batch_size`; then ε is adjusted to keep g. If
-    the exponent of `scaling` is 0, each value that is None is that of the reference.
+    the exponent of `scaling` is 0, each value that is None is taken from the reference.
 
     Raises:
       UserError: if ε and B are given, and their g differs from the reference's by more than one

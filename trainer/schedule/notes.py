@@ -1,4 +1,4 @@
-"""Lines about effects of flags that plan's table does not show; `plan` and `train` print them."""
+"""Lines that `plan` and `train` print about flags, since plan's table does not show all effects."""
 
 from collections.abc import Sequence
 
@@ -31,7 +31,7 @@ def lines(config: Config, examples: int, phases: Sequence[Phase]) -> list[str]:
 
 
 def _sizes(config: Config, phases: Sequence[Phase]) -> list[str]:
-    """Returns lines about image sizes that change or differ from those of evaluation, or []."""
+    """Returns lines about image sizes if they change or differ from evaluation, otherwise []."""
     evaluated = config.model_image_size
     parts = [(p.updates * p.batch_size, p.image_size) for p in phases if p.image_size]
     if not parts:

@@ -30,7 +30,7 @@ class PlateauController(Controller):
       patience: number of consecutive evaluations without improvement that make a plateau.
       cooldown: number of evaluations after a step that do not count towards a plateau.
       max_anneals: largest number of steps.
-      best: top1 of the last improvement. This field and all below are the controller's state.
+      best: top1 of the last improvement. The controller's state is this field and all below.
       waited: number of evaluations so far that count towards the next plateau.
       cooling: number of evaluations until the cooldown ends.
       anneals: number of steps taken.
@@ -56,7 +56,7 @@ class PlateauController(Controller):
         return dataclasses.replace(target, noise_scale_factor=self.noise_scale_factor())
 
     def evaluated(self, top1: float) -> str | None:
-        """Takes a step or ends the run at a plateau, and returns the reason; otherwise, None."""
+        """Takes a step or ends the run if there is a plateau; returns the reason, or None."""
         if self.best is None or top1 > self.best + self.min_improvement:
             self.best, self.waited = top1, 0
             self.cooling = max(0, self.cooling - 1)

@@ -34,11 +34,11 @@ class BatchLimits:
     """Limits to the growth of the batch.
 
     Attributes:
-      smallest: smallest batch of the run, in examples. All batches but `largest` are its multiples.
+      smallest: smallest batch of the run, in examples. It divides all batches except `largest`.
       largest: largest batch of the run, in examples; the initial batch if the batch does not grow.
       batch_anneal_floor: threshold on `noise_scale_factor`. As the factor falls from 1 to the
         threshold, the batch grows. As it falls further, ε falls. If the threshold is 1, ε takes
-        the whole change. If it is 0, the batch does, until it has `largest` examples.
+        the whole change. If the threshold is 0, the batch grows until it has `largest` examples.
       scaling: dependence of ε on the batch size and the momentum.
       lowest_momentum: value to which m may fall once the batch has `largest` examples; None if m
         may not fall.

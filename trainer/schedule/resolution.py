@@ -1,8 +1,8 @@
 """Schedule of the image size: the side of the training images changes at given epochs of a run.
 
 Small images at the start of a run cost little, because the time of an example is about proportional
-to its number of pixels. Touvron et al. 2019 (1906.06423) train at a lower resolution than they test
-at. Tan & Le 2021 (2104.00298), section 4, raise the resolution during the run.
+to its number of pixels. Touvron et al. 2019 (1906.06423) train at a lower resolution than they
+use for tests. Tan & Le 2021 (2104.00298), section 4, raise the resolution during the run.
 """
 
 import math
@@ -49,7 +49,7 @@ def from_config(config: Config) -> Curve | None:
 
 
 def relative_cost(parts: Iterable[tuple[int, int]], size: int) -> float:
-    """Returns the run's computation, divided by that of a run in which all images have side `size`.
+    """Returns a run's computation, divided by its computation if all images had side `size`.
 
     The computation of an example is assumed to be proportional to its number of pixels.
 

@@ -46,7 +46,7 @@ def spans(trajectory: Trajectory) -> Iterator[Span]:
 def next_span(trajectory: Trajectory, position: int, until: int) -> Span:
     """Returns the span from `position` up to the first update that reaches position `until`.
 
-    The span may end earlier: at a turn, or if the batch size changes. The time to find its end is
+    The span may end earlier: at a turn, or if the batch size changes. The time to find the end is
     logarithmic in the number of updates.
     """
     epochs = position / trajectory.examples

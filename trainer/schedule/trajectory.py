@@ -56,7 +56,7 @@ class Trajectory:
 
     @property
     def end(self) -> int:
-        """Position at which the run ends; the last update is the first one that reaches it."""
+        """Position at which the run ends; the last update is the first to reach it."""
         return max(1, position_of(self.epochs, self.examples))
 
     def at(self, position: int) -> Setting:
@@ -99,7 +99,7 @@ class Trajectory:
 
 
 def position_of(epochs: float, examples: int) -> int:
-    """Returns `epochs` as a position, rounded up; up to 1e-6 examples count as a rounding error."""
+    """Returns `epochs` as a position, rounded up if the excess is above 1e-6 examples."""
     return math.ceil(epochs * examples - 1e-6)
 
 
@@ -128,7 +128,7 @@ def unfreeze_position(config: Config, examples: int) -> int | None:
 def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
     """Returns the trajectory that the flags describe, for `examples` training examples.
 
-    The batch sizes do not depend on `replicas`, but replicas × ghost batch must divide each one.
+    The batch sizes do not depend on `replicas`, but replicas × ghost batch must divide each size.
 
     Raises:
       UserError: if the initial values contradict the reference, the largest batch is below the
@@ -229,7 +229,7 @@ def _reference(config: Config) -> Setting:
 
 
 def _first_momentum(config: Config, start: Setting, reference: Setting, scaling: Scaling) -> float:
-    """Returns the momentum at position 0: that of `start`, or a lower one if it warms up."""
+    """Returns the momentum at position 0: lower than in `start` if the momentum warms up."""
     flags = {
         "--momentum_warmup_epochs": config.momentum_warmup_epochs or None,
         "--momentum_from": config.momentum_from,

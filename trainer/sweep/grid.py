@@ -20,9 +20,9 @@ from trainer.errors import UserError
 # Maps each swept flag to its value as --sweep gives it. The flags are in the order of --sweep.
 Point = dict[str, str]
 
-# The file sweep.json may not exceed 16 MiB. It takes from 300 to over 1,000 bytes for each point.
+# The file sweep.json may not exceed 16 MiB. A point takes from 300 to over 1,000 bytes in the file.
 _MOST_POINTS = 10_000
-# Bytes of a folder's name. Most file systems allow 255, but a temporary name also has a suffix.
+# Longest folder name, in bytes. Most file systems allow 255, but temporary names have a suffix.
 _LONGEST_NAME = 240
 
 
@@ -67,9 +67,9 @@ def parse(text: str) -> list[Point]:
 
 
 def part(points: Sequence[Point], text: str | None) -> list[Point]:
-    """Returns every n-th point from the i-th on if --sweep_shard is "i/n", or all if it is None.
+    """Returns the points of a shard: every n-th point from the i-th on, counted from 1.
 
-    `text` is the value of --sweep_shard. Points are counted from 1.
+    `text` is the value of --sweep_shard, "i/n". If it is None, returns all points.
 
     Raises:
       UserError: if `text` is not i/n with 1 ≤ i ≤ n.
@@ -86,7 +86,7 @@ def part(points: Sequence[Point], text: str | None) -> list[Point]:
 
 
 def folder(point: Point) -> str:
-    """Returns the name of a point's run directory, whichever other points the sweep has."""
+    """Returns the name of a point's run directory, which depends on this point alone."""
     return ",".join(
         f"{name}={re.sub(r'[^A-Za-z0-9.%_+-]+', '-', shown(name, value).replace(',', '+'))}"
         for name, value in point.items()
@@ -99,7 +99,7 @@ def shown(name: str, value: str) -> str:
 
 
 def _axis(text: str) -> tuple[list[str], list[list[str]]]:
-    """Parses a part between semicolons: a/b=1/2,3/4 gives the flags a, b and [[1, 2], [3, 4]]."""
+    """Parses a part between semicolons: a/b=1/2,3/4 gives names [a, b], values [[1, 2], [3, 4]]."""
     left, equals, right = text.partition("=")
     names = [name.strip() for name in left.split("/")]
     if not equals or not all(re.fullmatch(r"[a-z]\w*", name) for name in names):

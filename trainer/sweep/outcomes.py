@@ -54,7 +54,7 @@ class _Content:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """Exit status and error message of a point's last `train`; both None before its first end."""
+    """Exit status and message of a point's last `train`; None before the first `train` ends."""
 
     status: int | None = None
     reason: str | None = None

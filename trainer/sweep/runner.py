@@ -28,7 +28,7 @@ from trainer.system.typed_json import DamagedError, problem
 
 _PREFIX = "crescendo train: "
 _LONGEST_REASON = 65536  # Bytes at the end of the output that `_reason` searches for a message.
-_LONGEST_LINE = 1000  # Most characters in a line of an error message in sweep.json.
+_LONGEST_LINE = 1000  # Largest number of characters in a line of an error message in sweep.json.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +138,7 @@ def _close(output: IO[bytes]) -> None:
 def _start(
     run: Run, sweep: pathlib.Path, output: IO[bytes], cores: set[int], retry: bool
 ) -> _Attempt | None:
-    """Starts training `run`, or closes `output` and returns None if it must not be trained."""
+    """Starts training `run`; if it must not be trained, closes `output` and returns None."""
     ended = _result(run, sweep)
     try:
         last = outcomes.read(sweep).get(folder(run.point), Outcome())
@@ -206,7 +206,7 @@ def _line(run: Run, end: Outcome, ended: dict[str, Any] | None) -> str:
 
 
 def _reason(output: IO[bytes], begin: int) -> str:
-    """Returns the first two lines of `train`'s error message, or else the output's last two."""
+    """Returns the first two lines of the error message, or else the last two of the output."""
     output.seek(max(begin, output.seek(0, 2) - _LONGEST_REASON))
     lines = output.read().decode(errors="replace").splitlines()
     lines = [line.rstrip()[:_LONGEST_LINE] for line in lines if line.strip()]

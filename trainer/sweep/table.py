@@ -16,7 +16,7 @@ class Row:
     Attributes:
       folder: name of the run directory.
       flags: values of the swept flags.
-      status: exit status of the last `train` of the point; None before the first one ends.
+      status: exit status of the last `train` of the point; None before the first `train` ends.
       reason: error message of the last `train`, if it failed.
       results: the results that RESULTS names; None if the run is not finished.
       evaluated_with: parameters with which top1 and loss were measured: "plain", or "ema" for their

@@ -1,4 +1,7 @@
-"""Writes files and moves folders that appear complete or not at all; removes files and folders."""
+"""Writes files and moves folders so that they appear complete or not at all.
+
+The module also removes files and folders.
+"""
 
 import contextlib
 import errno

@@ -22,9 +22,9 @@ def start(
     """Starts the program with `arguments` on `cores` (empty: all); the child prints to `output`.
 
     The child gets no signals from the terminal. On Linux, the kernel sends SIGTERM to the child
-    when the calling thread ends. So a training ends if the `sweep` that started it is killed. Call
-    `start` from a process with one thread. Otherwise, the child may get SIGTERM twice, and the
-    second signal ends the child without a checkpoint.
+    when the calling thread ends. So if the command `sweep` is killed, the trainings that it started
+    end, too. Call `start` from a process with one thread. Otherwise, the child may get SIGTERM
+    twice, and the second signal ends the child without a checkpoint.
     """
     return subprocess.Popen(
         [sys.executable, "-m", "trainer", *arguments],

@@ -1,7 +1,7 @@
 """Measures the used and the available memory, and translates out-of-memory errors.
 
 If a GPU's memory is full, TensorFlow raises an error. If RAM is full, the kernel kills the process.
-If `ulimit -v` limits the address space, TensorFlow's library oneDNN ends the process. So callers
+If the address space is full (`ulimit -v`), TensorFlow's library oneDNN ends the process. So callers
 first compare the memory that they need with the memory that this module measures.
 """
 
@@ -43,8 +43,8 @@ class Use:
     Attributes:
       now: bytes in use now.
       peak: most bytes in use since `reset_peak_memory`.
-      limit: most bytes that this process can use, beside other processes; infinite if there is no
-        limit, or if the limit is unknown.
+      limit: most bytes that this process can use while the other processes keep their memory;
+        infinite if there is no limit, or if the limit is unknown.
     """
 
     now: int

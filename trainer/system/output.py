@@ -123,9 +123,9 @@ def protect(training: bool) -> None:
 class _Log:
     """Destination of messages."""
 
-    command: str | None = None  # Named in messages to stderr; if None, they go to stdout.
+    command: str | None = None  # Command that messages to stderr name; None: messages go to stdout.
     silent = False  # Whether this process is a worker other than the chief.
-    write: Callable[..., None] | None = None  # Prints above the progress bar, if any.
+    write: Callable[..., None] | None = None  # Prints above the progress bar; None: no bar.
 
 
 _log = _Log()
@@ -173,7 +173,7 @@ def log_above_bar(write: Callable[..., None] | None) -> None:
 
 @contextlib.contextmanager
 def kept() -> Iterator[None]:
-    """Restores stdout and stderr after the user's code in the block, which may close them.
+    """Restores stdout and stderr after the block, because the user's code in it may close them.
 
     If that code replaces a protected stream, the new stream is protected in the same way.
     """

@@ -22,7 +22,7 @@ _FILE_BYTES = 2**16
 
 
 def check() -> None:
-    """Checks the limits of file size, address space and threads; warns of any limit of addresses.
+    """Checks the limits of file size, address space and threads; warns if address space is limited.
 
     Raises:
       UserError: if a limit is too low even for a very small model.
@@ -65,7 +65,7 @@ def _check_addresses(needed: int) -> None:
 def _check_threads(needed: int) -> None:
     """Checks that `needed` threads can be started, by starting them.
 
-    The limits alone do not show this, because the threads of other processes count too.
+    The limits alone do not show this, because other processes also use up these limits.
     """
     done = threading.Event()
     started: list[threading.Thread] = []

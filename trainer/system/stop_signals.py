@@ -28,8 +28,8 @@ def is_repeated_hangup(number: int, stopping: bool) -> bool:
 def watched() -> Iterator[Callable[[], bool]]:
     """Yields a function that reports whether a signal that asks to stop has arrived.
 
-    A signal before the first call of the function ends the process at once, because there is
-    nothing to save yet. A second signal also ends the process at once. This is safe, because the
+    A signal before the first call of the yielded function ends the process at once, because there
+    is nothing to save yet. A second signal also ends the process at once. This is safe, because the
     files on the disk are complete at any time. A thread receives the signals, because Python's own
     handlers would wait until TensorFlow returns.
     """

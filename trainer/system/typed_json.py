@@ -163,7 +163,7 @@ def table_of(kind: Kind) -> Kind:
 
 
 def list_of(kind: Kind, length: int | None = None) -> Kind:
-    """Returns the kind of lists of `length` values of `kind`; if None, of any length."""
+    """Returns the kind of lists of `length` values of `kind`; None: of any length."""
 
     def check(value: Any) -> list[Any]:
         if not isinstance(value, list) or length not in (None, len(value)):

@@ -20,7 +20,7 @@ from trainer.training.evaluation import Evaluation, Evaluations, Evaluator
 class ModelAverage:
     """Average of all weights of a model over its updates.
 
-    An update has the same factor in the averages of all weights. So the averaged model is a
+    The factor of an update is the same in the averages of all weights. So the averaged model is a
     weighted mean of the models after the updates. A frozen weight is equal to its average. If the
     weight trains later, its average changes as if the weight had trained since position 0.
 
@@ -48,7 +48,7 @@ class ModelAverage:
             ]
 
     def update_weights(self, batch_size: int, ends: Sequence[int]) -> list[float]:
-        """Returns the weight of each update in the average; `ends` has the position after each."""
+        """Returns each update's weight in the average; `ends`: positions after the updates."""
         return averaging.update_weights(self._decay, self._base_batch_size, batch_size, ends)
 
     def moving(self) -> list[tuple[Any, Any]]:
@@ -112,7 +112,8 @@ def evaluate(
     Args:
       evaluator: evaluates the model.
       average: the model's average; None if the run does not average.
-      counts: PLAIN or EMA: whether the run's result is that of the parameters or of their average.
+      counts: name of the evaluation that is the run's result: PLAIN for the evaluation of the
+        parameters, EMA for the evaluation of their average.
       should_stop: returns whether the evaluation is to stop; called about every second.
 
     Raises:

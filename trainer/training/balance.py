@@ -24,9 +24,9 @@ class Balance:
     """Values that balance the classes of a training set.
 
     Attributes:
-      weights: factor on the loss of an example, by the example's label; None: all factors are 1.
-      order: function from positions (examples that the run consumes before) to indices of examples;
-        None: the usual order, in which each epoch has each example once.
+      weights: factor on the loss of an example, for each label; None: all factors are 1.
+      order: function from positions to indices of examples. A position is the number of examples
+        that the run has consumed. None: the usual order, in which each epoch has each example once.
       sizes: number of examples of each class if `order` depends on these numbers, else None.
     """
 
@@ -54,9 +54,9 @@ def from_config(
       group: the processes that train together.
 
     Raises:
-      UserError: if the weights cannot be read, weights or class sizes differ from those in `data`,
-        the workers have different labels, an example has no label and `bad` does not skip it, no
-        example has a label, or a class that is to be balanced has no examples.
+      UserError: if the weights cannot be read, if weights or class sizes differ from those in
+        `data`, if the workers have different labels, if an example has no label and `bad` does not
+        skip it, if no example has a label, or if a class that is to be balanced has no examples.
     """
     if config.class_weights is None and config.sampling != class_balance.BALANCED:
         return Balance()
@@ -82,7 +82,7 @@ def from_config(
 def _labels(
     examples: InMemoryDataset | IndexedDataset, bad: BadExamples, group: ProcessGroup
 ) -> np.ndarray:
-    """Returns each example's label, int64, or −1; checks that all workers have the same labels."""
+    """Returns the labels, int64, or −1 for an unusable label; checks that all workers agree."""
     labels = sources.labels(examples)
     for index in np.flatnonzero(labels < 0).tolist():
         assert isinstance(examples, IndexedDataset)  # An example in memory always has a label.

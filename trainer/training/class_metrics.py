@@ -10,7 +10,7 @@ import numpy as np
 
 from trainer.training.evaluation import Predictions
 
-# Number of bins of equal width for `calibration`: Guo et al. 2017 (arXiv:1706.04599), §5.
+# Number of bins of equal width for `calibration`, from Guo et al. 2017 (arXiv:1706.04599), §5.
 BINS = 15
 
 
@@ -35,9 +35,9 @@ def by_class(cells: np.ndarray, classes: int) -> list[dict[str, Any]]:
     - precision = correct / predicted; recall = correct / support;
       f1 = 2 correct / (support + predicted). All three are None if `support` is 0. The precision is
       also None if `predicted` is 0.
-    - mistaken_for: index of the most frequent wrong prediction for examples with this label, or
-      None. If several are equally frequent, the lowest index counts.
-    - mistakes: number of examples with this wrong prediction, or 0.
+    - mistaken_for: index of the most frequent wrong prediction for examples with this label; None
+      without a wrong prediction. Of several equally frequent predictions, the lowest index is used.
+    - mistakes: number of examples with this label and this wrong prediction; 0 if there are none.
     """
     labels, predicted, counts = cells.T
     right = labels == predicted
@@ -83,7 +83,7 @@ def calibration(predictions: Predictions, bins: int = BINS) -> dict[str, Any]:
 
     The confidence of an example is the probability of the predicted class. Bin i, counted from 0,
     has the examples with a confidence in (i / bins, (i + 1) / bins]. The ECE is the mean of
-    |accuracy − mean confidence| over the bins, weighted by the numbers of their examples.
+    |accuracy − mean confidence| over the bins, weighted by each bin's number of examples.
 
     Returns:
       A dictionary with the number of bins (`bins`), the ECE (`ece`), and an entry for each bin

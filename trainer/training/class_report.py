@@ -20,7 +20,7 @@ def build(
       evaluator: evaluator of the model; its last evaluation must have run to the end.
       class_names: names of the classes that the model has learned.
       logits: number of the model's logits, which may be larger than the number of classes.
-      augment: value of --augment in training, which decides the part of an image to evaluate.
+      augment: value of --augment in training; it decides which part of an image is evaluated.
 
     Raises:
       UserError: if an output of the model is not finite.

@@ -27,7 +27,7 @@ def check_updates(stretch: Stretch, metrics: UpdateMetrics, state: State) -> Non
     bad = int(np.argmin(finite))
     loss, norm = metrics.loss[bad], metrics.gradient_norm[bad]
     what = f"the loss is {loss:g} and the gradient's norm {norm:g} at"
-    # As in metrics.jsonl, the first update is number 1, and the position is that after the update.
+    # As in metrics.jsonl, updates are numbered from 1, and `position` is measured after the update.
     done = bad + 1
     position = stretch.position + done * stretch.batch_size
     raise _error(what, state.update + done, position, stretch.settings[bad])

@@ -25,10 +25,11 @@ from trainer.system.memory import out_of_memory
 from trainer.system.tensorflow_errors import translate
 from trainer.training.graph_loop import repeat
 
-# Examples per lane, which is a part of a batch. More examples were not faster on two cores.
+# Examples per lane. The lanes are equal parts of a batch, which a replica computes in parallel.
+# More examples were not faster on two cores.
 _BATCH_SIZE = 125
-# Intended limit to one call of the device, in seconds. After a signal, the evaluation stops at the
-# end of a call.
+# Longest intended time of one call of the device, in seconds. An evaluation can only stop between
+# two calls.
 _SECONDS = 2.0
 
 
@@ -68,14 +69,14 @@ class Evaluations:
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """Predictions for the n examples that can be used, in the order of the split.
+    """Predictions for the n usable examples of a split, in the order of the split.
 
     Attributes:
-      indices: int64 [n], the example's number in the split, from 0.
+      indices: int64 [n], number of the example in the split, from 0.
       labels: int64 [n].
       predicted: int64 [n], index of the largest logit.
       confidences: float64 [n], probability of the predicted class, computed in float32.
-      losses: float64 [n], without label smoothing, computed in float32.
+      losses: float64 [n], loss without label smoothing, computed in float32.
       probabilities: float64 [n], probability of the label, computed in float32.
     """
 
@@ -103,7 +104,7 @@ def gap_warning(
       training_loss: mean training loss of the last stretch, a series of updates.
       classes: number of the model's logits.
       batch_norm: whether training updates moving statistics of the model.
-      balanced: whether training gives classes different weights, or draws all equally often.
+      balanced: whether training gives classes different weights, or draws classes equally often.
       loss: the run's loss function.
     """
     found = evaluation.loss
@@ -149,7 +150,7 @@ class Evaluator:
           model: a Keras model, or another function (images, training=False) → logits.
           source: the examples.
           lanes: number of equal parts of a batch that a replica computes in parallel. All processes
-            use the number of the first process.
+            use the value that the first process passes.
           augment: value of --augment in training. With imagenet, the central part of each image is
             evaluated.
           bad: records examples that cannot be decoded; if None, such an example is an error.
@@ -173,7 +174,8 @@ class Evaluator:
         batches = pipeline.evaluation_batches(source.examples, self._batch_size, shards)
         self._rounds = batches // shards
         self._add = tf.function(self._add_rounds, autograph=False)
-        # Last evaluation's values per example, which `_measured` lists: [rounds, replicas, 6, b].
+        # The values that `_measured` returns for each example, from the last evaluation:
+        # [rounds, local replicas, 6, b].
         self._example_values: np.ndarray | None = None
 
     def evaluate(self, should_stop: Callable[[], bool] = lambda: False) -> Evaluation | None:
@@ -196,7 +198,7 @@ class Evaluator:
                 return None
             count, start = min(count, self._rounds - done), time.monotonic()
             with unwrap_user_errors(), translate(out_of_memory(what, remedy)):
-                # Each call adds to the sum of the last call, so `count` does not affect rounding.
+                # Each call continues the previous call's sum, so `count` does not affect rounding.
                 total, part = self._add(iterator, tf.constant(count), total)
                 example_values.append(part.numpy())  # Waits for the device.
             done += count
@@ -214,10 +216,11 @@ class Evaluator:
         return Evaluation(loss / examples, top1 / examples, top5 / examples)
 
     def predictions(self) -> Predictions | None:
-        """Returns the predictions of the last evaluation; None if it was stopped or none was made.
+        """Returns the predictions of the last evaluation, without computing the model again.
 
-        This function does not compute the model again. All processes must call it at the same
-        point, and each process gets the predictions of all processes.
+        Returns None before the first evaluation, and if the last evaluation was stopped. All
+        processes must call this function at the same point, and each process gets the predictions
+        of all processes.
         """
         if self._example_values is None:
             return None
@@ -269,19 +272,19 @@ class Evaluator:
     def _measured(
         self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns sums over the examples of positive weight, [loss, top1, top5, examples].
+        """Returns the sums [loss, top1, top5, examples] over the examples of positive weight.
 
         Also returns six values of each example, [6, b]: label, prediction, confidence, loss,
         probability of the label, and weight.
         """
         logits = self._model(images, training=False)  # [b, classes]
-        # If logits are equal, top_k takes the lowest index, so only one of them counts as right.
+        # Among equal logits, top_k ranks the lowest index first, so only one class is predicted.
         _, first = tf.math.top_k(logits, min(5, logits.shape[-1]))  # [b, 5]
         right = tf.cast(tf.equal(first, labels[:, None]), tf.float32)
         correct = [right[:, 0], tf.reduce_sum(right, axis=1)]
         losses = self._loss.of_labels(logits, labels)
         values = tf.stack([losses, *correct, tf.ones_like(weights)])  # [4, b]
-        # `where` also leaves out an infinite loss of the padding; infinity times 0 would be nan.
+        # `where` also removes an infinite loss of padding. Its product with 0 would be nan.
         sums = tf.reduce_sum(tf.where(weights > 0, values, 0.0), axis=1)
         probabilities = self._loss.probabilities(logits)
         confidences = tf.reduce_max(probabilities, axis=1)

@@ -1,4 +1,7 @@
-"""Computes gradients, loss, top-1 and batch-norm statistics by one forward and backward pass."""
+"""Computes gradients, loss, correct predictions and batch-norm statistics in one pass.
+
+A pass is one forward and one backward computation of the model.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -85,7 +88,7 @@ class GradientFunction:
         return GradientSums([tf.convert_to_tensor(g) for g in gradients], statistics, loss, correct)
 
     def _statistics(self, number: int, collected: list[Statistics]) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the sums of norms[number]; zeros if the model calls it only for inference."""
+        """Returns norms[number]'s statistics; zeros if the model calls it only for inference."""
         layer = self.norms[number]
         entries = [entry for entry in collected if entry.layer is layer]
         if not entries:

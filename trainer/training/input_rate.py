@@ -1,4 +1,4 @@
-"""Measures how many encoded images this machine reads and decodes in a second, for a plan."""
+"""Measures how many encoded images this machine reads and decodes in a second, for `plan`."""
 
 import math
 import time
@@ -16,15 +16,16 @@ from trainer.system.cores import usable
 from trainer.system.tensorflow_errors import translate
 from trainer.training import setup
 
-# In the first second, threads start, and the buffers hold micro-batches that were ready before.
+# Seconds of warm-up, and seconds of measurement. The warm-up is not measured, because threads start
+# in this time, and the first micro-batches come from buffers that were filled before.
 _WARM_UP, _SECONDS = 1.0, 2.0
 
 
 def described(config: Config, needed: float) -> tuple[dict[str, float], str]:
-    """Measures the input of this machine, and compares it with the images that a host needs.
+    """Measures the input rate of this machine, and compares it with the rate that a host needs.
 
     Args:
-      config: flags of the plan; its images stay encoded.
+      config: flags of the plan; with these flags, the training images must stay encoded.
       needed: images per second that the replicas of one host train on.
 
     Returns:
@@ -48,18 +49,18 @@ def described(config: Config, needed: float) -> tuple[dict[str, float], str]:
 
 
 def measure(config: Config) -> float:
-    """Returns the images a second of the run's input pipeline on all usable cores.
+    """Returns the images per second that the input pipeline yields on all usable cores.
 
     The measurement takes some seconds. Images that cannot be decoded are replaced by others.
 
     Raises:
-      UserError: if the training images cannot be read here by index, without preparing them, or
+      UserError: if the training images are missing or are not prepared for reading by index, or if
         none of them can be decoded.
     """
     _check_is_here(config)
     bad = BadExamples(skip=True, most_reported=0)
     source = setup.load(config, config.train_split, bad, training=True)
-    assert isinstance(source, IndexedDataset)  # Images that may be skipped stay encoded.
+    assert isinstance(source, IndexedDataset)  # With skip=True, images stay encoded.
     stream = pipeline.ExampleStream(
         source, config.augmentation, config.seed, bad=bad, mixing=mixing.from_config(config)
     )

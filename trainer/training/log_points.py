@@ -1,6 +1,6 @@
 """Writes the logged points of a run, and prints evaluations and decisions of the controller.
 
-A point is a set of values after an update, such as the loss: one line of metrics.jsonl.
+A point is one line of metrics.jsonl. It has values after an update, such as the loss.
 """
 
 import dataclasses
@@ -29,7 +29,8 @@ def log_training(
 
     Args:
       metrics: metrics of the last stretch, which is a series of updates.
-      noise: averages of the measured gradient noise, by name; {} if the last stretch measured none.
+      noise: averages of the measured gradient noise, by name; {} if the last stretch did not
+        measure it.
       decision: message about the controller's decision after the stretch; None without a decision.
       trajectory: schedule of the run.
       state: state after the stretch; this function empties `state.window`.

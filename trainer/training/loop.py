@@ -36,7 +36,7 @@ from trainer.training.run_setup import Run
 from trainer.training.step import TrainingStep
 from trainer.training.update_metrics import UpdateMetrics
 
-# Intended limit to the duration of a stretch, in seconds. Signals take effect after a stretch.
+# Longest intended duration of a stretch, in seconds. Signals take effect after a stretch.
 _STRETCH_SECONDS = 2.0
 
 # Rows and columns of the picture of augmented examples.
@@ -44,7 +44,7 @@ _SHOWN = 6
 
 
 class StopReason(enum.Enum):
-    """Reasons for which a run stops before its end, after it has written a checkpoint."""
+    """Reasons why a run stops before its end; it writes a checkpoint before it stops."""
 
     SIGNAL = "a signal to any of the processes"
     EPOCH = "--stop_at_epoch"
@@ -117,7 +117,7 @@ class TrainingLoop:
         return self._phases.step
 
     def _evaluate(self, should_stop: Callable[[], bool]) -> bool:
-        """Evaluates, logs, and passes the top-1 to the controller; returns False if interrupted."""
+        """Evaluates, logs, and passes the accuracy to the controller; returns False if stopped."""
         evaluations = averaging.evaluate(
             self._run.evaluator, self._step.average, self._counts, should_stop
         )
@@ -131,7 +131,7 @@ class TrainingLoop:
         classes, norms = self._step.model.output_shape[-1], bool(self._step.starts)
         balanced = (self._config.class_weights, self._config.sampling) != (None, "shuffled")
         if warning := gap_warning(
-            # The training loss is that of the plain parameters.
+            # The training loss is computed with the plain parameters, and not with their average.
             *(evaluations.plain, self._training_loss, classes),
             batch_norm=norms,
             balanced=balanced,
@@ -175,7 +175,7 @@ class TrainingLoop:
         )
 
     def _measure(self, metrics: UpdateMetrics, batch_size: int) -> dict[str, GradientNoise]:
-        """Adds a stretch to the averages of the gradient noise; returns those changed, by name."""
+        """Adds a stretch to averages of the gradient noise; returns changed averages by name."""
         squares = metrics.micro_batch_sq_norm.tolist(), metrics.batch_sq_norm.tolist()
         if not self._noise.add(self._micro_batch_size, batch_size, *squares):
             return {}
@@ -249,7 +249,10 @@ class TrainingLoop:
         return every and (after // every + 1) * every
 
     def _log_due(self, stretch: Stretch) -> bool:
-        """Returns whether to log: at intervals, and before an evaluation or a change of size."""
+        """Returns whether to log: at intervals, before evaluations, and before new sizes.
+
+        These sizes are the batch size and the image size.
+        """
         position, current = self._state.position, (stretch.batch_size, stretch.image_size)
         after = self._trajectory.at(position).batch_size, self._trajectory.image_size(position)
         at_interval = self._state.update % self._config.log_every_updates == 0
@@ -259,7 +262,7 @@ class TrainingLoop:
         """Returns the largest number of updates in the next stretch.
 
         The stretch should take at most _STRETCH_SECONDS. It ends at the latest at the next logged
-        point, or where a profile starts or ends. The result is at least 1.
+        point, or when a profile starts or ends. The result is at least 1.
         """
         every = self._config.log_every_updates
         batch_size = self._trajectory.at(self._state.position).batch_size

@@ -33,15 +33,15 @@ from trainer.system.typed_json import DamagedError, fields, integer
 from trainer.training.graph_loop import repeat
 from trainer.training.step import TrainingStep
 
-# A replica's share of a batch with at most this many examples has too few divisors as candidates.
+# A replica's share of a batch with at most this many examples has too few divisors to try.
 _FEW = 64
 # Largest candidate on a CPU, in examples. Larger micro-batches overflow the caches of a CPU.
 _MOST_ON_CPU = 256
-# Least ratio of a candidate to the one before. Every candidate costs seconds of tracing.
+# Least ratio of a candidate to the previous candidate. Every candidate costs seconds of tracing.
 _GROWTH = 1.5
-# The search ends if a candidate is less than this many times as fast as the one before. A doubling
-# halves the fixed cost per example. So all further doublings together gain only as much as the last
-# one. A smaller gain could also be a measurement error.
+# The search ends if a candidate is less than this many times as fast as the previous candidate. A
+# doubled size halves the fixed cost per example. So all later doublings together gain only as much
+# as the latest doubling. A smaller gain could also be a measurement error.
 _GAIN = 1.03
 _SECONDS = 1.0  # Duration of a measurement.
 # Fraction of the free memory that a candidate may use. The rest is for the update, evaluations,
@@ -72,8 +72,8 @@ def from_config(
     """Returns the largest micro-batch size of a replica, in examples, for each image size.
 
     The schedule, --micro_batch_size or --deterministic may determine this size. Otherwise, it is
-    the fastest one. A key of the result is the side of the images in pixels, or None if the side
-    does not change during the run.
+    the fastest size that fits in memory. A key of the result is the side of the images in pixels,
+    or None if the side does not change during the run.
 
     Args:
       config: flags of the run.
@@ -123,10 +123,10 @@ def choose(
     model: str,
     before: Sequence[memory.Use],
 ) -> int:
-    """Returns the micro-batch size in the file `path`, or measures one and writes it there.
+    """Returns the micro-batch size in the file `path`, or measures to choose it and saves it.
 
     Candidates divide a replica's share of the run's smallest batch. If this share has at most _FEW
-    examples, they divide a replica's share of the largest batch.
+    examples, the candidates divide a replica's share of the largest batch instead.
 
     Raises:
       UserError: if `model` does not fit in memory.
@@ -152,9 +152,10 @@ def choose(
 
 
 def candidates(share: int, ghost_batch_size: int, most: int) -> list[int]:
-    """Returns sizes from the ghost batch to `most` examples, each at least 1.5 times the last.
+    """Returns sizes from the ghost batch to `most` examples, in ascending order.
 
-    Each size is a multiple of the ghost batch, and divides `share`, a replica's part of a batch.
+    Each size is at least 1.5 times the previous size. Each size is a multiple of the ghost batch,
+    and divides `share`, a replica's part of a batch.
     """
     sizes = [ghost_batch_size]
     for n in divisors(share // ghost_batch_size):
@@ -215,8 +216,8 @@ def _memory_shortage(
 ) -> str:
     """Returns why the next candidate will probably not fit in memory; "" if it will probably fit.
 
-    The next candidate has `ratio` times the size of the last one. The estimate is high: it assumes
-    that the memory grows with the size, except for `fixed` bytes of variables.
+    The next candidate has `ratio` times the size of the last candidate. The estimate is high,
+    because it assumes that all memory grows with the size, except `fixed` bytes of variables.
     """
     for start, use in zip(before, after, strict=True):
         grows, free = max(0, use.peak - start.now - fixed), use.limit - start.now
@@ -258,7 +259,7 @@ def _rate(step: TrainingStep, iterator: Iterator[Any], examples: int) -> float:
     seconds(1)  # Warms up.
     start = time.perf_counter()
     best = seconds(1)
-    # The fastest of several short calls counts, because other processes can only slow a call down.
+    # Takes the fastest of several short calls, because other processes can only slow a call down.
     passes = max(1, int(_SECONDS / 10 / best))
     while time.perf_counter() - start + passes * best < _SECONDS:
         best = min(best, seconds(passes))

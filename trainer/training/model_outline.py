@@ -1,7 +1,7 @@
 """Builds the model of a run for the command `plan`, without reading an image.
 
-The model has the layers and the shapes of the run's model. Its mean and standard deviation of the
-data are 0 and 1, because the true values are not known.
+The model has the layers and the shapes of the run's model. It standardises images with a mean of 0
+and a standard deviation of 1, because the true values are not known.
 """
 
 import dataclasses

@@ -25,7 +25,7 @@ def find(
       predictions: predictions for the examples of `source`.
       source: the evaluation split.
       names: a name for each logit.
-      augment: value of --augment in training, which decides the part of an image to evaluate.
+      augment: value of --augment in training; it decides which part of each image is evaluated.
       most: largest number of examples to return.
 
     Returns:

@@ -32,7 +32,7 @@ class Outputs:
         """Waits until the checkpoint is written.
 
         Raises:
-          NotSavedError: if the newest checkpoint is not of the update of `state`.
+          NotSavedError: if the newest checkpoint does not have the update number of `state`.
         """
         newest = self.checkpoints.wait()
         if newest != state.update:

@@ -27,7 +27,7 @@ class ParameterUpdate:
     ) -> None:
         """Creates the slots; must be called in the scope of the strategy.
 
-        `factors` has a factor for each parameter, by which its learning rate is multiplied.
+        `factors` has, for each parameter, the factor on the learning rate.
         """
         self._gradient_function = gradient_function
         self._optimizer = optimizer
@@ -41,8 +41,8 @@ class ParameterUpdate:
     def squared_norms(self, gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """Returns one or two squared norms of all gradients together, float32 [] each.
 
-        The first is the squared Euclidean norm. The second, for an optimizer with a metric of its
-        own, multiplies the square of each element by a factor that the current slots determine.
+        The first is the squared Euclidean norm. The second exists only if the optimizer has a
+        metric. It multiplies each squared element by a factor that depends on the current slots.
         """
         plain = tf.add_n([tf.reduce_sum(tf.square(gradient)) for gradient in gradients])
         metric = self._optimizer.metric
@@ -78,7 +78,7 @@ class ParameterUpdate:
             by the batch size.
           learning_rate: learning rate, before it is multiplied by the factor of a parameter.
           momentum: m, the momentum.
-          shares: for each batch norm, the weight of this update in its moving statistics.
+          shares: for each batch norm, the weight of this update in the norm's moving statistics.
         """
         function = self._gradient_function
         parameters: list[tf.Tensor] = []

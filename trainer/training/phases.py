@@ -18,7 +18,7 @@ from trainer.training.step import TrainingStep
 
 @dataclasses.dataclass
 class Phases:
-    """Training step at each position, which is the number of examples that the run has consumed.
+    """Training step for each position, the number of examples that the run has consumed.
 
     Attributes:
       new_step: function that creates a training step for the layers that are trainable now.
@@ -61,7 +61,7 @@ class Phases:
         return True
 
     def step_of_all(self) -> TrainingStep:
-        """Returns a step with all layers that ever train, which therefore takes the most memory."""
+        """Returns a step that trains all layers that ever train; it needs the most memory."""
         if self.until is None:
             return self.step
         was = [layer.trainable for layer in self.frozen]

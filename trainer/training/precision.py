@@ -54,7 +54,7 @@ def resolved(config: Config, path: pathlib.Path, group: ProcessGroup) -> Config:
 
 
 def _choose(config: Config, kept: str | None) -> Choice:
-    """Returns the precision of a run; `kept` is the text of its flags.txt, or None if it is new."""
+    """Returns a run's precision; `kept` is the text of its flags.txt, or None for a new run."""
     if kept is not None:
         return Choice(recorded_precision(kept), "it began with this precision")
     if config.deterministic:
@@ -65,7 +65,7 @@ def _choose(config: Config, kept: str | None) -> Choice:
 
 
 def of_this_machine() -> Choice:
-    """Returns the precision of a new run on this machine's GPUs, or on its CPU without GPUs."""
+    """Returns a new run's precision on this machine's GPUs, or on its CPU if it lacks GPUs."""
     if gpus := tf.config.list_physical_devices("GPU"):
         details = map(tf.config.experimental.get_device_details, gpus)
         return _of_gpus([each.get("compute_capability", _UNKNOWN) for each in details])

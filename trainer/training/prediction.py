@@ -19,7 +19,8 @@ from trainer.nn.user_code import unwrap_user_errors
 from trainer.system.memory import out_of_memory
 from trainer.system.tensorflow_errors import translate
 
-# Largest number of examples per lane, which is a part of a batch. Evaluations have the same number.
+# Largest number of examples per lane. The lanes are equal parts of a batch, which a replica
+# computes in parallel. Evaluations have the same number.
 _BATCH_SIZE = 125
 
 
@@ -67,7 +68,8 @@ def predict(
       source: the pictures.
       top_k: k, at most the number of logits.
       lanes: number of equal parts of a batch that a replica computes in parallel.
-      augment: value of --augment in training. With imagenet, the model gets the central part.
+      augment: value of --augment in training. With imagenet, the model gets the central part of
+        each picture.
       bad: records the pictures that cannot be decoded; `bad.skip` must be True.
       loss: the run's loss function, which turns logits into probabilities.
 
@@ -76,7 +78,7 @@ def predict(
     """
     replicas = strategy.num_replicas_in_sync
     share = -(-source.examples // replicas)
-    # For few pictures, the batch is smaller, because padding takes as long as pictures.
+    # If there are few pictures, the batch is smaller, because padding takes as long as pictures.
     lanes = min(lanes, share)
     batch_size = lanes * min(_BATCH_SIZE, -(-share // lanes))
     dataset = pipeline.evaluation(

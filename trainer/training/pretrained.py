@@ -78,7 +78,7 @@ def find(config: Config) -> Source:
 
 
 def preprocessed(data: TrainingData, source: Source, model: str) -> TrainingData:
-    """Returns `data` with the preprocessing of `source`, or logs why `data` is returned as it is.
+    """Returns `data` with the preprocessing of `source`, or logs why `data` is not changed.
 
     Raises:
       UserError: if `source` uses keras.applications' preprocessing, and `model` or the images do
@@ -104,7 +104,7 @@ def preprocessed(data: TrainingData, source: Source, model: str) -> TrainingData
 
 
 def load(config: Config, data: TrainingData, source: Source, model: keras.Model) -> Transfer:
-    """Copies the weights of `source` into `model`; returns which were loaded, new or unused.
+    """Copies the weights of `source` into `model`; returns the loaded, new and unused weights.
 
     Raises:
       UserError: if no weight outside the last layer fits, or the classes differ and the last layer
@@ -217,8 +217,9 @@ def _values(model: keras.Model) -> Tensors:
 def _weights_file(path: pathlib.Path, build: Callable[[], keras.Model]) -> Tensors:
     """Returns the weights of a .weights.h5 file, which names layers by their place in a model.
 
-    The file may hold the weights of the whole model, or of the network inside it, which lacks the
-    standardisation. So this function loads the file into both, and returns the larger result.
+    The file may hold the weights of the whole model, or only of a network inside the model, without
+    the standardisation layer. So this function loads the file into the model and into each such
+    network, and returns the result with the most weights.
     """
     model = build()
     networks = [layer for layer in model.layers if isinstance(layer, keras.Model)]

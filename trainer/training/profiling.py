@@ -63,7 +63,7 @@ class UpdateProfiler:
                 self._recording = True
 
     def after(self, update: int) -> None:
-        """Notes that `update` is trained; writes the profile if the range ends by then."""
+        """Notes that `update` is trained; writes the profile if `update` completes the range."""
         if self._updates and self._recording:
             self._last = update
             if update >= self._updates.last:

@@ -9,8 +9,9 @@
                  sums = 0
 
 B is the batch size, ε the learning rate and m the momentum. G is the size of a ghost batch, a group
-of examples that share batch-norm statistics. XLA can compile `accumulate`, and the part of `apply`
-between the all-reduce and the assignments.
+of examples that share batch-norm statistics. A `weight` is the share of the update in a moving
+average. XLA can compile `accumulate`, and the part of `apply` between the all-reduce and the
+assignments.
 """
 
 import functools
@@ -39,8 +40,8 @@ class ReplicaStep:
       parameters: variables that train.
       slots: variables of the optimizer, as a list of slots for each parameter.
       norms: batch norms whose moving statistics an update may change.
-      metrics: number of metrics in which an update measures squared norms of gradients: 1, the
-        Euclidean metric, or 2 if the optimizer has a metric of its own.
+      metrics: number of metrics in which an update measures squared norms of gradients. It is 2 if
+        the optimizer has its own metric in addition to the Euclidean metric, otherwise 1.
       average: average of the model's weights; None if the run does not average.
       clip_norm: largest norm of an update's gradient; None: gradients are not clipped.
       by_xla: whether XLA compiles the computations that are traced from now on; False at first.
@@ -144,7 +145,7 @@ class ReplicaStep:
 
         Returns:
           [loss, top1, gradient norm, *squares, *batch squared norms]. For each of the metrics,
-          `squares` has Σ ‖gradient sum of a micro-batch‖².
+          `squares` has Σ ‖gradient sum of a micro-batch‖² over the micro-batches.
         """
         totals = [total.read_value() for total in self.all_sums()]
         context = tf.distribute.get_replica_context()
@@ -154,9 +155,10 @@ class ReplicaStep:
         record, values = self._update_values(*given)
         context.merge_call(self._assign, args=(values,))
         # Do not add a control dependency on the totals here. tf.function resets the sums after the
-        # reads anyway, because both use the same variables. With such a dependency, Grappler
-        # removed tf.function's own dependency as redundant. It then pruned totals that a replica
-        # does not use. At times, losses and top1 of some replicas were missing.
+        # reads anyway, because the reset and the reads use the same variables. With such a control
+        # dependency, Grappler removed tf.function's own dependency as redundant. Then, Grappler
+        # pruned totals that a replica does not use. So the losses and top1 of some replicas were
+        # sometimes missing.
         self.zero()
         return record
 

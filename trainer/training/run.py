@@ -50,7 +50,7 @@ def train(
       worker: this process as one of several workers; None for a single process.
       show_confusion: shows the confusion matrix of the last evaluation. The chief calls it after
         the result is written, unless the run resumed after that evaluation. Either all workers pass
-        this argument, or none.
+        this argument, or no worker passes it.
 
     Returns:
       The content of result.json in the chief, and None in the other workers. If the run stops

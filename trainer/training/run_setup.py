@@ -154,7 +154,7 @@ def _model(
     """Builds the model, and loads the pretrained weights `source`, if any, into it.
 
     Returns:
-      The training data with the chief's preprocessing, the model, and what was loaded.
+      `data` with the chief's preprocessing; the model; and the loaded weights, or None.
     """
     if source:
         data = pretrained.preprocessed(data, source, config.model)
@@ -172,7 +172,7 @@ def _phases(
     class_weights: Sequence[float] | None,
     group: ProcessGroup,
 ) -> Phases:
-    """Freezes the layers of --freeze, and returns the phases; the first ends at `until`."""
+    """Freezes the layers of --freeze, and returns the phases; the first phase ends at `until`."""
     if config.layer_decay != 1:
         log(layer_groups.table(model, config.layer_decay))
     frozen = freezing.freeze(model, config.freeze) if config.freeze else []

@@ -64,7 +64,7 @@ def load(
 ) -> InMemoryDataset | IndexedDataset:
     """Returns a split of the run's dataset, for training if `training`, otherwise for evaluation.
 
-    Labels are indices in `class_names`. If this is None, they are indices in the split's classes.
+    Labels are indices in `class_names`, or in the split's classes if `class_names` is None.
 
     Raises:
       UserError: if the split does not exist or cannot be read.
@@ -88,7 +88,7 @@ def load_splits(
     """Returns the training and the evaluation examples; every process reads both.
 
     Raises:
-      UserError: if a split cannot be read, a split differs between processes, or the run in `path`
+      UserError: if a split cannot be read, if it differs between processes, or if the run in `path`
         began with other training data.
     """
     log(f"reading {config.dataset} {config.train_split}")
@@ -96,7 +96,7 @@ def load_splits(
         log(note)
     training = load(config, config.train_split, bad, training=True)
     log(training.summary)
-    # This check comes first, because the evaluation split reports a renamed class less clearly.
+    # Checks now, because loading the evaluation split would report a renamed class less clearly.
     if path and (kept := training_data.read(path)):
         _check_same_data(config, kept, training)
     evaluation_split = sources.evaluation_split(config)
@@ -172,7 +172,7 @@ def training_data_of(
 def _check_same_data(
     config: Config, kept: TrainingData, source: InMemoryDataset | IndexedDataset
 ) -> None:
-    """Checks that the number, image shape and classes of the examples are as when the run began."""
+    """Checks that the examples' number, shape and classes are the same as when the run began."""
     split = f"{config.dataset}'s {config.train_split!r}"
     now = source.examples, source.image_shape, source.classes
     began = kept.examples, kept.image_shape, kept.classes
@@ -264,7 +264,7 @@ def class_names(config: Config, kept: Sequence[str] | None, classes: int | None)
     """Returns the class names of a trained model: `kept`, or else those of the training split.
 
     Args:
-      config: flags of the command; --dataset may differ from that of the training.
+      config: flags of the command; --dataset may differ from its value in training.
       kept: names that were saved with the model; None if an old version saved it.
       classes: number of classes that the model was trained on; None if unknown.
 

@@ -30,11 +30,11 @@ class State:
       resumes: number of times that the run was resumed from a checkpoint.
       window: totals since the last logged training point. They are the loss and the top1, each
         summed over examples; the number of examples; the seconds; and the input wait. With
-        --clip_norm, they are also the numbers of updates and of clipped updates.
+        --clip_norm, also the number of updates and the number of clipped updates.
       setting: batch size, learning rate and momentum of the last update.
       evaluation: values of the last evaluation, and its position. If the run averages the model,
         the entries `plain` and `ema` have the values for the parameters and for their average. The
-        entries loss, top1 and top5 repeat the values of the one that --evaluate_with selects.
+        entries loss, top1 and top5 repeat the values of the entry that --evaluate_with selects.
       best: top1 and update of the evaluation with the highest top1. If the run averages the model,
         also the value of --evaluate_with.
       control: state of the controller, which may change the schedule during the run.
@@ -110,7 +110,7 @@ class State:
 def restore(checkpoints: Checkpoints, phases: Phases) -> State:
     """Reads the newest intact checkpoint into the variables, and returns the saved state.
 
-    The variables are those of the checkpoint's phase: before or after frozen layers begin to train.
+    The set of variables depends on whether frozen layers had begun to train at the checkpoint.
     If no checkpoint exists, the result is a new state.
 
     Raises:

@@ -42,9 +42,9 @@ class TrainingStep:
       parameters: variables that train.
       slots: variables of the optimizer, as a list of slots for each parameter.
       starts: position at which each batch norm first trained, by index. When a run resumes, the
-        checkpoint's values replace them.
+        checkpoint's values replace these positions.
       timed: whether to measure the time in which the device waits for examples.
-      average: average of the model's weights, which updates change; None if the run has none.
+      average: average of the model's weights over the updates; None if the run does not average.
       traces: number of times that TensorFlow has traced a stretch.
     """
 
@@ -69,7 +69,8 @@ class TrainingStep:
           by_xla: whether XLA compiles the computations of a replica. If so, ghost batch norms must
             have the `reshaped` kernel. On TPUs, XLA compiles them regardless of this value.
           agree: function (failed) → whether `failed` is true in any of the run's processes. All
-            processes call it before the first update of a shape. So all use XLA, or none does.
+            processes call it before the first update with a new micro-batch size or image size. So
+            either all processes use XLA, or none does.
           **options: further arguments of ReplicaStep.
         """
         self.strategy, self.model, self.timed = strategy, model, timed
@@ -150,7 +151,7 @@ class TrainingStep:
 
     @functools.cached_property
     def _zero(self) -> Callable[[], None]:
-        # TensorFlow names a TPU's computation after the function, so it cannot be a lambda.
+        # TensorFlow names a TPU's computation after its function, so a lambda cannot be used here.
         @tf.function(autograph=False)
         def zero() -> None:
             self.strategy.run(self.replica.zero)

@@ -26,7 +26,7 @@ class TrainedModel:
       class_names: names of the first logits; --num_classes may have added more logits.
       path: path of the checkpoint or export.
       update: number of updates after which the model was saved.
-      choice: line to print, which names the path and the best evaluation of the run.
+      choice: line to print; it names the path and the best evaluation of the run.
       loss: loss function of the run, which turns logits into probabilities.
       evaluated_with: "ema" if the model has the average of the parameters, "plain" if it has the
         parameters themselves; None if the run does not average.
@@ -53,7 +53,7 @@ def load(
       folder: folder of the run or export.
       strategy: strategy whose devices compute the model.
       bad: records examples that cannot be decoded. It is used only if the run does not keep the
-        statistics of the training set, because the training set is then read.
+        statistics of the training set. Otherwise, this function does not read the training set.
 
     Raises:
       UserError: if the model or its class names cannot be read.

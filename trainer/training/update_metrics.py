@@ -14,7 +14,7 @@ class UpdateMetrics:
       top1: fraction of each batch's examples whose label has the largest logit, float [n]. The
         label of a mixed image is the label with the larger share.
       gradient_norm: Euclidean norm of each update's gradient before it is clipped, float [n]. The
-        gradient includes that of the regularizers.
+        gradient includes the gradient of the regularizers.
       micro_batch_sq_norm: squared norm of a micro-batch's mean gradient without the regularizers,
         averaged over the micro-batches of each update, float [n].
       batch_sq_norm: squared norm of each batch's mean gradient without the regularizers, float [n].

@@ -25,7 +25,10 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 def problem(
     strategy: tf.distribute.Strategy, function: Callable[..., Any], specification: Any
 ) -> str:
-    """Runs `function` on zeros of `specification`; returns why XLA cannot compile it, or ""."""
+    """Returns why XLA cannot compile `function`, or "" if it can.
+
+    Runs `function` on zeros with the shapes and data types of `specification`.
+    """
     zeros = tf.nest.map_structure(lambda each: tf.zeros(each.shape, each.dtype), specification)
 
     @tf.function(autograph=False)

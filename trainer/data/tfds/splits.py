@@ -17,7 +17,7 @@ def count_split(splits: Mapping[str, "tfds.core.SplitInfo"], split: str, dataset
 def pieces(
     splits: Mapping[str, "tfds.core.SplitInfo"], split: str, dataset: str
 ) -> list[tuple[str, int, int]]:
-    """Returns the parts of which `split` consists; each lies within one of the named `splits`.
+    """Returns the parts of `split`; each part lies within one of the dataset's `splits`.
 
     Returns:
         For each part, the name in `splits`, the first example's index, and the last index plus 1.
@@ -55,7 +55,7 @@ def count_shared(
 
 
 def split_infos(sizes: Mapping[str, int]) -> dict[str, "tfds.core.SplitInfo"]:
-    """Returns named splits of these sizes, in examples, as `pieces` takes them."""
+    """Returns the argument `splits` of `pieces` from the splits' sizes, in examples, by name."""
     import tensorflow_datasets as tfds
 
     return {

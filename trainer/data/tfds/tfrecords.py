@@ -37,7 +37,8 @@ def load(
         builder: builder of the prepared set.
         split: a split in TFDS's syntax.
         image_size: side, in pixels, of the square to which images are resized; None: not resized.
-        class_names: all names of the set, and maybe others; a label becomes an index into them.
+        class_names: names of all classes of the set, and perhaps of other classes; a label becomes
+            an index into these names.
         name: name of the split for messages.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Models of keras.applications, their ImageNet weights, and the preprocessing of these weights.
+"""Models of keras.applications, their ImageNet weights, and the preprocessing that they need.
 
 Keras downloads weights into its cache, ~/.keras/models, and reads them from there afterwards.
 """
@@ -39,7 +39,8 @@ def check(name: str, channels: int) -> None:
     """Checks that --model=`name` can use ImageNet weights on images with `channels` channels.
 
     Raises:
-        UserError: if such weights do not exist, or do not fit this program's standardisation.
+        UserError: if such weights do not exist or do not fit this program's standardisation, or if
+            `channels` is not 3.
     """
     if constructor_of(name) is None:
         similar = f": use --model={_SIMILAR[name]}" if name in _SIMILAR else ""
@@ -73,7 +74,7 @@ def preprocess(name: str, pixels: keras.KerasTensor) -> keras.KerasTensor:
 def weights(name: str) -> dict[str, np.ndarray]:
     """Returns the ImageNet weights of --model=`name` by path, for 1,000 classes.
 
-    They are for images of the model's default size in Keras.
+    The weights are for images of the model's default size in Keras.
 
     Raises:
         UserError: if the weights are not in Keras' cache and cannot be downloaded.

@@ -11,7 +11,8 @@ def convolution(
     """Returns a size×size convolution. It has no bias, because a batch norm would cancel it.
 
     The initial kernel is normal with the variance of He et al. 2015 (arXiv:1502.01852, eq. 14): 2
-    divided by fan-out. It is not truncated. `padding` is "same" or "valid", as in Keras.
+    divided by fan-out. The distribution is not truncated. `padding` is "same" or "valid", as in
+    Keras.
     """
     return keras.layers.Conv2D(
         channels,

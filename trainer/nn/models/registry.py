@@ -86,7 +86,7 @@ def build(
             and TensorFlow's generators.
         precision: float32 or bfloat16, in which the network's layers compute. Parameters,
             batch-norm statistics and logits are always float32.
-        drop_path: rate of stochastic depth in the last block; only resnet_50 and vit have it.
+        drop_path: rate of stochastic depth in the last block; only for resnet_50 and vit models.
 
     Returns:
         A model from uint8 images [b, h, w, c] to float32 logits [b, classes].

@@ -1,7 +1,7 @@
 """Residual network for large images: ResNet-50, He et al. 2016, arXiv:1512.03385, table 1.
 
 This is the variant v1.5: in a bottleneck block that halves the image, the 3×3 convolution has the
-stride of 2. The initial weights are those of Goyal et al. 2017 (arXiv:1706.02677), section 5.1. The
+stride of 2. The initial weights are as in Goyal et al. 2017 (arXiv:1706.02677), section 5.1. The
 last batch norm of a block starts with γ = 0, so that the block starts as its shortcut alone. The
 initial kernel of the dense layer is normal with standard deviation 0.01.
 
@@ -15,7 +15,7 @@ import keras
 from trainer.nn.models.convolution import activate, convolution, normalize
 from trainer.nn.stochastic_depth import joined, rates
 
-_STAGES = [(64, 3), (128, 4), (256, 6), (512, 3)]  # (channels inside a block, blocks)
+_STAGES = [(64, 3), (128, 4), (256, 6), (512, 3)]  # (channels inside a block, number of blocks)
 _EXPANSION = 4  # Ratio of a block's output channels to the channels inside the block.
 
 

@@ -39,7 +39,7 @@ def build(name: str, image_shape: tuple[int, int, int], classes: int) -> keras.M
 
 
 def load(name: str) -> types.ModuleType:
-    """Imports and returns the module that `name` names, as in --model=module:function.
+    """Imports and returns the module in `name`, the value module:function of --model.
 
     Raises:
         UserError: if the module cannot be imported.

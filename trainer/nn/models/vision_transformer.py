@@ -1,13 +1,13 @@
 """Vision transformers: the plain baseline of Beyer, Zhai & Kolesnikov 2022 (arXiv:2205.01580).
 
-The network is that of Dosovitskiy et al. 2021 (arXiv:2010.11929) in size B, or in the smaller sizes
-Ti and S of Touvron et al. 2021 (DeiT, arXiv:2012.12877). The baseline changes it as follows. The
-position embeddings are fixed sines and cosines in two dimensions (Chen et al. 2021, MoCo v3,
-arXiv:2104.02057). The mean over all patches replaces the class token. Dropout is left out. The head
-is one linear layer, which starts at zero. The baseline's paper finds such a head as good as a head
-with a hidden layer.
+The network is by Dosovitskiy et al. 2021 (arXiv:2010.11929). Its size is B, or one of the smaller
+sizes Ti and S of Touvron et al. 2021 (DeiT, arXiv:2012.12877). The baseline changes the network as
+follows. The position embeddings are fixed sines and cosines in two dimensions (Chen et al. 2021,
+MoCo v3, arXiv:2104.02057). The mean over all patches replaces the class token. Dropout is left out.
+The head is one linear layer, which starts at zero. The baseline's paper finds such a head as good
+as a head with a hidden layer.
 
-Initial weights, the epsilon of layer norm and the approximate GELU are those of the authors' code,
+Initial weights, the epsilon of layer norm and the approximate GELU are as in the authors' code,
 big_vision. All layers and operations are Keras' own. Images may have another size than the size for
 which the network was built. The same range of position embeddings then covers their patches.
 """
@@ -28,7 +28,7 @@ _EXPANSION = 4  # Ratio of the width inside an MLP to the width of a patch.
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """Size of a transformer: values for each patch, attention heads of a block, and blocks."""
+    """Size of a transformer: values per patch, attention heads per block, and number of blocks."""
 
     width: int
     heads: int
@@ -52,7 +52,7 @@ def vision_transformer(
     logits are float32; other layers have Keras' current dtype policy.
 
     Raises:
-        UserError: if `patch` does not divide the height and the width of the images.
+        UserError: if `patch` does not divide both the height and the width of the images.
     """
     check_divides(patch, *image_shape[:2])
     images = keras.Input(image_shape)

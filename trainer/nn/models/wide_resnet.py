@@ -1,8 +1,8 @@
 """Wide residual networks, WRN-depth-width: Zagoruyko & Komodakis 2016, arXiv:1605.07146.
 
 The network has three groups of n blocks. For width k, the groups have 16k, 32k and 64k channels. A
-block has two 3×3 convolutions, and a batch norm and a ReLU come before each of them. The depth is
-6n + 4: the first convolution, the 6n convolutions of blocks, and a shortcut convolution in each
+block has two 3×3 convolutions, and a batch norm and a ReLU come before each convolution. The depth
+is 6n + 4: the first convolution, the 6n convolutions of blocks, and a shortcut convolution in each
 group. If k = 1, the first group does not have a shortcut convolution, but the depth is still called
 6n + 4.
 """
@@ -21,7 +21,7 @@ def wide_resnet(
     """Returns WRN-depth-width from float images [b, h, w, c] to float32 logits [b, classes].
 
     Global average pooling and logits are float32; other layers have Keras' current dtype policy.
-    The initial kernels of convolutions are those of the authors' code. The Dense layer has Keras'
+    The initial kernels of convolutions are as in the authors' code. The Dense layer has Keras'
     default initializer.
 
     Raises:
