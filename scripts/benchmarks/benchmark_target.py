@@ -3,7 +3,8 @@
 Crescendo trains its recipes. The first competitor is the convolutional network of Keras' example
 for MNIST (keras.io/examples/vision/mnist_convnet) with that example's settings: Adam and batches of
 128. The second is the recipes' network, wide_resnet_10_1, with the same settings. Each evaluates
-the test images after every epoch. The time includes the start, reading the data and evaluations.
+the test images after every epoch. All compute in float32. The time includes the start, reading the
+data and evaluations.
 
     python scripts/benchmarks/benchmark_target.py keras convnet  # one competitor's run
 """
@@ -18,6 +19,7 @@ import tempfile
 import time
 from typing import Any
 
+HERE = pathlib.Path(__file__).parent
 TARGET, MOST_EPOCHS = 0.9, 16
 RUNS = {
     "Crescendo, fashion_mnist_grow": ["crescendo", "fashion_mnist_grow"],
@@ -33,20 +35,22 @@ def crescendo(recipe: str) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "trainer", "train", f"--model_dir={folder}/run"]
-        command += [f"--flagfile=flags/{recipe}.flags", "--log_every_updates=100"]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        command += [f"--flagfile=flags/{recipe}.flags", "--precision=float32"]
+        process = subprocess.Popen([*command, f"--epochs={MOST_EPOCHS}"], stdout=subprocess.DEVNULL)
         metrics = pathlib.Path(folder) / "run" / "metrics.jsonl"
+        running = True
         try:
-            while process.poll() is None:
+            while running:
                 time.sleep(0.2)
-                points = read(metrics) if metrics.exists() else []
-                for point in points:
+                running = process.poll() is None  # Before the last look at the metrics.
+                for point in read(metrics) if metrics.exists() else []:
                     if point["split"] == "eval" and point["top1"] >= TARGET:
                         report(point["epoch"], point["top1"])
                         return
         finally:
             process.terminate()
-            process.wait()
+        if process.wait():
+            sys.exit(f"{recipe} ended with status {process.returncode}")
 
 
 def keras(network: str) -> None:
@@ -90,18 +94,23 @@ def report(epoch: float, top1: float) -> None:
 
 def compare(rounds: int) -> None:
     """Runs all competitors in turn, each `rounds` times, and prints the table."""
+    root = HERE.parents[1]
+    paths = {"PYTHONPATH": f"{root}{os.pathsep}{HERE}"}
+    prepare = "from trainer.data.tfds.prepare import prepare; prepare('fashion_mnist', None)"
+    subprocess.run([sys.executable, "-c", prepare], cwd=root, check=True, capture_output=True)
     found: dict[str, list[dict[str, float]]] = {name: [] for name in RUNS}
     for _ in range(rounds):
         for name, command in RUNS.items():
-            environment = os.environ | {"START": str(time.time())}
             done = subprocess.run(
-                [sys.executable, __file__, *command],
-                env=environment,
-                capture_output=True,
+                [sys.executable, HERE / "benchmark_target.py", *command],
+                cwd=root,
+                env=os.environ | paths | {"START": str(time.time())},
+                stdout=subprocess.PIPE,
                 text=True,
                 check=True,
             )
-            found[name] += [json.loads(line) for line in done.stdout.splitlines()]
+            lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+            found[name] += [json.loads(line) for line in lines]
     print(f"\ntime to {TARGET:.0%} of the test images, {rounds} runs each, interleaved")
     print("| trainer | seconds | range | epochs | runs that reached it |\n|---|---|---|---|---|")
     for name, results in found.items():

@@ -32,7 +32,7 @@ from trainer.config.flags import Config
 from trainer.errors import UserError
 from trainer.nn import moving_statistics
 from trainer.run_dir.training_data import TrainingData
-from trainer.schedule.layout import Layout, default_micro_batch_size
+from trainer.schedule.layout import Layout, default_micro_batch_size, lay_out
 from trainer.schedule.noise_scale import Setting
 from trainer.schedule.stretch import Stretch
 from trainer.training.step import TrainingStep
@@ -90,7 +90,9 @@ def pack(config: Config, folder: pathlib.Path, accumulation: int) -> None:
     """Writes the package of the update of `config` with `accumulation` micro-batches."""
     schedule, *_ = planned(dataclasses.replace(config, plan_replicas=1, plan_hosts=1))
     start = schedule.start
-    size = config.micro_batch_size or default_micro_batch_size(config.ghost_batch_size)
+    ghost = config.ghost_batch_size
+    layout = lay_out(start.batch_size, 1, ghost, default_micro_batch_size(ghost))
+    size = config.micro_batch_size or layout.micro_batch_size
     data = trace.training_data(config, schedule.examples)
     step = trace.training_step(config, data, 1)
     update = trace.traced(step, size)

@@ -5,8 +5,10 @@ import pytest
 from tests.support.configs import done, parsed
 from tests.support.encoded_folders import write_folder
 from trainer.errors import UserError
+from trainer.schedule.plan import Phase
 from trainer.training import input_rate
 
+PHASE = Phase(0.0, 0, 1, 32, 0.1, 0.9, 1.0, micro_batch_size=32, accumulation=1)
 SIZES = ["--image_size=8", "--augment=imagenet", "--initial_batch_size=32"]
 
 
@@ -30,8 +32,8 @@ def test_a_plan_compares_what_a_host_needs_with_what_this_machine_decodes(
     for found in (slow, fast):
         assert 1 < found["input_images_per_second"] < 1e6
         assert f"read and decode {found['input_images_per_second']:,.0f}" in found["notes"][-1]
-    assert "waits for input" not in slow["notes"][-1]
-    assert "so it waits for input unless it has " in fast["notes"][-1]
+    assert "wait for input" not in slow["notes"][-1]
+    assert " such cores would decode as many" in fast["notes"][-1]
 
 
 @pytest.mark.parametrize("of_set", ["--dataset=image_folder:nowhere", "--dataset=imagenet2012"])
@@ -45,7 +47,7 @@ def test_images_that_are_elsewhere_are_not_measured(of_set, capsys, tmp_path):
 
 def test_a_set_that_is_not_indexed_is_refused():
     with pytest.raises(UserError, match="fashion_mnist is not prepared as ArrayRecord"):
-        input_rate.measure(parsed())
+        input_rate.measure(parsed(), PHASE)
 
 
 def test_images_of_which_none_can_be_decoded_are_not_measured(tmp_path, capsys):
@@ -54,6 +56,18 @@ def test_images_of_which_none_can_be_decoded_are_not_measured(tmp_path, capsys):
     assert "input_images_per_second" not in found
     assert "was not measured: " in found["notes"][-1]
     assert "101 examples in a row" in found["notes"][-1]
+
+
+@pytest.mark.parametrize(
+    "flags", [["--augment=imagenet,mixup"], ["--augment=none", "--image_sizes=8@0%,16@50%"]]
+)
+def test_the_pipeline_is_that_of_the_fastest_phase(tmp_path, capsys, monkeypatch, flags):
+    """Ghost batches of 48 do not divide the default micro-batch of 128."""
+    monkeypatch.setattr(input_rate, "_WARM_UP", 0.1)
+    monkeypatch.setattr(input_rate, "_SECONDS", 0.1)
+    sizes = ["--ghost_batch_size=48", "--initial_batch_size=48", "--max_batch_size=48"]
+    flags = [f"--dataset={write_folder(tmp_path, 64)}", *sizes, *flags]
+    assert plan(capsys, 100.0, *flags)["input_images_per_second"] > 0
 
 
 def test_images_that_are_decoded_once_are_not_measured(capsys):

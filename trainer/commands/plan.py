@@ -46,10 +46,10 @@ def run(config: Config) -> int:
     lines = _model_lines(config)
     lines += notes.lines(config, examples, counted)
     found: dict[str, Any] = {"examples": examples, "total_updates": updates}
-    if machines and (config.augmentation.resized_crop or config.skip_bad_examples):
+    if machines and _stays_encoded(config):
         from trainer.training import input_rate  # Imports TensorFlow.
 
-        rates, line = input_rate.described(config, cost.host_rate(counted, machines))
+        rates, line = input_rate.described(config, *cost.fastest_host(counted, machines))
         found |= rates
         lines.append(line)
     if config.format == "json":
@@ -116,8 +116,7 @@ def planned(
     """Returns the trajectory of a run, the number of replicas, and the number of hosts.
 
     The trajectory maps a position (number of examples consumed so far) to a Setting.
-    `count_examples` maps a dataset, a split and a data folder to the number of examples, or to None
-    if this number is unknown.
+    `count_examples` returns the number of examples of a dataset, split and data folder, or None.
 
     Raises:
       UserError: if the flags contradict each other, or the number of training examples is not
@@ -145,7 +144,10 @@ def planned(
 
 
 def layouts(config: Config, schedule: trajectory.Trajectory, replicas: int) -> plan.Layouts:
-    """Returns a function from batch size and image size (ignored) to the layout."""
+    """Returns a function from the batch size and the image size to the layout.
+
+    A layout is (replicas, micro-batch size, accumulation). It does not depend on the image size.
+    """
     # If --micro_batch_size is 0, training may measure the best size. The plan assumes the default.
     ghost = config.ghost_batch_size
     most = schedule.micro_batch_size or config.micro_batch_size or default_micro_batch_size(ghost)
@@ -199,6 +201,12 @@ def _machines(config: Config, replicas: int, hosts: int) -> cost.Machines | None
         latency=config.plan_link_latency,
         image_size=size,
     )
+
+
+def _stays_encoded(config: Config) -> bool:
+    """Returns whether images are surely decoded in each epoch; other large sets may be, too."""
+    several = bool(config.image_sizes) and image_listing.is_listed(config.dataset)
+    return config.augmentation.resized_crop or config.skip_bad_examples or several
 
 
 def _size_of_times(run: str | None, measured: int | None, planned: int | None) -> int | None:

@@ -89,7 +89,7 @@ def check_together(command: str, config: Config) -> None:
     _check_strategy(config)
     _check_balance(config)
     _check_drop_path(config)
-    # A command that does not train takes its flags from a run, but the user may replace --augment.
+    # `evaluate`, `export` and `predict` take a run's flags, but the user may replace --augment.
     # The run's other augmentation flags then have no effect, so they need not fit the new value.
     if command in TRAINING:
         _check_augment(config)

@@ -55,8 +55,8 @@ def to_flagfile(config: Config) -> str:
     """Returns the flagfile that replays the run of `config`.
 
     The flagfile has no line for a flag that is None or in `ONE_CALL`. A flags.txt without
-    --order_version means order version 1. So `config` must have an order version if the result becomes
-    the flags.txt of a run.
+    --order_version means order version 1. So `config` must have an order version if the result
+    becomes the flags.txt of a run.
     """
 
     def line(name: str, value: object) -> str:

@@ -1,4 +1,4 @@
-"""Declares Config, which has all flags; Config inherits the flags in the other modules."""
+"""Declares Config, which has all flags: its own flags, and the flags of its base classes."""
 
 import dataclasses
 import re

@@ -37,7 +37,7 @@ _CUT = (
 def worker_session(
     worker: Worker | None, timeout: float, flags: Sequence[str] = ()
 ) -> Iterator[Callable[[str], list[str]]]:
-    """Connects to the other workers; monitors them during the `with` block; waits for their end.
+    """Connects to the other workers, monitors them in the `with` block, and awaits their end.
 
     If another worker is lost, this process ends within `timeout` seconds of that worker's last
     message. If TensorFlow raises an error because of the loss, a LostWorkerError replaces the

@@ -18,7 +18,7 @@ from trainer.distributed.worker import Worker
 
 @dataclasses.dataclass(frozen=True)
 class ProcessGroup:
-    """The processes of a run, and the `index` of this process; by default, one process.
+    """The processes of a run, and the `index` of this process; the default is one process.
 
     Attributes:
       all_reduce: function from an array of this process to the sum of the arrays of all processes.

@@ -29,7 +29,8 @@ _PATIENCE = 5.0  # Seconds to wait for an answer on one connection.
 def rendezvous(worker: Worker, same: Mapping[str, Any], timeout: float) -> dict[int, Line]:
     """Waits until all workers have connected; returns connections, by the other worker's index.
 
-    The chief gets a connection to each other worker. Each other worker gets one connection, to the chief.
+    The chief gets a connection to each other worker. Each other worker gets only the connection to
+    the chief.
 
     Args:
       worker: this process.

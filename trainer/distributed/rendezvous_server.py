@@ -85,9 +85,10 @@ class _Reception:
             await asyncio.sleep(0)
 
     def _drop_oldest(self) -> bool:
-        """Drops the oldest caller of the machine with most callers; returns False if nobody calls.
+        """Drops the oldest caller of the machine with most callers.
 
-        A machine that floods the chief with calls thus loses only its own calls.
+        Returns False if there are no callers. A machine that floods the chief with calls thus loses
+        only its own calls.
         """
         if not self._callers:
             return False
@@ -121,7 +122,7 @@ class _Reception:
                 self.over.set_result(refusal)
 
     async def _admit(self, connection: socket.socket) -> tuple[int, int, Line]:
-        """Authenticates a caller; returns its index, the number of workers it sent, and a Line.
+        """Authenticates a caller; returns the index and the worker count that it sent, and a Line.
 
         Raises:
           ForgedError: if the caller has another version, or does not know the secret.

@@ -72,7 +72,7 @@ class Line:
         return HEADER.pack(len(message), _mac(self._sending_key, place, message)) + message
 
     def size(self, header: bytes, most_bytes: int) -> int:
-        """Returns the message length in `header`; a length above `most_bytes` is a ForgedError."""
+        """Returns the message length in `header`; raises ForgedError if it exceeds `most_bytes`."""
         size, _ = HEADER.unpack(header)
         if size > most_bytes:
             raise ForgedError(f"a message of {size:,} bytes")

@@ -55,7 +55,7 @@ def warnings(pattern: str, model: keras.Model, loaded: Transfer | None) -> list[
 
 
 def summary(model: keras.Model, frozen: int) -> str:
-    """Returns a line about how much of `model` trains, if `frozen` of its layers are frozen."""
+    """Returns a line about how much of `model` trains; `frozen` is the number of frozen layers."""
     count = sum(variable.value.shape.num_elements() for variable in model.trainable_variables)
     return (
         f"--freeze: {frozen} of {len(layer_paths(model))} layers are frozen; "

@@ -71,7 +71,7 @@ def rate_factors(model: keras.Model, decay: float) -> list[float]:
 
 
 def table(model: keras.Model, decay: float) -> str:
-    """Returns a line for each group: factor, first and last layer; warns of factors below 0.001.
+    """Returns a line per group (factor, first and last layer), and warns of factors below 0.001.
 
     Raises:
         UserError: if `model` contains a subclassed model, because the order of its layers is not

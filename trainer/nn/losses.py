@@ -3,8 +3,8 @@
 There are two losses. Each is the cross entropy of one example with targets t in [0, 1] and logits
 z. Below, c is the index of a class, and p_c is the class's probability:
 
-    softmax:  −Σ_c t_c log p_c,                              p = softmax(z)
-    sigmoid:  −Σ_c t_c log p_c + (1 − t_c) log(1 − p_c),     p_c = 1 / (1 + exp(−z_c))
+    softmax:  −Σ_c t_c log p_c,                                p = softmax(z)
+    sigmoid:  −Σ_c (t_c log p_c + (1 − t_c) log(1 − p_c)),     p_c = 1 / (1 + exp(−z_c))
 
 `sigmoid` is a sum over the classes, as in big_vision. It may also be a mean over the classes, as in
 ResNet strikes back (2110.00476) and PyTorch. The target of the label's class is 1; the targets of

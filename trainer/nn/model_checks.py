@@ -167,7 +167,7 @@ def _check_assignments(name: str, graph: tf.Graph) -> None:
 
 
 def _check_randomness(name: str, graph: tf.Graph) -> None:
-    """Refuses random operations that keep a state in TensorFlow, since the run cannot set it."""
+    """Refuses random operations that keep a state in TensorFlow: a run cannot set this state."""
     for node in _nodes(graph):
         stateful = node.op.startswith(("Stateful", "Rng")) and node.op != "StatefulPartitionedCall"
         if stateful or {"seed", "seed2"} <= set(node.attr):

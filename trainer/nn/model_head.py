@@ -96,7 +96,7 @@ def _traced(model: keras.Model) -> tuple[tf.Graph, tf.Tensor]:
 def _origins(
     graph: tf.Graph, captured: dict[tf.Operation, set[str]]
 ) -> tuple[set[tf.Operation], dict[tf.Operation, set[str]]]:
-    """Returns the operations that depend on images; for all others, the paths of their weights."""
+    """Returns the operations that depend on images, and the weight paths of the others."""
     images = {graph.inputs[0].op}
     weights: dict[tf.Operation, set[str]] = dict(captured)
     for op in graph.get_operations():  # An operation comes after its inputs.

@@ -146,10 +146,10 @@ def _normalised(
     """Returns m̂ / (√v̂ + epsilon) and the new slots: moving averages that start at zero.
 
     The averages of the gradient and of its square have a bias, because they start at zero. To
-    correct it, each is divided by the same moving average of ones. For the gradient, this divisor
-    is 1 − ∏ β₁, which is right even if β₁ changes. A divisor has the same rounding errors as the
-    average that it divides. In float32, the formula 1 − 0.999ᵗ for t updates would differ from the
-    divisor by a relative 1e-5.
+    correct this, each average is divided by a moving average of ones with the same β. For the
+    gradient, this divisor is 1 − ∏ β₁, which is right even if β₁ changes. A divisor has the same
+    rounding errors as the average that it divides. In float32, the formula 1 − 0.999ᵗ for t updates
+    would differ from the divisor by a relative 1e-5.
     """
 
     def average(old: tf.Tensor, new: tf.Tensor | float, beta: tf.Tensor | float) -> tf.Tensor:

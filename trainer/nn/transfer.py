@@ -55,7 +55,7 @@ class Transfer:
 def transfer(
     model: keras.Model, source: Mapping[str, np.ndarray], *, with_head: bool = True
 ) -> Transfer:
-    """Assigns to each weight of `model` the value that `source` has at the same path and shape.
+    """Assigns to each weight of `model` the value in `source` with the same path and shape, if any.
 
     Args:
         model: the model to change; `layer_paths.weight_paths` defines its paths.

@@ -83,8 +83,8 @@ def _families(
 ) -> tuple[dict[str, _Grid], set[str]]:
     """Groups conditions into families; in a family, only the flags `names` and `tied` differ.
 
-    A family is left out if any flag in `names` has only one value among the family's conditions
-    with results.
+    A family is left out if any flag in `names` has fewer than two values among the family's
+    conditions with results.
 
     Returns:
       The grid of each family, by the family's label; and `tied`, the flags in `_FOLLOW` that vary,

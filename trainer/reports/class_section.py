@@ -12,7 +12,7 @@ from trainer.reports.tables import Table
 from trainer.run_dir import class_evaluation
 
 _MOST_ROWS = 100  # Largest number of classes in the table of classes.
-_MOST_PAIRS = 20  # Largest number of rows in the table of confusions, and of names in a list.
+_MOST_PAIRS = 20  # Largest number of rows in the table of confusions, and of names in a sentence.
 
 
 def build(run: RunRecord, number: int | None = None) -> tuple[html.Section, list[Picture]]:

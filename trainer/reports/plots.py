@@ -72,7 +72,7 @@ class Picture:
       caption: text below the picture, such as the meaning of its symbols.
       draw: function that draws the picture into a figure.
       height: height without the legend, in inches; all pictures have the same width.
-      legend: whether the picture has its own legend on a page; PNG files always have legends.
+      legend: whether a page shows the picture's own legend; a PNG file always shows it.
     """
 
     name: str

@@ -69,7 +69,7 @@ def _results(groups: Sequence[Condition]) -> _Part:
 
 
 def _averages(condition: Condition) -> bool:
-    """Returns whether any run in `condition` was evaluated with its averaged parameters."""
+    """Returns whether any run in `condition` has the results of its averaged parameters."""
     return any(run.evaluated_with == "ema" for run in condition.runs)
 
 

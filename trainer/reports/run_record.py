@@ -58,7 +58,7 @@ class RunRecord:
 
     @property
     def evaluations(self) -> list[dict[str, Any]]:
-        """Evaluations with the parameters that `evaluated_with` names; None means plain ones."""
+        """Evaluations of the plain parameters, or of their average if `evaluated_with` is "ema"."""
         return self.points_of("eval_ema" if self.evaluated_with == "ema" else "eval")
 
     @property

@@ -15,7 +15,7 @@ def best(folder: pathlib.Path, path: pathlib.Path) -> dict[str, Any] | None:
     """Returns top1 and update of a run's best evaluation; None if the run has not evaluated yet.
 
     Args:
-      folder: folder of the run's checkpoints. The newest intact checkpoint has the best evaluation.
+      folder: folder of the run's checkpoints; the newest intact checkpoint records the evaluation.
       path: an intact checkpoint of the run, possibly a copy in another folder. It is read if
         `folder` has no intact checkpoint.
     """

@@ -96,7 +96,7 @@ class MetricsWriter:
         self._draw(metrics.read(self._path))
 
     def _start(self) -> list[Summary]:
-        """Returns summaries of the flags and of the augmented pictures, read from the run's files."""
+        """Returns summaries of the flags and the augmented pictures, read from the run's files."""
         folder, found = self._path.parent, []
         try:
             if flags := directory.kept_flags(folder):

@@ -115,7 +115,8 @@ def with_kept_flags(command: str, config: Config, given: Sequence[str]) -> Confi
     `given` is the command line from which `config` was parsed.
 
     Raises:
-      UserError: if `kept_flags` raises this error, or this version rejects a flag of the run or export.
+      UserError: if `kept_flags` raises a UserError, or this version rejects a flag of the run or
+        export.
     """
     kept = kept_flags(command, config)
     if not kept:

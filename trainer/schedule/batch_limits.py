@@ -15,7 +15,7 @@ def largest_batch(config: Config, start: Setting, smallest: int, examples: int) 
 
     Args:
       config: flags of the run.
-      start: batch size, learning rate and momentum at the start of the run.
+      start: batch size, learning rate and momentum without annealing and warm-ups.
       smallest: smallest batch of the run, in examples; a momentum warm-up begins with it.
       examples: N, the number of training examples.
 

@@ -14,7 +14,7 @@ from trainer.schedule.realize import Target
 
 
 class Controller:
-    """Base class of controllers, and the controller of a fixed schedule, which changes nothing."""
+    """Base class of controllers. It changes nothing, and is itself used for a fixed schedule."""
 
     ended = False  # True once the run should stop, even before its last epoch.
     every: int | None = None  # Examples between calls of `measured`; None if it is not called.

@@ -173,10 +173,14 @@ def _batch_size(on: Machines, seconds: float) -> int:
     return math.ceil(seconds / on.compute.example * on.replicas * (1 - 1e-9))
 
 
-def host_rate(phases: Sequence[Phase], on: Machines) -> float:
-    """Returns the examples per second that one host trains on, in the fastest phase."""
-    rates = (each.batch_size / phase_cost(each, on).update_seconds for each in phases)
-    return max(rates) / on.hosts
+def fastest_host(phases: Sequence[Phase], on: Machines) -> tuple[Phase, float]:
+    """Returns the phase in which a host trains on the most examples per second, and that rate."""
+
+    def rate(phase: Phase) -> float:
+        return phase.batch_size / phase_cost(phase, on).update_seconds / on.hosts
+
+    fastest = max(phases, key=rate)
+    return fastest, rate(fastest)
 
 
 def columns(on: Machines, examples: int) -> dict[str, Callable[[Phase], str]]:

@@ -51,7 +51,7 @@ def default_micro_batch_size(ghost_batch_size: int) -> int:
 def check_divides(
     what: str, batch_size: int, replicas: int, ghost_batch_size: int, *others: int
 ) -> None:
-    """Checks that replicas × ghost batch divides the batch size; errors name the batch `what`.
+    """Checks that replicas × ghost batch divides the batch size; `what` names the size in errors.
 
     Raises:
       UserError: if the product does not divide the batch size. The message proposes the nearest

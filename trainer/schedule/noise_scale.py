@@ -4,8 +4,8 @@
 
 ε is the learning rate, B the batch size, m the momentum and N the number of training examples.
 g measures the random fluctuations of SGD. Runs with the same g over the same examples follow the
-same learning curve. The user names the values of a tuned run, the reference (ε₀, B₀, m₀), which
-determine g. If the user also sets some of ε, B and m, `solve` computes the others from g.
+same learning curve. The user gives the values ε₀, B₀ and m₀ of a tuned run, called the reference.
+They determine g. If the user also sets some of ε, B and m, `solve` computes the others from g.
 """
 
 import dataclasses

@@ -30,7 +30,7 @@ class Span:
         return self.position + self.updates * self.first.batch_size
 
     def position_of(self, update: int) -> int:
-        """Returns the position of an update of the span; the first update is 0."""
+        """Returns the position of an update of the span; `update` is 0 for the first update."""
         return self.position + update * self.first.batch_size
 
 

@@ -1,17 +1,21 @@
 """Measures how many encoded images this machine reads and decodes in a second, for `plan`."""
 
+import contextlib
 import math
 import time
 from collections.abc import Iterator
 from typing import Any
 
+import tensorflow as tf
+
 from trainer.config.flags import Config
 from trainer.data import image_listing, mixing, pipeline
 from trainer.data.bad_examples import BadExamples
+from trainer.data.datasets import PREFETCH
 from trainer.data.indexed import IndexedDataset
 from trainer.data.tfds import prepare, records
 from trainer.errors import UserError
-from trainer.schedule.layout import default_micro_batch_size
+from trainer.schedule.plan import Phase
 from trainer.system.cores import usable
 from trainer.system.tensorflow_errors import translate
 from trainer.training import setup
@@ -21,12 +25,13 @@ from trainer.training import setup
 _WARM_UP, _SECONDS = 1.0, 2.0
 
 
-def described(config: Config, needed: float) -> tuple[dict[str, float], str]:
-    """Measures the input rate of this machine, and compares it with the rate that a host needs.
+def described(config: Config, phase: Phase, needed: float) -> tuple[dict[str, float], str]:
+    """Measures the input of this machine, and compares it with the images that a host needs.
 
     Args:
-      config: flags of the plan; with these flags, the training images must stay encoded.
-      needed: images per second that the replicas of one host train on.
+      config: flags of the plan; its images stay encoded.
+      phase: phase in which a host trains on the most images per second.
+      needed: number of these images per second.
 
     Returns:
       Entries of the plan's JSON, and a line of text.
@@ -34,7 +39,7 @@ def described(config: Config, needed: float) -> tuple[dict[str, float], str]:
     found = {"host_images_per_second": needed}
     asked = f"a host of this plan trains on {needed:,.0f} images/s"
     try:
-        rate = measure(config)
+        rate = measure(config, phase)
     except UserError as error:
         reason = str(error).splitlines()[0].rstrip(".")
         return found, f"{asked}; how many it can decode was not measured: {reason}"
@@ -44,42 +49,52 @@ def described(config: Config, needed: float) -> tuple[dict[str, float], str]:
     line = f"{asked}; {own} read and decode {rate:,.0f}"
     if rate < needed:
         enough = math.ceil(needed / rate * cores)
-        line += f", so it waits for input unless it has {enough} such cores"
+        line += f", so it would wait for input; {enough} such cores would decode as many"
     return found, line
 
 
-def measure(config: Config) -> float:
-    """Returns the images per second that the input pipeline yields on all usable cores.
+def measure(config: Config, phase: Phase) -> float:
+    """Returns the images per second of the input pipeline in `phase`, on all usable cores.
 
     The measurement takes some seconds. Images that cannot be decoded are replaced by others.
 
     Raises:
-      UserError: if the training images are missing or are not prepared for reading by index, or if
-        none of them can be decoded.
+      UserError: if the training images are missing, cannot be read by index without preparing them,
+        or none of them can be decoded.
     """
+    with contextlib.suppress(RuntimeError):  # TensorFlow may have started.
+        tf.config.set_visible_devices([], "GPU")  # TensorFlow would take all of their memory.
     _check_is_here(config)
     bad = BadExamples(skip=True, most_reported=0)
     source = setup.load(config, config.train_split, bad, training=True)
-    assert isinstance(source, IndexedDataset)  # With skip=True, images stay encoded.
+    assert isinstance(source, IndexedDataset)  # Images that may be skipped stay encoded.
     stream = pipeline.ExampleStream(
         source, config.augmentation, config.seed, bad=bad, mixing=mixing.from_config(config)
     )
-    size = default_micro_batch_size(config.ghost_batch_size)
     batches = iter(
         pipeline.training(
-            stream, position=0, micro_batch_size=size, replicas=1, local_replicas=range(1)
+            stream,
+            position=0,
+            micro_batch_size=phase.micro_batch_size,
+            replicas=1,
+            local_replicas=range(1),
+            image_size=phase.image_size,
         )
     )
     with translate(bad.refusal):
-        _count(batches, _WARM_UP)
-        count, seconds = _count(batches, _SECONDS)
-    return count * size / seconds
+        _count(batches, _WARM_UP, least=PREFETCH + 1)
+        count, seconds = _count(batches, _SECONDS, least=1)
+    return count * phase.micro_batch_size / seconds
 
 
-def _count(batches: Iterator[Any], seconds: float) -> tuple[int, float]:
-    """Takes batches for at least `seconds`; returns their number and the seconds that passed."""
+def _count(batches: Iterator[Any], seconds: float, least: int) -> tuple[int, float]:
+    """Takes batches for `seconds`, and at least `least` batches.
+
+    Returns:
+      Number of batches, and the seconds that passed.
+    """
     start, count, passed = time.perf_counter(), 0, 0.0
-    while passed < seconds:
+    while passed < seconds or count < least:
         next(batches)
         count, passed = count + 1, time.perf_counter() - start
     return count, passed

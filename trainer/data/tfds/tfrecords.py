@@ -46,11 +46,42 @@ def load(
     """
     image, label = records.supervised_features(builder, name)
     shape = image.shape if image_size is None else (image_size, image_size, image.shape[-1])
+    resizes = shape != image.shape
+    try:
+        images, labels = _decoded(builder, split, shape, resizes, name)
+    except UserError:
+        if resizes:
+            raise
+        # TFDS does not check the size of a file. If all files are sound, some images have another.
+        images, labels = _decoded(builder, split, shape, True, name)
+    own_names = records.label_names(label, name)
+    if unlabelled := np.count_nonzero((labels < 0) | (labels >= len(own_names))):
+        raise UserError(
+            f"{name}: {unlabelled:,} of {len(labels):,} examples have no label: choose another "
+            "split"
+        )
+    place_of = np.array(places(own_names, class_names), np.int64)
+    return InMemoryDataset(images, place_of[labels], class_names, name)
+
+
+def _decoded(
+    builder: tfds.core.DatasetBuilder,
+    split: str,
+    shape: tuple[int, int, int],
+    resizes: bool,
+    name: str,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns images, uint8 [n, h, w, c], and labels, int64 [n], of all records of a split.
+
+    Raises:
+        UserError: if files are damaged. Also if an image does not have `shape` = (h, w, c), unless
+            `resizes` is True: then images are resized.
+    """
     examples = count_split(builder.info.splits, split, name)
     images, labels = aligned_empty((examples, *shape)), np.empty(examples, np.int64)
-    count = 0
+    batches, count = _batches(builder, split, shape, resizes), 0
     try:
-        for batch_images, batch_labels in _batches(builder, split, shape).as_numpy_iterator():
+        for batch_images, batch_labels in batches.as_numpy_iterator():
             end = count + len(batch_labels)
             images[count:end], labels[count:end] = batch_images, batch_labels
             count = end
@@ -64,21 +95,14 @@ def load(
             f"{name} has {count:,} of its {examples:,} records in {builder.data_path}: "
             "delete that folder and prepare it again"
         )
-    own_names = records.label_names(label, name)
-    if unlabelled := np.count_nonzero((labels < 0) | (labels >= len(own_names))):
-        raise UserError(
-            f"{name}: {unlabelled:,} of {examples:,} examples have no label: choose another split"
-        )
-    place_of = np.array(places(own_names, class_names), np.int64)
-    return InMemoryDataset(images, place_of[labels], class_names, name)
+    return images, labels
 
 
 def _batches(
-    builder: tfds.core.DatasetBuilder, split: str, shape: tuple[int, int, int]
+    builder: tfds.core.DatasetBuilder, split: str, shape: tuple[int, int, int], resizes: bool
 ) -> tf.data.Dataset:
     """Returns decoded batches (uint8 [n, h, w, c], int64 [n]) in the order of the files."""
     image_key, label_key = builder.info.supervised_keys
-    resizes = builder.info.features[image_key].shape != shape
     features = records.features(image_key, label_key)
 
     def decode(encoded: tf.Tensor) -> tf.Tensor:

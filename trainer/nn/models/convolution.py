@@ -2,7 +2,7 @@
 
 import keras
 
-_EPSILON = 1e-5  # Torch's default, which the papers' code uses; Keras' default is 1e-3.
+_EPSILON = 1e-5  # Torch's default, as in the code of the networks' papers; Keras' default is 1e-3.
 
 
 def convolution(

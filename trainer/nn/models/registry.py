@@ -4,7 +4,7 @@ A name is `wide_resnet_<depth>_<width>`, `vit_<ti|s|b>_<patch>`, `resnet_50`, `v
 `inception_resnet_v2`, a constructor in keras.applications as Keras spells it, or `module:function`,
 a function of the user.
 
-The model standardises its images itself, so that training, evaluation and export do it alike. It
+The model standardises its images itself, in the same way in training, evaluation and export. It
 then calls the network, which computes the logits. If the network has an integer Input, or a
 Rescaling or Normalization layer of its own, it gets pixel values 0 to 255 without standardisation.
 All batch normalization becomes ghost batch normalization.
@@ -84,8 +84,8 @@ def build(
         ghost: settings of the ghost batch norms.
         seed: seed of the initial weights. This function also sets the seeds of Python's, numpy's
             and TensorFlow's generators.
-        precision: float32 or bfloat16, in which the network's layers compute. Parameters,
-            batch-norm statistics and logits are always float32.
+        precision: data type in which the network's layers compute: float32 or bfloat16.
+            Parameters, batch-norm statistics and logits are always float32.
         drop_path: rate of stochastic depth in the last block; only for resnet_50 and vit models.
 
     Returns:
