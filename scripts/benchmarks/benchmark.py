@@ -152,9 +152,7 @@ def compare(model: str, batch_size: int, precision: str, rounds: int, quick: boo
         f"\n{model}, B {batch_size}, {precision}, {rounds} rounds; "
         f"float32 matrix product {peak / 1e9:.0f} GFLOP/s"
     )
-    print(
-        "| trainer | images/s | range | Crescendo's step is | of the float32 product | peak memory |"
-    )
+    print("| trainer | images/s | range | Crescendo is | of the float32 product | peak memory |")
     print("|---|---|---|---|---|---|")
     for worker in workers:
         rates = worker.rates()
@@ -186,8 +184,8 @@ def whole_run() -> None:
         seconds = time.perf_counter() - start
         result = json.loads((pathlib.Path(folder) / "run" / "result.json").read_text())
     print(
-        f"\na run of two epochs, B 128, float32: {result['examples_per_second']:,.0f} images/s in training, "
-        f"{result['position'] / seconds:,.0f} from the start of the process to its end"
+        f"\na run of two epochs, B 128, float32: {result['examples_per_second']:,.0f} images/s in "
+        f"training, {result['position'] / seconds:,.0f} from the start of the process to its end"
     )
 
 

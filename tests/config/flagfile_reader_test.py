@@ -88,7 +88,7 @@ def refused(*arguments):
 def test_a_flagfile_that_names_itself_is_rejected(tmp_path):
     own = write(tmp_path / "own.flags", f"--flagfile={tmp_path}/other.flags")
     write(tmp_path / "other.flags", "--flagfile=own.flags")
-    assert "names itself, directly or through another flagfile" in refused(f"--flagfile={own}")
+    assert "includes itself, directly or through another flagfile" in refused(f"--flagfile={own}")
     twice = write(tmp_path / "twice.flags", "--flagfile=x.flags", "--flagfile=x.flags")
     write(tmp_path / "x.flags", "--seed=1")
     assert texts(f"--flagfile={twice}") == ["--seed=1", "--seed=1"]

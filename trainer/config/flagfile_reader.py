@@ -2,7 +2,8 @@
 
 A flagfile has one flag per line; lines that start with # or // are comments. A flagfile is looked
 up in the current folder, then among the recipes, which are the flagfiles that come with this
-program. If flagfile a names flagfile b, b is first looked up in the folder of a.
+program. If x.flags contains --flagfile=y.flags, y.flags is first looked up
+in the folder of x.flags.
 """
 
 import dataclasses
@@ -83,11 +84,11 @@ def _found(name: str, folder: pathlib.Path) -> pathlib.Path:
 
 
 def _flags_in(path: pathlib.Path, around: tuple[pathlib.Path, ...]) -> Iterator[Argument]:
-    """Yields the flags of a flagfile; `around` are the flagfiles around it, the outermost first."""
+    """Yields the flags of a flagfile; `around` are those that include it, the outermost first."""
     if path.resolve() in around:
         raise UserError(
-            f"--flagfile={path} names itself, directly or through another flagfile.\n"
-            f"Remove that line from {around[-1]}."
+            f"the flagfile {path} includes itself, directly or through another flagfile.\n"
+            f"Remove the line that names it from {around[-1]}."
         )
     lines = (line.strip() for line in _read(path).splitlines())
     flags = iter([line for line in lines if line and not line.startswith(("#", "//"))])

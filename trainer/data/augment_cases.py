@@ -186,7 +186,7 @@ def _map(operation: str, strength: Strength, sign: int, height: int, width: int)
 
 
 def _fixed(numbers: Affine) -> np.ndarray:
-    """Returns a₀ to a₅ in fixed point, int32 [6], for columns and rows instead of centres."""
+    """Converts a map of centres to one of column and row numbers, in fixed point: int32 [6]."""
     a, b, c, d, e, f = numbers
     exact = (a, b, c + a * 0.5 + b * 0.5, d, e, f + d * 0.5 + e * 0.5)
     return np.array([math.floor(number * _ONE + 0.5) for number in exact], np.int32)

@@ -83,7 +83,9 @@ def read(path: str) -> Table:
                 rows.append((line, values))
     except csv.Error as error:
         raise Table(path, (), ()).error(
-            last + 1, f"it is not CSV: {error}", "Close its quotes, and double quotes in a value."
+            last + 1,
+            f"it is not CSV: {error}",
+            'Close each value in quotes, and write a quote in a value twice ("").',
         ) from error
     if len(rows) < 2:
         raise UserError(

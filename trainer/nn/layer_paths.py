@@ -1,4 +1,4 @@
-"""Paths of a model's layers and weights, which are the same each time the model is built.
+"""Names a model's layers and weights by paths that are the same each time the model is built.
 
 A layer's path consists of its own name and the names of the layers around it. Keras numbers unnamed
 layers over the whole process: the first convolution may be conv2d in one model and conv2d_13 in the

@@ -21,8 +21,9 @@ def head(model: keras.Model) -> list[str]:
     graph of operations. It stops at each matrix product or convolution with weights. A layer that
     the search meets belongs to the head if an axis of one of its weights has one entry per class.
 
-    If the search finds no layer, the head is the last layer with weights. But if the code of a
-    user's class calls layers, their order is not known, and the result is empty.
+    If the search finds no layer, the head is the last layer with weights. There is one exception:
+    if a user's own class calls its layers in its code, their order is not known, and this function
+    returns an empty list.
     """
     paths = layer_paths(model)
     if only := _only(model):
@@ -96,7 +97,10 @@ def _traced(model: keras.Model) -> tuple[tf.Graph, tf.Tensor]:
 def _origins(
     graph: tf.Graph, captured: dict[tf.Operation, set[str]]
 ) -> tuple[set[tf.Operation], dict[tf.Operation, set[str]]]:
-    """Returns the operations that depend on images, and the weight paths of the others."""
+    """Returns the operations that depend on the images.
+
+    Also returns, for each other operation, the paths of the weights that it depends on.
+    """
     images = {graph.inputs[0].op}
     weights: dict[tf.Operation, set[str]] = dict(captured)
     for op in graph.get_operations():  # An operation comes after its inputs.

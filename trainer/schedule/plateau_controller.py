@@ -26,7 +26,7 @@ class PlateauController(Controller):
 
     Attributes:
       factor: divisor of the noise scale at each step.
-      min_improvement: top1, a fraction, improves if it is above `best` + `min_improvement`.
+      min_improvement: top1, from 0 to 1, improves only if it exceeds `best` by more than this.
       patience: number of consecutive evaluations without improvement that make a plateau.
       cooldown: number of evaluations after a step that do not count towards a plateau.
       max_anneals: largest number of steps.

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from trainer.errors import ExitError
 
-# Maps TensorFlow's error to the error to raise in its place. None: the translation does not apply.
+# Takes TensorFlow's error; returns the error that replaces it, or None to let others try.
 Translation = Callable[[tf.errors.OpError], ExitError | None]
 
 

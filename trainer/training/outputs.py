@@ -37,7 +37,9 @@ class Outputs:
         newest = self.checkpoints.wait()
         if newest != state.update:
             none = newest is None
-            exists = "no checkpoint exists" if none else f"the newest is of {newest}"
+            exists = (
+                "no checkpoint exists" if none else f"the newest checkpoint is of update {newest}"
+            )
             raise NotSavedError(
                 f"update {state.update} is not saved; {exists}.\nFree disk space, and give the "
                 f"same command again: it {'starts again' if none else 'resumes from there'}."

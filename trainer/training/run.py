@@ -90,7 +90,7 @@ def _show_confusion(run: Run, predictions: Predictions | None, show: ShowConfusi
     if predictions is None:
         log(
             "TensorBoard lacks the confusion matrix, because the run resumed after its last "
-            "evaluation: `evaluate --per_class` measures the matrix."
+            "evaluation. To get the matrix, run `evaluate --per_class`."
         )
         return
     logits = run.phases.step.model.output_shape[-1]
@@ -117,7 +117,7 @@ def _train(run: Run, config: Config, should_stop: Callable[[], bool]) -> Evaluat
 
 
 def _write_result(run: Run, last: Evaluation, counts: str) -> dict[str, Any]:
-    """Writes result.json, and returns its content; `last` is the evaluation that `counts` names."""
+    """Writes and returns the result; `last` evaluates the parameters `counts`: plain or ema."""
     state, step = run.state, run.phases.step
     points = [p for p in read(run.path / "metrics.jsonl") if p["split"] == "train"]
     values, average = setup.values(step.model), step.average
