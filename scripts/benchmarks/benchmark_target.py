@@ -49,7 +49,8 @@ def crescendo(recipe: str) -> None:
                         return
         finally:
             process.terminate()
-        if process.wait():
+            process.wait()  # Else it would write into the folder that is deleted here.
+        if process.returncode:
             sys.exit(f"{recipe} ended with status {process.returncode}")
 
 
