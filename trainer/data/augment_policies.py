@@ -73,10 +73,10 @@ def policy(images: tf.Tensor, positions: tf.Tensor, seed: int, *, asked: Augment
 def _layer(
     strengths: tuple[Strength, ...], shape: tuple[int, int, int]
 ) -> Callable[..., tf.Tensor]:
-    """Returns a function that applies to each image the operation that the image's word decides.
+    """Returns a function that applies one operation to each image, as a random word decides.
 
-    The function takes images of `shape` and uint64 words. It is traced once, for all layers and
-    micro-batches, because a trace takes a second.
+    The function takes images of `shape` and one uint64 word per image. TensorFlow traces it once,
+    for all layers and micro-batches, because a trace takes a second.
     """
     cases = augment_cases.tabulate(strengths, *shape)
     images, words = tf.TensorSpec([None, *shape], tf.uint8), tf.TensorSpec([None], tf.uint64)
@@ -91,6 +91,7 @@ def _layer(
 def drawn(words: tf.Tensor, strengths: int) -> tf.Tensor:
     """Returns the index of a case for each word, int32 [b] in [0, 14 · strengths · 2).
 
+    A case is one of the 14 operations with a strength and a sign.
     The highest 32 bits of a word, uint64, decide the operation, the next 31 bits the strength, and
     the lowest bit the sign. The operation is a remainder by 14, and the strength is a remainder by
     `strengths` (at most 31). All values are equally likely, up to a relative difference of 2e-8.
@@ -103,9 +104,9 @@ def drawn(words: tf.Tensor, strengths: int) -> tf.Tensor:
 
 
 def applied(images: tf.Tensor, case: tf.Tensor, cases: Cases) -> tf.Tensor:
-    """Applies one case to each image, uint8 [b, h, w, c].
+    """Applies an operation, with a strength and a sign, to each image, uint8 [b, h, w, c].
 
-    `case`, int32 [b], holds the index of each image's case in `cases`.
+    `case`, int32 [b], holds the index in `cases` of each image's operation, strength and sign.
     """
     kind = tf.gather(cases.kind, case)  # [b]
     # tf.where finds the images of each kind. With tf.dynamic_partition, Grappler would assume that

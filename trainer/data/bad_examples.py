@@ -25,7 +25,7 @@ class BadExamples:
     Args:
       skip: whether bad examples are left out; if False, the first one ends the run.
       path: file that lists the bad examples, one per line. If the run is resumed, the file already
-        lists earlier ones. If `path` is None, no file is read or written.
+        lists earlier bad examples. If `path` is None, no file is read or written.
       most_reported: largest number of bad examples that are logged, each in its own message.
     """
 
@@ -94,7 +94,7 @@ class BadExamples:
         raise self._refused
 
     def refusal(self, _: tf.errors.OpError) -> UserError | None:
-        """Returns the UserError that `refuse` raised, or None.
+        """Returns the UserError that `refuse` raised, or None if `refuse` was not called.
 
         TensorFlow replaces an error from its input pipeline by an error of its own type. Given
         such an error, this method returns the original one.

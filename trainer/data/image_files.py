@@ -30,11 +30,11 @@ class Files:
 
     Attributes:
       folders: paths of folders.
-      folder_of: int32 [N] for N files, index into `folders` of each file.
-      names: bytes [N], path of each file below its folder. A million Python strings would take
-        100 MB.
+      folder_of: index in `folders` of each file's folder, int32 [N] for N files.
+      names: path of each file below its folder, bytes [N]. Python strings would take 100 MB for a
+        million files.
       class_names: names of classes, in any order; after `select`, a name may occur twice.
-      class_of: int32 [N], index into `class_names` of each file.
+      class_of: index in `class_names` of each file's class, int32 [N].
       left_out: number of files and folders left out, by kind.
     """
 
@@ -53,7 +53,7 @@ class Files:
         return os.path.join(self.folders[self.folder_of[index]], os.fsdecode(self.names[index]))
 
     def chosen(self, at: np.ndarray | slice) -> "Files":
-        """Returns the files at the indices `at`, in this order, with all folders and classes."""
+        """Returns the files at the indices `at`, in this order; keeps all folders and classes."""
         return dataclasses.replace(
             self,
             folder_of=self.folder_of[at],
@@ -76,7 +76,7 @@ def path_hash(path: bytes) -> int:
 
 
 def part_names(split: str) -> list[str]:
-    """Returns the names in a split, such as train and extra for train[:90%]+extra."""
+    """Returns the split names in TFDS's split syntax: train and extra for train[:90%]+extra."""
     return list(dict.fromkeys(re.findall(r"(?:^|\+)\s*([^\s\[+]+)", split)))
 
 
@@ -127,7 +127,7 @@ def divided(files: Files, hashes: np.ndarray) -> dict[str, Files]:
     (train,), (evaluation,) = np.nonzero(~for_evaluation), np.nonzero(for_evaluation)
     return {
         TRAIN: files.chosen(train),
-        # Only train reports the files that were left out, so that the sum counts them once.
+        # Only train reports the files that were left out, so that a sum over splits is correct.
         EVALUATION: dataclasses.replace(files.chosen(evaluation), left_out={}),
     }
 

@@ -14,7 +14,8 @@ The target gives the label of a the weight λ, and the label of b the weight 1 �
 All random numbers come from hashes of (seed, position). The position of an example is the number of
 examples that the run consumes before the example. λ and the centre use the position of the example.
 The position of the ghost batch's first example determines r, and whether mixup or cutmix is used.
-Ghost batches start at multiples of G. So micro-batches, replicas and restarts change no mixture.
+Ghost batches start at multiples of G. So the mixtures do not depend on micro-batches, replicas or
+restarts.
 """
 
 import dataclasses
@@ -129,7 +130,7 @@ def _blend(images: tf.Tensor, others: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
     """Returns own · images + (1 − own) · others, rounded to integers; `own` is float32 [b]."""
     ours, theirs = tf.cast(images, tf.float32), tf.cast(others, tf.float32)
     # float32 is exact here: grey levels have 8 bits, shares have 16 bits, and a float32 holds 24
-    # bits. Only the cast rounds (down).
+    # bits. Only the cast rounds: it rounds down, and adding 0.5 turns this into rounding to nearest.
     return tf.cast(ours + (theirs - ours) * (1 - own)[:, None, None, None] + 0.5, tf.uint8)
 
 
@@ -138,9 +139,9 @@ def _cut(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Copies a box of each partner into its image, if `used` is True for the image.
 
-    As in the authors' code, the box has the sides h √(1 − λ) and w √(1 − λ). In each direction from
-    its centre, it extends by half of the side, rounded down to whole pixels. Parts of the box
-    outside of the image are left out.
+    As in the code of CutMix's authors, the box has the sides h √(1 − λ) and w √(1 − λ). The box
+    extends from its centre by half a side in each direction, rounded down to whole pixels. Parts
+    of the box outside of the image are left out.
 
     Args:
       images: uint8 [b, h, w, c].
@@ -150,7 +151,7 @@ def _cut(
       words: random bits, uint64 [b, 3].
 
     Returns:
-      The new images, and the share of each image's pixels outside the box, float32 [b].
+      The new images, then the share of each image's pixels that are outside the box, float32 [b].
     """
     _, height, width, channels = images.shape
     level = tf.cast(shift_right(words[:, 0], 52), tf.int32)

@@ -20,18 +20,18 @@ from trainer.system.cores import usable
 from trainer.system.tensorflow_errors import translate
 from trainer.training import setup
 
-# Seconds of warm-up, and seconds of measurement. The warm-up is not measured, because threads start
-# in this time, and the first micro-batches come from buffers that were filled before.
+# Shortest warm-up and shortest measurement, in seconds. The warm-up is not measured, because threads
+# start in this time, and the first micro-batches come from buffers that were filled before.
 _WARM_UP, _SECONDS = 1.0, 2.0
 
 
 def described(config: Config, phase: Phase, needed: float) -> tuple[dict[str, float], str]:
-    """Measures the input of this machine, and compares it with the images that a host needs.
+    """Measures the input rate of this machine, and compares it with the rate that a host needs.
 
     Args:
-      config: flags of the plan; its images stay encoded.
-      phase: phase in which a host trains on the most images per second.
-      needed: number of these images per second.
+      config: flags of the plan; with these flags, the training images must stay encoded.
+      phase: phase of the plan in which a host trains on the most images per second.
+      needed: number of images per second that a host trains on in `phase`.
 
     Returns:
       Entries of the plan's JSON, and a line of text.
@@ -59,15 +59,15 @@ def measure(config: Config, phase: Phase) -> float:
     The measurement takes some seconds. Images that cannot be decoded are replaced by others.
 
     Raises:
-      UserError: if the training images are missing, cannot be read by index without preparing them,
-        or none of them can be decoded.
+      UserError: if the training images are missing or are not prepared for reading by index, or if
+        none of them can be decoded.
     """
-    with contextlib.suppress(RuntimeError):  # TensorFlow may have started.
-        tf.config.set_visible_devices([], "GPU")  # TensorFlow would take all of their memory.
+    with contextlib.suppress(RuntimeError):  # Raised if TensorFlow has started.
+        tf.config.set_visible_devices([], "GPU")  # Else it takes all GPU memory.
     _check_is_here(config)
     bad = BadExamples(skip=True, most_reported=0)
     source = setup.load(config, config.train_split, bad, training=True)
-    assert isinstance(source, IndexedDataset)  # Images that may be skipped stay encoded.
+    assert isinstance(source, IndexedDataset)  # With skip=True, images stay encoded.
     stream = pipeline.ExampleStream(
         source, config.augmentation, config.seed, bad=bad, mixing=mixing.from_config(config)
     )

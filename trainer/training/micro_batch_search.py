@@ -33,7 +33,7 @@ from trainer.system.typed_json import DamagedError, fields, integer
 from trainer.training.graph_loop import repeat
 from trainer.training.step import TrainingStep
 
-# A replica's share of a batch with at most this many examples has too few divisors to try.
+# Largest share of a batch for one replica, in examples, that has too few divisors to try.
 _FEW = 64
 # Largest candidate on a CPU, in examples. Larger micro-batches overflow the caches of a CPU.
 _MOST_ON_CPU = 256

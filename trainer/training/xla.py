@@ -44,7 +44,7 @@ def problem(
 
 
 def _reason(message: str) -> str:
-    """Returns the operations that XLA lacks, if `message` names them, or its first line."""
+    """Returns the operations in `message` that XLA lacks, or else the first line of `message`."""
     if lacks := re.search(r"Detected unsupported operations .*? on \S+: (.*)", message):
         return lacks[1].partition(" compatible with node")[0]
     lines = (line.strip() for line in message.splitlines())

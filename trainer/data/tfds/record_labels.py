@@ -24,8 +24,8 @@ def read(
             be read is b"".
         examples: N, the number of records in the split.
         label_key: name of the label's feature.
-        place_of: element i is returned for records whose stored label is i; the last element is
-            returned for records without a valid label.
+        place_of: labels to return. Element i replaces the stored label i. The last element is the
+            label of records without a valid stored label.
         name: name of the split for messages.
     """
     log(f"reading the labels of the {examples:,} records of {name}")

@@ -1,4 +1,4 @@
-"""Reads sets that TFDS has prepared as ArrayRecord: examples by index, in any order."""
+"""Reads examples by index, in any order, from sets that TFDS has prepared as ArrayRecord files."""
 
 import os
 import resource
@@ -51,7 +51,7 @@ def supervised_features(
 
 
 def label_names(label: tfds.features.ClassLabel, dataset: str) -> tuple[str, ...]:
-    """Returns the names of a set's classes, by label; numbers as text if classes have no names.
+    """Returns the class names of a set, by label; if classes have no names, their numbers as text.
 
     Raises:
         UserError: if the set does not give its number of classes.
@@ -74,13 +74,14 @@ def indexed(
     class_names: tuple[str, ...],
     name: str,
 ) -> IndexedDataset:
-    """Opens a split of a set that is prepared as ArrayRecord, to be read by index.
+    """Opens a split for reading by index; its set must be prepared as ArrayRecord.
 
     Args:
         builder: builder of the prepared set.
         split: a split in TFDS's syntax.
         image_shape: (h, w, c) that the model receives.
-        class_names: the run's class names. A label becomes an index into them, or −1 if absent.
+        class_names: the run's class names. A label becomes the index of its class name, or −1 if
+            the name is absent.
         name: name of the split for messages.
 
     Raises:
@@ -126,7 +127,10 @@ def indexed(
 def files(
     builder: tfds.core.DatasetBuilder, split: str, file_format: tfds.core.FileFormat
 ) -> list[Any]:
-    """Returns the pieces of a split: file name, number of records to skip, number to take."""
+    """Returns the pieces of a split: each has a file name, and numbers of records to skip and take.
+
+    A piece takes its records after it has skipped the first `skip` records of its file.
+    """
     splits = dataset_info.get_split_dict_from_proto(
         builder.info.as_proto, builder.data_path, file_format
     )

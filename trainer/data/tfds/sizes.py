@@ -3,7 +3,7 @@
 from trainer.data import image_listing
 from trainer.data.tfds.splits import count_split, split_infos
 
-# Numbers of examples, from TFDS's catalogue, of sets that have the same number in all versions.
+# Numbers of examples from TFDS's catalogue. All versions of these sets have the same numbers.
 _MNIST = {"train": 60_000, "test": 10_000}
 _CIFAR = {"train": 50_000, "test": 10_000}
 _IMAGENET = {"train": 1_281_167, "validation": 50_000}
