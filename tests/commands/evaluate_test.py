@@ -104,7 +104,7 @@ def test_one_digit_of_what_a_run_learned_with(capsys, uninterrupted, tmp_path, c
     flags = [f"--model_dir={model_dir}", *(SHORT if command == "train" else ())]
     status, _, err = done(capsys, command, *flags)
     assert status == 2
-    assert f"has learned with: mean [{mean - 60}] instead of [{mean}]" in err
+    assert f"the data that the run began with: mean [{mean - 60}] instead of [{mean}]" in err
     assert (model_dir / "training_data.json").read_text() == changed
 
 

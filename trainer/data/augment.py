@@ -24,12 +24,12 @@ from trainer.data.augment_policies import policy
 from trainer.data.augment_shift import shifted
 from trainer.data.augment_strong import strong
 
-# Maps images uint8 [b, h, w, c], positions int64 [b] and the run's seed to images of this shape.
+# Maps images uint8 [b, h, w, c], positions int64 [b] and the run's seed to images of equal shape.
 Augment = Callable[[tf.Tensor, tf.Tensor, int], tf.Tensor]
 
 
 def augmenter(asked: Augmentation) -> Augment:
-    """Returns a function that applies `asked`, except for its resized crops and its mixing."""
+    """Returns a function that applies all steps of `asked`, except resized crops and mixing."""
     steps: list[Augment] = []
     if asked.strong:
         steps.append(strong)

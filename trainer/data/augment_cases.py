@@ -1,8 +1,9 @@
 """Tabulates the numbers that the operations of RandAugment and TrivialAugment use.
 
-A case is an operation at one strength with one sign. This module computes the numbers of all cases
-once, in Python, so they do not depend on the micro-batch. Operations that move an image
-interpolate by nearest neighbour. Places outside of the image are black, as in both papers' code.
+A case is an operation at one strength with one sign. The sign is a direction, such as a rotation to
+the left or to the right. This module computes the numbers of all cases once, in Python, so they do
+not depend on the micro-batch. Operations that move an image interpolate by nearest neighbour.
+Places outside of the image are black, as in both papers' code.
 """
 
 import dataclasses
@@ -13,7 +14,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# Cubuk et al. 2019 (arXiv:1909.13719), §3.1 and figure 2. TrivialAugment uses the same operations.
+# Operations of RandAugment (Cubuk et al. 2019, arXiv:1909.13719, §3.1 and figure 2). TrivialAugment
+# uses the same operations.
 OPERATIONS = (
     *("identity", "autocontrast", "equalize", "rotate", "solarize", "color", "posterize"),
     *("contrast", "brightness", "sharpness", "shear_x", "shear_y", "translate_x", "translate_y"),
@@ -21,8 +23,8 @@ OPERATIONS = (
 STRENGTHS = 31  # Number of strengths of TrivialAugment.
 _ONE = 65536  # Fixed-point numbers are integers in units of 1 / 65,536, as in Pillow.
 
-# Numbers a₀ to a₅ of a map. The result's pixel with its centre at (x, y) comes from the place
-# (a₀ x + a₁ y + a₂, a₃ x + a₄ y + a₅) in the image.
+# Numbers a₀ to a₅ of an affine map. The result's pixel with its centre at (x, y) comes from the
+# place (a₀ x + a₁ y + a₂, a₃ x + a₄ y + a₅) in the image.
 Affine = tuple[float, float, float, float, float, float]
 
 
@@ -68,7 +70,7 @@ class Cases:
       kind: int32 [n], a Kind.
       affine: int32 [n, 6], a₀ to a₅ in fixed point. Here, x and y are the column and row of a
         pixel, not its centre, so a₂ and a₅ differ from those of `Affine`.
-      table: uint8 [n, 256], the new grey level for each old one, for the kind RECOLOUR.
+      table: uint8 [n, 256], the new grey level for each old grey level, for the kind RECOLOUR.
       factor: float32 [n], factor of color, contrast and sharpness.
       to_mean: bool [n], whether an image of the kind TOWARD_GREY is mixed with its mean grey level.
     """
@@ -84,10 +86,11 @@ def randaugment(magnitude: float, height: int, width: int) -> Strength:
     """Returns the numbers of RandAugment at a magnitude from 0 to 10.
 
     `autocontrast` and `equalize` do not depend on the magnitude. The other operations change
-    nothing at magnitude 0. Magnitude 10 is the end of their ranges in AutoAugment (Cubuk et al.
-    2018, table 6). There, the largest translation is 150 pixels for images of 331 pixels. Here, it
-    is scaled to the image's size. `posterize` and `solarize` become stronger with the magnitude, as
-    in torchvision. In the paper's code, they become weaker.
+    nothing at magnitude 0. At magnitude 10, they are as strong as at the end of their ranges in
+    AutoAugment (Cubuk et al. 2018, table 6). AutoAugment's largest translation is 150 pixels for
+    images of 331 pixels. This function scales it to the image's size. `posterize` and `solarize`
+    become stronger with the magnitude, as in torchvision. In RandAugment's own code, they become
+    weaker.
     """
     share = magnitude / 10
     return Strength(
@@ -186,7 +189,7 @@ def _map(operation: str, strength: Strength, sign: int, height: int, width: int)
 
 
 def _fixed(numbers: Affine) -> np.ndarray:
-    """Converts a map of centres to one of column and row numbers, in fixed point: int32 [6]."""
+    """Converts a map of pixel centres to a map of columns and rows, in fixed point: int32 [6]."""
     a, b, c, d, e, f = numbers
     exact = (a, b, c + a * 0.5 + b * 0.5, d, e, f + d * 0.5 + e * 0.5)
     return np.array([math.floor(number * _ONE + 0.5) for number in exact], np.int32)

@@ -61,8 +61,8 @@ def erase(
     As in the paper, area and aspect are uniform, and each erased pixel and channel gets its own
     random value. The aspect is the rectangle's height / width, divided by the image's height /
     width. So it is the paper's aspect if the image is square. If a rectangle does not fit into the
-    image, the paper draws another one. Here, the area is drawn first, and then an aspect with which
-    the rectangle fits. All places where the rectangle fits are equally likely.
+    image, the paper draws another rectangle. This function draws the area first, and then an aspect
+    with which the rectangle fits. All places where the rectangle fits are equally likely.
 
     Args:
         images: uint8 [b, h, w, c].

@@ -1,8 +1,8 @@
 """Applies the operations of RandAugment and TrivialAugment, each to a batch of images.
 
-Results equal those of Pillow's ImageOps, ImageEnhance and nearest-neighbour transforms in every
-pixel. The result for an image does not depend on its batch: the functions compute in integers, or
-in floats that round in the same way in any batch. Each function also accepts an empty batch.
+The functions return the same pixels as Pillow's ImageOps, ImageEnhance and nearest-neighbour
+transforms. The result for an image does not depend on its batch: the functions compute in
+integers, or in floats that round in the same way in any batch. Each function accepts empty batches.
 """
 
 import tensorflow as tf
@@ -13,11 +13,11 @@ LEVELS = 256
 
 
 def move(images: tf.Tensor, affine: tf.Tensor) -> tf.Tensor:
-    """Moves the pixels of each image by its map; pixels from outside of the image are black.
+    """Moves the pixels of each image by an affine map; pixels from outside of the image are black.
 
     Args:
         images: uint8 [n, h, w, c].
-        affine: int32 [n, 6], map of each image, as in `augment_cases.Cases`.
+        affine: map of each image, int32 [n, 6], as in `augment_cases.Cases`.
     """
     _, height, width, channels = images.shape
     by_x, by_y, start = (affine[:, i : i + 4 : 3] for i in range(3))  # [n, 2]: column and row
@@ -25,7 +25,8 @@ def move(images: tf.Tensor, affine: tf.Tensor) -> tf.Tensor:
     y = by_y[:, None, :] * tf.range(height)[:, None] + start[:, None, :]  # [n, h, 2]
     column = tf.bitwise.right_shift(x[:, None, :, 0] + y[:, :, None, 0], 16)  # [n, h, w]
     row = tf.bitwise.right_shift(x[:, None, :, 1] + y[:, :, None, 1], 16)
-    # All places outside of the image are moved to a black border, which is one pixel wide.
+    # The image gets a black border, one pixel wide. Places outside of the image become places on
+    # this border.
     column = tf.minimum(tf.maximum(column, -1), width)
     row = tf.minimum(tf.maximum(row, -1), height)
     pixels = row * (width + 2) + (column + (width + 3))
@@ -40,7 +41,7 @@ def recolour(images: tf.Tensor, tables: tf.Tensor) -> tf.Tensor:
     `tables`, uint8 [n, c, 256], holds a table for each channel of each image.
     """
     _, height, width, channels = images.shape
-    # The tables of an image's channels are joined into one, and each level becomes an index in it.
+    # The tables of an image's channels are joined. Each level becomes an index in the joined table.
     places = tf.cast(tf.reshape(images, [-1, height * width * channels]), tf.int32)
     if channels > 1:
         places += tf.tile(tf.range(channels) * LEVELS, [height * width])
@@ -86,7 +87,8 @@ def toward_grey(images: tf.Tensor, to_mean: tf.Tensor, factor: tf.Tensor) -> tf.
     Args:
         images: uint8 [n, h, w, c] with 1 or 3 channels.
         to_mean: bool [n], whether to mix an image with its mean grey level.
-        factor: float32 [n], share of the image; above 1, the image's difference from grey grows.
+        factor: share of the image in the mixture, float32 [n]. If the share is above 1, the
+            image's difference from grey grows.
     """
     _, height, width, channels = images.shape
     values = tf.cast(tf.reshape(images, [-1, channels]), tf.float32)
@@ -111,7 +113,7 @@ def sharpen(images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
 
     Args:
         images: uint8 [n, h, w, c].
-        factor: float32 [n], share of the image; above 1, the image becomes sharper.
+        factor: share of the image in the mixture, float32 [n]; above 1, the image becomes sharper.
     """
     _, height, width, _ = images.shape
     if height < 3 or width < 3:

@@ -20,7 +20,7 @@ ERASED_ASPECT = (0.2, 0.8)  # aspect of the rectangle, as defined in `erase`
 def projections(
     bits: tf.Tensor, zoom: tf.Tensor, angle: tf.Tensor, height: int, width: int
 ) -> tf.Tensor:
-    """Returns maps from each pixel of the result to a place in the image.
+    """Returns a map for each image, from the pixels of the result to places in the image.
 
     One map shifts, flips, zooms and rotates. So pixels are interpolated only once, and no part of
     the image is cut off between the steps.
@@ -58,7 +58,7 @@ def projections(
 def strong(images: tf.Tensor, positions: tf.Tensor, seed: int) -> tf.Tensor:
     """Applies shift, flip, zoom, rotation, channel shift and random erasing.
 
-    - Shift and flip are those of the preset `medium` at the same position. An image's position is
+    - Shift and flip equal those of the preset `medium` at the same position. An image's position is
       the number of examples that the run consumes before the image. Zoom and rotation keep the
       image's centre in place. Interpolation is bilinear. Places outside of the image are black.
     - The channel shift adds one number to all channels and clips the sum at 0 and 255. Keras'
@@ -69,10 +69,10 @@ def strong(images: tf.Tensor, positions: tf.Tensor, seed: int) -> tf.Tensor:
     words. Words 0 to 7 decide zoom, angle, channel shift and erasing; later words are the noise.
 
     In micro-batches of 128, one thread selects and augments 75,000 images/s of 28×28×1 and 28,000
-    images/s of 32×32×3. A micro-batch of these shapes takes 1.7 and 4.6 ms. The projection takes
-    1.2 and 3.7 ms of this time, and the noise takes 0.2 and 0.3 ms. Gathering each pixel's four
-    neighbours took longer than the projection: 2.3 and 4.4 ms. In micro-batches of 32, one thread
-    makes 48,000 images/s of 28×28×1 and 23,000 images/s of 32×32×3.
+    images/s of 32×32×3. The two shapes take 1.7 and 4.6 ms per micro-batch. The projection takes
+    1.2 and 3.7 ms of this time, and the noise takes 0.2 and 0.3 ms. An implementation that gathered
+    each pixel's four neighbours took 2.3 and 4.4 ms in place of the projection. In micro-batches of
+    32, one thread makes 48,000 images/s of 28×28×1 and 23,000 images/s of 32×32×3.
     """
     height, width = images.shape[1:3]
     bits = random_bits(positions, seed)  # [b]

@@ -5,10 +5,11 @@ consecutive examples. One call reads a chunk and one thread decodes it, while ot
 other chunks. Each chunk is a small tf.data dataset, so that `ignore_errors` can drop its bad
 examples. Python code then finds the reason for each bad example, and a replacement. Many small
 datasets are not slower than one large dataset: for JPEGs of 84 KB, two cores made 1,771 images/s
-with chunks and 1,693 images/s without.
+with chunks and 1,693 images/s without chunks.
 
 The position of a training example is the number of examples that the run consumes before it. In
-evaluation, the position of an example is its index in the split; padding has later positions.
+evaluation, the position of an example is its index in the split. Examples that only fill the last
+batch have later positions.
 """
 
 import contextlib
@@ -37,13 +38,15 @@ def chunk_size(batch_size: int) -> int:
 
 
 def threads() -> int:
-    """Returns the number of threads that read and decode: several per core, because reads wait.
+    """Returns the number of threads that read and decode; there are several per core.
 
-    If each read takes 3 ms, two cores make 1,250 images/s with four threads per core, and 459
-    images/s with one. If the files are in the page cache, one thread per core is as fast as four.
+    A thread that waits for a read leaves its core to other threads. If each read takes 3 ms, two
+    cores make 1,250 images/s with four threads per core, and 459 images/s with one thread per core.
+    If the files are in the page cache, one thread per core is as fast as four.
     """
     cores = len(usable())
-    # The limit cores + 64 saves memory, because each thread holds a chunk: 4 MB of photographs.
+    # The limit cores + 64 saves memory, because each thread holds a chunk, such as 4 MB of
+    # photographs.
     return min(4 * cores, cores + 64)
 
 
@@ -104,8 +107,8 @@ class _Chunks:
         parts = tf.data.Dataset.from_tensor_slices((tf.range(self.size), positions, *fetched))
         good = parts.map(lambda slot, *rest: (slot, *self._example(*rest))).ignore_errors()
         # If all examples of a chunk are bad, `good` has no batch, and an empty batch takes its
-        # place. Batches are not sliced. Otherwise, the later `rebatch` would get slices of images,
-        # and TensorFlow would print an error for each slice.
+        # place. The batch is passed on whole. If it were sliced, the later `rebatch` would get
+        # slices of images, and TensorFlow would print an error for each slice.
         shape, no_labels = (0, *self.source.image_shape), tf.zeros([0], tf.int32)
         empty = tf.data.Dataset.from_tensors((no_labels, tf.zeros(shape, tf.uint8), no_labels))
         return (

@@ -51,7 +51,8 @@ def check_not_empty(flag: str, counts: Mapping[str, int]) -> None:
     """Checks that each class has training examples.
 
     Raises:
-      UserError: if a class has none; the message says that `flag` needs an example of each class.
+      UserError: if a class has no examples. The message says that `flag` needs an example of each
+        class.
     """
     if empty := [name for name, number in counts.items() if not number]:
         raise UserError(

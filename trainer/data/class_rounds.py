@@ -26,8 +26,8 @@ from trainer.nn.splitmix64 import further_bits, random_bits, splitmix64
 # Separates the seeds of the shuffles from other uses of the run's seed. The number is arbitrary
 # (volume and page of Cui et al. 2019, "Class-balanced loss", CVPR, 9268).
 _DOMAIN = 2019_9268
-# RandomIndexShuffle also runs for small classes, but its result for them is not used. The op then
-# gets this number of examples, with which it is fast.
+# RandomIndexShuffle also runs for small classes, but its result for them is not used. As the size
+# of a small class, the op gets this number, because it is slow for small sizes.
 _UNUSED = 2**16
 
 
@@ -85,7 +85,7 @@ def _shuffles(sizes: np.ndarray, keys: tf.Tensor) -> Callable[[tf.Tensor, tf.Ten
     def places(drawn: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         own = tf.gather(sizes_of, drawn)  # [n]
         place, epoch = draws % own, draws // own
-        # Most calls have few pairs of class and epoch, so random words are drawn once for a pair.
+        # Most calls have few pairs of class and epoch. Each pair's random words are computed once.
         pairs, row = tf.unique(epoch * classes + drawn)  # [e], [n]
         pair_class = pairs % classes
         bits = splitmix64(tf.gather(keys, pair_class) + tf.cast(pairs // classes, tf.uint64))
@@ -129,7 +129,8 @@ def _passed(
 ) -> tf.Tensor:
     """Returns n elements of e shuffles of [0, size), by two passes of RandomIndexShuffle.
 
-    The arguments are those of `_sorted`, but `all_sizes` (sizes of all classes) replaces `most`.
+    The arguments are the same as for `_sorted`, but `all_sizes`, the sizes of all classes, replaces
+    `most`.
     """
     own = tf.gather(sizes, row)  # [n]
     words = further_bits(bits, shuffle.WORDS)  # [e, 8]

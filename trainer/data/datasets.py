@@ -1,4 +1,4 @@
-"""Makes tf.data datasets: batches of examples in memory, and indices of encoded examples.
+"""Makes tf.data datasets of batches from examples in memory, or of indices of encoded examples.
 
 AutoGraph is off for the functions in trainer/data, because its conversions would take seconds at
 a run's start.
@@ -13,8 +13,8 @@ from trainer.data import chunk_decoding
 from trainer.data.in_memory import InMemoryDataset, as_tensor
 from trainer.system.cores import usable
 
-# Number of batches to prefetch, in case a busy machine delays one. Four batches of 512 images of
-# 28×28×1 take 1.6 MB.
+# Number of batches to prefetch, in case a busy machine delays a batch. Four batches of 512 images
+# of 28×28×1 take 1.6 MB.
 PREFETCH = 4
 
 
@@ -27,10 +27,13 @@ def chunks(
 ) -> tf.data.Dataset:
     """Returns a dataset of chunks, each with the indices and the positions of its examples.
 
+    An example's position is the number of examples that the run consumes before the example.
+
     The dataset has the chunks of `batches` batches, or is endless if `batches` is None. A batch
     consists of equal chunks of up to 16 examples (see `chunk_decoding`). `first_of` maps the number
-    of a batch, from 0, to its first position. `indices_at` maps positions to indices of examples.
-    `options` are arguments of the `Dataset.map` that calls both functions.
+    of a batch, from 0, to the position of its first example. `indices_at` maps positions to indices
+    of examples. `options` are arguments of the `Dataset.map` that calls `first_of` and
+    `indices_at`.
     """
     size = chunk_decoding.chunk_size(batch_size)
     count = batch_size // size  # chunks in a batch

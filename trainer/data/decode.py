@@ -71,7 +71,7 @@ def whole(
         shape: (h, w, c).
         orientation: result of `exif.orientation`, int32 []; None for an upright image. The value 1
             also means upright, but takes more time than None.
-        max_pixels: limit above which an image is an error; None switches the check off.
+        max_pixels: largest number of pixels; a larger image is an error. None: no check.
         others: decodes formats other than JPEG and PNG; not used if `max_pixels` is None.
     """
     height, width, channels = shape
@@ -100,7 +100,7 @@ def central_crop(
 ) -> tf.Tensor:
     """Crops a central square and resizes it: uint8 [h, w, c].
 
-    The square's side is 87.5% of the image's shorter side. The arguments are those of `whole`.
+    The square's side is 87.5% of the image's shorter side. The arguments are as in `whole`.
     """
 
     def window(size: tf.Tensor) -> tf.Tensor:
@@ -122,7 +122,7 @@ def random_crop(
     """Crops a random window, resizes it, and mirrors it with probability ½: uint8 [h, w, c].
 
     The window is drawn as in Szegedy et al. 2015, §6. It depends on the size of the upright image
-    and on `bits`, uint64 [], the image's random bits. The other arguments are those of `whole`.
+    and on `bits`, uint64 [], the image's random bits. The other arguments are as in `whole`.
     """
 
     def window(size: tf.Tensor) -> tf.Tensor:

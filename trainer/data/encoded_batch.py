@@ -23,7 +23,7 @@ def decoder(
     Args:
         shape: (h, w, c) of the images.
         augment: the run's --augment; if it has `imagenet`, the function crops the central square.
-        max_pixels: limit above which a file is not decoded.
+        max_pixels: largest number of pixels of a picture that is decoded.
     """
     part = decode.for_evaluation(augment)
 

@@ -1,9 +1,9 @@
 """Reads the orientation from the EXIF data of a JPEG, PNG or WebP file.
 
-The orientation says how the stored picture differs from the upright one. Orientation 1 is upright.
-Orientation 3 is turned by 180°, 6 and 8 are turned by 90°, and 2, 4, 5 and 7 are mirrored. A file
-counts as upright if it has no orientation, or if its EXIF data are damaged. XMP data are ignored,
-and so are EXIF data after a PNG's pixels.
+The orientation says how the stored picture differs from the upright picture. Orientation 1 is
+upright. Orientation 3 is turned by 180°, 6 and 8 are turned by 90°, and 2, 4, 5 and 7 are mirrored.
+A file counts as upright if it has no orientation, or if its EXIF data are damaged. XMP data are
+ignored, and so are EXIF data after a PNG's pixels.
 """
 
 from typing import Literal
@@ -15,9 +15,10 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def orientation(data: bytes) -> int | None:
-    """Returns the orientation, 1 to 8, from a file's first bytes; None if they do not decide it.
+    """Returns the orientation, 1 to 8, from a file's first bytes; None if more bytes are needed.
 
-    Some whole WebP files without EXIF data give None, too. They count as upright.
+    A WebP file without EXIF data can give None even if `data` is the whole file. Callers treat
+    such a file as upright.
     """
     if data.startswith(b"\xff\xd8\xff"):
         part = _of_jpeg(data)
@@ -73,9 +74,9 @@ def _of_webp(data: bytes) -> bytes | None:
 
 
 def _tag(tiff: bytes) -> int | None:
-    """Returns the orientation in EXIF data `tiff`, in TIFF's format; None if they are cut off.
+    """Returns the orientation in EXIF data; None if the data are cut off.
 
-    The orientation is in the first directory of the data.
+    `tiff` holds the data in TIFF's format. The orientation is in the first directory of the data.
     """
     if tiff[:4] not in (b"II*\0", b"MM\0*"):
         return UPRIGHT

@@ -62,7 +62,7 @@ def _at(position: int) -> tf.Tensor:
 
 
 def _in_jpeg(content: _Bytes) -> tf.Tensor:
-    """Returns the index at which a JPEG's EXIF data start, or the file's size if it has none."""
+    """Returns the index at which a JPEG's EXIF data start; without EXIF data, the file's size."""
 
     def is_segment(at: tf.Tensor) -> tf.Tensor:
         return (at + 4 <= content.size) & (content.integers(at, 1)[0] == 0xFF)
@@ -102,7 +102,7 @@ def _search(
     step: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]],
     offset: int,
 ) -> tf.Tensor:
-    """Returns the index at which a file's EXIF data start, or the file's size if it has none.
+    """Returns the index at which a file's EXIF data start; without EXIF data, the file's size.
 
     The search visits the parts of the file: the segments of a JPEG or the chunks of a PNG.
 

@@ -6,9 +6,9 @@ The rule, for image_folder:PATH:
 2. Otherwise, the folders are classes if at least one of them directly holds a picture. A hash of
    the paths then divides the pictures into the splits train and val.
 3. If rule 1 does not hold, three cases are ambiguous. They raise an error that names the folders:
-   - The name of a folder is nearly that of a split, such as Train.
-   - A folder that directly holds no picture holds a folder with the same name as a folder in PATH:
-     for example, PATH holds Fold1/cat and cat.
+   - The name of a folder is nearly the name of a split, such as Train.
+   - A folder in PATH holds no picture directly, but holds a folder with the same name as a folder
+     in PATH: for example, PATH holds Fold1/cat and cat.
    - No folder in PATH directly holds a picture.
 
 A split with a name other than train and val always means the folder of that name, as in
@@ -37,7 +37,7 @@ def holds_classes(root: str, parts: Sequence[str]) -> bool:
 
     Args:
       root: path of the image folder.
-      parts: names in the split that the user asks for, such as train and more in train[:90%]+more.
+      parts: names of the splits that the user asks for: train and more for train[:90%]+more.
 
     Raises:
       UserError: if the folders in `root` could be either splits or classes.

@@ -104,9 +104,9 @@ def note(path: str) -> str:
 def _parts(path: str) -> tuple[dict[str, Files], list[str]]:
     """Returns the files of each split, by the split's name, and the names of three columns.
 
-    The columns are those of the paths, the labels and the splits. The last name is "" if the file
-    lacks a column of splits. A command calls this function several times, so the result is cached
-    as long as the file does not change.
+    The three columns hold the paths, the labels and the splits. The last column's name is "" if the
+    file lacks a column of splits. A command calls this function several times, so the result is
+    cached as long as the file does not change.
     """
     try:
         status = os.stat(path)
@@ -142,7 +142,7 @@ def _read_parts(path: str, version: tuple[int, ...] | None) -> tuple[dict[str, F
 
 
 def _checked(table: Table, columns: Sequence[int | None]) -> tuple[list[_Row], int]:
-    """Returns the rows without repetitions of a path in a split, and the number of rows left out.
+    """Returns the rows, with each path once per split, and the number of rows left out.
 
     Raises:
       UserError: if a value is empty, or a path has two labels.
@@ -207,7 +207,7 @@ def _check_exist(table: Table, rows: Iterable[_Row], folder: str) -> None:
 
 
 def _files(rows: Sequence[_Row], folder: str, twice: int) -> tuple[Files, np.ndarray]:
-    """Returns the files of `rows`, sorted by the hash of their path, and the hashes, uint64.
+    """Returns the files of `rows`, sorted by a hash of their path, and their hashes, uint64 [n].
 
     `twice` is the number of repeated rows that were left out.
     """

@@ -76,7 +76,7 @@ def path_hash(path: bytes) -> int:
 
 
 def part_names(split: str) -> list[str]:
-    """Returns the split names in TFDS's split syntax: train and extra for train[:90%]+extra."""
+    """Returns the names of the splits in `split`: train and extra for train[:90%]+extra."""
     return list(dict.fromkeys(re.findall(r"(?:^|\+)\s*([^\s\[+]+)", split)))
 
 

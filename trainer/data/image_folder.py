@@ -19,12 +19,12 @@ from trainer.data.image_files import Files, part_names, path_hash
 from trainer.data.tfds import splits
 from trainer.errors import UserError
 
-# For a message: why an older version of this program may have found other files in the folder.
+# Text of a message: why an older version of this program may have found other files in the folder.
 WHAT_COUNTS = (
     "This version also counts WebP, BMP and GIF files and pictures in folders below a class's "
     "folder; it does not count hidden files."
 )
-_THREADS = 16  # On a network file system, threads that list folders mostly wait.
+_THREADS = 16  # On a network file system, a thread that lists a folder waits most of the time.
 
 
 def classes(root: str, split: str) -> list[str]:

@@ -62,8 +62,8 @@ def evaluation_split(dataset: str) -> str:
 def note(dataset: str, split: str) -> str:
     """Returns a line that says how the program reads a dataset, or "" if there is nothing to say.
 
-    The line names the columns of a CSV file that are in use. If a hash made the splits of a CSV
-    file or of an image folder, the line also says how.
+    For a CSV file, the line names the columns in use. If a hash made the splits of a CSV file or of
+    an image folder, the line also says how.
 
     Raises:
       UserError: if the CSV file or the image folder cannot be used.

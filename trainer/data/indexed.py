@@ -39,8 +39,9 @@ class IndexedDataset:
       open: maps one element [] of each tensor from `fetch` to an `Opened`.
       describe: maps an index to the location of the example, for messages.
       path: maps an index to the path of the example's file; None if a file holds several examples.
-      max_pixels: limit above which an image is not decoded.
-      unread: maps an index to the reason why the example's file cannot be read, or None.
+      max_pixels: largest number of pixels of an image that is decoded.
+      unread: maps an index to the reason why the example's file cannot be read, or to None if the
+        file can be read.
       summary: one line about the split's content.
       labels: function that returns all labels, int64 [N]; −1 stands for an unknown class. The call
         may read all examples. None: the labels are unknown.

@@ -130,7 +130,7 @@ def _blend(images: tf.Tensor, others: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
     """Returns own · images + (1 − own) · others, rounded to integers; `own` is float32 [b]."""
     ours, theirs = tf.cast(images, tf.float32), tf.cast(others, tf.float32)
     # float32 is exact here: grey levels have 8 bits, shares have 16 bits, and a float32 holds 24
-    # bits. Only the cast rounds: it rounds down, and adding 0.5 turns this into rounding to nearest.
+    # bits. Only the cast rounds. It rounds down, so adding 0.5 gives the nearest integer.
     return tf.cast(ours + (theirs - ours) * (1 - own)[:, None, None, None] + 0.5, tf.uint8)
 
 

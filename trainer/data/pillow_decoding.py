@@ -17,8 +17,8 @@ Image.MAX_IMAGE_PIXELS = None
 _FORMATS = ("GIF", "BMP", "WEBP")
 _READ = "JPEG, PNG, WebP, BMP and GIF are read"
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-# Formats that this program cannot read. Each entry has a slice of a file's bytes, marks, and the
-# name of a format. If the slice equals one of the marks, the file has this format.
+# Formats that this program cannot read. Each entry has a slice, a tuple of marks, and the name of a
+# format. If the slice of a file's bytes equals one of the marks, the file has this format.
 _OTHERS = (
     (slice(0, 4), (b"II*\0", b"MM\0*"), "TIFF"),
     (slice(4, 12), (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1"), "HEIC"),

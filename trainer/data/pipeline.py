@@ -69,12 +69,13 @@ def training(
 
     In a micro-step, each replica of all processes takes one micro-batch of b examples. This process
     has n local replicas. Element t is for replica r = local_replicas[t mod n] in micro-step
-    j = t div n. Element t has b consecutive positions, from position + (j · replicas + r) · b on.
+    j = t div n. Element t has the examples at b consecutive positions. The first of these positions
+    is position + (j · replicas + r) · b.
 
     Args:
         stream: the examples.
         position: position of the first example of micro-step 0.
-        micro_batch_size: b.
+        micro_batch_size: b, the number of examples in a micro-batch.
         replicas: number of replicas over all processes.
         local_replicas: indices of the n replicas of this process.
         image_size: side, in pixels, of the square to which images are resized before they are
@@ -183,7 +184,7 @@ def evaluation(
 
     Args:
         source: the examples.
-        batch_size: b.
+        batch_size: b, the number of examples in a batch.
         shards: number of shards over all processes.
         local_shards: indices of this process's shards; None: all shards.
         augment: the run's --augment; with imagenet, the central crop is evaluated.

@@ -9,15 +9,15 @@ TensorFlow's raw op RandomIndexShuffle permutes indices with a block cipher of s
 order has two versions. A run keeps the version that it began with:
 
 1. The op permutes each epoch once, with 24 rounds. The keys are a constant, the seed and the epoch.
-   The op cuts each key to half of the index's bits. So if N is at most 65,537, the order repeats
-   after 256 epochs, and seeds 256 apart have the same order. At ImageNet's N, the order repeats
-   after 2,048 epochs. If N is 3 to 5, the permutations are not equally frequent. If N is 2¹⁶ + 1,
-   2¹⁸ + 1 and so on, the op uses one bit too few: the last example never appears, and another
-   example appears twice.
+   The op gives an index at least 16 bits, and uses half as many bits of each key: the lowest. So if
+   N is at most 65,537, the order repeats after 256 epochs, and two seeds that differ by 256 have
+   the same order. At ImageNet's N, the order repeats after 2,048 epochs. If N is 3 to 5, the
+   permutations are not equally frequent. If N is 2¹⁶ + 1, 2¹⁸ + 1 and so on, the op uses one bit
+   too few: the last example never appears, and another example appears twice.
 2. A 64-bit hash of (seed, epoch) determines random words. If N is at most 4,096, the indices are
    sorted by such words. For larger N, the op permutes the indices in two passes, each with 8 rounds
-   and three words as keys. After each pass, a random offset is added mod N. Orders of 1,500
-   epochs pass the statistical tests with 6 rounds per pass, so 8 rounds leave a margin.
+   and three words as keys. After each pass, a random offset is added mod N. The orders of 1,500
+   epochs pass statistical tests even with 6 rounds per pass, so 8 rounds leave a margin.
 
 On one thread of an AMD EPYC, version 2 computes 1 to 10 million indices/s in calls of 1,024
 indices, and 0.5 to 1.4 million/s in calls of 128 (0.1 to 0.25 ms per call). Version 1 computes 5
@@ -40,8 +40,8 @@ from trainer.nn.splitmix64 import further_bits, random_bits, splitmix64
 ORDER_KEY = 171100489
 ROUNDS = 24
 
-# Version 2 hashes (seed, this position). No run reaches this position, so no augmentation has the
-# same bits.
+# Version 2 hashes the seed with this position. Augmentation hashes it with an example's position.
+# No run reaches this position, so version 2 and augmentation do not share random bits.
 _DOMAIN = 2**63 - 1
 PASSES = 2
 _ROUNDS_A_PASS = 8
@@ -119,7 +119,7 @@ def _sorted(places: tf.Tensor, row: tf.Tensor, bits: tf.Tensor, examples: int) -
 
 
 def _passed(places: tf.Tensor, row: tf.Tensor, bits: tf.Tensor, examples: int) -> tf.Tensor:
-    """Returns version 2's indices for N above `SORTED`; the arguments are those of `_sorted`."""
+    """Returns version 2's indices for N above `SORTED`; takes the same arguments as `_sorted`."""
     words = further_bits(bits, WORDS)  # [e, 8]
     offsets = tf.cast(words[:, :PASSES] % tf.constant(examples, tf.uint64), tf.int64)  # [e, 2]
     keys = tf.bitcast(words[:, PASSES:], tf.int64)  # [e, 6]
@@ -136,7 +136,7 @@ def _passed_once(places: tf.Tensor, keys: tf.Tensor, examples: int) -> tf.Tensor
         return _shuffled(places, keys, examples, _ROUNDS_A_PASS)
     # If N is 2¹⁶ + 1, for example, the op would use 16 bits and permute only 2¹⁶ numbers. So it
     # permutes N + 1 numbers here, with 18 bits. One place may move to N, which is outside [0, N).
-    # This place takes the target of N instead, which is inside.
+    # That place then gets the number to which N moves, because this number is inside [0, N).
     moved = _shuffled(places, keys, examples + 1, _ROUNDS_A_PASS)
     last = tf.fill(tf.shape(places), tf.constant(examples, tf.int64))
     back = _shuffled(last, keys, examples + 1, _ROUNDS_A_PASS)

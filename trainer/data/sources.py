@@ -28,7 +28,8 @@ from trainer.system import memory
 from trainer.system.tensorflow_errors import translate
 
 # If a set's decoded images take over 1 GiB, the pixel statistics come from at most 1,000 evenly
-# spaced examples, because reading all would take minutes. The limits are equal on all machines.
+# spaced examples, because reading all would take minutes. The limits are equal on all machines, so
+# that the statistics are equal too.
 _STATISTICS_BYTES, _STATISTICS_EXAMPLES = 2**30, 1000
 
 
@@ -53,7 +54,8 @@ def load(
         data_dir: folder of prepared sets; None: TFDS's default.
         image_size: side, in pixels, of the square to which images are resized; None: not resized.
         augment: the run's --augment; with `imagenet`, the set stays encoded.
-        class_names: the run's class names; a label is an index into them. None: the split's own.
+        class_names: the run's class names; a label is an index into them. None: the class names of
+            the split.
         max_pixels: an encoded image with more pixels is not decoded.
         bad: records the bad examples; if `bad.skip` is True, the set stays encoded.
         several_sizes: whether training resizes the images to several sizes. If so, a TFDS set with
@@ -134,7 +136,7 @@ def _prepared(
 def _image_shape(
     dataset: str, data_dir: str | None, image_size: int | None
 ) -> tuple[tuple[int, int, int], bool]:
-    """Returns the shape that the model gets, and whether all images of the set have one shape."""
+    """Returns the image shape that the model gets, and whether all images have the same shape."""
     image, _ = records.supervised_features(find_builder(dataset, data_dir), dataset)
     height, width, channels = image.shape
     if image_size is not None:
@@ -183,7 +185,7 @@ def evaluation_split(config: Config) -> str:
 
 
 def labels(source: InMemoryDataset | IndexedDataset) -> np.ndarray:
-    """Returns each example's label, int64 [N], −1 if unknown; this may read all examples once."""
+    """Returns each example's label, int64 [N], −1 if unknown; may read all examples once."""
     if isinstance(source, InMemoryDataset):
         return source.labels
     assert source.labels is not None

@@ -65,8 +65,9 @@ def identical(
 ) -> list[tuple[str, str]] | None:
     """Returns pairs (name in `training`, name in `evaluation`) of equal pictures.
 
-    If both splits are in memory with one image size, their decoded pixels are compared, and indices
-    are the names. Otherwise, the bytes of the files are compared, and paths are the names.
+    If both splits are in memory and have the same image size, their decoded pixels are compared,
+    and the names are indices. Otherwise, the bytes of the files are compared, and the names are
+    paths.
     Unreadable files are skipped. The result is None if the splits are too large, or if the files of
     the pictures are not known.
     """

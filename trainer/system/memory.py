@@ -42,9 +42,9 @@ class Use:
 
     Attributes:
       now: bytes in use now.
-      peak: most bytes in use since `reset_peak_memory`.
-      limit: most bytes that this process can use while the other processes keep their memory;
-        infinite if there is no limit, or if the limit is unknown.
+      peak: largest number of bytes in use since the last call of `reset_peak_memory`.
+      limit: largest number of bytes that this process can use while the other processes keep their
+        memory; infinite if there is no limit, or if the limit is unknown.
     """
 
     now: int

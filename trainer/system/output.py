@@ -20,7 +20,8 @@ from absl import logging as absl_logging
 
 from trainer.errors import ExitError, ExitStatus
 
-# If a stream can encode only ASCII, these characters are replaced, and all others become "?".
+# If a stream can encode only ASCII, these characters are replaced as follows. All other characters
+# outside of ASCII become "?".
 _IN_ASCII = {
     "×": "x",
     "→": "->",
@@ -68,8 +69,8 @@ class _Stream:
     def close(self) -> None:
         """Flushes the stream, but leaves it open.
 
-        If descriptor 1 (stdout) or 2 (stderr) were closed, the next opened file could get its
-        number. Then native code that prints would write into that file.
+        If descriptor 1 (stdout) or 2 (stderr) were closed, the next file that the program opens
+        could get the number 1 or 2. Then native code that prints would write into that file.
         """
         self.flush()
 
@@ -123,7 +124,7 @@ def protect(training: bool) -> None:
 class _Log:
     """Destination of messages."""
 
-    command: str | None = None  # Command that messages to stderr name; None: messages go to stdout.
+    command: str | None = None  # Command named in messages to stderr; None: messages go to stdout.
     silent = False  # Whether this process is a worker other than the chief.
     write: Callable[..., None] | None = None  # Prints above the progress bar; None: no bar.
 
@@ -173,9 +174,9 @@ def log_above_bar(write: Callable[..., None] | None) -> None:
 
 @contextlib.contextmanager
 def kept() -> Iterator[None]:
-    """Restores stdout and stderr after the block, because the user's code in it may close them.
+    """Restores stdout and stderr after the block, because user code in the block may close them.
 
-    If that code replaces a protected stream, the new stream is protected in the same way.
+    If the user code replaces a protected stream, the new stream is protected in the same way.
     """
     before = {name: getattr(sys, name) for name in ("stdout", "stderr")}
     try:

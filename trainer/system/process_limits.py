@@ -65,7 +65,7 @@ def _check_addresses(needed: int) -> None:
 def _check_threads(needed: int) -> None:
     """Checks that `needed` threads can be started, by starting them.
 
-    The limits alone do not show this, because other processes also use up these limits.
+    The limits alone do not show this, because other processes use up a part of the limits.
     """
     done = threading.Event()
     started: list[threading.Thread] = []

@@ -19,7 +19,7 @@ def is_repeated_hangup(number: int, stopping: bool) -> bool:
     """Returns whether the signal is a SIGHUP and the program is already `stopping`.
 
     When a terminal closes, the shell and the kernel send one SIGHUP each, 0.4 ms apart. The second
-    one is not a second request to stop.
+    SIGHUP is not a second request to stop.
     """
     return stopping and number == signal.SIGHUP
 

@@ -7,7 +7,8 @@ import tensorflow as tf
 
 from trainer.errors import ExitError
 
-# Takes TensorFlow's error; returns the error that replaces it, or None to let others try.
+# Takes TensorFlow's error. Returns the error that replaces it, or None to let the next translation
+# try.
 Translation = Callable[[tf.errors.OpError], ExitError | None]
 
 

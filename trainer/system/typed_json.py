@@ -19,7 +19,7 @@ Kind = Callable[[Any], Any]
 MOST_BYTES = 2**24  # This program's JSON files are smaller: a sweep of 10,000 points has 3 MB.
 _MOST_LOG_BYTES = 2**30  # A log of this size has 2.7 million lines of 400 bytes.
 _MOST_LINE_BYTES = 2**16
-LARGEST = 1e100  # Squares and sums of numbers up to this are finite, as matplotlib needs.
+LARGEST = 1e100  # Squares and sums of numbers up to this limit are finite, as matplotlib needs.
 _LARGEST_INTEGER = 2**63 - 1
 
 
@@ -51,7 +51,7 @@ class DamagedError(Exception):
 
 
 def problem(error: DamagedError | OSError) -> str:
-    """Returns the rest of a sentence that begins with the path of the file: "is damaged: ..."."""
+    """Returns the rest of a sentence after the file's path, such as "is damaged: ..."."""
     if isinstance(error, DamagedError):
         return f"is damaged: {error.reason}"
     return f"cannot be read: {error.strerror}"
@@ -140,7 +140,10 @@ def read_lines(path: str | os.PathLike[str], kind: Kind) -> Iterator[tuple[int, 
 
 
 def fields(required: Mapping[str, Kind], optional: Mapping[str, Kind] | None = None) -> Kind:
-    """Returns the kind of objects with these fields, by name; other fields stay unchecked."""
+    """Returns the kind of objects with these fields; other fields are not checked.
+
+    `required` and `optional` map the name of a field to the kind of its value.
+    """
 
     def check(value: Any) -> dict[str, Any]:
         checked = {**_object(value)}

@@ -20,8 +20,8 @@ from trainer.system.cores import usable
 from trainer.system.tensorflow_errors import translate
 from trainer.training import setup
 
-# Shortest warm-up and shortest measurement, in seconds. The warm-up is not measured, because threads
-# start in this time, and the first micro-batches come from buffers that were filled before.
+# Shortest warm-up and shortest measurement, in seconds. The warm-up is not measured: in this time,
+# threads start, and the first micro-batches come from buffers that were filled before.
 _WARM_UP, _SECONDS = 1.0, 2.0
 
 

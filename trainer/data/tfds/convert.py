@@ -1,7 +1,7 @@
 """Copies the TFRecord files of a prepared set to ArrayRecord files, which have an index.
 
-The new files lie beside the old ones. The set's description file then names both formats, as TFDS
-expects. TFDS's own `convert_format` is not used, because it needs Apache Beam.
+The new files lie beside the old files. After the conversion, the set's description file names both
+formats, as TFDS expects. TFDS's own `convert_format` is not used, because it needs Apache Beam.
 """
 
 import concurrent.futures

@@ -31,7 +31,7 @@ REACH_SECONDS = 10.0
 
 # Debian's package dataset-fashion-mnist puts the four files of Fashion-MNIST here. Their gzip
 # headers lack the original file names and times. `restore_gzip_headers` writes copies with names
-# and times, which have the checksums that TFDS expects.
+# and times. The copies have the checksums that TFDS expects.
 DEBIAN_FASHION_MNIST = pathlib.Path("/usr/share/datasets/fashion-mnist")
 _UPSTREAM_TIMES = {
     "train-images-idx3-ubyte.gz": 1504176606,
@@ -40,7 +40,7 @@ _UPSTREAM_TIMES = {
     "t10k-labels-idx1-ubyte.gz": 1504176627,
 }
 
-# Program of the child process. If it fails, the last line that it prints is the error's first line.
+# Program of the child process. If an error ends it, it prints the first line of the error last.
 _BUILD = """
 import sys
 import tensorflow_datasets as tfds
@@ -51,7 +51,8 @@ tfds.builder(dataset, data_dir=data_dir, file_format=file_format).download_and_p
     download_config=tfds.download.DownloadConfig(manual_dir=manual_dir or None))
 """
 
-# Errors that TFDS raises for an unusable folder or name. ParseError: the description is empty.
+# Errors that TFDS raises for an unusable folder or name. An empty description file of a prepared
+# set gives ParseError.
 _UNUSABLE = (ValueError, AssertionError, TypeError, ImportError, OSError, RuntimeError, ParseError)
 
 
@@ -89,7 +90,7 @@ def find_builder(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder
 
 @contextlib.contextmanager
 def _only_installed_modules() -> Iterator[None]:
-    """Removes the working folder, which `python -m` adds, from the import path in the block."""
+    """Removes the working folder, an addition of `python -m`, from the import path in the block."""
     path = sys.path[:]
     sys.path[:] = [entry for entry in path if pathlib.Path(entry).resolve() != pathlib.Path.cwd()]
     try:

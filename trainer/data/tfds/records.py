@@ -127,10 +127,7 @@ def indexed(
 def files(
     builder: tfds.core.DatasetBuilder, split: str, file_format: tfds.core.FileFormat
 ) -> list[Any]:
-    """Returns the pieces of a split: each has a file name, and numbers of records to skip and take.
-
-    A piece takes its records after it has skipped the first `skip` records of its file.
-    """
+    """Returns a split's pieces: each has a file name and numbers of records to skip and to take."""
     splits = dataset_info.get_split_dict_from_proto(
         builder.info.as_proto, builder.data_path, file_format
     )

@@ -20,7 +20,8 @@ def pieces(
     """Returns the parts of `split`; each part lies within one of the dataset's `splits`.
 
     Returns:
-        For each part, the name in `splits`, the first example's index, and the last index plus 1.
+        For each part: its split's name in `splits`, its first example's index, and its last
+        example's index plus 1.
 
     Raises:
         UserError: if the split is ill-formed, unknown or empty.
@@ -55,7 +56,7 @@ def count_shared(
 
 
 def split_infos(sizes: Mapping[str, int]) -> dict[str, "tfds.core.SplitInfo"]:
-    """Returns the argument `splits` of `pieces` from the splits' sizes, in examples, by name."""
+    """Returns an argument `splits` for `pieces`; `sizes` has the number of examples per split."""
     import tensorflow_datasets as tfds
 
     return {
