@@ -1,6 +1,6 @@
 """A quick session: a test that starts a process or a training run is skipped when it does so.
 
-A few long files are left out as a whole.
+Files that take long are left out as a whole.
 """
 
 import sys
@@ -10,16 +10,33 @@ import pytest
 
 from trainer.training.loop import TrainingLoop
 
-# Files whose tests build large models or trace long graphs: together they take minutes.
+# Files and folders whose tests build large models, trace long graphs or decode for seconds. They
+# take over ten minutes of one core.
 _LONG = (
     "tests/data/bad_examples_test.py",
     "tests/data/chunk_decoding_test.py",
+    "tests/data/encoded_batch_test.py",
+    "tests/data/pipeline_test.py",
+    "tests/data/sources_test.py",
+    "tests/data/tfds/prepare_test.py",
     "tests/nn/ghostify_test.py",
-    "tests/nn/models/precision_test.py",
-    "tests/nn/models/registry_test.py",
+    "tests/nn/resizable_test.py",
+    "tests/nn/models/",
+    "tests/run_dir/exports_test.py",
+    "tests/training/averaging_test.py",
+    "tests/training/balance_test.py",
+    "tests/training/evaluation_test.py",
+    "tests/training/input_rate_test.py",
     "tests/training/keras_behaviour_test.py",
+    "tests/training/micro_batch_search_test.py",
+    "tests/training/mixed_targets_test.py",
+    "tests/training/parameter_update_test.py",
+    "tests/training/phases_test.py",
+    "tests/training/prediction_test.py",
+    "tests/training/pretrained_test.py",
     "tests/training/step_test.py",
     "tests/training/tpu_graph_test.py",
+    "tests/training/xla_test.py",
 )
 _STARTS = {"subprocess.Popen", "os.fork", "os.posix_spawn", "os.system"}
 
