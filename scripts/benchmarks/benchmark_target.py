@@ -29,7 +29,7 @@ RUNS = {
 }
 
 
-def crescendo(recipe: str) -> None:
+def train_recipe(recipe: str) -> None:
     """Trains a recipe; prints the seconds from `START` to the first evaluation at the target."""
     from trainer.run_dir.metrics import read
 
@@ -54,7 +54,7 @@ def crescendo(recipe: str) -> None:
             sys.exit(f"{recipe} ended with status {process.returncode}")
 
 
-def keras(network: str) -> None:
+def fit(network: str) -> None:
     """Trains by `fit`; prints the seconds from `START` to the first epoch at the target."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import keras
@@ -128,4 +128,4 @@ def compare(rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    {"crescendo": crescendo, "keras": keras}[sys.argv[1]](sys.argv[2])
+    {"crescendo": train_recipe, "keras": fit}[sys.argv[1]](sys.argv[2])

@@ -20,7 +20,7 @@ from trainer.sweep.seed_statistics import Spread
 # each batch size, it does not divide conditions into families.
 _FOLLOW = {"ghost_batch_size", "max_batch_size", "initial_learning_rate", "warmup_epochs"}
 # The font size of a heat map with n columns is this number divided by n, but at most 10 points.
-_FONT_SIZE = 90
+_COLUMN_POINTS = 90
 # Maps (batch size,), or (batch size, learning rate), to the condition with these values.
 _Grid = dict[tuple[float, ...], Condition]
 
@@ -177,7 +177,7 @@ def _draw_map(
     axes.imshow(
         cells, cmap="cividis", origin="lower", aspect="auto", vmin=low, vmax=max(high, low + 0.1)
     )
-    size = min(10, _FONT_SIZE / len(sizes))
+    size = min(10, _COLUMN_POINTS / len(sizes))
     for y, r in enumerate(rates):
         for x, b in enumerate(sizes):
             top = cells[y][x]

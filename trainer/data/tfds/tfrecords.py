@@ -47,42 +47,9 @@ def load(
     """
     image, label = records.supervised_features(builder, name)
     shape = image.shape if image_size is None else (image_size, image_size, image.shape[-1])
-    resizes = shape != image.shape
-    try:
-        images, labels = _decoded(builder, split, shape, resizes, name)
-    except UserError:
-        if resizes:
-            raise
-        # TFDS does not check that images have its declared shape. So the error has two possible
-        # causes: files are damaged, or images have other shapes. Resizing removes the second cause.
-        images, labels = _decoded(builder, split, shape, True, name)
-    own_names = records.label_names(label, name)
-    if unlabelled := np.count_nonzero((labels < 0) | (labels >= len(own_names))):
-        raise UserError(
-            f"{name}: {unlabelled:,} of {len(labels):,} examples have no label: choose another "
-            "split"
-        )
-    place_of = np.array(places(own_names, class_names), np.int64)
-    return InMemoryDataset(images, place_of[labels], class_names, name)
-
-
-def _decoded(
-    builder: tfds.core.DatasetBuilder,
-    split: str,
-    shape: tuple[int, int, int],
-    resizes: bool,
-    name: str,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images, uint8 [n, h, w, c], and labels, int64 [n], of all records of a split.
-
-    If `resizes` is True, images are resized to `shape`, which is (h, w, c).
-
-    Raises:
-        UserError: if files are damaged, or an image has another shape and `resizes` is False.
-    """
     examples = count_split(builder.info.splits, split, name)
     images, labels = aligned_empty((examples, *shape)), np.empty(examples, np.int64)
-    batches, count = _batches(builder, split, shape, resizes), 0
+    batches, count = _batches(builder, split, shape), 0
     try:
         for batch_images, batch_labels in batches.as_numpy_iterator():
             end = count + len(batch_labels)
@@ -98,26 +65,30 @@ def _decoded(
             f"{name} has {count:,} of its {examples:,} records in {builder.data_path}: "
             "delete that folder and prepare it again"
         )
-    return images, labels
+    own_names = records.label_names(label, name)
+    if unlabelled := np.count_nonzero((labels < 0) | (labels >= len(own_names))):
+        raise UserError(
+            f"{name}: {unlabelled:,} of {examples:,} examples have no label: choose another split"
+        )
+    place_of = np.array(places(own_names, class_names), np.int64)
+    return InMemoryDataset(images, place_of[labels], class_names, name)
 
 
 def _batches(
-    builder: tfds.core.DatasetBuilder, split: str, shape: tuple[int, int, int], resizes: bool
+    builder: tfds.core.DatasetBuilder, split: str, shape: tuple[int, int, int]
 ) -> tf.data.Dataset:
     """Returns decoded batches (uint8 [n, h, w, c], int64 [n]) in the order of the files."""
     image_key, label_key = builder.info.supervised_keys
     features = records.features(image_key, label_key)
 
-    def decode(encoded: tf.Tensor) -> tf.Tensor:
-        if resizes:
-            return whole(encoded, shape, max_pixels=None)
-        pixels = tf.io.decode_image(encoded, shape[-1], expand_animations=False)
-        return tf.ensure_shape(pixels, shape)
-
     @tf.autograph.experimental.do_not_convert
     def parse(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         example = tf.io.parse_example(serialized, features)
-        images = tf.map_fn(decode, example[image_key], fn_output_signature=tf.uint8)
+        images = tf.map_fn(
+            lambda encoded: whole(encoded, shape, max_pixels=None),
+            example[image_key],
+            fn_output_signature=tf.uint8,
+        )
         return images, example[label_key]
 
     files = [
