@@ -56,7 +56,7 @@ def _explained(error: Exception) -> str:
 
 
 def _command(arguments: Sequence[str]) -> str:
-    """Returns the command's name: train if the first argument is a flag or missing."""
+    """Returns the command's name, or train if the first argument is a flag or is missing."""
     return arguments[0] if arguments and not arguments[0].startswith("-") else "train"
 
 

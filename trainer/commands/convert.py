@@ -1,4 +1,4 @@
-"""convert: adds an index to a prepared TFDS dataset, so that a run need not load all of it."""
+"""convert: adds an index to a prepared TFDS dataset; a run then need not load the whole dataset."""
 
 from trainer.config.flags import Config
 from trainer.data.tfds.convert import convert

@@ -126,7 +126,7 @@ def _table(values: Mapping[str, Any]) -> str:
 def _check_fits(
     images: tuple[int, ...], labels: int, shape: tuple[int, ...], classes: int, name: str
 ) -> None:
-    """Refuses data with another image shape or more classes than the model."""
+    """Refuses data if its image shape differs from the model's, or the model has fewer classes."""
     if images != shape:
         raise UserError(
             f"{name} has images of shape {images}, and the model takes {shape}: name the model's "

@@ -40,8 +40,8 @@ def run(config: Config) -> int:
     exports.check_free(target, flags)
     bad = BadExamples(config.skip_bad_examples)
     strategy = tf.distribute.OneDeviceStrategy("CPU:0")
-    # Inference does not use stochastic depth. Without its layers, which belong to this program,
-    # model.keras loads without this program.
+    # Inference does not use stochastic depth, and this program defines the layers for it. So these
+    # layers are left out, and model.keras can be loaded without this program.
     for_inference = dataclasses.replace(config, drop_path=0.0)
     model, data, path, update = setup.restore(for_inference, folder, strategy, bad)
     checkpoints = folder / "checkpoints"

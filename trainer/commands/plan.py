@@ -1,7 +1,7 @@
 """plan: prints the batch sizes and learning rates of a run.
 
-The command imports TensorFlow only to build the model's layers, for --layer_decay, and to measure
-how fast this machine decodes images.
+The command imports TensorFlow only to measure how fast this machine decodes images, and to build
+the model's layers if --layer_decay is set.
 """
 
 import json
@@ -98,9 +98,10 @@ def _layer_groups(config: Config) -> str:
 def _write_json(
     whole: Mapping[str, Any], phases: Iterable[plan.Phase], machines: cost.Machines | None
 ) -> None:
-    """Prints `whole` and the phases (consecutive updates with one Setting) as one JSON object.
+    """Prints `whole` and the phases as one JSON object.
 
-    Each phase is printed before the next is computed: millions of phases may not fit in memory.
+    A phase is a series of updates with equal settings, such as the batch size. Each phase is
+    printed before the next phase is computed, because millions of phases may not fit in memory.
     """
     sys.stdout.write(json.dumps(whole)[:-1] + ', "phases": [')
     for number, phase in enumerate(phases):
@@ -115,8 +116,9 @@ def planned(
 ) -> tuple[trajectory.Trajectory, int, int]:
     """Returns the trajectory of a run, the number of replicas, and the number of hosts.
 
-    The trajectory maps a position (number of examples consumed so far) to a Setting.
-    `count_examples` returns the number of examples of a dataset, split and data folder, or None.
+    The trajectory maps a position (number of examples consumed so far) to a Setting (batch size,
+    learning rate and momentum). `count_examples` takes a dataset, a split and a data folder. It
+    returns the number of examples in the split, or None if this number is not known.
 
     Raises:
       UserError: if the flags contradict each other, or the number of training examples is not
@@ -204,7 +206,7 @@ def _machines(config: Config, replicas: int, hosts: int) -> cost.Machines | None
 
 
 def _stays_encoded(config: Config) -> bool:
-    """Returns whether images are surely decoded in each epoch; other large sets may be, too."""
+    """Returns whether the flags alone make training decode all images again in each epoch."""
     several = bool(config.image_sizes) and image_listing.is_listed(config.dataset)
     return config.augmentation.resized_crop or config.skip_bad_examples or several
 

@@ -38,7 +38,7 @@ class Augmentation:
       resized_crop: a random part of each image is resized while the image is decoded, and half of
         the images are flipped.
       strong: the preset strong is applied: shift, flip, zoom, rotation, channel shift and erasing.
-      crop: each image is padded, and cropped at a random place to its own size.
+      crop: each image is padded, and cropped at a random place to its original size.
       flip: half of the images are mirrored.
       policy: randaugment or trivialaugment; "" if neither is applied.
       erasing: noise replaces a rectangle of some images.

@@ -8,8 +8,8 @@ from trainer.config.commands import COMMANDS
 from trainer.config.flags import FLAGS, Config
 
 _HELP = frozenset(["-h", "--h", "-help", "--help", "--helpshort", "--helpfull"])
-_WIDEST = 100  # Columns of the longest line, because longer lines are hard to read.
-# If the terminal has fewer columns, the text of a flag is below the flag's name, not beside it.
+_WIDEST = 100  # Largest number of columns of a line; longer lines are hard to read.
+# If the terminal has fewer columns than this, a flag's text is below its name, not beside it.
 _TWO_COLUMNS = 76
 _NAMES = 30  # Columns for the flags' names.
 _USAGE = """\

@@ -1,4 +1,4 @@
-"""Declares flags as fields of a dataclass, each with default, range, help, scope and commands.
+"""Declares each flag as a field of a dataclass, with its default and the properties of `Flag`.
 
 The annotation of a field is the type of its flag. The value of a flag of type `tuple[str, ...]` is
 a comma-separated list. If such a flag is `repeated`, it is instead given once for each value.

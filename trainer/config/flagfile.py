@@ -44,8 +44,8 @@ _IN_EVERY_RUN = {
 def is_of_version_1(lines: Iterable[str]) -> bool:
     """Returns whether `lines` are the flags.txt of a run that is older than --order_version.
 
-    Such a run has order version 1. Its flags.txt has all flags of `_IN_EVERY_RUN`, but lacks
-    --order_version. A recipe is different, because it has only a few of these flags.
+    Such a run has version 1 of the order of examples. Its flags.txt has all flags of
+    `_IN_EVERY_RUN`, but lacks --order_version. A recipe has only a few of these flags.
     """
     named = set(_read(lines))
     return named >= _IN_EVERY_RUN and "order_version" not in named
@@ -55,8 +55,8 @@ def to_flagfile(config: Config) -> str:
     """Returns the flagfile that replays the run of `config`.
 
     The flagfile has no line for a flag that is None or in `ONE_CALL`. A flags.txt without
-    --order_version means order version 1. So `config` must have an order version if the result
-    becomes the flags.txt of a run.
+    --order_version means version 1. So `config` must have an --order_version if the result becomes
+    the flags.txt of a run.
     """
 
     def line(name: str, value: object) -> str:
@@ -69,7 +69,7 @@ def to_flagfile(config: Config) -> str:
 
 
 def order_version(config: Config, kept: str | None) -> int:
-    """Returns the --order_version of the command line, else that of flags.txt, else the newest.
+    """Returns --order_version: from the command line, or else from flags.txt, or else the newest.
 
     Args:
       config: the parsed command line.
@@ -119,7 +119,7 @@ def recorded_precision(text: str) -> str:
 
 
 def learned_differences(old: str, new: str) -> list[str]:
-    """Returns the differences between two flags.txt that change what is learned, as text."""
+    """Returns a text for each difference between two flags.txt that changes what is learned."""
     before, now = learned(old), learned(new)
     before["precision"] = recorded_precision(old)
     if now["precision"] == AUTO and before["precision"] in (FLOAT32, BFLOAT16):

@@ -1,9 +1,8 @@
 """Replaces each flagfile on a command line by the flags in this file.
 
 A flagfile has one flag per line; lines that start with # or // are comments. A flagfile is looked
-up in the current folder, then among the recipes, which are the flagfiles that come with this
-program. If x.flags contains --flagfile=y.flags, y.flags is first looked up
-in the folder of x.flags.
+up in the current folder, and then among the recipes. The recipes are flagfiles that come with this
+program. If x.flags contains --flagfile=y.flags, the folder of x.flags is searched first.
 """
 
 import dataclasses
@@ -39,7 +38,7 @@ def expand(arguments: Sequence[str]) -> list[Argument]:
     The forms -flagfile=x and --flagfile x are replaced in the same way.
 
     Raises:
-      UserError: if a flagfile cannot be read, or names itself directly or through other flagfiles.
+      UserError: if a flagfile cannot be read, or includes itself (perhaps through other flagfiles).
     """
     expanded: list[Argument] = []
     following = iter(arguments)
@@ -84,7 +83,7 @@ def _found(name: str, folder: pathlib.Path) -> pathlib.Path:
 
 
 def _flags_in(path: pathlib.Path, around: tuple[pathlib.Path, ...]) -> Iterator[Argument]:
-    """Yields the flags of a flagfile; `around` are those that include it, the outermost first."""
+    """Yields the flags in `path`; `around` are the flagfiles that include it, outermost first."""
     if path.resolve() in around:
         raise UserError(
             f"the flagfile {path} includes itself, directly or through another flagfile.\n"

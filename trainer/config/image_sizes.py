@@ -40,7 +40,7 @@ def sizes(texts: Sequence[str]) -> list[int]:
 
 
 def starts(texts: Sequence[str], total: float) -> list[float]:
-    """Returns the epoch at which each size begins; `total` is the number of epochs in 100%.
+    """Returns the epoch at which each size begins; `total` is the length of the run in epochs.
 
     >>> starts(["128@0%", "160@40%", "192@15"], total=20)
     [0.0, 8.0, 15.0]

@@ -1,4 +1,4 @@
-"""Checks the paths in flags. Most must be local, but --data_dir may be a URL that TFDS reads."""
+"""Checks the paths in flags. Most paths must be local; only --data_dir may be a URL for TFDS."""
 
 import os
 import re

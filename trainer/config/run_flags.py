@@ -1,4 +1,4 @@
-"""Declares the flags that decide how a run learns: length, optimizer, start and schedule."""
+"""Declares the flags that decide how a run learns, such as its length and its schedule."""
 
 import dataclasses
 

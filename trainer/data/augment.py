@@ -7,10 +7,11 @@ augmentation. With one seed, different positions have different hashes.
 
 Crop and flip use the bits of the hash. `decode.random_crop`, for --augment=imagenet, uses the hash
 as the key of TensorFlow's Philox generator. The augmentations `strong`, `erasing` and the policies
-need more than 64 bits. They use random 64-bit words: the splitmix64 sequence that starts at the
-hash. `erasing` and the policies use different words, so they do not change each other's results.
-`strong` uses all words, so it excludes `erasing` and the policies. The choice of replacements for
-bad examples uses words of this sequence, too. Mixup and cutmix (`mixing`) use another hash.
+(RandAugment and TrivialAugment) need more than 64 bits. They use random 64-bit words: the
+splitmix64 sequence that starts at the hash. `erasing` and the policies use different words, so they
+do not change each other's results. `strong` uses all words, so it excludes `erasing` and the
+policies. Words of this sequence also choose the replacements for bad examples, such as damaged
+files. Mixup and cutmix (`mixing`) use another hash.
 """
 
 import functools
@@ -29,7 +30,7 @@ Augment = Callable[[tf.Tensor, tf.Tensor, int], tf.Tensor]
 
 
 def augmenter(asked: Augmentation) -> Augment:
-    """Returns a function that applies all steps of `asked`, except resized crops and mixing."""
+    """Returns a function that applies the changes in `asked`, except resized crops and mixing."""
     steps: list[Augment] = []
     if asked.strong:
         steps.append(strong)

@@ -29,7 +29,7 @@ Affine = tuple[float, float, float, float, float, float]
 
 
 class Kind(enum.IntEnum):
-    """Kind of change of an image; images of the same kind are computed together."""
+    """Kind of change that an operation makes; images with the same kind are changed together."""
 
     KEEP = 0
     MOVE = 1
@@ -104,7 +104,7 @@ def randaugment(magnitude: float, height: int, width: int) -> Strength:
 
 
 def trivialaugment() -> list[Strength]:
-    """Returns the numbers of TrivialAugment's wide space at its strengths 0 to 30.
+    """Returns the numbers of TrivialAugment, with its wide ranges, at the strengths 0 to 30.
 
     As in its authors' code, translations are at most 32 pixels at any image size, and angles are
     whole degrees. The factor of color, contrast, brightness and sharpness is the same for both

@@ -26,7 +26,7 @@ def erasing(
         images: uint8 [b, h, w, c].
         positions: int64 [b], number of examples that the run consumed before each image.
         seed: seed of the run.
-        probability: share of the images that are erased.
+        probability: probability that an image gets a rectangle of noise.
         area: smallest and largest area of the rectangle, as fractions of the image's area.
     """
     bits = random_bits(positions, seed)  # [b]
@@ -70,7 +70,7 @@ def erase(
         found: five uniform draws for each image, each float64 [b] in [0, 1). The first decides
             whether to erase. The other four give area, aspect, row and column of the rectangle.
         noise: index of the first word of noise in the sequence of words that the hash starts.
-        probability: share of the images that are erased.
+        probability: probability that an image gets a rectangle of noise.
         area: smallest and largest area of the rectangle, as fractions of the image's area.
         aspect: smallest and largest aspect of the rectangle.
     """

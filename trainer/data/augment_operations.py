@@ -82,7 +82,7 @@ def equalize_tables(images: tf.Tensor) -> tf.Tensor:
 
 
 def toward_grey(images: tf.Tensor, to_mean: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    """Mixes each image with its grey image (color) or with its mean grey level (contrast).
+    """Mixes each image with its grey image (for color) or its mean grey level (for contrast).
 
     Args:
         images: uint8 [n, h, w, c] with 1 or 3 channels.

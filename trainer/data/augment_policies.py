@@ -1,4 +1,4 @@
-"""Applies RandAugment (Cubuk et al. 2019) and TrivialAugment (Müller & Hutter 2021).
+"""Applies the policies RandAugment (Cubuk et al. 2019) and TrivialAugment (Müller & Hutter 2021).
 
 RandAugment draws several operations for an image independently, and applies them in turn. All have
 the same magnitude, and each has a random sign. TrivialAugment applies one operation, with a random
@@ -91,9 +91,9 @@ def _layer(
 def drawn(words: tf.Tensor, strengths: int) -> tf.Tensor:
     """Returns the index of a case for each word, int32 [b] in [0, 14 · strengths · 2).
 
-    A case is one of the 14 operations with a strength and a sign.
-    The highest 32 bits of a word, uint64, decide the operation, the next 31 bits the strength, and
-    the lowest bit the sign. The operation is a remainder by 14, and the strength is a remainder by
+    A case is one of the 14 operations with a strength and a sign. The highest 32 bits of a word,
+    uint64, decide the operation, the next 31 bits the strength, and the lowest bit the sign. The
+    number of the operation is its bits modulo 14. The number of the strength is its bits modulo
     `strengths` (at most 31). All values are equally likely, up to a relative difference of 2e-8.
     """
     operation = tf.cast(shift_right(words, 32), tf.int64) % len(augment_cases.OPERATIONS)

@@ -15,7 +15,7 @@ def flips_and_places(bits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Returns whether to flip each image, and its crop's first row and column in the padded image.
 
     `bits`, uint64 [b], has the hash of each image. The hash's lowest bit decides the flip, the next
-    31 bits the row, and the highest 32 bits the column. Row and column are remainders by 9. All
+    31 bits the row, and the highest 32 bits the column. Row and column are their bits modulo 9. All
     nine values are equally likely, up to a relative difference of 4e-9.
 
     Returns:

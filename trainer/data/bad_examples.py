@@ -56,7 +56,7 @@ class BadExamples:
             return dict(self._reasons)
 
     def add(self, name: str, reason: str) -> None:
-        """Counts a bad example and logs its reason, unless the example was added before.
+        """Records a bad example and its reason, unless the example was added before.
 
         Raises:
           UserError: if `skip` is False.
@@ -96,7 +96,7 @@ class BadExamples:
     def refusal(self, _: tf.errors.OpError) -> UserError | None:
         """Returns the UserError that `refuse` raised, or None if `refuse` was not called.
 
-        TensorFlow replaces an error from its input pipeline by an error of its own type. Given
-        such an error, this method returns the original one.
+        TensorFlow replaces an error from its input pipeline by an error of its own type. A caller
+        that catches TensorFlow's error gets the original error from this method.
         """
         return self._refused

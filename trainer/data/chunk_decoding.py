@@ -8,8 +8,8 @@ datasets are not slower than one large dataset: for JPEGs of 84 KB, two cores ma
 with chunks and 1,693 images/s without chunks.
 
 The position of a training example is the number of examples that the run consumes before it. In
-evaluation, the position of an example is its index in the split. Examples that only fill the last
-batch have later positions.
+evaluation, the position of an example is its index in the split. Copies of the last example fill
+the last batches. The positions of these copies follow the split's last index.
 """
 
 import contextlib
@@ -182,8 +182,8 @@ class _Chunks:
         """Decodes an example eagerly; records the reason and returns None if the example is bad.
 
         An example that was bad at an earlier position is tried again, because a random crop of a
-        file that is cut off may succeed at another position. So the replacement at a position does
-        not depend on the examples that were read before.
+        truncated file may succeed at another position. So the replacement at a position does not
+        depend on the examples that were read before.
         """
         source = self.source
         with tf.init_scope(), tf.device("CPU:0"):

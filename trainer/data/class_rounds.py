@@ -7,9 +7,10 @@ N_c examples. Its k-th draw is element k mod N_c of a shuffle of the class. The 
 only on (seed, c, k div N_c). So a class repeats an example only after all its N_c examples were
 drawn. Batch sizes, replicas and restarts do not change the order.
 
-Each shuffle equals version 2 of `shuffle.example_indices`, with a seed of its own. The functions
-below compute the shuffles of many classes at once. For classes of at most 4,096 examples, they sort
-random words. Each such shuffle takes as many words as the largest of these classes has examples.
+Each class has its own seed. The shuffles of a class are the epochs of version 2 of
+`shuffle.example_indices` with the class's seed. The functions below compute the shuffles of many
+classes at once. For classes of at most 4,096 examples, they sort random words. Each such shuffle
+takes as many words as the largest of these classes has examples.
 For larger classes, they use TensorFlow's op RandomIndexShuffle. In calls of 128 positions, one
 thread of a busy EPYC makes 28,000 indices/s for 10 classes of 1,000 examples, and 5,000 indices/s
 for 1,000 classes of 1,281 examples.
@@ -26,8 +27,8 @@ from trainer.nn.splitmix64 import further_bits, random_bits, splitmix64
 # Separates the seeds of the shuffles from other uses of the run's seed. The number is arbitrary
 # (volume and page of Cui et al. 2019, "Class-balanced loss", CVPR, 9268).
 _DOMAIN = 2019_9268
-# RandomIndexShuffle also runs for small classes, but its result for them is not used. As the size
-# of a small class, the op gets this number, because it is slow for small sizes.
+# RandomIndexShuffle also runs for small classes, but its result for them is not used. The op gets
+# this number as the size of a small class, because the op is slow for small sizes.
 _UNUSED = 2**16
 
 
@@ -68,7 +69,7 @@ def _shuffles(sizes: np.ndarray, keys: tf.Tensor) -> Callable[[tf.Tensor, tf.Ten
     """Returns the function that maps draws to places of the drawn examples in their classes.
 
     The function takes the classes and the numbers k of their draws, both int64 [n], and returns
-    int64 [n]. A class's shuffle number k div N_c is called its epoch.
+    int64 [n]. The number of a class's shuffle, k div N_c, is called an epoch.
 
     Args:
         sizes: number N_c of examples of each class, [C].
@@ -143,8 +144,8 @@ def _passed(
     for i in range(shuffle.PASSES):
         key = tf.gather(keys[:, i * shuffle.KEYS : (i + 1) * shuffle.KEYS], row)  # [n, 3]
         moved = shuffle.shuffled_once(places, key, limits)
-        # For the sizes in `odd`, the op permutes size + 1 numbers, from 0 to `size`. An index that
-        # moves to `size` would be outside of the shuffle, so it moves on to where `size` moves.
+        # For the sizes in `odd`, the op permutes size + 1 numbers, from 0 to `size`. But `size` is
+        # outside of the shuffle. An index that moves to it gets the number to which `size` moves.
         if odd:
             moved = tf.where(moved < own, moved, shuffle.shuffled_once(limits - 1, key, limits))
         moved += tf.gather(offsets[:, i], row)

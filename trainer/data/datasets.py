@@ -1,4 +1,4 @@
-"""Makes tf.data datasets of batches from examples in memory, or of indices of encoded examples.
+"""Makes tf.data datasets: of batches, for examples in memory; of indices, for encoded examples.
 
 AutoGraph is off for the functions in trainer/data, because its conversions would take seconds at
 a run's start.
@@ -80,9 +80,9 @@ def with_options(dataset: tf.data.Dataset, threads: int | None = None) -> tf.dat
     # growth of the batch size ends a pipeline.
     options.autotune.enabled = False
     # If TensorFlow rewrote tf.data's graph, it would copy all captured images into the graph. For
-    # 676 MB of images, this step takes 0.6 s and 690 MB of memory with the copy. Without the copy,
-    # it takes 10 ms and no memory. (With op determinism, TensorFlow rewrites the graph in spite of
-    # this option.)
+    # 676 MB of images, preparing the graph takes 0.6 s and 690 MB of memory with the copy, but
+    # 10 ms and no memory without the copy. (With op determinism, TensorFlow rewrites the graph in
+    # spite of this option.)
     options.experimental_optimization.apply_default_optimizations = False
     # Each process already makes only its own elements, and TensorFlow would shard them again.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF

@@ -32,9 +32,10 @@ def orientation(data: bytes) -> int | None:
 
 
 def _of_jpeg(data: bytes) -> bytes | None:
-    """Returns `data` from its EXIF data on; b"" without EXIF data; None if `data` is too short.
+    """Returns the EXIF data and all bytes after them; None if `data` is too short.
 
-    EXIF data are in one of the segments before the frame header, so the search ends there.
+    If the file has no EXIF data, the result is b"". EXIF data are in one of the segments before the
+    frame header, so the search ends at this header.
     """
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
@@ -87,7 +88,7 @@ def _tag(tiff: bytes) -> int | None:
         if at + 12 > len(tiff):
             return None
         if int.from_bytes(tiff[at : at + 2], order) == _TAG:
-            # The standard has a value of 16 bits, but some programs write 32 bits.
+            # The standard stores the value in 16 bits, but some programs write 32 bits.
             wide = int.from_bytes(tiff[at + 2 : at + 4], order) == _WIDE
             value = int.from_bytes(tiff[at + 8 : at + (12 if wide else 10)], order)
             return value if value in range(1, 9) else UPRIGHT

@@ -1,6 +1,6 @@
 """Reads the EXIF orientation of a JPEG or PNG file with TensorFlow's operations alone.
 
-A SavedModel can hold this graph. It finds the same orientation as `exif.orientation`. The
+A SavedModel can hold this graph. The graph finds the same orientation as `exif.orientation`. The
 first byte of a file has index 0. Indices are int64, because a PNG's chunk may have almost 2³²
 bytes.
 """
@@ -142,7 +142,7 @@ def _tag(content: _Bytes, start: tf.Tensor) -> tf.Tensor:
     entries = content.table(tf.minimum(directory + 2, content.size), rows)
     matches = _number(entries[:, :2], little) == _TAG
     entry = tf.gather(entries, tf.argmax(tf.cast(matches, tf.int32)))
-    # The standard has a value of 16 bits, but some programs write 32 bits.
+    # The standard stores the value in 16 bits, but some programs write 32 bits.
     wide = _number(entry[2:4], little) == _WIDE
     value = tf.where(wide, _number(entry[8:12], little), _number(entry[8:10], little))
     valid = tf.reduce_any(matches) & (value >= 1) & (value <= 8)

@@ -119,7 +119,7 @@ def _joined(indices: Sequence[np.ndarray], firsts: np.ndarray) -> np.ndarray:
 
 
 def divided(files: Files, hashes: np.ndarray) -> dict[str, Files]:
-    """Divides files into the splits train and val; a file with a hash of 0 mod 10 goes to val.
+    """Divides files into the splits train and val; val gets the files with hashes divisible by 10.
 
     `hashes`, uint64 [N], has the hash of each file.
     """
@@ -133,7 +133,7 @@ def divided(files: Files, hashes: np.ndarray) -> dict[str, Files]:
 
 
 def division(parts: Mapping[str, Files]) -> str:
-    """Describes the splits that `divided` made: their sizes, and classes that are in only one."""
+    """Describes the splits that `divided` made: their sizes, and the classes that each lacks."""
     train, evaluation = parts[TRAIN], parts[EVALUATION]
     text = (
         f"a hash of each path puts {number(len(train), 'picture')} into {TRAIN} and "

@@ -2,14 +2,14 @@
 
 A ghost batch is G consecutive examples that share batch-norm statistics. Each ghost batch has a
 random integer r from 1 to G − 1. The image at place i of the ghost batch has the image at place
-(i + r) mod G as its partner. Each image a, with its partner b, has a random λ from Beta(α, α):
+(i + r) mod G as its partner. Each image x, with its partner p, has a random λ from Beta(α, α):
 
-- mixup (Zhang et al. 2018, 1710.09412) returns λ a + (1 − λ) b, rounded to whole grey levels.
-- cutmix (Yun et al. 2019, 1905.04899) copies a box of b into a. The box has the image's aspect
+- mixup (Zhang et al. 2018, 1710.09412) returns λ x + (1 − λ) p, rounded to whole grey levels.
+- cutmix (Yun et al. 2019, 1905.04899) copies a box of p into x. The box has the image's aspect
   ratio and about 1 − λ of its area. The box's centre is uniform over the pixels. λ is then set to
   the share of the pixels that are outside the box.
 
-The target gives the label of a the weight λ, and the label of b the weight 1 − λ.
+The target gives the label of x the weight λ, and the label of p the weight 1 − λ.
 
 All random numbers come from hashes of (seed, position). The position of an example is the number of
 examples that the run consumes before the example. λ and the centre use the position of the example.

@@ -63,7 +63,7 @@ def reason(data: bytes, max_pixels: int) -> str | None:
 
 @contextlib.contextmanager
 def _explained() -> Iterator[None]:
-    """Replaces an error of Pillow in the block by an UndecodableError with the reason."""
+    """Replaces an error of Pillow in the `with` block by an UndecodableError with the reason."""
     try:
         yield
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, MemoryError) as error:

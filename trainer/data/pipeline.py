@@ -25,7 +25,7 @@ from trainer.data.shuffle import example_indices
 from trainer.nn.losses import MixedLabels
 from trainer.nn.splitmix64 import further_bits, random_bits
 
-_REPLACEMENTS = 100  # Replacements to try for a bad example. If all fail, the run ends.
+_REPLACEMENTS = 100  # Number of replacements to try for a bad example. If all fail, the run ends.
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,11 +9,11 @@ TensorFlow's raw op RandomIndexShuffle permutes indices with a block cipher of s
 order has two versions. A run keeps the version that it began with:
 
 1. The op permutes each epoch once, with 24 rounds. The keys are a constant, the seed and the epoch.
-   The op gives an index at least 16 bits, and uses half as many bits of each key: the lowest. So if
-   N is at most 65,537, the order repeats after 256 epochs, and two seeds that differ by 256 have
-   the same order. At ImageNet's N, the order repeats after 2,048 epochs. If N is 3 to 5, the
-   permutations are not equally frequent. If N is 2¹⁶ + 1, 2¹⁸ + 1 and so on, the op uses one bit
-   too few: the last example never appears, and another example appears twice.
+   The op represents an index by 2m bits, with m at least 8, and uses only the lowest m bits of each
+   key. So if N is at most 65,537, the order repeats after 256 epochs, and two seeds that differ by
+   256 have the same order. At ImageNet's N, the order repeats after 2,048 epochs. If N is 3 to 5,
+   the permutations are not equally frequent. If N is 2¹⁶ + 1, 2¹⁸ + 1 and so on, the op uses one
+   bit too few: the last example never appears, and another example appears twice.
 2. A 64-bit hash of (seed, epoch) determines random words. If N is at most 4,096, the indices are
    sorted by such words. For larger N, the op permutes the indices in two passes, each with 8 rounds
    and three words as keys. After each pass, a random offset is added mod N. The orders of 1,500
@@ -40,8 +40,8 @@ from trainer.nn.splitmix64 import further_bits, random_bits, splitmix64
 ORDER_KEY = 171100489
 ROUNDS = 24
 
-# Version 2 hashes the seed with this position. Augmentation hashes it with an example's position.
-# No run reaches this position, so version 2 and augmentation do not share random bits.
+# Version 2 hashes the seed with this position. Augmentation hashes the seed with the positions of
+# examples. No run reaches this position, so version 2 and augmentation do not share random bits.
 _DOMAIN = 2**63 - 1
 PASSES = 2
 _ROUNDS_A_PASS = 8
@@ -88,7 +88,7 @@ def epochs_key(seed: int) -> tf.Tensor:
 
 
 def needs_more_bits(examples: int) -> bool:
-    """Returns whether `examples` is 2ᵏ + 1, k even; if k ≥ 16, the op then uses one bit too few."""
+    """Returns whether `examples` is 2ᵏ + 1 for an even k; the op has a bit too few if k ≥ 16."""
     bits = (examples - 1).bit_length() - 1
     return examples - 1 == 2**bits and not bits % 2
 

@@ -63,8 +63,8 @@ def load(
 
     Raises:
         UserError: if the dataset, the split or a class is unknown; if images are not 8-bit, or have
-            no label; if images differ in size, and `image_size` is None; if the set needs an index,
-            and has none; if files are damaged.
+            no label; if images differ in size, and `image_size` is None; if the examples must be
+            read by index, and the set's files have no index; if files are damaged.
     """
     bad, name = bad or BadExamples(skip=False), f"{dataset} {split}"
     streamed = _reason_to_stream(augment, bad)

@@ -67,9 +67,8 @@ def identical(
 
     If both splits are in memory and have the same image size, their decoded pixels are compared,
     and the names are indices. Otherwise, the bytes of the files are compared, and the names are
-    paths.
-    Unreadable files are skipped. The result is None if the splits are too large, or if the files of
-    the pictures are not known.
+    paths. Unreadable files are skipped. The result is None if the splits are too large, or if the
+    files of the pictures are not known.
     """
     if (
         isinstance(training, InMemoryDataset)

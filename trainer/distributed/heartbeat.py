@@ -63,8 +63,8 @@ class Heartbeat:
 
         If `done` is false, this worker sends no more beats, and the others soon count it as lost.
         If `done` is true, the function first waits until the connected workers are done or silent.
-        A collective operation that has ended in this worker may still run in another worker, and
-        may still need this process.
+        Without this wait, the process could end while it is still needed: a collective operation
+        that has ended in this worker may still run in another worker.
         """
         self._settled.set()
         if done:

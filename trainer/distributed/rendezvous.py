@@ -21,7 +21,7 @@ from trainer.distributed.worker import Worker
 from trainer.errors import LostWorkerError, UserError
 
 _PAUSE = 0.1
-# Largest number of connections that wait to be accepted. Linux delays further ones by a second.
+# Largest number of connections that wait to be accepted. Linux delays further connections by 1 s.
 _BACKLOG = 1024
 _PATIENCE = 5.0  # Seconds to wait for an answer on one connection.
 

@@ -22,13 +22,13 @@ MOST_BYTES = 2**20  # Largest message between workers.
 # Largest number of callers that are served at the same time. Serving a worker takes milliseconds.
 _MOST_CALLERS = 256
 _PAUSE = 0.1
-_OLD, _OLD_BYTES = b"{", 2**16  # First byte and longest message in version 1.
+_OLD, _OLD_BYTES = b"{", 2**16  # First byte and longest message of protocol version 1.
 
 
 async def receive(
     server: socket.socket, worker: Worker, greeting: dict[str, Any], end: float
 ) -> tuple[dict[int, Line], str, str]:
-    """Waits until all workers have connected, one is refused or the time is `end`.
+    """Waits until all workers have connected, a worker is refused or the time is `end`.
 
     Call this function by `asyncio.run`, which then cancels the tasks that still serve callers.
 

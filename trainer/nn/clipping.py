@@ -13,7 +13,7 @@ _EPSILON = 1e-6
 
 
 def clip(gradients: Sequence[tf.Tensor], norm: tf.Tensor, most: float) -> list[tf.Tensor]:
-    """Returns `gradients`, scaled down if `norm`, their joint norm, exceeds the limit `most`."""
+    """Returns `gradients`, scaled down if their joint norm, `norm`, exceeds the limit `most`."""
     factor = most / (norm + _EPSILON)
     factor = tf.minimum(tf.ones_like(factor), factor)
     return [factor * gradient for gradient in gradients]

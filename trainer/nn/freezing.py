@@ -1,7 +1,8 @@
 """Freezes the layers whose paths begin with a match of --freeze, a regular expression.
 
-A frozen layer keeps its parameters and its moving statistics, and computes as in inference. It has
-neither gradients nor optimizer slots, and takes no part in the all-reduce.
+A path consists of the names of a layer and of the layers around it (layer_paths.py). A frozen layer
+keeps its parameters and its moving statistics, and computes as in inference. It has neither
+gradients nor optimizer slots, and does not take part in the all-reduce.
 """
 
 import re

@@ -7,9 +7,9 @@ on how replicas and micro-batches divide a batch.
 The layer has two implementations, called kernels, which give the same numbers up to rounding:
 
 - `fused` calls FusedBatchNormV3 for each ghost batch. It is the fastest kernel on CPUs without XLA.
-  In this case, the op takes two passes over the data, and the relative error of the variance is
-  under 1e-5 at any mean. Do not use `fused` under XLA, where the op takes a single pass and does
-  not subtract a shift. Under XLA, this error is 1e-1 if the mean is 100 standard deviations from 0.
+  There, the op takes two passes over the data, and the relative error of the variance is under 1e-5
+  at any mean. Do not use `fused` under XLA, where the op takes a single pass and does not subtract
+  a shift. Under XLA, the relative error is 1e-1 if the mean is 100 standard deviations from 0.
 - `reshaped` reshapes b examples with m pixels of c channels to [b/G, G, m, c]. It takes a single
   pass, and subtracts a shift k, the moving mean, which is constant during an update. Each value x
   gives d = x − k. So the mean of x is k + E[d], and the variance is E[d²] − E[d]². The backward
@@ -62,9 +62,9 @@ _collecting = _Collecting()
 def collect_statistics() -> Iterator[list[Statistics]]:
     """Yields a list; ghost batch norms that are called in this thread append Statistics to it.
 
-    In the scope, they do not update their moving statistics. A layer that is called twice appends
-    twice. The tensors in the list belong to the graph that calls the layer. So open the scope, and
-    use the list, in the function that calls the model.
+    In the scope, these layers do not update their moving statistics. A layer that is called twice
+    appends twice. The tensors in the list belong to the graph that calls the layer. So open the
+    scope, and use the list, in the function that calls the model.
     """
     outer = _collecting.collected
     _collecting.collected = []

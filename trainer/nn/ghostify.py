@@ -1,7 +1,8 @@
 """Converts a Keras model's batch normalization to ghost batch normalization, and back.
 
-Each layer object gets another class, but keeps its weights, its name and its place in the graph.
-keras.models.clone_model cannot be used for this, because it cannot copy subclassed models. A
+In ghost batch normalization, each group of G examples has its own statistics (ghost_batch_norm.py).
+Each batch-norm layer gets another class, but keeps its weights, its name and its place in the
+graph. This module does not use keras.models.clone_model, which cannot copy subclassed models. A
 converted model saves the same Keras files and TensorFlow checkpoints as a model built from
 GhostBatchNormalization layers.
 """

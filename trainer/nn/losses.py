@@ -105,11 +105,11 @@ SOFTMAX = Loss()
 class TrainingLoss:
     """Loss of training: a `Loss` of smoothed targets, weighted by class.
 
-    Let an image have label a, and its partner label b. Let w_a and w_b be the weights of these
-    classes, and ℓ_a and ℓ_b the losses for these labels. Then the loss of the mixed image is
-    λ w_a ℓ_a + (1 − λ) w_b ℓ_b, where λ is the share of the image. So mixing does not change the
-    total weight of a class. If `threshold` is set, both labels may have the target 1; the
-    loss of these targets is then multiplied by λ w_a + (1 − λ) w_b.
+    Let a be the label of an image, and b the label of its partner. Let w_a and w_b be the weights
+    of these classes, and ℓ_a and ℓ_b the losses for these labels. Then the loss of the mixed image
+    is λ w_a ℓ_a + (1 − λ) w_b ℓ_b, where λ is the share of the image. So mixing does not change the
+    total weight of a class. If `threshold` is set, both labels may have the target 1; the loss of
+    these targets is then multiplied by λ w_a + (1 − λ) w_b.
 
     Attributes:
       loss: the loss function.

@@ -1,8 +1,8 @@
 """Checks a user's model for features of Keras' fit that this program does not support.
 
-`check` refuses a model with such a feature before training, and names the feature. With the
-feature, a run could learn something other than the user asked for, or could not be repeated. If a
-feature, such as a call of `compile`, does not change what the run learns, `check` only warns.
+`check` refuses a model with such a feature before training, and names the feature. Otherwise, a run
+could learn something other than the user asked for, or could not be repeated. If a feature, such as
+a call of `compile`, does not change what the run learns, `check` only warns.
 """
 
 import re
@@ -242,7 +242,7 @@ def _outputs(network: keras.Model, images: tf.Tensor) -> np.ndarray:
 
 
 def _last_operation(graph: tf.Graph) -> str:
-    """Returns the type of the operation that computes the outputs, before any casts or reshapes."""
+    """Returns the type of the graph's last operation that is not a cast or a reshape."""
     operation = tf.nest.flatten(graph.structured_outputs)[0].op
     while operation.type in _PASSED_OVER:
         operation = operation.inputs[0].op

@@ -43,8 +43,8 @@ def compare(name: str, own: str | None, learned: str | None) -> None:
     """Logs a warning if the fingerprint of --model=`name` differs from a checkpoint's.
 
     `own` is the model's fingerprint now; `learned` is the checkpoint's fingerprint, None if absent.
-    Without the warning, some edits would stay unnoticed: a checkpoint can be read even if, for
-    example, an activation function has changed, because all weights keep their shapes.
+    Without the warning, some edits would stay unnoticed. For example, another activation function
+    does not change the shapes of weights, so the checkpoint can still be read.
     """
     if learned not in (None, own):
         log(

@@ -18,8 +18,9 @@ def head(model: keras.Model) -> list[str]:
 
     In a model of Keras' functional API, the head is the last Dense layer or convolution, if only
     layers without weights follow it. In other cases, a search goes from the logits back through the
-    graph of operations. It stops at each matrix product or convolution with weights. A layer that
-    the search meets belongs to the head if an axis of one of its weights has one entry per class.
+    graph of operations. It stops at each matrix product or convolution with weights. The search may
+    meet a weight that has an axis with one entry per class. The layer of this weight then belongs
+    to the head.
 
     If the search finds no layer, the head is the last layer with weights. There is one exception:
     if a user's own class calls its layers in its code, their order is not known, and this function
@@ -35,7 +36,7 @@ def head(model: keras.Model) -> list[str]:
 
 
 def _only(model: keras.Model) -> keras.layers.Layer | None:
-    """Returns the last Dense layer or convolution if a chain without weights follows, else None."""
+    """Returns the last Dense or Conv2D, or None if a later layer has weights or several inputs."""
     tensor = model.outputs[0]
     while True:
         operation, node, index = tensor._keras_history

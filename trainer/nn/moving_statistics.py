@@ -1,10 +1,11 @@
 """Computes debiased weights by which an update changes the moving statistics of batch norms.
 
-A moving mean starts at 0, and a moving variance at 1. After S ghost batches with decay d, a plain
-moving average still gives this initial value the weight d^S. For example, the weight is 64% after
-45 ghost batches at d = 0.99. Kingma & Ba 2015, §3, remove this bias of a moving average that starts
-at 0: they divide the average by 1 − d^S. Here, the weight of an update includes this division. So
-a moving statistic is a weighted mean over only the ghost batches that the layer has seen.
+A ghost batch is a group of examples that share statistics. A moving mean starts at 0, and a moving
+variance at 1. After S ghost batches with decay d, a plain moving average still gives this initial
+value the weight d^S. For example, the weight is 64% after 45 ghost batches at d = 0.99. Kingma & Ba
+2015, §3, remove this bias of a moving average that starts at 0: they divide the average by 1 − d^S.
+Here, the weight of an update includes this division. So a moving statistic is a weighted mean over
+only the ghost batches that the layer has seen.
 """
 
 import math

@@ -4,7 +4,7 @@ Here, w is a parameter, ε the learning rate, m the momentum, ∇ the gradient, 
 the weight decay. m̂ and v̂ are the moving averages of ∇ and of its elementwise square, corrected
 for their start at zero. The velocity does not contain the learning rate, so the momentum needs no
 correction when ε changes (Goyal et al. 2017, remark 2). Weight decay is coupled (L2): λ w is added
-to the gradient. But adamw and lamb, as in their papers, add λ w to the normalised gradient instead.
+to the gradient. But adamw and lamb add λ w to the normalised gradient m̂ / √v̂, as in their papers.
 """
 
 import dataclasses
@@ -180,7 +180,7 @@ def _metric(epsilon: float) -> Callable[[Slots], tf.Tensor]:
 
 
 def _where_nonzero(size: tf.Tensor, other: tf.Tensor, trust: tf.Tensor) -> tf.Tensor:
-    """Returns `trust`, or 1 if one of the two norms is 0, so that a kernel of zeros can change."""
+    """Returns `trust`, or 1 if a norm is 0; with trust 0, a kernel of zeros would never change."""
     return tf.where((size > 0) & (other > 0), trust, tf.ones_like(trust))
 
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 from trainer.errors import UserError
 from trainer.nn.user_code import one_line
 
-_TRIED = 2  # Number of images in a trial.
+_TRIED = 2  # Number of images with which `accept_sizes` traces the model.
 # Errors that Keras raises if layers do not fit the images.
 _KERAS_RAISES = (ValueError, TypeError, IndexError)
 

@@ -17,7 +17,7 @@ from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR, global_seed_g
 
 from trainer.nn.splitmix64 import random_bits, splitmix64
 
-# An arbitrary number, combined with the run's seed, so that dropout does not get the hashes of
+# An arbitrary number, combined with the run's seed, so that dropout gets other hashes than
 # shuffling and augmentation. It is the volume and page of "Dropout": Srivastava et al. 2014, JMLR.
 _DOMAIN = 15_1929
 _GLOBAL = -1  # Index of the global generator; the random layers have the indices 0, 1, ...
@@ -71,7 +71,7 @@ def values(
         states: number of random layers.
         position: number of examples that the run consumes before this call, int64 [].
         seed: seed of the run.
-        order_version: --order_version of the run.
+        order_version: --order_version of the run, which selects one of the two rules above.
     """
 
     def hashed(layer: int) -> tf.Tensor:

@@ -1,10 +1,10 @@
 """Random bits: a 64-bit hash of (seed, position) by splitmix64, vectorised in TensorFlow.
 
 The position of an example is the number of examples that a run consumes before this example. Two
-positions with the same seed have different bits. So do two seeds at the same position. All seeds
-use the same sequence of 2⁶⁴ words, but each seed starts at another pseudorandom offset in it.
-If two runs with different seeds have 10¹² examples each, their parts of the sequence overlap with
-probability 1e-7.
+positions with the same seed have different bits. Two seeds have different bits at the same
+position. All seeds use the same sequence of 2⁶⁴ words, but each seed starts at another pseudorandom
+offset in it. If two runs with different seeds have 10¹² examples each, their parts of the sequence
+overlap with probability 1e-7.
 """
 
 import tensorflow as tf

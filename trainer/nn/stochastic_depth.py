@@ -24,7 +24,7 @@ _DOMAIN = 9908_0646
 
 
 class _Examples(threading.local):
-    """Position of a call's first example, and the seed; one pair for each replica's thread."""
+    """Position of a call's first example, and the run's seed: one pair per thread of a replica."""
 
     first: tuple[tf.Tensor, int] | None = None
 

@@ -31,8 +31,9 @@ _LONGEST = 400  # Longest message, in characters.
 def unwrap_user_errors(code: str = "the model's own code") -> Iterator[None]:
     """Converts an error of the user's code in the `with` block to a UserError.
 
-    `code` is the name of the user's code in the message. AutoGraph wraps an error into another one
-    with a long message, so this function finds the original error. A UserError passes unchanged.
+    `code` is the name of the user's code in the message. AutoGraph wraps an error into another
+    error with a long message, so this function finds the original error. A UserError passes
+    unchanged.
     """
     try:
         with output.kept():

@@ -59,8 +59,8 @@ def confusion(
 def _labels(names: Sequence[str], numbers: Sequence[int]) -> tuple[list[str], str]:
     """Returns a label for each class, and a sentence about names that are replaced by numbers.
 
-    A name is replaced, and a message is logged, if the fonts of this machine lack one of the name's
-    letters. The sentence is empty if no name is replaced. `numbers` are the indices of the classes.
+    If the fonts of this machine lack one of a name's letters, the name is replaced, and a message
+    is logged. If no name is replaced, the sentence is empty. `numbers` are the classes' indices.
     """
     labels = [_shortened(name) for name in names]
     if len(names) > _NAMED:

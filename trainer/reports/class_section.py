@@ -42,7 +42,7 @@ def build(run: RunRecord, number: int | None = None) -> tuple[html.Section, list
 
 
 def _summary(run: RunRecord, found: Mapping[str, Any]) -> list[str]:
-    """Returns lines about the split, the model, the results, and the classes without examples."""
+    """Returns lines about the evaluation, its results, and the classes without examples."""
     shares = {"Top-1": found["top1"], "balanced accuracy": found["balanced_accuracy"]}
     if len(found["classes"]) > class_evaluation.FEW_CLASSES:
         shares["top-5"] = found["top5"]

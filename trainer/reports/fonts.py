@@ -75,7 +75,7 @@ class _Font(NamedTuple):
 
 @functools.cache
 def _others() -> tuple[_Font, ...]:
-    """Returns the most regular font of each family, without `USUAL` and fonts that draw boxes."""
+    """Returns the most regular font of each family, except `USUAL` and families that draw boxes."""
     known = {str(entry.fname) for entry in font_manager.fontManager.ttflist}
     # matplotlib keeps its list of fonts in a file, which lacks fonts that were installed later.
     for path in {*font_manager.findSystemFonts()} - known:

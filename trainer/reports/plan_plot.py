@@ -1,4 +1,4 @@
-"""Draws a plan over the epochs: batch size, learning rate, momentum, noise scale, image size."""
+"""Draws a plan over the epochs: batch size, noise scale and the other values of the schedule."""
 
 import io
 import math
@@ -24,7 +24,7 @@ _MOST_TICKS = 5  # Largest number of ticks of an axis; more would be too close t
 
 
 def draw(schedule: Trajectory, ramps: Sequence[Ramp], config: Config, path: str) -> None:
-    """Draws the run with this `schedule`, and with its `ramps`, to the image file `path`.
+    """Draws the plan into the image file `path`; `ramps` are the ramps of `schedule`.
 
     Raises:
       UserError: if the file cannot be written, or matplotlib cannot write files with its suffix.
@@ -72,11 +72,12 @@ def draw(schedule: Trajectory, ramps: Sequence[Ramp], config: Config, path: str)
 
 
 def points(schedule: Trajectory, ramps: Sequence[Ramp]) -> list[tuple[int, Setting]]:
-    """Returns the points of a line through the schedule: positions, and the Settings there.
+    """Returns points of the schedule: pairs of a position and the Setting at this position.
 
-    A ramp is flat if all its updates have the same Setting. The points of a flat ramp are its two
-    ends, so that a step between two flat ramps is vertical. The points of any other ramp are evenly
-    spaced updates, including the first and the last update.
+    A position is a number of consumed examples. A Setting is a batch size, a learning rate and a
+    momentum. A ramp is flat if all its updates have the same Setting. The points of a flat ramp are
+    its two ends, so that a step between two flat ramps is vertical. The points of any other ramp
+    are evenly spaced updates, including the first and the last update.
     """
     total = sum(ramp.first.updates for ramp in ramps)
     found: list[tuple[int, Setting]] = []
@@ -137,7 +138,7 @@ def _scale(axes: Any, values: Sequence[float], linear: bool) -> None:
 
 
 def _ticks(distinct: Sequence[float]) -> list[float]:
-    """Returns ticks for a logarithmic axis, at least a sixth of the length of the axis apart."""
+    """Returns ticks for a logarithmic axis; two ticks are at least 1/6 of its length apart."""
     low, high = distinct[0], distinct[-1]
     if len(distinct) <= _MOST_TICKS:
         offered = list(distinct)

@@ -51,7 +51,7 @@ _RC: dict[Any, Any] = {
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """The line style of a condition in all pictures."""
+    """The line style of a condition (runs that differ only in the seed) in all pictures."""
 
     colour: str
     dashes: tuple[float, ...]

@@ -43,7 +43,7 @@ def suggest(points: Sequence[Point]) -> Interval:
     accuracies = smoothed([point["top1"] for point in points])
     best = max(range(len(points)), key=accuracies.__getitem__)
     start = accuracies[0] + _STARTED * (accuracies[best] - accuracies[0])
-    # Noise may lift single values above `start`, so `first` follows the last value below it.
+    # Noise may lift single values above `start`, so `first` follows the last value below `start`.
     first = max((i + 1 for i, top1 in enumerate(accuracies[:best]) if top1 < start), default=0)
     after = min(accuracies[best:])
     end = (

@@ -18,7 +18,7 @@ from trainer.reports.conditions import Condition, conditions
 from trainer.reports.plots import Picture
 from trainer.reports.run_record import DIVERGED, RunRecord
 
-_Part = tuple[html.Section, list[Picture]]  # The pictures are those in the section.
+_Part = tuple[html.Section, list[Picture]]  # The list holds the pictures in the section.
 
 
 def report(runs: Sequence[RunRecord]) -> tuple[str, list[Picture]]:

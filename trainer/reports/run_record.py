@@ -30,7 +30,7 @@ class RunRecord:
     """The records of one run.
 
     Attributes:
-      name: a path that differs from those of the other runs in the report.
+      name: a path that identifies the run in the report.
       flags: values of the flags that change what is learned, by name; {} if flags.txt cannot be
         read. --evaluate_with is included if the run averages its parameters.
       points: logged points of all splits, in the order of updates.
@@ -161,13 +161,13 @@ def _flags(path: pathlib.Path, notes: list[str]) -> tuple[dict[str, str], str | 
     if "ema_decay" not in values:
         return flags, None
     counts = flagfile.evaluated_with(values)
-    # Results of the average and of the plain parameters must not be in one condition. This flag
-    # separates them.
+    # The report groups runs with equal flags. This flag separates results of averaged parameters
+    # from results of plain parameters.
     return flags | {"evaluate_with": counts}, counts
 
 
 def _note_on_other_parameters(run: RunRecord) -> list[str]:
-    """Returns a note on results of the parameters that `evaluated_with` does not name, or []."""
+    """Returns a note on the plain and the averaged parameters; [] if the run has no average."""
     other = {"ema": "eval", "plain": "eval_ema"}.get(run.evaluated_with or "")
     found = [point["top1"] for point in run.points_of(other or "") if "top1" in point]
     if not found:

@@ -1,4 +1,7 @@
-"""Tables of a report: results by condition, flags by condition, and every run."""
+"""Tables of a report: results by condition, flags by condition, and every run.
+
+A condition is a group of runs that differ only in the seed.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -56,7 +59,7 @@ def by_condition(conditions: Sequence[Condition]) -> Table:
 
 
 def flags(conditions: Sequence[Condition]) -> Table:
-    """Returns a table with a row per condition and a column per flag in which they differ.
+    """Returns a table with a row per condition, and a column per flag that differs between rows.
 
     A flag is left out if the label of each condition contains the flag's value.
     """
@@ -153,7 +156,7 @@ def _mean(condition: Condition, name: str) -> float:
 
 
 def _saved(condition: Condition, first: Condition | None, name: str) -> str:
-    """Returns how much less of `name` (updates or seconds) a condition needs than `first`, in %."""
+    """Returns the percentage of updates or seconds that a condition saves compared with `first`."""
     if condition is first:
         return "reference"
     if first is None or not condition.ended or not (whole := _mean(first, name)):

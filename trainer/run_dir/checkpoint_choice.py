@@ -54,7 +54,7 @@ def of_run(
 
 
 def of_export(path: pathlib.Path, about: ExportInfo) -> str:
-    """Returns a line about the checkpoint in the export `path`, and the run's best evaluation."""
+    """Returns a line about the checkpoint in the export `path`, and about the best evaluation."""
     part = f"{_PARAMETERS[about.evaluated_with]} of " if about.evaluated_with else ""
     line = f"takes {path}, which holds {part}update {about.update}"
     if about.best is None:

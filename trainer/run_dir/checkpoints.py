@@ -1,10 +1,11 @@
-"""Checkpoints: parameters, moving statistics, optimizer slots and progress, written atomically.
+"""Checkpoints of a run: its variables and its progress, written atomically.
 
-A checkpoint is a folder `checkpoints/<update>`. To save one, training copies the variables, and a
-background thread writes the copies with tf.train.Checkpoint to the folder `incomplete`. The thread
-then renames this folder. If an evaluation changes the progress after the checkpoint of an update
-was written, the next checkpoint is `<update>.1`. TensorFlow stores a checksum of every tensor, and
-verifies the checksum when it reads the tensor.
+The variables include the parameters, the moving statistics and the optimizer slots. A checkpoint is
+a folder `checkpoints/<update>`. To save a checkpoint, training copies the variables. A background
+thread writes the copies with tf.train.Checkpoint to the folder `incomplete`, and then renames this
+folder. If an evaluation changes the progress after the checkpoint of an update was written, the
+next checkpoint is `<update>.1`. TensorFlow stores a checksum of every tensor, and verifies the
+checksum when it reads the tensor.
 """
 
 import hashlib
@@ -44,7 +45,7 @@ _SPARE_BYTES = 2**20
 
 
 class Checkpoints:
-    """Saves and restores checkpoints in `folder`; keeps the `keep` newest and the best of them.
+    """Saves and restores checkpoints in `folder`; keeps the `keep` newest checkpoints and the best.
 
     Args:
       folder: folder of the checkpoints; created when it is needed.
@@ -203,7 +204,7 @@ def found(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _put_aside(path: pathlib.Path) -> str:
-    """Renames `path` to damaged-<name>, after removing an older such file; returns the new name."""
+    """Renames `path` to damaged-<name>, in place of any older file there; returns the new name."""
     aside = path.with_name(f"damaged-{path.name}")
     remove(aside)
     path.rename(aside)

@@ -41,8 +41,8 @@ def lock_run_dir(path: pathlib.Path, flagfile: str) -> Iterator[None]:
     the flags: call `keep_flags` once all other checks have passed.
 
     Raises:
-      UserError: if another process holds the lock, or `path` cannot be written, is not a run
-        directory, holds a run with other flags, or holds a link that leads out of `path`.
+      UserError: if another process holds the lock, or `path` cannot be written or is not a run
+        directory. Also if `path` holds a run with other flags, or a link that leads out of `path`.
     """
     with contextlib.ExitStack() as held:
         try:
@@ -108,7 +108,10 @@ def kept_flags(path: pathlib.Path) -> str | None:
 
 
 def order_version(path: pathlib.Path, config: Config) -> int:
-    """Returns the --order_version of `config`, else of the run in `path`, else the newest version.
+    """Returns the version of the order of examples for a run of `config` in `path`.
+
+    The version is --order_version in `config`. If this flag is unset, the run in `path` keeps its
+    version, and a new run gets the newest version.
 
     Raises:
       OSError: if the run's flags cannot be read.
@@ -117,7 +120,7 @@ def order_version(path: pathlib.Path, config: Config) -> int:
 
 
 def flagfile_in(path: pathlib.Path, config: Config) -> str:
-    """Returns a flagfile with the flags of `config` and the order version of the run in `path`.
+    """Returns a flagfile with the flags of `config`; `order_version` decides its --order_version.
 
     Raises:
       UserError: if the flags of the run in `path` cannot be read.

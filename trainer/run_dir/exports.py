@@ -121,7 +121,7 @@ def write(
       flagfile: flags of the run.
       about: content of export.json.
       names: names of the logits.
-      decode: function by which `serve_images` decodes image files; has only TensorFlow operations.
+      decode: function by which `serve_images` decodes image files; uses only TensorFlow operations.
 
     Returns:
       The reason why the export lacks model.keras, or None if it has this file.
@@ -158,7 +158,7 @@ def _write_saved_model(
     """Writes the SavedModel.
 
     This function does not call Keras' own export, which writes each variable twice. For
-    InceptionResNetV2, that export has 421 MB, and this one has 211 MB.
+    InceptionResNetV2, Keras' export has 421 MB, and the export by this function has 211 MB.
     """
     images = tf.TensorSpec([None, *about.image_shape], tf.uint8, name="images")
     module = tf.Module()

@@ -15,7 +15,7 @@ from trainer.system.regular_file import opener
 
 @contextlib.contextmanager
 def plain(folder: pathlib.Path) -> Iterator[str]:
-    """Yields a path to `folder` without special characters, valid in this process.
+    """Yields a path that has no special characters and leads to `folder` in this process.
 
     The path names an open file descriptor, so this function does not write a link or a copy. The
     path leads to the same folder even if `folder` is renamed or replaced meanwhile.

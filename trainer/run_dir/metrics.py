@@ -1,6 +1,6 @@
 """metrics.jsonl, the record of a run: one logged point per line.
 
-This module does not import TensorFlow, because that takes four seconds.
+This module does not import TensorFlow, because the import takes four seconds.
 """
 
 import json

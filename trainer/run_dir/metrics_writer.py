@@ -143,7 +143,7 @@ class MetricsWriter:
             log(f"TensorBoard's files cannot be written: {error}; they are written again later.")
 
     def flush(self) -> bool:
-        """Writes all points to the disk; returns True if that succeeded.
+        """Writes all points to the disk; returns False if metrics.jsonl cannot be written.
 
         After a failure, the caller must not save a checkpoint: a run that resumes from it would
         lack the points that are not written.

@@ -47,7 +47,8 @@ def run_or_export(config: Config) -> pathlib.Path:
     """Returns the directory of the run or export that `evaluate` or `predict` uses.
 
     Raises:
-      UserError: if no run or export is named, both are named, or the named directory is neither.
+      UserError: if no run or export is named, or if both a run and an export are named. Also if the
+        named directory is not a run or an export.
     """
     if not config.export_dir:
         return run(config)

@@ -35,7 +35,7 @@ _FIELDS = fields(
 
 
 def write(folder: pathlib.Path, result: Mapping[str, Any]) -> None:
-    """Writes the result of the run in `folder`, which marks the run as finished.
+    """Writes the result of the run in `folder`; this file marks the run as finished.
 
     Raises:
       OSError: if the file cannot be written.

@@ -49,7 +49,7 @@ def _remove_if_left(left: pathlib.Path, path: pathlib.Path) -> None:
         try:
             owner = open(left / _OWNER, "rb", opener=opener)  # noqa: SIM115
         except FileNotFoundError:
-            # The process has not made the file yet, or was killed before that. If the folder is
+            # The process has not made the file yet, or was killed before it did. If the folder is
             # older than 60 s, the process was killed. rmdir() fails if the folder holds files.
             if time.time() - left.stat().st_mtime > 60:
                 left.rmdir()

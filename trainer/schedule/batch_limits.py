@@ -11,7 +11,7 @@ def largest_batch(config: Config, start: Setting, smallest: int, examples: int) 
     """Returns the largest batch size that the schedule may use, in examples.
 
     The result is --max_batch_size if it is set. Otherwise, it is N/10, rounded down to a multiple
-    of `smallest`, or the initial batch size if that is larger.
+    of `smallest`, but at least the initial batch size.
 
     Args:
       config: flags of the run.

@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from trainer.schedule.plan import Phase
 
-# A larger batch pays while it can save more than this fraction of the time. The most that it can
-# save is the time for communication and the fixed time of the updates.
+# A larger batch pays if it could save more than this fraction of the time. It could save at most
+# the time for communication and the fixed time of the updates.
 _SMALLEST_SAVING = 0.1
 
 
@@ -61,7 +61,7 @@ class Machines:
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """Cost of a phase; the command `plan` prints the fields as JSON, with the same names."""
+    """Cost of a phase (plan.py); the command `plan` prints the fields as JSON, with these names."""
 
     update_seconds: float
     communication_share: float  # Fraction of `update_seconds` that the all-reduce takes.
@@ -158,7 +158,7 @@ def half_communication(on: Machines) -> int:
 
 
 def largest_paying(on: Machines) -> int:
-    """Returns the batch size above which any larger batch saves less than a tenth of the time.
+    """Returns the batch size above which a larger batch saves less than a tenth of the time.
 
     Returns 0 if a larger batch saves less than a tenth at every batch size.
     """
@@ -166,7 +166,7 @@ def largest_paying(on: Machines) -> int:
 
 
 def _batch_size(on: Machines, seconds: float) -> int:
-    """Returns, rounded up, the batch size at which the examples take `seconds`; 0 if none does."""
+    """Returns the batch size at which the examples take `seconds`, rounded up; 0 if impossible."""
     if seconds <= 0 or not on.compute.example:
         return 0
     # Without the factor 1 − 10⁻⁹, a rounding error could add an example.

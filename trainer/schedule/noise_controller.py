@@ -28,7 +28,7 @@ class NoiseController(Controller):
     256
 
     Attributes:
-      threshold: factor by which B grows once B_simple / B reaches the same factor.
+      threshold: factor by which B grows once B_simple / B is at least this factor.
       limits: limits to the growth of the batch.
       every: examples between two decisions.
       batch_size: lower limit on B in the next updates; the only state of the controller.
@@ -48,8 +48,8 @@ class NoiseController(Controller):
         # Until the measurements span `noise.horizon`, one update changes their averages too much.
         if scale is None or noise.weight < 1 - 1 / math.e:
             return None
-        # `on_grid` rounds down to a multiple of the smallest batch. So the batch grows by at least
-        # the smallest batch, even if `threshold` is small.
+        # `on_grid` rounds down to a multiple of the smallest batch. Without the `max`, the batch
+        # could not grow if `threshold` is small.
         grown = on_grid(max(wanted, self.batch_size + self.limits.smallest), self.limits)
         if grown == self.batch_size or scale < max(wanted, grown):
             return None
@@ -70,10 +70,11 @@ class NoiseController(Controller):
 def micro_batch(batch_size: int, replicas: int, ghost_batch_size: int, most: int | None) -> int:
     """Returns the micro-batch size of a run with --anneal=measured.
 
-    The size is `most` if `most` is set. Otherwise, it is the largest size that splits the batch
-    into two or more equal parts and is at most `default_micro_batch_size`. The measured noise
-    depends on the micro-batch size, and the batch sizes depend on the measured noise. Results must
-    not depend on `replicas`, so the micro-batch size does not depend on `replicas` either.
+    The size is `most` if `most` is set. Otherwise, it is the largest multiple of the ghost batch
+    that splits the batch into two or more equal parts and is at most `default_micro_batch_size`.
+    The measured noise depends on the micro-batch size, and the batch sizes depend on the measured
+    noise. Results must not depend on `replicas`, so the micro-batch size does not depend on
+    `replicas` either.
 
     >>> micro_batch(batch_size=256, replicas=2, ghost_batch_size=32, most=None)
     128

@@ -55,7 +55,7 @@ LINEAR = Scaling()
 
 
 def noise_scale(setting: Setting, examples: int, scaling: Scaling = LINEAR) -> float:
-    """Returns g ≈ ε N / (B (1 − m)), or ε N / B without `momentum_counts`; N is `examples`."""
+    """Returns g ≈ ε N / (B (1 − m)), or ε N / B if not `momentum_counts`; N is `examples`."""
     room = scaling.one_minus_momentum(setting.momentum)
     return examples * (setting.learning_rate / (setting.batch_size * room))
 

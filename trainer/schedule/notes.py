@@ -1,4 +1,4 @@
-"""Lines that `plan` and `train` print about flags, since plan's table does not show all effects."""
+"""Lines that `plan` and `train` print about effects of flags that plan's table does not show."""
 
 from collections.abc import Sequence
 

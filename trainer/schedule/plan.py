@@ -17,7 +17,8 @@ from trainer.system.output import aligned
 CONTROLLED = ("plateau", "measured")
 
 
-# Function from the batch size and the image size (None if it does not change) to the layout.
+# Function from the batch size and the image size (None if the image size does not change) to the
+# layout, which divides a batch into micro-batches (layout.py).
 Layouts = Callable[[int, int | None], Layout]
 
 
@@ -196,7 +197,8 @@ def table(
         )
     lines = aligned(rows)
     left_out: list[str] = []
-    for name in ("update", "momentum", "noise scale", "layout"):  # Drops the least needed first.
+    # The table leaves out the least needed column first.
+    for name in ("update", "momentum", "noise scale", "layout"):
         if width is None or len(lines[0]) <= width:
             break
         at = rows[0].index(name)

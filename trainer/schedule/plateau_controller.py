@@ -1,8 +1,9 @@
 """Controller of --anneal=plateau: divides the noise scale when validation accuracy stops improving.
 
-A plateau is a series of evaluations without improvement. Each plateau causes an annealing step, as
-in Keras' ReduceLROnPlateau. After --max_anneals steps, the next plateau ends the run. With the same
-`cooldown`, Keras ignores one evaluation fewer than this controller.
+noise_scale.py defines the noise scale. A plateau is a series of evaluations without improvement.
+Each plateau causes an annealing step, as in Keras' ReduceLROnPlateau. After --max_anneals steps,
+the next plateau ends the run. With the same `cooldown`, Keras ignores one evaluation fewer than
+this controller.
 """
 
 import dataclasses

@@ -2,8 +2,8 @@
 
 ε is the learning rate, B the batch size, m the momentum, N the number of training examples and g
 the noise scale. If a Target requests a lower g, `realize` first grows B up to its limit, in
-multiples of the smallest batch. It then lowers m if --momentum_to allows that. ε takes the rest of
-the change. With linear scaling, every update has the requested g ≈ ε N / (B (1 − m)). With another
+multiples of the smallest batch. It then lowers m if --momentum_to is set. ε takes the rest of the
+change. With linear scaling, every update has the requested g ≈ ε N / (B (1 − m)). With another
 scaling, the ratio `Scaling.kept` takes the place of g. Later, a warm-up may lower ε, and g with it.
 """
 
@@ -55,8 +55,8 @@ def realize(target: Target, start: Setting, limits: BatchLimits) -> Setting:
     """Returns the Setting that realizes `target` in a run with the initial Setting `start`."""
     scaling = limits.scaling
     # `spent` is the part of the noise-scale factor that the batch should realize. ε realizes the
-    # rest, noise_scale_factor / spent. ε also realizes any part that the batch and the momentum
-    # cannot.
+    # rest, noise_scale_factor / spent. ε also realizes any part of `spent` that the batch and the
+    # momentum cannot realize.
     spent = max(target.noise_scale_factor, limits.batch_anneal_floor)
     momentum = target.momentum
     room = scaling.one_minus_momentum(momentum) / scaling.one_minus_momentum(start.momentum)

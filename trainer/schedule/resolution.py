@@ -49,7 +49,7 @@ def from_config(config: Config) -> Curve | None:
 
 
 def relative_cost(parts: Iterable[tuple[int, int]], size: int) -> float:
-    """Returns a run's computation, divided by its computation if all images had side `size`.
+    """Returns a run's computation divided by the computation of a run on images of side `size`.
 
     The computation of an example is assumed to be proportional to its number of pixels.
 

@@ -1,6 +1,7 @@
 """Spans: consecutive updates of one batch size and one image size.
 
-A position is the number of training examples that the run has consumed.
+A position is the number of training examples that the run has consumed. At each position, the
+trajectory gives a Setting: the batch size, learning rate and momentum of an update (trajectory.py).
 """
 
 import dataclasses

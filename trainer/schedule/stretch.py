@@ -1,7 +1,8 @@
-"""Stretches: consecutive updates with one layout, which the devices compute in one call.
+"""Stretches: consecutive updates with one layout. The devices compute a stretch in one call.
 
 The layout divides a batch into micro-batches (layout.py). A position is the number of training
-examples that the run has consumed.
+examples that the run has consumed. At each position, the trajectory gives a Setting: the batch
+size, learning rate and momentum of an update (trajectory.py).
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ from trainer.schedule.trajectory import Trajectory
 
 @dataclasses.dataclass(frozen=True)
 class Stretch:
-    """Consecutive updates of one batch size and one image size, which begin at `position`."""
+    """Consecutive updates of one batch size and one image size; the first starts at `position`."""
 
     position: int
     settings: tuple[Setting, ...]  # Batch size, learning rate and momentum of each update.

@@ -39,7 +39,7 @@ class Trajectory:
       limits: limits to the growth of the batch.
       curves: curves of the noise scale divided by its initial value, of the momentum, and of the
         warm-up factor on the learning rate.
-      control: controller, which may change each Target during the run.
+      control: controller, which may change the schedule during the run (controller.py).
       micro_batch_size: micro-batch size that the controller requires, in examples, or None.
       image_sizes: curve of the side of the training images, in pixels; None if --image_sizes is not
         set.
@@ -56,7 +56,7 @@ class Trajectory:
 
     @property
     def end(self) -> int:
-        """Position at which the run ends; the last update is the first to reach it."""
+        """Position at which the run ends; the first update that reaches it is the last update."""
         return max(1, position_of(self.epochs, self.examples))
 
     def at(self, position: int) -> Setting:
@@ -79,7 +79,7 @@ class Trajectory:
         return int(self.image_sizes(position / self.examples))
 
     def next_turn(self, epochs: float) -> float:
-        """Returns the epoch of the first turn of a curve after `epochs`; infinity if none turns."""
+        """Returns the epoch of the first turn after `epochs`, over all curves; infinity if none."""
         curves = (*self.curves, *([self.image_sizes] if self.image_sizes else []))
         return min(curve.next_turn(epochs) for curve in curves)
 
@@ -99,7 +99,7 @@ class Trajectory:
 
 
 def position_of(epochs: float, examples: int) -> int:
-    """Returns `epochs` as a position, rounded up if the excess is above 1e-6 examples."""
+    """Returns `epochs` as a position, rounded up; drops a fraction of up to 1e-6 examples."""
     return math.ceil(epochs * examples - 1e-6)
 
 
@@ -131,9 +131,9 @@ def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
     The batch sizes do not depend on `replicas`, but replicas × ghost batch must divide each size.
 
     Raises:
-      UserError: if the initial values contradict the reference, the largest batch is below the
-        initial batch or above `examples`, replicas × ghost batch does not divide a batch, or flags
-        exclude each other.
+      UserError: if flags exclude each other; if the initial values contradict the reference
+        (noise_scale.py); if the largest batch is below the initial batch or above `examples`; or if
+        replicas × ghost batch does not divide a batch.
     """
     ghost = config.ghost_batch_size
     reference = _reference(config)
@@ -158,8 +158,8 @@ def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
     if config.anneal == "range_test":
         start = _range_end(config, start)
     lowest = _first_momentum(config, start, reference, scaling)
-    # This check comes before the next ones, because finding the divisors of a huge batch size takes
-    # hours.
+    # This check precedes the next checks, because they search for the divisors of a batch size. For
+    # a huge batch size, the search takes hours.
     batch_limits.check_fits(start.batch_size, examples)
     layout.check_divides("initial batch size", start.batch_size, replicas, ghost)
     smallest = momentum.first_batch(start, lowest, ghost)

@@ -1,7 +1,8 @@
-"""Writes rows of TensorBoard's HParams table: a row shows a point of a sweep and its run's results.
+"""Writes the rows of TensorBoard's HParams table: a row for each run of a sweep.
 
-This module writes the protocol buffers of TensorBoard's HParams plugin itself. The plugin's own
-functions import TensorFlow, which takes five seconds and half a gigabyte of memory.
+A row shows the values of the swept flags and the results of the run. This module writes the
+protocol buffers of TensorBoard's HParams plugin itself. The plugin's own functions import
+TensorFlow, which takes five seconds and half a gigabyte of memory.
 """
 
 import pathlib
@@ -20,7 +21,7 @@ def write(run: pathlib.Path, flags: Mapping[str, str], results: Mapping[str, flo
 
     Args:
       run: the run directory; the last part of its path becomes the name of the row.
-      flags: values of the swept flags; the table shows a value as a number if it is one.
+      flags: values of the swept flags; the table shows texts such as "0.1" as numbers.
       results: values of the result columns; None if the run failed.
 
     Raises:

@@ -10,8 +10,8 @@ A point is a combination of flag values with which one run is trained:
 a process of the sweep chooses it. If the field is missing, an earlier version of this program wrote
 the file, and the precision is float32. `status` is the exit status of the point's last `train`, or
 null before the first `train` ends. `reason` is the error message of the last `train`, or null if
-the status is 0. Several processes may run shards of one sweep, so each process changes the file
-under a lock.
+the status is 0. Several processes may each run a part of one sweep, a shard, so each process
+changes the file under a lock.
 """
 
 import contextlib
@@ -77,7 +77,8 @@ def begin(path: pathlib.Path, points: Sequence[Point], precision: str | None = N
     Args:
       path: folder of the sweep.
       points: points to add, unless sweep.json has them already.
-      precision: precision to choose for the sweep, if none was chosen before; None: do not choose.
+      precision: precision for the sweep, used only if the sweep does not have a precision yet. If
+        it is None, this function does not choose a precision.
 
     Returns:
       The sweep's precision, or None if it is not chosen yet.

@@ -1,9 +1,10 @@
 """Trains the points of a sweep, several at once, each in its own process.
 
-A run prints to output.txt in its directory. The sweep locks this file, starts the run's process,
-and unlocks the file after recording the outcome. So two sweeps never train the same point at the
-same time. The run's process inherits the lock. So even if a sweep is killed, each of its points
-stays locked until the point's process ends.
+A point is one combination of flag values, with which one run is trained (grid.py). A run prints to
+output.txt in its directory. The sweep locks this file, starts the run's process, and unlocks the
+file after recording the outcome. So two sweeps never train the same point at the same time. The
+run's process inherits the lock. So even if a sweep is killed, each of its points stays locked until
+the point's process ends.
 """
 
 import collections
@@ -186,7 +187,7 @@ def _end(attempt: _Attempt, sweep: pathlib.Path) -> None:
 
 
 def _record(run: Run, sweep: pathlib.Path, end: Outcome, ended: dict[str, Any] | None) -> None:
-    """Records an outcome in sweep.json; if the run finished or failed, also for TensorBoard."""
+    """Records an outcome in sweep.json; writes a TensorBoard row if the run finished or failed."""
     if ended or end.failed:
         numbers = {name: ended[name] for name in result.RESULTS} if ended else None
         flags = {name: shown(name, value) for name, value in run.point.items()}
@@ -206,7 +207,10 @@ def _line(run: Run, end: Outcome, ended: dict[str, Any] | None) -> str:
 
 
 def _reason(output: IO[bytes], begin: int) -> str:
-    """Returns the first two lines of the error message, or else the last two of the output."""
+    """Returns the first two lines of the error message.
+
+    If the output does not have an error message, returns the last two lines of the output.
+    """
     output.seek(max(begin, output.seek(0, 2) - _LONGEST_REASON))
     lines = output.read().decode(errors="replace").splitlines()
     lines = [line.rstrip()[:_LONGEST_LINE] for line in lines if line.strip()]

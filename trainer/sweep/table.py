@@ -1,4 +1,7 @@
-"""Formats the points of a sweep as text tables, and computes means over the seeds."""
+"""Formats the points of a sweep as text tables, and computes means over the seeds.
+
+A point is one combination of flag values, with which one run is trained (grid.py).
+"""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +14,7 @@ from trainer.system.output import aligned
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A point of a sweep, and how its run ended; --format=json prints the attributes' names.
+    """A point of a sweep, and how its run ended; --format=json prints the attributes.
 
     Attributes:
       folder: name of the run directory.
@@ -33,7 +36,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """Points of a sweep that differ only in the seed; --format=json prints the attributes' names.
+    """Points of a sweep that differ only in the seed; --format=json prints the attributes.
 
     Attributes:
       flags: values of the swept flags, without the seed.
@@ -73,7 +76,7 @@ def best(found: Sequence[Cell]) -> Cell | None:
 
 
 def text(rows: Sequence[Row]) -> str:
-    """Returns a table of points, a table of cells if seeds vary, the best cell, and failures."""
+    """Returns a table of points, a table of cells if the seed is swept, the best cell, failures."""
     names = list(rows[0].flags)
     parts = [_table([*names, "status", *RESULTS], map(_cells_of_row, rows))]
     found = cells(rows)
@@ -94,7 +97,7 @@ def text(rows: Sequence[Row]) -> str:
 
 
 def failed(rows: Iterable[Row]) -> list[Row]:
-    """Returns the rows without a result whose last `train` had an exit status other than 0."""
+    """Returns the rows that have an exit status other than 0 and do not have results."""
     return [row for row in rows if row.status and not row.results]
 
 

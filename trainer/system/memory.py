@@ -27,9 +27,9 @@ LESS = (
 )
 
 _PROC, _CGROUP = pathlib.Path("/proc"), pathlib.Path("/sys/fs/cgroup")
-# Each key is a controller in /proc/self/cgroup; "" stands for cgroups version 2. Each value has a
-# folder, its file with the limit, its file with the usage, and a field of memory.stat. The field is
-# the size of the file cache that the kernel can drop.
+# Each key is a controller in /proc/self/cgroup; "" stands for cgroups version 2. The first entry of
+# a value is a folder. The next two entries are its files with the limit and the usage. The last
+# entry is a field of memory.stat: the size of the file cache that the kernel can drop.
 _CGROUPS = {
     "": ("", "memory.max", "memory.current", "inactive_file"),
     "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -110,7 +110,7 @@ def _process() -> list[Use]:
 
 
 def ram_limit(proc: pathlib.Path = _PROC, cgroups: pathlib.Path = _CGROUP) -> int:
-    """Returns the machine's RAM in bytes, or the lowest limit of a cgroup if that is less."""
+    """Returns the machine's RAM in bytes, or the lowest cgroup limit if it is below the RAM."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min([machine, *(limit for limit, _ in _limits(proc, cgroups))])
 

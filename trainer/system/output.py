@@ -135,7 +135,8 @@ _log = _Log()
 def log(text: str, *, all_workers: bool = False) -> None:
     """Prints a message of one or more lines about the program's actions.
 
-    If there are several workers, only the chief prints, unless `all_workers` is True.
+    If there are several workers, only the chief, the first worker, prints. If `all_workers` is
+    True, each worker prints.
     """
     if _log.silent and not all_workers:
         return
@@ -150,9 +151,9 @@ def log(text: str, *, all_workers: bool = False) -> None:
 
 
 def log_to(command: str | None) -> None:
-    """Sends messages to stderr with the prefix "crescendo <command>:"; None: to stdout.
+    """Sends messages to stdout if `command` is None, and otherwise to stderr.
 
-    Messages above a progress bar have no prefix.
+    Messages to stderr have the prefix "crescendo <command>:", except above a progress bar.
     """
     _log.command = command
 

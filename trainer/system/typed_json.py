@@ -27,7 +27,7 @@ class WrongError(ValueError):
     """Raised if a value is not of its declared kind.
 
     Args:
-      what: rest of a sentence that begins with the value's place, such as "is missing".
+      what: end of a sentence, such as "is missing"; the sentence begins with the value's place.
       place: path of the value in the JSON text, such as points[3].status; "" for the whole text.
     """
 
@@ -51,7 +51,7 @@ class DamagedError(Exception):
 
 
 def problem(error: DamagedError | OSError) -> str:
-    """Returns the rest of a sentence after the file's path, such as "is damaged: ..."."""
+    """Returns the end of a message that begins with the file's path, such as "is damaged: ..."."""
     if isinstance(error, DamagedError):
         return f"is damaged: {error.reason}"
     return f"cannot be read: {error.strerror}"
@@ -166,7 +166,7 @@ def table_of(kind: Kind) -> Kind:
 
 
 def list_of(kind: Kind, length: int | None = None) -> Kind:
-    """Returns the kind of lists of `length` values of `kind`; None: of any length."""
+    """Returns the kind of lists of values of `kind`; if `length` is None, any length is right."""
 
     def check(value: Any) -> list[Any]:
         if not isinstance(value, list) or length not in (None, len(value)):

@@ -20,7 +20,7 @@ from trainer.training.evaluation import Evaluation, Evaluations, Evaluator
 class ModelAverage:
     """Average of all weights of a model over its updates.
 
-    The factor of an update is the same in the averages of all weights. So the averaged model is a
+    An update has the same factor in the averages of all weights. So the averaged model is a
     weighted mean of the models after the updates. A frozen weight is equal to its average. If the
     weight trains later, its average changes as if the weight had trained since position 0.
 
@@ -106,8 +106,8 @@ def evaluate(
 ) -> Evaluations | None:
     """Evaluates the model, and its average if there is one; returns None if asked to stop.
 
-    The evaluation that is the run's result comes last. The reason is that the evaluator keeps only
-    the predictions of its last evaluation.
+    The evaluation that is the run's result comes last, because the evaluator keeps only the
+    predictions of its last evaluation.
 
     Args:
       evaluator: evaluates the model.

@@ -54,9 +54,9 @@ def from_config(
       group: the processes that train together.
 
     Raises:
-      UserError: if the weights cannot be read, if weights or class sizes differ from those in
-        `data`, if the workers have different labels, if an example has no label and `bad` does not
-        skip it, if no example has a label, or if a class that is to be balanced has no examples.
+      UserError: if the weights cannot be read, or if weights or class sizes differ from those in
+        `data`. Also if the workers have different labels, or a class to balance has no examples.
+        Also if no example has a label, or one example has no label and `bad` does not skip it.
     """
     if config.class_weights is None and config.sampling != class_balance.BALANCED:
         return Balance()
@@ -82,7 +82,7 @@ def from_config(
 def _labels(
     examples: InMemoryDataset | IndexedDataset, bad: BadExamples, group: ProcessGroup
 ) -> np.ndarray:
-    """Returns the labels, int64, or −1 for an unusable label; checks that all workers agree."""
+    """Returns the labels (int64, −1 if unusable); checks that all workers have the same labels."""
     labels = sources.labels(examples)
     for index in np.flatnonzero(labels < 0).tolist():
         assert isinstance(examples, IndexedDataset)  # An example in memory always has a label.

@@ -19,7 +19,7 @@ def check_updates(stretch: Stretch, metrics: UpdateMetrics, state: State) -> Non
 
     Raises:
       NonFiniteLossError: if a loss or a gradient norm is not finite. The message names the first
-        such update.
+        update with such a value.
     """
     finite = np.isfinite(metrics.loss) & np.isfinite(metrics.gradient_norm)
     if finite.all():

@@ -26,7 +26,7 @@ from trainer.system.tensorflow_errors import translate
 from trainer.training.graph_loop import repeat
 
 # Examples per lane. The lanes are equal parts of a batch, which a replica computes in parallel.
-# More examples were not faster on two cores.
+# More examples per lane were not faster on two cores.
 _BATCH_SIZE = 125
 # Longest intended time of one call of the device, in seconds. An evaluation can only stop between
 # two calls.
@@ -63,7 +63,7 @@ class Evaluations:
 
     @property
     def mark(self) -> dict[str, str]:
-        """Entry {"evaluated_with": "plain" or "ema"}, which names `counted`; {} without average."""
+        """Dictionary {"evaluated_with": name of `counted`}; {} if the run does not average."""
         return {"evaluated_with": self.counts} if self.ema else {}
 
 
@@ -159,7 +159,7 @@ class Evaluator:
         """
         self._model, self._strategy, self.source = model, strategy, source
         self._group, self._loss = group or ProcessGroup(), loss
-        # All processes need the same number of lanes, since it decides the shares of the examples.
+        # All processes must use one number of lanes, because it decides the examples of each.
         _, (self._lanes,) = self._group.agree(False, lanes)
         shards = strategy.num_replicas_in_sync
         self._batch_size = self._lanes * _BATCH_SIZE

@@ -88,7 +88,7 @@ class GradientFunction:
         return GradientSums([tf.convert_to_tensor(g) for g in gradients], statistics, loss, correct)
 
     def _statistics(self, number: int, collected: list[Statistics]) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns norms[number]'s statistics; zeros if the model calls it only for inference."""
+        """Returns the statistics of norms[number]; zeros if it is called only for inference."""
         layer = self.norms[number]
         entries = [entry for entry in collected if entry.layer is layer]
         if not entries:
@@ -145,10 +145,10 @@ class GradientFunction:
 
 
 def _as_written(function: Callable | None) -> Any:
-    """Returns the user's `function` such that AutoGraph does not convert it, as in Keras' fit."""
+    """Wraps the user's `function`, as Keras' fit does, so that AutoGraph does not convert it."""
     return function and tf.autograph.experimental.do_not_convert(function)
 
 
 def _summed(losses: list[Any]) -> tf.Tensor:
-    """Returns the sum of all elements of `losses`, float32 [], as Keras' fit does."""
+    """Sums all elements of all tensors in `losses`, as Keras' fit does; returns float32 []."""
     return tf.add_n([tf.constant(0.0), *(tf.reduce_sum(tf.cast(x, tf.float32)) for x in losses)])

@@ -1,4 +1,4 @@
-"""Makes loops in traced functions without AutoGraph, whose conversion would take seconds."""
+"""Makes loops in traced functions without AutoGraph, which would take seconds to convert them."""
 
 from collections.abc import Callable
 from typing import Any

@@ -30,7 +30,8 @@ def described(config: Config, phase: Phase, needed: float) -> tuple[dict[str, fl
 
     Args:
       config: flags of the plan; with these flags, the training images must stay encoded.
-      phase: phase of the plan in which a host trains on the most images per second.
+      phase: phase of the plan (consecutive updates with one batch size and learning rate) in which
+        a host trains on the most images per second.
       needed: number of images per second that a host trains on in `phase`.
 
     Returns:
@@ -56,14 +57,14 @@ def described(config: Config, phase: Phase, needed: float) -> tuple[dict[str, fl
 def measure(config: Config, phase: Phase) -> float:
     """Returns the images per second of the input pipeline in `phase`, on all usable cores.
 
-    The measurement takes some seconds. Images that cannot be decoded are replaced by others.
+    The measurement takes some seconds. Images that cannot be decoded are replaced by other images.
 
     Raises:
       UserError: if the training images are missing or are not prepared for reading by index, or if
         none of them can be decoded.
     """
     with contextlib.suppress(RuntimeError):  # Raised if TensorFlow has started.
-        tf.config.set_visible_devices([], "GPU")  # Else it takes all GPU memory.
+        tf.config.set_visible_devices([], "GPU")  # Else TensorFlow takes all GPU memory.
     _check_is_here(config)
     bad = BadExamples(skip=True, most_reported=0)
     source = setup.load(config, config.train_split, bad, training=True)

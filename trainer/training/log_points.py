@@ -1,6 +1,7 @@
 """Writes the logged points of a run, and prints evaluations and decisions of the controller.
 
-A point is one line of metrics.jsonl. It has values after an update, such as the loss.
+A point is one line of metrics.jsonl. It has values after an update, such as the loss. The
+controller may change the schedule (batch sizes and learning rates) during the run.
 """
 
 import dataclasses

@@ -196,7 +196,7 @@ class TrainingLoop:
         self._outputs.metrics.keep_pictures(png.grid(shown, _SHOWN))
 
     def _move_phase(self) -> None:
-        """Unfreezes the frozen layers once their position is reached; must run before a save."""
+        """Unfreezes layers at the position of --unfreeze_epochs; must run before a save."""
         if self._phases.move_to(self._state.position):
             self._outputs.checkpoints.variables = self._phases.variables()
             self._state.statistics_starts = self._step.starts
@@ -249,9 +249,9 @@ class TrainingLoop:
         return every and (after // every + 1) * every
 
     def _log_due(self, stretch: Stretch) -> bool:
-        """Returns whether to log: at intervals, before evaluations, and before new sizes.
+        """Returns whether to log a training point after `stretch`.
 
-        These sizes are the batch size and the image size.
+        Points are logged at intervals, before an evaluation, and before a new batch or image size.
         """
         position, current = self._state.position, (stretch.batch_size, stretch.image_size)
         after = self._trajectory.at(position).batch_size, self._trajectory.image_size(position)

@@ -33,15 +33,15 @@ from trainer.system.typed_json import DamagedError, fields, integer
 from trainer.training.graph_loop import repeat
 from trainer.training.step import TrainingStep
 
-# Largest share of a batch for one replica, in examples, that has too few divisors to try.
+# If a replica's share of a batch has at most this many examples, too few sizes divide it.
 _FEW = 64
 # Largest candidate on a CPU, in examples. Larger micro-batches overflow the caches of a CPU.
 _MOST_ON_CPU = 256
 # Least ratio of a candidate to the previous candidate. Every candidate costs seconds of tracing.
 _GROWTH = 1.5
 # The search ends if a candidate is less than this many times as fast as the previous candidate. A
-# doubled size halves the fixed cost per example. So all later doublings together gain only as much
-# as the latest doubling. A smaller gain could also be a measurement error.
+# pass has a fixed cost, and a doubled size halves this cost per example. So all later doublings
+# together gain only as much as the latest doubling. A smaller gain could be a measurement error.
 _GAIN = 1.03
 _SECONDS = 1.0  # Duration of a measurement.
 # Fraction of the free memory that a candidate may use. The rest is for the update, evaluations,
@@ -123,7 +123,7 @@ def choose(
     model: str,
     before: Sequence[memory.Use],
 ) -> int:
-    """Returns the micro-batch size in the file `path`, or measures to choose it and saves it.
+    """Returns the micro-batch size that `path` holds, or else measures and saves the fastest size.
 
     Candidates divide a replica's share of the run's smallest batch. If this share has at most _FEW
     examples, the candidates divide a replica's share of the largest batch instead.

@@ -29,9 +29,11 @@ def find(
       most: largest number of examples to return.
 
     Returns:
-      A dictionary for each example: its index in the split, the path of its file (None if a file
-      holds several examples), the names of its class and of the predicted class, the probabilities
-      of these two classes, and the image that the model gets, as a PNG in base64.
+      A dictionary for each example:
+      - index, path: index in the split, and path of the file (None if a file has several examples);
+      - class, predicted: names of the example's class and of the predicted class;
+      - class_probability, predicted_probability: probabilities of these two classes;
+      - thumbnail: the image that the model gets, as a small PNG in base64.
     """
     wrong = np.flatnonzero(predictions.labels != predictions.predicted)
     # The sort is stable, so equal losses stay in the order of the split.

@@ -41,8 +41,9 @@ class ParameterUpdate:
     def squared_norms(self, gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """Returns one or two squared norms of all gradients together, float32 [] each.
 
-        The first is the squared Euclidean norm. The second exists only if the optimizer has a
-        metric. It multiplies each squared element by a factor that depends on the current slots.
+        The first norm is the squared Euclidean norm. The second norm exists only if the optimizer
+        has a metric. This metric multiplies each squared element of a gradient by a factor that
+        depends on the current slots.
         """
         plain = tf.add_n([tf.reduce_sum(tf.square(gradient)) for gradient in gradients])
         metric = self._optimizer.metric

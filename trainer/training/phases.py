@@ -1,7 +1,8 @@
 """Phases of a run with --freeze: some layers are frozen up to a position, then all layers train.
 
 Each phase has its own training step, because frozen parameters have no optimizer slots and no sums
-of gradients. (In the output of `plan`, a phase is something else: all updates with one Setting.)
+of gradients. (In the output of `plan`, a phase is something else: consecutive updates with one
+batch size, learning rate, momentum and image size.)
 """
 
 import dataclasses
@@ -52,8 +53,8 @@ class Phases:
             for new, old in zip(own, slots.get(id(parameter), ()), strict=False):
                 new.assign(old.numpy())
         self.step.traces = before.traces
-        # Batch norms that begin to train now start at `position`, unless their moving statistics
-        # were loaded.
+        # A batch norm that trains from now on starts at `position`. If its moving statistics were
+        # loaded, its start stays None.
         self.step.starts = {
             name: before.starts.get(name, None if start is None else position)
             for name, start in self.step.starts.items()

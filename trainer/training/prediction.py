@@ -20,7 +20,7 @@ from trainer.system.memory import out_of_memory
 from trainer.system.tensorflow_errors import translate
 
 # Largest number of examples per lane. The lanes are equal parts of a batch, which a replica
-# computes in parallel. Evaluations have the same number.
+# computes in parallel. Evaluations use the same number.
 _BATCH_SIZE = 125
 
 

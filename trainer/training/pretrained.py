@@ -130,7 +130,7 @@ def load(config: Config, data: TrainingData, source: Source, model: keras.Model)
 
 
 def fresh(config: Config, data: TrainingData) -> keras.Model:
-    """Returns the run's model with initial weights, on the CPU, without ghost batch norms."""
+    """Returns the run's model with initial weights and Keras' own batch norms, on the CPU."""
     return unghostify(setup.build(config, data, tf.distribute.OneDeviceStrategy("CPU:0")))
 
 

@@ -1,4 +1,4 @@
-"""Profiles the updates of a run that --profile_updates names, for TensorBoard's profile page."""
+"""Profiles the updates that --profile_updates names, for TensorBoard's profile page."""
 
 import contextlib
 import pathlib

@@ -22,7 +22,7 @@ class Progress:
             output.log_above_bar(tqdm.write)
 
     def update(self, position: int, **values: float) -> None:
-        """Moves the bar to `position`, and shows the names and values of `values` behind it."""
+        """Moves the bar to `position`, and shows `values` with their names after the bar."""
         self._bar.set_postfix({k: f"{v:.4g}" for k, v in values.items()}, refresh=False)
         self._bar.update(min(position, self._bar.total) - self._bar.n)
 

@@ -65,8 +65,8 @@ class ReplicaStep:
     ) -> None:
         """Creates slots and sums for `model`, which was built on `strategy`.
 
-        The replica computes up to `lanes` equal parts of a micro-batch at the same time. Each part
-        holds whole ghost batches, both of `ghost_batch_size` and of each batch norm's own size.
+        The replica computes up to `lanes` equal parts of a micro-batch at the same time. The size
+        of a part is a multiple of `ghost_batch_size` and of each batch norm's own ghost batch size.
         """
         self._strategy, self.average = strategy, average
         self._lanes, self.clip_norm = lanes, clip_norm
@@ -145,7 +145,8 @@ class ReplicaStep:
 
         Returns:
           [loss, top1, gradient norm, *squares, *batch squared norms]. For each of the metrics,
-          `squares` has Σ ‖gradient sum of a micro-batch‖² over the micro-batches.
+          `squares` has Σ ‖gradient sum of a micro-batch‖² over the micro-batches. A batch squared
+          norm is ‖mean gradient of the batch‖², without the regularizers.
         """
         totals = [total.read_value() for total in self.all_sums()]
         context = tf.distribute.get_replica_context()

@@ -119,7 +119,7 @@ def _train(run: Run, config: Config, should_stop: Callable[[], bool]) -> Evaluat
 def _write_result(run: Run, last: Evaluation, counts: str) -> dict[str, Any]:
     """Writes result.json, and returns its content.
 
-    `last` has values of the parameters if `counts` is "plain", of their average if it is "ema".
+    `last` evaluates the parameters if `counts` is "plain", and their average if it is "ema".
     """
     state, step = run.state, run.phases.step
     points = [p for p in read(run.path / "metrics.jsonl") if p["split"] == "train"]

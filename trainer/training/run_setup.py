@@ -214,7 +214,7 @@ def _phases(
 
 
 def _chiefs(data: TrainingData, group: ProcessGroup) -> TrainingData:
-    """Returns `data` with the preprocessing of the chief, which alone knows the run's values."""
+    """Returns `data` with the chief's preprocessing; only the chief reads saved preprocessing."""
     mean, std = group.broadcast(np.array([data.mean, data.std])).tolist()  # [2, c]
     preprocessing = group.broadcast_text(data.preprocessing or "") or None
     return dataclasses.replace(data, mean=tuple(mean), std=tuple(std), preprocessing=preprocessing)

@@ -243,7 +243,7 @@ def restore(
     The model has the parameters that --evaluate_with names: the plain ones, or their average.
 
     Returns:
-      The model, the properties of the training data, the checkpoint's path, and its update number.
+      The model, the properties of the training data, and the checkpoint's path and update number.
 
     Raises:
       UserError: if the checkpoint does not exist, or its training data differ from the run's.

@@ -28,9 +28,10 @@ class State:
       seconds: duration of all stretches (series of updates), including those before a resume.
       input_wait: seconds that the device waited for examples, over all stretches.
       resumes: number of times that the run was resumed from a checkpoint.
-      window: totals since the last logged training point. They are the loss and the top1, each
-        summed over examples; the number of examples; the seconds; and the input wait. With
-        --clip_norm, also the number of updates and the number of clipped updates.
+      window: totals since the last logged training point, by name. `loss` and `top1` are summed
+        over the examples, and `examples` is their number. `seconds` and `input_wait` are summed
+        over the stretches. With --clip_norm, `updates` and `clipped` are the numbers of all updates
+        and of clipped updates.
       setting: batch size, learning rate and momentum of the last update.
       evaluation: values of the last evaluation, and its position. If the run averages the model,
         the entries `plain` and `ema` have the values for the parameters and for their average. The
@@ -135,7 +136,7 @@ def restore(checkpoints: Checkpoints, phases: Phases) -> State:
 def share(state: State, phases: Phases, group: ProcessGroup) -> State:
     """Returns the chief's state, and assigns the chief's values to the variables of all processes.
 
-    This is necessary, because only the chief, the first process, reads the checkpoint.
+    Only the chief, which is the first process, has read the checkpoint.
     """
     if group.count == 1:
         return state

@@ -67,7 +67,7 @@ class TrainingStep:
             False if op determinism is enabled, because a deterministic graph cannot read the clock.
             It must also be False on GPUs and TPUs. There, the clock would wait for enqueued work.
           by_xla: whether XLA compiles the computations of a replica. If so, ghost batch norms must
-            have the `reshaped` kernel. On TPUs, XLA compiles them regardless of this value.
+            have the `reshaped` kernel. On TPUs, XLA always compiles the computations.
           agree: function (failed) → whether `failed` is true in any of the run's processes. All
             processes call it before the first update with a new micro-batch size or image size. So
             either all processes use XLA, or none does.

@@ -40,7 +40,8 @@ _UPSTREAM_TIMES = {
     "t10k-labels-idx1-ubyte.gz": 1504176627,
 }
 
-# Program of the child process. If an error ends it, it prints the first line of the error last.
+# Program of the child process. If an error ends it, the last line of its output is the first line
+# of the error.
 _BUILD = """
 import sys
 import tensorflow_datasets as tfds
@@ -59,8 +60,8 @@ _UNUSABLE = (ValueError, AssertionError, TypeError, ImportError, OSError, Runtim
 def find_builder(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
     """Returns TFDS's builder of a dataset, prepared or not, without importing TensorFlow.
 
-    A prepared folder has a file features.json. TFDS imports the Python modules that the file names.
-    The working folder is not searched for these modules, because it may hold downloaded code.
+    A prepared folder has a file features.json with names of Python modules, and TFDS imports these
+    modules. The working folder is not searched for them, because it may hold downloaded code.
 
     Raises:
         UserError: if TFDS has no such dataset, configuration or version, or the folder is unusable.
@@ -90,7 +91,7 @@ def find_builder(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder
 
 @contextlib.contextmanager
 def _only_installed_modules() -> Iterator[None]:
-    """Removes the working folder, an addition of `python -m`, from the import path in the block."""
+    """Removes the working folder, which `python -m` adds, from the import path in a with block."""
     path = sys.path[:]
     sys.path[:] = [entry for entry in path if pathlib.Path(entry).resolve() != pathlib.Path.cwd()]
     try:

@@ -127,7 +127,7 @@ def indexed(
 def files(
     builder: tfds.core.DatasetBuilder, split: str, file_format: tfds.core.FileFormat
 ) -> list[Any]:
-    """Returns a split's pieces: each has a file name and numbers of records to skip and to take."""
+    """Returns a split's pieces: each has a file's name, and numbers of records to skip and take."""
     splits = dataset_info.get_split_dict_from_proto(
         builder.info.as_proto, builder.data_path, file_format
     )

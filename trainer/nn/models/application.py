@@ -72,7 +72,7 @@ def preprocess(name: str, pixels: keras.KerasTensor) -> keras.KerasTensor:
 
 
 def weights(name: str) -> dict[str, np.ndarray]:
-    """Returns the ImageNet weights of --model=`name` by path, for 1,000 classes.
+    """Returns the ImageNet weights of --model=`name`, for 1,000 classes, by path (layer_paths.py).
 
     The weights are for images of the model's default size in Keras.
 

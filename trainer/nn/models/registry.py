@@ -1,13 +1,13 @@
 """Builds a model by its name: a Keras model from raw images to float32 logits.
 
-A name is `wide_resnet_<depth>_<width>`, `vit_<ti|s|b>_<patch>`, `resnet_50`, `vgg_16`, `plain_9`,
-`inception_resnet_v2`, a constructor in keras.applications as Keras spells it, or `module:function`,
-a function of the user.
+A name is `wide_resnet_<depth>_<width>`, `vit_<ti|s|b>_<patch>`, `resnet_50`, `vgg_16`, `plain_9` or
+`inception_resnet_v2`. Constructors in keras.applications are names, too, as Keras spells them. The
+name `module:function` stands for a function of the user.
 
 The model standardises its images itself, in the same way in training, evaluation and export. It
 then calls the network, which computes the logits. If the network has an integer Input, or a
 Rescaling or Normalization layer of its own, it gets pixel values 0 to 255 without standardisation.
-All batch normalization becomes ghost batch normalization.
+All batch normalization becomes ghost batch normalization (ghost_batch_norm.py).
 """
 
 import contextlib

@@ -24,10 +24,10 @@ def resnet_50(
 ) -> keras.Model:
     """Returns ResNet-50 v1.5 from float images [b, h, w, c] to float32 logits [b, classes].
 
-    The papers use images of 224×224 pixels. The last stage divides height and width by 32, rounded
-    up. Global average pooling and logits are float32; all other layers have Keras' current dtype
-    policy. `drop_path` is the rate of stochastic depth in the last block; the rates of earlier
-    blocks fall evenly to 0 in the first block.
+    The papers use images of 224×224 pixels. The last stage returns h/32 × w/32 values per channel,
+    rounded up. Global average pooling and logits are float32; all other layers have Keras' current
+    dtype policy. `drop_path` is the rate of stochastic depth in the last block; the rates of
+    earlier blocks fall evenly to 0 in the first block.
     """
     images = keras.Input(image_shape)
     x = _padded(images, 3, "stem")

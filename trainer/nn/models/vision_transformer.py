@@ -23,7 +23,7 @@ from trainer.nn.stochastic_depth import joined, rates
 
 _EPSILON = 1e-6  # Default of flax; Keras' default is 1e-3.
 _TEMPERATURE = 10_000.0  # Ratio of the largest frequency of position embeddings to the smallest.
-_EXPANSION = 4  # Ratio of the width inside an MLP to the width of a patch.
+_EXPANSION = 4  # Ratio of the values per patch inside an MLP to `Size.width`.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,7 @@ def vision_transformer(
 
 
 def check_divides(patch: int, h: int, w: int) -> None:
-    """Refuses images of h × w pixels that patches of `patch` × `patch` pixels cannot divide."""
+    """Refuses images of h × w pixels if `patch`, in pixels, does not divide both h and w."""
     if h % patch or w % patch:
         sides = math.gcd(h, w)
         fitting = [str(side) for side in range(2, sides + 1) if sides % side == 0]
@@ -89,9 +89,9 @@ def _position_embeddings(x: keras.KerasTensor, width: int) -> keras.KerasTensor:
 
     x is [b, h, w, width], with h rows and w columns of patches. The embedding of a patch has four
     equal parts: sin(column ω), cos(column ω), sin(row ω) and cos(row ω). The frequencies ω fall
-    geometrically from 1 to 1 / 10,000. If the network is called on images with n rows of patches in
-    place of h, row i gets the embedding of row (i + ½) h/n − ½, which covers the same part of the
-    image. Columns are treated in the same way.
+    geometrically from 1 to 1 / 10,000. The network may be called on images with n rows of patches
+    in place of h. Then row i gets the embedding of row (i + ½) h/n − ½, which covers the same part
+    of the image. Columns are treated in the same way.
     """
     quarter = width // 4
     frequencies = _TEMPERATURE ** (-np.arange(quarter) / (quarter - 1))
