@@ -11,6 +11,7 @@ import pytest
 LEVELS = [
     {"trainer.errors"},
     {"trainer.system"},
+    {"trainer.buckets"},
     {"trainer.config"},
     {"trainer.schedule"},
     {"trainer.nn"},

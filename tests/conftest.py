@@ -2,6 +2,7 @@
 
 import gc
 import os
+import secrets
 import sys
 from collections.abc import Iterator
 
@@ -10,7 +11,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import pytest
 import tensorflow as tf
 
-from tests.support import forked_process, messages, runs
+from tests.support import bucket_servers, forked_process, messages, runs
 from tests.support.quick import Quick
 from trainer.data.tfds.prepare import prepare
 from trainer.distributed.strategy import share_cores
@@ -80,6 +81,24 @@ def logged() -> Iterator[list[str]]:
     """Messages of the program's log, while the test runs in this process."""
     with messages.logged() as found:
         yield found
+
+
+@pytest.fixture(scope="session", params=bucket_servers.SCHEMES)
+def bucket_server(request):
+    """A server of Google Cloud Storage or S3 on this machine: its scheme and address."""
+    with bucket_servers.server(request.param) as address:
+        yield request.param, address
+
+
+@pytest.fixture
+def place(bucket_server, monkeypatch):
+    """An empty folder in a bucket, behind a proxy; this process finds its server."""
+    proxy = bucket_servers.Proxy(*bucket_server)
+    found = bucket_servers.Place(bucket_server[0], proxy, f"runs/{secrets.token_hex(4)}")
+    for name, value in found.environment.items():
+        monkeypatch.setenv(name, value)
+    yield found
+    proxy.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Parses the command line into a Config, runs one command, and ends with the exit status."""
 
 import contextlib
+import dataclasses
 import errno
 import gc
 import importlib
@@ -15,7 +16,7 @@ from absl import logging
 from trainer import __version__
 from trainer.config import command_help, command_line
 from trainer.errors import ExitError, ExitStatus
-from trainer.run_dir import model_source
+from trainer.run_dir import bucket_reading, model_source
 from trainer.system import output, process_limits
 from trainer.system.output import say
 from trainer.system.regular_file import NotRegularError, ReadError
@@ -73,7 +74,9 @@ def _run(name: str, arguments: Sequence[str]) -> int:
     command = importlib.import_module(f"trainer.commands.{name}").run
     asked = command_line.parse(name, flags)
     output.log_to(None if name in _TRAINING else name)
-    return command(model_source.with_kept_flags(name, asked, flags))
+    with bucket_reading.local_runs(name, asked) as local:
+        config = model_source.with_kept_flags(name, local, flags)
+        return command(dataclasses.replace(config, model_dir=local.model_dir, runs=local.runs))
 
 
 def entry() -> None:

@@ -38,10 +38,12 @@ from trainer.nn.optimizers import OPTIMIZERS
         ),
         ("--seed=9223372036854775808", "must be from 0 to 9223372036854775807"),
         ("--order_version=3", "flag --order_version=3: must be 1 or 2"),
-        ("--model_dir=gs://b/x", "flag --model_dir=gs://b/x: is a URL, and only local disks are"),
-        ("--model_dir=gs://b/x", "the URL with `gcloud storage rsync --recursive`"),
-        ("--model_dir=gs:/b/x", "is a URL"),
-        ("--model_dir=S3://b/x", "the URL with `aws s3 sync`"),
+        ("--cache_dir=gs://b/x", "flag --cache_dir=gs://b/x: is a URL, and only local disks are"),
+        ("--cache_dir=gs://b/x", "the URL with `gcloud storage rsync --recursive`"),
+        ("--cache_dir=S3://b/x", "the URL with `aws s3 sync`"),
+        ("--model_dir=gs:/b/x", "is not the URL of a folder in a bucket: write it as in gs://"),
+        ("--model_dir=S3://b/x", "is not the URL of a folder in a bucket: write it as in s3://"),
+        ("--model_dir=gs://bucket", "names a whole bucket"),
         ("--model_dir=anything://x", "is a URL"),
         ("--model_dir=file:///x", "write the path alone"),
         ("--export_dir=s3://b/x", "flag --export_dir=s3://b/x: is a URL"),
@@ -126,8 +128,9 @@ def test_an_unset_precision_is_left_to_the_run():
 
 
 def test_report_rejects_urls_and_empty_paths():
-    with pytest.raises(UserError, match=r"report cannot read 'gs://b/x': it is a URL"):
-        parsed("gs://b/x", command="report")
+    with pytest.raises(UserError, match=r"report cannot read 'hdfs://b/x': it is a URL"):
+        parsed("hdfs://b/x", command="report")
+    assert parsed("gs://bucket/x", command="report").runs == ("gs://bucket/x",)
     with pytest.raises(UserError, match="report cannot read '': it is empty"):
         parsed("--runs=", command="report")
 

@@ -14,12 +14,16 @@ from contextlib import contextmanager
 
 # Variables that no import reads: a start with another value of any other one is not forked.
 _READ_LATER = {
+    "AWS_ACCESS_KEY_ID",
+    "AWS_ENDPOINT_URL",
+    "AWS_SECRET_ACCESS_KEY",
     "CRESCENDO_SECRET",
     "KERAS_BACKEND",
     "PATIENCE",
     "PYTHONPATH",
     "PYTEST_CURRENT_TEST",
     "RESTARTS",
+    "STORAGE_EMULATOR_HOST",
     "TF_CONFIG",
     "VIRTUAL_ENV",
 }

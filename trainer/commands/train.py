@@ -8,12 +8,14 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from trainer.buckets.url import parse
 from trainer.config.flags import Config
 from trainer.distributed import shared_secret, tpu
 from trainer.distributed.worker import Worker, from_environment
 from trainer.errors import ExitStatus, NonFiniteLossError, NotSavedError, UserError
-from trainer.run_dir import directory
+from trainer.run_dir import bucket_run, directory
 from trainer.run_dir import result as results
+from trainer.run_dir.bucket_connection import local_folder
 from trainer.schedule import averaging, trajectory
 from trainer.system import output, process_limits, stop_signals
 from trainer.system.atomic_file import write_atomic
@@ -34,7 +36,8 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
     """
     if config.model_dir is None:
         raise UserError("--model_dir is missing: name the run's directory, as in runs/first.")
-    path = pathlib.Path(config.model_dir)
+    url = parse(config.model_dir)
+    path = local_folder(url, config.cache_dir) if url else pathlib.Path(config.model_dir)
     trajectory.unfreeze_position(config, examples=1)  # The check does not need `examples`.
     averaging.evaluated_with(config)  # Refuses to evaluate an average that the run does not have.
     if config.strategy == "tpu":
@@ -45,6 +48,19 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
         worker = dataclasses.replace(worker, secret=shared_secret.find(worker, path))
         if not worker.chief:
             return _train(config, path, worker)
+    if url is None:
+        return _train_in(path, config, worker, report)
+    with bucket_run.owned(url, config.cache_dir, config.worker_timeout) as path:
+        return _train_in(path, config, worker, report)
+
+
+def _train_in(
+    path: pathlib.Path,
+    config: Config,
+    worker: Worker | None,
+    report: Callable[[pathlib.Path], None] | None,
+) -> int:
+    """Locks the local run directory `path`, and trains its run unless it is finished."""
     with directory.lock_run_dir(path, directory.flagfile_in(path, config)):
         ended, status = results.ended(path), 0
         if ended is not None:

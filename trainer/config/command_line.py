@@ -161,8 +161,9 @@ def _check_flagfiles(command: str, files: Mapping[pathlib.Path | None, Sequence[
 def _check_value(name: str, value: Any) -> None:
     """Refuses a value that the flag does not accept, or that flags.txt cannot hold."""
     for command in (each for each in _POSITIONAL if _POSITIONAL[each] == name):
+        problem = local_path.run_problem if command == "report" else local_path.problem
         for path in value:
-            if why := local_path.problem(path):
+            if why := problem(path):
                 raise UserError(f"{command} cannot read {path!r}: it {why}.")
     if isinstance(value, str) and len(f"{value}.".splitlines()) > 1:
         raise UserError(

@@ -54,10 +54,18 @@ class Config(RunFlags):
 
     model_dir: str | None = _run(
         None,
-        "Run directory; a run that is already there resumes.",
-        problem=local_path.problem,
+        "Run directory; a run that is already there resumes. The directory is local or in a "
+        "bucket, as in gs://bucket/runs/x or s3://bucket/runs/x.",
+        problem=local_path.run_problem,
         scope=Scope.MACHINE,
         commands=MODEL,
+    )
+    cache_dir: str | None = _run(
+        None,
+        "Local folder for the files of runs in buckets (unset: ~/.cache/crescendo).",
+        problem=local_path.problem,
+        scope=Scope.MACHINE,
+        commands=(*MODEL, "report"),
     )
     micro_batch_size: int = _run(
         0,
@@ -130,7 +138,8 @@ class Config(RunFlags):
     tpu_project: str | None = _devices(None, "Google Cloud project of --tpu.", problem=_tpu_name)
     worker_timeout: float = _devices(
         60.0,
-        "Time without a heartbeat after which a worker counts as lost, in seconds.",
+        "Time without a heartbeat after which a worker counts as lost, in seconds. If --model_dir "
+        "is in a bucket, also the time after which another process may take over a killed run.",
         problem=POSITIVE,
     )
 
@@ -236,8 +245,8 @@ class Config(RunFlags):
 
     runs: tuple[str, ...] = _report(
         (),
-        "Run directory, or folder of run directories. The flag may be given several times, and "
-        "--runs= may be left out.",
+        "Run directory, or folder of run directories, local or in a bucket. The flag may be given "
+        "several times, and --runs= may be left out.",
         repeated=True,
     )
     output: str = _report("report.html", "Path of the page, a .html file.", problem=_page)

@@ -3,6 +3,8 @@
 import os
 import re
 
+from trainer.buckets import url
+
 # The second alternative finds URLs that lost a slash, because pathlib turns // into /.
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(?=://)|(abfss?|file|ftp|gs|hdfs|https?|s3a?)(?=:/)")
 _COPIES = {
@@ -46,6 +48,11 @@ def problem(path: str) -> str:
         copy = f"name a local folder, and copy the files between that folder and the URL {how}"
         return f"is a URL, and only local disks are read and written: {copy}"
     return _home_problem(path) or empty(path)
+
+
+def run_problem(path: str) -> str:
+    """Returns why `path` cannot be a run directory, local or in a bucket; "" if it can be one."""
+    return url.problem(path) if scheme(path) in url.SCHEMES else problem(path)
 
 
 def _home_problem(path: str) -> str:

@@ -5,7 +5,8 @@ from typing import Any
 
 from trainer.errors import UserError
 from trainer.run_dir import checkpoint_reader
-from trainer.run_dir.checkpoints import found, read
+from trainer.run_dir.checkpoint_names import found
+from trainer.run_dir.checkpoints import read
 from trainer.run_dir.exports import ExportInfo
 
 _PARAMETERS = {"plain": "the plain parameters", "ema": "the average"}

@@ -12,7 +12,8 @@ from typing import Any
 
 from trainer.errors import UserError
 from trainer.run_dir import training_data as run_data
-from trainer.run_dir.checkpoints import DAMAGED, Variables, first_line, found, read, update_of
+from trainer.run_dir.checkpoint_names import found, update_of
+from trainer.run_dir.checkpoints import DAMAGED, Variables, first_line, read
 from trainer.run_dir.training_data import TrainingData
 from trainer.system.output import log
 from trainer.system.typed_json import WrongError

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import pathlib
-import re
 import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.errors import UserError
+from trainer.run_dir.checkpoint_names import found, update_of
 from trainer.run_dir.checkpoint_progress import PROGRESS
 from trainer.run_dir.literal_path import named, plain
 from trainer.system import typed_json
@@ -35,8 +35,6 @@ Select = Variables | Callable[[Mapping[str, Any]], Variables]
 # Errors that show a damaged checkpoint. TensorFlow's reader raises errors if a file is truncated,
 # altered or missing, and typed_json raises WrongError if the progress is malformed.
 DAMAGED = (tf.errors.OpError, IndexError, RuntimeError, OSError, typed_json.WrongError)
-# Names of checkpoints. Files with other names in the folder are ignored.
-_NAME = re.compile(r"[0-9]{9,18}(\.[0-9]{1,9})?")
 # Suffix of a variable's key in tf.train.Checkpoint.
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 # Free bytes that a checkpoint requires beyond the size of its variables. They are for the names and
@@ -184,36 +182,12 @@ class NoCheckpoints(Checkpoints):
         """Returns None."""
 
 
-def found(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Returns the paths in `folder` that have the name of a checkpoint, the oldest first.
-
-    Raises:
-      UserError: if the folder cannot be read.
-    """
-    try:
-        names = os.listdir(folder)
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise UserError(
-            f"{folder} cannot be read: {error.strerror}.\n"
-            f"Restore the run's folder at this path, or remove {folder} to start a new run."
-        ) from error
-    paths = [folder / name for name in names if _NAME.fullmatch(name)]
-    return sorted(paths, key=lambda path: tuple(map(int, path.name.split("."))))
-
-
 def _put_aside(path: pathlib.Path) -> str:
     """Renames `path` to damaged-<name>, in place of any older file there; returns the new name."""
     aside = path.with_name(f"damaged-{path.name}")
     remove(aside)
     path.rename(aside)
     return aside.name
-
-
-def update_of(path: pathlib.Path) -> int:
-    """Returns the update of the checkpoint at `path`."""
-    return int(path.stem)
 
 
 def read(path: pathlib.Path, variables: Select) -> dict[str, Any]:

@@ -154,7 +154,7 @@ def _claimable(path: pathlib.Path) -> bool:
     early = {"lock", "flags.txt.tmp", "micro_batch.json", "micro_batch.json.tmp"}
     # If a point of a sweep fails before it writes its flags, the sweep makes `tensorboard`
     # for the point's row of TensorBoard's HParams table.
-    early |= {"bad_examples.txt", OUTPUT, "secret", "tensorboard"}
+    early |= {"bad_examples.txt", OUTPUT, "secret", "tensorboard", "bucket.json"}
     if not path.is_dir():
         return False
     # With --image_sizes, there is a micro_batch_<size>.json for each size.

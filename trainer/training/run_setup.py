@@ -21,7 +21,8 @@ from trainer.nn import freezing, layer_groups, model_configuration
 from trainer.nn.losses import Loss, TrainingLoss
 from trainer.nn.transfer import Transfer
 from trainer.run_dir import directory, training_data
-from trainer.run_dir.checkpoints import Checkpoints, NoCheckpoints, found
+from trainer.run_dir.checkpoint_names import found
+from trainer.run_dir.checkpoints import Checkpoints, NoCheckpoints
 from trainer.run_dir.training_data import TrainingData
 from trainer.schedule import averaging, trajectory
 from trainer.system import memory

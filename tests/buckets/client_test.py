@@ -1,0 +1,140 @@
+"""Objects in both services, on servers of their own."""
+
+import io
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.bucket_servers import BUCKET
+from trainer.buckets import client, objects, url
+from trainer.buckets.objects import ConflictError, MissingError, RefusedError, UnavailableError
+from trainer.errors import UserError
+
+
+def test_an_object_is_created_once_and_replaced_by_version(place):
+    bucket = place.connect()
+    first = bucket.create("a", b"one")
+    with pytest.raises(ConflictError):
+        bucket.create("a", b"two")
+    second = bucket.replace("a", b"two", first)
+    with pytest.raises(ConflictError):
+        bucket.replace("a", b"three", first)
+    assert bucket.read("a") == (b"two", second)
+
+
+def test_a_deleted_object_is_missing(place):
+    bucket = place.connect()
+    bucket.create("a", b"")
+    bucket.delete("a")
+    bucket.delete("a")
+    with pytest.raises(MissingError):
+        bucket.read("a")
+    with pytest.raises(MissingError):
+        bucket.download("a", io.BytesIO())
+
+
+def test_names_are_those_of_the_folder_alone(place):
+    bucket = place.connect()
+    for name in ("b/2", "b/1", "b-1", "a ü/x+y%"):
+        bucket.upload(name, io.BytesIO(b"x"), 1)
+    assert bucket.names("") == ["a ü/x+y%", "b-1", "b/1", "b/2"]
+    assert bucket.names("b/") == ["b/1", "b/2"]
+    assert bucket.names("b") == ["b-1", "b/1", "b/2"]
+    target = io.BytesIO()
+    bucket.download("a ü/x+y%", target)
+    assert target.getvalue() == b"x"
+
+
+def test_a_part_of_a_file_is_uploaded(place):
+    bucket, file = place.connect(), io.BytesIO(b"0123456789")
+    file.seek(3)
+    bucket.upload("part", file, 4)
+    assert bucket.read("part")[0] == b"3456"
+
+
+def test_a_large_file_is_uploaded_in_pieces(place, monkeypatch):
+    if place.scheme == "gs":
+        pytest.skip("this server does not accept uploads in pieces")
+    monkeypatch.setattr(client, "_SINGLE_BYTES", 2**20)
+    content = os.urandom(2**20 * 20 + 5)
+    place.connect().upload("large", io.BytesIO(content), len(content))
+    target = io.BytesIO()
+    place.connect().download("large", target)
+    assert target.getvalue() == content
+    assert len([r for r in place.proxy.requests if "partNumber" in r.path]) > 1
+
+
+def test_the_conditions_of_a_service_are_tried(place):
+    bucket = place.connect()
+    objects.check_conditions(bucket)
+    assert bucket.names("") == []
+
+
+def test_a_service_without_conditions_is_refused(place):
+    bucket = place.connect()
+
+    class Careless(type(bucket)):
+        def create(self, name, content):
+            self.delete(name)
+            return super().create(name, content)
+
+    with pytest.raises(UserError, match="overwrites an object although the request forbids it"):
+        objects.check_conditions(Careless(url.parse(place.url)))
+
+
+def test_a_missing_bucket_is_refused(place):
+    bucket = client.connect(url.parse(f"{place.scheme}://not-{BUCKET}/x"))
+    with pytest.raises(RefusedError, match="the bucket does not exist"):
+        bucket.create("a", b"")
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_missing_permission_is_refused(place, status):
+    bucket = place.connect()
+    place.proxy.rule = lambda request: status
+    for call in (
+        lambda: bucket.read("a"),
+        lambda: bucket.create("a", b""),
+        lambda: bucket.names(""),
+    ):
+        with pytest.raises(RefusedError):
+            call()
+
+
+@pytest.mark.parametrize("verdict", ["drop", 429, 500, 503])
+def test_a_request_is_repeated(place, verdict):
+    bucket = place.connect()
+    place.proxy.rule = lambda request: verdict if request.number < 3 else None
+    assert bucket.names("") == []
+    assert len(place.proxy.requests) == 3
+
+
+@pytest.mark.parametrize("verdict", ["drop", 429, 503])
+def test_a_bucket_that_does_not_answer_is_unavailable(place, verdict):
+    bucket = place.connect()
+    place.proxy.rule = lambda request: verdict
+    with pytest.raises(UnavailableError) as raised:
+        bucket.read("a")
+    assert not isinstance(raised.value, RefusedError)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_server_that_does_not_exist_is_unavailable(place):
+    bucket = place.connect()
+    place.proxy.close()
+    with pytest.raises(UnavailableError):
+        bucket.names("")
+
+
+def test_obstore_is_named_if_it_is_not_installed(monkeypatch):
+    monkeypatch.setattr(client, "obstore", None)
+    with pytest.raises(UserError, match=r"pip install 'crescendo\[cloud\]'"):
+        client.connect(url.parse("gs://bucket/x"))
+
+
+def test_only_runs_in_buckets_import_obstore():
+    code = "import sys, trainer.main, trainer.commands.train; print('obstore' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

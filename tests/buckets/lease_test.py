@@ -1,0 +1,120 @@
+"""Leases: one owner at a time, with processes and clocks that fail."""
+
+import json
+import threading
+import time
+
+import pytest
+
+from tests.support.bucket_servers import Place, Proxy
+from trainer.buckets import lease
+from trainer.errors import UserError
+
+
+def take(place, seconds=60.0, ended=lambda owner: False):
+    return lease.take(place.connect(), place.url, seconds, ended)
+
+
+def stop(held):
+    """Ends the renewals as if the process was killed."""
+    held._stopped.set()
+    held._thread.join()
+
+
+def test_a_released_lease_is_taken_at_once(place):
+    first = take(place)
+    first.release()
+    second = take(place)
+    second.release()
+    assert (first.claim.generation, second.claim.generation) == (1, 2)
+    assert first.claim.run == second.claim.run
+    assert first.claim.owner != second.claim.owner
+
+
+def test_a_renewed_lease_is_refused(place, logged):
+    held = take(place, seconds=1.5)
+    start = time.monotonic()
+    with pytest.raises(UserError, match=f"{place.url} is in use by process [0-9]+ on "):
+        take(place, seconds=1.5)
+    assert time.monotonic() - start < 1.5
+    held.release()
+    assert "waiting up to 1.5 s" in logged[0]
+
+
+def test_a_lease_that_is_not_renewed_is_taken_after_its_duration(place):
+    stop(take(place, seconds=1.0))
+    start = time.monotonic()
+    second = take(place, seconds=60.0)
+    assert 1.0 <= time.monotonic() - start < 3.0
+    assert second.claim.generation == 2
+    second.release()
+
+
+def test_the_lease_of_a_process_that_has_ended_is_taken_at_once(place):
+    first = take(place)
+    stop(first)
+    start = time.monotonic()
+    second = take(place, ended=lambda owner: owner == first.claim.owner)
+    assert time.monotonic() - start < 5
+    second.release()
+
+
+def test_one_of_two_owners_wins_each_time(place):
+    for _ in range(16):
+        won, refused, barrier = [], [], threading.Barrier(2)
+
+        def race(won=won, refused=refused, barrier=barrier):
+            barrier.wait()
+            try:
+                won.append(take(place, seconds=0.6))
+            except UserError as error:
+                refused.append(error)
+
+        threads = [threading.Thread(target=race) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert (len(won), len(refused)) == (1, 1)
+        won[0].release()
+
+
+def test_an_owner_that_was_cut_off_learns_that_its_lease_was_taken(place):
+    own = Proxy(place.scheme, place.proxy.address)
+    cut_off = Place(place.scheme, own, place.folder)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in cut_off.environment.items():
+            patch.setenv(name, value)
+        first = take(cut_off, seconds=1.0)
+    own.rule = lambda request: "drop"
+    second = take(place, seconds=60.0)
+    own.rule = lambda request: None
+    for _ in range(100):
+        if first.taken_by():
+            break
+        time.sleep(0.1)
+    assert first.taken_by() == second.claim.process
+    first.release()
+    assert lease.read(place.connect())[0] == second.claim
+    second.release()
+
+
+@pytest.mark.parametrize("verdict", ["after", 503])
+def test_an_answer_that_is_lost_does_not_lose_the_lease(place, verdict):
+    place.proxy.rule = lambda r: verdict if r.writes and r.number % 3 else None
+    held = take(place, seconds=0.6)
+    time.sleep(1.5)
+    assert held.taken_by() is None
+    assert held.claim.renewals > 0
+    place.proxy.rule = lambda request: None
+    held.release()
+    assert lease.read(place.connect())[0].held is False
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", b'{"owner": 1}', json.dumps({"generation": -1}).encode()]
+)
+def test_a_damaged_lease_is_refused_with_a_remedy(place, content):
+    place.connect().create(lease.NAME, content)
+    with pytest.raises(UserError, match=r"delete lease\.json in the bucket"):
+        take(place)

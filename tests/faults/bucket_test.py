@@ -1,0 +1,180 @@
+"""Runs in buckets: kills, lost machines, stalled owners and buckets that do not answer."""
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tests.support import runs
+from trainer.buckets import lease
+from trainer.run_dir import manifest
+
+# Objects, leases and copies are tested on both services elsewhere; a run takes seconds.
+GOOGLE = pytest.mark.parametrize("bucket_server", ["gs"], indirect=True)
+S3 = pytest.mark.parametrize("bucket_server", ["s3"], indirect=True)
+SHORT = [*runs.SHORT, "--worker_timeout=2"]
+
+
+def cache(tmp_path, name="machine"):
+    return f"--cache_dir={tmp_path / name}"
+
+
+def local(tmp_path, name="machine"):
+    """The local directory of the only run in a cache."""
+    (found,) = (tmp_path / name / "runs").iterdir()
+    return found
+
+
+def start(place, tmp_path, name="machine", *more):
+    return runs.started(place.url, *SHORT, cache(tmp_path, name), *more)
+
+
+def copied(place, update):
+    """Whether the bucket has a checkpoint of `update` or a later one."""
+    state = manifest.newest(place.connect(), place.url)
+    names = (
+        [path.split("/")[1] for path in state.files if "checkpoint.index" in path] if state else []
+    )
+    return any(int(name.partition(".")[0]) >= update for name in names)
+
+
+@S3
+def test_a_killed_run_goes_on_on_an_empty_machine(place, tmp_path, uninterrupted):
+    process = start(place, tmp_path, "first", runs.OFTEN)
+    runs.wait_for(lambda: copied(place, 60), process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    done = runs.train(place.url, *SHORT, cache(tmp_path, "second"))
+    assert "restored the run from" in done.stdout
+    assert "resumed at update" in done.stdout
+    assert f"{place.url} has all files of the run" in done.stdout
+    second = local(tmp_path, "second")
+    assert runs.digest(second) == runs.digest(uninterrupted[0])
+    assert runs.points(second) == runs.points(uninterrupted[0])
+    assert not lease.read(place.connect())[0].held
+    # On a third machine, the run is finished.
+    done = runs.train(place.url, *SHORT, cache(tmp_path, "third"))
+    assert "is finished" in done.stdout
+
+
+@GOOGLE
+def test_a_killed_run_goes_on_at_once_on_its_machine(place, tmp_path):
+    process = start(place, tmp_path, "machine", runs.OFTEN, "--worker_timeout=600")
+    runs.wait_for(lambda: copied(place, 20), process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    done = runs.train(place.url, *SHORT, cache(tmp_path), "--stop_at_epoch=1")
+    assert "restored" not in done.stdout
+
+
+@GOOGLE
+def test_a_stalled_owner_ends_without_harm(place, tmp_path):
+    stalled = start(place, tmp_path, "first", runs.OFTEN)
+    runs.wait_for(lambda: copied(place, 20), stalled)
+    os.killpg(stalled.pid, signal.SIGSTOP)
+    runs.train(place.url, *SHORT, cache(tmp_path, "second"))
+    state = manifest.newest(place.connect(), place.url)
+    os.killpg(stalled.pid, signal.SIGCONT)
+    output, errors = stalled.communicate(timeout=120)
+    assert stalled.returncode == 74, output + errors
+    assert f"{place.url} was taken over by process" in errors
+    assert manifest.newest(place.connect(), place.url) == state
+
+
+@S3
+def test_a_second_process_is_refused(place, tmp_path):
+    long = "--epochs=500"
+    first = start(place, tmp_path, "first", runs.OFTEN, long)
+    runs.wait_for(lambda: copied(place, 20), first)
+    why = {"second": "is in use by process", "first": "by a process on this machine"}
+    for name, reason in why.items():
+        done = runs.train(place.url, *SHORT, cache(tmp_path, name), long, status=2)
+        assert reason in done.stderr
+        assert len(done.stderr.splitlines()) <= 2
+    os.killpg(first.pid, signal.SIGTERM)
+    first.communicate(timeout=60)
+    assert first.returncode == 75
+    assert not lease.read(place.connect())[0].held
+
+
+@pytest.mark.parametrize(
+    ("bucket_server", "verdict"),
+    [("gs", "drop"), ("s3", 503), ("gs", 403)],
+    indirect=["bucket_server"],
+)
+def test_training_does_not_wait_for_a_bucket_that_is_away(place, tmp_path, uninterrupted, verdict):
+    process = start(place, tmp_path, "machine", runs.OFTEN)
+    runs.wait_for(lambda: copied(place, 10), process)
+    place.proxy.rule = lambda request: verdict
+    runs.wait_for(lambda: (local(tmp_path) / "result.json").exists(), process)
+    time.sleep(2)
+    assert process.poll() is None
+    place.proxy.rule = lambda request: None
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert "is not up to date: " in output
+    assert output.index("is not up to date") < output.index("is up to date again")
+    assert runs.digest(local(tmp_path)) == runs.digest(uninterrupted[0])
+    assert "result.json" in manifest.newest(place.connect(), place.url).files
+
+
+@S3
+def test_a_bucket_that_was_emptied_is_not_filled_in_silence(place, tmp_path):
+    runs.train(place.url, *SHORT, cache(tmp_path), "--stop_at_epoch=1")
+    bucket = place.connect()
+    for name in bucket.names(""):
+        bucket.delete(name)
+    done = runs.train(place.url, *SHORT, cache(tmp_path), status=2)
+    assert "holds no run, but this machine has a copy of a run that was there" in done.stderr
+
+
+@GOOGLE
+def test_another_machines_progress_replaces_an_old_local_copy(place, tmp_path):
+    runs.train(place.url, *SHORT, cache(tmp_path, "first"), "--stop_at_epoch=1")
+    runs.train(place.url, *SHORT, cache(tmp_path, "second"), "--stop_at_epoch=2")
+    done = runs.train(place.url, *SHORT, cache(tmp_path, "first"), "--stop_at_epoch=2.5")
+    assert "is older than the run in" in done.stdout
+    assert "epoch 2.0" in done.stdout.partition("resumed at update ")[2].splitlines()[0]
+
+
+@GOOGLE
+def test_a_bucket_that_refuses_is_named_before_any_training(place, tmp_path):
+    place.proxy.rule = lambda request: 403
+    done = runs.train(place.url, *SHORT, cache(tmp_path), status=2)
+    first, second = done.stderr.splitlines()
+    assert f"{place.url} cannot be used: 403 Forbidden" in first
+    assert "credentials that may list, read, create and delete" in second
+    assert "loading TensorFlow" not in done.stdout
+
+
+def test_missing_credentials_are_named(tmp_path, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/does/not/exist")
+    done = runs.train("s3://a-bucket/x", *SHORT, cache(tmp_path), status=2)
+    assert "aws configure" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@S3
+def test_the_commands_read_a_run_in_a_bucket(place, tmp_path, uninterrupted):
+    runs.train(place.url, *SHORT, cache(tmp_path), "--stop_at_epoch=1")
+
+    def command(name, *flags):
+        line = runs.command(place.url, cache(tmp_path, "reader"), *flags, name=name)
+        return subprocess.run(line, capture_output=True, text=True)
+
+    done = command("evaluate", "--format=json")
+    assert done.returncode == 0, done.stderr
+    assert '"top1"' in done.stdout
+    done = command("export", f"--export_dir={tmp_path / 'export'}")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "export/model.keras").exists()
+    done = command("export")
+    assert done.returncode == 0, done.stderr
+    assert "export/model.keras" in manifest.newest(place.connect(), place.url).files
+    done = command("sweep", "--sweep=seed=0,1")
+    assert done.returncode == 2
+    assert "which `sweep` cannot write to" in done.stderr

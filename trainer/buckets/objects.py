@@ -1,0 +1,120 @@
+"""Defines what the program needs of a bucket, and checks that a service provides it."""
+
+import secrets
+from collections.abc import Callable
+from typing import BinaryIO, Protocol
+
+from trainer.buckets.url import BucketUrl
+from trainer.errors import UserError
+
+
+class ConflictError(Exception):
+    """Raised if an object already exists, or is not of the expected version."""
+
+
+class MissingError(Exception):
+    """Raised if an object does not exist."""
+
+
+class UnavailableError(Exception):
+    """Raised if a request failed, although it was repeated; it may succeed later."""
+
+
+class RefusedError(UnavailableError):
+    """Raised if the bucket does not exist, or the credentials are missing or lack a permission."""
+
+
+class Objects(Protocol):
+    """Objects of one folder in a bucket; their names are relative to the folder.
+
+    An object appears whole or not at all, and each write gives it a new version. All methods raise
+    an UnavailableError if the request fails.
+    """
+
+    def create(self, name: str, content: bytes) -> str:
+        """Creates an object; returns its version.
+
+        Raises:
+          ConflictError: if the object exists. A repeated request may have created it.
+        """
+
+    def replace(self, name: str, content: bytes, version: str) -> str:
+        """Replaces an object that has `version`; returns its new version.
+
+        Raises:
+          ConflictError: if the object has another version. A repeated request may have written it.
+        """
+
+    def read(self, name: str) -> tuple[bytes, str]:
+        """Returns the content and the version of an object.
+
+        Raises:
+          MissingError: if the object does not exist.
+        """
+
+    def upload(self, name: str, file: BinaryIO, size: int) -> None:
+        """Creates an object from the next `size` bytes of `file`."""
+
+    def download(self, name: str, file: BinaryIO) -> None:
+        """Writes the content of an object to `file`.
+
+        Raises:
+          MissingError: if the object does not exist.
+        """
+
+    def names(self, prefix: str) -> list[str]:
+        """Returns the names that begin with `prefix`, in alphabetical order."""
+
+    def delete(self, name: str) -> None:
+        """Deletes an object, if it exists."""
+
+
+def refusal(url: BucketUrl, error: RefusedError) -> str:
+    """Returns the message for a bucket that does not let this process read and write."""
+    sources = {
+        "gs": "`gcloud auth application-default login`, or GOOGLE_APPLICATION_CREDENTIALS",
+        "s3": "`aws configure`, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    }
+    return (
+        f"{url} cannot be used: {error}.\nCheck the bucket's name, and give this process "
+        f"credentials that may list, read, create and delete: {sources[url.scheme]}."
+    )
+
+
+def check_conditions(objects: Objects) -> None:
+    """Checks that a request can create or replace an object under a condition.
+
+    Writes an object with a random name, and deletes it.
+
+    Raises:
+      UserError: if the service ignores the condition.
+    """
+    name = f"probe-{secrets.token_hex(8)}"
+    first = objects.create(name, b"1")
+    try:
+        second = objects.replace(name, b"2", first)
+        kept = all(
+            _refuses(call)
+            for call in (
+                lambda: objects.create(name, b"3"),
+                lambda: objects.replace(name, b"3", first),
+            )
+        )
+        kept = kept and objects.read(name) == (b"2", second)
+    finally:
+        objects.delete(name)
+    if not kept:
+        raise UserError(
+            "the bucket's service overwrites an object although the request forbids it, so that "
+            "two runs could write to one folder.\nChoose a service with conditional writes, or a "
+            "local --model_dir."
+        )
+
+
+def _refuses(call: Callable[[], str]) -> bool:
+    """Returns whether `call` raises a ConflictError."""
+    try:
+        call()
+    except ConflictError:
+        return True
+    return False

@@ -1,0 +1,103 @@
+"""Gives the commands that read runs local copies of runs that are in buckets."""
+
+import contextlib
+import dataclasses
+import functools
+import pathlib
+import tempfile
+from collections.abc import Callable, Iterator
+
+from trainer.buckets import lease
+from trainer.buckets.url import BucketUrl, parse
+from trainer.config.flags import Config
+from trainer.errors import UserError
+from trainer.run_dir import bucket_run
+from trainer.run_dir.bucket_connection import connect, local_folder, patiently
+from trainer.run_dir.mirror_download import download
+
+_TRAINING = ("train", "range_test")  # These commands open a run in a bucket themselves.
+_WITH_MODEL = ("evaluate", "export", "predict")
+
+
+@contextlib.contextmanager
+def local_runs(command: str, config: Config) -> Iterator[Config]:
+    """Yields `config` with local paths in place of the URLs of runs that `command` reads.
+
+    A command that writes into the run directory owns the run while the context lasts. Other
+    commands read copies of the files, and may read a run that another process trains.
+
+    Raises:
+      UserError: if the bucket cannot be used or has no run, or `sweep` should write to it.
+    """
+    url = parse(config.model_dir or "")
+    remote = [path for path in config.runs if parse(path)]
+    with contextlib.ExitStack() as stack:
+        if url is not None and command == "sweep":
+            raise UserError(
+                f"--model_dir={url} is in a bucket, which `sweep` cannot write to.\n"
+                "Sweep in a local folder, and copy it to the bucket."
+            )
+        if url is not None and command not in _TRAINING:
+            if config.per_class or (command == "export" and not config.export_dir):
+                owner = bucket_run.owned(url, config.cache_dir, config.worker_timeout)
+                path = stack.enter_context(owner)
+            else:
+                path = stack.enter_context(_folder(url, config.cache_dir))
+                wanted = _anything if command in _WITH_MODEL else _without_model
+                _read(url, path, wanted)
+            config = dataclasses.replace(config, model_dir=str(path))
+        if remote:
+            runs = [
+                path if path not in remote else stack.enter_context(_all_below(path, config))
+                for path in config.runs
+            ]
+            config = dataclasses.replace(config, runs=tuple(runs))
+        yield config
+
+
+@contextlib.contextmanager
+def _folder(url: BucketUrl, cache_dir: str | None) -> Iterator[pathlib.Path]:
+    """Yields an empty folder with the last name in `url`, and removes it on exit."""
+    cache = local_folder(url, cache_dir).parent
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache, prefix=".read-") as above:
+        path = pathlib.Path(above, url.folder.rpartition("/")[2])
+        path.mkdir()
+        yield path
+
+
+@contextlib.contextmanager
+def _all_below(text: str, config: Config) -> Iterator[str]:
+    """Yields a folder with the logs and results of all runs at and below a URL."""
+    url = parse(text)
+    assert url is not None
+    objects = connect(url)
+    names = patiently(url, lambda: objects.names(""))
+    runs = [name.removesuffix(lease.NAME).rstrip("/") for name in names if _is_lease(name)]
+    with _folder(url, config.cache_dir) as path:
+        for run in runs:
+            (path / run).mkdir(parents=True, exist_ok=True)
+            below = dataclasses.replace(url, folder=f"{url.folder}/{run}".rstrip("/"))
+            _read(below, path / run, _without_model)
+        if not runs:
+            raise UserError(f"{url} has no run: name the folder of runs in the bucket.")
+        yield str(path)
+
+
+def _is_lease(name: str) -> bool:
+    return name == lease.NAME or name.endswith(f"/{lease.NAME}")
+
+
+def _read(url: BucketUrl, path: pathlib.Path, wanted: Callable[[str], bool]) -> None:
+    objects = connect(url)
+    read = functools.partial(download, objects, str(url), path, wanted)
+    if patiently(url, read) is None:
+        raise UserError(f"{url} has no run: name the folder of a run in the bucket.")
+
+
+def _anything(_: str) -> bool:
+    return True
+
+
+def _without_model(path: str) -> bool:
+    return not path.startswith(("checkpoints/", "tensorboard/", "export/"))

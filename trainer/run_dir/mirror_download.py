@@ -1,0 +1,116 @@
+"""Reads the files of a run from its bucket, and verifies them."""
+
+import hashlib
+import pathlib
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from trainer.buckets.objects import MissingError, Objects
+from trainer.errors import UserError
+from trainer.run_dir import manifest
+from trainer.run_dir.manifest import Manifest, Part
+from trainer.system.atomic_file import remove
+from trainer.system.output import log
+
+_CHECKPOINT = re.compile(r"checkpoints/[^/]+/")
+# A run cannot resume without these files.
+_NEEDED = ("flags.txt", "training_data.json")
+_MOST_ATTEMPTS = 10
+
+
+class _DamagedError(Exception):
+    """Raised if an object is not the one that the manifest describes."""
+
+
+def download(
+    objects: Objects,
+    place: str,
+    folder: pathlib.Path,
+    wanted: Callable[[str], bool] = lambda path: True,
+) -> Manifest | None:
+    """Replaces the content of `folder` by the files of the newest manifest; returns the manifest.
+
+    Damaged files are reported and left out, a checkpoint as a whole.
+
+    Args:
+      objects: objects of the run.
+      place: URL of the run, for messages.
+      folder: the folder to fill, which must exist.
+      wanted: returns whether to write the file at a path in the run directory.
+
+    Returns:
+      The manifest; None if the bucket has none.
+
+    Raises:
+      UserError: if a file without which the run cannot resume is damaged.
+      UnavailableError: if the bucket does not answer.
+    """
+    for _ in range(_MOST_ATTEMPTS):
+        state = manifest.newest(objects, place)
+        if state is None:
+            return None
+        for entry in folder.iterdir():  # Files of an earlier attempt.
+            remove(entry)
+        try:
+            _write_all(objects, place, state, folder, wanted)
+        except MissingError as error:
+            newer = manifest.newest(objects, place)
+            if newer == state:  # Otherwise, the owner has replaced the state that was being read.
+                raise UserError(
+                    f"{place} is damaged: {error} is in its manifest {state.number} and does not "
+                    "exist.\nRestore the object, or delete the manifest to use the one before it."
+                ) from error
+            continue
+        return state
+    raise UserError(f"{place} changes faster than it can be read: give the same command again.")
+
+
+def _write_all(
+    objects: Objects,
+    place: str,
+    state: Manifest,
+    folder: pathlib.Path,
+    wanted: Callable[[str], bool],
+) -> None:
+    """Writes the files of `state`; raises a MissingError if an object does not exist."""
+    left_out: dict[str, str] = {}
+    for path, parts in state.files.items():
+        unit = found[0] if (found := _CHECKPOINT.match(path)) else path
+        if not wanted(path) or unit in left_out:
+            continue
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(target, "wb") as file:
+                _write(objects, parts, file)
+        except _DamagedError as error:
+            if path in _NEEDED:
+                raise UserError(
+                    f"{place}/{error} is damaged, and the run cannot resume without {path}.\n"
+                    "Restore the object from a copy."
+                ) from error
+            left_out[unit] = str(error)
+    for unit, name in left_out.items():
+        log(f"{place}/{name} is damaged, and {unit.rstrip('/')} is left out")
+        remove(folder / unit)
+
+
+def _write(objects: Objects, parts: Sequence[Part], file: Any) -> None:
+    for part in parts:
+        digest = _Digest(file)
+        objects.download(part.name, digest)  # type: ignore[arg-type]
+        if (digest.size, digest.sha.hexdigest()) != (part.size, part.sha256):
+            raise _DamagedError(part.name)
+
+
+class _Digest:
+    """Writes to a file, and computes the size and SHA-256 of what was written."""
+
+    def __init__(self, file: Any) -> None:
+        self._file, self.sha, self.size = file, hashlib.sha256(), 0
+
+    def write(self, content: bytes) -> int:
+        self.sha.update(content)
+        self.size += len(content)
+        return self._file.write(content)
