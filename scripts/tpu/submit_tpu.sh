@@ -11,14 +11,14 @@
 #   --runtime_version=V  image of the TPU, if the default one is not available
 #   --dry_run            print the commands of a job without failures, and run none
 #
-# All other flags are the trainer's. The run directory is on the TPU's own disk. It is copied to
-# BUCKET/NAME every five minutes and at the end, and copied back before a run is resumed. The same
-# command resumes a run, and after kill -9 it uses the TPU that still exists. The log is
-# runs/NAME.log. The exit status is the trainer's, or 1 if gcloud fails.
+# All other flags are the trainer's. The run is in BUCKET/NAME (docs/buckets.md): the trainer copies it
+# there after each checkpoint. The same command resumes a run, and after kill -9 it uses the TPU that
+# still exists. The log is runs/NAME.log. The exit status is the trainer's, or 1 if gcloud fails.
 set -euo pipefail
 CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 poll=${CRESCENDO_POLL_SECONDS:-30}
+python=${CRESCENDO_PYTHON:-.venv/bin/python}
 name='' accelerator_type='' zone='' project='' bucket='' runtime_version='' spot=''
 attempts=5 fetch=false dry_run=false flags=()
 
@@ -44,7 +44,7 @@ for argument in "$@"; do
     --spot) spot=--spot ;;
     --fetch) fetch=true ;;
     --dry_run) dry_run=true ;;
-    --model_dir* | --strategy* | --tpu* | --virtual_devices*)
+    --model_dir* | --cache_dir* | --local_dir* | --strategy* | --tpu* | --virtual_devices*)
       refuse "${argument%%=*} is set for a TPU job: leave it out." ;;
     --format* | --plot* | --plan_* | --replicas* | --hosts* | --examples_per_second* | --parameters* | --link_*)
       refuse "${argument%%=*} is a flag of plan, which a TPU job does not take: leave it out." ;;
@@ -94,7 +94,7 @@ check_job() {
     . scripts/setup.sh
   fi
   say "the job, on $replicas replicas:"
-  "${CRESCENDO_PYTHON:-.venv/bin/python}" -m trainer plan ${flags[@]+"${flags[@]}"} \
+  "$python" -m trainer plan ${flags[@]+"${flags[@]}"} \
     --strategy=auto --virtual_devices="$replicas" || exit 2
 }
 
@@ -257,8 +257,9 @@ for ((tried = 1; tried <= attempts; tried++)); do
   esac
 done
 if $fetch && [[ $answer == *" saved" ]]; then
-  mkdir -p "runs/$name"
-  cloud storage rsync --recursive "$bucket/$name" "runs/$name" || say "not fetched: see $bucket/$name"
+  copy=("$python" -m trainer fetch --model_dir="$bucket/$name" --local_dir="runs/$name")
+  if $dry_run; then quoted "${copy[@]}" && echo
+  else "${copy[@]}" || say "not fetched: see $bucket/$name"; fi
 fi
 say "results: $bucket/$name; log: $log"
 exit "$status"

@@ -7,52 +7,37 @@
 #   status                  prints new, running, lost, or exit STATUS saved|unsaved
 #   stop                    ends the run with a checkpoint, and waits for its copy
 #
-# A run directory needs links, locks and renames, so job/ is on this machine's disk. It is copied to BUCKET
-# every few minutes and at the end; a machine without it starts from BUCKET's copy.
+# The trainer keeps the run below job/, on this machine's disk, and copies it to BUCKET. A machine
+# without it starts from BUCKET's copy.
 set -euo pipefail
 CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-copy_seconds=${CRESCENDO_COPY_SECONDS:-300}
-retry_seconds=${CRESCENDO_RETRY_SECONDS:-30}
-stop_seconds=${CRESCENDO_STOP_SECONDS:-300}
-
-# Copies job/ to the bucket, without unfinished checkpoints, which the next copy holds, and without the
-# lock and the workers' secret. flock lets one copy run at a time; the last one waits for the one before.
-copy_out() {
-  flock copying gcloud storage rsync --recursive --delete-unmatched-destination-objects \
-    --exclude='(^|.*/)(lock|secret|incomplete/.*|[^/]*\.tmp)$' job "$bucket" --quiet
-}
-
-copy_in() {
-  rm -rf job.tmp
-  mkdir job.tmp && gcloud storage rsync --recursive "$bucket" job.tmp --quiet && mv job.tmp job
-}
+stop_seconds=${CRESCENDO_STOP_SECONDS:-400}
 
 alive() { [[ -e $1 ]] && kill -0 "$(cat "$1")" 2>/dev/null; }
 
+# Adds the log to the run's folder, from which the trainer copies it, once this is a run.
+add_log() {
+  local run
+  until run=$(compgen -G 'job/runs/*/flags.txt'); do sleep 0.1; done
+  mkdir -p "${run%/*}/logs"
+  ln -f "$(cat log_name)" "${run%/*}/$(cat log_name)"
+}
+
 train() {
-  local trainer copier status=0 saved=unsaved try
+  local trainer linker status=0 saved=saved
   # These tell TensorFlow to use the TPU through libtpu's PJRT interface.
   NEXT_PLUGGABLE_DEVICE_USE_C_API=true
   TF_PLUGGABLE_DEVICE_LIBRARY_PATH=$(.venv/bin/python -c 'import libtpu; print(libtpu.get_library_path())')
   export NEXT_PLUGGABLE_DEVICE_USE_C_API TF_PLUGGABLE_DEVICE_LIBRARY_PATH
-  .venv/bin/python -m trainer train "$@" --strategy=tpu --tpu=local --model_dir=job/run &
+  .venv/bin/python -m trainer train "$@" --strategy=tpu --tpu=local --model_dir="$bucket" --cache_dir=job &
   trainer=$!
   echo "$trainer" >trainer.pid
-  while sleep "$copy_seconds"; do
-    copy_out || echo "tpu_worker: not copied to $bucket; the next copy is in $copy_seconds s"
-  done &
-  copier=$!
+  add_log &
+  linker=$!
   wait "$trainer" || status=$?
-  kill "$copier"
-  for try in 1 2 3 4 5; do
-    if copy_out; then
-      saved=saved
-      break
-    fi
-    echo "tpu_worker: not copied to $bucket, try $try of 5"
-    sleep "$retry_seconds"
-  done
+  kill "$linker" 2>/dev/null || true
+  [[ $status != 74 ]] || saved=unsaved # The last state is on this disk alone.
   end "$status" "$saved"
 }
 
@@ -75,7 +60,7 @@ case $1 in
     # The TPU's images have Python 3.10; uv installs a newer one.
     python3 -m pip install --quiet --user uv
     python3 -m uv venv --quiet --clear --python '>=3.11,<3.14' .venv
-    python3 -m uv pip install --quiet --python .venv/bin/python '.[tpu]'
+    python3 -m uv pip install --quiet --python .venv/bin/python '.[tpu,cloud]'
     ;;
   start)
     shift
@@ -89,19 +74,7 @@ case $1 in
   run)
     bucket=$2
     shift 2
-    # A first object proves that the bucket can be written, and that copy_in has something to copy.
-    if ! { date -u; hostname; } | gcloud storage cp - "$bucket/started.txt" --quiet; then
-      echo "tpu_worker: $bucket cannot be written from here: give the TPU's service account the role" \
-        "roles/storage.objectAdmin on it."
-      end 2 saved
-    elif [[ ! -d job ]] && ! copy_in; then
-      echo "tpu_worker: $bucket cannot be copied here, and the run was not started."
-      end 74 saved
-    else
-      mkdir -p job/logs
-      ln -f "$(cat log_name)" "job/$(cat log_name)"
-      train "$@"
-    fi
+    train "$@"
     ;;
   follow)
     from=$2

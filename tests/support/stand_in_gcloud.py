@@ -10,13 +10,12 @@
 
 The scenario: `states`, those that descriptions go through after each creation; `quota`, refused;
 `create_seconds`; `install`: "fails"; `delete`: "fails" or "hangs"; `account`: who is logged in;
-`copies`: "fail", those out of the machine; `drops`, how many connections to the log are cut.
+`copies`: "fail", those to the bucket; `drops`, how many connections to the log are cut.
 """
 
 import json
 import os
 import pathlib
-import re
 import shlex
 import shutil
 import signal
@@ -31,30 +30,43 @@ ZONE = ["--zone=us-west4-a", "--project=my-project", "--quiet"]
 # The machine's python3: uv's environment holds a python that plays the trainer.
 PYTHON = """#!/bin/sh
 case "$*" in
-  *"pip install"*"[tpu]"*) grep -q '"install": "fails"' "$STAND_IN/scenario.json" && {
+  *"pip install"*"[tpu,cloud]"*) grep -q '"install": "fails"' "$STAND_IN/scenario.json" && {
       echo "no matching distribution" >&2; exit 1; } ;;
   *"uv venv"*) mkdir -p .venv/bin && cp "$STAND_IN/trainer" .venv/bin/python ;;
 esac
 exit 0
 """
 
-# Trains 100 updates more than the run has, and then plays the next line of `plays`: a status to end
-# with; `wait` for SIGTERM; or `preempted`, at once and with all that runs there.
+# Trains 100 updates more than the run has in the bucket, and then plays the next line of `plays`: a
+# status to end with; `wait` for SIGTERM; or `preempted`, at once and with all that runs there.
 TRAINER = """#!/usr/bin/env bash
 [ "$1" = -c ] && { echo /lib/libtpu.so; exit; }
+run=job/runs/gs-bucket-runs-job
+copy() { grep -q '"copies": "fail"' "$STAND_IN/scenario.json" && exit 74; cp -r $run/* "$place"; }
+trap 'echo stopped, with a checkpoint; copy; exit 75' TERM
 echo "$@" >>"$STAND_IN/trained"
 echo "$TF_PLUGGABLE_DEVICE_LIBRARY_PATH" >>"$STAND_IN/libraries"
-mkdir -p job/run/checkpoints/incomplete
-echo $(($(cat job/run/updates 2>/dev/null || echo 0) + 100)) >job/run/updates
-touch job/run/lock job/run/secret job/run/flags.txt.tmp job/run/checkpoints/incomplete/x
+for word; do
+  case $word in --model_dir=gs://*) place=$STAND_IN/${word#--model_dir=gs://} ;; esac
+done
+mkdir -p $run "$place"
+echo "--epochs=1" >$run/flags.txt
+echo $(($(cat "$place/updates" 2>/dev/null || echo 0) + 100)) >$run/updates
+until [ -e $run/logs ]; do sleep 0.01; done
 play=$(head -n 1 "$STAND_IN/plays")
 sed -i 1d "$STAND_IN/plays"
-echo "update $(cat job/run/updates), then $play"
+echo "update $(cat $run/updates), then $play"
 case $play in
-  wait) trap 'echo stopped, with a checkpoint; exit 75' TERM; while :; do sleep 0.1; done ;;
-  preempted) sleep 1; "$STAND_IN/gcloud" preempt ;;
-  *) exit "$play" ;;
+  wait) while :; do sleep 0.1; done ;;
+  preempted) copy; sleep 1; "$STAND_IN/gcloud" preempt ;;
+  *) copy; exit "$play" ;;
 esac
+"""
+
+# Notes each call, and prints a plan as the real program does.
+SUBMITTER = """#!/bin/sh
+echo "$@" >>"$STAND_IN/python_calls"
+[ "$3" = fetch ] || exec {python} "$@"
 """
 
 
@@ -158,29 +170,6 @@ def scp(words):
     shutil.copy(words[0], MACHINE)
 
 
-def place(name):
-    return HERE / name.removeprefix("gs://") if name.startswith("gs://") else pathlib.Path(name)
-
-
-def rsync(words):
-    source, destination = map(place, [word for word in words if not word.startswith("--")])
-    if scenario("copies") == "fail" and destination.is_relative_to(HERE / "bucket"):
-        fail("403: no storage.objects.create")
-    if not source.is_dir():
-        fail("Did not find existing container")
-    (left_out,) = [w for w in words if w.startswith("--exclude=")] or ["--exclude=(?!)"]
-    left_out = re.compile(left_out.removeprefix("--exclude="))
-    files = [str(p.relative_to(source)) for p in source.rglob("*") if p.is_file()]
-    files = [name for name in files if not left_out.match(name)]
-    for name in files:
-        (destination / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / name, destination / name)
-    if "--delete-unmatched-destination-objects" in words:
-        for old in [p for p in destination.rglob("*") if p.is_file()]:
-            if str(old.relative_to(destination)) not in files:
-                old.unlink()
-
-
 def main():
     words = sys.argv[1:]
     if words == ["preempt"]:
@@ -193,12 +182,6 @@ def main():
     elif words[:2] == ["storage", "ls"]:
         if words[2] != "gs://bucket":
             fail(f"{words[2]} not found: 404.")
-    elif words[:2] == ["storage", "cp"]:
-        path = place(words[3])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(sys.stdin.buffer.read())
-    elif words[:2] == ["storage", "rsync"]:
-        rsync(words[2:])
     else:
         assert words[:2] == ["compute", "tpus"], words
         assert set(ZONE) <= set(words), words

@@ -36,6 +36,7 @@ class Cloud:
             "gcloud": program,
             "machine_bin/python3": stand_in_gcloud.PYTHON,
             "trainer": stand_in_gcloud.TRAINER,
+            "submitter": stand_in_gcloud.SUBMITTER.format(python=sys.executable),
         }.items():
             (folder / path).parent.mkdir(exist_ok=True)
             (folder / path).write_text(text)
@@ -61,8 +62,6 @@ class Cloud:
             STAND_IN=str(self.folder),
             CRESCENDO_PYTHON=self.python,
             CRESCENDO_POLL_SECONDS="0.01",
-            CRESCENDO_COPY_SECONDS="0.3",
-            CRESCENDO_RETRY_SECONDS="0.01",
         )
         script = self.checkout / "scripts" / "tpu" / "submit_tpu.sh"
         return subprocess.Popen(

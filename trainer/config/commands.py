@@ -43,5 +43,9 @@ COMMANDS: Mapping[str, Command] = {
         "Add an index to a prepared TFDS dataset, so that a run need not load all of it.",
         "--dataset=fashion_mnist",
     ),
+    "fetch": Command(
+        "Write a local copy of a run that is in a bucket.",
+        "--model_dir=gs://bucket/runs/grow --local_dir=runs/grow",
+    ),
     "report": Command("Write one HTML page about several runs.", "runs/* --output=report.html"),
 }

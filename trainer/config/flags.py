@@ -58,7 +58,14 @@ class Config(RunFlags):
         "bucket, as in gs://bucket/runs/x or s3://bucket/runs/x.",
         problem=local_path.run_problem,
         scope=Scope.MACHINE,
-        commands=MODEL,
+        commands=(*MODEL, "fetch"),
+    )
+    local_dir: str | None = _run(
+        None,
+        "Folder of the local copy of the run.",
+        problem=local_path.problem,
+        scope=Scope.CALL,
+        commands=("fetch",),
     )
     cache_dir: str | None = _run(
         None,

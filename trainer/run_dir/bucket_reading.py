@@ -11,11 +11,17 @@ from trainer.buckets import lease
 from trainer.buckets.url import BucketUrl, parse
 from trainer.config.flags import Config
 from trainer.errors import UserError
-from trainer.run_dir import bucket_run
+from trainer.run_dir import bucket_run, temporary_folder
 from trainer.run_dir.bucket_connection import connect, local_folder, patiently
+from trainer.run_dir.manifest import Manifest
 from trainer.run_dir.mirror_download import download
+from trainer.system import typed_json
+from trainer.system.atomic_file import move_atomic, write_json
 
-_TRAINING = ("train", "range_test")  # These commands open a run in a bucket themselves.
+_BY_THEMSELVES = ("train", "range_test", "fetch")  # Commands that open a run in a bucket.
+# File that names the run of which a folder is a copy.
+_COPY = "fetched.json"
+_URL = typed_json.fields({"url": typed_json.text})
 _WITH_MODEL = ("evaluate", "export", "predict")
 
 
@@ -37,7 +43,7 @@ def local_runs(command: str, config: Config) -> Iterator[Config]:
                 f"--model_dir={url} is in a bucket, which `sweep` cannot write to.\n"
                 "Sweep in a local folder, and copy it to the bucket."
             )
-        if url is not None and command not in _TRAINING:
+        if url is not None and command not in _BY_THEMSELVES:
             if config.per_class or (command == "export" and not config.export_dir):
                 owner = bucket_run.owned(url, config.cache_dir, config.worker_timeout)
                 path = stack.enter_context(owner)
@@ -53,6 +59,47 @@ def local_runs(command: str, config: Config) -> Iterator[Config]:
             ]
             config = dataclasses.replace(config, runs=tuple(runs))
         yield config
+
+
+def fetch(url: BucketUrl, folder: pathlib.Path) -> Manifest:
+    """Replaces `folder` by a copy of the run at `url`; returns the state that was copied.
+
+    Raises:
+      UserError: if the bucket cannot be used or has no run; or if `folder` exists and is not an
+        earlier copy of this run, cannot be written, or is used by another process.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _check_is_copy(folder, url)
+        with temporary_folder.beside(folder) as work:
+            new = work / "new"
+            new.mkdir()
+            state = _read(url, new, _anything)
+            write_json(new / _COPY, {"url": str(url)})
+            move_atomic(new, folder, aside=work / "old")
+    except OSError as error:
+        raise UserError(
+            f"--local_dir={folder} cannot be written: {error.strerror} ({error.filename})."
+        ) from error
+    return state
+
+
+def _check_is_copy(folder: pathlib.Path, url: BucketUrl) -> None:
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    try:
+        copied = typed_json.read_existing(folder / _COPY, _URL)
+    except (typed_json.DamagedError, OSError):
+        copied = None
+    if copied is None or copied["url"] != str(url):
+        raise UserError(
+            f"--local_dir={folder} exists and is not a copy of {url}: name a new folder, or one "
+            "that `fetch` wrote before."
+        )
+    if (folder / "lock").exists():
+        raise UserError(
+            f"--local_dir={folder} was trained after it was fetched: name another folder."
+        )
 
 
 @contextlib.contextmanager
@@ -88,11 +135,12 @@ def _is_lease(name: str) -> bool:
     return name == lease.NAME or name.endswith(f"/{lease.NAME}")
 
 
-def _read(url: BucketUrl, path: pathlib.Path, wanted: Callable[[str], bool]) -> None:
+def _read(url: BucketUrl, path: pathlib.Path, wanted: Callable[[str], bool]) -> Manifest:
     objects = connect(url)
-    read = functools.partial(download, objects, str(url), path, wanted)
-    if patiently(url, read) is None:
+    state = patiently(url, functools.partial(download, objects, str(url), path, wanted))
+    if state is None:
         raise UserError(f"{url} has no run: name the folder of a run in the bucket.")
+    return state
 
 
 def _anything(_: str) -> bool:
