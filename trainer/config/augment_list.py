@@ -46,7 +46,7 @@ class Augmentation:
         ghost batch, a group of examples that share batch-norm statistics.
       layers: number of operations that randaugment applies to an image.
       magnitude: strength of randaugment's operations, from 0 to 10.
-      erasing_probability: share of the images in which a rectangle is erased.
+      erasing_probability: probability that a rectangle of an image is erased.
       erasing_area: smallest and largest area of the rectangle, as fractions of the image's area.
     """
 

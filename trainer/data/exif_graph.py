@@ -78,7 +78,7 @@ def _in_jpeg(content: _Bytes) -> tf.Tensor:
 
 
 def _in_png(content: _Bytes) -> tf.Tensor:
-    """Returns the index at which the EXIF data before a PNG's pixels start.
+    """Returns the index of a PNG's EXIF data, if the file has such data before its pixels.
 
     If the file has no EXIF data there, the result is the file's size.
     """

@@ -71,7 +71,7 @@ def shares(alpha: float) -> np.ndarray:
       float64 [4096], ascending. Element i is the quantile of Beta(α, α) at (i + ½) / 4,096, rounded
       to a multiple of 2⁻¹⁶. Beta(α, α) is symmetric, so elements i and 4,095 − i have the sum 1.
     """
-    # In units of 2⁻¹⁶, a rounded quantile is the number of midpoints k + ½ below the quantile. A
+    # In units of 2⁻¹⁶, a quantile rounds to the number of midpoints ½, 1½, 2½, … below it. A
     # midpoint is below the quantile if its cumulative probability is below the quantile's level.
     midpoints = (np.arange(_STEPS // 2) + 0.5) / _STEPS
     with tf.device("CPU:0"), tf.init_scope():

@@ -41,7 +41,7 @@ def further_bits(bits: tf.Tensor, words: int, first: int = 0) -> tf.Tensor:
     """Returns more random words for each example, uint64 [n, words], from `bits`, uint64 [n].
 
     `bits` comes from `random_bits`. Each element of `bits` is the initial state of a splitmix64
-    sequence. The result has the words `first` to `first` + `words` − 1 of each sequence.
+    sequence. The result has `words` successive elements of each sequence, from index `first` on.
     """
     numbers = tf.range(first, first + words, dtype=tf.int64)
     steps = tf.cast(numbers, tf.uint64) * tf.constant(_GAMMA, tf.uint64)

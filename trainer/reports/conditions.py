@@ -46,8 +46,8 @@ def differing(runs: Sequence[RunRecord]) -> list[str]:
 
     def differs(name: str) -> bool:
         values = {flags.get(name) for flags in known}
-        # A resumed run may change the flags in FREE. RunRecord.flags has such a flag only for runs
-        # whose results depend on it. For other runs, the value is None, which is ignored here.
+        # Most results do not depend on the flags in FREE. RunRecord.flags leaves such a flag out if
+        # the run's results do not depend on it. Its value is then None, which is ignored here.
         return len(values - {None} if name in flagfile.FREE else values) > 1
 
     names = dict.fromkeys(name for flags in known for name in flags if name != "seed")

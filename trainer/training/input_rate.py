@@ -20,8 +20,8 @@ from trainer.system.cores import usable
 from trainer.system.tensorflow_errors import translate
 from trainer.training import setup
 
-# Shortest warm-up and shortest measurement, in seconds. The warm-up is not measured: in this time,
-# threads start, and the first micro-batches come from buffers that were filled before.
+# Shortest warm-up and shortest measurement, in seconds. During the warm-up, threads start, and the
+# pipeline's first micro-batches, which it prepares before they are asked for, are used up.
 _WARM_UP, _SECONDS = 1.0, 2.0
 
 
@@ -29,7 +29,7 @@ def described(config: Config, phase: Phase, needed: float) -> tuple[dict[str, fl
     """Measures the input rate of this machine, and compares it with the rate that a host needs.
 
     Args:
-      config: flags of the plan; with these flags, the training images must stay encoded.
+      config: flags of the plan. A run with these flags must decode its images in each epoch.
       phase: phase of the plan (consecutive updates with one batch size and learning rate) in which
         a host trains on the most images per second.
       needed: number of images per second that a host trains on in `phase`.
@@ -68,7 +68,8 @@ def measure(config: Config, phase: Phase) -> float:
     _check_is_here(config)
     bad = BadExamples(skip=True, most_reported=0)
     source = setup.load(config, config.train_split, bad, training=True)
-    assert isinstance(source, IndexedDataset)  # With skip=True, images stay encoded.
+    # With skip=True, images are not decoded when they are loaded.
+    assert isinstance(source, IndexedDataset)
     stream = pipeline.ExampleStream(
         source, config.augmentation, config.seed, bad=bad, mixing=mixing.from_config(config)
     )

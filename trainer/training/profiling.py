@@ -54,7 +54,7 @@ class UpdateProfiler:
         return next((end - update for end in ends if end > update), None)
 
     def before(self, update: int) -> None:
-        """Starts to record if the update after `update` is in the range."""
+        """Starts to record if the next update, `update` + 1, is in the range."""
         if self._updates and not self._first and update + 1 in self._updates:
             self._first, self._last = update + 1, update
             with self._logged_errors():
