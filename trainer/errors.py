@@ -48,6 +48,12 @@ class NotSavedError(ExitError):
     status = ExitStatus.NOT_SAVED
 
 
+class TryAgainError(ExitError):
+    """The same command may succeed later, for example when a bucket answers again."""
+
+    status = ExitStatus.STOPPED
+
+
 class LostWorkerError(ExitError):
     """Another worker, or the TPU, has stopped answering."""
 

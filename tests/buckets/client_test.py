@@ -11,6 +11,7 @@ from tests.support.bucket_servers import BUCKET
 from trainer.buckets import client, objects, url
 from trainer.buckets.objects import ConflictError, MissingError, RefusedError, UnavailableError
 from trainer.errors import UserError
+from trainer.run_dir import bucket_connection
 
 
 def test_an_object_is_created_once_and_replaced_by_version(place):
@@ -82,6 +83,59 @@ def test_a_service_without_conditions_is_refused(place):
 
     with pytest.raises(UserError, match="overwrites an object although the request forbids it"):
         objects.check_conditions(Careless(url.parse(place.url)))
+
+
+def test_conditions_are_tried_again_if_an_answer_is_lost(place):
+    place.proxy.rule = lambda request: "after" if request.number == 1 else None
+    objects.check_conditions(place.connect())
+    assert place.connect().names("") == []
+
+
+def test_an_existing_object_is_not_written_again(place):
+    bucket = place.connect()
+    bucket.upload("a", io.BytesIO(b"one"), 3)
+    with pytest.raises(UnavailableError, match="exists already"):
+        bucket.upload("a", io.BytesIO(b"two"), 3)
+    assert bucket.read("a")[0] == b"one"
+
+
+def test_a_bucket_with_versions_can_be_used(place):
+    if place.scheme == "gs":
+        pytest.skip("this service has generations of all objects")
+    place.enable_versions()
+    objects.check_conditions(place.connect())
+
+
+def test_a_full_disk_is_not_an_error_of_the_bucket(place):
+    bucket = place.connect()
+    bucket.create("a", b"x" * 100)
+    with open("/dev/full", "wb", buffering=0) as full, pytest.raises(OSError, match="No space"):
+        bucket.download("a", full)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "variable", "value"),
+    [
+        ("gs", "GOOGLE_APPLICATION_CREDENTIALS", "/does/not/exist"),
+        ("gs", "GOOGLE_APPLICATION_CREDENTIALS", "kind.json"),
+        ("s3", "AWS_ENDPOINT_URL", "minio:9000"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_named(tmp_path, monkeypatch, scheme, variable, value):
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
+    (tmp_path / "kind.json").write_text('{"type": "external_account"}')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(UserError, match=rf"(?s){scheme}://bucket/x cannot be used: .*credentials"):
+        bucket_connection.connect(url.parse(f"{scheme}://bucket/x"))
+
+
+@pytest.mark.parametrize("status", [301, 400, 501])
+def test_an_answer_that_will_not_change_is_a_refusal(place, status):
+    bucket = place.connect()
+    place.proxy.rule = lambda request: status
+    with pytest.raises(RefusedError):
+        bucket.names("")
 
 
 def test_a_missing_bucket_is_refused(place):

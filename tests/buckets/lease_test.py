@@ -1,5 +1,7 @@
 """Leases: one owner at a time, with processes and clocks that fail."""
 
+import dataclasses
+import functools
 import json
 import threading
 import time
@@ -8,11 +10,12 @@ import pytest
 
 from tests.support.bucket_servers import Place, Proxy
 from trainer.buckets import lease
-from trainer.errors import UserError
+from trainer.errors import TryAgainError, UserError
+from trainer.run_dir import manifest
 
 
-def take(place, seconds=60.0, ended=lambda owner: False):
-    return lease.take(place.connect(), place.url, seconds, ended)
+def take(place, seconds=60.0, ended=lambda claim: False):
+    return lease.take(place.connect(), place.url, seconds, ended, lambda: 1)
 
 
 def stop(held):
@@ -34,7 +37,7 @@ def test_a_released_lease_is_taken_at_once(place):
 def test_a_renewed_lease_is_refused(place, logged):
     held = take(place, seconds=1.5)
     start = time.monotonic()
-    with pytest.raises(UserError, match=f"{place.url} is in use by process [0-9]+ on "):
+    with pytest.raises(TryAgainError, match=f"{place.url} is in use by process [0-9]+ on "):
         take(place, seconds=1.5)
     assert time.monotonic() - start < 1.5
     held.release()
@@ -54,7 +57,7 @@ def test_the_lease_of_a_process_that_has_ended_is_taken_at_once(place):
     first = take(place)
     stop(first)
     start = time.monotonic()
-    second = take(place, ended=lambda owner: owner == first.claim.owner)
+    second = take(place, ended=lambda claim: claim.owner == first.claim.owner)
     assert time.monotonic() - start < 5
     second.release()
 
@@ -67,7 +70,7 @@ def test_one_of_two_owners_wins_each_time(place):
             barrier.wait()
             try:
                 won.append(take(place, seconds=0.6))
-            except UserError as error:
+            except TryAgainError as error:
                 refused.append(error)
 
         threads = [threading.Thread(target=race) for _ in range(2)]
@@ -90,10 +93,10 @@ def test_an_owner_that_was_cut_off_learns_that_its_lease_was_taken(place):
     second = take(place, seconds=60.0)
     own.rule = lambda request: None
     for _ in range(100):
-        if first.taken_by():
+        if first.lost():
             break
         time.sleep(0.1)
-    assert first.taken_by() == second.claim.process
+    assert first.lost().startswith(f"{second.claim.process} has taken it over")
     first.release()
     assert lease.read(place.connect())[0] == second.claim
     second.release()
@@ -104,7 +107,7 @@ def test_an_answer_that_is_lost_does_not_lose_the_lease(place, verdict):
     place.proxy.rule = lambda r: verdict if r.writes and r.number % 3 else None
     held = take(place, seconds=0.6)
     time.sleep(1.5)
-    assert held.taken_by() is None
+    assert not held.lost()
     assert held.claim.renewals > 0
     place.proxy.rule = lambda request: None
     held.release()
@@ -118,3 +121,33 @@ def test_a_damaged_lease_is_refused_with_a_remedy(place, content):
     place.connect().create(lease.NAME, content)
     with pytest.raises(UserError, match=r"delete lease\.json in the bucket"):
         take(place)
+
+
+def test_an_owner_learns_that_its_lease_was_deleted(place):
+    held = take(place, seconds=0.3)
+    place.connect().delete(lease.NAME)
+    for _ in range(100):
+        if held.lost():
+            break
+        time.sleep(0.05)
+    assert held.lost() == "lease.json was deleted"
+    held.release()
+
+
+def test_a_deleted_lease_begins_above_all_generations(place):
+    objects = place.connect()
+    objects.create("generation-000004/manifest-000001.json", b"")
+    objects.create("generation-000011/x.000001", b"")
+    unused = functools.partial(manifest.unused_generation, objects)
+    held = lease.take(objects, place.url, 60.0, lambda claim: False, unused)
+    held.release()
+    assert held.claim.generation == 12
+
+
+def test_a_lease_is_released_although_the_answer_to_a_renewal_was_lost(place):
+    held = take(place, seconds=600.0)
+    place.proxy.rule = lambda request: "after" if request.writes else None
+    held._write(dataclasses.replace(held.claim, renewals=1))
+    place.proxy.rule = lambda request: None
+    held.release()
+    assert not lease.read(place.connect())[0].held

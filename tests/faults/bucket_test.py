@@ -23,7 +23,7 @@ def cache(tmp_path, name="machine"):
 
 def local(tmp_path, name="machine"):
     """The local directory of the only run in a cache."""
-    (found,) = (tmp_path / name / "runs").iterdir()
+    (found,) = (p for p in (tmp_path / name / "runs").iterdir() if not p.suffix)
     return found
 
 
@@ -78,8 +78,9 @@ def test_a_stalled_owner_ends_without_harm(place, tmp_path):
     state = manifest.newest(place.connect(), place.url)
     os.killpg(stalled.pid, signal.SIGCONT)
     output, errors = stalled.communicate(timeout=120)
-    assert stalled.returncode == 74, output + errors
-    assert f"{place.url} was taken over by process" in errors
+    assert stalled.returncode == 75, output + errors
+    assert f"the end of this run is not in {place.url}: process" in errors
+    assert "has taken it over, because this process did not renew its lease in time" in errors
     assert manifest.newest(place.connect(), place.url) == state
 
 
@@ -90,7 +91,7 @@ def test_a_second_process_is_refused(place, tmp_path):
     runs.wait_for(lambda: copied(place, 20), first)
     why = {"second": "is in use by process", "first": "by a process on this machine"}
     for name, reason in why.items():
-        done = runs.train(place.url, *SHORT, cache(tmp_path, name), long, status=2)
+        done = runs.train(place.url, *SHORT, cache(tmp_path, name), long, status=75)
         assert reason in done.stderr
         assert len(done.stderr.splitlines()) <= 2
     os.killpg(first.pid, signal.SIGTERM)
@@ -135,7 +136,7 @@ def test_another_machines_progress_replaces_an_old_local_copy(place, tmp_path):
     runs.train(place.url, *SHORT, cache(tmp_path, "first"), "--stop_at_epoch=1")
     runs.train(place.url, *SHORT, cache(tmp_path, "second"), "--stop_at_epoch=2")
     done = runs.train(place.url, *SHORT, cache(tmp_path, "first"), "--stop_at_epoch=2.5")
-    assert "is older than the run in" in done.stdout
+    assert f"the run in {place.url} is newer than the one in" in done.stdout
     assert "epoch 2.0" in done.stdout.partition("resumed at update ")[2].splitlines()[0]
 
 
@@ -178,3 +179,12 @@ def test_the_commands_read_a_run_in_a_bucket(place, tmp_path, uninterrupted):
     done = command("sweep", "--sweep=seed=0,1")
     assert done.returncode == 2
     assert "which `sweep` cannot write to" in done.stderr
+
+
+@S3
+def test_a_cache_that_cannot_be_written_is_named(place, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = runs.train(place.url, *SHORT, f"--cache_dir={tmp_path}/file", status=2)
+    first, second = done.stderr.splitlines()
+    assert "the local folder of the run, cannot be used: Not a directory" in first
+    assert second == "Name another folder with --cache_dir."

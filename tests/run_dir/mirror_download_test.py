@@ -38,10 +38,24 @@ def test_a_damaged_checkpoint_is_left_out_and_named(place, run, tmp_path, logged
     assert logged == [f"{place.url}/{name} is damaged, and checkpoints/000000002 is left out"]
 
 
-def test_a_damaged_log_is_left_out_and_named(place, run, tmp_path, logged):
-    replace(place, "metrics.jsonl", b"{}")
-    assert "metrics.jsonl" not in restored(place, tmp_path / "new")[1]
-    assert "metrics.jsonl is left out" in logged[0]
+def test_a_damaged_log_keeps_the_lines_before_the_damage(place, tmp_path, logged):
+    run = tmp_path / "run"
+    mirror = Mirror(place.connect(), run, 1)
+    for update in (1, 2, 3):
+        write(run, update)
+        mirror.copy()
+    parts = manifest.newest(place.connect(), place.url).files["metrics.jsonl"]
+    place.connect().delete(parts[1].name)
+    place.connect().create(parts[1].name, b"{}")
+    assert restored(place, tmp_path / "new")[1]["metrics.jsonl"] == b'{"update": 1}\n'
+    assert "its lines and all later ones are left out" in logged[0]
+
+
+def test_a_run_without_an_intact_checkpoint_is_refused(place, run, tmp_path, logged):
+    for update in (1, 2):
+        replace(place, f"checkpoints/{update:09d}/checkpoint.index", b"")
+    with pytest.raises(UserError, match=r"every checkpoint of .* is damaged"):
+        restored(place, tmp_path / "new")
 
 
 def test_damaged_flags_are_refused(place, run, tmp_path):
@@ -83,6 +97,7 @@ def test_a_reader_takes_the_state_that_replaces_the_one_it_reads(place, run, tmp
             copied.append(True)
             write(run, 3)
             mirror.copy()
+            mirror.clean()
 
     place.proxy.rule = rule
     state, files = restored(place, tmp_path / "new")

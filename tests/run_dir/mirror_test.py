@@ -1,5 +1,6 @@
 """Copies of a run directory in a bucket: what they hold, and what a kill leaves."""
 
+import errno
 import itertools
 import json
 import os
@@ -13,6 +14,7 @@ import time
 import pytest
 
 from tests.support.bucket_servers import kill
+from trainer.buckets.objects import UnavailableError
 from trainer.run_dir import manifest
 from trainer.run_dir.mirror import Mirror
 from trainer.run_dir.mirror_download import download
@@ -48,7 +50,8 @@ def content(folder):
 
 def restored(place, folder):
     folder.mkdir()
-    return download(place.connect(), place.url, folder), content(folder)
+    found = download(place.connect(), place.url, folder)
+    return found and found[0], content(folder)
 
 
 def test_a_copy_has_all_files_of_the_run_and_none_of_the_machine(place, tmp_path):
@@ -60,7 +63,7 @@ def test_a_copy_has_all_files_of_the_run_and_none_of_the_machine(place, tmp_path
     (run / "link").symlink_to("/etc/passwd")
     assert Mirror(place.connect(), run, 1).copy()
     state, files = restored(place, tmp_path / "new")
-    assert state.generation, state.number == (1, 1)
+    assert (state.generation, state.number) == (1, 1)
     expected = content(run)
     for name in ("checkpoints/incomplete/checkpoint.index", "result.json.tmp", "link"):
         expected.pop(name)
@@ -129,6 +132,7 @@ def test_objects_that_are_not_used_any_more_are_deleted(place, tmp_path):
     for update in range(1, 6):
         write(run, update)
         mirror.copy()
+        mirror.clean()
     names = place.connect().names("")
     states = [name for name in names if "manifest" in name]
     assert states == [manifest.name(2, 4), manifest.name(2, 5)]
@@ -162,7 +166,7 @@ def test_an_interrupted_copy_goes_on(place, tmp_path):
     assert uploads >= 4
 
 
-# The states 1, 2 and 3 of a run, each copied; then the end of the run.
+# Two states of a run, each copied, with the deletion of what the second one does not need.
 COPIES = """
 import pathlib, sys
 from tests.run_dir.mirror_test import write
@@ -170,25 +174,26 @@ from trainer.buckets import client, url
 from trainer.run_dir.mirror import Mirror
 run = pathlib.Path(sys.argv[1])
 mirror = Mirror(client.connect(url.parse(sys.argv[2])), run, int(sys.argv[3]))
-for update in (1, 2, 3):
+for update in (1, 2):
     write(run, update)
     mirror.copy()
+    mirror.clean()
 """
 
 
 def states(folder):
-    """The content of the run directory after each of its three states."""
+    """The content of the run directory after each of its states."""
     found = []
-    for update in (1, 2, 3):
+    for update in (1, 2):
         write(folder, update)
         found.append(content(folder))
     return found
 
 
-def kill_at(place, number, folder):
-    """Copies the three states in a process that is killed at a request; returns its status.
+def kill_at(place, number, arrives, folder):
+    """Copies the states in a process that is killed at a request; returns its status.
 
-    At odd numbers, the request does not arrive; at even numbers, its answer does not.
+    `arrives`: the request is carried out before the kill, and only its answer is lost.
     """
     running = []
 
@@ -200,7 +205,7 @@ def kill_at(place, number, folder):
     def rule(request):
         if request.number != number:
             return None
-        if number % 2 == 0:
+        if arrives:
             return "kill"
         end()
         return "drop"
@@ -215,12 +220,13 @@ def kill_at(place, number, folder):
     return running[0].returncode
 
 
-def test_a_kill_at_any_request_leaves_a_whole_state(place, tmp_path):
+@pytest.mark.parametrize("arrives", [False, True], ids=["before", "after"])
+def test_a_kill_at_any_request_leaves_a_whole_state(place, tmp_path, arrives):
     expected = states(tmp_path / "expected")
     committed = 0
     for number in itertools.count(1):
         place.folder = f"{tmp_path.name}/{number}"
-        status = kill_at(place, number, tmp_path / f"run{number}")
+        status = kill_at(place, number, arrives, tmp_path / f"run{number}")
         state, files = restored(place, tmp_path / f"new{number}")
         if status == 0:
             assert files == expected[-1]
@@ -232,10 +238,12 @@ def test_a_kill_at_any_request_leaves_a_whole_state(place, tmp_path):
         committed = state.number
         assert files == expected[committed - 1]
         # The next owner commits its own copy, and deletes all of the killed one's.
-        Mirror(place.connect(), tmp_path / f"new{number}", 2).copy()
+        owner = Mirror(place.connect(), tmp_path / f"new{number}", 2)
+        owner.copy()
+        owner.clean()
         assert manifest.newest(place.connect(), place.url).generation == 2
         assert all(n.startswith("generation-000002/") for n in place.connect().names(""))
-    assert number > 20
+    assert number > 10
 
 
 def test_a_stalled_owner_cannot_harm_the_next_one(place, tmp_path):
@@ -246,14 +254,17 @@ def test_a_stalled_owner_cannot_harm_the_next_one(place, tmp_path):
     _, files = restored(place, other)
     owner = Mirror(place.connect(), other, 2)
     owner.copy()
+    owner.clean()
     for update in (2, 3, 4):
         write(run, update)
         stalled.copy()
+        stalled.clean()
     assert manifest.newest(place.connect(), place.url).generation == 2
     assert restored(place, tmp_path / "new")[1] == files
     shutil.rmtree(tmp_path / "new")
     write(other, 5)
     owner.copy()
+    owner.clean()
     assert restored(place, tmp_path / "new")[1] == content(other)
 
 
@@ -268,3 +279,60 @@ def test_a_file_that_shrinks_is_copied_anew(place, tmp_path):
     os.replace(temporary, run / "metrics.jsonl")  # What a resumed run does.
     mirror.copy()
     assert restored(place, tmp_path / "new")[1] == content(run)
+
+
+@pytest.mark.parametrize("verdict", ["after", 409, 503])
+def test_a_manifest_whose_answer_is_lost_is_not_mistaken_for_a_newer_one(place, tmp_path, verdict):
+    run = tmp_path / "run"
+    write(run, 1)
+    mirror = Mirror(place.connect(), run, 1)
+    mirror.copy()
+    write(run, 2)
+
+    def manifests(request):
+        return verdict if request.writes and "manifest" in request.path else None
+
+    place.proxy.rule = manifests
+    for update in (3, 4):
+        with pytest.raises(UnavailableError):
+            mirror.copy()
+        write(run, update)
+    place.proxy.rule = lambda request: None
+    assert mirror.copy()
+    mirror.clean()
+    assert restored(place, tmp_path / "new")[1] == content(run)
+
+
+def test_an_owner_without_all_files_keeps_those_of_lower_generations(place, tmp_path):
+    write(tmp_path / "run", 1)
+    Mirror(place.connect(), tmp_path / "run", 1).copy()
+    before = place.connect().names("")
+    owner = Mirror(place.connect(), tmp_path / "run", 2, keep_lower=True)
+    owner.copy()
+    owner.clean()
+    assert {*before} <= {*place.connect().names("")}
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(place, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    write(run, 1)
+    scandir = os.scandir
+
+    def failing(path):
+        if str(path).endswith("checkpoints"):
+            raise OSError(errno.EMFILE, "Too many open files", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", failing)
+    with pytest.raises(OSError, match="Too many open files"):
+        Mirror(place.connect(), run, 1).copy()
+
+
+def test_a_file_whose_name_is_not_printable_is_left_out_and_named(place, tmp_path, logged):
+    run = tmp_path / "run"
+    write(run, 1)
+    (run / "a\nb").write_text("x")
+    mirror = Mirror(place.connect(), run, 1)
+    mirror.copy()
+    mirror.copy()
+    assert logged == [r"'a\nb' is not copied to the bucket, because its name is not printable"]

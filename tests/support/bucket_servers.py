@@ -232,3 +232,12 @@ class Place:
     def connect(self):
         """Objects of the folder, by a client of its own."""
         return client.connect(url.parse(self.url))
+
+    def enable_versions(self):
+        """Makes S3's server keep all versions of the objects that are written from now on."""
+        host, port = self.proxy.address
+        body = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
+        connection = http.client.HTTPConnection(host, port)
+        connection.request("PUT", f"/{BUCKET}?versioning", body)
+        assert connection.getresponse().status == 200
+        connection.close()

@@ -4,7 +4,7 @@ import contextlib
 import datetime
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from trainer.buckets import aws_profile
@@ -29,8 +29,13 @@ _CONNECT, _READ, _WHOLE = (datetime.timedelta(seconds=s) for s in (10, 60, 3600)
 _RETRIES = {"max_retries": 5, "retry_timeout": datetime.timedelta(seconds=30)}
 # Files of up to this size are sent in one request. Larger files are sent in pieces.
 _SINGLE_BYTES = 64 * 2**20
+_PIECE = 8 * 2**20
 _NO_BUCKET = re.compile(r"NoSuchBucket|specified bucket does not exist")
-_DENIED = re.compile(r"status code: 40[13] ")
+# Answers that do not change if the request is repeated.
+_REFUSED = re.compile(r"status code: (301|307|400|401|403|501) ")
+_OTHER_REGION = re.compile(r"incorrectly configured region|status code: 30[17] ")
+# Errors of files with credentials, which are read before any request.
+_SETTINGS = re.compile(r"(?i)unable to open|decod(e|ing)|unknown variant|service account|invalid")
 # Addresses from which a cloud's machine receives credentials. A request fails on other machines.
 _METADATA = re.compile(r"169\.254\.169\.254|metadata\.google\.internal|169\.254\.170\.2")
 
@@ -39,7 +44,8 @@ def connect(url: BucketUrl) -> Objects:
     """Returns the objects of the folder `url`; sends no request yet.
 
     Raises:
-      UserError: if obstore is not installed.
+      RefusedError: if the client cannot use the credentials or settings.
+      UserError: if obstore is not installed, or AWS_PROFILE names a profile without keys.
     """
     if obstore is None:
         raise UserError(
@@ -56,35 +62,47 @@ class _StoreObjects:
     """
 
     def __init__(self, url: BucketUrl) -> None:
-        self._store = _store(url)
+        self._version = "version" if url.scheme == "gs" else "e_tag"
+        with _translated():
+            self._store = _store(url)
 
     def create(self, name: str, content: bytes) -> str:
         return self._put(name, content, "create")
 
     def replace(self, name: str, content: bytes, version: str) -> str:
-        return self._put(name, content, _condition(version))
+        return self._put(name, content, {self._version: version})
 
     def _put(self, name: str, content: bytes, mode: Any) -> str:
         with _translated(writes=True):
-            done = obstore.put(self._store, name, content, mode=mode, use_multipart=False)
-            return _version(done)
+            put = obstore.put(self._store, name, content, mode=mode, use_multipart=False)
+            return str(dict(put)[self._version])
 
     def read(self, name: str) -> tuple[bytes, str]:
         with _translated():
             found = obstore.get(self._store, name)
-            return bytes(found.bytes()), _version(found.meta)
+            return bytes(found.bytes()), str(dict(found.meta)[self._version])
 
     def upload(self, name: str, file: BinaryIO, size: int) -> None:
-        with _translated(writes=True):
-            if size <= _SINGLE_BYTES:
-                obstore.put(self._store, name, file.read(size), use_multipart=False)
-            else:
-                obstore.put(self._store, name, _pieces(file, size))
+        try:
+            with _translated(writes=True):
+                if size <= _SINGLE_BYTES:
+                    content = file.read(size)
+                    obstore.put(self._store, name, content, mode="create", use_multipart=False)
+                else:  # S3 allows 10,000 pieces.
+                    piece = max(_PIECE, size // 9_000)
+                    obstore.put(self._store, name, _pieces(file, size, piece), chunk_size=piece)
+        except ConflictError as error:
+            raise UnavailableError(f"{name} exists already") from error
 
     def download(self, name: str, file: BinaryIO) -> None:
         with _translated():
-            for chunk in obstore.get(self._store, name).stream():
-                file.write(chunk)
+            chunks = iter(obstore.get(self._store, name).stream())
+        while True:
+            with _translated():
+                chunk = next(chunks, None)
+            if chunk is None:
+                return
+            file.write(chunk)  # A full disk is not an error of the bucket.
 
     def names(self, prefix: str) -> list[str]:
         folder, _, _ = prefix.rpartition("/")
@@ -93,8 +111,11 @@ class _StoreObjects:
         return sorted(path for path in found if path.startswith(prefix))
 
     def delete(self, name: str) -> None:
-        with contextlib.suppress(MissingError), _translated():
-            obstore.delete(self._store, name)
+        try:
+            with contextlib.suppress(MissingError), _translated():
+                obstore.delete(self._store, name)
+        except ConflictError as error:
+            raise UnavailableError(str(error)) from error
 
 
 def _store(url: BucketUrl) -> Any:
@@ -110,6 +131,12 @@ def _store(url: BucketUrl) -> Any:
     else:
         config = aws_profile.settings()
         endpoint = config.get("endpoint")
+        if endpoint and not re.match("https?://[^/]", endpoint):
+            raise RefusedError(
+                f"AWS_ENDPOINT_URL={endpoint} is not a URL such as https://host:9000"
+            )
+        if aws_profile.has_keys():
+            options["credential_provider"] = aws_profile.credentials
     # A server on this machine or in this cluster may lack TLS.
     plain = (endpoint or "").startswith("http://")
     client |= {"timeout": _WHOLE, "allow_http": plain}
@@ -117,25 +144,13 @@ def _store(url: BucketUrl) -> Any:
     return kind(url.bucket, config=config, client_options=client, **options)
 
 
-def _condition(version: str) -> dict[str, str]:
-    kind, _, value = version.partition(":")
-    return {kind: value}
-
-
-def _version(found: Mapping[str, Any]) -> str:
-    """Returns the version of an object as text that `_condition` can read."""
-    # Google Cloud Storage compares generations only; S3 without versioning has ETags only.
-    kind = "version" if found.get("version") else "e_tag"
-    return f"{kind}:{found[kind]}"
-
-
-def _pieces(file: BinaryIO, size: int) -> Iterator[bytes]:
+def _pieces(file: BinaryIO, size: int, piece: int) -> Iterator[bytes]:
     while size:
-        piece = file.read(min(size, 8 * 2**20))
-        if not piece:
+        content = file.read(min(size, piece))
+        if not content:
             raise OSError("a file of the run became shorter while it was read")
-        size -= len(piece)
-        yield piece
+        size -= len(content)
+        yield content
 
 
 @contextlib.contextmanager
@@ -153,17 +168,32 @@ def _translated(*, writes: bool = False) -> Iterator[None]:
         raise RefusedError(_short(error)) from error
     except exceptions.NotSupportedError as error:
         raise RefusedError(f"the service has no conditional writes: {_short(error)}") from error
-    except (exceptions.BaseError, OSError) as error:
-        text = str(error)
-        if _NO_BUCKET.search(text):
-            raise RefusedError("the bucket does not exist") from error
-        if _METADATA.search(text):
-            raise RefusedError("no credentials were found") from error
-        kind = RefusedError if _DENIED.search(text) else UnavailableError
-        raise kind(_short(error)) from error
+    except (exceptions.BaseError, OSError, ValueError) as error:
+        raise _kind(str(error))(_reason(error)) from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # obstore's, for settings that it cannot use.
+            raise
+        raise RefusedError(f"its client cannot use the settings: {_short(error)}") from error
 
 
-def _short(error: Exception) -> str:
+def _kind(text: str) -> type[UnavailableError]:
+    """Returns the error for a failure that has no exception of its own in obstore."""
+    refused = (_NO_BUCKET, _METADATA, _REFUSED, _OTHER_REGION, _SETTINGS)
+    return RefusedError if any(each.search(text) for each in refused) else UnavailableError
+
+
+def _reason(error: Exception) -> str:
+    text = str(error)
+    if _NO_BUCKET.search(text):
+        return "the bucket does not exist"
+    if _METADATA.search(text):
+        return "no credentials were found"
+    if _OTHER_REGION.search(text):
+        return "the bucket is in another region than the one that AWS_REGION names"
+    return _short(error)
+
+
+def _short(error: BaseException) -> str:
     """Returns what went wrong, without the address, the repetitions and the answer's content."""
     line = (str(error).splitlines() or [type(error).__name__])[0]
     reason = line.rpartition(" - ")[2].removeprefix("Server returned non-2xx status code: ")

@@ -22,7 +22,7 @@ from trainer.buckets.objects import (
     Objects,
     UnavailableError,
 )
-from trainer.errors import UserError
+from trainer.errors import TryAgainError, UserError
 from trainer.system import typed_json
 from trainer.system.output import log
 from trainer.system.typed_json import boolean, fields, integer, number, text
@@ -75,27 +75,31 @@ class Lease:
         self._objects, self._version = objects, version
         self.claim = claim
         self._stopped = threading.Event()
-        self._taken_by: str | None = None
+        self._lost = ""
         self._thread = threading.Thread(target=self._renew_often, daemon=True)
         self._thread.start()
 
-    def taken_by(self) -> str | None:
-        """Returns the process that has taken the lease from this one; None if no process has."""
-        return self._taken_by
+    def lost(self) -> str:
+        """Returns how this process lost the lease, for a message; "" if it still has the lease."""
+        return self._lost
 
     def _renew_often(self) -> None:
-        while not self._stopped.wait(self.claim.seconds / 3) and self._taken_by is None:
+        while not self._stopped.wait(self.claim.seconds / 3) and not self._lost:
             self._write(dataclasses.replace(self.claim, renewals=self.claim.renewals + 1))
 
     def _write(self, claim: Claim) -> None:
-        """Replaces the claim; records the owner if another process has taken the lease."""
-        try:
-            self._version = self._objects.replace(NAME, claim.encoded(), self._version)
-            self.claim = claim
-        except ConflictError:
-            self._look()
-        except UnavailableError:
-            pass  # The next renewal may succeed; the upload of files reports the error.
+        """Replaces the claim; records the loss if another process has taken the lease."""
+        for _ in range(2):
+            try:
+                self._version = self._objects.replace(NAME, claim.encoded(), self._version)
+                self.claim = claim
+                return
+            except ConflictError:
+                self._look()
+            except UnavailableError:
+                return  # The next renewal may succeed; the upload of files reports the error.
+            if self._lost or self.claim == claim:
+                return
 
     def _look(self) -> None:
         try:
@@ -103,9 +107,12 @@ class Lease:
         except UnavailableError:
             return
         if found is None:
-            self._taken_by = "a process that deleted the lease"
+            self._lost = f"{NAME} was deleted"
         elif found[0].owner != self.claim.owner:
-            self._taken_by = found[0].process
+            self._lost = (
+                f"{found[0].process} has taken it over, because this process did not renew its "
+                "lease in time"
+            )
         else:  # An earlier request of this process succeeded, but its answer was lost.
             self.claim, self._version = found
 
@@ -113,7 +120,7 @@ class Lease:
         """Ends the renewals, and tells that the run has no owner any longer."""
         self._stopped.set()
         self._thread.join()
-        if self._taken_by is None:
+        if not self._lost:
             self._write(dataclasses.replace(self.claim, held=False))
 
 
@@ -142,7 +149,8 @@ def take(
     objects: Objects,
     place: str,
     seconds: float,
-    ended: Callable[[str], bool],
+    ended: Callable[[Claim], bool],
+    unused: Callable[[], int],
 ) -> Lease:
     """Takes the lease of a run; waits for its end if the owner may have been killed.
 
@@ -150,10 +158,12 @@ def take(
       objects: the run's objects.
       place: URL of the run, for messages.
       seconds: duration of the lease.
-      ended: returns whether the process with an owner's name has surely ended.
+      ended: returns whether the owner of a claim has surely ended.
+      unused: returns the lowest generation above all that have objects, if there is no lease.
 
     Raises:
-      UserError: if another process holds the lease.
+      TryAgainError: if another process holds the lease.
+      UserError: if the lease is damaged.
       UnavailableError: if the bucket does not answer.
     """
     process = f"process {os.getpid()} on {socket.gethostname()}"
@@ -162,11 +172,12 @@ def take(
         found = read(objects)
         try:
             if found is None:
+                own = dataclasses.replace(own, generation=unused())
                 return Lease(objects, own, objects.create(NAME, own.encoded()))
             last, version = found
             if last.owner == own.owner:  # A request succeeded, but its answer was lost.
                 return Lease(objects, last, version)
-            if last.held and not ended(last.owner):
+            if last.held and not ended(last):
                 _wait_for_end(objects, place, last, version)
             own = dataclasses.replace(own, run=last.run, generation=last.generation + 1)
             return Lease(objects, own, objects.replace(NAME, own.encoded(), version))
@@ -181,7 +192,7 @@ def _wait_for_end(objects: Objects, place: str, last: Claim, version: str) -> No
 
     Raises:
       ConflictError: if its owner releases it meanwhile.
-      UserError: if its owner renews it meanwhile.
+      TryAgainError: if its owner renews it meanwhile.
     """
     log(
         f"{place} was last used by {last.process}, which has not released it: waiting up to "
@@ -197,7 +208,7 @@ def _wait_for_end(objects: Objects, place: str, last: Claim, version: str) -> No
             raise _in_use(place, found[0].process if found else last.process)
 
 
-def _in_use(place: str, process: str) -> UserError:
-    return UserError(
+def _in_use(place: str, process: str) -> TryAgainError:
+    return TryAgainError(
         f"--model_dir={place} is in use by {process}: wait for it, stop it, or name another folder."
     )

@@ -89,26 +89,33 @@ def check_conditions(objects: Objects) -> None:
     Raises:
       UserError: if the service ignores the condition.
     """
-    name = f"probe-{secrets.token_hex(8)}"
-    first = objects.create(name, b"1")
-    try:
-        second = objects.replace(name, b"2", first)
-        kept = all(
-            _refuses(call)
-            for call in (
-                lambda: objects.create(name, b"3"),
-                lambda: objects.replace(name, b"3", first),
-            )
-        )
-        kept = kept and objects.read(name) == (b"2", second)
-    finally:
-        objects.delete(name)
+    for _ in range(3):  # If an answer is lost, the repeated request fails as if it was forbidden.
+        name = f"probe-{secrets.token_hex(8)}"
+        try:
+            kept = _keeps_conditions(objects, name)
+            break
+        except ConflictError:
+            continue
+        finally:
+            objects.delete(name)
+    else:
+        raise UnavailableError("it refuses to create new objects")
     if not kept:
         raise UserError(
             "the bucket's service overwrites an object although the request forbids it, so that "
             "two runs could write to one folder.\nChoose a service with conditional writes, or a "
             "local --model_dir."
         )
+
+
+def _keeps_conditions(objects: Objects, name: str) -> bool:
+    first = objects.create(name, b"1")
+    second = objects.replace(name, b"2", first)
+    return (
+        _refuses(lambda: objects.create(name, b"3"))
+        and _refuses(lambda: objects.replace(name, b"3", first))
+        and objects.read(name) == (b"2", second)
+    )
 
 
 def _refuses(call: Callable[[], str]) -> bool:

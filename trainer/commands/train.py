@@ -45,13 +45,14 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
     worker = None
     if config.strategy == "multi_worker":
         worker = from_environment(config.worker_timeout)
-        worker = dataclasses.replace(worker, secret=shared_secret.find(worker, path))
+        secret = shared_secret.find(worker, None if url else path)
+        worker = dataclasses.replace(worker, secret=secret)
         if not worker.chief:
             return _train(config, path, worker)
     if url is None:
         return _train_in(path, config, worker, report)
-    with bucket_run.owned(url, config.cache_dir, config.worker_timeout) as path:
-        return _train_in(path, config, worker, report)
+    with bucket_run.owned(url, config.cache_dir, config.worker_timeout) as run:
+        return _train_in(run.path, config, worker, report, run.lost)
 
 
 def _train_in(
@@ -59,8 +60,12 @@ def _train_in(
     config: Config,
     worker: Worker | None,
     report: Callable[[pathlib.Path], None] | None,
+    lost: Callable[[], str] = lambda: "",
 ) -> int:
-    """Locks the local run directory `path`, and trains its run unless it is finished."""
+    """Locks the local run directory `path`, and trains its run unless it is finished.
+
+    If `lost` returns a text, another process has taken the run over, and training stops.
+    """
     with directory.lock_run_dir(path, directory.flagfile_in(path, config)):
         ended, status = results.ended(path), 0
         if ended is not None:
@@ -72,7 +77,7 @@ def _train_in(
         try:
             # Other workers wait for the chief, even if the run is finished.
             if ended is None or worker:
-                status = _train(config, path, worker)
+                status = _train(config, path, worker, lost)
             if report and (status == ExitStatus.NOT_FINITE or results.ended(path)):
                 report(path)
             return status
@@ -87,7 +92,12 @@ def _train_in(
             ) from error
 
 
-def _train(config: Config, path: pathlib.Path, worker: Worker | None) -> int:
+def _train(
+    config: Config,
+    path: pathlib.Path,
+    worker: Worker | None,
+    lost: Callable[[], str] = lambda: "",
+) -> int:
     """Trains the run in `path`; returns the exit status."""
     process_limits.check()
     chief = worker is None or worker.chief
@@ -109,7 +119,8 @@ def _train(config: Config, path: pathlib.Path, worker: Worker | None) -> int:
         try:
             # The model of a range test is not used, so its confusion matrix is not shown.
             shown = None if config.anneal == "range_test" else _show_confusion(path, config)
-            result = run.train(config, path, stopped, worker, shown)
+            # Both are called, because a signal before the first call of `stopped` ends the process.
+            result = run.train(config, path, lambda: stopped() or bool(lost()), worker, shown)
         except NonFiniteLossError as error:
             output.say(f"crescendo train: {error}", to=sys.stderr)
             if chief:

@@ -19,22 +19,28 @@ _FEWEST_BYTES, _MOST_BYTES = 16, 4096
 _MAKE = "python -c 'import secrets; print(secrets.token_hex(32))'"
 
 
-def find(worker: Worker, folder: pathlib.Path) -> bytes:
+def find(worker: Worker, folder: pathlib.Path | None) -> bytes:
     """Returns the secret of this process, a `worker` of the run in `folder`.
 
-    The result is empty if no secret exists and all workers are on this machine.
+    The result is empty if no secret exists and all workers are on this machine. `folder` is None if
+    the workers share no folder, because the run is in a bucket.
 
     Raises:
       UserError: if the secret is missing, too short or too long, or if other users may read or
         write its file.
     """
-    path = folder / FILE
     if VARIABLE in os.environ:
         return _checked(os.fsencode(os.environ[VARIABLE]), VARIABLE, f"{VARIABLE}=$({_MAKE})")
-    if (content := _read(path)) is not None:
+    path = folder / FILE if folder else None
+    if path and (content := _read(path)) is not None:
         return _checked(content, str(path), command(path))
     if worker.local:
         return b""
+    if path is None:
+        raise UserError(
+            f"{worker} has no secret by which the workers authenticate: {VARIABLE} is not set.\n"
+            f"Set the same secret for all workers: {VARIABLE}=$({_MAKE})"
+        )
     raise UserError(
         f"{worker} has no secret by which the workers authenticate: neither {VARIABLE} nor {path} "
         f"exists.\nMake a secret that all workers can read: {command(path)}"

@@ -1,17 +1,18 @@
 """Connects to the bucket of a run, and waits for a bucket that does not answer."""
 
+import contextlib
 import hashlib
 import os
 import pathlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from trainer.buckets import objects as buckets
 from trainer.buckets.objects import Objects, RefusedError, UnavailableError
 from trainer.buckets.url import BucketUrl
-from trainer.errors import UserError
+from trainer.errors import TryAgainError, UserError
 from trainer.system.output import log
 
 # Seconds that the start of a command waits for a bucket that does not answer.
@@ -32,32 +33,56 @@ def connect(url: BucketUrl) -> Objects:
     """Returns the objects of the folder `url`; sends no request yet.
 
     Raises:
-      UserError: if obstore is not installed.
+      UserError: if obstore is not installed, or cannot use the credentials or settings.
     """
     from trainer.buckets import client  # Only runs in buckets import obstore.
 
-    return client.connect(url)
+    try:
+        return client.connect(url)
+    except RefusedError as error:
+        raise UserError(buckets.refusal(url, error)) from error
+
+
+@contextlib.contextmanager
+def local_disk(path: pathlib.Path) -> Iterator[None]:
+    """Translates errors of the local disk while the files of a run are written to `path`.
+
+    Raises:
+      UserError: if the disk is full, or the folder cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{path}, the local folder of the run, cannot be used: {error.strerror} "
+            f"({error.filename or path}).\nName another folder with --cache_dir."
+        ) from error
 
 
 def patiently(url: BucketUrl, request: Callable[[], _Answer]) -> _Answer:
     """Returns what `request` returns; repeats it while the bucket does not answer.
 
     Raises:
-      UserError: if the bucket refuses the request, or does not answer for some minutes.
+      TryAgainError: if the bucket does not answer for some minutes.
+      UserError: if the bucket refuses the request.
     """
-    end, told = time.monotonic() + _PATIENCE, False
+    end = time.monotonic() + _PATIENCE
+    told = False
     while True:
+        begin = time.monotonic()
         try:
             return request()
         except RefusedError as error:
             raise UserError(buckets.refusal(url, error)) from error
         except UnavailableError as error:
+            if time.monotonic() - begin > _PATIENCE:  # A long download was interrupted.
+                end = time.monotonic() + _PATIENCE
             if time.monotonic() > end:
-                raise UserError(
+                raise TryAgainError(
                     f"{url} cannot be reached: {error}.\n"
                     "Check the network, and give the same command again."
                 ) from error
             if not told:
                 log(f"{url} cannot be reached: {error}; trying for {_PATIENCE:g} s")
             told = True
-            time.sleep(2)
+            time.sleep(min(2, _PATIENCE / 10))

@@ -12,11 +12,12 @@ from trainer.buckets.url import BucketUrl, parse
 from trainer.config.flags import Config
 from trainer.errors import UserError
 from trainer.run_dir import bucket_run, temporary_folder
-from trainer.run_dir.bucket_connection import connect, local_folder, patiently
+from trainer.run_dir.bucket_connection import connect, local_disk, local_folder, patiently
 from trainer.run_dir.manifest import Manifest
 from trainer.run_dir.mirror_download import download
 from trainer.system import typed_json
 from trainer.system.atomic_file import move_atomic, write_json
+from trainer.system.output import log
 
 _BY_THEMSELVES = ("train", "range_test", "fetch")  # Commands that open a run in a bucket.
 # File that names the run of which a folder is a copy.
@@ -46,7 +47,7 @@ def local_runs(command: str, config: Config) -> Iterator[Config]:
         if url is not None and command not in _BY_THEMSELVES:
             if config.per_class or (command == "export" and not config.export_dir):
                 owner = bucket_run.owned(url, config.cache_dir, config.worker_timeout)
-                path = stack.enter_context(owner)
+                path = stack.enter_context(owner).path
             else:
                 path = stack.enter_context(_folder(url, config.cache_dir))
                 wanted = _anything if command in _WITH_MODEL else _without_model
@@ -106,7 +107,8 @@ def _check_is_copy(folder: pathlib.Path, url: BucketUrl) -> None:
 def _folder(url: BucketUrl, cache_dir: str | None) -> Iterator[pathlib.Path]:
     """Yields an empty folder with the last name in `url`, and removes it on exit."""
     cache = local_folder(url, cache_dir).parent
-    cache.mkdir(parents=True, exist_ok=True)
+    with local_disk(cache):
+        cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache, prefix=".read-") as above:
         path = pathlib.Path(above, url.folder.rpartition("/")[2])
         path.mkdir()
@@ -122,11 +124,16 @@ def _all_below(text: str, config: Config) -> Iterator[str]:
     names = patiently(url, lambda: objects.names(""))
     runs = [name.removesuffix(lease.NAME).rstrip("/") for name in names if _is_lease(name)]
     with _folder(url, config.cache_dir) as path:
+        found = 0
         for run in runs:
             (path / run).mkdir(parents=True, exist_ok=True)
             below = dataclasses.replace(url, folder=f"{url.folder}/{run}".rstrip("/"))
-            _read(below, path / run, _without_model)
-        if not runs:
+            try:
+                _read(below, path / run, _without_model)
+                found += 1
+            except UserError as error:  # The run may not have begun, or is damaged.
+                log(f"left out: {str(error).partition(chr(10))[0]}")
+        if not found:
             raise UserError(f"{url} has no run: name the folder of runs in the bucket.")
         yield str(path)
 
@@ -137,10 +144,11 @@ def _is_lease(name: str) -> bool:
 
 def _read(url: BucketUrl, path: pathlib.Path, wanted: Callable[[str], bool]) -> Manifest:
     objects = connect(url)
-    state = patiently(url, functools.partial(download, objects, str(url), path, wanted))
-    if state is None:
+    with local_disk(path):
+        read = patiently(url, functools.partial(download, objects, str(url), path, wanted))
+    if read is None:
         raise UserError(f"{url} has no run: name the folder of a run in the bucket.")
-    return state
+    return read[0]
 
 
 def _anything(_: str) -> bool:

@@ -23,6 +23,7 @@ from trainer.system import typed_json
 from trainer.system.typed_json import fields, file_name, integer, list_of, table_of, text
 
 _NAME = re.compile(r"generation-([0-9]{6,12})/manifest-([0-9]{6,12})\.json")
+_GENERATION = re.compile(r"generation-([0-9]{6,12})/")
 _OBJECT = re.compile(r"generation-[0-9]{6,12}/.+")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -76,6 +77,12 @@ def folder(generation: int) -> str:
 def name(generation: int, number: int) -> str:
     """Returns the name of a manifest."""
     return f"{folder(generation)}manifest-{number:06d}.json"
+
+
+def unused_generation(objects: Objects) -> int:
+    """Returns the lowest generation above all that have objects; 1 if no generation has any."""
+    found = [_GENERATION.match(each) for each in objects.names("generation-")]
+    return 1 + max((int(match[1]) for match in found if match), default=0)
 
 
 def newest(objects: Objects, place: str) -> Manifest | None:

@@ -15,9 +15,10 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
-from trainer.buckets.objects import ConflictError, Objects, UnavailableError
+from trainer.buckets.objects import ConflictError, MissingError, Objects, UnavailableError
 from trainer.run_dir import checkpoint_names, manifest
 from trainer.run_dir.manifest import Files, Manifest, Part
+from trainer.system.output import log
 from trainer.system.regular_file import opener
 
 # Name of the file that ties a local run directory to the bucket; it is not copied.
@@ -35,11 +36,9 @@ _SHARD = re.compile(r"checkpoint\.data-[0-9]{5}-of-([0-9]{5})")
 
 @dataclasses.dataclass(frozen=True)
 class _Copied:
-    """Copy of a file: its inode, size and time of change when it was read, and its parts."""
+    """Copy of a file: what `_seen` returned when the file was read, and the parts of the copy."""
 
-    inode: int
-    size: int
-    changed: int
+    seen: tuple[int, int, int]
     parts: tuple[Part, ...]
 
 
@@ -47,16 +46,26 @@ class Mirror:
     """Copies the run directory `folder` to `objects`, as the owner of one generation.
 
     One thread may use a mirror at a time.
+
+    Args:
+      objects: objects of the run.
+      folder: run directory.
+      generation: number of the owner's generation.
+      keep_lower: whether to keep the objects of lower generations, because `folder` lacks some.
     """
 
-    def __init__(self, objects: Objects, folder: pathlib.Path, generation: int) -> None:
+    def __init__(
+        self, objects: Objects, folder: pathlib.Path, generation: int, *, keep_lower: bool = False
+    ) -> None:
         self._objects, self._folder, self._generation = objects, folder, generation
+        self._keep_lower = keep_lower
         self._copied: dict[str, _Copied] = {}
-        self._newest: Manifest | None = None
-        self._uploads = 0
-        # Names of objects that may be deleted once a manifest without them is the newest but one.
-        self._unused: set[str] = set()
-        self._current: set[str] = set()
+        # The newest manifest and the one before, which readers may still use.
+        self._committed: list[Manifest] = []
+        # Numbers of the last upload and manifest. Each attempt has a new number: if the answer to a
+        # request was lost, its object may exist.
+        self._upload_number = self._manifest_number = 0
+        self._left_out: set[str] = set()
 
     def copy(self) -> bool:
         """Uploads what changed, and commits it as a manifest; returns whether anything changed.
@@ -68,78 +77,109 @@ class Mirror:
         if not (self._folder / "flags.txt").exists():  # The run has not been set up yet.
             return False
         files = self._upload_all()
-        if self._newest is not None and files == self._newest.files:
+        if self._committed and files == self._committed[-1].files:
             return False
-        number = 1 if self._newest is None else self._newest.number + 1
-        state = Manifest(self._generation, number, files)
-        with contextlib.suppress(ConflictError):  # An answer was lost, and the request repeated.
-            self._objects.create(manifest.name(self._generation, number), state.encoded())
-        self._clean(state)
+        self._committed = [*self._committed[-1:], self._commit(files)]
         return True
+
+    def _commit(self, files: Files) -> Manifest:
+        self._manifest_number += 1
+        state = Manifest(self._generation, self._manifest_number, files)
+        name = manifest.name(self._generation, self._manifest_number)
+        try:
+            self._objects.create(name, state.encoded())
+        except ConflictError as error:
+            # The request may have been repeated, because the answer to its first attempt was lost.
+            with contextlib.suppress(MissingError):
+                if self._objects.read(name)[0] == state.encoded():
+                    return state
+            raise UnavailableError(f"{name} cannot be created") from error
+        return state
+
+    def clean(self) -> None:
+        """Deletes the objects that neither of the two newest manifests names.
+
+        Objects of higher generations belong to other owners and are kept.
+
+        Raises:
+          UnavailableError: if a request failed. The next call deletes the rest.
+        """
+        own = manifest.folder(self._generation)
+        used = {manifest.name(state.generation, state.number) for state in self._committed}
+        for state in self._committed:
+            used |= {part.name for parts in state.files.values() for part in parts}
+        for name in self._objects.names("generation-"):
+            lower = name < own and not self._keep_lower
+            if name not in used and (lower or name.startswith(own)):
+                self._objects.delete(name)
 
     def _upload_all(self) -> Files:
         """Uploads the changed parts of all files; returns the parts of each file."""
+        found: dict[str, _Copied] = {}
+        changed: dict[str, BinaryIO | None] = {}
         with contextlib.ExitStack() as stack:
-            opened = {}
             for path in _paths(self._folder):
+                if not self._has_name(path):
+                    continue
                 # The run deletes old checkpoints. An open file stays readable.
                 with contextlib.suppress(FileNotFoundError):
-                    file = open(self._folder / path, "rb", opener=opener)  # noqa: SIM115
-                    opened[path] = stack.enter_context(file)
-            for path in _incomplete([*opened]):
-                opened.pop(path)
-            for path, file in opened.items():
-                self._copied[path] = self._upload(path, file)
-        return {path: self._copied[path].parts for path in sorted(opened)}
+                    before = self._copied.get(path)
+                    if before and before.seen == _seen(os.stat(self._folder / path)):
+                        found[path] = before
+                    elif path.startswith("checkpoints/"):
+                        opened = open(self._folder / path, "rb", opener=opener)  # noqa: SIM115
+                        changed[path] = stack.enter_context(opened)
+                    else:
+                        changed[path] = None
+            for path in _incomplete([*found, *changed]):
+                found.pop(path, None)
+                changed.pop(path, None)
+            for path, file in changed.items():
+                with contextlib.suppress(FileNotFoundError):
+                    found[path] = self._copied[path] = self._upload(path, file)
+        return {path: found[path].parts for path in sorted(found)}
 
-    def _upload(self, path: str, file: BinaryIO) -> _Copied:
+    def _has_name(self, path: str) -> bool:
+        """Returns whether an object may have the name of the file; reports a file once if not."""
+        if path.isprintable():
+            return True
+        if path not in self._left_out:
+            log(f"{path!r} is not copied to the bucket, because its name is not printable")
+        self._left_out.add(path)
+        return False
+
+    def _upload(self, path: str, file: BinaryIO | None) -> _Copied:
         """Uploads the new end of a log, or the whole file if it changed otherwise."""
+        if file is None:
+            with open(self._folder / path, "rb", opener=opener) as opened:
+                return self._upload(path, opened)
         status, before = os.fstat(file.fileno()), self._copied.get(path)
-        seen = status.st_ino, status.st_size, status.st_mtime_ns
-        if before and seen == (before.inode, before.size, before.changed):
-            return before
         parts: tuple[Part, ...] = ()
         start = 0
         name = pathlib.PurePosixPath(path).name
-        if before and before.inode == status.st_ino and _grows(name):
+        if before and before.seen[0] == status.st_ino and _grows(name):
             copied = sum(part.size for part in before.parts)
             if copied <= status.st_size and len(before.parts) < _MOST_PARTS:
                 parts, start = before.parts, copied
         size = _whole(file, name, start, status.st_size) - start
         if size:
             parts += (self._put(path, file, start, size),)
-        return _Copied(*seen, parts)
+        return _Copied(_seen(status), parts)
 
     def _put(self, path: str, file: BinaryIO, start: int, size: int) -> Part:
-        self._uploads += 1  # A failed upload may have left an object, so its name is not reused.
-        name = f"{manifest.folder(self._generation)}{path}.{self._uploads:06d}"
+        self._upload_number += 1
+        name = f"{manifest.folder(self._generation)}{path}.{self._upload_number:06d}"
         digest = hashlib.sha256()
         for chunk in _chunks(file, start, size):
             digest.update(chunk)
         file.seek(start)
-        self._unused.add(name)
         self._objects.upload(name, file, size)
         return Part(name, size, digest.hexdigest())
 
-    def _clean(self, state: Manifest) -> None:
-        """Deletes objects that neither `state` nor the manifest before it names.
 
-        A reader may still read the manifest before. Failed deletions are repeated after the next
-        manifest.
-        """
-        if self._newest is None:  # The first manifest replaces those of all lower generations.
-            with contextlib.suppress(UnavailableError):
-                own = manifest.folder(self._generation)
-                self._unused |= {each for each in self._objects.names("generation-") if each < own}
-        current = {part.name for parts in state.files.values() for part in parts}
-        used = current | self._current
-        if self._newest is not None and self._newest.number > 1:
-            self._unused.add(manifest.name(self._generation, self._newest.number - 1))
-        for name in sorted(self._unused - used):
-            with contextlib.suppress(UnavailableError):
-                self._objects.delete(name)
-                self._unused.discard(name)
-        self._newest, self._current = state, current
+def _seen(status: os.stat_result) -> tuple[int, int, int]:
+    """Returns what differs if a file has changed: its inode, size and time of change."""
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _paths(folder: pathlib.Path) -> Iterator[str]:
@@ -147,8 +187,13 @@ def _paths(folder: pathlib.Path) -> Iterator[str]:
 
     result.json is looked for before the other files. If it exists, the other files are complete.
     """
+
+    def failed(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):  # The run deletes old checkpoints meanwhile.
+            raise error
+
     finished = (folder / "result.json").exists()
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder, onerror=failed):
         at_top = pathlib.Path(parent) == folder
         if pathlib.Path(parent) == folder / "checkpoints":
             folders[:] = [each for each in folders if checkpoint_names.NAME.fullmatch(each)]

@@ -16,6 +16,7 @@ from trainer.system.output import log
 _CHECKPOINT = re.compile(r"checkpoints/[^/]+/")
 # A run cannot resume without these files.
 _NEEDED = ("flags.txt", "training_data.json")
+_LOG = "metrics.jsonl"
 _MOST_ATTEMPTS = 10
 
 
@@ -28,10 +29,11 @@ def download(
     place: str,
     folder: pathlib.Path,
     wanted: Callable[[str], bool] = lambda path: True,
-) -> Manifest | None:
-    """Replaces the content of `folder` by the files of the newest manifest; returns the manifest.
+) -> tuple[Manifest, list[str]] | None:
+    """Replaces the content of `folder` by the files of the newest manifest.
 
-    Damaged files are reported and left out, a checkpoint as a whole.
+    Damaged files are reported and left out, a checkpoint as a whole; the log of the run keeps the
+    lines before the damage.
 
     Args:
       objects: objects of the run.
@@ -40,10 +42,10 @@ def download(
       wanted: returns whether to write the file at a path in the run directory.
 
     Returns:
-      The manifest; None if the bucket has none.
+      The manifest, and the names of the damaged objects; None if the bucket has no manifest.
 
     Raises:
-      UserError: if a file without which the run cannot resume is damaged.
+      UserError: if a file without which the run cannot resume, or every checkpoint, is damaged.
       UnavailableError: if the bucket does not answer.
     """
     for _ in range(_MOST_ATTEMPTS):
@@ -53,7 +55,7 @@ def download(
         for entry in folder.iterdir():  # Files of an earlier attempt.
             remove(entry)
         try:
-            _write_all(objects, place, state, folder, wanted)
+            return state, _write_all(objects, place, state, folder, wanted)
         except MissingError as error:
             newer = manifest.newest(objects, place)
             if newer == state:  # Otherwise, the owner has replaced the state that was being read.
@@ -61,8 +63,6 @@ def download(
                     f"{place} is damaged: {error} is in its manifest {state.number} and does not "
                     "exist.\nRestore the object, or delete the manifest to use the one before it."
                 ) from error
-            continue
-        return state
     raise UserError(f"{place} changes faster than it can be read: give the same command again.")
 
 
@@ -72,12 +72,18 @@ def _write_all(
     state: Manifest,
     folder: pathlib.Path,
     wanted: Callable[[str], bool],
-) -> None:
-    """Writes the files of `state`; raises a MissingError if an object does not exist."""
-    left_out: dict[str, str] = {}
+) -> list[str]:
+    """Writes the files of `state`; returns the names of damaged objects.
+
+    Raises:
+      MissingError: if an object does not exist.
+    """
+    damaged: list[str] = []
+    units = {path: found[0] for path in state.files if (found := _CHECKPOINT.match(path))}
+    wrong: set[str] = set()
     for path, parts in state.files.items():
-        unit = found[0] if (found := _CHECKPOINT.match(path)) else path
-        if not wanted(path) or unit in left_out:
+        unit = units.get(path, path)
+        if not wanted(path) or unit in wrong:
             continue
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -85,22 +91,38 @@ def _write_all(
             with open(target, "wb") as file:
                 _write(objects, parts, file)
         except _DamagedError as error:
-            if path in _NEEDED:
-                raise UserError(
-                    f"{place}/{error} is damaged, and the run cannot resume without {path}.\n"
-                    "Restore the object from a copy."
-                ) from error
-            left_out[unit] = str(error)
-    for unit, name in left_out.items():
-        log(f"{place}/{name} is damaged, and {unit.rstrip('/')} is left out")
-        remove(folder / unit)
+            damaged.append(str(error))
+            _report(place, str(error), path, unit)
+            if path != _LOG:
+                remove(folder / unit)
+                wrong.add(unit)
+    checkpoints = {unit for path, unit in units.items() if wanted(path)}
+    if checkpoints and checkpoints <= wrong:
+        raise UserError(
+            f"every checkpoint of {place} is damaged.\n"
+            "Restore the objects from a copy, or name a new --model_dir to start a new run."
+        )
+    return damaged
+
+
+def _report(place: str, name: str, path: str, unit: str) -> None:
+    """Reports a damaged object; raises a UserError if the run cannot resume without its file."""
+    if path in _NEEDED:
+        raise UserError(
+            f"{place}/{name} is damaged, and the run cannot resume without {path}.\n"
+            "Restore the object from a copy."
+        )
+    what = "its lines and all later ones are" if path == _LOG else f"{unit.rstrip('/')} is"
+    log(f"{place}/{name} is damaged, and {what} left out")
 
 
 def _write(objects: Objects, parts: Sequence[Part], file: Any) -> None:
+    """Writes the parts to `file`, but nothing of a damaged part, and nothing after it."""
     for part in parts:
-        digest = _Digest(file)
+        begin, digest = file.tell(), _Digest(file)
         objects.download(part.name, digest)  # type: ignore[arg-type]
         if (digest.size, digest.sha.hexdigest()) != (part.size, part.sha256):
+            file.truncate(begin)
             raise _DamagedError(part.name)
 
 
