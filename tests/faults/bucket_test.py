@@ -1,5 +1,6 @@
 """Runs in buckets: kills, lost machines, stalled owners and buckets that do not answer."""
 
+import json
 import os
 import signal
 import subprocess
@@ -7,7 +8,7 @@ import time
 
 import pytest
 
-from tests.support import runs
+from tests.support import bucket_servers, runs
 from trainer.buckets import lease
 from trainer.run_dir import manifest
 
@@ -188,3 +189,23 @@ def test_a_cache_that_cannot_be_written_is_named(place, tmp_path):
     first, second = done.stderr.splitlines()
     assert "the local folder of the run, cannot be used: Not a directory" in first
     assert second == "Name another folder with --cache_dir."
+
+
+@GOOGLE
+def test_workers_wait_for_a_chief_that_restores_the_run(place, tmp_path):
+    runs.train(place.url, *SHORT, cache(tmp_path, "first"), "--stop_at_epoch=1")
+    ports = [bucket_servers.free_port() for _ in range(2)]
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
+    workers = []
+    for index in (1, 0):
+        task = {"cluster": cluster, "task": {"type": "worker", "index": index}}
+        env = os.environ | {"TF_CONFIG": json.dumps(task)}
+        flags = [*SHORT, "--strategy=multi_worker", cache(tmp_path, f"worker{index}")]
+        workers.append(runs.started(place.url, *flags, "--worker_timeout=5", env=env))
+        time.sleep(8 if index else 0)  # The other worker waits for longer than --worker_timeout.
+    for worker in workers:
+        output, errors = worker.communicate(timeout=120)
+        assert worker.returncode == 0, output + errors
+    assert "restored the run from" in output
+    assert "result.json" in manifest.newest(place.connect(), place.url).files
+    assert not (tmp_path / "worker1").exists()

@@ -24,7 +24,7 @@ BUCKET = "bucket-one"
 SCHEMES = ("gs", "s3")
 
 
-def _free_port():
+def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -39,7 +39,7 @@ def server(scheme):
 
 @contextlib.contextmanager
 def _google():
-    port = _free_port()
+    port = free_port()
     here = f"127.0.0.1:{port}"
     command = [_get_binary_path(), "-scheme=http", "-backend=memory", "-host=127.0.0.1"]
     # With its own address as public host, the server answers requests for /bucket/object.
@@ -51,7 +51,7 @@ def _google():
 
 @contextlib.contextmanager
 def _s3():
-    port = _free_port()
+    port = free_port()
     with _running([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]):
         _until(lambda: _request("PUT", f"http://127.0.0.1:{port}/{BUCKET}"))
         yield port

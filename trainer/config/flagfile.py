@@ -82,8 +82,8 @@ def order_version(config: Config, kept: str | None) -> int:
 
 
 def shared(config: Config) -> list[str]:
-    """Returns the flags that all workers must share: all except --model_dir and --data_dir."""
-    own = ("model_dir", "data_dir")
+    """Returns the flags that all workers must share: all except those that name folders."""
+    own = ("model_dir", "data_dir", "cache_dir")
     return [f"--{name}={getattr(config, name)}" for name in FLAGS if name not in own]
 
 

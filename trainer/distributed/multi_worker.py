@@ -35,7 +35,7 @@ _CUT = (
 
 @contextlib.contextmanager
 def worker_session(
-    worker: Worker | None, timeout: float, flags: Sequence[str] = ()
+    worker: Worker | None, timeout: float, flags: Sequence[str] = (), chief_start: float = 0.0
 ) -> Iterator[Callable[[str], list[str]]]:
     """Connects to the other workers, monitors them in the `with` block, and awaits their end.
 
@@ -48,6 +48,7 @@ def worker_session(
       worker: this process; None if the run has only one process.
       timeout: value of --worker_timeout, in seconds.
       flags: command-line flags that must be the same in all workers.
+      chief_start: seconds that the chief may need before it connects, besides `timeout`.
 
     Yields:
       A function that sends this worker's text, and returns the texts of all workers, by index.
@@ -62,7 +63,8 @@ def worker_session(
     gpus = len(tf.config.list_physical_devices("GPU"))
     lost = _Lost(worker, timeout * _GRACE)
     same = {"GPUs": gpus, "flags": list(flags)}
-    lines, done = rendezvous(worker, same, timeout), False
+    wait = timeout if worker.chief else timeout + chief_start
+    lines, done = rendezvous(worker, same, wait), False
     heartbeat = Heartbeat(lines, timeout * _SILENCE, lost.note)
     try:
         with translate(lambda error: lost.error(error, timeout)):

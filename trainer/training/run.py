@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from trainer.buckets.url import parse
 from trainer.config.flagfile import shared
 from trainer.config.flags import Config
 from trainer.data.bad_examples import BadExamples
@@ -30,6 +31,8 @@ from trainer.training.evaluation import Evaluation, Predictions
 from trainer.training.loop import StopReason, TrainingLoop
 from trainer.training.run_setup import Run, set_up
 
+# Longest time in which the chief restores a run from its bucket, before it connects to the others.
+_RESTORE_SECONDS = 900.0
 # Function that shows a confusion matrix: (update of the evaluation, names of logits, matrix cells).
 ShowConfusion = Callable[[int, Sequence[str], np.ndarray], None]
 
@@ -64,7 +67,9 @@ def train(
     chief = worker is None or worker.chief
     bad = BadExamples(config.skip_bad_examples, path / "bad_examples.txt" if chief else None)
     with (
-        worker_session(worker, config.worker_timeout, shared(config)) as exchange,
+        worker_session(
+            worker, config.worker_timeout, shared(config), _chief_start(config)
+        ) as exchange,
         translate(tpu.lost(tpu.address(config)), bad.refusal),
     ):
         strategy, lanes = setup.devices(config, worker)
@@ -83,6 +88,11 @@ def train(
         # and is started again, it needs the other workers.
         group.agree(False)
         return result
+
+
+def _chief_start(config: Config) -> float:
+    """Returns the seconds that the chief may need to take a run in a bucket over and restore it."""
+    return _RESTORE_SECONDS if parse(config.model_dir or "") else 0.0
 
 
 def _show_confusion(run: Run, predictions: Predictions | None, show: ShowConfusion) -> None:
