@@ -252,7 +252,7 @@ for ((tried = 1; tried <= attempts; tried++)); do
   attempt
   say "the run's status: $answer"
   case $answer in
-    "exit 75 saved" | "exit 76 saved" | lost | new | preempted) status=75 ;;
+    "exit 75 "* | "exit 76 saved" | lost | new | preempted) status=75 ;;
     *) read -r _ status _ <<<"$answer"; break ;;
   esac
 done

@@ -37,7 +37,10 @@ train() {
   linker=$!
   wait "$trainer" || status=$?
   kill "$linker" 2>/dev/null || true
-  [[ $status != 74 ]] || saved=unsaved # The last state is on this disk alone.
+  # In these cases, the last state is on this disk alone.
+  if [[ $status == 74 ]] || tail -n 5 "$(cat log_name)" | grep -q 'lacks the newest files of the run'; then
+    saved=unsaved
+  fi
   end "$status" "$saved"
 }
 

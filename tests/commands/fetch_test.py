@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.run_dir.mirror_test import content, write
+from tests.support.mirrors import content, write
 from trainer.main import main
 from trainer.run_dir.mirror import Mirror
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.run_dir.mirror_test import content, restored, write
+from tests.support.mirrors import content, restored, write
 from trainer.errors import UserError
 from trainer.run_dir import manifest
 from trainer.run_dir.mirror import Mirror

@@ -1,57 +1,15 @@
-"""Copies of a run directory in a bucket: what they hold, and what a kill leaves."""
+"""Copies of a run directory in a bucket: what is copied, and when."""
 
 import errno
-import itertools
-import json
 import os
 import pathlib
-import shutil
-import struct
-import subprocess
-import sys
-import time
 
 import pytest
 
-from tests.support.bucket_servers import kill
+from tests.support.mirrors import RECORD, content, restored, write
 from trainer.buckets.objects import UnavailableError
 from trainer.run_dir import manifest
 from trainer.run_dir.mirror import Mirror
-from trainer.run_dir.mirror_download import download
-
-RECORD = struct.pack("<Q4x", 5) + b"event" + b"\0" * 4
-
-
-def write(folder, update):
-    """The state of a run after `update` updates; what older states have stays as it is."""
-    folder.mkdir(exist_ok=True)
-    (folder / "lock").write_text("process 1 on host\n")
-    (folder / "secret").write_text("not for the bucket")
-    (folder / "flags.txt").write_text("--epochs=1\n")
-    with open(folder / "metrics.jsonl", "a") as file:
-        file.write(json.dumps({"update": update}) + "\n")
-    events = folder / "tensorboard/train/events.out.tfevents.1.host"
-    events.parent.mkdir(parents=True, exist_ok=True)
-    with open(events, "ab") as file:
-        file.write(RECORD)
-    for old in sorted(folder.glob("checkpoints/0*"))[:-1]:
-        shutil.rmtree(old)
-    checkpoint = folder / f"checkpoints/{update:09d}"
-    checkpoint.mkdir(parents=True)
-    (checkpoint / "checkpoint.index").write_bytes(b"index" * update)
-    (checkpoint / "checkpoint.data-00000-of-00001").write_bytes(bytes([update]) * 1000)
-
-
-def content(folder):
-    """Every file that a mirror copies, by path."""
-    found = {str(p.relative_to(folder)): p for p in folder.rglob("*") if p.is_file()}
-    return {k: p.read_bytes() for k, p in found.items() if k not in ("lock", "secret")}
-
-
-def restored(place, folder):
-    folder.mkdir()
-    found = download(place.connect(), place.url, folder)
-    return found and found[0], content(folder)
 
 
 def test_a_copy_has_all_files_of_the_run_and_none_of_the_machine(place, tmp_path):
@@ -164,108 +122,6 @@ def test_an_interrupted_copy_goes_on(place, tmp_path):
     assert mirror.copy()
     assert restored(place, tmp_path / "new")[1] == content(run)
     assert uploads >= 4
-
-
-# Two states of a run, each copied, with the deletion of what the second one does not need.
-COPIES = """
-import pathlib, sys
-from tests.run_dir.mirror_test import write
-from trainer.buckets import client, url
-from trainer.run_dir.mirror import Mirror
-run = pathlib.Path(sys.argv[1])
-mirror = Mirror(client.connect(url.parse(sys.argv[2])), run, int(sys.argv[3]))
-for update in (1, 2):
-    write(run, update)
-    mirror.copy()
-    mirror.clean()
-"""
-
-
-def states(folder):
-    """The content of the run directory after each of its states."""
-    found = []
-    for update in (1, 2):
-        write(folder, update)
-        found.append(content(folder))
-    return found
-
-
-def kill_at(place, number, arrives, folder):
-    """Copies the states in a process that is killed at a request; returns its status.
-
-    `arrives`: the request is carried out before the kill, and only its answer is lost.
-    """
-    running = []
-
-    def end():
-        while not running:
-            time.sleep(0.001)
-        kill(running[0].pid)
-
-    def rule(request):
-        if request.number != number:
-            return None
-        if arrives:
-            return "kill"
-        end()
-        return "drop"
-
-    place.proxy.requests.clear()
-    place.proxy.rule, place.proxy.killed = rule, end
-    command = [sys.executable, "-c", COPIES, str(folder), place.url, "1"]
-    running.append(subprocess.Popen(command, stderr=subprocess.PIPE))
-    _, errors = running[0].communicate()
-    place.proxy.rule = lambda request: None
-    assert running[0].returncode in (0, -9), errors
-    return running[0].returncode
-
-
-@pytest.mark.parametrize("arrives", [False, True], ids=["before", "after"])
-def test_a_kill_at_any_request_leaves_a_whole_state(place, tmp_path, arrives):
-    expected = states(tmp_path / "expected")
-    committed = 0
-    for number in itertools.count(1):
-        place.folder = f"{tmp_path.name}/{number}"
-        status = kill_at(place, number, arrives, tmp_path / f"run{number}")
-        state, files = restored(place, tmp_path / f"new{number}")
-        if status == 0:
-            assert files == expected[-1]
-            break
-        if state is None:
-            assert committed == 0
-            continue
-        assert state.number >= committed
-        committed = state.number
-        assert files == expected[committed - 1]
-        # The next owner commits its own copy, and deletes all of the killed one's.
-        owner = Mirror(place.connect(), tmp_path / f"new{number}", 2)
-        owner.copy()
-        owner.clean()
-        assert manifest.newest(place.connect(), place.url).generation == 2
-        assert all(n.startswith("generation-000002/") for n in place.connect().names(""))
-    assert number > 10
-
-
-def test_a_stalled_owner_cannot_harm_the_next_one(place, tmp_path):
-    run, other = tmp_path / "run", tmp_path / "other"
-    write(run, 1)
-    stalled = Mirror(place.connect(), run, 1)
-    stalled.copy()
-    _, files = restored(place, other)
-    owner = Mirror(place.connect(), other, 2)
-    owner.copy()
-    owner.clean()
-    for update in (2, 3, 4):
-        write(run, update)
-        stalled.copy()
-        stalled.clean()
-    assert manifest.newest(place.connect(), place.url).generation == 2
-    assert restored(place, tmp_path / "new")[1] == files
-    shutil.rmtree(tmp_path / "new")
-    write(other, 5)
-    owner.copy()
-    owner.clean()
-    assert restored(place, tmp_path / "new")[1] == content(other)
 
 
 def test_a_file_that_shrinks_is_copied_anew(place, tmp_path):

@@ -1,11 +1,12 @@
 """The thread that copies a run: it outlives errors, and its end waits only so long."""
 
+import pathlib
 import threading
 import time
 
 import pytest
 
-from tests.run_dir.mirror_test import content, restored, write
+from tests.support.mirrors import content, restored, write
 from trainer.buckets import lease
 from trainer.errors import TryAgainError, UserError
 from trainer.run_dir import checkpoint_names, manifest, mirror_thread
@@ -87,6 +88,9 @@ def test_the_end_waits_only_so_long(
     with pytest.raises(TryAgainError, match="lacks the newest files of the run, which are in"):
         thread.close(lambda: stopped, patience)
     assert time.monotonic() - start < 10
+    # A TPU job recognises by these words that its disk alone has the last state.
+    script = pathlib.Path("scripts/tpu/tpu_worker.sh").read_text()
+    assert "lacks the newest files of the run" in script
 
 
 def test_a_run_that_another_process_owns_is_not_copied(place, thread, tmp_path, logged):

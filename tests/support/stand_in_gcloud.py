@@ -42,7 +42,11 @@ exit 0
 TRAINER = """#!/usr/bin/env bash
 [ "$1" = -c ] && { echo /lib/libtpu.so; exit; }
 run=job/runs/gs-bucket-runs-job
-copy() { grep -q '"copies": "fail"' "$STAND_IN/scenario.json" && exit 74; cp -r $run/* "$place"; }
+copy() {
+  grep -q '"copies": "fail"' "$STAND_IN/scenario.json" || { cp -r $run/* "$place"; return; }
+  echo "crescendo train: gs://bucket/runs/job lacks the newest files of the run, which are in $run."
+  exit 75
+}
 trap 'echo stopped, with a checkpoint; copy; exit 75' TERM
 echo "$@" >>"$STAND_IN/trained"
 echo "$TF_PLUGGABLE_DEVICE_LIBRARY_PATH" >>"$STAND_IN/libraries"

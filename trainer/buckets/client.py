@@ -17,6 +17,7 @@ from trainer.buckets.objects import (
 )
 from trainer.buckets.url import SCHEMES, BucketUrl
 from trainer.errors import UserError
+from trainer.system.regular_file import chunks
 
 try:
     import obstore
@@ -34,8 +35,6 @@ _NO_BUCKET = re.compile(r"NoSuchBucket|specified bucket does not exist")
 # Answers that do not change if the request is repeated.
 _REFUSED = re.compile(r"status code: (301|307|400|401|403|501) ")
 _OTHER_REGION = re.compile(r"incorrectly configured region|status code: 30[17] ")
-# Errors of files with credentials, which are read before any request.
-_SETTINGS = re.compile(r"(?i)unable to open|decod(e|ing)|unknown variant|service account|invalid")
 # Addresses from which a cloud's machine receives credentials. A request fails on other machines.
 _METADATA = re.compile(r"169\.254\.169\.254|metadata\.google\.internal|169\.254\.170\.2")
 
@@ -63,8 +62,11 @@ class _StoreObjects:
 
     def __init__(self, url: BucketUrl) -> None:
         self._version = "version" if url.scheme == "gs" else "e_tag"
-        with _translated():
-            self._store = _store(url)
+        try:
+            with _translated():
+                self._store = _store(url)
+        except UnavailableError as error:  # No request was sent, so that a repetition cannot help.
+            raise RefusedError(str(error)) from error
 
     def create(self, name: str, content: bytes) -> str:
         return self._put(name, content, "create")
@@ -90,7 +92,7 @@ class _StoreObjects:
                     obstore.put(self._store, name, content, mode="create", use_multipart=False)
                 else:  # S3 allows 10,000 pieces.
                     piece = max(_PIECE, size // 9_000)
-                    obstore.put(self._store, name, _pieces(file, size, piece), chunk_size=piece)
+                    obstore.put(self._store, name, chunks(file, size, piece), chunk_size=piece)
         except ConflictError as error:
             raise UnavailableError(f"{name} exists already") from error
 
@@ -144,15 +146,6 @@ def _store(url: BucketUrl) -> Any:
     return kind(url.bucket, config=config, client_options=client, **options)
 
 
-def _pieces(file: BinaryIO, size: int, piece: int) -> Iterator[bytes]:
-    while size:
-        content = file.read(min(size, piece))
-        if not content:
-            raise OSError("a file of the run became shorter while it was read")
-        size -= len(content)
-        yield content
-
-
 @contextlib.contextmanager
 def _translated(*, writes: bool = False) -> Iterator[None]:
     """Translates obstore's errors; `writes` tells that only the bucket can be missing."""
@@ -178,7 +171,7 @@ def _translated(*, writes: bool = False) -> Iterator[None]:
 
 def _kind(text: str) -> type[UnavailableError]:
     """Returns the error for a failure that has no exception of its own in obstore."""
-    refused = (_NO_BUCKET, _METADATA, _REFUSED, _OTHER_REGION, _SETTINGS)
+    refused = (_NO_BUCKET, _METADATA, _REFUSED, _OTHER_REGION)
     return RefusedError if any(each.search(text) for each in refused) else UnavailableError
 
 

@@ -159,7 +159,7 @@ def take(
       place: URL of the run, for messages.
       seconds: duration of the lease.
       ended: returns whether the owner of a claim has surely ended.
-      unused: returns the lowest generation above all that have objects, if there is no lease.
+      unused: returns the generation of a first owner; called if the bucket has no lease.
 
     Raises:
       TryAgainError: if another process holds the lease.

@@ -119,7 +119,6 @@ def _train(
         try:
             # The model of a range test is not used, so its confusion matrix is not shown.
             shown = None if config.anneal == "range_test" else _show_confusion(path, config)
-            # Both are called, because a signal before the first call of `stopped` ends the process.
             result = run.train(config, path, lambda: stopped() or bool(lost()), worker, shown)
         except NonFiniteLossError as error:
             output.say(f"crescendo train: {error}", to=sys.stderr)

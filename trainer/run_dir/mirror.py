@@ -19,7 +19,7 @@ from trainer.buckets.objects import ConflictError, MissingError, Objects, Unavai
 from trainer.run_dir import checkpoint_names, manifest
 from trainer.run_dir.manifest import Files, Manifest, Part
 from trainer.system.output import log
-from trainer.system.regular_file import opener
+from trainer.system.regular_file import chunks, opener
 
 # Name of the file that ties a local run directory to the bucket; it is not copied.
 ORIGIN = "bucket.json"
@@ -170,7 +170,8 @@ class Mirror:
         self._upload_number += 1
         name = f"{manifest.folder(self._generation)}{path}.{self._upload_number:06d}"
         digest = hashlib.sha256()
-        for chunk in _chunks(file, start, size):
+        file.seek(start)
+        for chunk in chunks(file, size, _CHUNK):
             digest.update(chunk)
         file.seek(start)
         self._objects.upload(name, file, size)
@@ -246,13 +247,3 @@ def _whole(file: BinaryIO, name: str, start: int, end: int) -> int:
             break
         position += _RECORD_BYTES + length
     return position
-
-
-def _chunks(file: BinaryIO, start: int, size: int) -> Iterator[bytes]:
-    file.seek(start)
-    while size:
-        chunk = file.read(min(_CHUNK, size))
-        if not chunk:
-            raise OSError("a file of the run became shorter while it was read")
-        size -= len(chunk)
-        yield chunk

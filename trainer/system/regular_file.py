@@ -87,5 +87,19 @@ def read_regular(path: str | os.PathLike[str], most_bytes: int) -> bytes:
         return content
 
 
+def chunks(file: BinaryIO, size: int, most: int) -> Iterator[bytes]:
+    """Yields the next `size` bytes of an open file, at most `most` bytes at once.
+
+    Raises:
+      OSError: if the file has fewer bytes, because another process shortened it.
+    """
+    while size:
+        chunk = file.read(min(size, most))
+        if not chunk:
+            raise OSError(errno.EIO, "it became shorter while it was read")
+        size -= len(chunk)
+        yield chunk
+
+
 def _not_regular(kind: str, name: str) -> NotRegularError:
     return NotRegularError(errno.EINVAL, f"it is {kind}, not a regular file", name)

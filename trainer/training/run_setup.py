@@ -28,14 +28,7 @@ from trainer.schedule import averaging, trajectory
 from trainer.system import memory
 from trainer.system.atomic_file import write_atomic
 from trainer.system.output import log
-from trainer.training import (
-    balance,
-    micro_batch_search,
-    precision,
-    pretrained,
-    run_plan,
-    setup,
-)
+from trainer.training import balance, micro_batch_search, precision, pretrained, run_plan, setup
 from trainer.training.averaging import ModelAverage
 from trainer.training.evaluation import Evaluator
 from trainer.training.outputs import Outputs, open_outputs
