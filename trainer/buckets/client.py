@@ -13,6 +13,7 @@ from trainer.buckets.objects import (
     MissingError,
     Objects,
     RefusedError,
+    Stat,
     UnavailableError,
 )
 from trainer.buckets.url import SCHEMES, BucketUrl
@@ -96,15 +97,31 @@ class _StoreObjects:
         except ConflictError as error:
             raise UnavailableError(f"{name} exists already") from error
 
-    def download(self, name: str, file: BinaryIO) -> None:
+    def download(self, name: str, file: BinaryIO) -> Stat:
         with _translated():
-            chunks = iter(obstore.get(self._store, name).stream())
+            found = obstore.get(self._store, name)
+            chunks = iter(found.stream())
         while True:
             with _translated():
                 chunk = next(chunks, None)
             if chunk is None:
-                return
+                return _stat(found.meta)
             file.write(chunk)  # A full disk is not an error of the bucket.
+
+    def read_range(self, name: str, start: int, stop: int) -> tuple[bytes, Stat]:
+        with _translated():
+            found = obstore.get(self._store, name, options={"range": (start, stop)})
+            return bytes(found.bytes()), _stat(found.meta)
+
+    def stats(self) -> Iterator[tuple[str, Stat]]:
+        parts = iter(obstore.list(self._store))
+        while True:
+            with _translated():
+                part = next(parts, None)
+            if part is None:
+                return
+            for meta in part:
+                yield meta["path"], _stat(meta)
 
     def names(self, prefix: str) -> list[str]:
         folder, _, _ = prefix.rpartition("/")
@@ -118,6 +135,11 @@ class _StoreObjects:
                 obstore.delete(self._store, name)
         except ConflictError as error:
             raise UnavailableError(str(error)) from error
+
+
+def _stat(meta: Any) -> Stat:
+    # The clients of the services give fractions of a second in some answers only.
+    return Stat(meta["size"], int(meta["last_modified"].timestamp()))
 
 
 def _store(url: BucketUrl) -> Any:

@@ -1,8 +1,8 @@
 """Defines what the program needs of a bucket, and checks that a service provides it."""
 
 import secrets
-from collections.abc import Callable
-from typing import BinaryIO, Protocol
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, NamedTuple, Protocol
 
 from trainer.buckets.url import BucketUrl
 from trainer.errors import UserError
@@ -22,6 +22,18 @@ class UnavailableError(Exception):
 
 class RefusedError(UnavailableError):
     """Raised if the bucket does not exist, or the credentials are missing or lack a permission."""
+
+
+class Stat(NamedTuple):
+    """What a listing tells of an object.
+
+    Attributes:
+      size: size, in bytes.
+      modified: time of its last change, in seconds since 1970.
+    """
+
+    size: int
+    modified: int
 
 
 class Objects(Protocol):
@@ -55,12 +67,22 @@ class Objects(Protocol):
     def upload(self, name: str, file: BinaryIO, size: int) -> None:
         """Creates an object from the next `size` bytes of `file`."""
 
-    def download(self, name: str, file: BinaryIO) -> None:
+    def download(self, name: str, file: BinaryIO) -> Stat:
         """Writes the content of an object to `file`.
 
         Raises:
           MissingError: if the object does not exist.
         """
+
+    def read_range(self, name: str, start: int, stop: int) -> tuple[bytes, Stat]:
+        """Returns the bytes of an object from position `start` to `stop`.
+
+        Raises:
+          MissingError: if the object does not exist.
+        """
+
+    def stats(self) -> Iterator[tuple[str, Stat]]:
+        """Yields the names of all objects, and what the listing tells of them."""
 
     def names(self, prefix: str) -> list[str]:
         """Returns the names that begin with `prefix`, in alphabetical order."""

@@ -4,6 +4,7 @@ The command imports TensorFlow only to measure how fast this machine decodes ima
 the model's layers if --layer_decay is set.
 """
 
+import dataclasses
 import json
 import pathlib
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 
 from trainer.config import image_sizes
 from trainer.config.flags import Config
-from trainer.data import class_balance, image_listing
+from trainer.data import bucket_files, class_balance, image_listing
 from trainer.data.tfds import sizes
 from trainer.errors import UserError
 from trainer.reports import plan_plot
@@ -46,6 +47,9 @@ def run(config: Config) -> int:
     lines = _model_lines(config)
     lines += notes.lines(config, examples, counted)
     found: dict[str, Any] = {"examples": examples, "total_updates": updates}
+    if not config.train_examples and (fetched := bucket_files.find(config)):
+        found["data"] = dataclasses.asdict(fetched)
+        lines.append(fetched.line())
     if machines and _stays_encoded(config):
         from trainer.training import input_rate  # Imports TensorFlow.
 

@@ -69,7 +69,7 @@ class Config(RunFlags):
     )
     cache_dir: str | None = _run(
         None,
-        "Local folder for the files of runs in buckets (unset: ~/.cache/crescendo).",
+        "Local folder for files that are in buckets (unset: ~/.cache/crescendo).",
         problem=local_path.problem,
         scope=Scope.MACHINE,
         commands=(*MODEL, "report"),

@@ -1,4 +1,4 @@
-"""Checks the paths in flags. Most paths must be local; only --data_dir may be a URL for TFDS."""
+"""Checks the paths in flags. Runs and data may be in a bucket; other paths must be local."""
 
 import os
 import re
@@ -30,9 +30,16 @@ def empty(value: str) -> str:
     )
 
 
+def data_problem(path: str) -> str:
+    """Returns why `path` cannot be a folder of images, local or in a bucket; "" if it can be."""
+    return _bucket_problem(path) if scheme(path) in url.SCHEMES else problem(path)
+
+
 def remote_problem(path: str) -> str:
     """Returns why TFDS cannot use `path`, which may be a URL; "" if TFDS can use it."""
     kind = scheme(path)
+    if kind in url.SCHEMES:
+        return _bucket_problem(path)
     if kind and "://" not in path:
         return f"is a URL with one slash, which would name a local folder: write {kind}://"
     return _home_problem(path) or empty(path)
@@ -53,6 +60,12 @@ def problem(path: str) -> str:
 def run_problem(path: str) -> str:
     """Returns why `path` cannot be a run directory, local or in a bucket; "" if it can be one."""
     return url.problem(path) if scheme(path) in url.SCHEMES else problem(path)
+
+
+def _bucket_problem(path: str) -> str:
+    if url.parse(path):
+        return ""
+    return f"is not the URL of a folder in a bucket: write it as in {scheme(path)}://bucket/data"
 
 
 def _home_problem(path: str) -> str:

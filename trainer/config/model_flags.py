@@ -28,7 +28,9 @@ _ALPHA = must_be("above 0 and at most 1e6", lambda value: 0 < value <= 1e6)
 
 def _dataset_problem(name: str) -> str:
     kind, colon, path = name.partition(":")
-    is_path = colon and kind in ("image_folder", "image_csv")
+    if colon and kind == "image_folder":
+        return local_path.data_problem(path)
+    is_path = colon and kind == "image_csv"
     return local_path.problem(path) if is_path else local_path.empty(name)
 
 
@@ -47,13 +49,14 @@ class ModelFlags:
     dataset: str = _data(
         "fashion_mnist",
         "Name of a TFDS image dataset; image_folder:PATH for images like PATH/train/cat/1.jpg or "
-        "PATH/cat/1.jpg; or image_csv:FILE for a CSV file of paths and labels.",
+        "PATH/cat/1.jpg, where PATH may be in a bucket; or image_csv:FILE for a CSV file of paths "
+        "and labels.",
         problem=_dataset_problem,
         commands=(*MODEL, "convert"),
     )
     data_dir: str | None = _data(
         None,
-        "Folder of TFDS datasets (unset: TFDS's default).",
+        "Folder of TFDS datasets, which may be in a bucket (unset: TFDS's default).",
         problem=local_path.remote_problem,
         scope=Scope.FREE,
         commands=(*MODEL, "convert"),

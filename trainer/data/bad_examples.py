@@ -10,8 +10,9 @@ from typing import NoReturn
 
 import tensorflow as tf
 
+from trainer.data.bucket import opened
 from trainer.data.class_names import printable
-from trainer.errors import UserError
+from trainer.errors import ExitError, UserError
 from trainer.system.output import log
 from trainer.system.regular_file import opener, read_regular
 
@@ -93,10 +94,10 @@ class BadExamples:
             self._refused = self._refused or UserError(message)
         raise self._refused
 
-    def refusal(self, _: tf.errors.OpError) -> UserError | None:
-        """Returns the UserError that `refuse` raised, or None if `refuse` was not called.
+    def refusal(self, _: tf.errors.OpError) -> ExitError | None:
+        """Returns the error that `refuse`, or the reading of a bucket, raised; None if none did.
 
         TensorFlow replaces an error from its input pipeline by an error of its own type. A caller
         that catches TensorFlow's error gets the original error from this method.
         """
-        return self._refused
+        return self._refused or opened.failure()

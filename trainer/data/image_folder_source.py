@@ -7,6 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.data import image_listing, picture_files
+from trainer.data.bucket import opened
+from trainer.data.bucket.folder import BucketFolder
 from trainer.data.class_names import places, refuse_unknown, split_summary
 from trainer.data.image_files import Files
 from trainer.data.indexed import IndexedDataset, Opened
@@ -31,6 +33,9 @@ def load(
             `class_names`, and `skip` is False.
     """
     files = image_listing.list_files(dataset, split)
+    folder = opened.of(files.path(0))  # A split has at least one file.
+    if folder:
+        folder.need(map(files.path, range(len(files))), split)
     names = tuple(sorted(set(files.class_names)) if class_names is None else class_names)
     refuse_unknown(files.class_names, names, f"{dataset} {split}", skip)
     labels = np.array(places(files.class_names, names), np.int32)[files.class_of]  # [N]
@@ -43,7 +48,7 @@ def load(
         class_names=names,
         image_shape=(image_size, image_size, CHANNELS),
         name=f"{dataset} {split}",
-        fetch=_fetch(files, labels, largest),
+        fetch=_fetch(files, labels, largest, folder),
         labels=lambda: labels.astype(np.int64),
         open=lambda path, orientation, label: Opened(tf.io.read_file(path), label, orientation),
         describe=files.path,
@@ -55,7 +60,7 @@ def load(
 
 
 def _fetch(
-    files: Files, labels: np.ndarray, largest: int
+    files: Files, labels: np.ndarray, largest: int, folder: BucketFolder | None
 ) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
     """Returns the function that maps indices [n] to paths, EXIF orientations and labels, each [n].
 
@@ -68,6 +73,8 @@ def _fetch(
         label_of = tf.constant(labels)  # int32 [N]
 
     def look(paths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if folder:
+            folder.bring(map(os.fsdecode, paths))
         return picture_files.look(paths, largest)
 
     def fetch(indices: tf.Tensor) -> tuple[tf.Tensor, ...]:

@@ -1,6 +1,7 @@
 """Lists the images of --dataset=image_folder:PATH or image_csv:PATH, without TensorFlow."""
 
 from trainer.data import folder_layout, image_csv, image_folder
+from trainer.data.bucket import opened
 from trainer.data.image_files import Files
 
 _FOLDER, _CSV = folder_layout.PREFIX, image_csv.PREFIX
@@ -12,9 +13,10 @@ def is_listed(dataset: str) -> bool:
 
 
 def _path(dataset: str) -> tuple[bool, str]:
-    """Returns whether a dataset is a CSV file, and the path of the file or folder."""
-    is_csv = dataset.startswith(_CSV)
-    return is_csv, dataset.removeprefix(_CSV if is_csv else _FOLDER)
+    """Returns whether a dataset is a CSV file, and the local path of the file or folder."""
+    if dataset.startswith(_CSV):
+        return True, dataset.removeprefix(_CSV)
+    return False, opened.local_images(dataset.removeprefix(_FOLDER))
 
 
 def list_files(dataset: str, split: str) -> Files:

@@ -19,7 +19,7 @@ from trainer.data.class_names import refuse_unknown, split_summary
 from trainer.data.decode import MAX_PIXELS
 from trainer.data.in_memory import InMemoryDataset, aligned_empty, pixel_statistics
 from trainer.data.indexed import IndexedDataset
-from trainer.data.tfds import records, tfrecords
+from trainer.data.tfds import records, set_files, tfrecords
 from trainer.data.tfds.prepare import find_builder, prepare
 from trainer.data.tfds.sizes import count_examples
 from trainer.data.tfds.splits import count_split
@@ -83,15 +83,15 @@ def load(
     own_names = records.label_names(label, dataset)
     names = own_names if class_names is None else tuple(class_names)
     refuse_unknown(own_names, names, dataset, bad.skip)
-    formats = records.formats(builder)
-    if records.TFRECORD in formats and not streamed:
+    formats = set_files.formats(builder)
+    if set_files.TFRECORD in formats and not streamed:
         loaded = tfrecords.load(builder, split, image_size, names, name)
         counts = np.bincount(loaded.labels, minlength=len(names)).tolist()
         summary = split_summary(split, loaded.examples, names, counts)
         return dataclasses.replace(loaded, summary=summary)
-    if records.ARRAY_RECORD not in formats:
+    if set_files.ARRAY_RECORD not in formats:
         raise _needs_index(builder, dataset, data_dir, streamed or "it is not TFRecord either")
-    source = records.indexed(builder, split, shape, names, name)
+    source = records.indexed(builder, split, shape, names, name, whole=not streamed)
     summary = split_summary(split, source.examples, names)
     source = dataclasses.replace(source, summary=summary, max_pixels=max_pixels)
     return source if streamed else _decoded(source, augment, bad)
@@ -125,7 +125,9 @@ def _prepared(
     expected = count_examples(dataset, split, data_dir) or 0
     # A new set gets an index if its examples stay on disk, or if its images vary in size.
     with_index = streamed or not fixed or not _fits(expected, shape)
-    builder = prepare(dataset, data_dir, records.ARRAY_RECORD if with_index else records.TFRECORD)
+    builder = prepare(
+        dataset, data_dir, set_files.ARRAY_RECORD if with_index else set_files.TFRECORD
+    )
     examples = count_split(builder.info.splits, split, dataset)
     if not streamed and not _fits(examples, shape):
         size = examples * int(np.prod(shape)) / 1e9
@@ -242,7 +244,7 @@ def _needs_index(
     builder: tfds.core.DatasetBuilder, dataset: str, data_dir: str | None, reason: str
 ) -> UserError:
     folder = f" --data_dir={shlex.quote(data_dir)}" if data_dir else ""
-    formats = " and ".join(sorted(form.value for form in records.formats(builder)))
+    formats = " and ".join(sorted(form.value for form in set_files.formats(builder)))
     return UserError(
         f"{dataset} is prepared as {formats}, which has no index, and {reason}. Convert it, once:\n"
         f"python -m trainer convert --dataset={dataset}{folder}"

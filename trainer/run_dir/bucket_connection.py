@@ -20,13 +20,16 @@ _PATIENCE = 180.0
 _Answer = TypeVar("_Answer")
 
 
-def local_folder(url: BucketUrl, cache_dir: str | None) -> pathlib.Path:
-    """Returns the local directory of the run at `url`, in `cache_dir` or the user's cache."""
+def local_folder(url: BucketUrl, cache_dir: str | None, kind: str = "runs") -> pathlib.Path:
+    """Returns the local directory of the run at `url`, in `cache_dir` or the user's cache.
+
+    For data in a bucket, `kind` is "data".
+    """
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     root = pathlib.Path(cache_dir or pathlib.Path(cache, "crescendo")).expanduser()
     readable = re.sub(r"[^A-Za-z0-9._]+", "-", str(url))[:100]
     digest = hashlib.sha256(str(url).encode()).hexdigest()[:8]  # Two URLs may look the same.
-    return root / "runs" / f"{readable}-{digest}"
+    return root / kind / f"{readable}-{digest}"
 
 
 def connect(url: BucketUrl) -> Objects:

@@ -13,7 +13,7 @@ from trainer.data import image_listing, mixing, pipeline
 from trainer.data.bad_examples import BadExamples
 from trainer.data.datasets import PREFETCH
 from trainer.data.indexed import IndexedDataset
-from trainer.data.tfds import prepare, records
+from trainer.data.tfds import prepare, set_files
 from trainer.errors import UserError
 from trainer.schedule.plan import Phase
 from trainer.system.cores import usable
@@ -108,5 +108,5 @@ def _check_is_here(config: Config) -> None:
     builder = prepare.find_builder(config.dataset, config.data_dir)
     if not prepare.is_prepared(builder):
         raise UserError(f"{config.dataset} is not prepared here.")
-    if records.ARRAY_RECORD not in records.formats(builder):
+    if set_files.ARRAY_RECORD not in set_files.formats(builder):
         raise UserError(f"{config.dataset} is not prepared as ArrayRecord.")

@@ -18,7 +18,7 @@ from tensorflow_datasets.core.file_adapters import ArrayRecordFileAdapter
 
 from trainer.config import local_path
 from trainer.data import image_listing
-from trainer.data.tfds import records
+from trainer.data.tfds import set_files
 from trainer.data.tfds.prepare import find_builder, is_prepared, lock_preparation
 from trainer.errors import UserError
 from trainer.system.cores import usable
@@ -39,29 +39,29 @@ def convert(dataset: str, data_dir: str | None) -> pathlib.Path | None:
     """
     if image_listing.is_listed(dataset):
         raise UserError(f"{dataset} needs no converting: its files are read by name.")
-    builder = find_builder(dataset, data_dir)
-    if local_path.scheme(os.fspath(builder.data_dir_root)):
+    if data_dir and local_path.scheme(data_dir):
         raise UserError(
-            f"{dataset} is in {builder.data_dir_root}, and can be converted only on a local disk.\n"
+            f"{dataset} is in {data_dir}, and can be converted only on a local disk.\n"
             "Copy the set to a local folder, and name the folder with --data_dir."
         )
-    if not is_prepared(builder) or records.ARRAY_RECORD in records.formats(builder):
+    builder = find_builder(dataset, data_dir)
+    if not is_prepared(builder) or set_files.ARRAY_RECORD in set_files.formats(builder):
         return _convert(dataset, builder)
     with lock_preparation(builder, dataset):  # Two processes must not write one file.
         return _convert(dataset, find_builder(dataset, data_dir))
 
 
 def _convert(dataset: str, builder: tfds.core.DatasetBuilder) -> pathlib.Path | None:
-    formats = records.formats(builder) if is_prepared(builder) else set()
-    if records.ARRAY_RECORD in formats:
+    formats = set_files.formats(builder) if is_prepared(builder) else set()
+    if set_files.ARRAY_RECORD in formats:
         return None
-    if records.TFRECORD not in formats:
+    if set_files.TFRECORD not in formats:
         raise UserError(
             f"{dataset} is not prepared as tfrecord in {builder.data_dir_root}: training prepares "
             "the format it needs. To convert a prepared set, give its --data_dir."
         )
     folder = pathlib.Path(builder.data_path)
-    sources, targets = _files(builder, records.TFRECORD), _files(builder, records.ARRAY_RECORD)
+    sources, targets = _files(builder, set_files.TFRECORD), _files(builder, set_files.ARRAY_RECORD)
     missing = [
         (source, target, examples)
         for (source, examples), (target, _) in zip(sources, targets, strict=True)
@@ -113,7 +113,7 @@ def _copy_all(files: list[tuple[str, str, int]]) -> None:
 def _describe(builder: tfds.core.DatasetBuilder, folder: pathlib.Path) -> None:
     """Adds ArrayRecord to the set's description, and replaces the description's file atomically."""
     description = builder.info.as_proto
-    description.alternative_file_formats.append(records.ARRAY_RECORD.value)
+    description.alternative_file_formats.append(set_files.ARRAY_RECORD.value)
     with tempfile.TemporaryDirectory(dir=folder) as new:
         dataset_info.write_dataset_info_proto(description, dataset_info_dir=new)
         (name,) = os.listdir(new)

@@ -22,6 +22,7 @@ import requests
 import tensorflow_datasets as tfds
 from google.protobuf.json_format import ParseError
 
+from trainer.data.bucket import opened
 from trainer.errors import UserError
 from trainer.system import file_lock
 from trainer.system.regular_file import opener
@@ -63,9 +64,12 @@ def find_builder(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder
     A prepared folder has a file features.json with names of Python modules, and TFDS imports these
     modules. The working folder is not searched for them, because it may hold downloaded code.
 
+    If `data_dir` is in a bucket, this function fetches the files that describe the set.
+
     Raises:
         UserError: if TFDS has no such dataset, configuration or version, or the folder is unusable.
     """
+    data_dir = opened.local_data_dir(data_dir, dataset)
     try:
         with _only_installed_modules():
             return tfds.builder(dataset, data_dir=data_dir)
@@ -128,6 +132,8 @@ def prepare(
     if is_prepared(builder):
         return builder
     root = os.fspath(builder.data_dir_root)
+    if data_dir and "://" in data_dir:
+        root = data_dir
     if "://" in root:
         raise UserError(
             f"{dataset} is not prepared in {root}: {_prepare_elsewhere(dataset)} {root}"

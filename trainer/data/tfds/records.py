@@ -9,16 +9,15 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
-from tensorflow_datasets.core import dataset_info
 
+from trainer.data.bucket.folder import BucketFolder
+from trainer.data.bucket.placeholders import is_placeholder
 from trainer.data.class_names import places
 from trainer.data.indexed import IndexedDataset, Opened
-from trainer.data.tfds import record_labels
+from trainer.data.tfds import record_labels, set_files
+from trainer.data.tfds.remote_records import RemoteRecords
 from trainer.data.tfds.splits import count_split
 from trainer.errors import UserError
-
-ARRAY_RECORD = tfds.core.FileFormat.ARRAY_RECORD
-TFRECORD = tfds.core.FileFormat.TFRECORD
 
 # With these options, ArrayRecord's reader uses the calling thread and does not read ahead. Reading
 # a record of 92 KB takes 67 µs and one system call, with any buffer size from 8 to 128 KiB.
@@ -61,18 +60,14 @@ def label_names(label: tfds.features.ClassLabel, dataset: str) -> tuple[str, ...
     return tuple(label.names)
 
 
-def formats(builder: tfds.core.DatasetBuilder) -> set[tfds.core.FileFormat]:
-    """Returns the file formats in which a set is prepared."""
-    others = builder.info.as_proto.alternative_file_formats
-    return {builder.info.file_format, *map(tfds.core.FileFormat, others)}
-
-
 def indexed(
     builder: tfds.core.DatasetBuilder,
     split: str,
     image_shape: tuple[int, int, int],
     class_names: tuple[str, ...],
     name: str,
+    *,
+    whole: bool,
 ) -> IndexedDataset:
     """Opens a split for reading by index; its set must be prepared as ArrayRecord.
 
@@ -83,18 +78,24 @@ def indexed(
         class_names: the run's class names. A label becomes the index of its class name, or −1 if
             the name is absent.
         name: name of the split for messages.
+        whole: whether to fetch the files of a set in a bucket now, because all records are read.
 
     Raises:
-        UserError: if files are missing, or this process may not open all files.
+        UserError: if files are missing, or this process may not open all files, or a set in a
+            bucket does not fit on the disk.
     """
-    pieces = [piece for piece in files(builder, split, ARRAY_RECORD) if piece.take > 0]
+    pieces = [
+        piece
+        for piece in set_files.pieces(builder, split, set_files.ARRAY_RECORD)
+        if piece.take > 0
+    ]
     missing = [piece.filename for piece in pieces if not os.path.exists(piece.filename)]
     if missing:
         raise UserError(
             f"{name}: {len(missing)} of {len(pieces)} files are missing, such as {missing[0]}.\n"
             "Restore them, or delete the folder and prepare it again."
         )
-    shards = _Shards(pieces)
+    shards = _Shards(pieces, set_files.fetch(pieces, name, whole=whole))
     image_key, label_key = builder.info.supervised_keys
     own_names = label_names(supervised_features(builder, name)[1], name)
     # [the set's classes + 1]: the last element is the label of an example without a class.
@@ -124,16 +125,6 @@ def indexed(
     )
 
 
-def files(
-    builder: tfds.core.DatasetBuilder, split: str, file_format: tfds.core.FileFormat
-) -> list[Any]:
-    """Returns a split's pieces: each has a file's name, and numbers of records to skip and take."""
-    splits = dataset_info.get_split_dict_from_proto(
-        builder.info.as_proto, builder.data_path, file_format
-    )
-    return splits[split].file_instructions
-
-
 class _Shards:
     """Reads records of ArrayRecord files by index; several threads may call `read` at once.
 
@@ -141,15 +132,20 @@ class _Shards:
 
     With 64 files and 16 records of 100 bytes per call, one thread reads 26,000 records/s. TFDS's
     own data source starts up to 64 threads per call, and reads 5,000 records/s.
+
+    Args:
+        pieces: pieces of the split, from `set_files.pieces`.
+        folder: folder in a bucket that holds the files; None if they are local.
     """
 
-    def __init__(self, pieces: list[Any]) -> None:
-        self._pieces = pieces
+    def __init__(self, pieces: list[Any], folder: BucketFolder | None) -> None:
+        self._pieces, self._folder = pieces, folder
         takes = np.array([piece.take for piece in pieces])
         self._ends = np.cumsum(takes)  # [shards]: last index of each shard, plus 1.
         # An index plus its shard's offset is the record's number in the file.
         self._offsets = np.array([piece.skip for piece in pieces]) - self._ends + takes
         self._readers: list[Any] = [None] * len(pieces)
+        self._remote: dict[int, RemoteRecords] = {}
         self._lock = threading.Lock()
         _allow_open_files(len({str(piece.filename) for piece in pieces}))
 
@@ -157,9 +153,17 @@ class _Shards:
         """Returns the records at `indices`, int64 [n], as bytes [n]; unreadable records are b""."""
         shards, numbers = self._places(indices)
         records = np.empty(len(indices), object)
-        for shard in np.unique(shards):
+
+        def fill(shard: int) -> None:
             (slots,) = np.nonzero(shards == shard)
             records[slots] = self._read(shard, numbers[slots].tolist())
+
+        used = np.unique(shards).tolist()
+        if self._folder and not all(map(self._is_here, used)):
+            self._folder.each(fill, used)  # Reading from a bucket waits most of the time.
+        else:
+            for shard in used:
+                fill(shard)
         return records
 
     def describe(self, index: int) -> str:
@@ -173,12 +177,33 @@ class _Shards:
         return shards, indices + self._offsets[shards]
 
     def _read(self, shard: int, records: list[int]) -> list[bytes]:
+        if self._folder and not self._is_here(shard):
+            return self._remote_records(shard).read(records)
         try:
             return self._reader(shard).read(records)
         except (RuntimeError, ValueError, IndexError, OSError):
-            if len(records) == 1:
+            if len(records) > 1:
+                return [self._read(shard, [record])[0] for record in records]
+            if not self._folder:
                 return [b""]
-            return [self._read(shard, [record])[0] for record in records]
+            found = self._remote_records(shard).read(records)
+            if found != [b""]:
+                self._folder.discard(str(self._pieces[shard].filename))
+            return found
+
+    def _is_here(self, shard: int) -> bool:
+        """Returns whether the shard's file is on the local disk."""
+        path = str(self._pieces[shard].filename)
+        return self._readers[shard] is not None or not is_placeholder(path)
+
+    def _remote_records(self, shard: int) -> RemoteRecords:
+        """Returns the reader of the shard's records in the bucket."""
+        assert self._folder
+        with self._lock:
+            if shard not in self._remote:
+                path = str(self._pieces[shard].filename)
+                self._remote[shard] = RemoteRecords(self._folder, path, _open_reader)
+            return self._remote[shard]
 
     def _reader(self, shard: int) -> Any:
         """Returns the shard's reader, which stays open and keeps 8 bytes per record in memory."""
@@ -186,8 +211,12 @@ class _Shards:
             with self._lock:
                 if self._readers[shard] is None:
                     path = str(self._pieces[shard].filename)
-                    self._readers[shard] = array_record_module.ArrayRecordReader(path, **_READER)
+                    self._readers[shard] = _open_reader(path)
         return self._readers[shard]
+
+
+def _open_reader(path: str) -> Any:
+    return array_record_module.ArrayRecordReader(path, **_READER)
 
 
 def _allow_open_files(count: int) -> None:

@@ -14,7 +14,7 @@ from trainer.data.class_names import places
 from trainer.data.datasets import with_options
 from trainer.data.decode import whole
 from trainer.data.in_memory import InMemoryDataset, aligned_empty
-from trainer.data.tfds import records
+from trainer.data.tfds import records, set_files
 from trainer.data.tfds.splits import count_split
 from trainer.errors import UserError
 from trainer.system.cores import usable
@@ -49,7 +49,7 @@ def load(
     shape = image.shape if image_size is None else (image_size, image_size, image.shape[-1])
     examples = count_split(builder.info.splits, split, name)
     images, labels = aligned_empty((examples, *shape)), np.empty(examples, np.int64)
-    batches, count = _batches(builder, split, shape), 0
+    batches, count = _batches(builder, split, shape, name), 0
     try:
         for batch_images, batch_labels in batches.as_numpy_iterator():
             end = count + len(batch_labels)
@@ -75,7 +75,7 @@ def load(
 
 
 def _batches(
-    builder: tfds.core.DatasetBuilder, split: str, shape: tuple[int, int, int]
+    builder: tfds.core.DatasetBuilder, split: str, shape: tuple[int, int, int], name: str
 ) -> tf.data.Dataset:
     """Returns decoded batches (uint8 [n, h, w, c], int64 [n]) in the order of the files."""
     image_key, label_key = builder.info.supervised_keys
@@ -91,9 +91,11 @@ def _batches(
         )
         return images, example[label_key]
 
+    pieces = set_files.pieces(builder, split, set_files.TFRECORD)
+    set_files.fetch(pieces, name, whole=True)
     files = [
         tf.data.TFRecordDataset(piece.filename).skip(piece.skip).take(piece.take)
-        for piece in records.files(builder, split, records.TFRECORD)
+        for piece in pieces
     ]
     batches = functools.reduce(tf.data.Dataset.concatenate, files).batch(_RECORDS_AT_ONCE)
     return with_options(batches.map(parse, num_parallel_calls=len(usable())))

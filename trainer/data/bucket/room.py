@@ -1,0 +1,85 @@
+"""Finds room on the disk for the files of a folder in a bucket.
+
+The folder above holds the files of other folders in buckets too. If the disk is full, those that no
+process uses are removed, the longest unused one first.
+"""
+
+import datetime
+import os
+import pathlib
+import secrets
+import shutil
+from collections.abc import Callable
+from typing import IO
+
+from trainer.errors import UserError
+from trainer.system import file_lock
+from trainer.system.output import log
+from trainer.system.regular_file import opener
+
+_USED = "used"  # Name of a file that each process using a folder has locked.
+_HOLDING: list[IO[bytes]] = []  # Locks that this process keeps until it ends.
+
+
+def hold(folder: pathlib.Path) -> None:
+    """Keeps other processes from removing `folder` until this process ends.
+
+    Raises:
+      OSError: if the folder cannot be written.
+      UserError: if its file system has no locks.
+    """
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = open(folder / _USED, "ab", opener=opener)  # noqa: SIM115
+            file_lock.take(lock, shared=True, wait=True)
+            os.utime(folder / _USED)
+        except FileNotFoundError:  # Another process has removed the folder.
+            continue
+        _HOLDING.append(lock)
+        return
+
+
+def make(folder: pathlib.Path, size: int, refusal: Callable[[int], str]) -> None:
+    """Makes the disk of `folder` have `size` free bytes.
+
+    Args:
+      folder: folder that this process holds.
+      size: number of bytes to be written in the folder.
+      refusal: returns a message for a disk with too few free bytes; it gets their number.
+
+    Raises:
+      UserError: if the disk has too little room.
+    """
+    others = [each for each in folder.parent.iterdir() if each != folder and _last_use(each)]
+    for other in sorted(others, key=_last_use):
+        if shutil.disk_usage(folder).free >= size:
+            return
+        _remove_if_unused(other)
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise UserError(refusal(free))
+
+
+def _last_use(folder: pathlib.Path) -> float:
+    """Returns the time of a folder's last use, in seconds since 1970; 0 if it is not known."""
+    try:
+        return (folder / _USED).stat().st_mtime
+    except OSError:
+        return 0
+
+
+def _remove_if_unused(folder: pathlib.Path) -> None:
+    try:
+        lock = open(folder / _USED, "rb", opener=opener)  # noqa: SIM115
+    except OSError:
+        return
+    with lock:
+        if not file_lock.take(lock):
+            return
+        day = datetime.date.fromtimestamp(_last_use(folder))
+        log(f"removing {folder}, last used on {day}, from the cache, because the disk is full")
+        # A process that waits for the lock then finds that the folder is gone.
+        removed = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
+        folder.rename(removed)
+        shutil.rmtree(removed, ignore_errors=True)
