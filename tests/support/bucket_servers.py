@@ -96,11 +96,12 @@ def environment(scheme, port):
 
 @dataclasses.dataclass
 class Request:
-    """A request at the proxy: its number from 1, method and path."""
+    """A request at the proxy: its number from 1, method, path and part of the object."""
 
     number: int
     method: str
     path: str
+    part: str | None = None
 
     @property
     def writes(self):
@@ -141,7 +142,8 @@ class Proxy:
         body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
         with self._lock:
             path = urllib.parse.unquote(handler.path)
-            request = Request(len(self.requests) + 1, handler.command, path)
+            part = handler.headers.get("Range")
+            request = Request(len(self.requests) + 1, handler.command, path, part)
             self.requests.append(request)
         verdict = self.rule(request)
         if verdict == "drop":

@@ -106,7 +106,14 @@ class BucketFolder:
         """
         with self._noted():
             name = self.name(path)
-            content, stat = self._answered(lambda: self._objects.read_range(name, start, stop))
+
+            def request() -> tuple[bytes, Stat]:
+                content, stat = self._objects.read_range(name, start, stop)
+                if stat == self._stats[name] and len(content) != stop - start:
+                    raise UnavailableError(f"its answer for {name} was cut off")
+                return content, stat
+
+            content, stat = self._answered(request)
             self._check(name, stat)
             return content
 
@@ -180,7 +187,10 @@ class BucketFolder:
 
         def download() -> Stat:
             with open(part, "wb") as file:  # A repeated request begins anew.
-                return self._objects.download(name, file)
+                stat = self._objects.download(name, file)
+            if part.stat().st_size != stat.size:
+                raise UnavailableError(f"its answer for {name} was cut off")
+            return stat
 
         with self._noted() if noted else contextlib.nullcontext(), self._written(part):
             try:

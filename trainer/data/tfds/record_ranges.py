@@ -18,11 +18,6 @@ import numpy as np
 
 from trainer.errors import UserError
 
-try:
-    import zstandard
-except ImportError:  # Only sets in buckets need the package.
-    zstandard = None  # type: ignore[assignment]
-
 # Reads the bytes of the file from the first to the second position.
 Read = Callable[[int, int], bytes]
 
@@ -30,6 +25,7 @@ _BLOCK, _BLOCK_HEADER, _CHUNK_HEADER = 65536, 24, 40
 # Bytes at the end of a file that are read at first. The footer takes about 5 bytes a record.
 _TAIL = 2 * _BLOCK
 _NONE, _ZSTD = 0, ord("z")
+_MOST_BYTES = 2**30  # Largest size of a footer.
 
 
 class FormatError(Exception):
@@ -90,7 +86,7 @@ def read_index(read: Read, size: int) -> RecordIndex:
         entries = _records(footer, place)
         next(entries)  # The footer's metadata.
         chunks = np.array([_fields(entry, 1, 3) for entry in entries], np.int64).reshape(-1, 2)
-    except (struct.error, IndexError, StopIteration) as error:
+    except (struct.error, IndexError, OverflowError, StopIteration) as error:
         raise FormatError("its footer is damaged") from error
     starts = np.append(chunks[:, 0], place)
     if (np.diff(starts) <= 0).any():
@@ -139,7 +135,7 @@ def _records(data: bytes, place: int) -> Iterator[bytes]:
     size, _, kind, decoded = struct.unpack_from("<8xQQQQ", data)
     count = kind >> 8
     data = data[_CHUNK_HEADER : _CHUNK_HEADER + size]
-    if kind & 255 != ord("r") or not data or count > 10**8 or decoded > 10**10:
+    if kind & 255 != ord("r") or not data or decoded > _MOST_BYTES:
         raise FormatError("its footer is damaged")
     sizes_size, at = _varint(data, 1)
     sizes = _decompressed(data[0], data[at : at + sizes_size])
@@ -156,12 +152,16 @@ def _decompressed(method: int, data: bytes) -> bytes:
         return data
     if method != _ZSTD:
         raise FormatError(f"its footer is compressed by the method {chr(method)!r}, not by zstd")
-    if zstandard is None:
+    try:
+        import zstandard  # Only sets in buckets need the package.
+    except ImportError as error:
         raise UserError(
             "sets in buckets need the package zstandard, which is not installed.\n"
             "Install it: pip install 'crescendo[cloud]'"
-        )
+        ) from error
     size, at = _varint(data, 0)
+    if size > _MOST_BYTES:
+        raise FormatError("its footer is damaged")
     try:
         return zstandard.ZstdDecompressor().decompress(data[at:], max_output_size=size)
     except zstandard.ZstdError as error:

@@ -1,0 +1,193 @@
+"""Datasets in buckets: the same examples as on the disk, by any way of reading them."""
+
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.support.bucket_data import upload, write_photographs, write_records
+from trainer.buckets import client
+from trainer.config import augment_list
+from trainer.data import sources
+from trainer.data.bad_examples import BadExamples
+from trainer.data.bucket import folder as bucket_folder
+from trainer.data.bucket import opened
+from trainer.data.bucket.placeholders import is_placeholder
+from trainer.data.pipeline import ExampleStream, training
+from trainer.errors import TryAgainError, UserError
+from trainer.system.tensorflow_errors import translate
+
+GOOGLE = pytest.mark.parametrize("bucket_server", ["gs"], indirect=True)
+S3 = pytest.mark.parametrize("bucket_server", ["s3"], indirect=True)
+COUNTS = {"train": 200, "test": 30}
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    """The data on the disk: records in five files, the same in TFRecord, and photographs."""
+    root = tmp_path_factory.mktemp("sets")
+    write_records(root / "records", COUNTS, shards=5, size=(8, 8))
+    write_records(root / "tfrecords", COUNTS, shards=5, size=(8, 8), file_format="tfrecord")
+    write_photographs(root / "photographs", {"train": 60, "val": 10})
+    return root
+
+
+@pytest.fixture
+def machine(monkeypatch, tmp_path):
+    """machine(name) begins a process on a machine whose cache has this name."""
+
+    def begin(name="cache"):
+        monkeypatch.setattr(opened, "_OPENED", opened._Opened())
+        opened.keep_in(str(tmp_path / name))
+        return tmp_path / name
+
+    begin()
+    return begin
+
+
+def read(dataset, split, data_dir, augment, bad=None):
+    """The images, labels and positions of two epochs, in the order of training."""
+    bad = bad or BadExamples(skip=False)
+    source = sources.load(dataset, split, data_dir, 8, augment=augment, bad=bad)
+    stream = ExampleStream(source, augment_list.parse(augment), seed=3, bad=bad)
+    batches = training(stream, position=0, micro_batch_size=20, replicas=1, local_replicas=range(1))
+    found = list(batches.take(2 * source.examples // 20).as_numpy_iterator())
+    return [np.concatenate(each) for each in list(zip(*found, strict=True))[:2]]
+
+
+def assert_same(found, expected):
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def whole_shard(request):
+    return "-of-" in request.path and request.method == "GET" and not request.part
+
+
+STREAMED = "imagenet"  # Examples stay encoded, and are read by index.
+
+
+@pytest.mark.parametrize(
+    ("bucket_server", "augment"), [("gs", "flip"), ("s3", STREAMED)], indirect=["bucket_server"]
+)
+def test_records_equal_those_on_the_disk(place, sets, machine, augment, logged):
+    upload(place, sets / "records")
+    expected = read("colour", "train", str(sets / "records"), augment)
+    assert_same(read("colour", "train", place.url, augment), expected)
+    assert f" of colour train, 0.7 MB, from {place.url}/colour to " in logged[0]
+
+
+def test_records_are_read_in_parts_until_their_files_arrive(
+    place, sets, machine, logged, monkeypatch
+):
+    upload(place, sets / "records")
+    expected = read("colour", "train", str(sets / "records"), STREAMED)
+    monkeypatch.setattr(bucket_folder, "_PATIENCE", 60.0)
+    place.proxy.rule = lambda request: 503 if whole_shard(request) else None
+    assert_same(read("colour", "train", place.url, STREAMED), expected)
+    parts = [request for request in place.proxy.requests if request.part]
+    assert len(parts) >= 200
+    # Two of the five files arrive, and are read from the disk.
+    cache = machine("half")
+    rule = re.compile(r".*-train.*-0000[01]-of-.*")
+    place.proxy.rule = lambda request: (
+        503 if whole_shard(request) and not rule.match(request.path) else None
+    )
+    folder = opened.of(f"{opened.local_data_dir(place.url, 'colour')}/colour/x")
+    early = [path for path in cache.rglob("*-train*-of-*") if rule.match(str(path))]
+    folder.bring(map(str, early))
+    assert_same(read("colour", "train", place.url, STREAMED), expected)
+    here = [not is_placeholder(str(path)) for path in sorted(cache.rglob("*-train*-of-*"))]
+    assert here == [True, True, False, False, False]
+
+
+@GOOGLE
+def test_tfrecords_are_fetched_whole(place, sets, machine, logged):
+    upload(place, sets / "tfrecords")
+    expected = read("colour", "train", str(sets / "tfrecords"), "flip")
+    assert_same(read("colour", "train", place.url, "flip"), expected)
+    before = len(place.proxy.requests)
+    machine()  # A second process on this machine.
+    assert_same(read("colour", "train", place.url, "flip"), expected)
+    shards = [each for each in place.proxy.requests[before:] if "-of-" in each.path]
+    assert not shards
+
+
+@pytest.mark.parametrize(
+    ("bucket_server", "augment"), [("s3", "flip"), ("gs", STREAMED)], indirect=["bucket_server"]
+)
+def test_photographs_equal_those_on_the_disk(place, sets, machine, augment, logged):
+    upload(place, sets / "photographs")
+    for split in ("train[:50%]", "train[50%:]+val"):
+        expected = read(f"image_folder:{sets / 'photographs'}", split, None, augment)
+        assert_same(read(f"image_folder:{place.url}", split, None, augment), expected)
+
+
+@S3
+def test_a_file_that_was_deleted_is_named(place, sets, machine, logged):
+    upload(place, sets / "photographs")
+    sources.load(f"image_folder:{place.url}", "train", None, 8, augment=STREAMED)
+    machine("other")
+    dataset = f"image_folder:{place.url}"
+    opened.local_images(place.url)
+    place.connect().delete("train/0/0.jpg")
+    with pytest.raises(UserError, match=r"train/0/0.jpg cannot be used: .* No such file"):
+        with_errors(lambda bad: read(dataset, "train", None, STREAMED, bad))
+
+
+def with_errors(call):
+    """Calls `call` with bad examples, and raises their error in place of TensorFlow's."""
+    bad = BadExamples(skip=False)
+    with translate(bad.refusal):
+        call(bad)
+
+
+def test_a_bucket_that_goes_away_ends_the_reading_with_its_own_error(
+    place, sets, machine, logged, monkeypatch
+):
+    monkeypatch.setitem(client._RETRIES, "max_retries", 0)
+    monkeypatch.setattr(bucket_folder, "_PATIENCE", 0.2)
+    upload(place, sets / "records")
+    opened.local_data_dir(place.url, "colour")
+    place.proxy.rule = lambda request: "drop"
+    with pytest.raises(TryAgainError, match="cannot be reached"):
+        with_errors(lambda bad: read("colour", "train", place.url, STREAMED, bad))
+
+
+@GOOGLE
+def test_a_damaged_local_file_is_read_from_the_bucket(place, sets, machine, logged):
+    upload(place, sets / "records")
+    expected = read("colour", "train", str(sets / "records"), STREAMED)
+    cache = machine()
+    sources.load("colour", "train", place.url, 8)  # Into memory: fetches all files.
+    for path in cache.rglob("*-train*-of-*"):
+        times = path.stat()
+        content = bytearray(path.read_bytes())
+        content[3000:3600] = b"\0" * 600
+        path.write_bytes(content)
+        os.utime(path, (times.st_mtime, times.st_mtime))
+    machine()
+    assert_same(read("colour", "train", place.url, STREAMED), expected)
+    assert any("is damaged; what cannot be read in it is read from" in each for each in logged)
+
+
+def test_what_is_not_in_the_bucket_is_named(place, sets, machine):
+    with pytest.raises(UserError, match=f"{place.url} holds no files: correct --dataset"):
+        sources.load(f"image_folder:{place.url}", "train", None, 8)
+    with pytest.raises(UserError, match="--dataset=colour: TFDS has no such dataset"):
+        sources.load("colour", "train", place.url, 8)
+    with pytest.raises(UserError, match=f"fashion_mnist is not prepared in {place.url}: prepare"):
+        sources.load("fashion_mnist", "train", place.url, 8)
+
+
+def test_without_a_bucket_no_client_is_imported(sets):
+    program = (
+        "import sys; from trainer.data import sources; "
+        f"sources.load('colour', 'train', {str(sets / 'records')!r}, 8); "
+        "assert not {'obstore', 'zstandard'} & {*sys.modules}; import os; os._exit(0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
