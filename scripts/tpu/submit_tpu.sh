@@ -48,8 +48,9 @@ for argument in "$@"; do
       refuse "${argument%%=*} is set for a TPU job: leave it out." ;;
     --format* | --plot* | --plan_* | --replicas* | --hosts* | --examples_per_second* | --parameters* | --link_*)
       refuse "${argument%%=*} is a flag of plan, which a TPU job does not take: leave it out." ;;
+    --dataset=image_folder:gs://*) flags+=("$argument") ;;
     --dataset=image_folder:* | --dataset=image_csv:*)
-      refuse "$argument is on this machine, and a TPU reads only what TFDS downloads: name a TFDS set." ;;
+      refuse "$argument is on this machine: name a TFDS set, or an image folder in a bucket (gs://...)." ;;
     --flagfile=flags/*) flags+=("$argument") ;;
     --flagfile=*) # This is a recipe's name, or a file that exists only on this machine.
       [[ -f flags/${value%.flags}.flags ]] ||

@@ -25,7 +25,7 @@ class RefusedError(UnavailableError):
 
 
 class Stat(NamedTuple):
-    """What a listing tells of an object.
+    """Size and time of an object, as a listing tells them.
 
     Attributes:
       size: size, in bytes.
