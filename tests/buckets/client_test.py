@@ -1,5 +1,6 @@
 """Objects in both services, on servers of their own."""
 
+import http.client
 import io
 import os
 import subprocess
@@ -46,6 +47,34 @@ def test_names_are_those_of_the_folder_alone(place):
     target = io.BytesIO()
     bucket.download("a ü/x+y%", target)
     assert target.getvalue() == b"x"
+
+
+def test_a_listing_tells_sizes_and_times_as_the_objects_do(place):
+    objects = place.connect()
+    contents = {"a/b=1,c=30%+é.txt": b"hello", "empty": b"", ".hidden/x": b"12"}
+    for name, content in contents.items():
+        objects.create(name, content)
+    stats = dict(objects.stats())
+    assert {name: stat.size for name, stat in stats.items()} == {
+        name: len(content) for name, content in contents.items()
+    }
+    found, stat = objects.read_range("a/b=1,c=30%+é.txt", 1, 4)
+    assert (found, stat) == (b"ell", stats["a/b=1,c=30%+é.txt"])
+    with open(os.devnull, "wb") as file:
+        assert objects.download(".hidden/x", file) == stats[".hidden/x"]
+    with pytest.raises(MissingError):
+        objects.read_range("missing", 0, 1)
+
+
+def test_an_object_whose_name_is_no_path_is_named(place):
+    place.connect().create("good", b"1")
+    connection = http.client.HTTPConnection("127.0.0.1", place.proxy.port)
+    connection.request("PUT", f"/{BUCKET}/{place.folder}/a//b", b"2")
+    assert connection.getresponse().status == 200
+    connection.close()
+    for call in (lambda: list(place.connect().stats()), lambda: place.connect().names("")):
+        with pytest.raises(UserError, match=r"(?s)name cannot be a path: .*a//b\.\nRename or del"):
+            call()
 
 
 def test_a_part_of_a_file_is_uploaded(place):

@@ -32,6 +32,8 @@ _RETRIES = {"max_retries": 5, "retry_timeout": datetime.timedelta(seconds=30)}
 # Files of up to this size are sent in one request. Larger files are sent in pieces.
 _SINGLE_BYTES = 64 * 2**20
 _PIECE = 8 * 2**20
+# Clients cannot list a folder with such an object, as a//b.
+_UNUSABLE_NAME = re.compile(r'object with invalid path: Path "(.*)" contained')
 _NO_BUCKET = re.compile(r"NoSuchBucket|specified bucket does not exist")
 # Answers that do not change if the request is repeated.
 _REFUSED = re.compile(r"status code: (301|307|400|401|403|501) ")
@@ -184,6 +186,11 @@ def _translated(*, writes: bool = False) -> Iterator[None]:
     except exceptions.NotSupportedError as error:
         raise RefusedError(f"the service has no conditional writes: {_short(error)}") from error
     except (exceptions.BaseError, OSError, ValueError) as error:
+        if found := _UNUSABLE_NAME.search(str(error)):
+            raise UserError(
+                f"the bucket has an object whose name cannot be a path: {found[1]}.\n"
+                "Rename or delete this object, or name a folder without such objects."
+            ) from error
         raise _kind(str(error))(_reason(error)) from error
     except BaseException as error:
         if type(error).__name__ != "PanicException":  # obstore's, for settings that it cannot use.
