@@ -10,6 +10,7 @@ from trainer.commands import plan, sweep
 from trainer.config import command_line
 from trainer.data.tfds import sizes
 from trainer.sweep import grid
+from trainer.sweep.sweep_folder import SweepFolder
 
 PATHS = [pathlib.Path("README.md"), pathlib.Path("CONTRIBUTING.md")]
 PATHS += sorted(pathlib.Path("docs").glob("**/*.md"))
@@ -48,7 +49,7 @@ LINES = [
 def test_the_program_takes_the_command_line(name, arguments, tmp_path):
     asked = command_line.parse(name, arguments)
     if name == "sweep":
-        assert sweep.checked(asked, grid.parse(asked.sweep), tmp_path)[1] == {}
+        assert sweep.checked(asked, grid.parse(asked.sweep), SweepFolder(tmp_path))[1] == {}
     elif name in ("plan", "train") and not asked.dataset.startswith("image_"):
         plan.planned(asked, sizes.count_examples)
 

@@ -10,6 +10,7 @@ from trainer.commands import sweep
 from trainer.data.tfds import sizes
 from trainer.schedule import plan, trajectory
 from trainer.sweep import grid
+from trainer.sweep.sweep_folder import SweepFolder
 
 RECIPES = sorted(pathlib.Path("flags").glob("**/*.flags"))
 SWEEPS = [path for path in RECIPES if "--sweep=" in path.read_text(encoding="utf-8")]
@@ -43,7 +44,7 @@ def test_a_recipe_can_be_trained(recipe):
 @pytest.mark.parametrize("recipe", SWEEPS, ids=lambda path: path.stem)
 def test_every_point_of_a_sweep_can_be_trained(recipe, tmp_path):
     asked = parsed(f"--flagfile={recipe}")
-    runs, wrong, _ = sweep.checked(asked, grid.parse(asked.sweep), tmp_path)
+    runs, wrong, _ = sweep.checked(asked, grid.parse(asked.sweep), SweepFolder(tmp_path))
     assert wrong == {}
     assert len(runs) == len(grid.parse(asked.sweep)) > 1
     configs = [parsed(*run.flags) for run in runs]
@@ -53,7 +54,7 @@ def test_every_point_of_a_sweep_can_be_trained(recipe, tmp_path):
 def test_the_five_schedules_are_told_apart_by_their_recipes(tmp_path):
     """The length that the sweep names wins over theirs, and their batches over its."""
     asked = parsed("--flagfile=flags/fashion_mnist_sweep_schedules.flags")
-    runs, *_ = sweep.checked(asked, grid.parse(asked.sweep), tmp_path)
+    runs, *_ = sweep.checked(asked, grid.parse(asked.sweep), SweepFolder(tmp_path))
     configs = [parsed(*run.flags) for run in runs]
     assert {config.epochs for config in configs} == {24.0}
     assert [config.anneal_with for config in configs[:5]] == [
@@ -65,7 +66,7 @@ def test_the_five_schedules_are_told_apart_by_their_recipes(tmp_path):
 def test_the_grid_of_base_rates_is_of_rates_per_example(tmp_path):
     """Masters & Luschi 2018: ε = B times the base rate."""
     asked = parsed("--flagfile=flags/fashion_mnist_sweep_base_rate.flags")
-    runs, *_ = sweep.checked(asked, grid.parse(asked.sweep), tmp_path)
+    runs, *_ = sweep.checked(asked, grid.parse(asked.sweep), SweepFolder(tmp_path))
     for run in runs:
         config = parsed(*run.flags)
         start = trajectory.from_config(config, 60_000, 1).start

@@ -10,6 +10,7 @@ from tests.support.runs import result, started, train
 from trainer.commands import sweep as sweep_command
 from trainer.config import command_line
 from trainer.sweep import grid
+from trainer.sweep.sweep_folder import SweepFolder
 from trainer.training.precision import of_this_machine
 
 TINY = [
@@ -182,7 +183,7 @@ def test_flags_must_fit_the_points_and_not_the_defaults(tmp_path, flags, fitting
     for text, count in ((fitting, 0), (wrong, 1)):
         asked = command_line.parse("sweep", [*flags, f"--sweep={text}"])
         points = grid.parse(text)
-        runs, found, _ = sweep_command.checked(asked, points, tmp_path)
+        runs, found, _ = sweep_command.checked(asked, points, SweepFolder(tmp_path))
         assert (len(runs), len(found)) == (len(points) - count, count)
 
 

@@ -179,7 +179,7 @@ def test_the_commands_read_a_run_in_a_bucket(place, tmp_path, uninterrupted):
     assert "export/model.keras" in manifest.newest(place.connect(), place.url).files
     done = command("sweep", "--sweep=seed=0,1")
     assert done.returncode == 2
-    assert "which `sweep` cannot write to" in done.stderr
+    assert "exists and is not the folder of a sweep" in done.stderr
 
 
 @S3

@@ -7,9 +7,9 @@ import time
 import pytest
 
 from tests.support.mirrors import content, restored, write
-from trainer.buckets import lease
+from trainer.buckets import lease, repeated
 from trainer.errors import TryAgainError, UserError
-from trainer.run_dir import checkpoint_names, manifest, mirror_thread
+from trainer.run_dir import checkpoint_names, manifest
 from trainer.run_dir.mirror import Mirror
 from trainer.run_dir.mirror_thread import MirrorThread
 
@@ -17,7 +17,7 @@ from trainer.run_dir.mirror_thread import MirrorThread
 @pytest.fixture
 def thread(place, tmp_path, monkeypatch):
     """A thread that copies the run at tmp_path / "run"."""
-    monkeypatch.setattr(mirror_thread, "_POLL_SECONDS", 0.05)
+    monkeypatch.setattr(repeated, "POLL_SECONDS", 0.05)
     write(tmp_path / "run", 1)
     objects = place.connect()
     held = lease.take(objects, place.url, 60.0, lambda claim: False, lambda: 1)
@@ -80,7 +80,7 @@ def test_the_pause_between_attempts_grows(place, thread, tmp_path, logged):
 def test_the_end_waits_only_so_long(
     place, thread, tmp_path, monkeypatch, logged, stopped, patience
 ):
-    monkeypatch.setattr(mirror_thread, "_PATIENCE_AFTER_SIGNAL", 0.5)
+    monkeypatch.setattr(repeated, "PATIENCE_AFTER_SIGNAL", 0.5)
     wait_for(lambda: number(place) == 1)
     place.proxy.rule = lambda request: 403
     write(tmp_path / "run", 2)

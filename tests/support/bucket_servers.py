@@ -162,9 +162,10 @@ class Proxy:
 
     def _of_server(self, method, path, headers, body):
         """The server's answer: status, headers, content."""
+        path, mark, query = path.partition("?")
         bucket, _, rest = path[1:].partition("/")
         bucket = urllib.parse.unquote(bucket)
-        path = f"/{bucket}/{rest}".rstrip("/")
+        path = f"/{bucket}/{rest}".rstrip("/") + mark + query
         headers = {k: v for k, v in headers.items() if k.lower() not in ("expect", "host")}
         condition = headers.get("x-goog-if-generation-match")
         google = method == "PUT" and self.scheme == "gs"

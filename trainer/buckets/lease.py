@@ -28,6 +28,7 @@ from trainer.system.output import log
 from trainer.system.typed_json import boolean, fields, integer, number, text
 
 NAME = "lease.json"
+_TAKEN = "has taken it over"
 _CONTENT = fields(
     {
         "run": text,
@@ -110,8 +111,7 @@ class Lease:
             self._lost = f"{NAME} was deleted"
         elif found[0].owner != self.claim.owner:
             self._lost = (
-                f"{found[0].process} has taken it over, because this process did not renew its "
-                "lease in time"
+                f"{found[0].process} {_TAKEN}, because this process did not renew its lease in time"
             )
         else:  # An earlier request of this process succeeded, but its answer was lost.
             self.claim, self._version = found
@@ -210,5 +210,15 @@ def _wait_for_end(objects: Objects, place: str, last: Claim, version: str) -> No
 
 def _in_use(place: str, process: str) -> TryAgainError:
     return TryAgainError(
-        f"--model_dir={place} is in use by {process}: wait for it, stop it, or name another folder."
+        f"{in_use(place)} {process}: wait for it, stop it, or name another folder."
     )
+
+
+def in_use(place: str) -> str:
+    """Returns the begin of a message that another process has the run at the URL `place`."""
+    return f"--model_dir={place} is in use by"
+
+
+def is_taken(message: str, place: str) -> bool:
+    """Returns whether `message` ended a training because another process has the run."""
+    return message.startswith(in_use(place)) or (place in message and _TAKEN in message)

@@ -13,16 +13,19 @@ from collections.abc import Mapping, Sequence
 
 from absl import logging
 
+from trainer.buckets.url import parse
 from trainer.commands import plan
 from trainer.config import command_line
 from trainer.config.flagfile import ONE_CALL, to_flagfile
 from trainer.config.flags import FLAGS, Config
 from trainer.config.model_flags import AUTO
 from trainer.data.tfds import sizes
-from trainer.errors import ExitStatus, UserError
-from trainer.run_dir import directory, result
+from trainer.errors import ExitStatus, TryAgainError, UserError
+from trainer.run_dir import result
 from trainer.run_dir.directory import DamagedRunError
 from trainer.sweep import grid, outcomes, runner, table
+from trainer.sweep.bucket_folder import BucketFolder
+from trainer.sweep.sweep_folder import SweepFolder
 from trainer.system.output import log, log_to, say
 
 _AUTO = f"--precision={AUTO}"
@@ -40,42 +43,49 @@ def run(config: Config) -> int:
         raise UserError("--model_dir is missing: name the sweep's folder, as in runs/sweep.")
     if config.format == "json":
         log_to("sweep")
-    path = pathlib.Path(config.model_dir)
     points = grid.parse(config.sweep)
     shard = grid.part(points, config.sweep_shard)
+    url = parse(config.model_dir)
+    if url:
+        folder: SweepFolder = BucketFolder(url, config.cache_dir, points)
+    else:
+        folder = SweepFolder(pathlib.Path(config.model_dir))
     with contextlib.ExitStack() as stack:  # Hides warnings that each run will print itself.
         stack.callback(logging.set_verbosity, logging.get_verbosity())
         logging.set_verbosity(logging.ERROR)
-        runs, wrong, damaged = checked(config, points, path)
+        runs, wrong, damaged = checked(config, points, folder)
     if wrong:
         say(_wrong(wrong, len(points)), to=sys.stderr)
         return 2
-    runs = _with_precision([each for each in runs if each.point in shard], path, points)
-    finished = sum(row.results is not None for row in _rows(points, path, damaged))
+    runs = _with_precision([each for each in runs if each.point in shard], folder, points)
+    finished = sum(row.results is not None for row in _rows(points, folder.path, damaged))
     if finished:
         log(f"{finished} of {len(points)} points are finished")
     for name, message in damaged.items():
         log(f"{name} is left out: {message.partition(chr(10))[0]}")
     stopped = runner.run_sweep(
         runs,
-        path,
+        folder,
         parallel=config.sweep_parallel,
         retry=config.sweep_retry,
     )
-    rows = _rows(points, path, damaged)
+    missing = folder.finish(stopped)
+    rows = _rows(points, folder.path, damaged)
     if config.format == "json":
         cells = table.cells(rows)
         values = {"points": rows, "cells": cells, "best": table.best(cells)}
         say(json.dumps(values, default=dataclasses.asdict))
     else:
         say("\n" + table.text(rows))
+    if missing:
+        raise TryAgainError(missing)
     return ExitStatus.STOPPED if stopped else _status([row for row in rows if row.flags in shard])
 
 
 def checked(
-    asked: Config, points: Sequence[grid.Point], path: pathlib.Path
+    asked: Config, points: Sequence[grid.Point], folder: SweepFolder
 ) -> tuple[list[runner.Run], dict[str, list[grid.Point]], dict[str, str]]:
-    """Checks the points of a sweep in the folder `path`.
+    """Checks the points of a sweep in `folder`.
 
     A run has three sources of flags: the point's --flagfile, then the command line `asked`, then
     the point's other flags. A later flag overrides an earlier one.
@@ -96,7 +106,7 @@ def checked(
         others = [f"--{flag}={value}" for flag, value in point.items() if flag != "flagfile"]
         try:
             _check_can_be_swept(point)
-            flags = [*recipe, *given, *others, f"--model_dir={path / name}"]
+            flags = [*recipe, *given, *others, f"--model_dir={folder.model_dir(name)}"]
             config = command_line.parse("sweep", flags)
             command_line.check_together("sweep", config)
             if config.strategy == "multi_worker":
@@ -104,8 +114,7 @@ def checked(
                     "--strategy=multi_worker is for train: give each machine a --sweep_shard."
                 )
             plan.planned(config, count_examples)
-            directory.check(path / name, directory.flagfile_in(path / name, config))
-            result.ended(path / name)
+            folder.check(name, config)
         except DamagedRunError as error:
             damaged[name] = str(error)
             continue
@@ -121,9 +130,9 @@ def checked(
 
 
 def _with_precision(
-    runs: Sequence[runner.Run], path: pathlib.Path, points: Sequence[grid.Point]
+    runs: Sequence[runner.Run], folder: SweepFolder, points: Sequence[grid.Point]
 ) -> list[runner.Run]:
-    """Makes `path` the sweep's folder; returns `runs` with one precision in place of auto.
+    """Begins the sweep in `folder`; returns `runs` with one precision in place of auto.
 
     The runs of a sweep are compared, and different machines may train them. So all new runs with
     --precision=auto get the same precision. A run that began before keeps its own precision.
@@ -132,10 +141,10 @@ def _with_precision(
     def asks(run: runner.Run) -> bool:
         # With these flags, the precision does not depend on the hardware.
         decided = {"--deterministic", "--strategy=tpu"} & {*run.flags}
-        begun = (path / grid.folder(run.point) / "flags.txt").exists()
+        begun = (folder.path / grid.folder(run.point) / "flags.txt").exists()
         return _AUTO in run.flags and not decided and not begun
 
-    chosen = outcomes.begin(path, points)
+    chosen = folder.begin(points)
     if not any(map(asks, runs)):
         return [*runs]
     reason = "the sweep began with this precision"
@@ -143,7 +152,7 @@ def _with_precision(
         from trainer.training import precision  # Imports TensorFlow.
 
         choice = precision.of_this_machine_in_a_process()
-        chosen = outcomes.begin(path, points, choice.precision)
+        chosen = folder.begin(points, choice.precision)
         if chosen == choice.precision:  # Otherwise, another process of the sweep chose first.
             reason = choice.reason
     log(f"new points compute in {chosen}, because {reason}")

@@ -44,7 +44,7 @@ COMMANDS: Mapping[str, Command] = {
         "--dataset=fashion_mnist",
     ),
     "fetch": Command(
-        "Write a local copy of a run that is in a bucket.",
+        "Write a local copy of a run or a sweep that is in a bucket.",
         "--model_dir=gs://bucket/runs/grow --local_dir=runs/grow",
     ),
     "report": Command("Write one HTML page about several runs.", "runs/* --output=report.html"),

@@ -62,7 +62,7 @@ class Config(RunFlags):
     )
     local_dir: str | None = _run(
         None,
-        "Folder of the local copy of the run.",
+        "Folder of the local copy of the run or sweep.",
         problem=local_path.problem,
         scope=Scope.CALL,
         commands=("fetch",),

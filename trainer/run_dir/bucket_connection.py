@@ -1,12 +1,13 @@
 """Connects to the bucket of a run, and waits for a bucket that does not answer."""
 
+import concurrent.futures
 import contextlib
 import hashlib
 import os
 import pathlib
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from trainer.buckets import objects as buckets
@@ -17,7 +18,9 @@ from trainer.system.output import log
 
 # Seconds that the start of a command waits for a bucket that does not answer.
 _PATIENCE = 180.0
+_AT_ONCE = 16  # Requests that `at_once` sends at a time.
 _Answer = TypeVar("_Answer")
+_Item = TypeVar("_Item")
 
 
 def local_folder(url: BucketUrl, cache_dir: str | None, kind: str = "runs") -> pathlib.Path:
@@ -89,3 +92,9 @@ def patiently(url: BucketUrl, request: Callable[[], _Answer]) -> _Answer:
                 log(f"{url} cannot be reached: {error}; trying for {_PATIENCE:g} s")
             told = True
             time.sleep(min(2, _PATIENCE / 10))
+
+
+def at_once(call: Callable[[_Item], _Answer], items: Iterable[_Item]) -> list[_Answer]:
+    """Calls `call` for each of `items` in several threads; returns the answers in their order."""
+    with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(pool.map(call, items))

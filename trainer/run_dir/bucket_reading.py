@@ -5,21 +5,27 @@ import dataclasses
 import functools
 import pathlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from trainer.buckets import lease
 from trainer.buckets.url import BucketUrl, parse
 from trainer.config.flags import Config
 from trainer.errors import UserError
-from trainer.run_dir import bucket_run, temporary_folder
-from trainer.run_dir.bucket_connection import connect, local_disk, local_folder, patiently
+from trainer.run_dir import bucket_run, directory, temporary_folder
+from trainer.run_dir.bucket_connection import (
+    at_once,
+    connect,
+    local_disk,
+    local_folder,
+    patiently,
+)
 from trainer.run_dir.manifest import Manifest
 from trainer.run_dir.mirror_download import download
 from trainer.system import typed_json
 from trainer.system.atomic_file import move_atomic, write_json
 from trainer.system.output import log
 
-_BY_THEMSELVES = ("train", "range_test", "fetch")  # Commands that open a run in a bucket.
+_BY_THEMSELVES = ("train", "range_test", "sweep", "fetch")  # Commands that open a run in a bucket.
 # File that names the run of which a folder is a copy.
 _COPY = "fetched.json"
 _URL = typed_json.fields({"url": typed_json.text})
@@ -34,16 +40,11 @@ def local_runs(command: str, config: Config) -> Iterator[Config]:
     commands read copies of the files, and may read a run that another process trains.
 
     Raises:
-      UserError: if the bucket cannot be used or has no run, or `sweep` should write to it.
+      UserError: if the bucket cannot be used or has no run.
     """
     url = parse(config.model_dir or "")
     remote = [path for path in config.runs if parse(path)]
     with contextlib.ExitStack() as stack:
-        if url is not None and command == "sweep":
-            raise UserError(
-                f"--model_dir={url} is in a bucket, which `sweep` cannot write to.\n"
-                "Sweep in a local folder, and copy it to the bucket."
-            )
         if url is not None and command not in _BY_THEMSELVES:
             if config.per_class or (command == "export" and not config.export_dir):
                 owner = bucket_run.owned(url, config.cache_dir, config.worker_timeout)
@@ -62,30 +63,63 @@ def local_runs(command: str, config: Config) -> Iterator[Config]:
         yield config
 
 
-def fetch(url: BucketUrl, folder: pathlib.Path) -> Manifest:
-    """Replaces `folder` by a copy of the run at `url`; returns the state that was copied.
+def fetch(url: BucketUrl, folder: pathlib.Path, *, if_exists: bool = False) -> Manifest | None:
+    """Replaces `folder` by a copy of the run at `url`.
+
+    Args:
+      url: URL of the run.
+      folder: folder of the copy.
+      if_exists: whether to remove an earlier copy, and not to raise an error, if `url` has no run.
+
+    Returns:
+      The state that was copied; None if there is none.
 
     Raises:
       UserError: if the bucket cannot be used or has no run; or if `folder` exists and is not an
         earlier copy of this run, cannot be written, or is used by another process.
     """
-    try:
+    with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _check_is_copy(folder, url)
+        check_is_copy(folder, url)
         with temporary_folder.beside(folder) as work:
             new = work / "new"
             new.mkdir()
-            state = _read(url, new, _anything)
-            write_json(new / _COPY, {"url": str(url)})
+            state = _read(url, new, _anything, if_exists=if_exists)
+            if state is None:
+                if folder.exists():
+                    folder.rename(work / "old")
+                return None
+            mark_as_copy(new, url)
             move_atomic(new, folder, aside=work / "old")
+    return state
+
+
+@contextlib.contextmanager
+def writing(folder: pathlib.Path) -> Iterator[None]:
+    """Translates errors of the disk while the copy `folder` is written.
+
+    Raises:
+      UserError: if a file cannot be written.
+    """
+    try:
+        yield
     except OSError as error:
         raise UserError(
             f"--local_dir={folder} cannot be written: {error.strerror} ({error.filename})."
         ) from error
-    return state
 
 
-def _check_is_copy(folder: pathlib.Path, url: BucketUrl) -> None:
+def mark_as_copy(folder: pathlib.Path, url: BucketUrl) -> None:
+    """Writes the file that names the URL of which `folder` is a copy."""
+    write_json(folder / _COPY, {"url": str(url)})
+
+
+def check_is_copy(folder: pathlib.Path, url: BucketUrl) -> None:
+    """Checks that `folder` is new, empty, or an earlier copy of the run or sweep at `url`.
+
+    Raises:
+      UserError: if it is not, or if the copy was trained.
+    """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     try:
@@ -117,38 +151,58 @@ def _folder(url: BucketUrl, cache_dir: str | None) -> Iterator[pathlib.Path]:
 
 @contextlib.contextmanager
 def _all_below(text: str, config: Config) -> Iterator[str]:
-    """Yields a folder with the logs and results of all runs at and below a URL."""
+    """Yields a folder with the logs and results of all runs at and below a URL.
+
+    The folder has the sweep.json of each sweep, too. A point of a sweep may have failed before it
+    had any other files.
+    """
     url = parse(text)
     assert url is not None
     objects = connect(url)
     names = patiently(url, lambda: objects.names(""))
-    runs = [name.removesuffix(lease.NAME).rstrip("/") for name in names if _is_lease(name)]
+    runs, sweeps = _folders_with(lease.NAME, names), _folders_with(directory.SWEEP, names)
     with _folder(url, config.cache_dir) as path:
-        found = 0
-        for run in runs:
+        for sweep in sweeps:
+            (path / sweep).mkdir(parents=True, exist_ok=True)
+            with open(path / sweep / directory.SWEEP, "wb") as file:
+                name = f"{sweep}/{directory.SWEEP}".removeprefix("/")
+                patiently(url, functools.partial(objects.download, name, file))
+
+        def read(run: str) -> bool:
             (path / run).mkdir(parents=True, exist_ok=True)
             below = dataclasses.replace(url, folder=f"{url.folder}/{run}".rstrip("/"))
             try:
-                _read(below, path / run, _without_model)
-                found += 1
+                # A report names the points of a sweep that have no run.
+                is_point = run.rpartition("/")[0] in sweeps and run != ""
+                _read(below, path / run, _without_model, if_exists=is_point)
             except UserError as error:  # The run may not have begun, or is damaged.
                 log(f"left out: {str(error).partition(chr(10))[0]}")
-        if not found:
+                return False
+            return True
+
+        if not any(at_once(read, runs)):
             raise UserError(f"{url} has no run: name the folder of runs in the bucket.")
         yield str(path)
 
 
-def _is_lease(name: str) -> bool:
-    return name == lease.NAME or name.endswith(f"/{lease.NAME}")
+def _folders_with(file: str, names: Iterable[str]) -> list[str]:
+    """Returns the folders that have an object `file`, of the objects `names`."""
+    return [n.removesuffix(file).rstrip("/") for n in names if n.rpartition("/")[2] == file]
 
 
-def _read(url: BucketUrl, path: pathlib.Path, wanted: Callable[[str], bool]) -> Manifest:
+def _read(
+    url: BucketUrl, path: pathlib.Path, wanted: Callable[[str], bool], *, if_exists: bool = False
+) -> Manifest | None:
+    """Writes the wanted files of the run at `url` to `path`; returns the state that was read.
+
+    Returns None if there is no run and `if_exists` is True. Otherwise, that raises a UserError.
+    """
     objects = connect(url)
     with local_disk(path):
         read = patiently(url, functools.partial(download, objects, str(url), path, wanted))
-    if read is None:
+    if read is None and not if_exists:
         raise UserError(f"{url} has no run: name the folder of a run in the bucket.")
-    return read[0]
+    return read[0] if read else None
 
 
 def _anything(_: str) -> bool:

@@ -84,10 +84,10 @@ def owned(url: BucketUrl, cache_dir: str | None, seconds: float) -> Iterator[Own
 def _locked(url: BucketUrl, path: pathlib.Path) -> Iterator[None]:
     """Locks the run on this machine, so that no other process replaces `path` meanwhile."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(f"{path.name}.lock"), "ab", opener=opener) as lock:
+    with open(_lock_file(path), "ab", opener=opener) as lock:
         if not file_lock.take(lock):
             raise TryAgainError(
-                f"--model_dir={url} is in use by a process on this machine, in {path}.\n"
+                f"{leases.in_use(str(url))} a process on this machine, in {path}.\n"
                 "Wait for it, stop it, or name another folder."
             )
         yield
@@ -106,8 +106,7 @@ def _take(
 
     def ended(claim: Claim) -> bool:
         # This process holds the lock that the owner held in `path`.
-        here = claim.process.endswith(f" on {socket.gethostname()}")
-        return here and origin is not None and origin["owner"] == claim.owner
+        return _was_here(claim, origin)
 
     unused = functools.partial(manifest.unused_generation, objects)
     lease = patiently(url, lambda: leases.take(objects, str(url), seconds, ended, unused))
@@ -123,6 +122,26 @@ def _take(
         lease.release()
         raise
     return lease, complete
+
+
+def has_ended(url: BucketUrl, cache_dir: str | None, claim: Claim) -> bool:
+    """Returns whether the process that holds `claim` was on this machine and has surely ended."""
+    path = local_folder(url, cache_dir)
+    if not _was_here(claim, _origin(path, url)):
+        return False
+    with contextlib.suppress(OSError), open(_lock_file(path), "rb", opener=opener) as lock:
+        return file_lock.take(lock, shared=True)
+    return False
+
+
+def _was_here(claim: Claim, origin: dict | None) -> bool:
+    """Returns whether the owner in `claim` used the local directory that has `origin`."""
+    here = claim.process.endswith(f" on {socket.gethostname()}")
+    return here and origin is not None and origin["owner"] == claim.owner
+
+
+def _lock_file(path: pathlib.Path) -> pathlib.Path:
+    return path.with_name(f"{path.name}.lock")
 
 
 def _origin(path: pathlib.Path, url: BucketUrl) -> dict | None:

@@ -22,6 +22,8 @@ from trainer.system.regular_file import NotRegularError, ReadError, opener, read
 
 # Name of the file with the output of a run that a sweep started.
 OUTPUT = "output.txt"
+# Name of the file of a sweep, in the folder that has the run directories of the sweep's points.
+SWEEP = "sweep.json"
 # Content of a lock file while a process holds the lock: the process id and the host name.
 OWNER = re.compile(r"process \d{1,10} on ([!-~]{1,255})")
 # Name of the file with the error message of a run that ended because its loss was not finite.
@@ -154,7 +156,7 @@ def _claimable(path: pathlib.Path) -> bool:
     early = {"lock", "flags.txt.tmp", "micro_batch.json", "micro_batch.json.tmp"}
     # If a point of a sweep fails before it writes its flags, the sweep makes `tensorboard`
     # for the point's row of TensorBoard's HParams table.
-    early |= {"bad_examples.txt", OUTPUT, "secret", "tensorboard", "bucket.json"}
+    early |= {"bad_examples.txt", OUTPUT, "secret", "tensorboard", "bucket.json", "fetched.json"}
     if not path.is_dir():
         return False
     # With --image_sizes, there is a micro_batch_<size>.json for each size.

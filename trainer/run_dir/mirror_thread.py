@@ -2,20 +2,14 @@
 
 import pathlib
 import threading
-import time
 from collections.abc import Callable
 
 from trainer.buckets.lease import Lease
+from trainer.buckets.repeated import Repeated, caught
 from trainer.errors import TryAgainError
 from trainer.run_dir import checkpoint_names
 from trainer.run_dir.mirror import Mirror
 from trainer.system.output import log
-
-_POLL_SECONDS = 1.0
-_LONGEST_PAUSE = 30.0  # Seconds between two attempts while the bucket does not answer.
-# Seconds that the end of a run waits for a bucket that does not answer, and that it waits if a
-# signal asked the run to stop.
-_PATIENCE, _PATIENCE_AFTER_SIGNAL = 300.0, 30.0
 
 
 class MirrorThread:
@@ -33,21 +27,24 @@ class MirrorThread:
     def __init__(self, mirror: Mirror, folder: pathlib.Path, lease: Lease, place: str) -> None:
         self._mirror, self._folder, self._lease, self._place = mirror, folder, lease, place
         self._closing = threading.Event()
-        self._failing = False
+        self._copy = Repeated(
+            mirror.copy,
+            lambda reason: (
+                f"{place} is not up to date: {reason}; the copy is repeated until it succeeds, and "
+                f"{folder} has all files"
+            ),
+            f"{place} is up to date again",
+        )
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
 
     def _follow(self) -> None:
-        copied, pause = None, _POLL_SECONDS
-        while not self._closing.wait(pause) and not self._lease.lost():
+        copied = None
+        while not self._closing.wait(self._copy.pause) and not self._lease.lost():
             state = self._state()
-            if state is not None and state == copied:
-                continue
-            if self._copied():
-                copied, pause = state, _POLL_SECONDS
-                self._try(self._mirror.clean)
-            else:
-                pause = min(_LONGEST_PAUSE, 2 * pause)
+            if (state is None or state != copied) and self._copy.attempt():
+                copied = state
+                caught(self._mirror.clean)
 
     def _state(self) -> tuple[bool, list[str]] | None:
         """Returns what decides that a copy is due: the existence of the flags and checkpoints.
@@ -55,53 +52,24 @@ class MirrorThread:
         Returns None if the checkpoints cannot be listed.
         """
         found: list[pathlib.Path] = []
-        if self._try(lambda: found.extend(checkpoint_names.found(self._folder / "checkpoints"))):
+        if caught(lambda: found.extend(checkpoint_names.found(self._folder / "checkpoints"))):
             return None
         return (self._folder / "flags.txt").exists(), [path.name for path in found]
 
-    @staticmethod
-    def _try(call: Callable[[], object]) -> Exception | None:
-        """Returns the error that `call` raises, because the thread must not end by it."""
-        try:
-            call()
-        except Exception as error:
-            return error
-        return None
-
-    def _copied(self) -> bool:
-        """Copies what changed; returns True if that succeeded, and otherwise reports the error."""
-        error = self._try(self._mirror.copy)
-        if error and not self._failing:
-            reason = str(error) or type(error).__name__
-            log(
-                f"{self._place} is not up to date: {reason}; the copy is repeated until it "
-                f"succeeds, and {self._folder} has all files"
-            )
-        elif self._failing and not error:
-            log(f"{self._place} is up to date again")
-        self._failing = error is not None
-        return error is None
-
-    def close(self, stopped: Callable[[], bool], patience: float = _PATIENCE) -> None:
+    def close(self, stopped: Callable[[], bool], patience: float | None = None) -> None:
         """Copies the last state of the run, and releases the lease.
 
         Args:
           stopped: returns whether this process was asked to stop, so that it should not wait long.
-          patience: time to wait for a bucket that does not answer, in seconds.
+          patience: time to wait for a bucket that does not answer, in seconds (None: 5 minutes).
 
         Raises:
           TryAgainError: if this process has lost the lease, or the bucket does not answer.
         """
         self._closing.set()
         self._thread.join()
-        begin, pause, copied = time.monotonic(), _POLL_SECONDS, False
         try:
-            while not self._lease.lost() and not (copied := self._copied()):
-                waited = time.monotonic() - begin
-                if waited > (_PATIENCE_AFTER_SIGNAL if stopped() else patience):
-                    break
-                time.sleep(pause)
-                pause = min(_LONGEST_PAUSE, 2 * pause)
+            copied = self._copy.persist(stopped, patience, self._lease.lost)
         finally:
             self._lease.release()
         if why := self._lease.lost():

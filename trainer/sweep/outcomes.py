@@ -17,6 +17,7 @@ changes the file under a lock.
 import contextlib
 import dataclasses
 import functools
+import json
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -24,14 +25,15 @@ from typing import Any
 
 from trainer.config.model_flags import BFLOAT16, FLOAT32
 from trainer.errors import UserError
+from trainer.run_dir import directory
 from trainer.sweep.grid import Point, folder
 from trainer.system import file_lock, typed_json
-from trainer.system.atomic_file import remove, write_json
+from trainer.system.atomic_file import remove, write_atomic
 from trainer.system.output import log
 from trainer.system.regular_file import opener
 from trainer.system.typed_json import DamagedError
 
-FILE, _LOCK = "sweep.json", "sweep.lock"
+FILE, _LOCK = directory.SWEEP, "sweep.lock"
 _ENTRY = {
     "folder": typed_json.file_name,
     "flags": typed_json.table_of(typed_json.file_name),
@@ -42,14 +44,6 @@ _FIELDS = typed_json.fields(
     {"points": typed_json.list_of(typed_json.fields(_ENTRY))},
     {"precision": typed_json.optional(typed_json.one_of(FLOAT32, BFLOAT16))},
 )
-
-
-@dataclasses.dataclass
-class _Content:
-    """Content of sweep.json: the entries of points, by folder, and the sweep's precision."""
-
-    entries: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
-    precision: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +61,42 @@ class Outcome:
         128), another `train` can resume from the last checkpoint.
         """
         return self.status not in (None, 0, 74, 75, 76) and self.status < 128
+
+
+@dataclasses.dataclass
+class Content:
+    """Content of sweep.json: the entries of points, by folder, and the sweep's precision."""
+
+    entries: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    precision: str | None = None
+
+    def add(self, points: Sequence[Point], precision: str | None) -> None:
+        """Adds points, and the precision if none is chosen; what exists stays as it is."""
+        self.precision = self.precision or precision
+        for point in points:
+            self.entries.setdefault(folder(point), _entry(point))
+
+    def record(self, point: Point, end: Outcome) -> None:
+        """Sets the outcome of a point."""
+        self.entries[folder(point)] = _entry(point) | dataclasses.asdict(end)
+
+    def outcomes(self) -> dict[str, Outcome]:
+        """Returns the outcome of each point, by folder."""
+        return {name: Outcome(e["status"], e["reason"]) for name, e in self.entries.items()}
+
+    def encoded(self) -> bytes:
+        """Returns the content as JSON."""
+        found = {"precision": self.precision, "points": [*self.entries.values()]}
+        return f"{json.dumps(found, indent=1)}\n".encode()
+
+
+def decoded(text: bytes) -> Content:
+    """Returns the content of a sweep.json.
+
+    Raises:
+      WrongError: if the text is damaged.
+    """
+    return _content(typed_json.parsed(text, _FIELDS))
 
 
 def begin(path: pathlib.Path, points: Sequence[Point], precision: str | None = None) -> str | None:
@@ -94,9 +124,7 @@ def begin(path: pathlib.Path, points: Sequence[Point], precision: str | None = N
             )
         path.mkdir(parents=True, exist_ok=True)
         with _changed(path) as content:
-            content.precision = content.precision or precision
-            for point in points:
-                content.entries.setdefault(folder(point), _entry(point))
+            content.add(points, precision)
             return content.precision
     except OSError as error:
         raise UserError(
@@ -112,7 +140,17 @@ def record_outcome(path: pathlib.Path, point: Point, end: Outcome) -> None:
       OSError: if sweep.json cannot be written.
     """
     with _changed(path) as content:
-        content.entries[folder(point)] = _entry(point) | dataclasses.asdict(end)
+        content.record(point, end)
+
+
+def replace(path: pathlib.Path, new: Content) -> None:
+    """Replaces the content of sweep.json in `path`.
+
+    Raises:
+      OSError: if sweep.json cannot be written.
+    """
+    with _changed(path) as content:
+        content.entries, content.precision = new.entries, new.precision
 
 
 def read(path: pathlib.Path) -> dict[str, Outcome]:
@@ -146,8 +184,7 @@ def _known(path: pathlib.Path, *_: int) -> dict[str, Outcome] | DamagedError | O
 
 
 def _ends(path: pathlib.Path) -> dict[str, Outcome]:
-    entries = _read(path).entries
-    return {name: Outcome(entry["status"], entry["reason"]) for name, entry in entries.items()}
+    return _read(path).outcomes()
 
 
 def _entry(point: Point) -> dict[str, Any]:
@@ -156,7 +193,7 @@ def _entry(point: Point) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _changed(path: pathlib.Path) -> Iterator[_Content]:
+def _changed(path: pathlib.Path) -> Iterator[Content]:
     """Yields the content of sweep.json under a lock; writes it when the `with` block ends."""
     with open(path / _LOCK, "a", encoding="utf-8", opener=opener) as lock:
         file_lock.take(lock, wait=True)
@@ -170,19 +207,19 @@ def _changed(path: pathlib.Path) -> Iterator[_Content]:
                 f"{path / FILE} {typed_json.problem(error)}; renamed it to {aside.name}; "
                 "a new one is made, and failed points are run once more"
             )
-            content = _Content()
+            content = Content()
         yield content
-        found = {"precision": content.precision, "points": [*content.entries.values()]}
-        write_json(path / FILE, found, indent=1)
+        write_atomic(path / FILE, content.encoded())
 
 
-def _read(path: pathlib.Path) -> _Content:
-    try:
-        found = typed_json.read(path / FILE, _FIELDS)
-    except FileNotFoundError:
-        return _Content()
+def _read(path: pathlib.Path) -> Content:
+    found = typed_json.read_existing(path / FILE, _FIELDS)
+    return Content() if found is None else _content(found)
+
+
+def _content(found: dict[str, Any]) -> Content:
     entries = {point["folder"]: point for point in found["points"]}
-    return _Content(entries, found.get("precision", FLOAT32))
+    return Content(entries, found.get("precision", FLOAT32))
 
 
 def _empty(path: pathlib.Path) -> bool:

@@ -4,7 +4,7 @@ A point is one combination of flag values, with which one run is trained (grid.p
 output.txt in its directory. The sweep locks this file, starts the run's process, and unlocks the
 file after recording the outcome. So two sweeps never train the same point at the same time. The
 run's process inherits the lock. So even if a sweep is killed, each of its points stays locked until
-the point's process ends.
+the point's process ends. In a bucket, the lease of each run has the same purpose between machines.
 """
 
 import collections
@@ -17,10 +17,12 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
+from trainer.errors import ExitStatus, TryAgainError
 from trainer.run_dir import directory, result
-from trainer.sweep import hparams, outcomes
-from trainer.sweep.grid import Point, folder, shown
+from trainer.sweep import outcomes
+from trainer.sweep.grid import Point, folder
 from trainer.sweep.outcomes import Outcome
+from trainer.sweep.sweep_folder import State, SweepFolder
 from trainer.system import child_process, file_lock, stop_signals
 from trainer.system.cores import split_cores
 from trainer.system.output import log
@@ -57,8 +59,8 @@ class _Attempt:
     signals: int = 0  # Number of stop signals sent to the process.
 
 
-def run_sweep(runs: Sequence[Run], sweep: pathlib.Path, *, parallel: int, retry: bool) -> bool:
-    """Trains the unfinished `runs` of the sweep in the folder `sweep`, up to `parallel` at once.
+def run_sweep(runs: Sequence[Run], sweep: SweepFolder, *, parallel: int, retry: bool) -> bool:
+    """Trains the unfinished `runs` of a sweep, up to `parallel` at once.
 
     Skips runs that failed before, unless `retry` is True. Passes stop signals on to the processes
     of the runs, which then save checkpoints and end. If the files of a run cannot be written,
@@ -67,40 +69,81 @@ def run_sweep(runs: Sequence[Run], sweep: pathlib.Path, *, parallel: int, retry:
     Returns:
       True if a stop signal arrived.
     """
-    waiting = collections.deque(runs)
-    held: set[str] = set()
-    free = split_cores(parallel)
-    running: list[_Attempt] = []
+    runner = _Runner(runs, sweep, parallel, retry)
     with _signals() as received:
-        while running or (waiting and not received):
-            for ended in [each for each in running if each.process.poll() is not None]:
-                running.remove(ended)
-                free.append(ended.cores)
-                _end(ended, sweep)
-            for _ in range(len(waiting)):
-                if not free or received:
-                    break
-                run = waiting.popleft()
-                try:
-                    output = _hold(sweep / folder(run.point))
-                    if output is None:
-                        waiting.append(run)
-                        if run.title not in held:
-                            log(f"{run.title}: waiting for another process that trains it")
-                        held.add(run.title)
-                    elif attempt := _start(run, sweep, output, free[0], retry):
-                        running.append(attempt)
-                        del free[0]
-                except OSError as error:
-                    file = error.filename
-                    what = f"{file} cannot be written" if file else "cannot start"
-                    log(f"{run.title}: {what}: {error.strerror}")
-            for each in running:
+        while runner.running or (runner.waiting and not received):
+            runner.end_some()
+            runner.start_some(received)
+            for each in runner.running:
                 for _ in range(len(received) - each.signals):
                     each.process.terminate()
                 each.signals = len(received)
             time.sleep(0.1)
         return bool(received)
+
+
+class _Runner:
+    """Starts and ends the processes of the runs of a sweep.
+
+    Attributes:
+      waiting: runs that are not started yet.
+      running: attempts whose processes run, or have ended since the last `end_some`.
+    """
+
+    def __init__(self, runs: Sequence[Run], sweep: SweepFolder, parallel: int, retry: bool) -> None:
+        self.waiting = collections.deque(runs)
+        self.running: list[_Attempt] = []
+        self._sweep, self._retry = sweep, retry
+        self._held: set[str] = set()
+        self._free = split_cores(parallel)
+
+    def end_some(self) -> None:
+        """Records the outcomes of processes that have ended."""
+        for ended in [each for each in self.running if each.process.poll() is not None]:
+            self.running.remove(ended)
+            self._free.append(ended.cores)
+            if not _end(ended, self._sweep):
+                self._wait(ended.run)
+
+    def start_some(self, received: Sequence[int]) -> None:
+        """Starts waiting runs while cores are free and no stop signal is `received`."""
+        for _ in range(len(self.waiting)):
+            if not self._free or received:
+                break
+            run = self.waiting.popleft()
+            try:
+                if not self._start(run):
+                    break
+            except OSError as error:
+                file = error.filename
+                what = f"{file} cannot be written" if file else "cannot start"
+                log(f"{run.title}: {what}: {error.strerror}")
+
+    def _start(self, run: Run) -> bool:
+        """Starts `run`, or skips it, or makes it wait; returns False if a bucket must answer."""
+        name = folder(run.point)
+        try:
+            state = self._sweep.state(name)
+        except TryAgainError as error:
+            log(f"{run.title}: {error}")
+            self._sweep.record(run.point, Outcome(error.status, str(error)), None)
+            return True
+        if state is State.UNKNOWN:
+            self.waiting.appendleft(run)
+            return False
+        output = _hold(self._sweep.path / name) if state is State.FREE else None
+        if output is None:
+            self._wait(run)
+        elif attempt := _start(run, self._sweep, output, self._free[0], self._retry):
+            self.running.append(attempt)
+            del self._free[0]
+        return True
+
+    def _wait(self, run: Run) -> None:
+        self.waiting.append(run)
+        if run.title not in self._held:
+            log(f"{run.title}: waiting for another process that trains it")
+        self._held.add(run.title)
 
 
 @contextlib.contextmanager
@@ -137,22 +180,21 @@ def _close(output: IO[bytes]) -> None:
 
 
 def _start(
-    run: Run, sweep: pathlib.Path, output: IO[bytes], cores: set[int], retry: bool
+    run: Run, sweep: SweepFolder, output: IO[bytes], cores: set[int], retry: bool
 ) -> _Attempt | None:
     """Starts training `run`; if it must not be trained, closes `output` and returns None."""
     ended = _result(run, sweep)
     try:
-        last = outcomes.read(sweep).get(folder(run.point), Outcome())
+        last = outcomes.read(sweep.path).get(folder(run.point), Outcome())
     except (DamagedError, OSError):
-        last = Outcome()  # The next call of `_record` reports the damaged file.
+        last = Outcome()  # The next record of an outcome reports the damaged file.
     if ended and last.status != 0:  # A sweep was killed before it recorded the outcome.
         log(_line(run, Outcome(0), ended))
-        _record(run, sweep, Outcome(0), ended)
+        sweep.record(run.point, Outcome(0), ended)
     elif last.failed and not ended and not retry:
         log(f"{run.title}: failed before, with status {last.status}; --sweep_retry tries it again")
     elif not ended:
-        begun = any((sweep / folder(run.point) / "checkpoints").glob("0*"))
-        log(f"{run.title}: {'resumes' if begun else 'starts'}")
+        log(f"{run.title}: {'resumes' if sweep.begun(folder(run.point)) else 'starts'}")
         begin = output.tell()
         process = child_process.start(["train", *run.flags], cores, output)
         return _Attempt(run, process, cores, output, begin)
@@ -160,9 +202,9 @@ def _start(
     return None
 
 
-def _result(run: Run, sweep: pathlib.Path) -> dict[str, Any] | None:
+def _result(run: Run, sweep: SweepFolder) -> dict[str, Any] | None:
     """Returns the run's result, or None if it is missing or unreadable; logs read errors."""
-    path = sweep / folder(run.point)
+    path = sweep.path / folder(run.point)
     try:
         return result.read(path)
     except (DamagedError, OSError) as error:
@@ -170,29 +212,28 @@ def _result(run: Run, sweep: pathlib.Path) -> dict[str, Any] | None:
         return None
 
 
-def _end(attempt: _Attempt, sweep: pathlib.Path) -> None:
-    """Records and logs how an attempt ended, and unlocks its output."""
-    code = attempt.process.returncode
+def _end(attempt: _Attempt, sweep: SweepFolder) -> bool:
+    """Records and logs how an attempt ended, and unlocks its output.
+
+    Returns:
+      False if nothing was recorded, because another process trains the point.
+    """
+    run, code = attempt.run, attempt.process.returncode
     if code < 0:
         end = Outcome(128 - code, f"killed by {signal.Signals(-code).name}")
     else:
         end = Outcome(code, _reason(attempt.output, attempt.begin) if code else None)
-    ended = _result(attempt.run, sweep)
-    log(_line(attempt.run, end, ended))
+    taken = code == ExitStatus.STOPPED and sweep.is_taken(folder(run.point), end.reason)
     try:
-        _record(attempt.run, sweep, end, ended)
+        if not taken:
+            sweep.collect(folder(run.point), code)
+            ended = _result(run, sweep)
+            log(_line(run, end, ended))
+            sweep.record(run.point, end, ended)
     except OSError as error:
-        log(f"{attempt.run.title}: {error.filename} cannot be written: {error.strerror}")
+        log(f"{run.title}: {error.filename} cannot be written: {error.strerror}")
     _close(attempt.output)
-
-
-def _record(run: Run, sweep: pathlib.Path, end: Outcome, ended: dict[str, Any] | None) -> None:
-    """Records an outcome in sweep.json; writes a TensorBoard row if the run finished or failed."""
-    if ended or end.failed:
-        numbers = {name: ended[name] for name in result.RESULTS} if ended else None
-        flags = {name: shown(name, value) for name, value in run.point.items()}
-        hparams.write(sweep / folder(run.point), flags, numbers)
-    outcomes.record_outcome(sweep, run.point, end)
+    return not taken
 
 
 def _line(run: Run, end: Outcome, ended: dict[str, Any] | None) -> str:

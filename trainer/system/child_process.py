@@ -23,8 +23,8 @@ def start(
 
     The child gets no signals from the terminal. On Linux, the kernel sends SIGTERM to the child
     when the calling thread ends. So if the command `sweep` is killed, the trainings that it started
-    end, too. Call `start` from a process with one thread. Otherwise, the child may get SIGTERM
-    twice, and the second signal ends the child without a checkpoint.
+    end, too. If the command has several threads, the child may get SIGTERM for each of them, and
+    stop_signals.py counts these signals as one.
     """
     return subprocess.Popen(
         [sys.executable, "-m", "trainer", *arguments],

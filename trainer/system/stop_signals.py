@@ -4,9 +4,12 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 from trainer.errors import ExitStatus
+
+_SAME_SECONDS = 1.0  # Time in which the death of a parent can cause several signals.
 
 
 def asking() -> list[signal.Signals]:
@@ -34,12 +37,19 @@ def watched() -> Iterator[Callable[[], bool]]:
     Python's own handlers would wait until TensorFlow returns.
     """
     received, asked = threading.Event(), threading.Event()
-    signals = asking()
+    signals, parent, first = asking(), os.getppid(), float("-inf")
 
     def watch() -> None:
+        nonlocal first
         while number := os.read(out, 1):
             if number[0] not in signals or is_repeated_hangup(number[0], received.is_set()):
                 continue
+            if number[0] == signal.SIGTERM and time.monotonic() - first < _SAME_SECONDS:
+                # If a sweep is killed, the kernel sends SIGTERM for each of its threads.
+                time.sleep(0.1)  # The parent may be between two of its threads' ends.
+                if os.getppid() != parent:
+                    continue
+            first = time.monotonic()
             if received.is_set() or not asked.is_set():
                 os._exit(ExitStatus.STOPPED)
             received.set()

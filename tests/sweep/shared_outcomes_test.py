@@ -1,0 +1,76 @@
+"""sweep.json in both services: conflicts, lost answers, damage and folders of something else."""
+
+import threading
+
+import pytest
+
+from trainer.errors import UserError
+from trainer.sweep.outcomes import Content, Outcome
+from trainer.sweep.shared_outcomes import SharedOutcomes
+
+POINTS = [{"seed": str(seed)} for seed in range(8)]
+
+
+def shared(place):
+    return SharedOutcomes(place.connect(), place.url)
+
+
+def test_the_first_precision_stays(place):
+    assert not shared(place).exists()
+    assert shared(place).begin(POINTS[:1], None).precision is None
+    assert shared(place).begin(POINTS[:2], "bfloat16").precision == "bfloat16"
+    assert shared(place).begin(POINTS[1:3], "float32").precision == "bfloat16"
+    assert [*shared(place).read().entries] == ["seed=0", "seed=1", "seed=2"]
+    assert shared(place).exists()
+
+
+def test_clients_at_the_same_time_lose_no_outcome(place):
+    def record(own):
+        client = shared(place)
+        client.begin(POINTS, "float32")
+        for number in range(6):
+            for point in own:
+                client.change(lambda content, p=point, n=number: content.record(p, Outcome(n)))
+
+    threads = [threading.Thread(target=record, args=(POINTS[i::4],)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert shared(place).read().outcomes() == {f"seed={i}": Outcome(5) for i in range(8)}
+
+
+def test_a_lost_answer_is_harmless(place):
+    place.proxy.rule = lambda request: "after" if request.number in (1, 3, 5, 7) else None
+    shared(place).change(lambda content: content.add(POINTS[:2], "float32"))
+    shared(place).change(lambda content: content.record(POINTS[1], Outcome(3, "nan")))
+    found = shared(place).read()
+    assert found.outcomes() == {"seed=0": Outcome(), "seed=1": Outcome(3, "nan")}
+    assert found.precision == "float32"
+    assert len([r for r in place.proxy.requests if r.writes]) > 2  # Some were repeated.
+
+
+def test_what_does_not_change_is_not_written(place):
+    shared(place).begin(POINTS, None)
+    place.proxy.requests.clear()
+    shared(place).begin(POINTS, None)
+    assert not [request for request in place.proxy.requests if request.writes]
+
+
+@pytest.mark.parametrize("name", ["lease.json", "seed=0/thesis.txt"])
+def test_a_folder_of_something_else_is_refused(place, name):
+    place.connect().create(name, b"")
+    with pytest.raises(UserError, match="exists and is not the folder of a sweep"):
+        shared(place).begin(POINTS, None)
+    assert place.connect().names("") == [name]
+
+
+@pytest.mark.parametrize("content", [b'{"points": [{}]}', b"\xff"])
+def test_a_damaged_object_is_kept_aside_and_replaced(place, content, logged):
+    place.connect().create("sweep.json", content)
+    assert shared(place).read() == Content()
+    assert shared(place).begin(POINTS[:1], None).outcomes() == {"seed=0": Outcome()}
+    (line,) = logged
+    assert line.startswith(f"{place.url}/sweep.json is damaged: ")
+    assert place.connect().read("damaged-sweep.json")[0] == content
+    assert [*shared(place).read().entries] == ["seed=0"]
