@@ -19,7 +19,7 @@ from trainer.main import main
 from trainer.run_dir import manifest
 from trainer.run_dir.bucket_connection import local_folder
 from trainer.sweep import grid, outcomes
-from trainer.sweep.bucket_folder import BucketFolder
+from trainer.sweep.bucket_folder import BucketSweepFolder
 from trainer.sweep.shared_outcomes import SharedOutcomes
 
 # What sweep.json holds is tested on both services elsewhere; a sweep takes seconds.
@@ -84,7 +84,7 @@ def test_a_sweep_is_the_same_on_each_machine(place, tmp_path, capsys):
     # A run that was deleted does not count as finished, although this machine has its result.
     for name in place.connect().names(f"{NAMES[2]}/"):
         place.connect().delete(name)
-    folder = BucketFolder(
+    folder = BucketSweepFolder(
         parse(place.url), str(tmp_path / "second"), grid.parse(MIXED.removeprefix("--sweep="))
     )
     assert not (folder.path / NAMES[2] / "result.json").exists()

@@ -1,8 +1,9 @@
 """Gives access to a folder within a folder of a bucket, through the same client."""
 
+from collections.abc import Iterator
 from typing import BinaryIO
 
-from trainer.buckets.objects import Objects
+from trainer.buckets.objects import Objects, Stat
 
 
 class Subfolder:
@@ -26,8 +27,16 @@ class Subfolder:
     def upload(self, name: str, file: BinaryIO, size: int) -> None:
         self._objects.upload(self._above + name, file, size)
 
-    def download(self, name: str, file: BinaryIO) -> None:
-        self._objects.download(self._above + name, file)
+    def download(self, name: str, file: BinaryIO) -> Stat:
+        return self._objects.download(self._above + name, file)
+
+    def read_range(self, name: str, start: int, stop: int) -> tuple[bytes, Stat]:
+        return self._objects.read_range(self._above + name, start, stop)
+
+    def stats(self) -> Iterator[tuple[str, Stat]]:
+        for name, stat in self._objects.stats():
+            if name.startswith(self._above):
+                yield name.removeprefix(self._above), stat
 
     def names(self, prefix: str) -> list[str]:
         found = self._objects.names(self._above + prefix)

@@ -24,7 +24,7 @@ from trainer.errors import ExitStatus, TryAgainError, UserError
 from trainer.run_dir import result
 from trainer.run_dir.directory import DamagedRunError
 from trainer.sweep import grid, outcomes, runner, table
-from trainer.sweep.bucket_folder import BucketFolder
+from trainer.sweep.bucket_folder import BucketSweepFolder
 from trainer.sweep.sweep_folder import SweepFolder
 from trainer.system.output import log, log_to, say
 
@@ -47,7 +47,7 @@ def run(config: Config) -> int:
     shard = grid.part(points, config.sweep_shard)
     url = parse(config.model_dir)
     if url:
-        folder: SweepFolder = BucketFolder(url, config.cache_dir, points)
+        folder: SweepFolder = BucketSweepFolder(url, config.cache_dir, points)
     else:
         folder = SweepFolder(pathlib.Path(config.model_dir))
     with contextlib.ExitStack() as stack:  # Hides warnings that each run will print itself.

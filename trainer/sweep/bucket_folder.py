@@ -39,7 +39,7 @@ from trainer.sweep.sweep_folder import State, SweepFolder
 from trainer.system import stop_signals
 
 
-class BucketFolder(SweepFolder):
+class BucketSweepFolder(SweepFolder):
     """A sweep at `url`.
 
     Args:
