@@ -92,6 +92,11 @@ def test_plan_tells_what_a_run_fetches(place, tmp_path, capsys, monkeypatch):
     assert [data[name] for name in counted] == [10, size, 10, size, 11]
     assert not fetched(tmp_path / "cache", "*-of-*")
     assert "the first epoch fetches " in done(capsys, "plan", *flags)[1]
+    # A plan needs no evaluation split, but the training split must exist.
+    status, out, _ = done(capsys, "plan", *flags, "--eval_split=none", "--format=json")
+    assert json.loads(out)["data"]["files"] == 5
+    status, _, error = done(capsys, "plan", *flags, "--train_split=none")
+    assert (status, error.count("\n")) == (2, 2), error
     run = [*flags, *FLAGS, "--image_size=28", "--initial_batch_size=4", "--ghost_batch_size=4"]
     runs.train(tmp_path / "run", *run, "--max_batch_size=8", "--stop_at_epoch=0.1")
     status, out, _ = done(capsys, "plan", *flags, "--format=json")
@@ -109,6 +114,6 @@ def test_data_that_do_not_fit_on_the_disk_are_refused(place, photographs, tmp_pa
     refused = on_a_small_disk(tmp_path, script, run=command)
     assert refused.returncode == 2, refused.stderr
     first, second = refused.stderr.splitlines()[-2:]
-    assert "the files of train take " in first
+    assert "the files of this run take " in first
     assert second == "Free disk space, or name a folder on a larger disk with --cache_dir."
     assert not (tmp_path / "run/checkpoints").exists()

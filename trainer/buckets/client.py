@@ -33,7 +33,9 @@ _RETRIES = {"max_retries": 5, "retry_timeout": datetime.timedelta(seconds=30)}
 _SINGLE_BYTES = 64 * 2**20
 _PIECE = 8 * 2**20
 # Clients cannot list a folder with such an object, as a//b.
-_UNUSABLE_NAME = re.compile(r'object with invalid path: Path "(.*)" contained')
+_UNUSABLE_NAME = re.compile(r"object with invalid path: (.*)", re.DOTALL)
+# The answer to a request for bytes after the end of an object.
+_SHORTER = "status code: 416 "
 _NO_BUCKET = re.compile(r"NoSuchBucket|specified bucket does not exist")
 # Answers that do not change if the request is repeated.
 _REFUSED = re.compile(r"status code: (301|307|400|401|403|501) ")
@@ -141,7 +143,8 @@ class _StoreObjects:
 
 def _stat(meta: Any) -> Stat:
     # The clients of the services give fractions of a second in some answers only.
-    return Stat(meta["size"], int(meta["last_modified"].timestamp()))
+    tag = (meta["e_tag"] or "").strip('"')
+    return Stat(meta["size"], int(meta["last_modified"].timestamp()), tag)
 
 
 def _store(url: BucketUrl) -> Any:
@@ -188,9 +191,11 @@ def _translated(*, writes: bool = False) -> Iterator[None]:
     except (exceptions.BaseError, OSError, ValueError) as error:
         if found := _UNUSABLE_NAME.search(str(error)):
             raise UserError(
-                f"the bucket has an object whose name cannot be a path: {found[1]}.\n"
+                f"the bucket has an object whose name cannot be a path: {found[1]!r}.\n"
                 "Rename or delete this object, or name a folder without such objects."
             ) from error
+        if _SHORTER in str(error):
+            raise ConflictError("the object has fewer bytes") from error
         raise _kind(str(error))(_reason(error)) from error
     except BaseException as error:
         if type(error).__name__ != "PanicException":  # obstore's, for settings that it cannot use.

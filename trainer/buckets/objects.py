@@ -30,10 +30,12 @@ class Stat(NamedTuple):
     Attributes:
       size: size, in bytes.
       modified: time of its last change, in seconds since 1970.
+      tag: text that differs for each content (the ETag of both services).
     """
 
     size: int
     modified: int
+    tag: str
 
 
 class Objects(Protocol):
@@ -78,6 +80,7 @@ class Objects(Protocol):
         """Returns the bytes of an object from position `start` to `stop`.
 
         Raises:
+          ConflictError: if the object has fewer bytes.
           MissingError: if the object does not exist.
         """
 
@@ -99,7 +102,8 @@ def refusal(url: BucketUrl, error: RefusedError) -> str:
     }
     return (
         f"{url} cannot be used: {error}.\nCheck the bucket's name, and give this process "
-        f"credentials that may list, read, create and delete: {sources[url.scheme]}."
+        "credentials that may list and read, and for a run also create and delete: "
+        f"{sources[url.scheme]}."
     )
 
 

@@ -34,14 +34,17 @@ def parse(text: str) -> BucketUrl | None:
     return BucketUrl(found[1], found[2], found[3].strip("/")) if found else None
 
 
-def problem(text: str) -> str:
-    """Returns why `text`, which begins with gs: or s3:, is not a run's URL; "" if it is one."""
+def problem(text: str, *, of_run: bool = True) -> str:
+    """Returns why `text`, which begins with gs: or s3:, is not a folder's URL; "" if it is one.
+
+    The folder of a run must not be a whole bucket; a folder of data may be one.
+    """
     scheme = text.strip()[:2].lower()
     example = f"{scheme}://bucket/runs/x"
     url = parse(text)
     if url is None:
         return f"is not the URL of a folder in a bucket: write it as in {example}"
-    if not url.folder:
+    if of_run and not url.folder:
         return f"names a whole bucket: name a folder in the bucket, as in {example}"
     if any(each in (".", "..") for each in url.folder.split("/")):
         return "has a folder . or .., which buckets do not have: leave it out"

@@ -63,9 +63,7 @@ def run_problem(path: str) -> str:
 
 
 def _bucket_problem(path: str) -> str:
-    if url.parse(path):
-        return ""
-    return f"is not the URL of a folder in a bucket: write it as in {scheme(path)}://bucket/data"
+    return url.problem(path, of_run=False)
 
 
 def _home_problem(path: str) -> str:

@@ -1,6 +1,8 @@
 """Tells what a run must fetch from a bucket before its examples are on the local disk."""
 
+import contextlib
 import dataclasses
+import os
 import shutil
 from collections.abc import Iterable
 
@@ -9,6 +11,8 @@ from trainer.data import image_listing
 from trainer.data.bucket import opened
 from trainer.data.bucket.folder import BucketFolder, readable_size
 from trainer.data.bucket.placeholders import is_placeholder
+from trainer.data.tfds.splits import count_split
+from trainer.errors import UserError
 
 _LISTED = 1000  # Objects that one request lists.
 
@@ -64,10 +68,10 @@ def find(config: Config) -> BucketFiles | None:
 def _of_images(config: Config) -> list[str]:
     if not opened.is_remote(config.dataset.partition(":")[2]):
         return []
-    split = config.eval_split or image_listing.evaluation_split(config.dataset)
-    listed = (
-        image_listing.list_files(config.dataset, each) for each in (config.train_split, split)
-    )
+    splits = [config.train_split]
+    with contextlib.suppress(UserError):  # A plan needs no evaluation split.
+        splits.append(config.eval_split or image_listing.evaluation_split(config.dataset))
+    listed = [image_listing.list_files(config.dataset, each) for each in splits]
     return _distinct(files.path(at) for files in listed for at in range(len(files)))
 
 
@@ -83,10 +87,13 @@ def _of_set(config: Config) -> list[str]:
     formats = set_files.formats(builder)
     indexed = set_files.ARRAY_RECORD in formats
     found = set_files.ARRAY_RECORD if indexed else set_files.TFRECORD
-    splits = (config.train_split, config.eval_split or "test")
-    return _distinct(
-        str(piece.filename) for each in splits for piece in set_files.pieces(builder, each, found)
-    )
+    count_split(builder.info.splits, config.train_split, config.dataset)
+    wanted = [config.train_split]
+    with contextlib.suppress(UserError):  # A plan needs no evaluation split.
+        count_split(builder.info.splits, config.eval_split or "test", config.dataset)
+        wanted.append(config.eval_split or "test")
+    pieces = (piece for each in wanted for piece in set_files.pieces(builder, each, found))
+    return _distinct(path for piece in pieces if os.path.exists(path := str(piece.filename)))
 
 
 def _distinct(paths: Iterable[str]) -> list[str]:
@@ -98,10 +105,10 @@ def _counted(folder: BucketFolder, paths: list[str]) -> BucketFiles:
     return BucketFiles(
         url=str(folder.url),
         files=len(paths),
-        bytes=sum(folder.stat(path).size for path in paths),
+        bytes=sum(map(folder.size, paths)),
         missing_files=len(missing),
-        missing_bytes=sum(folder.stat(path).size for path in missing),
-        requests=-(-folder.objects // _LISTED) + len(missing),
+        missing_bytes=sum(map(folder.size, missing)),
+        requests=-(-len(folder.source.listing) // _LISTED) + len(missing),
         local_folder=str(folder.path),
         free_bytes=shutil.disk_usage(folder.path).free,
     )

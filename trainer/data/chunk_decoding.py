@@ -30,6 +30,7 @@ from trainer.system.cores import usable
 Decode = Callable[[tf.Tensor, tf.Tensor | None, tf.Tensor], tf.Tensor]
 # Larger chunks would delay the first batch and take more memory in each thread.
 _LARGEST_CHUNK = 16
+_UNKNOWN_LABEL = "its label is not one of the run's classes"
 
 
 def chunk_size(batch_size: int) -> int:
@@ -178,7 +179,9 @@ class _Chunks:
                 )
         return images, labels, weights
 
-    def _decoded_alone(self, index: int, position: int) -> tuple[np.ndarray, np.ndarray] | None:
+    def _decoded_alone(
+        self, index: int, position: int, *, again: bool = True
+    ) -> tuple[np.ndarray, np.ndarray] | None:
         """Decodes an example eagerly; records the reason and returns None if the example is bad.
 
         An example that was bad at an earlier position is tried again, because a random crop of a
@@ -195,7 +198,7 @@ class _Chunks:
                     image, label = self._example(tf.constant(position, tf.int64), *fetched)
                     return image.numpy(), label.numpy()
                 else:
-                    reason = "its label is not one of the run's classes"
+                    reason = _UNKNOWN_LABEL
             except tf.errors.OpError as error:
                 # Remove the names of TensorFlow's functions from the reason.
                 text = re.sub(r"\{\{.*?\}\}|\[Op:.*", "", error.message, flags=re.DOTALL)
@@ -209,5 +212,8 @@ class _Chunks:
                     reason = known or (f"it is damaged: {reason}" if invalid else reason)
             except pillow_decoding.UndecodableError as error:
                 reason = str(error)
+        repairs = again and reason != _UNKNOWN_LABEL and source.fetch_again
+        if repairs and repairs(index):
+            return self._decoded_alone(index, position, again=False)
         self.bad.add(source.describe(index), reason.rstrip("."))
         return None

@@ -51,12 +51,17 @@ def load(
         fetch=_fetch(files, labels, largest, folder),
         labels=lambda: labels.astype(np.int64),
         open=lambda path, orientation, label: Opened(tf.io.read_file(path), label, orientation),
-        describe=files.path,
+        describe=lambda index: opened.shown(files.path(index)),
         path=files.path,
         max_pixels=max_pixels,
         unread=lambda index: picture_files.unread(files.path(index), largest),
+        fetch_again=_fetch_again(files, folder),
         summary=split_summary(split, len(files), names, counts.tolist(), files.left_out),
     )
+
+
+def _fetch_again(files: Files, folder: BucketFolder | None) -> Callable[[int], bool] | None:
+    return None if folder is None else lambda index: folder.fetch_again(files.path(index))
 
 
 def _fetch(

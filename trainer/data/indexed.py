@@ -42,6 +42,8 @@ class IndexedDataset:
       max_pixels: largest number of pixels of an image that is decoded.
       unread: maps an index to the reason why the example's file cannot be read, or to None if the
         file can be read.
+      fetch_again: fetches an example's file from its bucket once more, because it cannot be
+        decoded, and returns whether the file's content changed. None: the files are local.
       summary: one line about the split's content.
       labels: function that returns all labels, int64 [N]; −1 stands for an unknown class. The call
         may read all examples. None: the labels are unknown.
@@ -57,6 +59,7 @@ class IndexedDataset:
     path: Callable[[int], str] | None = None
     max_pixels: int = MAX_PIXELS
     unread: Callable[[int], str | None] = lambda _: None
+    fetch_again: Callable[[int], bool] | None = None
     summary: str = ""
     labels: Callable[[], np.ndarray] | None = None
 

@@ -15,6 +15,7 @@ from trainer.config import augment_list
 from trainer.config.flags import Config
 from trainer.data import image_folder_source, image_listing, pipeline
 from trainer.data.bad_examples import BadExamples
+from trainer.data.bucket import opened
 from trainer.data.class_names import refuse_unknown, split_summary
 from trainer.data.decode import MAX_PIXELS
 from trainer.data.in_memory import InMemoryDataset, aligned_empty, pixel_statistics
@@ -33,6 +34,7 @@ from trainer.system.tensorflow_errors import translate
 _STATISTICS_BYTES, _STATISTICS_EXAMPLES = 2**30, 1000
 
 
+@opened.showing_urls()
 def load(
     dataset: str,
     split: str,
@@ -205,11 +207,13 @@ def image_statistics(
     step = -(-source.examples // _STATISTICS_EXAMPLES) if large else 1
     if isinstance(source, InMemoryDataset):
         return pixel_statistics(source.images[::step])
+    again = source.fetch_again
     sample = dataclasses.replace(
         source,
         examples=-(-source.examples // step),
         fetch=lambda indices: source.fetch(indices * step),
         describe=lambda index: source.describe(index * step),
+        fetch_again=again and (lambda index: again(index * step)),
     )
     return pixel_statistics(_decoded(sample, augment, bad).images)
 

@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from trainer.config.flags import Config
-from trainer.data import image_listing, mixing, pipeline
+from trainer.data import bucket_files, image_listing, mixing, pipeline
 from trainer.data.bad_examples import BadExamples
 from trainer.data.datasets import PREFETCH
 from trainer.data.indexed import IndexedDataset
@@ -103,6 +103,9 @@ def _count(batches: Iterator[Any], seconds: float, least: int) -> tuple[int, flo
 
 
 def _check_is_here(config: Config) -> None:
+    remote = bucket_files.find(config)
+    if remote and remote.missing_files:  # The network would be measured.
+        raise UserError(f"{remote.missing_files:,} files of {remote.url} are not here yet.")
     if image_listing.is_listed(config.dataset):
         return
     builder = prepare.find_builder(config.dataset, config.data_dir)

@@ -12,9 +12,10 @@ import pytest
 from tests.support.bucket_data import upload
 from trainer.buckets.objects import MissingError
 from trainer.data.bucket import folder as bucket_folder
-from trainer.data.bucket import opened, room
+from trainer.data.bucket import listed_objects, opened, room
 from trainer.data.bucket.folder import BucketFolder
-from trainer.data.bucket.placeholders import is_placeholder, update
+from trainer.data.bucket.listed_objects import ListedObjects
+from trainer.data.bucket.placeholders import fill, is_placeholder
 from trainer.errors import NotSavedError, TryAgainError, UserError
 
 FILES = {f"train/{n % 3}/{n:03}.jpg": bytes([n]) * (100 + n) for n in range(40)}
@@ -44,9 +45,9 @@ def opened_folder(place, cache):
     room.hold(cache)
     path.mkdir(exist_ok=True)
     parts.mkdir(exist_ok=True)
-    stats = dict(objects.stats())
-    update(path, parts, stats)
-    return BucketFolder(opened.parse(place.url), objects, path, parts, stats)
+    listing = dict(objects.stats())
+    fill(path, parts, listing, [])
+    return BucketFolder(ListedObjects(opened.parse(place.url), objects, listing), path, parts)
 
 
 def paths(folder, names=FILES):
@@ -71,7 +72,7 @@ def test_all_files_of_a_run_are_fetched_ahead(folder, logged):
     folder.need(paths(folder), "train")
     wait_for(lambda: not any(map(is_placeholder, paths(folder))))
     wait_for(lambda: len(logged) == 2)
-    assert logged[0].startswith(f"fetching 40 files of train, 0.0 MB, from {folder.url} to ")
+    assert logged[0].startswith(f"fetching 40 files of train, 4.8 kB, from {folder.url} to ")
     assert logged[1].startswith("fetched all files of train in ")
     folder.need(paths(folder), "train")
     assert len(logged) == 2
@@ -96,7 +97,7 @@ def test_parts_of_a_file_are_read_without_the_file(folder, content):
 def test_a_bucket_that_fails_for_a_while_is_told_once_and_awaited(
     place, folder, logged, monkeypatch, verdict
 ):
-    monkeypatch.setattr(bucket_folder, "_PATIENCE", 2.0)
+    monkeypatch.setattr(listed_objects, "_PATIENCE", 2.0)
     quick(monkeypatch)
     place.proxy.rule = lambda request: verdict
     timer = threading.Timer(1.0, lambda: setattr(place.proxy, "rule", lambda request: None))
@@ -105,7 +106,7 @@ def test_a_bucket_that_fails_for_a_while_is_told_once_and_awaited(
     assert (folder.path / "train/0/000.jpg").read_bytes() == FILES["train/0/000.jpg"]
     assert len(logged) == 1
     assert f"{folder.url} cannot be read: " in logged[0]
-    assert folder.failure is None
+    assert folder.source.failure is None
 
 
 def quick(monkeypatch):
@@ -118,11 +119,11 @@ def quick(monkeypatch):
 def test_a_bucket_that_stays_away_ends_the_run(place, content, logged, monkeypatch, tmp_path):
     quick(monkeypatch)
     folder = opened_folder(place, tmp_path / "cache")
-    monkeypatch.setattr(bucket_folder, "_PATIENCE", 0.3)
+    monkeypatch.setattr(listed_objects, "_PATIENCE", 0.3)
     place.proxy.rule = lambda request: "drop"
     with pytest.raises(TryAgainError, match=f"{folder.url} cannot be reached"):
         folder.bring(paths(folder)[:1])
-    assert isinstance(folder.failure, TryAgainError)
+    assert isinstance(folder.source.failure, TryAgainError)
     place.proxy.rule = lambda request: 403
     with pytest.raises(UserError, match="cannot be used: 403 Forbidden"):
         folder.read(str(folder.path / BIG), 0, 10)
@@ -136,7 +137,7 @@ def test_an_object_that_was_deleted_is_a_missing_file(place, folder):
     place.connect().delete(BIG)
     with pytest.raises(MissingError):
         folder.read(str(folder.path / BIG), 0, 10)
-    assert folder.failure is None
+    assert folder.source.failure is None
 
 
 def test_an_object_that_changes_during_a_run_is_refused(place, folder, tmp_path):
@@ -158,7 +159,9 @@ def test_an_object_that_changes_during_a_run_is_refused(place, folder, tmp_path)
 def test_a_set_larger_than_the_disk_is_refused_with_its_size(folder, content, monkeypatch):
     free = shutil.disk_usage(folder.path)._replace(free=1_500_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
-    with pytest.raises(UserError, match=r"(?s)the files of train take 2\.1 MB .* has 1\.5 MB free"):
+    with pytest.raises(
+        UserError, match=r"(?s)the files of this run take 2\.1 MB more .* has 1\.5 MB free"
+    ):
         folder.need(paths(folder, content), "train")
 
 
@@ -182,3 +185,37 @@ def test_a_damaged_file_is_fetched_again_by_the_next_process(place, folder, cont
     again = opened_folder(place, folder.path.parent)
     again.need([str(path)], "train", now=True)
     assert hashlib.sha256(path.read_bytes()).digest() == hashlib.sha256(content[BIG]).digest()
+
+
+def test_a_file_that_was_damaged_on_the_disk_is_fetched_once_more(folder, logged):
+    path = paths(folder)[5]
+    folder.bring([path])
+    pathlib.Path(path).write_bytes(b"\0" * 105)
+    assert folder.fetch_again(path)
+    assert pathlib.Path(path).read_bytes() == FILES["train/2/005.jpg"]
+    assert "was damaged, and is fetched again from" in logged[0]
+    assert folder.fetch_again(path)  # Another thread may have seen the damage, too.
+    other = paths(folder)[6]
+    folder.bring([other])
+    assert not folder.fetch_again(other)
+    assert len(logged) == 1
+
+
+def test_what_was_needed_before_counts_while_it_is_missing(folder, content, monkeypatch, logged):
+    monkeypatch.setattr(BucketFolder, "_fetch_ahead", lambda *arguments: None)
+    free = shutil.disk_usage(folder.path)._replace(free=2_100_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
+    folder.need(paths(folder, [BIG]), "train")
+    with pytest.raises(UserError, match=r"take 2\.1 MB more"):
+        folder.need(paths(folder), "test")
+    folder.bring(paths(folder, [BIG]))
+    folder.need(paths(folder), "test")
+
+
+def test_an_object_that_became_shorter_is_a_change(place, folder, tmp_path):
+    place.connect().delete(BIG)
+    (tmp_path / BIG).write_bytes(b"short")
+    with open(tmp_path / BIG, "rb") as file:
+        place.connect().upload(BIG, file, 5)
+    with pytest.raises(UserError, match="has changed since this process listed it"):
+        folder.read(str(folder.path / BIG), 1000, 2000)

@@ -1,6 +1,8 @@
 """Datasets in buckets: the same examples as on the disk, by any way of reading them."""
 
+import http.client
 import os
+import pathlib
 import re
 import subprocess
 import sys
@@ -9,12 +11,12 @@ import numpy as np
 import pytest
 
 from tests.support.bucket_data import upload, write_photographs, write_records
+from tests.support.bucket_servers import BUCKET
 from trainer.buckets import client
 from trainer.config import augment_list
 from trainer.data import sources
 from trainer.data.bad_examples import BadExamples
-from trainer.data.bucket import folder as bucket_folder
-from trainer.data.bucket import opened
+from trainer.data.bucket import listed_objects, opened
 from trainer.data.bucket.placeholders import is_placeholder
 from trainer.data.pipeline import ExampleStream, training
 from trainer.errors import TryAgainError, UserError
@@ -77,7 +79,8 @@ def test_records_equal_those_on_the_disk(place, sets, machine, augment, logged):
     upload(place, sets / "records")
     expected = read("colour", "train", str(sets / "records"), augment)
     assert_same(read("colour", "train", place.url, augment), expected)
-    assert f" of colour train, 0.7 MB, from {place.url}/colour to " in logged[0]
+    assert logged[0] == f"listing {place.url}/colour"
+    assert f" of colour train, 655.4 kB, from {place.url}/colour to " in logged[1]
 
 
 def test_records_are_read_in_parts_until_their_files_arrive(
@@ -85,7 +88,7 @@ def test_records_are_read_in_parts_until_their_files_arrive(
 ):
     upload(place, sets / "records")
     expected = read("colour", "train", str(sets / "records"), STREAMED)
-    monkeypatch.setattr(bucket_folder, "_PATIENCE", 60.0)
+    monkeypatch.setattr(listed_objects, "_PATIENCE", 60.0)
     place.proxy.rule = lambda request: 503 if whole_shard(request) else None
     assert_same(read("colour", "train", place.url, STREAMED), expected)
     parts = [request for request in place.proxy.requests if request.part]
@@ -149,7 +152,7 @@ def test_a_bucket_that_goes_away_ends_the_reading_with_its_own_error(
     place, sets, machine, logged, monkeypatch
 ):
     monkeypatch.setitem(client._RETRIES, "max_retries", 0)
-    monkeypatch.setattr(bucket_folder, "_PATIENCE", 0.2)
+    monkeypatch.setattr(listed_objects, "_PATIENCE", 0.2)
     upload(place, sets / "records")
     opened.local_data_dir(place.url, "colour")
     place.proxy.rule = lambda request: "drop"
@@ -172,6 +175,77 @@ def test_a_damaged_local_file_is_read_from_the_bucket(place, sets, machine, logg
     machine()
     assert_same(read("colour", "train", place.url, STREAMED), expected)
     assert any("is damaged; what cannot be read in it is read from" in each for each in logged)
+
+
+@S3
+def test_pictures_that_the_disk_damaged_are_fetched_again(place, sets, machine, logged):
+    upload(place, sets / "photographs")
+    dataset = f"image_folder:{place.url}"
+    expected = read(f"image_folder:{sets / 'photographs'}", "train", None, STREAMED)
+    folder = opened.of(f"{opened.local_images(place.url)}/x")
+    damaged = [str(folder.path / f"train/{n % 2}/{n}.jpg") for n in (3, 10)]
+    folder.bring(damaged)
+    for path in damaged:
+        times, size = os.stat(path), os.path.getsize(path)
+        with open(path, "wb") as file:
+            file.write(bytes(size))
+        os.utime(path, ns=(times.st_mtime_ns, times.st_mtime_ns))
+    machine()
+    bad = BadExamples(skip=True)
+    assert_same(read(dataset, "train", None, STREAMED, bad), expected)
+    assert bad.count == 0
+    assert sum("was damaged, and is fetched again from" in each for each in logged) == 2
+
+
+@GOOGLE
+def test_processes_with_other_listings_do_not_disturb_each_other(place, sets, machine, logged):
+    """A file that the first one fetches late must not become the new content of the second."""
+    upload(place, sets / "photographs")
+    first = opened.of(f"{opened.local_images(place.url)}/x")
+    early, late = (str(first.path / f"train/0/{n}.jpg") for n in (0, 2))
+    first.bring([early])
+    for name in ("train/0/0.jpg", "train/0/2.jpg", "train/1/1.jpg"):
+        place.connect().delete(name)
+    place.connect().create("train/0/0.jpg", b"new content")
+    machine()
+    second = opened.of(f"{opened.local_images(place.url)}/x")
+    assert second.path != first.path
+    path = str(second.path / "train/0/0.jpg")
+    second.bring([path])
+    assert pathlib.Path(path).read_bytes() == b"new content"
+    assert not (second.path / "train/1/1.jpg").exists()
+    # The first process has what it fetched, and hears that the rest is gone.
+    before = (sets / "photographs/train/0/0.jpg").read_bytes()
+    assert pathlib.Path(early).read_bytes() == before
+    first.bring([late])
+    assert not os.path.exists(late)
+    assert not (second.path / "train/0/2.jpg").exists()
+
+
+@GOOGLE
+def test_a_later_listing_shares_what_was_fetched(place, sets, machine, logged):
+    upload(place, sets / "photographs")
+    sources.load(f"image_folder:{place.url}", "train", None, 8)  # Into memory.
+    place.connect().create("train/0/new.jpg", b"another")
+    before = len(place.proxy.requests)
+    cache = machine()
+    folder = opened.of(f"{opened.local_images(place.url)}/x")
+    folder.bring([str(path) for path in folder.path.glob("train/*/*.jpg")])
+    fetched = [each.path for each in place.proxy.requests[before:] if ".jpg" in each.path]
+    assert [path.rpartition("/")[2] for path in fetched] == ["new.jpg"]
+    assert len(list((cache / "data").iterdir())) == 2  # This process holds both.
+
+
+@S3
+def test_a_class_without_pictures_is_an_error_as_on_a_disk(place, sets, machine, logged):
+    upload(place, sets / "photographs")
+    connection = http.client.HTTPConnection("127.0.0.1", place.proxy.port)
+    for key in ("train/", "train/2/"):  # As a console makes folders.
+        connection.request("PUT", f"/{BUCKET}/{place.folder}/{key}", b"")
+        assert connection.getresponse().read() is not None
+    with pytest.raises(UserError, match=f"(?s){place.url}/train/2 has no .jpg.*file"):
+        sources.load(f"image_folder:{place.url}", "train", None, 8)
+    assert logged == [f"listing {place.url}"]
 
 
 def test_what_is_not_in_the_bucket_is_named(place, sets, machine):

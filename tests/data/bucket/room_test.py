@@ -31,7 +31,7 @@ def cache(tmp_path, monkeypatch):
     for age, name in enumerate(("c", "a", "b")):
         room.hold(tmp_path / name)
         (tmp_path / name / "file").write_bytes(b"x" * 100)
-        os.utime(tmp_path / name / "used", (1000 + age, 1000 + age))
+        os.utime(tmp_path / name / ".used", (1000 + age, 1000 + age))
     for lock in room._HOLDING:
         lock.close()
     room._HOLDING.clear()
@@ -78,3 +78,22 @@ def test_a_folder_in_use_is_not_removed(cache, logged):
     user.communicate()
     room.make(cache / "own", 400, refusal)
     assert names(cache) == ["own"]
+
+
+def test_what_a_killed_removal_left_is_removed(cache):
+    left = cache / ".c-12345678"
+    left.mkdir()
+    (left / "file").write_bytes(b"x")
+    room.make(cache / "own", 100, refusal)
+    assert left.exists()
+    with pytest.raises(UserError):
+        room.make(cache / "own", 500, refusal)
+    assert not left.exists()
+
+
+def test_a_folder_that_is_made_anew_while_a_process_waits_is_held(cache):
+    """The lock of a removed folder's file would not keep the new folder."""
+    (cache / "a").rename(cache / "removed")
+    room.hold(cache / "a")
+    assert room._is_file(room._HOLDING[-1], cache / "a" / ".used")
+    assert not room._is_file(room._HOLDING[-1], cache / "removed" / ".used")

@@ -13,14 +13,13 @@ import pathlib
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from trainer.buckets import objects as buckets
-from trainer.buckets.objects import MissingError, Objects, RefusedError, Stat, UnavailableError
-from trainer.buckets.url import BucketUrl
+from trainer.buckets.objects import MissingError
 from trainer.data.bucket import placeholders, room
-from trainer.errors import ExitError, NotSavedError, TryAgainError, UserError
+from trainer.data.bucket.listed_objects import ListedObjects
+from trainer.errors import NotSavedError, UserError
 from trainer.system import file_lock
 from trainer.system.atomic_file import flush
 from trainer.system.output import log
@@ -29,10 +28,7 @@ from trainer.system.regular_file import opener
 # Requests of one process at a time: for what is needed at once, and for what is fetched ahead. At
 # 30 ms a request, 64 requests at a time fetch up to 2,100 pictures/s.
 _AT_ONCE, _AHEAD = 64, 8
-# Seconds for which a run waits for a bucket that does not answer.
-_PATIENCE = 600.0
-# Smaller files need no flush: if one is damaged by a power failure, its decoder reports it.
-_FLUSHED = 2**20
+_BLOCK = 4096  # Bytes that most file systems give a file at least.
 _Answer = TypeVar("_Answer")
 _Item = TypeVar("_Item")
 
@@ -41,44 +37,32 @@ class BucketFolder:
     """A folder in a bucket, and the local folder that has its files or placeholders for them.
 
     Args:
-      url: URL of the folder.
-      objects: objects of the folder.
+      source: the objects of the folder, by the paths of their files.
       path: the local folder.
       parts: another folder on the same disk, for files that are not complete.
-      stats: size and time of each object, by its path in the folder.
 
     Attributes:
       url: URL of the folder.
+      source: the objects of the folder, by the paths of their files.
       path: the local folder.
-      failure: the first error that ended a request of this process; None if there was none.
     """
 
-    def __init__(
-        self,
-        url: BucketUrl,
-        objects: Objects,
-        path: pathlib.Path,
-        parts: pathlib.Path,
-        stats: Mapping[str, Stat],
-    ) -> None:
-        self.url, self.path = url, path
-        self.failure: ExitError | None = None
-        self._objects, self._parts, self._stats = objects, parts, stats
+    def __init__(self, source: ListedObjects, path: pathlib.Path, parts: pathlib.Path) -> None:
+        self.url, self.source, self.path = source.url, source, path
+        self._parts = parts
+        self._needed: dict[str, int] = {}  # Sizes of the files that this process needs.
+        self._damaged: set[str] = set()
+        self._repaired: dict[str, bool] = {}  # Whether a file that was fetched again had changed.
+        self._repairing = threading.Lock()
         self._threads = concurrent.futures.ThreadPoolExecutor(_AT_ONCE)
-        self._waiting = threading.Lock()  # Held by a thread that waits for the bucket.
-
-    @property
-    def objects(self) -> int:
-        """Number of objects in the folder."""
-        return len(self._stats)
 
     def name(self, path: str) -> str:
         """Returns the name of the object of a file in the local folder."""
         return os.path.relpath(path, self.path)
 
-    def stat(self, path: str) -> Stat:
-        """Returns the size and the time of a file's object."""
-        return self._stats[self.name(path)]
+    def size(self, path: str) -> int:
+        """Returns the size of a file's object, in bytes."""
+        return self.source.listing[self.name(path)].size
 
     def each(self, call: Callable[[_Item], _Answer], items: Iterable[_Item]) -> list[_Answer]:
         """Returns call(item) for each item; the calls run in up to 64 threads."""
@@ -104,24 +88,39 @@ class BucketFolder:
           MissingError: if the object does not exist any longer.
           ExitError: as `bring`.
         """
-        with self._noted():
-            name = self.name(path)
-
-            def request() -> tuple[bytes, Stat]:
-                content, stat = self._objects.read_range(name, start, stop)
-                if stat == self._stats[name] and len(content) != stop - start:
-                    raise UnavailableError(f"its answer for {name} was cut off")
-                return content, stat
-
-            content, stat = self._answered(request)
-            self._check(name, stat)
-            return content
+        return self.source.read_range(self.name(path), start, stop)
 
     def discard(self, path: str) -> None:
         """Makes a damaged file a placeholder, so that the next process fetches it again."""
-        log(f"{path} is damaged; what cannot be read in it is read from {self.url}")
-        with contextlib.suppress(OSError):
-            os.utime(path, (0, 0))
+        if path not in self._damaged:
+            self._damaged.add(path)
+            log(f"{path} is damaged; what cannot be read in it is read from {self.url}")
+            with contextlib.suppress(OSError):
+                os.utime(path, (0, 0))
+
+    def fetch_again(self, path: str) -> bool:
+        """Fetches a file that cannot be decoded once more; returns whether its content changed.
+
+        A file is fetched again once; later calls return the same.
+
+        Raises:
+          ExitError: as `bring`.
+        """
+        with self._repairing:
+            if path not in self._repaired:
+                before = self._content(path)
+                self._fetch(path)
+                self._repaired[path] = self._content(path) != before
+                if self._repaired[path]:
+                    log(f"{path} was damaged, and is fetched again from {self.url}")
+            return self._repaired[path]
+
+    @staticmethod
+    def _content(path: str) -> bytes:
+        try:
+            return pathlib.Path(path).read_bytes()
+        except OSError:
+            return b""
 
     def need(self, paths: Iterable[str], what: str, *, now: bool = False) -> None:
         """Makes room for the files at `paths`, and fetches them.
@@ -138,27 +137,54 @@ class BucketFolder:
         missing = [path for path in paths if placeholders.is_placeholder(path)]
         if not missing:
             return
-        size = sum(self.stat(path).size for path in missing)
+        size = sum(map(self.size, missing))
+        self._needed |= {path: self.size(path) for path in missing}
+        # What was needed before may not be there yet.
+        whole = [n for path, n in self._needed.items() if placeholders.is_placeholder(path)]
 
         def refusal(free: int) -> str:
             return (
-                f"the files of {what} take {readable_size(size)} in {self.url}, and the disk of "
-                f"{self._parts.parent} has {readable_size(free)} free.\n"
+                f"the files of this run take {readable_size(sum(whole))} more of {self.url}, and "
+                f"the disk of {self._parts.parent} has {readable_size(free)} free.\n"
                 "Free disk space, or name a folder on a larger disk with --cache_dir."
             )
 
-        room.make(self._parts.parent, size, refusal)
+        room.make(self._parts.parent, sum(-(-n // _BLOCK) * _BLOCK for n in whole), refusal)
         files = "1 file" if len(missing) == 1 else f"{len(missing):,} files"
         log(f"fetching {files} of {what}, {readable_size(size)}, from {self.url} to {self.path}")
         if now:
-            self.bring(missing)
+            with self._alone():
+                self.bring(missing)
         else:
-            threading.Thread(target=self._fetch_ahead, args=(missing, what), daemon=True).start()
+            thread = threading.Thread(
+                target=self._fetch_ahead, args=(missing, what), name="fetch-ahead", daemon=True
+            )
+            thread.start()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Waits until no other process on this machine fetches many files of the folder."""
+        with open(self._parts.parent / ".fetching", "a+b", opener=opener) as lock:
+            file_lock.take(lock, wait=True)
+            yield
 
     def _fetch_ahead(self, paths: list[str], what: str) -> None:
-        """Fetches the files at `paths`, unless another process on this machine does it."""
-        begin, rest = time.monotonic(), iter(paths)
-        failed: list[Exception] = []
+        """Fetches those files at `paths` that no other process on this machine fetches."""
+        begin = time.monotonic()
+        try:
+            with self._alone():
+                failed = self._fetch_all(paths)
+        except (OSError, UserError) as error:
+            failed = [error]
+        if failed:
+            reason = str(failed[0]).partition("\n")[0]
+            log(f"the other files of {what} are fetched when they are needed: {reason}")
+        else:
+            log(f"fetched all files of {what} in {time.monotonic() - begin:.0f} s")
+
+    def _fetch_all(self, paths: list[str]) -> list[Exception]:
+        """Fetches files in threads until one fails; returns the errors."""
+        rest, failed = iter(paths), list[Exception]()
 
         def follow() -> None:
             while not failed and (path := next(rest, None)) is not None:
@@ -168,40 +194,26 @@ class BucketFolder:
                 except Exception as error:
                     failed.append(error)
 
-        with open(self._parts.parent / "fetching", "ab", opener=opener) as lock:
-            file_lock.take(lock, wait=True)
-            threads = [threading.Thread(target=follow, daemon=True) for _ in range(_AHEAD)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-        if failed:
-            reason = str(failed[0]).partition("\n")[0]
-            log(f"the other files of {what} are fetched when they are needed: {reason}")
-        else:
-            log(f"fetched all files of {what} in {time.monotonic() - begin:.0f} s")
+        threads = [threading.Thread(target=follow, daemon=True) for _ in range(_AHEAD)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return failed
 
     def _fetch(self, path: str, noted: bool = True) -> None:
         """Fetches a file; removes its placeholder if the object is missing."""
         name, part = self.name(path), self._parts / secrets.token_hex(8)
-
-        def download() -> Stat:
-            with open(part, "wb") as file:  # A repeated request begins anew.
-                stat = self._objects.download(name, file)
-            if part.stat().st_size != stat.size:
-                raise UnavailableError(f"its answer for {name} was cut off")
-            return stat
-
-        with self._noted() if noted else contextlib.nullcontext(), self._written(part):
+        with self.source.noted() if noted else contextlib.nullcontext(), self._written(part):
             try:
-                stat = self._answered(download)
+                self.source.download(name, part)
             except MissingError:
                 pathlib.Path(path).unlink(missing_ok=True)
                 return
-            self._check(name, stat)
-            if stat.size >= _FLUSHED:
-                flush(part)
-            os.utime(part, (stat.modified, stat.modified))
+            # After a power failure, a file that was not flushed may have zeros.
+            flush(part)
+            modified = placeholders.stamp(self.source.listing[name])
+            os.utime(part, ns=(modified, modified))
             os.replace(part, path)
 
     @contextlib.contextmanager
@@ -219,51 +231,10 @@ class BucketFolder:
         finally:
             part.unlink(missing_ok=True)
 
-    def _check(self, name: str, stat: Stat) -> None:
-        if stat != self._stats[name]:
-            raise UserError(
-                f"{self.url}/{name} has changed since this process listed it.\n"
-                "Give the same command again, once the data no longer change."
-            )
-
-    @contextlib.contextmanager
-    def _noted(self) -> Iterator[None]:
-        """Keeps the error in `failure`, because TensorFlow replaces it by one of its own."""
-        try:
-            yield
-        except ExitError as error:
-            self.failure = self.failure or error
-            raise
-
-    def _answered(self, request: Callable[[], _Answer]) -> _Answer:
-        """Returns what `request` returns; repeats it while the bucket does not answer.
-
-        Raises:
-          MissingError: if the object does not exist.
-          TryAgainError: if the bucket does not answer for minutes.
-          UserError: if the bucket refuses the request for minutes.
-        """
-        end, told = time.monotonic() + _PATIENCE, False
-        try:
-            while True:
-                try:
-                    return request()
-                except UnavailableError as error:
-                    if time.monotonic() > end:
-                        if isinstance(error, RefusedError):
-                            raise UserError(buckets.refusal(self.url, error)) from error
-                        raise TryAgainError(
-                            f"{self.url} cannot be reached: {error}.\n"
-                            "Check the network, and give the same command again."
-                        ) from error
-                    if not told and (told := self._waiting.acquire(blocking=False)):
-                        log(f"{self.url} cannot be read: {error}; trying for {_PATIENCE:g} s")
-                    time.sleep(min(5, _PATIENCE / 10))
-        finally:
-            if told:
-                self._waiting.release()
-
 
 def readable_size(size: int) -> str:
-    """Returns a number of bytes in GB or MB."""
-    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
+    """Returns a number of bytes in GB, MB or kB."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB")):
+        if size >= unit:
+            return f"{size / unit:,.1f} {name}"
+    return f"{size / 1e3:,.1f} kB"

@@ -1,20 +1,23 @@
-"""Makes a local folder with a file, or a placeholder, for each object of a folder in a bucket.
+"""Makes a local folder with a file, or a placeholder, for each object of a listing.
 
 A placeholder stands for a file that was not fetched yet. It has the file's name and size, but it
-takes no space on the disk, and its time of modification is 0, the begin of 1970. A fetched file has
-the time of its object, so that a later listing shows whether the object has changed.
+takes no space on the disk, and its time of modification is 0, the begin of 1970. A listing has a
+folder of its own, in which no file changes after it was fetched. So if the bucket changes, a
+process that began before goes on with the files of its listing.
 """
 
 import contextlib
+import hashlib
 import os
 import pathlib
 import secrets
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 from trainer.buckets.objects import Stat
 
-_LONGEST_FETCH = 86_400  # Seconds after which a file that is not complete was left.
+Listing = Mapping[str, Stat]
+
+_LONGEST_NAME = 255  # Bytes of a file's name, in most file systems.
 
 
 def is_placeholder(path: str) -> bool:
@@ -25,77 +28,90 @@ def is_placeholder(path: str) -> bool:
         return False
 
 
-def paths(names: Iterable[str]) -> Iterator[str]:
-    """Yields the names that can be paths of files below a folder.
+def usable(listing: Listing) -> tuple[Listing, list[str]]:
+    """Returns the objects of a listing whose names can be paths, and the other names.
 
-    A name such as a//b or ../a cannot be one, nor can the name a if there is an object a/b.
+    An empty object whose name is that of a folder is left out without a word, because the consoles
+    of both services make such objects.
     """
-    names = list(names)
-    folders = {name[:at] for name in names for at in _slashes(name)}
-    for name in names:
-        parts = name.split("/")
-        usable = not any(part in ("", ".", "..") or "\0" in part for part in parts)
-        if usable and name not in folders:
-            yield name
+    folders = {name[:at] for name in listing for at, letter in enumerate(name) if letter == "/"}
+    kept, others = {}, []
+    for name, stat in listing.items():
+        marker = stat.size == 0 and (name in folders or not name)
+        if _is_path(name) and name not in folders:
+            kept[name] = stat
+        elif not marker:
+            others.append(name)
+    return kept, others
 
 
-def _slashes(name: str) -> list[int]:
-    return [at for at, letter in enumerate(name) if letter == "/"]
+def _is_path(name: str) -> bool:
+    parts = name.split("/")
+    odd = any(part in ("", ".", "..") or "\0" in part for part in parts)
+    return not odd and all(len(part.encode()) <= _LONGEST_NAME for part in parts)
 
 
-def update(folder: pathlib.Path, parts: pathlib.Path, stats: Mapping[str, Stat]) -> None:
-    """Removes the files in `folder` whose objects changed, and makes the missing placeholders.
+def digest(listing: Listing) -> str:
+    """Returns a text that differs for listings that differ in a name, size, time or tag."""
+    found = hashlib.sha256()
+    for name in sorted(listing):
+        stat = listing[name]
+        found.update(f"{name}\0{stat.size}\0{stat.modified}\0{stat.tag}\n".encode())
+    return found.hexdigest()[:16]
 
-    Other processes may read the folder, or call this function for it, at the same time.
+
+def stamp(stat: Stat) -> int:
+    """Returns the time of modification of the fetched file of an object, in nanoseconds.
+
+    Its seconds are the object's time, and its microseconds a hash of the object's tag. So a file
+    with this time and size has the content of the object, in whatever listing it was fetched.
+    """
+    tag = int.from_bytes(hashlib.sha256(stat.tag.encode()).digest()[:8])
+    return max(stat.modified, 1) * 10**9 + tag % 10**6 * 1000
+
+
+def fill(
+    folder: pathlib.Path, parts: pathlib.Path, listing: Listing, older: Iterable[pathlib.Path]
+) -> None:
+    """Makes a file or placeholder for each object of a listing.
+
+    Another process may do the same at the same time. An empty object whose name has no suffix
+    stands for a folder, as consoles make it.
 
     Args:
-      folder: the local folder.
+      folder: the local folder of the listing.
       parts: another folder on the same disk, for files that are not complete.
-      stats: size and time of each object, by its path in the folder.
+      listing: the objects.
+      older: folders of other listings of the same place. Their fetched files are shared, if the
+        objects have not changed.
 
     Raises:
       OSError: if the folder cannot be written.
     """
-    _remove_old(parts)
-    known = set()
-    for path in _files(folder):
-        name = str(path.relative_to(folder))
-        if _is_current(path, stats.get(name)):
-            known.add(name)
-        else:
-            path.unlink(missing_ok=True)
-    made = {folder}
-    for name, stat in stats.items():
-        if name not in known:
-            path = folder / name
-            if path.parent not in made:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                made.add(path.parent)
+    made, older = {folder}, list(older)
+    for name, stat in listing.items():
+        path = folder / name
+        if path.parent not in made:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            made.add(path.parent)
+        if stat.size == 0 and "." not in path.name:
+            path.mkdir(exist_ok=True)
+        elif not path.exists() and not any(_share(each / name, path, stat) for each in older):
             _create(path, parts, stat)
 
 
-def _remove_old(parts: pathlib.Path) -> None:
-    """Removes the incomplete files that killed processes left."""
-    for path in parts.iterdir():
-        with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_ctime > _LONGEST_FETCH:
-                path.unlink()
-
-
-def _files(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            yield pathlib.Path(parent, name)
-
-
-def _is_current(path: pathlib.Path, stat: Stat | None) -> bool:
-    """Returns whether a file is a placeholder for, or the content of, the object with `stat`."""
-    with contextlib.suppress(OSError):
-        found = path.stat()
-        return stat is not None and (
-            found.st_size == stat.size and found.st_mtime_ns in (0, stat.modified * 10**9)
-        )
-    return False
+def _share(source: pathlib.Path, path: pathlib.Path, stat: Stat) -> bool:
+    """Makes `path` another name of the file `source`, if that has the content of the object."""
+    try:
+        found = source.stat()
+        if (found.st_size, found.st_mtime_ns) != (stat.size, stamp(stat)):
+            return False
+        os.link(source, path)
+    except FileExistsError:
+        return True
+    except OSError:  # The file is missing, or the file system has no hard links.
+        return False
+    return True
 
 
 def _create(path: pathlib.Path, parts: pathlib.Path, stat: Stat) -> None:
@@ -104,8 +120,13 @@ def _create(path: pathlib.Path, parts: pathlib.Path, stat: Stat) -> None:
     with open(part, "xb") as file:
         os.truncate(file.fileno(), stat.size)
     # An empty file has nothing to fetch.
-    modified = 0 if stat.size else stat.modified
-    os.utime(part, (modified, modified))
-    with contextlib.suppress(FileExistsError):  # Another process has made it.
+    modified = 0 if stat.size else stamp(stat)
+    os.utime(part, ns=(modified, modified))
+    try:
         os.link(part, path)
-    part.unlink()
+    except FileExistsError:  # Another process has made it.
+        pass
+    except OSError:  # The file system has no hard links.
+        part.rename(path)
+    with contextlib.suppress(FileNotFoundError):
+        part.unlink()

@@ -4,6 +4,7 @@ The folder above holds the files of other folders in buckets too. If the disk is
 process uses are removed, the longest unused one first.
 """
 
+import contextlib
 import datetime
 import os
 import pathlib
@@ -17,7 +18,7 @@ from trainer.system import file_lock
 from trainer.system.output import log
 from trainer.system.regular_file import opener
 
-_USED = "used"  # Name of a file that each process using a folder has locked.
+_USED = ".used"  # Name of a file that each process using a folder has locked.
 _HOLDING: list[IO[bytes]] = []  # Locks that this process keeps until it ends.
 
 
@@ -30,14 +31,21 @@ def hold(folder: pathlib.Path) -> None:
     """
     while True:
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            lock = open(folder / _USED, "ab", opener=opener)  # noqa: SIM115
+        with contextlib.suppress(FileNotFoundError):  # Another process has removed the folder.
+            # NFS allows a shared lock only of a file that is open for reading.
+            lock = open(folder / _USED, "a+b", opener=opener)  # noqa: SIM115
             file_lock.take(lock, shared=True, wait=True)
-            os.utime(folder / _USED)
-        except FileNotFoundError:  # Another process has removed the folder.
-            continue
-        _HOLDING.append(lock)
-        return
+            if _is_file(lock, folder / _USED):
+                os.utime(folder / _USED)
+                _HOLDING.append(lock)
+                return
+            lock.close()
+
+
+def _is_file(file: IO[bytes], path: pathlib.Path) -> bool:
+    """Returns whether `file` is the file that is at `path` now."""
+    own, now = os.fstat(file.fileno()), os.stat(path)
+    return (own.st_dev, own.st_ino) == (now.st_dev, now.st_ino)
 
 
 def make(folder: pathlib.Path, size: int, refusal: Callable[[int], str]) -> None:
@@ -51,11 +59,11 @@ def make(folder: pathlib.Path, size: int, refusal: Callable[[int], str]) -> None
     Raises:
       UserError: if the disk has too little room.
     """
-    others = [each for each in folder.parent.iterdir() if each != folder and _last_use(each)]
+    others = [each for each in folder.parent.iterdir() if each != folder and each.is_dir()]
     for other in sorted(others, key=_last_use):
         if shutil.disk_usage(folder).free >= size:
             return
-        _remove_if_unused(other)
+        remove_if_unused(other, "because the disk is full")
     free = shutil.disk_usage(folder).free
     if free < size:
         raise UserError(refusal(free))
@@ -69,16 +77,21 @@ def _last_use(folder: pathlib.Path) -> float:
         return 0
 
 
-def _remove_if_unused(folder: pathlib.Path) -> None:
-    try:
-        lock = open(folder / _USED, "rb", opener=opener)  # noqa: SIM115
-    except OSError:
+def remove_if_unused(folder: pathlib.Path, why: str = "") -> None:
+    """Removes a folder that no process holds; if `why` is given, reports it."""
+    if folder.name.startswith("."):  # A process was killed while it removed this folder.
+        shutil.rmtree(folder, ignore_errors=True)
         return
-    with lock:
+    with (
+        contextlib.suppress(OSError, UserError),
+        # NFS allows an exclusive lock only of a file that is open for writing.
+        open(folder / _USED, "r+b", opener=opener) as lock,
+    ):
         if not file_lock.take(lock):
             return
-        day = datetime.date.fromtimestamp(_last_use(folder))
-        log(f"removing {folder}, last used on {day}, from the cache, because the disk is full")
+        if why:
+            day = datetime.date.fromtimestamp(_last_use(folder))
+            log(f"removing {folder}, last used on {day}, from the cache, {why}")
         # A process that waits for the lock then finds that the folder is gone.
         removed = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
         folder.rename(removed)

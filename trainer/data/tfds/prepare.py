@@ -58,6 +58,7 @@ tfds.builder(dataset, data_dir=data_dir, file_format=file_format).download_and_p
 _UNUSABLE = (ValueError, AssertionError, TypeError, ImportError, OSError, RuntimeError, ParseError)
 
 
+@opened.showing_urls()
 def find_builder(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
     """Returns TFDS's builder of a dataset, prepared or not, without importing TensorFlow.
 

@@ -33,9 +33,10 @@ class RemoteRecords:
             ExitError: if the bucket does not answer for minutes, or the file has changed.
         """
         try:
-            with self._lock:
+            # The package that decompresses the positions may be missing.
+            with self._folder.source.noted(), self._lock:
                 if self._index is None:
-                    size = self._folder.stat(self._path).size
+                    size = self._folder.size(self._path)
                     self._index = record_ranges.read_index(self._read_range, size)
             return record_ranges.read_records(
                 self._read_range, self._index, records, self._open_file
