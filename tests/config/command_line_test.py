@@ -50,7 +50,9 @@ from trainer.nn.optimizers import OPTIMIZERS
         ("--output=https://x/y.html", "flag --output=https://x/y.html: is a URL"),
         ("--plot=hdfs://x/y.png", "flag --plot=hdfs://x/y.png: is a URL"),
         ("--checkpoint=gs://b/checkpoints/1", "flag --checkpoint=gs://b/checkpoints/1: is a URL"),
-        ("--dataset=image_folder:gs://b/x", "flag --dataset=image_folder:gs://b/x: is a URL"),
+        ("--dataset=image_folder:gs://b/x", "is not the URL of a folder in a bucket: write it"),
+        ("--dataset=image_folder:gs://bucket/../x", "has a folder . or .., which buckets do not"),
+        ("--dataset=image_csv:gs://bucket/x.csv", "is a URL, and only local disks are read"),
         ("--dataset=image_folder:", "flag --dataset=image_folder:: is empty"),
         ("--model_dir=", "flag --model_dir=: is empty: if you wrote a shell variable"),
         ("--model_dir= ", "is empty: if you wrote a shell variable"),
@@ -58,7 +60,8 @@ from trainer.nn.optimizers import OPTIMIZERS
         ("--output=", "flag --output=: "),
         ("--plot=", "flag --plot=: is empty"),
         ("--data_dir=", "flag --data_dir=: is empty"),
-        ("--data_dir=gs:/b", "flag --data_dir=gs:/b: is a URL with one slash"),
+        ("--data_dir=hdfs:/b", "flag --data_dir=hdfs:/b: is a URL with one slash"),
+        ("--data_dir=gs:/bucket", "is not the URL of a folder in a bucket: write it as in gs://"),
         ("--dataset=", "flag --dataset=: is empty"),
         ("--model_dir=a\nb", r"--model_dir='a\nb' has a line break"),
         ("--flagfile=/dev/zero", "--flagfile=/dev/zero cannot be read: it is a device, not a"),
@@ -151,7 +154,7 @@ def test_a_tilde_is_a_home_unless_a_file_has_such_a_name(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["a:b", "lr[0.1]", "a\\b", "x{a,b}*?", "%41", "é 1", "gs", "c:/d"])
 def test_names_that_resemble_urls_or_patterns_are_paths(name):
     asked = parsed(
-        f"--model_dir=runs/{name}", f"--dataset=image_folder:{name}", "--data_dir=gs://b"
+        f"--model_dir=runs/{name}", f"--dataset=image_folder:{name}", "--data_dir=gs://bucket"
     )
     assert asked.model_dir == f"runs/{name}"
     assert parsed(f"--model_dir=./{name}://x").model_dir == f"./{name}://x"

@@ -147,7 +147,7 @@ def test_a_bucket_that_refuses_is_named_before_any_training(place, tmp_path):
     done = runs.train(place.url, *SHORT, cache(tmp_path), status=2)
     first, second = done.stderr.splitlines()
     assert f"{place.url} cannot be used: 403 Forbidden" in first
-    assert "credentials that may list, read, create and delete" in second
+    assert "credentials that may list and read, and for a run also create and delete" in second
     assert "loading TensorFlow" not in done.stdout
 
 
