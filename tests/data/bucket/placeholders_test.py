@@ -101,3 +101,12 @@ def test_a_file_system_without_links_has_the_same_files(filled, monkeypatch):
     found = files(filled("new", older=["old"]))
     assert found.keys() == LISTING.keys()
     assert is_placeholder(str(found["train/cat/1.jpg"]))
+
+
+def test_a_file_that_a_cleaner_removed_has_a_placeholder_again(filled):
+    """A program that deletes old files in caches must not make the set smaller."""
+    stat = LISTING["train/cat/1.jpg"]
+    path = filled("new") / "train/cat/1.jpg"
+    fetch(path, b"x" * 1000, stat)
+    path.unlink()
+    assert is_placeholder(str(filled("new") / "train/cat/1.jpg"))

@@ -15,9 +15,8 @@ from trainer.errors import ExitError, UserError
 from trainer.run_dir.bucket_connection import connect, local_folder, patiently
 from trainer.system.output import log
 
-# Names in the local folder of a listing: of the files, of those that are not complete, and of an
-# empty file that exists once each object has a file or a placeholder.
-_FILES, _PARTS, _FILLED = "files", ".parts", ".filled"
+# Names in the local folder of a listing: of the files, and of those that are not complete.
+_FILES, _PARTS = "files", ".parts"
 # Suffixes of the files that describe a TFDS set, which are needed at once.
 _DESCRIPTIONS = (".json", ".txt")
 
@@ -153,9 +152,7 @@ def _fill(above: pathlib.Path, path: pathlib.Path, listing: Listing) -> None:
     """Makes the files and placeholders of a listing, and removes older listings of the place."""
     name = re.compile(re.escape(above.name[:-16]) + "[0-9a-f]{16}")
     older = [each for each in above.parent.iterdir() if name.fullmatch(each.name) and each != above]
-    if not (above / _FILLED).exists():
-        files = [each / path.relative_to(above) for each in older]
-        placeholders.fill(path, above / _PARTS, listing, files)
-        (above / _FILLED).touch()
+    files = [each / path.relative_to(above) for each in older]
+    placeholders.fill(path, above / _PARTS, listing, files)
     for each in older:
         room.remove_if_unused(each)

@@ -73,7 +73,7 @@ def stamp(stat: Stat) -> int:
 def fill(
     folder: pathlib.Path, parts: pathlib.Path, listing: Listing, older: Iterable[pathlib.Path]
 ) -> None:
-    """Makes a file or placeholder for each object of a listing.
+    """Makes a file or placeholder for each object of a listing, unless it exists.
 
     Another process may do the same at the same time. An empty object whose name has no suffix
     stands for a folder, as consoles make it.
@@ -88,22 +88,25 @@ def fill(
     Raises:
       OSError: if the folder cannot be written.
     """
-    made, older = {folder}, list(older)
-    for name, stat in listing.items():
-        path = folder / name
-        if path.parent not in made:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            made.add(path.parent)
-        if stat.size == 0 and "." not in path.name:
-            path.mkdir(exist_ok=True)
-        elif not path.exists() and not any(_share(each / name, path, stat) for each in older):
+    made, above = set[str](), [str(each) for each in older]
+    for name, stat in listing.items():  # There may be a million, so pathlib would be too slow.
+        path = f"{folder}/{name}"
+        if os.path.lexists(path):
+            continue
+        parent, _, last = path.rpartition("/")
+        if parent not in made:
+            os.makedirs(parent, exist_ok=True)
+            made.add(parent)
+        if stat.size == 0 and "." not in last:
+            os.makedirs(path, exist_ok=True)
+        elif not any(_share(f"{each}/{name}", path, stat) for each in above):
             _create(path, parts, stat)
 
 
-def _share(source: pathlib.Path, path: pathlib.Path, stat: Stat) -> bool:
+def _share(source: str, path: str, stat: Stat) -> bool:
     """Makes `path` another name of the file `source`, if that has the content of the object."""
     try:
-        found = source.stat()
+        found = os.stat(source)
         if (found.st_size, found.st_mtime_ns) != (stat.size, stamp(stat)):
             return False
         os.link(source, path)
@@ -114,7 +117,7 @@ def _share(source: pathlib.Path, path: pathlib.Path, stat: Stat) -> bool:
     return True
 
 
-def _create(path: pathlib.Path, parts: pathlib.Path, stat: Stat) -> None:
+def _create(path: str, parts: pathlib.Path, stat: Stat) -> None:
     """Makes a placeholder, unless `path` exists; it appears with its time and size."""
     part = parts / secrets.token_hex(8)
     with open(part, "xb") as file:
