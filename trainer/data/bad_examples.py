@@ -93,6 +93,11 @@ class BadExamples:
             self._refused = self._refused or UserError(message)
         raise self._refused
 
+    @property
+    def refused(self) -> UserError | None:
+        """The UserError that `refuse` raised; None if `refuse` was not called."""
+        return self._refused
+
     def refusal(self, _: tf.errors.OpError) -> UserError | None:
         """Returns the UserError that `refuse` raised, or None if `refuse` was not called.
 
