@@ -68,7 +68,7 @@ def start(addresses, folder, *arguments):
 def train(addresses, folder, *arguments, status=0):
     """Runs the program to its end; returns the lines of its output."""
     process = start(addresses, folder, *arguments)
-    process.wait(timeout=150)
+    process.wait(timeout=400)
     output = (folder / "program.log").read_text()
     assert process.returncode == status, output
     return output.splitlines()

@@ -34,6 +34,7 @@ FLAGS = [
     "--anneal_factor=2",
     "--anneal_with=batch_size",
     "--log_every_updates=2",
+    "--ema_decay=0.9",
     "--model_dir=run",
 ]
 BAD = 40  # This example is not among the 36 of the first picture.

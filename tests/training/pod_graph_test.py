@@ -13,7 +13,7 @@ def test_each_replica_takes_its_micro_batch_from_its_own_host(tmp_path):
         folder.mkdir()
     with pod.hosts(*folders) as (_, addresses):
         command = [sys.executable, "-m", "tests.support.pod_trace", addresses]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["iterators"] == [0, 0, 1, 1]
