@@ -11,6 +11,9 @@
 #   --runtime_version=V  image of the TPU, if the default one is not available
 #   --dry_run            print the commands of a job without failures, and run none
 #
+# On a slice of several hosts (v4, v5litepod, v5p), each host decodes its share of the examples, and the
+# first one also runs the trainer. If a host is lost, all start again from the bucket.
+#
 # All other flags are the trainer's. The run is in BUCKET/NAME (docs/buckets.md): the trainer copies it
 # there after each checkpoint. The same command resumes a run, and after kill -9 it uses the TPU that
 # still exists. The log is runs/NAME.log. The exit status is the trainer's, or 1 if gcloud fails.
@@ -20,7 +23,7 @@ CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")/../.."
 poll=${CRESCENDO_POLL_SECONDS:-30}
 python=${CRESCENDO_PYTHON:-.venv/bin/python}
 name='' accelerator_type='' zone='' project='' bucket='' runtime_version='' spot=''
-attempts=5 fetch=false dry_run=false flags=()
+attempts=5 fetch=false dry_run=false several=false flags=()
 
 exec 3>&1 4>&2 # In a trap, descriptors 1 and 2 are those of the interrupted command.
 mute=false
@@ -60,23 +63,31 @@ for argument in "$@"; do
   esac
 done
 
-# Sets the number of TensorFlow's replicas, and the image. Sources: Cloud TPU's pages on v2 to v6e for
-# cores, chips and hosts, and its page on TPU software versions for images. The two cores of a v4 or v5p
-# chip are one device, those of a v2 or v3 chip are two (pytorch/xla issue 5258; JAX counts likewise).
+# Sets the number of TensorFlow's replicas, the image, and whether it is a slice of several hosts.
+# Sources: Cloud TPU's pages on v2 to v6e for cores, chips and hosts, and its page on TPU software
+# versions for images. The two cores of a v4 or v5p chip are one device, those of a v2 or v3 chip are two
+# (pytorch/xla issue 5258; JAX counts likewise).
 choose_type() {
+  local cores=${accelerator_type#*-}
   case $accelerator_type in
     v2-8 | v3-8) replicas=8 image=tpu-ubuntu2204-base ;;
     v4-8) replicas=4 image=tpu-ubuntu2204-base ;;
     v5p-8) replicas=4 image=v2-alpha-tpuv5 ;;
-    v5litepod-[148]) replicas=${accelerator_type#*-} image=v2-alpha-tpuv5-lite ;;
-    v6e-[148]) replicas=${accelerator_type#*-} image=v2-alpha-tpuv6e ;;
-    v[2346]-[1-9]*[0-9] | v5p-[1-9]*[0-9] | v5litepod-[1-9]*[0-9] | v6e-[1-9]*[0-9])
-      # On several hosts, one process drives TensorFlow servers of its own version on all of them. The
-      # servers come with images tpu-vm-tf-VERSION-pod, known up to 2.19, but tensorflow-tpu is 2.20.
-      refuse "--accelerator_type=$accelerator_type has several hosts, and no image is known with the" \
-        "servers of TensorFlow 2.20 that they need: use v5litepod-8, v6e-8, v4-8, v5p-8, v3-8 or v2-8." ;;
-    *) refuse "--accelerator_type=$accelerator_type is not a known type: use v2-8, v3-8, v4-8," \
-      "v5p-8, or v5litepod or v6e with -1, -4 or -8." ;;
+    v5litepod-[148]) replicas=$cores image=v2-alpha-tpuv5-lite ;;
+    v6e-[148]) replicas=$cores image=v2-alpha-tpuv6e ;;
+    v5litepod-16 | v5litepod-32 | v5litepod-64 | v5litepod-128 | v5litepod-256)
+      replicas=$cores image=v2-alpha-tpuv5-lite several=true ;;
+    v4-[1-9]*[0-9] | v5p-[1-9]*[0-9])
+      # A host has four chips, of two cores each.
+      [[ $cores =~ ^[0-9]{2,5}$ ]] && ((cores % 8 == 0)) ||
+        refuse "--accelerator_type=$accelerator_type is not a known type: use a multiple of 8 cores."
+      replicas=$((cores / 2)) several=true
+      case $accelerator_type in v4-*) image=tpu-ubuntu2204-base ;; *) image=v2-alpha-tpuv5 ;; esac ;;
+    v[236]-[1-9]*[0-9] | v6e-[1-9]*[0-9])
+      refuse "--accelerator_type=$accelerator_type has several hosts, which only v4, v5litepod and v5p" \
+        "may have here: use v5litepod-16, v4-16 or v5p-16, or one host of this generation." ;;
+    *) refuse "--accelerator_type=$accelerator_type is not a known type: use v2-8, v3-8, v4-8, v5p-8," \
+      "v5litepod or v6e with -1, -4 or -8, or a slice of several hosts, such as v5litepod-16." ;;
   esac
 }
 
@@ -161,6 +172,12 @@ attempt() {
       look
       [[ $state != ACTIVE && $state != unknown ]] || die "the package could not be installed: see above."
       answer=preempted
+      return
+    fi
+    if $several && ! remote all "$worker host"; then
+      say "the hosts could not be started: see above"
+      answer=lost
+      pause
       return
     fi
     training=true

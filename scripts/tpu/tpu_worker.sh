@@ -2,6 +2,8 @@
 # scripts/tpu/submit_tpu.sh runs these commands on the TPU's machine, in the checkout that it copied there:
 #
 #   install                 makes a virtual environment with the package and its extra tpu
+#   host                    on a slice of several hosts, on each: starts the host's process anew, which
+#                           trainer/training/host.py describes, and waits until it serves
 #   start BUCKET FLAG...    starts training, which goes on if the connection ends
 #   follow BYTE             shows the log from that byte on, until the run has ended
 #   status                  prints new, running, lost, or exit STATUS saved|unsaved
@@ -14,6 +16,8 @@ CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 stop_seconds=${CRESCENDO_STOP_SECONDS:-400}
 
+port=8470 # Port of TensorFlow's server on each host of a slice.
+
 alive() { [[ -e $1 ]] && kill -0 "$(cat "$1")" 2>/dev/null; }
 
 # Adds the log to the run's folder, from which the trainer copies it, once this is a run.
@@ -24,13 +28,49 @@ add_log() {
   ln -f "$(cat log_name)" "${run%/*}/$(cat log_name)"
 }
 
-train() {
-  local trainer linker status=0 saved=saved
-  # These tell TensorFlow to use the TPU through libtpu's PJRT interface.
+# Tells TensorFlow to use the TPU through libtpu's PJRT interface.
+use_tpu() {
   NEXT_PLUGGABLE_DEVICE_USE_C_API=true
   TF_PLUGGABLE_DEVICE_LIBRARY_PATH=$(.venv/bin/python -c 'import libtpu; print(libtpu.get_library_path())')
   export NEXT_PLUGGABLE_DEVICE_USE_C_API TF_PLUGGABLE_DEVICE_LIBRARY_PATH
-  .venv/bin/python -m trainer train "$@" --strategy=tpu --tpu=local --model_dir="$bucket" --cache_dir=job &
+}
+
+# Prints a value that Google's metadata server has about this machine.
+metadata() {
+  curl -sf -H 'Metadata-Flavor: Google' \
+    "http://metadata.google.internal/computeMetadata/v1/instance/attributes/$1"
+}
+
+# Starts the host's process. libtpu reads the variables; their values are those that the script
+# start_grpc_tpu_worker of tensorflow-tpu 2.20 sets. libtpu itself finds the topology of a v4 or v5.
+serve() {
+  local endpoints number
+  endpoints=$(metadata worker-network-endpoints) # NAME:PORT:ADDRESS, a comma, and so on.
+  number=$(metadata agent-worker-number)
+  tr ',' '\n' <<<"$endpoints" | cut -d: -f3 >hosts
+  CLOUD_TPU_TASK_ID=$number
+  TPU_HOSTNAME_OVERRIDE=$(sed -n "$((number + 1))p" hosts)
+  TPU_MESH_CONTROLLER_ADDRESS=$(head -n 1 hosts):8476
+  TPU_MESH_CONTROLLER_PORT=8476
+  export CLOUD_TPU_TASK_ID TPU_HOSTNAME_OVERRIDE TPU_MESH_CONTROLLER_ADDRESS TPU_MESH_CONTROLLER_PORT
+  use_tpu
+  nohup setsid .venv/bin/python -m scripts.tpu.tpu_host "$port" >host.log 2>&1 </dev/null &
+  echo $! >host.pid
+  until grep -q 'this host serves' host.log; do
+    alive host.pid || { tail -n 5 host.log >&2; exit 1; }
+    sleep 0.2
+  done
+}
+
+train() {
+  local trainer linker status=0 saved=saved tpu=local
+  if [[ -e hosts ]]; then
+    tpu=$(sed "s/\$/:$port/" hosts | paste -sd, -)
+    export TPU_LOAD_LIBRARY=0 # The host's process uses the TPU.
+  else
+    use_tpu
+  fi
+  .venv/bin/python -m trainer train "$@" --strategy=tpu --tpu="$tpu" --model_dir="$bucket" --cache_dir=job &
   trainer=$!
   echo "$trainer" >trainer.pid
   add_log &
@@ -64,6 +104,10 @@ case $1 in
     python3 -m pip install --quiet --user uv
     python3 -m uv venv --quiet --clear --python '>=3.11,<3.14' .venv
     python3 -m uv pip install --quiet --python .venv/bin/python '.[tpu,cloud]'
+    ;;
+  host)
+    if alive host.pid; then kill -KILL "$(cat host.pid)"; fi
+    serve
     ;;
   start)
     shift

@@ -85,6 +85,19 @@ def test_one_device_with_several_virtual_devices_is_rejected():
         parsed("--strategy=one_device", "--virtual_devices=4")
 
 
+SLICE = "10.0.0.2:8470,10.0.0.3:8470"
+
+
+def test_the_hosts_of_a_slice_need_no_zone():
+    assert parsed("--strategy=tpu", f"--tpu={SLICE}").tpu == SLICE
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict", "export"])
+def test_a_slice_is_rejected_by_commands_that_do_not_train(command):
+    with pytest.raises(UserError, match="names several hosts, which only train and range_test"):
+        parsed("--strategy=tpu", f"--tpu={SLICE}", command=command)
+
+
 def test_virtual_devices_with_several_workers_are_rejected():
     with pytest.raises(UserError, match="--virtual_devices=2 splits the CPU of one process"):
         parsed("--strategy=multi_worker", "--virtual_devices=2")
@@ -96,6 +109,7 @@ def test_virtual_devices_with_several_workers_are_rejected():
         ("--strategy=tpu", "--strategy=tpu needs --tpu: give --tpu=local on a TPU VM, or else"),
         ("--strategy=tpu --tpu=v5", "--tpu=v5 is a name, which is looked up by zone and project"),
         ("--strategy=tpu --tpu=v5 --tpu_zone=a", "--tpu=v5 is a name"),
+        ("--strategy=tpu --tpu=10.0.0.2:8470", "flag --tpu=10.0.0.2:8470: must be a name"),
         ("--strategy=tpu --tpu=local --virtual_devices=8", "--virtual_devices=8 splits the CPU"),
         ("--tpu=local", "--tpu=local needs --strategy=tpu: add it, or leave --tpu out"),
         ("--strategy=tpu --tpu=grpc://1.2.3.4:8470", "flag --tpu=grpc://1.2.3.4:8470: must be a"),

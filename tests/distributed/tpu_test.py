@@ -187,6 +187,27 @@ def test_the_program_refuses_a_healthy_host_without_cores(api, environment, tmp_
     ]
 
 
+def test_the_program_refuses_the_hosts_of_a_slice_without_cores(tmp_path):
+    with tpu_api.tensorflow_server() as (first, _), tpu_api.tensorflow_server() as (second, _):
+        slice_of_two = f"127.0.0.1:{first},127.0.0.1:{second}"
+        flags = ["--strategy=tpu", f"--tpu={slice_of_two}"]
+        done = program("train", f"--model_dir={tmp_path / 'run'}", *flags)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-2:] == [
+        f"crescendo train: TensorFlow {OURS} finds no TPU at --tpu={slice_of_two}.",
+        "Start scripts/tpu/tpu_host.py on each host of the slice, with the extra tpu.",
+    ]
+
+
+def test_a_tpu_of_several_hosts_is_refused_by_its_name(api):
+    endpoints = [{"ipAddress": "127.0.0.1", "port": port} for port in (8470, 8471)]
+    api.says({**HEALTHY, "networkEndpoints": endpoints})
+    assert refused() == [
+        "TPU v5 has 2 hosts, which this program drives by their addresses.",
+        "Start the job with scripts/tpu/submit_tpu.sh, or see docs/tpus.md.",
+    ]
+
+
 def test_the_program_refuses_a_preempted_tpu(api, environment, tmp_path):
     api.says({"state": "PREEMPTED"})
     done = program("train", f"--model_dir={tmp_path / 'run'}", *FLAGS, environment=environment)

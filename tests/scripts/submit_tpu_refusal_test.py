@@ -35,8 +35,10 @@ def test_another_users_tpu_is_left_alone(cloud):
     "wrong,output",
     [
         (["--accelerator_type=v9-8"], "v9-8 is not a known type"),
-        (["--accelerator_type=v4-32"], "v4-32 has several hosts"),
-        (["--accelerator_type=v5litepod-16"], "v5litepod-16 has several hosts"),
+        (["--accelerator_type=v3-32"], "v3-32 has several hosts"),
+        (["--accelerator_type=v6e-16"], "v6e-16 has several hosts"),
+        (["--accelerator_type=v4-12"], "v4-12 is not a known type"),
+        (["--accelerator_type=v5litepod-24"], "v5litepod-24 is not a known type"),
         (["--initial_batch_size=128"], "128 is not a multiple of 8 replicas × ghost batch 32"),
         (["--zone="], "--zone is missing"),
         (["--project="], "--project is missing"),
@@ -91,7 +93,16 @@ def test_a_missing_gcloud_is_refused(cloud, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "kind,batch", [("v4-8", 128), ("v5p-8", 128), ("v6e-4", 128), ("v3-8", 256)]
+    "kind,batch",
+    [
+        ("v4-8", 128),
+        ("v5p-8", 128),
+        ("v6e-4", 128),
+        ("v3-8", 256),
+        ("v5litepod-16", 512),
+        ("v4-32", 512),
+        ("v5p-16", 256),
+    ],
 )
 def test_each_type_has_its_number_of_replicas(cloud, kind, batch):
     cloud.python = sys.executable

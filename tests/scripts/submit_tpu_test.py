@@ -192,3 +192,50 @@ def test_a_killed_job_is_taken_over_by_the_next_call(cloud):
     output = cloud.finish(again, 130)
     assert "job exists already: using it" in output
     assert len(cloud.lines("made")) == len(cloud.lines("trained")) == 1
+
+
+SLICE = ["--accelerator_type=v5litepod-16"]
+
+
+def test_a_slice_of_two_hosts_trains_with_a_process_on_each(cloud):
+    cloud.set_scenario(hosts=2)
+    output = cloud.submit(*SLICE, status=0)
+    assert "update 100, then 0" in output
+    assert len(cloud.calls_with("--worker=all")) == 3  # The copy, the installation, the hosts.
+    library = "10.0.0.2:8476 /lib/libtpu.so"
+    assert sorted(cloud.lines("hosts")) == [f"0 10.0.0.2 {library}", f"1 10.0.0.3 {library}"]
+    (trained,) = cloud.lines("trained")
+    assert "--strategy=tpu --tpu=10.0.0.2:8470,10.0.0.3:8470 --model_dir=gs://bucket" in trained
+    assert cloud.lines("libraries") == [""]  # The trainer itself does not use the TPU.
+
+
+def test_a_slice_that_is_preempted_starts_again_from_the_bucket(cloud):
+    cloud.set_scenario(hosts=2)
+    cloud.set_plays("preempted", "0")
+    output = cloud.submit(*SLICE, "--spot", status=0)
+    assert len(cloud.lines("made")) == len(cloud.calls_with("tpu_worker.sh install")) == 2
+    assert len(cloud.lines("hosts")) == 4
+    assert "update 200, then 0" in output
+
+
+def test_the_loss_of_a_host_starts_all_hosts_again(cloud):
+    cloud.set_scenario(hosts=2)
+    cloud.set_plays("76", "0")
+    output = cloud.submit(*SLICE, status=0)
+    assert len(cloud.lines("made")) == len(cloud.calls_with("tpu_worker.sh install")) == 1
+    assert len(cloud.lines("hosts")) == 4
+    assert "update 200, then 0" in output
+
+
+def test_hosts_that_cannot_start_end_the_job_after_all_attempts(cloud):
+    cloud.set_scenario(hosts=2, host="fails")
+    output = cloud.submit(*SLICE, "--attempts=2", status=75)
+    assert "no TPU here" in output
+    assert len(cloud.lines("hosts")) == 4
+    assert cloud.lines("trained") == []
+
+
+def test_dry_run_of_a_slice_prints_the_start_of_the_hosts(cloud):
+    output = cloud.submit(*SLICE, "--dry_run", status=0)
+    (line,) = [line for line in output.splitlines() if "tpu_worker.sh host" in line]
+    assert "--worker=all" in line

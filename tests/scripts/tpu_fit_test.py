@@ -85,6 +85,14 @@ def test_a_tiny_model_fits_and_its_update_is_one_reduction():
 
 
 @with_compiler
+def test_a_slice_of_several_hosts_is_compiled():
+    status, out, _ = fit("--topology=v5e:4x4", "--micro_batch_size=16")
+    assert status == 0, out
+    assert "v5e:4x4: 16 cores (TPU v5 lite), 15.75 GiB each" in out
+    assert "collectives: an update 1 × all-reduce, 0.0 MB; within accumulation none" in out
+
+
+@with_compiler
 def test_a_program_that_does_not_fit_is_reported_with_its_size():
     huge = ["--image_size=1024", "--ghost_batch_size=4096", "--base_batch_size=32768"]
     status, out, _ = fit("--topology=v5e:2x4", *huge)

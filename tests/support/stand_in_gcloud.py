@@ -4,13 +4,16 @@
     made, deleted   a line for each request that succeeded
     resource.json   the queued resource, while there is one: state, type, made_by
     machine/        its home folder while it is ACTIVE; commands are really run there
+    machine1/       the home folder of the second host, if the resource is a slice of several
+    hosts           a line for each start of a host's process: its number and libtpu's variables
     bucket/         what gs://bucket holds
     scenario.json   what goes wrong, below
     plays           what the next starts of the trainer do, see TRAINER
 
-The scenario: `states`, those that descriptions go through after each creation; `quota`, refused;
-`create_seconds`; `install`: "fails"; `delete`: "fails" or "hangs"; `account`: who is logged in;
-`copies`: "fail", those to the bucket; `drops`, how many connections to the log are cut.
+The scenario: `hosts`, their number (1); `host`: "fails", its process; `states`, those that
+descriptions go through after each creation; `quota`, refused; `create_seconds`; `install`: "fails";
+`delete`: "fails" or "hangs"; `account`: who is logged in; `copies`: "fail", those to the bucket;
+`drops`, how many connections to the log are cut.
 """
 
 import json
@@ -24,7 +27,7 @@ import sys
 import time
 
 HERE = pathlib.Path(__file__).parent
-RESOURCE, MACHINE = HERE / "resource.json", HERE / "machine"
+RESOURCE = HERE / "resource.json"
 ZONE = ["--zone=us-west4-a", "--project=my-project", "--quiet"]
 
 # The machine's python3: uv's environment holds a python that plays the trainer.
@@ -37,10 +40,27 @@ esac
 exit 0
 """
 
-# Trains 100 updates more than the run has in the bucket, and then plays the next line of `plays`: a
-# status to end with; `wait` for SIGTERM; or `preempted`, at once and with all that runs there.
+# The metadata server of a slice of two hosts.
+CURL = """#!/bin/sh
+case "$*" in
+  *worker-network-endpoints) echo "unknown:unknown:10.0.0.2,unknown:unknown:10.0.0.3" ;;
+  *agent-worker-number) echo "$WORKER" ;;
+  *) exit 22 ;;
+esac
+"""
+
+# Serves as a host of a slice. Or trains 100 updates more than the run has in the bucket, and then
+# plays the next line of `plays`: a status to end with; `wait` for SIGTERM; or `preempted`, at once
+# and with all that runs there.
 TRAINER = """#!/usr/bin/env bash
 [ "$1" = -c ] && { echo /lib/libtpu.so; exit; }
+[ "$2" = scripts.tpu.tpu_host ] && {
+  echo "$CLOUD_TPU_TASK_ID $TPU_HOSTNAME_OVERRIDE $TPU_MESH_CONTROLLER_ADDRESS" \\
+    "$TF_PLUGGABLE_DEVICE_LIBRARY_PATH" >>"$STAND_IN/hosts"
+  grep -q '"host": "fails"' "$STAND_IN/scenario.json" && { echo "no TPU here"; exit 1; }
+  echo "this host serves on port $3"
+  exec sleep 600
+}
 run=job/runs/gs-bucket-runs-job
 copy() {
   grep -q '"copies": "fail"' "$STAND_IN/scenario.json" || { cp -r $run/* "$place"; return; }
@@ -100,16 +120,22 @@ def keep(found):
     temporary.replace(RESOURCE)
 
 
-def end_machine():
-    """Removes the machine as a power failure does: its processes are killed, its disk is lost."""
-    for file in MACHINE.glob("crescendo/*.pid"):
+def machines():
+    """The home folders of the hosts."""
+    return [HERE / f"machine{index or ''}" for index in range(scenario("hosts") or 1)]
+
+
+def end_machines():
+    """Removes the machines as a power failure does: processes are killed, disks are lost."""
+    for file in HERE.glob("machine*/crescendo/*.pid"):
         for kill in (os.killpg, os.kill):
             try:
                 kill(int(file.read_text()), signal.SIGKILL)
             except OSError:
                 continue
-    if MACHINE.exists():
-        MACHINE.rename(HERE / f"gone{time.monotonic_ns()}")
+    for machine in machines():
+        if machine.exists():
+            machine.rename(HERE / f"gone{time.monotonic_ns()}")
 
 
 def create(words):
@@ -134,7 +160,8 @@ def describe(words):
         (HERE / "states").write_text("\n".join(states))
         keep(found)
     if found["state"] == "ACTIVE":
-        MACHINE.mkdir(exist_ok=True)
+        for machine in machines():
+            machine.mkdir(exist_ok=True)
     if words[-1] == "--format=value(state.failedData.error.message)":
         print("There is no more capacity in the zone")
     else:
@@ -148,37 +175,48 @@ def delete(words):
         time.sleep(600)
     if scenario("delete") == "fails":
         fail("PERMISSION_DENIED: tpu.queuedResources.delete")
-    end_machine()
+    end_machines()
     RESOURCE.unlink()
     note("deleted", words[0])
 
 
-def on_machine():
+def asked_machines(words):
+    """The home folders and the environments of the hosts that --worker names."""
     if resource()["state"] != "ACTIVE":
         fail("Cloud TPU node is not READY")
-    return dict(os.environ, HOME=str(MACHINE), PATH=f"{HERE}/machine_bin:{os.environ['PATH']}")
+    (worker,) = [w.removeprefix("--worker=") for w in words if w.startswith("--worker=")]
+    chosen = {"all": machines(), "0": machines()[:1]}[worker]
+    path = f"{HERE}/machine_bin:{os.environ['PATH']}"
+    return [
+        (machine, dict(os.environ, HOME=str(machine), PATH=path, WORKER=str(index)))
+        for index, machine in enumerate(chosen)
+    ]
 
 
 def ssh(words):
     (command,) = [w.removeprefix("--command=") for w in words if w.startswith("--command=")]
-    environment = on_machine()
+    found = asked_machines(words)
     drops = scenario("drops") or 0
     cut = " follow " in command and (HERE / "calls").read_text().count(" follow ") <= drops
     if cut:
         command = command.replace("bash", "timeout 0.7 bash", 1)
-    sys.exit(subprocess.run(["bash", "-c", command], cwd=MACHINE, env=environment).returncode)
+    started = [
+        subprocess.Popen(["bash", "-c", command], cwd=machine, env=environment)
+        for machine, environment in found
+    ]
+    sys.exit(max(process.wait() for process in started))
 
 
 def scp(words):
-    on_machine()
-    shutil.copy(words[0], MACHINE)
+    for machine, _ in asked_machines(words):
+        shutil.copy(words[0], machine)
 
 
 def main():
     words = sys.argv[1:]
     if words == ["preempt"]:
         keep({**resource(), "state": "SUSPENDED"})
-        end_machine()
+        end_machines()
         return
     note("calls", shlex.join(words))
     if words[0] == "auth":

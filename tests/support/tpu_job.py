@@ -35,6 +35,7 @@ class Cloud:
         for path, text in {
             "gcloud": program,
             "machine_bin/python3": stand_in_gcloud.PYTHON,
+            "machine_bin/curl": stand_in_gcloud.CURL,
             "trainer": stand_in_gcloud.TRAINER,
             "submitter": stand_in_gcloud.SUBMITTER.format(python=sys.executable),
         }.items():
@@ -109,7 +110,7 @@ class Cloud:
 
     def end_machines(self):
         """Kills what still runs on the machine."""
-        for file in self.folder.glob("machine/crescendo/*.pid"):
+        for file in self.folder.glob("machine*/crescendo/*.pid"):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(file.read_text()), signal.SIGKILL)
 

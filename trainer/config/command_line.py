@@ -87,6 +87,11 @@ def check_together(command: str, config: Config) -> None:
       UserError: if a flag contradicts another flag, or another flag makes it ineffective.
     """
     _check_strategy(config)
+    if "," in (config.tpu or "") and command not in ("train", "range_test", "plan"):
+        raise UserError(
+            f"--tpu={config.tpu} names several hosts, which only train and range_test use: for "
+            f"{command}, leave --strategy and --tpu out."
+        )
     _check_balance(config)
     _check_drop_path(config)
     # `evaluate`, `export` and `predict` take a run's flags, but the user may replace --augment.
@@ -212,6 +217,8 @@ def _check_strategy(config: Config) -> None:
             "--strategy=tpu needs --tpu: give --tpu=local on a TPU VM, or else a TPU's name with "
             "--tpu_zone and --tpu_project."
         )
+    if "," in config.tpu:
+        return  # The addresses of a slice's hosts need no zone and project.
     if config.tpu != "local" and not (config.tpu_zone and config.tpu_project):
         raise UserError(
             f"--tpu={config.tpu} is a name, which is looked up by zone and project: add "

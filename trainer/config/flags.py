@@ -28,6 +28,11 @@ _sweep = Group("Sweep", Scope.CALL, ("sweep",))
 _predict = Group("Predictions", Scope.CALL, ("predict",))
 _report = Group("Report", Scope.CALL, ("report",))
 
+_ADDRESSES = r"[-a-z0-9.]+:[0-9]{1,5}(,[-a-z0-9.]+:[0-9]{1,5})+"
+_tpu = must_be(
+    "a name of small letters, digits and dashes, or the addresses of several hosts",
+    lambda value: re.fullmatch(rf"[a-z]([-a-z0-9.:]*[a-z0-9])?|{_ADDRESSES}", value) is not None,
+)
 _tpu_name = must_be(
     "a name of small letters, digits and dashes",
     lambda value: re.fullmatch(r"[a-z]([-a-z0-9.:]*[a-z0-9])?", value) is not None,
@@ -138,8 +143,9 @@ class Config(RunFlags):
     )
     tpu: str | None = _devices(
         None,
-        "TPU to use: local on a TPU VM, or a name with --tpu_zone and --tpu_project.",
-        problem=_tpu_name,
+        "TPU to use: local on a TPU VM, a name with --tpu_zone and --tpu_project, or the "
+        "addresses of the hosts of a slice, such as 10.0.0.2:8470,10.0.0.3:8470.",
+        problem=_tpu,
     )
     tpu_zone: str | None = _devices(None, "Zone of --tpu, such as us-west4-a.", problem=_tpu_name)
     tpu_project: str | None = _devices(None, "Google Cloud project of --tpu.", problem=_tpu_name)

@@ -94,10 +94,15 @@ class BadExamples:
             self._refused = self._refused or UserError(message)
         raise self._refused
 
+    @property
+    def refused(self) -> ExitError | None:
+        """The error that `refuse`, or the reading of a bucket, raised; None if none did."""
+        return self._refused or opened.failure()
+
     def refusal(self, _: tf.errors.OpError) -> ExitError | None:
         """Returns the error that `refuse`, or the reading of a bucket, raised; None if none did.
 
         TensorFlow replaces an error from its input pipeline by an error of its own type. A caller
         that catches TensorFlow's error gets the original error from this method.
         """
-        return self._refused or opened.failure()
+        return self.refused

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from absl import logging
 
 from trainer.config.flags import Config
+from trainer.distributed import host_connection
 from trainer.errors import LostWorkerError, UserError
 from trainer.system import typed_json
 from trainer.system.typed_json import WrongError, fields, text
@@ -34,7 +35,10 @@ _LIBTPU = "0.0.24"  # Newest version with which tensorflow-tpu 2.20 does not abo
 
 @dataclasses.dataclass(frozen=True)
 class TpuAddress:
-    """Name, zone and project of a TPU; the name `local` means the TPU of this machine."""
+    """Name, zone and project of a TPU; the name `local` means the TPU of this machine.
+
+    The name may also be the addresses of a slice's hosts, such as 10.0.0.2:8470,10.0.0.3:8470.
+    """
 
     name: str
     zone: str | None
@@ -44,7 +48,14 @@ class TpuAddress:
     def local(self) -> bool:
         return self.name == "local"
 
+    @property
+    def hosts(self) -> list[str]:
+        """Addresses of the hosts of the slice; [] if `name` is a name."""
+        return self.name.split(",") if "," in self.name else []
+
     def __str__(self) -> str:
+        if self.hosts:
+            return f"the slice of {len(self.hosts)} hosts"
         return "the TPU of this machine" if self.local else f"TPU {self.name}"
 
     def gcloud(self, verb: str) -> str:
@@ -83,14 +94,18 @@ def connect(tpu: TpuAddress) -> "tf.distribute.Strategy":
     """
     import tensorflow as tf
 
-    if not tpu.local:
-        _check_answers(tpu)
-    with _asking(tpu):
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
-            tpu.name, tpu.zone, tpu.project
-        )
-        tf.config.experimental_connect_to_cluster(resolver)
     version, remedy = f"TensorFlow {tf.__version__}", "Run on the TPU VM itself, with --tpu=local."
+    if tpu.hosts:
+        resolver = host_connection.connect(tpu.hosts)
+        remedy = "Start scripts/tpu/tpu_host.py on each host of the slice, with the extra tpu."
+    else:
+        if not tpu.local:
+            _check_answers(tpu)
+        with _asking(tpu):
+            resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
+                tpu.name, tpu.zone, tpu.project
+            )
+            tf.config.experimental_connect_to_cluster(resolver)
     if tpu.local:
         remedy = (
             "On a TPU VM, run pip install -e '.[tpu]' in an environment without another "
@@ -98,7 +113,12 @@ def connect(tpu: TpuAddress) -> "tf.distribute.Strategy":
         )
     try:
         tf.tpu.experimental.initialize_tpu_system(resolver)
-        return tf.distribute.TPUStrategy(resolver)
+        strategy = tf.distribute.TPUStrategy(resolver)
+        if tpu.hosts:
+            # TensorFlow cannot read a packed variable, one handle for all replicas, from a process
+            # that is not one of the hosts.
+            strategy._enable_packed_variable_in_eager_mode = False
+        return strategy
     except IndexError as error:
         raise UserError(f"{version} finds no cores in {tpu}.\n{remedy}") from error
     except tf.errors.NotFoundError as error:
@@ -123,7 +143,7 @@ def lost(tpu: TpuAddress | None) -> "Translation":
             return None
         remedy = "Start the same command again: it resumes from the last checkpoint."
         try:
-            if not tpu.local:
+            if not (tpu.local or tpu.hosts):
                 _check_recoverable(tpu)
         except UserError as gone:
             remedy = str(gone).replace("\n", " ")
@@ -148,6 +168,11 @@ def _check_answers(tpu: TpuAddress) -> None:
         )
     with _asking(tpu) as client:
         endpoints = client.network_endpoints()
+    if len(endpoints) > 1:
+        raise UserError(
+            f"{tpu} has {len(endpoints)} hosts, which this program drives by their addresses.\n"
+            "Start the job with scripts/tpu/submit_tpu.sh, or see docs/tpus.md."
+        )
     for endpoint in endpoints:
         _probe(tpu, f"{endpoint['ipAddress']}:{endpoint['port']}", version)
 

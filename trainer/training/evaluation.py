@@ -14,8 +14,10 @@ import tensorflow as tf
 
 from trainer.data import pipeline
 from trainer.data.bad_examples import BadExamples
+from trainer.data.host_batches import begin
 from trainer.data.in_memory import InMemoryDataset
 from trainer.data.indexed import IndexedDataset
+from trainer.distributed import hosts
 from trainer.distributed.process_group import ProcessGroup
 from trainer.distributed.strategy import next_per_replica
 from trainer.errors import UserError
@@ -23,6 +25,7 @@ from trainer.nn.losses import SOFTMAX, Loss
 from trainer.nn.user_code import unwrap_user_errors
 from trainer.system.memory import out_of_memory
 from trainer.system.tensorflow_errors import translate
+from trainer.training import batches
 from trainer.training.graph_loop import repeat
 
 # Examples per lane. The lanes are equal parts of a batch, which a replica computes in parallel.
@@ -163,16 +166,17 @@ class Evaluator:
         _, (self._lanes,) = self._group.agree(False, lanes)
         shards = strategy.num_replicas_in_sync
         self._batch_size = self._lanes * _BATCH_SIZE
-        self._dataset = pipeline.evaluation(
+        self._dataset = batches.evaluation(
             source,
             batch_size=self._batch_size,
             shards=shards,
-            local_shards=self._group.local(shards),
+            group=self._group,
+            found=hosts.of(strategy),
             augment=augment,
             bad=bad,
         )
-        batches = pipeline.evaluation_batches(source.examples, self._batch_size, shards)
-        self._rounds = batches // shards
+        found = pipeline.evaluation_batches(source.examples, self._batch_size, shards)
+        self._rounds = found // shards
         self._add = tf.function(self._add_rounds, autograph=False)
         # The values that `_measured` returns for each example, from the last evaluation:
         # [rounds, local replicas, 6, b].
@@ -186,7 +190,7 @@ class Evaluator:
         Raises:
           UserError: if no example can be used, or memory runs out.
         """
-        iterator, total = iter(self._dataset), tf.zeros([4], tf.float64)
+        iterator, total = begin(self._dataset), tf.zeros([4], tf.float64)
         done, count = 0, 1
         example_values: list[np.ndarray] = []
         self._example_values = None
@@ -197,7 +201,11 @@ class Evaluator:
             if stopping:
                 return None
             count, start = min(count, self._rounds - done), time.monotonic()
-            with unwrap_user_errors(), translate(out_of_memory(what, remedy)):
+            with (
+                unwrap_user_errors(),
+                translate(out_of_memory(what, remedy)),
+                hosts.on_first(self._strategy),
+            ):
                 # Each call continues the previous call's sum, so `count` does not affect rounding.
                 total, part = self._add(iterator, tf.constant(count), total)
                 example_values.append(part.numpy())  # Waits for the device.

@@ -20,6 +20,7 @@ import tensorflow as tf
 from trainer.config import profile_range
 from trainer.config.flags import Config
 from trainer.data import png
+from trainer.data.host_batches import begin
 from trainer.nn.losses import Loss
 from trainer.schedule.averaging import evaluated_with
 from trainer.schedule.gradient_noise import GradientNoise
@@ -149,7 +150,7 @@ class TrainingLoop:
             examples = self._run.batches(state.position, *kind)
             if not state.update and self._group.chief:
                 self._show_pictures(examples)
-            self._iterator = iter(examples)
+            self._iterator = begin(examples)
         self._profiler.before(state.update)
         with translate(memory.out_of_memory(*self._out_of_memory_texts(stretch))):
             metrics = self._broadcast(self._step.run(self._iterator, stretch))

@@ -19,6 +19,8 @@ import tensorflow as tf
 
 from trainer.config import image_sizes
 from trainer.config.flags import Config
+from trainer.data.host_batches import begin
+from trainer.distributed import hosts
 from trainer.distributed.process_group import ProcessGroup
 from trainer.distributed.strategy import next_per_replica, on_cpu
 from trainer.errors import UserError
@@ -186,7 +188,7 @@ def _search(
         log(f"measuring a micro-batch of {size}")
         rate = None
         with contextlib.suppress(tf.errors.ResourceExhaustedError):
-            rate = _rate(step, iter(batches(0, size)), size * len(devices))
+            rate = _rate(step, begin(batches(0, size)), size * len(devices))
         gc.collect()  # Frees the compiled function and its graph, which refer to each other.
         step.zero()
         if rate is None:
@@ -253,7 +255,8 @@ def _rate(step: TrainingStep, iterator: Iterator[Any], examples: int) -> float:
     def seconds(passes: int) -> float:
         """Runs `passes` passes, and returns their mean duration in seconds."""
         start = time.perf_counter()
-        traced(tf.constant(passes)).numpy()  # Waits for the device.
+        with hosts.on_first(step.strategy):
+            traced(tf.constant(passes)).numpy()  # Waits for the device.
         return (time.perf_counter() - start) / passes
 
     seconds(1)  # Warms up.

@@ -12,7 +12,7 @@ from trainer.config.flagfile import shared
 from trainer.config.flags import Config
 from trainer.data.bad_examples import BadExamples
 from trainer.data.class_names import logit_names
-from trainer.distributed import tpu
+from trainer.distributed import host_monitor, hosts, tpu
 from trainer.distributed.multi_worker import worker_session
 from trainer.distributed.process_group import create_process_group
 from trainer.distributed.worker import Worker
@@ -26,7 +26,7 @@ from trainer.system import typed_json
 from trainer.system.output import log
 from trainer.system.tensorflow_errors import translate
 from trainer.system.typed_json import table_of, text
-from trainer.training import class_metrics, setup
+from trainer.training import class_metrics, driving, setup
 from trainer.training.evaluation import Evaluation, Predictions
 from trainer.training.loop import StopReason, TrainingLoop
 from trainer.training.run_setup import Run, set_up
@@ -76,8 +76,13 @@ def train(
         group = create_process_group(strategy, worker, exchange)
         if group.agree(chief and results.ended(path) is not None)[0]:
             return None
-        run = set_up(config, path, bad, strategy, lanes, group)
-        last = _train(run, config, should_stop)
+        on_tpu = tpu.address(config)
+        with (
+            host_monitor.watched(on_tpu.hosts if on_tpu else [], config.worker_timeout),
+            translate(driving.refusal(hosts.of(strategy))),
+        ):
+            run = set_up(config, path, bad, strategy, lanes, group)
+            last = _train(run, config, should_stop)
         if isinstance(last, StopReason):
             return last
         predictions = run.evaluator.predictions() if show_confusion else None
@@ -121,6 +126,7 @@ def _train(run: Run, config: Config, should_stop: Callable[[], bool]) -> Evaluat
     for found in others if run.group.chief else []:
         for name, reason in typed_json.parsed(found, table_of(text)).items():
             run.bad.add(name, reason)
+    driving.add_bad_examples(hosts.of(run.phases.step.strategy), run.bad)
     if error:
         raise error
     return last

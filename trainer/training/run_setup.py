@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -11,10 +11,8 @@ import tensorflow as tf
 
 from trainer.config.flags import Config
 from trainer.config.run_flags import NEWEST_ORDER
-from trainer.data import mixing, pipeline
 from trainer.data.bad_examples import BadExamples
-from trainer.data.in_memory import InMemoryDataset
-from trainer.data.indexed import IndexedDataset
+from trainer.distributed import hosts
 from trainer.distributed.process_group import ProcessGroup
 from trainer.distributed.strategy import compiles_by_xla, on_cpu
 from trainer.nn import freezing, layer_groups, model_configuration
@@ -28,15 +26,22 @@ from trainer.schedule import averaging, trajectory
 from trainer.system import memory
 from trainer.system.atomic_file import write_atomic
 from trainer.system.output import log
-from trainer.training import balance, micro_batch_search, precision, pretrained, run_plan, setup
+from trainer.training import (
+    balance,
+    batches,
+    driving,
+    micro_batch_search,
+    precision,
+    pretrained,
+    run_plan,
+    setup,
+)
 from trainer.training.averaging import ModelAverage
 from trainer.training.evaluation import Evaluator
 from trainer.training.outputs import Outputs, open_outputs
 from trainer.training.phases import Phases
 from trainer.training.state import State, restore, share
 from trainer.training.step import TrainingStep
-
-Batches = Callable[[int, int, int | None], tf.data.Dataset]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +66,7 @@ class Run:
     group: ProcessGroup
     trajectory: trajectory.Trajectory
     phases: Phases
-    batches: Batches
+    batches: batches.Batches
     evaluator: Evaluator
     micro_batch_sizes: dict[int | None, int]
     state: State
@@ -97,6 +102,8 @@ def set_up(
     # --init_from is checked before the data are read, because reading may take minutes.
     source = pretrained.find(config) if config.init_from and begins else None
     examples, validation = setup.load_splits(config, kept, bad, group)
+    found_hosts = hosts.of(strategy)
+    driving.start(config, found_hosts, examples, validation)
     schedule = trajectory.from_config(config, examples.examples, replicas)
     data = setup.training_data_of(config, kept, bad, examples)
     balanced = balance.from_config(config, examples, data, bad, group)
@@ -109,9 +116,10 @@ def set_up(
     until = trajectory.unfreeze_position(config, examples.examples)
     own = model_configuration.of_user(config.model, model)  # Must precede the freezing of layers.
     phases = _phases(config, strategy, model, lanes, until, data.class_weights, group)
-    batches = _batches(config, examples, bad, balanced, replicas, group)
+    stream = batches.stream(config, examples, bad, balanced)
+    training_batches = batches.training(stream, replicas, group, found_hosts)
     micro_batch_sizes = micro_batch_search.from_config(
-        config, path, schedule, phases.step_of_all, batches, group, before
+        config, path, schedule, phases.step_of_all, training_batches, group, before
     )
     log(run_plan.text(config, schedule, replicas, micro_batch_sizes))
     checkpoints, state = _restore(config, path, phases, data, own, group)
@@ -127,7 +135,7 @@ def set_up(
         group,
         schedule,
         phases,
-        batches,
+        training_batches,
         Evaluator(
             *(strategy, model, validation, lanes, config.augment, bad, group),
             loss=Loss.from_config(config),
@@ -222,40 +230,6 @@ def _with_order_version(config: Config, path: pathlib.Path, group: ProcessGroup)
         origin = "as asked for" if config.order_version else "from its flags.txt"
         log(f"this run has order version {version}, {origin}; new runs have {NEWEST_ORDER}")
     return dataclasses.replace(config, order_version=version)
-
-
-def _batches(
-    config: Config,
-    examples: InMemoryDataset | IndexedDataset,
-    bad: BadExamples,
-    balanced: balance.Balance,
-    replicas: int,
-    group: ProcessGroup,
-) -> Batches:
-    """Returns the function `Run.batches`, which makes datasets of micro-batches."""
-    stream = pipeline.ExampleStream(
-        examples,
-        config.augmentation,
-        config.seed,
-        bad=bad,
-        order_version=config.order_version or NEWEST_ORDER,
-        order=balanced.order,
-        mixing=mixing.from_config(config),
-    )
-
-    def batches(
-        position: int, micro_batch_size: int, image_size: int | None = None
-    ) -> tf.data.Dataset:
-        return pipeline.training(
-            stream,
-            position=position,
-            micro_batch_size=micro_batch_size,
-            replicas=replicas,
-            local_replicas=group.local(replicas),
-            image_size=image_size,
-        )
-
-    return batches
 
 
 def _restore(

@@ -22,6 +22,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from trainer.distributed import hosts
 from trainer.distributed.strategy import next_per_replica
 from trainer.nn import clipping, moving_statistics
 from trainer.nn.user_code import unwrap_user_errors
@@ -87,7 +88,8 @@ class TrainingStep:
         """Trains the updates of `stretch` with the next micro-batches of `iterator`.
 
         `iterator` yields micro-batches for the replicas of this process in turn: (images uint8
-        [b, h, w, c], labels [b] or MixedLabels, position of the first example []).
+        [b, h, w, c], labels [b] or MixedLabels, position of the first example []). If this program
+        drives several hosts, `iterator` is a tuple with an iterator for each host.
         """
         micro_batch_size = stretch.layout.micro_batch_size
         shape = micro_batch_size, stretch.image_size
@@ -112,7 +114,8 @@ class TrainingStep:
             tf.constant(weights, tf.float32),
         )
         start = time.perf_counter()
-        records, wait = self._stretches[shape](*arguments)
+        with hosts.on_first(self.strategy):
+            records, wait = self._stretches[shape](*arguments)
         loss, top1, norm, *norms = records.numpy().T  # Waits for the device.
         # The first `count` rows are sums of ‖b · mean gradient‖² over the R·k micro-batches. To get
         # the mean of ‖mean gradient‖², they are divided by R·k · b² = B · b.
@@ -160,14 +163,16 @@ class TrainingStep:
 
     def zero(self) -> None:
         """Sets the sums of all replicas to 0."""
-        self._zero()
+        with hosts.on_first(self.strategy):
+            self._zero()
 
     def _compile(self, iterator: Any) -> Any:
         vector, scalar = tf.TensorSpec([None], tf.float32), tf.TensorSpec([], tf.float32)
         count = tf.TensorSpec([], tf.int32)
         columns = len(self.replica.norms) + (self.average is not None)
         weights = tf.TensorSpec([None, columns], tf.float32)
-        signature = [tf.type_spec_from_value(iterator), vector, vector, count, scalar, weights]
+        taken = tf.nest.map_structure(tf.type_spec_from_value, iterator)
+        signature = [taken, vector, vector, count, scalar, weights]
         function = tf.function(self._stretch, input_signature=signature, autograph=False)
         with unwrap_user_errors():
             function.get_concrete_function()  # Traces now, so that `run` times only the device.

@@ -1,0 +1,152 @@
+"""The real program drives two real servers on loopback, each with a folder of images of its own.
+
+The folders of the hosts and of the program are copies, so a test can change one of them.
+"""
+
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from tests.support import pod, runs
+from tests.support.configs import parsed
+from trainer.data import pipeline, sources
+from trainer.data.bad_examples import BadExamples
+from trainer.training import batches
+from trainer.training.balance import Balance
+
+SIZE, SEED = 16, 3
+FLAGS = [
+    "--dataset=image_folder:photos",
+    "--model=tests.support.models:smooth",
+    f"--image_size={SIZE}",
+    f"--seed={SEED}",
+    "--augment=imagenet,mixup",
+    "--ghost_batch_size=16",
+    "--micro_batch_size=16",
+    "--initial_batch_size=64",
+    "--max_batch_size=128",
+    "--epochs=2",
+    "--anneal=step",
+    "--anneal_epochs=50%",
+    "--anneal_factor=2",
+    "--anneal_with=batch_size",
+    "--log_every_updates=2",
+    "--ema_decay=0.9",
+    "--model_dir=run",
+]
+BAD = 40  # This example is not among the 36 of the first picture.
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """320 images for training and 50 for evaluation, in two classes; one of them is cut off."""
+    root, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for split, count in (("train", 320), ("val", 50)):
+        for number in range(count):
+            path = root / split / str(number % 2) / f"{number}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            light = np.linspace(40, 200, 20)[:, None, None] * np.ones((20, 24, 3))
+            pixels = (light[::-1] if number % 2 else light) + rng.normal(0, 20, (20, 24, 3))
+            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
+    return root
+
+
+@pytest.fixture
+def folders(photos, tmp_path):
+    """The folders of host 0, host 1 and the program, each with its own copy of the images."""
+    found = [tmp_path / name for name in ("host0", "host1", "program")]
+    for folder in found:
+        shutil.copytree(photos, folder / "photos")
+    return found
+
+
+def cut(folder):
+    """Cuts an image off, so that it cannot be decoded."""
+    path = folder / "photos/train" / str(BAD % 2) / f"{BAD}.jpg"
+    path.write_bytes(path.read_bytes()[:300])
+
+
+def one_process(folder, position, size):
+    """The digest of each micro-batch of an update that one process makes."""
+    source = sources.load(
+        f"image_folder:{folder / 'photos'}", "train", None, SIZE, augment="imagenet"
+    )
+    stream = batches.stream(parsed(*FLAGS), source, BadExamples(skip=True), Balance())
+    dataset = pipeline.training(
+        stream,
+        position=position,
+        micro_batch_size=16,
+        replicas=2 * pod.DEVICES,
+        local_replicas=range(2 * pod.DEVICES),
+    )
+    made = map(tf.nest.flatten, dataset.take(size // 16).as_numpy_iterator())
+    return {int(first): pod.digest(*values) for *values, first in made}
+
+
+def test_two_hosts_make_their_shares_and_train_as_one_process_does(folders):
+    *hosts, program = folders
+    for folder in folders:
+        cut(folder)
+    flags = [*FLAGS, "--skip_bad_examples"]
+    with pod.hosts(*hosts) as (_, addresses):
+        pod.train(addresses, program, *flags, "--stop_at_epoch=1")
+    shares = [dict(pod.made(host)) for host in hosts]
+    with pod.hosts(*hosts) as (_, addresses):  # The batch grows after the run has resumed.
+        pod.train(addresses, program, *flags)
+
+    replicas = [{position // 16 % 4 for position in share} for share in shares]
+    assert replicas == [{0, 1}, {2, 3}]
+    expected = one_process(program, 0, 320)
+    assert {**shares[0], **shares[1]}.items() >= expected.items()
+
+    alone = program / "alone"
+    devices = ["--strategy=mirrored", f"--virtual_devices={2 * pod.DEVICES}"]
+    data = f"--dataset=image_folder:{program / 'photos'}"
+    runs.train(alone, *flags, data, f"--model_dir={alone}", *devices)
+    result, own = runs.result(program / "run"), runs.result(alone)
+    assert result["bad_examples"] == own["bad_examples"] == 1
+    assert (result["updates"], result["resumes"]) == (own["updates"], 1)
+    for split in ("train", "eval"):
+        of_hosts, of_one = (runs.points(run, split) for run in (program / "run", alone))
+        assert [p["batch_size"] for p in of_hosts] == [p["batch_size"] for p in of_one]
+        assert {p["batch_size"] for p in of_one} == {64, 128}
+        losses = [[p["loss"] for p in points] for points in (of_hosts, of_one)]
+        np.testing.assert_allclose(*losses, rtol=2e-5)
+
+
+def test_an_error_of_a_host_ends_the_run_with_its_name(folders):
+    *hosts, program = folders
+    cut(hosts[1])
+    with pod.hosts(*hosts) as (_, addresses):
+        lines = pod.train(addresses, program, *FLAGS, "--epochs=30", status=2)
+    assert lines[-2].startswith("crescendo train: host 1: photos/train/0/40.jpg cannot be used: ")
+    assert lines[-1].startswith("Repair or remove it, or give --skip_bad_examples")
+
+
+def test_hosts_without_the_same_data_are_refused_before_training(folders):
+    *hosts, program = folders
+    (hosts[1] / "photos/train/0/0.jpg").unlink()
+    with pod.hosts(*hosts) as (_, addresses):
+        first, second = pod.train(addresses, program, *FLAGS, status=2)[-2:]
+        assert "host 1 has 319 examples" in first
+        assert second.endswith("give all hosts the same data.")
+        shutil.rmtree(hosts[0] / "photos")
+        lines = pod.train(addresses, program, *FLAGS, status=2)
+    assert lines[-2].startswith("crescendo train: host 0: ")
+    assert "photos" in lines[-2]
+
+
+def test_the_loss_of_a_host_ends_the_run_with_status_76(folders):
+    *hosts, program = folders
+    with pod.hosts(*hosts) as (processes, addresses):
+        process = pod.start(addresses, program, *FLAGS, "--epochs=1000")
+        pod.wait_for(program / "program.log", "eval loss", process)
+        processes[1].kill()
+        assert process.wait(timeout=100) == 76
+    lines = (program / "program.log").read_text().splitlines()
+    (first,) = [line for line in lines if line.startswith("crescendo train: ")]
+    assert " is lost: " in first  # By TensorFlow's error, or because TensorFlow waits.
+    assert lines[lines.index(first) + 1].startswith("Start ")

@@ -1,0 +1,158 @@
+"""Answers the program that drives this host: makes the batches of the host's own replicas.
+
+The program sends the flags of the run once. The host reads the same examples from the same flags,
+and then makes batches on request. The example at a position depends only on the flags and the
+position, so the hosts together make the batches that one process would make.
+"""
+
+import dataclasses
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from trainer.config import command_line
+from trainer.config.flags import Config
+from trainer.data import pipeline
+from trainer.data.bad_examples import BadExamples
+from trainer.data.bucket import opened
+from trainer.data.in_memory import InMemoryDataset
+from trainer.data.indexed import IndexedDataset
+from trainer.distributed import hosts
+from trainer.distributed.process_group import ProcessGroup
+from trainer.errors import ExitError
+from trainer.run_dir.training_data import TrainingData
+from trainer.system import typed_json
+from trainer.system.output import log
+from trainer.system.typed_json import fields, integer, list_of, one_of, optional, text
+from trainer.training import balance, batches, setup
+
+_QUESTION = fields({"do": one_of("start", "wait", "report")}, {"flags": list_of(text)})
+_REQUEST = fields(
+    {
+        "make": one_of("training", "evaluation"),
+        "number": integer(1),
+        "replicas": list_of(integer(), 2),
+        "of": integer(1),
+    },
+    {
+        "position": integer(),
+        "micro_batch_size": integer(1),
+        "image_size": optional(integer(1)),
+        "batch_size": integer(1),
+    },
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """The examples of a run, as this process reads them."""
+
+    config: Config
+    bad: BadExamples
+    stream: pipeline.ExampleStream
+    evaluation: InMemoryDataset | IndexedDataset
+
+    def dataset(self, request: Mapping[str, Any]) -> tf.data.Dataset:
+        """Returns the batches that a request describes."""
+        local = range(*request["replicas"])
+        if request["make"] == "training":
+            return pipeline.training(
+                self.stream,
+                position=request["position"],
+                micro_batch_size=request["micro_batch_size"],
+                replicas=request["of"],
+                local_replicas=local,
+                image_size=request["image_size"],
+            )
+        return pipeline.evaluation(
+            self.evaluation,
+            batch_size=request["batch_size"],
+            shards=request["of"],
+            local_shards=local,
+            augment=self.config.augment,
+            bad=self.bad,
+        )
+
+
+def summary(
+    training: InMemoryDataset | IndexedDataset, evaluation: InMemoryDataset | IndexedDataset
+) -> list[list[Any]]:
+    """Returns what must be equal on all hosts, as JSON has it: a text and the class names."""
+    return [
+        [
+            f"{each.examples:,} examples of shape {each.image_shape} in {each.classes} classes",
+            list(each.class_names),
+        ]
+        for each in (training, evaluation)
+    ]
+
+
+def read(config: Config) -> Examples:
+    """Reads the examples of a run.
+
+    Raises:
+      UserError: if they cannot be read.
+    """
+    bad, group = BadExamples(config.skip_bad_examples), ProcessGroup()
+    training, evaluation = setup.load_splits(config, None, bad, group)
+    # The driving program has compared the classes with those that the run began with.
+    data = TrainingData(training.examples, training.image_shape, training.classes, (), ())
+    unweighted = dataclasses.replace(config, class_weights=None)  # The program weights the loss.
+    balanced = balance.from_config(unweighted, training, data, bad, group)
+    return Examples(config, bad, batches.stream(config, training, bad, balanced), evaluation)
+
+
+class HostService:
+    """The two functions of a host that the driving program calls."""
+
+    def __init__(self) -> None:
+        """Prepares to answer; the first request is `start`."""
+        self._lock = threading.Lock()
+        self._examples: Examples | None = None
+        # The number of the newest request for each kind of batches, and its iterator.
+        self._iterators: dict[str, tuple[int, Iterator[Any]]] = {}
+
+    def ask(self, request: bytes) -> bytes:
+        """Returns the answer to a request; the answer to a user's mistake is its message."""
+        question = typed_json.parsed(request, _QUESTION)
+        answer: dict[str, Any] = {}
+        try:
+            if question["do"] == "start":
+                answer["summary"] = self._start(question["flags"])
+            elif question["do"] == "report" and self._examples:
+                bad = self._examples.bad
+                answer = {"reasons": bad.reasons}
+                if bad.refused:
+                    answer |= {"refusal": str(bad.refused), hosts.STATUS: bad.refused.status}
+        except ExitError as error:
+            answer |= {hosts.REFUSED: str(error), hosts.STATUS: error.status}
+        except OSError as error:
+            reason = f"{error.filename} cannot be read: {error.strerror}."
+            answer[hosts.REFUSED] = f"{reason}\nMake it readable on this host."
+        return json.dumps(answer).encode()
+
+    def make(self, request: bytes, number: np.int64) -> Sequence[np.ndarray]:
+        """Returns the arrays of the next batch of a request."""
+        asked = typed_json.parsed(request, _REQUEST)
+        with self._lock:
+            newest, iterator = self._iterators.get(asked["make"], (0, iter(())))
+            if asked["number"] > newest:
+                assert self._examples is not None
+                iterator = self._examples.dataset(asked).as_numpy_iterator()
+                self._iterators[asked["make"]] = asked["number"], iterator
+            elif asked["number"] < newest:
+                raise StopIteration
+        return tf.nest.flatten(next(iterator))
+
+    def _start(self, flags: Sequence[str]) -> list[Any]:
+        with self._lock:
+            self._iterators = {}
+        config = command_line.parse("train", flags)
+        opened.keep_in(config.cache_dir)
+        self._examples = read(config)
+        log("this host has read the examples, and makes batches")
+        return summary(self._examples.stream.source, self._examples.evaluation)
