@@ -53,7 +53,7 @@ for argument in "$@"; do
       refuse "${argument%%=*} is a flag of plan, which a TPU job does not take: leave it out." ;;
     --dataset=image_folder:gs://*) flags+=("$argument") ;;
     --dataset=image_folder:* | --dataset=image_csv:*)
-      refuse "$argument is on this machine: name a TFDS set, or an image folder in a bucket (gs://...)." ;;
+      refuse "$argument is not for a TPU job: name a TFDS set, or an image folder in a bucket (gs://...)." ;;
     --flagfile=flags/*) flags+=("$argument") ;;
     --flagfile=*) # This is a recipe's name, or a file that exists only on this machine.
       [[ -f flags/${value%.flags}.flags ]] ||

@@ -37,7 +37,7 @@ use_tpu() {
 
 # Prints a value that Google's metadata server has about this machine.
 metadata() {
-  curl -sf -H 'Metadata-Flavor: Google' \
+  curl -sSf -H 'Metadata-Flavor: Google' \
     "http://metadata.google.internal/computeMetadata/v1/instance/attributes/$1"
 }
 
@@ -54,6 +54,7 @@ serve() {
   TPU_MESH_CONTROLLER_PORT=8476
   export CLOUD_TPU_TASK_ID TPU_HOSTNAME_OVERRIDE TPU_MESH_CONTROLLER_ADDRESS TPU_MESH_CONTROLLER_PORT
   use_tpu
+  rm -f host.log # The wait below must not read the log of an earlier process.
   nohup setsid .venv/bin/python -m scripts.tpu.tpu_host "$port" >host.log 2>&1 </dev/null &
   echo $! >host.pid
   until grep -q 'this host serves' host.log; do

@@ -112,6 +112,8 @@ def test_virtual_devices_with_several_workers_are_rejected():
         ("--strategy=tpu --tpu=10.0.0.2:8470", "flag --tpu=10.0.0.2:8470: must be a name"),
         ("--strategy=tpu --tpu=local --virtual_devices=8", "--virtual_devices=8 splits the CPU"),
         ("--tpu=local", "--tpu=local needs --strategy=tpu: add it, or leave --tpu out"),
+        ("--strategy=tpu --tpu=a:8470,a:8470", "the different addresses of several hosts"),
+        ("--strategy=tpu --tpu=a:8470,b:99999", "the different addresses of several hosts"),
         ("--strategy=tpu --tpu=grpc://1.2.3.4:8470", "flag --tpu=grpc://1.2.3.4:8470: must be a"),
         ("--tpu_zone=../x", "flag --tpu_zone=../x: must be a name"),
     ],

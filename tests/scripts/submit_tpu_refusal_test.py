@@ -49,7 +49,7 @@ def test_another_users_tpu_is_left_alone(cloud):
         (["--attempts=0"], "--attempts=0"),
         (["--model_dir=runs/x"], "--model_dir is set for a TPU job"),
         (["--flagfile=/tmp/x.flags"], "does not reach the TPU"),
-        (["--dataset=image_folder:/data"], "is on this machine"),
+        (["--dataset=image_folder:/data"], "is not for a TPU job"),
         (["--sput"], "Unknown command line flag 'sput'"),
     ],
 )

@@ -40,6 +40,34 @@ def test_clients_at_the_same_time_lose_no_outcome(place):
     assert shared(place).read().outcomes() == {f"seed={i}": Outcome(5) for i in range(8)}
 
 
+@pytest.mark.parametrize(
+    ("there", "late", "kept"),
+    [
+        (Outcome(0), Outcome(75, "away"), True),
+        (Outcome(0), Outcome(2, "wrong"), True),
+        (Outcome(2, "wrong"), Outcome(75, "away"), True),
+        (Outcome(2, "wrong"), Outcome(0), False),
+        (Outcome(2, "wrong"), Outcome(3, "nan"), False),
+        (Outcome(75, "stopped"), Outcome(137, "killed"), False),
+        (Outcome(), Outcome(75, "away"), False),
+    ],
+)
+def test_a_late_outcome_does_not_replace_a_more_final_one(there, late, kept):
+    content = Content()
+    content.record(POINTS[0], there)
+    content.record_late(POINTS[0], late)
+    assert content.outcomes()["seed=0"] == (there if kept else late)
+
+
+def test_the_precision_survives_a_damaged_object(place, logged):
+    client = shared(place)
+    client.begin(POINTS[:1], "bfloat16")
+    place.connect().delete("sweep.json")
+    place.connect().create("sweep.json", b"{")
+    client.change(lambda content: content.record(POINTS[0], Outcome(0)))
+    assert shared(place).begin(POINTS[:1], "float32").precision == "bfloat16"
+
+
 def test_a_lost_answer_is_harmless(place):
     place.proxy.rule = lambda request: "after" if request.number in (1, 3, 5, 7) else None
     shared(place).change(lambda content: content.add(POINTS[:2], "float32"))

@@ -3,6 +3,7 @@
 The folders of the hosts and of the program are copies, so a test can change one of them.
 """
 
+import json
 import shutil
 
 import numpy as np
@@ -16,6 +17,7 @@ from trainer.data import pipeline, sources
 from trainer.data.bad_examples import BadExamples
 from trainer.training import batches
 from trainer.training.balance import Balance
+from trainer.training.host import HostService, summary
 
 SIZE, SEED = 16, 3
 FLAGS = [
@@ -150,3 +152,47 @@ def test_the_loss_of_a_host_ends_the_run_with_status_76(folders):
     (first,) = [line for line in lines if line.startswith("crescendo train: ")]
     assert " is lost: " in first  # By TensorFlow's error, or because TensorFlow waits.
     assert lines[lines.index(first) + 1].startswith("Start ")
+
+
+def test_a_host_answers_only_the_program_that_started_it_last(photos):
+    service = HostService()
+    flags = [f"--dataset=image_folder:{photos}", *FLAGS[1:], "--skip_bad_examples"]
+
+    def ask(token, **request):
+        return json.loads(service.ask(json.dumps({**request, "token": token}).encode()))
+
+    def make(token, number, element):
+        request = {"make": "training", "number": number, "replicas": [0, 1], "of": 1}
+        request |= {"position": 0, "micro_batch_size": 16, "image_size": None, "token": token}
+        return service.make(json.dumps(request).encode(), np.int64(element))
+
+    first = ask("one", do="start", flags=flags)["summary"]
+    batches = [make("one", 1, element) for element in (0, 1)]
+    with pytest.raises(RuntimeError, match=r"batch 3 of .* is asked for, and not 2"):
+        make("one", 1, 3)
+    with pytest.raises(RuntimeError, match="another program has started"):
+        make("two", 2, 0)
+    assert ask("two", do="start", flags=flags)["summary"] == first
+    assert "another program has started on this host" in ask("one", do="report")["refused"]
+    with pytest.raises(RuntimeError, match="another program has started"):
+        make("one", 1, 2)
+    again = [make("two", 1, element) for element in (0, 1)]
+    for one, other in zip(batches, again, strict=True):
+        for ours, theirs in zip(one, other, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_files_in_another_order_differ_in_the_summary(photos, tmp_path):
+    def found(folder):
+        loaded = [
+            sources.load(f"image_folder:{folder}", split, None, SIZE, augment="imagenet")
+            for split in ("train", "val")
+        ]
+        return summary(*loaded)
+
+    shutil.copytree(photos, tmp_path / "copy")
+    assert found(tmp_path / "copy") == found(photos)
+    (tmp_path / "copy/val/0/0.jpg").rename(tmp_path / "copy/val/0/other.jpg")
+    train, val = found(tmp_path / "copy")
+    assert train == found(photos)[0]
+    assert val != found(photos)[1]

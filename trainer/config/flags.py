@@ -28,15 +28,24 @@ _sweep = Group("Sweep", Scope.CALL, ("sweep",))
 _predict = Group("Predictions", Scope.CALL, ("predict",))
 _report = Group("Report", Scope.CALL, ("report",))
 
-_ADDRESSES = r"[-a-z0-9.]+:[0-9]{1,5}(,[-a-z0-9.]+:[0-9]{1,5})+"
+
+def _is_name(value: str) -> bool:
+    return re.fullmatch(r"[a-z]([-a-z0-9.:]*[a-z0-9])?", value) is not None
+
+
+def _are_addresses(value: str) -> bool:
+    """Returns whether `value` has the addresses of several hosts, each once."""
+    found = [re.fullmatch(r"[-a-z0-9.]+:([0-9]{1,5})", each) for each in value.split(",")]
+    ports = [int(each[1]) for each in found if each]
+    distinct = len({*value.split(",")}) == len(found) > 1
+    return len(ports) == len(found) and distinct and all(0 < port < 65536 for port in ports)
+
+
 _tpu = must_be(
-    "a name of small letters, digits and dashes, or the addresses of several hosts",
-    lambda value: re.fullmatch(rf"[a-z]([-a-z0-9.:]*[a-z0-9])?|{_ADDRESSES}", value) is not None,
+    "a name of small letters, digits and dashes, or the different addresses of several hosts",
+    lambda value: _is_name(value) or _are_addresses(value),
 )
-_tpu_name = must_be(
-    "a name of small letters, digits and dashes",
-    lambda value: re.fullmatch(r"[a-z]([-a-z0-9.:]*[a-z0-9])?", value) is not None,
-)
+_tpu_name = must_be("a name of small letters, digits and dashes", _is_name)
 
 
 def _page(value: str) -> str:

@@ -70,7 +70,7 @@ class HostBatches:
 
     def _on_host(self, host: Host, request: Mapping[str, Any]) -> Any:
         replicas = [host.replicas.start, host.replicas.stop]
-        text = json.dumps({**request, "replicas": replicas})
+        text = json.dumps({**request, "replicas": replicas, "token": hosts.TOKEN})
         specs = tf.nest.flatten(self.element_spec)
 
         @tf.autograph.experimental.do_not_convert

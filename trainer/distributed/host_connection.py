@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from trainer.errors import UserError
+from trainer.errors import LostWorkerError
 
 _SECONDS = 120.0  # Time in which each host must answer; its server may just be starting.
 
@@ -15,7 +15,7 @@ def connect(addresses: Sequence[str]) -> Any:
     """Connects TensorFlow to the servers, and returns the resolver of the slice.
 
     Raises:
-      UserError: if a host does not answer within two minutes.
+      LostWorkerError: if a host does not answer within two minutes.
     """
     import tensorflow as tf
 
@@ -41,7 +41,7 @@ def _await(address: str) -> None:
         with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=5):
             return
         if time.monotonic() > end:
-            raise UserError(
+            raise LostWorkerError(
                 f"the host {address} of --tpu does not answer within {_SECONDS:g} s.\n"
                 "Start scripts/tpu/tpu_host.py on each host, and give the addresses of the hosts."
             )

@@ -10,6 +10,7 @@ the network.
 import contextlib
 import dataclasses
 import json
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,8 @@ from trainer.system.typed_json import anything, table_of
 # TensorFlow's names for the first and the second Python function of a process.
 _ASK, _MAKE = "pyfunc_0", "pyfunc_1"
 _JOB = "worker"
+# A host answers only the program that started it last.
+TOKEN = secrets.token_hex(8)
 # Keys of an answer: the message of an error that ends the program, and the error's status.
 REFUSED, STATUS = "refused", "status"
 # An answer is a JSON object, and its content depends on the request.
@@ -94,7 +97,7 @@ def ask_all(found: Sequence[Host], request: Mapping[str, Any]) -> list[Mapping[s
       UserError: if a host refuses the request; the message names the host.
       TryAgainError: if the host may not refuse the same request later.
     """
-    text, sent = json.dumps(request), []
+    text, sent = json.dumps({**request, "token": TOKEN}), []
     for host in found:
         with tf.device(host.device):
             sent += tf.raw_ops.PyFunc(input=[tf.constant(text)], token=_ASK, Tout=[tf.string])

@@ -71,6 +71,12 @@ def address(config: Config) -> TpuAddress | None:
     return TpuAddress(config.tpu, config.tpu_zone, config.tpu_project)
 
 
+def hosts_of(config: Config) -> list[str]:
+    """Returns the addresses of the hosts of the slice that `config` names; [] if it names none."""
+    tpu = address(config)
+    return tpu.hosts if tpu else []
+
+
 def check_packages() -> None:
     """Raises a UserError if libtpu is too new for tensorflow-tpu; call before importing TensorFlow.
 
@@ -126,6 +132,11 @@ def connect(tpu: TpuAddress) -> "tf.distribute.Strategy":
         problem = f"finds no TPU at --tpu={tpu.name}" if built else "is not built for TPUs"
         raise UserError(f"{version} {problem}.\n{remedy}") from error
     except tf.errors.OpError as error:
+        if tpu.hosts and isinstance(error, (tf.errors.UnavailableError, tf.errors.AbortedError)):
+            raise LostWorkerError(
+                f"a host of {tpu} is lost: {str(error).splitlines()[0]}\n"
+                "Start all hosts and the program again."
+            ) from error
         problem = f"{tpu} cannot be initialized: {str(error).splitlines()[0]}"
         raise UserError(f"{problem}\nEnd all other processes that use the TPU.") from error
 

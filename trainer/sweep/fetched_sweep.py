@@ -10,6 +10,7 @@ from trainer.run_dir.bucket_connection import at_once, connect, patiently
 from trainer.sweep import outcomes
 from trainer.sweep.outcomes import FILE, Content, Outcome, decoded
 from trainer.sweep.sweep_folder import write_row
+from trainer.system.output import log
 from trainer.system.typed_json import WrongError
 
 
@@ -39,7 +40,11 @@ def fetch(url: BucketUrl, folder: pathlib.Path) -> int | None:
 
         def fetch_point(name: str) -> bool:
             run = BucketUrl(url.scheme, url.bucket, f"{url.folder}/{name}")
-            found = bucket_reading.fetch(run, folder / name, if_exists=True)
+            try:
+                found = bucket_reading.fetch(run, folder / name, if_exists=True)
+            except UserError as error:
+                log(f"left out: {str(error).partition(chr(10))[0]}")
+                return False
             if found is not None or ends[name].failed:
                 _write_row(folder / name, run, content, ends[name])
             return found is not None

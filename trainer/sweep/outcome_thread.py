@@ -4,11 +4,12 @@ import pathlib
 import threading
 from collections.abc import Callable
 
-from trainer.buckets.repeated import Repeated
+from trainer.buckets.repeated import Repeated, caught
 from trainer.sweep import outcomes
 from trainer.sweep.grid import Point, folder
 from trainer.sweep.outcomes import FILE, Content, Outcome
 from trainer.sweep.shared_outcomes import SharedOutcomes
+from trainer.system.output import log
 
 
 class OutcomeThread:
@@ -26,7 +27,6 @@ class OutcomeThread:
         # Outcomes that the bucket may lack.
         self._pending: dict[str, tuple[Point, Outcome]] = {}
         self._due, self._closing = threading.Event(), threading.Event()
-        self._last: Callable[[], object] = lambda: None
         self._exchange = Repeated(
             self._exchange_all,
             lambda reason: (
@@ -61,17 +61,19 @@ class OutcomeThread:
         return content.outcomes()
 
     def close(self, stopped: Callable[[], bool], last: Callable[[], object]) -> bool:
-        """Records the last outcomes, and then calls `last`; returns whether both succeeded.
+        """Records the last outcomes, and calls `last`; returns whether the outcomes are recorded.
 
         Args:
           stopped: returns whether this process was asked to stop, so that it should not wait long.
-          last: sends further requests to the bucket.
+          last: reads from the bucket what the sweep's table shows.
         """
         self._closing.set()
         self._due.set()
         self._thread.join()
-        self._last = last
-        return self._exchange.persist(stopped)
+        recorded = self._exchange.persist(stopped)
+        if recorded and (error := caught(last)):
+            log(f"the table may lack results of other machines: {error}")
+        return recorded
 
     def _follow(self) -> None:
         while not self._closing.is_set():
@@ -87,7 +89,7 @@ class OutcomeThread:
 
         def edit(content: Content) -> None:
             for point, end in sent.values():
-                content.record(point, end)
+                content.record_late(point, end)
 
         new = self._shared.change(edit)
         with self._lock:
@@ -95,10 +97,9 @@ class OutcomeThread:
                 if self._pending[name] is entry:
                     del self._pending[name]
         self._keep(new)
-        self._last()
 
     def _keep(self, content: Content) -> None:
         with self._lock:
             for point, end in self._pending.values():
-                content.record(point, end)
+                content.record_late(point, end)
             outcomes.replace(self._path, content)

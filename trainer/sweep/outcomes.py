@@ -76,6 +76,17 @@ class Content:
         for point in points:
             self.entries.setdefault(folder(point), _entry(point))
 
+    def record_late(self, point: Point, end: Outcome) -> None:
+        """Sets the outcome of a point, unless another machine has recorded a more final one.
+
+        A finished run stays finished. A failure is not replaced by an outcome after which another
+        `train` could resume, such as a stop.
+        """
+        found = self.outcomes().get(folder(point), Outcome())
+        resumable = end.status != 0 and not end.failed
+        if not (found.status == 0 and end.status != 0) and not (found.failed and resumable):
+            self.record(point, end)
+
     def record(self, point: Point, end: Outcome) -> None:
         """Sets the outcome of a point."""
         self.entries[folder(point)] = _entry(point) | dataclasses.asdict(end)

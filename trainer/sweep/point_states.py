@@ -27,7 +27,7 @@ class PointStates:
     def __init__(self, may_start: Callable[[str], bool], place: str) -> None:
         self._may_start, self._place = may_start, place
         self._pool = concurrent.futures.ThreadPoolExecutor(_AT_ONCE)
-        self._asked: dict[str, concurrent.futures.Future[bool]] = {}
+        self._asked: dict[str, concurrent.futures.Future[tuple[bool, float]]] = {}
         # Last answer for each point, and when it came.
         self._known: dict[str, tuple[State, float]] = {}
         self._away_since: float | None = None
@@ -39,12 +39,12 @@ class PointStates:
           TryAgainError: if the bucket has not answered for some minutes.
         """
         if name in self._asked and self._asked[name].done():
-            self._known[name] = self._answer(self._asked.pop(name)), time.monotonic()
+            self._known[name] = self._answer(self._asked.pop(name))
         state, when = self._known.get(name, (State.UNKNOWN, float("-inf")))
         if time.monotonic() - when < _COUNTS[state]:
             return state
         if name not in self._asked and len(self._asked) < _AT_ONCE:
-            self._asked[name] = self._pool.submit(self._may_start, name)
+            self._asked[name] = self._pool.submit(self._ask, name)
         return State.BUSY if state is State.BUSY else State.UNKNOWN
 
     def set_busy(self, name: str) -> None:
@@ -55,9 +55,13 @@ class PointStates:
         """Sends no further requests."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _answer(self, asked: concurrent.futures.Future[bool]) -> State:
+    def _ask(self, name: str) -> tuple[bool, float]:
+        """Returns the bucket's answer, and when it came."""
+        return self._may_start(name), time.monotonic()
+
+    def _answer(self, asked: concurrent.futures.Future[tuple[bool, float]]) -> tuple[State, float]:
         try:
-            free = asked.result()
+            free, when = asked.result()
         except UnavailableError as error:
             now = time.monotonic()
             if self._away_since is None:
@@ -65,6 +69,6 @@ class PointStates:
                 self._away_since = now
             if now - self._away_since > _PATIENCE:
                 raise TryAgainError(f"{self._place} cannot be reached: {error}.") from error
-            return State.UNKNOWN
+            return State.UNKNOWN, now
         self._away_since = None
-        return State.FREE if free else State.BUSY
+        return (State.FREE if free else State.BUSY), when

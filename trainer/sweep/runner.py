@@ -67,7 +67,7 @@ def run_sweep(runs: Sequence[Run], sweep: SweepFolder, *, parallel: int, retry: 
     reports the error and skips the run.
 
     Returns:
-      True if a stop signal arrived.
+      True if a stop signal arrived, or a bucket did not tell whether a point may be trained.
     """
     runner = _Runner(runs, sweep, parallel, retry)
     with _signals() as received:
@@ -79,7 +79,7 @@ def run_sweep(runs: Sequence[Run], sweep: SweepFolder, *, parallel: int, retry: 
                     each.process.terminate()
                 each.signals = len(received)
             time.sleep(0.1)
-        return bool(received)
+        return bool(received) or runner.left
 
 
 class _Runner:
@@ -88,13 +88,16 @@ class _Runner:
     Attributes:
       waiting: runs that are not started yet.
       running: attempts whose processes run, or have ended since the last `end_some`.
+      left: whether a run was left out, because a bucket did not answer.
     """
 
     def __init__(self, runs: Sequence[Run], sweep: SweepFolder, parallel: int, retry: bool) -> None:
         self.waiting = collections.deque(runs)
         self.running: list[_Attempt] = []
+        self.left = False
         self._sweep, self._retry = sweep, retry
         self._held: set[str] = set()
+        self._before = {folder(run.point): _last(sweep, folder(run.point)) for run in runs}
         self._free = split_cores(parallel)
 
     def end_some(self) -> None:
@@ -125,8 +128,9 @@ class _Runner:
         try:
             state = self._sweep.state(name)
         except TryAgainError as error:
+            # The point was not tried, so that nothing is recorded.
             log(f"{run.title}: {error}")
-            self._sweep.record(run.point, Outcome(error.status, str(error)), None)
+            self.left = True
             return True
         if state is State.UNKNOWN:
             self.waiting.appendleft(run)
@@ -134,10 +138,17 @@ class _Runner:
         output = _hold(self._sweep.path / name) if state is State.FREE else None
         if output is None:
             self._wait(run)
-        elif attempt := _start(run, self._sweep, output, self._free[0], self._retry):
+        elif attempt := _start(run, self._sweep, output, self._free[0], self._retried(name)):
             self.running.append(attempt)
             del self._free[0]
         return True
+
+    def _retried(self, name: str) -> bool:
+        """Returns whether to train the point again if its last outcome is a failure.
+
+        A failure that another process has recorded in the meantime is not retried.
+        """
+        return self._retry and self._before.get(name, Outcome()) == _last(self._sweep, name)
 
     def _wait(self, run: Run) -> None:
         self.waiting.append(run)
@@ -184,10 +195,7 @@ def _start(
 ) -> _Attempt | None:
     """Starts training `run`; if it must not be trained, closes `output` and returns None."""
     ended = _result(run, sweep)
-    try:
-        last = outcomes.read(sweep.path).get(folder(run.point), Outcome())
-    except (DamagedError, OSError):
-        last = Outcome()  # The next record of an outcome reports the damaged file.
+    last = _last(sweep, folder(run.point))
     if ended and last.status != 0:  # A sweep was killed before it recorded the outcome.
         log(_line(run, Outcome(0), ended))
         sweep.record(run.point, Outcome(0), ended)
@@ -200,6 +208,14 @@ def _start(
         return _Attempt(run, process, cores, output, begin)
     _close(output)
     return None
+
+
+def _last(sweep: SweepFolder, name: str) -> Outcome:
+    """Returns the last outcome of a point on this machine."""
+    try:
+        return outcomes.read(sweep.path).get(name, Outcome())
+    except (DamagedError, OSError):
+        return Outcome()  # The next record of an outcome reports the damaged file.
 
 
 def _result(run: Run, sweep: SweepFolder) -> dict[str, Any] | None:

@@ -31,6 +31,7 @@ class SharedOutcomes:
 
     def __init__(self, objects: Objects, place: str) -> None:
         self._objects, self._place = objects, place
+        self._precision: str | None = None  # The sweep's, in case sweep.json is damaged.
 
     def exists(self) -> bool:
         """Returns whether the folder is that of a sweep; False if it is empty.
@@ -72,7 +73,9 @@ class SharedOutcomes:
           UnavailableError: if the bucket does not answer.
         """
         self.exists()
-        return self.change(lambda content: content.add(points, precision))
+        content = self.change(lambda content: content.add(points, precision))
+        self._precision = content.precision
+        return content
 
     def change(self, edit: Callable[[Content], None]) -> Content:
         """Changes the content by `edit`; returns the new content.
@@ -88,6 +91,7 @@ class SharedOutcomes:
             content, version = self._now()
             before = content.encoded()
             edit(content)
+            content.precision = content.precision or self._precision
             after = content.encoded()
             with contextlib.suppress(ConflictError):
                 if version is None:

@@ -32,9 +32,10 @@ def watched() -> Iterator[Callable[[], bool]]:
     """Yields a function that reports whether a signal that asks to stop has arrived.
 
     A signal before the first call of the yielded function ends the process at once, because there
-    is nothing to save yet. A second signal also ends the process at once. Such an end is safe,
-    because the files on the disk are complete at any time. A thread receives the signals, because
-    Python's own handlers would wait until TensorFlow returns.
+    is nothing to save yet. A second signal also ends the process at once, but if the parent process
+    has ended, a second SIGTERM within one second is ignored. An end at once is safe, because the
+    files on the disk are complete at any time. A thread receives the signals, because Python's own
+    handlers would wait until TensorFlow returns.
     """
     received, asked = threading.Event(), threading.Event()
     signals, parent, first = asking(), os.getppid(), float("-inf")

@@ -6,8 +6,10 @@ position, so the hosts together make the batches that one process would make.
 """
 
 import dataclasses
+import hashlib
 import json
 import threading
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -23,18 +25,21 @@ from trainer.data.in_memory import InMemoryDataset
 from trainer.data.indexed import IndexedDataset
 from trainer.distributed import hosts
 from trainer.distributed.process_group import ProcessGroup
-from trainer.errors import ExitError
+from trainer.errors import ExitError, UserError
 from trainer.run_dir.training_data import TrainingData
 from trainer.system import typed_json
 from trainer.system.output import log
 from trainer.system.typed_json import fields, integer, list_of, one_of, optional, text
 from trainer.training import balance, batches, setup
 
-_QUESTION = fields({"do": one_of("start", "wait", "report")}, {"flags": list_of(text)})
+_QUESTION = fields(
+    {"do": one_of("start", "wait", "report"), "token": text}, {"flags": list_of(text)}
+)
 _REQUEST = fields(
     {
         "make": one_of("training", "evaluation"),
         "number": integer(1),
+        "token": text,
         "replicas": list_of(integer(), 2),
         "of": integer(1),
     },
@@ -45,6 +50,9 @@ _REQUEST = fields(
         "batch_size": integer(1),
     },
 )
+
+
+_TAKEN = "another program has started on this host: end it, and start this one again."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,11 +92,25 @@ def summary(
     """Returns what must be equal on all hosts, as JSON has it: a text and the class names."""
     return [
         [
-            f"{each.examples:,} examples of shape {each.image_shape} in {each.classes} classes",
+            f"{each.examples:,} examples of shape {each.image_shape} in {each.classes} classes"
+            f"{_order(each)}",
             list(each.class_names),
         ]
         for each in (training, evaluation)
     ]
+
+
+def _order(source: InMemoryDataset | IndexedDataset) -> str:
+    """Returns a text that differs if files have other names or another order; "" without files.
+
+    The folders above a file's own folder may differ between hosts.
+    """
+    if source.path is None:
+        return ""
+    names = hashlib.blake2b(digest_size=8)
+    for path in map(source.path, range(source.examples)):
+        names.update(f"{'/'.join(path.split('/')[-2:])}\n".encode(errors="surrogateescape"))
+    return f", with files in the order {names.hexdigest()}"
 
 
 def read(config: Config) -> Examples:
@@ -113,8 +135,10 @@ class HostService:
         """Prepares to answer; the first request is `start`."""
         self._lock = threading.Lock()
         self._examples: Examples | None = None
-        # The number of the newest request for each kind of batches, and its iterator.
-        self._iterators: dict[str, tuple[int, Iterator[Any]]] = {}
+        self._token = ""  # Token of the program that started this host.
+        # For each kind of batches: the number of the newest request, its iterator, and the number
+        # of its next element.
+        self._iterators: dict[str, tuple[int, Iterator[Any], int]] = {}
 
     def ask(self, request: bytes) -> bytes:
         """Returns the answer to a request; the answer to a user's mistake is its message."""
@@ -122,7 +146,9 @@ class HostService:
         answer: dict[str, Any] = {}
         try:
             if question["do"] == "start":
-                answer["summary"] = self._start(question["flags"])
+                answer["summary"] = self._start(question["flags"], question["token"])
+            elif question["token"] != self._token:
+                raise UserError(_TAKEN)
             elif question["do"] == "report" and self._examples:
                 bad = self._examples.bad
                 answer = {"reasons": bad.reasons}
@@ -133,26 +159,33 @@ class HostService:
         except OSError as error:
             reason = f"{error.filename} cannot be read: {error.strerror}."
             answer[hosts.REFUSED] = f"{reason}\nMake it readable on this host."
+        except Exception as error:  # The program must get an answer, and the log has the rest.
+            log(traceback.format_exc())
+            answer[hosts.REFUSED] = f"{type(error).__name__}: {error}\nSee this host's log."
         return json.dumps(answer).encode()
 
     def make(self, request: bytes, number: np.int64) -> Sequence[np.ndarray]:
-        """Returns the arrays of the next batch of a request."""
+        """Returns the arrays of a batch of a request; `number` counts its batches from 0."""
         asked = typed_json.parsed(request, _REQUEST)
         with self._lock:
-            newest, iterator = self._iterators.get(asked["make"], (0, iter(())))
+            if asked["token"] != self._token or self._examples is None:
+                raise RuntimeError(_TAKEN)
+            newest, iterator, due = self._iterators.get(asked["make"], (0, iter(()), 0))
             if asked["number"] > newest:
-                assert self._examples is not None
-                iterator = self._examples.dataset(asked).as_numpy_iterator()
-                self._iterators[asked["make"]] = asked["number"], iterator
+                iterator, due = self._examples.dataset(asked).as_numpy_iterator(), 0
             elif asked["number"] < newest:
                 raise StopIteration
+            if number != due:
+                raise RuntimeError(f"batch {number} of {asked} is asked for, and not {due}")
+            self._iterators[asked["make"]] = asked["number"], iterator, due + 1
         return tf.nest.flatten(next(iterator))
 
-    def _start(self, flags: Sequence[str]) -> list[Any]:
-        with self._lock:
-            self._iterators = {}
-        config = command_line.parse("train", flags)
-        opened.keep_in(config.cache_dir)
-        self._examples = read(config)
-        log("this host has read the examples, and makes batches")
-        return summary(self._examples.stream.source, self._examples.evaluation)
+    def _start(self, flags: Sequence[str], token: str) -> list[Any]:
+        with self._lock:  # Another program that starts meanwhile waits.
+            self._iterators, self._token, self._examples = {}, token, None
+            opened.forget()
+            config = command_line.parse("train", flags)
+            opened.keep_in(config.cache_dir)
+            self._examples = read(config)
+            log("this host has read the examples, and makes batches")
+            return summary(self._examples.stream.source, self._examples.evaluation)

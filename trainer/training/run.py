@@ -71,16 +71,13 @@ def train(
             worker, config.worker_timeout, shared(config), _chief_start(config)
         ) as exchange,
         translate(tpu.lost(tpu.address(config)), bad.refusal),
+        host_monitor.watched(tpu.hosts_of(config), config.worker_timeout),
     ):
         strategy, lanes = setup.devices(config, worker)
         group = create_process_group(strategy, worker, exchange)
         if group.agree(chief and results.ended(path) is not None)[0]:
             return None
-        on_tpu = tpu.address(config)
-        with (
-            host_monitor.watched(on_tpu.hosts if on_tpu else [], config.worker_timeout),
-            translate(driving.refusal(hosts.of(strategy))),
-        ):
+        with translate(driving.refusal(hosts.of(strategy))):
             run = set_up(config, path, bad, strategy, lanes, group)
             last = _train(run, config, should_stop)
         if isinstance(last, StopReason):

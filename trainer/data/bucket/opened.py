@@ -38,6 +38,11 @@ def keep_in(cache_dir: str | None) -> None:
     _OPENED.cache_dir = cache_dir
 
 
+def forget() -> None:
+    """Forgets the folders that are open, so that they are listed anew."""
+    _OPENED.folders = {}
+
+
 def is_remote(place: str | None) -> bool:
     """Returns whether `place` is the URL of a folder in a bucket."""
     return parse(place or "") is not None
