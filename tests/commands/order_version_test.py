@@ -9,6 +9,7 @@ from trainer.commands import sweep
 from trainer.distributed.process_group import ProcessGroup
 from trainer.run_dir import directory
 from trainer.sweep import grid
+from trainer.sweep.sweep_folder import SweepFolder
 from trainer.system import output
 from trainer.training import run_setup
 
@@ -76,10 +77,12 @@ def test_a_sweep_from_before_goes_on_each_point_with_its_own_order(tmp_path):
     folder.mkdir()
     directory.keep_flags(folder, directory.flagfile_in(folder, asked))
     make_old(folder)
-    runs, wrong, _ = sweep.checked(parsed(*FLAGS), points, tmp_path)
+    runs, wrong, _ = sweep.checked(parsed(*FLAGS), points, SweepFolder(tmp_path))
     assert not wrong
     assert not any("order_version" in flag for run in runs for flag in run.flags)
-    runs, wrong, _ = sweep.checked(parsed(*FLAGS, "--order_version=2"), points, tmp_path)
+    runs, wrong, _ = sweep.checked(
+        parsed(*FLAGS, "--order_version=2"), points, SweepFolder(tmp_path)
+    )
     (message,) = wrong
     assert "--order_version: 1 → 2" in message
     assert [run.point for run in runs] == points[1:]

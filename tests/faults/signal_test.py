@@ -37,7 +37,8 @@ def test_a_signal_stops_with_a_checkpoint(uninterrupted, tmp_path, number):
 def test_a_terminal_that_hangs_up_twice_stops_with_a_checkpoint(tmp_path):
     """Sends two signals, as bash and the kernel do when a terminal hangs up."""
     model_dir = tmp_path / "hung up"
-    process = started(model_dir, *SHORT)
+    # On a busy machine, a short run may end before the signal.
+    process = started(model_dir, *SHORT, "--epochs=30")
     wait_for(lambda: read(model_dir / "metrics.jsonl"), process)
     process.send_signal(signal.SIGHUP)
     time.sleep(0.002)  # or the kernel makes one of two

@@ -33,7 +33,7 @@ _RETRIES = {"max_retries": 5, "retry_timeout": datetime.timedelta(seconds=30)}
 _SINGLE_BYTES = 64 * 2**20
 _PIECE = 8 * 2**20
 # Clients cannot list a folder with such an object, as a//b.
-_UNUSABLE_NAME = re.compile(r"object with invalid path: (.*)", re.DOTALL)
+_UNUSABLE_NAME = re.compile(r"object with invalid path: (.*?)(?:\n\nDebug source|$)", re.DOTALL)
 # The answer to a request for bytes after the end of an object.
 _SHORTER = "status code: 416 "
 _NO_BUCKET = re.compile(r"NoSuchBucket|specified bucket does not exist")

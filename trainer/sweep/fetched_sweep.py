@@ -40,6 +40,7 @@ def fetch(url: BucketUrl, folder: pathlib.Path) -> int | None:
 
         def fetch_point(name: str) -> bool:
             run = BucketUrl(url.scheme, url.bucket, f"{url.folder}/{name}")
+            bucket_reading.check_is_copy(folder / name, run)
             try:
                 found = bucket_reading.fetch(run, folder / name, if_exists=True)
             except UserError as error:

@@ -79,8 +79,9 @@ def test_records_equal_those_on_the_disk(place, sets, machine, augment, logged):
     upload(place, sets / "records")
     expected = read("colour", "train", str(sets / "records"), augment)
     assert_same(read("colour", "train", place.url, augment), expected)
-    assert logged[0] == f"listing {place.url}/colour"
-    assert f" of colour train, 655.4 kB, from {place.url}/colour to " in logged[1]
+    assert f"listing {place.url}/colour" in logged
+    fetching = f" of colour train, 655.4 kB, from {place.url}/colour to "
+    assert any(fetching in each for each in logged)
 
 
 def test_records_are_read_in_parts_until_their_files_arrive(
