@@ -8,7 +8,7 @@ request. Photographs of 224 pixels are read in the order of training, and decode
   first epoch  from the bucket, while its files are fetched ahead
   later        from the cache
 
-    python scripts/benchmarks/benchmark_bucket.py --milliseconds=30 --rounds=3
+    python -m scripts.benchmarks.benchmark_bucket --milliseconds=30 --rounds=3
 """
 
 import argparse
