@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from trainer.errors import LostWorkerError
+from trainer.system.output import say
 
 _INTERVAL = 1.0  # Seconds between two checks of a host.
 # Seconds in which the program may end by itself, with TensorFlow's reason for the loss.
@@ -58,5 +59,5 @@ def _end(problem: str, done: threading.Event) -> None:
     if done.wait(_GRACE):
         return
     remedy = "Start all hosts and the program again: the run resumes from its last checkpoint."
-    print(f"crescendo train: {problem}\n{remedy}", file=sys.stderr, flush=True)
+    say(f"crescendo train: {problem}\n{remedy}", to=sys.stderr)
     os._exit(LostWorkerError.status)

@@ -195,7 +195,7 @@ def _read(
 ) -> Manifest | None:
     """Writes the wanted files of the run at `url` to `path`; returns the state that was read.
 
-    Returns None if there is no run and `if_exists` is True. Otherwise, that raises a UserError.
+    If there is no run, returns None if `if_exists` is True, and raises a UserError if it is False.
     """
     objects = connect(url)
     with local_disk(path):

@@ -76,10 +76,11 @@ class BucketFolder:
             is full.
         """
         missing = [path for path in paths if placeholders.is_placeholder(path)]
-        if len(missing) == 1:
-            self._fetch(missing[0])
-        elif missing:
-            self.each(self._fetch, missing)
+        with self.source.noted():
+            if len(missing) == 1:
+                self._fetch(missing[0])
+            elif missing:
+                self.each(self._fetch, missing)
 
     def read(self, path: str, start: int, stop: int) -> bytes:
         """Returns the bytes of a file from position `start` to `stop`, from the bucket.
@@ -106,7 +107,7 @@ class BucketFolder:
         Raises:
           ExitError: as `bring`.
         """
-        with self._repairing:
+        with self._repairing, self.source.noted():
             if path not in self._repaired:
                 before = self._content(path)
                 self._fetch(path)
@@ -190,7 +191,7 @@ class BucketFolder:
             while not failed and (path := next(rest, None)) is not None:
                 try:
                     if placeholders.is_placeholder(path):
-                        self._fetch(path, noted=False)
+                        self._fetch(path)
                 except Exception as error:
                     failed.append(error)
 
@@ -201,10 +202,10 @@ class BucketFolder:
             thread.join()
         return failed
 
-    def _fetch(self, path: str, noted: bool = True) -> None:
+    def _fetch(self, path: str) -> None:
         """Fetches a file; removes its placeholder if the object is missing."""
         name, part = self.name(path), self._parts / secrets.token_hex(8)
-        with self.source.noted() if noted else contextlib.nullcontext(), self._written(part):
+        with self._written(part):
             try:
                 self.source.download(name, part)
             except MissingError:
