@@ -6,6 +6,7 @@ import hashlib
 import os
 import pathlib
 import re
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
@@ -13,7 +14,7 @@ from typing import TypeVar
 from trainer.buckets import objects as buckets
 from trainer.buckets.objects import Objects, RefusedError, UnavailableError
 from trainer.buckets.url import BucketUrl
-from trainer.errors import TryAgainError, UserError
+from trainer.errors import ExitError, TryAgainError, UserError
 from trainer.system.output import log
 
 # Seconds that the start of a command waits for a bucket that does not answer.
@@ -65,33 +66,56 @@ def local_disk(path: pathlib.Path) -> Iterator[None]:
         ) from error
 
 
-def patiently(url: BucketUrl, request: Callable[[], _Answer]) -> _Answer:
+def patiently(
+    url: BucketUrl,
+    request: Callable[[], _Answer],
+    *,
+    patience: float | None = None,
+    bears_refusals: bool = False,
+    reporter: "threading.Lock | None" = None,
+) -> _Answer:
     """Returns what `request` returns; repeats it while the bucket does not answer.
 
+    Args:
+      url: URL of the folder, for messages.
+      request: the request.
+      patience: time for which the request is repeated, in seconds (None: three minutes).
+      bears_refusals: whether to repeat a request that the bucket refuses, which it may do for a
+        while when credentials are renewed.
+      reporter: a lock that several threads share, so that only one of them reports the failure.
+
     Raises:
-      TryAgainError: if the bucket does not answer for some minutes.
+      TryAgainError: if the bucket does not answer for this time.
       UserError: if the bucket refuses the request.
     """
-    end = time.monotonic() + _PATIENCE
-    told = False
-    while True:
-        begin = time.monotonic()
-        try:
-            return request()
-        except RefusedError as error:
-            raise UserError(buckets.refusal(url, error)) from error
-        except UnavailableError as error:
-            if time.monotonic() - begin > _PATIENCE:  # A long download was interrupted.
-                end = time.monotonic() + _PATIENCE
-            if time.monotonic() > end:
-                raise TryAgainError(
-                    f"{url} cannot be reached: {error}.\n"
-                    "Check the network, and give the same command again."
-                ) from error
-            if not told:
-                log(f"{url} cannot be reached: {error}; trying for {_PATIENCE:g} s")
-            told = True
-            time.sleep(min(2, _PATIENCE / 10))
+    patience = _PATIENCE if patience is None else patience
+    reporter, told = reporter or threading.Lock(), False
+    end = time.monotonic() + patience
+    try:
+        while True:
+            begin = time.monotonic()
+            try:
+                return request()
+            except UnavailableError as error:
+                refused = isinstance(error, RefusedError)
+                if begin + patience < time.monotonic():  # A long download was interrupted.
+                    end = time.monotonic() + patience
+                if time.monotonic() > end or (refused and not bears_refusals):
+                    raise _given_up(url, error) from error
+                if not told and (told := reporter.acquire(blocking=False)):
+                    log(f"{url} cannot be reached: {error}; trying for {patience:g} s")
+                time.sleep(min(2, patience / 10))
+    finally:
+        if told:
+            reporter.release()
+
+
+def _given_up(url: BucketUrl, error: UnavailableError) -> ExitError:
+    if isinstance(error, RefusedError):
+        return UserError(buckets.refusal(url, error))
+    return TryAgainError(
+        f"{url} cannot be reached: {error}.\nCheck the network, and give the same command again."
+    )
 
 
 def at_once(call: Callable[[_Item], _Answer], items: Iterable[_Item]) -> list[_Answer]:

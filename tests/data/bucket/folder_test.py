@@ -105,7 +105,7 @@ def test_a_bucket_that_fails_for_a_while_is_told_once_and_awaited(
     folder.bring(paths(folder))
     assert (folder.path / "train/0/000.jpg").read_bytes() == FILES["train/0/000.jpg"]
     assert len(logged) == 1
-    assert f"{folder.url} cannot be read: " in logged[0]
+    assert f"{folder.url} cannot be reached: " in logged[0]
     assert folder.source.failure is None
 
 

@@ -3,16 +3,14 @@
 import contextlib
 import pathlib
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from trainer.buckets import objects as buckets
-from trainer.buckets.objects import ConflictError, Objects, RefusedError, Stat, UnavailableError
+from trainer.buckets.objects import ConflictError, Objects, Stat, UnavailableError
 from trainer.buckets.url import BucketUrl
 from trainer.data.bucket.placeholders import Listing
-from trainer.errors import ExitError, TryAgainError, UserError
-from trainer.system.output import log
+from trainer.errors import ExitError, UserError
+from trainer.run_dir.bucket_connection import patiently
 
 # Seconds for which a run waits for a bucket that does not answer.
 _PATIENCE = 600.0
@@ -37,7 +35,7 @@ class ListedObjects:
         self.url, self.listing = url, listing
         self.failure: ExitError | None = None
         self._objects = objects
-        self._waiting = threading.Lock()  # Held by a thread that waits for the bucket.
+        self._waiting = threading.Lock()  # Held by the thread that reports a failure.
 
     def download(self, name: str, path: pathlib.Path) -> None:
         """Writes the content of an object to the file `path`.
@@ -100,29 +98,6 @@ class ListedObjects:
         )
 
     def _answered(self, request: Callable[[], _Answer]) -> _Answer:
-        """Returns what `request` returns; repeats it while the bucket does not answer.
-
-        Raises:
-          MissingError: if the object does not exist.
-          TryAgainError: if the bucket does not answer for minutes.
-          UserError: if the bucket refuses the request for minutes.
-        """
-        end, told = time.monotonic() + _PATIENCE, False
-        try:
-            while True:
-                try:
-                    return request()
-                except UnavailableError as error:
-                    if time.monotonic() > end:
-                        if isinstance(error, RefusedError):
-                            raise UserError(buckets.refusal(self.url, error)) from error
-                        raise TryAgainError(
-                            f"{self.url} cannot be reached: {error}.\n"
-                            "Check the network, and give the same command again."
-                        ) from error
-                    if not told and (told := self._waiting.acquire(blocking=False)):
-                        log(f"{self.url} cannot be read: {error}; trying for {_PATIENCE:g} s")
-                    time.sleep(min(5, _PATIENCE / 10))
-        finally:
-            if told:
-                self._waiting.release()
+        return patiently(
+            self.url, request, patience=_PATIENCE, bears_refusals=True, reporter=self._waiting
+        )
