@@ -18,7 +18,8 @@ stop_seconds=${CRESCENDO_STOP_SECONDS:-400}
 
 port=8470 # Port of TensorFlow's server on each host of a slice.
 
-alive() { [[ -e $1 ]] && kill -0 "$(cat "$1")" 2>/dev/null; }
+# Returns whether the process in the file $1 runs. After a reboot, the number may be another process's.
+alive() { [[ -e $1 ]] && grep -qa -e 'scripts.tpu' -e trainer "/proc/$(cat "$1")/cmdline" 2>/dev/null; }
 
 # Adds the log to the run's folder, from which the trainer copies it, once this is a run.
 add_log() {

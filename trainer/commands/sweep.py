@@ -125,7 +125,7 @@ def checked(
         flags = to_flagfile(config).splitlines()
         if config.stop_at_epoch is not None:
             flags.append(f"--stop_at_epoch={config.stop_at_epoch}")
-        runs.append(runner.Run(point, flags, f"[{number}/{len(points)}] {name}"))
+        runs.append(runner.Run(point, flags, config, f"[{number}/{len(points)}] {name}"))
     return runs, wrong, damaged
 
 

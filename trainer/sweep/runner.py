@@ -7,7 +7,6 @@ run's process inherits the lock. So even if a sweep is killed, each of its point
 the point's process ends. In a bucket, the lease of each run has the same purpose between machines.
 """
 
-import collections
 import contextlib
 import dataclasses
 import pathlib
@@ -17,7 +16,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
-from trainer.errors import ExitStatus, TryAgainError
+from trainer.config.flags import Config
+from trainer.errors import ExitStatus, TryAgainError, UserError
 from trainer.run_dir import directory, result
 from trainer.sweep import outcomes
 from trainer.sweep.grid import Point, folder
@@ -41,11 +41,13 @@ class Run:
     Attributes:
       point: values of the swept flags.
       flags: command line of `train`, including --model_dir.
+      config: the parsed command line.
       title: prefix of messages about this run.
     """
 
     point: Point
     flags: Sequence[str]
+    config: Config
     title: str
 
 
@@ -92,7 +94,7 @@ class _Runner:
     """
 
     def __init__(self, runs: Sequence[Run], sweep: SweepFolder, parallel: int, retry: bool) -> None:
-        self.waiting = collections.deque(runs)
+        self.waiting = list(runs)
         self.running: list[_Attempt] = []
         self.left = False
         self._sweep, self._retry = sweep, retry
@@ -106,24 +108,25 @@ class _Runner:
             self.running.remove(ended)
             self._free.append(ended.cores)
             if not _end(ended, self._sweep):
-                self._wait(ended.run)
+                self.waiting.append(ended.run)
+                self._report_waiting(ended.run)
 
     def start_some(self, received: Sequence[int]) -> None:
         """Starts waiting runs while cores are free and no stop signal is `received`."""
-        for _ in range(len(self.waiting)):
+        for run in list(self.waiting):
             if not self._free or received:
                 break
-            run = self.waiting.popleft()
             try:
-                if not self._start(run):
-                    break
+                if self._start(run):
+                    self.waiting.remove(run)
             except OSError as error:
+                self.waiting.remove(run)
                 file = error.filename
                 what = f"{file} cannot be written" if file else "cannot start"
                 log(f"{run.title}: {what}: {error.strerror}")
 
     def _start(self, run: Run) -> bool:
-        """Starts `run`, or skips it, or makes it wait; returns False if a bucket must answer."""
+        """Starts or skips `run`; returns False if it must wait."""
         name = folder(run.point)
         try:
             state = self._sweep.state(name)
@@ -133,12 +136,12 @@ class _Runner:
             self.left = True
             return True
         if state is State.UNKNOWN:
-            self.waiting.appendleft(run)
             return False
         output = _hold(self._sweep.path / name) if state is State.FREE else None
         if output is None:
-            self._wait(run)
-        elif attempt := _start(run, self._sweep, output, self._free[0], self._retried(name)):
+            self._report_waiting(run)
+            return False
+        if attempt := _start(run, self._sweep, output, self._free[0], self._retried(name)):
             self.running.append(attempt)
             del self._free[0]
         return True
@@ -150,8 +153,7 @@ class _Runner:
         """
         return self._retry and self._before.get(name, Outcome()) == _last(self._sweep, name)
 
-    def _wait(self, run: Run) -> None:
-        self.waiting.append(run)
+    def _report_waiting(self, run: Run) -> None:
         if run.title not in self._held:
             log(f"{run.title}: waiting for another process that trains it")
         self._held.add(run.title)
@@ -196,6 +198,8 @@ def _start(
     """Starts training `run`; if it must not be trained, closes `output` and returns None."""
     ended = _result(run, sweep)
     last = _last(sweep, folder(run.point))
+    if ended:
+        _compare_flags(run, sweep)
     if ended and last.status != 0:  # A sweep was killed before it recorded the outcome.
         log(_line(run, Outcome(0), ended))
         sweep.record(run.point, Outcome(0), ended)
@@ -208,6 +212,14 @@ def _start(
         return _Attempt(run, process, cores, output, begin)
     _close(output)
     return None
+
+
+def _compare_flags(run: Run, sweep: SweepFolder) -> None:
+    """Reports if the point was trained with other flags, by another process of the sweep."""
+    try:
+        sweep.check(folder(run.point), run.config)
+    except UserError as error:
+        log(f"{run.title}: is finished, but: {str(error).partition(chr(10))[0]}")
 
 
 def _last(sweep: SweepFolder, name: str) -> Outcome:
