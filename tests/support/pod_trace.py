@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from tests.support.configs import parsed
 from tests.training.tpu_graph_test import Device, clusters, count, functions, step_of
-from trainer.distributed import hosts, tpu
+from trainer.distributed import hosts, tpu, tpu_address
 from trainer.distributed.strategy import is_tpu
 from trainer.run_dir.training_data import TrainingData
 from trainer.training import setup
@@ -45,7 +45,7 @@ def main(addresses):
     config = parsed(*on_hosts, f"--model={NAME}")
     tf.distribute.cluster_resolver.TPUClusterResolver = Resolver
     tf.tpu.experimental.initialize_tpu_system = lambda _: None
-    strategy = tpu.connect(tpu.address(config))
+    strategy = tpu.connect(tpu_address.address(config))
     assert is_tpu(strategy)
     cores = strategy.extended._tpu_devices
     strategy.extended._tpu_devices = np.vectorize(lambda name: name.replace("TPU", "CPU"))(cores)

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from trainer.distributed import hosts, tpu
 from trainer.distributed.multi_worker import create_strategy
+from trainer.distributed.tpu_address import TpuAddress
 from trainer.distributed.worker import Worker
 from trainer.errors import UserError
 from trainer.schedule.layout import default_micro_batch_size
@@ -20,7 +21,7 @@ def connect(
     ghost_batch_size: int,
     worker: Worker | None = None,
     worker_timeout: float = 60.0,
-    on_tpu: tpu.TpuAddress | None = None,
+    on_tpu: TpuAddress | None = None,
 ) -> tuple[tf.distribute.Strategy, int]:
     """Returns the strategy and the number of lanes per replica; call once, before TensorFlow runs.
 

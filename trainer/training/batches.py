@@ -74,10 +74,10 @@ def training(
 
 def evaluation(
     source: InMemoryDataset | IndexedDataset,
-    *,
     batch_size: int,
     shards: int,
     group: ProcessGroup,
+    *,
     found: Sequence[Host],
     augment: str,
     bad: BadExamples | None,

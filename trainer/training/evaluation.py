@@ -167,16 +167,13 @@ class Evaluator:
         shards = strategy.num_replicas_in_sync
         self._batch_size = self._lanes * _BATCH_SIZE
         self._dataset = batches.evaluation(
-            source,
-            batch_size=self._batch_size,
-            shards=shards,
-            group=self._group,
+            *(source, self._batch_size, shards, self._group),
             found=hosts.of(strategy),
             augment=augment,
             bad=bad,
         )
-        found = pipeline.evaluation_batches(source.examples, self._batch_size, shards)
-        self._rounds = found // shards
+        count = pipeline.evaluation_batches(source.examples, self._batch_size, shards)
+        self._rounds = count // shards
         self._add = tf.function(self._add_rounds, autograph=False)
         # The values that `_measured` returns for each example, from the last evaluation:
         # [rounds, local replicas, 6, b].

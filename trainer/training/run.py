@@ -12,7 +12,7 @@ from trainer.config.flagfile import shared
 from trainer.config.flags import Config
 from trainer.data.bad_examples import BadExamples
 from trainer.data.class_names import logit_names
-from trainer.distributed import host_monitor, hosts, tpu
+from trainer.distributed import host_monitor, hosts, tpu, tpu_address
 from trainer.distributed.multi_worker import worker_session
 from trainer.distributed.process_group import create_process_group
 from trainer.distributed.worker import Worker
@@ -70,8 +70,8 @@ def train(
         worker_session(
             worker, config.worker_timeout, shared(config), _chief_start(config)
         ) as exchange,
-        translate(tpu.lost(tpu.address(config)), bad.refusal),
-        host_monitor.watched(tpu.hosts_of(config), config.worker_timeout),
+        translate(tpu.lost(tpu_address.address(config)), bad.refusal),
+        host_monitor.watched(tpu_address.hosts_of(config), config.worker_timeout),
     ):
         strategy, lanes = setup.devices(config, worker)
         group = create_process_group(strategy, worker, exchange)

@@ -19,7 +19,7 @@ from trainer.data.class_names import few
 from trainer.data.in_memory import InMemoryDataset
 from trainer.data.indexed import IndexedDataset
 from trainer.distributed import strategy as cluster
-from trainer.distributed import tpu
+from trainer.distributed import tpu_address
 from trainer.distributed.process_group import ProcessGroup
 from trainer.distributed.worker import Worker
 from trainer.errors import UserError
@@ -50,7 +50,7 @@ def devices(config: Config, worker: Worker | None = None) -> tuple[tf.distribute
         ghost_batch_size=config.ghost_batch_size,
         worker=worker,
         worker_timeout=config.worker_timeout,
-        on_tpu=tpu.address(config),
+        on_tpu=tpu_address.address(config),
     )
 
 
