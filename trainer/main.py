@@ -15,7 +15,7 @@ from absl import logging
 
 from trainer import __version__
 from trainer.config import command_help, command_line
-from trainer.data.bucket import opened
+from trainer.data.bucket import open_folders
 from trainer.errors import ExitError, ExitStatus
 from trainer.run_dir import bucket_reading, model_source
 from trainer.system import output, process_limits
@@ -75,7 +75,7 @@ def _run(name: str, arguments: Sequence[str]) -> int:
     command = importlib.import_module(f"trainer.commands.{name}").run
     asked = command_line.parse(name, flags)
     output.log_to(None if name in _TRAINING else name)
-    opened.keep_in(asked.cache_dir)
+    open_folders.keep_in(asked.cache_dir)
     with bucket_reading.local_runs(name, asked) as local:
         config = model_source.with_kept_flags(name, local, flags)
         return command(dataclasses.replace(config, model_dir=local.model_dir, runs=local.runs))

@@ -25,7 +25,7 @@ from PIL import Image
 from tests.support import bucket_data, bucket_servers
 from trainer.config import augment_list
 from trainer.data import sources
-from trainer.data.bucket import opened
+from trainer.data.bucket import open_folders
 from trainer.data.bucket.folder import BucketFolder
 from trainer.data.pipeline import ExampleStream, training
 from trainer.system.cores import usable
@@ -69,8 +69,8 @@ def write_set(folder: pathlib.Path, examples: int, shards: int) -> None:
 
 def speed(data_dir: str, cache: str) -> float:
     """Returns the images/s of one epoch, in a cache of its own."""
-    opened._OPENED = opened._Opened()
-    opened.keep_in(cache)
+    open_folders._OPENED = open_folders._Opened()
+    open_folders.keep_in(cache)
     source = sources.load("photographs", "train", data_dir, 224, augment=_AUGMENT)
     stream = ExampleStream(source, augment_list.parse(_AUGMENT), seed=0)
     batches = training(

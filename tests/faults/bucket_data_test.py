@@ -11,7 +11,7 @@ from tests.faults.disk_test import namespaces, on_a_small_disk
 from tests.support import runs
 from tests.support.bucket_data import upload, write_photographs, write_records
 from tests.support.configs import done
-from trainer.data.bucket import opened
+from trainer.data.bucket import open_folders
 from trainer.data.bucket.placeholders import is_placeholder
 
 GOOGLE = pytest.mark.parametrize("bucket_server", ["gs"], indirect=True)
@@ -81,7 +81,7 @@ def test_a_run_that_is_killed_while_it_fetches_goes_on(place, photographs, tmp_p
 def test_plan_tells_what_a_run_fetches(place, tmp_path, capsys, monkeypatch):
     write_records(tmp_path / "records", {"train": 200, "test": 30}, shards=5, size=(28, 28))
     upload(place, tmp_path / "records")
-    monkeypatch.setattr(opened, "_OPENED", opened._Opened())
+    monkeypatch.setattr(open_folders, "_OPENED", open_folders._Opened())
     flags = ["--dataset=colour", f"--data_dir={place.url}", f"--cache_dir={tmp_path / 'cache'}"]
     flags += ["--initial_batch_size=4", "--ghost_batch_size=4"]
     status, out, error = done(capsys, "plan", *flags, "--format=json")

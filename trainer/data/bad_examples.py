@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import tensorflow as tf
 
-from trainer.data.bucket import opened
+from trainer.data.bucket import open_folders
 from trainer.data.class_names import printable
 from trainer.errors import ExitError, UserError
 from trainer.system.output import log
@@ -97,7 +97,7 @@ class BadExamples:
     @property
     def refused(self) -> ExitError | None:
         """The error that `refuse`, or the reading of a bucket, raised; None if none did."""
-        return self._refused or opened.failure()
+        return self._refused or open_folders.failure()
 
     def refusal(self, _: tf.errors.OpError) -> ExitError | None:
         """Returns the error that `refuse`, or the reading of a bucket, raised; None if none did.

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from trainer.config.flags import Config
 from trainer.data import image_listing
-from trainer.data.bucket import opened
+from trainer.data.bucket import open_folders
 from trainer.data.bucket.folder import BucketFolder, readable_size
 from trainer.data.bucket.placeholders import is_placeholder
 from trainer.data.tfds.splits import count_split
@@ -61,12 +61,12 @@ def find(config: Config) -> BucketFiles | None:
       TryAgainError: if the bucket does not answer.
     """
     paths = _of_images(config) if image_listing.is_listed(config.dataset) else _of_set(config)
-    folder = opened.of(paths[0]) if paths else None
+    folder = open_folders.of(paths[0]) if paths else None
     return _counted(folder, paths) if folder else None
 
 
 def _of_images(config: Config) -> list[str]:
-    if not opened.is_remote(config.dataset.partition(":")[2]):
+    if not open_folders.is_remote(config.dataset.partition(":")[2]):
         return []
     splits = [config.train_split]
     with contextlib.suppress(UserError):  # A plan needs no evaluation split.
@@ -76,7 +76,7 @@ def _of_images(config: Config) -> list[str]:
 
 
 def _of_set(config: Config) -> list[str]:
-    if not opened.is_remote(config.data_dir):
+    if not open_folders.is_remote(config.data_dir):
         return []
     # This import takes 0.4 s, and local sets do not need it.
     from trainer.data.tfds import prepare, set_files

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.data import image_listing, picture_files
-from trainer.data.bucket import opened
+from trainer.data.bucket import open_folders
 from trainer.data.bucket.folder import BucketFolder
 from trainer.data.class_names import places, refuse_unknown, split_summary
 from trainer.data.image_files import Files
@@ -33,7 +33,7 @@ def load(
             `class_names`, and `skip` is False.
     """
     files = image_listing.list_files(dataset, split)
-    folder = opened.of(files.path(0))  # A split has at least one file.
+    folder = open_folders.of(files.path(0))  # A split has at least one file.
     if folder:
         folder.need(map(files.path, range(len(files))), split)
     names = tuple(sorted(set(files.class_names)) if class_names is None else class_names)
@@ -51,7 +51,7 @@ def load(
         fetch=_fetch(files, labels, largest, folder),
         labels=lambda: labels.astype(np.int64),
         open=lambda path, orientation, label: Opened(tf.io.read_file(path), label, orientation),
-        describe=lambda index: opened.shown(files.path(index)),
+        describe=lambda index: open_folders.shown(files.path(index)),
         path=files.path,
         max_pixels=max_pixels,
         unread=lambda index: picture_files.unread(files.path(index), largest),

@@ -1,7 +1,7 @@
 """Lists the images of --dataset=image_folder:PATH or image_csv:PATH, without TensorFlow."""
 
 from trainer.data import folder_layout, image_csv, image_folder
-from trainer.data.bucket import opened
+from trainer.data.bucket import open_folders
 from trainer.data.image_files import Files
 
 _FOLDER, _CSV = folder_layout.PREFIX, image_csv.PREFIX
@@ -16,10 +16,10 @@ def _path(dataset: str) -> tuple[bool, str]:
     """Returns whether a dataset is a CSV file, and the local path of the file or folder."""
     if dataset.startswith(_CSV):
         return True, dataset.removeprefix(_CSV)
-    return False, opened.local_images(dataset.removeprefix(_FOLDER))
+    return False, open_folders.local_images(dataset.removeprefix(_FOLDER))
 
 
-@opened.showing_urls()
+@open_folders.showing_urls()
 def list_files(dataset: str, split: str) -> Files:
     """Lists the files of a split in TFDS's syntax, such as train, train[:90%] or train+extra.
 
@@ -30,7 +30,7 @@ def list_files(dataset: str, split: str) -> Files:
     return image_csv.list_files(path, split) if is_csv else image_folder.list_files(path, split)
 
 
-@opened.showing_urls()
+@open_folders.showing_urls()
 def classes(dataset: str, split: str) -> list[str]:
     """Returns the sorted class names of a split.
 
@@ -41,7 +41,7 @@ def classes(dataset: str, split: str) -> list[str]:
     return image_csv.classes(path, split) if is_csv else image_folder.classes(path, split)
 
 
-@opened.showing_urls()
+@open_folders.showing_urls()
 def count_shared(dataset: str, first: str, second: str) -> int:
     """Returns the number of files that are in both splits.
 
@@ -53,7 +53,7 @@ def count_shared(dataset: str, first: str, second: str) -> int:
     return count(path, first, second)
 
 
-@opened.showing_urls()
+@open_folders.showing_urls()
 def evaluation_split(dataset: str) -> str:
     """Returns the first of the splits val, validation and test that exists.
 
@@ -65,7 +65,7 @@ def evaluation_split(dataset: str) -> str:
     return find(path)
 
 
-@opened.showing_urls()
+@open_folders.showing_urls()
 def note(dataset: str, split: str) -> str:
     """Returns a line that says how the program reads a dataset, or "" if there is nothing to say.
 

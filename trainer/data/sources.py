@@ -15,7 +15,7 @@ from trainer.config import augment_list
 from trainer.config.flags import Config
 from trainer.data import image_folder_source, image_listing, pipeline
 from trainer.data.bad_examples import BadExamples
-from trainer.data.bucket import opened
+from trainer.data.bucket import open_folders
 from trainer.data.class_names import refuse_unknown, split_summary
 from trainer.data.decode import MAX_PIXELS
 from trainer.data.in_memory import InMemoryDataset, aligned_empty, pixel_statistics
@@ -34,7 +34,7 @@ from trainer.system.tensorflow_errors import translate
 _STATISTICS_BYTES, _STATISTICS_EXAMPLES = 2**30, 1000
 
 
-@opened.showing_urls()
+@open_folders.showing_urls()
 def load(
     dataset: str,
     split: str,

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 
 from trainer.data import image_listing
-from trainer.data.bucket import opened
+from trainer.data.bucket import open_folders
 from trainer.data.class_names import printable
 from trainer.data.in_memory import InMemoryDataset
 from trainer.data.indexed import IndexedDataset
@@ -88,7 +88,7 @@ def identical(
     old, new = ({at: n for at, n in sizes.items() if n in both} for sizes in (old, new))
     if sum(old.values()) + sum(new.values()) > _MOST_BYTES:
         return None
-    if both and (folder := opened.of(next(iter(old)))):
+    if both and (folder := open_folders.of(next(iter(old)))):
         folder.bring([*old, *new])
     return _pairs(_digests(old), _digests(new))
 

@@ -20,7 +20,7 @@ from trainer.config import command_line
 from trainer.config.flags import Config
 from trainer.data import pipeline
 from trainer.data.bad_examples import BadExamples
-from trainer.data.bucket import opened
+from trainer.data.bucket import open_folders
 from trainer.data.in_memory import InMemoryDataset
 from trainer.data.indexed import IndexedDataset
 from trainer.distributed import hosts
@@ -183,9 +183,9 @@ class HostService:
     def _start(self, flags: Sequence[str], token: str) -> list[Any]:
         with self._lock:  # Another program that starts meanwhile waits.
             self._iterators, self._token, self._examples = {}, token, None
-            opened.forget()
+            open_folders.forget()
             config = command_line.parse("train", flags)
-            opened.keep_in(config.cache_dir)
+            open_folders.keep_in(config.cache_dir)
             self._examples = read(config)
             log("this host has read the examples, and makes batches")
             return summary(self._examples.stream.source, self._examples.evaluation)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from trainer.data import pipeline, png
-from trainer.data.bucket import opened
+from trainer.data.bucket import open_folders
 from trainer.data.in_memory import InMemoryDataset
 from trainer.data.indexed import IndexedDataset
 from trainer.training.evaluation import Predictions
@@ -46,7 +46,7 @@ def find(
     return [
         {
             "index": index,
-            "path": opened.shown(source.path(index)) if source.path else None,
+            "path": open_folders.shown(source.path(index)) if source.path else None,
             "class": names[predictions.labels[place]],
             "predicted": names[predictions.predicted[place]],
             "class_probability": float(predictions.probabilities[place]),

@@ -11,8 +11,8 @@ import pytest
 
 from tests.support.bucket_data import upload
 from trainer.buckets.objects import MissingError
+from trainer.data.bucket import disk_space, listed_objects, open_folders
 from trainer.data.bucket import folder as bucket_folder
-from trainer.data.bucket import listed_objects, opened, room
 from trainer.data.bucket.folder import BucketFolder
 from trainer.data.bucket.listed_objects import ListedObjects
 from trainer.data.bucket.placeholders import fill, is_placeholder
@@ -42,12 +42,12 @@ def folder(place, content, tmp_path):
 def opened_folder(place, cache):
     objects = place.connect()
     path, parts = cache / "folder", cache / "parts"
-    room.hold(cache)
+    disk_space.hold(cache)
     path.mkdir(exist_ok=True)
     parts.mkdir(exist_ok=True)
     listing = dict(objects.stats())
     fill(path, parts, listing, [])
-    return BucketFolder(ListedObjects(opened.parse(place.url), objects, listing), path, parts)
+    return BucketFolder(ListedObjects(open_folders.parse(place.url), objects, listing), path, parts)
 
 
 def paths(folder, names=FILES):

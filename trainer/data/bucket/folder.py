@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from trainer.buckets.objects import MissingError
-from trainer.data.bucket import placeholders, room
+from trainer.data.bucket import disk_space, placeholders
 from trainer.data.bucket.listed_objects import ListedObjects
 from trainer.errors import NotSavedError, UserError
 from trainer.system import file_lock
@@ -138,21 +138,22 @@ class BucketFolder:
         missing = [path for path in paths if placeholders.is_placeholder(path)]
         if not missing:
             return
-        size = sum(map(self.size, missing))
         self._needed |= {path: self.size(path) for path in missing}
         # What was needed before may not be there yet.
-        whole = [n for path, n in self._needed.items() if placeholders.is_placeholder(path)]
+        sizes = [n for path, n in self._needed.items() if placeholders.is_placeholder(path)]
 
         def refusal(free: int) -> str:
             return (
-                f"the files of this run take {readable_size(sum(whole))} more of {self.url}, and "
+                f"the files of this run take {readable_size(sum(sizes))} more of {self.url}, and "
                 f"the disk of {self._parts.parent} has {readable_size(free)} free.\n"
                 "Free disk space, or name a folder on a larger disk with --cache_dir."
             )
 
-        room.make(self._parts.parent, sum(-(-n // _BLOCK) * _BLOCK for n in whole), refusal)
+        blocks = sum(-(-n // _BLOCK) for n in sizes)
+        disk_space.make_room(self._parts.parent, blocks * _BLOCK, refusal)
         files = "1 file" if len(missing) == 1 else f"{len(missing):,} files"
-        log(f"fetching {files} of {what}, {readable_size(size)}, from {self.url} to {self.path}")
+        size = readable_size(sum(map(self.size, missing)))
+        log(f"fetching {files} of {what}, {size}, from {self.url} to {self.path}")
         if now:
             with self._alone():
                 self.bring(missing)

@@ -22,7 +22,7 @@ import requests
 import tensorflow_datasets as tfds
 from google.protobuf.json_format import ParseError
 
-from trainer.data.bucket import opened
+from trainer.data.bucket import open_folders
 from trainer.errors import UserError
 from trainer.system import file_lock
 from trainer.system.regular_file import opener
@@ -58,7 +58,7 @@ tfds.builder(dataset, data_dir=data_dir, file_format=file_format).download_and_p
 _UNUSABLE = (ValueError, AssertionError, TypeError, ImportError, OSError, RuntimeError, ParseError)
 
 
-@opened.showing_urls()
+@open_folders.showing_urls()
 def find_builder(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
     """Returns TFDS's builder of a dataset, prepared or not, without importing TensorFlow.
 
@@ -70,7 +70,7 @@ def find_builder(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder
     Raises:
         UserError: if TFDS has no such dataset, configuration or version, or the folder is unusable.
     """
-    data_dir = opened.local_data_dir(data_dir, dataset)
+    data_dir = open_folders.local_data_dir(data_dir, dataset)
     try:
         with _only_installed_modules():
             return tfds.builder(dataset, data_dir=data_dir)

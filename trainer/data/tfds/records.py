@@ -10,7 +10,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
-from trainer.data.bucket import opened
+from trainer.data.bucket import open_folders
 from trainer.data.bucket.folder import BucketFolder
 from trainer.data.bucket.placeholders import is_placeholder
 from trainer.data.class_names import places
@@ -170,7 +170,7 @@ class _Shards:
     def describe(self, index: int) -> str:
         """Returns the file and number of the record at `index`, for messages."""
         (shard,), (record,) = self._places(np.array([index]))
-        return f"record {record} of {opened.shown(str(self._pieces[shard].filename))}"
+        return f"record {record} of {open_folders.shown(str(self._pieces[shard].filename))}"
 
     def _places(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the shard of each index, and the record's number in the shard's file."""

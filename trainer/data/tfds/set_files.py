@@ -5,7 +5,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import dataset_info
 
-from trainer.data.bucket import opened
+from trainer.data.bucket import open_folders
 from trainer.data.bucket.folder import BucketFolder
 
 ARRAY_RECORD = tfds.core.FileFormat.ARRAY_RECORD
@@ -37,7 +37,7 @@ def fetch(found: list[Any], name: str, *, whole: bool) -> BucketFolder | None:
         whole: whether to wait for the files, instead of fetching them in threads.
     """
     paths = sorted({str(piece.filename) for piece in found})
-    folder = opened.of(paths[0]) if paths else None
+    folder = open_folders.of(paths[0]) if paths else None
     if folder:
         folder.need(paths, name, now=whole)
     return folder

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 from trainer.buckets.url import BucketUrl, parse
-from trainer.data.bucket import placeholders, room
+from trainer.data.bucket import disk_space, placeholders
 from trainer.data.bucket.folder import BucketFolder
 from trainer.data.bucket.listed_objects import ListedObjects
 from trainer.data.bucket.placeholders import Listing
@@ -139,7 +139,7 @@ def _listed(url: BucketUrl, at_once: Callable[[str], bool]) -> BucketFolder:
     above = place.with_name(f"{place.name}-{placeholders.digest(listing)}")
     path = above / _FILES / (url.folder.rpartition("/")[2] or url.bucket)
     try:
-        room.hold(above)
+        disk_space.hold(above)
         path.mkdir(parents=True, exist_ok=True)
         (above / _PARTS).mkdir(exist_ok=True)
         _fill(above, path, listing)
@@ -160,4 +160,4 @@ def _fill(above: pathlib.Path, path: pathlib.Path, listing: Listing) -> None:
     files = [each / path.relative_to(above) for each in older]
     placeholders.fill(path, above / _PARTS, listing, files)
     for each in older:
-        room.remove_if_unused(each)
+        disk_space.remove_if_unused(each)

@@ -48,7 +48,7 @@ def _is_file(file: IO[bytes], path: pathlib.Path) -> bool:
     return (own.st_dev, own.st_ino) == (now.st_dev, now.st_ino)
 
 
-def make(folder: pathlib.Path, size: int, refusal: Callable[[int], str]) -> None:
+def make_room(folder: pathlib.Path, size: int, refusal: Callable[[int], str]) -> None:
     """Makes the disk of `folder` have `size` free bytes.
 
     Args:

@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from trainer.data.bucket import room
+from trainer.data.bucket import disk_space
 from trainer.errors import UserError
 
 HOLD = """
 import pathlib, sys
-from trainer.data.bucket import room
-room.hold(pathlib.Path(sys.argv[1]))
+from trainer.data.bucket import disk_space
+disk_space.hold(pathlib.Path(sys.argv[1]))
 print("holds", flush=True)
 sys.stdin.read()
 """
@@ -29,14 +29,14 @@ def cache(tmp_path, monkeypatch):
             self.free = 400 - 100 * used
 
     for age, name in enumerate(("c", "a", "b")):
-        room.hold(tmp_path / name)
+        disk_space.hold(tmp_path / name)
         (tmp_path / name / "file").write_bytes(b"x" * 100)
         os.utime(tmp_path / name / ".used", (1000 + age, 1000 + age))
-    for lock in room._HOLDING:
+    for lock in disk_space._HOLDING:
         lock.close()
-    room._HOLDING.clear()
-    room.hold(tmp_path / "own")
-    monkeypatch.setattr(room.shutil, "disk_usage", Usage)
+    disk_space._HOLDING.clear()
+    disk_space.hold(tmp_path / "own")
+    monkeypatch.setattr(disk_space.shutil, "disk_usage", Usage)
     return tmp_path
 
 
@@ -49,21 +49,21 @@ def refusal(free):
 
 
 def test_nothing_is_removed_while_the_disk_has_room(cache):
-    room.make(cache / "own", 100, refusal)
+    disk_space.make_room(cache / "own", 100, refusal)
     assert names(cache) == ["a", "b", "c", "own"]
 
 
 def test_the_longest_unused_folders_are_removed_first(cache, logged):
-    room.make(cache / "own", 200, refusal)
+    disk_space.make_room(cache / "own", 200, refusal)
     assert names(cache) == ["a", "b", "own"]
-    room.make(cache / "own", 300, refusal)
+    disk_space.make_room(cache / "own", 300, refusal)
     assert names(cache) == ["b", "own"]
     assert logged[0].startswith(f"removing {cache}/c, last used on 1970-01-01, from the cache")
 
 
 def test_a_disk_that_is_too_small_is_refused_with_its_room(cache, logged):
     with pytest.raises(UserError, match="400 bytes are free"):
-        room.make(cache / "own", 401, refusal)
+        disk_space.make_room(cache / "own", 401, refusal)
 
 
 def test_a_folder_in_use_is_not_removed(cache, logged):
@@ -72,11 +72,11 @@ def test_a_folder_in_use_is_not_removed(cache, logged):
     )
     assert user.stdout.readline() == b"holds\n"
     with pytest.raises(UserError, match="300 bytes are free"):
-        room.make(cache / "own", 400, refusal)
+        disk_space.make_room(cache / "own", 400, refusal)
     assert names(cache) == ["c", "own"]
     user.kill()
     user.communicate()
-    room.make(cache / "own", 400, refusal)
+    disk_space.make_room(cache / "own", 400, refusal)
     assert names(cache) == ["own"]
 
 
@@ -84,16 +84,16 @@ def test_what_a_killed_removal_left_is_removed(cache):
     left = cache / ".c-12345678"
     left.mkdir()
     (left / "file").write_bytes(b"x")
-    room.make(cache / "own", 100, refusal)
+    disk_space.make_room(cache / "own", 100, refusal)
     assert left.exists()
     with pytest.raises(UserError):
-        room.make(cache / "own", 500, refusal)
+        disk_space.make_room(cache / "own", 500, refusal)
     assert not left.exists()
 
 
 def test_a_folder_that_is_made_anew_while_a_process_waits_is_held(cache):
     """The lock of a removed folder's file would not keep the new folder."""
     (cache / "a").rename(cache / "removed")
-    room.hold(cache / "a")
-    assert room._is_file(room._HOLDING[-1], cache / "a" / ".used")
-    assert not room._is_file(room._HOLDING[-1], cache / "removed" / ".used")
+    disk_space.hold(cache / "a")
+    assert disk_space._is_file(disk_space._HOLDING[-1], cache / "a" / ".used")
+    assert not disk_space._is_file(disk_space._HOLDING[-1], cache / "removed" / ".used")

@@ -16,7 +16,7 @@ from trainer.buckets import client
 from trainer.config import augment_list
 from trainer.data import sources
 from trainer.data.bad_examples import BadExamples
-from trainer.data.bucket import listed_objects, opened
+from trainer.data.bucket import listed_objects, open_folders
 from trainer.data.bucket.placeholders import is_placeholder
 from trainer.data.pipeline import ExampleStream, training
 from trainer.errors import TryAgainError, UserError
@@ -42,8 +42,8 @@ def machine(monkeypatch, tmp_path):
     """machine(name) begins a process on a machine whose cache has this name."""
 
     def begin(name="cache"):
-        monkeypatch.setattr(opened, "_OPENED", opened._Opened())
-        opened.keep_in(str(tmp_path / name))
+        monkeypatch.setattr(open_folders, "_OPENED", open_folders._Opened())
+        open_folders.keep_in(str(tmp_path / name))
         return tmp_path / name
 
     begin()
@@ -102,7 +102,7 @@ def test_records_are_read_in_parts_until_their_files_arrive(
     place.proxy.rule = lambda request: (
         503 if whole_shard(request) and not rule.match(request.path) else None
     )
-    folder = opened.of(f"{opened.local_data_dir(place.url, 'colour')}/colour/x")
+    folder = open_folders.of(f"{open_folders.local_data_dir(place.url, 'colour')}/colour/x")
     early = [path for path in cache.rglob("*-train*-of-*") if rule.match(str(path))]
     folder.bring(map(str, early))
     assert_same(read("colour", "train", place.url, STREAMED), expected)
@@ -138,7 +138,7 @@ def test_a_file_that_was_deleted_is_named(place, sets, machine, logged):
     sources.load(f"image_folder:{place.url}", "train", None, 8, augment=STREAMED)
     machine("other")
     dataset = f"image_folder:{place.url}"
-    opened.local_images(place.url)
+    open_folders.local_images(place.url)
     place.connect().delete("train/0/0.jpg")
     with pytest.raises(UserError, match=r"train/0/0.jpg cannot be used: .* No such file"):
         with_errors(lambda bad: read(dataset, "train", None, STREAMED, bad))
@@ -157,7 +157,7 @@ def test_a_bucket_that_goes_away_ends_the_reading_with_its_own_error(
     monkeypatch.setitem(client._RETRIES, "max_retries", 0)
     monkeypatch.setattr(listed_objects, "_PATIENCE", 0.2)
     upload(place, sets / "records")
-    opened.local_data_dir(place.url, "colour")
+    open_folders.local_data_dir(place.url, "colour")
     place.proxy.rule = lambda request: "drop"
     with pytest.raises(TryAgainError, match="cannot be reached"):
         with_errors(lambda bad: read("colour", "train", place.url, STREAMED, bad))
@@ -185,7 +185,7 @@ def test_pictures_that_the_disk_damaged_are_fetched_again(place, sets, machine, 
     upload(place, sets / "photographs")
     dataset = f"image_folder:{place.url}"
     expected = read(f"image_folder:{sets / 'photographs'}", "train", None, STREAMED)
-    folder = opened.of(f"{opened.local_images(place.url)}/x")
+    folder = open_folders.of(f"{open_folders.local_images(place.url)}/x")
     damaged = [str(folder.path / f"train/{n % 2}/{n}.jpg") for n in (3, 10)]
     folder.bring(damaged)
     for path in damaged:
@@ -204,14 +204,14 @@ def test_pictures_that_the_disk_damaged_are_fetched_again(place, sets, machine, 
 def test_processes_with_other_listings_do_not_disturb_each_other(place, sets, machine, logged):
     """A file that the first one fetches late must not become the new content of the second."""
     upload(place, sets / "photographs")
-    first = opened.of(f"{opened.local_images(place.url)}/x")
+    first = open_folders.of(f"{open_folders.local_images(place.url)}/x")
     early, late = (str(first.path / f"train/0/{n}.jpg") for n in (0, 2))
     first.bring([early])
     for name in ("train/0/0.jpg", "train/0/2.jpg", "train/1/1.jpg"):
         place.connect().delete(name)
     place.connect().create("train/0/0.jpg", b"new content")
     machine()
-    second = opened.of(f"{opened.local_images(place.url)}/x")
+    second = open_folders.of(f"{open_folders.local_images(place.url)}/x")
     assert second.path != first.path
     path = str(second.path / "train/0/0.jpg")
     second.bring([path])
@@ -232,7 +232,7 @@ def test_a_later_listing_shares_what_was_fetched(place, sets, machine, logged):
     place.connect().create("train/0/new.jpg", b"another")
     before = len(place.proxy.requests)
     cache = machine()
-    folder = opened.of(f"{opened.local_images(place.url)}/x")
+    folder = open_folders.of(f"{open_folders.local_images(place.url)}/x")
     folder.bring([str(path) for path in folder.path.glob("train/*/*.jpg")])
     fetched = [each.path for each in place.proxy.requests[before:] if ".jpg" in each.path]
     assert [path.rpartition("/")[2] for path in fetched] == ["new.jpg"]
