@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from tests.support import bucket_data, bucket_servers
+from tests.support import bucket_data, bucket_servers, tfds_sets
 from trainer.config import augment_list
 from trainer.data import sources
 from trainer.data.bucket import open_folders
@@ -37,34 +37,20 @@ def write_set(folder: pathlib.Path, examples: int, shards: int) -> None:
     """Writes a TFDS set of JPEG photographs, of about 20 kB each."""
     rng = np.random.default_rng(0)
 
-    def picture(number: int) -> np.ndarray:
+    def picture() -> np.ndarray:
         rough = rng.integers(0, 256, (14, 14, 3), dtype=np.uint8)
         smooth = Image.fromarray(rough).resize((224, 224), Image.Resampling.BICUBIC)
         return (np.asarray(smooth) // 2 + rng.integers(0, 60, (224, 224, 3))).astype(np.uint8)
 
-    class Photographs(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        """Photographs with labels."""
-
-        VERSION = tfds.core.Version("1.0.0")
-
-        def _info(self) -> tfds.core.DatasetInfo:
-            image = tfds.features.Image(shape=(224, 224, 3), encoding_format="jpeg")
-            label = tfds.features.ClassLabel(num_classes=10)
-            return tfds.core.DatasetInfo(
-                builder=self,
-                features=tfds.features.FeaturesDict({"image": image, "label": label}),
-                supervised_keys=("image", "label"),
-            )
-
-        def _split_generators(self, manager: object) -> dict:
-            return {"train": ((n, {"image": picture(n), "label": n % 10}) for n in range(examples))}
-
-        def _generate_examples(self) -> None:
-            raise NotImplementedError
-
-    how = tfds.download.DownloadConfig(num_shards=shards)
-    builder = Photographs(data_dir=folder, file_format="array_record")
-    builder.download_and_prepare(download_config=how)
+    features = {
+        "image": tfds.features.Image(shape=(224, 224, 3), encoding_format="jpeg"),
+        "label": tfds.features.ClassLabel(num_classes=10),
+    }
+    pictures = ({"image": picture(), "label": number % 10} for number in range(examples))
+    splits = {"train": pictures}
+    tfds_sets.write(
+        folder, "photographs", features, splits, file_format="array_record", shards=shards
+    )
 
 
 def speed(data_dir: str, cache: str) -> float:

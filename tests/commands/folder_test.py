@@ -6,32 +6,18 @@ import os
 import pathlib
 import subprocess
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from tests.distributed.rendezvous_test import free_ports
 from tests.faults.workers_test import finished, launched
 from tests.run_dir.metrics_writer_test import shown
 from tests.support import runs
 from tests.support.configs import done
+from tests.support.photographs import write_photographs
 from trainer.data import sources
 from trainer.data.bad_examples import BadExamples
 
-FLAGS = [
-    "--model=tests.support.models:tiny",
-    "--image_size=24",
-    "--epochs=3",
-    "--initial_batch_size=16",
-    "--ghost_batch_size=16",
-    "--max_batch_size=32",
-    "--anneal=step",
-    "--anneal_epochs=50%",
-    "--anneal_factor=2",
-    "--anneal_with=batch_size",
-    "--log_every_updates=5",
-    "--deterministic",
-]
+FLAGS = [*runs.PICTURES, "--epochs=3"]
 BAD = 7
 
 
@@ -40,15 +26,7 @@ def dataset(tmp_path_factory):
     """320 images of two classes, dark above and dark below; one of them is cut off. 40 for
     evaluation, and 300 more for another."""
     root = tmp_path_factory.mktemp("photographs")
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 320), ("val", 40), ("more", 300)):
-        for number in range(count):
-            label = number % 2
-            path = root / split / str(label) / f"{number}.jpg"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            light = np.linspace(40, 200, 40)[:, None, None] * np.ones((40, 50, 3))
-            pixels = (light[::-1] if label else light) + rng.normal(0, 20, (40, 50, 3))
-            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
+    write_photographs(root, {"train": 320, "val": 40, "more": 300}, size=(40, 50))
     bad = root / "train" / str(BAD % 2) / f"{BAD}.jpg"
     bad.write_bytes(bad.read_bytes()[:300])
     return root

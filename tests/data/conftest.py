@@ -1,12 +1,12 @@
 """Fixtures: tiny sets that TFDS writes, Fashion-MNIST, and images in memory."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
-import tensorflow_datasets as tfds
 
+from tests.support import tfds_sets
 from tests.support.encoded_folders import write_folder
 from trainer.data.in_memory import InMemoryDataset
 from trainer.data.sources import load
@@ -23,25 +23,7 @@ def write_set(tmp_path) -> Callable[..., str]:
         keys: tuple[str, str] | None = ("image", "label"),
         file_format: str = "tfrecord",
     ) -> str:
-        class Tiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-            VERSION = tfds.core.Version("1.0.0")
-
-            def _info(self) -> tfds.core.DatasetInfo:
-                return tfds.core.DatasetInfo(
-                    builder=self,
-                    features=tfds.features.FeaturesDict(features),
-                    supervised_keys=keys,
-                    disable_shuffling=True,
-                )
-
-            def _split_generators(self, dl_manager) -> dict[str, Iterator]:
-                return {split: enumerate(examples) for split, examples in splits.items()}
-
-            def _generate_examples(self) -> None:
-                raise NotImplementedError
-
-        Tiny.name = name
-        Tiny(data_dir=tmp_path, file_format=file_format).download_and_prepare()
+        tfds_sets.write(tmp_path, name, features, splits, keys=keys, file_format=file_format)
         return str(tmp_path)
 
     return write

@@ -9,28 +9,15 @@ import pytest
 
 from tests.faults.disk_test import namespaces, on_a_small_disk
 from tests.support import runs
-from tests.support.bucket_data import upload, write_photographs, write_records
+from tests.support.bucket_data import upload, write_records
 from tests.support.configs import done
+from tests.support.photographs import write_photographs
 from trainer.data.bucket import open_folders
 from trainer.data.bucket.placeholders import is_placeholder
 
 GOOGLE = pytest.mark.parametrize("bucket_server", ["gs"], indirect=True)
 S3 = pytest.mark.parametrize("bucket_server", ["s3"], indirect=True)
-FLAGS = [
-    "--model=tests.support.models:tiny",
-    "--image_size=24",
-    "--augment=imagenet",
-    "--epochs=2",
-    "--initial_batch_size=16",
-    "--ghost_batch_size=16",
-    "--max_batch_size=32",
-    "--anneal=step",
-    "--anneal_epochs=50%",
-    "--anneal_factor=2",
-    "--anneal_with=batch_size",
-    "--log_every_updates=5",
-    "--deterministic",
-]
+FLAGS = [*runs.PICTURES, "--augment=imagenet", "--epochs=2"]
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +93,7 @@ def test_plan_tells_what_a_run_fetches(place, tmp_path, capsys, monkeypatch):
 @namespaces
 @S3
 def test_data_that_do_not_fit_on_the_disk_are_refused(place, photographs, tmp_path):
-    write_photographs(tmp_path / "large", {"train": 100, "val": 10}, size=200)
+    write_photographs(tmp_path / "large", {"train": 100, "val": 10}, size=(200, 200))
     upload(place, tmp_path / "large")
     script = 'mount -t tmpfs -o size=1m none "$1" || exit 99; "${@:3}"; exit $?'
     flags = [f"--dataset=image_folder:{place.url}", f"--cache_dir={tmp_path / 'disk'}", *FLAGS]

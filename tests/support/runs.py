@@ -27,6 +27,20 @@ SHORT = [
     "--deterministic",
     "--log_every_updates=10",
 ]
+# 16 → 32 on pictures of any size.
+PICTURES = [
+    "--model=tests.support.models:tiny",
+    "--image_size=24",
+    "--initial_batch_size=16",
+    "--ghost_batch_size=16",
+    "--max_batch_size=32",
+    "--anneal=step",
+    "--anneal_epochs=50%",
+    "--anneal_factor=2",
+    "--anneal_with=batch_size",
+    "--log_every_updates=5",
+    "--deterministic",
+]
 # After SHORT: one batch size and one rate.
 CONSTANT = ["--anneal=constant", "--anneal_epochs=", "--anneal_with=learning_rate"]
 # A checkpoint each 0.06 s.

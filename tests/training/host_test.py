@@ -9,10 +9,10 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
 
 from tests.support import pod, runs
 from tests.support.configs import parsed
+from tests.support.photographs import write_photographs
 from trainer.data import pipeline, sources
 from trainer.data.bad_examples import BadExamples
 from trainer.training import batches
@@ -45,14 +45,8 @@ BAD = 40  # This example is not among the 36 of the first picture.
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     """320 images for training and 50 for evaluation, in two classes; one of them is cut off."""
-    root, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
-    for split, count in (("train", 320), ("val", 50)):
-        for number in range(count):
-            path = root / split / str(number % 2) / f"{number}.jpg"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            light = np.linspace(40, 200, 20)[:, None, None] * np.ones((20, 24, 3))
-            pixels = (light[::-1] if number % 2 else light) + rng.normal(0, 20, (20, 24, 3))
-            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
+    root = tmp_path_factory.mktemp("photos")
+    write_photographs(root, {"train": 320, "val": 50}, size=(20, 24))
     return root
 
 

@@ -10,8 +10,9 @@ import sys
 import numpy as np
 import pytest
 
-from tests.support.bucket_data import upload, write_photographs, write_records
+from tests.support.bucket_data import upload, write_records
 from tests.support.bucket_servers import BUCKET
+from tests.support.photographs import write_photographs
 from trainer.buckets import client
 from trainer.config import augment_list
 from trainer.data import sources
