@@ -18,8 +18,20 @@ stop_seconds=${CRESCENDO_STOP_SECONDS:-400}
 
 port=8470 # Port of TensorFlow's server on each host of a slice.
 
-# Returns whether the process in the file $1 runs. After a reboot, the number may be another process's.
-alive() { [[ -e $1 ]] && grep -qa -e 'scripts.tpu' -e trainer "/proc/$(cat "$1")/cmdline" 2>/dev/null; }
+# Prints when the process $1 started, in clock ticks since the machine's start; nothing if it has ended.
+start_time() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | awk '$1 != "Z" { print $20 }'; }
+
+# Writes the process $2 to the file $1. After a reboot, another process may have its number.
+note() { echo "$2 $(start_time "$2")" >"$1"; }
+
+# Returns whether the process in the file $1 runs.
+alive() {
+  local process time
+  [[ -e $1 ]] && read -r process time <"$1" && [[ -n $time && $(start_time "$process") == "$time" ]]
+}
+
+# Sends the signal $1 to the process in the file $2.
+signal() { kill "-$1" "$(cut -d' ' -f1 "$2")"; }
 
 # Adds the log to the run's folder, from which the trainer copies it, once this is a run.
 add_log() {
@@ -57,7 +69,7 @@ serve() {
   use_tpu
   rm -f host.log # The wait below must not read the log of an earlier process.
   nohup setsid .venv/bin/python -m scripts.tpu.tpu_host "$port" >host.log 2>&1 </dev/null &
-  echo $! >host.pid
+  note host.pid $!
   until grep -q 'this host serves' host.log; do
     alive host.pid || { tail -n 5 host.log >&2; exit 1; }
     sleep 0.2
@@ -74,7 +86,7 @@ train() {
   fi
   .venv/bin/python -m trainer train "$@" --strategy=tpu --tpu="$tpu" --model_dir="$bucket" --cache_dir=job &
   trainer=$!
-  echo "$trainer" >trainer.pid
+  note trainer.pid "$trainer"
   add_log &
   linker=$!
   wait "$trainer" || status=$?
@@ -108,7 +120,7 @@ case $1 in
     python3 -m uv pip install --quiet --python .venv/bin/python '.[tpu,cloud]'
     ;;
   host)
-    if alive host.pid; then kill -KILL "$(cat host.pid)"; fi
+    if alive host.pid; then signal KILL host.pid; fi
     serve
     ;;
   start)
@@ -118,7 +130,7 @@ case $1 in
     date -u +logs/%Y%m%d-%H%M%S.txt >log_name
     # All descriptors lead to the log, because ssh waits until nothing holds the connection's.
     nohup setsid bash scripts/tpu/tpu_worker.sh run "$@" >"$(cat log_name)" 2>&1 </dev/null &
-    echo $! >worker.pid
+    note worker.pid $!
     ;;
   run)
     bucket=$2
@@ -140,7 +152,7 @@ case $1 in
     else echo new; fi
     ;;
   stop)
-    if alive trainer.pid; then kill -TERM "$(cat trainer.pid)"; else kill -TERM "$(cat worker.pid)"; fi
+    if alive trainer.pid; then signal TERM trainer.pid; else signal TERM worker.pid; fi
     for ((second = 0; second < stop_seconds; second++)); do
       if ! alive worker.pid; then
         cat ended

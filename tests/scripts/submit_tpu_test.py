@@ -119,7 +119,9 @@ def test_a_lost_connection_does_not_end_the_run(cloud):
     cloud.set_plays("wait")
     process = cloud.start(*JOB, *RECIPE)
     cloud.wait_for(" follow ", 3)
-    subprocess.run("kill $(cat crescendo/trainer.pid)", shell=True, cwd=cloud.folder / "machine")
+    subprocess.run(
+        "kill $(cut -d ' ' -f 1 crescendo/trainer.pid)", shell=True, cwd=cloud.folder / "machine"
+    )
     cloud.set_plays("0")
     output = cloud.finish(process, 0)
     assert output.count("update 100, then wait") == 1, "the log was shown again"

@@ -76,7 +76,7 @@ done
 mkdir -p $run "$place"
 echo "--epochs=1" >$run/flags.txt
 echo $(($(cat "$place/updates" 2>/dev/null || echo 0) + 100)) >$run/updates
-until [ -e $run/logs ]; do sleep 0.01; done
+until [ -e "$run/$(cat log_name)" ]; do sleep 0.01; done
 play=$(head -n 1 "$STAND_IN/plays")
 sed -i 1d "$STAND_IN/plays"
 echo "update $(cat $run/updates), then $play"
@@ -130,7 +130,7 @@ def end_machines():
     for file in HERE.glob("machine*/crescendo/*.pid"):
         for kill in (os.killpg, os.kill):
             try:
-                kill(int(file.read_text()), signal.SIGKILL)
+                kill(int(file.read_text().split()[0]), signal.SIGKILL)
             except OSError:
                 continue
     for machine in machines():

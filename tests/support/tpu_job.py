@@ -112,7 +112,7 @@ class Cloud:
         """Kills what still runs on the machine."""
         for file in self.folder.glob("machine*/crescendo/*.pid"):
             with contextlib.suppress(ProcessLookupError):
-                os.kill(int(file.read_text()), signal.SIGKILL)
+                os.kill(int(file.read_text().split()[0]), signal.SIGKILL)
 
     def wait_for(self, text, count=1, file="calls"):
         """Waits until `count` lines of a file contain `text`."""

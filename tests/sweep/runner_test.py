@@ -12,11 +12,11 @@ POINTS = [{"seed": str(seed)} for seed in range(6)]
 
 
 class Elsewhere(SweepFolder):
-    """A sweep on whose first points other machines work, until they have been asked for often."""
+    """A sweep of which a bucket tells nothing of the points `busy` the first `times` times."""
 
-    def __init__(self, path, busy):
+    def __init__(self, path, busy, times):
         super().__init__(path)
-        self.left = dict.fromkeys(busy, 5)
+        self.left = dict.fromkeys(busy, times)
 
     def state(self, name):
         self.left[name] = self.left.get(name, 0) - 1
@@ -25,10 +25,10 @@ class Elsewhere(SweepFolder):
 
 @pytest.fixture
 def sweep(tmp_path):
-    """sweep(busy) → a folder in which all points are finished, and the runs."""
+    """sweep(busy, times) → a folder in which all points are finished, and the runs."""
 
-    def make(busy=(), flags=()):
-        folder = Elsewhere(tmp_path / "sweep", map(grid.folder, busy))
+    def make(busy=(), times=0, flags=()):
+        folder = Elsewhere(tmp_path / "sweep", map(grid.folder, busy), times)
         folder.begin(POINTS)
         runs = []
         for point in POINTS:
@@ -41,12 +41,17 @@ def sweep(tmp_path):
     return make
 
 
-def test_a_point_of_which_nothing_is_known_does_not_delay_the_others(sweep, logged):
-    folder, runs = sweep(busy=POINTS[:2])
+@pytest.mark.parametrize(
+    ("seconds", "order"), [(0.2, POINTS[2:] + POINTS[:2]), (5.0, POINTS)], ids=["away", "slow"]
+)
+def test_points_wait_some_seconds_for_an_earlier_one_of_which_nothing_is_known(
+    sweep, logged, monkeypatch, seconds, order
+):
+    monkeypatch.setattr(runner, "_LONGEST_DELAY", seconds)
+    folder, runs = sweep(busy=POINTS[:2], times=8)
     assert not runner.run_sweep(runs, folder, parallel=1, retry=False)
     assert set(outcomes.read(folder.path).values()) == {Outcome(0)}
-    order = [line.partition(":")[0] for line in logged]
-    assert order == [grid.folder(point) for point in POINTS[2:] + POINTS[:2]]
+    assert [line.partition(":")[0] for line in logged] == [grid.folder(each) for each in order]
 
 
 def test_a_point_that_was_trained_with_other_flags_is_named(sweep, logged):

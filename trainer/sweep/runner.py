@@ -32,6 +32,7 @@ from trainer.system.typed_json import DamagedError, problem
 _PREFIX = "crescendo train: "
 _LONGEST_REASON = 65536  # Bytes at the end of the output that `_reason` searches for a message.
 _LONGEST_LINE = 1000  # Largest number of characters in a line of an error message in sweep.json.
+_LONGEST_DELAY = 5.0  # Seconds for which a point of which nothing is known delays the next ones.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +100,8 @@ class _Runner:
         self.left = False
         self._sweep, self._retry = sweep, retry
         self._held: set[str] = set()
+        # When nothing was known of a point for the first time.
+        self._unknown: dict[str, float] = {}
         self._before = {folder(run.point): _last(sweep, folder(run.point)) for run in runs}
         self._free = split_cores(parallel)
 
@@ -119,6 +122,8 @@ class _Runner:
             try:
                 if self._start(run):
                     self.waiting.remove(run)
+                elif self._delays(run):
+                    break
             except OSError as error:
                 self.waiting.remove(run)
                 file = error.filename
@@ -136,6 +141,7 @@ class _Runner:
             self.left = True
             return True
         if state is State.UNKNOWN:
+            self._unknown.setdefault(name, time.monotonic())
             return False
         output = _hold(self._sweep.path / name) if state is State.FREE else None
         if output is None:
@@ -145,6 +151,11 @@ class _Runner:
             self.running.append(attempt)
             del self._free[0]
         return True
+
+    def _delays(self, run: Run) -> bool:
+        """Returns whether the next points wait for `run`, so that points start in their order."""
+        since = self._unknown.get(folder(run.point), float("-inf"))
+        return time.monotonic() - since < _LONGEST_DELAY
 
     def _retried(self, name: str) -> bool:
         """Returns whether to train the point again if its last outcome is a failure.
