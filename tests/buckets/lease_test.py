@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.bucket_servers import Place, Proxy
 from trainer.buckets import lease
+from trainer.buckets.objects import PROBE
 from trainer.errors import TryAgainError, UserError
 from trainer.run_dir import manifest
 
@@ -138,10 +139,23 @@ def test_a_deleted_lease_begins_above_all_generations(place):
     objects = place.connect()
     objects.create("generation-000004/manifest-000001.json", b"")
     objects.create("generation-000011/x.000001", b"")
-    unused = functools.partial(manifest.unused_generation, objects)
+    unused = functools.partial(manifest.unused_generation, objects, place.url)
     held = lease.take(objects, place.url, 60.0, lambda claim: False, unused)
     held.release()
     assert held.claim.generation == 12
+
+
+@pytest.mark.parametrize("name", ["sweep.json", "train/cat/1.jpg", "seed=0/generation-000001/x"])
+def test_a_folder_of_something_else_is_refused(place, name):
+    objects = place.connect()
+    for each in (name, f"{PROBE}0123"):
+        objects.create(each, b"")
+    unused = functools.partial(manifest.unused_generation, objects, place.url)
+    with pytest.raises(UserError, match="exists and is not a run directory"):
+        lease.take(objects, place.url, 60.0, lambda claim: False, unused)
+    objects.delete(name)
+    assert unused() == 1
+    assert not lease.read(objects)
 
 
 def test_a_lease_is_released_although_the_answer_to_a_renewal_was_lost(place):

@@ -7,6 +7,8 @@ from typing import BinaryIO, NamedTuple, Protocol
 from trainer.buckets.url import BucketUrl
 from trainer.errors import UserError
 
+PROBE = "probe-"  # Begin of the names of objects that `check_conditions` creates.
+
 
 class ConflictError(Exception):
     """Raised if an object already exists, or is not of the expected version."""
@@ -116,7 +118,7 @@ def check_conditions(objects: Objects) -> None:
       UserError: if the service ignores the condition.
     """
     for _ in range(3):  # If an answer is lost, the repeated request fails as if it was forbidden.
-        name = f"probe-{secrets.token_hex(8)}"
+        name = f"{PROBE}{secrets.token_hex(8)}"
         try:
             kept = _keeps_conditions(objects, name)
             break

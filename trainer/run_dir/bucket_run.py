@@ -108,7 +108,7 @@ def _take(
         # This process holds the lock that the owner held in `path`.
         return _was_here(claim, origin)
 
-    unused = functools.partial(manifest.unused_generation, objects)
+    unused = functools.partial(manifest.unused_generation, objects, str(url))
     lease = patiently(url, lambda: leases.take(objects, str(url), seconds, ended, unused))
     try:
         claim = lease.claim

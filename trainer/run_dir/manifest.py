@@ -17,13 +17,16 @@ import pathlib
 import re
 from collections.abc import Mapping
 
-from trainer.buckets.objects import MissingError, Objects
+from trainer.buckets import lease
+from trainer.buckets.objects import PROBE, MissingError, Objects
 from trainer.errors import UserError
 from trainer.system import typed_json
 from trainer.system.typed_json import fields, file_name, integer, list_of, table_of, text
 
 _NAME = re.compile(r"generation-([0-9]{6,12})/manifest-([0-9]{6,12})\.json")
 _GENERATION = re.compile(r"generation-([0-9]{6,12})/")
+# Names of objects that a process creates before the first ones of a generation.
+_EARLY = (PROBE, lease.NAME)
 _OBJECT = re.compile(r"generation-[0-9]{6,12}/.+")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -79,10 +82,25 @@ def name(generation: int, number: int) -> str:
     return f"{folder(generation)}manifest-{number:06d}.json"
 
 
-def unused_generation(objects: Objects) -> int:
-    """Returns the lowest generation above all that have objects; 1 if no generation has any."""
-    found = [_GENERATION.match(each) for each in objects.names("generation-")]
-    return 1 + max((int(match[1]) for match in found if match), default=0)
+def unused_generation(objects: Objects, place: str) -> int:
+    """Returns the lowest generation above all that have objects; 1 if no generation has any.
+
+    Args:
+      objects: objects of the run.
+      place: URL of the run, for messages.
+
+    Raises:
+      UserError: if the folder has objects, and none of a run.
+      UnavailableError: if the bucket does not answer.
+    """
+    names = objects.names("")
+    found = [int(match[1]) for each in names if (match := _GENERATION.match(each))]
+    if not found and any(not each.startswith(_EARLY) for each in names):
+        raise UserError(
+            f"--model_dir={place} exists and is not a run directory: name a new folder, or that of "
+            "a run."
+        )
+    return 1 + max(found, default=0)
 
 
 def newest(objects: Objects, place: str) -> Manifest | None:

@@ -9,7 +9,13 @@ import random
 import time
 from collections.abc import Callable, Sequence
 
-from trainer.buckets.objects import ConflictError, MissingError, Objects, UnavailableError
+from trainer.buckets.objects import (
+    PROBE,
+    ConflictError,
+    MissingError,
+    Objects,
+    UnavailableError,
+)
 from trainer.errors import UserError
 from trainer.sweep.grid import Point
 from trainer.sweep.outcomes import FILE, Content, decoded
@@ -17,7 +23,7 @@ from trainer.system.output import log
 from trainer.system.typed_json import WrongError
 
 _ASIDE = f"damaged-{FILE}"
-_EARLY = (_ASIDE, "probe-")  # Names of objects that a process of a sweep makes before sweep.json.
+_EARLY = (_ASIDE, PROBE)  # Names of objects that a process of a sweep makes before sweep.json.
 _MOST_CONFLICTS = 200
 
 
