@@ -56,9 +56,13 @@ def warnings(
         old, new = pairs[0]
         return [
             f"{len(pairs):,} of the {evaluated.examples:,} pictures of {second} are in {first} "
-            f"too, such as {printable(new)} (in {first}: {printable(old)})"
+            f"too, such as {_shown(new)} (in {first}: {_shown(old)})"
         ]
     return []
+
+
+def _shown(name: str) -> str:
+    return printable(open_folders.shown(name))
 
 
 def identical(

@@ -4,6 +4,7 @@ import http.client
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -15,7 +16,7 @@ from tests.support.bucket_servers import BUCKET
 from tests.support.photographs import write_photographs
 from trainer.buckets import client
 from trainer.config import augment_list
-from trainer.data import sources
+from trainer.data import sources, split_overlap
 from trainer.data.bad_examples import BadExamples
 from trainer.data.bucket import listed_objects, open_folders
 from trainer.data.bucket.placeholders import is_placeholder
@@ -269,3 +270,19 @@ def test_without_a_bucket_no_client_is_imported(sets):
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@S3
+def test_equal_pictures_of_two_splits_have_urls(place, machine, tmp_path):
+    root = tmp_path / "photographs"
+    write_photographs(root, {"train": 6, "val": 4})
+    shutil.copy(root / "train/0/2.jpg", root / "val/0/9.jpg")
+    upload(place, root)
+    dataset = f"image_folder:{place.url}"
+    splits = [
+        (split, sources.load(dataset, split, None, 8, augment="imagenet"))
+        for split in ("train", "val")
+    ]
+    (warning,) = split_overlap.warnings(dataset, None, *splits)
+    names = f"{place.url}/val/0/9.jpg (in train: {place.url}/train/0/2.jpg)"
+    assert warning.endswith(f"1 of the 5 pictures of val are in train too, such as {names}")
