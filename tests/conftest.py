@@ -4,6 +4,7 @@ import gc
 import os
 import secrets
 import sys
+import threading
 from collections.abc import Iterator
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -98,6 +99,11 @@ def place(bucket_server, monkeypatch):
     for name, value in found.environment.items():
         monkeypatch.setenv(name, value)
     yield found
+    proxy.rule = lambda request: None
+    for thread in threading.enumerate():
+        if thread.name == "fetch-ahead":  # It would report its errors in another test.
+            thread.join(30)
+            assert not thread.is_alive()
     proxy.close()
 
 

@@ -59,7 +59,7 @@ create() {
   ours=true creating=true
   cloud compute tpus queued-resources create "$name" "${where[@]}" --node-id="$name" \
     --accelerator-type="$accelerator_type" --runtime-version="${runtime_version:-$image}" \
-    ${spot:+"$spot"} --labels=made_by=crescendo || made=false
+    ${network[@]+"${network[@]}"} ${spot:+"$spot"} --labels=made_by=crescendo || made=false
   creating=false
   $made || die "it was refused: gcloud's reason is above."
   created=$((created + 1)) pretended=ACTIVE

@@ -9,6 +9,7 @@
 #                        is started again
 #   --fetch              copy the results from the bucket to runs/NAME at the end
 #   --runtime_version=V  image of the TPU, if the default one is not available
+#   --network=N          network of the TPU (--subnetwork=N: its part); a slice wants one of its own
 #   --dry_run            print the commands of a job without failures, and run none
 #
 # On a slice of several hosts (v4, v5litepod, v5p), each host decodes its share of the examples, and the
@@ -22,7 +23,7 @@ CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 poll=${CRESCENDO_POLL_SECONDS:-30}
 python=${CRESCENDO_PYTHON:-.venv/bin/python}
-name='' accelerator_type='' zone='' project='' bucket='' runtime_version='' spot=''
+name='' accelerator_type='' zone='' project='' bucket='' runtime_version='' spot='' network=()
 attempts=5 fetch=false dry_run=false several=false flags=()
 
 exec 3>&1 4>&2 # In a trap, descriptors 1 and 2 are those of the interrupted command.
@@ -43,6 +44,7 @@ for argument in "$@"; do
     --project=*) project=$value ;;
     --bucket=*) bucket=${value%/} ;;
     --runtime_version=*) runtime_version=$value ;;
+    --network=* | --subnetwork=*) network+=("$argument") ;;
     --attempts=*) attempts=$value ;;
     --spot) spot=--spot ;;
     --fetch) fetch=true ;;
@@ -186,6 +188,9 @@ attempt() {
   training=true
   follow
   training=false
+  if $several && [[ $answer == "exit 76 "* ]]; then
+    through=logged remote all "$worker complain" || true
+  fi
 }
 
 # shellcheck disable=SC2329 # A trap calls this function, and the next two.

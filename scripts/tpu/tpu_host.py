@@ -2,10 +2,10 @@
 
     python -m scripts.tpu.tpu_host 8470
 
-The program that trains runs on one host and drives the servers of all hosts. It tells each host
-which examples to read, and each host then makes the batches of its own replicas. Anyone who reaches
-the port can use the host, so only the slice's private network may reach it. tpu_worker.sh sets the
-variables that libtpu needs.
+One host also runs the training program, which drives the servers of all hosts. It tells each host
+which examples to read, and each host then makes the batches of its own replicas. Heartbeats go to
+the port that is 10 above. Anyone who reaches the port can use the host, so only the slice's private
+network may reach it. `tpu_worker.sh host` starts this script with the variables that libtpu needs.
 """
 
 import os
@@ -17,6 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Hides TensorFlow's start-u
 import tensorflow as tf
 
 from trainer.distributed import hosts
+from trainer.distributed.host_monitor import Programs
 from trainer.system import output
 from trainer.training.host import HostService
 
@@ -26,14 +27,18 @@ def main(port: int) -> None:
     output.log_to(None)
     # Only the server computes on the TPU. The input pipeline needs none.
     tf.config.set_visible_devices([], "TPU")
-    service = HostService()
+    programs = Programs()
+    service = HostService(programs.admitted)
     functions = hosts.serve(service.ask, service.make)
     cluster = {"worker": [f"localhost:{port}"]}
     server = tf.distribute.Server(cluster, job_name="worker", task_index=0)
+    programs.listen(port)
     output.log(f"this host serves on port {port}")
     server.join()
     del functions  # TensorFlow can call the functions only while this exists.
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2 or not sys.argv[1].isdecimal():
+        sys.exit("usage: python -m scripts.tpu.tpu_host PORT")
     main(int(sys.argv[1]))

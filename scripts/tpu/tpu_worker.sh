@@ -5,6 +5,7 @@
 #   host                    on a slice of several hosts, on each: starts the host's process anew, which
 #                           trainer/training/host.py describes, and waits until it serves
 #   start BUCKET FLAG...    starts training, which goes on if the connection ends
+#   complain                on each host of a slice: prints the last lines of the host's process
 #   follow BYTE             shows the log from that byte on, until the run has ended
 #   status                  prints new, running, lost, or exit STATUS saved|unsaved
 #   stop                    ends the run with a checkpoint, and waits for its copy
@@ -67,7 +68,8 @@ serve() {
   TPU_MESH_CONTROLLER_PORT=8476
   export CLOUD_TPU_TASK_ID TPU_HOSTNAME_OVERRIDE TPU_MESH_CONTROLLER_ADDRESS TPU_MESH_CONTROLLER_PORT
   use_tpu
-  rm -f host.log # The wait below must not read the log of an earlier process.
+  # The wait below must not read the log of an earlier process.
+  if [[ -e host.log ]]; then mv host.log host.previous.log; fi
   nohup setsid .venv/bin/python -m scripts.tpu.tpu_host "$port" >host.log 2>&1 </dev/null &
   note host.pid $!
   until grep -q 'this host serves' host.log; do
@@ -121,7 +123,12 @@ case $1 in
     ;;
   host)
     if alive host.pid; then signal KILL host.pid; fi
+    while alive host.pid; do sleep 0.1; done # Until then, it uses the TPU and its ports.
     serve
+    ;;
+  complain)
+    echo "the last lines of host $(metadata agent-worker-number):"
+    tail -n 5 host.log
     ;;
   start)
     shift

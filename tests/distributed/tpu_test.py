@@ -8,6 +8,7 @@ import tensorflow as tf
 from tests.support import tpu_api
 from tests.support.tpu_api import HEALTHY
 from trainer.distributed import tpu
+from trainer.distributed.host_monitor import Programs
 from trainer.distributed.tpu_address import TpuAddress
 from trainer.errors import LostWorkerError, UserError
 from trainer.system.tensorflow_errors import translate
@@ -39,13 +40,15 @@ def test_the_program_refuses_a_healthy_host_without_cores(api, environment, tmp_
 
 def test_the_program_refuses_the_hosts_of_a_slice_without_cores(tmp_path):
     with tpu_api.tensorflow_server() as (first, _), tpu_api.tensorflow_server() as (second, _):
+        for port in (first, second):
+            Programs().listen(port)
         slice_of_two = f"127.0.0.1:{first},127.0.0.1:{second}"
         flags = ["--strategy=tpu", f"--tpu={slice_of_two}"]
         done = program("train", f"--model_dir={tmp_path / 'run'}", *flags)
     assert done.returncode == 2, done.stderr
     assert done.stderr.splitlines()[-2:] == [
         f"crescendo train: TensorFlow {OURS} finds no TPU at --tpu={slice_of_two}.",
-        "Start scripts/tpu/tpu_host.py on each host of the slice, with the extra tpu.",
+        "Run `bash scripts/tpu/tpu_worker.sh host` on each host, with the extra tpu.",
     ]
 
 

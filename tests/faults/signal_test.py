@@ -26,7 +26,7 @@ def test_a_signal_stops_with_a_checkpoint(uninterrupted, tmp_path, number):
     process = started(model_dir, *SHORT)
     wait_for(lambda: read(model_dir / "metrics.jsonl"), process)
     process.send_signal(number)
-    output, _ = process.communicate(timeout=10)  # a stretch is of two seconds
+    output, _ = process.communicate(timeout=30)  # a stretch is of two seconds
     assert process.returncode == 75
     assert "stopped, with a checkpoint; the same command resumes" in output
     assert newest(model_dir) is not None
@@ -43,7 +43,7 @@ def test_a_terminal_that_hangs_up_twice_stops_with_a_checkpoint(tmp_path):
     process.send_signal(signal.SIGHUP)
     time.sleep(0.002)  # or the kernel makes one of two
     process.send_signal(signal.SIGHUP)
-    output, _ = process.communicate(timeout=10)
+    output, _ = process.communicate(timeout=30)
     assert process.returncode == 75
     assert "stopped, with a checkpoint" in output
 
@@ -75,7 +75,7 @@ def test_a_signal_in_a_long_evaluation(tmp_path):
     process = started(model_dir, *flags)
     wait_for(lambda: points(model_dir), process)  # the last of five updates
     process.terminate()
-    output, _ = process.communicate(timeout=10)
+    output, _ = process.communicate(timeout=30)
     assert process.returncode == 75, output
     assert newest(model_dir).name == "000000005"
     assert points(model_dir, "eval") == []

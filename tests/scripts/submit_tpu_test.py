@@ -38,6 +38,12 @@ def test_a_job_trains_copies_and_fetches(cloud):
 def test_on_demand_is_not_spot(cloud):
     cloud.submit(status=0)
     assert "spot" not in cloud.calls_with("queued-resources create")[0]
+    assert "network" not in cloud.calls_with("queued-resources create")[0]
+
+
+def test_a_tpu_has_the_network_that_is_named(cloud):
+    cloud.submit("--network=mine", "--subnetwork=part", status=0)
+    assert "--network=mine --subnetwork=part" in cloud.calls_with("queued-resources create")[0]
 
 
 def test_dry_run_prints_the_commands_of_a_run(cloud):
@@ -226,7 +232,10 @@ def test_the_loss_of_a_host_starts_all_hosts_again(cloud):
     output = cloud.submit(*SLICE, status=0)
     assert len(cloud.lines("made")) == len(cloud.calls_with("tpu_worker.sh install")) == 1
     assert len(cloud.lines("hosts")) == 4
-    assert "update 200, then 0" in output
+    lost, again = output.partition("update 100, then 76")[2].split("start 2 of at most 5")
+    for number in (0, 1):  # Why a host was lost is in its own log.
+        assert f"the last lines of host {number}:\nthis host serves on port 8470" in lost
+        assert "the last lines" not in again
 
 
 def test_hosts_that_cannot_start_end_the_job_after_all_attempts(cloud):

@@ -19,6 +19,8 @@ import subprocess
 import sys
 import time
 
+from trainer.distributed import host_monitor
+
 DEVICES = 2  # Of each host.
 MADE = "made.jsonl"
 _ROOT = pathlib.Path(__file__).parents[2]
@@ -30,8 +32,7 @@ def hosts(*folders):
     processes = []
     try:
         with contextlib.ExitStack() as listeners:
-            sockets = [socket.create_server(("127.0.0.1", 0)) for _ in folders]
-            ports = [listeners.enter_context(each).getsockname()[1] for each in sockets]
+            ports = [_free_port(listeners) for _ in folders]
         for folder, port in zip(folders, ports, strict=True):
             with open(folder / "host.log", "w") as log:
                 processes.append(
@@ -50,6 +51,17 @@ def hosts(*folders):
         for process in processes:
             process.kill()
             process.wait()
+
+
+def _free_port(listeners):
+    """A port that is free, as is the one for heartbeats; `listeners` keep both for now."""
+    while True:
+        first = listeners.enter_context(socket.create_server(("127.0.0.1", 0)))
+        port = first.getsockname()[1]
+        with contextlib.suppress(OSError, OverflowError):
+            second = socket.create_server(("", port + host_monitor.PORT_OFFSET))
+            listeners.enter_context(second)
+            return port
 
 
 def start(addresses, folder, *arguments):

@@ -5,12 +5,14 @@ The folders of the hosts and of the program are copies, so a test can change one
 
 import json
 import shutil
+import signal
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tests.support import pod, runs
+from tests.support.bucket_data import write_records
 from tests.support.configs import parsed
 from tests.support.photographs import write_photographs
 from trainer.data import pipeline, sources
@@ -105,6 +107,7 @@ def test_two_hosts_make_their_shares_and_train_as_one_process_does(folders):
     result, own = runs.result(program / "run"), runs.result(alone)
     assert result["bad_examples"] == own["bad_examples"] == 1
     assert (result["updates"], result["resumes"]) == (own["updates"], 1)
+    assert (result["hosts"], own["hosts"]) == (2, 1)
     for split in ("train", "eval"):
         of_hosts, of_one = (runs.points(run, split) for run in (program / "run", alone))
         assert [p["batch_size"] for p in of_hosts] == [p["batch_size"] for p in of_one]
@@ -135,21 +138,31 @@ def test_hosts_without_the_same_data_are_refused_before_training(folders):
     assert "photos" in lines[-2]
 
 
-def test_the_loss_of_a_host_ends_the_run_with_status_76(folders):
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP])
+def test_the_loss_of_a_host_ends_the_run_with_status_76(folders, sent):
     *hosts, program = folders
     with pod.hosts(*hosts) as (processes, addresses):
-        process = pod.start(addresses, program, *FLAGS, "--epochs=1000")
+        flags = [*FLAGS, "--epochs=1000", "--worker_timeout=8"]
+        process = pod.start(addresses, program, *flags)
         pod.wait_for(program / "program.log", "eval loss", process)
-        processes[1].kill()
+        if sent == signal.SIGSTOP:
+            (other := program / "other").mkdir()
+            lines = pod.train(addresses, other, *flags, status=75)
+            assert lines[-1].startswith("crescendo train: host 0 (127.0.0.1:")
+            assert lines[-1].endswith("is in use by another program: wait for it, or end it.")
+        processes[1].send_signal(sent)
         assert process.wait(timeout=100) == 76
     lines = (program / "program.log").read_text().splitlines()
     (first,) = [line for line in lines if line.startswith("crescendo train: ")]
+    assert first.startswith("crescendo train: host 1 ")
     assert " is lost: " in first  # By TensorFlow's error, or because TensorFlow waits.
-    assert lines[lines.index(first) + 1].startswith("Start ")
+    remedy = lines[lines.index(first) + 1]
+    assert remedy.startswith("Start all hosts and the program again")
 
 
 def test_a_host_answers_only_the_program_that_started_it_last(photos):
-    service = HostService()
+    using = ["one"]
+    service = HostService(using.__contains__)
     flags = [f"--dataset=image_folder:{photos}", *FLAGS[1:], "--skip_bad_examples"]
 
     def ask(token, **request):
@@ -164,11 +177,13 @@ def test_a_host_answers_only_the_program_that_started_it_last(photos):
     batches = [make("one", 1, element) for element in (0, 1)]
     with pytest.raises(RuntimeError, match=r"batch 3 of .* is asked for, and not 2"):
         make("one", 1, 3)
-    with pytest.raises(RuntimeError, match="another program has started"):
+    with pytest.raises(RuntimeError, match="another program uses this host"):
         make("two", 2, 0)
+    assert "another program uses this host" in ask("two", do="start", flags=flags)["refused"]
+    using[:] = ["two"]
     assert ask("two", do="start", flags=flags)["summary"] == first
-    assert "another program has started on this host" in ask("one", do="report")["refused"]
-    with pytest.raises(RuntimeError, match="another program has started"):
+    assert "another program uses this host" in ask("one", do="report")["refused"]
+    with pytest.raises(RuntimeError, match="another program uses this host"):
         make("one", 1, 2)
     again = [make("two", 1, element) for element in (0, 1)]
     for one, other in zip(batches, again, strict=True):
@@ -176,13 +191,17 @@ def test_a_host_answers_only_the_program_that_started_it_last(photos):
             np.testing.assert_array_equal(ours, theirs)
 
 
+def summary_of(dataset, *flags, splits=("train", "val")):
+    config = parsed(f"--dataset={dataset}", *flags)
+    loaded = [
+        sources.load(dataset, split, config.data_dir, SIZE, augment="imagenet") for split in splits
+    ]
+    return summary(config, *loaded)
+
+
 def test_files_in_another_order_differ_in_the_summary(photos, tmp_path):
     def found(folder):
-        loaded = [
-            sources.load(f"image_folder:{folder}", split, None, SIZE, augment="imagenet")
-            for split in ("train", "val")
-        ]
-        return summary(*loaded)
+        return summary_of(f"image_folder:{folder}")
 
     shutil.copytree(photos, tmp_path / "copy")
     assert found(tmp_path / "copy") == found(photos)
@@ -190,3 +209,31 @@ def test_files_in_another_order_differ_in_the_summary(photos, tmp_path):
     train, val = found(tmp_path / "copy")
     assert train == found(photos)[0]
     assert val != found(photos)[1]
+
+
+def test_other_labels_differ_in_the_summary(photos, tmp_path):
+    """The names, the order and the numbers of the files are equal."""
+    found = []
+    for name, classes in (("right", "01"), ("wrong", "10")):
+        table = tmp_path / f"{name}.csv"
+        rows = [
+            f"{path},{split},{classes[int(path.parent.name)]}"
+            for split in ("train", "val")
+            for path in sorted((photos / split).glob("*/*.jpg"))
+        ]
+        table.write_text("\n".join(["path,split,label", *rows]))
+        found.append(summary_of(f"image_csv:{table}"))
+    (train, names), (other, other_names) = found[0][0], found[1][0]
+    assert names == other_names
+    assert train != other
+
+
+def test_other_files_of_a_prepared_set_differ_in_the_summary(tmp_path):
+    for folder, shards in (("one", 2), ("same", 2), ("other", 3)):
+        write_records(tmp_path / folder, {"train": 60, "test": 10}, shards)
+    one, same, other = (
+        summary_of("colour", f"--data_dir={tmp_path / folder}", splits=("train", "test"))
+        for folder in ("one", "same", "other")
+    )
+    assert one == same
+    assert one != other

@@ -139,6 +139,10 @@ def planned(
     trajectory.unfreeze_position(config, examples)  # Refuses flags that contradict each other.
     averaging.evaluated_with(config)  # Refuses to evaluate an average that the run does not have.
     hosts = config.plan_hosts or 1
+    if "," in (config.tpu or "") and config.plan_replicas is None:
+        raise UserError(
+            f"--tpu={config.tpu} does not tell how many cores the hosts have: add --plan_replicas."
+        )
     replicas = config.plan_replicas or config.virtual_devices or hosts
     if replicas % hosts:
         raise UserError(

@@ -92,6 +92,11 @@ def check_together(command: str, config: Config) -> None:
             f"--tpu={config.tpu} names several hosts, which only train and range_test use: for "
             f"{command}, leave --strategy and --tpu out."
         )
+    if "," in (config.tpu or "") and config.profile_updates:
+        raise UserError(
+            f"--profile_updates={config.profile_updates} records only this process, and the hosts "
+            "of --tpu do the work: leave it out."
+        )
     _check_balance(config)
     _check_drop_path(config)
     # `evaluate`, `export` and `predict` take a run's flags, but the user may replace --augment.

@@ -14,10 +14,11 @@ import tensorflow as tf
 
 from trainer.data.datasets import with_options
 from trainer.distributed import hosts
+from trainer.distributed.host_monitor import TOKEN
 from trainer.distributed.hosts import Host
 
-# The function that makes an element waits for the host's input pipeline. Its own threads keep it
-# from blocking a thread that this input pipeline needs.
+# The function that makes an element waits for the host's input pipeline. If the function ran in
+# TensorFlow's pool of threads, it could take a thread that the input pipeline needs.
 _THREADS = 2
 _PREFETCH = 2  # The host's input pipeline has prefetched further elements.
 
@@ -70,7 +71,7 @@ class HostBatches:
 
     def _on_host(self, host: Host, request: Mapping[str, Any]) -> Any:
         replicas = [host.replicas.start, host.replicas.stop]
-        text = json.dumps({**request, "replicas": replicas, "token": hosts.TOKEN})
+        text = json.dumps({**request, "replicas": replicas, "token": TOKEN})
         specs = tf.nest.flatten(self.element_spec)
 
         @tf.autograph.experimental.do_not_convert

@@ -1,26 +1,17 @@
 """Connects this program to TensorFlow's servers on all hosts of a TPU slice."""
 
-import contextlib
 import socket
-import time
 from collections.abc import Sequence
 from typing import Any
-
-from trainer.errors import LostWorkerError
-
-_SECONDS = 120.0  # Time in which each host must answer; its server may just be starting.
 
 
 def connect(addresses: Sequence[str]) -> Any:
     """Connects TensorFlow to the servers, and returns the resolver of the slice.
 
-    Raises:
-      LostWorkerError: if a host does not answer within two minutes.
+    Their processes must run: `host_monitor.watched` waits for them.
     """
     import tensorflow as tf
 
-    for address in addresses:
-        _await(address)
     resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
         ",".join(f"grpc://{address}" for address in addresses),
         coordinator_name="coordinator",
@@ -34,25 +25,8 @@ def connect(addresses: Sequence[str]) -> Any:
     return resolver
 
 
-def _await(address: str) -> None:
-    host, port = address.rsplit(":", 1)
-    end = time.monotonic() + _SECONDS
-    while True:
-        with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=5):
-            return
-        if time.monotonic() > end:
-            raise LostWorkerError(
-                f"the host {address} of --tpu does not answer within {_SECONDS:g} s.\n"
-                "Start scripts/tpu/tpu_host.py on each host, and give the addresses of the hosts."
-            )
-        time.sleep(0.5)
-
-
 def _own_address(first: str) -> str:
-    """Returns a free port of this machine, at the address from which it reaches the first host.
-
-    The hosts connect to it.
-    """
+    """Returns ADDRESS:PORT of this machine: a free port, at the address that the hosts reach."""
     host, port = first.rsplit(":", 1)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as route, socket.socket() as listener:
         route.connect((host, int(port)))

@@ -1,63 +1,156 @@
-"""Ends the program if a host of its slice is lost, because TensorFlow may then wait forever."""
+"""Connects a program to the hosts of a slice that it drives, so that both notice each other's loss.
+
+TensorFlow may wait forever for a host that hangs, and a host would answer every program. So the
+program stays connected to a second port of each host, and both ends send heartbeats. While a
+program is connected, the host refuses other programs.
+"""
 
 import contextlib
 import os
+import secrets
 import socket
+import struct
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 
-from trainer.errors import LostWorkerError
+from trainer.distributed.heartbeat import Heartbeat
+from trainer.distributed.secure_connection import Line, exactly
+from trainer.errors import LostWorkerError, TryAgainError
 from trainer.system.output import say
 
-_INTERVAL = 1.0  # Seconds between two checks of a host.
-# Seconds in which the program may end by itself, with TensorFlow's reason for the loss.
-_GRACE = 10.0
+# The port for heartbeats is this much above the port of TensorFlow's server.
+PORT_OFFSET = 10
+# A program sends _GREETING, its token, and the seconds of silence after which the other end is
+# lost. The host answers with one byte.
+_HELLO = struct.Struct("!16s16sd")
+_GREETING = b"crescendo host 1"
+_MOST_SECONDS = 1e6  # Sockets cannot wait for much longer.
+_ADMITTED, _REFUSED = b"+", b"-"
+# A host answers only the program that has this token.
+TOKEN = secrets.token_hex(8)
+# Neither end has a secret: whoever reaches TensorFlow's server can use the host without one.
+_NO_SECRET = b""
+
+_FIRST_ANSWER = 120.0  # Seconds in which each host must answer; its process may just be starting.
+_HELLO_SECONDS = 10.0
+_GRACE = 10.0  # Seconds to wait for TensorFlow's own error, whose message is more exact.
+_REMEDY = "Start all hosts and the program again: the run resumes from its last checkpoint."
+
+
+class Programs:
+    """The program that may use this host: the first one that connects, while it is connected."""
+
+    def __init__(self) -> None:
+        """Admits no program yet."""
+        self._lock = threading.Lock()
+        self._token = ""
+
+    def listen(self, port: int) -> None:
+        """Begins to answer programs; `port` is that of TensorFlow's server."""
+        server = socket.create_server(("", port + PORT_OFFSET))
+        threading.Thread(target=self._accept, args=(server,), daemon=True).start()
+
+    def admitted(self, token: str) -> bool:
+        """Returns whether the program with this token is connected."""
+        return token == self._token != ""
+
+    def _accept(self, server: socket.socket) -> None:
+        while True:
+            connection, _ = server.accept()
+            threading.Thread(target=self._greet, args=(connection,), daemon=True).start()
+
+    def _greet(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            hello = exactly(connection, _HELLO.size, time.monotonic() + _HELLO_SECONDS)
+            greeting, token, silence = _HELLO.unpack(hello)
+            known = greeting == _GREETING and 0 < silence <= _MOST_SECONDS
+            if known and self._admit(token.decode("ascii")):
+                connection.sendall(_ADMITTED)
+                line = Line(connection, _NO_SECRET, hello, chief=False)
+                Heartbeat({0: line}, silence, lambda _: self._left(line))
+                return
+            connection.sendall(_REFUSED)
+        connection.close()
+
+    def _admit(self, token: str) -> bool:
+        with self._lock:
+            if self._token:
+                return False
+            self._token = token
+            return True
+
+    def _left(self, line: Line) -> None:
+        with self._lock:
+            self._token = ""
+        line.close()
 
 
 @contextlib.contextmanager
 def watched(addresses: Sequence[str], timeout: float) -> Iterator[None]:
-    """Checks in the block that each host accepts connections; otherwise ends the program.
+    """Connects to each host while the block runs; ends the program if a host is lost.
 
     Args:
-      addresses: `host:port` of each host; if there are none, nothing is checked.
-      timeout: seconds after which a host that does not answer is lost. A host that refuses a
-        connection is lost at once, because its process has ended.
+      addresses: `host:port` of each host; if there are none, nothing is done.
+      timeout: seconds without a heartbeat after which a host is lost. If a connection ends, the
+        host is lost at once.
+
+    Raises:
+      LostWorkerError: if a host does not answer within two minutes.
+      TryAgainError: if another program uses a host.
     """
     done = threading.Event()
-    if addresses:
-        arguments = (addresses, timeout, done)
-        threading.Thread(target=_watch, args=arguments, daemon=True).start()
-    try:
-        yield
-    finally:
-        done.set()
-
-
-def _watch(addresses: Sequence[str], timeout: float, done: threading.Event) -> None:
-    answered = dict.fromkeys(addresses, time.monotonic())
-    while not done.wait(_INTERVAL):
+    with contextlib.ExitStack() as stack:
+        lines = {}
         for index, address in enumerate(addresses):
-            host, port = address.rsplit(":", 1)
-            reason = ""
-            try:
-                socket.create_connection((host, int(port)), timeout=min(timeout, 5)).close()
-                answered[address] = time.monotonic()
-            except ConnectionRefusedError:
-                reason = "its process has ended"
-            except OSError as error:
-                if time.monotonic() - answered[address] > timeout:
-                    reason = f"it does not answer within {timeout:g} s: {error}"
-            if reason:
-                _end(f"host {index} ({address}) is lost: {reason}.", done)
-                return
+            line = _connect(index, address, timeout)
+            stack.callback(line.close)
+            lines[index + 1] = line  # In a Heartbeat, this program has the index 0.
+        if lines:
+
+            def lost(index: int) -> None:
+                problem = f"this program was silent for {timeout:g} s, and its hosts gave it up."
+                if index:
+                    host = f"host {index - 1} ({addresses[index - 1]})"
+                    problem = f"{host} is lost: it has ended, or was silent for {timeout:g} s."
+                _end(problem, done)
+
+            heartbeat = Heartbeat(lines, timeout, lost)
+            stack.callback(heartbeat.leave, False)
+        stack.callback(done.set)
+        yield
+
+
+def _connect(index: int, address: str, timeout: float) -> Line:
+    host, port = address.rsplit(":", 1)
+    end = time.monotonic() + _FIRST_ANSWER
+    hello = _HELLO.pack(_GREETING, TOKEN.encode(), min(timeout, _MOST_SECONDS))
+    while True:
+        with contextlib.suppress(OSError):
+            connection = socket.create_connection((host, int(port) + PORT_OFFSET), timeout=5)
+            connection.sendall(hello)
+            if exactly(connection, 1, time.monotonic() + _HELLO_SECONDS) == _ADMITTED:
+                return Line(connection, _NO_SECRET, hello, chief=True)
+            connection.close()
+            raise TryAgainError(
+                f"host {index} ({address}) is in use by another program: wait for it, or end it."
+            )
+        if time.monotonic() > end:
+            raise LostWorkerError(
+                f"host {index} ({address}) of --tpu does not answer within {_FIRST_ANSWER:g} s.\n"
+                "Run `bash scripts/tpu/tpu_worker.sh host` on each host, and check the addresses."
+            )
+        time.sleep(0.5)
 
 
 def _end(problem: str, done: threading.Event) -> None:
     """Ends the program with the status of a LostWorkerError, unless it ends by itself."""
     if done.wait(_GRACE):
         return
-    remedy = "Start all hosts and the program again: the run resumes from its last checkpoint."
-    say(f"crescendo train: {problem}\n{remedy}", to=sys.stderr)
+    # The message may wait for whatever reads it.
+    last = threading.Timer(5, os._exit, (LostWorkerError.status,))
+    last.daemon = True
+    last.start()
+    say(f"crescendo train: {problem}\n{_REMEDY}", to=sys.stderr)
     os._exit(LostWorkerError.status)

@@ -10,13 +10,13 @@ the network.
 import contextlib
 import dataclasses
 import json
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from trainer.distributed.host_monitor import TOKEN
 from trainer.errors import ExitError, ExitStatus, TryAgainError, UserError
 from trainer.system import typed_json
 from trainer.system.typed_json import anything, table_of
@@ -24,8 +24,6 @@ from trainer.system.typed_json import anything, table_of
 # TensorFlow's names for the first and the second Python function of a process.
 _ASK, _MAKE = "pyfunc_0", "pyfunc_1"
 _JOB = "worker"
-# A host answers only the program that started it last.
-TOKEN = secrets.token_hex(8)
 # Keys of an answer: the message of an error that ends the program, and the error's status.
 REFUSED, STATUS = "refused", "status"
 # An answer is a JSON object, and its content depends on the request.
@@ -42,7 +40,7 @@ class Host:
     """A host of the slice.
 
     Attributes:
-      index: number of the host, which is also gcloud's number of the worker.
+      index: place of the host in --tpu, from 0.
       device: TensorFlow's name of the host's CPU.
       replicas: indices of the replicas that compute on the host.
     """

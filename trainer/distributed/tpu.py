@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from trainer.system.tensorflow_errors import Translation
 
+_START_ALL = "Start all hosts and the program again: the run resumes from its last checkpoint."
 _LIBTPU = "0.0.24"  # Newest version with which tensorflow-tpu 2.20 does not abort.
 
 
@@ -43,7 +44,7 @@ def connect(tpu: TpuAddress) -> "tf.distribute.Strategy":
     version, remedy = f"TensorFlow {tf.__version__}", "Run on the TPU VM itself, with --tpu=local."
     if tpu.hosts:
         resolver = host_connection.connect(tpu.hosts)
-        remedy = "Start scripts/tpu/tpu_host.py on each host of the slice, with the extra tpu."
+        remedy = "Run `bash scripts/tpu/tpu_worker.sh host` on each host, with the extra tpu."
     else:
         if not tpu.local:
             tpu_api.check_answers(tpu)
@@ -73,10 +74,7 @@ def connect(tpu: TpuAddress) -> "tf.distribute.Strategy":
         raise UserError(f"{version} {problem}.\n{remedy}") from error
     except tf.errors.OpError as error:
         if tpu.hosts and isinstance(error, (tf.errors.UnavailableError, tf.errors.AbortedError)):
-            raise LostWorkerError(
-                f"a host of {tpu} is lost: {str(error).splitlines()[0]}\n"
-                "Start all hosts and the program again."
-            ) from error
+            raise LostWorkerError(f"{_lost_host(tpu, error)}\n{_START_ALL}") from error
         problem = f"{tpu} cannot be initialized: {str(error).splitlines()[0]}"
         raise UserError(f"{problem}\nEnd all other processes that use the TPU.") from error
 
@@ -92,15 +90,26 @@ def lost(tpu: TpuAddress | None) -> "Translation":
         losses = tf.errors.UnavailableError, tf.errors.AbortedError
         if tpu is None or not isinstance(error, losses):
             return None
+        if tpu.hosts:
+            return LostWorkerError(f"{_lost_host(tpu, error)}\n{_START_ALL}")
         remedy = "Start the same command again: it resumes from the last checkpoint."
         try:
-            if not (tpu.local or tpu.hosts):
+            if not tpu.local:
                 tpu_api.check_recoverable(tpu)
         except UserError as gone:
             remedy = str(gone).replace("\n", " ")
         return LostWorkerError(f"{tpu} is lost: {str(error).splitlines()[0]}\n{remedy}")
 
     return translation
+
+
+def _lost_host(tpu: TpuAddress, error: Exception) -> str:
+    """Returns a text about the loss of a host of a slice, with the first cause in `error`."""
+    text = str(error)
+    cause = re.search(r"^\s*\(0\)\s*(.+)$", text, re.MULTILINE)  # One of several root errors.
+    task = re.search(r"/task:(\d+)", text)
+    host = f"host {task[1]}" if task else "a host"
+    return f"{host} of {tpu} is lost: {cause[1] if cause else text.splitlines()[0]}"
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from trainer.system.output import log
 from trainer.system.tensorflow_errors import Translation, translate
 from trainer.training.host import summary
 
-# Errors that say that a host is lost, so that it cannot answer any more.
+# TensorFlow's errors for a lost host; a lost host cannot be asked for its reason.
 _LOSSES = (tf.errors.UnavailableError, tf.errors.AbortedError)
 
 
@@ -37,9 +37,10 @@ def start(
     log(f"{len(found)} hosts read the examples")
     with translate(_not_ours):
         answers = hosts.ask_all(found, {"do": "start", "flags": to_flagfile(config).splitlines()})
+    ours_of_all = summary(config, training, evaluation)
     for host, answer in zip(found, answers, strict=True):
         for source, ours, theirs in zip(
-            (training, evaluation), summary(training, evaluation), answer["summary"], strict=True
+            (training, evaluation), ours_of_all, answer["summary"], strict=True
         ):
             if ours == theirs:
                 continue
@@ -57,7 +58,8 @@ def _not_ours(error: tf.errors.OpError) -> UserError | None:
         return None
     return UserError(
         f"a host does not answer as it should: {str(error).splitlines()[0]}\n"
-        "Start scripts/tpu/tpu_host.py anew on each host, with this version of Crescendo."
+        "Run `bash scripts/tpu/tpu_worker.sh host` anew on each host, with this version of "
+        "Crescendo."
     )
 
 
@@ -85,8 +87,9 @@ def refusal(found: Sequence[Host]) -> Translation:
     return translation
 
 
-def add_bad_examples(found: Sequence[Host], bad: BadExamples) -> None:
-    """Adds the bad examples that the hosts left out to `bad`."""
+def add_bad_examples(strategy: tf.distribute.Strategy, bad: BadExamples) -> None:
+    """Adds the bad examples that the hosts of the slice, if any, left out to `bad`."""
+    found = hosts.of(strategy)
     for answer in hosts.ask_all(found, {"do": "report"}) if found else []:
         for name, reason in answer["reasons"].items():
             bad.add(name, reason)

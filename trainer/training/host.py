@@ -10,7 +10,7 @@ import hashlib
 import json
 import threading
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,14 +18,15 @@ import tensorflow as tf
 
 from trainer.config import command_line
 from trainer.config.flags import Config
-from trainer.data import pipeline
+from trainer.data import image_listing, pipeline, sources
 from trainer.data.bad_examples import BadExamples
 from trainer.data.bucket import open_folders
 from trainer.data.in_memory import InMemoryDataset
 from trainer.data.indexed import IndexedDataset
+from trainer.data.tfds.prepare import find_builder
 from trainer.distributed import hosts
 from trainer.distributed.process_group import ProcessGroup
-from trainer.errors import ExitError, UserError
+from trainer.errors import ExitError, TryAgainError
 from trainer.run_dir.training_data import TrainingData
 from trainer.system import typed_json
 from trainer.system.output import log
@@ -52,7 +53,7 @@ _REQUEST = fields(
 )
 
 
-_TAKEN = "another program has started on this host: end it, and start this one again."
+_TAKEN = "another program uses this host: wait for it, or end it."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,30 +88,46 @@ class Examples:
 
 
 def summary(
-    training: InMemoryDataset | IndexedDataset, evaluation: InMemoryDataset | IndexedDataset
+    config: Config,
+    training: InMemoryDataset | IndexedDataset,
+    evaluation: InMemoryDataset | IndexedDataset,
 ) -> list[list[Any]]:
     """Returns what must be equal on all hosts, as JSON has it: a text and the class names."""
+    versions = setup.versions()
+    programs = ", ".join(f"{name} {versions[name]}" for name in ("crescendo", "tensorflow"))
+    prepared = _prepared(config)
     return [
         [
             f"{each.examples:,} examples of shape {each.image_shape} in {each.classes} classes"
-            f"{_order(each)}",
+            f"{_files(each)}{prepared}, read by {programs}",
             list(each.class_names),
         ]
         for each in (training, evaluation)
     ]
 
 
-def _order(source: InMemoryDataset | IndexedDataset) -> str:
-    """Returns a text that differs if files have other names or another order; "" without files.
+def _files(source: InMemoryDataset | IndexedDataset) -> str:
+    """Returns a text that differs if labels, names of files or their order differ.
 
-    The folders above a file's own folder may differ between hosts.
+    The folders above a file's own folder may differ between hosts. If the files hold several
+    examples that are not in memory, the result is "", because reading all labels takes too long.
     """
-    if source.path is None:
+    if source.path is None and not isinstance(source, InMemoryDataset):
         return ""
-    names = hashlib.blake2b(digest_size=8)
-    for path in map(source.path, range(source.examples)):
-        names.update(f"{'/'.join(path.split('/')[-2:])}\n".encode(errors="surrogateescape"))
-    return f", with files in the order {names.hexdigest()}"
+    digest = hashlib.blake2b(sources.labels(source).tobytes(), digest_size=8)
+    for path in map(source.path, range(source.examples)) if source.path else ():
+        digest.update(f"{'/'.join(path.split('/')[-2:])}\n".encode(errors="surrogateescape"))
+    return f", with labels and file names of digest {digest.hexdigest()}"
+
+
+def _prepared(config: Config) -> str:
+    """Returns a text about the files of a TFDS set; "" for a list of image files."""
+    if image_listing.is_listed(config.dataset):
+        return ""
+    info = find_builder(config.dataset, config.data_dir).info
+    splits = [(name, each.shard_lengths, each.num_bytes) for name, each in info.splits.items()]
+    digest = hashlib.blake2b(json.dumps(splits).encode(), digest_size=8)
+    return f", {info.full_name} in files of digest {digest.hexdigest()}"
 
 
 def read(config: Config) -> Examples:
@@ -131,8 +148,12 @@ def read(config: Config) -> Examples:
 class HostService:
     """The two functions of a host that the driving program calls."""
 
-    def __init__(self) -> None:
-        """Prepares to answer; the first request is `start`."""
+    def __init__(self, admitted: Callable[[str], bool]) -> None:
+        """Prepares to answer; the first request is `start`.
+
+        `admitted` returns whether the program with a token may use this host.
+        """
+        self._admitted = admitted
         self._lock = threading.Lock()
         self._examples: Examples | None = None
         self._token = ""  # Token of the program that started this host.
@@ -145,10 +166,10 @@ class HostService:
         question = typed_json.parsed(request, _QUESTION)
         answer: dict[str, Any] = {}
         try:
+            if not self._admitted(question["token"]):
+                raise TryAgainError(_TAKEN)
             if question["do"] == "start":
                 answer["summary"] = self._start(question["flags"], question["token"])
-            elif question["token"] != self._token:
-                raise UserError(_TAKEN)
             elif question["do"] == "report" and self._examples:
                 bad = self._examples.bad
                 answer = {"reasons": bad.reasons}
@@ -161,7 +182,7 @@ class HostService:
             answer[hosts.REFUSED] = f"{reason}\nMake it readable on this host."
         except Exception as error:  # The program must get an answer, and the log has the rest.
             log(traceback.format_exc())
-            answer[hosts.REFUSED] = f"{type(error).__name__}: {error}\nSee this host's log."
+            answer[hosts.REFUSED] = f"{type(error).__name__}: {error}\nThe host's log has more."
         return json.dumps(answer).encode()
 
     def make(self, request: bytes, number: np.int64) -> Sequence[np.ndarray]:
@@ -188,4 +209,4 @@ class HostService:
             open_folders.keep_in(config.cache_dir)
             self._examples = read(config)
             log("this host has read the examples, and makes batches")
-            return summary(self._examples.stream.source, self._examples.evaluation)
+            return summary(config, self._examples.stream.source, self._examples.evaluation)

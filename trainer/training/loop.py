@@ -29,7 +29,7 @@ from trainer.schedule.trajectory import noise_horizon, position_of
 from trainer.system import memory
 from trainer.system.output import log
 from trainer.system.tensorflow_errors import translate
-from trainer.training import averaging, divergence
+from trainer.training import averaging, divergence, driving
 from trainer.training.evaluation import Evaluation, gap_warning
 from trainer.training.log_points import log_evaluations, log_training
 from trainer.training.profiling import UpdateProfiler
@@ -287,6 +287,7 @@ class TrainingLoop:
             averages = ", or their averages," if self._step.average else ""
             what = f"parameters, optimizer slots or moving statistics{averages} are not finite"
             raise divergence.error_after(what, self._state)
+        driving.add_bad_examples(self._step.strategy, self._run.bad)
         self._outputs.save(self._state)
         self._saved_at = time.monotonic()
 

@@ -123,7 +123,7 @@ def _train(run: Run, config: Config, should_stop: Callable[[], bool]) -> Evaluat
     for found in others if run.group.chief else []:
         for name, reason in typed_json.parsed(found, table_of(text)).items():
             run.bad.add(name, reason)
-    driving.add_bad_examples(hosts.of(run.phases.step.strategy), run.bad)
+    driving.add_bad_examples(run.phases.step.strategy, run.bad)
     if error:
         raise error
     return last
@@ -150,7 +150,7 @@ def _write_result(run: Run, last: Evaluation, counts: str) -> dict[str, Any]:
         "examples_per_second": state.position / state.seconds,
         "update_seconds": cost.medians(points),
         "replicas": step.strategy.num_replicas_in_sync,
-        "hosts": run.group.count,
+        "hosts": max(run.group.count, len(hosts.of(step.strategy))),
         "parameters": sum(variable.shape.num_elements() for variable in values),
         "input_wait": state.input_wait / state.seconds if step.timed else None,
         "micro_batch_size": run.micro_batch_sizes[image_size],
