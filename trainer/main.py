@@ -17,7 +17,7 @@ from trainer import __version__
 from trainer.config import command_help, command_line
 from trainer.data.bucket import open_folders
 from trainer.errors import ExitError, ExitStatus
-from trainer.run_dir import bucket_reading, model_source
+from trainer.run_dir import bucket_reading, fork_source, model_source
 from trainer.system import output, process_limits
 from trainer.system.output import say
 from trainer.system.regular_file import NotRegularError, ReadError
@@ -78,6 +78,7 @@ def _run(name: str, arguments: Sequence[str]) -> int:
     open_folders.keep_in(asked.cache_dir)
     with bucket_reading.local_runs(name, asked) as local:
         config = model_source.with_kept_flags(name, local, flags)
+        config = fork_source.with_parent_flags(name, config, flags)
         return command(dataclasses.replace(config, model_dir=local.model_dir, runs=local.runs))
 
 

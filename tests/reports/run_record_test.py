@@ -8,7 +8,8 @@ import pytest
 
 from tests.support.run_directories import write
 from trainer.reports import run_record
-from trainer.run_dir import directory
+from trainer.run_dir import directory, lineage
+from trainer.run_dir.lineage import Lineage
 from trainer.sweep import grid, outcomes
 
 
@@ -181,3 +182,23 @@ def test_failed_points_of_a_sweep_have_the_reason_as_a_note(tmp_path):
         ("seed=2", "not finished", []),
     ]
     assert (len(runs[0].points), runs[1].points) == (22, [])
+
+
+def test_a_fork_begins_at_the_last_evaluation_of_its_parent(tmp_path):
+    setting = {"batch_size": 100, "learning_rate": 0.1, "momentum": 0.9, "noise_scale": 10.0}
+    point = {"split": "eval", "update": 4, "position": 400, "epoch": 0.4, "time": 1.6e9}
+    before = {"eval": {**point, "top1": 0.3, "loss": 2.0}}
+    found = Lineage("a@5", "/a", 5, 500, 0.5, [], setting, setting, before)
+    for name, more in (("on", []), ("anew", ["--fork_position=0"])):
+        write(tmp_path / name, "--fork_from=a@5", *more)
+        lineage.write(tmp_path / name, found)
+    on, anew = (run_record.read(tmp_path / name, name) for name in ("on", "anew"))
+    assert on.evaluations[0]["top1"] == 0.3
+    assert on.evaluations[1:] == anew.evaluations
+    assert on.begin == {"epoch": 0.5, "update": 5}
+    assert anew.begin == {"epoch": 0, "update": 0}
+    assert on.notes[0].startswith("begins with /a at update 5, epoch 0.50: batch size 100, ")
+    (tmp_path / "on" / lineage.FILE).write_text("{")
+    damaged = run_record.read(tmp_path / "on", "on")
+    assert damaged.evaluations == anew.evaluations
+    assert "forked_from.json" in damaged.notes[0]

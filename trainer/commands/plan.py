@@ -18,6 +18,7 @@ from trainer.data.tfds import sizes
 from trainer.errors import UserError
 from trainer.reports import plan_plot
 from trainer.run_dir import result
+from trainer.run_dir.lineage import Lineage
 from trainer.schedule import averaging, cost, notes, plan, trajectory
 from trainer.schedule.layout import default_micro_batch_size, lay_out
 from trainer.system.output import say, width
@@ -39,14 +40,17 @@ def run(config: Config) -> int:
         note := image_listing.note(config.dataset, config.train_split)
     ):
         say(f"crescendo plan: {note}", to=sys.stderr)
+    begin, forked = _fork(config, schedule)
     layout = layouts(config, schedule, replicas)
-    ramps = plan.ramps(schedule, layout)
+    ramps = plan.ramps(schedule, layout, begin)
     counted = [ramp.first for ramp in ramps]
     examples, updates = schedule.examples, sum(each.updates for each in counted)
     machines = _machines(config, replicas, hosts)
-    lines = _model_lines(config)
+    lines = [*(forked.lines() if forked else []), *_model_lines(config)]
     lines += notes.lines(config, examples, counted)
     found: dict[str, Any] = {"examples": examples, "total_updates": updates}
+    if forked:
+        found["fork"] = forked.as_json()
     if not config.train_examples and (fetched := bucket_files.find(config)):
         found["data"] = dataclasses.asdict(fetched)
         lines.append(fetched.line())
@@ -59,12 +63,18 @@ def run(config: Config) -> int:
     if config.format == "json":
         found |= cost.whole(counted, machines) if machines else {}
         found |= {"notes": lines} if lines else {}
-        _write_json(found, plan.phases(schedule, layout), machines)
+        _write_json(found, plan.phases(schedule, layout, begin), machines)
     else:
         columns = plan.image_size_column(schedule)
         columns |= cost.columns(machines, examples) if machines else {}
         say(plan.uncertain(config) + plan.table(ramps, columns, width()))
-        say(f"{updates:,} updates over {config.epochs:g} epochs of {examples:,} examples")
+        first = begin.position / examples
+        span = (
+            f"from epoch {first:.2f} to {config.epochs:g}, epochs"
+            if first
+            else (f"over {config.epochs:g} epochs")
+        )
+        say(f"{updates:,} updates {span} of {examples:,} examples")
         for line in lines:
             say(line)
         if machines:
@@ -77,6 +87,18 @@ def run(config: Config) -> int:
     if config.plot:
         plan_plot.draw(schedule, ramps, config, config.plot)
     return 0
+
+
+def _fork(config: Config, schedule: trajectory.Trajectory) -> tuple[plan.Begin, Lineage | None]:
+    """Returns the first update of the plan, and where a run with --fork_from begins."""
+    if config.fork_from is None:
+        return plan.START, None
+    from trainer.training import fork  # Imports TensorFlow, which reads checkpoints.
+
+    parent = fork.find(config)
+    fork.check_order(parent, config, schedule.examples)
+    found = fork.lineage_of(parent, config, schedule)
+    return fork.begin(config, found), found
 
 
 def _model_lines(config: Config) -> list[str]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from trainer.config import local_path
 from trainer.config.declaration import (
     EPOCHS,
     FACTOR,
@@ -29,6 +30,7 @@ ADAPTIVE = ("adam", "adamw", "lamb")
 _FUNCTIONS = ("constant", "step", "cosine", "polynomial", "exponential", "cyclical")
 
 _LEARNED = Scope.LEARNED
+_fork = Group("Fork: a run that begins with the state of another run", _LEARNED, ("plan", "train"))
 _length = Group("Length and order", _LEARNED, TRAINING)
 _optimizer = Group("Optimizer", _LEARNED, TRAINING)
 _average = Group("Average of the parameters", _LEARNED, TRAINING)
@@ -44,6 +46,20 @@ _range = Group("Range test", _LEARNED, TRAINING)
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunFlags(ModelFlags):
     """Flags that decide how a run learns; an unset flag without a default is None."""
+
+    fork_from: str | None = _fork(
+        None,
+        "Run whose state this run begins with, and whose flags it has unless they are given: "
+        "RUN@UPDATE, RUN@best or RUN@newest (unset: the run begins with initial weights).",
+        problem=local_path.run_problem,
+    )
+    fork_position: int | None = _fork(
+        None,
+        "0: take only the parameters and moving statistics of --fork_from, and begin at position "
+        "0 (unset: go on at the position of the other run, with optimizer slots, averages and "
+        "controller).",
+        problem=must_be("0", lambda value: value == 0),
+    )
 
     epochs: float = _length(16.0, "Length of the run, in epochs.", problem=EPOCHS)
     seed: int = _length(

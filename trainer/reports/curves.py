@@ -153,7 +153,7 @@ def _points(run: RunRecord, split: str | None, name: str) -> list[Point]:
     """
     scale = 100 if name == "top1" else 1
     return [
-        {**point, "y": scale * point[name]}
+        {**point, "y": scale * point[name], "begin": run.begin}
         for point in (run.points_of(split) if split else run.points)
         if math.isfinite(point.get(name, math.nan))
     ]
@@ -230,9 +230,11 @@ def _marker(points: Sequence[Point]) -> str:
 
 
 def _xy(points: Sequence[Point], chart: _Chart) -> tuple[list[float], list[float]]:
-    """Returns the coordinates of `points`; the first step of a step function begins at x = 0."""
+    """Returns the coordinates of `points`; a step function begins where the run began."""
     xs, ys = [p[chart.x] for p in points], [p["y"] for p in points]
-    return ([0, *xs], [ys[0], *ys]) if chart.steps and xs else (xs, ys)
+    if chart.steps and xs:
+        return [points[0]["begin"][chart.x], *xs], [ys[0], *ys]
+    return xs, ys
 
 
 def _mean(curves: Sequence[Sequence[Point]]) -> list[Point]:

@@ -6,12 +6,12 @@ import os
 import pathlib
 import re
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from trainer.config import flagfile
 from trainer.errors import UserError
-from trainer.run_dir import class_evaluation, directory, metrics
+from trainer.run_dir import class_evaluation, directory, lineage, metrics
 from trainer.run_dir import result as results
 from trainer.run_dir.model_source import is_export
 from trainer.sweep import outcomes
@@ -22,6 +22,7 @@ from trainer.system.typed_json import DamagedError
 DIVERGED = "diverged"
 _FILES = ("flags.txt", "metrics.jsonl", "result.json")  # A run directory has one of these files.
 _MOST_BYTES = 2**20  # Largest size of a file that should have only a few lines.
+_AT_ZERO: Mapping[str, float] = {"epoch": 0, "update": 0}
 _LONGEST_NOTE = 300  # Largest number of characters of a note that is taken from a file.
 
 
@@ -33,7 +34,8 @@ class RunRecord:
       name: a path that identifies the run in the report.
       flags: values of the flags that change what is learned, by name; {} if flags.txt cannot be
         read. --evaluate_with is included if the run averages its parameters.
-      points: logged points of all splits, in the order of updates.
+      points: logged points of all splits, in the order of updates. A forked run also has the last
+        evaluations of the run that it began with.
       result: the content of result.json; None if it is missing or cannot be read.
       state: "finished", "running", "killed", DIVERGED, "failed" or "not finished". Only a point of
         a sweep may be "failed". A run is "not finished", for example, after a signal.
@@ -41,6 +43,7 @@ class RunRecord:
       evaluation: the content of evaluation.json; None if it is missing or cannot be read.
       evaluated_with: "ema" if the results were measured with the average of the parameters, "plain"
         if they were measured with the parameters themselves. None if the run has no average.
+      begin: epoch and update at which the run began; not 0 for a forked run.
     """
 
     name: str
@@ -51,6 +54,7 @@ class RunRecord:
     notes: list[str]
     evaluation: dict[str, Any] | None = None
     evaluated_with: str | None = None
+    begin: Mapping[str, float] = dataclasses.field(default_factory=lambda: _AT_ZERO)
 
     def points_of(self, split: str) -> list[dict[str, Any]]:
         """Returns the points of `split`."""
@@ -139,12 +143,14 @@ def read(folder: pathlib.Path, name: str) -> RunRecord:
     notes: list[str] = []
     flags, counts = _flags(folder / "flags.txt", notes)
     points = _points(folder / "metrics.jsonl", notes)
+    before, begin = _fork(folder, flags, notes)
+    points = [*before, *points]
     result = _result(folder, points, notes)
     if result and (resumes := result.get("resumes")):
         notes.append(f"resumed {resumes} times" if resumes > 1 else "resumed")
     evaluation = _evaluation(folder, notes)
     state = _state(folder, result, notes)
-    found = RunRecord(name, flags, points, result, state, notes, evaluation, counts)
+    found = RunRecord(name, flags, points, result, state, notes, evaluation, counts, begin)
     return dataclasses.replace(found, notes=[*notes, *_note_on_other_parameters(found)])
 
 
@@ -189,6 +195,23 @@ def _points(path: pathlib.Path, notes: list[str]) -> list[dict[str, Any]]:
     if others := len(points) - len(placed):
         notes.append(f"metrics.jsonl has {others:,} points without an epoch, which are left out")
     return sorted(placed, key=lambda point: point["update"])
+
+
+def _fork(
+    folder: pathlib.Path, flags: Mapping[str, str], notes: list[str]
+) -> tuple[list[dict[str, Any]], Mapping[str, float]]:
+    """Returns the last evaluations before the run's fork, if any, and where the run began."""
+    try:
+        found = lineage.read(folder)
+    except UserError as error:
+        notes.append(f"{lineage.FILE} is damaged: {str(error).partition(chr(10))[0]}")
+        return [], _AT_ZERO
+    if found is None:
+        return [], _AT_ZERO
+    notes += found.lines()
+    if flags.get("fork_position") == "0":
+        return [], _AT_ZERO
+    return list(found.evaluations.values()), {"epoch": found.epoch, "update": found.update}
 
 
 def _result(

@@ -157,6 +157,7 @@ def _claimable(path: pathlib.Path) -> bool:
     # If a point of a sweep fails before it writes its flags, the sweep makes `tensorboard`
     # for the point's row of TensorBoard's HParams table.
     early |= {"bad_examples.txt", OUTPUT, "secret", "tensorboard", "bucket.json", "fetched.json"}
+    early |= {"forked_from.json", "forked_from.json.tmp"}
     if not path.is_dir():
         return False
     # With --image_sizes, there is a micro_batch_<size>.json for each size.
@@ -219,7 +220,8 @@ def _check_same(path: pathlib.Path, flagfile: str) -> None:
     if differences := flagfiles.learned_differences(kept, flagfile):
         raise UserError(
             f"--model_dir={path} holds a run with other flags: {flagfiles.listed(differences)}.\n"
-            "Give the flags that it was started with, or name another folder."
+            "Give the flags that it was started with, or name another folder; there, "
+            f"--fork_from={path}@newest goes on with other flags."
         )
 
 

@@ -36,7 +36,7 @@ TAGS = {
 # Values of `split`: training, and evaluations of the plain parameters and of their average.
 SPLITS = ("train", "eval", "eval_ema")
 
-_POINT = fields(
+POINT = fields(
     {
         "split": typed_json.one_of(*SPLITS),
         "update": integer(),
@@ -77,7 +77,7 @@ def read(
     points: list[dict[str, Any]] = []
     wrong, first = 0, ""
     try:
-        for line_number, point in typed_json.read_lines(path, _POINT):
+        for line_number, point in typed_json.read_lines(path, POINT):
             if isinstance(point, typed_json.WrongError):
                 wrong += 1
                 first = first or f"line {line_number} of {path} is damaged and left out: {point}"

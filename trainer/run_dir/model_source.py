@@ -87,7 +87,19 @@ def kept_flags(command: str, config: Config) -> list[str]:
     """
     if command not in _READING:
         return []
-    folder = _source(command, config)
+    lines = recorded_flags(_source(command, config))
+    return [line for line in lines if name_of(line) not in OF_THE_MACHINE]
+
+
+def recorded_flags(folder: pathlib.Path) -> list[str]:
+    """Returns the flags of the run or export in `folder`, as command-line arguments.
+
+    The result has --order_version and --precision even if flags.txt is older than these flags, and
+    lacks flags that apply to one call.
+
+    Raises:
+      UserError: if flags.txt is damaged or cannot be read.
+    """
     try:
         text = directory.kept_flags(folder) or ""
     except OSError as error:
@@ -98,15 +110,15 @@ def kept_flags(command: str, config: Config) -> list[str]:
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     known = {*FLAGS, *(f"no{name}" for name in FLAGS)}
     for line in lines:
-        if not line.startswith("--") or _name(line) not in known:
+        if not line.startswith("--") or name_of(line) not in known:
             raise UserError(
                 f"{folder}/flags.txt has a line that is not a flag of this version: "
                 f"{line[:200]!r}.\n"
                 "Correct it, or use the version that wrote it."
             )
-    own = [line for line in lines if _name(line) not in ONE_CALL | OF_THE_MACHINE]
+    own = [line for line in lines if name_of(line) not in ONE_CALL]
     version, precision = learned(text)["order_version"], recorded_precision(text)
-    own = [line for line in own if _name(line) != "precision"]
+    own = [line for line in own if name_of(line) != "precision"]
     return [f"--order_version={version}", f"--precision={precision}", *own]
 
 
@@ -124,7 +136,7 @@ def with_kept_flags(command: str, config: Config, given: Sequence[str]) -> Confi
         return config
     if "image_size" in config.given and "eval_image_size" not in config.given:
         # The --image_size of this call replaces the --eval_image_size of the run.
-        kept = [line for line in kept if _name(line) != "eval_image_size"]
+        kept = [line for line in kept if name_of(line) != "eval_image_size"]
     try:
         parsed = command_line.parse(command, given, kept)
     except UserError as error:  # `given` alone was parsed before, so a kept flag is wrong.
@@ -142,5 +154,6 @@ def _source(command: str, config: Config) -> pathlib.Path:
     return run(config) if command == "export" else run_or_export(config)
 
 
-def _name(line: str) -> str:
+def name_of(line: str) -> str:
+    """Returns the name of the flag in `line`, as in --name=value."""
     return line[2:].partition("=")[0]

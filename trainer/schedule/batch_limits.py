@@ -7,7 +7,9 @@ from trainer.errors import UserError
 from trainer.schedule.noise_scale import Setting
 
 
-def largest_batch(config: Config, start: Setting, smallest: int, examples: int) -> int:
+def largest_batch(
+    config: Config, start: Setting, smallest: int, examples: int, *, warns: bool = True
+) -> int:
     """Returns the largest batch size that the schedule may use, in examples.
 
     The result is --max_batch_size if it is set. Otherwise, it is N/10, rounded down to a multiple
@@ -18,6 +20,7 @@ def largest_batch(config: Config, start: Setting, smallest: int, examples: int) 
       start: batch size, learning rate and momentum without annealing and warm-ups.
       smallest: smallest batch of the run, in examples; a momentum warm-up begins with it.
       examples: N, the number of training examples.
+      warns: whether to report a result above N/10.
 
     Raises:
       UserError: if --max_batch_size is below the initial batch size, or the result is above N.
@@ -31,7 +34,7 @@ def largest_batch(config: Config, start: Setting, smallest: int, examples: int) 
             f"raise it to {start.batch_size} or more, or lower --initial_batch_size."
         )
     check_fits(largest, examples)
-    if largest > examples / 10 and config.anneal != "range_test":
+    if warns and largest > examples / 10 and config.anneal != "range_test":
         logging.warning("%s", _above_a_tenth(config, start, largest, examples))
     return largest
 

@@ -6,6 +6,7 @@ and momentum).
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from trainer.config.flags import Config
 from trainer.schedule.layout import Layout
@@ -52,24 +53,34 @@ class Ramp:
     flat: bool  # True if all updates have the same Setting.
 
 
-def phases(trajectory: Trajectory, layout: Layouts) -> Iterator[Phase]:
-    """Yields the phases of `trajectory`.
+class Begin(NamedTuple):
+    """First update of a plan: its position and its number; not 0 for a forked run."""
+
+    position: int = 0
+    update: int = 0
+
+
+START = Begin()
+
+
+def phases(trajectory: Trajectory, layout: Layouts, begin: Begin = START) -> Iterator[Phase]:
+    """Yields the phases of `trajectory` from `begin` on.
 
     While the learning rate changes, each update is a phase of its own. So this function takes
     seconds if the learning rate changes in many updates. `ramps` is faster, because it does not
     visit each update. `layout` maps a batch size and an image size to their layout.
     """
-    start_update = 0
-    for part in _joined(part for span in spans(trajectory) for part in _single(trajectory, span)):
+    start_update, run = begin.update, spans(trajectory, begin.position)
+    for part in _joined(part for span in run for part in _single(trajectory, span)):
         yield _phase(trajectory, part, start_update, layout)
         start_update += part.updates
 
 
-def ramps(trajectory: Trajectory, layout: Layouts) -> list[Ramp]:
-    """Returns all updates of `trajectory` as ramps; `layout` is as in `phases`."""
+def ramps(trajectory: Trajectory, layout: Layouts, begin: Begin = START) -> list[Ramp]:
+    """Returns all updates of `trajectory` from `begin` on as ramps; see `phases` for `layout`."""
     found: list[Ramp] = []
-    start_update = 0
-    for part in _joined(part for span in spans(trajectory) for part in _steady(trajectory, span)):
+    start_update, run = begin.update, spans(trajectory, begin.position)
+    for part in _joined(part for span in run for part in _steady(trajectory, span)):
         first = last = _phase(trajectory, part, start_update, layout)
         if not part.flat:
             at = part.position_of(part.updates - 1)

@@ -35,9 +35,8 @@ class Span:
         return self.position + update * self.first.batch_size
 
 
-def spans(trajectory: Trajectory) -> Iterator[Span]:
-    """Yields the consecutive spans of the whole run."""
-    position = 0
+def spans(trajectory: Trajectory, position: int = 0) -> Iterator[Span]:
+    """Yields the consecutive spans of the run from `position` on."""
     while position < trajectory.end:
         span = next_span(trajectory, position, trajectory.end)
         yield span

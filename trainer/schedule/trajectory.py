@@ -125,17 +125,20 @@ def unfreeze_position(config: Config, examples: int) -> int | None:
     return position_of(epochs, examples)
 
 
-def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
-    """Returns the trajectory that the flags describe, for `examples` training examples.
+def scaling_of(config: Config) -> Scaling:
+    """Returns the rule by which the learning rate depends on the batch size and the momentum."""
+    return Scaling(
+        {"linear": 1.0, "sqrt": 0.5, "none": 0.0}[config.scaling],
+        momentum_counts=config.optimizer not in ADAPTIVE,
+    )
 
-    The batch sizes do not depend on `replicas`, but replicas × ghost batch must divide each size.
+
+def start_of(config: Config) -> Setting:
+    """Returns the Setting of a run without annealing, warm-ups and range test.
 
     Raises:
-      UserError: if flags exclude each other; if the initial values contradict the reference
-        (noise_scale.py); if the largest batch is below the initial batch or above `examples`; or if
-        replicas × ghost batch does not divide a batch.
+      UserError: if the initial values contradict the reference (noise_scale.py).
     """
-    ghost = config.ghost_batch_size
     reference = _reference(config)
     momentum_asked = config.momentum or reference.momentum
     if config.optimizer == "sgd" and momentum_asked:
@@ -143,18 +146,30 @@ def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
             f"--optimizer=sgd cannot have a momentum of {momentum_asked:g}: "
             "use --optimizer=momentum, or leave --momentum and --base_momentum out."
         )
-    scaling = Scaling(
-        {"linear": 1.0, "sqrt": 0.5, "none": 0.0}[config.scaling],
-        momentum_counts=config.optimizer not in ADAPTIVE,
-    )
-    start = noise_scale.solve(
+    return noise_scale.solve(
         reference,
         learning_rate=config.initial_learning_rate,
         batch_size=config.initial_batch_size,
         momentum=config.momentum,
-        ghost_batch_size=ghost,
-        scaling=scaling,
+        ghost_batch_size=config.ghost_batch_size,
+        scaling=scaling_of(config),
     )
+
+
+def from_config(config: Config, examples: int, replicas: int, *, warns: bool = True) -> Trajectory:
+    """Returns the trajectory that the flags describe, for `examples` training examples.
+
+    The batch sizes do not depend on `replicas`, but replicas × ghost batch must divide each size.
+    If `warns` is true, a largest batch above a tenth of the examples is reported.
+
+    Raises:
+      UserError: if flags exclude each other; if the initial values contradict the reference
+        (noise_scale.py); if the largest batch is below the initial batch or above `examples`; or if
+        replicas × ghost batch does not divide a batch.
+    """
+    ghost = config.ghost_batch_size
+    reference, scaling = _reference(config), scaling_of(config)
+    start = start_of(config)
     if config.anneal == "range_test":
         start = _range_end(config, start)
     lowest = _first_momentum(config, start, reference, scaling)
@@ -163,7 +178,7 @@ def from_config(config: Config, examples: int, replicas: int) -> Trajectory:
     batch_limits.check_fits(start.batch_size, examples)
     layout.check_divides("initial batch size", start.batch_size, replicas, ghost)
     smallest = momentum.first_batch(start, lowest, ghost)
-    largest = batch_limits.largest_batch(config, start, smallest, examples)
+    largest = batch_limits.largest_batch(config, start, smallest, examples, warns=warns)
     grows = config.anneal_with != "learning_rate" or config.anneal == "measured"
     limit, floor = largest if grows else start.batch_size, batch_limits.anneal_floor(config)
     limits = BatchLimits(smallest, limit, floor, scaling, config.momentum_to)

@@ -14,6 +14,7 @@ def text(
     schedule: Trajectory,
     replicas: int,
     micro_batch_sizes: Mapping[int | None, int],
+    begin: plan.Begin,
 ) -> str:
     """Returns the plan of a run as a table, followed by notes.
 
@@ -25,13 +26,14 @@ def text(
       replicas: number of replicas over all processes.
       micro_batch_sizes: largest micro-batch of a replica, in examples, by the side of the images in
         pixels; the key is None if the side does not change during the run.
+      begin: first update of the run; not 0 for a forked run.
     """
     ghost = config.ghost_batch_size
 
     def layout(batch_size: int, image_size: int | None) -> Layout:
         return lay_out(batch_size, replicas, ghost, micro_batch_sizes[image_size])
 
-    ramps = plan.ramps(schedule, layout)
+    ramps = plan.ramps(schedule, layout, begin)
     phases = [ramp.first for ramp in ramps]
     whole = {phase.batch_size for phase in phases if phase.micro_batch_size == phase.batch_size}
     lines = [

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -18,9 +18,10 @@ from trainer.distributed.strategy import compiles_by_xla, on_cpu
 from trainer.nn import freezing, layer_groups, model_configuration
 from trainer.nn.losses import Loss, TrainingLoss
 from trainer.nn.transfer import Transfer
-from trainer.run_dir import directory, training_data
+from trainer.run_dir import directory, lineage, training_data
 from trainer.run_dir.checkpoint_names import found
 from trainer.run_dir.checkpoints import Checkpoints, NoCheckpoints
+from trainer.run_dir.lineage import Lineage
 from trainer.run_dir.training_data import TrainingData
 from trainer.schedule import averaging, trajectory
 from trainer.system import memory
@@ -30,6 +31,7 @@ from trainer.training import (
     balance,
     batches,
     driving,
+    fork,
     micro_batch_search,
     precision,
     pretrained,
@@ -101,13 +103,17 @@ def set_up(
     begins = group.chief and not found(path / "checkpoints")
     # --init_from is checked before the data are read, because reading may take minutes.
     source = pretrained.find(config) if config.init_from and begins else None
+    parent = fork.find(config) if config.fork_from and begins else None
     examples, validation = setup.load_splits(config, kept, bad, group)
     found_hosts = hosts.of(strategy)
     driving.start(config, found_hosts, examples, validation)
     schedule = trajectory.from_config(config, examples.examples, replicas)
+    forked = _lineage(config, path, parent, schedule) if kept else None
     data = setup.training_data_of(config, kept, bad, examples)
     balanced = balance.from_config(config, examples, data, bad, group)
     before = memory.memory_usage(strategy.extended.worker_devices)
+    if parent:
+        data = fork.preprocessed(data, parent)
     data, model, loaded = _model(config, data, strategy, group, source)
     if config.freeze and begins:
         for line in freezing.warnings(config.freeze, model, loaded):
@@ -121,14 +127,19 @@ def set_up(
     micro_batch_sizes = micro_batch_search.from_config(
         config, path, schedule, phases.step_of_all, training_batches, group, before
     )
-    log(run_plan.text(config, schedule, replicas, micro_batch_sizes))
-    checkpoints, state = _restore(config, path, phases, data, own, group)
+    begin = fork.begin(config, forked)
+    log(run_plan.text(config, schedule, replicas, micro_batch_sizes, begin))
+    first = functools.partial(fork.restore, parent, config, phases, schedule) if parent else None
+    checkpoints, state = _restore(config, path, phases, data, own, group, first)
+    if parent and forked:
+        fork.keep(path, forked)
     outputs = open_outputs(
         config, path, checkpoints, state, data, end=schedule.end, chief=group.chief
     )
     if loaded:
         write_atomic(path / pretrained.FILE, loaded.table())
-        outputs.save(state)  # A restart reads this checkpoint and not the pretrained weights.
+    if loaded or parent:
+        outputs.save(state)  # A restart reads this checkpoint and not the other run's weights.
     return Run(
         path,
         bad,
@@ -144,6 +155,16 @@ def set_up(
         state,
         outputs,
     )
+
+
+def _lineage(
+    config: Config, path: pathlib.Path, parent: fork.Parent | None, schedule: trajectory.Trajectory
+) -> Lineage | None:
+    """Returns the record of the run's fork, which begins from `parent` now if this is given."""
+    if parent is None:
+        return lineage.read(path) if config.fork_from else None
+    fork.check_order(parent, config, schedule.examples)
+    return fork.lineage_of(parent, config, schedule)
 
 
 def _model(
@@ -239,8 +260,11 @@ def _restore(
     data: TrainingData,
     configuration: str | None,
     group: ProcessGroup,
+    fork_state: Callable[[], State] | None,
 ) -> tuple[Checkpoints, State]:
     """Restores the newest checkpoint in all processes; returns the checkpoints and the state.
+
+    If the run begins as a fork, `fork_state` restores the other run's checkpoint instead.
 
     Raises:
       UserError: if the run began with other training data, or the checkpoint cannot be used.
@@ -250,7 +274,8 @@ def _restore(
         if group.chief
         else NoCheckpoints()
     )
-    state = share(restore(checkpoints, phases), phases, group)
+    own = fork_state() if fork_state else restore(checkpoints, phases)
+    state = share(own, phases, group)
     checkpoints.variables, step = phases.variables(), phases.step
     step.starts = state.statistics_starts or {}
     training_data.check_learned(state.training_data, data, path / training_data.FILE)

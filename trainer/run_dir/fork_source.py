@@ -1,0 +1,138 @@
+"""Gives a run with --fork_from the flags of the run that it begins with.
+
+The parent is the run that --fork_from names, and the child is the run that begins with its state.
+The parent's flags are the defaults of the child's flags. The child's initial batch size, learning
+rate and momentum are computed from the parent's, at equal noise scale.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from trainer.buckets.url import parse as parse_url
+from trainer.config import command_line
+from trainer.config.flagfile import OF_THE_MACHINE
+from trainer.config.flags import FLAGS, Config
+from trainer.errors import UserError
+from trainer.run_dir import lineage, model_source
+from trainer.schedule import noise_scale, trajectory
+
+# Flags that decide the initial Setting: the reference, and what differs from it.
+_REFERENCE = ("base_learning_rate", "base_batch_size", "base_momentum")
+_START = ("initial_learning_rate", "initial_batch_size", "momentum")
+# Flags that tell where a run's first parameters come from.
+_ORIGIN = ("fork_from", "fork_position", "init_from")
+
+
+class Source(NamedTuple):
+    """A parent's run directory, and the checkpoint to take: newest, best or an update."""
+
+    folder: pathlib.Path
+    checkpoint: str
+
+
+def source(config: Config) -> Source:
+    """Returns the run and the checkpoint that --fork_from names.
+
+    Raises:
+      UserError: if the run does not exist, or the checkpoint is not named.
+    """
+    text = config.fork_from or ""
+    name, _, checkpoint = text.rpartition("@")
+    if not name or not (checkpoint in ("newest", "best") or checkpoint.isdecimal()):
+        raise UserError(
+            f"--fork_from={text} does not name a checkpoint.\n"
+            f"Write {name or text}@UPDATE, {name or text}@best or {name or text}@newest."
+        )
+    if parse_url(name):
+        raise UserError(
+            f"--fork_from={text} is in a bucket, and a fork reads a local run.\n"
+            f"Copy it: python -m trainer fetch --model_dir={name} --local_dir=FOLDER"
+        )
+    folder = pathlib.Path(name)
+    if not (folder / "flags.txt").exists():
+        raise UserError(
+            f"--fork_from={text}: {name} is not a run directory, because it has no flags.txt.\n"
+            "Name the directory of a run."
+        )
+    return Source(folder, checkpoint)
+
+
+def with_parent_flags(command: str, config: Config, given: Sequence[str]) -> Config:
+    """Returns `config` with the parent's flags in place of the default values.
+
+    If the child has begun, its record of the parent's flags replaces the parent's flags.txt, so
+    that the child resumes even if the parent was moved.
+
+    Args:
+      command: name of the command.
+      config: flags in `given`.
+      given: the command line from which `config` was parsed.
+
+    Raises:
+      UserError: if the parent's flags cannot be read, or do not fit the given ones.
+    """
+    if command not in FLAGS["fork_from"].commands:
+        return config  # The flags are those of the run in --model_dir.
+    if config.fork_from is None:
+        if config.fork_position is not None:
+            raise UserError("--fork_position=0 has no effect without --fork_from: leave it out.")
+        return config
+    if config.init_from:
+        raise UserError(
+            f"--fork_from={config.fork_from} and --init_from={config.init_from} both name the "
+            "first parameters: leave one of the two out."
+        )
+    begun = lineage.of_child(config)
+    lines = begun.flags if begun else parent_flags(source(config).folder)
+    inherited = [line for line in lines if model_source.name_of(line) not in _START]
+    child = command_line.parse(command, given, inherited)
+    return _with_start(child, command_line.parse("train", (), lines), config)
+
+
+def parent_flags(folder: pathlib.Path) -> list[str]:
+    """Returns the flags of the run in `folder` that a child takes over."""
+    left_out = {*OF_THE_MACHINE, *_ORIGIN}
+    recorded = model_source.recorded_flags(folder)
+    return [line for line in recorded if model_source.name_of(line) not in left_out]
+
+
+def _with_start(child: Config, parent: Config, given: Config) -> Config:
+    """Returns `child` with the initial values that `given` has, and otherwise the parent's.
+
+    The parent's initial Setting is the reference from which missing values are computed. If the
+    user gives another reference, the initial values are computed from that one instead.
+
+    Raises:
+      UserError: if one of the runs is a range test, or the initial values contradict each other.
+    """
+    for config in (child, parent):
+        if config.anneal == "range_test":
+            raise UserError(
+                "--fork_from cannot go on with or from a range test, because its learning rate "
+                "only rises: name another run, and another --anneal."
+            )
+    if any(name in given.given for name in _REFERENCE):
+        return child
+    if all(getattr(child, name) is None for name in _START):
+        return dataclasses.replace(
+            child,
+            initial_learning_rate=parent.initial_learning_rate,
+            initial_batch_size=parent.initial_batch_size,
+            momentum=parent.momentum,
+        )
+    start = noise_scale.solve(
+        trajectory.start_of(parent),
+        learning_rate=child.initial_learning_rate,
+        batch_size=child.initial_batch_size,
+        momentum=child.momentum,
+        ghost_batch_size=child.ghost_batch_size,
+        scaling=trajectory.scaling_of(child),
+    )
+    return dataclasses.replace(
+        child,
+        initial_learning_rate=start.learning_rate,
+        initial_batch_size=start.batch_size,
+        momentum=start.momentum,
+    )

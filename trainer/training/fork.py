@@ -1,0 +1,247 @@
+"""Begins a run with the state of another run, which --fork_from names.
+
+The parent is the run that --fork_from names, and the child is the run that begins with its state. A
+position is the number of training examples that a run has consumed. The order of the examples is a
+function of the position, so a child that goes on at the parent's position must have the parent's
+order.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from trainer.config import command_line
+from trainer.config.flags import Config
+from trainer.errors import UserError
+from trainer.run_dir import checkpoint_reader, fork_source, lineage, metrics
+from trainer.run_dir.checkpoint_progress import checked
+from trainer.run_dir.lineage import Lineage
+from trainer.run_dir.training_data import TrainingData
+from trainer.schedule import plan, trajectory
+from trainer.schedule.trajectory import Trajectory
+from trainer.system.output import log
+from trainer.training.phases import Phases
+from trainer.training.state import State
+
+# Flags that decide which example has which position.
+_ORDER = ("seed", "order_version", "sampling")
+
+
+@dataclasses.dataclass(frozen=True)
+class Parent:
+    """Checkpoint of the parent.
+
+    Attributes:
+      folder: the parent's run directory.
+      path: path of the checkpoint.
+      progress: the checkpoint's progress (training/state.py).
+      config: the parent's flags.
+      flags: the same as command-line arguments.
+      data: properties of the parent's training data.
+    """
+
+    folder: pathlib.Path
+    path: pathlib.Path
+    progress: Mapping[str, Any]
+    config: Config
+    flags: list[str]
+    data: TrainingData
+
+    @property
+    def position(self) -> int:
+        """Number of examples that the parent had consumed."""
+        return int(self.progress["position"])
+
+
+def find(config: Config) -> Parent:
+    """Returns the checkpoint that --fork_from names; reads no variables.
+
+    Raises:
+      UserError: if the run or the checkpoint does not exist or cannot be read.
+    """
+    source = fork_source.source(config)
+    flags = fork_source.parent_flags(source.folder)
+    path, progress = checkpoint_reader.load(source.folder / "checkpoints", source.checkpoint, {})
+    checked(progress, f"checkpoint {path}")
+    data = checkpoint_reader.training_data(source.folder)
+    if data is None:
+        raise UserError(
+            f"--fork_from={config.fork_from}: {source.folder} keeps no training_data.json, because "
+            "an old version began it.\nResume it with this version, which writes the file."
+        )
+    parent = command_line.parse("train", (), flags)
+    if parent.model != config.model:
+        raise UserError(
+            f"--model={config.model}, but {source.folder} has --model={parent.model}: a fork has "
+            "the parameters of the other run.\nLeave --model out, or begin a run without "
+            "--fork_from."
+        )
+    return Parent(source.folder, path, progress, parent, flags, data)
+
+
+def check_order(parent: Parent, config: Config, examples: int) -> None:
+    """Checks that the child has the parent's order of examples, unless it begins at position 0.
+
+    Args:
+      parent: checkpoint of the parent.
+      config: flags of the child, with its order version.
+      examples: number of the child's training examples.
+
+    Raises:
+      UserError: if the number of examples, or a flag that decides their order, differs.
+    """
+    if config.fork_position == 0:
+        return
+    pairs = {f"--{name}": (getattr(parent.config, name), getattr(config, name)) for name in _ORDER}
+    pairs = {"the number of examples": (parent.data.examples, examples), **pairs}
+    differ = [f"{name} {old} → {new}" for name, (old, new) in pairs.items() if old != new]
+    if differ:
+        raise UserError(
+            f"--fork_from={config.fork_from} goes on at position {parent.position:,}, and the "
+            f"order of the examples is another one: {'; '.join(differ)}.\n"
+            "Give --fork_position=0, which takes the parameters and moving statistics alone."
+        )
+
+
+def lineage_of(parent: Parent, config: Config, child: Trajectory) -> Lineage:
+    """Returns the record of the fork; sets the state of the child's controller.
+
+    Args:
+      parent: checkpoint of the parent.
+      config: flags of the child.
+      child: trajectory of the child.
+
+    Raises:
+      UserError: if nothing is left to train.
+    """
+    begin = 0 if config.fork_position == 0 else parent.position
+    if begin >= child.end:
+        raise UserError(
+            f"--fork_from={config.fork_from} is at epoch {parent.position / child.examples:.2f}, "
+            f"and the run ends at epoch {config.epochs:g}.\n"
+            "Give a larger --epochs, an earlier checkpoint, or --fork_position=0."
+        )
+    before = trajectory.from_config(parent.config, parent.data.examples, 1, warns=False)
+    if control := parent.progress.get("control"):
+        before.control.load_state_dict(control)
+        if _same_controller(parent, config):
+            child.control.load_state_dict(control)
+    at, after = before.at(parent.position), child.at(begin)
+    update = int(parent.progress["update"])
+    return Lineage(
+        fork_from=config.fork_from or "",
+        run=str(parent.folder.resolve()),
+        update=update,
+        position=parent.position,
+        epoch=parent.position / parent.data.examples,
+        flags=parent.flags,
+        before=vars(at) | {"noise_scale": before.noise_scale(at)},
+        after=vars(after) | {"noise_scale": child.noise_scale(after)},
+        evaluations=_last_evaluations(parent.folder, update),
+    )
+
+
+def preprocessed(data: TrainingData, parent: Parent) -> TrainingData:
+    """Returns `data` with the parent's preprocessing, which its parameters were trained with.
+
+    Raises:
+      UserError: if the classes differ from the parent's.
+    """
+    if data.class_names != parent.data.class_names:
+        raise UserError(
+            f"{parent.folder} has learned other classes than those of this --dataset: a fork has "
+            "the parameters of the other run.\nUse --init_from for other classes."
+        )
+    kept = {name: getattr(parent.data, name) for name in ("mean", "std", "preprocessing")}
+    return dataclasses.replace(data, **kept)
+
+
+def restore(parent: Parent, config: Config, phases: Phases, child: Trajectory) -> State:
+    """Reads the parent's variables into the child's, and returns the child's first state.
+
+    Args:
+      parent: checkpoint of the parent.
+      config: flags of the child.
+      phases: the child's training steps, which have the variables.
+      child: trajectory of the child, after `lineage_of` has set its controller.
+
+    Raises:
+      UserError: if the variables do not fit the child's model.
+    """
+    if config.fork_position == 0:
+        return _settled(parent, phases)
+    phases.move_to(parent.position)
+    variables = phases.variables()
+    new_slots = _reason_for_new_slots(parent, config)
+    if new_slots:
+        variables = {name: group for name, group in variables.items() if name != "slots"}
+        log(f"the optimizer's slots are new, because {new_slots}")
+    had_average = parent.config.ema_decay is not None
+    if "averages" in variables and not had_average:
+        variables = {name: group for name, group in variables.items() if name != "averages"}
+    checkpoint_reader.load(parent.path.parent, str(parent.path), variables)
+    if phases.step.average and not had_average:
+        _copy_weights(phases)
+        log("the average of the parameters begins with their present values")
+    progress = {**parent.progress, "control": child.control.state_dict()}
+    if parent.progress.get("control") and not _same_controller(parent, config):
+        log(f"--anneal={config.anneal} does not take over the state of {parent.config.anneal}")
+    if new_slots:
+        progress["metric_noise"] = {}
+    # The best evaluation is one of the parent's checkpoints, which the child does not have.
+    return State(**progress | {"best": None, "resumes": 0, "window": {}, "training_data": {}})
+
+
+def _settled(parent: Parent, phases: Phases) -> State:
+    """Reads the parent's parameters and moving statistics, for a run that begins at position 0."""
+    weights = {"weights": phases.variables()["weights"]}
+    checkpoint_reader.load(parent.path.parent, str(parent.path), weights)
+    _copy_weights(phases)
+    # A start of None stands for moving statistics that were loaded.
+    phases.step.starts = dict.fromkeys(phases.step.starts)
+    return State(
+        statistics_starts=phases.step.starts,
+        model_configuration=parent.progress.get("model_configuration"),
+    )
+
+
+def _copy_weights(phases: Phases) -> None:
+    """Makes the average of each weight, if there is one, equal to the weight."""
+    if average := phases.step.average:
+        for weight, averaged in zip(phases.variables()["weights"], average.variables, strict=True):
+            averaged.assign(weight.numpy())
+
+
+def _same_controller(parent: Parent, config: Config) -> bool:
+    return config.fork_position != 0 and parent.config.anneal == config.anneal
+
+
+def _reason_for_new_slots(parent: Parent, config: Config) -> str:
+    """Returns why the parent's optimizer slots do not fit the child; "" if they fit."""
+    for name in ("optimizer", "freeze", "unfreeze_epochs"):
+        old, new = getattr(parent.config, name), getattr(config, name)
+        if old != new:
+            return f"--{name} was {old or 'unset'} and is {new or 'unset'}"
+    return ""
+
+
+def _last_evaluations(folder: pathlib.Path, update: int) -> dict[str, dict[str, Any]]:
+    """Returns the last evaluation of each split up to `update`, as in the run's metrics.jsonl."""
+    points = [p for p in metrics.read(folder / "metrics.jsonl") if p["update"] <= update]
+    return {point["split"]: point for point in points if point["split"] != "train"}
+
+
+def begin(config: Config, found: Lineage | None) -> plan.Begin:
+    """Returns the position and the number of a run's first update; `found` is its lineage."""
+    if found is None or config.fork_position == 0:
+        return plan.START
+    return plan.Begin(found.position, found.update)
+
+
+def keep(path: pathlib.Path, found: Lineage) -> None:
+    """Logs the fork, and writes its record into the run directory `path`."""
+    for line in found.lines():
+        log(line)
+    path.mkdir(parents=True, exist_ok=True)
+    lineage.write(path, found)
