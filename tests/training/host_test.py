@@ -52,11 +52,21 @@ def photos(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory):
+    """The folders of two hosts that wait for programs, and the value of --tpu."""
+    found = [tmp_path_factory.mktemp(name) for name in ("host0", "host1")]
+    with pod.hosts(*found) as (_, addresses):
+        yield found, addresses
+
+
 @pytest.fixture
-def folders(photos, tmp_path):
+def folders(photos, tmp_path, hosts):
     """The folders of host 0, host 1 and the program, each with its own copy of the images."""
-    found = [tmp_path / name for name in ("host0", "host1", "program")]
-    for folder in found:
+    (program := tmp_path / "program").mkdir()
+    for folder in (found := [*hosts[0], program]):
+        shutil.rmtree(folder / "photos", ignore_errors=True)
+        (folder / pod.MADE).unlink(missing_ok=True)
         shutil.copytree(photos, folder / "photos")
     return found
 
@@ -84,16 +94,14 @@ def one_process(folder, position, size):
     return {int(first): pod.digest(*values) for *values, first in made}
 
 
-def test_two_hosts_make_their_shares_and_train_as_one_process_does(folders):
-    *hosts, program = folders
+def test_two_hosts_make_their_shares_and_train_as_one_process_does(folders, hosts):
+    *own, program = folders
     for folder in folders:
         cut(folder)
     flags = [*FLAGS, "--skip_bad_examples"]
-    with pod.hosts(*hosts) as (_, addresses):
-        pod.train(addresses, program, *flags, "--stop_at_epoch=1")
-    shares = [dict(pod.made(host)) for host in hosts]
-    with pod.hosts(*hosts) as (_, addresses):  # The batch grows after the run has resumed.
-        pod.train(addresses, program, *flags)
+    pod.train(hosts[1], program, *flags, "--stop_at_epoch=1")
+    shares = [dict(pod.made(host)) for host in own]
+    pod.train(hosts[1], program, *flags)  # The batch grows after the run has resumed.
 
     replicas = [{position // 16 % 4 for position in share} for share in shares]
     assert replicas == [{0, 1}, {2, 3}]
@@ -116,48 +124,51 @@ def test_two_hosts_make_their_shares_and_train_as_one_process_does(folders):
         np.testing.assert_allclose(*losses, rtol=2e-5)
 
 
-def test_an_error_of_a_host_ends_the_run_with_its_name(folders):
-    *hosts, program = folders
-    cut(hosts[1])
-    with pod.hosts(*hosts) as (_, addresses):
-        lines = pod.train(addresses, program, *FLAGS, "--epochs=30", status=2)
+def test_an_error_of_a_host_ends_the_run_with_its_name(folders, hosts):
+    _, second, program = folders
+    cut(second)
+    lines = pod.train(hosts[1], program, *FLAGS, "--epochs=30", status=2)
     assert lines[-2].startswith("crescendo train: host 1: photos/train/0/40.jpg cannot be used: ")
     assert lines[-1].startswith("Repair or remove it, or give --skip_bad_examples")
 
 
-def test_hosts_without_the_same_data_are_refused_before_training(folders):
-    *hosts, program = folders
-    (hosts[1] / "photos/train/0/0.jpg").unlink()
-    with pod.hosts(*hosts) as (_, addresses):
-        first, second = pod.train(addresses, program, *FLAGS, status=2)[-2:]
-        assert "host 1 has 319 examples" in first
-        assert second.endswith("give all hosts the same data.")
-        shutil.rmtree(hosts[0] / "photos")
-        lines = pod.train(addresses, program, *FLAGS, status=2)
+def test_hosts_without_the_same_data_are_refused_before_training(folders, hosts):
+    first, second, program = folders
+    (second / "photos/train/0/0.jpg").unlink()
+    problem, remedy = pod.train(hosts[1], program, *FLAGS, status=2)[-2:]
+    assert "host 1 has 319 examples" in problem
+    assert remedy.endswith("give all hosts the same data.")
+    shutil.rmtree(first / "photos")
+    lines = pod.train(hosts[1], program, *FLAGS, status=2)
     assert lines[-2].startswith("crescendo train: host 0: ")
     assert "photos" in lines[-2]
 
 
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP])
-def test_the_loss_of_a_host_ends_the_run_with_status_76(folders, sent):
-    *hosts, program = folders
-    with pod.hosts(*hosts) as (processes, addresses):
-        flags = [*FLAGS, "--epochs=1000", "--worker_timeout=8"]
-        process = pod.start(addresses, program, *flags)
-        pod.wait_for(program / "program.log", "eval loss", process)
-        if sent == signal.SIGSTOP:
-            (other := program / "other").mkdir()
-            lines = pod.train(addresses, other, *flags, status=75)
-            assert lines[-1].startswith("crescendo train: host 0 (127.0.0.1:")
-            assert lines[-1].endswith("is in use by another program: wait for it, or end it.")
-        processes[1].send_signal(sent)
-        assert process.wait(timeout=100) == 76
-    lines = (program / "program.log").read_text().splitlines()
-    (first,) = [line for line in lines if line.startswith("crescendo train: ")]
-    assert first.startswith("crescendo train: host 1 ")
-    assert " is lost: " in first  # By TensorFlow's error, or because TensorFlow waits.
-    remedy = lines[lines.index(first) + 1]
-    assert remedy.startswith("Start all hosts and the program again")
+def test_the_loss_of_a_host_ends_the_run_with_status_76(photos, tmp_path):
+    """A host that is stopped, and one that is killed; meanwhile, no other program gets a host."""
+    names = ("host0", "host1", "program", "other")
+    *own, program, other = (tmp_path / name for name in names)
+    for folder in (*own, program, other):
+        shutil.copytree(photos, folder / "photos")
+    flags = [*FLAGS, "--epochs=1000", "--worker_timeout=8"]
+    with pod.hosts(*own) as (processes, addresses):
+        for sent in (signal.SIGSTOP, signal.SIGKILL):
+            process = pod.start(addresses, program, *flags)
+            pod.wait_for(program / "program.log", "eval loss", process)
+            if sent == signal.SIGSTOP:
+                lines = pod.train(addresses, other, *flags, status=75)
+                assert lines[-1].startswith("crescendo train: host 0 (127.0.0.1:")
+                assert lines[-1].endswith("is in use by another program: wait for it, or end it.")
+            processes[1].send_signal(sent)
+            assert process.wait(timeout=100) == 76
+            lines = (program / "program.log").read_text().splitlines()
+            (first,) = [line for line in lines if line.startswith("crescendo train: ")]
+            assert first.startswith("crescendo train: host 1 ")
+            assert " is lost: " in first  # By TensorFlow's error, or because TensorFlow waits.
+            remedy = lines[lines.index(first) + 1]
+            assert remedy.startswith("Start all hosts and the program again")
+            if sent == signal.SIGSTOP:
+                processes[1].send_signal(signal.SIGCONT)
 
 
 def test_a_host_answers_only_the_program_that_started_it_last(photos):

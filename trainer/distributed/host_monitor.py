@@ -39,6 +39,13 @@ _GRACE = 10.0  # Seconds to wait for TensorFlow's own error, whose message is mo
 _REMEDY = "Start all hosts and the program again: the run resumes from its last checkpoint."
 
 
+class _Loss:
+    """The first loss of a host that this process has noticed."""
+
+    noticed = threading.Event()
+    host = ""
+
+
 class Programs:
     """The program that may use this host: the first one that connects, while it is connected."""
 
@@ -101,6 +108,7 @@ def watched(addresses: Sequence[str], timeout: float) -> Iterator[None]:
       TryAgainError: if another program uses a host.
     """
     done = threading.Event()
+    _Loss.noticed.clear()
     with contextlib.ExitStack() as stack:
         lines = {}
         for index, address in enumerate(addresses):
@@ -112,14 +120,22 @@ def watched(addresses: Sequence[str], timeout: float) -> Iterator[None]:
             def lost(index: int) -> None:
                 problem = f"this program was silent for {timeout:g} s, and its hosts gave it up."
                 if index:
-                    host = f"host {index - 1} ({addresses[index - 1]})"
-                    problem = f"{host} is lost: it has ended, or was silent for {timeout:g} s."
+                    _Loss.host = f"host {index - 1} ({addresses[index - 1]})"
+                    _Loss.noticed.set()
+                    problem = (
+                        f"{_Loss.host} is lost: it has ended, or was silent for {timeout:g} s."
+                    )
                 _end(problem, done)
 
             heartbeat = Heartbeat(lines, timeout, lost)
             stack.callback(heartbeat.leave, False)
         stack.callback(done.set)
         yield
+
+
+def lost_host(seconds: float = 2.0) -> str:
+    """Returns the first lost host, as text; "" if no loss is noticed within some seconds."""
+    return _Loss.host if _Loss.noticed.wait(seconds) else ""
 
 
 def _connect(index: int, address: str, timeout: float) -> Line:

@@ -5,7 +5,7 @@ import importlib.metadata
 import re
 from typing import TYPE_CHECKING
 
-from trainer.distributed import host_connection, tpu_api
+from trainer.distributed import host_connection, host_monitor, tpu_api
 from trainer.distributed.tpu_address import TpuAddress
 from trainer.errors import LostWorkerError, UserError
 
@@ -107,9 +107,8 @@ def _lost_host(tpu: TpuAddress, error: Exception) -> str:
     """Returns a text about the loss of a host of a slice, with the first cause in `error`."""
     text = str(error)
     cause = re.search(r"^\s*\(0\)\s*(.+)$", text, re.MULTILINE)  # One of several root errors.
-    task = re.search(r"/task:(\d+)", text)
-    host = f"host {task[1]}" if task else "a host"
-    return f"{host} of {tpu} is lost: {cause[1] if cause else text.splitlines()[0]}"
+    host = host_monitor.lost_host() or f"a host of {tpu}"
+    return f"{host} is lost: {cause[1] if cause else text.splitlines()[0]}"
 
 
 def _numbers(version: str) -> tuple[int, ...]:

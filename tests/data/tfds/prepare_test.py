@@ -109,8 +109,11 @@ def test_a_damaged_package_is_refused_by_the_checksums(monkeypatch, tmp_path):
 
 
 @needs_debian
-def test_of_two_processes_one_downloads(internet, no_package, tmp_path):
-    """One process downloads through TFDS; the other waits and uses its files."""
+def test_one_process_downloads_and_its_child_is_waited_for(internet, no_package, tmp_path):
+    """One process begins to prepare a set, and is killed. The other one waits for its child.
+
+    TFDS works on in the child, and a second build at the same time would fail.
+    """
     restore_gzip_headers(DEBIAN_FASHION_MNIST, internet)
     program = (
         "import pathlib, sys\n"
@@ -120,25 +123,20 @@ def test_of_two_processes_one_downloads(internet, no_package, tmp_path):
     )
     data_dir = tmp_path / "data"
     command = [sys.executable, "-c", program, str(data_dir)]
-    children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    assert [child.communicate()[0].strip() for child in children] == ["10000", "10000"]
-    assert [child.returncode for child in children] == [0, 0]
-    assert [path.name for path in (data_dir / "fashion_mnist").iterdir()] == ["3.0.1"]
 
+    def start():
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
-@needs_debian
-def test_the_child_of_a_killed_process_is_waited_for(tmp_path):
-    """TFDS works on in the child, and a second build at the same time would fail."""
-    program = "import sys; from trainer.data.tfds.prepare import prepare; prepare(*sys.argv[1:])"
-    first = subprocess.Popen([sys.executable, "-c", program, "fashion_mnist", str(tmp_path)])
-    while not list(tmp_path.glob("fashion_mnist/*")):
+    first = start()
+    while not list(data_dir.glob("fashion_mnist/*")):
         assert first.poll() is None
         time.sleep(0.05)
+    others = [start() for _ in range(2)]
     first.kill()
     first.wait()
-    found = prepare("fashion_mnist", str(tmp_path))
-    assert found.info.splits["test"].num_examples == 10_000
-    assert [path.name for path in (tmp_path / "fashion_mnist").iterdir()] == ["3.0.1"]
+    assert [other.communicate()[0].strip() for other in others] == ["10000", "10000"]
+    assert [other.returncode for other in others] == [0, 0]
+    assert [path.name for path in (data_dir / "fashion_mnist").iterdir()] == ["3.0.1"]
 
 
 def test_the_error_without_a_network_says_what_to_do(no_network, tmp_path):
