@@ -1,3 +1,39 @@
-"""Crescendo, a distributed trainer that grows the batch instead of lowering the learning rate."""
+"""Crescendo, a distributed trainer that grows the batch instead of lowering the learning rate.
+
+The public names are in `__all__`; docs/python.md shows each of them. `import trainer` imports
+nothing else: a name is imported when it is first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trainer.api.planning import plan as plan
+    from trainer.api.planning import trajectory as trajectory
+    from trainer.errors import NonFiniteLossError as NonFiniteLossError
+    from trainer.errors import UserError as UserError
 
 __version__ = "0.1.0"
+
+# Maps each public name to its module. A name must not be the name of a folder of this package.
+_MODULES = {
+    "plan": "trainer.api.planning",
+    "trajectory": "trainer.api.planning",
+    "NonFiniteLossError": "trainer.errors",
+    "UserError": "trainer.errors",
+}
+
+__all__ = [*_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first used."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'trainer' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

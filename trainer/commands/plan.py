@@ -8,7 +8,7 @@ import dataclasses
 import json
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from trainer.config import image_sizes
@@ -24,6 +24,36 @@ from trainer.system.output import say, width
 from trainer.system.typed_json import DamagedError, problem
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Plan:
+    """Content of a plan.
+
+    Attributes:
+      schedule: trajectory of the run.
+      layout: maps a batch size and an image size to a layout.
+      ramps: phases, where consecutive phases of a ramp are condensed.
+      machines: machines of the run; None if no cost is requested or known.
+      values: all that --format=json prints, except for the phases.
+      lines: notes about the plan.
+    """
+
+    schedule: trajectory.Trajectory
+    layout: plan.Layouts
+    ramps: Sequence[plan.Ramp]
+    machines: cost.Machines | None
+    values: Mapping[str, Any]
+    lines: Sequence[str]
+
+    def phases(self) -> Iterator[dict[str, Any]]:
+        """Yields the phases as --format=json prints them, in order.
+
+        A phase is a series of updates with equal settings, such as the batch size.
+        """
+        for phase in plan.phases(self.schedule, self.layout):
+            costs = vars(cost.phase_cost(phase, self.machines)) if self.machines else {}
+            yield phase.as_json() | costs
+
+
 def run(config: Config) -> int:
     """Prints the plan, and draws it if --plot is set.
 
@@ -31,6 +61,28 @@ def run(config: Config) -> int:
       UserError: if the flags contradict each other, or the number of training examples is not
         known.
     """
+    found = _plan(config)
+    if config.format == "json":
+        _write_json(found)
+    else:
+        _print(config, found)
+    _draw(config, found)
+    return 0
+
+
+def as_json(config: Config) -> dict[str, Any]:
+    """Returns the object that --format=json prints, and draws the plan if --plot is set.
+
+    Raises:
+      UserError: if `run` raises it.
+    """
+    found = _plan(config)
+    _draw(config, found)
+    return {**found.values, "phases": list(found.phases())}
+
+
+def _plan(config: Config) -> _Plan:
+    """Makes the plan; notes that do not belong to it go to stderr."""
     schedule, replicas, hosts = planned(config)
     if config.stop_at_epoch is not None:
         note = f"--stop_at_epoch={config.stop_at_epoch:g} is ignored: the plan is of the whole run"
@@ -56,27 +108,45 @@ def run(config: Config) -> int:
         rates, line = input_rate.described(config, *cost.fastest_host(counted, machines))
         found |= rates
         lines.append(line)
-    if config.format == "json":
-        found |= cost.whole(counted, machines) if machines else {}
-        found |= {"notes": lines} if lines else {}
-        _write_json(found, plan.phases(schedule, layout), machines)
-    else:
-        columns = plan.image_size_column(schedule)
-        columns |= cost.columns(machines, examples) if machines else {}
-        say(plan.uncertain(config) + plan.table(ramps, columns, width()))
-        say(f"{updates:,} updates over {config.epochs:g} epochs of {examples:,} examples")
-        for line in lines:
-            say(line)
-        if machines:
-            say(cost.summary(counted, machines))
-        elif _asks_for_cost(config):
-            say(
-                "the duration is not known: pass --plan_examples_per_second of one replica,\n"
-                "or --model_dir of a finished run"
-            )
+    found |= cost.whole(counted, machines) if machines else {}
+    found |= {"notes": lines} if lines else {}
+    return _Plan(schedule, layout, ramps, machines, found, lines)
+
+
+def _print(config: Config, found: _Plan) -> None:
+    """Prints the plan as a table with notes."""
+    machines, examples = found.machines, found.schedule.examples
+    columns = plan.image_size_column(found.schedule)
+    columns |= cost.columns(machines, examples) if machines else {}
+    say(plan.uncertain(config) + plan.table(found.ramps, columns, width()))
+    updates = found.values["total_updates"]
+    say(f"{updates:,} updates over {config.epochs:g} epochs of {examples:,} examples")
+    for line in found.lines:
+        say(line)
+    if machines:
+        say(cost.summary([ramp.first for ramp in found.ramps], machines))
+    elif _asks_for_cost(config):
+        say(
+            "the duration is not known: pass --plan_examples_per_second of one replica,\n"
+            "or --model_dir of a finished run"
+        )
+
+
+def _write_json(found: _Plan) -> None:
+    """Prints the plan as one JSON object.
+
+    Each phase is printed before the next phase is computed, because millions of phases may not fit
+    in memory.
+    """
+    sys.stdout.write(json.dumps(found.values)[:-1] + ', "phases": [')
+    for number, phase in enumerate(found.phases()):
+        sys.stdout.write((", " if number else "") + json.dumps(phase))
+    say("]}")
+
+
+def _draw(config: Config, found: _Plan) -> None:
     if config.plot:
-        plan_plot.draw(schedule, ramps, config, config.plot)
-    return 0
+        plan_plot.draw(found.schedule, found.ramps, config, config.plot)
 
 
 def _model_lines(config: Config) -> list[str]:
@@ -97,21 +167,6 @@ def _layer_groups(config: Config) -> str:
     from trainer.training import model_outline
 
     return layer_groups.table(model_outline.build(config), config.layer_decay)
-
-
-def _write_json(
-    whole: Mapping[str, Any], phases: Iterable[plan.Phase], machines: cost.Machines | None
-) -> None:
-    """Prints `whole` and the phases as one JSON object.
-
-    A phase is a series of updates with equal settings, such as the batch size. Each phase is
-    printed before the next phase is computed, because millions of phases may not fit in memory.
-    """
-    sys.stdout.write(json.dumps(whole)[:-1] + ', "phases": [')
-    for number, phase in enumerate(phases):
-        costs = vars(cost.phase_cost(phase, machines)) if machines else {}
-        sys.stdout.write((", " if number else "") + json.dumps(phase.as_json() | costs))
-    say("]}")
 
 
 def planned(
