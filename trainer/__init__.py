@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trainer.api.planning import plan as plan
     from trainer.api.planning import trajectory as trajectory
+    from trainer.api.training import Stopped as Stopped
+    from trainer.api.training import train as train
     from trainer.errors import NonFiniteLossError as NonFiniteLossError
     from trainer.errors import UserError as UserError
 
@@ -19,6 +21,8 @@ __version__ = "0.1.0"
 _MODULES = {
     "plan": "trainer.api.planning",
     "trajectory": "trainer.api.planning",
+    "train": "trainer.api.training",
+    "Stopped": "trainer.api.training",
     "NonFiniteLossError": "trainer.errors",
     "UserError": "trainer.errors",
 }
