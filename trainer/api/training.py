@@ -2,10 +2,10 @@
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from trainer.api import arguments, calls, devices
+from trainer.api import arguments, calls, devices, examples
 from trainer.api.log_listener import LogListener
 from trainer.commands import train as command
 from trainer.errors import NonFiniteLossError
@@ -31,6 +31,9 @@ def train(
     model_dir: str | os.PathLike[str],
     recipe: str | os.PathLike[str] | None = None,
     *,
+    data: Any = None,
+    evaluation_data: Any = None,
+    class_names: Sequence[str] | None = None,
     on_log: Callable[[dict[str, Any]], None] | None = None,
     **flags: object,
 ) -> dict[str, Any] | Stopped | None:
@@ -43,6 +46,13 @@ def train(
     Args:
       model_dir: the run directory, local or in a bucket.
       recipe: name of a recipe, or path of a flagfile; None: the defaults of the flags.
+      data: training examples: a pair of arrays (images uint8 [N, h, w] or [N, h, w, c], integer
+        labels [N]), or a source with __len__ and __getitem__ that returns (image, label) or
+        {"image": ..., "label": ...}. Threads call a source, several at a time. None: the examples
+        of the flag `dataset`.
+      evaluation_data: examples of the evaluations, as in `data`.
+      class_names: names of the classes of both, in the order of the labels. None: `data.classes`;
+        or "0", "1" and so on, up to the largest label of an array or to `num_classes`.
       on_log: called with each logged point, a dict as in metrics.jsonl, on the thread that trains.
         A resumed run passes only new points. If the function raises an error, the run stops with a
         checkpoint, and `train` raises the error.
@@ -59,12 +69,19 @@ def train(
       LostWorkerError: if another worker, or the TPU, is lost.
     """
     calls.prepare_keras()
-    flags = {"model_dir": model_dir, **flags}
+    flags |= examples.flags_of("trainer.train", flags, data, evaluation_data)
+    flags["model_dir"] = model_dir
+    names = examples.checked_names(class_names)
     words = arguments.words("trainer.train", flags, recipe, _OWN)
     listener = LogListener(on_log)
     with calls.configured("train", words, None) as config:
         devices.check_to_train("trainer.train", config)
-        with python_objects.giving(PythonObjects(on_log=listener)):
+        given = PythonObjects(
+            examples=examples.by_split(data, evaluation_data),
+            class_names=examples.names_of(config, names, data),
+            on_log=listener,
+        )
+        with python_objects.giving(given):
             end = command.train(config, listener.watched)
     listener.raise_error()
     if isinstance(end, NonFiniteLossError):
@@ -74,4 +91,4 @@ def train(
     return end
 
 
-_OWN = ("model_dir", "recipe", "on_log")
+_OWN = ("model_dir", "recipe", "data", "evaluation_data", "class_names", "on_log")
