@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trainer.api.planning import plan as plan
     from trainer.api.planning import trajectory as trajectory
+    from trainer.api.trained import evaluate as evaluate
+    from trainer.api.trained import load as load
+    from trainer.api.trained import predict as predict
     from trainer.api.training import Stopped as Stopped
     from trainer.api.training import train as train
     from trainer.errors import NonFiniteLossError as NonFiniteLossError
@@ -23,6 +26,9 @@ _MODULES = {
     "trajectory": "trainer.api.planning",
     "train": "trainer.api.training",
     "Stopped": "trainer.api.training",
+    "evaluate": "trainer.api.trained",
+    "predict": "trainer.api.trained",
+    "load": "trainer.api.trained",
     "NonFiniteLossError": "trainer.errors",
     "UserError": "trainer.errors",
 }

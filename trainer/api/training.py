@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from trainer.api import arguments, calls, devices, examples
+from trainer.api import arguments, calls, devices, examples, model_argument
 from trainer.api.log_listener import LogListener
 from trainer.commands import train as command
 from trainer.errors import NonFiniteLossError
@@ -31,6 +31,7 @@ def train(
     model_dir: str | os.PathLike[str],
     recipe: str | os.PathLike[str] | None = None,
     *,
+    model: Any = None,
     data: Any = None,
     evaluation_data: Any = None,
     class_names: Sequence[str] | None = None,
@@ -46,6 +47,9 @@ def train(
     Args:
       model_dir: the run directory, local or in a bucket.
       recipe: name of a recipe, or path of a flagfile; None: the defaults of the flags.
+      model: a name as in --model; a function of (image_shape, classes) that returns a Keras model;
+        or a Keras model. A Keras model is copied with its weights, from which the run begins, and
+        does not change. None: the flags' default.
       data: training examples: a pair of arrays (images uint8 [N, h, w] or [N, h, w, c], integer
         labels [N]), or a source with __len__ and __getitem__ that returns (image, label) or
         {"image": ..., "label": ...}. Threads call a source, several at a time. None: the examples
@@ -70,7 +74,8 @@ def train(
     """
     calls.prepare_keras()
     flags |= examples.flags_of("trainer.train", flags, data, evaluation_data)
-    flags["model_dir"] = model_dir
+    model_name, builder = model_argument.split(model)
+    flags |= {"model_dir": model_dir, "model": model_name}
     names = examples.checked_names(class_names)
     words = arguments.words("trainer.train", flags, recipe, _OWN)
     listener = LogListener(on_log)
@@ -79,6 +84,7 @@ def train(
         given = PythonObjects(
             examples=examples.by_split(data, evaluation_data),
             class_names=examples.names_of(config, names, data),
+            model=builder,
             on_log=listener,
         )
         with python_objects.giving(given):
@@ -91,4 +97,4 @@ def train(
     return end
 
 
-_OWN = ("model_dir", "recipe", "data", "evaluation_data", "class_names", "on_log")
+_OWN = ("recipe", "data", "evaluation_data", "class_names", "on_log")
