@@ -51,8 +51,8 @@ def test_another_name_is_an_attribute_error():
 def test_keras_with_another_backend_is_refused(monkeypatch):
     import keras
 
-    from trainer.api.calls import prepare_keras
+    from trainer.api import keras_backend
 
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(trainer.UserError, match="backend jax"):
-        prepare_keras()
+        keras_backend.prepare()

@@ -11,6 +11,7 @@ import pytest
 
 import trainer
 from tests.support import runs
+from tests.support.python_runs import FLAGS
 from tests.support.runs import digest, points, result
 from trainer.run_dir.metrics import read
 
@@ -29,10 +30,6 @@ TINY = {
     "log_every_updates": 5,
     "precision": "float32",
 }
-WORDS = [
-    f"--{name}={','.join(map(str, value)) if isinstance(value, list) else value}"
-    for name, value in TINY.items()
-]
 
 
 @pytest.fixture(scope="module")
@@ -140,24 +137,16 @@ def test_a_second_run_with_other_devices_is_refused(tmp_path, trained):
             trainer.train(tmp_path / "other", **TINY, **{name: value})
 
 
-TWO_RUNS = """
-import json, sys
-import trainer
-from tests.api.training_test import TINY
-for seed in (0, 1):
-    trainer.train(f"{sys.argv[1]}/{seed}", seed=seed, deterministic=True, **TINY)
-"""
-
-
-def test_a_second_run_in_one_process_equals_one_in_a_process_of_its_own(tmp_path):
-    command = [sys.executable, "-c", TWO_RUNS, tmp_path]
+def test_runs_in_one_process_equal_runs_in_their_own(tmp_path):
+    command = [sys.executable, "-m", "tests.support.python_runs", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    alone = tmp_path / "alone"
-    runs.train(alone, *WORDS, "--deterministic", "--seed=1")
-    assert digest(tmp_path / "1") == digest(alone) != digest(tmp_path / "0")
-    assert points(tmp_path / "1") == points(alone)
-    assert kept_flags(tmp_path / "1") == kept_flags(alone)
+    assert result(tmp_path / "source")["updates"] == 10
+    words = [f"--{name}={value}" for name, value in FLAGS.items() if name != "deterministic"]
+    runs.train(tmp_path / "alone", *words, "--deterministic", "--seed=1")
+    assert digest(tmp_path / "1") == digest(tmp_path / "alone") != digest(tmp_path / "0")
+    assert points(tmp_path / "1") == points(tmp_path / "alone")
+    assert kept_flags(tmp_path / "1") == kept_flags(tmp_path / "alone")
 
 
 def kept_flags(folder):

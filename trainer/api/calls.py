@@ -1,15 +1,13 @@
-"""Runs a command in the caller's process: prepares the process, and makes the command's Config."""
+"""Makes the Config of a command, for the command line and for Python."""
 
 import contextlib
 import dataclasses
-import os
-import sys
+import logging
 from collections.abc import Iterator, Sequence
 
 from trainer.config import command_line
 from trainer.config.flags import Config
 from trainer.data.bucket import open_folders
-from trainer.errors import UserError
 from trainer.run_dir import bucket_reading, model_source
 from trainer.system import output
 
@@ -31,24 +29,21 @@ def configured(name: str, flags: Sequence[str], log_as: str | None) -> Iterator[
     asked = command_line.parse(name, flags)
     output.log_to(log_as)
     open_folders.keep_in(asked.cache_dir)
-    with bucket_reading.local_runs(name, asked) as local:
+    with bucket_reading.local_runs(name, asked) as local, _quiet_retracing():
         config = model_source.with_kept_flags(name, local, flags)
         yield dataclasses.replace(config, model_dir=local.model_dir, runs=local.runs)
 
 
-def prepare_keras() -> None:
-    """Makes Keras use TensorFlow; must run before TensorFlow or Keras is imported here.
+@contextlib.contextmanager
+def _quiet_retracing() -> Iterator[None]:
+    """Hides TensorFlow's warning that functions of one name are traced, as in several runs."""
 
-    Raises:
-      UserError: if Keras is already imported with another backend.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Hides TensorFlow's start-up messages.
-    keras = sys.modules.get("keras")
-    if keras is None:
-        os.environ["KERAS_BACKEND"] = "tensorflow"
-    elif (backend := keras.backend.backend()) != "tensorflow":
-        raise UserError(
-            f"Keras is already imported with the backend {backend}, and this program needs "
-            "tensorflow.\n"
-            "Set KERAS_BACKEND=tensorflow before Keras is imported, and start Python again."
-        )
+    def keep(record: logging.LogRecord) -> bool:
+        return "triggered tf.function retracing" not in record.getMessage()
+
+    logger = logging.getLogger("tensorflow")
+    logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keep)

@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from trainer.api import arguments, calls
+from trainer.api import arguments, calls, keras_backend
 from trainer.config import command_line
 from trainer.schedule.trajectory import Trajectory
 
@@ -29,7 +29,7 @@ def plan(recipe: str | os.PathLike[str] | None = None, **flags: object) -> dict[
       UserError: if a flag is unknown or wrong, flags contradict each other, or the number of
         training examples is not known.
     """
-    calls.prepare_keras()
+    keras_backend.prepare()
     from trainer.commands import plan as command  # The import takes half a second.
 
     words = arguments.words("trainer.plan", flags, recipe)

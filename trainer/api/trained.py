@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from trainer.api import arguments, calls, devices, examples, model_argument
+from trainer.api import arguments, calls, devices, examples, keras_backend, model_argument
 from trainer.config.flags import Config
 from trainer.data.python.dataset import DATASET, EVALUATION
 from trainer.errors import UserError
@@ -134,7 +134,7 @@ def _reading(
     objects: Mapping[str, Any],
 ) -> Iterator[Config]:
     """Yields the Config of a command that reads a run, and gives it the objects of the call."""
-    calls.prepare_keras()
+    keras_backend.prepare()
     function = "load" if command == "export" else command
     if command == "export" and flags.get("export_dir") is not None:
         raise UserError(

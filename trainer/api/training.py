@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from trainer.api import arguments, calls, devices, examples, model_argument
+from trainer.api import arguments, calls, devices, examples, keras_backend, model_argument
 from trainer.api.log_listener import LogListener
 from trainer.commands import train as command
 from trainer.errors import NonFiniteLossError
@@ -72,7 +72,7 @@ def train(
       NotSavedError: if a file of the run cannot be written.
       LostWorkerError: if another worker, or the TPU, is lost.
     """
-    calls.prepare_keras()
+    keras_backend.prepare()
     flags |= examples.flags_of("trainer.train", flags, data, evaluation_data)
     model_name, builder = model_argument.split(model)
     flags |= {"model_dir": model_dir, "model": model_name}
