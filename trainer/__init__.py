@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from trainer.api.trained import predict as predict
     from trainer.api.training import Stopped as Stopped
     from trainer.api.training import train as train
+    from trainer.errors import ExitError as ExitError
     from trainer.errors import NonFiniteLossError as NonFiniteLossError
     from trainer.errors import UserError as UserError
     from trainer.nn.ghost_batch_norm import GhostBatchNormalization as GhostBatchNormalization
@@ -32,6 +33,7 @@ _MODULES = {
     "evaluate": "trainer.api.trained",
     "predict": "trainer.api.trained",
     "load": "trainer.api.trained",
+    "ExitError": "trainer.errors",
     "UserError": "trainer.errors",
     "NonFiniteLossError": "trainer.errors",
     # Parts for training loops of your own.

@@ -64,7 +64,7 @@ def checked_names(class_names: Sequence[str] | None) -> tuple[str, ...] | None:
         )
     if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
         raise UserError(f"class_names= has {twice[0]!r} twice: give each class a name of its own.")
-    return names
+    return tuple(map(str, names))  # numpy has a str of its own.
 
 
 def names_of(config: Config, class_names: tuple[str, ...] | None, data: Any) -> Any:

@@ -1,10 +1,7 @@
 """Passes logged points to the caller's function, and stops the run if the function fails."""
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
-
-from trainer.system import stop_signals
 
 
 class LogListener:
@@ -24,11 +21,9 @@ class LogListener:
             # The training loop stops at its next check, with a checkpoint.
             self._error = error
 
-    @contextlib.contextmanager
-    def watched(self) -> Iterator[Callable[[], bool]]:
-        """Yields a function that reports whether a signal or an error asks the run to stop."""
-        with stop_signals.shared_with_caller() as stopped:
-            yield lambda: stopped() or self._error is not None
+    def failed(self) -> bool:
+        """Returns whether the caller's function has raised an error."""
+        return self._error is not None
 
     def raise_error(self) -> None:
         """Raises the error of the caller's function, if there was one."""

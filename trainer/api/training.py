@@ -9,7 +9,7 @@ from trainer.api import arguments, calls, devices, examples, keras_backend, mode
 from trainer.api.log_listener import LogListener
 from trainer.commands import train as command
 from trainer.errors import NonFiniteLossError
-from trainer.system import python_objects
+from trainer.system import python_objects, stop_signals
 from trainer.system.python_objects import PythonObjects
 from trainer.training.stop_reason import StopReason
 
@@ -87,8 +87,9 @@ def train(
             model=builder,
             on_log=listener,
         )
+        stops = command.Stops(stop_signals.shared_with_caller, listener.failed)
         with python_objects.giving(given):
-            end = command.train(config, listener.watched)
+            end = command.train(config, stops)
     listener.raise_error()
     if isinstance(end, NonFiniteLossError):
         raise end

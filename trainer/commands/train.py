@@ -27,8 +27,22 @@ from trainer.training.stop_reason import StopReason
 # How a run ended: result.json's content, an early stop, a loss that is not finite, or None in
 # workers other than the chief.
 End = dict[str, Any] | StopReason | NonFiniteLossError | None
-# Makes a context in which a function reports whether the run was asked to stop.
-Watched = Callable[[], contextlib.AbstractContextManager[Callable[[], bool]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stops:
+    """Ways by which a run is asked to stop, with a checkpoint.
+
+    Attributes:
+      watched: makes a context in which a function reports whether a signal has arrived.
+      failed: returns whether code of the caller has failed.
+    """
+
+    watched: stop_signals.Watched = stop_signals.watched
+    failed: Callable[[], bool] = lambda: False
+
+
+_BY_SIGNALS = Stops()
 
 
 def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) -> int:
@@ -50,14 +64,14 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
 
 def train(
     config: Config,
-    watched: Watched = stop_signals.watched,
+    stops: Stops = _BY_SIGNALS,
     report: Callable[[pathlib.Path], None] | None = None,
 ) -> End:
     """Trains the run of `config`, and returns how it ended.
 
     Args:
       config: flags of the run.
-      watched: makes a context in which a function reports whether the run was asked to stop.
+      stops: ways by which the run is asked to stop.
       report: called with the path of the run directory if the run has ended or diverged.
 
     Returns:
@@ -82,18 +96,19 @@ def train(
         secret = shared_secret.find(worker, None if url else path)
         worker = dataclasses.replace(worker, secret=secret)
         if not worker.chief:
-            return _train(config, path, worker, watched)
+            return _train(config, path, worker, stops)
     if url is None:
-        return _train_in(path, config, worker, watched, report)
-    with bucket_run.owned(url, config.cache_dir, config.worker_timeout) as run:
-        return _train_in(run.path, config, worker, watched, report, run.lost)
+        return _train_in(path, config, worker, stops, report)
+    seconds = config.worker_timeout
+    with bucket_run.owned(url, config.cache_dir, seconds, stops.watched) as run:
+        return _train_in(run.path, config, worker, stops, report, run.lost)
 
 
 def _train_in(
     path: pathlib.Path,
     config: Config,
     worker: Worker | None,
-    watched: Watched,
+    stops: Stops,
     report: Callable[[pathlib.Path], None] | None,
     lost: Callable[[], str] = lambda: "",
 ) -> End:
@@ -113,7 +128,7 @@ def _train_in(
         try:
             # Other workers wait for the chief, even if the run is finished.
             if ended is None or worker:
-                end = _train(config, path, worker, watched, lost) or ended
+                end = _train(config, path, worker, stops, lost) or ended
             if report and (isinstance(end, NonFiniteLossError) or results.ended(path)):
                 report(path)
             return end
@@ -132,13 +147,17 @@ def _train(
     config: Config,
     path: pathlib.Path,
     worker: Worker | None,
-    watched: Watched,
+    stops: Stops,
     lost: Callable[[], str] = lambda: "",
 ) -> End:
     """Trains the run in `path`; returns how it ended, as `train` does."""
     process_limits.check()
     chief = worker is None or worker.chief
-    with watched() as stopped, output.log_as(chief=chief):
+    with stops.watched() as stopped, output.log_as(chief=chief):
+
+        def should_stop() -> bool:
+            return stopped() or stops.failed() or bool(lost())
+
         log("loading TensorFlow")
         # Importing TensorFlow takes four seconds, so the checks above come first.
         from trainer.training import run
@@ -149,7 +168,7 @@ def _train(
             # The model of a range test is not used, so its confusion matrix is not shown.
             shown = None if config.anneal == "range_test" else _show_confusion(path, config)
             with _quiet_threads():
-                end = run.train(config, path, lambda: stopped() or bool(lost()), worker, shown)
+                end = run.train(config, path, should_stop, worker, shown)
         except NonFiniteLossError as error:
             output.say(f"crescendo train: {error}", to=sys.stderr)
             if chief:

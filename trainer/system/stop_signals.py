@@ -11,6 +11,8 @@ from typing import Any
 
 from trainer.errors import ExitStatus
 
+# Makes a context in which a function reports whether a signal that asks to stop has arrived.
+Watched = Callable[[], contextlib.AbstractContextManager[Callable[[], bool]]]
 _SAME_SECONDS = 1.0  # Time in which the death of a parent can cause several signals.
 
 
