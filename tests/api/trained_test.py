@@ -55,7 +55,7 @@ def test_predictions_are_those_of_the_command(trained, tmp_path, capsys):
     # Arrays, Pillow images and encoded images have the same predictions.
     wanted = [each["probabilities"] for each in found]
     pictures = [Image.open(paths[0]), images[1], paths[2].read_bytes()]
-    for own in (images, images[..., 0], pictures):
+    for own in (images, images[..., 0], pictures, iter(images)):
         same = trainer.predict(folder, own, top_k=2)
         assert [each["index"] for each in same] == [0, 1, 2]
         np.testing.assert_allclose([each["probabilities"] for each in same], wanted, rtol=1e-5)

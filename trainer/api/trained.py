@@ -86,6 +86,8 @@ def predict(
     """
     if isinstance(images, str | os.PathLike):
         images = [images]
+    elif not hasattr(images, "__len__"):
+        images = list(images)
     of_files = all(isinstance(each, str | os.PathLike) for each in images)
     if of_files:
         flags["images"] = [os.fsdecode(each) for each in images]

@@ -84,8 +84,8 @@ def watched() -> Iterator[Callable[[], bool]]:
 def shared_with_caller() -> Iterator[Callable[[], bool]]:
     """Yields the same function as `watched`, in a process that is not this program's alone.
 
-    The first SIGINT or SIGTERM after the first call of the function asks to stop. Any other goes to
-    the caller's own handler: Python's handler of SIGINT raises KeyboardInterrupt, for example while
+    The first signal after the first call of the function asks to stop. Any other goes to the
+    caller's own handler: Python's handler of SIGINT raises KeyboardInterrupt, for example while
     data are loaded. The caller's handlers are restored after the block. Only the main thread of
     Python can watch signals, so in another thread the function returns False.
     """
@@ -96,6 +96,8 @@ def shared_with_caller() -> Iterator[Callable[[], bool]]:
     before: dict[signal.Signals, Any] = {}
 
     def handle(number: int, frame: types.FrameType | None) -> None:
+        if is_repeated_hangup(number, received.is_set()):
+            return
         if asked.is_set() and not received.is_set():
             received.set()
         elif callable(handler := before[signal.Signals(number)]):
@@ -108,7 +110,7 @@ def shared_with_caller() -> Iterator[Callable[[], bool]]:
         asked.set()
         return received.is_set()
 
-    for each in (signal.SIGINT, signal.SIGTERM):
+    for each in asking():
         # None is a handler that Python did not set; it could not be restored.
         if signal.getsignal(each) not in (None, signal.SIG_IGN):
             before[each] = signal.signal(each, handle)
