@@ -23,6 +23,7 @@ LEVELS = [
     {"trainer.sweep"},
     {"trainer.reports"},
     {"trainer.commands"},
+    {"trainer.api"},
     {"trainer.main"},
     {"trainer.__main__"},
 ]

@@ -1,7 +1,6 @@
 """Parses the command line into a Config, runs one command, and ends with the exit status."""
 
 import contextlib
-import dataclasses
 import errno
 import gc
 import importlib
@@ -14,10 +13,9 @@ from collections.abc import Sequence
 from absl import logging
 
 from trainer import __version__
+from trainer.api import calls
 from trainer.config import command_help, command_line
-from trainer.data.bucket import open_folders
 from trainer.errors import ExitError, ExitStatus
-from trainer.run_dir import bucket_reading, fork_source, model_source
 from trainer.system import output, process_limits
 from trainer.system.output import say
 from trainer.system.regular_file import NotRegularError, ReadError
@@ -73,13 +71,8 @@ def _run(name: str, arguments: Sequence[str]) -> int:
     flags = arguments[arguments[:1] == [name] :]
     command_line.check_command(name if name != "help" else arguments[1])
     command = importlib.import_module(f"trainer.commands.{name}").run
-    asked = command_line.parse(name, flags)
-    output.log_to(None if name in _TRAINING else name)
-    open_folders.keep_in(asked.cache_dir)
-    with bucket_reading.local_runs(name, asked) as local:
-        config = model_source.with_kept_flags(name, local, flags)
-        config = fork_source.with_parent_flags(name, config, flags)
-        return command(dataclasses.replace(config, model_dir=local.model_dir, runs=local.runs))
+    with calls.configured(name, flags, None if name in _TRAINING else name) as config:
+        return command(config)
 
 
 def entry() -> None:

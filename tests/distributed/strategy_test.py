@@ -109,3 +109,16 @@ def test_deleting_an_iterator_does_not_wait(cpus):
     start = time.monotonic()
     del iterator
     assert time.monotonic() - start < 0.2
+
+
+def test_a_cpu_that_tensorflow_has_split_already_is_refused(cpus):
+    assert len(cpus) == 4
+    with pytest.raises(UserError, match=r"--virtual_devices=3 .* TensorFlow has already started"):
+        connect("auto", virtual_devices=3, deterministic=False, ghost_batch_size=32)
+
+
+def test_threads_that_stay_are_said(cpus, monkeypatch, logged):
+    assert len(cpus) == 4  # TensorFlow has started.
+    monkeypatch.setattr("trainer.distributed.strategy.share_cores", lambda *_: (1, 63))
+    connect("one_device", virtual_devices=None, deterministic=False, ghost_batch_size=32)
+    assert logged[0].startswith("TensorFlow had already started in this process")

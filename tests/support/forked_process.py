@@ -27,6 +27,8 @@ _READ_LATER = {
     "TF_CONFIG",
     "VIRTUAL_ENV",
 }
+# Modules that a start with `python -m` forks.
+_MODULES = ("trainer", "tests.support.counted", "tests.support.python_runs")
 _PR_SET_CHILD_SUBREAPER = 36  # of <linux/prctl.h>
 _LOCK = threading.Lock()
 _Popen = subprocess.Popen
@@ -95,7 +97,7 @@ def _program(args) -> list[str]:
     if not isinstance(args, list | tuple) or args[0] != sys.executable or len(args) < 2:
         return []
     _, *rest = map(os.fspath, args)
-    if rest[0] == "-m" and rest[1] in ("trainer", "tests.support.counted"):
+    if rest[0] == "-m" and rest[1] in _MODULES:
         return rest
     return rest if rest[0] == "scripts/launch_local.py" else []
 

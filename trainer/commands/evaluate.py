@@ -22,6 +22,30 @@ from trainer.system.output import aligned, log, say
 _MOST_ROWS = 50  # Largest number of classes to print.
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Evaluated:
+    """Results of one evaluation.
+
+    Attributes:
+      values: results over all examples.
+      classes: results of each class; None if --per_class is not given.
+      logits: number of logits of the model.
+      name: name of the split.
+      path: path of the checkpoint or export.
+    """
+
+    values: dict[str, Any]
+    classes: dict[str, Any] | None
+    logits: int
+    name: str
+    path: pathlib.Path
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the object that --format=json prints."""
+        shown = {k: v for k, v in (self.classes or {}).items() if k != "most_wrong"}
+        return self.values | shown
+
+
 def run(config: Config) -> int:
     """Evaluates a checkpoint or an export on the evaluation split, and prints the result.
 
@@ -31,6 +55,31 @@ def run(config: Config) -> int:
       OutputError: if --per_class is given and its files cannot be written.
     """
     folder = model_source.run_or_export(config)
+    found = _evaluated(config, folder)
+    if config.format == "json":
+        say(json.dumps(found.as_json()))
+    else:
+        say(_line(found.values, found.logits, found.name, found.path))
+        if found.classes:
+            say(_table(found.classes))
+    _write(folder, found)
+    return 0
+
+
+def as_json(config: Config) -> dict[str, Any]:
+    """Returns the object that --format=json prints, and writes the files of --per_class.
+
+    Raises:
+      UserError, OutputError: as `run`.
+    """
+    folder = model_source.run_or_export(config)
+    found = _evaluated(config, folder)
+    _write(folder, found)
+    return found.as_json()
+
+
+def _evaluated(config: Config, folder: pathlib.Path) -> _Evaluated:
+    """Evaluates the run or export in `folder`."""
     if config.per_class and not os.access(folder, os.W_OK):
         raise UserError(
             f"--per_class writes {folder / class_evaluation.FILE}, and {folder} is not writable.\n"
@@ -72,17 +121,14 @@ def run(config: Config) -> int:
     if config.per_class:
         classes = {"dataset": config.dataset, "split": split, "update": trained.update}
         classes |= class_report.build(evaluator, trained.class_names, logits, config.augment)
-    if config.format == "json":
-        shown = {k: v for k, v in (classes or {}).items() if k != "most_wrong"}
-        say(json.dumps(values | shown))
-    else:
-        say(_line(values, logits, source.name, trained.path))
-        if classes:
-            say(_table(classes))
-    if classes:
-        class_evaluation.write(folder, values | classes)
+    return _Evaluated(values, classes, logits, source.name, trained.path)
+
+
+def _write(folder: pathlib.Path, found: _Evaluated) -> None:
+    """Writes the results of each class, if --per_class is given."""
+    if found.classes:
+        class_evaluation.write(folder, found.values | found.classes)
         log(f"see {folder / class_evaluation.FILE} and {class_evaluation.CSV}")
-    return 0
 
 
 def _line(values: Mapping[str, Any], logits: int, name: str, path: pathlib.Path) -> str:

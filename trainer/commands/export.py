@@ -25,35 +25,25 @@ def run(config: Config) -> int:
     target = pathlib.Path(config.export_dir or folder / "export")
     process_limits.check()
     # Importing TensorFlow takes four seconds, so the checks above come first.
-    import tensorflow as tf
-
-    from trainer.data.bad_examples import BadExamples
     from trainer.data.class_names import few, logit_names
     from trainer.data.encoded_batch import decoder
-    from trainer.nn.ghostify import unghostify
     from trainer.run_dir import checkpoint_choice, exports
-    from trainer.training import setup
+    from trainer.training import inference_model, setup
 
     # The user may choose other parameters (plain or averaged) for the export than for the run.
     # So export.json records --evaluate_with, and the flags of the export leave it out.
     flags = to_flagfile(dataclasses.replace(config, model_dir=None, evaluate_with=None))
     exports.check_free(target, flags)
-    bad = BadExamples(config.skip_bad_examples)
-    strategy = tf.distribute.OneDeviceStrategy("CPU:0")
-    # Inference does not use stochastic depth, and this program defines the layers for it. So these
-    # layers are left out, and model.keras can be loaded without this program.
-    for_inference = dataclasses.replace(config, drop_path=0.0)
-    model, data, path, update = setup.restore(for_inference, folder, strategy, bad)
+    found = inference_model.restore(config, folder)
+    model, path, update, names = found.model, found.path, found.update, found.class_names
     checkpoints = folder / "checkpoints"
     best = checkpoint_choice.best(checkpoints, path)
     counts = evaluated_with(config) if config.ema_decay is not None else None
-    unghostify(model)
     (_, h, w, c), classes = model.input_shape, model.output_shape[-1]
-    names = setup.class_names(config, data.class_names, data.classes)
     logits = logit_names(names, classes)
     about = exports.ExportInfo(
         *(str(path), update, (h, w, c), classes, setup.versions(), (*names,)),
-        preprocessing=data.preprocessing,
+        preprocessing=found.data.preprocessing,
         best=best,
         evaluated_with=counts,
         loss=config.loss,

@@ -1,12 +1,13 @@
 """predict: prints the most probable classes of pictures, according to a checkpoint or an export."""
 
-import contextlib
 import csv
+import dataclasses
 import io
 import json
-import math
 import os
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from trainer.config.flags import Config
 from trainer.data import picture_paths
@@ -14,17 +15,19 @@ from trainer.data.class_names import printable
 from trainer.distributed import tpu
 from trainer.errors import UserError
 from trainer.run_dir import model_source
-from trainer.system import output, process_limits
+from trainer.system import process_limits
 from trainer.system.output import log, say
 
-# Number of classes to print if --top_k is not set.
-_TOP_K = 3
+if TYPE_CHECKING:
+    from trainer.training.named_predictions import NamedPredictions
+
 # Largest width of a column, in characters. A longer text shifts the rest of its own line only.
 _WIDEST = 60
-_MOST_NAMED = 10  # Largest number of pictures to name if the model's outputs are not finite.
 
 # Maps the path, the class names and the probabilities of a picture to a line of output.
 Line = Callable[[str, Sequence[str], Sequence[float]], str]
+# Maps the image shape of a model to the pictures, an IndexedDataset.
+Load = Callable[[tuple[int, int, int]], Any]
 
 
 def run(config: Config) -> int:
@@ -36,99 +39,93 @@ def run(config: Config) -> int:
       UserError: if the model or a picture does not exist, or no picture has a prediction.
     """
     folder = model_source.run_or_export(config)
+    paths = _paths(config)
+    shown = [os.fsdecode(path) for path in paths]
+    found = _predictions(config, folder, shown, _pictures(config, paths))
+    header, line = _FORMATS[config.format](shown, found.names, found.top_k)
+    if header:
+        say(header)
+    for batch in found.batches:
+        lines = [line(shown[each.index], each.names, each.probabilities) for each in batch]
+        if lines:
+            say("\n".join(lines))
+    return 0
+
+
+def as_json(config: Config, images: Sequence[Any] | None = None) -> list[dict[str, Any]]:
+    """Returns the objects that --format=json prints, one a picture.
+
+    Args:
+      config: flags of the command and of the run.
+      images: images that a Python program holds, as in a source of examples; an object then has
+        `index` in place of `path`. None: the pictures of --images.
+
+    Raises:
+      UserError: as `run`.
+    """
+    folder = model_source.run_or_export(config)
+    paths = _paths(config) if images is None else []
+    shown = [os.fsdecode(path) for path in paths]
+    load = _pictures(config, paths)
+    if images is not None:
+        shown = [f"the image at index {index}" for index in range(len(images))]
+        load = _images(config, images)
+    found = _predictions(config, folder, shown, load)
+
+    def key(index: int) -> dict[str, Any]:
+        return {"path": shown[index]} if images is None else {"index": index}
+
+    return [
+        key(each.index) | _values(each.names, each.probabilities)
+        for batch in found.batches
+        for each in batch
+    ]
+
+
+def _paths(config: Config) -> list[bytes]:
+    """Returns the paths of the pictures, and logs how many other files are left out."""
     if not config.images:
         raise UserError(
             "no pictures given: name files or folders, as in "
             "`predict --model_dir=runs/x photographs`."
         )
     paths, left_out = picture_paths.find(config.images)
+    if left_out:
+        log(left_out)
+    return paths
+
+
+def _pictures(config: Config, paths: Sequence[bytes]) -> Load:
+    def load(shape: tuple[int, int, int]) -> Any:
+        from trainer.data import picture_source
+
+        return picture_source.load(paths, shape, config.max_image_pixels)
+
+    return load
+
+
+def _images(config: Config, images: Sequence[Any]) -> Load:
+    def load(shape: tuple[int, int, int]) -> Any:
+        from trainer.data.python import source
+
+        items = [(image, 0) for image in images]
+        found = source.load(items, ("",), int, shape[0], config.max_image_pixels, "images")
+        return dataclasses.replace(found, image_shape=shape)
+
+    return load
+
+
+def _predictions(
+    config: Config, folder: pathlib.Path, shown: Sequence[str], load: Load
+) -> "NamedPredictions":
+    """Checks this process, and returns the predictions for the pictures with the names `shown`."""
     if config.strategy == "tpu":
         tpu.check_packages()
     process_limits.check()
     # Importing TensorFlow takes four seconds, so the checks above come first.
-    from trainer.data import picture_source
-    from trainer.data.bad_examples import BadExamples
-    from trainer.data.class_names import logit_names
-    from trainer.training import setup, trained_model
-    from trainer.training.prediction import predict
-    from trainer.training.progress import Progress
+    from trainer.training import named_predictions
 
-    if left_out:
-        log(left_out)
-    strategy, lanes = setup.devices(config)
-    trained = trained_model.load(config, folder, strategy, BadExamples(config.skip_bad_examples))
-    names = logit_names(trained.class_names, trained.classes)
-    top_k = _top_k(config.top_k, len(names))
-    log(trained.choice)
-    source = picture_source.load(paths, trained.image_shape, config.max_image_pixels)
-    bad = BadExamples(skip=True, most_reported=len(paths))
-    shown = [os.fsdecode(path) for path in paths]
-    header, line = _FORMATS[config.format](shown, names, top_k)
-    if header:
-        say(header)
-    count = not_finite = 0
-    # On a terminal, the printed lines show the progress, so the progress bar is not shown.
-    with contextlib.closing(Progress(0, len(paths), shown=output.width() is None)) as bar:
-        for found in predict(
-            strategy,
-            trained.model,
-            source,
-            top_k,
-            lanes=lanes,
-            augment=config.augment,
-            bad=bad,
-            loss=trained.loss,
-        ):
-            lines = []
-            for index, classes, probabilities in zip(*found.lists(), strict=True):
-                if all(map(math.isfinite, probabilities)):
-                    lines.append(line(shown[index], [names[i] for i in classes], probabilities))
-                else:
-                    not_finite += 1
-                    if not_finite <= _MOST_NAMED:
-                        bad.add(shown[index], "its probabilities are not finite")
-            if lines:
-                say("\n".join(lines))
-            count += len(lines)
-            bar.update(found.end)
-    _report_bad(len(paths) - count, len(paths), not_finite)
-    return 0
-
-
-def _top_k(asked: int | None, classes: int) -> int:
-    """Returns the number of classes to print for a picture: --top_k, or its default."""
-    if asked is not None and asked > classes:
-        raise UserError(
-            f"--top_k={asked} is above the model's {classes} classes: give at most {classes}."
-        )
-    return asked or min(_TOP_K, classes)
-
-
-def _report_bad(count: int, pictures: int, not_finite: int) -> None:
-    """Logs the number of pictures that have no prediction.
-
-    Args:
-      count: number of pictures without a prediction.
-      pictures: number of all pictures.
-      not_finite: number of pictures for which the model's outputs are not finite.
-
-    Raises:
-      UserError: if no picture has a prediction.
-    """
-    if not_finite and count == pictures:
-        raise UserError(
-            f"the model's outputs are not finite for {not_finite:,} of {pictures:,} pictures.\n"
-            "Name an earlier checkpoint with --checkpoint, or another export."
-        )
-    if not_finite > _MOST_NAMED:
-        log(f"the model's outputs are not finite for {not_finite:,} pictures")
-    if count == pictures:
-        raise UserError(
-            f"none of the pictures can be used ({pictures:,} given).\n"
-            "Name JPEG, PNG, WebP, BMP or GIF files, or folders of them."
-        )
-    if count:
-        log(f"{count:,} of {pictures:,} pictures cannot be used, and have no prediction")
+    return named_predictions.of_run(config, folder, shown, load)
 
 
 def _table(paths: Sequence[str], names: Sequence[str], top_k: int) -> tuple[str, Line]:
@@ -155,8 +152,7 @@ def _json(paths: Sequence[str], names: Sequence[str], top_k: int) -> tuple[str, 
     del paths, names, top_k
 
     def line(path: str, best: Sequence[str], probabilities: Sequence[float]) -> str:
-        rounded = [_rounded(each) for each in probabilities]
-        return json.dumps({"path": path, "names": best, "probabilities": rounded})
+        return json.dumps({"path": path, **_values(best, probabilities)})
 
     return "", line
 
@@ -180,6 +176,11 @@ def _csv(paths: Sequence[str], names: Sequence[str], top_k: int) -> tuple[str, L
     numbers = range(1, top_k + 1)
     columns = [f"{kind}_{number}" for number in numbers for kind in ("class", "probability")]
     return record(["path", *columns]), line
+
+
+def _values(best: Sequence[str], probabilities: Sequence[float]) -> dict[str, Any]:
+    """Returns a prediction as values that JSON can hold."""
+    return {"names": list(best), "probabilities": [_rounded(each) for each in probabilities]}
 
 
 def _rounded(probability: float) -> float:

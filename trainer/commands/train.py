@@ -1,11 +1,12 @@
 """train: starts a run in its directory, or resumes the run that is there."""
 
+import contextlib
 import dataclasses
 import pathlib
 import shlex
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from trainer.buckets.url import parse
@@ -21,6 +22,27 @@ from trainer.system import output, process_limits, stop_signals
 from trainer.system.atomic_file import write_atomic
 from trainer.system.output import log
 from trainer.system.regular_file import NotRegularError, ReadError
+from trainer.training.stop_reason import StopReason
+
+# How a run ended: result.json's content, an early stop, a loss that is not finite, or None in
+# workers other than the chief.
+End = dict[str, Any] | StopReason | NonFiniteLossError | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Stops:
+    """Ways by which a run is asked to stop, with a checkpoint.
+
+    Attributes:
+      watched: makes a context in which a function reports whether a signal has arrived.
+      failed: returns whether code of the caller has failed.
+    """
+
+    watched: stop_signals.Watched = stop_signals.watched
+    failed: Callable[[], bool] = lambda: False
+
+
+_BY_SIGNALS = Stops()
 
 
 def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) -> int:
@@ -33,6 +55,32 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
       UserError: before any training, if the flags, data, model or directory cannot be used.
       LostWorkerError: if another worker, or the TPU, is lost.
       NotSavedError: if a file of the run cannot be written.
+    """
+    end = train(config, report=report)
+    if isinstance(end, NonFiniteLossError):
+        return end.status
+    return ExitStatus.STOPPED if end is StopReason.SIGNAL else ExitStatus.DONE
+
+
+def train(
+    config: Config,
+    stops: Stops = _BY_SIGNALS,
+    report: Callable[[pathlib.Path], None] | None = None,
+) -> End:
+    """Trains the run of `config`, and returns how it ended.
+
+    Args:
+      config: flags of the run.
+      stops: ways by which the run is asked to stop.
+      report: called with the path of the run directory if the run has ended or diverged.
+
+    Returns:
+      The content of result.json if the run has ended, also if it had ended before this call; the
+      reason why it stopped early; or the error if the loss is not finite. None in workers other
+      than the chief.
+
+    Raises:
+      UserError, LostWorkerError, NotSavedError: as `run`.
     """
     if config.model_dir is None:
         raise UserError("--model_dir is missing: name the run's directory, as in runs/first.")
@@ -48,26 +96,29 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
         secret = shared_secret.find(worker, None if url else path)
         worker = dataclasses.replace(worker, secret=secret)
         if not worker.chief:
-            return _train(config, path, worker)
+            return _train(config, path, worker, stops)
     if url is None:
-        return _train_in(path, config, worker, report)
-    with bucket_run.owned(url, config.cache_dir, config.worker_timeout) as run:
-        return _train_in(run.path, config, worker, report, run.lost)
+        return _train_in(path, config, worker, stops, report)
+    seconds = config.worker_timeout
+    with bucket_run.owned(url, config.cache_dir, seconds, stops.watched) as run:
+        return _train_in(run.path, config, worker, stops, report, run.lost)
 
 
 def _train_in(
     path: pathlib.Path,
     config: Config,
     worker: Worker | None,
+    stops: Stops,
     report: Callable[[pathlib.Path], None] | None,
     lost: Callable[[], str] = lambda: "",
-) -> int:
+) -> End:
     """Locks the local run directory `path`, and trains its run unless it is finished.
 
     If `lost` returns a text, another process has taken the run over, and training stops.
     """
     with directory.lock_run_dir(path, directory.flagfile_in(path, config)):
-        ended, status = results.ended(path), 0
+        ended = results.ended(path)
+        end: End = ended
         if ended is not None:
             ranges = config.anneal == "range_test"  # The best top-1 of a range test is not useful.
             best = f"; {_best(ended)}" if ended.get("best") and not ranges else ""
@@ -77,10 +128,10 @@ def _train_in(
         try:
             # Other workers wait for the chief, even if the run is finished.
             if ended is None or worker:
-                status = _train(config, path, worker, lost)
-            if report and (status == ExitStatus.NOT_FINITE or results.ended(path)):
+                end = _train(config, path, worker, stops, lost) or ended
+            if report and (isinstance(end, NonFiniteLossError) or results.ended(path)):
                 report(path)
-            return status
+            return end
         except (NotRegularError, ReadError):
             raise
         except OSError as error:
@@ -96,47 +147,62 @@ def _train(
     config: Config,
     path: pathlib.Path,
     worker: Worker | None,
+    stops: Stops,
     lost: Callable[[], str] = lambda: "",
-) -> int:
-    """Trains the run in `path`; returns the exit status."""
+) -> End:
+    """Trains the run in `path`; returns how it ended, as `train` does."""
     process_limits.check()
     chief = worker is None or worker.chief
-    with stop_signals.watched() as stopped, output.log_as(chief=chief):
+    with stops.watched() as stopped, output.log_as(chief=chief):
+
+        def should_stop() -> bool:
+            return stopped() or stops.failed() or bool(lost())
+
         log("loading TensorFlow")
         # Importing TensorFlow takes four seconds, so the checks above come first.
-        from trainer.run_dir.metrics_writer import UNWRITABLE
         from trainer.training import run
-        from trainer.training.loop import StopReason
 
-        def quiet(ended: threading.ExceptHookArgs) -> None:
-            # If TensorBoard's thread cannot write, the next write of metrics reports the error.
-            if not isinstance(ended.exc_value, UNWRITABLE):
-                threading.__excepthook__(ended)
-
-        threading.excepthook = quiet
         if chief:
             directory.forget_divergence(path)
         try:
             # The model of a range test is not used, so its confusion matrix is not shown.
             shown = None if config.anneal == "range_test" else _show_confusion(path, config)
-            result = run.train(config, path, lambda: stopped() or bool(lost()), worker, shown)
+            with _quiet_threads():
+                end = run.train(config, path, should_stop, worker, shown)
         except NonFiniteLossError as error:
             output.say(f"crescendo train: {error}", to=sys.stderr)
             if chief:
                 write_atomic(path / directory.DIVERGED, f"{error}\n")
-            return ExitStatus.NOT_FINITE
-        if result is StopReason.SIGNAL:
+            return error
+        if end is StopReason.SIGNAL:
             log(f"stopped, with a checkpoint; the same command resumes the run in {path}")
-            return ExitStatus.STOPPED
-        if result is StopReason.EPOCH:
+        elif end is StopReason.EPOCH:
             log(f"stopped at --stop_at_epoch={config.stop_at_epoch:g}, with a checkpoint")
-        elif isinstance(result, dict):
-            found = f"{_last(result)} in {result['updates']} updates"
+        elif isinstance(end, dict):
+            found = f"{_last(end)} in {end['updates']} updates"
             log(f"{found}; see {path}/result.json")
             if config.anneal != "range_test":
                 command = f"python -m trainer export --model_dir={shlex.quote(str(path))}"
-                log(f"{_best(result)}; {command} --checkpoint=best writes its model")
-    return ExitStatus.DONE
+                log(f"{_best(end)}; {command} --checkpoint=best writes its model")
+    return end
+
+
+@contextlib.contextmanager
+def _quiet_threads() -> Iterator[None]:
+    """Hides the error of TensorBoard's thread in the block, because the next write reports it."""
+    from trainer.run_dir.metrics_writer import UNWRITABLE
+
+    before = threading.excepthook
+
+    def quiet(ended: threading.ExceptHookArgs) -> None:
+        if not isinstance(ended.exc_value, UNWRITABLE):
+            before(ended)
+
+    threading.excepthook = quiet
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _show_confusion(

@@ -22,6 +22,7 @@ class InMemoryDataset:
       summary: one line about the split's content.
       path: maps the index of an example to the path of its file; None if the file is not known, or
         if one file holds several examples.
+      digest: hash of the examples that a Python program gave; None if they are from files.
     """
 
     images: np.ndarray
@@ -30,6 +31,7 @@ class InMemoryDataset:
     name: str
     summary: str = ""
     path: Callable[[int], str] | None = None
+    digest: str | None = None
 
     @property
     def examples(self) -> int:

@@ -47,6 +47,7 @@ class IndexedDataset:
       summary: one line about the split's content.
       labels: function that returns all labels, int64 [N]; −1 stands for an unknown class. The call
         may read all examples. None: the labels are unknown.
+      digest: hash of some examples that a Python program gave; None if they are from files.
     """
 
     examples: int
@@ -62,6 +63,7 @@ class IndexedDataset:
     fetch_again: Callable[[int], bool] | None = None
     summary: str = ""
     labels: Callable[[], np.ndarray] | None = None
+    digest: str | None = None
 
     @property
     def classes(self) -> int:

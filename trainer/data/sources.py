@@ -20,6 +20,8 @@ from trainer.data.class_names import refuse_unknown, split_summary
 from trainer.data.decode import MAX_PIXELS
 from trainer.data.in_memory import InMemoryDataset, aligned_empty, pixel_statistics
 from trainer.data.indexed import IndexedDataset
+from trainer.data.python import dataset as python_dataset
+from trainer.data.python import split as python_split
 from trainer.data.tfds import records, set_files, tfrecords
 from trainer.data.tfds.prepare import find_builder, prepare
 from trainer.data.tfds.sizes import count_examples
@@ -50,8 +52,8 @@ def load(
     """Loads a split of a TFDS set, an image folder or a CSV file; prepares a TFDS set if needed.
 
     Args:
-        dataset: image_folder:PATH, image_csv:PATH, or a TFDS name, optionally with configuration
-            and version.
+        dataset: image_folder:PATH, image_csv:PATH, python (the examples that a Python program has
+            given), or a TFDS name, optionally with configuration and version.
         split: TFDS's split syntax: `train`, `train[:90%]`, `train+test`.
         data_dir: folder of prepared sets; None: TFDS's default.
         image_size: side, in pixels, of the square to which images are resized; None: not resized.
@@ -69,6 +71,16 @@ def load(
             read by index, and the set's files have no index; if files are damaged.
     """
     bad, name = bad or BadExamples(skip=False), f"{dataset} {split}"
+    if dataset == python_dataset.DATASET:
+        return python_split.load(
+            split,
+            image_size,
+            augment=augment,
+            class_names=class_names,
+            max_pixels=max_pixels,
+            skip_bad=bad.skip,
+            several_sizes=several_sizes,
+        )
     streamed = _reason_to_stream(augment, bad)
     if several_sizes and _has_one_size(dataset, data_dir):
         image_size = None

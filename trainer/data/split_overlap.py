@@ -10,6 +10,7 @@ from trainer.data.bucket import open_folders
 from trainer.data.class_names import printable
 from trainer.data.in_memory import InMemoryDataset
 from trainer.data.indexed import IndexedDataset
+from trainer.data.python import dataset as python_dataset
 from trainer.data.tfds import splits
 from trainer.data.tfds.prepare import find_builder
 from trainer.system.regular_file import read_regular
@@ -36,7 +37,9 @@ def warnings(
       evaluation: the name of the evaluation split, and its examples.
     """
     (first, training), (second, evaluated) = train, evaluation
-    if image_listing.is_listed(dataset):
+    if dataset == python_dataset.DATASET:
+        shared = 0
+    elif image_listing.is_listed(dataset):
         shared = image_listing.count_shared(dataset, first, second)
     else:
         infos = find_builder(dataset, data_dir).info.splits
@@ -47,6 +50,8 @@ def warnings(
             "evaluation includes training images"
         ]
     pairs = identical(training, evaluated)
+    if pairs is None and dataset == python_dataset.DATASET:
+        return []  # The Python program may have read the files anywhere.
     if pairs is None:
         return [
             f"pictures of {second} may be in {first} too: they are not compared, because the "

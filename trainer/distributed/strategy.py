@@ -1,16 +1,19 @@
 """Creates the tf.distribute strategy of a run, and divides the cores among its replicas."""
 
+import contextlib
 from typing import Any
 
 import tensorflow as tf
 
-from trainer.distributed import hosts, tpu
+from trainer.distributed import hosts, process_devices, tpu
 from trainer.distributed.multi_worker import create_strategy
+from trainer.distributed.process_devices import ProcessDevices
 from trainer.distributed.tpu_address import TpuAddress
 from trainer.distributed.worker import Worker
 from trainer.errors import UserError
 from trainer.schedule.layout import default_micro_batch_size
 from trainer.system.cores import usable
+from trainer.system.output import log
 
 
 def connect(
@@ -49,8 +52,10 @@ def connect(
         return tpu.connect(on_tpu), 1
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
-        # By default, the first process to use a GPU takes all of its memory.
-        tf.config.experimental.set_memory_growth(gpu, True)
+        # By default, the first process to use a GPU takes all of its memory. The caller's program
+        # may have started TensorFlow already; then its choice stays.
+        with contextlib.suppress(RuntimeError):
+            tf.config.experimental.set_memory_growth(gpu, True)
     if virtual_devices:
         if gpus:
             raise UserError(
@@ -58,15 +63,14 @@ def connect(
                 f"{len(gpus)} GPUs.\n"
                 "Leave the flag out, or hide the GPUs with CUDA_VISIBLE_DEVICES=-1."
             )
-        (cpu,) = tf.config.list_physical_devices("CPU")
-        part = tf.config.LogicalDeviceConfiguration()
-        tf.config.set_logical_device_configuration(cpu, [part] * virtual_devices)
+        _split_cpu(virtual_devices)
+    process_devices.remember(ProcessDevices(name, virtual_devices, deterministic))
     kind, count = ("GPU", len(gpus)) if gpus else ("CPU", virtual_devices or 1)
     devices = [f"{kind}:{i}" for i in range(count)]
     lanes = 1
     if not gpus:
         lanes, threads = share_cores(len(devices), ghost_batch_size)
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        _set_threads(threads)
     if name == "multi_worker" and worker is None:
         raise UserError(
             "--strategy=multi_worker works only with the commands train and range_test: leave "
@@ -77,6 +81,31 @@ def connect(
     if name == "mirrored" or (name == "auto" and len(devices) > 1):
         return mirrored(devices), lanes
     return tf.distribute.OneDeviceStrategy(devices[0]), lanes
+
+
+def _split_cpu(count: int) -> None:
+    """Splits the CPU into `count` devices."""
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    part = tf.config.LogicalDeviceConfiguration()
+    try:
+        tf.config.set_logical_device_configuration(cpu, [part] * count)
+    except RuntimeError as error:
+        raise UserError(
+            f"--virtual_devices={count} cannot split the CPU, because TensorFlow has already "
+            "started in this process.\n"
+            "Start Python again, and train before anything else uses TensorFlow."
+        ) from error
+
+
+def _set_threads(count: int) -> None:
+    """Sets the number of threads of one operation, or says that it stays another one."""
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(count)
+    except RuntimeError:
+        log(
+            "TensorFlow had already started in this process, and keeps its number of threads; the "
+            "results may differ by rounding from those of a new process"
+        )
 
 
 def share_cores(replicas: int, ghost_batch_size: int) -> tuple[int, int]:

@@ -14,7 +14,11 @@ from trainer.nn.ghost_batch_norm import GhostBatchNormalization, Kernel
 
 
 def ghostify(
-    model: keras.Model, *, ghost_batch_size: int, decay: float, kernel: Kernel
+    model: keras.Model,
+    *,
+    ghost_batch_size: int = 32,
+    decay: float = 0.99,
+    kernel: Kernel = "reshaped",
 ) -> keras.Model:
     """Turns every BatchNormalization of `model` into a GhostBatchNormalization; returns `model`.
 
@@ -26,11 +30,15 @@ def ghostify(
     layers in its `build`, build the model first. After an error, do not use the
     model, because only some of its layers may be converted.
 
+    Example:
+      >>> model = ghostify(keras.applications.MobileNetV2(weights=None), ghost_batch_size=32)
+
     Args:
         model: the model, which is changed in place.
         ghost_batch_size: number of examples that share statistics.
         decay: factor by which each ghost batch multiplies the old moving statistics.
-        kernel: "fused" or "reshaped", as described in ghost_batch_norm.py.
+        kernel: "fused" or "reshaped", as described in ghost_batch_norm.py. Keras' `fit` compiles
+            with XLA, under which "fused" is inexact.
 
     Raises:
         UserError: if a layer has `renorm`, or an axis that is not the last; if a layer is of

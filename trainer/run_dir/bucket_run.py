@@ -45,13 +45,19 @@ class OwnedRun:
 
 
 @contextlib.contextmanager
-def owned(url: BucketUrl, cache_dir: str | None, seconds: float) -> Iterator[OwnedRun]:
+def owned(
+    url: BucketUrl,
+    cache_dir: str | None,
+    seconds: float,
+    watched: stop_signals.Watched = stop_signals.watched,
+) -> Iterator[OwnedRun]:
     """Yields the run at `url`, whose local files are copied to the bucket.
 
     Args:
       url: URL of the run.
       cache_dir: folder for local directories; None for the user's cache.
       seconds: duration of the lease.
+      watched: makes a context in which a function reports whether a signal asks to stop.
 
     Raises:
       UserError: if the bucket or the local folder cannot be used, or the run's files are damaged.
@@ -75,7 +81,7 @@ def owned(url: BucketUrl, cache_dir: str | None, seconds: float) -> Iterator[Own
             except ExitError as error:
                 log(str(error))  # The first error decides the status.
             raise
-        with stop_signals.watched() as stopped:
+        with watched() as stopped:
             stopped()  # From here on, a first signal does not end the process at once.
             thread.close(stopped)
 

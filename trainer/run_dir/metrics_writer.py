@@ -17,6 +17,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from trainer.run_dir import directory, event_files, metrics, summaries, tensorboard_layout
+from trainer.system import python_objects
 from trainer.system.atomic_file import remove, write_atomic
 from trainer.system.output import log
 from trainer.system.regular_file import read_regular
@@ -44,6 +45,7 @@ class MetricsWriter:
         self._file = open(self._path, "r+b", buffering=0)  # noqa: SIM115
         self._size = self._file.seek(0, os.SEEK_END)
         self._unwritten, self._failing = b"", False
+        self._on_log = python_objects.given().on_log
         self._curves: dict[str, EventFileWriter] | None = None
         self._draw_all()
 
@@ -51,13 +53,15 @@ class MetricsWriter:
         """Logs a point after `update` updates and `position` examples.
 
         `split` is one of metrics.SPLITS. TensorBoard receives only the values that metrics.TAGS
-        names.
+        names. The `on_log` of a Python program receives the whole point.
         """
         now = time.time()
         point = {"split": split, "update": update, "position": position, **values, "time": now}
         self._unwritten += metrics.line(point).encode()
         self._append()
         self._draw([point])
+        if self._on_log:
+            self._on_log(point)
 
     def _append(self) -> None:
         """Writes all unwritten points to metrics.jsonl, or none of them if a write fails."""

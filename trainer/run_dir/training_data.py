@@ -33,6 +33,7 @@ _FIELDS = fields(
         "preprocessing": typed_json.optional(typed_json.one_of("imagenet")),
         "class_weights": typed_json.optional(list_of(number(0))),
         "class_sizes": typed_json.optional(list_of(integer(0))),
+        "digest": typed_json.text,
     },
 )
 
@@ -52,10 +53,14 @@ class TrainingData:
     class_weights: tuple[float, ...] | None = None  # None if all examples have the weight 1.
     # Number of examples of each class, or None if the order of examples does not depend on it.
     class_sizes: tuple[int, ...] | None = None
+    digest: str | None = None  # Hash of examples that a Python program gave; None for files.
 
     def as_json(self) -> dict[str, Any]:
         """Returns the values as checkpoints and the file hold them: tuples become lists."""
-        return typed_json.parsed(json.dumps(dataclasses.asdict(self)), typed_json.anything)
+        values = dataclasses.asdict(self)
+        if self.digest is None:
+            del values["digest"]  # The files of other runs stay as they were.
+        return typed_json.parsed(json.dumps(values), typed_json.anything)
 
 
 def read(folder: pathlib.Path) -> TrainingData | None:
@@ -98,6 +103,7 @@ def from_json(value: Any) -> TrainingData:
         preprocessing=kept.get("preprocessing"),
         class_weights=weights,
         class_sizes=sizes,
+        digest=kept.get("digest"),
     )
 
 

@@ -5,10 +5,14 @@ import os
 import signal
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from trainer.errors import ExitStatus
 
+# Makes a context in which a function reports whether a signal that asks to stop has arrived.
+Watched = Callable[[], contextlib.AbstractContextManager[Callable[[], bool]]]
 _SAME_SECONDS = 1.0  # Time in which the death of a parent can cause several signals.
 
 
@@ -62,15 +66,56 @@ def watched() -> Iterator[Callable[[], bool]]:
     out, into = os.pipe()
     os.set_blocking(into, False)
     before = {each: signal.signal(each, lambda *_: None) for each in signals}
-    signal.set_wakeup_fd(into)
+    outer = signal.set_wakeup_fd(into)
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
         yield stopped
     finally:
-        signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(outer)
         for each, handler in before.items():
             signal.signal(each, handler)
         os.close(into)
         watcher.join()
         os.close(out)
+
+
+@contextlib.contextmanager
+def shared_with_caller() -> Iterator[Callable[[], bool]]:
+    """Yields the same function as `watched`, in a process that is not this program's alone.
+
+    The first signal after the first call of the function asks to stop. Any other goes to the
+    caller's own handler: Python's handler of SIGINT raises KeyboardInterrupt, for example while
+    data are loaded. The caller's handlers are restored after the block. Only the main thread of
+    Python can watch signals, so in another thread the function returns False.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    received, asked = threading.Event(), threading.Event()
+    before: dict[signal.Signals, Any] = {}
+
+    def handle(number: int, frame: types.FrameType | None) -> None:
+        if is_repeated_hangup(number, received.is_set()):
+            return
+        if asked.is_set() and not received.is_set():
+            received.set()
+        elif callable(handler := before[signal.Signals(number)]):
+            handler(number, frame)
+        else:
+            signal.signal(number, handler)
+            os.kill(os.getpid(), number)
+
+    def stopped() -> bool:
+        asked.set()
+        return received.is_set()
+
+    for each in asking():
+        # None is a handler that Python did not set; it could not be restored.
+        if signal.getsignal(each) not in (None, signal.SIG_IGN):
+            before[each] = signal.signal(each, handle)
+    try:
+        yield stopped
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

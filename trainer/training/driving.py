@@ -10,6 +10,7 @@ from trainer.data.bad_examples import BadExamples
 from trainer.data.class_names import few
 from trainer.data.in_memory import InMemoryDataset
 from trainer.data.indexed import IndexedDataset
+from trainer.data.python import dataset as python_dataset
 from trainer.distributed import hosts
 from trainer.distributed.hosts import Host
 from trainer.errors import ExitError, LostWorkerError, UserError
@@ -34,6 +35,11 @@ def start(
     """
     if not found:
         return
+    if config.dataset == python_dataset.DATASET:
+        raise UserError(
+            f"--dataset={python_dataset.DATASET} is in this process, and {len(found)} hosts read "
+            "the examples.\nName a dataset that all hosts can read."
+        )
     log(f"{len(found)} hosts read the examples")
     with translate(_not_ours):
         answers = hosts.ask_all(found, {"do": "start", "flags": to_flagfile(config).splitlines()})

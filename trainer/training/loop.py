@@ -7,7 +7,6 @@ may change the schedule after an evaluation or a measurement of the gradient noi
 """
 
 import dataclasses
-import enum
 import itertools
 import math
 import time
@@ -35,6 +34,7 @@ from trainer.training.log_points import log_evaluations, log_training
 from trainer.training.profiling import UpdateProfiler
 from trainer.training.run_setup import Run
 from trainer.training.step import TrainingStep
+from trainer.training.stop_reason import StopReason
 from trainer.training.update_metrics import UpdateMetrics
 
 # Longest intended duration of a stretch, in seconds. Signals take effect after a stretch.
@@ -42,13 +42,6 @@ _STRETCH_SECONDS = 2.0
 
 # Rows and columns of the picture of augmented examples.
 _SHOWN = 6
-
-
-class StopReason(enum.Enum):
-    """Reasons why a run stops before its end; it writes a checkpoint before it stops."""
-
-    SIGNAL = "a signal to any of the processes"
-    EPOCH = "--stop_at_epoch"
 
 
 class TrainingLoop:

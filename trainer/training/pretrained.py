@@ -19,7 +19,7 @@ from trainer.data.bad_examples import BadExamples
 from trainer.errors import UserError
 from trainer.nn.ghostify import unghostify
 from trainer.nn.layer_paths import weight_paths
-from trainer.nn.models import application, user_function
+from trainer.nn.models import application, python_name, user_function
 from trainer.nn.transfer import Transfer, transfer
 from trainer.run_dir import exports, model_source
 from trainer.run_dir.checkpoints import first_line
@@ -65,7 +65,8 @@ def find(config: Config) -> Source:
         tensors = application.weights(config.model)
         return Source(application.IMAGENET, lambda _: tensors, preprocessing="imagenet")
     path = pathlib.Path(config.init_from)
-    if ":" in config.model:  # A Keras file may have layers that its module defines.
+    # A Keras file may have layers that the module of the user's model defines.
+    if ":" in config.model and config.model != python_name.NAME:
         user_function.load(config.model)
     if path.suffix == ".keras" and not path.is_dir():
         return _of_keras_file(path)

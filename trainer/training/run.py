@@ -28,8 +28,9 @@ from trainer.system.tensorflow_errors import translate
 from trainer.system.typed_json import table_of, text
 from trainer.training import class_metrics, driving, setup
 from trainer.training.evaluation import Evaluation, Predictions
-from trainer.training.loop import StopReason, TrainingLoop
+from trainer.training.loop import TrainingLoop
 from trainer.training.run_setup import Run, set_up
+from trainer.training.stop_reason import StopReason
 
 # Longest time in which the chief restores a run from its bucket, before it connects to the others.
 _RESTORE_SECONDS = 900.0

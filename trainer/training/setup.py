@@ -1,7 +1,6 @@
 """Sets up devices, data and model of a run, for training, evaluation and export."""
 
 import dataclasses
-import json
 import pathlib
 import platform
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from trainer import __version__
 from trainer.config import image_sizes
 from trainer.config.flags import Config
 from trainer.config.model_flags import AUTO
-from trainer.data import image_folder, image_listing, sources, split_overlap
+from trainer.data import image_listing, sources, split_overlap
 from trainer.data.bad_examples import BadExamples
 from trainer.data.class_names import few
 from trainer.data.in_memory import InMemoryDataset
@@ -30,9 +29,8 @@ from trainer.run_dir import checkpoint_reader, training_data
 from trainer.run_dir.checkpoint_progress import checked
 from trainer.run_dir.training_data import TrainingData
 from trainer.schedule.averaging import EMA, evaluated_with
-from trainer.system import typed_json
 from trainer.system.output import log
-from trainer.system.typed_json import anything, list_of
+from trainer.training import same_data
 
 
 def devices(config: Config, worker: Worker | None = None) -> tuple[tf.distribute.Strategy, int]:
@@ -98,7 +96,7 @@ def load_splits(
     log(training.summary)
     # Checks now, because loading the evaluation split would report a renamed class less clearly.
     if path and (kept := training_data.read(path)):
-        _check_same_data(config, kept, training)
+        same_data.check_as_began(config, kept, training)
     evaluation_split = sources.evaluation_split(config)
     log(f"reading {config.dataset} {evaluation_split}")
     evaluation = load(config, evaluation_split, bad, training.class_names)
@@ -111,30 +109,9 @@ def load_splits(
             f"--train_examples={config.train_examples}, but {config.dataset}'s "
             f"{config.train_split!r} has {training.examples}: leave --train_examples out."
         )
-    _check_same_in_all_processes(training, group)
-    _check_same_in_all_processes(evaluation, group)
+    same_data.check_in_all_processes(training, group)
+    same_data.check_in_all_processes(evaluation, group)
     return training, evaluation
-
-
-def _check_same_in_all_processes(
-    source: InMemoryDataset | IndexedDataset, group: ProcessGroup
-) -> None:
-    has = f"{source.examples:,} examples, {source.classes} classes, shape {source.image_shape}"
-    (first, names), *others = (
-        typed_json.parsed(each, list_of(anything, 2))
-        for each in group.all_gather(json.dumps([has, source.class_names]))
-    )
-    for index, (other, other_names) in enumerate(others, start=1):
-        if other != first:
-            theirs, ours = other, first
-        elif other_names != names:
-            theirs, ours = f"the classes {few(other_names)}", f"the classes {few(names)}"
-        else:
-            continue
-        raise UserError(
-            f"of {source.name}, worker {index} has {theirs},\n"
-            f"and worker 0 {ours}: give all workers the same data."
-        )
 
 
 def training_data_of(
@@ -162,38 +139,14 @@ def training_data_of(
     names = source.class_names
     if kept is None:
         statistics = sources.image_statistics(source, config.augment, bad)
-        return TrainingData(source.examples, source.image_shape, source.classes, *statistics, names)
-    _check_same_data(config, kept, source)
+        shape, digest = source.image_shape, source.digest
+        return TrainingData(
+            source.examples, shape, source.classes, *statistics, names, digest=digest
+        )
+    same_data.check_as_began(config, kept, source)
     if kept.class_names is None:
         log(f"this run kept no class names, and takes those of its data: {few(names)}")
     return dataclasses.replace(kept, class_names=names)
-
-
-def _check_same_data(
-    config: Config, kept: TrainingData, source: InMemoryDataset | IndexedDataset
-) -> None:
-    """Checks that the examples' number, shape and classes are the same as when the run began."""
-    split = f"{config.dataset}'s {config.train_split!r}"
-    now = source.examples, source.image_shape, source.classes
-    began = kept.examples, kept.image_shape, kept.classes
-    if began != now:
-        folder = config.dataset.startswith(image_folder.PREFIX)
-        raise UserError(
-            f"{split} is not what this run began with: it had "
-            "{:,} examples of shape {} in {} classes, and has {:,} of {} in {}.\n"
-            "{}Bring the data back, with --data_dir, or name a new --model_dir.".format(
-                *began, *now, f"{image_folder.WHAT_COUNTS} " if folder else ""
-            )
-        )
-    before, names = kept.class_names, source.class_names
-    if before not in (None, names):
-        pairs = ((before, names), (names, before))
-        lost, new = (few([n for n in some if n not in others]) or "none" for some, others in pairs)
-        raise UserError(
-            f"{split} has other classes than this run began with, or in another order: missing "
-            f"{lost}; new {new}.\n"
-            "Rename them back, or name a new --model_dir."
-        )
 
 
 def build(

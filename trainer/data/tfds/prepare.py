@@ -23,6 +23,7 @@ import tensorflow_datasets as tfds
 from google.protobuf.json_format import ParseError
 
 from trainer.data.bucket import open_folders
+from trainer.data.python import dataset as python_dataset
 from trainer.errors import UserError
 from trainer.system import file_lock
 from trainer.system.regular_file import opener
@@ -68,8 +69,11 @@ def find_builder(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder
     If `data_dir` is in a bucket, this function fetches the files that describe the set.
 
     Raises:
-        UserError: if TFDS has no such dataset, configuration or version, or the folder is unusable.
+        UserError: if TFDS has no such dataset, configuration or version, the folder is unusable, or
+            only a Python program has the dataset.
     """
+    if dataset == python_dataset.DATASET:
+        raise python_dataset.refusal(python_dataset.TRAINING)
     data_dir = open_folders.local_data_dir(data_dir, dataset)
     try:
         with _only_installed_modules():

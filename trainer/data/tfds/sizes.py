@@ -1,6 +1,7 @@
 """Counts a split's examples in well under a second, without TensorFlow."""
 
 from trainer.data import image_listing
+from trainer.data.python import dataset as python_dataset
 from trainer.data.tfds.splits import count_split, split_infos
 
 # Numbers of examples from TFDS's catalogue. All versions of these sets have the same numbers.
@@ -54,6 +55,8 @@ def count_examples(dataset: str, split: str, data_dir: str | None) -> int | None
     Raises:
         UserError: if TFDS has no such dataset, or the dataset has no such split.
     """
+    if dataset == python_dataset.DATASET:
+        return None
     if image_listing.is_listed(dataset):
         return len(image_listing.list_files(dataset, split))
     sizes = KNOWN_SIZES.get(dataset, {})

@@ -2,7 +2,8 @@
 
 A name is `wide_resnet_<depth>_<width>`, `vit_<ti|s|b>_<patch>`, `resnet_50`, `vgg_16`, `plain_9` or
 `inception_resnet_v2`. Constructors in keras.applications are names, too, as Keras spells them. The
-name `module:function` stands for a function of the user.
+name `module:function` stands for a function of the user, and `python:model` for the model that a
+Python program has given.
 
 The model standardises its images itself, in the same way in training, evaluation and export. It
 then calls the network, which computes the logits. If the network has an integer Input, or a

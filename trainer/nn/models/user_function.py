@@ -1,30 +1,37 @@
-"""Builds a model by a user's own function, which --model=module:function names."""
+"""Builds a model by a user's own function, which --model=module:function names.
+
+A Python program may also give a function that has no such name. It is then --model=python:model,
+and only a call that has received the function can build the model.
+"""
 
 import importlib
 import inspect
 import os
 import sys
 import types
+from collections.abc import Callable
+from typing import Any
 
 import keras
 
 from trainer.errors import UserError
+from trainer.nn.models import python_name
 from trainer.nn.user_code import explain_refusal, unwrap_user_errors
+from trainer.system import python_objects
 
 
 def build(name: str, image_shape: tuple[int, int, int], classes: int) -> keras.Model:
     """Calls a user's function with (image_shape, classes) and returns its model.
 
-    `name` is the value of --model: module:function.
+    `name` is the value of --model: module:function, or python:model.
 
     Raises:
         UserError: if the function does not exist, does not take these two arguments, raises an
-            error, or does not return a Keras model.
+            error, or does not return a Keras model. Also if this call has not received the model
+            of a Python program.
     """
-    module, function_name = load(name), name.partition(":")[2]
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        raise UserError(f"--model={name}: {module.__name__} has no function {function_name!r}")
+    function = _given() if name == python_name.NAME else _named(name)
+    function_name = name.partition(":")[2]
     try:
         inspect.signature(function).bind(image_shape, classes)
     except TypeError as error:
@@ -36,6 +43,25 @@ def build(name: str, image_shape: tuple[int, int, int], classes: int) -> keras.M
     if not isinstance(model, keras.Model):
         raise UserError(f"--model={name} returned a {type(model).__name__}: return a keras.Model")
     return model
+
+
+def _given() -> Callable[..., Any]:
+    function = python_objects.given().model
+    if function is None:
+        raise UserError(
+            f"only a Python program has --model={python_name.NAME}: trainer.train(model=...).\n"
+            "Give model= to this function too. A function in a module has a name for the command "
+            "line: --model=module:function."
+        )
+    return function
+
+
+def _named(name: str) -> Callable[..., Any]:
+    module, function_name = load(name), name.partition(":")[2]
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise UserError(f"--model={name}: {module.__name__} has no function {function_name!r}")
+    return function
 
 
 def load(name: str) -> types.ModuleType:

@@ -1,0 +1,125 @@
+"""A Python program's source as a split that is read by index."""
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from tests.support.squares import NAMES, Source, arrays
+from trainer.data import pipeline
+from trainer.data.bad_examples import BadExamples
+from trainer.data.python import source
+from trainer.errors import UserError
+from trainer.system.tensorflow_errors import translate
+
+
+def loaded(data, image_size=None):
+    return source.load(data, NAMES, lambda label: label, image_size, 10**6, "data")
+
+
+def evaluated(data, bad=None, **options):
+    """Returns images, labels and weights of all examples, as an evaluation reads them."""
+    bad = bad or BadExamples(skip=False)
+    batches = pipeline.evaluation(loaded(data, **options), batch_size=4, shards=1, bad=bad)
+    with translate(bad.refusal):
+        return [np.concatenate(each) for each in zip(*batches.as_numpy_iterator(), strict=True)]
+
+
+def test_each_example_arrives_unchanged():
+    images, labels, weights = evaluated(Source(12))
+    expected = arrays(12)
+    np.testing.assert_array_equal(images, expected[0])
+    np.testing.assert_array_equal(labels, expected[1])
+    assert weights.sum() == 12
+
+
+def test_all_labels_are_read():
+    found = loaded(Source(12, bad=[5]))
+    expected = arrays(12)[1]
+    expected[5] = -1
+    np.testing.assert_array_equal(found.labels(), expected)
+
+
+def test_an_error_of_the_source_names_the_index_and_the_line():
+    with pytest.raises(UserError, match=r"index 7 of data cannot be used: KeyError: .*squares\.py"):
+        evaluated(Source(12, bad=[7]))
+
+
+def test_a_bad_example_is_left_out_and_counted():
+    bad = BadExamples(skip=True)
+    _, _, weights = evaluated(Source(12, bad=[7]), bad)
+    assert weights.tolist() == [1.0] * 7 + [0.0] + [1.0] * 4
+    assert list(bad.reasons) == ["the example at index 7 of data"]
+
+
+def test_a_label_outside_of_the_classes_is_named():
+    items = [(np.zeros((4, 4), np.uint8), label) for label in (0, 1, 4, 3)]
+    bad = BadExamples(skip=True)
+    batches = pipeline.evaluation(loaded(items), batch_size=4, shards=1, bad=bad)
+    list(batches)
+    assert bad.reasons == {
+        "the example at index 2 of data": "its label is not one of the run's classes"
+    }
+
+
+def test_an_image_of_another_shape_is_named_or_resized():
+    items = [(np.zeros((4, 4), np.uint8), 0), (np.zeros((4, 6), np.uint8), 0)] * 2
+    with pytest.raises(UserError, match=r"index [13] of data.*\(4, 6, 1\).*image_size= resizes"):
+        evaluated(items)
+    images, _, _ = evaluated(items, image_size=5)
+    assert images.shape == (4, 5, 5, 1)
+
+
+def jpeg(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    picture = np.zeros((8, 8, 3), np.uint8)
+    picture[:4] = 255  # The upper half is white.
+    Image.fromarray(picture).save(buffer, "JPEG", exif=exif)
+    return buffer.getvalue()
+
+
+def test_encoded_images_are_decoded_upright():
+    items = [(jpeg(1), 0), (jpeg(3), 0)] * 2
+    images, _, _ = evaluated(items, image_size=8)
+    assert images[0, :4].mean() > 200 > images[0, 4:].mean()
+    assert images[1, :4].mean() < 50 < images[1, 4:].mean()
+
+
+def test_encoded_images_need_a_size():
+    with pytest.raises(UserError, match=r"index 0 of data.*give image_size="):
+        loaded([(jpeg(1), 0)])
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (iter([]), "data has the type list_iterator"),
+        ([], "data has no examples"),
+        ([1, 2], "index 0 of data cannot be used: it has the type int"),
+        (tf.data.Dataset.range(3), "has the type _RangeDataset"),
+    ],
+)
+def test_other_objects_are_refused(data, message):
+    with pytest.raises(UserError, match=message):
+        loaded(data)
+
+
+def test_the_digest_samples_the_items():
+    assert loaded(Source(100)).digest == loaded(Source(100)).digest
+    assert loaded(Source(100)).digest != loaded(Source(100, seed=1)).digest
+
+
+def test_images_that_vary_are_said_and_only_labels_count(logged):
+    random = np.random.default_rng(0)
+
+    class Varying(Source):
+        def __getitem__(self, index):
+            image, label = super().__getitem__(index)
+            return image + random.integers(0, 9, image.shape, np.uint8), label
+
+    assert loaded(Varying(20)).digest == loaded(Varying(20)).digest
+    assert "data returns another image each time" in logged[0]

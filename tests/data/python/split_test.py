@@ -1,0 +1,66 @@
+"""Splits that a call has received: their classes, and how they reach the run."""
+
+import numpy as np
+import pytest
+
+from tests.support.squares import NAMES, Source, arrays
+from trainer.data.in_memory import InMemoryDataset
+from trainer.data.indexed import IndexedDataset
+from trainer.data.python import split
+from trainer.errors import UserError
+from trainer.system import python_objects
+from trainer.system.python_objects import PythonObjects
+
+
+def loaded(data, names=None, run_names=None, *, image_size=None, **options):
+    defaults = {"augment": "none", "skip_bad": False, "several_sizes": False}
+    with python_objects.giving(PythonObjects({"data": data}, names)):
+        return split.load(
+            "data", image_size, class_names=run_names, max_pixels=10**6, **defaults | options
+        )
+
+
+def test_labels_are_matched_to_the_run_by_name():
+    images, labels = arrays(8)
+    reverse = tuple(NAMES[::-1])
+    np.testing.assert_array_equal(loaded((images, labels), reverse, NAMES).labels, 3 - labels)
+    np.testing.assert_array_equal(loaded(Source(8), reverse, NAMES).labels(), 3 - labels)
+    # Without names of their own, labels of arrays are indices into the names of the run.
+    np.testing.assert_array_equal(loaded((images, labels), None, NAMES).labels, labels)
+
+
+def test_without_names_the_classes_are_numbers():
+    assert loaded(arrays(16)).class_names == ("0", "1", "2", "3")
+
+
+@pytest.mark.parametrize("data", [arrays(16), Source(16)])
+def test_classes_that_the_run_lacks_are_refused_or_left_out(data):
+    with pytest.raises(UserError, match="classes that the run does not know: south east"):
+        loaded(data, tuple(NAMES), NAMES[:3])
+    found = loaded(data, tuple(NAMES), NAMES[:3], skip_bad=True)
+    assert {*found.labels().tolist()} == {-1, 0, 1, 2}
+
+
+def test_random_crops_need_encoded_images():
+    assert isinstance(loaded(arrays(8)), InMemoryDataset)
+    assert isinstance(loaded(arrays(8), augment="imagenet"), IndexedDataset)
+    images, labels = arrays(8)
+    with pytest.raises(UserError, match="needs images of 1 or 3 channels"):
+        loaded((images.repeat(2, axis=-1), labels), augment="imagenet")
+
+
+def test_arrays_keep_their_size_if_training_has_several():
+    assert loaded(arrays(8), image_size=6).image_shape == (6, 6, 1)
+    assert loaded(arrays(8), image_size=6, several_sizes=True).image_shape == (12, 12, 1)
+
+
+def test_a_split_that_the_call_lacks_is_refused():
+    with pytest.raises(UserError, match=r"trainer\.train\(\.\.\., data=\.\.\.\)"):
+        split.load(
+            *("data", None),
+            augment="none",
+            class_names=None,
+            max_pixels=1,
+            skip_bad=False,
+            several_sizes=False,
+        )

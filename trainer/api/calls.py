@@ -1,0 +1,50 @@
+"""Makes the Config of a command, for the command line and for Python."""
+
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Iterator, Sequence
+
+from trainer.config import command_line
+from trainer.config.flags import Config
+from trainer.data.bucket import open_folders
+from trainer.run_dir import bucket_reading, fork_source, model_source
+from trainer.system import output
+
+
+@contextlib.contextmanager
+def configured(name: str, flags: Sequence[str], log_as: str | None) -> Iterator[Config]:
+    """Yields the Config of the command `name`, with the flags of the run that it reads.
+
+    While the context lasts, a run that is in a bucket has a local copy.
+
+    Args:
+      name: name of the command.
+      flags: the command line after the command's name.
+      log_as: name in front of messages, which then go to stderr; None: messages go to stdout.
+
+    Raises:
+      UserError: if a flag is wrong, or the run or export cannot be read.
+    """
+    asked = command_line.parse(name, flags)
+    output.log_to(log_as)
+    open_folders.keep_in(asked.cache_dir)
+    with bucket_reading.local_runs(name, asked) as local, _quiet_retracing():
+        config = model_source.with_kept_flags(name, local, flags)
+        config = fork_source.with_parent_flags(name, config, flags)
+        yield dataclasses.replace(config, model_dir=local.model_dir, runs=local.runs)
+
+
+@contextlib.contextmanager
+def _quiet_retracing() -> Iterator[None]:
+    """Hides TensorFlow's warning that functions of one name are traced, as in several runs."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "triggered tf.function retracing" not in record.getMessage()
+
+    logger = logging.getLogger("tensorflow")
+    logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keep)

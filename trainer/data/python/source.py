@@ -1,0 +1,218 @@
+"""Makes a split of a Python program's source: an object with __len__ and __getitem__.
+
+The threads of the input pipeline call the source, several at a time. TensorFlow calls Python once
+for a chunk of up to 16 examples. An item that cannot be used is a bad example, as a damaged file is
+in a folder.
+"""
+
+import concurrent.futures
+import dataclasses
+import functools
+import hashlib
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from trainer.data import exif
+from trainer.data.class_names import split_summary
+from trainer.data.indexed import IndexedDataset, Opened
+from trainer.data.python import items
+from trainer.data.python.items import WrongItemError
+from trainer.errors import UserError
+from trainer.nn.user_code import one_line
+from trainer.system.cores import usable
+from trainer.system.output import log
+
+_HASHED = 16  # Number of items whose content the digest of a source has.
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Reader:
+    """Reads the items of a source.
+
+    Attributes:
+      source: the caller's object.
+      shape: (h, w, c) of all images; the height and the width are None if images are resized.
+      class_of: maps a label of the source to a label of the run; −1 if the run lacks the class.
+      reasons: maps the index of a bad item to the reason why it cannot be used.
+      lock: guards `reasons`.
+    """
+
+    source: Any
+    shape: tuple[int | None, int | None, int]
+    class_of: Callable[[int], int]
+    reasons: dict[int, str] = dataclasses.field(default_factory=dict)
+    lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
+
+    def item(self, index: int) -> tuple[bytes, int]:
+        """Returns the bytes of an image file, and the label, of the item at `index`.
+
+        Raises:
+          WrongItemError: if the item cannot be used.
+        """
+        image, label = items.image_and_label(_called(self.source, index))
+        if isinstance(image, bytes):
+            if self.shape[0] is None:
+                return image, self.class_of(label)
+            raise WrongItemError("its image is encoded, and the first one is not")
+        found = items.pixels(image, self.shape[2])
+        if any(mine not in (None, own) for mine, own in zip(self.shape, found.shape, strict=True)):
+            wanted = tuple(side for side in self.shape if side is not None)
+            raise WrongItemError(
+                f"its image has the shape {found.shape}, and the first one {wanted}; image_size= "
+                "resizes all images"
+            )
+        return items.png(found), self.class_of(label)
+
+    def look(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns bytes [n], "" for a bad item; labels int32 [n]; and orientations int32 [n]."""
+        contents = np.empty(len(indices), object)
+        labels = np.zeros(len(indices), np.int32)
+        orientations = np.full(len(indices), exif.UPRIGHT, np.int32)
+        for at, index in enumerate(indices.tolist()):
+            try:
+                contents[at], labels[at] = self.item(index)
+            except WrongItemError as error:
+                with self.lock:
+                    self.reasons[index] = str(error)
+                contents[at] = b""
+            else:
+                orientations[at] = exif.orientation(contents[at]) or exif.UPRIGHT
+        return contents, labels, orientations
+
+    def labels(self, examples: int) -> np.ndarray:
+        """Returns the labels of all items, int64 [N]; −1 if the item or its label is unusable."""
+
+        def label(index: int) -> int:
+            try:
+                return self.class_of(items.image_and_label(_called(self.source, index))[1])
+            except WrongItemError:
+                return -1
+
+        with concurrent.futures.ThreadPoolExecutor(len(usable())) as threads:
+            return np.fromiter(threads.map(label, range(examples)), np.int64, examples)
+
+
+def load(
+    source: Any,
+    class_names: Sequence[str],
+    class_of: Callable[[int], int],
+    image_size: int | None,
+    max_pixels: int,
+    name: str,
+) -> IndexedDataset:
+    """Returns a split whose examples are read from the source when they are needed.
+
+    Args:
+      source: has __len__ and __getitem__, which takes an integer and returns an item, as in
+        `items.image_and_label`. Several threads may call it at the same time.
+      class_names: names of the run's classes.
+      class_of: maps a label of the source to an index in `class_names`, or to −1.
+      image_size: side of the square to which images are resized, in pixels; None: all images must
+        have the shape of the first one.
+      max_pixels: an encoded image with more pixels is not decoded.
+      name: name of the split, for messages.
+
+    Raises:
+      UserError: if the source cannot be used.
+    """
+    examples = count(source, name)
+    first = _first_shape(source, image_size, name)
+    side = (image_size, image_size) if image_size else first[:2]
+    fixed = first if image_size is None else (None, None, first[2])
+    reader = _Reader(source, fixed, class_of)
+
+    def fetch(indices: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        found = tf.numpy_function(
+            reader.look, [indices], [tf.string, tf.int32, tf.int32], stateful=False
+        )
+        return tuple(tf.ensure_shape(values, indices.shape) for values in found)
+
+    def opened(content: tf.Tensor, label: tf.Tensor, orientation: tf.Tensor) -> Opened:
+        return Opened(content, label, orientation)
+
+    return IndexedDataset(
+        examples=examples,
+        class_names=tuple(class_names),
+        image_shape=(*side, first[2]),
+        name=name,
+        fetch=fetch,
+        open=opened,
+        describe=lambda index: f"the example at index {index} of {name}",
+        max_pixels=max_pixels,
+        unread=reader.reasons.get,
+        summary=split_summary(name, examples, class_names),
+        labels=functools.partial(reader.labels, examples),
+        digest=_digest(source, examples, name),
+    )
+
+
+def count(source: Any, name: str) -> int:
+    """Returns the number of items of the source; raises UserError if it has none, or no index."""
+    if not (hasattr(source, "__len__") and hasattr(source, "__getitem__")):
+        raise UserError(
+            f"{name} has the type {type(source).__name__}, without an index: give a pair of "
+            "arrays (images, labels), or an object with __len__ and __getitem__."
+        )
+    if not len(source):
+        raise UserError(f"{name} has no examples: give at least one image and its label.")
+    return len(source)
+
+
+def _called(source: Any, index: int) -> Any:
+    """Returns source[index]; an error of the caller's code becomes a WrongItemError."""
+    try:
+        return source[index]
+    except Exception as error:
+        *_, frame = traceback.extract_tb(error.__traceback__)
+        where = f"{frame.filename}, line {frame.lineno}" if frame.filename != __file__ else ""
+        raise WrongItemError(f"{one_line(error)}{where and f' ({where})'}") from error
+
+
+def _first_shape(source: Any, image_size: int | None, name: str) -> tuple[int, int, int]:
+    """Returns the shape (h, w, c) of the first image; an encoded image counts as RGB."""
+    try:
+        image, _ = items.image_and_label(_called(source, 0))
+        if not isinstance(image, bytes):
+            return items.pixels(image, None).shape
+        if image_size is not None:
+            return image_size, image_size, 3
+        reason = "its image is encoded, and may have any size; give image_size= to resize all"
+    except WrongItemError as error:
+        reason = str(error)
+    raise UserError(f"the example at index 0 of {name} cannot be used: {reason}.")
+
+
+def _digest(source: Any, examples: int, name: str) -> str:
+    """Returns a hash of up to 16 evenly spaced items, or of their labels if images vary."""
+    indices = sorted({at * (examples - 1) // max(1, _HASHED - 1) for at in range(_HASHED)})
+    whole, labels = hashlib.blake2b(digest_size=16), hashlib.blake2b(digest_size=16)
+    varies = False
+    for index in indices:
+        try:
+            image, label = items.image_and_label(_called(source, index))
+            again, _ = items.image_and_label(_called(source, index)) if index == 0 else (image, 0)
+            content = _content(image)
+            varies = varies or content != _content(again)
+        except WrongItemError:
+            content, label = b"", -1
+        whole.update(content)
+        labels.update(f"{label},".encode())
+    if varies:
+        log(
+            f"{name} returns another image each time: a resumed run is not exact. Leave random "
+            "changes of the images to --augment."
+        )
+    labels.update(b"" if varies else whole.digest())
+    return labels.hexdigest()
+
+
+def _content(image: Any) -> bytes:
+    if isinstance(image, bytes):
+        return image
+    found = items.pixels(image, None)
+    return f"{found.shape}".encode() + found.tobytes()
