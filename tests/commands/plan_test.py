@@ -88,6 +88,12 @@ HOSTS = (
     "--plan_examples_per_second=1000",
     "--plan_parameters=1000000",
 )
+WORKER = (
+    "--plan_examples_per_second=1000",
+    "--plan_parameters=5000000",
+    "--plan_link_latency=0",
+    "--plan_link_bandwidth=3",
+)
 TEN_MEGABYTES_A_SECOND = ("--plan_link_bandwidth=0.08", "--plan_link_latency=1000")
 
 
@@ -131,6 +137,21 @@ def test_replicas_alone_lay_the_run_out(capsys):
         plan.run(parsed(FASHION, "--plan_replicas=8"))
 
 
+def test_workers_by_phase_in_the_table_in_json_and_in_a_figure(tmp_path, capsys):
+    asked = (FASHION, "--workers=1:8", *WORKER, "--plan_change_seconds=1")
+    figure = tmp_path / "plan.png"
+    assert plan.run(parsed(*asked, f"--plot={figure}")) == 0
+    out = capsys.readouterr().out
+    assert "workers  duration  worker-hours" in out
+    assert figure.stat().st_size > 10_000
+    plan.run(parsed(*asked, "--format=json"))
+    found = json.loads(capsys.readouterr().out)["workers"]
+    assert found["phases"][0] == {"start_epoch": 0.0, "start_update": 0, "workers": 1}
+    assert [each["workers"] for each in found["phases"]] == [1, 2, 5, 8]
+    assert found["fixed"].keys() == {"1", "2", "4"}
+    assert found["seconds"] < found["fixed"]["2"]["seconds"]
+
+
 def test_hosts_alone_have_a_replica_each(capsys):
     plan.run(
         parsed(FASHION, "--plan_hosts=4", "--plan_examples_per_second=1", "--plan_parameters=1")
@@ -148,6 +169,14 @@ def test_hosts_alone_have_a_replica_each(capsys):
         (
             ("--plan_hosts=2", "--plan_examples_per_second=9"),
             r"hosts sum in each update.\nPass --plan_parameters, or",
+        ),
+        (("--workers=1:4",), r"--workers=1:4 needs the speed of a worker.\nPass --plan_exam"),
+        (("--workers=1:4", "--plan_examples_per_second=9"), r"--workers=1:4 needs the number of"),
+        (("--workers=1:4", "--plan_hosts=2"), "both name a number of hosts: leave one of the two"),
+        (("--workers=4:1",), "must be the smallest and the largest number of workers, such as 1:8"),
+        (
+            ("--workers=3:3", *WORKER),
+            r"none of 3 to 3 workers, of 1 replicas each, can share the ba",
         ),
         (("--plan_hosts=2", "--plan_examples_per_second=0"), "must be above 0"),
         (("--plan_hosts=2", "--plan_link_bandwidth=0"), "must be above 0"),

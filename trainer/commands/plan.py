@@ -10,13 +10,14 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from trainer.config import worker_range
 from trainer.config.flags import Config
 from trainer.data import bucket_files, class_balance, image_listing
 from trainer.data.tfds import sizes
 from trainer.errors import UserError
 from trainer.reports import plan_plot
 from trainer.run_dir.lineage import Lineage
-from trainer.schedule import averaging, cost, notes, plan, trajectory
+from trainer.schedule import averaging, cost, notes, plan, trajectory, worker_counts
 from trainer.schedule.layout import default_micro_batch_size, lay_out
 from trainer.system.output import say, width
 from trainer.training import planned_machines
@@ -32,6 +33,7 @@ class _Plan:
       begin: first update of the plan; not 0 for a forked run.
       ramps: phases, where consecutive phases of a ramp are condensed.
       machines: machines of the run; None if no cost is requested or known.
+      choice: number of workers of each ramp; None if --workers is not set.
       values: all that --format=json prints, except for the phases.
       lines: notes about the plan.
     """
@@ -41,6 +43,7 @@ class _Plan:
     begin: plan.Begin
     ramps: Sequence[plan.Ramp]
     machines: cost.Machines | None
+    choice: worker_counts.Choice | None
     values: Mapping[str, Any]
     lines: Sequence[str]
 
@@ -102,6 +105,9 @@ def _plan(config: Config) -> _Plan:
     found: dict[str, Any] = {"examples": examples, "total_updates": updates}
     if forked:
         found["fork"] = forked.as_json()
+    choice = _workers(config, counted, machines)
+    if choice:
+        found["workers"] = choice.as_json()
     if not config.train_examples and (fetched := bucket_files.find(config)):
         found["data"] = dataclasses.asdict(fetched)
         lines.append(fetched.line())
@@ -113,7 +119,30 @@ def _plan(config: Config) -> _Plan:
         lines.append(line)
     found |= cost.whole(counted, machines) if machines else {}
     found |= {"notes": lines} if lines else {}
-    return _Plan(schedule, layout, begin, ramps, machines, found, lines)
+    if choice:
+        lines.append(choice.text())
+    return _Plan(schedule, layout, begin, ramps, machines, choice, found, lines)
+
+
+def _workers(
+    config: Config, phases: Sequence[plan.Phase], machines: cost.Machines | None
+) -> worker_counts.Choice | None:
+    """Returns the number of workers of each phase; None if --workers is not set."""
+    if config.workers is None:
+        return None
+    if machines is None:
+        raise UserError(
+            f"--workers={config.workers} needs the speed of a worker.\n"
+            "Pass --plan_examples_per_second of one replica, or --model_dir of a finished run."
+        )
+    return worker_counts.choose(
+        phases,
+        machines,
+        worker_range.parse(config.workers),
+        ghost_batch_size=config.ghost_batch_size,
+        min_efficiency=config.min_efficiency,
+        change_seconds=config.plan_change_seconds,
+    )
 
 
 def _print(config: Config, found: _Plan) -> None:
@@ -153,7 +182,8 @@ def _write_json(found: _Plan) -> None:
 
 def _draw(config: Config, found: _Plan) -> None:
     if config.plot:
-        plan_plot.draw(found.schedule, found.ramps, config, config.plot)
+        workers = found.choice.workers if found.choice else None
+        plan_plot.draw(found.schedule, found.ramps, config, config.plot, workers)
 
 
 def _fork(config: Config, schedule: trajectory.Trajectory) -> tuple[plan.Begin, Lineage | None]:
@@ -213,6 +243,11 @@ def planned(
     trajectory.unfreeze_position(config, examples)  # Refuses flags that contradict each other.
     averaging.evaluated_with(config)  # Refuses to evaluate an average that the run does not have.
     hosts = config.plan_hosts or 1
+    if config.workers and config.plan_hosts:
+        raise UserError(
+            f"--plan_hosts={config.plan_hosts} and --workers={config.workers} both name a number "
+            "of hosts: leave one of the two out."
+        )
     if "," in (config.tpu or "") and config.plan_replicas is None:
         raise UserError(
             f"--tpu={config.tpu} does not tell how many cores the hosts have: add --plan_replicas."

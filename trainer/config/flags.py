@@ -4,7 +4,7 @@ import dataclasses
 import re
 from collections.abc import Mapping
 
-from trainer.config import local_path, profile_range
+from trainer.config import local_path, profile_range, worker_range
 from trainer.config.declaration import (
     EPOCHS,
     MODEL,
@@ -204,6 +204,25 @@ class Config(RunFlags):
     )
     plan_hosts: int | None = _cost(
         None, "Number of hosts, of equal size (unset: 1).", problem=POSITIVE, formerly="hosts"
+    )
+    workers: str | None = _cost(
+        None,
+        "Smallest and largest number of workers, such as 1:8: prints how many each phase is worth, "
+        "and the cost of all fixed numbers. --plan_replicas is then the number of replicas of one "
+        "worker (unset: not printed).",
+        problem=worker_range.problem,
+    )
+    min_efficiency: float = _cost(
+        0.8,
+        "Least efficiency that --workers accepts, as a fraction: the time of an update on one "
+        "worker, divided by the number of workers and by the time on all of them.",
+        problem=must_be("from 0 to 1", lambda value: 0 <= value <= 1),
+    )
+    plan_change_seconds: float = _cost(
+        30.0,
+        "Time of a change of the number of workers, in seconds: a checkpoint, and a start up to "
+        "the next update.",
+        problem=at_least(0),
     )
     plan_examples_per_second: float | None = _cost(
         None,

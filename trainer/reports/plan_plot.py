@@ -20,11 +20,25 @@ _FEWEST_POINTS = 20
 # Values of --anneal with linear axes. Other schedules are straight lines on a logarithmic axis.
 _LINEAR = ("cosine", "polynomial", "cyclical", "range_test")
 _IMAGE_SIZE = "image size\n(pixels)"  # Label of the panel that shows the image sizes.
+_WORKERS = "workers"
 _MOST_TICKS = 5  # Largest number of ticks of an axis; more would be too close together.
 
 
-def draw(schedule: Trajectory, ramps: Sequence[Ramp], config: Config, path: str) -> None:
-    """Draws the plan into the image file `path`; `ramps` are the ramps of `schedule`.
+def draw(
+    schedule: Trajectory,
+    ramps: Sequence[Ramp],
+    config: Config,
+    path: str,
+    workers: Sequence[int] | None = None,
+) -> None:
+    """Draws the plan into the image file `path`.
+
+    Args:
+      schedule: trajectory of the run.
+      ramps: ramps of `schedule`.
+      config: flags of the plan.
+      path: path of the picture.
+      workers: number of workers in each ramp; None: this panel is left out.
 
     Raises:
       UserError: if the file cannot be written, or matplotlib cannot write files with its suffix.
@@ -46,6 +60,8 @@ def draw(schedule: Trajectory, ramps: Sequence[Ramp], config: Config, path: str)
     panels = {label: (epochs, ys) for label, ys in values.items()}
     if schedule.image_sizes:
         panels[_IMAGE_SIZE] = image_sizes(schedule, ramps)
+    if workers:
+        panels[_WORKERS] = _steps(schedule, ramps, workers)
     geometric = config.anneal == "range_test" and config.range_scale == "geometric"
     linear = config.anneal in _LINEAR and not geometric
     figure = Figure(figsize=(7.5, 1.2 + 2 * len(panels)), layout="constrained")
@@ -53,7 +69,7 @@ def draw(schedule: Trajectory, ramps: Sequence[Ramp], config: Config, path: str)
     for axes, (label, (xs, ys)) in zip(rows, panels.items(), strict=True):
         axes.plot(xs, ys, color="#0072b2", linewidth=1.5)
         axes.set(ylabel=label, xlim=(0, max(schedule.epochs, epochs[-1])))
-        always = label in ("momentum", _IMAGE_SIZE)
+        always = label in ("momentum", _IMAGE_SIZE, _WORKERS)
         _scale(axes, ys, always or (linear and label != "batch size\n(examples)"))
         axes.grid(alpha=0.3)
     rows[-1].set_xlabel("epochs")
@@ -95,10 +111,17 @@ def points(schedule: Trajectory, ramps: Sequence[Ramp]) -> list[tuple[int, Setti
 
 def image_sizes(schedule: Trajectory, ramps: Sequence[Ramp]) -> tuple[list[float], list[float]]:
     """Returns the line of the image sizes: epochs, and sides in pixels. Its steps are vertical."""
+    return _steps(schedule, ramps, [ramp.first.image_size or 0 for ramp in ramps])
+
+
+def _steps(
+    schedule: Trajectory, ramps: Sequence[Ramp], values: Sequence[int]
+) -> tuple[list[float], list[float]]:
+    """Returns the line of a value of each ramp, against epochs. Its steps are vertical."""
     ends = [*(ramp.position for ramp in ramps[1:]), schedule.end]
     places = [at for ramp, end in zip(ramps, ends, strict=True) for at in (ramp.position, end)]
-    sides = [float(ramp.first.image_size or 0) for ramp in ramps for _ in range(2)]
-    return [at / schedule.examples for at in places], sides
+    ys = [float(value) for value in values for _ in range(2)]
+    return [at / schedule.examples for at in places], ys
 
 
 def _title(config: Config, schedule: Trajectory, ramps: Sequence[Ramp]) -> str:

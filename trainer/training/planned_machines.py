@@ -7,7 +7,7 @@ import pathlib
 import sys
 from typing import Any
 
-from trainer.config import image_sizes
+from trainer.config import image_sizes, worker_range
 from trainer.config.flags import Config
 from trainer.errors import UserError
 from trainer.run_dir import result
@@ -25,6 +25,7 @@ def machines(config: Config, replicas: int, hosts: int) -> cost.Machines | None:
     """
     if not asks_for_cost(config):
         return None
+    most = worker_range.parse(config.workers)[-1] if config.workers else hosts
     ended = _ended(pathlib.Path(config.model_dir)) if config.model_dir else {}
     size = image_sizes.sizes(config.image_sizes)[-1] if config.image_sizes else None
     if config.plan_examples_per_second:
@@ -41,10 +42,11 @@ def machines(config: Config, replicas: int, hosts: int) -> cost.Machines | None:
     else:
         return None
     parameters = config.plan_parameters or ended.get("parameters")
-    if hosts > 1 and not parameters:
+    if most > 1 and not parameters:
+        flag = f"--workers={config.workers}" if config.workers else f"--plan_hosts={hosts}"
         raise UserError(
-            f"--plan_hosts={hosts} needs the number of the model's parameters, which the hosts sum "
-            "in each update.\nPass --plan_parameters, or --model_dir of a finished run."
+            f"{flag} needs the number of the model's parameters, which the hosts sum in each "
+            "update.\nPass --plan_parameters, or --model_dir of a finished run."
         )
     return cost.Machines(
         replicas=replicas,
@@ -84,4 +86,5 @@ def _ended(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def asks_for_cost(config: Config) -> bool:
-    return config.plan_replicas is not None or config.plan_hosts is not None
+    flags = (config.plan_replicas, config.plan_hosts, config.workers)
+    return any(value is not None for value in flags)

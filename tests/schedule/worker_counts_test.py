@@ -1,0 +1,107 @@
+"""Numbers of workers by phase: against a search over all sequences, and against closed forms."""
+
+import dataclasses
+import itertools
+import random
+
+import pytest
+
+from trainer.errors import UserError
+from trainer.schedule import cost, worker_counts
+from trainer.schedule.cost import Compute, Machines
+from trainer.schedule.plan import Phase
+
+WORKER = Machines(
+    replicas=1, hosts=1, compute=Compute(1e-3), parameters=1_000_000, bandwidth=1.0, latency=0.0
+)
+
+
+def phase(batch_size, updates, start_update=0):
+    return Phase(0.0, start_update, updates, batch_size, 0.1, 0.9, 1.0, 32, batch_size // 32)
+
+
+def choose(phases, counts=range(1, 9), on=WORKER, **values):
+    options = {"ghost_batch_size": 32, "min_efficiency": 0.8, "change_seconds": 0.0, **values}
+    return worker_counts.choose(phases, on, counts, **options)
+
+
+def seconds(batch_size, workers):
+    """The formula of cost.py, written anew."""
+    ring = 2 * (workers - 1) / workers * 1_000_000 * 4 * 8 / 1e9
+    return batch_size / workers * 1e-3 + ring
+
+
+def test_efficiency_limits_the_number():
+    found = choose([phase(256, 100), phase(2048, 100)])
+    for batch_size, workers in zip((256, 2048), found.workers, strict=True):
+        efficient = [
+            w for w in (1, 2, 4, 8) if seconds(batch_size, 1) / seconds(batch_size, w) / w >= 0.8
+        ]
+        assert workers == max(efficient)
+    assert found.workers == [2, 8]
+    expected = 100 * (seconds(256, 2) + seconds(2048, 8))
+    assert found.duration.seconds == pytest.approx(expected)
+    assert found.duration.worker_seconds == pytest.approx(
+        100 * (2 * seconds(256, 2) + 8 * seconds(2048, 8))
+    )
+
+
+def test_a_change_that_costs_more_than_it_saves_is_not_made():
+    phases = [phase(256, 100), phase(2048, 100)]
+    saved = 100 * (seconds(2048, 2) - seconds(2048, 8))
+    assert choose(phases, change_seconds=saved * 0.99).workers == [2, 8]
+    assert choose(phases, change_seconds=saved * 1.01).workers == [2, 2]
+
+
+@pytest.mark.parametrize("number", range(30))
+def test_no_other_sequence_is_shorter(number):
+    draw = random.Random(number)
+    sizes = [32 * draw.randrange(1, 40) for _ in range(draw.randrange(1, 5))]
+    phases = [phase(size, draw.randrange(1, 200)) for size in sizes]
+    on = dataclasses.replace(WORKER, compute=Compute(1e-3, draw.choice([0.0, 0.01])))
+    change, least = draw.choice([0.0, 3.0, 30.0]), draw.choice([0.0, 0.5, 0.9])
+    found = choose(phases, on=on, change_seconds=change, min_efficiency=least)
+
+    def time(each, w):
+        return cost.total([each], dataclasses.replace(on, hosts=w, replicas=w))
+
+    choices = []
+    for each in phases:
+        allowed = [w for w in range(1, 9) if each.batch_size % (32 * w) == 0]
+        good = [w for w in allowed if time(each, 1) / time(each, w) / w >= least]
+        choices.append(sorted({allowed[0], *good}))
+
+    def whole(workers):
+        changes = sum(a != b for a, b in itertools.pairwise(workers))
+        return changes * change + sum(map(time, phases, workers))
+
+    best = min(map(whole, itertools.product(*choices)))
+    assert whole(found.workers) == pytest.approx(best)
+    assert found.duration.seconds == pytest.approx(best)
+    assert all(w in numbers for w, numbers in zip(found.workers, choices, strict=True))
+
+
+def test_replicas_and_ghost_batches_decide_which_numbers_are_allowed():
+    on = dataclasses.replace(WORKER, replicas=2)
+    found = choose([phase(320, 10), phase(960, 10)], on=on, min_efficiency=0.0)
+    assert found.workers == [5, 5]
+    assert [*found.fixed] == [1, 5]
+    with pytest.raises(UserError, match=r"none of 2 to 4 workers, of 2 replicas each, can share"):
+        choose([phase(320, 10)], counts=range(2, 5), on=on)
+
+
+def test_the_table_and_the_json_have_the_changes_and_the_fixed_numbers():
+    phases = [phase(256, 100), phase(256, 50, 100), phase(2048, 100, 150)]
+    found = choose(phases)
+    assert [w for _, w in found.changes()] == [2, 8]
+    first, second, third, *rest = found.text().splitlines()
+    assert first.split() == ["epoch", "update", "batch", "workers"]
+    assert second.split()[1:] == ["0", "256", "2"]
+    assert third.split()[1:] == ["150", "2048", "8"]
+    names = ("as above", *(f"always {w}" for w in (1, 2, 4, 8)))
+    for line, name in zip(rest[1:], names, strict=True):
+        assert line.strip().startswith(name)
+    shown = found.as_json()
+    assert [each["workers"] for each in shown["phases"]] == [2, 8]
+    alone = shown["fixed"]["1"]
+    assert alone["worker_hours"] == pytest.approx(alone["seconds"] / 3600)

@@ -1,0 +1,193 @@
+"""Number of workers that each phase of a run should have, by the cost model of cost.py.
+
+A small batch gives many workers too little to do, and a large batch shortens its updates on more
+workers. So the best number of workers changes during a run whose batch grows. A change costs a
+checkpoint, and a start of the workers up to their next update.
+
+The number w of workers is allowed in a phase of batch size B if w × replicas of a worker × ghost
+batch divides B. It pays if its efficiency T₁ / (w T_w) is high enough, where T₁ and T_w are the
+times of an update on one and on w workers. Among the numbers that are allowed and pay, the choice
+has the shortest duration of the whole run, changes included. The sequence of batch sizes never
+depends on the number of workers.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from trainer.errors import UserError
+from trainer.schedule import cost
+from trainer.schedule.cost import Machines
+from trainer.schedule.plan import Phase
+from trainer.system.output import aligned
+
+
+@dataclasses.dataclass(frozen=True)
+class Duration:
+    """Duration of a run, in seconds, and the sum of the durations of its workers."""
+
+    seconds: float
+    worker_seconds: float
+
+    def as_json(self) -> dict[str, float]:
+        """Returns the entries of plan's JSON."""
+        return {"seconds": self.seconds, "worker_hours": self.worker_seconds / 3600}
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """Number of workers in each phase.
+
+    Attributes:
+      phases: phases of the run.
+      workers: number of workers of each phase.
+      duration: duration with these numbers, changes included.
+      fixed: duration with each number of workers that is allowed in all phases, by number.
+    """
+
+    phases: Sequence[Phase]
+    workers: Sequence[int]
+    duration: Duration
+    fixed: Mapping[int, Duration]
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the entry `workers` of plan's JSON."""
+        series = [
+            {"start_epoch": phase.start_epoch, "start_update": phase.start_update, "workers": w}
+            for phase, w in self.changes()
+        ]
+        fixed = {str(w): each.as_json() for w, each in self.fixed.items()}
+        return {"phases": series, **self.duration.as_json(), "fixed": fixed}
+
+    def changes(self) -> list[tuple[Phase, int]]:
+        """Returns the first phase of each number of workers, with this number."""
+        found: list[tuple[Phase, int]] = []
+        for phase, workers in zip(self.phases, self.workers, strict=True):
+            if not found or found[-1][1] != workers:
+                found.append((phase, workers))
+        return found
+
+    def text(self) -> str:
+        """Returns a table of the changes, and of the durations with fixed numbers."""
+        header = ("epoch", "update", "batch", "workers")
+        rows = [
+            (f"{phase.start_epoch:.2f}", str(phase.start_update), str(phase.batch_size), str(w))
+            for phase, w in self.changes()
+        ]
+        lines = aligned([header, *rows])
+        lines += aligned(
+            [
+                ("workers", "duration", "worker-hours"),
+                ("as above", *_shown(self.duration)),
+                *((f"always {w}", *_shown(each)) for w, each in self.fixed.items()),
+            ]
+        )
+        return "\n".join(lines)
+
+
+def _shown(duration: Duration) -> tuple[str, str]:
+    return cost.duration(duration.seconds), f"{duration.worker_seconds / 3600:.3g}"
+
+
+def choose(
+    phases: Sequence[Phase],
+    on: Machines,
+    counts: range,
+    *,
+    ghost_batch_size: int,
+    min_efficiency: float,
+    change_seconds: float,
+) -> Choice:
+    """Returns the number of workers of each phase with the shortest duration of the whole run.
+
+    If no allowed number of a phase is efficient enough, the smallest allowed number is taken.
+
+    Args:
+      phases: phases of the run, each with one batch size.
+      on: one worker: its replicas and its speed.
+      counts: numbers of workers that may be chosen.
+      ghost_batch_size: examples that share batch-norm statistics.
+      min_efficiency: least efficiency of a number of workers above the smallest one, as a fraction.
+      change_seconds: duration of a change of the number of workers.
+
+    Raises:
+      UserError: if no number in `counts` is allowed in a phase.
+    """
+    allowed = [_allowed(phase, on, counts, ghost_batch_size) for phase in phases]
+    paying = [
+        [w for w in found if w == found[0] or _efficiency(phase, on, w) >= min_efficiency]
+        for phase, found in zip(phases, allowed, strict=True)
+    ]
+    workers = _shortest(phases, on, paying, change_seconds)
+    fixed = {
+        w: _duration(phases, on, [w] * len(phases), change_seconds)
+        for w in counts
+        if all(w in found for found in allowed)
+    }
+    return Choice(phases, workers, _duration(phases, on, workers, change_seconds), fixed)
+
+
+def _machines(on: Machines, workers: int) -> Machines:
+    return dataclasses.replace(on, hosts=workers, replicas=workers * on.replicas)
+
+
+def _seconds(phase: Phase, on: Machines, workers: int) -> float:
+    return cost.phase_cost(phase, _machines(on, workers)).seconds
+
+
+def _efficiency(phase: Phase, on: Machines, workers: int) -> float:
+    return _seconds(phase, on, 1) / _seconds(phase, on, workers) / workers
+
+
+def _allowed(phase: Phase, on: Machines, counts: range, ghost_batch_size: int) -> list[int]:
+    least = on.replicas * ghost_batch_size
+    found = [w for w in counts if phase.batch_size % (w * least) == 0]
+    if not found:
+        raise UserError(
+            f"none of {counts.start} to {counts.stop - 1} workers, of {on.replicas} replicas each, "
+            f"can share the batch of {phase.batch_size} at epoch {phase.start_epoch:.2f}: workers "
+            f"× {least} must divide it.\n"
+            "Use a wider --workers, or a smaller --ghost_batch_size."
+        )
+    return found
+
+
+def _shortest(
+    phases: Sequence[Phase], on: Machines, choices: Sequence[Sequence[int]], change: float
+) -> list[int]:
+    """Returns one of `choices` for each phase, by dynamic programming over the phases.
+
+    Of two equally long runs, the one with fewer workers is taken.
+    """
+    # Maps a number of workers to the shortest duration up to a phase that ends with this number,
+    # and to the number before it, for each phase.
+    best: dict[int, float] = {}
+    before: list[dict[int, int]] = []
+    for phase, numbers in zip(phases, choices, strict=True):
+        reached: dict[int, float] = {}
+        came: dict[int, int] = {}
+        for w in numbers:
+            from_w = {old: time + (change if old != w else 0) for old, time in best.items()}
+            came[w] = min(from_w, key=lambda old: (from_w[old], old)) if from_w else w
+            reached[w] = from_w.get(came[w], 0.0) + _seconds(phase, on, w)
+        best = reached
+        before.append(came)
+    last = min(best, key=lambda w: (best[w], w))
+    found = [last]
+    for came in reversed(before[1:]):
+        found.append(came[found[-1]])
+    return found[::-1]
+
+
+def _duration(
+    phases: Sequence[Phase], on: Machines, workers: Sequence[int], change: float
+) -> Duration:
+    """Returns the duration with these workers; during a change, the new number of them waits."""
+    seconds = worker_seconds = 0.0
+    for index, (phase, w) in enumerate(zip(phases, workers, strict=True)):
+        added = _seconds(phase, on, w)
+        if index and workers[index - 1] != w:
+            added += change
+        seconds += added
+        worker_seconds += added * w
+    return Duration(seconds, worker_seconds)
