@@ -70,6 +70,29 @@ def test_other_data_are_refused_on_resume(tmp_path):
         train(tmp_path / "run", class_names=NAMES)
 
 
+def test_a_finished_run_refuses_other_data_too(on_arrays):
+    folder, result = on_arrays
+    assert train(folder, class_names=NAMES) == result
+    images, labels = arrays(320)
+    images[9, 0, 0, 0] ^= 1
+    with pytest.raises(trainer.UserError, match="other images or labels"):
+        train(folder, (images, labels), class_names=NAMES)
+
+
+def test_a_fork_goes_on_with_the_same_data(tmp_path, on_arrays, capsys):
+    parent, _ = on_arrays
+    more = {"fork_from": f"{parent}@newest", "epochs": 8, "anneal": "constant"}
+    data = {"data": TRAINING, "evaluation_data": EVALUATION}
+    with pytest.raises(trainer.UserError, match="Give the classes their former names"):
+        trainer.train(tmp_path / "unnamed", **data, **more)
+    found = trainer.train(tmp_path / "run", class_names=NAMES, **data, **more)
+    assert found["epochs"] >= 8
+    assert "noise scale" in capsys.readouterr().out
+    plan = trainer.plan(**more)
+    assert plan["examples"] == 320
+    assert plan["fork"]["position"] + 320 * 2 >= 8 * 320
+
+
 def test_a_source_that_fails_ends_the_run_and_names_the_index(tmp_path):
     data = Source(320, bad=[77])
     with pytest.raises(trainer.UserError, match="index 77 of data cannot be used: KeyError"):

@@ -39,6 +39,11 @@ def test_an_evaluation_of_labels_that_the_run_lacks_is_refused(trained):
         trainer.evaluate(trained[0], data=EVALUATION, dataset="mnist")
 
 
+def test_examples_that_are_missing_are_asked_for_by_their_name(trained):
+    with pytest.raises(trainer.UserError, match=r"trainer.evaluate\(\.\.\., data=\.\.\.\)"):
+        trainer.evaluate(trained[0])
+
+
 def test_predictions_are_those_of_the_command(trained, tmp_path, capsys):
     folder, _ = trained
     images, _ = arrays(3, seed=2)

@@ -148,7 +148,7 @@ def test_a_fork_that_is_impossible_is_refused_by_name(parent, capsys, flags, mes
     [
         ("", "does not name a checkpoint.\nWrite {parent}@UPDATE, "),
         ("@last", "does not name a checkpoint."),
-        ("@7", "--checkpoint=7 does not exist: checkpoints of updates 125 exist"),
+        ("@7", "--fork_from={parent}@7 does not exist: checkpoints of updates 125 exist"),
         ("/nothing@newest", "is not a run directory, because it has no flags.txt"),
     ],
 )

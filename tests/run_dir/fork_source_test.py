@@ -97,3 +97,26 @@ def test_a_fork_of_a_fork_is_of_its_own_parent(tmp_path):
     run_directories.write(tmp_path / "b", "--fork_from=somewhere@newest", "--seed=3")
     child = child_of(tmp_path / "b")
     assert (child.fork_from, child.seed) == (f"{tmp_path / 'b'}@newest", 3)
+
+
+def test_another_anneal_leaves_the_flags_of_the_old_one_behind(tmp_path):
+    flags = ["--anneal=step", "--anneal_epochs=50%", "--anneal_factor=3", "--weight_decay=0.1"]
+    run_directories.write(tmp_path / "a", *flags)
+    child = child_of(tmp_path / "a", "--anneal=cosine")
+    assert (child.anneal_epochs, child.anneal_factor, child.weight_decay) == ((), 5.0, 0.1)
+    trajectory.from_config(child, N, 1)
+    assert child_of(tmp_path / "a", "--anneal=step").anneal_epochs == ("50%",)
+
+
+def test_percentages_of_another_length_are_told(tmp_path, logged):
+    run_directories.write(tmp_path / "a", "--anneal=step", "--anneal_epochs=50%,1.5")
+    child_of(tmp_path / "a", "--epochs=2")
+    assert logged == []
+    child_of(tmp_path / "a", "--epochs=8")
+    (line,) = logged
+    assert line == (
+        "--anneal_epochs=50%,1.5 now counts in 8 epochs: --anneal_epochs=1,1.5 keeps the points "
+        "of 2 epochs"
+    )
+    child_of(tmp_path / "a", "--epochs=8", "--anneal_epochs=1")
+    assert len(logged) == 1

@@ -16,6 +16,7 @@ from trainer.data import bucket_files, class_balance, image_listing
 from trainer.data.tfds import sizes
 from trainer.errors import UserError
 from trainer.reports import plan_plot
+from trainer.run_dir import fork_source, training_data
 from trainer.run_dir.lineage import Lineage
 from trainer.schedule import averaging, cost, notes, plan, trajectory, worker_counts
 from trainer.schedule.layout import default_micro_batch_size, lay_out
@@ -235,6 +236,9 @@ def planned(
     examples = config.train_examples or count_examples(
         config.dataset, config.train_split, config.data_dir
     )
+    if examples is None and config.fork_from:
+        kept = training_data.read(fork_source.source(config).folder)
+        examples = kept.examples if kept else None
     if examples is None:
         raise UserError(
             f"the number of examples in {config.dataset}'s {config.train_split!r} is not known "

@@ -108,6 +108,11 @@ def _images(config: Config, images: Sequence[Any]) -> Load:
     def load(shape: tuple[int, int, int]) -> Any:
         from trainer.data.python import source
 
+        if getattr(images, "ndim", 0) == 3 and shape[2] == 3 == images.shape[2]:  # type: ignore[attr-defined]
+            raise UserError(
+                f"images has the shape {images.shape}, which may be one colour image or "  # type: ignore[attr-defined]
+                f"{len(images)} grey ones: give images[None] for one image, or images[..., None]."
+            )
         items = [(image, 0) for image in images]
         found = source.load(items, ("",), int, shape[0], config.max_image_pixels, "images")
         return dataclasses.replace(found, image_shape=shape)

@@ -14,11 +14,12 @@ from trainer.config.flags import Config
 from trainer.distributed import shared_secret, tpu
 from trainer.distributed.worker import Worker, from_environment
 from trainer.errors import ExitStatus, NonFiniteLossError, NotSavedError, UserError
+from trainer.nn.models import python_name
 from trainer.run_dir import bucket_run, directory
 from trainer.run_dir import result as results
 from trainer.run_dir.bucket_connection import local_folder
 from trainer.schedule import averaging, trajectory
-from trainer.system import output, process_limits, stop_signals
+from trainer.system import output, process_limits, python_objects, stop_signals
 from trainer.system.atomic_file import write_atomic
 from trainer.system.output import log
 from trainer.system.regular_file import NotRegularError, ReadError
@@ -125,6 +126,10 @@ def _train_in(
             log(f"{path} is finished: {_last(ended)} in {ended['updates']} updates{best}")
             if config.profile_updates:
                 log("--profile_updates records nothing, because no update is left to train")
+            if python_objects.given().examples:
+                from trainer.training import setup  # Imports TensorFlow.
+
+                setup.check_finished(config, path)
         try:
             # Other workers wait for the chief, even if the run is finished.
             if ended is None or worker:
@@ -183,7 +188,12 @@ def _train(
             log(f"{found}; see {path}/result.json")
             if config.anneal != "range_test":
                 command = f"python -m trainer export --model_dir={shlex.quote(str(path))}"
-                log(f"{_best(end)}; {command} --checkpoint=best writes its model")
+                how = f"{command} --checkpoint=best writes its model"
+                if config.model == python_name.NAME:  # The command cannot build this model.
+                    how = (
+                        f"trainer.load({str(path)!r}, checkpoint='best', model=...) loads its model"
+                    )
+                log(f"{_best(end)}; {how}")
     return end
 
 

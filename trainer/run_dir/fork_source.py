@@ -17,10 +17,13 @@ from trainer.config.flags import FLAGS, Config
 from trainer.errors import UserError
 from trainer.run_dir import lineage, model_source
 from trainer.schedule import noise_scale, trajectory
+from trainer.system.output import log
 
 # Flags that decide the initial Setting: the reference, and what differs from it.
 _REFERENCE = ("base_learning_rate", "base_batch_size", "base_momentum")
 _START = ("initial_learning_rate", "initial_batch_size", "momentum")
+# Begin of the headings of flags that belong to some values of --anneal.
+_OF_AN_ANNEAL = "Schedule: --anneal="
 # Flags that tell where a run's first parameters come from.
 _ORIGIN = ("fork_from", "fork_position", "init_from")
 
@@ -86,9 +89,15 @@ def with_parent_flags(command: str, config: Config, given: Sequence[str]) -> Con
         )
     begun = lineage.of_child(config)
     lines = begun.flags if begun else parent_flags(source(config).folder)
-    inherited = [line for line in lines if model_source.name_of(line) not in _START]
-    child = command_line.parse(command, given, inherited)
-    return _with_start(child, command_line.parse("train", (), lines), config)
+    parent = command_line.parse("train", (), lines)
+    left_out = {*_START}
+    if "anneal" in config.given and config.anneal != parent.anneal:
+        left_out |= {name for name, flag in FLAGS.items() if flag.group.startswith(_OF_AN_ANNEAL)}
+    inherited = [line for line in lines if model_source.name_of(line) not in left_out]
+    child = _with_start(command_line.parse(command, given, inherited), parent, config)
+    if not begun and "anneal_epochs" not in config.given:
+        _note_on_percentages(child, parent)
+    return child
 
 
 def parent_flags(folder: pathlib.Path) -> list[str]:
@@ -96,6 +105,21 @@ def parent_flags(folder: pathlib.Path) -> list[str]:
     left_out = {*OF_THE_MACHINE, *_ORIGIN}
     recorded = model_source.recorded_flags(folder)
     return [line for line in recorded if model_source.name_of(line) not in left_out]
+
+
+def _note_on_percentages(child: Config, parent: Config) -> None:
+    """Logs that percentages of the parent's length are now percentages of another length."""
+    percentages = [each for each in child.anneal_epochs if each.endswith("%")]
+    if not percentages or child.epochs == parent.epochs:
+        return
+    epochs = [
+        f"{float(each[:-1]) / 100 * parent.epochs:g}" if each.endswith("%") else each
+        for each in child.anneal_epochs
+    ]
+    log(
+        f"--anneal_epochs={','.join(child.anneal_epochs)} now counts in {child.epochs:g} epochs: "
+        f"--anneal_epochs={','.join(epochs)} keeps the points of {parent.epochs:g} epochs"
+    )
 
 
 def _with_start(child: Config, parent: Config, given: Config) -> Config:

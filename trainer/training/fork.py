@@ -13,6 +13,7 @@ from typing import Any
 
 from trainer.config import command_line
 from trainer.config.flags import Config
+from trainer.data.class_names import few
 from trainer.errors import UserError
 from trainer.run_dir import checkpoint_reader, fork_source, lineage, metrics
 from trainer.run_dir.checkpoint_progress import checked
@@ -62,7 +63,16 @@ def find(config: Config) -> Parent:
     """
     source = fork_source.source(config)
     flags = fork_source.parent_flags(source.folder)
-    path, progress = checkpoint_reader.load(source.folder / "checkpoints", source.checkpoint, {})
+    checkpoints = source.folder / "checkpoints"
+    try:
+        path, progress = checkpoint_reader.load(checkpoints, source.checkpoint, {})
+    except UserError as error:  # The user has not given --checkpoint.
+        message = str(error).replace(
+            f"--checkpoint={source.checkpoint}", f"--fork_from={config.fork_from}"
+        )
+        raise UserError(
+            message.replace(", an update, or the path of a checkpoint", " or an update")
+        ) from error
     checked(progress, f"checkpoint {path}")
     data = checkpoint_reader.training_data(source.folder)
     if data is None:
@@ -150,8 +160,9 @@ def preprocessed(data: TrainingData, parent: Parent) -> TrainingData:
     """
     if data.class_names != parent.data.class_names:
         raise UserError(
-            f"{parent.folder} has learned other classes than those of this --dataset: a fork has "
-            "the parameters of the other run.\nUse --init_from for other classes."
+            f"{parent.folder} has learned the classes {few(parent.data.class_names or ())}, and "
+            f"these data have {few(data.class_names or ())}: a fork has the parameters of the "
+            "other run.\nGive the classes their former names, or use --init_from for other classes."
         )
     kept = {name: getattr(parent.data, name) for name in ("mean", "std", "preprocessing")}
     return dataclasses.replace(data, **kept)

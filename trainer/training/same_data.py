@@ -7,6 +7,7 @@ from trainer.data import image_folder
 from trainer.data.class_names import few
 from trainer.data.in_memory import InMemoryDataset
 from trainer.data.indexed import IndexedDataset
+from trainer.data.python.dataset import DATASET
 from trainer.distributed.process_group import ProcessGroup
 from trainer.errors import UserError
 from trainer.run_dir.training_data import TrainingData
@@ -54,8 +55,11 @@ def check_as_began(
         raise UserError(
             f"{split} is not what this run began with: it had "
             "{:,} examples of shape {} in {} classes, and has {:,} of {} in {}.\n"
-            "{}Bring the data back, with --data_dir, or name a new --model_dir.".format(
-                *began, *now, f"{image_folder.WHAT_COUNTS} " if folder else ""
+            "{}Bring the data back{}, or name a new --model_dir.".format(
+                *began,
+                *now,
+                f"{image_folder.WHAT_COUNTS} " if folder else "",
+                "" if config.dataset == DATASET else ", with --data_dir",
             )
         )
     if kept.digest != source.digest:

@@ -29,6 +29,7 @@ from trainer.run_dir import checkpoint_reader, training_data
 from trainer.run_dir.checkpoint_progress import checked
 from trainer.run_dir.training_data import TrainingData
 from trainer.schedule.averaging import EMA, evaluated_with
+from trainer.system import python_objects
 from trainer.system.output import log
 from trainer.training import same_data
 
@@ -78,6 +79,17 @@ def load(
         bad=bad,
         several_sizes=training and bool(config.image_sizes),
     )
+
+
+def check_finished(config: Config, path: pathlib.Path) -> None:
+    """Checks that the examples of a finished run are those that a Python program gives now.
+
+    Raises:
+      UserError: if they differ.
+    """
+    if (kept := training_data.read(path)) and python_objects.given().examples:
+        bad = BadExamples(config.skip_bad_examples)
+        same_data.check_as_began(config, kept, load(config, config.train_split, bad, training=True))
 
 
 def load_splits(

@@ -23,5 +23,5 @@ def refusal(split: str) -> UserError:
     return UserError(
         f"only a Python program has the examples of --dataset={DATASET}: "
         f"trainer.train(..., {split}=...).\n"
-        f"Give {split}= to this function too, or name a dataset with --dataset."
+        "Give them to this function too, as trainer.evaluate(..., data=...), or name a dataset."
     )
