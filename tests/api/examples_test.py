@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from PIL import Image
 
 import trainer
 from tests.support.configs import done
@@ -116,6 +117,25 @@ def test_wrong_examples_are_named(tmp_path, more, message):
     with pytest.raises(trainer.UserError, match=message):
         train(tmp_path / "run", **more)
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ((TRAINING[0], [*map(int, TRAINING[1])]), "data is a tuple with arrays: give a pair"),
+        ({"image": TRAINING[0], "label": TRAINING[1]}, "data is a dict with arrays: give a pair"),
+        ([(Image.new("I;16", (12, 12)), 0)] * 32, "its image has the mode I;16, of more than 8"),
+    ],
+)
+def test_what_looks_like_examples_is_refused_by_name(tmp_path, data, message):
+    with pytest.raises(trainer.UserError, match=message):
+        train(tmp_path / "run", data, class_names=NAMES)
+
+
+def test_evaluation_images_of_another_shape_are_refused_before_training(tmp_path):
+    images, labels = EVALUATION
+    with pytest.raises(trainer.UserError, match="give both the same shape, or --image_size"):
+        train(tmp_path / "run", evaluation_data=(images[:, :8], labels))
 
 
 def test_class_names_are_distinct_text():

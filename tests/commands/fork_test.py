@@ -115,6 +115,24 @@ def test_at_position_0_the_parameters_are_settled_and_the_clock_is_new(parent, t
     assert " 0.00       0       10    128" in output
 
 
+def test_a_run_that_plateaus_ended_goes_on(tmp_path):
+    plateau = ["--anneal=plateau", "--patience=1", "--max_anneals=0", "--min_improvement=0.9"]
+    short = [*runs.SHORT, *runs.CONSTANT, *plateau, "--epochs=3", "--eval_every_epochs=0.5"]
+    runs.train(tmp_path / "parent", *short)
+    ended = runs.result(tmp_path / "parent")
+    assert ended["epochs"] == 1
+    fork(tmp_path / "parent", tmp_path / "child", "--max_anneals=1")
+    assert runs.result(tmp_path / "child")["epochs"] == 2
+
+
+def test_layers_that_the_parent_froze_may_train(tmp_path):
+    flags = [*runs.SHORT, *runs.CONSTANT, "--epochs=0.16", "--freeze=(?!dense)"]
+    runs.train(tmp_path / "parent", *flags)
+    output = fork(tmp_path / "parent", tmp_path / "child", "--epochs=0.3", "--unfreeze_epochs=0.1")
+    assert "the optimizer's slots are new, because --unfreeze_epochs was unset" in output.stdout
+    assert "keep their random weights" not in output.stdout
+
+
 def test_two_workers_begin_with_the_state_that_the_chief_reads(parent, by_hand, tmp_path):
     child = tmp_path / "child"
     flags = [f"--fork_from={parent}@newest", "--deterministic", "--precision=float32", *LONGER]

@@ -198,6 +198,9 @@ def test_a_fork_begins_at_the_last_evaluation_of_its_parent(tmp_path):
     assert on.begin == {"epoch": 0.5, "update": 5}
     assert anew.begin == {"epoch": 0, "update": 0}
     assert on.notes[0].startswith("begins with /a at update 5, epoch 0.50: batch size 100, ")
+    write(tmp_path / "other")  # A fork was killed here before its flags were written.
+    lineage.write(tmp_path / "other", found)
+    assert run_record.read(tmp_path / "other", "other").begin == {"epoch": 0, "update": 0}
     (tmp_path / "on" / lineage.FILE).write_text("{")
     damaged = run_record.read(tmp_path / "on", "on")
     assert damaged.evaluations == anew.evaluations

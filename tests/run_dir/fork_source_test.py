@@ -7,6 +7,7 @@ import pytest
 from tests.support import run_directories
 from tests.support.configs import parsed
 from trainer.config.command_line import parse
+from trainer.config.flagfile import to_flagfile
 from trainer.errors import UserError
 from trainer.run_dir import fork_source
 from trainer.schedule import trajectory
@@ -120,3 +121,48 @@ def test_percentages_of_another_length_are_told(tmp_path, logged):
     )
     child_of(tmp_path / "a", "--epochs=8", "--anneal_epochs=1")
     assert len(logged) == 1
+
+
+@pytest.mark.parametrize(
+    ("of_parent", "given", "expected"),
+    [
+        (["--momentum=0.98"], ["--optimizer=adamw"], (640, 0.1, 0.98)),
+        (["--initial_batch_size=512"], ["--scaling=none"], (512, 0.4, 0.9)),
+        (["--initial_batch_size=512"], ["--scaling=sqrt"], (512, 0.4, 0.9)),
+        (["--initial_batch_size=512"], ["--base_learning_rate=0.1"], (512, 0.4, 0.9)),
+        (
+            ["--initial_batch_size=512"],
+            ["--scaling=sqrt", "--initial_batch_size=1024"],
+            (1024, 0.4 * 2**0.5, 0.9),
+        ),
+        (
+            ["--momentum=0.98"],
+            ["--optimizer=adamw", "--scaling=sqrt", "--initial_batch_size=1280"],
+            (1280, 0.1 * 2**0.5, 0.98),
+        ),
+        ([], ["--optimizer=sgd"], (128, 1.0, 0.0)),
+        ([], ["--optimizer=sgd", "--initial_batch_size=512"], (512, 4.0, 0.0)),
+        (["--momentum=0.9"], ["--optimizer=sgd", "--momentum=0"], (32, 0.25, 0.0)),
+        (["--optimizer=sgd"], ["--optimizer=momentum"], (128, 0.1, 0.0)),
+        (["--optimizer=sgd"], ["--optimizer=momentum", "--momentum=0.9"], (1280, 0.1, 0.9)),
+    ],
+)
+def test_the_start_follows_the_childs_own_rule(tmp_path, of_parent, given, expected):
+    """Another optimizer or scaling has another rule, and still begins at the parent's start."""
+    run_directories.write(tmp_path / "a", "--base_momentum=0.9", *of_parent)
+    if of_parent == ["--optimizer=sgd"]:
+        (tmp_path / "a/flags.txt").write_text(to_flagfile(parsed("--epochs=2", *of_parent)))
+    child = child_of(tmp_path / "a", *given)
+    found = trajectory.from_config(child, N, 1).start
+    assert (found.batch_size, found.momentum) == (expected[0], expected[2])
+    assert found.learning_rate == pytest.approx(expected[1])
+    assert child.base_batch_size == 128
+
+
+@pytest.mark.parametrize("command", ["sweep", "range_test"])
+def test_other_commands_that_train_refuse_a_fork(tmp_path, command):
+    recipe = tmp_path / "fork.flags"
+    recipe.write_text("--fork_from=runs/a@newest\n")
+    given = [f"--flagfile={recipe}"]
+    with pytest.raises(UserError, match=f"is for plan and train, not for {command}"):
+        fork_source.with_parent_flags(command, parse(command, given), given)

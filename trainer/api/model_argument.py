@@ -63,7 +63,8 @@ def _copied(model: Any, image_shape: tuple[int, int, int]) -> Any:
     """Returns a copy with the same weights, so that training does not change the caller's model."""
     import keras
 
-    if model.built and tuple(model.input_shape[1:]) != image_shape:
+    sides = zip(model.input_shape[1:], image_shape, strict=True) if model.built else ()
+    if any(own not in (None, side) for own, side in sides):
         raise UserError(
             f"model= takes images of the shape {tuple(model.input_shape[1:])}, and the examples "
             f"have {image_shape}.\n"

@@ -206,7 +206,7 @@ def _fork(
     except UserError as error:
         notes.append(f"{lineage.FILE} is damaged: {str(error).partition(chr(10))[0]}")
         return [], _AT_ZERO
-    if found is None:
+    if found is None or found.fork_from != flags.get("fork_from"):
         return [], _AT_ZERO
     notes += found.lines()
     if flags.get("fork_position") == "0":

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from trainer.buckets.url import parse as parse_url
 from trainer.config import command_line
+from trainer.config.declaration import TRAINING
 from trainer.config.flagfile import OF_THE_MACHINE
 from trainer.config.flags import FLAGS, Config
 from trainer.errors import UserError
@@ -77,6 +78,11 @@ def with_parent_flags(command: str, config: Config, given: Sequence[str]) -> Con
       UserError: if the parent's flags cannot be read, or do not fit the given ones.
     """
     if command not in FLAGS["fork_from"].commands:
+        if config.fork_from and command in TRAINING:
+            raise UserError(
+                f"--fork_from={config.fork_from} is for plan and train, not for {command}: remove "
+                "it from the flagfile."
+            )
         return config  # The flags are those of the run in --model_dir.
     if config.fork_from is None:
         if config.fork_position is not None:
@@ -137,26 +143,52 @@ def _with_start(child: Config, parent: Config, given: Config) -> Config:
                 "--fork_from cannot go on with or from a range test, because its learning rate "
                 "only rises: name another run, and another --anneal."
             )
-    if any(name in given.given for name in _REFERENCE):
+    if _has_own_reference(given, parent):
         return child
-    if all(getattr(child, name) is None for name in _START):
+    to_sgd = child.optimizer == "sgd"
+    if to_sgd:
+        child = dataclasses.replace(child, base_momentum=None)
+    rule = trajectory.scaling_of(child)
+    same_rule = rule == trajectory.scaling_of(parent) and to_sgd == (parent.optimizer == "sgd")
+    if same_rule and all(getattr(child, name) is None for name in _START):
         return dataclasses.replace(
             child,
             initial_learning_rate=parent.initial_learning_rate,
             initial_batch_size=parent.initial_batch_size,
             momentum=parent.momentum,
         )
+    reference = trajectory.start_of(parent)
+    batch_size, momentum = child.initial_batch_size, child.momentum
+    if to_sgd and momentum is None:  # Without momentum, the learning rate takes its part of g.
+        momentum = 0.0
+        if batch_size is None and child.initial_learning_rate is None:
+            batch_size = reference.batch_size
     start = noise_scale.solve(
-        trajectory.start_of(parent),
+        reference,
         learning_rate=child.initial_learning_rate,
-        batch_size=child.initial_batch_size,
-        momentum=child.momentum,
+        batch_size=batch_size,
+        momentum=momentum,
         ghost_batch_size=child.ghost_batch_size,
-        scaling=trajectory.scaling_of(child),
+        scaling=rule,
     )
-    return dataclasses.replace(
+    child = dataclasses.replace(
         child,
         initial_learning_rate=start.learning_rate,
         initial_batch_size=start.batch_size,
         momentum=start.momentum,
+    )
+    if same_rule:
+        return child
+    # --base_batch_size is also the unit of the reference clock, so the reference keeps it. Its
+    # learning rate becomes the one that the new rule gives at this batch size.
+    base = trajectory.reference_of(child)
+    room = rule.one_minus_momentum(base.momentum)
+    rate = rule.kept(start) * base.batch_size**rule.exponent * room
+    return dataclasses.replace(child, base_learning_rate=rate)
+
+
+def _has_own_reference(given: Config, parent: Config) -> bool:
+    """Returns whether the user gives another reference than the parent's."""
+    return any(
+        name in given.given and getattr(given, name) != getattr(parent, name) for name in _REFERENCE
     )

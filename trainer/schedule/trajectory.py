@@ -139,7 +139,7 @@ def start_of(config: Config) -> Setting:
     Raises:
       UserError: if the initial values contradict the reference (noise_scale.py).
     """
-    reference = _reference(config)
+    reference = reference_of(config)
     momentum_asked = config.momentum or reference.momentum
     if config.optimizer == "sgd" and momentum_asked:
         raise UserError(
@@ -168,7 +168,7 @@ def from_config(config: Config, examples: int, replicas: int, *, warns: bool = T
         replicas × ghost batch does not divide a batch.
     """
     ghost = config.ghost_batch_size
-    reference, scaling = _reference(config), scaling_of(config)
+    reference, scaling = reference_of(config), scaling_of(config)
     start = start_of(config)
     if config.anneal == "range_test":
         start = _range_end(config, start)
@@ -236,7 +236,8 @@ def noise_horizon(config: Config, examples: int) -> int:
     return config.noise_horizon or max(1, examples // 4)
 
 
-def _reference(config: Config) -> Setting:
+def reference_of(config: Config) -> Setting:
+    """Returns the tuned reference: --base_learning_rate, --base_batch_size, --base_momentum."""
     momentum = config.base_momentum
     if momentum is None:
         momentum = 0.0 if config.optimizer == "sgd" else 0.9

@@ -86,19 +86,23 @@ def shared_with_caller() -> Iterator[Callable[[], bool]]:
 
     The first signal after the first call of the function asks to stop. Any other goes to the
     caller's own handler: Python's handler of SIGINT raises KeyboardInterrupt, for example while
-    data are loaded. The caller's handlers are restored after the block. Only the main thread of
+    data are loaded. The caller's handlers are restored after the block, and then receive a signal
+    of which the block did not ask. Only the main thread of
     Python can watch signals, so in another thread the function returns False.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    received, asked = threading.Event(), threading.Event()
+    received, asked, told = threading.Event(), threading.Event(), threading.Event()
+    last = signal.SIGINT
     before: dict[signal.Signals, Any] = {}
 
     def handle(number: int, frame: types.FrameType | None) -> None:
+        nonlocal last
         if is_repeated_hangup(number, received.is_set()):
             return
         if asked.is_set() and not received.is_set():
+            last = signal.Signals(number)
             received.set()
         elif callable(handler := before[signal.Signals(number)]):
             handler(number, frame)
@@ -108,6 +112,8 @@ def shared_with_caller() -> Iterator[Callable[[], bool]]:
 
     def stopped() -> bool:
         asked.set()
+        if received.is_set():
+            told.set()
         return received.is_set()
 
     for each in asking():
@@ -119,3 +125,5 @@ def shared_with_caller() -> Iterator[Callable[[], bool]]:
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+    if received.is_set() and not told.is_set():  # It arrived after the block's last question.
+        os.kill(os.getpid(), last)

@@ -20,6 +20,7 @@ from trainer.run_dir.checkpoint_progress import checked
 from trainer.run_dir.lineage import Lineage
 from trainer.run_dir.training_data import TrainingData
 from trainer.schedule import plan, trajectory
+from trainer.schedule.noise_scale import Setting
 from trainer.schedule.trajectory import Trajectory
 from trainer.system.output import log
 from trainer.training.phases import Phases
@@ -136,8 +137,12 @@ def lineage_of(parent: Parent, config: Config, child: Trajectory) -> Lineage:
     if control := parent.progress.get("control"):
         before.control.load_state_dict(control)
         if _same_controller(parent, config):
-            child.control.load_state_dict(control)
+            # The plateau that ended the parent does not end the child.
+            more = {"ended": False} if "ended" in control else {}
+            child.control.load_state_dict({**control, **more})
     at, after = before.at(parent.position), child.at(begin)
+    if parent.position >= before.end and (last := parent.progress.get("setting")):
+        at = Setting(**last)  # The parent has no next update.
     update = int(parent.progress["update"])
     return Lineage(
         fork_from=config.fork_from or "",
@@ -196,6 +201,10 @@ def restore(parent: Parent, config: Config, phases: Phases, child: Trajectory) -
         _copy_weights(phases)
         log("the average of the parameters begins with their present values")
     progress = {**parent.progress, "control": child.control.state_dict()}
+    # A norm that the parent had frozen starts now.
+    starts, own = parent.progress.get("statistics_starts") or {}, phases.step.starts
+    begun = {name: starts.get(name, start and parent.position) for name, start in own.items()}
+    progress["statistics_starts"] = {**starts, **begun}
     if parent.progress.get("control") and not _same_controller(parent, config):
         log(f"--anneal={config.anneal} does not take over the state of {parent.config.anneal}")
     if new_slots:

@@ -115,7 +115,7 @@ def set_up(
     if parent:
         data = fork.preprocessed(data, parent)
     data, model, loaded = _model(config, data, strategy, group, source)
-    if config.freeze and begins:
+    if config.freeze and begins and not parent:
         for line in freezing.warnings(config.freeze, model, loaded):
             log(line)
     data = dataclasses.replace(data, class_weights=balanced.weights, class_sizes=balanced.sizes)
@@ -162,7 +162,10 @@ def _lineage(
 ) -> Lineage | None:
     """Returns the record of the run's fork, which begins from `parent` now if this is given."""
     if parent is None:
-        return lineage.read(path) if config.fork_from else None
+        if config.fork_from is None:
+            (path / lineage.FILE).unlink(missing_ok=True)  # A fork was killed as it began.
+            return None
+        return lineage.read(path)
     fork.check_order(parent, config, schedule.examples)
     return fork.lineage_of(parent, config, schedule)
 

@@ -92,6 +92,21 @@ def check_finished(config: Config, path: pathlib.Path) -> None:
         same_data.check_as_began(config, kept, load(config, config.train_split, bad, training=True))
 
 
+def _check_shapes(
+    config: Config,
+    training: InMemoryDataset | IndexedDataset,
+    evaluation: InMemoryDataset | IndexedDataset,
+) -> None:
+    """Refuses evaluation images that the model cannot take."""
+    ours, theirs = training.image_shape, evaluation.image_shape
+    resized = config.image_size or config.image_sizes or config.eval_image_size
+    if ours[2] != theirs[2] or (not resized and ours != theirs):
+        raise UserError(
+            f"the images of {evaluation.name} have the shape {theirs}, and those of "
+            f"{training.name} {ours}: give both the same shape, or --image_size."
+        )
+
+
 def load_splits(
     config: Config, path: pathlib.Path | None, bad: BadExamples, group: ProcessGroup
 ) -> tuple[InMemoryDataset | IndexedDataset, InMemoryDataset | IndexedDataset]:
@@ -113,6 +128,7 @@ def load_splits(
     log(f"reading {config.dataset} {evaluation_split}")
     evaluation = load(config, evaluation_split, bad, training.class_names)
     log(evaluation.summary)
+    _check_shapes(config, training, evaluation)
     both = (config.train_split, training), (evaluation_split, evaluation)
     for warning in split_overlap.warnings(config.dataset, config.data_dir, *both):
         log(warning)

@@ -58,6 +58,10 @@ def pixels(image: Any, channels: int | None) -> np.ndarray:
       WrongItemError: if the image has another type or shape.
     """
     if isinstance(image, Image.Image):
+        if image.mode.partition(";")[0] in ("I", "F"):  # Pillow would cut the values off at 255.
+            raise WrongItemError(
+                f"its image has the mode {image.mode}, of more than 8 bits: scale it to 0 to 255"
+            )
         gray = channels == 1 if channels else image.mode in ("1", "L")
         image = image.convert("L" if gray else "RGB")
     found = np.asarray(image)

@@ -1,6 +1,6 @@
 """Loads a split of --dataset=python: the arrays or the source that a Python program has given."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,13 @@ def load(
         names = names or class_names or [str(label) for label in range(int(labels.max()) + 1)]
         arrays.check_range(labels, len(names), split)
     else:
+        if isinstance(data, Mapping) or (
+            isinstance(data, tuple) and any(hasattr(each, "ndim") for each in data)
+        ):
+            raise UserError(
+                f"{split} is a {type(data).__name__} with arrays: give a pair of arrays, (images, "
+                "labels)."
+            )
         source.count(data, split)  # Refuses an object that is not a source.
         names = names or _classes_of(data) or class_names
     if not names:
