@@ -70,15 +70,16 @@ def test_a_stop_at_an_epoch_is_returned_and_the_next_call_resumes(tmp_path, trai
     assert [*first, *second] == read(tmp_path / "run" / "metrics.jsonl")
 
 
-def test_an_error_in_on_log_ends_the_run_with_a_checkpoint(tmp_path):
+@pytest.mark.parametrize("error", [KeyError, SystemExit])
+def test_an_error_in_on_log_ends_the_run_with_a_checkpoint(tmp_path, error):
     threads, calls = [], []
 
     def fail(point):
         threads.append(threading.current_thread())
         calls.append(point.pop("update"))
-        raise KeyError("mine")
+        raise error("mine")
 
-    with pytest.raises(KeyError, match="mine"):
+    with pytest.raises(error, match="mine"):
         trainer.train(tmp_path / "run", on_log=fail, **TINY)
     assert threads == [threading.main_thread()]
     assert [int(path.stem) for path in runs.checkpoints(tmp_path / "run")] == calls == [5]
@@ -95,6 +96,16 @@ def test_ctrl_c_saves_and_returns_and_the_handler_is_restored(tmp_path):
     assert runs.newest(tmp_path / "run") is not None
     assert signal.getsignal(signal.SIGINT) is before
     assert signal.set_wakeup_fd(outer) == outer
+
+
+def test_ctrl_c_after_the_last_update_reaches_the_caller(tmp_path):
+    def late(point):
+        if point["split"] == "eval" and point["epoch"] >= TINY["epochs"]:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train(tmp_path / "run", on_log=late, **TINY)
+    assert runs.result(tmp_path / "run")["epochs"] >= TINY["epochs"]
 
 
 def test_ctrl_c_before_the_training_is_a_keyboard_interrupt(tmp_path):

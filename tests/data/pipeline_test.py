@@ -137,6 +137,8 @@ def test_images_are_shared_not_copied():
     np.testing.assert_array_equal(tensor, array)
     unaligned = np.arange(65, dtype=np.uint8)[1:].reshape(4, 4, 4, 1)
     np.testing.assert_array_equal(as_tensor(unaligned), unaligned)
+    array.flags.writeable = False  # NumPy exports no array that is read-only.
+    np.testing.assert_array_equal(as_tensor(array), array)
 
 
 def test_the_set_is_not_copied_into_the_graph():

@@ -17,7 +17,7 @@ class LogListener:
             return
         try:
             self._on_log(dict(point))
-        except (Exception, KeyboardInterrupt) as error:
+        except BaseException as error:  # SystemExit and KeyboardInterrupt too.
             # The training loop stops at its next check, with a checkpoint.
             self._error = error
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from trainer.data import decode
 from trainer.data.class_names import split_summary
-from trainer.data.in_memory import InMemoryDataset, aligned_empty
+from trainer.data.in_memory import InMemoryDataset, aligned, aligned_empty
 from trainer.data.python.items import described
 from trainer.errors import UserError
 
@@ -96,7 +96,8 @@ def load(
         images = _resized(images, image_size)
     counts = np.bincount(labels, minlength=len(names)).tolist()
     summary = split_summary(name, len(labels), names, counts)
-    return InMemoryDataset(images, labels, names, name, summary, digest=digest)
+    # Each growth of the batch makes a dataset, which would copy the images otherwise.
+    return InMemoryDataset(aligned(images), labels, names, name, summary, digest=digest)
 
 
 def _resized(images: np.ndarray, side: int) -> np.ndarray:
