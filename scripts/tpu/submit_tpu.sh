@@ -51,7 +51,7 @@ for argument in "$@"; do
     --dry_run) dry_run=true ;;
     --model_dir* | --cache_dir* | --local_dir* | --strategy* | --tpu* | --virtual_devices*)
       refuse "${argument%%=*} is set for a TPU job: leave it out." ;;
-    --format* | --plot* | --plan_* | --replicas* | --hosts* | --examples_per_second* | --parameters* | --link_*)
+    --format* | --plot* | --plan_* | --workers* | --min_efficiency* | --replicas* | --hosts* | --examples_per_second* | --parameters* | --link_*)
       refuse "${argument%%=*} is a flag of plan, which a TPU job does not take: leave it out." ;;
     --dataset=image_folder:gs://*) flags+=("$argument") ;;
     --dataset=image_folder:* | --dataset=image_csv:*)

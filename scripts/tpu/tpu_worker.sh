@@ -127,8 +127,7 @@ case $1 in
     serve
     ;;
   complain)
-    echo "the last lines of host $(metadata agent-worker-number):"
-    tail -n 5 host.log
+    tail -n 5 host.log | sed "s/^/host $(metadata agent-worker-number): /"
     ;;
   start)
     shift

@@ -71,8 +71,9 @@ def train(
         worker_session(
             worker, config.worker_timeout, shared(config), _chief_start(config)
         ) as exchange,
-        translate(tpu.lost(tpu_address.address(config)), bad.refusal),
         host_monitor.watched(tpu_address.hosts_of(config), config.worker_timeout),
+        # It asks the monitor which host is lost.
+        translate(tpu.lost(tpu_address.address(config)), bad.refusal),
     ):
         strategy, lanes = setup.devices(config, worker)
         group = create_process_group(strategy, worker, exchange)
