@@ -66,6 +66,16 @@ def test_predictions_are_those_of_the_command(trained, tmp_path, capsys):
         np.testing.assert_allclose([each["probabilities"] for each in same], wanted, rtol=1e-5)
 
 
+def test_one_colour_image_is_not_taken_for_several_grey_ones(tmp_path):
+    images = np.repeat(EVALUATION[0], 3, axis=3)
+    data = (np.repeat(arrays(320)[0], 3, axis=3), arrays(320)[1])
+    train(tmp_path / "run", data, (images, EVALUATION[1]), class_names=NAMES, epochs=0.1)
+    with pytest.raises(trainer.UserError, match=r"give images\[None\] for one image"):
+        trainer.predict(tmp_path / "run", images[0])
+    (found,) = trainer.predict(tmp_path / "run", images[0][None])
+    assert found["index"] == 0
+
+
 def test_an_image_that_cannot_be_used_is_left_out(trained):
     good = arrays(1)[0][0]
     found = trainer.predict(trained[0], [good, good.astype(float), good])

@@ -73,7 +73,7 @@ def test_a_missing_network_is_an_error(api, monkeypatch):
 def test_missing_credentials_are_an_error(api, monkeypatch, tmp_path):
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "nothing.json"))
     assert refused() == [
-        "TPU v5 cannot be queried: there are no valid Google credentials here.",
+        "TPU v5 cannot be queried: this machine has no valid Google credentials.",
         "Run gcloud auth application-default login, or set GOOGLE_APPLICATION_CREDENTIALS.",
     ]
 

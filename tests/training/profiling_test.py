@@ -4,7 +4,7 @@ import pytest
 
 from tests.support.configs import parsed
 from tests.support.runs import SHORT, digest, train
-from trainer.config import profile_range
+from trainer.config import number_range
 from trainer.errors import UserError
 from trainer.training.profiling import UpdateProfiler
 
@@ -18,7 +18,7 @@ def test_a_range_that_is_not_one_is_rejected(text):
 
 
 def test_stretches_end_where_the_recording_starts_and_stops(tmp_path):
-    profiler = UpdateProfiler(profile_range.parse("5:7"), tmp_path)
+    profiler = UpdateProfiler(number_range.parse("5:7"), tmp_path)
     assert [profiler.most_updates(update) for update in range(9)] == [
         *(4, 3, 2, 1),
         *(3, 2, 1),
@@ -28,12 +28,12 @@ def test_stretches_end_where_the_recording_starts_and_stops(tmp_path):
 
 
 def test_the_first_update_can_be_recorded(tmp_path):
-    assert UpdateProfiler(profile_range.parse("1:1"), tmp_path).most_updates(0) == 1
+    assert UpdateProfiler(number_range.parse("1:1"), tmp_path).most_updates(0) == 1
 
 
 def test_a_profile_that_cannot_be_written_is_said_and_ends_nothing(tmp_path, logged):
     (tmp_path / "file").touch()
-    with UpdateProfiler(profile_range.parse("1:2"), tmp_path / "file" / "profile") as profiler:
+    with UpdateProfiler(number_range.parse("1:2"), tmp_path / "file" / "profile") as profiler:
         for update in range(3):
             profiler.before(update)
             profiler.after(update + 1)
@@ -42,7 +42,7 @@ def test_a_profile_that_cannot_be_written_is_said_and_ends_nothing(tmp_path, log
 
 
 def test_the_updates_that_were_recorded_are_named(tmp_path, logged):
-    with UpdateProfiler(profile_range.parse("100:110"), tmp_path / "profile") as profiler:
+    with UpdateProfiler(number_range.parse("100:110"), tmp_path / "profile") as profiler:
         for update in (104, 105):
             profiler.before(update)
             profiler.after(update + 1)

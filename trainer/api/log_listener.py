@@ -5,7 +5,7 @@ from typing import Any
 
 
 class LogListener:
-    """Calls the caller's `on_log` until it raises an error; None: there is no such function."""
+    """Calls the caller's `on_log`, unless this is None, until it raises an error."""
 
     def __init__(self, on_log: Callable[[dict[str, Any]], None] | None) -> None:
         self._on_log = on_log

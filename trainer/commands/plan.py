@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from trainer.config import worker_range
+from trainer.config import number_range
 from trainer.config.flags import Config
 from trainer.data import bucket_files, class_balance, image_listing
 from trainer.data.tfds import sizes
@@ -139,7 +139,7 @@ def _workers(
     return worker_counts.choose(
         phases,
         machines,
-        worker_range.parse(config.workers),
+        number_range.parse(config.workers).numbers(),
         ghost_batch_size=config.ghost_batch_size,
         min_efficiency=config.min_efficiency,
         change_seconds=config.plan_change_seconds,

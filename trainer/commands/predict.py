@@ -108,9 +108,10 @@ def _images(config: Config, images: Sequence[Any]) -> Load:
     def load(shape: tuple[int, int, int]) -> Any:
         from trainer.data.python import source
 
-        if getattr(images, "ndim", 0) == 3 and shape[2] == 3 == images.shape[2]:  # type: ignore[attr-defined]
+        size: tuple[int, ...] = getattr(images, "shape", ())
+        if len(size) == 3 and shape[2] == size[2] == 3:
             raise UserError(
-                f"images has the shape {images.shape}, which may be one colour image or "  # type: ignore[attr-defined]
+                f"images has the shape {size}, which may be one colour image or "
                 f"{len(images)} grey ones: give images[None] for one image, or images[..., None]."
             )
         items = [(image, 0) for image in images]

@@ -4,7 +4,7 @@ import dataclasses
 import re
 from collections.abc import Mapping
 
-from trainer.config import local_path, profile_range, worker_range
+from trainer.config import local_path
 from trainer.config.declaration import (
     EPOCHS,
     MODEL,
@@ -17,6 +17,7 @@ from trainer.config.declaration import (
     flags_of,
     must_be,
 )
+from trainer.config.number_range import must_be_range
 from trainer.config.run_flags import RunFlags
 
 _run = Group("Run", Scope.FREE, TRAINING)
@@ -135,7 +136,7 @@ class Config(RunFlags):
         None,
         "First and last update to profile for TensorBoard, such as 100:110; only the chief, the "
         "first worker, is profiled (unset: none).",
-        problem=profile_range.problem,
+        problem=must_be_range("the first and the last update, such as 100:110"),
         scope=Scope.CALL,
         commands=("train",),
     )
@@ -210,7 +211,9 @@ class Config(RunFlags):
         "Smallest and largest number of workers, such as 1:8: prints how many each phase is worth, "
         "and the cost of all fixed numbers. --plan_replicas is then the number of replicas of one "
         "worker (unset: not printed).",
-        problem=worker_range.problem,
+        problem=must_be_range(
+            "the smallest and the largest number of workers, such as 1:8", most=99_999
+        ),
     )
     min_efficiency: float = _cost(
         0.8,

@@ -118,7 +118,7 @@ def asking(tpu: TpuAddress) -> Iterator[Any]:
         yield Client(tpu.name, tpu.zone, tpu.project)
     except (
         ValueError,  # The client raises this error in place of the underlying error.
-        RuntimeError,  # The client raises this error if the TPU is no longer READY.
+        RuntimeError,  # The client raises this error if the TPU has left the state READY.
         OSError,
         httplib2.HttpLib2Error,
         oauth2client.client.Error,
@@ -129,7 +129,7 @@ def asking(tpu: TpuAddress) -> Iterator[Any]:
             raise _refused(tpu, cause.resp.status, cause.content) from error
         if isinstance(cause, oauth2client.client.Error):
             raise UserError(
-                f"{tpu} cannot be queried: there are no valid Google credentials here.\n"
+                f"{tpu} cannot be queried: this machine has no valid Google credentials.\n"
                 "Run gcloud auth application-default login, or set GOOGLE_APPLICATION_CREDENTIALS."
             ) from error
         reason = " ".join(str(cause).split())

@@ -195,7 +195,7 @@ def _read(
 ) -> Manifest | None:
     """Writes the wanted files of the run at `url` to `path`; returns the state that was read.
 
-    If there is no run, returns None if `if_exists` is True, and raises a UserError if it is False.
+    If the bucket has no run: returns None if `if_exists` is True, and else raises a UserError.
     """
     objects = connect(url)
     with local_disk(path):

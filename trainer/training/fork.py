@@ -170,6 +170,8 @@ def preprocessed(data: TrainingData, parent: Parent) -> TrainingData:
             "other run.\nGive the classes their former names, or use --init_from for other classes."
         )
     kept = {name: getattr(parent.data, name) for name in ("mean", "std", "preprocessing")}
+    if any(getattr(data, name) != value for name, value in kept.items()):
+        log(f"images are standardised with the mean and deviation of {parent.folder}")
     return dataclasses.replace(data, **kept)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from trainer.config import profile_range
+from trainer.config import number_range
 from trainer.config.flags import Config
 from trainer.data import png
 from trainer.data.host_batches import begin
@@ -71,7 +71,7 @@ class TrainingLoop:
         self._saved_at = time.monotonic()
         asked = config.profile_updates if run.group.chief else None  # Only the chief profiles.
         self._profiler = UpdateProfiler(
-            profile_range.parse(asked) if asked else None, run.path / "tensorboard" / "profile"
+            number_range.parse(asked) if asked else None, run.path / "tensorboard" / "profile"
         )
 
     def run(self, should_stop: Callable[[], bool]) -> Evaluation | StopReason:

@@ -7,7 +7,7 @@ import pathlib
 import sys
 from typing import Any
 
-from trainer.config import image_sizes, worker_range
+from trainer.config import image_sizes, number_range
 from trainer.config.flags import Config
 from trainer.errors import UserError
 from trainer.run_dir import result
@@ -25,7 +25,7 @@ def machines(config: Config, replicas: int, hosts: int) -> cost.Machines | None:
     """
     if not asks_for_cost(config):
         return None
-    most = worker_range.parse(config.workers)[-1] if config.workers else hosts
+    most = number_range.parse(config.workers).last if config.workers else hosts
     ended = _ended(pathlib.Path(config.model_dir)) if config.model_dir else {}
     size = image_sizes.sizes(config.image_sizes)[-1] if config.image_sizes else None
     if config.plan_examples_per_second:

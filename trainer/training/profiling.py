@@ -8,7 +8,7 @@ from typing import Self
 
 import tensorflow as tf
 
-from trainer.config.profile_range import ProfileRange
+from trainer.config.number_range import NumberRange
 from trainer.system.output import log
 
 # The profile has events of the host's operations and of the device's kernels, but not of Python
@@ -22,7 +22,7 @@ class UpdateProfiler:
     If an evaluation or a checkpoint comes between these updates, the profile includes it.
     """
 
-    def __init__(self, updates: ProfileRange | None, folder: pathlib.Path) -> None:
+    def __init__(self, updates: NumberRange | None, folder: pathlib.Path) -> None:
         """Prepares to record `updates` in `folder`; if `updates` is None, nothing is recorded."""
         self._updates, self._folder = updates, folder
         self._first = self._last = 0  # First and last recorded update; 0: nothing is recorded yet.
