@@ -173,7 +173,7 @@ def test_hosts_alone_have_a_replica_each(capsys):
         (("--workers=1:4",), r"--workers=1:4 needs the speed of a worker.\nPass --plan_exam"),
         (("--workers=1:4", "--plan_examples_per_second=9"), r"--workers=1:4 needs the number of"),
         (("--workers=1:4", "--plan_hosts=2"), "both name a number of hosts: leave one of the two"),
-        (("--workers=4:1",), "must be the smallest and the largest number of workers, such as 1:8"),
+        (("--workers=4:1",), "must be the fewest and the most workers, such as 1:8"),
         (
             ("--workers=3:3", *WORKER),
             r"none of 3 to 3 workers, of 1 replicas each, can share the ba",

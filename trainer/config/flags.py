@@ -211,9 +211,7 @@ class Config(RunFlags):
         "Smallest and largest number of workers, such as 1:8: prints how many each phase is worth, "
         "and the cost of all fixed numbers. --plan_replicas is then the number of replicas of one "
         "worker (unset: not printed).",
-        problem=must_be_range(
-            "the smallest and the largest number of workers, such as 1:8", most=99_999
-        ),
+        problem=must_be_range("the fewest and the most workers, such as 1:8", most=99_999),
     )
     min_efficiency: float = _cost(
         0.8,

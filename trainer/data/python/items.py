@@ -2,7 +2,8 @@
 
 An image is uint8 pixels, a Pillow image, or the bytes of an image file. Pixels become an
 uncompressed PNG, so that all later steps are those of image files: resizing, random crops and the
-replacement of bad examples. For 224×224 pixels, writing such a PNG takes 0.2 ms.
+replacement of bad examples. For 224×224 pixels, `png` takes 0.1 ms, TensorFlow's encode_png 1.1 ms
+and Pillow 3.1 ms.
 """
 
 import operator
