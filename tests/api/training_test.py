@@ -1,5 +1,6 @@
 """trainer.train on flags alone: results, points, stops, and several runs in one process."""
 
+import concurrent.futures
 import json
 import os
 import signal
@@ -119,13 +120,9 @@ def test_ctrl_c_before_the_training_is_a_keyboard_interrupt(tmp_path):
 
 
 def test_a_run_in_another_thread_trains(tmp_path):
-    found = []
-    thread = threading.Thread(
-        target=lambda: found.append(trainer.train(tmp_path / "run", **TINY | {"epochs": 0.5}))
-    )
-    thread.start()
-    thread.join()
-    assert found[0]["epochs"] >= 0.5
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        found = thread.submit(trainer.train, tmp_path / "run", **TINY | {"epochs": 0.5}).result()
+    assert found["epochs"] >= 0.5
 
 
 def test_a_loss_that_is_not_finite_is_raised(tmp_path, capsys):
