@@ -19,13 +19,12 @@ import numpy as np
 MICRO_BATCH_SIZE, CLASSES = 128, 10
 
 
-def built(
-    strategy: Any, lanes: int, name: str, images: Any, *, ghost_batch_size: int, precision: str
-) -> Any:
+def built(strategy: Any, lanes: int, name: str, images: Any, options: argparse.Namespace) -> Any:
     """Builds Crescendo's training step for the model `name`."""
     from trainer.data import sources
     from trainer.nn.losses import TrainingLoss
     from trainer.nn.models import registry
+    from trainer.training.averaging import ModelAverage
     from trainer.training.step import TrainingStep
 
     mean, std = sources.pixel_statistics(images.images)
@@ -33,10 +32,13 @@ def built(
         name,
         registry.ImageFormat(images.images.shape[1:], mean, std),
         CLASSES,
-        registry.GhostNorm(ghost_batch_size, 0.99, "fused"),
+        registry.GhostNorm(options.ghost_batch_size, 0.99, "fused"),
         seed=0,
-        precision=precision,
+        precision=options.precision,
     )
+    average = None
+    if options.ema_decay:
+        average = ModelAverage(strategy, model, decay=options.ema_decay, base_batch_size=128)
     return TrainingStep(
         strategy,
         model,
@@ -45,17 +47,21 @@ def built(
         loss=TrainingLoss(),
         seed=0,
         lanes=lanes,
+        average=average,
     )
 
 
-def micro_batches(images: Any, micro_batch_size: int, augment: str) -> Any:
+def micro_batches(images: Any, micro_batch_size: int, options: argparse.Namespace) -> Any:
     """Returns the step's iterator over micro-batches, from position 0."""
     from trainer.config import augment_list
     from trainer.data import pipeline
+    from trainer.data.mixing import Mixing
 
+    augment = augment_list.parse(options.augment)
+    mixing = Mixing(0.2, 1.0, options.ghost_batch_size) if augment.mixing else None
     return iter(
         pipeline.training(
-            pipeline.ExampleStream(images, augment_list.parse(augment), 0),
+            pipeline.ExampleStream(images, augment, 0, mixing=mixing),
             position=0,
             micro_batch_size=micro_batch_size,
             replicas=1,
@@ -75,9 +81,9 @@ def crescendo(name: str, images: Any, batch_size: int, options: argparse.Namespa
     strategy, lanes = cluster.connect(
         "one_device", virtual_devices=None, deterministic=False, ghost_batch_size=ghost
     )
-    step = built(strategy, lanes, name, images, ghost_batch_size=ghost, precision=options.precision)
+    step = built(strategy, lanes, name, images, options)
     layout = lay_out(batch_size, 1, ghost, MICRO_BATCH_SIZE)
-    iterator = micro_batches(images, layout.micro_batch_size, options.augment)
+    iterator = micro_batches(images, layout.micro_batch_size, options)
 
     def train(updates: int) -> benchmark_turns.Answer:
         setting = Setting(batch_size, 0.1, 0.9)
@@ -136,6 +142,7 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, required=True)
     parser.add_argument("--ghost_batch_size", type=int, default=32)
     parser.add_argument("--augment", default="none")
+    parser.add_argument("--ema_decay", type=float)
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--compile", action="store_true", help="Keras compiles its step by XLA")
     options = parser.parse_args()
