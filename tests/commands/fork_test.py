@@ -6,13 +6,16 @@ import re
 import shutil
 import signal
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.faults.workers_test import finished, launched
 from tests.support import runs
 from tests.support.configs import done
 from trainer.run_dir import lineage
 from trainer.run_dir.checkpoint_names import found
+from trainer.schedule import averaging
 
 PARENT = [*runs.SHORT, *runs.CONSTANT, "--epochs=1", "--ema_decay=0.99"]
 # The schedule of runs.SHORT, which is constant in its first epoch.
@@ -102,6 +105,31 @@ def test_other_flags_change_what_they_name_alone(parent, tmp_path, capsys):
     assert "the noise scale changes by a factor of 0.001 at the fork" in output
     losses = [p["loss"] for p in runs.points(tmp_path / "adamw", "eval")]
     assert losses[-1] < [p["loss"] for p in runs.points(parent, "eval")][-1]
+
+
+def parameters(run, group="weights"):
+    reader = tf.train.load_checkpoint(runs.newest(run) / "checkpoint")
+    names = [name for name in reader.get_variable_to_shape_map() if name.startswith(f"{group}/")]
+    return [reader.get_tensor(name) for name in sorted(names)]
+
+
+def test_an_average_that_a_fork_adds_begins_there(tmp_path):
+    """Its first update has all the weight, as in a new run; the next fork goes on with it."""
+    first, child, grandchild = (tmp_path / name for name in ("first", "child", "grandchild"))
+    runs.train(first, *runs.SHORT, *runs.CONSTANT, "--epochs=0.2")
+    fork(first, child, "--epochs=0.208", "--ema_decay=0.99")
+    found = runs.result(child)
+    assert found["updates"] == runs.result(first)["updates"] + 1
+    assert found["averages_sha256"] == found["parameters_sha256"]
+    begun = lineage.read(child).average_start
+    assert begun == runs.result(first)["position"]
+    fork(child, grandchild, "--epochs=0.216")
+    assert lineage.read(grandchild).average_start == begun
+    # Of the last two parameters, by the formula of schedule/averaging.py for one more update.
+    weight = averaging.update_weights(0.99, 128, 128, [256])[0]
+    values = [parameters(run) for run in (child, grandchild)]
+    for one, two, mean in zip(*values, parameters(grandchild, "averages"), strict=True):
+        np.testing.assert_allclose(mean, one + weight * (two - one), rtol=1e-5, atol=1e-7)
 
 
 def test_at_position_0_the_parameters_are_settled_and_the_clock_is_new(parent, tmp_path):

@@ -34,7 +34,8 @@ _FIELDS = fields(
         "before": _SETTING,
         "after": _SETTING,
         "evaluations": typed_json.table_of(metrics.POINT),
-    }
+    },
+    {"average_start": integer()},
 )
 
 
@@ -52,6 +53,7 @@ class Lineage:
       before: batch_size, learning_rate, momentum and noise_scale of the parent's next update.
       after: the same for the child's first update.
       evaluations: the parent's last evaluations up to the fork, as in metrics.jsonl, by split.
+      average_start: position at which the average of the parameters began; 0 without an average.
     """
 
     fork_from: str
@@ -63,6 +65,7 @@ class Lineage:
     before: dict[str, Any]
     after: dict[str, Any]
     evaluations: dict[str, dict[str, Any]]
+    average_start: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """Returns where the run began and what changed there, for plan's JSON."""

@@ -26,6 +26,7 @@ class ModelAverage:
 
     Attributes:
       variables: average of each of the model's weights, in the order of `model.weights`.
+      start: position at which the average begins; not 0 if a fork has added the average.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class ModelAverage:
         Each replica keeps a copy of the averages, and updates it from its own copy of the weights.
         """
         self._strategy, self._model = strategy, model
+        self.start = 0
         self._decay, self._base_batch_size = decay, base_batch_size
         with strategy.scope():
             self.variables = [
@@ -49,7 +51,8 @@ class ModelAverage:
 
     def update_weights(self, batch_size: int, ends: Sequence[int]) -> list[float]:
         """Returns each update's weight in the average; `ends`: positions after the updates."""
-        return averaging.update_weights(self._decay, self._base_batch_size, batch_size, ends)
+        since = [end - self.start for end in ends]
+        return averaging.update_weights(self._decay, self._base_batch_size, batch_size, since)
 
     def moving(self) -> list[tuple[Any, Any]]:
         """Returns the pairs (weight, average) in which an update changes the average.

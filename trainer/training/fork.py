@@ -14,6 +14,7 @@ from typing import Any
 from trainer.config import command_line
 from trainer.config.flags import Config
 from trainer.data.class_names import few
+from trainer.distributed.process_group import ProcessGroup
 from trainer.errors import UserError
 from trainer.run_dir import checkpoint_reader, fork_source, lineage, metrics
 from trainer.run_dir.checkpoint_progress import checked
@@ -23,6 +24,7 @@ from trainer.schedule import plan, trajectory
 from trainer.schedule.noise_scale import Setting
 from trainer.schedule.trajectory import Trajectory
 from trainer.system.output import log
+from trainer.training.averaging import ModelAverage
 from trainer.training.phases import Phases
 from trainer.training.state import State
 
@@ -154,7 +156,18 @@ def lineage_of(parent: Parent, config: Config, child: Trajectory) -> Lineage:
         before=vars(at) | {"noise_scale": before.noise_scale(at)},
         after=vars(after) | {"noise_scale": child.noise_scale(after)},
         evaluations=_last_evaluations(parent.folder, update),
+        average_start=_average_start(parent, config),
     )
+
+
+def _average_start(parent: Parent, config: Config) -> int:
+    """Returns the position at which the child's average begins or has begun; 0 without one."""
+    if config.fork_position == 0 or config.ema_decay is None:
+        return 0
+    if parent.config.ema_decay is None:
+        return parent.position
+    before = lineage.read(parent.folder)
+    return before.average_start if before else 0
 
 
 def preprocessed(data: TrainingData, parent: Parent) -> TrainingData:
@@ -252,6 +265,13 @@ def _last_evaluations(folder: pathlib.Path, update: int) -> dict[str, dict[str, 
     """Returns the last evaluation of each split up to `update`, as in the run's metrics.jsonl."""
     points = [p for p in metrics.read(folder / "metrics.jsonl") if p["update"] <= update]
     return {point["split"]: point for point in points if point["split"] != "train"}
+
+
+def start_average(average: ModelAverage | None, found: Lineage | None, group: ProcessGroup) -> None:
+    """Tells the average, if there is one, where it began; `found` is the chief's lineage."""
+    _, (start,) = group.agree(False, found.average_start if found else 0)
+    if average:
+        average.start = start
 
 
 def begin(config: Config, found: Lineage | None) -> plan.Begin:

@@ -131,6 +131,7 @@ def set_up(
     log(run_plan.text(config, schedule, replicas, micro_batch_sizes, begin))
     first = functools.partial(fork.restore, parent, config, phases, schedule) if parent else None
     checkpoints, state = _restore(config, path, phases, data, own, group, first)
+    fork.start_average(phases.step.average, forked, group)
     if parent and forked:
         fork.keep(path, forked)
     outputs = open_outputs(
