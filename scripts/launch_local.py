@@ -1,4 +1,6 @@
-"""Runs N workers of one training on this machine, and restarts all of them if one is lost.
+"""Runs the workers of one training on this machine, and restarts all of them if one is lost.
+
+Their number is fixed, or follows the batch (--workers).
 
 launch_local.sh calls this program and documents its usage.
 """
@@ -6,6 +8,7 @@ launch_local.sh calls this program and documents its usage.
 import json
 import math
 import os
+import re
 import secrets
 import signal
 import socket
@@ -13,15 +16,20 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 
 from trainer.distributed import shared_secret
-from trainer.errors import UserError
+from trainer.errors import ExitStatus, UserError
+from trainer.run_dir import wanted_workers
 from trainer.system import child_process, output, stop_signals
 from trainer.system.cores import split_cores
 
 # All workers start again if another program's signal ended a worker, or if a worker ended with one
-# of these statuses: it was stopped and should resume (75), or it lost another worker (76).
-RESTART_STATUSES = (75, 76)
+# of these statuses: it was stopped and should resume (75), it lost another worker (76), or the run
+# should go on with another number of workers (77).
+CHANGE = ExitStatus.OTHER_WORKERS
+RESTART_STATUSES = (ExitStatus.STOPPED, ExitStatus.LOST_WORKER, CHANGE)
+USAGE = "usage: scripts/launch_local.sh N|A:B --flag=value ..."
 
 
 def environments(n: int) -> list[dict[str, str]]:
@@ -39,7 +47,9 @@ def environments(n: int) -> list[dict[str, str]]:
 Process = subprocess.Popen[bytes]
 
 
-def start(index: int, cores: set[int], environment: dict[str, str]) -> tuple[Process, Process]:
+def start(
+    flags: Sequence[str], index: int, cores: set[int], environment: dict[str, str]
+) -> tuple[Process, Process]:
     """Starts a worker, and a relay: a process that puts the worker's number before each line.
 
     The relay cannot be a thread, because `child_process.start` requires a process with one thread.
@@ -47,8 +57,7 @@ def start(index: int, cores: set[int], environment: dict[str, str]) -> tuple[Pro
     prefix = ["sed", "-u", f"s/^/[{index}] /"]
     # The relay has a session of its own, so that Ctrl-C does not end it before the worker.
     relay = subprocess.Popen(prefix, stdin=subprocess.PIPE, start_new_session=True)
-    arguments = ["train", "--strategy=multi_worker", *sys.argv[2:]]
-    worker = child_process.start(arguments, cores, relay.stdin, environment)
+    worker = child_process.start(["train", *flags], cores, relay.stdin, environment)
     relay.stdin.close()
     return worker, relay
 
@@ -67,6 +76,14 @@ def wait_for_all(workers: list[Process], patience: float) -> list[int]:
                 worker.kill()
         time.sleep(0.1)
     return statuses
+
+
+def report_killed(statuses: Sequence[int]) -> None:
+    """Prints which workers were killed, because a killed worker prints no message."""
+    for index, status in enumerate(statuses):
+        if status < 0:
+            name = f"signal {-status} ({signal.strsignal(-status)})"
+            print(f"launch_local: {name} has ended worker {index}", file=sys.stderr)
 
 
 def limits() -> tuple[int, float]:
@@ -93,19 +110,35 @@ def limits() -> tuple[int, float]:
     return int(restarts), seconds
 
 
+def asked(arguments: Sequence[str]) -> tuple[int, list[str]] | None:
+    """Returns the largest number of workers, and the flags of train; None for wrong arguments."""
+    found = re.fullmatch(r"(?:[1-9]\d*:)?([1-9]\d*)", arguments[0]) if arguments else None
+    if found is None:
+        return None
+    elastic = [f"--workers={arguments[0]}"] if ":" in arguments[0] else []
+    return int(found[1]), ["--strategy=multi_worker", *arguments[1:], *elastic]
+
+
+def summary(runs: Sequence[tuple[int, float]]) -> str:
+    """Returns a text about the runs of the workers: pairs (number of workers, seconds)."""
+    parts = ", ".join(f"{workers} for {seconds:.0f} s" for workers, seconds in runs)
+    total = sum(workers * seconds for workers, seconds in runs)
+    return f"workers: {parts}; {total:.0f} worker-seconds"
+
+
 def main() -> int:
     """Runs the workers; returns a status that a restart cannot fix, or else the first failure."""
-    if len(sys.argv) < 2 or not sys.argv[1].isdigit() or sys.argv[1] == "0":
-        print("usage: scripts/launch_local.sh N --flag=value ...", file=sys.stderr)
-        return 2
+    if (found := asked(sys.argv[1:])) is None:
+        print(USAGE, file=sys.stderr)
+        return ExitStatus.USER_ERROR
     output.open_closed_streams()
     output.protect(training=True)
-    n = int(sys.argv[1])
+    most, flags = found
     try:
         restarts, patience = limits()
     except UserError as error:
         print(f"launch_local: {error}", file=sys.stderr)
-        return 2
+        return error.status
     workers: list[Process] = []
     stopped = threading.Event()
 
@@ -118,24 +151,30 @@ def main() -> int:
 
     for number in stop_signals.asking():
         signal.signal(number, forward)
-    for restart in range(restarts + 1):
-        if restart:
-            print(f"launch_local: start {restart + 1}", file=sys.stderr)
+    runs: list[tuple[int, float]] = []
+    while True:
+        wanted = wanted_workers.of_flags(flags)
+        n = min(most, wanted or most)
+        if runs:
+            print(f"launch_local: start {len(runs) + 1}", file=sys.stderr)
+        begin = time.monotonic()
         arguments = zip(range(n), split_cores(n), environments(n), strict=True)
-        workers[:], relays = zip(*(start(*each) for each in arguments), strict=True)
+        workers[:], relays = zip(*(start(flags, *each) for each in arguments), strict=True)
         if stopped.is_set():  # A signal that came before these workers started did not reach them.
             forward()
         statuses = wait_for_all(workers, patience)
+        runs.append((n, time.monotonic() - begin))
         for relay in relays:
             relay.wait()
-        for index, status in enumerate(statuses):
-            if status < 0 and not stopped.is_set():  # A killed worker prints no message.
-                name = f"signal {-status} ({signal.strsignal(-status)})"
-                print(f"launch_local: {name} has ended worker {index}", file=sys.stderr)
+        if not stopped.is_set():
+            report_killed(statuses)
         failed = [s for s in statuses if s]
         lasting = [s for s in failed if s > 0 and s not in RESTART_STATUSES]
-        if lasting or not failed or stopped.is_set():
+        restarts -= {*failed} != {CHANGE}
+        if lasting or not failed or stopped.is_set() or restarts < 0:
             break
+    if wanted:
+        print(f"launch_local: {summary(runs)}", file=sys.stderr)
     status = (lasting or failed or [0])[0]
     return status if status >= 0 else 128 - status
 

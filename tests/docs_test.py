@@ -33,7 +33,8 @@ def program_arguments(line):
         _, command, *arguments = shlex.split(line.replace("python -m trainer", "crescendo"))
         return command, arguments
     if line.startswith(("scripts/", "sbatch ")) and "--flagfile=" in line:
-        return "train", shlex.split(line[line.index("--flagfile=") :])
+        own = ["--strategy=multi_worker"] if re.search(r"launch_local|sbatch", line) else []
+        return "train", own + shlex.split(line[line.index("--flagfile=") :])
     return None
 
 

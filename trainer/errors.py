@@ -16,6 +16,7 @@ class ExitStatus(enum.IntEnum):
     NOT_SAVED = 74  # EX_IOERR of sysexits.h
     STOPPED = 75  # EX_TEMPFAIL of sysexits.h: the scheduler should start the run again.
     LOST_WORKER = 76  # The scheduler should start all workers again.
+    OTHER_WORKERS = 77  # The scheduler should start as many workers as workers.json says.
 
 
 class ExitError(Exception):

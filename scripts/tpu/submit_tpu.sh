@@ -52,7 +52,7 @@ for argument in "$@"; do
     --model_dir* | --cache_dir* | --local_dir* | --strategy* | --tpu* | --virtual_devices*)
       refuse "${argument%%=*} is set for a TPU job: leave it out." ;;
     --format* | --plot* | --plan_* | --workers* | --min_efficiency* | --replicas* | --hosts* | --examples_per_second* | --parameters* | --link_*)
-      refuse "${argument%%=*} is a flag of plan, which a TPU job does not take: leave it out." ;;
+      refuse "${argument%%=*} is a flag of plan or of clusters, which a TPU job does not take: leave it out." ;;
     --dataset=image_folder:gs://*) flags+=("$argument") ;;
     --dataset=image_folder:* | --dataset=image_csv:*)
       refuse "$argument is not for a TPU job: name a TFDS set, or an image folder in a bucket (gs://...)." ;;

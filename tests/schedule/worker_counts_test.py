@@ -21,7 +21,7 @@ def phase(batch_size, updates, start_update=0):
 
 
 def choose(phases, counts=range(1, 9), on=WORKER, **values):
-    options = {"ghost_batch_size": 32, "min_efficiency": 0.8, "change_seconds": 0.0, **values}
+    options = {"unit": 32, "min_efficiency": 0.8, "change_seconds": 0.0, **values}
     return worker_counts.choose(phases, on, counts, **options)
 
 
@@ -105,3 +105,11 @@ def test_the_table_and_the_json_have_the_changes_and_the_fixed_numbers():
     assert [each["workers"] for each in shown["phases"]] == [2, 8]
     alone = shown["fixed"]["1"]
     assert alone["worker_hours"] == pytest.approx(alone["seconds"] / 3600)
+
+
+def test_a_change_at_the_first_phase_costs_too():
+    phases = [phase(256, 100), phase(2048, 100)]
+    saved = 100 * (seconds(256, 1) - seconds(256, 2))
+    assert choose(phases, current=1, change_seconds=saved * 0.99).workers == [2, 8]
+    assert choose(phases, current=1, change_seconds=saved * 1.01).workers == [1, 8]
+    assert choose(phases, current=2, change_seconds=saved * 1.01).workers == [2, 8]

@@ -26,15 +26,20 @@ def test_bash_accepts_the_syntax(path):
     subprocess.run(["bash", "-n", path], check=True)
 
 
-def submitted(folder, statuses, restarts=0):
-    """Runs train.sbatch while srun returns `statuses` in turn; returns its status and its calls."""
+def submitted(folder, statuses, restarts=0, wanted=()):
+    """Runs train.sbatch while srun returns `statuses` in turn; returns its status and its calls.
+
+    `wanted`: numbers of workers that the run asks for at its starts; () without --workers.
+    """
     calls, left = folder / "calls", folder / "statuses"
     calls.write_text("")
     left.write_text("".join(f"{status}\n" for status in statuses))
+    numbers = folder / "numbers"
+    numbers.write_text("".join(f"{number}\n" for number in wanted))
     for name, body in {
         "srun": f"s=$(head -1 {left}); sed -i 1d {left}; exit $s",
         "scontrol": "",
-        "bin/python": "",
+        "bin/python": f"head -1 {numbers}; sed -i 1d {numbers}",
     }.items():
         path = folder / name
         path.parent.mkdir(exist_ok=True)
@@ -48,6 +53,8 @@ def submitted(folder, statuses, restarts=0):
         "VIRTUAL_ENV": str(folder),
         "SLURM_JOB_ID": "7",
         "SLURM_CPUS_PER_TASK": "4",
+        "SLURM_JOB_NUM_NODES": "3",
+        "SLURM_NTASKS_PER_NODE": "2",
         "SLURM_RESTART_COUNT": str(restarts),
     }
     done = subprocess.run(
@@ -55,7 +62,11 @@ def submitted(folder, statuses, restarts=0):
         env=environment,
         check=False,
     )
-    return done.returncode, calls.read_text().splitlines()
+    lines = calls.read_text().splitlines()
+    asking = [line for line in lines if line.startswith("python|")]
+    module = "python|-m|trainer.run_dir.wanted_workers|--model_dir=a b|--epochs=3|"
+    assert set(asking) == {module}
+    return done.returncode, [line for line in lines if line not in asking]
 
 
 def test_slurm_passes_all_arguments_on(tmp_path):
@@ -68,6 +79,19 @@ def test_slurm_passes_all_arguments_on(tmp_path):
     assert ours[1:] == [
         *("-m", "trainer", "train", "--strategy=multi_worker", "--model_dir=a b", "--epochs=3")
     ]
+
+
+def test_slurm_starts_the_wanted_number_of_workers(tmp_path):
+    """The job has 3 nodes of 2 workers; changes of the number do not count as restarts."""
+    numbers = [1, 2, 3, 4, 5, 8]
+    status, calls = submitted(tmp_path, [*[77] * 5, 0], wanted=numbers)
+    assert status == 0
+    sizes = [[each for each in call.split("|") if each[:4] in ("--nt", "--no")] for call in calls]
+    assert sizes == [
+        [f"--ntasks={n}", f"--nodes={nodes}"]
+        for n, nodes in ((1, 1), (2, 1), (3, 2), (4, 2), (5, 3), (6, 3))
+    ]
+    assert "--ntasks" not in submitted(tmp_path, [0])[1][0]
 
 
 @pytest.mark.parametrize(
@@ -145,9 +169,19 @@ def test_a_signal_during_the_start_reaches_the_workers(monkeypatch):
     assert time.monotonic() - begin < 30
 
 
-def documents():
-    with open(MANIFEST) as file:
-        found = list(yaml.safe_load_all(file))
+@pytest.mark.parametrize("number", ["0", "-1", "2:0", ":2", "1:2:3", "two", ""])
+def test_the_local_launcher_refuses_other_numbers(number):
+    assert local_launcher().asked([number, "--epochs=1"]) is None
+
+
+def test_the_local_launcher_reads_numbers_and_ranges():
+    asked = local_launcher().asked
+    assert asked(["3", "--epochs=1"]) == (3, ["--strategy=multi_worker", "--epochs=1"])
+    assert asked(["2:4"]) == (4, ["--strategy=multi_worker", "--workers=2:4"])
+
+
+def documents(text=None):
+    found = list(yaml.safe_load_all(text or pathlib.Path(MANIFEST).read_text()))
     return {f"{each['kind']} {each['metadata']['name']}": each for each in found}
 
 
@@ -157,6 +191,20 @@ def test_kubernetes_accepts_every_field_of_the_manifest(kind):
     document = documents()[kind]
     read = getattr(kubernetes.client, f"V1{document['kind']}").from_dict(document)
     assert kubernetes.client.ApiClient().sanitize_for_serialization(read) == document
+
+
+def test_the_documented_command_sets_all_numbers_of_workers():
+    page = pathlib.Path("docs/clusters.md").read_text()
+    (line,) = (line.strip() for line in page.splitlines() if line.strip().startswith("sed -E"))
+    edit = line.replace("train_k8s.yaml | kubectl apply -f -", MANIFEST)
+    done = subprocess.run(["bash", "-c", f"n=5; {edit}"], capture_output=True, check=True)
+    job = documents(done.stdout)["Job crescendo"]["spec"]
+    (workers,) = (
+        each["value"]
+        for each in job["template"]["spec"]["containers"][0]["env"]
+        if each["name"] == "WORKERS"
+    )
+    assert (job["completions"], job["parallelism"], workers) == (5, 5, "5")
 
 
 def test_the_manifest_and_the_program_agree():
@@ -228,4 +276,5 @@ def test_kubernetes_restarts_after_the_same_statuses_as_slurm():
         ExitStatus.USER_ERROR: "FailJob",
         ExitStatus.NOT_FINITE: "FailJob",
         ExitStatus.NOT_SAVED: "FailJob",
+        ExitStatus.OTHER_WORKERS: "FailJob",  # The Job's number of workers is fixed.
     }

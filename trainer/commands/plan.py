@@ -106,7 +106,7 @@ def _plan(config: Config) -> _Plan:
     found: dict[str, Any] = {"examples": examples, "total_updates": updates}
     if forked:
         found["fork"] = forked.as_json()
-    choice = _workers(config, counted, machines)
+    choice = _workers(config, schedule, counted, machines)
     if choice:
         found["workers"] = choice.as_json()
     if not config.train_examples and (fetched := bucket_files.find(config)):
@@ -126,7 +126,10 @@ def _plan(config: Config) -> _Plan:
 
 
 def _workers(
-    config: Config, phases: Sequence[plan.Phase], machines: cost.Machines | None
+    config: Config,
+    schedule: trajectory.Trajectory,
+    phases: Sequence[plan.Phase],
+    machines: cost.Machines | None,
 ) -> worker_counts.Choice | None:
     """Returns the number of workers of each phase; None if --workers is not set."""
     if config.workers is None:
@@ -140,7 +143,7 @@ def _workers(
         phases,
         machines,
         number_range.parse(config.workers).numbers(),
-        ghost_batch_size=config.ghost_batch_size,
+        unit=schedule.micro_batch_size or config.ghost_batch_size,
         min_efficiency=config.min_efficiency,
         change_seconds=config.plan_change_seconds,
     )

@@ -15,7 +15,7 @@ from trainer.distributed import shared_secret, tpu
 from trainer.distributed.worker import Worker, from_environment
 from trainer.errors import ExitStatus, NonFiniteLossError, NotSavedError, UserError
 from trainer.nn.models import python_name
-from trainer.run_dir import bucket_run, directory
+from trainer.run_dir import bucket_run, directory, wanted_workers
 from trainer.run_dir import result as results
 from trainer.run_dir.bucket_connection import local_folder
 from trainer.schedule import averaging, trajectory
@@ -28,6 +28,12 @@ from trainer.training.stop_reason import StopReason
 # How a run ended: result.json's content, an early stop, a loss that is not finite, or None in
 # workers other than the chief.
 End = dict[str, Any] | StopReason | NonFiniteLossError | None
+
+_STATUSES = {
+    StopReason.SIGNAL: ExitStatus.STOPPED,
+    StopReason.EPOCH: ExitStatus.DONE,
+    StopReason.WORKERS: ExitStatus.OTHER_WORKERS,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +66,7 @@ def run(config: Config, report: Callable[[pathlib.Path], None] | None = None) ->
     end = train(config, report=report)
     if isinstance(end, NonFiniteLossError):
         return end.status
-    return ExitStatus.STOPPED if end is StopReason.SIGNAL else ExitStatus.DONE
+    return _STATUSES[end] if isinstance(end, StopReason) else ExitStatus.DONE
 
 
 def train(
@@ -183,6 +189,8 @@ def _train(
             log(f"stopped, with a checkpoint; the same command resumes the run in {path}")
         elif end is StopReason.EPOCH:
             log(f"stopped at --stop_at_epoch={config.stop_at_epoch:g}, with a checkpoint")
+        elif end is StopReason.WORKERS:
+            log(f"stopped, with a checkpoint; see {path / wanted_workers.FILE}")
         elif isinstance(end, dict):
             found = f"{_last(end)} in {end['updates']} updates"
             log(f"{found}; see {path}/result.json")

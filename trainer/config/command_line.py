@@ -87,6 +87,11 @@ def check_together(command: str, config: Config) -> None:
       UserError: if a flag contradicts another flag, or another flag makes it ineffective.
     """
     _check_strategy(config)
+    if command == "train" and config.workers and config.strategy != "multi_worker":
+        raise UserError(
+            f"--workers={config.workers} needs --strategy=multi_worker and a launcher that starts "
+            f"so many workers: scripts/launch_local.sh {config.workers}, or train.sbatch."
+        )
     if "," in (config.tpu or "") and command not in ("train", "range_test", "plan"):
         raise UserError(
             f"--tpu={config.tpu} names several hosts, which only train and range_test use: for "

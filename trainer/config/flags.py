@@ -25,6 +25,7 @@ _devices = Group("Devices", Scope.MACHINE, MODEL)
 _checkpoint = Group("Checkpoint", Scope.CALL, ("evaluate", "export", "predict"))
 _output = Group("Output", Scope.CALL, ("plan",))
 _cost = Group("Predicted time", Scope.CALL, ("plan",))
+_elastic = Group("Predicted time", Scope.CALL, ("plan", "train"))
 _sweep = Group("Sweep", Scope.CALL, ("sweep",))
 _predict = Group("Predictions", Scope.CALL, ("predict",))
 _report = Group("Report", Scope.CALL, ("report",))
@@ -206,29 +207,29 @@ class Config(RunFlags):
     plan_hosts: int | None = _cost(
         None, "Number of hosts, of equal size (unset: 1).", problem=POSITIVE, formerly="hosts"
     )
-    workers: str | None = _cost(
+    workers: str | None = _elastic(
         None,
-        "Smallest and largest number of workers, such as 1:8: prints how many each phase is worth, "
-        "and the cost of all fixed numbers. --plan_replicas is then the number of replicas of one "
-        "worker (unset: not printed).",
+        "Smallest and largest number of workers, such as 1:8 (unset: a run keeps its number). With "
+        "it, `plan` prints how many each phase is worth, of --plan_replicas each; `train` stops at "
+        "a batch that is worth another number, with status 77, and launchers start this number.",
         problem=must_be_range("the fewest and the most workers, such as 1:8", most=99_999),
     )
-    min_efficiency: float = _cost(
+    min_efficiency: float = _elastic(
         0.8,
         "Least efficiency that --workers accepts, as a fraction: the time of an update on one "
         "worker, divided by the number of workers and by the time on all of them.",
         problem=must_be("from 0 to 1", lambda value: 0 <= value <= 1),
     )
-    plan_change_seconds: float = _cost(
+    plan_change_seconds: float = _elastic(
         30.0,
         "Time of a change of the number of workers, in seconds: a checkpoint, and a start up to "
         "the next update.",
         problem=at_least(0),
     )
-    plan_examples_per_second: float | None = _cost(
+    plan_examples_per_second: float | None = _elastic(
         None,
-        "Throughput of one replica, in examples per second (unset: the throughput of the finished "
-        "run in --model_dir).",
+        "Throughput of one replica, in examples per second (unset: the throughput of the run in "
+        "--model_dir: `plan` reads it after the end, and `train` measures it).",
         problem=POSITIVE,
         formerly="examples_per_second",
     )
@@ -239,14 +240,13 @@ class Config(RunFlags):
         problem=POSITIVE,
         formerly="parameters",
     )
-    plan_link_bandwidth: float = _cost(
+    plan_link_bandwidth: float = _elastic(
         10.0,
-        "Bandwidth from one host to the next, in gigabits per second; "
-        "scripts/benchmarks/benchmark_link.py measures it and the latency.",
+        "Gigabits per second from host to host; scripts/benchmarks/benchmark_link.py measures it.",
         problem=POSITIVE,
         formerly="link_bandwidth",
     )
-    plan_link_latency: float = _cost(
+    plan_link_latency: float = _elastic(
         50.0,
         "Latency of one step of the ring all-reduce from host to host, in microseconds. With "
         "TensorFlow's ring between CPUs, it is about 400.",

@@ -4,11 +4,12 @@ A small batch gives many workers too little to do, and a large batch shortens it
 workers. So the best number of workers changes during a run whose batch grows. A change costs a
 checkpoint, and a start of the workers up to their next update.
 
-The number w of workers is allowed in a phase of batch size B if w × replicas of a worker × ghost
-batch divides B. It pays if its efficiency T₁ / (w T_w) is high enough, where T₁ and T_w are the
-times of an update on one and on w workers. Among the numbers that are allowed and pay, the choice
-has the shortest duration of the whole run, changes included. The sequence of batch sizes never
-depends on the number of workers.
+The number w of workers is allowed in a phase of batch size B if w × replicas of a worker × g
+divides B, where g is the ghost batch size, or the micro-batch size if the run may not change it. It
+pays if its efficiency T₁ / (w T_w) is high enough, where T₁ and T_w are the times of an update on
+one and on w workers. Among the numbers that are allowed and pay, the choice has the shortest
+duration of the whole run, changes included. The sequence of batch sizes never depends on the number
+of workers.
 """
 
 import dataclasses
@@ -94,11 +95,12 @@ def choose(
     on: Machines,
     counts: range,
     *,
-    ghost_batch_size: int,
+    unit: int,
     min_efficiency: float,
     change_seconds: float,
+    current: int | None = None,
 ) -> Choice:
-    """Returns the number of workers of each phase with the shortest duration of the whole run.
+    """Returns the number of workers of each phase with the shortest duration of all phases.
 
     If no allowed number of a phase is efficient enough, the smallest allowed number is taken.
 
@@ -106,19 +108,21 @@ def choose(
       phases: phases of the run, each with one batch size.
       on: one worker: its replicas and its speed.
       counts: numbers of workers that may be chosen.
-      ghost_batch_size: examples that share batch-norm statistics.
+      unit: the examples of each replica in a batch must be a multiple of this number.
       min_efficiency: least efficiency of a number of workers above the smallest one, as a fraction.
       change_seconds: duration of a change of the number of workers.
+      current: number of workers before the first phase; None: the run starts with this phase, so
+        its number is not a change.
 
     Raises:
       UserError: if no number in `counts` is allowed in a phase.
     """
-    allowed = [_allowed(phase, on, counts, ghost_batch_size) for phase in phases]
+    allowed = [_allowed(phase, on, counts, unit) for phase in phases]
     paying = [
         [w for w in found if w == found[0] or _efficiency(phase, on, w) >= min_efficiency]
         for phase, found in zip(phases, allowed, strict=True)
     ]
-    workers = _shortest(phases, on, paying, change_seconds)
+    workers = _shortest(phases, on, paying, change_seconds, current)
     fixed = {
         w: _duration(phases, on, [w] * len(phases), change_seconds)
         for w in counts
@@ -127,33 +131,41 @@ def choose(
     return Choice(phases, workers, _duration(phases, on, workers, change_seconds), fixed)
 
 
-def _machines(on: Machines, workers: int) -> Machines:
+def can_share(batch_size: int, workers: int, replicas: int, unit: int) -> bool:
+    """Returns whether workers of `replicas` each can share a batch; `unit` is as in `choose`."""
+    return batch_size % (workers * replicas * unit) == 0
+
+
+def machines(on: Machines, workers: int) -> Machines:
     return dataclasses.replace(on, hosts=workers, replicas=workers * on.replicas)
 
 
 def _seconds(phase: Phase, on: Machines, workers: int) -> float:
-    return cost.phase_cost(phase, _machines(on, workers)).seconds
+    return cost.phase_cost(phase, machines(on, workers)).seconds
 
 
 def _efficiency(phase: Phase, on: Machines, workers: int) -> float:
     return _seconds(phase, on, 1) / _seconds(phase, on, workers) / workers
 
 
-def _allowed(phase: Phase, on: Machines, counts: range, ghost_batch_size: int) -> list[int]:
-    least = on.replicas * ghost_batch_size
-    found = [w for w in counts if phase.batch_size % (w * least) == 0]
+def _allowed(phase: Phase, on: Machines, counts: range, unit: int) -> list[int]:
+    found = [w for w in counts if can_share(phase.batch_size, w, on.replicas, unit)]
     if not found:
         raise UserError(
             f"none of {counts.start} to {counts.stop - 1} workers, of {on.replicas} replicas each, "
             f"can share the batch of {phase.batch_size} at epoch {phase.start_epoch:.2f}: workers "
-            f"× {least} must divide it.\n"
+            f"× {on.replicas * unit} must divide it.\n"
             "Use a wider --workers, or a smaller --ghost_batch_size."
         )
     return found
 
 
 def _shortest(
-    phases: Sequence[Phase], on: Machines, choices: Sequence[Sequence[int]], change: float
+    phases: Sequence[Phase],
+    on: Machines,
+    choices: Sequence[Sequence[int]],
+    change: float,
+    current: int | None,
 ) -> list[int]:
     """Returns one of `choices` for each phase, by dynamic programming over the phases.
 
@@ -161,7 +173,7 @@ def _shortest(
     """
     # Maps a number of workers to the shortest duration up to a phase that ends with this number,
     # and to the number before it, for each phase.
-    best: dict[int, float] = {}
+    best: dict[int, float] = {} if current is None else {current: 0.0}
     before: list[dict[int, int]] = []
     for phase, numbers in zip(phases, choices, strict=True):
         reached: dict[int, float] = {}

@@ -36,6 +36,7 @@ from trainer.training.run_setup import Run
 from trainer.training.step import TrainingStep
 from trainer.training.stop_reason import StopReason
 from trainer.training.update_metrics import UpdateMetrics
+from trainer.training.worker_changes import WorkerChanges
 
 # Longest intended duration of a stretch, in seconds. Signals take effect after a stretch.
 _STRETCH_SECONDS = 2.0
@@ -69,6 +70,7 @@ class TrainingLoop:
         self._examples_per_second = 0.0  # Throughput in the last stretch.
         self._training_loss = math.inf  # Mean loss in the last stretch.
         self._saved_at = time.monotonic()
+        self._workers = WorkerChanges(config, run)
         asked = config.profile_updates if run.group.chief else None  # Only the chief profiles.
         self._profiler = UpdateProfiler(
             number_range.parse(asked) if asked else None, run.path / "tensorboard" / "profile"
@@ -95,8 +97,8 @@ class TrainingLoop:
             if self._controller.ended or self._state.position >= self._trajectory.end:
                 return self._stop()
             due = due or time.monotonic() - self._saved_at >= 60 * self._config.checkpoint_minutes
-            stopping, (saving, most_updates) = self._group.agree(
-                should_stop(), due, self._most_updates()
+            stopping, (saving, most_updates, workers) = self._group.agree(
+                should_stop(), due, self._most_updates(), self._workers.wanted()
             )
             if stopping:
                 return self._stop(StopReason.SIGNAL)
@@ -104,6 +106,10 @@ class TrainingLoop:
                 self._save()
             if self._state.position >= self._stop_at:
                 return self._stop(StopReason.EPOCH)
+            if workers:
+                last = self._stop(StopReason.WORKERS)
+                self._workers.ask(workers)
+                return last
             self._train(self._next_stretch(most_updates))
 
     @property
@@ -158,6 +164,7 @@ class TrainingLoop:
         state.control, state.noise = self._controller.state_dict(), self._noise.state_dict()
         self._examples_per_second = len(stretch.settings) * stretch.batch_size / metrics.seconds
         self._training_loss = float(np.mean(metrics.loss))
+        self._workers.trained(stretch, metrics.seconds)
         if self._log_due(stretch):
             writer = self._outputs.metrics
             log_training(metrics, measured, decision, self._trajectory, state, writer)

@@ -110,6 +110,7 @@ def from_config(
                 ghost_batch_size=config.ghost_batch_size,
                 model=config.model,
                 before=before,
+                any_replicas=config.workers is not None,
             )
         _, (found[size],) = group.agree(False, largest)
     return found
@@ -124,11 +125,13 @@ def choose(
     ghost_batch_size: int,
     model: str,
     before: Sequence[memory.Use],
+    any_replicas: bool = False,
 ) -> int:
     """Returns the micro-batch size that `path` holds, or else measures and saves the fastest size.
 
     Candidates divide a replica's share of the run's smallest batch. If this share has at most _FEW
-    examples, the candidates divide a replica's share of the largest batch instead.
+    examples, the candidates divide a replica's share of the largest batch instead. A size that was
+    measured with another number of replicas is only used if `any_replicas` is true.
 
     Raises:
       UserError: if `model` does not fit in memory.
@@ -138,7 +141,8 @@ def choose(
     share = smallest if smallest > _FEW else largest
     try:
         kept = typed_json.read(path, _KEPT)
-        if kept["replicas"] == replicas and ghost_batch_size <= kept["micro_batch_size"] <= largest:
+        same = any_replicas or kept["replicas"] == replicas
+        if same and ghost_batch_size <= kept["micro_batch_size"] <= largest:
             return int(kept["micro_batch_size"])
     except FileNotFoundError:
         pass

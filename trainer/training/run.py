@@ -85,7 +85,7 @@ def train(
         if isinstance(last, StopReason):
             return last
         predictions = run.evaluator.predictions() if show_confusion else None
-        result = _write_result(run, last, evaluated_with(config)) if chief else None
+        result = _write_result(run, last, config) if chief else None
         if chief and show_confusion:
             _show_confusion(run, predictions, show_confusion)
         # Every worker waits here until the result is written. If the chief fails before that point
@@ -131,10 +131,10 @@ def _train(run: Run, config: Config, should_stop: Callable[[], bool]) -> Evaluat
     return last
 
 
-def _write_result(run: Run, last: Evaluation, counts: str) -> dict[str, Any]:
+def _write_result(run: Run, last: Evaluation, config: Config) -> dict[str, Any]:
     """Writes result.json, and returns its content.
 
-    `last` evaluates the parameters if `counts` is "plain", and their average if it is "ema".
+    `last` is the evaluation that counts, of the parameters or of their average.
     """
     state, step = run.state, run.phases.step
     points = [p for p in read(run.path / "metrics.jsonl") if p["split"] == "train"]
@@ -150,7 +150,8 @@ def _write_result(run: Run, last: Evaluation, counts: str) -> dict[str, Any]:
         "epochs": state.position / run.trajectory.examples,
         "seconds": state.seconds,
         "examples_per_second": state.position / state.seconds,
-        "update_seconds": cost.medians(points),
+        # With --workers, the points do not tell how many workers an update had.
+        "update_seconds": {} if config.workers else cost.medians(points),
         "replicas": step.strategy.num_replicas_in_sync,
         "hosts": max(run.group.count, len(hosts.of(step.strategy))),
         "parameters": sum(variable.shape.num_elements() for variable in values),
@@ -166,7 +167,7 @@ def _write_result(run: Run, last: Evaluation, counts: str) -> dict[str, Any]:
         result["image_size"] = image_size  # `update_seconds` was measured at this size.
     if average:
         result |= {
-            "evaluated_with": counts,
+            "evaluated_with": evaluated_with(config),
             "plain": state.evaluation["plain"],
             "ema": state.evaluation["ema"],
             "averages_sha256": digest(average.variables),

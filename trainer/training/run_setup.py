@@ -107,7 +107,9 @@ def set_up(
     examples, validation = setup.load_splits(config, kept, bad, group)
     found_hosts = hosts.of(strategy)
     driving.start(config, found_hosts, examples, validation)
-    schedule = trajectory.from_config(config, examples.examples, replicas)
+    # With --workers, a batch need not be shared by the workers of other phases.
+    sharing = replicas if config.workers is None else replicas // group.count
+    schedule = trajectory.from_config(config, examples.examples, sharing)
     forked = _lineage(config, path, parent, schedule) if kept else None
     data = setup.training_data_of(config, kept, bad, examples)
     balanced = balance.from_config(config, examples, data, bad, group)
@@ -128,7 +130,7 @@ def set_up(
         config, path, schedule, phases.step_of_all, training_batches, group, before
     )
     begin = fork.begin(config, forked)
-    log(run_plan.text(config, schedule, replicas, micro_batch_sizes, begin))
+    log(run_plan.text(config, schedule, replicas, group.count, micro_batch_sizes, begin))
     first = functools.partial(fork.restore, parent, config, phases, schedule) if parent else None
     checkpoints, state = _restore(config, path, phases, data, own, group, first)
     fork.start_average(phases.step.average, forked, group)

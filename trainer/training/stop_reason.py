@@ -8,3 +8,4 @@ class StopReason(enum.Enum):
 
     SIGNAL = "a signal to any of the processes"
     EPOCH = "--stop_at_epoch"
+    WORKERS = "--workers: the run should go on with another number of workers"

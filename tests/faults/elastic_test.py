@@ -1,0 +1,113 @@
+"""Runs whose number of workers follows the batch (--workers), through scripts/launch_local.py."""
+
+import contextlib
+import os
+import random
+import re
+import signal
+import time
+
+import pytest
+
+from tests.faults.workers_test import SMOOTH, launched, workers_of
+from tests.support.runs import points, result, train, wait_for
+from trainer.errors import ExitStatus
+from trainer.run_dir import wanted_workers
+
+# With these costs, batches of 192, 960 and 2,880 are worth 1, 2 and 3 workers (cost.py).
+COSTS = (
+    "--plan_examples_per_second=1000",
+    "--plan_link_latency=30000",
+    "--plan_link_bandwidth=1000",
+    "--plan_change_seconds=0",
+)
+ELASTIC = [*SMOOTH, *COSTS]
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    """The run in one process throughout, a point an update."""
+    model_dir = tmp_path_factory.mktemp("one") / "run"
+    train(model_dir, *SMOOTH)
+    return model_dir
+
+
+def same(model_dir, one):
+    """Nothing that is learned depends on the workers."""
+    for split in ("train", "eval"):
+        for ours, theirs in zip(points(model_dir, split), points(one, split), strict=True):
+            for name in ("update", "position", "batch_size", "learning_rate"):
+                assert ours[name] == theirs[name]
+            assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-5)
+            assert ours["top1"] == pytest.approx(theirs["top1"], abs=1e-6)
+
+
+def test_the_number_of_workers_follows_the_batch(one, tmp_path):
+    model_dir = tmp_path / "run"
+    process = launched("1:3", model_dir, *ELASTIC)
+    output, errors = process.communicate(timeout=180)
+    assert process.returncode == 0, output + errors
+    assert re.search(r"launch_local: workers: 1 for \d+ s, 2 for \d+ s, 3 for \d+ s; \d+ ", errors)
+    assert "from update 61 on, the batch is 960, and it is worth 2 workers" in output
+    assert "from update 70 on, the batch is 2880, and it is worth 3 workers" in output
+    assert (result(model_dir)["hosts"], result(model_dir)["resumes"]) == (3, 2)
+    # Their points do not tell the number of workers, so plan cannot use their times.
+    assert result(model_dir)["update_seconds"] == {}
+    same(model_dir, one)
+
+
+def test_workers_that_are_not_to_be_had_are_done_without(one, tmp_path):
+    """A launcher that starts at most two is asked for a third once; the run goes on with two."""
+    model_dir = tmp_path / "run"
+    process = launched(2, model_dir, *ELASTIC, "--workers=1:3")
+    output, errors = process.communicate(timeout=180)
+    assert process.returncode == 0, output + errors
+    assert re.search(r"workers: 1 for \d+ s, 2 for \d+ s, 2 for \d+ s", errors)
+    assert "2 workers came, and not the 3 that the batch of 2880 is worth" in output
+    same(model_dir, one)
+
+
+def test_one_process_cannot_change_its_number(tmp_path):
+    done = train(tmp_path / "run", *ELASTIC, "--workers=1:3", status=ExitStatus.USER_ERROR)
+    assert "--workers=1:3 needs --strategy=multi_worker" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def asked_for(model_dir, workers):
+    request = wanted_workers.read(model_dir)
+    return request is not None and request.workers == workers
+
+
+def kill_one(process, draw):
+    """Kills one of the launcher's workers as soon as there is one."""
+    while process.poll() is None:
+        if workers := workers_of(process):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(draw.choice([*workers.values()]), signal.SIGKILL)
+                return
+        time.sleep(0.01)
+
+
+def killed_at_a_change(model_dir, trial):
+    """Trains a run of which a worker is killed around a change; returns the finished process."""
+    draw = random.Random(trial)
+    process = launched("1:3", model_dir, *ELASTIC, restarts=3)
+    if trial % 2:  # In the last updates of a phase, or as the workers leave or start.
+        wait_for(lambda: [p for p in points(model_dir) if p["update"] >= 45], process)
+        time.sleep(draw.uniform(0, 4))
+    else:
+        wait_for(lambda: asked_for(model_dir, 3), process)
+        time.sleep(draw.uniform(0, 8))
+    kill_one(process, draw)
+    return process
+
+
+def test_kills_around_changes_lose_nothing(one, tmp_path, pytestconfig):
+    """--change_kills=12 is the proof; the suite has one kill at each change."""
+    for trial in range(pytestconfig.getoption("change_kills")):
+        model_dir = tmp_path / str(trial)
+        process = killed_at_a_change(model_dir, trial)
+        output, errors = process.communicate(timeout=240)
+        assert process.returncode == 0, output + errors
+        assert result(model_dir)["hosts"] == 3
+        same(model_dir, one)
