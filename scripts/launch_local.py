@@ -29,7 +29,8 @@ from trainer.system.cores import split_cores
 # should go on with another number of workers (77).
 CHANGE = ExitStatus.OTHER_WORKERS
 RESTART_STATUSES = (ExitStatus.STOPPED, ExitStatus.LOST_WORKER, CHANGE)
-USAGE = "usage: scripts/launch_local.sh N|A:B --flag=value ..."
+USAGE = """usage: scripts/launch_local.sh N --flag=value ...
+       scripts/launch_local.sh A:B --flag=value ...     without --workers among the flags"""
 
 
 def environments(n: int) -> list[dict[str, str]]:
@@ -65,11 +66,12 @@ def start(
 def wait_for_all(workers: list[Process], patience: float) -> list[int]:
     """Waits for all workers; returns their exit statuses, or −n for signal n.
 
-    Workers that still run `patience` seconds after the first failure are killed.
+    Workers that still run `patience` seconds after the first failure are killed. A change of the
+    number of workers is not a failure: the first worker may still copy the run to its bucket.
     """
     deadline = float("inf")
     while None in (statuses := [worker.poll() for worker in workers]):
-        if any(statuses) and deadline == float("inf"):
+        if any(s not in (None, 0, CHANGE) for s in statuses) and deadline == float("inf"):
             deadline = time.monotonic() + patience
         if time.monotonic() > deadline:
             for worker in workers:
@@ -112,11 +114,30 @@ def limits() -> tuple[int, float]:
 
 def asked(arguments: Sequence[str]) -> tuple[int, list[str]] | None:
     """Returns the largest number of workers, and the flags of train; None for wrong arguments."""
-    found = re.fullmatch(r"(?:[1-9]\d*:)?([1-9]\d*)", arguments[0]) if arguments else None
+    found = re.fullmatch(r"(?:[1-9]\d*:)?([1-9]\d{0,4})", arguments[0]) if arguments else None
     if found is None:
         return None
-    elastic = [f"--workers={arguments[0]}"] if ":" in arguments[0] else []
-    return int(found[1]), ["--strategy=multi_worker", *arguments[1:], *elastic]
+    first, *flags = arguments
+    elastic = [f"--workers={first}"] if ":" in first else []
+    if elastic and any(re.match("--?workers(=|$)", flag) for flag in flags):
+        return None
+    return int(found[1]), ["--strategy=multi_worker", *flags, *elastic]
+
+
+def next_start(flags: Sequence[str], most: int) -> tuple[int, list[str]]:
+    """Returns the number of workers to start, and the flags that tell them how many there may be.
+
+    Ends this process if `most` is below all numbers of --workers.
+    """
+    if wanted_workers.config_of(flags) is None:
+        return most, []
+    # A process of its own, because a client of a bucket has threads, which `start` cannot have.
+    command = [sys.executable, "-m", "trainer.run_dir.wanted_workers", str(most), *flags]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+    workers, numbers = done.stdout.split()
+    return int(workers), [f"--workers={numbers}"]
 
 
 def summary(runs: Sequence[tuple[int, float]]) -> str:
@@ -136,6 +157,7 @@ def main() -> int:
     most, flags = found
     try:
         restarts, patience = limits()
+        first = next_start(flags, most)
     except UserError as error:
         print(f"launch_local: {error}", file=sys.stderr)
         return error.status
@@ -152,14 +174,13 @@ def main() -> int:
     for number in stop_signals.asking():
         signal.signal(number, forward)
     runs: list[tuple[int, float]] = []
+    n, own = first
     while True:
-        wanted = wanted_workers.of_flags(flags)
-        n = min(most, wanted or most)
         if runs:
             print(f"launch_local: start {len(runs) + 1}", file=sys.stderr)
         begin = time.monotonic()
         arguments = zip(range(n), split_cores(n), environments(n), strict=True)
-        workers[:], relays = zip(*(start(flags, *each) for each in arguments), strict=True)
+        workers[:], relays = zip(*(start([*flags, *own], *each) for each in arguments), strict=True)
         if stopped.is_set():  # A signal that came before these workers started did not reach them.
             forward()
         statuses = wait_for_all(workers, patience)
@@ -170,12 +191,16 @@ def main() -> int:
             report_killed(statuses)
         failed = [s for s in statuses if s]
         lasting = [s for s in failed if s > 0 and s not in RESTART_STATUSES]
-        restarts -= {*failed} != {CHANGE}
+        before = n
+        n, own = next_start(flags, most)
+        restarts -= {*failed} != {CHANGE} or n == before
         if lasting or not failed or stopped.is_set() or restarts < 0:
             break
-    if wanted:
+    if own:
         print(f"launch_local: {summary(runs)}", file=sys.stderr)
     status = (lasting or failed or [0])[0]
+    if status == CHANGE and stopped.is_set():
+        status = ExitStatus.STOPPED
     return status if status >= 0 else 128 - status
 
 

@@ -1,6 +1,7 @@
 """Runs whose number of workers follows the batch (--workers), through scripts/launch_local.py."""
 
 import contextlib
+import json
 import os
 import random
 import re
@@ -9,10 +10,12 @@ import time
 
 import pytest
 
-from tests.faults.workers_test import SMOOTH, launched, workers_of
-from tests.support.runs import points, result, train, wait_for
+from tests.distributed.rendezvous_test import free_ports
+from tests.faults.workers_test import SMOOTH, finished, launched, workers_of
+from tests.support.runs import points, result, started, train, wait_for
 from trainer.errors import ExitStatus
 from trainer.run_dir import wanted_workers
+from trainer.run_dir.wanted_workers import Request
 
 # With these costs, batches of 192, 960 and 2,880 are worth 1, 2 and 3 workers (cost.py).
 COSTS = (
@@ -42,6 +45,23 @@ def same(model_dir, one):
             assert ours["top1"] == pytest.approx(theirs["top1"], abs=1e-6)
 
 
+def by_hand(count, model_dir, *flags):
+    """Starts workers without a launcher; returns the chief's process when the others have ended."""
+    addresses = [f"localhost:{port}" for port in free_ports(count)]
+    cluster = {"cluster": {"worker": addresses}}
+    tasks = [cluster | {"task": {"type": "worker", "index": index}} for index in range(count)]
+    chief, *others = [
+        started(
+            *(model_dir, "--strategy=multi_worker", *flags),
+            env=os.environ | {"TF_CONFIG": json.dumps(task)},
+        )
+        for task in tasks
+    ]
+    for other in others:
+        other.communicate(timeout=120)
+    return chief
+
+
 def test_the_number_of_workers_follows_the_batch(one, tmp_path):
     model_dir = tmp_path / "run"
     process = launched("1:3", model_dir, *ELASTIC)
@@ -57,20 +77,35 @@ def test_the_number_of_workers_follows_the_batch(one, tmp_path):
 
 
 def test_workers_that_are_not_to_be_had_are_done_without(one, tmp_path):
-    """A launcher that starts at most two is asked for a third once; the run goes on with two."""
+    """A launcher of two workers starts no third; one that ignores the request starts two again."""
     model_dir = tmp_path / "run"
     process = launched(2, model_dir, *ELASTIC, "--workers=1:3")
     output, errors = process.communicate(timeout=180)
     assert process.returncode == 0, output + errors
-    assert re.search(r"workers: 1 for \d+ s, 2 for \d+ s, 2 for \d+ s", errors)
-    assert "2 workers came, and not the 3 that the batch of 2880 is worth" in output
+    assert re.search(r"workers: 1 for \d+ s, 2 for \d+ s; ", errors)
+    assert wanted_workers.read(model_dir) == Request(2, 960, 60)
+    same(model_dir, one)
+
+
+def test_a_fixed_number_of_workers_goes_on_after_it_has_asked(one, tmp_path):
+    """A Kubernetes Job that is applied unchanged does this."""
+    model_dir = tmp_path / "run"
+    for status in (77, 77, 0):
+        output = finished(by_hand(2, model_dir, *ELASTIC, "--workers=1:3"), status)
+    assert "the batch of 2880 is worth 3 workers, and 2 workers came" in output
     same(model_dir, one)
 
 
 def test_one_process_cannot_change_its_number(tmp_path):
     done = train(tmp_path / "run", *ELASTIC, "--workers=1:3", status=ExitStatus.USER_ERROR)
-    assert "--workers=1:3 needs --strategy=multi_worker" in done.stderr
+    assert "--workers=1:3 needs a launcher that starts so many workers" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_decisions_by_measured_speed_are_not_deterministic(tmp_path):
+    flags = ("--strategy=multi_worker", "--workers=1:3", "--deterministic")
+    done = train(tmp_path / "run", *flags, status=ExitStatus.USER_ERROR)
+    assert "--workers=1:3 depends on the speed that the run measures" in done.stderr
 
 
 def asked_for(model_dir, workers):

@@ -28,6 +28,14 @@ def test_what_is_written_is_read(tmp_path):
     assert lineage.of_child(parsed(flags[1])) is None
 
 
+def test_a_record_of_an_earlier_version_is_read(tmp_path):
+    """Without a start, the average began at position 0."""
+    old = dataclasses.asdict(FORK)
+    del old["average_start"]
+    (tmp_path / lineage.FILE).write_text(json.dumps(old))
+    assert lineage.read(tmp_path) == FORK
+
+
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Lineage)])
 def test_a_damaged_record_is_named(tmp_path, name):
     damaged = dataclasses.asdict(FORK) | {name: [None]}

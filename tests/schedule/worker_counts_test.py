@@ -6,8 +6,9 @@ import random
 
 import pytest
 
+from tests.support.configs import parsed
 from trainer.errors import UserError
-from trainer.schedule import cost, worker_counts
+from trainer.schedule import cost, trajectory, worker_counts
 from trainer.schedule.cost import Compute, Machines
 from trainer.schedule.plan import Phase
 
@@ -86,7 +87,9 @@ def test_replicas_and_ghost_batches_decide_which_numbers_are_allowed():
     found = choose([phase(320, 10), phase(960, 10)], on=on, min_efficiency=0.0)
     assert found.workers == [5, 5]
     assert [*found.fixed] == [1, 5]
-    with pytest.raises(UserError, match=r"none of 2 to 4 workers, of 2 replicas each, can share"):
+    with pytest.raises(
+        UserError, match=r"--workers=2:4 has no number of workers, of 2 replicas each, that"
+    ):
         choose([phase(320, 10)], counts=range(2, 5), on=on)
 
 
@@ -113,3 +116,45 @@ def test_a_change_at_the_first_phase_costs_too():
     assert choose(phases, current=1, change_seconds=saved * 0.99).workers == [2, 8]
     assert choose(phases, current=1, change_seconds=saved * 1.01).workers == [1, 8]
     assert choose(phases, current=2, change_seconds=saved * 1.01).workers == [2, 8]
+
+
+def elastic(*flags):
+    flags = (
+        "--strategy=multi_worker",
+        "--anneal=step",
+        "--anneal_epochs=50%",
+        "--anneal_with=batch_size",
+        *flags,
+    )
+    return worker_counts.schedule_of(parsed(*flags), 60_000, 3, 3)
+
+
+def test_the_workers_of_a_batch_need_not_share_the_other_batches():
+    """Three workers cannot share a batch of 128, which has four ghost batches."""
+    with pytest.raises(UserError, match=r"128 is not a multiple of 3 replicas"):
+        elastic()
+    plain = parsed("--anneal=step", "--anneal_epochs=50%", "--anneal_with=batch_size")
+    one, found = trajectory.from_config(plain, 60_000, 1), elastic("--workers=1:8")
+    positions = range(0, one.end, 10_000)
+    assert [found.at(position) for position in positions] == [one.at(p) for p in positions]
+
+
+@pytest.mark.parametrize(
+    ("flags", "size"),
+    [
+        (["--workers=5:7"], 128),
+        (["--workers=2:3", "--initial_batch_size=192", "--max_batch_size=352"], 352),
+        (
+            [
+                "--anneal=measured",
+                "--anneal_epochs=",
+                "--micro_batch_size=64",
+                "--max_batch_size=160",
+            ],
+            160,
+        ),
+    ],
+)
+def test_a_range_that_cannot_share_every_batch_is_refused(flags, size):
+    with pytest.raises(UserError, match=f"that can share a batch of {size}: "):
+        elastic("--workers=1:2", *flags)

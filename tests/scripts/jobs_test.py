@@ -35,7 +35,7 @@ def submitted(folder, statuses, restarts=0, wanted=()):
     calls.write_text("")
     left.write_text("".join(f"{status}\n" for status in statuses))
     numbers = folder / "numbers"
-    numbers.write_text("".join(f"{number}\n" for number in wanted))
+    numbers.write_text("".join(f"{number} 1:6\n" for number in wanted))
     for name, body in {
         "srun": f"s=$(head -1 {left}); sed -i 1d {left}; exit $s",
         "scontrol": "",
@@ -64,7 +64,7 @@ def submitted(folder, statuses, restarts=0, wanted=()):
     )
     lines = calls.read_text().splitlines()
     asking = [line for line in lines if line.startswith("python|")]
-    module = "python|-m|trainer.run_dir.wanted_workers|--model_dir=a b|--epochs=3|"
+    module = "python|-m|trainer.run_dir.wanted_workers|6|--model_dir=a b|--epochs=3|"
     assert set(asking) == {module}
     return done.returncode, [line for line in lines if line not in asking]
 
@@ -83,15 +83,25 @@ def test_slurm_passes_all_arguments_on(tmp_path):
 
 def test_slurm_starts_the_wanted_number_of_workers(tmp_path):
     """The job has 3 nodes of 2 workers; changes of the number do not count as restarts."""
-    numbers = [1, 2, 3, 4, 5, 8]
-    status, calls = submitted(tmp_path, [*[77] * 5, 0], wanted=numbers)
+    status, calls = submitted(tmp_path, [*[77] * 5, 0], wanted=range(1, 7))
     assert status == 0
-    sizes = [[each for each in call.split("|") if each[:4] in ("--nt", "--no")] for call in calls]
+    words = [call.removesuffix("|").split("|") for call in calls]
+    sizes = [[each for each in call if each.startswith(("--nt", "--no"))] for call in words]
     assert sizes == [
         [f"--ntasks={n}", f"--nodes={nodes}"]
         for n, nodes in ((1, 1), (2, 1), (3, 2), (4, 2), (5, 3), (6, 3))
     ]
-    assert "--ntasks" not in submitted(tmp_path, [0])[1][0]
+    assert all(call[-3:] == ["--model_dir=a b", "--epochs=3", "--workers=1:6"] for call in words)
+    (plain,) = submitted(tmp_path, [0])[1]
+    assert "--ntasks" not in plain
+    assert "--workers" not in plain
+
+
+@pytest.mark.parametrize("wanted", [(), [2] * 9])
+def test_a_change_to_the_same_number_is_a_restart(tmp_path, wanted):
+    """Status 77 without end would start for ever."""
+    status, calls = submitted(tmp_path, [77] * 9, wanted=wanted)
+    assert (status, len(calls)) == (77, 4)
 
 
 @pytest.mark.parametrize(
@@ -178,6 +188,15 @@ def test_the_local_launcher_reads_numbers_and_ranges():
     asked = local_launcher().asked
     assert asked(["3", "--epochs=1"]) == (3, ["--strategy=multi_worker", "--epochs=1"])
     assert asked(["2:4"]) == (4, ["--strategy=multi_worker", "--workers=2:4"])
+    assert asked(["2", "--workers=1:4"]) == (2, ["--strategy=multi_worker", "--workers=1:4"])
+    assert asked(["2:4", "--workers=1:4"]) is asked(["2:4", "--workers", "1:4"]) is None
+
+
+def test_the_local_launcher_waits_for_the_first_worker_of_a_change():
+    """The first worker may still copy the run to its bucket."""
+    script = "import sys, time; time.sleep(float(sys.argv[1])); sys.exit(77)"
+    workers = [subprocess.Popen([sys.executable, "-c", script, each]) for each in ("1", "0")]
+    assert local_launcher().wait_for_all(workers, 0.2) == [77, 77]
 
 
 def documents(text=None):

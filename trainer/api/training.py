@@ -20,7 +20,8 @@ class Stopped:
 
     Attributes:
       model_dir: the run directory.
-      reason: "signal" after Ctrl-C or SIGTERM, or "epoch" at `stop_at_epoch`.
+      reason: "signal" after Ctrl-C or SIGTERM, "epoch" at `stop_at_epoch`, or "workers" if the run
+        should go on with another number of `workers`.
     """
 
     model_dir: str

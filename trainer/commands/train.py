@@ -185,6 +185,8 @@ def _train(
             if chief:
                 write_atomic(path / directory.DIVERGED, f"{error}\n")
             return error
+        if end is StopReason.WORKERS and should_stop():
+            end = StopReason.SIGNAL  # The signal came after the decision.
         if end is StopReason.SIGNAL:
             log(f"stopped, with a checkpoint; the same command resumes the run in {path}")
         elif end is StopReason.EPOCH:

@@ -9,7 +9,7 @@ from typing import Any
 
 from absl import flags as absl_flags
 
-from trainer.config import augment_list, flagfile, local_path, training_targets
+from trainer.config import augment_list, flagfile, local_path, training_targets, worker_range
 from trainer.config.commands import COMMANDS
 from trainer.config.declaration import TRAINING
 from trainer.config.flagfile_reader import expand
@@ -87,11 +87,8 @@ def check_together(command: str, config: Config) -> None:
       UserError: if a flag contradicts another flag, or another flag makes it ineffective.
     """
     _check_strategy(config)
-    if command == "train" and config.workers and config.strategy != "multi_worker":
-        raise UserError(
-            f"--workers={config.workers} needs --strategy=multi_worker and a launcher that starts "
-            f"so many workers: scripts/launch_local.sh {config.workers}, or train.sbatch."
-        )
+    if command == "train":
+        worker_range.check(config)
     if "," in (config.tpu or "") and command not in ("train", "range_test", "plan"):
         raise UserError(
             f"--tpu={config.tpu} names several hosts, which only train and range_test use: for "

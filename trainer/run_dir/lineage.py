@@ -113,7 +113,7 @@ def read(folder: pathlib.Path) -> Lineage | None:
             f"{folder / FILE} {typed_json.problem(error)}.\nRestore it from a copy."
         ) from error
     names = [field.name for field in dataclasses.fields(Lineage)]
-    return found and Lineage(**{name: found[name] for name in names})
+    return found and Lineage(**{name: found[name] for name in names if name in found})
 
 
 def of_child(config: Config) -> Lineage | None:

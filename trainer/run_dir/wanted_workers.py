@@ -1,26 +1,32 @@
 """workers.json: the number of workers with which a run with --workers should go on.
 
 The chief writes the file when the workers leave in order to be started again in another number.
-The launchers read it before each start, by
+The launchers call this module before each start, with the most workers that they can start and the
+flags of train:
 
-    python -m trainer.run_dir.wanted_workers --flagfile=... --model_dir=...
+    python -m trainer.run_dir.wanted_workers 4 --flagfile=... --model_dir=...
 
-with the flags of train.
+It prints the number of workers to start, and the value of --workers with which they start.
 """
 
 import contextlib
 import dataclasses
 import pathlib
 import sys
+import tempfile
 from collections.abc import Sequence
 
+from trainer.buckets.objects import UnavailableError
 from trainer.buckets.url import parse
 from trainer.config import command_line, number_range
 from trainer.config.flags import Config
-from trainer.errors import UserError
-from trainer.run_dir.bucket_connection import local_folder
-from trainer.system import typed_json
+from trainer.config.number_range import NumberRange
+from trainer.errors import ExitError, ExitStatus, UserError
+from trainer.run_dir.bucket_connection import connect, local_folder
+from trainer.run_dir.mirror_download import download
+from trainer.system import output, typed_json
 from trainer.system.atomic_file import write_json
+from trainer.system.output import log
 from trainer.system.typed_json import DamagedError, fields, integer
 
 FILE = "workers.json"
@@ -29,11 +35,19 @@ _FIELDS = fields({"workers": integer(1), "batch_size": integer(1), "update": int
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """Request to go on with `workers` from update `update` on, because of its batch size."""
+    """Request to go on with `workers` after update `update`, because of the next batch size."""
 
     workers: int
     batch_size: int
     update: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """Number of workers to start, and the numbers among which the run may choose from then on."""
+
+    workers: int
+    numbers: NumberRange
 
 
 def read(path: pathlib.Path) -> Request | None:
@@ -42,7 +56,8 @@ def read(path: pathlib.Path) -> Request | None:
     The file only saves a start with the wrong number of workers. So a damaged file is ignored.
     """
     with contextlib.suppress(OSError, DamagedError):
-        return Request(**typed_json.read(path / FILE, _FIELDS))
+        found = typed_json.read(path / FILE, _FIELDS)
+        return Request(found["workers"], found["batch_size"], found["update"])
     return None
 
 
@@ -51,34 +66,69 @@ def write(path: pathlib.Path, request: Request) -> None:
     write_json(path / FILE, dataclasses.asdict(request))
 
 
-def number(config: Config) -> int | None:
-    """Returns the number of workers to start; None if --workers is not set.
+def config_of(flags: Sequence[str]) -> Config | None:
+    """Returns the parsed flags of train if they have --workers and --model_dir, otherwise None.
 
-    It is the number that the run has asked for. A run that has not asked for any, or whose files
-    are on another machine, starts with the smallest number.
+    If a flag is wrong, the result is None too, because train reports it.
     """
-    if config.workers is None or config.model_dir is None:
-        return None
-    url = parse(config.model_dir)
-    path = local_folder(url, config.cache_dir) if url else pathlib.Path(config.model_dir)
-    numbers, asked = number_range.parse(config.workers), read(path)
-    return asked.workers if asked and asked.workers in numbers else numbers.first
-
-
-def of_flags(flags: Sequence[str]) -> int | None:
-    """Returns `number` for the flags of train; None if they are wrong, which train reports."""
     try:
-        return number(command_line.parse("train", flags))
+        config = command_line.parse("train", ["--strategy=multi_worker", *flags])
     except UserError:
         return None
+    return config if config.workers and config.model_dir else None
+
+
+def next_start(config: Config, most: int) -> Start:
+    """Returns how a launcher that can start `most` workers starts a run with --workers.
+
+    A run that has not asked for a number starts with the smallest one.
+
+    Raises:
+      UserError: if `most` is below all numbers of --workers.
+    """
+    assert config.workers
+    assert config.model_dir
+    numbers = number_range.parse(config.workers)
+    if most < numbers.first:
+        raise UserError(
+            f"--workers={config.workers} needs at least {numbers.first} workers, and at most "
+            f"{most} can start.\nUse a smaller number in --workers, or start more workers."
+        )
+    numbers = NumberRange(numbers.first, min(numbers.last, most))
+    asked = _last_request(config.model_dir, config)
+    return Start(asked.workers if asked and asked.workers in numbers else numbers.first, numbers)
+
+
+def _last_request(model_dir: str, config: Config) -> Request | None:
+    """Returns the last request of the run; reads it from the bucket if the run is in one."""
+    url = parse(model_dir)
+    if url is None:
+        return read(pathlib.Path(model_dir))
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            download(connect(url), str(url), pathlib.Path(folder), lambda path: path == FILE)
+            return read(pathlib.Path(folder))
+        except (ExitError, UnavailableError) as error:
+            log(f"{FILE} is read from the local copy: {error}")
+    return read(local_folder(url, config.cache_dir))
 
 
 def main() -> int:
-    """Prints the number of workers to start, or nothing if --workers is not set."""
-    wanted = of_flags(["--strategy=multi_worker", *sys.argv[1:]])
-    if wanted is not None:
-        print(wanted)
-    return 0
+    """Prints the number of workers and the range, or nothing if --workers is not set."""
+    if len(sys.argv) < 2 or not sys.argv[1].isdecimal():
+        print(f"usage: python -m {__spec__.name} MOST --flag=value ...", file=sys.stderr)
+        return ExitStatus.USER_ERROR
+    output.log_to("wanted_workers")  # Standard output has nothing but the numbers.
+    config = config_of(sys.argv[2:])
+    if config is None:
+        return ExitStatus.DONE
+    try:
+        start = next_start(config, int(sys.argv[1]))
+    except UserError as error:
+        print(f"wanted_workers: {error}", file=sys.stderr)
+        return error.status
+    print(start.workers, start.numbers)
+    return ExitStatus.DONE
 
 
 if __name__ == "__main__":

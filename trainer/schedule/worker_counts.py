@@ -16,10 +16,13 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from trainer.config import number_range
+from trainer.config.flags import Config
 from trainer.errors import UserError
-from trainer.schedule import cost
+from trainer.schedule import cost, trajectory
 from trainer.schedule.cost import Machines
 from trainer.schedule.plan import Phase
+from trainer.schedule.trajectory import Trajectory
 from trainer.system.output import aligned
 
 
@@ -117,7 +120,7 @@ def choose(
     Raises:
       UserError: if no number in `counts` is allowed in a phase.
     """
-    allowed = [_allowed(phase, on, counts, unit) for phase in phases]
+    allowed = [_numbers_that_share(phase.batch_size, on.replicas, counts, unit) for phase in phases]
     paying = [
         [w for w in found if w == found[0] or _efficiency(phase, on, w) >= min_efficiency]
         for phase, found in zip(phases, allowed, strict=True)
@@ -136,6 +139,24 @@ def can_share(batch_size: int, workers: int, replicas: int, unit: int) -> bool:
     return batch_size % (workers * replicas * unit) == 0
 
 
+def schedule_of(config: Config, examples: int, replicas: int, workers: int) -> Trajectory:
+    """Returns the trajectory of a run that begins on `workers` workers of `replicas` in all.
+
+    With --workers, the workers of one batch need not be able to share the batches of others.
+
+    Raises:
+      UserError: as trajectory.from_config. Also if no number in --workers can share the smallest
+        or the largest batch. All batches but the largest are multiples of the smallest.
+    """
+    if config.workers is None:
+        return trajectory.from_config(config, examples, replicas)
+    each, numbers = replicas // workers, number_range.parse(config.workers).numbers()
+    found = trajectory.from_config(config, examples, each)
+    for size in (found.limits.smallest, found.limits.largest):
+        _numbers_that_share(size, each, numbers, found.micro_batch_size or config.ghost_batch_size)
+    return found
+
+
 def machines(on: Machines, workers: int) -> Machines:
     return dataclasses.replace(on, hosts=workers, replicas=workers * on.replicas)
 
@@ -148,14 +169,17 @@ def _efficiency(phase: Phase, on: Machines, workers: int) -> float:
     return _seconds(phase, on, 1) / _seconds(phase, on, workers) / workers
 
 
-def _allowed(phase: Phase, on: Machines, counts: range, unit: int) -> list[int]:
-    found = [w for w in counts if can_share(phase.batch_size, w, on.replicas, unit)]
+def _numbers_that_share(batch_size: int, replicas: int, counts: range, unit: int) -> list[int]:
+    """Returns the numbers in `counts` that can share a batch; raises a UserError if none can."""
+    found = [w for w in counts if can_share(batch_size, w, replicas, unit)]
     if not found:
+        numbers = f"{counts.start}:{counts.stop - 1}"
+        each = f"{replicas} replicas each" if replicas > 1 else "one replica each"
         raise UserError(
-            f"none of {counts.start} to {counts.stop - 1} workers, of {on.replicas} replicas each, "
-            f"can share the batch of {phase.batch_size} at epoch {phase.start_epoch:.2f}: workers "
-            f"× {on.replicas * unit} must divide it.\n"
-            "Use a wider --workers, or a smaller --ghost_batch_size."
+            f"--workers={numbers} has no number of workers, of {each}, that can share a batch of "
+            f"{batch_size}: the number × {replicas * unit} must divide it.\n"
+            "Use a wider --workers, a smaller --ghost_batch_size or --micro_batch_size, or other "
+            "batch sizes (--initial_batch_size, --max_batch_size)."
         )
     return found
 

@@ -141,9 +141,10 @@ def choose(
     share = smallest if smallest > _FEW else largest
     try:
         kept = typed_json.read(path, _KEPT)
-        same = any_replicas or kept["replicas"] == replicas
-        if same and ghost_batch_size <= kept["micro_batch_size"] <= largest:
-            return int(kept["micro_batch_size"])
+        size = int(kept["micro_batch_size"])
+        same = kept["replicas"] == replicas and size <= largest
+        if (any_replicas or same) and size >= ghost_batch_size:
+            return size
     except FileNotFoundError:
         pass
     except DamagedError as error:

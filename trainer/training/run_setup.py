@@ -23,7 +23,7 @@ from trainer.run_dir.checkpoint_names import found
 from trainer.run_dir.checkpoints import Checkpoints, NoCheckpoints
 from trainer.run_dir.lineage import Lineage
 from trainer.run_dir.training_data import TrainingData
-from trainer.schedule import averaging, trajectory
+from trainer.schedule import averaging, trajectory, worker_counts
 from trainer.system import memory
 from trainer.system.atomic_file import write_atomic
 from trainer.system.output import log
@@ -107,9 +107,7 @@ def set_up(
     examples, validation = setup.load_splits(config, kept, bad, group)
     found_hosts = hosts.of(strategy)
     driving.start(config, found_hosts, examples, validation)
-    # With --workers, a batch need not be shared by the workers of other phases.
-    sharing = replicas if config.workers is None else replicas // group.count
-    schedule = trajectory.from_config(config, examples.examples, sharing)
+    schedule = worker_counts.schedule_of(config, examples.examples, replicas, group.count)
     forked = _lineage(config, path, parent, schedule) if kept else None
     data = setup.training_data_of(config, kept, bad, examples)
     balanced = balance.from_config(config, examples, data, bad, group)

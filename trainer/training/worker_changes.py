@@ -26,7 +26,7 @@ from trainer.system.output import log
 from trainer.training import setup
 from trainer.training.run_setup import Run
 
-_FEWEST, _MOST = 3, 100  # Numbers of stretches whose median time is the speed of the run.
+_FEWEST, _MOST = 3, 100  # Numbers of stretches whose median speed is the speed of the run.
 
 
 class WorkerChanges:
@@ -51,24 +51,24 @@ class WorkerChanges:
             latency=config.plan_link_latency,
             image_size=run.trajectory.image_size(run.trajectory.end),
         )
-        # Seconds of an update in the last stretches of this kind, but the first.
-        self._seconds = collections.deque[float](maxlen=_MOST)
-        self._kind: tuple[int, int | None] | None = None  # Batch size and image size.
+        # Side of the images in pixels, and seconds of a replica for an example in each stretch.
+        self._measured: tuple[int | None, collections.deque[float]] | None = None
 
     def wanted(self) -> int:
         """Returns the number of workers with which the run should go on; 0: with the present ones.
 
         Raises:
-          UserError: if the present workers cannot share the batch, and no others can be asked for.
+          UserError: if the present workers cannot share the batch, and the run has just asked for
+            others.
         """
         if not self._decides:
             return 0
         batch_size = self._run.trajectory.at(self._run.state.position).batch_size
         fits = self._fits(batch_size, self._count)
         if batch_size != self._batch_size:
-            asked = None if self._batch_size else wanted_workers.read(self._run.path)
+            starts = not self._batch_size
             self._batch_size, self._open = batch_size, True
-            if asked and asked.batch_size == batch_size:
+            if starts and (asked := self._request()):
                 self._open = False
                 return 0 if self._goes_on(asked, fits) else self._nearest()
         known = self._worker.compute.example > 0
@@ -76,42 +76,39 @@ class WorkerChanges:
             return 0
         self._open = False
         found = self._best() if known else self._nearest()
-        if found == self._count:
-            return 0
-        why = "it is worth" if known or fits else f"{self._count} cannot share it, but"
-        log(
-            f"from update {self._run.state.update + 1} on, the batch is {batch_size}, and {why} "
-            f"{found} worker{'s' * (found > 1)}"
-        )
-        return found
+        return 0 if found == self._count else found
 
     def ask(self, workers: int) -> None:
         """Writes workers.json, for the launcher; the checkpoint must have been written before."""
-        if self._run.group.chief:
-            request = Request(workers, self._batch_size, self._run.state.update)
-            wanted_workers.write(self._run.path, request)
+        if not self._run.group.chief:
+            return
+        update = self._run.state.update
+        wanted_workers.write(self._run.path, Request(workers, self._batch_size, update))
+        why = "it is worth"
+        if not self._fits(self._batch_size, self._count):
+            why = f"{_workers(self._count)} cannot share it, which needs"
+        log(
+            f"from update {update + 1} on, the batch is {self._batch_size}, and {why} "
+            f"{_workers(workers)}"
+        )
 
     def trained(self, stretch: Stretch, seconds: float) -> None:
         """Measures the speed of a replica; `stretch` took `seconds`."""
         if not self._decides or self._config.plan_examples_per_second:
             return
-        kind = stretch.batch_size, stretch.image_size
-        if kind != self._kind:
-            self._kind = kind
-            self._seconds.clear()
-            return  # The first stretch may be slower than the next ones.
-        self._seconds.append(seconds / len(stretch.settings))
-        if len(self._seconds) < _FEWEST:
+        if self._measured is None or self._measured[0] != stretch.image_size:
+            # The first stretch may be slower than the next ones.
+            self._measured = stretch.image_size, collections.deque(maxlen=_MOST)
             return
         on = worker_counts.machines(self._worker, self._count)
-        update = statistics.median(self._seconds)
-        # Not below 0, even if the link is faster than the flags say.
+        update = seconds / len(stretch.settings)
+        # Above 0, even if the link is faster than the flags say.
         computed = max(update - on.communication, update / 10)
-        self._worker = dataclasses.replace(
-            self._worker,
-            compute=cost.Compute(computed * on.replicas / stretch.batch_size),
-            image_size=stretch.image_size,
-        )
+        size, found = self._measured
+        found.append(computed * on.replicas / stretch.batch_size)
+        if len(found) >= _FEWEST:
+            compute = cost.Compute(statistics.median(found))
+            self._worker = dataclasses.replace(self._worker, compute=compute, image_size=size)
 
     def _best(self) -> int:
         """Returns the number of workers that the cost model chooses for the next update."""
@@ -141,27 +138,34 @@ class WorkerChanges:
 
     def _nearest(self) -> int:
         """Returns the largest number up to the present one that fits, or else the smallest one."""
-        size, replicas = self._batch_size, self._worker.replicas
-        fit = [w for w in self._numbers() if self._fits(size, w)]
-        if not fit:
-            raise UserError(
-                f"--workers={self._config.workers} has no number of workers, of {replicas} "
-                f"replicas each, that can share the batch of {size}.\n"
-                "Use a wider --workers, or a smaller --ghost_batch_size."
-            )
+        fit = [w for w in self._numbers() if self._fits(self._batch_size, w)]
         return max((w for w in fit if w <= self._count), default=fit[0])
+
+    def _request(self) -> Request | None:
+        """Returns the request after which these workers have been started; None if there is none.
+
+        A request that was written at another update, or before --workers had another range, is old.
+        """
+        asked, now = wanted_workers.read(self._run.path), (self._batch_size, self._run.state.update)
+        if asked and (asked.batch_size, asked.update) == now and asked.workers in self._numbers():
+            return asked
+        return None
 
     def _goes_on(self, asked: Request, fits: bool) -> bool:
         """Returns whether the workers that came after the request `asked` go on."""
         if fits and asked.workers != self._count:
             log(
-                f"{self._count} workers came, and not the {asked.workers} that the batch of "
-                f"{asked.batch_size} is worth: they go on"
+                f"the batch of {asked.batch_size} is worth {_workers(asked.workers)}, and "
+                f"{_workers(self._count)} came: the run goes on with what there is"
             )
         if not fits and self._nearest() == asked.workers:
             raise UserError(
-                f"{self._count} workers cannot share the batch of {asked.batch_size}, for which "
-                f"the run asked for {asked.workers}.\n"
-                f"Start {asked.workers} workers, or use another --workers."
+                f"{_workers(self._count)} cannot share the batch of {asked.batch_size}, for which "
+                f"the run has asked for {asked.workers}.\n"
+                f"Start {_workers(asked.workers)}, or use another --workers."
             )
         return fits
+
+
+def _workers(count: int) -> str:
+    return "one worker" if count == 1 else f"{count} workers"
