@@ -176,7 +176,7 @@ def test_hosts_alone_have_a_replica_each(capsys):
         (("--workers=4:1",), "must be the fewest and the most workers, such as 1:8"),
         (
             ("--workers=3:3", *WORKER),
-            r"none of 3 to 3 workers, of 1 replicas each, can share the ba",
+            r"--workers=3:3 has no number of workers, of one replica each, that can share a batch",
         ),
         (("--plan_hosts=2", "--plan_examples_per_second=0"), "must be above 0"),
         (("--plan_hosts=2", "--plan_link_bandwidth=0"), "must be above 0"),
@@ -185,7 +185,7 @@ def test_hosts_alone_have_a_replica_each(capsys):
 )
 def test_costs_that_cannot_be_told(arguments, message):
     with pytest.raises(UserError, match=message) as error:
-        plan.run(parsed(FASHION, *arguments))
+        plan.run(parsed(FASHION, *arguments, command="plan"))
     assert len(str(error.value).splitlines()) <= 2
 
 
