@@ -119,12 +119,13 @@ def test_workers_that_cannot_share_the_batch_leave_at_once(tmp_path):
     assert wanted(*changes(tmp_path, 3, "--workers=4:8"), 0) == [4]
 
 
-def test_after_a_start_the_workers_that_came_go_on(tmp_path, capsys):
+def test_after_a_start_the_workers_that_came_go_on(tmp_path, logged):
     wanted_workers.write(tmp_path, Request(4, 2560, 130))
     assert wanted(*changes(tmp_path, 4, SPEED), 1.3, 1.5) == [0, 0]
-    assert not capsys.readouterr().out
+    assert logged == []
     assert wanted(*changes(tmp_path, 1, SPEED), 1.3, 1.5) == [0, 0]
-    assert "the batch of 2560 is worth 4 workers, and one worker came" in capsys.readouterr().out
+    (line,) = logged
+    assert line.startswith("the batch of 2560 is worth 4 workers, and one worker came: ")
 
 
 @pytest.mark.parametrize(
