@@ -165,6 +165,18 @@ def test_measured_growth_needs_shares_of_whole_micro_batches(tmp_path):
     assert wanted(*changes(tmp_path, 4, *flags, "--plan_link_latency=0"), 0) == [2]
 
 
+def test_a_plateau_is_decided_when_it_changes_the_batch(tmp_path):
+    """The rest of the run then has the new batch, as far as is known."""
+    flags = ("--anneal=plateau", "--anneal_epochs=", "--patience=1", "--epochs=30", SPEED)
+    found, run = changes(tmp_path, 1, *flags)
+    numbers = []
+    for epoch in range(5):  # The accuracy improves once.
+        numbers += wanted(found, run, epoch)
+        run.trajectory.control.evaluated(0.5)
+    assert [number for number in numbers if number] == [2, 4]
+    assert run.trajectory.at(run.state.position).batch_size == 2560
+
+
 def test_no_request_repeats_for_ever(tmp_path):
     """Whatever number comes, a run asks at most twice for one batch size."""
     for came, position in itertools.product(range(1, 9), (0, 0.6, 1.2)):
