@@ -36,6 +36,19 @@ def test_seeds_are_one_condition(runs):
     assert found[1].values == {"anneal_with": "batch_size"}
 
 
+def test_forks_of_several_seeds_are_one_condition(tmp_path):
+    """Each is a fork of the run with its seed; a fork of another run is another condition."""
+    for seed in range(2):
+        for parent in ("decay", "grow"):
+            origin = f"--fork_from=runs/{parent}_seed{seed}@newest"
+            write(tmp_path / f"{parent}_longer_seed{seed}", origin, f"--seed={seed}")
+    found = conditions(read(tmp_path))
+    assert [(each.label, len(each.runs)) for each in found] == [
+        ("decay_longer", 2),
+        ("grow_longer", 2),
+    ]
+
+
 def test_means_deviations_and_savings_match_closed_forms(runs):
     table = tables.by_condition(conditions(runs))
     rows = {row[0]: dict(zip(table.head, row, strict=True)) for row in table.rows}

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trainer.config import flagfile
@@ -45,7 +45,7 @@ def differing(runs: Sequence[RunRecord]) -> list[str]:
     known = [run.flags for run in runs if run.flags]
 
     def differs(name: str) -> bool:
-        values = {flags.get(name) for flags in known}
+        values = {_value(flags, name) for flags in known}
         # Most results do not depend on the flags in FREE. RunRecord.flags leaves such a flag out if
         # the run's results do not depend on it. Its value is then None, which is ignored here.
         return len(values - {None} if name in flagfile.FREE else values) > 1
@@ -62,12 +62,14 @@ def conditions(runs: Sequence[RunRecord]) -> list[Condition]:
     names = differing(runs)
     groups: dict[Any, list[RunRecord]] = {}
     for run in runs:
-        key = tuple(run.flags.get(name, UNSET) for name in names) if run.flags else run.name
+        key = tuple(_value(run.flags, name) for name in names) if run.flags else run.name
         groups.setdefault(key, []).append(run)
     found: dict[str, Condition] = {}
     for group in groups.values():
         flags = group[0].flags
-        values = {name: flags.get(name, "").removesuffix(".0") or UNSET for name in names if flags}
+        values = {
+            name: (_value(flags, name) or "").removesuffix(".0") or UNSET for name in names if flags
+        }
         label = _label(group, ", ".join(f"{name}={value}" for name, value in values.items()))
         numbers = itertools.count(2)
         unique = label
@@ -77,12 +79,26 @@ def conditions(runs: Sequence[RunRecord]) -> list[Condition]:
     return list(found.values())
 
 
+def _value(flags: Mapping[str, str], name: str) -> str | None:
+    """Returns the value of a flag; None if it is unset.
+
+    The forks of several seeds each name the run with their seed, so the name's seed is left out.
+    """
+    value = flags.get(name)
+    return _without_seed(value) if name == "fork_from" and value else value
+
+
+def _without_seed(name: str) -> str:
+    """Returns the name of a run without the part that tells its seed, such as _seed_3."""
+    return re.sub(r"[\W_]*seed[\W_]*\d+", "", name)
+
+
 def _label(group: Sequence[RunRecord], flags: str) -> str:
     """Returns a label for a group of runs: the common part of their names, if they have one.
 
     Otherwise, the label is `flags` if this text is short, or else the name of the first run.
     """
-    stripped = {re.sub(r"[\W_]*seed[\W_]*\d+", "", run.name).strip("/_-., =") for run in group}
+    stripped = {_without_seed(run.name).strip("/_-., =") for run in group}
     if len(stripped) == 1:
         return stripped.pop() or "all seeds"
     letters = zip(*(run.name for run in group), strict=False)
