@@ -18,6 +18,7 @@ _READ_LATER = {
     "AWS_ENDPOINT_URL",
     "AWS_SECRET_ACCESS_KEY",
     "CRESCENDO_SECRET",
+    "CUDA_VISIBLE_DEVICES",
     "KERAS_BACKEND",
     "PATIENCE",
     "PYTHONPATH",
@@ -28,7 +29,12 @@ _READ_LATER = {
     "VIRTUAL_ENV",
 }
 # Modules that a start with `python -m` forks.
-_MODULES = ("trainer", "tests.support.counted", "tests.support.python_runs")
+_MODULES = (
+    "trainer",
+    "tests.support.counted",
+    "tests.support.pod",
+    "tests.support.python_runs",
+)
 _PR_SET_CHILD_SUBREAPER = 36  # of <linux/prctl.h>
 _LOCK = threading.Lock()
 _Popen = subprocess.Popen
