@@ -32,7 +32,11 @@ _READ_LATER = {
 _MODULES = (
     "trainer",
     "tests.support.counted",
+    "scripts.gpu.gpu_fit",
+    "scripts.gpu.pack",
+    "scripts.tpu.tpu_fit",
     "tests.support.pod",
+    "tests.support.pod_trace",
     "tests.support.python_runs",
 )
 _PR_SET_CHILD_SUBREAPER = 36  # of <linux/prctl.h>
