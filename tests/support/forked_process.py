@@ -63,12 +63,14 @@ class _Server:
         if not self.connection:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             number = theirs.fileno()
-            with theirs:
+            with contextlib.ExitStack() as unused, theirs:
+                unused.callback(ours.close)
                 self.process = _Popen(  # In a quick session, this skips the test.
                     [sys.executable, "-m", "tests.support.fork_server", str(number)],
                     pass_fds=[number],
                     stdin=subprocess.DEVNULL,
                 )
+                unused.pop_all()
             self.connection = ours
         return self.connection
 

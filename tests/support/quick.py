@@ -3,6 +3,7 @@
 Files that take long are left out as a whole.
 """
 
+import multiprocessing.process
 import sys
 from typing import Any, NoReturn
 
@@ -13,12 +14,15 @@ from trainer.training.loop import TrainingLoop
 # Files and folders whose tests build large models, trace long graphs or decode for seconds. They
 # take over ten minutes of one core.
 _LONG = (
+    "tests/commands/image_sizes_test.py",
     "tests/data/bad_examples_test.py",
     "tests/data/chunk_decoding_test.py",
     "tests/data/encoded_batch_test.py",
     "tests/data/pipeline_test.py",
     "tests/data/sources_test.py",
     "tests/data/tfds/prepare_test.py",
+    "tests/distributed/tpu_api_test.py",
+    "tests/faults/",
     "tests/nn/ghostify_test.py",
     "tests/nn/resizable_test.py",
     "tests/nn/models/",
@@ -48,6 +52,8 @@ class Quick:
         self._in_test = False
         sys.addaudithook(self._refuse_process)
         TrainingLoop.run = _refuse_training  # type: ignore[method-assign]
+        # The start of a process by spawn is not an audit event.
+        multiprocessing.process.BaseProcess.start = _refuse_start  # type: ignore[method-assign]
 
     def _refuse_process(self, event: str, arguments: tuple[Any, ...]) -> None:
         # Outside tests, modules ask the system what it can do.
@@ -68,6 +74,10 @@ class Quick:
             return (yield)
         finally:
             self._in_test = False
+
+
+def _refuse_start(*_: Any) -> NoReturn:
+    pytest.skip("not in a quick session: it starts a process")
 
 
 def _refuse_training(*_: Any) -> NoReturn:
