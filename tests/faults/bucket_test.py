@@ -44,7 +44,8 @@ def copied(place, update):
 @S3
 def test_a_killed_run_goes_on_on_an_empty_machine(place, tmp_path, uninterrupted):
     process = start(place, tmp_path, "first", runs.OFTEN)
-    runs.wait_for(lambda: copied(place, 60), process)
+    # A copy may take as long as the rest of the run, so the first copies are the ones to wait for.
+    runs.wait_for(lambda: copied(place, 20), process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     done = runs.train(place.url, *SHORT, cache(tmp_path, "second"))
