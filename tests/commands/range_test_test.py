@@ -30,8 +30,10 @@ def range_test(model_dir, *arguments, status=0):
 
 
 def test_a_range_test_and_again(tmp_path):
-    model_dir = tmp_path / "range"
-    done = range_test(model_dir)
+    model_dir, also = tmp_path / "range", tmp_path / "also.flags"
+    # A flagfile may hold flags of plan and train, which change nothing here.
+    also.write_text("--workers=2:4\n--plan_examples_per_second=1000\n")
+    done = range_test(model_dir, f"--flagfile={also}")
     *_, why, _, suggestion, _, cycles = done.stdout.splitlines()
     # They are flags, of a schedule with the batch and the momentum that were tested.
     asked = parsed(*suggestion.split(), *cycles.split())

@@ -37,6 +37,7 @@ def run(config: Config) -> int:
         momentum_warmup_epochs=0.0,
         momentum_from=None,
         momentum_to=None,
+        workers=None,  # A flagfile may hold it for plan and train.
     )
     config = dataclasses.replace(config, log_every_updates=_log_every(config))
     status = train.run(config, lambda path: _report(config, path))
