@@ -191,10 +191,12 @@ def main() -> int:
             report_killed(statuses)
         failed = [s for s in statuses if s]
         lasting = [s for s in failed if s > 0 and s not in RESTART_STATUSES]
+        if lasting or not failed or stopped.is_set():
+            break
         before = n
         n, own = next_start(flags, most)
         restarts -= {*failed} != {CHANGE} or n == before
-        if lasting or not failed or stopped.is_set() or restarts < 0:
+        if restarts < 0:
             break
     if own:
         print(f"launch_local: {summary(runs)}", file=sys.stderr)

@@ -6,8 +6,9 @@ decision is made for the changed schedule. The cost model needs the speed of a r
 --plan_examples_per_second is not set, the chief measures it while the run trains. So the decision
 for the first batch size follows its first stretches of updates.
 
-A launcher may have fewer workers than the run asks for. So after a start, the run does not ask for
-the same batch size again: it goes on with the workers that came, if they can share the batch.
+Another number than the run asked for may come, for example if nothing follows its requests. So in
+the first update after a request, the run does not ask again: it goes on with the workers that came,
+if they can share the batch.
 """
 
 import collections
