@@ -17,6 +17,7 @@ import benchmark_turns
 import numpy as np
 
 MICRO_BATCH_SIZE, CLASSES = 128, 10
+MIXING_ALPHAS = {"mixup": 0.2, "cutmix": 1.0}
 
 
 def built(strategy: Any, lanes: int, name: str, images: Any, options: argparse.Namespace) -> Any:
@@ -58,7 +59,12 @@ def micro_batches(images: Any, micro_batch_size: int, options: argparse.Namespac
     from trainer.data.mixing import Mixing
 
     augment = augment_list.parse(options.augment)
-    mixing = Mixing(0.2, 1.0, options.ghost_batch_size) if augment.mixing else None
+    mixing = None
+    if augment.mixing:
+        mixup, cutmix = (
+            alpha if name in augment.mixing else None for name, alpha in MIXING_ALPHAS.items()
+        )
+        mixing = Mixing(mixup, cutmix, options.ghost_batch_size)
     return iter(
         pipeline.training(
             pipeline.ExampleStream(images, augment, 0, mixing=mixing),
