@@ -9,11 +9,11 @@ import subprocess
 import pytest
 
 from tests.distributed.rendezvous_test import free_ports
-from tests.faults.workers_test import finished, launched
 from tests.run_dir.metrics_writer_test import shown
 from tests.support import runs
 from tests.support.configs import done
 from tests.support.photographs import write_photographs
+from tests.support.workers import finished, launched
 from trainer.data import sources
 from trainer.data.bad_examples import BadExamples
 

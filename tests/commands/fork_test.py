@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.faults.workers_test import finished, launched
 from tests.support import runs
 from tests.support.configs import done
+from tests.support.workers import finished, launched
 from trainer.run_dir import lineage
 from trainer.run_dir.checkpoint_names import found
 from trainer.schedule import averaging

@@ -8,11 +8,9 @@ import re
 import signal
 import time
 
-import pytest
-
 from tests.distributed.rendezvous_test import free_ports
-from tests.faults.workers_test import SMOOTH, finished, launched, workers_of
 from tests.support.runs import points, result, started, train, wait_for
+from tests.support.workers import SMOOTH, check_learned_the_same, finished, launched, workers_of
 from trainer.errors import ExitStatus
 from trainer.run_dir import wanted_workers
 from trainer.run_dir.wanted_workers import Request
@@ -25,24 +23,6 @@ COSTS = (
     "--plan_change_seconds=0",
 )
 ELASTIC = [*SMOOTH, *COSTS]
-
-
-@pytest.fixture(scope="module")
-def one(tmp_path_factory):
-    """The run in one process throughout, a point an update."""
-    model_dir = tmp_path_factory.mktemp("one") / "run"
-    train(model_dir, *SMOOTH)
-    return model_dir
-
-
-def same(model_dir, one):
-    """Nothing that is learned depends on the workers."""
-    for split in ("train", "eval"):
-        for ours, theirs in zip(points(model_dir, split), points(one, split), strict=True):
-            for name in ("update", "position", "batch_size", "learning_rate"):
-                assert ours[name] == theirs[name]
-            assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-5)
-            assert ours["top1"] == pytest.approx(theirs["top1"], abs=1e-6)
 
 
 def by_hand(count, model_dir, *flags):
@@ -73,7 +53,7 @@ def test_the_number_of_workers_follows_the_batch(one, tmp_path):
     assert (result(model_dir)["hosts"], result(model_dir)["resumes"]) == (3, 2)
     # Their points do not tell the number of workers, so plan cannot use their times.
     assert result(model_dir)["update_seconds"] == {}
-    same(model_dir, one)
+    check_learned_the_same(model_dir, one)
 
 
 def test_workers_that_are_not_to_be_had_are_done_without(one, tmp_path):
@@ -84,7 +64,7 @@ def test_workers_that_are_not_to_be_had_are_done_without(one, tmp_path):
     assert process.returncode == 0, output + errors
     assert re.search(r"workers: 1 for \d+ s, 2 for \d+ s; ", errors)
     assert wanted_workers.read(model_dir) == Request(2, 960, 60)
-    same(model_dir, one)
+    check_learned_the_same(model_dir, one)
 
 
 def test_a_fixed_number_of_workers_goes_on_after_it_has_asked(one, tmp_path):
@@ -93,7 +73,7 @@ def test_a_fixed_number_of_workers_goes_on_after_it_has_asked(one, tmp_path):
     for status in (77, 77, 0):
         output = finished(by_hand(2, model_dir, *ELASTIC, "--workers=1:3"), status)
     assert "the batch of 2880 is worth 3 workers, and 2 workers came" in output
-    same(model_dir, one)
+    check_learned_the_same(model_dir, one)
 
 
 def test_one_process_cannot_change_its_number(tmp_path):
@@ -145,4 +125,4 @@ def test_kills_around_changes_lose_nothing(one, tmp_path, pytestconfig):
         output, errors = process.communicate(timeout=240)
         assert process.returncode == 0, output + errors
         assert result(model_dir)["hosts"] == 3
-        same(model_dir, one)
+        check_learned_the_same(model_dir, one)

@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from tests.faults.workers_test import SMOOTH
 from tests.support.hosts import Network, allowed
 from tests.support.runs import OFTEN, newest, points, result, train, wait_for
+from tests.support.workers import SMOOTH
 
 pytestmark = pytest.mark.skipif(not allowed(), reason="needs the right to make network namespaces")
 

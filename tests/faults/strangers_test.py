@@ -9,8 +9,8 @@ import subprocess
 import grpc
 import pytest
 
-from tests.faults.workers_test import SMOOTH, finished, launched, workers_of
 from tests.support.runs import command, points, wait_for
+from tests.support.workers import SMOOTH, finished, launched, workers_of
 
 LONG = ["--epochs=100", "--eval_every_epochs=100", "--worker_timeout=4"]
 SERVICE = "/tensorflow.CoordinationService/"

@@ -1,12 +1,9 @@
 """Runs of several processes, one replica each, through scripts/launch_local.sh."""
 
-import contextlib
 import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -23,23 +20,9 @@ from tests.support.runs import (
     train,
     wait_for,
 )
+from tests.support.workers import SMOOTH, check_learned_the_same, finished, launched, workers_of
 from trainer.run_dir.metrics import read
 
-# B 192 → 960 at 1.2 epochs, → 2,880 at 2.1, which two and three can share.
-SMOOTH = [
-    "--model=tests.support.models:smooth",
-    "--augment=medium",
-    "--train_split=train[:9600]",
-    "--eval_split=test[:1000]",
-    "--epochs=3",
-    "--initial_batch_size=192",
-    "--anneal=step",
-    "--anneal_epochs=40%,70%",
-    "--anneal_with=batch_size",
-    "--max_batch_size=2880",
-    "--deterministic",
-    "--log_every_updates=1",
-]
 # After SMOOTH: updates enough to be interrupted, with a micro-batch that is measured.
 LONG = [
     "--nodeterministic",
@@ -49,45 +32,6 @@ LONG = [
     "--log_every_updates=50",
     OFTEN,
 ]
-# What launch_local.sh runs: its processes share their imports.
-SCRIPT = (sys.executable, "scripts/launch_local.py")
-
-
-def launched(workers, model_dir, *arguments, restarts=0, script=SCRIPT):
-    return subprocess.Popen(
-        [*script, str(workers), f"--model_dir={model_dir}", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env=os.environ | {"VIRTUAL_ENV": sys.prefix, "RESTARTS": str(restarts), "PATIENCE": "10"},
-    )
-
-
-def finished(process, status=0):
-    output, errors = process.communicate(timeout=120)
-    assert process.returncode == status, output + errors
-    return output
-
-
-def workers_of(process):
-    """Returns the process ids by index."""
-    found = {}
-    for folder in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError), open(f"/proc/{folder}/stat") as stat:
-            name, _, fields = stat.read().rpartition(")")
-            match = re.search(r"\(worker(\d+):\d+$", name)
-            if match and int(fields.split()[1]) == process.pid:
-                found[int(match[1])] = int(folder)
-    return found
-
-
-@pytest.fixture(scope="module")
-def one(tmp_path_factory):
-    """The run in one process throughout, a point an update."""
-    model_dir = tmp_path_factory.mktemp("one") / "run"
-    train(model_dir, *SMOOTH)
-    return model_dir
 
 
 def test_one_three_two_one_workers(one, tmp_path):
@@ -100,12 +44,7 @@ def test_one_three_two_one_workers(one, tmp_path):
         assert {line[:4] for line in output.splitlines() if "epoch" in line} == {"[0] "}
     train(model_dir, *SMOOTH)
     assert result(model_dir)["resumes"] == 3
-    for split in ("train", "eval"):
-        for ours, theirs in zip(points(model_dir, split), points(one, split), strict=True):
-            for name in ("update", "position", "batch_size", "learning_rate"):
-                assert ours[name] == theirs[name]
-            assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-5)
-            assert ours["top1"] == pytest.approx(theirs["top1"], abs=1e-6)
+    check_learned_the_same(model_dir, one)
 
 
 def test_a_finished_run_says_so_to_all(tmp_path):

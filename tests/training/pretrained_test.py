@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.faults.workers_test import SMOOTH, finished, launched
 from tests.support.configs import done, parsed
 from tests.support.models import with_a_layer_of_its_own
 from tests.support.runs import (
@@ -22,6 +21,7 @@ from tests.support.runs import (
     started,
     train,
 )
+from tests.support.workers import SMOOTH, finished, launched
 from trainer.run_dir import training_data
 from trainer.training import pretrained
 

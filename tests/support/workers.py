@@ -1,0 +1,68 @@
+"""Runs of several workers through scripts/launch_local.py, and what they have learned."""
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.runs import points
+
+# B 192 → 960 at 1.2 epochs, → 2,880 at 2.1, which two and three can share.
+SMOOTH = [
+    "--model=tests.support.models:smooth",
+    "--augment=medium",
+    "--train_split=train[:9600]",
+    "--eval_split=test[:1000]",
+    "--epochs=3",
+    "--initial_batch_size=192",
+    "--anneal=step",
+    "--anneal_epochs=40%,70%",
+    "--anneal_with=batch_size",
+    "--max_batch_size=2880",
+    "--deterministic",
+    "--log_every_updates=1",
+]
+# What launch_local.sh runs: its processes share their imports.
+SCRIPT = (sys.executable, "scripts/launch_local.py")
+
+
+def launched(workers, model_dir, *arguments, restarts=0, script=SCRIPT):
+    return subprocess.Popen(
+        [*script, str(workers), f"--model_dir={model_dir}", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"VIRTUAL_ENV": sys.prefix, "RESTARTS": str(restarts), "PATIENCE": "10"},
+    )
+
+
+def finished(process, status=0):
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == status, output + errors
+    return output
+
+
+def workers_of(process):
+    """Returns the process ids by index."""
+    found = {}
+    for folder in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{folder}/stat") as stat:
+            name, _, fields = stat.read().rpartition(")")
+            match = re.search(r"\(worker(\d+):\d+$", name)
+            if match and int(fields.split()[1]) == process.pid:
+                found[int(match[1])] = int(folder)
+    return found
+
+
+def check_learned_the_same(model_dir, one):
+    """Nothing that is learned depends on the workers, apart from rounding."""
+    for split in ("train", "eval"):
+        for ours, theirs in zip(points(model_dir, split), points(one, split), strict=True):
+            for name in ("update", "position", "batch_size", "learning_rate"):
+                assert ours[name] == theirs[name]
+            assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-5)
+            assert ours["top1"] == pytest.approx(theirs["top1"], abs=1e-6)
