@@ -14,12 +14,11 @@ import hashlib
 import json
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 import time
 
-from trainer.distributed import host_monitor
+from tests.support import ports
 
 DEVICES = 2  # Of each host.
 MADE = "made.jsonl"
@@ -31,9 +30,8 @@ def hosts(*folders):
     """Starts a host in each folder; yields the processes, and the value of --tpu."""
     processes = []
     try:
-        with contextlib.ExitStack() as listeners:
-            ports = [_free_port(listeners) for _ in folders]
-        for folder, port in zip(folders, ports, strict=True):
+        numbers = [ports.host_port() for _ in folders]
+        for folder, port in zip(folders, numbers, strict=True):
             with open(folder / "host.log", "w") as log:
                 processes.append(
                     subprocess.Popen(
@@ -46,22 +44,11 @@ def hosts(*folders):
                 )
         for folder, process in zip(folders, processes, strict=True):
             wait_for(folder / "host.log", "this host serves", process)
-        yield processes, ",".join(f"127.0.0.1:{port}" for port in ports)
+        yield processes, ",".join(f"127.0.0.1:{port}" for port in numbers)
     finally:
         for process in processes:
             process.kill()
             process.wait()
-
-
-def _free_port(listeners):
-    """A port that is free, as is the one for heartbeats; `listeners` keep both for now."""
-    while True:
-        first = listeners.enter_context(socket.create_server(("127.0.0.1", 0)))
-        port = first.getsockname()[1]
-        with contextlib.suppress(OSError, OverflowError):
-            second = socket.create_server(("", port + host_monitor.PORT_OFFSET))
-            listeners.enter_context(second)
-            return port
 
 
 def start(addresses, folder, *arguments):

@@ -11,6 +11,8 @@ import time
 
 import rsa
 
+from tests.support import ports
+
 NODE = "v1/projects/mine/locations/us-west4-a/nodes/v5"
 HEALTHY = {"state": "READY", "health": "HEALTHY"}
 
@@ -23,10 +25,9 @@ _GET = {
     "response": {"$ref": "Node"},
 }
 _TF_SERVER = """
-import socket, time
+import sys, time
 import tensorflow as tf
-with socket.create_server(("127.0.0.1", 0)) as listener:
-    port = listener.getsockname()[1]
+port = int(sys.argv[1])
 server = tf.distribute.Server({"worker": [f"127.0.0.1:{port}"]}, job_name="worker", task_index=0)
 print(port, flush=True)
 time.sleep(600)
@@ -105,7 +106,7 @@ def credentials(path):
 def tensorflow_server():
     """TensorFlow's gRPC server, as a TPU's host has it but without cores: its port and process."""
     process = subprocess.Popen(
-        [sys.executable, "-c", _TF_SERVER],
+        [sys.executable, "-c", _TF_SERVER, str(ports.host_port())],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
