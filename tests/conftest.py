@@ -50,6 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_finish() -> None:
+    forked_process.remember_environment()
     # A collection takes 0.8 s if it visits all that TensorFlow's import leaves.
     gc.collect()
     gc.freeze()

@@ -55,7 +55,6 @@ class _Server:
 
     @functools.cached_property
     def environment(self) -> dict[str, str]:
-        # Not before the first start: modules of tests set variables when they are imported.
         return _read_at_import(os.environ)
 
     def connect(self) -> socket.socket:
@@ -171,6 +170,15 @@ def share(connection: socket.socket | None = None) -> None:
     if sys.platform == "linux":
         _SERVER.connection = connection
         subprocess.Popen = SharingPopen
+
+
+def remember_environment() -> None:
+    """Takes this process's environment as the one to share; others start by themselves.
+
+    Must be called after the modules of tests are imported, because they set variables, and before
+    the first test, because tests set variables for a while.
+    """
+    _ = _SERVER.environment
 
 
 @contextmanager
