@@ -8,6 +8,8 @@ import re
 import signal
 import time
 
+import pytest
+
 from tests.distributed.rendezvous_test import free_ports
 from tests.support.runs import points, result, started, train, wait_for
 from tests.support.workers import SMOOTH, check_learned_the_same, finished, launched, workers_of
@@ -101,6 +103,7 @@ def kill_one(process, draw):
                 os.kill(draw.choice([*workers.values()]), signal.SIGKILL)
                 return
         time.sleep(0.01)
+    pytest.fail("the run ended before a worker was killed")
 
 
 def killed_at_a_change(model_dir, trial):
@@ -112,7 +115,7 @@ def killed_at_a_change(model_dir, trial):
         time.sleep(draw.uniform(0, 4))
     else:
         wait_for(lambda: asked_for(model_dir, 3), process)
-        time.sleep(draw.uniform(0, 8))
+        time.sleep(draw.uniform(0, 3))  # The new workers need longer to start and to end.
     kill_one(process, draw)
     return process
 
