@@ -8,9 +8,10 @@ reached it.
 
     python scripts/benchmarks/run_experiment.py modern --minutes=150
     taskset --cpu-list 0 python scripts/benchmarks/run_experiment.py modern --seeds 1
+    taskset --cpu-list 1 python scripts/benchmarks/run_experiment.py modern --points decay grow
     python scripts/benchmarks/run_experiment.py modern --table
 
-Calls for other seeds may run at the same time, each on its own core.
+Calls for other seeds or points may run at the same time, each on its own core.
 """
 
 import argparse
@@ -166,12 +167,17 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=150, help="time limit of the call")
     parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs"), help="folder")
     parser.add_argument("--seeds", type=int, nargs="+", help="run only these seeds")
+    parser.add_argument("--points", nargs="+", help="run only these points, in this order")
     parser.add_argument("--table", action="store_true", help="print the results, and run nothing")
     options = parser.parse_args()
     experiment = tomllib.loads((RESULTS / f"{options.name}.toml").read_text())
     path = RESULTS / f"{options.name}.jsonl"
     end = time.monotonic() + 60 * options.minutes
-    asked = experiment | ({"seeds": options.seeds} if options.seeds else {})
+    points = options.points or experiment["points"]
+    asked = experiment | {
+        "seeds": options.seeds or experiment["seeds"],
+        "points": {point: experiment["points"][point] for point in points},
+    }
     for point, seed in [] if options.table else list(missing(asked, read_rows(path))):
         flags = flags_of(experiment, point)
         model_dir = options.runs / options.name / f"{point}_{seed}"
