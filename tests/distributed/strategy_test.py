@@ -1,12 +1,11 @@
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 import tensorflow as tf
 
-from trainer.distributed.strategy import connect, mirrored, next_per_replica, on_cpu, share_cores
+from trainer.distributed.strategy import connect, mirrored, on_cpu, share_cores
 from trainer.errors import UserError
 
 CONNECT = """
@@ -75,40 +74,6 @@ def test_strategies_of_several_sizes_work_in_one_process(cpus):
             return strategy.experimental_local_results(strategy.run(one))
 
         assert [value.numpy() for value in total()] == [replicas] * replicas
-
-
-@pytest.mark.parametrize("replicas", [0, 1, 2, 4])  # 0: without a mirror
-def test_elements_go_to_the_replicas_in_turn(cpus, replicas):
-    strategy = mirrored(cpus[:replicas]) if replicas else tf.distribute.OneDeviceStrategy(cpus[0])
-    iterator = iter(tf.data.Dataset.counter().map(lambda t: (t, (10 * t,))))
-
-    @tf.function
-    def rounds(iterator, count):
-        found = tf.TensorArray(tf.int64, count)
-        for i in tf.range(count):
-            t, (tens,) = next_per_replica(strategy, iterator)
-            both = strategy.run(lambda a, b: tf.stack([a, b]), (t, tens))
-            found = found.write(i, tf.stack(strategy.experimental_local_results(both)))
-        return tf.reshape(found.stack(), [-1, 2])
-
-    n = 3 * max(1, replicas)
-    for start in (0, n):
-        wanted = [[t, 10 * t] for t in range(start, start + n)]
-        assert rounds(iterator, tf.constant(3)).numpy().tolist() == wanted
-
-
-def test_deleting_an_iterator_does_not_wait(cpus):
-    """TensorFlow's distributed iterator took 0.6 s to 4.4 s to end after half a second's use."""
-    strategy = mirrored(cpus)
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    iterator = iter(tf.data.Dataset.counter().prefetch(4).with_options(options))
-    end = time.monotonic() + 0.5
-    while time.monotonic() < end:
-        next_per_replica(strategy, iterator)
-    start = time.monotonic()
-    del iterator
-    assert time.monotonic() - start < 0.2
 
 
 def test_a_cpu_that_tensorflow_has_split_already_is_refused(cpus):

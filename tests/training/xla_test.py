@@ -17,6 +17,7 @@ from tests.support.steps import (
     strategy_of,
     tiny,
     weights,
+    with_slots,
 )
 from trainer.distributed.strategy import compiles_by_xla
 from trainer.errors import UserError
@@ -87,6 +88,20 @@ def test_updates_are_the_same_with_xla(cpus, optimizer, replicas, b):
         first, *others = compiled.strategy.experimental_local_results(variable)
         for other in others:
             np.testing.assert_array_equal(first, other)
+
+
+@pytest.mark.parametrize("by_xla", [False, True])
+@pytest.mark.parametrize(("replicas", "b"), [(1, 64), (1, 16), (2, 32), (4, 16)])
+def test_taking_micro_batches_ahead_changes_nothing(cpus, replicas, b, by_xla):
+    """One to 40 micro-batches in an update, and batches that grow: bit for bit the same."""
+    found = []
+    for ahead in (False, True):
+        options = {"timed": False, "by_xla": by_xla, "ahead": ahead}
+        step = step_on(strategy_of(cpus, replicas), lambda: reshaped(), **options)
+        found.append([*run(step, b).values(), *with_slots(step)])
+        assert step.traces == 1
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_an_average_and_regularizers_are_the_same_with_xla(cpus):

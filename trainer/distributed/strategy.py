@@ -1,11 +1,10 @@
 """Creates the tf.distribute strategy of a run, and divides the cores among its replicas."""
 
 import contextlib
-from typing import Any
 
 import tensorflow as tf
 
-from trainer.distributed import hosts, process_devices, tpu
+from trainer.distributed import process_devices, tpu
 from trainer.distributed.multi_worker import create_strategy
 from trainer.distributed.process_devices import ProcessDevices
 from trainer.distributed.tpu_address import TpuAddress
@@ -128,26 +127,6 @@ def mirrored(devices: list[str]) -> tf.distribute.Strategy:
     # process creates a second strategy with another number of replicas.
     reduction = tf.distribute.ReductionToOneDevice()
     return tf.distribute.MirroredStrategy(devices, cross_device_ops=reduction)
-
-
-def next_per_replica(strategy: tf.distribute.Strategy, iterator: Any) -> Any:
-    """Returns the next elements of a dataset's iterator, one for each replica of this process.
-
-    If this program drives several hosts, `iterator` is a tuple with an iterator for each host.
-
-    This function avoids TensorFlow's distributed datasets. They make an iterator with an autotuning
-    thread for each device, even if the dataset's options disable autotuning. The thread sleeps for
-    up to a minute, and deleting the iterator waits for the thread.
-    """
-    if not isinstance(iterator, tuple):
-        return strategy.experimental_distribute_values_from_function(lambda _: iterator.get_next())
-    host_of = {replica: host for host in hosts.of(strategy) for replica in host.replicas}
-
-    def take(context: tf.distribute.experimental.ValueContext) -> Any:
-        # TensorFlow takes an element on the device of its iterator.
-        return iterator[host_of[context.replica_id_in_sync_group].index].get_next()
-
-    return strategy.experimental_distribute_values_from_function(take)
 
 
 def on_cpu(strategy: tf.distribute.Strategy) -> bool:

@@ -19,7 +19,7 @@ from trainer.data.in_memory import InMemoryDataset
 from trainer.data.indexed import IndexedDataset
 from trainer.distributed import hosts
 from trainer.distributed.process_group import ProcessGroup
-from trainer.distributed.strategy import next_per_replica
+from trainer.distributed.replica_batches import next_per_replica
 from trainer.errors import UserError
 from trainer.nn.losses import SOFTMAX, Loss
 from trainer.nn.user_code import unwrap_user_errors

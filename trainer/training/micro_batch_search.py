@@ -22,7 +22,8 @@ from trainer.config.flags import Config
 from trainer.data.host_batches import begin
 from trainer.distributed import hosts
 from trainer.distributed.process_group import ProcessGroup
-from trainer.distributed.strategy import next_per_replica, on_cpu
+from trainer.distributed.replica_batches import next_per_replica
+from trainer.distributed.strategy import on_cpu
 from trainer.errors import UserError
 from trainer.nn.user_code import unwrap_user_errors
 from trainer.schedule.layout import default_micro_batch_size, divisors

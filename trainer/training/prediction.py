@@ -13,7 +13,7 @@ import tensorflow as tf
 from trainer.data import pipeline
 from trainer.data.bad_examples import BadExamples
 from trainer.data.indexed import IndexedDataset
-from trainer.distributed.strategy import next_per_replica
+from trainer.distributed.replica_batches import next_per_replica
 from trainer.nn.losses import SOFTMAX, Loss
 from trainer.nn.user_code import unwrap_user_errors
 from trainer.system.memory import out_of_memory

@@ -14,7 +14,7 @@ from trainer.config.run_flags import NEWEST_ORDER
 from trainer.data.bad_examples import BadExamples
 from trainer.distributed import hosts
 from trainer.distributed.process_group import ProcessGroup
-from trainer.distributed.strategy import compiles_by_xla, on_cpu
+from trainer.distributed.strategy import compiles_by_xla, is_tpu, on_cpu
 from trainer.nn import freezing, layer_groups, model_configuration
 from trainer.nn.losses import Loss, TrainingLoss
 from trainer.nn.transfer import Transfer
@@ -234,6 +234,7 @@ def _phases(
         # On a GPU or TPU, reading a clock would wait for all work that is already enqueued.
         timed=not config.deterministic and on_cpu(strategy),
         by_xla=by_xla,
+        ahead=not (on_cpu(strategy) or is_tpu(strategy)),
         agree=lambda failed: group.agree(failed)[0],
         average=average,
     )

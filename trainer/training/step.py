@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.distributed import hosts
-from trainer.distributed.strategy import next_per_replica
+from trainer.distributed.replica_batches import ReplicaBatches
 from trainer.nn import clipping, moving_statistics
 from trainer.nn.user_code import unwrap_user_errors
 from trainer.schedule.stretch import Stretch
@@ -56,6 +56,7 @@ class TrainingStep:
         *,
         timed: bool = True,
         by_xla: bool = False,
+        ahead: bool = False,
         agree: Callable[[bool], bool] = lambda failed: failed,
         **options: Any,
     ) -> None:
@@ -69,6 +70,8 @@ class TrainingStep:
             It must also be False on GPUs and TPUs. There, the clock would wait for enqueued work.
           by_xla: whether XLA compiles the computations of a replica. If so, ghost batch norms must
             have the `reshaped` kernel. On TPUs, XLA always compiles the computations.
+          ahead: whether the next micro-batch goes to a device while the device computes. This is
+            for GPUs; a CPU computes where the examples are. It excludes `timed` and several hosts.
           agree: function (failed) → whether `failed` is true in any of the run's processes. All
             processes call it before the first update with a new micro-batch size or image size. So
             either all processes use XLA, or none does.
@@ -76,6 +79,7 @@ class TrainingStep:
         """
         self.strategy, self.model, self.timed = strategy, model, timed
         self.traces, self._by_xla, self._agree = 0, by_xla, agree
+        self._ahead = ahead
         self.replica = ReplicaStep(strategy, model, **options)
         self.parameters, self.slots = self.replica.parameters, self.replica.slots
         self.average = self.replica.average
@@ -193,25 +197,33 @@ class TrainingStep:
         columns = 3 + 2 * self.replica.metrics
         records = tf.TensorArray(tf.float32, updates, element_shape=[columns])
 
-        def accumulate(_: tf.Tensor, wait: tf.Tensor, done: tf.Tensor) -> tuple[Any, ...]:
-            batch = next_per_replica(self.strategy, iterator)
+        batches = ReplicaBatches(self.strategy, iterator, ahead=self._ahead)
+
+        def accumulate(
+            _: tf.Tensor, wait: tf.Tensor, done: tf.Tensor, *carried: tf.Tensor
+        ) -> tuple[Any, ...]:
+            batch, following = batches.take(carried)
             ready = self._clock(batch)
             # Without this dependency, the computation may begin before the clock is read.
             with tf.control_dependencies([ready] if self.timed else []):
                 losses = self.strategy.run(self.replica.accumulate, batch)
-            return wait + tf.maximum(ready - done, 0), self._clock(losses)
+            return wait + tf.maximum(ready - done, 0), self._clock(losses), *following
 
         def update(
-            i: tf.Tensor, records: tf.TensorArray, wait: tf.Tensor, done: tf.Tensor
+            i: tf.Tensor,
+            records: tf.TensorArray,
+            wait: tf.Tensor,
+            done: tf.Tensor,
+            *carried: tf.Tensor,
         ) -> tuple[Any, ...]:
-            wait, _ = repeat(accumulation, accumulate, wait, done)
+            wait, _, *following = repeat(accumulation, accumulate, wait, done, *carried)
             used = learning_rates[i], momenta[i], batch_size, statistics_weights[i]
             results = self.strategy.run(self.replica.apply, used)
             record, *_ = self.strategy.experimental_local_results(results)
-            return records.write(i, record), wait, self._clock(results)
+            return records.write(i, record), wait, self._clock(results), *following
 
-        zero = tf.constant(0.0, tf.float64)
-        records, wait, _ = repeat(updates, update, records, zero, self._clock([]))
+        zero, carried = tf.constant(0.0, tf.float64), batches.carried(updates * accumulation)
+        records, wait, *_ = repeat(updates, update, records, zero, self._clock([]), *carried)
         return records.stack(), wait
 
     def _clock(self, after: Any) -> tf.Tensor:
