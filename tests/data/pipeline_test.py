@@ -11,7 +11,7 @@ from trainer.config import augment_list
 from trainer.data.in_memory import InMemoryDataset, aligned_empty, as_tensor
 from trainer.data.pipeline import ExampleStream, evaluation, training
 from trainer.data.shuffle import example_indices
-from trainer.distributed.strategy import next_per_replica
+from trainer.distributed.replica_batches import next_per_replica
 
 SEED = 5
 

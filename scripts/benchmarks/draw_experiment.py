@@ -1,0 +1,82 @@
+"""Draws top-1 against updates, with a line for each series of an experiment's points.
+
+docs/results/NAME.toml lists the series. A point of another experiment is written as NAME/POINT.
+Bars are ± one sample standard deviation over seeds. Of runs with an average of the parameters, the
+result without the average is drawn.
+
+    python scripts/benchmarks/draw_experiment.py growth --output=docs/pictures/growth.png
+"""
+
+import argparse
+import functools
+import pathlib
+import tomllib
+from collections.abc import Mapping, Sequence
+
+from matplotlib.figure import Figure
+from run_experiment import RESULTS, current, read_rows
+
+from trainer.reports.plots import Picture, line, png
+from trainer.sweep.seed_statistics import Spread, spread
+
+# (updates, top-1) of each point of a series.
+Series = Sequence[tuple[int, Spread]]
+
+
+def measured(name: str, point: str) -> tuple[int, Spread]:
+    """Returns the updates and the top-1 of a point, over its seeds."""
+    other, _, point = point.rpartition("/")
+    experiment = tomllib.loads((RESULTS / f"{other or name}.toml").read_text())
+    rows = current(experiment, read_rows(RESULTS / f"{other or name}.jsonl"))
+    rows = [row for row in rows if row["point"] == point]
+    top1 = spread(row.get("plain", row)["top1"] for row in rows)
+    if top1 is None:
+        raise SystemExit(f"{point} has no row in {RESULTS / (other or name)}.jsonl")
+    return rows[0]["updates"], top1
+
+
+def draw(figure: Figure, *, series: Mapping[str, Series], reference: Spread, lowest: float) -> None:
+    """Draws the series, and the reference's band: its mean ± one sample standard deviation."""
+    axes = figure.subplots()
+    middle, half = 100 * reference.mean, 100 * (reference.deviation or 0)
+    axes.axhspan(middle - half, middle + half, color="#9a9a9a", alpha=0.3, lw=0)
+    for i, (label, points) in enumerate(series.items()):
+        style = line(i)
+        updates, spreads = zip(*sorted(points, key=lambda each: each[0]), strict=True)
+        axes.errorbar(
+            updates,
+            [100 * each.mean for each in spreads],
+            yerr=[100 * (each.deviation or 0) for each in spreads],
+            color=style.colour,
+            linestyle=style.linestyle,
+            marker="o",
+            markersize=3.5,
+            capsize=2.5,
+        )
+        shown = [(x, 100 * y.mean) for x, y in zip(updates, spreads, strict=True)]
+        x, y = min((each for each in shown if each[1] > lowest), key=lambda each: each[0])
+        place = {"textcoords": "offset points", "xytext": (6, -10), "fontsize": 8.5}
+        axes.annotate(label, (x, y), color=style.colour, **place)
+    axes.set_xscale("log")
+    axes.set_ylim(lowest, None)
+    axes.set_xlabel("updates")
+    axes.set_title("top-1, %")
+
+
+def main() -> None:
+    """Reads the rows, and writes the picture."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("name", help="name of the experiment, as in docs/results/NAME.toml")
+    parser.add_argument("--output", type=pathlib.Path, required=True, help="PNG file")
+    options = parser.parse_args()
+    drawn = tomllib.loads((RESULTS / f"{options.name}.toml").read_text())["drawn"]
+    of = functools.partial(measured, options.name)
+    series = {label: [of(point) for point in points] for label, points in drawn["series"].items()}
+    _, reference = of(drawn["reference"])
+    parts = {"series": series, "reference": reference, "lowest": drawn["lowest"]}
+    content = Picture(options.name, "", "", functools.partial(draw, **parts))
+    options.output.write_bytes(png(content))
+
+
+if __name__ == "__main__":
+    main()
