@@ -215,7 +215,7 @@ def test_kubernetes_accepts_every_field_of_the_manifest(kind):
 def test_the_documented_command_sets_all_numbers_of_workers():
     page = pathlib.Path("docs/clusters.md").read_text()
     (line,) = (line.strip() for line in page.splitlines() if line.strip().startswith("sed -E"))
-    edit = line.replace("train_k8s.yaml | kubectl apply -f -", MANIFEST)
+    edit = line.removesuffix("|")
     done = subprocess.run(["bash", "-c", f"n=5; {edit}"], capture_output=True, check=True)
     job = documents(done.stdout)["Job crescendo"]["spec"]
     (workers,) = (

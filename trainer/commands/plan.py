@@ -1,7 +1,7 @@
 """plan: prints the batch sizes and learning rates of a run.
 
-The command imports TensorFlow only to measure how fast this machine decodes images, and to build
-the model's layers if --layer_decay is set.
+The command imports TensorFlow only to measure how fast this machine decodes images, to build the
+model's layers if --layer_decay is set, and to read the checkpoint of --fork_from.
 """
 
 import dataclasses

@@ -70,7 +70,7 @@ def internet(monkeypatch, tmp_path) -> Iterator[pathlib.Path]:
     folder.mkdir()
     handler = functools.partial(Proxy, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         use_proxy(monkeypatch, server.server_port)
         yield folder
         server.shutdown()
