@@ -42,6 +42,12 @@ def fork(parent, child, *flags):
     return runs.train(child, f"--fork_from={parent}@newest", "--deterministic", *flags)
 
 
+def progress(folder):
+    """The progress in a run's newest checkpoint."""
+    reader = tf.train.load_checkpoint(str(runs.newest(folder) / "checkpoint"))
+    return json.loads(reader.get_tensor("progress/.ATTRIBUTES/VARIABLE_VALUE"))
+
+
 def kill(process):
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
@@ -153,12 +159,22 @@ def test_a_run_that_plateaus_ended_goes_on(tmp_path):
     assert runs.result(tmp_path / "child")["epochs"] == 2
 
 
-def test_layers_that_the_parent_froze_may_train(tmp_path):
+@pytest.mark.parametrize("pretrained", [False, True])
+def test_layers_that_the_parent_froze_may_train(parent, tmp_path, pretrained):
     flags = [*runs.SHORT, *runs.CONSTANT, "--epochs=0.16", "--freeze=(?!dense)"]
-    runs.train(tmp_path / "parent", *flags)
+    runs.train(tmp_path / "parent", *flags, *([f"--init_from={parent}"] if pretrained else []))
+    frozen, position = progress(tmp_path / "parent"), 20 * 128
+    assert (frozen["position"], frozen["statistics_starts"]) == (position, {})
     output = fork(tmp_path / "parent", tmp_path / "child", "--epochs=0.3", "--unfreeze_epochs=0.1")
     assert "the optimizer's slots are new, because --unfreeze_epochs was unset" in output.stdout
     assert "keep their random weights" not in output.stdout
+    # The statistics begin at the fork, unless they come from another training.
+    start = None if pretrained else position
+    assert progress(tmp_path / "child")["statistics_starts"] == {"0": start}
+    new = ["--unfreeze_epochs=0.01", "--fork_position=0", "--epochs=0.05"]
+    fork(tmp_path / "parent", tmp_path / "new", *new)
+    start = None if pretrained else 256
+    assert progress(tmp_path / "new")["statistics_starts"] == {"0": start}
 
 
 def test_two_workers_begin_with_the_state_that_the_chief_reads(parent, by_hand, tmp_path):
@@ -174,8 +190,8 @@ def test_two_workers_begin_with_the_state_that_the_chief_reads(parent, by_hand, 
     ("flags", "message"),
     [
         (["--model=wide_resnet_10_1"], "--model=wide_resnet_10_1, but .* has --model=tests.suppo"),
-        (["--seed=1"], "the order of the examples is another one: --seed 0 → 1"),
-        (["--sampling=balanced"], "another one: --sampling shuffled → balanced"),
+        (["--seed=1"], "the order of the examples differs: --seed 0 → 1"),
+        (["--sampling=balanced"], "differs: --sampling shuffled → balanced"),
         (["--train_split=train[:15000]"], "the number of examples 16000 → 15000"),
         (["--epochs=1"], "is at epoch 1.00, and the run ends at epoch 1."),
         (["--anneal=range_test"], "cannot go on with or from a range test"),
@@ -202,6 +218,17 @@ def test_an_origin_that_does_not_exist_is_named(parent, capsys, origin, message)
     status, _, err = done(capsys, "plan", f"--fork_from={parent}{origin}", "--epochs=3")
     assert status == 2
     assert message.replace("{parent}", str(parent)) in err
+
+
+def test_a_damaged_checkpoint_is_refused_without_a_flag_that_train_lacks(tmp_path, capsys):
+    flags = [*runs.SHORT, *runs.CONSTANT, "--epochs=0.1", "--eval_every_epochs=0.04"]
+    runs.train(tmp_path / "run", *flags)
+    (data,) = runs.newest(tmp_path / "run").glob("*.data-*")
+    data.write_bytes(data.read_bytes()[:100])
+    origin = f"--fork_from={tmp_path / 'run'}@{runs.result(tmp_path / 'run')['updates']}"
+    status, _, err = done(capsys, "plan", origin, "--epochs=3")
+    assert status == 2
+    assert re.search(r"is damaged: .*\.\nName another: checkpoints of updates .* exist\.", err), err
 
 
 def test_a_run_in_a_bucket_and_a_position_without_a_run_are_refused(capsys):

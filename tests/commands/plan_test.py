@@ -252,7 +252,7 @@ def test_the_end_of_one_call_is_not_the_end_of_the_plan(capsys):
     assert plan.run(parsed("--stop_at_epoch=1", "--epochs=2", command="plan")) == 0
     out, error = capsys.readouterr()
     assert "937 updates over 2 epochs" in out or "938 updates over 2 epochs" in out
-    assert "--stop_at_epoch=1 is ignored: the plan is of the whole run" in error
+    assert "--stop_at_epoch=1 is ignored: the plan covers the whole run" in error
 
 
 def test_what_trains_at_which_rate_is_printed_in_the_table_and_in_json(capsys):

@@ -74,7 +74,7 @@ def test_a_fixed_number_of_workers_goes_on_after_it_has_asked(one, tmp_path):
     model_dir = tmp_path / "run"
     for status in (77, 77, 0):
         output = finished(by_hand(2, model_dir, *ELASTIC, "--workers=1:3"), status)
-    assert "the batch of 2880 is worth 3 workers, and 2 workers came" in output
+    assert "the run asked for 3 workers for the batch of 2880, and 2 workers came" in output
     check_learned_the_same(model_dir, one)
 
 

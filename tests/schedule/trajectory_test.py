@@ -206,6 +206,11 @@ def test_sgd_needs_no_base_momentum():
     assert trajectory("--optimizer=sgd").start == Setting(128, 0.1, 0.0)
 
 
+def test_a_momentum_of_0_is_one_that_was_given():
+    start = trajectory("--optimizer=sgd", "--momentum=0", "--base_momentum=0.9").start
+    assert start == Setting(32, pytest.approx(0.25), 0.0)
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "lars", "lamb"])
 def test_other_optimizers_have_a_momentum(optimizer):
     assert trajectory(f"--optimizer={optimizer}").start == Setting(128, 0.1, 0.9)

@@ -125,7 +125,9 @@ def test_after_a_start_the_workers_that_came_go_on(tmp_path, logged):
     assert logged == []
     assert wanted(*changes(tmp_path, 1, SPEED), 1.3, 1.5) == [0, 0]
     (line,) = logged
-    assert line.startswith("the batch of 2560 is worth 4 workers, and one worker came: ")
+    assert line.startswith(
+        "the run asked for 4 workers for the batch of 2560, and one worker came: "
+    )
 
 
 @pytest.mark.parametrize(

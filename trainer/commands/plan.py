@@ -32,7 +32,7 @@ class _Plan:
       schedule: trajectory of the run.
       layout: maps a batch size and an image size to a layout.
       begin: first update of the plan; not 0 for a forked run.
-      ramps: phases, where consecutive phases of a ramp are condensed.
+      ramps: the updates, as phases and ramps of phases (schedule/plan.py).
       machines: machines of the run; None if no cost is requested or known.
       choice: number of workers of each ramp; None if --workers is not set.
       values: all that --format=json prints, except for the phases.
@@ -89,7 +89,7 @@ def _plan(config: Config) -> _Plan:
     """Makes the plan; notes that do not belong to it go to stderr."""
     schedule, replicas, hosts = planned(config)
     if config.stop_at_epoch is not None:
-        note = f"--stop_at_epoch={config.stop_at_epoch:g} is ignored: the plan is of the whole run"
+        note = f"--stop_at_epoch={config.stop_at_epoch:g} is ignored: the plan covers the whole run"
         say(f"crescendo plan: {note}", to=sys.stderr)
     if not config.train_examples and (
         note := image_listing.note(config.dataset, config.train_split)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import pathlib
 import shlex
 import sys
@@ -41,7 +42,7 @@ class Stops:
     """Ways by which a run is asked to stop, with a checkpoint.
 
     Attributes:
-      watched: makes a context in which a function reports whether a signal has arrived.
+      watched: returns a context manager; it yields a function that returns True after a signal.
       failed: returns whether code of the caller has failed.
     """
 
@@ -148,9 +149,11 @@ def _train_in(
         except OSError as error:
             if error.filename is None or path not in pathlib.Path(error.filename).parents:
                 raise
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            remedy = "Free disk space" if full else "Make it writable"
             raise NotSavedError(
                 f"{error.filename} cannot be written: {error.strerror}.\n"
-                "Free disk space, and give the same command again."
+                f"{remedy}, and give the same command again."
             ) from error
 
 

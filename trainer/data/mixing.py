@@ -14,8 +14,8 @@ The target gives the label of x the weight λ, and the label of p the weight 1 �
 All random numbers come from hashes of (seed, position). The position of an example is the number of
 examples that the run consumes before the example. λ and the centre use the position of the example.
 The position of the ghost batch's first example determines r, and whether mixup or cutmix is used.
-Ghost batches start at multiples of G. So the mixtures do not depend on micro-batches, replicas or
-restarts.
+A ghost batch starts at a multiple of G, or of G after a fork's first position. So the mixtures do
+not depend on micro-batches, replicas or restarts.
 """
 
 import dataclasses

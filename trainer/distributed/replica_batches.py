@@ -31,12 +31,16 @@ def next_per_replica(strategy: tf.distribute.Strategy, iterator: Any) -> Any:
 class ReplicaBatches:
     """Batches that a tf.while_loop takes from an iterator, one for each replica in each iteration.
 
-    If `ahead`, the next batches are copied to the devices while the devices compute the present
-    ones. The loop then carries the next batches among its values.
+    If `ahead`, each iteration first takes the next batches from the iterator, and then returns the
+    present ones. The copies of the next batches to the devices may thus overlap the computation.
+    The loop carries the next batches among its values.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy, iterator: Any, *, ahead: bool) -> None:
-        """Takes the batches from `iterator`; if `ahead`, this program must drive only one host."""
+        """Prepares to take batches from `iterator`.
+
+        If `ahead`, this program must drive only one host, and shapes must be static.
+        """
         self._strategy, self._iterator, self._ahead = strategy, iterator, ahead
 
     def carried(self, count: tf.Tensor) -> list[tf.Tensor]:
@@ -54,9 +58,14 @@ class ReplicaBatches:
         if not self._ahead:
             return next_per_replica(self._strategy, self._iterator), []
         count, *values = carried
-        # TensorFlow places a condition's result on one device, which must not be another GPU.
+        # TensorFlow places all results of a tf.cond on one device. If this were a GPU, the batches
+        # of the other GPUs would pass through it.
         with tf.device("CPU:0"):
             found = tf.cond(count > 1, self._fetch, self._empty)
+        # TensorFlow's copy to a GPU waits for the computations that were started before it. So
+        # the present ones begin only when the next batches are ready to be copied.
+        with tf.control_dependencies(found):
+            values = self._on_devices(values)
         structure = self._iterator.element_spec
         size = len(tf.nest.flatten(structure))
         batches = iter(
@@ -68,7 +77,7 @@ class ReplicaBatches:
 
     @property
     def _devices(self) -> Sequence[str]:
-        return self._strategy.extended.worker_devices  # Those of this process.
+        return self._strategy.extended.worker_devices  # These are the local devices.
 
     def _fetch(self) -> list[tf.Tensor]:
         """Returns the tensors of the next batches, replica by replica."""

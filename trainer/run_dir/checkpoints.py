@@ -37,8 +37,8 @@ Select = Variables | Callable[[Mapping[str, Any]], Variables]
 DAMAGED = (tf.errors.OpError, IndexError, RuntimeError, OSError, typed_json.WrongError)
 # Suffix of a variable's key in tf.train.Checkpoint.
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
-# Free bytes that a checkpoint requires beyond the size of its variables. They are for the names and
-# shapes of the variables, and for the log of the run, which grows.
+# Free bytes that a checkpoint requires beyond the size of its variables. The names and shapes of
+# the variables, and the growing log of the run, take this space.
 _SPARE_BYTES = 2**20
 
 

@@ -220,8 +220,8 @@ def _check_same(path: pathlib.Path, flagfile: str) -> None:
     if differences := flagfiles.learned_differences(kept, flagfile):
         raise UserError(
             f"--model_dir={path} holds a run with other flags: {flagfiles.listed(differences)}.\n"
-            "Give the flags that it was started with, or name another folder; there, "
-            f"--fork_from={path}@newest goes on with other flags."
+            "Give the flags that it was started with, or begin a run in another folder with "
+            f"--fork_from={path}@newest and the new flags."
         )
 
 

@@ -1,6 +1,6 @@
 """workers.json: the number of workers with which a run with --workers should go on.
 
-The chief writes the file when the workers leave in order to be started again in another number.
+The chief writes the file before all workers exit, so that the launcher starts another number.
 The launchers call this module before each start, with the most workers that they can start and the
 flags of train:
 

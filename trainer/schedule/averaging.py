@@ -6,9 +6,11 @@ is multiplied by d = --ema_decay each time that n increases by 1. The average at
 
     average(p) = Σ_x d^((p − x)/B₀) · θ(x) / Σ_x d^((p − x)/B₀)
 
-The sums are over the positions x of the p examples. θ(x) are the parameters after the update that
-used the example at x. In a long run, the last B₀ / (1 − d) examples have about 63% of the weight;
-this number of examples is the horizon. After each update of B examples, the average changes by
+Here, positions count from the start of the average, which is the start of the run, or of the fork
+that adds an average. The sums are over the positions x of the p examples. θ(x) are the parameters
+after the update that used the example at x. In a long run, the last B₀ / (1 − d) examples have
+about 63% of the weight; this number of examples is the horizon. After each update of B examples,
+the average changes by
 
     average += (1 − d^(B/B₀)) / (1 − d^n) · (θ − average)      n = position after the update / B₀
 
@@ -35,7 +37,7 @@ def update_weights(
       decay: d, above 0 and below 1.
       base_batch_size: B₀, in examples.
       batch_size: B, in examples, which is the same in all updates.
-      ends: position after each update.
+      ends: position after each update, from the start of the average.
     """
     # For a decay near 1, 1 − d^n would have large rounding errors, which expm1 avoids.
     log_decay = math.log(decay) / base_batch_size

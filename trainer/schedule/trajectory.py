@@ -140,7 +140,7 @@ def start_of(config: Config) -> Setting:
       UserError: if the initial values contradict the reference (noise_scale.py).
     """
     reference = reference_of(config)
-    momentum_asked = config.momentum or reference.momentum
+    momentum_asked = reference.momentum if config.momentum is None else config.momentum
     if config.optimizer == "sgd" and momentum_asked:
         raise UserError(
             f"--optimizer=sgd cannot have a momentum of {momentum_asked:g}: "

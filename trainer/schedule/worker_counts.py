@@ -45,7 +45,7 @@ class Choice:
     Attributes:
       phases: phases of the run.
       workers: number of workers of each phase.
-      duration: duration with these numbers, changes included.
+      duration: duration with these numbers and the changes between the phases.
       fixed: duration with each number of workers that is allowed in all phases, by number.
     """
 
@@ -218,7 +218,10 @@ def _shortest(
 def _duration(
     phases: Sequence[Phase], on: Machines, workers: Sequence[int], change: float
 ) -> Duration:
-    """Returns the duration with these workers; during a change, the new number of them waits."""
+    """Returns the duration with these workers.
+
+    During a change, as many workers wait as train after it. No change precedes the first phase.
+    """
     seconds = worker_seconds = 0.0
     for index, (phase, w) in enumerate(zip(phases, workers, strict=True)):
         added = _seconds(phase, on, w)

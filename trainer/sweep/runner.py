@@ -32,7 +32,7 @@ from trainer.system.typed_json import DamagedError, problem
 _PREFIX = "crescendo train: "
 _LONGEST_REASON = 65536  # Bytes at the end of the output that `_reason` searches for a message.
 _LONGEST_LINE = 1000  # Largest number of characters in a line of an error message in sweep.json.
-_LONGEST_DELAY = 5.0  # Seconds for which a point of which nothing is known delays the next ones.
+_LONGEST_DELAY = 5.0  # Most seconds for which a point of unknown state delays later points.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +70,7 @@ def run_sweep(runs: Sequence[Run], sweep: SweepFolder, *, parallel: int, retry: 
     reports the error and skips the run.
 
     Returns:
-      True if a stop signal arrived, or a bucket did not tell whether a point may be trained.
+      True if a stop signal arrived, or a point was skipped because a bucket did not answer.
     """
     runner = _Runner(runs, sweep, parallel, retry)
     with _signals() as received:
@@ -100,7 +100,7 @@ class _Runner:
         self.left = False
         self._sweep, self._retry = sweep, retry
         self._held: set[str] = set()
-        # When nothing was known of a point for the first time.
+        # Time at which the state of a point was first unknown, by the point's folder.
         self._unknown: dict[str, float] = {}
         self._before = {folder(run.point): _last(sweep, folder(run.point)) for run in runs}
         self._free = split_cores(parallel)
@@ -259,7 +259,8 @@ def _end(attempt: _Attempt, sweep: SweepFolder) -> bool:
     """
     run, code = attempt.run, attempt.process.returncode
     if code < 0:
-        end = Outcome(128 - code, f"killed by {signal.Signals(-code).name}")
+        name = next((s.name for s in signal.Signals if s == -code), f"signal {-code}")
+        end = Outcome(128 - code, f"killed by {name}")
     else:
         end = Outcome(code, _reason(attempt.output, attempt.begin) if code else None)
     taken = code == ExitStatus.STOPPED and sweep.is_taken(folder(run.point), end.reason)

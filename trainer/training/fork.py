@@ -16,6 +16,7 @@ from trainer.config.flags import Config
 from trainer.data.class_names import few
 from trainer.distributed.process_group import ProcessGroup
 from trainer.errors import UserError
+from trainer.nn import moving_statistics
 from trainer.run_dir import checkpoint_reader, fork_source, lineage, metrics
 from trainer.run_dir.checkpoint_progress import checked
 from trainer.run_dir.lineage import Lineage
@@ -73,6 +74,7 @@ def find(config: Config) -> Parent:
         message = str(error).replace(
             f"--checkpoint={source.checkpoint}", f"--fork_from={config.fork_from}"
         )
+        message = message.replace("Name another with --checkpoint", "Name another")
         raise UserError(
             message.replace(", an update, or the path of a checkpoint", " or an update")
         ) from error
@@ -111,9 +113,9 @@ def check_order(parent: Parent, config: Config, examples: int) -> None:
     differ = [f"{name} {old} → {new}" for name, (old, new) in pairs.items() if old != new]
     if differ:
         raise UserError(
-            f"--fork_from={config.fork_from} goes on at position {parent.position:,}, and the "
-            f"order of the examples is another one: {'; '.join(differ)}.\n"
-            "Give --fork_position=0, which takes the parameters and moving statistics alone."
+            f"--fork_from={config.fork_from} would go on at position {parent.position:,}, but the "
+            f"order of the examples differs: {'; '.join(differ)}.\n"
+            "Give --fork_position=0, which takes only the parameters and moving statistics."
         )
 
 
@@ -161,7 +163,7 @@ def lineage_of(parent: Parent, config: Config, child: Trajectory) -> Lineage:
 
 
 def _average_start(parent: Parent, config: Config) -> int:
-    """Returns the position at which the child's average begins or has begun; 0 without one."""
+    """Returns the start position of the child's average; 0 if it has no average."""
     if config.fork_position == 0 or config.ema_decay is None:
         return 0
     if parent.config.ema_decay is None:
@@ -178,7 +180,7 @@ def preprocessed(data: TrainingData, parent: Parent) -> TrainingData:
     """
     if data.class_names != parent.data.class_names:
         raise UserError(
-            f"{parent.folder} has learned the classes {few(parent.data.class_names or ())}, and "
+            f"{parent.folder} has learned the classes {few(parent.data.class_names or ())}, but "
             f"these data have {few(data.class_names or ())}: a fork has the parameters of the "
             "other run.\nGive the classes their former names, or use --init_from for other classes."
         )
@@ -216,10 +218,7 @@ def restore(parent: Parent, config: Config, phases: Phases, child: Trajectory) -
         _copy_weights(phases)
         log("the average of the parameters begins with their present values")
     progress = {**parent.progress, "control": child.control.state_dict()}
-    # A norm that the parent had frozen starts now.
-    starts, own = parent.progress.get("statistics_starts") or {}, phases.step.starts
-    begun = {name: starts.get(name, start and parent.position) for name, start in own.items()}
-    progress["statistics_starts"] = {**starts, **begun}
+    progress["statistics_starts"] = _statistics_starts(parent, phases)
     if parent.progress.get("control") and not _same_controller(parent, config):
         log(f"--anneal={config.anneal} does not take over the state of {parent.config.anneal}")
     if new_slots:
@@ -228,13 +227,24 @@ def restore(parent: Parent, config: Config, phases: Phases, child: Trajectory) -
     return State(**progress | {"best": None, "resumes": 0, "window": {}, "training_data": {}})
 
 
+def _statistics_starts(parent: Parent, phases: Phases) -> dict[str, int | None]:
+    """Returns the position at which each batch norm first trained; the weights must be loaded.
+
+    A norm that the parent had frozen starts at the fork, unless its statistics were pretrained.
+    """
+    before = parent.progress.get("statistics_starts") or {}
+    own = moving_statistics.starts(moving_statistics.trained_norms(phases.step.model))
+    now = {name: None if start is None else parent.position for name, start in own.items()}
+    return {**now, **before}
+
+
 def _settled(parent: Parent, phases: Phases) -> State:
     """Reads the parent's parameters and moving statistics, for a run that begins at position 0."""
     weights = {"weights": phases.variables()["weights"]}
     checkpoint_reader.load(parent.path.parent, str(parent.path), weights)
     _copy_weights(phases)
-    # A start of None stands for moving statistics that were loaded.
-    phases.step.starts = dict.fromkeys(phases.step.starts)
+    norms = moving_statistics.trained_norms(phases.step.model)
+    phases.step.starts = moving_statistics.starts(norms)
     return State(
         statistics_starts=phases.step.starts,
         model_configuration=parent.progress.get("model_configuration"),

@@ -22,7 +22,7 @@ from trainer.config.flags import Config
 from trainer.data.host_batches import begin
 from trainer.distributed import hosts
 from trainer.distributed.process_group import ProcessGroup
-from trainer.distributed.replica_batches import next_per_replica
+from trainer.distributed.replica_batches import ReplicaBatches
 from trainer.distributed.strategy import on_cpu
 from trainer.errors import UserError
 from trainer.nn.user_code import unwrap_user_errors
@@ -244,13 +244,15 @@ def _rate(step: TrainingStep, iterator: Iterator[Any], examples: int) -> float:
 
     @tf.function(autograph=False)
     def accumulate(count: tf.Tensor) -> tf.Tensor:
-        def once(*_: tf.Tensor) -> tuple[tf.Tensor]:
-            batch = next_per_replica(step.strategy, iterator)
+        batches = ReplicaBatches(step.strategy, iterator, ahead=step.ahead)
+
+        def once(_: tf.Tensor, loss: tf.Tensor, *carried: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            batch, following = batches.take(carried)
             losses = step.strategy.run(step.replica.accumulate, batch)
             # Only this process measures, so it reads only the local results.
-            return (tf.add_n(step.strategy.experimental_local_results(losses)),)
+            return tf.add_n(step.strategy.experimental_local_results(losses)), *following
 
-        (loss,) = repeat(count, once, tf.constant(0.0))
+        loss, *_ = repeat(count, once, tf.constant(0.0), *batches.carried(count))
         return loss
 
     with unwrap_user_errors():

@@ -46,6 +46,7 @@ class TrainingStep:
         checkpoint's values replace these positions.
       timed: whether to measure the time in which the device waits for examples.
       average: average of the model's weights over the updates; None if the run does not average.
+      ahead: whether micro-batches are taken ahead of their computation.
       traces: number of times that TensorFlow has traced a stretch.
     """
 
@@ -70,8 +71,9 @@ class TrainingStep:
             It must also be False on GPUs and TPUs. There, the clock would wait for enqueued work.
           by_xla: whether XLA compiles the computations of a replica. If so, ghost batch norms must
             have the `reshaped` kernel. On TPUs, XLA always compiles the computations.
-          ahead: whether the next micro-batch goes to a device while the device computes. This is
-            for GPUs; a CPU computes where the examples are. It excludes `timed` and several hosts.
+          ahead: whether to take the next micro-batch before the computation of the present one, so
+            that its copy to the device may overlap the computation. This is for GPUs. It excludes
+            `timed` and several hosts.
           agree: function (failed) → whether `failed` is true in any of the run's processes. All
             processes call it before the first update with a new micro-batch size or image size. So
             either all processes use XLA, or none does.
@@ -79,7 +81,7 @@ class TrainingStep:
         """
         self.strategy, self.model, self.timed = strategy, model, timed
         self.traces, self._by_xla, self._agree = 0, by_xla, agree
-        self._ahead = ahead
+        self.ahead = ahead
         self.replica = ReplicaStep(strategy, model, **options)
         self.parameters, self.slots = self.replica.parameters, self.replica.slots
         self.average = self.replica.average
@@ -101,7 +103,7 @@ class TrainingStep:
             prepared = self.prepare(iterator)
             if self._by_xla and self._agree(not prepared):
                 if prepared:
-                    log("XLA cannot compile this model in another process: all compute without XLA")
+                    log("another process cannot compile this model by XLA, so no process uses XLA")
                 self.replica.by_xla = False
             self._stretches[shape] = self._compile(iterator)
         size = stretch.batch_size
@@ -197,7 +199,7 @@ class TrainingStep:
         columns = 3 + 2 * self.replica.metrics
         records = tf.TensorArray(tf.float32, updates, element_shape=[columns])
 
-        batches = ReplicaBatches(self.strategy, iterator, ahead=self._ahead)
+        batches = ReplicaBatches(self.strategy, iterator, ahead=self.ahead)
 
         def accumulate(
             _: tf.Tensor, wait: tf.Tensor, done: tf.Tensor, *carried: tf.Tensor

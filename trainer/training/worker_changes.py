@@ -3,12 +3,12 @@
 The chief decides before the first update of each batch size, by the cost model of
 schedule/worker_counts.py for the rest of the run. If a controller changes the schedule, the next
 decision is made for the changed schedule. The cost model needs the speed of a replica. If
---plan_examples_per_second is not set, the chief measures it while the run trains. So the decision
-for the first batch size follows its first stretches of updates.
+--plan_examples_per_second is not set, the chief measures it while the run trains. So it decides for
+the first batch size only after a few stretches of updates.
 
-Another number than the run asked for may come, for example if nothing follows its requests. So in
-the first update after a request, the run does not ask again: it goes on with the workers that came,
-if they can share the batch.
+A launcher may start another number of workers than the run asked for. So in the first update after
+a request, the run does not ask again: it goes on with the workers that came, if they can share the
+batch.
 """
 
 import collections
@@ -31,7 +31,7 @@ _FEWEST, _MOST = 3, 100  # Numbers of stretches whose median speed is the speed 
 
 
 class WorkerChanges:
-    """Decisions of the chief; in other processes and without --workers, there are none."""
+    """Decides on the number of workers; only the chief of a run with --workers decides."""
 
     def __init__(self, config: Config, run: Run) -> None:
         """Prepares the decisions of `run`."""
@@ -87,7 +87,7 @@ class WorkerChanges:
         wanted_workers.write(self._run.path, Request(workers, self._batch_size, update))
         why = "it is worth"
         if not self._fits(self._batch_size, self._count):
-            why = f"{_workers(self._count)} cannot share it, which needs"
+            why = f"{_workers(self._count)} cannot share it, so the run asks for"
         log(
             f"from update {update + 1} on, the batch is {self._batch_size}, and {why} "
             f"{_workers(workers)}"
@@ -156,8 +156,8 @@ class WorkerChanges:
         """Returns whether the workers that came after the request `asked` go on."""
         if fits and asked.workers != self._count:
             log(
-                f"the batch of {asked.batch_size} is worth {_workers(asked.workers)}, and "
-                f"{_workers(self._count)} came: the run goes on with what there is"
+                f"the run asked for {_workers(asked.workers)} for the batch of {asked.batch_size}, "
+                f"and {_workers(self._count)} came: it goes on with {self._count}"
             )
         if not fits and self._nearest() == asked.workers:
             raise UserError(
