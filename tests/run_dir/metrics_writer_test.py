@@ -72,6 +72,16 @@ def test_a_resumed_run_neither_repeats_nor_lacks_a_point(tmp_path):
     assert points("resumed") == points("whole")
 
 
+@pytest.mark.parametrize("evaluated", [False, True])
+def test_an_evaluation_that_the_checkpoint_lacks_is_dropped(tmp_path, evaluated):
+    """A signal saved update 40 without its evaluation; a kill followed the resumed evaluation."""
+    log(tmp_path, [20, 30, 40])
+    MetricsWriter(tmp_path, update=40, evaluated=evaluated).close()
+    points = [(point["split"], point["update"]) for point in read(tmp_path / "metrics.jsonl")]
+    assert [update for split, update in points if split == "train"] == [20, 30, 40]
+    assert [update for split, update in points if split == "eval"] == [20, 40][: 1 + evaluated]
+
+
 def test_a_flipped_bit_is_left_out_or_harmless(tmp_path, logged):
     """The bit may be in a name, a number or a bracket, and the line may still be JSON."""
     log(tmp_path, [10, 20]).close()

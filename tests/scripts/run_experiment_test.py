@@ -1,4 +1,4 @@
-"""Runs a small experiment whose runs are real, stops it, and goes on with it."""
+"""Runs a small experiment whose runs are real, stops it, goes on with it, and draws it."""
 
 import json
 import os
@@ -12,8 +12,17 @@ FLAGS = [
 ]
 
 
-def experiment(folder, *options):
-    script = pathlib.Path("scripts/benchmarks/run_experiment.py").resolve()
+DRAWN = """
+[drawn]
+reference = "small/plain"
+lowest = 0
+[drawn.series]
+"a $ series" = ["plain", "average"]
+"""
+
+
+def experiment(folder, *options, script="run_experiment.py"):
+    script = pathlib.Path("scripts/benchmarks", script).resolve()
     return subprocess.run(
         [sys.executable, str(script), "small", *options],
         cwd=folder,
@@ -24,7 +33,7 @@ def experiment(folder, *options):
     )
 
 
-def test_it_runs_what_is_missing_and_appends_a_row_for_each(tmp_path):
+def test_it_runs_what_is_missing_appends_a_row_for_each_and_draws_them(tmp_path):
     results = tmp_path / "docs" / "results"
     results.mkdir(parents=True)
     points = 'plain = []\naverage = ["--ema_decay=0.9"]'
@@ -33,6 +42,9 @@ def test_it_runs_what_is_missing_and_appends_a_row_for_each(tmp_path):
     stopped = experiment(tmp_path, "--minutes=0")
     assert stopped.returncode == 0, stopped.stderr
     assert not (results / "small.jsonl").exists()
+    first = experiment(tmp_path, "--points", "plain")
+    assert first.returncode == 0, first.stderr
+    assert len((results / "small.jsonl").read_text().splitlines()) == 1
     ended = experiment(tmp_path)
     assert ended.returncode == 0, ended.stderr
     rows = [json.loads(line) for line in (results / "small.jsonl").read_text().splitlines()]
@@ -53,6 +65,10 @@ def test_it_runs_what_is_missing_and_appends_a_row_for_each(tmp_path):
     assert again.stdout == ended.stdout[-len(again.stdout) :]
     assert f"{100 * rows[0]['top1']:.2f}% (n = 1)  32 updates" in again.stdout
     assert f"to 1%: {rows[0]['evaluations'][0][0]:,.0f} s (1 of 1)" in again.stdout
+    (results / "small.toml").write_text(f"{head}{points}{DRAWN}")
+    drawn = experiment(tmp_path, "--output=small.png", script="draw_experiment.py")
+    assert drawn.returncode == 0, drawn.stderr
+    assert (tmp_path / "small.png").read_bytes().startswith(b"\x89PNG")
     # A row of other flags is neither shown nor counted.
     (results / "small.toml").write_text(f'{head}plain = ["--weight_decay=0"]')
     other = experiment(tmp_path, "--minutes=0")

@@ -32,14 +32,21 @@ _MOST_BYTES = 2**24  # Largest size of this file; a grid of thumbnails has less 
 class MetricsWriter:
     """Logs the points of the run in `folder`; drops existing points after `update`.
 
-    If the disk is full, the writer reports the error, and keeps the points to write them later.
+    If the run has not `evaluated` at `update`, an evaluation there is dropped, too: a kill came
+    between its point and its checkpoint. If the disk is full, the writer reports the error, and
+    keeps the points to write them later.
     """
 
-    def __init__(self, folder: pathlib.Path, *, update: int) -> None:
+    def __init__(self, folder: pathlib.Path, *, update: int, evaluated: bool = True) -> None:
         self._path = folder / "metrics.jsonl"
         if not update:  # A run that was killed at its start may have left this file.
             remove(folder / PICTURES)
-        points = [point for point in metrics.read(self._path, log) if point["update"] <= update]
+        last_evaluation = update if evaluated else update - 1
+        points = [
+            point
+            for point in metrics.read(self._path, log)
+            if point["update"] <= (update if point["split"] == "train" else last_evaluation)
+        ]
         write_atomic(self._path, "".join(map(metrics.line, points)))
         # The file is unbuffered, so that readers see each point at once.
         self._file = open(self._path, "r+b", buffering=0)  # noqa: SIM115

@@ -64,12 +64,13 @@ def open_outputs(
 ) -> Outputs:
     """Opens the outputs of the run in `path`; the chief also writes flags.txt and `data`.
 
-    In a resumed run, logged points after the update of `state` are deleted. `end` is the number of
+    In a resumed run, logged points that came after `state` are deleted. `end` is the number of
     examples that the run consumes until its end.
     """
     metrics: MetricsWriter = NoMetricsWriter()
     if chief:
         directory.keep_flags(path, flagfile.to_flagfile(config))
         training_data.keep(path, data)
-        metrics = MetricsWriter(path, update=state.update)
+        evaluated = state.evaluated_at == state.position
+        metrics = MetricsWriter(path, update=state.update, evaluated=evaluated)
     return Outputs(checkpoints, metrics, Progress(state.position, end, shown=chief))
