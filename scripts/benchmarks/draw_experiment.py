@@ -1,8 +1,8 @@
 """Draws top-1 against updates, with a line for each series of an experiment's points.
 
 docs/results/NAME.toml lists the series. A point of another experiment is written as NAME/POINT.
-Bars are ± one sample standard deviation over seeds. Of runs with an average of the parameters, the
-result without the average is drawn.
+Bars are ± one sample standard deviation over seeds. The grey band is the same of the reference. If
+runs have an average of the parameters, the result without the average is drawn.
 
     python scripts/benchmarks/draw_experiment.py growth --output=docs/pictures/growth.png
 """
@@ -14,6 +14,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from run_experiment import RESULTS, current, read_rows
 
 from trainer.reports.plots import Picture, line, png
@@ -58,6 +59,9 @@ def draw(figure: Figure, *, series: Mapping[str, Series], reference: Spread, low
         place = {"textcoords": "offset points", "xytext": (6, -10), "fontsize": 8.5}
         axes.annotate(label, (x, y), color=style.colour, **place)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_ylim(lowest, None)
     axes.set_xlabel("updates")
     axes.set_title("top-1, %")

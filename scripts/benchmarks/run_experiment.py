@@ -174,6 +174,8 @@ def main() -> None:
     path = RESULTS / f"{options.name}.jsonl"
     end = time.monotonic() + 60 * options.minutes
     points = options.points or experiment["points"]
+    if unknown := set(points) - set(experiment["points"]):
+        parser.error(f"{options.name} has no point {', '.join(sorted(unknown))}")
     asked = experiment | {
         "seeds": options.seeds or experiment["seeds"],
         "points": {point: experiment["points"][point] for point in points},

@@ -37,7 +37,8 @@ def start(place, tmp_path, name="machine", *more):
 def at_second_copy(place, process, act):
     """Calls `act` when the bucket has a copy of the run and the next one is about to end.
 
-    The server calls it, because a loaded machine can end a run between two looks at its bucket.
+    The server calls it, because a loaded machine can end a run between two looks at its bucket. The
+    result is the proxy's verdict on the request that would end the second copy.
     """
     arrived, acted = itertools.count(), threading.Event()
 
@@ -45,8 +46,10 @@ def at_second_copy(place, process, act):
         ends_a_copy = request.method == "PUT" and "/manifest-" in request.path
         if ends_a_copy and next(arrived) == 1:
             place.proxy.rule = lambda request: None
-            act()
+            verdict = act()
             acted.set()
+            return verdict
+        return None
 
     place.proxy.rule = rule
     runs.wait_for(acted.is_set, process)
@@ -123,6 +126,7 @@ def test_training_does_not_wait_for_a_bucket_that_is_away(place, tmp_path, unint
 
     def away():
         place.proxy.rule = lambda request: verdict
+        return verdict
 
     at_second_copy(place, process, away)
     runs.wait_for(lambda: (local(tmp_path) / "result.json").exists(), process)

@@ -88,9 +88,9 @@ def test_a_point_that_is_killed_goes_on_at_the_next_call(tmp_path):
 
 def test_a_signal_without_a_name_is_said_by_its_number(tmp_path):
     process = started(tmp_path, *SHORT, "--epochs=1", "--sweep=seed=0", name="sweep")
-    wait_for(lambda: (tmp_path / "seed=0" / "lock").exists(), process)
-    owner = (tmp_path / "seed=0" / "lock").read_text()
-    os.kill(int(owner.split()[1]), signal.SIGRTMIN + 3)
+    lock = tmp_path / "seed=0" / "lock"
+    wait_for(lambda: lock.exists() and lock.read_text().strip(), process)
+    os.kill(int(lock.read_text().split()[1]), signal.SIGRTMIN + 3)
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGRTMIN + 3
     assert f"seed=0: status {process.returncode}: killed by signal {signal.SIGRTMIN + 3}" in out

@@ -63,22 +63,6 @@ def test_the_rate_follows_the_batch_so_that_growth_does_not_anneal():
 
 
 @pytest.mark.parametrize(
-    ("flags", "expected"),
-    [
-        (["--max_batch_size=512"], 512),
-        (["--initial_batch_size=2048"], 2048),
-        (["--initial_batch_size=384"], 768),
-    ],
-)
-def test_a_batch_of_other_limits_becomes_one_of_these_limits(flags, expected):
-    """The batch of 1,024 is that of the run whose state a fork takes over."""
-    run = from_config(parsed("--anneal=measured", *flags), 60_000, 1)
-    run.control.load_state_dict({"batch_size": 1024})
-    assert run.control.state_dict() == {"batch_size": expected}
-    assert run.at(0).batch_size == expected
-
-
-@pytest.mark.parametrize(
     ("batch", "replicas", "ghost", "most", "expected"),
     [
         (128, 1, 32, None, 64),

@@ -30,6 +30,11 @@ from trainer.training.stop_reason import StopReason
 # workers other than the chief.
 End = dict[str, Any] | StopReason | NonFiniteLossError | None
 
+# What to do if a file of the run cannot be written, by errno.
+_REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free disk space"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Make it writable"),
+}
 _STATUSES = {
     StopReason.SIGNAL: ExitStatus.STOPPED,
     StopReason.EPOCH: ExitStatus.DONE,
@@ -149,8 +154,7 @@ def _train_in(
         except OSError as error:
             if error.filename is None or path not in pathlib.Path(error.filename).parents:
                 raise
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            remedy = "Free disk space" if full else "Make it writable"
+            remedy = _REMEDIES.get(error.errno or 0, "Check the disk and the folder")
             raise NotSavedError(
                 f"{error.filename} cannot be written: {error.strerror}.\n"
                 f"{remedy}, and give the same command again."

@@ -63,7 +63,7 @@ class ReplicaBatches:
         with tf.device("CPU:0"):
             found = tf.cond(count > 1, self._fetch, self._empty)
         # TensorFlow's copy to a GPU waits for the computations that were started before it. So
-        # the present ones begin only when the next batches are ready to be copied.
+        # the present batches are computed only when the next ones are ready to be copied.
         with tf.control_dependencies(found):
             values = self._on_devices(values)
         structure = self._iterator.element_spec

@@ -64,8 +64,7 @@ class NoiseController(Controller):
         return {"batch_size": self.batch_size}
 
     def load_state_dict(self, memory: dict[str, Any]) -> None:
-        # A fork may have other limits than the run whose state it takes over.
-        self.batch_size = on_grid(remembered(memory, "batch_size", "measured"), self.limits)
+        self.batch_size = remembered(memory, "batch_size", "measured")
 
 
 def micro_batch(batch_size: int, replicas: int, ghost_batch_size: int, most: int | None) -> int:
@@ -75,8 +74,8 @@ def micro_batch(batch_size: int, replicas: int, ghost_batch_size: int, most: int
     that splits the batch into two or more equal parts and is at most `default_micro_batch_size`.
     The measured noise depends on the micro-batch size, and the batch sizes depend on the measured
     noise. Results must not depend on `replicas`, so the micro-batch size does not depend on
-    `replicas` either. An exception is the largest batch, if --max_batch_size is not a multiple of
-    the micro-batch size: its micro-batches are smaller, but then the batch no longer grows.
+    `replicas` either. If --max_batch_size is not a multiple of the size, the largest batch has
+    smaller micro-batches; they do not matter, because the batch does not grow any further.
 
     >>> micro_batch(batch_size=256, replicas=2, ghost_batch_size=32, most=None)
     128

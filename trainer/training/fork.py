@@ -1,4 +1,4 @@
-"""Begins a run with the state of another run, which --fork_from names.
+"""Finds the run that --fork_from names, and records where its fork begins.
 
 The parent is the run that --fork_from names, and the child is the run that begins with its state. A
 position is the number of training examples that a run has consumed. The order of the examples is a
@@ -16,18 +16,16 @@ from trainer.config.flags import Config
 from trainer.data.class_names import few
 from trainer.distributed.process_group import ProcessGroup
 from trainer.errors import UserError
-from trainer.nn import moving_statistics
 from trainer.run_dir import checkpoint_reader, fork_source, lineage, metrics
 from trainer.run_dir.checkpoint_progress import checked
 from trainer.run_dir.lineage import Lineage
 from trainer.run_dir.training_data import TrainingData
 from trainer.schedule import plan, trajectory
 from trainer.schedule.noise_scale import Setting
+from trainer.schedule.realize import on_grid
 from trainer.schedule.trajectory import Trajectory
 from trainer.system.output import log
 from trainer.training.averaging import ModelAverage
-from trainer.training.phases import Phases
-from trainer.training.state import State
 
 # Flags that decide which example has which position.
 _ORDER = ("seed", "order_version", "sampling")
@@ -140,9 +138,11 @@ def lineage_of(parent: Parent, config: Config, child: Trajectory) -> Lineage:
     before = trajectory.from_config(parent.config, parent.data.examples, 1, warns=False)
     if control := parent.progress.get("control"):
         before.control.load_state_dict(control)
-        if _same_controller(parent, config):
+        if same_controller(parent, config):
             # The plateau that ended the parent does not end the child.
-            more = {"ended": False} if "ended" in control else {}
+            more: dict[str, Any] = {"ended": False} if "ended" in control else {}
+            if "batch_size" in control:  # The child's limits may be others.
+                more = {"batch_size": on_grid(control["batch_size"], child.limits)}
             child.control.load_state_dict({**control, **more})
     at, after = before.at(parent.position), child.at(begin)
     if parent.position >= before.end and (last := parent.progress.get("setting")):
@@ -190,85 +190,9 @@ def preprocessed(data: TrainingData, parent: Parent) -> TrainingData:
     return dataclasses.replace(data, **kept)
 
 
-def restore(parent: Parent, config: Config, phases: Phases, child: Trajectory) -> State:
-    """Reads the parent's variables into the child's, and returns the child's first state.
-
-    Args:
-      parent: checkpoint of the parent.
-      config: flags of the child.
-      phases: the child's training steps, which have the variables.
-      child: trajectory of the child, after `lineage_of` has set its controller.
-
-    Raises:
-      UserError: if the variables do not fit the child's model.
-    """
-    if config.fork_position == 0:
-        return _settled(parent, phases)
-    phases.move_to(parent.position)
-    variables = phases.variables()
-    new_slots = _reason_for_new_slots(parent, config)
-    if new_slots:
-        variables = {name: group for name, group in variables.items() if name != "slots"}
-        log(f"the optimizer's slots are new, because {new_slots}")
-    had_average = parent.config.ema_decay is not None
-    if "averages" in variables and not had_average:
-        variables = {name: group for name, group in variables.items() if name != "averages"}
-    checkpoint_reader.load(parent.path.parent, str(parent.path), variables)
-    if phases.step.average and not had_average:
-        _copy_weights(phases)
-        log("the average of the parameters begins with their present values")
-    progress = {**parent.progress, "control": child.control.state_dict()}
-    progress["statistics_starts"] = _statistics_starts(parent, phases)
-    if parent.progress.get("control") and not _same_controller(parent, config):
-        log(f"--anneal={config.anneal} does not take over the state of {parent.config.anneal}")
-    if new_slots:
-        progress["metric_noise"] = {}
-    # The best evaluation is one of the parent's checkpoints, which the child does not have.
-    return State(**progress | {"best": None, "resumes": 0, "window": {}, "training_data": {}})
-
-
-def _statistics_starts(parent: Parent, phases: Phases) -> dict[str, int | None]:
-    """Returns the position at which each batch norm first trained; the weights must be loaded.
-
-    A norm that the parent had frozen starts at the fork, unless its statistics were pretrained.
-    """
-    before = parent.progress.get("statistics_starts") or {}
-    own = moving_statistics.starts(moving_statistics.trained_norms(phases.step.model))
-    now = {name: None if start is None else parent.position for name, start in own.items()}
-    return {**now, **before}
-
-
-def _settled(parent: Parent, phases: Phases) -> State:
-    """Reads the parent's parameters and moving statistics, for a run that begins at position 0."""
-    weights = {"weights": phases.variables()["weights"]}
-    checkpoint_reader.load(parent.path.parent, str(parent.path), weights)
-    _copy_weights(phases)
-    norms = moving_statistics.trained_norms(phases.step.model)
-    phases.step.starts = moving_statistics.starts(norms)
-    return State(
-        statistics_starts=phases.step.starts,
-        model_configuration=parent.progress.get("model_configuration"),
-    )
-
-
-def _copy_weights(phases: Phases) -> None:
-    """Makes the average of each weight, if there is one, equal to the weight."""
-    if average := phases.step.average:
-        for weight, averaged in zip(phases.variables()["weights"], average.variables, strict=True):
-            averaged.assign(weight.numpy())
-
-
-def _same_controller(parent: Parent, config: Config) -> bool:
+def same_controller(parent: Parent, config: Config) -> bool:
+    """Returns whether the child takes over the state of the parent's controller."""
     return config.fork_position != 0 and parent.config.anneal == config.anneal
-
-
-def _reason_for_new_slots(parent: Parent, config: Config) -> str:
-    """Returns why the parent's optimizer slots do not fit the child; "" if they fit."""
-    for name in ("optimizer", "freeze", "unfreeze_epochs"):
-        old, new = getattr(parent.config, name), getattr(config, name)
-        if old != new:
-            return f"--{name} was {old or 'unset'} and is {new or 'unset'}"
-    return ""
 
 
 def _last_evaluations(folder: pathlib.Path, update: int) -> dict[str, dict[str, Any]]:

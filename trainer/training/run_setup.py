@@ -40,6 +40,7 @@ from trainer.training import (
 )
 from trainer.training.averaging import ModelAverage
 from trainer.training.evaluation import Evaluator
+from trainer.training.fork_state import restore as restore_fork
 from trainer.training.outputs import Outputs, open_outputs
 from trainer.training.phases import Phases
 from trainer.training.state import State, restore, share
@@ -129,8 +130,8 @@ def set_up(
     )
     begin = fork.begin(config, forked)
     log(run_plan.text(config, schedule, replicas, group.count, micro_batch_sizes, begin))
-    first = functools.partial(fork.restore, parent, config, phases, schedule) if parent else None
-    checkpoints, state = _restore(config, path, phases, data, own, group, first)
+    new = functools.partial(restore_fork, parent, config, phases, schedule) if parent else None
+    checkpoints, state = _restore(config, path, phases, data, own, group, new)
     fork.start_average(phases.step.average, forked, group)
     if parent and forked:
         fork.keep(path, forked)
