@@ -36,12 +36,21 @@ def measured(name: str, point: str) -> tuple[int, Spread]:
     return rows[0]["updates"], top1
 
 
-def draw(figure: Figure, *, series: Mapping[str, Series], reference: Spread, lowest: float) -> None:
+def draw(
+    figure: Figure,
+    *,
+    series: Mapping[str, Series],
+    label: str,
+    reference: Spread,
+    lowest: float,
+) -> None:
     """Draws the series, and the reference's band: its mean ± one sample standard deviation."""
     axes = figure.subplots()
+    place = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "bottom"}
     middle, half = 100 * reference.mean, 100 * (reference.deviation or 0)
     axes.axhspan(middle - half, middle + half, color="#9a9a9a", alpha=0.3, lw=0)
-    for i, (label, points) in enumerate(series.items()):
+    axes.text(0.99, middle + half, label, color="#666666", fontsize=8.5, **place)
+    for i, (name, points) in enumerate(series.items()):
         style = line(i)
         updates, spreads = zip(*sorted(points, key=lambda each: each[0]), strict=True)
         axes.errorbar(
@@ -56,8 +65,8 @@ def draw(figure: Figure, *, series: Mapping[str, Series], reference: Spread, low
         )
         shown = [(x, 100 * y.mean) for x, y in zip(updates, spreads, strict=True)]
         x, y = min((each for each in shown if each[1] > lowest), key=lambda each: each[0])
-        place = {"textcoords": "offset points", "xytext": (6, -10), "fontsize": 8.5}
-        axes.annotate(label, (x, y), color=style.colour, **place)
+        beside = {"textcoords": "offset points", "xytext": (6, -10), "fontsize": 8.5}
+        axes.annotate(name, (x, y), color=style.colour, **beside)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
@@ -76,8 +85,9 @@ def main() -> None:
     drawn = tomllib.loads((RESULTS / f"{options.name}.toml").read_text())["drawn"]
     of = functools.partial(measured, options.name)
     series = {label: [of(point) for point in points] for label, points in drawn["series"].items()}
-    _, reference = of(drawn["reference"])
-    parts = {"series": series, "reference": reference, "lowest": drawn["lowest"]}
+    updates, reference = of(drawn["reference"])
+    label = f"{drawn['reference'].rpartition('/')[2]}, {updates:,} updates"
+    parts = {"series": series, "label": label, "reference": reference, "lowest": drawn["lowest"]}
     content = Picture(options.name, "", "", functools.partial(draw, **parts))
     options.output.write_bytes(png(content))
 

@@ -1,8 +1,9 @@
-"""Checks that nothing is logged except by the tests that look at the log."""
+"""Variables of small checkpoints, and a check that only tests of the log log a message."""
 
 from collections.abc import Iterator
 
 import pytest
+import tensorflow as tf
 
 from tests.support import messages
 
@@ -16,3 +17,11 @@ def silence(request: pytest.FixtureRequest) -> Iterator[None]:
     with messages.logged() as found:
         yield
     assert found == []
+
+
+@pytest.fixture
+def variables() -> dict[str, list[tf.Variable]]:
+    return {
+        "weights": [tf.Variable([1.0, 2.0]), tf.Variable([[3.0]])],
+        "slots": [tf.Variable([0.0, 0.0])],
+    }

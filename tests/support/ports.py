@@ -8,7 +8,7 @@ from trainer.distributed import host_monitor
 
 # Below Linux's first ephemeral port, so that no connection takes a port before its server does.
 _PORTS = range(10_000, 32_000)
-_RETURNED = set()  # All ports for which `host_port` has looked.
+_taken = set()  # Ports that `host_port` has returned, and those of their heartbeats.
 
 
 def host_port():
@@ -16,9 +16,10 @@ def host_port():
     while True:
         first = random.SystemRandom().choice(_PORTS)
         both = {first, first + host_monitor.PORT_OFFSET}
+        if both & _taken:
+            continue
         with contextlib.suppress(OSError):
-            for each in both - _RETURNED:
+            for each in both:
                 socket.create_server(("", each)).close()
-            if not both & _RETURNED:
-                _RETURNED.update(both)
-                return first
+            _taken.update(both)
+            return first

@@ -36,6 +36,10 @@ class Controller:
     def load_state_dict(self, memory: dict[str, Any]) -> None:
         """Restores the state that `state_dict` returned."""
 
+    def take_over(self, memory: dict[str, Any]) -> None:
+        """Begins a fork with `memory`, the state of the same controller in the other run."""
+        self.load_state_dict(memory)
+
 
 def remembered(memory: Mapping[str, Any], name: str, anneal: str) -> Any:
     """Returns `memory[name]`; `memory` is the saved state of the controller of --anneal=`anneal`.

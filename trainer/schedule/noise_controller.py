@@ -66,6 +66,10 @@ class NoiseController(Controller):
     def load_state_dict(self, memory: dict[str, Any]) -> None:
         self.batch_size = remembered(memory, "batch_size", "measured")
 
+    def take_over(self, memory: dict[str, Any]) -> None:
+        self.load_state_dict(memory)
+        self.batch_size = on_grid(self.batch_size, self.limits)  # The fork's own limits.
+
 
 def micro_batch(batch_size: int, replicas: int, ghost_batch_size: int, most: int | None) -> int:
     """Returns the micro-batch size of a run with --anneal=measured.

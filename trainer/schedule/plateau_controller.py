@@ -88,3 +88,7 @@ class PlateauController(Controller):
     def load_state_dict(self, memory: dict[str, Any]) -> None:
         for name in _STATE:
             setattr(self, name, remembered(memory, name, "plateau"))
+
+    def take_over(self, memory: dict[str, Any]) -> None:
+        # The plateau that ended the other run does not end the fork.
+        self.load_state_dict({**memory, "ended": False})

@@ -22,7 +22,6 @@ from trainer.run_dir.lineage import Lineage
 from trainer.run_dir.training_data import TrainingData
 from trainer.schedule import plan, trajectory
 from trainer.schedule.noise_scale import Setting
-from trainer.schedule.realize import on_grid
 from trainer.schedule.trajectory import Trajectory
 from trainer.system.output import log
 from trainer.training.averaging import ModelAverage
@@ -139,11 +138,7 @@ def lineage_of(parent: Parent, config: Config, child: Trajectory) -> Lineage:
     if control := parent.progress.get("control"):
         before.control.load_state_dict(control)
         if same_controller(parent, config):
-            # The plateau that ended the parent does not end the child.
-            more: dict[str, Any] = {"ended": False} if "ended" in control else {}
-            if "batch_size" in control:  # The child's limits may be others.
-                more = {"batch_size": on_grid(control["batch_size"], child.limits)}
-            child.control.load_state_dict({**control, **more})
+            child.control.take_over(control)
     at, after = before.at(parent.position), child.at(begin)
     if parent.position >= before.end and (last := parent.progress.get("setting")):
         at = Setting(**last)  # The parent has no next update.
