@@ -191,6 +191,12 @@ def whole_run() -> None:
 
 def stalls() -> None:
     """Prints the cost of a start, a growth and a checkpoint."""
+    code = "import time; t = time.perf_counter(); import tensorflow; print(time.perf_counter() - t)"
+    alone = [sys.executable, "-c", code]
+    # The first import of a machine reads its files from the disk.
+    for _ in range(2):
+        done = subprocess.run(alone, capture_output=True, text=True, check=True)
+    print(f"TensorFlow's own import (s): {float(done.stdout):.2f}")
     command = [sys.executable, str(HERE / "benchmark_stalls.py")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     costs: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -221,20 +227,27 @@ def main() -> None:
     parts.add_argument("--quick", action="store_true", help="print one table of three rounds")
     parts.add_argument("--model", choices=TASKS, help="print only the tables of this model")
     parts.add_argument("--input", action="store_true", help="measure only the input pipeline")
+    parts.add_argument("--stalls", action="store_true", help="measure only a start and stalls")
     parts.add_argument("--target", action="store_true", help="measure only the time to 90%%")
+    parser.add_argument("--batch_size", type=int, help="with --model: print only these tables")
     parser.add_argument("--rounds", type=int, help="number of rounds (unset: 7; --target: 3)")
     arguments = parser.parse_args()
-    everything = not (arguments.quick or arguments.model or arguments.input or arguments.target)
+    one_part = (arguments.quick, arguments.model, arguments.input, arguments.stalls)
+    everything = not any((*one_part, arguments.target))
+    if arguments.batch_size and not arguments.model:
+        parser.error("--batch_size needs --model")
     if arguments.quick:
         compare("wide_resnet_10_1", 128, "float32", arguments.rounds or 3, quick=True)
     if everything or arguments.model or arguments.input:
         install_torch()
     for model in [arguments.model] if arguments.model else TASKS if everything else []:
-        for batch_size in TASKS[model].batch_sizes:
+        sizes = TASKS[model].batch_sizes
+        for batch_size in [arguments.batch_size] if arguments.batch_size else sizes:
             for precision in PRECISIONS:
                 compare(model, batch_size, precision, arguments.rounds or 7, quick=False)
     if everything:
         whole_run()
+    if everything or arguments.stalls:
         stalls()
     if everything or arguments.input:
         benchmark_input.compare(TORCH, arguments.rounds or 7)

@@ -98,6 +98,20 @@ def evaluations(model_dir: pathlib.Path) -> list[tuple[float, float]]:
     return found["eval_ema"] or found["eval"]
 
 
+def training_losses(model_dir: pathlib.Path) -> list[tuple[float, float]]:
+    """Returns the epoch of each evaluation, and the mean training loss since the one before."""
+    found, total, examples, before = [], 0.0, 0, 0
+    for point in read(model_dir / "metrics.jsonl"):
+        if point["split"] == "train":
+            total += point["loss"] * (point["position"] - before)
+            examples += point["position"] - before
+            before = point["position"]
+        elif point["split"] == "eval":
+            found.append((round(point["epoch"], 3), round(total / examples, 5)))
+            total, examples = 0.0, 0
+    return found
+
+
 def row(
     point: str, seed: int, flags: list[str], result: dict[str, Any], model_dir: pathlib.Path
 ) -> dict[str, Any]:
@@ -110,6 +124,7 @@ def row(
         "flags": flags,
         **found,
         "evaluations": evaluations(model_dir),
+        "training_losses": training_losses(model_dir),
         "processor": _processor(),
         "commit": commit.strip(),
         "date": datetime.date.today().isoformat(),

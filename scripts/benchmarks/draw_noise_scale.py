@@ -1,0 +1,193 @@
+"""Draws the experiment noise_scale: is it the noise scale alone that decides?
+
+Three pictures, from docs/results/noise_scale.jsonl: training losses against epochs, the loss at the
+end against the noise scale g, and the loss at the end against the batch size at one g. Bars are
+± one sample standard deviation over seeds; a point without a bar has one seed.
+
+    python scripts/benchmarks/draw_noise_scale.py --folder=docs/pictures
+"""
+
+import argparse
+import collections
+import dataclasses
+import functools
+import math
+import pathlib
+import tomllib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+from run_experiment import RESULTS, current, read_rows
+
+from trainer.reports.plots import Picture, line, png
+from trainer.sweep.seed_statistics import spread
+
+EXAMPLES = 20_000
+LAST = 3  # The loss at the end is the mean of so many epochs.
+
+
+@dataclasses.dataclass(frozen=True)
+class Runs:
+    """Runs that differ only in the seed: ε, B, m, the ghost batch size, and losses by epoch."""
+
+    rate: float
+    batch: int
+    momentum: float
+    ghost: int
+    losses: list[list[float]]
+
+    @property
+    def noise_scale(self) -> float:
+        """g = εN/(B(1−m)), rounded so that equal noise scales are equal numbers."""
+        return float(f"{self.rate * EXAMPLES / (self.batch * (1 - self.momentum)):.3g}")
+
+    def mean(self) -> list[float]:
+        """Returns the mean loss over the seeds, for each epoch."""
+        return [sum(each) / len(each) for each in zip(*self.losses, strict=True)]
+
+    def end(self) -> tuple[float, float]:
+        """Returns mean and deviation over the seeds of the loss in the last epochs."""
+        found = spread(sum(each[-LAST:]) / LAST for each in self.losses)
+        assert found
+        return found.mean, found.deviation or 0.0
+
+
+def value(flags: Iterable[str], name: str, default: float) -> float:
+    """Returns the number that the last flag `name` of a command line gives."""
+    given = [flag.partition("=")[2] for flag in flags if flag.startswith(f"--{name}=")]
+    return float(given[-1]) if given else default
+
+
+def runs(rows: Iterable[dict[str, Any]]) -> list[Runs]:
+    """Returns the runs of the rows, by point."""
+    by_point: dict[str, list[dict[str, Any]]] = collections.defaultdict(list)
+    for row in rows:
+        by_point[row["point"]].append(row)
+    found = []
+    for group in by_point.values():
+        of = functools.partial(value, group[0]["flags"])
+        losses = [[loss for _, loss in row["training_losses"]] for row in group]
+        sizes = int(of("base_batch_size", 128)), of("base_momentum", 0.9)
+        ghost = int(of("ghost_batch_size", 32))
+        found.append(Runs(of("base_learning_rate", 0.1), *sizes, ghost, losses))
+    return found
+
+
+def numbered(axis: Any) -> None:
+    """Gives a logarithmic axis plain numbers."""
+    axis.set_major_locator(LogLocator(subs=(1, 3)))
+    axis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def draw_curves(figure: Figure, *, found: list[Runs]) -> None:
+    """Draws losses against epochs, one colour for each noise scale."""
+    axes = figure.subplots()
+    scales = sorted({each.noise_scale for each in found})
+    for i, scale in enumerate(scales):
+        style, last = line(i), []
+        for each in found:
+            if each.noise_scale == scale:
+                losses = each.mean()
+                axes.plot(range(1, len(losses) + 1), losses, color=style.colour, lw=1)
+                last.append(losses[-1])
+        beside = {"textcoords": "offset points", "xytext": (6, -3), "fontsize": 8.5}
+        label = f"g {scale:,g}  (n = {len(last)})"
+        middle = sorted(last)[len(last) // 2]
+        axes.annotate(label, (len(losses), middle), color=style.colour, **beside)
+    axes.set_xlim(1, len(losses) * 1.25)
+    axes.set_xlabel("epoch")
+    axes.set_title("training loss")
+
+
+def draw_ends(figure: Figure, *, found: list[Runs]) -> None:
+    """Draws the loss at the end against g; colours tell batch sizes, and markers momenta."""
+    axes = figure.subplots()
+    batches = sorted({each.batch for each in found})
+    momenta = sorted({each.momentum for each in found})
+    for each in found:
+        loss, deviation = each.end()
+        axes.errorbar(
+            each.noise_scale * 1.06 ** (batches.index(each.batch) - 1),
+            loss,
+            yerr=deviation,
+            color=line(batches.index(each.batch)).colour,
+            marker="osv"[momenta.index(each.momentum)],
+            markersize=5,
+            linestyle="",
+            capsize=2.5,
+            label=f"B {each.batch}, m {each.momentum:g}",
+        )
+    axes.set_xscale("log")
+    numbered(axes.xaxis)
+    axes.set_xlabel("noise scale g = εN / (B(1 − m))")
+    axes.set_title("training loss of the last three epochs")
+
+
+def draw_batches(figure: Figure, *, found: list[Runs]) -> None:
+    """Draws the loss at the end against the batch size, a line for each noise scale."""
+    axes = figure.subplots()
+    for i, scale in enumerate(sorted({each.noise_scale for each in found}, reverse=True)):
+        points = sorted((each.batch, *each.end()) for each in found if each.noise_scale == scale)
+        batches, losses, deviations = zip(*points, strict=True)
+        style = line(i)
+        drawn = {"color": style.colour, "marker": "o", "markersize": 4, "capsize": 2.5}
+        axes.errorbar(batches, losses, yerr=deviations, linestyle=style.linestyle, **drawn)
+        beside = {"textcoords": "offset points", "xytext": (0, 8), "fontsize": 8.5}
+        axes.annotate(f"g {scale:,g}", (batches[0], losses[0]), color=style.colour, **beside)
+    axes.axvline(EXAMPLES / 10, color="#9a9a9a", lw=1)
+    place = {"transform": axes.get_xaxis_transform(), "va": "top", "fontsize": 8.5}
+    axes.text(EXAMPLES / 10 * 1.05, 0.98, "N/10", color="#666666", **place)
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.set_xlabel("batch size")
+    axes.set_title("training loss of the last three epochs")
+    limit(axes, found)
+
+
+def limit(axes: Axes, found: list[Runs]) -> None:
+    """Ends the axis of losses at that of a guess, log 10, or at the highest loss below it."""
+    highest = max(loss + deviation for loss, deviation in (each.end() for each in found))
+    axes.set_ylim(None, min(1.05 * highest, 1.05 * math.log(10)))
+
+
+def main() -> None:
+    """Reads the rows, and writes the pictures."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--folder", type=pathlib.Path, required=True, help="folder of PNG files")
+    folder = parser.parse_args().folder
+    experiment = tomllib.loads((RESULTS / "noise_scale.toml").read_text())
+    found = runs(current(experiment, read_rows(RESULTS / "noise_scale.jsonl")))
+    grid = [
+        each
+        for each in found
+        if each.rate in (0.025, 0.1, 0.4) and each.batch in (32, 128, 512) and each.ghost == 32
+    ]
+    # The noise scales of the reference and of a sixteenth of it, by linear scaling of the rate.
+    reference = next(
+        each.noise_scale
+        for each in grid
+        if (each.rate, each.batch, each.momentum) == (0.1, 128, 0.9)
+    )
+    scaled = [
+        each
+        for each in found
+        if each.momentum == 0.9
+        and (each.ghost == 32 or each.batch == 8)
+        and any(math.isclose(each.noise_scale, reference / k, rel_tol=0.01) for k in (1, 16))
+    ]
+    drawers: dict[str, tuple[Callable[..., None], list[Runs]]] = {
+        "noise_scale_curves": (draw_curves, grid),
+        "noise_scale_ends": (draw_ends, grid),
+        "noise_scale_batches": (draw_batches, scaled),
+    }
+    for name, (draw, shown) in drawers.items():
+        picture = Picture(name, "", "", functools.partial(draw, found=shown))
+        (folder / f"{name}.png").write_bytes(png(picture))
+
+
+if __name__ == "__main__":
+    main()
