@@ -6,6 +6,11 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
+import pytest
+
+from trainer.run_dir.metrics import read
+
 FLAGS = [
     *("--model=tests.support.models:tiny", "--train_split=train[:4000]", "--epochs=1"),
     *("--eval_split=test[:500]", "--micro_batch_size=128", "--strategy=one_device"),
@@ -33,6 +38,14 @@ def experiment(folder, *options, script="run_experiment.py"):
     )
 
 
+def mean_loss(folder, point):
+    """The mean over all training examples, from the points that the run logged."""
+    points = read(folder / "runs" / "small" / f"{point}_3" / "metrics.jsonl")
+    points = [each for each in points if each["split"] == "train"]
+    sizes = np.diff([0, *(each["position"] for each in points)])
+    return np.average([each["loss"] for each in points], weights=sizes)
+
+
 def test_it_runs_what_is_missing_appends_a_row_for_each_and_draws_them(tmp_path):
     results = tmp_path / "docs" / "results"
     results.mkdir(parents=True)
@@ -58,6 +71,8 @@ def test_it_runs_what_is_missing_appends_a_row_for_each_and_draws_them(tmp_path)
         ((seconds, top1),) = row["evaluations"]
         assert top1 == row["top1"]
         assert 0.9 * row["seconds"] < seconds < 1.1 * row["seconds"]
+        ((epoch, loss),) = row["training_losses"]
+        assert (epoch, loss) == (1.024, pytest.approx(mean_loss(tmp_path, row["point"]), abs=1e-5))
     assert rows[1]["plain"]["top1"] != rows[1]["ema"]["top1"]
     before = (results / "small.jsonl").read_text()
     again = experiment(tmp_path, "--table")
