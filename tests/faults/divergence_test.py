@@ -19,9 +19,13 @@ def test_the_newest_checkpoint_is_of_before(tmp_path):
     assert found, line
     update, position = map(int, found.groups())
     assert position == 128 * update
-    assert (
-        tmp_path / "run" / "diverged.txt"
-    ).read_text() == f"{line.partition(': ')[2]}\n{remedy}\n"
+    record = tmp_path / "run" / "diverged.txt"
+    assert record.read_text() == f"{line.partition(': ')[2]}\n{remedy}\n"
+    # A call that is refused before it trains does not remove the record.
+    replicas = ("--strategy=mirrored", "--virtual_devices=3")
+    refused = train(tmp_path / "run", *SHORT, OFTEN, *WILD, *replicas, status=2)
+    assert "3 replicas" in refused.stderr
+    assert record.exists()
     assert "with a lower learning rate or a longer --warmup_epochs" in remedy
     *_, newest = checkpoints(tmp_path / "run")
     assert 0 < int(newest.stem) < update

@@ -156,7 +156,7 @@ def _print(config: Config, found: _Plan) -> None:
     columns |= cost.columns(machines, examples) if machines else {}
     say(plan.uncertain(config) + plan.table(found.ramps, columns, width()))
     updates = found.values["total_updates"]
-    span = f"over {config.epochs:g} epochs"
+    span = f"over {config.epochs:g} epoch{'' if config.epochs == 1 else 's'}"
     if found.begin.position:
         first = found.begin.position / examples
         span = f"from epoch {first:.2f} to {config.epochs:g}, epochs"

@@ -180,8 +180,6 @@ def _train(
         # Importing TensorFlow takes four seconds, so the checks above come first.
         from trainer.training import run
 
-        if chief:
-            directory.forget_divergence(path)
         try:
             # The model of a range test is not used, so its confusion matrix is not shown.
             shown = None if config.anneal == "range_test" else _show_confusion(path, config)

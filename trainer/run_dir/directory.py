@@ -226,7 +226,7 @@ def _check_same(path: pathlib.Path, flagfile: str) -> None:
 
 
 def forget_divergence(path: pathlib.Path) -> None:
-    """Removes the record of a divergence in `path`, because the run resumes.
+    """Removes the record of a divergence in `path`, because the run trains again.
 
     Raises:
       NotRegularError: if a folder has the name of the record.

@@ -19,6 +19,7 @@ from trainer.distributed.worker import Worker
 from trainer.errors import NonFiniteLossError
 from trainer.run_dir import result as results
 from trainer.run_dir.checkpoints import digest
+from trainer.run_dir.directory import forget_divergence
 from trainer.run_dir.metrics import read
 from trainer.schedule import cost
 from trainer.schedule.averaging import evaluated_with
@@ -81,6 +82,8 @@ def train(
             return None
         with translate(driving.refusal(hosts.of(strategy))):
             run = set_up(config, path, bad, strategy, lanes, group)
+            if chief:
+                forget_divergence(path)
             last = _train(run, config, should_stop)
         if isinstance(last, StopReason):
             return last
