@@ -47,9 +47,9 @@ def test_a_plateau_grows_the_batch_and_the_last_ends_the_run(plateau):
     assert "annealing step 1 of 2, the noise scale is divided by 5" in first
     assert "annealing step 2 of 2" in second
     assert "after 2 annealing steps, the run ends" in last
-    assert f"{first}; batch 128 → 640, learning rate 0.1 → 0.1" in done.stdout
+    assert f"{first}; batch 32 → 160, learning rate 0.1 → 0.1" in done.stdout
     sizes = [point["batch_size"] for point in points(model_dir)]
-    assert sorted(set(sizes)) == [128, 640, 3200]
+    assert sorted(set(sizes)) == [32, 160, 800]
     assert sizes == sorted(sizes)
     assert result(model_dir)["epochs"] < 6
     assert result(model_dir)["traces"] == 1
@@ -76,7 +76,7 @@ def test_the_same_plateaus_by_the_rate(tmp_path):
     train(model_dir, *PLATEAU, "--anneal_with=hybrid", "--batch_anneals=1")
     assert len(decisions(model_dir)) == 3
     found = {(p["batch_size"], round(p["learning_rate"], 6)) for p in points(model_dir)}
-    assert found == {(128, 0.1), (640, 0.1), (640, 0.02)}
+    assert found == {(32, 0.1), (160, 0.1), (160, 0.02)}
 
 
 def test_what_a_controller_decides_by_is_learned(plateau):
@@ -86,7 +86,8 @@ def test_what_a_controller_decides_by_is_learned(plateau):
 
 MEASURED = [
     *SHORT,
-    *("--anneal=measured", "--anneal_epochs=", "--noise_horizon=2000", "--growth_threshold=1.5"),
+    *("--anneal=measured", "--anneal_epochs=", "--noise_horizon=500", "--growth_threshold=1.5"),
+    "--micro_batch_size=8",
 ]
 
 
@@ -111,9 +112,9 @@ def test_the_batch_follows_the_gradient_noise(measured):
     assert all(point["gradient_noise_scale"] > 0 for point in found)
     sizes = [point["batch_size"] for point in found]
     assert sizes == sorted(sizes)
-    assert max(sizes) > 128
+    assert max(sizes) > 32
     for point in found:
-        assert point["learning_rate"] == pytest.approx(0.1 * point["batch_size"] / 128)
+        assert point["learning_rate"] == pytest.approx(0.1 * point["batch_size"] / 32)
     assert result(model_dir)["traces"] == 1
 
 
@@ -129,8 +130,8 @@ def test_killed_in_the_midst_of_smoothing(measured, tmp_path):
 
 
 def test_the_micro_batch_is_part_of_what_is_learned(measured, tmp_path):
-    done = train(measured[0], *MEASURED, "--micro_batch_size=32", status=2)
-    assert "--micro_batch_size: 0 → 32" in done.stderr
+    done = train(measured[0], *MEASURED, "--micro_batch_size=16", status=2)
+    assert "--micro_batch_size: 8 → 16" in done.stderr
     # Two replicas take the same micro-batches, and so measure the same.
     train(tmp_path / "two", *MEASURED, "--virtual_devices=2")
     assert [p["batch_size"] for p in points(tmp_path / "two")] == [

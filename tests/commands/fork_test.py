@@ -56,7 +56,7 @@ def kill(process):
 def test_a_longer_fork_is_the_run_that_is_written_by_hand(parent, by_hand, tmp_path):
     output = fork(parent, tmp_path / "child", *LONGER).stdout
     assert (
-        f"begins with {parent.resolve()} at update 125, epoch 1.00: batch size 128, "
+        f"begins with {parent.resolve()} at update 125, epoch 1.00: batch size 32, "
         "learning rate 0.1, momentum 0.9, noise scale 125\n"
     ) in output
     assert "by a factor" not in output
@@ -89,12 +89,12 @@ def test_killed_it_goes_on_exactly_and_needs_the_parent_no_longer(parent, by_han
 
 def test_other_flags_change_what_they_name_alone(parent, tmp_path, capsys):
     """Another optimizer, no average, and a larger batch at equal noise scale."""
-    flags = ["--epochs=2", "--initial_batch_size=512", "--augment=none"]
+    flags = ["--epochs=2", "--initial_batch_size=128", "--augment=none"]
     output = fork(parent, tmp_path / "large", *flags).stdout
     assert (
-        "batch size 128 → 512, learning rate 0.1 → 0.4, momentum 0.9, noise scale 125\n" in output
+        "batch size 32 → 128, learning rate 0.1 → 0.4, momentum 0.9, noise scale 125\n" in output
     )
-    assert [p["batch_size"] for p in runs.points(tmp_path / "large")] == [512] * 4
+    assert [p["batch_size"] for p in runs.points(tmp_path / "large")] == [128] * 4
     assert runs.result(tmp_path / "large")["updates"] == 125 + 32
     status, out, _ = done(capsys, "plan", f"--fork_from={parent}@newest", *flags, "--format=json")
     plan = json.loads(out)
@@ -132,7 +132,7 @@ def test_an_average_that_a_fork_adds_begins_there(tmp_path):
     fork(child, grandchild, "--epochs=0.216")
     assert lineage.read(grandchild).average_start == begun
     # Of the last two parameters, by the formula of schedule/averaging.py for one more update.
-    weight = averaging.update_weights(0.99, 128, 128, [256])[0]
+    weight = averaging.update_weights(0.99, 32, 32, [64])[0]
     values = [parameters(run) for run in (child, grandchild)]
     for one, two, mean in zip(*values, parameters(grandchild, "averages"), strict=True):
         np.testing.assert_allclose(mean, one + weight * (two - one), rtol=1e-5, atol=1e-7)
@@ -146,7 +146,7 @@ def test_at_position_0_the_parameters_are_settled_and_the_clock_is_new(parent, t
     last = runs.result(parent)
     # At this rate, only the moving statistics change, and little.
     assert result["plain"]["loss"] == pytest.approx(last["plain"]["loss"], rel=0.02)
-    assert " 0.00       0       10    128" in output
+    assert " 0.00       0       10     32" in output
 
 
 def test_a_run_that_plateaus_ended_goes_on(tmp_path):
@@ -163,7 +163,7 @@ def test_a_run_that_plateaus_ended_goes_on(tmp_path):
 def test_layers_that_the_parent_froze_may_train(parent, tmp_path, pretrained):
     flags = [*runs.SHORT, *runs.CONSTANT, "--epochs=0.16", "--freeze=(?!dense)"]
     runs.train(tmp_path / "parent", *flags, *([f"--init_from={parent}"] if pretrained else []))
-    frozen, position = progress(tmp_path / "parent"), 20 * 128
+    frozen, position = progress(tmp_path / "parent"), 20 * 32
     assert (frozen["position"], frozen["statistics_starts"]) == (position, {})
     output = fork(tmp_path / "parent", tmp_path / "child", "--epochs=0.3", "--unfreeze_epochs=0.1")
     assert "the optimizer's slots are new, because --unfreeze_epochs was unset" in output.stdout
@@ -173,7 +173,7 @@ def test_layers_that_the_parent_froze_may_train(parent, tmp_path, pretrained):
     assert progress(tmp_path / "child")["statistics_starts"] == {"0": start}
     new = ["--unfreeze_epochs=0.01", "--fork_position=0", "--epochs=0.05"]
     fork(tmp_path / "parent", tmp_path / "new", *new)
-    start = None if pretrained else 256
+    start = None if pretrained else 64
     assert progress(tmp_path / "new")["statistics_starts"] == {"0": start}
 
 
@@ -192,7 +192,7 @@ def test_two_workers_begin_with_the_state_that_the_chief_reads(parent, by_hand, 
         (["--model=wide_resnet_10_1"], "--model=wide_resnet_10_1, but .* has --model=tests.suppo"),
         (["--seed=1"], "the order of the examples differs: --seed 0 → 1"),
         (["--sampling=balanced"], "differs: --sampling shuffled → balanced"),
-        (["--train_split=train[:15000]"], "the number of examples 16000 → 15000"),
+        (["--train_split=train[:3750]"], "the number of examples 4000 → 3750"),
         (["--epochs=1"], "is at epoch 1.00, and the run ends at epoch 1."),
         (["--anneal=range_test"], "cannot go on with or from a range test"),
         (["--init_from=imagenet"], "--init_from=imagenet both name the first parameters"),

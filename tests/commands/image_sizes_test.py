@@ -25,17 +25,17 @@ def test_it_trains_at_each_size_and_keeps_the_schedule(resized, uninterrupted):
     model_dir, printed = resized
     found = points(model_dir)
     assert [*dict.fromkeys(p["image_size"] for p in found)] == [14, 20, 28]
-    # 14 pixels up to 35% of 48,000 examples, and 28 from 80% on.
+    # 14 pixels up to 35% of 12,000 examples, and 28 from 80% on.
     for point in found:
         start = point["position"] - point["batch_size"]
-        wanted = 14 if start < 16_800 else 20 if start < 38_400 else 28
+        wanted = 14 if start < 4_200 else 20 if start < 9_600 else 28
         assert point["image_size"] == wanted
     for name in ("update", "position", "batch_size", "learning_rate"):
         ours, theirs = ({p[name] for p in points(run)} for run in (model_dir, uninterrupted[0]))
         assert theirs <= ours
     # Each size's last update is logged, so that no point is a mean over two sizes.
     last = [a for a, b in itertools.pairwise(found) if a["image_size"] != b["image_size"]]
-    for point, end in zip(last, (16_800, 38_400), strict=True):
+    for point, end in zip(last, (4_200, 9_600), strict=True):
         assert point["position"] - point["batch_size"] < end <= point["position"]
     assert all("image_size" not in p for p in points(uninterrupted[0]))
     assert result(model_dir)["traces"] == 3
@@ -55,7 +55,7 @@ def test_killed_at_any_size_and_resumed_it_learns_the_same(resized, tmp_path):
 
 
 def test_replicas_and_micro_batches_change_nothing(resized, tmp_path):
-    flags = ["--virtual_devices=2", "--micro_batch_size=32"]
+    flags = ["--virtual_devices=2", "--micro_batch_size=8"]
     train(tmp_path / "run", *SIZES, *flags)
     ours, theirs = (
         {p["update"]: p["loss"] for p in points(run)} for run in (tmp_path / "run", resized[0])
@@ -69,7 +69,7 @@ def test_replicas_and_micro_batches_change_nothing(resized, tmp_path):
 
 def test_evaluation_and_export_have_the_size_of_evaluations(capsys, tmp_path):
     model_dir = tmp_path / "run"
-    flags = ["--epochs=0.2", "--image_size=20", "--eval_image_size=24", "--micro_batch_size=128"]
+    flags = ["--epochs=0.2", "--image_size=20", "--eval_image_size=24", "--micro_batch_size=32"]
     status, out, error = done(
         capsys, "train", *SHORT, "--anneal=constant", "--anneal_epochs=", *flags,
         f"--model_dir={model_dir}",

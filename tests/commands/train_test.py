@@ -12,7 +12,7 @@ def test_a_growing_run(uninterrupted):
     model_dir, done = uninterrupted
     found = result(model_dir)
     assert found["updates"] == 150 + 23 + 5
-    assert found["position"] == 150 * 128 + 23 * 640 + 5 * 3200
+    assert found["position"] == 150 * 32 + 23 * 160 + 5 * 800
     assert found["traces"] == 1  # three batch sizes, one micro-batch shape
     assert found["resumes"] == 0
     assert found["examples_per_second"] > 0
@@ -27,21 +27,21 @@ def test_a_growing_run(uninterrupted):
     assert points(model_dir, "eval")[-1]["update"] == found["updates"]
     loading, read, training, _, evaluation, header, *_, last = done.stdout.splitlines()
     assert loading == "loading TensorFlow"
-    assert read == "reading fashion_mnist train[:16000]"
+    assert read == "reading fashion_mnist train[:4000]"
     best = max(points(model_dir, "eval"), key=lambda point: point["top1"])
     assert f"update {best['update']}" in last or best["update"] == found["updates"]
     assert last.endswith(
         f"; python -m trainer export --model_dir={model_dir} --checkpoint=best writes its model"
     )
-    assert training.startswith("train[:16000]: 16,000 images, 10 classes (")
+    assert training.startswith("train[:4000]: 4,000 images, 10 classes (")
     assert evaluation.startswith("test[:1000]: 1,000 images, 10 classes (")
     assert header.split() == [
         *("epoch", "update", "updates", "batch", "learning", "rate"),
         *("momentum", "noise", "scale", "layout"),
     ]
-    assert "noise scale is not measured at batch 128, which is one micro-batch" in done.stdout
+    assert "noise scale is not measured at batch 32, which is one micro-batch" in done.stdout
     measured = {p["batch_size"] for p in points(model_dir) if "gradient_noise_scale" in p}
-    assert measured == {640, 3200}
+    assert measured == {160, 800}
 
 
 def test_tensorboard_shows_flags_augmented_pictures_and_confusions(uninterrupted):
@@ -79,8 +79,8 @@ def test_another_run_in_its_place_is_refused(uninterrupted):
 
 def test_a_wrong_start_can_be_corrected_in_its_place(tmp_path):
     flags = [*SHORT, "--epochs=0.1"]
-    train(tmp_path / "run", *flags, "--initial_batch_size=100", status=2)
-    train(tmp_path / "run", *flags, "--initial_batch_size=128")
+    train(tmp_path / "run", *flags, "--initial_batch_size=25", status=2)
+    train(tmp_path / "run", *flags, "--initial_batch_size=32")
 
 
 def test_a_last_update_that_diverges_is_no_result(tmp_path):
@@ -120,14 +120,14 @@ def test_an_evaluation_where_the_run_goes_on_is_logged_once(tmp_path):
 
 
 def test_the_layout_changes_nothing(tmp_path):
-    flags = [*SHORT, "--epochs=1", "--initial_batch_size=512", "--max_batch_size=1536"]
+    flags = [*SHORT, "--epochs=1", "--initial_batch_size=128", "--max_batch_size=384"]
     runs = {}
-    for devices, micro_batch in ((1, 64), (2, 128), (4, 32)):
+    for devices, micro_batch in ((1, 16), (2, 32), (4, 8)):
         model_dir = tmp_path / f"{devices}-{micro_batch}"
         layout = (f"--virtual_devices={devices}", f"--micro_batch_size={micro_batch}")
         train(model_dir, *flags, *layout, "--log_every_updates=1")
         runs[devices] = points(model_dir)
-    assert [p["batch_size"] for p in runs[1]] == [512] * 13 + [1536] * 7
+    assert [p["batch_size"] for p in runs[1]] == [128] * 13 + [384] * 7
     for devices in (2, 4):
         for ours, theirs in zip(runs[devices], runs[1], strict=True):
             assert ours["position"] == theirs["position"]
@@ -139,7 +139,7 @@ def test_a_diverging_run_stops(tmp_path):
     wild = ("--base_learning_rate=1e30", "--epochs=1")
     done = train(tmp_path / "wild", *SHORT, *wild, status=3)
     assert "update " in done.stderr
-    assert "learning rate 1e+30 and batch size 128" in done.stderr
+    assert "learning rate 1e+30 and batch size 32" in done.stderr
 
 
 def test_accuracy_of_a_short_real_run(tmp_path):

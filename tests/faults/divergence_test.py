@@ -14,11 +14,11 @@ def test_the_newest_checkpoint_is_of_before(tmp_path):
     done = train(tmp_path / "run", *SHORT, OFTEN, *WILD, status=3)
     line, remedy = done.stderr.splitlines()[-2:]
     found = re.search(
-        r"update (\d+), position (\d+), with learning rate [\d.e+]+ and batch size 128", line
+        r"update (\d+), position (\d+), with learning rate [\d.e+]+ and batch size 32", line
     )
     assert found, line
     update, position = map(int, found.groups())
-    assert position == 128 * update
+    assert position == 32 * update
     record = tmp_path / "run" / "diverged.txt"
     assert record.read_text() == f"{line.partition(': ')[2]}\n{remedy}\n"
     # A call that is refused before it trains does not remove the record.

@@ -22,7 +22,7 @@ def one(tmp_path_factory):
 
 
 def test_one_four_two_replicas(one, tmp_path):
-    """Resumes with a growth in each part: B 128 → 640 at 1.2 epochs, → 3,200 at 2.1."""
+    """Resumes with a growth in each part: B 32 → 160 at 1.2 epochs, → 800 at 2.1."""
     model_dir = tmp_path / "run"
     for replicas, until in ((1, 0.7), (4, 1.5), (2, 4)):
         layout = (f"--virtual_devices={replicas}", f"--stop_at_epoch={until}")
@@ -37,16 +37,16 @@ def test_one_four_two_replicas(one, tmp_path):
 def test_replicas_that_cannot_share_the_batches(tmp_path):
     train(tmp_path / "run", *SHORT, "--stop_at_epoch=0.1")
     done = train(tmp_path / "run", *SHORT, "--virtual_devices=3", status=2)
-    # Of 128 = 4 and 3,200 = 100 ghost batches.
+    # Of 32 = 4 and 800 = 100 ghost batches.
     assert "or one of 1, 2, 4 replicas" in done.stderr
     train(tmp_path / "run", *SHORT, "--virtual_devices=4", "--stop_at_epoch=0.2")
 
 
 def test_every_example_once_an_epoch(tmp_path):
     """Counted where the gradient is made, over kills, growths and changes of replicas."""
-    dataset, split, examples = "fashion_mnist", "train[:15013]", 15013  # no batch divides it
+    dataset, split, examples = "fashion_mnist", "train[:3753]", 3753  # no batch divides it
     model_dir, counts = tmp_path / "run", []
-    # 141 updates of 128, 22 of 640 and 5 of 3,200; killed once these are saved.
+    # 141 updates of 32, 22 of 160 and 5 of 800; killed once these are saved.
     for replicas, least in ((1, 30), (4, 70), (2, 110), (4, 141), (1, None)):
         file = tmp_path / f"part-{len(counts)}"
         flags = [*SHORT, OFTEN, "--augment=none", f"--train_split={split}"]
@@ -59,7 +59,7 @@ def test_every_example_once_an_epoch(tmp_path):
             kill_after(process, model_dir, least)
         counts.append(counted(file))
     end = result(model_dir)["position"]
-    assert end == 141 * 128 + 22 * 640 + 5 * 3200
+    assert end == 141 * 32 + 22 * 160 + 5 * 800
     starts = [min(count) for count in counts]
     assert starts == sorted(set(starts))
     assert starts[0] == 0

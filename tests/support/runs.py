@@ -13,17 +13,20 @@ import pytest
 from tests.support.forked_process import starts_of_their_own
 from trainer.run_dir.metrics import read
 
-# 128 → 640 → 3,200 in a few seconds.
+# 32 → 160 → 800 in a few seconds.
 SHORT = [
     "--model=tests.support.models:tiny",
     "--augment=medium",
-    "--train_split=train[:16000]",
+    "--train_split=train[:4000]",
     "--eval_split=test[:1000]",
     "--epochs=3",
+    "--base_batch_size=32",
+    "--ghost_batch_size=8",
+    "--micro_batch_size=32",
     "--anneal=step",
     "--anneal_epochs=40%,70%",
     "--anneal_with=batch_size",
-    "--max_batch_size=3200",
+    "--max_batch_size=800",
     "--deterministic",
     "--log_every_updates=10",
 ]

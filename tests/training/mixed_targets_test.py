@@ -138,12 +138,12 @@ def test_lanes_hold_whole_ghost_batches_without_batch_norm_too(cpus, b, lanes, w
 
 FLAGS = [
     *runs.SHORT,
-    "--train_split=train[:6400]",
+    "--train_split=train[:1600]",
     "--augment=medium,mixup,cutmix",
     "--loss=sigmoid",
     "--sigmoid_threshold=0.2",
     "--epochs=4",
-    "--max_batch_size=640",
+    "--max_batch_size=160",
 ]
 
 

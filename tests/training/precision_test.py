@@ -89,7 +89,7 @@ def test_a_process_of_its_own_sees_the_same_machine(monkeypatch):
 
 def test_a_run_in_bfloat16_goes_on_where_float32_is_the_choice(tmp_path):
     """--deterministic chooses float32 for a new run, and does not for one that began."""
-    short = [*SHORT, "--micro_batch_size=128"]
+    short = [*SHORT, "--micro_batch_size=32"]
     half, whole, single = (tmp_path / name for name in ("half", "whole", "single"))
     train(half, *short, "--precision=bfloat16", "--stop_at_epoch=1")
     resumed = train(half, *short, "--precision=auto")

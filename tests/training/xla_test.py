@@ -206,7 +206,7 @@ def test_xla_is_not_chosen_for_a_cpu(cpus, flag, deterministic, expected):
 
 
 def test_a_killed_run_goes_on_exactly_with_xla(tmp_path):
-    short = [*SHORT, "--xla=on", "--micro_batch_size=128", "--checkpoint_minutes=0.001"]
+    short = [*SHORT, "--xla=on", "--micro_batch_size=32", "--checkpoint_minutes=0.001"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     train(whole, *short)
     kill_after(started(killed, *short), killed, 60)
