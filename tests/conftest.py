@@ -99,7 +99,7 @@ def bucket_server(request):
 def place(bucket_server, monkeypatch):
     """An empty folder in a bucket, behind a proxy; this process finds its server."""
     proxy = bucket_servers.Proxy(*bucket_server)
-    found = bucket_servers.Place(bucket_server[0], proxy, f"runs/{secrets.token_hex(4)}")
+    found = bucket_servers.Place(bucket_server[0], proxy, f"runs-{secrets.token_hex(4)}/one")
     for name, value in found.environment.items():
         monkeypatch.setenv(name, value)
     yield found
