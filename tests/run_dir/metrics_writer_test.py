@@ -75,8 +75,9 @@ def test_a_resumed_run_neither_repeats_nor_lacks_a_point(tmp_path):
 @pytest.mark.parametrize("evaluated", [False, True])
 def test_an_evaluation_that_the_checkpoint_lacks_is_dropped(tmp_path, evaluated):
     """A signal saved update 40 without its evaluation; a kill followed the resumed evaluation."""
-    log(tmp_path, [20, 30, 40])
+    killed = log(tmp_path, [20, 30, 40])  # A kill does not close it.
     MetricsWriter(tmp_path, update=40, evaluated=evaluated).close()
+    killed.close()
     points = [(point["split"], point["update"]) for point in read(tmp_path / "metrics.jsonl")]
     assert [update for split, update in points if split == "train"] == [20, 30, 40]
     assert [update for split, update in points if split == "eval"] == [20, 40][: 1 + evaluated]
