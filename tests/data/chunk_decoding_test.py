@@ -16,6 +16,7 @@ from tests.support.encoded_folders import (
     take,
     write_folder,
 )
+from tests.support.encoded_images import encoded
 from trainer.config import augment_list
 from trainer.data.bad_examples import BadExamples
 from trainer.data.chunk_decoding import threads
@@ -101,13 +102,22 @@ def test_streamed_images_are_mixed_after_bad_ones_are_replaced(folder, pair, aug
             np.testing.assert_array_equal(found, wanted)
 
 
+def shaded(number):
+    """A PNG file whose red is its number, and whose other colours tell where a crop was."""
+    across, down = np.meshgrid(np.arange(30) * 8, np.arange(20) * 12)
+    pixels = np.stack([np.full_like(across, 3 * number), across, down], axis=-1)
+    return encoded(pixels.astype(np.uint8), "PNG")
+
+
 def test_crops_depend_only_on_positions_and_start_anywhere_at_once(folder):
-    source = load(folder(50), "train", None, SIZE, augment="imagenet")
+    pictures = {number: shaded(number) for number in range(50)}
+    source = load(folder(50, pictures), "train", None, SIZE, augment="imagenet")
     start = 10**15 + 3
     whole, labels = take(source, 48, position=start, micro_batch_size=48, augment="imagenet")
     indices = example_indices(range(start, start + 48), 50, SEED)
     expected = [numbers_of(source)[i] for i in indices]
-    np.testing.assert_array_equal(numbers(whole), expected)
+    np.testing.assert_array_equal(numbers(whole[..., :1]), expected)
+    assert len({image[..., 1:].tobytes() for image in whole}) == 48
     np.testing.assert_array_equal(labels, [number >= 25 for number in expected])
     again = take(source, 48, position=start, micro_batch_size=1, augment="imagenet")
     np.testing.assert_array_equal(again[0], whole)
