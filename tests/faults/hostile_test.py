@@ -152,22 +152,26 @@ def test_sweep_names_damaged_points_in_its_table(capsys, tmp_path):
     assert error.count("is left out") == len(hostile)
 
 
-@pytest.mark.parametrize("what", EVERY)
-def test_sweep_begins_a_damaged_list_of_its_points_anew(capsys, tmp_path, what):
-    write(tmp_path / "seed=0", "--seed=0")
-    put(tmp_path / "sweep.json", what)
-    status, out, error = done(
-        capsys, "sweep", "--sweep=seed=0", "--epochs=2", f"--model_dir={tmp_path}"
-    )
-    assert (status, error) == (0, "")
-    message, _, table = out.partition("\n1 of 1 points are finished\n")
-    two_lines(message, f"{tmp_path}/sweep.json", "damaged-sweep.json")
-    assert "best: top1 0.8000" in table
-    assert outcomes.read(tmp_path)["seed=0"].status == 0
-    put(tmp_path / "sweep.json", what)
+def test_sweep_begins_a_damaged_list_of_its_points_anew(capsys, tmp_path):
+    """A report on all of these sweeps names each list that is damaged again."""
+    folders = [tmp_path / what for what in EVERY]
+    for folder in folders:
+        write(folder / "seed=0", "--seed=0")
+        put(folder / "sweep.json", folder.name)
+        status, out, error = done(
+            capsys, "sweep", "--sweep=seed=0", "--epochs=2", f"--model_dir={folder}"
+        )
+        assert (status, error) == (0, ""), folder
+        message, _, table = out.partition("\n1 of 1 points are finished\n")
+        two_lines(message, f"{folder}/sweep.json", "damaged-sweep.json")
+        assert "best: top1 0.8000" in table
+        assert outcomes.read(folder)["seed=0"].status == 0
+        put(folder / "sweep.json", folder.name)
     page = tmp_path / "report.html"
-    status, _, error = done(capsys, "report", str(tmp_path), f"--output={page}")
-    assert (status, error.count(f"crescendo report: {tmp_path}/sweep.json ")) == (0, 1)
+    status, _, error = done(capsys, "report", *map(str, folders), f"--output={page}")
+    assert status == 0
+    for folder in folders:
+        assert error.count(f"crescendo report: {folder}/sweep.json ") == 1
 
 
 @pytest.mark.parametrize("name", ["folder", "flags", "status", "reason"])
