@@ -44,7 +44,7 @@ WRONG = [
 def test_wrong_input(capsys, tmp_path, arguments, message):
     model_dir = tmp_path / "run"
     whole = "--train_examples=5" in arguments or arguments[0] == "help"
-    few = [] if whole else ["--train_split=train[:16000]"]
+    few = [] if whole else ["--train_split=train[:2000]", "--eval_split=test[:500]"]
     command = [arguments[0]] if not arguments[0].startswith("-") else []
     flags = arguments[len(command) :]
     status, _, error = done(capsys, *command, *few, *flags, f"--model_dir={model_dir}")
