@@ -1,5 +1,6 @@
 """A batch of encoded pictures is decoded as an evaluation decodes the same files."""
 
+import functools
 import io
 
 import numpy as np
@@ -35,6 +36,13 @@ PICTURES = [
 ]
 
 
+@functools.cache
+def traced(shape, augment):
+    """Returns a decoder that is traced once, for any number of pictures."""
+    batch = tf.TensorSpec([None], tf.string)
+    return tf.function(decoder(shape, augment, MOST), input_signature=[batch], autograph=False)
+
+
 @pytest.mark.parametrize("augment", ["none", "imagenet"])
 @pytest.mark.parametrize("shape", [(24, 24, 3), (17, 29, 1)])
 def test_images_equal_those_of_an_evaluation(tmp_path, shape, augment):
@@ -46,18 +54,9 @@ def test_images_equal_those_of_an_evaluation(tmp_path, shape, augment):
     bad = BadExamples(skip=False)
     batches = pipeline.evaluation(source, batch_size=13, shards=1, augment=augment, bad=bad)
     ((expected, _, _),) = batches
-    decode = tf.function(decoder(shape, augment, MOST), autograph=False)
+    decode = traced(shape, augment)
     np.testing.assert_array_equal(decode(tf.constant(PICTURES)), expected)
     assert decode(tf.constant([], tf.string)).shape == (0, *shape)
-
-
-@pytest.fixture(scope="module")
-def decoders():
-    """Returns traced decoders by augmentation."""
-    return {
-        augment: tf.function(decoder((24, 24, 3), augment, MOST), autograph=False)
-        for augment in ("none", "imagenet")
-    }
 
 
 @pytest.mark.parametrize("augment", ["none", "imagenet"])
@@ -73,13 +72,13 @@ def decoders():
     ],
     ids=["gif", "webp", "empty", "cut", "large jpeg", "large png"],
 )
-def test_what_cannot_be_decoded_is_an_error(decoders, data, message, augment):
+def test_what_cannot_be_decoded_is_an_error(data, message, augment):
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
-        decoders[augment](tf.constant([PICTURES[0], data]))
+        traced((24, 24, 3), augment)(tf.constant([PICTURES[0], data]))
 
 
-def test_the_graph_calls_no_python(decoders):
-    graph = decoders["none"].get_concrete_function(tf.TensorSpec([None], tf.string)).graph
+def test_the_graph_calls_no_python():
+    graph = traced((24, 24, 3), "none").get_concrete_function().graph
     definition = graph.as_graph_def()
     bodies = [definition.node, *(each.node_def for each in definition.library.function)]
     operations = {node.op for body in bodies for node in body}
