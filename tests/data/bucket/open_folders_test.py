@@ -1,5 +1,6 @@
 """Datasets in buckets: the same examples as on the disk, by any way of reading them."""
 
+import functools
 import http.client
 import os
 import pathlib
@@ -62,6 +63,19 @@ def read(dataset, split, data_dir, augment, bad=None):
     return [np.concatenate(each) for each in list(zip(*found, strict=True))[:2]]
 
 
+@pytest.fixture(scope="module")
+def on_disk(sets):
+    """on_disk(kind, augment, split) → what `read` returns for a set on the disk."""
+
+    @functools.cache
+    def expected(kind, augment, split="train"):
+        if kind == "photographs":
+            return read(f"image_folder:{sets / kind}", split, None, augment)
+        return read("colour", split, str(sets / kind), augment)
+
+    return expected
+
+
 def assert_same(found, expected):
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -77,9 +91,9 @@ STREAMED = "imagenet"  # Examples stay encoded, and are read by index.
 @pytest.mark.parametrize(
     ("bucket_server", "augment"), [("gs", "flip"), ("s3", STREAMED)], indirect=["bucket_server"]
 )
-def test_records_equal_those_on_the_disk(place, sets, machine, augment, logged):
+def test_records_equal_those_on_the_disk(place, sets, on_disk, machine, augment, logged):
     upload(place, sets / "records")
-    expected = read("colour", "train", str(sets / "records"), augment)
+    expected = on_disk("records", augment)
     assert_same(read("colour", "train", place.url, augment), expected)
     assert f"listing {place.url}/colour" in logged
     fetching = f" of colour train, 655.4 kB, from {place.url}/colour to "
@@ -87,10 +101,10 @@ def test_records_equal_those_on_the_disk(place, sets, machine, augment, logged):
 
 
 def test_records_are_read_in_parts_until_their_files_arrive(
-    place, sets, machine, logged, monkeypatch
+    place, sets, on_disk, machine, logged, monkeypatch
 ):
     upload(place, sets / "records")
-    expected = read("colour", "train", str(sets / "records"), STREAMED)
+    expected = on_disk("records", STREAMED)
     # The fetching of whole files fails, and is soon given up.
     monkeypatch.setattr(listed_objects, "_PATIENCE", 6.0)
     monkeypatch.setitem(client._RETRIES, "max_retries", 0)
@@ -113,9 +127,9 @@ def test_records_are_read_in_parts_until_their_files_arrive(
 
 
 @GOOGLE
-def test_tfrecords_are_fetched_whole(place, sets, machine, logged):
+def test_tfrecords_are_fetched_whole(place, sets, on_disk, machine, logged):
     upload(place, sets / "tfrecords")
-    expected = read("colour", "train", str(sets / "tfrecords"), "flip")
+    expected = on_disk("tfrecords", "flip")
     assert_same(read("colour", "train", place.url, "flip"), expected)
     before = len(place.proxy.requests)
     machine()  # A second process on this machine.
@@ -127,10 +141,10 @@ def test_tfrecords_are_fetched_whole(place, sets, machine, logged):
 @pytest.mark.parametrize(
     ("bucket_server", "augment"), [("s3", "flip"), ("gs", STREAMED)], indirect=["bucket_server"]
 )
-def test_photographs_equal_those_on_the_disk(place, sets, machine, augment, logged):
+def test_photographs_equal_those_on_the_disk(place, sets, on_disk, machine, augment, logged):
     upload(place, sets / "photographs")
     for split in ("train[:50%]", "train[50%:]+val"):
-        expected = read(f"image_folder:{sets / 'photographs'}", split, None, augment)
+        expected = on_disk("photographs", augment, split)
         assert_same(read(f"image_folder:{place.url}", split, None, augment), expected)
 
 
@@ -166,9 +180,9 @@ def test_a_bucket_that_goes_away_ends_the_reading_with_its_own_error(
 
 
 @GOOGLE
-def test_a_damaged_local_file_is_read_from_the_bucket(place, sets, machine, logged):
+def test_a_damaged_local_file_is_read_from_the_bucket(place, sets, on_disk, machine, logged):
     upload(place, sets / "records")
-    expected = read("colour", "train", str(sets / "records"), STREAMED)
+    expected = on_disk("records", STREAMED)
     cache = machine()
     sources.load("colour", "train", place.url, 8)  # Into memory: fetches all files.
     for path in cache.rglob("*-train*-of-*"):
@@ -183,10 +197,10 @@ def test_a_damaged_local_file_is_read_from_the_bucket(place, sets, machine, logg
 
 
 @S3
-def test_pictures_that_the_disk_damaged_are_fetched_again(place, sets, machine, logged):
+def test_pictures_that_the_disk_damaged_are_fetched_again(place, sets, on_disk, machine, logged):
     upload(place, sets / "photographs")
     dataset = f"image_folder:{place.url}"
-    expected = read(f"image_folder:{sets / 'photographs'}", "train", None, STREAMED)
+    expected = on_disk("photographs", STREAMED)
     folder = open_folders.of(f"{open_folders.local_images(place.url)}/x")
     damaged = [str(folder.path / f"train/{n % 2}/{n}.jpg") for n in (3, 10)]
     folder.bring(damaged)
@@ -264,7 +278,7 @@ def test_what_is_not_in_the_bucket_is_named(place, sets, machine):
 
 def test_without_a_bucket_no_client_is_imported(sets):
     program = (
-        "import sys; from trainer.data import sources; "
+        "import sys, trainer.main, trainer.commands.train; from trainer.data import sources; "
         f"sources.load('colour', 'train', {str(sets / 'records')!r}, 8); "
         "assert not {'obstore', 'zstandard'} & {*sys.modules}; import os; os._exit(0)"
     )
