@@ -106,8 +106,13 @@ def test_thirty_runs_of_a_sweep_one_damaged_one_late_one_begun(capsys, tmp_path)
 
 
 def test_pictures_beside_the_page_and_paths_behind_flags(capsys, tmp_path):
-    write(tmp_path / "a")
-    _, out, _ = report(capsys, tmp_path, "--pictures", tmp_path / "a")
+    """The names of runs are no formulas, neither in the page nor in the pictures."""
+    write(tmp_path / "runs" / "a")
+    write(tmp_path / "runs" / "$a^$", "--anneal=cosine")
+    write_range_test(tmp_path / "runs" / "$b_$")
+    page, out, _ = report(capsys, tmp_path, "--pictures", tmp_path / "runs")
+    assert page.cells.count("$a^$") == 2
+    assert "in $b_$." in page.images[-1]["alt"]
     pngs = sorted((tmp_path / "report").iterdir())
     assert f"{len(pngs)} figures" in out
     assert {png.read_bytes()[:4] for png in pngs} == {b"\x89PNG"}
@@ -131,29 +136,16 @@ def write_range_test(folder, lines=16):
     (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(point)}\n" for point in points))
 
 
-def test_a_range_test_is_no_condition(capsys, tmp_path):
-    write(tmp_path / "runs" / "a")
-    write_range_test(tmp_path / "runs" / "range")
-    page, _, _ = report(capsys, tmp_path, tmp_path / "runs")
-    assert "Learning rate range tests" in page.titles
-    assert "2 runs, 1 condition<" in page.text
-    assert re.search("Suggested learning rates: 0.00[0-9]+ to 16", page.images[-1]["alt"])
-
-
-def test_names_break_at_their_words_and_numbers_do_not(capsys, tmp_path):
+def test_a_range_test_is_no_condition_and_names_alone_break(capsys, tmp_path):
+    """Names break at their words, and numbers do not break."""
     write(tmp_path / "runs" / "one_run", updates=1200)
+    write_range_test(tmp_path / "runs" / "range")
     page, _, _ = report(capsys, tmp_path, tmp_path / "runs")
     assert "one_<wbr>run</th>" in page.text
     assert page.text.count("<td>1,200</td>") == 2
-
-
-def test_names_are_no_formulas(capsys, tmp_path):
-    write(tmp_path / "runs" / "a")
-    write(tmp_path / "runs" / "$a^$", "--anneal=cosine")
-    write_range_test(tmp_path / "runs" / "$b_$")
-    page, _, _ = report(capsys, tmp_path, "--pictures", tmp_path / "runs")
-    assert page.cells.count("$a^$") == 2
-    assert "in $b_$." in page.images[-1]["alt"]
+    assert "Learning rate range tests" in page.titles
+    assert "2 runs, 1 condition<" in page.text
+    assert re.search("Suggested learning rates: 0.00[0-9]+ to 16", page.images[-1]["alt"])
 
 
 def test_a_run_that_diverged_at_once_is_compared(capsys, tmp_path):

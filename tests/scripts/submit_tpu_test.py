@@ -16,9 +16,11 @@ from tests.support.tpu_job import JOB, RECIPE
 
 def test_a_job_trains_copies_and_fetches(cloud):
     cloud.python = str(cloud.folder / "submitter")
-    output = cloud.submit("--spot", "--fetch", "--label_smoothing=0.1", status=0)
+    network = ["--network=mine", "--subnetwork=part"]
+    output = cloud.submit("--spot", *network, "--fetch", "--label_smoothing=0.1", status=0)
     (create,) = cloud.calls_with("queued-resources create")
     assert "--spot" in create
+    assert "--network=mine --subnetwork=part" in create
     assert "--runtime-version=v2-alpha-tpuv5-lite" in create
     (trained,) = cloud.lines("trained")
     assert trained.startswith(f"-m trainer train {' '.join(RECIPE)} --label_smoothing=0.1")
@@ -33,17 +35,6 @@ def test_a_job_trains_copies_and_fetches(cloud):
     plan, fetch = cloud.lines("python_calls")
     assert plan.startswith("-m trainer plan")
     assert fetch == f"-m trainer fetch {url} --local_dir=runs/job"
-
-
-def test_on_demand_is_not_spot(cloud):
-    cloud.submit(status=0)
-    assert "spot" not in cloud.calls_with("queued-resources create")[0]
-    assert "network" not in cloud.calls_with("queued-resources create")[0]
-
-
-def test_a_tpu_has_the_network_that_is_named(cloud):
-    cloud.submit("--network=mine", "--subnetwork=part", status=0)
-    assert "--network=mine --subnetwork=part" in cloud.calls_with("queued-resources create")[0]
 
 
 def test_dry_run_prints_the_commands_of_a_run(cloud):
@@ -94,8 +85,12 @@ def test_preemption_before_training_counts_as_a_start(cloud):
 
 
 def test_stopped_and_lost_runs_start_again_on_the_same_tpu(cloud):
+    """A TPU on demand, which is not spot, in the default network."""
     cloud.set_plays("75", "76", "0")
     assert "update 300, then 0" in cloud.submit(status=0)
+    (create,) = cloud.calls_with("queued-resources create")
+    assert "spot" not in create
+    assert "network" not in create
     assert len(cloud.lines("made")) == len(cloud.calls_with("tpu_worker.sh install")) == 1
 
 
