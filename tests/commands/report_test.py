@@ -106,7 +106,7 @@ def test_thirty_runs_of_a_sweep_one_damaged_one_late_one_begun(capsys, tmp_path)
 
 
 def test_pictures_beside_the_page_and_paths_behind_flags(capsys, tmp_path):
-    """The names of runs are no formulas, neither in the page nor in the pictures."""
+    """Dollar signs in the names of runs stay, in the page and in the pictures."""
     write(tmp_path / "runs" / "a")
     write(tmp_path / "runs" / "$a^$", "--anneal=cosine")
     write_range_test(tmp_path / "runs" / "$b_$")
