@@ -45,6 +45,18 @@ def tiny(*, ghost=None, dropout=0.0, regularizer=None):
     return model
 
 
+def dense():
+    """A kernel and biases, for what another model would not change."""
+    keras.utils.set_random_seed(3)
+    layers = [keras.layers.Rescaling(1 / 64, -2), keras.layers.Flatten(), keras.layers.Dense(3)]
+    return keras.Sequential([keras.Input((6, 6, 1), dtype="uint8"), *layers])
+
+
+def devices():
+    """Names of the logical CPU devices, for fixtures of a module."""
+    return [device.name for device in tf.config.list_logical_devices("CPU")]
+
+
 def strategy_of(cpus, replicas):
     if replicas == 1:
         return tf.distribute.OneDeviceStrategy(cpus[0])
