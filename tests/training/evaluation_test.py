@@ -20,8 +20,14 @@ def never():
     return False
 
 
-@pytest.mark.parametrize(("replicas", "lanes"), [(1, 1), (1, 2), (2, 3), (4, 1)])
-@pytest.mark.parametrize("examples", [1, 249, 251, 1500, 1777])
+# Less than a batch, a batch less or more one (of 125 a lane), full batches, and an incomplete last.
+@pytest.mark.parametrize(
+    ("replicas", "lanes", "examples"),
+    [
+        *((1, 1, 1), (1, 1, 1500), (1, 1, 1777), (1, 2, 249), (1, 2, 251), (1, 2, 1500)),
+        *((2, 3, 1), (2, 3, 1500), (2, 3, 1777), (4, 1, 1), (4, 1, 249), (4, 1, 251), (4, 1, 1777)),
+    ],
+)
 def test_every_example_counts_once(cpus, replicas, lanes, examples):
     pixels = RNG.integers(0, 256, (examples, 3, 3, 1), np.uint8)
     labels = RNG.integers(0, 7, examples)

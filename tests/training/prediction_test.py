@@ -33,8 +33,14 @@ def pictures(tmp_path_factory):
     return paths, pixels
 
 
-@pytest.mark.parametrize(("replicas", "lanes"), [(1, 1), (1, 2), (3, 2), (4, 1)])
-@pytest.mark.parametrize("count", [1, 2, 5, 251, 520])
+# Fewer pictures than lanes or replicas, one batch, and several, of which the last is not full.
+@pytest.mark.parametrize(
+    ("replicas", "lanes", "count"),
+    [
+        *((1, 1, 1), (1, 1, 251), (1, 2, 1), (1, 2, 5), (1, 2, 520)),
+        *((3, 2, 2), (3, 2, 5), (3, 2, 251), (4, 1, 1), (4, 1, 251), (4, 1, 520)),
+    ],
+)
 def test_predictions_equal_a_slow_reference(cpus, pictures, replicas, lanes, count):
     paths, pixels = pictures[0][:count], pictures[1][:count]
     strategy = mirrored(cpus[:replicas])
