@@ -93,7 +93,7 @@ def test_an_update_of_mixed_examples_equals_a_slow_reference(cpus, loss):
 
 # In three lanes and on three replicas, ghost batches of 21 stay whole.
 LAYOUTS = [
-    (32, True, [(1, 128, 1), (1, 64, 2), (2, 64, 1), (4, 32, 1)]),
+    (32, True, [(1, 128, 1), (1, 64, 2), (2, 64, 1)]),
     (21, True, [(1, 126, 3), (3, 21, 1)]),
     (21, False, [(1, 126, 3), (2, 63, 1)]),
 ]
@@ -138,10 +138,11 @@ def test_lanes_hold_whole_ghost_batches_without_batch_norm_too(cpus, b, lanes, w
 
 FLAGS = [
     *runs.SHORT,
-    "--train_split=train[:1600]",
+    "--train_split=train[:800]",
     "--augment=medium,mixup,cutmix",
     "--loss=sigmoid",
     "--sigmoid_threshold=0.2",
+    "--eval_split=test[:300]",
     "--epochs=4",
     "--max_batch_size=160",
 ]
@@ -163,7 +164,7 @@ def test_a_run_says_what_it_mixes_and_what_counts(uninterrupted):
 def test_a_run_killed_and_resumed_ends_with_the_same_bits(uninterrupted, tmp_path):
     path, _ = uninterrupted
     process = runs.started(tmp_path / "killed", *FLAGS, runs.OFTEN)
-    runs.kill_after(process, tmp_path / "killed", 20)
+    runs.kill_after(process, tmp_path / "killed", 10)
     runs.train(tmp_path / "killed", *FLAGS)
     assert runs.digest(tmp_path / "killed") == runs.digest(path)
     assert runs.points(tmp_path / "killed") == runs.points(path)
