@@ -52,7 +52,9 @@ def test_a_set_that_is_not_indexed_is_refused():
 
 def test_images_of_which_none_can_be_decoded_are_not_measured(tmp_path, capsys):
     folder = write_folder(tmp_path, 32, dict.fromkeys(range(32), b"not an image"))
-    found = plan(capsys, 100.0, f"--dataset={folder}")
+    # Each image of the batches that are made at once is replaced 101 times.
+    sizes = ["--ghost_batch_size=8", "--initial_batch_size=8", "--max_batch_size=8"]
+    found = plan(capsys, 100.0, f"--dataset={folder}", *sizes)
     assert "input_images_per_second" not in found
     assert "was not measured: " in found["notes"][-1]
     assert "101 examples in a row" in found["notes"][-1]
