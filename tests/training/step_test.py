@@ -185,7 +185,7 @@ def statistics(step):
 
 
 def of_ghost_batches(model, count):
-    """What the batch norm takes of the first ghost batches of 16: [count, values, channels]."""
+    """Returns the batch norm's inputs of ghost batches of 16: [count, values, channels]."""
     first = keras.Model(model.inputs, model.layers[1].output)
     return first(IMAGES[: 16 * count]).numpy().reshape(count, -1, 4)
 
