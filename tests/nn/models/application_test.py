@@ -1,5 +1,6 @@
 """Weights of keras.applications, from files of their own form in Keras' cache; no network."""
 
+import functools
 import os
 import urllib.request
 
@@ -13,6 +14,7 @@ from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
 
 from tests.nn.models.registry_test import images_of
 from trainer.errors import UserError
+from trainer.nn.ghostify import unghostify
 from trainer.nn.models import application
 from trainer.nn.models.registry import GhostNorm, ImageFormat, build
 from trainer.nn.transfer import transfer
@@ -23,6 +25,7 @@ FILES = {
     "EfficientNetV2B0": "efficientnetv2-b0.h5",
     "ConvNeXtTiny": "convnext_tiny.h5",
 }
+SIZE = (40, 64)  # Keras publishes the weights of networks for 224×224.
 
 
 @pytest.fixture
@@ -38,51 +41,59 @@ def cache(tmp_path, monkeypatch):
 
 
 def write_weights(name, path):
-    """Writes a weights file as Keras publishes it, with random values."""
-    network = getattr(keras.applications, name)(weights=None)
+    """Writes a weights file as Keras publishes it, with random values; returns its network."""
+    shape = (*SIZE, 3)
+    constructor = getattr(keras.applications, name)
+    network = constructor(input_shape=shape, weights=None, classifier_activation=None)
     rng = np.random.default_rng(0)
     for variable in network.weights:
-        low, high = (0.5, 1.5) if "variance" in variable.name else (-0.1, 0.1)
-        variable.assign(rng.uniform(low, high, variable.shape))
+        values = rng.random(variable.shape, np.float32)  # Of [0, 1).
+        variable.assign(values + 0.5 if "variance" in variable.name else values / 5 - 0.1)
     with h5py.File(path, "w") as file:
         save_weights_to_hdf5_group(file, network)
+    return network
 
 
-def of_imagenet(name, side, classes):
-    images = ImageFormat((side, side, 3), (1.0,) * 3, (1.0,) * 3, "imagenet")
-    return build(name, images, classes, GhostNorm(2, 0.9, "fused"), seed=0)
+@pytest.fixture(scope="module")
+def of_imagenet():
+    """Returns a function that builds a model of 5 classes, once, for images of SIZE."""
+
+    @functools.cache
+    def built(name):
+        images = ImageFormat((*SIZE, 3), (1.0,) * 3, (1.0,) * 3, "imagenet")
+        return build(name, images, 5, GhostNorm(2, 0.9, "fused"), seed=0)
+
+    return built
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_logits_are_those_of_the_application(cache, name):
-    write_weights(name, cache / FILES[name])
+def test_logits_are_those_of_the_application(cache, name, of_imagenet):
+    own = write_weights(name, cache / FILES[name])
     found = application.weights(name)
-    model = of_imagenet(name, 224, 1000)
-    loaded = transfer(model, found)
+    model = of_imagenet(name)
+    # Of other classes and sizes, only the head is new.
+    other = transfer(model, found)
+    head = [*found][-2:]
+    assert [*other.new] == [*other.left] == head
+    loaded = transfer(model, found | {path: found[path][..., :5] for path in head})
     assert (loaded.new, loaded.left) == ({}, {})
-    constructor = getattr(keras.applications, name)
-    own = constructor(weights="imagenet", classifier_activation=None)
-    images = images_of(2, (224, 224, 3))
+    images = images_of(2, (*SIZE, 3))
     modules = {
         "ResNet50": keras.applications.resnet50,
         "MobileNetV2": keras.applications.mobilenet_v2,
         "EfficientNetV2B0": keras.applications.efficientnet_v2,
         "ConvNeXtTiny": keras.applications.convnext,
     }
-    expected = own(modules[name].preprocess_input(images.astype(np.float32)), training=False)
+    pixels = modules[name].preprocess_input(images.astype(np.float32))
+    expected = own(pixels, training=False)[:, :5]
     scale = float(np.abs(expected).max())
     np.testing.assert_allclose(model(images, training=False) / scale, expected / scale, atol=1e-5)
-    # Of other classes and sizes, only the head is new.
-    small = transfer(of_imagenet(name, 64, 5), found)
-    assert [*small.new] == [*small.left] == [*found][-2:]
 
 
-def test_a_model_with_preprocessing_saves_and_loads(tmp_path):
-    model = of_imagenet("ResNet50", 32, 3)
-    from trainer.nn.ghostify import unghostify
-
+def test_a_model_with_preprocessing_saves_and_loads(tmp_path, of_imagenet):
+    model = of_imagenet("ResNet50")
     unghostify(model).save(tmp_path / "model.keras")
-    images = images_of(2)
+    images = images_of(2, (*SIZE, 3))
     loaded = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(loaded(images), model(images))
 

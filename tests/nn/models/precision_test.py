@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tests.nn.models.registry_test import images_of, make, norms_of
 from trainer.nn.ghost_batch_norm import collect_statistics
+from trainer.nn.ghostify import ghostify
 from trainer.nn.losses import TrainingLoss
 from trainer.nn.optimizers import decays
 from trainer.training.gradients import GradientFunction
@@ -23,33 +24,51 @@ def forward_and_back(model, batch):
     return function.get_concrete_function()
 
 
-@pytest.mark.parametrize(
-    ("name", "side", "precision"),
-    [
-        ("MobileNet", 32, "bfloat16"),
-        ("MobileNetV3Small", 32, "float32"),  # It has squeeze and excitation, and dropout.
-        ("Xception", 71, "bfloat16"),  # It has separable convolutions.
-        ("ConvNeXtTiny", 32, "float32"),  # It has layer norm, and scales without a name.
-    ],
-)
-def test_families_of_keras_applications_have_finite_gradients(name, side, precision):
-    model = make(name, image_shape=(side, side, 3), precision=precision, ghost_batch_size=4)
-    sums = forward_and_back(model, 4)()
+@pytest.fixture(scope="module")
+def mobile_net():
+    return make("MobileNet", precision="bfloat16", ghost_batch_size=4)
+
+
+def check_gradients(model, sums):
+    """Checks that the parameters have finite gradients other than zero, and that kernels decay."""
     for variable, gradient in zip(model.trainable_variables, sums.gradients, strict=True):
         assert gradient.dtype == tf.float32
         assert np.all(np.isfinite(gradient))
         assert np.any(gradient != 0), variable.path
         kernel = variable.name.endswith("kernel")  # This includes depthwise and pointwise ones.
         assert decays(variable.value) == kernel, variable.path
+
+
+# ConvNeXt is in convnext_test.py.
+@pytest.mark.parametrize(
+    ("name", "side", "precision"),
+    [
+        ("MobileNet", 32, "bfloat16"),
+        ("MobileNetV3Small", 32, "float32"),  # It has squeeze and excitation, and dropout.
+        ("Xception", 71, "bfloat16"),  # It has separable convolutions.
+    ],
+)
+def test_families_of_keras_applications_have_finite_gradients(name, side, precision, mobile_net):
+    if name == "MobileNet":
+        model = mobile_net
+    else:
+        model = make(name, image_shape=(side, side, 3), precision=precision, ghost_batch_size=4)
+    sums = forward_and_back(model, 4)()
+    check_gradients(model, sums)
     assert len(sums.statistics) == len(norms_of(model))
     for mean, variance in sums.statistics:
         assert np.all(np.isfinite(mean))
         assert np.all(variance >= 0)
 
 
+@pytest.fixture(scope="module")
+def resnet():
+    return make("resnet_50", precision="bfloat16")
+
+
 @pytest.mark.parametrize("kernel", ["fused", "reshaped"])
-def test_in_bfloat16_resnet_50_has_float32_norms_logits_and_loss(kernel):
-    function = forward_and_back(make("resnet_50", precision="bfloat16", kernel=kernel), 2)
+def test_in_bfloat16_resnet_50_has_float32_norms_logits_and_loss(kernel, resnet):
+    function = forward_and_back(ghostify(resnet, ghost_batch_size=2, kernel=kernel), 2)
     kinds = {}
     for operation in function.graph.get_operations():
         kinds.setdefault(operation.type, []).append(operation)
@@ -71,9 +90,9 @@ def test_in_bfloat16_resnet_50_has_float32_norms_logits_and_loss(kernel):
     assert {x.dtype for x in tf.nest.flatten(sums)} == {tf.float32}
 
 
-def test_logits_of_keras_applications_are_computed_in_float32(tmp_path: pathlib.Path):
-    model = make("MobileNet", precision="bfloat16")
-    logits = model(images_of(2), training=True)
+def test_logits_of_keras_applications_are_computed_in_float32(tmp_path: pathlib.Path, mobile_net):
+    model = mobile_net
+    logits = model(images_of(4), training=True)
     assert not np.all(logits == tf.cast(tf.cast(logits, tf.bfloat16), tf.float32))
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")

@@ -4,22 +4,35 @@ import keras
 import numpy as np
 import pytest
 
+from tests.nn.models.registry_test import make
 from trainer.nn.models.resnet import resnet_50
 from trainer.nn.optimizers import decays
 
 
 @pytest.fixture(scope="module")
-def model():
+def published():
+    return make("resnet_50", image_shape=(224, 224, 3), classes=1000, ghost_batch_size=1)
+
+
+@pytest.fixture(scope="module")
+def networks(published):
+    """ResNet-50 by the side of its images."""
     keras.utils.set_random_seed(0)
-    return resnet_50((32, 32, 3), 10)
+    small = {side: resnet_50((side, side, 3), 10) for side in (32, 33)}
+    return {**small, 224: published.layers[-1]}
+
+
+@pytest.fixture(scope="module")
+def model(networks):
+    return networks[32]
 
 
 def count(weights):
     return sum(int(np.prod(weight.shape)) for weight in weights)
 
 
-def test_the_size_is_that_of_torchvisions_resnet50():
-    model = resnet_50((224, 224, 3), 1000)
+def test_the_size_is_that_of_torchvisions_resnet50(published):
+    model = published
     assert count(model.trainable_weights) == 25_557_032
     assert count(model.non_trainable_weights) == 53_120
     assert model.output_shape == (None, 1000)
@@ -28,15 +41,16 @@ def test_the_size_is_that_of_torchvisions_resnet50():
 @pytest.mark.parametrize(
     ("side", "sides"), [(32, [8, 4, 2, 1]), (33, [9, 5, 3, 2]), (224, [56, 28, 14, 7])]
 )
-def test_stages_halve_the_image_in_the_3x3_convolution(side, sides):
-    model = resnet_50((side, side, 3), 10)
+def test_stages_halve_the_image_in_the_3x3_convolution(side, sides, networks):
+    model = networks[side]
     for stage, wanted in enumerate(sides, start=1):
         block = f"stage{stage}_block1"
         assert model.get_layer(f"{block}_relu").output.shape[1:3] == (wanted, wanted)
         strides = [model.get_layer(f"{block}_conv{i}").strides for i in (1, 2, 3)]
         assert strides == [(1, 1), (1, 1) if stage == 1 else (2, 2), (1, 1)]
-    images = np.random.default_rng(0).normal(size=(2, side, side, 3)).astype(np.float32)
-    assert model(images, training=True).shape == (2, 10)
+    count = 1 if side == 224 else 2
+    images = np.random.default_rng(0).normal(size=(count, side, side, 3)).astype(np.float32)
+    assert model(images, training=True).shape == (count, 1000 if side == 224 else 10)
 
 
 def windows(x, size, stride, pixels, empty):
@@ -54,15 +68,17 @@ def part(model, first, last):
     return keras.Model(model.get_layer(first).input, model.get_layer(last).output)
 
 
-@pytest.mark.parametrize("side", [32, 36])
+@pytest.mark.parametrize("side", [32, 33])
 @pytest.mark.parametrize(
     ("first", "last", "scale", "channels"),
     [("stem_padding", "stem_conv", 1, 3), ("stage2_block1_padding", "stage2_block1_conv2", 4, 128)],
 )
-def test_strided_convolutions_are_padded_alike_on_both_sides(first, last, scale, channels, side):
-    model = resnet_50((side, side, 3), 10)
-    shape = (1, side // scale, side // scale, channels)  # The sides are even and odd.
-    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+def test_strided_convolutions_are_padded_alike_on_both_sides(
+    first, last, scale, channels, side, networks
+):
+    model = networks[side]
+    pixels = -(-side // scale)  # It is even and odd.
+    x = np.random.default_rng(0).normal(size=(1, pixels, pixels, channels)).astype(np.float32)
     kernel = model.get_layer(last).kernel.numpy()
     seen = windows(x, len(kernel), 2, len(kernel) // 2, 0.0)  # [1, h', w', size, size, c]
     wanted = np.einsum("bhwuvc,uvcd->bhwd", seen, kernel)
@@ -90,9 +106,8 @@ def test_blocks_start_as_their_shortcuts(model):
     np.testing.assert_array_equal(model(images, training=True), before)
 
 
-def test_kernels_start_as_in_the_papers():
-    keras.utils.set_random_seed(0)
-    model = resnet_50((32, 32, 3), 1000)
+def test_kernels_start_as_in_the_papers(networks):
+    model = networks[224]
     convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
     assert len(convolutions) == 1 + 16 * 3 + 4
     for layer in convolutions:

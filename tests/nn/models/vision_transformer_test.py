@@ -158,8 +158,9 @@ def test_blocks_are_groups_of_layer_decay(small):
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_the_registry_builds_it_for_small_grey_images(precision, tmp_path):
+def test_the_registry_builds_it_for_small_grey_images(precision, tmp_path, monkeypatch):
     """Also checks that Keras loads the file without layers of this program."""
+    monkeypatch.setitem(SIZES, "ti", SMALL)
     monochrome = ImageFormat((28, 28, 1), [128.0], [60.0])
     ghost = GhostNorm(32, 0.99, "fused")
     model = registry.build("vit_ti_14", monochrome, 10, ghost, seed=0, precision=precision)
