@@ -5,10 +5,10 @@ import tensorflow as tf
 
 from trainer.nn.optimizers import OPTIMIZERS, Update, decays
 
-UPDATES = 120
+UPDATES = 60
 # The rate warms up, falls and rises; the momentum rises, and is zero for one update.
-RATES = np.concatenate([np.linspace(0.01, 0.1, 20), np.full(50, 0.02), np.full(50, 0.05)])
-MOMENTA = np.concatenate([np.full(40, 0.9), np.linspace(0.9, 0.99, 39), [0.0], np.full(40, 0.5)])
+RATES = np.concatenate([np.linspace(0.01, 0.1, 10), np.full(25, 0.02), np.full(25, 0.05)])
+MOMENTA = np.concatenate([np.full(20, 0.9), np.linspace(0.9, 0.99, 19), [0.0], np.full(20, 0.5)])
 DECAY = 0.03
 SHAPES = [(3, 3, 2, 4), (5, 3), (4,)]
 
