@@ -49,8 +49,8 @@ def test_the_page_shows_every_public_name():
 
 def test_the_examples_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    images, labels = arrays(320)
-    test_images, test_labels = arrays(64, seed=1)
+    images, labels = arrays(160)
+    test_images, test_labels = arrays(32, seed=1)
     names = {"images": images, "labels": labels}
     names |= {"test_images": test_images, "test_labels": test_labels, "__name__": "__main__"}
     for line, code in BLOCKS:

@@ -13,7 +13,7 @@ from trainer.config.flags import Config
 
 SQUARES = {
     "model": "tests.support.models:tiny",
-    "epochs": 6,
+    "epochs": 4,
     "initial_batch_size": 16,
     "max_batch_size": 32,
     "ghost_batch_size": 16,
@@ -25,6 +25,7 @@ SQUARES = {
     "log_every_updates": 10,
     "precision": "float32",
 }
+ONE_SIZE = {"anneal": "constant", "anneal_epochs": None}  # Each size is a step to trace.
 TRAINING, EVALUATION = arrays(320), arrays(64, seed=1)
 
 
@@ -51,7 +52,7 @@ def test_arrays_are_learned(on_arrays):
 
 def test_a_source_of_the_same_examples_ends_with_the_same_parameters(tmp_path, on_arrays):
     source = Source(320)
-    stopped = train(tmp_path / "run", source, Source(64, seed=1), stop_at_epoch=3)
+    stopped = train(tmp_path / "run", source, Source(64, seed=1), stop_at_epoch=2)
     assert isinstance(stopped, trainer.Stopped)
     # A resumed run goes on in the same order.
     found = train(tmp_path / "run", source, Source(64, seed=1))
@@ -82,23 +83,23 @@ def test_a_finished_run_refuses_other_data_too(on_arrays):
 
 def test_a_fork_goes_on_with_the_same_data(tmp_path, on_arrays, capsys):
     parent, _ = on_arrays
-    more = {"fork_from": f"{parent}@newest", "epochs": 8, "anneal": "constant"}
+    more = {"fork_from": f"{parent}@newest", "epochs": 6, "anneal": "constant"}
     data = {"data": TRAINING, "evaluation_data": EVALUATION}
     with pytest.raises(trainer.UserError, match="Give the classes their former names"):
         trainer.train(tmp_path / "unnamed", **data, **more)
     found = trainer.train(tmp_path / "run", class_names=NAMES, **data, **more)
-    assert found["epochs"] >= 8
+    assert found["epochs"] >= 6
     assert "noise scale" in capsys.readouterr().out
     plan = trainer.plan(**more)
     assert plan["examples"] == 320
-    assert plan["fork"]["position"] + 320 * 2 >= 8 * 320
+    assert plan["fork"]["position"] + 320 * 2 >= 6 * 320
 
 
 def test_a_source_that_fails_ends_the_run_and_names_the_index(tmp_path):
     data = Source(320, bad=[77])
     with pytest.raises(trainer.UserError, match="index 77 of data cannot be used: KeyError"):
         train(tmp_path / "run", data)
-    found = train(tmp_path / "other", data, skip_bad_examples=True, epochs=1)
+    found = train(tmp_path / "other", data, skip_bad_examples=True, epochs=1, **ONE_SIZE)
     assert found["bad_examples"] == 1
 
 
@@ -174,4 +175,5 @@ def test_the_command_line_exports_such_a_run(capsys, on_arrays):
 
 
 def test_random_crops_take_arrays(tmp_path):
-    assert train(tmp_path / "run", augment="imagenet", epochs=0.2)["updates"] == 3
+    found = train(tmp_path / "run", augment="imagenet", epochs=0.2, **ONE_SIZE)
+    assert found["updates"] == 4

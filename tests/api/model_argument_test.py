@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import trainer
-from tests.api.examples_test import train
+from tests.api.examples_test import ONE_SIZE, train
 from tests.support.configs import done
 from tests.support.models import Subclassed, tiny
 from tests.support.squares import arrays
@@ -58,8 +58,9 @@ def test_a_run_begins_with_the_weights_of_a_keras_model_and_leaves_it_unchanged(
     model = tiny(SHAPE, 4)
     before = [weights.copy() for weights in model.get_weights()]
     # The learning rate is so small that the parameters stay the same in float32.
-    trained = train(tmp_path / "run", model=model, base_learning_rate=1e-30, epochs=0.2)
-    assert trained["updates"] == 3
+    more = {"base_learning_rate": 1e-30, "epochs": 0.2, **ONE_SIZE}
+    trained = train(tmp_path / "run", model=model, **more)
+    assert trained["updates"] == 4
     assert type(model.layers[1]) is keras.layers.BatchNormalization
     for mine, own in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(mine, own)
@@ -71,7 +72,8 @@ def test_a_run_begins_with_the_weights_of_a_keras_model_and_leaves_it_unchanged(
 @pytest.fixture(scope="module")
 def on_lambda(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lambda") / "run"
-    return folder, train(folder, model=lambda shape, classes: tiny(shape, classes), epochs=1)
+    more = {"epochs": 1, **ONE_SIZE}
+    return folder, train(folder, model=lambda shape, classes: tiny(shape, classes), **more)
 
 
 def test_the_command_line_refuses_a_model_of_the_process_by_name(capsys, on_lambda):

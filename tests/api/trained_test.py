@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import trainer
-from tests.api.examples_test import EVALUATION, train
+from tests.api.examples_test import EVALUATION, ONE_SIZE, train
 from tests.support.configs import done
 from tests.support.squares import NAMES, Source, arrays
 from trainer.api import devices
@@ -60,7 +60,7 @@ def test_predictions_are_those_of_the_command(trained, tmp_path, capsys):
     # Arrays, Pillow images and encoded images have the same predictions.
     wanted = [each["probabilities"] for each in found]
     pictures = [Image.open(paths[0]), images[1], paths[2].read_bytes()]
-    for own in (images, images[..., 0], pictures, iter(images)):
+    for own in (images, images[..., 0], iter(pictures)):
         same = trainer.predict(folder, own, top_k=2)
         assert [each["index"] for each in same] == [0, 1, 2]
         np.testing.assert_allclose([each["probabilities"] for each in same], wanted, rtol=1e-5)
@@ -69,7 +69,8 @@ def test_predictions_are_those_of_the_command(trained, tmp_path, capsys):
 def test_one_colour_image_is_not_taken_for_several_grey_ones(tmp_path):
     images = np.repeat(EVALUATION[0], 3, axis=3)
     data = (np.repeat(arrays(320)[0], 3, axis=3), arrays(320)[1])
-    train(tmp_path / "run", data, (images, EVALUATION[1]), class_names=NAMES, epochs=0.1)
+    more = {"class_names": NAMES, "epochs": 0.1, **ONE_SIZE}
+    train(tmp_path / "run", data, (images, EVALUATION[1]), **more)
     with pytest.raises(trainer.UserError, match=r"give images\[None\] for one image"):
         trainer.predict(tmp_path / "run", images[0])
     (found,) = trainer.predict(tmp_path / "run", images[0][None])

@@ -18,8 +18,8 @@ from trainer.run_dir.metrics import read
 
 TINY = {
     "model": "tests.support.models:tiny",
-    "train_split": "train[:2000]",
-    "eval_split": "test[:500]",
+    "train_split": "train[:1000]",
+    "eval_split": "test[:200]",
     "epochs": 2,
     "initial_batch_size": 64,
     "max_batch_size": 128,
@@ -31,6 +31,8 @@ TINY = {
     "log_every_updates": 5,
     "precision": "float32",
 }
+# One epoch of one batch size.
+ONE_SIZE = TINY | {"epochs": 1, "max_batch_size": 64, "anneal": "constant", "anneal_epochs": None}
 
 
 @pytest.fixture(scope="module")
@@ -101,12 +103,12 @@ def test_ctrl_c_saves_and_returns_and_the_handler_is_restored(tmp_path):
 
 def test_ctrl_c_after_the_last_update_reaches_the_caller(tmp_path):
     def late(point):
-        if point["split"] == "eval" and point["epoch"] >= TINY["epochs"]:
+        if point["split"] == "eval" and point["epoch"] >= 1:
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        trainer.train(tmp_path / "run", on_log=late, **TINY)
-    assert runs.result(tmp_path / "run")["epochs"] >= TINY["epochs"]
+        trainer.train(tmp_path / "run", on_log=late, **ONE_SIZE)
+    assert runs.result(tmp_path / "run")["epochs"] >= 1
 
 
 def test_ctrl_c_before_the_training_is_a_keyboard_interrupt(tmp_path):
@@ -117,12 +119,6 @@ def test_ctrl_c_before_the_training_is_a_keyboard_interrupt(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         trainer.train(tmp_path / "run", **TINY | {"model": "interrupted:net"})
     sys.path.remove(str(tmp_path))
-
-
-def test_a_run_in_another_thread_trains(tmp_path):
-    with concurrent.futures.ThreadPoolExecutor(1) as thread:
-        found = thread.submit(trainer.train, tmp_path / "run", **TINY | {"epochs": 0.5}).result()
-    assert found["epochs"] >= 0.5
 
 
 def test_a_loss_that_is_not_finite_is_raised(tmp_path, capsys):
@@ -136,10 +132,16 @@ def test_wrong_data_are_named(tmp_path):
         trainer.train(tmp_path / "run", dataset="fashion_mnits")
 
 
-def test_a_second_run_with_other_devices_is_refused(tmp_path, trained):
+def test_a_run_in_another_thread_trains_and_a_second_one_with_other_devices_is_refused(
+    tmp_path, trained
+):
     folder, _, _ = trained
     trainer.train(folder, **TINY)  # The run is finished, so that TensorFlow is not set up for it.
-    trainer.train(tmp_path / "run", **TINY | {"epochs": 0.1})
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        found = thread.submit(
+            trainer.train, tmp_path / "run", **ONE_SIZE | {"epochs": 0.5}
+        ).result()
+    assert found["epochs"] >= 0.5
     for name, value in (("virtual_devices", 2), ("deterministic", True), ("strategy", "mirrored")):
         with pytest.raises(trainer.UserError, match=f"asks for {name}=.*\nStart Python again"):
             trainer.train(tmp_path / "other", **TINY, **{name: value})
