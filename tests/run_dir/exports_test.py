@@ -96,17 +96,32 @@ def test_encoded_pictures_get_names_and_probabilities(tiny, whole):
         model.serve_images(tf.constant([b"text"]))
 
 
-def test_a_sure_model_serves_the_class_of_the_largest_logit_first(tmp_path):
+@pytest.fixture(scope="module")
+def replaced(whole, tmp_path_factory):
+    """An export over another one; a killed export has left a folder beside it."""
+    folder = shutil.copytree(whole, tmp_path_factory.mktemp("replaced") / "export")
+    left = folder.with_name(".export-abcd1234")
+    left.mkdir()
+    (left / "owner").touch()  # No process has locked it.
+    (left / "new").mkdir()
     model = built("tiny")
     model.weights[-1].assign([20.0, 60.0, 40.0, -60.0, -40.0])  # Three sigmoids are 1 in float32.
     about = dataclasses.replace(ABOUT, loss="sigmoid")
-    exports.write(tmp_path / "export", model, FLAGS, about, LOGITS, DECODE)
-    served = tf.saved_model.load(str(tmp_path / "export" / "saved_model"))
+    exports.write(folder, model, FLAGS, about, LOGITS, DECODE)
+    return folder
+
+
+def test_a_sure_model_serves_the_class_of_the_largest_logit_first(replaced):
+    served = tf.saved_model.load(str(replaced / "saved_model"))
     logits = served.serve(IMAGES[:1])[0].numpy()
     names = served.serve_images(tf.stack([tf.io.encode_png(IMAGES[0])]))["names"][0].numpy()
     order = np.argsort(-logits)
     assert [name.decode() for name in names] == np.array(LOGITS)[order].tolist()
     assert order[:3].tolist() == [1, 2, 0]
+
+
+def test_the_folder_of_a_killed_export_is_removed(replaced):
+    assert [path.name for path in replaced.parent.iterdir()] == ["export"]
 
 
 def test_weights_are_written_once(tiny, whole):
@@ -235,15 +250,6 @@ def test_class_names_must_be_distinct_names(export, names):
     (export / "export.json").write_text(json.dumps({**info, "class_names": names}))
     with pytest.raises(UserError, match=r"export.json is damaged"):
         exports.about(export)
-
-
-def test_the_folder_of_a_killed_export_is_removed(tiny, export):
-    left = export.with_name(".export-abcd1234")
-    left.mkdir()
-    (left / "owner").touch()  # No process has locked it.
-    (left / "new").mkdir()
-    exports.write(export, tiny, FLAGS, ABOUT, LOGITS, DECODE)
-    assert [path.name for path in export.parent.iterdir()] == ["export"]
 
 
 @pytest.mark.parametrize("kind", ["FIFO", "folder"])

@@ -40,6 +40,21 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "models"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def fewer_blocks():
+    """Large families have at most two blocks of a kind: MobileNetV2 and ResNet50 have all."""
+    with pytest.MonkeyPatch.context() as patch:
+        name = "efficientnetv2-b0"
+        blocks = [
+            block | {"num_repeat": min(block["num_repeat"], 2)}
+            for block in efficientnet_v2.DEFAULT_BLOCKS_ARGS[name]
+        ]
+        patch.setitem(efficientnet_v2.DEFAULT_BLOCKS_ARGS, name, blocks)
+        patch.setitem(convnext.MODEL_CONFIGS["tiny"], "depths", [1, 1, 2, 1])
+        patch.setitem(convnext.MODEL_CONFIGS["tiny"], "projection_dims", [8, 12, 16, 24])
+        yield
+
+
 def write_weights(name, path):
     """Writes a weights file as Keras publishes it, with random values; returns its network."""
     shape = (*SIZE, 3)
