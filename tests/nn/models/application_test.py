@@ -62,8 +62,14 @@ def write_weights(name, path):
     network = constructor(input_shape=shape, weights=None, classifier_activation=None)
     rng = np.random.default_rng(0)
     for variable in network.weights:
-        values = rng.random(variable.shape, np.float32)  # Of [0, 1).
-        variable.assign(values + 0.5 if "variance" in variable.name else values / 5 - 0.1)
+        shape = variable.shape
+        if len(shape) == 1:
+            wide = 0.5 if "variance" in variable.name else 0.1
+            variable.assign_add(rng.uniform(-wide, wide, shape))
+        else:  # A layer keeps the scale of its inputs, of which a depthwise one sums few.
+            summed = np.prod(shape[:2] if shape[-1] == 1 else shape[:-1])
+            values = rng.standard_normal(shape, np.float32)
+            variable.assign(values * np.float32((2 / summed) ** 0.5))
     with h5py.File(path, "w") as file:
         save_weights_to_hdf5_group(file, network)
     return network
@@ -102,6 +108,7 @@ def test_logits_are_those_of_the_application(cache, name, of_imagenet):
     pixels = modules[name].preprocess_input(images.astype(np.float32))
     expected = own(pixels, training=False)[:, :5]
     scale = float(np.abs(expected).max())
+    assert np.abs(expected[0] - expected[1]).max() > 1e-3 * scale  # The pixels matter.
     np.testing.assert_allclose(model(images, training=False) / scale, expected / scale, atol=1e-5)
 
 
