@@ -16,7 +16,6 @@ from trainer.nn.models.wide_resnet import wide_resnet
 
 MEAN, STD = [120.0, 110.0, 100.0], [60.0, 50.0, 40.0]
 
-
 OWN_MODELS = """
 import keras
 
@@ -154,8 +153,7 @@ def test_models_have_ghost_layers_and_return_logits(name, classes, built):
     assert not np.allclose(tf.reduce_sum(logits, axis=1), 1)
 
 
-# Parameters with 1,000 classes, with moving statistics, as Keras and the papers state them, and
-# norms. The numbers of resnet_50 are in resnet_test.py.
+# Published parameters with 1,000 classes and moving statistics, and norms; resnet_test.py has more.
 PUBLISHED = {
     "MobileNet": (4_253_864, 27),
     "MobileNetV2": (3_538_984, 52),
