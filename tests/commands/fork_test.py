@@ -20,6 +20,8 @@ from trainer.schedule import averaging
 PARENT = [*runs.SHORT, *runs.CONSTANT, "--epochs=1", "--ema_decay=0.99"]
 # The schedule of runs.SHORT, which is constant in its first epoch.
 LONGER = ["--epochs=3", "--anneal=step", "--anneal_epochs=40%,70%", "--anneal_with=batch_size"]
+# From an epoch's beginning: layers that the parent froze train from the third update on.
+NEW = ["--unfreeze_epochs=0.01", "--fork_position=0", "--epochs=0.05"]
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +48,13 @@ def progress(folder):
     """The progress in a run's newest checkpoint."""
     reader = tf.train.load_checkpoint(str(runs.newest(folder) / "checkpoint"))
     return json.loads(reader.get_tensor("progress/.ATTRIBUTES/VARIABLE_VALUE"))
+
+
+def check_that_layers_train(forked, child, start):
+    """Checks that layers that the parent froze train, and where their statistics begin."""
+    assert "the optimizer's slots are new, because --unfreeze_epochs was unset" in forked.stdout
+    assert "keep their random weights" not in forked.stdout
+    assert progress(child)["statistics_starts"] == {"0": start}
 
 
 def kill(process):
@@ -91,9 +100,7 @@ def test_other_flags_change_what_they_name_alone(parent, tmp_path, capsys):
     """Another optimizer, no average, and a larger batch at equal noise scale."""
     flags = ["--epochs=2", "--initial_batch_size=128", "--augment=none"]
     output = fork(parent, tmp_path / "large", *flags).stdout
-    assert (
-        "batch size 32 → 128, learning rate 0.1 → 0.4, momentum 0.9, noise scale 125\n" in output
-    )
+    assert "batch size 32 → 128, learning rate 0.1 → 0.4, momentum 0.9, noise scale 125\n" in output
     assert [p["batch_size"] for p in runs.points(tmp_path / "large")] == [128] * 4
     assert runs.result(tmp_path / "large")["updates"] == 125 + 32
     status, out, _ = done(capsys, "plan", f"--fork_from={parent}@newest", *flags, "--format=json")
@@ -119,23 +126,29 @@ def parameters(run, group="weights"):
     return [reader.get_tensor(name) for name in sorted(names)]
 
 
-def test_an_average_that_a_fork_adds_begins_there(tmp_path):
-    """Its first update has all the weight, as in a new run; the next fork goes on with it."""
+def test_layers_that_the_parent_froze_and_an_added_average_begin_at_the_fork(tmp_path):
+    """The average's first update has all the weight, as in a new run; the next fork goes on."""
     first, child, grandchild = (tmp_path / name for name in ("first", "child", "grandchild"))
-    runs.train(first, *runs.SHORT, *runs.CONSTANT, "--epochs=0.2")
-    fork(first, child, "--epochs=0.208", "--ema_decay=0.99")
+    runs.train(first, *runs.SHORT, *runs.CONSTANT, "--epochs=0.16", "--freeze=(?!dense)")
+    frozen, position = progress(first), 20 * 32
+    assert (frozen["position"], frozen["statistics_starts"]) == (position, {})
+    output = fork(first, child, "--epochs=0.168", "--ema_decay=0.99", "--unfreeze_epochs=0.1")
+    check_that_layers_train(output, child, position)
     found = runs.result(child)
     assert found["updates"] == runs.result(first)["updates"] + 1
     assert found["averages_sha256"] == found["parameters_sha256"]
     begun = lineage.read(child).average_start
     assert begun == runs.result(first)["position"]
-    fork(child, grandchild, "--epochs=0.216")
+    fork(child, grandchild, "--epochs=0.176")
     assert lineage.read(grandchild).average_start == begun
+    assert progress(grandchild)["statistics_starts"] == {"0": position}
     # Of the last two parameters, by the formula of schedule/averaging.py for one more update.
     weight = averaging.update_weights(0.99, 32, 32, [64])[0]
     values = [parameters(run) for run in (child, grandchild)]
     for one, two, mean in zip(*values, parameters(grandchild, "averages"), strict=True):
         np.testing.assert_allclose(mean, one + weight * (two - one), rtol=1e-5, atol=1e-7)
+    fork(first, tmp_path / "new", *NEW)
+    assert progress(tmp_path / "new")["statistics_starts"] == {"0": 64}
 
 
 def test_at_position_0_the_parameters_are_settled_and_the_clock_is_new(parent, tmp_path):
@@ -149,32 +162,19 @@ def test_at_position_0_the_parameters_are_settled_and_the_clock_is_new(parent, t
     assert " 0.00       0       10     32" in output
 
 
-def test_a_run_that_plateaus_ended_goes_on(tmp_path):
+def test_a_run_that_plateaus_ended_goes_on_with_pretrained_layers_that_it_froze(parent, tmp_path):
+    """Statistics that come from another training have no beginning in the fork."""
     plateau = ["--anneal=plateau", "--patience=1", "--max_anneals=0", "--min_improvement=0.9"]
     short = [*runs.SHORT, *runs.CONSTANT, *plateau, "--epochs=3", "--eval_every_epochs=0.5"]
-    runs.train(tmp_path / "parent", *short)
-    ended = runs.result(tmp_path / "parent")
-    assert ended["epochs"] == 1
-    fork(tmp_path / "parent", tmp_path / "child", "--max_anneals=1")
+    runs.train(tmp_path / "parent", *short, "--freeze=(?!dense)", f"--init_from={parent}")
+    assert runs.result(tmp_path / "parent")["epochs"] == 1
+    assert progress(tmp_path / "parent")["statistics_starts"] == {}
+    again = ["--max_anneals=1", "--unfreeze_epochs=0.1"]
+    output = fork(tmp_path / "parent", tmp_path / "child", *again)
+    check_that_layers_train(output, tmp_path / "child", None)
     assert runs.result(tmp_path / "child")["epochs"] == 2
-
-
-@pytest.mark.parametrize("pretrained", [False, True])
-def test_layers_that_the_parent_froze_may_train(parent, tmp_path, pretrained):
-    flags = [*runs.SHORT, *runs.CONSTANT, "--epochs=0.16", "--freeze=(?!dense)"]
-    runs.train(tmp_path / "parent", *flags, *([f"--init_from={parent}"] if pretrained else []))
-    frozen, position = progress(tmp_path / "parent"), 20 * 32
-    assert (frozen["position"], frozen["statistics_starts"]) == (position, {})
-    output = fork(tmp_path / "parent", tmp_path / "child", "--epochs=0.3", "--unfreeze_epochs=0.1")
-    assert "the optimizer's slots are new, because --unfreeze_epochs was unset" in output.stdout
-    assert "keep their random weights" not in output.stdout
-    # The statistics begin at the fork, unless they come from another training.
-    start = None if pretrained else position
-    assert progress(tmp_path / "child")["statistics_starts"] == {"0": start}
-    new = ["--unfreeze_epochs=0.01", "--fork_position=0", "--epochs=0.05"]
-    fork(tmp_path / "parent", tmp_path / "new", *new)
-    start = None if pretrained else 64
-    assert progress(tmp_path / "new")["statistics_starts"] == {"0": start}
+    fork(tmp_path / "parent", tmp_path / "new", *NEW)
+    assert progress(tmp_path / "new")["statistics_starts"] == {"0": None}
 
 
 def test_two_workers_begin_with_the_state_that_the_chief_reads(parent, by_hand, tmp_path):
@@ -220,13 +220,12 @@ def test_an_origin_that_does_not_exist_is_named(parent, capsys, origin, message)
     assert message.replace("{parent}", str(parent)) in err
 
 
-def test_a_damaged_checkpoint_is_refused_without_a_flag_that_train_lacks(tmp_path, capsys):
-    flags = [*runs.SHORT, *runs.CONSTANT, "--epochs=0.1", "--eval_every_epochs=0.04"]
-    runs.train(tmp_path / "run", *flags)
+def test_a_damaged_checkpoint_is_refused_without_a_flag_that_train_lacks(by_hand, tmp_path, capsys):
+    shutil.copytree(by_hand, tmp_path / "run")
     (data,) = runs.newest(tmp_path / "run").glob("*.data-*")
     data.write_bytes(data.read_bytes()[:100])
     origin = f"--fork_from={tmp_path / 'run'}@{runs.result(tmp_path / 'run')['updates']}"
-    status, _, err = done(capsys, "plan", origin, "--epochs=3")
+    status, _, err = done(capsys, "plan", origin, "--epochs=4")
     assert status == 2
     assert re.search(r"is damaged: .*\.\nName another: checkpoints of updates .* exist\.", err), err
 

@@ -1,0 +1,27 @@
+"""Runs as a kill leaves them, without the time that it takes to kill one."""
+
+import shutil
+
+import pytest
+
+from tests.support.runs import checkpoints
+
+
+@pytest.fixture
+def as_of():
+    """Copies a run as it was after the checkpoint of an update: its later files are there, too.
+
+    A process that is killed writes points after its last checkpoint, which the run repeats.
+    """
+
+    def copied(run, folder, update):
+        shutil.copytree(run, folder)
+        (folder / "result.json").unlink()
+        later = [path for path in checkpoints(folder) if int(path.stem) > update]
+        for path in later:
+            shutil.rmtree(path)
+        assert later
+        assert int(checkpoints(folder)[-1].stem) == update
+        return folder
+
+    return copied
