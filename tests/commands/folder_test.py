@@ -32,18 +32,21 @@ def dataset(tmp_path_factory):
     return root
 
 
-def test_refused_then_trained_in_one_go_and_in_two_then_evaluated(dataset, tmp_path, capsys):
+def test_refused_then_trained_in_one_go_and_in_two_then_evaluated(dataset, tmp_path, capsys, as_of):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     augment = "--augment=imagenet,trivialaugment,erasing"
-    flags = [f"--dataset=image_folder:{dataset}", augment, *FLAGS]
+    flags = [f"--dataset=image_folder:{dataset}", augment, *FLAGS, "--eval_every_epochs=1.2"]
     refused = runs.train(whole, *flags, status=2)
     assert f"{dataset}/train/1/{BAD}.jpg cannot be used: " in refused.stderr
     flags.append("--skip_bad_examples")
     runs.train(whole, *flags)
-    runs.train(parts, *flags, "--stop_at_epoch=1.2")
-    runs.train(parts, *flags)
+    # In the midst of the second epoch.
+    middle = runs.points(whole, "eval")[0]["update"]
+    again = runs.train(as_of(whole, parts, middle), *flags)
+    assert f"resumed at update {middle}, epoch 1.2" in again.stdout
     assert runs.digest(parts) == runs.digest(whole)
-    assert runs.points(parts) == runs.points(whole)
+    for split in ("train", "eval"):
+        assert runs.points(parts, split) == runs.points(whole, split)
     for path in (whole, parts):
         result = runs.result(path)
         assert result["bad_examples"] == 1
@@ -93,12 +96,11 @@ def test_workers_that_have_other_images_are_refused(dataset, tmp_path):
         assert "and worker 0 40 examples" in error
 
 
-def test_what_was_left_out_and_mended_since_ends_no_run(tmp_path):
-    short = [*runs.SHORT, *runs.CONSTANT, "--epochs=0.2"]
-    runs.train(tmp_path, *short, "--stop_at_epoch=0.1")
-    (tmp_path / "bad_examples.txt").write_text("images/1.png\tit was cut\n")
-    runs.train(tmp_path, *short)
-    assert runs.result(tmp_path)["bad_examples"] == 1
+def test_what_was_left_out_and_mended_since_ends_no_run(uninterrupted, tmp_path, as_of):
+    run = as_of(uninterrupted[0], tmp_path / "run", 170)
+    (run / "bad_examples.txt").write_text("images/1.png\tit was cut\n")
+    assert "resumed at update 170" in runs.train(run, *runs.SHORT).stdout
+    assert runs.result(run)["bad_examples"] == 1
 
 
 def test_the_chief_knows_what_another_worker_left_out(dataset, tmp_path):
