@@ -61,26 +61,10 @@ def test_again_says_finished(uninterrupted):
     assert "is finished: top1" in done.stdout
 
 
-def test_the_runs_own_flags_replay_it(uninterrupted, tmp_path):
-    model_dir, _ = uninterrupted
-    train(
-        tmp_path / "replay", f"--flagfile={model_dir}/flags.txt", f"--model_dir={tmp_path}/replay"
-    )
-    assert (
-        result(tmp_path / "replay")["parameters_sha256"] == result(model_dir)["parameters_sha256"]
-    )
-
-
 def test_another_run_in_its_place_is_refused(uninterrupted):
     model_dir, _ = uninterrupted
     done = train(model_dir, *SHORT, "--seed=1", status=2)
     assert "--seed: 0 → 1" in done.stderr
-
-
-def test_a_wrong_start_can_be_corrected_in_its_place(tmp_path):
-    flags = [*SHORT, "--epochs=0.1"]
-    train(tmp_path / "run", *flags, "--initial_batch_size=25", status=2)
-    train(tmp_path / "run", *flags, "--initial_batch_size=32")
 
 
 def test_a_last_update_that_diverges_is_no_result(tmp_path):
@@ -90,12 +74,25 @@ def test_a_last_update_that_diverges_is_no_result(tmp_path):
     assert newest(tmp_path / "run") is None
 
 
-def test_stop_at_epoch_and_go_on(uninterrupted, tmp_path):
-    model_dir = tmp_path / "early"
-    train(model_dir, *SHORT, "--stop_at_epoch=1.2")
+@pytest.fixture(scope="module")
+def stopped(uninterrupted, tmp_path_factory):
+    """A run that the flags of another ask for, after a wrong start, and that stops early."""
+    model_dir = tmp_path_factory.mktemp("stopped") / "run"
+    train(model_dir, *SHORT, "--initial_batch_size=25", status=2)
+    flags = (f"--flagfile={uninterrupted[0]}/flags.txt", f"--model_dir={model_dir}")
+    train(model_dir, *flags, "--stop_at_epoch=1.2")
     assert not (model_dir / "result.json").exists()
-    train(model_dir, *SHORT)
+    return model_dir
+
+
+def test_it_replays_by_its_own_flags_after_a_wrong_start_and_a_stop(
+    uninterrupted, stopped, tmp_path
+):
+    model_dir = shutil.copytree(stopped, tmp_path / "run")
+    again = train(model_dir, *SHORT)
+    assert "resumed at update 150, epoch 1.20" in again.stdout
     assert digest(model_dir) == digest(uninterrupted[0])
+    assert points(model_dir, "eval") == points(uninterrupted[0], "eval")
     assert shown(model_dir, "eval") == shown(uninterrupted[0], "eval")
     assert shown(model_dir)[1] == shown(uninterrupted[0])[1]
     assert len(shown(model_dir)[0]) == 1
@@ -111,12 +108,11 @@ def test_a_run_that_resumes_after_its_last_evaluation_says_what_it_lacks(uninter
     assert shown(model_dir, "eval") == ([], [])
 
 
-def test_an_evaluation_where_the_run_goes_on_is_logged_once(tmp_path):
-    flags = [*SHORT, "--epochs=0.2", "--stop_at_epoch=0.04"]
-    train(tmp_path / "run", *flags)
+def test_an_evaluation_where_the_run_goes_on_is_logged_once(stopped, tmp_path):
+    model_dir = shutil.copytree(stopped, tmp_path / "run")
     for _ in range(2):
-        train(tmp_path / "run", *flags, "--eval_every_epochs=0.04")
-    assert [point["update"] for point in points(tmp_path / "run", "eval")] == [5]
+        train(model_dir, *SHORT, "--stop_at_epoch=1.2", "--eval_every_epochs=0.6")
+    assert [point["update"] for point in points(model_dir, "eval")] == [125, 150]
 
 
 def test_the_layout_changes_nothing(tmp_path):
