@@ -43,7 +43,7 @@ def kept(folder):
 
 def test_all_points_get_the_precision_that_the_first_machine_chose(tmp_path):
     folder = tmp_path / "sweep"
-    auto = ["--nodeterministic", "--precision=auto"]
+    auto = ["--nodeterministic", "--precision=auto", "--micro_batch_size=128"]
 
     def precision(seed):
         lines = (folder / f"seed={seed}" / "flags.txt").read_text().splitlines()
