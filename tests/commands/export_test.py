@@ -23,15 +23,19 @@ import sys
 sys.modules["trainer"] = sys.modules["tests"] = None
 import keras, numpy, tensorflow as tf
 images = numpy.load("images.npy")
-saved_model = tf.saved_model.load("export/saved_model")
-forms = {"saved_model": saved_model.serve}
-if len(sys.argv) == 1:
-    forms["keras"] = keras.models.load_model("export/model.keras")
+whole, own = sys.argv[1:]
+own_model = tf.saved_model.load(f"{own}/saved_model")
+saved_model = tf.saved_model.load(f"{whole}/saved_model")
+forms = {
+    "own": own_model.serve,
+    "saved_model": saved_model.serve,
+    "keras": keras.models.load_model(f"{whole}/model.keras"),
+}
 for size in (1, 7, 100):
     for name, model in forms.items():
         logits = model(images[:size])
         assert logits.dtype == tf.float32
-        numpy.save(f"{name}_{size}.npy", logits)
+        numpy.save(f"{name}-{size}.npy", logits)
 """
 
 
@@ -39,14 +43,6 @@ def export(capsys, *flags):
     status, out, err = done(capsys, "export", *flags)
     assert status == 0, err
     return out
-
-
-def logits_elsewhere(export_dir, images, *arguments):
-    """Returns logits by name and batch, computed by a process that has only the export."""
-    folder = export_dir.parent
-    np.save(folder / "images.npy", images)
-    subprocess.run([sys.executable, "-I", "-c", LOAD, *arguments], cwd=folder, check=True)
-    return {path.stem: np.load(path) for path in folder.glob("*_*.npy")}
 
 
 def logits_of_checkpoint(model_dir, update, images):
@@ -74,13 +70,31 @@ def exported(uninterrupted, tmp_path_factory):
     return folder, subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def test_it_loads_elsewhere_with_the_same_logits(uninterrupted, exported):
-    images = random_images()
-    expected = logits_of_checkpoint(uninterrupted[0], "170", images)
-    found = logits_elsewhere(exported[0], images)
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """A bfloat16 run of a model with a layer of its own, with its export, and what that printed."""
+    model_dir = tmp_path_factory.mktemp("own") / "run"
+    flags = ["--model=tests.support.models:with_a_layer_of_its_own", "--precision=bfloat16"]
+    train(model_dir, *SHORT, *flags, "--epochs=0.05")
+    return model_dir, train(model_dir, name="export").stdout
+
+
+@pytest.fixture(scope="module")
+def elsewhere(exported, own, tmp_path_factory):
+    """Logits by name and batch, computed by a process that has only the two exports."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    np.save(folder / "images.npy", random_images())
+    exports = [str(exported[0]), str(own[0] / "export")]
+    subprocess.run([sys.executable, "-I", "-c", LOAD, *exports], cwd=folder, check=True)
+    return {path.stem: np.load(path) for path in folder.glob("*-*.npy")}
+
+
+def test_it_loads_elsewhere_with_the_same_logits(uninterrupted, elsewhere):
+    expected = logits_of_checkpoint(uninterrupted[0], "170", random_images())
+    found = {name: logits for name, logits in elsewhere.items() if not name.startswith("own")}
     assert len(found) == 6
     for name, logits in found.items():
-        size = int(name.rpartition("_")[2])
+        size = int(name.rpartition("-")[2])
         assert logits.shape == (size, 10)
         np.testing.assert_allclose(logits, expected[:size], rtol=1e-5, atol=1e-6)
 
@@ -156,18 +170,14 @@ def test_what_is_something_else_is_left_alone(capsys, uninterrupted, exported, t
         assert after == before
 
 
-def test_a_model_with_a_layer_of_its_own(capsys, tmp_path):
-    """Exports a bfloat16 run into its run directory, which is the default."""
-    own = ["--model=tests.support.models:with_a_layer_of_its_own", "--precision=bfloat16"]
-    model_dir = tmp_path / "run"
-    train(model_dir, *SHORT, *own, "--epochs=0.05")
-    *_, last = export(capsys, f"--model_dir={model_dir}").splitlines()
+def test_a_model_with_a_layer_of_its_own(own, elsewhere):
+    """Its export is in its run directory, which is the default."""
+    model_dir, said = own
+    *_, last = said.splitlines()
     assert last == "  first import tests.support.models, which defines the layers"
     assert keras.models.load_model(model_dir / "export" / "model.keras")
-    images = random_images()
-    found = logits_elsewhere(model_dir / "export", images, "saved_model")
-    expected = logits_of_checkpoint(model_dir, "newest", images)
-    np.testing.assert_allclose(found["saved_model_100"], expected, rtol=0.02, atol=0.02)
+    expected = logits_of_checkpoint(model_dir, "newest", random_images())
+    np.testing.assert_allclose(elsewhere["own-100"], expected, rtol=0.02, atol=0.02)
 
 
 def test_the_size_of_images_may_be_another(capsys, uninterrupted, tmp_path):
