@@ -22,6 +22,7 @@ PLATEAU = [
     *SHORT,
     *("--epochs=6", "--anneal=plateau", "--anneal_epochs=", "--eval_every_epochs=0.25"),
     *("--min_improvement=0.02", "--patience=2", "--cooldown=1", "--max_anneals=2"),
+    "--keep_checkpoints=25",  # Those of all evaluations.
 ]
 
 
@@ -56,14 +57,14 @@ def test_a_plateau_grows_the_batch_and_the_last_ends_the_run(plateau):
     assert result(model_dir)["top1"] == points(model_dir, "eval")[-1]["top1"]
 
 
-def test_stopped_and_killed_in_the_midst_of_patience_and_cooldown(plateau, tmp_path):
-    model_dir = tmp_path / "killed"
+def test_stopped_and_killed_in_the_midst_of_patience_and_cooldown(plateau, tmp_path, as_of):
     evaluations = points(plateau[0], "eval")
     step = next(i for i, point in enumerate(evaluations) if "decision" in point)
-    remembered = []
-    for evaluation in evaluations[step - 1 : step + 1]:
-        train(model_dir, *PLATEAU, f"--stop_at_epoch={evaluation['epoch'] + 0.01}")
-        remembered.append(memory(model_dir))
+    before, there = evaluations[step - 1 : step + 1]
+    model_dir = as_of(plateau[0], tmp_path / "killed", before["update"])
+    remembered = [memory(model_dir)]
+    train(model_dir, *PLATEAU, f"--stop_at_epoch={there['epoch'] + 0.01}")
+    remembered.append(memory(model_dir))
     assert [(now["waited"], now["cooling"]) for now in remembered] == [(1, 0), (0, 1)]
     kill_after(started(model_dir, *PLATEAU, OFTEN), model_dir, 1)
     train(model_dir, *PLATEAU)
