@@ -57,7 +57,9 @@ def test_a_range_test_and_again(tmp_path):
     assert suggestion in again.stdout
     assert "pretrained" not in again.stdout
 
-    pretrained = range_test(tmp_path / "pretrained", f"--init_from={model_dir}", "--epochs=0.5")
+    # The first of the two has measured its micro-batch.
+    flags = [f"--init_from={model_dir}", "--epochs=0.5", "--micro_batch_size=128"]
+    pretrained = range_test(tmp_path / "pretrained", *flags)
     # A rate says nothing without its batch.
     found = re.findall(
         r"^--base_learning_rate=([0-9.e-]+) (--base_batch_size=\d+ --base_momentum=[0-9.]+)",
