@@ -19,6 +19,7 @@ _READ_LATER = {
     "AWS_SECRET_ACCESS_KEY",
     "CRESCENDO_SECRET",
     "CUDA_VISIBLE_DEVICES",
+    "GOOGLE_APPLICATION_CREDENTIALS",
     "KERAS_BACKEND",
     "PATIENCE",
     "PYTHONPATH",
@@ -26,6 +27,7 @@ _READ_LATER = {
     "RESTARTS",
     "STORAGE_EMULATOR_HOST",
     "TF_CONFIG",
+    "TPU_API_DISCOVERY_URL",
     "VIRTUAL_ENV",
 }
 # Modules that a start with `python -m` forks.
