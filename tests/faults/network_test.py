@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(not allowed(), reason="needs the right to make n
 
 
 # After SMOOTH: seconds enough to be cut off in.
-LONGER = ["--epochs=9", OFTEN]
+LONGER = ["--epochs=12"]
 
 
 def left(processes, status):
@@ -25,7 +25,7 @@ def test_a_host_that_is_cut_off_ends_all_and_two_finish_what_three_began(tmp_pat
     one, model_dir = tmp_path / "one", tmp_path / "run"
     train(one, *SMOOTH, *LONGER)
     with Network(3) as network:
-        processes = network.started(3, model_dir, *SMOOTH, *LONGER, "--worker_timeout=6")
+        processes = network.started(3, model_dir, *SMOOTH, *LONGER, OFTEN, "--worker_timeout=6")
         wait_for(lambda: newest(model_dir) and int(newest(model_dir).stem) > 20, processes[0])
         network.cut(2)
         start = time.monotonic()

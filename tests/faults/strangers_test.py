@@ -10,9 +10,9 @@ import grpc
 import pytest
 
 from tests.support.runs import command, points, wait_for
-from tests.support.workers import SMOOTH, finished, launched, workers_of
+from tests.support.workers import LINEAR, SMOOTH, finished, launched, workers_of
 
-LONG = ["--epochs=100", "--eval_every_epochs=100", "--worker_timeout=4"]
+LONG = ["--epochs=400", "--eval_every_epochs=400", "--worker_timeout=4"]
 SERVICE = "/tensorflow.CoordinationService/"
 TASK_1 = b"\x0a\x06worker\x10\x01"  # CoordinatedTask(job_name="worker", task_id=1)
 # RegisterTask with another incarnation; ReportErrorToService with a code and words of one's own.
@@ -27,7 +27,7 @@ CALLS = {
 
 @pytest.mark.parametrize("method", CALLS)
 def test_what_a_stranger_does_to_tensorflow_ends_all_as_lost(tmp_path, method):
-    process = launched(2, tmp_path / "run", *SMOOTH, *LONG)
+    process = launched(2, tmp_path / "run", *LINEAR, *LONG)
     wait_for(lambda: points(tmp_path / "run"), process)
     name = pathlib.Path(f"/proc/{workers_of(process)[0]}/comm").read_text()
     chief = f"localhost:{name.partition(':')[2].strip()}"
