@@ -105,6 +105,18 @@ def kill_one(process, draw):
     return False
 
 
+def kills(process, model_dir, draw, soon):
+    """Kills a worker around each of the two changes; returns False if the run ends before."""
+    # In the last updates of a phase, or as the workers leave or start.
+    wait_for(lambda: [p for p in points(model_dir) if p["update"] >= 22], process)
+    time.sleep(soon * draw.uniform(0, 4))
+    if not kill_one(process, draw):
+        return False
+    wait_for(lambda: asked_for(model_dir, 3) or process.poll() is not None, process)
+    time.sleep(soon * draw.uniform(0, 3))
+    return kill_one(process, draw)
+
+
 def killed_at_changes(model_dir, trial):
     """Starts a run of which a worker is killed around each of its changes; returns the process.
 
@@ -113,14 +125,8 @@ def killed_at_changes(model_dir, trial):
     draw, soon = random.Random(trial), 1.0
     while True:
         process = launched("1:3", model_dir, *ELASTIC, restarts=3)
-        # In the last updates of a phase, or as the workers leave or start.
-        wait_for(lambda: [p for p in points(model_dir) if p["update"] >= 22], process)
-        time.sleep(soon * draw.uniform(0, 4))
-        if kill_one(process, draw):
-            wait_for(lambda: asked_for(model_dir, 3) or process.poll() is not None, process)
-            time.sleep(soon * draw.uniform(0, 3))
-            if kill_one(process, draw):
-                return process
+        if kills(process, model_dir, draw, soon):
+            return process
         process.communicate()
         shutil.rmtree(model_dir)
         soon /= 2

@@ -4,8 +4,6 @@ import json
 import os
 import signal
 
-import pytest
-
 from tests.support.runs import (
     OFTEN,
     SHORT,
@@ -49,11 +47,20 @@ def test_killed_in_the_middle_and_called_again(uninterrupted, tmp_path):
     assert ends(folder) == [0, 0, 0]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_goes_to_the_points_which_checkpoint(tmp_path, number):
-    folder = tmp_path / "sweep"
-    flags = [*SHORT, "--epochs=10", "--sweep=seed=0,1,2", "--sweep_parallel=2"]
-    process = started(folder, *flags, name="sweep")
+# Three points, two at once, whose steps are traced in half the time.
+THREE = [
+    *SHORT,
+    "--model=tests.support.models:reshaping",
+    "--augment=none",
+    "--epochs=10",
+    "--sweep=seed=0,1,2",
+    "--sweep_parallel=2",
+]
+
+
+def stopped(folder, number):
+    """Sends a signal to the sweep when two points have begun to train."""
+    process = started(folder, *THREE, name="sweep")
     wait_for(lambda: all(points(folder / f"seed={seed}") for seed in (0, 1)), process)
     process.send_signal(number)
     out, error = process.communicate(timeout=30)
@@ -62,28 +69,35 @@ def test_a_signal_goes_to_the_points_which_checkpoint(tmp_path, number):
     assert ends(folder) == [75, 75, None]
     assert newest(folder / "seed=0") is not None
     assert newest(folder / "seed=1") is not None
-    if number == signal.SIGTERM:
-        again = train(folder, *flags, name="sweep")
-        assert again.stdout.count(": resumes") == 2
-        assert ends(folder) == [0, 0, 0]
-        assert result(folder / "seed=0")["resumes"] == 1
 
 
-def test_a_point_that_is_killed_goes_on_at_the_next_call(tmp_path):
-    """Kills a point as the kernel does without memory: the others finish, and it is not failed."""
+def test_an_interrupt_goes_to_the_points_which_checkpoint(tmp_path):
+    stopped(tmp_path / "sweep", signal.SIGINT)
+
+
+def test_a_point_that_is_stopped_or_killed_goes_on_at_the_next_call(tmp_path):
+    """Stops all points, then kills one as the kernel does without memory: it is not failed.
+
+    The others finish.
+    """
     folder = tmp_path / "sweep"
-    flags = [*SHORT, OFTEN, "--epochs=1", "--sweep=seed=0,1"]
-    process = started(folder, *flags, name="sweep")
-    wait_for(lambda: newest(folder / "seed=0"), process)
+    stopped(folder, signal.SIGTERM)
+    before = len(points(folder / "seed=0"))
+    process = started(folder, *THREE, name="sweep")
+    wait_for(lambda: len(points(folder / "seed=0")) > before, process)
     owner = (folder / "seed=0" / "lock").read_text()  # process 12 on here
     os.kill(int(owner.split()[1]), signal.SIGKILL)
     out, _ = process.communicate(timeout=120)
+    assert out.count(": resumes") == 2
     assert process.returncode == 137
-    assert ends(folder) == [137, 0]
-    assert "[1/2] seed=0: status 137: killed by SIGKILL" in out
-    again = train(folder, *flags, name="sweep")
-    assert "[1/2] seed=0: resumes" in again.stdout
-    assert ends(folder) == [0, 0]
+    assert ends(folder) == [137, 0, 0]
+    assert "[1/3] seed=0: status 137: killed by SIGKILL" in out
+    assert result(folder / "seed=1")["resumes"] == 1
+    again = train(folder, *THREE, name="sweep")
+    assert "[1/3] seed=0: resumes" in again.stdout
+    assert again.stdout.count(": resumes") == 1
+    assert ends(folder) == [0, 0, 0]
+    assert result(folder / "seed=0")["resumes"] == 2
 
 
 def test_a_signal_without_a_name_is_said_by_its_number(tmp_path):

@@ -127,9 +127,9 @@ def test_a_worker_that_dies_or_hangs_ends_all_and_all_start_again(tmp_path):
     process.terminate()
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 75, output + errors
-    for index in (0, 1):
+    for index, left in ((0, 1), (1, 0)):
         assert re.search(
-            rf"\[{1 - index}\] crescendo train: worker {1 - index} \(.*\) has lost worker {index} \(",
+            rf"\[{left}\] crescendo train: worker {left} \(.*\) has lost worker {index} \(",
             output,
         )
         assert f"launch_local: start {2 + index}" in errors
