@@ -42,7 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption("--kills", type=int, default=5, help="SIGKILLs over one run in tests/faults.")
     parser.addoption(
-        "--change_kills", type=int, default=2, help="Runs with a SIGKILL at a change of workers."
+        "--change_kills", type=int, default=2, help="SIGKILLs around changes of the workers."
     )
     parser.addoption(
         "--orders", type=int, default=10_000, help="Epochs and seeds whose orders are compared."
