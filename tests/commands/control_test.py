@@ -88,7 +88,7 @@ def test_what_a_controller_decides_by_is_learned(plateau):
 MEASURED = [
     *SHORT,
     *("--anneal=measured", "--anneal_epochs=", "--noise_horizon=500", "--growth_threshold=1.5"),
-    "--micro_batch_size=8",
+    "--micro_batch_size=0",
 ]
 
 
@@ -131,8 +131,8 @@ def test_killed_in_the_midst_of_smoothing(measured, tmp_path):
 
 
 def test_the_micro_batch_is_part_of_what_is_learned(measured, tmp_path):
-    done = train(measured[0], *MEASURED, "--micro_batch_size=16", status=2)
-    assert "--micro_batch_size: 8 → 16" in done.stderr
+    done = train(measured[0], *MEASURED, "--micro_batch_size=8", status=2)
+    assert "--micro_batch_size: 0 → 8" in done.stderr
     # Two replicas take the same micro-batches, and so measure the same.
     train(tmp_path / "two", *MEASURED, "--virtual_devices=2")
     assert [p["batch_size"] for p in points(tmp_path / "two")] == [

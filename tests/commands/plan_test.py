@@ -195,14 +195,15 @@ def test_the_cost_by_a_run(uninterrupted, tmp_path, capsys):
     assert (ended["replicas"], ended["hosts"]) == (1, 1)
     # Of tests.support.models.tiny: 5 × 5 × 8, 4 of 8 channels, 8 × 10 + 10.
     assert ended["parameters"] == 200 + 4 * 8 + 90
-    assert list(ended["update_seconds"]) == ["128", "640", "3200"]
-    asked = (FASHION, "--format=json", "--plan_hosts=2")
+    assert list(ended["update_seconds"]) == ["32", "160", "800"]
+    batches = ("--base_batch_size=32", "--ghost_batch_size=8", "--max_batch_size=800")
+    asked = (FASHION, *batches, "--format=json", "--plan_hosts=2")
     plan.run(parsed(*asked, f"--model_dir={model_dir}", *TEN_MEGABYTES_A_SECOND))
     first = json.loads(capsys.readouterr().out)["phases"][0]
     communication = 0.002 + 4 * ended["parameters"] / 1e7
-    alone = ended["update_seconds"]["128"]
+    alone = ended["update_seconds"]["32"]
     assert alone / 2 <= first["update_seconds"] - communication <= alone * (1 + 1e-9)
-    assert first["bytes_per_example"] == pytest.approx(4 * ended["parameters"] / 128)
+    assert first["bytes_per_example"] == pytest.approx(4 * ended["parameters"] / 32)
 
     other = tmp_path / "run"
     other.mkdir()

@@ -1,7 +1,9 @@
 """A process leaves a `worker_session`, or loses the other worker, in a process of its own."""
 
 import json
+import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -38,9 +40,10 @@ for line in sys.stdin:
 def chiefs():
     """A process that makes chiefs, and prints how each of them ends."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", CHIEFS], text=True, **pipes) as process:
+    command = [sys.executable, "-c", CHIEFS]
+    with subprocess.Popen(command, text=True, start_new_session=True, **pipes) as process:
         yield process
-        process.stdin.close()
+        os.killpg(process.pid, signal.SIGKILL)  # A chief may hang.
 
 
 @pytest.mark.parametrize(

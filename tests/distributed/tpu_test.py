@@ -27,14 +27,14 @@ def program(*arguments, environment=None):
 
 @pytest.fixture(scope="module")
 def servers():
-    """The ports and processes of two servers; the test of a lost host ends the second one."""
-    with tpu_api.tensorflow_server() as first, tpu_api.tensorflow_server() as second:
+    """The ports of two servers."""
+    with tpu_api.tensorflow_server() as (first, _), tpu_api.tensorflow_server() as (second, _):
         yield first, second
 
 
 def test_the_program_refuses_a_healthy_host_without_cores(api, environment, servers, tmp_path):
     """Without a TPU, this reaches the API, the host's port, and TensorFlow's connection."""
-    (port, _), _ = servers
+    port, _ = servers
     endpoints = [{"ipAddress": "127.0.0.1", "port": port}]
     api.says({**HEALTHY, "tensorflowVersion": OURS, "networkEndpoints": endpoints})
     done = program("train", f"--model_dir={tmp_path / 'run'}", *FLAGS, environment=environment)
@@ -46,10 +46,9 @@ def test_the_program_refuses_a_healthy_host_without_cores(api, environment, serv
 
 
 def test_the_program_refuses_the_hosts_of_a_slice_without_cores(servers, tmp_path):
-    ports = [port for port, _ in servers]
-    for port in ports:
+    for port in servers:
         Programs().listen(port)
-    slice_of_two = ",".join(f"127.0.0.1:{port}" for port in ports)
+    slice_of_two = ",".join(f"127.0.0.1:{port}" for port in servers)
     flags = ["--strategy=tpu", f"--tpu={slice_of_two}"]
     done = program("train", f"--model_dir={tmp_path / 'run'}", *flags)
     assert done.returncode == 2, done.stderr
@@ -105,19 +104,19 @@ except LostWorkerError as error:
 """
 
 
-def test_a_host_lost_during_computation_is_reported(api, environment, servers):
+def test_a_host_lost_during_computation_is_reported(api, environment):
     api.says({"state": "PREEMPTED"})
-    _, (port, server) = servers
-    process = subprocess.Popen(
-        [sys.executable, "-c", LOSING, str(port)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **environment},
-    )
-    assert process.stdout.readline()
-    server.kill()
-    _, errors = process.communicate(timeout=100)
+    with tpu_api.tensorflow_server() as (port, server):
+        process = subprocess.Popen(
+            [sys.executable, "-c", LOSING, str(port)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **environment},
+        )
+        assert process.stdout.readline()
+        server.kill()
+        _, errors = process.communicate(timeout=100)
     assert process.returncode == LostWorkerError.status, errors
     lines = errors.splitlines()
     (first,) = [line for line in lines if line.startswith("TPU v5 is lost: ")]

@@ -51,7 +51,7 @@ def test_a_run_that_is_killed_while_it_fetches_goes_on(place, photographs, tmp_p
     runs.wait_for(lambda: len(fetched(tmp_path, "*.jpg")) > 50, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    assert len(fetched(tmp_path, "*.jpg")) < 200
+    assert len(fetched(tmp_path, "*.jpg")) < 160  # Of those for training.
     place.proxy.rule = lambda request: None
     done = runs.train(tmp_path / "run", *flags)
     assert "fetching " in done.stdout

@@ -10,6 +10,7 @@ import pytest
 
 from tests.commands.report_test import report
 from tests.commands.sweep_test import DIVERGES, GOOD, NAMES, TINY, WRONG
+from tests.faults.bucket_test import at_second_copy
 from tests.support import runs
 from tests.support.configs import done
 from trainer.buckets import lease
@@ -174,10 +175,14 @@ def test_the_training_of_a_killed_sweep_stops_with_a_checkpoint(place, tmp_path)
 def test_another_machine_takes_over_the_points_of_a_killed_one(place, tmp_path, uninterrupted):
     more = [*runs.SHORT, runs.OFTEN, "--worker_timeout=2", "--sweep=seed=0"]
     first = start(place, tmp_path, "first", *more)
-    runs.wait_for(lambda: has_checkpoint(place, "seed=0"), first)
-    killed = _descendants(first.pid)
-    for process in [first.pid, *killed]:
-        os.kill(process, signal.SIGKILL)
+    killed = []
+
+    def kill_all():
+        killed.extend(_descendants(first.pid))
+        for process in [first.pid, *killed]:
+            os.kill(process, signal.SIGKILL)
+
+    at_second_copy(place, first, kill_all)
     first.communicate()
     assert killed
     second = sweep(place, tmp_path, "second", *more)

@@ -109,7 +109,7 @@ def kills(process, model_dir, draw, soon):
     """Kills a worker around each of the two changes; returns False if the run ends before."""
     # In the last updates of a phase, or as the workers leave or start.
     wait_for(lambda: [p for p in points(model_dir) if p["update"] >= 22], process)
-    time.sleep(soon * draw.uniform(0, 4))
+    time.sleep(soon * draw.uniform(0, 2))
     if not kill_one(process, draw):
         return False
     wait_for(lambda: asked_for(model_dir, 3) or process.poll() is not None, process)

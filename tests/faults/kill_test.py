@@ -27,10 +27,10 @@ def test_killed_again_and_again_ends_with_the_same_bits(uninterrupted, tmp_path,
     choose, moments, alive = random.Random(4), [], 0.0
     # Three epochs are 178 updates; from 150 on, for three fifths of the examples, B is larger.
     for kill in range(kills):
-        least = choose.randrange(34 * kill, 34 * (kill + 1))
+        least = choose.randrange(32 * kill, 32 * (kill + 1))
         start = time.monotonic()
         process = started(model_dir, *flags, OFTEN)
-        kill_after(process, model_dir, least, choose.random() * 0.3)
+        kill_after(process, model_dir, least, choose.random() * 0.1)
         alive += time.monotonic() - start
         moments.append(newest(model_dir).name)
     start = time.monotonic()

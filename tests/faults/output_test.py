@@ -36,7 +36,7 @@ def on_a_terminal(model_dir, *before):
     # Under `nohup`, the tests and their children would ignore it.
     ignored = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     process = subprocess.Popen(
-        ["setsid", "--ctty", *before, *command(model_dir, *SHORT, "--epochs=30")],
+        ["setsid", "--ctty", *before, *command(model_dir, *SHORT, "--epochs=100")],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,

@@ -1,6 +1,8 @@
 """Two processes on one directory; directories that cannot be written, or lead elsewhere."""
 
+import os
 import shutil
+import signal
 import subprocess
 
 import pytest
@@ -23,7 +25,9 @@ def test_two_processes(uninterrupted, tmp_path):
     model_dir = tmp_path / "run"
     first = started(model_dir, *SHORT, OFTEN)
     wait_for(lambda: newest(model_dir), first)
+    os.killpg(first.pid, signal.SIGSTOP)  # Or it may end before the second one starts.
     second = train(model_dir, *SHORT, status=2)
+    os.killpg(first.pid, signal.SIGCONT)
     assert f"is in use by process {first.pid} on " in second.stderr
     output = first.communicate()
     assert first.returncode == 0, output

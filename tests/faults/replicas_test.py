@@ -46,8 +46,8 @@ def test_every_example_once_an_epoch(tmp_path):
     """Counted where the gradient is made, over kills, growths and changes of replicas."""
     dataset, split, examples = "fashion_mnist", "train[:3753]", 3753  # no batch divides it
     model_dir, counts = tmp_path / "run", []
-    # 141 updates of 32, 22 of 160 and 5 of 800; killed once these are saved.
-    for replicas, least in ((1, 30), (4, 70), (2, 110), (4, 141), (1, None)):
+    # 141 updates of 32, 22 of 160 and 5 of 800; killed at these updates.
+    for replicas, least in ((1, 30), (4, 70), (2, 110), (4, 130), (1, None)):
         file = tmp_path / f"part-{len(counts)}"
         flags = [*SHORT, OFTEN, "--augment=none", f"--train_split={split}"]
         flags += [f"--virtual_devices={replicas}"]

@@ -9,10 +9,10 @@ import subprocess
 import grpc
 import pytest
 
-from tests.support.runs import command, points, wait_for
+from tests.support.runs import CONSTANT, command, points, wait_for
 from tests.support.workers import LINEAR, SMOOTH, finished, launched, workers_of
 
-LONG = ["--epochs=400", "--eval_every_epochs=400", "--worker_timeout=4"]
+LONG = [*CONSTANT, "--epochs=1000", "--eval_every_epochs=1000", "--worker_timeout=4"]
 SERVICE = "/tensorflow.CoordinationService/"
 TASK_1 = b"\x0a\x06worker\x10\x01"  # CoordinatedTask(job_name="worker", task_id=1)
 # RegisterTask with another incarnation; ReportErrorToService with a code and words of one's own.

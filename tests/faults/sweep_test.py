@@ -52,7 +52,7 @@ THREE = [
     *SHORT,
     "--model=tests.support.models:reshaping",
     "--augment=none",
-    "--epochs=7",
+    "--epochs=20",
     "--sweep=seed=0,1,2",
     "--sweep_parallel=2",
 ]

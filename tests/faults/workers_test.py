@@ -108,6 +108,7 @@ def test_workers_stop_with_a_checkpoint_where_their_launcher_is_killed(tmp_path)
         assert time.monotonic() < end
         time.sleep(0.1)
     assert points(model_dir)[-1]["update"] <= int(newest(model_dir).stem)
+    assert not (model_dir / "result.json").exists()
 
 
 def test_a_worker_that_dies_or_hangs_ends_all_and_all_start_again(tmp_path):

@@ -84,8 +84,8 @@ def test_constraints_hold_after_every_update_as_in_keras(cpus, replicas, free):
     run(step, 32, [(64, 0.5, 0.9)])
     held = weights(step)
     norms = np.sqrt(np.sum(np.square(free[0]), (0, 1, 2)))
-    np.testing.assert_allclose(held[0], free[0] * np.minimum(1, 0.1 / norms), rtol=1e-5)
-    np.testing.assert_allclose(held[-2], np.maximum(free[-2], 0), rtol=1e-5)
+    np.testing.assert_allclose(held[0], free[0] * np.minimum(1, 0.1 / norms), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(held[-2], np.maximum(free[-2], 0), rtol=1e-5, atol=1e-7)
     assert norms.max() > 0.1  # Both constraints had something to do.
     assert free[-2].min() < 0
 

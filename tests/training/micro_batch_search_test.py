@@ -1,3 +1,4 @@
+import functools
 import json
 import subprocess
 
@@ -7,12 +8,15 @@ import pytest
 import tensorflow as tf
 
 from tests.support import messages
+from tests.support.configs import parsed
 from tests.support.models import huge
 from tests.support.runs import command, result
+from trainer.distributed.process_group import ProcessGroup
 from trainer.distributed.strategy import mirrored
 from trainer.errors import UserError
 from trainer.nn.ghostify import ghostify
 from trainer.nn.losses import TrainingLoss
+from trainer.schedule import trajectory
 from trainer.schedule.layout import Layout
 from trainer.schedule.noise_scale import Setting
 from trainer.schedule.realize import BatchLimits
@@ -39,6 +43,24 @@ GIGABYTE = 10**9
 )
 def test_candidates_about_double_and_divide(share, ghost, most, wanted):
     assert micro_batch_search.candidates(share, ghost, most) == wanted
+
+
+@pytest.mark.parametrize(
+    ("flags", "wanted"),
+    [
+        (["--deterministic"], {None: 128}),
+        (["--deterministic", "--ghost_batch_size=48", "--base_batch_size=144"], {None: 96}),
+        (["--deterministic", "--image_sizes=14@0,28@1"], {14: 128, 28: 128}),
+        (["--micro_batch_size=32"], {None: 32}),
+        (["--anneal=measured"], {None: 64}),  # Of 128, so that two micro-batches differ.
+    ],
+)
+def test_nothing_is_measured_if_the_size_is_known(tmp_path, flags, wanted):
+    config = parsed(*flags)
+    schedule = trajectory.from_config(config, 4_000, 1)
+    step, batches = (functools.partial(pytest.fail, f"{name} is used") for name in ("step", "data"))
+    parts = config, tmp_path, schedule, step, batches, ProcessGroup(), []
+    assert micro_batch_search.from_config(*parts) == wanted
 
 
 def step_of(cpus, most, replicas=1):

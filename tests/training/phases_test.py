@@ -24,7 +24,7 @@ from tests.support.steps import step_on, tiny
 from trainer.nn.freezing import freeze
 from trainer.training.phases import Phases
 
-# 125 updates in the epoch; the layers join after 63, which reach position 8,000.
+# 125 updates in the epoch; the layers join after 63, which reach position 2,000.
 FLAGS = [*SHORT, *CONSTANT, "--epochs=1", "--freeze=(?!dense)", "--unfreeze_epochs=0.5"]
 JOIN = 63
 
