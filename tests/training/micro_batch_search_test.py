@@ -49,7 +49,7 @@ def test_candidates_about_double_and_divide(share, ghost, most, wanted):
     ("flags", "wanted"),
     [
         (["--deterministic"], {None: 128}),
-        (["--deterministic", "--ghost_batch_size=48", "--base_batch_size=144"], {None: 96}),
+        (["--deterministic", "--ghost_batch_size=256", "--base_batch_size=256"], {None: 256}),
         (["--deterministic", "--image_sizes=14@0,28@1"], {14: 128, 28: 128}),
         (["--micro_batch_size=32"], {None: 32}),
         (["--anneal=measured"], {None: 64}),  # Of 128, so that two micro-batches differ.
