@@ -4,6 +4,7 @@ This program trains wide_resnet_10_1 on Fashion-MNIST, which scripts/train.sh pr
 JSON.
 """
 
+import argparse
 import json
 import os
 import pathlib
@@ -12,6 +13,10 @@ import tempfile
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+OPTIONS = argparse.Namespace(
+    ghost_batch_size=32, precision="float32", ema_decay=None, augment="medium"
+)
 
 
 def main() -> None:
@@ -40,11 +45,9 @@ def main() -> None:
     )
     images = sources.load("fashion_mnist", "train", None, None)
     costs["start: data (s)"] = lap()
-    step = benchmark_worker.built(
-        strategy, lanes, "wide_resnet_10_1", images, ghost_batch_size=32, precision="float32"
-    )
+    step = benchmark_worker.built(strategy, lanes, "wide_resnet_10_1", images, OPTIONS)
     costs["start: build (s)"] = lap()
-    iterator = benchmark_worker.micro_batches(images, 128, "medium")
+    iterator = benchmark_worker.micro_batches(images, 128, OPTIONS)
 
     def stretch(batch_size: int, updates: int) -> Stretch:
         settings = (Setting(batch_size, 0.1, 0.9),) * updates
