@@ -29,7 +29,7 @@ def measured(name: str, point: str) -> tuple[int, Spread]:
     other, _, point = point.rpartition("/")
     experiment = tomllib.loads((RESULTS / f"{other or name}.toml").read_text())
     rows = current(experiment, read_rows(RESULTS / f"{other or name}.jsonl"))
-    rows = [row for row in rows if row["point"] == point]
+    rows = [row for row in rows if row["point"] == point and "diverged" not in row]
     top1 = spread(row.get("plain", row)["top1"] for row in rows)
     if top1 is None:
         raise SystemExit(f"{point} has no row in {RESULTS / (other or name)}.jsonl")

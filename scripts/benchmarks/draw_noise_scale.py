@@ -2,7 +2,8 @@
 
 Three pictures, from docs/results/noise_scale.jsonl: training losses against epochs, the loss at the
 end against the noise scale g, and the loss at the end against the batch size at one g. Bars are
-± one sample standard deviation over seeds; a point without a bar has one seed.
+± one sample standard deviation over seeds; a point without a bar has one seed. Runs that diverged
+are left out and named.
 
     python scripts/benchmarks/draw_noise_scale.py --folder=docs/pictures
 """
@@ -25,7 +26,7 @@ from run_experiment import RESULTS, current, read_rows
 from trainer.reports.plots import Picture, line, png
 from trainer.sweep.seed_statistics import spread
 
-EXAMPLES = 20_000
+EXAMPLES = 20_000  # N of the flags in noise_scale.toml.
 LAST = 3  # The loss at the end is the mean of so many epochs.
 
 
@@ -67,7 +68,12 @@ def runs(rows: Iterable[dict[str, Any]]) -> list[Runs]:
     for row in rows:
         by_point[row["point"]].append(row)
     found = []
-    for group in by_point.values():
+    for point, all_rows in by_point.items():
+        group = [row for row in all_rows if "diverged" not in row]
+        if len(group) < len(all_rows):
+            print(f"{point}: {len(all_rows) - len(group)} of {len(all_rows)} runs diverged")
+        if not group:
+            continue
         of = functools.partial(value, group[0]["flags"])
         losses = [[loss for _, loss in row["training_losses"]] for row in group]
         sizes = int(of("base_batch_size", 128)), of("base_momentum", 0.9)
@@ -84,21 +90,14 @@ def numbered(axis: Any) -> None:
 
 
 def draw_curves(figure: Figure, *, found: list[Runs]) -> None:
-    """Draws losses against epochs, one colour for each noise scale."""
+    """Draws losses against epochs; all combinations of one noise scale have one colour."""
     axes = figure.subplots()
-    scales = sorted({each.noise_scale for each in found})
-    for i, scale in enumerate(scales):
-        style, last = line(i), []
-        for each in found:
-            if each.noise_scale == scale:
-                losses = each.mean()
-                axes.plot(range(1, len(losses) + 1), losses, color=style.colour, lw=1)
-                last.append(losses[-1])
-        beside = {"textcoords": "offset points", "xytext": (6, -3), "fontsize": 8.5}
-        label = f"g {scale:,g}  (n = {len(last)})"
-        middle = sorted(last)[len(last) // 2]
-        axes.annotate(label, (len(losses), middle), color=style.colour, **beside)
-    axes.set_xlim(1, len(losses) * 1.25)
+    for i, scale in enumerate(sorted({each.noise_scale for each in found}, reverse=True)):
+        equal = [each.mean() for each in found if each.noise_scale == scale]
+        label = f"g {scale:,g}, {len(equal)} runs" if len(equal) > 1 else f"g {scale:,g}"
+        for losses in equal:
+            epochs = range(1, len(losses) + 1)
+            axes.plot(epochs, losses, color=line(i).colour, lw=1, label=label)
     axes.set_xlabel("epoch")
     axes.set_title("training loss")
 
@@ -108,7 +107,7 @@ def draw_ends(figure: Figure, *, found: list[Runs]) -> None:
     axes = figure.subplots()
     batches = sorted({each.batch for each in found})
     momenta = sorted({each.momentum for each in found})
-    for each in found:
+    for each in sorted(found, key=lambda each: (each.batch, each.momentum)):
         loss, deviation = each.end()
         axes.errorbar(
             each.noise_scale * 1.06 ** (batches.index(each.batch) - 1),
@@ -136,7 +135,7 @@ def draw_batches(figure: Figure, *, found: list[Runs]) -> None:
         style = line(i)
         drawn = {"color": style.colour, "marker": "o", "markersize": 4, "capsize": 2.5}
         axes.errorbar(batches, losses, yerr=deviations, linestyle=style.linestyle, **drawn)
-        beside = {"textcoords": "offset points", "xytext": (0, 8), "fontsize": 8.5}
+        beside = {"textcoords": "offset points", "xytext": (6, 8), "fontsize": 8.5}
         axes.annotate(f"g {scale:,g}", (batches[0], losses[0]), color=style.colour, **beside)
     axes.axvline(EXAMPLES / 10, color="#9a9a9a", lw=1)
     place = {"transform": axes.get_xaxis_transform(), "va": "top", "fontsize": 8.5}

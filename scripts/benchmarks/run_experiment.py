@@ -4,7 +4,7 @@ docs/results/NAME.toml lists the points: flags by name, flags that all points sh
 docs/results/NAME.jsonl has one row for each finished run. It is committed, so that the next call
 runs only what is missing. A row of other flags does not count. All points of a seed run before the
 next seed. With `target`, a top-1, the table shows the seconds of training until an evaluation
-reached it.
+reached it. A run that diverges has a row, too, with the message and no top-1.
 
     python scripts/benchmarks/run_experiment.py modern --minutes=150
     taskset --cpu-list 0 python scripts/benchmarks/run_experiment.py modern --seeds 1
@@ -28,13 +28,17 @@ import tomllib
 from collections.abc import Iterator
 from typing import Any
 
+from trainer.errors import ExitStatus
+from trainer.run_dir.directory import DIVERGED
 from trainer.run_dir.metrics import read
 from trainer.sweep.seed_statistics import spread
 from trainer.system.cores import usable
 
 RESULTS = pathlib.Path("docs/results")
-_STOPPED = 75  # Status of a run that a signal stopped.
-_KEPT = ("top1", "loss", "updates", "seconds", "examples_per_second", "plain", "ema", "versions")
+_KEPT = (
+    *("diverged", "top1", "loss", "updates", "seconds", "examples_per_second"),
+    *("plain", "ema", "versions"),
+)
 
 
 def flags_of(experiment: dict[str, Any], point: str) -> list[str]:
@@ -63,7 +67,7 @@ def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def run(flags: list[str], seed: int, model_dir: pathlib.Path, seconds: float) -> dict | None:
-    """Trains a run, or goes on with it; returns its result.
+    """Trains a run, or goes on with it; returns its result, or the message if it diverges.
 
     Returns None if it does not end within `seconds`. Then it stops with a checkpoint, and the next
     call goes on from there.
@@ -75,8 +79,10 @@ def run(flags: list[str], seed: int, model_dir: pathlib.Path, seconds: float) ->
     except subprocess.TimeoutExpired:
         process.terminate()
         status = process.wait()
-        if status in (_STOPPED, -signal.SIGTERM):
+        if status in (ExitStatus.STOPPED, -signal.SIGTERM):
             return None
+    if status == ExitStatus.NOT_FINITE:
+        return {"diverged": (model_dir / DIVERGED).read_text().partition("\n")[0]}
     if status:
         sys.exit(f"{model_dir} ended with status {status}; its flags: {' '.join(flags)}")
     return json.loads((model_dir / "result.json").read_text())
@@ -134,13 +140,20 @@ def row(
 def table(rows: list[dict[str, Any]], target: float | None = None) -> str:
     """Returns a line for each point: top-1 over the seeds, updates and seconds.
 
-    `target` is a top-1; the line has the mean seconds to it, over the runs that reached it.
+    Runs that diverged are only counted. `target` is a top-1; the line has the mean seconds to it,
+    over the runs that reached it.
     """
     by_point = collections.defaultdict(list)
     for each in rows:
         by_point[each["point"]].append(each)
     lines = []
-    for point, found in by_point.items():
+    for point, all_rows in by_point.items():
+        found = [each for each in all_rows if "diverged" not in each]
+        lost = len(all_rows) - len(found)
+        diverged = f"  {lost} diverged" if lost else ""
+        if not found:
+            lines.append(f"{point:20}{diverged}")
+            continue
         accuracy = spread(each["top1"] for each in found)
         seconds = spread(each["seconds"] for each in found)
         assert accuracy
@@ -149,7 +162,7 @@ def table(rows: list[dict[str, Any]], target: float | None = None) -> str:
         without = f"  plain {plain.percent}" if plain else ""
         lines.append(
             f"{point:20} {accuracy.percent}  {found[0]['updates']:,} updates  {seconds.mean:,.0f} s"
-            f"{without}{_to_target(found, target)}"
+            f"{without}{_to_target(found, target)}{diverged}"
         )
     return "\n".join(lines)
 

@@ -49,7 +49,7 @@ def mean_loss(folder, point):
 def test_it_runs_what_is_missing_appends_a_row_for_each_and_draws_them(tmp_path):
     results = tmp_path / "docs" / "results"
     results.mkdir(parents=True)
-    points = 'plain = []\naverage = ["--ema_decay=0.9"]'
+    points = 'plain = []\naverage = ["--ema_decay=0.9"]\nwild = ["--base_learning_rate=1e30"]'
     head = f"seeds = [3]\nflags = {json.dumps(FLAGS)}\n[points]\n"
     (results / "small.toml").write_text(f"target = 0.01\n{head}{points}")
     stopped = experiment(tmp_path, "--minutes=0")
@@ -60,8 +60,10 @@ def test_it_runs_what_is_missing_appends_a_row_for_each_and_draws_them(tmp_path)
     assert len((results / "small.jsonl").read_text().splitlines()) == 1
     ended = experiment(tmp_path)
     assert ended.returncode == 0, ended.stderr
-    rows = [json.loads(line) for line in (results / "small.jsonl").read_text().splitlines()]
+    *rows, wild = map(json.loads, (results / "small.jsonl").read_text().splitlines())
     assert [(row["point"], row["seed"]) for row in rows] == [("plain", 3), ("average", 3)]
+    assert wild["point"] == "wild"
+    assert "with learning rate 1e+30" in wild["diverged"]
     for row in rows:
         kept = json.loads(
             (tmp_path / "runs" / "small" / f"{row['point']}_3" / "result.json").read_text()
@@ -79,6 +81,7 @@ def test_it_runs_what_is_missing_appends_a_row_for_each_and_draws_them(tmp_path)
     assert (results / "small.jsonl").read_text() == before
     assert again.stdout == ended.stdout[-len(again.stdout) :]
     assert f"{100 * rows[0]['top1']:.2f}% (n = 1)  32 updates" in again.stdout
+    assert "\nwild                  1 diverged\n" in again.stdout
     assert f"to 1%: {rows[0]['evaluations'][0][0]:,.0f} s (1 of 1)" in again.stdout
     (results / "small.toml").write_text(f"{head}{points}{DRAWN}")
     drawn = experiment(tmp_path, "--output=small.png", script="draw_experiment.py")
