@@ -3,9 +3,12 @@
 import http.client
 import io
 import os
+import subprocess
+import sys
 
 import pytest
 
+from tests.support.bucket_data import write_records
 from tests.support.bucket_servers import BUCKET, Place
 from trainer.buckets import client, objects, url
 from trainer.buckets.objects import ConflictError, MissingError, RefusedError, UnavailableError
@@ -214,3 +217,14 @@ def test_obstore_is_named_if_it_is_not_installed(monkeypatch):
     monkeypatch.setattr(client, "obstore", None)
     with pytest.raises(UserError, match=r"pip install 'crescendo\[cloud\]'"):
         client.connect(url.parse("gs://bucket/x"))
+
+
+def test_without_a_bucket_no_client_is_imported(tmp_path):
+    write_records(tmp_path / "records", {"train": 20, "test": 10}, shards=1, size=(8, 8))
+    program = (
+        "import sys, trainer.main, trainer.commands.train; from trainer.data import sources; "
+        f"sources.load('colour', 'train', {str(tmp_path / 'records')!r}, 8); "
+        "assert not {'obstore', 'zstandard'} & {*sys.modules}; import os; os._exit(0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

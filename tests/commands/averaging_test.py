@@ -26,7 +26,6 @@ from trainer.data import png
 from trainer.schedule import trajectory
 
 EMA = [*SHORT, "--ema_decay=0.98"]
-MEASURE_NOTHING = "--micro_batch_size=32"  # A run in this process is not deterministic.
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +157,7 @@ def test_another_decay_is_refused_and_what_counts_may_change(capsys, averaged, t
     assert "--ema_decay: 0.98 → unset" in error
     # A kill between the last checkpoint and the result: the evaluation is not repeated.
     (model_dir / "result.json").unlink()
-    status, out, error = done(capsys, "train", *EMA, run, "--evaluate_with=plain", MEASURE_NOTHING)
+    status, out, error = done(capsys, "train", *EMA, run, "--evaluate_with=plain")
     assert status == 0, error
     assert "--evaluate_with was ema so far: the best evaluation is chosen" in out
     found = result(model_dir)
@@ -169,7 +168,7 @@ def test_another_decay_is_refused_and_what_counts_may_change(capsys, averaged, t
 def test_a_plateau_is_one_of_the_average(capsys, tmp_path):
     model_dir = tmp_path / "run"
     flags = [
-        *(*EMA, f"--model_dir={model_dir}", MEASURE_NOTHING, "--epochs=2"),
+        *(*EMA, f"--model_dir={model_dir}", "--epochs=2"),
         *("--anneal=plateau", "--anneal_epochs=", "--eval_every_epochs=0.25"),
         *("--min_improvement=0.02", "--patience=1", "--max_anneals=2"),
     ]

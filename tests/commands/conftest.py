@@ -9,9 +9,9 @@ from tests.support.runs import checkpoints
 
 @pytest.fixture
 def as_of():
-    """Copies a run as it was after the checkpoint of an update: its later files are there, too.
+    """Copies a run whose newest checkpoint is that of an update, as a kill leaves it.
 
-    A process that is killed writes points after its last checkpoint, which the run repeats.
+    The points that it logged after this checkpoint are there: the run that resumes repeats them.
     """
 
     def copied(run, folder, update):

@@ -44,7 +44,7 @@ def test_it_trains_at_each_size_and_keeps_the_schedule(resized, uninterrupted):
     assert "evaluations, exports and predictions have images of 28 pixels" in printed.stdout
 
 
-def test_killed_at_any_size_and_resumed_it_learns_the_same(resized, tmp_path):
+def test_killed_at_two_sizes_and_resumed_it_learns_the_same(resized, tmp_path):
     model_dir = tmp_path / "killed"
     for update in (30, 140, 160):  # Of 178 updates, the first 132 have 14 pixels.
         kill_after(started(model_dir, *SIZES, OFTEN), model_dir, update)
@@ -69,7 +69,7 @@ def test_replicas_and_micro_batches_change_nothing(resized, tmp_path):
 
 def test_evaluation_and_export_have_the_size_of_evaluations(capsys, tmp_path):
     model_dir = tmp_path / "run"
-    flags = ["--epochs=0.2", "--image_size=20", "--eval_image_size=24", "--micro_batch_size=32"]
+    flags = ["--epochs=0.2", "--image_size=20", "--eval_image_size=24"]
     status, out, error = done(
         capsys, "train", *SHORT, "--anneal=constant", "--anneal_epochs=", *flags,
         f"--model_dir={model_dir}",

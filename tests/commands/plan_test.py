@@ -189,6 +189,11 @@ def test_costs_that_cannot_be_told(arguments, message):
     assert len(str(error.value).splitlines()) <= 2
 
 
+def test_one_epoch_is_not_plural(capsys):
+    assert plan.run(parsed(FASHION, "--epochs=1")) == 0
+    assert "updates over 1 epoch of 60,000 examples" in capsys.readouterr().out
+
+
 def test_the_cost_by_a_run(uninterrupted, tmp_path, capsys):
     model_dir, _ = uninterrupted
     ended = json.loads((model_dir / "result.json").read_text())

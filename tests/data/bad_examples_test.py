@@ -24,30 +24,18 @@ def one_core(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
 
 
-# A cut file, an unreadable one and one of another format in training, and in evaluation.
-@pytest.mark.parametrize(
-    ("number", "trains", "evaluates"),
-    [
-        (3, True, True),
-        (10, True, False),
-        (17, False, True),
-        (24, True, True),
-        (31, True, True),
-    ],
-)
-def test_the_first_bad_example_is_named(folder, number, trains, evaluates, tmp_path):
+@pytest.mark.parametrize("number", BAD)
+def test_the_first_bad_example_is_named(folder, number, tmp_path):
     dataset = folder(40, {number: BAD[number]})
     message = rf"(?s){tmp_path}/train/./{number}\.jpg cannot be used: .*or give --skip_bad_examples"
     with pytest.raises(UserError, match=message):
         load(dataset, "train", None, SIZE)
     source, bad = load(dataset, "train", None, SIZE, augment="imagenet"), BadExamples(skip=False)
-    if trains:
-        with pytest.raises(UserError, match=message), translate(bad.refusal):
-            take(source, 40, augment="imagenet", bad=bad)
-    if evaluates:
-        bad = BadExamples(skip=False)
-        with pytest.raises(UserError, match=message), translate(bad.refusal):
-            list(evaluation(source, batch_size=7, shards=1, augment="imagenet", bad=bad))
+    with pytest.raises(UserError, match=message), translate(bad.refusal):
+        take(source, 40, augment="imagenet", bad=bad)
+    bad = BadExamples(skip=False)
+    with pytest.raises(UserError, match=message), translate(bad.refusal):
+        list(evaluation(source, batch_size=7, shards=1, augment="imagenet", bad=bad))
 
 
 def test_a_file_that_lacks_its_last_bytes_is_damaged(folder, logged):

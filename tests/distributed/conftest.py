@@ -1,10 +1,17 @@
-"""A server in place of Google's API for TPUs."""
+"""Addresses of workers, and a server in place of Google's API for TPUs."""
 
 import pytest
 
+from tests.distributed.rendezvous_test import free_ports
 from tests.support import tpu_api as served_api
 from tests.support.configs import parsed
 from trainer.distributed import tpu_api
+
+
+@pytest.fixture
+def addresses():
+    """Addresses of two workers of this machine."""
+    return tuple(f"localhost:{port}" for port in free_ports(2))
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ def test_a_clock_that_jumps(uninterrupted, tmp_path, deterministic):
     compiler = ["cc", "-shared", "-fPIC", "-x", "c", "-", "-o", library]
     subprocess.run(compiler, input=CLOCK, text=True, check=True)
     environment = {**os.environ, "LD_PRELOAD": str(library), "AHEAD": str(ahead)}
-    flags = [*SHORT, OFTEN, "--micro_batch_size=32"]
+    flags = [*SHORT, OFTEN]
     if not deterministic:
         flags += ["--nodeterministic", "--log_every_updates=1"]
     process = started(model_dir, *flags, env=environment)

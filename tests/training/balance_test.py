@@ -167,7 +167,7 @@ def trained(capsys, path, *flags):
 def plain_loss(tmp_path_factory, fashion_mnist):
     """The loss of a run without balance."""
     path = tmp_path_factory.mktemp("balance") / "plain"
-    arguments = [f"--model_dir={path}", *FLAGS, "--micro_batch_size=32"]
+    arguments = [f"--model_dir={path}", *FLAGS]
     assert main(["crescendo", "train", *arguments, "--precision=float32", "--nodeterministic"]) == 0
     return runs.result(path)["loss"]
 
@@ -179,7 +179,7 @@ def test_a_run_that_resumes_on_other_replicas_learns_the_same(tmp_path, capsys, 
     file.write_text(json.dumps(dict.fromkeys(CLASSES, 1) | {"Bag": 3, "Ankle boot": 0.2}))
     flag = f"--{kind}={'balanced' if kind == 'sampling' else file}"
     for path, *more in (
-        (whole, "--micro_batch_size=32"),
+        (whole,),
         (parts, "--micro_batch_size=16", "--stop_at_epoch=0.3"),
         (parts, "--micro_batch_size=8", "--virtual_devices=4"),
     ):

@@ -89,18 +89,17 @@ def test_a_process_of_its_own_sees_the_same_machine(monkeypatch):
 
 def test_a_run_in_bfloat16_goes_on_where_float32_is_the_choice(tmp_path):
     """--deterministic chooses float32 for a new run, and does not for one that began."""
-    short = [*SHORT, "--micro_batch_size=32"]
     half, whole, single = (tmp_path / name for name in ("half", "whole", "single"))
-    train(half, *short, "--precision=bfloat16", "--stop_at_epoch=1")
-    resumed = train(half, *short, "--precision=auto")
+    train(half, *SHORT, "--precision=bfloat16", "--stop_at_epoch=1")
+    resumed = train(half, *SHORT, "--precision=auto")
     assert "this run computes in bfloat16, because it began with this precision" in resumed.stdout
     assert "--precision=bfloat16\n" in (half / "flags.txt").read_text()
-    train(whole, *short, "--precision=bfloat16")
+    train(whole, *SHORT, "--precision=bfloat16")
     assert digest(half) == digest(whole)
-    new = train(single, *short, "--precision=auto", "--stop_at_epoch=0.1")
+    new = train(single, *SHORT, "--precision=auto", "--stop_at_epoch=0.1")
     assert "this run computes in float32, because --deterministic is given" in new.stdout
     assert "--precision=float32\n" in (single / "flags.txt").read_text()
-    process = started(single, *short, "--precision=bfloat16")
+    process = started(single, *SHORT, "--precision=bfloat16")
     _, errors = process.communicate()
     assert process.returncode == 2
     assert "--precision: float32 → bfloat16" in errors

@@ -54,7 +54,7 @@ def test_a_run_is_profiled_and_learns_the_same(uninterrupted, tmp_path):
     whole, _ = uninterrupted
     profiled = tmp_path / "profiled"
     # The range crosses a logged point.
-    ended = train(profiled, *SHORT, "--micro_batch_size=32", "--profile_updates=8:12")
+    ended = train(profiled, *SHORT, "--profile_updates=8:12")
     assert "the profile of updates 8 to 12 is in" in ended.stdout
     (trace,) = (profiled / "tensorboard" / "profile").glob("plugins/profile/*/*.xplane.pb")
     content = trace.read_bytes()

@@ -6,8 +6,6 @@ import os
 import pathlib
 import re
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -274,16 +272,6 @@ def test_what_is_not_in_the_bucket_is_named(place, sets, machine):
         sources.load("colour", "train", place.url, 8)
     with pytest.raises(UserError, match=f"fashion_mnist is not prepared in {place.url}: prepare"):
         sources.load("fashion_mnist", "train", place.url, 8)
-
-
-def test_without_a_bucket_no_client_is_imported(sets):
-    program = (
-        "import sys, trainer.main, trainer.commands.train; from trainer.data import sources; "
-        f"sources.load('colour', 'train', {str(sets / 'records')!r}, 8); "
-        "assert not {'obstore', 'zstandard'} & {*sys.modules}; import os; os._exit(0)"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 @S3
