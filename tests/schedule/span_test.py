@@ -104,6 +104,25 @@ def check_ramps(run, one_by_one):
     assert at == len(one_by_one)
 
 
+def test_spans_begin_at_turns_and_changes_of_the_batch_size_alone():
+    """A span's updates start before the next turn, and the span is as long as it can be."""
+    runs = [schedule(seed) for seed in range(100)]
+    assert sum(run.next_turn(0) < run.end / run.examples for run in runs) > 40
+    for run in runs:
+        found = list(spans(run))
+        for span in found:
+            turn = run.next_turn(span.position / run.examples)
+            assert span.updates == 1 or span.position_of(span.updates - 1) / run.examples < turn
+        for span, after in itertools.pairwise(found):
+            epochs = span.position / run.examples
+            goes_on = (
+                after.first.batch_size == span.first.batch_size
+                and span.end / run.examples < run.next_turn(epochs)
+                and (not run.batch_moves or run.batch_moves_one_way(epochs))
+            )
+            assert not goes_on
+
+
 def test_a_span_ends_with_the_update_that_reaches_until():
     run = from_config(parsed("--initial_batch_size=32", "--epochs=2"), 1000, 1)
     span = next_span(run, 64, 200)

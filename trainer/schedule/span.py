@@ -67,12 +67,10 @@ def _updates_before(trajectory: Trajectory, position: int, size: int, until: int
     if turn == math.inf:
         return max(1, most)
     before = max(0, math.floor((turn * trajectory.examples - position) / size))
-    # A rounding error may change `before` by one. The loops correct the error, because they compare
-    # epochs, as the curves do.
+    # Update `before` starts less than one update before the turn, or at the turn. Only a comparison
+    # of epochs, as in the curves, decides this in spite of rounding errors.
     while before < most and (position + before * size) / trajectory.examples < turn:
         before += 1
-    while before > 1 and (position + (before - 1) * size) / trajectory.examples >= turn:
-        before -= 1
     return max(1, min(before, most))
 
 
