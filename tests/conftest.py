@@ -1,5 +1,6 @@
 """One process-wide setting for every test: TensorFlow sees four logical CPU devices."""
 
+import datetime
 import gc
 import os
 import secrets
@@ -14,6 +15,7 @@ import tensorflow as tf
 
 from tests.support import bucket_servers, forked_process, messages, runs
 from tests.support.quick import Quick
+from trainer.buckets import client
 from trainer.data.tfds.prepare import prepare
 from trainer.distributed.strategy import share_cores
 
@@ -102,6 +104,10 @@ def place(bucket_server, monkeypatch):
     found = bucket_servers.Place(bucket_server[0], proxy, f"runs-{secrets.token_hex(4)}/one")
     for name, value in found.environment.items():
         monkeypatch.setenv(name, value)
+    # Clients of this process repeat a request as often as ever, but sooner: after 10 ms in place of
+    # 100 ms, twice as long each time.
+    sooner = {"init_backoff": datetime.timedelta(milliseconds=10)}
+    monkeypatch.setitem(client._RETRIES, "backoff", sooner)
     yield found
     proxy.rule = lambda request: None
     for thread in threading.enumerate():

@@ -102,7 +102,9 @@ def _draw_confusion(figure: Figure, names: Sequence[str], counts: np.ndarray) ->
         for (row, column), number in np.ndenumerate(counts):
             ink = "white" if shares[row, column] > 0.5 else "black"
             if number:
-                axes.text(column, row, str(number), color=ink, size=size, ha="center", va="center")
+                # A number lies in its cell, so the figure's layout need not measure it.
+                place: dict[str, Any] = {"ha": "center", "va": "center", "in_layout": False}
+                axes.text(column, row, str(number), color=ink, size=size, **place)
     axes.set(title="Confusion matrix", xlabel="prediction", ylabel="class")
     axes.grid(visible=False)
     figure.colorbar(image, ax=axes, label="share of the class", shrink=0.8)

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import matplotlib
 from matplotlib.artist import Artist
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -31,6 +32,7 @@ _DASHES: tuple[tuple[float, ...], ...] = (
     (6, 1.5, 1, 1.5, 1, 1.5),
 )
 _WIDE = 26  # A legend has two columns if each label has at most this many characters.
+_DPI = 200  # Pixels per inch, also of a matrix that an SVG file embeds as an image.
 _RC: dict[Any, Any] = {
     "font.size": 10,
     "axes.titlesize": 10.5,
@@ -122,8 +124,11 @@ def _render(picture: Picture, kind: str, *, legend: bool) -> bytes:
             figure.legend(*entries, loc="outside lower center", ncols=columns)
         fonts.replace_lacking(_texts(figure))
         buffer = io.BytesIO()
-        metadata = {"Date": None} if kind == "svg" else None
-        figure.savefig(buffer, format=kind, dpi=200, metadata=metadata)
+        if kind == "png":  # `savefig` draws twice; for a confusion matrix, this takes 0.1 s more.
+            figure.set_dpi(_DPI)
+            FigureCanvasAgg(figure).print_png(buffer)
+        else:
+            figure.savefig(buffer, format=kind, dpi=_DPI, metadata={"Date": None})
     return buffer.getvalue()
 
 
