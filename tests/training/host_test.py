@@ -159,7 +159,7 @@ def test_the_loss_of_a_host_ends_the_run_with_status_76(photos, tmp_path):
     *own, program, other = (tmp_path / name for name in names)
     for folder in (*own, program, other):
         shutil.copytree(photos, folder / "photos")
-    flags = [*PLAIN, "--epochs=1000", "--worker_timeout=8"]
+    flags = [*PLAIN, "--epochs=1000", "--worker_timeout=5"]
     with pod.hosts(*own) as (processes, addresses):
         for sent in (signal.SIGSTOP, signal.SIGKILL):
             process = pod.start(addresses, program, *flags)

@@ -184,29 +184,39 @@ SHORT = [
 ]
 
 
-def limited(model_dir, *arguments):
-    """A run whose address space the model limits; allocators reserve little of it."""
-    return subprocess.run(
-        ["env", "MALLOC_ARENA_MAX=2", *command(model_dir, *SHORT, *arguments)],
-        capture_output=True,
-        text=True,
-    )
+@pytest.fixture(scope="module")
+def limited(tmp_path_factory):
+    """Ends of two runs whose address space the model limits: outputs, status and run directory.
+
+    Allocators reserve little of it. The runs share the time, because TensorFlow waits ten seconds
+    for memory.
+    """
+    started = {}
+    for name, own in {"measured": [], "given": ["--micro_batch_size=512"]}.items():
+        folder = tmp_path_factory.mktemp(name)
+        line = ["env", "MALLOC_ARENA_MAX=2", *command(folder / "run", *SHORT, *own)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        started[name] = folder / "run", subprocess.Popen(line, **pipes)
+    return {
+        name: (*process.communicate(), process.returncode, run)
+        for name, (run, process) in started.items()
+    }
 
 
-def test_under_a_memory_limit(tmp_path):
+def test_under_a_memory_limit(limited):
     """Leaves out 256 examples, which would take all memory, so that the next allocation fails."""
-    done = limited(tmp_path / "run")
-    assert done.returncode == 0, done.stderr
-    (first,) = (line for line in done.stdout.splitlines() if line.startswith("micro-batch "))
+    output, errors, status, run = limited["measured"]
+    assert status == 0, errors
+    (first,) = (line for line in output.splitlines() if line.startswith("micro-batch "))
     assert first.startswith("micro-batch 128: 256 was not tried: it would take ")
-    assert "measuring a micro-batch of 128" in done.stdout
+    assert "measuring a micro-batch of 128" in output
     assert first.endswith(" GB of the 1.5 GB that are free")
-    assert result(tmp_path / "run")["micro_batch_size"] == 128
+    assert result(run)["micro_batch_size"] == 128
 
 
-def test_a_size_that_the_user_gave_does_not_fit(tmp_path):
-    done = limited(tmp_path / "run", "--micro_batch_size=512")
-    assert done.returncode == 2, done.stderr
-    line, remedy = done.stderr.splitlines()[-2:]
+def test_a_size_that_the_user_gave_does_not_fit(limited):
+    _, errors, status, _ = limited["given"]
+    assert status == 2, errors
+    line, remedy = errors.splitlines()[-2:]
     assert line == "crescendo train: a micro-batch of 512 examples does not fit in memory."
     assert remedy == "Use --micro_batch_size=256 or less, or 0 for the fastest that fits."
