@@ -28,6 +28,7 @@ import tomllib
 from collections.abc import Iterator
 from typing import Any
 
+from trainer.config.flagfile_reader import expand
 from trainer.errors import ExitStatus
 from trainer.run_dir.directory import DIVERGED
 from trainer.run_dir.metrics import read
@@ -44,6 +45,26 @@ _KEPT = (
 def flags_of(experiment: dict[str, Any], point: str) -> list[str]:
     """Returns the flags of a point's runs, without the seed."""
     return [*experiment["points"][point], *experiment["flags"]]
+
+
+def overridden(experiment: dict[str, Any]) -> str:
+    """Returns a message about the first flag of a point that a flag of all points overrides.
+
+    Returns "" if there is none.
+    """
+    shared = {_name(argument.text) for argument in expand(experiment["flags"])}
+    for point, flags in experiment["points"].items():
+        for flag in flags:
+            if _name(flag) in shared:
+                return (
+                    f"{point}: {flag} is overridden by a flag of all points.\n"
+                    f"Give --{_name(flag)} to each point, or to all points."
+                )
+    return ""
+
+
+def _name(flag: str) -> str:
+    return flag.lstrip("-").partition("=")[0]
 
 
 def current(experiment: dict[str, Any], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -204,6 +225,8 @@ def main() -> None:
     points = options.points or experiment["points"]
     if unknown := set(points) - set(experiment["points"]):
         parser.error(f"{options.name} has no point {', '.join(sorted(unknown))}")
+    if message := overridden(experiment):
+        parser.error(message)
     asked = experiment | {
         "seeds": options.seeds or experiment["seeds"],
         "points": {point: experiment["points"][point] for point in points},

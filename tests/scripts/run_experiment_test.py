@@ -91,3 +91,15 @@ def test_it_runs_what_is_missing_appends_a_row_for_each_and_draws_them(tmp_path)
     (results / "small.toml").write_text(f'{head}plain = ["--weight_decay=0"]')
     other = experiment(tmp_path, "--minutes=0")
     assert (other.returncode, other.stdout.strip()) == (0, "")
+
+
+def test_a_flag_of_a_point_that_the_flags_of_all_points_override_is_refused(tmp_path):
+    """A flagfile among the flags of all points made all points of an experiment equal."""
+    (tmp_path / "docs/results").mkdir(parents=True)
+    (tmp_path / "all.flags").write_text("--base_learning_rate=0.1\n")
+    points = '[points]\none = []\ntwo = ["--base_learning_rate=0.2"]\n'
+    text = f'seeds = [0]\nflags = ["--flagfile=all.flags"]\n{points}'
+    (tmp_path / "docs/results/small.toml").write_text(text)
+    done = experiment(tmp_path)
+    assert done.returncode == 2
+    assert "two: --base_learning_rate=0.2 is overridden by a flag of all points" in done.stderr
