@@ -57,12 +57,17 @@ def without_xla():
     return keras.Model(inputs, dense()(scaled))
 
 
+# These differ from momentum in the update of the parameters alone, so a model without convolutions
+# shows it.
+BY_OPTIMIZER = {"nesterov": dense, "lars": dense, "lamb": dense}
+
+
 class Trained:
     """A step after updates: of one micro-batch up to 40, and growing."""
 
     def __init__(self, optimizer, replicas, b, *, by_xla, ahead=False):
         step = step_on(
-            *(strategy_of(devices(), replicas), reshaped),
+            *(strategy_of(devices(), replicas), BY_OPTIMIZER.get(optimizer, reshaped)),
             optimizer=optimizer,
             clip_norm=0.5,
             timed=False,
@@ -106,7 +111,7 @@ def test_updates_are_the_same_with_xla(optimizer, replicas, b):
     ("optimizer", "replicas", "b", "by_xla"),
     [
         ("momentum", 1, 64, False),
-        ("momentum", 4, 16, False),
+        ("momentum", 2, 16, False),
         ("adamw", 1, 16, True),
         ("momentum", 2, 32, True),
     ],
@@ -170,7 +175,7 @@ def test_masks_are_functions_of_the_position_with_xla_too(cpus):
     found = {}
     for name, by_xla in (("plain", False), ("first", True), ("second", True)):
         model = functools.partial(reshaped, dropout=0.5)
-        step = step_on(strategy_of(cpus, 1), model, by_xla=by_xla, lanes=2)
+        step = step_on(strategy_of(cpus, 1), model, by_xla=by_xla)
         found[name] = run(step, 32)["loss"]
         assert uses_xla(step) == by_xla
     np.testing.assert_allclose(found["second"], found["first"], atol=1e-5)
