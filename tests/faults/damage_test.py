@@ -1,5 +1,6 @@
 """Files of a run that are cut, flipped or missing when it goes on."""
 
+import re
 import shutil
 
 import pytest
@@ -45,28 +46,48 @@ def remove(path):
     path.unlink()
 
 
-@pytest.mark.parametrize(
-    ("file", "damage"), [(data, cut), (data, flip), (index, flip), (index, remove)]
-)
-def test_the_checkpoint_before_a_damaged_one(uninterrupted, run, file, damage):
-    *_, newest = checkpoints(run)
-    damage(file(newest))
-    done = train(run, *SHORT)
-    assert f"checkpoint {newest} is damaged and left out" in done.stdout
-    assert (run / "checkpoints" / f"damaged-{newest.name}").exists()
-    assert digest(run) == digest(uninterrupted[0])
-    for split in ("train", "eval"):
-        assert points(run, split) == points(uninterrupted[0], split)
+@pytest.fixture(scope="module")
+def damaged(half, tmp_path_factory):
+    """The finished run of which checkpoints and a line of the log were damaged before it went on.
 
-
-def test_a_half_written_checkpoint(uninterrupted, run):
+    Its directory, its four damaged checkpoints, the half-written one, and the finished process.
+    """
+    run = shutil.copytree(half, tmp_path_factory.mktemp("damaged") / "run")
     *_, newest = checkpoints(run)
-    incomplete = shutil.copytree(newest, run / "checkpoints" / "incomplete")
+    copies = [newest.with_name(f"{newest.name}.{number}") for number in (1, 2, 3)]
+    wrong = [newest, *(shutil.copytree(newest, copy) for copy in copies)]
+    ways = [(data, cut), (data, flip), (index, flip), (index, remove)]
+    for checkpoint, (file, damage) in zip(wrong, ways, strict=True):
+        damage(file(checkpoint))
+    incomplete = shutil.copytree(checkpoints(run)[0], run / "checkpoints" / "incomplete")
     cut(data(incomplete))
     index(incomplete).unlink()
-    train(run, *SHORT)
-    assert not incomplete.exists()
+    log = run / "metrics.jsonl"
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join([lines[0], b"\xff\x00{" + lines[1][9:], *lines[2:]]))
+    return run, wrong, incomplete, train(run, *SHORT)
+
+
+def test_the_checkpoint_before_the_damaged_ones(uninterrupted, damaged):
+    run, wrong, _, done = damaged
+    for checkpoint in wrong:
+        assert f"checkpoint {checkpoint} is damaged and left out" in done.stdout
+        assert (run / "checkpoints" / f"damaged-{checkpoint.name}").exists()
     assert digest(run) == digest(uninterrupted[0])
+    assert points(run, "eval") == points(uninterrupted[0], "eval")
+
+
+def test_a_half_written_checkpoint(damaged):
+    _, wrong, incomplete, done = damaged
+    assert not incomplete.exists()
+    assert len(re.findall("checkpoint .* is damaged", done.stdout)) == len(wrong)
+
+
+def test_a_line_of_the_log(uninterrupted, damaged):
+    run, _, _, done = damaged
+    assert f"line 2 of {run / 'metrics.jsonl'} is damaged and left out" in done.stdout
+    whole = points(uninterrupted[0])
+    assert points(run) == [whole[0], *whole[2:]]
 
 
 def test_no_checkpoint_is_whole(run):
@@ -76,17 +97,6 @@ def test_no_checkpoint_is_whole(run):
     *_, first, second = done.stderr.splitlines()
     assert first.startswith(f"crescendo train: every checkpoint in {run}/checkpoints is damaged")
     assert "--model_dir" in second
-
-
-def test_a_line_of_the_log(uninterrupted, run):
-    log = run / "metrics.jsonl"
-    lines = log.read_bytes().splitlines(keepends=True)
-    log.write_bytes(b"".join([lines[0], b"\xff\x00{" + lines[1][9:], *lines[2:]]))
-    done = train(run, *SHORT)
-    assert f"line 2 of {log} is damaged and left out" in done.stdout
-    assert digest(run) == digest(uninterrupted[0])
-    whole = points(uninterrupted[0])
-    assert points(run) == [whole[0], *whole[2:]]
 
 
 def test_the_result(run):
