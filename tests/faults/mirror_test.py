@@ -13,20 +13,6 @@ from tests.support.mirrors import content, restored, write
 from trainer.run_dir import manifest
 from trainer.run_dir.mirror import Mirror
 
-# Two states of a run, each copied, with the deletion of what the second one does not need.
-COPIES = """
-import pathlib, sys
-from tests.support.mirrors import write
-from trainer.buckets import client, url
-from trainer.run_dir.mirror import Mirror
-run = pathlib.Path(sys.argv[1])
-mirror = Mirror(client.connect(url.parse(sys.argv[2])), run, int(sys.argv[3]))
-for update in (1, 2):
-    write(run, update)
-    mirror.copy()
-    mirror.clean()
-"""
-
 
 def states(folder):
     """The content of the run directory after each of its states."""
@@ -59,7 +45,7 @@ def kill_at(place, number, arrives, folder):
 
     place.proxy.requests.clear()
     place.proxy.rule, place.proxy.killed = rule, end
-    command = [sys.executable, "-c", COPIES, str(folder), place.url, "1"]
+    command = [sys.executable, "-m", "tests.support.mirrored", str(folder), place.url, "1"]
     running.append(subprocess.Popen(command, stderr=subprocess.PIPE))
     _, errors = running[0].communicate()
     place.proxy.rule = lambda request: None

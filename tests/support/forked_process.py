@@ -34,6 +34,7 @@ _READ_LATER = {
 _MODULES = (
     "trainer",
     "tests.support.counted",
+    "tests.support.mirrored",
     "scripts.gpu.gpu_fit",
     "scripts.gpu.pack",
     "scripts.tpu.tpu_fit",

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -107,6 +108,21 @@ def checkpoints(model_dir):
 
 def newest(model_dir):
     return max(checkpoints(model_dir), default=None)
+
+
+def as_of(run, folder, update):
+    """Copies a run to `folder`; its newest checkpoint is that of `update`, as a kill leaves it.
+
+    The points that it logged after this checkpoint are there: the run that resumes repeats them.
+    """
+    shutil.copytree(run, folder)
+    (folder / "result.json").unlink()
+    later = [path for path in checkpoints(folder) if int(path.stem) > update]
+    for path in later:
+        shutil.rmtree(path)
+    assert later
+    assert int(checkpoints(folder)[-1].stem) == update
+    return folder
 
 
 def kill_after(process, model_dir, update, seconds=0.0):
