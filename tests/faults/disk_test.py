@@ -1,110 +1,120 @@
 """A disk that is really full: a small file system of its own, filled while the run goes on."""
 
+import contextlib
+import os
 import shutil
 import subprocess
-import sys
 
 import pytest
 
-from tests.support.runs import OFTEN, SHORT, command, digest, points, train
+from tests.support.forked_process import starts_of_their_own
+from tests.support.runs import OFTEN, SHORT, command, digest, newest, points, train, wait_for
+from tests.support.small_disk import SmallDisk, allowed
 
-# $1: a folder to mount on; $2: where the run is copied to; then the command.
-SMALL_DISK = """
-mount -t tmpfs -o size=4m none "$1" || exit 99
-"${@:3}" > "$2".log & run=$!
-until ls "$1"/run/checkpoints/0* > /dev/null 2>&1; do sleep 0.05; done
-cat /dev/zero > "$1"/fill 2> /dev/null
-until grep -q "cannot be written" "$2".log || ! kill -0 $run; do sleep 0.05; done
-%s
-wait $run; status=$?
-cat "$2".log
-rm -f "$1"/fill
-cp -r "$1"/run "$2"
-exit $status
-"""
-namespaces = pytest.mark.skipif(
-    subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode != 0,
-    reason="needs the right to mount in a namespace of its own",
+pytestmark = pytest.mark.skipif(
+    not allowed(), reason="needs the right to mount in a namespace of its own"
 )
 
 
-def on_a_small_disk(tmp_path, script, *arguments, run=None):
-    """The finished process; its run is copied to tmp_path / "run"."""
-    (tmp_path / "disk").mkdir()
-    run = run or command(tmp_path / "disk" / "run", *arguments)
-    shell = ["unshare", "-rm", "bash", "-c", script, "-", tmp_path / "disk", tmp_path / "run"]
-    done = subprocess.run([*shell, *run], capture_output=True, text=True)
-    assert done.returncode != 99, done.stderr
-    return done
+@pytest.fixture
+def disk(tmp_path):
+    """An empty disk at tmp_path / "disk"."""
+    with SmallDisk(tmp_path / "disk") as made:
+        yield made
 
 
-@namespaces
-@pytest.mark.parametrize("emptied", [True, False])
-def test_a_full_disk(uninterrupted, tmp_path, emptied):
-    script = SMALL_DISK % ('rm "$1"/fill' if emptied else "")
-    done = on_a_small_disk(tmp_path, script, *SHORT, OFTEN)
-    assert "cannot be written" in done.stdout
-    assert "Traceback" not in done.stdout + done.stderr
-    if not emptied:
-        assert done.returncode == 74
-        assert "Free disk space, and give the same command again" in done.stderr
-        shutil.copytree(tmp_path / "run", tmp_path / "again")
-        train(tmp_path / "again", *SHORT)
-    else:
-        assert done.returncode == 0, done.stderr
-    finished = tmp_path / ("run" if emptied else "again")
-    assert digest(finished) == digest(uninterrupted[0])
-    for split in ("train", "eval"):
-        assert points(finished, split) == points(uninterrupted[0], split)
+@contextlib.contextmanager
+def running(disk, tmp_path, *arguments, name="train"):
+    """A run at tmp_path / "disk/run", with its output in tmp_path / "log"; it ends in the context.
 
-
-@namespaces
-@pytest.mark.parametrize(
-    ("before", "status"),
-    [
-        ('mkdir "$1"/run && touch "$1"/run/lock', 2),  # and no room to write in it
-        ('"${@:3}" & run=$!; until [ -s "$1"/run/lock ]; do sleep 0.05; done', 74),
-    ],
-)
-def test_a_disk_that_is_full_at_the_start(tmp_path, before, status):
-    script = f"""
-    mount -t tmpfs -o size=4m none "$1" || exit 99
-    {before}
-    cat /dev/zero > "$1"/fill 2> /dev/null
-    if [ -n "$run" ]; then wait $run; else "${{@:3}}"; fi
+    A full disk does not concern its output, which is on another one.
     """
-    done = on_a_small_disk(tmp_path, script, *SHORT)
-    assert done.returncode == status
-    message = done.stderr[done.stderr.index("crescendo train:") :]
+    with open(tmp_path / "log", "a") as log:
+        process = subprocess.Popen(
+            command(tmp_path / "disk/run", *arguments, name=name),
+            stdout=log,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=disk.join,
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def errors(process):
+    """What a process that ends says on stderr."""
+    return process.communicate()[1]
+
+
+@pytest.mark.parametrize("emptied", [True, False])
+def test_a_full_disk(uninterrupted, disk, tmp_path, emptied):
+    log = tmp_path / "log"
+    with running(disk, tmp_path, *SHORT, OFTEN) as process:
+        wait_for(lambda: newest(disk.path / "run"), process)
+        disk.fill()
+        wait_for(
+            lambda: "cannot be written" in log.read_text() or process.poll() is not None, process
+        )
+        if emptied:
+            disk.empty()
+        said = errors(process)
+    assert "cannot be written" in log.read_text()
+    assert "Traceback" not in log.read_text() + said
+    shutil.copytree(disk.path / "run", tmp_path / "run")
+    if emptied:
+        assert process.returncode == 0, said
+    else:
+        assert process.returncode == 74
+        assert "Free disk space, and give the same command again" in said
+        train(tmp_path / "run", *SHORT)
+    assert digest(tmp_path / "run") == digest(uninterrupted[0])
+    for split in ("train", "eval"):
+        assert points(tmp_path / "run", split) == points(uninterrupted[0], split)
+
+
+def check_has_no_room(process, status):
+    said = errors(process)
+    assert process.returncode == status
+    message = said[said.index("crescendo train:") :]
     assert "No space left on device" in message
     assert len(message.splitlines()) == 2
 
 
-# The run is finished, and of its report the picture that TensorBoard shows finds no room: there is
-# some for one and a half.
-NO_ROOM_FOR_A_PICTURE = """
-mount -t tmpfs -o size=4m none "$1" || exit 99
-"${@:3}" > "$2" 2>&1 || exit
-cd "$1"/run
-size=$(stat -c %s range_test.png)
-rm -r range_test.png tensorboard/range_test
-cat /dev/zero > "$1"/fill 2> /dev/null
-truncate -s -$((size * 3 / 2)) "$1"/fill
-cd - > /dev/null
-"${@:3}"; status=$?
-ls "$1"/run
-exit $status
-"""
+def test_a_disk_without_room_to_write_the_lock(disk, tmp_path):
+    (disk.path / "run").mkdir()
+    (disk.path / "run/lock").touch()
+    disk.fill()
+    with running(disk, tmp_path, *SHORT) as process:
+        check_has_no_room(process, 2)
 
 
-@namespaces
-def test_no_room_for_the_picture_of_a_range_test(tmp_path):
-    run = [sys.executable, *("-m", "trainer", "range_test", *SHORT, "--epochs=0.5")]
-    run.append(f"--model_dir={tmp_path}/disk/run")
-    done = on_a_small_disk(tmp_path, NO_ROOM_FOR_A_PICTURE, run=run)
-    assert done.returncode == 74, done.stderr
-    assert "range_test.png" in done.stdout.split()
-    error, remedy = done.stderr[done.stderr.index("crescendo range_test:") :].splitlines()
+def test_a_disk_that_is_full_at_the_start(disk, tmp_path):
+    """Fills the disk while the run imports TensorFlow, after it has written its lock."""
+    lock = disk.path / "run/lock"
+    with starts_of_their_own(), running(disk, tmp_path, *SHORT) as process:
+        wait_for(lambda: lock.exists() and lock.stat().st_size, process)
+        disk.fill()
+        check_has_no_room(process, 74)
+
+
+def test_no_room_for_the_picture_of_a_range_test(disk, tmp_path):
+    """Leaves room for one and a half pictures: that of TensorBoard, the second one, finds none."""
+    flags, run = [*SHORT, "--epochs=0.5"], disk.path / "run"
+    with running(disk, tmp_path, *flags, name="range_test") as process:
+        said = errors(process)
+    assert process.returncode == 0, said
+    size = os.path.getsize(run / "range_test.png")
+    (run / "range_test.png").unlink()
+    shutil.rmtree(run / "tensorboard/range_test")
+    disk.fill(leaving=size * 3 // 2)
+    with running(disk, tmp_path, *flags, name="range_test") as process:
+        said = errors(process)
+    assert process.returncode == 74, said
+    assert (run / "range_test.png").exists()
+    error, remedy = said[said.index("crescendo range_test:") :].splitlines()
     assert "/tensorboard/range_test/events.out.tfevents." in error
     assert "cannot be written: No space left on device" in error
     assert remedy == "Free disk space, and give the same command again."
