@@ -45,7 +45,7 @@ def running(disk, tmp_path, *arguments, name="train"):
 
 
 def errors(process):
-    """What a process that ends says on stderr."""
+    """Waits for the end of a process; returns what it said on stderr."""
     return process.communicate()[1]
 
 

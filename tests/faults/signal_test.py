@@ -76,7 +76,7 @@ def test_a_signal_in_a_long_evaluation(tmp_path):
     """Interrupts an evaluation, which is then made once, when the run is resumed."""
     model_dir = tmp_path / "long"
     flags = [*SHORT, *CONSTANT, "--epochs=0.04"]
-    flags += ["--model=wide_resnet_10_1", "--eval_split=train[:40000]"]
+    flags += ["--model=wide_resnet_10_1", "--eval_split=train[:12000]"]
     process = started(model_dir, *flags)
     wait_for(lambda: points(model_dir), process)  # the last of five updates
     process.terminate()
