@@ -70,7 +70,7 @@ def test_the_pause_between_attempts_grows(place, thread, tmp_path, logged):
     place.proxy.requests.clear()
     place.proxy.rule = lambda request: 403
     write(tmp_path / "run", 2)
-    time.sleep(2)
+    time.sleep(1)
     assert 3 <= len(place.proxy.requests) <= 8
     place.proxy.rule = lambda request: None
     thread.close(lambda: False)
