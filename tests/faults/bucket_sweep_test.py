@@ -218,7 +218,7 @@ def test_outcomes_are_recorded_when_the_bucket_answers_again(place, tmp_path):
     """The sweep has the precision that another machine chose."""
     points = grid.parse("seed=0")
     SharedOutcomes(place.connect(), place.url).begin(points, "bfloat16")
-    auto = ["--nodeterministic", "--precision=auto", "--sweep=seed=0"]
+    auto = ["--nodeterministic", "--precision=auto", "--micro_batch_size=128", "--sweep=seed=0"]
     process = start(place, tmp_path, "first", *auto)
     runs.wait_for(lambda: lease.read(Subfolder(place.connect(), "seed=0")), process)
     away = f"{place.folder}/sweep.json"

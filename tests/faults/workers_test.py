@@ -115,7 +115,7 @@ def test_a_worker_that_dies_or_hangs_ends_all_and_all_start_again(tmp_path):
     """The chief dies, and when all have started again, the other worker hangs."""
     model_dir = tmp_path / "run"
     flags = [*LINEAR, *LONG, *MEASURED, "--worker_timeout=8"]
-    process = launched(2, model_dir, *flags, restarts=2)
+    process = launched(2, model_dir, *flags, restarts=2, patience=5)
     wait_for(lambda: newest(model_dir), process)
     for sent, index in ((signal.SIGKILL, 0), (signal.SIGSTOP, 1)):
         workers = workers_of(process)

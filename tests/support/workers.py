@@ -35,14 +35,15 @@ LINEAR = [*SMOOTH, "--model=tests.support.models:reshaping", "--augment=none"]
 SCRIPT = (sys.executable, "scripts/launch_local.py")
 
 
-def launched(workers, model_dir, *arguments, restarts=0, script=SCRIPT):
+def launched(workers, model_dir, *arguments, restarts=0, patience=10, script=SCRIPT):
+    own = {"VIRTUAL_ENV": sys.prefix, "RESTARTS": str(restarts), "PATIENCE": str(patience)}
     return subprocess.Popen(
         [*script, str(workers), f"--model_dir={model_dir}", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        env=os.environ | {"VIRTUAL_ENV": sys.prefix, "RESTARTS": str(restarts), "PATIENCE": "10"},
+        env=os.environ | own,
     )
 
 
