@@ -19,6 +19,8 @@ from trainer.run_dir import bucket_run, manifest
 GOOGLE = pytest.mark.parametrize("bucket_server", ["gs"], indirect=True)
 S3 = pytest.mark.parametrize("bucket_server", ["s3"], indirect=True)
 SHORT = [*runs.SHORT, "--worker_timeout=2"]
+# A run that resumes is beyond this epoch, so that it does not trace a step.
+STOPS_AT_ONCE = "--stop_at_epoch=0.01"
 
 
 def cache(tmp_path, name="machine"):
@@ -93,8 +95,9 @@ def test_a_killed_run_goes_on_at_once_on_its_machine(place, tmp_path):
     process = start(place, tmp_path, "machine", runs.OFTEN, "--worker_timeout=600")
     at_second_copy(place, process, send(process, signal.SIGKILL))
     process.communicate()
-    done = runs.train(place.url, *SHORT, cache(tmp_path), "--stop_at_epoch=1")
+    done = runs.train(place.url, *SHORT, cache(tmp_path), STOPS_AT_ONCE)
     assert "restored" not in done.stdout
+    assert "resumed at update" in done.stdout
 
 
 @GOOGLE
@@ -166,7 +169,7 @@ def test_a_bucket_that_was_emptied_is_not_filled_in_silence(place, tmp_path, uni
 def test_another_machines_progress_replaces_an_old_local_copy(place, tmp_path, uninterrupted):
     stopped(place, tmp_path, uninterrupted[0], 125, "first")
     stopped(place, tmp_path, uninterrupted[0], 170, "second")
-    done = runs.train(place.url, *SHORT, cache(tmp_path, "first"), "--stop_at_epoch=2.5")
+    done = runs.train(place.url, *SHORT, cache(tmp_path, "first"), STOPS_AT_ONCE)
     assert f"the run in {place.url} is newer than the one in" in done.stdout
     assert "epoch 2.0" in done.stdout.partition("resumed at update ")[2].splitlines()[0]
 
