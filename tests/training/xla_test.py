@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.support.runs import OFTEN, SHORT, checkpoints, digest, kill_after, started, train
+from tests.support.runs import SHORT, as_of, digest, train
 from tests.support.steps import (
     UPDATES,
     averaging_step,
@@ -227,11 +227,9 @@ def test_xla_is_not_chosen_for_a_cpu(cpus, flag, deterministic, expected):
     assert compiles_by_xla(strategy, flag, deterministic=deterministic) == expected
 
 
-def test_a_killed_run_goes_on_exactly_with_xla(tmp_path):
-    short = [*SHORT, "--xla=on", OFTEN]
+def test_as_killed_a_run_goes_on_exactly_with_xla(tmp_path):
+    """The batch grows twice after the run has resumed."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    train(whole, *short)
-    kill_after(started(killed, *short), killed, 60)
-    assert checkpoints(killed)
-    train(killed, *short)
+    train(whole, *SHORT, "--xla=on")
+    train(as_of(whole, killed, 125), *SHORT, "--xla=on")
     assert digest(killed) == digest(whole)
