@@ -42,6 +42,8 @@ _MODULES = (
     "tests.support.pod_trace",
     "tests.support.python_runs",
 )
+# Scripts that it forks, whose own starts of the program are forked, too.
+_SCRIPTS = ("scripts/launch_local.py", "scripts/benchmarks/run_experiment.py")
 _PR_SET_CHILD_SUBREAPER = 36  # of <linux/prctl.h>
 _LOCK = threading.Lock()
 _Popen = subprocess.Popen
@@ -113,7 +115,7 @@ def _program(args) -> list[str]:
     _, *rest = map(os.fspath, args)
     if rest[0] == "-m" and rest[1] in _MODULES:
         return rest
-    return rest if rest[0] == "scripts/launch_local.py" else []
+    return rest if os.path.relpath(rest[0]) in _SCRIPTS else []
 
 
 def _pickled(function) -> bytes | None:
