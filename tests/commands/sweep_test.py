@@ -15,11 +15,13 @@ from trainer.training.precision import of_this_machine
 
 TINY = [
     "--model=tests.support.models:tiny",
-    "--train_split=train[:4000]",
-    "--eval_split=test[:500]",
+    "--train_split=train[:1000]",
+    "--eval_split=test[:200]",
     "--epochs=1",
     "--deterministic",
 ]
+# TINY for what does not depend on the model: a step that is traced in half the time.
+LINEAR = [*TINY, "--model=tests.support.models:reshaping"]
 GOOD, DIVERGES, WRONG = (
     "tests.support.models:tiny/0.1",
     "tests.support.models:tiny/1e15",
@@ -33,8 +35,8 @@ NAMES = [
 ]
 
 
-def sweep(folder, *arguments, status=0):
-    return train(folder, *TINY, *arguments, status=status, name="sweep")
+def sweep(folder, *arguments, flags=TINY, status=0):
+    return train(folder, *flags, *arguments, status=status, name="sweep")
 
 
 def kept(folder):
@@ -50,7 +52,7 @@ def test_all_points_get_the_precision_that_the_first_machine_chose(tmp_path):
         (found,) = (line.partition("=")[2] for line in lines if line.startswith("--precision="))
         return found
 
-    first = sweep(folder, *auto, "--sweep=seed=0,1", "--sweep_parallel=2")
+    first = sweep(folder, *auto, "--sweep=seed=0,1", "--sweep_parallel=2", flags=LINEAR)
     chosen = json.loads((folder / "sweep.json").read_text())["precision"]
     assert f"new points compute in {chosen}, because" in first.stdout
     assert {precision(0), precision(1)} == {chosen} == {of_this_machine().precision}
@@ -58,7 +60,7 @@ def test_all_points_get_the_precision_that_the_first_machine_chose(tmp_path):
     other = {"float32": "bfloat16", "bfloat16": "float32"}[chosen]
     content = (folder / "sweep.json").read_text()
     (folder / "sweep.json").write_text(content.replace(f'"{chosen}"', f'"{other}"', 1))
-    later = sweep(folder, *auto, "--sweep=seed=0,1,2")
+    later = sweep(folder, *auto, "--sweep=seed=0,1,2", flags=LINEAR)
     assert (
         f"new points compute in {other}, because the sweep began with this precision"
         in later.stdout
@@ -126,7 +128,7 @@ def test_failed_points_are_retried_when_asked(mixed):
 def test_two_parts_in_two_processes_make_one_sweep(tmp_path):
     folder = tmp_path / "sweep"
     seeds = "--sweep=seed=0,1,2"
-    parts = [started(folder, *TINY, seeds, f"--sweep_part={i}/2", name="sweep") for i in (1, 2)]
+    parts = [started(folder, *LINEAR, seeds, f"--sweep_part={i}/2", name="sweep") for i in (1, 2)]
     said = [part.communicate(timeout=300) for part in parts]
     assert [part.returncode for part in parts] == [0, 0], said
     assert [
@@ -135,7 +137,7 @@ def test_two_parts_in_two_processes_make_one_sweep(tmp_path):
     ] == [["[1/3] seed=0", "[3/3] seed=2"], ["[2/3] seed=1"]]
     assert [point["folder"] for point in kept(folder)] == ["seed=0", "seed=1", "seed=2"]
     assert [point["status"] for point in kept(folder)] == [0, 0, 0]
-    whole = sweep(folder, seeds)
+    whole = sweep(folder, seeds, flags=LINEAR)
     assert "3 of 3 points are finished" in whole.stdout
     assert "starts" not in whole.stdout
     assert "3 of 3" in whole.stdout.split("\n\n")[2]
@@ -143,7 +145,7 @@ def test_two_parts_in_two_processes_make_one_sweep(tmp_path):
 
 def test_two_sweeps_without_parts_share_the_points_out(tmp_path):
     folder = tmp_path / "sweep"
-    both = [started(folder, *TINY, "--sweep=seed=0,1", name="sweep") for _ in range(2)]
+    both = [started(folder, *LINEAR, "--sweep=seed=0,1", name="sweep") for _ in range(2)]
     said = [each.communicate(timeout=300) for each in both]
     assert [each.returncode for each in both] == [0, 0], said
     assert sum(out.count(": starts") for out, _ in said) == 2
