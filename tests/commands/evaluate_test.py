@@ -135,7 +135,7 @@ def test_a_run_that_trains_meanwhile(capsys, tmp_path):
     try:
         wait_for(lambda: len(checkpoints(model_dir)) > 1, process)
         flags = (f"--model_dir={model_dir}", "--per_class")
-        seen = {evaluate(capsys, *flags)["checkpoint"] for _ in range(5)}
+        seen = {evaluate(capsys, *flags)["checkpoint"] for _ in range(3)}
         assert process.poll() is None
     finally:
         process.kill()
