@@ -13,7 +13,7 @@ from tests.support.configs import done, parsed
 from trainer.commands import plan
 
 FLAGS = [
-    "--model=tests.support.models:tiny",
+    "--model=tests.support.models:reshaping",
     "--image_size=24",
     "--initial_batch_size=16",
     "--ghost_batch_size=16",

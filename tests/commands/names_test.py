@@ -9,7 +9,7 @@ from tests.support.runs import newest
 
 NAME = "lr[0.1]\\{a,b}*? %41 é"
 FLAGS = [
-    "--model=tests.support.models:tiny",
+    "--model=tests.support.models:reshaping",
     "--train_split=train[:1000]",
     "--eval_split=test[:200]",
     "--epochs=1",

@@ -14,7 +14,7 @@ from trainer.system import output
 from trainer.training import run_setup
 
 FLAGS = [
-    "--model=tests.support.models:smooth",
+    "--model=tests.support.models:reshaping",
     "--train_split=train[:600]",
     "--eval_split=test[:200]",
     "--epochs=2",
