@@ -8,6 +8,7 @@ import tensorflow as tf
 from tests.support.runs import (
     OFTEN,
     SHORT,
+    as_of,
     digest,
     kill_after,
     newest,
@@ -57,7 +58,7 @@ def test_a_plateau_grows_the_batch_and_the_last_ends_the_run(plateau):
     assert result(model_dir)["top1"] == points(model_dir, "eval")[-1]["top1"]
 
 
-def test_stopped_and_killed_in_the_midst_of_patience_and_cooldown(plateau, tmp_path, as_of):
+def test_stopped_and_killed_in_the_midst_of_patience_and_cooldown(plateau, tmp_path):
     evaluations = points(plateau[0], "eval")
     step = next(i for i, point in enumerate(evaluations) if "decision" in point)
     before, there = evaluations[step - 1 : step + 1]
@@ -120,11 +121,10 @@ def test_the_batch_follows_the_gradient_noise(measured):
 
 
 def test_killed_in_the_midst_of_smoothing(measured, tmp_path):
-    model_dir = tmp_path / "killed"
-    updates = result(measured[0])["updates"]
-    for share in (0.3, 0.6):
-        process = started(model_dir, *MEASURED, OFTEN)
-        kill_after(process, model_dir, int(share * updates))
+    first = points(measured[0], "eval")[0]["update"]  # Of three evaluations.
+    model_dir = as_of(measured[0], tmp_path / "killed", first)
+    later = int(0.6 * result(measured[0])["updates"])
+    kill_after(started(model_dir, *MEASURED, OFTEN), model_dir, later)
     train(model_dir, *MEASURED, OFTEN)
     assert points(model_dir) == points(measured[0])
     assert digest(model_dir) == digest(measured[0])

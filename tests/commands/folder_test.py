@@ -32,7 +32,7 @@ def dataset(tmp_path_factory):
     return root
 
 
-def test_refused_then_trained_in_one_go_and_in_two_then_evaluated(dataset, tmp_path, capsys, as_of):
+def test_refused_then_trained_in_one_go_and_in_two_then_evaluated(dataset, tmp_path, capsys):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     augment = "--augment=imagenet,trivialaugment,erasing"
     flags = [f"--dataset=image_folder:{dataset}", augment, *FLAGS, "--eval_every_epochs=1.2"]
@@ -42,7 +42,7 @@ def test_refused_then_trained_in_one_go_and_in_two_then_evaluated(dataset, tmp_p
     runs.train(whole, *flags)
     # In the midst of the second epoch.
     middle = runs.points(whole, "eval")[0]["update"]
-    again = runs.train(as_of(whole, parts, middle), *flags)
+    again = runs.train(runs.as_of(whole, parts, middle), *flags)
     assert f"resumed at update {middle}, epoch 1.2" in again.stdout
     assert runs.digest(parts) == runs.digest(whole)
     for split in ("train", "eval"):
@@ -96,8 +96,8 @@ def test_workers_that_have_other_images_are_refused(dataset, tmp_path):
         assert "and worker 0 40 examples" in error
 
 
-def test_what_was_left_out_and_mended_since_ends_no_run(uninterrupted, tmp_path, as_of):
-    run = as_of(uninterrupted[0], tmp_path / "run", 170)
+def test_what_was_left_out_and_mended_since_ends_no_run(uninterrupted, tmp_path):
+    run = runs.as_of(uninterrupted[0], tmp_path / "run", 170)
     (run / "bad_examples.txt").write_text("images/1.png\tit was cut\n")
     assert "resumed at update 170" in runs.train(run, *runs.SHORT).stdout
     assert runs.result(run)["bad_examples"] == 1

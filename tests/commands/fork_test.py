@@ -20,8 +20,10 @@ from trainer.schedule import averaging
 PARENT = [*runs.SHORT, *runs.CONSTANT, "--epochs=1", "--ema_decay=0.99"]
 # The schedule of runs.SHORT, which is constant in its first epoch.
 LONGER = ["--epochs=3", "--anneal=step", "--anneal_epochs=40%,70%", "--anneal_with=batch_size"]
-# From an epoch's beginning: layers that the parent froze train from the third update on.
-NEW = ["--unfreeze_epochs=0.01", "--fork_position=0", "--epochs=0.05"]
+# A run whose length is not the point.
+SMALL = [*runs.SHORT, *runs.CONSTANT, "--train_split=train[:800]", "--eval_split=test[:200]"]
+# From an epoch's beginning: layers that a small parent froze train from the third update on.
+NEW = ["--unfreeze_epochs=0.05", "--fork_position=0", "--epochs=0.25"]
 
 
 @pytest.fixture(scope="module")
@@ -129,17 +131,17 @@ def parameters(run, group="weights"):
 def test_layers_that_the_parent_froze_and_an_added_average_begin_at_the_fork(tmp_path):
     """The average's first update has all the weight, as in a new run; the next fork goes on."""
     first, child, grandchild = (tmp_path / name for name in ("first", "child", "grandchild"))
-    runs.train(first, *runs.SHORT, *runs.CONSTANT, "--epochs=0.16", "--freeze=(?!dense)")
+    runs.train(first, *SMALL, "--epochs=0.8", "--freeze=(?!dense)")
     frozen, position = progress(first), 20 * 32
     assert (frozen["position"], frozen["statistics_starts"]) == (position, {})
-    output = fork(first, child, "--epochs=0.168", "--ema_decay=0.99", "--unfreeze_epochs=0.1")
+    output = fork(first, child, "--epochs=0.84", "--ema_decay=0.99", "--unfreeze_epochs=0.5")
     check_that_layers_train(output, child, position)
     found = runs.result(child)
     assert found["updates"] == runs.result(first)["updates"] + 1
     assert found["averages_sha256"] == found["parameters_sha256"]
     begun = lineage.read(child).average_start
     assert begun == runs.result(first)["position"]
-    fork(child, grandchild, "--epochs=0.176")
+    fork(child, grandchild, "--epochs=0.88")
     assert lineage.read(grandchild).average_start == begun
     assert progress(grandchild)["statistics_starts"] == {"0": position}
     # Of the last two parameters, by the formula of schedule/averaging.py for one more update.
@@ -165,7 +167,7 @@ def test_at_position_0_the_parameters_are_settled_and_the_clock_is_new(parent, t
 def test_a_run_that_plateaus_ended_goes_on_with_pretrained_layers_that_it_froze(parent, tmp_path):
     """Statistics that come from another training have no beginning in the fork."""
     plateau = ["--anneal=plateau", "--patience=1", "--max_anneals=0", "--min_improvement=0.9"]
-    short = [*runs.SHORT, *runs.CONSTANT, *plateau, "--epochs=3", "--eval_every_epochs=0.5"]
+    short = [*SMALL, *plateau, "--epochs=3", "--eval_every_epochs=0.5"]
     runs.train(tmp_path / "parent", *short, "--freeze=(?!dense)", f"--init_from={parent}")
     assert runs.result(tmp_path / "parent")["epochs"] == 1
     assert progress(tmp_path / "parent")["statistics_starts"] == {}

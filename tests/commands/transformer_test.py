@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tests.support.configs import done
-from tests.support.runs import CONSTANT, SHORT, points
+from tests.support.runs import CONSTANT, SHORT, as_of, points
 from trainer.nn.models import vision_transformer
 from trainer.nn.models.vision_transformer import Size
 
@@ -26,7 +26,7 @@ def small(monkeypatch):
 
 
 @pytest.mark.usefixtures("small")
-def test_it_trains_resumes_and_exports_layers_of_keras_alone(capsys, tmp_path, as_of):
+def test_it_trains_resumes_and_exports_layers_of_keras_alone(capsys, tmp_path):
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     status, _, error = done(capsys, "train", *FLAGS, f"--model_dir={whole}")
     assert status == 0, error

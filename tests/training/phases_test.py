@@ -12,6 +12,7 @@ from tests.support.runs import (
     CONSTANT,
     OFTEN,
     SHORT,
+    as_of,
     checkpoints,
     digest,
     kill_after,
@@ -24,9 +25,13 @@ from tests.support.steps import step_on, tiny
 from trainer.nn.freezing import freeze
 from trainer.training.phases import Phases
 
-# 125 updates in the epoch; the layers join after 63, which reach position 2,000.
-FLAGS = [*SHORT, *CONSTANT, "--epochs=1", "--freeze=(?!dense)", "--unfreeze_epochs=0.5"]
-JOIN = 63
+# 125 updates in the epoch; the layers join after 63, which reach position 2,000. The first of two
+# evaluations, which have checkpoints, is at update 75.
+FLAGS = [
+    *(*SHORT, *CONSTANT, "--epochs=1", "--eval_every_epochs=0.6"),
+    *("--freeze=(?!dense)", "--unfreeze_epochs=0.5"),
+]
+JOIN, AFTER = 63, 75
 
 
 @pytest.fixture(scope="module")
@@ -58,15 +63,21 @@ def test_all_layers_train_from_the_epoch_on(whole):
     assert changed == [[False] * 5 + [True] * 2, [True] * 7]
 
 
-@pytest.mark.parametrize("update", [20, JOIN + 10])
-def test_killed_on_both_sides_it_ends_the_same(whole, tmp_path, update):
-    flags = [*FLAGS, OFTEN]
-    kill_after(started(tmp_path, *flags), tmp_path, update)
-    resumed = train(tmp_path, *flags)
+def check_that_it_ends_the_same(whole, folder):
+    resumed = train(folder, *FLAGS, OFTEN)
     assert "resumed at update" in resumed.stdout
     assert "has another configuration" not in resumed.stdout  # Freezing does not edit the model.
-    assert digest(tmp_path) == digest(whole[0])
-    assert points(tmp_path, "eval") == points(whole[0], "eval")
+    assert digest(folder) == digest(whole[0])
+    assert points(folder, "eval") == points(whole[0], "eval")
+
+
+def test_killed_before_they_join_it_ends_the_same(whole, tmp_path):
+    kill_after(started(tmp_path, *FLAGS, OFTEN), tmp_path, 20)
+    check_that_it_ends_the_same(whole, tmp_path)
+
+
+def test_as_killed_after_they_join_it_ends_the_same(whole, tmp_path):
+    check_that_it_ends_the_same(whole, as_of(whole[0], tmp_path / "killed", AFTER))
 
 
 def test_an_evaluation_knows_the_model_that_was_frozen(capsys, whole):
