@@ -117,13 +117,14 @@ def test_an_evaluation_where_the_run_goes_on_is_logged_once(stopped, tmp_path):
 
 def test_the_layout_changes_nothing(tmp_path):
     flags = [*SHORT, "--epochs=1", "--initial_batch_size=128", "--max_batch_size=384"]
+    flags += ["--train_split=train[:2000]", "--eval_split=test[:200]"]
     runs = {}
     for devices, micro_batch in ((1, 16), (2, 32), (4, 8)):
         model_dir = tmp_path / f"{devices}-{micro_batch}"
         layout = (f"--virtual_devices={devices}", f"--micro_batch_size={micro_batch}")
         train(model_dir, *flags, *layout, "--log_every_updates=1")
         runs[devices] = points(model_dir)
-    assert [p["batch_size"] for p in runs[1]] == [128] * 13 + [384] * 7
+    assert [p["batch_size"] for p in runs[1]] == [128] * 7 + [384] * 3
     for devices in (2, 4):
         for ours, theirs in zip(runs[devices], runs[1], strict=True):
             assert ours["position"] == theirs["position"]
@@ -139,13 +140,15 @@ def test_a_diverging_run_stops(tmp_path):
 
 
 def test_accuracy_of_a_short_real_run(tmp_path):
-    """The recipe of the main job, two of its epochs on an eighth of the set: 60% to 80%."""
+    """The recipe of the main job at half its first batch, two epochs of 3,840 images."""
     train(
         tmp_path / "short",
         "--flagfile=flags/fashion_mnist_grow.flags",
-        *("--epochs=2", "--train_split=train[:7680]", "--eval_split=test[:2000]"),
-        *("--eval_every_epochs=2", "--max_batch_size=640"),
+        *("--epochs=2", "--train_split=train[:3840]", "--eval_split=test[:1000]"),
+        *("--eval_every_epochs=2", "--initial_batch_size=64", "--max_batch_size=384"),
+        "--micro_batch_size=32",
     )
     found = result(tmp_path / "short")
-    assert 0.60 < found["top1"] < 0.80
+    # Seeds 0, 1 and 2 reach 62%, 59% and 56%; seed 0 with a fifth of the rate 52%.
+    assert 0.56 < found["top1"] < 0.70
     assert found["traces"] == 1
