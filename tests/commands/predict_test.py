@@ -17,6 +17,7 @@ from tests.commands.export_test import logits_of_checkpoint
 from tests.support import runs
 from tests.support.configs import done
 from trainer.data.sources import load
+from trainer.main import main
 
 FLAGS = [
     "--model=tests.support.models:tiny",
@@ -78,7 +79,7 @@ def run(photographs):
     finished = runs.train(model_dir, f"--dataset=image_folder:{photographs}", *FLAGS)
     *_, last = finished.stdout.splitlines()
     assert last.startswith("the best evaluation has top1 ")
-    runs.train(model_dir, name="export")
+    assert main(["crescendo", "export", f"--model_dir={model_dir}"]) == 0
     return model_dir
 
 

@@ -13,7 +13,7 @@ from tests.support.configs import parsed
 from trainer.schedule import trajectory
 
 FLAGS = [
-    *("--flagfile=flags/fashion_mnist_grow.flags", "--epochs=1"),
+    *("--flagfile=flags/fashion_mnist_grow.flags", "--epochs=1", "--ghost_batch_size=64"),
     *(
         "--model=tests.support.models:tiny",
         "--train_split=train[:12800]",
@@ -57,7 +57,7 @@ def test_a_range_test_and_again(tmp_path):
     assert suggestion in again.stdout
     assert "pretrained" not in again.stdout
 
-    # The first of the two has measured its micro-batch.
+    # The first of the two has measured its micro-batch, of 64 or 128.
     flags = [f"--init_from={model_dir}", "--epochs=0.5", "--micro_batch_size=128"]
     pretrained = range_test(tmp_path / "pretrained", *flags)
     # A rate says nothing without its batch.
