@@ -3,15 +3,16 @@
 import json
 import os
 import signal
+import subprocess
 import time
 
 import pytest
 
-from tests.faults.disk_test import namespaces, on_a_small_disk
 from tests.support import runs
 from tests.support.bucket_data import upload, write_records
 from tests.support.configs import done
 from tests.support.photographs import write_photographs
+from tests.support.small_disk import SmallDisk, needs_mounts
 from trainer.data.bucket import open_folders
 from trainer.data.bucket.placeholders import is_placeholder
 
@@ -90,15 +91,16 @@ def test_plan_tells_what_a_run_fetches(place, tmp_path, capsys, monkeypatch):
     assert json.loads(out)["data"]["missing_files"] < 10
 
 
-@namespaces
+@needs_mounts
 @S3
 def test_data_that_do_not_fit_on_the_disk_are_refused(place, tmp_path):
     write_photographs(tmp_path / "large", {"train": 100, "val": 10}, size=(200, 200))
     upload(place, tmp_path / "large")
-    script = 'mount -t tmpfs -o size=1m none "$1" || exit 99; "${@:3}"; exit $?'
     flags = [f"--dataset=image_folder:{place.url}", f"--cache_dir={tmp_path / 'disk'}", *FLAGS]
     command = runs.command(tmp_path / "run", *flags)
-    refused = on_a_small_disk(tmp_path, script, run=command)
+    with SmallDisk(tmp_path / "disk") as disk:
+        disk.fill(leaving=2**20)
+        refused = subprocess.run(command, capture_output=True, text=True, preexec_fn=disk.join)
     assert refused.returncode == 2, refused.stderr
     first, second = refused.stderr.splitlines()[-2:]
     assert "the files of this run take " in first

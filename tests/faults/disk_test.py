@@ -9,11 +9,9 @@ import pytest
 
 from tests.support.forked_process import starts_of_their_own
 from tests.support.runs import OFTEN, SHORT, command, digest, newest, points, train, wait_for
-from tests.support.small_disk import SmallDisk, allowed
+from tests.support.small_disk import SmallDisk, needs_mounts
 
-pytestmark = pytest.mark.skipif(
-    not allowed(), reason="needs the right to mount in a namespace of its own"
-)
+pytestmark = needs_mounts
 
 
 @pytest.fixture

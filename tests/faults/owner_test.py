@@ -7,7 +7,6 @@ import subprocess
 
 import pytest
 
-from tests.faults.disk_test import namespaces
 from tests.support.runs import (
     OFTEN,
     SHORT,
@@ -19,6 +18,7 @@ from tests.support.runs import (
     train,
     wait_for,
 )
+from tests.support.small_disk import needs_mounts
 
 
 def test_two_processes(uninterrupted, tmp_path):
@@ -48,7 +48,7 @@ def test_an_owner_on_another_host(tmp_path):
     assert "was last used by process 12 on elsewhere. That process was killed, or" in done.stderr
 
 
-@namespaces
+@needs_mounts
 @pytest.mark.parametrize("begun", [True, False])
 def test_a_read_only_directory(uninterrupted, tmp_path, begun):
     path = tmp_path / "disk"

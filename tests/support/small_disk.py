@@ -7,6 +7,8 @@ import os
 import pathlib
 import subprocess
 
+import pytest
+
 # Mounts the disk on $1 in namespaces of this process, which keeps them until its stdin is closed.
 _MOUNT = 'mount -t tmpfs -o size=4m none "$1" && echo mounted && exec cat'
 
@@ -14,6 +16,11 @@ _MOUNT = 'mount -t tmpfs -o size=4m none "$1" && echo mounted && exec cat'
 def allowed():
     """Whether this process may mount in a namespace of its own."""
     return subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode == 0
+
+
+needs_mounts = pytest.mark.skipif(
+    not allowed(), reason="needs the right to mount in a namespace of its own"
+)
 
 
 def _join(pid):
