@@ -29,7 +29,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from trainer.config.flagfile_reader import expand
-from trainer.errors import ExitStatus
+from trainer.errors import ExitStatus, UserError
 from trainer.run_dir.directory import DIVERGED
 from trainer.run_dir.metrics import read
 from trainer.sweep.seed_statistics import spread
@@ -50,9 +50,16 @@ def flags_of(experiment: dict[str, Any], point: str) -> list[str]:
 def overridden(experiment: dict[str, Any]) -> str:
     """Returns a message about the first flag of a point that a flag of all points overrides.
 
-    Returns "" if there is none.
+    Returns "" if there is none. A flagfile of all points counts as a flag that overrides the
+    flagfile of a point.
+
+    Raises:
+      UserError: if a flagfile cannot be read.
     """
-    shared = {_name(argument.text) for argument in expand(experiment["flags"])}
+    flags_of_all = experiment["flags"]
+    shared = {_name(argument.text) for argument in expand(flags_of_all)} | set(
+        map(_name, flags_of_all)
+    )
     for point, flags in experiment["points"].items():
         for flag in flags:
             if _name(flag) in shared:
@@ -64,7 +71,9 @@ def overridden(experiment: dict[str, Any]) -> str:
 
 
 def _name(flag: str) -> str:
-    return flag.lstrip("-").partition("=")[0]
+    """Returns the name of a flag; --nodeterministic has the name of --deterministic."""
+    name, equals, _ = flag.lstrip("-").partition("=")
+    return name if equals else name.removeprefix("no")
 
 
 def current(experiment: dict[str, Any], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -225,7 +234,11 @@ def main() -> None:
     points = options.points or experiment["points"]
     if unknown := set(points) - set(experiment["points"]):
         parser.error(f"{options.name} has no point {', '.join(sorted(unknown))}")
-    if message := overridden(experiment):
+    try:
+        message = "" if options.table else overridden(experiment)
+    except UserError as error:
+        message = str(error)
+    if message:
         parser.error(message)
     asked = experiment | {
         "seeds": options.seeds or experiment["seeds"],

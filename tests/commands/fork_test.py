@@ -20,7 +20,7 @@ from trainer.schedule import averaging
 PARENT = [*runs.SHORT, *runs.CONSTANT, "--epochs=1", "--ema_decay=0.99"]
 # The schedule of runs.SHORT, which is constant in its first epoch.
 LONGER = ["--epochs=3", "--anneal=step", "--anneal_epochs=40%,70%", "--anneal_with=batch_size"]
-# A run whose length is not the point.
+# A smaller run, for tests that compare no losses.
 SMALL = [*runs.SHORT, *runs.CONSTANT, "--train_split=train[:800]", "--eval_split=test[:200]"]
 # From an epoch's beginning: layers that a small parent froze train from the third update on.
 NEW = ["--unfreeze_epochs=0.05", "--fork_position=0", "--epochs=0.25"]

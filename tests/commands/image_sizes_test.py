@@ -47,7 +47,7 @@ def test_it_trains_at_each_size_and_keeps_the_schedule(resized, uninterrupted):
 
 def test_killed_at_two_sizes_and_resumed_it_learns_the_same(resized, tmp_path):
     model_dir = tmp_path / "killed"
-    for update in (30, 140):  # Of 178 updates, the first 132 have 14 pixels, four have 28.
+    for update in (30, 140):  # Of 178 updates, the first 132 have 14 pixels, three have 28.
         kill_after(started(model_dir, *SIZES, OFTEN), model_dir, update)
     train(model_dir, *SIZES)
     assert result(model_dir)["resumes"] == 2
@@ -97,7 +97,7 @@ def test_each_size_has_a_measured_micro_batch(capsys, tmp_path, monkeypatch):
     flags = [
         *("--image_sizes=14@0,28@0.05", "--epochs=0.1", "--anneal=constant", "--anneal_epochs="),
         *("--nodeterministic", "--micro_batch_size=0", "--ghost_batch_size=16"),
-        f"--model_dir={tmp_path}/run",
+        *("--max_batch_size=32", f"--model_dir={tmp_path}/run"),
     ]
     status, _, error = done(capsys, "train", *SHORT, *flags)
     assert status == 0, error
@@ -106,6 +106,7 @@ def test_each_size_has_a_measured_micro_batch(capsys, tmp_path, monkeypatch):
         for path in (tmp_path / "run").glob("micro_batch*.json")
     }
     assert set(found) == {"micro_batch_14.json", "micro_batch_28.json"}
+    assert set(found.values()) <= {16, 32}
     assert result(tmp_path / "run")["micro_batch_size"] == found["micro_batch_28.json"]
 
 

@@ -20,7 +20,7 @@ TINY = [
     "--epochs=1",
     "--deterministic",
 ]
-# TINY for what does not depend on the model: a step that is traced in half the time.
+# For tests of what does not depend on the model: this step is traced in half the time.
 LINEAR = [*TINY, "--model=tests.support.models:reshaping"]
 GOOD, DIVERGES, WRONG = (
     "tests.support.models:tiny/0.1",

@@ -25,7 +25,7 @@ def disk(tmp_path):
 def running(disk, tmp_path, *arguments, name="train"):
     """A run at tmp_path / "disk/run", with its output in tmp_path / "log"; it ends in the context.
 
-    A full disk does not concern its output, which is on another one.
+    The output is on another disk, which is not full.
     """
     with open(tmp_path / "log", "a") as log:
         process = subprocess.Popen(

@@ -93,6 +93,15 @@ def test_the_end_waits_only_so_long(
     assert "lacks the newest files of the run" in script
 
 
+def test_the_end_waits_until_the_bucket_answers(place, thread, tmp_path, logged):
+    wait_for(lambda: number(place) == 1)
+    place.proxy.rule = lambda request: 403
+    write(tmp_path / "run", 2)
+    threading.Timer(0.5, lambda: setattr(place.proxy, "rule", lambda request: None)).start()
+    thread.close(lambda: False)
+    assert restored(place, tmp_path / "new")[1] == content(tmp_path / "run")
+
+
 def test_a_run_that_another_process_owns_is_not_copied(place, thread, tmp_path, logged):
     wait_for(lambda: number(place) == 1)
     other = lease.take(place.connect(), place.url, 60.0, lambda claim: True, lambda: 1)

@@ -53,11 +53,11 @@ def test_it_runs_what_is_missing_appends_a_row_for_each_and_draws_them(tmp_path)
     points = 'plain = []\naverage = ["--ema_decay=0.9"]\nwild = ["--base_learning_rate=1e30"]'
     head = f"seeds = [3]\nflags = {json.dumps(FLAGS)}\n[points]\n"
     (results / "small.toml").write_text(f"target = 0.01\n{head}{points}")
-    with starts_of_their_own():
-        stopped = experiment(tmp_path, "--minutes=0")
+    stopped = experiment(tmp_path, "--minutes=0")
     assert stopped.returncode == 0, stopped.stderr
     assert not (results / "small.jsonl").exists()
-    first = experiment(tmp_path, "--points", "plain")
+    with starts_of_their_own():
+        first = experiment(tmp_path, "--points", "plain")
     assert first.returncode == 0, first.stderr
     assert len((results / "small.jsonl").read_text().splitlines()) == 1
     ended = experiment(tmp_path)
@@ -95,13 +95,23 @@ def test_it_runs_what_is_missing_appends_a_row_for_each_and_draws_them(tmp_path)
     assert (other.returncode, other.stdout.strip()) == (0, "")
 
 
-def test_a_flag_of_a_point_that_the_flags_of_all_points_override_is_refused(tmp_path):
-    """A flagfile among the flags of all points made all points of an experiment equal."""
+@pytest.mark.parametrize(
+    ("of_all", "of_one"),
+    [
+        ("--flagfile=all.flags", "--base_learning_rate=0.2"),
+        ("--flagfile=all.flags", "--flagfile=one.flags"),
+        ("--deterministic", "--nodeterministic"),
+    ],
+)
+def test_a_flag_of_a_point_that_the_flags_of_all_points_override_is_refused(
+    tmp_path, of_all, of_one
+):
+    """Refuses it, because points would be equal without notice."""
     (tmp_path / "docs/results").mkdir(parents=True)
     (tmp_path / "all.flags").write_text("--base_learning_rate=0.1\n")
-    points = '[points]\none = []\ntwo = ["--base_learning_rate=0.2"]\n'
-    text = f'seeds = [0]\nflags = ["--flagfile=all.flags"]\n{points}'
+    points = f'[points]\none = []\ntwo = ["{of_one}"]\n'
+    text = f'seeds = [0]\nflags = ["{of_all}"]\n{points}'
     (tmp_path / "docs/results/small.toml").write_text(text)
     done = experiment(tmp_path)
     assert done.returncode == 2
-    assert "two: --base_learning_rate=0.2 is overridden by a flag of all points" in done.stderr
+    assert f"two: {of_one} is overridden by a flag of all points" in done.stderr

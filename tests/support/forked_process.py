@@ -42,7 +42,7 @@ _MODULES = (
     "tests.support.pod_trace",
     "tests.support.python_runs",
 )
-# Scripts that it forks, whose own starts of the program are forked, too.
+# Scripts that the server forks. Their own starts of the program are forked, too.
 _SCRIPTS = ("scripts/launch_local.py", "scripts/benchmarks/run_experiment.py")
 _PR_SET_CHILD_SUBREAPER = 36  # of <linux/prctl.h>
 _LOCK = threading.Lock()

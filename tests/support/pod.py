@@ -1,10 +1,10 @@
 """A slice of several hosts on CPUs: real servers on loopback, driven by the real program.
 
-Four things differ from TPUs. A server has two CPUs as its devices. A strategy over all of these
-takes the place of TPUStrategy, which needs TPUs: TensorFlow's MirroredStrategy, which refuses the
-devices of several hosts unless its check is replaced. The TPU system is not initialized. The
-program waits 2 s, and not 10 s, for TensorFlow's own error about a host that is lost. A host writes
-the first position and a digest of each training micro-batch that it makes to MADE.
+Five things differ from a run on TPUs. A server has two CPUs as its devices. A strategy over all of
+these takes the place of TPUStrategy, which needs TPUs: TensorFlow's MirroredStrategy, which refuses
+the devices of several hosts unless its check is replaced. The TPU system is not initialized. A host
+writes the first position and a digest of each training micro-batch that it makes to MADE. If a host
+is lost, the program waits 2 s for TensorFlow's own error, and not 10 s.
 
     python -m tests.support.pod host PORT
     python -m tests.support.pod train --strategy=tpu --tpu=127.0.0.1:PORT,... --flag=value ...

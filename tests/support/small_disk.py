@@ -1,4 +1,4 @@
-"""A disk that fills up: a small file system that only the processes see that join it."""
+"""A small file system to fill up, which is visible only to processes that join its namespaces."""
 
 import contextlib
 import ctypes

@@ -6,6 +6,6 @@ import termios
 
 
 def lead(hangup):
-    """Makes stdin the terminal of this process, which leads its session, and handles SIGHUP so."""
+    """Makes stdin the terminal of this process, which leads its session; sets SIGHUP's handler."""
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     signal.signal(signal.SIGHUP, hangup)

@@ -30,7 +30,7 @@ def test_clients_at_the_same_time_lose_no_outcome(place):
     def record(own):
         client = shared(place)
         client.begin(points, "float32")
-        for point in own:  # Each once, so that no later record hides that one was lost.
+        for point in own:  # A second record would hide that the first was lost.
             client.change(lambda content, p=point: content.record(p, Outcome(0)))
 
     threads = [threading.Thread(target=record, args=(points[i::4],)) for i in range(4)]

@@ -186,10 +186,10 @@ SHORT = [
 
 @pytest.fixture(scope="module")
 def limited(tmp_path_factory):
-    """Ends of two runs whose address space the model limits: outputs, status and run directory.
+    """Results of two runs whose address space the model limits: outputs, status, run directory.
 
-    Allocators reserve little of it. The runs share the time, because TensorFlow waits ten seconds
-    for memory.
+    Allocators reserve little of it. Both run at once, because TensorFlow waits ten seconds for
+    memory.
     """
     started = {}
     for name, own in {"measured": [], "given": ["--micro_batch_size=512"]}.items():

@@ -26,12 +26,12 @@ from trainer.nn.freezing import freeze
 from trainer.training.phases import Phases
 
 # 125 updates in the epoch; the layers join after 63, which reach position 2,000. The first of two
-# evaluations, which have checkpoints, is at update 75.
+# evaluations, which have checkpoints, is at update 50.
 FLAGS = [
-    *(*SHORT, *CONSTANT, "--epochs=1", "--eval_every_epochs=0.6"),
+    *(*SHORT, *CONSTANT, "--epochs=1", "--eval_every_epochs=0.4"),
     *("--freeze=(?!dense)", "--unfreeze_epochs=0.5"),
 ]
-JOIN, AFTER = 63, 75
+BEFORE, JOIN = 50, 63
 
 
 @pytest.fixture(scope="module")
@@ -71,13 +71,13 @@ def check_that_it_ends_the_same(whole, folder):
     assert points(folder, "eval") == points(whole[0], "eval")
 
 
-def test_killed_before_they_join_it_ends_the_same(whole, tmp_path):
-    kill_after(started(tmp_path, *FLAGS, OFTEN), tmp_path, 20)
+def test_as_a_kill_left_it_before_they_join_it_ends_the_same(whole, tmp_path):
+    check_that_it_ends_the_same(whole, as_of(whole[0], tmp_path / "killed", BEFORE))
+
+
+def test_killed_after_they_join_it_ends_the_same(whole, tmp_path):
+    kill_after(started(tmp_path, *FLAGS, OFTEN), tmp_path, JOIN + 10)
     check_that_it_ends_the_same(whole, tmp_path)
-
-
-def test_as_killed_after_they_join_it_ends_the_same(whole, tmp_path):
-    check_that_it_ends_the_same(whole, as_of(whole[0], tmp_path / "killed", AFTER))
 
 
 def test_an_evaluation_knows_the_model_that_was_frozen(capsys, whole):

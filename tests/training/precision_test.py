@@ -12,7 +12,7 @@ from trainer.distributed.process_group import ProcessGroup
 from trainer.training import precision
 
 CPUINFO = "processor\t: 0\nmodel name\t: A CPU\nflags\t\t: fpu {} lm\nbugs\t\t: amx_bf16\n"
-# SHORT for what does not depend on the model: a step that is traced in half the time.
+# For tests of what does not depend on the model: this step is traced in half the time.
 LINEAR = [*SHORT, "--model=tests.support.models:reshaping"]
 HERE = precision.Choice("bfloat16", "this machine is the one of this test")
 

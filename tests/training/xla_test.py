@@ -57,8 +57,8 @@ def without_xla():
     return keras.Model(inputs, dense()(scaled))
 
 
-# These differ from momentum in the update of the parameters alone, so a model without convolutions
-# shows it.
+# These optimizers differ from momentum in the update of the parameters alone, so their model has no
+# convolutions.
 BY_OPTIMIZER = {"nesterov": dense, "lars": dense, "lamb": dense}
 
 
@@ -88,10 +88,10 @@ trained = functools.cache(Trained)
 
 @pytest.mark.parametrize(
     ("optimizer", "replicas", "b"),
-    [("momentum", 2, 32), ("nesterov", 2, 16), ("adamw", 1, 16), ("lars", 2, 32), ("lamb", 1, 128)],
+    [("momentum", 2, 32), ("nesterov", 4, 16), ("adamw", 1, 16), ("lars", 2, 32), ("lamb", 1, 128)],
 )
 def test_updates_are_the_same_with_xla(optimizer, replicas, b):
-    """Batches of one micro-batch up to 40, which grow; of one replica and of two."""
+    """Batches of one micro-batch up to 40, which grow; of one replica up to four."""
     plain = trained(optimizer, 1, 64, by_xla=False)
     compiled = trained(optimizer, replicas, b, by_xla=True)
     wanted, found = plain.records, compiled.records
@@ -111,7 +111,7 @@ def test_updates_are_the_same_with_xla(optimizer, replicas, b):
     ("optimizer", "replicas", "b", "by_xla"),
     [
         ("momentum", 1, 64, False),
-        ("momentum", 2, 16, False),
+        ("nesterov", 4, 16, False),
         ("adamw", 1, 16, True),
         ("momentum", 2, 32, True),
     ],
@@ -171,11 +171,14 @@ def test_lanes_are_the_same_with_xla(cpus):
 
 
 def test_masks_are_functions_of_the_position_with_xla_too(cpus):
-    """XLA has another generator, so random layers draw other masks with it, and again the same."""
+    """XLA has another generator, so random layers draw other masks with it, and again the same.
+
+    With XLA, two lanes share a micro-batch.
+    """
     found = {}
-    for name, by_xla in (("plain", False), ("first", True), ("second", True)):
+    for name, by_xla, lanes in (("plain", False, 1), ("first", True, 2), ("second", True, 2)):
         model = functools.partial(reshaped, dropout=0.5)
-        step = step_on(strategy_of(cpus, 1), model, by_xla=by_xla)
+        step = step_on(strategy_of(cpus, 1), model, by_xla=by_xla, lanes=lanes)
         found[name] = run(step, 32)["loss"]
         assert uses_xla(step) == by_xla
     np.testing.assert_allclose(found["second"], found["first"], atol=1e-5)
@@ -227,9 +230,10 @@ def test_xla_is_not_chosen_for_a_cpu(cpus, flag, deterministic, expected):
     assert compiles_by_xla(strategy, flag, deterministic=deterministic) == expected
 
 
-def test_as_killed_a_run_goes_on_exactly_with_xla(tmp_path):
-    """The batch grows twice after the run has resumed."""
+def test_a_run_goes_on_exactly_with_xla_as_a_kill_left_it(tmp_path):
+    """The run resumes within an epoch, and then the batch grows twice."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    train(whole, *SHORT, "--xla=on")
-    train(as_of(whole, killed, 125), *SHORT, "--xla=on")
+    flags = [*SHORT, "--xla=on", "--eval_every_epochs=0.6"]
+    train(whole, *flags, "--keep_checkpoints=9")
+    train(as_of(whole, killed, 75), *flags)
     assert digest(killed) == digest(whole)

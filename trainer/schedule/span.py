@@ -67,8 +67,8 @@ def _updates_before(trajectory: Trajectory, position: int, size: int, until: int
     if turn == math.inf:
         return max(1, most)
     before = max(0, math.floor((turn * trajectory.examples - position) / size))
-    # Update `before` starts less than one update before the turn, or at the turn. Only a comparison
-    # of epochs, as in the curves, decides this in spite of rounding errors.
+    # Update `before` starts less than one update before the turn, or at the turn. The loop compares
+    # epochs, as the curves do, so that no rounding error decides which of the two is true.
     while before < most and (position + before * size) / trajectory.examples < turn:
         before += 1
     return max(1, min(before, most))
