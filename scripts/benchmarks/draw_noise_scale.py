@@ -82,15 +82,15 @@ def runs(rows: Iterable[dict[str, Any]]) -> list[Runs]:
     return found
 
 
-def numbered(axis: Any) -> None:
-    """Gives a logarithmic axis plain numbers."""
-    axis.set_major_locator(LogLocator(subs=(1, 3)))
+def numbered(axis: Any, digits: tuple[float, ...] = (1, 3)) -> None:
+    """Gives a logarithmic axis plain numbers that begin with `digits`."""
+    axis.set_major_locator(LogLocator(subs=digits))
     axis.set_major_formatter(StrMethodFormatter("{x:,g}"))
     axis.set_minor_locator(NullLocator())
 
 
 def draw_curves(figure: Figure, *, found: list[Runs]) -> None:
-    """Draws losses against epochs; all combinations of one noise scale have one colour."""
+    """Draws losses against epochs; all runs of one noise scale have one colour."""
     axes = figure.subplots()
     for i, scale in enumerate(sorted({each.noise_scale for each in found}, reverse=True)):
         equal = [each.mean() for each in found if each.noise_scale == scale]
@@ -121,7 +121,9 @@ def draw_ends(figure: Figure, *, found: list[Runs]) -> None:
             label=f"B {each.batch}, m {each.momentum:g}",
         )
     axes.set_xscale("log")
+    axes.set_yscale("log")
     numbered(axes.xaxis)
+    numbered(axes.yaxis, (1, 4, 5, 6, 8))
     axes.set_xlabel("noise scale g = εN / (B(1 − m))")
     axes.set_title("training loss of the last three epochs")
 
@@ -141,7 +143,9 @@ def draw_batches(figure: Figure, *, found: list[Runs]) -> None:
     place = {"transform": axes.get_xaxis_transform(), "va": "top", "fontsize": 8.5}
     axes.text(EXAMPLES / 10 * 1.05, 0.98, "N/10", color="#666666", **place)
     axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    numbered(axes.yaxis, (1, 2, 4, 6))
     axes.set_xlabel("batch size")
     axes.set_title("training loss of the last three epochs")
     limit(axes, found)
@@ -165,6 +169,15 @@ def main() -> None:
         for each in found
         if each.rate in (0.025, 0.1, 0.4) and each.batch in (32, 128, 512) and each.ghost == 32
     ]
+    # Unequal noise scales by the learning rate alone, and the reference's noise scale by all routes
+    # in which the velocity remembers at most 5,120 examples.
+    curves = [
+        each
+        for each in found
+        if each.ghost == 32
+        and ((each.batch, each.momentum) == (128, 0.9) or each.noise_scale == 156)
+        and each.batch / (1 - each.momentum) < EXAMPLES / 3
+    ]
     # The noise scales of the reference and of a sixteenth of it, by linear scaling of the rate.
     reference = next(
         each.noise_scale
@@ -179,7 +192,7 @@ def main() -> None:
         and any(math.isclose(each.noise_scale, reference / k, rel_tol=0.01) for k in (1, 16))
     ]
     drawers: dict[str, tuple[Callable[..., None], list[Runs]]] = {
-        "noise_scale_curves": (draw_curves, grid),
+        "noise_scale_curves": (draw_curves, curves),
         "noise_scale_ends": (draw_ends, grid),
         "noise_scale_batches": (draw_batches, scaled),
     }
