@@ -66,6 +66,21 @@ def test_concurrent_processes_lose_no_outcome(tmp_path):
     assert outcomes.read(tmp_path / "sweep") == {f"seed={i}": Outcome(19) for i in range(8)}
 
 
+def test_a_sweep_that_another_process_begins_meanwhile_is_joined(tmp_path, monkeypatch):
+    """The other one makes sweep.json between two looks at the folder."""
+    tmp_path.joinpath("sweep").mkdir()
+    empty = outcomes._empty
+
+    def begun_meanwhile(path):
+        monkeypatch.setattr(outcomes, "_empty", empty)
+        outcomes.begin(path, POINTS[:1])
+        return empty(path)
+
+    monkeypatch.setattr(outcomes, "_empty", begun_meanwhile)
+    outcomes.begin(tmp_path / "sweep", POINTS[1:2])
+    assert {*outcomes.read(tmp_path / "sweep")} == {"seed=0", "seed=1"}
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"points": [1]}', '{"points": [{}]}', "\xff"])
 def test_a_damaged_file_is_renamed_and_replaced(tmp_path, content, logged):
     (tmp_path / "sweep.json").write_bytes(content.encode("latin-1"))

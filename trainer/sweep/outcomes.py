@@ -128,7 +128,8 @@ def begin(path: pathlib.Path, points: Sequence[Point], precision: str | None = N
       UserError: if `path` is not the folder of a sweep, or cannot be written.
     """
     try:
-        if path.exists() and not os.path.lexists(path / FILE) and not _empty(path):
+        # sweep.json is looked for last, because another process may make it meanwhile.
+        if path.exists() and not _empty(path) and not os.path.lexists(path / FILE):
             raise UserError(
                 f"--model_dir={path} exists and is not the folder of a sweep: name a new folder, "
                 "or that of a sweep."
