@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from trainer.errors import UserError
+from trainer.run_dir import directory
 from trainer.run_dir.directory import is_held, keep_flags, lock_run_dir
 from trainer.run_dir.result import read as result
 from trainer.system.atomic_file import write_atomic
@@ -51,6 +52,19 @@ def test_a_folder_with_other_files_is_rejected(tmp_path):
     ):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_folder_that_becomes_a_run_meanwhile_is_accepted(tmp_path, monkeypatch):
+    """Another process writes flags.txt and a log between two looks at the folder."""
+    claimable = directory._claimable
+
+    def begun_meanwhile(path):
+        keep_flags(path, "--seed=1\n")
+        (path / "metrics.jsonl").write_text("")
+        return claimable(path)
+
+    monkeypatch.setattr(directory, "_claimable", begun_meanwhile)
+    directory.check(tmp_path, "--seed=1\n")
 
 
 def test_a_file_is_rejected(tmp_path):

@@ -144,7 +144,8 @@ def keep_flags(path: pathlib.Path, flagfile: str) -> None:
 
 
 def _check_is_run(path: pathlib.Path) -> None:
-    if path.exists() and not (path / "flags.txt").exists() and not _claimable(path):
+    # flags.txt is looked for last, because another process may write it meanwhile.
+    if path.exists() and not _claimable(path) and not (path / "flags.txt").exists():
         raise UserError(
             f"--model_dir={path} exists and is not a run directory: "
             "name a new folder, or that of a run."
