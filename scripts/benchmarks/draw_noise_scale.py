@@ -103,7 +103,10 @@ def draw_curves(figure: Figure, *, found: list[Runs]) -> None:
 
 
 def draw_ends(figure: Figure, *, found: list[Runs]) -> None:
-    """Draws the loss at the end against g; colours tell batch sizes, and markers momenta."""
+    """Draws the loss at the end against g; colours tell batch sizes, and markers momenta.
+
+    Points of equal g are drawn side by side.
+    """
     axes = figure.subplots()
     batches = sorted({each.batch for each in found})
     momenta = sorted({each.momentum for each in found})
@@ -169,21 +172,21 @@ def main() -> None:
         for each in found
         if each.rate in (0.025, 0.1, 0.4) and each.batch in (32, 128, 512) and each.ghost == 32
     ]
-    # Unequal noise scales by the learning rate alone, and the reference's noise scale by all routes
-    # in which the velocity remembers at most 5,120 examples.
-    curves = [
-        each
-        for each in found
-        if each.ghost == 32
-        and ((each.batch, each.momentum) == (128, 0.9) or each.noise_scale == 156)
-        and each.batch / (1 - each.momentum) < EXAMPLES / 3
-    ]
-    # The noise scales of the reference and of a sixteenth of it, by linear scaling of the rate.
     reference = next(
         each.noise_scale
         for each in grid
         if (each.rate, each.batch, each.momentum) == (0.1, 128, 0.9)
     )
+    # Unequal noise scales by the learning rate alone, and the reference's noise scale by all routes
+    # in which the velocity averages over at most 5,120 examples.
+    curves = [
+        each
+        for each in found
+        if each.ghost == 32
+        and ((each.batch, each.momentum) == (128, 0.9) or each.noise_scale == reference)
+        and round(each.batch / (1 - each.momentum)) <= 5120
+    ]
+    # The noise scales of the reference and of a sixteenth of it, by linear scaling of the rate.
     scaled = [
         each
         for each in found

@@ -244,7 +244,9 @@ def main() -> None:
         "seeds": options.seeds or experiment["seeds"],
         "points": {point: experiment["points"][point] for point in points},
     }
-    for point, seed in [] if options.table else list(missing(asked, read_rows(path))):
+    # Other calls add rows meanwhile, so the file is read before each run.
+    while not options.table and (due := next(missing(asked, read_rows(path)), None)):
+        point, seed = due
         flags = flags_of(experiment, point)
         model_dir = options.runs / options.name / f"{point}_{seed}"
         left = end - time.monotonic()
