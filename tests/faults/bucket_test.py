@@ -19,6 +19,9 @@ from trainer.run_dir import bucket_run, manifest
 GOOGLE = pytest.mark.parametrize("bucket_server", ["gs"], indirect=True)
 S3 = pytest.mark.parametrize("bucket_server", ["s3"], indirect=True)
 SHORT = [*runs.SHORT, "--worker_timeout=2"]
+# The bucket gets at most one copy a second. 60 evaluations make the run long enough for several on
+# any machine, and change nothing that it learns.
+OFTEN = [runs.OFTEN, "--eval_every_epochs=0.05"]
 # A run that resumes is beyond this epoch, so that it does not trace a step.
 STOPS_AT_ONCE = "--stop_at_epoch=0.01"
 
@@ -44,20 +47,24 @@ def stopped(place, tmp_path, run, update, name="machine"):
 
 
 def start(place, tmp_path, name="machine", *more):
-    return runs.started(place.url, *SHORT, cache(tmp_path, name), *more)
+    return runs.started(place.url, *SHORT, cache(tmp_path, name), *OFTEN, *more)
 
 
 def at_second_copy(place, process, act):
-    """Calls `act` when the bucket has a copy of the run and the next one is about to end.
+    """Calls `act` when the bucket has a copy with a checkpoint, and the next copy is about to end.
 
     The server calls it, because a loaded machine can end a run between two looks at its bucket. The
-    result is the proxy's verdict on the request that would end the second copy.
+    result is the proxy's verdict on the request that would end the next copy.
     """
-    arrived, acted = itertools.count(), threading.Event()
+    checkpoint, acted = threading.Event(), threading.Event()
+    arrived = itertools.count()
 
     def rule(request):
+        if request.method == "PUT" and "/checkpoints/" in request.path:
+            checkpoint.set()
         ends_a_copy = request.method == "PUT" and "/manifest-" in request.path
-        if ends_a_copy and next(arrived) == 1:
+        # One or two copies before it have the flags alone.
+        if ends_a_copy and checkpoint.is_set() and next(arrived) == 1:
             place.proxy.rule = lambda request: None
             verdict = act()
             acted.set()
@@ -73,17 +80,21 @@ def send(process, number):
 
 
 @S3
-def test_a_killed_run_goes_on_on_an_empty_machine(place, tmp_path, uninterrupted):
-    process = start(place, tmp_path, "first", runs.OFTEN)
+def test_a_killed_run_goes_on_on_an_empty_machine(place, tmp_path):
+    process = start(place, tmp_path, "first")
     at_second_copy(place, process, send(process, signal.SIGKILL))
     process.communicate()
-    done = runs.train(place.url, *SHORT, cache(tmp_path, "second"))
+    undisturbed = runs.started(tmp_path / "undisturbed", *SHORT, *OFTEN)
+    done = runs.train(place.url, *SHORT, cache(tmp_path, "second"), *OFTEN)
     assert "restored the run from" in done.stdout
     assert "resumed at update" in done.stdout
     assert f"{place.url} has all files of the run" in done.stdout
     second = local(tmp_path, "second")
-    assert runs.digest(second) == runs.digest(uninterrupted[0])
-    assert runs.points(second) == runs.points(uninterrupted[0])
+    _, errors = undisturbed.communicate()
+    assert undisturbed.returncode == 0, errors
+    assert runs.digest(second) == runs.digest(tmp_path / "undisturbed")
+    for split in ("train", "eval"):
+        assert runs.points(second, split) == runs.points(tmp_path / "undisturbed", split)
     assert not lease.read(place.connect())[0].held
     # On a third machine, the run is finished.
     done = runs.train(place.url, *SHORT, cache(tmp_path, "third"))
@@ -92,7 +103,7 @@ def test_a_killed_run_goes_on_on_an_empty_machine(place, tmp_path, uninterrupted
 
 @GOOGLE
 def test_a_killed_run_goes_on_at_once_on_its_machine(place, tmp_path):
-    process = start(place, tmp_path, "machine", runs.OFTEN, "--worker_timeout=600")
+    process = start(place, tmp_path, "machine", "--worker_timeout=600")
     at_second_copy(place, process, send(process, signal.SIGKILL))
     process.communicate()
     done = runs.train(place.url, *SHORT, cache(tmp_path), STOPS_AT_ONCE)
@@ -102,7 +113,7 @@ def test_a_killed_run_goes_on_at_once_on_its_machine(place, tmp_path):
 
 @GOOGLE
 def test_a_stalled_owner_ends_without_harm(place, tmp_path):
-    stalled = start(place, tmp_path, "first", runs.OFTEN)
+    stalled = start(place, tmp_path, "first")
     at_second_copy(place, stalled, send(stalled, signal.SIGSTOP))
     runs.train(place.url, *SHORT, cache(tmp_path, "second"))
     state = manifest.newest(place.connect(), place.url)
@@ -117,7 +128,7 @@ def test_a_stalled_owner_ends_without_harm(place, tmp_path):
 @S3
 def test_a_second_process_is_refused(place, tmp_path):
     long = "--epochs=500"
-    first = start(place, tmp_path, "first", runs.OFTEN, long)
+    first = start(place, tmp_path, "first", long)
     at_second_copy(place, first, lambda: None)
     why = {"second": "is in use by process", "first": "by a process on this machine"}
     for name, reason in why.items():
@@ -136,7 +147,7 @@ def test_a_second_process_is_refused(place, tmp_path):
     indirect=["bucket_server"],
 )
 def test_training_does_not_wait_for_a_bucket_that_is_away(place, tmp_path, uninterrupted, verdict):
-    process = start(place, tmp_path, "machine", runs.OFTEN)
+    process = start(place, tmp_path, "machine")
 
     def away():
         place.proxy.rule = lambda request: verdict
