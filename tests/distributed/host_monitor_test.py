@@ -6,6 +6,7 @@ What a lost host does to a whole program is in tests/training/host_test.py.
 import contextlib
 import socket
 import struct
+import threading
 import time
 
 import pytest
@@ -20,11 +21,15 @@ def host():
     """A host, and its address."""
     programs = Programs()
     while True:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            port = server.getsockname()[1]
+        port = free_port()
         with contextlib.suppress(OSError, OverflowError):
             programs.listen(port)
             return programs, f"127.0.0.1:{port}"
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
 
 
 def hello(seconds):
@@ -88,6 +93,25 @@ def test_a_host_that_never_answers_is_named(monkeypatch):
     lost = pytest.raises(LostWorkerError, match=f"host 0 .{address}. of --tpu does not answer")
     with lost, watched([address], 5.0):
         pass
+
+
+def test_a_host_may_answer_long_after_another(host):
+    """The first host must not give up the program while the second one starts."""
+    programs, address = host
+    port = free_port() - PORT_OFFSET
+    late = threading.Timer(1.5, Programs().listen, (port,))
+    late.start()
+    with watched([address, f"127.0.0.1:{port}"], 0.5):
+        assert programs.admitted(TOKEN)
+
+
+def test_a_program_that_leaves_before_the_answer_keeps_no_place():
+    programs = Programs()
+    near, far = socket.socketpair()
+    far.sendall(hello(60))
+    far.close()
+    programs._greet(near)
+    assert not programs.admitted("0123456789abcdef")
 
 
 def test_without_hosts_nothing_is_done():

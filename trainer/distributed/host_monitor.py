@@ -6,6 +6,7 @@ program is connected, the host refuses other programs.
 """
 
 import contextlib
+import functools
 import os
 import secrets
 import socket
@@ -74,9 +75,12 @@ class Programs:
             greeting, token, silence = _HELLO.unpack(hello)
             known = greeting == _GREETING and 0 < silence <= _MOST_SECONDS
             if known and self._admit(token.decode("ascii")):
-                connection.sendall(_ADMITTED)
                 line = Line(connection, _NO_SECRET, hello, chief=False)
-                Heartbeat({0: line}, silence, lambda _: self._left(line))
+                try:
+                    connection.sendall(_ADMITTED)
+                    Heartbeat({0: line}, silence, lambda _: self._left(line))
+                except (OSError, RuntimeError):  # It left meanwhile, or no thread can start.
+                    self._left(line)
                 return
             connection.sendall(_REFUSED)
         connection.close()
@@ -107,29 +111,28 @@ def watched(addresses: Sequence[str], timeout: float) -> Iterator[None]:
       LostWorkerError: if a host does not answer within two minutes.
       TryAgainError: if another program uses a host.
     """
-    done = threading.Event()
+    done, first = threading.Event(), threading.Lock()
     _Loss.noticed.clear()
+
+    def lost(host: int, index: int) -> None:
+        if not first.acquire(blocking=False):
+            return  # The program already ends because of another host.
+        problem = f"this program was silent for {timeout:g} s, and its hosts gave it up."
+        if index:
+            _Loss.host = f"host {host} ({addresses[host]})"
+            _Loss.noticed.set()
+            problem = f"{_Loss.host} is lost: it has ended, or was silent for {timeout:g} s."
+        _end(problem, done)
+
     with contextlib.ExitStack() as stack:
-        lines = {}
-        for index, address in enumerate(addresses):
-            line = _connect(index, address, timeout)
-            stack.callback(line.close)
-            lines[index + 1] = line  # In a Heartbeat, this program has the index 0.
-        if lines:
-
-            def lost(index: int) -> None:
-                problem = f"this program was silent for {timeout:g} s, and its hosts gave it up."
-                if index:
-                    _Loss.host = f"host {index - 1} ({addresses[index - 1]})"
-                    _Loss.noticed.set()
-                    problem = (
-                        f"{_Loss.host} is lost: it has ended, or was silent for {timeout:g} s."
-                    )
-                _end(problem, done)
-
-            heartbeat = Heartbeat(lines, timeout, lost)
-            stack.callback(heartbeat.leave, False)
         stack.callback(done.set)
+        for host, address in enumerate(addresses):
+            line = _connect(host, address, timeout)
+            stack.callback(line.close)
+            # A host counts the program's silence from its answer on, and the next host may answer
+            # much later. So each host has a Heartbeat of its own. In it, this program has index 0.
+            heartbeat = Heartbeat({1: line}, timeout, functools.partial(lost, host))
+            stack.callback(heartbeat.leave, False)
         yield
 
 
