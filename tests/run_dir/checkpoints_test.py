@@ -1,3 +1,4 @@
+import errno
 import os
 import resource
 
@@ -7,7 +8,7 @@ import tensorflow as tf
 
 from tests.support.small_checkpoints import opened, save
 from trainer.errors import UserError
-from trainer.run_dir.checkpoints import digest, read
+from trainer.run_dir.checkpoints import DamagedCheckpointError, digest, read
 
 
 def values(variables):
@@ -73,6 +74,55 @@ def test_a_damaged_checkpoint_is_renamed_and_not_counted(tmp_path, variables):
     assert again.restore() == {"update": 800}
     save(again, 850)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["000000850", "damaged-000000900"]
+
+
+class OnAFullDevice:
+    """Variable on a device that has no memory for its value."""
+
+    dtype = tf.float32
+
+    def assign(self, value):
+        raise tf.errors.ResourceExhaustedError(None, None, f"OOM when allocating {value.shape}")
+
+
+def test_an_error_of_the_device_is_not_damage(tmp_path, variables):
+    for update in (1, 2):
+        save(opened(tmp_path, variables), update)
+    with pytest.raises(tf.errors.ResourceExhaustedError):
+        opened(tmp_path, {**variables, "slots": [OnAFullDevice()]}).restore()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000000001", "000000002"]
+
+
+@pytest.fixture
+def unreadable(monkeypatch, request):
+    """Lets the system report the error number in the parameter for the newer checkpoint's files."""
+    system_open = os.open
+
+    def failing(path, *args, **kwargs):
+        if "checkpoint.index" in str(path) and "000000002" in os.path.realpath(path):
+            raise OSError(request.param, os.strerror(request.param), path)
+        return system_open(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", failing)
+
+
+@pytest.mark.parametrize("unreadable", [errno.ESTALE, errno.EMFILE], indirect=True)
+@pytest.mark.usefixtures("unreadable")
+def test_a_checkpoint_that_cannot_be_read_is_not_damaged(tmp_path, variables):
+    for update in (1, 2):
+        save(opened(tmp_path, variables), update)
+    with pytest.raises(UserError, match=r"000000002 cannot be read: .*000000002/checkpoint.index"):
+        opened(tmp_path, variables).restore()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000000001", "000000002"]
+
+
+@pytest.mark.parametrize("unreadable", [errno.EIO], indirect=True)
+@pytest.mark.usefixtures("unreadable")
+def test_a_checkpoint_on_a_damaged_disk_is_damaged(tmp_path, variables, logged):
+    for update in (1, 2):
+        save(opened(tmp_path, variables), update)
+    assert opened(tmp_path, variables).restore() == {"update": 1}
+    assert "000000002 is damaged and left out" in logged[0]
 
 
 @pytest.mark.usefixtures("logged")
@@ -241,5 +291,5 @@ def test_values_of_another_type_are_rejected(tmp_path, variables, dtype):
 def test_a_progress_that_is_not_a_string_is_rejected(tmp_path, variables, progress):
     file = str(tmp_path / "000000007" / "checkpoint")
     tf.train.Checkpoint(progress=tf.Variable(progress), **variables).write(file)
-    with pytest.raises(RuntimeError, match="progress is not a string"):
+    with pytest.raises(DamagedCheckpointError, match="progress is not a string"):
         read(tmp_path / "000000007", variables)

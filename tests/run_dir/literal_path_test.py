@@ -37,10 +37,10 @@ def test_a_checkpoint_in_a_folder_of_any_name_is_read(tmp_path, name):
 def test_errors_name_the_path_of_the_folder(tmp_path):
     folder = tmp_path / "lr[0.1]" / "000000003"
     folder.mkdir(parents=True)
-    with pytest.raises(checkpoints.DAMAGED, match=r"lr\[0.1\]/000000003") as error:
+    with pytest.raises(checkpoints.DamagedCheckpointError, match=r"lr\[0.1\]/000000003") as error:
         checkpoints.read(folder, {})
     assert "/proc/" not in str(error.value)
-    with pytest.raises(checkpoints.DAMAGED, match="No such file"):
+    with pytest.raises(checkpoints.DamagedCheckpointError, match="No such file"):
         checkpoints.read(folder / "none", {})
     assert named("no /proc/self/fd/12/x", pathlib.Path("a\\1")) == "no a\\1/x"
 

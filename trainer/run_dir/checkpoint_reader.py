@@ -13,7 +13,7 @@ from typing import Any
 from trainer.errors import UserError
 from trainer.run_dir import training_data as run_data
 from trainer.run_dir.checkpoint_names import found, update_of
-from trainer.run_dir.checkpoints import DAMAGED, Variables, first_line, read
+from trainer.run_dir.checkpoints import DamagedCheckpointError, Variables, first_line, read
 from trainer.run_dir.training_data import TrainingData
 from trainer.system.output import log
 from trainer.system.typed_json import WrongError
@@ -80,8 +80,8 @@ def _read_chosen(
         path = _choose(folder, which, damaged)
         try:
             return path, read(path, variables), damaged
-        except DAMAGED as error:
-            damaged[path] = error
+        except (DamagedCheckpointError, OSError) as error:
+            damaged[path] = error  # On NFS, a deleted file is a stale handle.
 
 
 def _choose(

@@ -8,13 +8,15 @@ next checkpoint is `<update>.1`. TensorFlow stores a checksum of every tensor, a
 checksum when it reads the tensor.
 """
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
 import pathlib
 import shutil
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,19 +29,29 @@ from trainer.run_dir.literal_path import named, plain
 from trainer.system import typed_json
 from trainer.system.atomic_file import move_atomic, remove
 from trainer.system.output import log
+from trainer.system.regular_file import NotRegularError
 
 Variables = Mapping[str, Sequence[Any]]
 # The variables to read, or a function that maps a checkpoint's progress to the variables to read.
 Select = Variables | Callable[[Mapping[str, Any]], Variables]
 
-# Errors that show a damaged checkpoint. TensorFlow's reader raises errors if a file is truncated,
-# altered or missing, and typed_json raises WrongError if the progress is malformed.
-DAMAGED = (tf.errors.OpError, IndexError, RuntimeError, OSError, typed_json.WrongError)
+# Errors that TensorFlow's reader raises if a file is truncated, altered or missing.
+DAMAGED = (tf.errors.OpError, IndexError, RuntimeError, OSError)
+# System errors that show damage: a file is missing, or the disk (EIO) or file system is damaged.
+# After others, such as a stale NFS handle or too many open files, the checkpoint may be intact.
+_DAMAGE_NUMBERS = (
+    *(errno.ENOENT, errno.ENOTDIR, errno.ELOOP),
+    *(errno.EIO, errno.EBADMSG, errno.EUCLEAN),
+)
 # Suffix of a variable's key in tf.train.Checkpoint.
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 # Free bytes that a checkpoint requires beyond the size of its variables. The names and shapes of
 # the variables, and the growing log of the run, take this space.
 _SPARE_BYTES = 2**20
+
+
+class DamagedCheckpointError(Exception):
+    """Raised if a checkpoint is damaged."""
 
 
 class Checkpoints:
@@ -135,16 +147,22 @@ class Checkpoints:
 
         Raises:
           UserError: if every checkpoint is damaged, if the newest intact checkpoint has other
-            variables, or if the folder cannot be read.
+            variables, or if the folder or a checkpoint cannot be read.
         """
         existing, damaged = found(self._folder), []
         for path in reversed(existing):
             try:
                 progress = read(path, select or self.variables)
-            except DAMAGED as error:
+            except DamagedCheckpointError as error:
                 log(f"checkpoint {path} is damaged and left out: {first_line(error)}")
                 damaged.append(path)
                 continue
+            except OSError as error:
+                raise UserError(
+                    f"checkpoint {path} cannot be read: {first_line(error)}.\n"
+                    "Make it readable and give the same command again, or move it to another "
+                    "folder to use the checkpoint before it."
+                ) from error
             for other in damaged:
                 _put_aside(other)
             self._newest, self._newest_progress = update_of(path), json.dumps(progress)
@@ -195,48 +213,70 @@ def read(path: pathlib.Path, variables: Select) -> dict[str, Any]:
 
     Raises:
       UserError: if the variables of a group differ from those in the checkpoint.
-      RuntimeError: if the checkpoint is damaged.
+      DamagedCheckpointError: if the checkpoint is damaged.
+      OSError: if it cannot be read for another reason.
     """
     try:
-        with plain(path) as readable:
-            return _read(readable, path, variables)
-    except DAMAGED as error:  # The message names a path under /proc; `named` replaces that path.
-        message = str(error)
-        if isinstance(error, OSError) and error.filename:
-            message = f"{error.filename}: {error.strerror}"
-        raise RuntimeError(named(message, path)) from error
-
-
-def _read(readable: str, path: pathlib.Path, variables: Select) -> dict[str, Any]:
-    """Reads the checkpoint at `path`; `readable` is the path that `plain` yields for it."""
-    try:
-        # Unlike tf.train.Checkpoint.read, this reader does not warn of variables that stay unread.
-        reader = tf.train.load_checkpoint(f"{readable}/checkpoint")
-        names = reader.get_variable_to_shape_map()
-        reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH")  # Verifies its checksum.
-        text = reader.get_tensor(f"progress{_VALUE}")
-        if not isinstance(text, bytes):
-            raise typed_json.WrongError("is not a string", "progress")
-        progress = typed_json.parsed(text, PROGRESS)
-        chosen = variables(progress) if callable(variables) else variables
-        for group, members in chosen.items():
-            saved = sum(name.startswith(f"{group}/") for name in names)
-            if saved != len(members):
-                raise ValueError(f"it holds {saved} {group}, and the model has {len(members)}")
-            for i, variable in enumerate(members):
-                value = reader.get_tensor(f"{group}/{i}{_VALUE}")
-                dtype = tf.as_dtype(variable.dtype)
-                if np.asarray(value).dtype != dtype.as_numpy_dtype:  # assign() would convert it.
-                    raise ValueError(f"variable {i} of its group {group} is not {dtype.name}")
-                variable.assign(value)
+        with contextlib.ExitStack() as stack:
+            with _reading(path):
+                readable = stack.enter_context(plain(path))
+                # Unlike tf.train.Checkpoint.read, this does not warn of variables that stay unread.
+                reader = tf.train.load_checkpoint(f"{readable}/checkpoint")
+                progress = _progress(reader)
+            chosen = variables(progress) if callable(variables) else variables
+            for name, members in chosen.items():
+                _read_group(path, reader, name, members)
         return progress
-    except typed_json.WrongError:
-        raise
     except ValueError as error:
         raise UserError(
             f"checkpoint {path} was written for another model or optimizer: {first_line(error)}.\n"
             "Restore the model that the run was started with, or name another --model_dir."
         ) from error
+
+
+@contextlib.contextmanager
+def _reading(path: pathlib.Path) -> Iterator[None]:
+    """Replaces the errors of a block that reads the checkpoint at `path`.
+
+    TensorFlow's messages name a path under /proc, which `named` replaces.
+
+    Raises:
+      DamagedCheckpointError: if the error shows damage.
+      OSError: if the checkpoint cannot be read for another reason.
+    """
+    try:
+        yield
+    except OSError as error:
+        message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        message = named(message, path)
+        if isinstance(error, NotRegularError) or error.errno in _DAMAGE_NUMBERS:
+            raise DamagedCheckpointError(message) from error
+        raise OSError(message) from error
+    except (*DAMAGED, typed_json.WrongError) as error:
+        raise DamagedCheckpointError(named(str(error), path)) from error
+
+
+def _progress(reader: Any) -> dict[str, Any]:
+    reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH")  # Verifies its checksum.
+    text = reader.get_tensor(f"progress{_VALUE}")
+    if not isinstance(text, bytes):
+        raise typed_json.WrongError("is not a string", "progress")
+    return typed_json.parsed(text, PROGRESS)
+
+
+def _read_group(path: pathlib.Path, reader: Any, group: str, members: Sequence[Any]) -> None:
+    """Reads one group of variables; raises a ValueError if the checkpoint has others."""
+    saved = sum(name.startswith(f"{group}/") for name in reader.get_variable_to_shape_map())
+    if saved != len(members):
+        raise ValueError(f"it holds {saved} {group}, and the model has {len(members)}")
+    for i, variable in enumerate(members):
+        with _reading(path):
+            value = reader.get_tensor(f"{group}/{i}{_VALUE}")
+        dtype = tf.as_dtype(variable.dtype)
+        if np.asarray(value).dtype != dtype.as_numpy_dtype:  # assign() would convert it.
+            raise ValueError(f"variable {i} of its group {group} is not {dtype.name}")
+        # Errors of the device, such as lack of memory, are not damage of the checkpoint.
+        variable.assign(value)
 
 
 def first_line(error: Exception) -> str:

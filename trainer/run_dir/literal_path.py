@@ -27,12 +27,16 @@ def plain(folder: pathlib.Path) -> Iterator[str]:
     descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         path = f"/proc/self/fd/{descriptor}"
-        for parent, _, files in os.walk(path):
+        for parent, _, files in os.walk(path, onerror=_raise):
             for name in files:
                 os.close(opener(os.path.join(parent, name), os.O_RDONLY))
         yield path
     finally:
         os.close(descriptor)
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def named(text: str, folder: pathlib.Path) -> str:
