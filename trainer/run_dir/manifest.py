@@ -147,9 +147,10 @@ def _files(value: object) -> Files:
     files = table_of(list_of(_part))(value)
     for path in files:
         file_name(path)
-        parts = pathlib.PurePosixPath(path).parts
+        pure = pathlib.PurePosixPath(path)
         # The bucket must not make this program write outside of the run directory.
-        if not parts or parts[0] == "/" or ".." in parts or "\0" in path or len(path) > 1000:
+        outside = not pure.parts or pure.is_absolute() or ".." in pure.parts
+        if outside or "\0" in path or len(path) > 1000:
             raise typed_json.WrongError("is not a path in a run directory", path[:100])
     return {path: tuple(found) for path, found in files.items()}
 
