@@ -58,9 +58,13 @@ def test_a_run_without_an_intact_checkpoint_is_refused(place, run, tmp_path, log
         restored(place, tmp_path / "new")
 
 
-def test_damaged_flags_are_refused(place, run, tmp_path):
-    replace(place, "flags.txt", b"--epochs=2\n")
-    with pytest.raises(UserError, match=r"the run cannot resume without flags\.txt"):
+@pytest.mark.parametrize("file", ["flags.txt", "training_data.json", "forked_from.json"])
+def test_a_damaged_file_that_a_run_needs_is_refused(place, tmp_path, file):
+    write(tmp_path / "run", 1)
+    (tmp_path / "run" / file).write_text("1")
+    Mirror(place.connect(), tmp_path / "run", 1).copy()
+    replace(place, file, b"other")
+    with pytest.raises(UserError, match=f"the run cannot resume without {file}"):
         restored(place, tmp_path / "new")
 
 
@@ -78,6 +82,7 @@ def test_a_missing_object_is_refused(place, run, tmp_path):
         b'{"version": 2, "files": {}}',
         b'{"version": 1, "files": {"../x": []}}',
         b'{"version": 1, "files": {"/etc/passwd": []}}',
+        b'{"version": 1, "files": {"//etc/passwd": []}}',
         b'{"version": 1, "files": {"x": [{"name": "lease.json", "size": 1, "sha256": "0"}]}}',
     ],
 )

@@ -6,8 +6,9 @@ import pytest
 
 from tests.support.configs import parsed
 from tests.support.steps import step_on, strategy_of
+from trainer.run_dir.directory import DamagedRunError
 from trainer.schedule.trajectory import from_config
-from trainer.training import fork, fork_state
+from trainer.training import fork, fork_state, run_setup
 
 
 def parent(folder, progress, *flags):
@@ -55,3 +56,10 @@ def test_norms_start_where_the_parent_or_the_fork_trained_them(
     norm.moving_mean.assign(norm.moving_mean + pretrained)
     before = parent(tmp_path, {} if recorded is None else {"statistics_starts": recorded})
     assert fork_state._statistics_starts(before, SimpleNamespace(step=step)) == {"0": expected}
+
+
+def test_a_fork_that_lacks_its_record_does_not_resume(tmp_path):
+    """Without the record, its average would resume with another start."""
+    config = parsed("--fork_from=a@newest")
+    with pytest.raises(DamagedRunError, match=r"forked_from\.json is missing"):
+        run_setup._lineage(config, tmp_path, None, from_config(config, 60_000, 1))

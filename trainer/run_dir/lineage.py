@@ -116,6 +116,22 @@ def read(folder: pathlib.Path) -> Lineage | None:
     return found and Lineage(**{name: found[name] for name in names if name in found})
 
 
+def read_resumed(folder: pathlib.Path) -> Lineage:
+    """Returns the lineage of a fork that resumes from its own checkpoints.
+
+    Raises:
+      DamagedRunError: if the file is missing or cannot be read. Without it, the average of the
+        parameters would resume with another start.
+    """
+    found = read(folder)
+    if found is None:
+        raise DamagedRunError(
+            f"{folder / FILE} is missing, and the fork cannot resume without it.\n"
+            "Restore it from a copy."
+        )
+    return found
+
+
 def of_child(config: Config) -> Lineage | None:
     """Returns the lineage of the run in --model_dir; None if it has not begun from --fork_from.
 

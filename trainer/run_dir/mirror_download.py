@@ -8,14 +8,14 @@ from typing import Any
 
 from trainer.buckets.objects import MissingError, Objects
 from trainer.errors import UserError
-from trainer.run_dir import manifest
+from trainer.run_dir import lineage, manifest
 from trainer.run_dir.manifest import Manifest, Part
 from trainer.system.atomic_file import remove
 from trainer.system.output import log
 
 _CHECKPOINT = re.compile(r"checkpoints/[^/]+/")
 # A run cannot resume without these files.
-_NEEDED = ("flags.txt", "training_data.json")
+_NEEDED = ("flags.txt", "training_data.json", lineage.FILE)
 _LOG = "metrics.jsonl"
 _MOST_ATTEMPTS = 10
 

@@ -167,7 +167,7 @@ def _lineage(
         if config.fork_from is None:
             (path / lineage.FILE).unlink(missing_ok=True)  # A fork was killed as it began.
             return None
-        return lineage.read(path)
+        return lineage.read_resumed(path)
     fork.check_order(parent, config, schedule.examples)
     return fork.lineage_of(parent, config, schedule)
 
