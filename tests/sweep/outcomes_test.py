@@ -1,12 +1,13 @@
 import json
 import multiprocessing
 import pathlib
+import resource
 
 import pytest
 
 from trainer.errors import UserError
-from trainer.sweep import outcomes
-from trainer.sweep.outcomes import Outcome
+from trainer.sweep import grid, outcomes, runner
+from trainer.sweep.outcomes import Content, Outcome
 from trainer.system.typed_json import DamagedError
 
 POINTS = [{"seed": str(seed)} for seed in range(8)]
@@ -92,6 +93,40 @@ def test_a_damaged_file_is_renamed_and_replaced(tmp_path, content, logged):
     assert "renamed it to damaged-sweep.json; a new one is made" in line
     assert (tmp_path / "damaged-sweep.json").read_bytes() == content.encode("latin-1")
     assert outcomes.read(tmp_path) == {"seed=0": Outcome(), "seed=1": Outcome()}
+
+
+def test_a_damaged_file_is_replaced_although_the_first_attempt_finds_a_full_disk(tmp_path, logged):
+    """The kernel limits the size of files, which fails a write as a full disk does."""
+    outcomes.begin(tmp_path, POINTS[:1])
+    (tmp_path / "seed=0").mkdir()
+    (tmp_path / "sweep.json").write_text("{")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"sweep\.json"):
+            outcomes.record_outcome(tmp_path, POINTS[0], Outcome(0))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    outcomes.begin(tmp_path, POINTS[:1])
+    assert outcomes.read(tmp_path) == {"seed=0": Outcome()}
+    assert (tmp_path / "damaged-sweep.json").read_text() == "{"
+    assert len(logged) == 1
+
+
+def failed(count, reason):
+    """A sweep of `count` points, which all have failed."""
+    content = Content()
+    for seed in range(count):
+        content.record({"seed": str(seed)}, Outcome(2, reason))
+    return content
+
+
+def test_long_reasons_of_the_largest_sweep_are_read_again(tmp_path):
+    content = failed(grid.MOST_POINTS, "é" * 300)
+    outcomes.replace(tmp_path, content)
+    assert outcomes.read(tmp_path) == content.outcomes()
+    longest = "\U0001f600" * (2 * runner._LONGEST_LINE)  # JSON escapes each letter with 12 bytes.
+    assert grid.MOST_POINTS * len(failed(1, longest).encoded()) < outcomes._MOST_BYTES
 
 
 def test_a_folder_named_sweep_json_is_renamed_when_an_outcome_is_recorded(tmp_path, logged):

@@ -20,8 +20,8 @@ from trainer.errors import UserError
 # Maps each swept flag to its value as --sweep gives it. The flags are in the order of --sweep.
 Point = dict[str, str]
 
-# The file sweep.json may not exceed 16 MiB. A point takes from 300 to over 1,000 bytes in the file.
-_MOST_POINTS = 10_000
+# Each outcome rewrites the whole sweep.json, in which a point takes from 300 to over 1,000 bytes.
+MOST_POINTS = 10_000
 # Longest folder name, in bytes. Most file systems allow 255, but temporary names have a suffix.
 _LONGEST_NAME = 240
 
@@ -43,9 +43,9 @@ def parse(text: str) -> list[Point]:
         if times > 1:
             raise UserError(f"--sweep names {name} twice: list all its values in one place.")
     count = math.prod(len(values) for _, values in axes)
-    if count > _MOST_POINTS:
+    if count > MOST_POINTS:
         raise UserError(
-            f"--sweep has {count:,} points, and at most {_MOST_POINTS:,} are allowed: "
+            f"--sweep has {count:,} points, and at most {MOST_POINTS:,} are allowed: "
             "remove values, or run several sweeps."
         )
     points = [

@@ -34,6 +34,9 @@ from trainer.system.regular_file import opener
 from trainer.system.typed_json import DamagedError
 
 FILE, _LOCK = directory.SWEEP, "sweep.lock"
+ASIDE = f"damaged-{FILE}"  # Name of a damaged sweep.json, or of its copy in a bucket.
+# 10,000 failed points take 240 MB if their reasons are long and JSON escapes each letter of them.
+_MOST_BYTES = 2**28
 _ENTRY = {
     "folder": typed_json.file_name,
     "flags": typed_json.table_of(typed_json.file_name),
@@ -128,8 +131,10 @@ def begin(path: pathlib.Path, points: Sequence[Point], precision: str | None = N
       UserError: if `path` is not the folder of a sweep, or cannot be written.
     """
     try:
-        # sweep.json is looked for last, because another process may make it meanwhile.
-        if path.exists() and not _empty(path) and not os.path.lexists(path / FILE):
+        # Files of a sweep are looked for last, because another process may make one meanwhile. Only
+        # the damaged file may exist, because the disk was full when a new one was written.
+        known = (path / FILE, path / ASIDE)
+        if path.exists() and not _empty(path) and not any(map(os.path.lexists, known)):
             raise UserError(
                 f"--model_dir={path} exists and is not the folder of a sweep: name a new folder, "
                 "or that of a sweep."
@@ -212,7 +217,7 @@ def _changed(path: pathlib.Path) -> Iterator[Content]:
         try:
             content = _read(path)
         except (DamagedError, OSError) as error:
-            aside = path / f"damaged-{FILE}"
+            aside = path / ASIDE
             remove(aside)
             (path / FILE).rename(aside)
             log(
@@ -225,7 +230,7 @@ def _changed(path: pathlib.Path) -> Iterator[Content]:
 
 
 def _read(path: pathlib.Path) -> Content:
-    found = typed_json.read_existing(path / FILE, _FIELDS)
+    found = typed_json.read_existing(path / FILE, _FIELDS, _MOST_BYTES)
     return Content() if found is None else _content(found)
 
 

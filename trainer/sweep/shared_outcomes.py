@@ -18,12 +18,11 @@ from trainer.buckets.objects import (
 )
 from trainer.errors import UserError
 from trainer.sweep.grid import Point
-from trainer.sweep.outcomes import FILE, Content, decoded
+from trainer.sweep.outcomes import ASIDE, FILE, Content, decoded
 from trainer.system.output import log
 from trainer.system.typed_json import WrongError
 
-_ASIDE = f"damaged-{FILE}"
-_EARLY = (_ASIDE, PROBE)  # Names of objects that a process of a sweep makes before sweep.json.
+_EARLY = (ASIDE, PROBE)  # Names of objects that a process of a sweep makes before sweep.json.
 _MOST_CONFLICTS = 200
 
 
@@ -117,11 +116,11 @@ class SharedOutcomes:
         try:
             return decoded(text), version
         except WrongError as error:
-            self._objects.delete(_ASIDE)
+            self._objects.delete(ASIDE)
             with contextlib.suppress(ConflictError):  # Another machine has the same copy.
-                self._objects.create(_ASIDE, text)
+                self._objects.create(ASIDE, text)
             log(
-                f"{self._place}/{FILE} is damaged: {error}; copied it to {_ASIDE}; a new one is "
+                f"{self._place}/{FILE} is damaged: {error}; copied it to {ASIDE}; a new one is "
                 "made, and failed points are run once more"
             )
             return Content(), version

@@ -16,7 +16,7 @@ from trainer.system.regular_file import read_regular, reading
 
 Kind = Callable[[Any], Any]
 
-MOST_BYTES = 2**24  # This program's JSON files are smaller: a sweep of 10,000 points has 3 MB.
+MOST_BYTES = 2**24  # Most of this program's JSON files are much smaller.
 _MOST_LOG_BYTES = 2**30  # A log of this size has 2.7 million lines of 400 bytes.
 _MOST_LINE_BYTES = 2**16
 LARGEST = 1e100  # Squares and sums of numbers up to this limit are finite, as matplotlib needs.
