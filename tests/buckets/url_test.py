@@ -20,6 +20,13 @@ def test_a_url_names_bucket_and_folder(text, scheme, bucket, folder):
     assert str(found) == text.rstrip("/")
 
 
+@pytest.mark.parametrize("text", ["gs://abc", "gs://abc/runs"])
+def test_a_url_names_folders_below_it(text):
+    found = url.parse(text)
+    assert found.below("seed=0/x") == url.parse(f"{text}/seed=0/x")
+    assert found.below("") == found
+
+
 @pytest.mark.parametrize("text", ["runs/x", "/runs/x", "gs:/b/x", "gs://", "gs://B/x", "file:///x"])
 def test_other_texts_are_not_urls_of_buckets(text):
     assert url.parse(text) is None

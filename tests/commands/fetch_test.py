@@ -47,6 +47,19 @@ def test_a_copy_that_was_trained_is_not_replaced(place, mirror, tmp_path, capsys
     assert "was trained after it was fetched" in capsys.readouterr().err
 
 
+def test_a_folder_that_cannot_be_replaced_is_an_error_with_a_remedy(
+    place, mirror, tmp_path, monkeypatch, capsys
+):
+    """The kernel does not rename the folder `.`."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert fetch(f"--model_dir={place.url}", "--local_dir=.") == 2
+    problem, remedy = capsys.readouterr().err.splitlines()
+    assert "--local_dir=. cannot be written: Device or resource busy" in problem
+    assert remedy.startswith("Name another folder, such as a new one below it")
+    assert content(tmp_path / "here") == {}
+
+
 @pytest.mark.parametrize(
     ("flags", "why"),
     [

@@ -27,6 +27,10 @@ class BucketUrl:
     def __str__(self) -> str:
         return f"{self.scheme}://{self.bucket}/{self.folder}".rstrip("/")
 
+    def below(self, name: str) -> "BucketUrl":
+        """Returns the URL of the folder `name` in this folder; this one if `name` is ""."""
+        return dataclasses.replace(self, folder=f"{self.folder}/{name}".strip("/"))
+
 
 def parse(text: str) -> BucketUrl | None:
     """Returns the bucket and folder that a URL names; None if `text` is not such a URL."""

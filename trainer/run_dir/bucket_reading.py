@@ -4,14 +4,14 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 
 from trainer.buckets import lease
+from trainer.buckets.objects import MissingError
 from trainer.buckets.url import BucketUrl, parse
 from trainer.config.flags import Config
 from trainer.errors import UserError
-from trainer.run_dir import bucket_run, directory, temporary_folder
+from trainer.run_dir import bucket_run, directory, manifest, temporary_folder
 from trainer.run_dir.bucket_connection import (
     at_once,
     connect,
@@ -47,6 +47,7 @@ def local_runs(command: str, config: Config) -> Iterator[Config]:
     with contextlib.ExitStack() as stack:
         if url is not None and command not in _BY_THEMSELVES:
             if config.per_class or (command == "export" and not config.export_dir):
+                _check_has_run(url, config.cache_dir)
                 owner = bucket_run.owned(url, config.cache_dir, config.worker_timeout)
                 path = stack.enter_context(owner).path
             else:
@@ -105,7 +106,8 @@ def writing(folder: pathlib.Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"--local_dir={folder} cannot be written: {error.strerror} ({error.filename})."
+            f"--local_dir={folder} cannot be written: {error.strerror} ({error.filename}).\n"
+            "Name another folder, such as a new one below it, or free space on its disk."
         ) from error
 
 
@@ -141,11 +143,12 @@ def check_is_copy(folder: pathlib.Path, url: BucketUrl) -> None:
 def _folder(url: BucketUrl, cache_dir: str | None) -> Iterator[pathlib.Path]:
     """Yields an empty folder with the last name in `url`, and removes it on exit."""
     cache = local_folder(url, cache_dir).parent
-    with local_disk(cache):
-        cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache, prefix=".read-") as above:
-        path = pathlib.Path(above, url.folder.rpartition("/")[2])
-        path.mkdir()
+    with contextlib.ExitStack() as stack:
+        with local_disk(cache):
+            cache.mkdir(parents=True, exist_ok=True)
+            work = stack.enter_context(temporary_folder.beside(cache / "read"))
+            path = work / "new" / url.folder.rpartition("/")[2]
+            path.mkdir(parents=True)
         yield path
 
 
@@ -163,18 +166,18 @@ def _all_below(text: str, config: Config) -> Iterator[str]:
     runs, sweeps = _folders_with(lease.NAME, names), _folders_with(directory.SWEEP, names)
     with _folder(url, config.cache_dir) as path:
         for sweep in sweeps:
-            (path / sweep).mkdir(parents=True, exist_ok=True)
-            with open(path / sweep / directory.SWEEP, "wb") as file:
-                name = f"{sweep}/{directory.SWEEP}".removeprefix("/")
-                patiently(url, functools.partial(objects.download, name, file))
+            name = f"{sweep}/{directory.SWEEP}".removeprefix("/")
+            with local_disk(path), contextlib.suppress(MissingError):  # It was deleted meanwhile.
+                content, _ = patiently(url, functools.partial(objects.read, name))
+                (path / sweep).mkdir(parents=True, exist_ok=True)
+                (path / sweep / directory.SWEEP).write_bytes(content)
 
         def read(run: str) -> bool:
             (path / run).mkdir(parents=True, exist_ok=True)
-            below = dataclasses.replace(url, folder=f"{url.folder}/{run}".rstrip("/"))
             try:
                 # A report names the points of a sweep that have no run.
                 is_point = run.rpartition("/")[0] in sweeps and run != ""
-                _read(below, path / run, _without_model, if_exists=is_point)
+                _read(url.below(run), path / run, _without_model, if_exists=is_point)
             except UserError as error:  # The run may not have begun, or is damaged.
                 log(f"left out: {str(error).partition(chr(10))[0]}")
                 return False
@@ -201,8 +204,24 @@ def _read(
     with local_disk(path):
         read = patiently(url, functools.partial(download, objects, str(url), path, wanted))
     if read is None and not if_exists:
-        raise UserError(f"{url} has no run: name the folder of a run in the bucket.")
+        raise _no_run(url)
     return read[0] if read else None
+
+
+def _check_has_run(url: BucketUrl, cache_dir: str | None) -> None:
+    """Raises a UserError if no run is at `url`: a process that owns it would leave a lease there.
+
+    If only this machine has files of the run, they are found later.
+    """
+    objects = connect(url)
+    if (local_folder(url, cache_dir) / "flags.txt").exists():
+        return
+    if patiently(url, functools.partial(manifest.newest, objects, str(url))) is None:
+        raise _no_run(url)
+
+
+def _no_run(url: BucketUrl) -> UserError:
+    return UserError(f"{url} has no run: name the folder of a run in the bucket.")
 
 
 def _anything(_: str) -> bool:

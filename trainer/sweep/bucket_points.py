@@ -44,7 +44,7 @@ class BucketPoints:
 
     def url(self, name: str) -> BucketUrl:
         """Returns the URL of the run of a point."""
-        return BucketUrl(self._url.scheme, self._url.bucket, f"{self._url.folder}/{name}")
+        return self._url.below(name)
 
     def begun(self, name: str) -> bool:
         """Returns whether the bucket had a checkpoint of the point when `refresh` read it."""

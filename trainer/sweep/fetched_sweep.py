@@ -39,7 +39,7 @@ def fetch(url: BucketUrl, folder: pathlib.Path) -> int | None:
         bucket_reading.mark_as_copy(folder, url)
 
         def fetch_point(name: str) -> bool:
-            run = BucketUrl(url.scheme, url.bucket, f"{url.folder}/{name}")
+            run = url.below(name)
             bucket_reading.check_is_copy(folder / name, run)
             try:
                 found = bucket_reading.fetch(run, folder / name, if_exists=True)
