@@ -147,6 +147,18 @@ def test_an_owner_learns_that_its_lease_was_deleted(place):
     held.release()
 
 
+def test_an_owner_learns_that_its_lease_was_damaged(place):
+    held = take(place, seconds=0.3)
+    place.connect().delete(lease.NAME)
+    place.connect().create(lease.NAME, b"garbage")
+    for _ in range(100):
+        if held.lost():
+            break
+        time.sleep(0.05)
+    assert held.lost().startswith("lease.json in the run's bucket is damaged: it is not JSON")
+    held.release()
+
+
 def test_a_deleted_lease_begins_above_all_generations(place):
     objects = place.connect()
     objects.create("generation-000004/manifest-000001.json", b"")

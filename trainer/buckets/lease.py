@@ -107,6 +107,9 @@ class Lease:
             found = read(self._objects)
         except UnavailableError:
             return
+        except UserError as error:
+            self._lost = str(error).partition("\n")[0].removesuffix(".")
+            return
         if found is None:
             self._lost = f"{NAME} was deleted"
         elif found[0].owner != self.claim.owner:
