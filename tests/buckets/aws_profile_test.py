@@ -69,17 +69,39 @@ def test_keys_that_another_program_renews_are_read_again(files):
     assert (first["access_key_id"], aws_profile.credentials()["access_key_id"]) == ("A", "N")
 
 
-def test_a_profile_without_keys_is_refused(monkeypatch):
+def test_an_empty_variable_does_not_hide_the_keys_of_the_profile(monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "")
+    assert aws_profile.has_keys()
+
+
+def test_a_profile_without_keys_is_refused(files, monkeypatch):
     monkeypatch.setenv("AWS_PROFILE", "sso")
-    with pytest.raises(UserError, match="AWS_PROFILE=sso has no keys"):
+    with pytest.raises(UserError, match=f"AWS_PROFILE=sso has no keys in {files}/credentials"):
         aws_profile.has_keys()
 
 
-@pytest.mark.parametrize("content", ["", "not a section"])
-def test_missing_and_damaged_files_are_left_out(files, content, monkeypatch):
+@pytest.mark.parametrize(
+    "content",
+    [b"not a section", b"[default]\n# caf\xe9\n", b"[default]\n[default]\n"],
+    ids=["no section", "not UTF-8", "a section twice"],
+)
+def test_a_damaged_file_is_named(files, content):
+    for name, read in (("config", aws_profile.settings), ("credentials", aws_profile.has_keys)):
+        (files / name).write_bytes(content)
+        with pytest.raises(UserError, match=f"{files}/{name} is damaged: ") as error:
+            read()
+        assert len(str(error.value).splitlines()) == 2
+    # A program that renews the keys may just be writing the file.
+    assert aws_profile.credentials()["access_key_id"] == ""
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_missing_and_empty_files_are_left_out(files, missing, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "")
     for name in ("config", "credentials"):
-        (files / name).write_text(content)
+        (files / name).unlink()
+        if not missing:
+            (files / name).touch()
     assert aws_profile.settings() == {"region": "us-east-1"}
     assert not aws_profile.has_keys()
     assert "AWS_ENDPOINT_URL" not in os.environ
