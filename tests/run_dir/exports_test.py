@@ -124,6 +124,21 @@ def test_the_folder_of_a_killed_export_is_removed(replaced):
     assert [path.name for path in replaced.parent.iterdir()] == ["export"]
 
 
+@pytest.mark.parametrize("error", [AttributeError, RuntimeError, NotImplementedError])
+def test_a_layer_that_cannot_tell_its_arguments_is_left_out_of_model_keras(tmp_path, error):
+    class Odd(keras.layers.Layer):
+        def call(self, inputs):
+            return inputs
+
+        def get_config(self):
+            raise error("no units")
+
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, Odd()(inputs))
+    assert exports._write_keras_file(model, tmp_path / "model.keras") == "no units"
+    assert [*tmp_path.iterdir()] == []
+
+
 def test_weights_are_written_once(tiny, whole):
     size = 4 * tiny.count_params()
     data = whole / "saved_model" / "variables" / "variables.data-00000-of-00001"

@@ -183,9 +183,11 @@ def _write_keras_file(model: keras.Model, path: pathlib.Path) -> str | None:
     try:
         model.save(path)
         keras.models.load_model(path)
-    except (NotImplementedError, TypeError, ValueError) as error:
+    except (OSError, tf.errors.OpError):
+        raise
+    except Exception as error:  # The user's own layers may raise any error.
         path.unlink(missing_ok=True)
-        return _shortened(str(error))
+        return _shortened(str(error) or type(error).__name__)
     return None
 
 
