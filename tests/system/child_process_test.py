@@ -13,6 +13,13 @@ def test_it_runs_the_program_on_its_cores(tmp_path):
     assert "--epochs=0" in (tmp_path / "output.txt").read_text()
 
 
+def test_it_runs_on_other_cores_if_its_own_are_taken_away(tmp_path):
+    with open(tmp_path / "output.txt", "wb") as output:
+        process = child_process.start(["plan", "--epochs=0"], {1023}, output)
+    assert process.wait() == 2
+    assert "--epochs=0" in (tmp_path / "output.txt").read_text()
+
+
 def test_a_signal_of_the_terminal_does_not_reach_it(tmp_path):
     with open(tmp_path / "output.txt", "wb") as output:
         process = child_process.start(["plan"], set(), output)

@@ -34,3 +34,5 @@ def test_shares_are_even_and_leave_no_core_out(n, cores):
         assert max(sizes) - min(sizes) <= 1
     else:
         assert all(len(part) == 1 for part in parts)
+        loads = [sum(core in part for part in parts) for core in cores]
+        assert max(loads) - min(loads) <= 1

@@ -1,5 +1,6 @@
 """Starts this program in a child process, on some of the machine's cores."""
 
+import contextlib
 import ctypes
 import functools
 import os
@@ -43,7 +44,8 @@ def _prepare(cores: set[int], parent: int) -> None:
     This function runs in the child, before the child executes the program.
     """
     if cores and hasattr(os, "sched_setaffinity"):  # macOS lacks this call.
-        os.sched_setaffinity(0, cores)
+        with contextlib.suppress(OSError):  # The cores may have been taken from this process.
+            os.sched_setaffinity(0, cores)
     if _LIBC:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:  # The parent ended before prctl was called.

@@ -1,5 +1,6 @@
 """Finds the cores that this process may use; a scheduler or the parent may allow only some."""
 
+import itertools
 import os
 
 
@@ -11,9 +12,7 @@ def usable() -> list[int]:
 
 
 def split_cores(n: int) -> list[set[int]]:
-    """Splits the usable cores into `n` near-equal sets, which share cores if there are too few."""
+    """Splits the usable cores into `n` near-equal sets, which share cores evenly if too few."""
     cores = usable()
-    return [
-        set(cores[i * len(cores) // n : (i + 1) * len(cores) // n]) or {cores[i % len(cores)]}
-        for i in range(n)
-    ]
+    starts = [i * len(cores) // n for i in range(n + 1)]
+    return [set(cores[a : max(b, a + 1)]) for a, b in itertools.pairwise(starts)]
