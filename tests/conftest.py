@@ -4,6 +4,7 @@ import datetime
 import gc
 import os
 import secrets
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -23,6 +24,9 @@ _STATUS = pytest.StashKey[int]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # In the background of a script, SIGINT is ignored, also in the processes that tests start.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     forked_process.share()
     if config.getoption("quick"):
         config.pluginmanager.register(Quick())

@@ -86,6 +86,41 @@ def test_another_thread_watches_nothing():
     assert found == [False]
 
 
+def test_a_signal_while_the_watch_begins_is_not_lost(received, monkeypatch):
+    """It arrives between the handlers of two signals, and ends the process at once."""
+    statuses, ended = [], threading.Event()
+
+    def end(status):
+        statuses.append(status)
+        ended.set()
+
+    system_signal = signal.signal
+
+    def interrupted(number, handler):
+        before = system_signal(number, handler)
+        monkeypatch.setattr(signal, "signal", system_signal)
+        send(signal.SIGTERM)
+        return before
+
+    monkeypatch.setattr(os, "_exit", end)
+    monkeypatch.setattr(signal, "signal", interrupted)
+    with watched():
+        assert ended.wait(5)
+    assert (statuses, received) == ([75], [])
+
+
+def test_a_background_job_of_a_script_ignores_sigint():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with watched() as stopped:
+            stopped()
+            send(signal.SIGINT)
+            assert (stopped(), signal.getsignal(signal.SIGINT)) == (False, signal.SIG_IGN)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_a_program_of_its_own_returns_the_callers_wakeup_descriptor():
     read, write = os.pipe()
     os.set_blocking(write, False)

@@ -17,9 +17,14 @@ _SAME_SECONDS = 1.0  # Time in which the death of a parent can cause several sig
 
 
 def asking() -> list[signal.Signals]:
-    """Returns the signals that ask to stop; SIGHUP is left out if it is ignored, as by `nohup`."""
-    hung_up = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []
-    return [signal.SIGTERM, signal.SIGINT, *hung_up]
+    """Returns the signals that ask to stop; an ignored SIGINT or SIGHUP is left out.
+
+    `nohup` ignores SIGHUP, and a shell's script ignores SIGINT in its background jobs. Schedulers
+    send SIGTERM for a checkpoint, so it asks to stop even if a parent process ignored it.
+    """
+    optional = (signal.SIGINT, signal.SIGHUP)
+    heard = [each for each in optional if signal.getsignal(each) != signal.SIG_IGN]
+    return [signal.SIGTERM, *heard]
 
 
 def is_repeated_hangup(number: int, stopping: bool) -> bool:
@@ -65,8 +70,8 @@ def watched() -> Iterator[Callable[[], bool]]:
 
     out, into = os.pipe()
     os.set_blocking(into, False)
+    outer = signal.set_wakeup_fd(into)  # Before the handlers, which drop a signal.
     before = {each: signal.signal(each, lambda *_: None) for each in signals}
-    outer = signal.set_wakeup_fd(into)
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
@@ -86,9 +91,9 @@ def shared_with_caller() -> Iterator[Callable[[], bool]]:
 
     The first signal after the first call of the function asks to stop. Any other goes to the
     caller's own handler: Python's handler of SIGINT raises KeyboardInterrupt, for example while
-    data are loaded. The caller's handlers are restored after the block, and then receive a signal
-    of which the block did not ask. Only the main thread of
-    Python can watch signals, so in another thread the function returns False.
+    data are loaded. The caller's handlers are restored after the block. They also receive a signal
+    that asked to stop after the last call of the function. Only the main thread of Python can watch
+    signals, so in another thread the function returns False.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
