@@ -238,3 +238,10 @@ def test_without_the_right_to_make_a_secret_the_remedy_is_named(server):
     server.answers = [403]
     with pytest.raises(UserError, match=r"answers 403 .*Secret ring .* team\.\n.*Role"):
         kubernetes_secret.make(kubernetes_pods.client(), "team", "ring")
+
+
+@pytest.mark.parametrize("status", [404, 422, 503])
+def test_a_secret_that_fails_for_another_reason_does_not_need_a_right(server, status):
+    server.answers = [status]
+    with pytest.raises(UserError, match=rf"answers {status} .*\nCheck the namespace and the name"):
+        kubernetes_secret.make(kubernetes_pods.client(), "team", "ring")

@@ -47,6 +47,7 @@ def test_a_task_of_type_chief_is_the_first_worker(monkeypatch, kind, index, want
         '{"cluster": {"worker": ["a"]}, "task": {"type": "worker", "index": 0}}',
         '{"cluster": {"worker": ["a:0"]}, "task": {"type": "worker", "index": 0}}',
         '{"cluster": {"worker": ["a:1", "b:65536"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": {"0": "a:1", "2": "b:1"}}, "task": {"type": "worker", "index": 0}}',
         '{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "worker", "index": 0}}',
     ],
 )
@@ -96,6 +97,27 @@ def test_a_worker_is_read_from_slurms_environment(monkeypatch, nodes, tasks_per_
         found = slurm(monkeypatch, nodes, tasks_per_node, len(tasks), process, node, local)
         assert found.addresses == tuple(sorted(wanted))
         assert found.addresses[found.index] == wanted[process]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("SLURM_JOB_ID", None, "lacks SLURM_JOB_ID"),
+        ("SLURM_LOCALID", None, "lacks SLURM_LOCALID"),
+        ("SLURM_PROCID", None, "is wrong: .*SLURM_PROCID"),
+        ("SLURM_STEP_NUM_TASKS", "two", "is wrong: .*'two'"),
+        ("SLURM_STEP_TASKS_PER_NODE", "x", "is wrong: "),
+    ],
+)
+def test_a_wrong_slurm_environment_is_refused_in_two_lines(monkeypatch, name, value, problem):
+    slurm(monkeypatch, "gpu9", "2", 2, 0, "gpu9", 0)
+    if value is None:
+        monkeypatch.delenv(name)
+    else:
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=f"Slurm's environment {problem}") as error:
+        from_environment(0.0)
+    assert len(str(error.value).splitlines()) == 2
 
 
 @pytest.mark.parametrize("job", [100, 624, 12_499_999])

@@ -33,12 +33,15 @@ def make(api: Any, namespace: str, name: str) -> None:
         timeout = kubernetes_pods.REQUEST_TIMEOUT
         api.create_namespaced_secret(namespace, body, _request_timeout=timeout)
     except kubernetes.client.ApiException as error:
-        if error.status != http.HTTPStatus.CONFLICT:  # A conflict means that the Secret exists.
-            raise UserError(
-                f"Kubernetes answers {error.status} {error.reason} to the request for a new Secret "
-                f"{name} in the namespace {namespace}.\n"
-                "Give the pod's service account a Role as in scripts/cluster/train_k8s.yaml."
-            ) from error
+        if error.status == http.HTTPStatus.CONFLICT:
+            return  # The Secret exists.
+        remedy = "Check the namespace and the name, or start the pod again later."
+        if error.status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN):
+            remedy = "Give the pod's service account a Role as in scripts/cluster/train_k8s.yaml."
+        raise UserError(
+            f"Kubernetes answers {error.status} {error.reason} to the request for a new Secret "
+            f"{name} in the namespace {namespace}.\n{remedy}"
+        ) from error
     except urllib3.exceptions.HTTPError as error:
         message = f"Kubernetes does not answer: {error}.\nStart the pod again later."
         raise UserError(message) from error

@@ -95,6 +95,8 @@ def _from_tf_config() -> Worker:
     try:
         resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
         jobs = resolver.cluster_spec().as_dict()
+        if any(isinstance(tasks, dict) for tasks in jobs.values()):
+            raise ValueError("its tasks are not numbered 0, 1, 2, and so on")
         kind, index = resolver.task_type, resolver.task_id
         # TF_CONFIG may list the chief apart from the workers; here, the chief becomes worker 0.
         addresses = [*jobs.pop("chief", []), *jobs.pop("worker", [])]
@@ -113,6 +115,18 @@ def _from_tf_config() -> Worker:
 
 
 def _from_slurm() -> Worker:
+    try:
+        addresses, own = _slurm_addresses()
+    except (KeyError, ValueError, RuntimeError) as error:
+        problem = f"lacks {error.args[0]}" if isinstance(error, KeyError) else f"is wrong: {error}"
+        raise UserError(
+            f"Slurm's environment {problem}.\nStart the program with srun, or set TF_CONFIG."
+        ) from error
+    return _worker(addresses, own, "Slurm's environment")
+
+
+def _slurm_addresses() -> tuple[list[str], str]:
+    """Returns the addresses of all workers, and of this one, from Slurm's variables."""
     import tensorflow as tf
 
     tasks = int(os.environ["SLURM_STEP_NUM_TASKS"])
@@ -127,7 +141,7 @@ def _from_slurm() -> Worker:
     # The resolver sorts nodes by name (node10 before node9), and Slurm does not. So this task's
     # index follows from its address, not from Slurm's task number.
     port = first_port + int(os.environ["SLURM_LOCALID"])
-    return _worker(addresses, f"{os.environ['SLURMD_NODENAME']}:{port}", "Slurm's environment")
+    return addresses, f"{os.environ['SLURMD_NODENAME']}:{port}"
 
 
 def _worker(addresses: Sequence[str], own: str, source: str) -> Worker:
