@@ -87,7 +87,7 @@ def test_another_thread_watches_nothing():
 
 
 def test_a_signal_while_the_watch_begins_is_not_lost(received, monkeypatch):
-    """It arrives between the handlers of two signals, and ends the process at once."""
+    """A signal between the handlers of two signals ends the process at once."""
     statuses, ended = [], threading.Event()
 
     def end(status):
