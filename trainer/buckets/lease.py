@@ -20,6 +20,7 @@ from trainer.buckets.objects import (
     ConflictError,
     MissingError,
     Objects,
+    ReadableObjects,
     UnavailableError,
 )
 from trainer.errors import TryAgainError, UserError
@@ -127,7 +128,7 @@ class Lease:
             self._write(dataclasses.replace(self.claim, held=False))
 
 
-def read(objects: Objects) -> tuple[Claim, str] | None:
+def read(objects: ReadableObjects) -> tuple[Claim, str] | None:
     """Returns the claim in lease.json and the object's version; None if the object is missing.
 
     Raises:
@@ -218,7 +219,7 @@ def _in_use(place: str, process: str) -> TryAgainError:
 
 
 def in_use(place: str) -> str:
-    """Returns the begin of a message that another process has the run at the URL `place`."""
+    """Returns the beginning of a message that another process has the run at the URL `place`."""
     return f"--model_dir={place} is in use by"
 
 

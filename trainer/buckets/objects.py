@@ -7,7 +7,7 @@ from typing import BinaryIO, NamedTuple, Protocol
 from trainer.buckets.url import BucketUrl
 from trainer.errors import UserError
 
-PROBE = "probe-"  # Begin of the names of objects that `check_conditions` creates.
+PROBE = "probe-"  # Beginning of the names of objects that `check_conditions` creates.
 
 
 class ConflictError(Exception):
@@ -40,11 +40,34 @@ class Stat(NamedTuple):
     tag: str
 
 
-class Objects(Protocol):
-    """Objects of one folder in a bucket; their names are relative to the folder.
+class ReadableObjects(Protocol):
+    """Objects of one folder in a bucket, to be read; their names are relative to the folder.
 
-    An object appears whole or not at all, and each write gives it a new version. All methods raise
-    an UnavailableError if the request fails.
+    All methods raise an UnavailableError if the request fails.
+    """
+
+    def read(self, name: str) -> tuple[bytes, str]:
+        """Returns the content and the version of an object.
+
+        Raises:
+          MissingError: if the object does not exist.
+        """
+
+    def download(self, name: str, file: BinaryIO) -> Stat:
+        """Writes the content of an object to `file`.
+
+        Raises:
+          MissingError: if the object does not exist.
+        """
+
+    def names(self, prefix: str) -> list[str]:
+        """Returns the names that begin with `prefix`, in alphabetical order."""
+
+
+class Objects(ReadableObjects, Protocol):
+    """Objects of one folder in a bucket, to be read and written.
+
+    An object appears whole or not at all, and each write gives it a new version.
     """
 
     def create(self, name: str, content: bytes) -> str:
@@ -61,36 +84,19 @@ class Objects(Protocol):
           ConflictError: if the object has another version. A repeated request may have written it.
         """
 
-    def read(self, name: str) -> tuple[bytes, str]:
-        """Returns the content and the version of an object.
-
-        Raises:
-          MissingError: if the object does not exist.
-        """
-
     def upload(self, name: str, file: BinaryIO, size: int) -> None:
         """Creates an object from the next `size` bytes of `file`."""
 
-    def download(self, name: str, file: BinaryIO) -> Stat:
-        """Writes the content of an object to `file`.
-
-        Raises:
-          MissingError: if the object does not exist.
-        """
-
     def read_range(self, name: str, start: int, stop: int) -> tuple[bytes, Stat]:
-        """Returns the bytes of an object from position `start` to `stop`.
+        """Returns the bytes of an object from position `start` to `stop`, or to its end.
 
         Raises:
-          ConflictError: if the object has fewer bytes.
+          ConflictError: if the object ends at `start` or before.
           MissingError: if the object does not exist.
         """
 
     def stats(self) -> Iterator[tuple[str, Stat]]:
         """Yields the names of all objects, and what the listing tells of them."""
-
-    def names(self, prefix: str) -> list[str]:
-        """Returns the names that begin with `prefix`, in alphabetical order."""
 
     def delete(self, name: str) -> None:
         """Deletes an object, if it exists."""

@@ -46,10 +46,11 @@ def run(config: Config) -> int:
 
 def _report(config: Config, folder: pathlib.Path) -> None:
     """Prints the suggested learning rates; writes the points and a figure into `folder`."""
-    from trainer.run_dir.metrics import read
+    from trainer.run_dir import metrics
     from trainer.run_dir.metrics_writer import write_image
 
-    points = range_test.whole(p for p in read(folder / "metrics.jsonl") if p["split"] == "train")
+    logged = metrics.read(folder / metrics.FILE)
+    points = range_test.whole(p for p in logged if p["split"] == "train")
     if not points:
         raise UserError("the loss was not finite from the start: lower --range_from.")
     found = range_test.suggest(points)

@@ -20,7 +20,7 @@ from trainer.system.regular_file import read_regular
 from trainer.system.typed_json import DamagedError
 
 DIVERGED = "diverged"
-_FILES = ("flags.txt", "metrics.jsonl", "result.json")  # A run directory has one of these files.
+_FILES = ("flags.txt", metrics.FILE, "result.json")  # A run directory has one of these files.
 _MOST_BYTES = 2**20  # Largest size of a file that should have only a few lines.
 _AT_ZERO: Mapping[str, float] = {"epoch": 0, "update": 0}
 _LONGEST_NOTE = 300  # Largest number of characters of a note that is taken from a file.
@@ -142,7 +142,7 @@ def read(folder: pathlib.Path, name: str) -> RunRecord:
         return RunRecord(name, {}, [], None, "failed", [reason])
     notes: list[str] = []
     flags, counts = _flags(folder / "flags.txt", notes)
-    points = _points(folder / "metrics.jsonl", notes)
+    points = _points(folder / metrics.FILE, notes)
     before, begin = _fork(folder, flags, notes)
     points = [*before, *points]
     result = _result(folder, points, notes)

@@ -18,7 +18,7 @@ import re
 from collections.abc import Mapping
 
 from trainer.buckets import lease
-from trainer.buckets.objects import PROBE, MissingError, Objects
+from trainer.buckets.objects import PROBE, MissingError, Objects, ReadableObjects
 from trainer.errors import UserError
 from trainer.system import typed_json
 from trainer.system.typed_json import fields, file_name, integer, list_of, table_of, text
@@ -103,7 +103,7 @@ def unused_generation(objects: Objects, place: str) -> int:
     return 1 + max(found, default=0)
 
 
-def newest(objects: Objects, place: str) -> Manifest | None:
+def newest(objects: ReadableObjects, place: str) -> Manifest | None:
     """Reads the newest manifest of the highest generation; returns None if there is none.
 
     Args:

@@ -11,6 +11,8 @@ from typing import Any
 from trainer.system import typed_json
 from trainer.system.typed_json import fields, integer, measured, number
 
+FILE = "metrics.jsonl"
+
 # Maps the name of a value in metrics.jsonl to its tag in TensorBoard. Dashboards of users depend on
 # the names and the tags, so never rename a name or a tag.
 TAGS = {

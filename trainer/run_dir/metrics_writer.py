@@ -38,7 +38,7 @@ class MetricsWriter:
     """
 
     def __init__(self, folder: pathlib.Path, *, update: int, evaluated: bool = True) -> None:
-        self._path = folder / "metrics.jsonl"
+        self._path = folder / metrics.FILE
         if not update:  # A run that was killed at its start may have left this file.
             remove(folder / PICTURES)
         last_evaluation = update if evaluated else update - 1

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 from trainer.buckets.objects import ConflictError, MissingError, Objects, UnavailableError
-from trainer.run_dir import checkpoint_names, manifest
+from trainer.run_dir import checkpoint_names, manifest, metrics
 from trainer.run_dir.manifest import Files, Manifest, Part
 from trainer.system.output import log
 from trainer.system.regular_file import chunks, opener
@@ -28,7 +28,7 @@ _OWN = {"lock", "secret", ORIGIN}
 _MOST_PARTS = 64  # A log with more parts is uploaded whole again.
 _CHUNK = 2**20
 # Kinds of files that only grow while a process writes them.
-_LOG, _EVENTS = "metrics.jsonl", "events.out.tfevents."
+_LOG, _EVENTS = metrics.FILE, "events.out.tfevents."
 # A record of an events file: length (8 bytes), checksum (4), content, checksum (4).
 _HEADER, _RECORD_BYTES = struct.Struct("<Q4x"), 16
 _SHARD = re.compile(r"checkpoint\.data-[0-9]{5}-of-([0-9]{5})")

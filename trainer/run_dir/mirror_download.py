@@ -6,17 +6,17 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from trainer.buckets.objects import MissingError, Objects
+from trainer.buckets.objects import MissingError, ReadableObjects
 from trainer.errors import UserError
-from trainer.run_dir import lineage, manifest
+from trainer.run_dir import lineage, manifest, metrics, training_data
 from trainer.run_dir.manifest import Manifest, Part
 from trainer.system.atomic_file import remove
 from trainer.system.output import log
 
 _CHECKPOINT = re.compile(r"checkpoints/[^/]+/")
 # A run cannot resume without these files.
-_NEEDED = ("flags.txt", "training_data.json", lineage.FILE)
-_LOG = "metrics.jsonl"
+_NEEDED = ("flags.txt", training_data.FILE, lineage.FILE)
+_LOG = metrics.FILE
 _MOST_ATTEMPTS = 10
 
 
@@ -25,7 +25,7 @@ class _DamagedError(Exception):
 
 
 def download(
-    objects: Objects,
+    objects: ReadableObjects,
     place: str,
     folder: pathlib.Path,
     wanted: Callable[[str], bool] = lambda path: True,
@@ -67,7 +67,7 @@ def download(
 
 
 def _write_all(
-    objects: Objects,
+    objects: ReadableObjects,
     place: str,
     state: Manifest,
     folder: pathlib.Path,
@@ -116,7 +116,7 @@ def _report(place: str, name: str, path: str, unit: str) -> None:
     log(f"{place}/{name} is damaged, and {what} left out")
 
 
-def _write(objects: Objects, parts: Sequence[Part], file: Any) -> None:
+def _write(objects: ReadableObjects, parts: Sequence[Part], file: Any) -> None:
     """Writes the parts to `file`, but nothing of a damaged part, and nothing after it."""
     for part in parts:
         begin, digest = file.tell(), _Digest(file)

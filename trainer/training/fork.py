@@ -192,7 +192,7 @@ def same_controller(parent: Parent, config: Config) -> bool:
 
 def _last_evaluations(folder: pathlib.Path, update: int) -> dict[str, dict[str, Any]]:
     """Returns the last evaluation of each split up to `update`, as in the run's metrics.jsonl."""
-    points = [p for p in metrics.read(folder / "metrics.jsonl") if p["update"] <= update]
+    points = [p for p in metrics.read(folder / metrics.FILE) if p["update"] <= update]
     return {point["split"]: point for point in points if point["split"] != "train"}
 
 
