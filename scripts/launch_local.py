@@ -129,7 +129,7 @@ def next_start(flags: Sequence[str], most: int) -> tuple[int, list[str]]:
 
     Ends this process if `most` is below all numbers of --workers.
     """
-    if wanted_workers.config_of(flags) is None:
+    if wanted_workers.elastic_config(flags) is None:
         return most, []
     # A process of its own, because a client of a bucket has threads, which `start` cannot have.
     command = [sys.executable, "-m", "trainer.run_dir.wanted_workers", str(most), *flags]

@@ -231,7 +231,7 @@ def test_a_cache_that_cannot_be_written_is_named(place, tmp_path):
     (tmp_path / "file").write_text("")
     done = runs.train(place.url, *SHORT, f"--cache_dir={tmp_path}/file", status=2)
     first, second = done.stderr.splitlines()
-    assert "the local folder of the run, cannot be used: Not a directory" in first
+    assert "the local folder of what is in the bucket, cannot be used: Not a directory" in first
     assert second == "Name another folder with --cache_dir."
 
 

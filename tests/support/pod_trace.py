@@ -55,7 +55,7 @@ def main(addresses):
         (tf.zeros([64, *SHAPE], tf.uint8), tf.zeros([64], tf.int32), tf.constant(0, tf.int64))
     ).repeat()
     iterators = []
-    for host in hosts.of(strategy):
+    for host in hosts.from_strategy(strategy):
         with tf.device(host.device):
             iterators.append(iter(images))
     function = step._compile(tuple(iterators))

@@ -55,20 +55,20 @@ class Repeated:
         self,
         stopped: Callable[[], bool],
         patience: float | None = None,
-        useless: Callable[[], object] = lambda: False,
+        cannot_help: Callable[[], object] = lambda: False,
     ) -> bool:
         """Makes the request until it succeeds, at the end of a command.
 
         Args:
           stopped: returns whether this process was asked to stop, so that it should not wait long.
           patience: time to wait for a bucket that does not answer, in seconds (None: PATIENCE).
-          useless: returns whether further attempts cannot help.
+          cannot_help: returns whether further attempts cannot help.
 
         Returns:
           Whether the request succeeded.
         """
         begin, self.pause = time.monotonic(), POLL_SECONDS
-        while not useless():
+        while not cannot_help():
             if self.attempt():
                 return True
             longest = PATIENCE if patience is None else patience

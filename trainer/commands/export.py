@@ -51,7 +51,7 @@ def run(config: Config) -> int:
     decode = decoder((h, w, c), config.augment, config.max_image_pixels)
     without = exports.write(target, model, flags, about, logits, decode)
 
-    log(checkpoint_choice.of_run(checkpoints, path, update, best, counts))
+    log(checkpoint_choice.describe_run(checkpoints, path, update, best, counts))
     averaged = "the average of the parameters at " if counts == EMA else ""
     say(
         f"{target} holds {averaged}update {update} of {folder}, "

@@ -62,7 +62,7 @@ class Host:
         return made
 
 
-def of(strategy: tf.distribute.Strategy) -> list[Host]:
+def from_strategy(strategy: tf.distribute.Strategy) -> list[Host]:
     """Returns the hosts that this program drives; [] if all replicas are on one host."""
     names = strategy.extended.worker_devices
     devices = [tf.DeviceSpec.from_string(name) for name in names]
@@ -84,7 +84,7 @@ def on_first(strategy: tf.distribute.Strategy) -> contextlib.AbstractContextMana
     The program's own process has no TPU, so it cannot compile such functions. If the strategy has
     one host, the scope changes nothing.
     """
-    found = of(strategy)
+    found = from_strategy(strategy)
     return tf.device(found[0].device) if found else contextlib.nullcontext()
 
 

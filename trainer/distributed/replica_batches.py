@@ -19,7 +19,7 @@ def next_per_replica(strategy: tf.distribute.Strategy, iterator: Any) -> Any:
     """
     if not isinstance(iterator, tuple):
         return strategy.experimental_distribute_values_from_function(lambda _: iterator.get_next())
-    host_of = {replica: host for host in hosts.of(strategy) for replica in host.replicas}
+    host_of = {replica: host for host in hosts.from_strategy(strategy) for replica in host.replicas}
 
     def take(context: tf.distribute.experimental.ValueContext) -> Any:
         # TensorFlow takes an element on the device of its iterator.

@@ -52,7 +52,7 @@ def connect(url: BucketUrl) -> Objects:
 
 @contextlib.contextmanager
 def local_disk(path: pathlib.Path) -> Iterator[None]:
-    """Translates errors of the local disk while the files of a run are written to `path`.
+    """Translates errors of the local disk while the files of a bucket are written to `path`.
 
     Raises:
       UserError: if the disk is full, or the folder cannot be written.
@@ -61,7 +61,7 @@ def local_disk(path: pathlib.Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"{path}, the local folder of the run, cannot be used: {error.strerror} "
+            f"{path}, the local folder of what is in the bucket, cannot be used: {error.strerror} "
             f"({error.filename or path}).\nName another folder with --cache_dir."
         ) from error
 
@@ -71,7 +71,7 @@ def patiently(
     request: Callable[[], _Answer],
     *,
     patience: float | None = None,
-    bears_refusals: bool = False,
+    repeat_if_refused: bool = False,
     reporter: "threading.Lock | None" = None,
 ) -> _Answer:
     """Returns what `request` returns; repeats it while the bucket does not answer.
@@ -80,7 +80,7 @@ def patiently(
       url: URL of the folder, for messages.
       request: the request.
       patience: time for which the request is repeated, in seconds (None: three minutes).
-      bears_refusals: whether to repeat a request that the bucket refuses, which it may do for a
+      repeat_if_refused: whether to repeat a request that the bucket refuses, which it may do for a
         while when credentials are renewed.
       reporter: a lock that several threads share, so that only one of them reports the failure.
 
@@ -89,7 +89,7 @@ def patiently(
       UserError: if the bucket refuses the request.
     """
     patience = _PATIENCE if patience is None else patience
-    reporter, told = reporter or threading.Lock(), False
+    reporter, reported = reporter or threading.Lock(), False
     end = time.monotonic() + patience
     try:
         while True:
@@ -100,13 +100,13 @@ def patiently(
                 refused = isinstance(error, RefusedError)
                 if begin + patience < time.monotonic():  # A long download was interrupted.
                     end = time.monotonic() + patience
-                if time.monotonic() > end or (refused and not bears_refusals):
+                if time.monotonic() > end or (refused and not repeat_if_refused):
                     raise _given_up(url, error) from error
-                if not told and (told := reporter.acquire(blocking=False)):
+                if not reported and (reported := reporter.acquire(blocking=False)):
                     log(f"{url} cannot be reached: {error}; trying for {patience:g} s")
                 time.sleep(min(2, patience / 10))
     finally:
-        if told:
+        if reported:
             reporter.release()
 
 

@@ -27,7 +27,7 @@ def best(folder: pathlib.Path, path: pathlib.Path) -> dict[str, Any] | None:
     return progress.get("best")
 
 
-def of_run(
+def describe_run(
     folder: pathlib.Path,
     path: pathlib.Path,
     update: int,
@@ -54,7 +54,7 @@ def of_run(
     return f"{line}; {_elsewhere(best)}, which --checkpoint=best takes"
 
 
-def of_export(path: pathlib.Path, about: ExportInfo) -> str:
+def describe_export(path: pathlib.Path, about: ExportInfo) -> str:
     """Returns a line about the checkpoint in the export `path`, and about the best evaluation."""
     part = f"{_PARAMETERS[about.evaluated_with]} of " if about.evaluated_with else ""
     line = f"takes {path}, which holds {part}update {about.update}"

@@ -23,7 +23,7 @@ from trainer.system.output import log
 # Flags that decide the initial Setting: the reference, and what differs from it.
 _REFERENCE = ("base_learning_rate", "base_batch_size", "base_momentum")
 _START = ("initial_learning_rate", "initial_batch_size", "momentum")
-# Begin of the headings of flags that belong to some values of --anneal.
+# Beginning of the headings of flags that belong to some values of --anneal.
 _OF_AN_ANNEAL = "Schedule: --anneal="
 # Flags that tell where a run's first parameters come from.
 _ORIGIN = ("fork_from", "fork_position", "init_from")

@@ -66,7 +66,7 @@ def write(path: pathlib.Path, request: Request) -> None:
     write_json(path / FILE, dataclasses.asdict(request))
 
 
-def config_of(flags: Sequence[str]) -> Config | None:
+def elastic_config(flags: Sequence[str]) -> Config | None:
     """Returns the parsed flags of train if they have --workers and --model_dir, otherwise None.
 
     If a flag is wrong, the result is None too, because train reports it.
@@ -119,7 +119,7 @@ def main() -> int:
         print(f"usage: python -m {__spec__.name} MOST --flag=value ...", file=sys.stderr)
         return ExitStatus.USER_ERROR
     output.log_to("wanted_workers")  # Standard output has nothing but the numbers.
-    config = config_of(sys.argv[2:])
+    config = elastic_config(sys.argv[2:])
     if config is None:
         return ExitStatus.DONE
     try:

@@ -168,7 +168,7 @@ class Evaluator:
         self._batch_size = self._lanes * _BATCH_SIZE
         self._dataset = batches.evaluation(
             *(source, self._batch_size, shards, self._group),
-            found=hosts.of(strategy),
+            found=hosts.from_strategy(strategy),
             augment=augment,
             bad=bad,
         )

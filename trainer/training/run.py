@@ -17,10 +17,10 @@ from trainer.distributed.multi_worker import worker_session
 from trainer.distributed.process_group import create_process_group
 from trainer.distributed.worker import Worker
 from trainer.errors import NonFiniteLossError
+from trainer.run_dir import metrics
 from trainer.run_dir import result as results
 from trainer.run_dir.checkpoints import digest
 from trainer.run_dir.directory import forget_divergence
-from trainer.run_dir.metrics import read
 from trainer.schedule import cost
 from trainer.schedule.averaging import evaluated_with
 from trainer.system import typed_json
@@ -80,7 +80,7 @@ def train(
         group = create_process_group(strategy, worker, exchange)
         if group.agree(chief and results.ended(path) is not None)[0]:
             return None
-        with translate(driving.refusal(hosts.of(strategy))):
+        with translate(driving.refusal(hosts.from_strategy(strategy))):
             run = set_up(config, path, bad, strategy, lanes, group)
             if chief:
                 forget_divergence(path)
@@ -140,7 +140,7 @@ def _write_result(run: Run, last: Evaluation, config: Config) -> dict[str, Any]:
     `last` is the evaluation that counts, of the parameters or of their average.
     """
     state, step = run.state, run.phases.step
-    points = [p for p in read(run.path / "metrics.jsonl") if p["split"] == "train"]
+    points = [p for p in metrics.read(run.path / metrics.FILE) if p["split"] == "train"]
     values, average = setup.values(step.model), step.average
     image_size = run.trajectory.image_size(state.last_start)
     result = {
@@ -156,7 +156,7 @@ def _write_result(run: Run, last: Evaluation, config: Config) -> dict[str, Any]:
         # With --workers, the points do not tell how many workers an update had.
         "update_seconds": {} if config.workers else cost.medians(points),
         "replicas": step.strategy.num_replicas_in_sync,
-        "hosts": max(run.group.count, len(hosts.of(step.strategy))),
+        "hosts": max(run.group.count, len(hosts.from_strategy(step.strategy))),
         "parameters": sum(variable.shape.num_elements() for variable in values),
         "input_wait": state.input_wait / state.seconds if step.timed else None,
         "micro_batch_size": run.micro_batch_sizes[image_size],

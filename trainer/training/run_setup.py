@@ -106,7 +106,7 @@ def set_up(
     source = pretrained.find(config) if config.init_from and begins else None
     parent = fork.find(config) if config.fork_from and begins else None
     examples, validation = setup.load_splits(config, kept, bad, group)
-    found_hosts = hosts.of(strategy)
+    found_hosts = hosts.from_strategy(strategy)
     driving.start(config, found_hosts, examples, validation)
     schedule = worker_counts.schedule_of(config, examples.examples, replicas, group.count)
     forked = _lineage(config, path, parent, schedule) if kept else None

@@ -68,7 +68,7 @@ def load(
         with strategy.scope():
             model = exports.load(path)
         names = setup.class_names(config, about.class_names, learned)
-        choice = checkpoint_choice.of_export(path, about)
+        choice = checkpoint_choice.describe_export(path, about)
         shape, logits, counts = about.image_shape, about.classes, about.evaluated_with
         return TrainedModel(model, shape, logits, names, path, about.update, choice, loss, counts)
     model, data, path, update = setup.restore(config, folder, strategy, bad)
@@ -76,7 +76,7 @@ def load(
     checkpoints = folder / "checkpoints"
     best = checkpoint_choice.best(checkpoints, path)
     counts = evaluated_with(config) if config.ema_decay is not None else None
-    choice = checkpoint_choice.of_run(checkpoints, path, update, best, counts)
+    choice = checkpoint_choice.describe_run(checkpoints, path, update, best, counts)
     shape, logits = model.input_shape[1:], model.output_shape[-1]
     return TrainedModel(model, shape, logits, names, path, update, choice, loss, counts)
 

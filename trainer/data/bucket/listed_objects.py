@@ -99,5 +99,5 @@ class ListedObjects:
 
     def _answered(self, request: Callable[[], _Answer]) -> _Answer:
         return patiently(
-            self.url, request, patience=_PATIENCE, bears_refusals=True, reporter=self._waiting
+            self.url, request, patience=_PATIENCE, repeat_if_refused=True, reporter=self._waiting
         )

@@ -1,8 +1,8 @@
 """Makes a local folder with a file, or a placeholder, for each object of a listing.
 
 A placeholder stands for a file that was not fetched yet. It has the file's name and size, but it
-takes no space on the disk, and its time of modification is 0, the begin of 1970. A listing has a
-folder of its own, in which no file changes after it was fetched. So if the bucket changes, a
+takes no space on the disk, and its time of modification is 0, the beginning of 1970. A listing has
+a folder of its own, in which no file changes after it was fetched. So if the bucket changes, a
 process that began before goes on with the files of its listing.
 """
 

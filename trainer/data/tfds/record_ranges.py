@@ -124,7 +124,7 @@ def read_records(
 
 
 def _records(data: bytes, place: int) -> Iterator[bytes]:
-    """Yields the records of the chunk at the begin of `data`, which is at `place` in the file.
+    """Yields the records of the chunk at the beginning of `data`, which is at `place` in the file.
 
     A header of 24 bytes interrupts the file at each multiple of 64 KiB.
     """
