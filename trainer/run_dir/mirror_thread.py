@@ -40,8 +40,10 @@ class MirrorThread:
 
     def _follow(self) -> None:
         copied = None
-        while not self._closing.wait(self._copy.pause) and not self._lease.lost():
+        while not self._closing.wait(self._copy.pause):
             state = self._state()
+            if self._lease.lost():  # After the look, so that no later state is copied.
+                return
             if (state is None or state != copied) and self._copy.attempt():
                 copied = state
                 caught(self._mirror.clean)
