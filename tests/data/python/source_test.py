@@ -113,6 +113,19 @@ def test_the_digest_samples_the_items():
     assert loaded(Source(100)).digest != loaded(Source(100, seed=1)).digest
 
 
+def test_ctrl_c_ends_the_reading_of_a_source():
+    """The call does not take it as an unusable item, whose label the digest would keep."""
+
+    class Interrupted(Source):
+        def __getitem__(self, index):
+            if len(self.read) == 7:
+                raise KeyboardInterrupt
+            return super().__getitem__(index)
+
+    with pytest.raises(KeyboardInterrupt):
+        loaded(Interrupted(20))
+
+
 def test_images_that_vary_are_said_and_only_labels_count(logged):
     random = np.random.default_rng(0)
 

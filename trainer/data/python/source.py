@@ -167,6 +167,8 @@ def _called(source: Any, index: int) -> Any:
     """Returns source[index]; an error of the caller's code becomes a WrongItemError."""
     try:
         return source[index]
+    except KeyboardInterrupt:  # Python raises it in the main thread, whatever code runs there.
+        raise
     except BaseException as error:  # A thread of TensorFlow could not pass on a SystemExit.
         *_, frame = traceback.extract_tb(error.__traceback__)
         where = f"{frame.filename}, line {frame.lineno}" if frame.filename != __file__ else ""
