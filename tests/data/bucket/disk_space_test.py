@@ -81,7 +81,7 @@ def test_a_folder_in_use_is_not_removed(cache, logged):
 
 
 def test_what_a_killed_removal_left_is_removed(cache):
-    left = cache / ".c-12345678"
+    left = cache / ".gs-bucket-photographs-12345678-0123456789abcdef-12345678"
     left.mkdir()
     (left / "file").write_bytes(b"x")
     disk_space.make_room(cache / "own", 100, refusal)
@@ -89,6 +89,17 @@ def test_what_a_killed_removal_left_is_removed(cache):
     with pytest.raises(UserError):
         disk_space.make_room(cache / "own", 500, refusal)
     assert not left.exists()
+
+
+def test_hidden_folders_of_others_are_kept(cache, logged):
+    """The user may have named a folder of their own with --cache_dir."""
+    others = [".git", ".c-12345678", ".git-0123456789abcdef-12345678"]
+    for name in others:
+        (cache / name).mkdir()
+        (cache / name / "file").write_bytes(b"x")
+    with pytest.raises(UserError):
+        disk_space.make_room(cache / "own", 500, refusal)
+    assert names(cache) == sorted([*others, "own"])
 
 
 def test_a_folder_that_is_made_anew_while_a_process_waits_is_held(cache):

@@ -8,6 +8,7 @@ import contextlib
 import datetime
 import os
 import pathlib
+import re
 import secrets
 import shutil
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from trainer.system.output import log
 from trainer.system.regular_file import opener
 
 _USED = ".used"  # Name of a file that each process using a folder has locked.
+# Name of a folder of `open_folders` while `remove_if_unused` removes it. No process holds it.
+_REMOVED = re.compile(r"\..+-[0-9a-f]{8}-[0-9a-f]{16}-[0-9a-f]{8}")
 _HOLDING: list[IO[bytes]] = []  # Locks that this process keeps until it ends.
 
 
@@ -79,7 +82,7 @@ def _last_use(folder: pathlib.Path) -> float:
 
 def remove_if_unused(folder: pathlib.Path, why: str = "") -> None:
     """Removes a folder that no process holds; if `why` is given, reports it."""
-    if folder.name.startswith("."):  # A process was killed while it removed this folder.
+    if _REMOVED.fullmatch(folder.name):  # A process was killed while it removed this folder.
         shutil.rmtree(folder, ignore_errors=True)
         return
     with (
