@@ -1,7 +1,6 @@
 """predict: prints the most probable classes of pictures, according to a checkpoint or an export."""
 
 import csv
-import dataclasses
 import io
 import json
 import os
@@ -115,8 +114,9 @@ def _images(config: Config, images: Sequence[Any]) -> Load:
                 f"{len(images)} grey ones: give images[None] for one image, or images[..., None]."
             )
         items = [(image, 0) for image in images]
-        found = source.load(items, ("",), int, shape[0], config.max_image_pixels, "images")
-        return dataclasses.replace(found, image_shape=shape)
+        return source.load(
+            items, ("",), int, None, config.max_image_pixels, "images", model_shape=shape
+        )
 
     return load
 

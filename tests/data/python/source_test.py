@@ -15,8 +15,8 @@ from trainer.errors import UserError
 from trainer.system.tensorflow_errors import translate
 
 
-def loaded(data, image_size=None):
-    return source.load(data, NAMES, lambda label: label, image_size, 10**6, "data")
+def loaded(data, image_size=None, **options):
+    return source.load(data, NAMES, lambda label: label, image_size, 10**6, "data", **options)
 
 
 def evaluated(data, bad=None, **options):
@@ -70,6 +70,51 @@ def test_an_image_of_another_shape_is_named_or_resized():
         evaluated(items)
     images, _, _ = evaluated(items, image_size=5)
     assert images.shape == (4, 5, 5, 1)
+
+
+COLOUR = np.random.default_rng(0).integers(0, 256, (4, 4, 3), np.uint8)
+PICTURE = Image.fromarray(COLOUR)
+
+
+def test_images_of_another_number_of_channels_are_refused_as_such():
+    """Resizing would not help."""
+    items = [(COLOUR[..., :1], 0), (COLOUR, 0)] * 2
+    for size in (None, 5):
+        with pytest.raises(UserError, match=r"\(4, 4, 3\), and the first one 1 channel: give all"):
+            evaluated(items, image_size=size)
+
+
+def test_an_image_for_a_trained_model_does_not_depend_on_the_others():
+    images = [PICTURE.convert("L"), PICTURE, COLOUR[..., 0], "not an image"]
+    alone, _, _ = evaluated([(PICTURE, 0)] * 4, model_shape=(4, 4, 3))
+    gray = np.repeat(np.asarray(images[0])[..., None], 3, axis=2)
+    one = np.repeat(COLOUR[..., :1], 3, axis=2)
+    for order in ([0, 1, 2, 3], [3, 2, 1, 0]):
+        bad = BadExamples(skip=True)
+        items = [(images[at], 0) for at in order]
+        found, _, weights = evaluated(items, bad, model_shape=(4, 4, 3))
+        wanted = [gray, alone[0], one, np.zeros_like(gray)]
+        np.testing.assert_array_equal(found, [wanted[at] for at in order])
+        assert weights.tolist() == [float(at != 3) for at in order]
+
+
+def test_images_that_become_gray_are_told_once(logged):
+    gray = PICTURE.convert("L")
+    evaluated([(gray, 0)] * 4)
+    assert not logged
+    evaluated([(gray, 0), (PICTURE, 0)] * 2)
+    (line,) = logged
+    assert line.startswith("images of data become gray, such as that at index ")
+
+
+def test_the_first_usable_image_decides_the_shape():
+    bad = BadExamples(skip=True)
+    _, _, weights = evaluated(Source(8, bad=[0, 1]), bad)
+    assert weights.tolist() == [0.0, 0.0] + [1.0] * 6
+    with pytest.raises(UserError, match="index 0 of data cannot be used: KeyError"):
+        evaluated(Source(8, bad=[0]))
+    with pytest.raises(UserError, match="index 0 of data cannot be used: KeyError"):
+        loaded(Source(8, bad=range(8)))
 
 
 def jpeg(orientation):
@@ -136,3 +181,22 @@ def test_images_that_vary_are_said_and_only_labels_count(logged):
 
     assert loaded(Varying(20)).digest == loaded(Varying(20)).digest
     assert "data returns another image each time" in logged[0]
+
+
+def test_random_flips_are_noticed(logged):
+    """A flip leaves half of the images as they were, so one image alone would not show it."""
+    for seed in range(8):
+        random = np.random.default_rng(seed)
+
+        class Flipped(Source):
+            def __getitem__(self, index, random=random):
+                image, label = super().__getitem__(index)
+                return (image[:, ::-1] if random.random() < 0.5 else image), label
+
+        loaded(Flipped(40))
+    assert len(logged) == 8
+
+
+def test_the_digest_of_a_source_stays():
+    """A run that an older version began must know its data."""
+    assert loaded(Source(100)).digest == "91755f38e6c3159d83b09a777cf63e4a"

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+_GRAY = ("1", "L")  # Modes of Pillow images that have no colours.
 CHANNELS = (1, 3)  # Numbers of channels that a PNG with gray or RGB pixels has.
 
 
@@ -63,7 +64,7 @@ def pixels(image: Any, channels: int | None) -> np.ndarray:
             raise WrongItemError(
                 f"its image has the mode {image.mode}, of more than 8 bits: scale it to 0 to 255"
             )
-        gray = channels == 1 if channels else image.mode in ("1", "L")
+        gray = channels == 1 if channels else not has_colors(image)
         image = image.convert("L" if gray else "RGB")
     found = np.asarray(image)
     if found.dtype != np.uint8:
@@ -76,6 +77,11 @@ def pixels(image: Any, channels: int | None) -> np.ndarray:
             "(height, width, channels), with 1 or 3 channels last"
         )
     return found
+
+
+def has_colors(image: Any) -> bool:
+    """Returns whether the image is a Pillow image that loses its colours if it becomes gray."""
+    return isinstance(image, Image.Image) and image.mode not in _GRAY
 
 
 def described(array: np.ndarray) -> str:

@@ -27,7 +27,7 @@ from trainer.nn.user_code import one_line
 from trainer.system.cores import usable
 from trainer.system.output import log
 
-_HASHED = 16  # Number of items whose content the digest of a source has.
+_SAMPLED = 16  # Number of items that are read at first, and whose content the digest has.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,16 +36,21 @@ class _Reader:
 
     Attributes:
       source: the caller's object.
-      shape: (h, w, c) of all images; the height and the width are None if images are resized.
+      shape: (h, w, c) of all images; None in place of a number that may vary, because the decoder
+        resizes the images, or converts their channels.
       class_of: maps a label of the source to a label of the run; −1 if the run lacks the class.
+      name: name of the split, for messages.
       reasons: maps the index of a bad item to the reason why it cannot be used.
-      lock: guards `reasons`.
+      turned_gray: indices of the first image with colours that became gray, or empty.
+      lock: guards `reasons` and `turned_gray`.
     """
 
     source: Any
-    shape: tuple[int | None, int | None, int]
+    shape: tuple[int | None, int | None, int | None]
     class_of: Callable[[int], int]
+    name: str
     reasons: dict[int, str] = dataclasses.field(default_factory=dict)
+    turned_gray: list[int] = dataclasses.field(default_factory=list)
     lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
     def item(self, index: int) -> tuple[bytes, int]:
@@ -59,14 +64,32 @@ class _Reader:
             if self.shape[0] is None:
                 return image, self.class_of(label)
             raise WrongItemError("its image is encoded, and the first one is not")
-        found = items.pixels(image, self.shape[2])
-        if any(mine not in (None, own) for mine, own in zip(self.shape, found.shape, strict=True)):
-            wanted = tuple(side for side in self.shape if side is not None)
+        height, width, channels = self.shape
+        found = items.pixels(image, channels)
+        if channels not in (None, found.shape[2]):
             raise WrongItemError(
-                f"its image has the shape {found.shape}, and the first one {wanted}; image_size= "
-                "resizes all images"
+                f"its image has the shape {found.shape}, and the first one {channels} channel"
+                f"{'' if channels == 1 else 's'}: give all images the same number"
             )
+        if height is not None and found.shape[:2] != (height, width):
+            raise WrongItemError(
+                f"its image has the shape {found.shape}, and the first one {self.shape}; "
+                "image_size= resizes all images"
+            )
+        if channels == 1 and items.has_colors(image):
+            self._tell_gray(index)
         return items.png(found), self.class_of(label)
+
+    def _tell_gray(self, index: int) -> None:
+        """Logs that images become gray, once, because the caller may not want it."""
+        with self.lock:
+            if self.turned_gray:
+                return
+            self.turned_gray.append(index)
+        log(
+            f"images of {self.name} become gray, such as that at index {index}, because the first "
+            'one is gray. To train on colours, return image.convert("RGB") for each image.'
+        )
 
     def look(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns bytes [n], "" for a bad item; labels int32 [n]; and orientations int32 [n]."""
@@ -104,6 +127,7 @@ def load(
     image_size: int | None,
     max_pixels: int,
     name: str,
+    model_shape: tuple[int, int, int] | None = None,
 ) -> IndexedDataset:
     """Returns a split whose examples are read from the source when they are needed.
 
@@ -113,18 +137,23 @@ def load(
       class_names: names of the run's classes.
       class_of: maps a label of the source to an index in `class_names`, or to −1.
       image_size: side of the square to which images are resized, in pixels; None: all images must
-        have the shape of the first one.
+        have the shape of the first one that can be used.
       max_pixels: an encoded image with more pixels is not decoded.
       name: name of the split, for messages.
+      model_shape: (h, w, c) that a trained model receives: all images are resized to it, and their
+        channels converted. None: the images decide.
 
     Raises:
       UserError: if the source cannot be used.
     """
     examples = count(source, name)
-    first = _first_shape(source, image_size, name)
-    side = (image_size, image_size) if image_size else first[:2]
-    fixed = first if image_size is None else (None, None, first[2])
-    reader = _Reader(source, fixed, class_of)
+    indices = _evenly_spaced(examples)
+    fixed: tuple[int | None, int | None, int | None] = (None, None, None)
+    if model_shape is None:
+        height, width, channels = _first_shape(source, image_size, indices, name)
+        model_shape = (image_size or height, image_size or width, channels)
+        fixed = (None, None, channels) if image_size else (height, width, channels)
+    reader = _Reader(source, fixed, class_of, name)
 
     def fetch(indices: tf.Tensor) -> tuple[tf.Tensor, ...]:
         found = tf.numpy_function(
@@ -138,7 +167,7 @@ def load(
     return IndexedDataset(
         examples=examples,
         class_names=tuple(class_names),
-        image_shape=(*side, first[2]),
+        image_shape=model_shape,
         name=name,
         fetch=fetch,
         open=opened,
@@ -147,7 +176,7 @@ def load(
         unread=reader.reasons.get,
         summary=split_summary(name, examples, class_names),
         labels=functools.partial(reader.labels, examples),
-        digest=_digest(source, examples, name),
+        digest=_digest(source, indices, name),
     )
 
 
@@ -175,29 +204,48 @@ def _called(source: Any, index: int) -> Any:
         raise WrongItemError(f"{one_line(error)}{where and f' ({where})'}") from error
 
 
-def _first_shape(source: Any, image_size: int | None, name: str) -> tuple[int, int, int]:
-    """Returns the shape (h, w, c) of the first image; an encoded image counts as RGB."""
-    try:
-        image, _ = items.image_and_label(_called(source, 0))
-        if not isinstance(image, bytes):
-            return items.pixels(image, None).shape
+def _evenly_spaced(examples: int) -> list[int]:
+    """Returns the indices of up to 16 evenly spaced items; the first one is 0."""
+    return sorted({at * (examples - 1) // max(1, _SAMPLED - 1) for at in range(_SAMPLED)})
+
+
+def _first_shape(
+    source: Any, image_size: int | None, indices: Sequence[int], name: str
+) -> tuple[int, int, int]:
+    """Returns the shape (h, w, c) of the first usable image of those at `indices`.
+
+    An encoded image counts as RGB.
+    """
+    reasons = {}
+    for index in indices:
+        try:
+            image, _ = items.image_and_label(_called(source, index))
+            if not isinstance(image, bytes):
+                return items.pixels(image, None).shape
+        except WrongItemError as error:
+            reasons[index] = str(error)
+            continue
         if image_size is not None:
             return image_size, image_size, 3
-        reason = "its image is encoded, and may have any size; give image_size= to resize all"
-    except WrongItemError as error:
-        reason = str(error)
-    raise UserError(f"the example at index 0 of {name} cannot be used: {reason}.")
+        reasons = {
+            index: "its image is encoded, and may have any size; give image_size= to resize all"
+        }
+        break
+    index, reason = next(iter(reasons.items()))
+    raise UserError(f"the example at index {index} of {name} cannot be used: {reason}.")
 
 
-def _digest(source: Any, examples: int, name: str) -> str:
-    """Returns a hash of up to 16 evenly spaced items, or of their labels if images vary."""
-    indices = sorted({at * (examples - 1) // max(1, _HASHED - 1) for at in range(_HASHED)})
+def _digest(source: Any, indices: Sequence[int], name: str) -> str:
+    """Returns a hash of the items at `indices`, or of their labels if images vary.
+
+    Each item is read twice, because a random flip leaves half of the images as they were.
+    """
     whole, labels = hashlib.blake2b(digest_size=16), hashlib.blake2b(digest_size=16)
     varies = False
     for index in indices:
         try:
             image, label = items.image_and_label(_called(source, index))
-            again, _ = items.image_and_label(_called(source, index)) if index == 0 else (image, 0)
+            again, _ = items.image_and_label(_called(source, index))
             content = _content(image)
             varies = varies or content != _content(again)
         except WrongItemError:
