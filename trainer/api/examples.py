@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trainer.config.flags import Config
+from trainer.data.class_names import refuse_twice
 from trainer.data.python.dataset import DATASET, EVALUATION, TRAINING, are_arrays
 from trainer.errors import UserError
 
@@ -62,8 +63,7 @@ def checked_names(class_names: Sequence[str] | None) -> tuple[str, ...] | None:
             f"class_names={class_names!r:.60} is not a list of names: give one text a class, in "
             "the order of the labels."
         )
-    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
-        raise UserError(f"class_names= has {twice[0]!r} twice: give each class a name of its own.")
+    refuse_twice(names, "class_names=", "give each class a name of its own")
     return tuple(map(str, names))  # numpy has a str of its own.
 
 

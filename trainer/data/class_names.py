@@ -86,6 +86,21 @@ def refuse_unknown(
         )
 
 
+def refuse_twice(names: Sequence[str], owner: str, remedy: str) -> None:
+    """Refuses a list of class names in which a name occurs twice.
+
+    Args:
+        names: the class names.
+        owner: text that names the list, for the message.
+        remedy: what the reader can do.
+
+    Raises:
+        UserError: if a name occurs twice.
+    """
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise UserError(f"{owner} has {twice[0]!r} twice: {remedy}.")
+
+
 def number(count: int, what: str, plural: str = "s") -> str:
     """Returns a count and its noun as text, such as 1 image or 2 images."""
     return f"{count:,} {what}{'' if count == 1 else plural}"

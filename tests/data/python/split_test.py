@@ -41,12 +41,32 @@ def test_classes_that_the_run_lacks_are_refused_or_left_out(data):
     assert {*found.labels().tolist()} == {-1, 0, 1, 2}
 
 
+def test_a_source_with_a_class_name_twice_is_refused():
+    """Two labels would become one, and the run could not resume."""
+    data = Source(16)
+    data.classes = ["cat", "crane", "dog", "crane"]
+    for run_names in (None, ("cat", "crane", "dog")):
+        with pytest.raises(UserError, match=r"`classes` of data has 'crane' twice: .*class_names="):
+            loaded(data, run_names=run_names)
+    assert loaded(data, tuple(NAMES)).class_names == tuple(NAMES)
+
+
+def test_a_label_that_cannot_be_a_number_of_a_class_is_refused():
+    images = np.zeros((2, 4, 4), np.uint8)
+    with pytest.raises(UserError, match="label 1000000007 of data, at index 1, would make 1,000,"):
+        loaded((images, np.array([0, 1_000_000_007])))
+    assert loaded((images, np.array([0, 2000]))).classes == 2001
+
+
 def test_random_crops_need_encoded_images():
     assert isinstance(loaded(arrays(8)), InMemoryDataset)
     assert isinstance(loaded(arrays(8), augment="imagenet"), IndexedDataset)
     images, labels = arrays(8)
-    with pytest.raises(UserError, match="needs images of 1 or 3 channels"):
-        loaded((images.repeat(2, axis=-1), labels), augment="imagenet")
+    two = images.repeat(2, axis=-1), labels
+    with pytest.raises(UserError, match="--augment=imagenet needs images of 1 or 3 channels"):
+        loaded(two, augment="imagenet")
+    with pytest.raises(UserError, match=r"leaving out examples of classes .* needs images of 1 or"):
+        loaded(two, tuple(NAMES), NAMES[:3], skip_bad=True)
 
 
 def test_arrays_keep_their_size_if_training_has_several():

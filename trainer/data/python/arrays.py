@@ -16,6 +16,8 @@ from trainer.errors import UserError
 # Images of more bytes are hashed in part: this many, evenly spaced. Labels are hashed whole.
 _MOST_HASHED, _HASHED = 2**30, 1000
 _RESIZED_AT_ONCE = 256
+# Without class names, a larger label than this, and than the number of examples, is refused.
+_MOST_CLASSES = 10**6
 
 
 def checked(data: tuple[Any, Any], name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -72,6 +74,21 @@ def check_range(labels: np.ndarray, classes: int | None, name: str) -> None:
             f"label {labels[at]} of {name}, at index {at}, is not {limit}: give integers from 0, "
             "and name all classes with class_names=."
         )
+
+
+def numbered_classes(labels: np.ndarray, name: str) -> list[str]:
+    """Returns the names of classes that have none: "0", "1" and so on, up to the largest label.
+
+    Raises:
+      UserError: if the largest label cannot be the number of a class; it may be a hash or a date.
+    """
+    largest, at = int(labels.max()), int(labels.argmax())
+    if largest > max(_MOST_CLASSES, len(labels)):
+        raise UserError(
+            f"label {largest} of {name}, at index {at}, would make {largest + 1:,} classes of "
+            f"{len(labels):,} examples: number the classes from 0, or name them with class_names=."
+        )
+    return [str(label) for label in range(largest + 1)]
 
 
 def load(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from trainer.config import augment_list
-from trainer.data.class_names import places, refuse_unknown
+from trainer.data.class_names import places, refuse_twice, refuse_unknown
 from trainer.data.in_memory import InMemoryDataset
 from trainer.data.indexed import IndexedDataset
 from trainer.data.python import arrays, dataset, items, source
@@ -58,7 +58,7 @@ def load(
     names: Sequence[str] | None = given.class_names
     if dataset.are_arrays(data):
         images, labels = arrays.checked(data, split)
-        names = names or class_names or [str(label) for label in range(int(labels.max()) + 1)]
+        names = names or class_names or arrays.numbered_classes(labels, split)
         arrays.check_range(labels, len(names), split)
     else:
         if isinstance(data, Mapping) or (
@@ -69,7 +69,7 @@ def load(
                 "labels)."
             )
         source.count(data, split)  # Refuses an object that is not a source.
-        names = names or _classes_of(data) or class_names
+        names = names or _classes_of(data, split) or class_names
     if not names:
         raise UserError(
             f"the classes of {split} are not known: name them with class_names=, in the order of "
@@ -84,20 +84,37 @@ def load(
             side = None if several_sizes else image_size
             return arrays.load(images, labels, run_names, side, split)
         if images.shape[-1] not in items.CHANNELS:
-            raise UserError(
-                f"--augment={augment} needs images of 1 or 3 channels, and those of {split} have "
-                f"{images.shape[-1]}: use another --augment."
-            )
+            raise _wrong_channels(images.shape[-1], split, -1 in class_map, augment)
         data = _Rows(images, labels)
     return source.load(data, run_names, _to_run(class_map), image_size, max_pixels, split)
 
 
-def _classes_of(data: Any) -> tuple[str, ...] | None:
-    """Returns the class names that a source has as `classes`, as torchvision's sets have."""
+def _classes_of(data: Any, split: str) -> tuple[str, ...] | None:
+    """Returns the class names that a source has as `classes`, as torchvision's sets have.
+
+    Raises:
+      UserError: if a name occurs twice.
+    """
     found = getattr(data, "classes", None)
     if isinstance(found, list | tuple) and found and all(isinstance(each, str) for each in found):
+        remedy = "give each class a name of its own, with class_names="
+        refuse_twice(tuple(found), f"the list `classes` of {split}", remedy)
         return tuple(found)
     return None
+
+
+def _wrong_channels(channels: int, split: str, left_out: bool, augment: str) -> UserError:
+    """Returns the error for arrays that must become encoded images, and cannot.
+
+    `left_out` says whether examples are left out because the run does not know their classes.
+    """
+    cause, remedy = f"--augment={augment}", "use another --augment"
+    if left_out:
+        cause = "leaving out examples of classes that the run does not know"
+        remedy = "remove these examples from the arrays"
+    return UserError(
+        f"{cause} needs images of 1 or 3 channels, and those of {split} have {channels}: {remedy}."
+    )
 
 
 def _to_run(class_map: Sequence[int]) -> Callable[[int], int]:
