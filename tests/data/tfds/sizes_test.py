@@ -57,6 +57,22 @@ def test_splits_of_a_prepared_set_are_counted(write_set):
         count_examples("eleven", "test", data_dir)
 
 
+def test_a_prepared_set_counts_more_than_its_well_known_name(write_set, tmp_path):
+    """A part of a well-known set may be prepared under its name."""
+    features = {"image": tfds.features.Image(shape=(2, 2, 1)), "label": np.int64}
+    example = {"image": np.zeros((2, 2, 1), np.uint8), "label": 0}
+    data_dir = write_set("cifar10", features, {"train": [example] * 11})
+    version = str(tfds.builder_cls("cifar10").VERSION)
+    folder = (tmp_path / "cifar10" / "1.0.0").rename(tmp_path / "cifar10" / version)
+    info = folder / "dataset_info.json"
+    info.write_text(info.read_text().replace("1.0.0", version))
+    assert count_examples("cifar10", "train", data_dir) == 11
+    assert count_examples("cifar10", "train[:1shard]", data_dir) == 11
+    assert count_examples("cifar10", "train", str(tmp_path / "elsewhere")) == 50_000
+    (tmp_path / "cifar100").mkdir()
+    assert count_examples("cifar100", "train", data_dir) == 50_000
+
+
 def test_prepared_fashion_mnist_has_its_well_known_sizes(fashion_mnist_test):
     info = tfds.builder("fashion_mnist").info
     sizes = {name: split.num_examples for name, split in info.splits.items()}
