@@ -1,8 +1,11 @@
 """Lists the images of --dataset=image_folder:PATH or image_csv:PATH, without TensorFlow."""
 
+import os
+
 from trainer.data import folder_layout, image_csv, image_folder
 from trainer.data.bucket import open_folders
 from trainer.data.image_files import Files
+from trainer.errors import UserError
 
 _FOLDER, _CSV = folder_layout.PREFIX, image_csv.PREFIX
 
@@ -10,6 +13,24 @@ _FOLDER, _CSV = folder_layout.PREFIX, image_csv.PREFIX
 def is_listed(dataset: str) -> bool:
     """Returns whether a dataset is an image folder or a CSV file, instead of a TFDS set."""
     return dataset.startswith((_FOLDER, _CSV))
+
+
+def refuse_path(dataset: str) -> None:
+    """Refuses a dataset that is the path of images without the prefix.
+
+    Raises:
+      UserError: if `dataset` ends as a CSV file does, or is a folder.
+    """
+    if dataset.lower().endswith(".csv"):
+        raise UserError(
+            f"--dataset={dataset} is not a TFDS set.\n"
+            f"For the images that a CSV file lists, write --dataset={_CSV}{dataset}."
+        )
+    if os.path.isdir(dataset):
+        raise UserError(
+            f"--dataset={dataset} is a folder here, not a TFDS set.\n"
+            f"For the images in it, write --dataset={_FOLDER}{dataset}."
+        )
 
 
 def _path(dataset: str) -> tuple[bool, str]:

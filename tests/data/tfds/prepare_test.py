@@ -246,3 +246,37 @@ def test_names_that_tfds_does_not_know_are_refused(dataset, message, tmp_path):
         find_builder(dataset, str(tmp_path))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_paths_of_images_are_refused_with_their_prefix(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("photos", "my-photos"):
+        (tmp_path / folder).mkdir()
+    folders = ("photos", "photos/", "./photos", "my-photos", str(tmp_path / "photos"))
+    for dataset, prefix in (
+        *((folder, "image_folder") for folder in folders),
+        *((name, "image_csv") for name in ("labels.csv", "photos/Labels.CSV", "./labels.csv")),
+    ):
+        with pytest.raises(UserError) as error:
+            find_builder(dataset, str(tmp_path / "data"))
+        assert str(error.value).endswith(f"write --dataset={prefix}:{dataset}.")
+
+
+def test_a_child_that_cannot_import_tfds_says_why(monkeypatch, tmp_path, capfd):
+    """The child's first error names the module, and a child that prints nothing is an error too."""
+    broken = tmp_path / "packages"
+    broken.mkdir()
+    (broken / "tensorflow_datasets.py").write_text("import not_installed")
+    monkeypatch.setenv("PYTHONPATH", str(broken))
+    with pytest.raises(
+        UserError, match=r"could not prepare tiny .*No module named 'not_installed'"
+    ):
+        build_tiny(tmp_path)
+    monkeypatch.setattr(prepare_module.sys, "executable", "/bin/false")
+    with pytest.raises(UserError, match=r"could not prepare tiny in .*: no message"):
+        build_tiny(tmp_path)
+
+
+def build_tiny(folder):
+    with (folder / "lock").open("w") as lock:
+        prepare_module._build("tiny", str(folder), tfds.core.FileFormat.TFRECORD, "", 60, lock)

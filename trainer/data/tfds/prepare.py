@@ -22,6 +22,7 @@ import requests
 import tensorflow_datasets as tfds
 from google.protobuf.json_format import ParseError
 
+from trainer.data import image_listing
 from trainer.data.bucket import open_folders
 from trainer.data.python import dataset as python_dataset
 from trainer.errors import UserError
@@ -46,8 +47,8 @@ _UPSTREAM_TIMES = {
 # of the error.
 _BUILD = """
 import sys
-import tensorflow_datasets as tfds
 sys.excepthook = lambda kind, error, _: print("\\n" + f"{kind.__name__}: {error}".splitlines()[0])
+import tensorflow_datasets as tfds
 dataset, data_dir, file_format, manual_dir = sys.argv[1:]
 tfds.builder(dataset, data_dir=data_dir, file_format=file_format).download_and_prepare(
     download_dir=manual_dir or None,
@@ -78,24 +79,26 @@ def find_builder(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder
     try:
         with _only_installed_modules():
             return tfds.builder(dataset, data_dir=data_dir)
-    except tfds.core.DatasetNotFoundError as error:
-        if pathlib.Path(dataset).is_dir():
-            raise UserError(
-                f"--dataset={dataset} is a folder here, not a TFDS set.\n"
-                f"For the images in it, write --dataset=image_folder:{dataset}."
-            ) from error
-        if dataset.lower().endswith(".csv"):
-            raise UserError(
-                f"--dataset={dataset} is not a TFDS set.\n"
-                f"For the images that a CSV file lists, write --dataset=image_csv:{dataset}."
-            ) from error
-        names = tfds.list_builders(with_community_datasets=False)
-        near = " or ".join(difflib.get_close_matches(dataset, names, n=3))
-        remedy = f"did you mean {near}?" if near else "choose one of tensorflow.org/datasets"
-        raise UserError(f"--dataset={dataset}: TFDS has no such dataset; {remedy}") from error
     except _UNUSABLE as error:
+        unknown = isinstance(error, tfds.core.DatasetNotFoundError)
+        if unknown or not _is_name(dataset):
+            image_listing.refuse_path(dataset)
+        if unknown:
+            names = tfds.list_builders(with_community_datasets=False)
+            near = " or ".join(difflib.get_close_matches(dataset, names, n=3))
+            remedy = f"did you mean {near}?" if near else "choose one of tensorflow.org/datasets"
+            raise UserError(f"--dataset={dataset}: TFDS has no such dataset; {remedy}") from error
         reason = str(error).rpartition('}": ')[2] or type(error).__name__  # Drops TFDS's preamble.
         raise UserError(f"--dataset={dataset}: {textwrap.shorten(reason, 300)}") from error
+
+
+def _is_name(dataset: str) -> bool:
+    """Returns whether `dataset` has the form of a TFDS name, so that it is not a path."""
+    try:
+        tfds.core.naming.parse_builder_name_kwargs(dataset)
+    except ValueError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -280,6 +283,7 @@ def _build(
                 f"--file_format={file_format.value}` first"
             ) from error
         output.seek(0)
-        reason = output.read().splitlines()[-1] if status == 1 else f"exit status {status}"
+        last = (output.read().splitlines() or ["no message"])[-1]
+        reason = last if status == 1 else f"exit status {status}"
     if status != 0:
         raise UserError(f"TFDS could not prepare {dataset} in {data_dir}: {reason}")
