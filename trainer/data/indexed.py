@@ -1,7 +1,7 @@
 """Describes a dataset of encoded images that a TensorFlow graph reads by index."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -69,3 +69,18 @@ class IndexedDataset:
     def classes(self) -> int:
         """Number of classes."""
         return len(self.class_names)
+
+    def at(self, places: Sequence[int] | np.ndarray) -> "IndexedDataset":
+        """Returns the examples at the indices `places`, in this order, as another dataset."""
+        of = np.asarray(places, np.int64)
+        path, again, labels = self.path, self.fetch_again, self.labels
+        return dataclasses.replace(
+            self,
+            examples=len(of),
+            fetch=lambda indices: self.fetch(tf.gather(of, indices)),
+            describe=lambda index: self.describe(int(of[index])),
+            path=path and (lambda index: path(int(of[index]))),
+            unread=lambda index: self.unread(int(of[index])),
+            fetch_again=again and (lambda index: again(int(of[index]))),
+            labels=labels and (lambda: labels()[of]),
+        )

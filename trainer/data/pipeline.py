@@ -228,17 +228,8 @@ def evaluated(
     """
     if isinstance(source, InMemoryDataset):
         return source.images[list(indices)]
-    places, again = tf.constant(indices, tf.int64), source.fetch_again
-    chosen = dataclasses.replace(
-        source,
-        examples=len(indices),
-        fetch=lambda at: source.fetch(tf.gather(places, at)),
-        describe=lambda i: source.describe(indices[i]),
-        unread=lambda i: source.unread(indices[i]),
-        fetch_again=again and (lambda i: again(indices[i])),
-    )
     bad, count = BadExamples(skip=True), len(indices)
-    batches = evaluation(chosen, batch_size=count, shards=1, augment=augment, bad=bad)
+    batches = evaluation(source.at(indices), batch_size=count, shards=1, augment=augment, bad=bad)
     return next(batches.as_numpy_iterator())[0]
 
 

@@ -219,14 +219,7 @@ def image_statistics(
     step = -(-source.examples // _STATISTICS_EXAMPLES) if large else 1
     if isinstance(source, InMemoryDataset):
         return pixel_statistics(source.images[::step])
-    again = source.fetch_again
-    sample = dataclasses.replace(
-        source,
-        examples=-(-source.examples // step),
-        fetch=lambda indices: source.fetch(indices * step),
-        describe=lambda index: source.describe(index * step),
-        fetch_again=again and (lambda index: again(index * step)),
-    )
+    sample = source.at(np.arange(0, source.examples, step)) if large else source
     return pixel_statistics(_decoded(sample, augment, bad).images)
 
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tests.support.squares import NAMES, Source, arrays
-from trainer.data import pipeline
+from trainer.data import pipeline, sources
 from trainer.data.bad_examples import BadExamples
 from trainer.data.python import source
 from trainer.errors import UserError
@@ -45,6 +45,27 @@ def test_all_labels_are_read():
 def test_an_error_of_the_source_names_the_index_and_the_line():
     with pytest.raises(UserError, match=r"index 7 of data cannot be used: KeyError: .*squares\.py"):
         evaluated(Source(12, bad=[7]))
+
+
+def test_the_statistics_of_a_sample_name_the_index_and_the_line(monkeypatch):
+    """A large set is sampled, here every second example of 12."""
+    monkeypatch.setattr("trainer.data.sources._STATISTICS_BYTES", 100)
+    monkeypatch.setattr("trainer.data.sources._STATISTICS_EXAMPLES", 6)
+    with pytest.raises(UserError, match=r"index 8 of data cannot be used: KeyError: .*squares\.py"):
+        sources.image_statistics(loaded(Source(12, bad=[8])), "none", BadExamples(skip=False))
+
+
+def test_examples_at_some_indices_are_a_dataset():
+    source = loaded(Source(12, bad=[8]))
+    part = source.at([8, 3, 8])
+    images = pipeline.evaluated(part, [1], "none")
+    np.testing.assert_array_equal(images, arrays(12)[0][3:4])
+    assert (part.examples, part.labels().tolist()) == (3, source.labels()[[8, 3, 8]].tolist())
+    pipeline.evaluated(part, [0, 2], "none")
+    assert part.unread(0) == part.unread(2) == source.unread(8)
+    assert "no file for 8" in part.unread(0)
+    assert part.unread(1) is None
+    assert part.describe(1) == source.describe(3)
 
 
 def test_a_bad_example_is_left_out_and_counted():
